@@ -1,0 +1,99 @@
+"""The compiled configuration: immutable, complete, checked. The engine sees only this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from fractal_rm.domain.call import BodyForm, Route, Tls
+from fractal_rm.domain.flow import Flow
+
+
+class Mqtt(msgspec.Struct, frozen=True):
+    """``mqtt`` of comm.conf. Times in seconds."""
+
+    topic: str = "component_msg"
+    host: str = "127.0.0.1"
+    port: int = 1883
+    keepalive: int = 60
+    username: str | None = None
+    password: str | None = None
+    tls: Tls | None = None
+    client_id: str | None = None
+    session_expiry_s: int = 3600
+    receive_maximum: int = 1000
+    retained: bool = False
+
+
+class Rest(msgspec.Struct, frozen=True):
+    """``rest`` of comm.conf."""
+
+    endpoint: str = "/startrm"
+    host: str = "127.0.0.1"
+    port: int = 5000
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How much a node takes on (G5). Counts of runs, sizes in bytes, times in seconds."""
+
+    max_inflight_runs: int = 1_000
+    max_waiting_runs: int = 100_000
+    max_inflight_bytes: int = 256 * 1024 * 1024
+    max_trigger_bytes: int = 256 * 1024
+    max_attempts: int = 3
+    dedup_window_s: int = 24 * 3600
+    recovery_max_age_s: int = 3600
+    drain_s: float = 30.0
+    history_s: int = 7 * 24 * 3600
+    history_bytes: int = 1024 * 1024 * 1024
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One endpoint of a component, ready to be called with either method."""
+
+    name: str
+    get: Route
+    post: Route
+
+
+class Component(msgspec.Struct, frozen=True):
+    """One entry of components.conf. ``limit`` is how many calls to it may be in flight at once."""
+
+    name: str
+    endpoints: Mapping[str, Endpoint]
+    id: int | str | None = None
+    idempotent: bool = True
+    body: BodyForm = BodyForm.JSON
+    limit: int | None = None
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One entry of nodes.conf. ``id`` is text: the balancer's 2 and "2" are the same node.
+
+    ``peer`` is ``"original"``, ``"fractal"`` or None for not said.
+    """
+
+    id: str
+    name: str
+    offer: Route
+    peer: str | None = None
+    limit: int | None = None
+
+
+class Config(msgspec.Struct, frozen=True):
+    """All five files. ``digest`` names exactly this content; mappings are read-only."""
+
+    digest: str
+    folder: str
+    state_path: str
+    components: Mapping[str, Component]
+    flows: Mapping[str, Flow]
+    nodes: Mapping[str, Node] = MappingProxyType({})
+    balancer: Route | None = None
+    mqtt: Mqtt = Mqtt()
+    rest: Rest = Rest()
+    bounds: Bounds = Bounds()
+    node_id: str | None = None
+    log_path: str | None = None

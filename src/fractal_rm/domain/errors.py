@@ -1,0 +1,212 @@
+"""The one exception tree. Every error has a stable ``code``; adapters map foreign errors to these.
+
+    FractalError
+    ├── Refused            a trigger that we do not take, and why (see the table in the classes)
+    ├── CallFailed         a component, peer or balancer that did not answer as HTTP asks
+    ├── JournalError       the journal cannot be opened or written
+    └── ConfigRejected     configuration files with errors; carries every finding
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FractalError(Exception):
+    """Anything that this program raises on purpose.
+
+    ``code`` is stable and may be matched by programs; the text is for people.
+    """
+
+    code: ClassVar[str] = "error"
+
+    @property
+    def reason(self) -> str:
+        """The text for people, without the code."""
+        return str(self)
+
+
+# --- a trigger is refused -------------------------------------------------------------------
+# One table for every way in. `status` is what REST answers (RFC 9457 problem details).
+# `final` says what MQTT does: a final refusal will be refused again however often it is sent, so it
+# becomes a dead letter and is acknowledged; any other is left unacknowledged, and the broker keeps it.
+
+
+class Refused(FractalError):
+    """A trigger that is not taken."""
+
+    code = "refused"
+    status: ClassVar[int] = 400
+    title: ClassVar[str] = "Refused"
+    final: ClassVar[bool] = True
+    retry_after_s: int | None = None
+
+
+class Malformed(Refused):
+    """Not JSON as we read it: bad UTF-8, bad syntax, NaN, a key twice, deeper than 64."""
+
+    code = "malformed"
+    status = 400
+    title = "The message is not valid JSON"
+
+
+class TooLarge(Refused):
+    """More bytes than ``max_trigger_bytes``."""
+
+    code = "too-large"
+    status = 413
+    title = "The message is too large"
+
+
+class WrongContentType(Refused):
+    """A content type that is not JSON (REST only)."""
+
+    code = "wrong-content-type"
+    status = 415
+    title = "The content type must be application/json"
+
+
+class WrongShape(Refused):
+    """JSON, but a key is missing or has the wrong type."""
+
+    code = "wrong-shape"
+    status = 422
+    title = "The message has the wrong shape"
+
+
+class UnknownFlow(Refused):
+    """No flow with this id is in flows.conf."""
+
+    code = "unknown-flow"
+    status = 404
+    title = "There is no such flow"
+
+
+class KeyReused(Refused):
+    """A trigger id that was used within the window, with other content (G3)."""
+
+    code = "key-reused"
+    status = 422
+    title = "This trigger id was used for another message"
+
+
+class Busy(Refused):
+    """Over a bound (G5). Nothing was taken; send again later."""
+
+    code = "busy"
+    status = 503
+    title = "Too much is waiting"
+    final = False
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Draining(Busy):
+    """The node is stopping (G6)."""
+
+    code = "draining"
+    title = "The node is stopping"
+
+
+class JournalUnavailable(Busy):
+    """The journal cannot be written at the moment, for example on a full disk (G7)."""
+
+    code = "journal-unavailable"
+    title = "The journal cannot be written at the moment"
+
+
+# --- a call to a component, a peer or the balancer fails ------------------------------------
+
+
+class CallFailed(FractalError):
+    """No reply could be had.
+
+    ``sent`` tells whether a byte of the request may have left: only a call that was not sent is
+    known not to have had an effect.
+    """
+
+    code = "call-failed"
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class ConnectFailed(CallFailed):
+    """No connection: refused, unreachable, TLS refused, or not within the connect limit."""
+
+    code = "connect-failed"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, sent=False)
+
+
+class CallTimedOut(CallFailed):
+    """The total time limit of the call ended first."""
+
+    code = "timed-out"
+
+
+class BadReply(CallFailed):
+    """The answer is not HTTP/1.1, or it ended early."""
+
+    code = "bad-reply"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, sent=True)
+
+
+class ReplyTooLarge(CallFailed):
+    """The answer is larger than ``max_response_bytes``."""
+
+    code = "reply-too-large"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, sent=True)
+
+
+# --- the journal ----------------------------------------------------------------------------
+
+
+class JournalError(FractalError):
+    """The journal cannot be used. The text names the cause and the cure."""
+
+    code = "journal"
+
+
+class JournalInUse(JournalError):
+    """Another process has it."""
+
+    code = "journal-in-use"
+
+
+class JournalReadOnly(JournalError):
+    """The folder or the file cannot be written."""
+
+    code = "journal-read-only"
+
+
+class JournalFull(JournalError):
+    """The disk is full."""
+
+    code = "journal-full"
+
+
+class JournalDamaged(JournalError):
+    """A checksum does not hold, or SQLite cannot read the file (G14)."""
+
+    code = "journal-damaged"
+
+
+class JournalTooNew(JournalError):
+    """Written by a newer release (G15)."""
+
+    code = "journal-too-new"
+
+
+class JournalLost(JournalError):
+    """An fsync failed: what the disk holds is no longer known, and the process must end (G7)."""
+
+    code = "journal-lost"
