@@ -34,8 +34,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 
     ``head`` is the request line and the fixed header lines, each ended by CRLF, without the empty
     line: a call adds its own header lines, ``Content-Length`` and the body. ``repeatable`` says
-    that the same request may be sent twice. Times are in seconds, sizes in bytes; ``limit`` is how
-    many calls may be in flight to ``limited_as`` at once.
+    that the same request may be sent twice. Times are in seconds, sizes in bytes.
     """
 
     origin: Origin
