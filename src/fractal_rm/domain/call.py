@@ -114,7 +114,10 @@ class Caller(Protocol):
     """Makes one HTTP call. Real: ``adapters/http1``; fake: ``adapters/memory``."""
 
     async def call(
-        self, route: Route, body: bytes | None = None, headers: bytes = b"",
+        self,
+        route: Route,
+        body: bytes | None = None,
+        headers: bytes = b"",
         timeout_s: float | None = None,
     ) -> Reply:
         """Call ``route``; ``headers`` are finished header lines, each ended by CRLF.

@@ -1,10 +1,10 @@
 """The one exception tree. Every error has a stable ``code``; adapters map foreign errors to these.
 
-    FractalError
-    ├── Refused            a trigger that we do not take, and why (see the table in the classes)
-    ├── CallFailed         a component, peer or balancer that did not answer as HTTP asks
-    ├── JournalError       the journal cannot be opened or written
-    └── ConfigRejected     configuration files with errors; carries every finding
+FractalError
+├── Refused            a trigger that we do not take, and why (see the table in the classes)
+├── CallFailed         a component, peer or balancer that did not answer as HTTP asks
+├── JournalError       the journal cannot be opened or written
+└── ConfigRejected     configuration files with errors; carries every finding
 """
 
 from __future__ import annotations
@@ -165,6 +165,12 @@ class ReplyTooLarge(CallFailed):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, sent=True)
+
+
+class OfferRefused(FractalError):
+    """A peer answered that it has not taken a hand-off."""
+
+    code = "offer-refused"
 
 
 # --- the journal ----------------------------------------------------------------------------

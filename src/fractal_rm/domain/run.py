@@ -1,0 +1,284 @@
+"""A run, and the facts that make it. The only place where a run changes state.
+
+    accepted ──> running ──> succeeded | failed | unknown
+       │  ▲         │
+       │  └─────────┼──── offered ──> handed-off        (the offer came back: accepted again)
+       ▼            ▼
+     parked       dead                                  (released: accepted again)
+
+A run is what its facts say, in order: `fold` makes it again from them after a crash.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Union
+
+import msgspec
+
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.flow import Flow
+
+
+class State(str, Enum):
+    """Where a run stands. The last group is final."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    OFFERED = "offered"
+    PARKED = "parked"
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    HANDED_OFF = "handed-off"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to the run."""
+        return self not in _OPEN
+
+
+_OPEN = frozenset({State.ACCEPTED, State.RUNNING, State.OFFERED, State.PARKED})
+
+
+class Fact(msgspec.Struct, frozen=True, tag_field="fact"):
+    """Something that happened to a run. Facts are kept for ever: fields are only added."""
+
+
+class Accepted(Fact, frozen=True, tag="accepted"):
+    """The trigger is ours. ``flow`` and ``version`` name the flow as it was at this moment."""
+
+    flow: str
+    version: str
+    payload: msgspec.Raw
+    source: str
+    placed: bool = False
+    key: str | None = None
+
+
+class Received(Fact, frozen=True, tag="received"):
+    """It came as a hand-off from one of our own peers."""
+
+    sender: str
+    epoch: int
+
+
+class Placed(Fact, frozen=True, tag="placed"):
+    """Where it is to run and why; ``node`` is None for here."""
+
+    node: str | None
+    reason: str
+
+
+class Offered(Fact, frozen=True, tag="offered"):
+    """It is about to be offered to a peer; ``epoch`` names this offer."""
+
+    node: str
+    epoch: int
+
+
+class Begun(Fact, frozen=True, tag="begun"):
+    """It is about to run again after a crash: its ``attempt``-th time, counted from 1."""
+
+    attempt: int
+
+
+class Started(Fact, frozen=True, tag="started"):
+    """The request of a step is about to leave. ``attempt`` counts from 1."""
+
+    step: int
+    attempt: int = 1
+
+
+class Finished(Fact, frozen=True, tag="finished"):
+    """A step has its result: the response text as a JSON string."""
+
+    step: int
+    status: int
+    took_ms: float
+    result: msgspec.Raw
+
+
+class StepFailed(Fact, frozen=True, tag="step-failed"):
+    """An attempt of a step failed."""
+
+    step: int
+    attempt: int
+    reason: str
+
+
+class Parked(Fact, frozen=True, tag="parked"):
+    """It waits for a person, and why."""
+
+    reason: str
+
+
+class Released(Fact, frozen=True, tag="released"):
+    """A person let a parked run go on."""
+
+
+class Settled(Fact, frozen=True, tag="settled"):
+    """How it ended, and why."""
+
+    state: State
+    reason: str = ""
+
+
+class Dead(Fact, frozen=True, tag="dead"):
+    """Set aside. For what never became a run, ``body`` is what came, shortened to a bound."""
+
+    code: str
+    reason: str
+    source: str = ""
+    body: bytes = b""
+
+
+AnyFact = Union[
+    Accepted, Received, Placed, Offered, Begun, Started, Finished, StepFailed, Parked, Released,
+    Settled, Dead,
+]  # fmt: skip
+
+
+class ImpossibleFact(FractalError):
+    """A fact that cannot follow on the state that the run is in: a damaged journal, or a bug."""
+
+    code = "impossible-fact"
+
+
+_NEXT: dict[tuple[State | None, type[Fact]], State] = {
+    (None, Accepted): State.ACCEPTED,
+    (None, Dead): State.DEAD,
+    (State.ACCEPTED, Received): State.ACCEPTED,
+    (State.ACCEPTED, Placed): State.ACCEPTED,
+    (State.ACCEPTED, Begun): State.ACCEPTED,
+    (State.ACCEPTED, Offered): State.OFFERED,
+    (State.ACCEPTED, Started): State.RUNNING,
+    (State.ACCEPTED, Finished): State.RUNNING,
+    (State.ACCEPTED, StepFailed): State.RUNNING,
+    (State.ACCEPTED, Parked): State.PARKED,
+    (State.ACCEPTED, Dead): State.DEAD,
+    (State.RUNNING, Placed): State.RUNNING,
+    (State.RUNNING, Begun): State.RUNNING,
+    (State.RUNNING, Started): State.RUNNING,
+    (State.RUNNING, Finished): State.RUNNING,
+    (State.RUNNING, StepFailed): State.RUNNING,
+    (State.RUNNING, Parked): State.PARKED,
+    (State.RUNNING, Dead): State.DEAD,
+    (State.OFFERED, Offered): State.OFFERED,
+    (State.OFFERED, Begun): State.OFFERED,
+    (State.OFFERED, Placed): State.ACCEPTED,
+    (State.OFFERED, Parked): State.PARKED,
+    (State.OFFERED, Dead): State.DEAD,
+    (State.PARKED, Released): State.ACCEPTED,
+}
+
+
+class Run(msgspec.Struct):
+    """One run as its facts make it. ``results[n]`` is the result of call n+1, as a JSON string.
+
+    ``in_doubt`` is a step whose request may have left without our knowing its result.
+    """
+
+    id: str
+    flow: Flow
+    accepted_ms: int
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+    placed: bool = False
+    source: str = ""
+    state: State | None = None
+    reason: str = ""
+    results: list[msgspec.Raw] = []
+    in_doubt: int | None = None
+    attempts: int = 1
+    node: str | None = None
+    epoch: int = 0
+
+    @property
+    def next_step(self) -> int:
+        """The number of the first call that has no result yet."""
+        return len(self.results) + 1
+
+    def apply(self, fact: Fact) -> None:
+        """Change by one fact. Raises ImpossibleFact where the table has no such change."""
+        self.state = next_state(self.state, fact)
+        effect = _EFFECTS.get(type(fact))
+        if effect is not None:
+            effect(self, fact)
+
+
+def next_state(state: State | None, fact: Fact) -> State:
+    """The transition table. ``Settled`` carries its own state and ends any open run."""
+    if isinstance(fact, Settled) and state is not None and not state.final:
+        return fact.state
+    following = _NEXT.get((state, type(fact)))
+    if following is None:
+        raise ImpossibleFact(f"{type(fact).__name__} cannot follow on {state}")
+    return following
+
+
+def _accepted(run: Run, fact: Accepted) -> None:
+    run.payload, run.placed, run.source = fact.payload, fact.placed, fact.source
+
+
+def _placed(run: Run, fact: Placed) -> None:
+    run.node, run.reason = fact.node, fact.reason
+
+
+def _offered(run: Run, fact: Offered) -> None:
+    run.node, run.epoch = fact.node, fact.epoch
+
+
+def _begun(run: Run, fact: Begun) -> None:
+    run.attempts = fact.attempt
+
+
+def _started(run: Run, fact: Started) -> None:
+    run.in_doubt = fact.step
+
+
+def _finished(run: Run, fact: Finished) -> None:
+    run.results.append(fact.result)
+    run.in_doubt = None
+
+
+def _step_failed(run: Run, fact: StepFailed) -> None:
+    run.in_doubt = None
+
+
+def _ended(run: Run, fact: Settled | Dead | Parked) -> None:
+    run.reason = fact.reason
+
+
+_EFFECTS = {
+    Accepted: _accepted,
+    Placed: _placed,
+    Offered: _offered,
+    Begun: _begun,
+    Started: _started,
+    Finished: _finished,
+    StepFailed: _step_failed,
+    Settled: _ended,
+    Dead: _ended,
+    Parked: _ended,
+}
+
+
+def fold(run: Run, facts: list[AnyFact]) -> Run:
+    """Apply facts in order."""
+    for fact in facts:
+        run.apply(fact)
+    return run
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a run ended, as its waiting senders are told. Results are response texts, in order."""
+
+    run: str
+    state: State
+    reason: str = ""
+    results: tuple[msgspec.Raw, ...] = ()

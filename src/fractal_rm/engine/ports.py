@@ -1,0 +1,283 @@
+"""What the engine needs from outside, named for the need. Each port has a real adapter and a
+shipped fake, and both pass the conformance suite in ``fractal_rm.testing``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from fractal_rm.config.model import Node
+from fractal_rm.domain.call import Caller as Components
+from fractal_rm.domain.call import Route
+from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.run import AnyFact, Outcome, Run, State
+from fractal_rm.domain.trigger import Arrival
+
+__all__ = [
+    "Balancer", "Clock", "Components", "Entry", "History", "Journal", "Ledger", "Peers", "Prior",
+    "Random", "Receipt", "Recovered", "RunDetail", "RunSummary", "Telemetry", "TimedFact",
+]  # fmt: skip
+
+
+# --- the journal: written by one process -----------------------------------------------------
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A new run, or a dead letter that never became one (``flow`` is then None).
+
+    ``key`` with ``digest`` make it findable for ``key_until_ms`` (wall clock); see ``accept``.
+    """
+
+    run_id: str
+    flow: Flow | None
+    at_ms: int
+    facts: tuple[AnyFact, ...]
+    key: str | None = None
+    digest: str = ""
+    key_until_ms: int = 0
+
+
+class Prior(msgspec.Struct, frozen=True):
+    """The run that has this key already."""
+
+    run_id: str
+    digest: str
+    state: State
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """What a journal held when it was opened. ``clean``: its last process ended in order."""
+
+    runs: list[Run]
+    clean: bool
+
+
+class Journal(Protocol):
+    """Facts of runs, appended in order. Group commit: facts given meanwhile share one fsync.
+
+    ``accept`` and ``append`` are called on the event loop and never block it.
+    """
+
+    async def open(self) -> Recovered:
+        """Take the journal, verify it, and return every run without an end, oldest first.
+
+        Raises JournalInUse, JournalReadOnly, JournalFull, JournalDamaged, JournalTooNew.
+        """
+        ...
+
+    async def accept(self, entry: Entry) -> Prior | None:
+        """Write a new run. Returns None once it is durable.
+
+        Where ``entry.key`` is known and its time has not ended, nothing is written but the count
+        of duplicates, and the run that has it is returned. Raises JournalFull: nothing was
+        written, and the same call may succeed later.
+        """
+        ...
+
+    def append(self, run_id: str, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+        """Add a fact to an open run. The awaitable is done once the fact is durable; it may be
+        left alone, the fact is then written behind. While the disk is full it waits.
+        """
+        ...
+
+    @property
+    def writable(self) -> bool:
+        """False while the disk is full."""
+        ...
+
+    async def close(self, *, clean: bool) -> None:
+        """Write what was given, mark how it ended, let go. May be called twice."""
+        ...
+
+
+# --- the history: read by anybody, never blocks the writer -----------------------------------
+
+
+class RunSummary(msgspec.Struct, frozen=True):
+    """One line of a list of runs. Times are milliseconds since 1970, UTC."""
+
+    id: str
+    flow: str | None
+    state: State
+    reason: str
+    source: str
+    node: str | None
+    accepted_ms: int
+    settled_ms: int | None
+    journal: str
+
+
+class TimedFact(msgspec.Struct, frozen=True):
+    """A fact and when it was written."""
+
+    at_ms: int
+    fact: AnyFact
+
+
+class RunDetail(msgspec.Struct, frozen=True):
+    """A run with all its facts."""
+
+    summary: RunSummary
+    facts: list[TimedFact]
+
+
+class Ledger(msgspec.Struct, frozen=True):
+    """Of one flow: how many runs stand in each state, how many duplicates were turned away."""
+
+    flow: str | None
+    states: Mapping[State, int]
+    duplicates: int
+
+
+class History(Protocol):
+    """All journals of a node's state folder, read-only. Calls block for a disk read."""
+
+    def runs(
+        self,
+        *,
+        state: State | None = None,
+        flow: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> list[RunSummary]:
+        """The newest runs first; ``before`` is the id of the last run of the page before."""
+        ...
+
+    def run(self, run_id: str) -> RunDetail | None:
+        """One run, or None."""
+        ...
+
+    def ledger(self) -> list[Ledger]:
+        """The accounts of every flow, over all journals of the node."""
+        ...
+
+
+# --- other machines --------------------------------------------------------------------------
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """A peer of ours holds the run durably."""
+
+    run: str
+    epoch: int
+
+
+class Peers(Protocol):
+    """Offers runs to other Runtime Managers."""
+
+    async def offer(self, node: Node, run: Run, sender: str) -> Receipt | None:
+        """Offer ``run`` under ``run.epoch``. None: a plain peer answered 2xx without a receipt.
+
+        Raises OfferRefused where the peer certainly has not taken it, CallFailed where no answer
+        could be had.
+        """
+        ...
+
+
+class Balancer(Protocol):
+    """Knows which node should run something."""
+
+    async def ask(self, route: Route) -> str | None:
+        """The id of a node as text, or None for here. Raises CallFailed, BadReply."""
+        ...
+
+
+# --- the world -------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    """Time. Waiting is asyncio's, so that a virtual loop can move both."""
+
+    def now_ms(self) -> int:
+        """Wall clock: milliseconds since 1970, UTC. May jump."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds since some moment. Never jumps."""
+        ...
+
+
+class Random(Protocol):
+    """Randomness."""
+
+    def fraction(self) -> float:
+        """From 0 up to, not including, 1."""
+        ...
+
+    def token(self, size: int) -> bytes:
+        """``size`` random bytes."""
+        ...
+
+
+class Telemetry(Protocol):
+    """What happened, for logs and later metrics. Never raises, never blocks."""
+
+    def run_settled(self, run: Run, took_ms: int) -> None:
+        """A run ended."""
+        ...
+
+    def event(self, name: str, **fields: object) -> None:
+        """Something that an operator may want to know."""
+        ...
+
+    def problem(self, name: str, **fields: object) -> None:
+        """Something that an operator should know."""
+        ...
+
+
+# --- what the engine offers to the ways in ---------------------------------------------------
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """The answer to a trigger that is durable. ``duplicate``: its id was known, this is that run."""
+
+    run: str
+    state: State
+    duplicate: bool = False
+    epoch: int | None = None
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One condition of readiness, with a sentence for the operator."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+class Intake(Protocol):
+    """The one way in. MQTT, REST and hand-offs all end here."""
+
+    async def receive(self, arrival: Arrival) -> Taken:
+        """Take a trigger; it is durable when this returns. Raises Refused."""
+        ...
+
+    async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
+        """Keep what was refused for good as a dead letter; durable when this returns.
+
+        Raises Busy where even that cannot be written now.
+        """
+        ...
+
+    async def wait_for_room(self) -> None:
+        """Return when a trigger that was refused with Busy may be tried again."""
+        ...
+
+    async def outcome(self, run_id: str, timeout_s: float) -> Outcome | None:
+        """How a run ended, waiting at most ``timeout_s``; None if it has not by then.
+
+        Knows runs of this process only, and ended ones for a short while.
+        """
+        ...
+
+    def state_of(self, run_id: str) -> State | None:
+        """Where an unfinished run of this process stands, or None."""
+        ...
+
+    def readiness(self) -> list[Check]:
+        """Everything that must hold before triggers can be taken."""
+        ...
