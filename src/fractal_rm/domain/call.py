@@ -91,7 +91,7 @@ def header_line(name: str, value: str) -> str:
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What a server answered: the final status, its headers (names in lower case), its whole body."""
+    """What a server answered: final status, headers (names in lower case), whole body."""
 
     status: int
     headers: tuple[tuple[str, str], ...]

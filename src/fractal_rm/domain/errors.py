@@ -28,8 +28,9 @@ class FractalError(Exception):
 
 # --- a trigger is refused -------------------------------------------------------------------
 # One table for every way in. `status` is what REST answers (RFC 9457 problem details).
-# `final` says what MQTT does: a final refusal will be refused again however often it is sent, so it
-# becomes a dead letter and is acknowledged; any other is left unacknowledged, and the broker keeps it.
+# `final` says what MQTT does: a final refusal will be refused again however often it is sent, so
+# it becomes a dead letter and is acknowledged; any other is left unacknowledged, and the broker
+# keeps it.
 
 
 class Refused(FractalError):

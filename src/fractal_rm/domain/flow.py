@@ -48,7 +48,7 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """One flow. ``id`` is the number of its first line, as text; ``title`` the rest of that line."""
+    """One flow. ``id`` is the number of its first line, as text; ``title`` the rest of it."""
 
     id: str
     title: str = ""

@@ -49,6 +49,9 @@ _OPEN = frozenset({State.ACCEPTED, State.RUNNING, State.OFFERED, State.PARKED})
 class Fact(msgspec.Struct, frozen=True, tag_field="fact"):
     """Something that happened to a run. Facts are kept for ever: fields are only added."""
 
+    def change(self, run: Run) -> None:
+        """Write into ``run`` what the fact says beside the state."""
+
 
 class Accepted(Fact, frozen=True, tag="accepted"):
     """The trigger is ours. ``flow`` and ``version`` name the flow as it was at this moment."""
@@ -59,6 +62,9 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     source: str
     placed: bool = False
     key: str | None = None
+
+    def change(self, run: Run) -> None:
+        run.payload, run.placed, run.source = self.payload, self.placed, self.source
 
 
 class Received(Fact, frozen=True, tag="received"):
@@ -74,6 +80,9 @@ class Placed(Fact, frozen=True, tag="placed"):
     node: str | None
     reason: str
 
+    def change(self, run: Run) -> None:
+        run.node, run.reason = self.node, self.reason
+
 
 class Offered(Fact, frozen=True, tag="offered"):
     """It is about to be offered to a peer; ``epoch`` names this offer."""
@@ -81,11 +90,17 @@ class Offered(Fact, frozen=True, tag="offered"):
     node: str
     epoch: int
 
+    def change(self, run: Run) -> None:
+        run.node, run.epoch = self.node, self.epoch
+
 
 class Begun(Fact, frozen=True, tag="begun"):
     """It is about to run again after a crash: its ``attempt``-th time, counted from 1."""
 
     attempt: int
+
+    def change(self, run: Run) -> None:
+        run.attempts = self.attempt
 
 
 class Started(Fact, frozen=True, tag="started"):
@@ -93,6 +108,9 @@ class Started(Fact, frozen=True, tag="started"):
 
     step: int
     attempt: int = 1
+
+    def change(self, run: Run) -> None:
+        run.in_doubt = self.step
 
 
 class Finished(Fact, frozen=True, tag="finished"):
@@ -103,6 +121,10 @@ class Finished(Fact, frozen=True, tag="finished"):
     took_ms: float
     result: msgspec.Raw
 
+    def change(self, run: Run) -> None:
+        run.results.append(self.result)
+        run.in_doubt = None
+
 
 class StepFailed(Fact, frozen=True, tag="step-failed"):
     """An attempt of a step failed."""
@@ -111,11 +133,17 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
     attempt: int
     reason: str
 
+    def change(self, run: Run) -> None:
+        run.in_doubt = None
+
 
 class Parked(Fact, frozen=True, tag="parked"):
     """It waits for a person, and why."""
 
     reason: str
+
+    def change(self, run: Run) -> None:
+        run.reason = self.reason
 
 
 class Released(Fact, frozen=True, tag="released"):
@@ -128,6 +156,9 @@ class Settled(Fact, frozen=True, tag="settled"):
     state: State
     reason: str = ""
 
+    def change(self, run: Run) -> None:
+        run.reason = self.reason
+
 
 class Dead(Fact, frozen=True, tag="dead"):
     """Set aside. For what never became a run, ``body`` is what came, shortened to a bound."""
@@ -136,6 +167,9 @@ class Dead(Fact, frozen=True, tag="dead"):
     reason: str
     source: str = ""
     body: bytes = b""
+
+    def change(self, run: Run) -> None:
+        run.reason = self.reason
 
 
 AnyFact = Union[
@@ -192,7 +226,7 @@ class Run(msgspec.Struct):
     source: str = ""
     state: State | None = None
     reason: str = ""
-    results: list[msgspec.Raw] = []
+    results: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw])
     in_doubt: int | None = None
     attempts: int = 1
     node: str | None = None
@@ -206,9 +240,7 @@ class Run(msgspec.Struct):
     def apply(self, fact: Fact) -> None:
         """Change by one fact. Raises ImpossibleFact where the table has no such change."""
         self.state = next_state(self.state, fact)
-        effect = _EFFECTS.get(type(fact))
-        if effect is not None:
-            effect(self, fact)
+        fact.change(self)
 
 
 def next_state(state: State | None, fact: Fact) -> State:
@@ -219,53 +251,6 @@ def next_state(state: State | None, fact: Fact) -> State:
     if following is None:
         raise ImpossibleFact(f"{type(fact).__name__} cannot follow on {state}")
     return following
-
-
-def _accepted(run: Run, fact: Accepted) -> None:
-    run.payload, run.placed, run.source = fact.payload, fact.placed, fact.source
-
-
-def _placed(run: Run, fact: Placed) -> None:
-    run.node, run.reason = fact.node, fact.reason
-
-
-def _offered(run: Run, fact: Offered) -> None:
-    run.node, run.epoch = fact.node, fact.epoch
-
-
-def _begun(run: Run, fact: Begun) -> None:
-    run.attempts = fact.attempt
-
-
-def _started(run: Run, fact: Started) -> None:
-    run.in_doubt = fact.step
-
-
-def _finished(run: Run, fact: Finished) -> None:
-    run.results.append(fact.result)
-    run.in_doubt = None
-
-
-def _step_failed(run: Run, fact: StepFailed) -> None:
-    run.in_doubt = None
-
-
-def _ended(run: Run, fact: Settled | Dead | Parked) -> None:
-    run.reason = fact.reason
-
-
-_EFFECTS = {
-    Accepted: _accepted,
-    Placed: _placed,
-    Offered: _offered,
-    Begun: _begun,
-    Started: _started,
-    Finished: _finished,
-    StepFailed: _step_failed,
-    Settled: _ended,
-    Dead: _ended,
-    Parked: _ended,
-}
 
 
 def fold(run: Run, facts: list[AnyFact]) -> Run:

@@ -1,5 +1,7 @@
-"""What the engine needs from outside, named for the need. Each port has a real adapter and a
-shipped fake, and both pass the conformance suite in ``fractal_rm.testing``.
+"""What the engine needs from outside, named for the need.
+
+Each port has a real adapter and a shipped fake, and both pass the conformance suite in
+``fractal_rm.testing``.
 """
 
 from __future__ import annotations
@@ -79,8 +81,9 @@ class Journal(Protocol):
         ...
 
     def append(self, run_id: str, fact: AnyFact, at_ms: int) -> Awaitable[None]:
-        """Add a fact to an open run. The awaitable is done once the fact is durable; it may be
-        left alone, the fact is then written behind. While the disk is full it waits.
+        """Add a fact to an open run; the awaitable is done once the fact is durable.
+
+        It may be left alone: the fact is then written behind. While the disk is full it waits.
         """
         ...
 
@@ -233,7 +236,7 @@ class Telemetry(Protocol):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """The answer to a trigger that is durable. ``duplicate``: its id was known, this is that run."""
+    """The answer to a trigger that is durable. ``duplicate``: its id was known, as this run."""
 
     run: str
     state: State
