@@ -169,9 +169,16 @@ class ReplyTooLarge(CallFailed):
 
 
 class OfferRefused(FractalError):
-    """A peer answered that it has not taken a hand-off."""
+    """A peer answered that it has not taken a hand-off.
+
+    ``final``: it would say so again. Otherwise (it is busy, it stops) it may take it later.
+    """
 
     code = "offer-refused"
+
+    def __init__(self, message: str, *, final: bool = True) -> None:
+        super().__init__(message)
+        self.final = final
 
 
 # --- the journal ----------------------------------------------------------------------------

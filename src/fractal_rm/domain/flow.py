@@ -6,6 +6,7 @@ began with (G13): fields are only ever added, with defaults.
 
 from __future__ import annotations
 
+import hashlib
 from enum import Enum
 from typing import Union
 
@@ -54,3 +55,8 @@ class Flow(msgspec.Struct, frozen=True):
     title: str = ""
     steps: tuple[Call, ...] = ()
     line: int = 0
+
+
+def flow_version(flow: Flow) -> str:
+    """Names exactly this definition: the journal keeps each one once."""
+    return hashlib.blake2b(msgspec.json.encode(flow), digest_size=12).hexdigest()

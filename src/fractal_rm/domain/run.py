@@ -64,6 +64,7 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     key: str | None = None
 
     def change(self, run: Run) -> None:
+        """Take over what came."""
         run.payload, run.placed, run.source = self.payload, self.placed, self.source
 
 
@@ -81,17 +82,23 @@ class Placed(Fact, frozen=True, tag="placed"):
     reason: str
 
     def change(self, run: Run) -> None:
+        """Keep where it goes and why."""
         run.node, run.reason = self.node, self.reason
 
 
 class Offered(Fact, frozen=True, tag="offered"):
-    """It is about to be offered to a peer; ``epoch`` names this offer."""
+    """It is about to be offered to a peer; ``epoch`` names this offer.
+
+    ``ours`` says that the peer was known to be one of ours, which remembers what it took.
+    """
 
     node: str
     epoch: int
+    ours: bool = False
 
     def change(self, run: Run) -> None:
-        run.node, run.epoch = self.node, self.epoch
+        """Keep to whom it is offered, and which offer it is."""
+        run.node, run.epoch, run.ours = self.node, self.epoch, self.ours
 
 
 class Begun(Fact, frozen=True, tag="begun"):
@@ -100,6 +107,7 @@ class Begun(Fact, frozen=True, tag="begun"):
     attempt: int
 
     def change(self, run: Run) -> None:
+        """Count the attempt."""
         run.attempts = self.attempt
 
 
@@ -110,6 +118,7 @@ class Started(Fact, frozen=True, tag="started"):
     attempt: int = 1
 
     def change(self, run: Run) -> None:
+        """From here on the step is in doubt."""
         run.in_doubt = self.step
 
 
@@ -122,6 +131,7 @@ class Finished(Fact, frozen=True, tag="finished"):
     result: msgspec.Raw
 
     def change(self, run: Run) -> None:
+        """Keep the result; nothing is in doubt."""
         run.results.append(self.result)
         run.in_doubt = None
 
@@ -134,6 +144,7 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
     reason: str
 
     def change(self, run: Run) -> None:
+        """The step is no longer in doubt: it is known to have failed."""
         run.in_doubt = None
 
 
@@ -143,6 +154,7 @@ class Parked(Fact, frozen=True, tag="parked"):
     reason: str
 
     def change(self, run: Run) -> None:
+        """Keep why."""
         run.reason = self.reason
 
 
@@ -157,6 +169,7 @@ class Settled(Fact, frozen=True, tag="settled"):
     reason: str = ""
 
     def change(self, run: Run) -> None:
+        """Keep why."""
         run.reason = self.reason
 
 
@@ -169,6 +182,7 @@ class Dead(Fact, frozen=True, tag="dead"):
     body: bytes = b""
 
     def change(self, run: Run) -> None:
+        """Keep why."""
         run.reason = self.reason
 
 
@@ -231,6 +245,7 @@ class Run(msgspec.Struct):
     attempts: int = 1
     node: str | None = None
     epoch: int = 0
+    ours: bool = False
 
     @property
     def next_step(self) -> int:
