@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.call import BodyForm, Route, Tls
 from fractal_rm.domain.flow import Flow
 
@@ -48,6 +49,10 @@ class Bounds(msgspec.Struct, frozen=True):
     drain_s: float = 30.0
     history_s: int = 7 * 24 * 3600
     history_bytes: int = 1024 * 1024 * 1024
+
+    def limits(self) -> Limits:
+        """The bounds that admission keeps."""
+        return Limits(self.max_waiting_runs, self.max_inflight_runs, self.max_inflight_bytes)
 
 
 class Endpoint(msgspec.Struct, frozen=True):

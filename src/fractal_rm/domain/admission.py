@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from fractal_rm.domain.errors import Busy, KeyReused
-from fractal_rm.domain.run import State
 
 # A flow may hold at most this many times as many slots as are free after it has them. Alone it
 # gets 8/9 of the node, beside another hog each gets 8/17, and something is always left for a flow
@@ -25,9 +24,9 @@ class Load(msgspec.Struct):
 class Limits(msgspec.Struct, frozen=True):
     """The bounds of `Load` (G5)."""
 
-    waiting: int
-    in_flight: int
-    held_bytes: int
+    waiting: int = 100_000
+    in_flight: int = 1_000
+    held_bytes: int = 256 * 1024 * 1024
 
 
 def check_room(load: Load, limits: Limits, size: int) -> None:
@@ -58,8 +57,3 @@ def is_last_attempt(attempt: int, max_attempts: int) -> bool:
 def too_old(accepted_ms: int, now_ms: int, max_age_s: int) -> bool:
     """Whether a run found at start is too old to be run unasked: it may move a machine."""
     return now_ms - accepted_ms > max_age_s * 1000
-
-
-def resumable(state: State | None) -> bool:
-    """Whether a run found at start goes on by itself."""
-    return state in (State.ACCEPTED, State.RUNNING, State.OFFERED)

@@ -91,6 +91,14 @@ class KeyReused(Refused):
     title = "This trigger id was used for another message"
 
 
+class OwnRun(Refused):
+    """A hand-off of a run that this node itself has offered: it came back to its sender."""
+
+    code = "own-run"
+    status = 409
+    title = "This run was offered by this node"
+
+
 class Busy(Refused):
     """Over a bound (G5). Nothing was taken; send again later."""
 

@@ -23,6 +23,7 @@ from fractal_rm.domain.flow import Flow
 class State(str, Enum):
     """Where a run stands. The last group is final."""
 
+    NEW = "new"
     ACCEPTED = "accepted"
     RUNNING = "running"
     OFFERED = "offered"
@@ -43,7 +44,7 @@ class State(str, Enum):
         return self not in _OPEN
 
 
-_OPEN = frozenset({State.ACCEPTED, State.RUNNING, State.OFFERED, State.PARKED})
+_OPEN = frozenset({State.NEW, State.ACCEPTED, State.RUNNING, State.OFFERED, State.PARKED})
 
 
 class Fact(msgspec.Struct, frozen=True, tag_field="fact"):
@@ -83,7 +84,7 @@ class Placed(Fact, frozen=True, tag="placed"):
 
     def change(self, run: Run) -> None:
         """Keep where it goes and why."""
-        run.node, run.reason = self.node, self.reason
+        run.node, run.reason, run.offered = self.node, self.reason, False
 
 
 class Offered(Fact, frozen=True, tag="offered"):
@@ -98,7 +99,7 @@ class Offered(Fact, frozen=True, tag="offered"):
 
     def change(self, run: Run) -> None:
         """Keep to whom it is offered, and which offer it is."""
-        run.node, run.epoch, run.ours = self.node, self.epoch, self.ours
+        run.node, run.epoch, run.ours, run.offered = self.node, self.epoch, self.ours, True
 
 
 class Begun(Fact, frozen=True, tag="begun"):
@@ -198,9 +199,9 @@ class ImpossibleFact(FractalError):
     code = "impossible-fact"
 
 
-_NEXT: dict[tuple[State | None, type[Fact]], State] = {
-    (None, Accepted): State.ACCEPTED,
-    (None, Dead): State.DEAD,
+_NEXT: dict[tuple[State, type[Fact]], State] = {
+    (State.NEW, Accepted): State.ACCEPTED,
+    (State.NEW, Dead): State.DEAD,
     (State.ACCEPTED, Received): State.ACCEPTED,
     (State.ACCEPTED, Placed): State.ACCEPTED,
     (State.ACCEPTED, Begun): State.ACCEPTED,
@@ -229,7 +230,8 @@ _NEXT: dict[tuple[State | None, type[Fact]], State] = {
 class Run(msgspec.Struct):
     """One run as its facts make it. ``results[n]`` is the result of call n+1, as a JSON string.
 
-    ``in_doubt`` is a step whose request may have left without our knowing its result.
+    ``in_doubt`` is a step whose request may have left without our knowing its result; ``offered``
+    says that ``node`` may have the run, under ``epoch``.
     """
 
     id: str
@@ -238,7 +240,7 @@ class Run(msgspec.Struct):
     payload: msgspec.Raw = msgspec.Raw(b"null")
     placed: bool = False
     source: str = ""
-    state: State | None = None
+    state: State = State.NEW
     reason: str = ""
     results: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw])
     in_doubt: int | None = None
@@ -246,11 +248,17 @@ class Run(msgspec.Struct):
     node: str | None = None
     epoch: int = 0
     ours: bool = False
+    offered: bool = False
 
     @property
-    def next_step(self) -> int:
-        """The number of the first call that has no result yet."""
-        return len(self.results) + 1
+    def begun_here(self) -> bool:
+        """Whether calls were made on this node, so that it can be finished only here."""
+        return bool(self.results) or self.in_doubt is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """What the run keeps in memory: its payload and the results so far."""
+        return len(bytes(self.payload)) + sum(len(bytes(result)) for result in self.results)
 
     def apply(self, fact: Fact) -> None:
         """Change by one fact. Raises ImpossibleFact where the table has no such change."""
@@ -258,9 +266,9 @@ class Run(msgspec.Struct):
         fact.change(self)
 
 
-def next_state(state: State | None, fact: Fact) -> State:
+def next_state(state: State, fact: Fact) -> State:
     """The transition table. ``Settled`` carries its own state and ends any open run."""
-    if isinstance(fact, Settled) and state is not None and not state.final:
+    if isinstance(fact, Settled) and state is not State.NEW and not state.final:
         return fact.state
     following = _NEXT.get((state, type(fact)))
     if following is None:

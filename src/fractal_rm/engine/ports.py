@@ -80,6 +80,10 @@ class Journal(Protocol):
         """
         ...
 
+    async def find(self, key: str) -> Prior | None:
+        """The run that has this key, if its time has not ended. Counts nothing."""
+        ...
+
     def append(self, run_id: str, fact: AnyFact, at_ms: int) -> Awaitable[None]:
         """Add a fact to an open run; the awaitable is done once the fact is durable.
 
@@ -283,4 +287,23 @@ class Intake(Protocol):
 
     def readiness(self) -> list[Check]:
         """Everything that must hold before triggers can be taken."""
+        ...
+
+
+class WayIn(Protocol):
+    """A way in for triggers: a service that feeds an `Intake`. Stopping twice is legal."""
+
+    async def start(self) -> None:
+        """Begin to take triggers.
+
+        Raises FractalError where it never can, for example on a port that another program has.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Take no more, answer what was taken, let go."""
+        ...
+
+    def status(self) -> Check:
+        """Whether triggers can come in this way now."""
         ...

@@ -1,0 +1,141 @@
+"""Admit: bytes come in, and a durable run (or a refusal that the sender sees) comes out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from fractal_rm.domain.admission import same_trigger
+from fractal_rm.domain.errors import (
+    Draining,
+    JournalFull,
+    JournalUnavailable,
+    OwnRun,
+    Refused,
+    UnknownFlow,
+)
+from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.run import Accepted, AnyFact, Dead, Received, Run
+from fractal_rm.domain.run_id import run_id
+from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.ports import Entry, Prior, Taken
+from fractal_rm.engine.waiting_room import WaitingRoom
+from fractal_rm.engine.world import World
+
+DEAD_LETTER_BYTES = 64 * 1024  # of a message that never became a run, this much is kept
+
+
+class Admit:
+    """The one way in: decode, look for room, journal, and only then answer."""
+
+    def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom) -> None:
+        self._world = world
+        self._runs = runs
+        self._room = room
+        self._versions: dict[str, tuple[Flow, str]] = {}
+        self.closed = False
+
+    async def receive(self, arrival: Arrival) -> tuple[Taken, Run | None]:
+        """Take an arrival. The run is None where it was known before. Raises Refused."""
+        trigger = decode_trigger(arrival, self._world.config.bounds.max_trigger_bytes)
+        if trigger.offer is not None:
+            known = await self._known_offer(trigger, trigger.offer)
+            if known is not None:
+                return known, None
+        if self.closed:
+            raise Draining("send it again to the node when it is back")
+        flow = self._world.config.flows.get(trigger.flow_id)
+        if flow is None:
+            raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
+        return await self._journalled(arrival, trigger, flow)
+
+    async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
+        """Keep a refused message as a dead letter. Raises JournalUnavailable."""
+        fact = Dead(
+            code=refusal.code,
+            reason=f"{refusal.title}: {refusal.reason}",
+            source=arrival.source.value,
+            body=arrival.body[:DEAD_LETTER_BYTES],
+        )
+        now_ms = self._world.clock.now_ms()
+        await self._write(Entry(self._new_id(now_ms), None, now_ms, (fact,)))
+
+    async def _journalled(
+        self, arrival: Arrival, trigger: Trigger, flow: Flow
+    ) -> tuple[Taken, Run | None]:
+        entry, run = self._entry(arrival, trigger, flow)
+        size = len(trigger.payload)
+        self._room.reserve(size)
+        try:
+            prior = await self._write(entry)
+        except BaseException:
+            self._room.give_back(size)
+            raise
+        if prior is not None:
+            self._room.give_back(size)
+            return self._repeated(trigger, prior), None
+        self._runs.add(run)
+        epoch = trigger.offer.epoch if trigger.offer else None
+        return Taken(run.id, run.state, epoch=epoch), run
+
+    def _entry(self, arrival: Arrival, trigger: Trigger, flow: Flow) -> tuple[Entry, Run]:
+        now_ms = self._world.clock.now_ms()
+        offer = trigger.offer
+        new_id = offer.run if offer else self._new_id(now_ms)
+        run = Run(new_id, flow, now_ms)
+        facts: tuple[AnyFact, ...] = (
+            Accepted(
+                flow=flow.id,
+                version=self._version(flow),
+                payload=msgspec.Raw(trigger.payload),
+                source="peer" if offer else arrival.source.value,
+                placed=trigger.placed,
+                key=trigger.key,
+            ),
+        )
+        if offer:
+            facts += (Received(offer.sender, offer.epoch),)
+        for fact in facts:
+            run.apply(fact)
+        key = _offer_key(offer) if offer else trigger.key
+        window_ms = self._world.config.bounds.dedup_window_s * 1000
+        digest = trigger.digest() if key is not None else ""
+        return Entry(new_id, flow, now_ms, facts, key, digest, now_ms + window_ms), run
+
+    async def _known_offer(self, trigger: Trigger, offer: Offer) -> Taken | None:
+        """A peer that had no answer asks again: what it may learn comes before any refusal (G4).
+
+        Raises OwnRun where we would hand a run to ourselves: nodes.conf names this node.
+        """
+        own = self._runs.get(offer.run)
+        if own is not None and own.offered:
+            raise OwnRun(f"this node itself has offered run {offer.run}")
+        prior = await self._world.journal.find(_offer_key(offer))
+        return None if prior is None else self._repeated(trigger, prior)
+
+    def _repeated(self, trigger: Trigger, prior: Prior) -> Taken:
+        same_trigger(prior.run_id, prior.digest, trigger.digest())
+        epoch = trigger.offer.epoch if trigger.offer else None
+        open_run = self._runs.get(prior.run_id)
+        state = open_run.state if open_run is not None else prior.state
+        return Taken(prior.run_id, state, duplicate=True, epoch=epoch)
+
+    async def _write(self, entry: Entry) -> Prior | None:
+        try:
+            return await self._world.journal.accept(entry)
+        except JournalFull as error:
+            raise JournalUnavailable(str(error), retry_after_s=5) from error
+
+    def _version(self, flow: Flow) -> str:
+        known = self._versions.get(flow.id)
+        if known is None or known[0] is not flow:
+            known = self._versions[flow.id] = flow, flow_version(flow)
+        return known[1]
+
+    def _new_id(self, now_ms: int) -> str:
+        return run_id(now_ms, self._world.random.token(10))
+
+
+def _offer_key(offer: Offer) -> str:
+    """Under this key an offer is remembered; a sender's own ids cannot begin with a NUL."""
+    return f"\0offer:{offer.run}:{offer.epoch}"

@@ -1,0 +1,61 @@
+"""The sentence: a trigger is admitted, journalled, placed, executed, settled."""
+
+from __future__ import annotations
+
+from fractal_rm.domain.placement import There
+from fractal_rm.domain.run import Begun, Dead, Run, Settled
+from fractal_rm.domain.trigger import Arrival
+from fractal_rm.engine.admit import Admit
+from fractal_rm.engine.execute import Executor
+from fractal_rm.engine.hand_off import HandOff
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.place import Placer
+from fractal_rm.engine.ports import Taken
+from fractal_rm.engine.waiting_room import WaitingRoom
+from fractal_rm.engine.world import World
+
+
+class Lifecycle:
+    """What happens to every trigger, in order."""
+
+    def __init__(self, world: World) -> None:
+        self.runs = OpenRuns(world)
+        self.room = WaitingRoom(world.config.bounds.limits())
+        self.admit = Admit(world, self.runs, self.room)
+        self._place = Placer(world, self.runs)
+        self._hand_off = HandOff(world, self.runs)
+        self._execute = Executor(world, self.runs, self.room)
+        self._clock = world.clock
+        self._telemetry = world.telemetry
+        self.interrupted: set[str] = set()  # runs that a crash interrupted, not begun again yet
+
+    async def receive(self, arrival: Arrival) -> Taken:
+        """Admitted and journalled: when this returns, the trigger may be acknowledged."""
+        taken, run = await self.admit.receive(arrival)
+        if run is not None:
+            self.room.join(run)
+        return taken
+
+    async def carry(self, run: Run) -> None:
+        """Placed, executed, settled: called for each run when its turn has come."""
+        if run.id in self.interrupted:
+            self.interrupted.discard(run.id)
+            # Counted before it runs: if it is this run that ends the process, that is known (G12).
+            await self.runs.write(run, Begun(run.attempts + 1))
+        try:
+            ending = await self._ending(run)
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            # A fault of this program. The run is set aside, where a person can see it, and the
+            # node goes on with the others.
+            self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
+            ending = Dead("internal", f"a fault in the Runtime Manager: {error!r}")
+        await self.runs.close(run, ending)
+        self._telemetry.run_settled(run, self._clock.now_ms() - run.accepted_ms)
+
+    async def _ending(self, run: Run) -> Settled:
+        place = await self._place.place(run)
+        if isinstance(place, There):
+            ending = await self._hand_off.hand_off(run, place)
+            if ending is not None:
+                return ending
+        return await self._execute.execute(run)

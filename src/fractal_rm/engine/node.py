@@ -1,0 +1,149 @@
+"""A node: the engine and its ways in, started, reconfigured, drained and stopped in order.
+
+new ──start──> serving ──drain──> draining ──> stopped
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from fractal_rm.config.model import Config
+from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.run import Outcome, State
+from fractal_rm.domain.trigger import Arrival
+from fractal_rm.engine.lifecycle import Lifecycle
+from fractal_rm.engine.ports import Check, Intake, WayIn
+from fractal_rm.engine.recover import Recovery
+from fractal_rm.engine.world import World
+
+MakeWayIn = Callable[[Config, Intake], WayIn]
+
+
+class Node:
+    """Implements `Intake`. ``ways_in`` are named as the sections of comm.conf that they read."""
+
+    def __init__(self, world: World, ways_in: Mapping[str, MakeWayIn]) -> None:
+        self._world = world
+        self._make = ways_in
+        self._ways_in: dict[str, WayIn] = {}
+        self._lifecycle = Lifecycle(world)
+        self._recovery = Recovery(world, self._lifecycle)
+        self._paused = False
+        self._serving = False
+        self.receive = self._lifecycle.receive
+
+    # --- start, drain, stop -------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the journal, put what it holds back in line, then open the ways in.
+
+        Raises JournalError, and what a way in raises where it can never start.
+        """
+        found = await self._world.journal.open()
+        await self._recovery.recover(found)
+        self._serving = True
+        self._regulate()
+        for name in self._make:
+            await self._open_way_in(name)
+        self._world.telemetry.event("ready", found=len(found.runs), after_crash=not found.clean)
+
+    async def drain(self) -> None:
+        """Take no more, finish what is in flight within the drain time, stop (G6).
+
+        What is not finished by then, or waits in line, stays in the journal for the next start.
+        """
+        if not self._serving:
+            return
+        self._serving = False
+        self._lifecycle.admit.closed = True
+        self._regulate()
+        try:
+            await asyncio.wait_for(
+                self._lifecycle.room.wait_until_idle(), self._world.config.bounds.drain_s
+            )
+        except asyncio.TimeoutError:
+            self._world.telemetry.problem("drain_ended_early", unfinished=len(self._lifecycle.runs))
+        # Last, so that whoever waits over REST for an outcome still gets it.
+        for name in list(self._ways_in):
+            await self._ways_in.pop(name).stop()
+        await self._lifecycle.room.cancel()
+        await self._world.journal.close(clean=True)
+        await self._world.components.close()
+
+    # --- changes while it runs ----------------------------------------------------------------
+
+    async def reconfigure(self, config: Config) -> None:
+        """Take a new configuration whole (G13). A way in is opened anew where its section differs.
+
+        Runs keep the flow that they began with.
+        """
+        before, self._world.config = self._world.config, config
+        self._lifecycle.room.limits = config.bounds.limits()
+        for name in self._make:
+            if getattr(before, name) != getattr(config, name):
+                await self._ways_in.pop(name).stop()
+                await self._open_way_in(name)
+
+    def pause(self, paused: bool) -> None:
+        """Begin no further run, or go on. Triggers are taken all the same, up to the bounds."""
+        self._paused = paused
+        self._regulate()
+
+    def release_parked(self, accepted_before_ms: int) -> int:
+        """Let parked runs go on that were accepted before a moment. Returns how many."""
+        return self._recovery.release(accepted_before_ms)
+
+    def watch_journal(self) -> None:
+        """Hold runs back while the disk is full: their facts could not be written (G7)."""
+        self._regulate()
+
+    def _regulate(self) -> None:
+        room = self._lifecycle.room
+        if self._serving and not self._paused and self._world.journal.writable:
+            room.open(self._lifecycle.carry)
+        else:
+            room.close()
+
+    async def _open_way_in(self, name: str) -> None:
+        way_in = self._make[name](self._world.config, self)
+        self._ways_in[name] = way_in
+        await way_in.start()
+
+    # --- the intake ---------------------------------------------------------------------------
+
+    async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
+        """Keep a refused message as a dead letter."""
+        await self._lifecycle.admit.set_aside(arrival, refusal)
+        self._world.telemetry.problem(
+            "dead_letter", source=arrival.source.value, code=refusal.code, reason=refusal.reason
+        )
+
+    async def wait_for_room(self) -> None:
+        """Return when a refused trigger may be tried again."""
+        await self._lifecycle.room.wait_for_room()
+
+    async def outcome(self, run_id: str, timeout_s: float) -> Outcome | None:
+        """How an open run ends, or None if it has not by then."""
+        return await self._lifecycle.runs.outcome(run_id, timeout_s)
+
+    def state_of(self, run_id: str) -> State | None:
+        """Where an open run stands."""
+        run = self._lifecycle.runs.get(run_id)
+        return run.state if run else None
+
+    def readiness(self) -> list[Check]:
+        """Everything that must hold before triggers can be taken."""
+        writable = self._world.journal.writable
+        load, limits = self._lifecycle.room.load, self._lifecycle.room.limits
+        return [
+            Check("serving", self._serving, "serving" if self._serving else "stopping"),
+            Check("journal", writable, "writable" if writable else "the disk is full"),
+            Check(
+                "room",
+                load.waiting < limits.waiting and load.held_bytes < limits.held_bytes,
+                f"{load.in_flight} runs in flight, {load.waiting} waiting"
+                + (", paused" if self._paused else ""),
+            ),
+            *(way_in.status() for way_in in self._ways_in.values()),
+        ]

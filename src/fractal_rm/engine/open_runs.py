@@ -1,0 +1,62 @@
+"""The runs that have no end yet, and the one place where a fact is both written and applied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+
+from fractal_rm.domain.run import AnyFact, Outcome, Run
+from fractal_rm.engine.world import World
+
+
+class OpenRuns:
+    """Every unfinished run of this process, and who waits for its outcome."""
+
+    def __init__(self, world: World) -> None:
+        self._journal = world.journal
+        self._clock = world.clock
+        self._runs: dict[str, Run] = {}
+        self._waiting: dict[str, list[asyncio.Future[Outcome]]] = {}
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs.values())
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def get(self, run_id: str) -> Run | None:
+        """The run, if it is open."""
+        return self._runs.get(run_id)
+
+    def add(self, run: Run) -> None:
+        """Take in a run that the journal holds."""
+        self._runs[run.id] = run
+
+    def write(self, run: Run, fact: AnyFact) -> Awaitable[None]:
+        """Apply a fact and hand it to the journal; the awaitable is done when it is durable."""
+        run.apply(fact)
+        return self._journal.append(run.id, fact, self._clock.now_ms())
+
+    async def close(self, run: Run, fact: AnyFact) -> None:
+        """Write the last fact of a run. Whoever waits is told once it is durable, not before."""
+        durable = self.write(run, fact)
+        del self._runs[run.id]
+        waiting = self._waiting.pop(run.id, None)
+        if waiting is None:
+            return
+        await durable
+        outcome = Outcome(run.id, run.state, run.reason, tuple(run.results))
+        for future in waiting:
+            if not future.done():
+                future.set_result(outcome)
+
+    async def outcome(self, run_id: str, timeout_s: float) -> Outcome | None:
+        """How an open run ends, or None if it is not open or has not ended in time."""
+        if run_id not in self._runs:
+            return None
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(run_id, []).append(future)
+        try:
+            return await asyncio.wait_for(future, timeout_s)
+        except asyncio.TimeoutError:
+            return None

@@ -1,0 +1,45 @@
+"""Place: ask the Load Balancer where a run goes. Whatever it does, the run has a place."""
+
+from __future__ import annotations
+
+from fractal_rm.domain.errors import CallFailed
+from fractal_rm.domain.placement import Here, Place, There, decide, peer_can_run
+from fractal_rm.domain.run import Placed, Run
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.world import World
+
+
+class Placer:
+    """Chooses a place once for each run and keeps the reason with it."""
+
+    def __init__(self, world: World, runs: OpenRuns) -> None:
+        self._world = world
+        self._runs = runs
+
+    async def place(self, run: Run) -> Place:
+        """Where ``run`` goes. A run that went on after a crash stays where it was placed."""
+        if run.offered and run.node is not None:
+            return There(run.node, run.reason)
+        if run.begun_here:
+            return Here(run.reason)
+        place = await self._choose(run)
+        node = place.node if isinstance(place, There) else None
+        _ = self._runs.write(run, Placed(node, place.reason))
+        return place
+
+    async def _choose(self, run: Run) -> Place:
+        config = self._world.config
+        if run.placed:
+            return Here("the sender had placed it here")
+        if config.balancer is None:
+            return Here("no balancer is configured")
+        try:
+            answer = await self._world.balancer.ask(config.balancer)
+        except CallFailed as error:
+            return Here(f"the balancer did not help: {error}")
+        place = decide(answer, config.nodes, config.node_id)
+        if isinstance(place, There) and not peer_can_run(
+            config.nodes[place.node].peer, run.flow.id
+        ):
+            return Here(f"node {place.node} is an original, which cannot run flow {run.flow.id}")
+        return place

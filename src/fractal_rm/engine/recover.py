@@ -1,0 +1,56 @@
+"""Recover: what becomes of the runs that the journal holds without an end, at start."""
+
+from __future__ import annotations
+
+from fractal_rm.domain.admission import is_last_attempt, too_old
+from fractal_rm.domain.run import Dead, Parked, Released, Run, State
+from fractal_rm.engine.lifecycle import Lifecycle
+from fractal_rm.engine.ports import Recovered
+from fractal_rm.engine.world import World
+
+
+class Recovery:
+    """Puts found runs back in line, oldest first; parks what is old, sets aside what kills."""
+
+    def __init__(self, world: World, lifecycle: Lifecycle) -> None:
+        self._world = world
+        self._lifecycle = lifecycle
+        self._runs = lifecycle.runs
+        self._room = lifecycle.room
+
+    async def recover(self, found: Recovered) -> None:
+        """Decide for each run that was found."""
+        now_ms = self._world.clock.now_ms()
+        bounds = self._world.config.bounds
+        for run in found.runs:
+            self._runs.add(run)
+            if run.state is State.PARKED:
+                continue
+            if too_old(run.accepted_ms, now_ms, bounds.recovery_max_age_s):
+                age_s = (now_ms - run.accepted_ms) // 1000
+                _ = self._runs.write(run, Parked(f"found at start, {age_s} s after its trigger"))
+            elif found.clean:
+                self._room.readmit(run)
+            else:
+                await self._after_crash(run, bounds.max_attempts)
+
+    async def _after_crash(self, run: Run, max_attempts: int) -> None:
+        """The process ended with this run in flight or in line: it may be the cause (G12)."""
+        if run.attempts >= max_attempts:
+            why = f"it was running {run.attempts} times when the Runtime Manager ended"
+            await self._runs.close(run, Dead("attempts", why))
+            return
+        self._lifecycle.interrupted.add(run.id)
+        self._room.readmit(run, alone=is_last_attempt(run.attempts + 1, max_attempts))
+
+    def release(self, accepted_before_ms: int) -> int:
+        """Let parked runs go on, those accepted before a moment. Returns how many."""
+        chosen = [
+            run
+            for run in self._runs
+            if run.state is State.PARKED and run.accepted_ms < accepted_before_ms
+        ]
+        for run in chosen:
+            _ = self._runs.write(run, Released())
+            self._room.readmit(run)
+        return len(chosen)
