@@ -1,4 +1,7 @@
-"""The log: one line for each thing that an operator may want to know, and never a flood of them."""
+"""The log: one line for each thing that an operator may want to know, and never a flood of them.
+
+A line is ``2026-11-24T09:12:07.120Z warning run_failed run=01M… flow=3 reason="status 500"``.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ import logging
 import logging.handlers
 import sys
 from collections.abc import Callable
-
-import structlog
+from datetime import datetime, timezone
 
 from fractal_rm.domain.run import Run, State
 
@@ -17,49 +19,50 @@ WINDOW_S = 10.0
 LINES_PER_WINDOW = 20
 FIELD_LENGTH = 500
 
+_log = logging.getLogger("fractal_rm")
 
-def open_log(path: str | None) -> logging.Handler:
+
+def open_log(path: str | None) -> None:
     """Send log lines to a file that is rotated at 10 MiB, or to standard error. Raises OSError."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if path is not None:
         handler = logging.handlers.RotatingFileHandler(
             path, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8"
         )
-    on_terminal = path is None and sys.stderr.isatty()
-    renderer = (
-        structlog.dev.ConsoleRenderer(sort_keys=False)
-        if on_terminal
-        else structlog.processors.LogfmtRenderer(bool_as_flag=False)
-    )
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Line())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)  # of the libraries
-    logging.getLogger("fractal_rm").setLevel(logging.INFO)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            _shorten,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
-    return handler
+    root.setLevel(logging.ERROR)  # of the libraries
+    _log.setLevel(logging.INFO)
 
 
-def _shorten(
-    _logger: object, _method: str, fields: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
-    """Bound every field, and keep each line one line: what came from outside may hold anything."""
-    for name, value in fields.items():
-        if isinstance(value, str) and name != "exception":
-            short = value if len(value) <= FIELD_LENGTH else value[:FIELD_LENGTH] + "…"
-            fields[name] = short if short.isprintable() else repr(short)[1:-1]
-    return fields
+class _Line(logging.Formatter):
+    """A record as one line; a traceback follows on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write time, level, event and fields."""
+        moment = datetime.fromtimestamp(record.created, timezone.utc)
+        at = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = f"{at} {record.levelname.lower()} {record.getMessage()}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def logfmt(name: str, fields: dict[str, object]) -> str:
+    """``name key=value …``; a value is shortened, and quoted where it would not stay one word."""
+    return " ".join([name, *(f"{key}={_value(value)}" for key, value in fields.items())])
+
+
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else str(value)
+    if len(text) > FIELD_LENGTH:
+        text = text[:FIELD_LENGTH] + "…"
+    # What came from outside may hold line breaks or worse; a log line stays one line.
+    if not text.isprintable():
+        text = ascii(text)[1:-1]
+    plain = text and not any(c in text for c in ' "=')
+    return text if plain else '"' + text.replace('"', '\\"') + '"'
 
 
 class LogTelemetry:
@@ -67,7 +70,6 @@ class LogTelemetry:
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._now_s = monotonic_s
-        self._log = structlog.get_logger("fractal_rm")
         self._window: dict[str, tuple[float, int]] = {}
 
     def run_settled(self, run: Run, took_ms: int) -> None:
@@ -84,20 +86,21 @@ class LogTelemetry:
 
     def event(self, name: str, **fields: object) -> None:
         """Something that an operator may want to know."""
-        if self._may_write(name):
-            self._log.info(name, **fields)
+        self._write(logging.INFO, name, fields)
 
     def problem(self, name: str, **fields: object) -> None:
-        """Something that an operator should know."""
-        if self._may_write(name):
-            self._log.warning(name, **fields)
+        """Something that an operator should know; ``exc_info`` adds the traceback."""
+        self._write(logging.WARNING, name, fields)
 
-    def _may_write(self, name: str) -> bool:
+    def _write(self, level: int, name: str, fields: dict[str, object]) -> None:
         now_s = self._now_s()
         since_s, count = self._window.get(name, (now_s, 0))
         if now_s - since_s >= WINDOW_S:
             if count > LINES_PER_WINDOW:
-                self._log.warning(f"{name}_more", left_out=count - LINES_PER_WINDOW)
+                _log.warning("%s_left_out count=%d", name, count - LINES_PER_WINDOW)
             since_s, count = now_s, 0
         self._window[name] = since_s, count + 1
-        return count < LINES_PER_WINDOW
+        if count < LINES_PER_WINDOW:
+            fault = fields.pop("exc_info", None)
+            shown = fault if isinstance(fault, BaseException) else None
+            _log.log(level, "%s", logfmt(name, fields), exc_info=shown)
