@@ -6,9 +6,8 @@ import msgspec
 
 from fractal_rm.domain.errors import Busy, KeyReused
 
-# A flow may hold at most this many times as many slots as are free after it has them. Alone it
-# gets 8/9 of the node, beside another hog each gets 8/17, and something is always left for a flow
-# that has none: a flow whose component is slow cannot take the last slot from the others.
+# A flow may hold at most this many times as many slots as are free. Alone it gets 8/9 of the node,
+# beside another hog each gets 8/17: a flow whose component is slow leaves something to the others.
 # (Dynamic thresholds: Choudhury and Hahne, 1998.)
 SHARE = 8
 
@@ -40,7 +39,9 @@ def check_room(load: Load, limits: Limits, size: int) -> None:
 def may_begin(of_flow: int, load: Load, limits: Limits) -> bool:
     """Whether a flow that has ``of_flow`` runs in flight may begin another."""
     free = limits.in_flight - load.in_flight
-    return free > 0 and of_flow < SHARE * free
+    if of_flow == 0:
+        return free > 0
+    return free > 1 and of_flow < SHARE * free  # the last slot is for a flow that has none
 
 
 def same_trigger(run_id: str, known_digest: str, digest: str) -> None:

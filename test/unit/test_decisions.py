@@ -1,0 +1,145 @@
+"""Admission, placement and outcome are plain functions."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fractal_rm.domain.admission import (
+    Limits,
+    Load,
+    check_room,
+    is_last_attempt,
+    may_begin,
+    same_trigger,
+    too_old,
+)
+from fractal_rm.domain.errors import Busy, KeyReused
+from fractal_rm.domain.outcome import CONNECT_TRIES, connect_again_s, reply_failure
+from fractal_rm.domain.placement import (
+    ASK_AGAIN_AT_MOST_S,
+    OFFER_TRIES,
+    Again,
+    Here,
+    Home,
+    There,
+    after_silence,
+    after_unsent,
+    decide,
+    peer_can_run,
+)
+
+fractions = st.floats(0, 1, exclude_max=True)
+
+
+# --- admission
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 10))
+def test_nothing_is_taken_beyond_a_bound(waiting, held, size):
+    limits = Limits(waiting=10, in_flight=5, held_bytes=15)
+    fits = waiting < 10 and held + size <= 15
+    try:
+        check_room(Load(waiting=waiting, held_bytes=held), limits, size)
+    except Busy as busy:
+        assert not fits
+        assert busy.retry_after_s
+    else:
+        assert fits
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=200), st.integers(2, 50))
+def test_whatever_flows_come_the_slots_are_never_exceeded_and_one_flow_never_has_all(asked, slots):
+    limits = Limits(in_flight=slots)
+    held = dict.fromkeys(range(6), 0)
+    for flow in asked:
+        if may_begin(held[flow], Load(in_flight=sum(held.values())), limits):
+            held[flow] += 1
+    assert sum(held.values()) <= slots
+    assert all(count < slots for count in held.values())
+
+
+def test_a_flow_with_nothing_in_flight_may_begin_while_any_slot_is_free():
+    assert may_begin(0, Load(in_flight=9), Limits(in_flight=10))
+    assert not may_begin(0, Load(in_flight=10), Limits(in_flight=10))
+
+
+def test_a_known_trigger_id_with_other_content_is_refused():
+    same_trigger("run", "digest", "digest")
+    with pytest.raises(KeyReused, match="run"):
+        same_trigger("run", "digest", "other")
+
+
+def test_the_last_attempt_is_known_before_it_begins():
+    assert [is_last_attempt(n, 3) for n in (1, 2, 3)] == [False, False, True]
+
+
+def test_a_run_is_too_old_only_after_its_age():
+    assert not too_old(0, 3_600_000, 3600)
+    assert too_old(0, 3_600_001, 3600)
+
+
+# --- placement
+
+
+@pytest.mark.parametrize(
+    ("answer", "place"),
+    [
+        (None, Here),
+        ("1", Here),
+        ("2", There),
+        ("9", Here),
+    ],
+)
+def test_the_balancers_answer_becomes_a_place(answer, place):
+    assert isinstance(decide(answer, {"1": 0, "2": 0}, own_id="1"), place)
+
+
+def test_every_place_says_why():
+    for answer in (None, "1", "2", "no\nsuch"):
+        assert decide(answer, {"1": 0, "2": 0}, own_id="1").reason
+
+
+def test_an_original_is_offered_only_flows_that_it_can_find():
+    assert peer_can_run("original", "7")
+    assert not peer_can_run("original", "12")
+    assert peer_can_run("fractal", "12")
+    assert peer_can_run(None, "12")
+
+
+@given(st.integers(1, 50), fractions)
+def test_an_offer_that_never_left_is_tried_three_times_and_then_comes_home(tries, fraction):
+    following = after_unsent(tries, "2", "refused", fraction)
+    assert isinstance(following, Again if tries < OFFER_TRIES else Home)
+
+
+@given(st.integers(1, 10_000), fractions)
+def test_a_peer_of_ours_that_is_silent_is_asked_for_ever_at_a_bounded_pace(tries, fraction):
+    following = after_silence(tries, "2", "no answer", fraction, ours=True)
+    assert isinstance(following, Again)
+    assert 0 < following.after_s <= ASK_AGAIN_AT_MOST_S
+
+
+@given(st.integers(1, 50), fractions)
+def test_any_other_peer_that_is_silent_is_given_up_after_three_tries(tries, fraction):
+    following = after_silence(tries, "2", "no answer", fraction, ours=False)
+    assert isinstance(following, Again if tries < OFFER_TRIES else Home)
+
+
+# --- outcome
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 399])
+def test_a_status_below_400_is_no_failure(status):
+    assert reply_failure(status, b"anything") is None
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 599])
+def test_a_status_of_400_or_more_fails_and_says_what_the_component_said(status):
+    assert reply_failure(status, b"no\n such  thing") == f"status {status}: no such thing"
+
+
+@given(fractions)
+def test_a_call_that_was_never_sent_is_tried_three_times(fraction):
+    again = [connect_again_s(tries, fraction) for tries in range(1, CONNECT_TRIES + 1)]
+    assert all(pause is not None and pause > 0 for pause in again[:-1])
+    assert again[-1] is None

@@ -1,0 +1,149 @@
+"""A run is what its facts say, and changes state only through one table."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fractal_rm.domain.body import request_body, result_text
+from fractal_rm.domain.call import BodyForm, Reply
+from fractal_rm.domain.flow import Flow, Payload, Result
+from fractal_rm.domain.run import (
+    Accepted,
+    AnyFact,
+    Begun,
+    Dead,
+    Finished,
+    ImpossibleFact,
+    Offered,
+    Parked,
+    Placed,
+    Received,
+    Released,
+    Run,
+    Settled,
+    Started,
+    State,
+    StepFailed,
+    fold,
+)
+from fractal_rm.domain.run_id import run_id
+
+RAW = msgspec.Raw(b'"x"')
+ACCEPTED = Accepted("1", "v", RAW, "mqtt")
+facts = st.sampled_from(
+    [
+        ACCEPTED,
+        Received("n", 1),
+        Placed(None, "here"),
+        Placed("2", "there"),
+        Offered("2", 1),
+        Begun(2),
+        Started(1),
+        Finished(1, 200, 1.5, RAW),
+        StepFailed(1, 1, "no"),
+        Parked("old"),
+        Released(),
+        Settled(State.SUCCEEDED),
+        Settled(State.FAILED, "no"),
+        Dead("code", "why"),
+    ]
+)
+
+
+def new():
+    return Run("R", Flow("1"), 0)
+
+
+@given(st.lists(facts, max_size=12))
+def test_once_ended_a_run_takes_no_further_fact(history):
+    run = new()
+    for fact in history:
+        ended = run.state.final
+        try:
+            run.apply(fact)
+        except ImpossibleFact:
+            continue
+        assert not ended
+
+
+@given(st.lists(facts, max_size=12))
+def test_a_run_folded_from_its_facts_is_the_run(history):
+    run, taken = new(), []
+    for fact in history:
+        try:
+            run.apply(fact)
+        except ImpossibleFact:
+            continue
+        taken.append(fact)
+    again = fold(new(), [msgspec.json.decode(msgspec.json.encode(f), type=AnyFact) for f in taken])
+    assert msgspec.json.encode(again) == msgspec.json.encode(run)
+
+
+@given(facts)
+def test_a_run_begins_with_its_acceptance_or_its_death(fact):
+    run = new()
+    if isinstance(fact, Accepted | Dead):
+        run.apply(fact)
+    else:
+        with pytest.raises(ImpossibleFact):
+            run.apply(fact)
+
+
+def test_a_step_is_in_doubt_from_its_request_to_its_result():
+    run = fold(new(), [ACCEPTED, Started(1)])
+    assert run.in_doubt == 1
+    run.apply(Finished(1, 200, 1.0, RAW))
+    assert run.in_doubt is None
+    assert len(run.results) == 1
+
+
+def test_a_run_is_offered_until_it_comes_home():
+    run = fold(new(), [ACCEPTED, Placed("2", "said so"), Offered("2", 1, ours=True)])
+    assert (run.offered, run.epoch, run.node, run.ours) == (True, 1, "2", True)
+    run.apply(Placed(None, "refused"))
+    assert (run.offered, run.node, run.state) == (False, None, State.ACCEPTED)
+
+
+def test_a_parked_run_keeps_what_it_knew():
+    run = fold(new(), [ACCEPTED, Finished(1, 200, 1.0, RAW), Parked("old"), Released()])
+    assert run.begun_here
+
+
+@given(st.integers(0, 2**48 - 2), st.binary(min_size=10, max_size=10))
+def test_run_ids_sort_by_time(now_ms, chance):
+    earlier, later = run_id(now_ms, b"\xff" * 10), run_id(now_ms + 1, chance)
+    assert earlier < later
+    assert len(later) == 26
+
+
+def test_a_body_is_the_items_as_json():
+    results = [msgspec.Raw(b'"one\\n"'), msgspec.Raw(b'"two"')]
+    body = request_body(
+        (Result(2), Payload(), Result(1)), msgspec.Raw(b'{"a": 1}'), results, BodyForm.JSON
+    )
+    assert msgspec.json.decode(body) == {"payload": ["two", {"a": 1}, "one\n"]}
+
+
+def test_a_post_without_items_sends_an_empty_list():
+    assert request_body((), RAW, [], BodyForm.JSON) == b'{"payload": []}'
+
+
+def test_a_component_may_ask_for_the_originals_python_text():
+    body = request_body((Payload(),), msgspec.Raw(b'{"a": [true, null]}'), [], BodyForm.PYTHON_REPR)
+    assert body == b"{'payload': [{'a': [True, None]}]}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "text"),
+    [
+        (None, "é\n".encode(), "é\n"),
+        ("text/plain; charset=latin-1", b"\xe9", "é"),
+        ('text/plain; charset="utf-8"', "é".encode(), "é"),
+        ("text/plain; charset=no-such", b"plain", "plain"),
+        ("application/json", b"\xff", "�"),
+    ],
+)
+def test_a_result_is_the_response_text_as_it_came(kind, raw, text):
+    headers = (("content-type", kind),) if kind else ()
+    assert msgspec.json.decode(result_text(Reply(200, headers, raw))) == text

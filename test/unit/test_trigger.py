@@ -1,0 +1,173 @@
+"""One strict decoder for every way in."""
+
+import contextlib
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fractal_rm.domain.errors import FractalError, Malformed, Refused, TooLarge, WrongShape
+from fractal_rm.domain.trigger import MAX_DEPTH, Arrival, Offer, Source, decode_trigger
+
+MAX = 256 * 1024
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc"), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+def mqtt(body, **more):
+    return decode_trigger(Arrival(Source.MQTT, body, **more), MAX)
+
+
+def rest(body, **more):
+    return decode_trigger(Arrival(Source.REST, body, **more), MAX)
+
+
+@given(json_values)
+def test_a_payload_is_carried_as_it_came(payload):
+    text = json.dumps(payload)
+    trigger = mqtt(f'{{"id_flow": "1", "payload": {text}}}'.encode())
+    assert trigger.payload == text.encode()
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_do_anything_but_be_taken_or_refused(body):
+    for source in Source:
+        with contextlib.suppress(Refused):
+            decode_trigger(Arrival(source, body), MAX)
+
+
+@given(json_values)
+def test_no_json_does_anything_but_be_taken_or_refused(value):
+    for source in Source:
+        with contextlib.suppress(Refused):
+            decode_trigger(Arrival(source, json.dumps(value).encode()), MAX)
+
+
+@pytest.mark.parametrize("id_flow", ['"7"', "7"])
+def test_a_flow_may_be_named_by_a_string_or_a_number(id_flow):
+    assert mqtt(f'{{"id_flow": {id_flow}, "payload": 1}}'.encode()).flow_id == "7"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"plain text",
+        b"\xff\xfe",
+        b"\x00\x01\x02",
+        b'{"id_flow": "1", "payload": NaN}',
+        b'{"id_flow": "1", "payload": Infinity}',
+        b'{"id_flow": "1", "id_flow": "2", "payload": 1}',
+        b'{"id_flow": "1", "payload": {"a": 1, "a": 2}}',
+        b'{"id_flow": "1", "payload": 1} trailing',
+        b'{"id_flow": "1", "payload": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"id_flow": "1", "payload": ' + b'{"a":' * 50_000,
+    ],
+)
+def test_what_is_not_json_as_we_read_it_is_malformed(body):
+    with pytest.raises(Malformed):
+        mqtt(body)
+
+
+def test_brackets_inside_strings_are_no_depth():
+    deep = json.dumps({"id_flow": "1", "payload": "[" * 1000 + '\\"{' * 1000})
+    assert mqtt(deep.encode()).flow_id == "1"
+
+
+def test_nesting_is_taken_up_to_the_bound_and_not_beyond():
+    def nested(levels):
+        return b'{"id_flow": "1", "payload": ' + b"[" * levels + b"]" * levels + b"}"
+
+    assert mqtt(nested(MAX_DEPTH - 1))
+    with pytest.raises(Malformed, match="nested deeper"):
+        mqtt(nested(MAX_DEPTH))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b'"text"',
+        b"null",
+        b"{}",
+        b'{"payload": 1}',
+        b'{"id_flow": "1"}',
+        b'{"id_flow": null, "payload": 1}',
+        b'{"id_flow": true, "payload": 1}',
+        b'{"id_flow": 1.5, "payload": 1}',
+        b'{"id_flow": ["1"], "payload": 1}',
+        b'{"id_flow": "1", "payload": 1, "id": 5}',
+        b'{"id_flow": "1", "payload": 1, "id": ""}',
+        b'{"id_flow": "1", "payload": 1, "id": "a\\nb"}',
+    ],
+)
+def test_json_of_another_shape_is_refused_as_such(body):
+    with pytest.raises(WrongShape):
+        mqtt(body)
+
+
+def test_extra_keys_are_ignored():
+    assert mqtt(b'{"id_flow": "1", "payload": 1, "extra": {"deep": []}}').flow_id == "1"
+
+
+def test_a_message_over_the_bound_is_too_large_whatever_it_holds():
+    with pytest.raises(TooLarge):
+        decode_trigger(Arrival(Source.MQTT, b"\xff" * 11), 10)
+
+
+@pytest.mark.parametrize("value", ['"false"', "0", "1", "null", '"true"'])
+def test_over_rest_only_a_boolean_says_where_a_run_was_placed(value):
+    with pytest.raises(WrongShape):
+        rest(f'{{"id_flow": "1", "payload": 1, "is_load_balancing": {value}}}'.encode())
+
+
+def test_over_rest_all_three_keys_are_wanted():
+    with pytest.raises(WrongShape, match="is_load_balancing"):
+        rest(b'{"id_flow": "1", "payload": 1}')
+
+
+def test_over_mqtt_the_load_balancer_is_always_asked():
+    assert not mqtt(b'{"id_flow": "1", "payload": 1, "is_load_balancing": true}').placed
+
+
+def test_a_hand_off_of_our_own_carries_its_receipt_keys():
+    body = b"""{"id_flow": "1", "payload": 1, "is_load_balancing": true,
+                "run": "R", "epoch": 2, "sender": "a"}"""
+    assert rest(body).offer == Offer("R", 2, "a")
+    assert mqtt(body).offer is None
+
+
+@pytest.mark.parametrize("more", ['"run": 5, "epoch": 1', '"run": "R", "epoch": "1"', '"run": "R"'])
+def test_other_uses_of_the_receipt_keys_are_extra_keys(more):
+    body = f'{{"id_flow": "1", "payload": 1, "is_load_balancing": true, {more}}}'
+    assert rest(body.encode()).offer is None
+
+
+def test_where_the_address_names_the_flow_the_body_is_the_payload():
+    trigger = rest(b'{"any": [1]}', flow_id="3", key="k")
+    assert (trigger.flow_id, trigger.payload, trigger.key) == ("3", b'{"any": [1]}', "k")
+
+
+def test_the_same_content_has_the_same_digest_and_no_other_has():
+    one = mqtt(b'{"id_flow": "1", "payload": 1}')
+    again = mqtt(b'{"payload": 1, "id_flow": 1}')
+    other = mqtt(b'{"id_flow": "11", "payload": 1}')
+    assert one.digest() == again.digest() != other.digest()
+
+
+def test_every_error_of_the_tree_has_a_code_of_its_own():
+    def below(kind):
+        return [kind, *(c for sub in kind.__subclasses__() for c in below(sub))]
+
+    codes = [kind.code for kind in below(FractalError)]
+    assert len(codes) == len(set(codes))
+
+
+def test_payload_raw_survives_msgspec():
+    assert msgspec.json.decode(mqtt(b'{"id_flow":"1","payload":[1, 2]}').payload) == [1, 2]
