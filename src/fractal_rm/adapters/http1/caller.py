@@ -1,0 +1,104 @@
+"""Calls over kept connections: as small as HTTP/1.1 allows, and complete.
+
+No redirects, no decompression, no cookies: a component is called at the address that the
+configuration gives, and its answer is carried as it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from fractal_rm.adapters.http1.connection import Connection, Stale
+from fractal_rm.adapters.http1.pool import Pool
+from fractal_rm.adapters.http1.tls import TlsContexts
+from fractal_rm.domain.call import Reply, Route
+from fractal_rm.domain.errors import BadReply, ConnectFailed
+
+
+class Http1Caller:
+    """Port `Caller`. Bounded by its callers: a connection is open for each call in flight."""
+
+    def __init__(self) -> None:
+        self._pool = Pool()
+        self._tls = TlsContexts()
+
+    async def call(
+        self,
+        route: Route,
+        body: bytes | None = None,
+        headers: bytes = b"",
+        timeout_s: float | None = None,
+    ) -> Reply:
+        """Make one call; see the port."""
+        loop = asyncio.get_running_loop()
+        limit_s = route.timeout_s if timeout_s is None else min(timeout_s, route.timeout_s)
+        request = _request(route, body, headers)
+        kept = self._pool.take(route.origin) if route.repeatable else None
+        began_s = loop.time()
+        if kept is not None:
+            try:
+                return await self._exchange(kept, request, route, limit_s)
+            except Stale:
+                pass  # the server had closed it meanwhile, and answered nothing: ask on a new one
+        # A request that must not be sent twice goes on a new connection: on a kept one nobody
+        # could tell whether the server had read it before it closed.
+        connection = await self._connect(route, limit_s - (loop.time() - began_s))
+        left_s = limit_s - (loop.time() - began_s)
+        try:
+            return await self._exchange(connection, request, route, left_s)
+        except Stale:
+            raise BadReply("the connection was closed without an answer") from None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+
+    async def _exchange(
+        self, connection: Connection, request: bytes, route: Route, left_s: float
+    ) -> Reply:
+        loop = asyncio.get_running_loop()
+        try:
+            return await connection.ask(request, loop, left_s, route.max_response_bytes)
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+
+    async def _connect(self, route: Route, left_s: float) -> Connection:
+        origin = route.origin
+        secure = self._tls.context(origin.tls) if origin.protocol == "https" else None
+        connection = self._pool.new_connection(origin)
+        opening = asyncio.get_running_loop().create_connection(
+            lambda: connection, origin.host, origin.port, ssl=secure
+        )
+        limit_s = min(route.connect_timeout_s, left_s)
+        try:
+            await asyncio.wait_for(opening, limit_s)
+        except BaseException as error:
+            self._pool.forget(connection)
+            reason = _reason(error, limit_s)
+            if reason is None:
+                raise
+            raise ConnectFailed(f"{origin}: {reason}") from error
+        return connection
+
+
+def _request(route: Route, body: bytes | None, headers: bytes) -> bytes:
+    if body is None:
+        return b"%b%b\r\n" % (route.head, headers)
+    return b"%b%bContent-Length: %d\r\n\r\n%b" % (route.head, headers, len(body), body)
+
+
+def _reason(error: BaseException, limit_s: float) -> str | None:
+    """Why no connection came to be, for people; None where it is not the network's fault."""
+    if isinstance(error, asyncio.TimeoutError):
+        return f"no connection within {limit_s:.3g} s"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS was refused: {error.reason}"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return None

@@ -1,0 +1,202 @@
+"""One connection: a request goes out, its reply comes in, and then perhaps the next.
+
+idle ──ask──> asked ──whole reply──> idle | closed
+                └──nonsense, too much, too late, lost──> closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ReplyTooLarge
+
+MAX_HEAD_BYTES = 64 * 1024  # of status lines and header lines, those of 1xx replies included
+
+
+class Stale(Exception):
+    """A kept connection was closed without one byte of an answer: the server had let it go."""
+
+
+class Connection(asyncio.Protocol):
+    """Speaks HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or gone."""
+
+    __slots__ = (
+        "_body", "_body_size", "_chunked", "_delimited", "_got_bytes", "_head_bytes", "_headers",
+        "_in_body", "_max_bytes", "_on_closed", "_on_idle", "_parser", "_reply", "_reused",
+        "_timer", "_transport", "idle_since_s",
+    )  # fmt: skip
+
+    def __init__(
+        self, on_idle: Callable[[Connection], None], on_closed: Callable[[Connection], None]
+    ) -> None:
+        self._on_idle = on_idle
+        self._on_closed = on_closed
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._reply: asyncio.Future[Reply] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._reused = False
+        self._max_bytes = 0
+        self.idle_since_s = 0.0
+        self._expect_reply()
+
+    # --- asking -------------------------------------------------------------------------------
+
+    def ask(
+        self, request: bytes, loop: asyncio.AbstractEventLoop, left_s: float, max_bytes: int
+    ) -> asyncio.Future[Reply]:
+        """Send a request. The future fails with Stale or CallFailed."""
+        self._expect_reply()
+        self._got_bytes = False
+        self._head_bytes = 0
+        self._max_bytes = max_bytes
+        reply = self._reply = loop.create_future()
+        if self._transport is None:
+            reply.set_exception(Stale())
+            return reply
+        self._timer = loop.call_later(left_s, self._too_late)
+        self._transport.write(request)
+        return reply
+
+    def close(self) -> None:
+        """Let go at once; a reply that is waited for fails."""
+        self._fail(BadReply("the connection was closed on our side"))
+
+    def _too_late(self) -> None:
+        what = "no whole answer" if self._got_bytes else "no answer"
+        self._fail(CallTimedOut(f"{what} within the time limit", sent=True))
+
+    def _fail(self, error: Exception) -> None:
+        self._answer(error)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _answer(self, answer: Reply | Exception) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        reply, self._reply = self._reply, None
+        if reply is None or reply.done():
+            return
+        if isinstance(answer, Reply):
+            reply.set_result(answer)
+        else:
+            reply.set_exception(answer)
+
+    # --- the connection -----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._reply is None:  # bytes that nobody asked for: this connection cannot be trusted
+            self._fail(BadReply("the server spoke unasked"))
+            return
+        self._got_bytes = True
+        if not self._in_body:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except CallFailed as error:
+            self._fail(error)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            fault = cause if isinstance(cause, CallFailed) else BadReply(f"the answer: {cause!r}")
+            self._fail(fault)
+        except httptools.HttpParserUpgrade:
+            self._fail(BadReply("the server wants to change the protocol"))
+        except httptools.HttpParserError as error:
+            self._fail(BadReply(f"the answer is not HTTP/1.1: {error}"))
+        else:
+            if not self._in_body and self._head_bytes > MAX_HEAD_BYTES:
+                self._fail(BadReply(f"more than {MAX_HEAD_BYTES} bytes of headers"))
+
+    def eof_received(self) -> None:
+        """Called by the loop; the end of the connection follows."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop. The end of the connection may be the end of the body."""
+        self._transport = None
+        self._on_closed(self)
+        if self._reply is None:
+            return
+        if self._in_body and not self._delimited and exc is None:
+            self._answer(self._whole_reply())
+        elif not self._got_bytes and self._reused:
+            self._answer(Stale())
+        elif not self._got_bytes:
+            self._answer(BadReply("the connection was closed without an answer"))
+        else:
+            self._answer(BadReply("the connection was closed before the answer was whole"))
+
+    # --- the reply, as the parser tells it ----------------------------------------------------
+
+    def _expect_reply(self) -> None:
+        self._headers: list[tuple[str, str]] = []
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._in_body = False
+        self._delimited = False
+        self._chunked = False
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        if self._reply is None:
+            raise BadReply("a second answer to one request")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser."""
+        self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser. What delimits the body is decided here (RFC 9112, 6.3)."""
+        for name, value in self._headers:
+            if name == "content-length":
+                self._delimited = True
+                self._check_size(int(value))
+            elif name == "transfer-encoding":
+                if value.strip().lower() != "chunked":
+                    raise BadReply(f"transfer coding {value[:40]!r} was not asked for")
+                self._delimited = self._chunked = True
+        self._in_body = True
+
+    def on_body(self, data: bytes) -> None:
+        """Called by the parser."""
+        self._body_size += len(data)
+        self._check_size(self._body_size)
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser, at the end of every reply, an interim one (1xx) too."""
+        if self._parser.get_status_code() < 200:
+            self._expect_reply()
+            return
+        reply = self._whole_reply()
+        transport = self._transport
+        if (
+            transport is not None
+            and self._parser.should_keep_alive()
+            and transport.get_write_buffer_size() == 0
+        ):
+            self._reused = True
+            self._answer(reply)
+            self._on_idle(self)
+        else:
+            self._answer(reply)
+            if transport is not None:
+                transport.abort()
+
+    def _whole_reply(self) -> Reply:
+        status = self._parser.get_status_code()
+        return Reply(status, tuple(self._headers), b"".join(self._body))
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise ReplyTooLarge(f"the answer is larger than {self._max_bytes} bytes")

@@ -1,0 +1,72 @@
+"""Connections that are kept open between calls, by origin."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fractal_rm.adapters.http1.connection import Connection
+from fractal_rm.domain.call import Origin
+
+KEPT_PER_ORIGIN = 256
+KEPT_FOR_S = 30.0
+
+
+class Pool:
+    """The last one used is the first one taken, so that what is not needed grows old."""
+
+    def __init__(self) -> None:
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._open: set[Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def new_connection(self, origin: Origin) -> Connection:
+        """Make a connection that comes back here when it is idle."""
+        loop = asyncio.get_running_loop()
+
+        def on_idle(connection: Connection) -> None:
+            idle = self._idle.setdefault(origin, [])
+            if len(idle) >= KEPT_PER_ORIGIN:
+                connection.close()
+                return
+            connection.idle_since_s = loop.time()
+            idle.append(connection)
+            if self._sweep is None:
+                self._sweep = loop.call_later(KEPT_FOR_S, self._close_old, loop)
+
+        def on_closed(connection: Connection) -> None:
+            self._open.discard(connection)
+            idle = self._idle.get(origin)
+            if idle is not None and connection in idle:
+                idle.remove(connection)
+
+        connection = Connection(on_idle, on_closed)
+        self._open.add(connection)
+        return connection
+
+    def take(self, origin: Origin) -> Connection | None:
+        """The idle connection that was used last, if there is one."""
+        idle = self._idle.get(origin)
+        return idle.pop() if idle else None
+
+    def forget(self, connection: Connection) -> None:
+        """A connection that never came to be."""
+        self._open.discard(connection)
+
+    def close(self) -> None:
+        """Close every connection, idle or not."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for connection in list(self._open):
+            connection.close()
+
+    def _close_old(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweep = None
+        oldest_s = loop.time() - KEPT_FOR_S
+        for origin, idle in list(self._idle.items()):
+            for connection in [c for c in idle if c.idle_since_s <= oldest_s]:
+                connection.close()
+            if not idle:
+                del self._idle[origin]
+        if any(self._idle.values()):
+            self._sweep = loop.call_later(KEPT_FOR_S, self._close_old, loop)
