@@ -1,0 +1,77 @@
+"""Look at a whole journal: every fact of every run, the accounts, and SQLite's own structure."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import groupby
+from pathlib import Path
+
+import msgspec
+
+from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
+from fractal_rm.adapters.sqlite.history import open_read_only
+from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.flow import Flow, flow_version
+
+SHOWN = 20
+
+
+class JournalReport(msgspec.Struct, frozen=True):
+    """What was looked at, and everything that does not hold (at most SHOWN of each kind)."""
+
+    journal: str
+    runs: int
+    open_runs: int
+    facts: int
+    problems: list[str]
+
+
+def check_journal(path: Path) -> JournalReport:
+    """Read a journal from end to end; the node that writes it may go on meanwhile.
+
+    Raises JournalDamaged where it cannot be read at all.
+    """
+    try:
+        with closing(open_read_only(path)) as db:
+            db.execute("BEGIN")  # one moment, whatever is written meanwhile
+            return _report(path, db)
+    except sqlite3.Error as error:
+        raise JournalDamaged(f"{path} cannot be read ({error})") from error
+
+
+def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
+    totals: dict[str, int] = dict(db.execute("SELECT name, value FROM meta"))
+    runs, open_runs, facts = db.execute(
+        "SELECT count(*), sum(settled_ms IS NULL), sum(facts) FROM runs"
+    ).fetchone()
+    problems = [line for (line,) in db.execute(f"PRAGMA integrity_check({SHOWN})") if line != "ok"]
+    expected = totals.get("accepted", 0) - totals.get("settled", 0)
+    if (open_runs or 0) != expected:
+        problems.append(f"it should hold {expected} unfinished runs and holds {open_runs or 0}")
+    for found in (_broken_runs(db), _broken_flows(db)):
+        problems += [text for text, _ in zip(found, range(SHOWN), strict=False)]
+    return JournalReport(path.stem, runs, open_runs or 0, facts or 0, problems)
+
+
+def _broken_runs(db: sqlite3.Connection) -> Iterator[str]:
+    every = db.execute(
+        "SELECT runs.id, runs.facts, runs.sum, n, at_ms, body, facts.sum FROM runs"
+        " LEFT JOIN facts ON facts.run = runs.no WHERE runs.facts > 0 ORDER BY runs.no, n"
+    )
+    for (run_id, count, last), rows in groupby(every, key=lambda row: row[:3]):
+        try:
+            verified(run_id, [row[3:] for row in rows if row[3] is not None], count, last)
+        except ChainBroken as error:  # noqa: PERF203 - each run is looked at, whatever others hold
+            yield str(error)
+
+
+def _broken_flows(db: sqlite3.Connection) -> Iterator[str]:
+    for version, body in db.execute("SELECT version, body FROM flows"):
+        try:
+            holds = flow_version(msgspec.json.decode(body, type=Flow)) == version
+        except msgspec.MsgspecError:
+            holds = False
+        if not holds:
+            yield f"flow version {version} does not match its checksum"

@@ -1,0 +1,296 @@
+"""Group commit: everything that is handed in while one transaction is written shares the next.
+
+    event loop                      writer's thread
+    accept, append, find ──group──> BEGIN … COMMIT (one fsync)
+    waiters are woken   <──answers──┘
+
+A group leaves when somebody waits for it; facts that are written behind go along, or leave by
+themselves after WRITE_BEHIND_S.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from fractal_rm.adapters.sqlite.group import Answers, Fact, Group
+from fractal_rm.adapters.sqlite.store import Store
+from fractal_rm.domain.errors import JournalError, JournalFull, JournalLost
+from fractal_rm.domain.run import AnyFact
+from fractal_rm.engine.ports import Entry, Prior, Recovered
+
+# Under load a group waits this long for company: fewer commits, and less work for each run.
+GATHER_S = 0.002
+WRITE_BEHIND_S = 0.05
+RETRY_FULL_S = 0.5
+PURGE_EVERY_S = 10.0
+
+Keep = Callable[[], tuple[int, int]]  # how much history is kept: seconds, bytes
+
+
+class _Pending:
+    """The group that is being filled, and who waits for it."""
+
+    __slots__ = ("accepted", "done", "finds", "group")
+
+    def __init__(self) -> None:
+        self.group = Group()
+        self.accepted: list[asyncio.Future[Prior | None]] = []
+        self.finds: list[asyncio.Future[Prior | None]] = []
+        self.done: list[asyncio.Future[None]] = []
+
+
+class SqliteJournal:
+    """Port `Journal`. ``on_lost`` is called where the disk can no longer be trusted (G7)."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        keep: Keep,
+        on_lost: Callable[[JournalError], None],
+        synchronous: str = "FULL",
+    ) -> None:
+        self._store = Store(path, synchronous)
+        self._keep = keep
+        self._on_lost = on_lost
+        self._pending = _Pending()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._writing = False
+        self._full = self._closing = self._hurried = False
+        self._latest_ms = 0  # the moment of the newest fact: what age is measured against
+        self._flush: asyncio.Handle | None = None
+        self._last_commit_s = self._last_purge_s = float("-inf")
+        self._loop: asyncio.AbstractEventLoop
+
+    # --- open and close -----------------------------------------------------------------------
+
+    async def open(self) -> Recovered:
+        """Take the journal; see the port."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._thread.start()
+        try:
+            return await self._on_thread(self._store.open)
+        except BaseException:
+            self._end_thread()
+            raise
+
+    async def close(self, *, clean: bool) -> None:
+        """Write what was given, let go. While the disk is full, what was given cannot be."""
+        if self._thread is None:
+            return
+        self._closing = True
+        while not self._full and (self._writing or self._has_pending()):
+            with suppress(JournalFull):  # then what is left stays undone, and the end is not clean
+                await self.wait_durable()
+        self._cancel_flush()
+        await self._on_thread(lambda: self._store.close(clean=clean and not self._full))
+        self._end_thread()
+
+    def _end_thread(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._jobs.put(None)
+            thread.join()
+
+    # --- the port -----------------------------------------------------------------------------
+
+    async def accept(self, entry: Entry) -> Prior | None:
+        """Write a new run; see the port."""
+        if self._full:
+            raise JournalFull("the disk of the journal is full")
+        pending = self._pending
+        pending.group.entries.append(entry)
+        waiter: asyncio.Future[Prior | None] = self._loop.create_future()
+        pending.accepted.append(waiter)
+        self._hurry()
+        return await waiter
+
+    async def find(self, key: str) -> Prior | None:
+        """Look a key up; see the port."""
+        pending = self._pending
+        pending.group.finds.append(key)
+        waiter: asyncio.Future[Prior | None] = self._loop.create_future()
+        pending.finds.append(waiter)
+        self._hurry()
+        return await waiter
+
+    def append(self, run_id: str, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+        """Add a fact; see the port."""
+        self._pending.group.facts.append(Fact(run_id, fact, at_ms))
+        if self._flush is None and not self._writing:
+            self._flush = self._loop.call_later(WRITE_BEHIND_S, self._send)
+        return _Durable(self)
+
+    @property
+    def writable(self) -> bool:
+        """False while the disk is full."""
+        return not self._full
+
+    # --- groups -------------------------------------------------------------------------------
+
+    def wait_durable(self) -> asyncio.Future[None]:
+        """A future that is done when everything handed in so far is on the disk."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._pending.done.append(waiter)
+        self._hurry()
+        return waiter
+
+    def _hurry(self) -> None:
+        """Somebody waits: the group leaves at once, or soon after the last one."""
+        if self._writing or self._full or self._hurried:
+            return
+        self._cancel_flush()
+        self._hurried = True
+        wait_s = self._last_commit_s + GATHER_S - self._loop.time()
+        self._flush = self._loop.call_later(max(0.0, wait_s), self._send)
+
+    def _has_pending(self) -> bool:
+        pending = self._pending
+        group = pending.group
+        return bool(group.entries or group.facts or group.finds or pending.done)
+
+    def _cancel_flush(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+        self._flush, self._hurried = None, False
+
+    def _send(self) -> None:
+        """Hand the group to the writer."""
+        self._flush, self._hurried = None, False
+        if self._writing or self._thread is None:
+            return
+        sent, self._pending = self._pending, _Pending()
+        self._writing = True
+        group = sent.group
+        latest = (*group.entries[-1:], *group.facts[-1:])
+        self._latest_ms = max(self._latest_ms, *(item.at_ms for item in latest), 0)
+        group.latest_ms = self._latest_ms
+        group.probe = self._full
+        purge = self._purge_due(group.latest_ms)
+        self._jobs.put(lambda: self._write(sent, purge))
+
+    def _write(self, sent: _Pending, purge: Callable[[], object] | None) -> None:
+        """On the writer's thread."""
+        answers: Answers | JournalError
+        try:
+            answers = self._store.write(sent.group)
+        except JournalFull as error:
+            answers = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, what the disk holds is unknown
+            answers = error if isinstance(error, JournalError) else JournalLost(repr(error))
+        else:
+            if purge is not None:
+                with suppress(JournalFull):  # the next group will find out
+                    purge()
+        self._tell(lambda: self._written(sent, answers))
+
+    def _written(self, sent: _Pending, answers: Answers | JournalError) -> None:
+        self._writing = False
+        self._last_commit_s = self._loop.time()
+        if isinstance(answers, JournalFull):
+            self._found_full(sent, answers)
+            return
+        if isinstance(answers, JournalError):
+            self._on_lost(answers)
+            return
+        self._full = False
+        for position, waiter in enumerate(sent.accepted):
+            if not waiter.done():
+                waiter.set_result(answers.known.get(position))
+        for waiter, found in zip(sent.finds, answers.found, strict=True):
+            if not waiter.done():
+                waiter.set_result(found)
+        for waiter in sent.done:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        pending = self._pending
+        if pending.accepted or pending.finds or pending.done:
+            self._hurry()
+        elif pending.group.facts:
+            self._flush = self._loop.call_later(WRITE_BEHIND_S, self._send)
+
+    def _found_full(self, sent: _Pending, error: JournalFull) -> None:
+        """New runs are refused; facts of open runs wait, and what waits for them waits too (G7)."""
+        self._full = True
+        later = self._pending
+        refused = [*sent.accepted, *sent.finds, *later.accepted, *later.finds]
+        durable = sent.done + later.done
+        kept = self._pending = _Pending()
+        kept.group.facts = sent.group.facts + later.group.facts
+        if not self._closing:
+            kept.done, durable = durable, []
+        for waiter in (*refused, *durable):
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._flush = self._loop.call_later(RETRY_FULL_S, self._send)
+
+    def _purge_due(self, now_ms: int) -> Callable[[], object] | None:
+        """Every PURGE_EVERY_S a slice of old history goes along; while there is more, each time."""
+        now_s = self._loop.time()
+        if now_ms == 0 or now_s - self._last_purge_s < PURGE_EVERY_S:
+            return None
+        self._last_purge_s = now_s
+        history_s, history_bytes = self._keep()
+
+        def purge() -> None:
+            if self._store.purge(now_ms, history_s, history_bytes):
+                self._last_purge_s = float("-inf")
+
+        return purge
+
+    # --- the writer's thread ------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _tell(self, callback: Callable[[], None]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback)
+
+    async def _on_thread(self, work: Callable[[], Any]) -> Any:
+        """Do blocking work on the writer's thread; raises what it raises."""
+        done: asyncio.Future[Any] = self._loop.create_future()
+
+        def settle(value: Any, error: BaseException | None) -> None:
+            if done.cancelled():
+                return
+            if error is None:
+                done.set_result(value)
+            else:
+                done.set_exception(error)
+
+        def job() -> None:
+            try:
+                value = work()
+            except Exception as caught:  # noqa: BLE001 - handed to who waits
+                error = caught
+                self._tell(lambda: settle(None, error))
+            else:
+                self._tell(lambda: settle(value, None))
+
+        self._jobs.put(job)
+        return await done
+
+
+class _Durable:
+    """Done when what was handed in so far is durable; costs nothing where nobody waits."""
+
+    __slots__ = ("_journal",)
+
+    def __init__(self, journal: SqliteJournal) -> None:
+        self._journal = journal
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._journal.wait_durable().__await__()

@@ -1,0 +1,107 @@
+"""What is on the disk. One journal is one SQLite file in WAL mode with these tables.
+
+FORMAT is raised with every change to them; an older program refuses a newer journal (G15).
+"""
+
+from __future__ import annotations
+
+FORMAT = 1
+APPLICATION_ID = 0x46524D4A  # "FRMJ": tells our files from other SQLite databases
+
+CREATE = """
+-- One row a run: what lists and restarts ask for. It can be made again from the facts.
+CREATE TABLE runs (
+    no          INTEGER PRIMARY KEY,         -- in order of acceptance
+    id          TEXT NOT NULL UNIQUE,
+    flow        TEXT,                        -- NULL: a message that never became a run
+    state       TEXT NOT NULL,
+    reason      TEXT NOT NULL,
+    source      TEXT NOT NULL,
+    node        TEXT,                        -- NULL: here
+    accepted_ms INTEGER NOT NULL,
+    settled_ms  INTEGER,                     -- NULL: it has no end yet
+    facts       INTEGER NOT NULL,            -- how many there are, and the checksum of the last:
+    sum         BLOB NOT NULL,               -- a fact that is missing at the end is seen
+    duplicates  INTEGER NOT NULL DEFAULT 0   -- how often its trigger came again
+);
+CREATE INDEX open_runs ON runs (no) WHERE settled_ms IS NULL;
+CREATE INDEX runs_by_flow ON runs (flow, no);
+
+-- What happened, in order. `sum` is chained: it covers the one before it (see chain.py).
+CREATE TABLE facts (
+    run   INTEGER NOT NULL,
+    n     INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    body  BLOB NOT NULL,                     -- JSON
+    sum   BLOB NOT NULL,
+    PRIMARY KEY (run, n)
+) WITHOUT ROWID;
+
+-- Trigger ids, so that a trigger that comes again is the same run (G3).
+CREATE TABLE keys (
+    key      TEXT PRIMARY KEY,
+    run      INTEGER NOT NULL,
+    digest   TEXT NOT NULL,
+    until_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX keys_by_end ON keys (until_ms);
+CREATE INDEX keys_by_run ON keys (run);
+
+-- Every flow definition that a run began with (G13).
+CREATE TABLE flows (version TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+
+-- `accepted` and `settled` count runs from the first day: their difference is the number of open
+-- runs, so that one that has vanished is missed. `clean` is 1 when the last process ended in order.
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES ('accepted', 0), ('settled', 0), ('clean', 1);
+
+-- For people with a sqlite3 prompt: every fact as a line.
+CREATE VIEW story AS
+    SELECT runs.id AS run, n, strftime('%Y-%m-%dT%H:%M:%fZ', at_ms / 1000.0, 'unixepoch') AS at,
+           CAST(body AS TEXT) AS fact
+    FROM facts JOIN runs ON runs.no = facts.run ORDER BY runs.no, n;
+"""
+
+# --- the writer's statements; those that end in VALUES take many rows at once -----------------
+
+INSERT_RUNS = (
+    "INSERT INTO runs (no, id, flow, state, reason, source, node, accepted_ms, settled_ms, facts,"
+    " sum) VALUES "
+)
+INSERT_FACTS = "INSERT INTO facts (run, n, at_ms, body, sum) VALUES "
+INSERT_KEYS = "INSERT OR REPLACE INTO keys (key, run, digest, until_ms) VALUES "
+INSERT_FLOW = "INSERT OR IGNORE INTO flows (version, body) VALUES (?, ?)"
+UPDATE_RUNS = (  # what stands before the rows, and after them
+    (
+        "UPDATE runs SET state = v.column2, reason = v.column3, node = v.column4,"
+        " settled_ms = v.column5, facts = v.column6, sum = v.column7 FROM (VALUES "
+    ),
+    ") AS v WHERE no = v.column1",
+)
+COUNT_DUPLICATE = "UPDATE runs SET duplicates = duplicates + 1 WHERE id = ?"
+COUNT = "UPDATE meta SET value = value + ? WHERE name = ?"
+MARK = "UPDATE meta SET value = ? WHERE name = 'clean'"
+FIND_KEY = (
+    "SELECT runs.id, keys.digest, runs.state FROM keys JOIN runs ON runs.no = keys.run"
+    " WHERE key = ? AND until_ms > ?"
+)
+FIND_RUN = "SELECT state FROM runs WHERE id = ?"
+
+# --- at start ---------------------------------------------------------------------------------
+
+OPEN_RUNS = "SELECT no, id, facts, sum FROM runs WHERE settled_ms IS NULL ORDER BY no"
+OPEN_FACTS = (
+    "SELECT facts.run, n, at_ms, body, facts.sum FROM runs JOIN facts ON facts.run = runs.no"
+    " WHERE settled_ms IS NULL ORDER BY facts.run, n"
+)
+
+# --- what is old goes, a slice at a time, so that nobody waits for it --------------------------
+
+SLICE = "SELECT no, settled_ms FROM runs WHERE no > ? ORDER BY no LIMIT ?"
+DROP_FACTS = "DELETE FROM facts WHERE run IN (SELECT value FROM json_each(?))"
+DROP_RUNS = (  # a run whose trigger id still counts keeps its row, without its facts
+    "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
+    " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
+)
+STRIP_RUNS = "UPDATE runs SET facts = 0, sum = x'' WHERE no IN (SELECT value FROM json_each(?))"
+DROP_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE until_ms <= ? LIMIT ?)"

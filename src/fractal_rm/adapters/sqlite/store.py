@@ -1,0 +1,350 @@
+"""The journal file and its one writer connection: blocking calls, made on the writer's thread.
+
+Every statement gives the interpreter up and must win it back from a busy event loop, so a group
+of any size is written with a handful of statements that take many rows each.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fractal_rm.adapters.sqlite import schema
+from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
+from fractal_rm.adapters.sqlite.group import Answers, Group, Row, Writing
+from fractal_rm.domain.errors import (
+    JournalDamaged,
+    JournalError,
+    JournalFull,
+    JournalInUse,
+    JournalLost,
+    JournalReadOnly,
+    JournalTooNew,
+)
+from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
+from fractal_rm.engine.ports import Entry, Prior, Recovered
+
+ROWS_AT_ONCE = (64, 8, 1)
+SLICE_RUNS = 500
+WAL_KEPT_BYTES = 64 * 1024 * 1024
+
+
+class Store:
+    """One file, one process. ``synchronous`` is SQLite's; FULL is what G1 stands on."""
+
+    def __init__(self, path: Path, synchronous: str = "FULL") -> None:
+        self._path = path
+        self._synchronous = synchronous
+        self._open: dict[str, Row] = {}
+        self._versions: set[str] = set()
+        self._next_no = 1
+        self._purged_to = 0
+        self._lock: int | None = None
+        self._db: sqlite3.Connection
+
+    # --- open and close -----------------------------------------------------------------------
+
+    def open(self) -> Recovered:
+        """Take the file and return its open runs. Raises JournalError with the cause and cure."""
+        self._take_lock()
+        try:
+            self._db = sqlite3.connect(
+                self._path, isolation_level=None, check_same_thread=False, timeout=5
+            )
+            self._prepare()
+            return self._recover()
+        except sqlite3.Error as error:
+            self._let_go()
+            raise _unusable(self._path, error) from error
+        except JournalError:
+            self._let_go()
+            raise
+
+    def _take_lock(self) -> None:
+        lock = self._path.with_suffix(".lock")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._lock or 0, 20).decode(errors="replace").strip()
+            self._let_go()
+            raise JournalInUse(
+                f"{self._path} is in use by process {holder or 'unknown'}; stop that one first, or"
+                " give this node its own state.path in comm.conf"
+            ) from None
+        except OSError as error:
+            self._let_go()
+            raise _unusable(self._path, error) from error
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        except OSError as error:  # a full disk; the lock itself holds
+            raise _unusable(self._path, error) from error
+
+    def _prepare(self) -> None:
+        created = not self._one("SELECT count(*) FROM sqlite_master")
+        if not created:
+            self._check_format()
+        for pragma in (
+            "journal_mode = WAL",
+            f"synchronous = {self._synchronous}",
+            f"journal_size_limit = {WAL_KEPT_BYTES}",
+            "temp_store = MEMORY",
+        ):
+            self._db.execute(f"PRAGMA {pragma}")
+        if created:
+            self._db.executescript(
+                f"BEGIN;{schema.CREATE}PRAGMA application_id = {schema.APPLICATION_ID};"
+                f"PRAGMA user_version = {schema.FORMAT};COMMIT;"
+            )
+            self._sync_folder()
+
+    def _check_format(self) -> None:
+        if self._one("PRAGMA application_id") != schema.APPLICATION_ID:
+            raise JournalDamaged(
+                f"{self._path} is a database of another program; move it away, or set state.path"
+                " in comm.conf to another folder"
+            )
+        found = self._one("PRAGMA user_version")
+        if found > schema.FORMAT:
+            raise JournalTooNew(
+                f"{self._path} was written by a newer release (format {found}, this one reads"
+                f" {schema.FORMAT}); start that release again, or set state.path in comm.conf to"
+                " an empty folder"
+            )
+
+    def _sync_folder(self) -> None:
+        """A new file survives a power loss only if its folder's entry is on the disk too."""
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _recover(self) -> Recovered:
+        runs = [self._recovered(*row) for row in self._grouped_open_runs()]
+        expected = self._one(
+            "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
+            " WHERE name IN ('accepted', 'settled')"
+        )
+        if len(runs) != expected:
+            raise self._damaged(f"it should hold {expected} unfinished runs and holds {len(runs)}")
+        self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
+        clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
+        self._db.execute(schema.MARK, (0,))
+        return Recovered(runs, clean)
+
+    def _grouped_open_runs(
+        self,
+    ) -> Iterable[tuple[int, str, int, bytes, list[tuple[int, int, bytes, bytes]]]]:
+        facts: dict[int, list[tuple[int, int, bytes, bytes]]] = {}
+        for run, *fact in self._db.execute(schema.OPEN_FACTS):
+            facts.setdefault(run, []).append((fact[0], fact[1], fact[2], fact[3]))
+        for no, run_id, count, last in self._db.execute(schema.OPEN_RUNS).fetchall():
+            yield no, run_id, count, last, facts.pop(no, [])
+
+    def _recovered(
+        self,
+        no: int,
+        run_id: str,
+        count: int,
+        last: bytes,
+        rows: list[tuple[int, int, bytes, bytes]],
+    ) -> Run:
+        try:
+            timed = verified(run_id, rows, count, last)
+            flow = self._flow(timed[0][1]) if timed else None
+            if flow is None:
+                raise self._damaged(f"run {run_id} has no accepted fact")
+            run = fold(Run(run_id, flow, timed[0][0]), [fact for _, fact in timed])
+        except (ChainBroken, ImpossibleFact) as error:
+            raise self._damaged(str(error)) from error
+        self._open[run_id] = Row(no, run.state, run.reason, run.node, None, count, last)
+        return run
+
+    def _flow(self, first: AnyFact) -> Flow | None:
+        """The flow that a run began with."""
+        if not isinstance(first, Accepted):
+            return None
+        version = first.version
+        body = self._one("SELECT body FROM flows WHERE version = ?", version)
+        try:
+            flow = msgspec.json.decode(body or b"", type=Flow)
+        except msgspec.MsgspecError as error:
+            raise ChainBroken(f"flow version {version}: {error}") from error
+        if flow_version(flow) != version:
+            raise ChainBroken(f"flow version {version} does not match its checksum")
+        self._versions.add(version)
+        return flow
+
+    def _damaged(self, what: str) -> JournalDamaged:
+        return JournalDamaged(
+            f"{self._path} is damaged: {what}. Nothing was changed. Look at it with `fractal-rm"
+            " journal check`; to start without it, move it and its -wal file away"
+        )
+
+    def close(self, *, clean: bool) -> None:
+        """Mark how it ended and let go."""
+        try:
+            if clean:
+                self._db.execute(schema.MARK, (1,))
+            self._db.close()
+        except sqlite3.Error as error:
+            raise _unusable(self._path, error) from error
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # --- write --------------------------------------------------------------------------------
+
+    def write(self, group: Group) -> Answers:
+        """Write a group in one transaction, or nothing of it. Raises JournalFull, JournalLost."""
+        writing = Writing(self._open, self._next_no)
+        known: dict[int, Prior] = {}
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for position, entry in enumerate(group.entries):
+                prior = self._prior(entry, writing)
+                if prior is None:
+                    writing.add(entry)
+                else:
+                    known[position] = prior
+            for item in group.facts:
+                writing.append(item)
+            self._put(writing)
+            if group.probe:
+                self._db.execute(schema.MARK, (0,))
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._write_failed(error) from error
+        self._took(writing)
+        found = [self._find(key, group.latest_ms) for key in group.finds]
+        return Answers(known, found)
+
+    def _prior(self, entry: Entry, writing: Writing) -> Prior | None:
+        if entry.key is None:
+            return None
+        prior = writing.keys.get(entry.key) or self._find(entry.key, entry.at_ms)
+        if prior is None:
+            state = self._one(schema.FIND_RUN, entry.run_id)
+            prior = Prior(entry.run_id, entry.digest, State(state)) if state else None
+        if prior is not None:
+            writing.duplicates.append(prior.run_id)
+        return prior
+
+    def _find(self, key: str, now_ms: int) -> Prior | None:
+        row = self._db.execute(schema.FIND_KEY, (key, now_ms)).fetchone()
+        return Prior(row[0], row[1], State(row[2])) if row else None
+
+    def _put(self, writing: Writing) -> None:
+        for flow in writing.flows:
+            version = flow_version(flow)
+            if version not in self._versions:
+                self._db.execute(schema.INSERT_FLOW, (version, msgspec.json.encode(flow)))
+        self._insert(schema.INSERT_RUNS, writing.new_rows())
+        self._insert(schema.INSERT_KEYS, writing.key_rows)
+        self._insert(schema.INSERT_FACTS, writing.fact_rows)
+        self._insert(schema.UPDATE_RUNS[0], writing.changed_rows(), schema.UPDATE_RUNS[1])
+        for run_id in writing.duplicates:
+            self._db.execute(schema.COUNT_DUPLICATE, (run_id,))
+        for name, count in (("accepted", len(writing.new)), ("settled", writing.settled())):
+            if count:
+                self._db.execute(schema.COUNT, (count, name))
+
+    def _insert(self, head: str, rows: Sequence[tuple[Any, ...]], tail: str = "") -> None:
+        at = 0
+        for size in ROWS_AT_ONCE:
+            while len(rows) - at >= size:
+                one = "(" + ",".join("?" * len(rows[at])) + ")"
+                values = ",".join([one] * size)
+                flat = tuple(chain.from_iterable(rows[at : at + size]))
+                self._db.execute(head + values + tail, flat)
+                at += size
+
+    def _took(self, writing: Writing) -> None:
+        """The transaction is durable: what it changed is now what is."""
+        self._next_no = writing.next_no
+        self._versions.update(map(flow_version, writing.flows))
+        for run_id, row in chain(writing.new.items(), writing.changed.items()):
+            if row.settled_ms is None:
+                self._open[run_id] = row
+            else:
+                self._open.pop(run_id, None)
+
+    def _write_failed(self, error: sqlite3.Error) -> JournalError:
+        cause = _unusable(self._path, error)
+        if not isinstance(cause, JournalFull):
+            return JournalLost(f"{self._path}: {error}")
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        return cause
+
+    # --- retention ----------------------------------------------------------------------------
+
+    def purge(self, now_ms: int, history_s: int, history_bytes: int) -> bool:
+        """Drop one slice of what is too old or too much. Returns whether there may be more.
+
+        Open runs stay whatever their age. Raises JournalFull, JournalLost.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            more = self._purge_slice(now_ms, history_s, history_bytes)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._write_failed(error) from error
+        return more
+
+    def _purge_slice(self, now_ms: int, history_s: int, history_bytes: int) -> bool:
+        self._db.execute(schema.DROP_KEYS, (now_ms, SLICE_RUNS))
+        oldest_ms = now_ms - history_s * 1000
+        too_much = self._used_bytes() > history_bytes
+        rows = self._db.execute(schema.SLICE, (self._purged_to, SLICE_RUNS)).fetchall()
+        drop = [
+            no for no, settled_ms in rows if settled_ms and (too_much or settled_ms < oldest_ms)
+        ]
+        if not drop:
+            self._purged_to = 0  # the next time, those that were passed over are looked at again
+            return False
+        chosen = json.dumps(drop)
+        for statement in (schema.DROP_FACTS, schema.DROP_RUNS, schema.STRIP_RUNS):
+            self._db.execute(statement, (chosen,))
+        self._purged_to = rows[-1][0]
+        return len(rows) == SLICE_RUNS
+
+    def _used_bytes(self) -> int:
+        pages = self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
+        return pages * self._one("PRAGMA page_size")
+
+    def _one(self, statement: str, *values: Any) -> Any:
+        row = self._db.execute(statement, values).fetchone()
+        return row[0] if row else None
+
+
+def _unusable(path: Path, error: OSError | sqlite3.Error) -> JournalError:
+    """A foreign error in our words, with the cure."""
+    text = str(error)
+    if "full" in text or getattr(error, "errno", None) == 28:
+        return JournalFull(f"{path}: the disk is full; make room, or set state.path elsewhere")
+    if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
+        return JournalReadOnly(
+            f"{path} cannot be written ({text}); give the user of this program write permission to"
+            " the folder, or set state.path in comm.conf to another one"
+        )
+    return JournalDamaged(
+        f"{path} cannot be read ({text}). Look at it with `fractal-rm journal check`; to start"
+        " without it, move it and its -wal file away"
+    )
