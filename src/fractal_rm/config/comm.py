@@ -1,0 +1,111 @@
+"""comm.conf: the broker, the REST endpoint, where things are kept, and how much is taken on."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+
+from fractal_rm.config.model import Bounds, Mqtt, Rest
+from fractal_rm.config.section import Section, Source, Surroundings
+from fractal_rm.config.targets import read_tls
+
+
+class Comm(msgspec.Struct, frozen=True):
+    """What comm.conf says."""
+
+    mqtt: Mqtt
+    rest: Rest
+    bounds: Bounds
+    node_id: str | None
+    log_path: str | None
+    state_path: str | None
+
+
+def read_comm(comm: Section) -> Comm:
+    """Read the file; what is wrong with it goes to its findings."""
+    state, node, log = _part(comm, "state"), _part(comm, "node"), _part(comm, "log")
+    read = Comm(
+        mqtt=_mqtt(comm),
+        rest=_rest(comm),
+        bounds=_bounds(comm, state),
+        node_id=node.identifier("id", "") or None,
+        log_path=log.path("path"),
+        state_path=state.path("path"),
+    )
+    for section in (state, node, log, comm):
+        section.finish()
+    return read
+
+
+def _mqtt(comm: Section) -> Mqtt:
+    section = comm.section("mqtt")
+    if section is None:
+        return Mqtt()
+    default = Mqtt()
+    mqtt = Mqtt(
+        topic=section.text("topic", default.topic) or default.topic,
+        host=section.text("host", default.host) or default.host,
+        port=section.whole("port", default.port, 1, 65_535),
+        keepalive=section.whole("keepalive", default.keepalive, 1, 65_535),
+        username=section.text("username"),
+        password=section.text("password"),
+        tls=read_tls(section),
+        client_id=section.text("client_id"),
+        session_expiry_s=section.whole("session_expiry_s", default.session_expiry_s, 0, 0xFFFFFFFF),
+        receive_maximum=section.whole("receive_maximum", default.receive_maximum, 1, 65_535),
+        retained=section.flag("retained", default.retained),
+    )
+    if mqtt.client_id is not None and mqtt.client_id.isdigit():
+        section.bad("client_id", "a bare number is the client id of a Load Balancer",
+                    "give it a name, for example fractal-rm-1")  # fmt: skip
+    section.finish()
+    return mqtt
+
+
+def _rest(comm: Section) -> Rest:
+    section = comm.section("rest")
+    if section is None:
+        return Rest()
+    default = Rest()
+    endpoint = section.text("endpoint", default.endpoint) or default.endpoint
+    host = section.text("host", default.host) or default.host
+    if not _is_loopback(host):
+        section.bad("host", f"{host} can be reached from other machines, and nobody would be asked"
+                    " who they are", "use 127.0.0.1", "C208")  # fmt: skip
+    rest = Rest("/" + endpoint.strip("/"), host, section.whole("port", default.port, 1, 65_535))
+    section.finish()
+    return rest
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bounds(comm: Section, state: Section) -> Bounds:
+    default = Bounds()
+    recovery, history = _part(comm, "recovery"), _part(comm, "history")
+    bounds = Bounds(
+        max_inflight_runs=state.whole("max_inflight_runs", default.max_inflight_runs, 1, 100_000),
+        max_waiting_runs=state.whole("max_waiting_runs", default.max_waiting_runs, 1, 10_000_000),
+        max_inflight_bytes=state.whole("max_inflight_bytes", default.max_inflight_bytes,
+                                       1 << 20, 1 << 40),
+        max_trigger_bytes=comm.whole("max_trigger_bytes", default.max_trigger_bytes, 64, 1 << 30),
+        max_attempts=recovery.whole("max_attempts", default.max_attempts, 1, 100),
+        dedup_window_s=state.whole("dedup_window_s", default.dedup_window_s, 1, 366 * 86_400),
+        recovery_max_age_s=recovery.whole("max_age_s", default.recovery_max_age_s, 0, 366 * 86_400),
+        drain_s=comm.seconds("drain_s", default.drain_s),
+        history_s=history.whole("max_age_s", default.history_s, 60, 3660 * 86_400),
+        history_bytes=history.whole("max_bytes", default.history_bytes, 1 << 20, 1 << 44),
+    )  # fmt: skip
+    for section in (recovery, history):
+        section.finish()
+    return bounds
+
+
+def _part(comm: Section, key: str) -> Section:
+    """A section, empty where it is absent."""
+    return comm.section(key) or Source("", "{}", Surroundings.none()).section()

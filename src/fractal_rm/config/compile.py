@@ -1,0 +1,182 @@
+"""The five files' texts into one Config, or every finding of all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+import msgspec
+
+from fractal_rm.config.comm import read_comm
+from fractal_rm.config.model import Component, Config, Endpoint, Node
+from fractal_rm.config.section import Section, Source, Surroundings, each
+from fractal_rm.config.targets import read_target
+from fractal_rm.domain.call import BodyForm, Route
+from fractal_rm.domain.findings import ConfigRejected, Finding, Level
+from fractal_rm.domain.flow import Flow
+from fractal_rm.flowlang import compile_flows
+
+FILES = ("comm.conf", "components.conf", "flows.conf", "load_balancer.conf", "nodes.conf")
+T = TypeVar("T")
+
+
+class Compiled(msgspec.Struct, frozen=True):
+    """A configuration that may be taken, what to warn about, and the files that it refers to."""
+
+    config: Config
+    warnings: list[Finding]
+    referenced: list[Path]
+
+
+def compile_config(
+    texts: Mapping[str, str | Finding], folder: Path, environ: Mapping[str, str]
+) -> Compiled:
+    """Compile the files. A file that could not be read is given as the finding about it.
+
+    Raises ConfigRejected with every finding of all files.
+    """
+    compiler = _Compiler(texts, folder, environ)
+    config = compiler.compile()
+    findings = sorted(compiler.findings, key=lambda f: (f.file, f.place.line, f.place.column))
+    if any(finding.level is Level.ERROR for finding in findings):
+        raise ConfigRejected(findings)
+    return Compiled(config, findings, compiler.referenced)
+
+
+class _Compiler:
+    def __init__(
+        self, texts: Mapping[str, str | Finding], folder: Path, environ: Mapping[str, str]
+    ) -> None:
+        self._texts = texts
+        self._folder = folder
+        self._around = Surroundings(environ, folder.absolute().parent)
+        self.findings = self._around.findings
+        self.referenced = self._around.referenced
+
+    def compile(self) -> Config:
+        """Read everything, whatever is wrong with the rest."""
+        components = self._named("components.conf", _component)
+        nodes = self._nodes()
+        balancer = _balancer(self._section("load_balancer.conf"))
+        comm = read_comm(self._section("comm.conf"))
+        return Config(
+            digest=self._digest(),
+            folder=str(self._folder.absolute()),
+            state_path=comm.state_path or str(self._around.base / "state"),
+            components=MappingProxyType(components),
+            flows=MappingProxyType(self._flows(components)),
+            nodes=MappingProxyType(nodes),
+            balancer=balancer,
+            mqtt=comm.mqtt,
+            rest=comm.rest,
+            bounds=comm.bounds,
+            node_id=comm.node_id,
+            log_path=comm.log_path,
+        )
+
+    def _section(self, file: str) -> Section:
+        text = self._texts[file]
+        if isinstance(text, Finding):
+            self.findings.append(text)
+            return Source(file, "{}", Surroundings.none()).section()
+        return Source(file, text, self._around).section()
+
+    def _named(self, file: str, read: Callable[[str, Section, Section], T]) -> dict[str, T]:
+        """Read a file of ``{name: {"id": …, "config": {…}}}``."""
+        found: dict[str, T] = {}
+
+        def one(name: str, entry: Section) -> None:
+            config = entry.section("config")
+            if config is None:
+                entry.missing("config")
+            else:
+                found[name] = read(name, entry, config)
+                config.finish()
+            entry.identifier("id", name)
+            entry.finish()
+
+        each(self._section(file), one)
+        return found
+
+    def _nodes(self) -> dict[str, Node]:
+        nodes: dict[str, Node] = {}
+
+        def read(name: str, entry: Section, config: Section) -> None:
+            node = _node(name, entry, config)
+            if node.id in nodes:
+                entry.bad("id", f"node {node.id} is there already, as {nodes[node.id].name}",
+                          code="C209")  # fmt: skip
+            nodes.setdefault(node.id, node)
+
+        self._named("nodes.conf", read)
+        return nodes
+
+    def _flows(self, components: Mapping[str, Component]) -> dict[str, Flow]:
+        text = self._texts["flows.conf"]
+        if isinstance(text, Finding):
+            self.findings.append(text)
+            return {}
+        endpoints = {name: tuple(c.endpoints) for name, c in components.items()}
+        flows, findings = compile_flows(text, endpoints)
+        if isinstance(self._texts["components.conf"], Finding):
+            findings = [finding for finding in findings if finding.code != "F104"]
+        self.findings += findings
+        return flows
+
+    def _digest(self) -> str:
+        content = hashlib.blake2b(digest_size=12)
+        for file in FILES:
+            content.update(str(self._texts[file]).encode() + b"\0")
+        for path in self.referenced:
+            content.update((path.read_bytes() if path.is_file() else b"") + b"\0")
+        return content.hexdigest()
+
+
+def _component(name: str, entry: Section, config: Section) -> Component:
+    idempotent = config.flag("idempotent", default=True)
+    target = read_target(config, timeout_s=30.0)
+    endpoints: dict[str, Endpoint] = {}
+    listed = config.section("endpoints")
+    if listed is None:
+        config.missing("endpoints")
+    else:
+        for key in listed.keys():  # noqa: SIM118 - not a dict
+            path = listed.text(key) or ""
+            get = target.route("GET", path, repeatable=idempotent)
+            endpoints[key] = Endpoint(key, get, target.route("POST", path, repeatable=idempotent))
+    return Component(
+        name=name,
+        endpoints=MappingProxyType(endpoints),
+        id=entry.identifier("id", name),
+        idempotent=idempotent,
+        body=BodyForm(config.one_of("body", ("json", "python-repr"), "json")),
+        limit=_limit(config),
+    )
+
+
+def _node(name: str, entry: Section, config: Section) -> Node:
+    target = read_target(config, timeout_s=5.0)
+    return Node(
+        id=entry.identifier("id", name),
+        name=name,
+        offer=target.route("POST", config.needed_text("endpoint")),
+        peer=config.one_of("peer", ("original", "fractal"), None),
+        limit=_limit(config),
+    )
+
+
+def _limit(config: Section) -> int | None:
+    return config.whole("limit", 0, 1, 100_000) or None
+
+
+def _balancer(section: Section) -> Route | None:
+    """An empty object means that there is no balancer: everything runs here."""
+    if not section.keys():
+        return None
+    target = read_target(section, timeout_s=1.0)
+    asked = target.route("GET", section.needed_text("endpoint"))
+    section.finish()
+    return asked

@@ -1,0 +1,132 @@
+"""JSON that knows where each of its values stands, so that a finding can point at it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Union
+
+import msgspec
+
+from fractal_rm.domain.findings import Place
+
+MAX_DEPTH = 64
+_SPACE = re.compile(r"[ \t\r\n]*")
+_STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_WORDS = {"true": True, "false": False, "null": None}
+
+Plain = Union[str, int, float, bool, None]
+
+
+class Value(msgspec.Struct):
+    """A value and its place. Of an object ``keys`` has the place of each key."""
+
+    plain: Plain | dict[str, Value] | list[Value]
+    place: Place
+    keys: dict[str, Place] = {}
+
+
+class JsonFault(Exception):
+    """Not JSON as we read it; says what was expected, and where."""
+
+    def __init__(self, place: Place, text: str, code: str = "C202") -> None:
+        super().__init__(text)
+        self.place = place
+        self.code = code
+
+
+def parse_json(text: str) -> Value:
+    """Read one JSON text (RFC 8259). Raises JsonFault: at bad syntax, a key given twice."""
+    reader = _Reader(text.removeprefix("\ufeff"))
+    value = reader.value(0)
+    reader.skip_space()
+    if reader.at < len(reader.text):
+        raise reader.fault("nothing more was expected here")
+    return value
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def place(self, at: int, width: int = 1) -> Place:
+        line = self.text.count("\n", 0, at) + 1
+        column = at - (self.text.rfind("\n", 0, at) + 1) + 1
+        return Place(line, column, width)
+
+    def fault(self, text: str) -> JsonFault:
+        if self.at >= len(self.text):
+            return JsonFault(self.place(len(self.text.rstrip())), "the file ends too early")
+        return JsonFault(self.place(self.at), text)
+
+    def skip_space(self) -> None:
+        found = _SPACE.match(self.text, self.at)
+        self.at = found.end() if found else self.at
+
+    def take(self, token: str) -> bool:
+        self.skip_space()
+        if not self.text.startswith(token, self.at):
+            return False
+        self.at += len(token)
+        return True
+
+    def value(self, depth: int) -> Value:
+        self.skip_space()
+        if depth > MAX_DEPTH:
+            raise self.fault(f"nested deeper than {MAX_DEPTH}")
+        start = self.at
+        if self.take("{"):
+            return self._object(start, depth)
+        if self.take("["):
+            return self._array(start, depth)
+        if self.text.startswith('"', start):
+            return Value(self._string(), self.place(start, self.at - start))
+        number = _NUMBER.match(self.text, start)
+        if number:
+            self.at = number.end()
+            return Value(json.loads(number[0]), self.place(start, len(number[0])))
+        for word, plain in _WORDS.items():
+            if self.take(word):
+                return Value(plain, self.place(start, len(word)))
+        raise self.fault("a value was expected here")
+
+    def _object(self, start: int, depth: int) -> Value:
+        members: dict[str, Value] = {}
+        keys: dict[str, Place] = {}
+        while not self.take("}"):
+            if members and not self.take(","):
+                raise self.fault('"," or "}" was expected here')
+            self.skip_space()
+            key_at = self.at
+            if not self.text.startswith('"', key_at):
+                raise self.fault("a key in double quotes was expected here")
+            key = self._string()
+            place = self.place(key_at, self.at - key_at)
+            if key in members:
+                raise JsonFault(place, f'the key "{key}" is given twice', "C210")
+            if not self.take(":"):
+                raise self.fault('":" was expected here')
+            keys[key] = place
+            members[key] = self.value(depth + 1)
+        return Value(members, self.place(start), keys)
+
+    def _array(self, start: int, depth: int) -> Value:
+        items: list[Value] = []
+        while not self.take("]"):
+            if items and not self.take(","):
+                raise self.fault('"," or "]" was expected here')
+            items.append(self.value(depth + 1))
+        return Value(items, self.place(start))
+
+    def _string(self) -> str:
+        found = _STRING.match(self.text, self.at)
+        if found is None:
+            raise self.fault("this string does not end, or holds a control character")
+        try:
+            text = json.loads(found[0])
+        except ValueError:
+            raise self.fault("this string has a bad escape") from None
+        self.at = found.end()
+        return text

@@ -1,0 +1,233 @@
+"""Reading one JSON object: each key once, with its type and range; everything else is a finding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fractal_rm.config.json_text import JsonFault, Value, parse_json
+from fractal_rm.domain.findings import Finding, Level, Place, did_you_mean, nearest
+
+_REFERENCE = re.compile(r"\$\{(env|file):([^}]*)\}")
+_PASSWORD = re.compile(r'("password"\s*:\s*")([^"$\n]*)')
+_KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false",
+          int: "a whole number", float: "a number", type(None): "null"}  # fmt: skip
+
+
+class Surroundings:
+    """What all files of one configuration share: findings, and where references lead."""
+
+    def __init__(self, environ: Mapping[str, str], base: Path) -> None:
+        self.environ = environ
+        self.base = base
+        self.findings: list[Finding] = []
+        self.referenced: list[Path] = []
+
+    @classmethod
+    def none(cls) -> Surroundings:
+        """For a file that is not there: nothing is found in it."""
+        return cls({}, Path())
+
+
+class Source:
+    """One JSON file: its lines for findings, and what is around it."""
+
+    def __init__(self, file: str, text: str, around: Surroundings) -> None:
+        self.file = file
+        self._text = text
+        # A finding shows its line, in the log too: a password that stands there is not shown.
+        self._lines = _PASSWORD.sub(lambda found: found[1] + "*" * len(found[2]), text).split("\n")
+        self._around = around
+
+    def section(self) -> Section:
+        """The file's object; where there is none, an empty one and a finding."""
+        try:
+            value = parse_json(self._text)
+        except JsonFault as fault:
+            self.add(fault.code, fault.place, str(fault))
+            return Section(self, Value({}, Place()), "", broken=True)
+        return Section(self, value, "")
+
+    def add(
+        self,
+        code: str,
+        place: Place,
+        text: str,
+        hint: str | None = None,
+        level: Level = Level.ERROR,
+    ) -> None:
+        """Add a finding."""
+        line = self._lines[place.line - 1].rstrip("\r") if place.line else ""
+        self._around.findings.append(Finding(self.file, place, code, text, hint, level, line))
+
+    def resolve(self, text: str, place: Place) -> str:
+        """Put in what ``${env:NAME}`` and ``${file:path}`` stand for."""
+        return _REFERENCE.sub(lambda found: self._referred(found[1], found[2], place), text)
+
+    def path(self, text: str) -> str:
+        """A path as text; a relative one counts from the folder that holds config_files."""
+        return str(self._around.base / text)
+
+    def _referred(self, kind: str, name: str, place: Place) -> str:
+        if kind == "env":
+            if name not in self._around.environ:
+                self.add("C207", place, f"the environment has no variable {name}")
+            return self._around.environ.get(name, "")
+        path = self._around.base / name
+        self._around.referenced.append(path)
+        try:
+            return path.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            self.add("C207", place, f"{path} cannot be read: {_reason(error)}")
+            return ""
+
+
+class Section:
+    """An object of a file. ``name`` is its path in the file, for findings."""
+
+    def __init__(self, source: Source, value: Value, name: str, *, broken: bool = False) -> None:
+        self._source = source
+        self._place = value.place
+        self._name = name
+        self._broken = broken  # said already: what is missing in it needs no findings
+        self._asked: set[str] = set()
+        self._keys = value.keys
+        if isinstance(value.plain, dict):
+            self._members = value.plain
+        else:
+            self._members: dict[str, Value] = {}
+            self._broken = True
+            source.add("C205", value.place, f"{name or 'the file'} must be an object")
+
+    # --- values -------------------------------------------------------------------------------
+
+    def text(self, key: str, default: str | None = None) -> str | None:
+        """A text with its references put in; null is the default."""
+        value = self._get(key, str)
+        if value is None:
+            return default
+        return self._source.resolve(str(value.plain), value.place)
+
+    def needed_text(self, key: str) -> str:
+        """A text that must be there and must not be empty."""
+        text = self.text(key)
+        if not text:
+            self.missing(key)
+        return text or ""
+
+    def path(self, key: str) -> str | None:
+        """A path, made absolute."""
+        text = self.text(key)
+        return self._source.path(text) if text else None
+
+    def whole(self, key: str, default: int, at_least: int, at_most: int) -> int:
+        """A whole number within a range."""
+        return int(self._number(key, int, default, at_least, at_most))
+
+    def seconds(self, key: str, default: float, at_most: float = 86_400) -> float:
+        """A time in seconds, more than nothing."""
+        return float(self._number(key, float, default, 0.001, at_most))
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self._get(key, bool)
+        return default if value is None else bool(value.plain)
+
+    def one_of(self, key: str, allowed: tuple[str, ...], default: str | None) -> str | None:
+        """A text out of a few."""
+        text = self.text(key)
+        if text is None:
+            return default
+        if text not in allowed:
+            self.bad(key, f'{self._path(key)} is "{text}"', did_you_mean(text, allowed))
+            return default
+        return text
+
+    def identifier(self, key: str, default: str) -> str:
+        """A whole number or a text, as text: 2 and "2" are the same id."""
+        value = self._get(key, int, str)
+        return default if value is None else str(value.plain)
+
+    def section(self, key: str) -> Section | None:
+        """An object, or None where it is absent."""
+        value = self._get(key, dict)
+        return None if value is None else Section(self._source, value, self._path(key))
+
+    def section_or_flag(self, key: str) -> Section | bool:
+        """An object, or true or false."""
+        value = self._get(key, dict, bool)
+        if value is None or isinstance(value.plain, bool):
+            return value is not None and value.plain is True
+        return Section(self._source, value, self._path(key))
+
+    def has(self, key: str) -> bool:
+        """Whether the key is there."""
+        return key in self._members
+
+    def keys(self) -> list[str]:
+        """All keys, for objects whose keys are names."""
+        return list(self._members)
+
+    # --- findings -----------------------------------------------------------------------------
+
+    def missing(self, key: str) -> None:
+        """A key that must be there is not, or is empty."""
+        if not self._broken:
+            self._source.add("C204", self._place, f"{self._path(key)} is missing")
+
+    def bad(self, key: str, text: str, hint: str | None = None, code: str = "C206") -> None:
+        """The value of a key cannot be used."""
+        member = self._members.get(key)
+        self._source.add(code, member.place if member else self._place, text, hint)
+
+    def finish(self) -> None:
+        """Call it last: whatever nobody has asked for is not known."""
+        for key, place in self._keys.items():
+            if key in self._asked:
+                continue
+            near = nearest(key, self._asked)
+            # Files of the original may hold keys of other programs; a slip of the pen may not
+            # silently leave a limit at its default.
+            level = Level.WARNING if near is None else Level.ERROR
+            hint = did_you_mean(key, self._asked)
+            self._source.add("C203", place, f"{self._path(key)} is not known", hint, level)
+
+    def _path(self, key: str) -> str:
+        return f"{self._name}.{key}" if self._name else key
+
+    def _get(self, key: str, *kinds: type) -> Value | None:
+        self._asked.add(key)
+        value = self._members.get(key)
+        if value is None or value.plain is None:
+            return None
+        if type(value.plain) not in kinds and not (kinds == (float,) and type(value.plain) is int):
+            wanted = " or ".join(_KINDS[kind] for kind in kinds)
+            self.bad(key, f"{self._path(key)} must be {wanted}", code="C205")
+            return None
+        return value
+
+    def _number(
+        self, key: str, kind: type, default: float, at_least: float, at_most: float
+    ) -> float:
+        value = self._get(key, kind)
+        if value is None:
+            return default
+        number: Any = value.plain
+        if not at_least <= number <= at_most:
+            self.bad(key, f"{self._path(key)} must be from {at_least} to {at_most}")
+            return default
+        return number
+
+
+def each(section: Section, read: Callable[[str, Section], None]) -> None:
+    """Read every object of an object whose keys are names."""
+    for name in section.keys():  # noqa: SIM118 - not a dict
+        inner = section.section(name)
+        if inner is not None:
+            read(name, inner)
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or ""

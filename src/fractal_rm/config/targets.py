@@ -1,0 +1,90 @@
+"""Addresses: what components, nodes and the balancer have in common."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import msgspec
+
+from fractal_rm.config.section import Section
+from fractal_rm.domain.call import Origin, Route, Tls, header_line, route
+
+_TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where something answers, and within which limits (seconds, bytes)."""
+
+    origin: Origin
+    headers: tuple[tuple[str, str], ...]
+    connect_timeout_s: float
+    timeout_s: float
+    max_response_bytes: int
+
+    def route(self, method: str, path: str, *, repeatable: bool = True) -> Route:
+        """A call to ``path`` there. A slash before it is put where none is."""
+        return route(
+            self.origin,
+            method,
+            "/" + quote(path.lstrip("/"), safe=_TARGET_CHARACTERS),
+            headers=self.headers,
+            connect_timeout_s=self.connect_timeout_s,
+            timeout_s=self.timeout_s,
+            max_response_bytes=self.max_response_bytes,
+            repeatable=repeatable,
+        )
+
+
+def read_target(section: Section, *, timeout_s: float) -> Target:
+    """Read ``protocol``, ``ip``, ``port`` and the optional limits."""
+    protocol = section.one_of("protocol", ("http", "https"), None)
+    if not section.has("protocol"):
+        section.missing("protocol")
+    if not section.has("port"):
+        section.missing("port")
+    return Target(
+        origin=Origin(
+            protocol=protocol or "http",
+            host=section.needed_text("ip"),
+            port=section.whole("port", 80, 1, 65_535),
+            tls=read_tls(section),
+        ),
+        headers=_headers(section),
+        connect_timeout_s=section.seconds("connect_timeout_s", min(3.0, timeout_s)),
+        timeout_s=section.seconds("timeout_s", timeout_s),
+        max_response_bytes=section.whole("max_response_bytes", 8 << 20, 1, 1 << 30),
+    )
+
+
+def read_tls(section: Section) -> Tls | None:
+    """Read ``tls``: true, or an object with ``ca``, ``cert`` and ``key``, paths of PEM files."""
+    inner = section.section_or_flag("tls")
+    if isinstance(inner, bool):
+        return Tls() if inner else None
+    tls = Tls(inner.path("ca"), inner.path("cert"), inner.path("key"))
+    if tls.key and not tls.cert:
+        inner.missing("cert")
+    inner.finish()
+    return tls
+
+
+def _headers(section: Section) -> tuple[tuple[str, str], ...]:
+    inner = section.section("headers")
+    if inner is None:
+        return ()
+    headers: list[tuple[str, str]] = []
+    for name in inner.keys():  # noqa: SIM118 - not a dict
+        value = inner.text(name) or ""
+        try:
+            header_line(name, value).encode("latin-1")
+        except ValueError as error:
+            inner.bad(name, f"this cannot be a header: {error}")
+            continue
+        if not name or not name.isascii() or any(c in name for c in ' \t:"(),/;<=>?@[\\]{}'):
+            inner.bad(name, f'"{name}" cannot be the name of a header (RFC 9110, 5.1)')
+            continue
+        if name.lower() in ("content-length", "transfer-encoding", "connection"):
+            inner.bad(name, f"{name} is the caller's own business")
+            continue
+        headers.append((name, value))
+    return tuple(headers)

@@ -1,0 +1,107 @@
+"""Findings: what is wrong with a configuration, where, and what was probably meant.
+
+All findings of all files are gathered before any is shown. Codes are stable: F for flows.conf,
+C for the JSON files; docs/reference/findings.md has a paragraph for each.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+from enum import Enum
+
+import msgspec
+
+from fractal_rm.domain.errors import FractalError
+
+CODES = {
+    "C201": "a file is missing or cannot be read",
+    "C202": "a file is not valid JSON",
+    "C203": "a key is not known",
+    "C204": "a key is missing",
+    "C205": "a value has the wrong type",
+    "C206": "a value is out of its range, or not one of those allowed",
+    "C207": "a reference to the environment or to a file leads nowhere",
+    "C208": "an address that is not loopback needs authentication",
+    "C209": "an id is used twice",
+    "C210": "a key is given twice",
+    "F101": "a line is not an instruction",
+    "F102": "two flows have the same number",
+    "F103": "TO needs a component and an endpoint",
+    "F104": "a component is not in components.conf",
+    "F105": "a component does not have an endpoint",
+    "F106": "a call comes before any TO",
+    "F107": "a word is neither payload nor resultN",
+    "F108": "a result is used before its call has happened",
+    "F109": "GET sends nothing",
+    "F110": "a flow has no calls",
+    "F111": "an instruction stands outside of any flow",
+    "F112": "a flow begins without a blank line before it",
+    "F113": "flows.conf is not UTF-8",
+}
+
+
+class Level(str, Enum):
+    """An error keeps the configuration from being taken; a warning does not."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A place in a file. Lines and columns count from 1, columns in characters; 0 is the file."""
+
+    line: int = 0
+    column: int = 0
+    width: int = 1
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that is wrong. ``text_line`` is the line as it stands in the file."""
+
+    file: str
+    place: Place
+    code: str
+    text: str
+    help: str | None = None
+    level: Level = Level.ERROR
+    text_line: str = ""
+
+    def render(self) -> str:
+        """``flows.conf:12:6: error[F104]: …``, the line, a caret under it, and the help."""
+        at = f"{self.file}:{self.place.line}:{self.place.column}" if self.place.line else self.file
+        lines = [f"{at}: {self.level.value}[{self.code}]: {self.text}"]
+        if self.place.line and self.text_line.strip():
+            lead = "".join(c if c == "\t" else " " for c in self.text_line[: self.place.column - 1])
+            lines += [f"    {self.text_line}", f"    {lead}{'^' * max(1, self.place.width)}"]
+        if self.help:
+            lines.append(f"  help: {self.help}")
+        return "\n".join(lines)
+
+
+class ConfigRejected(FractalError):
+    """A configuration with errors. ``findings`` has every one of them, and the warnings."""
+
+    code = "config-rejected"
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = list(findings)
+        errors = [finding for finding in self.findings if finding.level is Level.ERROR]
+        super().__init__("\n".join(finding.render() for finding in errors))
+
+
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """The known word that was probably meant, or None."""
+    by_lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str | None:
+    """A help line: the nearest known word, else all of them where they are few."""
+    near = nearest(word, known)
+    if near is not None:
+        return f'did you mean "{near}"?'
+    if 0 < len(known) <= 8:
+        return "there is " + ", ".join(f'"{name}"' for name in known)
+    return None

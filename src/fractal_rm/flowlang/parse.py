@@ -1,0 +1,90 @@
+"""Lines into a tree. Every line is either understood or a finding.
+
+file  = { blank | flow }
+flow  = number [title] EOL { instruction EOL } blank
+instruction = "TO" component endpoint | "GET" | "POST" { item }
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from fractal_rm.domain.findings import did_you_mean
+from fractal_rm.domain.flow import Method
+from fractal_rm.flowlang.report import Report
+from fractal_rm.flowlang.scan import Line, Word
+from fractal_rm.flowlang.tree import CallNode, FlowNode, Instruction, ToNode
+
+
+def parse(lines: Iterable[Line], report: Report) -> list[FlowNode]:
+    """Make the flows of a file. What cannot be understood goes to ``report`` and is left out."""
+    flows: list[FlowNode] = []
+    current: FlowNode | None = None
+    for line in lines:
+        if not line.words:
+            current = None
+        elif line.words[0].text[0].isdigit():
+            if current is not None:
+                report.add(
+                    "F112",
+                    line,
+                    line.words[0],
+                    f"flow {line.words[0].text} begins inside flow {current.id.text}",
+                    "put a blank line before it",
+                )
+            current = _header(line, report)
+            flows.append(current)
+        else:
+            _instruction(line, current, report)
+    return flows
+
+
+def _header(line: Line, report: Report) -> FlowNode:
+    number = line.words[0]
+    if not (number.text.isascii() and number.text.isdigit()):
+        report.add("F101", line, number, f'"{number.text}" is not a flow\'s number',
+                   "a flow begins with its number; a title may follow after a space")  # fmt: skip
+    return FlowNode(line, number, line.rest)
+
+
+def _instruction(line: Line, flow: FlowNode | None, report: Report) -> None:
+    keyword = line.words[0]
+    read = _KEYWORDS.get(keyword.text)
+    if read is None:
+        near = did_you_mean(keyword.text, _KEYWORDS)
+        report.add("F101", line, keyword, f'"{keyword.text}" is not an instruction', near)
+        return
+    if flow is None:
+        report.add("F111", line, keyword, f"this {keyword.text} belongs to no flow",
+                   "a flow begins with its number and ends with a blank line")  # fmt: skip
+        return
+    instruction = read(line, keyword, report)
+    if instruction is not None:
+        flow.instructions.append(instruction)
+
+
+def _to(line: Line, keyword: Word, report: Report) -> Instruction | None:
+    if len(line.words) != 3:
+        report.add("F103", line, line.words[3] if len(line.words) > 3 else keyword,
+                   "TO takes a component and an endpoint",
+                   "write: TO <component> <endpoint>")  # fmt: skip
+        return None
+    return ToNode(line, line.words[1], line.words[2])
+
+
+def _get(line: Line, keyword: Word, report: Report) -> Instruction | None:
+    if len(line.words) > 1:
+        report.add("F109", line, line.words[1], "GET sends nothing, so no item may follow it",
+                   "to send items, use POST")  # fmt: skip
+    return CallNode(line, keyword, Method.GET, ())
+
+
+def _post(line: Line, keyword: Word, report: Report) -> Instruction | None:  # noqa: ARG001 - as the others
+    return CallNode(line, keyword, Method.POST, line.words[1:])
+
+
+_KEYWORDS: dict[str, Callable[[Line, Word, Report], Instruction | None]] = {
+    "TO": _to,
+    "GET": _get,
+    "POST": _post,
+}

@@ -1,0 +1,39 @@
+"""What a flows.conf says, before its names are looked up."""
+
+from __future__ import annotations
+
+from typing import Union
+
+import msgspec
+
+from fractal_rm.domain.flow import Method
+from fractal_rm.flowlang.scan import Line, Word
+
+
+class ToNode(msgspec.Struct, frozen=True):
+    """``TO <component> <endpoint>``."""
+
+    line: Line
+    component: Word
+    endpoint: Word
+
+
+class CallNode(msgspec.Struct, frozen=True):
+    """``GET``, or ``POST <item>…``."""
+
+    line: Line
+    keyword: Word
+    method: Method
+    items: tuple[Word, ...]
+
+
+Instruction = Union[ToNode, CallNode]
+
+
+class FlowNode(msgspec.Struct):
+    """A flow's header and its instructions in order."""
+
+    line: Line
+    id: Word
+    title: str
+    instructions: list[Instruction] = []
