@@ -1,0 +1,145 @@
+"""Messages into triggers: connected again and again, acknowledged when durable."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from fractal_rm.adapters.mqtt.link import Link, LinkFailed, Message
+from fractal_rm.config.model import Mqtt
+from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.engine.ports import Check, Clock, Intake, Random, Telemetry
+
+AGAIN_FIRST_S = 0.2
+AGAIN_AT_MOST_S = 10.0
+STEADY_AFTER_S = 5.0  # a link that held this long was a good one
+CLIENT_ID_FILE = "mqtt-client-id"
+
+
+class MqttIntake:
+    """Port `WayIn`. A broker that is down, at the start or later, is waited for."""
+
+    def __init__(
+        self,
+        mqtt: Mqtt,
+        intake: Intake,
+        state_path: Path,
+        clock: Clock,
+        random: Random,
+        telemetry: Telemetry,
+    ) -> None:
+        self._mqtt = mqtt
+        self._intake = intake
+        self._state_path = state_path
+        self._clock = clock
+        self._random = random
+        self._telemetry = telemetry
+        self._address = f"{mqtt.host}:{mqtt.port}"
+        self._link: Link | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._why_not = "not connected yet"
+
+    async def start(self) -> None:
+        """Begin to connect; returns at once. Raises OSError where no client id can be kept."""
+        client_id = self._mqtt.client_id or kept_client_id(self._state_path, self._random)
+        self._running = asyncio.create_task(self._stay_connected(client_id))
+
+    async def stop(self) -> None:
+        """Disconnect in order. What is not acknowledged yet comes again from the broker."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
+
+    def status(self) -> Check:
+        """Whether messages can come in now."""
+        if self._link is None:
+            return Check("mqtt", ok=False, text=f"{self._address}: {self._why_not}")
+        return Check("mqtt", ok=True, text=f"{self._address}, MQTT {self._link.protocol}")
+
+    async def _stay_connected(self, client_id: str) -> None:
+        """First connect and reconnect are one path."""
+        tries, older = 0, False
+        while True:
+            began_s = self._clock.monotonic_s()
+            link = Link(self._mqtt, client_id, self._take, older=older)
+            try:
+                await link.open()
+            except LinkFailed as error:
+                self._why_not, changes = str(error), error.older != older
+                older = error.older
+                if older and changes:
+                    continue  # the broker said which protocol it speaks: at once
+            except asyncio.CancelledError:
+                link.abort()
+                raise
+            else:
+                self._link = link
+                self._telemetry.event(
+                    "mqtt_connected", broker=self._address, protocol=link.protocol
+                )
+                self._why_not = await asyncio.shield(link.closed)
+                self._link = None
+            if self._clock.monotonic_s() - began_s > STEADY_AFTER_S:
+                tries = 0
+            tries += 1
+            again_s = self._again_s(tries)
+            self._telemetry.problem(
+                "mqtt_down", broker=self._address, reason=self._why_not, again_s=round(again_s, 1)
+            )
+            await asyncio.sleep(again_s)
+
+    def _again_s(self, tries: int) -> float:
+        """Doubling to a bound, half of it chance: a fleet must not come back as one."""
+        full = min(AGAIN_AT_MOST_S, AGAIN_FIRST_S * 2 ** min(tries - 1, 10))
+        return full * (0.5 + self._random.fraction() / 2)
+
+    async def _take(self, link: Link, message: Message) -> None:
+        """Return when a message may be acknowledged: it is durable, or the link is gone."""
+        if message.retained and not self._mqtt.retained:
+            self._telemetry.event("retained_ignored", topic=self._mqtt.topic)
+            return
+        arrival = Arrival(Source.MQTT, message.body, key=message.key)
+        while not link.closed.done():
+            try:
+                await self._intake.receive(arrival)
+            except Refused as refusal:
+                if not refusal.final or not await self._set_aside(arrival, refusal):
+                    # Not acknowledged, so the broker keeps it, and Receive Maximum slows it down.
+                    await self._intake.wait_for_room()
+                    continue
+            return
+
+    async def _set_aside(self, arrival: Arrival, refusal: Refused) -> bool:
+        try:
+            await self._intake.set_aside(arrival, refusal)
+        except Refused:
+            return False  # not even that can be written now
+        return True
+
+
+def kept_client_id(state_path: Path, random: Random) -> str:
+    """The client id of this node: the broker keeps its session under it over restarts."""
+    path = state_path / CLIENT_ID_FILE
+    try:
+        return path.read_text(encoding="ascii").strip() or _keep(path, random)
+    except FileNotFoundError:
+        return _keep(path, random)
+
+
+def _keep(path: Path, random: Random) -> str:
+    client_id = f"fractal-rm-{random.token(6).hex()}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="ascii") as file:
+        file.write(client_id + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return client_id

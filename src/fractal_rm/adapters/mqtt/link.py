@@ -1,0 +1,237 @@
+"""One connection to the broker, from CONNECT to its end. The only file that knows gmqtt.
+
+    new ──open──> open ──lost, refused, dead, close──> closed
+
+A link is used once: every connect is a new one, the first like the hundredth. So an answer that
+comes late goes to the connection on which its message came, which is gone, and the broker sends
+the message again (an acknowledgement never reaches another connection).
+
+gmqtt would reconnect by itself, notices a dead link only after two keepalives, and does not say
+which protocol it settled for; the few private names that are used here are for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import gmqtt  # pyright: ignore[reportMissingTypeStubs]
+import msgspec
+from gmqtt.mqtt.constants import MQTTv50, MQTTv311  # pyright: ignore[reportMissingTypeStubs]
+
+from fractal_rm.config.model import Mqtt
+from fractal_rm.domain.call import Tls
+
+OPEN_LIMIT_S = 10.0  # for connecting, CONNACK and SUBACK together
+CLOSE_LIMIT_S = 2.0
+DEAD_AFTER_KEEPALIVES = 1.4
+# Larger packets than this are not sent to us by an MQTT 5 broker: memory stays bounded. What is
+# larger than max_trigger_bytes and smaller than this becomes a dead letter.
+LARGEST_PACKET_BYTES = 64 * 1024 * 1024
+TAKEN_OVER = 0x8E  # MQTT 5, 4.13: another client with the same id has connected
+_NEVER_BY_ITSELF = -2
+
+
+class LinkFailed(Exception):
+    """There is no connection, and why. ``older``: the broker wants MQTT 3.1.1."""
+
+    def __init__(self, reason: str, *, older: bool = False) -> None:
+        super().__init__(reason)
+        self.older = older
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message as it came. ``key`` is the trigger id among its user properties (MQTT 5)."""
+
+    body: bytes
+    retained: bool
+    key: str | None
+
+
+Take = Callable[["Link", Message], Awaitable[None]]
+
+
+class Link:
+    """``take`` is called for every message; when it returns, the message is acknowledged."""
+
+    def __init__(self, mqtt: Mqtt, client_id: str, take: Take, *, older: bool) -> None:
+        self._mqtt = mqtt
+        self._take = take
+        self.status_topic = f"fractal-rm/{client_id}/status"
+        self.protocol = "3.1.1" if older else "5"
+        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._granted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._unanswered = 0
+        self._reading = True
+        self._watch: asyncio.TimerHandle | None = None
+        self._client = self._new_client(client_id)
+
+    def _new_client(self, client_id: str) -> Any:
+        will = gmqtt.Message(self.status_topic, status("lost"), qos=1, retain=True)
+        client: Any = gmqtt.Client(
+            client_id,
+            clean_session=False,
+            optimistic_acknowledgement=False,
+            will_message=will,
+            session_expiry_interval=self._mqtt.session_expiry_s,
+            receive_maximum=self._mqtt.receive_maximum,
+            maximum_packet_size=LARGEST_PACKET_BYTES,
+        )
+        client.set_config({"reconnect_retries": _NEVER_BY_ITSELF, "reconnect_delay": 0})
+        if self._mqtt.username is not None:
+            client.set_auth_credentials(self._mqtt.username, self._mqtt.password)
+        client.on_message = self._on_message
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        return client
+
+    # --- open and close -----------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect and subscribe. Raises LinkFailed."""
+        try:
+            await asyncio.wait_for(self._connect_and_subscribe(), OPEN_LIMIT_S)
+        except LinkFailed:
+            self.abort()
+            raise
+        except asyncio.TimeoutError:
+            self.abort()
+            raise LinkFailed(f"the broker did not answer within {OPEN_LIMIT_S:.0f} s") from None
+        except (OSError, ValueError, gmqtt.MQTTConnectError) as error:
+            self.abort()
+            raise LinkFailed(str(error) or type(error).__name__) from error
+        self._beat()
+
+    async def _connect_and_subscribe(self) -> None:
+        await self._unless_closed(self._connect())
+        topic = gmqtt.Subscription(
+            self._mqtt.topic, qos=1, retain_handling_options=self._retained()
+        )
+        self._client.subscribe(topic)
+        granted = await self._unless_closed(self._granted)
+        if granted >= 0x80:
+            raise LinkFailed(f"the broker refuses a subscription to {self._mqtt.topic}")
+        self.say("online")
+
+    async def _connect(self) -> None:
+        await self._client.connect(
+            self._mqtt.host,
+            port=self._mqtt.port,
+            ssl=_context(self._mqtt.tls) if self._mqtt.tls else False,
+            keepalive=self._mqtt.keepalive,
+            version=MQTTv311 if self.protocol == "3.1.1" else MQTTv50,
+        )
+
+    async def _unless_closed(self, step: Awaitable[Any]) -> Any:
+        """Wait for a step of opening, or for the end of the connection. Raises LinkFailed."""
+        done = asyncio.ensure_future(step)
+        await asyncio.wait((done, self.closed), return_when=asyncio.FIRST_COMPLETED)
+        if done.done():
+            return done.result()
+        done.cancel()
+        # gmqtt has changed to the older protocol when the broker refused the newer one.
+        older = self.protocol == "5" and self._client._connection_state.protocol_version < MQTTv50  # noqa: SLF001
+        raise LinkFailed(self.closed.result(), older=older)
+
+    def _retained(self) -> int:
+        """MQTT 5, 3.8.3.1: 2 asks not to be sent retained messages at subscribe."""
+        return 0 if self._mqtt.retained else 2
+
+    async def close(self) -> None:
+        """Say goodbye in order, so that the broker does not publish the will."""
+        if not self.closed.done():
+            self.say("stopped")
+            with suppress(asyncio.TimeoutError, OSError):  # `abort` sees to the rest
+                await asyncio.wait_for(self._client.disconnect(), CLOSE_LIMIT_S)
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection, whatever is in it."""
+        self._end("closed on our side")
+        connection = self._client._connection  # noqa: SLF001 - disconnect() waits for the other side
+        if connection is not None:
+            connection._transport.abort()  # noqa: SLF001
+
+    def _end(self, reason: str) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if not self.closed.done():
+            self.closed.set_result(reason)
+
+    def say(self, what: str) -> None:
+        """Publish this node's status, retained, for whoever watches over it."""
+        self._client.publish(self.status_topic, status(what), qos=1, retain=True)
+
+    # --- a dead link --------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        """After a keepalive without news gmqtt sends a ping; no answer means: dead (G10)."""
+        loop = asyncio.get_running_loop()
+        if self.closed.done():
+            return
+        connection = self._client._connection  # noqa: SLF001
+        keepalive_s = connection.keepalive or self._mqtt.keepalive
+        silent_s = loop.time() - connection._last_data_in  # noqa: SLF001 - of the same clock
+        if silent_s > DEAD_AFTER_KEEPALIVES * keepalive_s:
+            self._end(f"the broker has been silent for {silent_s:.0f} s")
+            self.abort()
+            return
+        self._watch = loop.call_later(keepalive_s / 16, self._beat)
+
+    # --- what gmqtt calls ---------------------------------------------------------------------
+
+    async def _on_message(
+        self, _client: Any, _topic: str, body: bytes, _qos: int, properties: dict[str, Any]
+    ) -> int:
+        self._count(1)
+        try:
+            await self._take(self, Message(body, bool(properties["retain"]), _key(properties)))
+        finally:
+            self._count(-1)
+        return 0
+
+    def _count(self, by: int) -> None:
+        """MQTT 3.1.1 has no Receive Maximum: there, what is too much is left in the socket."""
+        self._unanswered += by
+        reading = self._unanswered < self._mqtt.receive_maximum
+        if reading == self._reading or self.closed.done():
+            return
+        self._reading = reading
+        transport = self._client._connection._transport  # noqa: SLF001
+        if reading:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    def _on_disconnect(self, _client: Any, packet: Any, _error: Any = None) -> None:
+        taken_over = isinstance(packet, bytes) and packet[:1] == bytes([TAKEN_OVER])
+        self._end(
+            "another client has connected under the same client id"
+            if taken_over
+            else "the broker closed the connection"
+        )
+
+    def _on_subscribe(self, _client: Any, _mid: int, granted: tuple[int, ...], _props: Any) -> None:
+        if not self._granted.done():
+            self._granted.set_result(granted[0])
+
+
+def status(what: str) -> bytes:
+    """The body of a status message."""
+    return b'{"state": "%b"}' % what.encode()
+
+
+def _key(properties: dict[str, Any]) -> str | None:
+    pairs: list[tuple[str, str]] = properties.get("user_property", [])
+    return next((v for n, v in pairs if n.lower() in ("idempotency-key", "id")), None)
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca)
+    if tls.cert:
+        context.load_cert_chain(tls.cert, tls.key)
+    return context
