@@ -43,7 +43,7 @@ class Watch:
     def changed(self) -> bool:
         """Look. True once for every change that has come to rest."""
         before, self._seen = self._seen, self._look()
-        if self._seen in (before, self._taken) and self._seen != self._taken:
+        if self._seen == before and self._seen != self._taken:
             self._taken = self._seen
             return True
         return False

@@ -164,14 +164,14 @@ class Released(Fact, frozen=True, tag="released"):
 
 
 class Settled(Fact, frozen=True, tag="settled"):
-    """How it ended, and why."""
+    """How it ended, and why. Where that needs no reason, the one for its place stays."""
 
     state: State
     reason: str = ""
 
     def change(self, run: Run) -> None:
         """Keep why."""
-        run.reason = self.reason
+        run.reason = self.reason or run.reason
 
 
 class Dead(Fact, frozen=True, tag="dead"):

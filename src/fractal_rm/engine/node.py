@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from fractal_rm.config.model import Config
-from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.errors import FractalError, Refused
 from fractal_rm.domain.run import Outcome, State
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.lifecycle import Lifecycle
@@ -32,6 +32,11 @@ class Node:
         self._paused = False
         self._serving = False
         self.receive = self._lifecycle.receive
+
+    @property
+    def unfinished(self) -> int:
+        """How many runs have no end yet."""
+        return len(self._lifecycle.runs)
 
     # --- start, drain, stop -------------------------------------------------------------------
 
@@ -76,14 +81,24 @@ class Node:
     async def reconfigure(self, config: Config) -> None:
         """Take a new configuration whole (G13). A way in is opened anew where its section differs.
 
-        Runs keep the flow that they began with.
+        Runs keep the flow that they began with. Raises FractalError where a way in cannot be
+        opened so: the node is then as it was before.
         """
-        before, self._world.config = self._world.config, config
+        before = self._world.config
+        changed = [name for name in self._make if getattr(before, name) != getattr(config, name)]
+        try:
+            await self._take(config, changed)
+        except FractalError:
+            await self._take(before, changed)
+            raise
+
+    async def _take(self, config: Config, changed: list[str]) -> None:
+        self._world.config = config
         self._lifecycle.room.limits = config.bounds.limits()
-        for name in self._make:
-            if getattr(before, name) != getattr(config, name):
+        for name in changed:
+            if name in self._ways_in:
                 await self._ways_in.pop(name).stop()
-                await self._open_way_in(name)
+            await self._open_way_in(name)
 
     def pause(self, paused: bool) -> None:
         """Begin no further run, or go on. Triggers are taken all the same, up to the bounds."""
@@ -107,8 +122,8 @@ class Node:
 
     async def _open_way_in(self, name: str) -> None:
         way_in = self._make[name](self._world.config, self)
-        self._ways_in[name] = way_in
         await way_in.start()
+        self._ways_in[name] = way_in
 
     # --- the intake ---------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ which protocol it settled for; the few private names that are used here are for 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -33,6 +34,9 @@ DEAD_AFTER_KEEPALIVES = 1.4
 LARGEST_PACKET_BYTES = 64 * 1024 * 1024
 TAKEN_OVER = 0x8E  # MQTT 5, 4.13: another client with the same id has connected
 _NEVER_BY_ITSELF = -2
+# gmqtt's own words about connections would double ours; its faults are worth a line.
+_log = logging.getLogger("gmqtt.link")
+_log.addFilter(lambda record: record.exc_info is not None)
 
 
 class LinkFailed(Exception):
@@ -79,6 +83,7 @@ class Link:
             session_expiry_interval=self._mqtt.session_expiry_s,
             receive_maximum=self._mqtt.receive_maximum,
             maximum_packet_size=LARGEST_PACKET_BYTES,
+            logger=_log,
         )
         client.set_config({"reconnect_retries": _NEVER_BY_ITSELF, "reconnect_delay": 0})
         if self._mqtt.username is not None:

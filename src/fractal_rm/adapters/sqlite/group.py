@@ -56,7 +56,7 @@ class Row(msgspec.Struct):
         """Add a fact; returns its row."""
         body = encode_fact(fact)
         self.state = next_state(self.state, fact)
-        self.reason = getattr(fact, "reason", self.reason)
+        self.reason = getattr(fact, "reason", "") or self.reason
         self.node = getattr(fact, "node", self.node)
         self.facts += 1
         self.sum = link(self.sum, self.facts, at_ms, body)

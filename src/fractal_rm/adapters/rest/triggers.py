@@ -1,0 +1,104 @@
+"""Requests into triggers, and outcomes into answers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from litestar import Request
+
+from fractal_rm.domain.errors import TooLarge, WrongContentType
+from fractal_rm.domain.run import Finished, Outcome, State
+from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.engine.ports import History, Intake, Taken
+
+LONGEST_WAIT_S = 300
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    """The answer to a trigger. ``results`` are response texts, in the order of the calls.
+
+    ``epoch`` stands in the answer to a hand-off: the receipt.
+    """
+
+    run: str
+    state: State
+    epoch: int | None = None
+    reason: str = ""
+    results: list[msgspec.Raw] | None = None
+
+
+class Triggers:
+    """Takes triggers for both addresses that have them."""
+
+    def __init__(self, intake: Intake, history: History, max_bytes: int) -> None:
+        self._intake = intake
+        self._history = history
+        self._max_bytes = max_bytes
+
+    async def take(self, request: Request[Any, Any, Any], flow_id: str | None = None) -> Answer:
+        """Take a trigger; with ``Prefer: wait=N`` (RFC 7240) wait for its end. Raises Refused."""
+        check_content_type(request)
+        body = await read_body(request, self._max_bytes)
+        key = request.headers.get("idempotency-key")
+        taken = await self._intake.receive(Arrival(Source.REST, body, key, flow_id))
+        wait_s = preferred_wait_s(request.headers.getall("prefer", []))
+        if wait_s is None:
+            return Answer(taken.run, taken.state, taken.epoch)
+        outcome = await self._outcome(taken, wait_s)
+        if outcome is None:
+            return Answer(taken.run, self._intake.state_of(taken.run) or taken.state, taken.epoch)
+        return Answer(
+            outcome.run, outcome.state, taken.epoch, outcome.reason, list(outcome.results)
+        )
+
+    async def _outcome(self, taken: Taken, wait_s: int) -> Outcome | None:
+        outcome = await self._intake.outcome(taken.run, wait_s)
+        if outcome is not None or self._intake.state_of(taken.run) is not None:
+            return outcome
+        # It has ended already: a trigger that came again, or a very short flow.
+        return await asyncio.to_thread(self._ended, taken.run)
+
+    def _ended(self, run_id: str) -> Outcome | None:
+        detail = self._history.run(run_id)
+        if detail is None or not detail.summary.state.final:
+            return None
+        facts = (timed.fact for timed in detail.facts)
+        results = tuple(fact.result for fact in facts if isinstance(fact, Finished))
+        return Outcome(run_id, detail.summary.state, detail.summary.reason, results)
+
+
+def check_content_type(request: Request[Any, Any, Any]) -> None:
+    """Raise WrongContentType unless the body says that it is JSON."""
+    given = request.headers.get("content-type", "")
+    kind = given.partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
+        raise WrongContentType(f"it is {given[:60]!r}" if given else "there is none")
+
+
+async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
+    """Read at most ``max_bytes``. Raises TooLarge, before reading where the length is known."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > max_bytes:
+        raise TooLarge(f"{length} bytes, and at most {max_bytes} are taken")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_bytes:
+            raise TooLarge(f"more than {max_bytes} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def preferred_wait_s(prefer: Sequence[str]) -> int | None:
+    """The seconds of ``wait`` (RFC 7240, 4.3), or None."""
+    for line in prefer:
+        found = _WAIT.search(line)
+        if found:
+            return min(int(found[1]), LONGEST_WAIT_S)
+    return None

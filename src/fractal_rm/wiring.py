@@ -1,0 +1,200 @@
+"""Join the engine and its adapters into a running node. The only file that knows both."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fractal_rm.adapters.balancer import HttpBalancer
+from fractal_rm.adapters.http1 import Http1Caller
+from fractal_rm.adapters.peers import HttpPeers
+from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal
+from fractal_rm.adapters.telemetry import LogTelemetry, open_log
+from fractal_rm.adapters.world import SystemClock, SystemRandom
+from fractal_rm.config.compile import Compiled
+from fractal_rm.config.control import read_control
+from fractal_rm.config.load import Watch, load
+from fractal_rm.config.model import Config
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.findings import ConfigRejected
+from fractal_rm.engine.node import Node
+from fractal_rm.engine.ports import Intake, WayIn
+from fractal_rm.engine.world import World
+
+POLL_S = 0.25  # how often the five files and the control file are looked at
+MakeForWorld = Callable[[World, Config, Intake], WayIn]
+EXIT_STOPPED_TWICE = 130
+EXIT_JOURNAL_LOST = 5
+
+
+class CannotStart(FractalError):
+    """Something outside of the journal keeps the node from starting."""
+
+    code = "cannot-start"
+
+
+def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
+    """Run a node until it is told to stop. Returns the exit code.
+
+    ``journal`` names its journal in the state folder: ``mqtt``, ``api`` or ``up``. Raises
+    ConfigRejected, and any FractalError that keeps the node from starting.
+    """
+    compiled = load(folder, os.environ)
+    _open_log(compiled.config)
+    ways_in: dict[str, MakeForWorld] = {}
+    if mqtt:
+        ways_in["mqtt"] = _mqtt
+    if rest:
+        ways_in["rest"] = _rest
+    return _run(_serve(compiled, ways_in, journal))
+
+
+def _open_log(config: Config) -> None:
+    try:
+        open_log(config.log_path)
+    except OSError as error:
+        raise CannotStart(f"log.path {config.log_path}: {error.strerror or error}") from error
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
+    """On uvloop where it installs; the node runs on plain asyncio all the same."""
+    try:
+        import uvloop  # noqa: PLC0415 - it is not there on every machine
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)
+
+
+async def _serve(compiled: Compiled, ways_in: dict[str, MakeForWorld], journal: str) -> int:
+    world = make_world(compiled.config, journal)
+    node = Node(world, {name: partial(make, world) for name, make in ways_in.items()})
+    stop = _stop_signals()
+    for finding in compiled.warnings:
+        world.telemetry.problem("config_warning", finding=finding.render())
+    try:
+        await node.start()
+        watching = asyncio.create_task(_watch(node, world, compiled))
+        await stop.wait()
+        world.telemetry.event("stopping", unfinished=node.unfinished)
+        watching.cancel()
+    finally:
+        await node.drain()
+    world.telemetry.event("stopped", left_for_next_start=node.unfinished)
+    return 0
+
+
+def make_world(config: Config, journal: str, *, synchronous: str = "FULL") -> World:
+    """The real adapters for a configuration. ``synchronous`` is SQLite's; tests weaken it."""
+    clock, caller = SystemClock(), Http1Caller()
+    telemetry = LogTelemetry(clock.monotonic_s)
+    state = Path(config.state_path)
+    world = World(
+        config=config,
+        journal=SqliteJournal(
+            state / f"{journal}.journal",
+            synchronous=synchronous,
+            keep=lambda: (world.config.bounds.history_s, world.config.bounds.history_bytes),
+            on_lost=lambda error: _end_now(telemetry, error),
+        ),
+        components=caller,
+        peers=HttpPeers(caller),
+        balancer=HttpBalancer(caller),
+        clock=clock,
+        random=SystemRandom(),
+        telemetry=telemetry,
+    )
+    return world
+
+
+def _end_now(telemetry: LogTelemetry, error: FractalError) -> None:
+    """An fsync failed. What is on the disk is not known any more, so nothing may go on (G7)."""
+    telemetry.problem("journal_lost", reason=str(error))
+    os._exit(EXIT_JOURNAL_LOST)
+
+
+def _stop_signals() -> asyncio.Event:
+    """Set at the first SIGTERM or SIGINT; the second ends the process at once (G6)."""
+    stop = asyncio.Event()
+
+    def told() -> None:
+        if stop.is_set():
+            os._exit(EXIT_STOPPED_TWICE)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told)
+    return stop
+
+
+# --- the ways in -----------------------------------------------------------------------------
+
+
+def _mqtt(world: World, config: Config, intake: Intake) -> WayIn:
+    from fractal_rm.adapters.mqtt import MqttIntake  # noqa: PLC0415 - rm_api needs no MQTT
+
+    return MqttIntake(
+        config.mqtt, intake, Path(config.state_path), world.clock, world.random, world.telemetry
+    )
+
+
+def _rest(world: World, config: Config, intake: Intake) -> WayIn:
+    from fractal_rm.adapters.rest import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
+
+    return RestService(
+        config.rest,
+        intake,
+        SqliteHistory(Path(config.state_path)),
+        flows=lambda: world.config.flows,
+        max_trigger_bytes=config.bounds.max_trigger_bytes,
+        telemetry=world.telemetry,
+    )
+
+
+# --- changes on the disk ---------------------------------------------------------------------
+
+
+async def _watch(node: Node, world: World, compiled: Compiled) -> None:
+    """Take up a changed configuration, and what `pause`, `resume` ask for, within a second."""
+    folder, state = Path(world.config.folder), Path(world.config.state_path)
+    files = Watch(folder, compiled.referenced)
+    released_ms = 0
+    while True:
+        node.watch_journal()
+        control = read_control(state)
+        node.pause(control.paused)
+        if control.release_parked_before_ms > released_ms:
+            released_ms = control.release_parked_before_ms
+            released = node.release_parked(released_ms)
+            world.telemetry.event("parked_released", runs=released)
+        if files.changed():
+            await _take_up(node, world, folder, files)
+        await asyncio.sleep(POLL_S)
+
+
+async def _take_up(node: Node, world: World, folder: Path, files: Watch) -> None:
+    """Take a changed configuration whole, or stay with the one in force and say why (G13)."""
+    try:
+        compiled = load(folder, os.environ)
+    except ConfigRejected as error:
+        world.telemetry.problem("config_rejected", findings=str(error))
+        return
+    if not files.still():
+        return  # it changed while it was read: the next look sees that
+    before, config = world.config, compiled.config
+    for key in ("state_path", "log_path"):
+        if getattr(before, key) != getattr(config, key):
+            world.telemetry.problem("restart_needed", for_the_change_of=key.replace("_", "."))
+    for finding in compiled.warnings:
+        world.telemetry.problem("config_warning", finding=finding.render())
+    try:
+        await node.reconfigure(config)
+    except FractalError as error:
+        world.telemetry.problem("config_not_taken", reason=error.reason)
+        return
+    files.refer_to(compiled.referenced)
+    world.telemetry.event("config_taken", digest=config.digest, flows=len(config.flows))

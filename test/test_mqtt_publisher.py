@@ -1,0 +1,41 @@
+"""Publishes a test message on the topic that the Runtime Manager is subscribed to.
+
+    python test_mqtt_publisher.py [FLOW]
+
+Host, port and topic come from ../runtime_manager/config_files/comm.conf. It is a program, not a
+pytest test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import gmqtt
+
+COMM = Path(__file__).resolve().parent.parent / "runtime_manager" / "config_files" / "comm.conf"
+PAYLOAD = "0x03abcdefghil"
+
+
+async def publish(host: str, port: int, topic: str, flow: str, payload: object) -> None:
+    """Publish one trigger at QoS 1 and wait until the broker has it. Raises OSError."""
+    from gmqtt.mqtt.constants import MQTTv311  # every broker speaks it
+
+    client = gmqtt.Client(None)
+    await client.connect(host, port, version=MQTTv311)
+    message = {"id_flow": flow, "payload": payload}
+    client.publish(topic, json.dumps(message), qos=1)
+    await client._persistent_storage.wait_empty()  # the broker's acknowledgement
+    await client.disconnect()
+    print(f"published on {topic} at {host}:{port}: {json.dumps(message)}")
+
+
+if __name__ == "__main__":
+    mqtt = json.loads(COMM.read_text())["mqtt"]
+    flow_id = sys.argv[1] if len(sys.argv) > 1 else "1"
+    try:
+        asyncio.run(publish(mqtt["host"], mqtt["port"], mqtt["topic"], flow_id, PAYLOAD))
+    except OSError as error:
+        sys.exit(f"no broker at {mqtt['host']}:{mqtt['port']}: {error.strerror or error}")

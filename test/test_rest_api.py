@@ -1,0 +1,78 @@
+"""Simulates what a Runtime Manager talks to: components, other nodes and the Load Balancer.
+
+    python test_rest_api.py [PORT]
+
+It listens on 127.0.0.1, port 6000 as in the shipped configuration files, and needs nothing but
+Python. It is a program, not a pytest test.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+PORT = 6000
+NODES = ("nodo1", "nodo2", "nodo3")
+ENDPOINTS = ("endpoint1", "endpoint2")
+
+
+class Simulator(BaseHTTPRequestHandler):
+    """Answers every request with a small JSON object and prints what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # one packet for an answer
+
+    def do_GET(self) -> None:
+        """The balancer and the endpoints of components."""
+        name = self.path.strip("/")
+        if name == "LB/id_node":
+            self._answer(200, {"id_node": random.choice((1, 2, 3, None))})
+        elif name in ENDPOINTS:
+            self._answer(200, {"endpoint": name, "method": "GET"})
+        else:
+            self._answer(404, {"error": f"there is no {self.path}"})
+
+    def do_POST(self) -> None:
+        """Other nodes, which take a hand-off, and the endpoints of components."""
+        name = self.path.strip("/")
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if name in NODES:
+            self._answer(200, {"node": name, "status": "accepted"}, body)
+        elif name in ENDPOINTS:
+            self._answer(200, {"endpoint": name, "method": "POST"}, body)
+        else:
+            self._answer(404, {"error": f"there is no {self.path}"}, body)
+
+    def _answer(self, status: int, content: dict[str, object], body: bytes = b"") -> None:
+        said = body[:200].decode("utf-8", "replace")
+        print(f"{self.command} {self.path} {said} -> {status} {json.dumps(content)}", flush=True)
+        text = json.dumps(content).encode() + b"\n"
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: `_answer` says more."""
+
+
+def serve(port: int = PORT) -> ThreadingHTTPServer:
+    """Make the server; the caller runs ``serve_forever``. Raises OSError where the port is taken."""
+    server = ThreadingHTTPServer(("127.0.0.1", port), Simulator)
+    server.daemon_threads = True
+    return server
+
+
+if __name__ == "__main__":
+    try:
+        with serve(int(sys.argv[1]) if len(sys.argv) > 1 else PORT) as running:
+            print(f"listening on http://127.0.0.1:{running.server_port}, Ctrl-C ends", flush=True)
+            running.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        sys.exit(f"cannot listen: {error.strerror}")
