@@ -1,7 +1,103 @@
-"""draft"""
+"""The command line. Each command's code is loaded when it is called: a node needs none of it.
+
+Exit codes, for scripts:
+
+    0    it is done, and what was asked about is well
+    1    it is done, and what was asked about is not well (check, journal check, audit, demo)
+    2    the command was not understood
+    3    the configuration has errors
+    4    it cannot be done: a journal or an address that cannot be had, an id that is not there
+    5    the disk of the journal failed while the node ran
+    130  ended by a second signal
+"""
+
+from __future__ import annotations
+
+import importlib
 import sys
-from pathlib import Path
+from typing import Any
+
+import click
+
+from fractal_rm import __version__
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.findings import ConfigRejected
+
+EXIT_NOT_WELL = 1
+EXIT_CONFIG = 3
+EXIT_CANNOT = 4
+
+_COMMANDS = {
+    "up": "serve",
+    "mqtt": "serve",
+    "api": "serve",
+    "check": "check",
+    "demo": "demo.command",
+    "pause": "control",
+    "resume": "control",
+    "runs": "runs",
+    "flows": "flows",
+    "journal": "journal",
+    "audit": "journal",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        return getattr(importlib.import_module(f"fractal_rm.cli.{module}"), cmd_name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = f"{error.message} There is: {', '.join(_COMMANDS)}."
+            raise click.UsageError(hint, ctx) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fractal-rm")
+def cli() -> None:
+    """The FRACTAL Runtime Manager: runs flows of HTTP calls on this node.
+
+    A trigger that comes in by MQTT or REST is written to a journal before it is acknowledged, is
+    placed on a node, its flow's calls are made, and its outcome is kept. DIR is the folder of the
+    five configuration files; without it, ./config_files is taken.
+
+    Exit codes: 0 well, 1 not well, 2 not understood, 3 configuration errors, 4 cannot be done,
+    5 the journal's disk failed, 130 ended by a second signal.
+    """
+
+
 def main() -> None:
-    from fractal_rm.wiring import serve
-    mode=sys.argv[1]
-    sys.exit(serve(Path(sys.argv[3]), mqtt=mode in ("up","mqtt"), rest=mode in ("up","api"), journal=mode))
+    """Run a command; a user's mistake is a sentence, never a traceback."""
+    try:
+        code = cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()  # `fractal-rm runs list | head`: nobody reads any more
+        code = 0
+    except ConfigRejected as error:
+        click.echo("\n".join(finding.render() for finding in error.findings), err=True)
+        code = EXIT_CONFIG
+    except (FractalError, OSError) as error:
+        click.echo(f"error: {error}", err=True)
+        code = EXIT_CANNOT
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

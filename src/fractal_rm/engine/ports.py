@@ -133,9 +133,14 @@ class RunDetail(msgspec.Struct, frozen=True):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """Of one flow: how many runs stand in each state, how many duplicates were turned away."""
+    """Of one flow: how many triggers became runs, and in which state how many of those stand.
+
+    ``received`` is counted from the facts and ``states`` from the runs, so that they can differ.
+    ``duplicates`` came again and were answered with the run that they repeat.
+    """
 
     flow: str | None
+    received: int
     states: Mapping[State, int]
     duplicates: int
 

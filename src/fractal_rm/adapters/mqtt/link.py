@@ -142,8 +142,11 @@ class Link:
         raise LinkFailed(self.closed.result(), older=older)
 
     def _retained(self) -> int:
-        """MQTT 5, 3.8.3.1: 2 asks not to be sent retained messages at subscribe."""
-        return 0 if self._mqtt.retained else 2
+        """MQTT 5, 3.8.3.1: 2 asks not to be sent retained messages at subscribe.
+
+        In 3.1.1 those bits are reserved, and the messages are told by their flag.
+        """
+        return 2 if self.protocol == "5" and not self._mqtt.retained else 0
 
     async def close(self) -> None:
         """Say goodbye in order, so that the broker does not publish the will."""

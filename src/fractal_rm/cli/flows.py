@@ -1,0 +1,77 @@
+"""`flows`: what can be run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fractal_rm.cli.options import (
+    config_option,
+    json_option,
+    print_json,
+    print_table,
+    read_config,
+)
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.findings import did_you_mean
+from fractal_rm.domain.flow import Call, Payload
+
+
+class NoSuchFlow(FractalError):
+    """The id is not in flows.conf."""
+
+    code = "no-such-flow"
+
+
+@click.group()
+def flows() -> None:
+    """List flows, or show one."""
+
+
+@flows.command("list")
+@config_option
+@json_option
+def list_flows(folder: Path, as_json: bool) -> None:
+    """Every flow of flows.conf."""
+    found = list(read_config(folder).flows.values())
+    if as_json:
+        print_json({"flows": found})
+        return
+    print_table(
+        ("flow", "line", "calls", "title"),
+        [(flow.id, flow.line, len(flow.steps), flow.title) for flow in found],
+        empty="flows.conf has no flows",
+    )
+
+
+@flows.command("show")
+@click.argument("flow_id", metavar="FLOW")
+@config_option
+@json_option
+def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
+    """One flow, call by call, with the addresses that are called."""
+    config = read_config(folder)
+    flow = config.flows.get(flow_id)
+    if flow is None:
+        hint = did_you_mean(flow_id, config.flows)
+        raise NoSuchFlow(f"flows.conf has no flow {flow_id}" + (f"; {hint}" if hint else ""))
+    if as_json:
+        print_json(flow)
+        return
+    click.echo(f"flow {flow.id}" + (f", {flow.title}" if flow.title else ""))
+
+    def address(call: Call) -> str:
+        endpoint = config.components[call.component].endpoints[call.endpoint]
+        return f"{endpoint.post.origin}{endpoint.post.target}"
+
+    print_table(
+        ("call", "method", "component", "address", "sends"),
+        [(c.number, c.method.value, c.component, address(c), _items(c)) for c in flow.steps],
+        empty="it makes no calls",
+    )
+
+
+def _items(call: Call) -> str:
+    names = ["payload" if isinstance(i, Payload) else f"result{i.number}" for i in call.items]
+    return " ".join(names)

@@ -1,0 +1,71 @@
+"""What several commands share: where the configuration is, and how results are printed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from fractal_rm.config.load import load
+from fractal_rm.config.model import Config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+config_option = click.option(
+    "--config",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("config_files"),
+    show_default=True,
+    metavar="DIR",
+    help="The folder of the five configuration files.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def read_config(folder: Path) -> Config:
+    """The configuration in ``folder``. Raises ConfigRejected."""
+    return load(folder, os.environ).config
+
+
+def state_of(folder: Path) -> Path:
+    """Where the journals of the node are. Raises ConfigRejected."""
+    return Path(read_config(folder).state_path)
+
+
+def print_json(value: Any) -> None:
+    """One JSON text, indented; its keys are a contract."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    click.echo(text.decode())
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """Columns as wide as their content; the last one is cut at the edge of a terminal."""
+    lines = [[_text(cell) for cell in row] for row in rows]
+    if not lines:
+        click.echo(empty)
+        return
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in ([name.upper() for name in head], *lines):
+        padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo(padded.rstrip()[:edge])
+
+
+def _text(cell: object) -> str:
+    """What came from outside stays on its line and cannot steer the terminal."""
+    text = "" if cell is None else str(cell)
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def moment(at_ms: int) -> str:
+    """A moment in local time, to the millisecond."""
+    at = datetime.fromtimestamp(at_ms / 1000, timezone.utc).astimezone()
+    return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{at_ms % 1000:03d}"

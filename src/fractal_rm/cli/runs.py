@@ -1,0 +1,112 @@
+"""`runs`: what was run, and everything that happened to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.cli.options import (
+    config_option,
+    json_option,
+    moment,
+    print_json,
+    print_table,
+    state_of,
+)
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.run import AnyFact, State
+from fractal_rm.engine.ports import RunDetail
+
+_STATES = [state.value for state in State if state is not State.NEW]
+
+
+class NoSuchRun(FractalError):
+    """The id is in no journal of the node."""
+
+    code = "no-such-run"
+
+
+@click.group()
+def runs() -> None:
+    """List runs, or show one."""
+
+
+@runs.command("list")
+@click.option("--state", type=click.Choice(_STATES), help="Only those that stand there.")
+@click.option("--flow", metavar="ID", help="Only those of this flow.")
+@click.option("--limit", default=20, show_default=True, help="At most so many.")
+@click.option("--before", metavar="RUN", help="Only older ones than this run.")
+@config_option
+@json_option
+def list_runs(
+    state: str | None, flow: str | None, limit: int, before: str | None, folder: Path, as_json: bool
+) -> None:
+    """The newest runs first, of all journals of the node."""
+    history = SqliteHistory(state_of(folder))
+    found = history.runs(
+        state=State(state) if state else None, flow=flow, limit=limit, before=before
+    )
+    if as_json:
+        print_json({"runs": found})
+        return
+    print_table(
+        ("run", "accepted", "flow", "by", "where", "state", "ms", "why"),
+        [
+            (
+                run.id,
+                moment(run.accepted_ms),
+                run.flow or "-",
+                run.source,
+                f"node {run.node}" if run.node else "here",
+                run.state.value,
+                run.settled_ms - run.accepted_ms if run.settled_ms else "",
+                run.reason,
+            )
+            for run in found
+        ],
+        empty="no runs",
+    )
+
+
+@runs.command("show")
+@click.argument("run_id", metavar="RUN")
+@config_option
+@json_option
+def show_run(run_id: str, folder: Path, as_json: bool) -> None:
+    """One run, fact by fact."""
+    detail = SqliteHistory(state_of(folder)).run(run_id)
+    if detail is None:
+        raise NoSuchRun(f"no run {run_id} is in the journals of this node")
+    if as_json:
+        print_json(detail)
+    else:
+        _print(detail)
+
+
+def _print(detail: RunDetail) -> None:
+    run = detail.summary
+    click.echo(f"run {run.id}: {run.state.value}" + (f", {run.reason}" if run.reason else ""))
+    click.echo(f"flow {run.flow or '-'}, by {run.source}, journal {run.journal}")
+    print_table(
+        ("at", "after ms", "fact", ""),
+        [
+            (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *_words(timed.fact))
+            for timed in detail.facts
+        ],
+        empty="its facts were dropped for their age; see history.max_age_s",
+    )
+
+
+def _words(fact: AnyFact) -> tuple[str, str]:
+    """The name of a fact, and what it says beside that."""
+    said: dict[str, object] = msgspec.json.decode(msgspec.json.encode(fact))
+    name = str(said.pop("fact"))
+    return name, "  ".join(f"{key} {_short(value)}" for key, value in said.items())
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 200 else text[:200] + "…"
