@@ -24,7 +24,8 @@ from fractal_rm.domain.findings import ConfigRejected, Finding
 def check(folder: Path, as_json: bool) -> int:
     """Look for mistakes in the configuration.
 
-    All five files in DIR are read, and nothing is run. Exits 1 where there is an error; a warning alone does not keep a node from starting.
+    All five files in DIR are read, and nothing is run. Exits 1 where there is an error; a
+    warning alone does not keep a node from starting.
     """
     try:
         compiled = load(folder, os.environ)

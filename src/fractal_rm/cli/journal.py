@@ -61,8 +61,9 @@ class Account(msgspec.Struct):
 def audit(folder: Path, as_json: bool) -> int:
     """Prove that no run is missing.
 
-    For each flow, what was received must be accounted for. Received triggers are counted from the accepted facts, states from the runs; duplicates were
-    answered with the run that they repeat. Exits 1 where an account does not balance.
+    For each flow, what was received must be accounted for. Received triggers are counted from
+    the accepted facts, states from the runs; duplicates were answered with the run that they
+    repeat. Exits 1 where an account does not balance.
     """
     history = SqliteHistory(state_of(folder))
     accounts = [_account(ledger) for ledger in history.ledger()]

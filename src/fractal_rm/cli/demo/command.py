@@ -145,7 +145,7 @@ class _Show:
     async def until_ready(self) -> None:
         """A message that is published before a node has subscribed is nobody's."""
         for node in self._nodes.values():
-            while (await self._call(node, "GET", "/readyz")).status != 200:
+            while (await self._call(node, "GET", "/readyz")).status != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def until(self, condition: Any) -> None:

@@ -1,0 +1,60 @@
+# make demo   two nodes, a broker, components and a balancer at work on this machine
+# make test   everything that must hold: lint, types, import rules, every test
+# make bench  flows per second, CPU and memory, beside wrk on the same web server
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 4
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench lock clean
+
+help:
+	@sed -n 's/^# \(make.*\)/\1/p' Makefile
+
+# The environment: exact versions, verified by hash, then this folder itself.
+$(VENV)/.made: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo 'Python cannot make environments here: apt install python3-venv'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/.made
+	@$(BIN)/fractal-rm demo $(if $(ONCE),--once)
+
+test: $(VENV)/.made lint
+	@bench/needs.sh mosquitto strace
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -q
+
+lint: $(VENV)/.made
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/basedpyright --level error
+	$(BIN)/lint-imports --no-cache > .lint-imports.log || { cat .lint-imports.log; exit 1; }
+	@rm -f .lint-imports.log
+
+format: $(VENV)/.made
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.made
+	@bench/needs.sh mosquitto nginx wrk
+	$(BIN)/python bench/bench.py
+
+# New versions of everything: look at what changed, run the tests, commit.
+lock:
+	$(PYTHON) -m venv .lock-venv
+	.lock-venv/bin/pip install --quiet pip-tools
+	.lock-venv/bin/pip-compile --quiet --upgrade --generate-hashes --all-extras --allow-unsafe \
+		--strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		--no-header --no-annotate -o requirements.lock pyproject.toml
+	sed -i '1i # Hashes of what `make` installs; made by `make lock`.' requirements.lock
+	{ echo '# The versions that every test ran with; made by `make lock`.'; \
+		sed -n 's/^\([A-Za-z0-9_.-]*==[^ ]*\).*/\1/p' requirements.lock; } > constraints.txt
+	rm -rf .lock-venv
+
+clean:
+	rm -rf $(VENV) .lock-venv .pytest_cache .ruff_cache
