@@ -61,7 +61,7 @@ class Simulator(BaseHTTPRequestHandler):
 
 
 def serve(port: int = PORT) -> ThreadingHTTPServer:
-    """Make the server; the caller runs ``serve_forever``. Raises OSError where the port is taken."""
+    """Make the server; the caller runs ``serve_forever``. Raises OSError."""
     server = ThreadingHTTPServer(("127.0.0.1", port), Simulator)
     server.daemon_threads = True
     return server

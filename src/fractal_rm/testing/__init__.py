@@ -1,0 +1,1 @@
+"""Conformance suites of the ports: what every adapter of a port must do."""

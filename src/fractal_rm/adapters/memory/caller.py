@@ -1,0 +1,57 @@
+"""Components without a network: each answer is a function of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from fractal_rm.domain.call import Reply, Route
+from fractal_rm.domain.errors import ConnectFailed
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request as a component would see it; header names in lower case."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None
+
+
+Answer = Callable[[Request], Awaitable[Reply]]
+
+
+class MemoryCaller:
+    """Port `Caller`. ``answers`` maps URLs to functions; any other URL refuses the connection."""
+
+    def __init__(self, answers: dict[str, Answer] | None = None) -> None:
+        self.answers = answers or {}
+        self.requests: list[Request] = []
+        self.closed = False
+
+    async def call(
+        self,
+        route: Route,
+        body: bytes | None = None,
+        headers: bytes = b"",
+        timeout_s: float | None = None,  # noqa: ARG002 - nothing here takes time by itself
+    ) -> Reply:
+        """Answer a call; see the port."""
+        url = f"{route.origin}{route.target}"
+        request = Request(route.method, url, _headers(route.head + headers), body)
+        answer = self.answers.get(url)
+        if answer is None or self.closed:
+            raise ConnectFailed(f"{route.origin}: connection refused")
+        self.requests.append(request)
+        return await answer(request)
+
+    async def close(self) -> None:
+        """Refuse from now on."""
+        self.closed = True
+
+
+def _headers(head: bytes) -> dict[str, str]:
+    lines = head.decode("latin-1").split("\r\n")[1:]
+    pairs = (line.partition(": ") for line in lines if line)
+    return {name.lower(): value for name, _, value in pairs}

@@ -1,0 +1,148 @@
+"""A journal without a disk: what is "durable" outlives the object that wrote it, and a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+import msgspec
+
+from fractal_rm.domain.errors import JournalFull, JournalInUse
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.run import AnyFact, Run, State, fold, next_state
+from fractal_rm.engine.ports import Entry, Prior, Recovered, TimedFact
+
+
+class _Kept(msgspec.Struct):
+    flow: Flow  # of a dead letter, which has none: never asked for, as it is final
+    facts: list[TimedFact]
+    state: State = State.NEW
+
+
+_NO_FLOW = Flow("")
+
+
+class Disk:
+    """What survives: give the same one to the next journal."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, _Kept] = {}
+        self.keys: dict[str, tuple[str, str, int]] = {}
+        self.duplicates: dict[str, int] = {}
+        self.clean = True
+        self.owner: object | None = None
+
+    def facts(self, run_id: str) -> list[AnyFact]:
+        """What is written of a run, in order."""
+        return [timed.fact for timed in self.runs[run_id].facts]
+
+
+class MemoryJournal:
+    """Port `Journal`. A write is durable one turn of the event loop later.
+
+    ``full`` makes it refuse, as a full disk does. `crash` ends it like a power loss: what was
+    handed in and is not durable yet is gone.
+    """
+
+    def __init__(self, disk: Disk | None = None) -> None:
+        self.disk = disk or Disk()
+        self.full = False
+        self._latest_ms = 0
+        self._behind: list[tuple[str, TimedFact]] = []
+        self._flushed: asyncio.Future[None] | None = None
+
+    async def open(self) -> Recovered:
+        """Take the disk; see the port."""
+        if self.disk.owner is not None:
+            raise JournalInUse("another journal has this disk")
+        self.disk.owner = self
+        runs = [
+            _folded(run_id, kept) for run_id, kept in self.disk.runs.items() if not kept.state.final
+        ]
+        clean, self.disk.clean = self.disk.clean, False
+        return Recovered(runs, clean)
+
+    async def accept(self, entry: Entry) -> Prior | None:
+        """Write a new run; see the port."""
+        await self._turn()
+        self._latest_ms = max(self._latest_ms, entry.at_ms)
+        prior = self._find(entry.key) if entry.key is not None else None
+        if prior is None and entry.run_id in self.disk.runs:
+            prior = Prior(entry.run_id, entry.digest, self.disk.runs[entry.run_id].state)
+        if prior is not None:
+            again = self.disk.duplicates
+            again[prior.run_id] = again.get(prior.run_id, 0) + 1
+            return prior
+        kept = self.disk.runs[entry.run_id] = _Kept(entry.flow or _NO_FLOW, [])
+        for fact in entry.facts:
+            _add(kept, TimedFact(entry.at_ms, fact))
+        if entry.key is not None:
+            self.disk.keys[entry.key] = entry.run_id, entry.digest, entry.key_until_ms
+        return None
+
+    async def find(self, key: str) -> Prior | None:
+        """Look a key up; see the port."""
+        await self._turn()
+        return self._find(key)
+
+    def append(self, run_id: str, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+        """Add a fact; see the port."""
+        self._behind.append((run_id, TimedFact(at_ms, fact)))
+        self._latest_ms = max(self._latest_ms, at_ms)
+        loop = asyncio.get_running_loop()
+        if self._flushed is None or self._flushed.done():
+            self._flushed = loop.create_future()
+            loop.call_soon(self._flush)
+        return asyncio.shield(self._flushed)
+
+    @property
+    def writable(self) -> bool:
+        """False while `full`."""
+        return not self.full
+
+    async def close(self, *, clean: bool) -> None:
+        """Let go; see the port."""
+        if self.disk.owner is self:
+            self._write_behind()
+            self.disk.clean = clean
+            self.disk.owner = None
+
+    def crash(self) -> None:
+        """The power goes."""
+        self._behind.clear()
+        self.disk.owner = None
+
+    def _find(self, key: str) -> Prior | None:
+        run_id, digest, until_ms = self.disk.keys.get(key, ("", "", 0))
+        if until_ms <= self._latest_ms:
+            return None
+        return Prior(run_id, digest, self.disk.runs[run_id].state)
+
+    async def _turn(self) -> None:
+        await asyncio.sleep(0)
+        if self.full:
+            raise JournalFull("the memory journal was told to be full")
+
+    def _flush(self) -> None:
+        if self.full:
+            asyncio.get_running_loop().call_later(0.01, self._flush)
+            return
+        self._write_behind()
+        if self._flushed is not None and not self._flushed.done():
+            self._flushed.set_result(None)
+
+    def _write_behind(self) -> None:
+        if self.disk.owner is self:
+            for run_id, timed in self._behind:
+                _add(self.disk.runs[run_id], timed)
+        self._behind.clear()
+
+
+def _add(kept: _Kept, timed: TimedFact) -> None:
+    kept.state = next_state(kept.state, timed.fact)
+    kept.facts.append(timed)
+
+
+def _folded(run_id: str, kept: _Kept) -> Run:
+    run = Run(run_id, kept.flow, kept.facts[0].at_ms)
+    return fold(run, [timed.fact for timed in kept.facts])

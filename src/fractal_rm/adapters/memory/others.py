@@ -1,0 +1,63 @@
+"""Peers, a balancer and telemetry that do what they are told and remember what they were asked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fractal_rm.config.model import Node
+from fractal_rm.domain.call import Route
+from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.run import Run
+from fractal_rm.engine.ports import Receipt
+
+Take = Callable[[Node, Run, str], Awaitable[Receipt | None]]
+
+
+class MemoryPeers:
+    """Port `Peers`. ``take`` answers an offer; without one, no peer can be reached."""
+
+    def __init__(self, take: Take | None = None) -> None:
+        self.take = take
+        self.offers: list[tuple[str, str, int]] = []  # node, run, epoch
+
+    async def offer(self, node: Node, run: Run, sender: str) -> Receipt | None:
+        """Offer once; see the port."""
+        self.offers.append((node.id, run.id, run.epoch))
+        if self.take is None:
+            raise ConnectFailed(f"{node.offer.origin}: connection refused")
+        return await self.take(node, run, sender)
+
+
+class MemoryBalancer:
+    """Port `Balancer`. Says ``answer``, or raises it."""
+
+    def __init__(self, answer: str | Exception | None = None) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    async def ask(self, route: Route) -> str | None:  # noqa: ARG002 - there is one balancer
+        """Ask once; see the port."""
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class QuietTelemetry:
+    """Port `Telemetry`. Keeps the names of what happened."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.settled: list[Run] = []
+
+    def run_settled(self, run: Run, took_ms: int) -> None:  # noqa: ARG002
+        """A run ended."""
+        self.settled.append(run)
+
+    def event(self, name: str, **fields: object) -> None:  # noqa: ARG002
+        """Something happened."""
+        self.events.append(name)
+
+    def problem(self, name: str, **fields: object) -> None:  # noqa: ARG002
+        """Something went wrong."""
+        self.events.append(name)

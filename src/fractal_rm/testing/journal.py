@@ -1,0 +1,217 @@
+"""What every journal must do. Subclass, and say how one is made and how it ends in a crash.
+
+class TestMine(JournalConformance):
+def new(self): return MyJournal(self.place)
+def crash(self, journal): …
+"""
+
+# ruff: noqa: S101, D102 - a suite of tests, whose names are sentences
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from fractal_rm.domain.errors import JournalFull, JournalInUse
+from fractal_rm.domain.flow import Call, Flow, Method, flow_version
+from fractal_rm.domain.run import (
+    Accepted,
+    AnyFact,
+    Dead,
+    Finished,
+    Placed,
+    Settled,
+    Started,
+    State,
+)
+from fractal_rm.engine.ports import Entry, Journal, Recovered
+
+FLOW = Flow("7", "a flow", (Call(1, "c", "e", Method.GET),))
+OTHER_FLOW = Flow("7", "the same flow, edited", (Call(1, "c", "e2", Method.GET),))
+HOUR_MS = 3_600_000
+
+
+def accepted(flow: Flow = FLOW, payload: bytes = b'"p"') -> Accepted:
+    """Make the first fact of a run."""
+    return Accepted(flow.id, flow_version(flow), msgspec.Raw(payload), "mqtt")
+
+
+def entry(
+    run_id: str,
+    *,
+    flow: Flow | None = FLOW,
+    key: str | None = None,
+    digest: str = "d",
+    at_ms: int = 1_000,
+    facts: tuple[AnyFact, ...] | None = None,
+    window_ms: int = HOUR_MS,
+) -> Entry:
+    """Make an entry for a new run."""
+    made = facts or ((accepted(flow),) if flow else ())
+    return Entry(run_id, flow, at_ms, made, key, digest, at_ms + window_ms)
+
+
+class JournalConformance:
+    """Every journal's promises."""
+
+    def new(self) -> Journal:
+        raise NotImplementedError
+
+    def crash(self, journal: Journal) -> None:
+        """End it as kill -9 does."""
+        raise NotImplementedError
+
+    def fill(self, journal: Journal, *, full: bool) -> None:
+        """Make its disk full, or give it room again."""
+        raise NotImplementedError
+
+    async def test_what_was_accepted_is_there_after_a_crash(self) -> None:
+        journal = self.new()
+        await journal.open()
+        assert await journal.accept(entry("A")) is None
+        self.crash(journal)
+        found = await self._reopened()
+        assert [run.id for run in found.runs] == ["A"]
+        assert found.runs[0].state is State.ACCEPTED
+        assert bytes(found.runs[0].payload) == b'"p"'
+        assert not found.clean
+
+    async def test_an_ordered_end_is_told_from_a_crash(self) -> None:
+        journal = self.new()
+        assert (await journal.open()).clean
+        await journal.close(clean=True)
+        await journal.close(clean=True)
+        assert (await self._reopened()).clean
+
+    async def test_what_was_waited_for_is_there_after_a_crash_in_order(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        _ = journal.append("A", Placed(None, "here"), 1_001)
+        _ = journal.append("A", Finished(1, 200, 0.5, msgspec.Raw(b'"r"')), 1_002)
+        await journal.append("A", Started(2), 1_003)
+        self.crash(journal)
+        run = (await self._reopened()).runs[0]
+        assert (run.state, run.in_doubt, run.reason) == (State.RUNNING, 2, "here")
+        assert run.results == [msgspec.Raw(b'"r"')]
+
+    async def test_what_was_written_behind_is_there_after_an_ordered_end(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        await journal.accept(entry("B"))
+        _ = journal.append("A", Settled(State.SUCCEEDED), 1_001)
+        await journal.close(clean=True)
+        assert [run.id for run in (await self._reopened()).runs] == ["B"]
+
+    async def test_a_run_ends_with_the_flow_that_it_began_with(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        await journal.accept(entry("B", flow=OTHER_FLOW))
+        await journal.close(clean=True)
+        assert [run.flow for run in (await self._reopened()).runs] == [FLOW, OTHER_FLOW]
+
+    async def test_runs_are_found_oldest_first(self) -> None:
+        journal = self.new()
+        await journal.open()
+        for name in "CAB":
+            await journal.accept(entry(name))
+        await journal.close(clean=True)
+        assert [run.id for run in (await self._reopened()).runs] == ["C", "A", "B"]
+
+    async def test_a_known_key_is_the_same_run(self) -> None:
+        journal = self.new()
+        await journal.open()
+        assert await journal.accept(entry("A", key="k", digest="x")) is None
+        prior = await journal.accept(entry("B", key="k", digest="y"))
+        assert prior is not None
+        assert (prior.run_id, prior.digest, prior.state) == ("A", "x", State.ACCEPTED)
+        assert await journal.find("k") == prior
+        assert await journal.find("other") is None
+        await journal.close(clean=True)
+
+    async def test_of_duplicates_at_once_one_becomes_a_run(self) -> None:
+        journal = self.new()
+        await journal.open()
+        answers = await asyncio.gather(*(journal.accept(entry(c, key="k")) for c in "ABCDEFGH"))
+        assert [prior for prior in answers if prior is None] == [None]
+        await journal.close(clean=True)
+        assert len((await self._reopened()).runs) == 1
+
+    async def test_keys_are_known_after_a_crash(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A", key="k"))
+        await journal.append("A", Settled(State.FAILED, "no"), 1_001)
+        self.crash(journal)
+        journal = self.new()
+        await journal.open()
+        prior = await journal.accept(entry("B", key="k"))
+        assert prior is not None
+        assert (prior.run_id, prior.state) == ("A", State.FAILED)
+        await journal.close(clean=True)
+
+    async def test_a_key_may_be_used_again_after_its_window(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A", key="k", window_ms=10))
+        assert await journal.accept(entry("B", key="k", at_ms=1_010, window_ms=10)) is None
+        prior = await journal.accept(entry("C", key="k", at_ms=1_011, window_ms=10))
+        assert prior is not None
+        assert prior.run_id == "B"
+        await journal.close(clean=True)
+
+    async def test_a_run_id_is_taken_once(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A", key="k1"))
+        prior = await journal.accept(entry("A", key="k2"))
+        assert prior is not None
+        assert prior.run_id == "A"
+        await journal.close(clean=True)
+
+    async def test_a_dead_letter_is_no_open_run(self) -> None:
+        journal = self.new()
+        await journal.open()
+        fact = Dead("malformed", "not JSON", "mqtt", b"\xff\x00")
+        assert await journal.accept(entry("A", flow=None, facts=(fact,))) is None
+        await journal.close(clean=True)
+        assert (await self._reopened()).runs == []
+
+    async def test_a_full_disk_refuses_new_runs_and_keeps_facts_of_open_ones(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        self.fill(journal, full=True)
+        big = entry("B", facts=(accepted(payload=b'"' + b"x" * 200_000 + b'"'),))
+        with pytest.raises(JournalFull):
+            await journal.accept(big)
+        durable = asyncio.ensure_future(
+            journal.append("A", Finished(1, 200, 0.5, msgspec.Raw(b'"%b"' % (b"y" * 200_000))), 2)
+        )
+        await asyncio.sleep(0.05)
+        assert not journal.writable
+        assert not durable.done()
+        self.fill(journal, full=False)
+        await durable
+        assert journal.writable
+        assert await journal.accept(entry("C")) is None
+        await journal.close(clean=True)
+        found = await self._reopened()
+        assert [(run.id, len(run.results)) for run in found.runs] == [("A", 1), ("C", 0)]
+
+    async def test_one_journal_at_a_time(self) -> None:
+        journal = self.new()
+        await journal.open()
+        with pytest.raises(JournalInUse):
+            await self.new().open()
+        await journal.close(clean=True)
+        await self._reopened()
+
+    async def _reopened(self) -> Recovered:
+        journal = self.new()
+        found = await journal.open()
+        await journal.close(clean=True)
+        return found

@@ -1,0 +1,428 @@
+"""Calls over HTTP/1.1 against servers that tell the truth, and against one that lies."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager
+
+import aiohttp
+import aiohttp.web
+import pytest
+import trustme
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fractal_rm.adapters.http1 import Http1Caller
+from fractal_rm.domain.call import Origin, Tls, header_line, route
+from fractal_rm.domain.errors import (
+    BadReply,
+    CallFailed,
+    CallTimedOut,
+    ConnectFailed,
+    ReplyTooLarge,
+)
+
+
+class Server:
+    """Answers with scripted bytes; each script is a list of chunks, None closes, a float waits."""
+
+    def __init__(self):
+        self.scripts = []
+        self.requests = []
+        self.connections = 0
+        self.closed = asyncio.Event()
+
+    async def handle(self, reader, writer):
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = 0
+                for line in head.split(b"\r\n"):
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.split(b":")[1])
+                body = await reader.readexactly(length)
+                self.requests.append(head + body)
+                script = self.scripts.pop(0) if self.scripts else [OK]
+                for part in script:
+                    if part is None:
+                        writer.close()
+                        return
+                    if part is RESET:
+                        writer.transport.abort()
+                        return
+                    if isinstance(part, float):
+                        await asyncio.sleep(part)
+                    else:
+                        writer.write(part)
+                        await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            self.closed.set()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+RESET = object()
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+BOTH = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+HINTS = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+
+
+@asynccontextmanager
+async def serving(*scripts, tls=None):
+    server = Server()
+    server.scripts = list(scripts)
+    listening = await asyncio.start_server(server.handle, "127.0.0.1", 0, ssl=tls)
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listening.close()
+
+
+@asynccontextmanager
+async def calling():
+    caller = Http1Caller()
+    try:
+        yield caller
+    finally:
+        await caller.close()
+        await caller.close()
+
+
+def to(server, method="GET", *, protocol="http", host="127.0.0.1", tls=None, **limits):
+    limits.setdefault("timeout_s", 5.0)
+    return route(Origin(protocol, host, server.port, tls), method, "/x", **limits)
+
+
+async def answer(*script, **limits):
+    """What a call makes of one scripted answer."""
+    async with serving(list(script)) as server, calling() as caller:
+        return await caller.call(to(server, **limits))
+
+
+# --- well-formed ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "body"),
+    [
+        ([OK], 200, b"ok"),
+        ([b"HTTP/1.1 204 No Content\r\n\r\n"], 204, b""),
+        ([b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"], 304, b""),
+        ([CHUNKED + b"2;x=y\r\nok\r\n0\r\n\r\n"], 200, b"ok"),
+        ([CHUNKED + b"1\r\no\r\n1\r\nk\r\n0\r\nT: x\r\n\r\n"], 200, b"ok"),
+        ([b"HTTP/1.1 200 OK\r\n\r\nuntil the end", None], 200, b"until the end"),
+        ([b"HTTP/1.0 200 OK\r\n\r\nold", None], 200, b"old"),
+        ([HINTS + OK], 200, b"ok"),
+        ([b"HTTP/1.1 301 Moved\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"], 301, b""),
+        ([b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\nlate"], 500, b"late"),
+        ([*(OK[n : n + 1] for n in range(len(OK)))], 200, b"ok"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], 200, b""),
+    ],
+)  # fmt: skip
+async def test_every_form_of_body_is_read_whole(script, status, body):
+    reply = await answer(*script)
+    assert (reply.status, reply.body) == (status, body)
+
+
+async def test_the_request_is_what_http_asks_for():
+    async with serving() as server, calling() as caller:
+        post = to(server, "POST", headers=(("Host", "camera.local"), ("X-Key", "s")))
+        await caller.call(post, b'{"a": 1}', b"Idempotency-Key: run:1\r\n")
+        await caller.call(to(server))
+    first, second = server.requests
+    assert first == (
+        b"POST /x HTTP/1.1\r\nUser-Agent: fractal-rm\r\nAccept: */*\r\n"
+        b"Content-Type: application/json\r\nHost: camera.local\r\nX-Key: s\r\n"
+        b'Idempotency-Key: run:1\r\nContent-Length: 8\r\n\r\n{"a": 1}'
+    )
+    assert b"Host: 127.0.0.1:%d\r\n" % server.port in second
+    assert b"Content-Length" not in second
+
+
+async def test_connections_are_kept_and_used_again():
+    async with serving() as server, calling() as caller:
+        for _ in range(5):
+            await caller.call(to(server))
+        assert server.connections == 1
+        await asyncio.gather(*(caller.call(to(server)) for _ in range(5)))
+        assert server.connections == 5
+
+
+async def test_a_connection_that_the_server_wants_closed_is_not_used_again():
+    closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    async with serving([closing, 0.0], [OK]) as server, calling() as caller:
+        await caller.call(to(server))
+        await caller.call(to(server))
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("end", [None, RESET])
+async def test_a_kept_connection_that_was_closed_is_replaced_where_the_call_may_be_repeated(end):
+    async with serving([OK], [end], [OK]) as server, calling() as caller:
+        await caller.call(to(server))
+        reply = await caller.call(to(server))
+        assert reply.body == b"ok"
+        assert server.connections == 2
+
+
+async def test_a_call_that_must_not_be_repeated_goes_on_a_connection_of_its_own():
+    async with serving([OK], [None]) as server, calling() as caller:
+        await caller.call(to(server))
+        with pytest.raises(BadReply) as caught:
+            await caller.call(to(server, repeatable=False))
+        assert caught.value.sent
+        assert len(server.requests) == 2
+
+
+async def test_what_was_answered_in_part_is_not_repeated():
+    async with serving([OK], [b"HTTP/1.1 200", None]) as server, calling() as caller:
+        await caller.call(to(server))
+        with pytest.raises(BadReply):
+            await caller.call(to(server))
+        assert len(server.requests) == 2
+
+
+# --- lies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [b"SSH-2.0-OpenSSH_9.2\r\n"],
+        [b"\x00\xff\x00\xff"],
+        [b"<html>hello</html>"],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", None],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!"],
+        [BOTH + b"2\r\nok\r\n0\r\n\r\n"],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok"],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok"],
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok", None],
+        [CHUNKED + b"zz\r\nok\r\n0\r\n\r\n"],
+        [CHUNKED + b"2\r\nok\r\n", None],
+        [CHUNKED + b"2\r\nokay\r\n0\r\n\r\n"],
+        [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"],
+        [b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000],
+        [b"HTTP/1.1 200 OK\r\n", *[b"X-%d: y\r\n" % n for n in range(9_000)]],
+        [*[b"HTTP/1.1 100 Continue\r\n\r\n" for _ in range(4_000)]],
+        [b"HTTP/1.1 200 OK\r\nBad\0Name: x\r\n\r\n", None],
+        [None],
+        [RESET],
+        [b"HTTP/1.1 200 OK\r\nContent-Le", RESET],
+    ],
+)  # fmt: skip
+async def test_an_answer_that_is_not_http_is_a_bad_reply(script):
+    with pytest.raises(BadReply) as caught:
+        await answer(*script)
+    assert caught.value.sent
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [10.0],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", *[b"x", 0.05] * 99],
+        [b"HTTP/1.1 200 OK\r\nX: ", *[b"y", 0.05] * 99],
+        [b"HTTP/1.1 200 OK\r\n\r\n", *[b"x", 0.05] * 99],
+    ],
+)
+async def test_one_limit_holds_for_the_whole_call_however_it_drips(script):
+    with pytest.raises(CallTimedOut) as caught:
+        await answer(*script, timeout_s=0.3)
+    assert caught.value.sent
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"],
+        [CHUNKED, *[b"400\r\n%b\r\n" % (b"x" * 1024)] * 200],
+        [b"HTTP/1.1 200 OK\r\n\r\n", *[b"x" * 1024] * 200],
+    ],
+)  # fmt: skip
+async def test_an_endless_answer_is_cut_off_at_its_bound(script):
+    with pytest.raises(ReplyTooLarge):
+        await answer(*script, max_response_bytes=100_000)
+
+
+async def test_a_second_answer_to_one_request_spoils_the_connection_not_the_next_call():
+    async with serving([OK + OK], [OK]) as server, calling() as caller:
+        await caller.call(to(server))
+        assert (await caller.call(to(server))).body == b"ok"
+        assert server.connections == 2
+
+
+async def test_half_of_a_second_answer_does_not_leak_into_the_next_one():
+    async with serving([OK + b"HTTP/1.1 200 OK\r\nX-Sm"], [OK]) as server, calling() as caller:
+        await caller.call(to(server))
+        reply = await caller.call(to(server))
+        assert reply.header("x-sm") is None
+        assert server.connections == 2
+
+
+async def test_a_cancelled_call_leaves_no_answer_behind_for_the_next_one():
+    slow = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow"
+    async with serving([0.1, slow], [OK]) as server, calling() as caller:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(caller.call(to(server)), 0.05)
+        assert (await caller.call(to(server))).body == b"ok"
+
+
+# --- connecting ---------------------------------------------------------------------------------
+
+
+async def test_a_refused_connection_was_not_sent():
+    async with serving() as server:
+        pass
+    async with calling() as caller:
+        with pytest.raises(ConnectFailed, match="refused") as caught:
+            await caller.call(to(server))
+    assert not caught.value.sent
+
+
+async def test_connecting_has_a_limit_of_its_own():
+    import socket
+
+    with socket.socket() as deaf:  # its backlog is full, so nobody answers the next SYN
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        crowd = []
+        for _ in range(4):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+            crowd.append(one)
+        there = route(
+            Origin("http", "127.0.0.1", deaf.getsockname()[1]), "GET", "/", connect_timeout_s=0.2
+        )
+        async with calling() as caller:
+            with pytest.raises(ConnectFailed, match=r"within 0\.2 s"):
+                await caller.call(there)
+        for one in crowd:
+            one.close()
+
+
+async def test_a_name_that_does_not_exist_was_not_sent():
+    there = route(Origin("http", "no-such-host.invalid", 80), "GET", "/")
+    async with calling() as caller:
+        with pytest.raises(ConnectFailed):
+            await caller.call(there)
+
+
+def test_a_line_break_cannot_become_a_header():
+    for bad in ("a\r\nX: y", "a\nb", "a\0b"):
+        with pytest.raises(ValueError, match="line break"):
+            header_line("X", bad)
+
+
+# --- TLS ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls_server(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+async def test_a_private_authority_is_trusted_where_it_is_named(authority, tls_server, tmp_path):
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with serving(tls=tls_server) as server, calling() as caller:
+        own = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
+        assert (await caller.call(own)).body == b"ok"
+        with pytest.raises(ConnectFailed, match="not trusted"):
+            await caller.call(to(server, protocol="https"))
+
+
+async def test_a_certificate_for_another_name_is_refused(authority, tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("camera.example").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with serving(tls=context) as server, calling() as caller:
+        own = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
+        with pytest.raises(ConnectFailed, match="not trusted"):
+            await caller.call(own)
+
+
+async def test_a_server_that_asks_for_a_certificate_gets_ours(authority, tls_server, tmp_path):
+    tls_server.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(tls_server)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    ours = authority.issue_cert("node-1")
+    ours.private_key_pem.write_to_path(tmp_path / "key.pem")
+    ours.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    names = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")}
+    async with serving(tls=tls_server) as server, calling() as caller:
+        reply = await caller.call(to(server, protocol="https", tls=Tls(**names)))
+        assert reply.body == b"ok"
+        only_ca = to(server, protocol="https", tls=Tls(ca=names["ca"]))
+        with pytest.raises(CallFailed):
+            await caller.call(only_ca)
+
+
+async def test_tls_files_that_are_not_there_are_named(tmp_path):
+    async with serving() as server, calling() as caller:
+        missing = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "none.pem")))
+        with pytest.raises(ConnectFailed, match=r"none\.pem"):
+            await caller.call(missing)
+
+
+# --- beside another client ----------------------------------------------------------------------
+
+_bodies = st.binary(max_size=5_000)
+
+
+@st.composite
+def exchanges(draw):
+    """A well-formed answer in any of the forms of a body."""
+    status = draw(st.sampled_from([200, 201, 202, 302, 400, 404, 418, 500, 503]))
+    body = draw(_bodies)
+    form = draw(st.sampled_from(["length", "chunked", "close"]))
+    interim = draw(st.lists(st.sampled_from([100, 102, 103]), max_size=2))
+    lines = [f"HTTP/1.1 {status} Something"]
+    values = draw(st.lists(st.sampled_from(["a", "b c", ""]), max_size=3))
+    lines += [f"X-Header-{n}: {value}" for n, value in enumerate(values)]
+    if form == "length":
+        lines.append(f"Content-Length: {len(body)}")
+        sent = body
+    elif form == "chunked":
+        lines.append("Transfer-Encoding: chunked")
+        sent, at = b"", 0
+        while at < len(body):
+            size = draw(st.integers(1, len(body) - at))
+            sent += b"%x\r\n%b\r\n" % (size, body[at : at + size])
+            at += size
+        sent += b"0\r\n\r\n"
+    else:
+        sent = body
+    head = "".join(f"HTTP/1.1 {code} Wait\r\n\r\n" for code in interim)
+    whole = (head + "\r\n".join(lines) + "\r\n\r\n").encode() + sent
+    cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=4)))
+    parts = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    return [*(part for part in parts if part), *([None] if form == "close" else [])]
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(st.lists(exchanges(), min_size=1, max_size=4))
+def test_random_answers_are_read_as_aiohttp_reads_them(scripts):
+    async def both():
+        async with serving(*scripts, *scripts) as server, calling() as caller:
+            ours = [await caller.call(to(server)) for _ in scripts]
+            url = f"http://127.0.0.1:{server.port}/x"
+            async with aiohttp.ClientSession(auto_decompress=False) as session:
+                theirs = []
+                for _ in scripts:
+                    async with session.get(url, allow_redirects=False) as reply:
+                        theirs.append((reply.status, await reply.read()))
+            assert [(reply.status, reply.body) for reply in ours] == theirs
+
+    asyncio.run(both())

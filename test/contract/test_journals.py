@@ -1,0 +1,306 @@
+"""Both journals keep the journal's promises; what only a disk can do to one stands below."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fractal_rm.adapters.memory import MemoryJournal
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal, check_journal
+from fractal_rm.adapters.sqlite.schema import FORMAT
+from fractal_rm.domain.errors import (
+    JournalDamaged,
+    JournalError,
+    JournalFull,
+    JournalInUse,
+    JournalReadOnly,
+    JournalTooNew,
+)
+from fractal_rm.domain.run import Finished, Placed, Settled, State
+from fractal_rm.testing.journal import JournalConformance, entry
+
+DAY_S, GIB = 86_400, 1 << 30
+
+
+def sqlite_journal(folder: Path, name: str = "up", keep=(7 * DAY_S, GIB)) -> SqliteJournal:
+    def lost(error: JournalError) -> None:
+        raise AssertionError(error)
+
+    return SqliteJournal(folder / f"{name}.journal", keep=lambda: keep, on_lost=lost)
+
+
+class TestMemoryJournal(JournalConformance):
+    @pytest.fixture(autouse=True)
+    def _disk(self):
+        self.disk = Disk()
+
+    def new(self):
+        return MemoryJournal(self.disk)
+
+    def crash(self, journal):
+        journal.crash()
+
+    def fill(self, journal, *, full):
+        journal.full = full
+
+
+class TestSqliteJournal(JournalConformance):
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path):
+        self.folder = tmp_path
+
+    def new(self):
+        return sqlite_journal(self.folder)
+
+    def crash(self, journal):
+        """As the kernel does: files are closed, locks are gone, nothing is flushed."""
+        journal._end_thread()
+        journal._store._let_go()
+        for name in ("up.journal", "up.journal-wal", "up.journal-shm"):
+            path = self.folder / name
+            if path.exists():
+                (self.folder / f"{name}.copy").write_bytes(path.read_bytes())
+        journal._store._db.close()
+        for name in ("up.journal", "up.journal-wal", "up.journal-shm"):
+            copy = self.folder / f"{name}.copy"
+            if copy.exists():
+                copy.replace(self.folder / name)
+
+    def fill(self, journal, *, full):
+        """A file size limit of SQLite's own is refused as a full disk is."""
+        db = journal._store._db
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages + 1 if full else 1 << 30}")
+
+
+# --- what a disk can do ----------------------------------------------------------------------
+
+
+async def write_some(folder: Path, *, runs: int = 5) -> None:
+    journal = sqlite_journal(folder)
+    await journal.open()
+    for n in range(runs):
+        await journal.accept(entry(f"run-{n}", key=f"key-{n}"))
+        await journal.append(f"run-{n}", Placed(None, "the balancer said here"), 1_001)
+        await journal.append(f"run-{n}", Finished(1, 200, 0.1, msgspec.Raw(b'"r"')), 1_002)
+    await journal.close(clean=True)
+
+
+async def opened(folder: Path):
+    journal = sqlite_journal(folder)
+    try:
+        return await journal.open()
+    finally:
+        await journal.close(clean=True)
+
+
+async def test_a_flipped_byte_is_never_read_as_a_good_journal(tmp_path):
+    await write_some(tmp_path)
+    path = tmp_path / "up.journal"
+    good = path.read_bytes()
+    whole = msgspec.json.encode((await opened(tmp_path)).runs)
+    good = path.read_bytes()
+    silently_wrong = []
+    for at in range(0, len(good), 61):
+        flipped = bytearray(good)
+        flipped[at] ^= 0x20
+        path.write_bytes(flipped)
+        for leftover in ("up.journal-wal", "up.journal-shm"):
+            (tmp_path / leftover).unlink(missing_ok=True)
+        try:
+            found = await opened(tmp_path)
+        except JournalError:
+            continue
+        if msgspec.json.encode(found.runs) != whole:
+            silently_wrong.append(at)
+    assert silently_wrong == []
+
+
+async def test_a_journal_that_was_cut_short_is_refused(tmp_path):
+    await write_some(tmp_path, runs=50)
+    path = tmp_path / "up.journal"
+    good = path.read_bytes()
+    for length in range(100, len(good) - 1, 4_096):
+        path.write_bytes(good[:length])
+        with pytest.raises(JournalDamaged):
+            await opened(tmp_path)
+
+
+async def test_a_fact_that_is_missing_is_named(tmp_path):
+    await write_some(tmp_path)
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute("DELETE FROM facts WHERE run = 3 AND n = 2")
+    with pytest.raises(JournalDamaged, match="fact 2 of run run-2 is missing"):
+        await opened(tmp_path)
+    assert check_journal(tmp_path / "up.journal").problems == ["fact 2 of run run-2 is missing"]
+
+
+async def test_a_run_that_has_vanished_is_missed(tmp_path):
+    await write_some(tmp_path)
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute("DELETE FROM runs WHERE id = 'run-4'")
+    with pytest.raises(JournalDamaged, match="should hold 5 unfinished runs and holds 4"):
+        await opened(tmp_path)
+
+
+async def test_a_newer_journal_is_refused_and_not_changed(tmp_path):
+    await write_some(tmp_path)
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute(f"PRAGMA user_version = {FORMAT + 1}")
+    with pytest.raises(JournalTooNew, match="newer release"):
+        await opened(tmp_path)
+
+
+async def test_another_program_s_database_is_refused(tmp_path):
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute("CREATE TABLE t (a)")
+    with pytest.raises(JournalDamaged, match="another program"):
+        await opened(tmp_path)
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path):
+    (tmp_path / "up.journal").write_bytes(b"hello, world. " * 100)
+    with pytest.raises(JournalDamaged, match="cannot be read"):
+        await opened(tmp_path)
+
+
+async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
+    script = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from fractal_rm.adapters.sqlite.store import Store\n"
+        "Store(Path(sys.argv[1])).open()\n"
+        "print('taken', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "up.journal")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"taken\n"
+        with pytest.raises(JournalInUse, match=f"in use by process {other.pid}"):
+            await opened(tmp_path)
+        other.stdin.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB, where the tests may make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+async def test_a_full_disk_refuses_and_goes_on_by_itself_when_there_is_room(small_disk):
+    journal = sqlite_journal(small_disk)
+    await journal.open()
+    filler = small_disk / "filler"
+    await journal.accept(entry("first"))
+    accepted = 0
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            pass
+    with pytest.raises(JournalFull, match="disk"):
+        while True:
+            await journal.accept(entry(f"run-{accepted}"))
+            accepted += 1
+    durable = journal.append("first", Settled(State.SUCCEEDED), 2_000)
+    assert not journal.writable
+    filler.unlink()
+    await durable
+    assert await journal.accept(entry("after")) is None
+    await journal.close(clean=True)
+    found = await opened(small_disk)
+    assert len(found.runs) == accepted + 1
+    assert "first" not in [run.id for run in found.runs]
+
+
+async def test_a_disk_that_is_full_at_start_says_so(small_disk):
+    (small_disk / "filler").write_bytes(b"\0" * (1 << 20))
+    with pytest.raises(JournalFull, match="make room"):
+        await opened(small_disk)
+
+
+async def test_a_read_only_folder_names_the_cause_and_the_cure(small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(JournalReadOnly, match="write permission"):
+        await opened(small_disk)
+
+
+async def test_history_older_than_its_bound_is_dropped_and_open_runs_stay(tmp_path):
+    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+    await journal.open()
+    await journal.accept(entry("open", at_ms=0))
+    for n in range(20):
+        await journal.accept(entry(f"old-{n}", at_ms=1_000))
+        await journal.append(f"old-{n}", Settled(State.SUCCEEDED), 1_000)
+    journal._last_purge_s = float("-inf")
+    await journal.accept(entry("new", at_ms=DAY_S * 1_000))
+    await journal.close(clean=True)
+    history = SqliteHistory(tmp_path)
+    assert {run.id for run in history.runs(limit=100)} == {"open", "new"}
+    assert check_journal(tmp_path / "up.journal").problems == []
+
+
+async def test_a_run_whose_trigger_may_come_again_is_known_when_its_facts_are_gone(tmp_path):
+    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+    await journal.open()
+    await journal.accept(entry("old", key="k", at_ms=1_000, window_ms=2 * DAY_S * 1_000))
+    await journal.append("old", Settled(State.SUCCEEDED), 1_000)
+    journal._last_purge_s = float("-inf")
+    await journal.accept(entry("new", at_ms=DAY_S * 1_000))
+    prior = await journal.find("k")
+    assert prior is not None
+    assert prior.run_id == "old"
+    await journal.close(clean=True)
+    assert SqliteHistory(tmp_path).run("old").facts == []
+    assert check_journal(tmp_path / "up.journal").problems == []
+
+
+async def test_lists_and_accounts_span_all_journals_of_a_node(tmp_path):
+    for name in ("mqtt", "api"):
+        journal = sqlite_journal(tmp_path, name)
+        await journal.open()
+        await journal.accept(entry(f"{name}-1", key="same"))
+        await journal.accept(entry(f"{name}-2", key="same"))
+        await journal.append(f"{name}-1", Settled(State.SUCCEEDED), 1_001)
+        await journal.close(clean=True)
+    history = SqliteHistory(tmp_path)
+    assert [run.journal for run in history.runs()] == ["mqtt", "api"]
+    (account,) = history.ledger()
+    assert (account.received, account.duplicates) == (2, 2)
+    assert dict(account.states) == {State.SUCCEEDED: 2}
+
+
+async def test_pages_of_a_list_follow_one_another(tmp_path):
+    await write_some(tmp_path, runs=7)
+    history = SqliteHistory(tmp_path)
+    first = history.runs(limit=4)
+    second = history.runs(limit=4, before=first[-1].id)
+    assert [run.id for run in first + second] == [f"run-{n}" for n in reversed(range(7))]
+
+
+async def test_many_runs_at_once_share_transactions(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    written = []
+    write = journal._store.write
+    journal._store.write = lambda group: (written.append(len(group.entries)), write(group))[1]
+    await asyncio.gather(*(journal.accept(entry(f"run-{n:04}")) for n in range(1_000)))
+    await journal.close(clean=True)
+    assert sum(written) == 1_000
+    assert len(written) < 20
