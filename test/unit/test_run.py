@@ -145,5 +145,5 @@ def test_a_component_may_ask_for_the_originals_python_text():
     ],
 )
 def test_a_result_is_the_response_text_as_it_came(kind, raw, text):
-    headers = (("content-type", kind),) if kind else ()
+    headers = ((b"Content-Type", kind.encode()),) if kind else ()
     assert msgspec.json.decode(result_text(Reply(200, headers, raw))) == text

@@ -91,16 +91,19 @@ def header_line(name: str, value: str) -> str:
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What a server answered: final status, headers (names in lower case), whole body."""
+    """What a server answered: final status, header lines as they came, whole body."""
 
     status: int
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, or None."""
-        lower = name.lower()
-        return next((v for n, v in self.headers if n == lower), None)
+        """The first value of a header, or None. Few replies are asked, so it is found then."""
+        wanted = name.lower().encode()
+        for found, value in self.headers:
+            if len(found) == len(wanted) and found.lower() == wanted:
+                return value.decode("latin-1")
+        return None
 
 
 class BodyForm(str, Enum):

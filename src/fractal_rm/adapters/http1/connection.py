@@ -26,7 +26,7 @@ class Connection(asyncio.Protocol):
     """Speaks HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or gone."""
 
     __slots__ = (
-        "_body", "_body_size", "_chunked", "_delimited", "_got_bytes", "_head_bytes", "_headers",
+        "_body", "_body_size", "_delimited", "_got_bytes", "_head_bytes", "_headers",
         "_in_body", "_max_bytes", "_on_closed", "_on_idle", "_parser", "_reply", "_reused",
         "_timer", "_transport", "idle_since_s",
     )  # fmt: skip
@@ -139,12 +139,11 @@ class Connection(asyncio.Protocol):
     # --- the reply, as the parser tells it ----------------------------------------------------
 
     def _expect_reply(self) -> None:
-        self._headers: list[tuple[str, str]] = []
+        self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._body_size = 0
         self._in_body = False
         self._delimited = False
-        self._chunked = False
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -153,18 +152,23 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
-        self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+        self._headers.append((name, value))
+        if len(name) in (14, 17):  # only then it can be one of the two that delimit a body
+            self._delimiter(name.lower(), value)
+
+    def _delimiter(self, name: bytes, value: bytes) -> None:
+        """What delimits the body (RFC 9112, 6.3)."""
+        if name == b"content-length":
+            self._delimited = True
+            if value.isdigit():  # else the parser refuses it
+                self._check_size(int(value))
+        elif name == b"transfer-encoding":
+            if value.strip().lower() != b"chunked":
+                raise BadReply(f"transfer coding {value[:40]!r} was not asked for")
+            self._delimited = True
 
     def on_headers_complete(self) -> None:
-        """Called by the parser. What delimits the body is decided here (RFC 9112, 6.3)."""
-        for name, value in self._headers:
-            if name == "content-length":
-                self._delimited = True
-                self._check_size(int(value))
-            elif name == "transfer-encoding":
-                if value.strip().lower() != "chunked":
-                    raise BadReply(f"transfer coding {value[:40]!r} was not asked for")
-                self._delimited = self._chunked = True
+        """Called by the parser."""
         self._in_body = True
 
     def on_body(self, data: bytes) -> None:

@@ -7,7 +7,8 @@ import asyncio
 from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.domain.call import Origin
 
-KEPT_PER_ORIGIN = 256
+# As many as may be in use at once: closing what a burst has opened costs more than keeping it.
+KEPT_PER_ORIGIN = 1024
 KEPT_FOR_S = 30.0
 
 
