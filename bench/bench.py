@@ -18,11 +18,13 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -46,8 +48,13 @@ http {{
   }}
 }}
 """
-MOSQUITTO = "listener {port} {host}\nallow_anonymous true\npersistence false\n" \
-    "max_queued_messages 0\nmax_inflight_messages 1000\n"  # fmt: skip
+MOSQUITTO = """
+listener {port} {host}
+allow_anonymous true
+persistence false
+max_queued_messages 0
+max_inflight_messages 1000
+"""
 
 
 def free_port() -> int:
@@ -66,7 +73,7 @@ def wait_listening(port: int) -> None:
 
 
 @contextmanager
-def running(*command: str, log: Path):
+def running(*command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
     try:
@@ -125,8 +132,6 @@ async def publish(port: int, count: int) -> None:
 
 
 def settled(journal: Path) -> int:
-    import sqlite3
-
     with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as db:
         return db.execute("SELECT value FROM meta WHERE name = 'settled'").fetchone()[0]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, nullcontext
 
 from fractal_rm.config.model import Component, Endpoint
 from fractal_rm.domain.body import request_body, result_text
@@ -13,6 +12,7 @@ from fractal_rm.domain.flow import Call, Method
 from fractal_rm.domain.outcome import connect_again_s, reply_failure
 from fractal_rm.domain.run import Finished, Run, Settled, Started, State, StepFailed
 from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.slots import Slots
 from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
 
@@ -24,7 +24,7 @@ class Executor:
         self._world = world
         self._runs = runs
         self._room = room
-        self._slots: dict[str, tuple[int, asyncio.Semaphore]] = {}
+        self._slots = Slots()
 
     async def execute(self, run: Run) -> Settled:
         """Go on after the last finished step, to the end. Returns how the run ended."""
@@ -45,7 +45,7 @@ class Executor:
         if not component.idempotent:
             await self._runs.write(run, Started(call.number))
         began_s = self._world.clock.monotonic_s()
-        async with self._slot(component):
+        async with self._slots.slot(component.name, component.limit):
             answer = await self._answer(run, call, component, endpoint)
         if isinstance(answer, str):
             return _ended(State.FAILED, call, answer)
@@ -83,19 +83,6 @@ class Executor:
                 return failure
             await asyncio.sleep(again_s)
             attempt += 1
-
-    def _slot(self, component: Component) -> AbstractAsyncContextManager[None]:
-        """One of the calls that may be in flight to a component at once, where it has a limit."""
-        if component.limit is None:
-            return _FREE
-        known = self._slots.get(component.name)
-        if known is None or known[0] != component.limit:
-            known = component.limit, asyncio.Semaphore(component.limit)
-            self._slots[component.name] = known
-        return known[1]
-
-
-_FREE = nullcontext[None]()
 
 
 def _ended(state: State, call: Call, why: str) -> Settled:

@@ -9,6 +9,7 @@ from fractal_rm.domain.errors import CallFailed, OfferRefused
 from fractal_rm.domain.placement import Again, Home, There, after_silence, after_unsent
 from fractal_rm.domain.run import Offered, Placed, Run, Settled, State
 from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.slots import Slots
 from fractal_rm.engine.world import World
 
 
@@ -19,6 +20,7 @@ class HandOff:
         self._world = world
         self._runs = runs
         self._ours: set[str] = set()
+        self._slots = Slots()
 
     async def hand_off(self, run: Run, there: There) -> Settled | None:
         """Offer ``run``. Returns how it ended here, or None: it came home and is to run here."""
@@ -31,11 +33,13 @@ class HandOff:
         return await self._until_settled(run, node, silent=doubted)
 
     async def _until_settled(self, run: Run, node: Node, *, silent: bool) -> Settled | None:
+        sender = self._world.config.node_id or ""
         tries = 0
         while True:
             tries += 1
             try:
-                receipt = await self._world.peers.offer(node, run, self._world.config.node_id or "")
+                async with self._slots.slot(node.id, node.limit):
+                    receipt = await self._world.peers.offer(node, run, sender)
             except OfferRefused as error:
                 if not silent or error.final:
                     return self._home(run, str(error))

@@ -16,6 +16,7 @@ from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.ports import History, Intake, Taken
 
 LONGEST_WAIT_S = 300
+ENDED_LOOKS, ENDED_AGAIN_S = 20, 0.05
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 
 
@@ -60,8 +61,13 @@ class Triggers:
         outcome = await self._intake.outcome(taken.run, wait_s)
         if outcome is not None or self._intake.state_of(taken.run) is not None:
             return outcome
-        # It has ended already: a trigger that came again, or a very short flow.
-        return await asyncio.to_thread(self._ended, taken.run)
+        # It has ended already: a trigger that came again. Its end is told when it is on the disk.
+        for _ in range(ENDED_LOOKS):
+            outcome = await asyncio.to_thread(self._ended, taken.run)
+            if outcome is not None:
+                break
+            await asyncio.sleep(ENDED_AGAIN_S)
+        return outcome
 
     def _ended(self, run_id: str) -> Outcome | None:
         detail = self._history.run(run_id)

@@ -1,0 +1,24 @@
+"""How many calls may be in flight to one target at once, where it has a limit."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
+
+_FREE = nullcontext[None]()
+
+
+class Slots:
+    """One line for each target that has a limit; a changed limit holds for those who come next."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, tuple[int, asyncio.Semaphore]] = {}
+
+    def slot(self, target: str, limit: int | None) -> AbstractAsyncContextManager[None]:
+        """Hold it for as long as the call takes; getting it waits for those who were first."""
+        if limit is None:
+            return _FREE
+        known = self._lines.get(target)
+        if known is None or known[0] != limit:
+            known = self._lines[target] = limit, asyncio.Semaphore(limit)
+        return known[1]

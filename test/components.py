@@ -1,0 +1,98 @@
+"""Components, balancers and peers for tests: one HTTP server in a thread that misbehaves on cue."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+
+class Components(ThreadingHTTPServer):
+    """Answers any path with ``answers[path]``, or with a small object.
+
+    An answer is a function of (handler, body), a tuple (status, text), or one of the words
+    "hang", "close", "garbage".
+    """
+
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.port = self.server_port
+        self.answers: dict[str, object] = {}
+        self.requests: list[tuple[str, str, bytes]] = []  # path, idempotency key, body
+        self.go_on = threading.Event()
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def per_key(self) -> Counter[str]:
+        """How often each step was asked for."""
+        return Counter(key for _, key, _ in self.requests if key)
+
+    def end(self) -> None:
+        """Stop answering."""
+        self.go_on.set()
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, *_: object) -> None:
+        """Clients that are killed are no errors here."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: Components
+
+    def _any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.requests.append((self.path, self.headers.get("Idempotency-Key", ""), body))
+        answer = self.server.answers.get(self.path, (200, '{"ok": true}'))
+        if answer == "hang":
+            self.server.go_on.wait(60)
+            self.close_connection = True
+        elif answer == "close":
+            self.close_connection = True
+        elif answer == "garbage":
+            self.wfile.write(b"\x00\xffthis is not HTTP\r\n\r\n")
+            self.close_connection = True
+        elif callable(answer):
+            self._reply(*answer(self, body))
+        else:
+            self._reply(*answer)
+
+    do_GET = do_POST = _any  # noqa: N815 - http.server names them
+
+    def _reply(self, status: int, text: str) -> None:
+        content = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def slow(seconds: float):
+    """Answer after a while."""
+
+    def answer(*_):
+        time.sleep(seconds)
+        return 200, json.dumps({"slept": seconds})
+
+    return answer
+
+
+@pytest.fixture
+def components():
+    """A running server."""
+    made = Components()
+    yield made
+    made.end()

@@ -1,0 +1,10 @@
+"""Shared by all tests: brokers, servers and nodes are real, and are told to end when it is over."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+pytest_plugins = ["brokers", "components"]

@@ -1,0 +1,573 @@
+"""The sentence, on fakes: a trigger is admitted, journalled, placed, executed, settled."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.errors import (
+    BadReply,
+    Busy,
+    CallTimedOut,
+    ConnectFailed,
+    Draining,
+    JournalUnavailable,
+    KeyReused,
+    Malformed,
+    OfferRefused,
+    OwnRun,
+    UnknownFlow,
+    WrongShape,
+)
+from fractal_rm.domain.run import Begun, Dead, Placed, State
+from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.engine.ports import Receipt
+from worlds import URL, ManualClock, Stage, config
+
+HOUR_MS = 3_600_000
+
+
+async def until(condition, within_s=10.0):
+    async def wait():
+        while not condition():
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(wait(), within_s)
+
+
+# --- executed -----------------------------------------------------------------------------------
+
+
+async def test_a_flow_s_calls_are_made_in_order_with_results_passed_along():
+    async with Stage() as stage:
+        outcome = await stage.run("1", payload={"x": [1, 2.50]})
+        assert outcome.state is State.SUCCEEDED
+        assert stage.called() == ["a/1", "b/1", "a/1"]
+        assert [request.body for request in stage.components.requests] == [
+            b'{"payload": [{"x": [1, 2.5]}]}',
+            b'{"payload": ["from a/1"]}',
+            b'{"payload": ["from a/1", "from b/1"]}',
+        ]
+        assert [msgspec.json.decode(r) for r in outcome.results] == [
+            "from a/1",
+            "from b/1",
+            "from a/1",
+        ]
+
+
+async def test_each_call_carries_its_own_idempotency_key():
+    async with Stage() as stage:
+        taken = await stage.send("1")
+        await stage.ended(taken.run)
+        keys = [request.headers["idempotency-key"] for request in stage.components.requests]
+        assert keys == [f"{taken.run}:{n}" for n in (1, 2, 3)]
+
+
+async def test_what_happened_is_written_in_order():
+    async with Stage() as stage:
+        taken = await stage.send("1")
+        await stage.ended(taken.run)
+    assert stage.facts(taken.run) == ["Accepted", "Placed", *["Finished"] * 3, "Settled"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 503])
+async def test_an_error_status_fails_the_step_and_the_run(status):
+    async with Stage() as stage:
+        stage.answers("b/1", "out of paper", status)
+        outcome = await stage.run("1")
+        assert outcome.state is State.FAILED
+        assert outcome.reason == f"step 2, b 1: status {status}: out of paper"
+        assert stage.called() == ["a/1", "b/1"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [CallTimedOut("no answer within the time limit", sent=True), BadReply("not HTTP")],
+)
+async def test_a_call_that_may_have_arrived_is_not_made_again_unasked(error):
+    async with Stage() as stage:
+        stage.raises("b/1", error)
+        outcome = await stage.run("1")
+        assert outcome.state is State.FAILED
+        assert str(error) in outcome.reason
+        assert stage.called() == ["a/1", "b/1"]
+
+
+async def test_a_connection_that_was_refused_is_tried_three_times():
+    async with Stage() as stage:
+        stage.raises("b/1", ConnectFailed("refused"), ConnectFailed("refused"), None)
+        assert (await stage.run("1")).state is State.SUCCEEDED
+        stage.raises("b/1", ConnectFailed("refused"))
+        outcome = await stage.run("1")
+        assert (outcome.state, outcome.reason) == (State.FAILED, "step 2, b 1: refused")
+
+
+async def test_a_call_without_effect_twice_is_written_before_it_leaves():
+    async with Stage() as stage:
+        seen = []
+
+        async def look(_):
+            (run_id,) = stage.disk.runs
+            seen.extend(stage.facts(run_id))
+            return await answer(_)
+
+        answer = stage.components.answers[f"{URL}/once/1"]
+        stage.components.answers[f"{URL}/once/1"] = look
+        assert (await stage.run("3")).state is State.SUCCEEDED
+        assert seen == ["Accepted", "Placed", "Started"]
+
+
+async def test_a_slow_component_holds_up_nobody_else():
+    bounds = Bounds(max_inflight_runs=10)
+    async with Stage(bounds=bounds) as stage:
+        go = stage.holds("slow/1")
+        slow = [await stage.send("4") for _ in range(50)]
+        for _ in range(20):
+            assert (await stage.run("2")).state is State.SUCCEEDED
+        go.set()
+        await until(lambda: all(stage.state(taken.run).final for taken in slow))
+
+
+async def test_thousands_are_in_flight_at_once():
+    async with Stage(bounds=Bounds(max_inflight_runs=5_000)) as stage:
+        go = stage.holds("slow/1")
+        for _ in range(3_000):
+            await stage.send("4")
+        await until(lambda: len(stage.components.requests) == 3_000)
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+
+
+async def test_a_component_s_limit_holds():
+    components = dict(config().components)
+    components["slow"] = msgspec.structs.replace(components["slow"], limit=3)
+    async with Stage(components=components) as stage:
+        go = stage.holds("slow/1")
+        for _ in range(10):
+            await stage.send("4")
+        await until(lambda: len(stage.components.requests) == 3)
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert len(stage.components.requests) == 10
+
+
+# --- placed ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "the balancer said here"),
+        ("1", "the balancer named node 1, which is this one"),
+        ("99", "the balancer named node '99', which nodes.conf does not have"),
+        (CallTimedOut("no answer within the time limit", sent=True), "did not help: no answer"),
+        (BadReply("its answer is not {'id_node': …}"), "did not help: its answer is not"),
+        (ConnectFailed("refused"), "did not help: refused"),
+    ],
+)
+async def test_whatever_the_balancer_does_a_run_has_a_place_and_a_reason(answer, reason):
+    async with Stage() as stage:
+        stage.balancer.answer = answer
+        outcome = await stage.run("1")
+        assert outcome.state is State.SUCCEEDED
+        assert reason in outcome.reason
+
+
+async def test_what_another_node_has_placed_here_runs_here_unasked():
+    async with Stage() as stage:
+        stage.balancer.answer = "2"
+        outcome = await stage.ended((await stage.offer()).run)
+        assert outcome.state is State.SUCCEEDED
+        assert stage.balancer.asked == 0
+
+
+async def test_an_original_is_not_given_what_it_cannot_run():
+    flows = {"12": msgspec.structs.replace(config().flows["2"], id="12")}
+    async with Stage(flows=flows) as stage:
+        stage.balancer.answer = "4"
+        outcome = await stage.run("12")
+        assert outcome.state is State.SUCCEEDED
+        assert "an original, which cannot run flow 12" in outcome.reason
+        assert stage.peers.offers == []
+
+
+# --- handed off --------------------------------------------------------------------------------
+
+
+def peer(*answers):
+    """Each offer takes the next answer; the last one stays."""
+    left = list(answers)
+
+    async def take(_node, run, _sender):
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return Receipt(run.id, run.epoch) if answer == "receipt" else None
+
+    return take
+
+
+SILENT = CallTimedOut("no answer within the time limit", sent=True)
+UNSENT = ConnectFailed("refused")
+
+
+@pytest.mark.parametrize(
+    ("node", "answers", "state", "offers"),
+    [
+        ("2", ["receipt"], State.HANDED_OFF, 1),
+        ("2", ["plain"], State.HANDED_OFF, 1),
+        ("4", ["plain"], State.HANDED_OFF, 1),
+        ("2", [UNSENT], State.SUCCEEDED, 3),
+        ("2", [UNSENT, UNSENT, "receipt"], State.HANDED_OFF, 3),
+        ("2", [OfferRefused("404")], State.SUCCEEDED, 1),
+        ("2", [OfferRefused("503", final=False)], State.SUCCEEDED, 1),
+        ("2", [SILENT], State.SUCCEEDED, 3),
+        ("2", [SILENT, "plain"], State.HANDED_OFF, 2),
+        ("3", [SILENT, SILENT, SILENT, SILENT, "receipt"], State.HANDED_OFF, 5),
+        ("3", [SILENT, UNSENT, UNSENT, UNSENT, "receipt"], State.HANDED_OFF, 5),
+        ("3", [SILENT, OfferRefused("503", final=False), "receipt"], State.HANDED_OFF, 3),
+        ("3", [SILENT, OfferRefused("404")], State.SUCCEEDED, 2),
+        ("3", [UNSENT], State.SUCCEEDED, 3),
+    ],
+)
+async def test_an_offer_ends_there_or_at_home_but_never_nowhere(
+    monkeypatch, node, answers, state, offers
+):
+    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    async with Stage() as stage:
+        stage.balancer.answer = node
+        stage.peers.take = peer(*answers)
+        outcome = await stage.run("2")
+        assert outcome.state is state
+        assert len(stage.peers.offers) == offers
+        assert {epoch for _, _, epoch in stage.peers.offers} == {1}
+        assert stage.called() == ([] if state is State.HANDED_OFF else ["b/2"])
+
+
+async def test_an_offer_is_durable_before_it_leaves():
+    async with Stage() as stage:
+        stage.balancer.answer = "2"
+
+        async def take(_node, run, _sender):
+            assert stage.facts(run.id) == ["Accepted", "Placed", "Offered"]
+            return Receipt(run.id, run.epoch)
+
+        stage.peers.take = take
+        assert (await stage.run("1")).state is State.HANDED_OFF
+
+
+async def test_a_peer_that_asks_again_learns_of_the_run_that_it_has():
+    async with Stage() as stage:
+        offer = {"run": "THEIRS", "epoch": 1, "sender": "2"}
+        first = await stage.offer(**offer)
+        assert (first.run, first.epoch, first.duplicate) == ("THEIRS", 1, False)
+        await stage.ended("THEIRS")
+        again = await stage.offer(**offer)
+        assert (again.run, again.epoch, again.duplicate) == ("THEIRS", 1, True)
+        assert stage.called() == ["a/1", "b/1", "a/1"]
+
+
+async def test_a_peer_that_asks_again_learns_it_even_from_a_node_that_stops():
+    stage = Stage()
+    async with stage:
+        go = stage.holds("slow/1")
+        await stage.offer("4", run="THEIRS", epoch=1)
+        stage.node._lifecycle.admit.closed = True
+        again = await stage.offer("4", run="THEIRS", epoch=1)
+        assert again.duplicate
+        with pytest.raises(Draining):
+            await stage.offer("4", run="OTHER", epoch=1)
+        go.set()
+
+
+async def test_a_node_that_is_named_to_itself_does_not_take_its_own_run():
+    async with Stage() as stage:
+        stage.balancer.answer = "2"
+
+        async def loop(_node, run, sender):
+            try:
+                await stage.offer(run=run.id, epoch=run.epoch, sender=sender)
+            except OwnRun as error:
+                raise OfferRefused(str(error)) from error
+
+        stage.peers.take = loop
+        outcome = await stage.run("2")
+        assert outcome.state is State.SUCCEEDED
+        assert stage.called() == ["b/2"]
+
+
+# --- admitted ----------------------------------------------------------------------------------
+
+
+async def test_an_unknown_flow_and_a_wrong_shape_are_refused():
+    async with Stage() as stage:
+        with pytest.raises(UnknownFlow, match="'99'"):
+            await stage.send("99")
+        with pytest.raises(WrongShape):
+            await stage.node.receive(Arrival(Source.MQTT, b'{"id_flow": "1"}'))
+        with pytest.raises(Malformed):
+            await stage.node.receive(Arrival(Source.MQTT, b"{"))
+        assert stage.disk.runs == {}
+
+
+async def test_what_is_set_aside_is_kept_with_its_reason():
+    async with Stage() as stage:
+        arrival = Arrival(Source.MQTT, b"\xff" * 100_000)
+        await stage.node.set_aside(arrival, Malformed("not UTF-8 at byte 0"))
+        ((fact,),) = [stage.disk.facts(run_id) for run_id in stage.disk.runs]
+        assert isinstance(fact, Dead)
+        assert (fact.code, fact.source) == ("malformed", "mqtt")
+        assert fact.body == b"\xff" * 65_536
+
+
+async def test_the_same_trigger_is_the_same_run():
+    async with Stage() as stage:
+        go = stage.holds("slow/1")
+        first = await stage.send("4", id="k")
+        again = await stage.send("4", id="k")
+        assert (again.run, again.duplicate) == (first.run, True)
+        with pytest.raises(KeyReused):
+            await stage.send("4", payload="other", id="k")
+        go.set()
+        await stage.ended(first.run)
+        after = await stage.send("4", id="k")
+        assert (after.run, after.state) == (first.run, State.SUCCEEDED)
+        assert len(stage.components.requests) == 1
+
+
+async def test_duplicates_at_once_are_one_run():
+    async with Stage() as stage:
+        taken = await asyncio.gather(*(stage.send("2", id="k") for _ in range(50)))
+        assert len({each.run for each in taken}) == 1
+        await until(lambda: stage.node.unfinished == 0)
+        assert stage.called() == ["b/2"]
+
+
+async def test_what_is_over_a_bound_is_refused_and_what_was_taken_is_kept():
+    async with Stage(bounds=Bounds(max_inflight_runs=2, max_waiting_runs=3)) as stage:
+        go = stage.holds("slow/1")
+        taken = []
+        with pytest.raises(Busy) as refused:
+            for _ in range(10):
+                taken.append(await stage.send("4"))
+        assert refused.value.retry_after_s
+        assert 3 <= len(taken) <= 5
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert [stage.state(each.run) for each in taken] == [State.SUCCEEDED] * len(taken)
+        assert await stage.send("2")
+
+
+async def test_bytes_are_bounded_too():
+    async with Stage(bounds=Bounds(max_inflight_bytes=10_000)) as stage:
+        go = stage.holds("slow/1")
+        with pytest.raises(Busy, match="bytes"):
+            for _ in range(20):
+                await stage.send("4", payload="x" * 1_000)
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert stage.node._lifecycle.room.load.held_bytes == 0
+
+
+async def test_a_full_disk_refuses_and_holds_runs_back_and_goes_on_by_itself():
+    async with Stage() as stage:
+        stage.journal.full = True
+        stage.node.watch_journal()
+        with pytest.raises(JournalUnavailable) as refused:
+            await stage.send("2")
+        assert refused.value.retry_after_s
+        assert not all(check.ok for check in stage.node.readiness())
+        stage.journal.full = False
+        stage.node.watch_journal()
+        assert (await stage.run("2")).state is State.SUCCEEDED
+        assert all(check.ok for check in stage.node.readiness())
+
+
+async def test_a_paused_node_takes_triggers_and_begins_none():
+    async with Stage() as stage:
+        stage.node.pause(True)
+        taken = await stage.send("2")
+        await asyncio.sleep(0.02)
+        assert stage.called() == []
+        stage.node.pause(False)
+        await until(lambda: stage.state(taken.run) is State.SUCCEEDED)
+
+
+# --- recovered ----------------------------------------------------------------------------------
+
+
+async def crashed_in(flow: str, at: str, disk: Disk, clock: ManualClock) -> str:
+    """A node that ends like kill -9 while the call ``at`` is in flight. Returns the run's id."""
+    stage = Stage(disk, clock)
+    await stage.node.start()
+    stage.holds(at)
+    taken = await stage.send(flow)
+    await until(lambda: stage.called()[-1:] == [at])
+    await asyncio.sleep(0.01)  # what was written behind is durable
+    stage.crash()
+    return taken.run
+
+
+async def test_a_crash_resumes_after_the_last_finished_step_with_the_same_key():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("1", "b/1", disk, clock)
+    async with Stage(disk, clock) as stage:
+        await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
+        assert stage.called() == ["b/1", "a/1"]
+        assert stage.components.requests[0].headers["idempotency-key"] == f"{run_id}:2"
+        assert stage.components.requests[0].body == b'{"payload": ["from a/1"]}'
+
+
+async def test_a_step_that_must_not_be_repeated_is_left_unknown():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("3", "once/1", disk, clock)
+    async with Stage(disk, clock) as stage:
+        await until(lambda: disk.runs[run_id].state is State.UNKNOWN)
+        assert stage.called() == []
+        assert "its answer was lost" in disk.facts(run_id)[-1].reason
+
+
+async def test_a_run_that_kills_the_process_is_set_aside_after_three_attempts():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("4", "slow/1", disk, clock)
+    for _ in range(2):
+        stage = Stage(disk, clock)
+        stage.holds("slow/1")
+        await stage.node.start()
+        await until(lambda stage=stage: stage.called() == ["slow/1"])
+        stage.crash()
+    attempts = [fact.attempt for fact in disk.facts(run_id) if isinstance(fact, Begun)]
+    assert attempts == [2, 3]
+    async with Stage(disk, clock) as stage:
+        await until(lambda: disk.runs[run_id].state is State.DEAD)
+        assert stage.called() == []
+    assert disk.facts(run_id)[-1].code == "attempts"
+
+
+async def test_an_attempt_is_counted_before_it_is_made():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("4", "slow/1", disk, clock)
+    stage = Stage(disk, clock)
+    stage.holds("slow/1")
+    await stage.node.start()
+    await until(lambda: stage.called() == ["slow/1"])
+    assert stage.facts(run_id)[-1] == "Begun" or "Begun" in stage.facts(run_id)
+    stage.crash()
+
+
+async def test_an_ordered_stop_counts_no_attempt():
+    disk, clock = Disk(), ManualClock()
+    for _ in range(5):
+        stage = Stage(disk, clock, bounds=Bounds(drain_s=0.01))
+        stage.holds("slow/1")
+        async with stage:
+            if not disk.runs:
+                await stage.send("4")
+            await until(lambda stage=stage: stage.called() == ["slow/1"])
+    (run_id,) = disk.runs
+    assert not disk.runs[run_id].state.final
+    assert not any(isinstance(fact, Begun) for fact in disk.facts(run_id))
+
+
+async def test_an_old_command_is_parked_until_a_person_lets_it_go():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("2", "b/2", disk, clock)
+    clock.ms += HOUR_MS + 1_000
+    async with Stage(disk, clock) as stage:
+        await until(lambda: disk.runs[run_id].state is State.PARKED)
+        fresh = await stage.send("2")
+        await until(lambda: disk.runs[fresh.run].state is State.SUCCEEDED)
+        assert stage.called() == ["b/2"]
+    async with Stage(disk, clock) as stage:
+        await asyncio.sleep(0.02)
+        assert disk.runs[run_id].state is State.PARKED
+        assert stage.node.release_parked(clock.ms) == 1
+        await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
+
+
+async def test_a_sender_that_dies_in_doubt_asks_again_under_the_same_epoch():
+    disk, clock = Disk(), ManualClock()
+    stage = Stage(disk, clock)
+    stage.balancer.answer = "3"
+    asked = asyncio.Event()
+
+    async def never(*_):
+        asked.set()
+        await asyncio.Event().wait()
+
+    stage.peers.take = never
+    await stage.node.start()
+    taken = await stage.send("2")
+    await asked.wait()
+    stage.crash()
+    stage = Stage(disk, clock)
+    stage.peers.take = peer("receipt")
+    async with stage:
+        await until(lambda: disk.runs[taken.run].state is State.HANDED_OFF)
+        assert stage.peers.offers == [("3", taken.run, 1)]
+        assert stage.balancer.asked == 0
+
+
+async def test_a_run_ends_with_the_flow_that_it_began_with():
+    async with Stage() as stage:
+        go = stage.holds("a/1")
+        taken = await stage.send("1")
+        await until(lambda: stage.called() == ["a/1"])
+        flows = dict(stage.world.config.flows)
+        flows["1"] = msgspec.structs.replace(flows["2"], id="1")
+        await stage.node.reconfigure(msgspec.structs.replace(stage.world.config, flows=flows))
+        go.set()
+        await stage.ended(taken.run)
+        assert stage.called() == ["a/1", "b/1", "a/1"]
+        await stage.run("1")
+        assert stage.called()[3:] == ["b/2"]
+
+
+# --- stopped -----------------------------------------------------------------------------------
+
+
+async def test_drain_finishes_what_is_in_flight_and_keeps_what_waits():
+    disk = Disk()
+    bounds = Bounds(max_inflight_runs=3)
+    stage = Stage(disk, bounds=bounds)
+    await stage.node.start()
+    go = stage.holds("slow/1")
+    taken = [await stage.send("4") for _ in range(5)]
+    await until(lambda: len(stage.called()) == 2)
+    draining = asyncio.create_task(stage.node.drain())
+    await asyncio.sleep(0.01)
+    with pytest.raises(Draining):
+        await stage.send("2")
+    go.set()
+    await draining
+    await stage.node.drain()
+    states = [disk.runs[each.run].state for each in taken]
+    assert sorted(states) == sorted([State.SUCCEEDED] * 2 + [State.ACCEPTED] * 3)
+    assert disk.clean
+
+
+async def test_a_fault_of_ours_sets_the_run_aside_and_the_node_goes_on():
+    async with Stage() as stage:
+        stage.raises("b/1", RuntimeError("a bug"))
+        taken = await stage.send("1")
+        await until(lambda: stage.state(taken.run) is State.DEAD)
+        assert "a bug" in stage.disk.facts(taken.run)[-1].reason
+        assert (await stage.run("2")).state is State.SUCCEEDED
+
+
+async def test_every_trigger_is_accounted_for():
+    async with Stage() as stage:
+        stage.balancer.answer = "2"
+        stage.peers.take = peer("receipt", UNSENT)
+        for flow in "1234":
+            stage.answers("slow/1", "no", 500)
+            await stage.run(flow)
+        assert stage.node.unfinished == 0
+        assert all(kept.state.final for kept in stage.disk.runs.values())
+        assert len(stage.telemetry.settled) == 4
+        for run_id in stage.disk.runs:
+            assert any(isinstance(fact, Placed) for fact in stage.disk.facts(run_id))

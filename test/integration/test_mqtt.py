@@ -1,0 +1,374 @@
+"""MQTT with real brokers: nothing is acknowledged before it is durable, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sqlite3
+import time
+from contextlib import asynccontextmanager
+
+import gmqtt
+import pytest
+from gmqtt.mqtt.constants import MQTTv50, MQTTv311
+
+from brokers import Broker
+from fractal_rm.adapters.memory import QuietTelemetry
+from fractal_rm.adapters.mqtt import MqttIntake
+from fractal_rm.adapters.mqtt.intake import kept_client_id
+from fractal_rm.adapters.world import SystemClock, SystemRandom
+from fractal_rm.config.model import Mqtt
+from fractal_rm.domain.errors import Busy, Malformed
+from fractal_rm.domain.run import State
+from fractal_rm.domain.trigger import Arrival
+from fractal_rm.engine.ports import Taken
+from nodes import NodeProcess, wait_until
+
+
+class Intake:
+    """Takes triggers as it is told: at once, when let go, or not."""
+
+    def __init__(self):
+        self.arrivals: list[Arrival] = []
+        self.set_aside_: list[Arrival] = []
+        self.go = asyncio.Event()
+        self.go.set()
+        self.refusal = None
+        self.room = asyncio.Event()
+
+    async def receive(self, arrival):
+        self.arrivals.append(arrival)
+        await self.go.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        return Taken("run", State.ACCEPTED)
+
+    async def set_aside(self, arrival, _refusal):
+        self.set_aside_.append(arrival)
+
+    async def wait_for_room(self):
+        await self.room.wait()
+        self.room.clear()
+
+    def bodies(self):
+        return [arrival.body for arrival in self.arrivals]
+
+
+@asynccontextmanager
+async def intake_at(broker, tmp_path, **changes):
+    """An MQTT way in, connected."""
+    intake = Intake()
+    mqtt = Mqtt(topic="t/in", host="127.0.0.1", port=broker.port, **changes)
+    telemetry = QuietTelemetry()
+    way_in = MqttIntake(mqtt, intake, tmp_path, SystemClock(), SystemRandom(), telemetry)
+    way_in.intake, way_in.telemetry = intake, telemetry
+    await way_in.start()
+    await until(lambda: way_in.status().ok)
+    try:
+        yield way_in
+    finally:
+        await way_in.stop()
+        await way_in.stop()
+
+
+async def until(condition, within_s=30.0):
+    async def wait():
+        while not condition():
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(wait(), within_s)
+
+
+@asynccontextmanager
+async def publisher(broker, **connect):
+    client = gmqtt.Client(f"publisher-{time.monotonic_ns()}", **connect)
+    version = MQTTv50 if broker.protocol == "5" else MQTTv311
+    await client.connect("127.0.0.1", broker.port, version=version)
+    yield client
+    await client.disconnect()
+
+
+async def publish(broker, *bodies, **properties):
+    async with publisher(broker) as client:
+        for body in bodies:
+            client.publish("t/in", body, qos=1, **properties)
+        await client._persistent_storage.wait_empty()
+
+
+async def test_the_newest_protocol_that_the_broker_speaks_is_used(broker, tmp_path):
+    async with intake_at(broker, tmp_path) as way_in:
+        assert way_in.status().text.endswith(f"MQTT {broker.protocol}")
+        await publish(broker, b"1", b"2")
+        await until(lambda: way_in.intake.bodies() == [b"1", b"2"])
+
+
+async def test_what_is_not_durable_is_not_acknowledged_and_comes_again(broker, tmp_path):
+    async with intake_at(broker, tmp_path) as way_in:
+        way_in.intake.go.clear()
+        await publish(broker, b"precious")
+        await until(lambda: way_in.intake.bodies() == [b"precious"])
+        way_in._link.abort()
+        await until(lambda: len(way_in.intake.arrivals) >= 2)
+        way_in.intake.go.set()
+        await asyncio.sleep(0.1)
+        way_in.intake.arrivals.clear()
+        way_in._link.abort()
+        await until(lambda: way_in.status().ok)
+        await publish(broker, b"after")
+        await until(lambda: b"after" in way_in.intake.bodies())
+        assert b"precious" not in way_in.intake.bodies()
+
+
+async def test_a_late_answer_never_reaches_another_connection(mosquitto, tmp_path):
+    async with intake_at(mosquitto, tmp_path) as way_in:
+        way_in.intake.go.clear()
+        await publish(mosquitto, b"first")
+        await until(lambda: len(way_in.intake.arrivals) == 1)
+        old = way_in._link
+        old.abort()
+        await until(lambda: way_in.status().ok and way_in._link is not old)
+        await until(lambda: len(way_in.intake.arrivals) == 2)
+        way_in.intake.go.set()
+        await asyncio.sleep(0.1)
+        # Packet ids begin again on each connection: an answer that strayed would acknowledge
+        # this message before it is durable.
+        way_in.intake.go.clear()
+        await publish(mosquitto, b"second")
+        await until(lambda: b"second" in way_in.intake.bodies())
+        way_in._link.abort()
+        await until(lambda: way_in.intake.bodies().count(b"second") == 2)
+        way_in.intake.go.set()
+
+
+async def test_what_is_refused_for_now_waits_at_the_broker(broker, tmp_path):
+    async with intake_at(broker, tmp_path) as way_in:
+        way_in.intake.refusal = Busy("full")
+        await publish(broker, b"x")
+        await until(lambda: len(way_in.intake.arrivals) == 1)
+        way_in.intake.refusal = None
+        way_in.intake.room.set()
+        await until(lambda: len(way_in.intake.arrivals) == 2)
+        assert way_in.intake.set_aside_ == []
+
+
+async def test_what_is_refused_for_good_is_set_aside_and_acknowledged(broker, tmp_path):
+    async with intake_at(broker, tmp_path) as way_in:
+        way_in.intake.refusal = Malformed("no")
+        await publish(broker, b"\xff\xfe", b"", b"plain text")
+        await until(lambda: len(way_in.intake.set_aside_) == 3)
+        way_in.intake.refusal = None
+        way_in._link.abort()
+        await publish(broker, b"next")
+        await until(lambda: b"next" in way_in.intake.bodies())
+        assert len(way_in.intake.arrivals) == 4
+
+
+async def test_receive_maximum_bounds_what_is_unanswered(mosquitto, tmp_path):
+    async with intake_at(mosquitto, tmp_path, receive_maximum=3) as way_in:
+        way_in.intake.go.clear()
+        await publish(mosquitto, *[b"%d" % n for n in range(10)])
+        await asyncio.sleep(0.3)
+        assert len(way_in.intake.arrivals) == 3
+        way_in.intake.go.set()
+        await until(lambda: len(way_in.intake.arrivals) == 10)
+
+
+async def test_reading_stops_where_the_protocol_has_no_receive_maximum(tmp_path):
+    broker = Broker("nats", tmp_path).start()
+    async with intake_at(broker, tmp_path, receive_maximum=3) as way_in:
+        way_in.intake.go.clear()
+        await publish(broker, *[b"%d" % n * 60_000 for n in range(10)])
+        await asyncio.sleep(0.3)
+        assert len(way_in.intake.arrivals) < 10
+        way_in.intake.go.set()
+        await until(lambda: len(set(way_in.intake.bodies())) == 10)
+    broker.stop()
+
+
+async def test_an_mqtt_5_user_property_is_the_trigger_id(mosquitto, tmp_path):
+    async with intake_at(mosquitto, tmp_path) as way_in:
+        await publish(mosquitto, b"1", user_property=("Idempotency-Key", "k"))
+        await publish(mosquitto, b"2", user_property=("id", "j"))
+        await publish(mosquitto, b"3", user_property=("other", "x"))
+        await until(lambda: len(way_in.intake.arrivals) == 3)
+        assert [arrival.key for arrival in way_in.intake.arrivals] == ["k", "j", None]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_retained_messages_are_taken_only_where_that_is_asked_for(broker, tmp_path, wanted):
+    async with publisher(broker) as client:
+        client.publish("t/in", b"old", qos=1, retain=True)
+        await client._persistent_storage.wait_empty()
+    async with intake_at(broker, tmp_path, retained=wanted) as way_in:
+        await publish(broker, b"new")
+        await until(lambda: b"new" in way_in.intake.bodies())
+        assert (b"old" in way_in.intake.bodies()) is wanted
+
+
+async def test_messages_sent_meanwhile_come_when_the_node_is_back(broker, tmp_path):
+    async with intake_at(broker, tmp_path):
+        pass
+    await publish(broker, b"meanwhile")
+    async with intake_at(broker, tmp_path) as way_in:
+        await until(lambda: way_in.intake.bodies() == [b"meanwhile"])
+
+
+async def test_a_broker_that_is_down_is_waited_for_and_one_that_returns_is_found(tmp_path):
+    broker = Broker("mosquitto", tmp_path)
+    intake, telemetry = Intake(), QuietTelemetry()
+    mqtt = Mqtt(topic="t/in", host="127.0.0.1", port=broker.port)
+    way_in = MqttIntake(mqtt, intake, tmp_path, SystemClock(), SystemRandom(), telemetry)
+    await way_in.start()
+    await until(lambda: "mqtt_down" in telemetry.events)
+    assert "refused" in way_in.status().text or "Connect call failed" in way_in.status().text
+    broker.start()
+    await until(lambda: way_in.status().ok)
+    for n in range(3):
+        broker.stop(signal.SIGKILL)
+        await until(lambda: not way_in.status().ok)
+        broker.start()
+        await until(lambda: way_in.status().ok)
+        await publish(broker, b"%d" % n)
+        await until(lambda n=n: b"%d" % n in intake.bodies())
+    await way_in.stop()
+    broker.stop()
+
+
+@pytest.mark.slow
+async def test_a_dead_link_is_noticed_within_one_and_a_half_keepalives(mosquitto, tmp_path):
+    async with intake_at(mosquitto, tmp_path, keepalive=2) as way_in:
+        mosquitto.send_signal(signal.SIGSTOP)
+        try:
+            await until(lambda: not way_in.status().ok, within_s=5)
+            assert "silent" in way_in._why_not
+        finally:
+            mosquitto.send_signal(signal.SIGCONT)
+        await until(lambda: way_in.status().ok)
+
+
+async def test_whoever_watches_sees_the_node_s_status(broker, tmp_path):
+    seen = []
+    async with publisher(broker) as watcher:
+        watcher.on_message = lambda _c, topic, body, _q, _p: seen.append((topic, json.loads(body)))
+        watcher.subscribe("fractal-rm/+/status", qos=1)
+        async with intake_at(broker, tmp_path, client_id="node-a") as way_in:
+            topic = "fractal-rm/node-a/status"
+            await until(lambda: seen[-1:] == [(topic, {"state": "online"})])
+            way_in._link._client._connection._transport.abort()
+            await until(lambda: (topic, {"state": "lost"}) in seen)
+            await until(lambda: seen[-1:] == [(topic, {"state": "online"})])
+        await until(lambda: seen[-1:] == [(topic, {"state": "stopped"})])
+
+
+async def test_a_broker_that_wants_a_password_gets_it(tmp_path):
+    import subprocess
+
+    from brokers import need
+
+    need("mosquitto_passwd")
+    subprocess.run(
+        ["mosquitto_passwd", "-b", "-c", str(tmp_path / "passwd"), "node", "secret"], check=True
+    )
+    broker = Broker("mosquitto", tmp_path)
+    text = broker._config.read_text().replace("allow_anonymous true", "allow_anonymous false")
+    broker._config.write_text(text + f"password_file {tmp_path}/passwd\n")
+    broker.start()
+    async with intake_at(broker, tmp_path, username="node", password="secret"):
+        pass
+    intake, telemetry = Intake(), QuietTelemetry()
+    mqtt = Mqtt(host="127.0.0.1", port=broker.port, username="node", password="wrong")
+    way_in = MqttIntake(mqtt, intake, tmp_path, SystemClock(), SystemRandom(), telemetry)
+    await way_in.start()
+    await until(lambda: "mqtt_down" in telemetry.events)
+    assert "Not authorized" in way_in._why_not or "not authorised" in way_in._why_not
+    await way_in.stop()
+    broker.stop()
+
+
+def test_the_client_id_is_kept_and_is_no_bare_node_id(tmp_path):
+    first = kept_client_id(tmp_path, SystemRandom())
+    assert first == kept_client_id(tmp_path, SystemRandom())
+    assert first.startswith("fractal-rm-")
+
+
+# --- a whole node ------------------------------------------------------------------------------
+
+
+async def test_a_puback_comes_after_the_commit(mosquitto, tmp_path, components):
+    """While another process holds the journal's write lock, nothing is acknowledged."""
+    node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port).start()
+    node.wait_connected()
+    lock = sqlite3.connect(node.state / "up.journal", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    async with publisher(mosquitto) as client:
+        client.publish(node.topic, json.dumps({"id_flow": "2", "payload": 1}), qos=1)
+        await asyncio.sleep(0.3)
+        node.kill()
+        lock.execute("ROLLBACK")
+        assert node.runs() == []
+    node.start().wait_connected()
+    wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 1)
+    assert node.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\xfe\xfd",
+        b"plain text",
+        b"\x00\x01\x02" * 1000,
+        b"[" * 100_000,
+        b"x" * 10_000_000,
+        b'{"id_flow": "1"}',
+        b'{"payload": 1}',
+        b'{"id_flow": {}, "payload": 1}',
+        b'{"id_flow": "1", "payload": NaN}',
+        b'{"id_flow": "1", "id_flow": "2", "payload": 1}',
+        b'{"id_flow": "99", "payload": 1}',
+    ],
+    ids=["empty", "broken UTF-8", "text", "binary", "deep", "10 MB", "no payload", "no flow",
+         "mistyped", "NaN", "twice", "unknown"],
+)  # fmt: skip
+async def test_what_cannot_become_a_run_is_a_dead_letter(tmp_path_factory, body):
+    node, broker = shared_node(tmp_path_factory)
+    before = len(node.runs(State.DEAD))
+    async with publisher(broker) as client:
+        client.publish(node.topic, body, qos=1)
+        await client._persistent_storage.wait_empty()
+        wait_until(lambda: len(node.runs(State.DEAD)) == before + 1)
+        newest = node.runs(State.DEAD)[0]
+        assert newest.reason
+        assert newest.source == "mqtt"
+        client.publish(node.topic, b'{"id_flow": "2", "payload": 1}', qos=1)
+        await client._persistent_storage.wait_empty()
+    wait_until(lambda: node.runs()[0].state is State.SUCCEEDED)
+
+
+_shared = []
+
+
+def shared_node(tmp_path_factory):
+    """One node for all bad messages: it must outlive each."""
+    if not _shared:
+        from components import Components
+
+        folder = tmp_path_factory.mktemp("bad")
+        broker = Broker("mosquitto", folder).start()
+        components = Components()
+        node = NodeProcess(folder / "n", components=components.port, broker=broker.port).start()
+        node.wait_connected()
+        _shared[:] = [node, broker, components]
+    return _shared[0], _shared[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ended():
+    yield
+    if _shared:
+        node, broker, components = _shared
+        assert node.stop() == 0
+        assert "Traceback" not in node.log
+        broker.stop()
+        components.end()

@@ -1,0 +1,270 @@
+"""The REST interface of a real node: what it answers, and to whom it does not."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+import pytest
+
+from fractal_rm.adapters.rest.triggers import preferred_wait_s
+from fractal_rm.domain.run import State
+from nodes import HOST, NodeProcess, wait_until
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    from components import Components
+
+    components = Components()
+    made = NodeProcess(tmp_path_factory.mktemp("rest"), components=components.port, mode="api")
+    made.edit("comm", max_trigger_bytes=10_000)
+    made.start()
+    made.components = components
+    yield made
+    assert made.stop() == 0
+    components.end()
+
+
+def post(node, body: bytes, **headers):
+    headers.setdefault("Content_Type", "application/json")
+    return node.request("POST", "/startrm", body, **headers)
+
+
+GOOD = {"id_flow": "1", "is_load_balancing": True, "payload": "0x03abcdefghil"}
+
+
+def test_a_trigger_is_answered_as_soon_as_it_is_durable(node):
+    status, headers, answer = node.trigger()
+    assert status == 200
+    assert headers["content-type"] == "application/json"
+    assert answer["state"] == "accepted"
+    assert len(answer["run"]) == 26
+    wait_until(lambda: node.history.run(answer["run"]).summary.state is State.SUCCEEDED)
+
+
+def test_who_prefers_to_wait_gets_the_results(node):
+    status, _, answer = node.trigger(Prefer="wait=10")
+    assert (status, answer["state"]) == (200, "succeeded")
+    assert answer["results"] == ['{"ok": true}'] * 3
+
+
+def test_who_does_not_wait_long_enough_gets_the_state(node):
+    node.components.answers["/endpoint2"] = "hang"
+    _, _, answer = node.trigger("2", Prefer="wait=1")
+    assert answer["state"] in ("accepted", "running")
+    assert "results" not in answer
+    node.components.go_on.set()
+    wait_until(lambda: node.history.run(answer["run"]).summary.state.final)
+    node.components.go_on.clear()
+    del node.components.answers["/endpoint2"]
+
+
+def test_a_flow_can_be_named_in_the_address(node):
+    status, headers, answer = node.request(
+        "POST", "/v1/flows/1/runs", b'{"any": "payload"}', Content_Type="application/json"
+    )
+    assert (status, headers["location"]) == (202, f"/v1/runs/{answer['run']}")
+    wait_until(lambda: node.get(headers["location"])[2]["summary"]["state"] == "succeeded")
+    detail = node.get(headers["location"])[2]
+    assert [each["fact"]["fact"] for each in detail["facts"]] == [
+        "accepted", "placed", "finished", "finished", "finished", "settled",
+    ]  # fmt: skip
+    assert detail["facts"][0]["fact"]["payload"] == {"any": "payload"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        (b"", 400, "malformed"),
+        (b"{", 400, "malformed"),
+        (b"\xff\xfe", 400, "malformed"),
+        (b"\x00" * 100, 400, "malformed"),
+        (b"[" * 5_000, 400, "malformed"),
+        (b'{"id_flow": "1", "is_load_balancing": true, "payload": NaN}', 400, "malformed"),
+        (b'{"id_flow": "1", "id_flow": "2", "is_load_balancing": true, "payload": 1}', 400,
+         "malformed"),
+        (b"x" * 10_001, 413, "too-large"),
+        (b"[]", 422, "wrong-shape"),
+        (b'{"is_load_balancing": true, "payload": 1}', 422, "wrong-shape"),
+        (b'{"id_flow": "1", "payload": 1}', 422, "wrong-shape"),
+        (b'{"id_flow": "1", "is_load_balancing": true}', 422, "wrong-shape"),
+        (b'{"id_flow": "1", "is_load_balancing": "false", "payload": 1}', 422, "wrong-shape"),
+        (b'{"id_flow": 1.5, "is_load_balancing": true, "payload": 1}', 422, "wrong-shape"),
+        (b'{"id_flow": null, "is_load_balancing": true, "payload": 1}', 422, "wrong-shape"),
+        (b'{"id_flow": "99", "is_load_balancing": true, "payload": 1}', 404, "unknown-flow"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_answered_with_problem_details(node, body, status, kind):
+    found, headers, problem = post(node, body)
+    assert (found, problem["status"]) == (status, status)
+    assert headers["content-type"] == "application/problem+json"
+    assert problem["type"] == f"urn:fractal-rm:{kind}"
+    assert problem["title"]
+
+
+def test_refused_requests_leave_nothing_in_the_journal(node):
+    before = len(node.runs())
+    post(node, b"{")
+    assert len(node.runs()) == before
+
+
+def test_a_number_names_the_same_flow_as_its_text(node):
+    assert node.trigger(1)[0] == 200
+
+
+def test_extra_keys_are_ignored(node):
+    assert post(node, json.dumps({**GOOD, "vendor": [1]}).encode())[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_is_not_labelled_json_is_refused(node, kind):
+    assert node.trigger(Content_Type=kind)[0] == 415
+
+
+def test_a_charset_beside_json_is_fine(node):
+    assert node.trigger(Content_Type="application/json; charset=utf-8")[0] == 200
+
+
+def test_the_same_idempotency_key_is_the_same_run(node):
+    first = node.trigger(Idempotency_Key="k-1")[2]["run"]
+    wait_until(lambda: node.history.run(first).summary.state.final)
+    status, _, again = node.trigger(Idempotency_Key="k-1", Prefer="wait=5")
+    assert (status, again["run"], again["state"]) == (200, first, "succeeded")
+    assert again["results"] == ['{"ok": true}'] * 3
+    status, _, problem = node.trigger(payload="other", Idempotency_Key="k-1")
+    assert (status, problem["type"]) == (422, "urn:fractal-rm:key-reused")
+
+
+def test_lists_are_filtered_and_paged(node):
+    for _ in range(3):
+        node.trigger("2", Prefer="wait=5")
+    _, _, page = node.get("/v1/runs?flow=2&state=succeeded&limit=2")
+    assert [run["flow"] for run in page["runs"]] == ["2", "2"]
+    _, _, following = node.get(f"/v1/runs?flow=2&limit=2&before={page['next']}")
+    assert following["runs"][0]["id"] < page["runs"][-1]["id"]
+    assert node.get("/v1/runs?state=nonsense")[0] == 400
+    assert node.get("/v1/runs?limit=0")[0] == 400
+
+
+def test_flows_can_be_asked_for(node):
+    _, _, flows = node.get("/v1/flows")
+    assert [flow["id"] for flow in flows] == ["1", "2"]
+
+
+def test_what_is_not_there_is_a_problem_too(node):
+    for path in ("/nothing", "/v1/runs/NOSUCHRUN", "/v1/flows/1/nothing"):
+        status, headers, problem = node.get(path)
+        assert (status, problem["status"]) == (404, 404)
+        assert headers["content-type"] == "application/problem+json"
+    status, headers, _ = node.get("/startrm")
+    assert status == 405
+    assert "POST" in headers["allow"]
+
+
+def test_health_is_told_to_supervisors(node):
+    assert node.get("/livez")[0] == 200
+    status, _, health = node.get("/readyz")
+    assert (status, health["ready"]) == (200, True)
+    assert {check["name"] for check in health["checks"]} == {"serving", "journal", "room", "rest"}
+
+
+def test_the_interface_describes_itself(node):
+    _, _, schema = node.get("/schema")
+    assert schema["openapi"].startswith("3.1")
+    assert {"/startrm", "/v1/runs", "/v1/runs/{run_id}", "/v1/flows/{flow_id}/runs"} <= set(
+        schema["paths"]
+    )
+
+
+def test_a_page_of_another_site_cannot_start_runs(node):
+    assert node.trigger(Host="evil.example")[0] == 421
+    assert node.trigger(Origin="http://evil.example")[0] == 421
+    assert node.trigger(Host=f"localhost:{node.rest}")[0] == 200
+    assert node.trigger(Origin=f"http://127.0.0.1:{node.rest}")[0] == 200
+
+
+def raw(node, *parts: bytes | float, within_s: float = 20) -> bytes:
+    """Send pieces, and return what comes back until the node closes."""
+    with socket.create_connection((HOST, node.rest), timeout=within_s) as connection:
+        for part in parts:
+            if isinstance(part, float):
+                time.sleep(part)
+            else:
+                try:
+                    connection.sendall(part)
+                except OSError:
+                    break
+        received = b""
+        try:
+            while chunk := connection.recv(65_536):
+                received += chunk
+        except ConnectionResetError:
+            pass
+        return received
+
+
+def test_endless_headers_are_cut_off(node):
+    answer = raw(node, b"POST /startrm HTTP/1.1\r\n", *[b"X-A: " + b"y" * 1_000 + b"\r\n"] * 60)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_body_of_unknown_length_is_cut_off_at_the_bound(node):
+    head = (
+        b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    answer = raw(node, head, *[b"1000\r\n" + b"x" * 4096 + b"\r\n"] * 5)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_large_body_is_refused_before_it_is_sent(node):
+    head = (
+        b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 10000000\r\n\r\n"
+    )
+    assert raw(node, head).startswith(b"HTTP/1.1 413 ")
+
+
+def test_what_is_not_http_is_answered_and_closed(node):
+    assert raw(node, b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.slow
+def test_who_never_finishes_a_request_is_cut_off(node):
+    with (
+        socket.create_connection((HOST, node.rest), timeout=40) as headless,
+        socket.create_connection((HOST, node.rest), timeout=40) as bodyless,
+    ):
+        headless.sendall(b"POST /startrm HTTP/1.1\r\nHost: loc")
+        bodyless.sendall(
+            b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        assert headless.recv(100).startswith(b"HTTP/1.1 408 ")
+        while bodyless.recv(65_536):
+            pass  # it ends
+    assert node.get("/livez")[0] == 200
+
+
+def test_nothing_of_all_this_has_damaged_the_node(node):
+    assert "Traceback" not in node.log
+    assert node.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        ([], None),
+        (["wait=5"], 5),
+        (["respond-async, wait=10"], 10),
+        (['wait="7"'], 7),
+        (["return=minimal", "Wait = 3"], 3),
+        (["wait=999999"], 300),
+        (["wait=x"], None),
+        (["await=5"], None),
+    ],
+)
+def test_a_preference_is_read_as_rfc_7240_writes_it(prefer, seconds):
+    assert preferred_wait_s(prefer) == seconds

@@ -1,0 +1,196 @@
+"""Real nodes: the real command, in a folder of its own, on ports of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from brokers import free_port
+from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.domain.run import State
+
+HOST = "127.0.0.1"
+WITHIN_S = 30
+FLOWS = """\
+1
+TO component1 1
+POST payload
+TO component2 1
+POST result1
+TO component3 1
+POST result1 result2
+
+2
+TO component1 2
+GET
+"""
+
+
+class NodeProcess:
+    """`fractal-rm up` (or mqtt, api) with a configuration that tests can change."""
+
+    def __init__(self, folder: Path, *, components: int, broker: int | None = None,
+                 balancer: int | None = None, mode: str = "up") -> None:  # fmt: skip
+        self.folder = folder
+        self.config = folder / "config_files"
+        self.state = folder / "state"
+        self.rest = free_port()
+        self.topic = f"test/{folder.name}"
+        self.mode = mode
+        self.process: subprocess.Popen[bytes] | None = None
+        self.config.mkdir(parents=True)
+        address = {"protocol": "http", "ip": HOST}
+        endpoints = {"1": "endpoint1", "2": "endpoint2"}
+        self.write("comm", {
+            "mqtt": {"topic": self.topic, "host": HOST, "port": broker or free_port()},
+            "rest": {"endpoint": "/startrm", "port": self.rest},
+        })  # fmt: skip
+        self.write("components", {
+            f"component{n}": {"config": {**address, "port": components, "endpoints": endpoints}}
+            for n in (1, 2, 3)
+        })  # fmt: skip
+        self.write("nodes", {})
+        lb = {**address, "port": balancer, "endpoint": "LB/id_node"} if balancer else {}
+        self.write("load_balancer", lb)
+        (self.config / "flows.conf").write_text(FLOWS)
+
+    # --- configuration --------------------------------------------------------------------
+
+    def read(self, name: str):
+        """A JSON file of the configuration."""
+        return json.loads((self.config / f"{name}.conf").read_text())
+
+    def write(self, name: str, content: object) -> None:
+        """Replace a JSON file of the configuration whole."""
+        temporary = self.config / f".{name}.new"
+        temporary.write_text(json.dumps(content, indent=2))
+        temporary.replace(self.config / f"{name}.conf")
+
+    def edit(self, name: str, **changes: object) -> None:
+        """Set keys; ``a__b=1`` sets b in a."""
+        content = self.read(name)
+        for path, value in changes.items():
+            inner = content
+            *outer, last = path.split("__")
+            for key in outer:
+                inner = inner.setdefault(key, {})
+            inner[last] = value
+        self.write(name, content)
+
+    def knows(self, other: NodeProcess, node_id: str = "2", **more: object) -> None:
+        """Add another node to nodes.conf."""
+        nodes = self.read("nodes")
+        nodes[node_id] = {"id": node_id, "config": {
+            "protocol": "http", "ip": HOST, "port": other.rest, "endpoint": "startrm", **more,
+        }}  # fmt: skip
+        self.write("nodes", nodes)
+
+    # --- the process ----------------------------------------------------------------------
+
+    @property
+    def log(self) -> str:
+        """Everything that it has written."""
+        path = self.folder / "node.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def launch(self, **environ: str) -> NodeProcess:
+        """Start it and return at once."""
+        command = [sys.executable, "-m", "fractal_rm.cli.main", self.mode]
+        with (self.folder / "node.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--config", str(self.config)],
+                stdout=log, stderr=log, env={**os.environ, **environ},
+            )  # fmt: skip
+        return self
+
+    def start(self, **environ: str) -> NodeProcess:
+        """Start it and wait until triggers can come in every way."""
+        starts = self.log.count(" ready ")
+        self.launch(**environ)
+        wait_until(lambda: self.log.count(" ready ") > starts or self._ended())
+        assert not self._ended(), self.log
+        return self
+
+    def _ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def wait_connected(self) -> NodeProcess:
+        """Wait until it has subscribed."""
+        wait_until(lambda: self.check("mqtt"))
+        return self
+
+    def check(self, name: str) -> bool:
+        """One condition of /readyz."""
+        _, _, health = self.get("/readyz")
+        return next(check["ok"] for check in health["checks"] if check["name"] == name)
+
+    def kill(self) -> None:
+        """As a power loss of the process."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it in order; returns its exit code."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(number)
+        code = self.process.wait(40)
+        self.process = None
+        return code
+
+    # --- REST -----------------------------------------------------------------------------
+
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str):
+        """Status, headers and decoded body of one request."""
+        connection = http.client.HTTPConnection(HOST, self.rest, timeout=20)
+        try:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, named)
+            reply = connection.getresponse()
+            content = reply.read()
+            decoded = json.loads(content) if content else None
+            return reply.status, dict(reply.getheaders()), decoded
+        finally:
+            connection.close()
+
+    def get(self, path: str):
+        """GET it."""
+        return self.request("GET", path)
+
+    def trigger(self, flow: object = "1", payload: object = "p", *, placed: bool = True, **headers):
+        """POST a trigger as the seed does."""
+        message = {"id_flow": flow, "is_load_balancing": placed, "payload": payload}
+        headers.setdefault("Content_Type", "application/json")
+        return self.request("POST", "/startrm", json.dumps(message).encode(), **headers)
+
+    # --- what is on its disk ----------------------------------------------------------------
+
+    @property
+    def history(self) -> SqliteHistory:
+        """Its journals, read-only."""
+        return SqliteHistory(self.state)
+
+    def runs(self, state: State | None = None):
+        """Its newest runs."""
+        return self.history.runs(state=state, limit=100_000)
+
+    def problems(self) -> list[str]:
+        """What does not hold in its journals."""
+        return [p for path in self.state.glob("*.journal") for p in check_journal(path).problems]
+
+
+def wait_until(condition, within_s: float = WITHIN_S):
+    """Look until it holds; returns what it returned."""
+    end = time.monotonic() + within_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.01)

@@ -1,0 +1,357 @@
+"""The five files: what they say, every finding of all of them at once, and changes on the disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fractal_rm.config.control import Control, read_control, write_control
+from fractal_rm.config.json_text import JsonFault, Value, parse_json
+from fractal_rm.config.load import Watch, load
+from fractal_rm.domain.call import BodyForm, Tls
+from fractal_rm.domain.findings import CODES, ConfigRejected
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "runtime_manager" / "config_files"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(SHIPPED, tmp_path / "config_files")
+    return tmp_path / "config_files"
+
+
+def write(folder: Path, name: str, content: object) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / f"{name}.conf").write_text(text)
+
+
+def edit(folder: Path, name: str, **changes: object) -> None:
+    """Set keys of a file; ``a__b=1`` sets b in a."""
+    content = json.loads((folder / f"{name}.conf").read_text())
+    for path, value in changes.items():
+        inner = content
+        *outer, last = path.split("__")
+        for key in outer:
+            inner = inner.setdefault(key, {})
+        inner[last] = value
+    write(folder, name, content)
+
+
+def findings(folder: Path, **environ: str) -> list[str]:
+    """``file code`` of every finding, warnings too."""
+    try:
+        found = load(folder, environ).warnings
+    except ConfigRejected as rejected:
+        found = rejected.findings
+    assert all(finding.code in CODES for finding in found)
+    return [f"{finding.file} {finding.code}" for finding in found]
+
+
+def test_the_shipped_files_are_those_of_the_seed(folder):
+    compiled = load(folder, {})
+    config = compiled.config
+    assert compiled.warnings == []
+    assert list(config.flows) == ["1", "2", "3"]
+    assert [len(flow.steps) for flow in config.flows.values()] == [3, 2, 2]
+    post = config.components["component1"].endpoints["2"].post
+    assert (str(post.origin), post.method, post.target) == (
+        "http://127.0.0.1:6000", "POST", "/endpoint2",
+    )  # fmt: skip
+    assert [(node.id, node.offer.target) for node in config.nodes.values()] == [
+        ("1", "/nodo1"),
+        ("2", "/nodo2"),
+        ("3", "/nodo3"),
+    ]
+    assert config.balancer.target == "/LB/id_node"
+    assert (config.mqtt.topic, config.mqtt.port, config.mqtt.keepalive) == (
+        "component_msg", 1883, 60,
+    )  # fmt: skip
+    assert (config.rest.endpoint, config.rest.host, config.rest.port) == (
+        "/startrm", "127.0.0.1", 5000,
+    )  # fmt: skip
+    assert config.state_path == str(folder.parent / "state")
+    assert config.node_id is None
+
+
+def test_times_and_bounds_have_the_defaults_that_are_promised(folder):
+    config = load(folder, {}).config
+    step = config.components["component1"].endpoints["1"].get
+    assert (step.connect_timeout_s, step.timeout_s, step.max_response_bytes) == (3, 30, 8 << 20)
+    assert config.balancer.timeout_s == 1
+    assert config.nodes["1"].offer.timeout_s == 5
+    bounds = config.bounds
+    assert (bounds.max_inflight_runs, bounds.max_waiting_runs) == (1_000, 100_000)
+    assert (bounds.max_inflight_bytes, bounds.max_trigger_bytes) == (256 << 20, 256 << 10)
+    assert (bounds.dedup_window_s, bounds.recovery_max_age_s) == (86_400, 3_600)
+    assert (bounds.drain_s, bounds.max_attempts) == (30, 3)
+    assert (bounds.history_s, bounds.history_bytes) == (7 * 86_400, 1 << 30)
+
+
+def test_every_optional_key_is_read(folder):
+    edit(folder, "comm", mqtt__username="u", mqtt__password="p", mqtt__client_id="node-a",
+         mqtt__tls={"ca": "ca.pem"}, mqtt__session_expiry_s=10, mqtt__receive_maximum=7,
+         mqtt__retained=True, rest__port=5001, node__id=4, log__path="rm.log",
+         state__path="/var/lib/rm", state__max_inflight_bytes=1 << 21,
+         recovery__max_age_s=9, max_trigger_bytes=1000, drain_s=0.5)  # fmt: skip
+    edit(folder, "components", component1__config={
+        "protocol": "https", "ip": "::1", "port": 1, "endpoints": {"1": "/a b/ü?x=1", "2": "y"},
+        "timeout_s": 1.5, "connect_timeout_s": 0.5, "headers": {"Host": "h", "X-A": "b"},
+        "tls": {"ca": "ca.pem", "cert": "c.pem", "key": "k.pem"}, "max_response_bytes": 5,
+        "limit": 3, "idempotent": False, "body": "python-repr",
+    })  # fmt: skip
+    edit(folder, "nodes", **{"1__config__peer": "original", "1__config__limit": 2})
+    config = load(folder, {}).config
+    base = folder.parent
+    assert (config.mqtt.username, config.mqtt.password) == ("u", "p")
+    assert config.mqtt.tls == Tls(ca=str(base / "ca.pem"))
+    assert (config.mqtt.client_id, config.mqtt.session_expiry_s) == ("node-a", 10)
+    assert (config.mqtt.receive_maximum, config.mqtt.retained) == (7, True)
+    assert (config.node_id, config.log_path) == ("4", str(base / "rm.log"))
+    assert (config.state_path, config.rest.port) == ("/var/lib/rm", 5001)
+    assert (config.bounds.recovery_max_age_s, config.bounds.drain_s) == (9, 0.5)
+    component = config.components["component1"]
+    assert (component.idempotent, component.body, component.limit) == (
+        False, BodyForm.PYTHON_REPR, 3,
+    )  # fmt: skip
+    post = component.endpoints["1"].post
+    assert str(post.origin) == "https://[::1]:1"
+    assert post.target == "/a%20b/%C3%BC?x=1"
+    assert b"Host: h\r\nX-A: b\r\n" in post.head
+    assert (post.timeout_s, post.connect_timeout_s, post.max_response_bytes) == (1.5, 0.5, 5)
+    assert not post.repeatable
+    assert (config.nodes["1"].peer, config.nodes["1"].limit) == ("original", 2)
+
+
+def test_ids_of_nodes_may_be_numbers_or_texts(folder):
+    edit(folder, "nodes", **{"1__id": 0, "2__id": "2"})
+    assert list(load(folder, {}).config.nodes) == ["0", "2", "3"]
+
+
+def test_an_empty_balancer_means_there_is_none(folder):
+    write(folder, "load_balancer", {})
+    assert load(folder, {}).config.balancer is None
+
+
+def test_secrets_come_from_the_environment_or_a_file(folder):
+    (folder.parent / "secret").write_text("from a file\n")
+    edit(folder, "comm", mqtt__username="${env:RM_USER}", mqtt__password="${file:secret}")
+    compiled = load(folder, {"RM_USER": "from the environment"})
+    assert compiled.config.mqtt.username == "from the environment"
+    assert compiled.config.mqtt.password == "from a file"
+    assert compiled.referenced == [folder.parent / "secret"]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("comm", {"mqtt__topik": "x"}, "comm.conf C203"),
+        ("comm", {"mqtt__port": "1883"}, "comm.conf C205"),
+        ("comm", {"mqtt__port": 0}, "comm.conf C206"),
+        ("comm", {"mqtt__port": True}, "comm.conf C205"),
+        ("comm", {"mqtt__client_id": "2"}, "comm.conf C206"),
+        ("comm", {"mqtt": 1}, "comm.conf C205"),
+        ("comm", {"mqtt__password": "${env:NONE}"}, "comm.conf C207"),
+        ("comm", {"mqtt__password": "${file:none}"}, "comm.conf C207"),
+        ("comm", {"rest__host": "0.0.0.0"}, "comm.conf C208"),
+        ("comm", {"rest__host": "edge-7"}, "comm.conf C208"),
+        ("comm", {"state__pth": "x"}, "comm.conf C203"),
+        ("comm", {"drain_s": 0}, "comm.conf C206"),
+        ("components", {"component1__config__port": None}, None),
+        ("components", {"component1__config__protocol": "ftp"}, "components.conf C206"),
+        ("components", {"component1__config__ip": ""}, "components.conf C204"),
+        ("components", {"component1__config__idempotnt": False}, "components.conf C203"),
+        ("components", {"component1__config__body": "xml"}, "components.conf C206"),
+        ("components", {"component1__config__headers": {"X": "a\r\nB: c"}}, "components.conf C206"),
+        ("components", {"component1__config__headers": {"X y": "a"}}, "components.conf C206"),
+        ("components", {"component1__config__headers": {"Host\n": "a"}}, "components.conf C206"),
+        ("components", {"component1__config__limit": 0}, "components.conf C206"),
+        ("components", {"component1__config__tls": {"key": "k"}}, "components.conf C204"),
+        ("nodes", {"2__id": "1"}, "nodes.conf C209"),
+        ("nodes", {"1__config__peer": "old"}, "nodes.conf C206"),
+        ("nodes", {"1__config__endpoint": ""}, "nodes.conf C204"),
+        ("load_balancer", {"ip": 7}, "load_balancer.conf C205"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_a_finding(folder, name, changes, expected):
+    edit(folder, name, **changes)
+    if expected is not None:
+        assert expected in findings(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "C202"),
+        ("{", "C202"),
+        ("[]", "C205"),
+        ('{"a": 1,}', "C202"),
+        ("{'a': 1}", "C202"),
+        ('{"mqtt": NaN}', "C202"),
+        ('{"mqtt": {}, "mqtt": {}}', "C210"),
+        ('{"mqtt": "a\nb"}', "C202"),
+        ("{} x", "C202"),
+        ("[" * 100, "C202"),
+    ],
+)
+def test_what_is_not_json_is_pointed_at(folder, text, code):
+    write(folder, "comm", text)
+    assert findings(folder) == [f"comm.conf {code}"]
+
+
+def test_findings_of_all_files_come_at_once(folder):
+    edit(folder, "comm", rest__prt=1)
+    edit(folder, "components", component1__config__port=99_999)
+    write(folder, "flows", "1\nTO compnent1 1\nGET\n")
+    (folder / "load_balancer.conf").unlink()
+    write(folder, "nodes", "nonsense")
+    assert findings(folder) == [
+        "comm.conf C203",
+        "components.conf C206",
+        "flows.conf F104",
+        "load_balancer.conf C201",
+        "nodes.conf C202",
+    ]
+
+
+def test_a_missing_file_says_nothing_about_what_it_would_have_said(folder):
+    (folder / "components.conf").unlink()
+    assert findings(folder) == ["components.conf C201"]
+
+
+def test_bytes_that_are_not_utf8_are_a_finding(folder):
+    (folder / "flows.conf").write_bytes(b"1\nTO component1 1\nGET\n# \xff\n")
+    (folder / "nodes.conf").write_bytes(b'{"\xff": 1}')
+    assert findings(folder) == ["flows.conf F113", "nodes.conf C202"]
+
+
+def test_keys_of_other_programs_are_warned_about_only(folder):
+    edit(folder, "comm", vendor_extension={"a": 1})
+    assert findings(folder) == ["comm.conf C203"]
+    assert len(load(folder, {}).warnings) == 1
+
+
+def test_a_password_is_not_shown_with_the_line_that_it_stands_on(folder):
+    write(folder, "comm", '{"mqtt": {"password": "hunter2", "prt": 1}}')
+    with pytest.raises(ConfigRejected) as rejected:
+        load(folder, {})
+    assert "hunter2" not in str(rejected.value)
+    assert "*******" in str(rejected.value)
+
+
+def test_every_code_has_a_paragraph_in_the_reference():
+    reference = (ROOT / "docs" / "reference" / "findings.md").read_text()
+    missing = [code for code in CODES if f"### {code}" not in reference]
+    assert missing == []
+
+
+# --- changes on the disk ----------------------------------------------------------------------
+
+
+def test_a_change_counts_once_when_it_has_come_to_rest(folder):
+    watch = Watch(folder, [])
+    assert not watch.changed()
+    write(folder, "flows", "1\n")
+    assert not watch.changed()  # it may still be written
+    assert watch.changed()
+    assert not watch.changed()
+
+
+def test_files_that_are_still_being_written_are_left_alone(folder):
+    watch = Watch(folder, [])
+    for n in range(4):
+        write(folder, "flows", "x" * n)
+        assert not watch.changed()
+    assert watch.changed()
+
+
+def test_a_file_that_vanishes_or_is_replaced_is_a_change(folder):
+    watch = Watch(folder, [])
+    (folder / "nodes.conf").unlink()
+    assert [watch.changed(), watch.changed()] == [False, True]
+    write(folder, "nodes", {})
+    assert [watch.changed(), watch.changed()] == [False, True]
+
+
+def test_a_secret_that_is_renewed_is_a_change(folder):
+    secret = folder.parent / "secret"
+    secret.write_text("a")
+    watch = Watch(folder, [secret])
+    secret.write_text("bb")
+    assert [watch.changed(), watch.changed()] == [False, True]
+
+
+def test_what_changes_while_it_is_read_is_not_still(folder):
+    watch = Watch(folder, [])
+    write(folder, "flows", "1\n")
+    watch.changed()
+    assert watch.changed()
+    assert watch.still()
+    write(folder, "flows", "1\n\n")
+    assert not watch.still()
+
+
+def test_what_pause_asks_for_survives(tmp_path):
+    assert read_control(tmp_path) == Control()
+    write_control(tmp_path, Control(paused=True, release_parked_before_ms=5))
+    assert read_control(tmp_path) == Control(paused=True, release_parked_before_ms=5)
+    assert [path.name for path in tmp_path.iterdir()] == ["control.json"]
+    (tmp_path / "control.json").write_text("{broken")
+    assert read_control(tmp_path) == Control()
+
+
+# --- JSON with places -------------------------------------------------------------------------
+
+
+def plain(value: Value) -> object:
+    if isinstance(value.plain, dict):
+        return {key: plain(inner) for key, inner in value.plain.items()}
+    if isinstance(value.plain, list):
+        return [plain(inner) for inner in value.plain]
+    return value.plain
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(_json, st.sampled_from([None, 0, 3]))
+def test_json_means_what_it_means_elsewhere(value, indent):
+    assert plain(parse_json(json.dumps(value, indent=indent))) == value
+
+
+@given(st.text(alphabet='{}[]",:0123456789.eE+-truefalsn \n\t\\x', max_size=40))
+def test_what_is_refused_elsewhere_is_refused_here(text):
+    def constant(name):
+        raise ValueError(name)
+
+    def object_(pairs):
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("twins")
+        return dict(pairs)
+
+    try:
+        expected = json.loads(text, parse_constant=constant, object_pairs_hook=object_)
+    except ValueError:
+        with pytest.raises(JsonFault):
+            parse_json(text)
+    else:
+        found = plain(parse_json(text))
+        assert found == expected or (isinstance(found, float) and math.isinf(found))
+
+
+def test_places_are_lines_and_columns():
+    value = parse_json('{\n  "a": 1,\n  "bc": [true]\n}')
+    assert (value.keys["bc"].line, value.keys["bc"].column, value.keys["bc"].width) == (3, 3, 4)
+    inner = value.plain["bc"].plain[0].place
+    assert (inner.line, inner.column, inner.width) == (3, 10, 4)

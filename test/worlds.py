@@ -1,0 +1,188 @@
+"""A node on fakes: the whole engine without a socket or a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import msgspec
+
+from fractal_rm.adapters.memory import (
+    MemoryBalancer,
+    MemoryCaller,
+    MemoryJournal,
+    MemoryPeers,
+    QuietTelemetry,
+)
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.config.compile import FILES, compile_config
+from fractal_rm.config.model import Config
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.run import State
+from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.engine.node import Node
+from fractal_rm.engine.world import World
+
+URL = "http://127.0.0.1:6000"
+FLOWS = """\
+1
+TO a 1
+POST payload
+TO b 1
+POST result1
+TO a 1
+POST result1 result2
+
+2
+TO b 2
+GET
+
+3
+TO once 1
+POST payload
+TO b 1
+POST result1
+
+4
+TO slow 1
+GET
+"""
+
+
+def config(**changes: object) -> Config:
+    """A compiled configuration; keys of the model replace its own."""
+    target = {"protocol": "http", "ip": "127.0.0.1", "port": 6000}
+
+    def component(name, **more):
+        endpoints = {"1": f"{name}/1", "2": f"{name}/2"}
+        return {"config": {**target, "endpoints": endpoints, **more}}
+
+    texts = {
+        "comm.conf": {},
+        "components.conf": {
+            "a": component("a"),
+            "b": component("b"),
+            "once": component("once", idempotent=False),
+            "slow": component("slow"),
+        },
+        "nodes.conf": {
+            "2": {"config": {**target, "endpoint": "n2"}},
+            "3": {"config": {**target, "endpoint": "n3", "peer": "fractal"}},
+            "4": {"config": {**target, "endpoint": "n4", "peer": "original"}},
+        },
+        "load_balancer.conf": {**target, "endpoint": "LB"},
+    }
+    written = {name: json.dumps(content) for name, content in texts.items()}
+    written["flows.conf"] = FLOWS
+    assert set(written) == set(FILES)
+    compiled = compile_config(written, Path("/nowhere/config_files"), {}).config
+    return msgspec.structs.replace(compiled, node_id="1", **changes)
+
+
+class ManualClock:
+    """Wall time stands still until it is moved."""
+
+    def __init__(self, now_ms: int = 1_000_000) -> None:
+        self.ms = now_ms
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic_s(self) -> float:
+        return self.ms / 1000
+
+
+class Stage:
+    """One node and everything around it; the disk outlives the node."""
+
+    def __init__(self, disk: Disk | None = None, clock: ManualClock | None = None, **changes):
+        self.disk = disk or Disk()
+        self.clock = clock or ManualClock()
+        self.journal = MemoryJournal(self.disk)
+        self.components = MemoryCaller({})
+        self.peers = MemoryPeers()
+        self.balancer = MemoryBalancer()
+        self.telemetry = QuietTelemetry()
+        self.world = World(
+            config(**changes), self.journal, self.components, self.peers, self.balancer,
+            self.clock, SystemRandom(), self.telemetry,
+        )  # fmt: skip
+        self.node = Node(self.world, {})
+        for name in ("a/1", "a/2", "b/1", "b/2", "once/1"):
+            self.answers(name, f"from {name}")
+
+    def answers(self, name: str, text: str, status: int = 200) -> None:
+        async def answer(_):
+            return Reply(status, (), text.encode())
+
+        self.components.answers[f"{URL}/{name}"] = answer
+
+    def raises(self, name: str, *errors: Exception | None) -> None:
+        """Each call takes the next error, None answers, and the last one stays."""
+        left = list(errors)
+
+        async def answer(_):
+            error = left.pop(0) if len(left) > 1 else left[0]
+            if error is not None:
+                raise error
+            return Reply(200, (), b"at last")
+
+        self.components.answers[f"{URL}/{name}"] = answer
+
+    def holds(self, name: str) -> asyncio.Event:
+        """Answers only when the event is set."""
+        go = asyncio.Event()
+
+        async def answer(_):
+            await go.wait()
+            return Reply(200, (), b"went on")
+
+        self.components.answers[f"{URL}/{name}"] = answer
+        return go
+
+    async def __aenter__(self) -> Stage:
+        await self.node.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.node.drain()
+
+    def crash(self) -> None:
+        """As kill -9: tasks stop where they are, what is not durable is gone."""
+        self.journal.crash()
+        for task in list(self.node._lifecycle.room._tasks):
+            task.cancel()
+
+    async def send(self, flow: str = "1", payload: object = "p", **keys: object):
+        """A trigger by MQTT."""
+        body = {"id_flow": flow, "payload": payload, **keys}
+        return await self.node.receive(Arrival(Source.MQTT, json.dumps(body).encode()))
+
+    async def offer(self, flow: str = "1", payload: object = "p", **keys: object):
+        """A hand-off, as a peer of ours sends it."""
+        body = {"id_flow": flow, "payload": payload, "is_load_balancing": True, **keys}
+        return await self.node.receive(Arrival(Source.REST, json.dumps(body).encode()))
+
+    async def ended(self, run_id: str, within_s: float = 10):
+        """The outcome of a run."""
+        outcome = await self.node.outcome(run_id, within_s)
+        if outcome is None:
+            assert self.state(run_id).final, f"{run_id} did not end"
+        return outcome
+
+    async def run(self, flow: str = "1", **keys: object):
+        """Send and wait for the end."""
+        return await self.ended((await self.send(flow, **keys)).run)
+
+    def state(self, run_id: str) -> State:
+        return self.disk.runs[run_id].state
+
+    def facts(self, run_id: str) -> list[str]:
+        """The names of a run's facts."""
+        return [type(fact).__name__ for fact in self.disk.facts(run_id)]
+
+    def called(self) -> list[str]:
+        """What was called, in order."""
+        return [request.url.removeprefix(URL + "/") for request in self.components.requests]
