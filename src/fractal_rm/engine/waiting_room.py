@@ -103,10 +103,11 @@ class WaitingRoom:
 
     async def cancel(self) -> None:
         """End what is in flight where it stands; the journal knows how far each run came."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            # Again, as wait_for may swallow a cancellation (Python before 3.12).
+            await asyncio.wait(self._tasks, timeout=0.1)
 
     def _begin_some(self) -> None:
         """Give free slots to the lines in turn, until no line may have another."""

@@ -40,6 +40,7 @@ class MqttIntake:
         self._link: Link | None = None
         self._running: asyncio.Task[None] | None = None
         self._why_not = "not connected yet"
+        self._stopping = False
 
     async def start(self) -> None:
         """Begin to connect; returns at once. Raises OSError where no client id can be kept."""
@@ -51,6 +52,7 @@ class MqttIntake:
         running, self._running = self._running, None
         if running is None:
             return
+        self._stopping = True
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         if self._link is not None:
@@ -66,7 +68,7 @@ class MqttIntake:
     async def _stay_connected(self, client_id: str) -> None:
         """First connect and reconnect are one path."""
         tries, older = 0, False
-        while True:
+        while not self._stopping:  # wait_for may swallow a cancellation (Python before 3.12)
             began_s = self._clock.monotonic_s()
             link = Link(self._mqtt, client_id, self._take, older=older)
             try:
@@ -81,6 +83,8 @@ class MqttIntake:
                 raise
             else:
                 self._link = link
+                if self._stopping:
+                    return
                 self._telemetry.event(
                     "mqtt_connected", broker=self._address, protocol=link.protocol
                 )
