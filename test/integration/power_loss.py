@@ -1,0 +1,130 @@
+"""What the disk holds after a power loss: a recorded trace of writes and fsyncs, replayed.
+
+The program runs under strace; a disk is rebuilt from the trace as it is when the power goes: of
+each file, the writes that an fsync of it covered, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+_CALL = re.compile(r"^(\d+)\s+(\w+)\((.*)$")
+_RESUMED = re.compile(r"^(\d+)\s+<\.\.\. (\w+) resumed>(.*)$")
+_RESULT = re.compile(r"\)\s*= (-?\d+)")
+
+FOLDER = "."
+
+
+def record(command: list[str], trace: Path) -> None:
+    """Run a command under strace. Raises CalledProcessError."""
+    subprocess.run(
+        ["strace", "-f", "--seccomp-bpf", "-o", str(trace), "-xx", "-s", "1000000", "-e",
+         "trace=openat,pwrite64,write,fsync,fdatasync,ftruncate,close,unlink", *command],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+class Disk:
+    """Files of one folder: what programs see of them, and what would survive now."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self._names: dict[int, str] = {}
+        self._seen: dict[str, bytearray] = {}
+        self._safe: dict[str, bytes] = {}
+        self._begun: dict[int, dict[str, bytes]] = {}
+        self._unlinked: list[str] = []
+
+    def write_to(self, folder: Path) -> None:
+        """The folder as it is after the power has come back."""
+        folder.mkdir()
+        for name, content in self._safe.items():
+            (folder / name).write_bytes(content)
+
+    def begin(self, pid: int, call: str, arguments: str) -> None:
+        """A call was made: what it syncs is what is there at this moment."""
+        if call in ("fsync", "fdatasync"):
+            name = self._names.get(int(arguments.partition(")")[0].strip()))
+            self._begun[pid] = {name: bytes(self._seen[name])} if name in self._seen else {}
+
+    def end(self, pid: int, call: str, arguments: str, result: int) -> bytes | None:
+        """A call returned. What was written to standard output is handed back."""
+        if call == "write":
+            descriptor, data, *_ = arguments.split(", ")
+            return _text(data) if descriptor == "1" else None
+        if result >= 0:
+            getattr(self, f"_{call}")(pid, arguments.rpartition(")")[0].split(", "), result)
+        return None
+
+    def _openat(self, _pid: int, arguments: list[str], descriptor: int) -> None:
+        path = _text(arguments[1]).decode()
+        if path == self._folder:
+            self._names[descriptor] = FOLDER
+        elif path.startswith(self._folder) and not path.endswith(("-shm", ".lock")):
+            name = self._names[descriptor] = path.rpartition("/")[2]
+            content = self._seen.setdefault(name, bytearray())
+            if "O_TRUNC" in arguments[2]:
+                content.clear()
+
+    def _close(self, _pid: int, arguments: list[str], _: int) -> None:
+        self._names.pop(int(arguments[0]), None)
+
+    def _pwrite64(self, _pid: int, arguments: list[str], written: int) -> None:
+        name = self._names.get(int(arguments[0]))
+        if name is not None:
+            content, at = self._seen[name], int(arguments[3])
+            data = _text(arguments[1])[:written]
+            content.extend(bytes(max(0, at + len(data) - len(content))))
+            content[at : at + len(data)] = data
+
+    def _ftruncate(self, _pid: int, arguments: list[str], _: int) -> None:
+        name = self._names.get(int(arguments[0]))
+        if name is not None:
+            del self._seen[name][int(arguments[1]) :]
+
+    def _unlink(self, _pid: int, arguments: list[str], _: int) -> None:
+        name = _text(arguments[0]).decode().rpartition("/")[2]
+        if self._seen.pop(name, None) is not None:
+            self._unlinked.append(name)  # it is gone for good when its folder is synced
+
+    def _fsync(self, pid: int, arguments: list[str], _: int) -> None:
+        self._safe.update(self._begun.pop(pid, {}))
+        if self._names.get(int(arguments[0])) == FOLDER:
+            for name in self._unlinked:
+                self._safe.pop(name, None)
+            self._unlinked.clear()
+
+    _fdatasync = _fsync
+
+
+def replay(trace: Path, disk: Disk):
+    """Yield after every write to standard output, with what was written."""
+    open_calls: dict[int, str] = {}
+    for line in trace.read_text(errors="replace").splitlines():
+        resumed = _RESUMED.match(line)
+        if resumed:
+            pid, call = int(resumed[1]), resumed[2]
+            rest = open_calls.pop(pid, "") + resumed[3]
+        else:
+            found = _CALL.match(line)
+            if found is None:
+                continue
+            pid, call, rest = int(found[1]), found[2], found[3]
+            disk.begin(pid, call, rest.replace("<unfinished ...>", ")"))
+            if "<unfinished ...>" in rest:
+                open_calls[pid] = rest.replace("<unfinished ...>", "").rstrip()
+                continue
+        result = _RESULT.search(rest)
+        if result is None:
+            continue
+        said = disk.end(pid, call, rest, int(result[1]))
+        if said is not None:
+            yield said
+
+
+def _text(quoted: str) -> bytes:
+    """The bytes of a string that strace has printed in hexadecimal."""
+    inner = quoted.strip().strip('."')
+    return bytes.fromhex(inner.replace("\\x", ""))

@@ -1,0 +1,93 @@
+"""The power goes at any moment: what was acknowledged is on the disk. And the test can tell."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from brokers import need
+
+sys.path.insert(0, str(Path(__file__).parent))
+from power_loss import Disk, record, replay
+
+from fractal_rm.adapters.sqlite import SqliteJournal, check_journal
+
+WRITER = """
+import asyncio, os, sys
+from pathlib import Path
+import msgspec
+from fractal_rm.adapters.sqlite import SqliteJournal
+from fractal_rm.domain.run import Finished, Settled, State
+from fractal_rm.testing.journal import accepted, entry
+
+async def main(folder, synchronous):
+    journal = SqliteJournal(Path(folder) / "up.journal", keep=lambda: (1 << 30, 1 << 40),
+                            on_lost=print, synchronous=synchronous)
+    await journal.open()
+    payload = b'"' + b"x" * 6000 + b'"'
+
+    async def one(n):
+        name = f"run-{n:04}"
+        await journal.accept(entry(name, facts=(accepted(payload=payload),)))
+        os.write(1, f"{name}\\n".encode())   # the acknowledgement
+        if n % 3 == 0:
+            _ = journal.append(name, Finished(1, 200, 0.1, msgspec.Raw(b'"r"')), 2)
+            await journal.append(name, Settled(State.SUCCEEDED), 3)
+            os.write(1, f"{name} settled\\n".encode())
+
+    for first in range(0, 600, 6):
+        await asyncio.gather(*(one(n) for n in range(first, first + 6)))
+    await journal.close(clean=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def losses(tmp_path: Path, synchronous: str) -> tuple[list[str], int]:
+    """What was acknowledged and is not there after a power loss, and how often it was looked."""
+    need("strace")
+    folder, trace = tmp_path / "state", tmp_path / "trace"
+    folder.mkdir()
+    record([sys.executable, "-c", WRITER, str(folder), synchronous], trace)
+    disk = Disk(folder)
+    acknowledged: set[str] = set()
+    lost: list[str] = []
+    looks = 0
+    for number, said in enumerate(replay(trace, disk)):
+        acknowledged.update(said.decode().split("\n")[:-1])
+        if number % 23:  # each look opens a journal
+            continue
+        looks += 1
+        after = tmp_path / f"after-{number}"
+        disk.write_to(after)
+        lost += [f"{name} at {number}" for name in acknowledged - await survivors(after)]
+    assert len(acknowledged) == 800
+    return lost, looks
+
+
+async def survivors(folder: Path) -> set[str]:
+    """The runs that a journal holds, and which of them have ended."""
+    journal = SqliteJournal(
+        folder / "up.journal", keep=lambda: (1 << 30, 1 << 40), on_lost=lambda _: None
+    )
+    await journal.open()
+    runs = journal._store._db.execute("SELECT id, state FROM runs").fetchall()
+    await journal.close(clean=True)
+    assert check_journal(folder / "up.journal").problems == []
+    names = {name for name, _ in runs}
+    return names | {f"{name} settled" for name, state in runs if state == "succeeded"}
+
+
+@pytest.mark.slow
+async def test_what_was_acknowledged_survives_the_loss_of_everything_unsynced(tmp_path):
+    lost, looks = await losses(tmp_path, "FULL")
+    assert lost == []
+    assert looks > 20
+
+
+@pytest.mark.slow
+async def test_without_fsync_the_same_test_finds_losses(tmp_path):
+    lost, _ = await losses(tmp_path, "OFF")
+    assert len(lost) > 100
