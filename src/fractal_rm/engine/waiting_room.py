@@ -113,6 +113,8 @@ class WaitingRoom:
         """Give free slots to the lines in turn, until no line may have another."""
         refused = 0
         while self._carry is not None and refused < len(self._turn):
+            if self.load.in_flight >= self.limits.in_flight:
+                return  # however many lines there are
             name = self._turn.popleft()
             if not self._may_begin(name):
                 self._turn.append(name)
