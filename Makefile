@@ -26,7 +26,7 @@ demo: $(VENV)/.made
 	@$(BIN)/fractal-rm demo $(if $(ONCE),--once)
 
 test: $(VENV)/.made lint
-	@bench/needs.sh mosquitto strace
+	@.ci/needs mosquitto strace
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -q
 
 lint: $(VENV)/.made
@@ -41,7 +41,7 @@ format: $(VENV)/.made
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.made
-	@bench/needs.sh mosquitto nginx wrk
+	@.ci/needs mosquitto nginx wrk
 	$(BIN)/python bench/bench.py
 
 # New versions of everything: look at what changed, run the tests, commit.
