@@ -44,14 +44,16 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     ``journal`` names its journal in the state folder: ``mqtt``, ``api`` or ``up``. Raises
     ConfigRejected, and any FractalError that keeps the node from starting.
     """
+    files = Watch(folder)
     compiled = load(folder, os.environ)
+    files.refer_to(compiled.referenced)
     _open_log(compiled.config)
     ways_in: dict[str, MakeForWorld] = {}
     if mqtt:
         ways_in["mqtt"] = _mqtt
     if rest:
         ways_in["rest"] = _rest
-    return _run(_serve(compiled, ways_in, journal))
+    return _run(_serve(compiled, files, ways_in, journal))
 
 
 def _open_log(config: Config) -> None:
@@ -70,7 +72,9 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
     return uvloop.run(main)
 
 
-async def _serve(compiled: Compiled, ways_in: dict[str, MakeForWorld], journal: str) -> int:
+async def _serve(
+    compiled: Compiled, files: Watch, ways_in: dict[str, MakeForWorld], journal: str
+) -> int:
     world = make_world(compiled.config, journal)
     node = Node(world, {name: partial(make, world) for name, make in ways_in.items()})
     stop = _stop_signals()
@@ -78,7 +82,7 @@ async def _serve(compiled: Compiled, ways_in: dict[str, MakeForWorld], journal: 
         world.telemetry.problem("config_warning", finding=finding.render())
     try:
         await node.start()
-        watching = asyncio.create_task(_watch(node, world, compiled))
+        watching = asyncio.create_task(_watch(node, world, files))
         await stop.wait()
         world.telemetry.event("stopping", unfinished=node.unfinished)
         watching.cancel()
@@ -158,10 +162,9 @@ def _rest(world: World, config: Config, intake: Intake) -> WayIn:
 # --- changes on the disk ---------------------------------------------------------------------
 
 
-async def _watch(node: Node, world: World, compiled: Compiled) -> None:
+async def _watch(node: Node, world: World, files: Watch) -> None:
     """Take up a changed configuration, and what `pause`, `resume` ask for, within a second."""
     folder, state = Path(world.config.folder), Path(world.config.state_path)
-    files = Watch(folder, compiled.referenced)
     released_ms = 0
     while True:
         node.watch_journal()

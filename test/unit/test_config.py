@@ -255,7 +255,7 @@ def test_every_code_has_a_paragraph_in_the_reference():
 
 
 def test_a_change_counts_once_when_it_has_come_to_rest(folder):
-    watch = Watch(folder, [])
+    watch = Watch(folder)
     assert not watch.changed()
     write(folder, "flows", "1\n")
     assert not watch.changed()  # it may still be written
@@ -263,8 +263,16 @@ def test_a_change_counts_once_when_it_has_come_to_rest(folder):
     assert not watch.changed()
 
 
+def test_what_changes_while_it_is_read_is_a_change(folder):
+    watch = Watch(folder)
+    load(folder, {})
+    write(folder, "flows", "1\n")
+    watch.refer_to([])
+    assert [watch.changed(), watch.changed()] == [False, True]
+
+
 def test_files_that_are_still_being_written_are_left_alone(folder):
-    watch = Watch(folder, [])
+    watch = Watch(folder)
     for n in range(4):
         write(folder, "flows", "x" * n)
         assert not watch.changed()
@@ -272,7 +280,7 @@ def test_files_that_are_still_being_written_are_left_alone(folder):
 
 
 def test_a_file_that_vanishes_or_is_replaced_is_a_change(folder):
-    watch = Watch(folder, [])
+    watch = Watch(folder)
     (folder / "nodes.conf").unlink()
     assert [watch.changed(), watch.changed()] == [False, True]
     write(folder, "nodes", {})
@@ -282,13 +290,14 @@ def test_a_file_that_vanishes_or_is_replaced_is_a_change(folder):
 def test_a_secret_that_is_renewed_is_a_change(folder):
     secret = folder.parent / "secret"
     secret.write_text("a")
-    watch = Watch(folder, [secret])
+    watch = Watch(folder)
+    watch.refer_to([secret])
     secret.write_text("bb")
     assert [watch.changed(), watch.changed()] == [False, True]
 
 
 def test_what_changes_while_it_is_read_is_not_still(folder):
-    watch = Watch(folder, [])
+    watch = Watch(folder)
     write(folder, "flows", "1\n")
     watch.changed()
     assert watch.changed()

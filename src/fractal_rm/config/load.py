@@ -9,7 +9,7 @@ from pathlib import Path
 from fractal_rm.config.compile import FILES, Compiled, compile_config
 from fractal_rm.domain.findings import Finding, Place
 
-Signature = tuple[tuple[str, int, int, int], ...]
+Signature = tuple[int, int, int]  # moment, size, inode
 
 
 def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
@@ -32,13 +32,22 @@ class Watch:
     """Says when files have changed and have come to rest.
 
     An editor may write a file in several pieces, and five files are changed one after another: a
-    change counts when two looks in a row see the same.
+    change counts when two looks in a row see the same. Make it before the files are read, so that
+    what changes while they are read is a change.
     """
 
-    def __init__(self, folder: Path, referenced: Sequence[Path]) -> None:
-        self._folder = folder
-        self._referenced = list(referenced)
-        self._taken = self._seen = self._look()
+    def __init__(self, folder: Path) -> None:
+        self._own = [folder / file for file in FILES]
+        self._taken = {path: _signature(path) for path in self._own}
+        self._seen = self._taken
+
+    def refer_to(self, referenced: Sequence[Path]) -> None:
+        """The files that the configuration in force refers to are watched too."""
+        taken = self._taken
+        watched = [*self._own, *referenced]
+        self._taken = self._seen = {
+            path: taken[path] if path in taken else _signature(path) for path in watched
+        }
 
     def changed(self) -> bool:
         """Look. True once for every change that has come to rest."""
@@ -48,25 +57,17 @@ class Watch:
             return True
         return False
 
-    def refer_to(self, referenced: Sequence[Path]) -> None:
-        """The files that the configuration in force refers to are watched too."""
-        self._referenced = list(referenced)
-        self._taken = self._seen = self._look()
-
     def still(self) -> bool:
         """Whether nothing has changed since ``changed`` said so: what was read is whole."""
         return self._look() == self._taken
 
-    def _look(self) -> Signature:
-        return tuple(_signature(path) for path in self._paths())
-
-    def _paths(self) -> list[Path]:
-        return [*(self._folder / file for file in FILES), *self._referenced]
+    def _look(self) -> dict[Path, Signature]:
+        return {path: _signature(path) for path in self._taken}
 
 
-def _signature(path: Path) -> tuple[str, int, int, int]:
+def _signature(path: Path) -> Signature:
     try:
         found = os.stat(path)  # noqa: PTH116 - four times a second for every file, so the cheap one
     except OSError:
-        return str(path), 0, 0, 0
-    return str(path), found.st_mtime_ns, found.st_size, found.st_ino
+        return 0, 0, 0
+    return found.st_mtime_ns, found.st_size, found.st_ino

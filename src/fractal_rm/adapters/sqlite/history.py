@@ -82,7 +82,6 @@ class SqliteHistory:
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
         for _, db in self._journals():
-            db.execute("BEGIN")  # both questions about one moment
             for flow, count in db.execute(_RECEIVED):
                 received[flow] += count
             for flow, state, count, again in db.execute(_STATES):
@@ -97,6 +96,7 @@ class SqliteHistory:
         for path in sorted(self._folder.glob("*.journal")):
             with closing(open_read_only(path)) as db:
                 try:
+                    db.execute("BEGIN")  # every question is about one moment
                     yield path.stem, db
                 except sqlite3.Error as error:
                     raise JournalDamaged(f"{path} cannot be read ({error})") from error
