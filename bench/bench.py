@@ -123,6 +123,8 @@ async def publish(port: int, count: int) -> None:
     client = gmqtt.Client("bench-publisher")
     await client.connect(HOST, port, version=MQTTv311)
     body = json.dumps({"id_flow": "1", "payload": "0x03abcdefghil"})
+    print("ready", flush=True)
+    sys.stdin.readline()
     for n in range(count):
         client.publish("bench", body, qos=1)
         if n % 200 == 0:
@@ -137,8 +139,13 @@ def settled(journal: Path) -> int:
 
 
 def one_round(pid: int, journal: Path, broker: int, count: int) -> dict[str, float]:
+    publisher = subprocess.Popen(
+        [sys.executable, __file__, "--publish", str(broker), str(count)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    publisher.stdout.readline()
     before, cpu_before, began = settled(journal), cpu_s(pid), time.perf_counter()
-    publisher = subprocess.Popen([sys.executable, __file__, "--publish", str(broker), str(count)])
+    publisher.stdin.close()
     while settled(journal) < before + count:
         time.sleep(0.02)
         if publisher.poll() not in (None, 0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -82,6 +83,7 @@ async def _serve(
         world.telemetry.problem("config_warning", finding=finding.render())
     try:
         await node.start()
+        _calm_garbage_collection()
         watching = asyncio.create_task(_watch(node, world, files))
         await stop.wait()
         world.telemetry.event("stopping", unfinished=node.unfinished)
@@ -113,6 +115,17 @@ def make_world(config: Config, journal: str, *, synchronous: str = "FULL") -> Wo
         telemetry=telemetry,
     )
     return world
+
+
+def _calm_garbage_collection() -> None:
+    """Thousands of runs in flight are no garbage: looking through them took a quarter of the CPU.
+
+    What is freed is freed by its last reference; cycles are rare, and are found later.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+
 
 
 def _end_now(telemetry: LogTelemetry, error: FractalError) -> None:

@@ -195,6 +195,12 @@ async def test_an_mqtt_5_user_property_is_the_trigger_id(mosquitto, tmp_path):
         assert [arrival.key for arrival in way_in.intake.arrivals] == ["k", "j", None]
 
 
+async def test_a_publisher_that_wants_no_promise_is_heard(broker, tmp_path):
+    async with intake_at(broker, tmp_path) as way_in, publisher(broker) as client:
+        client.publish("t/in", b"at QoS 0", qos=0)
+        await until(lambda: way_in.intake.bodies() == [b"at QoS 0"])
+
+
 @pytest.mark.parametrize("wanted", [False, True])
 async def test_retained_messages_are_taken_only_where_that_is_asked_for(broker, tmp_path, wanted):
     async with publisher(broker) as client:

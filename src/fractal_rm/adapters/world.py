@@ -19,8 +19,15 @@ class SystemClock:
         return time.monotonic()  # noqa: TID251 - this is the clock
 
 
+_DRAWN_AT_ONCE = 4096  # a system call for each run id would cost as much as the id
+
+
 class SystemRandom:
     """Port `Random`: the only place that draws."""
+
+    def __init__(self) -> None:
+        self._drawn = b""
+        self._at = 0
 
     def fraction(self) -> float:
         """From 0 up to, not including, 1."""
@@ -28,4 +35,7 @@ class SystemRandom:
 
     def token(self, size: int) -> bytes:
         """``size`` random bytes."""
-        return os.urandom(size)
+        if self._at + size > len(self._drawn):
+            self._drawn, self._at = os.urandom(max(size, _DRAWN_AT_ONCE)), 0
+        self._at += size
+        return self._drawn[self._at - size : self._at]

@@ -32,6 +32,7 @@ class WaitingRoom:
         self._idle = asyncio.Event()
         self._idle.set()
         self._carry: Callable[[Run], Awaitable[None]] | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     # --- places: taken before the journal is asked, so that what it holds is bounded too ------
 
@@ -91,6 +92,7 @@ class WaitingRoom:
     def open(self, carry: Callable[[Run], Awaitable[None]]) -> None:
         """Let runs begin; ``carry`` is what is done with a run whose turn it is."""
         self._carry = carry
+        self._loop = asyncio.get_running_loop()  # once, as asking for it is a system call
         self._begin_some()
 
     def close(self) -> None:
@@ -140,7 +142,7 @@ class WaitingRoom:
         self.load.in_flight += 1
         self._in_flight[name] += 1
         self._idle.clear()
-        task = asyncio.get_running_loop().create_task(self._see_through(name, run, carried))
+        task = self._loop.create_task(self._see_through(name, run, carried))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

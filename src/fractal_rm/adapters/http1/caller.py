@@ -13,7 +13,7 @@ from fractal_rm.adapters.http1.connection import Connection, Stale
 from fractal_rm.adapters.http1.pool import Pool
 from fractal_rm.adapters.http1.tls import TlsContexts
 from fractal_rm.domain.call import Reply, Route
-from fractal_rm.domain.errors import BadReply, ConnectFailed
+from fractal_rm.domain.errors import ConnectFailed
 
 
 class Http1Caller:
@@ -22,6 +22,7 @@ class Http1Caller:
     def __init__(self) -> None:
         self._pool = Pool()
         self._tls = TlsContexts()
+        self._loop: asyncio.AbstractEventLoop | None = None  # asking for it is a system call
 
     async def call(
         self,
@@ -31,47 +32,41 @@ class Http1Caller:
         timeout_s: float | None = None,
     ) -> Reply:
         """Make one call; see the port."""
-        loop = asyncio.get_running_loop()
-        limit_s = route.timeout_s if timeout_s is None else min(timeout_s, route.timeout_s)
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        ends_s = loop.time() + (
+            route.timeout_s if timeout_s is None else min(timeout_s, route.timeout_s)
+        )
         request = _request(route, body, headers)
-        kept = self._pool.take(route.origin) if route.repeatable else None
-        began_s = loop.time()
-        if kept is not None:
-            try:
-                return await self._exchange(kept, request, route, limit_s)
-            except Stale:
-                pass  # the server had closed it meanwhile, and answered nothing: ask on a new one
         # A request that must not be sent twice goes on a new connection: on a kept one nobody
         # could tell whether the server had read it before it closed.
-        connection = await self._connect(route, limit_s - (loop.time() - began_s))
-        left_s = limit_s - (loop.time() - began_s)
-        try:
-            return await self._exchange(connection, request, route, left_s)
-        except Stale:
-            raise BadReply("the connection was closed without an answer") from None
+        connection = self._pool.take(route.origin) if route.repeatable else None
+        while True:
+            if connection is None:
+                connection = await self._connect(route, loop, ends_s - loop.time())
+            try:
+                left_s = ends_s - loop.time()
+                return await connection.ask(request, loop, left_s, route.max_response_bytes)
+            except Stale:
+                # The server had closed it meanwhile, and answered nothing: ask on a new one.
+                connection = None
+            except asyncio.CancelledError:
+                connection.close()
+                raise
 
     async def close(self) -> None:
         """Close every connection."""
         self._pool.close()
 
-    async def _exchange(
-        self, connection: Connection, request: bytes, route: Route, left_s: float
-    ) -> Reply:
-        loop = asyncio.get_running_loop()
-        try:
-            return await connection.ask(request, loop, left_s, route.max_response_bytes)
-        except asyncio.CancelledError:
-            connection.close()
-            raise
-
-    async def _connect(self, route: Route, left_s: float) -> Connection:
+    async def _connect(
+        self, route: Route, loop: asyncio.AbstractEventLoop, left_s: float
+    ) -> Connection:
         origin = route.origin
         secure = self._tls.context(origin.tls) if origin.protocol == "https" else None
-        connection = self._pool.new_connection(origin)
-        opening = asyncio.get_running_loop().create_connection(
-            lambda: connection, origin.host, origin.port, ssl=secure
-        )
-        limit_s = min(route.connect_timeout_s, left_s)
+        connection = self._pool.new_connection(origin, loop)
+        opening = loop.create_connection(lambda: connection, origin.host, origin.port, ssl=secure)
+        limit_s = max(0.0, min(route.connect_timeout_s, left_s))
         try:
             await asyncio.wait_for(opening, limit_s)
         except BaseException as error:

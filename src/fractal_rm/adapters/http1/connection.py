@@ -19,7 +19,10 @@ MAX_HEAD_BYTES = 64 * 1024  # of status lines and header lines, those of 1xx rep
 
 
 class Stale(Exception):
-    """A kept connection was closed without one byte of an answer: the server had let it go."""
+    """A kept connection was closed without one byte of an answer: the server had let it go.
+
+    Only connections that have answered before raise it, so asking on a new one ends.
+    """
 
 
 class Connection(asyncio.Protocol):
@@ -57,7 +60,7 @@ class Connection(asyncio.Protocol):
         self._max_bytes = max_bytes
         reply = self._reply = loop.create_future()
         if self._transport is None:
-            reply.set_exception(Stale())
+            reply.set_exception(Stale() if self._reused else BadReply("it closed at once"))
             return reply
         self._timer = loop.call_later(left_s, self._too_late)
         self._transport.write(request)

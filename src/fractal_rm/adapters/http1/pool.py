@@ -20,9 +20,8 @@ class Pool:
         self._open: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
-    def new_connection(self, origin: Origin) -> Connection:
+    def new_connection(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> Connection:
         """Make a connection that comes back here when it is idle."""
-        loop = asyncio.get_running_loop()
 
         def on_idle(connection: Connection) -> None:
             idle = self._idle.setdefault(origin, [])

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -34,6 +35,7 @@ DEAD_AFTER_KEEPALIVES = 1.4
 LARGEST_PACKET_BYTES = 64 * 1024 * 1024
 TAKEN_OVER = 0x8E  # MQTT 5, 4.13: another client with the same id has connected
 _NEVER_BY_ITSELF = -2
+_PUBACK = struct.Struct("!BBH")
 # gmqtt's own words about connections would double ours; its faults are worth a line.
 _log = logging.getLogger("gmqtt.link")
 _log.addFilter(lambda record: record.exc_info is not None)
@@ -64,12 +66,16 @@ class Link:
     def __init__(self, mqtt: Mqtt, client_id: str, take: Take, *, older: bool) -> None:
         self._mqtt = mqtt
         self._take = take
+        self._loop = loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._acknowledged: list[int] = []
         self.status_topic = f"fractal-rm/{client_id}/status"
         self.protocol = "3.1.1" if older else "5"
-        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._granted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[str] = loop.create_future()
+        self._granted: asyncio.Future[int] = loop.create_future()
         self._unanswered = 0
-        self._reading = True
+        self._room = asyncio.Event()
+        self._room.set()
         self._watch: asyncio.TimerHandle | None = None
         self._client = self._new_client(client_id)
 
@@ -88,7 +94,8 @@ class Link:
         client.set_config({"reconnect_retries": _NEVER_BY_ITSELF, "reconnect_delay": 0})
         if self._mqtt.username is not None:
             client.set_auth_credentials(self._mqtt.username, self._mqtt.password)
-        client.on_message = self._on_message
+        client._package_handler._handle_qos_1_publish_packet = self._on_publish  # noqa: SLF001
+        client.on_message = self._on_qos_0
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         return client
@@ -112,6 +119,7 @@ class Link:
 
     async def _connect_and_subscribe(self) -> None:
         await self._unless_closed(self._connect())
+        self._read_only_with_room()
         topic = gmqtt.Subscription(
             self._mqtt.topic, qos=1, retain_handling_options=self._retained()
         )
@@ -178,11 +186,13 @@ class Link:
 
     def _beat(self) -> None:
         """After a keepalive without news gmqtt sends a ping; no answer means: dead (G10)."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         if self.closed.done():
             return
         connection = self._client._connection  # noqa: SLF001
         keepalive_s = connection.keepalive or self._mqtt.keepalive
+        if not self._room.is_set():  # it is we who do not listen
+            connection._last_data_in = loop.time()  # noqa: SLF001
         silent_s = loop.time() - connection._last_data_in  # noqa: SLF001 - of the same clock
         if silent_s > DEAD_AFTER_KEEPALIVES * keepalive_s:
             self._end(f"the broker has been silent for {silent_s:.0f} s")
@@ -192,28 +202,65 @@ class Link:
 
     # --- what gmqtt calls ---------------------------------------------------------------------
 
-    async def _on_message(
+    def _on_publish(
+        self, packet_id: int, body: bytes, _topic: str, properties: dict[str, Any]
+    ) -> None:
+        """In the place of gmqtt's own, which makes three system calls for each message."""
+        self._begin(packet_id, body, properties)
+
+    def _on_qos_0(
         self, _client: Any, _topic: str, body: bytes, _qos: int, properties: dict[str, Any]
-    ) -> int:
+    ) -> None:
+        """From publishers that want no promise."""
+        self._begin(None, body, properties)
+
+    def _begin(self, packet_id: int | None, body: bytes, properties: dict[str, Any]) -> None:
+        message = Message(body, bool(properties["retain"]), _key(properties))
+        task = self._loop.create_task(self._see_to(packet_id, message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         self._count(1)
+
+    async def _see_to(self, packet_id: int | None, message: Message) -> None:
         try:
-            await self._take(self, Message(body, bool(properties["retain"]), _key(properties)))
+            await self._take(self, message)
+            if packet_id is not None:
+                self._acknowledge(packet_id)
         finally:
             self._count(-1)
-        return 0
+
+    def _acknowledge(self, packet_id: int) -> None:
+        """PUBACK (MQTT 5, 3.4): what is acknowledged in one turn of the loop goes out together."""
+        if self.closed.done():
+            return
+        if not self._acknowledged:
+            self._loop.call_soon(self._send_acknowledgements)
+        self._acknowledged.append(packet_id)
+
+    def _send_acknowledgements(self) -> None:
+        packets = b"".join([_PUBACK.pack(0x40, 2, each) for each in self._acknowledged])
+        self._acknowledged.clear()
+        if not self.closed.done():
+            self._client._connection.send_package(packets)  # noqa: SLF001
 
     def _count(self, by: int) -> None:
         """MQTT 3.1.1 has no Receive Maximum: there, what is too much is left in the socket."""
         self._unanswered += by
-        reading = self._unanswered < self._mqtt.receive_maximum
-        if reading == self._reading or self.closed.done():
-            return
-        self._reading = reading
-        transport = self._client._connection._transport  # noqa: SLF001
-        if reading:
-            transport.resume_reading()
+        if self._unanswered < self._mqtt.receive_maximum:
+            self._room.set()
         else:
-            transport.pause_reading()
+            self._room.clear()
+
+    def _read_only_with_room(self) -> None:
+        """One step above the transport, which gmqtt pauses and resumes by itself."""
+        protocol = self._client._connection._protocol  # noqa: SLF001
+        read = protocol.read
+
+        async def gated(size: int) -> bytes:
+            await self._room.wait()
+            return await read(size)
+
+        protocol.read = gated
 
     def _on_disconnect(self, _client: Any, packet: Any, _error: Any = None) -> None:
         taken_over = isinstance(packet, bytes) and packet[:1] == bytes([TAKEN_OVER])
