@@ -3,7 +3,7 @@
 # make bench  flows per second, CPU and memory, beside wrk on the same web server
 
 PYTHON ?= python3
-VENV := .venv
+VENV := .dev-venv
 BIN := $(VENV)/bin
 WORKERS ?= 4
 

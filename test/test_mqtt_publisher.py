@@ -8,6 +8,7 @@ pytest test.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import sys
@@ -33,8 +34,10 @@ async def publish(host: str, port: int, topic: str, flow: str, payload: object) 
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("flow", nargs="?", default="1", help="the flow to ask for (default: 1)")
+    flow_id = parser.parse_args().flow
     mqtt = json.loads(COMM.read_text())["mqtt"]
-    flow_id = sys.argv[1] if len(sys.argv) > 1 else "1"
     try:
         asyncio.run(publish(mqtt["host"], mqtt["port"], mqtt["topic"], flow_id, PAYLOAD))
     except OSError as error:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import random
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PORT = 6000
 NODES = ("nodo1", "nodo2", "nodo3")
-ENDPOINTS = ("endpoint1", "endpoint2")
+ENDPOINTS = ("endpoint1", "endpoint2", "slow")
+SLOW_S = 10  # what `slow` takes: long enough to pull a plug meanwhile
 
 
 class Simulator(BaseHTTPRequestHandler):
@@ -48,7 +50,11 @@ class Simulator(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, content: dict[str, object], body: bytes = b"") -> None:
         said = body[:200].decode("utf-8", "replace")
-        print(f"{self.command} {self.path} {said} -> {status} {json.dumps(content)}", flush=True)
+        key = self.headers.get("Idempotency-Key")
+        print(self.command, self.path, said, f"(key {key})" if key else "", flush=True)
+        if self.path.strip("/") == "slow":
+            time.sleep(SLOW_S)
+        print("  ->", status, json.dumps(content), flush=True)
         text = json.dumps(content).encode() + b"\n"
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -24,7 +24,7 @@ from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Intake, WayIn
+from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.engine.world import World
 
 POLL_S = 0.25  # how often the five files and the control file are looked at
@@ -78,15 +78,20 @@ async def _serve(
 ) -> int:
     world = make_world(compiled.config, journal)
     node = Node(world, {name: partial(make, world) for name, make in ways_in.items()})
-    stop = _stop_signals()
+    stop = _stop_signals(world.telemetry)
     for finding in compiled.warnings:
-        world.telemetry.problem("config_warning", finding=finding.render())
+        world.telemetry.problem("config_warning", at=finding.headline())
     try:
         await node.start()
         _calm_garbage_collection()
         watching = asyncio.create_task(_watch(node, world, files))
         await stop.wait()
-        world.telemetry.event("stopping", unfinished=node.unfinished)
+        world.telemetry.event(
+            "stopping",
+            unfinished=node.unfinished,
+            at_most_s=world.config.bounds.drain_s,
+            note="a second signal ends it at once, and nothing is lost",
+        )
         watching.cancel()
     finally:
         await node.drain()
@@ -127,19 +132,19 @@ def _calm_garbage_collection() -> None:
     gc.set_threshold(100_000, 20, 100)
 
 
-
 def _end_now(telemetry: LogTelemetry, error: FractalError) -> None:
     """An fsync failed. What is on the disk is not known any more, so nothing may go on (G7)."""
     telemetry.problem("journal_lost", reason=str(error))
     os._exit(EXIT_JOURNAL_LOST)
 
 
-def _stop_signals() -> asyncio.Event:
+def _stop_signals(telemetry: Telemetry) -> asyncio.Event:
     """Set at the first SIGTERM or SIGINT; the second ends the process at once (G6)."""
     stop = asyncio.Event()
 
     def told() -> None:
         if stop.is_set():
+            telemetry.event("ended_by_second_signal")
             os._exit(EXIT_STOPPED_TWICE)
         stop.set()
 
@@ -197,7 +202,9 @@ async def _take_up(node: Node, world: World, folder: Path, files: Watch) -> None
     try:
         compiled = load(folder, os.environ)
     except ConfigRejected as error:
-        world.telemetry.problem("config_rejected", findings=str(error))
+        world.telemetry.problem("config_rejected", findings=len(error.findings))
+        for finding in error.findings:
+            world.telemetry.problem("config_finding", at=finding.headline())
         return
     if not files.still():
         return  # it changed while it was read: the next look sees that
@@ -206,7 +213,7 @@ async def _take_up(node: Node, world: World, folder: Path, files: Watch) -> None
         if getattr(before, key) != getattr(config, key):
             world.telemetry.problem("restart_needed", for_the_change_of=key.replace("_", "."))
     for finding in compiled.warnings:
-        world.telemetry.problem("config_warning", finding=finding.render())
+        world.telemetry.problem("config_warning", at=finding.headline())
     try:
         await node.reconfigure(config)
     except FractalError as error:

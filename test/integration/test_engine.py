@@ -422,6 +422,23 @@ async def test_a_crash_resumes_after_the_last_finished_step_with_the_same_key():
         assert stage.components.requests[0].body == b'{"payload": ["from a/1"]}'
 
 
+async def test_a_run_whose_calls_were_tried_here_is_finished_here():
+    """Whatever the balancer says after the crash: a failed attempt was one, too."""
+    disk, clock = Disk(), ManualClock()
+    stage = Stage(disk, clock)
+    await stage.node.start()
+    stage.raises("b/2", ConnectFailed("refused"))
+    taken = await stage.send("2")
+    await until(lambda: "StepFailed" in stage.facts(taken.run))
+    stage.crash()
+    stage = Stage(disk, clock)
+    stage.balancer.answer = "2"
+    stage.peers.take = peer("receipt")
+    async with stage:
+        await until(lambda: disk.runs[taken.run].state is State.SUCCEEDED)
+        assert stage.peers.offers == []
+
+
 async def test_a_step_that_must_not_be_repeated_is_left_unknown():
     disk, clock = Disk(), ManualClock()
     run_id = await crashed_in("3", "once/1", disk, clock)

@@ -176,6 +176,8 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("nodes", {"2__id": "1"}, "nodes.conf C209"),
         ("nodes", {"1__config__peer": "old"}, "nodes.conf C206"),
         ("nodes", {"1__config__endpoint": ""}, "nodes.conf C204"),
+        ("nodes", {"1__config__ip": "127.0.0.1.5"}, "nodes.conf C206"),
+        ("nodes", {"1__config__pi": "x"}, "nodes.conf C203"),
         ("load_balancer", {"ip": 7}, "load_balancer.conf C205"),
     ],
 )  # fmt: skip
@@ -218,6 +220,16 @@ def test_findings_of_all_files_come_at_once(folder):
         "load_balancer.conf C201",
         "nodes.conf C202",
     ]
+
+
+def test_a_mistake_in_components_is_said_once(folder):
+    text = (folder / "components.conf").read_text()
+    write(folder, "components", text.replace('"component1":', '"component1"'))
+    assert findings(folder) == ["components.conf C202"]
+
+
+def test_a_folder_without_a_configuration_is_said_in_one_line(tmp_path):
+    assert findings(tmp_path) == ["comm.conf C201"]
 
 
 def test_a_missing_file_says_nothing_about_what_it_would_have_said(folder):

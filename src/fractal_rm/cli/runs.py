@@ -17,7 +17,7 @@ from fractal_rm.cli.options import (
     state_of,
 )
 from fractal_rm.domain.errors import FractalError
-from fractal_rm.domain.run import AnyFact, State
+from fractal_rm.domain.run import AnyFact, Dead, State
 from fractal_rm.engine.ports import RunDetail
 
 _STATES = [state.value for state in State if state is not State.NEW]
@@ -76,14 +76,23 @@ def list_runs(
 @config_option
 @json_option
 def show_run(run_id: str, folder: Path, as_json: bool) -> None:
-    """One run, fact by fact."""
-    detail = SqliteHistory(state_of(folder)).run(run_id)
+    """One run, fact by fact; the first letters of its id will do."""
+    history = SqliteHistory(state_of(folder))
+    detail = history.run(run_id) or _by_first_letters(history, run_id)
     if detail is None:
         raise NoSuchRun(f"no run {run_id} is in the journals of this node")
     if as_json:
         print_json(detail)
     else:
         _print(detail)
+
+
+def _by_first_letters(history: SqliteHistory, first: str) -> RunDetail | None:
+    found = history.runs(before=first.upper() + "~", limit=2)
+    found = [run for run in found if run.id.startswith(first.upper())]
+    if len(found) > 1:
+        raise NoSuchRun(f"more than one run begins with {first}: give more of its id")
+    return history.run(found[0].id) if found else None
 
 
 def _print(detail: RunDetail) -> None:
@@ -104,7 +113,10 @@ def _words(fact: AnyFact) -> tuple[str, str]:
     """The name of a fact, and what it says beside that."""
     said: dict[str, object] = msgspec.json.decode(msgspec.json.encode(fact))
     name = str(said.pop("fact"))
-    return name, "  ".join(f"{key} {_short(value)}" for key, value in said.items())
+    if isinstance(fact, Dead) and fact.body:
+        said["body"] = fact.body.decode("utf-8", "replace")
+    told = {key: value for key, value in said.items() if value not in (None, "")}
+    return name, "  ".join(f"{key} {_short(value)}" for key, value in told.items())
 
 
 def _short(value: object) -> str:

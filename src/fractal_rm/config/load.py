@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fractal_rm.config.compile import FILES, Compiled, compile_config
-from fractal_rm.domain.findings import Finding, Place
+from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
 Signature = tuple[int, int, int]  # moment, size, inode
 
 
 def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
     """Read and compile the configuration in ``folder``. Raises ConfigRejected."""
+    if not any((folder / file).exists() for file in FILES):
+        what = f"there is no configuration in {folder}"
+        hint = "name the folder of the five files: --config DIR, or check DIR"
+        raise ConfigRejected([Finding(FILES[0], Place(), "C201", what, hint)])
     return compile_config({file: _text(folder / file) for file in FILES}, folder, environ)
 
 

@@ -204,7 +204,9 @@ class Section:
             return None
         if type(value.plain) not in kinds and not (kinds == (float,) and type(value.plain) is int):
             wanted = " or ".join(_KINDS[kind] for kind in kinds)
-            self.bad(key, f"{self._path(key)} must be {wanted}", code="C205")
+            quoted = isinstance(value.plain, str) and value.plain.strip().isdigit()
+            hint = "write it without quotes" if quoted and str not in kinds else None
+            self.bad(key, f"{self._path(key)} must be {wanted}", hint, code="C205")
             return None
         return value
 

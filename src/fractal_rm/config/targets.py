@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from urllib.parse import quote
 
 import msgspec
@@ -45,7 +46,7 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
     return Target(
         origin=Origin(
             protocol=protocol or "http",
-            host=section.needed_text("ip"),
+            host=_host(section),
             port=section.whole("port", 80, 1, 65_535),
             tls=read_tls(section),
         ),
@@ -54,6 +55,17 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
         timeout_s=section.seconds("timeout_s", timeout_s),
         max_response_bytes=section.whole("max_response_bytes", 8 << 20, 1, 1 << 30),
     )
+
+
+def _host(section: Section) -> str:
+    """An address or a name; what is only digits and dots must be an address."""
+    host = section.needed_text("ip")
+    if host and not host.strip("0123456789."):
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            section.bad("ip", f"{host} is not an IP address")
+    return host
 
 
 def read_tls(section: Section) -> Tls | None:

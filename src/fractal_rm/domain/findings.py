@@ -67,10 +67,14 @@ class Finding(msgspec.Struct, frozen=True):
     level: Level = Level.ERROR
     text_line: str = ""
 
-    def render(self) -> str:
-        """``flows.conf:12:6: error[F104]: …``, the line, a caret under it, and the help."""
+    def headline(self) -> str:
+        """``flows.conf:12:6: error[F104]: …``."""
         at = f"{self.file}:{self.place.line}:{self.place.column}" if self.place.line else self.file
-        lines = [f"{at}: {self.level.value}[{self.code}]: {self.text}"]
+        return f"{at}: {self.level.value}[{self.code}]: {self.text}"
+
+    def render(self) -> str:
+        """The headline, the line, a caret under it, and the help."""
+        lines = [self.headline()]
         if self.place.line and self.text_line.strip():
             lead = "".join(c if c == "\t" else " " for c in self.text_line[: self.place.column - 1])
             lines += [f"    {self.text_line}", f"    {lead}{'^' * max(1, self.place.width)}"]
@@ -93,6 +97,11 @@ class ConfigRejected(FractalError):
 def nearest(word: str, known: Collection[str]) -> str | None:
     """The known word that was probably meant, or None."""
     by_lower = {name.lower(): name for name in known}
+    for name in by_lower:
+        if sorted(name) == sorted(
+            word.lower()
+        ):  # letters that changed places: too short for difflib
+            return by_lower[name]
     found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 

@@ -121,6 +121,7 @@ class Started(Fact, frozen=True, tag="started"):
     def change(self, run: Run) -> None:
         """From here on the step is in doubt."""
         run.in_doubt = self.step
+        run.begun_here = True
 
 
 class Finished(Fact, frozen=True, tag="finished"):
@@ -135,6 +136,7 @@ class Finished(Fact, frozen=True, tag="finished"):
         """Keep the result; nothing is in doubt."""
         run.results.append(self.result)
         run.in_doubt = None
+        run.begun_here = True
 
 
 class StepFailed(Fact, frozen=True, tag="step-failed"):
@@ -147,6 +149,7 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
     def change(self, run: Run) -> None:
         """The step is no longer in doubt: it is known to have failed."""
         run.in_doubt = None
+        run.begun_here = True
 
 
 class Parked(Fact, frozen=True, tag="parked"):
@@ -231,7 +234,8 @@ class Run(msgspec.Struct):
     """One run as its facts make it. ``results[n]`` is the result of call n+1, as a JSON string.
 
     ``in_doubt`` is a step whose request may have left without our knowing its result; ``offered``
-    says that ``node`` may have the run, under ``epoch``.
+    says that ``node`` may have the run, under ``epoch``; ``begun_here`` that calls were tried here,
+    so that the run is finished here too.
     """
 
     id: str
@@ -249,11 +253,7 @@ class Run(msgspec.Struct):
     epoch: int = 0
     ours: bool = False
     offered: bool = False
-
-    @property
-    def begun_here(self) -> bool:
-        """Whether calls were made on this node, so that it can be finished only here."""
-        return bool(self.results) or self.in_doubt is not None
+    begun_here: bool = False
 
     @property
     def held_bytes(self) -> int:

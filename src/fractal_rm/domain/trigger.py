@@ -104,6 +104,8 @@ def decode_trigger(arrival: Arrival, max_bytes: int) -> Trigger:
 
 def check_json(body: bytes) -> None:
     """Raise Malformed unless ``body`` is one JSON text as this project reads JSON."""
+    if not body.strip():
+        raise Malformed("it is empty")
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -196,4 +198,8 @@ def _checked_key(key: str | None) -> str | None:
 
 def _readable(error: str) -> str:
     """Msgspec's sentence, in the words of the message's sender."""
-    return error.replace("Object missing required field", "the key is missing:").replace("`", '"')
+    if "missing required field" in error:
+        return f"the key {error.partition('`')[2].strip('`')} is missing"
+    if "$.id_flow" in error:
+        return "id_flow must be a text or a whole number"
+    return "the message must be an object with the keys id_flow and payload"

@@ -20,46 +20,52 @@ def parse(lines: Iterable[Line], report: Report) -> list[FlowNode]:
     """Make the flows of a file. What cannot be understood goes to ``report`` and is left out."""
     flows: list[FlowNode] = []
     current: FlowNode | None = None
+    lost = False  # a line was not understood outside of a flow: it may have been its header
     for line in lines:
         if not line.words:
-            current = None
+            current, lost = None, False
         elif line.words[0].text[0].isdigit():
-            if current is not None:
-                report.add(
-                    "F112",
-                    line,
-                    line.words[0],
-                    f"flow {line.words[0].text} begins inside flow {current.id.text}",
-                    "put a blank line before it",
-                )
-            current = _header(line, report)
+            current = _header(line, current, report)
             flows.append(current)
+        elif current is None:
+            lost = lost or _outside(line, report)
         else:
             _instruction(line, current, report)
     return flows
 
 
-def _header(line: Line, report: Report) -> FlowNode:
+def _header(line: Line, before: FlowNode | None, report: Report) -> FlowNode:
     number = line.words[0]
+    if before is not None:
+        report.add("F112", line, number, f"flow {number.text} begins inside flow {before.id.text}",
+                   "put a blank line before it")  # fmt: skip
     if not (number.text.isascii() and number.text.isdigit()):
         report.add("F101", line, number, f'"{number.text}" is not a flow\'s number',
                    "a flow begins with its number; a title may follow after a space")  # fmt: skip
     return FlowNode(line, number, line.rest)
 
 
-def _instruction(line: Line, flow: FlowNode | None, report: Report) -> None:
+def _outside(line: Line, report: Report) -> bool:
+    """A line that belongs to no flow. True: it may have been meant to begin one."""
+    word = line.words[0]
+    hint = "a flow begins with its number and ends with a blank line"
+    if word.text in _KEYWORDS:
+        report.add("F111", line, word, f"this {word.text} belongs to no flow", hint)
+        return False
+    report.add("F101", line, word, f'"{word.text}" is not the beginning of a flow', hint)
+    return True
+
+
+def _instruction(line: Line, flow: FlowNode, report: Report) -> None:
     keyword = line.words[0]
     read = _KEYWORDS.get(keyword.text)
     if read is None:
         near = did_you_mean(keyword.text, _KEYWORDS)
         report.add("F101", line, keyword, f'"{keyword.text}" is not an instruction', near)
-        return
-    if flow is None:
-        report.add("F111", line, keyword, f"this {keyword.text} belongs to no flow",
-                   "a flow begins with its number and ends with a blank line")  # fmt: skip
-        return
-    instruction = read(line, keyword, report)
-    if instruction is not None:
+    instruction = read(line, keyword, report) if read is not None else None
+    if instruction is None:
+        flow.doubtful = True
+    else:
         flow.instructions.append(instruction)
 
 

@@ -37,19 +37,21 @@ def _steps(tree: FlowNode, endpoints: Endpoints, report: Report) -> tuple[Call, 
             target = node
             _check_target(node, endpoints, report)
         elif target is None:
+            if tree.doubtful:
+                continue
             report.add("F106", node.line, node.keyword,
                        f"this {node.keyword.text} has no target",
                        "put TO <component> <endpoint> before it")  # fmt: skip
         else:
-            steps.append(_call(node, target, len(steps) + 1, report))
-    if not steps and not tree.instructions:
+            steps.append(_call(node, target, len(steps) + 1, tree, report))
+    if not tree.instructions and not tree.doubtful:
         report.add("F110", tree.line, tree.id, f"flow {tree.id.text} makes no calls",
                    level=Level.WARNING)  # fmt: skip
     return tuple(steps)
 
 
-def _call(node: CallNode, target: ToNode, number: int, report: Report) -> Call:
-    items = (_item(word, number, node.line, report) for word in node.items)
+def _call(node: CallNode, target: ToNode, number: int, tree: FlowNode, report: Report) -> Call:
+    items = (_item(word, number, node.line, tree, report) for word in node.items)
     return Call(
         number=number,
         component=target.component.text,
@@ -73,7 +75,7 @@ def _check_target(node: ToNode, endpoints: Endpoints, report: Report) -> None:
                    did_you_mean(endpoint, known))  # fmt: skip
 
 
-def _item(word: Word, number: int, line: Line, report: Report) -> Item | None:
+def _item(word: Word, number: int, line: Line, tree: FlowNode, report: Report) -> Item | None:
     if word.text == "payload":
         return Payload()
     found = _RESULT.fullmatch(word.text)
@@ -83,7 +85,7 @@ def _item(word: Word, number: int, line: Line, report: Report) -> Item | None:
                    did_you_mean(word.text, known))  # fmt: skip
         return None
     result = int(found[1])
-    if result >= number:
+    if result >= number and not tree.doubtful:
         before = f"only {number - 1} came before" if number > 1 else "none came before"
         report.add("F108", line, word,
                    f"{word.text} is not there yet: this is call {number}, {before}")  # fmt: skip

@@ -31,9 +31,13 @@ Instruction = Union[ToNode, CallNode]
 
 
 class FlowNode(msgspec.Struct):
-    """A flow's header and its instructions in order."""
+    """A flow's header and its instructions in order.
+
+    ``doubtful``: a line of it was not understood, so what would follow from that is not said.
+    """
 
     line: Line
     id: Word
     title: str
     instructions: list[Instruction] = []
+    doubtful: bool = False

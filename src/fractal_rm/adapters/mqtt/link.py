@@ -141,6 +141,7 @@ class Link:
     async def _unless_closed(self, step: Awaitable[Any]) -> Any:
         """Wait for a step of opening, or for the end of the connection. Raises LinkFailed."""
         done = asyncio.ensure_future(step)
+        done.add_done_callback(_looked_at)  # whoever waited may have been cancelled meanwhile
         await asyncio.wait((done, self.closed), return_when=asyncio.FIRST_COMPLETED)
         if done.done():
             return done.result()
@@ -273,6 +274,11 @@ class Link:
     def _on_subscribe(self, _client: Any, _mid: int, granted: tuple[int, ...], _props: Any) -> None:
         if not self._granted.done():
             self._granted.set_result(granted[0])
+
+
+def _looked_at(step: asyncio.Future[Any]) -> None:
+    if not step.cancelled():
+        step.exception()
 
 
 def status(what: str) -> bytes:

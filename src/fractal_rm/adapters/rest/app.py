@@ -112,7 +112,7 @@ def make_app(
         route_handlers=[start, start_flow, list_flows, list_runs, show_run, livez, readyz],
         before_request=problems.HostCheck(host),
         exception_handlers={
-            Refused: problems.refused,
+            Refused: problems.refused(telemetry),
             problems.WrongHost: problems.wrong_host,
             HTTPException: problems.http_error,
             Exception: problems.broken(telemetry),

@@ -35,8 +35,17 @@ def problem(answer: Problem, headers: dict[str, str] | None = None) -> Response[
     return Response(answer, status_code=answer.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def refused(_: Request[Any, Any, Any], error: Refused) -> Response[Problem]:
-    """A trigger that is not taken."""
+def refused(telemetry: Telemetry) -> Any:
+    """A trigger that is not taken. It leaves no fact, so the log is where it is seen."""
+
+    def answer(_: Request[Any, Any, Any], error: Refused) -> Response[Problem]:
+        telemetry.event("refused", code=error.code, reason=error.reason)
+        return _refused(error)
+
+    return answer
+
+
+def _refused(error: Refused) -> Response[Problem]:
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
     if error.status == 413:
         headers["Connection"] = "close"  # the rest of the body is not read

@@ -28,7 +28,7 @@ from fractal_rm.engine.ports import RunSummary
 FLOWS = ("1", "2", "3")
 PAYLOAD = "0x03abcdefghil"
 ONCE_LIMIT_S = 30.0
-_COLUMNS = "{:<13} {:<6} {:<5} {:<5} {:<8} {:<11} {:>5}  {}"
+_COLUMNS = "{:<13} {:<7} {:<5} {:<5} {:<8} {:<11} {:>5}   {}"
 
 
 @click.command()
@@ -156,14 +156,19 @@ class _Show:
             await self._look()
 
     async def _look(self) -> None:
+        new: list[tuple[DemoNode, RunSummary]] = []
         for node in self._nodes.values():
             page = msgspec.json.decode(
                 await self._ask(node, "GET", "/v1/runs?limit=200"), type=_Page
             )
-            for run in reversed(page.runs):
-                if run.state.final and (node.id, run.id) not in self._ended:
-                    self._ended[node.id, run.id] = run
-                    self._print(node, run)
+            new += [
+                (node, run)
+                for run in page.runs
+                if run.state.final and (node.id, run.id) not in self._ended
+            ]
+        for node, run in sorted(new, key=lambda each: each[1].settled_ms or 0):
+            self._ended[node.id, run.id] = run
+            self._print(node, run)
 
     async def _ask(
         self, node: DemoNode, method: str, target: str, body: bytes | None = None
