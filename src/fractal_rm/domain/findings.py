@@ -97,11 +97,9 @@ class ConfigRejected(FractalError):
 def nearest(word: str, known: Collection[str]) -> str | None:
     """The known word that was probably meant, or None."""
     by_lower = {name.lower(): name for name in known}
-    for name in by_lower:
-        if sorted(name) == sorted(
-            word.lower()
-        ):  # letters that changed places: too short for difflib
-            return by_lower[name]
+    for lower, name in by_lower.items():
+        if sorted(lower) == sorted(word.lower()):  # letters have changed places
+            return name
     found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 
