@@ -46,6 +46,8 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
         if kind == "mosquitto":
             self._config.write_text(
+                # Otherwise it keeps 1,000 messages for a client that is away and drops more.
+                "max_queued_messages 0\n"
                 f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{extra}"
                 f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n"
                 "user root\n"

@@ -8,3 +8,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 pytest_plugins = ["brokers", "components"]
+
+
+def pytest_sessionfinish() -> None:
+    """Nodes of tests that failed do not outlive them."""
+    from nodes import NodeProcess
+
+    for process in NodeProcess.launched:
+        if process.poll() is None:
+            process.kill()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from brokers import free_port
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
@@ -35,6 +36,8 @@ GET
 class NodeProcess:
     """`fractal-rm up` (or mqtt, api) with a configuration that tests can change."""
 
+    launched: ClassVar[list[subprocess.Popen[bytes]]] = []
+
     def __init__(self, folder: Path, *, components: int, broker: int | None = None,
                  balancer: int | None = None, mode: str = "up") -> None:  # fmt: skip
         self.folder = folder
@@ -56,8 +59,9 @@ class NodeProcess:
             for n in (1, 2, 3)
         })  # fmt: skip
         self.write("nodes", {})
-        lb = {**address, "port": balancer, "endpoint": "LB/id_node"} if balancer else {}
-        self.write("load_balancer", lb)
+        # Patient: a machine that is busy with other tests is no other answer.
+        lb = {**address, "port": balancer, "endpoint": "LB/id_node", "timeout_s": 20}
+        self.write("load_balancer", lb if balancer else {})
         (self.config / "flows.conf").write_text(FLOWS)
 
     # --- configuration --------------------------------------------------------------------
@@ -87,7 +91,8 @@ class NodeProcess:
         """Add another node to nodes.conf."""
         nodes = self.read("nodes")
         nodes[node_id] = {"id": node_id, "config": {
-            "protocol": "http", "ip": HOST, "port": other.rest, "endpoint": "startrm", **more,
+            "protocol": "http", "ip": HOST, "port": other.rest, "endpoint": "startrm",
+            "timeout_s": 20, **more,
         }}  # fmt: skip
         self.write("nodes", nodes)
 
@@ -107,6 +112,7 @@ class NodeProcess:
                 [*command, "--config", str(self.config)],
                 stdout=log, stderr=log, env={**os.environ, **environ},
             )  # fmt: skip
+        self.launched.append(self.process)
         return self
 
     def start(self, **environ: str) -> NodeProcess:
@@ -148,7 +154,7 @@ class NodeProcess:
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str):
         """Status, headers and decoded body of one request."""
-        connection = http.client.HTTPConnection(HOST, self.rest, timeout=20)
+        connection = http.client.HTTPConnection(HOST, self.rest, timeout=40)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, named)

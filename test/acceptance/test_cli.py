@@ -32,10 +32,10 @@ def node(tmp_path_factory):
     components = Components()
     made = NodeProcess(tmp_path_factory.mktemp("cli"), components=components.port, mode="api")
     made.start()
-    made.trigger("1", Prefer="wait=10", Idempotency_Key="k")
+    made.trigger("1", Prefer="wait=30", Idempotency_Key="k")
     made.trigger("1", Idempotency_Key="k")
     components.answers["/endpoint2"] = (500, "no")
-    made.trigger("2", Prefer="wait=10")
+    made.trigger("2", Prefer="wait=30")
     made.stop()
     components.end()
     return made

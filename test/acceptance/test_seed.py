@@ -146,7 +146,7 @@ def test_a_person_who_follows_the_seed_succeeds_at_each_step(shell):
         request = urllib.request.Request(
             "http://127.0.0.1:5000/startrm",
             json.dumps(message).encode(),
-            {"Content-Type": "application/json", "Prefer": "wait=10"},
+            {"Content-Type": "application/json", "Prefer": "wait=30"},
         )
         with urllib.request.urlopen(request) as reply:
             answer = json.load(reply)

@@ -94,7 +94,7 @@ async def calling():
 
 
 def to(server, method="GET", *, protocol="http", host="127.0.0.1", tls=None, **limits):
-    limits.setdefault("timeout_s", 5.0)
+    limits.setdefault("timeout_s", 30.0)
     return route(Origin(protocol, host, server.port, tls), method, "/x", **limits)
 
 

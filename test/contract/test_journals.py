@@ -133,13 +133,13 @@ async def test_a_journal_that_was_cut_short_is_refused(tmp_path):
             await opened(tmp_path)
 
 
-async def test_a_fact_that_is_missing_is_named(tmp_path):
+async def test_a_page_that_is_missing_is_named(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
-        db.execute("DELETE FROM facts WHERE run = 3 AND n = 2")
-    with pytest.raises(JournalDamaged, match="fact 2 of run run-2 is missing"):
+        db.execute("DELETE FROM pages WHERE run = 3 AND n = 2")
+    with pytest.raises(JournalDamaged, match="page 2 of run run-2 is missing"):
         await opened(tmp_path)
-    assert check_journal(tmp_path / "up.journal").problems == ["fact 2 of run run-2 is missing"]
+    assert check_journal(tmp_path / "up.journal").problems == ["page 2 of run run-2 is missing"]
 
 
 async def test_a_run_that_has_vanished_is_missed(tmp_path):

@@ -45,7 +45,7 @@ def test_a_trigger_is_answered_as_soon_as_it_is_durable(node):
 
 
 def test_who_prefers_to_wait_gets_the_results(node):
-    status, _, answer = node.trigger(Prefer="wait=10")
+    status, _, answer = node.trigger(Prefer="wait=30")
     assert (status, answer["state"]) == (200, "succeeded")
     assert answer["results"] == ['{"ok": true}'] * 3
 
@@ -130,7 +130,7 @@ def test_a_charset_beside_json_is_fine(node):
 def test_the_same_idempotency_key_is_the_same_run(node):
     first = node.trigger(Idempotency_Key="k-1")[2]["run"]
     wait_until(lambda: node.history.run(first).summary.state.final)
-    status, _, again = node.trigger(Idempotency_Key="k-1", Prefer="wait=5")
+    status, _, again = node.trigger(Idempotency_Key="k-1", Prefer="wait=30")
     assert (status, again["run"], again["state"]) == (200, first, "succeeded")
     assert again["results"] == ['{"ok": true}'] * 3
     status, _, problem = node.trigger(payload="other", Idempotency_Key="k-1")
@@ -139,7 +139,7 @@ def test_the_same_idempotency_key_is_the_same_run(node):
 
 def test_lists_are_filtered_and_paged(node):
     for _ in range(3):
-        node.trigger("2", Prefer="wait=5")
+        node.trigger("2", Prefer="wait=30")
     _, _, page = node.get("/v1/runs?flow=2&state=succeeded&limit=2")
     assert [run["flow"] for run in page["runs"]] == ["2", "2"]
     _, _, following = node.get(f"/v1/runs?flow=2&limit=2&before={page['next']}")
