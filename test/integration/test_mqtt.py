@@ -14,6 +14,7 @@ import pytest
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 
 from brokers import Broker
+from components import Components
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.mqtt import MqttIntake
 from fractal_rm.adapters.mqtt.intake import kept_client_id
@@ -318,6 +319,20 @@ async def test_a_puback_comes_after_the_commit(mosquitto, tmp_path, components):
     assert node.stop() == 0
 
 
+@pytest.fixture(scope="module")
+def node_and_broker(tmp_path_factory):
+    """One node for all bad messages: it must outlive each."""
+    folder = tmp_path_factory.mktemp("bad")
+    broker = Broker("mosquitto", folder).start()
+    components = Components()
+    node = NodeProcess(folder / "n", components=components.port, broker=broker.port).start()
+    yield node.wait_connected(), broker
+    assert node.stop() == 0
+    assert "Traceback" not in node.log
+    broker.stop()
+    components.end()
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -337,8 +352,8 @@ async def test_a_puback_comes_after_the_commit(mosquitto, tmp_path, components):
     ids=["empty", "broken UTF-8", "text", "binary", "deep", "10 MB", "no payload", "no flow",
          "mistyped", "NaN", "twice", "unknown"],
 )  # fmt: skip
-async def test_what_cannot_become_a_run_is_a_dead_letter(tmp_path_factory, body):
-    node, broker = shared_node(tmp_path_factory)
+async def test_what_cannot_become_a_run_is_a_dead_letter(node_and_broker, body):
+    node, broker = node_and_broker
     before = len(node.runs(State.DEAD))
     async with publisher(broker) as client:
         client.publish(node.topic, body, qos=1)
@@ -350,31 +365,3 @@ async def test_what_cannot_become_a_run_is_a_dead_letter(tmp_path_factory, body)
         client.publish(node.topic, b'{"id_flow": "2", "payload": 1}', qos=1)
         await client._persistent_storage.wait_empty()
     wait_until(lambda: node.runs()[0].state is State.SUCCEEDED)
-
-
-_shared = []
-
-
-def shared_node(tmp_path_factory):
-    """One node for all bad messages: it must outlive each."""
-    if not _shared:
-        from components import Components
-
-        folder = tmp_path_factory.mktemp("bad")
-        broker = Broker("mosquitto", folder).start()
-        components = Components()
-        node = NodeProcess(folder / "n", components=components.port, broker=broker.port).start()
-        node.wait_connected()
-        _shared[:] = [node, broker, components]
-    return _shared[0], _shared[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ended():
-    yield
-    if _shared:
-        node, broker, components = _shared
-        assert node.stop() == 0
-        assert "Traceback" not in node.log
-        broker.stop()
-        components.end()
