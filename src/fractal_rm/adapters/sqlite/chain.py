@@ -1,6 +1,6 @@
-"""The chain of checksums: each fact's covers the fact, its place, and the checksum before it.
+"""The chain of checksums: each page's covers the page, its place, and the checksum before it.
 
-A byte that flipped, a fact that is missing, moved, or belongs to another run: the chain of that
+A byte that flipped, a page that is missing, moved, or belongs to another run: the chain of that
 run does not hold any more (G14).
 """
 
@@ -13,37 +13,38 @@ import msgspec
 
 from fractal_rm.domain.run import AnyFact
 
-encode_fact = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(AnyFact)
+Page = list[tuple[int, AnyFact]]  # facts and their moments, milliseconds since 1970
+
+encode_page = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(Page)
 
 
 class ChainBroken(Exception):
-    """Says which fact does not hold."""
+    """Says which page does not hold."""
 
 
-def link(before: bytes, n: int, at_ms: int, body: bytes) -> bytes:
-    """The checksum of fact ``n``; before the first stands the run's id."""
-    text = b"%b\0%d\0%d\0%b" % (before, n, at_ms, body)
-    return hashlib.blake2b(text, digest_size=8).digest()
+def link(before: bytes, n: int, body: bytes) -> bytes:
+    """The checksum of page ``n``; before the first stands the run's id."""
+    return hashlib.blake2b(b"%b\0%d\0%b" % (before, n, body), digest_size=8).digest()
 
 
 def verified(
-    run_id: str, rows: Iterable[tuple[int, int, bytes, bytes]], count: int, last: bytes
-) -> list[tuple[int, AnyFact]]:
-    """Facts with their moments, from rows ``(n, at_ms, body, sum)``. Raises ChainBroken."""
+    run_id: str, rows: Iterable[tuple[int, bytes, bytes]], count: int, last: bytes
+) -> Page:
+    """The facts of a run, from rows ``(n, body, sum)``. Raises ChainBroken."""
     before, expected = run_id.encode(), 1
-    facts: list[tuple[int, AnyFact]] = []
-    for n, at_ms, body, stored in rows:
+    facts: Page = []
+    for n, body, stored in rows:
         if n != expected:
-            raise ChainBroken(f"fact {expected} of run {run_id} is missing")
+            raise ChainBroken(f"page {expected} of run {run_id} is missing")
         try:
-            before = link(before, n, at_ms, body)
+            before = link(before, n, body)
             if before != stored:
-                raise ChainBroken(f"the checksum of fact {n} of run {run_id} does not hold")
-            facts.append((at_ms, _decoder.decode(body)))
+                raise ChainBroken(f"the checksum of page {n} of run {run_id} does not hold")
+            facts += _decoder.decode(body)
         except (msgspec.MsgspecError, TypeError) as error:
-            raise ChainBroken(f"fact {n} of run {run_id} cannot be read: {error}") from error
+            raise ChainBroken(f"page {n} of run {run_id} cannot be read: {error}") from error
         expected += 1
-    if len(facts) != count or before != last:
-        raise ChainBroken(f"run {run_id} has {len(facts)} of {count} facts")
+    if expected - 1 != count or before != last:
+        raise ChainBroken(f"run {run_id} has {expected - 1} of {count} pages")
     return facts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import msgspec
@@ -43,28 +43,30 @@ def check_journal(path: Path) -> JournalReport:
 
 def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
     totals: dict[str, int] = dict(db.execute("SELECT name, value FROM meta"))
-    runs, open_runs, facts = db.execute(
-        "SELECT count(*), sum(settled_ms IS NULL), sum(facts) FROM runs"
-    ).fetchone()
+    runs, open_runs = db.execute("SELECT count(*), sum(settled_ms IS NULL) FROM runs").fetchone()
     problems = [line for (line,) in db.execute(f"PRAGMA integrity_check({SHOWN})") if line != "ok"]
     expected = totals.get("accepted", 0) - totals.get("settled", 0)
     if (open_runs or 0) != expected:
         problems.append(f"it should hold {expected} unfinished runs and holds {open_runs or 0}")
-    for found in (_broken_runs(db), _broken_flows(db)):
-        problems += [text for text, _ in zip(found, range(SHOWN), strict=False)]
-    return JournalReport(path.stem, runs, open_runs or 0, facts or 0, problems)
+    facts, broken = _facts(db)
+    problems += broken + list(islice(_broken_flows(db), SHOWN))
+    return JournalReport(path.stem, runs, open_runs or 0, facts, problems)
 
 
-def _broken_runs(db: sqlite3.Connection) -> Iterator[str]:
+def _facts(db: sqlite3.Connection) -> tuple[int, list[str]]:
+    """How many facts hold, and what does not."""
+    facts, broken = 0, list[str]()
     every = db.execute(
-        "SELECT runs.id, runs.facts, runs.sum, n, at_ms, body, facts.sum FROM runs"
-        " LEFT JOIN facts ON facts.run = runs.no WHERE runs.facts > 0 ORDER BY runs.no, n"
+        "SELECT runs.id, runs.pages, runs.sum, n, body, pages.sum FROM runs"
+        " LEFT JOIN pages ON pages.run = runs.no WHERE runs.pages > 0 ORDER BY runs.no, n"
     )
     for (run_id, count, last), rows in groupby(every, key=lambda row: row[:3]):
         try:
-            verified(run_id, [row[3:] for row in rows if row[3] is not None], count, last)
+            pages = [row[3:] for row in rows if row[3] is not None]
+            facts += len(verified(run_id, pages, count, last))
         except ChainBroken as error:  # noqa: PERF203 - each run is looked at, whatever others hold
-            yield str(error)
+            broken.append(str(error))
+    return facts, broken[:SHOWN]
 
 
 def _broken_flows(db: sqlite3.Connection) -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
 from itertools import chain
 from typing import Any
 
 import msgspec
 
-from fractal_rm.adapters.sqlite.chain import encode_fact, link
+from fractal_rm.adapters.sqlite.chain import Page, encode_page, link
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import AnyFact, State, next_state
 from fractal_rm.engine.ports import Entry, Prior
@@ -49,20 +50,23 @@ class Row(msgspec.Struct):
     reason: str
     node: str | None
     settled_ms: int | None
-    facts: int
+    pages: int
     sum: bytes
 
-    def append(self, fact: AnyFact, at_ms: int) -> tuple[int, int, int, bytes, bytes]:
-        """Add a fact; returns its row."""
-        body = encode_fact(fact)
+    def change(self, fact: AnyFact, at_ms: int) -> None:
+        """Follow a fact."""
         self.state = next_state(self.state, fact)
         self.reason = getattr(fact, "reason", "") or self.reason
         self.node = getattr(fact, "node", self.node)
-        self.facts += 1
-        self.sum = link(self.sum, self.facts, at_ms, body)
         if self.state.final:
             self.settled_ms = at_ms
-        return self.no, self.facts, at_ms, body, self.sum
+
+    def add_page(self, page: Page) -> tuple[int, int, bytes, bytes]:
+        """Close a page; returns its row."""
+        body = encode_page(page)
+        self.pages += 1
+        self.sum = link(self.sum, self.pages, body)
+        return self.no, self.pages, body, self.sum
 
 
 class Writing:
@@ -75,9 +79,10 @@ class Writing:
         self.changed: dict[str, Row] = {}
         self.keys: dict[str, Prior] = {}
         self.key_rows: list[tuple[Any, ...]] = []
-        self.fact_rows: list[tuple[Any, ...]] = []
+        self.page_rows: list[tuple[Any, ...]] = []
         self.flows: list[Flow] = []
         self.duplicates: list[str] = []
+        self._pages: dict[str, Page] = {}  # of the changed runs, not closed yet
         self._about: list[tuple[str | None, str, int]] = []  # flow, source, accepted_ms of the new
 
     def add(self, entry: Entry) -> None:
@@ -85,7 +90,8 @@ class Writing:
         row = Row(self.next_no, State.NEW, "", None, None, 0, entry.run_id.encode())
         self.next_no += 1
         for fact in entry.facts:
-            self.fact_rows.append(row.append(fact, entry.at_ms))
+            row.change(fact, entry.at_ms)
+        self.page_rows.append(row.add_page([(entry.at_ms, fact) for fact in entry.facts]))
         self.new[entry.run_id] = row
         source = getattr(entry.facts[0], "source", "")
         flow = entry.flow
@@ -100,14 +106,21 @@ class Writing:
         """A fact of an open run."""
         row = self.changed.get(item.run_id)
         if row is None:
-            row = self.changed[item.run_id] = msgspec.structs.replace(self._known[item.run_id])
-        self.fact_rows.append(row.append(item.fact, item.at_ms))
+            row = self.changed[item.run_id] = copy(self._known[item.run_id])
+            self._pages[item.run_id] = []
+        row.change(item.fact, item.at_ms)
+        self._pages[item.run_id].append((item.at_ms, item.fact))
+
+    def close_pages(self) -> None:
+        """Call it last: what happened to a run is one page of it."""
+        for run_id, page in self._pages.items():
+            self.page_rows.append(self.changed[run_id].add_page(page))
 
     def new_rows(self) -> list[tuple[Any, ...]]:
         """Rows for INSERT_RUNS."""
         return [
             (r.no, run_id, flow, r.state.value, r.reason, source, r.node, at_ms, r.settled_ms,
-             r.facts, r.sum)
+             r.pages, r.sum)
             for (run_id, r), (flow, source, at_ms) in zip(
                 self.new.items(), self._about, strict=True)
         ]  # fmt: skip
@@ -115,7 +128,7 @@ class Writing:
     def changed_rows(self) -> list[tuple[Any, ...]]:
         """Rows for UPDATE_RUNS."""
         return [
-            (r.no, r.state.value, r.reason, r.node, r.settled_ms, r.facts, r.sum)
+            (r.no, r.state.value, r.reason, r.node, r.settled_ms, r.pages, r.sum)
             for r in self.changed.values()
         ]
 

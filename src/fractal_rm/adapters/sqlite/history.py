@@ -16,12 +16,12 @@ from fractal_rm.engine.ports import Ledger, RunDetail, RunSummary, TimedFact
 
 _SUMMARY = "SELECT id, flow, state, reason, source, node, accepted_ms, settled_ms FROM runs"
 
-# Runs whose facts were dropped for their age are in neither count.
+# Runs whose pages were dropped for their age are in neither count.
 _STATES = (
-    "SELECT flow, state, count(*), sum(duplicates) FROM runs WHERE facts > 0 GROUP BY flow, state"
+    "SELECT flow, state, count(*), sum(duplicates) FROM runs WHERE pages > 0 GROUP BY flow, state"
 )
 _RECEIVED = (
-    "SELECT json_extract(CAST(body AS TEXT), '$.flow') AS of, count(*) FROM facts WHERE n = 1"
+    "SELECT json_extract(CAST(body AS TEXT), '$[0][1].flow') AS of, count(*) FROM pages WHERE n = 1"
     " GROUP BY of"
 )
 
@@ -64,11 +64,11 @@ class SqliteHistory:
             if row is None:
                 continue
             no, count, last = db.execute(
-                "SELECT no, facts, sum FROM runs WHERE id = ?", (run_id,)
+                "SELECT no, pages, sum FROM runs WHERE id = ?", (run_id,)
             ).fetchone()
-            rows = db.execute("SELECT n, at_ms, body, sum FROM facts WHERE run = ?", (no,))
+            rows = db.execute("SELECT n, body, sum FROM pages WHERE run = ? ORDER BY n", (no,))
             try:
-                # A run whose facts were dropped for their age has none, and no checksum.
+                # A run whose pages were dropped for their age has none, and no checksum.
                 facts = verified(run_id, rows, count, last) if count else []
             except ChainBroken as error:
                 raise JournalDamaged(f"{name}: {error}") from error

@@ -20,20 +20,20 @@ CREATE TABLE runs (
     node        TEXT,                        -- NULL: here
     accepted_ms INTEGER NOT NULL,
     settled_ms  INTEGER,                     -- NULL: it has no end yet
-    facts       INTEGER NOT NULL,            -- how many there are, and the checksum of the last:
-    sum         BLOB NOT NULL,               -- a fact that is missing at the end is seen
+    pages       INTEGER NOT NULL,            -- how many there are, and the checksum of the last:
+    sum         BLOB NOT NULL,               -- one that is missing at the end is seen
     duplicates  INTEGER NOT NULL DEFAULT 0   -- how often its trigger came again
 );
 CREATE INDEX open_runs ON runs (no) WHERE settled_ms IS NULL;
 CREATE INDEX runs_by_flow ON runs (flow, no);
 
--- What happened, in order. `sum` is chained: it covers the one before it (see chain.py).
-CREATE TABLE facts (
-    run   INTEGER NOT NULL,
-    n     INTEGER NOT NULL,
-    at_ms INTEGER NOT NULL,
-    body  BLOB NOT NULL,                     -- JSON
-    sum   BLOB NOT NULL,
+-- What happened, in order. A page has the facts of one run that one transaction wrote, as JSON:
+-- [[at_ms, fact], …]. `sum` is chained: it covers the one before it (see chain.py).
+CREATE TABLE pages (
+    run  INTEGER NOT NULL,
+    n    INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    sum  BLOB NOT NULL,
     PRIMARY KEY (run, n)
 ) WITHOUT ROWID;
 
@@ -57,24 +57,26 @@ INSERT INTO meta VALUES ('accepted', 0), ('settled', 0), ('clean', 1);
 
 -- For people with a sqlite3 prompt: every fact as a line.
 CREATE VIEW story AS
-    SELECT runs.id AS run, n, strftime('%Y-%m-%dT%H:%M:%fZ', at_ms / 1000.0, 'unixepoch') AS at,
-           CAST(body AS TEXT) AS fact
-    FROM facts JOIN runs ON runs.no = facts.run ORDER BY runs.no, n;
+    SELECT runs.id AS run,
+           strftime('%Y-%m-%dT%H:%M:%fZ', json_extract(value, '$[0]') / 1000.0, 'unixepoch') AS at,
+           json_extract(value, '$[1]') AS fact
+    FROM runs JOIN pages ON pages.run = runs.no, json_each(CAST(pages.body AS TEXT))
+    ORDER BY runs.no, n, key;
 """
 
 # --- the writer's statements; those that end in VALUES take many rows at once -----------------
 
 INSERT_RUNS = (
-    "INSERT INTO runs (no, id, flow, state, reason, source, node, accepted_ms, settled_ms, facts,"
+    "INSERT INTO runs (no, id, flow, state, reason, source, node, accepted_ms, settled_ms, pages,"
     " sum) VALUES "
 )
-INSERT_FACTS = "INSERT INTO facts (run, n, at_ms, body, sum) VALUES "
+INSERT_PAGES = "INSERT INTO pages (run, n, body, sum) VALUES "
 INSERT_KEYS = "INSERT OR REPLACE INTO keys (key, run, digest, until_ms) VALUES "
 INSERT_FLOW = "INSERT OR IGNORE INTO flows (version, body) VALUES (?, ?)"
 UPDATE_RUNS = (  # what stands before the rows, and after them
     (
         "UPDATE runs SET state = v.column2, reason = v.column3, node = v.column4,"
-        " settled_ms = v.column5, facts = v.column6, sum = v.column7 FROM (VALUES "
+        " settled_ms = v.column5, pages = v.column6, sum = v.column7 FROM (VALUES "
     ),
     ") AS v WHERE no = v.column1",
 )
@@ -89,19 +91,19 @@ FIND_RUN = "SELECT state FROM runs WHERE id = ?"
 
 # --- at start ---------------------------------------------------------------------------------
 
-OPEN_RUNS = "SELECT no, id, facts, sum FROM runs WHERE settled_ms IS NULL ORDER BY no"
-OPEN_FACTS = (
-    "SELECT facts.run, n, at_ms, body, facts.sum FROM runs JOIN facts ON facts.run = runs.no"
-    " WHERE settled_ms IS NULL ORDER BY facts.run, n"
+OPEN_RUNS = "SELECT no, id, pages, sum FROM runs WHERE settled_ms IS NULL ORDER BY no"
+OPEN_PAGES = (
+    "SELECT pages.run, n, body, pages.sum FROM runs JOIN pages ON pages.run = runs.no"
+    " WHERE settled_ms IS NULL ORDER BY pages.run, n"
 )
 
 # --- what is old goes, a slice at a time, so that nobody waits for it --------------------------
 
 SLICE = "SELECT no, settled_ms FROM runs WHERE no > ? ORDER BY no LIMIT ?"
-DROP_FACTS = "DELETE FROM facts WHERE run IN (SELECT value FROM json_each(?))"
-DROP_RUNS = (  # a run whose trigger id still counts keeps its row, without its facts
+DROP_PAGES = "DELETE FROM pages WHERE run IN (SELECT value FROM json_each(?))"
+DROP_RUNS = (  # a run whose trigger id still counts keeps its row, without its pages
     "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
     " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
 )
-STRIP_RUNS = "UPDATE runs SET facts = 0, sum = x'' WHERE no IN (SELECT value FROM json_each(?))"
+STRIP_RUNS = "UPDATE runs SET pages = 0, sum = x'' WHERE no IN (SELECT value FROM json_each(?))"
 DROP_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE until_ms <= ? LIMIT ?)"

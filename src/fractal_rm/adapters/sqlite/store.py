@@ -35,6 +35,7 @@ from fractal_rm.engine.ports import Entry, Prior, Recovered
 
 ROWS_AT_ONCE = (64, 8, 1)
 SLICE_RUNS = 500
+PageRow = tuple[int, bytes, bytes]  # n, body, sum
 WAL_KEPT_BYTES = 64 * 1024 * 1024
 
 
@@ -46,6 +47,7 @@ class Store:
         self._synchronous = synchronous
         self._open: dict[str, Row] = {}
         self._versions: set[str] = set()
+        self._flows: dict[str, Flow] = {}
         self._next_no = 1
         self._purged_to = 0
         self._lock: int | None = None
@@ -132,7 +134,7 @@ class Store:
             os.close(folder)
 
     def _recover(self) -> Recovered:
-        runs = [self._recovered(*row) for row in self._grouped_open_runs()]
+        runs = [self._recovered(*row) for row in self._open_rows()]
         expected = self._one(
             "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
             " WHERE name IN ('accepted', 'settled')"
@@ -144,25 +146,19 @@ class Store:
         self._db.execute(schema.MARK, (0,))
         return Recovered(runs, clean)
 
-    def _grouped_open_runs(
-        self,
-    ) -> Iterable[tuple[int, str, int, bytes, list[tuple[int, int, bytes, bytes]]]]:
-        facts: dict[int, list[tuple[int, int, bytes, bytes]]] = {}
-        for run, *fact in self._db.execute(schema.OPEN_FACTS):
-            facts.setdefault(run, []).append((fact[0], fact[1], fact[2], fact[3]))
+    def _open_rows(self) -> Iterable[tuple[int, str, int, bytes, list[PageRow]]]:
+        """The rows of open runs, each with its pages."""
+        pages: dict[int, list[PageRow]] = {}
+        for run, *page in self._db.execute(schema.OPEN_PAGES):
+            pages.setdefault(run, []).append((page[0], page[1], page[2]))
         for no, run_id, count, last in self._db.execute(schema.OPEN_RUNS).fetchall():
-            yield no, run_id, count, last, facts.pop(no, [])
+            yield no, run_id, count, last, pages.pop(no, [])
 
     def _recovered(
-        self,
-        no: int,
-        run_id: str,
-        count: int,
-        last: bytes,
-        rows: list[tuple[int, int, bytes, bytes]],
+        self, no: int, run_id: str, count: int, last: bytes, pages: list[PageRow]
     ) -> Run:
         try:
-            timed = verified(run_id, rows, count, last)
+            timed = verified(run_id, pages, count, last)
             flow = self._flow(timed[0][1]) if timed else None
             if flow is None:
                 raise self._damaged(f"run {run_id} has no accepted fact")
@@ -177,6 +173,9 @@ class Store:
         if not isinstance(first, Accepted):
             return None
         version = first.version
+        known = self._flows.get(version)
+        if known is not None:
+            return known
         body = self._one("SELECT body FROM flows WHERE version = ?", version)
         try:
             flow = msgspec.json.decode(body or b"", type=Flow)
@@ -185,6 +184,7 @@ class Store:
         if flow_version(flow) != version:
             raise ChainBroken(f"flow version {version} does not match its checksum")
         self._versions.add(version)
+        self._flows[version] = flow
         return flow
 
     def _damaged(self, what: str) -> JournalDamaged:
@@ -225,6 +225,7 @@ class Store:
                     known[position] = prior
             for item in group.facts:
                 writing.append(item)
+            writing.close_pages()
             self._put(writing)
             if group.probe:
                 self._db.execute(schema.MARK, (0,))
@@ -257,7 +258,7 @@ class Store:
                 self._db.execute(schema.INSERT_FLOW, (version, msgspec.json.encode(flow)))
         self._insert(schema.INSERT_RUNS, writing.new_rows())
         self._insert(schema.INSERT_KEYS, writing.key_rows)
-        self._insert(schema.INSERT_FACTS, writing.fact_rows)
+        self._insert(schema.INSERT_PAGES, writing.page_rows)
         self._insert(schema.UPDATE_RUNS[0], writing.changed_rows(), schema.UPDATE_RUNS[1])
         for run_id in writing.duplicates:
             self._db.execute(schema.COUNT_DUPLICATE, (run_id,))
@@ -320,7 +321,7 @@ class Store:
             self._purged_to = 0  # the next time, those that were passed over are looked at again
             return False
         chosen = json.dumps(drop)
-        for statement in (schema.DROP_FACTS, schema.DROP_RUNS, schema.STRIP_RUNS):
+        for statement in (schema.DROP_PAGES, schema.DROP_RUNS, schema.STRIP_RUNS):
             self._db.execute(statement, (chosen,))
         self._purged_to = rows[-1][0]
         return len(rows) == SLICE_RUNS
