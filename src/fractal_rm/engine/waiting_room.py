@@ -15,6 +15,9 @@ from fractal_rm.domain.admission import Limits, Load, check_room, may_begin
 from fractal_rm.domain.run import Run
 
 RECHECK_S = 1.0
+# So many begin in one turn of the event loop. Between turns those in flight go on: a burst is not
+# begun all at once, only to stand in flight with a connection each while this node is the slow one.
+AT_ONCE = 8
 _ALONE = ""  # the line of runs on their last attempt: no flow has an empty id
 
 
@@ -33,6 +36,7 @@ class WaitingRoom:
         self._idle.set()
         self._carry: Callable[[Run], Awaitable[None]] | None = None
         self._loop: asyncio.AbstractEventLoop
+        self._begun = 0  # in this turn of the loop
 
     # --- places: taken before the journal is asked, so that what it holds is bounded too ------
 
@@ -115,7 +119,7 @@ class WaitingRoom:
         """Give free slots to the lines in turn, until no line may have another."""
         refused = 0
         while self._carry is not None and refused < len(self._turn):
-            if self.load.in_flight >= self.limits.in_flight:
+            if self.load.in_flight >= self.limits.in_flight or self._begun == AT_ONCE:
                 return  # however many lines there are
             name = self._turn.popleft()
             if not self._may_begin(name):
@@ -131,6 +135,10 @@ class WaitingRoom:
             else:
                 del self._lines[name]
 
+    def _next_turn(self) -> None:
+        self._begun = 0
+        self._begin_some()
+
     def _may_begin(self, name: str) -> bool:
         of_line = self._in_flight[name]
         if name == _ALONE and of_line:
@@ -138,6 +146,9 @@ class WaitingRoom:
         return may_begin(of_line, self.load, self.limits)
 
     def _begin(self, name: str, run: Run, carried: Awaitable[None]) -> None:
+        if not self._begun:
+            self._loop.call_soon(self._next_turn)
+        self._begun += 1
         self.load.waiting -= 1
         self.load.in_flight += 1
         self._in_flight[name] += 1
