@@ -48,6 +48,13 @@ POST result1
 4
 TO slow 1
 GET
+
+5
+DURABLE step
+TO a 1
+POST payload
+TO b 1
+POST result1
 """
 
 

@@ -16,7 +16,7 @@ from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal
 from fractal_rm.adapters.telemetry import LogTelemetry, open_log
-from fractal_rm.adapters.world import SystemClock, SystemRandom
+from fractal_rm.adapters.world import SystemClock, SystemRandom, raise_open_files
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.control import read_control
 from fractal_rm.config.load import Watch, load
@@ -29,6 +29,7 @@ from fractal_rm.engine.world import World
 
 POLL_S = 0.25  # how often the five files and the control file are looked at
 MakeForWorld = Callable[[World, Config, Intake], WayIn]
+OTHER_FILES = 2_500  # REST connections, at most 2,000, the journal, the broker and the log
 EXIT_STOPPED_TWICE = 130
 EXIT_JOURNAL_LOST = 5
 
@@ -101,8 +102,9 @@ async def _serve(
 
 def make_world(config: Config, journal: str, *, synchronous: str = "FULL") -> World:
     """The real adapters for a configuration. ``synchronous`` is SQLite's; tests weaken it."""
-    clock, caller = SystemClock(), Http1Caller()
+    clock = SystemClock()
     telemetry = LogTelemetry(clock.monotonic_s)
+    caller = Http1Caller(kept=_open_files(config, telemetry) // 2)
     state = Path(config.state_path)
     world = World(
         config=config,
@@ -120,6 +122,14 @@ def make_world(config: Config, journal: str, *, synchronous: str = "FULL") -> Wo
         telemetry=telemetry,
     )
     return world
+
+
+def _open_files(config: Config, telemetry: Telemetry) -> int:
+    """How many files this process may open: each run in flight may hold a connection."""
+    allowed, wanted = raise_open_files(), config.bounds.max_inflight_runs + OTHER_FILES
+    if allowed < wanted:
+        telemetry.problem("few_open_files", allowed=allowed, wanted=wanted, cure="ulimit -n")
+    return allowed
 
 
 def _calm_garbage_collection() -> None:

@@ -121,6 +121,27 @@ async def test_a_call_without_effect_twice_is_written_before_it_leaves():
         assert seen == ["Accepted", "Placed", "Started"]
 
 
+async def test_under_durable_step_each_call_waits_for_the_step_before_it():
+    async with Stage() as stage:
+        seen = []
+
+        def look(name):
+            answer = stage.components.answers[f"{URL}/{name}"]
+
+            async def looked(call):
+                (run_id,) = stage.disk.runs
+                seen.append(stage.facts(run_id))
+                return await answer(call)
+
+            stage.components.answers[f"{URL}/{name}"] = looked
+
+        look("a/1")
+        look("b/1")
+        assert (await stage.run("5")).state is State.SUCCEEDED
+        begun = ["Accepted", "Placed", "Started"]
+        assert seen == [begun, [*begun, "Finished", "Started"]]
+
+
 async def test_a_slow_component_holds_up_nobody_else():
     bounds = Bounds(max_inflight_runs=10)
     async with Stage(bounds=bounds) as stage:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fractal_rm.domain.findings import CODES, Level
-from fractal_rm.domain.flow import Call, Flow, Method, Payload, Result
+from fractal_rm.domain.flow import Call, Durable, Flow, Method, Payload, Result
 from fractal_rm.flowlang import compile_flows
 
 KNOWN = {"camera": ("1", "2"), "detector": ("1",)}
@@ -82,6 +82,11 @@ def test_a_flow_may_have_a_title():
     assert flows_of("12 inspect a frame\nTO camera 1\nGET\n")["12"].title == "inspect a frame"
 
 
+def test_a_flow_says_how_durable_its_steps_are():
+    flows = flows_of("1\nDURABLE step\nTO camera 1\nGET\n\n2\nTO camera 1\nGET\n")
+    assert [flow.durable for flow in flows.values()] == [Durable.STEP, Durable.ACCEPT]
+
+
 def test_ids_are_exact():
     flows = flows_of("1\nTO camera 1\nGET\n\n10\nTO camera 2\nGET\n\n01\nTO detector 1\nGET\n")
     assert [flow.steps[0].endpoint for flow in flows.values()] == ["1", "2", "1"]
@@ -111,6 +116,11 @@ def test_post_alone_sends_nothing_and_a_target_may_be_called_twice():
         ("1\nTO camera 1 2\nGET\n", [("F103", 2, 13)]),
         ("1\n\nTO camera 1\n", [("F110", 1, 1), ("F111", 3, 1)]),
         ("1\nTO camera 1\nGET\n2\nTO camera 1\nGET\n", [("F112", 4, 1)]),
+        ("1\nTO camera 1\nDURABLE step\nGET\n", [("F114", 3, 1)]),
+        ("1\nDURABLE step\nDURABLE step\nTO camera 1\nGET\n", [("F114", 3, 1)]),
+        ("1\nDURABLE steps\nTO camera 1\nGET\n", [("F115", 2, 9)]),
+        ("1\nDURABLE\nTO camera 1\nGET\n", [("F115", 2, 1)]),
+        ("DURABLE step\n", [("F111", 1, 1)]),
         ("1\nTO camera 1\nGET\n\n1\nTO camera 1\nGET\n", [("F102", 5, 1)]),
         ("1\nto camera 1\nGET\n", [("F101", 2, 1)]),
         ("1a\nTO camera 1\nGET\n", [("F101", 1, 1)]),

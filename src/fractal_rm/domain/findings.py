@@ -38,6 +38,8 @@ CODES = {
     "F111": "an instruction stands outside of any flow",
     "F112": "a flow begins without a blank line before it",
     "F113": "flows.conf is not UTF-8",
+    "F114": "a setting comes too late, or twice",
+    "F115": "a setting does not have such a value",
 }
 
 

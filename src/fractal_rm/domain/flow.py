@@ -33,6 +33,17 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
 Item = Union[Payload, Result]
 
 
+class Durable(str, Enum):
+    """What must be on the disk before a call leaves: the trigger, or every step before it too.
+
+    Under ``accept`` steps are written behind, and a crash may repeat the last calls under their
+    keys; under ``step`` it can repeat only the one call that was in flight.
+    """
+
+    ACCEPT = "accept"
+    STEP = "step"
+
+
 class Call(msgspec.Struct, frozen=True, tag="call"):
     """One ``GET`` or ``POST`` and the ``TO`` that it stands under.
 
@@ -55,8 +66,14 @@ class Flow(msgspec.Struct, frozen=True):
     title: str = ""
     steps: tuple[Call, ...] = ()
     line: int = 0
+    durable: Durable = Durable.ACCEPT
 
 
 def flow_version(flow: Flow) -> str:
     """Names exactly this definition: the journal keeps each one once."""
-    return hashlib.blake2b(msgspec.json.encode(flow), digest_size=12).hexdigest()
+    return version_of(msgspec.json.encode(flow))
+
+
+def version_of(body: bytes) -> str:
+    """The version of a flow as it was written down, perhaps by a release that knew less of it."""
+    return hashlib.blake2b(body, digest_size=12).hexdigest()

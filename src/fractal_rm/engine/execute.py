@@ -8,7 +8,7 @@ from fractal_rm.config.model import Component, Endpoint
 from fractal_rm.domain.body import request_body, result_text
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallFailed
-from fractal_rm.domain.flow import Call, Method
+from fractal_rm.domain.flow import Call, Durable, Method
 from fractal_rm.domain.outcome import connect_again_s, reply_failure
 from fractal_rm.domain.run import Finished, Run, Settled, Started, State, StepFailed
 from fractal_rm.engine.open_runs import OpenRuns
@@ -42,7 +42,7 @@ class Executor:
             return _ended(State.FAILED, call, "it is no longer in components.conf")
         if run.in_doubt == call.number and not component.idempotent:
             return _ended(State.UNKNOWN, call, "it was called, and its answer was lost in a crash")
-        if not component.idempotent:
+        if run.flow.durable is Durable.STEP or not component.idempotent:
             await self._runs.write(run, Started(call.number))
         began_s = self._world.clock.monotonic_s()
         async with self._slots.slot(component.name, component.limit):

@@ -1,7 +1,8 @@
 """Lines into a tree. Every line is either understood or a finding.
 
 file  = { blank | flow }
-flow  = number [title] EOL { instruction EOL } blank
+flow  = number [title] EOL { setting EOL } { instruction EOL } blank
+setting     = "DURABLE" ( "accept" | "step" )
 instruction = "TO" component endpoint | "GET" | "POST" { item }
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from fractal_rm.domain.findings import did_you_mean
-from fractal_rm.domain.flow import Method
+from fractal_rm.domain.flow import Durable, Method
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.tree import CallNode, FlowNode, Instruction, ToNode
@@ -49,7 +50,7 @@ def _outside(line: Line, report: Report) -> bool:
     """A line that belongs to no flow. True: it may have been meant to begin one."""
     word = line.words[0]
     hint = "a flow begins with its number and ends with a blank line"
-    if word.text in _KEYWORDS:
+    if word.text in _KEYWORDS or word.text in SETTINGS:
         report.add("F111", line, word, f"this {word.text} belongs to no flow", hint)
         return False
     report.add("F101", line, word, f'"{word.text}" is not the beginning of a flow', hint)
@@ -58,15 +59,34 @@ def _outside(line: Line, report: Report) -> bool:
 
 def _instruction(line: Line, flow: FlowNode, report: Report) -> None:
     keyword = line.words[0]
+    if keyword.text in SETTINGS:
+        _setting(line, flow, report)
+        return
     read = _KEYWORDS.get(keyword.text)
     if read is None:
-        near = did_you_mean(keyword.text, _KEYWORDS)
+        near = did_you_mean(keyword.text, [*_KEYWORDS, *SETTINGS])
         report.add("F101", line, keyword, f'"{keyword.text}" is not an instruction', near)
     instruction = read(line, keyword, report) if read is not None else None
     if instruction is None:
         flow.doubtful = True
     else:
         flow.instructions.append(instruction)
+
+
+def _setting(line: Line, flow: FlowNode, report: Report) -> None:
+    keyword, *values = line.words
+    allowed = SETTINGS[keyword.text]
+    if flow.instructions:
+        report.add("F114", line, keyword, f"{keyword.text} comes too late",
+                   "settings stand before the first instruction of a flow")  # fmt: skip
+    elif keyword.text in flow.settings:
+        report.add("F114", line, keyword, f"{keyword.text} is set already")
+    elif len(values) != 1 or values[0].text not in allowed:
+        wrong = values[0] if values else keyword
+        report.add("F115", line, wrong, f"{keyword.text} takes one of: {', '.join(allowed)}",
+                   did_you_mean(wrong.text, allowed))  # fmt: skip
+    else:
+        flow.settings[keyword.text] = values[0]
 
 
 def _to(line: Line, keyword: Word, report: Report) -> Instruction | None:
@@ -88,6 +108,8 @@ def _get(line: Line, keyword: Word, report: Report) -> Instruction | None:
 def _post(line: Line, keyword: Word, report: Report) -> Instruction | None:  # noqa: ARG001 - as the others
     return CallNode(line, keyword, Method.POST, line.words[1:])
 
+
+SETTINGS = {"DURABLE": tuple(each.value for each in Durable)}
 
 _KEYWORDS: dict[str, Callable[[Line, Word, Report], Instruction | None]] = {
     "TO": _to,

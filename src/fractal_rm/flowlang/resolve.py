@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from fractal_rm.domain.findings import Level, did_you_mean
-from fractal_rm.domain.flow import Call, Flow, Item, Payload, Result
+from fractal_rm.domain.flow import Call, Durable, Flow, Item, Payload, Result
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.tree import CallNode, FlowNode, ToNode
@@ -25,7 +25,14 @@ def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict
             report.add("F102", tree.line, tree.id, f"there is a flow {number} already",
                        f"it is in line {flows[number].line}")  # fmt: skip
             continue
-        flows[number] = Flow(number, tree.title, _steps(tree, endpoints, report), tree.line.number)
+        durable = tree.settings.get("DURABLE")
+        flows[number] = Flow(
+            number,
+            tree.title,
+            _steps(tree, endpoints, report),
+            tree.line.number,
+            Durable(durable.text) if durable else Durable.ACCEPT,
+        )
     return flows
 
 

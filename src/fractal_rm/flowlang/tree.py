@@ -31,7 +31,7 @@ Instruction = Union[ToNode, CallNode]
 
 
 class FlowNode(msgspec.Struct):
-    """A flow's header and its instructions in order.
+    """A flow's header, its settings by keyword, and its instructions in order.
 
     ``doubtful``: a line of it was not understood, so what would follow from that is not said.
     """
@@ -39,5 +39,6 @@ class FlowNode(msgspec.Struct):
     line: Line
     id: Word
     title: str
+    settings: dict[str, Word] = {}
     instructions: list[Instruction] = []
     doubtful: bool = False

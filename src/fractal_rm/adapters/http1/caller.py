@@ -17,10 +17,13 @@ from fractal_rm.domain.errors import ConnectFailed
 
 
 class Http1Caller:
-    """Port `Caller`. Bounded by its callers: a connection is open for each call in flight."""
+    """Port `Caller`. Bounded by its callers: a connection is open for each call in flight.
 
-    def __init__(self) -> None:
-        self._pool = Pool()
+    ``kept`` is how many more may stay open between calls.
+    """
+
+    def __init__(self, kept: int = 1_000) -> None:
+        self._pool = Pool(kept)
         self._tls = TlsContexts()
         self._loop: asyncio.AbstractEventLoop | None = None  # asking for it is a system call
 

@@ -7,15 +7,19 @@ import asyncio
 from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.domain.call import Origin
 
-# As many as may be in use at once: closing what a burst has opened costs more than keeping it.
-KEPT_PER_ORIGIN = 1024
 KEPT_FOR_S = 30.0
 
 
 class Pool:
-    """The last one used is the first one taken, so that what is not needed grows old."""
+    """The last one used is the first one taken, so that what is not needed grows old.
 
-    def __init__(self) -> None:
+    ``kept`` bounds those of all origins together. It is generous: closing what a burst has opened
+    costs more than keeping it, and each one closed holds its port for a minute (TIME-WAIT).
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._idle_count = 0
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -24,12 +28,12 @@ class Pool:
         """Make a connection that comes back here when it is idle."""
 
         def on_idle(connection: Connection) -> None:
-            idle = self._idle.setdefault(origin, [])
-            if len(idle) >= KEPT_PER_ORIGIN:
+            if self._idle_count >= self._kept:
                 connection.close()
                 return
             connection.idle_since_s = loop.time()
-            idle.append(connection)
+            self._idle.setdefault(origin, []).append(connection)
+            self._idle_count += 1
             if self._sweep is None:
                 self._sweep = loop.call_later(KEPT_FOR_S, self._close_old, loop)
 
@@ -38,6 +42,7 @@ class Pool:
             idle = self._idle.get(origin)
             if idle is not None and connection in idle:
                 idle.remove(connection)
+                self._idle_count -= 1
 
         connection = Connection(on_idle, on_closed)
         self._open.add(connection)
@@ -46,7 +51,10 @@ class Pool:
     def take(self, origin: Origin) -> Connection | None:
         """The idle connection that was used last, if there is one."""
         idle = self._idle.get(origin)
-        return idle.pop() if idle else None
+        if not idle:
+            return None
+        self._idle_count -= 1
+        return idle.pop()
 
     def forget(self, connection: Connection) -> None:
         """A connection that never came to be."""

@@ -13,7 +13,7 @@ import msgspec
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
 from fractal_rm.adapters.sqlite.history import open_read_only
 from fractal_rm.domain.errors import JournalDamaged
-from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.flow import version_of
 
 SHOWN = 20
 
@@ -71,9 +71,5 @@ def _facts(db: sqlite3.Connection) -> tuple[int, list[str]]:
 
 def _broken_flows(db: sqlite3.Connection) -> Iterator[str]:
     for version, body in db.execute("SELECT version, body FROM flows"):
-        try:
-            holds = flow_version(msgspec.json.decode(body, type=Flow)) == version
-        except msgspec.MsgspecError:
-            holds = False
-        if not holds:
+        if version_of(body) != version:
             yield f"flow version {version} does not match its checksum"

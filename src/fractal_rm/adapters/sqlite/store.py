@@ -29,7 +29,7 @@ from fractal_rm.domain.errors import (
     JournalReadOnly,
     JournalTooNew,
 )
-from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.flow import Flow, flow_version, version_of
 from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
 from fractal_rm.engine.ports import Entry, Prior, Recovered
 
@@ -176,13 +176,13 @@ class Store:
         known = self._flows.get(version)
         if known is not None:
             return known
-        body = self._one("SELECT body FROM flows WHERE version = ?", version)
+        body = self._one("SELECT body FROM flows WHERE version = ?", version) or b""
+        if version_of(body) != version:
+            raise ChainBroken(f"flow version {version} does not match its checksum")
         try:
-            flow = msgspec.json.decode(body or b"", type=Flow)
+            flow = msgspec.json.decode(body, type=Flow)
         except msgspec.MsgspecError as error:
             raise ChainBroken(f"flow version {version}: {error}") from error
-        if flow_version(flow) != version:
-            raise ChainBroken(f"flow version {version} does not match its checksum")
         self._versions.add(version)
         self._flows[version] = flow
         return flow
