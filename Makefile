@@ -1,6 +1,6 @@
 # make demo   two nodes, a broker, components and a balancer at work on this machine
 # make test   everything that must hold: lint, types, import rules, every test
-# make bench  flows per second, CPU and memory, beside wrk on the same web server
+# make bench  how fast it is and what it takes, beside its peers (QUICK=1: in under three minutes)
 
 PYTHON ?= python3
 VENV := .dev-venv
@@ -41,8 +41,8 @@ format: $(VENV)/.made
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.made
-	@.ci/needs mosquitto nginx wrk
-	$(BIN)/python bench/bench.py
+	@.ci/needs mosquitto nginx wrk redis-server
+	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 # New versions of everything: look at what changed, run the tests, commit.
 lock:

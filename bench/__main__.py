@@ -1,0 +1,69 @@
+"""How fast the Runtime Manager is, and what it takes, beside its peers on the same machine.
+
+    make bench              everything, into bench/results and docs/explanation
+    make bench QUICK=1      a small version of everything, in under three minutes
+    make bench ONLY="1 8"   some workloads
+
+Everything shares this machine: nginx as the components, Mosquitto, the load and what is measured.
+So ratios count, in turns, with the median of several rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from bench import report
+from bench.measure import Figure
+from bench.stage import Stage
+from bench.workloads import (
+    backlog,
+    disk,
+    half_rate,
+    history,
+    idle,
+    in_flight,
+    restart,
+    throughput,
+    ways,
+)
+
+WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
+    "1": throughput.measure,
+    "2": half_rate.measure,
+    "3": backlog.measure,
+    "4": in_flight.measure,
+    "5": ways.measure,
+    "6": restart.measure,
+    "7": history.measure,
+    "8": idle.measure,
+    "9": disk.measure,
+}
+
+
+def main() -> int:
+    """Measure, print, and keep what a full run found. 1 where a figure misses its bound."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="small, in under three minutes")
+    parser.add_argument("--only", nargs="*", choices=WORKLOADS, help="these workloads")
+    chosen = parser.parse_args()
+    began = time.monotonic()
+    found: list[Figure] = []
+    for number in chosen.only or WORKLOADS:
+        measure = WORKLOADS[number]
+        print(report.heading(number, sys.modules[measure.__module__].__doc__), flush=True)
+        with Stage() as stage:
+            for figure in measure(stage, quick=chosen.quick):
+                found.append(figure)
+                print(report.line(figure), flush=True)
+    print(f"\n{time.monotonic() - began:.0f} s")
+    if not chosen.quick:
+        report.keep(found)
+    missed = [figure for figure in found if figure.holds(figure.at_least) is False]
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""One round: triggers go in, flows come out; what it took, and how long each of them took."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.node import TOPIC
+from bench.stage import Stage, cpu_s, memory_mib, wait_until
+from bench.systems import System
+
+POLL_S = 0.02
+SETTLE_S = 0.2  # what flows do after their last call counts for their CPU
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table: the median of its rounds, and the lowest and highest of them.
+
+    ``at_least`` and ``aim`` are bounds; a figure is better below them, or above where ``more``.
+    """
+
+    workload: str
+    system: str
+    what: str
+    unit: str
+    rounds: Sequence[float]
+    at_least: float | None = None
+    aim: float | None = None
+    more: bool = False
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        """Of the rounds."""
+        return statistics.median(self.rounds)
+
+    def holds(self, bound: float | None) -> bool | None:
+        """Whether the median is on the good side of a bound; None where there is none."""
+        if bound is None:
+            return None
+        return self.median >= bound if self.more else self.median <= bound
+
+
+@dataclass
+class Round:
+    """What one round measured. Times in seconds, CPU of the measured processes together."""
+
+    count: int
+    took_s: float
+    cpu_s: float
+    sent: list[float]
+    ended: list[float]
+    peak_mib: float = 0.0
+    waits: list[float] = field(default_factory=list)
+
+    @property
+    def flows_per_s(self) -> float:
+        """Over the whole round."""
+        return self.count / self.took_s
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of CPU a flow."""
+        return self.cpu_s / self.count * 1e6
+
+    def wait_ms(self, percentile: int) -> float:
+        """From publish to outcome, in milliseconds.
+
+        Where outcomes do not name their triggers, the n-th outcome is taken for that of the n-th
+        trigger: the mean is exact, and a percentile is so as far as flows end in order.
+        """
+        waits = self.waits or [b - a for a, b in zip(self.sent, self.ended, strict=True)]
+        return 1000 * percentile_of(waits, percentile)
+
+    def pace(self, first: float, last: float) -> float:
+        """Flows a second in a part of the round, from 0 to 1 of the flows."""
+        low, high = int(self.count * first), int(self.count * last) - 1
+        return (high - low) / max(self.ended[high] - self.ended[low], 0.001)
+
+
+def percentile_of(values: Sequence[float], percentile: int) -> float:
+    """Of unordered values."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, len(ordered) * percentile // 100)]
+
+
+@contextmanager
+def publisher(
+    stage: Stage, count: int, rate: float = 0, topic: str = TOPIC
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """The load in a process of its own, connected and ready to begin."""
+    times = stage.folder / "sent"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.publish", str(stage.broker), topic, str(count), str(rate),
+         str(times)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdout.readline()
+    try:
+        yield process, times
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
+    """Publish triggers and wait until as many flows have made their last call."""
+    count = count or system.count
+    first, cpu_before = stage.ended(), cpu_s(*system.pids)
+    with publisher(stage, count, rate, system.topic) as (process, times):
+        process.stdin.close()
+        peak = 0.0
+        while stage.ended() < first + count:
+            time.sleep(POLL_S)
+            peak = max(peak, memory_mib(*system.pids))
+            if process.poll() not in (None, 0):
+                sys.exit("the load failed")
+        if process.wait(60):
+            sys.exit("the load failed")
+        time.sleep(SETTLE_S)
+        taken = cpu_s(*system.pids) - cpu_before
+        sent = array("d")
+        sent.frombytes(times.read_bytes())
+    ended = stage.moments(first, count)
+    found = Round(count, ended[-1] - sent[0], taken, list(sent), ended, peak)
+    if system.outcomes is not None:
+        outcome = system.outcomes(count)
+        found.waits = [outcome[f"0x{n:012x}"] - at for n, at in enumerate(sent)]
+    return found
+
+
+def fill_queue(stage: Stage, count: int) -> None:
+    """Leave triggers at the broker, for a node that is away."""
+    with publisher(stage, count) as (process, _):
+        process.stdin.close()
+        wait_until(lambda: process.poll() is not None, 300)
+        if process.returncode:
+            sys.exit("the load failed")

@@ -1,0 +1,140 @@
+"""This project as a system under measurement: the shipped configuration, pointed at the stage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.stage import HOST, Stage, free_port, listens, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "runtime_manager" / "config_files"
+TOPIC = "component_msg"
+START_LIMIT_S = 120
+
+
+class Node:
+    """`fractal-rm up` (or mqtt, api) in a folder of its own."""
+
+    def __init__(self, stage: Stage, name: str, *, mode: str = "up", nginx: int | None = None,
+                 balancer: int | None = None, **comm: object) -> None:  # fmt: skip
+        self.folder = stage.folder / name
+        self.config = self.folder / "config_files"
+        self.log = self.folder / "node.log"
+        self.mode = mode
+        self.rest = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        shutil.copytree(SHIPPED, self.config)
+        nginx = nginx or stage.nginx
+        self.edit("comm", lambda file: file.update(
+            mqtt={**file["mqtt"], "port": stage.broker, "client_id": f"bench-{name}"},
+            rest={**file["rest"], "port": self.rest}, **comm,
+        ))  # fmt: skip
+        self.edit("components", lambda file: [
+            each["config"].update(port=nginx) for each in file.values()])  # fmt: skip
+        self.edit("load_balancer", lambda file: file.update(port=balancer or nginx))
+        self.edit("nodes", lambda file: file.clear())
+
+    def edit(self, name: str, change: Callable[[dict], object]) -> None:
+        """Change a JSON file of the configuration in place."""
+        path = self.config / f"{name}.conf"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    def knows(self, other: Node) -> None:
+        """Let the balancer's node 2 be another node."""
+        address = {"protocol": "http", "ip": HOST, "port": other.rest, "endpoint": "startrm"}
+        self.edit("nodes", lambda file: file.update({"2": {"id": 2, "config": address}}))
+
+    def write_durable(self, how: str) -> None:
+        """Set DURABLE for flow 1."""
+        path = self.config / "flows.conf"
+        path.write_text(path.read_text().replace("1\n", f"1\nDURABLE {how}\n", 1))
+
+    # --- the process --------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """Of the running node."""
+        return self._process.pid
+
+    @property
+    def journal(self) -> Path:
+        """Its journal file."""
+        return self.folder / "state" / f"{self.mode}.journal"
+
+    @contextmanager
+    def serving(self) -> Iterator[Node]:
+        """Start it, wait until triggers can come in, and end it in order after the block."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.end()
+
+    def start(self) -> float:
+        """Start it; returns the seconds until it was ready and connected to the broker."""
+        self.log.write_bytes(b"")
+        began = time.perf_counter()
+        with self.log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "fractal_rm.cli.main", self.mode, "--config", self.config],
+                stdout=out, stderr=out,
+            )  # fmt: skip
+        wait_until(lambda: b" ready " in self.log.read_bytes() or self._ended(), START_LIMIT_S)
+        took = time.perf_counter() - began
+        if self.mode != "api":
+            wait_until(lambda: b"mqtt_connected" in self.log.read_bytes() or self._ended())
+        if self.mode != "mqtt":
+            wait_until(lambda: listens(self.rest) or self._ended())
+        return took
+
+    def _ended(self) -> bool:
+        if self._process.poll() is not None:
+            sys.exit(f"the node ended:\n{self.log.read_text()}")
+        return False
+
+    def end(self, *, kill: bool = False) -> None:
+        """End it in order, or as a power loss would."""
+        if kill:
+            self._process.kill()
+        else:
+            self._process.terminate()
+        self._process.wait(120)
+
+    # --- what came of it ----------------------------------------------------------------------
+
+    def count(self, name: str) -> int:
+        """Of the journal's accounts: ``accepted`` or ``settled`` runs, so far."""
+        return self.one(f"SELECT value FROM meta WHERE name = '{name}'")
+
+    def one(self, statement: str) -> int:
+        """A number from the journal."""
+        return self.rows(statement)[0][0]
+
+    def rows(self, statement: str) -> list[tuple]:
+        """Rows from the journal, read-only."""
+        with closing(sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True)) as db:
+            return db.execute(statement).fetchall()
+
+    def outcomes(self, count: int) -> dict[str, float]:
+        """When each of the newest runs was settled, by its payload; in seconds since 1970."""
+        return {
+            payload: settled_ms / 1000
+            for payload, settled_ms in self.rows(
+                "SELECT json_extract(CAST(body AS TEXT), '$[0][1].payload'), settled_ms FROM"
+                f" (SELECT no, settled_ms FROM runs ORDER BY no DESC LIMIT {count})"
+                " JOIN pages ON run = no AND n = 1"
+            )
+        }

@@ -1,0 +1,120 @@
+"""What was measured, as lines for a terminal, JSON, a table in Markdown, and plots."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+import pygal
+from pygal.style import Style
+
+from bench.measure import Figure
+
+RESULTS = Path(__file__).parent / "results"
+STYLE = Style(
+    background="white", plot_background="white", font_family="sans-serif",
+    colors=("#1f6f8b", "#c9a227", "#99627a", "#7a8b99"), label_font_size=13, title_font_size=16,
+    value_font_size=13, legend_font_size=13, major_label_font_size=13, value_colors=("#222",) * 4,
+)  # fmt: skip
+
+
+def heading(number: str, text: str | None) -> str:
+    """Before the lines of a workload."""
+    return f"\n{number}. {(text or '').partition(chr(10))[0]}"
+
+
+def line(figure: Figure) -> str:
+    """One figure, for a terminal."""
+    low, high = number(min(figure.rounds)), number(max(figure.rounds))
+    spread = f"{low} to {high}" if len(figure.rounds) > 1 else ""
+    shown = f"{number(figure.median)} {figure.unit}".strip()
+    return (
+        f"   {figure.system:<24} {figure.what:<44} {shown:>14}  {spread:<20}"
+        f" {verdict(figure):<24} {figure.note}"
+    ).rstrip()
+
+
+def number(value: float) -> str:
+    """With as many digits as mean something."""
+    if value >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value < 1 else f"{value:.1f}"
+
+
+def verdict(figure: Figure) -> str:
+    """How a figure stands to its bounds."""
+    if figure.at_least is None or figure.aim is None:
+        return ""
+    if not figure.holds(figure.at_least):
+        return f"MISSED {number(figure.at_least)}"
+    reached = "reached" if figure.holds(figure.aim) else f"holds {number(figure.at_least)}, not"
+    return f"{reached} the aim of {number(figure.aim)}"
+
+
+def machine() -> dict[str, str]:
+    """What it was measured on."""
+    cpu = next(
+        (text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines()
+         if text.startswith("model name")), platform.machine(),
+    )  # fmt: skip
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    return {
+        "day": datetime.now(timezone.utc).date().isoformat(),
+        "processor": f"{cpu}, {os.cpu_count()} cores",
+        "memory": f"{memory_gib:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+    }
+
+
+def keep(figures: list[Figure]) -> None:
+    """Write everything into bench/results; a run of some workloads replaces those only."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "results.json"
+    kept = msgspec.json.decode(path.read_bytes()) if path.exists() else {"figures": []}
+    measured = {figure.workload for figure in figures}
+    old = [Figure(**each) for each in kept["figures"] if each["workload"] not in measured]
+    everything = sorted(old + figures, key=lambda figure: figure.workload)
+    content = {"machine": machine(), "figures": [asdict(figure) for figure in everything]}
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+    (RESULTS / "table.md").write_text(table(everything))
+    plot(everything)
+
+
+def table(figures: list[Figure]) -> str:
+    """All figures in Markdown."""
+    rows = [
+        "| | system | | median | lowest to highest | at least | aim | |",
+        "|---|---|---|---:|---|---:|---:|---|",
+    ]
+    for f in figures:
+        unit = f" {f.unit}" if f.unit else ""
+        spread = f"{number(min(f.rounds))} to {number(max(f.rounds))}" if len(f.rounds) > 1 else ""
+        bounds = [number(bound) if bound is not None else "" for bound in (f.at_least, f.aim)]
+        cells = [f.workload, f.system, f.what, f"{number(f.median)}{unit}", spread, *bounds, f.note]
+        rows.append(f"| {' | '.join(cells)} |")
+    about = "; ".join(f"{name} {value}" for name, value in machine().items())
+    return f"{about}.\n\n" + "\n".join(rows) + "\n"
+
+
+def plot(figures: list[Figure]) -> None:
+    """The two pictures that say most: flows a second, and what a flow takes."""
+    for name, what, title in (
+        ("flows", "flows/s", "flows per second, more is better"),
+        ("cpu", "CPU per flow", "µs of CPU for each flow, less is better"),
+    ):
+        bars = [f for f in figures if f.workload == "1" and f.what == what]
+        chart = pygal.HorizontalBar(
+            style=STYLE, js=[], show_legend=False, print_values=True, width=760, height=300,
+            margin=12, logarithmic=True, title=f"{title} (logarithmic)", explicit_size=True,
+            value_formatter=lambda value: f"{value:,.0f}",
+        )  # fmt: skip
+        chart.x_labels = [bar.system for bar in reversed(bars)]
+        chart.add("", [round(bar.median) for bar in reversed(bars)])
+        (RESULTS / f"{name}.svg").write_bytes(chart.render(is_unicode=False))

@@ -1,0 +1,180 @@
+"""The stage of every measurement: nginx as the components, Mosquitto as the broker, and /proc."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TypeVar
+
+from typing_extensions import Self
+
+HOST = "127.0.0.1"
+TICK = os.sysconf("SC_CLK_TCK")
+LOG_LINE_BYTES = len("1795554073.123\n")
+WAIT_LIMIT_S = 600
+
+# A flow's third call has two results in its body, so it is told from the others by its length, and
+# nginx writes down when it came: the moment at which a flow ends, seen alike for every system.
+NGINX = """
+daemon off; worker_processes 1; worker_rlimit_nofile 65536; user root;
+pid {folder}/nginx.pid; error_log {folder}/nginx.err;
+load_module modules/ngx_http_echo_module.so;
+events {{ worker_connections 32768; }}
+http {{
+  keepalive_requests 100000000; keepalive_timeout 300s;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  map $content_length $last {{ default 0; "~^(4[5-9]|[5-9][0-9]|[0-9]{{3,}})$" 1; }}
+  log_format moment '$msec';
+  access_log {folder}/ended.log moment buffer=16k flush=50ms if=$last;
+  server {{
+    listen {host}:{port} backlog=16384;
+    location / {{ default_type application/json; return 200 '{{"ok": true}}\\n'; }}
+    location /LB {{ default_type text/html; return 200 '{{"id_node": null}}'; }}
+  }}
+  server {{
+    listen {host}:{slow} backlog=16384;
+    location / {{ default_type application/json; echo_sleep 0.05; echo '{{"ok": true}}'; }}
+    location /LB {{ default_type text/html; return 200 '{{"id_node": null}}'; }}
+  }}
+  server {{
+    listen {host}:{sluggish} backlog=16384;
+    location / {{ default_type application/json; echo_sleep 3; echo '{{"ok": true}}'; }}
+    location /LB {{ default_type text/html; return 200 '{{"id_node": null}}'; }}
+  }}
+  server {{
+    listen {host}:{away};
+    location / {{ default_type text/html; return 200 '{{"id_node": 2}}'; }}
+  }}
+}}
+"""
+MOSQUITTO = """
+listener {port} {host}
+allow_anonymous true
+persistence false
+max_queued_messages 0
+set_tcp_nodelay true
+max_inflight_messages 1000
+"""
+Found = TypeVar("Found")
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], Found], within_s: float = WAIT_LIMIT_S) -> Found:
+    """Look until it holds, and return what it returned."""
+    end = time.monotonic() + within_s
+    while not (found := condition()):
+        if time.monotonic() > end:
+            sys.exit(f"it did not come to pass within {within_s:.0f} s")
+        time.sleep(0.005)
+    return found
+
+
+def listens(port: int) -> bool:
+    """Whether somebody answers there."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+@contextmanager
+def running(*command: str, log: Path, **how: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program as long as the block lasts; what it says goes into ``log``."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, **how)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Stage:
+    """nginx and Mosquitto on ports of their own, and a folder for everything that is written."""
+
+    def __init__(self) -> None:
+        self.folder = Path(mkdtemp(prefix="fractal-rm-bench-"))
+        self.nginx, self.slow, self.sluggish, self.away = (free_port() for _ in range(4))
+        self.broker = free_port()
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        folder = self.folder
+        ports = {"port": self.nginx, "slow": self.slow, "sluggish": self.sluggish,
+                 "away": self.away}  # fmt: skip
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, host=HOST, **ports))
+        (folder / "mosquitto.conf").write_text(MOSQUITTO.format(host=HOST, port=self.broker))
+        for name in ("nginx", "mosquitto"):
+            command = (name, "-c", str(folder / f"{name}.conf"))
+            self._open.enter_context(running(*command, log=folder / f"{name}.out"))
+        wait_until(lambda: listens(self.nginx) and listens(self.broker), 20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+        subprocess.run(["rm", "-rf", str(self.folder)], check=True)
+
+    def ended(self) -> int:
+        """How many flows have made their last call since the stage was opened."""
+        return (self.folder / "ended.log").stat().st_size // LOG_LINE_BYTES
+
+    def moments(self, first: int, count: int) -> list[float]:
+        """When flows made their last call, in order, in seconds since 1970."""
+        with (self.folder / "ended.log").open("rb") as log:
+            log.seek(first * LOG_LINE_BYTES)
+            return [float(line) for line in log.read(count * LOG_LINE_BYTES).split()]
+
+
+# --- what a process takes ---------------------------------------------------------------------
+
+
+def cpu_s(*pids: int) -> float:
+    """Seconds of CPU, user and system, that processes have used so far."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICK
+
+
+def exact_cpu_s(pid: int) -> float:
+    """The same in nanoseconds of the scheduler, for a process that does almost nothing."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def memory_mib(*pids: int, what: str = "VmRSS") -> float:
+    """Resident memory; ``VmHWM`` is its peak."""
+    total = 0
+    for pid in pids:
+        status = Path(f"/proc/{pid}/status").read_text()
+        total += int(re.search(rf"{what}:\s+(\d+)", status)[1])
+    return total / 1024
+
+
+def forget_peak(pid: int) -> None:
+    """Let the peak begin anew (proc_pid_clear_refs(5))."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def written_bytes(pid: int) -> int:
+    """What a process has caused to be sent to the disk."""
+    counts = Path(f"/proc/{pid}/io").read_text()
+    return int(re.search(r"^write_bytes: (\d+)", counts, re.MULTILINE)[1])

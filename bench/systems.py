@@ -1,0 +1,57 @@
+"""Who is measured: this project, and whichever of its peers can run here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from bench import peers
+from bench.node import TOPIC, Node
+from bench.stage import Stage, wait_until
+
+OURS = "Runtime Manager"
+
+
+@dataclass
+class System:
+    """Something that runs flow 1 for each trigger that is published on its topic."""
+
+    name: str
+    topic: str
+    pids: Sequence[int]
+    count: int
+    durable: str
+    outcomes: Callable[[int], dict[str, float]] | None = None
+
+
+def ours(node: Node, count: int) -> System:
+    """A node of this project: its journal tells when each run was settled."""
+    settled_before = node.count("settled")
+
+    def outcomes(runs: int) -> dict[str, float]:
+        nonlocal settled_before
+        settled_before += runs
+        wait_until(lambda: node.count("settled") >= settled_before, 60)
+        return node.outcomes(runs)
+
+    return System(OURS, TOPIC, [node.pid], count, "trigger, steps, outcome", outcomes)
+
+
+def start_peers(stage: Stage, within: ExitStack, count: int) -> list[System]:
+    """Start every peer; one that cannot run here is said."""
+    started = []
+    for peer in peers.ALL:
+        why = peer.missing()
+        if why is not None:
+            print(f"left out: {peer.name}: {why}", file=sys.stderr)
+            continue
+        peer.install()
+        folder = stage.folder / peer.folder
+        folder.mkdir()
+        topic = f"bench/{peer.folder}"
+        running = peer.start(folder, stage.nginx, stage.broker, topic)
+        pids = within.enter_context(running)
+        started.append(System(peer.name, topic, pids, count, peer.durable))
+    return started

@@ -1,0 +1,46 @@
+"""A queue at the broker when a node comes back: is it as fast at the end as at the beginning?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from bench.measure import Figure, Round, fill_queue, one_round
+from bench.node import Node
+from bench.stage import Stage, cpu_s, forget_peak, memory_mib, wait_until
+from bench.systems import OURS, start_peers
+
+SLICE = 0.15
+
+
+def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
+    """Ours has its queue at the broker; peers that keep no session are sent theirs at once."""
+    count, of_peers = (10_000, 2_000) if quick else (100_000, 20_000)
+    node = Node(stage, "backlog")
+    node.start()
+    node.end()
+    fill_queue(stage, count)
+    first = stage.ended()
+    node.start()
+    forget_peak(node.pid)
+    wait_until(lambda: stage.ended() >= first + count)
+    wait_until(lambda: node.count("settled") >= count, 60)
+    peak, cpu = memory_mib(node.pid, what="VmHWM"), cpu_s(node.pid)
+    node.end()
+    ended = stage.moments(first, count)
+    mine = Round(count, ended[-1] - ended[0], cpu, [], ended, peak)
+    yield from _of(OURS, [mine], f"{count:,} queued at the broker", (90, 98), (200, 120))
+    with ExitStack() as within:
+        for system in start_peers(stage, within, of_peers):
+            if system.name.startswith("Node-RED"):
+                found = [one_round(stage, system)]
+                yield from _of(system.name, found, f"{of_peers:,} sent at once", (), ())
+
+
+def _of(
+    name: str, rounds: list[Round], note: str, pace: tuple[float, ...], memory: tuple[float, ...]
+) -> Iterator[Figure]:
+    yield Figure("3", name, "flows/s", "", [r.flows_per_s for r in rounds], more=True, note=note)
+    ends = [100 * r.pace(1 - SLICE, 1) / r.pace(SLICE, 2 * SLICE) for r in rounds]
+    yield Figure("3", name, "end against beginning", "%", ends, *pace, more=True)
+    yield Figure("3", name, "peak memory", "MiB", [r.peak_mib for r in rounds], *memory)

@@ -1,0 +1,72 @@
+"""The journal as it grows: bytes a run, the cost of a run beside ten million, and of forgetting."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+
+from bench.measure import Figure, one_round
+from bench.node import Node
+from bench.stage import Stage
+from bench.systems import OURS, ours
+
+KEEP_ALL = {"max_age_s": 316_000_000, "max_bytes": 10**12}
+KEEP_LITTLE = {"max_age_s": 316_000_000, "max_bytes": 1 << 20}
+
+
+def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
+    """Runs that were really made are copied under new ids until the history is long."""
+    count, many = (2_000, 50_000) if quick else (10_000, 10_000_000)
+    rounds = 1 if quick else 3
+    node = Node(stage, "history", history=KEEP_ALL)
+    with node.serving():
+        system = ours(node, count)
+        one_round(stage, system, count // 10)
+        few = [one_round(stage, system).cpu_us for _ in range(rounds)]
+    runs = node.one("SELECT count(*) FROM runs")
+    yield Figure("7", OURS, "journal, a run", "B", [_used_bytes(node) / runs])
+    yield Figure("7", OURS, f"CPU per flow, {runs:,} in the history", "µs", few)
+    _multiply(node, many)
+    ready = node.start()
+    long = ours(node, count)
+    grown = [one_round(stage, long).cpu_us for _ in range(rounds)]
+    node.end()
+    yield Figure("7", OURS, f"CPU per flow, {many:,} in the history", "µs", grown)
+    yield Figure("7", OURS, f"ready, {many:,} in the history", "s", [ready])
+    node.edit("comm", lambda file: file.update(history=KEEP_LITTLE))
+    with node.serving():
+        long = ours(node, count)
+        before = node.one("SELECT count(*) FROM runs")
+        forgetting = [one_round(stage, long) for _ in range(rounds)]
+        dropped = before + rounds * count - node.one("SELECT count(*) FROM runs")
+    note = f"{dropped:,} runs forgotten meanwhile"
+    cpu = [r.cpu_us for r in forgetting]
+    yield Figure("7", OURS, "CPU per flow while history is forgotten", "µs", cpu, note=note)
+
+
+def _used_bytes(node: Node) -> int:
+    pages = node.one("PRAGMA page_count") - node.one("PRAGMA freelist_count")
+    return pages * node.one("PRAGMA page_size")
+
+
+def _multiply(node: Node, many: int) -> None:
+    """Copy the runs of the journal, with their pages, under new numbers and ids."""
+    with closing(sqlite3.connect(node.journal, isolation_level=None)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        made = db.execute("SELECT max(no) FROM runs").fetchone()[0]
+        for first in range(made, many, made):
+            db.execute("BEGIN")
+            db.execute(
+                "INSERT INTO runs SELECT no + ?, printf('%026d', no + ?), flow, state, reason,"
+                " source, node, accepted_ms, settled_ms, pages, sum, 0 FROM runs WHERE no <= ?",
+                (first, first, made),
+            )
+            db.execute(
+                "INSERT INTO pages SELECT run + ?, n, body, sum FROM pages WHERE run <= ?",
+                (first, made),
+            )
+            db.execute("COMMIT")
+        added = db.execute("SELECT max(no) FROM runs").fetchone()[0] - made
+        for name in ("accepted", "settled"):
+            db.execute("UPDATE meta SET value = value + ? WHERE name = ?", (added, name))

@@ -1,0 +1,38 @@
+"""A node with nothing to do: how soon it is ready, and what it takes then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from bench.measure import Figure
+from bench.node import Node
+from bench.stage import Stage, exact_cpu_s, memory_mib
+from bench.systems import OURS
+
+BOUNDS = {  # ready s, memory MiB, CPU %
+    "up": ((1, 0.6), (80, 60), (0.5, 0.1)),
+    "mqtt": ((0.6, 0.4), (55, 40), (0.5, 0.1)),
+}
+NAMES = {"up": "up", "mqtt": "rm_mqtt.py"}
+
+
+def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
+    """Connected to its broker, with the shipped configuration."""
+    starts, seconds = (3, 3) if quick else (10, 20)
+    for mode, (ready_s, mib, percent) in BOUNDS.items():
+        node = Node(stage, f"idle-{mode}", mode=mode)
+        ready = []
+        for _ in range(starts):
+            ready.append(node.start())
+            node.end()
+        with node.serving():
+            time.sleep(2)
+            before = exact_cpu_s(node.pid)
+            time.sleep(seconds)
+            cpu = 100 * (exact_cpu_s(node.pid) - before) / seconds
+            memory = memory_mib(node.pid)
+        name = NAMES[mode]
+        yield Figure("8", OURS, f"{name}: ready", "s", ready, *ready_s)
+        yield Figure("8", OURS, f"{name}: idle memory", "MiB", [memory], *mib)
+        yield Figure("8", OURS, f"{name}: idle CPU", "%", [cpu], *percent)

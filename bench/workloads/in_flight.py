@@ -1,0 +1,80 @@
+"""Components that take 50 ms, and some that take 3 s: as many flows as may be in flight."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import urllib.request
+from collections.abc import Iterator
+
+from bench.measure import Figure, one_round
+from bench.node import Node
+from bench.stage import HOST, Stage
+from bench.systems import OURS, ours
+
+SLOW_CALLS = 3
+LOOK_S = 0.1
+
+
+def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
+    """The bound is what the latency allows; the processor is the other one.
+
+    With 50 ms the processor is the narrower: so few flows are in flight as the latency makes
+    necessary. With 3 s the bound of the node is: that many really are.
+    """
+    rounds = 1 if quick else 3
+    share = 1 if quick else 4
+    slow, sluggish = (stage.slow, 0.05), (stage.sluggish, 3.0)
+    yield from _one(stage, slow, 1_000, 1_000 * share, rounds)
+    yield from _one(stage, slow, 10_000, 10_000 * share, rounds, (300, 200))
+    yield from _one(stage, sluggish, 10_000, 12_000, 1, (300, 200))
+
+
+def _one(
+    stage: Stage,
+    component: tuple[int, float],
+    in_flight: int,
+    count: int,
+    rounds: int,
+    memory: tuple[float, ...] = (),
+) -> Iterator[Figure]:
+    port, call_s = component
+    node = Node(stage, f"in-flight-{in_flight}-{call_s}", nginx=port, balancer=stage.nginx,
+                state={"max_inflight_runs": in_flight})  # fmt: skip
+    with node.serving():
+        system = ours(node, count)
+        watch = _Watch(node.rest)
+        found = [one_round(stage, system) for _ in range(rounds)]
+        most = watch.end()
+        failed = node.one("SELECT count(*) FROM runs WHERE state != 'succeeded'")
+    allows = in_flight / (SLOW_CALLS * call_s)
+    what = f"at most {in_flight:,}, calls of {call_s:g} s"
+    yield Figure("4", OURS, f"{what}: flows/s", "", [r.flows_per_s for r in found], more=True,
+                 note=f"in flight ÷ latency is {allows:,.0f}; {most:,} were seen")  # fmt: skip
+    yield Figure("4", OURS, f"{what}: failed", "", [failed], 0, 0)
+    peak = [max(r.peak_mib for r in found)]
+    yield Figure("4", OURS, f"{what}: peak memory", "MiB", peak, *memory)
+
+
+class _Watch(threading.Thread):
+    """The most runs in flight that /readyz has told of."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._url = f"http://{HOST}:{port}/readyz"
+        self._most = 0
+        self._over = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.wait(LOOK_S):
+            with urllib.request.urlopen(self._url, timeout=30) as answer:
+                checks = json.load(answer)["checks"]
+            text = next(check["text"] for check in checks if check["name"] == "room")
+            self._most = max(self._most, int(re.match(r"\d+", text)[0]))
+
+    def end(self) -> int:
+        self._over.set()
+        self.join()
+        return self._most

@@ -1,0 +1,46 @@
+"""A crash with unfinished runs in the journal: how soon is the node back?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from bench.measure import Figure, fill_queue
+from bench.node import Node
+from bench.stage import Stage, memory_mib, wait_until
+from bench.systems import OURS
+
+
+def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
+    """A paused node takes them; it is killed, and let go on at its next start."""
+    count = 10_000 if quick else 100_000
+    node = Node(stage, "restart")
+    _say(node, "pause", "--all")
+    node.start()
+    fill_queue(stage, count)
+    wait_until(lambda: node.count("accepted") == count)
+    node.end(kill=True)
+    ready, first = list[float](), list[float]()
+    for _ in range(1 if quick else 3):
+        ready.append(node.start())
+        node.end(kill=True)
+    _say(node, "resume")
+    began = time.perf_counter()
+    node.start()
+    wait_until(lambda: node.count("settled"))
+    first.append(time.perf_counter() - began)
+    memory = memory_mib(node.pid, what="VmHWM")
+    node.end(kill=True)
+    what = f"{count:,} unfinished runs"
+    bounds = () if quick else (3, 1)
+    yield Figure("6", OURS, f"{what}: ready", "s", ready, *bounds)
+    yield Figure("6", OURS, f"{what}: first run settled", "s", first)
+    yield Figure("6", OURS, f"{what}: peak memory", "MiB", [memory])
+
+
+def _say(node: Node, *words: str) -> None:
+    """As an operator would."""
+    command = [sys.executable, "-m", "fractal_rm.cli.main", *words, "--config", str(node.config)]
+    subprocess.run(command, check=True, capture_output=True)

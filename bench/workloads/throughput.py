@@ -1,0 +1,82 @@
+"""Flow 1, durable, QoS 1, as fast as it goes: this project, its peers, and wrk as the floor."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from bench.measure import Figure, Round, one_round
+from bench.node import Node
+from bench.stage import HOST, Stage, memory_mib
+from bench.systems import OURS, System, ours, start_peers
+
+CALLS_PER_FLOW = 4
+NODE_RED = "Node-RED"
+
+
+def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
+    """In turns, so that every system meets the same neighbours."""
+    rounds, count, of_peers = (2, 4_000, 500) if quick else (5, 20_000, 5_000)
+    with ExitStack() as within:
+        node = within.enter_context(Node(stage, "throughput").serving())
+        systems = [ours(node, count), *start_peers(stage, within, of_peers)]
+        idle = {system.name: memory_mib(*system.pids) for system in systems}
+        for system in systems:  # to warm up
+            one_round(stage, system, max(system.count // 10, 50))
+        floor, found = list[float](), {system.name: list[Round]() for system in systems}
+        for number in range(rounds):
+            floor.append(wrk_calls_per_s(stage))
+            for system in systems:
+                if system.name == OURS or "bare" in system.name or number < 3:
+                    found[system.name].append(one_round(stage, system))
+    yield Figure("1", "wrk, 32 connections", "calls/s", "", floor)
+    for system in systems:
+        yield from _of_system(system, found[system.name], idle[system.name])
+    yield from _ratios(found, floor)
+
+
+def wrk_calls_per_s(stage: Stage) -> float:
+    """The floor of this machine: the same POST, and nothing else."""
+    script = stage.folder / "post.lua"
+    script.write_text(
+        'wrk.method = "POST"\nwrk.body = \'{"payload": ["0x03abcdefghil"]}\'\n'
+        'wrk.headers["Content-Type"] = "application/json"\n'
+    )
+    said = subprocess.run(
+        ["wrk", "-t1", "-c32", "-d3s", "-s", str(script), f"http://{HOST}:{stage.nginx}/endpoint1"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
+
+
+def _of_system(system: System, rounds: list[Round], idle_mib: float) -> Iterator[Figure]:
+    of_ours = system.name == OURS
+    note = f"{system.count:,} triggers a round; durable: {system.durable}"
+    name = system.name
+    yield Figure("1", name, "flows/s", "", [r.flows_per_s for r in rounds], more=True, note=note)
+    yield Figure("1", name, "CPU per flow", "µs", [r.cpu_us for r in rounds],
+                 *((250, 150) if of_ours else ()))  # fmt: skip
+    for percentile in (50, 99):
+        waits = [r.wait_ms(percentile) for r in rounds]
+        yield Figure("1", name, f"publish to outcome, p{percentile}", "ms", waits)
+    yield Figure("1", name, "memory, idle", "MiB", [idle_mib])
+    yield Figure("1", name, "memory, peak", "MiB", [max(r.peak_mib for r in rounds)])
+
+
+def _ratios(found: dict[str, list[Round]], floor: list[float]) -> Iterator[Figure]:
+    mine = found[OURS]
+    against = [100 * r.flows_per_s * CALLS_PER_FLOW / f for r, f in zip(mine, floor, strict=True)]
+    yield Figure("1", OURS, "calls/s against wrk", "%", against, 12, 25, more=True)
+    for name, rounds in found.items():
+        if name == OURS:
+            continue
+        pairs = list(zip(mine, rounds, strict=False))
+        red = name.startswith(NODE_RED)
+        yield Figure("1", OURS, f"flows/s against {name}", "×",
+                     [a.flows_per_s / b.flows_per_s for a, b in pairs],
+                     *((8, 15) if red else ()), more=True)  # fmt: skip
+        yield Figure("1", OURS, f"CPU per flow against {name}", "×",
+                     [b.cpu_us / a.cpu_us for a, b in pairs],
+                     *((14, 25) if red else ()), more=True)  # fmt: skip
