@@ -1,0 +1,92 @@
+"""Flow 1 and nothing else: a trigger that is taken is gone if this ends.
+
+python loop.py NGINX_PORT BROKER_PORT TOPIC
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from typing import Any
+
+import gmqtt
+import httptools
+import msgspec
+import uvloop
+
+HOST = "127.0.0.1"
+CONNECTIONS = 32  # as many as wrk has
+
+encode, decode = msgspec.json.encode, msgspec.json.decode
+
+
+class Lane(asyncio.Protocol):
+    """A keep-alive connection, and the one flow at a time that uses it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._transport: asyncio.Transport | None = None
+        host = f"HTTP/1.1\r\nHost: {HOST}:{port}\r\n"
+        self._get = f"GET /LB/id_node {host}\r\n".encode()
+        self._post = (
+            f"POST /endpoint1 {host}Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+        ).encode()
+
+    async def work(self, triggers: asyncio.Queue[bytes]) -> None:
+        while True:
+            trigger = decode(await triggers.get())
+            placed = await self._call(self._get)
+            if decode(placed)["id_node"] is not None:
+                continue
+            result1 = await self._send(trigger["payload"])
+            result2 = await self._send(result1)
+            await self._send(result1, result2)
+
+    async def _send(self, *items: str) -> str:
+        body = encode({"payload": items})
+        return (await self._call(self._post % (len(body), body))).decode()
+
+    async def _call(self, request: bytes) -> bytes:
+        loop = asyncio.get_running_loop()
+        if self._transport is None or self._transport.is_closing():
+            self._transport, _ = await loop.create_connection(lambda: self, HOST, self._port)
+            self._parser = httptools.HttpResponseParser(self)
+        self._body = b""
+        self._answer = loop.create_future()
+        self._transport.write(request)
+        return await self._answer
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, part: bytes) -> None:
+        self._body += part
+
+    def on_message_complete(self) -> None:
+        self._answer.set_result(self._body)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._answer.done():  # ends the program: a lost call is a measurement lost
+            self._answer.set_exception(exc or ConnectionResetError("closed before the answer"))
+
+
+async def main(nginx_port: int, broker_port: int, topic: str) -> None:
+    triggers: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def take(_client: gmqtt.Client, _topic: str, payload: bytes, _qos: int, _about: Any) -> None:
+        triggers.put_nowait(payload)  # gmqtt has sent PUBACK already
+
+    client = gmqtt.Client("bench-bare-loop")
+    client.on_connect = lambda *_: client.subscribe(topic, qos=1)
+    client.on_subscribe = lambda *_: print("subscribed", flush=True)
+    client.on_message = take
+    await client.connect(HOST, broker_port)
+    gc.collect()
+    gc.freeze()  # as the Runtime Manager does
+    await asyncio.gather(*(Lane(nginx_port).work(triggers) for _ in range(CONNECTIONS)))
+
+
+if __name__ == "__main__":
+    uvloop.install()
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

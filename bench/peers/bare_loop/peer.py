@@ -1,0 +1,36 @@
+"""A bare loop: the floor of this design in Python, with nothing kept, checked or limited."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from peers.processes import running
+
+HERE = Path(__file__).parent
+
+
+class BareLoop:
+    durable = "no"
+
+    @property
+    def name(self) -> str:
+        return f"bare loop: gmqtt {version('gmqtt')}, uvloop {version('uvloop')}"
+
+    def missing(self) -> str | None:
+        return None  # it runs on what the Runtime Manager runs on
+
+    def install(self) -> None:
+        pass
+
+    @contextmanager
+    def start(
+        self, folder: Path, nginx_port: int, broker_port: int, topic: str
+    ) -> Iterator[list[int]]:
+        loop = (sys.executable, HERE / "loop.py", str(nginx_port), str(broker_port), topic)
+        with running(*loop, log=folder / "loop.log") as process:
+            process.wait_said("subscribed")
+            yield [process.pid]

@@ -1,0 +1,31 @@
+"""From the MQTT broker to Celery: a trigger is acknowledged when Redis has its task."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import paho.mqtt.client as mqtt
+from tasks import flow_1
+
+host, port, topic = sys.argv[1:]
+
+
+def subscribe(client: mqtt.Client, *_: object) -> None:
+    client.subscribe(topic, qos=1)
+
+
+def say_subscribed(*_: object) -> None:
+    print("subscribed", flush=True)
+
+
+def take(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+    flow_1.delay(json.loads(message.payload)["payload"])
+
+
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+client.on_connect = subscribe
+client.on_subscribe = say_subscribed
+client.on_message = take
+client.connect(host, int(port))
+client.loop_forever()

