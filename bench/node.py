@@ -12,7 +12,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.stage import HOST, Stage, free_port, listens, wait_until
+from bench.processes import HOST, free_port
+from bench.stage import Stage, listens, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

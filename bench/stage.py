@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TypeVar
 
 from typing_extensions import Self
 
-HOST = "127.0.0.1"
+from bench.processes import HOST, free_port, running
+
 TICK = os.sysconf("SC_CLK_TCK")
 LOG_LINE_BYTES = len("1795554073.123\n")
 WAIT_LIMIT_S = 600
@@ -67,13 +68,6 @@ max_inflight_messages 1000
 Found = TypeVar("Found")
 
 
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
-
-
 def wait_until(condition: Callable[[], Found], within_s: float = WAIT_LIMIT_S) -> Found:
     """Look until it holds, and return what it returned."""
     end = time.monotonic() + within_s
@@ -88,22 +82,6 @@ def listens(port: int) -> bool:
     """Whether somebody answers there."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
-
-
-@contextmanager
-def running(*command: str, log: Path, **how: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program as long as the block lasts; what it says goes into ``log``."""
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, **how)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 class Stage:
@@ -129,7 +107,7 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
-        subprocess.run(["rm", "-rf", str(self.folder)], check=True)
+        shutil.rmtree(self.folder)
 
     def ended(self) -> int:
         """How many flows have made their last call since the stage was opened."""

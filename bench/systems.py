@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bench import peers
 from bench.node import TOPIC, Node
+from bench.peers import Peer
+from bench.peers.bare_loop.peer import BareLoop
+from bench.peers.celery_task.peer import CeleryTask
+from bench.peers.node_red.peer import NodeRed
 from bench.stage import Stage, wait_until
 
 OURS = "Runtime Manager"
+PEERS: tuple[Peer, ...] = (NodeRed(), CeleryTask(), BareLoop())
 
 
 @dataclass
@@ -39,19 +42,20 @@ def ours(node: Node, count: int) -> System:
     return System(OURS, TOPIC, [node.pid], count, "trigger, steps, outcome", outcomes)
 
 
-def start_peers(stage: Stage, within: ExitStack, count: int) -> list[System]:
-    """Start every peer; one that cannot run here is said."""
+def start_peers(
+    stage: Stage, within: ExitStack, count: int, peers: Sequence[Peer] = PEERS
+) -> list[System]:
+    """Start peers; one that cannot run here is said."""
     started = []
-    for peer in peers.ALL:
+    for peer in peers:
         why = peer.missing()
         if why is not None:
-            print(f"left out: {peer.name}: {why}", file=sys.stderr)
+            print(f"   left out: {why}", flush=True)
             continue
         peer.install()
-        folder = stage.folder / peer.folder
+        topic = f"bench/{type(peer).__name__}"
+        folder = stage.folder / type(peer).__name__
         folder.mkdir()
-        topic = f"bench/{peer.folder}"
-        running = peer.start(folder, stage.nginx, stage.broker, topic)
-        pids = within.enter_context(running)
+        pids = within.enter_context(peer.start(folder, stage.nginx, stage.broker, topic))
         started.append(System(peer.name, topic, pids, count, peer.durable))
     return started

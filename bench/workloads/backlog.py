@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from bench.measure import Figure, Round, fill_queue, one_round
 from bench.node import Node
+from bench.peers.node_red.peer import NodeRed
 from bench.stage import Stage, cpu_s, forget_peak, memory_mib, wait_until
 from bench.systems import OURS, start_peers
 
@@ -31,10 +32,9 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     mine = Round(count, ended[-1] - ended[0], cpu, [], ended, peak)
     yield from _of(OURS, [mine], f"{count:,} queued at the broker", (90, 98), (200, 120))
     with ExitStack() as within:
-        for system in start_peers(stage, within, of_peers):
-            if system.name.startswith("Node-RED"):
-                found = [one_round(stage, system)]
-                yield from _of(system.name, found, f"{of_peers:,} sent at once", (), ())
+        for system in start_peers(stage, within, of_peers, [NodeRed()]):
+            found = [one_round(stage, system)]
+            yield from _of(system.name, found, f"{of_peers:,} sent at once", (), ())
 
 
 def _of(

@@ -8,7 +8,8 @@ from http.client import HTTPConnection
 
 from bench.measure import Figure, one_round, percentile_of
 from bench.node import Node
-from bench.stage import HOST, Stage
+from bench.processes import HOST
+from bench.stage import Stage
 from bench.systems import OURS, ours
 from bench.workloads.throughput import CALLS_PER_FLOW
 

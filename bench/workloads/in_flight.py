@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from bench.measure import Figure, one_round
 from bench.node import Node
-from bench.stage import HOST, Stage
+from bench.processes import HOST
+from bench.stage import Stage
 from bench.systems import OURS, ours
 
 SLOW_CALLS = 3

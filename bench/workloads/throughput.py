@@ -9,7 +9,8 @@ from contextlib import ExitStack
 
 from bench.measure import Figure, Round, one_round
 from bench.node import Node
-from bench.stage import HOST, Stage, memory_mib
+from bench.processes import HOST
+from bench.stage import Stage, memory_mib
 from bench.systems import OURS, System, ours, start_peers
 
 CALLS_PER_FLOW = 4

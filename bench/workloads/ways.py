@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from bench.measure import Figure, one_round
 from bench.node import Node
-from bench.stage import HOST, Stage, cpu_s, wait_until
+from bench.processes import HOST
+from bench.stage import Stage, cpu_s, wait_until
 from bench.systems import OURS, System, ours
 
 

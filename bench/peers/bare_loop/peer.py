@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 
-from peers.processes import running
+from bench.processes import running
 
 HERE = Path(__file__).parent
 
@@ -18,7 +17,7 @@ class BareLoop:
 
     @property
     def name(self) -> str:
-        return f"bare loop: gmqtt {version('gmqtt')}, uvloop {version('uvloop')}"
+        return "bare loop"
 
     def missing(self) -> str | None:
         return None  # it runs on what the Runtime Manager runs on

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +10,8 @@ from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 
-from peers.installed import PLACE, install_once
-from peers.processes import HOST, free_port, running
+from bench.peers.installed import PLACE, install_once
+from bench.processes import HOST, free_port, running
 
 HERE = Path(__file__).parent
 INSTALLED = PLACE / "celery_task"
@@ -25,7 +24,7 @@ class CeleryTask:
 
     @property
     def name(self) -> str:
-        return f"Celery {_celery_version()}, Redis {_redis_version()}"
+        return f"Celery {_celery_version()}"
 
     def missing(self) -> str | None:
         if shutil.which("redis-server") is None:
@@ -75,12 +74,3 @@ def _celery_version() -> str:
     packages = [str(each) for each in INSTALLED.glob("lib/python*/site-packages")]
     found = next(iter(distributions(name="celery", path=packages)), None)
     return found.version if found else "not installed"
-
-
-def _redis_version() -> str:
-    if shutil.which("redis-server") is None:
-        return "not installed"
-    said = subprocess.run(
-        ("redis-server", "--version"), capture_output=True, text=True, check=True
-    ).stdout
-    return re.search(r"v=(\S+)", said)[1]

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
-from peers.installed import PLACE, install_once
-from peers.processes import free_port, running
+from bench.peers.installed import PLACE, install_once
+from bench.processes import free_port, running
 
 HERE = Path(__file__).parent
 INSTALLED = PLACE / "node_red"
