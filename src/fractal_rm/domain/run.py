@@ -38,6 +38,8 @@ class State(str, Enum):
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
 
+    __hash__ = str.__hash__  # Enum's own is a Python function, and states are looked up all day
+
     @property
     def final(self) -> bool:
         """Whether nothing more will happen to the run."""

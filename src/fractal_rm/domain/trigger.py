@@ -113,7 +113,7 @@ def check_json(body: bytes) -> None:
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(text)
     try:
-        json.loads(text, object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant)
+        _strict.decode(text)
     except ValueError as error:
         raise Malformed(str(error)) from None
 
@@ -152,6 +152,9 @@ def _refuse_twins(pairs: list[tuple[str, Any]]) -> None:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_strict = json.JSONDecoder(object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant)
 
 
 def _placed(message: _Message, source: Source) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from fractal_rm.domain.admission import Limits, Load, check_room, may_begin
 from fractal_rm.domain.run import Run
@@ -155,7 +156,6 @@ class WaitingRoom:
         self._idle.clear()
         task = self._loop.create_task(self._see_through(name, run, carried))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _see_through(self, name: str, run: Run, carried: Awaitable[None]) -> None:
         try:
@@ -170,3 +170,4 @@ class WaitingRoom:
             if not self.load.in_flight:
                 self._idle.set()
             self._begin_some()
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))

@@ -49,8 +49,7 @@ class Http1Caller:
             if connection is None:
                 connection = await self._connect(route, loop, ends_s - loop.time())
             try:
-                left_s = ends_s - loop.time()
-                return await connection.ask(request, loop, left_s, route.max_response_bytes)
+                return await connection.ask(request, loop, ends_s, route.max_response_bytes)
             except Stale:
                 # The server had closed it meanwhile, and answered nothing: ask on a new one.
                 connection = None

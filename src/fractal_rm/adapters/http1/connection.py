@@ -12,6 +12,7 @@ from typing import cast
 
 import httptools
 
+from fractal_rm.adapters.http1.deadlines import Deadlines
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ReplyTooLarge
 
@@ -29,20 +30,24 @@ class Connection(asyncio.Protocol):
     """Speaks HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or gone."""
 
     __slots__ = (
-        "_body", "_body_size", "_delimited", "_got_bytes", "_head_bytes", "_headers",
+        "_body", "_body_size", "_deadlines", "_delimited", "_got_bytes", "_head_bytes", "_headers",
         "_in_body", "_max_bytes", "_on_closed", "_on_idle", "_parser", "_reply", "_reused",
-        "_timer", "_transport", "idle_since_s",
+        "_tick", "_transport", "idle_since_s",
     )  # fmt: skip
 
     def __init__(
-        self, on_idle: Callable[[Connection], None], on_closed: Callable[[Connection], None]
+        self,
+        on_idle: Callable[[Connection], None],
+        on_closed: Callable[[Connection], None],
+        deadlines: Deadlines,
     ) -> None:
         self._on_idle = on_idle
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._reply: asyncio.Future[Reply] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines = deadlines
+        self._tick = 0
         self._reused = False
         self._max_bytes = 0
         self.idle_since_s = 0.0
@@ -51,9 +56,9 @@ class Connection(asyncio.Protocol):
     # --- asking -------------------------------------------------------------------------------
 
     def ask(
-        self, request: bytes, loop: asyncio.AbstractEventLoop, left_s: float, max_bytes: int
+        self, request: bytes, loop: asyncio.AbstractEventLoop, ends_s: float, max_bytes: int
     ) -> asyncio.Future[Reply]:
-        """Send a request. The future fails with Stale or CallFailed."""
+        """Send a request; ``ends_s`` is of the loop's clock. It fails with Stale or CallFailed."""
         self._expect_reply()
         self._got_bytes = False
         self._head_bytes = 0
@@ -62,7 +67,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             reply.set_exception(Stale() if self._reused else BadReply("it closed at once"))
             return reply
-        self._timer = loop.call_later(left_s, self._too_late)
+        self._tick = self._deadlines.set(ends_s, self._too_late, loop)
         self._transport.write(request)
         return reply
 
@@ -80,9 +85,9 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _answer(self, answer: Reply | Exception) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._tick:
+            self._deadlines.lift(self._tick, self._too_late)
+            self._tick = 0
         reply, self._reply = self._reply, None
         if reply is None or reply.done():
             return

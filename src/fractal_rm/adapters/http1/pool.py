@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fractal_rm.adapters.http1.connection import Connection
+from fractal_rm.adapters.http1.deadlines import Deadlines
 from fractal_rm.domain.call import Origin
 
 KEPT_FOR_S = 30.0
@@ -20,6 +21,7 @@ class Pool:
     def __init__(self, kept: int) -> None:
         self._kept = kept
         self._idle_count = 0
+        self._deadlines = Deadlines()
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -44,7 +46,7 @@ class Pool:
                 idle.remove(connection)
                 self._idle_count -= 1
 
-        connection = Connection(on_idle, on_closed)
+        connection = Connection(on_idle, on_closed, self._deadlines)
         self._open.add(connection)
         return connection
 

@@ -18,7 +18,7 @@ import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import gmqtt  # pyright: ignore[reportMissingTypeStubs]
 import msgspec
@@ -219,7 +219,6 @@ class Link:
         message = Message(body, bool(properties["retain"]), _key(properties))
         task = self._loop.create_task(self._see_to(packet_id, message))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         self._count(1)
 
     async def _see_to(self, packet_id: int | None, message: Message) -> None:
@@ -229,6 +228,7 @@ class Link:
                 self._acknowledge(packet_id)
         finally:
             self._count(-1)
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     def _acknowledge(self, packet_id: int) -> None:
         """PUBACK (MQTT 5, 3.4): what is acknowledged in one turn of the loop goes out together."""

@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -270,10 +271,8 @@ class Store:
         at = 0
         for size in ROWS_AT_ONCE:
             while len(rows) - at >= size:
-                one = "(" + ",".join("?" * len(rows[at])) + ")"
-                values = ",".join([one] * size)
                 flat = tuple(chain.from_iterable(rows[at : at + size]))
-                self._db.execute(head + values + tail, flat)
+                self._db.execute(_many(head, tail, len(rows[at]), size), flat)
                 at += size
 
     def _took(self, writing: Writing) -> None:
@@ -333,6 +332,13 @@ class Store:
     def _one(self, statement: str, *values: Any) -> Any:
         row = self._db.execute(statement, values).fetchone()
         return row[0] if row else None
+
+
+@cache
+def _many(head: str, tail: str, columns: int, rows: int) -> str:
+    """A statement that takes many rows at once."""
+    one = "(" + ",".join("?" * columns) + ")"
+    return head + ",".join([one] * rows) + tail
 
 
 def _unusable(path: Path, error: OSError | sqlite3.Error) -> JournalError:
