@@ -58,7 +58,7 @@ POST result1
 """
 
 
-def config(**changes: object) -> Config:
+def config(once_limit: int | None = None, **changes: object) -> Config:
     """A compiled configuration; keys of the model replace its own."""
     target = {"protocol": "http", "ip": "127.0.0.1", "port": 6000}
 
@@ -66,12 +66,13 @@ def config(**changes: object) -> Config:
         endpoints = {"1": f"{name}/1", "2": f"{name}/2"}
         return {"config": {**target, "endpoints": endpoints, **more}}
 
+    limit = {} if once_limit is None else {"limit": once_limit}
     texts = {
         "comm.conf": {},
         "components.conf": {
             "a": component("a"),
             "b": component("b"),
-            "once": component("once", idempotent=False),
+            "once": component("once", idempotent=False, **limit),
             "slow": component("slow"),
         },
         "nodes.conf": {

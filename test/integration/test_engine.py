@@ -142,6 +142,58 @@ async def test_under_durable_step_each_call_waits_for_the_step_before_it():
         assert seen == [begun, [*begun, "Finished", "Started"]]
 
 
+async def test_a_call_that_must_not_be_repeated_is_in_doubt_at_every_attempt():
+    stage = Stage()
+    await stage.node.start()
+    sent = asyncio.Event()
+
+    async def answer(_):
+        if not sent.is_set() and len(stage.components.requests) == 1:
+            raise ConnectFailed("refused")
+        sent.set()
+        await asyncio.Event().wait()
+
+    stage.components.answers[f"{URL}/once/1"] = answer
+    run = (await stage.send("3")).run
+    await sent.wait()
+    await until(lambda: stage.facts(run)[-1] == "Started")
+    stage.crash()
+    async with Stage(stage.disk) as after:
+        await after.ended(run)
+        assert after.state(run) is State.UNKNOWN
+        assert after.called() == []
+
+
+async def test_a_call_that_waits_for_its_slot_is_in_no_doubt():
+    stage = Stage(bounds=Bounds(drain_s=0.01), once_limit=1)
+    await stage.node.start()
+    stage.holds("once/1")
+    first, second = [(await stage.send("3")).run for _ in range(2)]
+    await until(lambda: "Started" in stage.facts(first))
+    await stage.node.drain()
+    async with Stage(stage.disk) as after:
+        await after.ended(first)
+        await after.ended(second)
+        assert (after.state(first), after.state(second)) == (State.UNKNOWN, State.SUCCEEDED)
+
+
+async def test_results_that_fill_the_memory_let_those_in_flight_end_first():
+    async with Stage(bounds=Bounds(max_inflight_bytes=100_000)) as stage:
+        stage.answers("a/1", "x" * 60_000)
+        go = stage.holds("b/1")
+        for _ in range(50):
+            await stage.send("1")
+        await until(lambda: stage.called().count("b/1") >= 2)
+        load = stage.node._lifecycle.room.load
+        begun = load.in_flight
+        await stage.send("1")
+        await asyncio.sleep(0)
+        assert load.in_flight == begun < 50
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert load.result_bytes == load.held_bytes == 0
+
+
 async def test_a_slow_component_holds_up_nobody_else():
     bounds = Bounds(max_inflight_runs=10)
     async with Stage(bounds=bounds) as stage:
@@ -232,6 +284,7 @@ def peer(*answers):
     return take
 
 
+THEIRS, OTHER = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6"
 SILENT = CallTimedOut("no answer within the time limit", sent=True)
 UNSENT = ConnectFailed("refused")
 
@@ -244,14 +297,18 @@ UNSENT = ConnectFailed("refused")
         ("4", ["plain"], State.HANDED_OFF, 1),
         ("2", [UNSENT], State.SUCCEEDED, 3),
         ("2", [UNSENT, UNSENT, "receipt"], State.HANDED_OFF, 3),
-        ("2", [OfferRefused("404")], State.SUCCEEDED, 1),
-        ("2", [OfferRefused("503", final=False)], State.SUCCEEDED, 1),
+        ("2", [OfferRefused("no", 404)], State.SUCCEEDED, 1),
+        ("2", [OfferRefused("busy", 503)], State.SUCCEEDED, 1),
+        ("2", [OfferRefused("a gateway's", 502), "plain"], State.HANDED_OFF, 2),
         ("2", [SILENT], State.SUCCEEDED, 3),
         ("2", [SILENT, "plain"], State.HANDED_OFF, 2),
         ("3", [SILENT, SILENT, SILENT, SILENT, "receipt"], State.HANDED_OFF, 5),
         ("3", [SILENT, UNSENT, UNSENT, UNSENT, "receipt"], State.HANDED_OFF, 5),
-        ("3", [SILENT, OfferRefused("503", final=False), "receipt"], State.HANDED_OFF, 3),
-        ("3", [SILENT, OfferRefused("404")], State.SUCCEEDED, 2),
+        ("3", [SILENT, OfferRefused("busy", 503), "receipt"], State.HANDED_OFF, 3),
+        ("3", [SILENT, OfferRefused("a proxy's", 404), "receipt"], State.HANDED_OFF, 3),
+        ("3", [SILENT, OfferRefused("unknown flow", 404, looked=True)], State.SUCCEEDED, 2),
+        ("3", [OfferRefused("a fault", 500), "receipt"], State.HANDED_OFF, 2),
+        ("3", ["plain", "receipt"], State.HANDED_OFF, 2),
         ("3", [UNSENT], State.SUCCEEDED, 3),
     ],
 )
@@ -269,6 +326,56 @@ async def test_an_offer_ends_there_or_at_home_but_never_nowhere(
         assert stage.called() == ([] if state is State.HANDED_OFF else ["b/2"])
 
 
+async def test_a_peer_that_does_not_answer_holds_no_slot_of_runs_that_can_go_on(monkeypatch):
+    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    async with Stage(bounds=Bounds(max_inflight_runs=4)) as stage:
+        asked = []
+
+        async def ask(_):
+            asked.append(1)
+            return "3" if len(asked) <= 20 else None
+
+        stage.balancer.ask = ask
+        stage.peers.take = peer(SILENT)
+        doubted = [await stage.send("2") for _ in range(20)]
+        await until(lambda: len(asked) == 20)
+        assert (await stage.run("2")).state is State.SUCCEEDED
+        stage.peers.take = peer("receipt")
+        for taken in doubted:
+            await until(lambda taken=taken: stage.state(taken.run).final)
+        assert {stage.state(taken.run) for taken in doubted} == {State.HANDED_OFF}
+
+
+async def test_a_peer_is_asked_again_where_the_configuration_says_now_that_it_is(monkeypatch):
+    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    async with Stage() as stage:
+        stage.balancer.answer = "3"
+
+        async def take(node, run, _sender):
+            if node.name != "moved":
+                raise SILENT
+            return Receipt(run.id, run.epoch)
+
+        stage.peers.take = take
+        taken = await stage.send("2")
+        await until(lambda: len(stage.peers.offers) > 5)
+        nodes = dict(stage.world.config.nodes)
+        nodes["3"] = msgspec.structs.replace(nodes["3"], name="moved")
+        await stage.node.reconfigure(msgspec.structs.replace(stage.world.config, nodes=nodes))
+        await until(lambda: stage.state(taken.run) is State.HANDED_OFF)
+
+
+async def test_a_peer_that_cannot_look_into_its_journal_says_that_it_is_unavailable():
+    async with Stage() as stage:
+        go = stage.holds("a/1")
+        await stage.offer(run=THEIRS, epoch=1)
+        stage.journal.full = True
+        with pytest.raises(JournalUnavailable):
+            await stage.offer(run=THEIRS, epoch=1)
+        stage.journal.full = False
+        go.set()
+
+
 async def test_an_offer_is_durable_before_it_leaves():
     async with Stage() as stage:
         stage.balancer.answer = "2"
@@ -283,12 +390,12 @@ async def test_an_offer_is_durable_before_it_leaves():
 
 async def test_a_peer_that_asks_again_learns_of_the_run_that_it_has():
     async with Stage() as stage:
-        offer = {"run": "THEIRS", "epoch": 1, "sender": "2"}
+        offer = {"run": THEIRS, "epoch": 1, "sender": "2"}
         first = await stage.offer(**offer)
-        assert (first.run, first.epoch, first.duplicate) == ("THEIRS", 1, False)
-        await stage.ended("THEIRS")
+        assert (first.run, first.epoch, first.duplicate) == (THEIRS, 1, False)
+        await stage.ended(THEIRS)
         again = await stage.offer(**offer)
-        assert (again.run, again.epoch, again.duplicate) == ("THEIRS", 1, True)
+        assert (again.run, again.epoch, again.duplicate) == (THEIRS, 1, True)
         assert stage.called() == ["a/1", "b/1", "a/1"]
 
 
@@ -296,12 +403,12 @@ async def test_a_peer_that_asks_again_learns_it_even_from_a_node_that_stops():
     stage = Stage()
     async with stage:
         go = stage.holds("slow/1")
-        await stage.offer("4", run="THEIRS", epoch=1)
+        await stage.offer("4", run=THEIRS, epoch=1)
         stage.node._lifecycle.admit.closed = True
-        again = await stage.offer("4", run="THEIRS", epoch=1)
+        again = await stage.offer("4", run=THEIRS, epoch=1)
         assert again.duplicate
         with pytest.raises(Draining):
-            await stage.offer("4", run="OTHER", epoch=1)
+            await stage.offer("4", run=OTHER, epoch=1)
         go.set()
 
 
@@ -313,7 +420,7 @@ async def test_a_node_that_is_named_to_itself_does_not_take_its_own_run():
             try:
                 await stage.offer(run=run.id, epoch=run.epoch, sender=sender)
             except OwnRun as error:
-                raise OfferRefused(str(error)) from error
+                raise OfferRefused(str(error), 409, looked=True) from error
 
         stage.peers.take = loop
         outcome = await stage.run("2")
@@ -408,6 +515,40 @@ async def test_a_full_disk_refuses_and_holds_runs_back_and_goes_on_by_itself():
         assert all(check.ok for check in stage.node.readiness())
 
 
+async def test_messages_that_wait_for_a_full_disk_do_not_wake_one_another():
+    async with Stage() as stage:
+        stage.journal.full = True
+        tries = []
+
+        async def wait_to_be_taken():
+            while True:
+                tries.append(1)
+                try:
+                    return await stage.send("2")
+                except Busy:
+                    await stage.node.wait_for_room()
+
+        waiting = [asyncio.create_task(wait_to_be_taken()) for _ in range(3)]
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(tries) == 3
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert not stage.node._lifecycle.room._refused
+        stage.journal.full = False
+
+
+async def test_looking_for_an_outcome_leaves_nothing_behind():
+    async with Stage() as stage:
+        go = stage.holds("slow/1")
+        run = (await stage.send("4")).run
+        for _ in range(10):
+            assert await stage.node.outcome(run, 0) is None
+        assert not stage.node._lifecycle.runs._waiting
+        go.set()
+
+
 async def test_a_paused_node_takes_triggers_and_begins_none():
     async with Stage() as stage:
         stage.node.pause(True)
@@ -458,6 +599,27 @@ async def test_a_run_whose_calls_were_tried_here_is_finished_here():
     async with stage:
         await until(lambda: disk.runs[taken.run].state is State.SUCCEEDED)
         assert stage.peers.offers == []
+
+
+async def test_a_run_that_was_placed_here_stays_here_over_a_crash():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("2", "b/2", disk, clock)
+    stage = Stage(disk, clock)
+    stage.balancer.answer = "2"
+    async with stage:
+        await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
+        assert stage.peers.offers == []
+
+
+async def test_a_run_that_only_waited_is_not_what_ended_the_process():
+    disk, clock = Disk(), ManualClock()
+    stage = Stage(disk, clock)
+    await stage.node.start()
+    stage.node.pause(True)
+    run_id = (await stage.send("2")).run
+    stage.crash()
+    async with Stage(disk, clock, bounds=Bounds(max_attempts=1)):
+        await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
 
 
 async def test_a_step_that_must_not_be_repeated_is_left_unknown():

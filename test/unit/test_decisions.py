@@ -13,8 +13,9 @@ from fractal_rm.domain.admission import (
     same_trigger,
     too_old,
 )
-from fractal_rm.domain.errors import Busy, KeyReused
-from fractal_rm.domain.outcome import CONNECT_TRIES, connect_again_s, reply_failure
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.errors import Busy, ConnectFailed, KeyReused
+from fractal_rm.domain.outcome import CONNECT_TRIES, call_again_s, failure_of
 from fractal_rm.domain.placement import (
     ASK_AGAIN_AT_MOST_S,
     OFFER_TRIES,
@@ -61,6 +62,13 @@ def test_whatever_flows_come_the_slots_are_never_exceeded_and_one_flow_never_has
 def test_a_flow_with_nothing_in_flight_may_begin_while_any_slot_is_free():
     assert may_begin(0, Load(in_flight=9), Limits(in_flight=10))
     assert not may_begin(0, Load(in_flight=10), Limits(in_flight=10))
+
+
+def test_where_results_fill_the_memory_only_a_run_that_is_alone_begins():
+    limits = Limits(held_bytes=100)
+    assert not may_begin(0, Load(in_flight=1, result_bytes=100), limits)
+    assert may_begin(0, Load(in_flight=1, result_bytes=99), limits)
+    assert may_begin(0, Load(in_flight=0, result_bytes=100), limits)
 
 
 def test_a_known_trigger_id_with_other_content_is_refused():
@@ -130,16 +138,18 @@ def test_any_other_peer_that_is_silent_is_given_up_after_three_tries(tries, frac
 
 @pytest.mark.parametrize("status", [200, 204, 302, 399])
 def test_a_status_below_400_is_no_failure(status):
-    assert reply_failure(status, b"anything") is None
+    assert failure_of(Reply(status, (), b"anything")) is None
 
 
 @pytest.mark.parametrize("status", [400, 404, 500, 599])
 def test_a_status_of_400_or_more_fails_and_says_what_the_component_said(status):
-    assert reply_failure(status, b"no\n such  thing") == f"status {status}: no such thing"
+    said = failure_of(Reply(status, (), b"no\n such  thing"))
+    assert said == f"status {status}: no such thing"
 
 
 @given(fractions)
 def test_a_call_that_was_never_sent_is_tried_three_times(fraction):
-    again = [connect_again_s(tries, fraction) for tries in range(1, CONNECT_TRIES + 1)]
+    unsent = ConnectFailed("refused")
+    again = [call_again_s(unsent, tries, fraction) for tries in range(1, CONNECT_TRIES + 1)]
     assert all(pause is not None and pause > 0 for pause in again[:-1])
     assert again[-1] is None

@@ -107,7 +107,7 @@ def test_a_run_is_offered_until_it_comes_home():
 
 def test_a_parked_run_keeps_what_it_knew():
     run = fold(new(), [ACCEPTED, Finished(1, 200, 1.0, RAW), Parked("old"), Released()])
-    assert run.begun_here
+    assert run.stays
 
 
 @given(st.integers(0, 2**48 - 2), st.binary(min_size=10, max_size=10))

@@ -138,15 +138,37 @@ def test_over_mqtt_the_load_balancer_is_always_asked():
 
 def test_a_hand_off_of_our_own_carries_its_receipt_keys():
     body = b"""{"id_flow": "1", "payload": 1, "is_load_balancing": true,
-                "run": "R", "epoch": 2, "sender": "a"}"""
-    assert rest(body).offer == Offer("R", 2, "a")
+                "run": "01M87NTQZMXFEQPS51973PM0F5", "epoch": 2, "sender": "a"}"""
+    assert rest(body).offer == Offer("01M87NTQZMXFEQPS51973PM0F5", 2, "a")
     assert mqtt(body).offer is None
 
 
-@pytest.mark.parametrize("more", ['"run": 5, "epoch": 1', '"run": "R", "epoch": "1"', '"run": "R"'])
+@pytest.mark.parametrize(
+    "more",
+    [
+        '"run": 5, "epoch": 1',
+        '"run": "01M87NTQZMXFEQPS51973PM0F5", "epoch": "1"',
+        '"run": "01M87NTQZMXFEQPS51973PM0F5"',
+        '"run": "01M87NTQZMXFEQPS51973PM0F5", "epoch": 0',
+        '"run": "nightly", "epoch": 1',
+        '"run": "01M87NTQZMXFEQPS51973PM0F5\\r\\nX: y", "epoch": 1',
+    ],
+)
 def test_other_uses_of_the_receipt_keys_are_extra_keys(more):
     body = f'{{"id_flow": "1", "payload": 1, "is_load_balancing": true, {more}}}'
     assert rest(body.encode()).offer is None
+
+
+@given(st.text(max_size=20).map(lambda text: json.dumps(text).encode()))
+def test_what_is_taken_is_read_by_every_decoder(payload):
+    message = b'{"id_flow": "1", "is_load_balancing": true, "payload": %b}' % payload
+    for taken in (rest(message), rest(payload, flow_id="1")):
+        assert msgspec.json.decode(taken.payload) == json.loads(payload)
+
+
+def test_half_of_a_character_is_malformed():
+    with pytest.raises(Malformed):
+        rest(b'"\\ud800"', flow_id="1")
 
 
 def test_where_the_address_names_the_flow_the_body_is_the_payload():

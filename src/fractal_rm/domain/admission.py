@@ -13,15 +13,19 @@ SHARE = 8
 
 
 class Load(msgspec.Struct):
-    """What a node has taken on: runs that wait, runs in flight, and the bytes of both."""
+    """What a node has taken on: runs that wait and runs in flight.
+
+    ``held_bytes`` are the payloads of both, ``result_bytes`` what has come to those in flight.
+    """
 
     waiting: int = 0
     in_flight: int = 0
     held_bytes: int = 0
+    result_bytes: int = 0
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The bounds of `Load` (G5)."""
+    """The bounds of `Load` (G5). ``held_bytes`` bounds payloads, and results once more."""
 
     waiting: int = 100_000
     in_flight: int = 1_000
@@ -37,7 +41,12 @@ def check_room(load: Load, limits: Limits, size: int) -> None:
 
 
 def may_begin(of_flow: int, load: Load, limits: Limits) -> bool:
-    """Whether a flow that has ``of_flow`` runs in flight may begin another."""
+    """Whether a flow that has ``of_flow`` runs in flight may begin another.
+
+    Where results fill the memory, those in flight end first.
+    """
+    if load.in_flight and load.result_bytes >= limits.held_bytes:
+        return False
     free = limits.in_flight - load.in_flight
     if of_flow == 0:
         return free > 0

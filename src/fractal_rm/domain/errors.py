@@ -177,16 +177,17 @@ class ReplyTooLarge(CallFailed):
 
 
 class OfferRefused(FractalError):
-    """A peer answered that it has not taken a hand-off.
+    """A peer answered an offer with an error status.
 
-    ``final``: it would say so again. Otherwise (it is busy, it stops) it may take it later.
+    ``looked``: it is one of ours, and says so after it has looked into its journal.
     """
 
     code = "offer-refused"
 
-    def __init__(self, message: str, *, final: bool = True) -> None:
+    def __init__(self, message: str, status: int, *, looked: bool = False) -> None:
         super().__init__(message)
-        self.final = final
+        self.status = status
+        self.looked = looked
 
 
 # --- the journal ----------------------------------------------------------------------------

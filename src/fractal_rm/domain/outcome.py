@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.errors import CallFailed
+
 CONNECT_TRIES = 3
 
 
-def reply_failure(status: int, body: bytes) -> str | None:
-    """Why a reply fails its step, or None. 400 and above do (as the flow language says)."""
-    if status < 400:
+def failure_of(answer: Reply | CallFailed) -> str | None:
+    """Why an answer fails its step, or None. 400 and above do (as the flow language says)."""
+    if isinstance(answer, CallFailed):
+        return answer.reason
+    if answer.status < 400:
         return None
-    said = " ".join(body[:200].decode("utf-8", "replace").split())
-    return f"status {status}" + (f": {said}" if said else "")
+    said = " ".join(answer.body[:200].decode("utf-8", "replace").split())
+    return f"status {answer.status}" + (f": {said}" if said else "")
 
 
-def connect_again_s(tries: int, fraction: float) -> float | None:
-    """After how many seconds a call that was never sent is tried again; None: no more.
+def call_again_s(answer: Reply | CallFailed, tries: int, fraction: float) -> float | None:
+    """After how many seconds a failed call is made again; None: no more.
 
-    ``tries`` counts from 1, ``fraction`` is the jitter from 0 to 1.
+    Only what was never sent is: nothing has happened yet. ``tries`` counts from 1, ``fraction`` is
+    the jitter from 0 to 1.
     """
-    if tries >= CONNECT_TRIES:
+    if isinstance(answer, Reply) or answer.sent or tries >= CONNECT_TRIES:
         return None
     return 0.1 * 3 ** (tries - 1) * (0.5 + fraction / 2)

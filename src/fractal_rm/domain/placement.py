@@ -6,7 +6,7 @@ balancer says      null, our own id   ──> here
 
 an offer ends in   a receipt          ──> the peer has it
                    any other 2xx      ──> a plain peer has it
-                   a refusal          ──> here
+                   a refusal          ──> here, unless it leaves a doubt: see `has_not_taken`
                    never sent         ──> again, then here
                    no answer          ──> again under the same epoch; then see `after_silence`
 """
@@ -55,15 +55,33 @@ def peer_can_run(peer: str | None, flow_id: str) -> bool:
 
 
 class Again(msgspec.Struct, frozen=True):
-    """Offer once more, under the same epoch, after this many seconds."""
+    """Offer once more, under the same epoch, after this many seconds.
+
+    ``silent``: the offer before may have arrived.
+    """
 
     after_s: float
+    silent: bool = False
 
 
 class Home(msgspec.Struct, frozen=True):
     """Give up and run it here."""
 
     reason: str
+
+
+def has_not_taken(status: int, *, looked: bool, silent: bool, ours: bool) -> bool:
+    """Whether a refusal says that the peer certainly does not hold the run.
+
+    after silence             only what a node of ours says after a look into its journal
+    from a node of ours       anything but a fault (5xx) or a time limit (408); 503 is "busy"
+    from any other            anything but a gateway's "no answer" (502, 504)
+    """
+    if silent:
+        return looked
+    if ours:
+        return status == 503 or (status < 500 and status != 408)
+    return status not in {502, 504}
 
 
 def after_unsent(tries: int, node: str, why: str, fraction: float) -> Again | Home:
@@ -81,7 +99,7 @@ def after_silence(tries: int, node: str, why: str, fraction: float, *, ours: boo
     tries the run comes home, as nothing may be lost.
     """
     if ours or tries < OFFER_TRIES:
-        return Again(_backoff(tries, fraction))
+        return Again(_backoff(tries, fraction), silent=True)
     return Home(f"node {node} did not answer: {why}")
 
 

@@ -85,8 +85,9 @@ class Placed(Fact, frozen=True, tag="placed"):
     reason: str
 
     def change(self, run: Run) -> None:
-        """Keep where it goes and why."""
+        """Keep where it goes and why; placed here, it stays."""
         run.node, run.reason, run.offered = self.node, self.reason, False
+        run.stays = self.node is None
 
 
 class Offered(Fact, frozen=True, tag="offered"):
@@ -123,7 +124,7 @@ class Started(Fact, frozen=True, tag="started"):
     def change(self, run: Run) -> None:
         """From here on the step is in doubt."""
         run.in_doubt = self.step
-        run.begun_here = True
+        run.stays = True
 
 
 class Finished(Fact, frozen=True, tag="finished"):
@@ -138,7 +139,7 @@ class Finished(Fact, frozen=True, tag="finished"):
         """Keep the result; nothing is in doubt."""
         run.results.append(self.result)
         run.in_doubt = None
-        run.begun_here = True
+        run.stays = True
 
 
 class StepFailed(Fact, frozen=True, tag="step-failed"):
@@ -151,7 +152,7 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
     def change(self, run: Run) -> None:
         """The step is no longer in doubt: it is known to have failed."""
         run.in_doubt = None
-        run.begun_here = True
+        run.stays = True
 
 
 class Parked(Fact, frozen=True, tag="parked"):
@@ -236,8 +237,8 @@ class Run(msgspec.Struct):
     """One run as its facts make it. ``results[n]`` is the result of call n+1, as a JSON string.
 
     ``in_doubt`` is a step whose request may have left without our knowing its result; ``offered``
-    says that ``node`` may have the run, under ``epoch``; ``begun_here`` that calls were tried here,
-    so that the run is finished here too.
+    says that ``node`` may have the run, under ``epoch``; ``stays`` that it was placed here or that
+    calls were tried here, so that it ends here too.
     """
 
     id: str
@@ -255,12 +256,22 @@ class Run(msgspec.Struct):
     epoch: int = 0
     ours: bool = False
     offered: bool = False
-    begun_here: bool = False
+    stays: bool = False
 
     @property
-    def held_bytes(self) -> int:
-        """What the run keeps in memory: its payload and the results so far."""
-        return len(bytes(self.payload)) + sum(len(bytes(result)) for result in self.results)
+    def begun(self) -> bool:
+        """Whether it is known to have left the line: it may be what ended the process."""
+        return self.stays or self.epoch > 0 or self.node is not None or self.attempts > 1
+
+    @property
+    def payload_bytes(self) -> int:
+        """What its payload keeps in memory."""
+        return len(memoryview(self.payload))
+
+    @property
+    def result_bytes(self) -> int:
+        """What its results so far keep in memory."""
+        return sum([len(memoryview(result)) for result in self.results])
 
     def apply(self, fact: Fact) -> None:
         """Change by one fact. Raises ImpossibleFact where the table has no such change."""

@@ -6,8 +6,16 @@ runs stand together in the journal and in a list.
 
 from __future__ import annotations
 
+import re
+
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_FORM = re.compile(f"[{_DIGITS}]{{26}}")
 _PAIRS = [a + b for a in _DIGITS for b in _DIGITS]
+
+
+def is_run_id(text: str) -> bool:
+    """Whether a text is a name that `run_id` could have made."""
+    return _FORM.fullmatch(text) is not None
 
 
 def run_id(now_ms: int, chance: bytes) -> str:

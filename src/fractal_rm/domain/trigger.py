@@ -15,9 +15,11 @@ from typing import Any, NoReturn
 import msgspec
 
 from fractal_rm.domain.errors import Malformed, TooLarge, WrongShape
+from fractal_rm.domain.run_id import is_run_id
 
 MAX_DEPTH = 64
 MAX_KEY_LENGTH = 200
+MAX_EPOCH = 2**53
 
 
 class Source(str, Enum):
@@ -78,6 +80,7 @@ class _Message(msgspec.Struct):
 
 
 _message_decoder = msgspec.json.Decoder(_Message)
+_any_decoder = msgspec.json.Decoder(msgspec.Raw)
 
 
 def decode_trigger(arrival: Arrival, max_bytes: int) -> Trigger:
@@ -85,9 +88,12 @@ def decode_trigger(arrival: Arrival, max_bytes: int) -> Trigger:
     if len(arrival.body) > max_bytes:
         raise TooLarge(f"{len(arrival.body)} bytes, and at most {max_bytes} are taken")
     check_json(arrival.body)
-    if arrival.flow_id is not None:
-        return Trigger(arrival.flow_id, arrival.body, key=_checked_key(arrival.key))
+    # What is taken must be readable by every decoder that the journal and the peers have: Python's
+    # takes half of a surrogate pair, which is no character.
     try:
+        if arrival.flow_id is not None:
+            payload = bytes(_any_decoder.decode(arrival.body))
+            return Trigger(arrival.flow_id, payload, key=_checked_key(arrival.key))
         message = _message_decoder.decode(arrival.body)
     except msgspec.ValidationError as error:
         raise WrongShape(_readable(str(error))) from None
@@ -171,15 +177,21 @@ def _placed(message: _Message, source: Source) -> bool:
 
 
 def _offer(message: _Message) -> Offer | None:
-    """The receipt keys of a hand-off; a sender that has other uses for these names is no peer."""
+    """The receipt keys of a hand-off; a sender that has other uses for these names is no peer.
+
+    A run's name becomes a header of every call, so nothing but a name of ours is taken for one.
+    """
     try:
         run = _text(message.run, "run")
-        if run is None or message.epoch is msgspec.UNSET:
+        if run is None or not is_run_id(run) or message.epoch is msgspec.UNSET:
             return None
         epoch = msgspec.json.decode(message.epoch, type=int)
-        return Offer(run=run, epoch=epoch, sender=_text(message.sender, "sender") or "")
+        sender = _text(message.sender, "sender") or ""
     except (WrongShape, msgspec.ValidationError):
         return None
+    if not 1 <= epoch <= MAX_EPOCH:
+        return None
+    return Offer(run, epoch, sender[:MAX_KEY_LENGTH])
 
 
 def _text(raw: msgspec.Raw | msgspec.UnsetType, name: str) -> str | None:

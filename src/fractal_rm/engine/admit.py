@@ -44,6 +44,8 @@ class Admit:
                 return known, None
         if self.closed:
             raise Draining("send it again to the node when it is back")
+        if not self._world.journal.writable:
+            raise _unavailable("the disk of the journal is full")
         flow = self._world.config.flows.get(trigger.flow_id)
         if flow is None:
             raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
@@ -110,7 +112,10 @@ class Admit:
         own = self._runs.get(offer.run)
         if own is not None and own.offered:
             raise OwnRun(f"this node itself has offered run {offer.run}")
-        prior = await self._world.journal.find(_offer_key(offer))
+        try:
+            prior = await self._world.journal.find(_offer_key(offer))
+        except JournalFull as error:
+            raise _unavailable(str(error)) from error
         return None if prior is None else self._repeated(trigger, prior)
 
     def _repeated(self, trigger: Trigger, prior: Prior) -> Taken:
@@ -124,7 +129,7 @@ class Admit:
         try:
             return await self._world.journal.accept(entry)
         except JournalFull as error:
-            raise JournalUnavailable(str(error), retry_after_s=5) from error
+            raise _unavailable(str(error)) from error
 
     def _version(self, flow: Flow) -> str:
         known = self._versions.get(flow.id)
@@ -134,6 +139,10 @@ class Admit:
 
     def _new_id(self, now_ms: int) -> str:
         return run_id(now_ms, self._world.random.token(10))
+
+
+def _unavailable(why: str) -> JournalUnavailable:
+    return JournalUnavailable(why, retry_after_s=5)
 
 
 def _offer_key(offer: Offer) -> str:

@@ -6,15 +6,17 @@ import asyncio
 
 from fractal_rm.config.model import Component, Endpoint
 from fractal_rm.domain.body import request_body, result_text
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import Reply, Route
 from fractal_rm.domain.errors import CallFailed
 from fractal_rm.domain.flow import Call, Durable, Method
-from fractal_rm.domain.outcome import connect_again_s, reply_failure
+from fractal_rm.domain.outcome import call_again_s, failure_of
 from fractal_rm.domain.run import Finished, Run, Settled, Started, State, StepFailed
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.slots import Slots
 from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
+
+Request = tuple[Route, bytes | None, bytes]  # what Components.call takes: route, body, header lines
 
 
 class Executor:
@@ -42,47 +44,51 @@ class Executor:
             return _ended(State.FAILED, call, "it is no longer in components.conf")
         if run.in_doubt == call.number and not component.idempotent:
             return _ended(State.UNKNOWN, call, "it was called, and its answer was lost in a crash")
-        if run.flow.durable is Durable.STEP or not component.idempotent:
-            await self._runs.write(run, Started(call.number))
-        began_s = self._world.clock.monotonic_s()
-        async with self._slots.slot(component.name, component.limit):
-            answer = await self._answer(run, call, component, endpoint)
-        if isinstance(answer, str):
-            return _ended(State.FAILED, call, answer)
-        took_ms = (self._world.clock.monotonic_s() - began_s) * 1000
-        result = result_text(answer)
-        self._room.hold_bytes(len(bytes(result)))
-        _ = self._runs.write(run, Finished(call.number, answer.status, round(took_ms, 3), result))
-        return None
-
-    async def _answer(
-        self, run: Run, call: Call, component: Component, endpoint: Endpoint
-    ) -> Reply | str:
-        """The reply, or why there is none. What was never sent is tried again."""
-        body = None
-        route = endpoint.get
-        if call.method is Method.POST:
-            route = endpoint.post
-            body = request_body(call.items, run.payload, run.results, component.body)
-        headers = f"Idempotency-Key: {run.id}:{call.number}\r\n".encode()
-        attempt = 1
+        request = _request(run, call, component, endpoint)
+        attempt = 0
         while True:
-            try:
-                reply = await self._world.components.call(route, body, headers)
-            except CallFailed as error:
-                failure: str | None = str(error)
-                again_s = (
-                    None if error.sent else connect_again_s(attempt, self._world.random.fraction())
-                )
-            else:
-                failure, again_s = reply_failure(reply.status, reply.body), None
-                if failure is None:
-                    return reply
-            _ = self._runs.write(run, StepFailed(call.number, attempt, failure))
-            if again_s is None:
-                return failure
-            await asyncio.sleep(again_s)
             attempt += 1
+            began_s = self._world.clock.monotonic_s()
+            answer = await self._attempt(run, call, component, request, attempt)
+            failure = failure_of(answer)
+            if isinstance(answer, Reply) and failure is None:
+                self._finish(run, call, answer, self._world.clock.monotonic_s() - began_s)
+                return None
+            _ = self._runs.write(run, StepFailed(call.number, attempt, failure or ""))
+            again_s = call_again_s(answer, attempt, self._world.random.fraction())
+            if again_s is None:
+                return _ended(State.FAILED, call, failure or "")
+            await asyncio.sleep(again_s)
+
+    async def _attempt(
+        self, run: Run, call: Call, component: Component, request: Request, attempt: int
+    ) -> Reply | CallFailed:
+        """Call once, in the component's slot.
+
+        Where a crash must not repeat it unasked, that it leaves is written first: no earlier, as a
+        call that still waits for its slot is in no doubt, and each time, as any attempt may arrive.
+        """
+        async with self._slots.slot(component.name, component.limit):
+            if run.flow.durable is Durable.STEP or not component.idempotent:
+                await self._runs.write(run, Started(call.number, attempt))
+            try:
+                return await self._world.components.call(*request)
+            except CallFailed as error:
+                return error
+
+    def _finish(self, run: Run, call: Call, reply: Reply, took_s: float) -> None:
+        result = result_text(reply)
+        self._room.hold_result(len(memoryview(result)))
+        fact = Finished(call.number, reply.status, round(took_s * 1000, 3), result)
+        _ = self._runs.write(run, fact)
+
+
+def _request(run: Run, call: Call, component: Component, endpoint: Endpoint) -> Request:
+    headers = f"Idempotency-Key: {run.id}:{call.number}\r\n".encode()
+    if call.method is Method.GET:
+        return endpoint.get, None, headers
+    body = request_body(call.items, run.payload, run.results, component.body)
+    return endpoint.post, body, headers
 
 
 def _ended(state: State, call: Call, why: str) -> Settled:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Union
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.errors import CallFailed, OfferRefused
-from fractal_rm.domain.placement import Again, Home, There, after_silence, after_unsent
+from fractal_rm.domain.placement import (
+    ASK_AGAIN_AT_MOST_S,
+    OFFER_TRIES,
+    Again,
+    Home,
+    There,
+    after_silence,
+    after_unsent,
+    has_not_taken,
+)
 from fractal_rm.domain.run import Offered, Placed, Run, Settled, State
 from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.ports import Receipt
 from fractal_rm.engine.slots import Slots
 from fractal_rm.engine.world import World
+
+Answer = Union[Receipt, OfferRefused, CallFailed, None]  # None: a 2xx without a receipt
 
 
 class HandOff:
@@ -21,54 +34,78 @@ class HandOff:
         self._runs = runs
         self._ours: set[str] = set()
         self._slots = Slots()
+        self._tries: dict[str, int] = {}  # of runs that wait for another turn
 
-    async def hand_off(self, run: Run, there: There) -> Settled | None:
-        """Offer ``run``. Returns how it ended here, or None: it came home and is to run here."""
-        node = self._world.config.nodes.get(there.node)
-        if node is None:
-            return self._home(run, f"nodes.conf no longer has node {there.node}")
-        doubted = run.offered  # a crash came between the offer and its end
-        if not doubted:
-            await self._runs.write(run, Offered(node.id, run.epoch + 1, self._is_ours(node)))
-        return await self._until_settled(run, node, silent=doubted)
+    async def hand_off(self, run: Run, there: There) -> Settled | Again | None:
+        """Offer ``run``. Returns how it ended here, or None: it came home and is to run here.
 
-    async def _until_settled(self, run: Run, node: Node, *, silent: bool) -> Settled | None:
-        sender = self._world.config.node_id or ""
-        tries = 0
+        Again: the peer may have it and does not say so. It is asked in a later turn, so that runs
+        in doubt do not hold the slots of those that could go on.
+        """
+        tries = self._tries.pop(run.id, 0)
+        silent = run.offered  # in an earlier turn, or a crash came between the offer and its end
         while True:
             tries += 1
-            try:
-                async with self._slots.slot(node.id, node.limit):
-                    receipt = await self._world.peers.offer(node, run, sender)
-            except OfferRefused as error:
-                if not silent or error.final:
-                    return self._home(run, str(error))
-                following = self._after_silence(run, node, tries, str(error))
-            except CallFailed as error:
-                silent = silent or error.sent
-                following = self._after_failure(run, node, tries, error, silent=silent)
-            else:
-                if receipt is None:
-                    return Settled(State.HANDED_OFF, f"node {node.id} answered as a plain peer")
-                self._ours.add(node.id)
-                return Settled(State.HANDED_OFF, f"node {node.id} has it")
+            following = await self._once(run, there.node, tries, silent=silent)
+            if isinstance(following, Settled):
+                return following
             if isinstance(following, Home):
-                return self._home(run, following.reason)
+                _ = self._runs.write(run, Placed(None, following.reason))
+                return None
+            silent = silent or following.silent
+            if silent and tries >= OFFER_TRIES:
+                self._tries[run.id] = tries
+                return following
             await asyncio.sleep(following.after_s)
 
-    def _after_failure(
-        self, run: Run, node: Node, tries: int, error: CallFailed, *, silent: bool
-    ) -> Again | Home:
-        if silent:
-            return self._after_silence(run, node, tries, str(error))
-        return after_unsent(tries, node.id, str(error), self._world.random.fraction())
+    async def _once(
+        self, run: Run, node_id: str, tries: int, *, silent: bool
+    ) -> Settled | Again | Home:
+        """One offer, to where nodes.conf says now that the node is."""
+        node = self._world.config.nodes.get(node_id)
+        if node is None:
+            return self._gone(run, node_id, silent=silent)
+        if not run.offered:
+            await self._runs.write(run, Offered(node.id, run.epoch + 1, self._is_ours(node)))
+        answer = await self._answer(run, node)
+        if isinstance(answer, Receipt):
+            self._ours.add(node.id)
+        return self._following(answer, run, node, tries, silent=silent)
 
-    def _after_silence(self, run: Run, node: Node, tries: int, why: str) -> Again | Home:
+    async def _answer(self, run: Run, node: Node) -> Answer:
+        sender = self._world.config.node_id or ""
+        try:
+            async with self._slots.slot(node.id, node.limit):
+                return await self._world.peers.offer(node, run, sender)
+        except (OfferRefused, CallFailed) as error:
+            return error
+
+    def _following(
+        self, answer: Answer, run: Run, node: Node, tries: int, *, silent: bool
+    ) -> Settled | Again | Home:
+        """What follows from an answer; the table is in `domain.placement`."""
         ours = run.ours or self._is_ours(node)
-        return after_silence(tries, node.id, why, self._world.random.fraction(), ours=ours)
+        fraction = self._world.random.fraction()
+        if isinstance(answer, Receipt):
+            return Settled(State.HANDED_OFF, f"node {node.id} has it")
+        if answer is None and node.peer != "fractal":
+            return Settled(State.HANDED_OFF, f"node {node.id} answered as a plain peer")
+        if isinstance(answer, OfferRefused) and has_not_taken(
+            answer.status, looked=answer.looked, silent=silent, ours=ours
+        ):
+            return Home(str(answer))
+        if isinstance(answer, CallFailed) and not answer.sent and not silent:
+            return after_unsent(tries, node.id, str(answer), fraction)
+        why = str(answer or "it gave no receipt, so something else listens at its address")
+        return after_silence(tries, node.id, why, fraction, ours=ours)
 
-    def _home(self, run: Run, reason: str) -> None:
-        _ = self._runs.write(run, Placed(None, reason))
+    def _gone(self, run: Run, node_id: str, *, silent: bool) -> Again | Home:
+        """A node that may have the run, and that we could ask, is waited for."""
+        why = f"nodes.conf no longer has node {node_id}"
+        if not silent or not run.ours:
+            return Home(why)
+        self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
+        return Again(ASK_AGAIN_AT_MOST_S, silent=True)
 
     def _is_ours(self, node: Node) -> bool:
         return node.peer == "fractal" or node.id in self._ours

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractal_rm.domain.placement import There
+from fractal_rm.domain.placement import Again, There
 from fractal_rm.domain.run import Begun, Dead, Run, Settled
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.admit import Admit
@@ -36,8 +36,11 @@ class Lifecycle:
             self.room.join(run)
         return taken
 
-    async def carry(self, run: Run) -> None:
-        """Placed, executed, settled: called for each run when its turn has come."""
+    async def carry(self, run: Run) -> float | None:
+        """Placed, executed, settled: called for each run when its turn has come.
+
+        Returns None when it has ended, or after how many seconds it wants another turn.
+        """
         if run.id in self.interrupted:
             self.interrupted.discard(run.id)
             # Counted before it runs: if it is this run that ends the process, that is known (G12).
@@ -49,10 +52,13 @@ class Lifecycle:
             # node goes on with the others.
             self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
             ending = Dead("internal", f"a fault in the Runtime Manager: {error!r}")
+        if isinstance(ending, Again):
+            return ending.after_s
         await self.runs.close(run, ending)
         self._telemetry.run_settled(run, self._clock.now_ms() - run.accepted_ms)
+        return None
 
-    async def _ending(self, run: Run) -> Settled:
+    async def _ending(self, run: Run) -> Settled | Dead | Again:
         place = await self._place.place(run)
         if isinstance(place, There):
             ending = await self._hand_off.hand_off(run, place)

@@ -60,3 +60,13 @@ class OpenRuns:
             return await asyncio.wait_for(future, timeout_s)
         except asyncio.TimeoutError:
             return None
+        finally:
+            self._forget(run_id, future)
+
+    def _forget(self, run_id: str, future: asyncio.Future[Outcome]) -> None:
+        """Nobody waits there any more."""
+        waiting = self._waiting.get(run_id)
+        if waiting is not None and future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[run_id]

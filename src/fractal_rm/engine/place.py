@@ -20,7 +20,7 @@ class Placer:
         """Where ``run`` goes. A run that went on after a crash stays where it was placed."""
         if run.offered and run.node is not None:
             return There(run.node, run.reason)
-        if run.begun_here:
+        if run.stays:
             return Here(run.reason)
         place = await self._choose(run)
         node = place.node if isinstance(place, There) else None

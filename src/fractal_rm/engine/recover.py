@@ -36,7 +36,7 @@ class Recovery:
 
     async def _after_crash(self, run: Run, max_attempts: int) -> None:
         """The process ended with this run in flight or in line: it may be the cause (G12)."""
-        if run.attempts >= max_attempts:
+        if run.begun and run.attempts >= max_attempts:
             why = f"it was running {run.attempts} times when the Runtime Manager ended"
             await self._runs.close(run, Dead("attempts", why))
             return

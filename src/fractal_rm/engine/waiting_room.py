@@ -22,6 +22,9 @@ AT_ONCE = 8
 _ALONE = ""  # the line of runs on their last attempt: no flow has an empty id
 
 
+Carry = Callable[[Run], Awaitable["float | None"]]
+
+
 class WaitingRoom:
     """Bounded by ``limits`` (G5). Nothing begins before it is opened."""
 
@@ -32,10 +35,10 @@ class WaitingRoom:
         self._turn: deque[str] = deque()  # the lines that have somebody in them, next first
         self._in_flight: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._refused: deque[asyncio.Future[None]] = deque()
+        self._refused: dict[asyncio.Future[None], None] = {}  # in the order of their coming
         self._idle = asyncio.Event()
         self._idle.set()
-        self._carry: Callable[[Run], Awaitable[None]] | None = None
+        self._carry: Carry | None = None
         self._loop: asyncio.AbstractEventLoop
         self._begun = 0  # in this turn of the loop
 
@@ -56,12 +59,12 @@ class WaitingRoom:
     def readmit(self, run: Run, *, alone: bool = False) -> None:
         """Take in a run that the journal held: it was accepted, so no bound refuses it now."""
         self.load.waiting += 1
-        self.load.held_bytes += run.held_bytes
+        self.load.held_bytes += run.payload_bytes
         self.join(run, alone=alone)
 
-    def hold_bytes(self, size: int) -> None:
+    def hold_result(self, size: int) -> None:
         """A result of ``size`` bytes has come to a run in flight."""
-        self.load.held_bytes += size
+        self.load.result_bytes += size
 
     async def wait_for_room(self) -> None:
         """Return when a place has become free, first come, first served; or after RECHECK_S.
@@ -70,22 +73,25 @@ class WaitingRoom:
         when it ends.
         """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._refused.append(turn)
-        await asyncio.wait((turn,), timeout=RECHECK_S)
-        turn.cancel()
+        self._refused[turn] = None
+        try:
+            await asyncio.wait((turn,), timeout=RECHECK_S)
+        finally:
+            self._refused.pop(turn, None)
 
     def _tell_next(self) -> None:
-        while self._refused:
-            turn = self._refused.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+        if self._refused:
+            turn = next(iter(self._refused))
+            del self._refused[turn]
+            turn.set_result(None)
 
     # --- the line -----------------------------------------------------------------------------
 
     def join(self, run: Run, *, alone: bool = False) -> None:
         """Stand in line, with a place reserved. It begins at once where there is a slot."""
-        name = _ALONE if alone else run.flow.id
+        self._stand(_ALONE if alone else run.flow.id, run)
+
+    def _stand(self, name: str, run: Run) -> None:
         line = self._lines.get(name)
         if line is None:
             line = self._lines[name] = deque()
@@ -94,8 +100,12 @@ class WaitingRoom:
         line.append(run)
         self._begin_some()
 
-    def open(self, carry: Callable[[Run], Awaitable[None]]) -> None:
-        """Let runs begin; ``carry`` is what is done with a run whose turn it is."""
+    def open(self, carry: Carry) -> None:
+        """Let runs begin; ``carry`` is what is done with a run whose turn it is.
+
+        It returns None when the run has ended, or after how many seconds it wants another turn:
+        until then it holds no slot.
+        """
         self._carry = carry
         self._loop = asyncio.get_running_loop()  # once, as asking for it is a system call
         self._begin_some()
@@ -146,23 +156,30 @@ class WaitingRoom:
             return False
         return may_begin(of_line, self.load, self.limits)
 
-    def _begin(self, name: str, run: Run, carried: Awaitable[None]) -> None:
+    def _begin(self, name: str, run: Run, carried: Awaitable[float | None]) -> None:
         if not self._begun:
             self._loop.call_soon(self._next_turn)
         self._begun += 1
         self.load.waiting -= 1
         self.load.in_flight += 1
+        self.load.result_bytes += run.result_bytes  # of an earlier turn, or from before a crash
         self._in_flight[name] += 1
         self._idle.clear()
         task = self._loop.create_task(self._see_through(name, run, carried))
         self._tasks.add(task)
 
-    async def _see_through(self, name: str, run: Run, carried: Awaitable[None]) -> None:
+    async def _see_through(self, name: str, run: Run, carried: Awaitable[float | None]) -> None:
+        again_s = None
         try:
-            await carried
+            again_s = await carried
         finally:
             self.load.in_flight -= 1
-            self.load.held_bytes -= run.held_bytes
+            self.load.result_bytes -= run.result_bytes
+            if again_s is None:
+                self.load.held_bytes -= run.payload_bytes
+            else:
+                self.load.waiting += 1
+                self._loop.call_later(again_s, self._stand, name, run)
             self._in_flight[name] -= 1
             if not self._in_flight[name]:
                 del self._in_flight[name]

@@ -11,11 +11,12 @@ import msgspec
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Caller
-from fractal_rm.domain.errors import OfferRefused
+from fractal_rm.domain.errors import OfferRefused, OwnRun, UnknownFlow
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Receipt
 
-_MAYBE_LATER = frozenset({429, 503})
+# What a peer of ours answers only once it knows that its journal does not hold the run.
+_LOOKED = frozenset({f"urn:fractal-rm:{error.code}" for error in (UnknownFlow, OwnRun)})
 
 
 class _Offer(msgspec.Struct):
@@ -32,8 +33,15 @@ class _Answer(msgspec.Struct):
     epoch: int | None = None
 
 
+class _Problem(msgspec.Struct):
+    """RFC 9457."""
+
+    type: str = ""
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(_Answer)
+_problem_decoder = msgspec.json.Decoder(_Problem)
 
 
 class HttpPeers:
@@ -50,7 +58,14 @@ class HttpPeers:
             return _receipt(reply.body, run)
         said = " ".join(reply.body[:200].decode("utf-8", "replace").split())
         why = f"node {node.id} answered {reply.status}" + (f": {said}" if said else "")
-        raise OfferRefused(why, final=reply.status not in _MAYBE_LATER)
+        raise OfferRefused(why, reply.status, looked=_problem_type(reply.body) in _LOOKED)
+
+
+def _problem_type(body: bytes) -> str:
+    try:
+        return _problem_decoder.decode(body).type
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
 
 
 def _receipt(body: bytes, run: Run) -> Receipt | None:
