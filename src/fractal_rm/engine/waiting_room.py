@@ -187,4 +187,4 @@ class WaitingRoom:
             if not self.load.in_flight:
                 self._idle.set()
             self._begin_some()
-            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task(self._loop)))

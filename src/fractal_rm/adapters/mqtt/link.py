@@ -228,7 +228,7 @@ class Link:
                 self._acknowledge(packet_id)
         finally:
             self._count(-1)
-            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task(self._loop)))
 
     def _acknowledge(self, packet_id: int) -> None:
         """PUBACK (MQTT 5, 3.4): what is acknowledged in one turn of the loop goes out together."""
