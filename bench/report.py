@@ -16,6 +16,8 @@ from pygal.style import Style
 from bench.measure import Figure
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "performance.md"
+BEGIN, END = "<!-- figures: written by make bench -->", "<!-- end of figures -->"
 STYLE = Style(
     background="white", plot_background="white", font_family="sans-serif",
     colors=("#1f6f8b", "#c9a227", "#99627a", "#7a8b99"), label_font_size=13, title_font_size=16,
@@ -84,6 +86,8 @@ def keep(figures: list[Figure]) -> None:
     content = {"machine": machine(), "figures": [asdict(figure) for figure in everything]}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     (RESULTS / "table.md").write_text(table(everything))
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table(everything)}\n{END}{rest.partition(END)[2]}")
     plot(everything)
 
 
