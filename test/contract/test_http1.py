@@ -115,6 +115,8 @@ async def answer(*script, **limits):
         ([b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"], 304, b""),
         ([CHUNKED + b"2;x=y\r\nok\r\n0\r\n\r\n"], 200, b"ok"),
         ([CHUNKED + b"1\r\no\r\n1\r\nk\r\n0\r\nT: x\r\n\r\n"], 200, b"ok"),
+        ([CHUNKED, *[part for _ in range(30_000) for part in (b"1\r\n", b"x", b"\r\n")],
+          b"0\r\n\r\n"], 200, b"x" * 30_000),
         ([b"HTTP/1.1 200 OK\r\n\r\nuntil the end", None], 200, b"until the end"),
         ([b"HTTP/1.0 200 OK\r\n\r\nold", None], 200, b"old"),
         ([HINTS + OK], 200, b"ok"),
@@ -209,6 +211,9 @@ async def test_what_was_answered_in_part_is_not_repeated():
         [b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000],
         [b"HTTP/1.1 200 OK\r\n", *[b"X-%d: y\r\n" % n for n in range(9_000)]],
         [*[b"HTTP/1.1 100 Continue\r\n\r\n" for _ in range(4_000)]],
+        [CHUNKED, b"2\r\nok\r\n0\r\n", *[b"X: %b\r\n" % (b"a" * 4_000)] * 500, b"\r\n"],
+        [CHUNKED, b"2\r\nok\r\n0\r\nX: ", *[b"a" * 4_000] * 500, b"\r\n\r\n"],
+        [CHUNKED, b"2;x=", *[b"a" * 4_000] * 500, b"\r\nok\r\n0\r\n\r\n"],
         [b"HTTP/1.1 200 OK\r\nBad\0Name: x\r\n\r\n", None],
         [None],
         [RESET],
@@ -247,6 +252,13 @@ async def test_one_limit_holds_for_the_whole_call_however_it_drips(script):
 async def test_an_endless_answer_is_cut_off_at_its_bound(script):
     with pytest.raises(ReplyTooLarge):
         await answer(*script, max_response_bytes=100_000)
+
+
+async def test_a_trailer_is_no_header():
+    late = b"Transfer-Encoding: gzip\r\nContent-Type: text/plain; charset=latin-1\r\n\r\n"
+    reply = await answer(CHUNKED + b"2\r\nok\r\n0\r\n" + late)
+    assert reply.body == b"ok"
+    assert reply.headers == ((b"Transfer-Encoding", b"chunked"),)
 
 
 async def test_a_second_answer_to_one_request_spoils_the_connection_not_the_next_call():

@@ -16,7 +16,7 @@ from fractal_rm.adapters.http1.deadlines import Deadlines
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ReplyTooLarge
 
-MAX_HEAD_BYTES = 64 * 1024  # of status lines and header lines, those of 1xx replies included
+MAX_BARE_BYTES = 64 * 1024  # that may come in a row without a byte of the body
 
 
 class Stale(Exception):
@@ -30,7 +30,7 @@ class Connection(asyncio.Protocol):
     """Speaks HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or gone."""
 
     __slots__ = (
-        "_body", "_body_size", "_deadlines", "_delimited", "_got_bytes", "_head_bytes", "_headers",
+        "_bare_bytes", "_body", "_body_size", "_deadlines", "_delimited", "_got_bytes", "_headers",
         "_in_body", "_max_bytes", "_on_closed", "_on_idle", "_parser", "_reply", "_reused",
         "_tick", "_transport", "idle_since_s",
     )  # fmt: skip
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         """Send a request; ``ends_s`` is of the loop's clock. It fails with Stale or CallFailed."""
         self._expect_reply()
         self._got_bytes = False
-        self._head_bytes = 0
+        self._bare_bytes = 0
         self._max_bytes = max_bytes
         reply = self._reply = loop.create_future()
         if self._transport is None:
@@ -108,8 +108,7 @@ class Connection(asyncio.Protocol):
             self._fail(BadReply("the server spoke unasked"))
             return
         self._got_bytes = True
-        if not self._in_body:
-            self._head_bytes += len(data)
+        had = self._body_size
         try:
             self._parser.feed_data(data)
         except CallFailed as error:
@@ -123,8 +122,17 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(BadReply(f"the answer is not HTTP/1.1: {error}"))
         else:
-            if not self._in_body and self._head_bytes > MAX_HEAD_BYTES:
-                self._fail(BadReply(f"more than {MAX_HEAD_BYTES} bytes of headers"))
+            self._bound_bare(0 if self._body_size > had else self._bare_bytes + len(data))
+
+    def _bound_bare(self, size: int) -> None:
+        """Bound what ``max_bytes`` does not: heads, 1xx replies, chunk extensions, trailers.
+
+        What came is counted, not the headers that it held: the parser tells of a line only at its
+        end, and keeps all of it until then.
+        """
+        self._bare_bytes = size
+        if size > MAX_BARE_BYTES and self._reply is not None:
+            self._fail(BadReply(f"more than {MAX_BARE_BYTES} bytes of headers"))
 
     def eof_received(self) -> None:
         """Called by the loop; the end of the connection follows."""
@@ -160,6 +168,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
+        if self._in_body:  # a trailer: it may not be taken for a header (RFC 9110, 6.5.1)
+            return
         self._headers.append((name, value))
         if len(name) in (14, 17):  # only then it can be one of the two that delimit a body
             self._delimiter(name.lower(), value)
