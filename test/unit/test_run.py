@@ -1,5 +1,7 @@
 """A run is what its facts say, and changes state only through one table."""
 
+from encodings.aliases import aliases
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -141,9 +143,33 @@ def test_a_component_may_ask_for_the_originals_python_text():
         ("text/plain; charset=latin-1", b"\xe9", "é"),
         ('text/plain; charset="utf-8"', "é".encode(), "é"),
         ("text/plain; charset=no-such", b"plain", "plain"),
+        ("text/plain; charset=punycode", b"a-b", "a-b"),
+        ("text/plain; charset=unicode_escape", b"\\ud800", "\\ud800"),
+        ("text/plain; charset=utf-7", b"+2AA-", "+2AA-"),
+        ("text/plain; charset=UTF-16", b"\xff\xfea\x00\x00\xd8", "a�"),
+        ("text/plain; charset=utf-32", b"\xff\xfe\x00\x00\x00\xd8\x00\x00", "�"),
+        ("text/plain; charset=US-ASCII", b"\xe9", "�"),
+        ("text/plain; charset=windows-1252", b"\x80", "€"),
+        ("text/plain; charset=ISO-8859-15", b"\xa4", "€"),
+        ("text/plain; charset=KOI8-R", b"\xc1", "а"),
+        ("text/plain; charset=gb2312", b"\xd6\xf7", "主"),
+        ("text/plain; charset=Shift_JIS", b"\x8e\xe5", "主"),
+        ("text/plain; charset=euc-jp", b"\xbc\xe7", "主"),
+        ("text/plain; charset=euc-kr", b"\xf1\xab", "主"),
+        ("text/plain; charset=Big5", b"\xa5D", "主"),
         ("application/json", b"\xff", "�"),
     ],
 )
 def test_a_result_is_the_response_text_as_it_came(kind, raw, text):
     headers = ((b"Content-Type", kind.encode()),) if kind else ()
     assert msgspec.json.decode(result_text(Reply(200, headers, raw))) == text
+
+
+_charsets = st.sampled_from([*aliases, *aliases.values(), "unicode_escape", "undefined"])
+
+
+@given(_charsets | st.text(), st.binary() | st.text(alphabet="+-AD8Uu\\d0").map(str.encode))
+def test_whatever_bytes_come_under_whatever_charset_the_result_is_json(charset, raw):
+    kind = f'text/plain; charset="{charset}"'.encode("utf-8", "replace")
+    result = result_text(Reply(200, ((b"Content-Type", kind),), raw))
+    assert isinstance(msgspec.json.decode(result), str)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from encodings.aliases import aliases
 from typing import Any
 
 import msgspec
@@ -16,6 +17,20 @@ from fractal_rm.domain.call import BodyForm, Reply
 from fractal_rm.domain.flow import Item, Payload
 
 _CHARSET = re.compile(r'charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
+
+# A component names the charset, so only those are read that cost what the text is long and yield
+# nothing but characters. Of what Python has besides, punycode takes the square of the length, and
+# unicode_escape and UTF-7 yield halves of surrogate pairs, which no JSON can hold.
+_CODECS = frozenset({
+    "utf_8", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le",
+    "ascii", "latin_1", *(f"iso8859_{part}" for part in (*range(2, 12), *range(13, 17))),
+    *(f"cp125{page}" for page in range(9)), "koi8_r", "koi8_u",
+    "gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949",
+})  # fmt: skip
+# Python is not asked for any other name: it would keep every name that it was ever asked for.
+_BY_NAME = {codec: codec for codec in _CODECS} | {
+    alias: codec for alias, codec in aliases.items() if codec in _CODECS
+}
 
 
 def request_body(
@@ -32,17 +47,14 @@ def request_body(
 
 
 def result_text(reply: Reply) -> msgspec.Raw:
-    """The response text as a JSON string. Text is UTF-8 unless the reply names another charset."""
+    """The response text as a JSON string. It is UTF-8 unless the reply names a charset we read."""
     return msgspec.Raw(msgspec.json.encode(_decoded(reply)))
 
 
 def _decoded(reply: Reply) -> str:
-    kind = reply.header("content-type")
-    if kind is not None and "charset" in kind.lower():
-        named = _CHARSET.search(kind)
-        if named is not None:
-            try:
-                return reply.body.decode(named[1], "replace")
-            except (LookupError, ValueError):
-                pass  # a charset that Python does not have: read it as without one
-    return reply.body.decode("utf-8", "replace")
+    return reply.body.decode(_codec(reply.header("content-type") or ""), "replace")
+
+
+def _codec(kind: str) -> str:
+    named = _CHARSET.search(kind) if ";" in kind else None
+    return _BY_NAME.get(named[1].lower().replace("-", "_"), "utf_8") if named else "utf_8"
