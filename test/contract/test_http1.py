@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fractal_rm.adapters.http1 import Http1Caller
-from fractal_rm.domain.call import Origin, Tls, header_line, route
+from fractal_rm.domain.call import Origin, Route, Tls, header_line, route
 from fractal_rm.domain.errors import (
     BadReply,
     CallFailed,
@@ -318,8 +318,10 @@ async def test_connecting_has_a_limit_of_its_own():
             one.close()
 
 
-async def test_a_name_that_does_not_exist_was_not_sent():
-    there = route(Origin("http", "no-such-host.invalid", 80), "GET", "/")
+@pytest.mark.parametrize("name", ["no-such-host.invalid", "lb..local", "x" * 64, "a\0b"])
+@pytest.mark.parametrize("protocol", ["http", "https"])
+async def test_a_name_that_does_not_or_cannot_exist_was_not_sent(protocol, name):
+    there = Route(Origin(protocol, name, 80), "GET", "/", b"GET / HTTP/1.1\r\n")
     async with calling() as caller:
         with pytest.raises(ConnectFailed):
             await caller.call(there)

@@ -98,4 +98,5 @@ def _reason(error: BaseException, limit_s: float) -> str | None:
         return "connection refused"
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    return None
+    # The resolver refuses what can be no name: with an empty label, a label too long, a NUL.
+    return "there can be no host of this name" if isinstance(error, ValueError) else None
