@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fractal_rm.config.compile import FILES, compile_config
 from fractal_rm.config.control import Control, read_control, write_control
 from fractal_rm.config.json_text import JsonFault, Value, parse_json
 from fractal_rm.config.load import Watch, load
@@ -129,6 +130,49 @@ def test_every_optional_key_is_read(folder):
     assert (config.nodes["1"].peer, config.nodes["1"].limit) == ("original", 2)
 
 
+@pytest.mark.parametrize(
+    "host", ["camera", "cam_1.local.", "10.0.0.7", "::ffff:10.0.0.7", "fe80::1%eth0", "xn--9nyv.cn"]
+)
+def test_a_host_is_an_address_or_a_name(folder, host):
+    edit(folder, "load_balancer", ip=host)
+    assert load(folder, {}).config.balancer.origin.host == host
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("主/a b", "/%E4%B8%BB/a%20b"),
+        ("%20?x=#", "/%20?x=%23"),
+        ("a\r\nX: y\0", "/a%0D%0AX:%20y%00"),
+        ("", "/"),
+    ],
+)
+def test_what_cannot_stand_in_a_request_line_is_percent_encoded(folder, path, target):
+    edit(folder, "components", component1__config__endpoints={"1": path, "2": "y"})
+    assert load(folder, {}).config.components["component1"].endpoints["1"].get.target == target
+
+
+_any_text = st.text() | st.sampled_from(
+    ["10.0.0.7", "${env:V}", "a${env:V}.local", "主机.local", "lb..local", "a\r\nb", "fe80::1%\n"]
+)
+
+
+@given(_any_text, _any_text, st.dictionaries(_any_text, _any_text, max_size=3), _any_text)
+def test_any_text_of_a_target_gives_a_configuration_or_findings(ip, path, headers, variable):
+    address = {"protocol": "http", "ip": ip, "port": 1, "headers": headers}
+    calls = {"config": {**address, "endpoints": {"1": path, path: "2"}}}
+    peer = {"config": {**address, "endpoint": path}}
+    texts = {file: "" if file == "flows.conf" else "{}" for file in FILES}
+    texts["components.conf"] = json.dumps({"a": calls})
+    texts["nodes.conf"] = json.dumps({"a": peer})
+    texts["load_balancer.conf"] = json.dumps(peer["config"])
+    try:
+        compile_config(texts, SHIPPED, {"V": variable})
+    except ConfigRejected as rejected:
+        assert all(finding.place.line == 1 for finding in rejected.findings)
+        assert str(rejected).encode()
+
+
 def test_ids_of_nodes_may_be_numbers_or_texts(folder):
     edit(folder, "nodes", **{"1__id": 0, "2__id": "2"})
     assert list(load(folder, {}).config.nodes) == ["0", "2", "3"]
@@ -177,6 +221,12 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("nodes", {"1__config__peer": "old"}, "nodes.conf C206"),
         ("nodes", {"1__config__endpoint": ""}, "nodes.conf C204"),
         ("nodes", {"1__config__ip": "127.0.0.1.5"}, "nodes.conf C206"),
+        ("nodes", {"1__config__ip": "::1::"}, "nodes.conf C206"),
+        ("nodes", {"1__config__ip": "主机.local"}, "nodes.conf C206"),
+        ("nodes", {"1__config__ip": "fe80::1%e\nX: y"}, "nodes.conf C206"),
+        ("nodes", {"1__config__ip": "a" * 64}, "nodes.conf C206"),
+        ("nodes", {"1__config__ip": "http://camera"}, "nodes.conf C206"),
+        ("load_balancer", {"ip": "lb..local"}, "load_balancer.conf C206"),
         ("nodes", {"1__config__pi": "x"}, "nodes.conf C203"),
         ("load_balancer", {"ip": 7}, "load_balancer.conf C205"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import quote
 
 import msgspec
@@ -11,6 +12,10 @@ from fractal_rm.config.section import Section
 from fractal_rm.domain.call import Origin, Route, Tls, header_line, route
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+# What looks like an address. After "%" comes a zone, of which `ipaddress` takes any characters.
+_ADDRESS = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -23,7 +28,10 @@ class Target(msgspec.Struct, frozen=True):
     max_response_bytes: int
 
     def route(self, method: str, path: str, *, repeatable: bool = True) -> Route:
-        """A call to ``path`` there. A slash before it is put where none is."""
+        """A call to ``path`` there. A slash before it is put where none is.
+
+        What cannot stand in a request line is percent-encoded, as UTF-8; a ``%`` stays as it is.
+        """
         return route(
             self.origin,
             method,
@@ -58,14 +66,23 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
 
 
 def _host(section: Section) -> str:
-    """An address or a name; what is only digits and dots must be an address."""
+    """An address or a name, fit for a Host header and for the resolver; empty where it is not."""
     host = section.needed_text("ip")
-    if host and not host.strip("0123456789."):
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            section.bad("ip", f"{host} is not an IP address")
-    return host
+    if not host or _is_host(host):
+        return host
+    hint = None if host.isascii() else "write the name in its ASCII form, xn--…"
+    section.bad("ip", "ip must be an IP address or a host name", hint)
+    return ""
+
+
+def _is_host(text: str) -> bool:
+    if not _ADDRESS.fullmatch(text):
+        return _HOST_NAME.fullmatch(text) is not None
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_tls(section: Section) -> Tls | None:
@@ -92,7 +109,7 @@ def _headers(section: Section) -> tuple[tuple[str, str], ...]:
         except ValueError as error:
             inner.bad(name, f"this cannot be a header: {error}")
             continue
-        if not name or not name.isascii() or any(c in name for c in ' \t:"(),/;<=>?@[\\]{}'):
+        if not _TOKEN.fullmatch(name):
             inner.bad(name, f'"{name}" cannot be the name of a header (RFC 9110, 5.1)')
             continue
         if name.lower() in ("content-length", "transfer-encoding", "connection"):

@@ -60,7 +60,8 @@ def route(
 ) -> Route:
     """Make a route. ``target`` begins with ``/``. A ``Host`` in ``headers`` replaces our own.
 
-    Raises ValueError where a name or value could break out of its line (CR, LF, NUL).
+    Raises ValueError where a name or value could break out of its line (CR, LF, NUL), or is not
+    Latin-1.
     """
     host = str(origin).partition("://")[2]
     fixed = [("Host", host), ("User-Agent", "fractal-rm"), ("Accept", "*/*")]
