@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fractal_rm.adapters.http1 import Http1Caller
+from fractal_rm.adapters.http1.deadlines import TICK_S, Deadlines
 from fractal_rm.domain.call import Origin, Route, Tls, header_line, route
 from fractal_rm.domain.errors import (
     BadReply,
@@ -239,6 +240,71 @@ async def test_one_limit_holds_for_the_whole_call_however_it_drips(script):
     with pytest.raises(CallTimedOut) as caught:
         await answer(*script, timeout_s=0.3)
     assert caught.value.sent
+
+
+async def test_a_limit_is_reached_though_calls_are_made_and_end_all_the_time():
+    async with serving() as server, serving([3600.0]) as deaf, calling() as caller:
+        waiting = asyncio.ensure_future(caller.call(to(deaf, timeout_s=0.3)))
+        while not waiting.done():
+            assert (await caller.call(to(server))).body == b"ok"
+        with pytest.raises(CallTimedOut):
+            await waiting
+
+
+async def test_every_call_has_a_limit_of_its_own():
+    async with serving(*[[3600.0]] * 3) as deaf, calling() as caller:
+        ended = []
+
+        async def call(name, limit_s):
+            with pytest.raises(CallTimedOut):
+                await caller.call(to(deaf, timeout_s=limit_s))
+            ended.append(name)
+
+        await asyncio.gather(call("last", 0.5), call("first", 0.3), call("second", 0.4))
+        assert ended == ["first", "second", "last"]
+
+
+class HandClock:
+    """What `Deadlines` asks of an event loop, with the time moved by hand."""
+
+    def __init__(self):
+        self.now_s = 0.0
+        self.timers = []
+
+    def time(self):
+        return self.now_s
+
+    def call_later(self, delay_s, callback, *args):
+        self.timers.append((self.now_s + delay_s, callback, args))
+        return object()
+
+    def move(self, to_s):
+        while self.timers and min(self.timers)[0] <= to_s:
+            timer = min(self.timers)
+            self.timers.remove(timer)
+            self.now_s = timer[0]
+            timer[1](*timer[2])
+        self.now_s = to_s
+
+
+def test_nothing_ticks_when_no_call_is_in_flight():
+    clock, deadlines, late = HandClock(), Deadlines(), []
+    in_time, never = (lambda: late.append("in time")), (lambda: late.append("never"))
+    tick = deadlines.set(30.0, in_time, clock)
+    deadlines.set(1.0, never, clock)
+    assert len(clock.timers) == 1  # one for all
+    clock.move(0.5)
+    deadlines.lift(tick, in_time)
+    clock.move(0.99)
+    assert (late, len(clock.timers)) == ([], 1)
+    clock.move(1.0 + 2 * TICK_S)
+    assert (late, clock.timers) == (["never"], [])
+    clock.move(3600.0)
+    deadlines.set(3601.0, never, clock)
+    clock.move(3600.99)
+    assert late == ["never"]
+    clock.move(3601.0 + 2 * TICK_S)
+    assert (late, clock.timers) == (["never", "never"], [])
 
 
 @pytest.mark.parametrize(
