@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import tracemalloc
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -318,6 +319,19 @@ def test_nothing_ticks_when_no_call_is_in_flight():
 async def test_an_endless_answer_is_cut_off_at_its_bound(script):
     with pytest.raises(ReplyTooLarge):
         await answer(*script, max_response_bytes=100_000)
+
+
+async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_one_in_large_ones():
+    chunks = b"2\r\nok\r\n" * 2_000
+    script = [CHUNKED, *[chunks] * 100, b"0\r\n\r\n"]
+    tracemalloc.start()
+    try:
+        reply = await answer(*script)
+        assert len(reply.body) == 400_000
+        peak = tracemalloc.get_traced_memory()[1]
+        assert peak < 8 * len(reply.body)  # with what is on its way; as pieces it would be 20 times
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_trailer_is_no_header():

@@ -30,7 +30,7 @@ class Connection(asyncio.Protocol):
     """Speaks HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or gone."""
 
     __slots__ = (
-        "_bare_bytes", "_body", "_body_size", "_deadlines", "_delimited", "_got_bytes", "_headers",
+        "_bare_bytes", "_body", "_deadlines", "_delimited", "_got_bytes", "_headers",
         "_in_body", "_max_bytes", "_on_closed", "_on_idle", "_parser", "_reply", "_reused",
         "_tick", "_transport", "idle_since_s",
     )  # fmt: skip
@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
             self._fail(BadReply("the server spoke unasked"))
             return
         self._got_bytes = True
-        had = self._body_size
+        had = len(self._body)
         try:
             self._parser.feed_data(data)
         except CallFailed as error:
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(BadReply(f"the answer is not HTTP/1.1: {error}"))
         else:
-            self._bound_bare(0 if self._body_size > had else self._bare_bytes + len(data))
+            self._bound_bare(0 if len(self._body) > had else self._bare_bytes + len(data))
 
     def _bound_bare(self, size: int) -> None:
         """Bound what ``max_bytes`` does not: heads, 1xx replies, chunk extensions, trailers.
@@ -156,8 +156,7 @@ class Connection(asyncio.Protocol):
 
     def _expect_reply(self) -> None:
         self._headers: list[tuple[bytes, bytes]] = []
-        self._body: list[bytes] = []
-        self._body_size = 0
+        self._body = bytearray()  # a list of pieces would take 20 times of what tiny ones hold
         self._in_body = False
         self._delimited = False
 
@@ -191,9 +190,8 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""
-        self._body_size += len(data)
-        self._check_size(self._body_size)
-        self._body.append(data)
+        self._body += data
+        self._check_size(len(self._body))
 
     def on_message_complete(self) -> None:
         """Called by the parser, at the end of every reply, an interim one (1xx) too."""
@@ -217,7 +215,7 @@ class Connection(asyncio.Protocol):
 
     def _whole_reply(self) -> Reply:
         status = self._parser.get_status_code()
-        return Reply(status, tuple(self._headers), b"".join(self._body))
+        return Reply(status, tuple(self._headers), bytes(self._body))
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
