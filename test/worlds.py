@@ -20,7 +20,7 @@ from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.config.compile import FILES, compile_config
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.run import State
+from fractal_rm.domain.run import Outcome, Run, State, fold
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.world import World
@@ -176,8 +176,10 @@ class Stage:
     async def ended(self, run_id: str, within_s: float = 10):
         """The outcome of a run."""
         outcome = await self.node.outcome(run_id, within_s)
-        if outcome is None:
-            assert self.state(run_id).final, f"{run_id} did not end"
+        if outcome is None:  # it was quicker than the question
+            await until(lambda: self.state(run_id).final)
+            run = fold(Run(run_id, self.disk.runs[run_id].flow, 0), self.disk.facts(run_id))
+            outcome = Outcome(run_id, run.state, run.reason, tuple(run.results))
         return outcome
 
     async def run(self, flow: str = "1", **keys: object):
@@ -194,3 +196,11 @@ class Stage:
     def called(self) -> list[str]:
         """What was called, in order."""
         return [request.url.removeprefix(URL + "/") for request in self.components.requests]
+
+
+async def until(condition, within_s=10.0):
+    async def wait():
+        while not condition():
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(wait(), within_s)

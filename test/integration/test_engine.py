@@ -26,17 +26,9 @@ from fractal_rm.domain.errors import (
 from fractal_rm.domain.run import Begun, Dead, Placed, State
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.ports import Receipt
-from worlds import URL, ManualClock, Stage, config
+from worlds import URL, ManualClock, Stage, config, until
 
 HOUR_MS = 3_600_000
-
-
-async def until(condition, within_s=10.0):
-    async def wait():
-        while not condition():
-            await asyncio.sleep(0.001)
-
-    await asyncio.wait_for(wait(), within_s)
 
 
 # --- executed -----------------------------------------------------------------------------------

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
 import msgspec
 
 from fractal_rm.domain.admission import same_trigger
@@ -14,7 +18,7 @@ from fractal_rm.domain.errors import (
     UnknownFlow,
 )
 from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.run import Accepted, AnyFact, Dead, Received, Run
+from fractal_rm.domain.run import Accepted, AnyFact, Dead, Received, Run, State
 from fractal_rm.domain.run_id import run_id
 from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
 from fractal_rm.engine.open_runs import OpenRuns
@@ -23,6 +27,14 @@ from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
 
 DEAD_LETTER_BYTES = 64 * 1024  # of a message that never became a run, this much is kept
+
+
+class Entering(msgspec.Struct):
+    """A trigger that has been handed to the journal; ``written`` is done when it is durable."""
+
+    trigger: Trigger
+    run: Run
+    written: asyncio.Future[Prior | None]
 
 
 class Admit:
@@ -35,21 +47,27 @@ class Admit:
         self._versions: dict[str, tuple[Flow, str]] = {}
         self.closed = False
 
-    async def receive(self, arrival: Arrival) -> tuple[Taken, Run | None]:
-        """Take an arrival. The run is None where it was known before. Raises Refused."""
-        trigger = decode_trigger(arrival, self._world.config.bounds.max_trigger_bytes)
+    async def receive(self, arrival: Arrival) -> Taken:
+        """Take an arrival; it is durable when this returns. Raises Refused."""
+        trigger = self._decoded(arrival)
         if trigger.offer is not None:
             known = await self._known_offer(trigger, trigger.offer)
             if known is not None:
-                return known, None
-        if self.closed:
-            raise Draining("send it again to the node when it is back")
-        if not self._world.journal.writable:
-            raise _unavailable("the disk of the journal is full")
-        flow = self._world.config.flows.get(trigger.flow_id)
-        if flow is None:
-            raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
-        return await self._journalled(arrival, trigger, flow)
+                return known
+        entering = self._enter(arrival, trigger)
+        await asyncio.wait((entering.written,))
+        return self._answer(entering)
+
+    async def receive_all(self, arrivals: Sequence[Arrival]) -> list[Taken | Refused]:
+        """Take what came together, in order; a refusal stands in the place of its arrival.
+
+        What is handed to the journal in one turn shares a transaction, so the last is waited for.
+        """
+        entering = [self._entered(arrival) for arrival in arrivals]
+        written = [each.written for each in entering if isinstance(each, Entering)]
+        if written:
+            await asyncio.wait(written[-1:])
+        return [self._answered(each) for each in entering]
 
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
         """Keep a refused message as a dead letter. Raises JournalUnavailable."""
@@ -60,25 +78,61 @@ class Admit:
             body=arrival.body[:DEAD_LETTER_BYTES],
         )
         now_ms = self._world.clock.now_ms()
-        await self._write(Entry(self._new_id(now_ms), None, now_ms, (fact,)))
-
-    async def _journalled(
-        self, arrival: Arrival, trigger: Trigger, flow: Flow
-    ) -> tuple[Taken, Run | None]:
-        entry, run = self._entry(arrival, trigger, flow)
-        size = len(trigger.payload)
-        self._room.reserve(size)
         try:
-            prior = await self._write(entry)
-        except BaseException:
-            self._room.give_back(size)
-            raise
+            await self._world.journal.accept(Entry(self._new_id(now_ms), None, now_ms, (fact,)))
+        except JournalFull as error:
+            raise _unavailable(str(error)) from error
+
+    def _decoded(self, arrival: Arrival) -> Trigger:
+        return decode_trigger(arrival, self._world.config.bounds.max_trigger_bytes)
+
+    def _entered(self, arrival: Arrival) -> Entering | Refused:
+        try:
+            return self._enter(arrival, self._decoded(arrival))
+        except Refused as refusal:
+            return refusal
+
+    def _answered(self, entering: Entering | Refused) -> Taken | Refused:
+        if isinstance(entering, Refused):
+            return entering
+        try:
+            return self._answer(entering)
+        except Refused as refusal:
+            return refusal
+
+    def _enter(self, arrival: Arrival, trigger: Trigger) -> Entering:
+        """Hand it to the journal, with its place reserved. Raises Refused."""
+        if self.closed:
+            raise Draining("send it again to the node when it is back")
+        if not self._world.journal.writable:
+            raise _unavailable("the disk of the journal is full")
+        flow = self._world.config.flows.get(trigger.flow_id)
+        if flow is None:
+            raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
+        entry, run = self._entry(arrival, trigger, flow)
+        self._room.reserve(run.payload_bytes)
+        written = self._world.journal.accept(entry)
+        written.add_done_callback(partial(self._written, run))
+        return Entering(trigger, run, written)
+
+    def _written(self, run: Run, written: asyncio.Future[Prior | None]) -> None:
+        """What is durable stands in line, whether or not anybody still waits for the answer."""
+        if written.exception() is None and written.result() is None:
+            self._runs.add(run)
+            self._room.join(run)
+        else:
+            self._room.give_back(run.payload_bytes)
+
+    def _answer(self, entering: Entering) -> Taken:
+        """What the journal has said. Raises JournalUnavailable, KeyReused."""
+        try:
+            prior = entering.written.result()
+        except JournalFull as error:
+            raise _unavailable(str(error)) from error
         if prior is not None:
-            self._room.give_back(size)
-            return self._repeated(trigger, prior), None
-        self._runs.add(run)
-        epoch = trigger.offer.epoch if trigger.offer else None
-        return Taken(run.id, run.state, epoch=epoch), run
+            return self._repeated(entering.trigger, prior)
+        offer = entering.trigger.offer
+        return Taken(entering.run.id, State.ACCEPTED, epoch=offer.epoch if offer else None)
 
     def _entry(self, arrival: Arrival, trigger: Trigger, flow: Flow) -> tuple[Entry, Run]:
         now_ms = self._world.clock.now_ms()
@@ -124,12 +178,6 @@ class Admit:
         open_run = self._runs.get(prior.run_id)
         state = open_run.state if open_run is not None else prior.state
         return Taken(prior.run_id, state, duplicate=True, epoch=epoch)
-
-    async def _write(self, entry: Entry) -> Prior | None:
-        try:
-            return await self._world.journal.accept(entry)
-        except JournalFull as error:
-            raise _unavailable(str(error)) from error
 
     def _version(self, flow: Flow) -> str:
         known = self._versions.get(flow.id)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from fractal_rm.domain.placement import Again, There
 from fractal_rm.domain.run import Begun, Dead, Run, Settled
-from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.admit import Admit
 from fractal_rm.engine.execute import Executor
 from fractal_rm.engine.hand_off import HandOff
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.place import Placer
-from fractal_rm.engine.ports import Taken
 from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
 
@@ -28,13 +26,6 @@ class Lifecycle:
         self._clock = world.clock
         self._telemetry = world.telemetry
         self.interrupted: set[str] = set()  # runs that a crash interrupted, not begun again yet
-
-    async def receive(self, arrival: Arrival) -> Taken:
-        """Admitted and journalled: when this returns, the trigger may be acknowledged."""
-        taken, run = await self.admit.receive(arrival)
-        if run is not None:
-            self.room.join(run)
-        return taken
 
     async def carry(self, run: Run) -> float | None:
         """Placed, executed, settled: called for each run when its turn has come.

@@ -31,7 +31,8 @@ class Node:
         self._recovery = Recovery(world, self._lifecycle)
         self._paused = False
         self._serving = False
-        self.receive = self._lifecycle.receive
+        self.receive = self._lifecycle.admit.receive
+        self.receive_all = self._lifecycle.admit.receive_all
 
     @property
     def unfinished(self) -> int:

@@ -6,7 +6,8 @@ Each port has a real adapter and a shipped fake, and both pass the conformance s
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -71,8 +72,10 @@ class Journal(Protocol):
         """
         ...
 
-    async def accept(self, entry: Entry) -> Prior | None:
-        """Write a new run. Returns None once it is durable.
+    def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
+        """Write a new run. Done with None once it is durable; not to be cancelled.
+
+        What is handed in during one turn of the event loop is done together, in order.
 
         Where ``entry.key`` is known and its time has not ended, nothing is written but the count
         of duplicates, and the run that has it is returned. Raises JournalFull: nothing was
@@ -266,6 +269,13 @@ class Intake(Protocol):
 
     async def receive(self, arrival: Arrival) -> Taken:
         """Take a trigger; it is durable when this returns. Raises Refused."""
+        ...
+
+    async def receive_all(self, arrivals: Sequence[Arrival]) -> list[Taken | Refused]:
+        """Take triggers that came together, in order; they share what making them durable costs.
+
+        A refusal stands in the place of its arrival.
+        """
         ...
 
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:

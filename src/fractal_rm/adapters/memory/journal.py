@@ -62,8 +62,11 @@ class MemoryJournal:
         clean, self.disk.clean = self.disk.clean, False
         return Recovered(runs, clean)
 
-    async def accept(self, entry: Entry) -> Prior | None:
+    def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
         """Write a new run; see the port."""
+        return asyncio.ensure_future(self._accept(entry))
+
+    async def _accept(self, entry: Entry) -> Prior | None:
         await self._turn()
         self._latest_ms = max(self._latest_ms, entry.at_ms)
         prior = self._find(entry.key) if entry.key is not None else None

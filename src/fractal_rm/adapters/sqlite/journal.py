@@ -102,16 +102,17 @@ class SqliteJournal:
 
     # --- the port -----------------------------------------------------------------------------
 
-    async def accept(self, entry: Entry) -> Prior | None:
+    def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
         """Write a new run; see the port."""
+        waiter: asyncio.Future[Prior | None] = self._loop.create_future()
         if self._full:
-            raise JournalFull("the disk of the journal is full")
+            waiter.set_exception(JournalFull("the disk of the journal is full"))
+            return waiter
         pending = self._pending
         pending.group.entries.append(entry)
-        waiter: asyncio.Future[Prior | None] = self._loop.create_future()
         pending.accepted.append(waiter)
         self._hurry()
-        return await waiter
+        return waiter
 
     async def find(self, key: str) -> Prior | None:
         """Look a key up; see the port."""
