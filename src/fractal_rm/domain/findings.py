@@ -42,6 +42,18 @@ CODES = {
     "F115": "a setting does not have such a value",
 }
 
+# What helps where a finding has no help of its own: short words from docs/reference/findings.md.
+HELP = {
+    "C201": "all five files must be in the folder, and readable; a JSON file that says nothing"
+    " holds {}",
+    "C202": "JSON has no comma after the last entry, no single quotes and no comments, and is"
+    " saved as UTF-8",
+    "C204": "an address needs protocol, ip and port; a component endpoints; a node and the balancer"
+    " an endpoint; a TLS key its cert",
+}
+
+SHOWN = 120  # characters of a line: a file may be one line of a hundred thousand
+
 
 class Level(str, Enum):
     """An error keeps the configuration from being taken; a warning does not."""
@@ -59,7 +71,10 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong. ``text_line`` is the line as it stands in the file."""
+    """One thing that is wrong. ``text_line`` is the line as it stands in the file.
+
+    Without a ``help`` of its own it has that of its code.
+    """
 
     file: str
     place: Place
@@ -68,6 +83,10 @@ class Finding(msgspec.Struct, frozen=True):
     help: str | None = None
     level: Level = Level.ERROR
     text_line: str = ""
+
+    def __post_init__(self) -> None:
+        if self.help is None:
+            msgspec.structs.force_setattr(self, "help", HELP.get(self.code))
 
     def headline(self) -> str:
         """``flows.conf:12:6: error[F104]: …``."""
@@ -78,11 +97,22 @@ class Finding(msgspec.Struct, frozen=True):
         """The headline, the line, a caret under it, and the help."""
         lines = [self.headline()]
         if self.place.line and self.text_line.strip():
-            lead = "".join(c if c == "\t" else " " for c in self.text_line[: self.place.column - 1])
-            lines += [f"    {self.text_line}", f"    {lead}{'^' * max(1, self.place.width)}"]
+            shown, at = _around(self.text_line, self.place.column - 1)
+            lead = "".join(c if c == "\t" else " " for c in shown[:at])
+            caret = "^" * max(1, min(self.place.width, len(shown) - at))
+            lines += [f"    {shown}", f"    {lead}{caret}"]
         if self.help:
             lines.append(f"  help: {self.help}")
         return "\n".join(lines)
+
+
+def _around(line: str, at: int) -> tuple[str, int]:
+    """What is shown of a line around a character of it, and where that character is in it."""
+    if len(line) <= SHOWN:
+        return line, at
+    start = max(0, min(at - SHOWN // 2, len(line) - SHOWN))
+    before, after = "…" if start else "", "…" if start + SHOWN < len(line) else ""
+    return before + line[start : start + SHOWN] + after, at - start + len(before)
 
 
 class ConfigRejected(FractalError):
