@@ -148,6 +148,24 @@ def test_lists_are_filtered_and_paged(node):
     assert node.get("/v1/runs?limit=0")[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("state=bad", "state: Invalid enum value 'bad'"),
+        ("limit=0", "limit: Expected `int` >= 1"),
+        ("limit=x&state=bad", "limit: Expected `int`, got `str`"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_told_which_part_of_it(node, query, said):
+    assert said in node.get(f"/v1/runs?{query}")[2]["detail"]
+
+
+def test_a_problem_repeats_only_so_much_of_what_was_asked(node):
+    detail = node.get(f"/v1/runs?state={'x' * 5_000}")[2]["detail"]
+    assert detail.startswith("state: ")
+    assert len(detail) < 300
+
+
 def test_flows_can_be_asked_for(node):
     _, _, flows = node.get("/v1/flows")
     assert [flow["id"] for flow in flows] == ["1", "2"]

@@ -7,12 +7,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 from litestar import Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, ValidationException
 
 from fractal_rm.domain.errors import FractalError, Refused
 from fractal_rm.engine.ports import Telemetry
 
 MEDIA_TYPE = "application/problem+json"
+LONGEST_DETAIL = 200  # characters: what was asked may be quoted in it, and may be of any length
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
@@ -58,14 +59,30 @@ def wrong_host(_: Request[Any, Any, Any], error: WrongHost) -> Response[Problem]
     return problem(Problem("urn:fractal-rm:wrong-host", "This is not for us", 421, error.reason))
 
 
-def http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     """What the framework finds: no such path, a method that is not allowed, a bad parameter."""
     title = {404: "There is nothing here", 405: "This method is not allowed here"}.get(
         error.status_code, "The request cannot be answered"
     )
     headers = {n: v for n, v in (error.headers or {}).items() if n.lower() == "allow"}
-    answer = Problem("about:blank", title, error.status_code, error.detail)
-    return problem(answer, headers)
+    is_parameter = isinstance(error, ValidationException)
+    detail = _bad_parameters(request, error) if is_parameter else error.detail
+    shown = detail if len(detail) <= LONGEST_DETAIL else detail[:LONGEST_DETAIL] + "…"
+    return problem(Problem("about:blank", title, error.status_code, shown), headers)
+
+
+def _bad_parameters(request: Request[Any, Any, Any], error: HTTPException) -> str:
+    """Each parameter, by the name that it was sent under, and what is wrong with it."""
+    known = request.route_handler.parsed_fn_signature.parameters
+
+    def sent_as(name: str) -> str:
+        # The framework reserves some names, so a handler's own may differ: `in_state` for `state`.
+        defined = known[name].kwarg_definition if name in known else None
+        return getattr(defined, "query", None) or name
+
+    found: list[Any] = error.extra if isinstance(error.extra, list) else []
+    said = [f"{sent_as(each.get('key', ''))}: {each.get('message', '')}" for each in found]
+    return "; ".join(said) or error.detail
 
 
 def broken(telemetry: Telemetry) -> Any:
