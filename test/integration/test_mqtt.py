@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import asynccontextmanager
 
@@ -17,7 +20,7 @@ from brokers import Broker
 from components import Components
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.mqtt import MqttIntake
-from fractal_rm.adapters.mqtt.intake import kept_client_id
+from fractal_rm.adapters.mqtt.client_id import ClientId, ClientIdInUse, kept_client_id
 from fractal_rm.adapters.world import SystemClock, SystemRandom
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy, Malformed
@@ -269,8 +272,6 @@ async def test_whoever_watches_sees_the_node_s_status(broker, tmp_path):
 
 
 async def test_a_broker_that_wants_a_password_gets_it(tmp_path):
-    import subprocess
-
     from brokers import need
 
     need("mosquitto_passwd")
@@ -299,6 +300,18 @@ def test_the_client_id_is_kept_and_is_no_bare_node_id(tmp_path):
     assert first.startswith("fractal-rm-")
 
 
+@pytest.mark.parametrize("configured", [None, "node-a", "a/b", "x" * 1_000])
+def test_a_client_id_is_used_by_one_process_at_a_time(tmp_path, configured):
+    first = ClientId(configured, tmp_path, SystemRandom())
+    with pytest.raises(ClientIdInUse, match=f"in use by process {os.getpid()}; stop that one"):
+        ClientId(configured, tmp_path, SystemRandom())
+    ClientId("its own", tmp_path, SystemRandom()).release()
+    first.release()
+    again = ClientId(configured, tmp_path, SystemRandom())
+    assert again.text == first.text
+    again.release()
+
+
 # --- a whole node ------------------------------------------------------------------------------
 
 
@@ -317,6 +330,19 @@ async def test_a_puback_comes_after_the_commit(mosquitto, tmp_path, components):
     node.start().wait_connected()
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 1)
     assert node.stop() == 0
+
+
+def test_a_second_launcher_does_not_throw_the_first_one_out(mosquitto, tmp_path, components):
+    node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port).start()
+    node.wait_connected()
+    launcher = [sys.executable, "-m", "fractal_rm.cli.main", "mqtt", "--config", node.config]
+    second = subprocess.run(launcher, capture_output=True, text=True, timeout=30)
+    assert second.returncode == 4
+    assert f"is in use by process {node.process.pid}; stop that one first" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert node.check("mqtt")
+    assert node.stop() == 0
+    assert node.log.count("mqtt_connected") == 1
 
 
 @pytest.fixture(scope="module")

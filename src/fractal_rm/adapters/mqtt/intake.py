@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
+from fractal_rm.adapters.mqtt.client_id import ClientId
 from fractal_rm.adapters.mqtt.link import Link, LinkFailed, Message
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Refused
@@ -15,7 +15,6 @@ from fractal_rm.engine.ports import Check, Clock, Intake, Random, Telemetry
 AGAIN_FIRST_S = 0.2
 AGAIN_AT_MOST_S = 10.0
 STEADY_AFTER_S = 5.0  # a link that held this long was a good one
-CLIENT_ID_FILE = "mqtt-client-id"
 
 
 class MqttIntake:
@@ -37,15 +36,19 @@ class MqttIntake:
         self._random = random
         self._telemetry = telemetry
         self._address = f"{mqtt.host}:{mqtt.port}"
+        self._client_id: ClientId | None = None
         self._link: Link | None = None
         self._running: asyncio.Task[None] | None = None
         self._why_not = "not connected yet"
         self._stopping = False
 
     async def start(self) -> None:
-        """Begin to connect; returns at once. Raises OSError where no client id can be kept."""
-        client_id = self._mqtt.client_id or kept_client_id(self._state_path, self._random)
-        self._running = asyncio.create_task(self._stay_connected(client_id))
+        """Begin to connect; returns at once.
+
+        Raises ClientIdInUse, and OSError where no client id can be kept.
+        """
+        self._client_id = ClientId(self._mqtt.client_id, self._state_path, self._random)
+        self._running = asyncio.create_task(self._stay_connected(self._client_id.text))
 
     async def stop(self) -> None:
         """Disconnect in order. What is not acknowledged yet comes again from the broker."""
@@ -58,6 +61,9 @@ class MqttIntake:
         if self._link is not None:
             await self._link.close()
             self._link = None
+        if self._client_id is not None:
+            self._client_id.release()  # only now: its next user would throw this link out
+            self._client_id = None
 
     def status(self) -> Check:
         """Whether messages can come in now."""
@@ -126,24 +132,3 @@ class MqttIntake:
         except Refused:
             return False  # not even that can be written now
         return True
-
-
-def kept_client_id(state_path: Path, random: Random) -> str:
-    """The client id of this node: the broker keeps its session under it over restarts."""
-    path = state_path / CLIENT_ID_FILE
-    try:
-        return path.read_text(encoding="ascii").strip() or _keep(path, random)
-    except FileNotFoundError:
-        return _keep(path, random)
-
-
-def _keep(path: Path, random: Random) -> str:
-    client_id = f"fractal-rm-{random.token(6).hex()}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    with temporary.open("w", encoding="ascii") as file:
-        file.write(client_id + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    return client_id
