@@ -3,9 +3,12 @@
 import sys
 from pathlib import Path
 
-from fractal_rm.cli.main import main
+try:
+    from fractal_rm.cli.main import launch
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"no {error.name} here: . .venv/bin/activate first, or pip install -r requirements.txt"
+    )
 
 if __name__ == "__main__":
-    here = Path(__file__).resolve().parent
-    sys.argv[1:] = ["mqtt", "--config", str(here / "config_files"), *sys.argv[1:]]
-    main()
+    launch("mqtt", Path(__file__).resolve().parent / "config_files")

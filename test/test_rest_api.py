@@ -8,6 +8,8 @@ Python. It is a program, not a pytest test.
 
 from __future__ import annotations
 
+import argparse
+import errno
 import json
 import random
 import sys
@@ -74,11 +76,17 @@ def serve(port: int = PORT) -> ThreadingHTTPServer:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("port", nargs="?", type=int, default=PORT, help=f"(default: {PORT})")
+    wanted = parser.parse_args().port
     try:
-        with serve(int(sys.argv[1]) if len(sys.argv) > 1 else PORT) as running:
+        with serve(wanted) as running:
             print(f"listening on http://127.0.0.1:{running.server_port}, Ctrl-C ends", flush=True)
             running.serve_forever()
     except KeyboardInterrupt:
         pass
-    except OSError as error:
-        sys.exit(f"cannot listen: {error.strerror}")
+    except (OSError, OverflowError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = "; another simulator may be running: end it, or give another PORT" if taken else ""
+        reason = getattr(error, "strerror", None) or error
+        sys.exit(f"cannot listen on 127.0.0.1:{wanted}: {reason}{hint}")

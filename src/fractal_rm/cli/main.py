@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -74,10 +76,18 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """Run a command; a user's mistake is a sentence, never a traceback."""
+def launch(command: str, folder: Path) -> None:
+    """Run ``command`` as a program of its own, whose configuration is in ``folder`` by default."""
+    main([command, *sys.argv[1:]], {command: {"folder": folder}})
+
+
+def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None = None) -> None:
+    """Run a command; a user's mistake is a sentence, never a traceback.
+
+    ``defaults`` has options of commands: they stand in its help, and can be said otherwise.
+    """
     try:
-        code = cli(standalone_mode=False)
+        code = cli(args, standalone_mode=False, default_map=defaults)
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:
