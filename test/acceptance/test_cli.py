@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -122,7 +123,12 @@ def test_a_journal_is_checked(node):
         (["pause"], 2, "--all"),
         (["runs", "show", "NOSUCH"], 4, "no run NOSUCH"),
         (["flows", "show", "11"], 4, "flows.conf has no flow 11"),
+        (["runs", "show", "NOSUCH"], 4, "`fractal-rm runs list` lists them"),
+        (["runs", "show", ""], 4, "give the first letters of a run's id"),
         (["runs", "list", "--state", "happy"], 2, "is not one of"),
+        (["runs", "list", "--limit", "-3"], 2, "is not in the range"),
+        (["runs", "list", "--limit", "0"], 2, "is not in the range"),
+        (["runs", "list", "--limit", "9" * 20], 2, "is not in the range"),
     ],
 )
 def test_a_mistake_is_answered_with_a_sentence(node, words, code, said):
@@ -142,6 +148,100 @@ def test_a_list_that_nobody_reads_to_the_end_is_no_error(node):
     command = f"{sys.executable} -m fractal_rm.cli.main runs list --config {node.config} | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+# --- when something is broken --------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(node, tmp_path):
+    """A copy of the node, whose flows.conf and components.conf are broken."""
+    shutil.copytree(node.folder, tmp_path / "broken")
+    folder = tmp_path / "broken" / "config_files"
+    (folder / "flows.conf").write_text("1\nTO nowhere\n")
+    (folder / "components.conf").write_text("{,}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["runs list", "audit", "journal check", "pause --all", "resume", "resume --parked"],
+)
+def test_who_looks_or_pauses_needs_nothing_but_a_good_comm_conf(broken, words):
+    done = rm(*words.split(), "--config", broken)
+    assert (done.returncode, done.stderr) == (0, "")
+    (broken / "comm.conf").write_text("{,}")
+    done = rm(*words.split(), "--config", broken)
+    assert (done.returncode, "comm.conf:1:2: error[C202]" in done.stderr) == (3, True)
+
+
+def test_who_asks_for_parked_runs_is_told_that_they_were_asked_to_go_on(broken):
+    assert "parked runs were asked" not in rm("resume", "--config", broken).stdout
+    assert "parked runs were asked" in rm("resume", "--parked", "--config", broken).stdout
+
+
+def test_pause_on_a_full_disk_is_answered_with_the_cure_and_leaves_nothing(broken, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("only root may mount a small disk")
+    try:
+        (disk / "filler").write_bytes(b"\0" * 65_536)
+        (broken / "comm.conf").write_text(json.dumps({"state": {"path": str(disk)}}))
+        done = rm("pause", "--all", "--config", broken)
+        assert done.returncode == 4
+        assert "No space left on device); make room, or set state.path" in done.stderr
+        assert [path.name for path in disk.iterdir()] == ["filler"]
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_pause_in_a_folder_that_cannot_be_is_answered_with_the_cure(broken):
+    (broken / "comm.conf").write_text('{"state": {"path": "/proc/nope"}}')
+    done = rm("pause", "--all", "--config", broken)
+    assert done.returncode == 4
+    assert "/proc/nope/control.json cannot be written" in done.stderr
+    assert "set state.path in comm.conf to another folder" in done.stderr
+
+
+# --- the launchers and the simulator -------------------------------------------------------------
+
+
+def python(*words: object, isolated: bool = False) -> subprocess.CompletedProcess[str]:
+    """A program of the project; ``isolated``: where nothing is installed."""
+    command = [sys.executable, *(["-I", "-S"] if isolated else []), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize("name", ["rm_mqtt.py", "rm_api.py"])
+def test_a_launcher_takes_the_configuration_beside_it_and_says_so(name, tmp_path):
+    launcher = shutil.copy(ROOT / "runtime_manager" / name, tmp_path)
+    shown = "".join(python(launcher, "--help").stdout.split())
+    assert f"[default:{tmp_path}/config_files]" in shown
+    assert f"no configuration in {tmp_path}/config_files" in python(launcher).stderr
+    assert "no configuration in /nope" in python(launcher, "--config", "/nope").stderr
+
+
+@pytest.mark.parametrize("name", ["rm_mqtt.py", "rm_api.py"])
+def test_a_launcher_outside_of_the_environment_says_what_is_missing(name):
+    done = python(ROOT / "runtime_manager" / name, isolated=True)
+    assert done.returncode == 1
+    assert "no fractal_rm here: . .venv/bin/activate first" in done.stderr
+
+
+def test_the_simulator_says_how_it_is_used_and_why_it_cannot_listen():
+    simulator = ROOT / "test" / "test_rest_api.py"
+    assert "usage: test_rest_api.py [-h] [port]" in python(simulator, "--help").stdout
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = python(simulator, port)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: " in done.stderr
+    assert "another simulator may be running" in done.stderr
+    assert "cannot listen on 127.0.0.1:99999: " in python(simulator, 99_999).stderr
 
 
 # --- the demonstration ---------------------------------------------------------------------------

@@ -19,10 +19,10 @@ from fractal_rm.config.control import Control, read_control, write_control
 def pause(everything: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG001 - it must be said
     """Begin no further run. Triggers are still taken, and wait; runs in flight go on.
 
-    It holds until `resume`, over restarts too.
+    A running node takes it up within a second. It holds until `resume`, over restarts too.
     """
     state = state_of(folder)
-    _write(state, msgspec.structs.replace(read_control(state), paused=True), as_json)
+    _ask(state, msgspec.structs.replace(read_control(state), paused=True), "paused", as_json)
 
 
 @click.command()
@@ -30,22 +30,24 @@ def pause(everything: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG00
 @config_option
 @json_option
 def resume(parked: bool, folder: Path, as_json: bool) -> None:
-    """Let runs begin again after `pause`.
+    """Let runs begin again after `pause`; a running node takes it up within a second.
 
     Runs that were found at a start and were older than recovery.max_age_s are parked: an old
     command must not move a machine. They stay so until --parked is given.
     """
     state = state_of(folder)
     control = msgspec.structs.replace(read_control(state), paused=False)
+    answer = "not paused"
     if parked:
+        answer += "; parked runs were asked to go on"
         now_ms = SystemClock().now_ms()
         control = msgspec.structs.replace(control, release_parked_before_ms=now_ms)
-    _write(state, control, as_json)
+    _ask(state, control, answer, as_json)
 
 
-def _write(state: Path, control: Control, as_json: bool) -> None:
+def _ask(state: Path, control: Control, answer: str, as_json: bool) -> None:
     write_control(state, control)
     if as_json:
         print_json(control)
     else:
-        click.echo("paused" if control.paused else "not paused")
+        click.echo(answer)

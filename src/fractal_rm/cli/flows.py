@@ -54,8 +54,8 @@ def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
     config = read_config(folder)
     flow = config.flows.get(flow_id)
     if flow is None:
-        hint = did_you_mean(flow_id, config.flows)
-        raise NoSuchFlow(f"flows.conf has no flow {flow_id}" + (f"; {hint}" if hint else ""))
+        hint = did_you_mean(flow_id, config.flows) or "`fractal-rm flows list` lists them"
+        raise NoSuchFlow(f"flows.conf has no flow {flow_id}; {hint}")
     if as_json:
         print_json(flow)
         return

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from fractal_rm.config.load import load
+from fractal_rm.config.load import load, load_comm
 from fractal_rm.config.model import Config
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,8 +36,8 @@ def read_config(folder: Path) -> Config:
 
 
 def state_of(folder: Path) -> Path:
-    """Where the journals of the node are. Raises ConfigRejected."""
-    return Path(read_config(folder).state_path)
+    """Where the journals of the node are: comm.conf says it. Raises ConfigRejected."""
+    return Path(load_comm(folder, os.environ).state_path)
 
 
 def print_json(value: Any) -> None:

@@ -20,7 +20,9 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.run import AnyFact, Dead, State
 from fractal_rm.engine.ports import RunDetail
 
+MOST_LISTED = 100_000
 _STATES = [state.value for state in State if state is not State.NEW]
+_LISTED = "`fractal-rm runs list` lists them"
 
 
 class NoSuchRun(FractalError):
@@ -37,7 +39,13 @@ def runs() -> None:
 @runs.command("list")
 @click.option("--state", type=click.Choice(_STATES), help="Only those that stand there.")
 @click.option("--flow", metavar="ID", help="Only those of this flow.")
-@click.option("--limit", default=20, show_default=True, help="At most so many.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, MOST_LISTED),
+    default=20,
+    show_default=True,
+    help="At most so many.",
+)
 @click.option("--before", metavar="RUN", help="Only older ones than this run.")
 @config_option
 @json_option
@@ -77,10 +85,12 @@ def list_runs(
 @json_option
 def show_run(run_id: str, folder: Path, as_json: bool) -> None:
     """One run, fact by fact; the first letters of its id will do."""
+    if not run_id:  # every id begins so
+        raise NoSuchRun(f"give the first letters of a run's id; {_LISTED}")
     history = SqliteHistory(state_of(folder))
     detail = history.run(run_id) or _by_first_letters(history, run_id)
     if detail is None:
-        raise NoSuchRun(f"no run {run_id} is in the journals of this node")
+        raise NoSuchRun(f"no run {run_id} is in the journals of this node; {_LISTED}")
     if as_json:
         print_json(detail)
     else:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fractal_rm.config.compile import FILES, Compiled, compile_config
+from fractal_rm.config.model import Config
 from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
 Signature = tuple[int, int, int]  # moment, size, inode
@@ -14,11 +15,27 @@ Signature = tuple[int, int, int]  # moment, size, inode
 
 def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
     """Read and compile the configuration in ``folder``. Raises ConfigRejected."""
+    _check_there(folder)
+    return compile_config({file: _text(folder / file) for file in FILES}, folder, environ)
+
+
+def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
+    """comm.conf alone, as if the other files said nothing. Raises ConfigRejected.
+
+    For who only has to know where the journals are: a mistake in another file must keep nobody from
+    looking at the runs, or from pausing.
+    """
+    _check_there(folder)
+    texts: dict[str, str | Finding] = dict.fromkeys(FILES, "{}")
+    texts |= {"flows.conf": "", "comm.conf": _text(folder / "comm.conf")}
+    return compile_config(texts, folder, environ).config
+
+
+def _check_there(folder: Path) -> None:
     if not any((folder / file).exists() for file in FILES):
         what = f"there is no configuration in {folder}"
         hint = "name the folder of the five files: --config DIR, or check DIR"
         raise ConfigRejected([Finding(FILES[0], Place(), "C201", what, hint)])
-    return compile_config({file: _text(folder / file) for file in FILES}, folder, environ)
 
 
 def _text(path: Path) -> str | Finding:
