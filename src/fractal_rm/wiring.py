@@ -170,7 +170,13 @@ def _mqtt(world: World, config: Config, intake: Intake) -> WayIn:
     from fractal_rm.adapters.mqtt import MqttIntake  # noqa: PLC0415 - rm_api needs no MQTT
 
     return MqttIntake(
-        config.mqtt, intake, Path(config.state_path), world.clock, world.random, world.telemetry
+        config.mqtt,
+        intake,
+        Path(config.state_path),
+        world.clock,
+        world.random,
+        world.telemetry,
+        max_trigger_bytes=lambda: world.config.bounds.max_trigger_bytes,
     )
 
 

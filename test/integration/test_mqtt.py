@@ -19,8 +19,10 @@ from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 from brokers import Broker
 from components import Components
 from fractal_rm.adapters.memory import QuietTelemetry
-from fractal_rm.adapters.mqtt import MqttIntake
+from fractal_rm.adapters.mqtt import MqttIntake, unanswered
+from fractal_rm.adapters.mqtt import link as link_module
 from fractal_rm.adapters.mqtt.client_id import ClientId, ClientIdInUse, kept_client_id
+from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES
 from fractal_rm.adapters.world import SystemClock, SystemRandom
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy, Malformed
@@ -36,6 +38,7 @@ class Intake:
     def __init__(self):
         self.arrivals: list[Arrival] = []
         self.set_aside_: list[Arrival] = []
+        self.codes: list[str] = []
         self.go = asyncio.Event()
         self.go.set()
         self.refusal = None
@@ -48,8 +51,9 @@ class Intake:
             raise self.refusal
         return Taken("run", State.ACCEPTED)
 
-    async def set_aside(self, arrival, _refusal):
+    async def set_aside(self, arrival, refusal):
         self.set_aside_.append(arrival)
+        self.codes.append(refusal.code)
 
     async def wait_for_room(self):
         await self.room.wait()
@@ -59,13 +63,24 @@ class Intake:
         return [arrival.body for arrival in self.arrivals]
 
 
+LONGEST = 256 * 1024
+
+
+def made(mqtt, intake, state, telemetry):
+    """An MQTT way in."""
+    return MqttIntake(
+        mqtt, intake, state, SystemClock(), SystemRandom(), telemetry,
+        max_trigger_bytes=lambda: LONGEST,
+    )  # fmt: skip
+
+
 @asynccontextmanager
 async def intake_at(broker, tmp_path, **changes):
     """An MQTT way in, connected."""
     intake = Intake()
     mqtt = Mqtt(topic="t/in", host="127.0.0.1", port=broker.port, **changes)
     telemetry = QuietTelemetry()
-    way_in = MqttIntake(mqtt, intake, tmp_path, SystemClock(), SystemRandom(), telemetry)
+    way_in = made(mqtt, intake, tmp_path, telemetry)
     way_in.intake, way_in.telemetry = intake, telemetry
     await way_in.start()
     await until(lambda: way_in.status().ok)
@@ -182,12 +197,93 @@ async def test_reading_stops_where_the_protocol_has_no_receive_maximum(tmp_path)
     broker = Broker("nats", tmp_path).start()
     async with intake_at(broker, tmp_path, receive_maximum=3) as way_in:
         way_in.intake.go.clear()
-        await publish(broker, *[b"%d" % n * 60_000 for n in range(10)])
-        await asyncio.sleep(0.3)
-        assert len(way_in.intake.arrivals) < 10
+        await publish(broker, *[b"%d" % n for n in range(10)])
+        await until(lambda: way_in._link._wire.held)
+        await until(lambda: len(way_in.intake.arrivals) == 3)
         way_in.intake.go.set()
         await until(lambda: len(set(way_in.intake.bodies())) == 10)
     broker.stop()
+
+
+async def test_reading_stops_while_too_many_bytes_are_unanswered(mosquitto, tmp_path, monkeypatch):
+    monkeypatch.setattr(unanswered, "MOST_BYTES", 1_000_000)
+    async with intake_at(mosquitto, tmp_path) as way_in:
+        way_in.intake.go.clear()
+        await publish(mosquitto, *[b"%d" % n * 200_000 for n in range(10)])
+        await until(lambda: way_in._link._wire.held)
+        await until(lambda: len(way_in.intake.arrivals) == 5)
+        way_in.intake.go.set()
+        await until(lambda: len(way_in.intake.arrivals) == 10)
+
+
+async def test_of_a_giant_only_the_beginning_is_kept_for_its_dead_letter(broker, tmp_path):
+    async with intake_at(broker, tmp_path) as way_in:
+        await publish(broker, b"begin" + b"x" * 900_000, b"small")
+        await until(lambda: way_in.intake.bodies() == [b"small"])
+        await until(lambda: way_in.intake.codes == ["too-large"])
+        kept = way_in.intake.set_aside_[0].body
+        assert kept.startswith(b"begin")
+        assert 64 * 1024 <= len(kept) <= BEGINNING_BYTES
+
+
+async def test_a_fault_of_ours_sets_the_message_aside_and_frees_its_place(mosquitto, tmp_path):
+    async with intake_at(mosquitto, tmp_path, receive_maximum=1) as way_in:
+        way_in.intake.refusal = RuntimeError("nobody foresaw this")
+        await publish(mosquitto, b"unlucky")
+        await until(lambda: way_in.intake.codes == ["internal"])
+        assert "message_broke" in way_in.telemetry.events
+        way_in.intake.refusal = None
+        await publish(mosquitto, b"next")
+        await until(lambda: way_in.intake.bodies() == [b"unlucky", b"next"])
+
+
+async def test_what_is_being_journalled_at_a_stop_is_answered_and_does_not_come_again(
+    broker, tmp_path
+):
+    async with intake_at(broker, tmp_path) as way_in:
+        way_in.intake.go.clear()
+        await publish(broker, b"1", b"2", b"3")
+        await until(lambda: len(way_in.intake.arrivals) == 3)
+        link = way_in._link
+        stopping = asyncio.create_task(way_in.stop())
+        await until(lambda: link._unanswered._ending)
+        way_in.intake.go.set()
+        await stopping
+    async with intake_at(broker, tmp_path) as way_in:
+        await publish(broker, b"after")
+        await until(lambda: b"after" in way_in.intake.bodies())
+        assert way_in.intake.bodies() == [b"after"]
+
+
+async def test_what_waits_for_room_does_not_delay_a_stop_and_comes_again(
+    broker, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(link_module, "ANSWER_LIMIT_S", 3600)  # waiting for it would not end
+    async with intake_at(broker, tmp_path) as way_in:
+        way_in.intake.refusal = Busy("full")
+        await publish(broker, b"patient")
+        await until(lambda: len(way_in._link._unanswered._waiting) == 1)
+        await way_in.stop()
+    async with intake_at(broker, tmp_path) as way_in:
+        await until(lambda: way_in.intake.bodies() == [b"patient"])
+
+
+async def test_a_broker_that_does_not_speak_mqtt_is_left_with_a_reason(tmp_path):
+    async def babble(reader, writer):
+        await reader.read(1)
+        writer.write(b"\x20\xff\xff\xff\xff\x01")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
+        mqtt = Mqtt(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+        telemetry = QuietTelemetry()
+        way_in = made(mqtt, Intake(), tmp_path, telemetry)
+        await way_in.start()
+        await until(lambda: "mqtt_down" in telemetry.events)
+        assert "does not speak MQTT" in way_in.status().text
+        await way_in.stop()
 
 
 async def test_an_mqtt_5_user_property_is_the_trigger_id(mosquitto, tmp_path):
@@ -228,7 +324,7 @@ async def test_a_broker_that_is_down_is_waited_for_and_one_that_returns_is_found
     broker = Broker("mosquitto", tmp_path)
     intake, telemetry = Intake(), QuietTelemetry()
     mqtt = Mqtt(topic="t/in", host="127.0.0.1", port=broker.port)
-    way_in = MqttIntake(mqtt, intake, tmp_path, SystemClock(), SystemRandom(), telemetry)
+    way_in = made(mqtt, intake, tmp_path, telemetry)
     await way_in.start()
     await until(lambda: "mqtt_down" in telemetry.events)
     assert "refused" in way_in.status().text or "Connect call failed" in way_in.status().text
@@ -286,7 +382,7 @@ async def test_a_broker_that_wants_a_password_gets_it(tmp_path):
         pass
     intake, telemetry = Intake(), QuietTelemetry()
     mqtt = Mqtt(host="127.0.0.1", port=broker.port, username="node", password="wrong")
-    way_in = MqttIntake(mqtt, intake, tmp_path, SystemClock(), SystemRandom(), telemetry)
+    way_in = made(mqtt, intake, tmp_path, telemetry)
     await way_in.start()
     await until(lambda: "mqtt_down" in telemetry.events)
     assert "Not authorized" in way_in._why_not or "not authorised" in way_in._why_not

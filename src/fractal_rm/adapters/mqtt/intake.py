@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from fractal_rm.adapters.mqtt.client_id import ClientId
-from fractal_rm.adapters.mqtt.link import Link, LinkFailed, Message
+from fractal_rm.adapters.mqtt.link import Link, LinkFailed
+from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Refused
 from fractal_rm.domain.trigger import Arrival, Source
@@ -15,6 +17,13 @@ from fractal_rm.engine.ports import Check, Clock, Intake, Random, Telemetry
 AGAIN_FIRST_S = 0.2
 AGAIN_AT_MOST_S = 10.0
 STEADY_AFTER_S = 5.0  # a link that held this long was a good one
+
+
+class Broken(Refused):
+    """A fault of ours, not of the message: it is kept where a person can see it."""
+
+    code = "internal"
+    title = "A fault in the Runtime Manager"
 
 
 class MqttIntake:
@@ -28,6 +37,8 @@ class MqttIntake:
         clock: Clock,
         random: Random,
         telemetry: Telemetry,
+        *,
+        max_trigger_bytes: Callable[[], int],
     ) -> None:
         self._mqtt = mqtt
         self._intake = intake
@@ -35,6 +46,7 @@ class MqttIntake:
         self._clock = clock
         self._random = random
         self._telemetry = telemetry
+        self._max_trigger_bytes = max_trigger_bytes
         self._address = f"{mqtt.host}:{mqtt.port}"
         self._client_id: ClientId | None = None
         self._link: Link | None = None
@@ -51,7 +63,7 @@ class MqttIntake:
         self._running = asyncio.create_task(self._stay_connected(self._client_id.text))
 
     async def stop(self) -> None:
-        """Disconnect in order. What is not acknowledged yet comes again from the broker."""
+        """Disconnect in order: what is being journalled is acknowledged, what waits comes again."""
         running, self._running = self._running, None
         if running is None:
             return
@@ -76,7 +88,7 @@ class MqttIntake:
         tries, older = 0, False
         while not self._stopping:  # wait_for may swallow a cancellation (Python before 3.12)
             began_s = self._clock.monotonic_s()
-            link = Link(self._mqtt, client_id, self._take, older=older)
+            link = self._new_link(client_id, older=older)
             try:
                 await link.open()
             except LinkFailed as error:
@@ -110,25 +122,39 @@ class MqttIntake:
         full = min(AGAIN_AT_MOST_S, AGAIN_FIRST_S * 2 ** min(tries - 1, 10))
         return full * (0.5 + self._random.fraction() / 2)
 
-    async def _take(self, link: Link, message: Message) -> None:
-        """Return when a message may be acknowledged: it is durable, or the link is gone."""
+    def _new_link(self, client_id: str, *, older: bool) -> Link:
+        wait_for_room = self._intake.wait_for_room
+        return Link(
+            self._mqtt, client_id, self._take, wait_for_room, self._max_trigger_bytes, older=older
+        )
+
+    async def _take(self, message: Message) -> bool:
+        """Whether a message may be acknowledged: it is durable, or was not for us."""
         if message.retained and not self._mqtt.retained:
             self._telemetry.event("retained_ignored", topic=self._mqtt.topic)
-            return
+            return True
         arrival = Arrival(Source.MQTT, message.body, key=message.key)
-        while not link.closed.done():
-            try:
-                await self._intake.receive(arrival)
-            except Refused as refusal:
-                if not refusal.final or not await self._set_aside(arrival, refusal):
-                    # Not acknowledged, so the broker keeps it, and Receive Maximum slows it down.
-                    await self._intake.wait_for_room()
-                    continue
-            return
+        if message.refusal is not None:
+            return await self._set_aside(arrival, message.refusal)
+        try:
+            await self._intake.receive(arrival)
+        except Refused as refusal:
+            return refusal.final and await self._set_aside(arrival, refusal)
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            # Unanswered, it would hold one of the broker's places as long as the connection lives.
+            self._note_fault(error)
+            return await self._set_aside(arrival, Broken(repr(error)))
+        return True
 
     async def _set_aside(self, arrival: Arrival, refusal: Refused) -> bool:
         try:
             await self._intake.set_aside(arrival, refusal)
         except Refused:
             return False  # not even that can be written now
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            self._note_fault(error)
+            return False
         return True
+
+    def _note_fault(self, error: Exception) -> None:
+        self._telemetry.problem("message_broke", error=repr(error), exc_info=error)

@@ -1,4 +1,4 @@
-"""One connection to the broker, from CONNECT to its end. The only file that knows gmqtt.
+"""One connection to the broker, from CONNECT to its end.
 
     new ──open──> open ──lost, refused, dead, close──> closed
 
@@ -7,7 +7,8 @@ comes late goes to the connection on which its message came, which is gone, and 
 the message again (an acknowledgement never reaches another connection).
 
 gmqtt would reconnect by itself, notices a dead link only after two keepalives, and does not say
-which protocol it settled for; the few private names that are used here are for that.
+which protocol it settled for; the few private names that are used here are for that. Nothing
+outside this folder knows gmqtt.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import gmqtt  # pyright: ignore[reportMissingTypeStubs]
-import msgspec
+from gmqtt.mqtt.connection import MQTTConnection  # pyright: ignore[reportMissingTypeStubs]
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311  # pyright: ignore[reportMissingTypeStubs]
 
+from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES, Packet, Packets
+from fractal_rm.adapters.mqtt.publish_packet import read_publish
+from fractal_rm.adapters.mqtt.unanswered import Take, Unanswered
+from fractal_rm.adapters.mqtt.wire import Wire
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import Tls
 
 OPEN_LIMIT_S = 10.0  # for connecting, CONNACK and SUBACK together
+ANSWER_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 2.0
 DEAD_AFTER_KEEPALIVES = 1.4
-# Larger packets than this are not sent to us by an MQTT 5 broker: memory stays bounded. What is
-# larger than max_trigger_bytes and smaller than this becomes a dead letter.
-LARGEST_PACKET_BYTES = 64 * 1024 * 1024
 TAKEN_OVER = 0x8E  # MQTT 5, 4.13: another client with the same id has connected
 _NEVER_BY_ITSELF = -2
-_PUBACK = struct.Struct("!BBH")
 # gmqtt's own words about connections would double ours; its faults are worth a line.
 _log = logging.getLogger("gmqtt.link")
 _log.addFilter(lambda record: record.exc_info is not None)
@@ -49,35 +50,35 @@ class LinkFailed(Exception):
         self.older = older
 
 
-class Message(msgspec.Struct, frozen=True):
-    """A message as it came. ``key`` is the trigger id among its user properties (MQTT 5)."""
-
-    body: bytes
-    retained: bool
-    key: str | None
-
-
-Take = Callable[["Link", Message], Awaitable[None]]
-
-
 class Link:
-    """``take`` is called for every message; when it returns, the message is acknowledged."""
+    """``take`` and ``wait_for_room`` are for `Unanswered`.
 
-    def __init__(self, mqtt: Mqtt, client_id: str, take: Take, *, older: bool) -> None:
+    ``longest_body`` tells how many bytes a body may have; of longer ones the beginning is read.
+    """
+
+    def __init__(
+        self,
+        mqtt: Mqtt,
+        client_id: str,
+        take: Take,
+        wait_for_room: Callable[[], Awaitable[None]],
+        longest_body: Callable[[], int],
+        *,
+        older: bool,
+    ) -> None:
         self._mqtt = mqtt
-        self._take = take
         self._loop = loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._acknowledged: list[int] = []
         self.status_topic = f"fractal-rm/{client_id}/status"
         self.protocol = "3.1.1" if older else "5"
         self.closed: asyncio.Future[str] = loop.create_future()
         self._granted: asyncio.Future[int] = loop.create_future()
-        self._unanswered = 0
-        self._room = asyncio.Event()
-        self._room.set()
         self._watch: asyncio.TimerHandle | None = None
         self._client = self._new_client(client_id)
+        packets = Packets(lambda: longest_body() + BEGINNING_BYTES)
+        self._wire = wire = Wire(self._client, packets, self._on_publish, self._on_broken)
+        self._unanswered = Unanswered(
+            take, wait_for_room, mqtt.receive_maximum, wire, self._send_acknowledgements
+        )
 
     def _new_client(self, client_id: str) -> Any:
         will = gmqtt.Message(self.status_topic, status("lost"), qos=1, retain=True)
@@ -88,14 +89,12 @@ class Link:
             will_message=will,
             session_expiry_interval=self._mqtt.session_expiry_s,
             receive_maximum=self._mqtt.receive_maximum,
-            maximum_packet_size=LARGEST_PACKET_BYTES,
             logger=_log,
         )
         client.set_config({"reconnect_retries": _NEVER_BY_ITSELF, "reconnect_delay": 0})
         if self._mqtt.username is not None:
             client.set_auth_credentials(self._mqtt.username, self._mqtt.password)
-        client._package_handler._handle_qos_1_publish_packet = self._on_publish  # noqa: SLF001
-        client.on_message = self._on_qos_0
+        client._create_connection = self._create_connection  # noqa: SLF001
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         return client
@@ -119,7 +118,6 @@ class Link:
 
     async def _connect_and_subscribe(self) -> None:
         await self._unless_closed(self._connect())
-        self._read_only_with_room()
         topic = gmqtt.Subscription(
             self._mqtt.topic, qos=1, retain_handling_options=self._retained()
         )
@@ -137,6 +135,18 @@ class Link:
             keepalive=self._mqtt.keepalive,
             version=MQTTv311 if self.protocol == "3.1.1" else MQTTv50,
         )
+
+    async def _create_connection(
+        self, host: str, *, port: int, ssl: Any, clean_session: bool, keepalive: int
+    ) -> Any:
+        """In the place of gmqtt's own: with our wire."""
+        transport, wire = await self._loop.create_connection(
+            lambda: self._wire, host, port, ssl=ssl or None
+        )
+        if transport.is_closing():
+            raise ConnectionResetError("the broker closed the connection at once")
+        handler = self._client._package_handler  # noqa: SLF001
+        return MQTTConnection(transport, wire, clean_session, keepalive, handler, _log)  # pyright: ignore[reportArgumentType]
 
     async def _unless_closed(self, step: Awaitable[Any]) -> Any:
         """Wait for a step of opening, or for the end of the connection. Raises LinkFailed."""
@@ -158,7 +168,9 @@ class Link:
         return 2 if self.protocol == "5" and not self._mqtt.retained else 0
 
     async def close(self) -> None:
-        """Say goodbye in order, so that the broker does not publish the will."""
+        """Answer what was read, and say goodbye, so that the broker does not publish the will."""
+        if not self.closed.done():
+            await self._unanswered.finish(ANSWER_LIMIT_S)
         if not self.closed.done():
             self.say("stopped")
             with suppress(asyncio.TimeoutError, OSError):  # `abort` sees to the rest
@@ -176,6 +188,7 @@ class Link:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        self._unanswered.let_go()
         if not self.closed.done():
             self.closed.set_result(reason)
 
@@ -192,7 +205,7 @@ class Link:
             return
         connection = self._client._connection  # noqa: SLF001
         keepalive_s = connection.keepalive or self._mqtt.keepalive
-        if not self._room.is_set():  # it is we who do not listen
+        if self._wire.held:  # it is we who do not listen
             connection._last_data_in = loop.time()  # noqa: SLF001
         silent_s = loop.time() - connection._last_data_in  # noqa: SLF001 - of the same clock
         if silent_s > DEAD_AFTER_KEEPALIVES * keepalive_s:
@@ -201,67 +214,19 @@ class Link:
             return
         self._watch = loop.call_later(keepalive_s / 16, self._beat)
 
-    # --- what gmqtt calls ---------------------------------------------------------------------
+    # --- what the wire and gmqtt call ---------------------------------------------------------
 
-    def _on_publish(
-        self, packet_id: int, body: bytes, _topic: str, properties: dict[str, Any]
-    ) -> None:
-        """In the place of gmqtt's own, which makes three system calls for each message."""
-        self._begin(packet_id, body, properties)
+    def _on_publish(self, packet: Packet) -> None:
+        packet_id, message = read_publish(packet, mqtt_5=self.protocol == "5")
+        self._unanswered.add(packet_id, message)
 
-    def _on_qos_0(
-        self, _client: Any, _topic: str, body: bytes, _qos: int, properties: dict[str, Any]
-    ) -> None:
-        """From publishers that want no promise."""
-        self._begin(None, body, properties)
-
-    def _begin(self, packet_id: int | None, body: bytes, properties: dict[str, Any]) -> None:
-        message = Message(body, bool(properties["retain"]), _key(properties))
-        task = self._loop.create_task(self._see_to(packet_id, message))
-        self._tasks.add(task)
-        self._count(1)
-
-    async def _see_to(self, packet_id: int | None, message: Message) -> None:
-        try:
-            await self._take(self, message)
-            if packet_id is not None:
-                self._acknowledge(packet_id)
-        finally:
-            self._count(-1)
-            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task(self._loop)))
-
-    def _acknowledge(self, packet_id: int) -> None:
-        """PUBACK (MQTT 5, 3.4): what is acknowledged in one turn of the loop goes out together."""
-        if self.closed.done():
-            return
-        if not self._acknowledged:
-            self._loop.call_soon(self._send_acknowledgements)
-        self._acknowledged.append(packet_id)
-
-    def _send_acknowledgements(self) -> None:
-        packets = b"".join([_PUBACK.pack(0x40, 2, each) for each in self._acknowledged])
-        self._acknowledged.clear()
+    def _send_acknowledgements(self, packets: bytes) -> None:
         if not self.closed.done():
             self._client._connection.send_package(packets)  # noqa: SLF001
 
-    def _count(self, by: int) -> None:
-        """MQTT 3.1.1 has no Receive Maximum: there, what is too much is left in the socket."""
-        self._unanswered += by
-        if self._unanswered < self._mqtt.receive_maximum:
-            self._room.set()
-        else:
-            self._room.clear()
-
-    def _read_only_with_room(self) -> None:
-        """One step above the transport, which gmqtt pauses and resumes by itself."""
-        protocol = self._client._connection._protocol  # noqa: SLF001
-        read = protocol.read
-
-        async def gated(size: int) -> bytes:
-            await self._room.wait()
-            return await read(size)
-
-        protocol.read = gated
+    def _on_broken(self, reason: str) -> None:
+        self._end(f"the broker does not speak MQTT: {reason}")
+        self.abort()
 
     def _on_disconnect(self, _client: Any, packet: Any, _error: Any = None) -> None:
         taken_over = isinstance(packet, bytes) and packet[:1] == bytes([TAKEN_OVER])
@@ -284,11 +249,6 @@ def _looked_at(step: asyncio.Future[Any]) -> None:
 def status(what: str) -> bytes:
     """The body of a status message."""
     return b'{"state": "%b"}' % what.encode()
-
-
-def _key(properties: dict[str, Any]) -> str | None:
-    pairs: list[tuple[str, str]] = properties.get("user_property", [])
-    return next((v for n, v in pairs if n.lower() in ("idempotency-key", "id")), None)
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

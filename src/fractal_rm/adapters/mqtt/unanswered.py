@@ -1,0 +1,132 @@
+"""The messages of one connection that have no answer yet: how many there may be, and how they end.
+
+    read ──take──> durable ──> acknowledged
+           │  ^
+    no room│  │room
+           └──┘
+
+When the connection ends in order, what is being taken is answered, and what waits for room is let
+go, as the broker has it still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Protocol, cast
+
+from fractal_rm.adapters.mqtt.publish_packet import Message
+
+# Reading stops while so much is unanswered, however few messages that is: memory stays bounded.
+MOST_BYTES = 16 * 1024 * 1024
+_PUBACK = struct.Struct("!BBH")
+
+Take = Callable[[Message], Awaitable[bool]]
+
+
+class Gate(Protocol):
+    """Where messages come from, as far as it can be shut."""
+
+    held: bool
+
+    def hold(self) -> None:
+        """Let no more come."""
+
+    def release(self) -> None:
+        """Let them come again."""
+
+
+class Unanswered:
+    """A message is offered to ``take`` until it says that it is durable; then it is acknowledged.
+
+    Between two offers ``wait_for_room`` is waited for. ``most``: the gate is shut when so many are
+    here, as MQTT 3.1.1 has no Receive Maximum. ``send`` takes PUBACK packets.
+    """
+
+    def __init__(
+        self,
+        take: Take,
+        wait_for_room: Callable[[], Awaitable[None]],
+        most: int,
+        gate: Gate,
+        send: Callable[[bytes], None],
+    ) -> None:
+        self._take = take
+        self._wait_for_room = wait_for_room
+        self._most = most
+        self._gate = gate
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()  # those of them that wait for room
+        self._bytes = 0
+        self._ending = False
+        self._acknowledged: list[int] = []
+
+    def add(self, packet_id: int | None, message: Message) -> None:
+        """See to a message; without a packet id nobody waits for the answer."""
+        self._tasks.add(self._loop.create_task(self._see_to(packet_id, message)))
+        self._bytes += len(message.body)
+        if self._full():
+            self._gate.hold()
+
+    async def finish(self, limit_s: float) -> None:
+        """Take no more, and answer what is being taken.
+
+        It becomes durable in any case: without its answer it would come again, and run twice.
+        """
+        self._gate.hold()
+        self.let_go()
+        answering = self._tasks - self._waiting
+        if answering:
+            await asyncio.wait(answering, timeout=limit_s)
+        self._send_acknowledgements()
+
+    def let_go(self) -> None:
+        """Offer nothing any more."""
+        self._ending = True
+        for task in self._waiting:
+            task.cancel()
+
+    async def _see_to(self, packet_id: int | None, message: Message) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task(self._loop))
+        try:
+            while not self._ending:
+                if await self._take(message):
+                    self._acknowledge(packet_id)
+                    return
+                # Not acknowledged, so the broker keeps it, and Receive Maximum slows it down.
+                await self._until_room(task)
+        finally:
+            self._tasks.discard(task)
+            self._bytes -= len(message.body)
+            if self._gate.held and not self._ending and not self._full():
+                self._gate.release()
+
+    async def _until_room(self, task: asyncio.Task[None]) -> None:
+        if self._ending:
+            return
+        self._waiting.add(task)
+        try:
+            await self._wait_for_room()
+        finally:
+            self._waiting.discard(task)
+
+    def _full(self) -> bool:
+        return len(self._tasks) >= self._most or self._bytes >= MOST_BYTES
+
+    def _acknowledge(self, packet_id: int | None) -> None:
+        """What is acknowledged in one turn of the loop goes out together."""
+        if packet_id is None:
+            return
+        if not self._acknowledged:
+            self._loop.call_soon(self._send_acknowledgements)
+        self._acknowledged.append(packet_id)
+
+    def _send_acknowledgements(self) -> None:
+        """PUBACK (MQTT 5, 3.4)."""
+        if self._acknowledged:
+            packets = b"".join([_PUBACK.pack(0x40, 2, each) for each in self._acknowledged])
+            self._acknowledged.clear()
+            self._send(packets)

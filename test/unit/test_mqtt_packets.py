@@ -1,0 +1,143 @@
+"""Our reading of MQTT packets against gmqtt's packing of them, however they come in pieces."""
+
+from __future__ import annotations
+
+import struct
+from types import SimpleNamespace
+
+import gmqtt
+import pytest
+from gmqtt.mqtt.package import PublishPacket
+from gmqtt.mqtt.utils import pack_variable_byte_integer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES, NotMqtt, Packets
+from fractal_rm.adapters.mqtt.publish_packet import Message, read_publish
+
+texts = st.text(st.characters(codec="utf-8"), max_size=30)
+properties = st.fixed_dictionaries(
+    {},
+    optional={
+        "payload_format_id": st.integers(0, 1),
+        "message_expiry_interval": st.integers(0, 2**32 - 1),
+        "content_type": texts,
+        "correlation_data": st.binary(max_size=200),
+        "user_property": st.lists(st.tuples(texts, texts), min_size=1, max_size=3),
+    },
+)
+messages = st.builds(
+    gmqtt.Message,
+    topic=texts.map(lambda text: ("t/" + text).encode()),  # gmqtt counts characters, not bytes
+    payload=st.binary(max_size=300),
+    qos=st.integers(0, 1),
+    retain=st.booleans(),
+    properties_=properties,
+)
+
+
+def packed(message, *, mqtt_5: bool, packet_id: int = 7) -> bytes:
+    """As gmqtt packs it."""
+    message.properties.update(message.properties.pop("properties_", {}))
+    protocol = SimpleNamespace(
+        proto_ver=5 if mqtt_5 else 4, id_generator=SimpleNamespace(next_id=lambda: packet_id)
+    )
+    return bytes(PublishPacket.build_package(message, protocol)[1])
+
+
+def read(pieces, *, largest: int = 1_000_000):
+    packets = Packets(lambda: largest)
+    found = []
+    for piece in pieces:
+        packets.feed(piece)
+        while (packet := packets.take()) is not None:
+            found.append(packet)
+    return found
+
+
+def publish(rest: bytes, first: int = 0x32) -> bytes:
+    return bytes([first]) + bytes(pack_variable_byte_integer(len(rest))) + rest
+
+
+@given(messages, st.booleans(), st.integers(1, 0xFFFF))
+def test_a_message_is_read_as_it_was_packed(message, mqtt_5, packet_id):
+    (packet,) = read([packed(message, mqtt_5=mqtt_5, packet_id=packet_id)])
+    found_id, found = read_publish(packet, mqtt_5=mqtt_5)
+    assert found_id == (packet_id if message.qos else None)
+    assert (found.body, found.retained) == (message.payload, message.retain)
+    assert found.refusal is None
+
+
+@given(st.lists(messages, max_size=5), st.data())
+def test_pieces_of_any_size_make_the_same_packets(sent, data):
+    stream = b"".join(packed(message, mqtt_5=True) for message in sent)
+    ends = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    pieces = [stream[a:b] for a, b in zip([0, *ends], [*ends, len(stream)], strict=True)]
+    found = [read_publish(packet, mqtt_5=True)[1].body for packet in read(pieces)]
+    assert found == [message.payload for message in sent]
+
+
+@pytest.mark.parametrize(
+    ("user_property", "key"),
+    [
+        (("Idempotency-Key", "k"), "k"),
+        (("ID", "j"), "j"),
+        (("other", "x"), None),
+        ([("other", "x" * 200), ("id", "j")], "j"),
+    ],
+)
+def test_the_trigger_id_is_found_among_the_properties(user_property, key):
+    message = gmqtt.Message("t", b"1", qos=1, content_type="a", user_property=user_property)
+    (packet,) = read([packed(message, mqtt_5=True)])
+    assert read_publish(packet, mqtt_5=True) == (7, Message(b"1", False, key))
+
+
+@pytest.mark.parametrize("piece", [1_000, 70_000, 10_000_000])
+def test_a_giant_is_read_past_and_what_follows_it_is_whole(piece):
+    giant = gmqtt.Message("t", b"begin" + b"x" * 2_000_000, qos=1)
+    small = gmqtt.Message("t", b"small", qos=1)
+    stream = packed(giant, mqtt_5=True) + packed(small, mqtt_5=True)
+    pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
+    packets = read(pieces, largest=500_000)
+    if piece < len(stream):  # what has come whole costs nothing any more
+        assert len(packets[0].data) == BEGINNING_BYTES
+        packet_id, found = read_publish(packets[0], mqtt_5=True)
+        assert (packet_id, found.refusal.code, found.body[:5]) == (7, "too-large", b"begin")
+        assert found.refusal.reason.startswith("2000005 bytes")
+    assert read_publish(packets[1], mqtt_5=True)[1].body == b"small"
+
+
+def test_a_giant_is_not_answered_before_it_has_come_whole():
+    stream = packed(gmqtt.Message("t", b"x" * 2_000_000, qos=1), mqtt_5=True)
+    assert read([stream[:-1]], largest=500_000) == []
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"\x01\xfe", b"\x02\x26\x00", b"\x07\x26\x00\x01\xff\x00\x01v", b"\x03\x02\x00\x00"],
+    ids=["unknown", "cut short", "no UTF-8", "a short number"],
+)
+def test_properties_that_cannot_be_read_refuse_their_message_only(block):
+    (packet,) = read([publish(b"\x00\x01t\x00\x07" + block + b"body")])
+    packet_id, message = read_publish(packet, mqtt_5=True)
+    assert (packet_id, message.body, message.refusal.code) == (7, b"body", "wrong-shape")
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b"\x00", b"\x00\x09t", b"\x00\x01t\x00", b"\x00\x01t\x00\x07\x09"]
+)
+def test_a_packet_that_ends_in_its_head_is_not_mqtt(rest):
+    (packet,) = read([publish(rest)])
+    with pytest.raises(NotMqtt):
+        read_publish(packet, mqtt_5=True)
+
+
+def test_a_topic_longer_than_its_packet_is_not_mqtt_at_qos_0_either():
+    (packet,) = read([publish(struct.pack("!H", 9) + b"t", first=0x30)])
+    with pytest.raises(NotMqtt):
+        read_publish(packet, mqtt_5=False)
+
+
+def test_a_length_without_end_is_not_mqtt():
+    with pytest.raises(NotMqtt):
+        read([b"\x32\xff\xff\xff\xff\x01"])
