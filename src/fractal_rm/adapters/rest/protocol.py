@@ -1,7 +1,7 @@
 """Uvicorn's HTTP protocol with what it lacks: time limits and a bound on headers.
 
-Without them a client that sends a byte now and then keeps a connection for ever, and one that
-sends headers without end fills the memory.
+Without them a client that sends a byte now and then keeps a connection for ever, as does one that
+does not read its answers, and one that sends headers without end fills the memory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_LIMIT_S = 10.0
 BODY_LIMIT_S = 30.0
+UNSENT_LOOK_S = 10.0
 MAX_HEAD_BYTES = 16 * 1024
 MAX_CONNECTIONS = 2_000
 
@@ -31,12 +32,15 @@ class GuardedProtocol(HttpToolsProtocol):
     """Cuts off who is too slow or says too much before the body (RFC 9110, 15.5.9; RFC 6585, 5)."""
 
     _limit: asyncio.TimerHandle | None = None
+    _look: asyncio.TimerHandle | None = None
+    _unsent = 0
     _head_bytes = 0
     _in_head = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected: its first headers are due."""
         super().connection_made(transport)  # pyright: ignore[reportArgumentType]
+        self._look_at_unsent()
         if len(self.connections) > MAX_CONNECTIONS:
             self._cut_off(_TOO_MANY)
             return
@@ -45,6 +49,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._due_within(None)
+        if self._look is not None:
+            self._look.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -87,4 +93,17 @@ class GuardedProtocol(HttpToolsProtocol):
         running: Any = self.cycle
         if running is None or running.response_complete:
             self.transport.write(answer)
+        elif not (self._in_head or self.pipeline or running.response_started):
+            # It is its own body that is late, and no earlier request waits for its answer.
+            running.disconnected = True  # the application can answer no more
+            self.transport.write(answer)
         self.transport.close()
+
+    def _look_at_unsent(self) -> None:
+        """Abort where nothing is read of what waits to be sent: `close` would wait for ever."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent == self._unsent:
+            self.transport.abort()
+            return
+        self._unsent = unsent
+        self._look = self.loop.call_later(UNSENT_LOOK_S, self._look_at_unsent)
