@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fractal_rm.config.compile import FILES, compile_config
+from fractal_rm.config.compile import FILES, Compiled, compile_config
 from fractal_rm.config.control import Control, read_control, write_control
 from fractal_rm.config.json_text import JsonFault, Value, parse_json
 from fractal_rm.config.load import Watch, load
@@ -203,8 +204,17 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"mqtt": 1}, "comm.conf C205"),
         ("comm", {"mqtt__password": "${env:NONE}"}, "comm.conf C207"),
         ("comm", {"mqtt__password": "${file:none}"}, "comm.conf C207"),
+        ("comm", {"mqtt__password": "${file:no\0ne}"}, "comm.conf C207"),
+        ("comm", {"mqtt__password": "${file:config_files}"}, "comm.conf C207"),
         ("comm", {"rest__host": "0.0.0.0"}, "comm.conf C208"),
         ("comm", {"rest__host": "edge-7"}, "comm.conf C208"),
+        ("comm", {"rest__endpoint": "/{b:foo}"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "/start rm"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "/startrm?x=1"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "/start%20rm"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "http://h/startrm"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "/schema/x"}, "comm.conf C206"),
+        ("comm", {"log__path": "rm\0.log"}, "comm.conf C206"),
         ("comm", {"state__pth": "x"}, "comm.conf C203"),
         ("comm", {"drain_s": 0}, "comm.conf C206"),
         ("components", {"component1__config__port": None}, None),
@@ -249,6 +259,8 @@ def test_a_wrong_value_is_a_finding(folder, name, changes, expected):
         ('{"mqtt": {}, "mqtt": {}}', "C210"),
         ('{"mqtt": "a\nb"}', "C202"),
         ("{} x", "C202"),
+        ('{"mqtt": {"port": ' + "9" * 5_000 + "}}", "C202"),
+        ('{"mqtt": {"topic": "\\ud800"}}', "C202"),
         ("[" * 100, "C202"),
     ],
 )
@@ -299,12 +311,72 @@ def test_keys_of_other_programs_are_warned_about_only(folder):
     assert len(load(folder, {}).warnings) == 1
 
 
-def test_a_password_is_not_shown_with_the_line_that_it_stands_on(folder):
-    write(folder, "comm", '{"mqtt": {"password": "hunter2", "prt": 1}}')
+SECRET = "pa$s"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"mqtt": {"password": "pa$sw0rd-tail", "prt": 1}}',
+        '{"mqtt": {"password": "\\"pa$s", "prt": 1}}',
+        '{"mqtt": {"password": "${env:pa$s", "prt": 1}}',
+        '{"mqtt": {"pasword": "pa$sw0rd"}}',
+        '{"mqtt": {"password": ["pa$s"]}}',
+        '{"headers": {"Authorization": "Bearer pa$s", "X": "pa$s"}, "mqtt": {"prt": 1}}',
+        "{'mqtt': {'password': 'pa$sw0rd'}}",
+        '{"mqtt": {"password" "pa$s"}}',
+        '{"mqtt": {"password": "pa$s}}',
+        '{"mqtt": {password: pa$s}}',
+    ],
+)
+def test_a_secret_is_not_shown_with_the_line_that_it_stands_on(folder, text):
+    write(folder, "comm", text)
     with pytest.raises(ConfigRejected) as rejected:
         load(folder, {})
-    assert "hunter2" not in str(rejected.value)
-    assert "*******" in str(rejected.value)
+    shown = "".join(finding.render() for finding in rejected.value.findings)
+    assert SECRET not in shown
+    assert "****" in shown
+
+
+def test_what_is_no_secret_is_shown_with_its_line(folder):
+    line = '{"mqtt": {"topic": "password", "password": "x", "prt": 1, "host": "h"}}'
+    write(folder, "comm", line)
+    with pytest.raises(ConfigRejected) as rejected:
+        load(folder, {})
+    assert rejected.value.findings[0].text_line == line.replace('"x"', '"*"')
+
+
+def test_a_file_that_is_referred_to_and_cannot_be_read_is_a_finding(folder):
+    edit(folder, "comm", mqtt__password="${file:secret}")
+    texts = {file: (folder / file).read_text() for file in FILES}
+    secret = folder.parent / "secret"
+    secret.write_text("x")
+    secret.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65_534)  # root may read everything
+    try:
+        with pytest.raises(ConfigRejected) as rejected:
+            compile_config(texts, folder, {})
+    finally:
+        if root:
+            os.seteuid(0)
+    assert [finding.code for finding in rejected.value.findings] == ["C207"]
+
+
+def test_a_variable_that_is_not_utf8_is_a_finding(folder):
+    edit(folder, "nodes", **{"1__config__endpoint": "${env:ODD}"})
+    assert "nodes.conf C207" in findings(folder, ODD=os.fsdecode(b"\xff"))
+
+
+def test_the_digest_names_the_content_of_secrets_too(folder):
+    secret = folder.parent / "secret"
+    secret.write_text("a")
+    edit(folder, "comm", mqtt__password="${file:secret}")
+    first = load(folder, {}).config.digest
+    assert load(folder, {}).config.digest == first
+    secret.write_text("b")
+    assert load(folder, {}).config.digest != first
 
 
 def test_every_code_has_a_paragraph_in_the_reference():
@@ -356,6 +428,23 @@ def test_a_secret_that_is_renewed_is_a_change(folder):
     watch.refer_to([secret])
     secret.write_text("bb")
     assert [watch.changed(), watch.changed()] == [False, True]
+
+
+def test_a_secret_that_becomes_readable_is_a_change(folder):
+    secret = folder.parent / "secret"
+    secret.write_text("a")
+    secret.chmod(0)
+    watch = Watch(folder)
+    watch.refer_to([secret])
+    secret.chmod(0o600)
+    assert [watch.changed(), watch.changed()] == [False, True]
+
+
+def test_a_rejected_configuration_says_which_files_could_mend_it(folder):
+    edit(folder, "comm", mqtt__password="${file:secret}")
+    with pytest.raises(ConfigRejected) as rejected:
+        load(folder, {})
+    assert rejected.value.referenced == [folder.parent / "secret"]
 
 
 def test_what_changes_while_it_is_read_is_not_still(folder):
@@ -426,3 +515,65 @@ def test_places_are_lines_and_columns():
     assert (value.keys["bc"].line, value.keys["bc"].column, value.keys["bc"].width) == (3, 3, 4)
     inner = value.plain["bc"].plain[0].place
     assert (inner.line, inner.column, inner.width) == (3, 10, 4)
+
+
+# --- whatever the files hold --------------------------------------------------------------------
+
+_odd = st.sampled_from([
+    "${file:none}", "${file:a\0b}", "${file:.}", "${env:NONE}", "${env:\ud800}", "\ud800", "\0", "",
+    "a\r\nb", "主机", "..", "x" * 300, int("9" * 400), -1, 1e999, True, None, [], {}, {"x": {}},
+    float("9" * 30), "/{b:foo}", "0.0.0.0", "1.2.3", "-", "2",
+])  # fmt: skip
+
+
+def places(content: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """The path of every value in a JSON value."""
+    found = [path]
+    for key, inner in content.items() if isinstance(content, dict) else ():
+        found += places(inner, (*path, key))
+    return found
+
+
+@st.composite
+def spoiled(draw, file: str) -> bytes:
+    """The shipped file, or what is left of it."""
+    whole = (SHIPPED / file).read_bytes()
+    how = draw(st.sampled_from(["whole", "bytes", "cut", "value"]))
+    if how == "bytes":
+        return draw(st.binary(max_size=60))
+    if how == "cut":
+        first, last = sorted(draw(st.tuples(*[st.integers(0, len(whole))] * 2)))
+        return whole[:first] + draw(st.binary(max_size=8)) + whole[last:]
+    if how == "whole" or file == "flows.conf":
+        return whole
+    content = json.loads(whole)
+    *outer, last = draw(st.sampled_from(places(content)[1:]))
+    inner = content
+    for key in outer:
+        inner = inner[key]
+    inner[draw(st.sampled_from([last, *KEYS]))] = draw(_odd | _json)
+    return json.dumps(content).encode()
+
+
+KEYS = ("password", "headers", "tls", "path", "id", "drain_s", "limit", "body", "client_id", "log",
+        "state", "node", "recovery")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("any") / "config_files"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.fixed_dictionaries({file: spoiled(file) for file in FILES}))
+def test_whatever_the_files_hold_there_is_a_configuration_or_findings(scratch, contents):
+    scratch.mkdir(exist_ok=True)
+    for file, content in contents.items():
+        (scratch / file).write_bytes(content)
+    try:
+        compiled = load(scratch, os.environ)
+    except ConfigRejected as rejected:
+        assert rejected.findings
+        assert "".join(finding.render() for finding in rejected.findings).encode()
+    else:
+        assert isinstance(compiled, Compiled)

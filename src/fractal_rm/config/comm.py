@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 import msgspec
 
 from fractal_rm.config.model import Bounds, Mqtt, Rest
 from fractal_rm.config.section import Section, Source, Surroundings
 from fractal_rm.config.targets import read_tls
+
+# What every client and proxy sends as it stands (RFC 3986, 2.3), and no router takes for a pattern.
+_PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
+_OWN_PATH = re.compile(r"/schema(/|$)")
 
 
 class Comm(msgspec.Struct, frozen=True):
@@ -68,14 +73,24 @@ def _rest(comm: Section) -> Rest:
     if section is None:
         return Rest()
     default = Rest()
-    endpoint = section.text("endpoint", default.endpoint) or default.endpoint
     host = section.text("host", default.host) or default.host
     if not _is_loopback(host):
         section.bad("host", f"{host} can be reached from other machines, and nobody would be asked"
                     " who they are", "use 127.0.0.1", "C208")  # fmt: skip
-    rest = Rest("/" + endpoint.strip("/"), host, section.whole("port", default.port, 1, 65_535))
+    port = section.whole("port", default.port, 1, 65_535)
+    rest = Rest(_endpoint(section, default.endpoint), host, port)
     section.finish()
     return rest
+
+
+def _endpoint(section: Section, default: str) -> str:
+    endpoint = "/" + (section.text("endpoint") or default).strip("/")
+    if not _PLAIN_PATH.fullmatch(endpoint):
+        section.bad("endpoint", f"{endpoint} is not a plain path",
+                    "write words of letters, digits and -._~, with slashes between")  # fmt: skip
+    elif _OWN_PATH.match(endpoint):
+        section.bad("endpoint", f"{endpoint} is where the interface describes itself")
+    return endpoint
 
 
 def _is_loopback(host: str) -> bool:

@@ -40,10 +40,11 @@ def compile_config(
     """
     compiler = _Compiler(texts, folder, environ)
     config = compiler.compile()
+    referenced = list(compiler.referenced)
     findings = sorted(compiler.findings, key=lambda f: (f.file, f.place.line, f.place.column))
     if any(finding.level is Level.ERROR for finding in findings):
-        raise ConfigRejected(findings)
-    return Compiled(config, findings, compiler.referenced)
+        raise ConfigRejected(findings, referenced)
+    return Compiled(config, findings, referenced)
 
 
 class _Compiler:
@@ -132,8 +133,8 @@ class _Compiler:
         content = hashlib.blake2b(digest_size=12)
         for file in FILES:
             content.update(str(self._texts[file]).encode() + b"\0")
-        for path in self.referenced:
-            content.update((path.read_bytes() if path.is_file() else b"") + b"\0")
+        for said in self.referenced.values():
+            content.update(said.encode() + b"\0")
         return content.hexdigest()
 
 

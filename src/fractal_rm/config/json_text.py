@@ -11,9 +11,11 @@ import msgspec
 from fractal_rm.domain.findings import Place
 
 MAX_DEPTH = 64
+MAX_NUMBER = 1_000  # characters; Python itself refuses a whole number of 4,301 digits
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+HALF_A_PAIR = re.compile(r"[\ud800-\udfff]")
 _WORDS = {"true": True, "false": False, "null": None}
 
 Plain = Union[str, int, float, bool, None]
@@ -85,6 +87,8 @@ class _Reader:
             return Value(self._string(), self.place(start, self.at - start))
         number = _NUMBER.match(self.text, start)
         if number:
+            if len(number[0]) > MAX_NUMBER:
+                raise self.fault(f"this number is longer than {MAX_NUMBER} characters")
             self.at = number.end()
             return Value(json.loads(number[0]), self.place(start, len(number[0])))
         for word, plain in _WORDS.items():
@@ -128,5 +132,7 @@ class _Reader:
             text = json.loads(found[0])
         except ValueError:
             raise self.fault("this string has a bad escape") from None
+        if HALF_A_PAIR.search(text):  # it could be neither written nor sent (RFC 8259, 8.2)
+            raise self.fault("this string has half of a surrogate pair")
         self.at = found.end()
         return text

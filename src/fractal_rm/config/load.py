@@ -10,7 +10,8 @@ from fractal_rm.config.compile import FILES, Compiled, compile_config
 from fractal_rm.config.model import Config
 from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
-Signature = tuple[int, int, int]  # moment, size, inode
+# Moment, size, inode; and the moment of the inode, which is all that a new mode or owner changes.
+Signature = tuple[int, int, int, int]
 
 
 def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
@@ -63,7 +64,7 @@ class Watch:
         self._seen = self._taken
 
     def refer_to(self, referenced: Sequence[Path]) -> None:
-        """The files that the configuration in force refers to are watched too."""
+        """The files that the configuration on the disk refers to are watched too."""
         taken = self._taken
         watched = [*self._own, *referenced]
         self._taken = self._seen = {
@@ -89,6 +90,6 @@ class Watch:
 def _signature(path: Path) -> Signature:
     try:
         found = os.stat(path)  # noqa: PTH116 - four times a second for every file, so the cheap one
-    except OSError:
-        return 0, 0, 0
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    except (OSError, ValueError):  # it is not there, or cannot be: a NUL in its name
+        return 0, 0, 0, 0
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns

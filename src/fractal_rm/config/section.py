@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fractal_rm.config.json_text import JsonFault, Value, parse_json
+from fractal_rm.config.json_text import HALF_A_PAIR, JsonFault, Value, parse_json
+from fractal_rm.config.mask import mask
 from fractal_rm.domain.findings import Finding, Level, Place, did_you_mean, nearest
 
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]*)\}")
-_PASSWORD = re.compile(r'("password"\s*:\s*")([^"$\n]*)')
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false",
           int: "a whole number", float: "a number", type(None): "null"}  # fmt: skip
 
 
 class Surroundings:
-    """What all files of one configuration share: findings, and where references lead."""
+    """What all files of one configuration share: findings, and where references lead.
+
+    ``referenced`` has what each file that is referred to said. It is read once: all that is made
+    of a configuration is made of the same content.
+    """
 
     def __init__(self, environ: Mapping[str, str], base: Path) -> None:
         self.environ = environ
         self.base = base
         self.findings: list[Finding] = []
-        self.referenced: list[Path] = []
+        self.referenced: dict[Path, str] = {}
 
     @classmethod
     def none(cls) -> Surroundings:
@@ -37,9 +42,12 @@ class Source:
     def __init__(self, file: str, text: str, around: Surroundings) -> None:
         self.file = file
         self._text = text
-        # A finding shows its line, in the log too: a password that stands there is not shown.
-        self._lines = _PASSWORD.sub(lambda found: found[1] + "*" * len(found[2]), text).split("\n")
         self._around = around
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        """What findings show of the file."""
+        return mask(self._text).split("\n")
 
     def section(self) -> Section:
         """The file's object; where there is none, an empty one and a finding."""
@@ -72,16 +80,33 @@ class Source:
 
     def _referred(self, kind: str, name: str, place: Place) -> str:
         if kind == "env":
-            if name not in self._around.environ:
-                self.add("C207", place, f"the environment has no variable {name}")
-            return self._around.environ.get(name, "")
+            return self._variable(name, place)
         path = self._around.base / name
-        self._around.referenced.append(path)
+        if path not in self._around.referenced:
+            self._around.referenced[path] = self._content(path, place)
+        return self._around.referenced[path].rstrip("\r\n")
+
+    def _variable(self, name: str, place: Place) -> str:
+        value = self._around.environ.get(name)
+        if value is None:
+            self.add("C207", place, f"the environment has no variable {name}")
+        elif HALF_A_PAIR.search(value):
+            self.add("C207", place, f"the variable {name} is not UTF-8")
+        else:
+            return value
+        return ""
+
+    def _content(self, path: Path, place: Place) -> str:
         try:
-            return path.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            self.add("C207", place, f"{path} cannot be read: {_reason(error)}")
-            return ""
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or str(error)
+        except UnicodeDecodeError:
+            reason = "it is not UTF-8"
+        except ValueError as error:  # a NUL in its name
+            reason = str(error)
+        self.add("C207", place, f"{path} cannot be read: {reason}")
+        return ""
 
 
 class Section:
@@ -120,6 +145,8 @@ class Section:
     def path(self, key: str) -> str | None:
         """A path, made absolute."""
         text = self.text(key)
+        if text and "\0" in text:
+            self.bad(key, f"{self._path(key)} cannot be a path: it holds NUL")
         return self._source.path(text) if text else None
 
     def whole(self, key: str, default: int, at_least: int, at_most: int) -> int:
@@ -229,7 +256,3 @@ def each(section: Section, read: Callable[[str, Section], None]) -> None:
         inner = section.section(name)
         if inner is not None:
             read(name, inner)
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror or ""

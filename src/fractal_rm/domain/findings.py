@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 from enum import Enum
+from pathlib import Path
 
 import msgspec
 
@@ -116,12 +117,16 @@ def _around(line: str, at: int) -> tuple[str, int]:
 
 
 class ConfigRejected(FractalError):
-    """A configuration with errors. ``findings`` has every one of them, and the warnings."""
+    """A configuration with errors. ``findings`` has every one of them, and the warnings.
+
+    ``referenced`` are the files that it refers to: to change one of them may mend it.
+    """
 
     code = "config-rejected"
 
-    def __init__(self, findings: Iterable[Finding]) -> None:
+    def __init__(self, findings: Iterable[Finding], referenced: Iterable[Path] = ()) -> None:
         self.findings = list(findings)
+        self.referenced = list(referenced)
         errors = [finding for finding in self.findings if finding.level is Level.ERROR]
         super().__init__("\n".join(finding.render() for finding in errors))
 
