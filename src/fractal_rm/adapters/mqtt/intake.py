@@ -88,17 +88,17 @@ class MqttIntake:
         tries, older = 0, False
         while not self._stopping:  # wait_for may swallow a cancellation (Python before 3.12)
             began_s = self._clock.monotonic_s()
-            link = self._new_link(client_id, older=older)
+            fault: Exception | None = None
             try:
-                await link.open()
+                link = await self._open(client_id, older=older)
             except LinkFailed as error:
                 self._why_not, changes = str(error), error.older != older
                 older = error.older
                 if older and changes:
                     continue  # the broker said which protocol it speaks: at once
-            except asyncio.CancelledError:
-                link.abort()
-                raise
+            except Exception as error:  # noqa: BLE001 - the top of the task
+                # Nobody foresaw it, and it may pass: without this task there is no MQTT any more.
+                self._why_not, fault = f"{type(error).__name__}: {error}", error
             else:
                 self._link = link
                 if self._stopping:
@@ -113,9 +113,22 @@ class MqttIntake:
             tries += 1
             again_s = self._again_s(tries)
             self._telemetry.problem(
-                "mqtt_down", broker=self._address, reason=self._why_not, again_s=round(again_s, 1)
+                "mqtt_down",
+                broker=self._address,
+                reason=self._why_not,
+                again_s=round(again_s, 1),
+                exc_info=fault,
             )
             await asyncio.sleep(again_s)
+
+    async def _open(self, client_id: str, *, older: bool) -> Link:
+        link = self._new_link(client_id, older=older)
+        try:
+            await link.open()
+        except BaseException:  # a cancellation too: nothing may come in by it any more
+            link.abort()
+            raise
+        return link
 
     def _again_s(self, tries: int) -> float:
         """Doubling to a bound, half of it chance: a fleet must not come back as one."""
