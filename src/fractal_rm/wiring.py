@@ -188,7 +188,7 @@ def _rest(world: World, config: Config, intake: Intake) -> WayIn:
         intake,
         SqliteHistory(Path(config.state_path)),
         flows=lambda: world.config.flows,
-        max_trigger_bytes=config.bounds.max_trigger_bytes,
+        max_trigger_bytes=lambda: world.config.bounds.max_trigger_bytes,
         telemetry=world.telemetry,
     )
 

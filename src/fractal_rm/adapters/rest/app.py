@@ -53,7 +53,7 @@ def make_app(
     intake: Intake,
     history: History,
     flows: Callable[[], Mapping[str, Flow]],
-    max_trigger_bytes: int,
+    max_trigger_bytes: Callable[[], int],
     telemetry: Telemetry,
 ) -> Litestar:
     """Make the application; it is served by `RestService`."""

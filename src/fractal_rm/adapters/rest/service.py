@@ -38,7 +38,7 @@ class RestService:
         history: History,
         *,
         flows: Callable[[], Mapping[str, Flow]],
-        max_trigger_bytes: int,
+        max_trigger_bytes: Callable[[], int],
         telemetry: Telemetry,
     ) -> None:
         self._rest = rest
@@ -93,16 +93,24 @@ class RestService:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
+        return _listening(host, port)
     except OSError as error:
-        listener.close()
         reason = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:
             reason = "another program listens there; stop it, or set rest.port in comm.conf"
         raise CannotListen(f"cannot listen on {host}:{port}: {reason}") from error
-    listener.setblocking(False)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)  # that the port is taken may come out only here
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
     return listener

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -36,7 +36,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 class Triggers:
     """Takes triggers for both addresses that have them."""
 
-    def __init__(self, intake: Intake, history: History, max_bytes: int) -> None:
+    def __init__(self, intake: Intake, history: History, max_bytes: Callable[[], int]) -> None:
         self._intake = intake
         self._history = history
         self._max_bytes = max_bytes
@@ -44,7 +44,7 @@ class Triggers:
     async def take(self, request: Request[Any, Any, Any], flow_id: str | None = None) -> Answer:
         """Take a trigger; with ``Prefer: wait=N`` (RFC 7240) wait for its end. Raises Refused."""
         check_content_type(request)
-        body = await read_body(request, self._max_bytes)
+        body = await read_body(request, self._max_bytes())
         key = request.headers.get("idempotency-key")
         taken = await self._intake.receive(Arrival(Source.REST, body, key, flow_id))
         wait_s = preferred_wait_s(request.headers.getall("prefer", []))
