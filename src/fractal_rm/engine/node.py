@@ -6,10 +6,10 @@ new ──start──> serving ──drain──> draining ──> stopped
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from fractal_rm.config.model import Config
-from fractal_rm.domain.errors import FractalError, Refused
+from fractal_rm.domain.errors import Refused
 from fractal_rm.domain.run import Outcome, State
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.lifecycle import Lifecycle
@@ -50,8 +50,8 @@ class Node:
         await self._recovery.recover(found)
         self._serving = True
         self._regulate()
-        for name in self._make:
-            await self._open_way_in(name)
+        for name, way_in in self._made(self._make, self._world.config).items():
+            await self._open(name, way_in)
         self._world.telemetry.event("ready", found=len(found.runs), after_crash=not found.clean)
 
     async def drain(self) -> None:
@@ -70,7 +70,8 @@ class Node:
             )
         except asyncio.TimeoutError:
             self._world.telemetry.problem("drain_ended_early", unfinished=len(self._lifecycle.runs))
-        # Last, so that whoever waits over REST for an outcome still gets it.
+        # Last, so that whoever waits over REST for an outcome still gets it, or hears of none.
+        self._lifecycle.runs.let_go()
         for name in list(self._ways_in):
             await self._ways_in.pop(name).stop()
         await self._lifecycle.room.cancel()
@@ -82,24 +83,27 @@ class Node:
     async def reconfigure(self, config: Config) -> None:
         """Take a new configuration whole (G13). A way in is opened anew where its section differs.
 
-        Runs keep the flow that they began with. Raises FractalError where a way in cannot be
-        opened so: the node is then as it was before.
+        Runs keep the flow that they began with. Raises whatever keeps a way in from being opened
+        so: the node is then as it was before.
         """
         before = self._world.config
-        changed = [name for name in self._make if getattr(before, name) != getattr(config, name)]
+        changed = [
+            name
+            for name in self._make
+            if name not in self._ways_in or getattr(before, name) != getattr(config, name)
+        ]
+        ways_in = self._made(changed, config)  # all, before one that serves is stopped for them
         try:
-            await self._take(config, changed)
-        except FractalError:
-            await self._take(before, changed)
+            await self._take(config, ways_in)
+        except Exception:
+            await self._take(before, self._made(changed, before))
             raise
 
-    async def _take(self, config: Config, changed: list[str]) -> None:
+    async def _take(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
         self._world.config = config
         self._lifecycle.room.limits = config.bounds.limits()
-        for name in changed:
-            if name in self._ways_in:
-                await self._ways_in.pop(name).stop()
-            await self._open_way_in(name)
+        for name, way_in in ways_in.items():
+            await self._open(name, way_in)
 
     def pause(self, paused: bool) -> None:
         """Begin no further run, or go on. Triggers are taken all the same, up to the bounds."""
@@ -121,8 +125,13 @@ class Node:
         else:
             room.close()
 
-    async def _open_way_in(self, name: str) -> None:
-        way_in = self._make[name](self._world.config, self)
+    def _made(self, names: Iterable[str], config: Config) -> dict[str, WayIn]:
+        return {name: self._make[name](config, self) for name in names}
+
+    async def _open(self, name: str, way_in: WayIn) -> None:
+        """In the place of the one that is open, if there is one: they may want the same port."""
+        if name in self._ways_in:
+            await self._ways_in.pop(name).stop()
         await way_in.start()
         self._ways_in[name] = way_in
 
@@ -161,5 +170,9 @@ class Node:
                 f"{load.in_flight} runs in flight, {load.waiting} waiting"
                 + (", paused" if self._paused else ""),
             ),
-            *(way_in.status() for way_in in self._ways_in.values()),
+            *map(self._status, self._make),
         ]
+
+    def _status(self, name: str) -> Check:
+        way_in = self._ways_in.get(name)
+        return way_in.status() if way_in else Check(name, ok=False, text="not open")

@@ -16,7 +16,8 @@ class OpenRuns:
         self._journal = world.journal
         self._clock = world.clock
         self._runs: dict[str, Run] = {}
-        self._waiting: dict[str, list[asyncio.Future[Outcome]]] = {}
+        self._waiting: dict[str, list[asyncio.Future[Outcome | None]]] = {}
+        self._letting_go = False
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self._runs.values())
@@ -52,9 +53,9 @@ class OpenRuns:
 
     async def outcome(self, run_id: str, timeout_s: float) -> Outcome | None:
         """How an open run ends, or None if it is not open or has not ended in time."""
-        if run_id not in self._runs:
+        if run_id not in self._runs or self._letting_go:
             return None
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run_id, []).append(future)
         try:
             return await asyncio.wait_for(future, timeout_s)
@@ -63,7 +64,16 @@ class OpenRuns:
         finally:
             self._forget(run_id, future)
 
-    def _forget(self, run_id: str, future: asyncio.Future[Outcome]) -> None:
+    def let_go(self) -> None:
+        """Tell whoever waits, and who still comes to wait, that this process sees no more ends."""
+        self._letting_go = True
+        for waiting in self._waiting.values():
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+        self._waiting.clear()
+
+    def _forget(self, run_id: str, future: asyncio.Future[Outcome | None]) -> None:
         """Nobody waits there any more."""
         waiting = self._waiting.get(run_id)
         if waiting is not None and future in waiting:
