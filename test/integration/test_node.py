@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -17,8 +18,14 @@ import pytest
 from brokers import free_port
 from components import slow
 from fractal_rm.adapters.sqlite.schema import FORMAT
+from fractal_rm.config.load import Watch
+from fractal_rm.config.model import Rest
 from fractal_rm.domain.run import State
+from fractal_rm.engine.node import Node
+from fractal_rm.engine.ports import Check
+from fractal_rm.wiring import Changes
 from nodes import FLOWS, NodeProcess, wait_until
+from worlds import Stage, config
 
 
 @pytest.fixture
@@ -75,8 +82,6 @@ def publish(port: int, topic: str, message: object) -> None:
     try:
         subprocess.run(command, check=True)
     except FileNotFoundError:
-        import asyncio
-
         import gmqtt
         from gmqtt.mqtt.constants import MQTTv311
 
@@ -343,6 +348,146 @@ def test_the_rest_address_can_be_changed_and_a_taken_one_is_refused(make):
     assert old != node.rest
 
 
+def test_a_mistake_in_a_reference_is_said_and_can_be_mended(make):
+    node = make().start()
+    node.edit("comm", mqtt__password="${file:sec\0ret}")
+    wait_until(lambda: "config_rejected" in node.log)
+    node.edit("comm", mqtt__password="${file:secret}")
+    wait_until(lambda: node.log.count("config_rejected") == 2)
+    (node.folder / "secret").write_text("x")  # that alone mends it
+    wait_until(lambda: "config_taken" in node.log)
+    assert "Traceback" not in node.log
+
+
+def test_an_endpoint_that_is_no_plain_path_leaves_the_interface_open(make):
+    node = make().start()
+    node.edit("comm", rest__endpoint="/{b:foo}")
+    wait_until(lambda: "C206" in node.log)
+    assert answers(node)
+    node.edit("comm", rest__endpoint="/run")
+    wait_until(lambda: "config_taken" in node.log)
+    wait_until(lambda: answers(node))
+
+
+def test_the_size_that_a_trigger_may_have_is_changed_by_all_who_look_at_it(make):
+    node = make()
+    node.edit("comm", max_trigger_bytes=1_000)
+    node.start()
+    assert node.trigger("2", "x" * 5_000)[0] == 413
+    node.edit("comm", max_trigger_bytes=100_000)
+    wait_until(lambda: "config_taken" in node.log)
+    assert node.trigger("2", "x" * 5_000)[0] == 200
+
+
+def test_the_state_folder_stays_the_same_until_the_restart(make):
+    node = make().start()
+    run = node.trigger("2", Prefer="wait=30")[2]["run"]
+    node.edit("comm", state__path="elsewhere", rest__port=free_port())
+    wait_until(lambda: "restart_needed for_the_change_of=state.path" in node.log)
+    node.rest = node.read("comm")["rest"]["port"]
+    wait_until(lambda: answers(node))
+    assert node.get(f"/v1/runs/{run}")[0] == 200
+    assert not (node.folder / "elsewhere").exists()
+
+
+def test_whatever_keeps_mqtt_from_connecting_is_said_and_tried_again(make, mosquitto):
+    node = make(broker=mosquitto.port, mode="up")
+    node.edit("comm", mqtt__topic="t" * 70_000)  # no packet can hold it
+    node.start()
+    wait_until(lambda: node.log.count("mqtt_down") > 1)
+    node.edit("comm", mqtt__topic="t")
+    wait_until(lambda: "mqtt_connected" in node.log)
+
+
+async def test_whatever_breaks_while_changes_are_looked_for_is_said_and_the_next_look_is_taken(
+    tmp_path,
+):
+    stage = Stage()
+    stage.world.config = config(folder=str(tmp_path), state_path=str(tmp_path))
+    async with stage:
+        changes = Changes(stage.node, stage.world, Watch(tmp_path))
+        looked = asyncio.Event()
+        turns = iter([RuntimeError("a fault of ours"), None])
+
+        def look():
+            fault = next(turns, None)
+            if fault is not None:
+                raise fault
+            looked.set()
+
+        stage.node.watch_journal = look
+        watching = asyncio.create_task(changes.watch())
+        await asyncio.wait_for(looked.wait(), 10)
+        watching.cancel()
+        assert "watch_broke" in stage.telemetry.events
+
+
+class Way:
+    """A way in that writes down what is done with it."""
+
+    def __init__(self, name: str, told: list[str], fault: Exception | None = None) -> None:
+        self.name, self.told, self.fault = name, told, fault
+
+    async def start(self):
+        if self.fault is not None:
+            raise self.fault
+        self.told.append(f"{self.name} opened")
+
+    async def stop(self):
+        self.told.append(f"{self.name} stopped")
+
+    def status(self):
+        return Check(self.name, ok=True, text="open")
+
+
+def ways(stage: Stage, faults: dict[int, Exception]) -> list[str]:
+    """A node with one way in; on some ports it cannot be opened. What is done with it, in order."""
+    told: list[str] = []
+
+    def make(given, _):
+        port = given.rest.port
+        if isinstance(faults.get(port), ValueError):
+            raise faults[port]
+        return Way(str(port), told, faults.get(port))
+
+    stage.node = Node(stage.world, {"rest": make})
+    return told
+
+
+async def test_a_way_in_that_cannot_be_made_costs_the_one_that_is_open_nothing():
+    stage = Stage(rest=Rest(port=1))
+    told = ways(stage, {2: ValueError("a fault of ours")})
+    async with stage:
+        with pytest.raises(ValueError, match="a fault"):
+            await stage.node.reconfigure(config(rest=Rest(port=2)))
+        assert told == ["1 opened"]
+        assert stage.world.config.rest.port == 1
+
+
+async def test_whatever_keeps_a_way_in_from_opening_the_one_before_is_opened_again():
+    stage = Stage(rest=Rest(port=1))
+    told = ways(stage, {2: RuntimeError("a fault of ours")})
+    async with stage:
+        with pytest.raises(RuntimeError):
+            await stage.node.reconfigure(config(rest=Rest(port=2)))
+        assert told == ["1 opened", "1 stopped", "1 opened"]
+        assert stage.world.config.rest.port == 1
+
+
+async def test_a_way_in_that_was_lost_is_missed_and_the_next_configuration_opens_it():
+    stage = Stage(rest=Rest(port=1))
+    faults: dict[int, Exception] = {2: RuntimeError("no")}
+    told = ways(stage, faults)
+    async with stage:
+        faults[1] = RuntimeError("somebody else was quicker")
+        with pytest.raises(RuntimeError):
+            await stage.node.reconfigure(config(rest=Rest(port=2)))
+        assert [check.ok for check in stage.node.readiness() if check.name == "rest"] == [False]
+        del faults[1]
+        await stage.node.reconfigure(config(rest=Rest(port=1)))
+        assert told[-1] == "1 opened"
+
+
 def answers(node: NodeProcess) -> bool:
     try:
         return node.get("/livez")[0] == 200
@@ -361,6 +506,44 @@ def test_pause_and_resume_survive_a_restart(make):
     assert node.history.run(run).summary.state is State.ACCEPTED
     assert cli(node, "resume").returncode == 0
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
+
+
+def test_a_node_that_is_started_paused_begins_nothing(make, components):
+    components.answers["/endpoint2"] = "hang"
+    node = make().start()
+    run = node.trigger("2")[2]["run"]
+    wait_until(lambda: components.requests)
+    assert cli(node, "pause", "--all").returncode == 0
+    node.kill()
+    node.start()
+    assert checks(node)["room"] == "0 runs in flight, 1 waiting, paused"
+    components.answers["/endpoint2"] = (200, "late")
+    assert cli(node, "resume").returncode == 0
+    wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
+
+
+def test_a_run_is_not_released_by_what_was_asked_before_it_was_parked(make, components):
+    components.answers["/endpoint2"] = "hang"
+    node = make()
+    node.edit("comm", recovery__max_age_s=0)
+    node.start()
+    run = node.trigger("2")[2]["run"]
+    wait_until(lambda: components.requests)
+    assert cli(node, "resume", "--parked").returncode == 0
+    wait_until(lambda: "parked_released" in node.log)
+    node.kill()
+    node.start()
+    paused_and_seen(node)
+    assert node.history.run(run).summary.state is State.PARKED
+    components.answers["/endpoint2"] = (200, "late")
+    assert cli(node, "resume", "--parked").returncode == 0
+    wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
+
+
+def paused_and_seen(node: NodeProcess) -> None:
+    """The node has looked at what is asked of it since its start."""
+    cli(node, "pause", "--all")
+    wait_until(lambda: "paused" in checks(node)["room"])
 
 
 def checks(node: NodeProcess) -> dict[str, str]:
@@ -410,6 +593,19 @@ def test_who_waits_for_an_outcome_gets_it_from_a_node_that_stops(make, component
     assert node.stop() == 0
     waiting.join(10)
     assert answer[0]["state"] == "succeeded"
+
+
+def test_who_waits_for_a_run_that_will_not_end_hears_where_it_stands(make):
+    node = make().start()
+    paused_and_seen(node)
+    answer = []
+    waiting = threading.Thread(target=lambda: answer.append(node.trigger("2", Prefer="wait=60")))
+    waiting.start()
+    wait_until(node.runs)
+    assert node.stop() == 0
+    waiting.join(10)
+    status, _, said = answer[0]
+    assert (status, said["state"]) == (200, "accepted")
 
 
 # --- what it refuses to start with -------------------------------------------------------------

@@ -33,7 +33,8 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
     """Let runs begin again after `pause`; a running node takes it up within a second.
 
     Runs that were found at a start and were older than recovery.max_age_s are parked: an old
-    command must not move a machine. They stay so until --parked is given.
+    command must not move a machine. They stay so until --parked is given while their node runs;
+    it says nothing about runs that are parked later.
     """
     state = state_of(folder)
     control = msgspec.structs.replace(read_control(state), paused=False)

@@ -20,7 +20,10 @@ class CannotAsk(FractalError):
 
 
 class Control(msgspec.Struct, frozen=True):
-    """``release_parked_before_ms``: parked runs accepted before that moment are to go on."""
+    """``release_parked_before_ms``: parked runs accepted before that moment are to go on.
+
+    That is asked of the nodes that run now, once; ``paused`` holds until it is taken back.
+    """
 
     paused: bool = False
     release_parked_before_ms: int = 0
