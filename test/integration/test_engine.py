@@ -11,6 +11,7 @@ from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.errors import (
     BadReply,
+    Broken,
     Busy,
     CallTimedOut,
     ConnectFailed,
@@ -25,6 +26,7 @@ from fractal_rm.domain.errors import (
 )
 from fractal_rm.domain.run import Begun, Dead, Placed, State
 from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.engine import admit
 from fractal_rm.engine.ports import Receipt
 from worlds import URL, ManualClock, Stage, config, until
 
@@ -432,6 +434,37 @@ async def test_an_unknown_flow_and_a_wrong_shape_are_refused():
         with pytest.raises(Malformed):
             await stage.node.receive(Arrival(Source.MQTT, b"{"))
         assert stage.disk.runs == {}
+
+
+async def test_of_what_comes_together_each_gets_its_own_answer(monkeypatch):
+    def arrival(flow):
+        return Arrival(Source.MQTT, f'{{"id_flow": "{flow}", "payload": 1}}'.encode())
+
+    async with Stage() as stage:
+        decode = admit.decode_trigger
+
+        def broken(arrival, most):
+            if b"666" in arrival.body:
+                raise RuntimeError("nobody foresaw this")
+            return decode(arrival, most)
+
+        monkeypatch.setattr(admit, "decode_trigger", broken)
+        arrivals = [arrival("2"), arrival("99"), arrival("666"), arrival("2")]
+        first, unknown, fault, second = await stage.node.receive_all(arrivals)
+        assert [type(unknown), type(fault)] == [UnknownFlow, Broken]
+        await until(lambda: stage.node.unfinished == 0)
+        assert stage.state(first.run) is stage.state(second.run) is State.SUCCEEDED
+        assert len(stage.disk.runs) == 2
+
+
+async def test_a_receiver_that_goes_away_leaves_a_run_that_goes_on():
+    async with Stage() as stage:
+        receiving = asyncio.create_task(stage.send("2"))
+        await asyncio.sleep(0)
+        receiving.cancel()
+        await until(lambda: stage.disk.runs and stage.node.unfinished == 0)
+        (run_id,) = stage.disk.runs
+        await until(lambda: stage.state(run_id) is State.SUCCEEDED)
 
 
 async def test_what_is_set_aside_is_kept_with_its_reason():

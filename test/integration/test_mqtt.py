@@ -44,12 +44,12 @@ class Intake:
         self.refusal = None
         self.room = asyncio.Event()
 
-    async def receive(self, arrival):
-        self.arrivals.append(arrival)
+    async def receive_all(self, arrivals):
+        self.arrivals += arrivals
         await self.go.wait()
-        if self.refusal is not None:
+        if isinstance(self.refusal, RuntimeError):
             raise self.refusal
-        return Taken("run", State.ACCEPTED)
+        return [self.refusal or Taken("run", State.ACCEPTED) for _ in arrivals]
 
     async def set_aside(self, arrival, refusal):
         self.set_aside_.append(arrival)

@@ -126,6 +126,14 @@ class JournalUnavailable(Busy):
     title = "The journal cannot be written at the moment"
 
 
+class Broken(Refused):
+    """A fault of ours, not of the message: it is kept where a person can see it."""
+
+    code = "internal"
+    status = 500
+    title = "A fault in the Runtime Manager"
+
+
 # --- a call to a component, a peer or the balancer fails ------------------------------------
 
 

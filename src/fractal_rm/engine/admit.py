@@ -10,6 +10,7 @@ import msgspec
 
 from fractal_rm.domain.admission import same_trigger
 from fractal_rm.domain.errors import (
+    Broken,
     Draining,
     JournalFull,
     JournalUnavailable,
@@ -91,6 +92,9 @@ class Admit:
             return self._enter(arrival, self._decoded(arrival))
         except Refused as refusal:
             return refusal
+        except Exception as error:  # noqa: BLE001 - the others that came with it are not at fault
+            self._world.telemetry.problem("message_broke", error=repr(error), exc_info=error)
+            return Broken(repr(error))
 
     def _answered(self, entering: Entering | Refused) -> Taken | Refused:
         if isinstance(entering, Refused):

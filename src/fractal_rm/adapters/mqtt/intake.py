@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fractal_rm.adapters.mqtt.client_id import ClientId
 from fractal_rm.adapters.mqtt.link import Link, LinkFailed
 from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.errors import Broken, Refused
 from fractal_rm.domain.trigger import Arrival, Source
-from fractal_rm.engine.ports import Check, Clock, Intake, Random, Telemetry
+from fractal_rm.engine.ports import Check, Clock, Intake, Random, Taken, Telemetry
 
 AGAIN_FIRST_S = 0.2
 AGAIN_AT_MOST_S = 10.0
 STEADY_AFTER_S = 5.0  # a link that held this long was a good one
 
 
-class Broken(Refused):
-    """A fault of ours, not of the message: it is kept where a person can see it."""
-
-    code = "internal"
-    title = "A fault in the Runtime Manager"
+def _arrival(message: Message) -> Arrival:
+    return Arrival(Source.MQTT, message.body, key=message.key)
 
 
 class MqttIntake:
@@ -141,23 +138,32 @@ class MqttIntake:
             self._mqtt, client_id, self._take, wait_for_room, self._max_trigger_bytes, older=older
         )
 
-    async def _take(self, message: Message) -> bool:
-        """Whether a message may be acknowledged: it is durable, or was not for us."""
-        if message.retained and not self._mqtt.retained:
+    async def _take(self, messages: Sequence[Message]) -> list[bool]:
+        """Of each message, whether it may be acknowledged: it is durable, or was not for us."""
+        answers = iter(await self._received([each for each in messages if self._may_run(each)]))
+        return [
+            await self._is_durable(each, next(answers) if self._may_run(each) else each.refusal)
+            for each in messages
+        ]
+
+    def _may_run(self, message: Message) -> bool:
+        return message.refusal is None and (self._mqtt.retained or not message.retained)
+
+    async def _received(self, messages: Sequence[Message]) -> Sequence[Taken | Refused]:
+        try:
+            return await self._intake.receive_all([_arrival(each) for each in messages])
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            # Unanswered, they would hold the broker's places as long as the connection lives.
+            self._note_fault(error)
+            return [Broken(repr(error))] * len(messages)
+
+    async def _is_durable(self, message: Message, answer: Taken | Refused | None) -> bool:
+        if answer is None:
             self._telemetry.event("retained_ignored", topic=self._mqtt.topic)
             return True
-        arrival = Arrival(Source.MQTT, message.body, key=message.key)
-        if message.refusal is not None:
-            return await self._set_aside(arrival, message.refusal)
-        try:
-            await self._intake.receive(arrival)
-        except Refused as refusal:
-            return refusal.final and await self._set_aside(arrival, refusal)
-        except Exception as error:  # noqa: BLE001 - the top of the task
-            # Unanswered, it would hold one of the broker's places as long as the connection lives.
-            self._note_fault(error)
-            return await self._set_aside(arrival, Broken(repr(error)))
-        return True
+        if isinstance(answer, Taken):
+            return True
+        return answer.final and await self._set_aside(_arrival(message), answer)
 
     async def _set_aside(self, arrival: Arrival, refusal: Refused) -> bool:
         try:

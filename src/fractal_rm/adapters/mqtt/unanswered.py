@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable
-from typing import Protocol, cast
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 from fractal_rm.adapters.mqtt.publish_packet import Message
 
@@ -22,7 +22,8 @@ from fractal_rm.adapters.mqtt.publish_packet import Message
 MOST_BYTES = 16 * 1024 * 1024
 _PUBACK = struct.Struct("!BBH")
 
-Take = Callable[[Message], Awaitable[bool]]
+Numbered = tuple["int | None", Message]  # with its packet id
+Take = Callable[[Sequence[Message]], Awaitable[Sequence[bool]]]
 
 
 class Gate(Protocol):
@@ -40,8 +41,9 @@ class Gate(Protocol):
 class Unanswered:
     """A message is offered to ``take`` until it says that it is durable; then it is acknowledged.
 
-    Between two offers ``wait_for_room`` is waited for. ``most``: the gate is shut when so many are
-    here, as MQTT 3.1.1 has no Receive Maximum. ``send`` takes PUBACK packets.
+    Those that were read in one turn of the loop are offered together. Between two offers of a
+    message ``wait_for_room`` is waited for. ``most``: the gate is shut when so many are here, as
+    MQTT 3.1.1 has no Receive Maximum. ``send`` takes PUBACK packets.
     """
 
     def __init__(
@@ -58,15 +60,19 @@ class Unanswered:
         self._gate = gate
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting: set[asyncio.Task[None]] = set()  # those of them that wait for room
-        self._bytes = 0
+        self._arrived: list[Numbered] = []  # in this turn
+        self._taking: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()  # for room
+        self._count = self._bytes = 0
         self._ending = False
         self._acknowledged: list[int] = []
 
     def add(self, packet_id: int | None, message: Message) -> None:
         """See to a message; without a packet id nobody waits for the answer."""
-        self._tasks.add(self._loop.create_task(self._see_to(packet_id, message)))
+        if not self._arrived:
+            self._loop.call_soon(self._take_arrived)
+        self._arrived.append((packet_id, message))
+        self._count += 1
         self._bytes += len(message.body)
         if self._full():
             self._gate.hold()
@@ -78,9 +84,8 @@ class Unanswered:
         """
         self._gate.hold()
         self.let_go()
-        answering = self._tasks - self._waiting
-        if answering:
-            await asyncio.wait(answering, timeout=limit_s)
+        if self._taking:
+            await asyncio.wait(self._taking, timeout=limit_s)
         self._send_acknowledgements()
 
     def let_go(self) -> None:
@@ -89,32 +94,41 @@ class Unanswered:
         for task in self._waiting:
             task.cancel()
 
-    async def _see_to(self, packet_id: int | None, message: Message) -> None:
-        task = cast("asyncio.Task[None]", asyncio.current_task(self._loop))
-        try:
-            while not self._ending:
-                if await self._take(message):
-                    self._acknowledge(packet_id)
-                    return
-                # Not acknowledged, so the broker keeps it, and Receive Maximum slows it down.
-                await self._until_room(task)
-        finally:
-            self._tasks.discard(task)
-            self._bytes -= len(message.body)
-            if self._gate.held and not self._ending and not self._full():
-                self._gate.release()
+    def _take_arrived(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        if not self._ending:
+            self._begin(self._offer(arrived), self._taking)
 
-    async def _until_room(self, task: asyncio.Task[None]) -> None:
-        if self._ending:
-            return
-        self._waiting.add(task)
-        try:
+    def _begin(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
+        task = self._loop.create_task(work)
+        among.add(task)
+        task.add_done_callback(among.discard)
+
+    async def _offer(self, messages: Sequence[Numbered]) -> None:
+        durable = await self._take([message for _, message in messages])
+        for numbered, done in zip(messages, durable, strict=True):
+            if done:
+                self._answered(numbered)
+            else:
+                # Not acknowledged, so the broker keeps it, and Receive Maximum slows it down.
+                self._begin(self._offer_again(numbered), self._waiting)
+
+    async def _offer_again(self, numbered: Numbered) -> None:
+        """One for which there was no room: by itself, when there may be some."""
+        if not self._ending:
             await self._wait_for_room()
-        finally:
-            self._waiting.discard(task)
+            self._begin(self._offer((numbered,)), self._taking)
+
+    def _answered(self, numbered: Numbered) -> None:
+        packet_id, message = numbered
+        self._acknowledge(packet_id)
+        self._count -= 1
+        self._bytes -= len(message.body)
+        if self._gate.held and not self._ending and not self._full():
+            self._gate.release()
 
     def _full(self) -> bool:
-        return len(self._tasks) >= self._most or self._bytes >= MOST_BYTES
+        return self._count >= self._most or self._bytes >= MOST_BYTES
 
     def _acknowledge(self, packet_id: int | None) -> None:
         """What is acknowledged in one turn of the loop goes out together."""
