@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from itertools import groupby, islice
 from pathlib import Path
 
 import msgspec
 
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
-from fractal_rm.adapters.sqlite.history import open_read_only
-from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.adapters.sqlite.history import reading
 from fractal_rm.domain.flow import version_of
 
 SHOWN = 20
@@ -33,12 +31,8 @@ def check_journal(path: Path) -> JournalReport:
 
     Raises JournalDamaged where it cannot be read at all.
     """
-    try:
-        with closing(open_read_only(path)) as db:
-            db.execute("BEGIN")  # one moment, whatever is written meanwhile
-            return _report(path, db)
-    except sqlite3.Error as error:
-        raise JournalDamaged(f"{path} cannot be read ({error})") from error
+    with reading(path) as db:
+        return _report(path, db)
 
 
 def _report(path: Path, db: sqlite3.Connection) -> JournalReport:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ _RECEIVED = (
 
 
 class SqliteHistory:
-    """Port `History`. Opens a connection for each question: questions are rare."""
+    """Port `History`. Opens a connection for each question: questions are rare.
+
+    Raises JournalDamaged where a journal cannot be read.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -50,30 +53,20 @@ class SqliteHistory:
             values.append(before)
         where = " WHERE " + " AND ".join(conditions) if conditions else ""
         statement = f"{_SUMMARY}{where} ORDER BY id DESC LIMIT ?"
-        found = [
-            RunSummary(*_typed(row), journal=name)
-            for name, db in self._journals()
-            for row in db.execute(statement, (*values, limit))
-        ]
+        found: list[RunSummary] = []
+        for path in self._journals():
+            with reading(path) as db:
+                rows = db.execute(statement, (*values, limit))
+                found += [_summary(row, path) for row in rows]
         return sorted(found, key=lambda run: run.id, reverse=True)[:limit]
 
     def run(self, run_id: str) -> RunDetail | None:
         """One run, or None. Raises JournalDamaged where its facts do not hold."""
-        for name, db in self._journals():
-            row = db.execute(f"{_SUMMARY} WHERE id = ?", (run_id,)).fetchone()
-            if row is None:
-                continue
-            no, count, last = db.execute(
-                "SELECT no, pages, sum FROM runs WHERE id = ?", (run_id,)
-            ).fetchone()
-            rows = db.execute("SELECT n, body, sum FROM pages WHERE run = ? ORDER BY n", (no,))
-            try:
-                # A run whose pages were dropped for their age has none, and no checksum.
-                facts = verified(run_id, rows, count, last) if count else []
-            except ChainBroken as error:
-                raise JournalDamaged(f"{name}: {error}") from error
-            timed = [TimedFact(at_ms, fact) for at_ms, fact in facts]
-            return RunDetail(RunSummary(*_typed(row), journal=name), timed)
+        for path in self._journals():
+            with reading(path) as db:
+                row = db.execute(f"{_SUMMARY} WHERE id = ?", (run_id,)).fetchone()
+                if row is not None:
+                    return RunDetail(_summary(row, path), _facts(db, run_id))
         return None
 
     def ledger(self) -> list[Ledger]:
@@ -81,34 +74,49 @@ class SqliteHistory:
         states: dict[str | None, Counter[State]] = {}
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
-        for _, db in self._journals():
-            for flow, count in db.execute(_RECEIVED):
-                received[flow] += count
-            for flow, state, count, again in db.execute(_STATES):
-                states.setdefault(flow, Counter())[State(state)] += count
-                duplicates[flow] += again
+        for path in self._journals():
+            with reading(path) as db:
+                for flow, count in db.execute(_RECEIVED):
+                    received[flow] += count
+                for flow, state, count, again in db.execute(_STATES):
+                    states.setdefault(flow, Counter())[State(state)] += count
+                    duplicates[flow] += again
         return [
             Ledger(flow, received[flow], states.get(flow, {}), duplicates[flow])
             for flow in sorted(received.keys() | states.keys(), key=str)
         ]
 
-    def _journals(self) -> Iterator[tuple[str, sqlite3.Connection]]:
-        for path in sorted(self._folder.glob("*.journal")):
-            with closing(open_read_only(path)) as db:
-                try:
-                    db.execute("BEGIN")  # every question is about one moment
-                    yield path.stem, db
-                except sqlite3.Error as error:
-                    raise JournalDamaged(f"{path} cannot be read ({error})") from error
+    def _journals(self) -> list[Path]:
+        return sorted(self._folder.glob("*.journal"))
 
 
-def open_read_only(path: Path) -> sqlite3.Connection:
-    """Open a journal for reading. Raises JournalDamaged."""
+@contextmanager
+def reading(path: Path) -> Generator[sqlite3.Connection]:
+    """A journal as it is at one moment, whatever is written meanwhile.
+
+    Raises JournalDamaged for whatever cannot be read in it.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
-        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
-    except sqlite3.Error as error:
-        raise JournalDamaged(f"{path} cannot be opened ({error})") from error
+        with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
+            db.execute("BEGIN")
+            yield db
+    except (sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: a state nobody knows
+        raise JournalDamaged(f"{path} cannot be read ({error})") from error
 
 
-def _typed(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (*row[:2], State(row[2]), *row[3:])
+def _summary(row: tuple[Any, ...], path: Path) -> RunSummary:
+    run_id, flow, state, reason, source, node, accepted_ms, settled_ms = row
+    return RunSummary(
+        run_id, flow, State(state), reason, source, node, accepted_ms, settled_ms, path.stem
+    )
+
+
+def _facts(db: sqlite3.Connection, run_id: str) -> list[TimedFact]:
+    no, count, last = db.execute(
+        "SELECT no, pages, sum FROM runs WHERE id = ?", (run_id,)
+    ).fetchone()
+    if not count:  # its pages were dropped for their age, and with them the checksum
+        return []
+    rows = db.execute("SELECT n, body, sum FROM pages WHERE run = ? ORDER BY n", (no,))
+    return [TimedFact(at_ms, fact) for at_ms, fact in verified(run_id, rows, count, last)]
