@@ -20,20 +20,26 @@ from fractal_rm.domain.errors import (
     JournalError,
     JournalFull,
     JournalInUse,
+    JournalLost,
     JournalReadOnly,
     JournalTooNew,
 )
-from fractal_rm.domain.run import Finished, Placed, Settled, State
-from fractal_rm.testing.journal import JournalConformance, entry
+from fractal_rm.domain.run import Dead, Finished, Parked, Placed, Settled, State, StepFailed
+from fractal_rm.testing.journal import JournalConformance, begun, entry, write
 
 DAY_S, GIB = 86_400, 1 << 30
 
 
-def sqlite_journal(folder: Path, name: str = "up", keep=(7 * DAY_S, GIB)) -> SqliteJournal:
-    def lost(error: JournalError) -> None:
-        raise AssertionError(error)
+def lost(error: JournalError) -> None:
+    raise AssertionError(error)
 
-    return SqliteJournal(folder / f"{name}.journal", keep=lambda: keep, on_lost=lost)
+
+def sqlite_journal(
+    folder: Path, name: str = "up", keep=(7 * DAY_S, GIB), on_lost=lost
+) -> SqliteJournal:
+    """A journal that looks for old history after every group."""
+    path = folder / f"{name}.journal"
+    return SqliteJournal(path, keep=lambda: keep, on_lost=on_lost, purge_every_s=0)
 
 
 class TestMemoryJournal(JournalConformance):
@@ -88,8 +94,9 @@ async def write_some(folder: Path, *, runs: int = 5) -> None:
     await journal.open()
     for n in range(runs):
         await journal.accept(entry(f"run-{n}", key=f"key-{n}"))
-        await journal.append(f"run-{n}", Placed(None, "the balancer said here"), 1_001)
-        await journal.append(f"run-{n}", Finished(1, 200, 0.1, msgspec.Raw(b'"r"')), 1_002)
+        one = begun(f"run-{n}")
+        await write(journal, one, Placed(None, "the balancer said here"))
+        await write(journal, one, Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
     await journal.close(clean=True)
 
 
@@ -218,7 +225,7 @@ async def test_a_full_disk_refuses_and_goes_on_by_itself_when_there_is_room(smal
         while True:
             await journal.accept(entry(f"run-{accepted}"))
             accepted += 1
-    durable = journal.append("first", Settled(State.SUCCEEDED), 2_000)
+    durable = write(journal, begun("first"), Settled(State.SUCCEEDED))
     assert not journal.writable
     filler.unlink()
     await durable
@@ -241,34 +248,83 @@ async def test_a_read_only_folder_names_the_cause_and_the_cure(small_disk):
         await opened(small_disk)
 
 
+async def a_day_passes(journal: SqliteJournal) -> None:
+    """A clock that stands a day later is believed when it is seen again."""
+    await journal.accept(entry("a day later", at_ms=DAY_S * 1_000))
+    await journal.accept(entry("just after", at_ms=DAY_S * 1_000))
+
+
 async def test_history_older_than_its_bound_is_dropped_and_open_runs_stay(tmp_path):
     journal = sqlite_journal(tmp_path, keep=(60, GIB))
     await journal.open()
     await journal.accept(entry("open", at_ms=0))
     for n in range(20):
         await journal.accept(entry(f"old-{n}", at_ms=1_000))
-        await journal.append(f"old-{n}", Settled(State.SUCCEEDED), 1_000)
-    journal._last_purge_s = float("-inf")
-    await journal.accept(entry("new", at_ms=DAY_S * 1_000))
+        await write(journal, begun(f"old-{n}"), Settled(State.SUCCEEDED))
+    await a_day_passes(journal)
     await journal.close(clean=True)
     history = SqliteHistory(tmp_path)
-    assert {run.id for run in history.runs(limit=100)} == {"open", "new"}
+    assert {run.id for run in history.runs(limit=100)} == {"open", "a day later", "just after"}
     assert check_journal(tmp_path / "up.journal").problems == []
+
+
+async def test_history_goes_although_a_thousand_parked_runs_are_older(tmp_path):
+    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+    await journal.open()
+    names = [f"parked-{n:04}" for n in range(1_000)]
+    await asyncio.gather(*(journal.accept(entry(name)) for name in names))
+    for name in names:
+        _ = write(journal, begun(name), Parked("no peer answers"))
+    await journal.accept(entry("old"))
+    await write(journal, begun("old"), Settled(State.SUCCEEDED))
+    await a_day_passes(journal)
+    for n in range(4):  # each group takes one slice along
+        await journal.accept(entry(f"later-{n}", at_ms=DAY_S * 1_000))
+    await journal.close(clean=True)
+    history = SqliteHistory(tmp_path)
+    assert history.run("old") is None
+    assert len(history.runs(state=State.PARKED, limit=2_000)) == 1_000
 
 
 async def test_a_run_whose_trigger_may_come_again_is_known_when_its_facts_are_gone(tmp_path):
     journal = sqlite_journal(tmp_path, keep=(60, GIB))
     await journal.open()
     await journal.accept(entry("old", key="k", at_ms=1_000, window_ms=2 * DAY_S * 1_000))
-    await journal.append("old", Settled(State.SUCCEEDED), 1_000)
-    journal._last_purge_s = float("-inf")
-    await journal.accept(entry("new", at_ms=DAY_S * 1_000))
-    prior = await journal.find("k")
+    await write(journal, begun("old"), Settled(State.SUCCEEDED))
+    await a_day_passes(journal)
+    prior = await journal.find("k", DAY_S * 1_000)
     assert prior is not None
     assert prior.run_id == "old"
     await journal.close(clean=True)
     assert SqliteHistory(tmp_path).run("old").facts == []
     assert check_journal(tmp_path / "up.journal").problems == []
+
+
+async def test_a_clock_that_is_wrong_for_a_moment_forgets_no_trigger_and_no_history(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("first", key="k"))
+    await write(journal, begun("first"), Settled(State.SUCCEEDED))
+    await journal.accept(entry("in ten years", at_ms=3_650 * DAY_S * 1_000))
+    for n in range(3):
+        await journal.accept(entry(f"after-{n}", at_ms=1_002))
+    assert (await journal.find("k", 1_002)).run_id == "first"
+    assert (await journal.accept(entry("again", key="k", at_ms=1_002))).run_id == "first"
+    await journal.close(clean=True)
+    assert len(SqliteHistory(tmp_path).run("first").facts) == 2
+
+
+async def test_a_disk_that_is_lost_while_history_goes_ends_the_node(tmp_path):
+    told = asyncio.get_running_loop().create_future()
+    journal = sqlite_journal(tmp_path, on_lost=told.set_result)
+    await journal.open()
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute("DROP TABLE keys")  # only a purge needs it here
+    await journal.accept(entry("first", flow=None, facts=(Dead("malformed", "not JSON"),)))
+    acknowledged = await journal.accept(entry("second"))
+    assert acknowledged is None
+    assert isinstance(await told, JournalLost)
+    journal._end_thread()
 
 
 async def test_lists_and_accounts_span_all_journals_of_a_node(tmp_path):
@@ -277,13 +333,50 @@ async def test_lists_and_accounts_span_all_journals_of_a_node(tmp_path):
         await journal.open()
         await journal.accept(entry(f"{name}-1", key="same"))
         await journal.accept(entry(f"{name}-2", key="same"))
-        await journal.append(f"{name}-1", Settled(State.SUCCEEDED), 1_001)
+        await write(journal, begun(f"{name}-1"), Settled(State.SUCCEEDED))
         await journal.close(clean=True)
     history = SqliteHistory(tmp_path)
     assert [run.journal for run in history.runs()] == ["mqtt", "api"]
     (account,) = history.ledger()
     assert (account.received, account.duplicates) == (2, 2)
     assert dict(account.states) == {State.SUCCEEDED: 2}
+
+
+async def test_a_list_gives_the_reason_that_a_run_has_and_not_one_it_got_over(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("run"))
+    one = begun("run")
+    for fact in (
+        Placed(None, "the balancer said here"),
+        StepFailed(1, 1, "connection refused"),
+        Finished(1, 200, 0.1, msgspec.Raw(b'"r"')),
+        Settled(State.SUCCEEDED),
+    ):
+        await write(journal, one, fact)
+    await journal.close(clean=True)
+    (listed,) = SqliteHistory(tmp_path).runs()
+    assert (listed.state, listed.reason) == (State.SUCCEEDED, "the balancer said here")
+
+
+async def test_whatever_is_broken_in_a_journal_lists_and_accounts_say_that_it_is_damaged(tmp_path):
+    await write_some(tmp_path, runs=50)
+    path = tmp_path / "up.journal"
+    good = path.read_bytes()
+    history = SqliteHistory(tmp_path)
+    refused = 0
+    for at in range(0, len(good), 4_096):
+        path.write_bytes(good[:at] + b"\xff" * 512 + good[at + 512 :])
+        for ask in (history.runs, history.ledger, lambda: history.run("run-7")):
+            try:
+                ask()
+            except JournalDamaged:
+                refused += 1
+        try:
+            check_journal(path)
+        except JournalDamaged:
+            refused += 1
+    assert refused > 3
 
 
 async def test_pages_of_a_list_follow_one_another(tmp_path):

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 from fractal_rm.adapters.sqlite import SqliteJournal
 from fractal_rm.domain.run import Finished, Settled, State
-from fractal_rm.testing.journal import accepted, entry
+from fractal_rm.testing.journal import accepted, begun, entry, write
 
 async def main(folder, synchronous):
     journal = SqliteJournal(Path(folder) / "up.journal", keep=lambda: (1 << 30, 1 << 40),
@@ -33,8 +33,9 @@ async def main(folder, synchronous):
         await journal.accept(entry(name, facts=(accepted(payload=payload),)))
         os.write(1, f"{name}\\n".encode())   # the acknowledgement
         if n % 3 == 0:
-            _ = journal.append(name, Finished(1, 200, 0.1, msgspec.Raw(b'"r"')), 2)
-            await journal.append(name, Settled(State.SUCCEEDED), 3)
+            ended = begun(name)
+            _ = write(journal, ended, Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
+            await write(journal, ended, Settled(State.SUCCEEDED))
             os.write(1, f"{name} settled\\n".encode())
 
     for first in range(0, 600, 6):

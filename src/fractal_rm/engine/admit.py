@@ -171,7 +171,7 @@ class Admit:
         if own is not None and own.offered:
             raise OwnRun(f"this node itself has offered run {offer.run}")
         try:
-            prior = await self._world.journal.find(_offer_key(offer))
+            prior = await self._world.journal.find(_offer_key(offer), self._world.clock.now_ms())
         except JournalFull as error:
             raise _unavailable(str(error)) from error
         return None if prior is None else self._repeated(trigger, prior)

@@ -36,7 +36,7 @@ class OpenRuns:
     def write(self, run: Run, fact: AnyFact) -> Awaitable[None]:
         """Apply a fact and hand it to the journal; the awaitable is done when it is durable."""
         run.apply(fact)
-        return self._journal.append(run.id, fact, self._clock.now_ms())
+        return self._journal.append(run, fact, self._clock.now_ms())
 
     async def close(self, run: Run, fact: AnyFact) -> None:
         """Write the last fact of a run. Whoever waits is told once it is durable, not before."""

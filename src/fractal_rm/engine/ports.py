@@ -62,7 +62,8 @@ class Recovered(msgspec.Struct, frozen=True):
 class Journal(Protocol):
     """Facts of runs, appended in order. Group commit: facts given meanwhile share one fsync.
 
-    ``accept`` and ``append`` are called on the event loop and never block it.
+    ``accept`` and ``append`` are called on the event loop and never block it. Moments are the
+    wall clock as it stands at the call, right or wrong.
     """
 
     async def open(self) -> Recovered:
@@ -83,12 +84,12 @@ class Journal(Protocol):
         """
         ...
 
-    async def find(self, key: str) -> Prior | None:
+    async def find(self, key: str, now_ms: int) -> Prior | None:
         """The run that has this key, if its time has not ended. Counts nothing."""
         ...
 
-    def append(self, run_id: str, fact: AnyFact, at_ms: int) -> Awaitable[None]:
-        """Add a fact to an open run; the awaitable is done once the fact is durable.
+    def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+        """Add a fact that an open run has just followed; done once the fact is durable.
 
         It may be left alone: the fact is then written behind. While the disk is full it waits.
         """

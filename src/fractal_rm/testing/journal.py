@@ -9,6 +9,7 @@ def crash(self, journal): …
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import msgspec
 import pytest
@@ -21,9 +22,11 @@ from fractal_rm.domain.run import (
     Dead,
     Finished,
     Placed,
+    Run,
     Settled,
     Started,
     State,
+    fold,
 )
 from fractal_rm.engine.ports import Entry, Journal, Recovered
 
@@ -50,6 +53,17 @@ def entry(
     """Make an entry for a new run."""
     made = facts or ((accepted(flow),) if flow else ())
     return Entry(run_id, flow, at_ms, made, key, digest, at_ms + window_ms)
+
+
+def begun(run_id: str) -> Run:
+    """Make the run that `entry` begins."""
+    return fold(Run(run_id, FLOW, 1_000), [accepted()])
+
+
+def write(journal: Journal, run: Run, fact: AnyFact, at_ms: int = 1_001) -> Awaitable[None]:
+    """Let a run follow a fact and append it, as the engine does."""
+    run.apply(fact)
+    return journal.append(run, fact, at_ms)
 
 
 class JournalConformance:
@@ -88,9 +102,10 @@ class JournalConformance:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))
-        _ = journal.append("A", Placed(None, "here"), 1_001)
-        _ = journal.append("A", Finished(1, 200, 0.5, msgspec.Raw(b'"r"')), 1_002)
-        await journal.append("A", Started(2), 1_003)
+        a = begun("A")
+        _ = write(journal, a, Placed(None, "here"))
+        _ = write(journal, a, Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
+        await write(journal, a, Started(2))
         self.crash(journal)
         run = (await self._reopened()).runs[0]
         assert (run.state, run.in_doubt, run.reason) == (State.RUNNING, 2, "here")
@@ -101,7 +116,7 @@ class JournalConformance:
         await journal.open()
         await journal.accept(entry("A"))
         await journal.accept(entry("B"))
-        _ = journal.append("A", Settled(State.SUCCEEDED), 1_001)
+        _ = write(journal, begun("A"), Settled(State.SUCCEEDED))
         await journal.close(clean=True)
         assert [run.id for run in (await self._reopened()).runs] == ["B"]
 
@@ -128,8 +143,8 @@ class JournalConformance:
         prior = await journal.accept(entry("B", key="k", digest="y"))
         assert prior is not None
         assert (prior.run_id, prior.digest, prior.state) == ("A", "x", State.ACCEPTED)
-        assert await journal.find("k") == prior
-        assert await journal.find("other") is None
+        assert await journal.find("k", 1_000) == prior
+        assert await journal.find("other", 1_000) is None
         await journal.close(clean=True)
 
     async def test_of_duplicates_at_once_one_becomes_a_run(self) -> None:
@@ -144,7 +159,7 @@ class JournalConformance:
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A", key="k"))
-        await journal.append("A", Settled(State.FAILED, "no"), 1_001)
+        await write(journal, begun("A"), Settled(State.FAILED, "no"))
         self.crash(journal)
         journal = self.new()
         await journal.open()
@@ -189,7 +204,9 @@ class JournalConformance:
         with pytest.raises(JournalFull):
             await journal.accept(big)
         durable = asyncio.ensure_future(
-            journal.append("A", Finished(1, 200, 0.5, msgspec.Raw(b'"%b"' % (b"y" * 200_000))), 2)
+            write(
+                journal, begun("A"), Finished(1, 200, 0.5, msgspec.Raw(b'"%b"' % (b"y" * 200_000)))
+            )
         )
         await asyncio.sleep(0.05)
         assert not journal.writable

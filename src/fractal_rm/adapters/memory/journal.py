@@ -47,7 +47,6 @@ class MemoryJournal:
     def __init__(self, disk: Disk | None = None) -> None:
         self.disk = disk or Disk()
         self.full = False
-        self._latest_ms = 0
         self._behind: list[tuple[str, TimedFact]] = []
         self._flushed: asyncio.Future[None] | None = None
 
@@ -68,8 +67,7 @@ class MemoryJournal:
 
     async def _accept(self, entry: Entry) -> Prior | None:
         await self._turn()
-        self._latest_ms = max(self._latest_ms, entry.at_ms)
-        prior = self._find(entry.key) if entry.key is not None else None
+        prior = self._find(entry.key, entry.at_ms) if entry.key is not None else None
         if prior is None and entry.run_id in self.disk.runs:
             prior = Prior(entry.run_id, entry.digest, self.disk.runs[entry.run_id].state)
         if prior is not None:
@@ -83,15 +81,14 @@ class MemoryJournal:
             self.disk.keys[entry.key] = entry.run_id, entry.digest, entry.key_until_ms
         return None
 
-    async def find(self, key: str) -> Prior | None:
+    async def find(self, key: str, now_ms: int) -> Prior | None:
         """Look a key up; see the port."""
         await self._turn()
-        return self._find(key)
+        return self._find(key, now_ms)
 
-    def append(self, run_id: str, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+    def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
         """Add a fact; see the port."""
-        self._behind.append((run_id, TimedFact(at_ms, fact)))
-        self._latest_ms = max(self._latest_ms, at_ms)
+        self._behind.append((run.id, TimedFact(at_ms, fact)))
         loop = asyncio.get_running_loop()
         if self._flushed is None or self._flushed.done():
             self._flushed = loop.create_future()
@@ -115,9 +112,9 @@ class MemoryJournal:
         self._behind.clear()
         self.disk.owner = None
 
-    def _find(self, key: str) -> Prior | None:
+    def _find(self, key: str, now_ms: int) -> Prior | None:
         run_id, digest, until_ms = self.disk.keys.get(key, ("", "", 0))
-        if until_ms <= self._latest_ms:
+        if until_ms <= now_ms:
             return None
         return Prior(run_id, digest, self.disk.runs[run_id].state)
 

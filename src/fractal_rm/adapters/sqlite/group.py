@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-from copy import copy
-from itertools import chain
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from fractal_rm.adapters.sqlite.chain import Page, encode_page, link
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import AnyFact, State, next_state
+from fractal_rm.domain.run import AnyFact, Run, State
 from fractal_rm.engine.ports import Entry, Prior
 
+Tail = tuple[int, int, bytes]  # of an open run: its number, how many pages, the last one's checksum
+Rows = list[tuple[Any, ...]]
 
-class Fact(msgspec.Struct, frozen=True):
-    """A fact of an open run, to be written."""
+_NO_FLOW = Flow("")  # of a message that never became a run
 
-    run_id: str
-    fact: AnyFact
-    at_ms: int
+
+class Change(msgspec.Struct):
+    """What happened to an open run since the last group, and how it stands after that."""
+
+    page: Page = []
+    state: State = State.NEW
+    reason: str = ""
+    node: str | None = None
+
+    def note(self, run: Run, fact: AnyFact, at_ms: int) -> None:
+        """Take down a fact that the run has followed already. The run itself moves on meanwhile."""
+        self.page.append((at_ms, fact))
+        self.state, self.reason, self.node = run.state, run.reason, run.node
 
 
 class Group(msgspec.Struct):
     """What one transaction writes, and the questions that are answered after it.
 
-    ``probe`` writes something in any case: the disk was full.
+    ``changes`` is by run id, ``finds`` has keys with the moment of each question. ``probe`` writes
+    something in any case: the disk was full.
     """
 
     entries: list[Entry] = []
-    facts: list[Fact] = []
-    finds: list[str] = []
-    latest_ms: int = 0
+    changes: dict[str, Change] = {}
+    finds: list[tuple[str, int]] = []
     probe: bool = False
+
+    def put_before(self, earlier: Mapping[str, Change]) -> None:
+        """Take in the changes of a group that could not be written."""
+        for run_id, change in earlier.items():
+            later = self.changes.setdefault(run_id, change)
+            if later is not change:
+                later.page = change.page + later.page
 
 
 class Answers(msgspec.Struct):
@@ -42,97 +59,61 @@ class Answers(msgspec.Struct):
     found: list[Prior | None]
 
 
-class Row(msgspec.Struct):
-    """A run as its row says, kept for every open run."""
-
-    no: int
-    state: State
-    reason: str
-    node: str | None
-    settled_ms: int | None
-    pages: int
-    sum: bytes
-
-    def change(self, fact: AnyFact, at_ms: int) -> None:
-        """Follow a fact."""
-        self.state = next_state(self.state, fact)
-        self.reason = getattr(fact, "reason", "") or self.reason
-        self.node = getattr(fact, "node", self.node)
-        if self.state.final:
-            self.settled_ms = at_ms
-
-    def add_page(self, page: Page) -> tuple[int, int, bytes, bytes]:
-        """Close a page; returns its row."""
-        body = encode_page(page)
-        self.pages += 1
-        self.sum = link(self.sum, self.pages, body)
-        return self.no, self.pages, body, self.sum
-
-
 class Writing:
     """The rows of one transaction, apart from what is known until it is durable."""
 
-    def __init__(self, known: dict[str, Row], next_no: int) -> None:
+    def __init__(self, known: Mapping[str, Tail], next_no: int) -> None:
         self._known = known
         self.next_no = next_no
-        self.new: dict[str, Row] = {}
-        self.changed: dict[str, Row] = {}
+        self.new_rows: Rows = []
+        self.changed_rows: Rows = []
+        self.page_rows: Rows = []
+        self.key_rows: Rows = []
         self.keys: dict[str, Prior] = {}
-        self.key_rows: list[tuple[Any, ...]] = []
-        self.page_rows: list[tuple[Any, ...]] = []
-        self.flows: list[Flow] = []
+        self.flows: dict[int, Flow] = {}  # by identity: most runs of a group share one
         self.duplicates: list[str] = []
-        self._pages: dict[str, Page] = {}  # of the changed runs, not closed yet
-        self._about: list[tuple[str | None, str, int]] = []  # flow, source, accepted_ms of the new
+        self.tails: dict[str, Tail] = {}  # of runs that stay open
+        self.ended: list[str] = []
 
     def add(self, entry: Entry) -> None:
         """A new run."""
-        row = Row(self.next_no, State.NEW, "", None, None, 0, entry.run_id.encode())
-        self.next_no += 1
+        run_id, flow, at_ms = entry.run_id, entry.flow, entry.at_ms
+        run = Run(run_id, flow or _NO_FLOW, at_ms)
         for fact in entry.facts:
-            row.change(fact, entry.at_ms)
-        self.page_rows.append(row.add_page([(entry.at_ms, fact) for fact in entry.facts]))
-        self.new[entry.run_id] = row
-        source = getattr(entry.facts[0], "source", "")
-        flow = entry.flow
-        self._about.append((flow.id if flow else None, source, entry.at_ms))
-        if flow is not None and not any(flow is other for other in self.flows):
-            self.flows.append(flow)
+            run.apply(fact)
+        start = (self.next_no, 0, run_id.encode())
+        self.next_no += 1
+        page = [(at_ms, fact) for fact in entry.facts]
+        no, pages, last = self._close(run_id, start, page, ended=run.state.final)
+        self.new_rows.append(
+            (no, run_id, flow.id if flow else None, run.state.value, run.reason,
+             getattr(entry.facts[0], "source", ""), run.node, at_ms,
+             at_ms if run.state.final else None, pages, last)
+        )  # fmt: skip
+        if flow is not None:
+            self.flows[id(flow)] = flow
         if entry.key is not None:
-            self.keys[entry.key] = Prior(entry.run_id, entry.digest, row.state)
-            self.key_rows.append((entry.key, row.no, entry.digest, entry.key_until_ms))
+            self.keys[entry.key] = Prior(run_id, entry.digest, run.state)
+            self.key_rows.append((entry.key, no, entry.digest, entry.key_until_ms))
 
-    def append(self, item: Fact) -> None:
-        """A fact of an open run."""
-        row = self.changed.get(item.run_id)
-        if row is None:
-            row = self.changed[item.run_id] = copy(self._known[item.run_id])
-            self._pages[item.run_id] = []
-        row.change(item.fact, item.at_ms)
-        self._pages[item.run_id].append((item.at_ms, item.fact))
+    def change(self, run_id: str, change: Change) -> None:
+        """What happened to an open run."""
+        state, ended = change.state, change.state.final
+        no, pages, last = self._close(run_id, self._known[run_id], change.page, ended=ended)
+        settled_ms = change.page[-1][0] if ended else None
+        self.changed_rows.append(
+            (no, state.value, change.reason, change.node, settled_ms, pages, last)
+        )
 
-    def close_pages(self) -> None:
-        """Call it last: what happened to a run is one page of it."""
-        for run_id, page in self._pages.items():
-            self.page_rows.append(self.changed[run_id].add_page(page))
-
-    def new_rows(self) -> list[tuple[Any, ...]]:
-        """Rows for INSERT_RUNS."""
-        return [
-            (r.no, run_id, flow, r.state.value, r.reason, source, r.node, at_ms, r.settled_ms,
-             r.pages, r.sum)
-            for (run_id, r), (flow, source, at_ms) in zip(
-                self.new.items(), self._about, strict=True)
-        ]  # fmt: skip
-
-    def changed_rows(self) -> list[tuple[Any, ...]]:
-        """Rows for UPDATE_RUNS."""
-        return [
-            (r.no, r.state.value, r.reason, r.node, r.settled_ms, r.pages, r.sum)
-            for r in self.changed.values()
-        ]
-
-    def settled(self) -> int:
-        """How many runs end with this transaction."""
-        rows = chain(self.new.values(), self.changed.values())
-        return sum(row.settled_ms is not None for row in rows)
+    def _close(self, run_id: str, tail: Tail, page: Page, *, ended: bool) -> Tail:
+        """What one transaction writes of a run is one page of it."""
+        no, pages, last = tail
+        pages += 1
+        body = encode_page(page)
+        last = link(last, pages, body)
+        self.page_rows.append((no, pages, body, last))
+        if ended:
+            self.ended.append(run_id)
+        else:
+            self.tails[run_id] = no, pages, last
+        return no, pages, last

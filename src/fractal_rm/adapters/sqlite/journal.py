@@ -14,23 +14,22 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from fractal_rm.adapters.sqlite.group import Answers, Fact, Group
+from fractal_rm.adapters.sqlite.group import Answers, Change, Group
+from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep, Turns
 from fractal_rm.adapters.sqlite.store import Store
 from fractal_rm.domain.errors import JournalError, JournalFull, JournalLost
-from fractal_rm.domain.run import AnyFact
+from fractal_rm.domain.run import AnyFact, Run
 from fractal_rm.engine.ports import Entry, Prior, Recovered
 
 # Under load a group waits this long for company: fewer commits, and less work for each run.
 GATHER_S = 0.002
 WRITE_BEHIND_S = 0.05
 RETRY_FULL_S = 0.5
-PURGE_EVERY_S = 10.0
-
-Keep = Callable[[], tuple[int, int]]  # how much history is kept: seconds, bytes
 
 
 class _Pending:
@@ -55,6 +54,7 @@ class SqliteJournal:
         keep: Keep,
         on_lost: Callable[[JournalError], None],
         synchronous: str = "FULL",
+        purge_every_s: float = PURGE_EVERY_S,
     ) -> None:
         self._store = Store(path, synchronous)
         self._keep = keep
@@ -64,9 +64,10 @@ class SqliteJournal:
         self._thread: threading.Thread | None = None
         self._writing = False
         self._full = self._closing = self._hurried = False
-        self._latest_ms = 0  # the moment of the newest fact: what age is measured against
+        self._now_ms = 0  # the wall clock, as it was handed in last: what age is measured against
+        self._purges = Turns(purge_every_s)
         self._flush: asyncio.Handle | None = None
-        self._last_commit_s = self._last_purge_s = float("-inf")
+        self._last_commit_s = float("-inf")
         self._loop: asyncio.AbstractEventLoop
 
     # --- open and close -----------------------------------------------------------------------
@@ -108,24 +109,30 @@ class SqliteJournal:
         if self._full:
             waiter.set_exception(JournalFull("the disk of the journal is full"))
             return waiter
+        self._now_ms = entry.at_ms
         pending = self._pending
         pending.group.entries.append(entry)
         pending.accepted.append(waiter)
         self._hurry()
         return waiter
 
-    async def find(self, key: str) -> Prior | None:
+    async def find(self, key: str, now_ms: int) -> Prior | None:
         """Look a key up; see the port."""
         pending = self._pending
-        pending.group.finds.append(key)
+        pending.group.finds.append((key, now_ms))
         waiter: asyncio.Future[Prior | None] = self._loop.create_future()
         pending.finds.append(waiter)
         self._hurry()
         return await waiter
 
-    def append(self, run_id: str, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+    def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
         """Add a fact; see the port."""
-        self._pending.group.facts.append(Fact(run_id, fact, at_ms))
+        self._now_ms = at_ms
+        changes = self._pending.group.changes
+        change = changes.get(run.id)
+        if change is None:
+            change = changes[run.id] = Change()
+        change.note(run, fact, at_ms)
         if self._flush is None and not self._writing:
             self._flush = self._loop.call_later(WRITE_BEHIND_S, self._send)
         return _Durable(self)
@@ -156,7 +163,7 @@ class SqliteJournal:
     def _has_pending(self) -> bool:
         pending = self._pending
         group = pending.group
-        return bool(group.entries or group.facts or group.finds or pending.done)
+        return bool(group.entries or group.changes or group.finds or pending.done)
 
     def _cancel_flush(self) -> None:
         if self._flush is not None:
@@ -170,39 +177,21 @@ class SqliteJournal:
             return
         sent, self._pending = self._pending, _Pending()
         self._writing = True
-        group = sent.group
-        latest = (*group.entries[-1:], *group.facts[-1:])
-        self._latest_ms = max(self._latest_ms, *(item.at_ms for item in latest), 0)
-        group.latest_ms = self._latest_ms
-        group.probe = self._full
-        purge = self._purge_due(group.latest_ms)
-        self._jobs.put(lambda: self._write(sent, purge))
+        sent.group.probe = self._full
+        self._jobs.put(partial(self._write, sent))
 
-    def _write(self, sent: _Pending, purge: Callable[[], object] | None) -> None:
+    def _write(self, sent: _Pending) -> None:
         """On the writer's thread."""
-        answers: Answers | JournalError
         try:
             answers = self._store.write(sent.group)
         except JournalFull as error:
-            answers = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, what the disk holds is unknown
-            answers = error if isinstance(error, JournalError) else JournalLost(repr(error))
+            self._tell(partial(self._found_full, sent, error))
         else:
-            if purge is not None:
-                with suppress(JournalFull):  # the next group will find out
-                    purge()
-        self._tell(lambda: self._written(sent, answers))
+            self._tell(partial(self._written, sent, answers))
 
-    def _written(self, sent: _Pending, answers: Answers | JournalError) -> None:
-        self._writing = False
+    def _written(self, sent: _Pending, answers: Answers) -> None:
+        self._writing = self._full = False
         self._last_commit_s = self._loop.time()
-        if isinstance(answers, JournalFull):
-            self._found_full(sent, answers)
-            return
-        if isinstance(answers, JournalError):
-            self._on_lost(answers)
-            return
-        self._full = False
         for position, waiter in enumerate(sent.accepted):
             if not waiter.done():
                 waiter.set_result(answers.known.get(position))
@@ -212,23 +201,25 @@ class SqliteJournal:
         for waiter in sent.done:
             if not waiter.done():
                 waiter.set_result(None)
+        self._purge_in_turn()
         self._go_on()
 
     def _go_on(self) -> None:
         pending = self._pending
         if pending.accepted or pending.finds or pending.done:
             self._hurry()
-        elif pending.group.facts:
+        elif pending.group.changes:
             self._flush = self._loop.call_later(WRITE_BEHIND_S, self._send)
 
     def _found_full(self, sent: _Pending, error: JournalFull) -> None:
         """New runs are refused; facts of open runs wait, and what waits for them waits too (G7)."""
-        self._full = True
+        self._writing, self._full = False, True
         later = self._pending
         refused = [*sent.accepted, *sent.finds, *later.accepted, *later.finds]
         durable = sent.done + later.done
         kept = self._pending = _Pending()
-        kept.group.facts = sent.group.facts + later.group.facts
+        kept.group.changes = later.group.changes
+        kept.group.put_before(sent.group.changes)
         if not self._closing:
             kept.done, durable = durable, []
         for waiter in (*refused, *durable):
@@ -236,25 +227,30 @@ class SqliteJournal:
                 waiter.set_exception(error)
         self._flush = self._loop.call_later(RETRY_FULL_S, self._send)
 
-    def _purge_due(self, now_ms: int) -> Callable[[], object] | None:
-        """Every PURGE_EVERY_S a slice of old history goes along; while there is more, each time."""
-        now_s = self._loop.time()
-        if now_ms == 0 or now_s - self._last_purge_s < PURGE_EVERY_S:
-            return None
-        self._last_purge_s = now_s
-        history_s, history_bytes = self._keep()
+    def _purge_in_turn(self) -> None:
+        """Old history goes when who waited has been told; the next group comes after it."""
+        if self._purges.come(self._now_ms, self._loop.time()):
+            self._jobs.put(partial(self._purge, self._now_ms, *self._keep()))
 
-        def purge() -> None:
+    def _purge(self, now_ms: int, history_s: int, history_bytes: int) -> None:
+        """On the writer's thread."""
+        with suppress(JournalFull):  # the next group will find out
             if self._store.purge(now_ms, history_s, history_bytes):
-                self._last_purge_s = float("-inf")
-
-        return purge
+                self._tell(self._purges.again)
 
     # --- the writer's thread ------------------------------------------------------------------
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
+        """One job after the other. What escapes from one leaves unknown what the disk holds (G7).
+
+        Then nothing more is written, whatever waits.
+        """
+        try:
+            while (job := self._jobs.get()) is not None:
+                job()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the node must hear of it
+            lost = error if isinstance(error, JournalError) else JournalLost(repr(error))
+            self._tell(partial(self._on_lost, lost))
 
     def _tell(self, callback: Callable[[], None]) -> None:
         if not self._loop.is_closed():

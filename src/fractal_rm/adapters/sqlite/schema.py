@@ -81,7 +81,10 @@ UPDATE_RUNS = (  # what stands before the rows, and after them
     ") AS v WHERE no = v.column1",
 )
 COUNT_DUPLICATE = "UPDATE runs SET duplicates = duplicates + 1 WHERE id = ?"
-COUNT = "UPDATE meta SET value = value + ? WHERE name = ?"
+COUNT = (
+    "UPDATE meta SET value = value + iif(name = 'accepted', ?, ?)"
+    " WHERE name IN ('accepted', 'settled')"
+)
 MARK = "UPDATE meta SET value = ? WHERE name = 'clean'"
 FIND_KEY = (
     "SELECT runs.id, keys.digest, runs.state FROM keys JOIN runs ON runs.no = keys.run"
@@ -99,11 +102,14 @@ OPEN_PAGES = (
 
 # --- what is old goes, a slice at a time, so that nobody waits for it --------------------------
 
-SLICE = "SELECT no, settled_ms FROM runs WHERE no > ? ORDER BY no LIMIT ?"
+SLICE = "SELECT no, accepted_ms, settled_ms FROM runs WHERE no > ? ORDER BY no LIMIT ?"
 DROP_PAGES = "DELETE FROM pages WHERE run IN (SELECT value FROM json_each(?))"
 DROP_RUNS = (  # a run whose trigger id still counts keeps its row, without its pages
     "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
     " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
 )
-STRIP_RUNS = "UPDATE runs SET pages = 0, sum = x'' WHERE no IN (SELECT value FROM json_each(?))"
+STRIP_RUNS = (
+    "UPDATE runs SET pages = 0, sum = x'' WHERE no IN (SELECT value FROM json_each(?))"
+    " AND pages > 0"
+)
 DROP_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE until_ms <= ? LIMIT ?)"

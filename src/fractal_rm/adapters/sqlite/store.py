@@ -7,7 +7,6 @@ of any size is written with a handful of statements that take many rows each.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,8 @@ import msgspec
 
 from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
-from fractal_rm.adapters.sqlite.group import Answers, Group, Row, Writing
+from fractal_rm.adapters.sqlite.group import Answers, Group, Tail, Writing
+from fractal_rm.adapters.sqlite.retention import Purge
 from fractal_rm.domain.errors import (
     JournalDamaged,
     JournalError,
@@ -34,8 +34,7 @@ from fractal_rm.domain.flow import Flow, flow_version, version_of
 from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
 from fractal_rm.engine.ports import Entry, Prior, Recovered
 
-ROWS_AT_ONCE = (64, 8, 1)
-SLICE_RUNS = 500
+ROWS_AT_ONCE = (64, 32, 16, 8, 4, 2, 1)
 PageRow = tuple[int, bytes, bytes]  # n, body, sum
 WAL_KEPT_BYTES = 64 * 1024 * 1024
 
@@ -46,11 +45,11 @@ class Store:
     def __init__(self, path: Path, synchronous: str = "FULL") -> None:
         self._path = path
         self._synchronous = synchronous
-        self._open: dict[str, Row] = {}
+        self._open: dict[str, Tail] = {}
         self._versions: set[str] = set()
         self._flows: dict[str, Flow] = {}
         self._next_no = 1
-        self._purged_to = 0
+        self._purge = Purge()
         self._lock: int | None = None
         self._db: sqlite3.Connection
 
@@ -166,7 +165,7 @@ class Store:
             run = fold(Run(run_id, flow, timed[0][0]), [fact for _, fact in timed])
         except (ChainBroken, ImpossibleFact) as error:
             raise self._damaged(str(error)) from error
-        self._open[run_id] = Row(no, run.state, run.reason, run.node, None, count, last)
+        self._open[run_id] = no, count, last
         return run
 
     def _flow(self, first: AnyFact) -> Flow | None:
@@ -224,9 +223,8 @@ class Store:
                     writing.add(entry)
                 else:
                     known[position] = prior
-            for item in group.facts:
-                writing.append(item)
-            writing.close_pages()
+            for run_id, change in group.changes.items():
+                writing.change(run_id, change)
             self._put(writing)
             if group.probe:
                 self._db.execute(schema.MARK, (0,))
@@ -234,8 +232,7 @@ class Store:
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
         self._took(writing)
-        found = [self._find(key, group.latest_ms) for key in group.finds]
-        return Answers(known, found)
+        return Answers(known, [self._find(key, now_ms) for key, now_ms in group.finds])
 
     def _prior(self, entry: Entry, writing: Writing) -> Prior | None:
         if entry.key is None:
@@ -253,19 +250,18 @@ class Store:
         return Prior(row[0], row[1], State(row[2])) if row else None
 
     def _put(self, writing: Writing) -> None:
-        for flow in writing.flows:
+        for flow in writing.flows.values():
             version = flow_version(flow)
             if version not in self._versions:
                 self._db.execute(schema.INSERT_FLOW, (version, msgspec.json.encode(flow)))
-        self._insert(schema.INSERT_RUNS, writing.new_rows())
+        self._insert(schema.INSERT_RUNS, writing.new_rows)
         self._insert(schema.INSERT_KEYS, writing.key_rows)
         self._insert(schema.INSERT_PAGES, writing.page_rows)
-        self._insert(schema.UPDATE_RUNS[0], writing.changed_rows(), schema.UPDATE_RUNS[1])
+        self._insert(schema.UPDATE_RUNS[0], writing.changed_rows, schema.UPDATE_RUNS[1])
         for run_id in writing.duplicates:
             self._db.execute(schema.COUNT_DUPLICATE, (run_id,))
-        for name, count in (("accepted", len(writing.new)), ("settled", writing.settled())):
-            if count:
-                self._db.execute(schema.COUNT, (count, name))
+        if writing.new_rows or writing.ended:
+            self._db.execute(schema.COUNT, (len(writing.new_rows), len(writing.ended)))
 
     def _insert(self, head: str, rows: Sequence[tuple[Any, ...]], tail: str = "") -> None:
         at = 0
@@ -278,12 +274,10 @@ class Store:
     def _took(self, writing: Writing) -> None:
         """The transaction is durable: what it changed is now what is."""
         self._next_no = writing.next_no
-        self._versions.update(map(flow_version, writing.flows))
-        for run_id, row in chain(writing.new.items(), writing.changed.items()):
-            if row.settled_ms is None:
-                self._open[run_id] = row
-            else:
-                self._open.pop(run_id, None)
+        self._versions.update(map(flow_version, writing.flows.values()))
+        self._open.update(writing.tails)
+        for run_id in writing.ended:
+            self._open.pop(run_id, None)
 
     def _write_failed(self, error: sqlite3.Error) -> JournalError:
         cause = _unusable(self._path, error)
@@ -293,8 +287,6 @@ class Store:
             self._db.execute("ROLLBACK")
         return cause
 
-    # --- retention ----------------------------------------------------------------------------
-
     def purge(self, now_ms: int, history_s: int, history_bytes: int) -> bool:
         """Drop one slice of what is too old or too much. Returns whether there may be more.
 
@@ -302,32 +294,11 @@ class Store:
         """
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            more = self._purge_slice(now_ms, history_s, history_bytes)
+            more = self._purge.drop_slice(self._db, now_ms, history_s, history_bytes)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
         return more
-
-    def _purge_slice(self, now_ms: int, history_s: int, history_bytes: int) -> bool:
-        self._db.execute(schema.DROP_KEYS, (now_ms, SLICE_RUNS))
-        oldest_ms = now_ms - history_s * 1000
-        too_much = self._used_bytes() > history_bytes
-        rows = self._db.execute(schema.SLICE, (self._purged_to, SLICE_RUNS)).fetchall()
-        drop = [
-            no for no, settled_ms in rows if settled_ms and (too_much or settled_ms < oldest_ms)
-        ]
-        if not drop:
-            self._purged_to = 0  # the next time, those that were passed over are looked at again
-            return False
-        chosen = json.dumps(drop)
-        for statement in (schema.DROP_PAGES, schema.DROP_RUNS, schema.STRIP_RUNS):
-            self._db.execute(statement, (chosen,))
-        self._purged_to = rows[-1][0]
-        return len(rows) == SLICE_RUNS
-
-    def _used_bytes(self) -> int:
-        pages = self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
-        return pages * self._one("PRAGMA page_size")
 
     def _one(self, statement: str, *values: Any) -> Any:
         row = self._db.execute(statement, values).fetchone()
