@@ -136,6 +136,6 @@ class Node:
             for payload, settled_ms in self.rows(
                 "SELECT json_extract(CAST(body AS TEXT), '$[0][1].payload'), settled_ms FROM"
                 f" (SELECT no, settled_ms FROM runs ORDER BY no DESC LIMIT {count})"
-                " JOIN pages ON run = no AND n = 1"
+                " JOIN pages ON place = no << 24 | 1"
             )
         }

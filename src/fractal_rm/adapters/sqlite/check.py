@@ -11,6 +11,7 @@ import msgspec
 
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
 from fractal_rm.adapters.sqlite.history import reading
+from fractal_rm.adapters.sqlite.schema import OF_RUN
 from fractal_rm.domain.flow import version_of
 
 SHOWN = 20
@@ -52,7 +53,7 @@ def _facts(db: sqlite3.Connection) -> tuple[int, list[str]]:
     facts, broken = 0, list[str]()
     every = db.execute(
         "SELECT runs.id, runs.pages, runs.sum, n, body, pages.sum FROM runs"
-        " LEFT JOIN pages ON pages.run = runs.no WHERE runs.pages > 0 ORDER BY runs.no, n"
+        f" LEFT JOIN pages ON {OF_RUN} WHERE runs.pages > 0 ORDER BY runs.no, pages.place"
     )
     for (run_id, count, last), rows in groupby(every, key=lambda row: row[:3]):
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from fractal_rm.adapters.sqlite.chain import Page, encode_page, link
+from fractal_rm.adapters.sqlite.schema import PAGE_BITS
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import AnyFact, Run, State
 from fractal_rm.engine.ports import Entry, Prior
@@ -111,7 +112,7 @@ class Writing:
         pages += 1
         body = encode_page(page)
         last = link(last, pages, body)
-        self.page_rows.append((no, pages, body, last))
+        self.page_rows.append((no << PAGE_BITS | pages, body, last))
         if ended:
             self.ended.append(run_id)
         else:

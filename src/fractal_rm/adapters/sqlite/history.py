@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
+from fractal_rm.adapters.sqlite.schema import PAGES
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.run import State
 from fractal_rm.engine.ports import Ledger, RunDetail, RunSummary, TimedFact
@@ -118,5 +119,5 @@ def _facts(db: sqlite3.Connection, run_id: str) -> list[TimedFact]:
     ).fetchone()
     if not count:  # its pages were dropped for their age, and with them the checksum
         return []
-    rows = db.execute("SELECT n, body, sum FROM pages WHERE run = ? ORDER BY n", (no,))
+    rows = db.execute(PAGES, (no,))
     return [TimedFact(at_ms, fact) for at_ms, fact in verified(run_id, rows, count, last)]

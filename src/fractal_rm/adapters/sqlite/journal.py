@@ -26,8 +26,10 @@ from fractal_rm.domain.errors import JournalError, JournalFull, JournalLost
 from fractal_rm.domain.run import AnyFact, Run
 from fractal_rm.engine.ports import Entry, Prior, Recovered
 
-# Under load a group waits this long for company: fewer commits, and less work for each run.
-GATHER_S = 0.002
+# A group waits for company the longer, the more runs the one before it had: fewer commits under
+# load, and less work for each run, and hardly a wait where few come.
+GATHER_FOR_EACH_S = 0.0001
+GATHER_AT_MOST_S = 0.004
 WRITE_BEHIND_S = 0.05
 RETRY_FULL_S = 0.5
 
@@ -67,7 +69,7 @@ class SqliteJournal:
         self._now_ms = 0  # the wall clock, as it was handed in last: what age is measured against
         self._purges = Turns(purge_every_s)
         self._flush: asyncio.Handle | None = None
-        self._last_commit_s = float("-inf")
+        self._gathered_s = float("-inf")  # until then the group gathers
         self._loop: asyncio.AbstractEventLoop
 
     # --- open and close -----------------------------------------------------------------------
@@ -157,7 +159,7 @@ class SqliteJournal:
             return
         self._cancel_flush()
         self._hurried = True
-        wait_s = self._last_commit_s + GATHER_S - self._loop.time()
+        wait_s = self._gathered_s - self._loop.time()
         self._flush = self._loop.call_later(max(0.0, wait_s), self._send)
 
     def _has_pending(self) -> bool:
@@ -191,7 +193,9 @@ class SqliteJournal:
 
     def _written(self, sent: _Pending, answers: Answers) -> None:
         self._writing = self._full = False
-        self._last_commit_s = self._loop.time()
+        runs = len(sent.group.entries) + len(sent.group.changes)
+        gather_s = min(runs * GATHER_FOR_EACH_S, GATHER_AT_MOST_S)
+        self._gathered_s = self._loop.time() + gather_s
         for position, waiter in enumerate(sent.accepted):
             if not waiter.done():
                 waiter.set_result(answers.known.get(position))

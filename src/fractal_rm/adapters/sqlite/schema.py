@@ -8,6 +8,8 @@ from __future__ import annotations
 FORMAT = 1
 APPLICATION_ID = 0x46524D4A  # "FRMJ": tells our files from other SQLite databases
 
+PAGE_BITS = 24  # of a page's place are its number in the run, counted from 1
+
 CREATE = """
 -- One row a run: what lists and restarts ask for. It can be made again from the facts.
 CREATE TABLE runs (
@@ -25,17 +27,17 @@ CREATE TABLE runs (
     duplicates  INTEGER NOT NULL DEFAULT 0   -- how often its trigger came again
 );
 CREATE INDEX open_runs ON runs (no) WHERE settled_ms IS NULL;
-CREATE INDEX runs_by_flow ON runs (flow, no);
 
 -- What happened, in order. A page has the facts of one run that one transaction wrote, as JSON:
--- [[at_ms, fact], …]. `sum` is chained: it covers the one before it (see chain.py).
+-- [[at_ms, fact], …]. `sum` is chained: it covers the one before it (see chain.py). The n-th page
+-- of a run has its place at run << 24 | n: a plain table in this order grows at its end.
 CREATE TABLE pages (
-    run  INTEGER NOT NULL,
-    n    INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    sum  BLOB NOT NULL,
-    PRIMARY KEY (run, n)
-) WITHOUT ROWID;
+    place INTEGER PRIMARY KEY,
+    body  BLOB NOT NULL,
+    sum   BLOB NOT NULL,
+    run   INTEGER AS (place >> 24),
+    n     INTEGER AS (place & 0xFFFFFF)
+);
 
 -- Trigger ids, so that a trigger that comes again is the same run (G3).
 CREATE TABLE keys (
@@ -60,7 +62,8 @@ CREATE VIEW story AS
     SELECT runs.id AS run,
            strftime('%Y-%m-%dT%H:%M:%fZ', json_extract(value, '$[0]') / 1000.0, 'unixepoch') AS at,
            json_extract(value, '$[1]') AS fact
-    FROM runs JOIN pages ON pages.run = runs.no, json_each(CAST(pages.body AS TEXT))
+    FROM runs JOIN pages ON pages.place BETWEEN runs.no << 24 AND runs.no << 24 | 0xFFFFFF,
+         json_each(CAST(pages.body AS TEXT))
     ORDER BY runs.no, n, key;
 """
 
@@ -70,7 +73,7 @@ INSERT_RUNS = (
     "INSERT INTO runs (no, id, flow, state, reason, source, node, accepted_ms, settled_ms, pages,"
     " sum) VALUES "
 )
-INSERT_PAGES = "INSERT INTO pages (run, n, body, sum) VALUES "
+INSERT_PAGES = "INSERT INTO pages (place, body, sum) VALUES "
 INSERT_KEYS = "INSERT OR REPLACE INTO keys (key, run, digest, until_ms) VALUES "
 INSERT_FLOW = "INSERT OR IGNORE INTO flows (version, body) VALUES (?, ?)"
 UPDATE_RUNS = (  # what stands before the rows, and after them
@@ -92,18 +95,25 @@ FIND_KEY = (
 )
 FIND_RUN = "SELECT state FROM runs WHERE id = ?"
 
+# The pages of a run; with an expression in place of a column SQLite would look at every page.
+OF_RUN = "pages.place BETWEEN runs.no << 24 AND runs.no << 24 | 0xFFFFFF"
+PAGES = f"SELECT n, body, pages.sum FROM runs JOIN pages ON {OF_RUN} WHERE runs.no = ? ORDER BY n"
+
 # --- at start ---------------------------------------------------------------------------------
 
 OPEN_RUNS = "SELECT no, id, pages, sum FROM runs WHERE settled_ms IS NULL ORDER BY no"
 OPEN_PAGES = (
-    "SELECT pages.run, n, body, pages.sum FROM runs JOIN pages ON pages.run = runs.no"
-    " WHERE settled_ms IS NULL ORDER BY pages.run, n"
+    "SELECT pages.run, n, body, pages.sum FROM runs JOIN pages"
+    f" ON {OF_RUN} WHERE settled_ms IS NULL ORDER BY pages.place"
 )
 
 # --- what is old goes, a slice at a time, so that nobody waits for it --------------------------
 
 SLICE = "SELECT no, accepted_ms, settled_ms FROM runs WHERE no > ? ORDER BY no LIMIT ?"
-DROP_PAGES = "DELETE FROM pages WHERE run IN (SELECT value FROM json_each(?))"
+DROP_PAGES = (
+    "DELETE FROM pages WHERE place IN (SELECT pages.place FROM json_each(?) CROSS JOIN runs"
+    f" ON runs.no = value JOIN pages ON {OF_RUN})"
+)
 DROP_RUNS = (  # a run whose trigger id still counts keeps its row, without its pages
     "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
     " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
