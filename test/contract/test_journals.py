@@ -24,7 +24,16 @@ from fractal_rm.domain.errors import (
     JournalReadOnly,
     JournalTooNew,
 )
-from fractal_rm.domain.run import Dead, Finished, Parked, Placed, Settled, State, StepFailed
+from fractal_rm.domain.run import (
+    Dead,
+    Finished,
+    Parked,
+    Placed,
+    Settled,
+    Started,
+    State,
+    StepFailed,
+)
 from fractal_rm.testing.journal import JournalConformance, begun, entry, write
 
 DAY_S, GIB = 86_400, 1 << 30
@@ -234,6 +243,26 @@ async def test_a_full_disk_refuses_and_goes_on_by_itself_when_there_is_room(smal
     found = await opened(small_disk)
     assert len(found.runs) == accepted + 1
     assert "first" not in [run.id for run in found.runs]
+
+
+async def test_what_a_full_disk_held_back_stands_before_what_happened_meanwhile(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("run"))
+    one, db = begun("run"), journal._store._db
+    db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+    result = msgspec.Raw(b'"%b"' % (b"y" * 200_000))
+    durable = asyncio.ensure_future(write(journal, one, Finished(1, 200, 0.5, result)))
+    while not journal._writing:
+        await asyncio.sleep(0)
+    _ = write(journal, one, Started(2))
+    while journal.writable:
+        await asyncio.sleep(0)
+    db.execute(f"PRAGMA max_page_count = {1 << 30}")
+    await durable
+    await journal.close(clean=True)
+    (found,) = (await opened(tmp_path)).runs
+    assert (found.results, found.in_doubt) == ([result], 2)
 
 
 async def test_a_disk_that_is_full_at_start_says_so(small_disk):

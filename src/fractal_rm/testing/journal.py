@@ -203,21 +203,20 @@ class JournalConformance:
         big = entry("B", facts=(accepted(payload=b'"' + b"x" * 200_000 + b'"'),))
         with pytest.raises(JournalFull):
             await journal.accept(big)
-        durable = asyncio.ensure_future(
-            write(
-                journal, begun("A"), Finished(1, 200, 0.5, msgspec.Raw(b'"%b"' % (b"y" * 200_000)))
-            )
-        )
+        a, result = begun("A"), msgspec.Raw(b'"%b"' % (b"y" * 200_000))
+        durable = asyncio.ensure_future(write(journal, a, Finished(1, 200, 0.5, result)))
         await asyncio.sleep(0.05)
         assert not journal.writable
         assert not durable.done()
+        _ = write(journal, a, Started(2))
         self.fill(journal, full=False)
         await durable
         assert journal.writable
         assert await journal.accept(entry("C")) is None
         await journal.close(clean=True)
         found = await self._reopened()
-        assert [(run.id, len(run.results)) for run in found.runs] == [("A", 1), ("C", 0)]
+        assert [(run.id, run.in_doubt) for run in found.runs] == [("A", 2), ("C", None)]
+        assert [run.results for run in found.runs] == [[result], []]
 
     async def test_one_journal_at_a_time(self) -> None:
         journal = self.new()

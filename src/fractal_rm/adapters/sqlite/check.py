@@ -11,7 +11,7 @@ import msgspec
 
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
 from fractal_rm.adapters.sqlite.history import reading
-from fractal_rm.adapters.sqlite.schema import OF_RUN
+from fractal_rm.adapters.sqlite.schema import EVERY_PAGE
 from fractal_rm.domain.flow import version_of
 
 SHOWN = 20
@@ -51,11 +51,7 @@ def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
 def _facts(db: sqlite3.Connection) -> tuple[int, list[str]]:
     """How many facts hold, and what does not."""
     facts, broken = 0, list[str]()
-    every = db.execute(
-        "SELECT runs.id, runs.pages, runs.sum, n, body, pages.sum FROM runs"
-        f" LEFT JOIN pages ON {OF_RUN} WHERE runs.pages > 0 ORDER BY runs.no, pages.place"
-    )
-    for (run_id, count, last), rows in groupby(every, key=lambda row: row[:3]):
+    for (run_id, count, last), rows in groupby(db.execute(EVERY_PAGE), key=lambda row: row[:3]):
         try:
             pages = [row[3:] for row in rows if row[3] is not None]
             facts += len(verified(run_id, pages, count, last))

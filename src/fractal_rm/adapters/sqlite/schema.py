@@ -3,6 +3,7 @@
 FORMAT is raised with every change to them; an older program refuses a newer journal (G15).
 """
 
+# ruff: noqa: S608 - statements are put together from the words of this file alone
 from __future__ import annotations
 
 FORMAT = 1
@@ -95,16 +96,21 @@ FIND_KEY = (
 )
 FIND_RUN = "SELECT state FROM runs WHERE id = ?"
 
-# The pages of a run; with an expression in place of a column SQLite would look at every page.
+# --- reading ----------------------------------------------------------------------------------
+
 OF_RUN = "pages.place BETWEEN runs.no << 24 AND runs.no << 24 | 0xFFFFFF"
 PAGES = f"SELECT n, body, pages.sum FROM runs JOIN pages ON {OF_RUN} WHERE runs.no = ? ORDER BY n"
+EVERY_PAGE = (
+    "SELECT runs.id, runs.pages, runs.sum, n, body, pages.sum FROM runs"
+    f" LEFT JOIN pages ON {OF_RUN} WHERE runs.pages > 0 ORDER BY runs.no, place"
+)
 
 # --- at start ---------------------------------------------------------------------------------
 
 OPEN_RUNS = "SELECT no, id, pages, sum FROM runs WHERE settled_ms IS NULL ORDER BY no"
 OPEN_PAGES = (
     "SELECT pages.run, n, body, pages.sum FROM runs JOIN pages"
-    f" ON {OF_RUN} WHERE settled_ms IS NULL ORDER BY pages.place"
+    f" ON {OF_RUN} WHERE settled_ms IS NULL ORDER BY place"
 )
 
 # --- what is old goes, a slice at a time, so that nobody waits for it --------------------------
