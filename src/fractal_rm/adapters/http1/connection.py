@@ -13,6 +13,7 @@ from typing import cast
 import httptools
 
 from fractal_rm.adapters.http1.deadlines import Deadlines
+from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ReplyTooLarge
 
@@ -31,8 +32,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_bare_bytes", "_body", "_deadlines", "_delimited", "_got_bytes", "_headers",
-        "_in_body", "_max_bytes", "_on_closed", "_on_idle", "_parser", "_reply", "_reused",
-        "_tick", "_transport", "idle_since_s",
+        "_in_body", "_max_bytes", "_on_closed", "_on_idle", "_outbox", "_parser", "_reply",
+        "_reused", "_tick", "_transport", "idle_since_s",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +41,7 @@ class Connection(asyncio.Protocol):
         on_idle: Callable[[Connection], None],
         on_closed: Callable[[Connection], None],
         deadlines: Deadlines,
+        outbox: Outbox,
     ) -> None:
         self._on_idle = on_idle
         self._on_closed = on_closed
@@ -47,6 +49,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._reply: asyncio.Future[Reply] | None = None
         self._deadlines = deadlines
+        self._outbox = outbox
         self._tick = 0
         self._reused = False
         self._max_bytes = 0
@@ -68,7 +71,7 @@ class Connection(asyncio.Protocol):
             reply.set_exception(Stale() if self._reused else BadReply("it closed at once"))
             return reply
         self._tick = self._deadlines.set(ends_s, self._too_late, loop)
-        self._transport.write(request)
+        self._outbox.put(self._transport, request, loop)
         return reply
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.deadlines import Deadlines
+from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.domain.call import Origin
 
 KEPT_FOR_S = 30.0
@@ -22,6 +23,7 @@ class Pool:
         self._kept = kept
         self._idle_count = 0
         self._deadlines = Deadlines()
+        self._outbox = Outbox()
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -46,7 +48,7 @@ class Pool:
                 idle.remove(connection)
                 self._idle_count -= 1
 
-        connection = Connection(on_idle, on_closed, self._deadlines)
+        connection = Connection(on_idle, on_closed, self._deadlines, self._outbox)
         self._open.add(connection)
         return connection
 
