@@ -79,8 +79,10 @@ class Admit:
             body=arrival.body[:DEAD_LETTER_BYTES],
         )
         now_ms = self._world.clock.now_ms()
+        new_id = self._new_id(now_ms)
+        entry = Entry(new_id, None, now_ms, (fact,), State.DEAD, fact.reason)
         try:
-            await self._world.journal.accept(Entry(self._new_id(now_ms), None, now_ms, (fact,)))
+            await self._world.journal.accept(entry)
         except JournalFull as error:
             raise _unavailable(str(error)) from error
 
@@ -160,7 +162,8 @@ class Admit:
         key = _offer_key(offer) if offer else trigger.key
         window_ms = self._world.config.bounds.dedup_window_s * 1000
         digest = trigger.digest() if key is not None else ""
-        return Entry(new_id, flow, now_ms, facts, key, digest, now_ms + window_ms), run
+        until_ms = now_ms + window_ms
+        return Entry(new_id, flow, now_ms, facts, run.state, run.reason, key, digest, until_ms), run
 
     async def _known_offer(self, trigger: Trigger, offer: Offer) -> Taken | None:
         """A peer that had no answer asks again: what it may learn comes before any refusal (G4).

@@ -32,13 +32,16 @@ __all__ = [
 class Entry(msgspec.Struct, frozen=True):
     """A new run, or a dead letter that never became one (``flow`` is then None).
 
-    ``key`` with ``digest`` make it findable for ``key_until_ms`` (wall clock); see ``accept``.
+    ``state`` and ``reason`` are how it stands after ``facts``. ``key`` with ``digest`` make it
+    findable for ``key_until_ms`` (wall clock); see ``accept``.
     """
 
     run_id: str
     flow: Flow | None
     at_ms: int
     facts: tuple[AnyFact, ...]
+    state: State = State.ACCEPTED
+    reason: str = ""
     key: str | None = None
     digest: str = ""
     key_until_ms: int = 0

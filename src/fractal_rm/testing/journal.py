@@ -52,7 +52,8 @@ def entry(
 ) -> Entry:
     """Make an entry for a new run."""
     made = facts or ((accepted(flow),) if flow else ())
-    return Entry(run_id, flow, at_ms, made, key, digest, at_ms + window_ms)
+    run = fold(Run(run_id, flow or Flow(""), at_ms), list(made))
+    return Entry(run_id, flow, at_ms, made, run.state, run.reason, key, digest, at_ms + window_ms)
 
 
 def begun(run_id: str) -> Run:

@@ -16,8 +16,6 @@ from fractal_rm.engine.ports import Entry, Prior
 Tail = tuple[int, int, bytes]  # of an open run: its number, how many pages, the last one's checksum
 Rows = list[tuple[Any, ...]]
 
-_NO_FLOW = Flow("")  # of a message that never became a run
-
 
 class Change(msgspec.Struct):
     """What happened to an open run since the last group, and how it stands after that."""
@@ -78,23 +76,20 @@ class Writing:
 
     def add(self, entry: Entry) -> None:
         """A new run."""
-        run_id, flow, at_ms = entry.run_id, entry.flow, entry.at_ms
-        run = Run(run_id, flow or _NO_FLOW, at_ms)
-        for fact in entry.facts:
-            run.apply(fact)
+        run_id, flow, at_ms, state = entry.run_id, entry.flow, entry.at_ms, entry.state
         start = (self.next_no, 0, run_id.encode())
         self.next_no += 1
         page = [(at_ms, fact) for fact in entry.facts]
-        no, pages, last = self._close(run_id, start, page, ended=run.state.final)
+        no, pages, last = self._close(run_id, start, page, ended=state.final)
         self.new_rows.append(
-            (no, run_id, flow.id if flow else None, run.state.value, run.reason,
-             getattr(entry.facts[0], "source", ""), run.node, at_ms,
-             at_ms if run.state.final else None, pages, last)
+            (no, run_id, flow.id if flow else None, state.value, entry.reason,
+             getattr(entry.facts[0], "source", ""), None, at_ms, at_ms if state.final else None,
+             pages, last)
         )  # fmt: skip
         if flow is not None:
             self.flows[id(flow)] = flow
         if entry.key is not None:
-            self.keys[entry.key] = Prior(run_id, entry.digest, run.state)
+            self.keys[entry.key] = Prior(run_id, entry.digest, state)
             self.key_rows.append((entry.key, no, entry.digest, entry.key_until_ms))
 
     def change(self, run_id: str, change: Change) -> None:

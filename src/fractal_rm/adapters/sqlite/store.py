@@ -38,6 +38,9 @@ ROWS_AT_ONCE = (64, 32, 16, 8, 4, 2, 1)
 PageRow = tuple[int, bytes, bytes]  # n, body, sum
 PAGE_BYTES = 2048  # a small commit writes each page that it touches: what wears flash out
 WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes into the file
+# A run's row is written again when it ends, and by then thousands of others may have come: what was
+# written is kept for that, or each end would read two pages back.
+CACHE_KIB = 16 * 1024
 WAL_KEPT_BYTES = 64 * 1024 * 1024
 
 
@@ -106,6 +109,7 @@ class Store:
             f"synchronous = {self._synchronous}",
             f"journal_size_limit = {WAL_KEPT_BYTES}",
             "temp_store = MEMORY",
+            f"cache_size = -{CACHE_KIB}",
         ):
             self._db.execute(f"PRAGMA {pragma}")
         if created:
