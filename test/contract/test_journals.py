@@ -166,12 +166,22 @@ async def test_a_run_that_has_vanished_is_missed(tmp_path):
         await opened(tmp_path)
 
 
+async def test_a_row_that_says_other_than_its_facts_is_named(tmp_path):
+    await write_some(tmp_path)
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute("UPDATE runs SET reason = 'it fell asleep' WHERE id = 'run-4'")
+    said = ["the row of run run-4 does not say what its facts say"]
+    assert check_journal(tmp_path / "up.journal").problems == said
+
+
 async def test_a_newer_journal_is_refused_and_not_changed(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute(f"PRAGMA user_version = {FORMAT + 1}")
     with pytest.raises(JournalTooNew, match="newer release"):
         await opened(tmp_path)
+    with pytest.raises(JournalTooNew, match="newer release"):
+        check_journal(tmp_path / "up.journal")
 
 
 async def test_another_program_s_database_is_refused(tmp_path):

@@ -499,6 +499,7 @@ def test_pause_and_resume_survive_a_restart(make):
     node = make().start()
     assert cli(node, "pause", "--all").returncode == 0
     wait_until(lambda: "paused" in checks(node)["room"])
+    assert " paused" in node.log
     run = node.trigger("2")[2]["run"]
     node.stop()
     node.start()
@@ -696,6 +697,7 @@ def test_a_full_disk_under_a_whole_node_is_refused_and_survived(make, tmp_path):
         assert (status, problem["type"]) == (503, "urn:fractal-rm:journal-unavailable")
         assert headers["retry-after"]
         assert node.get("/readyz")[0] == 503
+        wait_until(lambda: "journal_full" in node.log)
         assert node.get("/livez")[0] == 200
         filler.unlink()
         wait_until(lambda: node.get("/readyz")[0] == 200)

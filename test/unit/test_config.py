@@ -204,6 +204,8 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"mqtt": 1}, "comm.conf C205"),
         ("comm", {"mqtt__password": "${env:NONE}"}, "comm.conf C207"),
         ("comm", {"mqtt__password": "${file:none}"}, "comm.conf C207"),
+        ("comm", {"mqtt__password": "${ENV:PW}"}, "comm.conf C207"),
+        ("comm", {"mqtt__password": "${pw}"}, "comm.conf C207"),
         ("comm", {"mqtt__password": "${file:no\0ne}"}, "comm.conf C207"),
         ("comm", {"mqtt__password": "${file:config_files}"}, "comm.conf C207"),
         ("comm", {"rest__host": "0.0.0.0"}, "comm.conf C208"),

@@ -12,7 +12,7 @@ from fractal_rm.config.json_text import HALF_A_PAIR, JsonFault, Value, parse_jso
 from fractal_rm.config.mask import mask
 from fractal_rm.domain.findings import Finding, Level, Place, did_you_mean, nearest
 
-_REFERENCE = re.compile(r"\$\{(env|file):([^}]*)\}")
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false",
           int: "a whole number", float: "a number", type(None): "null"}  # fmt: skip
 
@@ -72,15 +72,20 @@ class Source:
 
     def resolve(self, text: str, place: Place) -> str:
         """Put in what ``${env:NAME}`` and ``${file:path}`` stand for."""
-        return _REFERENCE.sub(lambda found: self._referred(found[1], found[2], place), text)
+        return _REFERENCE.sub(lambda found: self._referred(found[1], place), text)
 
     def path(self, text: str) -> str:
         """A path as text; a relative one counts from the folder that holds config_files."""
         return str(self._around.base / text)
 
-    def _referred(self, kind: str, name: str, place: Place) -> str:
+    def _referred(self, reference: str, place: Place) -> str:
+        kind, _, name = reference.partition(":")
         if kind == "env":
             return self._variable(name, place)
+        if kind != "file":
+            self.add("C207", place, f"${{{reference:.60}}} is no reference",
+                     "write ${env:NAME} or ${file:path}")  # fmt: skip
+            return ""
         path = self._around.base / name
         if path not in self._around.referenced:
             self._around.referenced[path] = self._content(path, place)

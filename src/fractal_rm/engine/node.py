@@ -31,6 +31,7 @@ class Node:
         self._recovery = Recovery(world, self._lifecycle)
         self._paused = False
         self._serving = False
+        self._was_writable = True
         self.receive = self._lifecycle.admit.receive
         self.receive_all = self._lifecycle.admit.receive_all
 
@@ -107,6 +108,8 @@ class Node:
 
     def pause(self, paused: bool) -> None:
         """Begin no further run, or go on. Triggers are taken all the same, up to the bounds."""
+        if paused != self._paused:
+            self._world.telemetry.event("paused" if paused else "resumed")
         self._paused = paused
         self._regulate()
 
@@ -116,6 +119,13 @@ class Node:
 
     def watch_journal(self) -> None:
         """Hold runs back while the disk is full: their facts could not be written (G7)."""
+        writable = self._world.journal.writable
+        if writable != self._was_writable:
+            self._was_writable = writable
+            if writable:
+                self._world.telemetry.event("journal_writable_again")
+            else:
+                self._world.telemetry.problem("journal_full", cure="make room on its disk")
         self._regulate()
 
     def _regulate(self) -> None:

@@ -12,7 +12,8 @@ import msgspec
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
 from fractal_rm.adapters.sqlite.history import reading
 from fractal_rm.adapters.sqlite.schema import EVERY_PAGE
-from fractal_rm.domain.flow import version_of
+from fractal_rm.domain.flow import Flow, version_of
+from fractal_rm.domain.run import ImpossibleFact, Run, fold
 
 SHOWN = 20
 
@@ -51,12 +52,17 @@ def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
 def _facts(db: sqlite3.Connection) -> tuple[int, list[str]]:
     """How many facts hold, and what does not."""
     facts, broken = 0, list[str]()
-    for (run_id, count, last), rows in groupby(db.execute(EVERY_PAGE), key=lambda row: row[:3]):
+    for head, rows in groupby(db.execute(EVERY_PAGE), key=lambda row: row[:6]):
+        run_id, count, last, *row = head
         try:
-            pages = [row[3:] for row in rows if row[3] is not None]
-            facts += len(verified(run_id, pages, count, last))
-        except ChainBroken as error:  # noqa: PERF203 - each run is looked at, whatever others hold
+            page = verified(run_id, [each[6:] for each in rows if each[6] is not None], count, last)
+            run = fold(Run(run_id, Flow(""), 0), [fact for _, fact in page])
+            facts += len(page)
+        except (ChainBroken, ImpossibleFact) as error:
             broken.append(str(error))
+        else:
+            if row != [run.state, run.reason, run.node]:
+                broken.append(f"the row of run {run_id} does not say what its facts say")
     return facts, broken[:SHOWN]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
-from fractal_rm.adapters.sqlite.schema import PAGES
-from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.adapters.sqlite.schema import FORMAT, PAGES
+from fractal_rm.domain.errors import JournalDamaged, JournalTooNew
 from fractal_rm.domain.run import State
 from fractal_rm.engine.ports import Ledger, RunDetail, RunSummary, TimedFact
 
@@ -95,12 +95,16 @@ class SqliteHistory:
 def reading(path: Path) -> Generator[sqlite3.Connection]:
     """A journal as it is at one moment, whatever is written meanwhile.
 
-    Raises JournalDamaged for whatever cannot be read in it.
+    Raises JournalDamaged for whatever cannot be read in it, JournalTooNew where it may mean more
+    than this release knows.
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
             db.execute("BEGIN")
+            (written_by,) = db.execute("PRAGMA user_version").fetchone()
+            if written_by > FORMAT:
+                raise JournalTooNew(f"{path} was written by a newer release; look at it with that")
             yield db
     except (sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: a state nobody knows
         raise JournalDamaged(f"{path} cannot be read ({error})") from error

@@ -101,7 +101,7 @@ FIND_RUN = "SELECT state FROM runs WHERE id = ?"
 OF_RUN = "pages.place BETWEEN runs.no << 24 AND runs.no << 24 | 0xFFFFFF"
 PAGES = f"SELECT n, body, pages.sum FROM runs JOIN pages ON {OF_RUN} WHERE runs.no = ? ORDER BY n"
 EVERY_PAGE = (
-    "SELECT runs.id, runs.pages, runs.sum, n, body, pages.sum FROM runs"
+    "SELECT runs.id, runs.pages, runs.sum, state, reason, node, n, body, pages.sum FROM runs"
     f" LEFT JOIN pages ON {OF_RUN} WHERE runs.pages > 0 ORDER BY runs.no, place"
 )
 
