@@ -20,10 +20,12 @@ from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.config.compile import FILES, compile_config
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import Reply
+from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Outcome, Run, State, fold
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.world import World
+from fractal_rm.flowlang import compile_flows
 
 URL = "http://127.0.0.1:6000"
 FLOWS = """\
@@ -89,6 +91,14 @@ def config(once_limit: int | None = None, **changes: object) -> Config:
     return msgspec.structs.replace(compiled, node_id="1", **changes)
 
 
+def flows(text: str) -> dict[str, Flow]:
+    """The flows of a text that has nothing wrong with it, for the components of `config`."""
+    endpoints = {name: tuple(c.endpoints) for name, c in config().components.items()}
+    found, findings = compile_flows(text, endpoints)
+    assert [finding.render() for finding in findings] == []
+    return found
+
+
 class ManualClock:
     """Wall time stands still until it is moved."""
 
@@ -121,9 +131,11 @@ class Stage:
         for name in ("a/1", "a/2", "b/1", "b/2", "once/1"):
             self.answers(name, f"from {name}")
 
-    def answers(self, name: str, text: str, status: int = 200) -> None:
+    def answers(self, name: str, text: str, status: int = 200, **headers: str) -> None:
+        lines = tuple((n.replace("_", "-").encode(), v.encode()) for n, v in headers.items())
+
         async def answer(_):
-            return Reply(status, (), text.encode())
+            return Reply(status, lines, text.encode())
 
         self.components.answers[f"{URL}/{name}"] = answer
 

@@ -14,8 +14,9 @@ from fractal_rm.domain.admission import (
     too_old,
 )
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import Busy, ConnectFailed, KeyReused
-from fractal_rm.domain.outcome import CONNECT_TRIES, call_again_s, failure_of
+from fractal_rm.domain.errors import Busy, CallTimedOut, ConnectFailed, KeyReused
+from fractal_rm.domain.flow import Retry
+from fractal_rm.domain.outcome import CONNECT_TRIES, MOST_PAUSE_S, call_again_s, failure_of
 from fractal_rm.domain.placement import (
     ASK_AGAIN_AT_MOST_S,
     OFFER_TRIES,
@@ -153,3 +154,51 @@ def test_a_call_that_was_never_sent_is_tried_three_times(fraction):
     again = [call_again_s(unsent, tries, fraction) for tries in range(1, CONNECT_TRIES + 1)]
     assert all(pause is not None and pause > 0 for pause in again[:-1])
     assert again[-1] is None
+
+
+FAILED = Reply(503, (), b"")
+LOST = CallTimedOut("no answer", sent=True)
+
+
+@given(st.integers(1, 10), fractions)
+def test_what_may_have_arrived_is_tried_again_only_where_the_flow_says_so(tries, fraction):
+    for answer in (FAILED, LOST):
+        assert call_again_s(answer, tries, fraction) is None
+        assert call_again_s(answer, tries, fraction, retry=Retry(9), idempotent=False) is None
+        pause = call_again_s(answer, tries, fraction, retry=Retry(9))
+        assert (pause is None) == (tries > 9)
+
+
+@given(st.integers(1, 100), st.integers(1, 86_400_000), fractions)
+def test_pauses_double_from_the_first_and_are_bounded(tries, every_ms, fraction):
+    pause = call_again_s(FAILED, tries, fraction, retry=Retry(100, every_ms))
+    assert pause is not None
+    full = min(max(MOST_PAUSE_S, every_ms / 1000), every_ms / 1000 * 2 ** min(tries - 1, 20))
+    assert full / 2 <= pause <= full
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 408, 425, 429, 499, 500, 503])
+def test_a_4xx_says_that_the_same_request_gets_the_same_answer_but_for_three(status):
+    pause = call_again_s(Reply(status, (), b""), 1, 0, retry=Retry(1))
+    assert (pause is None) == (status in {400, 404, 499})
+
+
+@pytest.mark.parametrize(
+    ("said", "pause"),
+    [
+        ("7", 7.0),
+        ("0", 0.05),
+        ("300", 300.0),
+        ("301", None),
+        ("9" * 50, None),
+        ("Thu, 01 Jan 1970 00:00:30 GMT", 20.0),
+        ("Thu, 01 Jan 1970 00:00:01 GMT", 0.05),
+        ("Thu, 01 Jan 2970 00:00:01 GMT", None),
+        ("soon", 0.05),
+        ("", 0.05),
+        ("-1", 0.05),
+    ],
+)
+def test_retry_after_is_honoured_or_the_call_is_not_made_again(said, pause):
+    answer = Reply(429, ((b"Retry-After", said.encode()),), b"")
+    assert call_again_s(answer, 1, 0, retry=Retry(1, 100), now_ms=10_000) == pause

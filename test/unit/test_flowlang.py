@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fractal_rm.domain.expression import Payload, Result
 from fractal_rm.domain.findings import CODES, Level
-from fractal_rm.domain.flow import Call, Durable, Flow, Method, Payload, Result
+from fractal_rm.domain.flow import Call, Durable, Flow, Method
 from fractal_rm.flowlang import compile_flows
 
 KNOWN = {"camera": ("1", "2"), "detector": ("1",)}
@@ -153,13 +155,20 @@ def test_an_empty_flow_is_a_warning():
     assert (finding.code, finding.level) == ("F110", Level.WARNING)
 
 
-_words = st.sampled_from(
-    ["1", "2", "TO", "GET", "POST", "camera", "detector", "payload", "result1", "#", "x", "\t", ""]
+_WORDS = """1 2 TO GET POST PUT DELETE camera detector payload result1 # x JSON RAW AS WHEN EXPECT
+    TIMEOUT RETRY EVERY 3 5s HEADER QUERY DEADLINE ERRORS continue found payload.a found."a b" {
+    } [ ] ( ) , : " "a" "a": \\ == != < in and or not true null status(found) header(found, . .."""
+_words = st.sampled_from([*_WORDS.split(), "", "\t"])
+_lines = st.lists(_words, max_size=7).map(" ".join)
+_texts = st.lists(_lines | _lines.map("  {}".format), max_size=12).map("\n".join)
+_in_a_call = st.sampled_from(
+    ["POST ", "POST JSON ", "  WHEN ", "  EXPECT ", "  HEADER a ", "  AS "]
 )
-_texts = st.lists(st.lists(_words, max_size=5).map(" ".join), max_size=12).map("\n".join)
+_calls = st.lists(st.tuples(_in_a_call, st.text(max_size=30) | _lines).map("".join), max_size=6)
+_flows = _calls.map(lambda lines: "\n".join(["1", "TO camera 1", "GET", "  AS found", *lines]))
 
 
-@given(st.one_of(_texts, st.text(max_size=200)))
+@given(st.one_of(_texts, _flows, st.text(max_size=200)))
 def test_any_text_is_either_understood_or_pointed_at(text):
     flows, findings = compile_flows(text, KNOWN)
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -168,6 +177,8 @@ def test_any_text_is_either_understood_or_pointed_at(text):
         place = finding.place
         assert lines[place.line - 1][place.column - 1 :][: place.width].strip()
     for flow in flows.values():
+        if all(finding.level is Level.WARNING for finding in findings):
+            assert msgspec.json.decode(msgspec.json.encode(flow), type=Flow) == flow
         assert [call.number for call in flow.steps] == list(range(1, len(flow.steps) + 1))
 
 

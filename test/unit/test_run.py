@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fractal_rm.domain.body import request_body, result_text
 from fractal_rm.domain.call import BodyForm, Reply
-from fractal_rm.domain.flow import Flow, Payload, Result
+from fractal_rm.domain.expression import Payload, Result
+from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import (
     Accepted,
     AnyFact,

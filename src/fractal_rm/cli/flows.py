@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from msgspec import UNSET
 
 from fractal_rm.cli.options import (
     config_option,
@@ -14,8 +15,9 @@ from fractal_rm.cli.options import (
     read_config,
 )
 from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.evaluate import name_of
 from fractal_rm.domain.findings import did_you_mean
-from fractal_rm.domain.flow import Call, Payload
+from fractal_rm.domain.flow import Call
 
 
 class NoSuchFlow(FractalError):
@@ -67,11 +69,14 @@ def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
 
     print_table(
         ("call", "method", "component", "address", "sends"),
-        [(c.number, c.method.value, c.component, address(c), _items(c)) for c in flow.steps],
+        [(c.number, c.method.value, c.component, address(c), _sends(c)) for c in flow.steps],
         empty="it makes no calls",
     )
 
 
-def _items(call: Call) -> str:
-    names = ["payload" if isinstance(i, Payload) else f"result{i.number}" for i in call.items]
-    return " ".join(names)
+def _sends(call: Call) -> str:
+    if call.terms is not UNSET and call.terms.json is not None:
+        return "JSON"
+    if call.terms is not UNSET and call.terms.raw is not None:
+        return f"RAW {name_of(call.terms.raw)}"
+    return " ".join(map(name_of, call.items))

@@ -9,13 +9,12 @@ from urllib.parse import quote
 import msgspec
 
 from fractal_rm.config.section import Section
-from fractal_rm.domain.call import Origin, Route, Tls, header_line, route
+from fractal_rm.domain.call import DELIMITING, TOKEN, Origin, Route, Tls, header_line, route
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 # What looks like an address. After "%" comes a zone, of which `ipaddress` takes any characters.
 _ADDRESS = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -109,10 +108,10 @@ def _headers(section: Section) -> tuple[tuple[str, str], ...]:
         except ValueError as error:
             inner.bad(name, f"this cannot be a header: {error}")
             continue
-        if not _TOKEN.fullmatch(name):
+        if not TOKEN.fullmatch(name):
             inner.bad(name, f'"{name}" cannot be the name of a header (RFC 9110, 5.1)')
             continue
-        if name.lower() in ("content-length", "transfer-encoding", "connection"):
+        if name.lower() in DELIMITING:
             inner.bad(name, f"{name} is the caller's own business")
             continue
         headers.append((name, value))

@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 
 from fractal_rm.domain.call import BodyForm, Reply
-from fractal_rm.domain.flow import Item, Payload
+from fractal_rm.domain.evaluate import Seen, as_json, as_text
+from fractal_rm.domain.expression import ListOf, Payload, Reference
+from fractal_rm.domain.flow import Call, Terms
 
 _CHARSET = re.compile(r'charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
 
@@ -32,18 +34,34 @@ _BY_NAME = {codec: codec for codec in _CODECS} | {
     alias: codec for alias, codec in aliases.items() if codec in _CODECS
 }
 
+SKIPPED = msgspec.Raw(b"null")  # the result of a call that was not made
+# The result of a call without an answer where a flow goes on, letter for letter the original's.
+ORIGINAL_ERROR = msgspec.Raw(b'"[Request_Maker] - error."')
+
 
 def request_body(
-    items: Sequence[Item], payload: msgspec.Raw, results: Sequence[msgspec.Raw], form: BodyForm
+    items: Sequence[Reference], payload: msgspec.Raw, results: Sequence[msgspec.Raw], form: BodyForm
 ) -> bytes:
     """``{"payload": [item, …]}``, as JSON or as the original's Python text of it."""
     parts = [
         bytes(payload if isinstance(item, Payload) else results[item.number - 1]) for item in items
     ]
     body = b'{"payload": [' + b", ".join(parts) + b"]}"
-    if form is BodyForm.PYTHON_REPR:
-        return str(msgspec.json.decode(body, type=dict[str, Any])).encode()
-    return body
+    return _as_python(body) if form is BodyForm.PYTHON_REPR else body
+
+
+def told_body(call: Call, terms: Terms, seen: Seen, form: BodyForm) -> bytes:
+    """The body of a call that says more than the seed's language. Raises CannotEvaluate."""
+    if terms.json is not None:
+        return as_json(terms.json, seen)
+    if terms.raw is not None:
+        return (as_text(terms.raw, seen) or "").encode()
+    body = b'{"payload": ' + as_json(ListOf(call.items), seen) + b"}"
+    return _as_python(body) if form is BodyForm.PYTHON_REPR else body
+
+
+def _as_python(body: bytes) -> bytes:
+    return str(msgspec.json.decode(body, type=dict[str, Any])).encode()
 
 
 def result_text(reply: Reply) -> msgspec.Raw:

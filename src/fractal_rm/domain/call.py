@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Protocol
+from urllib.parse import quote
 
 import msgspec
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header: RFC 9110, 5.6.2
+DELIMITING = frozenset({"content-length", "transfer-encoding", "connection"})
+OWN_HEADERS = DELIMITING | {"idempotency-key"}  # what a flow cannot set
 
 
 class Tls(msgspec.Struct, frozen=True):
@@ -83,6 +89,36 @@ def route(
     )
 
 
+def as_method(route: Route, method: str) -> Route:
+    """The same route with another method of the same kind: with a body, or without one."""
+    head = method.encode() + route.head[len(route.method) :]
+    return msgspec.structs.replace(route, method=method, head=head)
+
+
+def with_query(route: Route, parameters: list[tuple[str, str]]) -> Route:
+    """The same route with more parameters, percent-encoded as UTF-8.
+
+    Raises ValueError where a text is none that UTF-8 can hold.
+    """
+    more = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in parameters)
+    target = f"{route.target}{'&' if '?' in route.target else '?'}{more}" if more else route.target
+    rest = route.head[len(f"{route.method} {route.target}") :]
+    head = f"{route.method} {target}".encode("latin-1") + rest
+    return msgspec.structs.replace(route, target=target, head=head)
+
+
+def with_headers(route: Route, headers: list[tuple[str, str]]) -> Route:
+    """The same route with more headers; one that it has already is replaced.
+
+    Raises ValueError on CR, LF, NUL, and on what is not Latin-1.
+    """
+    names = {name.lower().encode("latin-1") for name, _ in headers}
+    request, *fixed = route.head.split(b"\r\n")[:-1]
+    kept = [line for line in fixed if line.partition(b":")[0].lower() not in names]
+    added = [header_line(name, value).encode("latin-1") for name, value in headers]
+    return msgspec.structs.replace(route, head=b"\r\n".join([request, *kept, *added, b""]))
+
+
 def header_line(name: str, value: str) -> str:
     """One header line without its end. Raises ValueError on CR, LF or NUL (RFC 9110, 5.5)."""
     line = f"{name}: {value}"
@@ -105,6 +141,11 @@ class Reply(msgspec.Struct, frozen=True):
             if len(found) == len(wanted) and found.lower() == wanted:
                 return value.decode("latin-1")
         return None
+
+    def headers_by_name(self) -> dict[str, str]:
+        """The first value of every header; names in lower case."""
+        lines = ((name.decode("latin-1").lower(), value) for name, value in self.headers[::-1])
+        return {name: value.decode("latin-1") for name, value in lines}
 
 
 class BodyForm(str, Enum):

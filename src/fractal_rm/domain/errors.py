@@ -3,6 +3,7 @@
 FractalError
 ├── Refused            a trigger that we do not take, and why (see the table in the classes)
 ├── CallFailed         a component, peer or balancer that did not answer as HTTP asks
+├── CannotEvaluate     a reference or condition of a flow that comes to nothing
 ├── JournalError       the journal cannot be opened or written
 └── ConfigRejected     configuration files with errors; carries every finding
 """
@@ -182,6 +183,12 @@ class ReplyTooLarge(CallFailed):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, sent=True)
+
+
+class CannotEvaluate(FractalError):
+    """A reference, template or condition of a flow that comes to nothing: the step fails."""
+
+    code = "cannot-evaluate"
 
 
 class OfferRefused(FractalError):

@@ -32,15 +32,24 @@ CODES = {
     "F104": "a component is not in components.conf",
     "F105": "a component does not have an endpoint",
     "F106": "a call comes before any TO",
-    "F107": "a word is neither payload nor resultN",
+    "F107": "a word is neither payload nor a result",
     "F108": "a result is used before its call has happened",
-    "F109": "GET sends nothing",
+    "F109": "GET and DELETE send nothing",
     "F110": "a flow has no calls",
     "F111": "an instruction stands outside of any flow",
     "F112": "a flow begins without a blank line before it",
     "F113": "flows.conf is not UTF-8",
     "F114": "a setting comes too late, or twice",
     "F115": "a setting does not have such a value",
+    "F116": "a modifier is not indented under a call",
+    "F117": "a call has a modifier or a header twice",
+    "F118": "a modifier does not have such a value",
+    "F119": "a word cannot be the name of a call",
+    "F120": "two calls of a flow have the same name",
+    "F121": "a path is not a JMESPath",
+    "F122": "a condition or a template cannot be read",
+    "F123": "two values can never be compared so",
+    "F124": "a header cannot be sent so",
 }
 
 # What helps where a finding has no help of its own: short words from docs/reference/findings.md.
@@ -63,7 +72,7 @@ class Level(str, Enum):
     WARNING = "warning"
 
 
-class Place(msgspec.Struct, frozen=True):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """A place in a file. Lines and columns count from 1, columns in characters; 0 is the file."""
 
     line: int = 0

@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import hashlib
 from enum import Enum
-from typing import Union
 
 import msgspec
 
+from fractal_rm.domain.expression import Expression, Reference, Value
+
 
 class Method(str, Enum):
-    """The HTTP method of a call. The seed's language has these two."""
+    """The HTTP method of a call. The seed's language has the first two."""
 
     GET = "GET"
     POST = "POST"
+    PUT = "PUT"
+    PATCH = "PATCH"
+    DELETE = "DELETE"
 
-
-class Payload(msgspec.Struct, frozen=True, tag="payload"):
-    """The item ``payload``: the trigger's payload, as it came."""
-
-
-class Result(msgspec.Struct, frozen=True, tag="result"):
-    """The item ``resultN``: the response text of the N-th call of this flow, counted from 1."""
-
-    number: int
-
-
-Item = Union[Payload, Result]
+    @property
+    def sends(self) -> bool:
+        """Whether it has a body. One of a DELETE has no meaning that is agreed on (RFC 9110)."""
+        return self not in (Method.GET, Method.DELETE)
 
 
 class Durable(str, Enum):
@@ -44,29 +40,71 @@ class Durable(str, Enum):
     STEP = "step"
 
 
+class Errors(str, Enum):
+    """What a failed step does: it ends its run; or, as in the original, the flow goes on."""
+
+    STOP = "stop"
+    CONTINUE = "continue"
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """``RETRY n EVERY …``: a failed call is made at most ``times`` more; pauses begin so long."""
+
+    times: int
+    every_ms: int = 100
+
+
+class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a call says beyond the seed's language. A call that says nothing more has none.
+
+    ``json`` and ``raw`` are its body where it is not made of items. ``settles`` says that
+    ``expect`` looks at the call's own status, and so decides about it alone. ``keeps`` are the
+    headers of the answer that the flow asks for, and empty where it asks for the status only.
+    """
+
+    name: str = ""
+    json: Value | None = None
+    raw: Reference | None = None
+    when: Expression | None = None
+    expect: Expression | None = None
+    settles: bool = False
+    timeout_ms: int | None = None
+    retry: Retry | None = None
+    headers: tuple[tuple[str, Value], ...] = ()
+    query: tuple[tuple[str, Value], ...] = ()
+    keeps: tuple[str, ...] | None = None
+
+
 class Call(msgspec.Struct, frozen=True, tag="call"):
-    """One ``GET`` or ``POST`` and the ``TO`` that it stands under.
+    """One call and the ``TO`` that it stands under.
 
     ``number`` counts the flow's calls from 1, ``line`` is its line in flows.conf, counted from 1.
-    ``items`` are the body of a POST in order, and empty for a GET.
+    ``items`` are the body in order where it is ``{"payload": [item, …]}``, and empty for a GET.
     """
 
     number: int
     component: str
     endpoint: str
     method: Method
-    items: tuple[Item, ...] = ()
+    items: tuple[Reference, ...] = ()
     line: int = 0
+    terms: Terms | msgspec.UnsetType = msgspec.UNSET
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """One flow. ``id`` is the number of its first line, as text; ``title`` the rest of it."""
+    """One flow. ``id`` is the number of its first line, as text; ``title`` the rest of it.
+
+    What is unset is not written down either: a flow of the seed's language has the version that
+    it always had.
+    """
 
     id: str
     title: str = ""
     steps: tuple[Call, ...] = ()
     line: int = 0
     durable: Durable = Durable.ACCEPT
+    deadline_ms: int | msgspec.UnsetType = msgspec.UNSET
+    errors: Errors | msgspec.UnsetType = msgspec.UNSET
 
 
 def flow_version(flow: Flow) -> str:

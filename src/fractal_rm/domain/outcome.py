@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
+
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import CallFailed
+from fractal_rm.domain.errors import CallFailed, CannotEvaluate
+from fractal_rm.domain.evaluate import Seen, holds
+from fractal_rm.domain.expression import Expression
+from fractal_rm.domain.flow import Retry
 
 CONNECT_TRIES = 3
+MOST_PAUSE_S = 30.0  # between two tries, unless the flow begins with a longer one
+MOST_RETRY_AFTER_S = 300.0
 
 
 def failure_of(answer: Reply | CallFailed) -> str | None:
@@ -18,12 +25,67 @@ def failure_of(answer: Reply | CallFailed) -> str | None:
     return f"status {answer.status}" + (f": {said}" if said else "")
 
 
-def call_again_s(answer: Reply | CallFailed, tries: int, fraction: float) -> float | None:
+def unmet(expect: Expression, answer: Reply, seen: Seen, *, settles: bool) -> str | None:
+    """Why an answer fails a step that says what it expects, or None.
+
+    ``seen`` holds the answer already. What looks at the call's own status decides about it alone
+    (``settles``): a 404 may be what was expected.
+    """
+    failure = failure_of(answer)
+    if failure and not settles:
+        return failure
+    try:
+        met = holds(expect, seen)
+    except CannotEvaluate as fault:
+        return f"EXPECT: {fault}"
+    return None if met else f"not as expected: {failure or f'status {answer.status}'}"
+
+
+def call_again_s(
+    answer: Reply | CallFailed,
+    tries: int,
+    fraction: float,
+    *,
+    retry: Retry | None = None,
+    idempotent: bool = True,
+    now_ms: int = 0,
+) -> float | None:
     """After how many seconds a failed call is made again; None: no more.
 
-    Only what was never sent is: nothing has happened yet. ``tries`` counts from 1, ``fraction`` is
-    the jitter from 0 to 1.
+    What was never sent is, as nothing has happened yet; anything else only where RETRY asks for
+    it, and the component can bear it. ``tries`` counts from 1, ``fraction`` is the jitter from 0
+    to 1, ``now_ms`` is the wall clock.
     """
-    if isinstance(answer, Reply) or answer.sent or tries >= CONNECT_TRIES:
+    unsent = isinstance(answer, CallFailed) and not answer.sent
+    if not unsent and (retry is None or not idempotent or _is_final(answer)):
         return None
-    return 0.1 * 3 ** (tries - 1) * (0.5 + fraction / 2)
+    if tries >= max(retry.times + 1 if retry else 0, CONNECT_TRIES if unsent else 0):
+        return None
+    if retry is None:
+        return 0.1 * 3 ** (tries - 1) * (0.5 + fraction / 2)
+    longest_s = max(MOST_PAUSE_S, retry.every_ms / 1000)
+    pause_s = min(longest_s, retry.every_ms / 1000 * 2 ** min(tries - 1, 20))
+    asked_s = _retry_after_s(answer, now_ms)
+    if asked_s > MOST_RETRY_AFTER_S:
+        return None  # it would hold its slot for so long
+    return max(asked_s, pause_s * (0.5 + fraction / 2))
+
+
+def _is_final(answer: Reply | CallFailed) -> bool:
+    """Whether a component has said that the same request will get the same answer."""
+    if isinstance(answer, CallFailed):
+        return False
+    return 400 <= answer.status < 500 and answer.status not in (408, 425, 429)
+
+
+def _retry_after_s(answer: Reply | CallFailed, now_ms: int) -> float:
+    """Seconds or a date (RFC 9110, 10.2.3); 0 where neither is said."""
+    said = answer.header("retry-after") if isinstance(answer, Reply) else None
+    if said is None:
+        return 0.0
+    if said.isascii() and said.isdigit():
+        return float(said[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - now_ms / 1000)
+    except (ValueError, OverflowError):
+        return 0.0

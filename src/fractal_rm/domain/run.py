@@ -17,6 +17,7 @@ from typing import Union
 import msgspec
 
 from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.evaluate import Head
 from fractal_rm.domain.flow import Flow
 
 
@@ -128,16 +129,23 @@ class Started(Fact, frozen=True, tag="started"):
 
 
 class Finished(Fact, frozen=True, tag="finished"):
-    """A step has its result: the response text as a JSON string."""
+    """A step has its result: the response text as a JSON string; null for a call that was skipped.
+
+    ``status`` is 0 where there was no answer. ``headers``, names in lower case, are written where
+    the flow asks for the head of this answer, and only those that it asks for.
+    """
 
     step: int
     status: int
     took_ms: float
     result: msgspec.Raw
+    headers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
     def change(self, run: Run) -> None:
         """Keep the result; nothing is in doubt."""
         run.results.append(self.result)
+        if self.headers is not msgspec.UNSET:
+            run.heads = {**(run.heads or {}), self.step: Head(self.status, self.headers)}
         run.in_doubt = None
         run.stays = True
 
@@ -250,6 +258,7 @@ class Run(msgspec.Struct):
     state: State = State.NEW
     reason: str = ""
     results: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw])
+    heads: dict[int, Head] | None = None
     in_doubt: int | None = None
     attempts: int = 1
     node: str | None = None

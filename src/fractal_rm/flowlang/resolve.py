@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
+from typing import Any
 
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.domain.expression import Reference
 from fractal_rm.domain.findings import Level, did_you_mean
-from fractal_rm.domain.flow import Call, Durable, Flow, Item, Payload, Result
+from fractal_rm.domain.flow import Call, Durable, Errors, Flow, Terms
+from fractal_rm.flowlang.body import read_body
+from fractal_rm.flowlang.duration import duration_ms
 from fractal_rm.flowlang.report import Report
-from fractal_rm.flowlang.scan import Line, Word
+from fractal_rm.flowlang.scope import Scope
+from fractal_rm.flowlang.terms import read_name, read_terms
 from fractal_rm.flowlang.tree import CallNode, FlowNode, ToNode
 
 Endpoints = Mapping[str, Collection[str]]  # component name -> names of its endpoints
-
-_RESULT = re.compile(r"result([1-9][0-9]{0,5})")
 
 
 def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict[str, Flow]:
@@ -25,19 +30,27 @@ def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict
             report.add("F102", tree.line, tree.id, f"there is a flow {number} already",
                        f"it is in line {flows[number].line}")  # fmt: skip
             continue
-        durable = tree.settings.get("DURABLE")
-        flows[number] = Flow(
-            number,
-            tree.title,
-            _steps(tree, endpoints, report),
-            tree.line.number,
-            Durable(durable.text) if durable else Durable.ACCEPT,
-        )
+        flows[number] = _flow(tree, _steps(tree, endpoints, report))
     return flows
+
+
+def _flow(tree: FlowNode, steps: tuple[Call, ...]) -> Flow:
+    set_to = {keyword: word.text for keyword, word in tree.settings.items()}
+    deadline_ms = duration_ms(set_to["DEADLINE"]) if "DEADLINE" in set_to else None
+    return Flow(
+        tree.id.text,
+        tree.title,
+        steps,
+        tree.line.number,
+        Durable(set_to.get("DURABLE", Durable.ACCEPT)),
+        UNSET if deadline_ms is None else deadline_ms,
+        Errors(set_to["ERRORS"]) if "ERRORS" in set_to else UNSET,
+    )
 
 
 def _steps(tree: FlowNode, endpoints: Endpoints, report: Report) -> tuple[Call, ...]:
     steps: list[Call] = []
+    scope = Scope(_names(tree, report), report, doubtful=tree.doubtful)
     target: ToNode | None = None
     for node in tree.instructions:
         if isinstance(node, ToNode):
@@ -50,23 +63,57 @@ def _steps(tree: FlowNode, endpoints: Endpoints, report: Report) -> tuple[Call, 
                        f"this {node.keyword.text} has no target",
                        "put TO <component> <endpoint> before it")  # fmt: skip
         else:
-            steps.append(_call(node, target, len(steps) + 1, tree, report))
+            scope.number = len(steps) + 1
+            steps.append(_call(node, target, scope))
     if not tree.instructions and not tree.doubtful:
         report.add("F110", tree.line, tree.id, f"flow {tree.id.text} makes no calls",
                    level=Level.WARNING)  # fmt: skip
-    return tuple(steps)
+    return tuple(_keeping(step, scope.asked.get(step.number)) for step in steps)
 
 
-def _call(node: CallNode, target: ToNode, number: int, tree: FlowNode, report: Report) -> Call:
-    items = (_item(word, number, node.line, tree, report) for word in node.items)
+def _names(tree: FlowNode, report: Report) -> dict[str, int]:
+    """Which call has which name. All of them first, so that one too early is told from a slip."""
+    names: dict[str, int] = {}
+    number, targeted = 0, False
+    for node in tree.instructions:
+        if isinstance(node, ToNode):
+            targeted = True
+            continue
+        number += targeted
+        if node.modifiers:
+            name = read_name(node, names, report)
+            if name is not None:
+                names[name] = number
+    return names
+
+
+def _call(node: CallNode, target: ToNode, scope: Scope) -> Call:
+    items, fields = read_body(node, scope)
+    if node.modifiers:
+        fields |= read_terms(node, scope)
     return Call(
-        number=number,
+        number=scope.number,
         component=target.component.text,
         endpoint=target.endpoint.text,
         method=node.method,
-        items=tuple(item for item in items if item is not None),
+        items=items,
         line=node.line.number,
+        terms=_terms(fields, items),
     )
+
+
+def _terms(fields: dict[str, Any], items: tuple[Reference, ...]) -> Terms | msgspec.UnsetType:
+    """A call of the seed's language has none, so that it costs and is written as it always was."""
+    return Terms(**fields) if fields or any(item.path for item in items) else UNSET
+
+
+def _keeping(step: Call, asked: set[str] | None) -> Call:
+    """A step, told which headers of its answer a later one asks for."""
+    if asked is None:
+        return step
+    terms = Terms() if step.terms is UNSET else step.terms
+    terms = msgspec.structs.replace(terms, keeps=tuple(sorted(asked)))
+    return msgspec.structs.replace(step, terms=terms)
 
 
 def _check_target(node: ToNode, endpoints: Endpoints, report: Report) -> None:
@@ -80,20 +127,3 @@ def _check_target(node: ToNode, endpoints: Endpoints, report: Report) -> None:
         report.add("F105", node.line, node.endpoint,
                    f'component "{component}" has no endpoint "{endpoint}"',
                    did_you_mean(endpoint, known))  # fmt: skip
-
-
-def _item(word: Word, number: int, line: Line, tree: FlowNode, report: Report) -> Item | None:
-    if word.text == "payload":
-        return Payload()
-    found = _RESULT.fullmatch(word.text)
-    if found is None:
-        known = ["payload", *(f"result{n}" for n in range(1, number))]
-        report.add("F107", line, word, f'"{word.text}" is neither payload nor a result',
-                   did_you_mean(word.text, known))  # fmt: skip
-        return None
-    result = int(found[1])
-    if result >= number and not tree.doubtful:
-        before = f"only {number - 1} came before" if number > 1 else "none came before"
-        report.add("F108", line, word,
-                   f"{word.text} is not there yet: this is call {number}, {before}")  # fmt: skip
-    return Result(result)

@@ -18,13 +18,20 @@ class ToNode(msgspec.Struct, frozen=True):
     endpoint: Word
 
 
+class ModifierNode(msgspec.Struct, frozen=True):
+    """A line that is indented under a call and changes how it is made."""
+
+    line: Line
+    keyword: Word
+
+
 class CallNode(msgspec.Struct, frozen=True):
-    """``GET``, or ``POST <item>…``."""
+    """``GET``, or ``POST`` and what it sends; and the modifiers under it, in order."""
 
     line: Line
     keyword: Word
     method: Method
-    items: tuple[Word, ...]
+    modifiers: list[ModifierNode] = []
 
 
 Instruction = Union[ToNode, CallNode]
@@ -33,7 +40,8 @@ Instruction = Union[ToNode, CallNode]
 class FlowNode(msgspec.Struct):
     """A flow's header, its settings by keyword, and its instructions in order.
 
-    ``doubtful``: a line of it was not understood, so what would follow from that is not said.
+    ``call`` is what a modifier in the next line would belong to. ``doubtful``: a line of it was not
+    understood, so what would follow from that is not said.
     """
 
     line: Line
@@ -41,4 +49,5 @@ class FlowNode(msgspec.Struct):
     title: str
     settings: dict[str, Word] = {}
     instructions: list[Instruction] = []
+    call: CallNode | None = None
     doubtful: bool = False

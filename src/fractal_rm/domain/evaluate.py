@@ -1,0 +1,235 @@
+"""What references, templates and conditions come to in a run. Plain functions: no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from operator import ge, gt, le, lt
+from typing import Any, TypeGuard
+
+import msgspec
+
+from fractal_rm.domain.errors import CannotEvaluate
+from fractal_rm.domain.expression import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Comparison,
+    Expression,
+    ListOf,
+    Literal,
+    Not,
+    ObjectOf,
+    Payload,
+    Reference,
+    Result,
+    Status,
+    Value,
+)
+
+_ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
+    Comparison.LESS: lt,
+    Comparison.AT_MOST: le,
+    Comparison.GREATER: gt,
+    Comparison.AT_LEAST: ge,
+}
+_KINDS: tuple[tuple[type, str], ...] = (
+    (bool, "true or false"),  # before the numbers: Python counts it among them
+    (int, "a number"),
+    (float, "a number"),
+    (str, "a text"),
+    (list, "a list"),
+    (dict, "an object"),
+    (object, "null"),
+)
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Status and headers of an answer, kept where the flow asks for them. Names in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = {}
+
+
+class Seen:
+    """What a step can refer to: the payload, the results so far and the heads that were kept.
+
+    A text is read as JSON once, however many paths pick from it.
+    """
+
+    def __init__(
+        self, payload: msgspec.Raw, results: Sequence[msgspec.Raw], heads: Mapping[int, Head]
+    ) -> None:
+        self._payload = payload
+        self._results = results
+        self._heads = heads
+        self._read: dict[int, Any] = {}
+
+    def with_answer(self, result: msgspec.Raw, head: Head) -> Seen:
+        """The same after one more call has been answered."""
+        number = len(self._results) + 1
+        return Seen(self._payload, (*self._results, result), {**self._heads, number: head})
+
+    def head(self, number: int) -> Head | None:
+        """Of a call's answer; None for a call that had none."""
+        return self._heads.get(number)
+
+    def raw(self, ref: Reference) -> msgspec.Raw:
+        """A payload or a result as the JSON text that it is carried as."""
+        return self._payload if isinstance(ref, Payload) else self._results[ref.number - 1]
+
+    def picked(self, ref: Reference) -> Any:
+        """What a reference stands for. Raises CannotEvaluate."""
+        if ref.path:
+            return pick(ref.path, self._inside(ref), name_of(ref))
+        return msgspec.json.decode(self.raw(ref))
+
+    def _inside(self, ref: Reference) -> Any:
+        """What a path picks from: the payload, or what a result's text says as JSON."""
+        number = 0 if isinstance(ref, Payload) else ref.number
+        if number not in self._read:
+            whole = msgspec.json.decode(self.raw(ref))
+            # null: the call was skipped.
+            self._read[number] = _said_in(number, whole) if number and whole is not None else whole
+        return self._read[number]
+
+
+def _said_in(number: int, text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise CannotEvaluate(f"result{number} is not JSON: {error}") from None
+
+
+def name_of(ref: Reference) -> str:
+    """A reference in words."""
+    name = "payload" if isinstance(ref, Payload) else f"result{ref.number}"
+    return f"{name}.{ref.path}" if ref.path else name
+
+
+def pick(path: str, value: Any, name: str) -> Any:
+    """What a JMESPath picks from a value. Raises CannotEvaluate."""
+    try:
+        return compiled(path).search(value)
+    except Exception as error:  # noqa: BLE001 - foreign code: its own errors are not all it raises
+        raise CannotEvaluate(f"{name}: {' '.join(str(error).split())}") from None
+
+
+@lru_cache(maxsize=1024)
+def compiled(path: str) -> Any:
+    """A JMESPath, ready to search with. Raises where it is none."""
+    # A node whose flows have no paths does without it: it stays small.
+    import jmespath  # noqa: PLC0415
+
+    return jmespath.compile(path)
+
+
+def evaluate(value: Value, seen: Seen) -> Any:
+    """What a value comes to, as JSON is read into Python. Raises CannotEvaluate."""
+    if isinstance(value, (Payload, Result)):
+        return seen.picked(value)
+    if isinstance(value, Literal):
+        return value.value
+    if isinstance(value, ListOf):
+        return [evaluate(each, seen) for each in value.values]
+    if isinstance(value, ObjectOf):
+        return {key: evaluate(each, seen) for key, each in value.fields}
+    head = seen.head(value.number)
+    if head is None:
+        return None
+    return (head.status or None) if isinstance(value, Status) else head.headers.get(value.name)
+
+
+def as_json(value: Value, seen: Seen) -> bytes:
+    """What a value comes to, as JSON text. Raises CannotEvaluate.
+
+    A payload or a result that is sent whole is not read on the way.
+    """
+    if isinstance(value, (Payload, Result)) and not value.path:
+        return bytes(seen.raw(value))
+    if isinstance(value, ListOf):
+        return b"[" + b", ".join(as_json(each, seen) for each in value.values) + b"]"
+    if isinstance(value, ObjectOf):
+        fields = (msgspec.json.encode(k) + b": " + as_json(v, seen) for k, v in value.fields)
+        return b"{" + b", ".join(fields) + b"}"
+    try:
+        return msgspec.json.encode(evaluate(value, seen))
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise CannotEvaluate(f"it cannot be written as JSON: {error}") from None
+
+
+def as_text(value: Value, seen: Seen) -> str | None:
+    """A text as it is, anything else as JSON, null as None. Raises CannotEvaluate."""
+    found = evaluate(value, seen)
+    if found is None or isinstance(found, str):
+        return found
+    return as_json(Literal(found), seen).decode()
+
+
+def holds(condition: Expression, seen: Seen) -> bool:
+    """Whether a condition is true. Raises CannotEvaluate where it is neither true nor false."""
+    if isinstance(condition, AllOf):
+        return all(holds(part, seen) for part in condition.parts)
+    if isinstance(condition, AnyOf):
+        return any(holds(part, seen) for part in condition.parts)
+    if isinstance(condition, Not):
+        return not holds(condition.part, seen)
+    found = _worked_out(condition, seen)
+    if not isinstance(found, bool):
+        raise CannotEvaluate(f"a condition is true or false, and this is {_kind(found)}")
+    return found
+
+
+def _worked_out(part: Expression, seen: Seen) -> Any:
+    if isinstance(part, Compare):
+        return _compared(part.how, _worked_out(part.left, seen), _worked_out(part.right, seen))
+    if isinstance(part, (AllOf, AnyOf, Not)):
+        return holds(part, seen)
+    return evaluate(part, seen)
+
+
+def _compared(how: Comparison, left: Any, right: Any) -> bool:
+    try:
+        if how is Comparison.EQUAL:
+            return _equal(left, right)
+        if how is Comparison.UNEQUAL:
+            return not _equal(left, right)
+        if how is Comparison.IN:
+            return _contains(right, left)
+    except RecursionError:
+        raise CannotEvaluate("it is nested too deeply to be compared") from None
+    kind = _kind(left)
+    if kind != _kind(right) or kind not in ("a number", "a text"):
+        raise CannotEvaluate(f"{how.value} puts numbers or texts in order,"
+                             f" not {kind} and {_kind(right)}")  # fmt: skip
+    return _ORDERS[how](left, right)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    """As JSON has it: 1 is 1.0, and true is not 1, however deep it stands."""
+    if _is_list(left) and _is_list(right):
+        return len(left) == len(right) and all(map(_equal, left, right))
+    if _is_object(left) and _is_object(right):
+        return left.keys() == right.keys() and all(_equal(left[k], right[k]) for k in left)
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
+
+
+def _contains(whole: Any, part: Any) -> bool:
+    if _is_list(whole):
+        return any(_equal(each, part) for each in whole)
+    if isinstance(whole, str) and isinstance(part, str):
+        return part in whole
+    raise CannotEvaluate(f"in looks into a list, or for a text in a text,"
+                         f" not for {_kind(part)} in {_kind(whole)}")  # fmt: skip
+
+
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
+
+def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _kind(value: object) -> str:
+    return next(words for kind, words in _KINDS if isinstance(value, kind))

@@ -1,0 +1,20 @@
+"""Lengths of time, as a flow writes them: ``800ms``, ``1.5s``, ``2m``, ``1h``."""
+
+from __future__ import annotations
+
+import re
+
+LIKE = "a length of time such as 800ms, 5s, 2m or 1h, at most 24h"
+
+_DURATION = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)(ms|s|m|h)")
+_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_MOST_MS = 24 * 3_600_000
+
+
+def duration_ms(text: str) -> int | None:
+    """How many milliseconds that is, at least 1; None where it is no length of time."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        return None
+    ms = round(float(found[1]) * _MS[found[2]])
+    return ms if 1 <= ms <= _MOST_MS else None

@@ -1,0 +1,79 @@
+"""JMESPaths in a flow: out of their quotes, and what is wrong with them, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import msgspec
+
+from fractal_rm.domain.evaluate import compiled
+from fractal_rm.domain.findings import did_you_mean
+
+MOST_CHARACTERS = 500  # jmespath reads a path recursively
+
+
+class NoPath(Exception):
+    """The text is not a JMESPath, and what helps."""
+
+    def __init__(self, why: str, hint: str | None = None) -> None:
+        super().__init__(why)
+        self.hint = hint
+
+
+def read_path(text: str) -> str:
+    """The path that stands behind a dot. Raises NoPath."""
+    quoted = text.startswith('"')
+    path = _unquoted(text) if quoted else text
+    if not path:
+        raise NoPath("a path is missing after the dot")
+    if len(path) > MOST_CHARACTERS:
+        raise NoPath(f"a path has at most {MOST_CHARACTERS} characters")
+    try:
+        tree = compiled(path).parsed
+    except RecursionError:
+        raise NoPath("this path is nested too deeply") from None
+    except Exception as error:  # noqa: BLE001 - foreign code, and any text may come here
+        raise NoPath(_why(error, path), _what_helps(path) if quoted else None) from None
+    for name in _functions(tree):
+        _check_function(name)
+    return path
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return msgspec.json.decode(text, type=str)
+    except ValueError:
+        raise NoPath("this path in quotes is not a JSON text") from None
+
+
+def _why(error: Exception, path: str) -> str:
+    at = getattr(error, "lex_position", getattr(error, "lexer_position", len(path)))
+    if isinstance(at, int) and at < len(path):
+        return f"this is not a JMESPath: see its character {at + 1}, {path[at]}"
+    return "this is not a whole JMESPath"
+
+
+def _what_helps(path: str) -> str | None:
+    """The two slips that are made within quotes."""
+    if all(part.isalnum() for part in path.split()):
+        return f'a key with a space has quotes of its own: "\\"{path}\\""'
+    return "a value within a path stands in backticks: [?score > `0.5`]" if "?" in path else None
+
+
+def _functions(tree: Any) -> Iterator[str]:
+    """The names of the functions that a path calls."""
+    waiting = [tree]
+    while waiting:
+        node: dict[str, Any] = waiting.pop()
+        if node["type"] == "function_expression":
+            yield str(node["value"])
+        waiting += node["children"]
+
+
+def _check_function(name: str) -> None:
+    import jmespath.functions  # noqa: PLC0415 - see `compiled`
+
+    known = cast("dict[str, object]", jmespath.functions.Functions.FUNCTION_TABLE)
+    if name not in known:
+        raise NoPath(f"JMESPath has no function {name}", did_you_mean(name, known))

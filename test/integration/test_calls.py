@@ -1,0 +1,378 @@
+"""What a call of a flow can say beyond the seed's language, on fakes, over a crash too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.errors import BadReply, CallTimedOut, ConnectFailed
+from fractal_rm.domain.run import State
+from worlds import URL, ManualClock, Stage, flows, until
+
+TIMED_OUT = CallTimedOut("no answer within the time limit", sent=True)
+
+
+async def run(stage: Stage, payload: object = "p"):
+    """The only flow of the stage, to its end."""
+    return await stage.run(next(iter(stage.world.config.flows)), payload=payload)
+
+
+def bodies(stage: Stage) -> list[bytes | None]:
+    return [request.body for request in stage.components.requests]
+
+
+def results(outcome) -> list[object]:
+    return [json.loads(bytes(result)) for result in outcome.results]
+
+
+# --- what is sent -------------------------------------------------------------------------------
+
+
+async def test_every_method_is_sent_with_the_body_that_it_has():
+    text = "1\nTO a 1\nGET\nPOST payload\nPUT result1\nPATCH payload\nDELETE\nPUT\n"
+    async with Stage(flows=flows(text)) as stage:
+        assert (await run(stage)).state is State.SUCCEEDED
+        sent = [(request.method, request.body) for request in stage.components.requests]
+        assert sent == [
+            ("GET", None),
+            ("POST", b'{"payload": ["p"]}'),
+            ("PUT", b'{"payload": ["from a/1"]}'),
+            ("PATCH", b'{"payload": ["p"]}'),
+            ("DELETE", None),
+            ("PUT", b'{"payload": []}'),
+        ]
+        kinds = [request.headers.get("content-type") for request in stage.components.requests]
+        assert kinds == [None, *["application/json"] * 3, None, "application/json"]
+
+
+async def test_a_template_is_sent_as_it_is_with_references_filled_in():
+    text = (
+        "1\nTO a 1\nGET\n  AS frame\n"
+        'POST JSON {"image": frame.data, "all": payload, "raw": frame, "n": [1, true, null],'
+        ' "big": frame."data[?@ > `1`]", "none": frame.nothing}\n'
+    )
+    async with Stage(flows=flows(text)) as stage:
+        stage.answers("a/1", '{"data": [1, 2, 3]}')
+        assert (await run(stage, {"x": [1, 2.50]})).state is State.SUCCEEDED
+        assert json.loads(bodies(stage)[1]) == {
+            "image": [1, 2, 3],
+            "all": {"x": [1, 2.5]},
+            "raw": '{"data": [1, 2, 3]}',
+            "n": [1, True, None],
+            "big": [2, 3],
+            "none": None,
+        }
+
+
+@pytest.mark.parametrize(
+    ("what", "sent"),
+    [
+        ("result1", b' {"a": "b"}\n'),
+        ("result1.a", b"b"),
+        ("payload.n", b"[1,2]"),
+        ("payload.none", b""),
+    ],
+)
+async def test_raw_sends_the_text_itself(what, sent):
+    async with Stage(flows=flows(f"1\nTO a 1\nGET\nTO b 1\nPOST RAW {what}\n")) as stage:
+        stage.answers("a/1", ' {"a": "b"}\n')
+        assert (await run(stage, {"n": [1, 2]})).state is State.SUCCEEDED
+        assert bodies(stage)[1] == sent
+
+
+async def test_items_may_pick_from_what_is_there():
+    text = '1\nTO a 1\nGET\n  AS found\nPOST found.box payload."lines[-1]" found\n'
+    async with Stage(flows=flows(text)) as stage:
+        stage.answers("a/1", '{"box": {"x": 1}}')
+        assert (await run(stage, {"lines": [7, 8]})).state is State.SUCCEEDED
+        assert json.loads(bodies(stage)[1]) == {"payload": [{"x": 1}, 8, '{"box": {"x": 1}}']}
+
+
+async def test_a_path_into_what_is_not_json_fails_the_step_and_says_so():
+    async with Stage(flows=flows("1\nTO a 1\nGET\nTO b 1\nPOST result1.box\n")) as stage:
+        outcome = await run(stage)
+        assert outcome.state is State.FAILED
+        assert outcome.reason.startswith("step 2, b 1: result1 is not JSON: ")
+        assert stage.called() == ["a/1"]
+
+
+async def test_headers_and_parameters_are_added():
+    text = (
+        "1\nTO a 1\nPOST payload\n"
+        '  HEADER X-Line payload.line\n  HEADER Content-Type "text/x-frame"\n'
+        '  HEADER X-None payload.none\n  QUERY q payload.q\n  QUERY n 1\n  QUERY ä& "ü"\n'
+    )
+    async with Stage(flows=flows(text)) as stage:
+        url = f"{URL}/a/1?q=a%20b%26%2F%3F&n=1&%C3%A4%26=%C3%BC"
+        stage.components.answers[url] = stage.components.answers[f"{URL}/a/1"]
+        outcome = await run(stage, {"line": 7, "q": "a b&/?"})
+        assert outcome.state is State.SUCCEEDED
+        (request,) = stage.components.requests
+        assert request.url == url
+        assert request.headers["x-line"] == "7"
+        assert request.headers["content-type"] == "text/x-frame"
+        assert "x-none" not in request.headers
+        assert request.headers["idempotency-key"].endswith(":1")
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b", "日本"])
+async def test_what_would_break_out_of_a_header_fails_the_step_before_it_is_called(value):
+    async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
+        outcome = await run(stage, value)
+        assert outcome.state is State.FAILED
+        assert "it cannot be sent" in outcome.reason
+        assert stage.called() == []
+
+
+async def test_a_time_limit_of_the_call_goes_with_it():
+    async with Stage(flows=flows("1\nTO a 1\nGET\n  TIMEOUT 800ms\nGET\n")) as stage:
+        await run(stage)
+        assert [request.timeout_s for request in stage.components.requests] == [0.8, None]
+
+
+# --- WHEN ---------------------------------------------------------------------------------------
+
+
+async def test_a_call_that_is_skipped_counts_and_its_result_is_null():
+    text = (
+        "1\nTO a 1\nGET\n  WHEN payload.go\n  AS first\nTO b 1\nPOST result1 first.x\n"
+        "  WHEN first == null and status(first) == null and result1.x == null\n"
+    )
+    async with Stage(flows=flows(text)) as stage:
+        outcome = await run(stage, {"go": False})
+        assert outcome.state is State.SUCCEEDED
+        assert results(outcome) == [None, "from b/1"]
+        assert bodies(stage) == [b'{"payload": [null, null]}']
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [
+        ("payload.n > result1", "> puts numbers or texts in order, not a number and a text"),
+        ("payload.none < 1", "< puts numbers or texts in order, not null and a number"),
+        ("payload.n", "a condition is true or false, and this is a number"),
+        ("result1.x == 1", "result1 is not JSON"),
+        ("1 in payload.n", "in looks into a list"),
+    ],
+)
+async def test_a_condition_that_comes_to_nothing_fails_the_step(condition, why):
+    text = f"1\nTO a 1\nGET\nTO b 1\nGET\n  WHEN {condition}\n"
+    async with Stage(flows=flows(text)) as stage:
+        outcome = await run(stage, {"n": 1})
+        assert outcome.state is State.FAILED
+        assert why in outcome.reason
+        assert stage.called() == ["a/1"]
+
+
+# --- EXPECT and RETRY ---------------------------------------------------------------------------
+
+
+def in_turn(stage: Stage, name: str, *answers: Reply | Exception) -> None:
+    """Each call takes the next answer; the last one stays."""
+    left = list(answers)
+
+    async def answer(_):
+        found = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    stage.components.answers[f"{URL}/{name}"] = answer
+
+
+def said(status: int, text: str = "{}", **headers: str) -> Reply:
+    lines = tuple((n.replace("_", "-").encode(), v.encode()) for n, v in headers.items())
+    return Reply(status, lines, text.encode())
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer", "reason"),
+    [
+        ("201", said(201), None),
+        ("201", said(200), "not as expected: status 200"),
+        ("404", said(404), None),
+        ("status(x) in [200, 404]", said(404), None),
+        ("x.ok", said(200, '{"ok": true}'), None),
+        ("x.ok", said(200, '{"ok": false}'), "not as expected: status 200"),
+        ("x.ok", said(500, '{"ok": true}'), 'status 500: {"ok": true}'),
+        ("x.n > 1", said(200, '{"n": "2"}'), "EXPECT: > puts numbers or texts in order"),
+        ('header(x, "ETag") == "7"', said(200, etag="7"), None),
+        ('payload == "p" and result1 == "{}"', said(200, "{}"), None),
+    ],
+)
+async def test_an_answer_that_is_not_as_expected_fails_the_step(expected, answer, reason):
+    async with Stage(flows=flows(f"1\nTO a 1\nGET\n  EXPECT {expected}\n  AS x\n")) as stage:
+        in_turn(stage, "a/1", answer)
+        outcome = await run(stage)
+        assert outcome.state is (State.SUCCEEDED if reason is None else State.FAILED)
+        assert (reason or "") in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("answers", "calls"),
+    [
+        ([said(503), said(200)], 2),
+        ([said(503)], 4),
+        ([said(404)], 1),
+        *[([said(status), said(200)], 2) for status in (408, 425, 429, 500, 502)],
+        ([TIMED_OUT, BadReply("not HTTP"), said(200)], 3),
+        ([ConnectFailed("refused")], 4),
+        ([said(200, '{"done": false}'), said(200, '{"done": true}')], 2),
+        ([said(503, retry_after="301")], 1),
+    ],
+)
+async def test_a_failed_call_is_tried_again_as_often_as_the_flow_says(answers, calls):
+    text = "1\nTO a 1\nGET\n  AS x\n  RETRY 3 EVERY 1ms\n  EXPECT x.done != false\n"
+    async with Stage(flows=flows(text)) as stage:
+        in_turn(stage, "a/1", *answers)
+        outcome = await run(stage)
+        assert stage.called() == ["a/1"] * calls
+        ends_well = isinstance(answers[-1], Reply) and answers[-1].status == 200
+        assert outcome.state is (State.SUCCEEDED if ends_well else State.FAILED)
+        assert len({r.headers["idempotency-key"] for r in stage.components.requests}) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls"), [(said(503), 1), (TIMED_OUT, 1), (ConnectFailed("refused"), 3)]
+)
+async def test_what_must_not_be_repeated_is_tried_again_only_where_it_was_never_sent(answer, calls):
+    async with Stage(flows=flows("1\nTO once 1\nGET\n  RETRY 2 EVERY 1ms\n")) as stage:
+        in_turn(stage, "once/1", answer)
+        assert (await run(stage)).state is State.FAILED
+        assert stage.called() == ["once/1"] * calls
+
+
+# --- DEADLINE and ERRORS ------------------------------------------------------------------------
+
+
+async def test_a_call_in_flight_at_the_deadline_is_cut_off_and_the_run_is_expired():
+    async with Stage(flows=flows("1\nDEADLINE 30ms\nTO a 1\nGET\nTO slow 1\nGET\n")) as stage:
+        stage.holds("slow/1")
+        outcome = await run(stage)
+        assert outcome.state is State.EXPIRED
+        assert outcome.reason == "the deadline of 0.03 s ended when 1 of 2 calls were made"
+        assert results(outcome) == ["from a/1"]
+        assert stage.node.unfinished == 0
+
+
+async def test_a_pause_before_a_retry_ends_at_the_deadline():
+    text = "1\nDEADLINE 30ms\nTO a 1\nGET\n  RETRY 3 EVERY 1h\n"
+    async with Stage(flows=flows(text)) as stage:
+        stage.answers("a/1", "no", 503)
+        assert (await run(stage)).state is State.EXPIRED
+        assert stage.called() == ["a/1"]
+
+
+async def test_a_call_that_waits_for_its_slot_ends_at_the_deadline_and_leaves_no_slot_taken():
+    text = "1\nTO once 1\nGET\n\n2\nDEADLINE 30ms\nTO once 1\nGET\n"
+    async with Stage(flows=flows(text), once_limit=1) as stage:
+        go = stage.holds("once/1")
+        first = await stage.send("1")
+        await until(lambda: stage.called() == ["once/1"])
+        assert (await stage.run("2")).state is State.EXPIRED
+        go.set()
+        assert (await stage.ended(first.run)).state is State.SUCCEEDED
+        assert (await stage.run("1")).state is State.SUCCEEDED
+
+
+async def test_a_run_that_waited_in_line_over_its_deadline_makes_no_call():
+    async with Stage(flows=flows("1\nDEADLINE 5s\nTO a 1\nGET\n")) as stage:
+        stage.node.pause(True)
+        taken = await stage.send("1")
+        stage.clock.ms += 5_000
+        stage.node.pause(False)
+        await until(lambda: stage.state(taken.run).final)
+        assert stage.state(taken.run) is State.EXPIRED
+        assert stage.called() == []
+
+
+async def test_a_flow_that_ends_within_its_deadline_succeeds():
+    async with Stage(flows=flows("1\nDEADLINE 5s\nTO a 1\nGET\nPOST result1\n")) as stage:
+        assert (await run(stage)).state is State.SUCCEEDED
+
+
+async def test_where_errors_continue_the_flow_goes_on_as_the_original_does():
+    text = (
+        "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nTO a 2\nPOST result1.x\n"
+        "TO b 2\nPOST result1 result2 result3\n  WHEN status(result1) == null\n"
+    )
+    async with Stage(flows=flows(text)) as stage:
+        stage.raises("a/1", TIMED_OUT)
+        stage.answers("b/1", "out of paper", 500)
+        outcome = await run(stage)
+        assert outcome.state is State.SUCCEEDED
+        lost = "[Request_Maker] - error."
+        assert results(outcome) == [lost, "out of paper", lost, "from b/2"]
+        assert json.loads(bodies(stage)[-1]) == {"payload": [lost, "out of paper", lost]}
+        assert stage.called() == ["a/1", "b/1", "b/2"]
+
+
+async def test_without_it_the_first_failure_ends_the_run():
+    async with Stage(flows=flows("1\nERRORS stop\nTO a 1\nGET\nTO b 1\nGET\n")) as stage:
+        stage.answers("a/1", "no", 500)
+        assert (await run(stage)).state is State.FAILED
+        assert stage.called() == ["a/1"]
+
+
+# --- over a crash -------------------------------------------------------------------------------
+
+RESUMED = """\
+1
+TO a 1
+GET
+  AS found
+TO a 2
+GET
+  AS skipped
+  WHEN found.score > 1
+TO slow 1
+GET
+TO b 1
+POST JSON {"score": found.score, "was": skipped, "tag": header(found, "ETag")}
+  WHEN status(found) == 203 and status(skipped) == null and header(found, "x-none") == null
+"""
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_a_run_that_goes_on_after_a_crash_comes_to_the_same(crash):
+    disk, clock = Disk(), ManualClock()
+    stage = Stage(disk, clock, flows=flows(RESUMED))
+    await stage.node.start()
+    stage.answers("a/1", '{"score": 0.5}', 203, ETag="7", other="not kept")
+    go = stage.holds("slow/1")
+    run_id = (await stage.send("1")).run
+    await until(lambda: stage.called()[-1:] == ["slow/1"])
+    await asyncio.sleep(0.01)  # what was written behind is durable
+    if crash:
+        stage.crash()
+        stage = Stage(disk, clock, flows=flows(RESUMED))
+        stage.answers("slow/1", "went on")
+        await stage.node.start()
+    go.set()
+    assert (await stage.ended(run_id)).state is State.SUCCEEDED
+    assert json.loads(bodies(stage)[-1]) == {"score": 0.5, "was": None, "tag": "7"}
+    first, second, *_ = [fact for fact in disk.facts(run_id) if hasattr(fact, "result")]
+    assert first.headers == {"etag": "7"}
+    assert bytes(second.result) == b"null"
+    await stage.node.drain()
+
+
+async def test_a_deadline_goes_on_over_a_crash():
+    disk, clock = Disk(), ManualClock()
+    once = flows("1\nDEADLINE 10s\nTO slow 1\nGET\n")
+    stage = Stage(disk, clock, flows=once)
+    await stage.node.start()
+    stage.holds("slow/1")
+    run_id = (await stage.send("1")).run
+    await until(lambda: stage.called() == ["slow/1"])
+    await asyncio.sleep(0.01)
+    stage.crash()
+    clock.ms += 10_001
+    async with Stage(disk, clock, flows=once, bounds=Bounds()) as stage:
+        await until(lambda: disk.runs[run_id].state is State.EXPIRED)
+        assert stage.called() == []

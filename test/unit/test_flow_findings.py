@@ -1,0 +1,43 @@
+"""What is said about a mistake in a flow, word for word: flow_findings.txt has them all.
+
+After a change of a text, `python test/unit/test_flow_findings.py` writes the file anew: read it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fractal_rm.domain.findings import CODES
+from fractal_rm.flowlang import compile_flows
+
+FILE = Path(__file__).with_name("flow_findings.txt")
+KNOWN = {"camera": ("1", "frame"), "detector": ("1",)}
+BREAK = "\n--------\n"
+
+
+def cases() -> list[tuple[str, str]]:
+    """Flows, each with what is said about it."""
+    parts = FILE.read_text().removesuffix("\n").split(BREAK)
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def said(text: str) -> str:
+    return "\n".join(finding.render() for finding in compile_flows(text, KNOWN)[1])
+
+
+@pytest.mark.parametrize(("text", "expected"), cases())
+def test_a_mistake_is_shown_and_explained(text, expected):
+    assert said(text) == expected
+
+
+def test_every_code_of_flows_is_among_them():
+    shown = "".join(expected for _, expected in cases())
+    missing = [code for code in CODES if code[0] == "F" and f"[{code}]" not in shown]
+    assert missing == ["F113"]  # it is about the bytes of the file: see test_config.py
+
+
+if __name__ == "__main__":
+    shown = [part for text, _ in cases() for part in (text, said(text))]
+    FILE.write_text(BREAK.join(shown) + "\n")

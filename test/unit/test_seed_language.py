@@ -1,0 +1,119 @@
+"""A file that the seed's rules accept means what it always meant, and is kept as it always was."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fractal_rm.domain.flow import Call, Flow, Method, flow_version
+from fractal_rm.flowlang import compile_flows
+
+COMPONENTS = {
+    "camera": ("1", "2"),
+    "TIMEOUT": ("GET", "a#"),
+    'a"b': ("x#y", "AS"),
+    "JSON": ("{", "payload"),
+}
+
+
+def seed_s_meaning(text: str) -> list[dict[str, object]]:
+    """The seed's rules, as an earlier release wrote its flows down: the order of keys counts."""
+    flows: list[dict[str, object]] = []
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        words = line.split()
+        if not words or line.lstrip().startswith("#"):
+            continue
+        if words[0].isdigit():
+            title = line.strip()[len(words[0]) :].strip()
+            flows.append({"id": words[0], "title": title, "steps": [], "line": number})
+        elif words[0] == "TO":
+            target = words[1:]
+        else:
+            steps = flows[-1]["steps"]
+            steps.append({
+                "type": "call", "number": len(steps) + 1, "component": target[0],
+                "endpoint": target[1], "method": words[0],
+                "items": [_item(word) for word in words[1:]], "line": number,
+            })  # fmt: skip
+    return [{**flow, "durable": "accept"} for flow in flows]
+
+
+def _item(word: str) -> dict[str, object]:
+    if word == "payload":
+        return {"type": "payload"}
+    return {"type": "result", "number": int(word.removeprefix("result"))}
+
+
+_spaces = st.sampled_from(["", "", "", "  ", "\t", "      "])
+_titles = st.sampled_from(
+    ["", " a frame", " 3 of 4", ' the 5" pipe', " POST payload", " x#1", ' "a b" c', " TIMEOUT"]
+)
+_between = st.sampled_from(["\n", "\n\n", "\n# TO nobody 1\n\n", "\n \t \n"])
+_comments = st.sampled_from(["", "", "", "# GET\n", '  # "what\n'])
+_targets = st.sampled_from([(c, e) for c, endpoints in COMPONENTS.items() for e in endpoints])
+
+
+@st.composite
+def seed_files(draw) -> str:
+    text = draw(_comments)
+    for number in draw(st.lists(st.integers(0, 10**6), unique=True, max_size=4)):
+        text += f"{draw(_spaces)}{number}{draw(_titles)}\n"
+        calls = 0
+        for _ in range(draw(st.integers(0, 3))):
+            component, endpoint = draw(_targets)
+            text += f"{draw(_spaces)}TO {component}\t{endpoint}{draw(_spaces)}\n{draw(_comments)}"
+            for _ in range(draw(st.integers(0, 3))):
+                known = st.sampled_from(["payload", *(f"result{n}" for n in range(1, calls + 1))])
+                items = draw(st.none() | st.lists(known, max_size=3))
+                what = "GET" if items is None else " ".join(["POST", *items])
+                text += f"{draw(_spaces)}{what}{draw(_spaces)}\n"
+                calls += 1
+        text += draw(_between)
+    return text.replace("\n", draw(st.sampled_from(["\n", "\r\n"])))
+
+
+@given(seed_files())
+def test_a_file_of_the_seed_s_language_means_and_is_written_what_it_always_was(text):
+    flows, findings = compile_flows(text, COMPONENTS)
+    assert [f.render() for f in findings if f.code != "F110"] == []
+    written = [msgspec.json.encode(flow).decode() for flow in flows.values()]
+    as_before = [
+        json.dumps(flow, ensure_ascii=False, separators=(",", ":")) for flow in seed_s_meaning(text)
+    ]
+    assert written == as_before
+
+
+def test_a_flow_of_the_seed_s_language_has_the_version_that_it_always_had():
+    (flow,) = compile_flows("1 a title\nTO camera 1\nPOST payload\n", COMPONENTS)[0].values()
+    assert flow_version(flow) == "a676e98c0897b81b09167fe3"
+
+
+def test_what_an_earlier_release_wrote_down_is_read():
+    before = (
+        b'{"id":"1","title":"","steps":[{"type":"call","number":1,"component":"a","endpoint":"1",'
+        b'"method":"GET","items":[],"line":3}],"line":1,"durable":"accept"}'
+    )
+    flow = msgspec.json.decode(before, type=Flow)
+    assert flow == Flow("1", "", (Call(1, "a", "1", Method.GET, (), 3),), 1)
+    assert msgspec.json.encode(flow) == before
+
+
+@pytest.mark.parametrize("comment", ["# a comment", '  # with "a quote', "\t#"])
+def test_a_comment_may_follow_on_a_line(comment):
+    text = f"1 a title {comment}\nTO camera 1 {comment}\nPOST payload\t{comment}\nGET {comment}\n"
+    (flow,) = compile_flows(text, COMPONENTS)[0].values()
+    assert flow.title == "a title"
+    assert [(call.method, len(call.items)) for call in flow.steps] == [
+        (Method.POST, 1),
+        (Method.GET, 0),
+    ]
+
+
+def test_within_a_string_there_is_no_comment():
+    text = '1\nTO camera 1\nPOST JSON {"a": "x # y \\" # z"} # a comment\n'
+    (flow,) = compile_flows(text, COMPONENTS)[0].values()
+    assert flow.steps[0].terms.json.value == {"a": 'x # y " # z'}
