@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._reply(*answer)
 
-    do_GET = do_POST = _any  # noqa: N815 - http.server names them
+    do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815 - http.server names them
 
     def _reply(self, status: int, text: str) -> None:
         content = text.encode()

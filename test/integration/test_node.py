@@ -711,3 +711,42 @@ def test_a_full_disk_under_a_whole_node_is_refused_and_survived(make, tmp_path):
 def refused(node: NodeProcess):
     answer = node.trigger("2")
     return answer if answer[0] != 200 else None
+
+
+# --- a flow that says more ----------------------------------------------------------------------
+
+TOLD = """\
+1 what a call can say
+DEADLINE 60s
+TO component1 1
+GET
+  AS found
+  RETRY 3 EVERY 10ms
+TO component2 1
+PUT JSON {"score": found.score, "line": payload}     # found at the second try
+  WHEN found.score > 0.5 and status(found) == 200
+  QUERY q "a b"
+DELETE
+  EXPECT status(result3) in [200, 404]
+TO component3 1
+GET
+  WHEN found.score > 1
+"""
+
+
+def test_a_flow_that_says_more_is_run_as_it_says(make, components):
+    node = make("told")
+    (node.config / "flows.conf").write_text(TOLD)
+    node.start()
+    tries = iter([(503, "busy"), (200, '{"score": 0.75}')])
+    components.answers["/endpoint1"] = lambda handler, _: (
+        next(tries) if handler.command == "GET" else (404, "gone")
+    )
+    _, _, answer = node.trigger("1", payload="L7", Prefer="wait=30")
+    assert answer["state"] == "succeeded"
+    assert json.loads(answer["results"][0]) == {"score": 0.75}
+    assert answer["results"][2:] == ["gone", None]
+    paths = [path for path, _, _ in components.requests]
+    assert paths == ["/endpoint1", "/endpoint1", "/endpoint1?q=a%20b", "/endpoint1"]
+    assert json.loads(components.requests[2][2]) == {"score": 0.75, "line": "L7"}
+    assert node.stop() == 0

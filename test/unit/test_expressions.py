@@ -71,6 +71,7 @@ def condition(text: str) -> bool:
         'found."items[?s > `1`] | [0].s" == 3',
         'found."length(items)" == 2',
         "payload.l[0] == 1",
+        "payload.l[0:1] == [1]",
         "status(found) == 204",
         "status(result1) in [200, 204]",
         'header(found, "ETag") == "7"',
@@ -95,6 +96,7 @@ def test_what_is_true(text):
         ("payload.n and payload.yes", "a condition is true or false, and this is a number"),
         ("payload.none", "and this is null"),
         ("payload", "and this is an object"),
+        ('payload."contains(t, `1`)"', "payload.contains(t, `1`): "),
         ('payload."to_number(@) | sum(@)"', "payload.to_number(@) | sum(@): "),
     ],
 )
@@ -175,6 +177,11 @@ def test_a_payload_that_is_sent_whole_is_sent_as_it_came(value):
     came = json.dumps(value).encode()
     seen = Seen(msgspec.Raw(came), [], {})
     assert as_json(step('POST JSON {"a": [payload]}').json, seen) == b'{"a": [' + came + b"]}"
+
+
+def test_what_is_no_json_cannot_be_sent():
+    with pytest.raises(CannotEvaluate):
+        as_json(step('POST JSON payload."&n"').json, SEEN)
 
 
 @pytest.mark.parametrize("deep", ["[" * 5000 + "]" * 5000, "{", ""])

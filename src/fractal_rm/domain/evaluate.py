@@ -154,7 +154,7 @@ def as_json(value: Value, seen: Seen) -> bytes:
         return b"{" + b", ".join(fields) + b"}"
     try:
         return msgspec.json.encode(evaluate(value, seen))
-    except (ValueError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CannotEvaluate(f"it cannot be written as JSON: {error}") from None
 
 

@@ -63,12 +63,15 @@ def _what_helps(path: str) -> str | None:
 
 def _functions(tree: Any) -> Iterator[str]:
     """The names of the functions that a path calls."""
-    waiting = [tree]
+    waiting: list[Any] = [tree]
     while waiting:
-        node: dict[str, Any] = waiting.pop()
-        if node["type"] == "function_expression":
-            yield str(node["value"])
-        waiting += node["children"]
+        node = waiting.pop()
+        if not isinstance(node, dict):  # the bounds of a slice stand among the nodes
+            continue
+        found = cast("dict[str, Any]", node)
+        if found["type"] == "function_expression":
+            yield str(found["value"])
+        waiting += found["children"]
 
 
 def _check_function(name: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fractal_rm.domain.call import OWN_HEADERS, TOKEN, header_line
-from fractal_rm.domain.expression import Compare, Comparison, Literal, Status
+from fractal_rm.domain.expression import Compare, Comparison, Literal, Status, Value
 from fractal_rm.domain.flow import Retry
 from fractal_rm.flowlang.duration import LIKE, duration_ms
 from fractal_rm.flowlang.expression import read_condition, read_value
@@ -38,6 +38,11 @@ def read_terms(node: CallNode, scope: Scope) -> Fields:
                              f"it is in line {first.line.number}")  # fmt: skip
         else:
             MODIFIERS[keyword](modifier, scope, fields)
+    # Gathered in what grows in place: a call may have thousands of them.
+    if "headers" in fields:
+        fields["headers"] = tuple(fields["headers"].values())
+    if "query" in fields:
+        fields["query"] = tuple(fields["query"])
     return fields
 
 
@@ -129,13 +134,14 @@ def _header(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         scope.report.add("F124", node.line, name, f"{name.text} cannot be set with HEADER",
                          "the name of a header is letters, digits and hyphens; what delimits or"
                          " names a call is set by the node itself")  # fmt: skip
-    elif any(name.text.lower() == known.lower() for known, _ in fields.get("headers", ())):
+    given: dict[str, tuple[str, Value | None]] = fields.setdefault("headers", {})
+    if name.text.lower() in given:
         scope.report.add("F117", node.line, name, f"this call has the header {name.text} already")
     value = read_value(node.line, name, scope, "a value")
     if isinstance(value, Literal) and not _can_be_sent(name.text, value.value):
         scope.report.add("F124", node.line, name, f"this value of {name.text} cannot be sent",
                          "a header is one line of Latin-1 without NUL")  # fmt: skip
-    fields["headers"] = (*fields.get("headers", ()), (name.text, value))
+    given[name.text.lower()] = name.text, value
 
 
 def _can_be_sent(name: str, value: object) -> bool:
@@ -153,7 +159,7 @@ def _query(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         return
     name = node.line.words[1]
     value = read_value(node.line, name, scope, "a value")
-    fields["query"] = (*fields.get("query", ()), (name.text, value))
+    fields.setdefault("query", []).append((name.text, value))
 
 
 def _needs_two(node: ModifierNode, scope: Scope) -> None:

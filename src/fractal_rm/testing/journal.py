@@ -15,7 +15,22 @@ import msgspec
 import pytest
 
 from fractal_rm.domain.errors import JournalFull, JournalInUse
-from fractal_rm.domain.flow import Call, Flow, Method, flow_version
+from fractal_rm.domain.evaluate import Head
+from fractal_rm.domain.expression import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Comparison,
+    Header,
+    ListOf,
+    Literal,
+    Not,
+    ObjectOf,
+    Payload,
+    Result,
+    Status,
+)
+from fractal_rm.domain.flow import Call, Errors, Flow, Method, Retry, Terms, flow_version
 from fractal_rm.domain.run import (
     Accepted,
     AnyFact,
@@ -32,6 +47,26 @@ from fractal_rm.engine.ports import Entry, Journal, Recovered
 
 FLOW = Flow("7", "a flow", (Call(1, "c", "e", Method.GET),))
 OTHER_FLOW = Flow("7", "the same flow, edited", (Call(1, "c", "e2", Method.GET),))
+TOLD = Terms(
+    name="found",
+    json=ObjectOf((("a", Result(1, "b[0]")), ("c", ListOf((Payload(), Literal([1, None])))))),
+    when=AllOf((Compare(Comparison.IN, Status(1), Literal([200])), Not(Payload("x")))),
+    expect=AnyOf((Compare(Comparison.EQUAL, Header(2, "etag"), Literal("7")), Literal(False))),
+    timeout_ms=800,
+    retry=Retry(3, 50),
+    headers=(("X-A", Payload("a")),),
+    query=(("q", Literal("b")),),
+    keeps=("etag",),
+)
+TOLD_FLOW = Flow(
+    "8",
+    steps=(
+        Call(1, "c", "e", Method.PATCH, terms=Terms(raw=Payload("text"))),
+        Call(2, "c", "e", Method.PUT, terms=TOLD),
+    ),
+    deadline_ms=5_000,
+    errors=Errors.CONTINUE,
+)
 HOUR_MS = 3_600_000
 
 
@@ -56,9 +91,9 @@ def entry(
     return Entry(run_id, flow, at_ms, made, run.state, run.reason, key, digest, at_ms + window_ms)
 
 
-def begun(run_id: str) -> Run:
+def begun(run_id: str, flow: Flow = FLOW) -> Run:
     """Make the run that `entry` begins."""
-    return fold(Run(run_id, FLOW, 1_000), [accepted()])
+    return fold(Run(run_id, flow, 1_000), [accepted(flow)])
 
 
 def write(journal: Journal, run: Run, fact: AnyFact, at_ms: int = 1_001) -> Awaitable[None]:
@@ -111,6 +146,19 @@ class JournalConformance:
         run = (await self._reopened()).runs[0]
         assert (run.state, run.in_doubt, run.reason) == (State.RUNNING, 2, "here")
         assert run.results == [msgspec.Raw(b'"r"')]
+
+    async def test_what_a_flow_says_and_asks_for_is_there_after_a_crash(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A", flow=TOLD_FLOW))
+        a = begun("A", TOLD_FLOW)
+        _ = write(journal, a, Finished(1, 0, 0, msgspec.Raw(b"null")))
+        await write(journal, a, Finished(2, 203, 0.5, msgspec.Raw(b'"r"'), {"etag": "7"}))
+        self.crash(journal)
+        run = (await self._reopened()).runs[0]
+        assert run.flow == TOLD_FLOW
+        assert run.heads == {2: Head(203, {"etag": "7"})}
+        assert [bytes(result) for result in run.results] == [b"null", b'"r"']
 
     async def test_what_was_written_behind_is_there_after_an_ordered_end(self) -> None:
         journal = self.new()
