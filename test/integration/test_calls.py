@@ -319,6 +319,28 @@ async def test_without_it_the_first_failure_ends_the_run():
         assert stage.called() == ["a/1"]
 
 
+async def test_a_stop_before_the_deadline_leaves_the_run_to_the_next_start():
+    disk = Disk()
+    text = "1\nDEADLINE 1h\nTO slow 1\nGET\n"
+    async with Stage(disk, flows=flows(text), bounds=Bounds(drain_s=0.01)) as stage:
+        stage.holds("slow/1")
+        run_id = (await stage.send("1")).run
+        await until(lambda: stage.called() == ["slow/1"])
+    assert not disk.runs[run_id].state.final
+    stage = Stage(disk, flows=flows(text))
+    stage.answers("slow/1", "went on")
+    async with stage:
+        await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
+
+
+async def test_a_call_that_must_not_be_repeated_and_is_cut_off_is_named():
+    async with Stage(flows=flows("1\nDEADLINE 30ms\nTO once 1\nGET\n")) as stage:
+        stage.holds("once/1")
+        outcome = await run(stage)
+        assert outcome.state is State.EXPIRED
+        assert outcome.reason.endswith("0 of 1 calls were made, and call 1 may have been")
+
+
 # --- over a crash -------------------------------------------------------------------------------
 
 RESUMED = """\

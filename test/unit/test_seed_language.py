@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -100,6 +102,15 @@ def test_what_an_earlier_release_wrote_down_is_read():
     flow = msgspec.json.decode(before, type=Flow)
     assert flow == Flow("1", "", (Call(1, "a", "1", Method.GET, (), 3),), 1)
     assert msgspec.json.encode(flow) == before
+
+
+def test_without_a_path_there_is_no_jmespath_in_memory():
+    program = (
+        "import sys; from fractal_rm.flowlang import compile_flows; import fractal_rm.wiring\n"
+        "compile_flows('1\\nTO a 1\\nPOST payload\\n  WHEN payload == 1\\n', {'a': ['1']})\n"
+        "sys.exit('jmespath' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("comment", ["# a comment", '  # with "a quote', "\t#"])
