@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from fractal_rm.domain.findings import did_you_mean
+from fractal_rm.domain.findings import did_you_mean, nearest
 from fractal_rm.domain.flow import Durable, Errors, Method
 from fractal_rm.flowlang.duration import LIKE, duration_ms
 from fractal_rm.flowlang.report import Report
@@ -72,14 +72,26 @@ def _instruction(line: Line, flow: FlowNode, report: Report) -> None:
         return
     read = _KEYWORDS.get(keyword.text)
     if read is None:
-        near = did_you_mean(keyword.text, _KNOWN)
-        report.add("F101", line, keyword, f'"{keyword.text}" is not an instruction', near or _HINT)
-    instruction = read(line, keyword, report) if read is not None else None
+        _unknown(line, flow, report)
+        return
+    instruction = read(line, keyword, report)
     flow.call = instruction if isinstance(instruction, CallNode) else None
     if instruction is None:
         flow.doubtful = True
     else:
         flow.instructions.append(instruction)
+
+
+def _unknown(line: Line, flow: FlowNode, report: Report) -> None:
+    """A line that is none. Where it was plainly meant to be a modifier, no call is missing."""
+    keyword = line.words[0]
+    hint = did_you_mean(keyword.text, _KNOWN) or _HINT
+    report.add("F101", line, keyword, f'"{keyword.text}" is not an instruction', hint)
+    meant = nearest(keyword.text, _KNOWN)
+    if meant not in MODIFIERS:
+        flow.call = None
+    if meant not in MODIFIERS or meant == "AS":
+        flow.doubtful = True
 
 
 def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
