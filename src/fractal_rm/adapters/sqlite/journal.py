@@ -28,7 +28,7 @@ from fractal_rm.engine.ports import Entry, Prior, Recovered
 
 # A group waits for company the longer, the more runs the one before it had: fewer commits under
 # load, and less work for each run, and hardly a wait where few come.
-GATHER_FOR_EACH_S = 0.0001
+GATHER_FOR_EACH_S = 0.00004
 GATHER_AT_MOST_S = 0.004
 WRITE_BEHIND_S = 0.05
 RETRY_FULL_S = 0.5
