@@ -6,7 +6,6 @@ of any size is written with a handful of statements that take many rows each.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
 from fractal_rm.adapters.sqlite.group import Answers, Group, Tail, Writing
@@ -55,7 +55,7 @@ class Store:
         self._flows: dict[str, Flow] = {}
         self._next_no = 1
         self._purge = Purge()
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
         self._db: sqlite3.Connection
 
     # --- open and close -----------------------------------------------------------------------
@@ -77,25 +77,15 @@ class Store:
             raise
 
     def _take_lock(self) -> None:
-        lock = self._path.with_suffix(".lock")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._lock or 0, 20).decode(errors="replace").strip()
-            self._let_go()
+            self._lock = FileLock(self._path.with_suffix(".lock"))
+        except Held as held:
             raise JournalInUse(
-                f"{self._path} is in use by process {holder or 'unknown'}; stop that one first, or"
-                " give this node its own state.path in comm.conf"
+                f"{self._path} is in use by process {held.by}; stop that one first, or give this"
+                " node its own state.path in comm.conf"
             ) from None
         except OSError as error:
-            self._let_go()
-            raise _unusable(self._path, error) from error
-        try:
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, str(os.getpid()).encode(), 0)
-        except OSError as error:  # a full disk; the lock itself holds
             raise _unusable(self._path, error) from error
 
     def _prepare(self) -> None:
@@ -214,7 +204,7 @@ class Store:
 
     def _let_go(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     # --- write --------------------------------------------------------------------------------
