@@ -288,9 +288,19 @@ class HandClock:
         self.now_s = to_s
 
 
+class HandCall:
+    """A call, as `Deadlines` knows it."""
+
+    def __init__(self, name, late):
+        self.name, self.late = name, late
+
+    def too_late(self):
+        self.late.append(self.name)
+
+
 def test_nothing_ticks_when_no_call_is_in_flight():
     clock, deadlines, late = HandClock(), Deadlines(), []
-    in_time, never = (lambda: late.append("in time")), (lambda: late.append("never"))
+    in_time, never = HandCall("in time", late), HandCall("never", late)
     tick = deadlines.set(30.0, in_time, clock)
     deadlines.set(1.0, never, clock)
     assert len(clock.timers) == 1  # one for all

@@ -1,5 +1,6 @@
 """A run is what its facts say, and changes state only through one table."""
 
+import os
 from encodings.aliases import aliases
 
 import msgspec
@@ -30,7 +31,7 @@ from fractal_rm.domain.run import (
     StepFailed,
     fold,
 )
-from fractal_rm.domain.run_id import run_id
+from fractal_rm.domain.run_id import RunIds, is_run_id
 
 RAW = msgspec.Raw(b'"x"')
 ACCEPTED = Accepted("1", "v", RAW, "mqtt")
@@ -113,11 +114,21 @@ def test_a_parked_run_keeps_what_it_knew():
     assert run.stays
 
 
-@given(st.integers(0, 2**48 - 2), st.binary(min_size=10, max_size=10))
+@given(st.integers(0, 2**48 - 2), st.binary(min_size=9, max_size=9))
 def test_run_ids_sort_by_time(now_ms, chance):
-    earlier, later = run_id(now_ms, b"\xff" * 10), run_id(now_ms + 1, chance)
+    chances = iter((b"\xff" * 9, chance))
+    ids = RunIds(lambda _size: next(chances))
+    earlier, later = ids.next(now_ms), ids.next(now_ms + 1)
     assert earlier < later
-    assert len(later) == 26
+    assert is_run_id(earlier)
+    assert is_run_id(later)
+
+
+def test_however_many_runs_a_millisecond_has_their_ids_differ():
+    ids = RunIds(os.urandom)
+    made = [ids.next(1) for _ in range(5_000)]
+    assert len(set(made)) == 5_000
+    assert made[:1_000] == sorted(made[:1_000])
 
 
 def test_a_body_is_the_items_as_json():

@@ -7,7 +7,7 @@ runs stand together in the journal and in a list.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Callable
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _FORM = re.compile(f"[{_DIGITS}]{{26}}")
@@ -15,25 +15,33 @@ _PAIRS = [a + b for a in _DIGITS for b in _DIGITS]
 
 
 def is_run_id(text: str) -> bool:
-    """Whether a text is a name that `run_id` could have made."""
+    """Whether a text is a name that `RunIds` could have made."""
     return _FORM.fullmatch(text) is not None
 
 
-def run_id(now_ms: int, chance: bytes) -> str:
-    """Make an id. ``chance`` is 10 random bytes."""
-    high, low = int.from_bytes(chance[:5], "big"), int.from_bytes(chance[5:], "big")
-    return _moment(now_ms & 0xFFFFFFFFFFFF) + _digits(high) + _digits(low)
+class RunIds:
+    """Makes ids. Those of one millisecond share their chance and are counted, so they sort too.
+
+    ``chance`` draws so many random bytes.
+    """
+
+    def __init__(self, chance: Callable[[int], bytes]) -> None:
+        self._chance = chance
+        self._now_ms = -1
+        self._shared = ""
+        self._count = 0
+
+    def next(self, now_ms: int) -> str:
+        """The id of a run that is accepted now (wall clock, milliseconds since 1970)."""
+        if now_ms != self._now_ms or self._count == len(_PAIRS):
+            self._now_ms, self._count = now_ms, 0
+            self._shared = _shared(now_ms, int.from_bytes(self._chance(9), "big"))
+        last = _PAIRS[self._count]
+        self._count += 1
+        return self._shared + last
 
 
-def _digits(bits: int) -> str:
-    """40 bits as 8 digits."""
-    pairs = _PAIRS
-    return (
-        pairs[bits >> 30] + pairs[bits >> 20 & 1023] + pairs[bits >> 10 & 1023] + pairs[bits & 1023]
-    )
-
-
-@lru_cache(maxsize=1)
-def _moment(ms: int) -> str:
-    """48 bits as 10 digits, the same for all runs of a millisecond."""
-    return _PAIRS[ms >> 40] + _digits(ms & 0xFFFFFFFFFF)
+def _shared(now_ms: int, chance: int) -> str:
+    """The first 24 digits: 48 bits in 10 digits, and 70 of chance in 14."""
+    bits = (now_ms & 0xFFFFFFFFFFFF) << 70 | chance & (1 << 70) - 1
+    return "".join([_PAIRS[bits >> shift & 1023] for shift in range(110, -1, -10)])

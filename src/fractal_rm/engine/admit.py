@@ -20,7 +20,7 @@ from fractal_rm.domain.errors import (
 )
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Accepted, AnyFact, Dead, Received, Run, State
-from fractal_rm.domain.run_id import run_id
+from fractal_rm.domain.run_id import RunIds
 from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Entry, Prior, Taken
@@ -46,6 +46,7 @@ class Admit:
         self._runs = runs
         self._room = room
         self._versions: dict[str, tuple[Flow, str]] = {}
+        self._ids = RunIds(world.random.token)
         self.closed = False
 
     async def receive(self, arrival: Arrival) -> Taken:
@@ -56,18 +57,18 @@ class Admit:
             if known is not None:
                 return known
         entering = self._enter(arrival, trigger)
-        await asyncio.wait((entering.written,))
+        await self._all_written((entering,))
         return self._answer(entering)
 
     async def receive_all(self, arrivals: Sequence[Arrival]) -> list[Taken | Refused]:
         """Take what came together, in order; a refusal stands in the place of its arrival.
 
-        What is handed to the journal in one turn shares a transaction, so the last is waited for.
+        What is handed to the journal in one turn shares a transaction.
         """
         entering = [self._entered(arrival) for arrival in arrivals]
-        written = [each.written for each in entering if isinstance(each, Entering)]
+        written = [each for each in entering if isinstance(each, Entering)]
         if written:
-            await asyncio.wait(written[-1:])
+            await self._all_written(written)
         return [self._answered(each) for each in entering]
 
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
@@ -79,7 +80,7 @@ class Admit:
             body=arrival.body[:DEAD_LETTER_BYTES],
         )
         now_ms = self._world.clock.now_ms()
-        new_id = self._new_id(now_ms)
+        new_id = self._ids.next(now_ms)
         entry = Entry(new_id, None, now_ms, (fact,), State.DEAD, fact.reason)
         try:
             await self._world.journal.accept(entry)
@@ -117,17 +118,27 @@ class Admit:
             raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
         entry, run = self._entry(arrival, trigger, flow)
         self._room.reserve(run.payload_bytes)
-        written = self._world.journal.accept(entry)
-        written.add_done_callback(partial(self._written, run))
-        return Entering(trigger, run, written)
+        return Entering(trigger, run, self._world.journal.accept(entry))
 
-    def _written(self, run: Run, written: asyncio.Future[Prior | None]) -> None:
-        """What is durable stands in line, whether or not anybody still waits for the answer."""
-        if written.exception() is None and written.result() is None:
-            self._runs.add(run)
-            self._room.join(run)
-        else:
-            self._room.give_back(run.payload_bytes)
+    async def _all_written(self, together: Sequence[Entering]) -> None:
+        """Wait for what was handed in during one turn: the last is done when all are.
+
+        What is durable stands in line, whether or not anybody still waits for the answer.
+        """
+        last = together[-1].written
+        last.add_done_callback(partial(self._stand_in_line, together))
+        await asyncio.wait((last,))
+
+    def _stand_in_line(
+        self, together: Sequence[Entering], _last: asyncio.Future[Prior | None]
+    ) -> None:
+        for entering in together:
+            run, written = entering.run, entering.written
+            if written.exception() is None and written.result() is None:
+                self._runs.add(run)
+                self._room.join(run)
+            else:
+                self._room.give_back(run.payload_bytes)
 
     def _answer(self, entering: Entering) -> Taken:
         """What the journal has said. Raises JournalUnavailable, KeyReused."""
@@ -143,7 +154,7 @@ class Admit:
     def _entry(self, arrival: Arrival, trigger: Trigger, flow: Flow) -> tuple[Entry, Run]:
         now_ms = self._world.clock.now_ms()
         offer = trigger.offer
-        new_id = offer.run if offer else self._new_id(now_ms)
+        new_id = offer.run if offer else self._ids.next(now_ms)
         run = Run(new_id, flow, now_ms)
         facts: tuple[AnyFact, ...] = (
             Accepted(
@@ -191,9 +202,6 @@ class Admit:
         if known is None or known[0] is not flow:
             known = self._versions[flow.id] = flow, flow_version(flow)
         return known[1]
-
-    def _new_id(self, now_ms: int) -> str:
-        return run_id(now_ms, self._world.random.token(10))
 
 
 def _unavailable(why: str) -> JournalUnavailable:

@@ -96,13 +96,18 @@ class Executor:
         Where a crash must not repeat it unasked, that it leaves is written first: no earlier, as a
         call that still waits for its slot is in no doubt, and each time, as any attempt may arrive.
         """
-        async with self._slots.slot(component.name, component.limit):
+        slot = self._slots.slot(component.name, component.limit)
+        if slot is not None:
+            await slot.acquire()
+        try:
             if run.flow.durable is Durable.STEP or not component.idempotent:
                 await self._runs.write(run, Started(call.number, attempt))
-            try:
-                return await self._world.components.call(*request)
-            except CallFailed as error:
-                return error
+            return await self._world.components.call(*request)
+        except CallFailed as error:
+            return error
+        finally:
+            if slot is not None:
+                slot.release()
 
     def _again_s(
         self, call: Call, component: Component, answer: Reply | CallFailed, attempt: int

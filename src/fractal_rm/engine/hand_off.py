@@ -74,11 +74,16 @@ class HandOff:
 
     async def _answer(self, run: Run, node: Node) -> Answer:
         sender = self._world.config.node_id or ""
+        slot = self._slots.slot(node.id, node.limit)
+        if slot is not None:
+            await slot.acquire()
         try:
-            async with self._slots.slot(node.id, node.limit):
-                return await self._world.peers.offer(node, run, sender)
+            return await self._world.peers.offer(node, run, sender)
         except (OfferRefused, CallFailed) as error:
             return error
+        finally:
+            if slot is not None:
+                slot.release()
 
     def _following(
         self, answer: Answer, run: Run, node: Node, tries: int, *, silent: bool

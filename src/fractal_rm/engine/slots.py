@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, nullcontext
-
-_FREE = nullcontext[None]()
 
 
 class Slots:
@@ -14,10 +11,13 @@ class Slots:
     def __init__(self) -> None:
         self._lines: dict[str, tuple[int, asyncio.Semaphore]] = {}
 
-    def slot(self, target: str, limit: int | None) -> AbstractAsyncContextManager[None]:
-        """Hold it for as long as the call takes; getting it waits for those who were first."""
+    def slot(self, target: str, limit: int | None) -> asyncio.Semaphore | None:
+        """Hold it for as long as the call takes; getting it waits for those who were first.
+
+        None: there is no limit.
+        """
         if limit is None:
-            return _FREE
+            return None
         known = self._lines.get(target)
         if known is None or known[0] != limit:
             known = self._lines[target] = limit, asyncio.Semaphore(limit)

@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             reply.set_exception(Stale() if self._reused else BadReply("it closed at once"))
             return reply
-        self._tick = self._deadlines.set(ends_s, self._too_late, loop)
+        self._tick = self._deadlines.set(ends_s, self, loop)
         self._outbox.put(self._transport, request, loop)
         return reply
 
@@ -78,7 +78,8 @@ class Connection(asyncio.Protocol):
         """Let go at once; a reply that is waited for fails."""
         self._fail(BadReply("the connection was closed on our side"))
 
-    def _too_late(self) -> None:
+    def too_late(self) -> None:
+        """Its time limit was reached."""
         what = "no whole answer" if self._got_bytes else "no answer"
         self._fail(CallTimedOut(f"{what} within the time limit", sent=True))
 
@@ -89,7 +90,7 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, answer: Reply | Exception) -> None:
         if self._tick:
-            self._deadlines.lift(self._tick, self._too_late)
+            self._deadlines.lift(self._tick, self)
             self._tick = 0
         reply, self._reply = self._reply, None
         if reply is None or reply.done():
@@ -159,7 +160,7 @@ class Connection(asyncio.Protocol):
 
     def _expect_reply(self) -> None:
         self._headers: list[tuple[bytes, bytes]] = []
-        self._body = bytearray()  # a list of pieces would take 20 times of what tiny ones hold
+        self._body: bytes | bytearray = b""
         self._in_body = False
         self._delimited = False
 
@@ -193,7 +194,13 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""
-        self._body += data
+        if self._body:
+            # A list of pieces would take 20 times of what tiny ones hold.
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += data
+        else:
+            self._body = data  # most come in one piece
         self._check_size(len(self._body))
 
     def on_message_complete(self) -> None:

@@ -7,21 +7,29 @@ a set, and one timer looks at the sets whose time has come, as long as there are
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import Protocol
 
 TICK_S = 0.01  # a limit is reached so much too late at most
 
 
+class Limited(Protocol):
+    """What has a time limit."""
+
+    def too_late(self) -> None:
+        """It was reached."""
+        ...
+
+
 class Deadlines:
-    """Calls what was set and not lifted when its time has come."""
+    """Tells who was set and not lifted when its time has come."""
 
     def __init__(self) -> None:
-        self._due: dict[int, set[Callable[[], None]]] = {}
+        self._due: dict[int, set[Limited]] = {}
         self._looked_at = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def set(self, ends_s: float, late: Callable[[], None], loop: asyncio.AbstractEventLoop) -> int:
-        """Call ``late`` at ``ends_s`` of the loop's clock. Returns the place, for `lift`."""
+    def set(self, ends_s: float, limited: Limited, loop: asyncio.AbstractEventLoop) -> int:
+        """Tell ``limited`` at ``ends_s`` of the loop's clock. Returns the place, for `lift`."""
         tick = int(ends_s / TICK_S) + 1
         if self._timer is None:
             self._looked_at = int(loop.time() / TICK_S)
@@ -30,21 +38,21 @@ class Deadlines:
         due = self._due.get(tick)
         if due is None:
             due = self._due[tick] = set()
-        due.add(late)
+        due.add(limited)
         return tick
 
-    def lift(self, tick: int, late: Callable[[], None]) -> None:
+    def lift(self, tick: int, limited: Limited) -> None:
         """It has ended in time."""
         due = self._due.get(tick)
         if due is not None:
-            due.discard(late)
+            due.discard(limited)
             if not due:
                 del self._due[tick]
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = int(loop.time() / TICK_S)
         for tick in range(self._looked_at + 1, now + 1):
-            for late in self._due.pop(tick, ()):
-                late()
+            for limited in self._due.pop(tick, ()):
+                limited.too_late()
         self._looked_at = max(now, self._looked_at)
         self._timer = loop.call_later(TICK_S, self._look, loop) if self._due else None
