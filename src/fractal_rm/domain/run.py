@@ -290,12 +290,12 @@ class Run(msgspec.Struct):
 
 def next_state(state: State, fact: Fact) -> State:
     """The transition table. ``Settled`` carries its own state and ends any open run."""
+    following = _NEXT.get((state, type(fact)))
+    if following is not None:
+        return following
     if isinstance(fact, Settled) and state is not State.NEW and not state.final:
         return fact.state
-    following = _NEXT.get((state, type(fact)))
-    if following is None:
-        raise ImpossibleFact(f"{type(fact).__name__} cannot follow on {state}")
-    return following
+    raise ImpossibleFact(f"{type(fact).__name__} cannot follow on {state}")
 
 
 def fold(run: Run, facts: list[AnyFact]) -> Run:

@@ -110,18 +110,22 @@ def decode_trigger(arrival: Arrival, max_bytes: int) -> Trigger:
 
 def check_json(body: bytes) -> None:
     """Raise Malformed unless ``body`` is one JSON text as this project reads JSON."""
-    if not body.strip():
-        raise Malformed("it is empty")
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8").strip(_SPACE)
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8 at byte {error.start}") from None
+    if not text:
+        raise Malformed("it is empty")
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(text)
     try:
-        _strict.decode(text)
+        _, end = _scan(text, 0)
+    except StopIteration as stop:
+        raise Malformed(f"a value is missing at character {stop.value}") from None
     except ValueError as error:
         raise Malformed(str(error)) from None
+    if end < len(text):
+        raise Malformed(f"something follows its end, at character {end}")
 
 
 def _check_depth(text: str) -> None:
@@ -160,7 +164,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_strict = json.JSONDecoder(object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant)
+_SPACE = " \t\r\n"
+_scan = json.JSONDecoder(object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant).scan_once
 
 
 def _placed(message: _Message, source: Source) -> bool:

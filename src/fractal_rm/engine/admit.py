@@ -125,12 +125,15 @@ class Admit:
 
         What is durable stands in line, whether or not anybody still waits for the answer.
         """
-        last = together[-1].written
-        last.add_done_callback(partial(self._stand_in_line, together))
-        await asyncio.wait((last,))
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        together[-1].written.add_done_callback(partial(self._stand_in_line, together, told))
+        await told
 
     def _stand_in_line(
-        self, together: Sequence[Entering], _last: asyncio.Future[Prior | None]
+        self,
+        together: Sequence[Entering],
+        told: asyncio.Future[None],
+        _last: asyncio.Future[Prior | None],
     ) -> None:
         for entering in together:
             run, written = entering.run, entering.written
@@ -139,6 +142,8 @@ class Admit:
                 self._room.join(run)
             else:
                 self._room.give_back(run.payload_bytes)
+        if not told.done():
+            told.set_result(None)
 
     def _answer(self, entering: Entering) -> Taken:
         """What the journal has said. Raises JournalUnavailable, KeyReused."""

@@ -126,16 +126,19 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(BadReply(f"the answer is not HTTP/1.1: {error}"))
         else:
-            self._bound_bare(0 if len(self._body) > had else self._bare_bytes + len(data))
+            if len(self._body) > had:
+                self._bare_bytes = 0
+            else:
+                self._bound_bare(len(data))
 
-    def _bound_bare(self, size: int) -> None:
+    def _bound_bare(self, more: int) -> None:
         """Bound what ``max_bytes`` does not: heads, 1xx replies, chunk extensions, trailers.
 
         What came is counted, not the headers that it held: the parser tells of a line only at its
         end, and keeps all of it until then.
         """
-        self._bare_bytes = size
-        if size > MAX_BARE_BYTES and self._reply is not None:
+        self._bare_bytes += more
+        if self._bare_bytes > MAX_BARE_BYTES and self._reply is not None:
             self._fail(BadReply(f"more than {MAX_BARE_BYTES} bytes of headers"))
 
     def eof_received(self) -> None:

@@ -141,10 +141,11 @@ class MqttIntake:
     async def _take(self, messages: Sequence[Message]) -> list[bool]:
         """Of each message, whether it may be acknowledged: it is durable, or was not for us."""
         answers = iter(await self._received([each for each in messages if self._may_run(each)]))
-        return [
-            await self._is_durable(each, next(answers) if self._may_run(each) else each.refusal)
-            for each in messages
-        ]
+        durable: list[bool] = []
+        for each in messages:
+            answer = next(answers) if self._may_run(each) else each.refusal
+            durable.append(isinstance(answer, Taken) or await self._needs_no_run(each, answer))
+        return durable
 
     def _may_run(self, message: Message) -> bool:
         return message.refusal is None and (self._mqtt.retained or not message.retained)
@@ -157,11 +158,9 @@ class MqttIntake:
             self._note_fault(error)
             return [Broken(repr(error))] * len(messages)
 
-    async def _is_durable(self, message: Message, answer: Taken | Refused | None) -> bool:
+    async def _needs_no_run(self, message: Message, answer: Refused | None) -> bool:
         if answer is None:
             self._telemetry.event("retained_ignored", topic=self._mqtt.topic)
-            return True
-        if isinstance(answer, Taken):
             return True
         return answer.final and await self._set_aside(_arrival(message), answer)
 

@@ -7,7 +7,8 @@ neither memory nor time depends on what a publisher sends.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+
+import msgspec
 
 from fractal_rm.domain.errors import FractalError
 
@@ -23,7 +24,7 @@ class NotMqtt(FractalError):
     code = "not-mqtt"
 
 
-class Packet(NamedTuple):
+class Packet(msgspec.Struct, frozen=True):
     """``first`` is the byte of type and flags; ``size`` is more than ``data`` has where it is cut.
 
     ``data`` and ``size`` are of what follows the fixed header.

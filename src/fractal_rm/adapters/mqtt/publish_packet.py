@@ -33,7 +33,7 @@ def read_publish(packet: Packet, *, mqtt_5: bool) -> tuple[int | None, Message]:
 
     Topics do not matter: there is one subscription, and topic aliases are not offered.
     """
-    first, data, size = packet
+    first, data, size = packet.first, packet.data, packet.size
     key, refusal, packet_id = None, None, None
     try:
         at = 2 + (data[0] << 8 | data[1])
