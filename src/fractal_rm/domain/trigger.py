@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, NoReturn
 
@@ -165,7 +166,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _SPACE = " \t\r\n"
-_scan = json.JSONDecoder(object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant).scan_once
+_strict: Any = json.JSONDecoder(object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant)
+# Without the wrapper that looks for space around it; its stub does not know it.
+_scan: Callable[[str, int], tuple[Any, int]] = _strict.scan_once
 
 
 def _placed(message: _Message, source: Source) -> bool:
