@@ -13,6 +13,7 @@ from fractal_rm.adapters.memory import (
     MemoryCaller,
     MemoryJournal,
     MemoryPeers,
+    MemoryPublisher,
     QuietTelemetry,
 )
 from fractal_rm.adapters.memory.journal import Disk
@@ -122,10 +123,11 @@ class Stage:
         self.components = MemoryCaller({})
         self.peers = MemoryPeers()
         self.balancer = MemoryBalancer()
+        self.publisher = MemoryPublisher()
         self.telemetry = QuietTelemetry()
         self.world = World(
             config(**changes), self.journal, self.components, self.peers, self.balancer,
-            self.clock, SystemRandom(), self.telemetry,
+            self.publisher, self.clock, SystemRandom(), self.telemetry,
         )  # fmt: skip
         self.node = Node(self.world, {})
         for name in ("a/1", "a/2", "b/1", "b/2", "once/1"):

@@ -15,6 +15,7 @@ import msgspec
 
 from fractal_rm.adapters.balancer import HttpBalancer
 from fractal_rm.adapters.http1 import Http1Caller
+from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal
 from fractal_rm.adapters.telemetry import LogTelemetry, open_log
@@ -120,6 +121,7 @@ def make_world(config: Config, journal: str, *, synchronous: str = "FULL") -> Wo
         components=caller,
         peers=HttpPeers(caller),
         balancer=HttpBalancer(caller),
+        publisher=MqttPublisher(),
         clock=clock,
         random=SystemRandom(),
         telemetry=telemetry,

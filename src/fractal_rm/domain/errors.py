@@ -191,6 +191,12 @@ class CannotEvaluate(FractalError):
     code = "cannot-evaluate"
 
 
+class PublishFailed(FractalError):
+    """No broker took a message: none is connected, or it did not acknowledge in time."""
+
+    code = "publish-failed"
+
+
 class OfferRefused(FractalError):
     """A peer answered an offer with an error status.
 

@@ -27,7 +27,13 @@ class Result(msgspec.Struct, frozen=True, tag="result", omit_defaults=True):
     path: str = ""
 
 
-Reference = Union[Payload, Result]
+class Item(msgspec.Struct, frozen=True, tag="item", omit_defaults=True):
+    """``item``: the element of a FOREACH that a call is made for, or what a path picks from it."""
+
+    path: str = ""
+
+
+Reference = Union[Payload, Result, Item]
 
 
 class Literal(msgspec.Struct, frozen=True, tag="literal"):
@@ -99,5 +105,5 @@ class Not(msgspec.Struct, frozen=True, tag="not"):
     part: Expression
 
 
-Value = Union[Payload, Result, Literal, ListOf, ObjectOf, Status, Header]
+Value = Union[Payload, Result, Item, Literal, ListOf, ObjectOf, Status, Header]
 Expression = Union[Value, Compare, AllOf, AnyOf, Not]

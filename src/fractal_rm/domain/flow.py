@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import Enum
+from typing import Union
 
 import msgspec
 
@@ -54,6 +55,20 @@ class Retry(msgspec.Struct, frozen=True):
     every_ms: int = 100
 
 
+class Undo(msgspec.Struct, frozen=True):
+    """``UNDO endpoint items``: a POST to the call's own component, if a later step fails."""
+
+    endpoint: str
+    items: tuple[Reference, ...] = ()
+
+
+class Each(msgspec.Struct, frozen=True):
+    """``FOREACH ref``: a call is made once for each element, at most ``at_once`` at a time."""
+
+    over: Reference
+    at_once: int = 1
+
+
 class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a call says beyond the seed's language. A call that says nothing more has none.
 
@@ -73,6 +88,8 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     headers: tuple[tuple[str, Value], ...] = ()
     query: tuple[tuple[str, Value], ...] = ()
     keeps: tuple[str, ...] | None = None
+    undo: Undo | None = None
+    each: Each | None = None
 
 
 class Call(msgspec.Struct, frozen=True, tag="call"):
@@ -91,6 +108,106 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
     terms: Terms | msgspec.UnsetType = msgspec.UNSET
 
 
+class Content(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an instruction other than a call hands on: items, a template, or one text as it is."""
+
+    items: tuple[Reference, ...] = ()
+    json: Value | None = None
+    raw: Reference | None = None
+
+
+class SubFlow(msgspec.Struct, frozen=True, tag="run", omit_defaults=True):
+    """``RUN flow items``: another flow, as a run of its own; its reply is the result.
+
+    It counts for ``resultN``. Its payload is the template, or the one item, or the list of items,
+    or null.
+    """
+
+    number: int
+    flow: str
+    content: Content = Content()
+    name: str = ""
+    when: Expression | None = None
+    line: int = 0
+
+
+class Wait(msgspec.Struct, frozen=True, tag="wait", omit_defaults=True):
+    """``WAIT duration``: a restart does not begin it again."""
+
+    ms: int
+    when: Expression | None = None
+    line: int = 0
+
+
+class Publish(msgspec.Struct, frozen=True, tag="publish", omit_defaults=True):
+    """``PUBLISH topic items``: one message at QoS 1."""
+
+    topic: str
+    content: Content = Content()
+    when: Expression | None = None
+    line: int = 0
+
+
+class Respond(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
+    """``REPLY items``: what the sender is told; without one, the last result."""
+
+    content: Content = Content()
+    when: Expression | None = None
+    line: int = 0
+
+
+Step = Union[Call, SubFlow, Wait, Publish, Respond]
+Counted = Union[Call, SubFlow]  # these have a number and a result
+
+
+class Order(str, Enum):
+    """One after another as listed; or calls that need nothing of each other at the same time."""
+
+    LISTED = "listed"
+    DATAFLOW = "dataflow"
+
+
+class CatchUp(str, Enum):
+    """Which of the moments that a node slept through a schedule makes up for."""
+
+    NONE = "none"
+    ONE = "one"
+    ALL = "all"
+
+
+class Cron(msgspec.Struct, frozen=True):
+    """``CRON "expression" zone``: five fields, in the wall time of an IANA time zone."""
+
+    expression: str
+    zone: str = "UTC"
+
+
+class Starts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What begins a flow besides the messages that name it.
+
+    ``topics`` are MQTT topic filters (MQTT 5, 4.7).
+    """
+
+    topics: tuple[str, ...] = ()
+    every_ms: int | None = None
+    cron: Cron | None = None
+    catch_up: CatchUp = CatchUp.ONE
+
+
+class Queueing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How runs of a flow wait for their turn.
+
+    ``limit``: so many at once on this node. ``priority``: 9 goes before 0. ``stale_ms``: who has
+    waited longer is not run. ``latest``: of those for which this JMESPath picks the same from the
+    payload only the newest is run.
+    """
+
+    limit: int | None = None
+    priority: int = 5
+    stale_ms: int | None = None
+    latest: str | None = None
+
+
 class Flow(msgspec.Struct, frozen=True):
     """One flow. ``id`` is the number of its first line, as text; ``title`` the rest of it.
 
@@ -100,11 +217,14 @@ class Flow(msgspec.Struct, frozen=True):
 
     id: str
     title: str = ""
-    steps: tuple[Call, ...] = ()
+    steps: tuple[Step, ...] = ()
     line: int = 0
     durable: Durable = Durable.ACCEPT
     deadline_ms: int | msgspec.UnsetType = msgspec.UNSET
     errors: Errors | msgspec.UnsetType = msgspec.UNSET
+    order: Order | msgspec.UnsetType = msgspec.UNSET
+    starts: Starts | msgspec.UnsetType = msgspec.UNSET
+    queueing: Queueing | msgspec.UnsetType = msgspec.UNSET
 
 
 def flow_version(flow: Flow) -> str:

@@ -22,7 +22,7 @@ from fractal_rm.domain.trigger import Arrival
 
 __all__ = [
     "Balancer", "Clock", "Components", "Entry", "History", "Journal", "Ledger", "Peers", "Prior",
-    "Random", "Receipt", "Recovered", "RunDetail", "RunSummary", "Telemetry", "TimedFact",
+    "Publisher", "Random", "Receipt", "Recovered", "RunDetail", "RunSummary", "Telemetry", "TimedFact",
 ]  # fmt: skip
 
 
@@ -202,6 +202,17 @@ class Balancer(Protocol):
 
     async def ask(self, route: Route) -> str | None:
         """The id of a node as text, or None for here. Raises CallFailed, BadReply."""
+        ...
+
+
+class Publisher(Protocol):
+    """Sends messages to the MQTT broker."""
+
+    async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:
+        """Publish once at QoS 1; returns when the broker has it. Raises PublishFailed.
+
+        ``correlation`` is the correlation data of a request that is answered (MQTT 5, 4.10).
+        """
         ...
 
 

@@ -11,6 +11,7 @@ from fractal_rm.engine.ports import (
     Components,
     Journal,
     Peers,
+    Publisher,
     Random,
     Telemetry,
 )
@@ -25,6 +26,7 @@ class World:
     components: Components
     peers: Peers
     balancer: Balancer
+    publisher: Publisher
     clock: Clock
     random: Random
     telemetry: Telemetry

@@ -2,6 +2,13 @@
 
 from fractal_rm.adapters.memory.caller import MemoryCaller
 from fractal_rm.adapters.memory.journal import MemoryJournal
-from fractal_rm.adapters.memory.others import MemoryBalancer, MemoryPeers, QuietTelemetry
+from fractal_rm.adapters.memory.others import (
+    MemoryBalancer,
+    MemoryPeers,
+    MemoryPublisher,
+    QuietTelemetry,
+)
 
-__all__ = ["MemoryBalancer", "MemoryCaller", "MemoryJournal", "MemoryPeers", "QuietTelemetry"]
+__all__ = ["MemoryBalancer", "MemoryCaller", "MemoryJournal", "MemoryPeers", "MemoryPublisher",
+    "QuietTelemetry",
+]  # fmt: skip

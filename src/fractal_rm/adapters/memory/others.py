@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Route
-from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Receipt
 
@@ -26,6 +26,20 @@ class MemoryPeers:
         if self.take is None:
             raise ConnectFailed(f"{node.offer.origin}: connection refused")
         return await self.take(node, run, sender)
+
+
+class MemoryPublisher:
+    """Port `Publisher`. Remembers what it was given, unless it is ``down``."""
+
+    def __init__(self, *, down: bool = False) -> None:
+        self.down = down
+        self.published: list[tuple[str, bytes, bytes | None]] = []  # topic, body, correlation
+
+    async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:
+        """Publish once; see the port."""
+        if self.down:
+            raise PublishFailed("the broker is down")
+        self.published.append((topic, body, correlation))
 
 
 class MemoryBalancer:
