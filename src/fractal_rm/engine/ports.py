@@ -17,6 +17,7 @@ from fractal_rm.domain.call import Caller as Components
 from fractal_rm.domain.call import Route
 from fractal_rm.domain.errors import Refused
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import AnyFact, Outcome, Run, State
 from fractal_rm.domain.trigger import Arrival
 
@@ -228,6 +229,10 @@ class Clock(Protocol):
 
     def monotonic_s(self) -> float:
         """Seconds since some moment. Never jumps."""
+        ...
+
+    def moment(self) -> Moment:
+        """Now, as it can be written down and compared after a crash or a reboot."""
         ...
 
 
