@@ -22,7 +22,7 @@ class Lifecycle:
 
     def __init__(self, world: World) -> None:
         self.runs = OpenRuns(world)
-        self.room = WaitingRoom(world.config.bounds.limits())
+        self.room = WaitingRoom(world.config.bounds.limits(), world.clock, self.settle)
         self.admit = Admit(world, self.runs, self.room)
         self._place = Placer(world, self.runs)
         self._hand_off = HandOff(world, self.runs)
@@ -46,9 +46,14 @@ class Lifecycle:
             ending = self._execute.broken(run, error)  # and the node goes on with the others
         if isinstance(ending, (Again, Later)):
             return ending.after_s
+        await self.settle(run, ending)
+        return None
+
+    async def settle(self, run: Run, ending: Settled | Dead) -> None:
+        """Write how a run ended; the waiting room does for those that it does not begin."""
+        self.interrupted.discard(run.id)
         await self.runs.close(run, ending)
         self._telemetry.run_settled(run, self._clock.now_ms() - run.accepted_ms)
-        return None
 
     async def _ending(self, run: Run) -> Settled | Dead | Again | Later:
         place = await self._place.place(run)
