@@ -66,7 +66,7 @@ class Lines:
 
     def stand(self, run: Run, *, alone: bool = False) -> None:
         """Put a run at the end of its line."""
-        key = _key(run, _BEGUN if run.stays else _FRESH, alone=alone)
+        key = _key(run, _BEGUN if run.stays else _FRESH, alone)
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = _Line(key)
@@ -75,7 +75,7 @@ class Lines:
 
     def stand_under(self, label: str, run: Run, *, alone: bool = False) -> None:
         """Put a run in a line that it can `leave`; it takes the place of the one that is there."""
-        key = _key(run, _LABELLED, alone=alone)
+        key = _key(run, _LABELLED, alone)
         where = self._where.get(label)
         if where is not None and where.key != key:  # the flow has another priority now
             self.leave(label)
@@ -144,7 +144,7 @@ class Lines:
         return level
 
 
-def _key(run: Run, which: str, *, alone: bool) -> _Key:
+def _key(run: Run, which: str, alone: bool) -> _Key:
     if alone:
         return _ALONE, DEFAULT_PRIORITY, which
     queueing = run.flow.queueing

@@ -184,7 +184,7 @@ class WaitingRoom:
 
     def _begin_some(self) -> None:
         """Give free slots to the lines in turn, until no line may have another."""
-        while self._carry is not None:
+        while self._carry is not None and self.load.waiting:
             if self.load.in_flight >= self.limits.in_flight or self._begun == AT_ONCE:
                 return  # however many lines there are
             taken = self._lines.take(self._may_begin)
@@ -220,7 +220,7 @@ class WaitingRoom:
         self.load.result_bytes += run.result_bytes  # of an earlier turn, or from before a crash
         self._in_flight[run.flow.id] += 1
         if run.stays:
-            _take_one(self._away, run.flow.id)
+            self._away[run.flow.id] -= 1
         if alone:
             self._alone = True
         self._idle.clear()
@@ -240,7 +240,9 @@ class WaitingRoom:
                 self.load.held_bytes -= run.payload_bytes
             else:
                 self._wait_outside(run, again_s, alone=alone)
-            _take_one(self._in_flight, run.flow.id)
+            self._in_flight[run.flow.id] -= 1
+            if not self._in_flight[run.flow.id]:
+                del self._in_flight[run.flow.id]
             if alone:
                 self._alone = False
             self._tell_next()
@@ -255,9 +257,3 @@ class WaitingRoom:
         if run.stays:
             self._away[run.flow.id] += 1
         self._loop.call_later(again_s, partial(self._stand, run, alone=alone))
-
-
-def _take_one(counts: Counter[str], name: str) -> None:
-    counts[name] -= 1
-    if not counts[name]:
-        del counts[name]
