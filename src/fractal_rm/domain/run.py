@@ -58,7 +58,11 @@ class Fact(msgspec.Struct, frozen=True, tag_field="fact"):
 
 
 class Accepted(Fact, frozen=True, tag="accepted"):
-    """The trigger is ours. ``flow`` and ``version`` name the flow as it was at this moment."""
+    """The trigger is ours. ``flow`` and ``version`` name the flow as it was at this moment.
+
+    ``budget_ms``: how long from now it is worth something. ``origin``: the run and the step that
+    it is a part of. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where its end is told.
+    """
 
     flow: str
     version: str
@@ -66,10 +70,25 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     source: str
     placed: bool = False
     key: str | None = None
+    budget_ms: int | msgspec.UnsetType = msgspec.UNSET
+    origin: str | msgspec.UnsetType = msgspec.UNSET
+    reply_topic: str | msgspec.UnsetType = msgspec.UNSET
+    correlation: bytes | msgspec.UnsetType = msgspec.UNSET
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
 
     def change(self, run: Run) -> None:
         """Take over what came."""
         run.payload, run.placed, run.source = self.payload, self.placed, self.source
+        if self.budget_ms is not msgspec.UNSET:
+            run.budget_ms = self.budget_ms
+        if self.origin is not msgspec.UNSET:
+            run.origin = self.origin
+        if self.reply_topic is not msgspec.UNSET:
+            run.reply_topic = self.reply_topic
+        if self.correlation is not msgspec.UNSET:
+            run.correlation = self.correlation
+        if self.traceparent is not msgspec.UNSET:
+            run.traceparent = self.traceparent
 
 
 class Received(Fact, frozen=True, tag="received"):
@@ -266,6 +285,11 @@ class Run(msgspec.Struct):
     ours: bool = False
     offered: bool = False
     stays: bool = False
+    budget_ms: int | None = None
+    origin: str | None = None
+    reply_topic: str | None = None
+    correlation: bytes | None = None
+    traceparent: str | None = None
 
     @property
     def begun(self) -> bool:
