@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -182,6 +182,8 @@ def _mqtt(world: World, config: Config, intake: Intake) -> WayIn:
         world.random,
         world.telemetry,
         max_trigger_bytes=lambda: world.config.bounds.max_trigger_bytes,
+        flows=lambda: world.config.flows,
+        publisher=cast("MqttPublisher", world.publisher),  # as `make_world` made it
     )
 
 

@@ -339,6 +339,10 @@ class WayIn(Protocol):
         """Take no more, answer what was taken, let go."""
         ...
 
+    def reconfigured(self) -> None:
+        """Another configuration is in force, of which this way in's own section is the same."""
+        ...
+
     def status(self) -> Check:
         """Whether triggers can come in this way now."""
         ...
