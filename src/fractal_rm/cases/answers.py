@@ -6,8 +6,6 @@ these the first that has not been used answers; where all have been, the last on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
 from fractal_rm.cases.model import BalancerMock, Case, Fault, Mock, PeerMock, Selector
@@ -78,8 +76,9 @@ class Answers:
         fitting = [mock for mock in self._case.peers if mock.node in (None, peer.node)]
         mock = fitting[min(self._offers, len(fitting) - 1)] if fitting else PeerMock()
         self._offers += 1
-        does = _FAULTS[mock.fault] if mock.fault else Reply(mock.status, (), _receipt(mock, request))
-        return Answer(does, mock.delay_ms / 1000)
+        if mock.fault is not None:
+            return Answer(_FAULTS[mock.fault], mock.delay_ms / 1000)
+        return Answer(Reply(mock.status, (), _receipt(mock, request)), mock.delay_ms / 1000)
 
 
 def fits(on: Selector, called: Called, flow: str) -> bool:

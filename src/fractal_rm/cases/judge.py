@@ -54,7 +54,7 @@ def _calls(
 ) -> Iterator[Difference]:
     if expected is None:
         return
-    for number, (call, called) in enumerate(zip(expected, came.calls), start=1):
+    for number, (call, called) in enumerate(zip(expected, came.calls, strict=False), start=1):
         yield from _call(f"request {number}", call, called, came.run, flow)
     for number, call in enumerate(expected[len(came.calls) :], start=len(came.calls) + 1):
         yield Difference(f"request {number}", _expected_words(call), "no such request", call.line)
@@ -112,7 +112,7 @@ def _messages(
 ) -> Iterator[Difference]:
     if expected is None:
         return
-    for number, (message, got) in enumerate(zip(expected, came), start=1):
+    for number, (message, got) in enumerate(zip(expected, came, strict=False), start=1):
         what, body = f"message {number}", got.body.decode("utf-8", "replace")
         if message.topic != got.topic:
             yield Difference(f"{what}, topic", message.topic, got.topic, message.line)

@@ -37,7 +37,7 @@ _BROKER = ("up", "down")
 
 
 def read_cases(text: str, config: Config, file: str = FILE) -> list[Case]:
-    """Read a file of cases for the flows of ``config``. Raises ConfigRejected with every finding."""
+    """Read the cases of ``config``. Raises ConfigRejected with every finding."""
     reader = _Reader(Source(file, text), config)
     cases = reader.cases()
     if reader.source.findings:

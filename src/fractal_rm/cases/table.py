@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 from fractal_rm.cases.toml_places import Path, places
@@ -12,12 +13,10 @@ from fractal_rm.config.mask import mask
 from fractal_rm.domain.findings import Finding, Place, did_you_mean
 from fractal_rm.flowlang.duration import LIKE, duration_ms
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 T = TypeVar("T")
+# tomli is what the standard library took over in 3.11.
+_TOML = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+_loads: Callable[[str], dict[str, Any]] = _TOML.loads
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "true or false"),  # before the numbers: Python counts it among them
     (dict, "a table"),
@@ -41,9 +40,12 @@ class Source:
     def root(self) -> Table:
         """The file's own table; an empty one, and a finding, where it is not TOML."""
         try:
-            content = tomllib.loads(self._text)
-        except tomllib.TOMLDecodeError as error:
+            content = _loads(self._text.replace("\r\n", "\n"))
+        except ValueError as error:
             self._broken(str(error))
+            return Table(self, (), {})
+        except RecursionError:
+            self.add("T301", Place(), "it is nested too deeply to be read")
             return Table(self, (), {})
         self._places = places(self._text)
         return Table(self, (), content)
@@ -211,7 +213,7 @@ class Table:
             return value
         wanted = " or ".join(name for kind, name in _KINDS if kind in kinds)
         hint = None
-        if kinds == (list,) and isinstance(value, dict):
+        if kinds == (list,) and type(value) is dict:
             hint = f"write [[{'.'.join(p for p in (*self._path, key) if isinstance(p, str))}]]"
         self.bad(key, f"{key} must be {wanted}, not {_kind(value)}", hint, "C205")
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os.path import commonprefix
 from pathlib import Path
 
 import click
@@ -63,11 +62,17 @@ def _report(verdict: Verdict) -> str:
 def _shown(difference: Difference) -> list[str]:
     """What differs, with what was expected above what came, and a caret where they part."""
     at = f" (line {difference.line})" if difference.line else ""
-    parts = len(commonprefix([difference.expected, difference.got]))
+    parts = _common(difference.expected, difference.got)
     expected, caret = _around(difference.expected, parts)
     got, _ = _around(difference.got, parts)
     lines = [f"  {difference.what}{at}", f"    expected  {expected}", f"    got       {got}"]
     return [*lines, f"              {' ' * caret}^"] if parts else lines
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _around(text: str, at: int) -> tuple[str, int]:

@@ -1,7 +1,8 @@
 """Findings: what is wrong with a configuration, where, and what was probably meant.
 
 All findings of all files are gathered before any is shown. Codes are stable: F for flows.conf,
-C for the JSON files, T for flows.cases.toml, which has C203 to C206 too; docs/reference/findings.md has a paragraph for each.
+C for the JSON files, T for flows.cases.toml (which has C203 to C206 too);
+docs/reference/findings.md has a paragraph for each.
 """
 
 from __future__ import annotations
