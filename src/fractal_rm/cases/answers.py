@@ -1,6 +1,6 @@
 """Which mocked reply answers a request.
 
-Of the replies that fit, those that say most go first: a `call` before a `to` before neither. Of
+Of the replies that fit, those that say most go first: one with a ``call`` before one with a ``to``, and that before any other. Of
 these the first that has not been used answers; where all have been, the last one answers again.
 """
 
@@ -86,7 +86,7 @@ def fits(on: Selector, called: Called, flow: str) -> bool:
     request = called.request
     if on.call is not None and (request.number, called.flow) != (on.call, on.flow or flow):
         return False
-    if on.flow is not None and on.flow != called.flow:
+    if on.flow not in (None, called.flow) or on.element not in (None, request.element):
         return False
     # The undo of a call is not meant by the call's number, unless it is said.
     if request.undo != (on.undo or False) and (on.undo is not None or on.call is not None):
@@ -97,8 +97,10 @@ def fits(on: Selector, called: Called, flow: str) -> bool:
     )
 
 
-def _said(on: Selector) -> tuple[bool, bool, bool, bool]:
-    return on.call is not None, on.endpoint is not None, on.component is not None, bool(on.flow)
+def _said(on: Selector) -> list[bool]:
+    """What a selector says, the most telling first."""
+    told = (on.call, on.element, on.endpoint, on.component, on.flow, on.undo)
+    return [each is not None for each in told]
 
 
 def _of_component(mock: Mock) -> Answer:

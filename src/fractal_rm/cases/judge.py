@@ -41,9 +41,8 @@ def differences(case: Case, came: Observed | TriggerRefused) -> list[Difference]
 
 def _unanswered(came: Observed) -> Iterator[Difference]:
     """A call that nobody answers says more about the case than about the flow."""
-    for called in came.unanswered:
-        what = f"call {called.request.number} to {called.to}"
-        yield Difference(what, "a reply in the case", "none fits it: add [[case.reply]]")
+    for words in dict.fromkeys(map(words_of, came.unanswered)):
+        yield Difference(words, "a reply in the case", "none fits it: add a [[case.reply]]")
 
 
 # --- calls ------------------------------------------------------------------------------------
@@ -129,8 +128,7 @@ def _messages(
 
 def _end(expected: Expected, came: Observed) -> Iterator[Difference]:
     if expected.state is not came.state:
-        why = f": {came.reason}" if came.reason else ""
-        yield Difference("state", expected.state.value, f"{came.state.value}{why}")
+        yield Difference("state", expected.state.value, _state_words(came))
     if expected.reason is not None and expected.reason not in came.reason:
         yield Difference("reason", f"… {expected.reason} …", came.reason or "no reason")
     if expected.node is not None and expected.node != came.node:
@@ -140,14 +138,19 @@ def _end(expected: Expected, came: Observed) -> Iterator[Difference]:
         yield Difference("took", in_words(expected.took_ms), got)
 
 
+def _state_words(came: Observed) -> str:
+    ended = "" if came.state.final else ", as it has not ended while it was watched"
+    return f"{came.state.value}{ended}" + (f": {came.reason}" if came.reason else "")
+
+
 def _results(expected: Expected, came: Observed) -> Iterator[Difference]:
     for number, value in expected.results:
-        if number > len(came.results):
-            yield Difference(f"result{number}", _value_words(value), "it has none")
+        if number in came.results:
+            yield from _value(f"result{number}", value, came.results[number])
         else:
-            yield from _value(f"result{number}", value, came.results[number - 1])
+            yield Difference(f"result{number}", _value_words(value), "it has none")
     for number in expected.skipped:
-        if number > len(came.results) or bytes(came.results[number - 1]) != b"null":
+        if bytes(came.results.get(number, b"")) != b"null":
             yield Difference(f"call {number}", "skipped", "made, or never come to")
     if expected.reply is not UNSET:
         yield from _value("reply", expected.reply, came.reply)

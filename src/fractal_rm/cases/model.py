@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from fractal_rm.domain.run import State
 
-WATCHED_MS = 24 * 3_600_000
+WATCHED_MS = 7 * 24 * 3_600_000
 START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
 
@@ -43,13 +43,15 @@ class Said(msgspec.Struct, frozen=True):
 class Selector(msgspec.Struct, frozen=True):
     """Which requests are meant: all for which nothing that is said differs.
 
-    ``call`` is the number in its flow, ``flow`` that flow's id where it is a sub-flow's.
+    ``call`` is the number in its flow, ``flow`` that flow's id where it is a sub-flow's, and
+    ``element`` that of a FOREACH, counted from 1.
     """
 
     component: str | None = None
     endpoint: str | None = None
     call: int | None = None
     flow: str | None = None
+    element: int | None = None
     undo: bool | None = None
 
 

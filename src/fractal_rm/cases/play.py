@@ -14,7 +14,7 @@ from fractal_rm.cases.answers import Answers, Called
 from fractal_rm.cases.model import Case
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import Refused
-from fractal_rm.domain.run import Run, State, fold
+from fractal_rm.domain.run import Finished, Run, State, fold
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Entry, Prior
@@ -22,6 +22,9 @@ from fractal_rm.engine.world import World
 from fractal_rm.simulation.components import SimulatedCaller, marked
 from fractal_rm.simulation.loop import run_virtual
 from fractal_rm.simulation.world import EvenRandom, VirtualClock
+
+
+NULL = msgspec.Raw(b"null")
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -34,15 +37,15 @@ class Message(msgspec.Struct, frozen=True):
 class Observed(msgspec.Struct, frozen=True):
     """What came of a case. ``took_ms`` is None for a run without an end.
 
-    ``unanswered`` are the calls for which the case has no reply. ``run`` is the id of the run.
+    ``results`` are by number. ``unanswered`` are the calls for which the case has no reply.
     """
 
     state: State
     reason: str = ""
     node: str | None = None
     run: str = ""
-    results: tuple[msgspec.Raw, ...] = ()
-    reply: msgspec.Raw = msgspec.Raw(b"null")
+    results: dict[int, msgspec.Raw] = {}
+    reply: msgspec.Raw = NULL
     calls: tuple[Called, ...] = ()
     unanswered: tuple[Called, ...] = ()
     published: tuple[Message, ...] = ()
@@ -122,14 +125,14 @@ class _Stage:
     def _observed(self, run_id: str, left: State | None, calls: tuple[Called, ...]) -> Observed:
         kept = self._journal.disk.runs[run_id]
         first, last = kept.facts[0], kept.facts[-1]
-        run = Run(run_id, kept.flow, first.at_ms)
-        fold(run, [timed.fact for timed in kept.facts])
+        facts = [timed.fact for timed in kept.facts]
+        run = fold(Run(run_id, kept.flow, first.at_ms), facts)
         return Observed(
             state=left or run.state,
             reason=run.reason,
             node=run.node,
             run=run_id,
-            results=tuple(run.results),
+            results={fact.step: fact.result for fact in facts if isinstance(fact, Finished)},
             reply=_reply(run),
             calls=calls,
             unanswered=tuple(self._answers.unanswered),
@@ -140,7 +143,7 @@ class _Stage:
 
 def _reply(run: Run) -> msgspec.Raw:
     """What the sender is told: the last result."""
-    return run.results[-1] if run.results else msgspec.Raw(b"null")
+    return run.results[-1] if run.results else NULL
 
 
 def _arrival(case: Case) -> Arrival:

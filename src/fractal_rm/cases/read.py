@@ -125,7 +125,8 @@ class _Reader:
         call = table.whole("call", 0, 1, 10_000) or None
         if call is not None and flow is not None:
             _check_number(table, "call", call, flow)
-        return Selector(component, endpoint, call, of, table.flag("undo"))
+        element = table.whole("element", 0, 1, 10_000) or None
+        return Selector(component, endpoint, call, of, element, table.flag("undo"))
 
     def _target(self, table: Table) -> tuple[str | None, str | None]:
         """``to``: a component, and perhaps one of its endpoints, as after TO in a flow."""

@@ -208,14 +208,14 @@ class Table:
     def _get(self, key: str, *kinds: type) -> Any:
         if not self.has(key):
             return None
-        value = self._members[key]
+        value: object = self._members[key]
         if type(value) in kinds:
             return value
         wanted = " or ".join(name for kind, name in _KINDS if kind in kinds)
         hint = None
-        if kinds == (list,) and type(value) is dict:
+        if kinds == (list,) and isinstance(value, dict):
             hint = f"write [[{'.'.join(p for p in (*self._path, key) if isinstance(p, str))}]]"
-        self.bad(key, f"{key} must be {wanted}, not {_kind(value)}", hint, "C205")
+        self.bad(key, f"{key} must be {wanted}, not {_kind(self._members[key])}", hint, "C205")
         return None
 
 

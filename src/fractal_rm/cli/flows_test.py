@@ -14,6 +14,7 @@ from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option, json_option, print_json, read_config
 from fractal_rm.domain.errors import FractalError
 
+ALIKE = 8  # so many characters must be alike before a caret shows where two texts part
 SHOWN = 160  # characters of an expected or a received text, around where they part
 
 
@@ -66,7 +67,7 @@ def _shown(difference: Difference) -> list[str]:
     expected, caret = _around(difference.expected, parts)
     got, _ = _around(difference.got, parts)
     lines = [f"  {difference.what}{at}", f"    expected  {expected}", f"    got       {got}"]
-    return [*lines, f"              {' ' * caret}^"] if parts else lines
+    return [*lines, f"              {' ' * caret}^"] if parts >= ALIKE else lines
 
 
 def _common(one: str, other: str) -> int:
