@@ -1,7 +1,8 @@
 """Which mocked reply answers a request.
 
-Of the replies that fit, those that say most go first: one with a ``call`` before one with a ``to``, and that before any other. Of
-these the first that has not been used answers; where all have been, the last one answers again.
+Of the replies that fit, those that say most go first: one with a ``call`` before one with a
+``to``, and that before any other. Of these the first that has not been used answers; where all
+have been, the last one answers again.
 """
 
 from __future__ import annotations

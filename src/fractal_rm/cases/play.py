@@ -23,7 +23,6 @@ from fractal_rm.simulation.components import SimulatedCaller, marked
 from fractal_rm.simulation.loop import run_virtual
 from fractal_rm.simulation.world import EvenRandom, VirtualClock
 
-
 NULL = msgspec.Raw(b"null")
 
 

@@ -35,7 +35,7 @@ class Mask:
         self._known = sorted(_secrets_of(config), key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """A text, whose keys are looked at too where it is JSON. Without secrets it stays as it is."""
+        """A text; where it is JSON, its keys count too. Without secrets it stays as it is."""
         try:
             value = msgspec.json.decode(text)
         except msgspec.DecodeError:

@@ -41,7 +41,12 @@ def _lines(case: Case) -> Iterator[str]:
         yield from _table("\n[case.balancer]", _balancer(case.balancer))
     for peer in case.peers:
         yield from _table("\n[[case.peer]]", _peer(peer))
-    yield from _expected(case.expected)
+    yield from _table("\n[case.expect]", _end(case.expected))
+    for call in case.expected.calls or ():
+        yield from _table("\n[[case.expect.call]]", _call(call))
+    for message in case.expected.published or ():
+        fields = {"topic": _string(message.topic)} | _said(message.body)
+        yield from _table("\n[[case.expect.publish]]", fields)
     yield ""
 
 
@@ -101,7 +106,7 @@ def _answer(status: int, usual: int, fault: Fault | None) -> Fields:
     return {} if status == usual else {"status": str(status)}
 
 
-def _expected(expected: Expected) -> Iterator[str]:
+def _end(expected: Expected) -> Fields:
     fields: Fields = {}
     if expected.state is not State.SUCCEEDED:
         fields["state"] = _string(expected.state.value)
@@ -118,12 +123,7 @@ def _expected(expected: Expected) -> Iterator[str]:
     for key, listed in (("call", expected.calls), ("publish", expected.published)):
         if listed == ():
             fields[key] = "[]"
-    yield from _table("\n[case.expect]", fields)
-    for call in expected.calls or ():
-        yield from _table("\n[[case.expect.call]]", _call(call))
-    for message in expected.published or ():
-        fields = {"topic": _string(message.topic)} | _said(message.body)
-        yield from _table("\n[[case.expect.publish]]", fields)
+    return fields
 
 
 def _call(call: ExpectedCall) -> Fields:
