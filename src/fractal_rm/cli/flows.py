@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from msgspec import UNSET
 
+from fractal_rm.cli.flows_test import test_flows
 from fractal_rm.cli.options import (
     config_option,
     json_option,
@@ -28,7 +29,10 @@ class NoSuchFlow(FractalError):
 
 @click.group()
 def flows() -> None:
-    """List flows, or show one."""
+    """List flows, show one, or test them."""
+
+
+flows.add_command(test_flows)
 
 
 @flows.command("list")
