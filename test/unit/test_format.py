@@ -123,7 +123,8 @@ MODIFIERS = st.lists(
     st.sampled_from(
         [
             ("TIMEOUT", "800ms"), ("RETRY", "3", "EVERY", "1s"),
-            ("WHEN", "payload.a", "==", '"b  c"'), ("HEADER", "X-A", '"#  1"'), ("QUERY", "q", "payload.line"), ("EXPECT", "200"),
+            ("WHEN", "payload.a", "==", '"b  c"'), ("HEADER", "X-A", '"#  1"'),
+            ("QUERY", "q", "payload.line"), ("EXPECT", "200"),
         ]
     ),
     unique_by=lambda words: words[0],
