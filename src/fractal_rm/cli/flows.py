@@ -7,31 +7,26 @@ from pathlib import Path
 import click
 from msgspec import UNSET
 
+from fractal_rm.cli.flows_fmt import fmt
 from fractal_rm.cli.flows_test import test_flows
 from fractal_rm.cli.options import (
     config_option,
+    find_flow,
     json_option,
     print_json,
     print_table,
     read_config,
 )
-from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.evaluate import name_of
-from fractal_rm.domain.findings import did_you_mean
 from fractal_rm.domain.flow import Call
-
-
-class NoSuchFlow(FractalError):
-    """The id is not in flows.conf."""
-
-    code = "no-such-flow"
 
 
 @click.group()
 def flows() -> None:
-    """List flows, show one, or test them."""
+    """List flows, show one, draw or export it; put flows.conf in order, test them."""
 
 
+flows.add_command(fmt)
 flows.add_command(test_flows)
 
 
@@ -58,10 +53,7 @@ def list_flows(folder: Path, as_json: bool) -> None:
 def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
     """One flow, call by call, with the addresses that are called."""
     config = read_config(folder)
-    flow = config.flows.get(flow_id)
-    if flow is None:
-        hint = did_you_mean(flow_id, config.flows) or "`fractal-rm flows list` lists them"
-        raise NoSuchFlow(f"flows.conf has no flow {flow_id}; {hint}")
+    flow = find_flow(config, flow_id)
     if as_json:
         print_json(flow)
         return

@@ -15,6 +15,16 @@ import msgspec
 
 from fractal_rm.config.load import load, load_comm
 from fractal_rm.config.model import Config
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.findings import did_you_mean
+from fractal_rm.domain.flow import Flow
+
+
+class NoSuchFlow(FractalError):
+    """The id is not in flows.conf."""
+
+    code = "no-such-flow"
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,6 +43,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def read_config(folder: Path) -> Config:
     """The configuration in ``folder``. Raises ConfigRejected."""
     return load(folder, os.environ).config
+
+
+def find_flow(config: Config, flow_id: str) -> Flow:
+    """One flow of the configuration. Raises NoSuchFlow, with what was probably meant."""
+    flow = config.flows.get(flow_id)
+    if flow is None:
+        hint = did_you_mean(flow_id, config.flows) or "`fractal-rm flows list` lists them"
+        raise NoSuchFlow(f"flows.conf has no flow {flow_id}; {hint}")
+    return flow
 
 
 def state_of(folder: Path) -> Path:

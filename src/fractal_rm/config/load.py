@@ -17,7 +17,7 @@ Signature = tuple[int, int, int, int]
 def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
     """Read and compile the configuration in ``folder``. Raises ConfigRejected."""
     _check_there(folder)
-    return compile_config({file: _text(folder / file) for file in FILES}, folder, environ)
+    return compile_config({file: read_file(folder / file) for file in FILES}, folder, environ)
 
 
 def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
@@ -28,7 +28,7 @@ def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
     """
     _check_there(folder)
     texts: dict[str, str | Finding] = dict.fromkeys(FILES, "{}")
-    texts |= {"flows.conf": "", "comm.conf": _text(folder / "comm.conf")}
+    texts |= {"flows.conf": "", "comm.conf": read_file(folder / "comm.conf")}
     return compile_config(texts, folder, environ).config
 
 
@@ -39,7 +39,8 @@ def _check_there(folder: Path) -> None:
         raise ConfigRejected([Finding(FILES[0], Place(), "C201", what, hint)])
 
 
-def _text(path: Path) -> str | Finding:
+def read_file(path: Path) -> str | Finding:
+    """The text of one of the five files, or the finding about it."""
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:

@@ -60,12 +60,25 @@ class Line(msgspec.Struct, frozen=True):
 
 def scan(text: str) -> Iterator[Line]:
     """Yield every line but comments. Line ends may be LF, CRLF or CR; a byte order mark goes."""
-    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    for number, line in enumerate(lines, 1):
-        if line.lstrip().startswith("#"):
-            continue
-        end = _end(line) if "#" in line else len(line)
-        yield Line(number, line, _words(_WORD, number, line[:end]), end)
+    for number, line in enumerate(text_lines(text), 1):
+        if not is_comment(line):
+            yield read_line(number, line)
+
+
+def text_lines(text: str) -> list[str]:
+    """Every line as it stands, without its end."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def is_comment(line: str) -> bool:
+    """Whether there is nothing but a comment in it."""
+    return line.lstrip().startswith("#")
+
+
+def read_line(number: int, line: str) -> Line:
+    """The words of a line that is no comment, up to the comment that may follow them."""
+    end = _end(line) if "#" in line else len(line)
+    return Line(number, line, _words(_WORD, number, line[:end]), end)
 
 
 def _words(kind: re.Pattern[str], number: int, text: str) -> tuple[Word, ...]:

@@ -1,0 +1,124 @@
+"""`flows fmt`: the canonical text of flows.conf."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from fractal_rm.cli.main import EXIT_NOT_WELL
+from fractal_rm.cli.options import config_option
+from fractal_rm.config.load import read_file
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.findings import ConfigRejected, Finding, Level, Place
+from fractal_rm.domain.flow import Flow
+from fractal_rm.flowlang import compile_flows
+from fractal_rm.flowlang.format import format_flows
+from fractal_rm.flowlang.scan import scan
+
+FILE = "flows.conf"
+
+
+class CannotFormat(FractalError):
+    """The canonical text would not mean the same, so it is not written."""
+
+    code = "cannot-format"
+
+
+@click.command()
+@click.argument("source", metavar="[-]", required=False, type=click.Choice(["-"]))
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 where something would change.")
+@config_option
+def fmt(source: str | None, check: bool, folder: Path) -> int:
+    """Write the canonical text of flows.conf in place.
+
+    With - the text comes from standard input, and the canonical text goes to standard output.
+    Comments stay, and what the flows mean. A file with errors is not touched.
+    """
+    path = folder / FILE
+    text = _standard_input() if source else _read(path)
+    formatted = _canonical(text)
+    changed = formatted != text
+    if check:
+        click.echo(f"{FILE}: {'would change' if changed else 'is canonical'}", err=bool(source))
+        return EXIT_NOT_WELL if changed else 0
+    if source:
+        sys.stdout.buffer.write(formatted.encode())
+        return 0
+    if changed:
+        _replace(path.resolve(), formatted.encode())
+    click.echo(f"{FILE}: {'was changed' if changed else 'is canonical'}")
+    return 0
+
+
+def _standard_input() -> str:
+    content = sys.stdin.buffer.read()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        what = f"byte {error.start} is not UTF-8"
+        raise ConfigRejected([Finding(FILE, Place(line, 1), "F113", what)]) from error
+
+
+def _read(path: Path) -> str:
+    text = read_file(path)
+    if isinstance(text, Finding):
+        raise ConfigRejected([text])
+    return text
+
+
+def _canonical(text: str) -> str:
+    """The canonical text. Raises ConfigRejected where ``text`` has errors."""
+    before = _compiled(text)
+    formatted = format_flows(text)
+    if formatted != text and _compiled(formatted) != before:
+        raise CannotFormat(f"{FILE} is left as it is: its canonical text would mean something else")
+    return formatted
+
+
+def _compiled(text: str) -> list[Flow]:
+    """The flows without their lines. Raises ConfigRejected where ``text`` has errors.
+
+    Every target that the text names is taken to be there: the other files do not matter here.
+    """
+    endpoints: dict[str, list[str]] = {}
+    for line in scan(text):
+        words = [word.text for word in line.words]
+        if len(words) == 3 and words[0] == "TO":
+            endpoints.setdefault(words[1], []).append(words[2])
+    found, findings = compile_flows(text, endpoints)
+    if any(finding.level is Level.ERROR for finding in findings):
+        raise ConfigRejected(findings)
+    replace = msgspec.structs.replace
+    return [
+        replace(flow, line=0, steps=tuple(replace(step, line=0) for step in flow.steps))
+        for flow in found.values()
+    ]
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Put a file in the place of another, whole or not at all, with the mode and owner of that."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("xb") as file:
+            shutil.copymode(path, temporary)
+            _keep_owner(path, temporary)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _keep_owner(path: Path, temporary: Path) -> None:
+    owned = path.stat()
+    mine = temporary.stat()
+    if (owned.st_uid, owned.st_gid) != (mine.st_uid, mine.st_gid):
+        os.chown(temporary, owned.st_uid, owned.st_gid)

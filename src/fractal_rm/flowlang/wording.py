@@ -1,0 +1,124 @@
+"""References, templates and conditions back into the words of the language.
+
+What is written so reads back as the same value: see `expression`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fractal_rm.domain.expression import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Expression,
+    Header,
+    Item,
+    ListOf,
+    Literal,
+    Not,
+    ObjectOf,
+    Payload,
+    Reference,
+    Result,
+    Status,
+)
+from fractal_rm.domain.flow import Call, Content, Flow, SubFlow, Terms
+
+_BARE_PATH = re.compile(r"(?:[A-Za-z_]\w*)(?:\.[A-Za-z_]\w*|\[[0-9]+\])*", re.ASCII)
+Names = Mapping[int, str]  # of calls by their number
+
+
+def names_of(flow: Flow) -> dict[int, str]:
+    """The names that AS gives."""
+    names: dict[int, str] = {}
+    for step in flow.steps:
+        if isinstance(step, SubFlow) and step.name:
+            names[step.number] = step.name
+        elif isinstance(step, Call) and isinstance(step.terms, Terms) and step.terms.name:
+            names[step.number] = step.terms.name
+    return names
+
+
+def duration(ms: int) -> str:
+    """A length of time in the largest unit in which it is whole."""
+    for unit, factor in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if ms % factor == 0:
+            return f"{ms // factor}{unit}"
+    return f"{ms}ms"
+
+
+class Wording:
+    """Writes as one flow would: with the names that it gives to its calls."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def call(self, number: int) -> str:
+        """The name of a call's result."""
+        return self._names.get(number, f"result{number}")
+
+    def reference(self, value: Reference) -> str:
+        """``payload``, ``found.box``, ``item."a b"``."""
+        if isinstance(value, Result):
+            name = self.call(value.number)
+        else:
+            name = "item" if isinstance(value, Item) else "payload"
+        if not value.path:
+            return name
+        bare = _BARE_PATH.fullmatch(value.path)
+        return f"{name}.{value.path if bare else _json(value.path)}"
+
+    def items(self, values: Iterable[Reference]) -> str:
+        """References with spaces between."""
+        return " ".join(map(self.reference, values))
+
+    def content(self, content: Content) -> str:
+        """What an instruction hands on, as it follows its keyword."""
+        if content.json is not None:
+            return f"JSON {self.expression(content.json)}"
+        if content.raw is not None:
+            return f"RAW {self.reference(content.raw)}"
+        return self.items(content.items)
+
+    def expression(self, value: Expression) -> str:
+        """A template or a condition."""
+        if isinstance(value, (Payload, Result, Item)):
+            return self.reference(value)
+        if isinstance(value, Literal):
+            return _json(value.value)
+        if isinstance(value, ListOf):
+            return f"[{', '.join(map(self.expression, value.values))}]"
+        if isinstance(value, ObjectOf):
+            fields = (f"{_json(key)}: {self.expression(each)}" for key, each in value.fields)
+            return f"{{{', '.join(fields)}}}"
+        if isinstance(value, Status):
+            return f"status({self.call(value.number)})"
+        if isinstance(value, Header):
+            return f"header({self.call(value.number)}, {_json(value.name)})"
+        return self._condition(value)
+
+    def _condition(self, value: Compare | AllOf | AnyOf | Not) -> str:
+        if isinstance(value, Compare):
+            left, right = self._operand(value.left), self._operand(value.right)
+            return f"{left} {value.how.value} {right}"
+        if isinstance(value, Not):
+            return f"not {self._within(value.part, Not, AllOf, AnyOf)}"
+        if isinstance(value, AllOf):
+            return " and ".join(self._within(part, AnyOf, AllOf) for part in value.parts)
+        return " or ".join(self._within(part, AnyOf) for part in value.parts)
+
+    def _operand(self, value: Expression) -> str:
+        return self._within(value, Compare, AllOf, AnyOf, Not)
+
+    def _within(self, value: Expression, *looser: type) -> str:
+        """A part, in brackets where it binds less than what it is part of."""
+        text = self.expression(value)
+        return f"({text})" if isinstance(value, looser) else text
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

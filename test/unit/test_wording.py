@@ -1,0 +1,101 @@
+"""Conditions and templates in words: what is written so reads back as the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fractal_rm.domain.expression import (
+    AllOf, AnyOf, Compare, Comparison, Expression, Header, ListOf, Literal, Not, ObjectOf, Payload,
+    Result, Status,
+)  # fmt: skip
+from fractal_rm.domain.flow import Call, Terms
+from fractal_rm.flowlang import compile_flows
+from fractal_rm.flowlang.wording import Wording, duration, names_of
+
+KNOWN = {"camera": ("1",)}
+BEFORE = "1\nTO camera 1\nGET\n  AS frame\nGET\nPOST"
+WORDS = Wording({1: "frame"})
+
+
+def terms_of(text: str) -> Terms:
+    flows, findings = compile_flows(text, KNOWN)
+    assert [finding.render() for finding in findings] == []
+    call = flows["1"].steps[-1]
+    assert isinstance(call, Call)
+    assert isinstance(call.terms, Terms)
+    return call.terms
+
+
+PATHS = st.sampled_from(["", "a", "a.b_c[0].d", "a[?x > `0.5`]", '"a b"', "*.c", "length(@)"])
+REFERENCES = st.one_of(
+    PATHS.map(Payload), st.builds(Result, st.integers(1, 2), PATHS),
+)  # fmt: skip
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=5)
+LITERALS = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False,
+    allow_infinity=False), TEXTS,
+).map(Literal)  # fmt: skip
+ASKED = st.one_of(
+    st.integers(1, 2).map(Status), st.builds(Header, st.integers(1, 2), st.just("x-a"))
+)
+
+
+def one_reference(values: list[Expression]) -> bool:
+    return any(not isinstance(value, Literal) for value in values)
+
+
+VALUES = st.recursive(
+    st.one_of(REFERENCES, ASKED, LITERALS),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3)
+        .filter(one_reference)
+        .map(lambda v: ListOf(tuple(v))),
+        st.dictionaries(TEXTS, inner, min_size=1, max_size=3)
+        .filter(lambda fields: one_reference(list(fields.values())))
+        .map(lambda fields: ObjectOf(tuple(fields.items()))),
+    ),
+    max_leaves=6,
+)
+TRUTHS = st.recursive(
+    st.one_of(REFERENCES, st.builds(Compare, st.just(Comparison.EQUAL), VALUES, VALUES)),
+    lambda inner: st.one_of(
+        inner.map(Not),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: AllOf(tuple(parts))),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: AnyOf(tuple(parts))),
+        st.builds(Compare, st.just(Comparison.UNEQUAL), inner, VALUES),
+    ),
+    max_leaves=6,
+)
+
+
+@given(VALUES)
+def test_a_template_reads_back_as_the_same(value):
+    text = WORDS.expression(value)
+    assert terms_of(f"{BEFORE} JSON {text}").json == value
+
+
+@given(TRUTHS)
+def test_a_condition_reads_back_as_the_same(value):
+    text = WORDS.expression(value)
+    assert terms_of(f"{BEFORE}\n  WHEN {text}").when == value
+
+
+def test_it_is_written_as_a_person_would():
+    text = 'not (frame.a or payload.b) and (status(frame) == 200 or payload.c in [1, "x"])'
+    when = terms_of(f"{BEFORE}\n  WHEN {text}").when
+    assert when is not None
+    assert WORDS.expression(when) == text
+
+
+@pytest.mark.parametrize("text", ["1ms", "1500ms", "2s", "90s", "3m", "24h"])
+def test_lengths_of_time(text):
+    from fractal_rm.flowlang.duration import duration_ms
+
+    assert duration(duration_ms(text)) == text
+
+
+def test_the_names_of_a_flow_are_known():
+    flows, _ = compile_flows(BEFORE, KNOWN)
+    assert names_of(flows["1"]) == {1: "frame"}
