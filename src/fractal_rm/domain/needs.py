@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence, Set
+from collections.abc import Container, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -26,7 +27,7 @@ def is_barrier(step: Step) -> bool:
     return isinstance(step, (Wait, Respond)) or (isinstance(step, Publish) and not needs(step))
 
 
-def may_begin(steps: Sequence[Step], done: Container[int], finished: Set[int]) -> list[int]:
+def may_begin(steps: Sequence[Step], done: Container[int], finished: AbstractSet[int]) -> list[int]:
     """The positions of steps that may begin under ORDER dataflow, or have begun already.
 
     ``done`` are positions, ``finished`` the numbers of the calls that have their result.

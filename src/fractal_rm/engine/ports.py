@@ -23,7 +23,8 @@ from fractal_rm.domain.trigger import Arrival
 
 __all__ = [
     "Balancer", "Clock", "Components", "Entry", "History", "Journal", "Ledger", "Peers", "Prior",
-    "Publisher", "Random", "Receipt", "Recovered", "RunDetail", "RunSummary", "Telemetry", "TimedFact",
+    "Publisher", "Random", "Receipt", "Recovered", "RunDetail", "RunSummary", "Telemetry",
+    "TimedFact",
 ]  # fmt: skip
 
 

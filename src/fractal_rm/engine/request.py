@@ -95,9 +95,11 @@ def _told(
     A WHEN that does not speak of the item has been asked for the whole FOREACH.
     """
     terms = _terms(call)
-    asked = terms.when is None or (of_item and not speaks_of_item(terms.when))
-    if not asked and not holds(terms.when, seen):
-            return None
+    when = terms.when
+    if when is not None and of_item and not speaks_of_item(when):
+        when = None
+    if when is not None and not holds(when, seen):
+        return None
     body = told_body(call, terms, seen, component.body) if call.method.sends else None
     return _route(call, endpoint, terms, seen), body, headers, _seconds(terms.timeout_ms)
 

@@ -41,9 +41,11 @@ class Budgets:
         self._ends[run.id] = ends_s
         return ends_s - now_s
 
-    def end(self, run: Run) -> None:
-        """Count no more."""
+    def end(self, run: Run) -> float:
+        """Count no more. Returns how many seconds were left."""
+        left_s = self.left_s(run)
         self._ends.pop(run.id, None)
+        return max(0.0, left_s or 0.0)
 
     def left_s(self, run: Run) -> float | None:
         """How many seconds a run has left, perhaps less than none; None: it has no budget."""

@@ -47,19 +47,17 @@ class Calls:
         endpoint = component.endpoints.get(_endpoint(call, part)) if component else None
         if component is None or endpoint is None:
             return self.fail(run, call, "it is no longer in components.conf", part)
-        if run.in_doubt and not component.idempotent and _name(call, part) in run.in_doubt:
-            return _ended(
-                State.UNKNOWN, call, "it was called, and its answer was lost in a crash", part
-            )
-        last = None if run.failures is None else last_failure(run, _name(call, part))
-        if last is not None and last.final is True:
-            return self.fail(run, call, last.reason, part)
+        if run.in_doubt or run.failures:
+            ending = _ending_before(run, call, component, part)
+            if ending is not None:
+                return ending
         try:
             request = request_of(run, call, component, endpoint, part)
         except CannotEvaluate as fault:
             return self.fail(run, call, str(fault), part)
         if request is None:
             return self.put(run, call, SKIPPED, part)
+        last = None if run.failures is None else last_failure(run, _name(call, part))
         while True:
             attempt = 1
             if last is not None:
@@ -175,6 +173,16 @@ class Calls:
         if call.terms is not UNSET and call.terms.keeps is not None:
             fact = msgspec.structs.replace(fact, headers=_kept(call.terms.keeps, reply))
         _ = self._runs.write(run, fact)
+
+
+def _ending_before(run: Run, call: Call, component: Component, part: Part | None) -> Settled | None:
+    """How a call that was made before a crash ends its run, or None: it is made."""
+    name = _name(call, part)
+    if run.in_doubt and name in run.in_doubt and not component.idempotent:
+        why = "it was called, and its answer was lost in a crash"
+        return _ended(State.UNKNOWN, call, why, part)
+    last = last_failure(run, name)
+    return _ended(State.FAILED, call, last.reason, part) if last and last.final is True else None
 
 
 def _endpoint(call: Call, part: Part | None) -> str:

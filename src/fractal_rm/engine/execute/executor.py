@@ -63,7 +63,7 @@ class Executor:
     async def _listed(self, run: Run) -> Ending:
         make = self._calls.make
         for step in run.flow.steps[run.position :]:
-            if step.__class__ is Call and (step.terms is UNSET or step.terms.each is None):
+            if isinstance(step, Call) and (step.terms is UNSET or step.terms.each is None):
                 ending = await make(run, step)
             else:
                 ending = await self._take(run, run.position, step)
@@ -87,19 +87,19 @@ class Executor:
         """The steps, cut off when the time of the run has ended, whatever they wait for."""
         most_ms = limit_ms(run) or 0
         left_s = self._budgets.begin(run, most_ms, self._runs.parent(run))
+        ending = None
         try:
             if left_s is None:
                 return await self._steps(run)
             ending = await asyncio.wait_for(self._steps(run), left_s)
-            if isinstance(ending, Later):
-                return Later(min(ending.after_s, max(0.0, self._budgets.left_s(run) or 0.0)))
-            return ending
         except (asyncio.TimeoutError, TimeIsUp) as error:
             if left_s is None:
                 raise TimeIsUp from error
         finally:
-            self._budgets.end(run)
-        return await self._expired(run, most_ms)
+            left_s = self._budgets.end(run)
+        if isinstance(ending, Later):
+            return Later(min(ending.after_s, left_s))
+        return ending or await self._expired(run, most_ms)
 
     async def _expired(self, run: Run, most_ms: int) -> Settled:
         counted = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
