@@ -1,9 +1,13 @@
-"""The sentence: a trigger is admitted, journalled, placed, executed, settled."""
+"""The sentence: a trigger is admitted, journalled, placed, executed, settled.
+
+Where a step has failed, what was done before it is undone between the last two.
+"""
 
 from __future__ import annotations
 
+from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.placement import Again, There
-from fractal_rm.domain.run import Begun, Dead, Run, Settled
+from fractal_rm.domain.run import Begun, Dead, Run, Settled, State
 from fractal_rm.engine.admit import Admit
 from fractal_rm.engine.execute import Executor
 from fractal_rm.engine.hand_off import HandOff
@@ -39,20 +43,20 @@ class Lifecycle:
         try:
             ending = await self._ending(run)
         except Exception as error:  # noqa: BLE001 - the top of the task
-            # A fault of this program. The run is set aside, where a person can see it, and the
-            # node goes on with the others.
-            self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
-            ending = Dead("internal", f"a fault in the Runtime Manager: {error!r}")
-        if isinstance(ending, Again):
+            ending = self._execute.broken(run, error)  # and the node goes on with the others
+        if isinstance(ending, (Again, Later)):
             return ending.after_s
         await self.runs.close(run, ending)
         self._telemetry.run_settled(run, self._clock.now_ms() - run.accepted_ms)
         return None
 
-    async def _ending(self, run: Run) -> Settled | Dead | Again:
+    async def _ending(self, run: Run) -> Settled | Dead | Again | Later:
         place = await self._place.place(run)
         if isinstance(place, There):
             ending = await self._hand_off.hand_off(run, place)
             if ending is not None:
                 return ending
-        return await self._execute.execute(run)
+        ending = await self._execute.execute(run)
+        if isinstance(ending, Later) or ending.state is State.SUCCEEDED:
+            return ending
+        return await self._execute.undo(run, ending)

@@ -17,12 +17,14 @@ from fractal_rm.domain.call import Caller as Components
 from fractal_rm.domain.call import Route
 from fractal_rm.domain.errors import Refused
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import AnyFact, Outcome, Run, State
 from fractal_rm.domain.trigger import Arrival
 
 __all__ = [
     "Balancer", "Clock", "Components", "Entry", "History", "Journal", "Ledger", "Peers", "Prior",
-    "Publisher", "Random", "Receipt", "Recovered", "RunDetail", "RunSummary", "Telemetry", "TimedFact",
+    "Publisher", "Random", "Receipt", "Recovered", "RunDetail", "RunSummary", "Telemetry",
+    "TimedFact",
 ]  # fmt: skip
 
 
@@ -228,6 +230,10 @@ class Clock(Protocol):
 
     def monotonic_s(self) -> float:
         """Seconds since some moment. Never jumps."""
+        ...
+
+    def moment(self) -> Moment:
+        """Now, as it can be written down and compared after a crash or a reboot."""
         ...
 
 

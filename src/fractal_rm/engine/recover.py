@@ -24,8 +24,8 @@ class Recovery:
         bounds = self._world.config.bounds
         for run in found.runs:
             self._runs.add(run)
-            if run.state is State.PARKED:
-                continue
+            if run.state is State.PARKED or self._runs.parent(run) is not None:
+                continue  # a person lets it go on, or the run that has begun it carries it
             if too_old(run.accepted_ms, now_ms, bounds.recovery_max_age_s):
                 age_s = (now_ms - run.accepted_ms) // 1000
                 _ = self._runs.write(run, Parked(f"found at start, {age_s} s after its trigger"))
