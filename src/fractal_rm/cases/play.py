@@ -132,17 +132,12 @@ class _Stage:
             node=run.node,
             run=run_id,
             results={fact.step: fact.result for fact in facts if isinstance(fact, Finished)},
-            reply=_reply(run),
+            reply=run.outcome().reply or NULL,
             calls=calls,
             unanswered=tuple(self._answers.unanswered),
             published=tuple(Message(t, body) for t, body, _ in self._publisher.published),
             took_ms=last.at_ms - first.at_ms if left is None else None,
         )
-
-
-def _reply(run: Run) -> msgspec.Raw:
-    """What the sender is told: the last result."""
-    return run.results[-1] if run.results else NULL
 
 
 def _arrival(case: Case) -> Arrival:

@@ -7,7 +7,9 @@ them, and two runs of the same program see the same moments.
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
+import time
 from collections.abc import Coroutine
 from contextlib import closing
 from typing import Any, TypeVar
@@ -15,6 +17,7 @@ from typing import Any, TypeVar
 from fractal_rm.domain.errors import FractalError
 
 T = TypeVar("T")
+_RESOLUTION_S = time.get_clock_info("monotonic").resolution
 
 
 class Stuck(FractalError):
@@ -37,8 +40,20 @@ class _JumpingSelector(selectors.DefaultSelector):
             return ready
         if timeout is None:
             raise Stuck("every task waits, and for no moment: nothing more can happen")
-        self.now_s += max(0.0, timeout)
+        if timeout > 0:
+            self.now_s = _reached(self.now_s + timeout)
         return ready
+
+
+def _reached(moment_s: float) -> float:
+    """A moment at which asyncio sees that the timers for it are due.
+
+    It looks whether they are before now plus the clock's resolution. After some months that sum is
+    now itself, as numbers lie farther apart there, and the timer would be waited for for ever.
+    """
+    if moment_s + _RESOLUTION_S > moment_s:
+        return moment_s
+    return math.nextafter(moment_s, math.inf)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
+from fractal_rm.domain.moment import Moment
+
+BOOT = "virtual"
 MIDDLE = 0.5  # a pause with jitter is as long as on average
 
 
@@ -22,6 +25,10 @@ class VirtualClock:
     def monotonic_s(self) -> float:
         """Seconds since the loop was made."""
         return self._loop.time()
+
+    def moment(self) -> Moment:
+        """Now, of a machine that has been booted once, when the loop was made."""
+        return Moment(BOOT, round(self._loop.time() * 1000), self.now_ms())
 
 
 class EvenRandom:
