@@ -7,8 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fractal_rm.domain.expression import (
-    AllOf, AnyOf, Compare, Comparison, Expression, Header, ListOf, Literal, Not, ObjectOf, Payload,
-    Result, Status,
+    AllOf,
+    AnyOf,
+    Compare,
+    Comparison,
+    Expression,
+    Header,
+    ListOf,
+    Literal,
+    Not,
+    ObjectOf,
+    Payload,
+    Result,
+    Status,
 )  # fmt: skip
 from fractal_rm.domain.flow import Call, Terms
 from fractal_rm.flowlang import compile_flows

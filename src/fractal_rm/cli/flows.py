@@ -8,6 +8,7 @@ import click
 from msgspec import UNSET
 
 from fractal_rm.cli.flows_fmt import fmt
+from fractal_rm.cli.flows_graph import graph
 from fractal_rm.cli.flows_test import test_flows
 from fractal_rm.cli.options import (
     config_option,
@@ -27,6 +28,7 @@ def flows() -> None:
 
 
 flows.add_command(fmt)
+flows.add_command(graph)
 flows.add_command(test_flows)
 
 

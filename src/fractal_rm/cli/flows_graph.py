@@ -1,0 +1,29 @@
+"""`flows graph`: a picture of a flow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fractal_rm.cli.options import config_option, find_flow, read_config
+from fractal_rm.pictures.mermaid import mermaid
+from fractal_rm.pictures.svg import svg
+
+_FORMATS = {"svg": svg, "mermaid": mermaid}
+
+
+@click.command()
+@click.argument("flow_id", metavar="FLOW")
+@click.option(
+    "--format", "form", type=click.Choice(list(_FORMATS)), default="mermaid", show_default=True
+)
+@config_option
+def graph(flow_id: str, form: str, folder: Path) -> None:
+    """Draw a flow: what begins it, its steps, what they wait for.
+
+    SVG prints well, black on white: `flows graph 1 --format svg > 1.svg`. Mermaid is text that
+    Markdown viewers draw.
+    """
+    flow = find_flow(read_config(folder), flow_id)
+    click.echo(_FORMATS[form](flow), nl=False)

@@ -1,0 +1,56 @@
+"""Which steps wait for which: what the arrows of a flow in dataflow order are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import or_
+
+from fractal_rm.domain.flow import Call, Publish, Respond, Step, SubFlow, Wait
+from fractal_rm.domain.needs import needs
+
+
+def is_barrier(step: Step) -> bool:
+    """Everything listed before it is finished first, and everything after it waits for it."""
+    return isinstance(step, (Wait, Respond)) or (isinstance(step, Publish) and not needs(step))
+
+
+def predecessors(steps: Sequence[Step]) -> list[list[int]]:
+    """For each step the places of the steps that it waits for, without those that follow."""
+    places = {step.number: at for at, step in enumerate(steps) if isinstance(step, (Call, SubFlow))}
+    before: list[int] = []  # for each step all that are finished before it, as bits
+    found: list[list[int]] = []
+    barrier: int | None = None
+    for at, step in enumerate(steps):
+        if is_barrier(step):
+            candidates = list(range(at))
+        else:
+            candidates = sorted(places[number] for number in needs(step) if places[number] < at)
+            candidates += [] if barrier is None else [barrier]
+        nearest = _nearest(candidates, before)
+        found.append(nearest)
+        before.append(sum(1 << each for each in nearest) | _all(before[each] for each in nearest))
+        if is_barrier(step):
+            barrier = at
+    return found
+
+
+def layers(before: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The steps by how many others they come after, one after another."""
+    depth: list[int] = []
+    for each in before:
+        depth.append(1 + max((depth[at] for at in each), default=-1))
+    found: list[list[int]] = [[] for _ in range(max(depth, default=-1) + 1)]
+    for at, level in enumerate(depth):
+        found[level].append(at)
+    return found
+
+
+def _nearest(candidates: list[int], before: Sequence[int]) -> list[int]:
+    """Those that none of the others waits for."""
+    implied = _all(before[each] for each in candidates)
+    return [each for each in sorted(set(candidates)) if not implied >> each & 1]
+
+
+def _all(sets: Iterable[int]) -> int:
+    return reduce(or_, sets, 0)
