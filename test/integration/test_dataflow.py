@@ -69,8 +69,8 @@ async def test_a_message_that_speaks_of_a_result_waits_for_that_one_only():
 
 
 async def test_when_a_step_fails_those_in_flight_finish_and_no_other_begins():
-    one = flow(get(1, "a 1"), get(2, "b 1", undo=undo("2")), get(3, "a 2", query=(("q", Result(2)),)),
-               **DATAFLOW)  # fmt: skip
+    needs_second = post(3, "a 2", Result(2))
+    one = flow(get(1, "a 1"), get(2, "b 1", undo=undo("2")), needs_second, **DATAFLOW)
     async with stage_of(one) as stage:
         stage.answers("a/1", "no", 500)
         go = stage.holds("b/1")

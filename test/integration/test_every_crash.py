@@ -121,7 +121,7 @@ def _idempotent(component):
 
 
 def _replaced(struct, **changes):
-    from msgspec.structs import replace  # noqa: PLC0415
+    from msgspec.structs import replace
 
     return replace(struct, **changes)
 
