@@ -313,11 +313,13 @@ rules = st.builds(
     stale_ms=st.none() | st.integers(1, 5_000),
     latest=st.sampled_from([None, "@"]),
 )
+numbers = st.integers(0, 99)
 happenings = st.one_of(
     st.tuples(st.just("comes"), st.integers(0, 1), st.integers(0, 4)),
-    st.tuples(st.just("held"), st.integers(0, 1), st.integers(0, 4)),
-    st.tuples(st.sampled_from(["ends", "again"]), st.integers(0, 99), st.just(0)),
-    st.tuples(st.just("time"), st.integers(0, 3_000), st.just(0)),
+    st.tuples(st.just("comes"), st.integers(0, 1), st.integers(0, 4)),
+    st.tuples(st.sampled_from(["held", "begun", "last"]), st.integers(0, 1), st.integers(0, 4)),
+    st.tuples(st.sampled_from(["ends", "again"]), numbers, numbers),
+    st.tuples(st.just("time"), st.integers(0, 3_000), numbers),
 )
 
 
@@ -341,36 +343,43 @@ class Line:
 
     async def carry(self, run):
         assert run.id not in self.at_work
+        limit = run.flow.queueing.limit
+        if not run.stays and limit is not None:
+            assert [other.flow for other in self.begun.values()].count(run.flow) < limit
         run.apply(Placed(None, "here"))
         end = asyncio.get_running_loop().create_future()
         self.at_work[run.id], self.begun[run.id] = (run, end), run
         return await end
 
-    def happens(self, what: str, number: int, about: int) -> None:
-        if what in ("comes", "held"):
-            run = Run(f"run{len(self.came)}", self.flows[number], self.clock.ms)
-            run.payload, run.state = msgspec.Raw(b"%d" % about), State.ACCEPTED
-            self.came.append(run.id)
-            if what == "comes":
-                self.room.reserve(run.payload_bytes)
-                self.room.join(run)
-            else:
-                self.room.readmit(run)
-        elif what == "time":
+    def happens(self, what: str, number: int, other: int) -> None:
+        """A run comes new, or from the journal; ends, or wants another turn; or time goes by."""
+        if what == "time":
             self.clock.ms += number
+        elif what not in ("ends", "again"):
+            self._comes(what, self.flows[number], other)
         elif self.at_work:
             run_id = list(self.at_work)[number % len(self.at_work)]
-            run, end = self.at_work.pop(run_id)
+            _, end = self.at_work.pop(run_id)
             if what == "ends":
                 del self.begun[run_id]
                 self.ended.append(run_id)
             end.set_result(None if what == "ends" else 0.0)
 
+    def _comes(self, what: str, flow: Flow, about: int) -> None:
+        run = Run(f"run{len(self.came)}", flow, self.clock.ms, payload=msgspec.Raw(b"%d" % about))
+        run.state = State.ACCEPTED
+        self.came.append(run.id)
+        if what == "comes":
+            self.room.reserve(run.payload_bytes)
+            self.room.join(run)
+            return
+        if what == "begun" or (what == "last" and about % 2):
+            run.apply(Placed(None, "here"))
+            self.begun[run.id] = run
+        self.room.readmit(run, alone=what == "last")
+
     def check(self) -> None:
-        count = Counter(run.flow.id for run in self.begun.values())
-        for flow in self.flows:
-            assert flow.queueing.limit is None or count[flow.id] <= flow.queueing.limit
-        assert self.room.load.in_flight <= self.room.limits.in_flight
+        assert self.room.load.in_flight == len(self.at_work) <= self.room.limits.in_flight
         waiting = len(self.came) - len(self.settled) - len(self.ended) - len(self.at_work)
         assert self.room.load.waiting == waiting
 
@@ -386,7 +395,8 @@ async def play(line: Line, history: list[tuple[str, int, int]]) -> None:
         line.happens(*happening)
         await settle_down()
         line.check()
-    while line.begun or line.room.load.waiting:
+    while line.room.load.waiting or line.at_work:
+        assert line.at_work  # else those that wait would wait for ever
         line.happens("ends", 0, 0)
         await settle_down()
         line.check()
