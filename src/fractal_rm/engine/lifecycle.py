@@ -9,6 +9,7 @@ from fractal_rm.engine.execute import Executor
 from fractal_rm.engine.hand_off import HandOff
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.place import Placer
+from fractal_rm.engine.reply import Replies
 from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
 
@@ -23,6 +24,7 @@ class Lifecycle:
         self._place = Placer(world, self.runs)
         self._hand_off = HandOff(world, self.runs)
         self._execute = Executor(world, self.runs, self.room)
+        self._replies = Replies(world, self.runs)
         self._clock = world.clock
         self._telemetry = world.telemetry
         self.interrupted: set[str] = set()  # runs that a crash interrupted, not begun again yet
@@ -38,6 +40,8 @@ class Lifecycle:
             await self.runs.write(run, Begun(run.attempts + 1))
         try:
             ending = await self._ending(run)
+            if run.reply_topic is not None and not isinstance(ending, Again):
+                ending = await self._replies.deliver(run, run.reply_topic, ending)
         except Exception as error:  # noqa: BLE001 - the top of the task
             # A fault of this program. The run is set aside, where a person can see it, and the
             # node goes on with the others.
@@ -50,6 +54,8 @@ class Lifecycle:
         return None
 
     async def _ending(self, run: Run) -> Settled | Dead | Again:
+        if run.replying is not None:  # it has ended in an earlier turn, or before a crash
+            return Settled(run.replying.state, run.replying.reason)
         place = await self._place.place(run)
         if isinstance(place, There):
             ending = await self._hand_off.hand_off(run, place)
