@@ -303,6 +303,17 @@ class Released(Fact, frozen=True, tag="released"):
     """A person let a parked run go on."""
 
 
+class Replying(Fact, frozen=True, tag="replying"):
+    """It has ended so; what is left is to tell it at the response topic of its sender."""
+
+    state: State
+    reason: str = ""
+
+    def change(self, run: Run) -> None:
+        """Keep how it ended: nothing of it runs any more."""
+        run.replying = self
+
+
 class Settled(Fact, frozen=True, tag="settled"):
     """How it ended, and why. Where that needs no reason, the one for its place stays."""
 
@@ -329,7 +340,8 @@ class Dead(Fact, frozen=True, tag="dead"):
 
 AnyFact = Union[
     Accepted, Received, Placed, Offered, Begun, Started, Finished, ElementFinished, StepFailed,
-    Waiting, Passed, Stopping, Undone, Parked, Released, Settled, Dead,
+    Waiting, Passed, Stopping, Undone, Parked, Released, Replying,
+    Settled, Dead,
 ]  # fmt: skip
 
 
@@ -368,6 +380,7 @@ _NEXT: dict[tuple[State, type[Fact]], State] = {
     (State.ACCEPTED, Passed): State.RUNNING,
     (State.ACCEPTED, Stopping): State.RUNNING,
     (State.ACCEPTED, Undone): State.RUNNING,
+    (State.ACCEPTED, Replying): State.RUNNING,
     (State.ACCEPTED, Parked): State.PARKED,
     (State.ACCEPTED, Dead): State.DEAD,
     (State.RUNNING, Placed): State.RUNNING,
@@ -380,11 +393,13 @@ _NEXT: dict[tuple[State, type[Fact]], State] = {
     (State.RUNNING, Passed): State.RUNNING,
     (State.RUNNING, Stopping): State.RUNNING,
     (State.RUNNING, Undone): State.RUNNING,
+    (State.RUNNING, Replying): State.RUNNING,
     (State.RUNNING, Parked): State.PARKED,
     (State.RUNNING, Dead): State.DEAD,
     (State.OFFERED, Offered): State.OFFERED,
     (State.OFFERED, Begun): State.OFFERED,
     (State.OFFERED, Placed): State.ACCEPTED,
+    (State.OFFERED, Replying): State.RUNNING,
     (State.OFFERED, Parked): State.PARKED,
     (State.OFFERED, Dead): State.DEAD,
     (State.PARKED, Released): State.ACCEPTED,
@@ -432,6 +447,7 @@ class Run(msgspec.Struct):
     reply_topic: str | None = None
     correlation: bytes | None = None
     traceparent: str | None = None
+    replying: Replying | None = None
 
     @property
     def begun(self) -> bool:

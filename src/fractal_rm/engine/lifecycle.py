@@ -13,6 +13,7 @@ from fractal_rm.engine.execute import Executor
 from fractal_rm.engine.hand_off import HandOff
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.place import Placer
+from fractal_rm.engine.reply import Replies
 from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
 
@@ -27,6 +28,7 @@ class Lifecycle:
         self._place = Placer(world, self.runs)
         self._hand_off = HandOff(world, self.runs)
         self._execute = Executor(world, self.runs, self.room)
+        self._replies = Replies(world, self.runs)
         self._clock = world.clock
         self._telemetry = world.telemetry
         self.interrupted: set[str] = set()  # runs that a crash interrupted, not begun again yet
@@ -42,6 +44,8 @@ class Lifecycle:
             await self.runs.write(run, Begun(run.attempts + 1))
         try:
             ending = await self._ending(run)
+            if run.reply_topic is not None and not isinstance(ending, (Again, Later)):
+                ending = await self._replies.deliver(run, run.reply_topic, ending)
         except Exception as error:  # noqa: BLE001 - the top of the task
             ending = self._execute.broken(run, error)  # and the node goes on with the others
         if isinstance(ending, (Again, Later)):
@@ -56,6 +60,8 @@ class Lifecycle:
         self._telemetry.run_settled(run, self._clock.now_ms() - run.accepted_ms)
 
     async def _ending(self, run: Run) -> Settled | Dead | Again | Later:
+        if run.replying is not None:  # it has ended in an earlier turn, or before a crash
+            return Settled(run.replying.state, run.replying.reason)
         place = await self._place.place(run)
         if isinstance(place, There):
             ending = await self._hand_off.hand_off(run, place)

@@ -190,8 +190,12 @@ class Receipt(msgspec.Struct, frozen=True):
 class Peers(Protocol):
     """Offers runs to other Runtime Managers."""
 
-    async def offer(self, node: Node, run: Run, sender: str) -> Receipt | None:
+    async def offer(
+        self, node: Node, run: Run, sender: str, *, left_ms: int | None = None
+    ) -> Receipt | None:
         """Offer ``run`` under ``run.epoch``. None: a plain peer answered 2xx without a receipt.
+
+        ``left_ms`` is how long it is worth something, so that the clocks need not agree.
 
         Raises OfferRefused where the peer certainly has not taken it, CallFailed where no answer
         could be had.
