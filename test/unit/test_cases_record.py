@@ -283,7 +283,8 @@ def test_a_text_without_secrets_stays_as_it_is(made_secret, text):
 @pytest.mark.parametrize(
     "text",
     ['{"password": "x1y2"}', "password=x1y2", "api-key: 'x1y2'", "Bearer x1y2x1y2",
-     "my_token = x1y2", '{"a": "token=x1y2"}', '[{"Authorization": ["x1y2"]}]', '{"secret": {"inner": "x1y2"}}'],
+     "my_token = x1y2", '{"a": "token=x1y2"}',
+     '[{"Authorization": ["x1y2"]}]', '{"secret": {"inner": "x1y2"}}'],
 )  # fmt: skip
 def test_what_looks_like_a_secret_is_masked(made_secret, text):
     assert "x1y2" not in Mask(made_secret).text(text)
