@@ -99,6 +99,8 @@ class Calls:
             fact = ElementFinished(call.number, part.element, 0, 0, result)
         else:
             fact = Finished(call.number, 0, 0, result)
+            elements = run.elements.get(call.number, {}) if run.elements else {}
+            self._room.hold_result(-sum([len(memoryview(each)) for each in elements.values()]))
         _ = self._runs.write(run, fact)
 
     async def _attempt(

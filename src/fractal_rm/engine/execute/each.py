@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -11,16 +10,14 @@ from msgspec import UNSET
 
 from fractal_rm.domain.body import SKIPPED, list_text
 from fractal_rm.domain.errors import CannotEvaluate
-from fractal_rm.domain.evaluate import check_size, holds
+from fractal_rm.domain.evaluate import MOST_BODY_BYTES, check_size, holds
 from fractal_rm.domain.flow import Call, Each
 from fractal_rm.domain.needs import speaks_of_item
-from fractal_rm.domain.run import Finished, Run, Settled
+from fractal_rm.domain.run import Run, Settled
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.together import cut_off, worst
 from fractal_rm.engine.execute.tries import failed_for_good
-from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.request import Part, part_of_element, seen_by
-from fractal_rm.engine.waiting_room import WaitingRoom
 
 MOST_ELEMENTS = 10_000
 
@@ -28,10 +25,8 @@ MOST_ELEMENTS = 10_000
 class ForEach:
     """Goes on after the elements that are finished; their results wait in the run for the list."""
 
-    def __init__(self, calls: Calls, runs: OpenRuns, room: WaitingRoom) -> None:
+    def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._runs = runs
-        self._room = room
 
     async def make(self, run: Run, call: Call, each: Each) -> Settled | None:
         """Make the call for each element. None: it has its list; otherwise how the run ends."""
@@ -39,62 +34,59 @@ class ForEach:
             if _is_skipped(run, call):
                 return self._calls.put(run, call, SKIPPED)
             parts = _parts(run, call, each)
+            endings = await self._make_all(run, call, parts, each.at_once)
+            if endings:
+                return worst(endings)
+            results = _finished(run, call)
+            result = list_text([results[part.element] for part in parts])
         except CannotEvaluate as fault:
             return self._calls.fail(run, call, str(fault))
-        endings = await self._make_all(run, call, parts, each.at_once)
-        if endings:
-            return worst(endings)
-        try:
-            self._finish(run, call, len(parts))
-        except CannotEvaluate as fault:
-            return self._calls.fail(run, call, str(fault))
-        return None
+        return self._calls.put(run, call, result)
 
     async def _make_all(
         self, run: Run, call: Call, parts: list[Part], at_once: int
     ) -> list[Settled]:
         """So many at once. When one fails, those in flight finish and no other begins."""
-        left = iter(_left(run, call, parts))
-        endings: list[Settled] = []
-        if at_once <= 1:
-            await self._make_some(run, call, left, endings)
-            return endings
+        line = _Line(_left(run, call, parts), _finished(run, call))
         workers = [
-            asyncio.ensure_future(self._make_some(run, call, left, endings))
-            for _ in range(min(at_once, len(parts)))
+            asyncio.ensure_future(self._make_some(run, call, line))
+            for _ in range(min(max(1, at_once), len(parts)))
         ]
         try:
             await asyncio.gather(*workers)
         finally:
             await cut_off(workers)
-        return endings
+        line.check()
+        return line.endings
 
-    async def _make_some(
-        self, run: Run, call: Call, left: Iterator[Part], endings: list[Settled]
-    ) -> None:
+    async def _make_some(self, run: Run, call: Call, line: _Line) -> None:
         """Take one element after the other; whoever works beside takes from the same line."""
-        for part in left:
-            ending = await self._calls.make(run, call, part) or self._too_much(run, call)
-            if ending is not None:
-                endings.append(ending)
-            if endings:
+        for part in line.left:
+            if line.stops:
                 return
+            ending = await self._calls.make(run, call, part)
+            if ending is not None:
+                line.endings.append(ending)
+            else:
+                line.size += len(memoryview(_finished(run, call)[part.element]))
 
-    def _too_much(self, run: Run, call: Call) -> Settled | None:
-        """Results that would not fit into one list end the step before they fill the memory."""
-        try:
-            check_size(sum(len(memoryview(r)) for r in _finished(run, call).values()))
-        except CannotEvaluate as fault:
-            return self._calls.fail(run, call, str(fault))
-        return None
 
-    def _finish(self, run: Run, call: Call, count: int) -> None:
-        finished = _finished(run, call)
-        results = [finished[element] for element in range(1, count + 1)]
-        result = list_text(results)
-        kept = sum(len(memoryview(each)) for each in results)
-        self._room.hold_result(len(memoryview(result)) - kept)
-        _ = self._runs.write(run, Finished(call.number, 0, 0, result))
+class _Line:
+    """The elements that are left, how some ended the run, and what the results so far hold."""
+
+    def __init__(self, left: list[Part], finished: dict[int, msgspec.Raw]) -> None:
+        self.left = iter(left)
+        self.endings: list[Settled] = []
+        self.size = sum(len(memoryview(result)) for result in finished.values())
+
+    @property
+    def stops(self) -> bool:
+        """Whether no other element begins: one has failed, or the results fit into no list."""
+        return bool(self.endings) or self.size > MOST_BODY_BYTES
+
+    def check(self) -> None:
+        """Raise CannotEvaluate where the results fit into no list."""
+        check_size(self.size)
 
 
 def _is_skipped(run: Run, call: Call) -> bool:

@@ -33,7 +33,7 @@ class Executor:
         self._runs = runs
         self._budgets = Budgets(world)
         self._calls = Calls(world, runs, room, self._budgets)
-        self._each = ForEach(self._calls, runs, room)
+        self._each = ForEach(self._calls)
         self._unnumbered = UnnumberedSteps(world, runs, room)
         self._undoing = Undoing(self._calls, runs)
         self.undo = self._undoing.undo
