@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cases import differences
 from fractal_rm.cases.read import read_cases
-from fractal_rm.cases.run import chosen, judged
+from fractal_rm.cases.run import chosen
 from fractal_rm.domain.findings import ConfigRejected
 from worlds import config, flows
 
@@ -44,12 +45,6 @@ GET
 @pytest.fixture(scope="module")
 def made():
     return config(flows=flows(FLOWS))
-
-
-def differences(made, text: str) -> list[tuple[str, str, str]]:
-    """What, expected and got, of the one case of a text."""
-    (case,) = read_cases(f'[[case]]\nname = "it"\n{text}', made)
-    return [(each.what, each.expected, each.got) for each in judged(case, made).differences]
 
 
 def passes(made, text: str) -> bool:

@@ -7,7 +7,8 @@ is what it is to send from then on. Secrets are masked before that, so the case 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 
 import msgspec
 from msgspec import UNSET
@@ -30,19 +31,26 @@ from fractal_rm.cases.play import Observed, TriggerRefused, play
 from fractal_rm.cases.secrets import Mask
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
-from fractal_rm.domain.flow import Call, Flow, flow_version
+from fractal_rm.domain.expression import Value
+from fractal_rm.domain.flow import Call, Terms, flow_version
 from fractal_rm.domain.placement import OFFER_TRIES
 from fractal_rm.domain.run import (
     Accepted,
     AnyFact,
+    ElementFinished,
     Finished,
     Offered,
     Placed,
     Settled,
     State,
     StepFailed,
+    Undone,
+    name_of,
+    undo_name,
 )
 from fractal_rm.engine.ports import RunDetail, TimedFact
+
+Names = tuple[tuple[str, Value], ...]
 
 _NAMED = re.compile(r"the balancer named node '?([^',]+)'?")
 _STATUS = re.compile(r"(?:not as expected: )?status (\d{3})(?:: (.*))?", re.DOTALL)
@@ -78,7 +86,7 @@ def recorded(
     came = play(heard, config)
     if isinstance(came, TriggerRefused):
         raise CannotRecord(f"its trigger would be refused today: {came.reason}")
-    expected = _expected(detail, flow, came)
+    expected = _expected(detail, config, came)
     case = msgspec.structs.replace(heard, expected=expected)
     notes = () if flow_version(flow) == accepted.version else (_CHANGED % flow.id,)
     return Recorded(case, notes, tuple(differences(case, came)))
@@ -110,20 +118,31 @@ def _heard(
     name: str | None,
 ) -> Case:
     facts = [timed.fact for timed in detail.facts]
-    replies = [*_mocks(detail.facts, None)]
+    of_calls = [timed for timed in detail.facts if not _is_of_a_message(timed.fact)]
+    replies = list(_mocks(of_calls, None))
     for child in children:
-        replies += _mocks(child.facts, child.summary.flow)
+        of_calls = [timed for timed in child.facts if not _is_of_a_message(timed.fact)]
+        replies += _mocks(of_calls, child.summary.flow)
+    if detail.summary.state is State.EXPIRED:  # what was under way then was never answered
+        replies.append(Mock(fault=Fault.TIMEOUT))
     payload = mask.value(msgspec.json.decode(accepted.payload))
     return Case(
         name=name or f"run {detail.summary.id} of flow {accepted.flow}",
         flow=accepted.flow,
         payload=msgspec.json.encode(payload),
         placed=accepted.placed or accepted.source == "peer",
+        deadline_ms=None if accepted.budget_ms is UNSET else max(1, accepted.budget_ms),
+        broker_down=any(map(_is_of_a_message, facts)),
         start_ms=detail.summary.accepted_ms,
         replies=tuple(_masked(mock, mask) for mock in _without_repeats(replies)),
         balancer=_balancer(facts),
         peers=tuple(_peers(facts)),
     )
+
+
+def _is_of_a_message(fact: AnyFact) -> bool:
+    """Whether it says that the broker did not take a message; such a step has the number 0."""
+    return isinstance(fact, StepFailed) and fact.step == 0
 
 
 def _masked(mock: Mock, mask: Mask) -> Mock:
@@ -146,43 +165,67 @@ def _without_repeats(mocks: Sequence[Mock]) -> list[Mock]:
 
 
 def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[Mock]:
-    """The answer of each attempt, in order."""
-    failed: dict[int, StepFailed] = {}
+    """The answer of each attempt of each request, in order. ``flow`` is given for a sub-flow."""
+    failed: dict[str, StepFailed] = {}
     for timed in facts:
         fact = timed.fact
-        if isinstance(fact, StepFailed):
-            if fact.step in failed:
-                yield _failing(failed[fact.step], flow)
-            failed[fact.step] = fact
-        elif isinstance(fact, Finished):
-            before = failed.pop(fact.step, None)
+        if isinstance(fact, StepFailed) and not fact.reason.startswith(_OF_A_CHILD):
+            name = name_of(fact.step, fact.part)
+            if name in failed:
+                yield _failing(name, failed[name], flow)
+            failed[name] = fact
+        elif isinstance(fact, (Finished, ElementFinished, Undone)):
+            name = _name(fact)
+            before = failed.pop(name, None)
             # A flow that goes on after an error finishes the step with the answer that failed it.
-            if before is not None and not (fact.status and _failed_with(before, fact)):
-                yield _failing(before, flow)
-            if fact.status:
-                yield _answering(fact, flow)
-    for fact in failed.values():
-        yield _failing(fact, flow)
+            if before is not None and not _is_the_same(before, fact):
+                yield _failing(name, before, flow)
+            if fact.status:  # without, no component was asked
+                yield _answering(name, fact, flow)
+    for name, fact in failed.items():
+        yield _failing(name, fact, flow)
 
 
-def _failed_with(before: StepFailed, fact: Finished) -> bool:
-    return fact.took_ms == 0 and before.reason.startswith(f"status {fact.status}")
+_OF_A_CHILD = "its run "
 
 
-def _answering(fact: Finished, flow: str | None) -> Mock:
-    text = msgspec.json.decode(fact.result)
-    headers = {} if fact.headers is UNSET else fact.headers
-    return Mock(
-        on=Selector(call=fact.step, flow=flow),
-        status=fact.status,
-        body=Said(text if isinstance(text, str) else fact.result.decode()),
-        headers=tuple(headers.items()),
-        delay_ms=round(fact.took_ms),
+def _name(fact: Finished | ElementFinished | Undone) -> str:
+    if isinstance(fact, Undone):
+        return undo_name(fact.step)
+    return f"{fact.step}.{fact.element}" if isinstance(fact, ElementFinished) else str(fact.step)
+
+
+def _is_the_same(before: StepFailed, fact: Finished | ElementFinished | Undone) -> bool:
+    return (
+        bool(fact.status)
+        and fact.took_ms == 0
+        and before.reason.startswith(f"status {fact.status}")
     )
 
 
-def _failing(fact: StepFailed, flow: str | None) -> Mock:
-    on = Selector(call=fact.step, flow=flow)
+def _selector(name: str, flow: str | None) -> Selector:
+    """The request with this name, as it ends its Idempotency-Key."""
+    if name.startswith("undo."):
+        return Selector(call=int(name[5:]), flow=flow, undo=True)
+    number, _, element = name.partition(".")
+    return Selector(call=int(number), flow=flow, element=int(element) if element else None)
+
+
+def _answering(name: str, fact: Finished | ElementFinished | Undone, flow: str | None) -> Mock:
+    mock = Mock(_selector(name, flow), fact.status, delay_ms=round(fact.took_ms))
+    if isinstance(fact, Undone):  # nobody reads what it was answered with
+        return mock
+    text = msgspec.json.decode(fact.result)
+    headers = fact.headers if isinstance(fact, Finished) else UNSET
+    return msgspec.structs.replace(
+        mock,
+        body=Said(text if isinstance(text, str) else bytes(fact.result).decode()),
+        headers=() if headers is UNSET else tuple(headers.items()),
+    )
+
+
+def _failing(name: str, fact: StepFailed, flow: str | None) -> Mock:
+    on = _selector(name, flow)
     status = _STATUS.match(fact.reason)
     if status is not None:
         return Mock(on, int(status[1]), Said(status[2] or ""))
@@ -230,16 +273,16 @@ def _peers(facts: Sequence[AnyFact]) -> Iterator[PeerMock]:
 # --- what it did ------------------------------------------------------------------------------
 
 
-def _expected(detail: RunDetail, flow: Flow, came: Observed) -> Expected:
+def _expected(detail: RunDetail, config: Config, came: Observed) -> Expected:
     run = detail.summary
+    messages = [ExpectedMessage(each.topic, Said(_decoded(each.body))) for each in came.published]
     return Expected(
         state=run.state,
         reason=_reason(run.state, run.reason, came.reason),
         node=run.node if run.state is State.HANDED_OFF else None,
         reply=_reply(came) if run.state is State.SUCCEEDED else UNSET,
-        calls=tuple(_call(called, flow) for called in came.calls),
-        published=tuple(ExpectedMessage(m.topic, Said(m.body.decode())) for m in came.published)
-        or None,
+        calls=tuple(_call(called, run.flow, config) for called in came.calls),
+        published=tuple(messages) or None,
     )
 
 
@@ -249,50 +292,54 @@ def _reason(state: State, said: str, came: str) -> str | None:
         return None
     if said == came:
         return said
-    alike = [a for a, b in zip(said.split(": "), came.split(": "), strict=False) if a == b]
-    return ": ".join(alike) if alike and came.startswith(": ".join(alike)) else None
+    parts = zip(said.split(": "), came.split(": "), strict=False)
+    alike = ": ".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
+    return alike or None
 
 
 def _reply(came: Observed) -> str:
+    """A text as it is, anything else as JSON: TOML has no null."""
     reply = msgspec.json.decode(came.reply)
-    return reply if isinstance(reply, str) else bytes(came.reply).decode()
+    return reply if isinstance(reply, str) else _decoded(bytes(came.reply))
 
 
-def _call(called: Called, flow: Flow) -> ExpectedCall:
+def _decoded(body: bytes) -> str:
+    return body.decode("utf-8", "replace")
+
+
+def _call(called: Called, own: str | None, config: Config) -> ExpectedCall:
+    """A request as it is to be made again. Of headers and parameters, those of the flow itself.
+
+    Those of the configuration may hold secrets.
+    """
     request = called.request
-    own = called.flow == flow.id
-    on = Selector(
-        component=called.to.component,
-        endpoint=called.to.endpoint,
-        call=request.number,
-        flow=None if own else called.flow,
-        element=request.element or None,
-        undo=request.undo or None,
-    )
+    terms = _terms(called, config)
     return ExpectedCall(
-        on=on,
+        on=Selector(
+            component=called.to.component,
+            endpoint=called.to.endpoint,
+            call=request.number,
+            flow=None if called.flow == own else called.flow,
+            element=request.element or None,
+            undo=request.undo or None,
+        ),
         method=request.method,
-        body=Said() if request.body is None else Said(request.body.decode()),
-        headers=_told_headers(called, flow) if own else (),
-        query=tuple(request.query.items()) if own and _tells_query(called, flow) else (),
+        body=Said() if request.body is None else Said(_decoded(request.body)),
+        headers=_of_flow(terms.headers, request.headers),
+        query=_of_flow(terms.query, request.query),
     )
 
 
-def _told_headers(called: Called, flow: Flow) -> tuple[tuple[str, str], ...]:
-    """Those that the flow itself adds: the configuration's may hold secrets."""
-    call = _of(called, flow)
-    if call is None or call.terms is UNSET:
-        return ()
-    named = [(name, called.request.headers.get(name.lower())) for name, _ in call.terms.headers]
-    return tuple((name, value) for name, value in named if value is not None)
+def _of_flow(said: Names, sent: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """What was sent under the names that a flow says, whose values a case can hold."""
+    found = [(name, sent.get(name, sent.get(name.lower()))) for name, _ in said]
+    return tuple((name, value) for name, value in found if value is not None)
 
 
-def _tells_query(called: Called, flow: Flow) -> bool:
-    call = _of(called, flow)
-    return call is not None and call.terms is not UNSET and bool(call.terms.query)
-
-
-def _of(called: Called, flow: Flow) -> Call | None:
-    number = called.request.number
-    found = (step for step in flow.steps if isinstance(step, Call) and step.number == number)
-    return None if called.request.undo else next(found, None)
+def _terms(called: Called, config: Config) -> Terms:
+    """What the flow says of a call; nothing where it is an undo."""
+    flow, number = config.flows.get(called.flow), called.request.number
+    for step in () if flow is None or called.request.undo else flow.steps:
+        if isinstance(step, Call) and step.number == number and step.terms is not UNSET:
+            return step.terms
+    return Terms()

@@ -10,7 +10,7 @@ from fractal_rm.adapters.sqlite.history import SqliteHistory
 from fractal_rm.cases.read import read_cases
 from fractal_rm.cases.record import CannotRecord, Recorded, recorded
 from fractal_rm.cases.write import case_text
-from fractal_rm.cli.find_run import find_run
+from fractal_rm.cli.find_run import children_of, find_run
 from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option, read_config
 from fractal_rm.config.model import Config
@@ -34,7 +34,8 @@ def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -
     """
     config = read_config(folder)
     history = SqliteHistory(Path(config.state_path))
-    found = recorded(find_run(history, run_id), config, name)
+    detail = find_run(history, run_id)
+    found = recorded(detail, config, name, list(children_of(history, detail, config)))
     if into is None:
         click.echo(_text(found), nl=False)
     else:
