@@ -153,6 +153,9 @@ class _Grid:
     def _rows(self) -> list[float]:
         """Where each row begins, and where the last one ends."""
         count = max(cell.row for cell in self._cells) + 1
+        heights: list[list[float]] = [[] for _ in range(count)]
+        for drawn, cell in zip(self._boxes, self._cells, strict=True):
+            heights[cell.row].append(drawn.height)
         tops: list[float] = []
         y = STACK + 14
         for row in range(count):
