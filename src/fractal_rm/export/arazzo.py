@@ -3,8 +3,8 @@
 What Arazzo says as the flow does: the calls and their order, bodies, headers and parameters,
 what counts as success, retries, sub-flows, `ERRORS continue`, the reply where it is one reference.
 
-What it has no words for (conditions, FOREACH, UNDO, time limits, dataflow order, WAIT, PUBLISH, what
-begins a flow, its settings) stands beside that in ``x-fractal-…`` keys, in the words of flows.conf.
+What it has no words for (conditions, FOREACH, UNDO, time limits, dataflow order, WAIT, PUBLISH,
+what begins a flow, its settings) stands beside that in ``x-fractal-…`` keys, in the words of flows.conf.
 A reference that it cannot make stands as its text, and so does ``x-fractal-sends`` then.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from msgspec import UNSET
 
@@ -256,7 +256,7 @@ class _Workflow:
     # --- values ---------------------------------------------------------------------------------
 
     def _content(self, content: Content) -> tuple[Any, bool]:
-        """What is handed on: one thing, a list of several, or null; and whether that says it all."""
+        """One thing, a list of several, or null; and whether that says it all."""
         if content.json is not None:
             return self._said(content.json)
         if content.raw is not None:
@@ -334,12 +334,11 @@ class _Workflow:
         left = self._condition(value.left, own)
         if value.how is not Comparison.IN:
             return f"{left} {value.how.value} {self._condition(value.right, own)}"
-        if not (isinstance(value.right, Literal) and isinstance(value.right.value, list)):
+        choices = value.right.value if isinstance(value.right, Literal) else None
+        if not isinstance(choices, list) or not choices:
             raise _CannotSay
-        choices = [Literal(each) for each in value.right.value]
-        if not choices:
-            raise _CannotSay
-        return " || ".join(f"{left} == {_literal(each.value, each)}" for each in choices)
+        literals = [Literal(each) for each in cast("list[object]", choices)]
+        return " || ".join(f"{left} == {_literal(each.value, each)}" for each in literals)
 
 
 def _counted(flow: Flow) -> list[Counted]:

@@ -140,9 +140,7 @@ def page(elements: Iterable[str], width: float, height: float, title: str) -> st
         "</g>",
         "</svg>",
     ]
-    return "
-".join(lines) + "
-"
+    return "\n".join(lines) + "\n"
 
 
 def _pair(point: Point) -> str:
