@@ -4,7 +4,8 @@ What Arazzo says as the flow does: the calls and their order, bodies, headers an
 what counts as success, retries, sub-flows, `ERRORS continue`, the reply where it is one reference.
 
 What it has no words for (conditions, FOREACH, UNDO, time limits, dataflow order, WAIT, PUBLISH,
-what begins a flow, its settings) stands beside that in ``x-fractal-…`` keys, in the words of flows.conf.
+what begins a flow, its settings) stands beside that in ``x-fractal-…`` keys, in the words of
+flows.conf.
 A reference that it cannot make stands as its text, and so does ``x-fractal-sends`` then.
 """
 
@@ -331,14 +332,19 @@ class _Workflow:
         return _literal(self._value(value, own), value)
 
     def _compared(self, value: Compare, own: int) -> str:
-        left = self._condition(value.left, own)
+        left = self._operand(value.left, own)
         if value.how is not Comparison.IN:
-            return f"{left} {value.how.value} {self._condition(value.right, own)}"
+            return f"{left} {value.how.value} {self._operand(value.right, own)}"
         choices = value.right.value if isinstance(value.right, Literal) else None
         if not isinstance(choices, list) or not choices:
             raise _CannotSay
         literals = [Literal(each) for each in cast("list[object]", choices)]
-        return " || ".join(f"{left} == {_literal(each.value, each)}" for each in literals)
+        either = " || ".join(f"{left} == {_literal(each.value, each)}" for each in literals)
+        return f"({either})"
+
+    def _operand(self, value: Expression, own: int) -> str:
+        said = self._condition(value, own)
+        return f"({said})" if isinstance(value, (Compare, AllOf, AnyOf, Not)) else said
 
 
 def _counted(flow: Flow) -> list[Counted]:
