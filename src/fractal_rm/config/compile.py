@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -15,8 +15,8 @@ from fractal_rm.config.model import Component, Config, Endpoint, Node
 from fractal_rm.config.section import Section, Source, Surroundings, each
 from fractal_rm.config.targets import read_target
 from fractal_rm.domain.call import BodyForm, Route
-from fractal_rm.domain.findings import ConfigRejected, Finding, Level
-from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.findings import MOST_SHOWN, ConfigRejected, Finding, Level, more
+from fractal_rm.domain.flow import Call, Flow
 from fractal_rm.flowlang import compile_flows
 
 FILES = ("comm.conf", "components.conf", "flows.conf", "load_balancer.conf", "nodes.conf")
@@ -41,10 +41,25 @@ def compile_config(
     compiler = _Compiler(texts, folder, environ)
     config = compiler.compile()
     referenced = list(compiler.referenced)
-    findings = sorted(compiler.findings, key=lambda f: (f.file, f.place.line, f.place.column))
+    findings = _in_order(compiler.findings)
     if any(finding.level is Level.ERROR for finding in findings):
         raise ConfigRejected(findings, referenced)
     return Compiled(config, findings, referenced)
+
+
+def _in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """By file and place; of one file so many as anybody reads, and how many more there are."""
+    by_file: dict[str, list[Finding]] = {}
+    for finding in sorted(findings, key=lambda f: (f.file, f.place.line, f.place.column)):
+        by_file.setdefault(finding.file, []).append(finding)
+    shown: list[Finding] = []
+    for file, found in by_file.items():
+        if file == "flows.conf":  # has its bound, which keeps it from being slow
+            shown += sorted(found, key=lambda finding: finding.code == "F136")
+        else:
+            hidden = [finding.level for finding in found[MOST_SHOWN:]]
+            shown += found[:MOST_SHOWN] + more(file, "C212", hidden)
+    return shown
 
 
 class _Compiler:
@@ -59,16 +74,19 @@ class _Compiler:
 
     def compile(self) -> Config:
         """Read everything, whatever is wrong with the rest."""
-        components = self._named("components.conf", _component)
+        listed = self._section("components.conf")
+        components = self._named(listed, _component)
         nodes = self._nodes()
         balancer = _balancer(self._section("load_balancer.conf"))
         comm = read_comm(self._section("comm.conf"))
+        flows = self._flows(components)
+        self._warn_of_unused(listed, components, flows)
         return Config(
             digest=self._digest(),
             folder=str(self._folder.absolute()),
             state_path=comm.state_path or str(self._around.base / "state"),
             components=MappingProxyType(components),
-            flows=MappingProxyType(self._flows(components)),
+            flows=MappingProxyType(flows),
             nodes=MappingProxyType(nodes),
             balancer=balancer,
             mqtt=comm.mqtt,
@@ -85,7 +103,7 @@ class _Compiler:
             return Source(file, "{}", Surroundings.none()).section()
         return Source(file, text, self._around).section()
 
-    def _named(self, file: str, read: Callable[[str, Section, Section], T]) -> dict[str, T]:
+    def _named(self, listed: Section, read: Callable[[str, Section, Section], T]) -> dict[str, T]:
         """Read a file of ``{name: {"id": …, "config": {…}}}``."""
         found: dict[str, T] = {}
 
@@ -99,7 +117,7 @@ class _Compiler:
             entry.identifier("id", name)
             entry.finish()
 
-        each(self._section(file), one)
+        each(listed, one)
         return found
 
     def _nodes(self) -> dict[str, Node]:
@@ -112,7 +130,7 @@ class _Compiler:
                           code="C209")  # fmt: skip
             nodes.setdefault(node.id, node)
 
-        self._named("nodes.conf", read)
+        self._named(self._section("nodes.conf"), read)
         return nodes
 
     def _flows(self, components: Mapping[str, Component]) -> dict[str, Flow]:
@@ -128,6 +146,18 @@ class _Compiler:
             findings = [finding for finding in findings if finding.code not in ("F104", "F105")]
         self.findings += findings
         return flows
+
+    def _warn_of_unused(
+        self, listed: Section, components: Mapping[str, Component], flows: Mapping[str, Flow]
+    ) -> None:
+        """Not where there are mistakes: a component may be one that was misspelt."""
+        if not flows or any(finding.level is Level.ERROR for finding in self.findings):
+            return
+        calls = (step for flow in flows.values() for step in flow.steps if isinstance(step, Call))
+        used = {call.component for call in calls}
+        for name in components:
+            if name not in used:
+                listed.warn(name, "C211", f'no flow calls component "{name}"')
 
     def _digest(self) -> str:
         content = hashlib.blake2b(digest_size=12)

@@ -214,6 +214,11 @@ class Section:
         member = self._members.get(key)
         self._source.add(code, member.place if member else self._place, text, hint)
 
+    def warn(self, key: str, code: str, text: str) -> None:
+        """Say something of a key that does not keep the file from being taken."""
+        place = self._keys.get(key, self._place)
+        self._source.add(code, place, text, level=Level.WARNING)
+
     def finish(self) -> None:
         """Call it last: whatever nobody has asked for is not known."""
         for key, place in self._keys.items():

@@ -7,7 +7,7 @@ C for the JSON files; docs/reference/findings.md has a paragraph for each.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -26,6 +26,8 @@ CODES = {
     "C208": "an address that is not loopback needs authentication",
     "C209": "an id is used twice",
     "C210": "a key is given twice",
+    "C211": "a component is used by no flow",
+    "C212": "there are more findings than are shown",
     "F101": "a line is not an instruction",
     "F102": "two flows have the same number",
     "F103": "TO needs a component and an endpoint",
@@ -50,6 +52,18 @@ CODES = {
     "F122": "a condition or a template cannot be read",
     "F123": "two values can never be compared so",
     "F124": "a header cannot be sent so",
+    "F125": "a keyword stands without the one that it belongs to",
+    "F126": "an instruction does not take such a modifier",
+    "F127": "an instruction does not have such a value",
+    "F128": "a flow that is to be run is not there",
+    "F129": "flows run each other without end",
+    "F130": "item stands outside of a FOREACH",
+    "F131": "a topic is none of MQTT",
+    "F132": "a schedule cannot be read",
+    "F133": "a result is used that may not be there",
+    "F134": "something can never happen",
+    "F135": "a deadline ends before its flow can",
+    "F136": "there are more findings than are shown",
 }
 
 # What helps where a finding has no help of its own: short words from docs/reference/findings.md.
@@ -62,6 +76,7 @@ HELP = {
     " an endpoint; a TLS key its cert",
 }
 
+MOST_SHOWN = 1_000  # findings of one file; the others are counted
 SHOWN = 120  # characters of a line: a file may be one line of a hundred thousand
 
 
@@ -114,6 +129,18 @@ class Finding(msgspec.Struct, frozen=True):
         if self.help:
             lines.append(f"  help: {self.help}")
         return "\n".join(lines)
+
+
+def more(file: str, code: str, hidden: Sequence[Level]) -> list[Finding]:
+    """What stands for findings of a file that are not shown: one, or none where nothing is hidden.
+
+    It is an error where one of them is.
+    """
+    if not hidden:
+        return []
+    level = Level.ERROR if Level.ERROR in hidden else Level.WARNING
+    text = f"{len(hidden):,} more findings of {file} are not shown"
+    return [Finding(file, Place(), code, text, "mend what is shown, and look again", level)]
 
 
 def _around(line: str, at: int) -> tuple[str, int]:

@@ -1,43 +1,45 @@
-"""What a call sends: items, a JSON template, or one text as it is."""
+"""What is sent, published, replied or handed on: items, a JSON template, or one text as it is."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from fractal_rm.domain.expression import Payload, Reference
+from fractal_rm.domain.flow import Content
 from fractal_rm.flowlang.expression import read_value
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import Scope
-from fractal_rm.flowlang.tree import CallNode
 
-_FORMS = ("JSON", "RAW")
+FORMS = ("JSON", "RAW")
 _ITEM = Payload()
+_NOTHING = Content()
 
 
-def read_body(node: CallNode, scope: Scope) -> tuple[tuple[Reference, ...], dict[str, Any]]:
-    """The items of a call, and the fields of `Terms` that its body fills."""
-    line = node.line
-    words = list(line.words[1:])
-    if not words or not node.method.sends:
-        return (), {}
+def read_content(line: Line, words: Sequence[Word], scope: Scope) -> Content:
+    """What the words at the end of a line stand for. What is wrong with them is a finding."""
+    if not words:
+        return _NOTHING
     first = words[0]
     if first.text == "JSON":
-        return (), {"json": read_value(line, first, scope, "a template")}
-    if '"' in line.text:
-        words = list(line.quoted_words()[1:])
+        return Content(json=read_value(line, first, scope, "a template"))
     if first.text == "RAW":
-        return (), {"raw": _raw(line, words, scope)}
-    if _meant_as_json(line, first, scope):
-        return (), {}
+        return Content(raw=_raw(line, words, scope))
+    return Content(items=read_items(line, words, scope))
+
+
+def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Reference, ...]:
+    """Items of the seed's language: payload and results, each perhaps with a path."""
+    if words and _meant_as_json(line, words[0], scope):
+        return ()
     items = (_item(line, word, scope) for word in words)
-    return tuple(item for item in items if item is not None), {}
+    return tuple(item for item in items if item is not None)
 
 
 def _item(line: Line, word: Word, scope: Scope) -> Reference | None:
     return _ITEM if word.text == "payload" else scope.reference(line, word)
 
 
-def _raw(line: Line, words: list[Word], scope: Scope) -> Reference | None:
+def _raw(line: Line, words: Sequence[Word], scope: Scope) -> Reference | None:
     if len(words) == 2:
         return scope.reference(line, words[1])
     scope.report.add("F122", line, words[2] if len(words) > 2 else words[0],
@@ -50,8 +52,9 @@ def _meant_as_json(line: Line, word: Word, scope: Scope) -> bool:
     """One finding for a template whose keyword is missing or misspelt, not one for each word."""
     text = word.text
     if text[0] in "{[":
-        hint = f"a JSON template is written: {line.words[0].text} JSON {text[0]}…"
-    elif text.upper() in _FORMS:
+        before = line.text[: word.place.column - 1].strip()
+        hint = f"a JSON template is written: {before} JSON {text[0]}…"
+    elif text.upper() in FORMS and text not in FORMS:
         hint = f'did you mean "{text.upper()}"?'
     else:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractal_rm.domain.findings import Finding
 from fractal_rm.domain.flow import Flow
+from fractal_rm.flowlang.foresee import foresee
 from fractal_rm.flowlang.parse import parse
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.resolve import Endpoints, resolve
@@ -15,8 +16,11 @@ def compile_flows(
 ) -> tuple[dict[str, Flow], list[Finding]]:
     """Compile ``text``. ``endpoints`` names the endpoints of every component that exists.
 
-    Never raises; where a finding is an error, the flows are not to be used.
+    Never raises; where a finding is an error, the flows are not to be used. Of very many findings
+    the last one says how many more there are.
     """
     report = Report(file)
-    flows = resolve(parse(scan(text), report), endpoints, report)
-    return flows, sorted(report.findings, key=lambda f: (f.place.line, f.place.column))
+    trees = parse(scan(text), report)
+    flows = resolve(trees, endpoints, report)
+    foresee(trees, flows, report)
+    return flows, report.findings()

@@ -6,7 +6,7 @@ truth      = { "not" } operand [ ( "==" | "!=" | "<" | "<=" | ">" | ">=" | "in" 
 operand    = "(" condition ")" | value
 value      = string | number | "true" | "false" | "null" | reference | list | object
            | "status" "(" call ")" | "header" "(" call "," string ")"
-reference  = ( "payload" | "resultN" | name ) [ "." ( path | string ) ]
+reference  = ( "payload" | "resultN" | name | "item" ) [ "." ( path | string ) ]
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ class _Misread(Exception):
 
 def read_condition(line: Line, after: Word, scope: Scope) -> Expression | None:
     """The condition that follows a word. None: there is a finding."""
-    return _read(line, after, scope, "a condition", lambda reader: reader.condition())
+    scope.deciding(True)
+    found = _read(line, after, scope, "a condition", lambda reader: reader.condition())
+    scope.deciding(False)
+    return found
 
 
 def read_value(line: Line, after: Word, scope: Scope, what: str) -> Value | None:
@@ -287,12 +290,13 @@ class _Reader:
         self._take("(")
         if self.kind != "word":
             raise self._unexpected("the name of a call")
-        number = self._scope.call(self._line, self._next())
+        call = self._next()
+        number = self._scope.call(self._line, call)
         self.unknown = self.unknown or number is None
         header = self._header_name() if word.text == "header" else None
         self._take(")")
         number = number or 1  # there is a finding: anything will do
-        self._scope.ask(number, header)
+        self._scope.ask(self._line, call, number, header)
         return Status(number) if header is None else Header(number, header)
 
     def _header_name(self) -> str:

@@ -1,17 +1,29 @@
-"""Where findings about one flows.conf are gathered."""
+"""Where findings about one flows.conf are gathered, and how many of them are kept."""
 
 from __future__ import annotations
 
-from fractal_rm.domain.findings import Finding, Level
+from collections.abc import Collection
+
+from fractal_rm.domain import findings
+from fractal_rm.domain.findings import MOST_SHOWN, Finding, Level, more
 from fractal_rm.flowlang.scan import Line, Word
+
+MOST_OF_A_LINE = 20
+MOST_CHARACTERS = 400  # of what is said: a word may be as long as the file
+LONGEST_WORD = 60  # for which the nearest right one is looked for
+MOST_COMPARED = 100_000  # words, which takes longer than everything else
 
 
 class Report:
-    """Findings in the order in which they were made."""
+    """Findings in the order in which they were made; those that are too many are counted."""
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self.findings: list[Finding] = []
+        self._kept: list[Finding] = []
+        self._line = 0
+        self._of_this_line = 0
+        self._hidden: list[Level] = []
+        self._compared = 0
 
     def add(
         self,
@@ -24,4 +36,43 @@ class Report:
         level: Level = Level.ERROR,
     ) -> None:
         """Add a finding at a word of a line."""
-        self.findings.append(Finding(self._file, at.place, code, text, hint, level, line.text))
+        self._of_this_line = self._of_this_line + 1 if line.number == self._line else 1
+        self._line = line.number
+        if self.full or self._of_this_line > MOST_OF_A_LINE:
+            self._hidden.append(level)
+            return
+        said = _shortened(text), hint and _shortened(hint)
+        self._kept.append(Finding(self._file, at.place, code, *said, level, line.text))
+
+    def warn(self, code: str, line: Line, at: Word, text: str, hint: str | None = None) -> None:
+        """Add a finding that does not keep the flows from being taken."""
+        self.add(code, line, at, text, hint, level=Level.WARNING)
+
+    @property
+    def full(self) -> bool:
+        """Whether further findings are only counted."""
+        return len(self._kept) >= MOST_SHOWN
+
+    def findings(self) -> list[Finding]:
+        """In the order of the file; the last one says how many were not kept."""
+        kept = sorted(self._kept, key=lambda found: (found.place.line, found.place.column))
+        return kept + more(self._file, "F136", self._hidden)
+
+    def nearest(self, word: str, known: Collection[str]) -> str | None:
+        """The known word that was probably meant; None after many questions, too."""
+        return findings.nearest(word, known) if self._may_look(word, known) else None
+
+    def did_you_mean(self, word: str, known: Collection[str]) -> str | None:
+        """A help line: the nearest known word, else all of them where they are few."""
+        return findings.did_you_mean(word, known) if self._may_look(word, known) else None
+
+    def _may_look(self, word: str, known: Collection[str]) -> bool:
+        if len(word) > LONGEST_WORD or self._compared > MOST_COMPARED:
+            return False
+        self._compared += len(known)
+        return True
+
+
+def _shortened(text: str) -> str:
+    half = MOST_CHARACTERS // 2
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:half]}…{text[-half:]}"

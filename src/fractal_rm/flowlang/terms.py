@@ -1,52 +1,88 @@
-"""What is indented under a call: its modifiers, each read by its own function."""
+"""What is indented under an instruction: modifiers, each read by its own function."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from fractal_rm.domain.call import OWN_HEADERS, TOKEN, header_line
 from fractal_rm.domain.expression import Compare, Comparison, Literal, Status, Value
-from fractal_rm.domain.flow import Retry
+from fractal_rm.domain.flow import Each, Retry, Undo
+from fractal_rm.flowlang.body import FORMS, read_items
+from fractal_rm.flowlang.certain import always
 from fractal_rm.flowlang.duration import LIKE, duration_ms
 from fractal_rm.flowlang.expression import read_condition, read_value
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import Scope
-from fractal_rm.flowlang.tree import CallNode, ModifierNode
+from fractal_rm.flowlang.settings import whole
+from fractal_rm.flowlang.tree import ModifierNode, StepNode
+from fractal_rm.flowlang.words import too_many, words_of
 
 MOST_RETRIES = 100
+MOST_AT_ONCE = 10_000
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _MEANS_SOMETHING = re.compile(
     r"payload|result[0-9]*|item|status|header|and|or|not|in|true|false|null|JSON|RAW"
 )
 Fields = dict[str, Any]  # of Terms
+Reader = Callable[[ModifierNode, Scope, Fields], None]
+
+EVERY_STEP = ("WHEN",)
+COUNTED = ("WHEN", "AS")
 
 
-def read_terms(node: CallNode, scope: Scope) -> Fields:
-    """The fields of `Terms` that the modifiers of a call fill. What is wrong is a finding."""
+class Modifier(msgspec.Struct, frozen=True):
+    """How a modifier is read, and whether it may stand there several times."""
+
+    read: Reader
+    often: bool = False
+
+
+def read_terms(node: StepNode, scope: Scope) -> Fields:
+    """The fields of `Terms` that the modifiers of a step fill. What is wrong is a finding."""
     fields: Fields = {}
     before: dict[str, ModifierNode] = {}
     for modifier in node.modifiers:
         keyword = modifier.keyword.text
         first = before.setdefault(keyword, modifier)
-        if first is not modifier and keyword not in ("HEADER", "QUERY"):
+        if first is not modifier and not MODIFIERS[keyword].often:
             scope.report.add("F117", modifier.line, modifier.keyword,
-                             f"this call has {keyword} already",
+                             f"this {node.keyword.text} has {keyword} already",
                              f"it is in line {first.line.number}")  # fmt: skip
         else:
-            MODIFIERS[keyword](modifier, scope, fields)
+            MODIFIERS[keyword].read(modifier, scope, fields)
     # Gathered in what grows in place: a call may have thousands of them.
     if "headers" in fields:
         fields["headers"] = tuple(fields["headers"].values())
     if "query" in fields:
         fields["query"] = tuple(fields["query"])
+    _check_limit(before, scope)
+    at_once = fields.pop("at_once", None) or 1
+    over = fields.pop("over", None)
+    if over is not None:
+        fields["each"] = Each(over, at_once)
     return fields
 
 
-def read_name(node: CallNode, names: Mapping[str, int], report: Report) -> str | None:
+def is_for_each(node: StepNode) -> bool:
+    """Whether a step is made for each element of a list."""
+    return any(each.keyword.text == "FOREACH" for each in node.modifiers)
+
+
+def _check_limit(given: Mapping[str, ModifierNode], scope: Scope) -> None:
+    if "LIMIT" in given and "FOREACH" not in given:
+        limit = given["LIMIT"]
+        scope.report.add("F125", limit.line, limit.keyword, "this LIMIT stands under no FOREACH",
+                         "that of a FOREACH stands beside it; that of the flow before the first"
+                         " instruction")  # fmt: skip
+
+
+def read_name(node: StepNode, names: Mapping[str, int], report: Report) -> str | None:
     """The name that AS gives to a call; None where there is none, or it cannot be its name."""
     given = next((each for each in node.modifiers if each.keyword.text == "AS"), None)
     if given is None:
@@ -73,21 +109,24 @@ def _as(node: ModifierNode, scope: Scope, fields: Fields) -> None:  # noqa: ARG0
 
 
 def _timeout(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    fields["timeout_ms"] = _duration(node.line, node.line.words[1:], node.keyword, scope)
+    fields["timeout_ms"] = read_duration(node.line, node.keyword, node.line.words[1:], scope)
 
 
-def _duration(line: Line, words: tuple[Word, ...], keyword: Word, scope: Scope) -> int | None:
+def read_duration(
+    line: Line, keyword: Word, words: Sequence[Word], scope: Scope, code: str = "F118"
+) -> int | None:
+    """The milliseconds that one word after a keyword stands for. None: there is a finding."""
     ms = duration_ms(words[0].text) if len(words) == 1 else None
     if ms is None:
         at = words[min(1, len(words) - 1)] if words else keyword
-        scope.report.add("F118", line, at, f"{keyword.text} takes {LIKE}")
+        scope.report.add(code, line, at, f"{keyword.text} takes {LIKE}")
     return ms
 
 
 def _retry(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     _, *words = node.line.words
     times = words[0].text if words else ""
-    if not (times.isascii() and times.isdigit() and 1 <= int(times[:9]) <= MOST_RETRIES):
+    if whole(times, 1, MOST_RETRIES) is None:
         scope.report.add("F118", node.line, words[0] if words else node.keyword,
                          f"RETRY takes how often, from 1 to {MOST_RETRIES}",
                          "write: RETRY 3 EVERY 100ms")  # fmt: skip
@@ -97,12 +136,16 @@ def _retry(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         scope.report.add("F118", node.line, words[1], f"{words[1].text} stands where EVERY would",
                          "write: RETRY 3 EVERY 100ms")  # fmt: skip
     else:
-        every_ms = _duration(node.line, tuple(words[2:]), words[1], scope)
+        every_ms = read_duration(node.line, words[1], words[2:], scope)
         fields["retry"] = Retry(int(times), every_ms or 1)
 
 
 def _when(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    fields["when"] = read_condition(node.line, node.keyword, scope)
+    fields["when"] = condition = read_condition(node.line, node.keyword, scope)
+    if condition is not None and always(condition) is False:
+        scope.report.warn("F134", node.line, node.keyword,
+                          "this is never true, so its step is never done",
+                          "to take a step out, put # before its lines")  # fmt: skip
 
 
 def _expect(node: ModifierNode, scope: Scope, fields: Fields) -> None:
@@ -112,7 +155,9 @@ def _expect(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         fields["settles"] = True
         return
     scope.own_too, scope.asks_own_status = True, False
-    fields["expect"] = read_condition(node.line, node.keyword, scope)
+    fields["expect"] = condition = read_condition(node.line, node.keyword, scope)
+    if condition is not None and always(condition) is False:
+        scope.report.warn("F134", node.line, node.keyword, "this is never true: the step fails")
     fields["settles"] = scope.asks_own_status
     scope.own_too = False
 
@@ -168,12 +213,59 @@ def _needs_two(node: ModifierNode, scope: Scope) -> None:
                      f'write: {node.keyword.text} <name> "text", or a reference')  # fmt: skip
 
 
-MODIFIERS: dict[str, Callable[[ModifierNode, Scope, Fields], None]] = {
-    "AS": _as,
-    "TIMEOUT": _timeout,
-    "RETRY": _retry,
-    "WHEN": _when,
-    "EXPECT": _expect,
-    "HEADER": _header,
-    "QUERY": _query,
+def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
+    """``UNDO endpoint items``: of the call's own component."""
+    _, *words = words_of(node.line)
+    other = len(words) > 1 and words[1].text in FORMS
+    if not words or other:
+        scope.report.add("F118", node.line, words[1] if other else node.keyword,
+                         "UNDO takes an endpoint of the call's component, and items",
+                         "write: UNDO 2 result1")  # fmt: skip
+        return
+    endpoint = words[0]
+    component = scope.target.component.text if scope.target else ""
+    known = scope.around.endpoints.get(component)
+    if known is not None and endpoint.text not in known:
+        scope.report.add("F105", node.line, endpoint,
+                         f'component "{component}" has no endpoint "{endpoint.text}"',
+                         scope.report.did_you_mean(endpoint.text, known))  # fmt: skip
+    # It is made after its call has ended, once: it can look at the answer, and at no element.
+    scope.own_too, for_each, scope.item = True, scope.item, False
+    fields["undo"] = Undo(endpoint.text, read_items(node.line, words[1:], scope))
+    scope.own_too, scope.item = False, for_each
+
+
+def _for_each(node: ModifierNode, scope: Scope, fields: Fields) -> None:
+    """``FOREACH ref``."""
+    words = words_of(node.line)
+    if len(words) != 2:
+        scope.report.add("F118", node.line, too_many(words, 2),
+                         "FOREACH takes one list: payload, a result or what a path picks from it",
+                         "write: FOREACH payload.lines")  # fmt: skip
+        return
+    scope.item = False
+    fields["over"] = scope.reference(node.line, words[1])
+    scope.item = True
+
+
+def _limit(node: ModifierNode, scope: Scope, fields: Fields) -> None:
+    """``LIMIT n``: so many of a FOREACH at once."""
+    _, *words = node.line.words
+    fields["at_once"] = whole(words[0].text, 1, MOST_AT_ONCE) if len(words) == 1 else None
+    if fields["at_once"] is None:
+        scope.report.add("F118", node.line, words[0] if words else node.keyword,
+                         f"LIMIT takes how many at once, from 1 to {MOST_AT_ONCE}")  # fmt: skip
+
+
+MODIFIERS: dict[str, Modifier] = {
+    "AS": Modifier(_as),
+    "TIMEOUT": Modifier(_timeout),
+    "RETRY": Modifier(_retry),
+    "WHEN": Modifier(_when),
+    "EXPECT": Modifier(_expect),
+    "HEADER": Modifier(_header, often=True),
+    "QUERY": Modifier(_query, often=True),
+    "UNDO": Modifier(_undo),
+    "FOREACH": Modifier(_for_each),
+    "LIMIT": Modifier(_limit),
 }

@@ -6,7 +6,6 @@ from typing import Union
 
 import msgspec
 
-from fractal_rm.domain.flow import Method
 from fractal_rm.flowlang.scan import Line, Word
 
 
@@ -19,35 +18,34 @@ class ToNode(msgspec.Struct, frozen=True):
 
 
 class ModifierNode(msgspec.Struct, frozen=True):
-    """A line that is indented under a call and changes how it is made."""
+    """A line that is indented under an instruction and says how it is done."""
 
     line: Line
     keyword: Word
 
 
-class CallNode(msgspec.Struct, frozen=True):
-    """``GET``, or ``POST`` and what it sends; and the modifiers under it, in order."""
+class StepNode(msgspec.Struct, frozen=True):
+    """A line that becomes a step, and the modifiers under it, in order."""
 
     line: Line
     keyword: Word
-    method: Method
     modifiers: list[ModifierNode] = []
 
 
-Instruction = Union[ToNode, CallNode]
+Instruction = Union[ToNode, StepNode]
 
 
 class FlowNode(msgspec.Struct):
-    """A flow's header, its settings by keyword, and its instructions in order.
+    """A flow's header, the lines of its settings, and its instructions in order.
 
-    ``call`` is what a modifier in the next line would belong to. ``doubtful``: a line of it was not
+    ``step`` is what a modifier in the next line would belong to. ``doubtful``: a line of it was not
     understood, so what would follow from that is not said.
     """
 
     line: Line
     id: Word
     title: str
-    settings: dict[str, Word] = {}
+    settings: list[Line] = []
     instructions: list[Instruction] = []
-    call: CallNode | None = None
+    step: StepNode | None = None
     doubtful: bool = False

@@ -1,0 +1,119 @@
+"""What is certain before anything has run.
+
+Flows that run each other without end, and deadlines that end before their flow can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from msgspec import UNSET
+
+from fractal_rm.domain.flow import Call, Errors, Flow, Order, Step, SubFlow, Wait
+from fractal_rm.domain.needs import needs
+from fractal_rm.flowlang.certain import always
+from fractal_rm.flowlang.report import Report
+from fractal_rm.flowlang.scan import Line
+from fractal_rm.flowlang.tree import FlowNode, StepNode
+
+MOST_TOLD = 5  # flows of a circle
+
+
+def foresee(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report) -> None:
+    """Report what follows from the flows as a whole."""
+    by_id: dict[str, FlowNode] = {}
+    for tree in trees:
+        by_id.setdefault(tree.id.text, tree)
+    least_ms: dict[str, int] = {}
+    for flow in _inner_first(by_id, flows, report):
+        least_ms[flow.id] = least = _least_ms(flow, least_ms)
+        if flow.deadline_ms is not UNSET:
+            if flow.deadline_ms <= least:
+                _deadline_too_short(by_id[flow.id], least, report)
+            least_ms[flow.id] = min(least, flow.deadline_ms)
+        if flow.errors is Errors.CONTINUE:
+            _never_undone(by_id[flow.id], report)
+
+
+def _inner_first(
+    trees: Mapping[str, FlowNode], flows: Mapping[str, Flow], report: Report
+) -> Iterator[Flow]:
+    """Every flow after those that it runs in any case. A circle of them is a finding."""
+    done: set[str] = set()
+    for flow in flows.values():
+        if flow.id in done:
+            continue
+        under_way = {flow.id: _always_run(flow)}  # each with what is still to be gone into
+        while under_way:
+            outer, runs = next(reversed(under_way.items()))
+            step = next((each for each in runs if each.flow in flows), None)
+            if step is None:
+                del under_way[outer]
+                done.add(outer)
+                yield flows[outer]
+            elif step.flow in under_way:
+                if not report.full:
+                    _circle([*under_way], step, trees[outer], report)
+            elif step.flow not in done:
+                under_way[step.flow] = _always_run(flows[step.flow])
+
+
+def _always_run(flow: Flow) -> Iterator[SubFlow]:
+    return (step for step in flow.steps if isinstance(step, SubFlow) and always(step.when))
+
+
+def _circle(under_way: list[str], step: SubFlow, tree: FlowNode, report: Report) -> None:
+    circle = under_way[under_way.index(step.flow) :]
+    told = circle if len(circle) <= MOST_TOLD else [*circle[:MOST_TOLD], "…"]
+    line = _line(tree, step.line)
+    runs = " runs ".join(f"flow {each}" for each in [*told, step.flow])
+    report.add("F129", line, line.words[1], f"this never ends: {runs}",
+               "give one RUN of them a WHEN")  # fmt: skip
+
+
+def _line(tree: FlowNode, number: int) -> Line:
+    return next(node.line for node in tree.instructions if node.line.number == number)
+
+
+def _deadline_too_short(tree: FlowNode, least_ms: int, report: Report) -> None:
+    line = next(each for each in tree.settings if each.words[0].text == "DEADLINE")
+    report.warn("F135", line, line.words[1],
+                f"flow {tree.id.text} waits for {_length(least_ms)} at least, so it always expires",
+                f"make DEADLINE longer than {_length(least_ms)}")  # fmt: skip
+
+
+def _never_undone(tree: FlowNode, report: Report) -> None:
+    steps = (node for node in tree.instructions if isinstance(node, StepNode))
+    for undo in (each for step in steps for each in step.modifiers):
+        if undo.keyword.text == "UNDO":
+            report.warn("F134", undo.line, undo.keyword, "under ERRORS continue nothing is undone",
+                        "take ERRORS continue out, or this line")  # fmt: skip
+
+
+def _length(ms: int) -> str:
+    return f"{ms / 1000:g}s" if ms >= 1000 else f"{ms}ms"
+
+
+def _least_ms(flow: Flow, of_others: Mapping[str, int]) -> int:
+    """The time that a run of a flow needs, were every call answered at once."""
+    took = [(step, _takes_ms(step, of_others)) for step in flow.steps]
+    if flow.order is not Order.DATAFLOW:
+        return sum(ms for _, ms in took)
+    ends: dict[int, int] = {}  # by number: when each result is there
+    since = latest = 0
+    for step, ms in took:
+        if isinstance(step, (Call, SubFlow)):
+            begins = max((ends.get(number, 0) for number in needs(step)), default=0)
+            ends[step.number] = end = max(begins, since) + ms
+            latest = max(latest, end)
+        elif ms:  # a WAIT: everything before it is finished, everything after it waits
+            since = latest = latest + ms
+    return latest
+
+
+def _takes_ms(step: Step, of_others: Mapping[str, int]) -> int:
+    if isinstance(step, Wait):
+        return step.ms if always(step.when) else 0
+    if isinstance(step, SubFlow):
+        return of_others.get(step.flow, 0) if always(step.when) else 0
+    return 0
