@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from msgspec import UNSET
 
+from fractal_rm.cli.flows_export import export
 from fractal_rm.cli.flows_fmt import fmt
 from fractal_rm.cli.flows_graph import graph
 from fractal_rm.cli.flows_test import test_flows
@@ -29,6 +30,7 @@ def flows() -> None:
 
 flows.add_command(fmt)
 flows.add_command(graph)
+flows.add_command(export)
 flows.add_command(test_flows)
 
 

@@ -76,10 +76,6 @@ def answer(run: Run) -> bytes:
     """The body of the message."""
     replying = run.replying
     state, reason = (run.state, run.reason) if replying is None else (replying.state, replying.reason)
-    reply = reply_of(run) if state is State.SUCCEEDED else None
+    reply = run.reply if state is State.SUCCEEDED else run.said
     return _encoder.encode(Answer(run.id, state, msgspec.UNSET if reply is None else reply, reason))
 
-
-def reply_of(run: Run) -> msgspec.Raw | None:
-    """What the sender is told: the last result."""
-    return run.results[-1] if run.results else None

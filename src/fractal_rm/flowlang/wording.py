@@ -86,20 +86,27 @@ class Wording:
 
     def expression(self, value: Expression) -> str:
         """A template or a condition."""
+        if isinstance(value, (Compare, AllOf, AnyOf, Not)):
+            return self._condition(value)
         if isinstance(value, (Payload, Result, Item)):
             return self.reference(value)
+        if isinstance(value, (Status, Header)):
+            return self._question(value)
+        return self._template(value)
+
+    def _question(self, value: Status | Header) -> str:
+        call = self.call(value.number)
+        if isinstance(value, Status):
+            return f"status({call})"
+        return f"header({call}, {_json(value.name)})"
+
+    def _template(self, value: Literal | ListOf | ObjectOf) -> str:
         if isinstance(value, Literal):
             return _json(value.value)
         if isinstance(value, ListOf):
             return f"[{', '.join(map(self.expression, value.values))}]"
-        if isinstance(value, ObjectOf):
-            fields = (f"{_json(key)}: {self.expression(each)}" for key, each in value.fields)
-            return f"{{{', '.join(fields)}}}"
-        if isinstance(value, Status):
-            return f"status({self.call(value.number)})"
-        if isinstance(value, Header):
-            return f"header({self.call(value.number)}, {_json(value.name)})"
-        return self._condition(value)
+        fields = (f"{_json(key)}: {self.expression(each)}" for key, each in value.fields)
+        return f"{{{', '.join(fields)}}}"
 
     def _condition(self, value: Compare | AllOf | AnyOf | Not) -> str:
         if isinstance(value, Compare):

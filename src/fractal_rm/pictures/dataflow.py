@@ -152,15 +152,14 @@ class _Grid:
 
     def _rows(self) -> list[float]:
         """Where each row begins, and where the last one ends."""
-        count = max(cell.row for cell in self._cells) + 1
+        heights = [0.0] * (max(cell.row for cell in self._cells) + 1)
+        for drawn, cell in zip(self._boxes, self._cells, strict=True):
+            heights[cell.row] = max(heights[cell.row], drawn.height)
         tops: list[float] = []
         y = STACK + 14
-        for row in range(count):
+        for row, height in enumerate(heights):
             tops.append(y)
-            heights = (
-                b.height for b, c in zip(self._boxes, self._cells, strict=True) if c.row == row
-            )
-            y += max(heights) + _CHANNEL + len(self._channels.get(row, ())) * _LANE
+            y += height + _CHANNEL + len(self._channels.get(row, ())) * _LANE
         return [*tops, y - _CHANNEL]
 
     def _entries(self) -> dict[_Edge, float]:

@@ -130,19 +130,17 @@ def moved(elements: Iterable[str], by: Point) -> str:
 def page(elements: Iterable[str], width: float, height: float, title: str) -> str:
     """A whole SVG document on white."""
     w, h = _number(width), _number(height)
-    return "\n".join(
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}"'
-            f' viewBox="0 0 {w} {h}" font-family="{MONO}">',
-            f"<title>{escape(printable(title))}</title>",
-            f'<rect width="{w}" height="{h}" fill="white"/>',
-            '<g fill="none" stroke="black" stroke-width="1.2">',
-            *elements,
-            "</g>",
-            "</svg>",
-            "",
-        )
-    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}"'
+    lines = [
+        f'{head} viewBox="0 0 {w} {h}" font-family="{MONO}">',
+        f"<title>{escape(printable(title))}</title>",
+        f'<rect width="{w}" height="{h}" fill="white"/>',
+        '<g fill="none" stroke="black" stroke-width="1.2">',
+        *elements,
+        "</g>",
+        "</svg>",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _pair(point: Point) -> str:

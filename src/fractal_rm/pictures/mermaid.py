@@ -28,10 +28,7 @@ def mermaid(flow: Flow) -> str:
     forks = flow.order is not Order.DATAFLOW  # there, who needs a skipped result gets null
     for at, card in enumerate(made):
         lines += _node(at, card, forks=forks)
-    if not forks:
-        arrows = _by_need(predecessors(flow.steps))
-    else:
-        arrows = _one_by_one(made)
+    arrows = _one_by_one(made) if forks else _by_need(predecessors(flow.steps))
     lines += [f"  {source} -->{said and f'|{said}|'} {target}" for source, target, said in arrows]
     return "\n".join(lines) + "\n"
 

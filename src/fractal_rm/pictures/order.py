@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import reduce
-from operator import or_
 
 from fractal_rm.domain.flow import Call, Publish, Respond, Step, SubFlow, Wait
 from fractal_rm.domain.needs import needs
@@ -53,4 +51,7 @@ def _nearest(candidates: list[int], before: Sequence[int]) -> list[int]:
 
 
 def _all(sets: Iterable[int]) -> int:
-    return reduce(or_, sets, 0)
+    together = 0
+    for each in sets:
+        together |= each
+    return together

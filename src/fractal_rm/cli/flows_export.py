@@ -1,0 +1,40 @@
+"""`flows export`: a flow in a format of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from fractal_rm.cli.options import config_option, find_flow, print_json, read_config
+from fractal_rm.export.arazzo import arazzo
+
+
+@click.command()
+@click.argument("flow_id", metavar="FLOW")
+@click.option("--to", "form", type=click.Choice(["arazzo"]), required=True)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write there, the OpenAPI descriptions of the components too.",
+)
+@config_option
+def export(flow_id: str, form: str, output: Path | None, folder: Path) -> None:  # noqa: ARG001 - one form so far
+    """Write a flow as an Arazzo 1.0.1 description.
+
+    It refers to an OpenAPI description of each component that is called: with --output they are
+    written beside it. Without, the Arazzo description alone is printed.
+    """
+    config = read_config(folder)
+    flow = find_flow(config, flow_id)
+    documents = arazzo(flow, config.flows, config.components)
+    if output is None:
+        print_json(next(iter(documents.values())))
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    for name, document in documents.items():
+        text = msgspec.json.format(msgspec.json.encode(document), indent=2)
+        (output / name).write_bytes(text + b"\n")
+        click.echo(str(output / name))

@@ -1,0 +1,1 @@
+"""Flows in the formats of others. Pure: flows and addresses become documents."""

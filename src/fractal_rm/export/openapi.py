@@ -1,0 +1,97 @@
+"""The components that flows call, as OpenAPI 3.1 descriptions: addresses and methods, no more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from fractal_rm.config.model import Component
+from fractal_rm.domain.flow import Method
+
+Document = dict[str, Any]
+
+
+class Operation(NamedTuple):
+    """What Arazzo calls it, and the part of its address that OpenAPI has no place for."""
+
+    reference: str
+    query: list[tuple[str, str]]
+
+
+class Apis:
+    """Gathers the operations that are called: a description for each component."""
+
+    def __init__(self, components: Mapping[str, Component]) -> None:
+        self._components = components
+        self._names: dict[str, str] = {}  # of components, as a source may be called
+        self._documents: dict[str, Document] = {}
+
+    def operation(self, component: str, endpoint: str, method: Method) -> Operation:
+        """One operation, which from now on is described."""
+        source = self._source(component)
+        target = self._components[component].endpoints[endpoint].post.target
+        path, _, query = target.partition("?")
+        paths = self._documents[source]["paths"]
+        operations = paths.setdefault(path, {})
+        taken = [each["operationId"] for item in paths.values() for each in item.values()]
+        made = operations.setdefault(
+            method.value.lower(),
+            {
+                "operationId": free(f"{method.value.lower()}-{plain(endpoint)}", taken),
+                "description": f"endpoint {endpoint} of {component}",
+                "responses": {
+                    "2XX": {"description": "it is done"},
+                    "default": {"description": "it is not done"},
+                },
+            },
+        )
+        reference = f"$sourceDescriptions.{source}.{made['operationId']}"
+        return Operation(reference, parse_qsl(query, keep_blank_values=True))
+
+    def sources(self) -> list[Document]:
+        """Arazzo's source descriptions."""
+        return [
+            {"name": name, "url": f"./{_file(name)}", "type": "openapi"} for name in self._documents
+        ]
+
+    def files(self) -> dict[str, Document]:
+        """The descriptions by the names of their files."""
+        return {_file(name): document for name, document in self._documents.items()}
+
+    def _source(self, component: str) -> str:
+        name = self._names.get(component)
+        if name is None:
+            name = self._names[component] = free(plain(component), self._documents)
+            found = self._components[component]
+            origin = next(iter(found.endpoints.values())).post.origin
+            self._documents[name] = {
+                "openapi": "3.1.0",
+                "info": {
+                    "title": component,
+                    "description": "as components.conf has it",
+                    "version": "1",
+                },
+                "servers": [{"url": str(origin)}],
+                "paths": {},
+            }
+        return name
+
+
+def plain(name: str) -> str:
+    """Letters, digits, ``_`` and ``-``: what Arazzo takes as a name."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name) or "-"
+
+
+def free(name: str, taken: Any) -> str:
+    """The name, or the first free one after it."""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}-{number}"
+    return found
+
+
+def _file(source: str) -> str:
+    return f"{source}.openapi.json"
