@@ -263,7 +263,9 @@ class Link:
         """A broker cuts off who sends more than it takes, and with it all that comes in."""
         most = self._said_by_broker("maximum_packet_size", 256 * 1024 * 1024)
         if size > most:
-            raise PublishFailed(f"the broker takes at most {most} bytes, header and all", final=True)
+            raise PublishFailed(
+                f"the broker takes at most {most} bytes, header and all", final=True
+            )
         if self._said_by_broker("max_qos", 2) == 0:
             raise PublishFailed("the broker takes no messages at QoS 1", final=True)
 
@@ -353,7 +355,9 @@ class Link:
             else "the broker closed the connection"
         )
 
-    def _on_answer(self, _client: Any, _mid: int, codes: tuple[int, ...], _props: Any = None) -> None:
+    def _on_answer(
+        self, _client: Any, _mid: int, codes: tuple[int, ...], _props: Any = None
+    ) -> None:
         if not self._answer.done():
             self._answer.set_result(codes[0] if codes else 0)  # an UNSUBACK of 3.1.1 has none
 

@@ -60,7 +60,9 @@ class HttpPeers:
             run.payload, run.flow.id, run.id, run.epoch, sender, is_load_balancing=True,
             deadline_ms=msgspec.UNSET if left_ms is None else left_ms,
         )  # fmt: skip
-        trace = b"" if run.traceparent is None else b"traceparent: %b\r\n" % run.traceparent.encode()
+        trace = (
+            b"" if run.traceparent is None else b"traceparent: %b\r\n" % run.traceparent.encode()
+        )
         reply = await self._caller.call(node.offer, _encoder.encode(offer), trace)
         if 200 <= reply.status < 300:
             return _receipt(reply.body, run)

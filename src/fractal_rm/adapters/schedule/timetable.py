@@ -122,7 +122,13 @@ class Timetable:
     """
 
     def __init__(
-        self, flow: str, rule: Rule, catch_up: CatchUp, last_ms: int | None, now_ms: int, mono_s: float
+        self,
+        flow: str,
+        rule: Rule,
+        catch_up: CatchUp,
+        last_ms: int | None,
+        now_ms: int,
+        mono_s: float,
     ) -> None:
         self.flow = flow
         self.rule = rule
