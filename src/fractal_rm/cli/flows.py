@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from msgspec import UNSET
 
 from fractal_rm.cli.flows_export import export
 from fractal_rm.cli.flows_fmt import fmt
@@ -19,8 +18,9 @@ from fractal_rm.cli.options import (
     print_table,
     read_config,
 )
-from fractal_rm.domain.evaluate import name_of
-from fractal_rm.domain.flow import Call
+from fractal_rm.config.model import Config
+from fractal_rm.domain.flow import Call, Step
+from fractal_rm.pictures.card import Card, cards, heading
 
 
 @click.group()
@@ -55,28 +55,26 @@ def list_flows(folder: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
-    """One flow, call by call, with the addresses that are called."""
+    """One flow, step by step, with what begins it and the addresses that are called."""
     config = read_config(folder)
     flow = find_flow(config, flow_id)
     if as_json:
         print_json(flow)
         return
+    head = heading(flow)
     click.echo(f"flow {flow.id}" + (f", {flow.title}" if flow.title else ""))
-
-    def address(call: Call) -> str:
-        endpoint = config.components[call.component].endpoints[call.endpoint]
-        return f"{endpoint.post.origin}{endpoint.post.target}"
-
+    for keyword, said in (*head.begins[1:], *head.settings):
+        click.echo(f"{keyword} {said}")
     print_table(
-        ("call", "method", "component", "address", "sends"),
-        [(c.number, c.method.value, c.component, address(c), _sends(c)) for c in flow.steps],
+        ("call", "does", "of", "address", "sends", "when"),
+        [_row(config, step, card) for step, card in zip(flow.steps, cards(flow), strict=True)],
         empty="it makes no calls",
     )
 
 
-def _sends(call: Call) -> str:
-    if call.terms is not UNSET and call.terms.json is not None:
-        return "JSON"
-    if call.terms is not UNSET and call.terms.raw is not None:
-        return f"RAW {name_of(call.terms.raw)}"
-    return " ".join(map(name_of, call.items))
+def _row(config: Config, step: Step, card: Card) -> tuple[object, ...]:
+    of, address = card.target, ""
+    if isinstance(step, Call):
+        route = config.components[step.component].endpoints[step.endpoint].post
+        of, address = step.component, f"{route.origin}{route.target}"
+    return card.number or "", card.keyword, of, address, card.sends, card.when
