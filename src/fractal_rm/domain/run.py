@@ -255,7 +255,6 @@ class Passed(Fact, frozen=True, tag="passed"):
             run.passed.add(self.position)
         if self.reply is not msgspec.UNSET:
             run.said = self.reply
-        run.waiting = None
         run.stays = True
 
 
@@ -397,10 +396,11 @@ class Run(msgspec.Struct):
     ``results`` are by number, in the order in which they came, each as JSON. ``in_doubt`` names
     requests that may have left without our knowing what came of them, ``failures`` the last failed
     attempt of each request that failed (names: `name_of`). ``elements`` are the results of a
-    FOREACH that is not finished, by number and element. ``passed`` are positions of steps that
-    have no number, ``said`` is what a REPLY said. ``offered`` says that ``node`` may have the run,
-    under ``epoch``; ``stays`` that it was placed here or that calls were tried here, so that it
-    ends here too.
+    FOREACH that is not finished, by number and element. ``waiting`` is its last WAIT, ``passed``
+    are positions of steps that have no number and are done, ``said`` is what a REPLY said.
+
+    ``offered`` says that ``node`` may have the run, under ``epoch``; ``stays`` that it was placed
+    here or that calls were tried here, so that it ends here too.
     """
 
     id: str

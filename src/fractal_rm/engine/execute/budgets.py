@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET
-
+from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.world import World
 
@@ -29,11 +28,10 @@ class Budgets:
     def __bool__(self) -> bool:
         return bool(self._ends)
 
-    def begin(self, run: Run, limit_ms: int, outer: Run | None) -> float | None:
+    def begin(self, run: Run, outer: Run | None) -> float | None:
         """Count for ``run``. Returns how many seconds it has; None: it ends when ``outer`` does."""
         now_s = self._clock.monotonic_s()
-        spent_ms = max(0, self._clock.now_ms() - run.accepted_ms)
-        ends_s = now_s + (limit_ms - spent_ms) / 1000
+        ends_s = now_s + (time_left_ms(run, self._clock.now_ms()) or 0) / 1000
         outer_ends_s = self._ends.get(outer.id) if outer is not None else None
         if outer_ends_s is not None and ends_s > outer_ends_s - CLOSE_S:
             self._ends[run.id] = outer_ends_s
@@ -57,11 +55,3 @@ class Budgets:
         left_s = self.left_s(run)
         if left_s is not None and left_s < CLOSE_S:
             raise TimeIsUp
-
-
-def limit_ms(run: Run) -> int | None:
-    """What a run has from its acceptance on: its flow's deadline or its trigger's budget."""
-    deadline_ms = run.flow.deadline_ms
-    if deadline_ms is UNSET:
-        return run.budget_ms
-    return deadline_ms if run.budget_ms is None else min(deadline_ms, run.budget_ms)

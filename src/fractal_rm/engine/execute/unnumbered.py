@@ -85,7 +85,9 @@ class UnnumberedSteps:
         return self._fail(run, position, step, last.reason)
 
     def _again_s(self, error: PublishFailed, attempt: int) -> float | None:
-        """As a call that was never sent: the broker drops what it was not given whole."""
+        """As a call that was never sent: a message that comes twice is what QoS 1 allows."""
+        if error.final:
+            return None
         unsent = CallFailed(str(error), sent=False)
         return call_again_s(unsent, attempt, self._world.random.fraction())
 
