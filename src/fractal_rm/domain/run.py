@@ -447,9 +447,12 @@ class Run(msgspec.Struct):
     def result_bytes(self) -> int:
         """What has come of it so far keeps so much in memory."""
         size = sum([len(memoryview(result)) for result in self.results.values()])
-        for elements in (self.elements or {}).values():
-            size += sum([len(memoryview(result)) for result in elements.values()])
-        return size + (len(memoryview(self.said)) if self.said is not None else 0)
+        if self.elements:
+            for elements in self.elements.values():
+                size += sum([len(memoryview(result)) for result in elements.values()])
+        if self.said is not None:
+            size += len(memoryview(self.said))
+        return size
 
     @property
     def position(self) -> int:
