@@ -10,12 +10,21 @@ import pytest
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.errors import PublishFailed
 from fractal_rm.domain.expression import ListOf, Literal, ObjectOf, Payload, Result
-from fractal_rm.domain.flow import Content, Durable, Errors, Publish, Respond, SubFlow, Wait
+from fractal_rm.domain.flow import Content, Durable, Errors, Publish, Respond, Retry, SubFlow, Wait
 from fractal_rm.domain.run import Passed, State
+from fractal_rm.engine.execute import unnumbered
 from steps import flow, get, items, post
 from worlds import ManualClock, Stage, until
 
 HOUR_MS = 3_600_000
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """A broker is asked three times, at once."""
+    monkeypatch.setattr(unnumbered, "PUBLISH_RETRY", Retry(2, 1))
+
+
 NEVER = Literal(False)
 
 

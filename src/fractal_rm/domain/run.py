@@ -61,9 +61,8 @@ class Fact(msgspec.Struct, frozen=True, tag_field="fact"):
 class Accepted(Fact, frozen=True, tag="accepted"):
     """The trigger is ours. ``flow`` and ``version`` name the flow as it was at this moment.
 
-    ``budget_ms`` are the milliseconds that its sender left it, ``origin`` names the run and the
-    step that asked for it (``<run>:<number>``), ``reply_topic`` and ``correlation`` are where an
-    MQTT 5 sender waits for its reply, ``traceparent`` is the trace that it belongs to (W3C).
+    ``budget_ms``: how long from now it is worth something. ``origin``: the run and the step that
+    it is a part of. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where its end is told.
     """
 
     flow: str
