@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from test_mqtt import Intake, intake_at, made, publisher, until
 
 from brokers import Broker
 from fractal_rm.adapters.memory import QuietTelemetry
@@ -16,7 +17,6 @@ from fractal_rm.domain.errors import Busy, Malformed, PublishFailed
 from fractal_rm.domain.flow import Flow, Starts
 from fractal_rm.domain.run import State
 from fractal_rm.engine.ports import Taken
-from test_mqtt import Intake, intake_at, made, publisher, until
 
 
 def begun_at(**filters):
@@ -89,7 +89,9 @@ async def test_a_message_is_acknowledged_when_all_of_its_runs_are_durable(mosqui
         async def receive_all(arrivals):
             took.extend(arrival.flow_id for arrival in arrivals)
             return [
-                Busy("no room") if full[0] and arrival.flow_id == "b" else Taken("r", State.ACCEPTED)
+                Busy("no room")
+                if full[0] and arrival.flow_id == "b"
+                else Taken("r", State.ACCEPTED)
                 for arrival in arrivals
             ]
 
@@ -171,7 +173,9 @@ async def test_a_topic_that_the_broker_refuses_is_said_and_triggers_come(tmp_pat
             real = way_in._link.subscribe
 
             async def refuse(topic_filter, **more):
-                return False if topic_filter.startswith("$SYS") else await real(topic_filter, **more)
+                return (
+                    False if topic_filter.startswith("$SYS") else await real(topic_filter, **more)
+                )
 
             way_in._link.subscribe = refuse  # Mosquitto grants all, and then sends nothing
             way_in.reconfigured()
@@ -274,11 +278,11 @@ async def test_what_is_published_arrives_with_its_correlation_data(broker, tmp_p
 
 async def test_many_are_published_at_once_within_what_the_broker_allows(mosquitto, tmp_path):
     leaves = MqttPublisher()
-    async with intake_at(mosquitto, tmp_path, publisher=leaves) as way_in:
-        async with listener(mosquitto, "answers") as heard:
-            await asyncio.gather(*(leaves.publish("answers", b"%d" % n) for n in range(300)))
-            await until(lambda: len(heard) == 300)
-            assert way_in.status().ok
+    held = intake_at(mosquitto, tmp_path, publisher=leaves)
+    async with held as way_in, listener(mosquitto, "answers") as heard:
+        await asyncio.gather(*(leaves.publish("answers", b"%d" % n) for n in range(300)))
+        await until(lambda: len(heard) == 300)
+        assert way_in.status().ok
 
 
 async def test_without_a_connection_nothing_is_published(mosquitto, tmp_path):

@@ -71,6 +71,7 @@ async def test_a_failure_is_told_with_its_reason():
 
 async def test_who_asked_hears_that_a_run_was_handed_off():
     async with Stage() as stage:
+
         async def take(_node, run, _sender):
             return Receipt(run.id, run.epoch)
 
@@ -110,6 +111,7 @@ async def test_after_a_crash_the_reply_is_published_and_no_call_is_made_again(pa
 
 async def test_a_reply_that_the_broker_refuses_is_given_up_and_the_run_says_so():
     async with Stage() as stage:
+
         async def refuse(*_, **__):
             raise PublishFailed("reason code 0x87", final=True)
 
@@ -135,6 +137,7 @@ async def test_a_reply_is_tried_for_an_hour_at_most(patient, monkeypatch):
 
 async def test_a_hand_off_says_how_much_time_is_left():
     async with Stage() as stage:
+
         async def take(_node, run, _sender):
             return Receipt(run.id, run.epoch)
 
@@ -159,6 +162,7 @@ async def test_a_run_whose_time_has_ended_is_not_handed_off():
 
 async def test_a_peer_that_may_have_it_is_asked_even_when_the_time_has_ended():
     async with Stage() as stage:
+
         async def take(_node, run, _sender):
             stage.clock.ms += 6_000
             if len(stage.peers.offers) == 1:

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from fractal_rm.adapters.schedule import Schedules
-from fractal_rm.domain.errors import Busy, UnknownFlow
-from fractal_rm.domain.flow import CatchUp, Cron, Flow, Starts
+from fractal_rm.domain.errors import Busy
+from fractal_rm.domain.flow import CatchUp, Cron, Starts
 from fractal_rm.domain.run import State
-from worlds import FLOWS, ManualClock, Stage, config, flows
+from worlds import ManualClock, Stage
 
 START_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
@@ -307,9 +307,7 @@ async def test_by_itself_it_fires_and_remembers(tmp_path):
 
     town = Town(tmp_path, every_ms=20)
     async with town.stage:
-        schedules = Schedules(
-            town, tmp_path, SystemClock(), town.stage.telemetry, flows=town.flows
-        )
+        schedules = Schedules(town, tmp_path, SystemClock(), town.stage.telemetry, flows=town.flows)
         await schedules.start()
         assert schedules.status().ok
         await until(lambda: len(town.seen) >= 3)

@@ -105,7 +105,9 @@ class Trigger(msgspec.Struct, frozen=True):
     @property
     def says_more(self) -> bool:
         """Whether anything is said that most triggers do not say."""
-        return not (self.budget_ms is None and self.reply_topic is None and self.traceparent is None)
+        return not (
+            self.budget_ms is None and self.reply_topic is None and self.traceparent is None
+        )
 
     def digest(self) -> str:
         """Names the content, to tell a repeated trigger from another one under its id (G3)."""

@@ -94,7 +94,8 @@ class Node:
         changed = [
             name
             for name in self._make
-            if name not in self._ways_in or getattr(before, name, None) != getattr(config, name, None)
+            if name not in self._ways_in
+            or getattr(before, name, None) != getattr(config, name, None)
         ]
         ways_in = self._made(changed, config)  # all, before one that serves is stopped for them
         try:

@@ -75,7 +75,9 @@ class Replies:
 def answer(run: Run) -> bytes:
     """The body of the message."""
     replying = run.replying
-    state, reason = (run.state, run.reason) if replying is None else (replying.state, replying.reason)
+    state, reason = (
+        (run.state, run.reason) if replying is None else (replying.state, replying.reason)
+    )
     reply = reply_of(run) if state is State.SUCCEEDED else None
     return _encoder.encode(Answer(run.id, state, msgspec.UNSET if reply is None else reply, reason))
 

@@ -23,9 +23,7 @@ STEADY_AFTER_S = 5.0  # a link that held this long was a good one
 
 
 def _arrival(message: Message, flow_id: str | None = None) -> Arrival:
-    return Arrival(
-        Source.MQTT, message.body, message.key, flow_id, message.said, message.waited_ms
-    )
+    return Arrival(Source.MQTT, message.body, message.key, flow_id, message.said, message.waited_ms)
 
 
 class MqttIntake:

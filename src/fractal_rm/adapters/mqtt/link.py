@@ -44,6 +44,7 @@ _HEAD_BYTES = 32  # what a PUBLISH has beside its topic, its correlation data an
 DEAD_AFTER_KEEPALIVES = 1.4
 TAKEN_OVER = 0x8E  # MQTT 5, 4.13: another client with the same id has connected
 _NEVER_BY_ITSELF = -2
+_packets: Any = PublishPacket
 # gmqtt's own words about connections would double ours; its faults are worth a line.
 _log = logging.getLogger("gmqtt.link")
 _log.addFilter(lambda record: record.exc_info is not None)
@@ -249,7 +250,7 @@ class Link:
         if correlation is None or self.protocol != "5":
             correlation = b""
         self._check_size(_HEAD_BYTES + len(topic.encode()) + len(correlation) + len(body))
-        properties = {"correlation_data": correlation} if correlation else {}
+        properties: dict[str, Any] = {"correlation_data": correlation} if correlation else {}
         message = gmqtt.Message(topic.encode(), body, qos=1, **properties)
         try:
             await asyncio.wait_for(
@@ -263,14 +264,16 @@ class Link:
         """A broker cuts off who sends more than it takes, and with it all that comes in."""
         most = self._said_by_broker("maximum_packet_size", 256 * 1024 * 1024)
         if size > most:
-            raise PublishFailed(f"the broker takes at most {most} bytes, header and all", final=True)
+            raise PublishFailed(
+                f"the broker takes at most {most} bytes, header and all", final=True
+            )
         if self._said_by_broker("max_qos", 2) == 0:
             raise PublishFailed("the broker takes no messages at QoS 1", final=True)
 
     def _send(self, message: gmqtt.Message) -> int:
         """Without gmqtt's store, which would send it again on a connection that it never makes."""
         try:
-            packet_id, packet = PublishPacket.build_package(message, self._wire)
+            packet_id, packet = _packets.build_package(message, self._wire)
         except OverflowError as error:
             raise PublishFailed("too much is on its way to the broker") from error
         self._client._connection.send_package(packet)  # noqa: SLF001
@@ -353,7 +356,9 @@ class Link:
             else "the broker closed the connection"
         )
 
-    def _on_answer(self, _client: Any, _mid: int, codes: tuple[int, ...], _props: Any = None) -> None:
+    def _on_answer(
+        self, _client: Any, _mid: int, codes: tuple[int, ...], _props: Any = None
+    ) -> None:
         if not self._answer.done():
             self._answer.set_result(codes[0] if codes else 0)  # an UNSUBACK of 3.1.1 has none
 

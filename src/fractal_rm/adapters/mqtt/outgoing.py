@@ -37,7 +37,9 @@ class Outgoing:
                 if self._waiting.get(packet_id) is acknowledged:
                     del self._waiting[packet_id]
         if reason_code >= 0x80:
-            raise PublishFailed(f"the broker refuses it: reason code 0x{reason_code:02x}", final=True)
+            raise PublishFailed(
+                f"the broker refuses it: reason code 0x{reason_code:02x}", final=True
+            )
 
     def on_puback(self, data: bytes) -> None:
         """A PUBACK packet came (MQTT 5, 3.4); in MQTT 3.1.1 it has no reason code."""

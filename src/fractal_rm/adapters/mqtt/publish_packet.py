@@ -41,9 +41,7 @@ def topic_field(topic: str) -> bytes:
     return struct.pack("!H", len(encoded)) + encoded
 
 
-def read_publish(
-    packet: Packet, *, mqtt_5: bool, own: bytes = b""
-) -> tuple[int | None, Message]:
+def read_publish(packet: Packet, *, mqtt_5: bool, own: bytes = b"") -> tuple[int | None, Message]:
     """The packet id, which QoS 0 has not, and the message. Raises NotMqtt.
 
     ``own`` is the `topic_field` of triggers; topic aliases are not offered.

@@ -1,9 +1,9 @@
 """Hand-offs to other Runtime Managers over HTTP, as the originals do it, with a receipt.
 
-The body is the original's, with more keys that originals ignore: ``run``, ``epoch``, ``sender``, and
-``deadline_ms`` where the run has a time limit: the milliseconds left. A peer of ours answers with
-``run`` and ``epoch``: it holds the run durably. Any other 2xx is a plain peer's, which says only that
-nothing went wrong there.
+The body is the original's, with more keys that originals ignore: ``run``, ``epoch``, ``sender``,
+and ``deadline_ms`` where the run has a time limit: the milliseconds left. A peer of ours answers
+with ``run`` and ``epoch``: it holds the run durably. Any other 2xx is a plain peer's, which says
+only that nothing went wrong there.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class HttpPeers:
             run.payload, run.flow.id, run.id, run.epoch, sender, is_load_balancing=True,
             deadline_ms=msgspec.UNSET if left_ms is None else left_ms,
         )  # fmt: skip
-        trace = b"" if run.traceparent is None else b"traceparent: %b\r\n" % run.traceparent.encode()
+        trace = (
+            b"" if run.traceparent is None else b"traceparent: %b\r\n" % run.traceparent.encode()
+        )
         reply = await self._caller.call(node.offer, _encoder.encode(offer), trace)
         if 200 <= reply.status < 300:
             return _receipt(reply.body, run)

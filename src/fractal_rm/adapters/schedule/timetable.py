@@ -87,7 +87,7 @@ class CronRule:
         self._expression = cron.expression
         try:
             self._zone = ZoneInfo(cron.zone)
-            CronSim(cron.expression, datetime.now(self._zone))
+            CronSim(cron.expression, datetime(2000, 1, 1, tzinfo=self._zone))
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise BadSchedule(f"there is no time zone {cron.zone!r:.40}") from error
         except CronSimError as error:
@@ -122,7 +122,13 @@ class Timetable:
     """
 
     def __init__(
-        self, flow: str, rule: Rule, catch_up: CatchUp, last_ms: int | None, now_ms: int, mono_s: float
+        self,
+        flow: str,
+        rule: Rule,
+        catch_up: CatchUp,
+        last_ms: int | None,
+        now_ms: int,
+        mono_s: float,
     ) -> None:
         self.flow = flow
         self.rule = rule
