@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from msgspec import UNSET
 
 from fractal_rm.cli.flows_export import export
 from fractal_rm.cli.flows_fmt import fmt
@@ -18,8 +17,9 @@ from fractal_rm.cli.options import (
     print_table,
     read_config,
 )
-from fractal_rm.domain.evaluate import name_of
-from fractal_rm.domain.flow import Call
+from fractal_rm.config.model import Config
+from fractal_rm.domain.flow import Call, Step
+from fractal_rm.pictures.card import Card, cards
 
 
 @click.group()
@@ -53,7 +53,7 @@ def list_flows(folder: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
-    """One flow, call by call, with the addresses that are called."""
+    """One flow, step by step, with the addresses that are called."""
     config = read_config(folder)
     flow = find_flow(config, flow_id)
     if as_json:
@@ -61,20 +61,19 @@ def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
         return
     click.echo(f"flow {flow.id}" + (f", {flow.title}" if flow.title else ""))
 
-    def address(call: Call) -> str:
-        endpoint = config.components[call.component].endpoints[call.endpoint]
-        return f"{endpoint.post.origin}{endpoint.post.target}"
-
     print_table(
-        ("call", "method", "component", "address", "sends"),
-        [(c.number, c.method.value, c.component, address(c), _sends(c)) for c in flow.steps],
+        ("call", "step", "to", "sends"),
+        [
+            (card.number, card.keyword, _target(step, config, card), card.sends)
+            for step, card in zip(flow.steps, cards(flow), strict=True)
+        ],
         empty="it makes no calls",
     )
 
 
-def _sends(call: Call) -> str:
-    if call.terms is not UNSET and call.terms.json is not None:
-        return "JSON"
-    if call.terms is not UNSET and call.terms.raw is not None:
-        return f"RAW {name_of(call.terms.raw)}"
-    return " ".join(map(name_of, call.items))
+def _target(step: Step, config: Config, card: Card) -> str:
+    """The address that is called, or what else a step is about."""
+    if not isinstance(step, Call):
+        return card.target
+    endpoint = config.components[step.component].endpoints[step.endpoint]
+    return f"{step.component} {endpoint.post.origin}{endpoint.post.target}"
