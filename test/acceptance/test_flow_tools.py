@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -26,6 +25,10 @@ def folder(tmp_path):
     return made
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
 def flows(folder: Path, *words: str, said: str = "") -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "fractal_rm.cli.main", "flows", *words]
     command += ["--config", str(folder)]
@@ -40,7 +43,7 @@ def test_fmt_writes_the_canonical_text_and_keeps_the_mode(folder):
     assert flows(folder, "fmt").stdout == b"flows.conf: was changed\n"
     assert file.read_bytes() == CANONICAL.encode()
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    assert sorted(os.listdir(folder)) == sorted(os.listdir(SHIPPED))
+    assert names(folder) == names(SHIPPED)
 
 
 def test_fmt_leaves_a_canonical_file_untouched(folder):
@@ -89,7 +92,7 @@ def test_fmt_goes_from_standard_input_to_standard_output(folder):
 
 
 def test_graph_draws_svg_and_mermaid(folder):
-    ElementTree.fromstring(flows(folder, "graph", "1", "--format", "svg").stdout)
+    ET.fromstring(flows(folder, "graph", "1", "--format", "svg").stdout)
     assert flows(folder, "graph", "1").stdout.startswith(b"flowchart TD\n")
     assert flows(folder, "graph", "9").returncode == 4
 
@@ -98,7 +101,7 @@ def test_export_prints_one_description_or_writes_all(folder, tmp_path):
     printed = json.loads(flows(folder, "export", "1", "--to", "arazzo").stdout)
     out = tmp_path / "out"
     done = flows(folder, "export", "1", "--to", "arazzo", "--output", str(out))
-    assert sorted(os.listdir(out)) == ["component1.openapi.json", "flow-1.arazzo.json"]
+    assert names(out) == ["component1.openapi.json", "flow-1.arazzo.json"]
     assert done.stdout.decode().split() == [
         str(out / "flow-1.arazzo.json"), str(out / "component1.openapi.json"),
     ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
@@ -67,7 +67,7 @@ IN_IT = [
 
 
 def texts(picture: str) -> list[str]:
-    return [element.text or "" for element in ElementTree.fromstring(picture).iter(f"{SVG}text")]
+    return [element.text or "" for element in ET.fromstring(picture).iter(f"{SVG}text")]
 
 
 def many(count: int, seed: int, order: Order = Order.DATAFLOW) -> Flow:
@@ -106,7 +106,7 @@ def test_a_flow_without_steps_has_a_picture():
 def boxes(picture: str) -> list[tuple[float, float, float, float]]:
     """Where each box is: left, top, right, bottom."""
     found = []
-    for group in ElementTree.fromstring(picture).iter(f"{SVG}g"):
+    for group in ET.fromstring(picture).iter(f"{SVG}g"):
         moved = re.fullmatch(r"translate\((\S+) (\S+)\)", group.get("transform", ""))
         shapes = [e for e in group if e.tag == f"{SVG}rect" and e.get("width") == f"{WIDTH:g}"]
         if moved and shapes:
@@ -119,7 +119,7 @@ def boxes(picture: str) -> list[tuple[float, float, float, float]]:
 def lines(picture: str) -> list[tuple[float, float, float, float]]:
     """The parts of the lines between boxes, which stand beside these in the picture."""
     found = []
-    for group in ElementTree.fromstring(picture).iter(f"{SVG}g"):
+    for group in ET.fromstring(picture).iter(f"{SVG}g"):
         if not any(e.tag == f"{SVG}g" and e.find(f"{SVG}g") is None for e in group):
             continue
         ways = [e for e in group if e.tag == f"{SVG}path" and e.get("fill") is None]
@@ -140,7 +140,7 @@ def test_nothing_lies_upon_another_thing(count, order):
         assert len(found) == len(flow.steps)
         for a, b in itertools.combinations(found, 2):
             assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
-        page = ElementTree.fromstring(picture)
+        page = ET.fromstring(picture)
         assert all(right + STACK <= float(page.get("width", 0)) for _, _, right, _ in found)
         ways = lines(picture)
         assert ways or count < 7
@@ -166,12 +166,12 @@ def test_any_text_fits_into_its_box(name, path, topic):
             Publish(topic, Content(raw=Payload(path))),
         ),
     )  # fmt: skip
-    ElementTree.fromstring(svg(flow))
+    ET.fromstring(svg(flow))
     for card in cards(flow):
         for element in box(card).elements:
             found = re.search(r'<text x="(\S+)" .*?font-size="(\S+)"(.*?)>(.*)</text>', element)
             if found and "text-anchor" not in found[3]:
-                said = ElementTree.fromstring(f"<a>{found[4]}</a>").text or ""
+                said = ET.fromstring(f"<a>{found[4]}</a>").text or ""
                 assert float(found[1]) + cells(said) * float(found[2]) * CELL <= WIDTH
 
 
