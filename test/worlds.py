@@ -22,7 +22,8 @@ from fractal_rm.config.compile import FILES, compile_config
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import Outcome, Run, State, fold
+from fractal_rm.domain.moment import Moment
+from fractal_rm.domain.run import Run, State, fold
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.world import World
@@ -101,16 +102,25 @@ def flows(text: str) -> dict[str, Flow]:
 
 
 class ManualClock:
-    """Wall time stands still until it is moved."""
+    """Time stands still until ``ms`` is moved; ``jumped_ms`` moves the wall clock alone."""
 
     def __init__(self, now_ms: int = 1_000_000) -> None:
         self.ms = now_ms
+        self.boot, self.booted_ms = "first", 0
+        self.jumped_ms = 0
 
     def now_ms(self) -> int:
-        return self.ms
+        return self.ms + self.jumped_ms
 
     def monotonic_s(self) -> float:
         return self.ms / 1000
+
+    def moment(self) -> Moment:
+        return Moment(self.boot, self.ms - self.booted_ms, self.ms)
+
+    def reboot(self) -> None:
+        """The clock since boot begins again."""
+        self.boot, self.booted_ms = f"after {self.boot}", self.ms
 
 
 class Stage:
@@ -193,7 +203,7 @@ class Stage:
         if outcome is None:  # it was quicker than the question
             await until(lambda: self.state(run_id).final)
             run = fold(Run(run_id, self.disk.runs[run_id].flow, 0), self.disk.facts(run_id))
-            outcome = Outcome(run_id, run.state, run.reason, tuple(run.results))
+            outcome = run.outcome()
         return outcome
 
     async def run(self, flow: str = "1", **keys: object):

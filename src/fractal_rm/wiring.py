@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -56,6 +56,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     ways_in: dict[str, MakeForWorld] = {}
     if mqtt:
         ways_in["mqtt"] = _mqtt
+        ways_in["schedules"] = _schedules  # in one process: MQTT's, of which there is one
     if rest:
         ways_in["rest"] = _rest
     return _run(_serve(compiled, files, ways_in, journal))
@@ -182,6 +183,20 @@ def _mqtt(world: World, config: Config, intake: Intake) -> WayIn:
         world.random,
         world.telemetry,
         max_trigger_bytes=lambda: world.config.bounds.max_trigger_bytes,
+        flows=lambda: world.config.flows,
+        publisher=cast("MqttPublisher", world.publisher),  # as `make_world` made it
+    )
+
+
+def _schedules(world: World, config: Config, intake: Intake) -> WayIn:
+    from fractal_rm.adapters.schedule import Schedules  # noqa: PLC0415 - rm_api has none
+
+    return Schedules(
+        intake,
+        Path(config.state_path),
+        world.clock,
+        world.telemetry,
+        flows=lambda: world.config.flows,
     )
 
 

@@ -23,6 +23,7 @@ from fractal_rm.adapters.mqtt import MqttIntake, unanswered
 from fractal_rm.adapters.mqtt import link as link_module
 from fractal_rm.adapters.mqtt.client_id import ClientId, ClientIdInUse, kept_client_id
 from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES
+from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.world import SystemClock, SystemRandom
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy, Malformed
@@ -66,11 +67,12 @@ class Intake:
 LONGEST = 256 * 1024
 
 
-def made(mqtt, intake, state, telemetry):
+def made(mqtt, intake, state, telemetry, flows=None, publisher=None):
     """An MQTT way in."""
     return MqttIntake(
         mqtt, intake, state, SystemClock(), SystemRandom(), telemetry,
-        max_trigger_bytes=lambda: LONGEST,
+        max_trigger_bytes=lambda: LONGEST, flows=lambda: flows or {},
+        publisher=publisher or MqttPublisher(),
     )  # fmt: skip
 
 

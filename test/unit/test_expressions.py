@@ -18,7 +18,7 @@ from fractal_rm.flowlang import compile_flows
 PAYLOAD = {"n": 2, "t": "b", "l": [1, 2.0, "x"], "o": {"k": [True]}, "yes": True, "no": False}
 SEEN = Seen(
     msgspec.Raw(json.dumps(PAYLOAD).encode()),
-    [msgspec.Raw(json.dumps('{"score": 0.9, "items": [{"s": 1}, {"s": 3}]}\n').encode())],
+    {1: msgspec.Raw(json.dumps('{"score": 0.9, "items": [{"s": 1}, {"s": 3}]}\n').encode())},
     {1: Head(204, {"etag": "7"})},
 )
 
@@ -166,7 +166,7 @@ def test_a_template_without_references_is_the_json_that_it_looks_like(value):
 
 @given(_json)
 def test_a_value_equals_itself_and_nothing_of_another_type(value):
-    seen = Seen(msgspec.Raw(json.dumps({"v": value}).encode()), [], {})
+    seen = Seen(msgspec.Raw(json.dumps({"v": value}).encode()), {}, {})
     text = f"1\nTO a 1\nGET\n  WHEN payload.v == {json.dumps(value)}\n"
     flows, _ = compile_flows(text, {"a": ("1",)})
     assert holds(flows["1"].steps[0].terms.when, seen)
@@ -175,7 +175,7 @@ def test_a_value_equals_itself_and_nothing_of_another_type(value):
 @given(_json)
 def test_a_payload_that_is_sent_whole_is_sent_as_it_came(value):
     came = json.dumps(value).encode()
-    seen = Seen(msgspec.Raw(came), [], {})
+    seen = Seen(msgspec.Raw(came), {}, {})
     assert as_json(step('POST JSON {"a": [payload]}').json, seen) == b'{"a": [' + came + b"]}"
 
 
@@ -186,6 +186,6 @@ def test_what_is_no_json_cannot_be_sent():
 
 @pytest.mark.parametrize("deep", ["[" * 5000 + "]" * 5000, "{", ""])
 def test_no_result_whatever_it_is_ends_more_than_its_step(deep):
-    seen = Seen(msgspec.Raw(b"{}"), [msgspec.Raw(json.dumps(deep).encode())], {})
+    seen = Seen(msgspec.Raw(b"{}"), {1: msgspec.Raw(json.dumps(deep).encode())}, {})
     with pytest.raises(CannotEvaluate):
         holds(step("POST\n  WHEN found.x == 1").when, seen)

@@ -1,24 +1,80 @@
-"""The examples of docs/reference/flows.md are flows, and no keyword is without one."""
+"""The examples of docs/reference/flows.md are flows that run, and no keyword is without one.
+
+An example ends as succeeded where its components answer as below. A comment before it may hold a
+case of its own, in the words of flows.cases.toml without ``case.``:
+
+    <!-- case
+    payload = { line = 3 }
+    [expect]
+    state = "failed"
+    -->
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import pytest
+
+from fractal_rm.cases.read import read_cases
+from fractal_rm.cases.run import judged
+from fractal_rm.config.compile import compile_config
+from fractal_rm.config.model import Config
 from fractal_rm.domain.flow import Method
 from fractal_rm.flowlang import compile_flows
 from fractal_rm.flowlang.parse import SETTINGS
 from fractal_rm.flowlang.terms import MODIFIERS
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "flows.md"
-COMPONENTS = {"camera": ("frame",), "detector": ("1",), "actuator": ("1",)}
-EXAMPLES = re.findall(r"^```flow\n(.*?)^```$", REFERENCE.read_text(), re.DOTALL | re.MULTILINE)
+COMPONENTS = {"camera": ("frame",), "detector": ("1",), "actuator": ("1", "2")}
+FOUND = re.findall(
+    r"^(?:<!-- case\n([^`]*?)-->\n+)?```flow\n(.*?)^```$",
+    REFERENCE.read_text(),
+    re.DOTALL | re.MULTILINE,
+)
+EXAMPLES = [example for _, example in FOUND]
+PAYLOAD = {"line": 3, "text": "hello", "again": True, "items": [1, 2]}
+REPLY = {"data": "AAEC", "score": 0.9, "box": [1, 2, 3, 4], "boxes": [{"score": 0.95}, {}]}
+
+
+def config() -> Config:
+    """Every example of the page, in one configuration."""
+    address = {"protocol": "http", "ip": "127.0.0.1", "port": 6000}
+    texts = dict.fromkeys(("comm.conf", "load_balancer.conf", "nodes.conf"), "{}")
+    texts["components.conf"] = json.dumps({
+        name: {"config": {**address, "endpoints": {each: f"{name}/{each}" for each in endpoints}}}
+        for name, endpoints in COMPONENTS.items()
+    })  # fmt: skip
+    texts["flows.conf"] = "\n".join(EXAMPLES)
+    return compile_config(texts, Path("/nowhere/config_files"), {}).config
+
+
+def case_of(example: str, said: str) -> str:
+    """The case of an example: what its comment says, and what is so where it says nothing."""
+    flow = example.split(maxsplit=1)[0]
+    lines = ["[[case]]", f'name = "{flow}"', f'flow = "{flow}"']
+    if not re.search(r"^payload\b", said, re.MULTILINE):
+        lines.append(f"payload_json = '{json.dumps(PAYLOAD)}'")
+    lines.append(re.sub(r"^(\[{1,2})(?=\w)", r"\1case.", said, flags=re.MULTILINE))
+    lines.append(f"[[case.reply]]\ntext = '{json.dumps(REPLY)}'")
+    return "\n".join(lines)
 
 
 def test_every_example_is_a_flow():
     flows, findings = compile_flows("\n".join(EXAMPLES), COMPONENTS)
     assert [finding.render() for finding in findings] == []
-    assert len(flows) == len(EXAMPLES)
+    assert len(flows) == len(EXAMPLES) > 0
+
+
+@pytest.mark.parametrize(
+    ("said", "example"), FOUND, ids=[example.split("\n", 1)[0] for example in EXAMPLES]
+)
+def test_every_example_ends_as_the_page_says(said, example):
+    made = config()
+    (case,) = read_cases(case_of(example, said), made)
+    assert judged(case, made).differences == ()
 
 
 def test_every_keyword_has_an_example():

@@ -12,6 +12,7 @@ from fractal_rm.domain.body import request_body, result_text
 from fractal_rm.domain.call import BodyForm, Reply
 from fractal_rm.domain.expression import Payload, Result
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.moment import Moment, left_ms
 from fractal_rm.domain.run import (
     Accepted,
     AnyFact,
@@ -96,9 +97,9 @@ def test_a_run_begins_with_its_acceptance_or_its_death(fact):
 
 def test_a_step_is_in_doubt_from_its_request_to_its_result():
     run = fold(new(), [ACCEPTED, Started(1)])
-    assert run.in_doubt == 1
+    assert run.in_doubt == {"1"}
     run.apply(Finished(1, 200, 1.0, RAW))
-    assert run.in_doubt is None
+    assert not run.in_doubt
     assert len(run.results) == 1
 
 
@@ -132,7 +133,7 @@ def test_however_many_runs_a_millisecond_has_their_ids_differ():
 
 
 def test_a_body_is_the_items_as_json():
-    results = [msgspec.Raw(b'"one\\n"'), msgspec.Raw(b'"two"')]
+    results = {1: msgspec.Raw(b'"one\\n"'), 2: msgspec.Raw(b'"two"')}
     body = request_body(
         (Result(2), Payload(), Result(1)), msgspec.Raw(b'{"a": 1}'), results, BodyForm.JSON
     )
@@ -140,11 +141,11 @@ def test_a_body_is_the_items_as_json():
 
 
 def test_a_post_without_items_sends_an_empty_list():
-    assert request_body((), RAW, [], BodyForm.JSON) == b'{"payload": []}'
+    assert request_body((), RAW, {}, BodyForm.JSON) == b'{"payload": []}'
 
 
 def test_a_component_may_ask_for_the_originals_python_text():
-    body = request_body((Payload(),), msgspec.Raw(b'{"a": [true, null]}'), [], BodyForm.PYTHON_REPR)
+    body = request_body((Payload(),), msgspec.Raw(b'{"a": [true, null]}'), {}, BodyForm.PYTHON_REPR)
     assert body == b"{'payload': [{'a': [True, None]}]}"
 
 
@@ -185,3 +186,52 @@ def test_whatever_bytes_come_under_whatever_charset_the_result_is_json(charset, 
     kind = f'text/plain; charset="{charset}"'.encode("utf-8", "replace")
     result = result_text(Reply(200, ((b"Content-Type", kind),), raw))
     assert isinstance(msgspec.json.decode(result), str)
+
+
+# --- what old journals hold ---------------------------------------------------------------------
+
+OLD = b"""[[1, {"fact": "accepted", "flow": "7", "version": "v", "payload": "p", "source": "mqtt",
+ "placed": false, "key": null}], [2, {"fact": "placed", "node": null, "reason": "here"}],
+ [3, {"fact": "finished", "step": 1, "status": 200, "took_ms": 0.5, "result": "one"}],
+ [4, {"fact": "started", "step": 2, "attempt": 1}],
+ [5, {"fact": "step-failed", "step": 2, "attempt": 1, "reason": "refused"}],
+ [6, {"fact": "started", "step": 2, "attempt": 2}]]"""
+
+
+def test_facts_of_an_older_release_make_the_same_run():
+    page = msgspec.json.decode(OLD, type=list[tuple[int, AnyFact]])
+    run = fold(new(), [fact for _, fact in page])
+    assert (run.state, run.position, run.in_doubt) == (State.RUNNING, 1, {"2"})
+    assert run.results == {1: msgspec.Raw(b'"one"')}
+    last = run.failures["2"]
+    assert (last.attempt, last.final, last.again) == (1, msgspec.UNSET, msgspec.UNSET)
+
+
+def test_what_a_run_of_the_seed_s_language_writes_is_what_it_always_wrote():
+    facts = [ACCEPTED, Started(1), Finished(1, 200, 1.0, RAW)]
+    written = [set(msgspec.json.decode(msgspec.json.encode(fact))) for fact in facts]
+    assert written == [
+        {"fact", "flow", "version", "payload", "source", "placed", "key"},
+        {"fact", "step", "attempt"},
+        {"fact", "step", "status", "took_ms", "result"},
+    ]
+
+
+# --- waits --------------------------------------------------------------------------------------
+
+NOW = Moment("boot", 10_000, 1_700_000_000_000)
+
+
+@pytest.mark.parametrize(
+    ("now", "left"),
+    [
+        (NOW, 5_000),
+        (Moment("boot", 12_000, 0), 3_000),
+        (Moment("boot", 99_000, 0), 0),
+        (Moment("other", 0, NOW.wall_ms + 1_000), 4_000),
+        (Moment("other", 0, NOW.wall_ms + 999_000), 0),
+        (Moment("other", 0, 0), 5_000),
+    ],
+)
+def test_what_is_left_of_a_wait_is_never_less_than_nothing_nor_more_than_it_was(now, left):
+    assert left_ms(NOW.after(5_000), now, 5_000) == left

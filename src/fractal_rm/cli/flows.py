@@ -9,6 +9,7 @@ import click
 from fractal_rm.cli.flows_export import export
 from fractal_rm.cli.flows_fmt import fmt
 from fractal_rm.cli.flows_graph import graph
+from fractal_rm.cli.flows_test import test_flows
 from fractal_rm.cli.options import (
     config_option,
     find_flow,
@@ -24,12 +25,13 @@ from fractal_rm.pictures.card import Card, cards
 
 @click.group()
 def flows() -> None:
-    """List flows, show one, draw or export it; put flows.conf in order."""
+    """List flows, show one, draw or export it; put flows.conf in order, test them."""
 
 
 flows.add_command(fmt)
 flows.add_command(graph)
 flows.add_command(export)
+flows.add_command(test_flows)
 
 
 @flows.command("list")

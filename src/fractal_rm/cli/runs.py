@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.cli.find_run import find_run
 from fractal_rm.cli.options import (
     config_option,
     json_option,
@@ -16,24 +17,20 @@ from fractal_rm.cli.options import (
     print_table,
     state_of,
 )
-from fractal_rm.domain.errors import FractalError
+from fractal_rm.cli.runs_record import record_run
 from fractal_rm.domain.run import AnyFact, Dead, State
 from fractal_rm.engine.ports import RunDetail
 
 MOST_LISTED = 100_000
 _STATES = [state.value for state in State if state is not State.NEW]
-_LISTED = "`fractal-rm runs list` lists them"
-
-
-class NoSuchRun(FractalError):
-    """The id is in no journal of the node."""
-
-    code = "no-such-run"
 
 
 @click.group()
 def runs() -> None:
-    """List runs, or show one."""
+    """List runs, show one, or make a test of one."""
+
+
+runs.add_command(record_run)
 
 
 @runs.command("list")
@@ -85,24 +82,11 @@ def list_runs(
 @json_option
 def show_run(run_id: str, folder: Path, as_json: bool) -> None:
     """One run, fact by fact; the first letters of its id will do."""
-    if not run_id:  # every id begins so
-        raise NoSuchRun(f"give the first letters of a run's id; {_LISTED}")
-    history = SqliteHistory(state_of(folder))
-    detail = history.run(run_id) or _by_first_letters(history, run_id)
-    if detail is None:
-        raise NoSuchRun(f"no run {run_id} is in the journals of this node; {_LISTED}")
+    detail = find_run(SqliteHistory(state_of(folder)), run_id)
     if as_json:
         print_json(detail)
     else:
         _print(detail)
-
-
-def _by_first_letters(history: SqliteHistory, first: str) -> RunDetail | None:
-    found = history.runs(before=first.upper() + "~", limit=2)
-    found = [run for run in found if run.id.startswith(first.upper())]
-    if len(found) > 1:
-        raise NoSuchRun(f"more than one run begins with {first}: give more of its id")
-    return history.run(found[0].id) if found else None
 
 
 def _print(detail: RunDetail) -> None:

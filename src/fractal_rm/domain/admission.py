@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import msgspec
 
-from fractal_rm.domain.errors import Busy, KeyReused
+from fractal_rm.domain.errors import Busy, CannotEvaluate, KeyReused
+from fractal_rm.domain.evaluate import pick
+from fractal_rm.domain.run import Run, Settled, State
 
 # A flow may hold at most this many times as many slots as are free. Alone it gets 8/9 of the node,
 # beside another hog each gets 8/17: a flow whose component is slow leaves something to the others.
 # (Dynamic thresholds: Choudhury and Hahne, 1998.)
 SHARE = 8
+# One turn in so many begins at another priority than the highest.
+FAIR_TURN = 8
 
 
 class Load(msgspec.Struct):
@@ -51,6 +57,57 @@ def may_begin(of_flow: int, load: Load, limits: Limits) -> bool:
     if of_flow == 0:
         return free > 0
     return free > 1 and of_flow < SHARE * free  # the last slot is for a flow that has none
+
+
+def within_limit(limit: int | None, begun: int) -> bool:
+    """Whether a flow may begin one more run where ``begun`` have begun and not ended (LIMIT)."""
+    return limit is None or begun < limit
+
+
+def what_it_is_about(flow_id: str, latest: str | None, payload: msgspec.Raw) -> str | None:
+    """A label that runs of a flow share where LATEST picks the same from their payloads.
+
+    None where the flow has no LATEST, or where it picks nothing: such a run is like no other.
+    """
+    if latest is None:
+        return None
+    try:
+        picked = pick(latest, msgspec.json.decode(payload), "LATEST")
+    except CannotEvaluate:
+        return None
+    if picked is None:
+        return None
+    same = msgspec.json.encode(_without_points(picked), order="sorted")
+    return f"{flow_id}\0{latest}\0{same.decode()}"
+
+
+def _without_points(value: Any) -> Any:
+    """In JSON 1.0 is 1."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_without_points(each) for each in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {key: _without_points(each) for key, each in cast("dict[str, Any]", value).items()}
+    return value
+
+
+def waits_in_vain(run: Run, now_ms: int) -> bool:
+    """Whether a run that has not begun is stale already (STALE)."""
+    queueing = run.flow.queueing
+    if queueing is msgspec.UNSET or queueing.stale_ms is None or run.begun:
+        return False
+    return now_ms - run.accepted_ms >= queueing.stale_ms
+
+
+def as_superseded(newer: str) -> Settled:
+    """How a run ends when a newer one about the same has come before it began."""
+    return Settled(State.SUPERSEDED, f"run {newer} is newer, and about the same")
+
+
+def as_stale(stale_ms: int) -> Settled:
+    """How a run ends that waited too long to be begun."""
+    return Settled(State.EXPIRED, f"it waited for more than {stale_ms / 1000:g} s to begin")
 
 
 def same_trigger(run_id: str, known_digest: str, digest: str) -> None:

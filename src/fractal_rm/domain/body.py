@@ -7,16 +7,16 @@ body is joining, and nothing is parsed on the way.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from encodings.aliases import aliases
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 
 from fractal_rm.domain.call import BodyForm, Reply
-from fractal_rm.domain.evaluate import Seen, as_json, as_text
-from fractal_rm.domain.expression import ListOf, Payload, Reference
-from fractal_rm.domain.flow import Call, Terms
+from fractal_rm.domain.evaluate import NULL, Seen, as_json, as_text, check_size
+from fractal_rm.domain.expression import ListOf, Reference, Result
+from fractal_rm.domain.flow import Call, Content, Terms, Undo
 
 _CHARSET = re.compile(r'charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
 
@@ -34,18 +34,19 @@ _BY_NAME = {codec: codec for codec in _CODECS} | {
     alias: codec for alias, codec in aliases.items() if codec in _CODECS
 }
 
-SKIPPED = msgspec.Raw(b"null")  # the result of a call that was not made
+SKIPPED = NULL  # the result of a call that was not made
 # The result of a call without an answer where a flow goes on, letter for letter the original's.
 ORIGINAL_ERROR = msgspec.Raw(b'"[Request_Maker] - error."')
 
 
 def request_body(
-    items: Sequence[Reference], payload: msgspec.Raw, results: Sequence[msgspec.Raw], form: BodyForm
+    items: Sequence[Reference],
+    payload: msgspec.Raw,
+    results: Mapping[int, msgspec.Raw],
+    form: BodyForm,
 ) -> bytes:
     """``{"payload": [item, …]}``, as JSON or as the original's Python text of it."""
-    parts = [
-        bytes(payload if isinstance(item, Payload) else results[item.number - 1]) for item in items
-    ]
+    parts = [bytes(results[item.number] if isinstance(item, Result) else payload) for item in items]
     body = b'{"payload": [' + b", ".join(parts) + b"]}"
     return _as_python(body) if form is BodyForm.PYTHON_REPR else body
 
@@ -53,11 +54,70 @@ def request_body(
 def told_body(call: Call, terms: Terms, seen: Seen, form: BodyForm) -> bytes:
     """The body of a call that says more than the seed's language. Raises CannotEvaluate."""
     if terms.json is not None:
-        return as_json(terms.json, seen)
+        return _checked(as_json(terms.json, seen))
     if terms.raw is not None:
-        return (as_text(terms.raw, seen) or "").encode()
-    body = b'{"payload": ' + as_json(ListOf(call.items), seen) + b"}"
+        return _checked((as_text(terms.raw, seen) or "").encode())
+    return _items_body(call.items, seen, form)
+
+
+def undo_body(undo: Undo, seen: Seen, form: BodyForm) -> bytes:
+    """The body of an UNDO. Raises CannotEvaluate."""
+    return _items_body(undo.items, seen, form)
+
+
+def message_body(content: Content, seen: Seen) -> bytes:
+    """What a PUBLISH sends: as the body of a POST. Raises CannotEvaluate."""
+    if content.json is not None:
+        return _checked(as_json(content.json, seen))
+    if content.raw is not None:
+        return _checked((as_text(content.raw, seen) or "").encode())
+    return _items_body(content.items, seen, BodyForm.JSON)
+
+
+def content_json(content: Content, seen: Seen) -> msgspec.Raw:
+    """What a REPLY says, or the payload of a RUN: one JSON text. Raises CannotEvaluate.
+
+    A template as it is, one item itself, several as a list, none as null, a RAW as a text.
+    """
+    if content.json is not None:
+        return msgspec.Raw(_checked(as_json(content.json, seen)))
+    if content.raw is not None:
+        return msgspec.Raw(_checked(msgspec.json.encode(as_text(content.raw, seen) or "")))
+    if not content.items:
+        return NULL
+    one = content.items[0] if len(content.items) == 1 else ListOf(content.items)
+    return msgspec.Raw(_checked(as_json(one, seen)))
+
+
+def list_text(results: Sequence[msgspec.Raw]) -> msgspec.Raw:
+    """The result of a FOREACH: the list of its elements' results, as a text that is JSON.
+
+    Each is what its text says as JSON, or the text where it is none. Raises CannotEvaluate.
+    """
+    text = b"[" + b", ".join(map(_as_said, results)) + b"]"
+    check_size(len(text))
+    return msgspec.Raw(msgspec.json.encode(text.decode()))
+
+
+def _as_said(result: msgspec.Raw) -> bytes:
+    text = msgspec.json.decode(result, type=Union[str, None])
+    if text is None:
+        return bytes(result)
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return bytes(result)
+    return text.strip().encode()
+
+
+def _items_body(items: Sequence[Reference], seen: Seen, form: BodyForm) -> bytes:
+    body = _checked(b'{"payload": ' + as_json(ListOf(tuple(items)), seen) + b"}")
     return _as_python(body) if form is BodyForm.PYTHON_REPR else body
+
+
+def _checked(body: bytes) -> bytes:
+    check_size(len(body))
+    return body
 
 
 def _as_python(body: bytes) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header: RFC 9110, 5.6.2
 DELIMITING = frozenset({"content-length", "transfer-encoding", "connection"})
-OWN_HEADERS = DELIMITING | {"idempotency-key"}  # what a flow cannot set
+OWN_HEADERS = DELIMITING | {"idempotency-key", "fractal-time-left"}  # what a flow cannot set
 
 
 class Tls(msgspec.Struct, frozen=True):

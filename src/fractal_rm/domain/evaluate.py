@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from operator import ge, gt, le, lt
 from typing import Any, TypeGuard
@@ -16,6 +16,7 @@ from fractal_rm.domain.expression import (
     Compare,
     Comparison,
     Expression,
+    Item,
     ListOf,
     Literal,
     Not,
@@ -51,46 +52,77 @@ class Head(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
-class Seen:
-    """What a step can refer to: the payload, the results so far and the heads that were kept.
+MOST_BODY_BYTES = 8 * 1024 * 1024  # of what a template or items come to
+NULL = msgspec.Raw(b"null")
+_NO_ITEM: Any = object()
 
-    A text is read as JSON once, however many paths pick from it.
+
+class Seen:
+    """What a step can refer to: the payload, results by number, the heads that were kept.
+
+    A text is read as JSON once, however many paths pick from it. A call that was skipped, or has
+    no answer, has the result null.
     """
 
     def __init__(
-        self, payload: msgspec.Raw, results: Sequence[msgspec.Raw], heads: Mapping[int, Head]
+        self, payload: msgspec.Raw, results: Mapping[int, msgspec.Raw], heads: Mapping[int, Head]
     ) -> None:
         self._payload = payload
         self._results = results
         self._heads = heads
+        self._item: Any = _NO_ITEM
         self._read: dict[int, Any] = {}
 
-    def with_answer(self, result: msgspec.Raw, head: Head) -> Seen:
-        """The same after one more call has been answered."""
-        number = len(self._results) + 1
-        return Seen(self._payload, (*self._results, result), {**self._heads, number: head})
+    def with_answer(self, number: int, result: msgspec.Raw, head: Head) -> Seen:
+        """The same after the call with this number has been answered."""
+        results, heads = {**self._results, number: result}, {**self._heads, number: head}
+        seen = Seen(self._payload, results, heads)
+        seen._item = self._item
+        return seen
+
+    def with_item(self, item: Any) -> Seen:
+        """The same for one element of a FOREACH; what was read as JSON is shared."""
+        seen = Seen(self._payload, self._results, self._heads)
+        seen._item, seen._read = item, self._read
+        return seen
 
     def head(self, number: int) -> Head | None:
         """Of a call's answer; None for a call that had none."""
         return self._heads.get(number)
 
     def raw(self, ref: Reference) -> msgspec.Raw:
-        """A payload or a result as the JSON text that it is carried as."""
-        return self._payload if isinstance(ref, Payload) else self._results[ref.number - 1]
+        """A whole payload, result or item as JSON text. Raises CannotEvaluate."""
+        if isinstance(ref, Payload):
+            return self._payload
+        if isinstance(ref, Item):
+            return msgspec.Raw(_encoded(self.inside(ref)))
+        return self._results.get(ref.number, NULL)
 
     def picked(self, ref: Reference) -> Any:
         """What a reference stands for. Raises CannotEvaluate."""
         if ref.path:
-            return pick(ref.path, self._inside(ref), name_of(ref))
-        return msgspec.json.decode(self.raw(ref))
+            return pick(ref.path, self.inside(ref), name_of(ref))
+        return self.inside(ref) if isinstance(ref, Item) else msgspec.json.decode(self.raw(ref))
 
-    def _inside(self, ref: Reference) -> Any:
-        """What a path picks from: the payload, or what a result's text says as JSON."""
+    def elements(self, ref: Reference) -> list[Any]:
+        """The list that a FOREACH goes over; a text is read as JSON. Raises CannotEvaluate."""
+        found = pick(ref.path, self.inside(ref), name_of(ref)) if ref.path else self.inside(ref)
+        if not _is_list(found):
+            raise CannotEvaluate(f"FOREACH goes over a list, and {name_of(ref)} is {_kind(found)}")
+        return found
+
+    def inside(self, ref: Reference) -> Any:
+        """What a path picks from: the payload, the item, or what a result's text says as JSON."""
+        if isinstance(ref, Item):
+            if self._item is _NO_ITEM:
+                raise CannotEvaluate("there is no item outside a FOREACH")
+            return self._item
         number = 0 if isinstance(ref, Payload) else ref.number
         if number not in self._read:
             whole = msgspec.json.decode(self.raw(ref))
-            # null: the call was skipped.
-            self._read[number] = _said_in(number, whole) if number and whole is not None else whole
+            # The result of a RUN may be any JSON, and of a call that was skipped it is null.
+            is_text = number and isinstance(whole, str)
+            self._read[number] = _said_in(number, whole) if is_text else whole
         return self._read[number]
 
 
@@ -103,7 +135,10 @@ def _said_in(number: int, text: str) -> Any:
 
 def name_of(ref: Reference) -> str:
     """A reference in words."""
-    name = "payload" if isinstance(ref, Payload) else f"result{ref.number}"
+    if isinstance(ref, Result):
+        name = f"result{ref.number}"
+    else:
+        name = "payload" if isinstance(ref, Payload) else "item"
     return f"{name}.{ref.path}" if ref.path else name
 
 
@@ -126,7 +161,7 @@ def compiled(path: str) -> Any:
 
 def evaluate(value: Value, seen: Seen) -> Any:
     """What a value comes to, as JSON is read into Python. Raises CannotEvaluate."""
-    if isinstance(value, (Payload, Result)):
+    if isinstance(value, (Payload, Result, Item)):
         return seen.picked(value)
     if isinstance(value, Literal):
         return value.value
@@ -141,19 +176,40 @@ def evaluate(value: Value, seen: Seen) -> Any:
 
 
 def as_json(value: Value, seen: Seen) -> bytes:
-    """What a value comes to, as JSON text. Raises CannotEvaluate.
+    """What a value comes to, as JSON text. Raises CannotEvaluate, over MOST_BODY_BYTES too.
 
     A payload or a result that is sent whole is not read on the way.
     """
-    if isinstance(value, (Payload, Result)) and not value.path:
+    if isinstance(value, (Payload, Result, Item)) and not value.path:
         return bytes(seen.raw(value))
     if isinstance(value, ListOf):
-        return b"[" + b", ".join(as_json(each, seen) for each in value.values) + b"]"
+        return b"[" + _joined(as_json(each, seen) for each in value.values) + b"]"
     if isinstance(value, ObjectOf):
         fields = (msgspec.json.encode(k) + b": " + as_json(v, seen) for k, v in value.fields)
-        return b"{" + b", ".join(fields) + b"}"
+        return b"{" + _joined(fields) + b"}"
+    return _encoded(evaluate(value, seen))
+
+
+def _joined(parts: Iterable[bytes]) -> bytes:
+    """Parts with commas between them, given up before they fill the memory."""
+    taken: list[bytes] = []
+    size = 0
+    for part in parts:
+        size += len(part)
+        check_size(size)
+        taken.append(part)
+    return b", ".join(taken)
+
+
+def check_size(size: int) -> None:
+    """Raise CannotEvaluate where so many bytes are more than is sent or kept."""
+    if size > MOST_BODY_BYTES:
+        raise CannotEvaluate(f"it comes to more than {MOST_BODY_BYTES >> 20} MiB")
+
+
+def _encoded(value: Any) -> bytes:
     try:
-        return msgspec.json.encode(evaluate(value, seen))
+        return msgspec.json.encode(value)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CannotEvaluate(f"it cannot be written as JSON: {error}") from None
 

@@ -1,7 +1,8 @@
 """Findings: what is wrong with a configuration, where, and what was probably meant.
 
 All findings of all files are gathered before any is shown. Codes are stable: F for flows.conf,
-C for the JSON files; docs/reference/findings.md has a paragraph for each.
+C for the JSON files, T for flows.cases.toml (which has C203 to C206 too);
+docs/reference/findings.md has a paragraph for each.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ CODES = {
     "F134": "something can never happen",
     "F135": "a deadline ends before its flow can",
     "F136": "there are more findings than are shown",
+    "T301": "flows.cases.toml is not TOML",
+    "T302": "a case names what the configuration does not have",
+    "T303": "two cases have the same name",
 }
 
 # What helps where a finding has no help of its own: short words from docs/reference/findings.md.

@@ -1,13 +1,14 @@
-"""Which calls a step needs the answers of."""
+"""Which calls a step needs the answers of, and which steps of a flow may begin."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from fractal_rm.domain.expression import Header, Result, Status
-from fractal_rm.domain.flow import Call, Step, SubFlow
+from fractal_rm.domain.expression import Header, Item, Result, Status
+from fractal_rm.domain.flow import Call, Publish, Respond, Step, SubFlow, Wait
 
 
 def needs(step: Step) -> frozenset[int]:
@@ -16,12 +17,46 @@ def needs(step: Step) -> frozenset[int]:
     return frozenset(_numbers(step)) - {own}
 
 
+def speaks_of_item(value: object) -> bool:
+    """Whether a condition, a template or a reference names the element of a FOREACH."""
+    return any(isinstance(part, Item) for part in _parts(value))
+
+
+def is_barrier(step: Step) -> bool:
+    """Whether everything before a step is finished when it begins, and everything after waits."""
+    return isinstance(step, (Wait, Respond)) or (isinstance(step, Publish) and not needs(step))
+
+
+def may_begin(steps: Sequence[Step], done: Container[int], finished: AbstractSet[int]) -> list[int]:
+    """The positions of steps that may begin under ORDER dataflow, or have begun already.
+
+    ``done`` are positions, ``finished`` the numbers of the calls that have their result.
+    """
+    found: list[int] = []
+    all_before_done = True
+    for position, step in enumerate(steps):
+        if position in done:
+            continue
+        if is_barrier(step):
+            return [*found, position] if all_before_done else found
+        if needs(step) <= finished:
+            found.append(position)
+        all_before_done = False
+    return found
+
+
 def _numbers(value: object) -> Iterator[int]:
-    if isinstance(value, (Result, Status, Header)):
-        yield value.number
-    elif isinstance(value, msgspec.Struct):
+    for part in _parts(value):
+        if isinstance(part, (Result, Status, Header)):
+            yield part.number
+
+
+def _parts(value: object) -> Iterator[object]:
+    """A value and everything in it."""
+    yield value
+    if isinstance(value, msgspec.Struct):
         for field in value.__struct_fields__:
-            yield from _numbers(getattr(value, field))
+            yield from _parts(getattr(value, field))
     elif isinstance(value, tuple):
         for each in value:  # pyright: ignore[reportUnknownVariableType]
-            yield from _numbers(each)  # pyright: ignore[reportUnknownArgumentType]
+            yield from _parts(each)  # pyright: ignore[reportUnknownArgumentType]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
 
+import msgspec
+
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate
 from fractal_rm.domain.evaluate import Seen, holds
@@ -13,6 +15,12 @@ from fractal_rm.domain.flow import Retry
 CONNECT_TRIES = 3
 MOST_PAUSE_S = 30.0  # between two tries, unless the flow begins with a longer one
 MOST_RETRY_AFTER_S = 300.0
+
+
+class Later(msgspec.Struct, frozen=True):
+    """A run has nothing to do for so many seconds: it wants another turn then, and no slot now."""
+
+    after_s: float
 
 
 def failure_of(answer: Reply | CallFailed) -> str | None:

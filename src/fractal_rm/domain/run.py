@@ -19,6 +19,7 @@ import msgspec
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.evaluate import Head
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.moment import Moment
 
 
 class State(str, Enum):
@@ -58,7 +59,12 @@ class Fact(msgspec.Struct, frozen=True, tag_field="fact"):
 
 
 class Accepted(Fact, frozen=True, tag="accepted"):
-    """The trigger is ours. ``flow`` and ``version`` name the flow as it was at this moment."""
+    """The trigger is ours. ``flow`` and ``version`` name the flow as it was at this moment.
+
+    ``budget_ms`` are the milliseconds that its sender left it, ``origin`` names the run and the
+    step that asked for it (``<run>:<number>``), ``reply_topic`` and ``correlation`` are where an
+    MQTT 5 sender waits for its reply, ``traceparent`` is the trace that it belongs to (W3C).
+    """
 
     flow: str
     version: str
@@ -66,10 +72,25 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     source: str
     placed: bool = False
     key: str | None = None
+    budget_ms: int | msgspec.UnsetType = msgspec.UNSET
+    origin: str | msgspec.UnsetType = msgspec.UNSET
+    reply_topic: str | msgspec.UnsetType = msgspec.UNSET
+    correlation: bytes | msgspec.UnsetType = msgspec.UNSET
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET
 
     def change(self, run: Run) -> None:
         """Take over what came."""
         run.payload, run.placed, run.source = self.payload, self.placed, self.source
+        if self.budget_ms is not msgspec.UNSET:
+            run.budget_ms = self.budget_ms
+        if self.origin is not msgspec.UNSET:
+            run.origin = self.origin
+        if self.reply_topic is not msgspec.UNSET:
+            run.reply_topic = self.reply_topic
+        if self.correlation is not msgspec.UNSET:
+            run.correlation = self.correlation
+        if self.traceparent is not msgspec.UNSET:
+            run.traceparent = self.traceparent
 
 
 class Received(Fact, frozen=True, tag="received"):
@@ -117,22 +138,31 @@ class Begun(Fact, frozen=True, tag="begun"):
 
 
 class Started(Fact, frozen=True, tag="started"):
-    """The request of a step is about to leave. ``attempt`` counts from 1."""
+    """The request of a step is about to leave. ``attempt`` counts from 1.
+
+    ``part`` names the request where it is not the one of its step: see `name_of`.
+    """
 
     step: int
     attempt: int = 1
+    part: str | msgspec.UnsetType = msgspec.UNSET
 
     def change(self, run: Run) -> None:
-        """From here on the step is in doubt."""
-        run.in_doubt = self.step
+        """From here on the request is in doubt."""
+        name = name_of(self.step, self.part)
+        if run.in_doubt is None:
+            run.in_doubt = {name}
+        else:
+            run.in_doubt.add(name)
         run.stays = True
 
 
 class Finished(Fact, frozen=True, tag="finished"):
     """A step has its result: the response text as a JSON string; null for a call that was skipped.
 
-    ``status`` is 0 where there was no answer. ``headers``, names in lower case, are written where
-    the flow asks for the head of this answer, and only those that it asks for.
+    That of a RUN is the reply of the other run, whatever JSON that is. ``status`` is 0 where there
+    was no answer. ``headers``, names in lower case, are written where the flow asks for the head
+    of this answer, and only those that it asks for.
     """
 
     step: int
@@ -142,24 +172,120 @@ class Finished(Fact, frozen=True, tag="finished"):
     headers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
     def change(self, run: Run) -> None:
-        """Keep the result; nothing is in doubt."""
-        run.results.append(self.result)
+        """Keep the result; nothing of the step is in doubt."""
+        run.results[self.step] = self.result
         if self.headers is not msgspec.UNSET:
             run.heads = {**(run.heads or {}), self.step: Head(self.status, self.headers)}
-        run.in_doubt = None
+        if run.in_doubt:
+            run.in_doubt.discard(str(self.step))
+        if run.elements:
+            run.elements.pop(self.step, None)
+        run.stays = True
+
+
+class ElementFinished(Fact, frozen=True, tag="element-finished"):
+    """The call for one element of a FOREACH has its result. ``element`` counts from 1."""
+
+    step: int
+    element: int
+    status: int
+    took_ms: float
+    result: msgspec.Raw
+
+    def change(self, run: Run) -> None:
+        """Keep the result until the step has its own."""
+        if run.elements is None:
+            run.elements = {}
+        run.elements.setdefault(self.step, {})[self.element] = self.result
+        if run.in_doubt:
+            run.in_doubt.discard(f"{self.step}.{self.element}")
         run.stays = True
 
 
 class StepFailed(Fact, frozen=True, tag="step-failed"):
-    """An attempt of a step failed."""
+    """An attempt of a step failed. ``part`` is as in `Started`; a PUBLISH has the step 0.
+
+    ``again`` is when the next attempt is due; ``final`` says that there will be none.
+    """
 
     step: int
     attempt: int
     reason: str
+    part: str | msgspec.UnsetType = msgspec.UNSET
+    again: Moment | msgspec.UnsetType = msgspec.UNSET
+    final: bool | msgspec.UnsetType = msgspec.UNSET
 
     def change(self, run: Run) -> None:
-        """The step is no longer in doubt: it is known to have failed."""
-        run.in_doubt = None
+        """The request is no longer in doubt: it is known to have failed."""
+        name = name_of(self.step, self.part)
+        if run.in_doubt:
+            run.in_doubt.discard(name)
+        if run.failures is None:
+            run.failures = {}
+        run.failures[name] = self
+        run.stays = True
+
+
+class Waiting(Fact, frozen=True, tag="waiting"):
+    """A WAIT has begun, and when it ends. ``position`` counts the flow's steps from 0."""
+
+    position: int
+    until: Moment
+
+    def change(self, run: Run) -> None:
+        """Keep when it ends."""
+        run.waiting = self
+        run.stays = True
+
+
+class Passed(Fact, frozen=True, tag="passed"):
+    """A step without a number is done, or was skipped: a WAIT, a PUBLISH, a REPLY.
+
+    ``reply`` is what a REPLY says, as JSON. ``position`` counts the flow's steps from 0.
+    """
+
+    position: int
+    reply: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+    def change(self, run: Run) -> None:
+        """Keep that it is done, and what the sender is told."""
+        if run.passed is None:
+            run.passed = {self.position}
+        else:
+            run.passed.add(self.position)
+        if self.reply is not msgspec.UNSET:
+            run.said = self.reply
+        run.waiting = None
+        run.stays = True
+
+
+class Stopping(Fact, frozen=True, tag="stopping"):
+    """The run is going to end so; first what its finished steps did is undone."""
+
+    state: State
+    reason: str
+
+    def change(self, run: Run) -> None:
+        """No step begins any more."""
+        run.stopping = self
+        run.stays = True
+
+
+class Undone(Fact, frozen=True, tag="undone"):
+    """The UNDO of a finished step was answered."""
+
+    step: int
+    status: int
+    took_ms: float
+
+    def change(self, run: Run) -> None:
+        """Keep that it is done; it is not in doubt."""
+        if run.undone is None:
+            run.undone = {self.step}
+        else:
+            run.undone.add(self.step)
+        if run.in_doubt:
+            run.in_doubt.discard(undo_name(self.step))
         run.stays = True
 
 
@@ -175,6 +301,17 @@ class Parked(Fact, frozen=True, tag="parked"):
 
 class Released(Fact, frozen=True, tag="released"):
     """A person let a parked run go on."""
+
+
+class Replying(Fact, frozen=True, tag="replying"):
+    """It has ended so; what is left is to tell it at the response topic of its sender."""
+
+    state: State
+    reason: str = ""
+
+    def change(self, run: Run) -> None:
+        """Keep how it ended: nothing of it runs any more."""
+        run.replying = self
 
 
 class Settled(Fact, frozen=True, tag="settled"):
@@ -202,9 +339,24 @@ class Dead(Fact, frozen=True, tag="dead"):
 
 
 AnyFact = Union[
-    Accepted, Received, Placed, Offered, Begun, Started, Finished, StepFailed, Parked, Released,
+    Accepted, Received, Placed, Offered, Begun, Started, Finished, ElementFinished, StepFailed,
+    Waiting, Passed, Stopping, Undone, Parked, Released, Replying,
     Settled, Dead,
 ]  # fmt: skip
+
+
+def name_of(step: int, part: str | msgspec.UnsetType = msgspec.UNSET) -> str:
+    """The name of a request in its run, as it ends its Idempotency-Key.
+
+    ``3``; ``3.2`` for the second element of a FOREACH; ``undo.3``. The message of a PUBLISH is
+    named by the position of its step: ``@4``.
+    """
+    return str(step) if part is msgspec.UNSET else part
+
+
+def undo_name(step: int) -> str:
+    """The name of the request that undoes a step."""
+    return f"undo.{step}"
 
 
 class ImpossibleFact(FractalError):
@@ -223,6 +375,12 @@ _NEXT: dict[tuple[State, type[Fact]], State] = {
     (State.ACCEPTED, Started): State.RUNNING,
     (State.ACCEPTED, Finished): State.RUNNING,
     (State.ACCEPTED, StepFailed): State.RUNNING,
+    (State.ACCEPTED, ElementFinished): State.RUNNING,
+    (State.ACCEPTED, Waiting): State.RUNNING,
+    (State.ACCEPTED, Passed): State.RUNNING,
+    (State.ACCEPTED, Stopping): State.RUNNING,
+    (State.ACCEPTED, Undone): State.RUNNING,
+    (State.ACCEPTED, Replying): State.RUNNING,
     (State.ACCEPTED, Parked): State.PARKED,
     (State.ACCEPTED, Dead): State.DEAD,
     (State.RUNNING, Placed): State.RUNNING,
@@ -230,11 +388,18 @@ _NEXT: dict[tuple[State, type[Fact]], State] = {
     (State.RUNNING, Started): State.RUNNING,
     (State.RUNNING, Finished): State.RUNNING,
     (State.RUNNING, StepFailed): State.RUNNING,
+    (State.RUNNING, ElementFinished): State.RUNNING,
+    (State.RUNNING, Waiting): State.RUNNING,
+    (State.RUNNING, Passed): State.RUNNING,
+    (State.RUNNING, Stopping): State.RUNNING,
+    (State.RUNNING, Undone): State.RUNNING,
+    (State.RUNNING, Replying): State.RUNNING,
     (State.RUNNING, Parked): State.PARKED,
     (State.RUNNING, Dead): State.DEAD,
     (State.OFFERED, Offered): State.OFFERED,
     (State.OFFERED, Begun): State.OFFERED,
     (State.OFFERED, Placed): State.ACCEPTED,
+    (State.OFFERED, Replying): State.RUNNING,
     (State.OFFERED, Parked): State.PARKED,
     (State.OFFERED, Dead): State.DEAD,
     (State.PARKED, Released): State.ACCEPTED,
@@ -242,11 +407,15 @@ _NEXT: dict[tuple[State, type[Fact]], State] = {
 
 
 class Run(msgspec.Struct):
-    """One run as its facts make it. ``results[n]`` is the result of call n+1, as a JSON string.
+    """One run as its facts make it. What no fact has said is None.
 
-    ``in_doubt`` is a step whose request may have left without our knowing its result; ``offered``
-    says that ``node`` may have the run, under ``epoch``; ``stays`` that it was placed here or that
-    calls were tried here, so that it ends here too.
+    ``results`` are by number, in the order in which they came, each as JSON. ``in_doubt`` names
+    requests that may have left without our knowing what came of them, ``failures`` the last failed
+    attempt of each request that failed (names: `name_of`). ``elements`` are the results of a
+    FOREACH that is not finished, by number and element. ``passed`` are positions of steps that
+    have no number, ``said`` is what a REPLY said. ``offered`` says that ``node`` may have the run,
+    under ``epoch``; ``stays`` that it was placed here or that calls were tried here, so that it
+    ends here too.
     """
 
     id: str
@@ -257,15 +426,28 @@ class Run(msgspec.Struct):
     source: str = ""
     state: State = State.NEW
     reason: str = ""
-    results: list[msgspec.Raw] = msgspec.field(default_factory=list[msgspec.Raw])
+    results: dict[int, msgspec.Raw] = msgspec.field(default_factory=dict[int, msgspec.Raw])
     heads: dict[int, Head] | None = None
-    in_doubt: int | None = None
+    in_doubt: set[str] | None = None
+    failures: dict[str, StepFailed] | None = None
+    elements: dict[int, dict[int, msgspec.Raw]] | None = None
+    passed: set[int] | None = None
+    waiting: Waiting | None = None
+    said: msgspec.Raw | None = None
+    stopping: Stopping | None = None
+    undone: set[int] | None = None
     attempts: int = 1
     node: str | None = None
     epoch: int = 0
     ours: bool = False
     offered: bool = False
     stays: bool = False
+    budget_ms: int | None = None
+    origin: str | None = None
+    reply_topic: str | None = None
+    correlation: bytes | None = None
+    traceparent: str | None = None
+    replying: Replying | None = None
 
     @property
     def begun(self) -> bool:
@@ -279,8 +461,29 @@ class Run(msgspec.Struct):
 
     @property
     def result_bytes(self) -> int:
-        """What its results so far keep in memory."""
-        return sum([len(memoryview(result)) for result in self.results])
+        """What has come of it so far keeps so much in memory."""
+        size = sum([len(memoryview(result)) for result in self.results.values()])
+        for elements in (self.elements or {}).values():
+            size += sum([len(memoryview(result)) for result in elements.values()])
+        return size + (len(memoryview(self.said)) if self.said is not None else 0)
+
+    @property
+    def position(self) -> int:
+        """How many of its steps are done: where they are listed, the next one stands there."""
+        return len(self.results) + (len(self.passed) if self.passed else 0)
+
+    @property
+    def reply(self) -> msgspec.Raw | None:
+        """What its sender is told: what a REPLY said, or else the last result."""
+        if self.said is not None or not self.results:
+            return self.said
+        return self.results[max(self.results)]
+
+    def outcome(self) -> Outcome:
+        """How it ended. The last result is a reply only of a run that succeeded."""
+        results = tuple(self.results[number] for number in sorted(self.results))
+        reply = self.reply if self.state is State.SUCCEEDED else self.said
+        return Outcome(self.id, self.state, self.reason, results, reply)
 
     def apply(self, fact: Fact) -> None:
         """Change by one fact. Raises ImpossibleFact where the table has no such change."""
@@ -306,9 +509,14 @@ def fold(run: Run, facts: list[AnyFact]) -> Run:
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a run ended, as its waiting senders are told. Results are response texts, in order."""
+    """How a run ended, as its waiting senders are told.
+
+    ``results`` are response texts in the order of the flow, ``reply`` is the JSON that a sender
+    gets who waits for one thing only; None where there is none.
+    """
 
     run: str
     state: State
     reason: str = ""
     results: tuple[msgspec.Raw, ...] = ()
+    reply: msgspec.Raw | None = None

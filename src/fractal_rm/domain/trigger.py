@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, NoReturn
 
 import msgspec
 
+from fractal_rm.domain.cloud_event import Event, looks_like_event, read_event, says_event
 from fractal_rm.domain.errors import Malformed, TooLarge, WrongShape
 from fractal_rm.domain.run_id import is_run_id
+from fractal_rm.domain.topic import topic_fault
 
 MAX_DEPTH = 64
 MAX_KEY_LENGTH = 200
 MAX_EPOCH = 2**53
+MAX_BUDGET_MS = 2**53
+MAX_REPLY_TOPIC_BYTES = 1_000
+MAX_CORRELATION_BYTES = 4_096
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{32})(-[0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 
 class Source(str, Enum):
@@ -29,6 +36,20 @@ class Source(str, Enum):
     MQTT = "mqtt"
     REST = "rest"
     PEER = "peer"
+    SCHEDULE = "schedule"
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a sender may say beside the body: in headers, or as MQTT 5 properties.
+
+    ``left_ms`` is how long its trigger is worth something, counted from its arrival here.
+    """
+
+    left_ms: int | None = None
+    content_type: str | None = None
+    reply_topic: str | None = None
+    correlation: bytes | None = None
+    traceparent: str | None = None
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -36,13 +57,16 @@ class Arrival(msgspec.Struct, frozen=True):
 
     ``key`` is the sender's id of the trigger where it stands outside the body (the
     ``Idempotency-Key`` header, the MQTT 5 user property). ``flow_id`` is given where the address
-    names the flow; the body is then the payload alone.
+    or the topic names the flow; the body is then the payload alone. ``waited_ms`` is how long it
+    has waited here to be taken.
     """
 
     source: Source
     body: bytes
     key: str | None = None
     flow_id: str | None = None
+    said: Said | None = None
+    waited_ms: int = 0
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -54,13 +78,36 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class Trigger(msgspec.Struct, frozen=True):
-    """A message that asks for a run. ``payload`` is JSON text; ``placed`` means: run it here."""
+    """A message that asks for a run. ``payload`` is JSON text; ``placed`` means: run it here.
+
+    ``scope`` keeps ids apart that come from different places: a sender's own cannot begin with a
+    NUL. ``budget_ms`` is how long from now the run is worth something. ``reply_topic`` and
+    ``correlation`` say where its end is told, ``traceparent`` (W3C Trace Context) what it is part
+    of.
+    """
 
     flow_id: str
     payload: bytes
     placed: bool = False
     key: str | None = None
     offer: Offer | None = None
+    scope: str = ""
+    budget_ms: int | None = None
+    reply_topic: str | None = None
+    correlation: bytes | None = None
+    traceparent: str | None = None
+
+    @property
+    def known_as(self) -> str | None:
+        """The key under which the same trigger is found again, or None."""
+        return None if self.key is None else self.scope + self.key
+
+    @property
+    def says_more(self) -> bool:
+        """Whether anything is said that most triggers do not say."""
+        return not (
+            self.budget_ms is None and self.reply_topic is None and self.traceparent is None
+        )
 
     def digest(self) -> str:
         """Names the content, to tell a repeated trigger from another one under its id (G3)."""
@@ -78,6 +125,7 @@ class _Message(msgspec.Struct):
     run: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     epoch: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     sender: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    deadline_ms: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _message_decoder = msgspec.json.Decoder(_Message)
@@ -85,28 +133,145 @@ _any_decoder = msgspec.json.Decoder(msgspec.Raw)
 
 
 def decode_trigger(arrival: Arrival, max_bytes: int) -> Trigger:
-    """Read an arrival. Raises TooLarge, Malformed or WrongShape, in this order."""
+    """Read an arrival. Raises TooLarge, Malformed, WrongContentType or WrongShape."""
     if len(arrival.body) > max_bytes:
         raise TooLarge(f"{len(arrival.body)} bytes, and at most {max_bytes} are taken")
+    said = arrival.said
+    trigger = _message(arrival) if arrival.flow_id is None else _addressed(arrival, arrival.flow_id)
+    return trigger if said is None else _with_said(trigger, said, arrival.waited_ms)
+
+
+def _message(arrival: Arrival) -> Trigger:
+    """A message that names its flow, or a CloudEvent with such a message as its data."""
     check_json(arrival.body)
+    if arrival.said is not None and says_event(arrival.said.content_type):
+        return _message_of(read_event(arrival.body), arrival)
+    try:
+        return _trigger(arrival.body, arrival)
+    except WrongShape:
+        # In MQTT 3.1.1 nothing says of what type a body is.
+        if arrival.source is Source.MQTT and looks_like_event(arrival.body):
+            return _message_of(read_event(arrival.body), arrival)
+        raise
+
+
+def _message_of(event: Event, arrival: Arrival) -> Trigger:
+    if event.data is None:
+        raise WrongShape("the CloudEvent has no data, which would be the trigger")
+    trigger = _trigger(event.data, arrival)
+    return msgspec.structs.replace(
+        trigger, key=event.name, scope="\0event:", offer=None, traceparent=_trace(event.traceparent)
+    )
+
+
+def _trigger(body: bytes, arrival: Arrival) -> Trigger:
     # What is taken must be readable by every decoder that the journal and the peers have: Python's
     # takes half of a surrogate pair, which is no character.
     try:
-        if arrival.flow_id is not None:
-            payload = bytes(_any_decoder.decode(arrival.body))
-            return Trigger(arrival.flow_id, payload, key=_checked_key(arrival.key))
-        message = _message_decoder.decode(arrival.body)
+        message = _message_decoder.decode(body)
     except msgspec.ValidationError as error:
         raise WrongShape(_readable(str(error))) from None
     except msgspec.DecodeError as error:
         raise Malformed(str(error)) from None
+    deadline = message.deadline_ms
     return Trigger(
         flow_id=str(message.id_flow),
         payload=bytes(message.payload),
         placed=_placed(message, arrival.source),
         key=_checked_key(arrival.key if arrival.key is not None else _text(message.id, "id")),
         offer=_offer(message) if arrival.source is not Source.MQTT else None,
+        budget_ms=None if deadline is msgspec.UNSET else _budget_ms(deadline, arrival.waited_ms),
     )
+
+
+# --- where the address or the topic names the flow ------------------------------------------------
+
+
+def _addressed(arrival: Arrival, flow_id: str) -> Trigger:
+    """The body is the payload, or a CloudEvent with the payload as its data."""
+    by_topic = arrival.source is Source.MQTT
+    if arrival.source is Source.SCHEDULE:  # our own
+        return Trigger(flow_id, arrival.body, key=arrival.key, scope=f"\0schedule:{flow_id}:")
+    key, scope, trace = _checked_key(arrival.key), f"\0topic:{flow_id}:" if by_topic else "", None
+    payload = _any_text(arrival.body) if by_topic else _any_json(arrival.body)
+    if _is_event(arrival, by_topic=by_topic):
+        event = read_event(payload)
+        payload, key, trace = event.data or b"null", event.name, _trace(event.traceparent)
+        scope = scope or "\0event:"
+    return Trigger(flow_id, payload, key=key, scope=scope, traceparent=trace)
+
+
+def _is_event(arrival: Arrival, *, by_topic: bool) -> bool:
+    if arrival.said is not None and says_event(arrival.said.content_type):
+        return True
+    return by_topic and looks_like_event(arrival.body)
+
+
+def _any_json(body: bytes) -> bytes:
+    check_json(body)
+    try:
+        return bytes(_any_decoder.decode(body))
+    except msgspec.DecodeError as error:
+        raise Malformed(str(error)) from None
+
+
+def _any_text(body: bytes) -> bytes:
+    """JSON as it is, and any other text as a JSON string. Raises Malformed where it is no text."""
+    try:
+        return _any_json(body)
+    except Malformed:
+        try:
+            return msgspec.json.encode(body.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise Malformed(f"not UTF-8 at byte {error.start}") from None
+
+
+# --- what is said beside the body -----------------------------------------------------------------
+
+
+def _with_said(trigger: Trigger, said: Said, waited_ms: int) -> Trigger:
+    budgets = [] if trigger.budget_ms is None else [trigger.budget_ms]
+    if said.left_ms is not None:
+        budgets.append(max(1, said.left_ms - waited_ms))
+    return msgspec.structs.replace(
+        trigger,
+        budget_ms=min(budgets, default=None),
+        reply_topic=_checked_reply_topic(said.reply_topic),
+        correlation=_checked_correlation(said),
+        traceparent=_trace(said.traceparent) or trigger.traceparent,
+    )
+
+
+def _checked_reply_topic(topic: str | None) -> str | None:
+    fault = None if topic is None else topic_fault(topic, MAX_REPLY_TOPIC_BYTES)
+    if fault:
+        raise WrongShape(f"nothing can be published on the response topic: {fault}")
+    return topic
+
+
+def _checked_correlation(said: Said) -> bytes | None:
+    if said.reply_topic is None:
+        return None
+    if said.correlation is not None and len(said.correlation) > MAX_CORRELATION_BYTES:
+        raise WrongShape(f"of correlation data at most {MAX_CORRELATION_BYTES} bytes are taken")
+    return said.correlation
+
+
+def _trace(traceparent: str | None) -> str | None:
+    """One that cannot be read is left out, as the standard asks (W3C Trace Context, 4.3)."""
+    if traceparent is None or len(traceparent) > MAX_KEY_LENGTH:
+        return None
+    return traceparent if _TRACEPARENT.fullmatch(traceparent) else None
+
+
+def _budget_ms(raw: msgspec.Raw, waited_ms: int) -> int:
+    try:
+        budget_ms = msgspec.json.decode(raw, type=int)
+    except msgspec.ValidationError:
+        budget_ms = 0
+    if not 0 < budget_ms <= MAX_BUDGET_MS:
+        raise WrongShape("deadline_ms must be a positive whole number, in milliseconds")
+    return max(1, budget_ms - waited_ms)
 
 
 def check_json(body: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -26,6 +27,8 @@ from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Entry, Prior, Taken
 from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
+
+Value = TypeVar("Value")
 
 DEAD_LETTER_BYTES = 64 * 1024  # of a message that never became a run, this much is kept
 
@@ -161,21 +164,22 @@ class Admit:
         offer = trigger.offer
         new_id = offer.run if offer else self._ids.next(now_ms)
         run = Run(new_id, flow, now_ms)
-        facts: tuple[AnyFact, ...] = (
-            Accepted(
-                flow=flow.id,
-                version=self._version(flow),
-                payload=msgspec.Raw(trigger.payload),
-                source="peer" if offer else arrival.source.value,
-                placed=trigger.placed,
-                key=trigger.key,
-            ),
+        accepted = Accepted(
+            flow=flow.id,
+            version=self._version(flow),
+            payload=msgspec.Raw(trigger.payload),
+            source="peer" if offer else arrival.source.value,
+            placed=trigger.placed,
+            key=trigger.key,
         )
+        if trigger.says_more:
+            accepted = _with_more(accepted, trigger)
+        facts: tuple[AnyFact, ...] = (accepted,)
         if offer:
             facts += (Received(offer.sender, offer.epoch),)
         for fact in facts:
             run.apply(fact)
-        key = _offer_key(offer) if offer else trigger.key
+        key = _offer_key(offer) if offer else trigger.known_as
         window_ms = self._world.config.bounds.dedup_window_s * 1000
         digest = trigger.digest() if key is not None else ""
         until_ms = now_ms + window_ms
@@ -207,6 +211,21 @@ class Admit:
         if known is None or known[0] is not flow:
             known = self._versions[flow.id] = flow, flow_version(flow)
         return known[1]
+
+
+def _with_more(accepted: Accepted, trigger: Trigger) -> Accepted:
+    return msgspec.structs.replace(
+        accepted,
+        budget_ms=_or_unset(trigger.budget_ms),
+        reply_topic=_or_unset(trigger.reply_topic),
+        correlation=_or_unset(trigger.correlation),
+        traceparent=_or_unset(trigger.traceparent),
+    )
+
+
+def _or_unset(value: Value | None) -> Value | msgspec.UnsetType:
+    """What nobody said is not written down."""
+    return msgspec.UNSET if value is None else value
 
 
 def _unavailable(why: str) -> JournalUnavailable:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Union
 
 from fractal_rm.config.model import Node
+from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.errors import CallFailed, OfferRefused
 from fractal_rm.domain.placement import (
     ASK_AGAIN_AT_MOST_S,
@@ -66,6 +67,9 @@ class HandOff:
         if node is None:
             return self._gone(run, node_id, silent=silent)
         if not run.offered:
+            left_ms = self._left_ms(run)
+            if left_ms is not None and left_ms <= 0:
+                return Settled(State.EXPIRED, "its time ended before it could be handed off")
             await self._runs.write(run, Offered(node.id, run.epoch + 1, self._is_ours(node)))
         answer = await self._answer(run, node)
         if isinstance(answer, Receipt):
@@ -78,7 +82,10 @@ class HandOff:
         if slot is not None:
             await slot.acquire()
         try:
-            return await self._world.peers.offer(node, run, sender)
+            left_ms = self._left_ms(run)
+            # A peer that may have it already is asked all the same: it knows, and looks first.
+            left_ms = left_ms if left_ms is None else max(1, left_ms)
+            return await self._world.peers.offer(node, run, sender, left_ms=left_ms)
         except (OfferRefused, CallFailed) as error:
             return error
         finally:
@@ -111,6 +118,9 @@ class HandOff:
             return Home(why)
         self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
         return Again(ASK_AGAIN_AT_MOST_S, silent=True)
+
+    def _left_ms(self, run: Run) -> int | None:
+        return time_left_ms(run, self._world.clock.now_ms())
 
     def _is_ours(self, node: Node) -> bool:
         return node.peer == "fractal" or node.id in self._ours

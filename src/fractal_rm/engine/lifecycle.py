@@ -1,14 +1,19 @@
-"""The sentence: a trigger is admitted, journalled, placed, executed, settled."""
+"""The sentence: a trigger is admitted, journalled, placed, executed, settled.
+
+Where a step has failed, what was done before it is undone between the last two.
+"""
 
 from __future__ import annotations
 
+from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.placement import Again, There
-from fractal_rm.domain.run import Begun, Dead, Run, Settled
+from fractal_rm.domain.run import Begun, Dead, Run, Settled, State
 from fractal_rm.engine.admit import Admit
 from fractal_rm.engine.execute import Executor
 from fractal_rm.engine.hand_off import HandOff
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.place import Placer
+from fractal_rm.engine.reply import Replies
 from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
 
@@ -18,11 +23,12 @@ class Lifecycle:
 
     def __init__(self, world: World) -> None:
         self.runs = OpenRuns(world)
-        self.room = WaitingRoom(world.config.bounds.limits())
+        self.room = WaitingRoom(world.config.bounds.limits(), world.clock, self.settle)
         self.admit = Admit(world, self.runs, self.room)
         self._place = Placer(world, self.runs)
         self._hand_off = HandOff(world, self.runs)
         self._execute = Executor(world, self.runs, self.room)
+        self._replies = Replies(world, self.runs)
         self._clock = world.clock
         self._telemetry = world.telemetry
         self.interrupted: set[str] = set()  # runs that a crash interrupted, not begun again yet
@@ -38,21 +44,30 @@ class Lifecycle:
             await self.runs.write(run, Begun(run.attempts + 1))
         try:
             ending = await self._ending(run)
+            if run.reply_topic is not None and not isinstance(ending, (Again, Later)):
+                ending = await self._replies.deliver(run, run.reply_topic, ending)
         except Exception as error:  # noqa: BLE001 - the top of the task
-            # A fault of this program. The run is set aside, where a person can see it, and the
-            # node goes on with the others.
-            self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
-            ending = Dead("internal", f"a fault in the Runtime Manager: {error!r}")
-        if isinstance(ending, Again):
+            ending = self._execute.broken(run, error)  # and the node goes on with the others
+        if isinstance(ending, (Again, Later)):
             return ending.after_s
-        await self.runs.close(run, ending)
-        self._telemetry.run_settled(run, self._clock.now_ms() - run.accepted_ms)
+        await self.settle(run, ending)
         return None
 
-    async def _ending(self, run: Run) -> Settled | Dead | Again:
+    async def settle(self, run: Run, ending: Settled | Dead) -> None:
+        """Write how a run ended; the waiting room does for those that it does not begin."""
+        self.interrupted.discard(run.id)
+        await self.runs.close(run, ending)
+        self._telemetry.run_settled(run, self._clock.now_ms() - run.accepted_ms)
+
+    async def _ending(self, run: Run) -> Settled | Dead | Again | Later:
+        if run.replying is not None:  # it has ended in an earlier turn, or before a crash
+            return Settled(run.replying.state, run.replying.reason)
         place = await self._place.place(run)
         if isinstance(place, There):
             ending = await self._hand_off.hand_off(run, place)
             if ending is not None:
                 return ending
-        return await self._execute.execute(run)
+        ending = await self._execute.execute(run)
+        if isinstance(ending, Later) or ending.state is State.SUCCEEDED:
+            return ending
+        return await self._execute.undo(run, ending)

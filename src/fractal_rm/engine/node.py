@@ -21,7 +21,10 @@ MakeWayIn = Callable[[Config, Intake], WayIn]
 
 
 class Node:
-    """Implements `Intake`. ``ways_in`` are named as the sections of comm.conf that they read."""
+    """Implements `Intake`. ``ways_in`` are named as the sections of comm.conf that they read.
+
+    One that reads none has a name of its own, and follows changes while it is open.
+    """
 
     def __init__(self, world: World, ways_in: Mapping[str, MakeWayIn]) -> None:
         self._world = world
@@ -91,7 +94,8 @@ class Node:
         changed = [
             name
             for name in self._make
-            if name not in self._ways_in or getattr(before, name) != getattr(config, name)
+            if name not in self._ways_in
+            or getattr(before, name, None) != getattr(config, name, None)
         ]
         ways_in = self._made(changed, config)  # all, before one that serves is stopped for them
         try:
@@ -105,6 +109,9 @@ class Node:
         self._lifecycle.room.limits = config.bounds.limits()
         for name, way_in in ways_in.items():
             await self._open(name, way_in)
+        for name, way_in in self._ways_in.items():
+            if name not in ways_in:
+                way_in.reconfigured()
 
     def pause(self, paused: bool) -> None:
         """Begin no further run, or go on. Triggers are taken all the same, up to the bounds."""

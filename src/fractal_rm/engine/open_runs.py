@@ -9,6 +9,11 @@ from fractal_rm.domain.run import AnyFact, Outcome, Run
 from fractal_rm.engine.world import World
 
 
+def origin_of(run: Run, number: int) -> str:
+    """Names the step of a run that begins another run."""
+    return f"{run.id}:{number}"
+
+
 class OpenRuns:
     """Every unfinished run of this process, and who waits for its outcome."""
 
@@ -16,6 +21,7 @@ class OpenRuns:
         self._journal = world.journal
         self._clock = world.clock
         self._runs: dict[str, Run] = {}
+        self._by_origin: dict[str, Run] = {}
         self._waiting: dict[str, list[asyncio.Future[Outcome | None]]] = {}
         self._letting_go = False
 
@@ -32,6 +38,16 @@ class OpenRuns:
     def add(self, run: Run) -> None:
         """Take in a run that the journal holds."""
         self._runs[run.id] = run
+        if run.origin is not None:
+            self._by_origin[run.origin] = run
+
+    def child(self, run: Run, number: int) -> Run | None:
+        """The open run that a RUN of this one has begun."""
+        return self._by_origin.get(origin_of(run, number))
+
+    def parent(self, run: Run) -> Run | None:
+        """The open run that has begun this one, and carries it."""
+        return self._runs.get(run.origin.rpartition(":")[0]) if run.origin is not None else None
 
     def write(self, run: Run, fact: AnyFact) -> Awaitable[None]:
         """Apply a fact and hand it to the journal; the awaitable is done when it is durable."""
@@ -42,11 +58,13 @@ class OpenRuns:
         """Write the last fact of a run. Whoever waits is told once it is durable, not before."""
         durable = self.write(run, fact)
         del self._runs[run.id]
+        if run.origin is not None:
+            self._by_origin.pop(run.origin, None)
         waiting = self._waiting.pop(run.id, None)
         if waiting is None:
             return
         await durable
-        outcome = Outcome(run.id, run.state, run.reason, tuple(run.results))
+        outcome = run.outcome()
         for future in waiting:
             if not future.done():
                 future.set_result(outcome)

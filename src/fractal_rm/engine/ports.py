@@ -17,12 +17,14 @@ from fractal_rm.domain.call import Caller as Components
 from fractal_rm.domain.call import Route
 from fractal_rm.domain.errors import Refused
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import AnyFact, Outcome, Run, State
 from fractal_rm.domain.trigger import Arrival
 
 __all__ = [
     "Balancer", "Clock", "Components", "Entry", "History", "Journal", "Ledger", "Peers", "Prior",
-    "Publisher", "Random", "Receipt", "Recovered", "RunDetail", "RunSummary", "Telemetry", "TimedFact",
+    "Publisher", "Random", "Receipt", "Recovered", "RunDetail", "RunSummary", "Telemetry",
+    "TimedFact",
 ]  # fmt: skip
 
 
@@ -188,8 +190,12 @@ class Receipt(msgspec.Struct, frozen=True):
 class Peers(Protocol):
     """Offers runs to other Runtime Managers."""
 
-    async def offer(self, node: Node, run: Run, sender: str) -> Receipt | None:
+    async def offer(
+        self, node: Node, run: Run, sender: str, *, left_ms: int | None = None
+    ) -> Receipt | None:
         """Offer ``run`` under ``run.epoch``. None: a plain peer answered 2xx without a receipt.
+
+        ``left_ms`` is how long it is worth something, so that the clocks need not agree.
 
         Raises OfferRefused where the peer certainly has not taken it, CallFailed where no answer
         could be had.
@@ -228,6 +234,10 @@ class Clock(Protocol):
 
     def monotonic_s(self) -> float:
         """Seconds since some moment. Never jumps."""
+        ...
+
+    def moment(self) -> Moment:
+        """Now, as it can be written down and compared after a crash or a reboot."""
         ...
 
 
@@ -332,6 +342,10 @@ class WayIn(Protocol):
 
     async def stop(self) -> None:
         """Take no more, answer what was taken, let go."""
+        ...
+
+    def reconfigured(self) -> None:
+        """Another configuration is in force, of which this way in's own section is the same."""
         ...
 
     def status(self) -> Check:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractal_rm.domain.admission import is_last_attempt, too_old
+from fractal_rm.domain.admission import is_last_attempt, too_old, waits_in_vain
 from fractal_rm.domain.run import Dead, Parked, Released, Run, State
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import Recovered
@@ -24,9 +24,10 @@ class Recovery:
         bounds = self._world.config.bounds
         for run in found.runs:
             self._runs.add(run)
-            if run.state is State.PARKED:
-                continue
-            if too_old(run.accepted_ms, now_ms, bounds.recovery_max_age_s):
+            if run.state is State.PARKED or self._runs.parent(run) is not None:
+                continue  # a person lets it go on, or the run that has begun it carries it
+            old = too_old(run.accepted_ms, now_ms, bounds.recovery_max_age_s)
+            if old and not waits_in_vain(run, now_ms):
                 age_s = (now_ms - run.accepted_ms) // 1000
                 _ = self._runs.write(run, Parked(f"found at start, {age_s} s after its trigger"))
             elif found.clean:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import UNSET
 
 from fractal_rm.config.model import Component, Endpoint
-from fractal_rm.domain.body import request_body, told_body
+from fractal_rm.domain.body import request_body, told_body, undo_body
 from fractal_rm.domain.call import Route, as_method, with_headers, with_query
 from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.evaluate import Seen, as_text, holds
 from fractal_rm.domain.expression import Value
-from fractal_rm.domain.flow import Call, Method, Terms
-from fractal_rm.domain.run import Run
+from fractal_rm.domain.flow import Call, Method, Terms, Undo
+from fractal_rm.domain.needs import speaks_of_item
+from fractal_rm.domain.run import Run, undo_name
 
 # What Components.call takes: route, body, header lines, a shorter time limit.
 Request = tuple[Route, bytes | None, bytes, float | None]
@@ -19,8 +21,39 @@ Request = tuple[Route, bytes | None, bytes, float | None]
 _NO_TERMS = Terms()
 
 
-def request_of(run: Run, call: Call, component: Component, endpoint: Endpoint) -> Request | None:
+class Part(msgspec.Struct, frozen=True):
+    """A request of a call that is not the one of its step: for one element, or to undo it.
+
+    ``name`` is as in `domain.run.name_of`; ``element`` counts from 1; ``seen`` is what it can
+    refer to.
+    """
+
+    name: str
+    seen: Seen
+    element: int = 0
+    undo: Undo | None = None
+
+
+def part_of_element(call: Call, element: int, seen: Seen) -> Part:
+    """The request for one element of a FOREACH."""
+    return Part(f"{call.number}.{element}", seen, element)
+
+
+def part_to_undo(call: Call, undo: Undo, seen: Seen) -> Part:
+    """The request that undoes a finished call."""
+    return Part(undo_name(call.number), seen, undo=undo)
+
+
+def request_of(
+    run: Run, call: Call, component: Component, endpoint: Endpoint, part: Part | None = None
+) -> Request | None:
     """The request of a call; None: its WHEN says that it is not made. Raises CannotEvaluate."""
+    if part is not None:
+        headers = f"Idempotency-Key: {run.id}:{part.name}\r\n".encode()
+        if part.undo is not None:
+            body = undo_body(part.undo, part.seen, component.body)
+            return endpoint.post, body, headers, _seconds(_terms(call).timeout_ms)
+        return _told(call, component, endpoint, headers, part.seen, of_item=True)
     headers = f"Idempotency-Key: {run.id}:{call.number}\r\n".encode()
     if call.terms is UNSET:
         if call.method is Method.GET:
@@ -28,7 +61,15 @@ def request_of(run: Run, call: Call, component: Component, endpoint: Endpoint) -
         if call.method is Method.POST:
             body = request_body(call.items, run.payload, run.results, component.body)
             return endpoint.post, body, headers, None
-    return _told(run, call, component, endpoint, headers)
+    return _told(call, component, endpoint, headers, seen_by(run))
+
+
+def within(request: Request, left_s: float) -> Request:
+    """The same request, from a run that has so many seconds left: it says so, and ends by then."""
+    route, body, headers, timeout_s = request
+    left_s = max(left_s, 0.001)
+    headers += b"Fractal-Time-Left: %d\r\n" % round(left_s * 1000)
+    return route, body, headers, left_s if timeout_s is None else min(timeout_s, left_s)
 
 
 def seen_by(run: Run) -> Seen:
@@ -36,13 +77,28 @@ def seen_by(run: Run) -> Seen:
     return Seen(run.payload, run.results, run.heads or {})
 
 
+def _terms(call: Call) -> Terms:
+    return _NO_TERMS if call.terms is UNSET else call.terms
+
+
 def _told(
-    run: Run, call: Call, component: Component, endpoint: Endpoint, headers: bytes
+    call: Call,
+    component: Component,
+    endpoint: Endpoint,
+    headers: bytes,
+    seen: Seen,
+    *,
+    of_item: bool = False,
 ) -> Request | None:
-    """Of a call that says more than the seed's language."""
-    terms = _NO_TERMS if call.terms is UNSET else call.terms
-    seen = seen_by(run)
-    if terms.when is not None and not holds(terms.when, seen):
+    """Of a call that says more than the seed's language.
+
+    A WHEN that does not speak of the item has been asked for the whole FOREACH.
+    """
+    terms = _terms(call)
+    when = terms.when
+    if when is not None and of_item and not speaks_of_item(when):
+        when = None
+    if when is not None and not holds(when, seen):
         return None
     body = told_body(call, terms, seen, component.body) if call.method.sends else None
     return _route(call, endpoint, terms, seen), body, headers, _seconds(terms.timeout_ms)

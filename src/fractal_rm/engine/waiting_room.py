@@ -1,39 +1,63 @@
 """Which run begins next: accepted runs wait here until there is a slot for them.
 
-One line for each flow, served in turn, so that a flow with a long line holds up nobody else; how
-many slots one flow may hold is `domain.admission.may_begin`. Runs on their last attempt go one at
-a time: when the process ends once more, it is known which of them was there.
+Whose turn it is: `engine.lines`. How many slots one flow may hold: `domain.admission.may_begin`.
+Runs on their last attempt go one at a time: when the process ends once more, it is known which of
+them was there. What a flow says of how its runs wait (`domain.flow.Queueing`) is kept to here; a
+run that is not to begin any more is settled from where it stands.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable
-from typing import cast
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, cast
 
-from fractal_rm.domain.admission import Limits, Load, check_room, may_begin
-from fractal_rm.domain.run import Run
+from msgspec import UNSET
+
+from fractal_rm.domain.admission import (
+    Limits,
+    Load,
+    as_stale,
+    as_superseded,
+    check_room,
+    may_begin,
+    what_it_is_about,
+    within_limit,
+)
+from fractal_rm.domain.flow import Queueing
+from fractal_rm.domain.run import Run, Settled
+from fractal_rm.engine.lines import Lines
+from fractal_rm.engine.patience import Patience
+from fractal_rm.engine.ports import Clock
 
 RECHECK_S = 1.0
 # So many begin in one turn of the event loop. Between turns those in flight go on: a burst is not
 # begun all at once, only to stand in flight with a connection each while this node is the slow one.
 AT_ONCE = 8
-_ALONE = ""  # the line of runs on their last attempt: no flow has an empty id
 
 
 Carry = Callable[[Run], Awaitable["float | None"]]
+Settle = Callable[[Run, Settled], Coroutine[Any, Any, None]]
 
 
 class WaitingRoom:
-    """Bounded by ``limits`` (G5). Nothing begins before it is opened."""
+    """Bounded by ``limits`` (G5). Nothing begins before it is opened.
 
-    def __init__(self, limits: Limits) -> None:
+    ``settle`` writes how a run ended that is not to begin any more.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock, settle: Settle) -> None:
         self.load = Load()
         self.limits = limits
-        self._lines: dict[str, deque[Run]] = {}
-        self._turn: deque[str] = deque()  # the lines that have somebody in them, next first
-        self._in_flight: Counter[str] = Counter()
+        self._clock = clock
+        self._settle = settle
+        self._lines = Lines()
+        self._patience = Patience(clock)
+        self._in_flight: Counter[str] = Counter()  # by flow
+        self._away: Counter[str] = Counter()  # by flow: have begun, and wait for another turn
+        self._alone = False  # whether a run on its last attempt is in flight
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: dict[asyncio.Future[None], None] = {}  # in the order of their coming
         self._idle = asyncio.Event()
@@ -60,7 +84,9 @@ class WaitingRoom:
         """Take in a run that the journal held: it was accepted, so no bound refuses it now."""
         self.load.waiting += 1
         self.load.held_bytes += run.payload_bytes
-        self.join(run, alone=alone)
+        if run.stays:
+            self._away[run.flow.id] += 1
+        self._stand(run, alone=alone, held=True)
 
     def hold_result(self, size: int) -> None:
         """A result of ``size`` bytes has come to a run in flight."""
@@ -87,18 +113,47 @@ class WaitingRoom:
 
     # --- the line -----------------------------------------------------------------------------
 
-    def join(self, run: Run, *, alone: bool = False) -> None:
+    def join(self, run: Run) -> None:
         """Stand in line, with a place reserved. It begins at once where there is a slot."""
-        self._stand(_ALONE if alone else run.flow.id, run)
+        self._stand(run)
 
-    def _stand(self, name: str, run: Run) -> None:
-        line = self._lines.get(name)
-        if line is None:
-            line = self._lines[name] = deque()
-        if not line:
-            self._turn.append(name)
-        line.append(run)
+    def _stand(self, run: Run, *, alone: bool = False, held: bool = False) -> None:
+        queueing = run.flow.queueing
+        if queueing is UNSET or run.begun:
+            self._lines.stand(run, alone=alone)
+        else:
+            self._stand_by_rules(queueing, run, alone=alone, held=held)
         self._begin_some()
+
+    def _stand_by_rules(self, queueing: Queueing, run: Run, *, alone: bool, held: bool) -> None:
+        """Stand in the place of an older run about the same, for as long as the flow allows.
+
+        One that was ``held`` in the journal may be the older one, and has waited.
+        """
+        label = what_it_is_about(run.flow.id, queueing.latest, run.payload) or run.id
+        other = self._lines.under(label)
+        if other is not None:
+            if held and run.accepted_ms < other.accepted_ms:
+                self._settle_from_line(run, as_superseded(other.id))
+                return
+            _ = self._patience.let_off(other.id)
+            self._settle_from_line(other, as_superseded(run.id))
+        self._lines.stand_under(label, run, alone=alone)
+        if queueing.stale_ms is not None:
+            waited_ms = max(0, self._clock.now_ms() - run.accepted_ms) if held else 0
+            stale = partial(self._leave_stale, label, run, queueing.stale_ms)
+            self._patience.watch(run.id, queueing.stale_ms - waited_ms, stale)
+
+    def _leave_stale(self, label: str, run: Run, stale_ms: int) -> None:
+        self._lines.leave(label)
+        self._settle_from_line(run, as_stale(stale_ms))
+
+    def _settle_from_line(self, run: Run, ending: Settled) -> None:
+        """It has left the line, or never stood there: write how it ended, and free its place."""
+        task = asyncio.get_running_loop().create_task(self._settle(run, ending))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.give_back(run.payload_bytes)
 
     def open(self, carry: Carry) -> None:
         """Let runs begin; ``carry`` is what is done with a run whose turn it is.
@@ -120,6 +175,7 @@ class WaitingRoom:
 
     async def cancel(self) -> None:
         """End what is in flight where it stands; the journal knows how far each run came."""
+        self._patience.close()
         while self._tasks:
             for task in self._tasks:
                 task.cancel()
@@ -128,47 +184,52 @@ class WaitingRoom:
 
     def _begin_some(self) -> None:
         """Give free slots to the lines in turn, until no line may have another."""
-        refused = 0
-        while self._carry is not None and refused < len(self._turn):
+        while self._carry is not None and self.load.waiting:
             if self.load.in_flight >= self.limits.in_flight or self._begun == AT_ONCE:
                 return  # however many lines there are
-            name = self._turn.popleft()
-            if not self._may_begin(name):
-                self._turn.append(name)
-                refused += 1
-                continue
-            refused = 0
-            line = self._lines[name]
-            run = line.popleft()
-            self._begin(name, run, self._carry(run))
-            if line:
-                self._turn.append(name)
+            taken = self._lines.take(self._may_begin)
+            if taken is None:
+                return
+            run, alone = taken
+            if run.flow.queueing is not UNSET and self._patience.let_off(run.id):
+                self._settle_from_line(run, as_stale(run.flow.queueing.stale_ms or 0))
             else:
-                del self._lines[name]
+                self._begin(run, self._carry(run), alone=alone)
 
     def _next_turn(self) -> None:
         self._begun = 0
         self._begin_some()
 
-    def _may_begin(self, name: str) -> bool:
-        of_line = self._in_flight[name]
-        if name == _ALONE and of_line:
-            return False
-        return may_begin(of_line, self.load, self.limits)
+    def _may_begin(self, run: Run, alone: bool) -> bool:
+        of_flow = self._in_flight[run.flow.id]
+        if alone:
+            may = not self._alone and may_begin(0, self.load, self.limits)
+        else:
+            may = may_begin(of_flow, self.load, self.limits)
+        queueing = run.flow.queueing
+        if queueing is UNSET or run.stays:  # it is one of those that count already
+            return may
+        return may and within_limit(queueing.limit, of_flow + self._away[run.flow.id])
 
-    def _begin(self, name: str, run: Run, carried: Awaitable[float | None]) -> None:
+    def _begin(self, run: Run, carried: Awaitable[float | None], *, alone: bool) -> None:
         if not self._begun:
             self._loop.call_soon(self._next_turn)
         self._begun += 1
         self.load.waiting -= 1
         self.load.in_flight += 1
         self.load.result_bytes += run.result_bytes  # of an earlier turn, or from before a crash
-        self._in_flight[name] += 1
+        self._in_flight[run.flow.id] += 1
+        if run.stays:
+            self._away[run.flow.id] -= 1
+        if alone:
+            self._alone = True
         self._idle.clear()
-        task = self._loop.create_task(self._see_through(name, run, carried))
+        task = self._loop.create_task(self._see_through(run, carried, alone=alone))
         self._tasks.add(task)
 
-    async def _see_through(self, name: str, run: Run, carried: Awaitable[float | None]) -> None:
+    async def _see_through(
+        self, run: Run, carried: Awaitable[float | None], *, alone: bool
+    ) -> None:
         again_s = None
         try:
             again_s = await carried
@@ -178,13 +239,21 @@ class WaitingRoom:
             if again_s is None:
                 self.load.held_bytes -= run.payload_bytes
             else:
-                self.load.waiting += 1
-                self._loop.call_later(again_s, self._stand, name, run)
-            self._in_flight[name] -= 1
-            if not self._in_flight[name]:
-                del self._in_flight[name]
+                self._wait_outside(run, again_s, alone=alone)
+            self._in_flight[run.flow.id] -= 1
+            if not self._in_flight[run.flow.id]:
+                del self._in_flight[run.flow.id]
+            if alone:
+                self._alone = False
             self._tell_next()
             if not self.load.in_flight:
                 self._idle.set()
             self._begin_some()
             self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task(self._loop)))
+
+    def _wait_outside(self, run: Run, again_s: float, *, alone: bool) -> None:
+        """It comes back in line later; until then it has no slot, but still counts for its flow."""
+        self.load.waiting += 1
+        if run.stays:
+            self._away[run.flow.id] += 1
+        self._loop.call_later(again_s, partial(self._stand, run, alone=alone))

@@ -22,6 +22,7 @@ from fractal_rm.domain.expression import (
     Compare,
     Comparison,
     Header,
+    Item,
     ListOf,
     Literal,
     Not,
@@ -30,17 +31,44 @@ from fractal_rm.domain.expression import (
     Result,
     Status,
 )
-from fractal_rm.domain.flow import Call, Errors, Flow, Method, Retry, Terms, flow_version
+from fractal_rm.domain.flow import (
+    Call,
+    CatchUp,
+    Content,
+    Cron,
+    Each,
+    Errors,
+    Flow,
+    Method,
+    Order,
+    Publish,
+    Queueing,
+    Respond,
+    Retry,
+    Starts,
+    SubFlow,
+    Terms,
+    Undo,
+    Wait,
+    flow_version,
+)
+from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import (
     Accepted,
     AnyFact,
     Dead,
+    ElementFinished,
     Finished,
+    Passed,
     Placed,
     Run,
     Settled,
     Started,
     State,
+    StepFailed,
+    Stopping,
+    Undone,
+    Waiting,
     fold,
 )
 from fractal_rm.engine.ports import Entry, Journal, Recovered
@@ -68,6 +96,41 @@ TOLD_FLOW = Flow(
     errors=Errors.CONTINUE,
 )
 HOUR_MS = 3_600_000
+EVERY_STEP = Flow(
+    "9",
+    steps=(
+        Call(1, "c", "e", Method.GET, terms=Terms(undo=Undo("e", (Result(1),)))),
+        Call(2, "c", "e", Method.GET, terms=Terms(each=Each(Payload("list"), 3))),
+        Wait(1_000, Compare(Comparison.LESS, Payload("n"), Literal(1))),
+        Publish("a/b", Content(json=ObjectOf((("a", Item("x")),)))),
+        Respond(Content(raw=Result(1))),
+        SubFlow(3, "8", Content((Payload(),)), "name"),
+    ),
+    order=Order.DATAFLOW,
+    starts=Starts(("a/+",), 30_000, Cron("0 6 * * *", "Europe/Rome"), CatchUp.ALL),
+    queueing=Queueing(4, 9, 1_000, "id"),
+)
+CAME_WITH_ALL = Accepted(
+    "9", flow_version(EVERY_STEP), msgspec.Raw(b"{}"), "flow", placed=True, key="k",
+    budget_ms=5_000, origin="B:2", reply_topic="r", correlation=b"\xff\0", traceparent="00-1-2-01",
+)  # fmt: skip
+LATER = Moment("boot", 5_000, 1_700_000_000_000)
+WHAT_HAPPENED: tuple[AnyFact, ...] = (
+    Started(1),
+    Finished(1, 200, 0.5, msgspec.Raw(b'"one"')),
+    Waiting(2, LATER),
+    Passed(2),
+    Passed(4, msgspec.Raw(b"[7]")),
+    Started(2, 1, "2.1"),
+    ElementFinished(2, 2, 200, 0.5, msgspec.Raw(b'"two"')),
+    StepFailed(2, 1, "no", "2.3", LATER),
+    StepFailed(2, 2, "no", "2.3", final=True),
+    StepFailed(0, 1, "no", "@3", LATER),
+    Finished(3, 0, 0, msgspec.Raw(b'{"any": "json"}')),
+    Stopping(State.FAILED, "no"),
+    Undone(3, 200, 0.5),
+    Started(1, 1, "undo.1"),
+)
 
 
 def accepted(flow: Flow = FLOW, payload: bytes = b'"p"') -> Accepted:
@@ -144,8 +207,8 @@ class JournalConformance:
         await write(journal, a, Started(2))
         self.crash(journal)
         run = (await self._reopened()).runs[0]
-        assert (run.state, run.in_doubt, run.reason) == (State.RUNNING, 2, "here")
-        assert run.results == [msgspec.Raw(b'"r"')]
+        assert (run.state, run.in_doubt, run.reason) == (State.RUNNING, {"2"}, "here")
+        assert run.results == {1: msgspec.Raw(b'"r"')}
 
     async def test_what_a_flow_says_and_asks_for_is_there_after_a_crash(self) -> None:
         journal = self.new()
@@ -158,7 +221,36 @@ class JournalConformance:
         run = (await self._reopened()).runs[0]
         assert run.flow == TOLD_FLOW
         assert run.heads == {2: Head(203, {"etag": "7"})}
-        assert [bytes(result) for result in run.results] == [b"null", b'"r"']
+        assert [bytes(result) for result in run.results.values()] == [b"null", b'"r"']
+
+    async def test_every_kind_of_step_is_there_after_a_crash(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A", flow=EVERY_STEP, facts=(CAME_WITH_ALL,)))
+        a = fold(Run("A", EVERY_STEP, 1_000), [CAME_WITH_ALL])
+        for fact in WHAT_HAPPENED:
+            await write(journal, a, fact)
+        self.crash(journal)
+        run = (await self._reopened()).runs[0]
+        assert run == a
+        assert (run.flow, run.origin, run.correlation) == (EVERY_STEP, "B:2", b"\xff\0")
+        assert run.elements == {2: {2: msgspec.Raw(b'"two"')}}
+        assert (run.waiting, run.passed, run.said) == (None, {2, 4}, msgspec.Raw(b"[7]"))
+        assert (run.in_doubt, run.undone) == ({"2.1", "undo.1"}, {3})
+        assert run.failures is not None
+        assert {name: last.attempt for name, last in run.failures.items()} == {"2.3": 2, "@3": 1}
+        assert run.stopping == Stopping(State.FAILED, "no")
+
+    async def test_what_is_handed_in_in_one_turn_is_durable_together(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        await journal.accept(entry("B"))
+        _ = write(journal, begun("A"), Finished(1, 0, 0, msgspec.Raw(b"7")))
+        await write(journal, begun("B"), Settled(State.SUCCEEDED))
+        self.crash(journal)
+        (run,) = (await self._reopened()).runs
+        assert (run.id, run.results) == ("A", {1: msgspec.Raw(b"7")})
 
     async def test_what_was_written_behind_is_there_after_an_ordered_end(self) -> None:
         journal = self.new()
@@ -264,8 +356,8 @@ class JournalConformance:
         assert await journal.accept(entry("C")) is None
         await journal.close(clean=True)
         found = await self._reopened()
-        assert [(run.id, run.in_doubt) for run in found.runs] == [("A", 2), ("C", None)]
-        assert [run.results for run in found.runs] == [[result], []]
+        assert [(run.id, run.in_doubt) for run in found.runs] == [("A", {"2"}), ("C", None)]
+        assert [run.results for run in found.runs] == [{1: result}, {}]
 
     async def test_one_journal_at_a_time(self) -> None:
         journal = self.new()

@@ -19,9 +19,13 @@ class MemoryPeers:
     def __init__(self, take: Take | None = None) -> None:
         self.take = take
         self.offers: list[tuple[str, str, int]] = []  # node, run, epoch
+        self.left_ms: list[int | None] = []  # of each offer
 
-    async def offer(self, node: Node, run: Run, sender: str) -> Receipt | None:
+    async def offer(
+        self, node: Node, run: Run, sender: str, *, left_ms: int | None = None
+    ) -> Receipt | None:
         """Offer once; see the port."""
+        self.left_ms.append(left_ms)
         self.offers.append((node.id, run.id, run.epoch))
         if self.take is None:
             raise ConnectFailed(f"{node.offer.origin}: connection refused")

@@ -6,11 +6,11 @@ out the second, for ever, and neither is told why; so the second process does no
 
 from __future__ import annotations
 
-import os
 from hashlib import blake2b
 from pathlib import Path
 
 from fractal_rm.adapters.lock import FileLock, Held
+from fractal_rm.adapters.whole_file import replace_file
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 
@@ -65,10 +65,5 @@ def kept_client_id(state: Path, random: Random) -> str:
 
 def _keep(path: Path, random: Random) -> str:
     client_id = f"fractal-rm-{random.token(6).hex()}"
-    temporary = path.with_suffix(".new")
-    with temporary.open("w", encoding="ascii") as file:
-        file.write(client_id + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_file(path, f"{client_id}\n".encode("ascii"))
     return client_id

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fractal_rm.adapters.mqtt.client_id import ClientId
-from fractal_rm.adapters.mqtt.link import Link, LinkFailed
+from fractal_rm.adapters.mqtt.link import OPEN_LIMIT_S, Link, LinkFailed
 from fractal_rm.adapters.mqtt.publish_packet import Message
+from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Broken, Refused
+from fractal_rm.domain.errors import Broken, Refused, UnknownFlow
+from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.ports import Check, Clock, Intake, Random, Taken, Telemetry
 
@@ -19,12 +22,16 @@ AGAIN_AT_MOST_S = 10.0
 STEADY_AFTER_S = 5.0  # a link that held this long was a good one
 
 
-def _arrival(message: Message) -> Arrival:
-    return Arrival(Source.MQTT, message.body, key=message.key)
+def _arrival(message: Message, flow_id: str | None = None) -> Arrival:
+    return Arrival(Source.MQTT, message.body, message.key, flow_id, message.said, message.waited_ms)
 
 
 class MqttIntake:
-    """Port `WayIn`. A broker that is down, at the start or later, is waited for."""
+    """Port `WayIn`. A broker that is down, at the start or later, is waited for.
+
+    ``flows`` are those in force: they say at which topics they begin. ``publisher`` is told which
+    link is open.
+    """
 
     def __init__(
         self,
@@ -36,6 +43,8 @@ class MqttIntake:
         telemetry: Telemetry,
         *,
         max_trigger_bytes: Callable[[], int],
+        flows: Callable[[], Mapping[str, Flow]],
+        publisher: MqttPublisher,
     ) -> None:
         self._mqtt = mqtt
         self._intake = intake
@@ -44,6 +53,13 @@ class MqttIntake:
         self._random = random
         self._telemetry = telemetry
         self._max_trigger_bytes = max_trigger_bytes
+        self._flows = flows
+        self._publisher = publisher
+        self._topics = Topics(mqtt.topic, {})
+        self._kept: KeptTopics | None = None
+        self._refused: list[str] = []  # filters that the broker does not let us have
+        self._subscribing = asyncio.Lock()
+        self._changes: set[asyncio.Task[None]] = set()
         self._address = f"{mqtt.host}:{mqtt.port}"
         self._client_id: ClientId | None = None
         self._link: Link | None = None
@@ -57,6 +73,8 @@ class MqttIntake:
         Raises ClientIdInUse, and OSError where no client id can be kept.
         """
         self._client_id = ClientId(self._mqtt.client_id, self._state_path, self._random)
+        self._kept = KeptTopics(self._state_path, self._client_id.text)
+        self._topics = Topics(self._mqtt.topic, self._flows())
         self._running = asyncio.create_task(self._stay_connected(self._client_id.text))
 
     async def stop(self) -> None:
@@ -65,11 +83,12 @@ class MqttIntake:
         if running is None:
             return
         self._stopping = True
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        for task in (running, *self._changes):
+            task.cancel()
+        await asyncio.gather(running, *self._changes, return_exceptions=True)
         if self._link is not None:
             await self._link.close()
-            self._link = None
+            self._set_link(None)
         if self._client_id is not None:
             self._client_id.release()  # only now: its next user would throw this link out
             self._client_id = None
@@ -78,7 +97,56 @@ class MqttIntake:
         """Whether messages can come in now."""
         if self._link is None:
             return Check("mqtt", ok=False, text=f"{self._address}: {self._why_not}")
-        return Check("mqtt", ok=True, text=f"{self._address}, MQTT {self._link.protocol}")
+        text = f"{self._address}, MQTT {self._link.protocol}"
+        if self._refused:
+            text += f"; the broker refuses subscriptions to {', '.join(self._refused)}"
+        return Check("mqtt", ok=not self._refused, text=text)
+
+    def reconfigured(self) -> None:
+        """Subscribe to what flows begin at now; the session and its messages stay."""
+        self._topics = Topics(self._mqtt.topic, self._flows())
+        if self._link is not None:
+            change = asyncio.create_task(self._change(self._link))
+            self._changes.add(change)
+            change.add_done_callback(self._changes.discard)
+
+    async def _change(self, link: Link) -> None:
+        try:
+            await self._subscribe(link)
+        except LinkFailed as error:
+            self._telemetry.problem("resubscribe_failed", reason=str(error))
+            link.abort()  # the next connection subscribes to everything anew
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            self._telemetry.problem("resubscribe_failed", reason=repr(error), exc_info=error)
+            link.abort()
+
+    async def _subscribe(self, link: Link) -> None:
+        """Subscribe to what is wanted, then take back what is not. Raises LinkFailed."""
+        async with self._subscribing:
+            topics = None
+            while topics is not self._topics:  # it may change meanwhile
+                topics = self._topics
+                try:
+                    await asyncio.wait_for(self._subscribed(link, topics), OPEN_LIMIT_S)
+                except asyncio.TimeoutError:
+                    raise LinkFailed("the broker does not answer to subscriptions") from None
+
+    async def _subscribed(self, link: Link, topics: Topics) -> None:
+        kept = self._kept
+        if kept is None:  # not started
+            return
+        wanted = topics.filters | {topics.own}
+        before = await asyncio.to_thread(kept.read)
+        await asyncio.to_thread(kept.write, before | wanted)  # first: an end may come between
+        self._refused = await link.follow(topics.filters)
+        for topic_filter in self._refused:
+            self._telemetry.problem("topic_refused", topic=topic_filter, broker=self._address)
+        for topic_filter in sorted(before - wanted):
+            await link.unsubscribe(topic_filter)
+        await asyncio.to_thread(kept.write, wanted)
+
+    def _set_link(self, link: Link | None) -> None:
+        self._link = self._publisher.link = link
 
     async def _stay_connected(self, client_id: str) -> None:
         """First connect and reconnect are one path."""
@@ -97,14 +165,14 @@ class MqttIntake:
                 # Nobody foresaw it, and it may pass: without this task there is no MQTT any more.
                 self._why_not, fault = f"{type(error).__name__}: {error}", error
             else:
-                self._link = link
+                self._set_link(link)
                 if self._stopping:
                     return
                 self._telemetry.event(
                     "mqtt_connected", broker=self._address, protocol=link.protocol
                 )
                 self._why_not = await asyncio.shield(link.closed)
-                self._link = None
+                self._set_link(None)
             if self._clock.monotonic_s() - began_s > STEADY_AFTER_S:
                 tries = 0
             tries += 1
@@ -121,9 +189,13 @@ class MqttIntake:
     async def _open(self, client_id: str, *, older: bool) -> Link:
         link = self._new_link(client_id, older=older)
         try:
-            await link.open()
-        except BaseException:  # a cancellation too: nothing may come in by it any more
-            link.abort()
+            await link.open(numbered=bool(self._topics.filters))
+            await self._subscribe(link)
+        except asyncio.CancelledError:
+            await link.close()  # the session may have sent messages already: they are answered
+            raise
+        except BaseException:
+            link.abort()  # nothing may come in by it any more
             raise
         return link
 
@@ -140,15 +212,46 @@ class MqttIntake:
 
     async def _take(self, messages: Sequence[Message]) -> list[bool]:
         """Of each message, whether it may be acknowledged: it is durable, or was not for us."""
-        answers = iter(await self._received([each for each in messages if self._may_run(each)]))
+        asked = [self._asked_by(each) for each in messages]
+        answers = iter(await self._received([arrival for each in asked for arrival in each]))
         durable: list[bool] = []
-        for each in messages:
-            answer = next(answers) if self._may_run(each) else each.refusal
-            durable.append(isinstance(answer, Taken) or await self._needs_no_run(each, answer))
+        for message, arrivals in zip(messages, asked, strict=True):
+            if not arrivals:
+                durable.append(await self._needs_no_run(message))
+            elif message.topic is None:
+                durable.append(await self._is_seen_to(arrivals[0], next(answers)))
+            else:
+                durable.append(await self._all_seen_to(message, arrivals, answers))
         return durable
 
-    def _may_run(self, message: Message) -> bool:
-        return message.refusal is None and (self._mqtt.retained or not message.retained)
+    def _asked_by(self, message: Message) -> Sequence[Arrival]:
+        """The triggers that a message is: none, one, or one for each flow that it starts."""
+        if message.refusal is not None or (message.retained and not self._mqtt.retained):
+            return ()
+        if message.topic is not None:
+            begun = self._topics.begun_by(message.topic, message.subscriptions)
+            return [_arrival(message, flow) for flow in begun if flow not in message.begun]
+        if message.subscriptions and not self._topics.for_triggers(message.subscriptions):
+            return ()
+        return (_arrival(message),)
+
+    async def _all_seen_to(
+        self, message: Message, arrivals: Sequence[Arrival], answers: Iterator[Taken | Refused]
+    ) -> bool:
+        """What is done for a message is remembered with it, if it must wait for the rest."""
+        done = {
+            arrival.flow_id or ""
+            for arrival in arrivals
+            if await self._is_seen_to(arrival, next(answers))
+        }
+        message.begun |= done
+        return len(done) == len(arrivals)
+
+    async def _is_seen_to(self, arrival: Arrival, answer: Taken | Refused) -> bool:
+        """Whether a trigger is durable, as a run or as a dead letter."""
+        if isinstance(answer, Taken):
+            return True
+        return answer.final and await self._set_aside(arrival, answer)
 
     async def _received(self, messages: Sequence[Message]) -> Sequence[Taken | Refused]:
         try:
@@ -158,11 +261,17 @@ class MqttIntake:
             self._note_fault(error)
             return [Broken(repr(error))] * len(messages)
 
-    async def _needs_no_run(self, message: Message, answer: Refused | None) -> bool:
-        if answer is None:
-            self._telemetry.event("retained_ignored", topic=self._mqtt.topic)
+    async def _needs_no_run(self, message: Message) -> bool:
+        """Three cases: it cannot be a run, it is retained, or another copy of it does the work."""
+        if message.refusal is not None:
+            return await self._set_aside(_arrival(message), message.refusal)
+        if message.retained and not self._mqtt.retained:
+            self._telemetry.event("retained_ignored", topic=message.topic or self._mqtt.topic)
             return True
-        return answer.final and await self._set_aside(_arrival(message), answer)
+        if message.topic is None or self._topics.any_matches(message.topic):
+            return True
+        nobody = UnknownFlow(f"no flow begins at messages on {message.topic!r:.200}")
+        return await self._set_aside(_arrival(message), nobody)
 
     async def _set_aside(self, arrival: Arrival, refusal: Refused) -> bool:
         try:

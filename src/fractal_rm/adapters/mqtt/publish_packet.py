@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 import msgspec
-from gmqtt.mqtt.property import PROPERTIES_BY_ID  # pyright: ignore[reportMissingTypeStubs]
 
 from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, read_length
+from fractal_rm.adapters.mqtt.properties import read_properties
 from fractal_rm.domain.errors import Refused, TooLarge, WrongShape
+from fractal_rm.domain.trigger import Said
 
 PUBLISH = 0x30
 _QOS, _RETAIN = 0x06, 0x01
-_KEYS = ("idempotency-key", "id")
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct):
     """A message as it came. ``key`` is the trigger id among its user properties (MQTT 5).
 
-    ``refusal``: it cannot become a run, which was seen while it was read.
+    ``topic`` is None for that of triggers. ``subscriptions`` are the identifiers of those that it
+    came for, where the broker says so. ``refusal``: it cannot become a run, which was seen while it
+    was read. While it waits for room, ``waited_ms`` grows, and ``begun`` holds the flows that it
+    has started already while others found none.
     """
 
     body: bytes
     retained: bool
     key: str | None = None
     refusal: Refused | None = None
+    topic: str | None = None
+    said: Said | None = None
+    subscriptions: tuple[int, ...] = ()
+    waited_ms: int = 0
+    begun: frozenset[str] = frozenset()
 
 
-def read_publish(packet: Packet, *, mqtt_5: bool) -> tuple[int | None, Message]:
+def topic_field(topic: str) -> bytes:
+    """How a topic stands at the beginning of a packet."""
+    encoded = topic.encode()
+    return struct.pack("!H", len(encoded)) + encoded
+
+
+def read_publish(packet: Packet, *, mqtt_5: bool, own: bytes = b"") -> tuple[int | None, Message]:
     """The packet id, which QoS 0 has not, and the message. Raises NotMqtt.
 
-    Topics do not matter: there is one subscription, and topic aliases are not offered.
+    ``own`` is the `topic_field` of triggers; topic aliases are not offered.
     """
     first, data, size = packet.first, packet.data, packet.size
-    key, refusal, packet_id = None, None, None
+    key, said, subscriptions, topic, refusal, packet_id = None, None, (), None, None, None
     try:
         at = 2 + (data[0] << 8 | data[1])
+        if not data.startswith(own):
+            topic, refusal = _topic(data[2:at])
         if first & _QOS:
             packet_id = data[at] << 8 | data[at + 1]
             at += 2
@@ -44,7 +59,10 @@ def read_publish(packet: Packet, *, mqtt_5: bool) -> tuple[int | None, Message]:
             if data[at]:
                 length, start = read_length(data, at)
                 at = start + length
-                key, refusal = _key(data[start:at])
+                try:
+                    key, said, subscriptions = read_properties(data[start:at])
+                except ValueError as error:
+                    refusal = WrongShape(f"its MQTT properties cannot be read: {error}")
             else:
                 at += 1
     except IndexError:
@@ -53,20 +71,12 @@ def read_publish(packet: Packet, *, mqtt_5: bool) -> tuple[int | None, Message]:
         raise NotMqtt("a PUBLISH packet that is shorter than its head")
     if size > len(data):
         refusal = TooLarge(f"{size - at} bytes, of which only the beginning was read")
-    return packet_id, Message(data[at:], bool(first & _RETAIN), key, refusal)
+    retained = bool(first & _RETAIN)
+    return packet_id, Message(data[at:], retained, key, refusal, topic, said, subscriptions)
 
 
-def _key(data: bytes) -> tuple[str | None, Refused | None]:
-    """The trigger id among properties, or why they cannot be read."""
+def _topic(data: bytes) -> tuple[str, Refused | None]:
     try:
-        while data:
-            kind: Any = PROPERTIES_BY_ID.get(data[0])
-            if kind is None:
-                return None, WrongShape(f"there is no MQTT property {data[0]}")
-            found, data = kind.loads(data[1:])
-            name, value = found.get("user_property", ("", ""))
-            if name.lower() in _KEYS:
-                return value, None
-    except (ValueError, IndexError, struct.error) as error:
-        return None, WrongShape(f"its MQTT properties cannot be read: {error}")
-    return None, None
+        return data.decode("utf-8"), None
+    except UnicodeDecodeError:
+        return "", WrongShape("its topic is not UTF-8")

@@ -116,7 +116,9 @@ class Unanswered:
     async def _offer_again(self, numbered: Numbered) -> None:
         """One for which there was no room: by itself, when there may be some."""
         if not self._ending:
+            since_s = self._loop.time()
             await self._wait_for_room()
+            numbered[1].waited_ms += int((self._loop.time() - since_s) * 1000)
             self._begin(self._offer((numbered,)), self._taking)
 
     def _answered(self, numbered: Numbered) -> None:

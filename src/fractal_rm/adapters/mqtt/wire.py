@@ -15,15 +15,21 @@ from gmqtt.mqtt.protocol import MQTTProtocol  # pyright: ignore[reportMissingTyp
 from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, Packets
 from fractal_rm.adapters.mqtt.publish_packet import PUBLISH
 
+PUBACK = 0x40
+
 
 class Wire(MQTTProtocol):
-    """``on_publish`` takes the messages, and may raise NotMqtt; gmqtt takes the other packets."""
+    """``on_publish`` takes the messages, and may raise NotMqtt; gmqtt takes the other packets.
+
+    ``on_puback`` sees acknowledgements before gmqtt does, which forgets their reason codes.
+    """
 
     def __init__(
         self,
         client: Any,
         packets: Packets,
         on_publish: Callable[[Packet], None],
+        on_puback: Callable[[bytes], None],
         on_broken: Callable[[str], None],
     ) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType]
@@ -32,6 +38,7 @@ class Wire(MQTTProtocol):
         )
         self._packets = packets
         self._on_publish = on_publish
+        self._on_puback = on_puback
         self._on_broken = on_broken
         self._loop_time = asyncio.get_running_loop().time
         self._connection: Any = None
@@ -60,6 +67,8 @@ class Wire(MQTTProtocol):
                 if packet.first & 0xF0 == PUBLISH:
                     self._on_publish(packet)
                 else:
+                    if packet.first & 0xF0 == PUBACK:
+                        self._on_puback(packet.data)
                     self._connection.put_package(Package(packet.first, packet.data))
         except NotMqtt as error:
             self._on_broken(error.reason)

@@ -1,8 +1,9 @@
 """Hand-offs to other Runtime Managers over HTTP, as the originals do it, with a receipt.
 
-The body is the original's, with three more keys that originals ignore: ``run``, ``epoch`` and
-``sender``. A peer of ours answers with ``run`` and ``epoch``: it holds the run durably. Any other
-2xx is a plain peer's, which says only that nothing went wrong there.
+The body is the original's, with more keys that originals ignore: ``run``, ``epoch``, ``sender``, and
+``deadline_ms`` where the run has a time limit: the milliseconds left. A peer of ours answers with
+``run`` and ``epoch``: it holds the run durably. Any other 2xx is a plain peer's, which says only that
+nothing went wrong there.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class _Offer(msgspec.Struct):
     run: str
     epoch: int
     sender: str
-    is_load_balancing: bool = True
+    is_load_balancing: bool
+    deadline_ms: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Answer(msgspec.Struct):
@@ -50,10 +52,18 @@ class HttpPeers:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    async def offer(self, node: Node, run: Run, sender: str) -> Receipt | None:
+    async def offer(
+        self, node: Node, run: Run, sender: str, *, left_ms: int | None = None
+    ) -> Receipt | None:
         """Offer a run once. Raises OfferRefused, CallFailed."""
-        body = _encoder.encode(_Offer(run.payload, run.flow.id, run.id, run.epoch, sender))
-        reply = await self._caller.call(node.offer, body)
+        offer = _Offer(
+            run.payload, run.flow.id, run.id, run.epoch, sender, is_load_balancing=True,
+            deadline_ms=msgspec.UNSET if left_ms is None else left_ms,
+        )  # fmt: skip
+        trace = (
+            b"" if run.traceparent is None else b"traceparent: %b\r\n" % run.traceparent.encode()
+        )
+        reply = await self._caller.call(node.offer, _encoder.encode(offer), trace)
         if 200 <= reply.status < 300:
             return _receipt(reply.body, run)
         said = " ".join(reply.body[:200].decode("utf-8", "replace").split())

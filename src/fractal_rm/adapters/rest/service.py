@@ -86,6 +86,9 @@ class RestService:
         for connection in list(self._state.connections):
             connection.transport.abort()
 
+    def reconfigured(self) -> None:
+        """Nothing to do: what is in force is looked up for each request."""
+
     def status(self) -> Check:
         """Whether requests can come in now."""
         url = f"http://{self._rest.host}:{self._rest.port}{self._rest.endpoint}"

@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 from litestar import Request
 
-from fractal_rm.domain.errors import TooLarge, WrongContentType
+from fractal_rm.domain.errors import TooLarge, WrongContentType, WrongShape
 from fractal_rm.domain.run import Finished, Outcome, State
-from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.domain.trigger import Arrival, Said, Source
 from fractal_rm.engine.ports import History, Intake, Taken
 
 LONGEST_WAIT_S = 300
+LONGEST_NUMBER = 15  # digits: it is far below what a journal can hold
 ENDED_LOOKS, ENDED_AGAIN_S = 20, 0.05
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 
@@ -43,10 +44,11 @@ class Triggers:
 
     async def take(self, request: Request[Any, Any, Any], flow_id: str | None = None) -> Answer:
         """Take a trigger; with ``Prefer: wait=N`` (RFC 7240) wait for its end. Raises Refused."""
-        check_content_type(request)
+        content_type = check_content_type(request)
         body = await read_body(request, self._max_bytes())
         key = request.headers.get("idempotency-key")
-        taken = await self._intake.receive(Arrival(Source.REST, body, key, flow_id))
+        said = said_in(request, content_type)
+        taken = await self._intake.receive(Arrival(Source.REST, body, key, flow_id, said))
         wait_s = preferred_wait_s(request.headers.getall("prefer", []))
         if wait_s is None:
             return Answer(taken.run, taken.state, taken.epoch)
@@ -78,12 +80,32 @@ class Triggers:
         return Outcome(run_id, detail.summary.state, detail.summary.reason, results)
 
 
-def check_content_type(request: Request[Any, Any, Any]) -> None:
-    """Raise WrongContentType unless the body says that it is JSON."""
+def said_in(request: Request[Any, Any, Any], content_type: str) -> Said | None:
+    """What else the headers say. Raises WrongShape."""
+    trace, left = (request.headers.get(name) for name in ("traceparent", "fractal-time-left"))
+    is_plain = content_type == "application/json"
+    if is_plain and trace is None and left is None:
+        return None
+    return Said(
+        left_ms=None if left is None else _left_ms(left),
+        content_type=content_type,
+        traceparent=trace,
+    )
+
+
+def _left_ms(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER and int(text) > 0):
+        raise WrongShape("Fractal-Time-Left must be a positive whole number, in milliseconds")
+    return int(text)
+
+
+def check_content_type(request: Request[Any, Any, Any]) -> str:
+    """Of what type the body is. Raises WrongContentType unless that is JSON."""
     given = request.headers.get("content-type", "")
     kind = given.partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
         raise WrongContentType(f"it is {given[:60]!r}" if given else "there is none")
+    return kind
 
 
 async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:

@@ -34,7 +34,8 @@ from fractal_rm.domain.flow import Flow, flow_version, version_of
 from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
 from fractal_rm.engine.ports import Entry, Prior, Recovered
 
-ROWS_AT_ONCE = (64, 32, 16, 8, 4, 2, 1)
+ROWS_AT_ONCE = 64
+STATEMENTS_KEPT = 400  # prepared: one of each table for each number of rows
 PageRow = tuple[int, bytes, bytes]  # n, body, sum
 PAGE_BYTES = 2048  # a small commit writes each page that it touches: what wears flash out
 WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes into the file
@@ -65,7 +66,11 @@ class Store:
         self._take_lock()
         try:
             self._db = sqlite3.connect(
-                self._path, isolation_level=None, check_same_thread=False, timeout=5
+                self._path,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=5,
+                cached_statements=STATEMENTS_KEPT,
             )
             self._prepare()
             return self._recover()
@@ -263,12 +268,10 @@ class Store:
             self._db.execute(schema.COUNT, (len(writing.new_rows), len(writing.ended)))
 
     def _insert(self, head: str, rows: Sequence[tuple[Any, ...]], tail: str = "") -> None:
-        at = 0
-        for size in ROWS_AT_ONCE:
-            while len(rows) - at >= size:
-                flat = tuple(chain.from_iterable(rows[at : at + size]))
-                self._db.execute(_many(head, tail, len(rows[at]), size), flat)
-                at += size
+        for at in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[at : at + ROWS_AT_ONCE]
+            flat = tuple(chain.from_iterable(some))
+            self._db.execute(_many(head, tail, len(some[0]), len(some)), flat)
 
     def _took(self, writing: Writing) -> None:
         """The transaction is durable: what it changed is now what is."""

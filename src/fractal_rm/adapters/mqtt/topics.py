@@ -1,0 +1,84 @@
+"""Which flows begin at the messages of which topics, and what a session is subscribed to for them.
+
+A broker may send a message once for each subscription that it matches (MQTT 5, 3.3.4), or once for
+all of them. So every subscription has a number, which a message names: each flow is started by the
+copy that came for the first of its filters that match, and so once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.adapters.whole_file import replace_file
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.topic import matches, subscription_identifier
+
+
+class Topics:
+    """The filters of ``flows``, and ``own``, the topic of triggers: that one starts no flow."""
+
+    def __init__(self, own: str, flows: Mapping[str, Flow]) -> None:
+        self.own = own
+        self._filters = {
+            flow.id: flow.starts.topics
+            for flow in flows.values()
+            if flow.starts is not UNSET and flow.starts.topics
+        }
+        self.filters = frozenset(f for filters in self._filters.values() for f in filters) - {own}
+        self._numbers = {subscription_identifier(each): each for each in self.filters | {own}}
+
+    def for_triggers(self, subscriptions: Collection[int]) -> bool:
+        """Whether a message on the topic of triggers is one, and not a copy for another filter."""
+        known = self._known(subscriptions)
+        return not known or self.own in known
+
+    def begun_by(self, topic: str, subscriptions: Collection[int]) -> list[str]:
+        """The ids of the flows that a message on ``topic`` starts.
+
+        One that names no subscription that we know starts all that match: it is from before a
+        change of them, or its broker does not number them.
+        """
+        known = self._known(subscriptions)
+        begun: list[str] = []
+        for flow, filters in self._filters.items():
+            first = next((each for each in filters if matches(each, topic)), None)
+            if first is not None and (not known or first in known):
+                begun.append(flow)
+        return begun
+
+    def any_matches(self, topic: str) -> bool:
+        """Whether any flow begins at messages on ``topic``."""
+        return any(matches(each, topic) for each in self.filters)
+
+    def _known(self, subscriptions: Collection[int]) -> set[str]:
+        return {self._numbers[each] for each in subscriptions if each in self._numbers}
+
+
+class KeptTopics:
+    """What the session at the broker may be subscribed to, in the state folder.
+
+    The broker keeps subscriptions as it keeps messages, so what was left out of the configuration
+    while the node was away must be known to be taken back. A file that cannot be read knows of
+    none.
+    """
+
+    def __init__(self, folder: Path, client_id: str) -> None:
+        name = blake2b(client_id.encode(), digest_size=8).hexdigest()
+        self._path = folder / f"mqtt-topics-{name}.json"
+
+    def read(self) -> frozenset[str]:
+        """The filters that were written last."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=frozenset[str])
+        except (OSError, msgspec.MsgspecError):
+            return frozenset()
+
+    def write(self, filters: frozenset[str]) -> None:
+        """Keep them. Raises OSError."""
+        if filters != self.read():
+            replace_file(self._path, msgspec.json.encode(sorted(filters)))

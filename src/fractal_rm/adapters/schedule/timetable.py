@@ -1,0 +1,208 @@
+"""When a flow begins by the clock: `EVERY` and `CRON`. Decides; nothing is done here.
+
+    look ──> Due: moments to fire, in order ──fired──> done ──> the next look goes on from there
+                  moments that are let go
+
+`EVERY` counts on the clock that does not jump. `CRON` is about wall time, in a time zone: a jump
+forward is a time that was slept through, and a jump back begins anew from there. A moment is
+milliseconds since 1970, UTC, and names its run: what fires twice is one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import takewhile
+from typing import Protocol
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from cronsim import CronSim, CronSimError
+from msgspec import UNSET
+
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.flow import CatchUp, Cron, Flow
+
+MOST_AT_ONCE = 1_000  # moments that one look makes up for
+STEP_MS = 100  # less is what reading two clocks one after the other makes of it
+JUMPED_MS = 2_000  # worth a line: in smaller steps a wall clock is corrected all the time
+BACK_MS = 60_000  # by so much CRON may be ahead of the wall clock, which is then waited for
+
+
+class BadSchedule(FractalError):
+    """A CRON expression or a time zone that cannot be read."""
+
+    code = "bad-schedule"
+
+
+class Due(msgspec.Struct, frozen=True):
+    """``moments`` to fire; ``skipped`` were let go; ``jumped_ms``: so the wall clock jumped."""
+
+    moments: tuple[int, ...] = ()
+    skipped: int = 0
+    jumped_ms: int = 0
+
+
+class Rule(Protocol):
+    """Which moments there are. ``spec`` names the rule: another one remembers nothing of it."""
+
+    spec: str
+
+    def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
+        """Of the moments after one and up to another the newest, oldest of these first."""
+        ...
+
+    def next_after(self, moment_ms: int) -> int | None:
+        """The next one, or None where none comes any more."""
+        ...
+
+
+class Every:
+    """``EVERY``: so many milliseconds apart, counted from the one before."""
+
+    def __init__(self, every_ms: int) -> None:
+        self.spec = f"EVERY {every_ms} ms"
+        self._every_ms = every_ms
+
+    def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
+        """See `Rule`."""
+        count = max(0, until_ms - after_ms) // self._every_ms
+        first = max(1, count - most + 1)
+        return [after_ms + n * self._every_ms for n in range(first, count + 1)]
+
+    def next_after(self, moment_ms: int) -> int | None:
+        """See `Rule`."""
+        return moment_ms + self._every_ms
+
+
+class CronRule:
+    """``CRON``. Raises BadSchedule.
+
+    Daylight saving as in Debian's cron: what falls into the hour that is left out comes right after
+    it, and what falls into the hour that comes twice comes once, unless it comes in every hour.
+    """
+
+    def __init__(self, cron: Cron) -> None:
+        self.spec = f"CRON {cron.expression} {cron.zone}"
+        self._expression = cron.expression
+        try:
+            self._zone = ZoneInfo(cron.zone)
+            CronSim(cron.expression, datetime.now(self._zone))
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise BadSchedule(f"there is no time zone {cron.zone!r:.40}") from error
+        except CronSimError as error:
+            raise BadSchedule(f"CRON {cron.expression!r:.60}: {error}") from error
+
+    def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
+        """See `Rule`."""
+        backwards = self._moments(until_ms + 1_000, reverse=True)
+        back = takewhile(lambda moment: moment > after_ms, backwards)
+        found: list[int] = []
+        for moment in back:
+            if moment <= until_ms:
+                found.append(moment)
+            if len(found) == most:
+                break
+        return found[::-1]
+
+    def next_after(self, moment_ms: int) -> int | None:
+        """See `Rule`."""
+        return next((each for each in self._moments(moment_ms) if each > moment_ms), None)
+
+    def _moments(self, from_ms: int, *, reverse: bool = False) -> Iterator[int]:
+        start = datetime.fromtimestamp(from_ms / 1000, self._zone)
+        for moment in CronSim(self._expression, start, reverse=reverse):
+            yield int(moment.timestamp()) * 1000
+
+
+class Timetable:
+    """One rule of one flow, and how far it has come: ``last_ms``, the last moment that is done.
+
+    It goes on from ``last_ms`` of an earlier process, and begins now where there is none.
+    """
+
+    def __init__(
+        self,
+        flow: str,
+        rule: Rule,
+        catch_up: CatchUp,
+        last_ms: int | None,
+        now_ms: int,
+        mono_s: float,
+    ) -> None:
+        self.flow = flow
+        self.rule = rule
+        self.catch_up = catch_up
+        self.last_ms = now_ms if last_ms is None else last_ms
+        self._mono_s = mono_s
+        self._wall_ms = now_ms  # what the wall clock should show, as the other one goes
+        self._ahead_ms = 0  # so far it had come when the wall clock went back
+        self._woke = last_ms is not None  # what comes before the first look was slept through
+        self._next_ms = self.rule.next_after(self.last_ms)
+
+    @property
+    def name(self) -> str:
+        """Under which it is remembered."""
+        return f"{self.flow} {self.rule.spec}"
+
+    @property
+    def remembered_ms(self) -> int:
+        """Where a later process goes on."""
+        return max(self.last_ms, self._ahead_ms)
+
+    def look(self, now_ms: int, mono_s: float) -> Due:
+        """What is due. Each moment of it is `done` when it is durable."""
+        jumped_ms = self._jump(now_ms, mono_s)
+        asleep, self._woke = self._woke, False
+        if self._next_ms is None or now_ms < self._next_ms:
+            return Due(jumped_ms=jumped_ms)
+        found = self.rule.newest(self.last_ms, now_ms, MOST_AT_ONCE + 1)
+        fired = found[len(found) - self._how_many(len(found), asleep=asleep) :]
+        skipped = found[: len(found) - len(fired)]
+        if skipped:
+            self.done(skipped[-1])
+        return Due(tuple(fired), len(skipped), jumped_ms)
+
+    def done(self, moment_ms: int) -> None:
+        """A moment is a run, or was let go."""
+        self.last_ms = moment_ms
+        self._next_ms = self.rule.next_after(moment_ms)
+
+    def due_in_s(self, now_ms: int) -> float:
+        """After how many seconds the next moment comes, as the wall clock stands."""
+        return float("inf") if self._next_ms is None else (self._next_ms - now_ms) / 1000
+
+    def _how_many(self, found: int, *, asleep: bool) -> int:
+        """The newest comes in its time, unless the node was away then. The rest is made up for."""
+        if self.catch_up is CatchUp.ALL:
+            return min(found, MOST_AT_ONCE)
+        return 0 if asleep and self.catch_up is CatchUp.NONE else min(found, 1)
+
+    def _jump(self, now_ms: int, mono_s: float) -> int:
+        """Follow a jump of the wall clock; returns how far it went, 0 for none worth a line."""
+        self._wall_ms += round((mono_s - self._mono_s) * 1000)
+        self._mono_s = mono_s
+        jumped_ms = now_ms - self._wall_ms
+        if abs(jumped_ms) >= STEP_MS:
+            self._wall_ms = now_ms
+            if isinstance(self.rule, Every):
+                self.done(self.last_ms + jumped_ms)  # the next is as far away as it was
+            elif self._ahead_ms > self.last_ms and now_ms >= self._ahead_ms:
+                self.done(self._ahead_ms)  # it was right, and is so again
+        behind_ms = self.last_ms - now_ms
+        if behind_ms > BACK_MS and (self._woke or not isinstance(self.rule, Every)):
+            self._ahead_ms = max(self._ahead_ms, self.last_ms)
+            self.done(now_ms)
+            return -behind_ms
+        return jumped_ms if abs(jumped_ms) >= JUMPED_MS else 0
+
+
+def rules_of(flow: Flow) -> list[Rule]:
+    """Raises BadSchedule."""
+    starts = flow.starts
+    if starts is UNSET:
+        return []
+    rules: list[Rule] = [] if starts.every_ms is None else [Every(starts.every_ms)]
+    if starts.cron is not None:
+        rules.append(CronRule(starts.cron))
+    return rules

@@ -1,0 +1,1 @@
+"""Tests of flows, in the words of flows.cases.toml: read, run under virtual time, judged."""

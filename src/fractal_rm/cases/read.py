@@ -1,0 +1,316 @@
+"""flows.cases.toml: its text into cases, or every finding of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.cases.model import (
+    START_MS,
+    WATCHED_MS,
+    BalancerMock,
+    Case,
+    Expected,
+    ExpectedCall,
+    ExpectedMessage,
+    Fault,
+    Mock,
+    PeerMock,
+    Said,
+    Selector,
+)
+from fractal_rm.cases.table import Source, Table
+from fractal_rm.config.model import Config
+from fractal_rm.domain.errors import Malformed
+from fractal_rm.domain.findings import ConfigRejected, did_you_mean
+from fractal_rm.domain.flow import Call, Flow, Method, SubFlow
+from fractal_rm.domain.run import State
+from fractal_rm.domain.trigger import check_json
+
+FILE = "flows.cases.toml"
+_FAULTS = [fault.value for fault in Fault]
+_STATES = [state.value for state in State if state is not State.NEW]
+_BROKER = ("up", "down")
+
+
+def read_cases(text: str, config: Config, file: str = FILE) -> list[Case]:
+    """Read the cases of ``config``. Raises ConfigRejected with every finding."""
+    reader = _Reader(Source(file, text), config)
+    cases = reader.cases()
+    if reader.source.findings:
+        found = sorted(reader.source.findings, key=lambda f: (f.place.line, f.place.column))
+        raise ConfigRejected(found)
+    return cases
+
+
+class _Reader:
+    def __init__(self, source: Source, config: Config) -> None:
+        self.source = source
+        self._config = config
+        self._names: dict[str, int] = {}
+
+    def cases(self) -> list[Case]:
+        root = self.source.root()
+        found = root.tables("case", self._case) or ()
+        root.finish()
+        return list(found)
+
+    def _case(self, table: Table) -> Case:
+        name = self._name(table)
+        flow = self._flow(table, table.identifier("flow"), needed=True)
+        number = flow.id if flow else ""
+        case = Case(
+            name=name,
+            flow=number,
+            payload=_payload(table),
+            key=table.text("key"),
+            placed=table.flag("placed") or False,
+            deadline_ms=table.duration_ms("deadline"),
+            start_ms=_or(table.moment_ms("at"), START_MS),
+            watched_ms=table.duration_ms("watch") or WATCHED_MS,
+            broker_down=table.one_of("broker", _BROKER) == "down",
+            replies=table.tables("reply", lambda each: self._mock(each, flow)) or (),
+            balancer=self._balancer(table.table("balancer")),
+            peers=table.tables("peer", self._peer) or (),
+            expected=self._expected(table.table("expect"), flow),
+            line=table.line,
+        )
+        table.finish()
+        return case
+
+    def _name(self, table: Table) -> str:
+        name = table.needed_text("name")
+        if name in self._names:
+            table.bad("name", f'the case of line {self._names[name]} is called "{name}" too',
+                      code="T303")  # fmt: skip
+        elif name:
+            self._names[name] = table.line
+        elif table.text("name") is not None:
+            table.bad("name", "a case needs a name")
+        return name
+
+    def _flow(self, table: Table, wanted: str | None, *, needed: bool = False) -> Flow | None:
+        if wanted is None:
+            if needed and not table.has("flow"):
+                table.missing("flow")
+            return None
+        flow = self._config.flows.get(wanted)
+        if flow is None:
+            hint = did_you_mean(wanted, self._config.flows)
+            table.bad("flow", f"flows.conf has no flow {wanted}", hint, "T302")
+        return flow
+
+    # --- what the world answers ---------------------------------------------------------------
+
+    def _mock(self, table: Table, flow: Flow | None) -> Mock:
+        mock = Mock(
+            on=self._selector(table, flow),
+            status=table.whole("status", 200, 200, 599),
+            body=_said(table),
+            headers=_pairs(table, "headers"),
+            delay_ms=table.duration_ms("delay") or 0,
+            fault=_fault(table),
+        )
+        table.finish()
+        return mock
+
+    def _selector(self, table: Table, flow: Flow | None) -> Selector:
+        of = table.identifier("flow")
+        if of is not None:
+            flow = self._flow(table, of)
+        component, endpoint = self._target(table)
+        call = table.whole("call", 0, 1, 10_000) or None
+        if call is not None and flow is not None:
+            _check_number(table, "call", call, flow)
+        element = table.whole("element", 0, 1, 10_000) or None
+        return Selector(component, endpoint, call, of, element, table.flag("undo"))
+
+    def _target(self, table: Table) -> tuple[str | None, str | None]:
+        """``to``: a component, and perhaps one of its endpoints, as after TO in a flow."""
+        said = table.text("to")
+        if said is None:
+            return None, None
+        name, *more = said.split() or [""]
+        component = self._config.components.get(name)
+        if component is None:
+            hint = did_you_mean(name, self._config.components)
+            table.bad("to", f'component "{name}" is not in components.conf', hint, "T302")
+        elif len(more) > 1:
+            table.bad("to", "to is a component and one endpoint of it", f'write "{name} {more[0]}"')
+        elif more and more[0] not in component.endpoints:
+            hint = did_you_mean(more[0], component.endpoints)
+            table.bad("to", f'component "{name}" has no endpoint "{more[0]}"', hint, "T302")
+        return name, more[0] if more else None
+
+    def _node(self, table: Table) -> str | None:
+        node = table.identifier("node")
+        if node is not None and node not in self._config.nodes and node != self._config.node_id:
+            hint = did_you_mean(node, self._config.nodes)
+            table.bad("node", f"nodes.conf has no node {node}", hint, "T302")
+        return node
+
+    def _balancer(self, table: Table | None) -> BalancerMock:
+        if table is None:
+            return BalancerMock()
+        mock = BalancerMock(
+            node=table.identifier("node"),  # it may well name one that nodes.conf does not have
+            status=table.whole("status", 200, 200, 599),
+            delay_ms=table.duration_ms("delay") or 0,
+            fault=_fault(table),
+        )
+        table.finish()
+        return mock
+
+    def _peer(self, table: Table) -> PeerMock:
+        receipt = table.flag("receipt")
+        mock = PeerMock(
+            node=self._node(table),
+            status=table.whole("status", 202, 200, 599),
+            receipt=True if receipt is None else receipt,
+            delay_ms=table.duration_ms("delay") or 0,
+            fault=_fault(table),
+        )
+        table.finish()
+        return mock
+
+    # --- what is expected ---------------------------------------------------------------------
+
+    def _expected(self, table: Table | None, flow: Flow | None) -> Expected:
+        if table is None:
+            return Expected()
+        expected = Expected(
+            state=State(table.one_of("state", _STATES) or State.SUCCEEDED),
+            reason=table.text("reason"),
+            node=self._node(table),
+            reply=table.json("reply", UNSET),
+            results=_results(table.table("results"), flow),
+            skipped=_skipped(table, flow),
+            calls=table.tables("call", lambda each: self._call(each, flow)),
+            published=table.tables("publish", _message),
+            took_ms=table.duration_ms("took"),
+        )
+        table.finish()
+        return expected
+
+    def _call(self, table: Table, flow: Flow | None) -> ExpectedCall:
+        call = ExpectedCall(
+            on=self._selector(table, flow),
+            method=table.one_of("method", [method.value for method in Method]),
+            body=_said(table),
+            headers=_pairs(table, "headers"),
+            query=_pairs(table, "query"),
+            line=table.line,
+        )
+        table.finish()
+        return call
+
+
+def _message(table: Table) -> ExpectedMessage:
+    message = ExpectedMessage(table.needed_text("topic"), _said(table), table.line)
+    table.finish()
+    return message
+
+
+def _said(table: Table) -> Said:
+    """``text`` or ``json``, not both."""
+    text, json = table.text("text"), table.json("json", UNSET)
+    if text is not None and json is not UNSET:
+        table.bad("json", "a body is text or json, not both")
+    return Said(UNSET if text is None else text, json)
+
+
+def _fault(table: Table) -> Fault | None:
+    said = table.one_of("fault", _FAULTS)
+    return None if said is None else Fault(said)
+
+
+def _payload(table: Table) -> bytes:
+    """``payload``, or ``payload_json`` for what TOML cannot say: null. Without one it is null."""
+    text = table.text("payload_json")
+    if text is None:
+        return msgspec.json.encode(table.json("payload"))
+    if table.has("payload"):
+        table.bad("payload_json", "a case has one payload, not both")
+    try:
+        check_json(text.encode())
+    except Malformed as error:
+        table.bad("payload_json", f"this is not JSON: {error}")
+    return text.encode()
+
+
+def _pairs(table: Table, key: str) -> tuple[tuple[str, str], ...]:
+    """A table of texts; a number stands for its text."""
+    inner = table.table(key)
+    if inner is None:
+        return ()
+    return tuple((name, inner.identifier(name) or "") for name in inner.keys())  # noqa: SIM118
+
+
+def _results(table: Table | None, flow: Flow | None) -> tuple[tuple[int, Any], ...]:
+    """By the number of their call, or the name that AS gave it."""
+    if table is None or flow is None:
+        return ()
+    known = _numbers(flow)
+    found: list[tuple[int, Any]] = []
+    for name in table.keys():  # noqa: SIM118 - not a dict
+        if name in known:
+            found.append((known[name], table.json(name)))
+        else:
+            hint = did_you_mean(name, list(known))
+            table.bad(name, f'flow {flow.id} has no result "{name}"', hint, "T302")
+    return tuple(found)
+
+
+def _skipped(table: Table, flow: Flow | None) -> tuple[int, ...]:
+    """Numbers or names of calls."""
+    known = _numbers(flow) if flow else {}
+    found: list[int] = []
+    for name in map(str, table.items("skipped") or ()):
+        if name in known:
+            found.append(known[name])
+        elif flow:
+            hint = did_you_mean(name, list(known))
+            table.bad("skipped", f'flow {flow.id} has no call "{name}"', hint, "T302")
+    return tuple(found)
+
+
+def _check_number(table: Table, key: str, number: int, flow: Flow) -> None:
+    numbers = set(_numbers(flow).values())
+    if number not in numbers:
+        many = f"1 to {len(numbers)}" if len(numbers) > 1 else "1"
+        table.bad(key, f"flow {flow.id} has no call {number}", f"its calls are {many}", "T302")
+
+
+def _numbers(flow: Flow) -> dict[str, int]:
+    """Names and numbers of the steps that have a result, with their numbers."""
+    found: dict[str, int] = {}
+    for step in flow.steps:
+        if isinstance(step, (Call, SubFlow)):
+            found[str(step.number)] = step.number
+            name = _name_of(step)
+            if name:
+                found[name] = step.number
+    return found
+
+
+def _name_of(step: Call | SubFlow) -> str:
+    if isinstance(step, SubFlow):
+        return step.name
+    return "" if step.terms is UNSET else step.terms.name
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def check_names(wanted: Collection[str], cases: Collection[Case]) -> str | None:
+    """The first wanted name that no case has a part of, in a sentence; None where all are well."""
+    names = [case.name for case in cases]
+    for part in wanted:
+        if not any(part.lower() in name.lower() for name in names):
+            hint = did_you_mean(part, names)
+            return f'no case is called "{part}"' + (f"; {hint}" if hint else "")
+    return None

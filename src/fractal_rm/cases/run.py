@@ -1,0 +1,62 @@
+"""Run cases and say what came of each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import msgspec
+
+from fractal_rm.cases.judge import Difference, differences
+from fractal_rm.cases.model import Case
+from fractal_rm.cases.play import play
+from fractal_rm.cases.read import FILE, read_cases
+from fractal_rm.config.model import Config
+from fractal_rm.domain.findings import ConfigRejected, Finding, Place
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What came of one case: it passed where nothing differs."""
+
+    name: str
+    flow: str
+    line: int
+    differences: tuple[Difference, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything was as expected."""
+        return not self.differences
+
+
+def load_cases(folder: Path, config: Config) -> list[Case]:
+    """The cases of a configuration folder. Raises ConfigRejected, also where there is no file."""
+    path = folder / FILE
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise _rejected(Place(line, 1), "T301", f"byte {error.start} is not UTF-8") from error
+    except OSError as error:
+        raise _rejected(Place(), "C201", f"{path}: {error.strerror or error}", _WRITE) from error
+    return read_cases(text, config)
+
+
+_WRITE = "docs/how-to/test-flows.md begins one; `fractal-rm runs record RUN` writes a case"
+
+
+def _rejected(place: Place, code: str, text: str, hint: str | None = None) -> ConfigRejected:
+    return ConfigRejected([Finding(FILE, place, code, text, hint)])
+
+
+def chosen(cases: Sequence[Case], parts: Collection[str]) -> list[Case]:
+    """The cases in whose names one of ``parts`` stands, whatever its case; all without parts."""
+    if not parts:
+        return list(cases)
+    return [c for c in cases if any(part.lower() in c.name.lower() for part in parts)]
+
+
+def judged(case: Case, config: Config) -> Verdict:
+    """Run one case."""
+    found = differences(case, play(case, config))
+    return Verdict(case.name, case.flow, case.line, tuple(found))

@@ -1,0 +1,86 @@
+"""What must not stand in a recorded case: the secrets of the configuration, and what looks so."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+import msgspec
+
+from fractal_rm.config.mask import SECRET_KEYS
+from fractal_rm.config.model import Config
+from fractal_rm.domain.call import Route
+
+STARS = "*****"
+_SECRET_KEY = re.compile(
+    r"passw(or)?d|passphrase|secret|token|api[-_]?key|private[-_]?key|credential|authori[sz]ation"
+    r"|cookie|session[-_]?id|^pin$|" + "|".join(f"^{key}$" for key in SECRET_KEYS),
+    re.IGNORECASE,
+)
+# In a text that is no JSON: a key, and what follows it up to the next space or sign.
+_SAID = re.compile(
+    r"(?P<lead>\b[\w-]*(?:passw(?:or)?d|secret|token|api[-_]?key|credential)[\w-]*\s*[:=]\s*)"
+    r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&]+)"
+    r"|(?P<scheme>\b(?:Bearer|Basic)\s+)(?P<credentials>[A-Za-z0-9+/=._~-]{6,})",
+    re.IGNORECASE,
+)
+_OWN = frozenset({"host", "user-agent", "accept", "content-type"})
+_LEAST = 4  # a shorter secret would mask every other word too
+
+
+class Mask:
+    """Puts stars in the place of secrets, wherever they stand in a text or a JSON value."""
+
+    def __init__(self, config: Config) -> None:
+        self._known = sorted(_secrets_of(config), key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """A text; where it is JSON, its keys count too. Without secrets it stays as it is."""
+        try:
+            value = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return self._said(text)
+        if not isinstance(value, (dict, list)):
+            return self._said(text)
+        masked = self.value(cast("object", value))
+        return text if masked == value else msgspec.json.encode(masked).decode()
+
+    def value(self, value: Any) -> Any:
+        """A JSON value: what stands under a secret's key, and each text in it."""
+        if isinstance(value, dict):
+            members = cast("dict[str, Any]", value)
+            return {key: self._member(key, each) for key, each in members.items()}
+        if isinstance(value, list):
+            return [self.value(each) for each in cast("list[Any]", value)]
+        return self.text(value) if isinstance(value, str) else value
+
+    def header(self, name: str, value: str) -> str:
+        """The value of a header or a parameter."""
+        return STARS if _SECRET_KEY.search(name) else self.text(value)
+
+    def _member(self, key: str, value: Any) -> Any:
+        if _SECRET_KEY.search(key) and value is not None and not isinstance(value, bool):
+            return STARS
+        return self.value(value)
+
+    def _said(self, text: str) -> str:
+        for secret in self._known:
+            text = text.replace(secret, STARS)
+        return _SAID.sub(lambda found: (found["lead"] or found["scheme"]) + STARS, text)
+
+
+def _secrets_of(config: Config) -> set[str]:
+    """Passwords and the values of headers that the configuration adds to calls."""
+    routes = [end.get for each in config.components.values() for end in each.endpoints.values()]
+    routes += [node.offer for node in config.nodes.values()]
+    routes += [config.balancer] if config.balancer else []
+    found = {config.mqtt.password or ""}
+    for route in routes:
+        for value in _added(route):
+            found |= {value, value.rpartition(" ")[2]}  # with and without its scheme: Bearer …
+    return {secret for secret in found if len(secret) >= _LEAST}
+
+
+def _added(route: Route) -> list[str]:
+    lines = (line.partition(": ") for line in route.head.decode("latin-1").split("\r\n")[1:])
+    return [value for name, _, value in lines if name and name.lower() not in _OWN]

@@ -1,0 +1,109 @@
+"""Where each key of a TOML text stands: the standard library's reader does not say.
+
+The text is known to be valid TOML: only statements are told apart here, nothing is checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Union
+
+from fractal_rm.domain.findings import Place
+
+# From the file down to a key; a number is the place in a list of tables.
+Path = tuple[Union[str, int], ...]
+
+_TEXT = r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\''
+_PIECE = re.compile(rf"(?P<text>{_TEXT})|(?P<comment>#[^\n]*)|(?P<bracket>[\[{{\]}}])|(?P<end>\n)",
+                    re.DOTALL)  # fmt: skip
+_SPACE = re.compile(r"[ \t\r\n]*")
+_KEY = re.compile(r'\s*(?:"((?:\\.|[^"\\\n])*)"|\'([^\'\n]*)\'|([A-Za-z0-9_-]+))\s*')
+
+
+def places(text: str) -> dict[Path, Place]:
+    """The place of every table header and of every key that begins a line, by its path."""
+    found: dict[Path, Place] = {}
+    counts: dict[Path, int] = {}
+    table: Path = ()
+    for at in _statements(text):
+        brackets = 2 if text.startswith("[[", at) else int(text[at] == "[")
+        keys, end = _keys(text, at + brackets)
+        place = _place(text, at, end)
+        if not brackets:
+            _note(found, _settled(keys, table, counts), place, len(table))
+            continue
+        table = _settled(keys[:-1], (), counts) + keys[-1:]
+        if brackets == 2:
+            counts[table] = counts.get(table, -1) + 1
+            found.setdefault(table, place)
+            table = (*table, counts[table])
+        elif table in counts:
+            table = (*table, counts[table])
+        found[table] = place
+    return found
+
+
+def _note(found: dict[Path, Place], path: Path, place: Place, known: int) -> None:
+    """Also for what a dotted key makes on its way."""
+    for length in range(known + 1, len(path) + 1):
+        found.setdefault(path[:length], place)
+
+
+def _settled(keys: Path, under: Path, counts: dict[Path, int]) -> Path:
+    """A path below ``under``; through a list of tables it goes to the last one of it."""
+    path = under
+    for key in keys:
+        path = (*path, key)
+        if path in counts:
+            path = (*path, counts[path])
+    return path
+
+
+def _statements(text: str) -> Iterator[int]:
+    """Where each table header and each key of a line begins."""
+    at = 0
+    while at < len(text):
+        start = _skip_space(text, at)
+        if start >= len(text):
+            return
+        if text[start] != "#":
+            yield start
+        at = _end_of_statement(text, start)
+
+
+def _skip_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _end_of_statement(text: str, at: int) -> int:
+    depth = 0
+    for piece in _PIECE.finditer(text, at):
+        if piece["bracket"]:
+            depth += 1 if piece["bracket"] in "[{" else -1
+        elif piece["end"] and depth <= 0:
+            return piece.end()
+    return len(text)
+
+
+def _keys(text: str, at: int) -> tuple[Path, int]:
+    """A dotted key, and where it ends."""
+    keys: list[str] = []
+    end = at
+    while True:
+        found = _KEY.match(text, at)
+        if found is None:
+            return tuple(keys), end
+        keys.append(next(part for part in found.groups() if part is not None))
+        end = found.end() - (len(found[0]) - len(found[0].rstrip()))
+        at = found.end()
+        if text[at : at + 1] != ".":
+            return tuple(keys), end
+        at += 1
+
+
+def _place(text: str, at: int, end: int) -> Place:
+    line = text.count("\n", 0, at) + 1
+    column = at - (text.rfind("\n", 0, at) + 1) + 1
+    return Place(line, column, max(1, end - at))

@@ -1,0 +1,202 @@
+"""A case as the text that `read` reads it from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.cases.model import (
+    BalancerMock,
+    Case,
+    Expected,
+    ExpectedCall,
+    Fault,
+    Mock,
+    PeerMock,
+    Said,
+    Selector,
+)
+from fractal_rm.cases.words import in_words
+from fractal_rm.domain.run import State
+
+Fields = dict[str, str]  # key and value, the value as TOML
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_NOT_LITERAL = re.compile(r"['\x00-\x08\x0a-\x1f\x7f]")
+
+
+def case_text(case: Case) -> str:
+    """The case as TOML. What is as it would be anyway is left out."""
+    return "\n".join(_lines(case))
+
+
+def _lines(case: Case) -> Iterator[str]:
+    yield from _table("[[case]]", _head(case))
+    for mock in case.replies:
+        yield from _table("\n[[case.reply]]", _mock(mock))
+    if case.balancer != BalancerMock():
+        yield from _table("\n[case.balancer]", _balancer(case.balancer))
+    for peer in case.peers:
+        yield from _table("\n[[case.peer]]", _peer(peer))
+    yield from _table("\n[case.expect]", _end(case.expected))
+    for call in case.expected.calls or ():
+        yield from _table("\n[[case.expect.call]]", _call(call))
+    for message in case.expected.published or ():
+        fields = {"topic": _string(message.topic)} | _said(message.body)
+        yield from _table("\n[[case.expect.publish]]", fields)
+    yield ""
+
+
+def _table(header: str, fields: Fields) -> Iterator[str]:
+    yield header
+    for key, value in fields.items():
+        yield f"{_key(key)} = {value}"
+
+
+def _head(case: Case) -> Fields:
+    fields = {"name": _string(case.name), "flow": _identifier(case.flow)}
+    payload = msgspec.json.decode(case.payload)
+    if isinstance(payload, str):
+        fields["payload"] = _string(payload)
+    elif payload is not None:
+        fields["payload_json"] = _string(case.payload.decode())
+    if case.key is not None:
+        fields["key"] = _string(case.key)
+    if case.placed:
+        fields["placed"] = "true"
+    if case.deadline_ms is not None:
+        fields["deadline"] = _length(case.deadline_ms)
+    if case.broker_down:
+        fields["broker"] = _string("down")
+    return fields
+
+
+def _mock(mock: Mock) -> Fields:
+    fields = _selector(mock.on)
+    if mock.fault is not None:
+        fields["fault"] = _string(mock.fault.value)
+    else:
+        if mock.status != 200:
+            fields["status"] = str(mock.status)
+        fields |= _said(mock.body)
+    if mock.headers:
+        fields["headers"] = _pairs(mock.headers)
+    return fields | _delay(mock.delay_ms)
+
+
+def _balancer(mock: BalancerMock) -> Fields:
+    fields = {} if mock.node is None else {"node": _identifier(mock.node)}
+    return fields | _answer(mock.status, 200, mock.fault) | _delay(mock.delay_ms)
+
+
+def _peer(mock: PeerMock) -> Fields:
+    fields = {} if mock.node is None else {"node": _identifier(mock.node)}
+    fields |= _answer(mock.status, 202, mock.fault)
+    if not mock.receipt:
+        fields["receipt"] = "false"
+    return fields | _delay(mock.delay_ms)
+
+
+def _answer(status: int, usual: int, fault: Fault | None) -> Fields:
+    if fault is not None:
+        return {"fault": _string(fault.value)}
+    return {} if status == usual else {"status": str(status)}
+
+
+def _end(expected: Expected) -> Fields:
+    fields: Fields = {}
+    if expected.state is not State.SUCCEEDED:
+        fields["state"] = _string(expected.state.value)
+    if expected.reason is not None:
+        fields["reason"] = _string(expected.reason)
+    if expected.node is not None:
+        fields["node"] = _identifier(expected.node)
+    if expected.reply is not UNSET:
+        fields["reply"] = _value(expected.reply)
+    if expected.skipped:
+        fields["skipped"] = "[" + ", ".join(map(str, expected.skipped)) + "]"
+    if expected.took_ms is not None:
+        fields["took"] = _length(expected.took_ms)
+    for key, listed in (("call", expected.calls), ("publish", expected.published)):
+        if listed == ():
+            fields[key] = "[]"
+    return fields
+
+
+def _call(call: ExpectedCall) -> Fields:
+    fields = _selector(call.on)
+    if call.method is not None:
+        fields["method"] = _string(call.method)
+    fields |= _said(call.body)
+    for key, pairs in (("headers", call.headers), ("query", call.query)):
+        if pairs:
+            fields[key] = _pairs(pairs)
+    return fields
+
+
+def _selector(on: Selector) -> Fields:
+    fields: Fields = {}
+    if on.flow is not None:
+        fields["flow"] = _identifier(on.flow)
+    if on.call is not None:
+        fields["call"] = str(on.call)
+    if on.element is not None:
+        fields["element"] = str(on.element)
+    if on.undo is not None:
+        fields["undo"] = "true" if on.undo else "false"
+    if on.component is not None:
+        fields["to"] = _string(" ".join(part for part in (on.component, on.endpoint) if part))
+    return fields
+
+
+def _said(said: Said) -> Fields:
+    if said.text is not UNSET:
+        return {"text": _string(said.text)}
+    return {} if said.json is UNSET else {"json": _value(said.json)}
+
+
+def _delay(ms: int) -> Fields:
+    return {"delay": _length(ms)} if ms else {}
+
+
+def _length(ms: int) -> str:
+    return _string(in_words(ms))
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    return "{ " + ", ".join(f"{_key(name)} = {_string(value)}" for name, value in pairs) + " }"
+
+
+def _value(value: Any) -> str:
+    """A JSON value without null as TOML: but for the names of keys, the two agree."""
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"  # pyright: ignore[reportUnknownArgumentType]
+    return msgspec.json.encode(value).decode()
+
+
+def _identifier(text: str) -> str:
+    return text if re.fullmatch(r"0|[1-9][0-9]{0,15}", text) else _string(text)
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _basic(name)
+
+
+def _string(text: str) -> str:
+    """Between single quotes where that spares the reader backslashes."""
+    if ('"' in text or "\\" in text) and not _NOT_LITERAL.search(text):
+        return f"'{text}'"
+    return _basic(text)
+
+
+def _basic(text: str) -> str:
+    """JSON's string is TOML's, but for DEL."""
+    return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")

@@ -1,0 +1,71 @@
+"""Find a run by its id, or by the first letters of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.config.model import Config
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.flow import SubFlow
+from fractal_rm.domain.run import Accepted
+from fractal_rm.engine.ports import RunDetail, RunSummary
+
+PAGE = 1_000  # runs that are looked through at a time
+_LISTED = "`fractal-rm runs list` lists them"
+
+
+class NoSuchRun(FractalError):
+    """The id is in no journal of the node."""
+
+    code = "no-such-run"
+
+
+def find_run(history: SqliteHistory, run_id: str) -> RunDetail:
+    """The run with this id, or the one whose id begins so. Raises NoSuchRun."""
+    if not run_id:  # every id begins so
+        raise NoSuchRun(f"give the first letters of a run's id; {_LISTED}")
+    detail = history.run(run_id) or _by_first_letters(history, run_id)
+    if detail is None:
+        raise NoSuchRun(f"no run {run_id} is in the journals of this node; {_LISTED}")
+    return detail
+
+
+def _by_first_letters(history: SqliteHistory, first: str) -> RunDetail | None:
+    found = history.runs(before=first.upper() + "~", limit=2)
+    found = [run for run in found if run.id.startswith(first.upper())]
+    if len(found) > 1:
+        raise NoSuchRun(f"more than one run begins with {first}: give more of its id")
+    return history.run(found[0].id) if found else None
+
+
+def children_of(history: SqliteHistory, parent: RunDetail, config: Config) -> Iterator[RunDetail]:
+    """The runs that the RUNs of a run began, and those that these began, in order."""
+    flow = config.flows.get(parent.summary.flow or "")
+    for step in flow.steps if flow else ():
+        if isinstance(step, SubFlow):
+            child = _child(history, parent.summary, step)
+            if child is not None:
+                yield child
+                yield from children_of(history, child, config)
+
+
+def _child(history: SqliteHistory, parent: RunSummary, step: SubFlow) -> RunDetail | None:
+    """A child is accepted after its parent, and its first fact names where it comes from."""
+    origin, before = f"{parent.id}:{step.number}", None
+    while True:
+        page = history.runs(flow=step.flow, limit=PAGE, before=before)
+        for run in page:
+            if run.accepted_ms < parent.accepted_ms:
+                return None
+            detail = history.run(run.id) if run.source == "flow" else None
+            if detail and detail.facts and _origin(detail) == origin:
+                return detail
+        if len(page) < PAGE:
+            return None
+        before = page[-1].id
+
+
+def _origin(detail: RunDetail) -> object:
+    first = detail.facts[0].fact
+    return first.origin if isinstance(first, Accepted) else None

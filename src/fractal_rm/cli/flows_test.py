@@ -1,0 +1,96 @@
+"""`flows test`: run the cases of flows.cases.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from fractal_rm.cases.judge import Difference
+from fractal_rm.cases.read import FILE, check_names
+from fractal_rm.cases.run import Verdict, chosen, judged, load_cases
+from fractal_rm.cli.main import EXIT_NOT_WELL
+from fractal_rm.cli.options import config_option, json_option, print_json, read_config
+from fractal_rm.domain.errors import FractalError
+
+ALIKE = 8  # so many characters must be alike before a caret shows where two texts part
+SHOWN = 160  # characters of an expected or a received text, around where they part
+
+
+class NoSuchCase(FractalError):
+    """No case has this in its name."""
+
+    code = "no-such-case"
+
+
+@click.command("test")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@config_option
+@json_option
+def test_flows(names: tuple[str, ...], folder: Path, as_json: bool) -> int:
+    """Run the cases of flows.cases.toml, without network and in no time.
+
+    With a NAME, only cases that have it in their name. The flows run in the engine itself, with
+    the replies that the case gives them. Exits 1 where a case fails, 3 where the file has errors.
+    """
+    config = read_config(folder)
+    cases = load_cases(folder, config)
+    unknown = check_names(names, cases)
+    if unknown is not None:
+        raise NoSuchCase(f"{unknown}; {folder / FILE} has {len(cases)}")
+    verdicts = [judged(case, config) for case in chosen(cases, names)]
+    if as_json:
+        print_json({"cases": [_as_json(verdict) for verdict in verdicts]})
+    else:
+        click.echo("\n".join([*map(_report, verdicts), _summary(verdicts)]))
+    return 0 if all(verdict.passed for verdict in verdicts) else EXIT_NOT_WELL
+
+
+def _as_json(verdict: Verdict) -> dict[str, object]:
+    return {**msgspec.structs.asdict(verdict), "passed": verdict.passed}
+
+
+def _report(verdict: Verdict) -> str:
+    if verdict.passed:
+        return f"passed  {verdict.name}"
+    lines = [f"FAILED  {verdict.name} ({FILE}:{verdict.line})"]
+    for difference in verdict.differences:
+        lines += _shown(difference)
+    return "\n".join(lines)
+
+
+def _shown(difference: Difference) -> list[str]:
+    """What differs, with what was expected above what came, and a caret where they part."""
+    at = f" (line {difference.line})" if difference.line else ""
+    parts = _common(difference.expected, difference.got)
+    expected, caret = _around(difference.expected, parts)
+    got, _ = _around(difference.got, parts)
+    lines = [f"  {difference.what}{at}", f"    expected  {expected}", f"    got       {got}"]
+    return [*lines, f"              {' ' * caret}^"] if parts >= ALIKE else lines
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _around(text: str, at: int) -> tuple[str, int]:
+    """On one line, what stands around a place of a text, and where that place is in it."""
+    start = max(0, at - SHOWN // 2)
+    before, shown = _on_one_line(text[start:at]), _on_one_line(text[at : start + SHOWN])
+    lead, tail = "…" if start else "", "…" if start + SHOWN < len(text) else ""
+    return lead + before + shown + tail, len(lead + before)
+
+
+def _on_one_line(text: str) -> str:
+    """What came from outside cannot steer the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _summary(verdicts: list[Verdict]) -> str:
+    passed = sum(verdict.passed for verdict in verdicts)
+    cases = "1 case" if len(verdicts) == 1 else f"{len(verdicts)} cases"
+    failed = len(verdicts) - passed
+    return f"{cases}: {passed} passed" + (f", {failed} failed" if failed else "")

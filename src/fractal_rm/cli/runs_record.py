@@ -1,0 +1,61 @@
+"""`runs record`: write a case of flows.cases.toml from a run that has happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.cases.read import read_cases
+from fractal_rm.cases.record import CannotRecord, Recorded, recorded
+from fractal_rm.cases.write import case_text
+from fractal_rm.cli.find_run import children_of, find_run
+from fractal_rm.cli.main import EXIT_NOT_WELL
+from fractal_rm.cli.options import config_option, read_config
+from fractal_rm.config.model import Config
+
+
+@click.command("record")
+@click.argument("run_id", metavar="RUN")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Append it to this file; without, it is printed.",
+)
+@click.option("--name", help="The name of the case.")
+@config_option
+def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -> int:
+    """Write a test of a flow from a real run, secrets masked.
+
+    The first letters of the run's id will do. Exits 1 where the case would not pass as it is: what
+    the journal does not hold, such as the answer that an EXPECT refused, is then to be filled in.
+    """
+    config = read_config(folder)
+    history = SqliteHistory(Path(config.state_path))
+    detail = find_run(history, run_id)
+    found = recorded(detail, config, name, list(children_of(history, detail, config)))
+    if into is None:
+        click.echo(_text(found), nl=False)
+    else:
+        _append(into, found, config)
+    for difference in found.differences:
+        said = f"{difference.what}: expected {difference.expected}, got {difference.got}"
+        click.echo(f"it does not pass yet: {said}", err=True)
+    return EXIT_NOT_WELL if found.differences else 0
+
+
+def _text(found: Recorded) -> str:
+    return "".join(f"# {note}\n" for note in found.notes) + case_text(found.case)
+
+
+def _append(file: Path, found: Recorded, config: Config) -> None:
+    """Raises ConfigRejected where the file is no file of cases, CannotRecord at a known name."""
+    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    if any(case.name == found.case.name for case in read_cases(before, config, file.name)):
+        raise CannotRecord(f'{file} has a case called "{found.case.name}"; --name gives another')
+    lead = "" if not before else "\n" if before.endswith("\n") else "\n\n"
+    with file.open("a", encoding="utf-8") as out:
+        out.write(f"{lead}{_text(found)}")
+    click.echo(f'{file} has a case "{found.case.name}" now')

@@ -1,0 +1,234 @@
+"""One call over HTTP: made in its component's slot, tried again, and written down."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.config.model import Component
+from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, result_text
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.errors import CallFailed, CallTimedOut, CannotEvaluate
+from fractal_rm.domain.evaluate import Head
+from fractal_rm.domain.flow import Call, Durable, Errors, Retry
+from fractal_rm.domain.outcome import call_again_s, failure_of, unmet
+from fractal_rm.domain.run import (
+    ElementFinished,
+    Finished,
+    Run,
+    Settled,
+    Started,
+    State,
+    Undone,
+)
+from fractal_rm.engine.execute.budgets import Budgets
+from fractal_rm.engine.execute.tries import Tries, last_failure
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.request import Part, Request, request_of, seen_by, within
+from fractal_rm.engine.slots import Slots
+from fractal_rm.engine.waiting_room import WaitingRoom
+from fractal_rm.engine.world import World
+
+
+class Calls:
+    """Makes calls under each component's own limit, and writes what came of them."""
+
+    def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom, budgets: Budgets) -> None:
+        self._world = world
+        self._runs = runs
+        self._room = room
+        self._budgets = budgets
+        self._tries = Tries(world, runs)
+        self._slots = Slots()
+
+    async def make(self, run: Run, call: Call, part: Part | None = None) -> Settled | None:
+        """Make one call, or a part of one. None: it has its result; otherwise how the run ends."""
+        component = self._world.config.components.get(call.component)
+        endpoint = component.endpoints.get(_endpoint(call, part)) if component else None
+        if component is None or endpoint is None:
+            return self.fail(run, call, "it is no longer in components.conf", part)
+        if run.in_doubt or run.failures:
+            ending = _ending_before(run, call, component, part)
+            if ending is not None:
+                return ending
+        try:
+            request = request_of(run, call, component, endpoint, part)
+        except CannotEvaluate as fault:
+            return self.fail(run, call, str(fault), part)
+        if request is None:
+            return self.put(run, call, SKIPPED, part)
+        last = None if run.failures is None else last_failure(run, _name(call, part))
+        while True:
+            attempt = 1
+            if last is not None:
+                attempt = last.attempt + 1
+                await self._tries.pause(last, _retry(call))
+            began_s = self._world.clock.monotonic_s()
+            answer = await self._attempt(run, call, component, request, attempt, part)
+            failure = failure_of(answer) if call.terms is UNSET else _unmet(run, call, answer, part)
+            if isinstance(answer, Reply) and failure is None:
+                took_s = self._world.clock.monotonic_s() - began_s
+                return self._finish(run, call, answer, took_s, part)
+            again_s = self._again_s(call, component, answer, attempt)
+            name = UNSET if part is None else part.name
+            last = self._tries.failed(run, call.number, attempt, failure or "", again_s, name)
+            if again_s is None:
+                return self.fail(run, call, failure or "", part, answer)
+
+    def fail(
+        self,
+        run: Run,
+        call: Call,
+        why: str,
+        part: Part | None = None,
+        answer: Reply | CallFailed | None = None,
+    ) -> Settled | None:
+        """A call has failed for good: so has its run, unless the flow goes on as the original."""
+        if run.flow.errors is not Errors.CONTINUE or (part is not None and part.undo is not None):
+            return _ended(State.FAILED, call, why, part)
+        if isinstance(answer, Reply):
+            return self._finish(run, call, answer, 0, part)
+        return self.put(run, call, ORIGINAL_ERROR, part)
+
+    def put(
+        self, run: Run, call: Call, result: msgspec.Raw, part: Part | None = None
+    ) -> Settled | None:
+        """Write a result that no component gave."""
+        self._room.hold_result(len(memoryview(result)))
+        if part is not None:
+            fact = ElementFinished(call.number, part.element, 0, 0, result)
+        else:
+            fact = Finished(call.number, 0, 0, result)
+            elements = run.elements.get(call.number, {}) if run.elements else {}
+            self._room.hold_result(-sum([len(memoryview(each)) for each in elements.values()]))
+        _ = self._runs.write(run, fact)
+
+    async def _attempt(
+        self,
+        run: Run,
+        call: Call,
+        component: Component,
+        request: Request,
+        attempt: int,
+        part: Part | None,
+    ) -> Reply | CallFailed:
+        """Call once, in the component's slot.
+
+        Where a crash must not repeat it unasked, that it leaves is written first: no earlier, as a
+        call that still waits for its slot is in no doubt, and each time, as any attempt may arrive.
+        """
+        slot = self._slots.slot(component.name, component.limit)
+        if slot is not None:
+            await slot.acquire()
+        try:
+            if run.flow.durable is Durable.STEP or not component.idempotent:
+                await self._runs.write(run, _started(call, attempt, part))
+            elif run.flow.order is not UNSET:
+                # Where others are in flight too, a crash leaves what was with this one.
+                _ = self._runs.write(run, _started(call, attempt, part))
+            if self._budgets and (part is None or part.undo is None):
+                return await self._timed(run, request)
+            return await self._world.components.call(*request)
+        except CallFailed as error:
+            return error
+        finally:
+            if slot is not None:
+                slot.release()
+
+    async def _timed(self, run: Run, request: Request) -> Reply:
+        """Call once, in a world where some runs have to end by a moment. Raises TimeIsUp."""
+        left_s = self._budgets.left_s(run)
+        if left_s is None:
+            return await self._world.components.call(*request)
+        try:
+            return await self._world.components.call(*within(request, left_s))
+        except CallTimedOut:
+            self._budgets.check(run)
+            raise
+
+    def _again_s(
+        self, call: Call, component: Component, answer: Reply | CallFailed, attempt: int
+    ) -> float | None:
+        return call_again_s(
+            answer,
+            attempt,
+            self._world.random.fraction(),
+            retry=_retry(call),
+            idempotent=component.idempotent,
+            now_ms=self._world.clock.now_ms(),
+        )
+
+    def _finish(
+        self, run: Run, call: Call, reply: Reply, took_s: float, part: Part | None
+    ) -> Settled | None:
+        took_ms = round(took_s * 1000, 3)
+        if part is not None and part.undo is not None:
+            _ = self._runs.write(run, Undone(call.number, reply.status, took_ms))
+            return
+        result = result_text(reply)
+        self._room.hold_result(len(memoryview(result)))
+        if part is not None:
+            fact = ElementFinished(call.number, part.element, reply.status, took_ms, result)
+            _ = self._runs.write(run, fact)
+            return
+        fact = Finished(call.number, reply.status, took_ms, result)
+        if call.terms is not UNSET and call.terms.keeps is not None:
+            fact = msgspec.structs.replace(fact, headers=_kept(call.terms.keeps, reply))
+        _ = self._runs.write(run, fact)
+
+
+def _ending_before(run: Run, call: Call, component: Component, part: Part | None) -> Settled | None:
+    """How a call that was made before a crash ends its run, or None: it is made."""
+    name = _name(call, part)
+    if run.in_doubt and name in run.in_doubt and not component.idempotent:
+        why = "it was called, and its answer was lost in a crash"
+        return _ended(State.UNKNOWN, call, why, part)
+    last = last_failure(run, name)
+    return _ended(State.FAILED, call, last.reason, part) if last and last.final is True else None
+
+
+def _endpoint(call: Call, part: Part | None) -> str:
+    return call.endpoint if part is None or part.undo is None else part.undo.endpoint
+
+
+def _name(call: Call, part: Part | None) -> str:
+    return str(call.number) if part is None else part.name
+
+
+def _retry(call: Call) -> Retry | None:
+    return None if call.terms is UNSET else call.terms.retry
+
+
+def _started(call: Call, attempt: int, part: Part | None) -> Started:
+    return Started(call.number, attempt, UNSET if part is None else part.name)
+
+
+def _unmet(run: Run, call: Call, answer: Reply | CallFailed, part: Part | None) -> str | None:
+    """Why an answer is not what the call expects, or None."""
+    terms = call.terms
+    if terms is UNSET or terms.expect is None or isinstance(answer, CallFailed):
+        return failure_of(answer)
+    if part is not None and part.undo is not None:
+        return failure_of(answer)
+    head = Head(answer.status, answer.headers_by_name())
+    before = seen_by(run) if part is None else part.seen
+    seen = before.with_answer(call.number, result_text(answer), head)
+    return unmet(terms.expect, answer, seen, settles=terms.settles)
+
+
+def _kept(names: tuple[str, ...], reply: Reply) -> dict[str, str]:
+    """The headers that the flow asks for later."""
+    found = {name: reply.header(name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _ended(state: State, call: Call, why: str, part: Part | None = None) -> Settled:
+    return Settled(state, f"{words_of(call, part)}: {why}")
+
+
+def words_of(call: Call, part: Part | None = None) -> str:
+    """A call as a reason names it."""
+    if part is not None and part.undo is not None:
+        return f"undo of step {call.number}, {call.component} {part.undo.endpoint}"
+    element = f", element {part.element}" if part is not None else ""
+    return f"step {call.number}, {call.component} {call.endpoint}{element}"

@@ -1,0 +1,125 @@
+"""FOREACH: a call is made once for each element of a list."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.domain.body import SKIPPED, list_text
+from fractal_rm.domain.errors import CannotEvaluate
+from fractal_rm.domain.evaluate import MOST_BODY_BYTES, check_size, holds
+from fractal_rm.domain.flow import Call, Each
+from fractal_rm.domain.needs import speaks_of_item
+from fractal_rm.domain.run import Run, Settled
+from fractal_rm.engine.execute.calls import Calls
+from fractal_rm.engine.execute.together import cut_off, worst
+from fractal_rm.engine.execute.tries import failed_for_good
+from fractal_rm.engine.request import Part, part_of_element, seen_by
+
+MOST_ELEMENTS = 10_000
+
+
+class ForEach:
+    """Goes on after the elements that are finished; their results wait in the run for the list."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def make(self, run: Run, call: Call, each: Each) -> Settled | None:
+        """Make the call for each element. None: it has its list; otherwise how the run ends."""
+        try:
+            if _is_skipped(run, call):
+                return self._calls.put(run, call, SKIPPED)
+            parts = _parts(run, call, each)
+            endings = await self._make_all(run, call, parts, each.at_once)
+            if endings:
+                return worst(endings)
+            results = _finished(run, call)
+            result = list_text([results[part.element] for part in parts])
+        except CannotEvaluate as fault:
+            return self._calls.fail(run, call, str(fault))
+        return self._calls.put(run, call, result)
+
+    async def _make_all(
+        self, run: Run, call: Call, parts: list[Part], at_once: int
+    ) -> list[Settled]:
+        """So many at once. When one fails, those in flight finish and no other begins."""
+        line = _Line(_left(run, call, parts), _finished(run, call))
+        workers = [
+            asyncio.ensure_future(self._make_some(run, call, line))
+            for _ in range(min(max(1, at_once), len(parts)))
+        ]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            await cut_off(workers)
+        line.check()
+        return line.endings
+
+    async def _make_some(self, run: Run, call: Call, line: _Line) -> None:
+        """Take one element after the other; whoever works beside takes from the same line."""
+        for part in line.left:
+            if line.stops:
+                return
+            ending = await self._calls.make(run, call, part)
+            if ending is not None:
+                line.endings.append(ending)
+            else:
+                line.size += len(memoryview(_finished(run, call)[part.element]))
+
+
+class _Line:
+    """The elements that are left, how some ended the run, and what the results so far hold."""
+
+    def __init__(self, left: list[Part], finished: dict[int, msgspec.Raw]) -> None:
+        self.left = iter(left)
+        self.endings: list[Settled] = []
+        self.size = sum(len(memoryview(result)) for result in finished.values())
+
+    @property
+    def stops(self) -> bool:
+        """Whether no other element begins: one has failed, or the results fit into no list."""
+        return bool(self.endings) or self.size > MOST_BODY_BYTES
+
+    def check(self) -> None:
+        """Raise CannotEvaluate where the results fit into no list."""
+        check_size(self.size)
+
+
+def _is_skipped(run: Run, call: Call) -> bool:
+    """Whether its WHEN says so for all elements. One that speaks of the item is asked for each."""
+    when = None if call.terms is UNSET else call.terms.when
+    return when is not None and not speaks_of_item(when) and not holds(when, seen_by(run))
+
+
+def _parts(run: Run, call: Call, each: Each) -> list[Part]:
+    """One request for each element. Raises CannotEvaluate."""
+    seen = seen_by(run)
+    found: list[Any] = seen.elements(each.over)
+    if len(found) > MOST_ELEMENTS:
+        raise CannotEvaluate(f"FOREACH goes over {MOST_ELEMENTS} elements at most, not"
+                             f" {len(found)}")  # fmt: skip
+    return [
+        part_of_element(call, element, seen.with_item(item))
+        for element, item in enumerate(found, start=1)
+    ]
+
+
+def _left(run: Run, call: Call, parts: list[Part]) -> list[Part]:
+    """The elements to go. After a crash in a step that has failed: only those that had begun."""
+    finished = _finished(run, call)
+    names = {part.name for part in parts}
+    failed = names.intersection(failed_for_good(run)) - {
+        f"{call.number}.{element}" for element in finished
+    }
+    if failed:
+        begun = failed | (run.in_doubt or set())
+        return [part for part in parts if part.name in begun]
+    return [part for part in parts if part.element not in finished]
+
+
+def _finished(run: Run, call: Call) -> dict[int, msgspec.Raw]:
+    return (run.elements or {}).get(call.number, {})

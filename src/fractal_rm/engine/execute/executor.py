@@ -1,0 +1,130 @@
+"""The steps of a run, in the order of its flow and within its time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Union
+
+from msgspec import UNSET
+
+from fractal_rm.domain.flow import Call, Order, Step, SubFlow
+from fractal_rm.domain.outcome import Later
+from fractal_rm.domain.run import Dead, Run, Settled, State
+from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp, limit_ms
+from fractal_rm.engine.execute.calls import Calls
+from fractal_rm.engine.execute.dataflow import Dataflow
+from fractal_rm.engine.execute.each import ForEach
+from fractal_rm.engine.execute.sub_flow import SubFlows
+from fractal_rm.engine.execute.undo import Undoing
+from fractal_rm.engine.execute.unnumbered import UnnumberedSteps
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.waiting_room import WaitingRoom
+from fractal_rm.engine.world import World
+
+Ending = Union[Settled, Later]
+
+
+class Executor:
+    """Goes on after the last finished step, to the end, whatever kinds of steps a flow has."""
+
+    def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom) -> None:
+        self._telemetry = world.telemetry
+        self._runs = runs
+        self._budgets = Budgets(world)
+        self._calls = Calls(world, runs, room, self._budgets)
+        self._each = ForEach(self._calls)
+        self._unnumbered = UnnumberedSteps(world, runs, room)
+        self._undoing = Undoing(self._calls, runs)
+        self.undo = self._undoing.undo
+        self._sub_flows = SubFlows(world, runs, room, self._budgets, self._carry, self.undo)
+        self._dataflow = Dataflow(self._take, self._sub_flows.under_way)
+
+    def execute(self, run: Run) -> Awaitable[Ending]:
+        """Do the steps that are left. Comes to how the run ends, before anything is undone."""
+        if run.stopping is not None:
+            return self._stopped(run)
+        if run.flow.deadline_ms is not UNSET or run.budget_ms is not None:
+            return self._in_time(run)
+        return self._steps(run)
+
+    def broken(self, run: Run, error: Exception) -> Dead:
+        """A fault of this program: the run is set aside, where a person can see it."""
+        self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
+        return Dead("internal", f"a fault in the Runtime Manager: {error!r}")
+
+    # --- the order ------------------------------------------------------------------------------
+
+    def _steps(self, run: Run) -> Awaitable[Ending]:
+        if run.flow.order is Order.DATAFLOW:
+            return self._dataflow.go(run)
+        return self._listed(run)
+
+    async def _listed(self, run: Run) -> Ending:
+        make = self._calls.make
+        for step in run.flow.steps[run.position :]:
+            if isinstance(step, Call) and (step.terms is UNSET or step.terms.each is None):
+                ending = await make(run, step)
+            else:
+                ending = await self._take(run, run.position, step)
+            if ending is not None:
+                return ending
+        return Settled(State.SUCCEEDED)
+
+    async def _take(self, run: Run, position: int, step: Step) -> Ending | None:
+        """Do one step of any kind. None: it is done; otherwise how the run ends or goes on."""
+        if isinstance(step, Call):
+            if step.terms is not UNSET and step.terms.each is not None:
+                return await self._each.make(run, step, step.terms.each)
+            return await self._calls.make(run, step)
+        if isinstance(step, SubFlow):
+            return await self._sub_flows.take(run, step)
+        return await self._unnumbered.take(run, position, step)
+
+    # --- the time -------------------------------------------------------------------------------
+
+    async def _in_time(self, run: Run) -> Ending:
+        """The steps, cut off when the time of the run has ended, whatever they wait for."""
+        most_ms = limit_ms(run) or 0
+        left_s = self._budgets.begin(run, most_ms, self._runs.parent(run))
+        ending = None
+        try:
+            if left_s is None:
+                return await self._steps(run)
+            ending = await asyncio.wait_for(self._steps(run), left_s)
+        except (asyncio.TimeoutError, TimeIsUp) as error:
+            if left_s is None:
+                raise TimeIsUp from error
+        finally:
+            left_s = self._budgets.end(run)
+        if isinstance(ending, Later):
+            return Later(min(ending.after_s, left_s))
+        return ending or await self._expired(run, most_ms)
+
+    async def _expired(self, run: Run, most_ms: int) -> Settled:
+        counted = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
+        came = f"{len(run.results)} of {len(counted)} calls were made"
+        doubted = ", ".join(sorted(run.in_doubt or ()))
+        doubt = f", and call {doubted} may have been" if doubted else ""
+        await self._sub_flows.expire(run, f"the time of run {run.id} ended")
+        why = f"the deadline of {most_ms / 1000:g} s ended when {came}{doubt}"
+        return Settled(State.EXPIRED, why)
+
+    # --- ends -----------------------------------------------------------------------------------
+
+    async def _stopped(self, run: Run) -> Ending:
+        """A crash came while it was undone: how it ends is written already."""
+        stopping = run.stopping
+        if stopping is None:
+            return await self._steps(run)
+        return Settled(stopping.state, stopping.reason)
+
+    async def _carry(self, run: Run) -> Settled | Dead | Later:
+        """A run within another one: executed, and undone where it failed."""
+        try:
+            ending = await self.execute(run)
+            return ending if isinstance(ending, Later) else await self.undo(run, ending)
+        except TimeIsUp:
+            raise
+        except Exception as error:  # noqa: BLE001 - the run that carries it is not at fault
+            return self.broken(run, error)

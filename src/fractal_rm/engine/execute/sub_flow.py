@@ -1,0 +1,207 @@
+"""RUN: another flow, as a run of its own that its parent carries.
+
+The last fact of the one and the result of the other are written in one turn, so that they are on
+the disk together: a parent never asks how a run ended that has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Union
+
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, content_json
+from fractal_rm.domain.errors import CannotEvaluate, JournalFull
+from fractal_rm.domain.evaluate import NULL, holds
+from fractal_rm.domain.flow import Errors, Flow, SubFlow, flow_version
+from fractal_rm.domain.outcome import Later
+from fractal_rm.domain.run import Accepted, Dead, Finished, Placed, Run, Settled, State
+from fractal_rm.domain.run_id import RunIds
+from fractal_rm.engine.execute.budgets import Budgets
+from fractal_rm.engine.execute.tries import Tries, last_failure
+from fractal_rm.engine.open_runs import OpenRuns, origin_of
+from fractal_rm.engine.ports import Entry, Prior
+from fractal_rm.engine.request import seen_by
+from fractal_rm.engine.waiting_room import RECHECK_S, WaitingRoom
+from fractal_rm.engine.world import World
+
+MOST_DEPTH = 16
+
+Ended = Union[Settled, Dead, Later]
+Carry = Callable[[Run], Awaitable[Ended]]
+Undo = Callable[[Run, Settled], Awaitable[Settled]]
+
+
+class SubFlows:
+    """Begins a child once, carries it, and takes its reply for the result of the step."""
+
+    def __init__(
+        self,
+        world: World,
+        runs: OpenRuns,
+        room: WaitingRoom,
+        budgets: Budgets,
+        carry: Carry,
+        undo: Undo,
+    ) -> None:
+        self._world = world
+        self._runs = runs
+        self._room = room
+        self._budgets = budgets
+        self._carry = carry
+        self._undo = undo
+        self._tries = Tries(world, runs)
+        self._ids = RunIds(world.random.token)
+
+    async def take(self, run: Run, step: SubFlow) -> Settled | Later | None:
+        """Run it. None: the step has its result; otherwise how the run ends or goes on."""
+        last = last_failure(run, str(step.number))
+        if last is not None and last.final is True:
+            return self._fail(run, step, last.reason)
+        try:
+            child = self._runs.child(run, step.number)
+            if child is None and step.when is not None and not holds(step.when, seen_by(run)):
+                self._put(run, step, SKIPPED)
+                return None
+            child = child or await self._begun(run, step)
+        except CannotEvaluate as fault:
+            return self._fail(run, step, str(fault))
+        ending = await self._carried(child)
+        if isinstance(ending, Later):
+            return ending
+        following = self._after(run, step, child, ending)
+        await self._close(child, ending)
+        return following
+
+    async def expire(self, run: Run, why: str) -> None:
+        """The time of a run has ended: so has that of the children that it was carrying."""
+        for child in list(self._children(run)):
+            await self.expire(child, why)
+            ending = await self._undo(child, Settled(State.EXPIRED, why))
+            await self._close(child, ending)
+
+    def under_way(self, run: Run, step: SubFlow) -> bool:
+        """Whether its child is there and has no end yet."""
+        return self._runs.child(run, step.number) is not None
+
+    def _children(self, run: Run) -> Iterator[Run]:
+        for step in run.flow.steps:
+            child = self._runs.child(run, step.number) if isinstance(step, SubFlow) else None
+            if child is not None:
+                yield child
+
+    # --- the beginning --------------------------------------------------------------------------
+
+    async def _begun(self, run: Run, step: SubFlow) -> Run:
+        """A new child, durable. Raises CannotEvaluate where there can be none."""
+        flow = self._world.config.flows.get(step.flow)
+        if flow is None:
+            raise CannotEvaluate(f"flows.conf has no flow {step.flow!r:.60}")
+        if self._depth(run) >= MOST_DEPTH:
+            raise CannotEvaluate(f"flows that run flows are at most {MOST_DEPTH} deep")
+        payload = content_json(step.content, seen_by(run))
+        while True:
+            entry, child = self._entry(run, step, flow, payload)
+            try:
+                prior = await self._accepted(entry, child)
+            except JournalFull:
+                await asyncio.sleep(RECHECK_S)  # as every fact of an open run waits for the disk
+                continue
+            if prior is not None:
+                raise CannotEvaluate(
+                    f"its run {prior.run_id} ended as {prior.state.value} without it"
+                )
+            return child
+
+    async def _accepted(self, entry: Entry, child: Run) -> Prior | None:
+        """Whatever cuts this off, a child that is on the disk is among the open runs too."""
+        written = self._world.journal.accept(entry)
+        try:
+            await asyncio.wait((written,))
+        except asyncio.CancelledError:
+            await asyncio.wait((written,))
+            raise
+        finally:
+            if written.done() and written.exception() is None and written.result() is None:
+                self._runs.add(child)
+        return written.result()
+
+    def _entry(
+        self, run: Run, step: SubFlow, flow: Flow, payload: msgspec.Raw
+    ) -> tuple[Entry, Run]:
+        now_ms = self._world.clock.now_ms()
+        left_s = self._budgets.left_s(run)
+        origin = origin_of(run, step.number)
+        key = f"\0run:{origin}"  # a sender's own ids cannot begin with a NUL
+        facts = (
+            Accepted(
+                flow=flow.id,
+                version=flow_version(flow),
+                payload=payload,
+                source="flow",
+                placed=True,
+                key=key,
+                budget_ms=UNSET if left_s is None else max(0, round(left_s * 1000)),
+                origin=origin,
+                traceparent=UNSET if run.traceparent is None else run.traceparent,
+            ),
+            Placed(None, f"it belongs to run {run.id}"),
+        )
+        child = Run(self._ids.next(now_ms), flow, now_ms)
+        for fact in facts:
+            child.apply(fact)
+        until_ms = now_ms + self._world.config.bounds.dedup_window_s * 1000
+        entry = Entry(child.id, flow, now_ms, facts, child.state, child.reason, key, "", until_ms)
+        return entry, child
+
+    def _depth(self, run: Run) -> int:
+        """How many runs above it carry it."""
+        depth, parent = 0, self._runs.parent(run)
+        while parent is not None:
+            depth, parent = depth + 1, self._runs.parent(parent)
+        return depth
+
+    # --- the end --------------------------------------------------------------------------------
+
+    async def _carried(self, child: Run) -> Ended:
+        """In the parent's own slot: what the child keeps in memory is counted meanwhile."""
+        self._room.hold_result(child.payload_bytes + child.result_bytes)
+        try:
+            return await self._carry(child)
+        finally:
+            self._room.hold_result(-child.payload_bytes - child.result_bytes)
+
+    def _after(self, run: Run, step: SubFlow, child: Run, ending: Settled | Dead) -> Settled | None:
+        """What the end of the child is for its parent, written in the same turn."""
+        state = ending.state if isinstance(ending, Settled) else State.DEAD
+        if state is State.SUCCEEDED:
+            self._put(run, step, child.reply or NULL)
+            return None
+        why = f"its run {child.id} is {state.value}: {ending.reason}"
+        if state is State.UNKNOWN:
+            return Settled(State.UNKNOWN, f"{words_of(step)}: {why}")
+        _ = self._tries.failed(run, step.number, 1, why, None)
+        return self._fail(run, step, why)
+
+    async def _close(self, child: Run, ending: Settled | Dead) -> None:
+        await self._runs.close(child, ending)
+        now_ms = self._world.clock.now_ms()
+        self._world.telemetry.run_settled(child, now_ms - child.accepted_ms)
+
+    def _fail(self, run: Run, step: SubFlow, why: str) -> Settled | None:
+        if run.flow.errors is not Errors.CONTINUE:
+            return Settled(State.FAILED, f"{words_of(step)}: {why}")
+        self._put(run, step, ORIGINAL_ERROR)
+        return None
+
+    def _put(self, run: Run, step: SubFlow, result: msgspec.Raw) -> None:
+        self._room.hold_result(len(memoryview(result)))
+        _ = self._runs.write(run, Finished(step.number, 0, 0, result))
+
+
+def words_of(step: SubFlow) -> str:
+    """A step as a reason names it."""
+    return f"step {step.number}, RUN {step.flow}"

@@ -1,0 +1,56 @@
+"""Failed attempts: what is written of them, and the pause before the next one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec import UNSET, UnsetType
+
+from fractal_rm.domain.flow import Retry
+from fractal_rm.domain.moment import left_ms
+from fractal_rm.domain.outcome import MOST_RETRY_AFTER_S
+from fractal_rm.domain.run import Run, StepFailed
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.world import World
+
+
+class Tries:
+    """Counts attempts over crashes: the facts of a run say how many there were."""
+
+    def __init__(self, world: World, runs: OpenRuns) -> None:
+        self._clock = world.clock
+        self._runs = runs
+
+    def failed(
+        self,
+        run: Run,
+        step: int,
+        attempt: int,
+        reason: str,
+        again_s: float | None,
+        part: str | UnsetType = UNSET,
+    ) -> StepFailed:
+        """Write that an attempt failed, and when the next one is due; None: there is none."""
+        if again_s is None:
+            fact = StepFailed(step, attempt, reason, part, final=True)
+        else:
+            again = self._clock.moment().after(again_s * 1000)
+            fact = StepFailed(step, attempt, reason, part, again)
+        _ = self._runs.write(run, fact)
+        return fact
+
+    async def pause(self, failure: StepFailed, retry: Retry | None = None) -> None:
+        """Wait until the next attempt is due; a crash does not begin the wait again."""
+        if failure.again is not UNSET:
+            most_ms = max(MOST_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
+            await asyncio.sleep(left_ms(failure.again, self._clock.moment(), most_ms) / 1000)
+
+
+def last_failure(run: Run, name: str) -> StepFailed | None:
+    """The last failed attempt of a request; see `domain.run.name_of`."""
+    return run.failures.get(name) if run.failures else None
+
+
+def failed_for_good(run: Run) -> list[str]:
+    """The names of the requests that failed and are not made again."""
+    return [name for name, last in (run.failures or {}).items() if last.final is True]

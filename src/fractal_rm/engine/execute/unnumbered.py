@@ -1,0 +1,109 @@
+"""The steps that have no result: WAIT, PUBLISH, REPLY."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Union
+
+from msgspec import UNSET
+
+from fractal_rm.domain.body import content_json, message_body
+from fractal_rm.domain.errors import CallFailed, CannotEvaluate, PublishFailed
+from fractal_rm.domain.evaluate import holds
+from fractal_rm.domain.flow import Durable, Errors, Publish, Respond, Wait
+from fractal_rm.domain.moment import left_ms
+from fractal_rm.domain.outcome import Later, call_again_s
+from fractal_rm.domain.run import Passed, Run, Settled, State, Waiting
+from fractal_rm.engine.execute.tries import Tries, last_failure
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.request import seen_by
+from fractal_rm.engine.waiting_room import WaitingRoom
+from fractal_rm.engine.world import World
+
+HOLD_S = 3.0  # who waits longer gives its slot to others meanwhile
+
+Unnumbered = Union[Wait, Publish, Respond]
+
+
+class UnnumberedSteps:
+    """Each is passed once; that it is, is written with what it said."""
+
+    def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom) -> None:
+        self._world = world
+        self._runs = runs
+        self._room = room
+        self._tries = Tries(world, runs)
+
+    async def take(self, run: Run, position: int, step: Unnumbered) -> Settled | Later | None:
+        """Do what a step says. None: it is done; otherwise how the run ends or goes on."""
+        try:
+            if step.when is not None and not holds(step.when, seen_by(run)):
+                _ = self._runs.write(run, Passed(position))
+                return None
+            if isinstance(step, Wait):
+                return await self._wait(run, position, step)
+            if isinstance(step, Publish):
+                return await self._publish(run, position, step)
+            self._reply(run, position, step)
+        except CannotEvaluate as fault:
+            return self._fail(run, position, step, str(fault))
+        return None
+
+    async def _wait(self, run: Run, position: int, step: Wait) -> Later | None:
+        """The end is durable before the wait begins, so that a restart does not move it."""
+        waiting = run.waiting
+        if waiting is None or waiting.position != position:
+            waiting = Waiting(position, self._world.clock.moment().after(step.ms))
+            await self._runs.write(run, waiting)
+        left_s = left_ms(waiting.until, self._world.clock.moment(), step.ms) / 1000
+        if left_s > HOLD_S:
+            return Later(left_s)
+        await asyncio.sleep(left_s)
+        _ = self._runs.write(run, Passed(position))
+        return None
+
+    async def _publish(self, run: Run, position: int, step: Publish) -> Settled | None:
+        """At least once: a crash between the broker's answer and our fact sends it again."""
+        body = message_body(step.content, seen_by(run))
+        name = f"@{position}"
+        last = last_failure(run, name)
+        while last is None or last.final is UNSET:
+            attempt = 1
+            if last is not None:
+                attempt = last.attempt + 1
+                await self._tries.pause(last)
+            try:
+                await self._world.publisher.publish(step.topic, body)
+            except PublishFailed as error:
+                again_s = self._again_s(error, attempt)
+                last = self._tries.failed(run, 0, attempt, str(error), again_s, name)
+            else:
+                durable = self._runs.write(run, Passed(position))
+                if run.flow.durable is Durable.STEP:
+                    await durable
+                return None
+        return self._fail(run, position, step, last.reason)
+
+    def _again_s(self, error: PublishFailed, attempt: int) -> float | None:
+        """As a call that was never sent: the broker drops what it was not given whole."""
+        unsent = CallFailed(str(error), sent=False)
+        return call_again_s(unsent, attempt, self._world.random.fraction())
+
+    def _reply(self, run: Run, position: int, step: Respond) -> None:
+        said = content_json(step.content, seen_by(run))
+        before = len(memoryview(run.said)) if run.said is not None else 0
+        self._room.hold_result(len(memoryview(said)) - before)
+        _ = self._runs.write(run, Passed(position, said))
+
+    def _fail(self, run: Run, position: int, step: Unnumbered, why: str) -> Settled | None:
+        if run.flow.errors is Errors.CONTINUE:
+            _ = self._runs.write(run, Passed(position))
+            return None
+        return Settled(State.FAILED, f"{words_of(step)}: {why}")
+
+
+def words_of(step: Unnumbered) -> str:
+    """A step as a reason names it."""
+    if isinstance(step, Publish):
+        return f"PUBLISH {step.topic}"
+    return "WAIT" if isinstance(step, Wait) else "REPLY"

@@ -1,0 +1,144 @@
+"""`flows test` and `runs record`, as a person and as a script use them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nodes import NodeProcess
+
+SHIPPED = Path(__file__).parents[2] / "runtime_manager" / "config_files"
+CASES = "flows.cases.toml"
+
+
+def rm(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fractal_rm.cli.main", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    shutil.copytree(SHIPPED, tmp_path / "config_files")
+    return tmp_path / "config_files"
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    """A node that has run something, well and badly, and has stopped."""
+    from components import Components
+
+    components = Components()
+    made = NodeProcess(tmp_path_factory.mktemp("cases"), components=components.port, mode="api")
+    made.start()
+    made.trigger("1", Prefer="wait=30")
+    components.answers["/endpoint2"] = (500, "no")
+    made.trigger("2", Prefer="wait=30")
+    made.stop()
+    components.end()
+    return made
+
+
+def runs_of(node) -> list[str]:
+    listed = rm("runs", "list", "--json", "--config", node.config).stdout
+    return [run["id"] for run in json.loads(listed)["runs"]]
+
+
+def test_every_shipped_flow_has_cases_and_they_pass():
+    done = rm("flows", "test", "--config", SHIPPED)
+    assert (done.returncode, done.stderr) == (0, "")
+    *lines, summary = done.stdout.splitlines()
+    assert all(line.startswith("passed  ") for line in lines)
+    assert summary == f"{len(lines)} cases: {len(lines)} passed"
+    cases = json.loads(rm("flows", "test", "--json", "--config", SHIPPED).stdout)["cases"]
+    assert {case["flow"] for case in cases} == {"1", "2", "3"}
+
+
+def test_the_state_folder_is_not_touched(config):
+    assert rm("flows", "test", "--config", config).returncode == 0
+    assert [path.name for path in config.parent.iterdir()] == ["config_files"]
+
+
+def test_a_case_that_fails_is_shown_with_what_came(config):
+    text = (config / CASES).read_text().replace("from the trigger", "from elsewhere", 1)
+    (config / CASES).write_text(text)
+    done = rm("flows", "test", "payload goes", "--config", config)
+    assert done.returncode == 1
+    line = text[: text.index('name = "the payload goes')].count("\n")
+    wanted = text[: text.index('"from component1", "from the trigger"')].count("\n") - 2
+    assert done.stdout.splitlines() == [
+        f"FAILED  the payload goes with the first answer ({CASES}:{line})",
+        f"  request 2, body (line {wanted})",
+        '    expected  {"payload":["from component1","from the trigger"]}',
+        '    got       {"payload": ["from component1", "from elsewhere"]}',
+        "                         ^",
+        "1 case: 0 passed, 1 failed",
+    ]
+    (case,) = json.loads(rm("flows", "test", "payload goes", "--json", "--config", config).stdout)[
+        "cases"
+    ]
+    assert (case["passed"], case["line"], len(case["differences"])) == (False, line, 1)
+
+
+def test_a_file_with_mistakes_is_not_run(config):
+    (config / CASES).write_text('[[case]]\nname = "x"\nflow = 1\nrepyl = 1\n')
+    done = rm("flows", "test", "--config", config)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"{CASES}:4:1: error[C203]" in done.stderr
+    assert 'help: did you mean "reply"?' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [(None, 3, "error[C201]"), (b"\xff", 3, "error[T301]: byte 0 is not UTF-8")],
+)
+def test_a_file_that_cannot_be_read_is_said(config, content, code, said):
+    (config / CASES).unlink()
+    if content is not None:
+        (config / CASES).write_bytes(content)
+    done = rm("flows", "test", "--config", config)
+    assert done.returncode == code
+    assert said in done.stderr
+
+
+def test_a_name_that_no_case_has_is_said(config):
+    done = rm("flows", "test", "nosuch", "--config", config)
+    assert done.returncode == 4
+    assert 'no case is called "nosuch"' in done.stderr
+
+
+def test_real_runs_become_cases_that_pass(node):
+    into = node.config / CASES
+    into.unlink(missing_ok=True)
+    for number, run in enumerate(runs_of(node)):
+        done = rm("runs", "record", run, "--into", into, "--name", f"case {number}",
+                  "--config", node.config)  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+    done = rm("flows", "test", "--config", node.config)
+    assert done.stdout == "passed  case 0\npassed  case 1\n2 cases: 2 passed\n"
+    again = rm("runs", "record", runs_of(node)[0], "--into", into, "--name", "case 0",
+               "--config", node.config)  # fmt: skip
+    assert again.returncode == 4
+    assert '"case 0"' in again.stderr
+
+
+def test_a_recorded_case_is_printed_as_a_file_of_its_own(node, tmp_path):
+    run = runs_of(node)[0]
+    done = rm("runs", "record", run[:24], "--config", node.config)
+    if done.returncode == 4:  # two runs of one millisecond begin so
+        done = rm("runs", "record", run, "--config", node.config)
+    assert done.returncode == 0
+    (node.config / CASES).write_text(done.stdout)
+    assert rm("flows", "test", "--config", node.config).returncode == 0
+
+
+def test_only_what_is_there_and_has_ended_can_be_recorded(node):
+    done = rm("runs", "record", "NOSUCH", "--config", node.config)
+    assert done.returncode == 4
+    assert "no run NOSUCH" in done.stderr

@@ -1,0 +1,164 @@
+"""The examples: each flow, on a real node, against the simulators of its components."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from fractal_rm.config.compile import FILES
+from fractal_rm.config.load import load
+from nodes import WITHIN_S, NodeProcess, wait_until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NAMES = ["metrics", "orchestrator", "picture"]
+# The component of components.conf that each simulator plays.
+PLAYED = {
+    "glances": "glances",
+    "recorder": "recorder",
+    "recognition": "image_recognition",
+    "models": "model_server",
+    "orchestrator": "orchestrator",
+}
+
+
+class Simulators:
+    """One process for each component of an example, as its README starts them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str) -> int:
+        """Start one on a free port, and return that."""
+        log = self._folder / f"{name}.log"
+        with log.open("wb") as out:
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, str(EXAMPLES / "simulators" / f"{name}.py"), "0"],
+                    stdout=out, stderr=out,
+                )
+            )  # fmt: skip
+        return int(wait_until(lambda: re.search(r"127\.0\.0\.1:(\d+)", log.read_text()))[1])
+
+    def end(self) -> None:
+        """End them all."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def simulators(tmp_path):
+    """Started by the tests, ended here."""
+    made = Simulators(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def launch(tmp_path, simulators):
+    """A node with an example's files, whose ports alone are changed to free ones."""
+    started: list[NodeProcess] = []
+
+    def launched(name: str) -> tuple[NodeProcess, dict[str, int]]:
+        node = NodeProcess(tmp_path / "node", components=0, mode="api")
+        port, ports = node.rest, {}
+        for file in FILES:
+            shutil.copy(EXAMPLES / name / "config_files" / file, node.config / file)
+        # Paths of the example's files count from its folder.
+        shutil.copytree(EXAMPLES / "simulators" / "certificates",
+                        tmp_path / "simulators" / "certificates")  # fmt: skip
+        node.edit("comm", rest__port=port)
+        for component in node.read("components"):
+            ports[component] = simulators.start(PLAYED[component])
+            node.edit("components", **{f"{component}__config__port": ports[component]})
+        started.append(node)
+        return node.start(), ports
+
+    yield launched
+    for node in started:
+        node.stop()
+
+
+def trigger_of(name: str) -> bytes:
+    """The message that the example's README sends."""
+    return (EXAMPLES / name / "trigger.json").read_bytes()
+
+
+def sent(node: NodeProcess, body: bytes):
+    """Send a trigger and wait for its end: state, reason and results."""
+    wait = {"Content_Type": "application/json", "Prefer": f"wait={WITHIN_S}"}
+    status, _, outcome = node.request("POST", "/startrm", body, **wait)
+    assert status == 200, outcome
+    return outcome
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_files_of_an_example_are_well(name):
+    folder = EXAMPLES / name / "config_files"
+    assert [finding.render() for finding in load(folder, {}).warnings] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_readme_names_every_file_that_it_needs(name):
+    text = (EXAMPLES / name / "README.md").read_text()
+    assert f"fractal-rm api --config examples/{name}/config_files" in text
+    assert f"@examples/{name}/trigger.json" in text
+    for component in json.loads((EXAMPLES / name / "config_files/components.conf").read_text()):
+        assert f"python examples/simulators/{PLAYED[component]}.py" in text
+    flow = (EXAMPLES / name / "config_files" / "flows.conf").read_text()
+    assert flow in text
+
+
+def test_metrics_are_picked_from_three_answers_and_recorded(launch):
+    node, ports = launch("metrics")
+    outcome = sent(node, trigger_of("metrics"))
+    assert outcome["state"] == "succeeded"
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports['recorder']}/records") as reply:
+        (record,) = json.load(reply)
+    assert record["machine"] == "press 3"
+    assert all(isinstance(record[key], (int, float)) for key in ("cpu", "memory", "load"))
+
+
+def test_a_picture_becomes_a_prediction_over_https_of_a_private_ca(launch):
+    node, _ = launch("picture")
+    outcome = sent(node, trigger_of("picture"))
+    assert outcome["state"] == "succeeded"
+    seen, broken = map(json.loads, outcome["results"])
+    assert seen["label"] == "part"
+    assert broken["model"] == "defects"
+    assert 0 <= broken["prediction"] <= 1
+
+
+def test_a_picture_of_megabytes_is_taken_and_without_a_part_no_model_is_asked(launch):
+    node, _ = launch("picture")
+    belt = {"img_byte": [20] * 1_000_000}
+    trigger = {"id_flow": 1, "is_load_balancing": False, "payload": belt}
+    outcome = sent(node, json.dumps(trigger).encode())
+    assert outcome["state"] == "succeeded"
+    assert outcome["results"][1] is None
+
+
+def test_the_orchestrator_learns_the_nodes_and_updates_its_taints(launch):
+    node, _ = launch("orchestrator")
+    outcome = sent(node, trigger_of("orchestrator"))
+    assert outcome["state"] == "succeeded"
+    loaded, updated = map(json.loads, outcome["results"])
+    assert loaded == {"orchestrator": "k3s", "nodes": 3}
+    assert updated == {"updated": ["10.0.0.11", "10.0.0.12", "10.0.0.13"]}
+
+
+def test_what_the_orchestrator_does_not_take_ends_the_run_with_its_words(launch):
+    node, _ = launch("orchestrator")
+    trigger = json.loads(trigger_of("orchestrator"))
+    trigger["payload"]["ips"] = ["press 3"]
+    outcome = sent(node, json.dumps(trigger).encode())
+    assert outcome["state"] == "failed"
+    assert "does not appear to be an IPv4 or IPv6 address" in outcome["reason"]

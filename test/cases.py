@@ -1,0 +1,58 @@
+"""Flows of every kind of step, and cases of them as texts."""
+
+from __future__ import annotations
+
+from fractal_rm.cases.read import read_cases
+from fractal_rm.cases.run import judged
+from fractal_rm.config.model import Config
+from fractal_rm.domain.expression import Item, Payload, Result
+from fractal_rm.domain.flow import (
+    Call,
+    Content,
+    Each,
+    Flow,
+    Method,
+    Order,
+    Publish,
+    Respond,
+    SubFlow,
+    Terms,
+    Undo,
+    Wait,
+)
+
+PATIENT = Flow(
+    "1",
+    steps=(
+        Call(1, "a", "1", Method.POST, (Payload(),)),
+        Wait(3_600_000),
+        Publish("seen/it", Content(items=(Result(1),))),
+        Call(2, "b", "1", Method.GET),
+        Respond(Content(items=(Result(1),))),
+    ),
+)
+PARENT = Flow("2", steps=(SubFlow(1, "3", Content(items=(Payload("inner"),))),))
+CHILD = Flow("3", steps=(Call(1, "b", "1", Method.POST, (Payload(),)), Wait(60_000)))
+LIST = Flow(
+    "4",
+    steps=(Call(1, "a", "1", Method.POST, (Item(),), terms=Terms(each=Each(Payload("all"), 2))),),
+)
+CAREFUL = Flow(
+    "5",
+    steps=(
+        Call(1, "a", "1", Method.POST, terms=Terms(undo=Undo("2", (Result(1),)))),
+        Call(2, "b", "1", Method.GET),
+    ),
+)
+AT_ONCE = Flow(
+    "6",
+    steps=(Call(1, "a", "1", Method.GET), Call(2, "b", "1", Method.GET)),
+    order=Order.DATAFLOW,
+)
+STEPPED = {each.id: each for each in (PATIENT, PARENT, CHILD, LIST, CAREFUL, AT_ONCE)}
+
+
+def differences(made: Config, text: str) -> list[tuple[str, str, str]]:
+    """What, expected and got, of the one case of a text."""
+    (case,) = read_cases(f'[[case]]\nname = "it"\n{text}', made)
+    return [(each.what, each.expected, each.got) for each in judged(case, made).differences]

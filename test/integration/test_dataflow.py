@@ -1,0 +1,237 @@
+"""ORDER dataflow and the time of a run, on fakes, over a crash too."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.errors import CallTimedOut
+from fractal_rm.domain.expression import Payload, Result
+from fractal_rm.domain.flow import Durable, Errors, Order, Publish, Respond, SubFlow, Wait
+from fractal_rm.domain.run import State
+from steps import flow, get, items, post, undo
+from worlds import URL, ManualClock, Stage, until
+
+DATAFLOW = {"order": Order.DATAFLOW}
+BOTH = flow(get(1, "a 1"), get(2, "b 1"), post(3, "a 2", Result(1), Result(2)), **DATAFLOW)
+
+
+def stage_of(*flows, disk=None, clock=None, **changes):
+    return Stage(disk, clock, flows={each.id: each for each in flows}, **changes)
+
+
+async def test_calls_that_need_nothing_of_each_other_are_in_flight_together():
+    async with stage_of(BOTH) as stage:
+        first, second = stage.holds("a/1"), stage.holds("b/1")
+        run_id = (await stage.send("9")).run
+        await until(lambda: stage.called() == ["a/1", "b/1"])
+        second.set()
+        await until(lambda: "Finished" in stage.facts(run_id))
+        assert stage.called() == ["a/1", "b/1"]
+        first.set()
+        outcome = await stage.ended(run_id)
+        assert outcome.state is State.SUCCEEDED
+        assert stage.components.requests[2].body == b'{"payload": ["went on", "went on"]}'
+        assert [bytes(each) for each in outcome.results] == [
+            b'"went on"',
+            b'"went on"',
+            b'"from a/2"',
+        ]
+        assert bytes(outcome.reply) == b'"from a/2"'
+
+
+@pytest.mark.parametrize(
+    "barrier", [Wait(1), Respond(items(Payload())), Publish("t", items(Payload()))]
+)
+async def test_a_step_that_stands_for_an_order_waits_and_is_waited_for(barrier):
+    one = flow(get(1, "a 1"), barrier, get(2, "b 1"), **DATAFLOW)
+    async with stage_of(one) as stage:
+        go = stage.holds("a/1")
+        run_id = (await stage.send("9")).run
+        await until(lambda: stage.called() == ["a/1"])
+        assert "Passed" not in stage.facts(run_id)
+        go.set()
+        assert (await stage.ended(run_id)).state is State.SUCCEEDED
+        told = [each for each in stage.facts(run_id) if each in ("Finished", "Passed")]
+        assert told == ["Finished", "Passed", "Finished"]
+
+
+async def test_a_message_that_speaks_of_a_result_waits_for_that_one_only():
+    one = flow(get(1, "a 1"), get(2, "slow 1"), Publish("t", items(Result(1))), **DATAFLOW)
+    async with stage_of(one) as stage:
+        go = stage.holds("slow/1")
+        await stage.send("9")
+        await until(lambda: stage.publisher.published)
+        go.set()
+
+
+async def test_when_a_step_fails_those_in_flight_finish_and_no_other_begins():
+    needs_second = post(3, "a 2", Result(2))
+    one = flow(get(1, "a 1"), get(2, "b 1", undo=undo("2")), needs_second, **DATAFLOW)
+    async with stage_of(one) as stage:
+        stage.answers("a/1", "no", 500)
+        go = stage.holds("b/1")
+        run_id = (await stage.send("9")).run
+        await until(lambda: "StepFailed" in stage.facts(run_id))
+        go.set()
+        outcome = await stage.ended(run_id)
+        assert (outcome.state, outcome.reason) == (State.FAILED, "step 1, a 1: status 500: no")
+        assert stage.called() == ["a/1", "b/1", "b/2"]
+
+
+async def test_after_a_crash_what_was_in_flight_beside_a_failure_finishes_and_is_undone():
+    disk, clock = Disk(), ManualClock()
+    one = flow(get(1, "a 1"), get(2, "b 1", undo=undo("2")), post(3, "a 2", Result(2)), **DATAFLOW)
+    stage = stage_of(one, disk=disk, clock=clock)
+    stage.answers("a/1", "no", 500)
+    stage.holds("b/1")
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    await until(lambda: "StepFailed" in stage.facts(run_id))
+    stage.crash()
+    async with stage_of(one, disk=disk, clock=clock) as stage:
+        await until(lambda: stage.state(run_id) is State.FAILED)
+        assert stage.called() == ["b/1", "b/2"]
+
+
+async def test_where_errors_continue_what_needs_a_failed_call_has_its_text():
+    async with stage_of(flow(*BOTH.steps, errors=Errors.CONTINUE, **DATAFLOW)) as stage:
+        stage.answers("a/1", "out of paper", 500)
+        assert (await stage.run("9")).state is State.SUCCEEDED
+        assert stage.components.requests[2].body == b'{"payload": ["out of paper", "from b/1"]}'
+
+
+async def test_a_call_that_is_in_doubt_after_a_crash_is_so_however_the_others_end():
+    disk, clock = Disk(), ManualClock()
+    one = flow(get(1, "once 1"), get(2, "b 1"), **DATAFLOW)
+    stage = stage_of(one, disk=disk, clock=clock)
+    stage.holds("once/1")
+    stage.holds("b/1")
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    await until(lambda: len(stage.called()) == 2)
+    stage.crash()
+    stage = stage_of(one, disk=disk, clock=clock)
+    stage.answers("b/1", "no", 500)
+    async with stage:
+        await until(lambda: stage.state(run_id) is State.UNKNOWN)
+        assert "once/1" not in stage.called()
+
+
+async def test_a_long_wait_of_one_flow_within_holds_no_slot_and_the_others_go_on():
+    child = flow(Wait(60_000), get(1, "b 1"), flow_id="8")
+    one = flow(SubFlow(1, "8"), get(2, "a 1"), post(3, "a 2", Result(1), Result(2)), **DATAFLOW)
+    async with stage_of(one, child) as stage:
+        run_id = (await stage.send("9")).run
+        load = stage.node._lifecycle.room.load
+        await until(lambda: stage.called() == ["a/1"] and not load.in_flight)
+        stage.clock.ms += 60_000
+        stage.node._lifecycle.room._stand("9", stage.node._lifecycle.runs.get(run_id))
+        assert (await stage.ended(run_id)).state is State.SUCCEEDED
+        assert stage.called() == ["a/1", "b/1", "a/2"]
+
+
+async def test_a_run_that_is_cut_off_leaves_nothing_in_flight():
+    async with stage_of(flow(*BOTH.steps, deadline_ms=30, **DATAFLOW)) as stage:
+        stage.holds("a/1")
+        stage.holds("b/1")
+        outcome = await stage.run("9")
+        assert outcome.state is State.EXPIRED
+        assert outcome.reason == (
+            "the deadline of 0.03 s ended when 0 of 3 calls were made, and call 1, 2 may have been"
+        )
+        assert len(asyncio.all_tasks()) <= 2
+
+
+# --- the time of a run --------------------------------------------------------------------------
+
+
+async def test_calls_are_told_how_much_time_is_left_and_have_no_more():
+    one = flow(get(1, "a 1"), get(2, "b 1", timeout_ms=800), deadline_ms=5_000)
+    async with stage_of(one) as stage:
+
+        async def takes_a_while(_):
+            stage.clock.ms += 1_000
+            return Reply(200, (), b"")
+
+        stage.components.answers[f"{URL}/a/1"] = takes_a_while
+        assert (await stage.run("9")).state is State.SUCCEEDED
+        first, second = stage.components.requests
+        assert (first.headers["fractal-time-left"], first.timeout_s) == ("5000", 5.0)
+        assert (second.headers["fractal-time-left"], second.timeout_s) == ("4000", 0.8)
+
+
+async def test_a_run_without_a_limit_says_nothing_of_time():
+    async with stage_of(flow(get(1, "a 1"))) as stage:
+        await stage.run("9")
+        (request,) = stage.components.requests
+        assert "fractal-time-left" not in request.headers
+        assert request.timeout_s is None
+
+
+async def test_a_call_cut_off_by_the_time_of_its_run_expires_it():
+    async with stage_of(flow(get(1, "a 1"), deadline_ms=5_000)) as stage:
+
+        async def late(_):
+            stage.clock.ms += 5_000
+            raise CallTimedOut("no answer within the time limit", sent=True)
+
+        stage.components.answers[f"{URL}/a/1"] = late
+        assert (await stage.run("9")).state is State.EXPIRED
+
+
+async def test_the_time_of_a_run_is_that_of_the_runs_within_it():
+    child = flow(get(1, "b 1", undo=undo("2")), get(2, "slow 1"), flow_id="8")
+    one = flow(get(1, "a 1", undo=undo("2")), SubFlow(2, "8"), deadline_ms=50)
+    async with stage_of(one, child) as stage:
+        stage.holds("slow/1")
+        run_id = (await stage.send("9")).run
+        assert (await stage.ended(run_id)).state is State.EXPIRED
+        assert stage.called() == ["a/1", "b/1", "slow/1", "b/2", "a/2"]
+        (child_id,) = stage.disk.runs.keys() - {run_id}
+        assert stage.state(child_id) is State.EXPIRED
+        assert stage.disk.facts(child_id)[0].budget_ms == 50
+        assert stage.components.requests[1].headers["fractal-time-left"] == "50"
+        assert stage.node.unfinished == 0
+        assert stage.node._lifecycle.room.load.result_bytes == 0
+
+
+async def test_a_deadline_of_the_flow_within_fails_the_step_only():
+    child = flow(get(1, "slow 1"), flow_id="8", deadline_ms=10)
+    async with stage_of(flow(SubFlow(1, "8"), deadline_ms=60_000), child) as stage:
+        stage.holds("slow/1")
+        outcome = await stage.run("9")
+        assert outcome.state is State.FAILED
+        assert "is expired: the deadline of 0.01 s ended" in outcome.reason
+
+
+async def test_a_long_wait_ends_with_the_time_of_its_run():
+    async with stage_of(flow(Wait(60_000), get(1, "a 1"), deadline_ms=5_000)) as stage:
+        run_id = (await stage.send("9")).run
+        load = stage.node._lifecycle.room.load
+        await until(lambda: "Waiting" in stage.facts(run_id) and not load.in_flight)
+        stage.clock.ms += 5_000
+        stage.node._lifecycle.room._stand("9", stage.node._lifecycle.runs.get(run_id))
+        assert (await stage.ended(run_id)).state is State.EXPIRED
+
+
+@pytest.mark.parametrize("durable", [Durable.ACCEPT, Durable.STEP])
+async def test_a_crash_in_a_run_within_whose_time_ends_expires_both(durable):
+    disk, clock = Disk(), ManualClock()
+    child = flow(get(1, "b 1", undo=undo("2")), get(2, "slow 1"), flow_id="8")
+    one = flow(SubFlow(1, "8"), deadline_ms=60_000, durable=durable)
+    stage = stage_of(one, child, disk=disk, clock=clock)
+    stage.holds("slow/1")
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    await until(lambda: stage.called() == ["b/1", "slow/1"])
+    await asyncio.sleep(0.01)  # what was written behind is durable
+    stage.crash()
+    clock.ms += 60_000
+    async with stage_of(one, child, disk=disk, clock=clock) as stage:
+        await until(lambda: stage.state(run_id) is State.EXPIRED)
+        assert stage.called() == ["b/2"]
+        assert {kept.state for kept in disk.runs.values()} == {State.EXPIRED}

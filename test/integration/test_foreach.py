@@ -1,0 +1,231 @@
+"""FOREACH: a call for each element of a list, on fakes, over a crash too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+
+import pytest
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.expression import (
+    Compare,
+    Comparison,
+    Item,
+    Literal,
+    ObjectOf,
+    Payload,
+    Result,
+    Status,
+)
+from fractal_rm.domain.flow import Durable, Errors, Retry
+from fractal_rm.domain.run import State
+from steps import each, flow, get, post
+from worlds import URL, ManualClock, Stage, until
+
+STEP = Durable.STEP
+
+
+def stage_of(one, disk=None, clock=None, **changes):
+    return Stage(disk, clock, flows={one.id: one}, **changes)
+
+
+def echoes(stage, name, *, fails_on=()):
+    """Answers what came, and 500 to some of it. Returns how many were in flight at once."""
+    at_once = [0, 0]
+
+    async def answer(request):
+        at_once[0] += 1
+        at_once[1] = max(at_once)
+        await asyncio.sleep(0)
+        at_once[0] -= 1
+        item = json.loads(request.body)["payload"][0]
+        return Reply(500 if item in fails_on else 200, (), json.dumps(item).encode())
+
+    stage.components.answers[f"{URL}/{name}"] = answer
+    return at_once
+
+
+def result(outcome, number):
+    return json.loads(json.loads(bytes(outcome.results[number - 1])))
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 9])
+async def test_a_call_is_made_for_each_element_so_many_at_once(at_once):
+    one = flow(
+        post(1, "a 1", Item(), each=each(Payload("list"), at_once)), post(2, "b 1", Result(1))
+    )
+    async with stage_of(one) as stage:
+        seen = echoes(stage, "a/1")
+        run_id = (await stage.send("9", payload={"list": [1, "x", None, {"a": [2.5]}]})).run
+        outcome = await stage.ended(run_id)
+        assert outcome.state is State.SUCCEEDED
+        assert result(outcome, 1) == [1, "x", None, {"a": [2.5]}]
+        assert seen[1] == min(at_once, 4)
+        keys = [request.headers["idempotency-key"] for request in stage.components.requests]
+        assert keys == [*(f"{run_id}:1.{n}" for n in (1, 2, 3, 4)), f"{run_id}:2"]
+        assert stage.node._lifecycle.room.load.result_bytes == 0
+
+
+async def test_what_a_call_says_may_speak_of_the_item():
+    terms = {
+        "each": each(Result(1)),
+        "json": ObjectOf((("id", Item("id")), ("all", Item()), ("p", Payload()))),
+        "when": Compare(Comparison.GREATER, Item("id"), Literal(1)),
+        "query": (("q", Item("id")),),
+        "expect": Compare(Comparison.EQUAL, Status(2), Literal(202)),
+        "settles": True,
+    }
+    one = flow(get(1, "a 1"), post(2, "b 1", **terms))
+    async with stage_of(one) as stage:
+        stage.answers("a/1", '[{"id": 1}, {"id": 2}, {"id": 3}]')
+        for number in (2, 3):
+            stage.answers(f"b/1?q={number}", f"text {number}", 202)
+        outcome = await stage.run("9")
+        assert outcome.state is State.SUCCEEDED
+        assert result(outcome, 2) == [None, "text 2", "text 3"]
+        sent = [json.loads(request.body) for request in stage.components.requests[1:]]
+        assert sent == [{"id": n, "all": {"id": n}, "p": "p"} for n in (2, 3)]
+
+
+async def test_a_condition_that_does_not_speak_of_the_item_skips_the_step():
+    one = flow(get(1, "a 1", each=each(Payload()), when=Literal(False)))
+    async with stage_of(one) as stage:
+        outcome = await stage.run("9", payload="no list")
+        assert (outcome.state, bytes(outcome.results[0])) == (State.SUCCEEDED, b"null")
+
+
+async def test_over_an_empty_list_no_call_is_made_and_the_result_is_empty():
+    async with stage_of(flow(get(1, "a 1", each=each(Payload())))) as stage:
+        outcome = await stage.run("9", payload=[])
+        assert result(outcome, 1) == []
+        assert stage.called() == []
+
+
+async def test_a_result_of_a_foreach_can_be_gone_over():
+    one = flow(
+        post(1, "a 1", Item(), each=each(Payload())), post(2, "a 1", Item(), each=each(Result(1)))
+    )
+    async with stage_of(one) as stage:
+        echoes(stage, "a/1")
+        assert result(await stage.run("9", payload=[1, 2]), 2) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("over", "payload", "why"),
+    [
+        (Payload(), {"a": 1}, "FOREACH goes over a list, and payload is an object"),
+        (Payload("none"), {"a": 1}, "FOREACH goes over a list, and payload.none is null"),
+        (Payload(), "text", "FOREACH goes over a list, and payload is a text"),
+        (Result(1), 1, "result1 is not JSON"),
+        (Result(1, "x"), 1, "result1 is not JSON"),
+        (Payload(), [0] * 100_000, "FOREACH goes over 10000 elements at most, not 100000"),
+    ],
+)
+async def test_what_cannot_be_gone_over_fails_the_step(over, payload, why):
+    one = flow(get(1, "a 1"), get(2, "b 1", each=each(over)))
+    async with stage_of(one, bounds=Bounds(max_trigger_bytes=1_000_000)) as stage:
+        outcome = await stage.run("9", payload=payload)
+        assert outcome.state is State.FAILED
+        assert outcome.reason.startswith(f"step 2, b 1: {why}")
+        assert stage.called() == ["a/1"]
+
+
+async def test_results_that_would_fill_the_memory_fail_the_step():
+    async with stage_of(flow(get(1, "a 1", each=each(Payload())))) as stage:
+        stage.answers("a/1", "x" * (3 * 1024 * 1024))
+        outcome = await stage.run("9", payload=[0] * 100)
+        assert outcome.reason == "step 1, a 1: it comes to more than 8 MiB"
+        assert len(stage.called()) == 3
+        assert stage.node._lifecycle.room.load.result_bytes == 0
+
+
+async def test_an_element_that_fails_fails_the_step_and_those_in_flight_finish():
+    one = flow(post(1, "a 1", Item(), each=each(Payload(), 2)), get(2, "b 1"))
+    async with stage_of(one) as stage:
+        echoes(stage, "a/1", fails_on=(3,))
+        run_id = (await stage.send("9", payload=[1, 2, 3, 4, 5, 6])).run
+        outcome = await stage.ended(run_id)
+        assert (outcome.state, outcome.reason) == (
+            State.FAILED,
+            "step 1, a 1, element 3: status 500: 3",
+        )
+        assert len(stage.called()) == 4
+        assert stage.facts(run_id).count("ElementFinished") == 3
+
+
+async def test_where_errors_continue_an_element_that_fails_has_the_text_that_came():
+    one = flow(post(1, "a 1", Item(), each=each(Payload())), errors=Errors.CONTINUE)
+    async with stage_of(one) as stage:
+        echoes(stage, "a/1", fails_on=(2,))
+        assert result(await stage.run("9", payload=[1, 2, 3]), 1) == [1, 2, 3]
+        stage.components.answers.clear()
+        assert result(await stage.run("9", payload=[1]), 1) == ["[Request_Maker] - error."]
+        stage.answers("a/1", "x" * (5 * 1024 * 1024))
+        outcome = await stage.run("9", payload=[1, 2, 3])
+        assert json.loads(bytes(outcome.results[0])) == "[Request_Maker] - error."
+        assert stage.node._lifecycle.room.load.result_bytes == 0
+
+
+async def test_each_element_is_tried_again_on_its_own():
+    one = flow(post(1, "a 1", Item(), each=each(Payload()), retry=Retry(1, 1)))
+    async with stage_of(one) as stage:
+        asked = Counter()
+
+        async def answer(request):
+            asked[request.body] += 1
+            return Reply(503 if asked[request.body] == 1 else 200, (), b"7")
+
+        stage.components.answers[f"{URL}/a/1"] = answer
+        assert result(await stage.run("9", payload=[1, 2]), 1) == [7, 7]
+        assert set(asked.values()) == {2}
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+async def test_after_a_crash_the_elements_that_are_finished_are_not_made_again(at_once):
+    disk, clock = Disk(), ManualClock()
+    one = flow(post(1, "a 1", Item(), each=each(Payload(), at_once)), durable=STEP)
+    stage = stage_of(one, disk, clock)
+    hold = asyncio.Event()
+
+    async def answer(request):
+        item = json.loads(request.body)["payload"][0]
+        if item >= 4:
+            await hold.wait()
+        return Reply(200, (), json.dumps(item).encode())
+
+    stage.components.answers[f"{URL}/a/1"] = answer
+    await stage.node.start()
+    run_id = (await stage.send("9", payload=[1, 2, 3, 4, 5, 6])).run
+    await until(lambda: len(stage.called()) == 3 + at_once)
+    await until(lambda: stage.facts(run_id).count("ElementFinished") == 3)
+    stage.crash()
+    stage = stage_of(one, disk, clock)
+    echoes(stage, "a/1")
+    async with stage:
+        outcome = await stage.ended(run_id)
+        assert result(outcome, 1) == [1, 2, 3, 4, 5, 6]
+        assert sorted(json.loads(r.body)["payload"][0] for r in stage.components.requests) == [
+            4,
+            5,
+            6,
+        ]
+        assert stage.node._lifecycle.room.load.result_bytes == 0
+
+
+async def test_an_element_that_must_not_be_repeated_leaves_the_run_unknown():
+    disk, clock = Disk(), ManualClock()
+    one = flow(post(1, "once 1", Item(), each=each(Payload())))
+    stage = stage_of(one, disk, clock)
+    stage.holds("once/1")
+    await stage.node.start()
+    run_id = (await stage.send("9", payload=[1, 2])).run
+    await until(lambda: stage.called() == ["once/1"])
+    stage.crash()
+    async with stage_of(one, disk, clock) as stage:
+        await until(lambda: stage.state(run_id) is State.UNKNOWN)
+        assert stage.called() == []
+        assert "element 1: it was called, and its answer was lost" in disk.facts(run_id)[-1].reason

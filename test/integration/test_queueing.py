@@ -1,0 +1,416 @@
+"""What a flow says of how its runs wait, on fakes: LIMIT, PRIORITY, STALE, LATEST."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.domain.admission import Limits, what_it_is_about
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.errors import CallTimedOut
+from fractal_rm.domain.flow import Flow, Queueing
+from fractal_rm.domain.run import Placed, Run, State
+from fractal_rm.engine.waiting_room import WaitingRoom
+from worlds import URL, ManualClock, Stage, config, until
+
+HOUR_MS = 3_600_000
+
+
+def queued(**queueing_of: Queueing) -> dict:
+    """The flows of `worlds`, with these rules: ``_4=Queueing(…)`` for flow 4."""
+    flows = dict(config().flows)
+    for name, queueing in queueing_of.items():
+        flow_id = name.lstrip("_")
+        flows[flow_id] = msgspec.structs.replace(flows[flow_id], queueing=queueing)
+    return flows
+
+
+def ends(stage: Stage, *runs) -> list[State]:
+    return [stage.state(taken.run) for taken in runs]
+
+
+# --- LIMIT -------------------------------------------------------------------------------------
+
+
+async def test_no_more_runs_of_a_flow_are_at_work_than_its_limit():
+    async with Stage(flows=queued(_4=Queueing(limit=2))) as stage:
+        at_once = []
+        busy = 0
+
+        async def answer(_):
+            nonlocal busy
+            busy += 1
+            at_once.append(busy)
+            await asyncio.sleep(0)
+            busy -= 1
+            return Reply(200, (), b"done")
+
+        stage.components.answers[f"{URL}/slow/1"] = answer
+        stage.node.pause(True)
+        for _ in range(20):
+            await stage.send("4")
+        stage.node.pause(False)
+        await until(lambda: stage.node.unfinished == 0)
+        assert max(at_once) == 2
+        assert len(at_once) == 20
+
+
+async def test_a_flow_at_its_limit_holds_up_no_other():
+    async with Stage(flows=queued(_4=Queueing(limit=1))) as stage:
+        go = stage.holds("slow/1")
+        held = [await stage.send("4") for _ in range(5)]
+        assert (await stage.run("2")).state is State.SUCCEEDED
+        go.set()
+        await until(lambda: set(ends(stage, *held)) == {State.SUCCEEDED})
+
+
+async def test_after_a_restart_a_run_that_had_begun_still_counts_and_goes_first():
+    disk, rules = Disk(), queued(_4=Queueing(limit=1))
+    stage = Stage(disk, flows=rules)
+    await stage.node.start()
+    stage.holds("slow/1")
+    begun, waiting = [(await stage.send("4", payload=n)).run for n in range(2)]
+    await until(lambda: stage.called() == ["slow/1"])
+    await until(lambda: "Placed" in stage.facts(begun))
+    stage.crash()
+    async with Stage(disk, flows=rules) as after:
+        go = after.holds("slow/1")
+        await until(lambda: after.called() == ["slow/1"])
+        assert after.components.requests[0].headers["idempotency-key"] == f"{begun}:1"
+        assert "Placed" not in after.facts(waiting)
+        go.set()
+        await until(lambda: after.state(waiting) is State.SUCCEEDED)
+
+
+# --- PRIORITY ----------------------------------------------------------------------------------
+
+
+async def test_of_those_that_wait_the_higher_priority_goes_first():
+    rules = queued(_2=Queueing(priority=0), _4=Queueing(priority=9))
+    async with Stage(flows=rules) as stage:
+        stage.answers("slow/1", "quick today")
+        stage.node.pause(True)
+        low = [await stage.send("2") for _ in range(3)]
+        high = [await stage.send("4") for _ in range(3)]
+        stage.node.pause(False)
+        await until(lambda: stage.node.unfinished == 0)
+        # The first turn is one that goes to each priority by itself.
+        assert stage.called()[-2:] == ["b/2", "b/2"]
+        assert set(ends(stage, *low, *high)) == {State.SUCCEEDED}
+
+
+# --- STALE -------------------------------------------------------------------------------------
+
+
+async def test_a_run_that_waited_too_long_is_not_begun_and_its_sender_is_told():
+    clock = ManualClock()
+    async with Stage(clock=clock, flows=queued(_4=Queueing(limit=1, stale_ms=60_000))) as stage:
+        go = stage.holds("slow/1")
+        first, late = [await stage.send("4") for _ in range(2)]
+        told = asyncio.create_task(stage.node.outcome(late.run, 10))
+        await until(lambda: stage.called() == ["slow/1"])
+        clock.ms += 60_000
+        go.set()
+        outcome = await told
+        assert outcome.state is State.EXPIRED
+        assert outcome.reason == "it waited for more than 60 s to begin"
+        assert (await stage.ended(first.run)).state is State.SUCCEEDED
+        assert stage.called() == ["slow/1"]
+        assert stage.facts(late.run) == ["Accepted", "Settled"]
+
+
+class RunningClock(ManualClock):
+    """Moves with the event loop."""
+
+    def monotonic_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+async def test_a_stale_run_is_noticed_without_a_free_slot():
+    rules = queued(_4=Queueing(limit=1, stale_ms=1))
+    async with Stage(clock=RunningClock(), flows=rules) as stage:
+        go = stage.holds("slow/1")
+        await stage.send("4")
+        stale = await stage.send("4")
+        assert (await stage.ended(stale.run)).state is State.EXPIRED
+        load = stage.node._lifecycle.room.load
+        assert (load.waiting, load.in_flight) == (0, 1)
+        go.set()
+
+
+async def test_a_stale_run_is_noticed_while_the_node_is_paused():
+    async with Stage(clock=RunningClock(), flows=queued(_2=Queueing(stale_ms=1))) as stage:
+        stage.node.pause(True)
+        taken = await stage.send("2")
+        assert (await stage.ended(taken.run)).state is State.EXPIRED
+
+
+async def test_what_has_begun_is_never_stale():
+    clock = ManualClock()
+    async with Stage(clock=clock, flows=queued(_4=Queueing(stale_ms=1_000))) as stage:
+        go = stage.holds("slow/1")
+        taken = await stage.send("4")
+        await until(lambda: stage.called() == ["slow/1"])
+        clock.ms += HOUR_MS
+        go.set()
+        assert (await stage.ended(taken.run)).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("away_ms", [60_000, 10 * HOUR_MS])
+async def test_what_became_stale_while_the_node_was_down_is_not_begun(away_ms):
+    """Nor parked for a person to decide about, however old it is."""
+    disk, clock = Disk(), ManualClock()
+    rules = queued(_2=Queueing(stale_ms=60_000))
+    stage = Stage(disk, clock, flows=rules)
+    await stage.node.start()
+    stage.node.pause(True)
+    run = (await stage.send("2")).run
+    stage.crash()
+    clock.ms += away_ms
+    async with Stage(disk, clock, flows=rules) as after:
+        await until(lambda: after.state(run) is State.EXPIRED)
+        assert after.called() == []
+        assert after.node.unfinished == 0
+
+
+async def test_a_clock_that_was_set_back_makes_nobody_stale():
+    disk, clock = Disk(), ManualClock()
+    rules = queued(_2=Queueing(stale_ms=60_000))
+    stage = Stage(disk, clock, flows=rules)
+    await stage.node.start()
+    stage.node.pause(True)
+    run = (await stage.send("2")).run
+    stage.crash()
+    clock.ms -= HOUR_MS // 6
+    async with Stage(disk, clock, flows=rules) as after:
+        await until(lambda: after.state(run) is State.SUCCEEDED)
+
+
+# --- LATEST ------------------------------------------------------------------------------------
+
+
+async def test_of_waiting_runs_about_the_same_only_the_newest_is_begun():
+    async with Stage(flows=queued(_4=Queueing(limit=1, latest="door"))) as stage:
+        go = stage.holds("slow/1")
+        begun = await stage.send("4", payload={"door": 1, "open": 0})
+        await until(lambda: stage.called() == ["slow/1"])
+        older, other, newest = [
+            await stage.send("4", payload={"door": door, "open": n})
+            for n, door in enumerate((1, 2, 1.0))
+        ]
+        outcome = await stage.ended(older.run)
+        assert outcome.state is State.SUPERSEDED
+        assert outcome.reason == f"run {newest.run} is newer, and about the same"
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert set(ends(stage, begun, other, newest)) == {State.SUCCEEDED}
+        keys = [request.headers["idempotency-key"] for request in stage.components.requests]
+        # The newest has the place in line of the one that it replaced.
+        assert keys == [f"{taken.run}:1" for taken in (begun, newest, other)]
+
+
+async def test_who_waits_for_a_superseded_run_is_told_when_that_is_durable():
+    async with Stage(flows=queued(_4=Queueing(limit=1, latest="door"))) as stage:
+        go = stage.holds("slow/1")
+        await stage.send("4", payload={"door": 1})
+        await until(lambda: stage.called() == ["slow/1"])
+        older = await stage.send("4", payload={"door": 1})
+        told = asyncio.create_task(stage.node.outcome(older.run, 10))
+        await asyncio.sleep(0)
+        await stage.send("4", payload={"door": 1})
+        assert (await told).state is State.SUPERSEDED
+        assert stage.facts(older.run) == ["Accepted", "Settled"]
+        go.set()
+
+
+async def test_a_flood_of_news_holds_one_place():
+    async with Stage(flows=queued(_4=Queueing(limit=1, latest="'all'"))) as stage:
+        go = stage.holds("slow/1")
+        await stage.send("4")
+        await until(lambda: stage.called() == ["slow/1"])
+        sent = [await stage.send("4", payload=n) for n in range(100)]
+        load = stage.node._lifecycle.room.load
+        assert load.waiting == 1
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert Counter(ends(stage, *sent)) == {State.SUPERSEDED: 99, State.SUCCEEDED: 1}
+        assert stage.state(sent[-1].run) is State.SUCCEEDED
+        assert (load.waiting, load.held_bytes) == (0, 0)
+        assert len(stage.telemetry.settled) == 101
+
+
+@pytest.mark.parametrize("released_last", [True, False])
+async def test_after_a_restart_only_the_newest_is_left_whoever_comes_back_first(released_last):
+    disk, clock = Disk(), ManualClock()
+    rules = queued(_2=Queueing(latest="door"))
+    stage = Stage(disk, clock, flows=rules)
+    await stage.node.start()
+    stage.node.pause(True)
+    older = (await stage.send("2", payload={"door": 1})).run
+    stage.crash()
+    clock.ms += 2 * HOUR_MS
+    after = Stage(disk, clock, flows=rules)
+    after.node.pause(True)
+    async with after:
+        await until(lambda: after.state(older) is State.PARKED)
+        if not released_last:
+            after.node.release_parked(clock.ms)
+        newer = (await after.send("2", payload={"door": 1})).run
+        if released_last:
+            after.node.release_parked(clock.ms)
+        await until(lambda: after.state(older) is State.SUPERSEDED)
+        after.node.pause(False)
+        await until(lambda: after.state(newer) is State.SUCCEEDED)
+
+
+async def test_a_run_that_a_peer_may_have_is_neither_superseded_nor_stale(monkeypatch):
+    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    clock = ManualClock()
+    rules = queued(_2=Queueing(limit=1, stale_ms=1_000, latest="'all'"))
+    async with Stage(clock=clock, flows=rules) as stage:
+        stage.balancer.answer = "3"
+
+        async def silent(*_):
+            raise CallTimedOut("no answer within the time limit", sent=True)
+
+        stage.peers.take = silent
+        doubted = (await stage.send("2")).run
+        await until(lambda: len(stage.peers.offers) > 4)
+        stage.balancer.answer = None
+        clock.ms += HOUR_MS
+        assert (await stage.run("2")).state is State.SUCCEEDED
+        assert stage.state(doubted) is State.OFFERED
+
+
+def about(latest: str, payload: object) -> str | None:
+    return what_it_is_about("1", latest, msgspec.Raw(msgspec.json.encode(payload)))
+
+
+def test_what_picks_nothing_is_like_no_other():
+    assert about("door", {}) is None
+    assert about("door", "no object") is None
+    assert about("abs(@)", "no number") is None
+
+
+def test_the_same_in_json_is_the_same():
+    assert about("@", {"a": 1, "b": [2.0]}) == about("@", {"b": [2], "a": 1.0})
+    assert about("@", True) != about("@", 1)
+    assert about("@", "1") != about("@", 1)
+
+
+# --- all together: whatever comes, the bounds hold and each run ends once ------------------------
+
+rules = st.builds(
+    Queueing,
+    limit=st.sampled_from([None, 1, 1, 2]),
+    priority=st.integers(0, 9),
+    stale_ms=st.none() | st.integers(1, 5_000),
+    latest=st.sampled_from([None, "@"]),
+)
+numbers = st.integers(0, 99)
+happenings = st.one_of(
+    st.tuples(st.just("comes"), st.integers(0, 1), st.integers(0, 4)),
+    st.tuples(st.just("comes"), st.integers(0, 1), st.integers(0, 4)),
+    st.tuples(st.sampled_from(["held", "begun", "last"]), st.integers(0, 1), st.integers(0, 4)),
+    st.tuples(st.sampled_from(["ends", "again"]), numbers, numbers),
+    st.tuples(st.just("time"), st.integers(0, 3_000), numbers),
+)
+
+
+class Line:
+    """A waiting room, with runs whose end a test decides about."""
+
+    def __init__(self, queueings: list[Queueing], slots: int) -> None:
+        self.flows = [Flow(str(n), queueing=each) for n, each in enumerate(queueings)]
+        self.clock = ManualClock()
+        self.settled: list[str] = []
+        self.ended: list[str] = []
+        self.came: list[str] = []
+        self.at_work: dict[str, tuple[Run, asyncio.Future[float | None]]] = {}
+        self.begun: dict[str, Run] = {}  # and has not ended
+        self.room = WaitingRoom(Limits(in_flight=slots), self.clock, self.settle)
+        self.room.open(self.carry)
+
+    async def settle(self, run, _ending):
+        assert run.id not in self.begun
+        self.settled.append(run.id)
+
+    async def carry(self, run):
+        assert run.id not in self.at_work
+        limit = run.flow.queueing.limit
+        if not run.stays and limit is not None:
+            assert [other.flow for other in self.begun.values()].count(run.flow) < limit
+        run.apply(Placed(None, "here"))
+        end = asyncio.get_running_loop().create_future()
+        self.at_work[run.id], self.begun[run.id] = (run, end), run
+        return await end
+
+    def happens(self, what: str, number: int, other: int) -> None:
+        """A run comes new, or from the journal; ends, or wants another turn; or time goes by."""
+        if what == "time":
+            self.clock.ms += number
+        elif what not in ("ends", "again"):
+            self._comes(what, self.flows[number], other)
+        elif self.at_work:
+            run_id = list(self.at_work)[number % len(self.at_work)]
+            _, end = self.at_work.pop(run_id)
+            if what == "ends":
+                del self.begun[run_id]
+                self.ended.append(run_id)
+            end.set_result(None if what == "ends" else 0.0)
+
+    def _comes(self, what: str, flow: Flow, about: int) -> None:
+        run = Run(f"run{len(self.came)}", flow, self.clock.ms, payload=msgspec.Raw(b"%d" % about))
+        run.state = State.ACCEPTED
+        self.came.append(run.id)
+        if what == "comes":
+            self.room.reserve(run.payload_bytes)
+            self.room.join(run)
+            return
+        if what == "begun" or (what == "last" and about % 2):
+            run.apply(Placed(None, "here"))
+            self.begun[run.id] = run
+        self.room.readmit(run, alone=what == "last")
+
+    def check(self) -> None:
+        assert self.room.load.in_flight == len(self.at_work) <= self.room.limits.in_flight
+        waiting = len(self.came) - len(self.settled) - len(self.ended) - len(self.at_work)
+        assert self.room.load.waiting == waiting
+
+
+async def settle_down() -> None:
+    """Let everything that is ready happen."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def play(line: Line, history: list[tuple[str, int, int]]) -> None:
+    for happening in history:
+        line.happens(*happening)
+        await settle_down()
+        line.check()
+    while line.room.load.waiting or line.at_work:
+        assert line.at_work  # else those that wait would wait for ever
+        line.happens("ends", 0, 0)
+        await settle_down()
+        line.check()
+    assert sorted(line.came) == sorted(line.ended + line.settled)
+    assert line.room.load.held_bytes == 0
+    await line.room.cancel()
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(rules, min_size=2, max_size=2), st.integers(2, 6), st.lists(happenings, max_size=30)
+)
+def test_the_bounds_hold_and_every_run_ends_once(queueings, slots, history):
+    async def run():
+        await play(Line(queueings, slots), history)
+
+    asyncio.run(run())

@@ -1,0 +1,217 @@
+"""RUN: a flow within a flow, on fakes, over a crash too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.expression import Literal, ObjectOf, Payload, Result
+from fractal_rm.domain.flow import Content, Durable, Errors, Order, Respond, SubFlow, Wait
+from fractal_rm.domain.run import Accepted, State
+from steps import flow, get, items, post, undo
+from worlds import URL, ManualClock, Stage, until
+
+CHILD = flow(post(1, "b 1", Payload()), Respond(items(Payload(), Result(1))), flow_id="8")
+ONE = flow(get(1, "a 1"), SubFlow(2, "8", items(Result(1))), post(3, "a 2", Result(2)))
+
+
+def stage_of(*flows, disk=None, clock=None, **changes):
+    return Stage(disk, clock, flows={each.id: each for each in flows}, **changes)
+
+
+def children(disk):
+    """Every run that another one has begun, with its first fact."""
+    firsts = {run_id: disk.facts(run_id)[0] for run_id in disk.runs}
+    return {
+        run_id: fact
+        for run_id, fact in firsts.items()
+        if isinstance(fact, Accepted) and isinstance(fact.origin, str)
+    }
+
+
+async def test_a_flow_is_run_as_a_run_of_its_own_and_its_reply_is_the_result():
+    async with stage_of(ONE, CHILD) as stage:
+        run_id = (await stage.send("9")).run
+        outcome = await stage.ended(run_id)
+        assert outcome.state is State.SUCCEEDED
+        assert json.loads(bytes(outcome.results[1])) == ["from a/1", "from b/1"]
+        assert stage.components.requests[2].body == b'{"payload": [["from a/1", "from b/1"]]}'
+        ((child_id, fact),) = children(stage.disk).items()
+        assert (fact.origin, fact.source, fact.flow) == (f"{run_id}:2", "flow", "8")
+        assert stage.components.requests[1].headers["idempotency-key"] == f"{child_id}:1"
+        assert stage.state(child_id) is State.SUCCEEDED
+        load = stage.node._lifecycle.room.load
+        assert load.result_bytes == load.held_bytes == load.in_flight == 0
+        assert stage.node.unfinished == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "payload"),
+    [
+        (items(), None),
+        (items(Payload("a")), 1),
+        (items(Payload("a"), Payload()), [1, {"a": 1}]),
+        (Content(json=ObjectOf((("x", Payload("a")), ("y", Literal("z"))))), {"x": 1, "y": "z"}),
+    ],
+)
+async def test_its_payload_is_what_the_step_hands_on(content, payload):
+    async with stage_of(flow(SubFlow(1, "8", content)), CHILD) as stage:
+        assert (await stage.run("9", payload={"a": 1})).state is State.SUCCEEDED
+        (fact,) = children(stage.disk).values()
+        assert json.loads(bytes(fact.payload)) == payload
+
+
+async def test_a_path_picks_from_a_reply_that_is_any_json():
+    child = flow(Respond(Content(json=ObjectOf((("n", Literal([7])),)))), flow_id="8")
+    one = flow(SubFlow(1, "8"), post(2, "a 1", json=Result(1, "n[0]")))
+    async with stage_of(one, child) as stage:
+        assert (await stage.run("9")).state is State.SUCCEEDED
+        assert stage.components.requests[0].body == b"7"
+
+
+async def test_one_that_its_condition_leaves_out_is_not_begun():
+    one = flow(SubFlow(1, "8", when=Literal(False)), post(2, "a 1", Result(1)))
+    async with stage_of(one, CHILD) as stage:
+        assert (await stage.run("9")).state is State.SUCCEEDED
+        assert not children(stage.disk)
+        assert stage.components.requests[0].body == b'{"payload": [null]}'
+
+
+async def test_one_that_fails_fails_the_step():
+    async with stage_of(ONE, CHILD) as stage:
+        stage.answers("b/1", "no", 500)
+        outcome = await stage.run("9")
+        ((child_id, _),) = children(stage.disk).items()
+        assert stage.state(child_id) is State.FAILED
+        assert (outcome.state, outcome.reason) == (
+            State.FAILED,
+            f"step 2, RUN 8: its run {child_id} is failed: step 1, b 1: status 500: no",
+        )
+
+
+async def test_where_errors_continue_one_that_fails_has_the_original_s_text():
+    one = flow(SubFlow(1, "8"), post(2, "a 1", Result(1)), errors=Errors.CONTINUE)
+    async with stage_of(one, CHILD) as stage:
+        stage.answers("b/1", "no", 500)
+        assert (await stage.run("9")).state is State.SUCCEEDED
+        assert b"[Request_Maker] - error." in stage.components.requests[1].body
+
+
+async def test_a_fault_of_ours_in_it_sets_it_aside_and_fails_the_step():
+    async with stage_of(ONE, CHILD) as stage:
+        stage.raises("b/1", RuntimeError("a bug"))
+        outcome = await stage.run("9")
+        ((child_id, _),) = children(stage.disk).items()
+        assert (outcome.state, stage.state(child_id)) == (State.FAILED, State.DEAD)
+        assert stage.node.unfinished == 0
+
+
+async def test_a_flow_that_is_gone_fails_the_step():
+    async with stage_of(ONE) as stage:
+        assert (await stage.run("9")).reason == "step 2, RUN 8: flows.conf has no flow '8'"
+
+
+async def test_flows_that_run_themselves_end():
+    async with stage_of(flow(SubFlow(1, "9"))) as stage:
+        outcome = await stage.run("9")
+        assert outcome.state is State.FAILED
+        assert outcome.reason.endswith("flows that run flows are at most 16 deep")
+        assert len(children(stage.disk)) == 16
+        assert stage.node.unfinished == 0
+        assert stage.node._lifecycle.room.load.result_bytes == 0
+
+
+async def test_it_is_undone_by_itself_where_it_fails():
+    child = flow(get(1, "b 1", undo=undo("2")), get(2, "slow 1"), flow_id="8")
+    async with stage_of(flow(SubFlow(1, "8")), child) as stage:
+        stage.answers("slow/1", "no", 500)
+        assert (await stage.run("9")).state is State.FAILED
+        assert stage.called() == ["b/1", "slow/1", "b/2"]
+
+
+async def test_a_long_wait_in_it_holds_no_slot_and_begins_nothing_twice():
+    child = flow(Wait(60_000), get(1, "b 1"), flow_id="8")
+    disk, clock = Disk(), ManualClock()
+    stage = stage_of(ONE, child, disk=disk, clock=clock)
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    load = stage.node._lifecycle.room.load
+    await until(lambda: children(disk) and not load.in_flight)
+    assert load.result_bytes == 0
+    stage.crash()
+    clock.ms += 60_000
+    async with stage_of(ONE, child, disk=disk, clock=clock) as stage:
+        assert (await stage.ended(run_id)).state is State.SUCCEEDED
+        assert stage.called() == ["b/1", "a/2"]
+        assert len(children(disk)) == 1
+
+
+@pytest.mark.parametrize("order", [Order.LISTED, Order.DATAFLOW])
+async def test_after_a_crash_the_parent_carries_it_on(order):
+    disk, clock = Disk(), ManualClock()
+    child = flow(get(1, "b 1"), get(2, "slow 1"), flow_id="8", durable=Durable.STEP)
+    one = flow(*ONE.steps, order=order, durable=Durable.STEP)
+    stage = stage_of(one, child, disk=disk, clock=clock)
+    stage.holds("slow/1")
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    await until(lambda: stage.called() == ["a/1", "b/1", "slow/1"])
+    stage.crash()
+    stage = stage_of(one, child, disk=disk, clock=clock)
+    stage.answers("slow/1", "went on")
+    async with stage:
+        assert (await stage.ended(run_id)).state is State.SUCCEEDED
+        assert stage.called() == ["slow/1", "a/2"]
+        assert len(children(disk)) == 1
+        assert all(kept.state is State.SUCCEEDED for kept in disk.runs.values())
+
+
+async def test_one_whose_parent_is_gone_ends_by_itself():
+    disk, clock = Disk(), ManualClock()
+    stage = stage_of(ONE, CHILD, disk=disk, clock=clock)
+    stage.holds("b/1")
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    await until(lambda: children(disk))
+    await until(lambda: stage.called()[-1] == "b/1")
+    stage.crash()
+    async with stage_of(ONE, CHILD, disk=disk, clock=clock, bounds=Bounds(max_attempts=1)):
+        ((child_id, _),) = children(disk).items()
+        await until(lambda: disk.runs[run_id].state is State.DEAD)
+        await until(lambda: disk.runs[child_id].state.final)
+
+
+async def test_one_that_is_in_doubt_leaves_its_parent_in_doubt():
+    disk, clock = Disk(), ManualClock()
+    child = flow(get(1, "once 1"), flow_id="8")
+    one = flow(get(1, "a 1", undo=undo("2")), SubFlow(2, "8"))
+    stage = stage_of(one, child, disk=disk, clock=clock)
+    stage.holds("once/1")
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    await until(lambda: stage.called()[-1:] == ["once/1"])
+    stage.crash()
+    async with stage_of(one, child, disk=disk, clock=clock) as stage:
+        await until(lambda: stage.state(run_id) is State.UNKNOWN)
+        assert stage.called() == []
+
+
+async def test_a_full_disk_holds_its_beginning_back():
+    async with stage_of(flow(get(1, "a 1"), SubFlow(2, "8")), CHILD) as stage:
+
+        async def fill(_):
+            stage.journal.full = True
+            asyncio.get_running_loop().call_later(0.01, make_room)
+            return Reply(200, (), b"")
+
+        def make_room():
+            stage.journal.full = False
+
+        stage.components.answers[f"{URL}/a/1"] = fill
+        assert (await stage.run("9")).state is State.SUCCEEDED
+        assert len(children(stage.disk)) == 1

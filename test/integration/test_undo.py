@@ -1,0 +1,177 @@
+"""UNDO: what finished steps did is undone where a later one fails, over a crash too."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.expression import Literal, Payload, Result
+from fractal_rm.domain.flow import Durable, Errors, Retry
+from fractal_rm.domain.run import State
+from steps import each, flow, get, undo
+from worlds import URL, ManualClock, Stage, until
+
+ONE = flow(
+    get(1, "a 1", undo=undo("2", Result(1), Payload())),
+    get(2, "b 1", undo=undo("2")),
+    get(3, "slow 1", undo=undo("1")),
+)
+
+
+def stage_of(one, disk=None, clock=None, **changes):
+    stage = Stage(disk, clock, flows={one.id: one}, **changes)
+    stage.answers("slow/1", "no", 500)
+    return stage
+
+
+async def test_finished_steps_are_undone_in_reverse_and_what_failed_is_not():
+    async with stage_of(ONE) as stage:
+        run_id = (await stage.send("9")).run
+        outcome = await stage.ended(run_id)
+        assert (outcome.state, outcome.reason) == (
+            State.FAILED,
+            "step 3, slow 1: status 500: no",
+        )
+        assert stage.called() == ["a/1", "b/1", "slow/1", "b/2", "a/2"]
+        *_, second, first = stage.components.requests
+        assert (first.method, first.body) == ("POST", b'{"payload": ["from a/1", "p"]}')
+        assert (second.method, second.body) == ("POST", b'{"payload": []}')
+        keys = [request.headers["idempotency-key"] for request in (second, first)]
+        assert keys == [f"{run_id}:undo.2", f"{run_id}:undo.1"]
+        assert stage.facts(run_id)[-4:] == ["Stopping", "Undone", "Undone", "Settled"]
+        assert len(outcome.results) == 2
+
+
+async def test_a_run_that_succeeds_undoes_nothing():
+    async with stage_of(ONE) as stage:
+        stage.answers("slow/1", "yes")
+        assert (await stage.run("9")).state is State.SUCCEEDED
+        assert stage.called() == ["a/1", "b/1", "slow/1"]
+
+
+async def test_what_was_skipped_has_nothing_to_undo():
+    one = flow(
+        get(1, "a 1", undo=undo("2"), when=Literal(False)),
+        get(2, "b 1", undo=undo("2"), each=each(Payload())),
+        get(3, "slow 1"),
+    )
+    async with stage_of(one) as stage:
+        assert (await stage.run("9", payload=[])).state is State.FAILED
+        assert stage.called() == ["slow/1"]
+
+
+async def test_where_errors_continue_nothing_is_undone():
+    one = flow(*ONE.steps, errors=Errors.CONTINUE)
+    async with stage_of(one) as stage:
+        assert (await stage.run("9")).state is State.SUCCEEDED
+        assert stage.called() == ["a/1", "b/1", "slow/1"]
+
+
+async def test_an_undo_that_fails_is_noted_and_the_others_are_made():
+    async with stage_of(ONE) as stage:
+        stage.answers("b/2", "stuck", 500)
+        outcome = await stage.run("9")
+        assert outcome.state is State.FAILED
+        assert outcome.reason == (
+            "step 3, slow 1: status 500: no; undo of step 2, b 2: status 500: stuck"
+        )
+        assert stage.called()[-2:] == ["b/2", "a/2"]
+
+
+async def test_a_run_whose_time_has_ended_is_undone_in_time_of_its_own():
+    one = flow(*ONE.steps, deadline_ms=30)
+    async with stage_of(one) as stage:
+        stage.holds("slow/1")
+        run_id = (await stage.send("9")).run
+        outcome = await stage.ended(run_id)
+        assert outcome.state is State.EXPIRED
+        assert stage.called()[-2:] == ["b/2", "a/2"]
+        left = ["fractal-time-left" in r.headers for r in stage.components.requests]
+        assert left == [True, True, True, False, False]
+
+
+async def test_a_call_that_is_in_doubt_is_for_a_person_to_decide():
+    disk, clock = Disk(), ManualClock()
+    one = flow(get(1, "a 1", undo=undo("2")), get(2, "once 1"))
+    stage = stage_of(one, disk, clock)
+    stage.holds("once/1")
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    await until(lambda: stage.called()[-1:] == ["once/1"])
+    stage.crash()
+    async with stage_of(one, disk, clock) as stage:
+        await until(lambda: stage.state(run_id) is State.UNKNOWN)
+        assert stage.called() == []
+
+
+@pytest.mark.parametrize("durable", [Durable.ACCEPT, Durable.STEP])
+async def test_after_a_crash_undoing_goes_on_where_it_was(durable):
+    disk, clock = Disk(), ManualClock()
+    one = flow(*ONE.steps, durable=durable)
+    stage = stage_of(one, disk, clock)
+    stage.answers("b/2", "stuck", 500)
+    stage.holds("a/2")
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    await until(lambda: stage.called()[-1:] == ["a/2"])
+    await until(lambda: stage.facts(run_id).count("StepFailed") == 2)
+    stage.crash()
+    async with stage_of(one, disk, clock) as stage:
+        outcome = await stage.ended(run_id)
+        assert stage.called() == ["a/2"]
+        assert outcome.reason == (
+            "step 3, slow 1: status 500: no; undo of step 2, b 2: status 500: stuck"
+        )
+
+
+async def test_an_undo_that_must_not_be_repeated_and_is_in_doubt_is_noted():
+    disk, clock = Disk(), ManualClock()
+    one = flow(get(1, "a 1", undo=undo("2")), get(2, "once 1", undo=undo("2")), get(3, "slow 1"))
+    stage = stage_of(one, disk, clock)
+    stage.holds("once/2")
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    await until(lambda: stage.called()[-1:] == ["once/2"])
+    stage.crash()
+    async with stage_of(one, disk, clock) as stage:
+        await until(lambda: stage.state(run_id) is State.FAILED)
+        assert stage.called() == ["a/2"]
+        assert "undo of step 2, once 2: it was called, and its answer was lost" in (
+            disk.facts(run_id)[-1].reason
+        )
+
+
+# --- tries --------------------------------------------------------------------------------------
+
+
+async def test_tries_are_counted_over_a_crash_and_the_pause_goes_on():
+    disk, clock = Disk(), ManualClock()
+    one = flow(get(1, "a 1", retry=Retry(2, 1)))
+    asked: list[int] = []
+
+    def failing(stage):
+        async def answer(_):
+            asked.append(1)
+            if len(asked) == 2 and stage is first:
+                await asyncio.Event().wait()
+            return Reply(503, (), b"no")
+
+        stage.components.answers[f"{URL}/a/1"] = answer
+
+    first = stage_of(one, disk, clock)
+    failing(first)
+    await first.node.start()
+    run_id = (await first.send("9")).run
+    await until(lambda: len(asked) == 2)
+    first.crash()
+    clock.ms += 1000
+    second = stage_of(one, disk, clock)
+    failing(second)
+    async with second:
+        await until(lambda: second.state(run_id) is State.FAILED)
+    attempts = [fact.attempt for fact in disk.facts(run_id) if hasattr(fact, "attempt")]
+    assert [n for n in attempts if n] == [1, 2, 2, 3]  # one of them says that it began again
+    assert len(asked) == 4

@@ -1,0 +1,267 @@
+"""WAIT, PUBLISH and REPLY, on fakes, over a crash too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.expression import ListOf, Literal, ObjectOf, Payload, Result
+from fractal_rm.domain.flow import Content, Durable, Errors, Publish, Respond, Wait
+from fractal_rm.domain.run import Passed, State, Waiting
+from steps import flow, get, items, post
+from worlds import ManualClock, Stage, until
+
+HOUR_MS = 3_600_000
+NEVER = Literal(False)
+
+
+def stage_of(one, disk=None, clock=None, **changes):
+    return Stage(disk, clock, flows={one.id: one}, **changes)
+
+
+async def crashed(one, disk, clock, at):
+    """A node that ends like kill -9 when the run's last fact is ``at``. Returns the run's id."""
+    stage = stage_of(one, disk, clock)
+    await stage.node.start()
+    run_id = (await stage.send(one.id)).run
+    await until(lambda: stage.facts(run_id)[-1] == at)
+    stage.crash()
+    return run_id
+
+
+# --- WAIT ---------------------------------------------------------------------------------------
+
+
+async def test_a_wait_holds_the_calls_after_it_and_is_written_before_it_begins():
+    async with stage_of(flow(get(1, "a 1"), Wait(1), get(2, "b 1"))) as stage:
+        taken = await stage.send("9")
+        assert (await stage.ended(taken.run)).state is State.SUCCEEDED
+        assert stage.called() == ["a/1", "b/1"]
+        told = ["Accepted", "Placed", "Finished", "Waiting", "Passed", "Finished", "Settled"]
+        assert stage.facts(taken.run) == told
+
+
+async def test_a_long_wait_holds_no_slot():
+    one = flow(Wait(HOUR_MS), get(1, "a 1"))
+    async with stage_of(one) as stage:
+        run_id = (await stage.send("9")).run
+        load = stage.node._lifecycle.room.load
+        await until(lambda: stage.facts(run_id)[-1] == "Waiting" and not load.in_flight)
+        assert load.waiting == 1
+        assert stage.called() == []
+
+
+async def test_a_restart_does_not_begin_a_wait_again():
+    disk, clock = Disk(), ManualClock()
+    one = flow(get(1, "a 1"), Wait(60_000), get(2, "b 1"))
+    run_id = await crashed(one, disk, clock, "Waiting")
+    clock.ms += 60_000
+    async with stage_of(one, disk, clock) as stage:
+        await until(lambda: stage.state(run_id) is State.SUCCEEDED)
+        assert stage.called() == ["b/1"]
+        assert stage.facts(run_id).count("Waiting") == 1
+
+
+@pytest.mark.parametrize(("jump_ms", "passes"), [(60_000, True), (-HOUR_MS, False)])
+async def test_after_a_reboot_a_wait_goes_by_the_wall_clock(jump_ms, passes):
+    disk, clock = Disk(), ManualClock(100 * HOUR_MS)
+    one = flow(Wait(60_000), get(1, "b 1"))
+    run_id = await crashed(one, disk, clock, "Waiting")
+    clock.ms += jump_ms
+    clock.reboot()
+    async with stage_of(one, disk, clock) as stage:
+        load = stage.node._lifecycle.room.load
+        if passes:
+            await until(lambda: stage.state(run_id) is State.SUCCEEDED)
+        else:
+            await until(lambda: load.waiting == 1 and not load.in_flight)
+            assert stage.called() == []
+
+
+async def test_on_the_same_boot_a_wall_clock_that_jumps_moves_no_wait():
+    disk, clock = Disk(), ManualClock()
+    one = flow(Wait(60_000), get(1, "b 1"))
+    run_id = await crashed(one, disk, clock, "Waiting")
+    clock.ms += 60_000
+    clock.booted_ms = 0
+    (fact,) = [each for each in disk.facts(run_id) if isinstance(each, Waiting)]
+    assert fact.until.boot_ms == clock.moment().boot_ms
+    async with stage_of(one, disk, clock) as stage:
+        await until(lambda: stage.state(run_id) is State.SUCCEEDED)
+
+
+async def test_what_its_condition_leaves_out_is_passed():
+    steps = (Wait(HOUR_MS, NEVER), Publish("t", items(Payload()), NEVER), Respond(items(), NEVER))
+    async with stage_of(flow(*steps, get(1, "a 1"))) as stage:
+        outcome = await stage.run("9")
+        assert outcome.state is State.SUCCEEDED
+        assert stage.publisher.published == []
+        assert json.loads(bytes(outcome.reply)) == "from a/1"
+
+
+# --- PUBLISH ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "body"),
+    [
+        (items(Payload(), Result(1)), b'{"payload": [{"n": [1, 2]}, "from a/1"]}'),
+        (items(), b'{"payload": []}'),
+        (Content(json=ObjectOf((("n", Payload("n")), ("x", Literal(1))))), b'{"n": [1,2], "x": 1}'),
+        (Content(raw=Result(1)), b"from a/1"),
+        (Content(raw=Payload("n")), b"[1,2]"),
+    ],
+)
+async def test_a_message_is_published_with_the_body_that_a_post_would_have(content, body):
+    async with stage_of(flow(get(1, "a 1"), Publish("factory/alerts", content))) as stage:
+        assert (await stage.run("9", payload={"n": [1, 2]})).state is State.SUCCEEDED
+        assert stage.publisher.published == [("factory/alerts", body, None)]
+
+
+async def test_a_broker_that_is_away_for_a_moment_fails_nothing():
+    async with stage_of(flow(Publish("t", items()), get(1, "a 1"))) as stage:
+        stage.publisher.down = True
+        run_id = (await stage.send("9")).run
+        await until(lambda: "StepFailed" in stage.facts(run_id))
+        stage.publisher.down = False
+        assert (await stage.ended(run_id)).state is State.SUCCEEDED
+        assert len(stage.publisher.published) == 1
+
+
+async def test_a_broker_that_stays_away_fails_the_step():
+    async with stage_of(flow(Publish("t", items()), get(1, "a 1"))) as stage:
+        stage.publisher.down = True
+        run_id = (await stage.send("9")).run
+        outcome = await stage.ended(run_id)
+        assert (outcome.state, outcome.reason) == (
+            State.FAILED,
+            "PUBLISH t: the broker is down",
+        )
+        assert stage.facts(run_id).count("StepFailed") == 3
+        assert stage.called() == []
+
+
+async def test_where_errors_continue_a_message_that_cannot_be_sent_is_passed():
+    one = flow(Publish("t", items(Payload("a.b.")), None), get(1, "a 1"), errors=Errors.CONTINUE)
+    async with stage_of(one) as stage:
+        assert (await stage.run("9")).state is State.SUCCEEDED
+        assert stage.called() == ["a/1"]
+
+
+async def test_tries_of_a_message_are_counted_over_a_crash():
+    disk, clock = Disk(), ManualClock()
+    one = flow(Publish("t", items()))
+    stage = stage_of(one, disk, clock)
+    await stage.node.start()
+    stage.publisher.down = True
+    run_id = (await stage.send("9")).run
+    await until(lambda: stage.facts(run_id).count("StepFailed") == 2)
+    stage.crash()
+    stage = stage_of(one, disk, clock)
+    stage.publisher.down = True
+    async with stage:
+        await until(lambda: stage.state(run_id) is State.FAILED)
+        assert stage.facts(run_id).count("StepFailed") == 3
+
+
+# --- REPLY --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "reply"),
+    [
+        (items(Payload()), {"n": 1}),
+        (items(Payload("n"), Result(1)), [1, "from a/1"]),
+        (items(), None),
+        (Content(json=ListOf((Payload("n"), Literal("x")))), [1, "x"]),
+        (Content(raw=Payload("n")), "1"),
+    ],
+)
+async def test_a_reply_is_what_the_sender_is_told(content, reply):
+    async with stage_of(flow(get(1, "a 1"), Respond(content), get(2, "b 1"))) as stage:
+        run_id = (await stage.send("9", payload={"n": 1})).run
+        outcome = await stage.ended(run_id)
+        assert json.loads(bytes(outcome.reply)) == reply
+        (fact,) = [each for each in stage.disk.facts(run_id) if isinstance(each, Passed)]
+        assert json.loads(bytes(fact.reply)) == reply
+
+
+async def test_without_a_reply_the_last_result_is_one_unless_the_run_failed():
+    async with stage_of(flow(get(1, "a 1"), get(2, "b 1"))) as stage:
+        assert bytes((await stage.run("9")).reply) == b'"from b/1"'
+        stage.answers("b/1", "no", 500)
+        assert (await stage.run("9")).reply is None
+
+
+async def test_a_reply_that_was_said_is_told_after_a_crash_and_after_a_failure():
+    disk, clock = Disk(), ManualClock()
+    one = flow(Respond(items(Payload())), get(1, "slow 1"), durable=Durable.STEP)
+    stage = stage_of(one, disk, clock)
+    await stage.node.start()
+    stage.holds("slow/1")
+    run_id = (await stage.send("9")).run
+    await until(lambda: stage.called() == ["slow/1"])
+    stage.crash()
+    async with stage_of(one, disk, clock) as stage:
+        outcome = await stage.ended(run_id)
+        assert (outcome.state, bytes(outcome.reply)) == (State.FAILED, b'"p"')
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+HUGE = "x" * (5 * 1024 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (Publish("t", items(Result(1), Result(1))), "PUBLISH t: it comes to more than 8 MiB"),
+        (Respond(items(Result(1), Result(1))), "REPLY: it comes to more than 8 MiB"),
+        (
+            post(2, "b 1", json=ObjectOf((("a", Result(1)), ("b", Result(1))))),
+            "step 2, b 1: it comes to more than 8 MiB",
+        ),
+        (Respond(items(Result(1, "a"))), "REPLY: result1 is not JSON"),
+        (Wait(1, Payload()), "WAIT: a condition is true or false, and this is a text"),
+    ],
+)
+async def test_what_comes_to_nothing_or_too_much_fails_its_step(step, why):
+    async with stage_of(flow(get(1, "a 1"), step)) as stage:
+        stage.answers("a/1", HUGE)
+        outcome = await stage.run("9")
+        assert outcome.state is State.FAILED
+        assert outcome.reason.startswith(why)
+        assert stage.called() == ["a/1"]
+
+
+async def test_an_index_past_the_end_is_null():
+    async with stage_of(flow(get(1, "a 1"), Respond(items(Result(1, "list[9]"))))) as stage:
+        stage.answers("a/1", '{"list": [1]}')
+        assert bytes((await stage.run("9")).reply) == b"null"
+
+
+async def test_a_publisher_that_is_cut_off_leaves_the_run_to_the_next_start():
+    disk, clock = Disk(), ManualClock()
+    one = flow(get(1, "a 1"), Publish("t", items(Result(1))), durable=Durable.STEP)
+    stage = stage_of(one, disk, clock)
+    asked = asyncio.Event()
+
+    async def never(*_, **__):
+        asked.set()
+        await asyncio.Event().wait()
+        raise PublishFailed
+
+    stage.publisher.publish = never
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    await asked.wait()
+    await until(lambda: "Finished" in stage.facts(run_id))
+    stage.crash()
+    async with stage_of(one, disk, clock) as stage:
+        await until(lambda: stage.state(run_id) is State.SUCCEEDED)
+        assert stage.called() == []
+        assert len(stage.publisher.published) == 1

@@ -1,0 +1,38 @@
+"""Flows as values, for tests of what the engine does with them."""
+
+from __future__ import annotations
+
+from fractal_rm.domain.flow import Call, Content, Each, Flow, Method, Step, Terms, Undo
+
+
+def flow(*steps: Step, flow_id: str = "9", **settings: object) -> Flow:
+    """A flow of these steps."""
+    return Flow(flow_id, steps=steps, **settings)
+
+
+def get(number: int, where: str, **terms: object) -> Call:
+    """A GET of ``where``, such as "a 1"."""
+    component, endpoint = where.split()
+    return Call(number, component, endpoint, Method.GET, **_terms(terms))
+
+
+def post(number: int, where: str, *items: object, **terms: object) -> Call:
+    """A POST of items, or of a template (``json``)."""
+    component, endpoint = where.split()
+    return Call(number, component, endpoint, Method.POST, tuple(items), **_terms(terms))
+
+
+def each(over: object, at_once: int = 1) -> Each:
+    return Each(over, at_once)
+
+
+def undo(endpoint: str, *items: object) -> Undo:
+    return Undo(endpoint, tuple(items))
+
+
+def items(*references: object) -> Content:
+    return Content(tuple(references))
+
+
+def _terms(terms: dict[str, object]) -> dict[str, object]:
+    return {"terms": Terms(**terms)} if terms else {}

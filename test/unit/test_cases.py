@@ -1,0 +1,384 @@
+"""Cases: what they can say, what they find, and what is said about a file with mistakes."""
+
+from __future__ import annotations
+
+import pytest
+
+from cases import differences
+from fractal_rm.cases.read import read_cases
+from fractal_rm.cases.run import chosen
+from fractal_rm.domain.findings import ConfigRejected
+from worlds import config, flows
+
+FLOWS = """\
+1 plain
+TO a 1
+POST payload
+TO b 1
+POST result1
+
+2 said more
+DEADLINE 1m
+TO a 1
+GET
+  AS first
+  RETRY 2 EVERY 1s
+  QUERY model "small"
+  HEADER X-Line payload.line
+TO b 1
+POST JSON {"n": first.n}
+  WHEN first.n > 1
+
+3 goes on
+ERRORS continue
+TO a 1
+GET
+TO b 1
+POST result1
+
+4 once
+TO once 1
+GET
+"""
+
+
+@pytest.fixture(scope="module")
+def made():
+    return config(flows=flows(FLOWS))
+
+
+def passes(made, text: str) -> bool:
+    return differences(made, text) == []
+
+
+WELL = "\n[[case.reply]]\njson = { n = 2 }\n"
+
+
+# --- what the world answers -------------------------------------------------------------------
+
+
+def test_the_smallest_case_is_a_flow_and_a_reply(made):
+    assert passes(made, f"flow = 1{WELL}")
+
+
+def test_a_call_without_a_reply_fails_its_case_and_is_named(made):
+    found = differences(made, "flow = 1")
+    assert found[0][0] == "POST to a 1 (call 1 of flow 1)"
+    assert found[0][2] == "none fits it: add a [[case.reply]]"
+
+
+def test_replies_to_one_call_are_given_in_order_and_the_last_one_stays(made):
+    text = """flow = 2
+    payload = { line = 7 }
+    [[case.reply]]
+    call = 1
+    status = 503
+    [[case.reply]]
+    call = 1
+    json = { n = 1 }
+    [case.expect]
+    skipped = [2]
+    took = "750ms"
+    [[case.expect.call]]
+    to = "a 1"
+    query = { model = "small" }
+    headers = { X-Line = 7 }
+    [[case.expect.call]]
+    to = "a 1"
+    """
+    assert passes(made, text)
+
+
+def test_a_reply_for_a_call_goes_before_one_for_its_component_and_that_before_any_other(made):
+    text = """flow = 1
+    [[case.reply]]
+    text = "any"
+    [[case.reply]]
+    to = "b"
+    text = "of b"
+    [[case.reply]]
+    call = 1
+    text = "of call 1"
+    [case.expect]
+    results = { 1 = "of call 1", 2 = "of b" }
+    reply = "of b"
+    """
+    assert passes(made, text)
+
+
+@pytest.mark.parametrize(
+    ("fault", "took", "said"),
+    [
+        ("refused", "300ms", "connection refused"),
+        ("timeout", "30s", "no answer within the time limit"),
+        ("broken", "0ms", "the connection was closed before the answer was whole"),
+    ],
+)
+def test_a_fault_is_what_a_real_component_would_do(made, fault, took, said):
+    text = f"""flow = 1
+    [[case.reply]]
+    fault = "{fault}"
+    [case.expect]
+    state = "failed"
+    reason = "{said}"
+    took = "{took}"
+    """
+    assert passes(made, text)
+
+
+def test_a_delay_over_the_limit_of_the_component_is_a_timeout(made):
+    text = """flow = 1
+    [[case.reply]]
+    delay = "31s"
+    [case.expect]
+    state = "failed"
+    reason = "no answer within the time limit"
+    took = "30s"
+    """
+    assert passes(made, text)
+
+
+def test_an_hour_of_delays_is_virtual(made):
+    text = """flow = 3
+    [[case.reply]]
+    call = 1
+    fault = "timeout"
+    [[case.reply]]
+    call = 2
+    delay = "20s"
+    [case.expect]
+    took = "50s"
+    """
+    assert passes(made, text)
+
+
+def test_a_sender_may_leave_it_to_another_node(made):
+    text = """flow = 1
+    balancer = { node = 3, delay = "20ms" }
+    [case.expect]
+    state = "handed-off"
+    node = 3
+    call = []
+    took = "20ms"
+    """
+    assert passes(made, text)
+
+
+def test_a_node_that_refuses_leaves_the_run_here(made):
+    text = f"""flow = 1
+    balancer = {{ node = 2 }}
+    {WELL}
+    [[case.peer]]
+    status = 404
+    [case.expect]
+    reason = "node 2 answered 404"
+    """
+    assert passes(made, text)
+
+
+def test_a_balancer_that_does_not_help_leaves_the_run_here(made):
+    text = f"""flow = 1
+    balancer = {{ fault = "refused" }}
+    {WELL}
+    [case.expect]
+    reason = "the balancer did not help"
+    """
+    assert passes(made, text)
+
+
+def test_a_run_without_an_end_is_watched_for_as_long_as_the_case_says(made):
+    text = """flow = 1
+    watch = "2m"
+    balancer = { node = 3 }
+    [[case.peer]]
+    fault = "timeout"
+    [case.expect]
+    state = "offered"
+    """
+    assert passes(made, text)
+
+
+# --- what is expected -------------------------------------------------------------------------
+
+
+def test_what_differs_is_said_with_what_came(made):
+    text = f"""flow = 2
+    payload = {{ line = 7 }}
+    {WELL}
+    [case.expect]
+    state = "failed"
+    reason = "no"
+    node = 2
+    took = "1s"
+    reply = "other"
+    results = {{ first = {{ n = 3 }} }}
+    skipped = [1]
+    publish = [{{ topic = "t" }}]
+    [[case.expect.call]]
+    to = "a 1"
+    query = {{ model = "large", other = 1 }}
+    headers = {{ X-Line = 8, X-None = "" }}
+    [[case.expect.call]]
+    to = "b 1"
+    method = "POST"
+    json = {{ n = 3 }}
+    [[case.expect.call]]
+    to = "b 2"
+    """
+    here = "the balancer said here"
+    assert differences(made, text) == [
+        ("request 1, X-Line", "8", "7"),
+        ("request 1, X-None", "", "no such header"),
+        ("request 1, ?model", "large", "small"),
+        ("request 1, ?other", "1", "no such parameter"),
+        ("request 2, body", '{"n":3}', '{"n": 2}'),
+        ("request 3", "request to b 2", "no such request"),
+        ("message 1", "t", "no such message"),
+        ("state", "failed", f"succeeded: {here}"),
+        ("reason", "… no …", here),
+        ("node", "2", "here"),
+        ("took", "1s", "0ms"),
+        ("result1", '{"n":3}', '{"n":2}'),
+        ("call 1", "skipped", "made, or never come to"),
+        ("reply", "other", '{"n":2}'),
+    ]
+
+
+def test_requests_that_nobody_expected_are_said(made):
+    text = f"flow = 1{WELL}[case.expect]\ncall = []"
+    assert [got for _, _, got in differences(made, text)] == [
+        "POST to a 1 (call 1 of flow 1)", "POST to b 1 (call 2 of flow 1)",
+    ]  # fmt: skip
+
+
+def test_another_request_than_the_expected_is_said_whole(made):
+    text = f'flow = 1{WELL}[case.expect]\ncall = [{{ to = "b 1", method = "GET" }}, {{ call = 2 }}]'
+    assert differences(made, text) == [
+        ("request 1", "GET to b 1", "POST to a 1 (call 1 of flow 1)")
+    ]
+
+
+def test_json_is_compared_by_its_meaning_and_text_letter_for_letter(made):
+    body = "[case.expect]\n[[case.expect.call]]\n%s\n[[case.expect.call]]\n"
+    lead = f"flow = 1\npayload = {{ a = 1, b = true }}{WELL}"
+    assert passes(made, lead + body % "json = { payload = [{ b = true, a = 1.0 }] }")
+    assert not passes(made, lead + body % "json = { payload = [{ b = 1, a = 1 }] }")
+    assert passes(made, lead + body % """text = '{"payload": [{"a":1,"b":true}]}'""")
+    assert not passes(made, lead + body % """text = '{"payload":[{"a":1,"b":true}]}'""")
+
+
+def test_the_id_of_the_run_can_be_expected(made):
+    text = f"""flow = 1{WELL}
+    [[case.expect.call]]
+    headers = {{ Idempotency-Key = "<run>:1" }}
+    [[case.expect.call]]
+    headers = {{ idempotency-key = "<run>:2" }}
+    """
+    assert passes(made, text)
+
+
+def test_a_trigger_that_is_refused_is_said(made):
+    text = f'flow = 1\nkey = ""{WELL}'
+    ((what, _, got),) = differences(made, text)
+    assert (what, got[:21]) == ("trigger", "refused [wrong-shape]")
+
+
+def test_null_can_be_a_payload_through_json(made):
+    text = f"""flow = 1
+    payload_json = '{{"a": null}}'
+    {WELL}
+    [case.expect]
+    call = [{{ text = '{{"payload": [{{"a": null}}]}}' }}, {{}}]
+    """
+    assert passes(made, text)
+
+
+# --- mistakes ---------------------------------------------------------------------------------
+
+
+def findings(made, text: str) -> list[str]:
+    with pytest.raises(ConfigRejected) as rejected:
+        read_cases(text, made)
+    return [
+        f"{each.place.line} {each.code} {each.text}" + (f" ({each.help})" if each.help else "")
+        for each in rejected.value.findings
+    ]
+
+
+HEAD = '[[case]]\nname = "it"\nflow = 1\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[[case]\n", "1 T301 this is not TOML"),
+        ('[[case]]\nname = "it\n', "2 T301 this is not TOML"),
+        ("x = " + "[" * 3000, "T301"),
+        ("[[case]]\nflow = 1\n", "1 C204 name is missing"),
+        ('[[case]]\nname = "it"\n', "1 C204 flow is missing"),
+        ('[[case]]\nname = "it"\nflow = 7\n', '3 T302 flows.conf has no flow 7 (there is "1", "2"'),
+        ("[[case]]\nname = 1\nflow = 1\n", "2 C205 name must be a text, not a whole number"),
+        ('[case]\nname = "it"\n', "1 C205 case must be a list, not a table (write [[case]])"),
+        ("case = [1]\n", "1 C205 case must hold tables, not a whole number"),
+        (HEAD + "pyload = 1\n", '4 C203 "pyload" is not known here (did you mean "payload"?)'),
+        (HEAD + "xyz = 1\n", '4 C203 "xyz" is not known here (there is at, balancer'),
+        (HEAD + "payload = 1\npayload_json = '1'\n", "5 C206 a case has one payload, not both"),
+        (HEAD + "payload_json = '{'\n", "4 C206 this is not JSON"),
+        (HEAD + "payload = 07:32:00\n", "4 C205 payload holds what JSON has not"),
+        (HEAD + "payload = [nan]\n", "4 C205 payload holds what JSON has not"),
+        (HEAD + "at = 2026-01-01\n", "4 C205 at must be a date and time with its zone"),
+        (HEAD + "watch = 'long'\n", '4 C206 watch is "long", and should be a length of time'),
+        (HEAD + "broker = 'dwon'\n", '4 C206 broker is "dwon" (did you mean "down"?)'),
+        (HEAD + "[[case.reply]]\nto = 'c 1'\n", '5 T302 component "c" is not in components.conf'),
+        (HEAD + "[[case.reply]]\nto = 'a 3'\n", '5 T302 component "a" has no endpoint "3"'),
+        (HEAD + "[[case.reply]]\nto = 'a 1 2'\n", "5 C206 to is a component and one endpoint"),
+        (HEAD + "[[case.reply]]\nto = ''\n", '5 T302 component "" is not in components.conf'),
+        (HEAD + "[[case.reply]]\ncall = 3\n", "5 T302 flow 1 has no call 3 (its calls are 1 to 2)"),
+        (HEAD + "[[case.reply]]\ncall = 0\n", "5 C206 call must be from 1 to 10000"),
+        (HEAD + "[[case.reply]]\nstatus = 99\n", "5 C206 status must be from 200 to 599"),
+        (HEAD + "[[case.reply]]\ntext = ''\njson = 1\n", "6 C206 a body is text or json, not both"),
+        (HEAD + "[[case.reply]]\nheaders = 'x'\n", "5 C205 headers must be a table, not a text"),
+        (HEAD + "[[case.reply]]\n\n[[case.reply]]\nfault = 'no'\n", '7 C206 fault is "no" (there'),
+        (HEAD + "[[case.peer]]\nnode = 9\n", "5 T302 nodes.conf has no node 9"),
+        (HEAD + "[case.expect]\nresults.thrid = 1\n", '5 T302 flow 1 has no result "thrid"'),
+        (HEAD + "[case.expect]\nskipped = [3]\n", '5 T302 flow 1 has no call "3"'),
+        (HEAD + "[[case.expect.publish]]\n", "4 C204 topic is missing"),
+        (HEAD + HEAD, '5 T303 the case of line 1 is called "it" too'),
+    ],
+)
+def test_a_mistake_is_found_with_its_line_and_what_helps(made, text, found):
+    assert any(found in each for each in findings(made, text)), findings(made, text)
+
+
+def test_every_mistake_is_found_at_once_whatever_stands_between(made):
+    text = '''# a comment with [[case]] in it
+[[case]]
+name = """
+[[case]]
+"""
+flow = 1
+payload = { a = [
+  "]",  # a bracket
+  1 ] }
+unknown = 1
+
+[[case]]
+name = 'two'
+flow = 1
+reply = [ { text = "[[case]]" }, { txt = 1 } ]
+expect.state = "no such"
+expect . "rason" = "x"
+'''
+    assert [each.partition(" ")[0] for each in findings(made, text)] == ["10", "15", "16", "17"]
+
+
+def test_secrets_of_a_line_are_not_shown(made):
+    with pytest.raises(ConfigRejected) as rejected:
+        read_cases(HEAD + 'passwrd = "hunter2"\n', made)
+    assert "hunter2" not in rejected.value.findings[0].render()
+
+
+def test_cases_are_chosen_by_a_part_of_their_name(made):
+    two = read_cases(HEAD + HEAD.replace("it", "Another"), made)
+    assert [case.name for case in chosen(two, ["ANO"])] == ["Another"]
+    assert len(chosen(two, [])) == 2

@@ -1,0 +1,290 @@
+"""A run that has happened becomes a case that passes, and holds no secret."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import msgspec
+import pytest
+
+from cases import STEPPED
+from fractal_rm.adapters.memory import MemoryPeers
+from fractal_rm.cases.model import Fault
+from fractal_rm.cases.read import read_cases
+from fractal_rm.cases.record import CannotRecord, recorded
+from fractal_rm.cases.run import judged
+from fractal_rm.cases.secrets import STARS, Mask
+from fractal_rm.cases.write import case_text
+from fractal_rm.config.model import Mqtt
+from fractal_rm.domain.call import with_headers
+from fractal_rm.domain.errors import CallTimedOut, ConnectFailed, OfferRefused
+from fractal_rm.domain.run import Run, State, fold
+from fractal_rm.engine.ports import Receipt, RunDetail, RunSummary
+from fractal_rm.simulation.loop import run_virtual
+from fractal_rm.simulation.world import VirtualClock
+from worlds import Stage, flows
+
+TOLD = """\
+1 told
+TO a 1
+POST payload
+  AS first
+  HEADER X-Key payload.key
+  QUERY model "small"
+TO b 1
+POST JSON {"n": first.n, "none": null}
+  RETRY 2 EVERY 1s
+  WHEN header(first, "ETag") != null
+  AS second
+
+2 goes on
+ERRORS continue
+TO a 1
+GET
+TO b 1
+POST result1
+
+3 limited
+DEADLINE 10s
+TO a 1
+GET
+TO slow 1
+GET
+"""
+
+
+def happened(prepare, flow: str = "1", payload: object = "p", known=None, **keys):
+    """A run of a real engine in a prepared world: its detail, those of its children, its world."""
+
+    async def happen():
+        clock = VirtualClock(asyncio.get_running_loop(), 1_790_000_000_000)
+        async with Stage(clock=clock, flows=known or flows(TOLD)) as stage:
+            prepare(stage)
+            run = (await stage.offer(flow, payload, is_load_balancing=False, **keys)).run
+            await stage.ended(run, 10_000)
+        details = [detail(stage, each) for each in stage.disk.runs]
+        return details, stage
+
+    details, stage = run_virtual(happen())
+    return details[0], details[1:], stage.world.config
+
+
+def detail(stage: Stage, run_id: str) -> RunDetail:
+    kept = stage.disk.runs[run_id]
+    run = Run(run_id, kept.flow, kept.facts[0].at_ms)
+    fold(run, [timed.fact for timed in kept.facts])
+    return RunDetail(
+        RunSummary(
+            run_id, kept.flow.id, run.state, run.reason, run.source, run.node, run.accepted_ms,
+            kept.facts[-1].at_ms, "api",
+        ),
+        kept.facts,
+    )  # fmt: skip
+
+
+def passes(prepare, *args, **keys):
+    """Record what happens, read it again, run it. Returns the case and its text."""
+    first, children, made = happened(prepare, *args, **keys)
+    found = recorded(first, made, children=children)
+    assert found.differences == ()
+    text = case_text(found.case)
+    (case,) = read_cases(text, made)
+    assert judged(case, made).differences == ()
+    assert case.expected.state is first.summary.state
+    return case, text
+
+
+def answers(stage: Stage, name: str, *texts: object) -> None:
+    """Each call takes the next text, or raises the next error; the last one stays."""
+    from fractal_rm.domain.call import Reply
+    from worlds import URL
+
+    left = list(texts)
+
+    async def answer(_):
+        await asyncio.sleep(0.25)
+        said = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(said, Exception):
+            raise said
+        status, text = said if isinstance(said, tuple) else (200, said)
+        return Reply(status, ((b"ETag", b'"7"'),), str(text).encode())
+
+    stage.components.answers[f"{URL}/{name}"] = answer
+
+
+def test_what_was_answered_is_mocked_and_what_was_sent_is_expected():
+    def world(stage):
+        answers(stage, "a/1?model=small", '{"n": 7}')
+        answers(stage, "b/1", 'it\'s "done"\n')
+
+    case, text = passes(world, payload={"key": "k-1", "none": None})
+    first, second = case.expected.calls
+    assert (first.query, first.headers) == ((("model", "small"),), (("X-Key", "k-1"),))
+    assert second.body.text == '{"n": 7, "none": null}'
+    assert case.expected.reply == 'it\'s "done"\n'
+    assert case.replies[0].delay_ms == 250
+    assert "json" not in text.replace("payload_json", "")
+
+
+def test_failed_attempts_are_replies_of_their_own():
+    def world(stage):
+        answers(stage, "a/1?model=small", "{}")
+        silent = CallTimedOut("no answer within the time limit", sent=True)
+        answers(stage, "b/1", (503, "busy"), silent, "at last")
+
+    case, _ = passes(world, payload={"key": "k"})
+    of_second = [(mock.status, mock.fault) for mock in case.replies if mock.on.call == 2]
+    assert of_second == [(503, None), (200, Fault.TIMEOUT), (200, None)]
+    assert len(case.expected.calls) == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectFailed("http://127.0.0.1:6000: connection refused"),
+        ConnectFailed("http://127.0.0.1:6000: no connection within 3 s"),
+        (404, "there is no such thing"),
+    ],
+)
+def test_a_run_that_failed_is_a_case_of_failure(error):
+    case, text = passes(lambda stage: answers(stage, "a/1", error), flow="2", known=flows(
+        TOLD.replace("ERRORS continue\n", "")))  # fmt: skip
+    assert case.expected.state is State.FAILED
+    assert case.expected.reason.startswith("step 1, a 1")
+    assert "127.0.0.1" not in text or "refused" in text
+
+
+def test_a_flow_that_went_on_after_an_error_does_so_again():
+    case, _ = passes(lambda stage: answers(stage, "a/1", (500, "out of order")), flow="2")
+    assert [mock.status for mock in case.replies] == [500, 200]
+    assert case.expected.calls[1].body.text == '{"payload": ["out of order"]}'
+
+
+def test_a_run_whose_time_ended_is_a_case_of_that():
+    case, _ = passes(lambda stage: stage.holds("slow/1"), flow="3")
+    assert case.expected.state is State.EXPIRED
+
+
+def test_a_hand_off_is_one_again():
+    def world(stage):
+        stage.balancer.answer = "3"
+
+        async def take(_, run, __):
+            return Receipt(run.id, run.epoch)
+
+        stage.peers.take = take
+
+    case, _ = passes(world)
+    assert (case.balancer.node, case.expected.node, case.expected.calls) == ("3", "3", ())
+
+
+def test_a_node_that_refused_refuses_again():
+    def world(stage):
+        stage.balancer.answer = "2"
+        assert isinstance(stage.peers, MemoryPeers)
+
+        async def take(*_):
+            raise OfferRefused("node 2 answered 409", 409)
+
+        stage.peers.take = take
+
+    case, _ = passes(world, flow="2")
+    assert [mock.status for mock in case.peers] == [409]
+
+
+@pytest.mark.parametrize("flow", list(STEPPED))
+def test_every_kind_of_step_can_be_recorded(flow):
+    case, _ = passes(
+        lambda _: None, flow=flow, payload={"all": [1, 2], "inner": "x"}, known=STEPPED
+    )
+    assert case.expected.state is State.SUCCEEDED
+
+
+def test_undos_are_recorded():
+    case, _ = passes(lambda stage: answers(stage, "b/1", (500, "no")), flow="5", known=STEPPED)
+    assert [call.on.undo for call in case.expected.calls] == [None, None, True]
+
+
+def test_a_broker_that_was_down_is_down_again():
+    def world(stage):
+        stage.publisher.down = True
+
+    case, _ = passes(world, flow="1", known=STEPPED)
+    assert case.broker_down
+
+
+def test_what_an_expect_refused_is_to_be_filled_in():
+    known = flows("1\nTO a 1\nGET\n  AS it\n  EXPECT it.n == 1\n")
+    first, _, made = happened(lambda stage: answers(stage, "a/1", '{"n": 2}'), known=known)
+    found = recorded(first, made)
+    assert found.case.expected.state is State.FAILED
+    assert found.case.replies[0].status == 200
+
+
+def test_a_flow_that_has_changed_is_said():
+    first, _, made = happened(lambda stage: answers(stage, "a/1", "x"), flow="2")
+    changed = flows(TOLD.replace("POST result1", "POST payload"))
+    found = recorded(first, msgspec.structs.replace(made, flows=changed))
+    assert found.notes == ("flow 2 has changed since this run",)
+    with pytest.raises(CannotRecord, match="no longer has flow 2"):
+        recorded(first, msgspec.structs.replace(made, flows={}))
+
+
+def test_a_run_without_an_end_cannot_be_recorded():
+    first, _, made = happened(lambda stage: answers(stage, "a/1", "x"), flow="2")
+    open_run = msgspec.structs.replace(first.summary, state=State.RUNNING)
+    with pytest.raises(CannotRecord, match="has not ended"):
+        recorded(msgspec.structs.replace(first, summary=open_run), made)
+    with pytest.raises(CannotRecord, match="dropped for their age"):
+        recorded(msgspec.structs.replace(first, facts=[]), made)
+
+
+# --- secrets ----------------------------------------------------------------------------------
+
+
+def test_a_recorded_case_holds_no_secret():
+    def world(stage):
+        answers(stage, "a/1?model=small", json.dumps({"n": 1, "access_token": "tell-nobody"}))
+        answers(stage, "b/1", "Authorization: Bearer tell-nobody-2")
+
+    payload = {"key": "k", "login": {"password": "tell-nobody-3"}, "list": [{"apiKey": "tell-4"}]}
+    _, text = passes(world, payload=payload)
+    assert "tell-" not in text
+    assert STARS in text
+
+
+def test_secrets_of_the_configuration_are_masked_wherever_they_stand(made_secret):
+    mask = Mask(made_secret)
+    assert mask.text("it said hunter22, and t0k3n-t0k3n") == f"it said {STARS}, and {STARS}"
+    assert mask.value({"a": ["x hunter22"], "n": 1, "none": None}) == {
+        "a": [f"x {STARS}"], "n": 1, "none": None,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def made_secret():
+    from worlds import config
+
+    made = config(mqtt=Mqtt(password="hunter22"))
+    assert made.balancer is not None
+    guarded = with_headers(made.balancer, [("Authorization", "Bearer t0k3n-t0k3n")])
+    return msgspec.structs.replace(made, balancer=guarded)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "plain words", '{"token_count_is_no": 1', "7", '"text"', '{"n": 1.0, "a": [true, null]}'],
+)
+def test_a_text_without_secrets_stays_as_it_is(made_secret, text):
+    assert Mask(made_secret).text(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"password": "x1y2"}', "password=x1y2", "api-key: 'x1y2'", "Bearer x1y2x1y2",
+     "my_token = x1y2", '{"a": "token=x1y2"}',
+     '[{"Authorization": ["x1y2"]}]', '{"secret": {"inner": "x1y2"}}'],
+)  # fmt: skip
+def test_what_looks_like_a_secret_is_masked(made_secret, text):
+    assert "x1y2" not in Mask(made_secret).text(text)

@@ -1,0 +1,126 @@
+"""Cases of flows with every kind of step: waits, messages, sub-flows, lists, undos, replies."""
+
+from __future__ import annotations
+
+import pytest
+
+from cases import STEPPED, differences
+from worlds import config
+
+
+@pytest.fixture(scope="module")
+def made():
+    return config(flows=STEPPED)
+
+
+def test_an_hour_of_waiting_a_message_and_a_reply(made):
+    text = """flow = 1
+    [[case.reply]]
+    call = 1
+    text = "first"
+    [[case.reply]]
+    call = 2
+    text = "second"
+    [case.expect]
+    took = "1h"
+    reply = "first"
+    publish = [{ topic = "seen/it", json = { payload = ["first"] } }]
+    [[case.expect.call]]
+    to = "a 1"
+    [[case.expect.call]]
+    to = "b 1"
+    """
+    assert differences(made, text) == []
+
+
+def test_a_message_that_no_broker_takes(made):
+    text = """flow = 1
+    broker = "down"
+    [[case.reply]]
+    [case.expect]
+    state = "failed"
+    reason = "PUBLISH seen/it"
+    publish = []
+    """
+    assert differences(made, text) == []
+
+
+def test_calls_of_a_sub_flow_are_known_by_its_id(made):
+    text = """flow = 2
+    payload = { inner = "x" }
+    [[case.reply]]
+    flow = 3
+    call = 1
+    text = "from the child"
+    [case.expect]
+    took = "1m"
+    reply = "from the child"
+    results = { 1 = "from the child" }
+    [[case.expect.call]]
+    flow = 3
+    call = 1
+    json = { payload = ["x"] }
+    """
+    assert differences(made, text) == []
+
+
+def test_each_element_of_a_list_can_have_its_own_reply(made):
+    text = """flow = 4
+    payload = { all = [10, 20, 30] }
+    [[case.reply]]
+    call = 1
+    delay = "1s"
+    json = 1
+    [[case.reply]]
+    call = 1
+    element = 2
+    delay = "1s"
+    text = "two"
+    [case.expect]
+    took = "2s"
+    reply = '[1, "two", 1]'
+    [[case.expect.call]]
+    element = 1
+    json = { payload = [10] }
+    [[case.expect.call]]
+    element = 2
+    [[case.expect.call]]
+    element = 3
+    """
+    assert differences(made, text) == []
+
+
+def test_an_undo_is_a_request_of_its_own(made):
+    text = """flow = 5
+    [[case.reply]]
+    call = 1
+    text = "made"
+    [[case.reply]]
+    call = 2
+    status = 500
+    [[case.reply]]
+    call = 1
+    undo = true
+    text = "taken back"
+    [case.expect]
+    state = "failed"
+    [[case.expect.call]]
+    to = "a 1"
+    [[case.expect.call]]
+    to = "b 1"
+    [[case.expect.call]]
+    to = "a 2"
+    undo = true
+    json = { payload = ["made"] }
+    """
+    assert differences(made, text) == []
+
+
+def test_calls_that_need_nothing_of_each_other_share_their_time(made):
+    text = """flow = 6
+    [[case.reply]]
+    delay = "3s"
+    [case.expect]
+    took = "3s"
+    """
+    assert differences(made, text) == []

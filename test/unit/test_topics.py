@@ -1,0 +1,129 @@
+"""Topics and filters by the rules of MQTT 5, 4.7, and which copy of a message starts a flow."""
+
+from __future__ import annotations
+
+import pytest
+
+from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
+from fractal_rm.domain.flow import Flow, Starts
+from fractal_rm.domain.topic import (
+    LARGEST_IDENTIFIER,
+    matches,
+    subscription_identifier,
+    topic_fault,
+)
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "topic"),
+    [
+        ("sport/tennis/player1/#", "sport/tennis/player1"),
+        ("sport/tennis/player1/#", "sport/tennis/player1/ranking"),
+        ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon"),
+        ("sport/#", "sport"),
+        ("#", "sport/tennis"),
+        ("#", "/"),
+        ("sport/tennis/+", "sport/tennis/player1"),
+        ("sport/+", "sport/"),
+        ("+/+", "/finance"),
+        ("/+", "/finance"),
+        ("+/monitor/Clients", "x/monitor/Clients"),
+        ("$SYS/#", "$SYS/broker/load"),
+        ("$SYS/monitor/+", "$SYS/monitor/Clients"),
+        ("+/tennis/#", "sport/tennis"),
+        ("a b/ü", "a b/ü"),
+        ("$share/nodes/factory/+/frame", "factory/1/frame"),
+    ],
+)
+def test_a_filter_matches(topic_filter, topic):
+    assert matches(topic_filter, topic)
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "topic"),
+    [
+        ("sport/tennis/+", "sport/tennis/player1/ranking"),
+        ("sport/+", "sport"),
+        ("+", "/finance"),
+        ("#", "$SYS/broker/load"),
+        ("+/monitor/Clients", "$SYS/monitor/Clients"),
+        ("$share/nodes/#", "$SYS/broker/load"),
+        ("ACCOUNTS", "Accounts"),
+        ("/finance", "finance"),
+        ("sport/tennis/#", "sport"),
+        ("a/b", "a/b/c"),
+        ("a/b/c", "a/b"),
+    ],
+)
+def test_a_filter_does_not_match(topic_filter, topic):
+    assert not matches(topic_filter, topic)
+
+
+@pytest.mark.parametrize(
+    ("topic", "word"),
+    [("", "0 bytes"), ("a/+", "wildcard"), ("#", "wildcard"), ("a\0", "NUL"), ("ü" * 600, "1200"),
+     ("\ud800", "UTF-8")],
+)  # fmt: skip
+def test_a_topic_that_nothing_can_be_published_on_is_said_to_be_none(topic, word):
+    assert word in (topic_fault(topic, 1_000) or "")
+
+
+def test_any_other_topic_has_no_fault():
+    assert topic_fault("a/b c/ü/$x") is None
+
+
+def test_the_number_of_a_subscription_follows_from_its_filter_alone():
+    numbers = {subscription_identifier(f"factory/{n}") for n in range(2_000)}
+    assert len(numbers) == 2_000
+    assert min(numbers) > 0
+    assert max(numbers) <= LARGEST_IDENTIFIER
+    assert subscription_identifier("a/b") == subscription_identifier("a/b")
+
+
+def topics(**filters):
+    flows = {name: Flow(name, starts=Starts(topics=asked)) for name, asked in filters.items()}
+    return Topics("own", {**flows, "seed": Flow("seed"), "clock": Flow("clock", starts=Starts())})
+
+
+def test_a_message_starts_every_flow_that_asks_for_it():
+    found = topics(a=("factory/+/frame",), b=("factory/#",), c=("other",))
+    assert found.begun_by("factory/1/frame", ()) == ["a", "b"]
+    assert found.begun_by("nobody", ()) == []
+    assert found.filters == {"factory/+/frame", "factory/#", "other"}
+
+
+def test_of_several_copies_of_a_message_one_starts_a_flow():
+    found = topics(a=("x/+", "+/y"), b=("+/y",))
+    first, second = subscription_identifier("x/+"), subscription_identifier("+/y")
+    assert found.begun_by("x/y", [first]) == ["a"]
+    assert found.begun_by("x/y", [second]) == ["b"]
+    assert found.begun_by("x/y", [first, second]) == ["a", "b"]
+
+
+def test_a_copy_for_a_subscription_that_is_gone_starts_all_that_match():
+    found = topics(a=("x/+",))
+    assert found.begun_by("x/y", [subscription_identifier("#")]) == ["a"]
+
+
+def test_a_copy_of_a_trigger_for_another_subscription_is_no_trigger():
+    found = topics(a=("#",))
+    own, other = subscription_identifier("own"), subscription_identifier("#")
+    assert found.for_triggers(())
+    assert found.for_triggers([own])
+    assert found.for_triggers([own, other])
+    assert not found.for_triggers([other])
+
+
+def test_what_was_subscribed_is_kept_for_each_client_id(tmp_path):
+    kept = KeptTopics(tmp_path, "node/1")
+    assert kept.read() == frozenset()
+    kept.write(frozenset({"a/#", "own"}))
+    assert KeptTopics(tmp_path, "node/1").read() == {"a/#", "own"}
+    assert KeptTopics(tmp_path, "node/2").read() == frozenset()
+
+
+def test_a_file_that_cannot_be_read_knows_of_none(tmp_path):
+    kept = KeptTopics(tmp_path, "node")
+    kept.write(frozenset({"a"}))
+    next(tmp_path.iterdir()).write_text("{")
+    assert kept.read() == frozenset()

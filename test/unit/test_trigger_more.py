@@ -1,0 +1,191 @@
+"""What a sender may say beside flow and payload: time limits, replies, traces, CloudEvents."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fractal_rm.domain.errors import Malformed, Refused, WrongContentType, WrongShape
+from fractal_rm.domain.trigger import Arrival, Said, Source, decode_trigger
+
+MAX = 256 * 1024
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+EVENT = {"specversion": "1.0", "id": "7", "source": "/line/1", "type": "frame.taken"}
+EVENT_TYPE = "application/cloudevents+json"
+
+
+def decode(body, source=Source.MQTT, said=None, **more):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return decode_trigger(Arrival(source, raw, said=said, **more), MAX)
+
+
+def message(**more):
+    return {"id_flow": "1", "payload": "p", "is_load_balancing": False, **more}
+
+
+# --- time ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", [Source.MQTT, Source.REST])
+def test_deadline_ms_is_what_is_left(source):
+    assert decode(message(deadline_ms=1500), source).budget_ms == 1500
+    assert decode(message(), source).budget_ms is None
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "5", None, True, 2**60, [1]])
+def test_a_deadline_is_a_positive_whole_number(value):
+    with pytest.raises(WrongShape, match="deadline_ms must be a positive whole number"):
+        decode(message(deadline_ms=value))
+
+
+def test_of_two_limits_the_shorter_counts():
+    assert decode(message(deadline_ms=1500), said=Said(left_ms=900)).budget_ms == 900
+    assert decode(message(deadline_ms=500), said=Said(left_ms=900)).budget_ms == 500
+    assert decode(message(), said=Said(left_ms=900)).budget_ms == 900
+
+
+def test_what_has_waited_here_has_less_left_and_never_none():
+    assert decode(message(deadline_ms=1500), waited_ms=600).budget_ms == 900
+    assert decode(message(), said=Said(left_ms=500), waited_ms=600).budget_ms == 1
+
+
+# --- replies and traces ----------------------------------------------------------------------
+
+
+def test_a_response_topic_and_its_correlation_data_are_kept():
+    trigger = decode(message(), said=Said(reply_topic="answers/7", correlation=b"\x00\xff"))
+    assert (trigger.reply_topic, trigger.correlation) == ("answers/7", b"\x00\xff")
+    assert decode(message(), said=Said(correlation=b"1")).correlation is None
+
+
+@pytest.mark.parametrize("topic", ["", "a/#", "a/+/b", "x" * 1_001])
+def test_a_response_topic_that_is_none_is_refused(topic):
+    with pytest.raises(WrongShape, match="response topic"):
+        decode(message(), said=Said(reply_topic=topic))
+
+
+def test_correlation_data_is_bounded():
+    with pytest.raises(WrongShape, match="correlation data at most 4096"):
+        decode(message(), said=Said(reply_topic="a", correlation=b"x" * 5_000))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(TRACE, TRACE), ("nonsense", None), (TRACE + "\r\nX: y", None), ("", None)]
+)
+def test_a_trace_that_can_be_read_is_kept(given, kept):
+    assert decode(message(), said=Said(traceparent=given)).traceparent == kept
+
+
+# --- ON: the topic names the flow ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "payload"),
+    [
+        (b'{"a": 1}', b'{"a": 1}'),
+        (b" 3.5 ", b"3.5"),
+        (b"on", b'"on"'),
+        (b"", b'""'),
+        ('la "ü"\n'.encode(), '"la \\"ü\\"\\n"'.encode()),
+        (b'{"a": NaN}', b'"{\\"a\\": NaN}"'),
+        (b'"\\ud800"', b'"\\"\\\\ud800\\""'),
+    ],
+)
+def test_a_message_on_a_topic_is_json_or_text(body, payload):
+    assert decode(body, flow_id="4").payload == payload
+
+
+def test_bytes_that_are_no_text_cannot_be_a_payload():
+    with pytest.raises(Malformed, match="UTF-8"):
+        decode(b"\xff\xd8", flow_id="4")
+
+
+def test_one_id_on_a_topic_counts_for_each_flow_by_itself():
+    first, second = (decode(b"1", flow_id=flow, key="k").known_as for flow in "45")
+    assert first != second
+    assert decode(b"1", flow_id="4", key="k").key == "k"
+
+
+# --- CloudEvents -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [(Source.MQTT, None), (Source.MQTT, Said(content_type=EVENT_TYPE)),
+     (Source.REST, Said(content_type=EVENT_TYPE + "; charset=utf-8"))],
+)  # fmt: skip
+def test_the_data_of_an_event_is_the_trigger(source, said):
+    trigger = decode({**EVENT, "data": message(deadline_ms=9)}, source, said)
+    assert (trigger.flow_id, trigger.payload, trigger.budget_ms) == ("1", b'"p"', 9)
+    assert (trigger.key, trigger.known_as) == ("/line/1 7", "\0event:/line/1 7")
+
+
+def test_source_and_id_of_an_event_are_its_id_whatever_else_is_said():
+    said = Said(content_type=EVENT_TYPE)
+    trigger = decode({**EVENT, "data": message(id="other")}, Source.REST, said, key="third")
+    assert trigger.key == "/line/1 7"
+
+
+@pytest.mark.parametrize("said", [None, Said(content_type=EVENT_TYPE)])
+def test_on_a_topic_the_data_of_an_event_is_the_payload(said):
+    trigger = decode({**EVENT, "data": {"b": 2}, "traceparent": TRACE}, said=said, flow_id="4")
+    assert (trigger.flow_id, trigger.payload) == ("4", b'{"b": 2}')
+    assert (trigger.known_as, trigger.traceparent) == ("\0topic:4:/line/1 7", TRACE)
+
+
+def test_at_the_address_of_a_flow_an_event_needs_its_content_type():
+    body = {**EVENT, "data": 1}
+    said = Said(content_type=EVENT_TYPE)
+    assert decode(body, Source.REST, said, flow_id="4").payload == b"1"
+    assert json.loads(decode(body, Source.REST, flow_id="4").payload) == body
+
+
+def test_an_event_without_data_has_the_payload_null():
+    assert decode(EVENT, flow_id="4").payload == b"null"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"specversion": "0.3"}, '"specversion": "1.0"'),
+        ({"id": ""}, "needs id"),
+        ({"id": 7}, "needs id"),
+        ({"source": None}, "needs source"),
+        ({"type": None}, "needs type"),
+        ({"data_base64": "AA=="}, "not data_base64"),
+        ({"source": "s" * 1_000}, "at most 1000"),
+        ({"id": "a\nb"}, "printable"),
+        ({"data": {"payload": 1}}, "the key id_flow is missing"),
+        ({}, "no data"),
+    ],
+)
+def test_an_event_that_cannot_be_taken_is_refused_in_words(change, words):
+    said = Said(content_type=EVENT_TYPE)
+    with pytest.raises(WrongShape, match=words.replace("(", r"\(")):
+        decode({**EVENT, **change}, Source.REST, said)
+
+
+def test_an_event_is_a_json_object():
+    with pytest.raises(WrongShape, match="object"):
+        decode([1], said=Said(content_type=EVENT_TYPE))
+
+
+def test_a_batch_of_events_is_refused():
+    with pytest.raises(WrongContentType, match="one in a message"):
+        decode([EVENT], said=Said(content_type="application/cloudevents-batch+json"))
+
+
+def test_what_only_resembles_an_event_is_read_as_what_it_is():
+    body = {"specversion": "1.0", "id": "7"}
+    assert json.loads(decode(body, flow_id="4").payload) == body
+    with pytest.raises(Refused, match="id_flow is missing"):
+        decode(body)
+
+
+# --- the clock -------------------------------------------------------------------------------
+
+
+def test_a_moment_of_a_schedule_is_known_by_its_flow_and_itself():
+    trigger = decode(b'{"at": "x"}', Source.SCHEDULE, flow_id="4", key="1800")
+    assert (trigger.key, trigger.known_as) == ("1800", "\0schedule:4:1800")
