@@ -108,10 +108,16 @@ BLANK = st.sampled_from(["", " ", "\t", "  \t "])
 GAP = st.sampled_from([" ", "  ", "\t", " \t ", "    "])
 COMMENT = st.sampled_from(["", "", "", "  # a", "\t#b ", ' # "c', "  # d 'e"])
 TITLE = st.sampled_from(["", "a  title", 'a 12" screen', "it's  so", "ends\twith ", "Füße"])
+WHEN = ("WHEN", "payload.a", "==", '"b  c"')
 SETTINGS = st.lists(
-    st.sampled_from([("DURABLE", "step"), ("DEADLINE", "5s"), ("ERRORS", "continue")]),
-    unique=True,
-)
+    st.sampled_from(
+        [
+            ("DURABLE", "step"), ("DEADLINE", "5s"), ("LIMIT", "4"), ("ON", '"a  b/#"'),
+            ("CRON", '"0  6 * * 1-5"', "Europe/Rome"), ("LATEST", "line.id"),
+        ]
+    ),
+    unique_by=lambda words: words[0],
+)  # fmt: skip
 CALLS = st.sampled_from(
     [
         ("GET",), ("DELETE",), ("POST",), ("POST", "payload", "payload.a"),
@@ -119,16 +125,19 @@ CALLS = st.sampled_from(
         ("POST", 'payload."a[?b == `\'x  y\'`]"', "payload"),
     ]
 )  # fmt: skip
+OTHERS = st.sampled_from(
+    [("WAIT", "2s"), ("PUBLISH", "a/b", "payload"), ("REPLY", "JSON", '{"a":', "payload}")]
+)
 MODIFIERS = st.lists(
     st.sampled_from(
         [
-            ("TIMEOUT", "800ms"), ("RETRY", "3", "EVERY", "1s"),
-            ("WHEN", "payload.a", "==", '"b  c"'), ("HEADER", "X-A", '"#  1"'),
-            ("QUERY", "q", "payload.line"), ("EXPECT", "200"),
+            ("TIMEOUT", "800ms"), ("RETRY", "3", "EVERY", "1s"), ("HEADER", "X-A", '"#  1"'),
+            ("QUERY", "q", "payload.line"), ("EXPECT", "200"), ("UNDO", "2", "payload"), WHEN,
         ]
     ),
     unique_by=lambda words: words[0],
 )  # fmt: skip
+FOR_EACH = st.sampled_from([(), (("FOREACH", "payload.a"), ("LIMIT", "4"))])
 
 
 @st.composite
@@ -156,9 +165,13 @@ def files(draw: st.DrawFn) -> str:
             indent = draw(BLANK)
             between()
             line(*call, indent=indent)
-            for modifier in draw(MODIFIERS):
+            for modifier in (*draw(MODIFIERS), *draw(FOR_EACH)):
                 between()
                 line(*modifier, indent=indent + draw(GAP))
+            for other in draw(st.lists(OTHERS, max_size=1)):
+                line(*other, indent=indent)
+                if draw(st.booleans()):
+                    line(*WHEN, indent=indent + draw(GAP))
         between()
         lines += [draw(BLANK)] * draw(st.integers(1, 3))
     end = draw(st.sampled_from(["\n", "\r\n", "\r"]))

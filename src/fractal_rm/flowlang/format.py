@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from fractal_rm.flowlang.parse import SETTINGS
 from fractal_rm.flowlang.scan import STRING, Line, is_comment, read_line, text_lines
+from fractal_rm.flowlang.settings import SETTINGS
 from fractal_rm.flowlang.terms import MODIFIERS
 
 INDENT = "  "

@@ -131,7 +131,7 @@ def _call(call: Call, words: Wording) -> Card:
         each = f"{words.reference(terms.each.over)}, {_at_once(terms.each.at_once)}"
     if terms.undo is not None:
         undo = f"POST {call.component} {terms.undo.endpoint}"
-        undo += f"  {words.items(terms.undo.items)}" if terms.undo.items else ""
+        undo += f" {words.items(terms.undo.items)}" if terms.undo.items else ""
     return Card(
         Kind.CALL,
         call.method.value,

@@ -52,7 +52,8 @@ def _gaps(cards: Sequence[Card]) -> list[float]:
     """How far below each box the next one stands."""
     nothing = Card(Kind.CALL, "")
     gaps: list[float] = []
-    for card, below in zip(cards, [*cards[1:], nothing], strict=True):
+    for at, card in enumerate(cards):
+        below = cards[at + 1] if at + 1 < len(cards) else nothing
         forked = card.when or below.when
         gaps.append((_WIDE_GAP if forked else _GAP) + STACK * bool(below.each))
     return gaps

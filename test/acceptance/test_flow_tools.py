@@ -1,0 +1,108 @@
+"""`flows fmt`, `graph` and `export`, as a person and as a script use them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+SHIPPED = Path(__file__).parents[2] / "runtime_manager" / "config_files"
+UGLY = "1  \r\n  TO component1   1 # there\r\nPOST   payload"
+CANONICAL = "1\nTO component1 1  # there\nPOST payload\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "config_files"
+    shutil.copytree(SHIPPED, made)
+    (made / "flows.conf").write_bytes(UGLY.encode())
+    return made
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+def flows(folder: Path, *words: str, said: str = "") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "fractal_rm.cli.main", "flows", *words]
+    command += ["--config", str(folder)]
+    done = subprocess.run(command, capture_output=True, input=said.encode(), timeout=60)
+    assert b"Traceback" not in done.stdout + done.stderr
+    return done
+
+
+def test_fmt_writes_the_canonical_text_and_keeps_the_mode(folder):
+    file = folder / "flows.conf"
+    file.chmod(0o640)
+    assert flows(folder, "fmt").stdout == b"flows.conf: was changed\n"
+    assert file.read_bytes() == CANONICAL.encode()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert names(folder) == names(SHIPPED)
+
+
+def test_fmt_leaves_a_canonical_file_untouched(folder):
+    file = folder / "flows.conf"
+    file.write_text(CANONICAL)
+    before = file.stat()
+    assert flows(folder, "fmt").stdout == b"flows.conf: is canonical\n"
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_fmt_follows_a_link(folder, tmp_path):
+    file = folder / "flows.conf"
+    file.rename(tmp_path / "real.conf")
+    file.symlink_to(tmp_path / "real.conf")
+    assert flows(folder, "fmt").returncode == 0
+    assert file.is_symlink()
+    assert (tmp_path / "real.conf").read_text() == CANONICAL
+
+
+def test_check_only_says_what_would_change(folder):
+    done = flows(folder, "fmt", "--check")
+    assert (done.returncode, done.stdout) == (1, b"flows.conf: would change\n")
+    assert (folder / "flows.conf").read_bytes() == UGLY.encode()
+    (folder / "flows.conf").write_text(CANONICAL)
+    assert flows(folder, "fmt", "--check").returncode == 0
+
+
+def test_a_file_with_errors_is_not_touched(folder):
+    broken = UGLY.replace("POST", "PSOT").encode()
+    (folder / "flows.conf").write_bytes(broken)
+    done = flows(folder, "fmt")
+    assert done.returncode == 3
+    assert b"error[F101]" in done.stderr
+    assert (folder / "flows.conf").read_bytes() == broken
+    (folder / "flows.conf").write_bytes(b"1 \xff\n")
+    assert b"F113" in flows(folder, "fmt").stderr
+
+
+def test_fmt_goes_from_standard_input_to_standard_output(folder):
+    anywhere = UGLY.replace("component1", "no-such-component")
+    done = flows(folder, "fmt", "-", said=anywhere)
+    assert done.stdout.decode() == CANONICAL.replace("component1", "no-such-component")
+    assert (folder / "flows.conf").read_bytes() == UGLY.encode()
+    assert flows(folder, "fmt", "--check", "-", said=anywhere).returncode == 1
+    assert flows(folder, "fmt", "-", said="1\nPSOT").returncode == 3
+
+
+def test_graph_draws_svg_and_mermaid(folder):
+    ET.fromstring(flows(folder, "graph", "1", "--format", "svg").stdout)
+    assert flows(folder, "graph", "1").stdout.startswith(b"flowchart TD\n")
+    assert flows(folder, "graph", "9").returncode == 4
+
+
+def test_export_prints_one_description_or_writes_all(folder, tmp_path):
+    printed = json.loads(flows(folder, "export", "1", "--to", "arazzo").stdout)
+    out = tmp_path / "out"
+    done = flows(folder, "export", "1", "--to", "arazzo", "--output", str(out))
+    assert names(out) == ["component1.openapi.json", "flow-1.arazzo.json"]
+    assert done.stdout.decode().split() == [
+        str(out / "flow-1.arazzo.json"), str(out / "component1.openapi.json"),
+    ]  # fmt: skip
+    assert json.loads((out / "flow-1.arazzo.json").read_text()) == printed

@@ -1,0 +1,122 @@
+"""The grammar for editors colours every keyword of the language."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fractal_rm.flowlang.instructions import INSTRUCTIONS
+from fractal_rm.flowlang.settings import SETTINGS
+from fractal_rm.flowlang.terms import MODIFIERS
+
+ROOT = Path(__file__).parents[2]
+GRAMMAR = json.loads((ROOT / "docs" / "editors" / "flows.tmLanguage.json").read_text())
+REFERENCE = (ROOT / "docs" / "reference" / "flows.md").read_text()
+
+
+def rules(patterns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without their includes."""
+    found: list[dict[str, Any]] = []
+    for rule in patterns:
+        if "include" in rule:
+            found += rules([GRAMMAR["repository"][rule["include"].removeprefix("#")]])
+        elif "match" in rule or "begin" in rule:
+            found.append(rule)
+        else:
+            found += rules(rule["patterns"])
+    return found
+
+
+RULES = rules(GRAMMAR["patterns"])
+
+
+def short(scope: str) -> str:
+    return scope.removesuffix(".fractal-flows")
+
+
+def colours(line: str) -> dict[str, str]:
+    """The scope of each coloured part of a line: as an editor does it, leftmost match first."""
+    found: dict[str, str] = {}
+    at = 0
+    while True:
+        matches = [(re.compile(r.get("match", r.get("begin"))).search(line, at), r) for r in RULES]
+        hits = [(m.start(), n, m, r) for n, (m, r) in enumerate(matches) if m and m[0]]
+        if not hits:
+            return found
+        _, _, match, rule = min(hits, key=lambda hit: hit[:2])
+        at = match.end()
+        if "begin" in rule:
+            end = re.compile(r'(?:[^"\\]|\\.)*("|\\?$)').match(line, at)
+            assert end is not None
+            at = end.end()
+            found[line[match.start() : at]] = short(rule["name"])
+        elif "name" in rule:
+            found[match[0].strip()] = short(rule["name"])
+        for group, capture in rule.get("captures", {}).items():
+            if match[int(group)]:
+                found[match[int(group)].strip()] = short(capture["name"])
+
+
+@pytest.mark.parametrize("keyword", [*INSTRUCTIONS, "TO"])
+def test_every_instruction_has_its_colour(keyword):
+    assert colours(f"{keyword} a 1")[keyword].startswith("keyword.control")
+    assert keyword not in colours(f"GET {keyword}") or keyword == "GET"
+
+
+@pytest.mark.parametrize("keyword", list(SETTINGS))
+def test_every_setting_has_its_colour(keyword):
+    assert colours(f"{keyword} 5")[keyword] == "storage.modifier.setting"
+
+
+@pytest.mark.parametrize("keyword", list(MODIFIERS))
+def test_every_modifier_has_its_colour(keyword):
+    kind = "storage.modifier.setting" if keyword in SETTINGS else "keyword.other.modifier"
+    assert colours(f"  {keyword} a")[keyword] == kind
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("1 a GET in  it  # x", {"1": "entity.name.function", "a GET in  it": "markup.heading",
+                                 "# x": "comment.line.number-sign"}),
+        ('1 a "b # c', {"1": "entity.name.function", 'a "b # c': "markup.heading"}),
+        ("12", {"12": "entity.name.function"}),
+        ("  # POST payload", {"# POST payload": "comment.line.number-sign"}),
+        ("TO camera 1 # x", {"TO": "keyword.control.target", "camera": "entity.name.type",
+                             "1": "entity.name.tag", "# x": "comment.line.number-sign"}),
+        ("DURABLE step", {"DURABLE": "storage.modifier.setting", "step": "constant.language"}),
+        ("POST result1 payload.x found.in", {
+            "POST": "keyword.control.instruction", "result1": "variable.language",
+            "payload": "variable.language"}),
+        ('POST JSON {"a # b": [1.5, true], "c": payload}', {
+            "POST": "keyword.control.instruction", "JSON": "keyword.other.body",
+            '"a # b"': "string.quoted.double", "1.5": "constant.numeric",
+            "true": "constant.language", '"c"': "string.quoted.double",
+            "payload": "variable.language"}),
+        ("  AS frame", {"AS": "keyword.other.modifier", "frame": "variable.other.definition"}),
+        ("  RETRY 3 EVERY 100ms", {
+            "RETRY": "keyword.other.modifier", "3": "constant.numeric",
+            "EVERY": "keyword.other.body", "100ms": "constant.numeric"}),
+        ('  WHEN not status(a) >= 200 or header(a, "\\"x") in ["y"]', {
+            "WHEN": "keyword.other.modifier", "not": "keyword.operator.word",
+            "status": "support.function", ">=": "keyword.operator.comparison",
+            "200": "constant.numeric", "or": "keyword.operator.word",
+            "header": "support.function", '"\\"x"': "string.quoted.double",
+            "in": "keyword.operator.word", '"y"': "string.quoted.double"}),
+        ('CRON "0 6 * * 1-5" Europe/Rome', {
+            "CRON": "storage.modifier.setting", '"0 6 * * 1-5"': "string.quoted.double"}),
+        ("ON factory/+/frame", {"ON": "storage.modifier.setting"}),
+    ],
+)  # fmt: skip
+def test_the_parts_of_a_line_have_their_colours(line, found):
+    assert colours(line) == found
+
+
+def test_every_line_of_the_reference_begins_with_a_colour():
+    for example in re.findall(r"^```flow\n(.*?)^```$", REFERENCE, re.DOTALL | re.MULTILINE):
+        for line in filter(str.strip, example.splitlines()):
+            assert line.split()[0] in colours(line), line

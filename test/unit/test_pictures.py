@@ -1,0 +1,229 @@
+"""Pictures of flows: everything is in them, nothing lies upon another thing, all is escaped."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from xml.etree import ElementTree as ET
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fractal_rm.domain.expression import Compare, Comparison, Item, Literal, Payload, Result
+from fractal_rm.domain.flow import (
+    Call,
+    Content,
+    Each,
+    Flow,
+    Method,
+    Order,
+    Publish,
+    Queueing,
+    Respond,
+    Retry,
+    Starts,
+    Step,
+    SubFlow,
+    Terms,
+    Undo,
+    Wait,
+)
+from fractal_rm.pictures.box import STACK, WIDTH, box
+from fractal_rm.pictures.card import cards
+from fractal_rm.pictures.ink import CELL, cells, shorten, wrap
+from fractal_rm.pictures.mermaid import mermaid
+from fractal_rm.pictures.order import layers, predecessors
+from fractal_rm.pictures.svg import svg
+
+SVG = "{http://www.w3.org/2000/svg}"
+WHEN = Compare(Comparison.GREATER, Result(1, "score"), Literal(0.8))
+FULL = Flow(
+    "1",
+    'inspect <a> "frame" & more',
+    (
+        Call(1, "camera", "frame", Method.GET, (), 0, Terms(name="frame", retry=Retry(3, 100))),
+        Call(2, "detector", "1", Method.POST, (Result(1), Payload()), 0,
+             Terms(when=WHEN, undo=Undo("2", (Result(1),)), timeout_ms=800)),
+        Call(3, "store", "1", Method.PUT, (), 0,
+             Terms(raw=Item("text"), each=Each(Result(2, "boxes"), 4))),
+        Wait(2000),
+        SubFlow(4, "7", Content((Result(3),)), "printed"),
+        Publish("factory/alerts", Content(json=Literal({"a": 1})), WHEN),
+        Respond(Content((Result(2),))),
+    ),
+    deadline_ms=5000,
+    starts=Starts(("factory/+/frame",), 30_000),
+    queueing=Queueing(limit=4),
+)  # fmt: skip
+IN_IT = [
+    "Flow 1", 'inspect <a> "frame" & more', "factory/+/frame", "30s", "DEADLINE", "5s", "LIMIT",
+    "GET", "camera frame", "= frame", "3 EVERY 100ms", "frame.score > 0.8", "frame payload",
+    "POST detector 2 frame", "FOREACH", "result2.boxes, 4 at once", "RAW item.text", "WAIT",
+    "RUN", "flow 7", "= printed", "PUBLISH", 'JSON {"a": 1}', "REPLY",
+]  # fmt: skip
+
+
+def texts(picture: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(picture).iter(f"{SVG}text")]
+
+
+def many(count: int, seed: int, order: Order = Order.DATAFLOW) -> Flow:
+    """A flow whose calls need the results of some before them."""
+    chance = random.Random(seed)
+    steps: list[Step] = []
+    for number in range(1, count + 1):
+        earlier = range(max(1, number - 9), number)
+        needed = chance.sample(earlier, min(chance.choice([0, 1, 1, 2, 3]), len(earlier)))
+        terms = Terms(when=WHEN if chance.random() < 0.2 and number > 1 else None,
+                      each=Each(Payload()) if chance.random() < 0.2 else None)  # fmt: skip
+        items = tuple(map(Result, needed))
+        steps.append(Call(number, "component", "run", Method.POST, items, 0, terms))
+        if chance.random() < 0.05:
+            steps.append(Wait(1000))
+    return Flow("1", "many", tuple(steps), order=order)
+
+
+@pytest.mark.parametrize("order", list(Order))
+def test_everything_that_the_flow_says_is_in_it(order):
+    said = texts(svg(msgspec.structs.replace(FULL, order=order)))
+    assert [each for each in IN_IT if each not in said] == []
+
+
+def test_the_same_flow_gives_the_same_picture():
+    assert svg(FULL) == svg(FULL)
+    assert mermaid(FULL) == mermaid(FULL)
+
+
+def test_a_flow_without_steps_has_a_picture():
+    for order in Order:
+        assert "Flow 9" in texts(svg(Flow("9", order=order)))
+    assert "start --> done" in mermaid(Flow("9"))
+
+
+def boxes(picture: str) -> list[tuple[float, float, float, float]]:
+    """Where each box is: left, top, right, bottom."""
+    found = []
+    for group in ET.fromstring(picture).iter(f"{SVG}g"):
+        moved = re.fullmatch(r"translate\((\S+) (\S+)\)", group.get("transform", ""))
+        shapes = [e for e in group if e.tag == f"{SVG}rect" and e.get("width") == f"{WIDTH:g}"]
+        if moved and shapes:
+            x, y = float(moved[1]), float(moved[2])
+            height = max(float(shape.get("height", 0)) for shape in shapes)
+            found.append((x, y, x + WIDTH, y + height))
+    return found
+
+
+def lines(picture: str) -> list[tuple[float, float, float, float]]:
+    """The parts of the lines between boxes, which stand beside these in the picture."""
+    found = []
+    for group in ET.fromstring(picture).iter(f"{SVG}g"):
+        if not any(e.tag == f"{SVG}g" and e.find(f"{SVG}g") is None for e in group):
+            continue
+        ways = [e for e in group if e.tag == f"{SVG}path" and e.get("fill") is None]
+        for way in (e.get("d", "") for e in ways):
+            points = [tuple(map(float, p.split())) for p in re.split("[ML]", way) if p]
+            found += [(*sorted((a[0], b[0])), *sorted((a[1], b[1])))
+                      for a, b in itertools.pairwise(points)]  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("count", [1, 2, 7, 20, 60])
+def test_nothing_lies_upon_another_thing(count, order):
+    for seed in range(3):
+        flow = many(count, seed, order)
+        picture = svg(flow)
+        found = boxes(picture)
+        assert len(found) == len(flow.steps)
+        for a, b in itertools.combinations(found, 2):
+            assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
+        page = ET.fromstring(picture)
+        assert all(right + STACK <= float(page.get("width", 0)) for _, _, right, _ in found)
+        ways = lines(picture)
+        assert ways or count < 7
+        for x0, x1, y0, y1 in ways:
+            for left, top, right, bottom in found:
+                clear = x1 <= left or x0 >= right or y1 <= top or y0 >= bottom
+                assert clear, (flow, (x0, x1, y0, y1), (left, top, right, bottom))
+
+
+ODD = st.text(st.characters(codec="utf-8"), max_size=300)
+
+
+@given(ODD, ODD, ODD)
+def test_any_text_fits_into_its_box(name, path, topic):
+    flow = Flow(
+        name or "1",
+        topic,
+        (
+            Call(1, name, topic, Method.PATCH, (Payload(path),) * 3, 0,
+                 Terms(name=name, when=Compare(Comparison.EQUAL, Payload(path), Literal(topic)),
+                       each=Each(Payload(path)), undo=Undo(topic, (Payload(path),)),
+                       headers=((name, Literal(path)),))),
+            Publish(topic, Content(raw=Payload(path))),
+        ),
+    )  # fmt: skip
+    ET.fromstring(svg(flow))
+    for card in cards(flow):
+        for element in box(card).elements:
+            found = re.search(r'<text x="(\S+)" .*?font-size="(\S+)"(.*?)>(.*)</text>', element)
+            if found and "text-anchor" not in found[3]:
+                said = ET.fromstring(f"<a>{found[4]}</a>").text or ""
+                assert float(found[1]) + cells(said) * float(found[2]) * CELL <= WIDTH
+
+
+@given(ODD, st.integers(10, 60), st.integers(1, 4))
+def test_what_is_too_long_is_cut_in_the_middle(text, width, most):
+    found = wrap(text, width, most)
+    assert len(found) <= most
+    assert all(cells(line) <= width for line in found)
+    if cells(text) > width * most:
+        assert "…" in "".join(found)
+
+
+def test_what_fits_is_not_cut():
+    assert shorten("0123456789", 10) == "0123456789"
+    assert shorten("0123456789", 9) == "0123…6789"
+    assert shorten("漢字漢字漢字", 9) == "漢字…漢字"
+
+
+def call(number: int, *needed: int) -> Call:
+    return Call(number, "c", "e", Method.POST, tuple(map(Result, needed)))
+
+
+def test_arrows_come_from_what_a_step_needs_and_from_nothing_that_follows_from_that():
+    steps = (call(1), call(2, 1), call(3, 1), call(4, 1, 2, 3))
+    assert predecessors(steps) == [[], [0], [0], [1, 2]]
+    assert layers(predecessors(steps)) == [[0], [1, 2], [3]]
+
+
+def test_a_wait_a_reply_and_a_publish_of_no_result_wait_for_everything_and_hold_up_everything():
+    steps = (call(1), call(2), Wait(1), call(3, 1), Publish("t"), call(4), Respond())
+    assert predecessors(steps) == [[], [], [0, 1], [2], [3], [4], [5]]
+    sends = Publish("t", Content((Result(1),)))
+    assert predecessors((call(1), call(2), sends, call(3))) == [[], [], [0], []]
+
+
+def test_mermaid_has_every_step_and_its_conditions():
+    text = mermaid(FULL)
+    assert text.startswith("flowchart TD\n")
+    assert 'w1{"WHEN frame.score #62; 0.8"}' in text
+    assert "w1 -->|yes| s1" in text
+    assert "w1 -->|no| s2" in text
+    assert "s1 -.->|if a later step fails| u1" in text
+    assert "start --> s0" in text
+    assert "s6 --> done" in text
+
+
+@given(ODD)
+def test_in_mermaid_no_text_leaves_its_quotes(text):
+    flow = Flow("1", text, (Publish(text, Content((Payload(text),))),))
+    for line in mermaid(flow).splitlines()[1:]:
+        inner = re.fullmatch(r'  (?:start|s0|done)(?:\(\["|>"|\(\(\()(.*?)(?:"\]\)?|\)\)\))', line)
+        if inner:
+            assert re.fullmatch(r"(?:<br/>|#[0-9]+;|[^\W]|[ ,.:=_+*/-])*", inner[1])
+        else:
+            assert re.fullmatch(r"  \w+ --> \w+", line)
