@@ -1,0 +1,28 @@
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.domain.flow import Queueing, Wait
+from fractal_rm.domain.run import State
+from steps import flow, get
+from worlds import ManualClock, Stage, until
+
+HOUR_MS = 3_600_000
+
+
+async def test_a_run_in_a_long_wait_still_counts_for_the_limit():
+    one = flow(Wait(HOUR_MS), get(1, "a 1"), queueing=Queueing(limit=1))
+    other = flow(get(1, "b 1"), flow_id="8")
+    disk, clock = Disk(), ManualClock()
+    stage = Stage(disk, clock, flows={"9": one, "8": other})
+    await stage.node.start()
+    first = (await stage.send("9")).run
+    load = stage.node._lifecycle.room.load
+    await until(lambda: stage.facts(first)[-1] == "Waiting" and not load.in_flight)
+    second = (await stage.send("9")).run
+    assert (await stage.run("8")).state is State.SUCCEEDED
+    assert stage.facts(second) == ["Accepted"]
+    stage.crash()
+    clock.ms += HOUR_MS - 1000
+    async with Stage(disk, clock, flows={"9": one, "8": other}) as after:
+        assert (await after.run("8")).state is State.SUCCEEDED
+        clock.ms += 1000
+        await until(lambda: after.state(first) is State.SUCCEEDED)
+        await until(lambda: after.facts(second)[-1] == "Waiting")
