@@ -106,6 +106,7 @@ class ManualClock:
 
     def __init__(self, now_ms: int = 1_000_000) -> None:
         self.ms = now_ms
+        self.jumped_ms = 0
         self.boot, self.booted_ms = "first", 0
         self.jumped_ms = 0
 
@@ -116,7 +117,7 @@ class ManualClock:
         return self.ms / 1000
 
     def moment(self) -> Moment:
-        return Moment(self.boot, self.ms - self.booted_ms, self.ms)
+        return Moment(self.boot, self.ms - self.booted_ms, self.now_ms())
 
     def reboot(self) -> None:
         """The clock since boot begins again."""

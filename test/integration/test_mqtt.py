@@ -77,12 +77,12 @@ def made(mqtt, intake, state, telemetry, flows=None, publisher=None):
 
 
 @asynccontextmanager
-async def intake_at(broker, tmp_path, **changes):
+async def intake_at(broker, tmp_path, flows=None, publisher=None, **changes):
     """An MQTT way in, connected."""
     intake = Intake()
     mqtt = Mqtt(topic="t/in", host="127.0.0.1", port=broker.port, **changes)
     telemetry = QuietTelemetry()
-    way_in = made(mqtt, intake, tmp_path, telemetry)
+    way_in = made(mqtt, intake, tmp_path, telemetry, flows, publisher)
     way_in.intake, way_in.telemetry = intake, telemetry
     await way_in.start()
     await until(lambda: way_in.status().ok)

@@ -15,7 +15,7 @@ from fractal_rm.domain.admission import Limits, what_it_is_about
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallTimedOut
 from fractal_rm.domain.flow import Flow, Queueing
-from fractal_rm.domain.run import Placed, Run, State
+from fractal_rm.domain.run import Offered, Placed, Run, State
 from fractal_rm.engine.waiting_room import WaitingRoom
 from worlds import URL, ManualClock, Stage, config, until
 
@@ -317,7 +317,9 @@ numbers = st.integers(0, 99)
 happenings = st.one_of(
     st.tuples(st.just("comes"), st.integers(0, 1), st.integers(0, 4)),
     st.tuples(st.just("comes"), st.integers(0, 1), st.integers(0, 4)),
-    st.tuples(st.sampled_from(["held", "begun", "last"]), st.integers(0, 1), st.integers(0, 4)),
+    st.tuples(
+        st.sampled_from(["held", "begun", "doubt", "last"]), st.integers(0, 1), st.integers(0, 4)
+    ),
     st.tuples(st.sampled_from(["ends", "again"]), numbers, numbers),
     st.tuples(st.just("time"), st.integers(0, 3_000), numbers),
 )
@@ -373,9 +375,11 @@ class Line:
             self.room.reserve(run.payload_bytes)
             self.room.join(run)
             return
-        if what == "begun" or (what == "last" and about % 2):
+        if what == "begun" or (what == "last" and about == 1):
             run.apply(Placed(None, "here"))
             self.begun[run.id] = run
+        if what == "doubt" or (what == "last" and about == 2):
+            run.apply(Offered("2", 1))
         self.room.readmit(run, alone=what == "last")
 
     def check(self) -> None:
@@ -405,7 +409,7 @@ async def play(line: Line, history: list[tuple[str, int, int]]) -> None:
     await line.room.cancel()
 
 
-@settings(max_examples=150)
+@settings(max_examples=200)
 @given(
     st.lists(rules, min_size=2, max_size=2), st.integers(2, 6), st.lists(happenings, max_size=30)
 )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from cases import differences
 from fractal_rm.cases.read import read_cases
-from fractal_rm.cases.run import chosen
+from fractal_rm.cases.run import chosen, judged
 from fractal_rm.domain.findings import ConfigRejected
 from worlds import config, flows
 
+DOCS = Path(__file__).parents[2] / "docs"
 FLOWS = """\
 1 plain
 TO a 1
@@ -382,3 +386,33 @@ def test_cases_are_chosen_by_a_part_of_their_name(made):
     two = read_cases(HEAD + HEAD.replace("it", "Another"), made)
     assert [case.name for case in chosen(two, ["ANO"])] == ["Another"]
     assert len(chosen(two, [])) == 2
+
+
+# --- the pages about it -----------------------------------------------------------------------
+
+
+def test_the_cases_of_the_how_to_pass():
+    page = (DOCS / "how-to" / "test-flows.md").read_text()
+    (flow,) = re.findall(r"^```\n(1\n.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    named = config(flows=flows(flow.replace("component1", "a").replace("component2", "b")))
+    found = re.findall(r"^```toml\n(\[\[case]].*?)^```$", page, re.DOTALL | re.MULTILINE)
+    text = "\n".join(found).replace("component1", "a").replace("component2", "b")
+    cases = read_cases(text, named)
+    assert len(cases) == 2
+    assert [judged(case, named).differences for case in cases] == [(), ()]
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["[case.?]", "[[case.reply]]", "[case.balancer]", "[[case.peer]]", "[case.expect]",
+     "[[case.expect.call]]", "[[case.expect.publish]]"],
+)  # fmt: skip
+def test_every_key_is_in_the_reference(made, table):
+    reference = (DOCS / "reference" / "cases.md").read_text()
+    text = f"{HEAD}qqqq = 1" if "?" in table else f"{HEAD}{table}\nqqqq = 1"
+    (said,) = [each for each in findings(made, text) if '"qqqq"' in each]
+    keys = re.findall(r"\w+", said.partition("(there is ")[2])
+    assert len(keys) > 2
+    assert [
+        key for key in keys if f"`{key}`" not in reference and f".{key}]" not in reference
+    ] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,10 +87,12 @@ def test_a_line_that_may_not_begin_leaves_its_turn_to_lower_priorities():
     assert taken(lines) == ["urgent"]
 
 
-def test_those_that_have_begun_before_do_not_stand_behind_those_that_have_not():
+@pytest.mark.parametrize("alone", [False, True])
+def test_those_that_have_begun_here_do_not_stand_behind_those_that_have_not(alone):
     lines = Lines()
-    lines.stand(Run("new", flow(), 0))
-    lines.stand(Run("begun", flow(), 0, stays=True))
+    lines.stand(Run("new", flow(), 0), alone=alone)
+    lines.stand_under("label", Run("labelled", flow(), 0), alone=alone)
+    lines.stand(Run("begun", flow(), 0, stays=True), alone=alone)
     assert taken(lines, lambda run, _: run.stays) == ["begun"]
 
 

@@ -20,7 +20,7 @@ from fractal_rm.cli.options import (
 )
 from fractal_rm.config.model import Config
 from fractal_rm.domain.flow import Call, Step
-from fractal_rm.pictures.card import Card, cards
+from fractal_rm.pictures.card import Card, cards, heading
 
 
 @click.group()
@@ -55,27 +55,26 @@ def list_flows(folder: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
-    """One flow, step by step, with the addresses that are called."""
+    """One flow, step by step, with what begins it and the addresses that are called."""
     config = read_config(folder)
     flow = find_flow(config, flow_id)
     if as_json:
         print_json(flow)
         return
+    head = heading(flow)
     click.echo(f"flow {flow.id}" + (f", {flow.title}" if flow.title else ""))
-
+    for keyword, said in (*head.begins[1:], *head.settings):
+        click.echo(f"{keyword} {said}")
     print_table(
-        ("call", "step", "to", "sends"),
-        [
-            (card.number, card.keyword, _target(step, config, card), card.sends)
-            for step, card in zip(flow.steps, cards(flow), strict=True)
-        ],
+        ("call", "does", "of", "address", "sends", "when"),
+        [_row(config, step, card) for step, card in zip(flow.steps, cards(flow), strict=True)],
         empty="it makes no calls",
     )
 
 
-def _target(step: Step, config: Config, card: Card) -> str:
-    """The address that is called, or what else a step is about."""
-    if not isinstance(step, Call):
-        return card.target
-    endpoint = config.components[step.component].endpoints[step.endpoint]
-    return f"{step.component} {endpoint.post.origin}{endpoint.post.target}"
+def _row(config: Config, step: Step, card: Card) -> tuple[object, ...]:
+    of, address = card.target, ""
+    if isinstance(step, Call):
+        route = config.components[step.component].endpoints[step.endpoint].post
+        of, address = step.component, f"{route.origin}{route.target}"
+    return card.number or "", card.keyword, of, address, card.sends, card.when

@@ -3,7 +3,8 @@
 Exit codes, for scripts:
 
     0    it is done, and what was asked about is well
-    1    it is done, and what was asked about is not well (check, journal check, audit, demo)
+    1    it is done, and what was asked about is not well (check, flows test, runs record,
+         journal check, audit, demo)
     2    the command was not understood
     3    the configuration has errors
     4    it cannot be done: a journal or an address that cannot be had, an id that is not there

@@ -18,10 +18,9 @@ from fractal_rm.domain.run import Run
 
 DEFAULT_PRIORITY = Queueing().priority
 _ALONE = ""  # the flow of the line of runs on their last attempt: none has an empty id
-# A flow's runs do not all stand in one line. Those that have begun before hold up the others where
-# the flow has a limit, so that they must not stand behind them.
-_FRESH, _LABELLED, _BEGUN = "fresh", "labelled", "begun"
-_Key = tuple[str, int, str]  # flow, priority, which of the three
+# Flow, priority, and whether its runs have begun here. Those that have count for the limit of their
+# flow, so that they must not stand behind runs that it holds up.
+_Key = tuple[str, int, bool]
 
 
 class _Line:
@@ -66,7 +65,7 @@ class Lines:
 
     def stand(self, run: Run, *, alone: bool = False) -> None:
         """Put a run at the end of its line."""
-        key = _key(run, _BEGUN if run.stays else _FRESH, alone)
+        key = _key(run, alone)
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = _Line(key)
@@ -75,7 +74,7 @@ class Lines:
 
     def stand_under(self, label: str, run: Run, *, alone: bool = False) -> None:
         """Put a run in a line that it can `leave`; it takes the place of the one that is there."""
-        key = _key(run, _LABELLED, alone)
+        key = _key(run, alone)
         where = self._where.get(label)
         if where is not None and where.key != key:  # the flow has another priority now
             self.leave(label)
@@ -144,8 +143,8 @@ class Lines:
         return level
 
 
-def _key(run: Run, which: str, alone: bool) -> _Key:
+def _key(run: Run, alone: bool) -> _Key:
     if alone:
-        return _ALONE, DEFAULT_PRIORITY, which
+        return _ALONE, DEFAULT_PRIORITY, run.stays
     queueing = run.flow.queueing
-    return run.flow.id, DEFAULT_PRIORITY if queueing is UNSET else queueing.priority, which
+    return run.flow.id, DEFAULT_PRIORITY if queueing is UNSET else queueing.priority, run.stays

@@ -80,3 +80,4 @@ def answer(run: Run) -> bytes:
     )
     reply = run.reply if state is State.SUCCEEDED else run.said
     return _encoder.encode(Answer(run.id, state, msgspec.UNSET if reply is None else reply, reason))
+

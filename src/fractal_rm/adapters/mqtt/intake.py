@@ -253,13 +253,15 @@ class MqttIntake:
             return True
         return answer.final and await self._set_aside(arrival, answer)
 
-    async def _received(self, messages: Sequence[Message]) -> Sequence[Taken | Refused]:
+    async def _received(self, arrivals: Sequence[Arrival]) -> Sequence[Taken | Refused]:
+        if not arrivals:
+            return ()
         try:
-            return await self._intake.receive_all([_arrival(each) for each in messages])
+            return await self._intake.receive_all(arrivals)
         except Exception as error:  # noqa: BLE001 - the top of the task
             # Unanswered, they would hold the broker's places as long as the connection lives.
             self._note_fault(error)
-            return [Broken(repr(error))] * len(messages)
+            return [Broken(repr(error))] * len(arrivals)
 
     async def _needs_no_run(self, message: Message) -> bool:
         """Three cases: it cannot be a run, it is retained, or another copy of it does the work."""

@@ -44,6 +44,7 @@ _HEAD_BYTES = 32  # what a PUBLISH has beside its topic, its correlation data an
 DEAD_AFTER_KEEPALIVES = 1.4
 TAKEN_OVER = 0x8E  # MQTT 5, 4.13: another client with the same id has connected
 _NEVER_BY_ITSELF = -2
+_packets: Any = PublishPacket
 # gmqtt's own words about connections would double ours; its faults are worth a line.
 _log = logging.getLogger("gmqtt.link")
 _log.addFilter(lambda record: record.exc_info is not None)
@@ -249,7 +250,7 @@ class Link:
         if correlation is None or self.protocol != "5":
             correlation = b""
         self._check_size(_HEAD_BYTES + len(topic.encode()) + len(correlation) + len(body))
-        properties = {"correlation_data": correlation} if correlation else {}
+        properties: dict[str, Any] = {"correlation_data": correlation} if correlation else {}
         message = gmqtt.Message(topic.encode(), body, qos=1, **properties)
         try:
             await asyncio.wait_for(
@@ -272,7 +273,7 @@ class Link:
     def _send(self, message: gmqtt.Message) -> int:
         """Without gmqtt's store, which would send it again on a connection that it never makes."""
         try:
-            packet_id, packet = PublishPacket.build_package(message, self._wire)
+            packet_id, packet = _packets.build_package(message, self._wire)
         except OverflowError as error:
             raise PublishFailed("too much is on its way to the broker") from error
         self._client._connection.send_package(packet)  # noqa: SLF001

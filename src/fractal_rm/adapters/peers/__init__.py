@@ -1,9 +1,9 @@
 """Hand-offs to other Runtime Managers over HTTP, as the originals do it, with a receipt.
 
-The body is the original's, with more keys that originals ignore: ``run``, ``epoch``, ``sender``, and
-``deadline_ms`` where the run has a time limit: the milliseconds left. A peer of ours answers with
-``run`` and ``epoch``: it holds the run durably. Any other 2xx is a plain peer's, which says only that
-nothing went wrong there.
+The body is the original's, with more keys that originals ignore: ``run``, ``epoch``, ``sender``,
+and ``deadline_ms`` where the run has a time limit: the milliseconds left. A peer of ours answers
+with ``run`` and ``epoch``: it holds the run durably. Any other 2xx is a plain peer's, which says
+only that nothing went wrong there.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class CronRule:
         self._expression = cron.expression
         try:
             self._zone = ZoneInfo(cron.zone)
-            CronSim(cron.expression, datetime.now(self._zone))
+            CronSim(cron.expression, datetime(2000, 1, 1, tzinfo=self._zone))
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise BadSchedule(f"there is no time zone {cron.zone!r:.40}") from error
         except CronSimError as error:

@@ -1,0 +1,187 @@
+"""What the sender of a trigger is told at its response topic, and what time it leaves a run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fractal_rm.domain.errors import ConnectFailed, PublishFailed
+from fractal_rm.domain.run import State
+from fractal_rm.domain.trigger import Arrival, Said, Source
+from fractal_rm.engine import reply
+from fractal_rm.engine.ports import Receipt
+from worlds import Stage, until
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+async def ask(stage, flow="1", *, said=None, **keys):
+    """A trigger by MQTT 5 with a response topic."""
+    body = json.dumps({"id_flow": flow, "payload": "p", **keys}).encode()
+    said = said or Said(reply_topic="answers", correlation=b"7")
+    taken = await stage.node.receive(Arrival(Source.MQTT, body, said=said))
+    return taken.run
+
+
+def told(stage):
+    return [
+        (topic, json.loads(body), correlation)
+        for topic, body, correlation in stage.publisher.published
+    ]
+
+
+async def final(stage, run_id):
+    await until(lambda: stage.state(run_id).final)
+    return stage.state(run_id)
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Tries that follow at once."""
+    monkeypatch.setattr(reply, "AGAIN_FIRST_S", 0.001)
+    monkeypatch.setattr(reply, "AGAIN_AT_MOST_S", 0.001)
+
+
+async def test_the_reply_of_a_run_is_published_with_its_correlation_data():
+    async with Stage() as stage:
+        run_id = await ask(stage)
+        assert await final(stage, run_id) is State.SUCCEEDED
+        content = {"run": run_id, "state": "succeeded", "reply": "from a/1"}
+        assert told(stage) == [("answers", content, b"7")]
+        assert stage.facts(run_id)[-2:] == ["Replying", "Settled"]
+
+
+async def test_a_run_without_a_response_topic_tells_nobody():
+    async with Stage() as stage:
+        await stage.run()
+        assert told(stage) == []
+
+
+async def test_a_failure_is_told_with_its_reason():
+    async with Stage() as stage:
+        stage.answers("b/1", "broken", status=500)
+        run_id = await ask(stage)
+        assert await final(stage, run_id) is State.FAILED
+        ((_, content, _),) = told(stage)
+        assert content["state"] == "failed"
+        assert "status 500" in content["reason"]
+        assert "reply" not in content
+
+
+async def test_who_asked_hears_that_a_run_was_handed_off():
+    async with Stage() as stage:
+
+        async def take(_node, run, _sender):
+            return Receipt(run.id, run.epoch)
+
+        stage.peers.take, stage.balancer.answer = take, "3"
+        run_id = await ask(stage)
+        assert await final(stage, run_id) is State.HANDED_OFF
+        ((_, content, _),) = told(stage)
+        assert (content["state"], content["reason"]) == ("handed-off", "node 3 has it")
+
+
+async def test_a_reply_waits_for_the_broker(patient):
+    async with Stage() as stage:
+        stage.publisher.down = True
+        run_id = await ask(stage)
+        await until(lambda: "Replying" in stage.facts(run_id))
+        assert not stage.state(run_id).final
+        stage.publisher.down = False
+        assert await final(stage, run_id) is State.SUCCEEDED
+        assert len(told(stage)) == 1
+        assert stage.called() == ["a/1", "b/1", "a/1"]  # nothing ran again for it
+
+
+async def test_after_a_crash_the_reply_is_published_and_no_call_is_made_again(patient):
+    stage = Stage()
+    await stage.node.start()
+    stage.publisher.down = True
+    stage.answers("b/1", "broken", status=500)
+    run_id = await ask(stage)
+    await until(lambda: "Replying" in stage.facts(run_id))
+    stage.crash()
+    async with Stage(stage.disk, stage.clock) as after:
+        assert await final(after, run_id) is State.FAILED
+        ((_, content, _),) = told(after)
+        assert "status 500" in content["reason"]
+        assert after.called() == []
+
+
+async def test_a_reply_that_the_broker_refuses_is_given_up_and_the_run_says_so():
+    async with Stage() as stage:
+
+        async def refuse(*_, **__):
+            raise PublishFailed("reason code 0x87", final=True)
+
+        stage.publisher.publish = refuse
+        run_id = await ask(stage)
+        assert await final(stage, run_id) is State.SUCCEEDED
+        settled = stage.disk.facts(run_id)[-1]
+        assert settled.reason.endswith("its reply could not be published: reason code 0x87")
+        assert "reply_lost" in stage.telemetry.events
+
+
+async def test_a_reply_is_tried_for_an_hour_at_most(patient, monkeypatch):
+    monkeypatch.setattr(reply, "MOST_TRIES", 3)
+    async with Stage() as stage:
+        stage.publisher.down = True
+        run_id = await ask(stage)
+        assert await final(stage, run_id) is State.SUCCEEDED
+        assert "reply_lost" in stage.telemetry.events
+
+
+# --- time ------------------------------------------------------------------------------------
+
+
+async def test_a_hand_off_says_how_much_time_is_left():
+    async with Stage() as stage:
+
+        async def take(_node, run, _sender):
+            return Receipt(run.id, run.epoch)
+
+        stage.peers.take, stage.balancer.answer = take, "3"
+        await stage.run(deadline_ms=5_000)
+        await stage.run()
+        assert stage.peers.left_ms == [5_000, None]
+
+
+async def test_a_run_whose_time_has_ended_is_not_handed_off():
+    async with Stage() as stage:
+        asked = stage.balancer.ask
+
+        async def slowly(route):
+            stage.clock.ms += 6_000
+            return await asked(route)
+
+        stage.balancer.ask, stage.balancer.answer = slowly, "3"
+        outcome = await stage.run(deadline_ms=5_000)
+        assert (outcome.state, stage.peers.offers) == (State.EXPIRED, [])
+
+
+async def test_a_peer_that_may_have_it_is_asked_even_when_the_time_has_ended():
+    async with Stage() as stage:
+
+        async def take(_node, run, _sender):
+            stage.clock.ms += 6_000
+            if len(stage.peers.offers) == 1:
+                raise_ = ConnectFailed("lost")
+                raise_.sent = True
+                raise raise_
+            return Receipt(run.id, run.epoch)
+
+        stage.peers.take, stage.balancer.answer = take, "3"
+        outcome = await stage.run(deadline_ms=5_000)
+        assert outcome.state is State.HANDED_OFF
+        assert stage.peers.left_ms == [5_000, 1]
+
+
+async def test_what_was_said_of_a_trigger_is_kept_with_its_run():
+    async with Stage() as stage:
+        said = Said(left_ms=9_000, reply_topic="a", correlation=b"\x00", traceparent=TRACE)
+        run_id = await ask(stage, said=said)
+        accepted = stage.disk.facts(run_id)[0]
+        kept = (accepted.budget_ms, accepted.reply_topic, accepted.correlation)
+        assert (*kept, accepted.traceparent) == (9_000, "a", b"\x00", TRACE)
+        await final(stage, run_id)
