@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
+from test_flow_reference import COMPONENTS, EXAMPLES
 
 from fractal_rm.config.model import Component, Endpoint
 from fractal_rm.domain.call import Origin, route
@@ -16,7 +17,6 @@ from fractal_rm.flowlang import compile_flows
 from fractal_rm.flowlang.format import format_flows
 from fractal_rm.pictures.mermaid import mermaid
 from fractal_rm.pictures.svg import svg
-from test_flow_reference import COMPONENTS, EXAMPLES
 
 TEXT = "\n".join(EXAMPLES)
 FLOWS, _ = compile_flows(TEXT, COMPONENTS)
