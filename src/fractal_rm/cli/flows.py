@@ -44,7 +44,7 @@ def list_flows(folder: Path, as_json: bool) -> None:
         print_json({"flows": found})
         return
     print_table(
-        ("flow", "line", "calls", "title"),
+        ("flow", "line", "steps", "title"),
         [(flow.id, flow.line, len(flow.steps), flow.title) for flow in found],
         empty="flows.conf has no flows",
     )

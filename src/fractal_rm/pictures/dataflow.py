@@ -10,6 +10,7 @@ nor through a box.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import NamedTuple
 
 from fractal_rm.domain.flow import Step
@@ -78,7 +79,7 @@ def _side_by_side(wanted: Sequence[float], count: int) -> list[int]:
     for at, wish in enumerate(wanted):
         spread = at - wanted.index(wish) - (wanted.count(wish) - 1) / 2
         first = columns[-1] + 1 if columns else 0
-        columns.append(max(first, min(int(wish + spread + 0.5), count - (len(wanted) - at))))
+        columns.append(max(first, min(ceil(wish + spread - 0.5), count - (len(wanted) - at))))
     return columns
 
 

@@ -1,0 +1,41 @@
+"""docs/how-to/edit-flows.md shows what the program draws."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from fractal_rm.flowlang import compile_flows
+from fractal_rm.flowlang.format import format_flows
+from fractal_rm.pictures.svg import svg
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "how-to" / "edit-flows.md").read_text()
+COMPONENTS = {"camera": ("frame",), "detector": ("1",), "actuator": ("1", "2")}
+
+
+def example() -> str:
+    found = re.search(r"^```flow\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def test_the_picture_is_that_of_the_flow_above_it():
+    flows, findings = compile_flows(example(), COMPONENTS)
+    assert [finding.render() for finding in findings] == []
+    assert (DOCS / "how-to" / "inspect-a-frame.svg").read_text() == svg(flows["1"])
+
+
+def test_the_example_is_canonical():
+    assert format_flows(example()) == example()
+
+
+def test_the_extension_for_an_editor_names_files_that_are_there():
+    package = json.loads((DOCS / "editors" / "package.json").read_text())
+    (grammar,) = package["contributes"]["grammars"]
+    (language,) = package["contributes"]["languages"]
+    said = json.loads((DOCS / "editors" / grammar["path"]).read_text())
+    assert said["scopeName"] == grammar["scopeName"]
+    assert language["filenames"] == said["fileTypes"]
+    json.loads((DOCS / "editors" / language["configuration"]).read_text())
