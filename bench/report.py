@@ -82,7 +82,7 @@ def keep(figures: list[Figure]) -> None:
     kept = msgspec.json.decode(path.read_bytes()) if path.exists() else {"figures": []}
     measured = {figure.workload for figure in figures}
     old = [Figure(**each) for each in kept["figures"] if each["workload"] not in measured]
-    everything = sorted(old + figures, key=lambda figure: figure.workload)
+    everything = sorted(old + figures, key=lambda figure: int(figure.workload))
     content = {"machine": machine(), "figures": [asdict(figure) for figure in everything]}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     (RESULTS / "table.md").write_text(table(everything))
@@ -115,10 +115,10 @@ def plot(figures: list[Figure]) -> None:
     ):
         bars = [f for f in figures if f.workload == "1" and f.what == what]
         chart = pygal.HorizontalBar(
-            style=STYLE, js=[], show_legend=False, print_values=True, width=760, height=300,
-            margin=12, logarithmic=True, title=f"{title} (logarithmic)", explicit_size=True,
-            value_formatter=lambda value: f"{value:,.0f}",
+            style=STYLE, js=[], show_legend=False, print_values=False, width=760, height=300,
+            margin=12, title=title, explicit_size=True, show_x_guides=False, show_y_guides=False,
+            show_x_labels=False, value_formatter=lambda value: f"{value:,.0f}",
         )  # fmt: skip
-        chart.x_labels = [bar.system for bar in reversed(bars)]
+        chart.x_labels = [f"{bar.system}: {bar.median:,.0f}" for bar in reversed(bars)]
         chart.add("", [round(bar.median) for bar in reversed(bars)])
         (RESULTS / f"{name}.svg").write_bytes(chart.render(is_unicode=False))
