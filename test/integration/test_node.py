@@ -213,6 +213,16 @@ def test_the_offer_is_the_original_s_message_with_keys_that_it_ignores(make, com
     }  # fmt: skip
 
 
+def test_an_offer_takes_along_what_time_is_left(make, components):
+    node = make(balancer=components.port)
+    components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
+    node.write("nodes", node_at(components.port, "peer"))
+    node.start()
+    node.trigger(placed=False, Prefer="wait=30", Fractal_Time_Left="60000")
+    (body,) = [json.loads(body) for path, _, body in components.requests if path == "/peer"]
+    assert 0 < body["deadline_ms"] <= 60_000
+
+
 # --- lied to -----------------------------------------------------------------------------------
 
 

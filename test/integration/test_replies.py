@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
+from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.domain.errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.run import State
 from fractal_rm.domain.trigger import Arrival, Said, Source
 from fractal_rm.engine import reply
-from fractal_rm.engine.ports import Receipt
+from fractal_rm.engine.node import Node
+from fractal_rm.engine.ports import Check, Receipt
 from worlds import Stage, until
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -185,3 +188,61 @@ async def test_what_was_said_of_a_trigger_is_kept_with_its_run():
         kept = (accepted.budget_ms, accepted.reply_topic, accepted.correlation)
         assert (*kept, accepted.traceparent) == (9_000, "a", b"\x00", TRACE)
         await final(stage, run_id)
+
+
+async def test_a_trace_goes_along_in_a_hand_off_as_a_header():
+    async with Stage() as stage:
+        stage.answers("n3", "{}")
+        stage.world.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
+        run_id = await ask(stage, said=Said(left_ms=9_000, traceparent=TRACE))
+        await until(lambda: stage.components.requests)
+        request = stage.components.requests[0]
+        assert request.headers["traceparent"] == TRACE
+        assert json.loads(request.body)["deadline_ms"] == 9_000
+        assert json.loads(request.body)["run"] == run_id
+
+
+async def test_a_hand_off_without_limit_or_trace_is_as_it_always_was():
+    async with Stage() as stage:
+        stage.answers("n3", "{}")
+        stage.world.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
+        await stage.send()
+        await until(lambda: stage.components.requests)
+        request = stage.components.requests[0]
+        assert "traceparent" not in request.headers
+        assert set(json.loads(request.body)) == {
+            "payload", "id_flow", "run", "epoch", "sender", "is_load_balancing",
+        }  # fmt: skip
+
+
+async def test_a_way_in_that_stays_hears_of_another_configuration():
+    class Way:
+        def __init__(self):
+            self.heard = 0
+
+        async def start(self):
+            pass
+
+        async def stop(self):
+            pass
+
+        def status(self):
+            return Check("way", ok=True, text="")
+
+        def reconfigured(self):
+            self.heard += 1
+
+    stage, made = Stage(), []
+
+    def make(_config, _intake):
+        made.append(Way())
+        return made[-1]
+
+    stage.node = Node(stage.world, {"mqtt": make, "schedules": make})
+    async with stage:
+        config = stage.world.config
+        await stage.node.reconfigure(msgspec.structs.replace(config, flows={}))
+        assert [way.heard for way in made] == [1, 1]
+        mqtt = msgspec.structs.replace(config.mqtt, topic="another")
+        await stage.node.reconfigure(msgspec.structs.replace(config, mqtt=mqtt))
+        assert [way.heard for way in made] == [1, 2, 0]  # the third is MQTT's new one

@@ -79,6 +79,53 @@ def test_a_flow_can_be_named_in_the_address(node):
     assert detail["facts"][0]["fact"]["payload"] == {"any": "payload"}
 
 
+EVENT = {"specversion": "1.0", "id": "7", "source": "/line", "type": "frame.taken"}
+EVENT_TYPE = "application/cloudevents+json"
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def accepted(node, answer):
+    return wait_until(lambda: node.history.run(answer["run"])).facts[0].fact
+
+
+def test_a_cloud_event_carries_a_trigger(node):
+    body = json.dumps({**EVENT, "data": {**GOOD, "deadline_ms": 60_000}}).encode()
+    status, _, answer = post(node, body, Content_Type=EVENT_TYPE)
+    again = post(node, body, Content_Type=EVENT_TYPE)[2]
+    assert (status, again["run"]) == (200, answer["run"])
+    kept = accepted(node, answer)
+    assert (kept.key, kept.budget_ms) == ("/line 7", 60_000)
+
+
+def test_at_the_address_of_a_flow_the_data_of_an_event_is_the_payload(node):
+    body = json.dumps({**EVENT, "id": "8", "data": [1, 2]}).encode()
+    _, _, answer = node.request("POST", "/v1/flows/1/runs", body, Content_Type=EVENT_TYPE)
+    assert bytes(accepted(node, answer).payload) == b"[1, 2]"
+
+
+def test_headers_say_how_much_time_is_left_and_what_trace_it_is(node):
+    _, _, answer = node.trigger(Fractal_Time_Left="60000", traceparent=TRACE)
+    kept = accepted(node, answer)
+    assert (kept.budget_ms, kept.traceparent) == (60_000, TRACE)
+
+
+@pytest.mark.parametrize(
+    ("change", "headers", "status", "said"),
+    [
+        ({"data_base64": "AA=="}, {}, 422, "data_base64"),
+        ({"specversion": "2.0"}, {}, 422, "specversion"),
+        ({}, {"Content_Type": "application/cloudevents-batch+json"}, 415, "one in a message"),
+        ({}, {"Fractal_Time_Left": "soon"}, 422, "Fractal-Time-Left"),
+        ({"data": {**GOOD, "deadline_ms": 0}}, {}, 422, "deadline_ms"),
+    ],
+)
+def test_an_event_that_cannot_be_taken_is_refused_in_words(node, change, headers, status, said):
+    body = json.dumps({**EVENT, "data": GOOD, **change}).encode()
+    found, _, problem = post(node, body, **{"Content_Type": EVENT_TYPE, **headers})
+    assert found == status
+    assert said in problem["detail"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "kind"),
     [

@@ -15,7 +15,7 @@ def matches(topic_filter: str, topic: str) -> bool:
     subscription (4.8.2) the filter behind the group's name counts.
     """
     if topic_filter.startswith(_SHARED):
-        topic_filter = topic_filter.split("/", 2)[2]
+        topic_filter = topic_filter[len(_SHARED) :].partition("/")[2]
     if topic[:1] == "$" and topic_filter[:1] in ("#", "+"):
         return False
     asked, levels = topic_filter.split("/"), topic.split("/")

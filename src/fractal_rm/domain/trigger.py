@@ -137,19 +137,22 @@ def decode_trigger(arrival: Arrival, max_bytes: int) -> Trigger:
     if len(arrival.body) > max_bytes:
         raise TooLarge(f"{len(arrival.body)} bytes, and at most {max_bytes} are taken")
     said = arrival.said
-    trigger = _message(arrival) if arrival.flow_id is None else _addressed(arrival, arrival.flow_id)
+    if arrival.flow_id is not None:
+        trigger = _addressed(arrival, arrival.flow_id)
+    else:
+        check_json(arrival.body)
+        if said is not None and says_event(said.content_type):
+            trigger = _message_of(read_event(arrival.body), arrival)
+        else:
+            trigger = _message(arrival)
     return trigger if said is None else _with_said(trigger, said, arrival.waited_ms)
 
 
 def _message(arrival: Arrival) -> Trigger:
-    """A message that names its flow, or a CloudEvent with such a message as its data."""
-    check_json(arrival.body)
-    if arrival.said is not None and says_event(arrival.said.content_type):
-        return _message_of(read_event(arrival.body), arrival)
+    """A message that names its flow; or a CloudEvent, as MQTT 3.1.1 does not say what a body is."""
     try:
         return _trigger(arrival.body, arrival)
     except WrongShape:
-        # In MQTT 3.1.1 nothing says of what type a body is.
         if arrival.source is Source.MQTT and looks_like_event(arrival.body):
             return _message_of(read_event(arrival.body), arrival)
         raise

@@ -47,7 +47,7 @@ def read_publish(packet: Packet, *, mqtt_5: bool, own: bytes = b"") -> tuple[int
     ``own`` is the `topic_field` of triggers; topic aliases are not offered.
     """
     first, data, size = packet.first, packet.data, packet.size
-    key, said, subscriptions, topic, refusal, packet_id = None, None, (), None, None, None
+    key = said = subscriptions = topic = refusal = packet_id = None
     try:
         at = 2 + (data[0] << 8 | data[1])
         if not data.startswith(own):
@@ -72,7 +72,9 @@ def read_publish(packet: Packet, *, mqtt_5: bool, own: bytes = b"") -> tuple[int
     if size > len(data):
         refusal = TooLarge(f"{size - at} bytes, of which only the beginning was read")
     retained = bool(first & _RETAIN)
-    return packet_id, Message(data[at:], retained, key, refusal, topic, said, subscriptions)
+    if topic is None and said is None and not subscriptions:
+        return packet_id, Message(data[at:], retained, key, refusal)
+    return packet_id, Message(data[at:], retained, key, refusal, topic, said, subscriptions or ())
 
 
 def _topic(data: bytes) -> tuple[str, Refused | None]:
