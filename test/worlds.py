@@ -102,20 +102,21 @@ def flows(text: str) -> dict[str, Flow]:
 
 
 class ManualClock:
-    """Wall time stands still until it is moved."""
+    """Time stands still until ``ms`` is moved; ``jumped_ms`` moves the wall clock alone."""
 
     def __init__(self, now_ms: int = 1_000_000) -> None:
         self.ms = now_ms
+        self.jumped_ms = 0
         self.boot, self.booted_ms = "first", 0
 
     def now_ms(self) -> int:
-        return self.ms
+        return self.ms + self.jumped_ms
 
     def monotonic_s(self) -> float:
         return self.ms / 1000
 
     def moment(self) -> Moment:
-        return Moment(self.boot, self.ms - self.booted_ms, self.ms)
+        return Moment(self.boot, self.ms - self.booted_ms, self.now_ms())
 
     def reboot(self) -> None:
         """The clock since boot begins again."""

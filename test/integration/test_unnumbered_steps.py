@@ -10,12 +10,21 @@ import pytest
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.errors import PublishFailed
 from fractal_rm.domain.expression import ListOf, Literal, ObjectOf, Payload, Result
-from fractal_rm.domain.flow import Content, Durable, Errors, Publish, Respond, Wait
-from fractal_rm.domain.run import Passed, State, Waiting
+from fractal_rm.domain.flow import Content, Durable, Errors, Publish, Respond, Retry, SubFlow, Wait
+from fractal_rm.domain.run import Passed, State
+from fractal_rm.engine.execute import unnumbered
 from steps import flow, get, items, post
 from worlds import ManualClock, Stage, until
 
 HOUR_MS = 3_600_000
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """A broker is asked three times, at once."""
+    monkeypatch.setattr(unnumbered, "PUBLISH_RETRY", Retry(2, 1))
+
+
 NEVER = Literal(False)
 
 
@@ -82,16 +91,36 @@ async def test_after_a_reboot_a_wait_goes_by_the_wall_clock(jump_ms, passes):
             assert stage.called() == []
 
 
-async def test_on_the_same_boot_a_wall_clock_that_jumps_moves_no_wait():
-    disk, clock = Disk(), ManualClock()
+@pytest.mark.parametrize("jumped_ms", [HOUR_MS // 2, -HOUR_MS])
+async def test_on_the_same_boot_a_wall_clock_that_jumps_moves_no_wait(jumped_ms):
+    disk, clock = Disk(), ManualClock(100 * HOUR_MS)
     one = flow(Wait(60_000), get(1, "b 1"))
     run_id = await crashed(one, disk, clock, "Waiting")
+    clock.jumped_ms = jumped_ms
+    async with stage_of(one, disk, clock) as stage:
+        load = stage.node._lifecycle.room.load
+        await until(lambda: load.waiting == 1 and not load.in_flight)
+        assert stage.called() == []
     clock.ms += 60_000
-    clock.booted_ms = 0
-    (fact,) = [each for each in disk.facts(run_id) if isinstance(each, Waiting)]
-    assert fact.until.boot_ms == clock.moment().boot_ms
     async with stage_of(one, disk, clock) as stage:
         await until(lambda: stage.state(run_id) is State.SUCCEEDED)
+
+
+@pytest.mark.parametrize("within", [False, True])
+async def test_a_run_that_waited_as_it_was_told_to_is_not_old_for_that(within):
+    disk, clock = Disk(), ManualClock()
+    one = flow(Wait(5 * HOUR_MS), get(1, "b 1"))
+    outer = flow(SubFlow(1, "9"), flow_id="8")
+    stage = Stage(disk, clock, flows={"8": outer, "9": one})
+    await stage.node.start()
+    await stage.send("8" if within else "9")
+    load = stage.node._lifecycle.room.load
+    await until(lambda: load.waiting == 1 and not load.in_flight)
+    stage.crash()
+    clock.ms += 5 * HOUR_MS
+    async with Stage(disk, clock, flows={"8": outer, "9": one}) as stage:
+        await until(lambda: all(kept.state is State.SUCCEEDED for kept in disk.runs.values()))
+        assert stage.called() == ["b/1"]
 
 
 async def test_what_its_condition_leaves_out_is_passed():
@@ -143,6 +172,20 @@ async def test_a_broker_that_stays_away_fails_the_step():
         )
         assert stage.facts(run_id).count("StepFailed") == 3
         assert stage.called() == []
+
+
+async def test_a_message_that_the_broker_refuses_for_good_is_sent_once():
+    async with stage_of(flow(Publish("t", items()))) as stage:
+        asked = []
+
+        async def refuse(*_, **__):
+            asked.append(1)
+            raise PublishFailed("it is too large", final=True)
+
+        stage.publisher.publish = refuse
+        outcome = await stage.run("9")
+        assert (outcome.state, outcome.reason) == (State.FAILED, "PUBLISH t: it is too large")
+        assert len(asked) == 1
 
 
 async def test_where_errors_continue_a_message_that_cannot_be_sent_is_passed():

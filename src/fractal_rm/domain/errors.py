@@ -192,9 +192,16 @@ class CannotEvaluate(FractalError):
 
 
 class PublishFailed(FractalError):
-    """No broker took a message: none is connected, or it did not acknowledge in time."""
+    """No broker took a message: none is connected, or it did not acknowledge in time.
+
+    ``final``: it was refused, and will be refused again.
+    """
 
     code = "publish-failed"
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
 
 
 class OfferRefused(FractalError):

@@ -61,9 +61,8 @@ class Fact(msgspec.Struct, frozen=True, tag_field="fact"):
 class Accepted(Fact, frozen=True, tag="accepted"):
     """The trigger is ours. ``flow`` and ``version`` name the flow as it was at this moment.
 
-    ``budget_ms`` are the milliseconds that its sender left it, ``origin`` names the run and the
-    step that asked for it (``<run>:<number>``), ``reply_topic`` and ``correlation`` are where an
-    MQTT 5 sender waits for its reply, ``traceparent`` is the trace that it belongs to (W3C).
+    ``budget_ms``: how long from now it is worth something. ``origin``: the run and the step that
+    it is a part of. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where its end is told.
     """
 
     flow: str
@@ -255,7 +254,6 @@ class Passed(Fact, frozen=True, tag="passed"):
             run.passed.add(self.position)
         if self.reply is not msgspec.UNSET:
             run.said = self.reply
-        run.waiting = None
         run.stays = True
 
 
@@ -397,10 +395,11 @@ class Run(msgspec.Struct):
     ``results`` are by number, in the order in which they came, each as JSON. ``in_doubt`` names
     requests that may have left without our knowing what came of them, ``failures`` the last failed
     attempt of each request that failed (names: `name_of`). ``elements`` are the results of a
-    FOREACH that is not finished, by number and element. ``passed`` are positions of steps that
-    have no number, ``said`` is what a REPLY said. ``offered`` says that ``node`` may have the run,
-    under ``epoch``; ``stays`` that it was placed here or that calls were tried here, so that it
-    ends here too.
+    FOREACH that is not finished, by number and element. ``waiting`` is its last WAIT, ``passed``
+    are positions of steps that have no number and are done, ``said`` is what a REPLY said.
+
+    ``offered`` says that ``node`` may have the run, under ``epoch``; ``stays`` that it was placed
+    here or that calls were tried here, so that it ends here too.
     """
 
     id: str
@@ -447,9 +446,12 @@ class Run(msgspec.Struct):
     def result_bytes(self) -> int:
         """What has come of it so far keeps so much in memory."""
         size = sum([len(memoryview(result)) for result in self.results.values()])
-        for elements in (self.elements or {}).values():
-            size += sum([len(memoryview(result)) for result in elements.values()])
-        return size + (len(memoryview(self.said)) if self.said is not None else 0)
+        if self.elements:
+            for elements in self.elements.values():
+                size += sum([len(memoryview(result)) for result in elements.values()])
+        if self.said is not None:
+            size += len(memoryview(self.said))
+        return size
 
     @property
     def position(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator
 
+from fractal_rm.domain.flow import SubFlow
 from fractal_rm.domain.run import AnyFact, Outcome, Run
 from fractal_rm.engine.world import World
 
@@ -44,6 +45,13 @@ class OpenRuns:
     def child(self, run: Run, number: int) -> Run | None:
         """The open run that a RUN of this one has begun."""
         return self._by_origin.get(origin_of(run, number))
+
+    def children(self, run: Run) -> list[Run]:
+        """The open runs that this one has begun, and carries."""
+        found = [
+            self.child(run, step.number) for step in run.flow.steps if isinstance(step, SubFlow)
+        ]
+        return [child for child in found if child is not None]
 
     def parent(self, run: Run) -> Run | None:
         """The open run that has begun this one, and carries it."""

@@ -24,15 +24,29 @@ class Recovery:
         bounds = self._world.config.bounds
         for run in found.runs:
             self._runs.add(run)
+        for run in found.runs:
             if run.state is State.PARKED or self._runs.parent(run) is not None:
                 continue  # a person lets it go on, or the run that has begun it carries it
-            if too_old(run.accepted_ms, now_ms, bounds.recovery_max_age_s):
-                age_s = (now_ms - run.accepted_ms) // 1000
+            wanted_ms = self._wanted_ms(run)
+            if too_old(wanted_ms, now_ms, bounds.recovery_max_age_s):
+                age_s = (now_ms - wanted_ms) // 1000
                 _ = self._runs.write(run, Parked(f"found at start, {age_s} s after its trigger"))
             elif found.clean:
                 self._room.readmit(run)
             else:
                 await self._after_crash(run, bounds.max_attempts)
+
+    def _wanted_ms(self, run: Run) -> int:
+        """The last moment at which its flow asked for it: its trigger's, or the end of a WAIT.
+
+        A run that waited as it was told to is not old for that, and neither is one that waits for
+        another.
+        """
+        wanted_ms = [run.accepted_ms]
+        if run.waiting is not None:
+            wanted_ms.append(run.waiting.until.wall_ms)
+        wanted_ms += [self._wanted_ms(child) for child in self._runs.children(run)]
+        return max(wanted_ms)
 
     async def _after_crash(self, run: Run, max_attempts: int) -> None:
         """The process ended with this run in flight or in line: it may be the cause (G12)."""

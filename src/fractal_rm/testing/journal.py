@@ -235,7 +235,11 @@ class JournalConformance:
         assert run == a
         assert (run.flow, run.origin, run.correlation) == (EVERY_STEP, "B:2", b"\xff\0")
         assert run.elements == {2: {2: msgspec.Raw(b'"two"')}}
-        assert (run.waiting, run.passed, run.said) == (None, {2, 4}, msgspec.Raw(b"[7]"))
+        assert (run.waiting, run.passed, run.said) == (
+            Waiting(2, LATER),
+            {2, 4},
+            msgspec.Raw(b"[7]"),
+        )
         assert (run.in_doubt, run.undone) == ({"2.1", "undo.1"}, {3})
         assert run.failures is not None
         assert {name: last.attempt for name, last in run.failures.items()} == {"2.3": 2, "@3": 1}

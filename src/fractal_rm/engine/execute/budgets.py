@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET
-
+from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.world import World
 
@@ -16,7 +15,7 @@ class TimeIsUp(Exception):
 
 
 class Budgets:
-    """When each run that has a time budget must end; empty where no run has one.
+    """``ends_s`` has when each run that has a time budget must end, by id.
 
     It counts from the trigger's acceptance, of which a crash leaves the wall time only; from the
     moment on at which the run begins or goes on, it is counted on a clock that does not jump.
@@ -24,32 +23,28 @@ class Budgets:
 
     def __init__(self, world: World) -> None:
         self._clock = world.clock
-        self._ends: dict[str, float] = {}
+        self.ends_s: dict[str, float] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._ends)
-
-    def begin(self, run: Run, limit_ms: int, outer: Run | None) -> float | None:
+    def begin(self, run: Run, outer: Run | None) -> float | None:
         """Count for ``run``. Returns how many seconds it has; None: it ends when ``outer`` does."""
         now_s = self._clock.monotonic_s()
-        spent_ms = max(0, self._clock.now_ms() - run.accepted_ms)
-        ends_s = now_s + (limit_ms - spent_ms) / 1000
-        outer_ends_s = self._ends.get(outer.id) if outer is not None else None
+        ends_s = now_s + (time_left_ms(run, self._clock.now_ms()) or 0) / 1000
+        outer_ends_s = self.ends_s.get(outer.id) if outer is not None else None
         if outer_ends_s is not None and ends_s > outer_ends_s - CLOSE_S:
-            self._ends[run.id] = outer_ends_s
+            self.ends_s[run.id] = outer_ends_s
             return None
-        self._ends[run.id] = ends_s
+        self.ends_s[run.id] = ends_s
         return ends_s - now_s
 
     def end(self, run: Run) -> float:
         """Count no more. Returns how many seconds were left."""
         left_s = self.left_s(run)
-        self._ends.pop(run.id, None)
+        self.ends_s.pop(run.id, None)
         return max(0.0, left_s or 0.0)
 
     def left_s(self, run: Run) -> float | None:
         """How many seconds a run has left, perhaps less than none; None: it has no budget."""
-        ends_s = self._ends.get(run.id)
+        ends_s = self.ends_s.get(run.id)
         return None if ends_s is None else ends_s - self._clock.monotonic_s()
 
     def check(self, run: Run) -> None:
@@ -57,11 +52,3 @@ class Budgets:
         left_s = self.left_s(run)
         if left_s is not None and left_s < CLOSE_S:
             raise TimeIsUp
-
-
-def limit_ms(run: Run) -> int | None:
-    """What a run has from its acceptance on: its flow's deadline or its trigger's budget."""
-    deadline_ms = run.flow.deadline_ms
-    if deadline_ms is UNSET:
-        return run.budget_ms
-    return deadline_ms if run.budget_ms is None else min(deadline_ms, run.budget_ms)

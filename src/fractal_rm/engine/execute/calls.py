@@ -44,7 +44,8 @@ class Calls:
     async def make(self, run: Run, call: Call, part: Part | None = None) -> Settled | None:
         """Make one call, or a part of one. None: it has its result; otherwise how the run ends."""
         component = self._world.config.components.get(call.component)
-        endpoint = component.endpoints.get(_endpoint(call, part)) if component else None
+        named = call.endpoint if part is None else _endpoint(call, part)
+        endpoint = component.endpoints.get(named) if component else None
         if component is None or endpoint is None:
             return self.fail(run, call, "it is no longer in components.conf", part)
         if run.in_doubt or run.failures:
@@ -126,7 +127,7 @@ class Calls:
             elif run.flow.order is not UNSET:
                 # Where others are in flight too, a crash leaves what was with this one.
                 _ = self._runs.write(run, _started(call, attempt, part))
-            if self._budgets and (part is None or part.undo is None):
+            if self._budgets.ends_s and (part is None or part.undo is None):
                 return await self._timed(run, request)
             return await self._world.components.call(*request)
         except CallFailed as error:
@@ -187,8 +188,8 @@ def _ending_before(run: Run, call: Call, component: Component, part: Part | None
     return _ended(State.FAILED, call, last.reason, part) if last and last.final is True else None
 
 
-def _endpoint(call: Call, part: Part | None) -> str:
-    return call.endpoint if part is None or part.undo is None else part.undo.endpoint
+def _endpoint(call: Call, part: Part) -> str:
+    return call.endpoint if part.undo is None else part.undo.endpoint
 
 
 def _name(call: Call, part: Part | None) -> str:

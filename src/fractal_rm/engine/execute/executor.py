@@ -8,10 +8,11 @@ from typing import Union
 
 from msgspec import UNSET
 
+from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.flow import Call, Order, Step, SubFlow
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.run import Dead, Run, Settled, State
-from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp, limit_ms
+from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.dataflow import Dataflow
 from fractal_rm.engine.execute.each import ForEach
@@ -85,8 +86,7 @@ class Executor:
 
     async def _in_time(self, run: Run) -> Ending:
         """The steps, cut off when the time of the run has ended, whatever they wait for."""
-        most_ms = limit_ms(run) or 0
-        left_s = self._budgets.begin(run, most_ms, self._runs.parent(run))
+        left_s = self._budgets.begin(run, self._runs.parent(run))
         ending = None
         try:
             if left_s is None:
@@ -99,15 +99,16 @@ class Executor:
             left_s = self._budgets.end(run)
         if isinstance(ending, Later):
             return Later(min(ending.after_s, left_s))
-        return ending or await self._expired(run, most_ms)
+        return ending or await self._expired(run)
 
-    async def _expired(self, run: Run, most_ms: int) -> Settled:
+    async def _expired(self, run: Run) -> Settled:
         counted = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
         came = f"{len(run.results)} of {len(counted)} calls were made"
         doubted = ", ".join(sorted(run.in_doubt or ()))
         doubt = f", and call {doubted} may have been" if doubted else ""
         await self._sub_flows.expire(run, f"the time of run {run.id} ended")
-        why = f"the deadline of {most_ms / 1000:g} s ended when {came}{doubt}"
+        had_s = (time_left_ms(run, run.accepted_ms) or 0) / 1000
+        why = f"the deadline of {had_s:g} s ended when {came}{doubt}"
         return Settled(State.EXPIRED, why)
 
     # --- ends -----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ the disk together: a parent never asks how a run ended that has gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Union
 
 import msgspec
@@ -78,7 +78,7 @@ class SubFlows:
 
     async def expire(self, run: Run, why: str) -> None:
         """The time of a run has ended: so has that of the children that it was carrying."""
-        for child in list(self._children(run)):
+        for child in self._runs.children(run):
             await self.expire(child, why)
             ending = await self._undo(child, Settled(State.EXPIRED, why))
             await self._close(child, ending)
@@ -86,12 +86,6 @@ class SubFlows:
     def under_way(self, run: Run, step: SubFlow) -> bool:
         """Whether its child is there and has no end yet."""
         return self._runs.child(run, step.number) is not None
-
-    def _children(self, run: Run) -> Iterator[Run]:
-        for step in run.flow.steps:
-            child = self._runs.child(run, step.number) if isinstance(step, SubFlow) else None
-            if child is not None:
-                yield child
 
     # --- the beginning --------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from fractal_rm.domain.body import content_json, message_body
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate, PublishFailed
 from fractal_rm.domain.evaluate import holds
-from fractal_rm.domain.flow import Durable, Errors, Publish, Respond, Wait
+from fractal_rm.domain.flow import Durable, Errors, Publish, Respond, Retry, Wait
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import Later, call_again_s
 from fractal_rm.domain.run import Passed, Run, Settled, State, Waiting
@@ -21,6 +21,8 @@ from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
 
 HOLD_S = 3.0  # who waits longer gives its slot to others meanwhile
+# A broker that is started again, or a node that has just been, needs some seconds to be connected.
+PUBLISH_RETRY = Retry(7, 100)
 
 Unnumbered = Union[Wait, Publish, Respond]
 
@@ -85,9 +87,11 @@ class UnnumberedSteps:
         return self._fail(run, position, step, last.reason)
 
     def _again_s(self, error: PublishFailed, attempt: int) -> float | None:
-        """As a call that was never sent: the broker drops what it was not given whole."""
+        """As a call that was never sent: a message that comes twice is what QoS 1 allows."""
+        if error.final:
+            return None
         unsent = CallFailed(str(error), sent=False)
-        return call_again_s(unsent, attempt, self._world.random.fraction())
+        return call_again_s(unsent, attempt, self._world.random.fraction(), retry=PUBLISH_RETRY)
 
     def _reply(self, run: Run, position: int, step: Respond) -> None:
         said = content_json(step.content, seen_by(run))

@@ -1,0 +1,18 @@
+"""How long a run is still worth something."""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from fractal_rm.domain.run import Run
+
+
+def time_left_ms(run: Run, now_ms: int) -> int | None:
+    """Milliseconds until its sender's limit or its flow's ends, whichever comes first.
+
+    Both count from its acceptance, on the wall clock. Perhaps less than none; None: it has no limit.
+    """
+    limits = [] if run.flow.deadline_ms is UNSET else [run.flow.deadline_ms]
+    if run.budget_ms is not None:
+        limits.append(run.budget_ms)
+    return min(limits) - max(0, now_ms - run.accepted_ms) if limits else None
