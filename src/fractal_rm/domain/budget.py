@@ -10,7 +10,7 @@ from fractal_rm.domain.run import Run
 def time_left_ms(run: Run, now_ms: int) -> int | None:
     """Milliseconds until its sender's limit or its flow's ends, whichever comes first.
 
-    Both count from its acceptance, on the wall clock. Perhaps less than none; None: it has no limit.
+    Both count from its acceptance, on the wall clock. It may be less than none; None: no limit.
     """
     limits = [] if run.flow.deadline_ms is UNSET else [run.flow.deadline_ms]
     if run.budget_ms is not None:
