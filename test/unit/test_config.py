@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -311,6 +312,32 @@ def test_keys_of_other_programs_are_warned_about_only(folder):
     edit(folder, "comm", vendor_extension={"a": 1})
     assert findings(folder) == ["comm.conf C203"]
     assert len(load(folder, {}).warnings) == 1
+
+
+def test_a_component_that_no_flow_calls_is_warned_about(folder):
+    components = json.loads((folder / "components.conf").read_text())
+    write(folder, "components", {"spare": components["component1"], **components})
+    (warning,) = load(folder, {}).warnings
+    assert warning.headline() == (
+        'components.conf:1:2: warning[C211]: no flow calls component "spare"'
+    )
+
+
+def test_of_a_component_that_was_misspelt_only_the_slip_is_said(folder):
+    flows = (folder / "flows.conf").read_text()
+    (folder / "flows.conf").write_text(flows.replace("TO component3", "TO compnent3"))
+    assert findings(folder) == ["flows.conf F104"]
+
+
+def test_of_very_many_findings_a_thousand_of_each_file_are_shown(folder):
+    write(folder, "comm", {f"other{number}": 1 for number in range(1_500)})
+    (folder / "flows.conf").write_text("1\nTO component1 1\n" + "POST paylod\n" * 1_500)
+    shown = findings(folder)
+    assert Counter(shown) == {
+        "comm.conf C203": 1_000, "comm.conf C212": 1,
+        "flows.conf F107": 1_000, "flows.conf F136": 1,
+    }  # fmt: skip
+    assert [shown[1_000], shown[-1]] == ["comm.conf C212", "flows.conf F136"]
 
 
 SECRET = "pa$s"

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from random import Random
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fractal_rm.domain.expression import Payload, Result
+from fractal_rm.domain.expression import Item, Literal, ObjectOf, Payload, Result
 from fractal_rm.domain.findings import CODES, Level
-from fractal_rm.domain.flow import Call, Durable, Flow, Method
+from fractal_rm.domain.flow import (
+    Call,
+    CatchUp,
+    Content,
+    Cron,
+    Durable,
+    Each,
+    Flow,
+    Method,
+    Order,
+    Publish,
+    Queueing,
+    Respond,
+    Starts,
+    SubFlow,
+    Undo,
+    Wait,
+)
 from fractal_rm.flowlang import compile_flows
 
 KNOWN = {"camera": ("1", "2"), "detector": ("1",)}
@@ -89,6 +110,139 @@ def test_a_flow_says_how_durable_its_steps_are():
     assert [flow.durable for flow in flows.values()] == [Durable.STEP, Durable.ACCEPT]
 
 
+def steps_of(text: str) -> tuple[object, ...]:
+    """The steps of a flow with these lines; flow 2 is there to be run."""
+    return flows_of(f"1\nTO camera 1\n{text}\n\n2\nTO camera 1\nGET\n")["1"].steps
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("ON factory/+/frame", Starts(("factory/+/frame",))),
+        ("ON a\nON b/#", Starts(("a", "b/#"))),
+        ('ON "#"\nON "line 3/frame"', Starts(("#", "line 3/frame"))),
+        ("ON $share/nodes/frames/#", Starts(("$share/nodes/frames/#",))),
+        ("EVERY 30s", Starts(every_ms=30_000)),
+        ('CRON "0 6 * * 1-5" Europe/Rome', Starts(cron=Cron("0 6 * * 1-5", "Europe/Rome"))),
+        ('CRON "*/15 * * * *"\nCATCHUP all', Starts(cron=Cron("*/15 * * * *"),
+                                                   catch_up=CatchUp.ALL)),
+        ("CATCHUP none\nEVERY 1h", Starts(every_ms=3_600_000, catch_up=CatchUp.NONE)),
+    ],
+)  # fmt: skip
+def test_a_flow_says_what_starts_it(lines, expected):
+    flow = flows_of(f"1\n{lines}\nTO camera 1\nGET\n")["1"]
+    assert flow.starts == expected
+    assert flow.queueing is msgspec.UNSET
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("LIMIT 4", Queueing(limit=4)),
+        ("PRIORITY 0", Queueing(priority=0)),
+        ("STALE 10s\nLATEST machine.id", Queueing(stale_ms=10_000, latest="machine.id")),
+        ('LATEST "payload.id"', Queueing(latest="payload.id")),
+    ],
+)
+def test_a_flow_says_how_its_runs_wait_for_their_turn(lines, expected):
+    flow = flows_of(f"1\n{lines}\nTO camera 1\nGET\n")["1"]
+    assert flow.queueing == expected
+    assert flow.starts is msgspec.UNSET
+
+
+def test_a_flow_says_in_which_order_its_steps_are_done():
+    assert flows_of("1\nORDER dataflow\nTO camera 1\nGET\n")["1"].order is Order.DATAFLOW
+
+
+def test_calls_and_runs_count_and_other_instructions_do_not():
+    text = (
+        "GET\nWAIT 5s\nRUN 2 result1\n  AS sub\nPUBLISH a payload\nPOST sub result2\nREPLY result3"
+    )
+    assert steps_of(text) == (
+        Call(1, "camera", "1", Method.GET, (), 3),
+        Wait(5000, line=4),
+        SubFlow(2, "2", Content((Result(1),)), "sub", line=5),
+        Publish("a", Content((Payload(),)), line=7),
+        Call(3, "camera", "1", Method.POST, (Result(2), Result(2)), 8),
+        Respond(Content((Result(3),)), line=9),
+    )
+
+
+def test_what_is_handed_on_is_items_a_template_or_a_text():
+    text = 'RUN 2\nRUN 2 JSON {"a": payload.b}\nPUBLISH "a b" RAW payload.text\nREPLY JSON 5'
+    assert [step.content for step in steps_of(text)] == [
+        Content(),
+        Content(json=ObjectOf((("a", Payload("b")),))),
+        Content(raw=Payload("text")),
+        Content(json=Literal(5)),
+    ]
+
+
+def test_every_instruction_takes_a_condition():
+    text = "\n".join(
+        f"{step}\n  WHEN payload.again"
+        for step in ("GET", "RUN 1", "WAIT 1s", "PUBLISH a payload", "REPLY payload")
+    )
+    call, *others = steps_of(text)
+    assert call.terms.when == Payload("again")
+    assert [step.when for step in others] == [Payload("again")] * 4
+
+
+def test_instructions_other_than_calls_need_no_target():
+    flow = flows_of("1\nRUN 2 payload\nREPLY result1\n\n2\nWAIT 1ms\n")["1"]
+    assert [type(step) for step in flow.steps] == [SubFlow, Respond]
+
+
+def test_a_call_is_made_for_each_element():
+    text = (
+        "GET\nPOST item.box\n  WHEN item.ok\n  LIMIT 4\n  FOREACH result1.boxes\n  AS all\nPOST all"
+    )
+    _, call, after = steps_of(text)
+    assert call.items == (Item("box"),)
+    assert call.terms.each == Each(Result(1, "boxes"), 4)
+    assert after.items == (Result(2),)
+    assert steps_of("POST item\n  FOREACH payload")[0].terms.each == Each(Payload(), 1)
+
+
+def test_what_a_call_did_can_be_undone_with_its_own_answer():
+    (call,) = steps_of("POST payload\n  UNDO 2 result1.id made payload\n  AS made")
+    assert call.terms.undo == Undo("2", (Result(1, "id"), Result(1), Payload()))
+
+
+def test_a_setting_and_a_modifier_may_have_the_same_keyword():
+    flow = flows_of("1\nLIMIT 3\nTO camera 1\nPOST item\n  FOREACH payload\n  LIMIT 2\n")["1"]
+    assert (flow.queueing.limit, flow.steps[0].terms.each.at_once) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RUN 1\n  WHEN payload.again\n",  # it may end
+        "GET\n  WHEN payload.a\nPOST result1\n  WHEN payload.a and payload.b\n",
+        "GET\n  WHEN payload.a\nPOST\n  WHEN result1.b == 1 or status(result1) == 200\n",
+        "GET\n  WHEN true\nPOST result1\n",
+        "WAIT 4s\nWAIT 2s\n  WHEN payload.slow\n",  # it may be shorter
+    ],
+)
+def test_what_is_not_certain_is_not_warned_about(text):
+    assert found(f"1\nDEADLINE 5s\nTO camera 1\n{text}") == []
+
+
+def test_in_dataflow_order_the_longest_chain_is_what_a_flow_takes_at_least():
+    steps = "RUN 2\nRUN 2\nWAIT 1s\nRUN 2\nRUN 2 result3"
+    flow = f"1\nDEADLINE {{}}\nORDER dataflow\n{steps}\n\n2\nWAIT 2s\n"
+    assert found(flow.format("7001ms")) == []
+    assert found(flow.format("7s")) == [("F135", 2, 10)]
+    assert found(flow.format("7001ms").replace("dataflow", "listed")) == [("F135", 2, 10)]
+
+
+def test_flows_that_run_one_another_may_be_very_many():
+    many = 5_000
+    text = "".join(f"{n}\nRUN {n + 1}\n\n" for n in range(many))
+    assert len(flows_of(f"{text}{many}\nWAIT 1s\n")) == many + 1
+    assert [code for code, _, _ in found(f"{text}{many}\nRUN 0\n")] == ["F129"]
+
+
 def test_ids_are_exact():
     flows = flows_of("1\nTO camera 1\nGET\n\n10\nTO camera 2\nGET\n\n01\nTO detector 1\nGET\n")
     assert [flow.steps[0].endpoint for flow in flows.values()] == ["1", "2", "1"]
@@ -157,29 +311,63 @@ def test_an_empty_flow_is_a_warning():
 
 _WORDS = """1 2 TO GET POST PUT DELETE camera detector payload result1 # x JSON RAW AS WHEN EXPECT
     TIMEOUT RETRY EVERY 3 5s HEADER QUERY DEADLINE ERRORS continue found payload.a found."a b" {
-    } [ ] ( ) , : " "a" "a": \\ == != < in and or not true null status(found) header(found, . .."""
+    } [ ] ( ) , : " "a" "a": \\ == != < in and or not true null status(found) header(found, . ..
+    ON a/+/# CRON "0 6 * * *" Europe/Rome CATCHUP all LIMIT PRIORITY ORDER dataflow STALE LATEST
+    RUN WAIT PUBLISH REPLY UNDO FOREACH item item.a $share/g/t"""
 _words = st.sampled_from([*_WORDS.split(), "", "\t"])
 _lines = st.lists(_words, max_size=7).map(" ".join)
 _texts = st.lists(_lines | _lines.map("  {}".format), max_size=12).map("\n".join)
 _in_a_call = st.sampled_from(
-    ["POST ", "POST JSON ", "  WHEN ", "  EXPECT ", "  HEADER a ", "  AS "]
-)
+    ["POST ", "POST JSON ", "  WHEN ", "  EXPECT ", "  HEADER a ", "  AS ", "  FOREACH ", "  UNDO ",
+     "RUN ", "RUN 1 ", "WAIT ", "PUBLISH ", "PUBLISH a JSON ", "REPLY ", "  LIMIT "]
+)  # fmt: skip
+_in_front = st.sampled_from(["ON ", "EVERY ", "CRON ", 'CRON "', "LATEST ", "LIMIT ", "STALE "])
+_settings = st.lists(st.tuples(_in_front, st.text(max_size=20) | _words).map("".join), max_size=4)
 _calls = st.lists(st.tuples(_in_a_call, st.text(max_size=30) | _lines).map("".join), max_size=6)
-_flows = _calls.map(lambda lines: "\n".join(["1", "TO camera 1", "GET", "  AS found", *lines]))
+_flows = st.tuples(_settings, _calls).map(
+    lambda parts: "\n".join(["1", *parts[0], "TO camera 1", "GET", "  AS found", *parts[1]])
+)
 
 
 @given(st.one_of(_texts, _flows, st.text(max_size=200)))
 def test_any_text_is_either_understood_or_pointed_at(text):
+    is_understood_or_pointed_at(text)
+
+
+PROSE = (Path(__file__).parents[2] / "docs" / "reference" / "flows.md").read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_bytes_are_either_understood_or_pointed_at(seed):
+    """Examples of every keyword, with bytes changed, lost, doubled and moved."""
+    random = Random(seed)
+    examples = re.findall(rb"```flow\n(.*?)```", PROSE, re.DOTALL)
+    for _ in range(25):
+        text = bytearray(b"\n".join(random.sample(examples, 4)))
+        for _ in range(random.randint(1, 12)):
+            at, length = random.randrange(len(text)), random.choice([1, 1, 1, 4, 20])
+            piece = random.choice([
+                b"", random.randbytes(length), random.choice(b' \n"#.$({[\\').to_bytes(1, "big"),
+                text[at : at + length] * 2, text[random.randrange(len(text)) :][: length * 2],
+            ])  # fmt: skip
+            text[at : at + random.choice([0, length])] = piece
+        is_understood_or_pointed_at(text.decode("utf-8", "replace"))
+        is_understood_or_pointed_at(text.decode("latin-1"))
+
+
+def is_understood_or_pointed_at(text: str) -> None:
     flows, findings = compile_flows(text, KNOWN)
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for finding in findings:
         assert finding.code in CODES
         place = finding.place
         assert lines[place.line - 1][place.column - 1 :][: place.width].strip()
+        assert finding.render()
     for flow in flows.values():
         if all(finding.level is Level.WARNING for finding in findings):
             assert msgspec.json.decode(msgspec.json.encode(flow), type=Flow) == flow
-        assert [call.number for call in flow.steps] == list(range(1, len(flow.steps) + 1))
+        counted = [step.number for step in flow.steps if isinstance(step, (Call, SubFlow))]
+        assert counted == list(range(1, len(counted) + 1))
 
 
 @given(st.lists(st.lists(st.sampled_from(["GET", "POST"]), min_size=1, max_size=6), max_size=8))

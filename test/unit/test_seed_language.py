@@ -19,6 +19,8 @@ COMPONENTS = {
     "TIMEOUT": ("GET", "a#"),
     'a"b': ("x#y", "AS"),
     "JSON": ("{", "payload"),
+    "RUN": ("FOREACH", "item", "LIMIT"),
+    "ON": ("WAIT", '"#"'),
 }
 
 
@@ -52,8 +54,9 @@ def _item(word: str) -> dict[str, object]:
 
 _spaces = st.sampled_from(["", "", "", "  ", "\t", "      "])
 _titles = st.sampled_from(
-    ["", " a frame", " 3 of 4", ' the 5" pipe', " POST payload", " x#1", ' "a b" c', " TIMEOUT"]
-)
+    ["", " a frame", " 3 of 4", ' the 5" pipe', " POST payload", " x#1", ' "a b" c', " TIMEOUT",
+     " ON factory/#", " EVERY 5s", " LIMIT 0", " RUN 7", " RUN RUN", ' REPLY "']
+)  # fmt: skip
 _between = st.sampled_from(["\n", "\n\n", "\n# TO nobody 1\n\n", "\n \t \n"])
 _comments = st.sampled_from(["", "", "", "# GET\n", '  # "what\n'])
 _targets = st.sampled_from([(c, e) for c, endpoints in COMPONENTS.items() for e in endpoints])
@@ -89,6 +92,22 @@ def test_a_file_of_the_seed_s_language_means_and_is_written_what_it_always_was(t
     assert written == as_before
 
 
+def test_the_flows_that_the_seed_shipped_are_written_as_they_always_were():
+    text = (
+        "1\nTO component1 1\nPOST payload\nTO component2 1\nPOST result1\n"
+        "TO component3 1\nPOST result1 result2\n\n"
+        "2\nTO component1 2\nGET\nTO component2 1\nPOST result1 payload\n\n"
+        "3\nTO component1 2\nGET\nTO component2 2\nGET"
+    )
+    shipped = {f"component{n}": ("1", "2") for n in (1, 2, 3)}
+    for ends in ("\n", "\r\n"):
+        flows, findings = compile_flows(text.replace("\n", ends), shipped)
+        assert findings == []
+        written = [json.loads(msgspec.json.encode(flow)) for flow in flows.values()]
+        assert written == seed_s_meaning(text)
+        assert all(step.terms is msgspec.UNSET for flow in flows.values() for step in flow.steps)
+
+
 def test_a_flow_of_the_seed_s_language_has_the_version_that_it_always_had():
     (flow,) = compile_flows("1 a title\nTO camera 1\nPOST payload\n", COMPONENTS)[0].values()
     assert flow_version(flow) == "a676e98c0897b81b09167fe3"
@@ -104,11 +123,12 @@ def test_what_an_earlier_release_wrote_down_is_read():
     assert msgspec.json.encode(flow) == before
 
 
-def test_without_a_path_there_is_no_jmespath_in_memory():
+@pytest.mark.parametrize("library", ["jmespath", "cronsim"])
+def test_without_a_path_or_a_schedule_what_reads_them_is_not_in_memory(library):
     program = (
         "import sys; from fractal_rm.flowlang import compile_flows; import fractal_rm.wiring\n"
         "compile_flows('1\\nTO a 1\\nPOST payload\\n  WHEN payload == 1\\n', {'a': ['1']})\n"
-        "sys.exit('jmespath' in sys.modules)"
+        f"sys.exit('{library}' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

@@ -48,12 +48,13 @@ def _inner_first(
             outer, runs = next(reversed(under_way.items()))
             step = next((each for each in runs if each.flow in flows), None)
             if step is None:
-                del under_way[outer]
+                under_way.popitem()
                 done.add(outer)
                 yield flows[outer]
             elif step.flow in under_way:
                 if not report.full:
-                    _circle([*under_way], step, trees[outer], report)
+                    circle = [*_since(step.flow, under_way), f"flow {step.flow}"]
+                    _circle(circle, step, trees[outer], report)
             elif step.flow not in done:
                 under_way[step.flow] = _always_run(flows[step.flow])
 
@@ -62,12 +63,22 @@ def _always_run(flow: Flow) -> Iterator[SubFlow]:
     return (step for step in flow.steps if isinstance(step, SubFlow) and always(step.when))
 
 
-def _circle(under_way: list[str], step: SubFlow, tree: FlowNode, report: Report) -> None:
-    circle = under_way[under_way.index(step.flow) :]
-    told = circle if len(circle) <= MOST_TOLD else [*circle[:MOST_TOLD], "…"]
+def _since(first: str, under_way: dict[str, Iterator[SubFlow]]) -> list[str]:
+    """The flows of a circle, of a long one the first and the last ones."""
+    circle: list[str] = []
+    for flow in reversed(under_way):
+        circle.append(f"flow {flow}")
+        if flow == first:
+            break
+        if len(circle) == MOST_TOLD:
+            circle += "…", f"flow {first}"
+            break
+    return circle[::-1]
+
+
+def _circle(circle: list[str], step: SubFlow, tree: FlowNode, report: Report) -> None:
     line = _line(tree, step.line)
-    runs = " runs ".join(f"flow {each}" for each in [*told, step.flow])
-    report.add("F129", line, line.words[1], f"this never ends: {runs}",
+    report.add("F129", line, line.words[1], f"this never ends: {' runs '.join(circle)}",
                "give one RUN of them a WHEN")  # fmt: skip
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -48,10 +48,12 @@ class Instruction(msgspec.Struct, frozen=True):
 
 def read_step(node: StepNode, scope: Scope) -> Step:
     """The step that a line stands for. What is wrong with it, or doubtful, is a finding."""
-    step = INSTRUCTIONS[node.keyword.text].read(node, scope)
+    instruction = INSTRUCTIONS[node.keyword.text]
+    step = instruction.read(node, scope)
     when = _condition(step)
     scope.warn_of_skipped(parts_of(when))
-    if when is not None and INSTRUCTIONS[node.keyword.text].counts and always(when) is not True:
+    # Where it is made for each element, WHEN may leave out some of them: there is a list.
+    if when is not None and instruction.counts and always(when) is None and not is_for_each(node):
         scope.may_skip(when)
     return step
 
@@ -116,7 +118,7 @@ def _check_flow(line: Line, word: Word, scope: Scope) -> None:
                          scope.report.did_you_mean(word.text, scope.around.flows))  # fmt: skip
 
 
-def _check_run_content(line: Line, words: tuple[Word, ...], scope: Scope) -> None:
+def _check_run_content(line: Line, words: Sequence[Word], scope: Scope) -> None:
     if words and words[0].text == "RAW":
         item = words[1].text if len(words) > 1 else "payload"
         flow = line.words[1].text

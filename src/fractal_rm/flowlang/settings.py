@@ -45,6 +45,7 @@ class Setting(msgspec.Struct, frozen=True):
 def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
     """The fields of `Flow` that the settings fill. What is wrong is a finding."""
     parts: dict[Part, dict[str, Any]] = {Flow: {}, Starts: {}, Queueing: {}}
+    lists: dict[str, dict[str, None]] = {}  # a flow may have thousands of topics
     seen: dict[str, Line] = {}
     for line in lines:
         keyword = line.words[0]
@@ -57,19 +58,20 @@ def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
         value = setting.read(line, report)
         if value is None:
             continue
-        fields = parts[setting.part]
         if setting.often:
-            value = _one_more(fields.get(setting.field, ()), value, line, report)
-        fields[setting.field] = value
+            _one_more(lists.setdefault(setting.field, {}), value, line, report)
+        else:
+            parts[setting.part][setting.field] = value
     _check_catch_up(seen, report)
+    parts[Starts] |= {field: tuple(values) for field, values in lists.items()}
     made = {"starts": Starts, "queueing": Queueing}
     return parts[Flow] | {name: part(**parts[part]) for name, part in made.items() if parts[part]}
 
 
-def _one_more(given: tuple[str, ...], value: str, line: Line, report: Report) -> tuple[str, ...]:
+def _one_more(given: dict[str, None], value: str, line: Line, report: Report) -> None:
     if value in given:
         report.add("F114", line, line.words[1], f"this flow has {line.words[0].text} {value} twice")
-    return (*given, value)
+    given[value] = None
 
 
 def _check_catch_up(seen: dict[str, Line], report: Report) -> None:

@@ -1,0 +1,68 @@
+"""Of very many findings so many are shown as anybody reads; the others are counted."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from fractal_rm.domain.findings import MOST_SHOWN, Finding, Level
+from fractal_rm.flowlang import compile_flows
+from fractal_rm.flowlang.report import MOST_OF_A_LINE
+
+KNOWN = {"camera": ("1",)}
+MEGABYTE = 1 << 20
+
+
+def findings(text: str) -> list[Finding]:
+    return compile_flows(text, KNOWN)[1]
+
+
+def test_of_a_file_a_thousand_findings_are_shown_and_the_others_are_counted():
+    *shown, last = findings("1\nTO camera 1\n" + "POST paylod\n" * 1_500)
+    assert [finding.place.line for finding in shown] == list(range(3, MOST_SHOWN + 3))
+    assert last.render() == (
+        "flows.conf: error[F136]: 500 more findings of flows.conf are not shown\n"
+        "  help: mend what is shown, and look again"
+    )
+
+
+def test_of_a_line_twenty_findings_are_shown():
+    *shown, other, last = findings("1\nTO camera 1\nPOST" + " paylod" * 100 + "\nPOST x\n")
+    assert len(shown) == MOST_OF_A_LINE
+    assert other.place.line == 4
+    assert last.text.startswith("80 more findings")
+
+
+def test_what_is_not_shown_is_an_error_where_one_of_it_is():
+    empty = "".join(f"{number}\n\n" for number in range(MOST_SHOWN + 10))
+    assert findings(empty)[-1].level is Level.WARNING
+    assert findings(empty + "9999\nWAIT\n")[-1].level is Level.ERROR
+
+
+def garbage() -> dict[str, str]:
+    """A megabyte each of what is no flow, and of what is hard on a reader that looks back."""
+    random = Random(1)
+    signs = "".join(map(chr, range(32, 127))) + "\n\n\n   "
+    return {
+        "signs": "".join(random.choices(signs, k=MEGABYTE)),
+        "latin": random.randbytes(MEGABYTE).decode("latin-1"),
+        "lines": "1\n" + "psot payload\n" * (MEGABYTE // 13),
+        "words": "1\nTO camera 1\nPOST" + " x" * (MEGABYTE // 2),
+        "a word": "1\n" + "x" * MEGABYTE,
+        "quotes": "1\nTO camera 1\n" + 'POST "a\n' * (MEGABYTE // 8),
+        "brackets": "1\nTO camera 1\nGET\n  WHEN " + "(" * MEGABYTE,
+        "topics": "1\n" + "".join(f"ON a/{n}\n" for n in range(MEGABYTE // 11)),
+        "names": "1\nTO camera 1\n"
+        + "".join(f"POST b{n}\n  AS a{n}\n" for n in range(MEGABYTE // 22)),
+        "no such flow": "".join(f"{n}\nRUN x{n}\n\n" for n in range(MEGABYTE // 19)),
+        "circles": "".join(f"{n}\nRUN {n + 1}\nRUN 0\n\n" for n in range(MEGABYTE // 24)),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", garbage().values(), ids=garbage())
+def test_a_megabyte_of_anything_is_a_bounded_number_of_short_findings(text):
+    found = findings(text)
+    assert 1 <= len(found) <= MOST_SHOWN + 1
+    assert sum(len(finding.render()) for finding in found) < MEGABYTE
