@@ -222,6 +222,12 @@ def test_what_an_expect_refused_is_to_be_filled_in():
     assert found.case.replies[0].status == 200
 
 
+def test_a_payload_stays_letter_for_letter_as_it_was():
+    large = 10**30
+    case, _ = passes(lambda stage: answers(stage, "a/1", "x"), flow="2", payload=[large, 1.0, None])
+    assert case.payload == f"[{large}, 1.0, null]".encode()
+
+
 def test_a_flow_that_has_changed_is_said():
     first, _, made = happened(lambda stage: answers(stage, "a/1", "x"), flow="2")
     changed = flows(TOLD.replace("POST result1", "POST payload"))

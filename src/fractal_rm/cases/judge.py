@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET
@@ -159,7 +159,7 @@ def _results(expected: Expected, came: Observed) -> Iterator[Difference]:
 def _value(what: str, expected: Any, came: msgspec.Raw) -> Iterator[Difference]:
     """A text is compared with the text that came, anything else with what that says as JSON."""
     got = msgspec.json.decode(came)
-    if got == expected and isinstance(got, bool) == isinstance(expected, bool):
+    if same(got, expected):
         return
     said = Said(text=expected) if isinstance(expected, str) else Said(json=expected)
     text = got if isinstance(got, str) else bytes(came).decode()
@@ -174,22 +174,20 @@ def says(said: Said, text: str) -> bool:
     if said.text is not UNSET:
         return text == said.text
     try:
-        return _canonical(msgspec.json.decode(text)) == _canonical(said.json)
-    except msgspec.DecodeError:
+        return same(msgspec.json.decode(text), said.json)
+    except (msgspec.DecodeError, RecursionError):
         return False
 
 
-def _canonical(value: Any) -> bytes:
-    """Two values that mean the same in JSON have the same: 1 is 1.0, and true is not 1."""
-    return msgspec.json.encode(_plain(value), order="deterministic")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, list):
-        return [_plain(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def same(one: Any, other: Any) -> bool:
+    """Whether two values mean the same in JSON: 1 is 1.0, and true is not 1, however deep."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        left, right = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(one, list) and isinstance(other, list):
+        pairs = cast("list[Any]", one), cast("list[Any]", other)
+        return len(pairs[0]) == len(pairs[1]) and all(map(same, *pairs))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def _said_words(said: Said) -> str:

@@ -24,6 +24,7 @@ from fractal_rm.cases.model import (
 )
 from fractal_rm.cases.table import Source, Table
 from fractal_rm.config.model import Config
+from fractal_rm.domain.call import header_line
 from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.findings import ConfigRejected, did_you_mean
 from fractal_rm.domain.flow import Call, Flow, Method, SubFlow
@@ -110,7 +111,7 @@ class _Reader:
             on=self._selector(table, flow),
             status=table.whole("status", 200, 200, 599),
             body=_said(table),
-            headers=_pairs(table, "headers"),
+            headers=_headers(table),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
         )
@@ -247,6 +248,16 @@ def _pairs(table: Table, key: str) -> tuple[tuple[str, str], ...]:
     if inner is None:
         return ()
     return tuple((name, inner.identifier(name) or "") for name in inner.keys())  # noqa: SIM118
+
+
+def _headers(table: Table) -> tuple[tuple[str, str], ...]:
+    """Headers that an answer can have (RFC 9110, 5)."""
+    pairs = _pairs(table, "headers")
+    try:
+        "".join(header_line(name, value) for name, value in pairs).encode("latin-1")
+    except ValueError as error:
+        table.bad("headers", f"this cannot be a header: {error}")
+    return pairs
 
 
 def _results(table: Table | None, flow: Flow | None) -> tuple[tuple[int, Any], ...]:

@@ -125,11 +125,10 @@ def _heard(
         replies += _mocks(of_calls, child.summary.flow)
     if detail.summary.state is State.EXPIRED:  # what was under way then was never answered
         replies.append(Mock(fault=Fault.TIMEOUT))
-    payload = mask.value(msgspec.json.decode(accepted.payload))
     return Case(
         name=name or f"run {detail.summary.id} of flow {accepted.flow}",
         flow=accepted.flow,
-        payload=msgspec.json.encode(payload),
+        payload=_masked_json(accepted.payload, mask),
         placed=accepted.placed or accepted.source == "peer",
         deadline_ms=None if accepted.budget_ms is UNSET else max(1, accepted.budget_ms),
         broker_down=any(map(_is_of_a_message, facts)),
@@ -138,6 +137,14 @@ def _heard(
         balancer=_balancer(facts),
         peers=tuple(_peers(facts)),
     )
+
+
+def _masked_json(raw: msgspec.Raw, mask: Mask) -> bytes:
+    """JSON text, letter for letter as it was where it holds no secret."""
+    value = msgspec.json.decode(raw)
+    if isinstance(value, str):
+        return msgspec.json.encode(mask.text(value))
+    return mask.text(bytes(raw).decode()).encode()
 
 
 def _is_of_a_message(fact: AnyFact) -> bool:

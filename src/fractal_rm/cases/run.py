@@ -31,22 +31,23 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def load_cases(folder: Path, config: Config) -> list[Case]:
     """The cases of a configuration folder. Raises ConfigRejected, also where there is no file."""
-    path = folder / FILE
+    return read_cases(text_of(folder / FILE), config)
+
+
+def text_of(path: Path) -> str:
+    """What a file of cases says. Raises ConfigRejected where it cannot be read."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise _rejected(Place(line, 1), "T301", f"byte {error.start} is not UTF-8") from error
+        place = Place(error.object.count(b"\n", 0, error.start) + 1, 1)
+        found = Finding(path.name, place, "T301", f"byte {error.start} is not UTF-8")
     except OSError as error:
-        raise _rejected(Place(), "C201", f"{path}: {error.strerror or error}", _WRITE) from error
-    return read_cases(text, config)
+        what = f"{path}: {error.strerror or error}"
+        found = Finding(path.name, Place(), "C201", what, _WRITE)
+    raise ConfigRejected([found])
 
 
 _WRITE = "docs/how-to/test-flows.md begins one; `fractal-rm runs record RUN` writes a case"
-
-
-def _rejected(place: Place, code: str, text: str, hint: str | None = None) -> ConfigRejected:
-    return ConfigRejected([Finding(FILE, place, code, text, hint)])
 
 
 def chosen(cases: Sequence[Case], parts: Collection[str]) -> list[Case]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, cast
 
@@ -38,12 +39,14 @@ class Mask:
         """A text; where it is JSON, its keys count too. Without secrets it stays as it is."""
         try:
             value = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return self._said(text)
         if not isinstance(value, (dict, list)):
             return self._said(text)
         masked = self.value(cast("object", value))
-        return text if masked == value else msgspec.json.encode(masked).decode()
+        if masked == value:
+            return text
+        return json.dumps(masked, ensure_ascii=False, separators=(",", ":"))
 
     def value(self, value: Any) -> Any:
         """A JSON value: what stands under a secret's key, and each text in it."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
 from importlib import import_module
 from typing import Any, TypeVar, cast
 
 from fractal_rm.cases.toml_places import Path, places
 from fractal_rm.config.mask import mask
 from fractal_rm.domain.findings import Finding, Place, did_you_mean
+from fractal_rm.domain.trigger import MAX_DEPTH
 from fractal_rm.flowlang.duration import LIKE, duration_ms
 
 T = TypeVar("T")
@@ -37,6 +40,11 @@ class Source:
         self._text = text
         self._places: dict[Path, Place] = {}
 
+    @cached_property
+    def _lines(self) -> list[str]:
+        """What findings show of the file."""
+        return mask(self._text).split("\n")
+
     def root(self) -> Table:
         """The file's own table; an empty one, and a finding, where it is not TOML."""
         try:
@@ -58,8 +66,7 @@ class Source:
 
     def add(self, code: str, place: Place, text: str, hint: str | None = None) -> None:
         """Add a finding."""
-        lines = mask(self._text).split("\n")
-        line = lines[place.line - 1].rstrip("\r") if 0 < place.line <= len(lines) else ""
+        line = self._lines[place.line - 1].rstrip("\r") if place.line else ""
         self.findings.append(Finding(self.file, place, code, text, hint, text_line=line))
 
     def _broken(self, why: str) -> None:
@@ -158,8 +165,7 @@ class Table:
             return default
         value = self._members[key]
         if not _is_json(value):
-            self.bad(key, f"{key} holds what JSON has not: a date, a time, inf or nan",
-                     "put it in quotes", "C205")  # fmt: skip
+            self.bad(key, f"{key} holds what JSON has not", _JSON_HAS_NOT, "C205")
             return default
         return value
 
@@ -219,6 +225,7 @@ class Table:
         return None
 
 
+_JSON_HAS_NOT = f"no date, time, inf or nan, and nothing deeper than {MAX_DEPTH}: put it in quotes"
 _WRITE = 'write a line that begins with "%s = "'
 _MOMENT = "such as 2026-01-01T06:00:00Z"
 
@@ -227,11 +234,12 @@ def _kind(value: object) -> str:
     return next((name for kind, name in _KINDS if isinstance(value, kind)), "a date or a time")
 
 
-def _is_json(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_json, cast("dict[str, object]", value).values()))
-    if isinstance(value, list):
-        return all(map(_is_json, cast("list[object]", value)))
+def _is_json(value: object, depth: int = 0) -> bool:
+    """Whether it can be a payload or a body: as deep, and numbers as large, as is sent."""
+    if isinstance(value, (dict, list)):
+        whole = cast("dict[str, object] | list[object]", value)
+        inner = whole.values() if isinstance(whole, dict) else whole
+        return depth < MAX_DEPTH and all(_is_json(each, depth + 1) for each in inner)
     if isinstance(value, float):
-        return value - value == 0  # neither inf nor nan
-    return isinstance(value, (str, int))
+        return math.isfinite(value)
+    return isinstance(value, str) or (isinstance(value, int) and -(2**63) <= value < 2**64)

@@ -6,7 +6,8 @@ The text is known to be valid TOML: only statements are told apart here, nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from typing import Union
 
 from fractal_rm.domain.findings import Place
@@ -26,10 +27,11 @@ def places(text: str) -> dict[Path, Place]:
     found: dict[Path, Place] = {}
     counts: dict[Path, int] = {}
     table: Path = ()
+    lines = [0, *(end.end() for end in re.finditer("\n", text))]
     for at in _statements(text):
         brackets = 2 if text.startswith("[[", at) else int(text[at] == "[")
         keys, end = _keys(text, at + brackets)
-        place = _place(text, at, end)
+        place = _place(lines, at, end)
         if not brackets:
             _note(found, _settled(keys, table, counts), place, len(table))
             continue
@@ -103,7 +105,7 @@ def _keys(text: str, at: int) -> tuple[Path, int]:
         at += 1
 
 
-def _place(text: str, at: int, end: int) -> Place:
-    line = text.count("\n", 0, at) + 1
-    column = at - (text.rfind("\n", 0, at) + 1) + 1
-    return Place(line, column, max(1, end - at))
+def _place(lines: Sequence[int], at: int, end: int) -> Place:
+    """Of what stands from ``at`` to ``end``; ``lines`` are where the lines begin."""
+    line = bisect_right(lines, at)
+    return Place(line, at - lines[line - 1] + 1, max(1, end - at))

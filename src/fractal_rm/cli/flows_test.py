@@ -52,9 +52,10 @@ def _as_json(verdict: Verdict) -> dict[str, object]:
 
 
 def _report(verdict: Verdict) -> str:
+    name = _on_one_line(verdict.name)
     if verdict.passed:
-        return f"passed  {verdict.name}"
-    lines = [f"FAILED  {verdict.name} ({FILE}:{verdict.line})"]
+        return f"passed  {name}"
+    lines = [f"FAILED  {name} ({FILE}:{verdict.line})"]
     for difference in verdict.differences:
         lines += _shown(difference)
     return "\n".join(lines)

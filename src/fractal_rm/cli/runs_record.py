@@ -9,6 +9,7 @@ import click
 from fractal_rm.adapters.sqlite.history import SqliteHistory
 from fractal_rm.cases.read import read_cases
 from fractal_rm.cases.record import CannotRecord, Recorded, recorded
+from fractal_rm.cases.run import text_of
 from fractal_rm.cases.write import case_text
 from fractal_rm.cli.find_run import children_of, find_run
 from fractal_rm.cli.main import EXIT_NOT_WELL
@@ -52,7 +53,7 @@ def _text(found: Recorded) -> str:
 
 def _append(file: Path, found: Recorded, config: Config) -> None:
     """Raises ConfigRejected where the file is no file of cases, CannotRecord at a known name."""
-    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    before = text_of(file) if file.exists() else ""
     if any(case.name == found.case.name for case in read_cases(before, config, file.name)):
         raise CannotRecord(f'{file} has a case called "{found.case.name}"; --name gives another')
     lead = "" if not before else "\n" if before.endswith("\n") else "\n\n"

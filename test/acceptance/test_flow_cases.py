@@ -10,10 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from nodes import NodeProcess
+from nodes import FLOWS, NodeProcess
 
 SHIPPED = Path(__file__).parents[2] / "runtime_manager" / "config_files"
 CASES = "flows.cases.toml"
+PARENT = """
+3 of every kind
+TO component1 1
+POST JSON [1, 2]
+  AS numbers
+POST item
+  FOREACH payload
+  LIMIT 2
+RUN 1 numbers
+WAIT 20ms
+REPLY result3
+"""
 
 
 def rm(*words: object) -> subprocess.CompletedProcess[str]:
@@ -36,8 +48,10 @@ def node(tmp_path_factory):
 
     components = Components()
     made = NodeProcess(tmp_path_factory.mktemp("cases"), components=components.port, mode="api")
+    (made.config / "flows.conf").write_text(FLOWS + PARENT)
     made.start()
     made.trigger("1", Prefer="wait=30")
+    made.trigger("3", [1, 2], Prefer="wait=30")
     components.answers["/endpoint2"] = (500, "no")
     made.trigger("2", Prefer="wait=30")
     made.stop()
@@ -121,7 +135,9 @@ def test_real_runs_become_cases_that_pass(node):
                   "--config", node.config)  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
     done = rm("flows", "test", "--config", node.config)
-    assert done.stdout == "passed  case 0\npassed  case 1\n2 cases: 2 passed\n"
+    assert done.stdout.splitlines() == [
+        *(f"passed  case {number}" for number in range(4)), "4 cases: 4 passed",
+    ]  # fmt: skip
     again = rm("runs", "record", runs_of(node)[0], "--into", into, "--name", "case 0",
                "--config", node.config)  # fmt: skip
     assert again.returncode == 4
