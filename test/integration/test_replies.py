@@ -104,12 +104,33 @@ async def test_after_a_crash_the_reply_is_published_and_no_call_is_made_again(pa
     stage.answers("b/1", "broken", status=500)
     run_id = await ask(stage)
     await until(lambda: "Replying" in stage.facts(run_id))
+    stage.node.pause(True)
     stage.crash()
     async with Stage(stage.disk, stage.clock) as after:
         assert await final(after, run_id) is State.FAILED
         ((_, content, _),) = told(after)
         assert "status 500" in content["reason"]
         assert after.called() == []
+
+
+async def test_crashes_while_a_reply_waits_do_not_make_its_run_a_dead_letter(patient):
+    stage = Stage(balancer=None)
+    stage.publisher.down = True
+    await stage.node.start()
+    run_id = await ask(stage)
+    await until(lambda: "Replying" in stage.facts(run_id))
+    for _ in range(4):
+        stage.node.pause(True)  # nothing of a process that is gone goes on
+        stage.crash()
+        stage = Stage(stage.disk, stage.clock, balancer=None)
+        stage.publisher.down = True
+        await stage.node.start()
+        begun = stage.facts(run_id).count("Begun")
+        await until(lambda stage=stage, n=begun: stage.facts(run_id).count("Begun") > n)
+    stage.publisher.down = False
+    assert await final(stage, run_id) is State.SUCCEEDED
+    assert len(told(stage)) == 1
+    await stage.node.drain()
 
 
 async def test_a_reply_that_the_broker_refuses_is_given_up_and_the_run_says_so():

@@ -52,7 +52,8 @@ class Said(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
 
-class Arrival(msgspec.Struct, frozen=True):
+# Every trigger makes one of each of these; they hold no cycles, so nobody need look for some.
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """Bytes and what came with them, as a way in hands them over.
 
     ``key`` is the sender's id of the trigger where it stands outside the body (the
@@ -77,7 +78,7 @@ class Offer(msgspec.Struct, frozen=True):
     sender: str = ""
 
 
-class Trigger(msgspec.Struct, frozen=True):
+class Trigger(msgspec.Struct, frozen=True, gc=False):
     """A message that asks for a run. ``payload`` is JSON text; ``placed`` means: run it here.
 
     ``scope`` keeps ids apart that come from different places: a sender's own cannot begin with a
@@ -115,7 +116,7 @@ class Trigger(msgspec.Struct, frozen=True):
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     """The keys that mean something; others are ignored, as the original does."""
 
     id_flow: str | int

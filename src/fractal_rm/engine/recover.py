@@ -51,7 +51,8 @@ class Recovery:
 
     async def _after_crash(self, run: Run, max_attempts: int) -> None:
         """The process ended with this run in flight or in line: it may be the cause (G12)."""
-        if run.begun and run.attempts >= max_attempts:
+        ended = run.replying is not None  # what is left of it kills nothing
+        if run.begun and run.attempts >= max_attempts and not ended:
             why = f"it was running {run.attempts} times when the Runtime Manager ended"
             await self._runs.close(run, Dead("attempts", why))
             return

@@ -15,7 +15,8 @@ PUBLISH = 0x30
 _QOS, _RETAIN = 0x06, 0x01
 
 
-class Message(msgspec.Struct):
+# Every message makes one of these: it holds no cycle, so nobody need look for one in it.
+class Message(msgspec.Struct, gc=False):
     """A message as it came. ``key`` is the trigger id among its user properties (MQTT 5).
 
     ``topic`` is None for that of triggers. ``subscriptions`` are the identifiers of those that it
