@@ -8,24 +8,76 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 
 import gmqtt
 import pytest
 from gmqtt.mqtt.constants import MQTTv311
 
-from fractal_rm.domain.run import Accepted, State
+from fractal_rm.domain.run import (
+    AnyFact,
+    ElementFinished,
+    Finished,
+    Started,
+    State,
+    Undone,
+    name_of,
+    undo_name,
+)
 from nodes import NodeProcess, wait_until
 
 KILLS = 50
 LOAD_PAUSE_S = 0.004
 
+# Every kind of step. A payload with a 7 in it fails the last one, and what was done is undone.
+EVERY_KIND = """\
+1
+DURABLE step
+TO component1 1
+GET
+  AS list
+  UNDO 2 payload
+TO component2 1
+POST item
+  FOREACH list.items
+  LIMIT 2
+WAIT 20ms
+PUBLISH test/alerts list.items
+TO component3 2
+POST payload
+  RETRY 5 EVERY 10ms
+  UNDO 2
+RUN 2 list.items
+  AS inner
+POST payload
+  WHEN inner == null
+REPLY inner
+TO component1 1
+GET
+  EXPECT not "7" in payload
+
+2
+DURABLE step
+ORDER dataflow
+TO component1 1
+POST payload
+TO component2 1
+POST item
+  FOREACH payload
+  LIMIT 3
+WAIT 5ms
+REPLY JSON {"one": result1, "all": result2}
+"""
+EVERY_KILLS = 25
+EVERY_PAUSE_S = 0.05
+
 
 class RestLoad(threading.Thread):
     """Posts triggers one after another; what was answered with 200 was acknowledged."""
 
-    def __init__(self, node: NodeProcess) -> None:
+    def __init__(self, node: NodeProcess, pause_s: float = LOAD_PAUSE_S) -> None:
         super().__init__(daemon=True)
-        self.node = node
+        self.node, self.pause_s = node, pause_s
         self.acknowledged: dict[str, str] = {}  # trigger id: run
         self.stop = threading.Event()
 
@@ -43,15 +95,15 @@ class RestLoad(threading.Thread):
             if status == 200:
                 self.acknowledged[key] = answer["run"]
                 number += 1
-                time.sleep(LOAD_PAUSE_S)
+                time.sleep(self.pause_s)
 
 
 class MqttLoad(threading.Thread):
     """Publishes triggers at QoS 1; the broker keeps each until the node acknowledges it."""
 
-    def __init__(self, node: NodeProcess, port: int) -> None:
+    def __init__(self, node: NodeProcess, port: int, pause_s: float = LOAD_PAUSE_S) -> None:
         super().__init__(daemon=True)
-        self.node, self.port = node, port
+        self.node, self.port, self.pause_s = node, port, pause_s
         self.published: list[str] = []
         self.stop = threading.Event()
 
@@ -66,9 +118,39 @@ class MqttLoad(threading.Thread):
             body = {"id_flow": "1", "payload": key, "id": key}
             client.publish(self.node.topic, json.dumps(body), qos=1)
             self.published.append(key)
-            await asyncio.sleep(LOAD_PAUSE_S)
+            await asyncio.sleep(self.pause_s)
         await client._persistent_storage.wait_empty()
         await client.disconnect()
+
+
+def killed_under(rest: RestLoad, mqtt: MqttLoad, kills: int, chance: random.Random) -> list[float]:
+    """Kill the node so often under load, and start it again. Returns the seconds of each start."""
+    node = rest.node
+    rest.start()
+    mqtt.start()
+    recovery_s = []
+    for _ in range(kills):
+        time.sleep(chance.uniform(0.0, 0.4))
+        node.kill()
+        began = time.monotonic()
+        node.start()
+        recovery_s.append(time.monotonic() - began)
+    rest.stop.set()
+    mqtt.stop.set()
+    rest.join(20)
+    mqtt.join(20)
+    return recovery_s
+
+
+def told_of(node: NodeProcess, run_ids) -> dict[str, list[AnyFact]]:
+    """The facts of runs."""
+    return {run_id: [each.fact for each in node.history.run(run_id).facts] for run_id in run_ids}
+
+
+def lost_of(rest: RestLoad, mqtt: MqttLoad, keys: dict[str, str]) -> list[str]:
+    """The trigger ids that were acknowledged and are in no journal, or as another run."""
+    lost = [key for key, run in rest.acknowledged.items() if keys.get(key) != run]
+    return lost + [key for key in mqtt.published if key not in keys]
 
 
 @pytest.mark.slow
@@ -83,33 +165,15 @@ def test_nothing_acknowledged_is_lost_by_fifty_kills(
     node.edit("comm", recovery__max_attempts=100)  # what the kills interrupt is not at fault
     node.start().wait_connected()
     rest, mqtt = RestLoad(node), MqttLoad(node, mosquitto.port)
-    rest.start()
-    mqtt.start()
-    recovery_s = []
-    for _ in range(KILLS):
-        time.sleep(chance.uniform(0.0, 0.4))
-        node.kill()
-        began = time.monotonic()
-        node.start()
-        recovery_s.append(time.monotonic() - began)
-    rest.stop.set()
-    mqtt.stop.set()
-    rest.join(20)
-    mqtt.join(20)
+    recovery_s = killed_under(rest, mqtt, KILLS, chance)
     node.wait_connected()
     total = len(rest.acknowledged) + len(mqtt.published)
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) >= total, within_s=90)
     assert node.stop() == 0
 
     runs = {run.id: run for run in node.runs()}
-    lost = [key for key, run in rest.acknowledged.items() if run not in runs]
-    keys = {
-        fact.fact.key: run_id
-        for run_id in runs
-        for fact in node.history.run(run_id).facts[:1]
-        if isinstance(fact.fact, Accepted)
-    }
-    lost += [key for key in mqtt.published if key not in keys]
+    keys = {first.key: run_id for run_id, (first, *_) in told_of(node, runs).items()}
+    lost = lost_of(rest, mqtt, keys)
     assert lost == []
     assert len(keys) == len(runs), "a trigger became two runs"
     assert {run.state for run in runs.values()} == {State.SUCCEEDED}
@@ -126,3 +190,101 @@ def test_nothing_acknowledged_is_lost_by_fifty_kills(
     print(said)
     record_property("figures", said)
     assert len(re.findall("after_crash=True", node.log)) == KILLS
+
+
+# --- every kind of step -------------------------------------------------------------------------
+
+
+def refuses_once():
+    """A component that is busy the first time that it is asked for something, but to undo it."""
+    asked: Counter[str] = Counter()
+
+    def answer(handler, _body):
+        key = handler.headers["Idempotency-Key"]
+        asked[key] += 1
+        busy = asked[key] == 1 and "undo" not in key
+        return (503, "busy") if busy else (200, "null")
+
+    return answer
+
+
+def wrongly_made(run_id: str, facts: list[AnyFact], requests: Counter[str]) -> list[str]:
+    """Requests of a run that left before that was on the disk, or after their end was."""
+    begun: Counter[str] = Counter()
+    ended: set[str] = set()
+    again = []
+    for fact in facts:
+        if isinstance(fact, Started):
+            name = name_of(fact.step, fact.part)
+            begun[name] += 1
+            if name in ended:
+                again.append(f"{run_id}:{name}, which had ended")
+        elif isinstance(fact, (Finished, ElementFinished)):
+            element = f".{fact.element}" if isinstance(fact, ElementFinished) else ""
+            ended.add(f"{fact.step}{element}")
+        elif isinstance(fact, Undone):
+            ended.add(undo_name(fact.step))
+    unwritten = [
+        f"{key}, asked {count} times and written {begun[name]} times"
+        for key, count in requests.items()
+        for owner, _, name in [key.partition(":")]
+        if owner == run_id and count > begun[name]
+    ]
+    return again + unwritten
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_a_flow_with_every_kind_of_step_goes_on_where_it_was_killed(
+    tmp_path, components, mosquitto, record_property
+):
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    components.answers["/endpoint1"] = 200, '{"items": [1, 2, 3]}'
+    components.answers["/endpoint2"] = refuses_once()
+    node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
+    node.edit("comm", recovery__max_attempts=100)  # what the kills interrupt is not at fault
+    (node.config / "flows.conf").write_text(EVERY_KIND)
+    node.start().wait_connected()
+    rest = RestLoad(node, EVERY_PAUSE_S)
+    mqtt = MqttLoad(node, mosquitto.port, EVERY_PAUSE_S)
+    recovery_s = killed_under(rest, mqtt, EVERY_KILLS, random.Random(seed))
+    node.wait_connected()
+    total = len(rest.acknowledged) + len(mqtt.published)
+    wait_until(
+        lambda: len(runs := node.runs()) >= 2 * total and all(run.state.final for run in runs),
+        within_s=90,
+    )
+    assert node.stop() == 0
+
+    facts = told_of(node, [run.id for run in node.runs()])
+    keys = {first.key: run_id for run_id, (first, *_) in facts.items()}
+    assert lost_of(rest, mqtt, keys) == []
+    parents = {key: run_id for key, run_id in keys.items() if not key.startswith("\0")}
+    children = {run_id: facts[run_id][0].origin for run_id in facts.keys() - parents.values()}
+    assert sorted(children.values()) == sorted(f"{run_id}:4" for run_id in parents.values())
+    assert node.problems() == []
+    states = {run.id: run.state for run in node.runs()}
+    for key, run_id in parents.items():
+        assert states[run_id] is (State.FAILED if "7" in key else State.SUCCEEDED), facts[run_id]
+    assert {states[run_id] for run_id in children} == {State.SUCCEEDED}
+    undone = [f"{run_id}:{fact.step}" for run_id, told in facts.items() for fact in told
+              if isinstance(fact, Undone)]  # fmt: skip
+    failed = [run_id for key, run_id in parents.items() if "7" in key]
+    assert sorted(undone) == sorted(f"{run_id}:{step}" for run_id in failed for step in (1, 3))
+    requests = components.per_key()
+    wanted = {
+        f"{run_id}:{name}"
+        for key, run_id in parents.items()
+        for name in ("1", "2.1", "2.2", "2.3", "3", "6", *(("undo.1", "undo.3") * ("7" in key)))
+    }
+    wanted |= {f"{run_id}:{name}" for run_id in children for name in ("1", "2.1", "2.2", "2.3")}
+    assert set(requests) == wanted
+    wrong = [each for run_id in facts for each in wrongly_made(run_id, facts[run_id], requests)]
+    assert wrong == []
+    said = (
+        f"{EVERY_KILLS} kills, {total} acknowledged, {len(facts)} runs, {len(requests)} calls,"
+        f" {requests.total() - len(requests)} made again, back within {max(recovery_s):.2f} s"
+    )
+    print(said)
+    record_property("figures", said)
