@@ -20,6 +20,7 @@ from bench.measure import Figure
 from bench.stage import Stage
 from bench.workloads import (
     backlog,
+    checking,
     disk,
     half_rate,
     history,
@@ -40,6 +41,7 @@ WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "7": history.measure,
     "8": idle.measure,
     "9": disk.measure,
+    "10": checking.measure,
 }
 
 

@@ -82,7 +82,7 @@ def keep(figures: list[Figure]) -> None:
     kept = msgspec.json.decode(path.read_bytes()) if path.exists() else {"figures": []}
     measured = {figure.workload for figure in figures}
     old = [Figure(**each) for each in kept["figures"] if each["workload"] not in measured]
-    everything = sorted(old + figures, key=lambda figure: figure.workload)
+    everything = sorted(old + figures, key=lambda figure: int(figure.workload))
     content = {"machine": machine(), "figures": [asdict(figure) for figure in everything]}
     path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     (RESULTS / "table.md").write_text(table(everything))

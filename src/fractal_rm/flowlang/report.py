@@ -36,8 +36,9 @@ class Report:
         level: Level = Level.ERROR,
     ) -> None:
         """Add a finding at a word of a line."""
-        self._of_this_line = self._of_this_line + 1 if line.number == self._line else 1
-        self._line = line.number
+        if line.number != self._line:
+            self._line, self._of_this_line = line.number, 0
+        self._of_this_line += 1
         if self.full or self._of_this_line > MOST_OF_A_LINE:
             self._hidden.append(level)
             return
@@ -53,6 +54,10 @@ class Report:
         """Whether further findings are only counted."""
         return len(self._kept) >= MOST_SHOWN
 
+    def only_counts(self, line: Line) -> bool:
+        """Whether a further finding about a line is only counted: what helps need not be sought."""
+        return self.full or (line.number == self._line and self._of_this_line >= MOST_OF_A_LINE)
+
     def findings(self) -> list[Finding]:
         """In the order of the file; the last one says how many were not kept."""
         kept = sorted(self._kept, key=lambda found: (found.place.line, found.place.column))
@@ -67,7 +72,7 @@ class Report:
         return findings.did_you_mean(word, known) if self._may_look(word, known) else None
 
     def _may_look(self, word: str, known: Collection[str]) -> bool:
-        if len(word) > LONGEST_WORD or self._compared > MOST_COMPARED:
+        if self.full or len(word) > LONGEST_WORD or self._compared > MOST_COMPARED:
             return False
         self._compared += len(known)
         return True

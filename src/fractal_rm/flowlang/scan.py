@@ -24,7 +24,7 @@ class Word(msgspec.Struct, frozen=True, gc=False):
     place: Place
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, gc=False):
     """One line. No words: it is blank, and ends a flow. ``text`` is the line as it stands.
 
     ``end`` is how far it means something: a comment may follow.

@@ -115,6 +115,10 @@ class Scope:
         return None if path is None else Item(path)
 
     def _unknown(self, line: Line, word: Word, more: tuple[str, ...]) -> None:
+        what = "neither payload nor a result" if "payload" in more else "no call of this flow"
+        if self.report.only_counts(line):
+            self.report.add("F107", line, word, what)
+            return
         last = self.number - 1 + self.own_too
         upto = bisect_right(self._numbers, last)
         named = self._named[max(0, upto - LOOKED_THROUGH) : upto]
@@ -124,7 +128,6 @@ class Scope:
         near = self.report.nearest(word.text, known)
         if self._doubtful and near is None:
             return  # the line that would have given the name was perhaps not understood
-        what = "neither payload nor a result" if "payload" in more else "no call of this flow"
         hint = self.report.did_you_mean(word.text, known)
         if len(more) > 1 and near is None:
             hint = f'if it is a text, it stands in quotes: "{word.text}"'

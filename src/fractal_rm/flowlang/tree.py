@@ -9,7 +9,7 @@ import msgspec
 from fractal_rm.flowlang.scan import Line, Word
 
 
-class ToNode(msgspec.Struct, frozen=True):
+class ToNode(msgspec.Struct, frozen=True, gc=False):
     """``TO <component> <endpoint>``."""
 
     line: Line
@@ -17,14 +17,14 @@ class ToNode(msgspec.Struct, frozen=True):
     endpoint: Word
 
 
-class ModifierNode(msgspec.Struct, frozen=True):
+class ModifierNode(msgspec.Struct, frozen=True, gc=False):
     """A line that is indented under an instruction and says how it is done."""
 
     line: Line
     keyword: Word
 
 
-class StepNode(msgspec.Struct, frozen=True):
+class StepNode(msgspec.Struct, frozen=True, gc=False):
     """A line that becomes a step, and the modifiers under it, in order."""
 
     line: Line

@@ -1,0 +1,96 @@
+"""`check`: ten thousand flows, and a megabyte of garbage, as an operator waits for it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import string
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.measure import Figure
+from bench.node import SHIPPED
+from bench.stage import Stage
+from bench.systems import OURS
+
+MEGABYTE = 1 << 20
+SEED_FLOW = """TO component1 1
+POST payload
+TO component2 1
+POST result1
+TO component3 1
+POST result1 result2
+"""
+LONG_FLOW = """ON factory/+/frame
+CRON "0 6 * * 1-5" Europe/Rome
+DEADLINE 5s
+LIMIT 4
+TO component1 1
+GET
+  TIMEOUT 800ms
+  RETRY 3 EVERY 100ms
+  AS frame
+TO component2 1
+POST JSON {"image": frame.data, "line": payload.line}
+  AS found
+POST item.box
+  FOREACH found.boxes
+TO component3 1
+POST found.box payload
+  WHEN found.score > 0.8
+  UNDO 2 result1
+PUBLISH factory/alerts JSON {"box": found.box}
+  WHEN found.score > 0.95 and status(found) == 200
+"""
+
+
+def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
+    """The whole command, from its start to its end, with what it prints."""
+    flows, rounds = (1_000, 1) if quick else (10_000, 5)
+    for what, flow, bounds in (
+        ("flows of the seed's language", SEED_FLOW, (2, 1)),
+        ("flows with most of the keywords", LONG_FLOW, ()),
+    ):
+        text = "\n".join(f"{number}\n{flow}" for number in range(flows))
+        took, printed = _check(stage, text, rounds)
+        note = f"{len(text) / MEGABYTE:.1f} MiB: {printed[-1].partition(' ')[2]}"
+        aims = () if quick else bounds
+        yield Figure("10", OURS, f"{flows:,} {what}", "s", took, *aims, note=note)
+    for what, text in _garbage():
+        took, printed = _check(stage, text, rounds)
+        found = sum(": error[" in line or ": warning[" in line for line in printed)
+        yield Figure(
+            "10", OURS, f"1 MiB of {what}", "s", took, 3, 2, note=f"{found:,} findings shown"
+        )
+
+
+def _garbage() -> Iterator[tuple[str, str]]:
+    signs = "".join(random.Random(1).choices(string.printable, k=MEGABYTE))
+    yield "any signs", signs
+    yield "lines with a slip", "1\nTO component1 1\n" + "PSOT paylod\n" * (MEGABYTE // 12)
+    yield "words in one line", "1\nTO component1 1\nPOST" + " paylod" * (MEGABYTE // 7)
+    yield "quotes", "1\nTO component1 1\n" + 'POST "a\n' * (MEGABYTE // 8)
+
+
+def _check(stage: Stage, text: str, rounds: int) -> tuple[list[float], list[str]]:
+    """Seconds of each round, and the lines that the last one printed."""
+    folder = _folder(stage, text)
+    took: list[float] = []
+    printed: list[str] = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "fractal_rm.cli.main", "check", str(folder)]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+        took.append(time.perf_counter() - began)
+        printed = said.stdout.splitlines()
+    return took, printed
+
+
+def _folder(stage: Stage, text: str) -> Path:
+    folder = Path(stage.folder) / "checking"
+    shutil.copytree(SHIPPED, folder, dirs_exist_ok=True)
+    (folder / "flows.conf").write_text(text)
+    return folder
