@@ -1,0 +1,195 @@
+"""What the world around a run answered, as its facts say it: the replies of a case."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.cases.model import BalancerMock, Case, Fault, Mock, PeerMock, Said, Selector
+from fractal_rm.cases.secrets import Mask
+from fractal_rm.domain.placement import OFFER_TRIES
+from fractal_rm.domain.run import (
+    Accepted,
+    AnyFact,
+    ElementFinished,
+    Finished,
+    Offered,
+    Placed,
+    Settled,
+    State,
+    StepFailed,
+    Undone,
+    name_of,
+    undo_name,
+)
+from fractal_rm.engine.ports import RunDetail, TimedFact
+
+_NAMED = re.compile(r"the balancer named node '?([^',]+)'?")
+_STATUS = re.compile(r"(?:not as expected: )?status (\d{3})(?:: (.*))?", re.DOTALL)
+_PEER_STATUS = re.compile(r"node \S+ answered (\d{3})")
+_OF_A_CHILD = "its run "  # so begins the reason where a RUN failed
+
+
+def heard(
+    detail: RunDetail, accepted: Accepted, mask: Mask, children: Sequence[RunDetail], name: str
+) -> Case:
+    """A case that says what the world around a run answered, and expects nothing yet."""
+    facts = [timed.fact for timed in detail.facts]
+    of_calls = [timed for timed in detail.facts if not _is_of_a_message(timed.fact)]
+    replies = list(_mocks(of_calls, None))
+    for child in children:
+        of_calls = [timed for timed in child.facts if not _is_of_a_message(timed.fact)]
+        replies += _mocks(of_calls, child.summary.flow)
+    if detail.summary.state is State.EXPIRED:  # what was under way then was never answered
+        replies.append(Mock(fault=Fault.TIMEOUT))
+    return Case(
+        name=name,
+        flow=accepted.flow,
+        payload=_masked_json(accepted.payload, mask),
+        placed=accepted.placed or accepted.source == "peer",
+        deadline_ms=None if accepted.budget_ms is UNSET else max(1, accepted.budget_ms),
+        broker_down=any(map(_is_of_a_message, facts)),
+        replies=tuple(_masked(mock, mask) for mock in _without_repeats(replies)),
+        balancer=_balancer(facts),
+        peers=tuple(_peers(facts)),
+    )
+
+
+def _masked_json(raw: msgspec.Raw, mask: Mask) -> bytes:
+    """JSON text, letter for letter as it was where it holds no secret."""
+    value = msgspec.json.decode(raw)
+    if isinstance(value, str):
+        return msgspec.json.encode(mask.text(value))
+    return mask.text(bytes(raw).decode()).encode()
+
+
+def _is_of_a_message(fact: AnyFact) -> bool:
+    """Whether it says that the broker did not take a message; such a step has the number 0."""
+    return isinstance(fact, StepFailed) and fact.step == 0
+
+
+def _masked(mock: Mock, mask: Mask) -> Mock:
+    return msgspec.structs.replace(
+        mock,
+        body=Said(mask.text(mock.body.as_text())),
+        headers=tuple((name, mask.header(name, value)) for name, value in mock.headers),
+    )
+
+
+def _without_repeats(mocks: Iterable[Mock]) -> list[Mock]:
+    """The last reply of a request answers again and again, so the same ones before it can go."""
+    by_request: dict[Selector, list[Mock]] = {}
+    for mock in mocks:
+        by_request.setdefault(mock.on, []).append(mock)
+    found: list[Mock] = []
+    for answers in by_request.values():
+        while len(answers) > 1 and answers[-1] == answers[-2]:
+            answers.pop()
+        found += answers
+    return found
+
+
+def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[Mock]:
+    """The answer of each attempt of each request, in order. ``flow`` is given for a sub-flow."""
+    failed: dict[str, StepFailed] = {}
+    for timed in facts:
+        fact = timed.fact
+        if isinstance(fact, StepFailed) and not fact.reason.startswith(_OF_A_CHILD):
+            name = name_of(fact.step, fact.part)
+            if name in failed:
+                yield _failing(name, failed[name], flow)
+            failed[name] = fact
+        elif isinstance(fact, (Finished, ElementFinished, Undone)):
+            name = _name(fact)
+            before = failed.pop(name, None)
+            # A flow that goes on after an error finishes the step with the answer that failed it.
+            if before is not None and not _is_the_same(before, fact):
+                yield _failing(name, before, flow)
+            if fact.status:  # without, no component was asked
+                yield _answering(name, fact, flow)
+    for name, fact in failed.items():
+        yield _failing(name, fact, flow)
+
+
+def _name(fact: Finished | ElementFinished | Undone) -> str:
+    if isinstance(fact, Undone):
+        return undo_name(fact.step)
+    return f"{fact.step}.{fact.element}" if isinstance(fact, ElementFinished) else str(fact.step)
+
+
+def _is_the_same(before: StepFailed, fact: Finished | ElementFinished | Undone) -> bool:
+    return (
+        bool(fact.status)
+        and fact.took_ms == 0
+        and before.reason.startswith(f"status {fact.status}")
+    )
+
+
+def _selector(name: str, flow: str | None) -> Selector:
+    """The request with this name, as it ends its Idempotency-Key."""
+    if name.startswith("undo."):
+        return Selector(call=int(name[5:]), flow=flow, undo=True)
+    number, _, element = name.partition(".")
+    return Selector(call=int(number), flow=flow, element=int(element) if element else None)
+
+
+def _answering(name: str, fact: Finished | ElementFinished | Undone, flow: str | None) -> Mock:
+    mock = Mock(_selector(name, flow), fact.status, delay_ms=round(fact.took_ms))
+    if isinstance(fact, Undone):  # nobody reads what it was answered with
+        return mock
+    text = msgspec.json.decode(fact.result)
+    headers = fact.headers if isinstance(fact, Finished) else UNSET
+    return msgspec.structs.replace(
+        mock,
+        body=Said(text if isinstance(text, str) else bytes(fact.result).decode()),
+        headers=() if headers is UNSET else tuple(headers.items()),
+    )
+
+
+def _failing(name: str, fact: StepFailed, flow: str | None) -> Mock:
+    on = _selector(name, flow)
+    status = _STATUS.match(fact.reason)
+    if status is not None:
+        return Mock(on, int(status[1]), Said(status[2] or ""))
+    return Mock(on, fault=_fault(fact.reason))
+
+
+def _fault(reason: str) -> Fault | None:
+    """Which of the faults a reason speaks of; none where the answer was not as expected."""
+    if reason.endswith("within the time limit"):
+        return Fault.TIMEOUT
+    if reason.startswith("EXPECT:"):
+        return None
+    return Fault.REFUSED if re.match(r"https?://", reason) else Fault.BROKEN
+
+
+def _balancer(facts: Sequence[AnyFact]) -> BalancerMock:
+    placed = next((fact for fact in facts if isinstance(fact, Placed)), None)
+    if placed is None:
+        return BalancerMock()
+    if placed.reason.startswith("the balancer did not help"):
+        return BalancerMock(fault=Fault.REFUSED)
+    named = _NAMED.match(placed.reason)
+    return BalancerMock(placed.node or (named[1] if named else None))
+
+
+def _peers(facts: Sequence[AnyFact]) -> Iterator[PeerMock]:
+    """What the node that it was offered to answered."""
+    offered = next((fact for fact in facts if isinstance(fact, Offered)), None)
+    if offered is None:
+        return
+    home = next((f for f in facts if isinstance(f, Placed) and f.node is None), None)
+    if home is None:
+        if any(isinstance(f, Settled) and "as a plain peer" in f.reason for f in facts):
+            yield PeerMock(receipt=False)
+        return
+    status = _PEER_STATUS.match(home.reason)
+    if status is not None:
+        yield PeerMock(status=int(status[1]))
+        return
+    fault = Fault.REFUSED if "could not be reached" in home.reason else Fault.TIMEOUT
+    for _ in range(OFFER_TRIES):
+        yield PeerMock(fault=fault)
