@@ -110,14 +110,17 @@ def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
                        f"indent it under the call that it is for{deadline}")  # fmt: skip
         return
     takes = INSTRUCTIONS[step.keyword.text].modifiers
-    if line.indent <= step.line.indent:
+    further = line.indent > step.line.indent
+    if keyword.text not in takes and keyword.text in SETTINGS and not further:
+        _setting(line, flow, report)
+    elif keyword.text not in takes:
+        report.add("F126", line, keyword, f"{step.keyword.text} takes no {keyword.text}",
+                   f"it takes {' and '.join(takes)}")  # fmt: skip
+    elif not further:
         flow_s_own = "; that of the flow comes before the first instruction"
         report.add("F116", line, keyword, f"{keyword.text} belongs to a call",
                    f"indent it further than the {step.keyword.text} that it is for"
                    + flow_s_own * (keyword.text in SETTINGS))  # fmt: skip
-    elif keyword.text not in takes:
-        report.add("F126", line, keyword, f"{step.keyword.text} takes no {keyword.text}",
-                   f"it takes {' and '.join(takes)}")  # fmt: skip
     else:
         step.modifiers.append(ModifierNode(line, keyword))
 

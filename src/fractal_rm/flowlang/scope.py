@@ -109,8 +109,8 @@ class Scope:
     def _item(self, line: Line, at: Word, path: str | None) -> Item | None:
         if not self.item:
             self.report.add("F130", line, at, "there is no item here: it is an element of FOREACH",
-                            "under a call stands: FOREACH payload.lines; then item is one of"
-                            " them")  # fmt: skip
+                            "item is known in what a call with FOREACH sends, and in its WHEN and"
+                            " EXPECT")  # fmt: skip
             return None
         return None if path is None else Item(path)
 
