@@ -40,13 +40,13 @@ class Lifecycle:
             await self.runs.write(run, Begun(run.attempts + 1))
         try:
             ending = await self._ending(run)
-            if run.reply_topic is not None and not isinstance(ending, Again):
-                ending = await self._replies.deliver(run, run.reply_topic, ending)
         except Exception as error:  # noqa: BLE001 - the top of the task
             # A fault of this program. The run is set aside, where a person can see it, and the
             # node goes on with the others.
             self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
             ending = Dead("internal", f"a fault in the Runtime Manager: {error!r}")
+        if run.reply_topic is not None and not isinstance(ending, Again):
+            ending = await self._replies.deliver(run, run.reply_topic, ending)
         if isinstance(ending, Again):
             return ending.after_s
         await self.runs.close(run, ending)
