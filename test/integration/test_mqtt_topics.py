@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import pytest
 from test_mqtt import Intake, intake_at, made, publisher, until
 
 from brokers import Broker
+from components import Components
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.mqtt import link as link_module
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
@@ -17,6 +19,7 @@ from fractal_rm.domain.errors import Busy, Malformed, PublishFailed
 from fractal_rm.domain.flow import Flow, Starts
 from fractal_rm.domain.run import State
 from fractal_rm.engine.ports import Taken
+from nodes import NodeProcess
 
 
 def begun_at(**filters):
@@ -355,3 +358,56 @@ async def test_an_end_of_the_connection_fails_what_is_on_its_way(mosquitto, tmp_
         way_in._link.abort()
         with pytest.raises(PublishFailed, match="closed on our side"):
             await waiting
+
+
+# --- a real node ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def node(tmp_path, mosquitto):
+    components = Components()
+    made = NodeProcess(tmp_path / "node", components=components.port, broker=mosquitto.port)
+    made.components = components
+    yield made
+    made.stop()
+    components.end()
+
+
+async def request(node, broker, payload):
+    message = json.dumps({"id_flow": "2", "payload": payload}).encode()
+    await send(broker, node.topic, message, response_topic="answers", correlation_data=b"c")
+
+
+async def test_a_node_replies_at_the_response_topic(node, mosquitto):
+    node.start().wait_connected()
+    async with listener(mosquitto, "answers") as heard:
+        await request(node, mosquitto, "p")
+        await until(lambda: heard)
+        ((body, correlation),) = heard
+        reply = json.loads(body)
+        assert (reply["state"], reply["reply"], correlation) == ("succeeded", '{"ok": true}', b"c")
+        assert node.history.run(reply["run"]) is not None
+
+
+async def test_a_reply_outlives_the_broker_and_a_kill(node, mosquitto):
+    def when_told(*_):
+        node.components.go_on.wait(60)
+        return 200, "at last"
+
+    node.components.answers["/endpoint2"] = when_told
+    node.start().wait_connected()
+    await request(node, mosquitto, "p")
+    await until(lambda: node.components.requests)
+    mosquitto.stop()
+    node.components.go_on.set()
+    (run,) = node.runs()
+    kinds = lambda: [type(each.fact).__name__ for each in node.history.run(run.id).facts]  # noqa: E731
+    await until(lambda: "Replying" in kinds())
+    node.kill()
+    mosquitto.start()
+    async with listener(mosquitto, "answers") as heard:
+        node.start()
+        await until(lambda: heard)
+        assert json.loads(heard[0][0])["run"] == run.id
+    await until(lambda: node.runs(State.SUCCEEDED))
+    assert len(node.components.requests) == 1

@@ -147,6 +147,23 @@ async def test_a_reply_that_the_broker_refuses_is_given_up_and_the_run_says_so()
         assert "reply_lost" in stage.telemetry.events
 
 
+async def test_a_fault_of_ours_is_told_and_one_in_telling_it_ends_the_run_all_the_same():
+    async with Stage() as stage:
+
+        async def breaks(*_, **__):
+            raise RuntimeError("a bug")
+
+        stage.balancer.ask = breaks
+        run_id = await ask(stage)
+        assert await final(stage, run_id) is State.DEAD
+        ((_, content, _),) = told(stage)
+        assert (content["state"], "a bug" in content["reason"]) == ("dead", True)
+        stage.publisher.publish = breaks
+        run_id = await ask(stage)
+        assert await final(stage, run_id) is State.DEAD
+        assert "reply_broke" in stage.telemetry.events
+
+
 async def test_a_reply_is_tried_for_an_hour_at_most(patient, monkeypatch):
     monkeypatch.setattr(reply, "MOST_TRIES", 3)
     async with Stage() as stage:

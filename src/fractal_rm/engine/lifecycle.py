@@ -44,10 +44,10 @@ class Lifecycle:
             await self.runs.write(run, Begun(run.attempts + 1))
         try:
             ending = await self._ending(run)
-            if run.reply_topic is not None and not isinstance(ending, (Again, Later)):
-                ending = await self._replies.deliver(run, run.reply_topic, ending)
         except Exception as error:  # noqa: BLE001 - the top of the task
             ending = self._execute.broken(run, error)  # and the node goes on with the others
+        if run.reply_topic is not None and not isinstance(ending, (Again, Later)):
+            ending = await self._replies.deliver(run, run.reply_topic, ending)
         if isinstance(ending, (Again, Later)):
             return ending.after_s
         await self.settle(run, ending)

@@ -57,6 +57,9 @@ class Replies:
             await self._world.publisher.publish(topic, answer(run), correlation=run.correlation)
         except PublishFailed as error:
             return self._after(run, ending, error)
+        except Exception as error:  # noqa: BLE001 - the run has ended, whatever becomes of its reply
+            self._world.telemetry.problem("reply_broke", run=run.id, exc_info=error)
+            return self._after(run, ending, PublishFailed(repr(error), final=True))
         self._tries.pop(run.id, None)
         return ending
 

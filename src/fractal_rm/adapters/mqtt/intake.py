@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fractal_rm.adapters.mqtt.client_id import ClientId
-from fractal_rm.adapters.mqtt.link import OPEN_LIMIT_S, Link, LinkFailed
+from fractal_rm.adapters.mqtt.link import Link, LinkFailed
 from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
@@ -126,10 +126,7 @@ class MqttIntake:
             topics = None
             while topics is not self._topics:  # it may change meanwhile
                 topics = self._topics
-                try:
-                    await asyncio.wait_for(self._subscribed(link, topics), OPEN_LIMIT_S)
-                except asyncio.TimeoutError:
-                    raise LinkFailed("the broker does not answer to subscriptions") from None
+                await self._subscribed(link, topics)
 
     async def _subscribed(self, link: Link, topics: Topics) -> None:
         kept = self._kept

@@ -227,7 +227,10 @@ class Link:
                 ask()
             except OverflowError as error:
                 raise LinkFailed("the broker allows too few packets at once") from error
-            return await self._unless_closed(self._answer)
+            try:
+                return await asyncio.wait_for(self._unless_closed(self._answer), OPEN_LIMIT_S)
+            except asyncio.TimeoutError:
+                raise LinkFailed("the broker does not answer to a subscription") from None
 
     def _retained(self, *, again: bool) -> int:
         """MQTT 5, 3.8.3.1: 2 asks not to be sent retained messages, 1 not once more.

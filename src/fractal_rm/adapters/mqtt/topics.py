@@ -18,6 +18,8 @@ from fractal_rm.adapters.whole_file import replace_file
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.topic import matches, subscription_identifier
 
+MOST_FOUND = 1_000  # topics of which it is remembered which flows begin there
+
 
 class Topics:
     """The filters of ``flows``, and ``own``, the topic of triggers: that one starts no flow."""
@@ -30,6 +32,7 @@ class Topics:
             if flow.starts is not UNSET and flow.starts.topics
         }
         self.filters = frozenset(f for filters in self._filters.values() for f in filters) - {own}
+        self._found: dict[str, list[tuple[str, str]]] = {}  # by topics that came
         self._numbers = {subscription_identifier(each): each for each in self.filters | {own}}
 
     def for_triggers(self, subscriptions: Collection[int]) -> bool:
@@ -44,16 +47,25 @@ class Topics:
         change of them, or its broker does not number them.
         """
         known = self._known(subscriptions)
-        begun: list[str] = []
-        for flow, filters in self._filters.items():
-            first = next((each for each in filters if matches(each, topic)), None)
-            if first is not None and (not known or first in known):
-                begun.append(flow)
-        return begun
+        return [flow for flow, first in self._at(topic) if not known or first in known]
 
     def any_matches(self, topic: str) -> bool:
         """Whether any flow begins at messages on ``topic``."""
-        return any(matches(each, topic) for each in self.filters)
+        return bool(self._at(topic))
+
+    def _at(self, topic: str) -> list[tuple[str, str]]:
+        """The flows that begin there, each with the first of its filters that matches."""
+        found = self._found.get(topic)
+        if found is None:
+            firsts = (
+                (flow, next((each for each in filters if matches(each, topic)), None))
+                for flow, filters in self._filters.items()
+            )
+            found = [(flow, first) for flow, first in firsts if first is not None]
+            if len(self._found) >= MOST_FOUND:
+                self._found.clear()
+            self._found[topic] = found
+        return found
 
     def _known(self, subscriptions: Collection[int]) -> set[str]:
         return {self._numbers[each] for each in subscriptions if each in self._numbers}
