@@ -81,7 +81,7 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
 async def _serve(
     compiled: Compiled, files: Watch, ways_in: dict[str, MakeForWorld], journal: str
 ) -> int:
-    world = make_world(compiled.config, journal)
+    world = make_world(compiled.config, journal, mqtt="mqtt" in ways_in)
     node = Node(world, {name: partial(make, world) for name, make in ways_in.items()})
     changes = Changes(node, world, files)
     stop = _stop_signals(world.telemetry)
@@ -105,8 +105,11 @@ async def _serve(
     return 0
 
 
-def make_world(config: Config, journal: str, *, synchronous: str = "FULL") -> World:
-    """The real adapters for a configuration. ``synchronous`` is SQLite's; tests weaken it."""
+def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "FULL") -> World:
+    """The real adapters for a configuration. ``synchronous`` is SQLite's; tests weaken it.
+
+    ``mqtt``: this process is connected to the broker.
+    """
     clock = SystemClock()
     telemetry = LogTelemetry(clock.monotonic_s)
     caller = Http1Caller(kept=_open_files(config, telemetry) // 2)
@@ -122,7 +125,7 @@ def make_world(config: Config, journal: str, *, synchronous: str = "FULL") -> Wo
         components=caller,
         peers=HttpPeers(caller),
         balancer=HttpBalancer(caller),
-        publisher=MqttPublisher(),
+        publisher=MqttPublisher(served=mqtt),
         clock=clock,
         random=SystemRandom(),
         telemetry=telemetry,
