@@ -148,7 +148,7 @@ def _calm_garbage_collection() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
+    gc.set_threshold(400_000, 20, 100)
 
 
 def _end_now(telemetry: LogTelemetry, error: FractalError) -> None:
