@@ -12,6 +12,7 @@ from typing import cast
 
 import httptools
 
+from fractal_rm.adapters.http1.deadlines import Deadlines
 from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ReplyTooLarge
@@ -30,15 +31,16 @@ class Connection(asyncio.Protocol):
     """Speaks HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or gone."""
 
     __slots__ = (
-        "_bare_bytes", "_body", "_delimited", "_ends_s", "_got_bytes", "_headers", "_in_body",
-        "_looks_s", "_max_bytes", "_on_closed", "_on_idle", "_outbox", "_parser", "_reply",
-        "_reused", "_timer", "_transport", "idle_since_s",
+        "_bare_bytes", "_body", "_deadlines", "_delimited", "_got_bytes", "_headers",
+        "_in_body", "_max_bytes", "_on_closed", "_on_idle", "_outbox", "_parser", "_reply",
+        "_reused", "_tick", "_transport", "idle_since_s",
     )  # fmt: skip
 
     def __init__(
         self,
         on_idle: Callable[[Connection], None],
         on_closed: Callable[[Connection], None],
+        deadlines: Deadlines,
         outbox: Outbox,
     ) -> None:
         self._on_idle = on_idle
@@ -46,12 +48,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._reply: asyncio.Future[Reply] | None = None
+        self._deadlines = deadlines
         self._outbox = outbox
-        # Thousands of calls a second, and hardly one is late: one timer for all that go over this
-        # connection. When it rings it looks whether the call of that moment is late.
-        self._ends_s = 0.0
-        self._looks_s = float("inf")
-        self._timer: asyncio.TimerHandle | None = None
+        self._tick = 0
         self._reused = False
         self._max_bytes = 0
         self.idle_since_s = 0.0
@@ -71,9 +70,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             reply.set_exception(Stale() if self._reused else BadReply("it closed at once"))
             return reply
-        self._ends_s = ends_s
-        if ends_s < self._looks_s:
-            self._look_at(ends_s, loop)
+        self._tick = self._deadlines.set(ends_s, self, loop)
         self._outbox.put(self._transport, request, loop)
         return reply
 
@@ -81,19 +78,8 @@ class Connection(asyncio.Protocol):
         """Let go at once; a reply that is waited for fails."""
         self._fail(BadReply("the connection was closed on our side"))
 
-    def _look_at(self, looks_s: float, loop: asyncio.AbstractEventLoop) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._looks_s = looks_s
-        self._timer = loop.call_at(looks_s, self._look, loop)
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer, self._looks_s = None, float("inf")
-        if self._reply is None:
-            return
-        if loop.time() < self._ends_s:
-            self._look_at(self._ends_s, loop)
-            return
+    def too_late(self) -> None:
+        """Its time limit was reached."""
         what = "no whole answer" if self._got_bytes else "no answer"
         self._fail(CallTimedOut(f"{what} within the time limit", sent=True))
 
@@ -103,6 +89,9 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _answer(self, answer: Reply | Exception) -> None:
+        if self._tick:
+            self._deadlines.lift(self._tick, self)
+            self._tick = 0
         reply, self._reply = self._reply, None
         if reply is None or reply.done():
             return
@@ -158,9 +147,6 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop. The end of the connection may be the end of the body."""
         self._transport = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._on_closed(self)
         if self._reply is None:
             return

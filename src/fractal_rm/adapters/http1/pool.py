@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fractal_rm.adapters.http1.connection import Connection
+from fractal_rm.adapters.http1.deadlines import Deadlines
 from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.domain.call import Origin
 
@@ -21,6 +22,7 @@ class Pool:
     def __init__(self, kept: int) -> None:
         self._kept = kept
         self._idle_count = 0
+        self._deadlines = Deadlines()
         self._outbox = Outbox()
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
@@ -46,7 +48,7 @@ class Pool:
                 idle.remove(connection)
                 self._idle_count -= 1
 
-        connection = Connection(on_idle, on_closed, self._outbox)
+        connection = Connection(on_idle, on_closed, self._deadlines, self._outbox)
         self._open.add(connection)
         return connection
 
