@@ -24,7 +24,8 @@ from fractal_rm.domain.expression import (
 from fractal_rm.domain.findings import Level
 from fractal_rm.domain.flow import Call, Terms
 from fractal_rm.flowlang import compile_flows
-from fractal_rm.flowlang.wording import Wording, duration, names_of
+from fractal_rm.flowlang.duration import duration
+from fractal_rm.flowlang.wording import Wording, names_of
 
 KNOWN = {"camera": ("1",)}
 BEFORE = "1\nTO camera 1\nGET\n  AS frame\nGET\nPOST"

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from fractal_rm.cases.answers import Called, fits
 from fractal_rm.cases.model import Case, Expected, ExpectedCall, ExpectedMessage, Said
 from fractal_rm.cases.play import Message, Observed, TriggerRefused
-from fractal_rm.cases.words import in_words
+from fractal_rm.flowlang.duration import duration
 
 RUN = "<run>"  # in an expected header it stands for the id of the run
 
@@ -134,8 +134,8 @@ def _end(expected: Expected, came: Observed) -> Iterator[Difference]:
     if expected.node is not None and expected.node != came.node:
         yield Difference("node", expected.node, came.node or "here")
     if expected.took_ms is not None and expected.took_ms != came.took_ms:
-        got = "it has not ended" if came.took_ms is None else in_words(came.took_ms)
-        yield Difference("took", in_words(expected.took_ms), got)
+        got = "it has not ended" if came.took_ms is None else duration(came.took_ms)
+        yield Difference("took", duration(expected.took_ms), got)
 
 
 def _state_words(came: Observed) -> str:

@@ -20,8 +20,8 @@ from fractal_rm.cases.model import (
     Said,
     Selector,
 )
-from fractal_rm.cases.words import in_words
 from fractal_rm.domain.run import State
+from fractal_rm.flowlang.duration import duration
 
 Fields = dict[str, str]  # key and value, the value as TOML
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -163,7 +163,7 @@ def _delay(ms: int) -> Fields:
 
 
 def _length(ms: int) -> str:
-    return _string(in_words(ms))
+    return _string(duration(ms))
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import msgspec
 from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option
 from fractal_rm.config.load import read_file
+from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected, Finding, Level, Place
 from fractal_rm.domain.flow import Flow
@@ -50,7 +49,7 @@ def fmt(source: str | None, check: bool, folder: Path) -> int:
         sys.stdout.buffer.write(formatted.encode())
         return 0
     if changed:
-        _replace(path.resolve(), formatted.encode())
+        replace_file(path.resolve(), formatted.encode(), alike=True)
     click.echo(f"{FILE}: {'was changed' if changed else 'is canonical'}")
     return 0
 
@@ -99,26 +98,3 @@ def _compiled(text: str) -> list[Flow]:
         replace(flow, line=0, steps=tuple(replace(step, line=0) for step in flow.steps))
         for flow in found.values()
     ]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put a file in the place of another, whole or not at all, with the mode and owner of that."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("xb") as file:
-            shutil.copymode(path, temporary)
-            _keep_owner(path, temporary)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _keep_owner(path: Path, temporary: Path) -> None:
-    owned = path.stat()
-    mine = temporary.stat()
-    if (owned.st_uid, owned.st_gid) != (mine.st_uid, mine.st_gid):
-        os.chown(temporary, owned.st_uid, owned.st_gid)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 import msgspec
 
+from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import FractalError
 
 NAME = "control.json"
@@ -39,10 +39,9 @@ def read_control(state: Path) -> Control:
 
 def write_control(state: Path, control: Control) -> None:
     """Replace the file whole, or leave it as it is. Raises CannotAsk."""
-    temporary = state / f".{NAME}.{os.getpid()}"
     try:
         state.mkdir(parents=True, exist_ok=True)
-        _replace(state / NAME, temporary, msgspec.json.encode(control))
+        replace_file(state / NAME, msgspec.json.encode(control))
     except OSError as error:
         cure = "give the user of this program write permission to the folder, or set state.path"
         if error.errno == errno.ENOSPC:
@@ -51,15 +50,3 @@ def write_control(state: Path, control: Control) -> None:
             f"{state / NAME} cannot be written ({error.strerror or error}); {cure} in comm.conf to"
             " another folder"
         ) from error
-
-
-def _replace(path: Path, temporary: Path, content: bytes) -> None:
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -27,22 +27,28 @@ def is_barrier(step: Step) -> bool:
     return isinstance(step, (Wait, Respond)) or (isinstance(step, Publish) and not needs(step))
 
 
-def may_begin(steps: Sequence[Step], done: Container[int], finished: AbstractSet[int]) -> list[int]:
-    """The positions of steps that may begin under ORDER dataflow, or have begun already.
+class Plan:
+    """The steps of a flow under ORDER dataflow, with what each needs: found once, asked often."""
 
-    ``done`` are positions, ``finished`` the numbers of the calls that have their result.
-    """
-    found: list[int] = []
-    all_before_done = True
-    for position, step in enumerate(steps):
-        if position in done:
-            continue
-        if is_barrier(step):
-            return [*found, position] if all_before_done else found
-        if needs(step) <= finished:
-            found.append(position)
-        all_before_done = False
-    return found
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._steps = [(needs(step), is_barrier(step)) for step in steps]
+
+    def may_begin(self, done: Container[int], finished: AbstractSet[int]) -> list[int]:
+        """The positions of steps that may begin, or have begun already.
+
+        ``done`` are positions, ``finished`` the numbers of the calls that have their result.
+        """
+        found: list[int] = []
+        all_before_done = True
+        for position, (needed, barrier) in enumerate(self._steps):
+            if position in done:
+                continue
+            if barrier:
+                return [*found, position] if all_before_done else found
+            if needed <= finished:
+                found.append(position)
+            all_before_done = False
+        return found
 
 
 def _numbers(value: object) -> Iterator[int]:

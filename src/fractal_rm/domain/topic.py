@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-_SHARED = "$share/"
+SHARED = "$share/"  # begins the filter of a shared subscription (4.8.2)
+MOST_BYTES = 65_535
 LARGEST_IDENTIFIER = 268_435_455  # MQTT 5, 3.8.2.1.2
 
 
@@ -14,8 +15,8 @@ def matches(topic_filter: str, topic: str) -> bool:
     A wildcard in the first level does not stand for a topic that begins with ``$``. Of a shared
     subscription (4.8.2) the filter behind the group's name counts.
     """
-    if topic_filter.startswith(_SHARED):
-        topic_filter = topic_filter[len(_SHARED) :].partition("/")[2]
+    if topic_filter.startswith(SHARED):
+        topic_filter = topic_filter[len(SHARED) :].partition("/")[2]
     if topic[:1] == "$" and topic_filter[:1] in ("#", "+"):
         return False
     asked, levels = topic_filter.split("/"), topic.split("/")
@@ -27,7 +28,7 @@ def matches(topic_filter: str, topic: str) -> bool:
     )
 
 
-def topic_fault(topic: str, most_bytes: int = 65_535) -> str | None:
+def topic_fault(topic: str, most_bytes: int = MOST_BYTES) -> str | None:
     """Why nothing can be published on ``topic``, or None."""
     try:
         size = len(topic.encode())

@@ -7,7 +7,7 @@ import re
 LIKE = "a length of time such as 800ms, 5s, 2m or 1h, at most 24h"
 
 _DURATION = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)(ms|s|m|h)")
-_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_MS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}  # the largest first
 _MOST_MS = 24 * 3_600_000
 
 
@@ -18,3 +18,9 @@ def duration_ms(text: str) -> int | None:
         return None
     ms = round(float(found[1]) * _MS[found[2]])
     return ms if 1 <= ms <= _MOST_MS else None
+
+
+def duration(ms: int) -> str:
+    """A length of time in the largest unit in which it is whole: ``0ms``, ``750ms``, ``2m``."""
+    unit = next(unit for unit, size in _MS.items() if size == 1 or (ms and ms % size == 0))
+    return f"{ms // _MS[unit]}{unit}"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from fractal_rm.domain.topic import MOST_BYTES, SHARED
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.words import unquoted
-
-MOST_BYTES = 65_535
-_SHARED = "$share/"
 
 
 def read_topic_filter(line: Line, word: Word, report: Report) -> str | None:
@@ -57,8 +55,8 @@ def _name_fault(topic: str) -> _Fault:
 
 
 def _filter_fault(topic: str) -> _Fault:
-    if topic.startswith(_SHARED):
-        group, slash, shared = topic.removeprefix(_SHARED).partition("/")
+    if topic.startswith(SHARED):
+        group, slash, shared = topic.removeprefix(SHARED).partition("/")
         if not (group and slash and shared) or {"+", "#"} & set(group):
             return ("this shared subscription has no group or no topic",
                     "it is written: $share/<group>/<topic>")  # fmt: skip

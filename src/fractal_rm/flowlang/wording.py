@@ -43,14 +43,6 @@ def names_of(flow: Flow) -> dict[int, str]:
     return names
 
 
-def duration(ms: int) -> str:
-    """A length of time in the largest unit in which it is whole."""
-    for unit, factor in (("h", 3_600_000), ("m", 60_000), ("s", 1000)):
-        if ms % factor == 0:
-            return f"{ms // factor}{unit}"
-    return f"{ms}ms"
-
-
 class Wording:
     """Writes as one flow would: with the names that it gives to its calls."""
 

@@ -20,7 +20,8 @@ from fractal_rm.domain.flow import (
     Terms,
     Wait,
 )
-from fractal_rm.flowlang.wording import Wording, duration, names_of
+from fractal_rm.flowlang.duration import duration
+from fractal_rm.flowlang.wording import Wording, names_of
 
 Said = tuple[str, str]  # a keyword and what follows it
 

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fractal_rm.domain.flow import Call, Publish, Respond, Step, SubFlow, Wait
-from fractal_rm.domain.needs import needs
-
-
-def is_barrier(step: Step) -> bool:
-    """Everything listed before it is finished first, and everything after it waits for it."""
-    return isinstance(step, (Wait, Respond)) or (isinstance(step, Publish) and not needs(step))
+from fractal_rm.domain.flow import Call, Step, SubFlow
+from fractal_rm.domain.needs import is_barrier, needs
 
 
 def predecessors(steps: Sequence[Step]) -> list[list[int]]:

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from fractal_rm.adapters.lock import FileLock, Held
-from fractal_rm.adapters.whole_file import replace_file
+from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.adapters.whole_file import replace_file
+from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.topic import matches, subscription_identifier
 

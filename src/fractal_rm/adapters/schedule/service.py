@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.adapters.schedule.timetable import BadSchedule, Timetable, rules_of
-from fractal_rm.adapters.whole_file import replace_file
+from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import Draining, Refused
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.trigger import Arrival, Source

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Union
 
 from fractal_rm.domain.flow import Call, Errors, Flow, Step, SubFlow
-from fractal_rm.domain.needs import may_begin
+from fractal_rm.domain.needs import Plan
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.run import Run, Settled, State
 from fractal_rm.engine.execute.together import cut_off, worst
@@ -27,9 +27,9 @@ class Dataflow:
 
     async def go(self, run: Run) -> Settled | Later:
         """Do the steps. Where one fails, those in flight finish and no other begins."""
-        flight = _Flight()
+        flight, plan = _Flight(), Plan(run.flow.steps)
         failed = _has_failed(run)
-        ready = self._had_begun(run) if failed else _ready(run)
+        ready = self._had_begun(run) if failed else _ready(run, plan)
         try:
             while True:
                 for position in flight.new(ready):
@@ -37,7 +37,7 @@ class Dataflow:
                 if not flight.tasks:
                     return flight.came_to()
                 await flight.wait()
-                ready = [] if failed or flight.endings else _ready(run)
+                ready = [] if failed or flight.endings else _ready(run, plan)
         finally:
             await cut_off(flight.tasks)
 
@@ -99,8 +99,8 @@ def _has_failed(run: Run) -> bool:
     return run.flow.errors is not Errors.CONTINUE and bool(failed_for_good(run))
 
 
-def _ready(run: Run) -> list[int]:
-    return may_begin(run.flow.steps, _done(run.flow, run), run.results.keys())
+def _ready(run: Run, plan: Plan) -> list[int]:
+    return plan.may_begin(_done(run.flow, run), run.results.keys())
 
 
 def _done(flow: Flow, run: Run) -> set[int]:
