@@ -145,10 +145,10 @@ class Stage:
             self.answers(name, f"from {name}")
 
     def answers(self, name: str, text: str, status: int = 200, **headers: str) -> None:
-        lines = tuple((n.replace("_", "-").encode(), v.encode()) for n, v in headers.items())
+        head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
 
         async def answer(_):
-            return Reply(status, lines, text.encode())
+            return Reply(status, head, text.encode())
 
         self.components.answers[f"{URL}/{name}"] = answer
 
@@ -160,7 +160,7 @@ class Stage:
             error = left.pop(0) if len(left) > 1 else left[0]
             if error is not None:
                 raise error
-            return Reply(200, (), b"at last")
+            return Reply(200, b"", b"at last")
 
         self.components.answers[f"{URL}/{name}"] = answer
 
@@ -170,7 +170,7 @@ class Stage:
 
         async def answer(_):
             await go.wait()
-            return Reply(200, (), b"went on")
+            return Reply(200, b"", b"went on")
 
         self.components.answers[f"{URL}/{name}"] = answer
         return go

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fractal_rm.adapters.http1 import Http1Caller
-from fractal_rm.adapters.http1.deadlines import TICK_S, Deadlines
 from fractal_rm.domain.call import Origin, Route, Tls, header_line, route
 from fractal_rm.domain.errors import (
     BadReply,
@@ -205,7 +204,12 @@ async def test_what_was_answered_in_part_is_not_repeated():
         [BOTH + b"2\r\nok\r\n0\r\n\r\n"],
         [b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok"],
         [b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok"],
+        [b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", None],
+        [b"HTTP/1.1 200 OK\nContent-Length: 10\n\nshort", None],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\nshort", None],
         [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok", None],
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"],
+        [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", None],
         [CHUNKED + b"zz\r\nok\r\n0\r\n\r\n"],
         [CHUNKED + b"2\r\nok\r\n", None],
         [CHUNKED + b"2\r\nokay\r\n0\r\n\r\n"],
@@ -265,57 +269,14 @@ async def test_every_call_has_a_limit_of_its_own():
         assert ended == ["first", "second", "last"]
 
 
-class HandClock:
-    """What `Deadlines` asks of an event loop, with the time moved by hand."""
-
-    def __init__(self):
-        self.now_s = 0.0
-        self.timers = []
-
-    def time(self):
-        return self.now_s
-
-    def call_later(self, delay_s, callback, *args):
-        self.timers.append((self.now_s + delay_s, callback, args))
-        return object()
-
-    def move(self, to_s):
-        while self.timers and min(self.timers)[0] <= to_s:
-            timer = min(self.timers)
-            self.timers.remove(timer)
-            self.now_s = timer[0]
-            timer[1](*timer[2])
-        self.now_s = to_s
-
-
-class HandCall:
-    """A call, as `Deadlines` knows it."""
-
-    def __init__(self, name, late):
-        self.name, self.late = name, late
-
-    def too_late(self):
-        self.late.append(self.name)
-
-
-def test_nothing_ticks_when_no_call_is_in_flight():
-    clock, deadlines, late = HandClock(), Deadlines(), []
-    in_time, never = HandCall("in time", late), HandCall("never", late)
-    tick = deadlines.set(30.0, in_time, clock)
-    deadlines.set(1.0, never, clock)
-    assert len(clock.timers) == 1  # one for all
-    clock.move(0.5)
-    deadlines.lift(tick, in_time)
-    clock.move(0.99)
-    assert (late, len(clock.timers)) == ([], 1)
-    clock.move(1.0 + 2 * TICK_S)
-    assert (late, clock.timers) == (["never"], [])
-    clock.move(3600.0)
-    deadlines.set(3601.0, never, clock)
-    clock.move(3600.99)
-    assert late == ["never"]
-    clock.move(3601.0 + 2 * TICK_S)
-    assert (late, clock.timers) == (["never", "never"], [])
+@pytest.mark.parametrize("before_s", [30.0, 0.1])
+async def test_a_kept_connection_keeps_to_the_limit_of_each_call(before_s):
+    async with serving([OK], [0.2, OK], [5.0]) as server, calling() as caller:
+        await caller.call(to(server, timeout_s=before_s))
+        await caller.call(to(server))  # it takes longer than the limit of the call before
+        with pytest.raises(CallTimedOut):
+            await caller.call(to(server, timeout_s=0.1))
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize(
@@ -348,7 +309,7 @@ async def test_a_trailer_is_no_header():
     late = b"Transfer-Encoding: gzip\r\nContent-Type: text/plain; charset=latin-1\r\n\r\n"
     reply = await answer(CHUNKED + b"2\r\nok\r\n0\r\n" + late)
     assert reply.body == b"ok"
-    assert reply.headers == ((b"Transfer-Encoding", b"chunked"),)
+    assert reply.headers_by_name() == {"transfer-encoding": "chunked"}
 
 
 async def test_a_second_answer_to_one_request_spoils_the_connection_not_the_next_call():

@@ -186,8 +186,8 @@ def in_turn(stage: Stage, name: str, *answers: Reply | Exception) -> None:
 
 
 def said(status: int, text: str = "{}", **headers: str) -> Reply:
-    lines = tuple((n.replace("_", "-").encode(), v.encode()) for n, v in headers.items())
-    return Reply(status, lines, text.encode())
+    head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
+    return Reply(status, head, text.encode())
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ async def test_calls_are_told_how_much_time_is_left_and_have_no_more():
 
         async def takes_a_while(_):
             stage.clock.ms += 1_000
-            return Reply(200, (), b"")
+            return Reply(200, b"", b"")
 
         stage.components.answers[f"{URL}/a/1"] = takes_a_while
         assert (await stage.run("9")).state is State.SUCCEEDED

@@ -102,10 +102,10 @@ class World:
         await asyncio.sleep(0)
         name = request.url.removeprefix(URL + "/")
         if name == "slow/1" and self._fails:
-            return Reply(500, (), b"no")
+            return Reply(500, b"", b"no")
         if name == "once/1" and self.asked[key] <= 2:
-            return Reply(503, (), b"not yet")
-        return Reply(200, (), b"[1, 2, 3]" if name == "a/1" else request.body or name.encode())
+            return Reply(503, b"", b"not yet")
+        return Reply(200, b"", b"[1, 2, 3]" if name == "a/1" else request.body or name.encode())
 
     def stage(self, disk: Disk, clock: ManualClock, one) -> Stage:
         patient = Bounds(max_attempts=100)  # what the kills interrupt is not at fault

@@ -43,7 +43,7 @@ def echoes(stage, name, *, fails_on=()):
         await asyncio.sleep(0)
         at_once[0] -= 1
         item = json.loads(request.body)["payload"][0]
-        return Reply(500 if item in fails_on else 200, (), json.dumps(item).encode())
+        return Reply(500 if item in fails_on else 200, b"", json.dumps(item).encode())
 
     stage.components.answers[f"{URL}/{name}"] = answer
     return at_once
@@ -177,7 +177,7 @@ async def test_each_element_is_tried_again_on_its_own():
 
         async def answer(request):
             asked[request.body] += 1
-            return Reply(503 if asked[request.body] == 1 else 200, (), b"7")
+            return Reply(503 if asked[request.body] == 1 else 200, b"", b"7")
 
         stage.components.answers[f"{URL}/a/1"] = answer
         assert result(await stage.run("9", payload=[1, 2]), 1) == [7, 7]
@@ -195,7 +195,7 @@ async def test_after_a_crash_the_elements_that_are_finished_are_not_made_again(a
         item = json.loads(request.body)["payload"][0]
         if item >= 4:
             await hold.wait()
-        return Reply(200, (), json.dumps(item).encode())
+        return Reply(200, b"", json.dumps(item).encode())
 
     stage.components.answers[f"{URL}/a/1"] = answer
     await stage.node.start()

@@ -49,7 +49,7 @@ async def test_no_more_runs_of_a_flow_are_at_work_than_its_limit():
             at_once.append(busy)
             await asyncio.sleep(0)
             busy -= 1
-            return Reply(200, (), b"done")
+            return Reply(200, b"", b"done")
 
         stage.components.answers[f"{URL}/slow/1"] = answer
         stage.node.pause(True)

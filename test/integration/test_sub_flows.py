@@ -207,7 +207,7 @@ async def test_a_full_disk_holds_its_beginning_back():
         async def fill(_):
             stage.journal.full = True
             asyncio.get_running_loop().call_later(0.01, make_room)
-            return Reply(200, (), b"")
+            return Reply(200, b"", b"")
 
         def make_room():
             stage.journal.full = False

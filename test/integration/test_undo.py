@@ -157,7 +157,7 @@ async def test_tries_are_counted_over_a_crash_and_the_pause_goes_on():
             asked.append(1)
             if len(asked) == 2 and stage is first:
                 await asyncio.Event().wait()
-            return Reply(503, (), b"no")
+            return Reply(503, b"", b"no")
 
         stage.components.answers[f"{URL}/a/1"] = answer
 

@@ -108,7 +108,7 @@ def answers(stage: Stage, name: str, *texts: object) -> None:
         if isinstance(said, Exception):
             raise said
         status, text = said if isinstance(said, tuple) else (200, said)
-        return Reply(status, ((b"ETag", b'"7"'),), str(text).encode())
+        return Reply(status, b'ETag: "7"\r\n', str(text).encode())
 
     stage.components.answers[f"{URL}/{name}"] = answer
 

@@ -79,7 +79,7 @@ class Answers:
         self._offers += 1
         if mock.fault is not None:
             return Answer(_FAULTS[mock.fault], mock.delay_ms / 1000)
-        return Answer(Reply(mock.status, (), _receipt(mock, request)), mock.delay_ms / 1000)
+        return Answer(Reply(mock.status, b"", _receipt(mock, request)), mock.delay_ms / 1000)
 
 
 def fits(on: Selector, called: Called, flow: str) -> bool:
@@ -107,15 +107,15 @@ def _said(on: Selector) -> list[bool]:
 def _of_component(mock: Mock) -> Answer:
     if mock.fault is not None:
         return Answer(_FAULTS[mock.fault], mock.delay_ms / 1000)
-    lines = tuple((n.encode("latin-1"), v.encode("latin-1")) for n, v in mock.headers)
-    return Answer(Reply(mock.status, lines, mock.body.as_text().encode()), mock.delay_ms / 1000)
+    head = "".join(f"{name}: {value}\r\n" for name, value in mock.headers).encode("latin-1")
+    return Answer(Reply(mock.status, head, mock.body.as_text().encode()), mock.delay_ms / 1000)
 
 
 def _of_balancer(mock: BalancerMock) -> Answer:
     if mock.fault is not None:
         return Answer(_FAULTS[mock.fault], mock.delay_ms / 1000)
     body = msgspec.json.encode({"id_node": mock.node})
-    return Answer(Reply(mock.status, (), body), mock.delay_ms / 1000)
+    return Answer(Reply(mock.status, b"", body), mock.delay_ms / 1000)
 
 
 def _receipt(mock: PeerMock, request: Request) -> bytes:

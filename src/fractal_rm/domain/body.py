@@ -46,7 +46,7 @@ def request_body(
     form: BodyForm,
 ) -> bytes:
     """``{"payload": [item, …]}``, as JSON or as the original's Python text of it."""
-    parts = [bytes(results[item.number] if isinstance(item, Result) else payload) for item in items]
+    parts = [results[item.number] if isinstance(item, Result) else payload for item in items]
     body = b'{"payload": [' + b", ".join(parts) + b"]}"
     return _as_python(body) if form is BodyForm.PYTHON_REPR else body
 
@@ -130,7 +130,10 @@ def result_text(reply: Reply) -> msgspec.Raw:
 
 
 def _decoded(reply: Reply) -> str:
-    return reply.body.decode(_codec(reply.header("content-type") or ""), "replace")
+    codec = "utf_8"
+    if b"charset" in reply.head.lower():  # hardly one says it
+        codec = _codec(reply.header("content-type") or "")
+    return reply.body.decode(codec, "replace")
 
 
 def _codec(kind: str) -> str:

@@ -127,25 +127,25 @@ def header_line(name: str, value: str) -> str:
     return line
 
 
-class Reply(msgspec.Struct, frozen=True):
-    """What a server answered: final status, header lines as they came, whole body."""
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """What a server answered: the final status, the head as it came, the whole body.
+
+    ``head`` has header lines, each ended by CRLF; a status line may stand before them. Few replies
+    are asked for a header, so it is read then.
+    """
 
     status: int
-    headers: tuple[tuple[bytes, bytes], ...]
+    head: bytes
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, or None. Few replies are asked, so it is found then."""
-        wanted = name.lower().encode()
-        for found, value in self.headers:
-            if len(found) == len(wanted) and found.lower() == wanted:
-                return value.decode("latin-1")
-        return None
+        """The first value of a header, or None."""
+        return self.headers_by_name().get(name.lower())
 
     def headers_by_name(self) -> dict[str, str]:
         """The first value of every header; names in lower case."""
-        lines = ((name.decode("latin-1").lower(), value) for name, value in self.headers[::-1])
-        return {name: value.decode("latin-1") for name, value in lines}
+        lines = (line.partition(":") for line in self.head.decode("latin-1").split("\r\n")[::-1])
+        return {name.lower(): value.strip(" \t") for name, colon, value in lines if colon}
 
 
 class BodyForm(str, Enum):

@@ -15,6 +15,8 @@ from fractal_rm.adapters.http1.tls import TlsContexts
 from fractal_rm.domain.call import Reply, Route
 from fractal_rm.domain.errors import ConnectFailed
 
+_WITH_BODY = b"%b%bContent-Length: %d\r\n\r\n%b"
+
 
 class Http1Caller:
     """Port `Caller`. Bounded by its callers: a connection is open for each call in flight.
@@ -41,7 +43,10 @@ class Http1Caller:
         ends_s = loop.time() + (
             route.timeout_s if timeout_s is None else min(timeout_s, route.timeout_s)
         )
-        request = _request(route, body, headers)
+        if body is None:
+            request = b"%b%b\r\n" % (route.head, headers)
+        else:
+            request = _WITH_BODY % (route.head, headers, len(body), body)
         # A request that must not be sent twice goes on a new connection: on a kept one nobody
         # could tell whether the server had read it before it closed.
         connection = self._pool.take(route.origin) if route.repeatable else None
@@ -78,12 +83,6 @@ class Http1Caller:
                 raise
             raise ConnectFailed(f"{origin}: {reason}") from error
         return connection
-
-
-def _request(route: Route, body: bytes | None, headers: bytes) -> bytes:
-    if body is None:
-        return b"%b%b\r\n" % (route.head, headers)
-    return b"%b%bContent-Length: %d\r\n\r\n%b" % (route.head, headers, len(body), body)
 
 
 def _reason(error: BaseException, limit_s: float) -> str | None:

@@ -12,11 +12,11 @@ from typing import cast
 
 import httptools
 
-from fractal_rm.adapters.http1.deadlines import Deadlines
 from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ReplyTooLarge
 
+END_OF_HEAD = b"\r\n\r\n"
 MAX_BARE_BYTES = 64 * 1024  # that may come in a row without a byte of the body
 
 
@@ -31,16 +31,15 @@ class Connection(asyncio.Protocol):
     """Speaks HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or gone."""
 
     __slots__ = (
-        "_bare_bytes", "_body", "_deadlines", "_delimited", "_got_bytes", "_headers",
-        "_in_body", "_max_bytes", "_on_closed", "_on_idle", "_outbox", "_parser", "_reply",
-        "_reused", "_tick", "_transport", "idle_since_s",
+        "_bare_bytes", "_body", "_chunked", "_ends_s", "_got_bytes", "_head", "_in_body",
+        "_looks_s", "_max_bytes", "_on_closed", "_on_idle", "_outbox", "_parser", "_reply",
+        "_reused", "_timer", "_transport", "looked_at",
     )  # fmt: skip
 
     def __init__(
         self,
         on_idle: Callable[[Connection], None],
         on_closed: Callable[[Connection], None],
-        deadlines: Deadlines,
         outbox: Outbox,
     ) -> None:
         self._on_idle = on_idle
@@ -48,12 +47,15 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._reply: asyncio.Future[Reply] | None = None
-        self._deadlines = deadlines
         self._outbox = outbox
-        self._tick = 0
+        # Thousands of calls a second, and hardly one is late: one timer for all that go over this
+        # connection. When it rings it looks whether the call of that moment is late.
+        self._ends_s = 0.0
+        self._looks_s = float("inf")
+        self._timer: asyncio.TimerHandle | None = None
         self._reused = False
         self._max_bytes = 0
-        self.idle_since_s = 0.0
+        self.looked_at = False  # while it is idle
         self._expect_reply()
 
     # --- asking -------------------------------------------------------------------------------
@@ -70,7 +72,9 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             reply.set_exception(Stale() if self._reused else BadReply("it closed at once"))
             return reply
-        self._tick = self._deadlines.set(ends_s, self, loop)
+        self._ends_s = ends_s
+        if ends_s < self._looks_s:
+            self._look_at(ends_s, loop)
         self._outbox.put(self._transport, request, loop)
         return reply
 
@@ -78,8 +82,19 @@ class Connection(asyncio.Protocol):
         """Let go at once; a reply that is waited for fails."""
         self._fail(BadReply("the connection was closed on our side"))
 
-    def too_late(self) -> None:
-        """Its time limit was reached."""
+    def _look_at(self, looks_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looks_s = looks_s
+        self._timer = loop.call_at(looks_s, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer, self._looks_s = None, float("inf")
+        if self._reply is None:
+            return
+        if loop.time() < self._ends_s:
+            self._look_at(self._ends_s, loop)
+            return
         what = "no whole answer" if self._got_bytes else "no answer"
         self._fail(CallTimedOut(f"{what} within the time limit", sent=True))
 
@@ -89,9 +104,6 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _answer(self, answer: Reply | Exception) -> None:
-        if self._tick:
-            self._deadlines.lift(self._tick, self)
-            self._tick = 0
         reply, self._reply = self._reply, None
         if reply is None or reply.done():
             return
@@ -108,11 +120,14 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        if self._reply is None:  # bytes that nobody asked for: this connection cannot be trusted
+        reply = self._reply
+        if reply is None:  # bytes that nobody asked for: this connection cannot be trusted
             self._fail(BadReply("the server spoke unasked"))
             return
         self._got_bytes = True
-        had = len(self._body)
+        in_head, had = not self._in_body, len(self._body)
+        if in_head:
+            self._head += data
         try:
             self._parser.feed_data(data)
         except CallFailed as error:
@@ -126,20 +141,21 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(BadReply(f"the answer is not HTTP/1.1: {error}"))
         else:
-            if len(self._body) > had:
-                self._bare_bytes = 0
-            else:
-                self._bound_bare(len(data))
+            if self._reply is reply:  # it is not whole yet
+                self._check_part(0 if len(self._body) > had else len(data), in_head)
 
-    def _bound_bare(self, more: int) -> None:
-        """Bound what ``max_bytes`` does not: heads, 1xx replies, chunk extensions, trailers.
+    def _check_part(self, bare_bytes: int, in_head: bool) -> None:
+        """Of a reply that is not whole yet: what its head announces, and what has come of it.
 
-        What came is counted, not the headers that it held: the parser tells of a line only at its
-        end, and keeps all of it until then.
+        Counted is what ``max_bytes`` does not bound: heads, 1xx replies, chunk extensions,
+        trailers. Not the headers that it held: the parser tells of a line only at its end, and
+        keeps all of it until then.
         """
-        self._bare_bytes += more
-        if self._bare_bytes > MAX_BARE_BYTES and self._reply is not None:
+        self._bare_bytes = self._bare_bytes + bare_bytes if bare_bytes else 0
+        if self._bare_bytes > MAX_BARE_BYTES:
             self._fail(BadReply(f"more than {MAX_BARE_BYTES} bytes of headers"))
+        elif in_head and self._in_body:
+            self._check_announced()
 
     def eof_received(self) -> None:
         """Called by the loop; the end of the connection follows."""
@@ -147,11 +163,14 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop. The end of the connection may be the end of the body."""
         self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._on_closed(self)
         if self._reply is None:
             return
-        if self._in_body and not self._delimited and exc is None:
-            self._answer(self._whole_reply())
+        if self._in_body and exc is None and not _is_delimited(self._reply_so_far()):
+            self._answer(self._reply_so_far())
         elif not self._got_bytes and self._reused:
             self._answer(Stale())
         elif not self._got_bytes:
@@ -162,38 +181,23 @@ class Connection(asyncio.Protocol):
     # --- the reply, as the parser tells it ----------------------------------------------------
 
     def _expect_reply(self) -> None:
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._head: bytes = b""
         self._body: bytes | bytearray = b""
         self._in_body = False
-        self._delimited = False
+        self._chunked = False
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
         if self._reply is None:
             raise BadReply("a second answer to one request")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser."""
-        if self._in_body:  # a trailer: it may not be taken for a header (RFC 9110, 6.5.1)
-            return
-        self._headers.append((name, value))
-        if len(name) in (14, 17):  # only then it can be one of the two that delimit a body
-            self._delimiter(name.lower(), value)
-
-    def _delimiter(self, name: bytes, value: bytes) -> None:
-        """What delimits the body (RFC 9112, 6.3)."""
-        if name == b"content-length":
-            self._delimited = True
-            if value.isdigit():  # else the parser refuses it
-                self._check_size(int(value))
-        elif name == b"transfer-encoding":
-            if value.strip().lower() != b"chunked":
-                raise BadReply(f"transfer coding {value[:40]!r} was not asked for")
-            self._delimited = True
-
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._in_body = True
+
+    def on_chunk_header(self) -> None:
+        """Called by the parser."""
+        self._chunked = True
 
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""
@@ -204,14 +208,19 @@ class Connection(asyncio.Protocol):
             self._body += data
         else:
             self._body = data  # most come in one piece
-        self._check_size(len(self._body))
+        if len(self._body) > self._max_bytes:
+            raise self._too_large()
 
     def on_message_complete(self) -> None:
         """Called by the parser, at the end of every reply, an interim one (1xx) too."""
         if self._parser.get_status_code() < 200:
+            following = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[2]
             self._expect_reply()
+            self._head = following
             return
-        reply = self._whole_reply()
+        reply = self._reply_so_far()
+        if self._chunked:
+            _check_coding(reply)
         transport = self._transport
         if (
             transport is not None
@@ -226,10 +235,33 @@ class Connection(asyncio.Protocol):
             if transport is not None:
                 transport.abort()
 
-    def _whole_reply(self) -> Reply:
-        status = self._parser.get_status_code()
-        return Reply(status, tuple(self._headers), bytes(self._body))
+    def _reply_so_far(self) -> Reply:
+        """The head is taken as it came: the parser has read it, and its trailers are not in it."""
+        head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
+        return Reply(self._parser.get_status_code(), head, bytes(self._body))
 
-    def _check_size(self, size: int) -> None:
-        if size > self._max_bytes:
-            raise ReplyTooLarge(f"the answer is larger than {self._max_bytes} bytes")
+    def _check_announced(self) -> None:
+        """Refuse at once what will be too large, or comes in a form that was not asked for."""
+        reply = self._reply_so_far()
+        length = reply.header("content-length") or ""
+        try:
+            _check_coding(reply)
+        except BadReply as error:
+            self._fail(error)
+        else:
+            if length.isdigit() and int(length) > self._max_bytes:
+                self._fail(self._too_large())
+
+    def _too_large(self) -> ReplyTooLarge:
+        return ReplyTooLarge(f"the answer is larger than {self._max_bytes} bytes")
+
+
+def _is_delimited(reply: Reply) -> bool:
+    """Whether the end of the connection does not end the body (RFC 9112, 6.3)."""
+    return not {"content-length", "transfer-encoding"}.isdisjoint(reply.headers_by_name())
+
+
+def _check_coding(reply: Reply) -> None:
+    coding = reply.header("transfer-encoding")
+    if coding is not None and coding.lower() != "chunked":
+        raise BadReply(f"transfer coding {coding[:40]!r} was not asked for")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 
 from fractal_rm.adapters.http1.connection import Connection
-from fractal_rm.adapters.http1.deadlines import Deadlines
 from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.domain.call import Origin
 
-KEPT_FOR_S = 30.0
+LOOK_EVERY_S = 30.0
 
 
 class Pool:
     """The last one used is the first one taken, so that what is not needed grows old.
+
+    One that two looks in a row find idle is closed: no call needs a look at the clock for that.
 
     ``kept`` bounds those of all origins together. It is generous: closing what a burst has opened
     costs more than keeping it, and each one closed holds its port for a minute (TIME-WAIT).
@@ -22,33 +23,32 @@ class Pool:
     def __init__(self, kept: int) -> None:
         self._kept = kept
         self._idle_count = 0
-        self._deadlines = Deadlines()
         self._outbox = Outbox()
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
-        self._sweep: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
 
     def new_connection(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> Connection:
         """Make a connection that comes back here when it is idle."""
+        idle = self._idle.setdefault(origin, [])
 
         def on_idle(connection: Connection) -> None:
             if self._idle_count >= self._kept:
                 connection.close()
                 return
-            connection.idle_since_s = loop.time()
-            self._idle.setdefault(origin, []).append(connection)
+            connection.looked_at = False
+            idle.append(connection)
             self._idle_count += 1
-            if self._sweep is None:
-                self._sweep = loop.call_later(KEPT_FOR_S, self._close_old, loop)
+            if self._look is None:
+                self._look = loop.call_later(LOOK_EVERY_S, self._close_old, loop)
 
         def on_closed(connection: Connection) -> None:
             self._open.discard(connection)
-            idle = self._idle.get(origin)
-            if idle is not None and connection in idle:
+            if connection in idle:
                 idle.remove(connection)
                 self._idle_count -= 1
 
-        connection = Connection(on_idle, on_closed, self._deadlines, self._outbox)
+        connection = Connection(on_idle, on_closed, self._outbox)
         self._open.add(connection)
         return connection
 
@@ -66,19 +66,18 @@ class Pool:
 
     def close(self) -> None:
         """Close every connection, idle or not."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         for connection in list(self._open):
             connection.close()
 
     def _close_old(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._sweep = None
-        oldest_s = loop.time() - KEPT_FOR_S
-        for origin, idle in list(self._idle.items()):
-            for connection in [c for c in idle if c.idle_since_s <= oldest_s]:
+        self._look = None
+        for idle in self._idle.values():
+            for connection in [each for each in idle if each.looked_at]:
                 connection.close()
-            if not idle:
-                del self._idle[origin]
+            for connection in idle:
+                connection.looked_at = True
         if any(self._idle.values()):
-            self._sweep = loop.call_later(KEPT_FOR_S, self._close_old, loop)
+            self._look = loop.call_later(LOOK_EVERY_S, self._close_old, loop)
