@@ -430,8 +430,8 @@ async def test_many_runs_at_once_share_transactions(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     written = []
-    write = journal._store.write
-    journal._store.write = lambda group: (written.append(len(group.entries)), write(group))[1]
+    fill = journal._store.fill
+    journal._store.fill = lambda group: (written.append(len(group.entries)), fill(group))[1]
     await asyncio.gather(*(journal.accept(entry(f"run-{n:04}")) for n in range(1_000)))
     await journal.close(clean=True)
     assert sum(written) == 1_000

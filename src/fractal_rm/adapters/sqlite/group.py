@@ -7,27 +7,28 @@ from typing import Any
 
 import msgspec
 
-from fractal_rm.adapters.sqlite.chain import Page, encode_page, link
+from fractal_rm.adapters.sqlite.chain import Page, encode_page, link, start_of
 from fractal_rm.adapters.sqlite.schema import PAGE_BITS
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import AnyFact, Run, State
+from fractal_rm.domain.run import Run, State
 from fractal_rm.engine.ports import Entry, Prior
 
-Tail = tuple[int, int, bytes]  # of an open run: its number, how many pages, the last one's checksum
+Tail = tuple[int, int, int]  # of an open run: its number, how many pages, the last one's checksum
 Rows = list[tuple[Any, ...]]
 
 
 class Change(msgspec.Struct):
     """What happened to an open run since the last group, and how it stands after that."""
 
+    run: Run
     page: Page = []
     state: State = State.NEW
     reason: str = ""
     node: str | None = None
 
-    def note(self, run: Run, fact: AnyFact, at_ms: int) -> None:
-        """Take down a fact that the run has followed already. The run itself moves on meanwhile."""
-        self.page.append((at_ms, fact))
+    def conclude(self) -> None:
+        """No fact is added any more; the run itself moves on while this is written."""
+        run = self.run
         self.state, self.reason, self.node = run.state, run.reason, run.node
 
 
@@ -42,6 +43,11 @@ class Group(msgspec.Struct):
     changes: dict[str, Change] = {}
     finds: list[tuple[str, int]] = []
     probe: bool = False
+
+    def conclude(self) -> None:
+        """What follows belongs to the next group."""
+        for change in self.changes.values():
+            change.conclude()
 
     def put_before(self, earlier: Mapping[str, Change]) -> None:
         """Take in the changes of a group that could not be written."""
@@ -61,14 +67,15 @@ class Answers(msgspec.Struct):
 class Writing:
     """The rows of one transaction, apart from what is known until it is durable."""
 
-    def __init__(self, known: Mapping[str, Tail], next_no: int) -> None:
-        self._known = known
+    def __init__(self, open_runs: Mapping[str, Tail], next_no: int) -> None:
+        self._open = open_runs
         self.next_no = next_no
         self.new_rows: Rows = []
         self.changed_rows: Rows = []
         self.page_rows: Rows = []
         self.key_rows: Rows = []
         self.keys: dict[str, Prior] = {}
+        self.known: dict[int, Prior] = {}  # by position: entries that are written already
         self.flows: dict[int, Flow] = {}  # by identity: most runs of a group share one
         self.duplicates: list[str] = []
         self.tails: dict[str, Tail] = {}  # of runs that stay open
@@ -77,7 +84,7 @@ class Writing:
     def add(self, entry: Entry) -> None:
         """A new run."""
         run_id, flow, at_ms, state = entry.run_id, entry.flow, entry.at_ms, entry.state
-        start = (self.next_no, 0, run_id.encode())
+        start = (self.next_no, 0, start_of(run_id))
         self.next_no += 1
         page = [(at_ms, fact) for fact in entry.facts]
         no, pages, last = self._close(run_id, start, page, ended=state.final)
@@ -95,7 +102,7 @@ class Writing:
     def change(self, run_id: str, change: Change) -> None:
         """What happened to an open run."""
         state, ended = change.state, change.state.final
-        no, pages, last = self._close(run_id, self._known[run_id], change.page, ended=ended)
+        no, pages, last = self._close(run_id, self._open[run_id], change.page, ended=ended)
         settled_ms = change.page[-1][0] if ended else None
         self.changed_rows.append(
             (no, state.value, change.reason, change.node, settled_ms, pages, last)

@@ -1,8 +1,14 @@
 """Group commit: everything that is handed in while one transaction is written shares the next.
 
     event loop                      writer's thread
-    accept, append, find ──group──> BEGIN … COMMIT (one fsync)
-    waiters are woken   <──answers──┘
+    accept, append, find ──group──> BEGIN, INSERT …
+    goes on              <──filled──┤
+                                    COMMIT (one fsync)
+    waiters are woken    <──answers─┘
+
+The loop stands still while a transaction is filled, 10 µs for each run: both need the interpreter
+for that, and fighting for it statement by statement costs a twentieth of all CPU. It does not wait
+for a disk: where filling takes longer than FILL_AT_MOST_S, it goes on.
 
 A group leaves when somebody waits for it; facts that are written behind go along, or leave by
 themselves after WRITE_BEHIND_S.
@@ -31,19 +37,21 @@ from fractal_rm.engine.ports import Entry, Prior, Recovered
 GATHER_FOR_EACH_S = 0.00004
 GATHER_AT_MOST_S = 0.004
 WRITE_BEHIND_S = 0.05
+FILL_AT_MOST_S = 0.005
 RETRY_FULL_S = 0.5
 
 
 class _Pending:
-    """The group that is being filled, and who waits for it."""
+    """The group that is being gathered, and who waits for it. ``filling`` is held until then."""
 
-    __slots__ = ("accepted", "done", "finds", "group")
+    __slots__ = ("accepted", "done", "filling", "finds", "group")
 
     def __init__(self) -> None:
         self.group = Group()
         self.accepted: list[asyncio.Future[Prior | None]] = []
         self.finds: list[asyncio.Future[Prior | None]] = []
         self.done: list[asyncio.Future[None]] = []
+        self.filling = threading.Lock()
 
 
 class SqliteJournal:
@@ -70,6 +78,7 @@ class SqliteJournal:
         self._purges = Turns(purge_every_s)
         self._flush: asyncio.Handle | None = None
         self._gathered_s = float("-inf")  # until then the group gathers
+        self._durable = _Durable(self)
         self._loop: asyncio.AbstractEventLoop
 
     # --- open and close -----------------------------------------------------------------------
@@ -133,11 +142,11 @@ class SqliteJournal:
         changes = self._pending.group.changes
         change = changes.get(run.id)
         if change is None:
-            change = changes[run.id] = Change()
-        change.note(run, fact, at_ms)
+            change = changes[run.id] = Change(run)
+        change.page.append((at_ms, fact))
         if self._flush is None and not self._writing:
             self._flush = self._loop.call_later(WRITE_BEHIND_S, self._send)
-        return _Durable(self)
+        return self._durable
 
     @property
     def writable(self) -> bool:
@@ -179,13 +188,20 @@ class SqliteJournal:
             return
         sent, self._pending = self._pending, _Pending()
         self._writing = True
+        sent.group.conclude()
         sent.group.probe = self._full
+        sent.filling.acquire()
         self._jobs.put(partial(self._write, sent))
+        sent.filling.acquire(timeout=FILL_AT_MOST_S)
 
     def _write(self, sent: _Pending) -> None:
         """On the writer's thread."""
         try:
-            answers = self._store.write(sent.group)
+            try:
+                writing = self._store.fill(sent.group)
+            finally:
+                sent.filling.release()
+            answers = self._store.commit(sent.group, writing)
         except JournalFull as error:
             self._tell(partial(self._found_full, sent, error))
         else:

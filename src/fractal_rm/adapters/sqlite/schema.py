@@ -24,7 +24,7 @@ CREATE TABLE runs (
     accepted_ms INTEGER NOT NULL,
     settled_ms  INTEGER,                     -- NULL: it has no end yet
     pages       INTEGER NOT NULL,            -- how many there are, and the checksum of the last:
-    sum         BLOB NOT NULL,               -- one that is missing at the end is seen
+    sum         INTEGER NOT NULL,            -- one that is missing at the end is seen
     duplicates  INTEGER NOT NULL DEFAULT 0   -- how often its trigger came again
 );
 CREATE INDEX open_runs ON runs (no) WHERE settled_ms IS NULL;
@@ -35,7 +35,7 @@ CREATE INDEX open_runs ON runs (no) WHERE settled_ms IS NULL;
 CREATE TABLE pages (
     place INTEGER PRIMARY KEY,
     body  BLOB NOT NULL,
-    sum   BLOB NOT NULL,
+    sum   INTEGER NOT NULL,
     run   INTEGER AS (place >> 24),
     n     INTEGER AS (place & 0xFFFFFF)
 );
@@ -125,7 +125,6 @@ DROP_RUNS = (  # a run whose trigger id still counts keeps its row, without its 
     " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
 )
 STRIP_RUNS = (
-    "UPDATE runs SET pages = 0, sum = x'' WHERE no IN (SELECT value FROM json_each(?))"
-    " AND pages > 0"
+    "UPDATE runs SET pages = 0, sum = 0 WHERE no IN (SELECT value FROM json_each(?)) AND pages > 0"
 )
 DROP_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE until_ms <= ? LIMIT ?)"

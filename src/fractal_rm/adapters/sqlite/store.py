@@ -36,7 +36,7 @@ from fractal_rm.engine.ports import Entry, Prior, Recovered
 
 ROWS_AT_ONCE = 64
 STATEMENTS_KEPT = 400  # prepared: one of each table for each number of rows
-PageRow = tuple[int, bytes, bytes]  # n, body, sum
+PageRow = tuple[int, bytes, int]  # n, body, sum
 PAGE_BYTES = 2048  # a small commit writes each page that it touches: what wears flash out
 WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes into the file
 # A run's row is written again when it ends, and by then thousands of others may have come: what was
@@ -149,7 +149,7 @@ class Store:
         self._db.execute(schema.MARK, (0,))
         return Recovered(runs, clean)
 
-    def _open_rows(self) -> Iterable[tuple[int, str, int, bytes, list[PageRow]]]:
+    def _open_rows(self) -> Iterable[tuple[int, str, int, int, list[PageRow]]]:
         """The rows of open runs, each with its pages."""
         pages: dict[int, list[PageRow]] = {}
         for run, *page in self._db.execute(schema.OPEN_PAGES):
@@ -157,9 +157,7 @@ class Store:
         for no, run_id, count, last in self._db.execute(schema.OPEN_RUNS).fetchall():
             yield no, run_id, count, last, pages.pop(no, [])
 
-    def _recovered(
-        self, no: int, run_id: str, count: int, last: bytes, pages: list[PageRow]
-    ) -> Run:
+    def _recovered(self, no: int, run_id: str, count: int, last: int, pages: list[PageRow]) -> Run:
         try:
             timed = verified(run_id, pages, count, last)
             flow = self._flow(timed[0][1]) if timed else None
@@ -214,10 +212,9 @@ class Store:
 
     # --- write --------------------------------------------------------------------------------
 
-    def write(self, group: Group) -> Answers:
-        """Write a group in one transaction, or nothing of it. Raises JournalFull, JournalLost."""
+    def fill(self, group: Group) -> Writing:
+        """Begin a transaction with a whole group in it. Raises JournalFull, JournalLost."""
         writing = Writing(self._open, self._next_no)
-        known: dict[int, Prior] = {}
         try:
             self._db.execute("BEGIN IMMEDIATE")
             # In the order in which their pages stand, so that the file grows at its end.
@@ -228,15 +225,22 @@ class Store:
                 if prior is None:
                     writing.add(entry)
                 else:
-                    known[position] = prior
+                    writing.known[position] = prior
             self._put(writing)
             if group.probe:
                 self._db.execute(schema.MARK, (0,))
+        except sqlite3.Error as error:
+            raise self._write_failed(error) from error
+        return writing
+
+    def commit(self, group: Group, writing: Writing) -> Answers:
+        """Make durable what was filled in, or nothing of it. Raises JournalFull, JournalLost."""
+        try:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
         self._took(writing)
-        return Answers(known, [self._find(key, now_ms) for key, now_ms in group.finds])
+        return Answers(writing.known, [self._find(key, now_ms) for key, now_ms in group.finds])
 
     def _prior(self, entry: Entry, writing: Writing) -> Prior | None:
         if entry.key is None:
