@@ -51,7 +51,8 @@ class State(str, Enum):
 _OPEN = frozenset({State.NEW, State.ACCEPTED, State.RUNNING, State.OFFERED, State.PARKED})
 
 
-class Fact(msgspec.Struct, frozen=True, tag_field="fact"):
+# Facts and runs come by the thousand and hold no cycles, so nobody need look for some in them.
+class Fact(msgspec.Struct, frozen=True, tag_field="fact", gc=False):
     """Something that happened to a run. Facts are kept for ever: fields are only added."""
 
     def change(self, run: Run) -> None:
@@ -404,7 +405,7 @@ _NEXT: dict[tuple[State, type[Fact]], State] = {
 }
 
 
-class Run(msgspec.Struct):
+class Run(msgspec.Struct, gc=False):
     """One run as its facts make it. What no fact has said is None.
 
     ``results`` are by number, in the order in which they came, each as JSON. ``in_doubt`` names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Generator, Iterator
 
 from fractal_rm.domain.flow import SubFlow
 from fractal_rm.domain.run import AnyFact, Outcome, Run
@@ -13,6 +13,16 @@ from fractal_rm.engine.world import World
 def origin_of(run: Run, number: int) -> str:
     """Names the step of a run that begins another run."""
     return f"{run.id}:{number}"
+
+
+class _Nobody:
+    """Waits for the end of a run."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+_NOBODY = _Nobody()
 
 
 class OpenRuns:
@@ -62,15 +72,19 @@ class OpenRuns:
         run.apply(fact)
         return self._journal.append(run, fact, self._clock.now_ms())
 
-    async def close(self, run: Run, fact: AnyFact) -> None:
-        """Write the last fact of a run. Whoever waits is told once it is durable, not before."""
+    def close(self, run: Run, fact: AnyFact) -> Awaitable[None]:
+        """Write the last fact of a run. Await what is returned: it tells those who wait."""
         durable = self.write(run, fact)
         del self._runs[run.id]
         if run.origin is not None:
             self._by_origin.pop(run.origin, None)
         waiting = self._waiting.pop(run.id, None)
-        if waiting is None:
-            return
+        return _NOBODY if waiting is None else self._tell(run, waiting, durable)
+
+    async def _tell(
+        self, run: Run, waiting: list[asyncio.Future[Outcome | None]], durable: Awaitable[None]
+    ) -> None:
+        """Whoever waits is told once it is durable, not before."""
         await durable
         outcome = run.outcome()
         for future in waiting:

@@ -31,7 +31,7 @@ __all__ = [
 # --- the journal: written by one process -----------------------------------------------------
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A new run, or a dead letter that never became one (``flow`` is then None).
 
     ``state`` and ``reason`` are how it stands after ``facts``. ``key`` with ``digest`` make it

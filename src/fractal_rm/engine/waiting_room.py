@@ -39,6 +39,7 @@ AT_ONCE = 8
 
 
 Carry = Callable[[Run], Awaitable["float | None"]]
+Taken = tuple[Run, Carry, bool]  # with what is done with it, and whether it goes alone
 Settle = Callable[[Run, Settled], Coroutine[Any, Any, None]]
 
 
@@ -184,17 +185,24 @@ class WaitingRoom:
 
     def _begin_some(self) -> None:
         """Give free slots to the lines in turn, until no line may have another."""
+        while (taken := self._take_next()) is not None:
+            self._tasks.add(self._loop.create_task(self._see_through(*taken)))
+
+    def _take_next(self) -> Taken | None:
+        """The run whose turn it is leaves its line and has a slot; None: none may begin now."""
         while self._carry is not None and self.load.waiting:
             if self.load.in_flight >= self.limits.in_flight or self._begun == AT_ONCE:
-                return  # however many lines there are
+                return None  # however many lines there are
             taken = self._lines.take(self._may_begin)
             if taken is None:
-                return
+                return None
             run, alone = taken
             if run.flow.queueing is not UNSET and self._patience.let_off(run.id):
                 self._settle_from_line(run, as_stale(run.flow.queueing.stale_ms or 0))
-            else:
-                self._begin(run, self._carry(run), alone=alone)
+                continue
+            self._hold_slot(run, alone=alone)
+            return run, self._carry, alone
+        return None
 
     def _next_turn(self) -> None:
         self._begun = 0
@@ -211,7 +219,7 @@ class WaitingRoom:
             return may
         return may and within_limit(queueing.limit, of_flow + self._away[run.flow.id])
 
-    def _begin(self, run: Run, carried: Awaitable[float | None], *, alone: bool) -> None:
+    def _hold_slot(self, run: Run, *, alone: bool) -> None:
         if not self._begun:
             self._loop.call_soon(self._next_turn)
         self._begun += 1
@@ -224,32 +232,38 @@ class WaitingRoom:
         if alone:
             self._alone = True
         self._idle.clear()
-        task = self._loop.create_task(self._see_through(run, carried, alone=alone))
-        self._tasks.add(task)
 
-    async def _see_through(
-        self, run: Run, carried: Awaitable[float | None], *, alone: bool
-    ) -> None:
-        again_s = None
+    async def _see_through(self, run: Run, carry: Carry, alone: bool) -> None:
+        """Carry a run, and then those whose turn it is when it has ended: a task for each costs."""
+        taken: Taken | None = run, carry, alone
         try:
-            again_s = await carried
+            while taken is not None:
+                run, carry, alone = taken
+                again_s = None
+                try:
+                    again_s = await carry(run)
+                finally:
+                    self._free_slot(run, again_s, alone=alone)
+                taken = self._take_next()
         finally:
-            self.load.in_flight -= 1
-            self.load.result_bytes -= run.result_bytes
-            if again_s is None:
-                self.load.held_bytes -= run.payload_bytes
-            else:
-                self._wait_outside(run, again_s, alone=alone)
-            self._in_flight[run.flow.id] -= 1
-            if not self._in_flight[run.flow.id]:
-                del self._in_flight[run.flow.id]
-            if alone:
-                self._alone = False
-            self._tell_next()
-            if not self.load.in_flight:
-                self._idle.set()
-            self._begin_some()
             self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task(self._loop)))
+            self._begin_some()
+
+    def _free_slot(self, run: Run, again_s: float | None, *, alone: bool) -> None:
+        self.load.in_flight -= 1
+        self.load.result_bytes -= run.result_bytes
+        if again_s is None:
+            self.load.held_bytes -= run.payload_bytes
+        else:
+            self._wait_outside(run, again_s, alone=alone)
+        self._in_flight[run.flow.id] -= 1
+        if not self._in_flight[run.flow.id]:
+            del self._in_flight[run.flow.id]
+        if alone:
+            self._alone = False
+        self._tell_next()
+        if not self.load.in_flight:
+            self._idle.set()
 
     def _wait_outside(self, run: Run, again_s: float, *, alone: bool) -> None:
         """It comes back in line later; until then it has no slot, but still counts for its flow."""

@@ -216,7 +216,9 @@ class MqttIntake:
             if not arrivals:
                 durable.append(await self._needs_no_run(message))
             elif message.topic is None:
-                durable.append(await self._is_seen_to(arrivals[0], next(answers)))
+                answer = next(answers)
+                taken = isinstance(answer, Taken)
+                durable.append(taken or await self._is_seen_to(arrivals[0], answer))
             else:
                 durable.append(await self._all_seen_to(message, arrivals, answers))
         return durable

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.config.model import Component
+from fractal_rm.config.model import Component, Endpoint
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, result_text
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallFailed, CallTimedOut, CannotEvaluate
@@ -43,29 +45,28 @@ class Calls:
 
     async def make(self, run: Run, call: Call, part: Part | None = None) -> Settled | None:
         """Make one call, or a part of one. None: it has its result; otherwise how the run ends."""
-        component = self._world.config.components.get(call.component)
-        named = call.endpoint if part is None else _endpoint(call, part)
-        endpoint = component.endpoints.get(named) if component else None
-        if component is None or endpoint is None:
-            return self.fail(run, call, "it is no longer in components.conf", part)
-        if run.in_doubt or run.failures:
-            ending = _ending_before(run, call, component, part)
-            if ending is not None:
-                return ending
         try:
+            component, endpoint = self._called(call, part)
+            if run.in_doubt or run.failures:
+                ending = _ending_before(run, call, component, part)
+                if ending is not None:
+                    return ending
             request = request_of(run, call, component, endpoint, part)
         except CannotEvaluate as fault:
             return self.fail(run, call, str(fault), part)
         if request is None:
             return self.put(run, call, SKIPPED, part)
-        last = None if run.failures is None else last_failure(run, _name(call, part))
+        last = last_failure(run, _name(call, part))
         while True:
             attempt = 1
             if last is not None:
                 attempt = last.attempt + 1
                 await self._tries.pause(last, _retry(call))
             began_s = self._world.clock.monotonic_s()
-            answer = await self._attempt(run, call, component, request, attempt, part)
+            try:
+                answer = await self._attempt(run, call, component, request, attempt, part)
+            except CallFailed as error:
+                answer = error
             failure = failure_of(answer) if call.terms is UNSET else _unmet(run, call, answer, part)
             if isinstance(answer, Reply) and failure is None:
                 took_s = self._world.clock.monotonic_s() - began_s
@@ -75,6 +76,14 @@ class Calls:
             last = self._tries.failed(run, call.number, attempt, failure or "", again_s, name)
             if again_s is None:
                 return self.fail(run, call, failure or "", part, answer)
+
+    def _called(self, call: Call, part: Part | None) -> tuple[Component, Endpoint]:
+        component = self._world.config.components.get(call.component)
+        named = call.endpoint if part is None else _endpoint(call, part)
+        endpoint = component.endpoints.get(named) if component else None
+        if component is None or endpoint is None:
+            raise CannotEvaluate("it is no longer in components.conf")
+        return component, endpoint
 
     def fail(
         self,
@@ -104,7 +113,7 @@ class Calls:
             self._room.hold_result(-sum([len(memoryview(each)) for each in elements.values()]))
         _ = self._runs.write(run, fact)
 
-    async def _attempt(
+    def _attempt(
         self,
         run: Run,
         call: Call,
@@ -112,8 +121,29 @@ class Calls:
         request: Request,
         attempt: int,
         part: Part | None,
-    ) -> Reply | CallFailed:
-        """Call once, in the component's slot.
+    ) -> Awaitable[Reply]:
+        """Call once. Raises CallFailed."""
+        flow = run.flow
+        if (
+            component.limit is None
+            and component.idempotent
+            and flow.durable is not Durable.STEP
+            and flow.order is UNSET
+            and not self._budgets.ends_s
+        ):
+            return self._world.components.call(*request)
+        return self._seen_to(run, call, component, request, attempt, part)
+
+    async def _seen_to(
+        self,
+        run: Run,
+        call: Call,
+        component: Component,
+        request: Request,
+        attempt: int,
+        part: Part | None,
+    ) -> Reply:
+        """Call once, in the component's slot, within the run's time.
 
         Where a crash must not repeat it unasked, that it leaves is written first: no earlier, as a
         call that still waits for its slot is in no doubt, and each time, as any attempt may arrive.
@@ -130,8 +160,6 @@ class Calls:
             if self._budgets.ends_s and (part is None or part.undo is None):
                 return await self._timed(run, request)
             return await self._world.components.call(*request)
-        except CallFailed as error:
-            return error
         finally:
             if slot is not None:
                 slot.release()
@@ -162,7 +190,7 @@ class Calls:
     def _finish(
         self, run: Run, call: Call, reply: Reply, took_s: float, part: Part | None
     ) -> Settled | None:
-        took_ms = round(took_s * 1000, 3)
+        took_ms = int(took_s * 1_000_000) / 1000
         if part is not None and part.undo is not None:
             _ = self._runs.write(run, Undone(call.number, reply.status, took_ms))
             return
