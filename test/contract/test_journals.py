@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -424,6 +425,19 @@ async def test_pages_of_a_list_follow_one_another(tmp_path):
     first = history.runs(limit=4)
     second = history.runs(limit=4, before=first[-1].id)
     assert [run.id for run in first + second] == [f"run-{n}" for n in reversed(range(7))]
+
+
+async def test_a_disk_that_is_slow_to_read_does_not_hold_up_the_event_loop(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    filling, go_on = threading.Event(), threading.Event()
+    fill = journal._store.fill
+    journal._store.fill = lambda group: (filling.set(), go_on.wait(), fill(group))[2]
+    accepted = journal.accept(entry("run-1"))
+    await asyncio.to_thread(filling.wait)
+    go_on.set()
+    assert await accepted is None
+    await journal.close(clean=True)
 
 
 async def test_many_runs_at_once_share_transactions(tmp_path):
