@@ -9,12 +9,13 @@ import pytest
 
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.domain.errors import ConnectFailed, PublishFailed
+from fractal_rm.domain.flow import Queueing
 from fractal_rm.domain.run import State
 from fractal_rm.domain.trigger import Arrival, Said, Source
 from fractal_rm.engine import reply
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Check, Receipt
-from worlds import Stage, until
+from worlds import ManualClock, Stage, config, until
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -171,6 +172,84 @@ async def test_a_reply_is_tried_for_an_hour_at_most(patient, monkeypatch):
         run_id = await ask(stage)
         assert await final(stage, run_id) is State.SUCCEEDED
         assert "reply_lost" in stage.telemetry.events
+
+
+# --- ended in line -----------------------------------------------------------------------------
+
+
+def waiting_by(queueing):
+    """Flow 4, whose component is slow, with what it says of how its runs wait."""
+    flows = config().flows
+    return {"4": msgspec.structs.replace(flows["4"], queueing=queueing)}
+
+
+async def test_who_asked_hears_that_a_newer_run_was_begun_in_its_place():
+    async with Stage(flows=waiting_by(Queueing(limit=1, latest="'all'"))) as stage:
+        go = stage.holds("slow/1")
+        await stage.send("4")
+        await until(lambda: stage.called() == ["slow/1"])
+        older = await ask(stage, "4")
+        newer = (await stage.send("4")).run
+        assert await final(stage, older) is State.SUPERSEDED
+        reason = f"run {newer} is newer, and about the same"
+        assert told(stage) == [
+            ("answers", {"run": older, "state": "superseded", "reason": reason}, b"7")
+        ]
+        assert stage.facts(older) == ["Accepted", "Replying", "Settled"]
+        go.set()
+
+
+async def test_who_asked_hears_that_a_run_waited_too_long_to_begin():
+    clock = ManualClock()
+    async with Stage(clock=clock, flows=waiting_by(Queueing(limit=1, stale_ms=60_000))) as stage:
+        go = stage.holds("slow/1")
+        await stage.send("4")
+        await until(lambda: stage.called() == ["slow/1"])
+        late = await ask(stage, "4")
+        clock.ms += 60_000
+        go.set()
+        assert await final(stage, late) is State.EXPIRED
+        ((_, content, _),) = told(stage)
+        assert content["reason"] == "it waited for more than 60 s to begin"
+        assert "reply" not in content
+
+
+async def test_a_run_that_ended_in_line_keeps_its_place_until_the_broker_has_the_reply(patient):
+    async with Stage(flows=waiting_by(Queueing(limit=1, latest="'all'"))) as stage:
+        go = stage.holds("slow/1")
+        await stage.send("4")
+        await until(lambda: stage.called() == ["slow/1"])
+        stage.publisher.down = True
+        older = await ask(stage, "4")
+        await stage.send("4")
+        await until(lambda: "Replying" in stage.facts(older))
+        load = stage.node._lifecycle.room.load
+        assert (load.waiting, load.in_flight) == (2, 1)
+        stage.publisher.down = False
+        assert await final(stage, older) is State.SUPERSEDED
+        await until(lambda: load.waiting == 1)
+        assert len(told(stage)) == 1
+        go.set()
+
+
+async def test_after_a_crash_a_run_that_ended_in_line_is_told_and_stands_in_no_other_s_place(
+    patient,
+):
+    flows = waiting_by(Queueing(latest="'all'"))
+    stage = Stage(flows=flows)
+    await stage.node.start()
+    stage.node.pause(True)
+    stage.publisher.down = True
+    older = await ask(stage, "4")
+    newer = (await stage.send("4")).run
+    await until(lambda: "Replying" in stage.facts(older))
+    stage.crash()
+    async with Stage(stage.disk, stage.clock, flows=flows) as after:
+        after.answers("slow/1", "quick today")
+        assert await final(after, older) is State.SUPERSEDED
+        assert await final(after, newer) is State.SUCCEEDED
+        assert [content["state"] for _, content, _ in told(after)] == ["superseded"]
+        assert len(after.called()) == 1
 
 
 # --- time ------------------------------------------------------------------------------------

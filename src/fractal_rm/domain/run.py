@@ -452,7 +452,8 @@ class Run(msgspec.Struct, gc=False):
     @property
     def begun(self) -> bool:
         """Whether it is known to have left the line: it may be what ended the process."""
-        return self.stays or self.epoch > 0 or self.node is not None or self.attempts > 1
+        placed = self.stays or self.epoch > 0 or self.node is not None
+        return placed or self.attempts > 1 or self.replying is not None
 
     @property
     def payload_bytes(self) -> int:

@@ -5,6 +5,8 @@ Where a step has failed, what was done before it is undone between the last two.
 
 from __future__ import annotations
 
+import asyncio
+
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.placement import Again, There
 from fractal_rm.domain.run import Begun, Dead, Run, Settled, State
@@ -23,7 +25,7 @@ class Lifecycle:
 
     def __init__(self, world: World) -> None:
         self.runs = OpenRuns(world)
-        self.room = WaitingRoom(world.config.bounds.limits(), world.clock, self.settle)
+        self.room = WaitingRoom(world.config.bounds.limits(), world.clock, self.turn_away)
         self.admit = Admit(world, self.runs, self.room)
         self._place = Placer(world, self.runs)
         self._hand_off = HandOff(world, self.runs)
@@ -53,8 +55,18 @@ class Lifecycle:
         await self.settle(run, ending)
         return None
 
+    async def turn_away(self, run: Run, ending: Settled | Dead) -> None:
+        """Settle a run that is not to begin any more; the waiting room does. Its sender is told."""
+        while run.reply_topic is not None:
+            told = await self._replies.deliver(run, run.reply_topic, ending)
+            if not isinstance(told, Again):
+                ending = told
+                break
+            await asyncio.sleep(told.after_s)
+        await self.settle(run, ending)
+
     async def settle(self, run: Run, ending: Settled | Dead) -> None:
-        """Write how a run ended; the waiting room does for those that it does not begin."""
+        """Write how a run ended."""
         self.interrupted.discard(run.id)
         await self.runs.close(run, ending)
         self._telemetry.run_settled(run, self._clock.now_ms() - run.accepted_ms)

@@ -46,7 +46,7 @@ Settle = Callable[[Run, Settled], Coroutine[Any, Any, None]]
 class WaitingRoom:
     """Bounded by ``limits`` (G5). Nothing begins before it is opened.
 
-    ``settle`` writes how a run ended that is not to begin any more.
+    ``settle`` tells and writes how a run ended that is not to begin any more.
     """
 
     def __init__(self, limits: Limits, clock: Clock, settle: Settle) -> None:
@@ -150,11 +150,17 @@ class WaitingRoom:
         self._settle_from_line(run, as_stale(stale_ms))
 
     def _settle_from_line(self, run: Run, ending: Settled) -> None:
-        """It has left the line, or never stood there: write how it ended, and free its place."""
+        """It has left the line, or never stood there: write how it ended, and free its place.
+
+        While its sender is still to be told, it is held in memory and keeps its place (G5).
+        """
         task = asyncio.get_running_loop().create_task(self._settle(run, ending))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self.give_back(run.payload_bytes)
+        if run.reply_topic is None:
+            self.give_back(run.payload_bytes)
+        else:
+            task.add_done_callback(lambda _: self.give_back(run.payload_bytes))
 
     def open(self, carry: Carry) -> None:
         """Let runs begin; ``carry`` is what is done with a run whose turn it is.
