@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,67 @@ def test_a_second_node_on_the_same_journal_is_told_so(make):
     assert other.process.wait(20) == 4
     assert f"is in use by process {node.process.pid}" in other.log
     assert "Traceback" not in other.log
+
+
+# --- flows that begin by themselves --------------------------------------------------------------
+
+
+BEGIN_BY_THEMSELVES = """\
+1 at a topic
+ON plant/+/frame
+TO component1 1
+POST payload
+
+2 again and again
+EVERY 200ms
+TO component1 2
+GET
+
+3 at moments
+CRON "* * * * *" Europe/Rome
+TO component2 1
+POST payload
+"""
+
+
+def test_flows_begin_at_their_topic_and_as_time_passes(make, mosquitto):
+    node = make(broker=mosquitto.port, mode="up")
+    (node.config / "flows.conf").write_text(BEGIN_BY_THEMSELVES)
+    node.start().wait_connected()
+    publish(mosquitto.port, "plant/7/frame", {"n": 7})
+    publish(mosquitto.port, "plant/frame", "of no flow")
+    assert begun(node, "1", 1) == [("mqtt", {"n": 7})]
+    pulse = begun(node, "2", 3)
+    assert {source for source, _ in pulse} == {"schedule"}
+    moments = [datetime.fromisoformat(payload["at"][:-1]) for _, payload in pulse]
+    apart = [later - one for one, later in pairwise(moments)]
+    assert all(each and not each % timedelta(milliseconds=200) for each in apart)
+    assert node.stop() == 0
+    been_away(node, "3 CRON", 600)
+    ((source, payload), *_) = begun(node.start(), "3", 1)
+    assert (source, payload["at"][-4:]) == ("schedule", ":00Z")
+    assert node.stop() == 0
+
+
+def begun(node: NodeProcess, flow: str, least: int) -> list[tuple[str, object]]:
+    """The first runs of a flow, when there are as many: where each came from, and its payload."""
+    listed = f"/v1/runs?flow={flow}&state=succeeded"
+
+    def enough():
+        found = node.get(listed)[2]["runs"]
+        return len(found) >= least and found
+
+    ids = sorted(run["id"] for run in wait_until(enough))[:least]
+    firsts = [node.history.run(run_id).facts[0].fact for run_id in ids]
+    return [(fact.source, json.loads(bytes(fact.payload))) for fact in firsts]
+
+
+def been_away(node: NodeProcess, rule: str, seconds: int) -> None:
+    """As if a node that is stopped had been so for longer: for one of its schedules."""
+    path = node.state / "schedules.json"
+    kept = json.loads(path.read_text())
+    (name,) = [each for each in kept if each.startswith(rule)]
+    path.write_text(json.dumps({**kept, name: kept[name] - seconds * 1000}))
 
 
 # --- handing off -------------------------------------------------------------------------------
