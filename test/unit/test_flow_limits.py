@@ -56,6 +56,10 @@ def garbage() -> dict[str, str]:
         "names": "1\nTO camera 1\n"
         + "".join(f"POST b{n}\n  AS a{n}\n" for n in range(MEGABYTE // 22)),
         "no such flow": "".join(f"{n}\nRUN x{n}\n\n" for n in range(MEGABYTE // 19)),
+        "loops": "1\n"
+        + "".join(f"ON a/{n}/+\n" for n in range(MEGABYTE // 32))
+        + "PUBLISH a/b/c\n" * (MEGABYTE // 32)
+        + "POST\n",
         "circles": "".join(f"{n}\nRUN {n + 1}\nRUN 0\n\n" for n in range(MEGABYTE // 24)),
     }
 

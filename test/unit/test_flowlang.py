@@ -236,6 +236,15 @@ def test_in_dataflow_order_the_longest_chain_is_what_a_flow_takes_at_least():
     assert found(flow.format("7001ms").replace("dataflow", "listed")) == [("F135", 2, 10)]
 
 
+@pytest.mark.parametrize(
+    ("when", "codes"),
+    [("", ["F137"]), ("  WHEN 1 == 1\n", ["F137"]), ("  WHEN payload.n < 3\n", [])],
+)
+def test_a_flow_that_publishes_in_any_case_what_begins_it_is_warned_about(when, codes):
+    text = f"1\nON other\nON plant/+\nPUBLISH plant/7 payload\n{when}PUBLISH plant payload\n"
+    assert [code for code, _, _ in found(text)] == codes
+
+
 def test_flows_that_run_one_another_may_be_very_many():
     many = 5_000
     text = "".join(f"{n}\nRUN {n + 1}\n\n" for n in range(many))

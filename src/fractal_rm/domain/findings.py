@@ -65,6 +65,7 @@ CODES = {
     "F134": "something can never happen",
     "F135": "a deadline ends before its flow can",
     "F136": "there are more findings than are shown",
+    "F137": "a flow begins itself again without end",
     "T301": "flows.cases.toml is not TOML",
     "T302": "a case names what the configuration does not have",
     "T303": "two cases have the same name",

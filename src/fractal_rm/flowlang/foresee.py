@@ -1,22 +1,27 @@
 """What is certain before anything has run.
 
-Flows that run each other without end, and deadlines that end before their flow can.
+Flows that run each other without end, or begin themselves again, and deadlines that end before
+their flow can.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from msgspec import UNSET
 
-from fractal_rm.domain.flow import Call, Errors, Flow, Order, Step, SubFlow, Wait
+from fractal_rm.domain.flow import Call, Errors, Flow, Order, Publish, Step, SubFlow, Wait
 from fractal_rm.domain.needs import needs
+from fractal_rm.domain.topic import matches
 from fractal_rm.flowlang.certain import always
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line
 from fractal_rm.flowlang.tree import FlowNode, StepNode
+from fractal_rm.flowlang.words import words_of
 
 MOST_TOLD = 5  # flows of a circle
+MOST_COMPARED = 100_000  # topics of a file: a flow may have thousands that begin it, and publish
 
 
 def foresee(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report) -> None:
@@ -33,6 +38,7 @@ def foresee(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report) ->
             least_ms[flow.id] = min(least, flow.deadline_ms)
         if flow.errors is Errors.CONTINUE:
             _never_undone(by_id[flow.id], report)
+    _begin_themselves(by_id, flows, report)
 
 
 def _inner_first(
@@ -91,6 +97,32 @@ def _deadline_too_short(tree: FlowNode, least_ms: int, report: Report) -> None:
     report.warn("F135", line, line.words[1],
                 f"flow {tree.id.text} waits for {_length(least_ms)} at least, so it always expires",
                 f"make DEADLINE longer than {_length(least_ms)}")  # fmt: skip
+
+
+def _begin_themselves(
+    trees: Mapping[str, FlowNode], flows: Mapping[str, Flow], report: Report
+) -> None:
+    """Warn of flows that publish in any case what begins them, of each once."""
+    found: dict[str, tuple[Publish, str]] = {}
+    for flow_id, step, topic_filter in islice(_published_and_begun_at(flows), MOST_COMPARED):
+        if flow_id not in found and matches(topic_filter, step.topic):
+            found[flow_id] = step, topic_filter
+    for flow_id, (step, topic_filter) in found.items():
+        line = _line(trees[flow_id], step.line)
+        report.warn("F137", line, words_of(line)[1],
+                    f"this message begins flow {flow_id} again, without end: it has"
+                    f" ON {topic_filter}",
+                    "give PUBLISH a WHEN, or another topic")  # fmt: skip
+
+
+def _published_and_begun_at(flows: Mapping[str, Flow]) -> Iterator[tuple[str, Publish, str]]:
+    """Each topic that a flow publishes to in any case, beside each filter that begins the flow."""
+    for flow in flows.values():
+        if flow.starts is UNSET or not flow.starts.topics:
+            continue
+        for step in flow.steps:
+            if isinstance(step, Publish) and step.topic and always(step.when):
+                yield from ((flow.id, step, each) for each in flow.starts.topics)
 
 
 def _never_undone(tree: FlowNode, report: Report) -> None:
