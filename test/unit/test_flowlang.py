@@ -221,6 +221,7 @@ def test_a_setting_and_a_modifier_may_have_the_same_keyword():
         "GET\n  WHEN payload.a\nPOST result1\n  WHEN payload.a and payload.b\n",
         "GET\n  WHEN payload.a\nPOST\n  WHEN result1.b == 1 or status(result1) == 200\n",
         "GET\n  WHEN true\nPOST result1\n",
+        "GET\n  FOREACH payload.a\n  WHEN item.b\nPOST result1\n",  # the list is there
         "WAIT 4s\nWAIT 2s\n  WHEN payload.slow\n",  # it may be shorter
     ],
 )
@@ -234,6 +235,11 @@ def test_in_dataflow_order_the_longest_chain_is_what_a_flow_takes_at_least():
     assert found(flow.format("7001ms")) == []
     assert found(flow.format("7s")) == [("F135", 2, 10)]
     assert found(flow.format("7001ms").replace("dataflow", "listed")) == [("F135", 2, 10)]
+
+
+def test_a_for_each_that_may_be_left_out_as_a_whole_may_have_no_list():
+    each = "1\nTO camera 1\nGET\n  FOREACH payload.a\n  WHEN payload.b\nPOST result1\n"
+    assert found(each) == [("F133", 6, 6)]
 
 
 @pytest.mark.parametrize(

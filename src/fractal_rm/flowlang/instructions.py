@@ -22,6 +22,7 @@ from fractal_rm.domain.flow import (
     Terms,
     Wait,
 )
+from fractal_rm.domain.needs import speaks_of_item
 from fractal_rm.flowlang.body import read_content
 from fractal_rm.flowlang.certain import always, parts_of
 from fractal_rm.flowlang.scan import Line, Word
@@ -52,10 +53,17 @@ def read_step(node: StepNode, scope: Scope) -> Step:
     step = instruction.read(node, scope)
     when = _condition(step)
     scope.warn_of_skipped(parts_of(when))
-    # Where it is made for each element, WHEN may leave out some of them: there is a list.
-    if when is not None and instruction.counts and always(when) is None and not is_for_each(node):
+    if when is not None and instruction.counts and _may_leave_out(when):
         scope.may_skip(when)
     return step
+
+
+def _may_leave_out(when: Expression) -> bool:
+    """Whether a step may be left out for its WHEN.
+
+    One that speaks of the item leaves out elements of a FOREACH: there is a list all the same.
+    """
+    return always(when) is None and not speaks_of_item(when)
 
 
 def _call(node: StepNode, scope: Scope) -> Call:
