@@ -171,19 +171,41 @@ async def test_after_a_crash_the_parent_carries_it_on(order):
         assert all(kept.state is State.SUCCEEDED for kept in disk.runs.values())
 
 
-async def test_one_whose_parent_is_gone_ends_by_itself():
+async def test_what_was_running_at_several_crashes_is_set_aside_with_the_runs_that_it_carries():
     disk, clock = Disk(), ManualClock()
-    stage = stage_of(ONE, CHILD, disk=disk, clock=clock)
+    middle = flow(SubFlow(1, "8"), flow_id="7")
+    flows = flow(SubFlow(1, "7")), middle, CHILD
+    stage = stage_of(*flows, disk=disk, clock=clock)
     stage.holds("b/1")
     await stage.node.start()
     run_id = (await stage.send("9")).run
-    await until(lambda: children(disk))
-    await until(lambda: stage.called()[-1] == "b/1")
+    await until(lambda: stage.called() == ["b/1"])
     stage.crash()
-    async with stage_of(ONE, CHILD, disk=disk, clock=clock, bounds=Bounds(max_attempts=1)):
-        ((child_id, _),) = children(disk).items()
-        await until(lambda: disk.runs[run_id].state is State.DEAD)
-        await until(lambda: disk.runs[child_id].state.final)
+    async with stage_of(*flows, disk=disk, clock=clock, bounds=Bounds(max_attempts=1)) as after:
+        inner, innermost = children(disk)
+        assert after.node.unfinished == 0
+        await until(lambda: {kept.state for kept in disk.runs.values()} == {State.DEAD})
+        assert [disk.facts(each)[-1].reason for each in (inner, innermost)] == [
+            f"run {each}, which it belongs to, is set aside" for each in (run_id, inner)
+        ]
+        assert after.called() == []
+
+
+async def test_a_fault_of_ours_beside_it_sets_it_aside_with_its_parent():
+    one = flow(SubFlow(1, "8"), get(2, "a 1"), order=Order.DATAFLOW)
+    async with stage_of(one, CHILD) as stage:
+        stage.holds("b/1")
+
+        async def breaks(_):
+            await until(lambda: "b/1" in stage.called())
+            raise RuntimeError("a bug")
+
+        stage.components.answers[f"{URL}/a/1"] = breaks
+        outcome = await stage.run("9")
+        ((child_id, _),) = children(stage.disk).items()
+        assert (outcome.state, stage.state(child_id)) == (State.DEAD, State.DEAD)
+        assert stage.node.unfinished == 0
+        assert stage.node._lifecycle.room.load.result_bytes == 0
 
 
 async def test_one_that_is_in_doubt_leaves_its_parent_in_doubt():

@@ -31,6 +31,7 @@ class Lifecycle:
         self._hand_off = HandOff(world, self.runs)
         self._execute = Executor(world, self.runs, self.room)
         self._replies = Replies(world, self.runs)
+        self.set_aside_children = self._execute.set_aside_children
         self._clock = world.clock
         self._telemetry = world.telemetry
         self.interrupted: set[str] = set()  # runs that a crash interrupted, not begun again yet
@@ -47,7 +48,7 @@ class Lifecycle:
         try:
             ending = await self._ending(run)
         except Exception as error:  # noqa: BLE001 - the top of the task
-            ending = self._execute.broken(run, error)  # and the node goes on with the others
+            ending = await self._execute.broken(run, error)  # and the node goes on with the others
         if run.reply_topic is not None and not isinstance(ending, (Again, Later)):
             ending = await self._replies.deliver(run, run.reply_topic, ending)
         if isinstance(ending, (Again, Later)):

@@ -25,8 +25,8 @@ class Recovery:
         for run in found.runs:
             self._runs.add(run)
         for run in found.runs:
-            if run.state is State.PARKED or self._runs.parent(run) is not None:
-                continue  # a person lets it go on, or the run that has begun it carries it
+            if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
+                continue  # a person lets it go on, or it ends with the run that has begun it
             wanted_ms = self._wanted_ms(run)
             old = too_old(wanted_ms, now_ms, bounds.recovery_max_age_s)
             if old and not waits_in_vain(run, now_ms):
@@ -54,6 +54,7 @@ class Recovery:
         ended = run.replying is not None  # what is left of it kills nothing
         if run.begun and run.attempts >= max_attempts and not ended:
             why = f"it was running {run.attempts} times when the Runtime Manager ended"
+            await self._lifecycle.set_aside_children(run)  # one of them may be the cause
             await self._runs.close(run, Dead("attempts", why))
             return
         self._lifecycle.interrupted.add(run.id)

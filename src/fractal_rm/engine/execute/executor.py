@@ -39,6 +39,7 @@ class Executor:
         self._undoing = Undoing(self._calls, runs)
         self.undo = self._undoing.undo
         self._sub_flows = SubFlows(world, runs, room, self._budgets, self._carry, self.undo)
+        self.set_aside_children = self._sub_flows.set_aside
         self._dataflow = Dataflow(self._take, self._sub_flows.under_way)
 
     def execute(self, run: Run) -> Awaitable[Ending]:
@@ -49,9 +50,10 @@ class Executor:
             return self._in_time(run)
         return self._steps(run)
 
-    def broken(self, run: Run, error: Exception) -> Dead:
+    async def broken(self, run: Run, error: Exception) -> Dead:
         """A fault of this program: the run is set aside, where a person can see it."""
         self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
+        await self.set_aside_children(run)
         return Dead("internal", f"a fault in the Runtime Manager: {error!r}")
 
     # --- the order ------------------------------------------------------------------------------
@@ -128,4 +130,4 @@ class Executor:
         except TimeIsUp:
             raise
         except Exception as error:  # noqa: BLE001 - the run that carries it is not at fault
-            return self.broken(run, error)
+            return await self.broken(run, error)

@@ -83,6 +83,13 @@ class SubFlows:
             ending = await self._undo(child, Settled(State.EXPIRED, why))
             await self._close(child, ending)
 
+    async def set_aside(self, run: Run) -> None:
+        """A run is set aside: so are the children that it was carrying, with all that they did."""
+        for child in self._runs.children(run):
+            await self.set_aside(child)
+            why = f"run {run.id}, which it belongs to, is set aside"
+            await self._close(child, Dead("parent", why))
+
     def under_way(self, run: Run, step: SubFlow) -> bool:
         """Whether its child is there and has no end yet."""
         return self._runs.child(run, step.number) is not None
