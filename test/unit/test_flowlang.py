@@ -251,6 +251,12 @@ def test_a_flow_that_publishes_in_any_case_what_begins_it_is_warned_about(when, 
     assert [code for code, _, _ in found(text)] == codes
 
 
+def test_how_long_a_flow_takes_at_least_is_said_to_the_millisecond_as_a_flow_writes_it():
+    text = "1\nDEADLINE 1s\nWAIT {}\n"
+    told = [compile_flows(text.format(wait), {})[1][0].help for wait in ("120s", "20.0005h")]
+    assert told == ["make DEADLINE longer than 2m", "make DEADLINE longer than 72001800ms"]
+
+
 def test_flows_that_run_one_another_may_be_very_many():
     many = 5_000
     text = "".join(f"{n}\nRUN {n + 1}\n\n" for n in range(many))

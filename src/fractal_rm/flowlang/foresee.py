@@ -15,6 +15,7 @@ from fractal_rm.domain.flow import Call, Errors, Flow, Order, Publish, Step, Sub
 from fractal_rm.domain.needs import needs
 from fractal_rm.domain.topic import matches
 from fractal_rm.flowlang.certain import always
+from fractal_rm.flowlang.duration import duration
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line
 from fractal_rm.flowlang.tree import FlowNode, StepNode
@@ -94,9 +95,10 @@ def _line(tree: FlowNode, number: int) -> Line:
 
 def _deadline_too_short(tree: FlowNode, least_ms: int, report: Report) -> None:
     line = next(each for each in tree.settings if each.words[0].text == "DEADLINE")
+    least = duration(least_ms)
     report.warn("F135", line, line.words[1],
-                f"flow {tree.id.text} waits for {_length(least_ms)} at least, so it always expires",
-                f"make DEADLINE longer than {_length(least_ms)}")  # fmt: skip
+                f"flow {tree.id.text} waits for {least} at least, so it always expires",
+                f"make DEADLINE longer than {least}")  # fmt: skip
 
 
 def _begin_themselves(
@@ -131,10 +133,6 @@ def _never_undone(tree: FlowNode, report: Report) -> None:
         if undo.keyword.text == "UNDO":
             report.warn("F134", undo.line, undo.keyword, "under ERRORS continue nothing is undone",
                         "take ERRORS continue out, or this line")  # fmt: skip
-
-
-def _length(ms: int) -> str:
-    return f"{ms / 1000:g}s" if ms >= 1000 else f"{ms}ms"
 
 
 def _least_ms(flow: Flow, of_others: Mapping[str, int]) -> int:
