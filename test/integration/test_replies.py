@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from fractal_rm.adapters.peers import HttpPeers
+from fractal_rm.config.model import Bounds
 from fractal_rm.domain.errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.flow import Queueing
 from fractal_rm.domain.run import State
@@ -132,6 +133,35 @@ async def test_crashes_while_a_reply_waits_do_not_make_its_run_a_dead_letter(pat
     assert await final(stage, run_id) is State.SUCCEEDED
     assert len(told(stage)) == 1
     await stage.node.drain()
+
+
+async def test_who_asked_hears_that_a_run_was_set_aside_for_too_many_crashes():
+    stage = Stage(bounds=Bounds(max_attempts=1))
+    stage.holds("a/1")
+    await stage.node.start()
+    run_id = await ask(stage)
+    await until(lambda: stage.called() == ["a/1"])
+    stage.crash()
+    async with Stage(stage.disk, stage.clock, bounds=Bounds(max_attempts=1)) as after:
+        assert await final(after, run_id) is State.DEAD
+        ((_, content, _),) = told(after)
+        assert content["state"] == "dead"
+        assert "it was running 1 times" in content["reason"]
+        assert after.called() == []
+
+
+async def test_a_reply_that_is_owed_is_not_too_old_at_the_next_start(patient):
+    stage = Stage()
+    await stage.node.start()
+    stage.publisher.down = True
+    run_id = await ask(stage)
+    await until(lambda: "Replying" in stage.facts(run_id))
+    stage.node.pause(True)
+    stage.crash()
+    stage.clock.ms += 2 * Bounds().recovery_max_age_s * 1000
+    async with Stage(stage.disk, stage.clock) as after:
+        assert await final(after, run_id) is State.SUCCEEDED
+        assert len(told(after)) == 1
 
 
 async def test_a_reply_that_the_broker_refuses_is_given_up_and_the_run_says_so():

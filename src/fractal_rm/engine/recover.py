@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractal_rm.domain.admission import is_last_attempt, too_old, waits_in_vain
-from fractal_rm.domain.run import Dead, Parked, Released, Run, State
+from fractal_rm.domain.run import Dead, Parked, Released, Replying, Run, State
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import Recovered
 from fractal_rm.engine.world import World
@@ -29,7 +29,7 @@ class Recovery:
                 continue  # a person lets it go on, or it ends with the run that has begun it
             wanted_ms = self._wanted_ms(run)
             old = too_old(wanted_ms, now_ms, bounds.recovery_max_age_s)
-            if old and not waits_in_vain(run, now_ms):
+            if old and run.replying is None and not waits_in_vain(run, now_ms):
                 age_s = (now_ms - wanted_ms) // 1000
                 _ = self._runs.write(run, Parked(f"found at start, {age_s} s after its trigger"))
             elif found.clean:
@@ -55,8 +55,10 @@ class Recovery:
         if run.begun and run.attempts >= max_attempts and not ended:
             why = f"it was running {run.attempts} times when the Runtime Manager ended"
             await self._lifecycle.set_aside_children(run)  # one of them may be the cause
-            await self._runs.close(run, Dead("attempts", why))
-            return
+            if run.reply_topic is None:
+                await self._runs.close(run, Dead("attempts", why))
+                return
+            await self._runs.write(run, Replying(State.DEAD, why))  # its sender is told first
         self._lifecycle.interrupted.add(run.id)
         self._room.readmit(run, alone=is_last_attempt(run.attempts + 1, max_attempts))
 
