@@ -82,6 +82,12 @@ def test_a_file_with_errors_is_not_touched(folder):
     assert b"F113" in flows(folder, "fmt").stderr
 
 
+def test_fmt_takes_the_endpoint_of_an_undo_to_be_there(folder):
+    text = "1\nTO component1 1\nPOST payload\n  UNDO back result1\nTO component2 1\nGET\n  UNDO 2\n"
+    (folder / "flows.conf").write_text(text)
+    assert flows(folder, "fmt", "--check").stdout == b"flows.conf: is canonical\n"
+
+
 def test_fmt_goes_from_standard_input_to_standard_output(folder):
     anywhere = UGLY.replace("component1", "no-such-component")
     done = flows(folder, "fmt", "-", said=anywhere)

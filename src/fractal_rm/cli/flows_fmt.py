@@ -83,13 +83,20 @@ def _canonical(text: str) -> str:
 def _compiled(text: str) -> list[Flow]:
     """The flows without their lines. Raises ConfigRejected where ``text`` has errors.
 
-    Every target that the text names is taken to be there: the other files do not matter here.
+    Every endpoint that a TO or an UNDO names is taken to be there: the other files do not matter
+    here.
     """
     endpoints: dict[str, list[str]] = {}
+    of: list[str] = []
     for line in scan(text):
-        words = [word.text for word in line.words]
-        if len(words) == 3 and words[0] == "TO":
-            endpoints.setdefault(words[1], []).append(words[2])
+        match [word.text for word in line.words]:
+            case ["TO", component, endpoint]:
+                of = endpoints.setdefault(component, [])
+                of.append(endpoint)
+            case ["UNDO", endpoint, *_]:
+                of.append(endpoint)
+            case _:
+                pass
     found, findings = compile_flows(text, endpoints)
     if any(finding.level is Level.ERROR for finding in findings):
         raise ConfigRejected(findings)
