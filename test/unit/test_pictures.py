@@ -32,7 +32,7 @@ from fractal_rm.domain.flow import (
     Wait,
 )
 from fractal_rm.pictures.box import STACK, WIDTH, box
-from fractal_rm.pictures.card import cards
+from fractal_rm.pictures.card import cards, heading
 from fractal_rm.pictures.ink import CELL, cells, shorten, wrap
 from fractal_rm.pictures.mermaid import mermaid
 from fractal_rm.pictures.order import layers, predecessors
@@ -90,6 +90,14 @@ def many(count: int, seed: int, order: Order = Order.DATAFLOW) -> Flow:
 def test_everything_that_the_flow_says_is_in_it(order):
     said = texts(svg(msgspec.structs.replace(FULL, order=order)))
     assert [each for each in IN_IT if each not in said] == []
+
+
+def test_a_topic_stands_as_in_the_file():
+    starts = Starts(("#", "line 3/frame", "line/3"))
+    flow = Flow("1", steps=(Publish("to all", Content()),), starts=starts)
+    topics = [said for keyword, said in heading(flow).begins if keyword == "ON"]
+    assert topics == ['"#"', '"line 3/frame"', "line/3"]
+    assert cards(flow)[0].target == '"to all"'
 
 
 def test_the_same_flow_gives_the_same_picture():

@@ -29,6 +29,7 @@ from fractal_rm.domain.expression import (
 from fractal_rm.domain.flow import Call, Content, Flow, SubFlow, Terms
 
 _BARE_PATH = re.compile(r"(?:[A-Za-z_]\w*)(?:\.[A-Za-z_]\w*|\[[0-9]+\])*", re.ASCII)
+_NO_BARE_TOPIC = re.compile(r'[\s"]|^#')
 Names = Mapping[int, str]  # of calls by their number
 
 
@@ -117,6 +118,11 @@ class Wording:
         """A part, in brackets where it binds less than what it is part of."""
         text = self.expression(value)
         return f"({text})" if isinstance(value, looser) else text
+
+
+def topic_word(topic: str) -> str:
+    """A topic as it stands after ON or PUBLISH: in quotes, where it has to."""
+    return _json(topic) if _NO_BARE_TOPIC.search(topic) else topic
 
 
 def _json(value: Any) -> str:

@@ -21,7 +21,7 @@ from fractal_rm.domain.flow import (
     Wait,
 )
 from fractal_rm.flowlang.duration import duration
-from fractal_rm.flowlang.wording import Wording, names_of
+from fractal_rm.flowlang.wording import Wording, names_of, topic_word
 
 Said = tuple[str, str]  # a keyword and what follows it
 
@@ -74,7 +74,7 @@ def cards(flow: Flow) -> tuple[Card, ...]:
 def _begins(flow: Flow) -> tuple[Said, ...]:
     starts = Starts() if flow.starts is UNSET else flow.starts
     said = [("trigger", f"for flow {flow.id}")]
-    said += [("ON", topic) for topic in starts.topics]
+    said += [("ON", topic_word(topic)) for topic in starts.topics]
     if starts.every_ms is not None:
         said.append(("EVERY", duration(starts.every_ms)))
     if starts.cron is not None:
@@ -116,7 +116,7 @@ def _card(step: Step, words: Wording) -> Card:
     if isinstance(step, SubFlow):
         return Card(Kind.RUN, "RUN", f"flow {step.flow}", step.number, step.name, sends, when)
     if isinstance(step, Publish):
-        return Card(Kind.PUBLISH, "PUBLISH", step.topic, sends=sends, when=when)
+        return Card(Kind.PUBLISH, "PUBLISH", topic_word(step.topic), sends=sends, when=when)
     return Card(Kind.REPLY, "REPLY", sends=sends, when=when)
 
 
