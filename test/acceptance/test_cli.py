@@ -32,11 +32,14 @@ def node(tmp_path_factory):
 
     components = Components()
     made = NodeProcess(tmp_path_factory.mktemp("cli"), components=components.port, mode="api")
+    with (made.config / "flows.conf").open("a") as file:
+        file.write("\n4\nTO component1 1\nPOST item\n  FOREACH payload\n")
     made.start()
     made.trigger("1", Prefer="wait=30", Idempotency_Key="k")
     made.trigger("1", Idempotency_Key="k")
     components.answers["/endpoint2"] = (500, "no")
     made.trigger("2", Prefer="wait=30")
+    made.trigger("4", payload=[1], Prefer="wait=30")
     made.stop()
     components.end()
     return made
@@ -84,6 +87,15 @@ def test_runs_are_listed_and_shown(node):
     assert detail["summary"]["state"] == "failed"
 
 
+def test_a_step_that_no_answer_belongs_to_is_shown_without_a_status(node):
+    listed = rm("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
+    (run,) = json.loads(listed)["runs"]
+    shown = rm("runs", "show", run["id"], "--config", node.config).stdout.splitlines()
+    element, whole = (line.split(None, 3)[3] for line in shown if "finished" in line)
+    assert element.startswith("element-finished  step 1  element 1  status 200  took_ms ")
+    assert whole == 'finished          step 1  result [{"ok": true}]'
+
+
 def test_flows_are_listed_and_shown(node):
     assert "1     1     3" in rm("flows", "list", "--config", node.config).stdout
     shown = rm("flows", "show", "1", "--config", node.config).stdout
@@ -112,7 +124,7 @@ def test_accounts_that_do_not_balance_are_said(node, tmp_path):
 
 def test_a_journal_is_checked(node):
     done = rm("journal", "check", "--config", node.config)
-    assert (done.returncode, done.stdout) == (0, "api: well, 2 runs (0 unfinished), 10 facts\n")
+    assert (done.returncode, done.stdout) == (0, "api: well, 3 runs (0 unfinished), 15 facts\n")
     assert json.loads(rm("journal", "check", "--json", "--config", node.config).stdout)["well"]
 
 

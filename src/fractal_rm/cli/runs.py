@@ -109,6 +109,8 @@ def _words(fact: AnyFact) -> tuple[str, str]:
     name = str(said.pop("fact"))
     if isinstance(fact, Dead) and fact.body:
         said["body"] = fact.body.decode("utf-8", "replace")
+    if said.get("status") == 0:  # a step that is not one call: nothing answered it
+        said |= {"status": None, "took_ms": said.get("took_ms") or None}
     told = {key: value for key, value in said.items() if value not in (None, "")}
     return name, "  ".join(f"{key} {_short(value)}" for key, value in told.items())
 
