@@ -32,6 +32,8 @@ from fractal_rm.domain.flow import (
     Wait,
 )
 from fractal_rm.flowlang import compile_flows
+from fractal_rm.flowlang.terms import MODIFIERS
+from fractal_rm.flowlang.words import SAID_OF_A_STEP
 
 KNOWN = {"camera": ("1", "2"), "detector": ("1",)}
 
@@ -389,6 +391,10 @@ def is_understood_or_pointed_at(text: str) -> None:
             assert msgspec.json.decode(msgspec.json.encode(flow), type=Flow) == flow
         counted = [step.number for step in flow.steps if isinstance(step, (Call, SubFlow))]
         assert counted == list(range(1, len(counted) + 1))
+
+
+def test_the_words_that_stand_under_an_instruction_are_the_modifiers():
+    assert set(MODIFIERS) == SAID_OF_A_STEP
 
 
 @given(st.lists(st.lists(st.sampled_from(["GET", "POST"]), min_size=1, max_size=6), max_size=8))

@@ -9,6 +9,7 @@ from fractal_rm.domain.flow import Content
 from fractal_rm.flowlang.expression import read_value
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import Scope
+from fractal_rm.flowlang.words import on_its_own
 
 FORMS = ("JSON", "RAW")
 _ITEM = Payload()
@@ -31,8 +32,14 @@ def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Referen
     """Items of the seed's language: payload and results, each perhaps with a path."""
     if words and _meant_as_json(line, words[0], scope):
         return ()
-    items = (_item(line, word, scope) for word in words)
-    return tuple(item for item in items if item is not None)
+    items: list[Reference] = []
+    for word in words:
+        item = _item(line, word, scope)
+        if item is not None:
+            items.append(item)
+        elif on_its_own(word.text):
+            break  # there is a finding, and the rest belongs to it
+    return tuple(items)
 
 
 def _item(line: Line, word: Word, scope: Scope) -> Reference | None:
@@ -42,9 +49,11 @@ def _item(line: Line, word: Word, scope: Scope) -> Reference | None:
 def _raw(line: Line, words: Sequence[Word], scope: Scope) -> Reference | None:
     if len(words) == 2:
         return scope.reference(line, words[1])
-    scope.report.add("F122", line, words[2] if len(words) > 2 else words[0],
+    at = words[2] if len(words) > 2 else words[0]
+    scope.report.add("F122", line, at,
                      "RAW sends one text: payload, a result or what a path picks from it",
-                     "to send more than one thing, use JSON or items")  # fmt: skip
+                     on_its_own(at.text)
+                     or "to send more than one thing, use JSON or items")  # fmt: skip
     return None
 
 

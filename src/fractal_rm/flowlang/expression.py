@@ -34,6 +34,7 @@ from fractal_rm.domain.expression import (
 )
 from fractal_rm.flowlang.scan import STRING, Line, Word
 from fractal_rm.flowlang.scope import Scope
+from fractal_rm.flowlang.words import on_its_own
 
 MAX_DEPTH = 32
 _TOKEN = re.compile(
@@ -50,6 +51,7 @@ _MEANT = {
     "=": 'write "==" to compare', "&&": 'write "and"', "||": 'write "or"', "!": 'write "not"',
     "'": "texts stand in double quotes",
 }  # fmt: skip
+_SWAPPED = {"=>": 'write ">="', "=<": 'write "<="'}
 T = TypeVar("T")
 Key = tuple[str, Value]
 
@@ -135,7 +137,10 @@ class _Reader:
     def _unexpected(self, wanted: str) -> _Misread:
         if not self.text:
             return _Misread(self._here(), f"the line ends where {wanted} is expected")
-        hint = _MEANT.get(self.text)
+        hint = _MEANT.get(self.text) or on_its_own(self.text)
+        hint = _SWAPPED.get(self._line.text[self._start : self._start + 2], hint)
+        if self.text == ">" and self._before == "<":
+            hint = 'write "!="'
         if self.text == "[" and self._before[-1:].isalnum():
             name, dot, path = self._before.partition(".")
             hint = f"a path begins with a dot: {name}.[0]"
@@ -185,9 +190,15 @@ class _Reader:
         if isinstance(part, (ListOf, ObjectOf)) or (
             isinstance(part, Literal) and not isinstance(part.value, bool)
         ):
-            raise _Misread(at, "this alone is neither true nor false",
-                           "compare it with something")  # fmt: skip
+            raise _Misread(at, "this alone is neither true nor false", self._to_compare(part))
         return Not(part) if negated else part
+
+    def _to_compare(self, part: Expression) -> str:
+        """What helps with a value that is no condition; EXPECT alone sees its own answer."""
+        if self._scope.own_too and isinstance(part, Literal) and isinstance(part.value, int):
+            own = f"result{self._scope.number}"
+            return f"one status stands alone; for several write: status({own}) in [200, 204]"
+        return "compare it with something"
 
     def _compared(self) -> Expression:
         left = self._operand()
@@ -295,7 +306,8 @@ class _Reader:
         self.unknown = self.unknown or number is None
         header = self._header_name() if word.text == "header" else None
         self._take(")")
-        number = number or 1  # there is a finding: anything will do
+        if number is None:
+            return Payload()  # there is a finding, or its name was not understood: anything will do
         self._scope.ask(self._line, call, number, header)
         return Status(number) if header is None else Header(number, header)
 

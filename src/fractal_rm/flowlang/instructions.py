@@ -30,7 +30,7 @@ from fractal_rm.flowlang.scope import Scope
 from fractal_rm.flowlang.terms import MODIFIERS, Fields, is_for_each, read_duration, read_terms
 from fractal_rm.flowlang.topic import read_topic_name
 from fractal_rm.flowlang.tree import StepNode
-from fractal_rm.flowlang.words import words_of
+from fractal_rm.flowlang.words import on_its_own, words_of
 
 Reader = Callable[[StepNode, Scope], Step]
 
@@ -101,7 +101,7 @@ def _body(line: Line, method: Method, scope: Scope) -> Content:
     if len(line.words) > 1:
         scope.report.add("F109", line, line.words[1],
                          f"{method.value} sends nothing, so no item may follow it",
-                         "to send items, use POST")  # fmt: skip
+                         on_its_own(line.words[1].text) or "to send items, use POST")  # fmt: skip
     return Content()
 
 

@@ -13,6 +13,7 @@ from fractal_rm.flowlang.path import NoPath, read_path
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.tree import ToNode
+from fractal_rm.flowlang.words import on_its_own
 
 # For the nearest right word: a flow may have thousands of calls, and as many words that are wrong.
 LOOKED_THROUGH = 30
@@ -65,6 +66,10 @@ class Scope:
 
     def reference(self, line: Line, word: Word, *more: str) -> Reference | None:
         """What a word refers to, or None with a finding; ``more`` is what it could be besides."""
+        if word.text.startswith('"'):
+            self.report.add("F107", line, word, f"{word.text} is a text, and no reference",
+                            "a text stands in a JSON template only")  # fmt: skip
+            return None
         name, dot, path = word.text.partition(".")
         at = word
         if dot:
@@ -126,10 +131,11 @@ class Scope:
         item = ["item"] if self.item and more else []
         known = [*more, *item, *(f"result{n}" for n in results), *named]
         near = self.report.nearest(word.text, known)
-        if self._doubtful and near is None:
+        meant = _meant(word.text, known)
+        if self._doubtful and near is None and meant is None:
             return  # the line that would have given the name was perhaps not understood
-        hint = self.report.did_you_mean(word.text, known)
-        if len(more) > 1 and near is None:
+        hint = meant or self.report.did_you_mean(word.text, known)
+        if len(more) > 1 and near is None and meant is None:
             hint = f'if it is a text, it stands in quotes: "{word.text}"'
         self.report.add("F107", line, word, f'"{word.text}" is {what}', hint)
 
@@ -174,3 +180,13 @@ class Scope:
                 hint = f"give this step a WHEN too, such as: WHEN {word.text} != null"
                 self.report.warn("F133", line, word, what, hint)
         self._used, self._looked_at = {}, set()
+
+
+def _meant(text: str, known: Collection[str]) -> str | None:
+    """What helps with a word that is written in the manner of another language."""
+    name, bracket, path = text.partition("[")
+    if bracket and name in known:
+        return f"a path begins with a dot: {name}.[{path}"
+    if "," in text and text.partition(",")[0] in known:
+        return "items stand with spaces between, without commas"
+    return on_its_own(text)

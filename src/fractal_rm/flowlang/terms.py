@@ -20,7 +20,7 @@ from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import Scope
 from fractal_rm.flowlang.settings import whole
 from fractal_rm.flowlang.tree import ModifierNode, StepNode
-from fractal_rm.flowlang.words import too_many, words_of
+from fractal_rm.flowlang.words import on_its_own, too_many, words_of
 
 MOST_RETRIES = 100
 MOST_AT_ONCE = 10_000
@@ -119,7 +119,7 @@ def read_duration(
     ms = duration_ms(words[0].text) if len(words) == 1 else None
     if ms is None:
         at = words[min(1, len(words) - 1)] if words else keyword
-        scope.report.add(code, line, at, f"{keyword.text} takes {LIKE}")
+        scope.report.add(code, line, at, f"{keyword.text} takes {LIKE}", on_its_own(at.text))
     return ms
 
 
