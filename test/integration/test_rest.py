@@ -25,6 +25,8 @@ def node(tmp_path_factory):
     components = Components()
     made = NodeProcess(tmp_path_factory.mktemp("rest"), components=components.port, mode="api")
     made.edit("comm", max_trigger_bytes=10_000)
+    with (made.config / "flows.conf").open("a") as file:
+        file.write('\n4\nTO component1 1\nPOST payload\nREPLY JSON {"line": payload}\n')
     made.start()
     made.components = components
     yield made
@@ -53,6 +55,14 @@ def test_who_prefers_to_wait_gets_the_results(node):
     status, _, answer = node.trigger(Prefer="wait=30")
     assert (status, answer["state"]) == (200, "succeeded")
     assert answer["results"] == ['{"ok": true}'] * 3
+    assert answer["reply"] == '{"ok": true}'
+
+
+def test_who_prefers_to_wait_is_told_what_reply_says(node):
+    for _ in range(2):  # again, it is read from the disk
+        _, _, answer = node.trigger("4", Prefer="wait=30", Idempotency_Key="told")
+        assert (answer["results"], answer["reply"]) == (['{"ok": true}'], {"line": "p"})
+        wait_until(lambda run=answer["run"]: node.history.run(run).summary.state.final)
 
 
 def test_who_does_not_wait_long_enough_gets_the_state(node):
@@ -220,7 +230,7 @@ def test_a_problem_repeats_only_so_much_of_what_was_asked(node):
 
 def test_flows_can_be_asked_for(node):
     _, _, flows = node.get("/v1/flows")
-    assert [flow["id"] for flow in flows] == ["1", "2"]
+    assert [flow["id"] for flow in flows] == ["1", "2", "4"]
 
 
 def test_what_is_not_there_is_a_problem_too(node):

@@ -11,7 +11,8 @@ import msgspec
 from litestar import Request
 
 from fractal_rm.domain.errors import TooLarge, WrongContentType, WrongShape
-from fractal_rm.domain.run import Finished, Outcome, State
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.run import Finished, Outcome, Passed, Run, State
 from fractal_rm.domain.trigger import Arrival, Said, Source
 from fractal_rm.engine.ports import History, Intake, Taken
 
@@ -24,7 +25,8 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
 class Answer(msgspec.Struct, omit_defaults=True):
     """The answer to a trigger. ``results`` are response texts, in the order of the calls.
 
-    ``epoch`` stands in the answer to a hand-off: the receipt.
+    ``epoch`` stands in the answer to a hand-off: the receipt. ``reply`` is what a REPLY says, or
+    the last result; left out where the run has none.
     """
 
     run: str
@@ -32,6 +34,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     epoch: int | None = None
     reason: str = ""
     results: list[msgspec.Raw] | None = None
+    reply: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class Triggers:
@@ -56,7 +59,12 @@ class Triggers:
         if outcome is None:
             return Answer(taken.run, self._intake.state_of(taken.run) or taken.state, taken.epoch)
         return Answer(
-            outcome.run, outcome.state, taken.epoch, outcome.reason, list(outcome.results)
+            outcome.run,
+            outcome.state,
+            taken.epoch,
+            outcome.reason,
+            list(outcome.results),
+            msgspec.UNSET if outcome.reply is None else outcome.reply,
         )
 
     async def _outcome(self, taken: Taken, wait_s: int) -> Outcome | None:
@@ -75,9 +83,12 @@ class Triggers:
         detail = self._history.run(run_id)
         if detail is None or not detail.summary.state.final:
             return None
-        facts = (timed.fact for timed in detail.facts)
-        results = tuple(fact.result for fact in facts if isinstance(fact, Finished))
-        return Outcome(run_id, detail.summary.state, detail.summary.reason, results)
+        summary, ended = detail.summary, Run(run_id, Flow(""), detail.summary.accepted_ms)
+        for timed in detail.facts:
+            if isinstance(timed.fact, (Finished, Passed)):
+                timed.fact.change(ended)
+        ended.state, ended.reason = summary.state, summary.reason
+        return ended.outcome()
 
 
 def said_in(request: Request[Any, Any, Any], content_type: str) -> Said | None:
