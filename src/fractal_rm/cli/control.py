@@ -38,7 +38,7 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
     """
     state = state_of(folder)
     control = msgspec.structs.replace(read_control(state), paused=False)
-    answer = "not paused"
+    answer = "runs may begin"
     if parked:
         answer += "; parked runs were asked to go on"
         now_ms = SystemClock().now_ms()
