@@ -90,8 +90,8 @@ def test_a_case_that_fails_is_shown_with_what_came(config):
         f"FAILED  the payload goes with the first answer ({CASES}:{line})",
         f"  request 2, body (line {wanted})",
         '    expected  {"payload":["from component1","from the trigger"]}',
-        '    got       {"payload": ["from component1", "from elsewhere"]}',
-        "                         ^",
+        '    got       {"payload":["from component1","from elsewhere"]}',
+        "                                                  ^",
         "1 case: 0 passed, 1 failed",
     ]
     (case,) = json.loads(rm("flows", "test", "payload goes", "--json", "--config", config).stdout)[

@@ -225,7 +225,7 @@ def test_what_differs_is_said_with_what_came(made):
     [[case.expect.call]]
     to = "b 1"
     method = "POST"
-    json = {{ n = 3 }}
+    json = {{ n = 3, a = 1 }}
     [[case.expect.call]]
     to = "b 2"
     """
@@ -235,7 +235,7 @@ def test_what_differs_is_said_with_what_came(made):
         ("request 1, X-None", "", "no such header"),
         ("request 1, ?model", "large", "small"),
         ("request 1, ?other", "1", "no such parameter"),
-        ("request 2, body", '{"n":3}', '{"n": 2}'),
+        ("request 2, body", '{"a":1,"n":3}', '{"n":2}'),
         ("request 3", "request to b 2", "no such request"),
         ("message 1", "t", "no such message"),
         ("state", "failed", f"succeeded: {here}"),
@@ -336,6 +336,7 @@ HEAD = '[[case]]\nname = "it"\nflow = 1\n'
         (HEAD + '[[case.reply]]\nheaders = { A = "x\\n" }\n', "5 C206 this cannot be a header"),
         (HEAD + "at = 2026-01-01\n", "4 C205 at must be a date and time with its zone"),
         (HEAD + "watch = 'long'\n", '4 C206 watch is "long", and should be a length of time'),
+        (HEAD + "[case.expect]\nstate = 'ok'\n", '5 C206 state is "ok" (there is '),
         (HEAD + "broker = 'dwon'\n", '4 C206 broker is "dwon" (did you mean "down"?)'),
         (HEAD + "[[case.reply]]\nto = 'c 1'\n", '5 T302 component "c" is not in components.conf'),
         (HEAD + "[[case.reply]]\nto = 'a 3'\n", '5 T302 component "a" has no endpoint "3"'),
@@ -356,6 +357,11 @@ HEAD = '[[case]]\nname = "it"\nflow = 1\n'
 )
 def test_a_mistake_is_found_with_its_line_and_what_helps(made, text, found):
     assert any(found in each for each in findings(made, text)), findings(made, text)
+
+
+def test_a_name_that_is_no_text_is_one_mistake(made):
+    wrong = "2 C205 name must be a text, not a whole number"
+    assert findings(made, "[[case]]\nname = 3\nflow = 1\n") == [wrong]
 
 
 def test_every_mistake_is_found_at_once_whatever_stands_between(made):

@@ -70,7 +70,8 @@ def _call(
         return
     body = (request.body or b"").decode("utf-8", "replace")
     if not says(call.body, body):
-        yield Difference(f"{what}, body", _said_words(call.body), body or "no body", call.line)
+        expected, got = _in_one_form(call.body, body)
+        yield Difference(f"{what}, body", expected, got or "no body", call.line)
     for name, value in call.headers:
         got = request.headers.get(name.lower())
         if got != value.replace(RUN, run):
@@ -116,7 +117,7 @@ def _messages(
         if message.topic != got.topic:
             yield Difference(f"{what}, topic", message.topic, got.topic, message.line)
         if not says(message.body, body):
-            yield Difference(f"{what}, body", _said_words(message.body), body, message.line)
+            yield Difference(f"{what}, body", *_in_one_form(message.body, body), message.line)
     for number, message in enumerate(expected[len(came) :], start=len(came) + 1):
         yield Difference(f"message {number}", message.topic, "no such message", message.line)
     for number, got in enumerate(came[len(expected) :], start=len(expected) + 1):
@@ -164,7 +165,7 @@ def _value(what: str, expected: Any, came: msgspec.Raw) -> Iterator[Difference]:
     said = Said(text=expected) if isinstance(expected, str) else Said(json=expected)
     text = got if isinstance(got, str) else bytes(came).decode()
     if got is None or not says(said, text):
-        yield Difference(what, _value_words(expected), text)
+        yield Difference(what, *_in_one_form(said, text))
 
 
 def says(said: Said, text: str) -> bool:
@@ -190,8 +191,21 @@ def same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
-def _said_words(said: Said) -> str:
-    return said.as_text()
+def _in_one_form(said: Said, text: str) -> tuple[str, str]:
+    """What is expected and what came. Both are JSON alike where JSON is expected.
+
+    So they part where they differ, and not at a space or the order of the keys.
+    """
+    if said.json is not UNSET:
+        try:
+            return _json(said.json), _json(msgspec.json.decode(text))
+        except (msgspec.DecodeError, RecursionError):
+            pass
+    return said.as_text(), text
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value, order="sorted").decode()
 
 
 def _value_words(value: Any) -> str:

@@ -83,15 +83,18 @@ class _Reader:
         return case
 
     def _name(self, table: Table) -> str:
-        name = table.needed_text("name")
-        if name in self._names:
+        name = table.text("name")
+        if name is None:
+            if not table.has("name"):
+                table.missing("name")
+        elif name in self._names:
             table.bad("name", f'the case of line {self._names[name]} is called "{name}" too',
                       code="T303")  # fmt: skip
         elif name:
             self._names[name] = table.line
-        elif table.text("name") is not None:
+        else:
             table.bad("name", "a case needs a name")
-        return name
+        return name or ""
 
     def _flow(self, table: Table, wanted: str | None, *, needed: bool = False) -> Flow | None:
         if wanted is None:

@@ -135,7 +135,8 @@ class Table:
         """A text out of a few."""
         value = self._get(key, str)
         if value is not None and value not in allowed:
-            self.bad(key, f'{key} is "{value}"', did_you_mean(value, allowed))
+            hint = did_you_mean(value, allowed) or "there is " + ", ".join(allowed)
+            self.bad(key, f'{key} is "{value}"', hint)
             return None
         return value
 
