@@ -393,6 +393,11 @@ def test_a_file_that_is_referred_to_and_cannot_be_read_is_a_finding(folder):
     assert [finding.code for finding in rejected.value.findings] == ["C207"]
 
 
+def test_an_address_whose_variable_is_not_there_is_not_called_missing_too(folder):
+    edit(folder, "nodes", **{"1__config__ip": "${env:NONE}", "2__config__ip": "${env:EMPTY}"})
+    assert findings(folder, EMPTY="") == ["nodes.conf C207", "nodes.conf C204"]
+
+
 def test_a_variable_that_is_not_utf8_is_a_finding(folder):
     edit(folder, "nodes", **{"1__config__endpoint": "${env:ODD}"})
     assert "nodes.conf C207" in findings(folder, ODD=os.fsdecode(b"\xff"))

@@ -58,6 +58,11 @@ class Source:
             return Section(self, Value({}, Place()), "", broken=True)
         return Section(self, value, "")
 
+    @property
+    def found(self) -> int:
+        """How many findings there are so far, in all files."""
+        return len(self._around.findings)
+
     def add(
         self,
         code: str,
@@ -142,8 +147,9 @@ class Section:
 
     def needed_text(self, key: str) -> str:
         """A text that must be there and must not be empty."""
+        before = self._source.found
         text = self.text(key)
-        if not text:
+        if not text and self._source.found == before:  # else it is said already what is wrong
             self.missing(key)
         return text or ""
 
