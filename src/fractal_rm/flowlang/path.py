@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ import msgspec
 from fractal_rm.domain.evaluate import compiled
 from fractal_rm.domain.findings import did_you_mean
 
+_BARE = re.compile(r"[A-Za-z_]\w*(?:\[[-0-9:*]*\])*|[*@]", re.ASCII)
+_KEY = re.compile(r"[\w -]+")
 MOST_CHARACTERS = 500  # jmespath reads a path recursively
 
 
@@ -34,7 +37,7 @@ def read_path(text: str) -> str:
     except RecursionError:
         raise NoPath("this path is nested too deeply") from None
     except Exception as error:  # noqa: BLE001 - foreign code, and any text may come here
-        raise NoPath(_why(error, path), _what_helps(path) if quoted else None) from None
+        raise NoPath(_why(error, path), _what_helps(path)) from None
     for name in _functions(tree):
         _check_function(name)
     return path
@@ -55,10 +58,18 @@ def _why(error: Exception, path: str) -> str:
 
 
 def _what_helps(path: str) -> str | None:
-    """The two slips that are made within quotes."""
-    if all(part.isalnum() for part in path.split()):
-        return f'a key with a space has quotes of its own: "\\"{path}\\""'
-    return "a value within a path stands in backticks: [?score > `0.5`]" if "?" in path else None
+    """The slips that are made in paths."""
+    parts = path.split(".")
+    if any(part.isdigit() for part in parts):
+        return "an element of a list is picked by its number in brackets: [0]"
+    odd = [part for part in parts if not _BARE.fullmatch(part)]
+    if all(_KEY.fullmatch(part) for part in odd):
+        right = ".".join(f'\\"{part}\\"' if part in odd else part for part in parts)
+        sign = "a space" if " " in path else "such a sign"
+        return f'a key with {sign} has quotes of its own: "{right}"'
+    if "?" in path and "`" not in path:
+        return "a value within a path stands in backticks: [?score > `0.5`]"
+    return None
 
 
 def _functions(tree: Any) -> Iterator[str]:
