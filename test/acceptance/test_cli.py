@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -33,7 +34,7 @@ def node(tmp_path_factory):
     components = Components()
     made = NodeProcess(tmp_path_factory.mktemp("cli"), components=components.port, mode="api")
     with (made.config / "flows.conf").open("a") as file:
-        file.write("\n4\nTO component1 1\nPOST item\n  FOREACH payload\n")
+        file.write("\n4\nTO component1 1\nPOST item\n  FOREACH payload\nWAIT 10ms\n")
     made.start()
     made.trigger("1", Prefer="wait=30", Idempotency_Key="k")
     made.trigger("1", Idempotency_Key="k")
@@ -96,6 +97,13 @@ def test_a_step_that_no_answer_belongs_to_is_shown_without_a_status(node):
     assert whole == 'finished          step 1  result [{"ok": true}]'
 
 
+def test_the_end_of_a_wait_is_shown_as_a_moment(node):
+    listed = rm("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
+    (run,) = json.loads(listed)["runs"]
+    shown = rm("runs", "show", run["id"], "--config", node.config).stdout
+    assert re.search(r"  waiting +position 1  until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\n", shown)
+
+
 def test_flows_are_listed_and_shown(node):
     assert "1     1     3" in rm("flows", "list", "--config", node.config).stdout
     shown = rm("flows", "show", "1", "--config", node.config).stdout
@@ -124,7 +132,7 @@ def test_accounts_that_do_not_balance_are_said(node, tmp_path):
 
 def test_a_journal_is_checked(node):
     done = rm("journal", "check", "--config", node.config)
-    assert (done.returncode, done.stdout) == (0, "api: well, 3 runs (0 unfinished), 15 facts\n")
+    assert (done.returncode, done.stdout) == (0, "api: well, 3 runs (0 unfinished), 17 facts\n")
     assert json.loads(rm("journal", "check", "--json", "--config", node.config).stdout)["well"]
 
 

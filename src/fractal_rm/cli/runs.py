@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import click
 import msgspec
@@ -116,5 +117,7 @@ def _words(fact: AnyFact) -> tuple[str, str]:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, dict) and "wall_ms" in value:
+        return moment(int(cast("dict[str, int]", value)["wall_ms"]))
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 200 else text[:200] + "…"
