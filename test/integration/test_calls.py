@@ -198,7 +198,7 @@ def said(status: int, text: str = "{}", **headers: str) -> Reply:
         ("404", said(404), None),
         ("status(x) in [200, 404]", said(404), None),
         ("x.ok", said(200, '{"ok": true}'), None),
-        ("x.ok", said(200, '{"ok": false}'), "not as expected: status 200"),
+        ("x.ok", said(200, '{"ok": false}'), 'not as expected: status 200: {"ok": false}'),
         ("x.ok", said(500, '{"ok": true}'), 'status 500: {"ok": true}'),
         ("x.n > 1", said(200, '{"n": "2"}'), "EXPECT: > puts numbers or texts in order"),
         ('header(x, "ETag") == "7"', said(200, etag="7"), None),

@@ -31,7 +31,7 @@ def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -
     """Write a test of a flow from a real run, secrets masked.
 
     The first letters of the run's id will do. Exits 1 where the case would not pass as it is: what
-    the journal does not hold, such as the answer that an EXPECT refused, is then to be filled in.
+    the journal does not hold, such as a long answer that an EXPECT refused, is to be filled in.
     """
     config = read_config(folder)
     history = SqliteHistory(Path(config.state_path))

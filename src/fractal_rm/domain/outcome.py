@@ -27,8 +27,11 @@ def failure_of(answer: Reply | CallFailed) -> str | None:
     """Why an answer fails its step, or None. 400 and above do (as the flow language says)."""
     if isinstance(answer, CallFailed):
         return answer.reason
-    if answer.status < 400:
-        return None
+    return None if answer.status < 400 else _words_of(answer)
+
+
+def _words_of(answer: Reply) -> str:
+    """Its status, and how its body begins."""
     said = " ".join(answer.body[:200].decode("utf-8", "replace").split())
     return f"status {answer.status}" + (f": {said}" if said else "")
 
@@ -46,7 +49,7 @@ def unmet(expect: Expression, answer: Reply, seen: Seen, *, settles: bool) -> st
         met = holds(expect, seen)
     except CannotEvaluate as fault:
         return f"EXPECT: {fault}"
-    return None if met else f"not as expected: {failure or f'status {answer.status}'}"
+    return None if met else f"not as expected: {_words_of(answer)}"
 
 
 def call_again_s(
