@@ -100,6 +100,17 @@ def test_a_topic_stands_as_in_the_file():
     assert cards(flow)[0].target == '"to all"'
 
 
+def test_a_condition_about_elements_is_no_way_around_the_step():
+    when = Compare(Comparison.GREATER, Item("x"), Literal(3))
+    terms = Terms(each=Each(Payload("boxes")), when=when)
+    flow = Flow("1", steps=(Call(1, "camera", "1", Method.POST, (), 0, terms),))
+    said = texts(svg(flow))
+    assert said.index("FOREACH") < said.index("WHEN")
+    assert "else" not in said
+    assert "FOREACH payload.boxes, one at a time<br/>WHEN item.x #62; 3" in mermaid(flow)
+    assert "{" not in mermaid(flow)
+
+
 def test_the_same_flow_gives_the_same_picture():
     assert svg(FULL) == svg(FULL)
     assert mermaid(FULL) == mermaid(FULL)

@@ -77,4 +77,4 @@ def _row(config: Config, step: Step, card: Card) -> tuple[object, ...]:
     if isinstance(step, Call):
         route = config.components[step.component].endpoints[step.endpoint].post
         of, address = step.component, f"{route.origin}{route.target}"
-    return card.number or "", card.keyword, of, address, card.sends, card.when
+    return card.number or "", card.keyword, of, address, card.sends, card.when or card.picks

@@ -176,7 +176,7 @@ class _Workflow:
         document |= self._call(step, card) if isinstance(step, Call) else self._run(step, card)
         if self._flow.errors is Errors.CONTINUE:
             document.setdefault("onFailure", []).append(self._go_on(step))
-        said = {"when": card.when, "foreach": card.each, "undo": card.undo}
+        said = {"when": card.when or card.picks, "foreach": card.each, "undo": card.undo}
         document |= {f"x-fractal-{key}": text for key, text in said.items() if text}
         if self._flow.order is Order.DATAFLOW:
             document["x-fractal-needs"] = [self._step_id(each) for each in sorted(needs(step))]

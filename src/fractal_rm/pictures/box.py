@@ -55,7 +55,7 @@ def box(card: Card) -> Box:
     """Draw a step."""
     elements: list[str] = []
     y = 0.0
-    for keyword, said in (("WHEN", card.when), ("FOREACH", card.each)):
+    for keyword, said in (("WHEN", card.when), ("FOREACH", card.each), ("WHEN", card.picks)):
         if said:
             y = _band(elements, y, keyword, said, card.kind)
     bands = y

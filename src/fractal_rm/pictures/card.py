@@ -20,6 +20,7 @@ from fractal_rm.domain.flow import (
     Terms,
     Wait,
 )
+from fractal_rm.domain.needs import speaks_of_item
 from fractal_rm.flowlang.duration import duration
 from fractal_rm.flowlang.wording import Wording, names_of, topic_word
 
@@ -37,7 +38,10 @@ class Kind(str, Enum):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """A step. ``number`` is that of its result; texts are empty where nothing is said."""
+    """A step. ``number`` is that of its result; texts are empty where nothing is said.
+
+    ``when`` decides about the step, ``picks`` about each element of a FOREACH.
+    """
 
     kind: Kind
     keyword: str
@@ -47,6 +51,7 @@ class Card(msgspec.Struct, frozen=True):
     sends: str = ""
     when: str = ""
     each: str = ""
+    picks: str = ""
     terms: tuple[Said, ...] = ()
     undo: str = ""
 
@@ -127,7 +132,11 @@ def _call(call: Call, words: Wording) -> Card:
         sends = f"JSON {words.expression(terms.json)}"
     elif terms.raw is not None:
         sends = f"RAW {words.reference(terms.raw)}"
-    each = undo = ""
+    when = each = picks = undo = ""
+    if terms.when is not None and speaks_of_item(terms.when):
+        picks = words.expression(terms.when)
+    elif terms.when is not None:
+        when = words.expression(terms.when)
     if terms.each is not None:
         each = f"{words.reference(terms.each.over)}, {_at_once(terms.each.at_once)}"
     if terms.undo is not None:
@@ -140,8 +149,9 @@ def _call(call: Call, words: Wording) -> Card:
         call.number,
         terms.name,
         sends,
-        "" if terms.when is None else words.expression(terms.when),
+        when,
         each,
+        picks,
         _terms(terms, words),
         undo,
     )

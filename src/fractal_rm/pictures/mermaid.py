@@ -49,6 +49,7 @@ def _node(at: int, card: Card, *, forks: bool) -> Iterator[str]:
         lines += [f"= {card.name}"] if card.name else []
     lines += [card.sends] if card.sends else []
     lines += [f"FOREACH {card.each}"] if card.each else []
+    lines += [f"WHEN {card.picks}"] if card.picks else []
     lines += map(_said, card.terms)
     if card.when and not forks:
         lines.insert(0, f"WHEN {card.when}")
