@@ -673,6 +673,15 @@ async def test_a_run_that_kills_the_process_is_set_aside_after_three_attempts():
     assert disk.facts(run_id)[-1].code == "attempts"
 
 
+async def test_all_of_a_burst_is_in_flight_soon_where_a_component_takes_long():
+    async with Stage() as stage:
+        go = stage.holds("slow/1")
+        for _ in range(200):
+            await stage.send("4")
+        await until(lambda: len(stage.called()) == 200)
+        go.set()
+
+
 async def test_an_attempt_is_counted_before_it_is_made():
     disk, clock = Disk(), ManualClock()
     run_id = await crashed_in("4", "slow/1", disk, clock)

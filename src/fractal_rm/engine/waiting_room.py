@@ -29,14 +29,12 @@ from fractal_rm.domain.admission import (
 from fractal_rm.domain.flow import Queueing
 from fractal_rm.domain.run import Run, Settled
 from fractal_rm.engine.lines import Lines
+from fractal_rm.engine.pace import Pace
 from fractal_rm.engine.patience import Patience
 from fractal_rm.engine.ports import Clock
 
 RECHECK_S = 1.0
-# So many begin in one turn of the event loop. Between turns those in flight go on: a burst is not
-# begun all at once, only to stand in flight with a connection each while this node is the slow one.
-AT_ONCE = 8
-
+QUIET_S = 0.001  # so long the pace is left alone where no answer comes
 
 Carry = Callable[[Run], Awaitable["float | None"]]
 Taken = tuple[Run, Carry, bool]  # with what is done with it, and whether it goes alone
@@ -65,7 +63,9 @@ class WaitingRoom:
         self._idle.set()
         self._carry: Carry | None = None
         self._loop: asyncio.AbstractEventLoop
-        self._begun = 0  # in this turn of the loop
+        self._pace = Pace()
+        self._asking = False  # whether it will be asked again by itself
+        self._quiet = False  # whether no answer came in the last turn that it was told of
 
     # --- places: taken before the journal is asked, so that what it holds is bounded too ------
 
@@ -92,6 +92,7 @@ class WaitingRoom:
     def hold_result(self, size: int) -> None:
         """A result of ``size`` bytes has come to a run in flight."""
         self.load.result_bytes += size
+        self._pace.answers += 1
 
     async def wait_for_room(self) -> None:
         """Return when a place has become free, first come, first served; or after RECHECK_S.
@@ -197,8 +198,11 @@ class WaitingRoom:
     def _take_next(self) -> Taken | None:
         """The run whose turn it is leaves its line and has a slot; None: none may begin now."""
         while self._carry is not None and self.load.waiting:
-            if self.load.in_flight >= self.limits.in_flight or self._begun == AT_ONCE:
+            if self.load.in_flight >= self.limits.in_flight:
                 return None  # however many lines there are
+            if not self._pace.may_begin(self.load.in_flight):
+                self._ask_pace_again()
+                return None
             taken = self._lines.take(self._may_begin)
             if taken is None:
                 return None
@@ -210,8 +214,19 @@ class WaitingRoom:
             return run, self._carry, alone
         return None
 
-    def _next_turn(self) -> None:
-        self._begun = 0
+    def _ask_pace_again(self) -> None:
+        """After this turn of the loop; where no answer came in the one before, a little later."""
+        if self._asking:
+            return
+        self._asking = True
+        if self._quiet:
+            self._loop.call_later(QUIET_S, self._after_turn)
+        else:
+            self._loop.call_soon(self._after_turn)
+
+    def _after_turn(self) -> None:
+        self._asking = False
+        self._quiet = self._pace.turn(self.load.in_flight)
         self._begin_some()
 
     def _may_begin(self, run: Run, alone: bool) -> bool:
@@ -226,9 +241,7 @@ class WaitingRoom:
         return may and within_limit(queueing.limit, of_flow + self._away[run.flow.id])
 
     def _hold_slot(self, run: Run, *, alone: bool) -> None:
-        if not self._begun:
-            self._loop.call_soon(self._next_turn)
-        self._begun += 1
+        self._pace.begins(self.load.in_flight)
         self.load.waiting -= 1
         self.load.in_flight += 1
         self.load.result_bytes += run.result_bytes  # of an earlier turn, or from before a crash
