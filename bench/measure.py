@@ -17,6 +17,7 @@ from bench.stage import Stage, cpu_s, memory_mib, wait_until
 from bench.systems import System
 
 POLL_S = 0.02
+STUCK_S = 120  # without one more flow that ends
 SETTLE_S = 0.2  # what flows do after their last call counts for their CPU
 
 
@@ -118,8 +119,13 @@ def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> 
     with publisher(stage, count, rate, system.topic) as (process, times):
         process.stdin.close()
         peak = 0.0
-        while stage.ended() < first + count:
+        ended, moved = first, time.monotonic()
+        while ended < first + count:
             time.sleep(POLL_S)
+            if ended != (ended := stage.ended()):
+                moved = time.monotonic()
+            elif time.monotonic() - moved > STUCK_S:
+                sys.exit(f"{system.name} has lost {first + count - ended} of {count} flows")
             peak = max(peak, memory_mib(*system.pids))
             if process.poll() not in (None, 0):
                 sys.exit("the load failed")
