@@ -24,6 +24,7 @@ from fractal_rm.domain.errors import (
     JournalLost,
     JournalReadOnly,
     JournalTooNew,
+    JournalTooOld,
 )
 from fractal_rm.domain.run import (
     Dead,
@@ -182,6 +183,16 @@ async def test_a_newer_journal_is_refused_and_not_changed(tmp_path):
     with pytest.raises(JournalTooNew, match="newer release"):
         await opened(tmp_path)
     with pytest.raises(JournalTooNew, match="newer release"):
+        check_journal(tmp_path / "up.journal")
+
+
+async def test_a_journal_from_before_the_first_release_is_refused_and_not_called_damaged(tmp_path):
+    await write_some(tmp_path)
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute("PRAGMA user_version = 1")
+    with pytest.raises(JournalTooOld, match="finish its runs with the program that wrote it"):
+        await opened(tmp_path)
+    with pytest.raises(JournalTooOld, match="before the first release"):
         check_journal(tmp_path / "up.journal")
 
 

@@ -257,6 +257,12 @@ class JournalTooNew(JournalError):
     code = "journal-too-new"
 
 
+class JournalTooOld(JournalError):
+    """Written before the first release."""
+
+    code = "journal-too-old"
+
+
 class JournalLost(JournalError):
     """An fsync failed: what the disk holds is no longer known, and the process must end (G7)."""
 

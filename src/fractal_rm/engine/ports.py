@@ -74,7 +74,8 @@ class Journal(Protocol):
     async def open(self) -> Recovered:
         """Take the journal, verify it, and return every run without an end, oldest first.
 
-        Raises JournalInUse, JournalReadOnly, JournalFull, JournalDamaged, JournalTooNew.
+        Raises JournalInUse, JournalReadOnly, JournalFull, JournalDamaged, JournalTooNew,
+        JournalTooOld.
         """
         ...
 

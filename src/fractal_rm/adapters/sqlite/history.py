@@ -11,7 +11,7 @@ from typing import Any
 
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
 from fractal_rm.adapters.sqlite.schema import FORMAT, PAGES
-from fractal_rm.domain.errors import JournalDamaged, JournalTooNew
+from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
 from fractal_rm.domain.run import State
 from fractal_rm.engine.ports import Ledger, RunDetail, RunSummary, TimedFact
 
@@ -96,7 +96,7 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
     """A journal as it is at one moment, whatever is written meanwhile.
 
     Raises JournalDamaged for whatever cannot be read in it, JournalTooNew where it may mean more
-    than this release knows.
+    than this release knows, JournalTooOld where it means something else.
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
@@ -105,6 +105,8 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
             (written_by,) = db.execute("PRAGMA user_version").fetchone()
             if written_by > FORMAT:
                 raise JournalTooNew(f"{path} was written by a newer release; look at it with that")
+            if written_by < FORMAT:
+                raise JournalTooOld(f"{path} was written before the first release")
             yield db
     except (sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: a state nobody knows
         raise JournalDamaged(f"{path} cannot be read ({error})") from error

@@ -1,12 +1,13 @@
 """What is on the disk. One journal is one SQLite file in WAL mode with these tables.
 
-FORMAT is raised with every change to them; an older program refuses a newer journal (G15).
+FORMAT is raised with every change to them; an older program refuses a newer journal (G15). Format 1
+was never released, and is not read: it had another checksum.
 """
 
 # ruff: noqa: S608 - statements are put together from the words of this file alone
 from __future__ import annotations
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x46524D4A  # "FRMJ": tells our files from other SQLite databases
 
 PAGE_BITS = 24  # of a page's place are its number in the run, counted from 1

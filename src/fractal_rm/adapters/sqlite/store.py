@@ -29,6 +29,7 @@ from fractal_rm.domain.errors import (
     JournalLost,
     JournalReadOnly,
     JournalTooNew,
+    JournalTooOld,
 )
 from fractal_rm.domain.flow import Flow, flow_version, version_of
 from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
@@ -126,6 +127,12 @@ class Store:
                 f"{self._path} was written by a newer release (format {found}, this one reads"
                 f" {schema.FORMAT}); start that release again, or set state.path in comm.conf to"
                 " an empty folder"
+            )
+        if found < schema.FORMAT:
+            raise JournalTooOld(
+                f"{self._path} was written before the first release (format {found}, this one reads"
+                f" {schema.FORMAT}); finish its runs with the program that wrote it, and move it"
+                " and its -wal file away"
             )
 
     def _sync_folder(self) -> None:
