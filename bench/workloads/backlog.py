@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -12,6 +10,7 @@ from bench.node import Node
 from bench.peers.node_red.peer import NodeRed
 from bench.stage import Stage, cpu_s, forget_peak, memory_mib, wait_until
 from bench.systems import OURS, start_peers
+from fractal_rm.adapters.world import raise_open_files
 
 SLICE = 0.15
 
@@ -40,10 +39,11 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
 
 
 def most_sockets() -> int:
-    """Node-RED opens one for each flow in flight, and loses the flows that get none."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # of the peers that are started, too
-    return sys.maxsize if most == resource.RLIM_INFINITY else most * 3 // 4
+    """Node-RED opens one for each flow in flight, and loses the flows that get none.
+
+    It is started from here, and may open as many files.
+    """
+    return raise_open_files() * 3 // 4
 
 
 def _of(

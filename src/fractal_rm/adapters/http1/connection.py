@@ -169,8 +169,9 @@ class Connection(asyncio.Protocol):
         self._on_closed(self)
         if self._reply is None:
             return
-        if self._in_body and exc is None and not _is_delimited(self._reply_so_far()):
-            self._answer(self._reply_so_far())
+        reply = self._reply_so_far()
+        if self._in_body and exc is None and not _is_delimited(reply):
+            self._answer(reply)
         elif not self._got_bytes and self._reused:
             self._answer(Stale())
         elif not self._got_bytes:

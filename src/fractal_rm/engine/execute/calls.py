@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-
 import msgspec
 from msgspec import UNSET
 
@@ -64,7 +62,11 @@ class Calls:
                 await self._tries.pause(last, _retry(call))
             began_s = self._world.clock.monotonic_s()
             try:
-                answer = await self._attempt(run, call, component, request, attempt, part)
+                answer = await (
+                    self._world.components.call(*request)
+                    if self._is_plain(run, component)
+                    else self._attempt(run, call, component, request, attempt, part)
+                )
             except CallFailed as error:
                 answer = error
             failure = failure_of(answer) if call.terms is UNSET else _unmet(run, call, answer, part)
@@ -113,28 +115,17 @@ class Calls:
             self._room.hold_result(-sum([len(memoryview(each)) for each in elements.values()]))
         _ = self._runs.write(run, fact)
 
-    def _attempt(
-        self,
-        run: Run,
-        call: Call,
-        component: Component,
-        request: Request,
-        attempt: int,
-        part: Part | None,
-    ) -> Awaitable[Reply]:
-        """Call once. Raises CallFailed."""
-        flow = run.flow
-        if (
+    def _is_plain(self, run: Run, component: Component) -> bool:
+        """Whether a call needs nothing of what `_attempt` sees to: most do not."""
+        return (
             component.limit is None
             and component.idempotent
-            and flow.durable is not Durable.STEP
-            and flow.order is UNSET
+            and run.flow.durable is not Durable.STEP
+            and run.flow.order is UNSET
             and not self._budgets.ends_s
-        ):
-            return self._world.components.call(*request)
-        return self._seen_to(run, call, component, request, attempt, part)
+        )
 
-    async def _seen_to(
+    async def _attempt(
         self,
         run: Run,
         call: Call,
@@ -143,7 +134,7 @@ class Calls:
         attempt: int,
         part: Part | None,
     ) -> Reply:
-        """Call once, in the component's slot, within the run's time.
+        """Call once, in the component's slot, within the run's time. Raises CallFailed.
 
         Where a crash must not repeat it unasked, that it leaves is written first: no earlier, as a
         call that still waits for its slot is in no doubt, and each time, as any attempt may arrive.
