@@ -126,14 +126,10 @@ def _as_python(body: bytes) -> bytes:
 
 def result_text(reply: Reply) -> msgspec.Raw:
     """The response text as a JSON string. It is UTF-8 unless the reply names a charset we read."""
-    return msgspec.Raw(msgspec.json.encode(_decoded(reply)))
-
-
-def _decoded(reply: Reply) -> str:
     codec = "utf_8"
-    if b"charset" in reply.head.lower():  # hardly one says it
+    if reply.head.lower().find(b"charset") >= 0:  # hardly one says it
         codec = _codec(reply.header("content-type") or "")
-    return reply.body.decode(codec, "replace")
+    return msgspec.Raw(msgspec.json.encode(reply.body.decode(codec, "replace")))
 
 
 def _codec(kind: str) -> str:

@@ -22,7 +22,7 @@ class Tls(msgspec.Struct, frozen=True):
     key: str | None = None
 
 
-class Origin(msgspec.Struct, frozen=True):
+class Origin(msgspec.Struct, frozen=True, cache_hash=True):
     """Where a connection goes. Connections are pooled by origin."""
 
     protocol: str

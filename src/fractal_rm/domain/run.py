@@ -364,44 +364,49 @@ class ImpossibleFact(FractalError):
     code = "impossible-fact"
 
 
-_NEXT: dict[tuple[State, type[Fact]], State] = {
-    (State.NEW, Accepted): State.ACCEPTED,
-    (State.NEW, Dead): State.DEAD,
-    (State.ACCEPTED, Received): State.ACCEPTED,
-    (State.ACCEPTED, Placed): State.ACCEPTED,
-    (State.ACCEPTED, Begun): State.ACCEPTED,
-    (State.ACCEPTED, Offered): State.OFFERED,
-    (State.ACCEPTED, Started): State.RUNNING,
-    (State.ACCEPTED, Finished): State.RUNNING,
-    (State.ACCEPTED, StepFailed): State.RUNNING,
-    (State.ACCEPTED, ElementFinished): State.RUNNING,
-    (State.ACCEPTED, Waiting): State.RUNNING,
-    (State.ACCEPTED, Passed): State.RUNNING,
-    (State.ACCEPTED, Stopping): State.RUNNING,
-    (State.ACCEPTED, Undone): State.RUNNING,
-    (State.ACCEPTED, Replying): State.RUNNING,
-    (State.ACCEPTED, Parked): State.PARKED,
-    (State.ACCEPTED, Dead): State.DEAD,
-    (State.RUNNING, Placed): State.RUNNING,
-    (State.RUNNING, Begun): State.RUNNING,
-    (State.RUNNING, Started): State.RUNNING,
-    (State.RUNNING, Finished): State.RUNNING,
-    (State.RUNNING, StepFailed): State.RUNNING,
-    (State.RUNNING, ElementFinished): State.RUNNING,
-    (State.RUNNING, Waiting): State.RUNNING,
-    (State.RUNNING, Passed): State.RUNNING,
-    (State.RUNNING, Stopping): State.RUNNING,
-    (State.RUNNING, Undone): State.RUNNING,
-    (State.RUNNING, Replying): State.RUNNING,
-    (State.RUNNING, Parked): State.PARKED,
-    (State.RUNNING, Dead): State.DEAD,
-    (State.OFFERED, Offered): State.OFFERED,
-    (State.OFFERED, Begun): State.OFFERED,
-    (State.OFFERED, Placed): State.ACCEPTED,
-    (State.OFFERED, Replying): State.RUNNING,
-    (State.OFFERED, Parked): State.PARKED,
-    (State.OFFERED, Dead): State.DEAD,
-    (State.PARKED, Released): State.ACCEPTED,
+_NEXT: dict[State, dict[type[Fact], State]] = {
+    State.NEW: {Accepted: State.ACCEPTED, Dead: State.DEAD},
+    State.ACCEPTED: {
+        Received: State.ACCEPTED,
+        Placed: State.ACCEPTED,
+        Begun: State.ACCEPTED,
+        Offered: State.OFFERED,
+        Started: State.RUNNING,
+        Finished: State.RUNNING,
+        StepFailed: State.RUNNING,
+        ElementFinished: State.RUNNING,
+        Waiting: State.RUNNING,
+        Passed: State.RUNNING,
+        Stopping: State.RUNNING,
+        Undone: State.RUNNING,
+        Replying: State.RUNNING,
+        Parked: State.PARKED,
+        Dead: State.DEAD,
+    },
+    State.RUNNING: {
+        Placed: State.RUNNING,
+        Begun: State.RUNNING,
+        Started: State.RUNNING,
+        Finished: State.RUNNING,
+        StepFailed: State.RUNNING,
+        ElementFinished: State.RUNNING,
+        Waiting: State.RUNNING,
+        Passed: State.RUNNING,
+        Stopping: State.RUNNING,
+        Undone: State.RUNNING,
+        Replying: State.RUNNING,
+        Parked: State.PARKED,
+        Dead: State.DEAD,
+    },
+    State.OFFERED: {
+        Offered: State.OFFERED,
+        Begun: State.OFFERED,
+        Placed: State.ACCEPTED,
+        Replying: State.RUNNING,
+        Parked: State.PARKED,
+        Dead: State.DEAD,
+    },
+    State.PARKED: {Released: State.ACCEPTED},
 }
 
 
@@ -426,7 +431,7 @@ class Run(msgspec.Struct, gc=False):
     source: str = ""
     state: State = State.NEW
     reason: str = ""
-    results: dict[int, msgspec.Raw] = msgspec.field(default_factory=dict[int, msgspec.Raw])
+    results: dict[int, msgspec.Raw] = {}
     heads: dict[int, Head] | None = None
     in_doubt: set[str] | None = None
     failures: dict[str, StepFailed] | None = None
@@ -497,11 +502,12 @@ class Run(msgspec.Struct, gc=False):
 
 def next_state(state: State, fact: Fact) -> State:
     """The transition table. ``Settled`` carries its own state and ends any open run."""
-    following = _NEXT.get((state, type(fact)))
-    if following is not None:
-        return following
-    if isinstance(fact, Settled) and state is not State.NEW and not state.final:
-        return fact.state
+    if state in _NEXT:
+        following = _NEXT[state].get(type(fact))
+        if following is not None:
+            return following
+        if isinstance(fact, Settled) and state is not State.NEW:
+            return fact.state
     raise ImpossibleFact(f"{type(fact).__name__} cannot follow on {state}")
 
 

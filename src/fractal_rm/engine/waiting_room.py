@@ -125,7 +125,8 @@ class WaitingRoom:
             self._lines.stand(run, alone=alone)
         else:
             self._stand_by_rules(queueing, run, alone=alone, held=held)
-        self._begin_some()
+        if not self._asking:
+            self._begin_some()
 
     def _stand_by_rules(self, queueing: Queueing, run: Run, *, alone: bool, held: bool) -> None:
         """Stand in the place of an older run about the same, for as long as the flow allows.
@@ -244,10 +245,10 @@ class WaitingRoom:
         self._pace.begins(self.load.in_flight)
         self.load.waiting -= 1
         self.load.in_flight += 1
-        self.load.result_bytes += run.result_bytes  # of an earlier turn, or from before a crash
         self._in_flight[run.flow.id] += 1
         if run.stays:
             self._away[run.flow.id] -= 1
+            self.load.result_bytes += run.result_bytes  # of an earlier turn, or before a crash
         if alone:
             self._alone = True
         self._idle.clear()

@@ -45,6 +45,11 @@ WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes int
 CACHE_KIB = 16 * 1024
 WAL_KEPT_BYTES = 64 * 1024 * 1024
 
+# What the module finds no way for at once it looks for in three places, for each value of each row,
+# and finds that it goes in as it is.
+sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(type(None), lambda nothing: nothing)
+
 
 class Store:
     """One file, one process. ``synchronous`` is SQLite's; FULL is what G1 stands on."""

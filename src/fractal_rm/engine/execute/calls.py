@@ -45,16 +45,17 @@ class Calls:
         """Make one call, or a part of one. None: it has its result; otherwise how the run ends."""
         try:
             component, endpoint = self._called(call, part)
+            last = None
             if run.in_doubt or run.failures:
                 ending = _ending_before(run, call, component, part)
                 if ending is not None:
                     return ending
+                last = last_failure(run, _name(call, part))
             request = request_of(run, call, component, endpoint, part)
         except CannotEvaluate as fault:
             return self.fail(run, call, str(fault), part)
         if request is None:
             return self.put(run, call, SKIPPED, part)
-        last = last_failure(run, _name(call, part))
         while True:
             attempt = 1
             if last is not None:
