@@ -275,11 +275,9 @@ async def test_what_a_full_disk_held_back_stands_before_what_happened_meanwhile(
     db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
     result = msgspec.Raw(b'"%b"' % (b"y" * 200_000))
     durable = asyncio.ensure_future(write(journal, one, Finished(1, 200, 0.5, result)))
-    while not journal._writing:
-        await asyncio.sleep(0)
-    _ = write(journal, one, Started(2))
     while journal.writable:
         await asyncio.sleep(0)
+    _ = write(journal, one, Started(2))
     db.execute(f"PRAGMA max_page_count = {1 << 30}")
     await durable
     await journal.close(clean=True)
@@ -441,14 +439,41 @@ async def test_pages_of_a_list_follow_one_another(tmp_path):
 async def test_a_disk_that_is_slow_to_read_does_not_hold_up_the_event_loop(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    filling, go_on = threading.Event(), threading.Event()
-    fill = journal._store.fill
-    journal._store.fill = lambda group: (filling.set(), go_on.wait(), fill(group))[2]
-    accepted = journal.accept(entry("run-1"))
-    await asyncio.to_thread(filling.wait)
+    looking, go_on = threading.Event(), threading.Event()
+    look_up = journal._store.look_up
+    journal._store.look_up = lambda group: (looking.set(), go_on.wait(), look_up(group))[2]
+    accepted = journal.accept(entry("run-1", key="k"))
+    await asyncio.to_thread(looking.wait)
     go_on.set()
     assert await accepted is None
     await journal.close(clean=True)
+
+
+async def test_what_comes_while_old_history_goes_is_written_after_it(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("run-1"))
+    purging, go_on = threading.Event(), threading.Event()
+    purge = journal._store.purge
+    journal._store.purge = lambda *old: (purging.set(), go_on.wait(), purge(*old))[2]
+    await journal.accept(entry("run-2"))
+    await asyncio.to_thread(purging.wait)
+    accepted = journal.accept(entry("run-3"))
+    go_on.set()
+    assert await accepted is None
+    await journal.close(clean=True)
+    assert len((await opened(tmp_path)).runs) == 3
+
+
+async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path):
+    told = asyncio.get_running_loop().create_future()
+    journal = sqlite_journal(tmp_path, on_lost=told.set_result)
+    await journal.open()
+    journal._store._db.close()
+    accepted = journal.accept(entry("run-1"))
+    assert isinstance(await told, JournalLost)
+    assert not accepted.done()
+    journal._end_thread()
 
 
 async def test_many_runs_at_once_share_transactions(tmp_path):
@@ -456,7 +481,10 @@ async def test_many_runs_at_once_share_transactions(tmp_path):
     await journal.open()
     written = []
     fill = journal._store.fill
-    journal._store.fill = lambda group: (written.append(len(group.entries)), fill(group))[1]
+    journal._store.fill = lambda group, known: (
+        written.append(len(group.entries)),
+        fill(group, known),
+    )[1]
     await asyncio.gather(*(journal.accept(entry(f"run-{n:04}")) for n in range(1_000)))
     await journal.close(clean=True)
     assert sum(written) == 1_000

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fractal_rm.adapters.memory.journal import Disk
-from fractal_rm.domain.admission import Limits, what_it_is_about
+from fractal_rm.domain.admission import Limits, Load, what_it_is_about
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallTimedOut
 from fractal_rm.domain.flow import Flow, Queueing
@@ -336,7 +336,7 @@ class Line:
         self.came: list[str] = []
         self.at_work: dict[str, tuple[Run, asyncio.Future[float | None]]] = {}
         self.begun: dict[str, Run] = {}  # and has not ended
-        self.room = WaitingRoom(Limits(in_flight=slots), self.clock, self.settle)
+        self.room = WaitingRoom(Load(), Limits(in_flight=slots), self.clock, self.settle)
         self.room.open(self.carry)
 
     async def settle(self, run, _ending):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import msgspec
@@ -18,7 +19,8 @@ SHARE = 8
 FAIR_TURN = 8
 
 
-class Load(msgspec.Struct):
+@dataclass(slots=True)
+class Load:
     """What a node has taken on: runs that wait and runs in flight.
 
     ``held_bytes`` are the payloads of both, ``result_bytes`` what has come to those in flight.

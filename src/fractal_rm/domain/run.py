@@ -174,12 +174,14 @@ class Finished(Fact, frozen=True, tag="finished"):
     def change(self, run: Run) -> None:
         """Keep the result; nothing of the step is in doubt."""
         run.results[self.step] = self.result
+        run.result_bytes += size_of(self.result)
         if self.headers is not msgspec.UNSET:
             run.heads = {**(run.heads or {}), self.step: Head(self.status, self.headers)}
         if run.in_doubt:
             run.in_doubt.discard(str(self.step))
         if run.elements:
-            run.elements.pop(self.step, None)
+            elements = run.elements.pop(self.step, {})
+            run.result_bytes -= sum(map(size_of, elements.values()))
         run.stays = True
 
 
@@ -197,6 +199,7 @@ class ElementFinished(Fact, frozen=True, tag="element-finished"):
         if run.elements is None:
             run.elements = {}
         run.elements.setdefault(self.step, {})[self.element] = self.result
+        run.result_bytes += size_of(self.result)
         if run.in_doubt:
             run.in_doubt.discard(f"{self.step}.{self.element}")
         run.stays = True
@@ -254,6 +257,9 @@ class Passed(Fact, frozen=True, tag="passed"):
         else:
             run.passed.add(self.position)
         if self.reply is not msgspec.UNSET:
+            if run.said is not None:
+                run.result_bytes -= size_of(run.said)
+            run.result_bytes += size_of(self.reply)
             run.said = self.reply
         run.stays = True
 
@@ -353,6 +359,11 @@ def name_of(step: int, part: str | msgspec.UnsetType = msgspec.UNSET) -> str:
     return str(step) if part is msgspec.UNSET else part
 
 
+def size_of(json: msgspec.Raw) -> int:
+    """How many bytes a JSON text has."""
+    return len(memoryview(json))
+
+
 def undo_name(step: int) -> str:
     """The name of the request that undoes a step."""
     return f"undo.{step}"
@@ -418,6 +429,7 @@ class Run(msgspec.Struct, gc=False):
     attempt of each request that failed (names: `name_of`). ``elements`` are the results of a
     FOREACH that is not finished, by number and element. ``waiting`` is its last WAIT, ``passed``
     are positions of steps that have no number and are done, ``said`` is what a REPLY said.
+    ``result_bytes``: what has come of it so far keeps so much in memory.
 
     ``offered`` says that ``node`` may have the run, under ``epoch``; ``stays`` that it was placed
     here or that calls were tried here, so that it ends here too.
@@ -432,6 +444,7 @@ class Run(msgspec.Struct, gc=False):
     state: State = State.NEW
     reason: str = ""
     results: dict[int, msgspec.Raw] = {}
+    result_bytes: int = 0
     heads: dict[int, Head] | None = None
     in_doubt: set[str] | None = None
     failures: dict[str, StepFailed] | None = None
@@ -463,18 +476,7 @@ class Run(msgspec.Struct, gc=False):
     @property
     def payload_bytes(self) -> int:
         """What its payload keeps in memory."""
-        return len(memoryview(self.payload))
-
-    @property
-    def result_bytes(self) -> int:
-        """What has come of it so far keeps so much in memory."""
-        size = sum([len(memoryview(result)) for result in self.results.values()])
-        if self.elements:
-            for elements in self.elements.values():
-                size += sum([len(memoryview(result)) for result in elements.values()])
-        if self.said is not None:
-            size += len(memoryview(self.said))
-        return size
+        return size_of(self.payload)
 
     @property
     def position(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+from fractal_rm.domain.admission import Load
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.placement import Again, There
 from fractal_rm.domain.run import Begun, Dead, Run, Settled, State
@@ -24,8 +25,9 @@ class Lifecycle:
     """What happens to every trigger, in order."""
 
     def __init__(self, world: World) -> None:
-        self.runs = OpenRuns(world)
-        self.room = WaitingRoom(world.config.bounds.limits(), world.clock, self.turn_away)
+        load = Load()
+        self.runs = OpenRuns(world, load)
+        self.room = WaitingRoom(load, world.config.bounds.limits(), world.clock, self.turn_away)
         self.admit = Admit(world, self.runs, self.room)
         self._place = Placer(world, self.runs)
         self._hand_off = HandOff(world, self.runs)

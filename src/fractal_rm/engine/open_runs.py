@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Generator, Iterator
 
+from fractal_rm.domain.admission import Load
 from fractal_rm.domain.flow import SubFlow
 from fractal_rm.domain.run import AnyFact, Outcome, Run
 from fractal_rm.engine.world import World
@@ -28,7 +29,8 @@ _NOBODY = _Nobody()
 class OpenRuns:
     """Every unfinished run of this process, and who waits for its outcome."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, load: Load) -> None:
+        self._load = load
         self._journal = world.journal
         self._clock = world.clock
         self._runs: dict[str, Run] = {}
@@ -69,7 +71,9 @@ class OpenRuns:
 
     def write(self, run: Run, fact: AnyFact) -> Awaitable[None]:
         """Apply a fact and hand it to the journal; the awaitable is done when it is durable."""
+        had_bytes = run.result_bytes
         run.apply(fact)
+        self._load.result_bytes += run.result_bytes - had_bytes
         return self._journal.append(run, fact, self._clock.now_ms())
 
     def close(self, run: Run, fact: AnyFact) -> Awaitable[None]:

@@ -47,8 +47,8 @@ class WaitingRoom:
     ``settle`` tells and writes how a run ended that is not to begin any more.
     """
 
-    def __init__(self, limits: Limits, clock: Clock, settle: Settle) -> None:
-        self.load = Load()
+    def __init__(self, load: Load, limits: Limits, clock: Clock, settle: Settle) -> None:
+        self.load = load
         self.limits = limits
         self._clock = clock
         self._settle = settle
@@ -89,9 +89,8 @@ class WaitingRoom:
             self._away[run.flow.id] += 1
         self._stand(run, alone=alone, held=True)
 
-    def hold_result(self, size: int) -> None:
-        """A result of ``size`` bytes has come to a run in flight."""
-        self.load.result_bytes += size
+    def note_answer(self) -> None:
+        """A component has answered a run in flight."""
         self._pace.answers += 1
 
     async def wait_for_room(self) -> None:
@@ -251,7 +250,8 @@ class WaitingRoom:
             self.load.result_bytes += run.result_bytes  # of an earlier turn, or before a crash
         if alone:
             self._alone = True
-        self._idle.clear()
+        if self.load.in_flight == 1:
+            self._idle.clear()
 
     async def _see_through(self, run: Run, carry: Carry, alone: bool) -> None:
         """Carry a run, and then those whose turn it is when it has ended: a task for each costs."""

@@ -35,14 +35,22 @@ class Change(msgspec.Struct):
 class Group(msgspec.Struct):
     """What one transaction writes, and the questions that are answered after it.
 
-    ``changes`` is by run id, ``finds`` has keys with the moment of each question. ``probe`` writes
-    something in any case: the disk was full.
+    ``keyed`` are the positions of entries with a trigger id. ``changes`` is by run id, ``finds``
+    has keys with the moment of each question. ``probe`` writes something in any case: the disk was
+    full.
     """
 
     entries: list[Entry] = []
+    keyed: list[int] = []
     changes: dict[str, Change] = {}
     finds: list[tuple[str, int]] = []
     probe: bool = False
+
+    def add(self, entry: Entry) -> None:
+        """A new run."""
+        if entry.key is not None:
+            self.keyed.append(len(self.entries))
+        self.entries.append(entry)
 
     def conclude(self) -> None:
         """What follows belongs to the next group."""
@@ -98,6 +106,17 @@ class Writing:
         if entry.key is not None:
             self.keys[entry.key] = Prior(run_id, entry.digest, state)
             self.key_rows.append((entry.key, no, entry.digest, entry.key_until_ms))
+
+    def repeats(self, position: int, entry: Entry, known: Mapping[int, Prior]) -> bool:
+        """Whether an entry is written already: in the file (``known``), or before it in here."""
+        if entry.key is None:
+            return False
+        prior = self.keys.get(entry.key) or known.get(position)
+        if prior is None:
+            return False
+        self.known[position] = prior
+        self.duplicates.append(prior.run_id)
+        return True
 
     def change(self, run_id: str, change: Change) -> None:
         """What happened to an open run."""

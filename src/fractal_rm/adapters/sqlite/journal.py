@@ -1,14 +1,15 @@
 """Group commit: everything that is handed in while one transaction is written shares the next.
 
     event loop                      writer's thread
-    accept, append, find ──group──> BEGIN, INSERT …
-    goes on              <──filled──┤
-                                    COMMIT (one fsync)
+    accept, append, find ──ids────> looks up trigger ids, where there are any
+    BEGIN, INSERT …      <──known───┘
+                         ──filled─> COMMIT (one fsync)
     waiters are woken    <──answers─┘
 
-The loop stands still while a transaction is filled, 10 µs for each run: both need the interpreter
-for that, and fighting for it statement by statement costs a twentieth of all CPU. It does not wait
-for a disk: where filling takes longer than FILL_AT_MOST_S, it goes on.
+A transaction is filled on the loop, 10 µs for each run: the thread would have to win the
+interpreter from it at every statement. What waits for a disk is done on the thread: the fsync, and
+looking for ids, which may stand anywhere in the file. What else is written stands near its end, and
+in memory.
 
 A group leaves when somebody waits for it; facts that are written behind go along, or leave by
 themselves after WRITE_BEHIND_S.
@@ -25,7 +26,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from fractal_rm.adapters.sqlite.group import Answers, Change, Group
+from fractal_rm.adapters.sqlite.group import Answers, Change, Group, Writing
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep, Turns
 from fractal_rm.adapters.sqlite.store import Store
 from fractal_rm.domain.errors import JournalError, JournalFull, JournalLost
@@ -37,21 +38,19 @@ from fractal_rm.engine.ports import Entry, Prior, Recovered
 GATHER_FOR_EACH_S = 0.00004
 GATHER_AT_MOST_S = 0.004
 WRITE_BEHIND_S = 0.05
-FILL_AT_MOST_S = 0.005
 RETRY_FULL_S = 0.5
 
 
 class _Pending:
-    """The group that is being gathered, and who waits for it. ``filling`` is held until then."""
+    """The group that is being gathered, and who waits for it."""
 
-    __slots__ = ("accepted", "done", "filling", "finds", "group")
+    __slots__ = ("accepted", "done", "finds", "group")
 
     def __init__(self) -> None:
         self.group = Group()
         self.accepted: list[asyncio.Future[Prior | None]] = []
         self.finds: list[asyncio.Future[Prior | None]] = []
         self.done: list[asyncio.Future[None]] = []
-        self.filling = threading.Lock()
 
 
 class SqliteJournal:
@@ -72,7 +71,7 @@ class SqliteJournal:
         self._pending = _Pending()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._writing = False
+        self._writing = False  # a group or a purge has the file
         self._full = self._closing = self._hurried = False
         self._now_ms = 0  # the wall clock, as it was handed in last: what age is measured against
         self._purges = Turns(purge_every_s)
@@ -122,7 +121,7 @@ class SqliteJournal:
             return waiter
         self._now_ms = entry.at_ms
         pending = self._pending
-        pending.group.entries.append(entry)
+        pending.group.add(entry)
         pending.accepted.append(waiter)
         self._hurry()
         return waiter
@@ -182,7 +181,7 @@ class SqliteJournal:
         self._flush, self._hurried = None, False
 
     def _send(self) -> None:
-        """Hand the group to the writer."""
+        """What follows belongs to the next group."""
         self._flush, self._hurried = None, False
         if self._writing or self._thread is None:
             return
@@ -190,17 +189,28 @@ class SqliteJournal:
         self._writing = True
         sent.group.conclude()
         sent.group.probe = self._full
-        sent.filling.acquire()
-        self._jobs.put(partial(self._write, sent))
-        sent.filling.acquire(timeout=FILL_AT_MOST_S)
+        if sent.group.keyed:
+            self._jobs.put(partial(self._look_up, sent))
+        else:
+            self._fill(sent, {})
 
-    def _write(self, sent: _Pending) -> None:
+    def _look_up(self, sent: _Pending) -> None:
+        """On the writer's thread."""
+        self._tell(partial(self._fill, sent, self._store.look_up(sent.group)))
+
+    def _fill(self, sent: _Pending, known: dict[int, Prior]) -> None:
+        try:
+            writing = self._store.fill(sent.group, known)
+        except JournalFull as error:
+            self._found_full(sent, error)
+        except Exception as error:  # noqa: BLE001 - as on the thread
+            self._lost(error)
+        else:
+            self._jobs.put(partial(self._commit, sent, writing))
+
+    def _commit(self, sent: _Pending, writing: Writing) -> None:
         """On the writer's thread."""
         try:
-            try:
-                writing = self._store.fill(sent.group)
-            finally:
-                sent.filling.release()
             answers = self._store.commit(sent.group, writing)
         except JournalFull as error:
             self._tell(partial(self._found_full, sent, error))
@@ -221,8 +231,11 @@ class SqliteJournal:
         for waiter in sent.done:
             if not waiter.done():
                 waiter.set_result(None)
-        self._purge_in_turn()
-        self._go_on()
+        if self._closing or not self._purges.come(self._now_ms, self._loop.time()):
+            self._go_on()
+            return
+        self._writing = True  # old history goes when who waited has been told
+        self._jobs.put(partial(self._purge, self._now_ms, *self._keep()))
 
     def _go_on(self) -> None:
         pending = self._pending
@@ -247,30 +260,32 @@ class SqliteJournal:
                 waiter.set_exception(error)
         self._flush = self._loop.call_later(RETRY_FULL_S, self._send)
 
-    def _purge_in_turn(self) -> None:
-        """Old history goes when who waited has been told; the next group comes after it."""
-        if self._purges.come(self._now_ms, self._loop.time()):
-            self._jobs.put(partial(self._purge, self._now_ms, *self._keep()))
-
     def _purge(self, now_ms: int, history_s: int, history_bytes: int) -> None:
         """On the writer's thread."""
+        more = False
         with suppress(JournalFull):  # the next group will find out
-            if self._store.purge(now_ms, history_s, history_bytes):
-                self._tell(self._purges.again)
+            more = self._store.purge(now_ms, history_s, history_bytes)
+        self._tell(partial(self._purged, more=more))
+
+    def _purged(self, *, more: bool) -> None:
+        self._writing = False
+        if more:
+            self._purges.again()
+        self._go_on()
 
     # --- the writer's thread ------------------------------------------------------------------
 
     def _work(self) -> None:
-        """One job after the other. What escapes from one leaves unknown what the disk holds (G7).
-
-        Then nothing more is written, whatever waits.
-        """
+        """One job after the other, until one fails."""
         try:
             while (job := self._jobs.get()) is not None:
                 job()
         except Exception as error:  # noqa: BLE001 - whatever it is, the node must hear of it
-            lost = error if isinstance(error, JournalError) else JournalLost(repr(error))
-            self._tell(partial(self._on_lost, lost))
+            self._tell(partial(self._lost, error))
+
+    def _lost(self, error: Exception) -> None:
+        """What the disk holds is unknown (G7). Nothing more is written, whatever waits."""
+        self._on_lost(error if isinstance(error, JournalError) else JournalLost(repr(error)))
 
     def _tell(self, callback: Callable[[], None]) -> None:
         if not self._loop.is_closed():

@@ -1,14 +1,13 @@
-"""The journal file and its one writer connection: blocking calls, made on the writer's thread.
+"""The journal file and its one writer connection: blocking calls, one at a time, from any thread.
 
-Every statement gives the interpreter up and must win it back from a busy event loop, so a group
-of any size is written with a handful of statements that take many rows each.
+A group of any size is written with a handful of statements that take many rows each.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -224,8 +223,32 @@ class Store:
 
     # --- write --------------------------------------------------------------------------------
 
-    def fill(self, group: Group) -> Writing:
-        """Begin a transaction with a whole group in it. Raises JournalFull, JournalLost."""
+    def look_up(self, group: Group) -> dict[int, Prior]:
+        """Runs that the file has under the trigger ids of a group, by position. Raises JournalLost.
+
+        It leaves in memory the places where new ids will stand.
+        """
+        try:
+            return {
+                position: prior
+                for position in group.keyed
+                if (prior := self._prior(group.entries[position])) is not None
+            }
+        except sqlite3.Error as error:
+            raise self._write_failed(error) from error
+
+    def _prior(self, entry: Entry) -> Prior | None:
+        prior = self._find(entry.key or "", entry.at_ms)
+        if prior is None:
+            state = self._one(schema.FIND_RUN, entry.run_id)
+            prior = Prior(entry.run_id, entry.digest, State(state)) if state else None
+        return prior
+
+    def fill(self, group: Group, known: Mapping[int, Prior]) -> Writing:
+        """Begin a transaction with a whole group in it; ``known`` is what `look_up` found.
+
+        Raises JournalFull, JournalLost.
+        """
         writing = Writing(self._open, self._next_no)
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -233,11 +256,8 @@ class Store:
             for run_id, change in group.changes.items():
                 writing.change(run_id, change)
             for position, entry in enumerate(group.entries):
-                prior = self._prior(entry, writing)
-                if prior is None:
+                if not writing.repeats(position, entry, known):
                     writing.add(entry)
-                else:
-                    writing.known[position] = prior
             self._put(writing)
             if group.probe:
                 self._db.execute(schema.MARK, (0,))
@@ -253,17 +273,6 @@ class Store:
             raise self._write_failed(error) from error
         self._took(writing)
         return Answers(writing.known, [self._find(key, now_ms) for key, now_ms in group.finds])
-
-    def _prior(self, entry: Entry, writing: Writing) -> Prior | None:
-        if entry.key is None:
-            return None
-        prior = writing.keys.get(entry.key) or self._find(entry.key, entry.at_ms)
-        if prior is None:
-            state = self._one(schema.FIND_RUN, entry.run_id)
-            prior = Prior(entry.run_id, entry.digest, State(state)) if state else None
-        if prior is not None:
-            writing.duplicates.append(prior.run_id)
-        return prior
 
     def _find(self, key: str, now_ms: int) -> Prior | None:
         row = self._db.execute(schema.FIND_KEY, (key, now_ms)).fetchone()

@@ -107,13 +107,10 @@ class Calls:
         self, run: Run, call: Call, result: msgspec.Raw, part: Part | None = None
     ) -> Settled | None:
         """Write a result that no component gave."""
-        self._room.hold_result(len(memoryview(result)))
         if part is not None:
             fact = ElementFinished(call.number, part.element, 0, 0, result)
         else:
             fact = Finished(call.number, 0, 0, result)
-            elements = run.elements.get(call.number, {}) if run.elements else {}
-            self._room.hold_result(-sum([len(memoryview(each)) for each in elements.values()]))
         _ = self._runs.write(run, fact)
 
     def _is_plain(self, run: Run, component: Component) -> bool:
@@ -186,8 +183,8 @@ class Calls:
         if part is not None and part.undo is not None:
             _ = self._runs.write(run, Undone(call.number, reply.status, took_ms))
             return
+        self._room.note_answer()
         result = result_text(reply)
-        self._room.hold_result(len(memoryview(result)))
         if part is not None:
             fact = ElementFinished(call.number, part.element, reply.status, took_ms, result)
             _ = self._runs.write(run, fact)

@@ -13,7 +13,7 @@ from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.evaluate import MOST_BODY_BYTES, check_size, holds
 from fractal_rm.domain.flow import Call, Each
 from fractal_rm.domain.needs import speaks_of_item
-from fractal_rm.domain.run import Run, Settled
+from fractal_rm.domain.run import Run, Settled, size_of
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.together import cut_off, worst
 from fractal_rm.engine.execute.tries import failed_for_good
@@ -68,7 +68,7 @@ class ForEach:
             if ending is not None:
                 line.endings.append(ending)
             else:
-                line.size += len(memoryview(_finished(run, call)[part.element]))
+                line.size += size_of(_finished(run, call)[part.element])
 
 
 class _Line:
@@ -77,7 +77,7 @@ class _Line:
     def __init__(self, left: list[Part], finished: dict[int, msgspec.Raw]) -> None:
         self.left = iter(left)
         self.endings: list[Settled] = []
-        self.size = sum(len(memoryview(result)) for result in finished.values())
+        self.size = sum(map(size_of, finished.values()))
 
     @property
     def stops(self) -> bool:

@@ -35,7 +35,7 @@ class Executor:
         self._budgets = Budgets(world)
         self._calls = Calls(world, runs, room, self._budgets)
         self._each = ForEach(self._calls)
-        self._unnumbered = UnnumberedSteps(world, runs, room)
+        self._unnumbered = UnnumberedSteps(world, runs)
         self._undoing = Undoing(self._calls, runs)
         self.undo = self._undoing.undo
         self._sub_flows = SubFlows(world, runs, room, self._budgets, self._carry, self.undo)

@@ -169,11 +169,12 @@ class SubFlows:
 
     async def _carried(self, child: Run) -> Ended:
         """In the parent's own slot: what the child keeps in memory is counted meanwhile."""
-        self._room.hold_result(child.payload_bytes + child.result_bytes)
+        load = self._room.load
+        load.result_bytes += child.payload_bytes + child.result_bytes
         try:
             return await self._carry(child)
         finally:
-            self._room.hold_result(-child.payload_bytes - child.result_bytes)
+            load.result_bytes -= child.payload_bytes + child.result_bytes
 
     def _after(self, run: Run, step: SubFlow, child: Run, ending: Settled | Dead) -> Settled | None:
         """What the end of the child is for its parent, written in the same turn."""
@@ -199,7 +200,6 @@ class SubFlows:
         return None
 
     def _put(self, run: Run, step: SubFlow, result: msgspec.Raw) -> None:
-        self._room.hold_result(len(memoryview(result)))
         _ = self._runs.write(run, Finished(step.number, 0, 0, result))
 
 

@@ -17,7 +17,6 @@ from fractal_rm.domain.run import Passed, Run, Settled, State, Waiting
 from fractal_rm.engine.execute.tries import Tries, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.request import seen_by
-from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
 
 HOLD_S = 3.0  # who waits longer gives its slot to others meanwhile
@@ -30,10 +29,9 @@ Unnumbered = Union[Wait, Publish, Respond]
 class UnnumberedSteps:
     """Each is passed once; that it is, is written with what it said."""
 
-    def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom) -> None:
+    def __init__(self, world: World, runs: OpenRuns) -> None:
         self._world = world
         self._runs = runs
-        self._room = room
         self._tries = Tries(world, runs)
 
     async def take(self, run: Run, position: int, step: Unnumbered) -> Settled | Later | None:
@@ -95,8 +93,6 @@ class UnnumberedSteps:
 
     def _reply(self, run: Run, position: int, step: Respond) -> None:
         said = content_json(step.content, seen_by(run))
-        before = len(memoryview(run.said)) if run.said is not None else 0
-        self._room.hold_result(len(memoryview(said)) - before)
         _ = self._runs.write(run, Passed(position, said))
 
     def _fail(self, run: Run, position: int, step: Unnumbered, why: str) -> Settled | None:
