@@ -98,7 +98,7 @@ class Writing:
         no, pages, last = self._close(run_id, start, page, ended=state.final)
         self.new_rows.append(
             (no, run_id, flow.id if flow else None, state.value, entry.reason,
-             getattr(entry.facts[0], "source", ""), None, at_ms, at_ms if state.final else None,
+             getattr(entry.facts[0], "source", ""), at_ms, at_ms if state.final else None,
              pages, last)
         )  # fmt: skip
         if flow is not None:

@@ -72,8 +72,8 @@ CREATE VIEW story AS
 # --- the writer's statements; those that end in VALUES take many rows at once -----------------
 
 INSERT_RUNS = (
-    "INSERT INTO runs (no, id, flow, state, reason, source, node, accepted_ms, settled_ms, pages,"
-    " sum) VALUES "
+    "INSERT INTO runs (no, id, flow, state, reason, source, accepted_ms, settled_ms, pages, sum)"
+    " VALUES "
 )
 INSERT_PAGES = "INSERT INTO pages (place, body, sum) VALUES "
 INSERT_KEYS = "INSERT OR REPLACE INTO keys (key, run, digest, until_ms) VALUES "
