@@ -15,6 +15,7 @@ from fractal_rm.engine.ports import Entry, Prior
 
 Tail = tuple[int, int, int]  # of an open run: its number, how many pages, the last one's checksum
 Rows = list[tuple[Any, ...]]
+Finds = list[tuple[str, int]]  # trigger ids, with the moment of each question
 
 
 class Change(msgspec.Struct):
@@ -35,15 +36,14 @@ class Change(msgspec.Struct):
 class Group(msgspec.Struct):
     """What one transaction writes, and the questions that are answered after it.
 
-    ``keyed`` are the positions of entries with a trigger id. ``changes`` is by run id, ``finds``
-    has keys with the moment of each question. ``probe`` writes something in any case: the disk was
-    full.
+    ``keyed`` are the positions of entries with a trigger id. ``changes`` is by run id. ``probe``
+    writes something in any case: the disk was full.
     """
 
     entries: list[Entry] = []
     keyed: list[int] = []
     changes: dict[str, Change] = {}
-    finds: list[tuple[str, int]] = []
+    finds: Finds = []
     probe: bool = False
 
     def add(self, entry: Entry) -> None:
@@ -63,13 +63,6 @@ class Group(msgspec.Struct):
             later = self.changes.setdefault(run_id, change)
             if later is not change:
                 later.page = change.page + later.page
-
-
-class Answers(msgspec.Struct):
-    """By position in the group: entries whose key was known, and keys that were asked for."""
-
-    known: dict[int, Prior]
-    found: list[Prior | None]
 
 
 class Writing:

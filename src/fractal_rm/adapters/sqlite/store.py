@@ -18,7 +18,7 @@ import msgspec
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
-from fractal_rm.adapters.sqlite.group import Answers, Group, Tail, Writing
+from fractal_rm.adapters.sqlite.group import Finds, Group, Tail, Writing
 from fractal_rm.adapters.sqlite.retention import Purge
 from fractal_rm.domain.errors import (
     JournalDamaged,
@@ -265,14 +265,16 @@ class Store:
             raise self._write_failed(error) from error
         return writing
 
-    def commit(self, group: Group, writing: Writing) -> Answers:
-        """Make durable what was filled in, or nothing of it. Raises JournalFull, JournalLost."""
+    def commit(self, finds: Finds) -> list[Prior | None]:
+        """Make durable what was filled in, or nothing of it; then answer questions.
+
+        Raises JournalFull, JournalLost. Where it does not, `took` follows.
+        """
         try:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
-        self._took(writing)
-        return Answers(writing.known, [self._find(key, now_ms) for key, now_ms in group.finds])
+        return [self._find(key, now_ms) for key, now_ms in finds]
 
     def _find(self, key: str, now_ms: int) -> Prior | None:
         row = self._db.execute(schema.FIND_KEY, (key, now_ms)).fetchone()
@@ -298,7 +300,7 @@ class Store:
             flat = tuple(chain.from_iterable(some))
             self._db.execute(_many(head, tail, len(some[0]), len(some)), flat)
 
-    def _took(self, writing: Writing) -> None:
+    def took(self, writing: Writing) -> None:
         """The transaction is durable: what it changed is now what is."""
         self._next_no = writing.next_no
         self._versions.update(map(flow_version, writing.flows.values()))
