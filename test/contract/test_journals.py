@@ -476,46 +476,6 @@ async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path):
     journal._end_thread()
 
 
-def pages_of(journal: SqliteJournal, run_id: str) -> int:
-    """How many pages of a run are on the disk."""
-    with sqlite3.connect(journal._store._path) as db:
-        return db.execute("SELECT pages FROM runs WHERE id = ?", (run_id,)).fetchone()[0]
-
-
-async def test_what_happens_to_a_run_that_ends_soon_is_one_page(tmp_path):
-    journal = sqlite_journal(tmp_path)
-    await journal.open()
-    await journal.accept(entry("run-1"))
-    run = begun("run-1")
-    _ = write(journal, run, Placed(None, "why not"))
-    await journal.accept(entry("run-2", at_ms=1_010))
-    assert pages_of(journal, "run-1") == 1
-    _ = write(journal, run, Settled(State.SUCCEEDED))
-    await journal.accept(entry("run-3", at_ms=1_020))
-    assert pages_of(journal, "run-1") == 2
-    await journal.close(clean=True)
-
-
-async def test_what_happens_to_a_run_that_goes_on_is_not_held_back_for_long(tmp_path):
-    journal = sqlite_journal(tmp_path)
-    await journal.open()
-    await journal.accept(entry("run-1"))
-    _ = write(journal, begun("run-1"), Placed(None, "why not"))
-    await journal.accept(entry("run-2", at_ms=1_050))
-    assert pages_of(journal, "run-1") == 2
-    await journal.close(clean=True)
-
-
-async def test_what_led_to_a_run_that_another_one_begins_is_written_with_it(tmp_path):
-    journal = sqlite_journal(tmp_path)
-    await journal.open()
-    await journal.accept(entry("run-1"))
-    _ = write(journal, begun("run-1"), Placed(None, "why not"))
-    await journal.accept(entry("run-2", key="the run that it begins", at_ms=1_010))
-    assert pages_of(journal, "run-1") == 2
-    await journal.close(clean=True)
-
-
 async def test_many_runs_at_once_share_transactions(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()

@@ -52,21 +52,6 @@ class Group(msgspec.Struct):
             self.keyed.append(len(self.entries))
         self.entries.append(entry)
 
-    def hold_back(self, now_ms: int, younger_ms: int) -> dict[str, Change]:
-        """Take out what has just happened to runs that have not ended.
-
-        Not to be done where a run enters that another one has begun, which must not seem to be
-        ahead of it: such a run has a trigger id.
-        """
-        held = {
-            run_id: change
-            for run_id, change in self.changes.items()
-            if 0 <= now_ms - change.page[0][0] < younger_ms and not change.run.state.final
-        }
-        for run_id in held:
-            del self.changes[run_id]
-        return held
-
     def conclude(self) -> None:
         """What follows belongs to the next group."""
         for change in self.changes.values():

@@ -11,8 +11,8 @@ interpreter from it at every statement. What waits for a disk is done on the thr
 looking for ids, which may stand anywhere in the file. What else is written stands near its end, and
 in memory.
 
-A group leaves when somebody waits for it, or by itself after WRITE_BEHIND_S. Young facts of a run
-that goes on are held back when only others wait: most runs end soon, and are one page then.
+A group leaves when somebody waits for it; facts that are written behind go along, or leave by
+themselves after WRITE_BEHIND_S.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from fractal_rm.engine.ports import Entry, Prior, Recovered
 GATHER_FOR_EACH_S = 0.00004
 GATHER_AT_MOST_S = 0.004
 WRITE_BEHIND_S = 0.05
-HOLD_BACK_MS = 25
 RETRY_FULL_S = 0.5
 
 
@@ -185,14 +184,12 @@ class SqliteJournal:
 
     def _send(self) -> None:
         """What follows belongs to the next group."""
-        hurried, self._flush, self._hurried = self._hurried, None, False
+        self._flush, self._hurried = None, False
         if self._writing or self._thread is None:
             return
         self._sent, self._pending = self._pending, _Pending()
         self._writing = True
         group = self._sent.group
-        if hurried and not self._sent.done and not group.keyed:
-            self._pending.group.changes = group.hold_back(self._now_ms, HOLD_BACK_MS)
         group.conclude()
         group.probe = self._full
         if group.keyed:
@@ -254,7 +251,7 @@ class SqliteJournal:
         if pending.accepted or pending.finds or pending.done:
             self._hurry()
         elif pending.group.changes:
-            self._flush = self._loop.call_later(WRITE_BEHIND_S - HOLD_BACK_MS / 1000, self._send)
+            self._flush = self._loop.call_later(WRITE_BEHIND_S, self._send)
 
     def _found_full(self, error: JournalFull) -> None:
         """New runs are refused; facts of open runs wait, and what waits for them waits too (G7)."""
