@@ -476,6 +476,18 @@ async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path):
     journal._end_thread()
 
 
+async def test_of_many_triggers_at_once_each_that_came_before_is_known(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await asyncio.gather(*(journal.accept(entry(f"old-{n}", key=f"k{n}")) for n in range(150)))
+    again = [entry(f"new-{n}", key=f"k{n}") for n in range(0, 300, 2)]
+    priors = await asyncio.gather(*map(journal.accept, again))
+    assert [prior and prior.run_id for prior in priors] == [
+        f"old-{n}" if n < 150 else None for n in range(0, 300, 2)
+    ]
+    await journal.close(clean=True)
+
+
 async def test_many_runs_at_once_share_transactions(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()

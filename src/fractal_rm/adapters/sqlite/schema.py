@@ -69,7 +69,7 @@ CREATE VIEW story AS
     ORDER BY runs.no, n, key;
 """
 
-# --- the writer's statements; those that end in VALUES take many rows at once -----------------
+# --- the writer's statements; those that end in VALUES take many at once -----------------------
 
 INSERT_RUNS = (
     "INSERT INTO runs (no, id, flow, state, reason, source, accepted_ms, settled_ms, pages, sum)"
@@ -91,11 +91,11 @@ COUNT = (
     " WHERE name IN ('accepted', 'settled')"
 )
 MARK = "UPDATE meta SET value = ? WHERE name = 'clean'"
-FIND_KEY = (
-    "SELECT runs.id, keys.digest, runs.state FROM keys JOIN runs ON runs.no = keys.run"
-    " WHERE key = ? AND until_ms > ?"
+FIND_KEYS = (
+    "SELECT key, until_ms, runs.id, keys.digest, runs.state FROM keys"
+    " JOIN runs ON runs.no = keys.run WHERE key IN (VALUES "
 )
-FIND_RUN = "SELECT state FROM runs WHERE id = ?"
+FIND_RUNS = "SELECT id, state FROM runs WHERE id IN (VALUES "
 
 # --- reading ----------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -32,7 +32,7 @@ from fractal_rm.domain.errors import (
 )
 from fractal_rm.domain.flow import Flow, flow_version, version_of
 from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
-from fractal_rm.engine.ports import Entry, Prior, Recovered
+from fractal_rm.engine.ports import Prior, Recovered
 
 ROWS_AT_ONCE = 64
 STATEMENTS_KEPT = 400  # prepared: one of each table for each number of rows
@@ -228,21 +228,38 @@ class Store:
 
         It leaves in memory the places where new ids will stand.
         """
+        keyed = {position: group.entries[position] for position in group.keyed}
         try:
-            return {
-                position: prior
-                for position in group.keyed
-                if (prior := self._prior(group.entries[position])) is not None
-            }
+            found = self._under([(str(entry.key), entry.at_ms) for entry in keyed.values()])
+            runs = dict(self._select(schema.FIND_RUNS, [entry.run_id for entry in keyed.values()]))
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
+        known: dict[int, Prior] = {}
+        for (position, entry), prior in zip(keyed.items(), found, strict=True):
+            if prior is not None:
+                known[position] = prior
+            elif entry.run_id in runs:
+                known[position] = Prior(entry.run_id, entry.digest, State(runs[entry.run_id]))
+        return known
 
-    def _prior(self, entry: Entry) -> Prior | None:
-        prior = self._find(entry.key or "", entry.at_ms)
-        if prior is None:
-            state = self._one(schema.FIND_RUN, entry.run_id)
-            prior = Prior(entry.run_id, entry.digest, State(state)) if state else None
-        return prior
+    def _under(self, asked: Finds) -> list[Prior | None]:
+        """The run under each trigger id, unless that may be used again by then."""
+        found = {
+            key: (until_ms, Prior(run_id, digest, State(state)))
+            for key, until_ms, run_id, digest, state in self._select(
+                schema.FIND_KEYS, [key for key, _ in asked]
+            )
+        }
+        priors: list[Prior | None] = []
+        for key, at_ms in asked:
+            until_ms, prior = found.get(key, (0, None))
+            priors.append(prior if until_ms > at_ms else None)
+        return priors
+
+    def _select(self, head: str, values: Sequence[str]) -> Iterator[Any]:
+        for at in range(0, len(values), ROWS_AT_ONCE):
+            some = values[at : at + ROWS_AT_ONCE]
+            yield from self._db.execute(_many(head, ")", 1, len(some)), some)
 
     def fill(self, group: Group, known: Mapping[int, Prior]) -> Writing:
         """Begin a transaction with a whole group in it; ``known`` is what `look_up` found.
@@ -274,11 +291,7 @@ class Store:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
-        return [self._find(key, now_ms) for key, now_ms in finds]
-
-    def _find(self, key: str, now_ms: int) -> Prior | None:
-        row = self._db.execute(schema.FIND_KEY, (key, now_ms)).fetchone()
-        return Prior(row[0], row[1], State(row[2])) if row else None
+        return self._under(finds)
 
     def _put(self, writing: Writing) -> None:
         for flow in writing.flows.values():
