@@ -214,12 +214,12 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser, at the end of every reply, an interim one (1xx) too."""
-        if self._parser.get_status_code() < 200:
+        reply = self._reply_so_far()
+        if reply.status < 200:
             following = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[2]
             self._expect_reply()
             self._head = following
             return
-        reply = self._reply_so_far()
         if self._chunked:
             _check_coding(reply)
         transport = self._transport
