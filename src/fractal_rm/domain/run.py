@@ -375,43 +375,26 @@ class ImpossibleFact(FractalError):
     code = "impossible-fact"
 
 
+# Facts that say that a run is under way.
+_UNDER_WAY: tuple[type[Fact], ...] = (
+    Started, Finished, StepFailed, ElementFinished, Waiting, Passed, Stopping, Undone, Replying,
+)  # fmt: skip
 _NEXT: dict[State, dict[type[Fact], State]] = {
     State.NEW: {Accepted: State.ACCEPTED, Dead: State.DEAD},
     State.ACCEPTED: {
-        Received: State.ACCEPTED,
-        Placed: State.ACCEPTED,
-        Begun: State.ACCEPTED,
+        **dict.fromkeys((Received, Placed, Begun), State.ACCEPTED),
+        **dict.fromkeys(_UNDER_WAY, State.RUNNING),
         Offered: State.OFFERED,
-        Started: State.RUNNING,
-        Finished: State.RUNNING,
-        StepFailed: State.RUNNING,
-        ElementFinished: State.RUNNING,
-        Waiting: State.RUNNING,
-        Passed: State.RUNNING,
-        Stopping: State.RUNNING,
-        Undone: State.RUNNING,
-        Replying: State.RUNNING,
         Parked: State.PARKED,
         Dead: State.DEAD,
     },
     State.RUNNING: {
-        Placed: State.RUNNING,
-        Begun: State.RUNNING,
-        Started: State.RUNNING,
-        Finished: State.RUNNING,
-        StepFailed: State.RUNNING,
-        ElementFinished: State.RUNNING,
-        Waiting: State.RUNNING,
-        Passed: State.RUNNING,
-        Stopping: State.RUNNING,
-        Undone: State.RUNNING,
-        Replying: State.RUNNING,
+        **dict.fromkeys((Placed, Begun, *_UNDER_WAY), State.RUNNING),
         Parked: State.PARKED,
         Dead: State.DEAD,
     },
     State.OFFERED: {
-        Offered: State.OFFERED,
-        Begun: State.OFFERED,
+        **dict.fromkeys((Offered, Begun), State.OFFERED),
         Placed: State.ACCEPTED,
         Replying: State.RUNNING,
         Parked: State.PARKED,
