@@ -441,7 +441,7 @@ async def test_a_disk_that_is_slow_to_read_does_not_hold_up_the_event_loop(tmp_p
     await journal.open()
     looking, go_on = threading.Event(), threading.Event()
     look_up = journal._store.look_up
-    journal._store.look_up = lambda group: (looking.set(), go_on.wait(), look_up(group))[2]
+    journal._store.look_up = lambda keyed: (looking.set(), go_on.wait(), look_up(keyed))[2]
     accepted = journal.accept(entry("run-1", key="k"))
     await asyncio.to_thread(looking.wait)
     go_on.set()

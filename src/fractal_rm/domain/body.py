@@ -127,7 +127,7 @@ def _as_python(body: bytes) -> bytes:
 def result_text(reply: Reply) -> msgspec.Raw:
     """The response text as a JSON string. It is UTF-8 unless the reply names a charset we read."""
     codec = "utf_8"
-    if reply.head.lower().find(b"charset") >= 0:  # hardly one says it
+    if b"charset" in reply.head.lower():  # hardly one says it
         codec = _codec(reply.header("content-type") or "")
     return msgspec.Raw(msgspec.json.encode(reply.body.decode(codec, "replace")))
 

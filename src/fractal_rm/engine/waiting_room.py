@@ -250,8 +250,7 @@ class WaitingRoom:
             self.load.result_bytes += run.result_bytes  # of an earlier turn, or before a crash
         if alone:
             self._alone = True
-        if self.load.in_flight == 1:
-            self._idle.clear()
+        self._idle.clear()
 
     async def _see_through(self, run: Run, carry: Carry, alone: bool) -> None:
         """Carry a run, and then those whose turn it is when it has ended: a task for each costs."""

@@ -239,8 +239,7 @@ class Connection(asyncio.Protocol):
     def _reply_so_far(self) -> Reply:
         """The head is taken as it came: the parser has read it, and its trailers are not in it."""
         head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
-        body = self._body if isinstance(self._body, bytes) else bytes(self._body)
-        return Reply(self._parser.get_status_code(), head, body)
+        return Reply(self._parser.get_status_code(), head, bytes(self._body))
 
     def _check_announced(self) -> None:
         """Refuse at once what will be too large, or comes in a form that was not asked for."""

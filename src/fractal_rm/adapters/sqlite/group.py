@@ -36,21 +36,17 @@ class Change(msgspec.Struct):
 class Group(msgspec.Struct):
     """What one transaction writes, and the questions that are answered after it.
 
-    ``keyed`` are the positions of entries with a trigger id. ``changes`` is by run id. ``probe``
-    writes something in any case: the disk was full.
+    ``changes`` is by run id. ``probe`` writes something in any case: the disk was full.
     """
 
     entries: list[Entry] = []
-    keyed: list[int] = []
     changes: dict[str, Change] = {}
     finds: Finds = []
     probe: bool = False
 
-    def add(self, entry: Entry) -> None:
-        """A new run."""
-        if entry.key is not None:
-            self.keyed.append(len(self.entries))
-        self.entries.append(entry)
+    def keyed(self) -> dict[int, Entry]:
+        """The entries with a trigger id, by position."""
+        return {at: entry for at, entry in enumerate(self.entries) if entry.key is not None}
 
     def conclude(self) -> None:
         """What follows belongs to the next group."""

@@ -123,7 +123,7 @@ class SqliteJournal:
             return waiter
         self._now_ms = entry.at_ms
         pending = self._pending
-        pending.group.add(entry)
+        pending.group.entries.append(entry)
         pending.accepted.append(waiter)
         self._hurry()
         return waiter
@@ -192,14 +192,15 @@ class SqliteJournal:
         group = self._sent.group
         group.conclude()
         group.probe = self._full
-        if group.keyed:
-            self._jobs.put(partial(self._look_up, group))
+        keyed = group.keyed()
+        if keyed:
+            self._jobs.put(partial(self._look_up, keyed))
         else:
             self._fill({})
 
-    def _look_up(self, group: Group) -> None:
+    def _look_up(self, keyed: dict[int, Entry]) -> None:
         """On the writer's thread."""
-        self._tell(partial(self._fill, self._store.look_up(group)))
+        self._tell(partial(self._fill, self._store.look_up(keyed)))
 
     def _fill(self, known: dict[int, Prior]) -> None:
         group = self._sent.group
@@ -256,7 +257,8 @@ class SqliteJournal:
     def _found_full(self, error: JournalFull) -> None:
         """New runs are refused; facts of open runs wait, and what waits for them waits too (G7)."""
         self._writing, self._full = False, True
-        (sent, self._sent), later = (self._sent, _Pending()), self._pending
+        sent, self._sent = self._sent, _Pending()
+        later = self._pending
         refused = [*sent.accepted, *sent.finds, *later.accepted, *later.finds]
         durable = sent.done + later.done
         kept = self._pending = _Pending()

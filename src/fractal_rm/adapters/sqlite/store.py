@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ import msgspec
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
-from fractal_rm.adapters.sqlite.group import Finds, Group, Tail, Writing
+from fractal_rm.adapters.sqlite.group import Finds, Group, Rows, Tail, Writing
 from fractal_rm.adapters.sqlite.retention import Purge
 from fractal_rm.domain.errors import (
     JournalDamaged,
@@ -32,10 +32,10 @@ from fractal_rm.domain.errors import (
 )
 from fractal_rm.domain.flow import Flow, flow_version, version_of
 from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
-from fractal_rm.engine.ports import Prior, Recovered
+from fractal_rm.engine.ports import Entry, Prior, Recovered
 
 ROWS_AT_ONCE = 64
-STATEMENTS_KEPT = 400  # prepared: one of each table for each number of rows
+STATEMENTS_KEPT = 400  # prepared: six that take many rows, for each number of them
 PageRow = tuple[int, bytes, int]  # n, body, sum
 PAGE_BYTES = 2048  # a small commit writes each page that it touches: what wears flash out
 WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes into the file
@@ -44,8 +44,8 @@ WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes int
 CACHE_KIB = 16 * 1024
 WAL_KEPT_BYTES = 64 * 1024 * 1024
 
-# What the module finds no way for at once it looks for in three places, for each value of each row,
-# and finds that it goes in as it is.
+# The module takes numbers and texts as they are. For any other value, of each row, it looks for an
+# adapter in three places, unless one is registered.
 sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(type(None), lambda nothing: nothing)
 
@@ -223,15 +223,15 @@ class Store:
 
     # --- write --------------------------------------------------------------------------------
 
-    def look_up(self, group: Group) -> dict[int, Prior]:
-        """Runs that the file has under the trigger ids of a group, by position. Raises JournalLost.
+    def look_up(self, keyed: Mapping[int, Entry]) -> dict[int, Prior]:
+        """Runs that the file has under the trigger ids of entries, by position. Raises JournalLost.
 
         It leaves in memory the places where new ids will stand.
         """
-        keyed = {position: group.entries[position] for position in group.keyed}
         try:
             found = self._under([(str(entry.key), entry.at_ms) for entry in keyed.values()])
-            runs = dict(self._select(schema.FIND_RUNS, [entry.run_id for entry in keyed.values()]))
+            ids = [(entry.run_id,) for entry in keyed.values()]
+            runs = dict(self._many_at_once(schema.FIND_RUNS, ids, ")"))
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
         known: dict[int, Prior] = {}
@@ -246,8 +246,8 @@ class Store:
         """The run under each trigger id, unless that may be used again by then."""
         found = {
             key: (until_ms, Prior(run_id, digest, State(state)))
-            for key, until_ms, run_id, digest, state in self._select(
-                schema.FIND_KEYS, [key for key, _ in asked]
+            for key, until_ms, run_id, digest, state in self._many_at_once(
+                schema.FIND_KEYS, [(key,) for key, _ in asked], ")"
             )
         }
         priors: list[Prior | None] = []
@@ -255,11 +255,6 @@ class Store:
             until_ms, prior = found.get(key, (0, None))
             priors.append(prior if until_ms > at_ms else None)
         return priors
-
-    def _select(self, head: str, values: Sequence[str]) -> Iterator[Any]:
-        for at in range(0, len(values), ROWS_AT_ONCE):
-            some = values[at : at + ROWS_AT_ONCE]
-            yield from self._db.execute(_many(head, ")", 1, len(some)), some)
 
     def fill(self, group: Group, known: Mapping[int, Prior]) -> Writing:
         """Begin a transaction with a whole group in it; ``known`` is what `look_up` found.
@@ -298,20 +293,23 @@ class Store:
             version = flow_version(flow)
             if version not in self._versions:
                 self._db.execute(schema.INSERT_FLOW, (version, msgspec.json.encode(flow)))
-        self._insert(schema.INSERT_RUNS, writing.new_rows)
-        self._insert(schema.INSERT_KEYS, writing.key_rows)
-        self._insert(schema.INSERT_PAGES, writing.page_rows)
-        self._insert(schema.UPDATE_RUNS[0], writing.changed_rows, schema.UPDATE_RUNS[1])
+        self._many_at_once(schema.INSERT_RUNS, writing.new_rows)
+        self._many_at_once(schema.INSERT_KEYS, writing.key_rows)
+        self._many_at_once(schema.INSERT_PAGES, writing.page_rows)
+        self._many_at_once(schema.UPDATE_RUNS[0], writing.changed_rows, schema.UPDATE_RUNS[1])
         for run_id in writing.duplicates:
             self._db.execute(schema.COUNT_DUPLICATE, (run_id,))
         if writing.new_rows or writing.ended:
             self._db.execute(schema.COUNT, (len(writing.new_rows), len(writing.ended)))
 
-    def _insert(self, head: str, rows: Sequence[tuple[Any, ...]], tail: str = "") -> None:
+    def _many_at_once(self, head: str, rows: Sequence[tuple[Any, ...]], tail: str = "") -> Rows:
+        """Execute a statement that takes many rows; returns what it finds."""
+        found: Rows = []
         for at in range(0, len(rows), ROWS_AT_ONCE):
             some = rows[at : at + ROWS_AT_ONCE]
             flat = tuple(chain.from_iterable(some))
-            self._db.execute(_many(head, tail, len(some[0]), len(some)), flat)
+            found += self._db.execute(_many(head, tail, len(some[0]), len(some)), flat)
+        return found
 
     def took(self, writing: Writing) -> None:
         """The transaction is durable: what it changed is now what is."""
