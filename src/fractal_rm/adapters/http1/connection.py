@@ -12,11 +12,11 @@ from typing import cast
 
 import httptools
 
+from fractal_rm.adapters.http1.heads import END_OF_HEAD, Heads
 from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ReplyTooLarge
 
-END_OF_HEAD = b"\r\n\r\n"
 MAX_BARE_BYTES = 64 * 1024  # that may come in a row without a byte of the body
 
 
@@ -31,7 +31,7 @@ class Connection(asyncio.Protocol):
     """Speaks HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or gone."""
 
     __slots__ = (
-        "_bare_bytes", "_body", "_chunked", "_ends_s", "_got_bytes", "_head", "_in_body",
+        "_bare_bytes", "_body", "_chunked", "_ends_s", "_got_bytes", "_head", "_heads", "_in_body",
         "_looks_s", "_max_bytes", "_on_closed", "_on_idle", "_outbox", "_parser", "_reply",
         "_reused", "_timer", "_transport", "looked_at",
     )  # fmt: skip
@@ -41,6 +41,7 @@ class Connection(asyncio.Protocol):
         on_idle: Callable[[Connection], None],
         on_closed: Callable[[Connection], None],
         outbox: Outbox,
+        heads: Heads,
     ) -> None:
         self._on_idle = on_idle
         self._on_closed = on_closed
@@ -48,13 +49,15 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._reply: asyncio.Future[Reply] | None = None
         self._outbox = outbox
+        self._heads = heads
         # Thousands of calls a second, and hardly one is late: one timer for all that go over this
         # connection. When it rings it looks whether the call of that moment is late.
         self._ends_s = 0.0
         self._looks_s = float("inf")
         self._timer: asyncio.TimerHandle | None = None
         self._reused = False
-        self._max_bytes = 0
+        self._max_bytes = self._bare_bytes = 0
+        self._got_bytes = False
         self.looked_at = False  # while it is idle
         self._expect_reply()
 
@@ -64,9 +67,7 @@ class Connection(asyncio.Protocol):
         self, request: bytes, loop: asyncio.AbstractEventLoop, ends_s: float, max_bytes: int
     ) -> asyncio.Future[Reply]:
         """Send a request; ``ends_s`` is of the loop's clock. It fails with Stale or CallFailed."""
-        self._expect_reply()
         self._got_bytes = False
-        self._bare_bytes = 0
         self._max_bytes = max_bytes
         reply = self._reply = loop.create_future()
         if self._transport is None:
@@ -124,7 +125,12 @@ class Connection(asyncio.Protocol):
         if reply is None:  # bytes that nobody asked for: this connection cannot be trusted
             self._fail(BadReply("the server spoke unasked"))
             return
-        self._got_bytes = True
+        if not self._got_bytes:
+            whole = self._heads.whole_reply(data)
+            if whole is not None and len(whole.body) <= self._max_bytes:
+                self._end(whole)
+                return
+            self._got_bytes = True
         in_head, had = not self._in_body, len(self._body)
         if in_head:
             self._head += data
@@ -222,19 +228,24 @@ class Connection(asyncio.Protocol):
             return
         if self._chunked:
             _check_coding(reply)
+        self._expect_reply()
+        self._bare_bytes = 0
+        kept = self._parser.should_keep_alive()
+        if kept:
+            self._heads.learn(reply)
+        self._end(reply, kept=kept)
+
+    def _end(self, reply: Reply, *, kept: bool = True) -> None:
+        """A whole reply is there; the connection is ``kept`` if the request has left it, too."""
         transport = self._transport
-        if (
-            transport is not None
-            and self._parser.should_keep_alive()
-            and transport.get_write_buffer_size() == 0
-        ):
+        self._answer(reply)
+        if transport is None:
+            return
+        if kept and transport.get_write_buffer_size() == 0:
             self._reused = True
-            self._answer(reply)
             self._on_idle(self)
         else:
-            self._answer(reply)
-            if transport is not None:
-                transport.abort()
+            transport.abort()
 
     def _reply_so_far(self) -> Reply:
         """The head is taken as it came: the parser has read it, and its trailers are not in it."""

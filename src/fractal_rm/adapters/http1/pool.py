@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fractal_rm.adapters.http1.connection import Connection
+from fractal_rm.adapters.http1.heads import Heads
 from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.domain.call import Origin
 
@@ -24,6 +25,7 @@ class Pool:
         self._kept = kept
         self._idle_count = 0
         self._outbox = Outbox()
+        self._heads = Heads()
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._look: asyncio.TimerHandle | None = None
@@ -48,7 +50,7 @@ class Pool:
                 idle.remove(connection)
                 self._idle_count -= 1
 
-        connection = Connection(on_idle, on_closed, self._outbox)
+        connection = Connection(on_idle, on_closed, self._outbox, self._heads)
         self._open.add(connection)
         return connection
 
