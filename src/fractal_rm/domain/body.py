@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from encodings.aliases import aliases
+from functools import lru_cache
 from typing import Any, Union
 
 import msgspec
@@ -126,12 +127,14 @@ def _as_python(body: bytes) -> bytes:
 
 def result_text(reply: Reply) -> msgspec.Raw:
     """The response text as a JSON string. It is UTF-8 unless the reply names a charset we read."""
-    codec = "utf_8"
-    if b"charset" in reply.head.lower():  # hardly one says it
-        codec = _codec(reply.header("content-type") or "")
-    return msgspec.Raw(msgspec.json.encode(reply.body.decode(codec, "replace")))
+    return msgspec.Raw(msgspec.json.encode(reply.body.decode(_codec(reply.head), "replace")))
 
 
-def _codec(kind: str) -> str:
+@lru_cache(maxsize=32)
+def _codec(head: bytes) -> str:
+    """What a head says of the text under it: a server sends the same one again and again."""
+    if b"charset" not in head.lower():  # hardly one says it
+        return "utf_8"
+    kind = Reply(0, head, b"").header("content-type") or ""
     named = _CHARSET.search(kind) if ";" in kind else None
     return _BY_NAME.get(named[1].lower().replace("-", "_"), "utf_8") if named else "utf_8"

@@ -21,9 +21,11 @@ from fractal_rm.domain.evaluate import Head
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment
 
+_OPEN_STATES = frozenset({"new", "accepted", "running", "offered", "parked"})
+
 
 class State(str, Enum):
-    """Where a run stands. The last group is final."""
+    """Where a run stands. The last group is ``final``: nothing more will happen to the run."""
 
     NEW = "new"
     ACCEPTED = "accepted"
@@ -40,15 +42,12 @@ class State(str, Enum):
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
 
-    __hash__ = str.__hash__  # Enum's own is a Python function, and states are looked up all day
+    # What Enum itself has for these three is a Python function, and states are read all day.
+    __hash__ = str.__hash__
 
-    @property
-    def final(self) -> bool:
-        """Whether nothing more will happen to the run."""
-        return self not in _OPEN
-
-
-_OPEN = frozenset({State.NEW, State.ACCEPTED, State.RUNNING, State.OFFERED, State.PARKED})
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.final = text not in _OPEN_STATES
 
 
 # Facts and runs come by the thousand and hold no cycles, so nobody need look for some in them.

@@ -100,18 +100,11 @@ class Connection(asyncio.Protocol):
         self._fail(CallTimedOut(f"{what} within the time limit", sent=True))
 
     def _fail(self, error: Exception) -> None:
-        self._answer(error)
+        reply, self._reply = self._reply, None
+        if reply is not None and not reply.done():
+            reply.set_exception(error)
         if self._transport is not None:
             self._transport.abort()
-
-    def _answer(self, answer: Reply | Exception) -> None:
-        reply, self._reply = self._reply, None
-        if reply is None or reply.done():
-            return
-        if isinstance(answer, Reply):
-            reply.set_result(answer)
-        else:
-            reply.set_exception(answer)
 
     # --- the connection -----------------------------------------------------------------------
 
@@ -121,17 +114,18 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        reply = self._reply
-        if reply is None:  # bytes that nobody asked for: this connection cannot be trusted
+        if self._reply is None:  # bytes that nobody asked for: it cannot be trusted
             self._fail(BadReply("the server spoke unasked"))
             return
-        if not self._got_bytes:
-            whole = self._heads.whole_reply(data)
-            if whole is not None and len(whole.body) <= self._max_bytes:
-                self._end(whole)
-                return
+        whole = None if self._got_bytes else self._heads.whole_reply(data)
+        if whole is not None and len(whole.body) <= self._max_bytes:
+            self._end(whole)
+        else:
             self._got_bytes = True
-        in_head, had = not self._in_body, len(self._body)
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        reply, in_head, had = self._reply, not self._in_body, len(self._body)
         if in_head:
             self._head += data
         try:
@@ -177,13 +171,13 @@ class Connection(asyncio.Protocol):
             return
         reply = self._reply_so_far()
         if self._in_body and exc is None and not _is_delimited(reply):
-            self._answer(reply)
+            self._end(reply)
         elif not self._got_bytes and self._reused:
-            self._answer(Stale())
+            self._fail(Stale())
         elif not self._got_bytes:
-            self._answer(BadReply("the connection was closed without an answer"))
+            self._fail(BadReply("the connection was closed without an answer"))
         else:
-            self._answer(BadReply("the connection was closed before the answer was whole"))
+            self._fail(BadReply("the connection was closed before the answer was whole"))
 
     # --- the reply, as the parser tells it ----------------------------------------------------
 
@@ -237,8 +231,10 @@ class Connection(asyncio.Protocol):
 
     def _end(self, reply: Reply, *, kept: bool = True) -> None:
         """A whole reply is there; the connection is ``kept`` if the request has left it, too."""
+        waiting, self._reply = self._reply, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
         transport = self._transport
-        self._answer(reply)
         if transport is None:
             return
         if kept and transport.get_write_buffer_size() == 0:

@@ -17,7 +17,7 @@ class Heads:
     """By its bytes, the status that a head says and how long the body after it is."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[int, int]] = {}
+        self._known: dict[bytes, tuple[int, int, bytes]] = {}
         self._last = b""  # that was parsed
 
     def whole_reply(self, data: bytes) -> Reply | None:
@@ -26,7 +26,7 @@ class Heads:
         known = self._known.get(head)
         if known is None or known[1] != len(body):
             return None
-        return Reply(known[0], head, body)
+        return Reply(known[0], known[2], body)  # one head for all of them
 
     def learn(self, reply: Reply) -> None:
         """Keep the head of a parsed reply that left its connection open, if it says the length.
@@ -42,4 +42,4 @@ class Heads:
             return
         if len(self._known) >= KNOWN_AT_MOST:
             self._known.clear()
-        self._known[reply.head] = reply.status, len(reply.body)
+        self._known[reply.head] = reply.status, len(reply.body), reply.head

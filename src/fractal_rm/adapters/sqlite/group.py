@@ -86,7 +86,7 @@ class Writing:
         page = [(at_ms, fact) for fact in entry.facts]
         no, pages, last = self._close(run_id, start, page, ended=state.final)
         self.new_rows.append(
-            (no, run_id, flow.id if flow else None, state.value, entry.reason,
+            (no, run_id, flow.id if flow else None, state.text, entry.reason,
              getattr(entry.facts[0], "source", ""), at_ms, at_ms if state.final else None,
              pages, last)
         )  # fmt: skip
@@ -113,7 +113,7 @@ class Writing:
         no, pages, last = self._close(run_id, self._open[run_id], change.page, ended=ended)
         settled_ms = change.page[-1][0] if ended else None
         self.changed_rows.append(
-            (no, state.value, change.reason, change.node, settled_ms, pages, last)
+            (no, state.text, change.reason, change.node, settled_ms, pages, last)
         )
 
     def _close(self, run_id: str, tail: Tail, page: Page, *, ended: bool) -> Tail:
