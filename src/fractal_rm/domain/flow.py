@@ -16,7 +16,11 @@ from fractal_rm.domain.expression import Expression, Reference, Value
 
 
 class Method(str, Enum):
-    """The HTTP method of a call. The seed's language has the first two."""
+    """The HTTP method of a call.
+
+    ``of_seed``: whether the seed's language has it. ``sends``: whether it has a body; one of a
+    DELETE has no meaning that is agreed on (RFC 9110).
+    """
 
     GET = "GET"
     POST = "POST"
@@ -24,10 +28,9 @@ class Method(str, Enum):
     PATCH = "PATCH"
     DELETE = "DELETE"
 
-    @property
-    def sends(self) -> bool:
-        """Whether it has a body. One of a DELETE has no meaning that is agreed on (RFC 9110)."""
-        return self not in (Method.GET, Method.DELETE)
+    def __init__(self, text: str) -> None:
+        self.of_seed = text in ("GET", "POST")
+        self.sends = text not in ("GET", "DELETE")
 
 
 class Durable(str, Enum):

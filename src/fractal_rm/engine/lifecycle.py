@@ -48,7 +48,15 @@ class Lifecycle:
             # Counted before it runs: if it is this run that ends the process, that is known (G12).
             await self.runs.write(run, Begun(run.attempts + 1))
         try:
-            ending = await self._ending(run)
+            ending = _ended_before(run)
+            if ending is None:
+                place = await self._place.place(run)
+                if isinstance(place, There):
+                    ending = await self._hand_off.hand_off(run, place)
+            if ending is None:
+                ending = await self._execute.execute(run)
+                if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
+                    ending = await self._execute.undo(run, ending)
         except Exception as error:  # noqa: BLE001 - the top of the task
             ending = await self._execute.broken(run, error)  # and the node goes on with the others
         if run.reply_topic is not None and not isinstance(ending, (Again, Later)):
@@ -74,15 +82,7 @@ class Lifecycle:
         await self.runs.close(run, ending)
         self._telemetry.run_settled(run, self._clock.now_ms() - run.accepted_ms)
 
-    async def _ending(self, run: Run) -> Settled | Dead | Again | Later:
-        if run.replying is not None:  # it has ended in an earlier turn, or before a crash
-            return Settled(run.replying.state, run.replying.reason)
-        place = await self._place.place(run)
-        if isinstance(place, There):
-            ending = await self._hand_off.hand_off(run, place)
-            if ending is not None:
-                return ending
-        ending = await self._execute.execute(run)
-        if isinstance(ending, Later) or ending.state is State.SUCCEEDED:
-            return ending
-        return await self._execute.undo(run, ending)
+
+def _ended_before(run: Run) -> Settled | None:
+    """How it has ended already, in an earlier turn or before a crash: its sender is to be told."""
+    return None if run.replying is None else Settled(run.replying.state, run.replying.reason)

@@ -11,7 +11,7 @@ from fractal_rm.domain.call import Route, as_method, with_headers, with_query
 from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.evaluate import Seen, as_text, holds
 from fractal_rm.domain.expression import Value
-from fractal_rm.domain.flow import Call, Method, Terms, Undo
+from fractal_rm.domain.flow import Call, Terms, Undo
 from fractal_rm.domain.needs import speaks_of_item
 from fractal_rm.domain.run import Run, undo_name
 
@@ -55,12 +55,11 @@ def request_of(
             return endpoint.post, body, headers, _seconds(_terms(call).timeout_ms)
         return _told(call, component, endpoint, headers, part.seen, of_item=True)
     headers = f"Idempotency-Key: {run.id}:{call.number}\r\n".encode()
-    if call.terms is UNSET:
-        if call.method is Method.GET:
+    if call.terms is UNSET and call.method.of_seed:
+        if not call.method.sends:
             return endpoint.get, None, headers, None
-        if call.method is Method.POST:
-            body = request_body(call.items, run.payload, run.results, component.body)
-            return endpoint.post, body, headers, None
+        body = request_body(call.items, run.payload, run.results, component.body)
+        return endpoint.post, body, headers, None
     return _told(call, component, endpoint, headers, seen_by(run))
 
 
