@@ -379,6 +379,7 @@ _UNDER_WAY: tuple[type[Fact], ...] = (
     Started, Finished, StepFailed, ElementFinished, Waiting, Passed, Stopping, Undone, Replying,
 )  # fmt: skip
 _NEXT: dict[State, dict[type[Fact], State]] = {
+    **{state: {} for state in State if state.final},
     State.NEW: {Accepted: State.ACCEPTED, Dead: State.DEAD},
     State.ACCEPTED: {
         **dict.fromkeys((Received, Placed, Begun), State.ACCEPTED),
@@ -486,12 +487,11 @@ class Run(msgspec.Struct, gc=False):
 
 def next_state(state: State, fact: Fact) -> State:
     """The transition table. ``Settled`` carries its own state and ends any open run."""
-    if state in _NEXT:
-        following = _NEXT[state].get(type(fact))
-        if following is not None:
-            return following
-        if isinstance(fact, Settled) and state is not State.NEW:
-            return fact.state
+    following = _NEXT[state].get(type(fact))
+    if following is not None:
+        return following
+    if isinstance(fact, Settled) and not state.final and state is not State.NEW:
+        return fact.state
     raise ImpossibleFact(f"{type(fact).__name__} cannot follow on {state}")
 
 

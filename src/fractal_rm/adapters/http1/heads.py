@@ -24,9 +24,10 @@ class Heads:
         """The reply that ``data`` is from its first byte to its last; None: that takes a parser."""
         head, _, body = data.partition(END_OF_HEAD)
         known = self._known.get(head)
-        if known is None or known[1] != len(body):
+        if known is None:
             return None
-        return Reply(known[0], known[2], body)  # one head for all of them
+        status, length, head = known  # one head for all of them
+        return Reply(status, head, body) if len(body) == length else None
 
     def learn(self, reply: Reply) -> None:
         """Keep the head of a parsed reply that left its connection open, if it says the length.

@@ -56,6 +56,7 @@ class Calls:
             return self.fail(run, call, str(fault), part)
         if request is None:
             return self.put(run, call, SKIPPED, part)
+        route, body, headers, timeout_s = request
         while True:
             attempt = 1
             if last is not None:
@@ -64,7 +65,7 @@ class Calls:
             began_s = self._world.clock.monotonic_s()
             try:
                 answer = await (
-                    self._world.components.call(*request)
+                    self._world.components.call(route, body, headers, timeout_s)
                     if self._is_plain(run, component)
                     else self._attempt(run, call, component, request, attempt, part)
                 )
