@@ -49,7 +49,7 @@ def request_body(
     """``{"payload": [item, …]}``, as JSON or as the original's Python text of it."""
     parts = [results[item.number] if isinstance(item, Result) else payload for item in items]
     body = b'{"payload": [' + b", ".join(parts) + b"]}"
-    return _as_python(body) if form is BodyForm.PYTHON_REPR else body
+    return body if form.is_json else _as_python(body)
 
 
 def told_body(call: Call, terms: Terms, seen: Seen, form: BodyForm) -> bytes:
@@ -113,7 +113,7 @@ def _as_said(result: msgspec.Raw) -> bytes:
 
 def _items_body(items: Sequence[Reference], seen: Seen, form: BodyForm) -> bytes:
     body = _checked(b'{"payload": ' + as_json(ListOf(tuple(items)), seen) + b"}")
-    return _as_python(body) if form is BodyForm.PYTHON_REPR else body
+    return body if form.is_json else _as_python(body)
 
 
 def _checked(body: bytes) -> bytes:

@@ -154,6 +154,9 @@ class BodyForm(str, Enum):
     JSON = "json"
     PYTHON_REPR = "python-repr"
 
+    def __init__(self, text: str) -> None:
+        self.is_json = text == "json"
+
 
 class Caller(Protocol):
     """Makes one HTTP call. Real: ``adapters/http1``; fake: ``adapters/memory``."""

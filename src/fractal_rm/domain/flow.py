@@ -43,6 +43,9 @@ class Durable(str, Enum):
     ACCEPT = "accept"
     STEP = "step"
 
+    def __init__(self, text: str) -> None:
+        self.each_step = text == "step"
+
 
 class Errors(str, Enum):
     """What a failed step does: it ends its run; or, as in the original, the flow goes on."""

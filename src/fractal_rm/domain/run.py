@@ -79,7 +79,8 @@ class Accepted(Fact, frozen=True, tag="accepted"):
 
     def change(self, run: Run) -> None:
         """Take over what came."""
-        run.payload, run.placed, run.source = self.payload, self.placed, self.source
+        run.payload, run.payload_bytes = self.payload, size_of(self.payload)
+        run.placed, run.source = self.placed, self.source
         if self.budget_ms is not msgspec.UNSET:
             run.budget_ms = self.budget_ms
         if self.origin is not msgspec.UNSET:
@@ -412,7 +413,8 @@ class Run(msgspec.Struct, gc=False):
     attempt of each request that failed (names: `name_of`). ``elements`` are the results of a
     FOREACH that is not finished, by number and element. ``waiting`` is its last WAIT, ``passed``
     are positions of steps that have no number and are done, ``said`` is what a REPLY said.
-    ``result_bytes``: what has come of it so far keeps so much in memory.
+    ``payload_bytes`` and ``result_bytes``: what came, and what has come of it so far, keeps so much
+    in memory.
 
     ``offered`` says that ``node`` may have the run, under ``epoch``; ``stays`` that it was placed
     here or that calls were tried here, so that it ends here too.
@@ -422,6 +424,7 @@ class Run(msgspec.Struct, gc=False):
     flow: Flow
     accepted_ms: int
     payload: msgspec.Raw = msgspec.Raw(b"null")
+    payload_bytes: int = 4
     placed: bool = False
     source: str = ""
     state: State = State.NEW
@@ -455,11 +458,6 @@ class Run(msgspec.Struct, gc=False):
         """Whether it is known to have left the line: it may be what ended the process."""
         placed = self.stays or self.epoch > 0 or self.node is not None
         return placed or self.attempts > 1 or self.replying is not None
-
-    @property
-    def payload_bytes(self) -> int:
-        """What its payload keeps in memory."""
-        return size_of(self.payload)
 
     @property
     def position(self) -> int:

@@ -10,7 +10,7 @@ from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, result_text
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallFailed, CallTimedOut, CannotEvaluate
 from fractal_rm.domain.evaluate import Head
-from fractal_rm.domain.flow import Call, Durable, Errors, Retry
+from fractal_rm.domain.flow import Call, Errors, Retry
 from fractal_rm.domain.outcome import call_again_s, failure_of, unmet
 from fractal_rm.domain.run import (
     ElementFinished,
@@ -119,7 +119,7 @@ class Calls:
         return (
             component.limit is None
             and component.idempotent
-            and run.flow.durable is not Durable.STEP
+            and not run.flow.durable.each_step
             and run.flow.order is UNSET
             and not self._budgets.ends_s
         )
@@ -142,7 +142,7 @@ class Calls:
         if slot is not None:
             await slot.acquire()
         try:
-            if run.flow.durable is Durable.STEP or not component.idempotent:
+            if run.flow.durable.each_step or not component.idempotent:
                 await self._runs.write(run, _started(call, attempt, part))
             elif run.flow.order is not UNSET:
                 # Where others are in flight too, a crash leaves what was with this one.

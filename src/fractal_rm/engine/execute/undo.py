@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from msgspec import UNSET
 
 from fractal_rm.domain.body import SKIPPED
-from fractal_rm.domain.flow import Call, Durable, Errors, Undo
+from fractal_rm.domain.flow import Call, Errors, Undo
 from fractal_rm.domain.run import Run, Settled, State, Stopping
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.open_runs import OpenRuns
@@ -37,7 +37,7 @@ class Undoing:
             return ending
         if run.stopping is None:
             durable = self._runs.write(run, Stopping(ending.state, ending.reason))
-            if run.flow.durable is Durable.STEP:
+            if run.flow.durable.each_step:
                 await durable
         notes = [note for each in to_undo if (note := await self._once(run, *each))]
         return Settled(ending.state, "; ".join([ending.reason, *notes]))

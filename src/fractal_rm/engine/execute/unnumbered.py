@@ -10,7 +10,7 @@ from msgspec import UNSET
 from fractal_rm.domain.body import content_json, message_body
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate, PublishFailed
 from fractal_rm.domain.evaluate import holds
-from fractal_rm.domain.flow import Durable, Errors, Publish, Respond, Retry, Wait
+from fractal_rm.domain.flow import Errors, Publish, Respond, Retry, Wait
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import Later, call_again_s
 from fractal_rm.domain.run import Passed, Run, Settled, State, Waiting
@@ -79,7 +79,7 @@ class UnnumberedSteps:
                 last = self._tries.failed(run, 0, attempt, str(error), again_s, name)
             else:
                 durable = self._runs.write(run, Passed(position))
-                if run.flow.durable is Durable.STEP:
+                if run.flow.durable.each_step:
                     await durable
                 return None
         return self._fail(run, position, step, last.reason)
