@@ -18,6 +18,7 @@ LOG_FILES_KEPT = 3
 WINDOW_S = 10.0
 LINES_PER_WINDOW = 20
 FIELD_LENGTH = 500
+_AS_WANTED = frozenset({State.SUCCEEDED, State.HANDED_OFF})
 
 _log = logging.getLogger("fractal_rm")
 
@@ -74,7 +75,7 @@ class LogTelemetry:
 
     def run_settled(self, run: Run, took_ms: int) -> None:
         """A run ended. Only an end that somebody should look at makes a line."""
-        if run.state in (State.SUCCEEDED, State.HANDED_OFF):
+        if run.state in _AS_WANTED:
             return
         self.problem(
             f"run_{run.state.value}",
