@@ -190,6 +190,58 @@ async def test_what_was_answered_in_part_is_not_repeated():
         assert len(server.requests) == 2
 
 
+# --- heads that were seen before ----------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\n"
+SEEN = [[HEAD + b"one"]] * 3
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [HEAD + b"two"],
+        [HEAD, b"two"],
+        [HEAD + b"t", b"wo"],
+        [HEAD[:-2], HEAD[-2:] + b"two"],
+        [HINTS + HEAD + b"two"],
+        [HEAD + b"two" + HEAD + b"two"],
+    ],
+)
+async def test_an_answer_with_a_known_head_is_read_whole_however_it_comes(script):
+    async with serving(*SEEN, script, [OK]) as server, calling() as caller:
+        for body in (b"one", b"one", b"one", b"two"):
+            reply = await caller.call(to(server))
+            assert (reply.status, reply.body) == (404, body)
+            assert reply.header("content-length") == "3"
+        assert (await caller.call(to(server))).body == b"ok"
+
+
+@pytest.mark.parametrize("script", [[HEAD, None], [HEAD + b"tw", None], [HEAD + b"tw", RESET]])
+async def test_an_answer_with_a_known_head_and_half_a_body_is_a_bad_reply(script):
+    async with serving(*SEEN, script) as server, calling() as caller:
+        for _ in SEEN:
+            await caller.call(to(server))
+        with pytest.raises(BadReply) as caught:
+            await caller.call(to(server))
+        assert caught.value.sent
+
+
+async def test_an_answer_with_a_known_head_keeps_to_the_bound_of_its_call():
+    async with serving(*SEEN, *SEEN) as server, calling() as caller:
+        for _ in SEEN:
+            await caller.call(to(server))
+        with pytest.raises(ReplyTooLarge):
+            await caller.call(to(server, max_response_bytes=2))
+
+
+async def test_a_head_that_closes_its_connection_does_so_each_time():
+    closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    async with serving(*[[closing, 0.0]] * 4) as server, calling() as caller:
+        for _ in range(4):
+            await caller.call(to(server))
+        assert server.connections == 4
+
+
 # --- lies ---------------------------------------------------------------------------------------
 
 
@@ -478,16 +530,19 @@ def exchanges(draw):
 
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(exchanges(), min_size=1, max_size=4))
-def test_random_answers_are_read_as_aiohttp_reads_them(scripts):
+def test_random_answers_are_read_as_aiohttp_reads_them_and_again_when_they_are_known(scripts):
     async def both():
-        async with serving(*scripts, *scripts) as server, calling() as caller:
-            ours = [await caller.call(to(server)) for _ in scripts]
+        often = [script for script in scripts for _ in range(3)]
+        async with serving(*scripts, *often) as server, calling() as caller:
             url = f"http://127.0.0.1:{server.port}/x"
             async with aiohttp.ClientSession(auto_decompress=False) as session:
                 theirs = []
                 for _ in scripts:
                     async with session.get(url, allow_redirects=False) as reply:
                         theirs.append((reply.status, await reply.read()))
-            assert [(reply.status, reply.body) for reply in ours] == theirs
+            ours = [await caller.call(to(server)) for _ in often]
+            assert [(reply.status, reply.body) for reply in ours] == [
+                expected for expected in theirs for _ in range(3)
+            ]
 
     asyncio.run(both())
