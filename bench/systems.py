@@ -45,7 +45,10 @@ def ours(node: Node, count: int) -> System:
 def start_peers(
     stage: Stage, within: ExitStack, count: int, peers: Sequence[Peer] = PEERS
 ) -> list[System]:
-    """Start peers; one that cannot run here is said."""
+    """Start peers, each for so many triggers at once, or as many as it bears.
+
+    One that cannot run here is said.
+    """
     started = []
     for peer in peers:
         why = peer.missing()
@@ -57,5 +60,5 @@ def start_peers(
         folder = stage.folder / type(peer).__name__
         folder.mkdir()
         pids = within.enter_context(peer.start(folder, stage.nginx, stage.broker, topic))
-        started.append(System(peer.name, topic, pids, count, peer.durable))
+        started.append(System(peer.name, topic, pids, min(count, peer.most), peer.durable))
     return started

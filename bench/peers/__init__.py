@@ -22,6 +22,11 @@ class Peer(Protocol):
         """What survives the machine's end, in a word or two."""
         ...
 
+    @property
+    def most(self) -> int:
+        """So many triggers at once it bears, or works off while somebody waits."""
+        ...
+
     def missing(self) -> str | None:
         """Why it cannot run here, with the cure; None where it can."""
         ...

@@ -10,14 +10,13 @@ from bench.node import Node
 from bench.peers.node_red.peer import NodeRed
 from bench.stage import Stage, cpu_s, forget_peak, memory_mib, wait_until
 from bench.systems import OURS, start_peers
-from fractal_rm.adapters.world import raise_open_files
 
 SLICE = 0.15
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Ours has its queue at the broker; peers that keep no session are sent theirs at once."""
-    count, of_peers = (10_000, 2_000) if quick else (100_000, min(20_000, most_sockets()))
+    count, of_peers = (10_000, 2_000) if quick else (100_000, 20_000)
     node = Node(stage, "backlog")
     node.start()
     node.end()
@@ -35,15 +34,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     with ExitStack() as within:
         for system in start_peers(stage, within, of_peers, [NodeRed()]):
             found = [one_round(stage, system)]
-            yield from _of(system.name, found, f"{of_peers:,} sent at once", (), ())
-
-
-def most_sockets() -> int:
-    """Node-RED opens one for each flow in flight, and loses the flows that get none.
-
-    It is started from here, and may open as many files.
-    """
-    return raise_open_files() * 3 // 4
+            yield from _of(system.name, found, f"{system.count:,} sent at once", (), ())
 
 
 def _of(

@@ -20,9 +20,10 @@ NODE_RED = "Node-RED"
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """In turns, so that every system meets the same neighbours.
 
-    Nine rounds: from one to the next, Node-RED takes 950 or 1,350 µs of CPU for a flow.
+    A peer that takes what comes is the faster, the less that is, and the more has come before:
+    Node-RED is also measured with few triggers, after all the others.
     """
-    rounds, count, of_peers = (2, 4_000, 500) if quick else (9, 20_000, 5_000)
+    rounds, count, of_peers, few = (2, 4_000, 500, 500) if quick else (5, 20_000, 20_000, 5_000)
     with ExitStack() as within:
         node = within.enter_context(Node(stage, "throughput").serving())
         systems = [ours(node, count), *start_peers(stage, within, of_peers)]
@@ -35,10 +36,15 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
             for system in systems:
                 if "Celery" not in system.name or number < 3:
                     found[system.name].append(one_round(stage, system))
+        of_few = [
+            [one_round(stage, system, few) for system in systems if _is_of_few(system)]
+            for _ in range(3)
+        ]
     yield Figure("1", "wrk, 32 connections", "calls/s", "", floor)
     for system in systems:
         yield from _of_system(system, found[system.name], idle[system.name])
     yield from _ratios(found, floor)
+    yield from _with_few(few, of_few)
 
 
 def wrk_calls_per_s(stage: Stage) -> float:
@@ -84,3 +90,18 @@ def _ratios(found: dict[str, list[Round]], floor: list[float]) -> Iterator[Figur
         yield Figure("1", OURS, f"CPU per flow against {name}", "×",
                      [b.cpu_us / a.cpu_us for a, b in pairs],
                      *((14, 25) if red else ()), more=True)  # fmt: skip
+
+
+def _is_of_few(system: System) -> bool:
+    return system.name == OURS or system.name.startswith(NODE_RED)
+
+
+def _with_few(few: int, rounds: list[list[Round]]) -> Iterator[Figure]:
+    """Of rounds with few triggers: of ours and, where it runs, of Node-RED."""
+    for name, of_one in zip((OURS, NODE_RED), zip(*rounds, strict=True), strict=False):
+        took = [found.cpu_us for found in of_one]
+        yield Figure("1", name, f"{few:,} at once: CPU per flow", "µs", took)
+    against = [red.cpu_us / mine.cpu_us for mine, *reds in rounds for red in reds]
+    if against:
+        what = f"{few:,} at once: CPU per flow against {NODE_RED}"
+        yield Figure("1", OURS, what, "×", against, more=True)

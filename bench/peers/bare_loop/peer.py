@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 
 class BareLoop:
     durable = "no"
+    most = sys.maxsize
 
     @property
     def name(self) -> str:

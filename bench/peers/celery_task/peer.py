@@ -21,6 +21,7 @@ WORKER_PROCESSES = 2
 
 class CeleryTask:
     durable = "broker only"
+    most = 5_000  # eight seconds
 
     @property
     def name(self) -> str:

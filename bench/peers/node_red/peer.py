@@ -13,6 +13,7 @@ from string import Template
 
 from bench.peers.installed import PLACE, install_once
 from bench.processes import free_port, running
+from fractal_rm.adapters.world import raise_open_files
 
 HERE = Path(__file__).parent
 INSTALLED = PLACE / "node_red"
@@ -27,6 +28,14 @@ class NodeRed:
         about = PACKAGE / "package.json"
         version = json.loads(about.read_text())["version"] if about.exists() else "not installed"
         return f"Node-RED {version}"
+
+    @property
+    def most(self) -> int:
+        """It opens a socket for each flow in flight, and loses the flows that get none.
+
+        It is started from here, and may open as many files.
+        """
+        return raise_open_files() * 3 // 4
 
     def missing(self) -> str | None:
         if _node_folder() is None:
