@@ -23,7 +23,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     A peer that takes what comes is the faster, the less that is, and the more has come before:
     Node-RED is also measured with few triggers, after all the others.
     """
-    rounds, count, of_peers, few = (2, 4_000, 500, 500) if quick else (5, 20_000, 20_000, 5_000)
+    rounds, count, of_peers, few = (2, 4_000, 2_000, 500) if quick else (5, 20_000, 20_000, 5_000)
     with ExitStack() as within:
         node = within.enter_context(Node(stage, "throughput").serving())
         systems = [ours(node, count), *start_peers(stage, within, of_peers)]
