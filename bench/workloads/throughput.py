@@ -36,15 +36,13 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
             for system in systems:
                 if "Celery" not in system.name or number < 3:
                     found[system.name].append(one_round(stage, system))
-        of_few = [
-            [one_round(stage, system, few) for system in systems if _is_of_few(system)]
-            for _ in range(3)
-        ]
+        two = [s for s in systems if s.name == OURS or s.name.startswith(NODE_RED)]
+        with_few = [[one_round(stage, system, few) for system in two] for _ in range(3)]
     yield Figure("1", "wrk, 32 connections", "calls/s", "", floor)
     for system in systems:
         yield from _of_system(system, found[system.name], idle[system.name])
     yield from _ratios(found, floor)
-    yield from _with_few(few, of_few)
+    yield from _with_few(few, with_few)
 
 
 def wrk_calls_per_s(stage: Stage) -> float:
@@ -90,10 +88,6 @@ def _ratios(found: dict[str, list[Round]], floor: list[float]) -> Iterator[Figur
         yield Figure("1", OURS, f"CPU per flow against {name}", "×",
                      [b.cpu_us / a.cpu_us for a, b in pairs],
                      *((14, 25) if red else ()), more=True)  # fmt: skip
-
-
-def _is_of_few(system: System) -> bool:
-    return system.name == OURS or system.name.startswith(NODE_RED)
 
 
 def _with_few(few: int, rounds: list[list[Round]]) -> Iterator[Figure]:
