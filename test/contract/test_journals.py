@@ -349,6 +349,36 @@ async def test_a_run_whose_trigger_may_come_again_is_known_when_its_facts_are_go
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
+async def test_while_another_program_writes_into_the_file_the_loop_goes_on(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    person = sqlite3.connect(tmp_path / "up.journal", isolation_level=None)
+    person.execute("BEGIN IMMEDIATE")
+    written = journal.accept(entry("A"))
+    done, _ = await asyncio.wait({written}, timeout=0.1)
+    assert not done
+    person.execute("COMMIT")
+    person.close()
+    assert await written is None
+    await journal.close(clean=True)
+    assert [run.id for run in (await sqlite_journal(tmp_path).open()).runs] == ["A"]
+
+
+async def test_a_file_that_another_program_holds_too_long_is_lost_and_says_why(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("fractal_rm.adapters.sqlite.store.WAIT_S", 0)
+    told = asyncio.get_running_loop().create_future()
+    journal = sqlite_journal(tmp_path, on_lost=told.set_result)
+    await journal.open()
+    person = sqlite3.connect(tmp_path / "up.journal", isolation_level=None)
+    person.execute("BEGIN IMMEDIATE")
+    written = journal.accept(entry("A"))
+    assert "another program has held it" in str(await told)
+    assert not written.done()
+    person.close()
+
+
 async def test_a_clock_that_is_wrong_for_a_moment_forgets_no_trigger_and_no_history(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()

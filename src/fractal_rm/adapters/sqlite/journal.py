@@ -7,9 +7,9 @@
     waiters are woken    <──answers─┘
 
 A transaction is filled on the loop, 10 µs for each run: the thread would have to win the
-interpreter from it at every statement. What waits for a disk is done on the thread: the fsync, and
-looking for ids, which may stand anywhere in the file. What else is written stands near its end, and
-in memory.
+interpreter from it at every statement. What waits is done on the thread: the fsync; looking for
+ids, which may stand anywhere in the file; BEGIN, where another program holds the file. What else is
+written stands near its end, and in memory.
 
 A group leaves when somebody waits for it; facts that are written behind go along, or leave by
 themselves after WRITE_BEHIND_S.
@@ -202,9 +202,17 @@ class SqliteJournal:
         """On the writer's thread."""
         self._tell(partial(self._fill, self._store.look_up(keyed)))
 
-    def _fill(self, known: dict[int, Prior]) -> None:
+    def _wait_to_fill(self, known: dict[int, Prior]) -> None:
+        """On the writer's thread: another program holds the file."""
+        _ = self._store.begin(wait=True)
+        self._tell(partial(self._fill, known, begun=True))
+
+    def _fill(self, known: dict[int, Prior], *, begun: bool = False) -> None:
         group = self._sent.group
         try:
+            if not begun and not self._store.begin(wait=False):
+                self._jobs.put(partial(self._wait_to_fill, known))
+                return
             self._sent.writing = self._store.fill(group, known)
         except JournalFull as error:
             self._found_full(error)

@@ -42,6 +42,7 @@ WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes int
 # A run's row is written again when it ends, and by then thousands of others may have come: what was
 # written is kept for that, or each end would read two pages back.
 CACHE_KIB = 16 * 1024
+WAIT_S = 5  # for another program that writes into the file: a person at a sqlite3 prompt
 WAL_KEPT_BYTES = 64 * 1024 * 1024
 
 # The module takes numbers and texts as they are. For any other value, of each row, it looks for an
@@ -74,7 +75,7 @@ class Store:
                 self._path,
                 isolation_level=None,
                 check_same_thread=False,
-                timeout=5,
+                timeout=WAIT_S,
                 cached_statements=STATEMENTS_KEPT,
             )
             self._prepare()
@@ -256,14 +257,32 @@ class Store:
             priors.append(prior if until_ms > at_ms else None)
         return priors
 
+    def begin(self, *, wait: bool) -> bool:
+        """Begin a transaction. False: another program holds the file, and was not waited for.
+
+        Raises JournalLost, after WAIT_S where it was.
+        """
+        self._db.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000 if wait else 0}")
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            if "locked" not in str(error):
+                raise self._write_failed(error) from error
+            if wait:
+                held = f"{self._path}: another program has held it for {WAIT_S} s"
+                raise JournalLost(held) from error
+            return False
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000}")
+        return True
+
     def fill(self, group: Group, known: Mapping[int, Prior]) -> Writing:
-        """Begin a transaction with a whole group in it; ``known`` is what `look_up` found.
+        """Put a whole group into the transaction; ``known`` is what `look_up` found.
 
         Raises JournalFull, JournalLost.
         """
         writing = Writing(self._open, self._next_no)
         try:
-            self._db.execute("BEGIN IMMEDIATE")
             # In the order in which their pages stand, so that the file grows at its end.
             for run_id, change in group.changes.items():
                 writing.change(run_id, change)
@@ -332,8 +351,8 @@ class Store:
 
         Open runs stay whatever their age. Raises JournalFull, JournalLost.
         """
+        _ = self.begin(wait=True)
         try:
-            self._db.execute("BEGIN IMMEDIATE")
             more = self._purge.drop_slice(self._db, now_ms, history_s, history_bytes)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
