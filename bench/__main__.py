@@ -11,6 +11,7 @@ So ratios count, in turns, with the median of several rounds.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small, in under three minutes")
     parser.add_argument("--only", nargs="*", choices=WORKLOADS, help="these workloads")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends, too
     began = time.monotonic()
     found: list[Figure] = []
     for number in chosen.only or WORKLOADS:
