@@ -361,7 +361,9 @@ async def test_while_another_program_writes_into_the_file_the_loop_goes_on(tmp_p
     person.close()
     assert await written is None
     await journal.close(clean=True)
-    assert [run.id for run in (await sqlite_journal(tmp_path).open()).runs] == ["A"]
+    journal = sqlite_journal(tmp_path)
+    assert [run.id for run in (await journal.open()).runs] == ["A"]
+    await journal.close(clean=True)
 
 
 async def test_a_file_that_another_program_holds_too_long_is_lost_and_says_why(
@@ -377,6 +379,7 @@ async def test_a_file_that_another_program_holds_too_long_is_lost_and_says_why(
     assert "another program has held it" in str(await told)
     assert not written.done()
     person.close()
+    journal._end_thread()
 
 
 async def test_a_clock_that_is_wrong_for_a_moment_forgets_no_trigger_and_no_history(tmp_path):

@@ -149,7 +149,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 class BodyForm(str, Enum):
-    """How the items of a POST become its body."""
+    """How the items of a POST become its body; ``is_json`` is read for each."""
 
     JSON = "json"
     PYTHON_REPR = "python-repr"

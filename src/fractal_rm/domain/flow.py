@@ -37,7 +37,7 @@ class Durable(str, Enum):
     """What must be on the disk before a call leaves: the trigger, or every step before it too.
 
     Under ``accept`` steps are written behind, and a crash may repeat the last calls under their
-    keys; under ``step`` it can repeat only the one call that was in flight.
+    keys; under ``step`` (``each_step``) it can repeat only the one call that was in flight.
     """
 
     ACCEPT = "accept"

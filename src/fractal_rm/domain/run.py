@@ -42,7 +42,7 @@ class State(str, Enum):
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
 
-    # What Enum itself has for these three is a Python function, and states are read all day.
+    # Enum's own hash and value are Python functions, and states are read all day.
     __hash__ = str.__hash__
 
     def __init__(self, text: str) -> None:
