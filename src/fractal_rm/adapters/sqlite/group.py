@@ -10,7 +10,7 @@ import msgspec
 from fractal_rm.adapters.sqlite.chain import Page, encode_page, link, start_of
 from fractal_rm.adapters.sqlite.schema import PAGE_BITS
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import Run, State
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Entry, Prior
 
 Tail = tuple[int, int, int]  # of an open run: its number, how many pages, the last one's checksum
@@ -19,18 +19,10 @@ Finds = list[tuple[str, int]]  # trigger ids, with the moment of each question
 
 
 class Change(msgspec.Struct):
-    """What happened to an open run since the last group, and how it stands after that."""
+    """What happened to an open run since the last group: the run stands as it does after that."""
 
     run: Run
     page: Page = []
-    state: State = State.NEW
-    reason: str = ""
-    node: str | None = None
-
-    def conclude(self) -> None:
-        """No fact is added any more; the run itself moves on while this is written."""
-        run = self.run
-        self.state, self.reason, self.node = run.state, run.reason, run.node
 
 
 class Group(msgspec.Struct):
@@ -47,11 +39,6 @@ class Group(msgspec.Struct):
     def keyed(self) -> dict[int, Entry]:
         """The entries with a trigger id, by position."""
         return {at: entry for at, entry in enumerate(self.entries) if entry.key is not None}
-
-    def conclude(self) -> None:
-        """What follows belongs to the next group."""
-        for change in self.changes.values():
-            change.conclude()
 
     def put_before(self, earlier: Mapping[str, Change]) -> None:
         """Take in the changes of a group that could not be written."""
@@ -108,12 +95,13 @@ class Writing:
         return True
 
     def change(self, run_id: str, change: Change) -> None:
-        """What happened to an open run."""
-        state, ended = change.state, change.state.final
-        no, pages, last = self._close(run_id, self._open[run_id], change.page, ended=ended)
-        settled_ms = change.page[-1][0] if ended else None
+        """What happened to an open run, before anything else happens to it."""
+        run, page = change.run, change.page
+        ended = run.state.final
+        no, pages, last = self._close(run_id, self._open[run_id], page, ended=ended)
+        settled_ms = page[-1][0] if ended else None
         self.changed_rows.append(
-            (no, state.text, change.reason, change.node, settled_ms, pages, last)
+            (no, run.state.text, run.reason, run.node, settled_ms, pages, last)
         )
 
     def _close(self, run_id: str, tail: Tail, page: Page, *, ended: bool) -> Tail:

@@ -42,7 +42,7 @@ RETRY_FULL_S = 0.5
 
 
 class _Pending:
-    """A group, who waits for it, and when it is filled in the rows that it became."""
+    """A group, who waits for it, and when it has left the rows that it became."""
 
     __slots__ = ("accepted", "done", "finds", "group", "writing")
 
@@ -190,8 +190,12 @@ class SqliteJournal:
         self._sent, self._pending = self._pending, _Pending()
         self._writing = True
         group = self._sent.group
-        group.conclude()
         group.probe = self._full
+        try:
+            self._sent.writing = self._store.rows_of(group.changes)
+        except Exception as error:  # noqa: BLE001 - as on the thread
+            self._lost(error)
+            return
         keyed = group.keyed()
         if keyed:
             self._jobs.put(partial(self._look_up, keyed))
@@ -213,7 +217,7 @@ class SqliteJournal:
             if not begun and not self._store.begin(wait=False):
                 self._jobs.put(partial(self._wait_to_fill, known))
                 return
-            self._sent.writing = self._store.fill(group, known)
+            self._store.fill(self._sent.writing, group, known)
         except JournalFull as error:
             self._found_full(error)
         except Exception as error:  # noqa: BLE001 - as on the thread

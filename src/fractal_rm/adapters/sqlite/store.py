@@ -18,7 +18,7 @@ import msgspec
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
-from fractal_rm.adapters.sqlite.group import Finds, Group, Rows, Tail, Writing
+from fractal_rm.adapters.sqlite.group import Change, Finds, Group, Rows, Tail, Writing
 from fractal_rm.adapters.sqlite.retention import Purge
 from fractal_rm.domain.errors import (
     JournalDamaged,
@@ -276,16 +276,20 @@ class Store:
             self._db.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000}")
         return True
 
-    def fill(self, group: Group, known: Mapping[int, Prior]) -> Writing:
-        """Put a whole group into the transaction; ``known`` is what `look_up` found.
-
-        Raises JournalFull, JournalLost.
-        """
+    def rows_of(self, changes: Mapping[str, Change]) -> Writing:
+        """What happened to open runs, as rows. What happens to them from here on is not in it."""
         writing = Writing(self._open, self._next_no)
+        for run_id, change in changes.items():
+            writing.change(run_id, change)
+        return writing
+
+    def fill(self, writing: Writing, group: Group, known: Mapping[int, Prior]) -> None:
+        """Put a whole group into the transaction: `rows_of` its changes, and the new runs.
+
+        ``known`` is what `look_up` found. Raises JournalFull, JournalLost.
+        """
         try:
-            # In the order in which their pages stand, so that the file grows at its end.
-            for run_id, change in group.changes.items():
-                writing.change(run_id, change)
+            # After the changes, as their pages stand behind: the file grows at its end.
             for position, entry in enumerate(group.entries):
                 if not writing.repeats(position, entry, known):
                     writing.add(entry)
@@ -294,7 +298,6 @@ class Store:
                 self._db.execute(schema.MARK, (0,))
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
-        return writing
 
     def commit(self, finds: Finds) -> list[Prior | None]:
         """Make durable what was filled in, or nothing of it; then answer questions.
