@@ -30,7 +30,7 @@ from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.engine.world import World
 
-POLL_S = 0.25  # how often the five files and the control file are looked at
+POLL_S = 0.5  # how often the five files and the control file are looked at
 MakeForWorld = Callable[[World, Config, Intake], WayIn]
 OTHER_FILES = 2_500  # REST connections, at most 2,000, the journal, the broker and the log
 EXIT_STOPPED_TWICE = 130
