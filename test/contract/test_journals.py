@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,7 @@ from fractal_rm.domain.errors import (
     JournalDamaged,
     JournalError,
     JournalFull,
+    JournalHeld,
     JournalInUse,
     JournalLost,
     JournalReadOnly,
@@ -257,7 +259,7 @@ async def test_a_full_disk_refuses_and_goes_on_by_itself_when_there_is_room(smal
             await journal.accept(entry(f"run-{accepted}"))
             accepted += 1
     durable = write(journal, begun("first"), Settled(State.SUCCEEDED))
-    assert not journal.writable
+    assert isinstance(journal.blocked, JournalFull)
     filler.unlink()
     await durable
     assert await journal.accept(entry("after")) is None
@@ -275,7 +277,7 @@ async def test_what_a_full_disk_held_back_stands_before_what_happened_meanwhile(
     db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
     result = msgspec.Raw(b'"%b"' % (b"y" * 200_000))
     durable = asyncio.ensure_future(write(journal, one, Finished(1, 200, 0.5, result)))
-    while journal.writable:
+    while journal.blocked is None:
         await asyncio.sleep(0)
     _ = write(journal, one, Started(2))
     db.execute(f"PRAGMA max_page_count = {1 << 30}")
@@ -366,20 +368,53 @@ async def test_while_another_program_writes_into_the_file_the_loop_goes_on(tmp_p
     await journal.close(clean=True)
 
 
-async def test_a_file_that_another_program_holds_too_long_is_lost_and_says_why(
-    tmp_path, monkeypatch
-):
+@pytest.fixture
+def person(tmp_path, monkeypatch):
+    """Somebody at a prompt of sqlite3, for whom nobody waits long."""
     monkeypatch.setattr("fractal_rm.adapters.sqlite.store.WAIT_S", 0)
-    told = asyncio.get_running_loop().create_future()
-    journal = sqlite_journal(tmp_path, on_lost=told.set_result)
+    with closing(sqlite3.connect(tmp_path / "up.journal", isolation_level=None)) as person:
+        yield person
+
+
+async def test_while_another_program_holds_the_file_it_refuses_and_then_goes_on(tmp_path, person):
+    journal = sqlite_journal(tmp_path)
     await journal.open()
-    person = sqlite3.connect(tmp_path / "up.journal", isolation_level=None)
+    await journal.accept(entry("A"))
     person.execute("BEGIN IMMEDIATE")
-    written = journal.accept(entry("A"))
-    assert "another program has held it" in str(await told)
-    assert not written.done()
-    person.close()
-    journal._end_thread()
+    with pytest.raises(JournalHeld, match="another program"):
+        await journal.accept(entry("B"))
+    assert isinstance(journal.blocked, JournalHeld)
+    durable = asyncio.ensure_future(write(journal, begun("A"), Settled(State.SUCCEEDED)))
+    with pytest.raises(JournalHeld):
+        await journal.accept(entry("C"))
+    assert not durable.done()
+    person.execute("COMMIT")
+    await durable
+    assert journal.blocked is None
+    assert await journal.accept(entry("D")) is None
+    await journal.close(clean=True)
+    assert [run.id for run in (await opened(tmp_path)).runs] == ["D"]
+
+
+async def test_a_journal_closes_while_another_program_holds_its_file(tmp_path, person):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A"))
+    person.execute("BEGIN IMMEDIATE")
+    _ = write(journal, begun("A"), Settled(State.SUCCEEDED))
+    await journal.close(clean=True)
+    person.execute("COMMIT")
+    found = await opened(tmp_path)
+    assert [run.id for run in found.runs] == ["A"]
+    assert not found.clean
+
+
+async def test_a_file_that_another_program_holds_at_start_says_so(tmp_path, person):
+    await (journal := sqlite_journal(tmp_path)).open()
+    await journal.close(clean=True)
+    person.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalHeld, match="another program"):
+        await sqlite_journal(tmp_path).open()
 
 
 async def test_a_clock_that_is_wrong_for_a_moment_forgets_no_trigger_and_no_history(tmp_path):

@@ -239,10 +239,30 @@ class JournalReadOnly(JournalError):
     code = "journal-read-only"
 
 
-class JournalFull(JournalError):
+class JournalBlocked(JournalError):
+    """Nothing was written, and nothing can be for now; it goes on by itself when it can (G7).
+
+    ``why`` and ``cure`` are for people who know which journal it is.
+    """
+
+    code = "journal-blocked"
+    why = cure = ""
+
+
+class JournalFull(JournalBlocked):
     """The disk is full."""
 
     code = "journal-full"
+    why = "the disk is full"
+    cure = "make room on its disk"
+
+
+class JournalHeld(JournalBlocked):
+    """Another program has begun to write into the file, and does not end: somebody's sqlite3."""
+
+    code = "journal-held"
+    why = "another program holds its file"
+    cure = "end the transaction of that program, or the program"
 
 
 class JournalDamaged(JournalError):

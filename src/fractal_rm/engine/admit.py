@@ -13,7 +13,7 @@ from fractal_rm.domain.admission import same_trigger
 from fractal_rm.domain.errors import (
     Broken,
     Draining,
-    JournalFull,
+    JournalBlocked,
     JournalUnavailable,
     OwnRun,
     Refused,
@@ -87,8 +87,8 @@ class Admit:
         entry = Entry(new_id, None, now_ms, (fact,), State.DEAD, fact.reason)
         try:
             await self._world.journal.accept(entry)
-        except JournalFull as error:
-            raise _unavailable(str(error)) from error
+        except JournalBlocked as error:
+            raise _unavailable(error) from error
 
     def _decoded(self, arrival: Arrival) -> Trigger:
         return decode_trigger(arrival, self._world.config.bounds.max_trigger_bytes)
@@ -114,8 +114,8 @@ class Admit:
         """Hand it to the journal, with its place reserved. Raises Refused."""
         if self.closed:
             raise Draining("send it again to the node when it is back")
-        if not self._world.journal.writable:
-            raise _unavailable("the disk of the journal is full")
+        if self._world.journal.blocked is not None:
+            raise _unavailable(self._world.journal.blocked)
         flow = self._world.config.flows.get(trigger.flow_id)
         if flow is None:
             raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
@@ -152,8 +152,8 @@ class Admit:
         """What the journal has said. Raises JournalUnavailable, KeyReused."""
         try:
             prior = entering.written.result()
-        except JournalFull as error:
-            raise _unavailable(str(error)) from error
+        except JournalBlocked as error:
+            raise _unavailable(error) from error
         if prior is not None:
             return self._repeated(entering.trigger, prior)
         offer = entering.trigger.offer
@@ -195,8 +195,8 @@ class Admit:
             raise OwnRun(f"this node itself has offered run {offer.run}")
         try:
             prior = await self._world.journal.find(_offer_key(offer), self._world.clock.now_ms())
-        except JournalFull as error:
-            raise _unavailable(str(error)) from error
+        except JournalBlocked as error:
+            raise _unavailable(error) from error
         return None if prior is None else self._repeated(trigger, prior)
 
     def _repeated(self, trigger: Trigger, prior: Prior) -> Taken:
@@ -228,8 +228,8 @@ def _or_unset(value: Value | None) -> Value | msgspec.UnsetType:
     return msgspec.UNSET if value is None else value
 
 
-def _unavailable(why: str) -> JournalUnavailable:
-    return JournalUnavailable(why, retry_after_s=5)
+def _unavailable(blocked: JournalBlocked) -> JournalUnavailable:
+    return JournalUnavailable(blocked.why, retry_after_s=5)
 
 
 def _offer_key(offer: Offer) -> str:

@@ -34,7 +34,7 @@ class Node:
         self._recovery = Recovery(world, self._lifecycle)
         self._paused = False
         self._serving = False
-        self._was_writable = True
+        self._blocked_by: str | None = None
         self.receive = self._lifecycle.admit.receive
         self.receive_all = self._lifecycle.admit.receive_all
 
@@ -125,19 +125,22 @@ class Node:
         return self._recovery.release(accepted_before_ms)
 
     def watch_journal(self) -> None:
-        """Hold runs back while the disk is full: their facts could not be written (G7)."""
-        writable = self._world.journal.writable
-        if writable != self._was_writable:
-            self._was_writable = writable
-            if writable:
+        """Hold runs back while their facts could not be written (G7)."""
+        blocked = self._world.journal.blocked
+        code = blocked and blocked.code
+        if code != self._blocked_by:
+            self._blocked_by = code
+            if blocked is None:
                 self._world.telemetry.event("journal_writable_again")
             else:
-                self._world.telemetry.problem("journal_full", cure="make room on its disk")
+                self._world.telemetry.problem(
+                    blocked.code.replace("-", "_"), why=blocked.why, cure=blocked.cure
+                )
         self._regulate()
 
     def _regulate(self) -> None:
         room = self._lifecycle.room
-        if self._serving and not self._paused and self._world.journal.writable:
+        if self._serving and not self._paused and self._world.journal.blocked is None:
             room.open(self._lifecycle.carry)
         else:
             room.close()
@@ -176,11 +179,11 @@ class Node:
 
     def readiness(self) -> list[Check]:
         """Everything that must hold before triggers can be taken."""
-        writable = self._world.journal.writable
+        blocked = self._world.journal.blocked
         load, limits = self._lifecycle.room.load, self._lifecycle.room.limits
         return [
             Check("serving", self._serving, "serving" if self._serving else "stopping"),
-            Check("journal", writable, "writable" if writable else "the disk is full"),
+            Check("journal", blocked is None, blocked.why if blocked else "writable"),
             Check(
                 "room",
                 load.waiting < limits.waiting and load.held_bytes < limits.held_bytes,

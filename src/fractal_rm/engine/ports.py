@@ -15,7 +15,7 @@ import msgspec
 from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Caller as Components
 from fractal_rm.domain.call import Route
-from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.errors import JournalBlocked, Refused
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import AnyFact, Outcome, Run, State
@@ -74,7 +74,7 @@ class Journal(Protocol):
     async def open(self) -> Recovered:
         """Take the journal, verify it, and return every run without an end, oldest first.
 
-        Raises JournalInUse, JournalReadOnly, JournalFull, JournalDamaged, JournalTooNew,
+        Raises JournalInUse, JournalReadOnly, JournalBlocked, JournalDamaged, JournalTooNew,
         JournalTooOld.
         """
         ...
@@ -85,8 +85,8 @@ class Journal(Protocol):
         What is handed in during one turn of the event loop is done together, in order.
 
         Where ``entry.key`` is known and its time has not ended, nothing is written but the count
-        of duplicates, and the run that has it is returned. Raises JournalFull: nothing was
-        written, and the same call may succeed later.
+        of duplicates, and the run that has it is returned. Raises JournalBlocked: nothing
+        was written, and the same call may succeed later.
         """
         ...
 
@@ -97,13 +97,14 @@ class Journal(Protocol):
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
         """Add a fact that an open run has just followed; done once the fact is durable.
 
-        It may be left alone: the fact is then written behind. While the disk is full it waits.
+        It may be left alone: the fact is then written behind. While the journal is blocked it
+        waits.
         """
         ...
 
     @property
-    def writable(self) -> bool:
-        """False while the disk is full."""
+    def blocked(self) -> JournalBlocked | None:
+        """Why nothing can be written; None: it can, as far as is known."""
         ...
 
     async def close(self, *, clean: bool) -> None:

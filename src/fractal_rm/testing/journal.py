@@ -351,12 +351,12 @@ class JournalConformance:
         a, result = begun("A"), msgspec.Raw(b'"%b"' % (b"y" * 200_000))
         durable = asyncio.ensure_future(write(journal, a, Finished(1, 200, 0.5, result)))
         await asyncio.sleep(0.05)
-        assert not journal.writable
+        assert isinstance(journal.blocked, JournalFull)
         assert not durable.done()
         _ = write(journal, a, Started(2))
         self.fill(journal, full=False)
         await durable
-        assert journal.writable
+        assert journal.blocked is None
         assert await journal.accept(entry("C")) is None
         await journal.close(clean=True)
         found = await self._reopened()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 import msgspec
 
-from fractal_rm.domain.errors import JournalFull, JournalInUse
+from fractal_rm.domain.errors import JournalBlocked, JournalFull, JournalInUse
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import AnyFact, Run, State, fold, next_state
 from fractal_rm.engine.ports import Entry, Prior, Recovered, TimedFact
@@ -96,9 +96,9 @@ class MemoryJournal:
         return asyncio.shield(self._flushed)
 
     @property
-    def writable(self) -> bool:
-        """False while `full`."""
-        return not self.full
+    def blocked(self) -> JournalBlocked | None:
+        """While it is `full`."""
+        return JournalFull("the memory journal was told to be full") if self.full else None
 
     async def close(self, *, clean: bool) -> None:
         """Let go; see the port."""
@@ -120,8 +120,8 @@ class MemoryJournal:
 
     async def _turn(self) -> None:
         await asyncio.sleep(0)
-        if self.full:
-            raise JournalFull("the memory journal was told to be full")
+        if self.blocked is not None:
+            raise self.blocked
 
     def _flush(self) -> None:
         if self.full:

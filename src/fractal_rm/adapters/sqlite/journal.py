@@ -29,7 +29,7 @@ from typing import Any
 from fractal_rm.adapters.sqlite.group import Change, Finds, Group, Writing
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep, Turns
 from fractal_rm.adapters.sqlite.store import Store
-from fractal_rm.domain.errors import JournalError, JournalFull, JournalLost
+from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalLost
 from fractal_rm.domain.run import AnyFact, Run
 from fractal_rm.engine.ports import Entry, Prior, Recovered
 
@@ -38,7 +38,7 @@ from fractal_rm.engine.ports import Entry, Prior, Recovered
 GATHER_FOR_EACH_S = 0.00004
 GATHER_AT_MOST_S = 0.004
 WRITE_BEHIND_S = 0.05
-RETRY_FULL_S = 0.5
+RETRY_BLOCKED_S = 0.5
 
 
 class _Pending:
@@ -74,7 +74,8 @@ class SqliteJournal:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._writing = False  # a group or a purge has the file
-        self._full = self._closing = self._hurried = False
+        self._blocked: JournalBlocked | None = None
+        self._closing = self._hurried = False
         self._now_ms = 0  # the wall clock, as it was handed in last: what age is measured against
         self._purges = Turns(purge_every_s)
         self._flush: asyncio.Handle | None = None
@@ -96,15 +97,15 @@ class SqliteJournal:
             raise
 
     async def close(self, *, clean: bool) -> None:
-        """Write what was given, let go. While the disk is full, what was given cannot be."""
+        """Write what was given, let go. While it is blocked, what was given cannot be."""
         if self._thread is None:
             return
         self._closing = True
-        while not self._full and (self._writing or self._has_pending()):
-            with suppress(JournalFull):  # then what is left stays undone, and the end is not clean
+        while self._blocked is None and (self._writing or self._has_pending()):
+            with suppress(JournalBlocked):  # what is left stays undone, and the end is not clean
                 await self.wait_durable()
         self._cancel_flush()
-        await self._on_thread(lambda: self._store.close(clean=clean and not self._full))
+        await self._on_thread(lambda: self._store.close(clean=clean and self._blocked is None))
         self._end_thread()
 
     def _end_thread(self) -> None:
@@ -118,8 +119,9 @@ class SqliteJournal:
     def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
         """Write a new run; see the port."""
         waiter: asyncio.Future[Prior | None] = self._loop.create_future()
-        if self._full:
-            waiter.set_exception(JournalFull("the disk of the journal is full"))
+        if self._blocked is not None:
+            # Each its own: one that is raised again and again keeps every place where it was.
+            waiter.set_exception(type(self._blocked)(*self._blocked.args))
             return waiter
         self._now_ms = entry.at_ms
         pending = self._pending
@@ -150,9 +152,9 @@ class SqliteJournal:
         return self._durable
 
     @property
-    def writable(self) -> bool:
-        """False while the disk is full."""
-        return not self._full
+    def blocked(self) -> JournalBlocked | None:
+        """Why nothing can be written."""
+        return self._blocked
 
     # --- groups -------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class SqliteJournal:
 
     def _hurry(self) -> None:
         """Somebody waits: the group leaves at once, or soon after the last one."""
-        if self._writing or self._full or self._hurried:
+        if self._writing or self._blocked or self._hurried:
             return
         self._cancel_flush()
         self._hurried = True
@@ -190,7 +192,7 @@ class SqliteJournal:
         self._sent, self._pending = self._pending, _Pending()
         self._writing = True
         group = self._sent.group
-        group.probe = self._full
+        group.probe = self._blocked is not None
         try:
             self._sent.writing = self._store.rows_of(group.changes)
         except Exception as error:  # noqa: BLE001 - as on the thread
@@ -208,8 +210,12 @@ class SqliteJournal:
 
     def _wait_to_fill(self, known: dict[int, Prior]) -> None:
         """On the writer's thread: another program holds the file."""
-        _ = self._store.begin(wait=True)
-        self._tell(partial(self._fill, known, begun=True))
+        try:
+            _ = self._store.begin(wait=True)
+        except JournalBlocked as error:
+            self._tell(partial(self._found_blocked, error))
+        else:
+            self._tell(partial(self._fill, known, begun=True))
 
     def _fill(self, known: dict[int, Prior], *, begun: bool = False) -> None:
         group = self._sent.group
@@ -218,8 +224,8 @@ class SqliteJournal:
                 self._jobs.put(partial(self._wait_to_fill, known))
                 return
             self._store.fill(self._sent.writing, group, known)
-        except JournalFull as error:
-            self._found_full(error)
+        except JournalBlocked as error:
+            self._found_blocked(error)
         except Exception as error:  # noqa: BLE001 - as on the thread
             self._lost(error)
         else:
@@ -232,15 +238,15 @@ class SqliteJournal:
         """
         try:
             found = self._store.commit(finds)
-        except JournalFull as error:
-            self._tell(partial(self._found_full, error))
+        except JournalBlocked as error:
+            self._tell(partial(self._found_blocked, error))
         else:
             self._tell(partial(self._written, found))
 
     def _written(self, answers: Sequence[Prior | None]) -> None:
         sent, self._sent = self._sent, _Pending()
         self._store.took(sent.writing)
-        self._writing = self._full = False
+        self._writing, self._blocked = False, None
         runs = len(sent.group.entries) + len(sent.group.changes)
         gather_s = min(runs * GATHER_FOR_EACH_S, GATHER_AT_MOST_S)
         self._gathered_s = self._loop.time() + gather_s
@@ -266,9 +272,9 @@ class SqliteJournal:
         elif pending.group.changes:
             self._flush = self._loop.call_later(WRITE_BEHIND_S, self._send)
 
-    def _found_full(self, error: JournalFull) -> None:
+    def _found_blocked(self, error: JournalBlocked) -> None:
         """New runs are refused; facts of open runs wait, and what waits for them waits too (G7)."""
-        self._writing, self._full = False, True
+        self._writing, self._blocked = False, error
         sent, self._sent = self._sent, _Pending()
         later = self._pending
         refused = [*sent.accepted, *sent.finds, *later.accepted, *later.finds]
@@ -281,12 +287,12 @@ class SqliteJournal:
         for waiter in (*refused, *durable):
             if not waiter.done():
                 waiter.set_exception(error)
-        self._flush = self._loop.call_later(RETRY_FULL_S, self._send)
+        self._flush = self._loop.call_later(RETRY_BLOCKED_S, self._send)
 
     def _purge(self, now_ms: int, history_s: int, history_bytes: int) -> None:
         """On the writer's thread."""
         more = False
-        with suppress(JournalFull):  # the next group will find out
+        with suppress(JournalBlocked):  # the next group will find out
             more = self._store.purge(now_ms, history_s, history_bytes)
         self._tell(partial(self._purged, more=more))
 

@@ -21,9 +21,11 @@ from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
 from fractal_rm.adapters.sqlite.group import Change, Finds, Group, Rows, Tail, Writing
 from fractal_rm.adapters.sqlite.retention import Purge
 from fractal_rm.domain.errors import (
+    JournalBlocked,
     JournalDamaged,
     JournalError,
     JournalFull,
+    JournalHeld,
     JournalInUse,
     JournalLost,
     JournalReadOnly,
@@ -260,18 +262,16 @@ class Store:
     def begin(self, *, wait: bool) -> bool:
         """Begin a transaction. False: another program holds the file, and was not waited for.
 
-        Raises JournalLost, after WAIT_S where it was.
+        Raises JournalBlocked, after WAIT_S where it was; JournalLost.
         """
         self._db.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000 if wait else 0}")
         try:
             self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            if "locked" not in str(error):
-                raise self._write_failed(error) from error
-            if wait:
-                held = f"{self._path}: another program has held it for {WAIT_S} s"
-                raise JournalLost(held) from error
-            return False
+            failed = self._write_failed(error)
+            if not wait and isinstance(failed, JournalHeld):
+                return False
+            raise failed from error
         finally:
             self._db.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000}")
         return True
@@ -286,7 +286,7 @@ class Store:
     def fill(self, writing: Writing, group: Group, known: Mapping[int, Prior]) -> None:
         """Put a whole group into the transaction: `rows_of` its changes, and the new runs.
 
-        ``known`` is what `look_up` found. Raises JournalFull, JournalLost.
+        ``known`` is what `look_up` found. Raises JournalBlocked, JournalLost.
         """
         try:
             # After the changes, as their pages stand behind: the file grows at its end.
@@ -302,7 +302,7 @@ class Store:
     def commit(self, finds: Finds) -> list[Prior | None]:
         """Make durable what was filled in, or nothing of it; then answer questions.
 
-        Raises JournalFull, JournalLost. Where it does not, `took` follows.
+        Raises JournalBlocked, JournalLost. Where it does not, `took` follows.
         """
         try:
             self._db.execute("COMMIT")
@@ -343,7 +343,7 @@ class Store:
 
     def _write_failed(self, error: sqlite3.Error) -> JournalError:
         cause = _unusable(self._path, error)
-        if not isinstance(cause, JournalFull):
+        if not isinstance(cause, JournalBlocked):
             return JournalLost(f"{self._path}: {error}")
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
@@ -352,7 +352,7 @@ class Store:
     def purge(self, now_ms: int, history_s: int, history_bytes: int) -> bool:
         """Drop one slice of what is too old or too much. Returns whether there may be more.
 
-        Open runs stay whatever their age. Raises JournalFull, JournalLost.
+        Open runs stay whatever their age. Raises JournalBlocked, JournalLost.
         """
         _ = self.begin(wait=True)
         try:
@@ -379,6 +379,8 @@ def _unusable(path: Path, error: OSError | sqlite3.Error) -> JournalError:
     text = str(error)
     if "full" in text or getattr(error, "errno", None) == 28:
         return JournalFull(f"{path}: the disk is full; make room, or set state.path elsewhere")
+    if "locked" in text:
+        return JournalHeld(f"{path}: another program has held it for {WAIT_S} s; end that one")
     if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
         return JournalReadOnly(
             f"{path} cannot be written ({text}); give the user of this program write permission to"

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, content_json
-from fractal_rm.domain.errors import CannotEvaluate, JournalFull
+from fractal_rm.domain.errors import CannotEvaluate, JournalBlocked
 from fractal_rm.domain.evaluate import NULL, holds
 from fractal_rm.domain.flow import Errors, Flow, SubFlow, flow_version
 from fractal_rm.domain.outcome import Later
@@ -108,8 +108,8 @@ class SubFlows:
             entry, child = self._entry(run, step, flow, payload)
             try:
                 prior = await self._accepted(entry, child)
-            except JournalFull:
-                await asyncio.sleep(RECHECK_S)  # as every fact of an open run waits for the disk
+            except JournalBlocked:
+                await asyncio.sleep(RECHECK_S)  # as every fact of an open run waits
                 continue
             if prior is not None:
                 raise CannotEvaluate(
