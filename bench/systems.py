@@ -43,9 +43,9 @@ def ours(node: Node, count: int) -> System:
 
 
 def start_peers(
-    stage: Stage, within: ExitStack, count: int, peers: Sequence[Peer] = PEERS
+    stage: Stage, within: ExitStack, count: int, of_slow: int, peers: Sequence[Peer] = PEERS
 ) -> list[System]:
-    """Start peers, each for so many triggers at once, or as many as it bears.
+    """Start peers, each for so many triggers at once, ``of_slow`` ones, or as many as it bears.
 
     One that cannot run here is said.
     """
@@ -60,5 +60,6 @@ def start_peers(
         folder = stage.folder / type(peer).__name__
         folder.mkdir()
         pids = within.enter_context(peer.start(folder, stage.nginx, stage.broker, topic))
-        started.append(System(peer.name, topic, pids, min(count, peer.most), peer.durable))
+        most = min(of_slow if peer.slow else count, peer.most)
+        started.append(System(peer.name, topic, pids, most, peer.durable))
     return started

@@ -24,7 +24,12 @@ class Peer(Protocol):
 
     @property
     def most(self) -> int:
-        """So many triggers at once it bears, or works off while somebody waits."""
+        """So many triggers at once it bears."""
+        ...
+
+    @property
+    def slow(self) -> bool:
+        """Whether somebody would wait too long for it with as many triggers as the others."""
         ...
 
     def missing(self) -> str | None:

@@ -16,7 +16,7 @@ SLICE = 0.15
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Ours has its queue at the broker; peers that keep no session are sent theirs at once."""
-    count, of_peers = (10_000, 2_000) if quick else (100_000, 20_000)
+    count, of_slow = (10_000, 2_000) if quick else (100_000, 20_000)
     node = Node(stage, "backlog")
     node.start()
     node.end()
@@ -32,7 +32,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     mine = Round(count, ended[-1] - ended[0], cpu, [], ended, peak)
     yield from _of(OURS, [mine], f"{count:,} queued at the broker", (90, 98), (200, 120))
     with ExitStack() as within:
-        for system in start_peers(stage, within, of_peers, [NodeRed()]):
+        for system in start_peers(stage, within, count, of_slow, [NodeRed()]):
             found = [one_round(stage, system)]
             yield from _of(system.name, found, f"{system.count:,} sent at once", (), ())
 

@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 class BareLoop:
     durable = "no"
     most = sys.maxsize
+    slow = False
 
     @property
     def name(self) -> str:

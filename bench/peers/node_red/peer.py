@@ -22,6 +22,7 @@ PACKAGE = INSTALLED / "node_modules" / "node-red"
 
 class NodeRed:
     durable = "no"
+    slow = True
 
     @property
     def name(self) -> str:
