@@ -409,6 +409,56 @@ async def test_a_journal_closes_while_another_program_holds_its_file(tmp_path, p
     assert not found.clean
 
 
+async def test_an_idle_journal_closes_while_another_program_holds_its_file(tmp_path, person):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    person.execute("BEGIN IMMEDIATE")
+    await journal.close(clean=True)
+    person.execute("COMMIT")
+    assert not (await opened(tmp_path)).clean
+
+
+async def test_what_waits_for_another_program_is_written_when_it_ends_while_the_journal_closes(
+    tmp_path, person, monkeypatch
+):
+    lost = []
+    journal = sqlite_journal(tmp_path, on_lost=lost.append)
+    await journal.open()
+    await journal.accept(entry("A"))
+    person.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalHeld):
+        await journal.accept(entry("B"))
+    _ = write(journal, begun("A"), Settled(State.SUCCEEDED))
+    monkeypatch.setattr("fractal_rm.adapters.sqlite.store.WAIT_S", 60)
+    while not journal._writing:
+        await asyncio.sleep(0)
+    closing = asyncio.ensure_future(journal.close(clean=True))
+    await asyncio.sleep(0)
+    person.execute("COMMIT")
+    await closing
+    found = await opened(tmp_path)
+    assert (found.runs, found.clean, lost) == ([], True, [])
+
+
+async def test_while_another_program_holds_the_file_no_question_waits(tmp_path, person):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    person.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalHeld):
+        await journal.accept(entry("A"))
+    with pytest.raises(JournalHeld):
+        await journal.find("k", 1_000)
+    person.execute("COMMIT")
+    await journal.close(clean=True)
+
+
+async def test_the_name_of_a_folder_says_nothing_of_its_disk(tmp_path):
+    for name in ("fullstack", "unlocked"):
+        (tmp_path / name / "up.lock").mkdir(parents=True)
+        with pytest.raises(JournalReadOnly):
+            await sqlite_journal(tmp_path / name).open()
+
+
 async def test_a_file_that_another_program_holds_at_start_says_so(tmp_path, person):
     await (journal := sqlite_journal(tmp_path)).open()
     await journal.close(clean=True)

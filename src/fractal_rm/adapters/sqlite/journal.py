@@ -24,9 +24,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
-from fractal_rm.adapters.sqlite.group import Change, Finds, Group, Writing
+from fractal_rm.adapters.sqlite.group import Change, Group, Writing
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep, Turns
 from fractal_rm.adapters.sqlite.store import Store
 from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalLost
@@ -39,6 +39,8 @@ GATHER_FOR_EACH_S = 0.00004
 GATHER_AT_MOST_S = 0.004
 WRITE_BEHIND_S = 0.05
 RETRY_BLOCKED_S = 0.5
+
+Result = TypeVar("Result")
 
 
 class _Pending:
@@ -101,12 +103,14 @@ class SqliteJournal:
         if self._thread is None:
             return
         self._closing = True
-        while self._blocked is None and (self._writing or self._has_pending()):
+        while self._writing or (self._blocked is None and self._has_pending()):
             with suppress(JournalBlocked):  # what is left stays undone, and the end is not clean
                 await self.wait_durable()
         self._cancel_flush()
-        await self._on_thread(lambda: self._store.close(clean=clean and self._blocked is None))
-        self._end_thread()
+        try:
+            await self._on_thread(lambda: self._store.close(clean=clean and self._blocked is None))
+        finally:
+            self._end_thread()
 
     def _end_thread(self) -> None:
         thread, self._thread = self._thread, None
@@ -120,8 +124,7 @@ class SqliteJournal:
         """Write a new run; see the port."""
         waiter: asyncio.Future[Prior | None] = self._loop.create_future()
         if self._blocked is not None:
-            # Each its own: one that is raised again and again keeps every place where it was.
-            waiter.set_exception(type(self._blocked)(*self._blocked.args))
+            waiter.set_exception(_again(self._blocked))
             return waiter
         self._now_ms = entry.at_ms
         pending = self._pending
@@ -132,6 +135,8 @@ class SqliteJournal:
 
     async def find(self, key: str, now_ms: int) -> Prior | None:
         """Look a key up; see the port."""
+        if self._blocked is not None:
+            raise _again(self._blocked)
         pending = self._pending
         pending.group.finds.append((key, now_ms))
         waiter: asyncio.Future[Prior | None] = self._loop.create_future()
@@ -200,28 +205,15 @@ class SqliteJournal:
             return
         keyed = group.keyed()
         if keyed:
-            self._jobs.put(partial(self._look_up, keyed))
+            self._try(partial(self._store.look_up, keyed), self._fill)
         else:
             self._fill({})
-
-    def _look_up(self, keyed: dict[int, Entry]) -> None:
-        """On the writer's thread."""
-        self._tell(partial(self._fill, self._store.look_up(keyed)))
-
-    def _wait_to_fill(self, known: dict[int, Prior]) -> None:
-        """On the writer's thread: another program holds the file."""
-        try:
-            _ = self._store.begin(wait=True)
-        except JournalBlocked as error:
-            self._tell(partial(self._found_blocked, error))
-        else:
-            self._tell(partial(self._fill, known, begun=True))
 
     def _fill(self, known: dict[int, Prior], *, begun: bool = False) -> None:
         group = self._sent.group
         try:
-            if not begun and not self._store.begin(wait=False):
-                self._jobs.put(partial(self._wait_to_fill, known))
+            if not begun and not self._store.begin():
+                self._try(self._store.wait_to_begin, lambda _: self._fill(known, begun=True))
                 return
             self._store.fill(self._sent.writing, group, known)
         except JournalBlocked as error:
@@ -229,19 +221,9 @@ class SqliteJournal:
         except Exception as error:  # noqa: BLE001 - as on the thread
             self._lost(error)
         else:
-            self._jobs.put(partial(self._commit, group.finds))
-
-    def _commit(self, finds: Finds) -> None:
-        """On the writer's thread, which gets nothing of a group that is not asked of it.
-
-        Letting go of facts and rows there would bring each of them over to its core: 4 µs a run.
-        """
-        try:
-            found = self._store.commit(finds)
-        except JournalBlocked as error:
-            self._tell(partial(self._found_blocked, error))
-        else:
-            self._tell(partial(self._written, found))
+            # Of the group, no more than that: letting go of facts and rows on the thread would
+            # bring each of them over to its core, 4 µs a run.
+            self._try(partial(self._store.commit, group.finds), self._written)
 
     def _written(self, answers: Sequence[Prior | None]) -> None:
         sent, self._sent = self._sent, _Pending()
@@ -287,7 +269,8 @@ class SqliteJournal:
         for waiter in (*refused, *durable):
             if not waiter.done():
                 waiter.set_exception(error)
-        self._flush = self._loop.call_later(RETRY_BLOCKED_S, self._send)
+        if not self._closing:
+            self._flush = self._loop.call_later(RETRY_BLOCKED_S, self._send)
 
     def _purge(self, now_ms: int, history_s: int, history_bytes: int) -> None:
         """On the writer's thread."""
@@ -303,6 +286,19 @@ class SqliteJournal:
         self._go_on()
 
     # --- the writer's thread ------------------------------------------------------------------
+
+    def _try(self, work: Callable[[], Result], then: Callable[[Result], None]) -> None:
+        """Have ``work`` done on the thread, and go on with what came of it on the loop."""
+
+        def job() -> None:
+            try:
+                result = work()
+            except JournalBlocked as error:
+                self._tell(partial(self._found_blocked, error))
+            else:
+                self._tell(partial(then, result))
+
+        self._jobs.put(job)
 
     def _work(self) -> None:
         """One job after the other, until one fails."""
@@ -343,6 +339,11 @@ class SqliteJournal:
 
         self._jobs.put(job)
         return await done
+
+
+def _again(blocked: JournalBlocked) -> JournalBlocked:
+    """To be raised: one that is raised again and again keeps every place where it was."""
+    return type(blocked)(*blocked.args)
 
 
 class _Durable:

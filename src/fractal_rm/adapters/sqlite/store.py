@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from errno import ENOSPC
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -213,10 +214,12 @@ class Store:
         try:
             if clean:
                 self._db.execute(schema.MARK, (1,))
-            self._db.close()
         except sqlite3.Error as error:
-            raise _unusable(self._path, error) from error
+            cause = _unusable(self._path, error)
+            if not isinstance(cause, JournalBlocked):  # else the end counts as a crash, no more
+                raise cause from error
         finally:
+            self._db.close()
             self._let_go()
 
     def _let_go(self) -> None:
@@ -227,9 +230,9 @@ class Store:
     # --- write --------------------------------------------------------------------------------
 
     def look_up(self, keyed: Mapping[int, Entry]) -> dict[int, Prior]:
-        """Runs that the file has under the trigger ids of entries, by position. Raises JournalLost.
+        """Runs that the file has under the trigger ids of entries, by position.
 
-        It leaves in memory the places where new ids will stand.
+        Raises JournalBlocked, JournalLost. It leaves in memory the places where new ids will stand.
         """
         try:
             found = self._under([(str(entry.key), entry.at_ms) for entry in keyed.values()])
@@ -259,22 +262,26 @@ class Store:
             priors.append(prior if until_ms > at_ms else None)
         return priors
 
-    def begin(self, *, wait: bool) -> bool:
+    def begin(self) -> bool:
         """Begin a transaction. False: another program holds the file, and was not waited for.
 
-        Raises JournalBlocked, after WAIT_S where it was; JournalLost.
+        Raises JournalFull, JournalLost.
         """
-        self._db.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000 if wait else 0}")
+        self._db.execute("PRAGMA busy_timeout = 0")
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            failed = self._write_failed(error)
-            if not wait and isinstance(failed, JournalHeld):
-                return False
-            raise failed from error
+            self.wait_to_begin()
+        except JournalHeld:
+            return False
         finally:
             self._db.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000}")
         return True
+
+    def wait_to_begin(self) -> None:
+        """Begin a transaction, within WAIT_S. Raises JournalBlocked, JournalLost."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise self._write_failed(error) from error
 
     def rows_of(self, changes: Mapping[str, Change]) -> Writing:
         """What happened to open runs, as rows. What happens to them from here on is not in it."""
@@ -354,11 +361,13 @@ class Store:
 
         Open runs stay whatever their age. Raises JournalBlocked, JournalLost.
         """
-        _ = self.begin(wait=True)
+        if not self.begin():
+            return True
         try:
             more = self._purge.drop_slice(self._db, now_ms, history_s, history_bytes)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
+            self._purge = Purge()  # what it has passed is as it was
             raise self._write_failed(error) from error
         return more
 
@@ -376,12 +385,13 @@ def _many(head: str, tail: str, columns: int, rows: int) -> str:
 
 def _unusable(path: Path, error: OSError | sqlite3.Error) -> JournalError:
     """A foreign error in our words, with the cure."""
-    text = str(error)
-    if "full" in text or getattr(error, "errno", None) == 28:
+    text = str(error)  # of an OSError it has the path, in which any word may be
+    of_sqlite = isinstance(error, sqlite3.Error)
+    if "full" in text if of_sqlite else error.errno == ENOSPC:
         return JournalFull(f"{path}: the disk is full; make room, or set state.path elsewhere")
-    if "locked" in text:
+    if of_sqlite and "locked" in text:
         return JournalHeld(f"{path}: another program has held it for {WAIT_S} s; end that one")
-    if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
+    if not of_sqlite or "readonly" in text or "unable to open" in text:
         return JournalReadOnly(
             f"{path} cannot be written ({text}); give the user of this program write permission to"
             " the folder, or set state.path in comm.conf to another one"
