@@ -24,7 +24,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     A peer that takes what comes is the faster, the less that is, and the more has come before: so
     Node-RED is measured again, with as much as it bears, and then at its best, warm and with less.
     """
-    rounds, count, of_slow = (2, 4_000, 2_000) if quick else (5, 20_000, 5_000)
+    rounds, count, of_slow = (2, 4_000, 4_000) if quick else (5, 20_000, 5_000)
     again = () if quick else (min(count, NodeRed().most), of_slow)
     with ExitStack() as within:
         node = within.enter_context(Node(stage, "throughput").serving())
