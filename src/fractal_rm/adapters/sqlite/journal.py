@@ -266,11 +266,10 @@ class SqliteJournal:
         kept.group.put_before(sent.group.changes)
         if not self._closing:
             kept.done, durable = durable, []
+            self._flush = self._loop.call_later(RETRY_BLOCKED_S, self._send)
         for waiter in (*refused, *durable):
             if not waiter.done():
                 waiter.set_exception(error)
-        if not self._closing:
-            self._flush = self._loop.call_later(RETRY_BLOCKED_S, self._send)
 
     def _purge(self, now_ms: int, history_s: int, history_bytes: int) -> None:
         """On the writer's thread."""
