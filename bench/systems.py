@@ -45,7 +45,7 @@ def ours(node: Node, count: int) -> System:
 def start_peers(
     stage: Stage, within: ExitStack, count: int, of_slow: int, peers: Sequence[Peer] = PEERS
 ) -> list[System]:
-    """Start peers, each for so many triggers at once, ``of_slow`` ones, or as many as it bears.
+    """Start peers for ``count`` triggers at once, slow ones for ``of_slow``: or what each bears.
 
     One that cannot run here is said.
     """

@@ -432,10 +432,10 @@ async def test_what_waits_for_another_program_is_written_when_it_ends_while_the_
     monkeypatch.setattr("fractal_rm.adapters.sqlite.store.WAIT_S", 60)
     while not journal._writing:
         await asyncio.sleep(0)
-    closing = asyncio.ensure_future(journal.close(clean=True))
+    closed = asyncio.ensure_future(journal.close(clean=True))
     await asyncio.sleep(0)
     person.execute("COMMIT")
-    await closing
+    await closed
     found = await opened(tmp_path)
     assert (found.runs, found.clean, lost) == ([], True, [])
 
