@@ -16,6 +16,8 @@ from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallTimedOut
 from fractal_rm.domain.flow import Flow, Queueing
 from fractal_rm.domain.run import Offered, Placed, Run, State
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.places import Places
 from fractal_rm.engine.waiting_room import WaitingRoom
 from worlds import URL, ManualClock, Stage, config, until
 
@@ -336,7 +338,8 @@ class Line:
         self.came: list[str] = []
         self.at_work: dict[str, tuple[Run, asyncio.Future[float | None]]] = {}
         self.begun: dict[str, Run] = {}  # and has not ended
-        self.room = WaitingRoom(Load(), Limits(in_flight=slots), self.clock, self.settle)
+        places = Places(OpenRuns(Stage().world, Load()))
+        self.room = WaitingRoom(Load(), Limits(in_flight=slots), places, self.clock, self.settle)
         self.room.open(self.carry)
 
     async def settle(self, run, _ending):

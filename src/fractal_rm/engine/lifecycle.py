@@ -16,6 +16,7 @@ from fractal_rm.engine.execute import Executor
 from fractal_rm.engine.hand_off import HandOff
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.place import Placer
+from fractal_rm.engine.places import Places
 from fractal_rm.engine.reply import Replies
 from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
@@ -27,7 +28,9 @@ class Lifecycle:
     def __init__(self, world: World) -> None:
         load = Load()
         self.runs = OpenRuns(world, load)
-        self.room = WaitingRoom(load, world.config.bounds.limits(), world.clock, self.turn_away)
+        self.room = WaitingRoom(
+            load, world.config.bounds.limits(), Places(self.runs), world.clock, self.turn_away
+        )
         self.admit = Admit(world, self.runs, self.room)
         self._place = Placer(world, self.runs)
         self._hand_off = HandOff(world, self.runs)

@@ -33,7 +33,7 @@ class Recovery:
                 age_s = (now_ms - wanted_ms) // 1000
                 _ = self._runs.write(run, Parked(f"found at start, {age_s} s after its trigger"))
             elif found.clean:
-                self._room.readmit(run)
+                self._readmit(run)
             else:
                 await self._after_crash(run, bounds.max_attempts)
 
@@ -60,7 +60,17 @@ class Recovery:
                 return
             await self._runs.write(run, Replying(State.DEAD, why))  # its sender is told first
         self._lifecycle.interrupted.add(run.id)
-        self._room.readmit(run, alone=is_last_attempt(run.attempts + 1, max_attempts))
+        self._readmit(run, alone=is_last_attempt(run.attempts + 1, max_attempts))
+
+    def _readmit(self, run: Run, *, alone: bool = False) -> None:
+        """Put a run back in line, with the places that runs within it had (LIMIT)."""
+        self._hold_places(run)
+        self._room.readmit(run, alone=alone)
+
+    def _hold_places(self, run: Run) -> None:
+        for child in self._runs.children(run):
+            self._room.places.readmit(child, run)
+            self._hold_places(child)
 
     def release(self, accepted_before_ms: int) -> int:
         """Let parked runs go on, those accepted before a moment. Returns how many."""
@@ -71,5 +81,5 @@ class Recovery:
         ]
         for run in chosen:
             _ = self._runs.write(run, Released())
-            self._room.readmit(run)
+            self._readmit(run)
         return len(chosen)

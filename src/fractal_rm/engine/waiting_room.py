@@ -9,7 +9,6 @@ run that is not to begin any more is settled from where it stands.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, cast
@@ -24,13 +23,13 @@ from fractal_rm.domain.admission import (
     check_room,
     may_begin,
     what_it_is_about,
-    within_limit,
 )
 from fractal_rm.domain.flow import Queueing
 from fractal_rm.domain.run import Run, Settled
 from fractal_rm.engine.lines import Lines
 from fractal_rm.engine.pace import Pace
 from fractal_rm.engine.patience import Patience
+from fractal_rm.engine.places import Places
 from fractal_rm.engine.ports import Clock
 
 RECHECK_S = 1.0
@@ -44,18 +43,22 @@ Settle = Callable[[Run, Settled], Coroutine[Any, Any, None]]
 class WaitingRoom:
     """Bounded by ``limits`` (G5). Nothing begins before it is opened.
 
-    ``settle`` tells and writes how a run ended that is not to begin any more.
+    ``settle`` tells and writes how a run ended that is not to begin any more. ``places`` counts
+    for LIMIT.
     """
 
-    def __init__(self, load: Load, limits: Limits, clock: Clock, settle: Settle) -> None:
+    def __init__(
+        self, load: Load, limits: Limits, places: Places, clock: Clock, settle: Settle
+    ) -> None:
         self.load = load
         self.limits = limits
         self._clock = clock
         self._settle = settle
         self._lines = Lines()
         self._patience = Patience(clock)
-        self._in_flight: Counter[str] = Counter()  # by flow
-        self._away: Counter[str] = Counter()  # by flow: have begun, and wait for another turn
+        self.places = places
+        self._outside: dict[str, tuple[Run, bool, asyncio.TimerHandle]] = {}  # and if it goes alone
+        self._recalled: set[str] = set()  # runs in flight that want another turn at once
         self._alone = False  # whether a run on its last attempt is in flight
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: dict[asyncio.Future[None], None] = {}  # in the order of their coming
@@ -86,7 +89,7 @@ class WaitingRoom:
         self.load.waiting += 1
         self.load.held_bytes += run.payload_bytes
         if run.stays:
-            self._away[run.flow.id] += 1
+            self.places.away[run.flow.id] += 1
         self._stand(run, alone=alone, held=True)
 
     def note_answer(self) -> None:
@@ -230,7 +233,7 @@ class WaitingRoom:
         self._begin_some()
 
     def _may_begin(self, run: Run, alone: bool) -> bool:
-        of_flow = self._in_flight[run.flow.id]
+        of_flow = self.places.in_flight[run.flow.id]
         if alone:
             may = not self._alone and may_begin(0, self.load, self.limits)
         else:
@@ -238,15 +241,14 @@ class WaitingRoom:
         queueing = run.flow.queueing
         if queueing is UNSET or run.stays:  # it is one of those that count already
             return may
-        return may and within_limit(queueing.limit, of_flow + self._away[run.flow.id])
+        return may and self.places.line_may_begin(run.flow.id, queueing.limit)
 
     def _hold_slot(self, run: Run, *, alone: bool) -> None:
         self._pace.begins(self.load.in_flight)
         self.load.waiting -= 1
         self.load.in_flight += 1
-        self._in_flight[run.flow.id] += 1
+        self.places.begins(run)
         if run.stays:
-            self._away[run.flow.id] -= 1
             self.load.result_bytes += run.result_bytes  # of an earlier turn, or before a crash
         if alone:
             self._alone = True
@@ -275,18 +277,44 @@ class WaitingRoom:
             self.load.held_bytes -= run.payload_bytes
         else:
             self._wait_outside(run, again_s, alone=alone)
-        self._in_flight[run.flow.id] -= 1
-        if not self._in_flight[run.flow.id]:
-            del self._in_flight[run.flow.id]
+        self.places.pauses(run, ended=again_s is None)
         if alone:
             self._alone = False
         self._tell_next()
         if not self.load.in_flight:
             self._idle.set()
+        if again_s is None and self.places.in_use:
+            self.share_places(run)
 
     def _wait_outside(self, run: Run, again_s: float, *, alone: bool) -> None:
         """It comes back in line later; until then it has no slot, but still counts for its flow."""
         self.load.waiting += 1
-        if run.stays:
-            self._away[run.flow.id] += 1
-        self._loop.call_later(again_s, partial(self._stand, run, alone=alone))
+        if run.id in self._recalled:
+            self._recalled.discard(run.id)
+            again_s = 0
+        timer = self._loop.call_later(again_s, self._come_back, run.id)
+        self._outside[run.id] = run, alone, timer
+
+    def _come_back(self, run_id: str) -> None:
+        run, alone, timer = self._outside.pop(run_id)
+        timer.cancel()
+        self._stand(run, alone=alone)
+
+    # --- places of flows that other flows run -----------------------------------------------------
+
+    def share_places(self, ended: Run) -> None:
+        """A run has ended: the line of its flow, and steps that wait to RUN the flow, go on."""
+        self._recalled.discard(ended.id)
+        for flow in self.places.leave(ended):
+            if self.places.line_is_next(flow):
+                self._begin_some()
+            for run in self.places.grant(flow):
+                self._recall(run.id)
+        self._begin_some()
+
+    def _recall(self, run_id: str) -> None:
+        """Give a run that waits outside another turn at once."""
+        if run_id in self._outside:
+            self._come_back(run_id)
+        else:
+            self._recalled.add(run_id)

@@ -29,6 +29,9 @@ from fractal_rm.engine.waiting_room import RECHECK_S, WaitingRoom
 from fractal_rm.engine.world import World
 
 MOST_DEPTH = 16
+# A run that waits for a place is told when it has one; this long it takes until it sees that
+# another configuration has a higher LIMIT.
+ASK_AGAIN_S = 10.0
 
 Ended = Union[Settled, Dead, Later]
 Carry = Callable[[Run], Awaitable[Ended]]
@@ -66,7 +69,10 @@ class SubFlows:
             if child is None and step.when is not None and not holds(step.when, seen_by(run)):
                 self._put(run, step, SKIPPED)
                 return None
-            child = child or await self._begun(run, step)
+            if child is None:
+                if not self._may_begin(run, step):
+                    return Later(ASK_AGAIN_S)
+                child = await self._begun(run, step)
         except CannotEvaluate as fault:
             return self._fail(run, step, str(fault))
         ending = await self._carried(child)
@@ -95,6 +101,12 @@ class SubFlows:
         return self._runs.child(run, step.number) is not None
 
     # --- the beginning --------------------------------------------------------------------------
+
+    def _may_begin(self, run: Run, step: SubFlow) -> bool:
+        """Whether LIMIT of its flow leaves a place. Raises CannotEvaluate where it never will."""
+        flow = self._world.config.flows.get(step.flow)
+        limit = None if flow is None or flow.queueing is UNSET else flow.queueing.limit
+        return self._room.places.ask(run, step.number, step.flow, limit)
 
     async def _begun(self, run: Run, step: SubFlow) -> Run:
         """A new child, durable. Raises CannotEvaluate where there can be none."""
@@ -189,7 +201,10 @@ class SubFlows:
         return self._fail(run, step, why)
 
     async def _close(self, child: Run, ending: Settled | Dead) -> None:
-        await self._runs.close(child, ending)
+        durable = self._runs.close(child, ending)
+        if self._room.places.in_use:
+            self._room.share_places(child)
+        await durable
         now_ms = self._world.clock.now_ms()
         self._world.telemetry.run_settled(child, now_ms - child.accepted_ms)
 

@@ -1,0 +1,254 @@
+"""LIMIT holds for runs that other flows begin by RUN, and nothing waits for ever behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.expression import Literal, ObjectOf, Payload
+from fractal_rm.domain.flow import Content, Errors, Flow, Order, Queueing, SubFlow, Wait
+from fractal_rm.domain.run import Run, State
+from steps import flow, get
+from worlds import URL, ManualClock, Stage, until
+
+ONE_AT_ONCE = Queueing(limit=1)
+LIMITED = flow(get(1, "b 1"), flow_id="8", queueing=ONE_AT_ONCE)
+PARENT = flow(SubFlow(1, "8"), get(2, "a 1"), flow_id="7")
+
+
+def stage_of(*flows: Flow, **changes: object) -> Stage:
+    return Stage(flows={each.id: each for each in flows}, **changes)
+
+
+def in_flight(stage: Stage) -> int:
+    return stage.node._lifecycle.room.load.in_flight
+
+
+async def test_runs_that_other_flows_begin_count_for_the_limit():
+    async with stage_of(PARENT, LIMITED) as stage:
+        go = stage.holds("b/1")
+        runs = [(await stage.send(each)).run for each in ("7", "7", "8", "7", "8")]
+        await until(lambda: stage.called() == ["b/1"] and in_flight(stage) == 1)
+        go.set()
+        for each in runs:
+            assert (await stage.ended(each)).state is State.SUCCEEDED
+        assert stage.called().count("b/1") == 5
+
+
+async def test_no_slot_is_held_by_who_waits_for_a_place():
+    async with stage_of(PARENT, LIMITED, flow(get(1, "a 2"), flow_id="6"),
+                        bounds=Bounds(max_inflight_runs=2)) as stage:  # fmt: skip
+        go = stage.holds("b/1")
+        waiting = [(await stage.send("7")).run for _ in range(10)]
+        await until(lambda: in_flight(stage) == 1)
+        assert (await stage.run("6")).state is State.SUCCEEDED
+        go.set()
+        for each in waiting:
+            assert (await stage.ended(each)).state is State.SUCCEEDED
+
+
+async def test_places_are_given_in_the_order_of_asking():
+    began: list[str] = []
+    async with stage_of(PARENT, LIMITED) as stage:
+
+        async def answer(request):
+            began.append(request.headers["idempotency-key"].partition(":")[0])
+            await asyncio.sleep(0)
+            return Reply(200, b"", b"")
+
+        stage.components.answers[f"{URL}/b/1"] = answer
+        runs = [(await stage.send("7")).run for _ in range(5)]
+        for each in runs:
+            await stage.ended(each)
+        origins = [stage.disk.facts(child)[0].origin for child in began]
+        assert origins == [f"{run}:1" for run in runs]
+
+
+async def test_the_line_has_its_turn_while_steps_of_other_runs_wait():
+    async with stage_of(PARENT, LIMITED) as stage:
+        go = stage.holds("b/1")
+        others = [(await stage.send("7")).run for _ in range(40)]
+        await until(lambda: stage.called() == ["b/1"] and in_flight(stage) == 1)
+        own = (await stage.send("8")).run
+        go.set()
+        assert (await stage.ended(own)).state is State.SUCCEEDED
+        assert any(not stage.state(each).final for each in others)
+
+
+async def test_it_waits_within_the_time_of_its_parent():
+    parent = flow(SubFlow(1, "8"), flow_id="7", deadline_ms=50)
+    async with stage_of(parent, LIMITED) as stage:
+        go = stage.holds("b/1")
+        holder = (await stage.send("8")).run
+        await until(lambda: in_flight(stage) == 1)
+        run_id = (await stage.send("7")).run
+        await until(lambda: stage.node._lifecycle.room.load.waiting == 1)
+        stage.clock.ms += 50
+        outcome = await stage.ended(run_id)
+        assert (outcome.state, outcome.reason) == (
+            State.EXPIRED, "the deadline of 0.05 s ended when 0 of 1 calls were made",
+        )  # fmt: skip
+        go.set()
+        assert (await stage.ended(holder)).state is State.SUCCEEDED
+        assert (await stage.run("8")).state is State.SUCCEEDED  # its place in the queue is gone
+
+
+async def test_a_step_beside_one_that_waits_goes_on():
+    parent = flow(SubFlow(1, "8"), get(2, "a 1"), order=Order.DATAFLOW, flow_id="7")
+    async with stage_of(parent, LIMITED) as stage:
+        go_b, go_a = stage.holds("b/1"), stage.holds("a/1")
+        holder = (await stage.send("8")).run
+        run_id = (await stage.send("7")).run
+        await until(lambda: stage.called() == ["b/1", "a/1"])
+        go_b.set()  # the place is given while another step of the run is in flight
+        await stage.ended(holder)
+        go_a.set()
+        assert (await stage.ended(run_id)).state is State.SUCCEEDED
+
+
+async def test_what_a_failed_run_waited_for_is_for_others():
+    parent = flow(SubFlow(1, "8"), get(2, "slow 1"), order=Order.DATAFLOW, flow_id="7")
+    async with stage_of(parent, LIMITED, PARENT.__class__("6", steps=PARENT.steps)) as stage:
+        go = stage.holds("b/1")
+        stage.answers("slow/1", "no", 500)
+        holder = (await stage.send("8")).run
+        await until(lambda: stage.called() == ["b/1"])
+        failed = (await stage.send("7")).run
+        await until(lambda: "slow/1" in stage.called())
+        other = (await stage.send("6")).run
+        go.set()
+        assert (await stage.ended(failed)).state is State.FAILED
+        assert (await stage.ended(holder)).state is State.SUCCEEDED
+        assert (await stage.ended(other)).state is State.SUCCEEDED
+
+
+async def test_a_flow_that_runs_itself_needs_no_second_place():
+    again = flow(get(1, "b 1"), SubFlow(2, "9", when=Literal(False)), SubFlow(3, "8"),
+                 queueing=ONE_AT_ONCE)  # fmt: skip
+    through = flow(SubFlow(1, "9", when=Literal(False)), get(2, "a 1"), flow_id="8")
+    itself = flow(SubFlow(1, "6"), flow_id="6", queueing=ONE_AT_ONCE)
+    async with stage_of(again, through, itself) as stage:
+        assert (await stage.run("9")).state is State.SUCCEEDED
+        outcome = await stage.run("6")
+        assert outcome.reason.endswith("flows that run flows are at most 16 deep")
+
+
+@pytest.mark.parametrize("errors", list(Errors))
+async def test_of_two_runs_that_wait_for_each_other_the_second_to_ask_fails(errors):
+    def running(number: str, other: str, where: str) -> Flow:
+        no_further = Content(json=ObjectOf((("go", Literal(False)),)))
+        runs_other = SubFlow(2, other, no_further, when=Payload("go"))
+        steps = get(1, where), runs_other
+        return flow(*steps, flow_id=number, queueing=ONE_AT_ONCE, errors=errors)
+
+    first, second = running("9", "8", "a 1"), running("8", "9", "b 1")
+    async with stage_of(first, second) as stage:
+        go_a, go_b = stage.holds("a/1"), stage.holds("b/1")
+        one, two = [(await stage.send(each, payload={"go": True})).run for each in ("9", "8")]
+        await until(lambda: sorted(stage.called()) == ["a/1", "b/1"])
+        go_a.set()
+        await until(lambda: in_flight(stage) == 1)
+        go_b.set()
+        outcome = await stage.ended(two)
+        if errors is Errors.STOP:
+            assert (outcome.state, outcome.reason) == (
+                State.FAILED,
+                "step 2, RUN 9: LIMIT 1 of flow 9 is taken by runs that wait for this one to end",
+            )
+        assert (await stage.ended(one)).state is State.SUCCEEDED
+        assert stage.node.unfinished == 0
+
+
+async def test_after_a_crash_a_run_within_another_has_its_place_still():
+    disk, clock = Disk(), ManualClock()
+    child = flow(Wait(60_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_ONCE)
+    stage = stage_of(PARENT, child, disk=disk, clock=clock)
+    await stage.node.start()
+    parent = (await stage.send("7")).run
+    await until(lambda: any("Waiting" in stage.facts(each) for each in disk.runs))
+    stage.crash()
+    async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
+        own = (await stage.send("8")).run
+        await until(lambda: stage.node._lifecycle.room.load.waiting == 2 and not in_flight(stage))
+        assert stage.facts(own) == ["Accepted"]
+        clock.ms += 60_000
+    async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
+        assert (await stage.ended(parent)).state is State.SUCCEEDED
+
+
+# --- whatever flows run each other, LIMIT holds and every run ends ------------------------------
+
+names = st.sampled_from(["1", "2", "3"])
+rules = st.tuples(st.sampled_from([1, 1, 2, None]), st.sampled_from(list(Order)))
+call = st.none()
+# Either each runs one flow, perhaps in a circle, or several that come after it.
+in_circles = st.tuples(*[st.tuples(st.lists(call, max_size=2), names)] * 3).map(
+    lambda flows: [[*calls, name] for calls, name in flows]
+)
+onwards = st.tuples(
+    st.lists(st.sampled_from([None, "2", "3"]), min_size=1, max_size=3),
+    st.lists(st.sampled_from([None, "3"]), min_size=1, max_size=3),
+    st.lists(call, min_size=1, max_size=2),
+)
+
+
+def made(number: int, steps: list[str | None], limit: int | None, order: Order) -> Flow:
+    """A flow that calls a component for each None, and runs the others."""
+    made = [
+        get(at, "a 1") if each is None else SubFlow(at, each)
+        for at, each in enumerate(steps, start=1)
+    ]
+    return flow(*made, flow_id=str(number), order=order, queueing=Queueing(limit=limit))
+
+
+def check_limits(stage: Stage) -> None:
+    open_runs = stage.node._lifecycle.runs
+
+    def counts(run: Run) -> bool:
+        """It has begun, and no run of its flow carries it."""
+        above, begun = open_runs.parent(run), run.stays
+        while above is not None:
+            if above.flow.id == run.flow.id:
+                return False
+            above = open_runs.parent(above)
+        return begun
+
+    for name, count in Counter(run.flow.id for run in open_runs if counts(run)).items():
+        limit = stage.world.config.flows[name].queueing.limit
+        assert limit is None or count <= limit
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.one_of(in_circles, onwards),
+    st.lists(rules, min_size=3, max_size=3),
+    st.lists(names, min_size=2, max_size=10),
+)
+def test_limits_hold_and_every_run_ends(flows, rules, triggers):
+    async def play() -> None:
+        all_flows = [
+            made(number, steps, *rule)
+            for number, (steps, rule) in enumerate(zip(flows, rules, strict=True), start=1)
+        ]
+        async with stage_of(*all_flows, bounds=Bounds(max_inflight_runs=4)) as stage:
+
+            async def answer(_):
+                check_limits(stage)
+                await asyncio.sleep(0)
+                return Reply(200, b"", b"")
+
+            stage.components.answers[f"{URL}/a/1"] = answer
+            runs = [(await stage.send(each)).run for each in triggers]
+            for each in runs:
+                assert (await stage.ended(each)).state in {State.SUCCEEDED, State.FAILED}
+            assert stage.node.unfinished == 0
+            assert not stage.node._lifecycle.room.places.in_use
+
+    asyncio.run(play())
