@@ -211,6 +211,8 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"mqtt__password": "${file:config_files}"}, "comm.conf C207"),
         ("comm", {"rest__host": "0.0.0.0"}, "comm.conf C208"),
         ("comm", {"rest__host": "edge-7"}, "comm.conf C208"),
+        ("comm", {"rest__host": "10.0.0.1", "rest__trusted_peers": []}, "comm.conf C208"),
+        ("comm", {"rest__trusted_peers": ["10.0.0.2"]}, "comm.conf C216"),
         ("comm", {"rest__endpoint": "/{b:foo}"}, "comm.conf C206"),
         ("comm", {"rest__endpoint": "/start rm"}, "comm.conf C206"),
         ("comm", {"rest__endpoint": "/startrm?x=1"}, "comm.conf C206"),
@@ -270,6 +272,37 @@ def test_a_wrong_value_is_a_finding(folder, name, changes, expected):
 def test_what_is_not_json_is_pointed_at(folder, text, code):
     write(folder, "comm", text)
     assert findings(folder) == [f"comm.conf {code}"]
+
+
+@pytest.mark.parametrize(
+    ("host", "peers", "expected"),
+    [
+        ("10.1.0.1", ["10.1.0.2", "fd00::/64", "10.0.0.0/8", "fc00::/7"], []),
+        ("0.0.0.0", ["10.1.0.0/24"], []),
+        ("::", ["::ffff:10.1.0.0/120"], []),
+        ("fe80::1%eth0", ["fe80::/64"], []),
+        ("10.1.0.1", ["10.1.0.2/24"], ["comm.conf C213"]),
+        ("10.1.0.1", ["edge-2"], ["comm.conf C213"]),
+        ("10.1.0.1", ["fe80::1%eth0"], ["comm.conf C213"]),
+        ("10.1.0.1", ["10.1.0.2:5000", ""], ["comm.conf C213"] * 2),
+        ("10.1.0.1", [7, "10.1.0.2"], ["comm.conf C205"]),
+        ("10.1.0.1", ["0.0.0.0/0", "10.1.0.2"], ["comm.conf C214"]),
+        ("10.1.0.1", ["0.0.0.0/1", "128.0.0.0/1"], ["comm.conf C214"]),
+        ("10.1.0.1", ["10.0.0.0/8", "11.0.0.0/8"], ["comm.conf C214"]),
+        ("10.1.0.1", ["::ffff:0:0/96"], ["comm.conf C214"]),
+        ("10.1.0.1", ["::/0"], ["comm.conf C214"]),
+        ("edge-1", ["10.1.0.2"], ["comm.conf C215"]),
+        ("[fd00::1]", ["fd00::2"], ["comm.conf C215"]),
+        ("224.0.0.1", ["10.1.0.2"], ["comm.conf C215"]),
+        ("localhost", ["10.1.0.2"], ["comm.conf C216"]),
+        ("::ffff:127.0.0.1", ["10.1.0.2"], ["comm.conf C216"]),
+    ],
+)
+def test_another_address_is_taken_with_the_machines_that_may_reach_it(
+    folder, host, peers, expected
+):
+    edit(folder, "comm", rest__host=host, rest__trusted_peers=peers)
+    assert findings(folder) == expected
 
 
 def test_findings_of_all_files_come_at_once(folder):

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from fractal_rm.domain.address import Network
 from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.call import BodyForm, Route, Tls
 from fractal_rm.domain.flow import Flow
@@ -29,11 +30,12 @@ class Mqtt(msgspec.Struct, frozen=True):
 
 
 class Rest(msgspec.Struct, frozen=True):
-    """``rest`` of comm.conf."""
+    """``rest`` of comm.conf. ``trusted_peers`` may reach the endpoint, and nothing else."""
 
     endpoint: str = "/startrm"
     host: str = "127.0.0.1"
     port: int = 5000
+    trusted_peers: tuple[Network, ...] = ()
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -102,3 +104,9 @@ class Config(msgspec.Struct, frozen=True):
     bounds: Bounds = Bounds()
     node_id: str | None = None
     log_path: str | None = None
+
+    @property
+    def own_names(self) -> frozenset[str]:
+        """What nodes.conf has for this node: its name there, and its host; in lower case."""
+        own = self.nodes.get(self.node_id or "")
+        return frozenset({own.name.lower(), own.offer.origin.host.lower()}) if own else frozenset()
