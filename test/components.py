@@ -21,8 +21,8 @@ class Components(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Handler)
         self.port = self.server_port
         self.answers: dict[str, object] = {}
         self.requests: list[tuple[str, str, bytes]] = []  # path, idempotency key, body

@@ -211,7 +211,9 @@ def _rest(world: World, config: Config, intake: Intake) -> WayIn:
         intake,
         SqliteHistory(Path(config.state_path)),
         flows=lambda: world.config.flows,
+        names=lambda: world.config.own_names,
         max_trigger_bytes=lambda: world.config.bounds.max_trigger_bytes,
+        clock=world.clock,
         telemetry=world.telemetry,
     )
 

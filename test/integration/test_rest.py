@@ -12,8 +12,13 @@ import pytest
 from uvicorn import Config as UvicornConfig
 from uvicorn.server import ServerState
 
+from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.rest import protocol
+from fractal_rm.adapters.rest.access import Access
+from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
 from fractal_rm.adapters.rest.triggers import preferred_wait_s
+from fractal_rm.adapters.world import SystemClock
+from fractal_rm.config.model import Rest
 from fractal_rm.domain.run import State
 from nodes import HOST, NodeProcess, wait_until
 
@@ -350,8 +355,10 @@ class Server:
         """Its port."""
         config = UvicornConfig(self, log_config=None, access_log=False, lifespan="off", ws="none")
         config.load()
+        quiet = QuietTelemetry()
+        access = Access(Rest(), frozenset, PeerRefusals(quiet, SystemClock().monotonic_s))
         server = await asyncio.get_running_loop().create_server(
-            lambda: protocol.GuardedProtocol(config, self.state, {}), HOST, 0
+            lambda: protocol.GuardedProtocol(config, self.state, access), HOST, 0
         )
         yield server.sockets[0].getsockname()[1]
         server.close()
@@ -396,10 +403,15 @@ async def test_a_late_body_is_answered_once(monkeypatch):
 
 async def test_a_late_body_is_not_answered_in_the_place_of_an_earlier_request(monkeypatch):
     monkeypatch.setattr(protocol, "BODY_LIMIT_S", 0.05)
-    app = Server(b"")
+    app = Server(b"the first one's")
     async with app.serving() as port:
-        assert await answers(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + LATE) == b""
+        received = asyncio.create_task(
+            answers(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + LATE)
+        )
+        while not any(connection._ending for connection in app.state.connections):
+            await asyncio.sleep(0.005)
         app.go.set()
+        assert (await received).endswith(b"\r\n\r\nthe first one's")
 
 
 def test_nothing_of_all_this_has_damaged_the_node(node):
