@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import time
-from contextlib import asynccontextmanager
 
 import pytest
-from uvicorn import Config as UvicornConfig
-from uvicorn.server import ServerState
 
-from fractal_rm.adapters.memory import QuietTelemetry
-from fractal_rm.adapters.rest import protocol
-from fractal_rm.adapters.rest.access import Access
-from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
 from fractal_rm.adapters.rest.triggers import preferred_wait_s
-from fractal_rm.adapters.world import SystemClock
-from fractal_rm.config.model import Rest
 from fractal_rm.domain.run import State
 from nodes import HOST, NodeProcess, wait_until
 
@@ -330,88 +320,6 @@ def test_who_never_finishes_a_request_is_cut_off(node):
         assert headless.recv(100).startswith(b"HTTP/1.1 408 ")
         assert bodyless.recv(100).startswith(b"HTTP/1.1 408 ")
     assert node.get("/livez")[0] == 200
-
-
-class Server:
-    """The guarded protocol before an application that answers when it is let go."""
-
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
-        self.go = asyncio.Event()
-        self.state = ServerState()
-
-    async def __call__(self, _scope, receive, send):
-        while (await receive()).get("more_body"):
-            pass
-        await self.go.wait()
-        length = str(len(self.answer)).encode()
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]}
-        )
-        await send({"type": "http.response.body", "body": self.answer})
-
-    @asynccontextmanager
-    async def serving(self):
-        """Its port."""
-        config = UvicornConfig(self, log_config=None, access_log=False, lifespan="off", ws="none")
-        config.load()
-        quiet = QuietTelemetry()
-        access = Access(Rest(), frozenset, PeerRefusals(quiet, SystemClock().monotonic_s))
-        server = await asyncio.get_running_loop().create_server(
-            lambda: protocol.GuardedProtocol(config, self.state, access), HOST, 0
-        )
-        yield server.sockets[0].getsockname()[1]
-        server.close()
-
-
-@pytest.mark.parametrize("head", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
-async def test_who_does_not_read_its_answer_does_not_keep_its_connection(monkeypatch, head):
-    monkeypatch.setattr(protocol, "UNSENT_LOOK_S", 0.05)
-    app = Server(b"x" * 30_000_000)  # more than any kernel takes
-    app.go.set()
-    async with app.serving() as port:
-        with socket.create_connection((HOST, port)) as client:
-            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n")
-
-            async def gone():
-                while app.state.total_requests == 0 or app.state.connections:
-                    await asyncio.sleep(0.005)
-
-            await asyncio.wait_for(gone(), 30)
-
-
-LATE = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
-
-
-async def answers(port: int, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection(HOST, port)
-    writer.write(request)
-    received = await asyncio.wait_for(reader.read(), 30)
-    writer.close()
-    return received
-
-
-async def test_a_late_body_is_answered_once(monkeypatch):
-    monkeypatch.setattr(protocol, "BODY_LIMIT_S", 0.05)
-    app = Server(b"too late")
-    app.go.set()
-    async with app.serving() as port:
-        received = await answers(port, LATE)
-    assert received.startswith(b"HTTP/1.1 408 ")
-    assert received.count(b"HTTP/1.1 ") == 1
-
-
-async def test_a_late_body_is_not_answered_in_the_place_of_an_earlier_request(monkeypatch):
-    monkeypatch.setattr(protocol, "BODY_LIMIT_S", 0.05)
-    app = Server(b"the first one's")
-    async with app.serving() as port:
-        received = asyncio.create_task(
-            answers(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + LATE)
-        )
-        while not any(connection._ending for connection in app.state.connections):
-            await asyncio.sleep(0.005)
-        app.go.set()
-        assert (await received).endswith(b"\r\n\r\nthe first one's")
 
 
 def test_nothing_of_all_this_has_damaged_the_node(node):

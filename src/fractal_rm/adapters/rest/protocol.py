@@ -54,7 +54,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _in_trailer = False  # or before the content of a chunk
     _field_bytes = 0  # of a head or trailer that has not ended
     _refused = False  # the request that is read: nothing after it is
-    _ending = False  # when what was asked before has been answered
+    _last_answer: Problem | None = None  # to be given when what was asked before has its own
     _keep_alive = True  # as the client wants it
 
     def __init__(self, config: Config, state: ServerState, access: Access) -> None:
@@ -132,7 +132,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _is_deaf(self) -> bool:
         """Whether nothing that comes is read any more."""
-        return self._refused or self._ending or self._closing.is_closing()
+        return self._refused or self._last_answer is not None or self._closing.is_closing()
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -206,8 +206,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """The answer to the oldest request was sent."""
         was_last = not self.pipeline
         super().on_response_complete()
-        if self._ending and was_last:
-            self._closing.read_on()
+        if was_last and self._last_answer is not None:
+            self._send_last(self._last_answer)
 
     def _refuse(self, refusal: Problem) -> None:
         """Let uvicorn answer it as any request, in its turn."""
@@ -228,7 +228,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._limit = self.loop.call_later(limit_s, self._end_with, _TOO_SLOW)
 
     def _end_with(self, answer: Problem) -> None:
-        """Read no further. ``answer`` is sent unless an earlier request waits for its own."""
+        """Read no further; ``answer`` is the last one, in its turn."""
         self._due_within(None)
         if self._closing.is_closing():
             return
@@ -237,8 +237,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_last(answer)
         elif self._in_head or self.pipeline:
             if not self._in_head:
-                self.pipeline.popleft()  # the one whose body fails; those before it are answered
-            self._ending = True
+                self.pipeline.popleft()  # the one whose body fails: it is not served
+            self._last_answer = answer
             self.flow.pause_reading()
         else:
             # It is its own body that fails. The application can answer no more.
@@ -247,7 +247,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_last(None if running.response_started else answer)
 
     def _send_last(self, answer: Problem | None) -> None:
-        if answer is not None:
+        if answer is not None and not self._closing.is_closing():
             self.transport.write(in_full(answer))
         self._closing.read_on()
 
