@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 from types import SimpleNamespace
 
@@ -57,6 +58,12 @@ class Site:
 
     def ready(self):
         return self.machine.call(self.node.get, "/readyz")
+
+    def refused(self) -> int:
+        """How many requests of other machines were refused, as /readyz says it."""
+        checks = {check["name"]: check["text"] for check in self.ready()[2]["checks"]}
+        found = re.search("([0-9]+) requests of other machines were refused", checks["rest"])
+        return int(found[1]) if found else 0
 
     def answer_to(self, caller, method, path, body=None, headers=None, *, to=None, source=None):
         """What a request from another machine is answered: status and body."""
@@ -192,15 +199,13 @@ def test_who_is_not_trusted_is_refused_before_the_body_is_read_and_that_is_seen(
                 received += chunk
         return received
 
-    before = len(first.node.runs())
+    before = len(first.node.runs()), first.refused()
     for _ in range(3):
         answer = sites.second.machine.call(refused)
         assert answer.startswith(b"HTTP/1.1 403 ")
         assert b"10.177.0.9 is not in rest.trusted_peers" in answer
     assert first.node.log.count("peer_refused peer=10.177.0.9") == 1
-    rest = next(check for check in first.ready()[2]["checks"] if check["name"] == "rest")
-    assert "requests of other machines were refused" in rest["text"]
-    assert len(first.node.runs()) == before
+    assert (len(first.node.runs()), first.refused()) == (before[0], before[1] + 3)
 
 
 def test_more_strangers_than_there_is_room_for_do_not_keep_the_others_out(sites):
@@ -208,6 +213,7 @@ def test_more_strangers_than_there_is_room_for_do_not_keep_the_others_out(sites)
         where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
         return [socket.create_connection(where, 20, source) for _ in range(200)]
 
+    before = sites.first.refused()
     strangers = sites.second.machine.call(connect_all)
     gone = 0
     for stranger in strangers[100:]:  # those that came last are ended without a word
@@ -216,6 +222,7 @@ def test_more_strangers_than_there_is_room_for_do_not_keep_the_others_out(sites)
         except ConnectionResetError:
             gone += 1
     assert gone == 100
+    assert sites.first.refused() - before >= 100
     assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, AS_ORIGINAL)[0] == 200
     for stranger in strangers:
         stranger.close()

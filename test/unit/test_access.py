@@ -107,6 +107,13 @@ def test_names_of_this_node_follow_nodes_conf():
     assert status(trusting.refusal(local, asked("GET /v1/runs", "edge-1"))) == 421
 
 
+def test_the_host_that_nodes_conf_has_for_this_node_counts_where_another_forwards_to_it():
+    trusting = access("10.1.0.2", names=("edge-1", "203.0.113.5"))
+    peer = trusting.connected("10.1.0.2", "10.1.0.1")
+    for host, expected in [("203.0.113.5:80", 200), ("10.1.0.1", 200), ("203.0.113.6", 421)]:
+        assert status(trusting.refusal(peer, asked("POST /startrm", host))) == expected
+
+
 def test_each_origin_must_be_this_machine():
     local = access().connected("127.0.0.1", "127.0.0.1")
     for origin, expected in [("http://localhost:8080", 200), ("http://evil.example", 421),

@@ -291,6 +291,7 @@ def test_what_is_not_json_is_pointed_at(folder, text, code):
         ("10.1.0.1", ["10.0.0.0/8", "11.0.0.0/8"], ["comm.conf C214"]),
         ("10.1.0.1", ["::ffff:0:0/96"], ["comm.conf C214"]),
         ("10.1.0.1", ["::/0"], ["comm.conf C214"]),
+        ("10.1.0.1", ["2000::/8"], ["comm.conf C214"]),
         ("edge-1", ["10.1.0.2"], ["comm.conf C215"]),
         ("[fd00::1]", ["fd00::2"], ["comm.conf C215"]),
         ("224.0.0.1", ["10.1.0.2"], ["comm.conf C215"]),

@@ -13,8 +13,10 @@ from typing import Union
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
-# The widest ranges that are not of the Internet: 10.0.0.0/8 (RFC 1918) and fc00::/7 (RFC 4193).
-WIDEST = {4: 8, 6: 7}
+# A range that is wider than that, in bits that are fixed, names no machines that anybody knows.
+# IPv4's widest private range is 10.0.0.0/8 (RFC 1918). IPv6's are wider (RFC 4193, RFC 4291).
+WIDEST = {4: 8, 6: 16}
+_PRIVATE_6 = (ipaddress.IPv6Network("fc00::/7"), ipaddress.IPv6Network("fe80::/10"))
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
@@ -67,10 +69,14 @@ def is_within(address: Address, networks: Iterable[Network]) -> bool:
 
 
 def too_wide(networks: Iterable[Network]) -> list[Network]:
-    """Ranges that name no machines but half of the Internet, joined where they lie side by side."""
+    """Those that hold half of the Internet, joined where they lie side by side."""
     networks = list(networks)
     joined: list[Network] = [
         *ipaddress.collapse_addresses(n for n in networks if n.version == 4),
         *ipaddress.collapse_addresses(n for n in networks if n.version == 6),
     ]
-    return [network for network in joined if network.prefixlen < WIDEST[network.version]]
+    return [n for n in joined if n.prefixlen < WIDEST[n.version] and not _is_private(n)]
+
+
+def _is_private(network: Network) -> bool:
+    return network.version == 6 and any(network.subnet_of(each) for each in _PRIVATE_6)

@@ -76,17 +76,18 @@ class Access:
 
     def refusal(self, client: Client, head: Head) -> Problem | None:
         """Why a client may not ask this, if so."""
-        if client.standing is not Standing.LOCAL:
-            forbidden = self._forbidden(client, head)
-            if forbidden is not None:
-                return forbidden
-        asked = asked_host(head)
-        if asked is not None and not self._is_own(client, asked):
-            return _wrong_host("Host")
-        for origin in head.origins:
-            if not self._is_own(client, origin.partition(b"://")[2]):
-                return _wrong_host("Origin")
-        return None
+        if client.standing is Standing.LOCAL:
+            return self._misdirected(client, head)
+        refusal = self._forbidden(client, head) or self._misdirected(client, head)
+        if refusal is not None:
+            asked = (head.method + b" " + head.target).decode("latin-1")
+            self._refusals.note(client.address, asked, refusal.detail)
+        return refusal
+
+    def turn_away(self, client: Client) -> None:
+        """A stranger is not even listened to: there are too many of them."""
+        why = f"{MAX_STRANGERS} connections of machines that are not trusted are open"
+        self._refusals.note(client.address, "a connection", why)
 
     def _forbidden(self, client: Client, head: Head) -> Problem | None:
         endpoint = self._rest.endpoint
@@ -96,10 +97,19 @@ class Access:
             return None
         else:
             why = f"other machines may POST to {endpoint}, and nothing else"
-        self._refusals.note(
-            client.address, (head.method + b" " + head.target).decode("latin-1"), why
-        )
         return Problem("urn:fractal-rm:peer-refused", "That is not open to you", 403, why)
+
+    def _misdirected(self, client: Client, head: Head) -> Problem | None:
+        """RFC 9110, 15.5.20."""
+        asked = asked_host(head)
+        named = [] if asked is None else [("Host", asked)]
+        named += [("Origin", origin.partition(b"://")[2]) for origin in head.origins]
+        for field, host in named:
+            if not self._is_own(client, host):
+                said = host[:60].decode("latin-1")
+                why = f'{field} names "{said}", which is not this machine'
+                return Problem("urn:fractal-rm:wrong-host", "This is not for us", 421, why)
+        return None
 
     def _is_own(self, client: Client, host: bytes) -> bool:
         """Whether ``host[:port]`` names this machine."""
@@ -113,11 +123,13 @@ class Access:
 
     def _names_us(self, client: Client, name: str) -> bool:
         address = read_address(name)
-        if address is None:
-            return name == "localhost" or (self._has_peers and name in self._names())
-        if address.is_loopback:
+        if name == "localhost" or (address is not None and address.is_loopback):
             return True
-        return self._has_peers and (address == client.here or is_of_this_machine(address))
+        if not self._has_peers:
+            return False
+        if name in self._names():
+            return True
+        return address is not None and (address == client.here or is_of_this_machine(address))
 
     @property
     def _has_peers(self) -> bool:
@@ -135,9 +147,3 @@ def is_of_this_machine(address: Address) -> bool:
     except OSError:
         return False
     return True
-
-
-def _wrong_host(name: str) -> Problem:
-    """RFC 9110, 15.5.20."""
-    detail = f"{name} names another machine"
-    return Problem("urn:fractal-rm:wrong-host", "This is not for us", 421, detail)

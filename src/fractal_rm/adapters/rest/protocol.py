@@ -79,10 +79,11 @@ class GuardedProtocol(HttpToolsProtocol):
         """Refuse the connection where there are too many; such a refusal takes room itself."""
         standing = self._client.standing
         if standing is Standing.STRANGER:
-            if self._access.strangers > MAX_STRANGERS:
-                self.transport.abort()
-                return False
-            return True
+            if self._access.strangers <= MAX_STRANGERS:
+                return True
+            self._access.turn_away(self._client)
+            self.transport.abort()
+            return False
         above = len(self.connections) - MAX_CONNECTIONS
         if standing is Standing.PEER:
             above += KEPT_FOR_LOCAL

@@ -75,7 +75,8 @@ class RestService:
                     backlog=BACKLOG,
                 )
             )
-        self._telemetry.event("rest_listening", url=self._url)
+            at = listener.getsockname()
+            self._telemetry.event("rest_listening", url=str(Origin("http", at[0], at[1])))
 
     async def stop(self) -> None:
         """Stop listening; requests in progress get their answers, within a bound."""
