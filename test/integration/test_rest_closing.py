@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import socket
 from contextlib import asynccontextmanager
 
@@ -69,14 +70,32 @@ def test_a_body_in_chunks_that_becomes_too_large_gets_the_answer(node):
     client.close()
 
 
-def test_a_request_after_a_refused_one_whose_body_was_read_uses_the_same_connection(node):
-    client = http.client.HTTPConnection(HOST, node.rest, timeout=40)
-    client.request("POST", "/startrm", b"{}", {"Content-Type": "text/plain"})
-    assert client.getresponse().read()
-    client.auto_open = False
-    client.request("GET", "/livez")
-    assert client.getresponse().status == 200
-    client.close()
+def test_a_client_that_ends_its_side_after_the_request_gets_the_answers(node):
+    body = json.dumps({"id_flow": "1", "is_load_balancing": True, "payload": 1}).encode()
+    head = b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    for sent, statuses in [
+        (request * 2, [b"200", b"200"]),
+        (request + b"nonsense\r\n", [b"200", b"400"]),
+    ]:
+        with socket.create_connection((HOST, node.rest), 20) as client:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+            received = b""
+            while some := client.recv(65_536):
+                received += some
+        assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == statuses
+
+
+def test_a_refused_request_that_was_read_to_its_end_keeps_its_connection(node):
+    refused = b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+    following = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((HOST, node.rest), 20) as client:
+        client.sendall(refused + following)
+        received = b""
+        while some := client.recv(65_536):
+            received += some
+    assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == [b"415", b"200"]
 
 
 class Server:

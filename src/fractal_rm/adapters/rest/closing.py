@@ -31,6 +31,7 @@ class ClosingTransport:
         self._loop = loop
         self._is_whole = is_whole
         self._left = READ_ON_BYTES
+        self.client_ended = False
         self._end: asyncio.TimerHandle | None = None
         self.write = transport.write
         self.abort = transport.abort
@@ -53,6 +54,9 @@ class ClosingTransport:
     def read_on(self) -> None:
         """Send no more, and close when the client does."""
         if self.is_closing():
+            return
+        if self.client_ended:
+            self._transport.close()
             return
         self._end = self._loop.call_later(READ_ON_S, self._transport.close)
         self._transport.write_eof()

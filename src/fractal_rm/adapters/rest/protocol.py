@@ -160,6 +160,16 @@ class GuardedProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self._feed(b"\r\n".join([*lines, b"", rest]))
 
+    def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The client sends no more, but may read: what it has asked for whole is answered."""
+        self._closing.client_ended = True
+        running: Any = self.cycle
+        if not self._in_head or running is None or running.response_complete:
+            return False  # asyncio closes the connection
+        if self._last_answer is None:
+            self._keep_alive = running.keep_alive = False
+        return True
+
     # --- what the parser has found ------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
