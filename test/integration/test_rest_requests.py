@@ -60,6 +60,8 @@ TABLE = {
     "h2c": (request(*UPGRADE, LENGTH), [200]),
     "h2c, chunked": (request(*UPGRADE, CHUNKED, body=chunk()), [200]),
     "h2c, then another": (request(*UPGRADE, LENGTH) + request(LENGTH), [200, 200]),
+    "h2c, then nonsense": (request(*UPGRADE, LENGTH) + b"NONSENSE\r\n\r\n", [200, 400]),
+    "h2c, with a bad chunk": (request(*UPGRADE, CHUNKED, body=chunk(size=b"zz")), [400]),
     "h2c, refused": (request(*UPGRADE, LENGTH, b"Host: localhost"), [400]),
     "websocket": (request(b"Connection: upgrade", b"Upgrade: websocket", LENGTH), [200]),
     # HTTP/2 and other versions
@@ -91,6 +93,7 @@ TABLE = {
     "absolute form": (request(LENGTH, line=b"POST http://localhost/startrm HTTP/1.1"), [200]),
     "absolute form wins": (
         request(LENGTH, line=b"POST http://localhost/startrm HTTP/1.1", host=b"Host: evil"), [200]),
+    "absolute form without a path": (get(b"OPTIONS http://localhost HTTP/1.1"), [404]),
     "absolute form of another": (
         request(LENGTH, line=b"POST http://evil.example/startrm HTTP/1.1"), [421]),
     "absolute form with a user": (
@@ -277,7 +280,7 @@ class Wire(asyncio.Transport):
 async def app(scope, receive, send):
     """Answers as the node does, by what stands in the head."""
     too_large = (b"content-length", b"9" * 18) in scope["headers"]
-    refused = {"*": 404, "TRACE": 405}
+    refused = {"*": 404, "/": 404, "TRACE": 405}
     status = refused.get(scope["path"]) or refused.get(scope["method"]) or 200
     while not too_large and (await receive()).get("more_body"):
         pass

@@ -14,7 +14,7 @@ from enum import Enum
 
 import msgspec
 
-from fractal_rm.adapters.rest.head import Head, asked_host, asked_path, host_in
+from fractal_rm.adapters.rest.head import Head, asked_host, asked_path, fault_in, host_in
 from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
 from fractal_rm.adapters.rest.problems import Problem
 from fractal_rm.config.model import Rest
@@ -75,10 +75,10 @@ class Access:
         self._known.clear()
 
     def refusal(self, client: Client, head: Head) -> Problem | None:
-        """Why a client may not ask this, if so."""
+        """Why a client is not served, if so."""
         if client.standing is Standing.LOCAL:
-            return self._misdirected(client, head)
-        refusal = self._forbidden(client, head) or self._misdirected(client, head)
+            return fault_in(head) or self._misdirected(client, head)
+        refusal = self._forbidden(client, head) or fault_in(head) or self._misdirected(client, head)
         if refusal is not None:
             asked = (head.method + b" " + head.target).decode("latin-1")
             self._refusals.note(client.address, asked, refusal.detail)

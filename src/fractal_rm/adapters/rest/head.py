@@ -69,9 +69,12 @@ def fault_in(head: Head) -> Problem | None:
 
 
 def host_in(value: bytes) -> str | None:
-    """The name or address in ``host[:port]``, in lower case and without brackets; None: invalid."""
+    """The name or address in ``host[:port]``, in lower case, without brackets and a last dot.
+
+    None: it is not valid.
+    """
     found = _HOST.fullmatch(value)
-    return (found[1] or found[2]).decode("ascii").lower() if found else None
+    return (found[1] or found[2]).decode("ascii").lower().removesuffix(".") if found else None
 
 
 def asked_host(head: Head) -> bytes | None:
@@ -83,11 +86,19 @@ def asked_host(head: Head) -> bytes | None:
     return head.hosts[0] if head.hosts else None
 
 
+def origin_form(head: Head) -> bytes:
+    """The target as a path and a query."""
+    if head.target.startswith(b"/"):
+        return head.target
+    absolute = _ABSOLUTE.fullmatch(head.target)
+    if absolute is None:
+        return head.target  # "*"
+    return absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+
+
 def asked_path(head: Head) -> bytes:
     """The path of the target, percent-decoded."""
-    absolute = _ABSOLUTE.fullmatch(head.target)
-    target = absolute[2] if absolute else head.target
-    return unquote_to_bytes(target.partition(b"?")[0])
+    return unquote_to_bytes(origin_form(head).partition(b"?")[0])
 
 
 def _fault_in_target(head: Head) -> Problem | None:

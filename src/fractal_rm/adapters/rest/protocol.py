@@ -22,8 +22,8 @@ from fractal_rm.adapters.rest.closing import ClosingTransport
 from fractal_rm.adapters.rest.head import (
     HEAD_TOO_LARGE,
     MAX_HEAD_BYTES,
-    fault_in,
     malformed,
+    origin_form,
     read_head,
 )
 from fractal_rm.adapters.rest.problems import Problem, always, in_full
@@ -136,17 +136,19 @@ class GuardedProtocol(HttpToolsProtocol):
         return self._refused or self._last_answer is not None or self._closing.is_closing()
 
     def _feed(self, data: bytes) -> None:
+        upgrade: int | None = None
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if not self._is_deaf():
-                self._read_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserUpgrade as found:
+            upgrade = found.args[0]
         except httptools.HttpParserError as error:
             cause = error.__context__
             if cause is not None and not isinstance(cause, httptools.HttpParserError):
                 raise  # a fault of ours
             if not self._is_deaf():
                 self._end_with(malformed(str(error)))
+        if upgrade is not None and not self._is_deaf():
+            self._read_without_upgrade(data[upgrade:])
 
     def _read_without_upgrade(self, rest: bytes) -> None:
         """Ignore Upgrade, as RFC 9110, 7.8 allows: read the same request again without it.
@@ -178,12 +180,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._is_deaf() or (self.parser.should_upgrade() and method != b"CONNECT"):
             return
         head = read_head(method, self.url, self.parser.get_http_version(), self.headers)
-        refusal = fault_in(head) or self._access.refusal(self._client, head)
+        refusal = self._access.refusal(self._client, head)
         self._in_head, self._field_bytes = False, 0
         self._due_within(BODY_LIMIT_S)
         if head.version == "1.0":
             self.expect_100_continue = False  # RFC 9110, 10.1.1
         if refusal is None:
+            self.url = origin_form(head)
             super().on_headers_complete()
         else:
             self._refuse(refusal)
