@@ -6,6 +6,7 @@ line that ends in LF alone.
 
 from __future__ import annotations
 
+import itertools
 import re
 from urllib.parse import unquote_to_bytes
 
@@ -40,9 +41,8 @@ def read_head(
     method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]
 ) -> Head:
     """Gather what is looked at; names of fields are in lower case."""
-    head = Head(method, target, version, len(target), [], [], [])
+    head = Head(method, target, version, len(target) + size_of(fields), [], [], [])
     for name, value in fields:
-        head.size += len(name) + len(value) + 4
         if name == b"host":
             head.hosts.append(value)
         elif name == b"origin":
@@ -55,6 +55,11 @@ def read_head(
 def malformed(detail: str) -> Problem:
     """Answered to what cannot be read; the connection is of no more use."""
     return Problem("about:blank", "The request is not HTTP as it is read here", 400, detail)
+
+
+def size_of(fields: list[tuple[bytes, bytes]]) -> int:
+    """How many bytes fields take, each with a colon, a space and CRLF."""
+    return sum(map(len, itertools.chain.from_iterable(fields))) + 4 * len(fields)
 
 
 def fault_in(head: Head) -> Problem | None:

@@ -3,8 +3,8 @@
 Without limits a client that sends a byte now and then keeps a connection for ever, as does one that
 does not read its answers, and one that sends headers without end fills the memory.
 
-A request that is refused by its head is answered in its turn, before its body is read. What cannot
-be read as HTTP is answered where no earlier request waits for its answer.
+A request that is refused by its head is answered before its body is read, and so is what cannot be
+read as HTTP: each in its turn, after the requests before it, and as the last of its connection.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fractal_rm.adapters.rest.head import (
     malformed,
     origin_form,
     read_head,
+    size_of,
 )
 from fractal_rm.adapters.rest.problems import Problem, always, in_full
 
@@ -53,8 +54,8 @@ class GuardedProtocol(HttpToolsProtocol):
     _in_head = True
     _in_trailer = False  # or before the content of a chunk
     _field_bytes = 0  # of a head or trailer that has not ended
-    _refused = False  # the request that is read: nothing after it is
-    _last_answer: Problem | None = None  # to be given when what was asked before has its own
+    _refused = False  # the request that came last: nothing after it is read
+    _last_answer: Problem | None = None  # to be sent when the requests before it are answered
     _keep_alive = True  # as the client wants it
 
     def __init__(self, config: Config, state: ServerState, access: Access) -> None:
@@ -120,7 +121,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._in_head and self._limit is None:
             self._due_within(HEAD_LIMIT_S)
-        while data and not self._is_deaf():
+        while data and not self._reads_no_more():
             if not (self._in_head or self._in_trailer):
                 self._feed(data)
                 return
@@ -128,11 +129,11 @@ class GuardedProtocol(HttpToolsProtocol):
             piece, data = data[:room], data[room:]
             self._field_bytes += len(piece)
             self._feed(piece)
-            if self._field_bytes >= MAX_HEAD_BYTES and not self._is_deaf():
+            if self._field_bytes >= MAX_HEAD_BYTES and not self._reads_no_more():
                 self._end_with(HEAD_TOO_LARGE)
 
-    def _is_deaf(self) -> bool:
-        """Whether nothing that comes is read any more."""
+    def _reads_no_more(self) -> bool:
+        """Whether what comes is dropped: the last answer of this connection is known."""
         return self._refused or self._last_answer is not None or self._closing.is_closing()
 
     def _feed(self, data: bytes) -> None:
@@ -145,9 +146,9 @@ class GuardedProtocol(HttpToolsProtocol):
             cause = error.__context__
             if cause is not None and not isinstance(cause, httptools.HttpParserError):
                 raise  # a fault of ours
-            if not self._is_deaf():
+            if not self._reads_no_more():
                 self._end_with(malformed(str(error)))
-        if upgrade is not None and not self._is_deaf():
+        if upgrade is not None and not self._reads_no_more():
             self._read_without_upgrade(data[upgrade:])
 
     def _read_without_upgrade(self, rest: bytes) -> None:
@@ -177,7 +178,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Serve the request, or refuse it in its turn."""
         method = self.parser.get_method()
-        if self._is_deaf() or (self.parser.should_upgrade() and method != b"CONNECT"):
+        if self._reads_no_more() or (self.parser.should_upgrade() and method != b"CONNECT"):
             return
         head = read_head(method, self.url, self.parser.get_http_version(), self.headers)
         refusal = self._access.refusal(self._client, head)
@@ -207,7 +208,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Until the next request, uvicorn's keep-alive limit holds."""
         if self.parser.should_upgrade():
             return
-        if self.headers and read_head(b"", b"", "", self.headers).size > MAX_HEAD_BYTES:
+        if self.headers and size_of(self.headers) > MAX_HEAD_BYTES:
             self._end_with(HEAD_TOO_LARGE)
             return
         self._in_head, self._in_trailer, self._field_bytes = True, False, 0
