@@ -29,6 +29,8 @@ CODES = {
     "C210": "a key is given twice",
     "C211": "a component is used by no flow",
     "C212": "there are more findings than are shown",
+    "C228": "a node that does not say what it is gets less than it could",
+    "C229": "a key has no effect",
     "F101": "a line is not an instruction",
     "F102": "two flows have the same number",
     "F103": "TO needs a component and an endpoint",
@@ -79,6 +81,7 @@ HELP = {
     " saved as UTF-8",
     "C204": "an address needs protocol, ip and port; a component endpoints; a node and the balancer"
     " an endpoint; a TLS key its cert",
+    "C228": 'set "peer" in its config: "fractal" for a node of this program, else "original"',
 }
 
 MOST_SHOWN = 1_000  # findings of one file; the others are counted
