@@ -68,6 +68,8 @@ CODES = {
     "F135": "a deadline ends before its flow can",
     "F136": "there are more findings than are shown",
     "F137": "a flow begins itself again without end",
+    "F145": "a schedule has days of the month or days of the week",
+    "F146": "a schedule has days that must fit twice",
     "T301": "flows.cases.toml is not TOML",
     "T302": "a case names what the configuration does not have",
     "T303": "two cases have the same name",
