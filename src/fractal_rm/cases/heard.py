@@ -190,7 +190,7 @@ def _peers(facts: Sequence[AnyFact]) -> Iterator[PeerMock]:
             yield PeerMock(fault=Fault.REFUSED)
     elif "as a plain peer" in ends.reason or "gave no receipt" in ends.reason:
         yield PeerMock(receipt=False)
-    elif ends.state is State.UNKNOWN if isinstance(ends, Settled) else True:
+    elif isinstance(ends, Placed) or ends.state is State.UNKNOWN:
         yield PeerMock(fault=Fault.TIMEOUT)
 
 
