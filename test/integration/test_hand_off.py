@@ -22,7 +22,7 @@ from worlds import flows as compiled
 async def offered_to(original, flow: str = "2", **more):
     """How a run ends that is handed to the original, which has all flows; and its facts."""
     original.flows = original.flows or {flow: lambda _: None}
-    known = nodes(port=original.port, **{"timeout_s": 0.3, **more})
+    known = nodes(port=original.port, **{"timeout_s": 1, **more})
     async with Stage(nodes=known) as stage:
         stage.world.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
@@ -123,7 +123,7 @@ async def test_a_component_in_a_flow_that_is_run_by_another_counts_too(original)
 
 async def test_a_run_whose_time_ends_while_a_plain_peer_is_silent_is_unknown(original):
     original.hold()
-    known = nodes(port=original.port, timeout_s=0.3)
+    known = nodes(port=original.port, timeout_s=1)
     async with Stage(nodes=known) as stage:
         stage.world.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
