@@ -17,6 +17,7 @@ from fractal_rm.adapters.balancer import HttpBalancer
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.peers import HttpPeers
+from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal
 from fractal_rm.adapters.telemetry import LogTelemetry, open_log
 from fractal_rm.adapters.world import SystemClock, SystemRandom, raise_open_files
@@ -129,6 +130,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         clock=clock,
         random=SystemRandom(),
         telemetry=telemetry,
+        known_peers=KnownPeersFile(state, telemetry),
     )
     return world
 

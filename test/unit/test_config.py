@@ -19,6 +19,7 @@ from fractal_rm.config.json_text import JsonFault, Value, parse_json
 from fractal_rm.config.load import Watch, load
 from fractal_rm.domain.call import BodyForm, Tls
 from fractal_rm.domain.findings import CODES, ConfigRejected
+from fractal_rm.domain.placement import AfterSilence
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
@@ -88,7 +89,10 @@ def test_times_and_bounds_have_the_defaults_that_are_promised(folder):
     step = config.components["component1"].endpoints["1"].get
     assert (step.connect_timeout_s, step.timeout_s, step.max_response_bytes) == (3, 30, 8 << 20)
     assert config.balancer.timeout_s == 1
-    assert config.nodes["1"].offer.timeout_s == 5
+    node = config.nodes["1"]
+    assert (node.offer.timeout_s, node.offer_once.timeout_s) == (5, 60)
+    assert (node.offer.repeatable, node.offer_once.repeatable) == (True, False)
+    assert node.after_silence is None
     bounds = config.bounds
     assert (bounds.max_inflight_runs, bounds.max_waiting_runs) == (1_000, 100_000)
     assert (bounds.max_inflight_bytes, bounds.max_trigger_bytes) == (256 << 20, 256 << 10)
@@ -109,7 +113,8 @@ def test_every_optional_key_is_read(folder):
         "tls": {"ca": "ca.pem", "cert": "c.pem", "key": "k.pem"}, "max_response_bytes": 5,
         "limit": 3, "idempotent": False, "body": "python-repr",
     })  # fmt: skip
-    edit(folder, "nodes", **{"1__config__peer": "original", "1__config__limit": 2})
+    edit(folder, "nodes", **{"1__config__peer": "original", "1__config__limit": 2,
+         "1__config__timeout_s": 9, "1__config__after_silence": "run-here"})  # fmt: skip
     config = load(folder, {}).config
     base = folder.parent
     assert (config.mqtt.username, config.mqtt.password) == ("u", "p")
@@ -129,7 +134,48 @@ def test_every_optional_key_is_read(folder):
     assert b"Host: h\r\nX-A: b\r\n" in post.head
     assert (post.timeout_s, post.connect_timeout_s, post.max_response_bytes) == (1.5, 0.5, 5)
     assert not post.repeatable
-    assert (config.nodes["1"].peer, config.nodes["1"].limit) == ("original", 2)
+    node = config.nodes["1"]
+    assert (node.peer, node.limit, node.after_silence) == ("original", 2, AfterSilence.RUN_HERE)
+    assert (node.offer.timeout_s, node.offer_once.timeout_s) == (9, 9)
+
+
+def test_what_identifies_a_peer_is_where_it_is_asked_and_not_what_it_is_called(folder):
+    def address(**changes):
+        edit(folder, "nodes", **{f"1__config__{key}": each for key, each in changes.items()})
+        return load(folder, {}).config.nodes["1"].address
+
+    first = address()
+    assert first == "http://127.0.0.1:6000/nodo1"
+    edit(folder, "nodes", **{"1__id": 7})
+    assert load(folder, {}).config.nodes["7"].address == first
+    edit(folder, "nodes", **{"1__id": 1})
+    assert address(timeout_s=9, headers={"Authorization": "secret"}) == first
+    at_the_gateway = address(headers={"host": "a.local"})
+    assert at_the_gateway == f"{first} a.local"
+    found = {
+        first,
+        at_the_gateway,
+        address(port=6001),
+        address(ip="10.0.0.7"),
+        address(endpoint="x"),
+    }
+    assert len(found) == 5
+
+
+def test_a_choice_for_silence_that_a_node_of_ours_never_needs_is_warned_about(folder):
+    edit(folder, "nodes", **{"1__config__peer": "fractal", "1__config__after_silence": "unknown"})
+    assert [finding.code for finding in load(folder, {}).warnings] == ["C229"]
+
+
+def test_a_node_that_may_be_an_original_and_flows_that_it_could_not_run_are_warned_about(folder):
+    flows = (folder / "flows.conf").read_text()
+    (folder / "flows.conf").write_text(flows + "\n12\nTO component1 1\nGET\n")
+    edit(folder, "nodes", **{"1__config__peer": "original", "2__config__peer": "fractal"})
+    (finding,) = load(folder, {}).warnings
+    assert (finding.code, finding.file) == ("C228", "nodes.conf")
+    assert "node 3 may be an original, so it is not given flow 12" in finding.text
+    (folder / "load_balancer.conf").write_text("{}")
+    assert load(folder, {}).warnings == []
 
 
 @pytest.mark.parametrize(

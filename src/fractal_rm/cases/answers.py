@@ -7,9 +7,12 @@ have been, the last one answers again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from fractal_rm.cases.model import BalancerMock, Case, Fault, Mock, PeerMock, Selector
+from fractal_rm.config.model import Config
 from fractal_rm.domain.call import Reply
 from fractal_rm.simulation.components import (
     Answer,
@@ -73,8 +76,18 @@ class Answers:
         self._used.add(chosen)
         return replies[chosen]
 
+    def known(self, config: Config) -> Iterator[str]:
+        """The addresses of nodes that give a receipt in the end: they have given some before."""
+        for node in config.nodes.values():
+            last = [PeerMock(), *self._peers(node.id)][-1]
+            if last.receipt and last.fault is None and last.status < 300:
+                yield node.address
+
+    def _peers(self, node: str | None) -> list[PeerMock]:
+        return [mock for mock in self._case.peers if mock.node in (None, node)]
+
     def _of_peer(self, request: Request, peer: Peer) -> Answer:
-        fitting = [mock for mock in self._case.peers if mock.node in (None, peer.node)]
+        fitting = self._peers(peer.node)
         mock = fitting[min(self._offers, len(fitting) - 1)] if fitting else PeerMock()
         self._offers += 1
         if mock.fault is not None:

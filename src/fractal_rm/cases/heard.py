@@ -178,18 +178,21 @@ def _balancer(facts: Sequence[AnyFact]) -> BalancerMock:
 
 def _peers(facts: Sequence[AnyFact]) -> Iterator[PeerMock]:
     """What the node that it was offered to answered."""
-    offered = next((fact for fact in facts if isinstance(fact, Offered)), None)
-    if offered is None:
+    offered = any(isinstance(fact, Offered) for fact in facts)
+    ends = next((fact for fact in facts if _ends_an_offer(fact)), None)
+    if not offered or not isinstance(ends, (Placed, Settled)):
         return
-    home = next((f for f in facts if isinstance(f, Placed) and f.node is None), None)
-    if home is None:
-        if any(isinstance(f, Settled) and "as a plain peer" in f.reason for f in facts):
-            yield PeerMock(receipt=False)
-        return
-    status = _PEER_STATUS.match(home.reason)
+    status = _PEER_STATUS.match(ends.reason)
     if status is not None:
         yield PeerMock(status=int(status[1]))
-        return
-    fault = Fault.REFUSED if "could not be reached" in home.reason else Fault.TIMEOUT
-    for _ in range(OFFER_TRIES):
-        yield PeerMock(fault=fault)
+    elif "could not be reached" in ends.reason:
+        for _ in range(OFFER_TRIES):
+            yield PeerMock(fault=Fault.REFUSED)
+    elif "as a plain peer" in ends.reason or "gave no receipt" in ends.reason:
+        yield PeerMock(receipt=False)
+    elif isinstance(ends, Placed) or ends.state is State.UNKNOWN:
+        yield PeerMock(fault=Fault.TIMEOUT)
+
+
+def _ends_an_offer(fact: AnyFact) -> bool:
+    return isinstance(fact, Settled) or (isinstance(fact, Placed) and fact.node is None)

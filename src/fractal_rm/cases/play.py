@@ -8,7 +8,12 @@ from typing import Any
 import msgspec
 
 from fractal_rm.adapters.balancer import HttpBalancer
-from fractal_rm.adapters.memory import MemoryJournal, MemoryPublisher, QuietTelemetry
+from fractal_rm.adapters.memory import (
+    MemoryJournal,
+    MemoryKnownPeers,
+    MemoryPublisher,
+    QuietTelemetry,
+)
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.cases.answers import Answers, Called
 from fractal_rm.cases.model import Case
@@ -119,6 +124,7 @@ class _Stage:
             clock=clock,
             random=EvenRandom(),
             telemetry=QuietTelemetry(),
+            known_peers=MemoryKnownPeers(*self._answers.known(self._config)),
         )
 
     def _observed(self, run_id: str, left: State | None, calls: tuple[Called, ...]) -> Observed:

@@ -11,6 +11,7 @@ from fractal_rm.domain.address import Network
 from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.call import BodyForm, Route, Tls
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.placement import AfterSilence
 
 
 class Mqtt(msgspec.Struct, frozen=True):
@@ -79,14 +80,19 @@ class Component(msgspec.Struct, frozen=True):
 class Node(msgspec.Struct, frozen=True):
     """One entry of nodes.conf. ``id`` is text: the balancer's 2 and "2" are the same node.
 
-    ``peer`` is ``"original"``, ``"fractal"`` or None for not said.
+    ``address`` tells whether two entries are the same peer. ``peer`` is ``"original"``,
+    ``"fractal"`` or None for not said. ``offer`` is the way to a peer that is known to be ours;
+    ``offer_once``, to any other, waits longer, and never sends a request twice.
     """
 
     id: str
     name: str
+    address: str
     offer: Route
+    offer_once: Route
     peer: str | None = None
     limit: int | None = None
+    after_silence: AfterSilence | None = None
 
 
 class Config(msgspec.Struct, frozen=True):

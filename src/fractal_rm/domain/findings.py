@@ -33,6 +33,8 @@ CODES = {
     "C214": "a range of trusted peers is too wide",
     "C215": "rest.host is not the address of a machine",
     "C216": "trusted peers cannot reach this node",
+    "C228": "a node that does not say what it is gets less than it could",
+    "C229": "a key has no effect",
     "F101": "a line is not an instruction",
     "F102": "two flows have the same number",
     "F103": "TO needs a component and an endpoint",
@@ -70,6 +72,8 @@ CODES = {
     "F135": "a deadline ends before its flow can",
     "F136": "there are more findings than are shown",
     "F137": "a flow begins itself again without end",
+    "F145": "a schedule has days of the month or days of the week",
+    "F146": "a schedule has days that must fit twice",
     "T301": "flows.cases.toml is not TOML",
     "T302": "a case names what the configuration does not have",
     "T303": "two cases have the same name",
@@ -83,6 +87,7 @@ HELP = {
     " saved as UTF-8",
     "C204": "an address needs protocol, ip and port; a component endpoints; a node and the balancer"
     " an endpoint; a TLS key its cert",
+    "C228": 'set "peer" in its config: "fractal" for a node of this program, else "original"',
 }
 
 MOST_SHOWN = 1_000  # findings of one file; the others are counted

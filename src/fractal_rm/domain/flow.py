@@ -7,6 +7,7 @@ began with (G13): fields are only ever added, with defaults.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from enum import Enum
 from typing import Union
 
@@ -231,6 +232,20 @@ class Flow(msgspec.Struct, frozen=True):
     order: Order | msgspec.UnsetType = msgspec.UNSET
     starts: Starts | msgspec.UnsetType = msgspec.UNSET
     queueing: Queueing | msgspec.UnsetType = msgspec.UNSET
+
+
+def components_of(flow: Flow, flows: Mapping[str, Flow]) -> set[str]:
+    """The names of the components that a flow calls, itself or by the ``flows`` that it runs."""
+    names: set[str] = set()
+    seen, left = {flow.id}, [flow]
+    while left:
+        for step in left.pop().steps:
+            if isinstance(step, Call):
+                names.add(step.component)
+            elif isinstance(step, SubFlow) and step.flow in flows and step.flow not in seen:
+                seen.add(step.flow)
+                left.append(flows[step.flow])
+    return names
 
 
 def flow_version(flow: Flow) -> str:

@@ -101,10 +101,14 @@ class Received(Fact, frozen=True, tag="received"):
 
 
 class Placed(Fact, frozen=True, tag="placed"):
-    """Where it is to run and why; ``node`` is None for here."""
+    """Where it is to run and why; ``node`` is None for here.
+
+    ``maybe_twice``: the node that it was offered to before may have executed it as well.
+    """
 
     node: str | None
     reason: str
+    maybe_twice: bool | msgspec.UnsetType = msgspec.UNSET
 
     def change(self, run: Run) -> None:
         """Keep where it goes and why; placed here, it stays."""

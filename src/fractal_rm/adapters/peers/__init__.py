@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from fractal_rm.config.model import Node
-from fractal_rm.domain.call import Caller
+from fractal_rm.domain.call import Caller, Route
 from fractal_rm.domain.errors import OfferRefused, OwnRun, UnknownFlow
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Receipt
@@ -53,7 +53,7 @@ class HttpPeers:
         self._caller = caller
 
     async def offer(
-        self, node: Node, run: Run, sender: str, *, left_ms: int | None = None
+        self, node: Node, route: Route, run: Run, sender: str, *, left_ms: int | None = None
     ) -> Receipt | None:
         """Offer a run once. Raises OfferRefused, CallFailed."""
         offer = _Offer(
@@ -63,7 +63,7 @@ class HttpPeers:
         trace = (
             b"" if run.traceparent is None else b"traceparent: %b\r\n" % run.traceparent.encode()
         )
-        reply = await self._caller.call(node.offer, _encoder.encode(offer), trace)
+        reply = await self._caller.call(route, _encoder.encode(offer), trace)
         if 200 <= reply.status < 300:
             return _receipt(reply.body, run)
         said = " ".join(reply.body[:200].decode("utf-8", "replace").split())

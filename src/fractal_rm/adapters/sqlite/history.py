@@ -25,6 +25,14 @@ _RECEIVED = (
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].flow') AS of, count(*) FROM pages WHERE n = 1"
     " GROUP BY of"
 )
+# Few pages hold the words, and few of those mean it: a payload may hold them too.
+_MAYBE_TWICE = """
+    SELECT runs.flow, count(DISTINCT runs.no)
+    FROM pages JOIN runs ON runs.no = pages.run, json_each(CAST(pages.body AS TEXT))
+    WHERE instr(pages.body, CAST('"maybe_twice":true' AS BLOB))
+          AND json_extract(value, '$[1].maybe_twice')
+    GROUP BY runs.flow
+"""
 
 
 class SqliteHistory:
@@ -75,6 +83,7 @@ class SqliteHistory:
         states: dict[str | None, Counter[State]] = {}
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
+        maybe_twice: Counter[str | None] = Counter()
         for path in self._journals():
             with reading(path) as db:
                 for flow, count in db.execute(_RECEIVED):
@@ -82,8 +91,9 @@ class SqliteHistory:
                 for flow, state, count, again in db.execute(_STATES):
                     states.setdefault(flow, Counter())[State(state)] += count
                     duplicates[flow] += again
+                maybe_twice.update(dict(db.execute(_MAYBE_TWICE)))
         return [
-            Ledger(flow, received[flow], states.get(flow, {}), duplicates[flow])
+            Ledger(flow, received[flow], states.get(flow, {}), duplicates[flow], maybe_twice[flow])
             for flow in sorted(received.keys() | states.keys(), key=str)
         ]
 
