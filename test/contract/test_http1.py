@@ -14,6 +14,7 @@ import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dns import SILENT, resolving
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.domain.call import Origin, Route, Tls, header_line, route
 from fractal_rm.domain.errors import (
@@ -85,8 +86,8 @@ async def serving(*scripts, tls=None):
 
 
 @asynccontextmanager
-async def calling():
-    caller = Http1Caller()
+async def calling(names=None):
+    caller = Http1Caller(names=names)
     try:
         yield caller
     finally:
@@ -421,13 +422,68 @@ async def test_connecting_has_a_limit_of_its_own():
             one.close()
 
 
-@pytest.mark.parametrize("name", ["no-such-host.invalid", "lb..local", "x" * 64, "a\0b"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nobody.plant", "the name nobody.plant did not resolve: it does not exist"),
+        ("lb..local", "there can be no host of this name"),
+        ("x" * 64, "there can be no host of this name"),
+        ("a\0b", "does not exist"),
+    ],
+)
 @pytest.mark.parametrize("protocol", ["http", "https"])
-async def test_a_name_that_does_not_or_cannot_exist_was_not_sent(protocol, name):
+async def test_a_name_that_does_not_or_cannot_exist_was_not_sent(protocol, name, words, tmp_path):
     there = Route(Origin(protocol, name, 80), "GET", "/", b"GET / HTTP/1.1\r\n")
-    async with calling() as caller:
-        with pytest.raises(ConnectFailed):
+    async with resolving(tmp_path, {}) as (_, names), calling(names) as caller:
+        with pytest.raises(ConnectFailed, match=words) as caught:
             await caller.call(there)
+        assert not caught.value.sent
+
+
+async def test_a_name_that_takes_longer_than_connecting_may_is_the_reason(tmp_path):
+    there = route(Origin("http", "mute.plant", 80), "GET", "/", connect_timeout_s=0.1)
+    async with resolving(tmp_path, {"mute.plant": SILENT}) as (_, names), calling(names) as caller:
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(there)
+    assert str(caught.value) == (
+        "http://mute.plant:80: the name mute.plant did not resolve: "
+        "no answer from DNS 127.0.0.1 within 0.1 s"
+    )
+
+
+async def test_silent_names_hold_up_no_call_to_another_host(tmp_path):
+    mute = {f"mute{n}.plant": SILENT for n in range(40)}
+    with_hosts = resolving(tmp_path, mute, hosts="127.0.0.1 camera\n")
+    async with serving() as server, with_hosts as (_, names), calling(names) as caller:
+        hung = [asyncio.ensure_future(caller.call(to(server, host=name))) for name in mute]
+        await asyncio.sleep(0)
+        assert (await caller.call(to(server, host="camera"))).body == b"ok"
+        assert not any(each.done() for each in hung)
+        for each in hung:
+            each.cancel()
+
+
+async def test_the_addresses_of_a_name_are_tried_in_turn_and_the_one_that_worked_first(tmp_path):
+    answers = {"camera.plant": ["127.0.0.9", "127.0.0.8", "127.0.0.1"]}
+    async with serving() as server, resolving(tmp_path, answers) as (_, names):
+        there = to(server, host="camera.plant", repeatable=False)
+        async with calling(names) as caller:
+            assert (await caller.call(there)).body == b"ok"
+            await names.addresses("camera.plant")
+            assert caller._connector._worked == {"camera.plant": "127.0.0.1"}
+            assert (await caller.call(there)).body == b"ok"
+    async with calling(names) as caller:
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(there)
+    refused = "127.0.0.9: connection refused; 127.0.0.8: connection refused; 127.0.0.1: connection"
+    assert refused in str(caught.value)
+
+
+async def test_a_server_that_does_not_speak_tls_in_time_is_told_from_one_that_is_not_there():
+    async with serving() as server, calling() as caller:
+        deaf = to(server, protocol="https", connect_timeout_s=0.1)
+        with pytest.raises(ConnectFailed, match="did not answer the TLS handshake in time"):
+            await caller.call(deaf)
 
 
 def test_a_line_break_cannot_become_a_header():

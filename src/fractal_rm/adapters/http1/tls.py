@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from fractal_rm.adapters.connect.descriptors import NONE_LEFT
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
 
@@ -16,7 +17,10 @@ class TlsContexts:
         self._contexts: dict[Tls, tuple[tuple[int, ...], ssl.SSLContext]] = {}
 
     def context(self, tls: Tls | None) -> ssl.SSLContext:
-        """The context for ``tls``. Raises ConnectFailed where its files are unusable."""
+        """The context for ``tls``.
+
+        Raises ConnectFailed where its files are unusable, OSError where no descriptor is left.
+        """
         tls = tls or Tls()
         try:
             paths = [Path(path) for path in (tls.ca, tls.cert, tls.key) if path]
@@ -25,6 +29,8 @@ class TlsContexts:
             if known is None or known[0] != times:
                 known = self._contexts[tls] = times, _make(tls)
         except OSError as error:  # ssl.SSLError is one
+            if error.errno in NONE_LEFT:
+                raise
             raise ConnectFailed(f"TLS files: {error}") from error
         return known[1]
 
