@@ -15,6 +15,7 @@ from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.domain.errors import ConnectFailed
 
 T = TypeVar("T")
+Release = Callable[[], None]
 
 
 class Connector:
@@ -59,7 +60,9 @@ class Connector:
             left = len(addresses) - at
             try:
                 transport = await self._once_possible(
-                    lambda way=way, left=left: way.open(protocol, time.left_s() / left),
+                    lambda release, way=way, left=left: way.open(
+                        protocol, time.left_s() / left, release
+                    ),
                     time,
                     in_turn=True,
                 )
@@ -85,7 +88,7 @@ class Connector:
             return (host,)
         try:
             found = await self._once_possible(
-                lambda: asyncio.wait_for(self._names.addresses(host), time.left_s()), time
+                lambda release: self._addresses(host, time.left_s(), release), time
             )
         except asyncio.TimeoutError:
             why = f"{self._names.unanswered(host)} within {time.limit_s:.3g} s"
@@ -104,22 +107,28 @@ class Connector:
             self._worked.clear()
         self._worked[host] = address
 
+    async def _addresses(self, host: str, limit_s: float, release: Release) -> tuple[str, ...]:
+        release()
+        return await asyncio.wait_for(self._names.addresses(host), limit_s)
+
     async def _once_possible(
-        self, do: Callable[[], Awaitable[T]], time: _Time, *, in_turn: bool = False
+        self, do: Callable[[Release], Awaitable[T]], time: _Time, *, in_turn: bool = False
     ) -> T:
         """Do what takes a file descriptor; where none is left, once one has come free.
 
-        ``in_turn``: not before those who wait already. Raises ConnectFailed.
+        ``do`` is given a function that releases the one that was kept for it, and calls that right
+        before it takes one. ``in_turn``: not before those who wait already. Raises ConnectFailed.
         """
         held = await self._descriptor(time) if in_turn and self._descriptors.short else None
         while True:
-            if held is not None:
-                held.close()  # for the one that `do` takes now
             try:
-                return await do()
+                return await do(_nothing if held is None else held.close)
             except OSError as error:
                 if error.errno not in NONE_LEFT:
                     raise
+            finally:
+                if held is not None:
+                    held.close()
             held = await self._descriptor(time)
 
     async def _descriptor(self, time: _Time) -> socket.socket:
@@ -165,14 +174,21 @@ class _Way:
         # A certificate names no zone, and no dot at the end (RFC 6066, 3).
         self._certified = host.partition("%")[0].rstrip(".")
 
-    async def open(self, protocol: asyncio.Protocol, limit_s: float) -> asyncio.Transport:
+    async def open(
+        self, protocol: asyncio.Protocol, limit_s: float, release: Release
+    ) -> asyncio.Transport:
         """Raises _NotOpened, and OSError where no file descriptor is left."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + limit_s
         first = protocol if self._context is None else asyncio.Protocol()
-        opening = loop.create_connection(lambda: first, self._address, self._port)
+
+        async def opened() -> asyncio.Transport:
+            release()  # and nobody else runs until the socket is made
+            transport, _ = await loop.create_connection(lambda: first, self._address, self._port)
+            return transport
+
         try:
-            transport, _ = await asyncio.wait_for(opening, limit_s)
+            transport = await asyncio.wait_for(opened(), limit_s)
         except asyncio.TimeoutError:
             raise _NotOpened(f"no connection within {limit_s:.3g} s") from None
         except ConnectionRefusedError as error:
@@ -219,8 +235,13 @@ def _tls_reason(error: BaseException) -> str | None:
     return None
 
 
-def _at_once(make: Callable[[], T]) -> Callable[[], Awaitable[T]]:
-    async def made() -> T:
+def _nothing() -> None:
+    pass
+
+
+def _at_once(make: Callable[[], T]) -> Callable[[Release], Awaitable[T]]:
+    async def made(release: Release) -> T:
+        release()
         return make()
 
     return made
