@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import threading
 import tracemalloc
 from contextlib import asynccontextmanager
 
@@ -11,6 +13,7 @@ import aiohttp
 import aiohttp.web
 import pytest
 import trustme
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -189,6 +192,73 @@ async def test_what_was_answered_in_part_is_not_repeated():
         with pytest.raises(BadReply):
             await caller.call(to(server))
         assert len(server.requests) == 2
+
+
+def closing(status):
+    return b"HTTP/1.1 %d No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status
+
+
+@pytest.mark.parametrize("script", [
+    [closing(408), None], [b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\nbye", None],
+])  # fmt: skip
+async def test_a_408_that_ends_a_kept_connection_is_as_if_it_were_closed_in_silence(script):
+    async with serving([OK], script, [OK]) as server, calling() as caller:
+        await caller.call(to(server))
+        assert (await caller.call(to(server))).body == b"ok"
+        assert server.connections == 2
+
+
+async def test_a_408_on_a_new_connection_or_one_that_stays_open_is_an_answer():
+    staying = b"HTTP/1.1 408 Slow\r\nContent-Length: 0\r\n\r\n"
+    async with serving([closing(408), None]) as server, calling() as caller:
+        assert (await caller.call(to(server))).status == 408
+    async with serving([OK], [staying]) as server, calling() as caller:
+        assert [(await caller.call(to(server))).status for _ in range(2)] == [200, 408]
+    async with serving([OK], [closing(408), None]) as server, calling() as caller:
+        await caller.call(to(server))
+        assert (await caller.call(to(server, repeatable=False))).status == 408
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("status", [200, 400, 503])
+async def test_another_answer_that_ends_a_kept_connection_is_an_answer(status):
+    async with serving([OK], [closing(status), None]) as server, calling() as caller:
+        await caller.call(to(server))
+        assert (await caller.call(to(server))).status == status
+        assert len(server.requests) == 2
+
+
+async def _crossing(status):
+    """The server says goodbye while this loop is busy, so that the next request crosses it."""
+    said, go = threading.Event(), threading.Event()
+
+    def serve(listener):
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(OK)
+                if not said.is_set():
+                    go.wait(30)
+                    connection.sendall(closing(status))
+            said.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        there = route(Origin("http", "127.0.0.1", listener.getsockname()[1]), "GET", "/x")
+        async with calling() as caller:
+            await caller.call(there)
+            go.set()
+            assert said.wait(30)  # and the loop stands still
+            assert (await caller.call(there)).body == b"ok"
+        thread.join(30)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("status", [400, 408, 503])
+def test_an_error_that_was_sent_before_the_request_came_is_no_answer_to_it(run, status):
+    run(_crossing(status))
 
 
 # --- heads that were seen before ----------------------------------------------------------------
@@ -401,8 +471,6 @@ async def test_a_refused_connection_was_not_sent():
 
 
 async def test_connecting_has_a_limit_of_its_own():
-    import socket
-
     with socket.socket() as deaf:  # its backlog is full, so nobody answers the next SYN
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)

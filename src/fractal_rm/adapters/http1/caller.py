@@ -10,8 +10,9 @@ import asyncio
 from functools import partial
 
 from fractal_rm.adapters.connect import Connector, Names
-from fractal_rm.adapters.http1.connection import Connection, Stale
+from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.pool import Pool
+from fractal_rm.adapters.http1.stale import Stale
 from fractal_rm.adapters.http1.tls import TlsContexts
 from fractal_rm.domain.call import Reply, Route
 from fractal_rm.domain.errors import ConnectFailed
@@ -58,9 +59,11 @@ class Http1Caller:
                 connection = await self._connect(route, loop, ends_s)
             try:
                 return await connection.ask(request, loop, ends_s, route.max_response_bytes)
-            except Stale:
-                # The server had closed it meanwhile, and answered nothing: ask on a new one.
-                connection = None
+            except Stale as stale:
+                reply = stale.answer_to(request)
+                if reply is not None:
+                    return reply
+                connection = None  # the server had let it go meanwhile: ask on a new one
             except asyncio.CancelledError:
                 connection.close()
                 raise
