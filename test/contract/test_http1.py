@@ -27,6 +27,7 @@ from fractal_rm.domain.errors import (
     ConnectFailed,
     ReplyTooLarge,
 )
+from keys import encrypted_key
 
 
 class Server:
@@ -615,6 +616,15 @@ async def test_tls_files_that_are_not_there_are_named(tmp_path):
         missing = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "none.pem")))
         with pytest.raises(ConnectFailed, match=r"none\.pem"):
             await caller.call(missing)
+
+
+@pytest.mark.parametrize("form", ["pkcs8", "traditional", "with its certificate"])
+async def test_an_encrypted_key_is_told_and_nobody_is_asked(form, tls_server, tmp_path):
+    cert, key = encrypted_key(tmp_path, form)
+    async with serving(tls=tls_server) as server, calling() as caller:
+        there = to(server, protocol="https", tls=Tls(cert=str(cert), key=key and str(key)))
+        with pytest.raises(ConnectFailed, match=f"the key file {key or cert} is encrypted: the"):
+            await caller.call(there)
 
 
 # --- beside another client ----------------------------------------------------------------------

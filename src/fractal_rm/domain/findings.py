@@ -29,6 +29,7 @@ CODES = {
     "C210": "a key is given twice",
     "C211": "a component is used by no flow",
     "C212": "there are more findings than are shown",
+    "C225": "the key of a certificate is encrypted",
     "F101": "a line is not an instruction",
     "F102": "two flows have the same number",
     "F103": "TO needs a component and an endpoint",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import NoReturn
 
 from fractal_rm.adapters.connect.descriptors import NONE_LEFT
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.pem import passphrase_words
 
 
 class TlsContexts:
@@ -38,5 +40,10 @@ class TlsContexts:
 def _make(tls: Tls) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=tls.ca)
     if tls.cert:
-        context.load_cert_chain(tls.cert, tls.key)
+        context.load_cert_chain(tls.cert, tls.key, lambda: _refuse_passphrase(tls))
     return context
+
+
+def _refuse_passphrase(tls: Tls) -> NoReturn:
+    """OpenSSL would ask on the terminal, and the whole node would wait for somebody to type."""
+    raise ConnectFailed(passphrase_words(tls.key or tls.cert or ""))
