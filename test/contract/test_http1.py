@@ -555,6 +555,19 @@ async def test_a_server_that_does_not_speak_tls_in_time_is_told_from_one_that_is
             await caller.call(deaf)
 
 
+async def test_a_zone_is_this_machines_own_and_is_not_sent():
+    server = Server()
+    listening = await asyncio.start_server(server.handle, "::1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    async with calling() as caller:
+        assert (await caller.call(to(server, host="::1%1"))).body == b"ok"
+        await caller.close()
+        await server.closed.wait()
+    listening.close()
+    assert b"Host: [::1]:%d\r\n" % server.port in server.requests[0]
+    assert str(Origin("http", "fe80::7%eth0", 80)) == "http://[fe80::7%eth0]:80"
+
+
 def test_a_line_break_cannot_become_a_header():
     for bad in ("a\r\nX: y", "a\nb", "a\0b"):
         with pytest.raises(ValueError, match="line break"):

@@ -125,7 +125,7 @@ def _headers(section: Section) -> tuple[tuple[str, str], ...]:
     for name in inner.keys():  # noqa: SIM118 - not a dict
         value = inner.text(name) or ""
         try:
-            header_line(name, value).encode("latin-1")
+            header_line(name, value)
         except ValueError as error:
             inner.bad(name, f"this cannot be a header: {error}")
             continue
