@@ -137,7 +137,7 @@ async def test_what_is_not_latin_1_is_named_by_its_character():
 
 
 async def test_the_first_of_two_equal_headers_of_an_answer_counts():
-    text = '1\nTO a 1\nGET AS x\nTO b 1\nPOST JSON {"tag": header(x, "etag")}\n'
+    text = '1\nTO a 1\nGET\n  AS x\nTO b 1\nPOST JSON {"tag": header(x, "etag")}\n'
     async with Stage(flows=flows(text)) as stage:
 
         async def twice(_):
