@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from fractal_rm.adapters.connect.descriptors import NONE_LEFT, Descriptors, none_left_words
+from fractal_rm.adapters.connect.descriptors import NONE_LEFT, Descriptors
 from fractal_rm.adapters.connect.files import is_address
 from fractal_rm.adapters.connect.names import KEPT_AT_MOST, Names, NotResolved
 from fractal_rm.adapters.world import SystemRandom
@@ -69,7 +69,7 @@ class Connector:
             except _NotOpened as error:
                 tried.append(str(error) if address == host else f"{address}: {error}")
                 continue
-            if left < len(addresses):
+            if at:
                 self._prefer(host, address)
             return transport
         raise ConnectFailed("; ".join(tried))
@@ -137,7 +137,7 @@ class Connector:
         try:
             return await asyncio.wait_for(self._descriptors.get(), waits_s)
         except asyncio.TimeoutError:
-            why = f"{none_left_words()}, and none came free within {waits_s:.3g} s"
+            why = f"{self._descriptors.words()}, and none came free within {waits_s:.2g} s"
             raise ConnectFailed(why) from None
         finally:
             time.until_s += time.now_s() - began_s

@@ -25,6 +25,7 @@ class Descriptors:
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
         self._waiting = 0
+        self._errno = errno.EMFILE  # why there was none at the last look
 
     @property
     def short(self) -> bool:
@@ -48,20 +49,22 @@ class Descriptors:
                     except OSError as error:
                         if error.errno not in NONE_LEFT:
                             raise
+                        self._errno = error.errno
                     self._spare()
                     await self._look_again()
         finally:
             self._waiting -= 1
             self._on_short(self.short)
 
+    def words(self) -> str:
+        """What is in use, and what can be done about it."""
+        if self._errno == errno.ENFILE:
+            return "all file descriptors of this machine are in use (sysctl fs.file-max)"
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return f"all file descriptors are in use; this process may have {most} (ulimit -n)"
+
     async def _look_again(self) -> None:
         try:
             await asyncio.wait_for(self._freed.wait(), LOOK_EVERY_S)
         except asyncio.TimeoutError:
             return
-
-
-def none_left_words() -> str:
-    """What is in use, and what can be done about it."""
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return f"all file descriptors are in use; this process may have {most} (ulimit -n)"

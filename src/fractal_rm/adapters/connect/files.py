@@ -112,8 +112,12 @@ class Watched:
 
         Raises OSError where it cannot be read; the next call tries again.
         """
-        stat = self._path.stat() if self._path.exists() else None
-        seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat else ()
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            seen: tuple[int, ...] = ()
+        else:
+            seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if seen == self._seen:
             return None
         text = self.text()

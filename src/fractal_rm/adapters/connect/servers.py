@@ -29,10 +29,11 @@ class ServersFailed(Exception):
 async def ask(settings: Settings, name: str, kind: int, number: int, port: int = PORT) -> Answer:
     """Ask all servers in turn, ``attempts`` times; the first one that knows the answer counts.
 
-    ``number`` is the question's, of 16 bits, and drawn by chance (RFC 5452, 4.3).
+    ``number`` is the question's, of 16 bits, and drawn by chance (RFC 5452, 4.3). It waits as long
+    as a server may still answer, so whoever calls bounds its time.
 
-    It waits as long as a server may still answer, so whoever calls bounds its time. Raises
-    ServersFailed; ValueError where there can be no such name; OSError where no socket can be had.
+    Raises ServersFailed, ValueError where there can be no such name, OSError where no socket can be
+    had.
     """
     asking = _Asking(question(number, name, kind), port)
     try:
@@ -137,7 +138,6 @@ class _Asking:
 def _numeric(address: str, port: int) -> tuple[int, tuple[str, int] | tuple[str, int, int, int]]:
     """A family and a socket's address; of an IPv6 one with its zone as a number."""
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    family, _, _, _, found = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=flags)[
-        0
-    ]
-    return family, found  # pyright: ignore[reportReturnType]
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=flags)
+    family, _, _, _, numeric = found[0]
+    return family, numeric  # pyright: ignore[reportReturnType]
