@@ -125,8 +125,27 @@ async def test_what_would_break_out_of_a_header_fails_the_step_before_it_is_call
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, value)
         assert outcome.state is State.FAILED
-        assert "it cannot be sent" in outcome.reason
+        assert "it cannot be sent: header 'X-A' holds" in outcome.reason
         assert stage.called() == []
+
+
+async def test_what_is_not_latin_1_is_named_by_its_character():
+    async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
+        outcome = await run(stage, "20 °C → 68 °F")
+        assert "header 'X-A' holds '→' (U+2192), and a header is Latin-1" in outcome.reason
+        assert "codec" not in outcome.reason
+
+
+async def test_the_first_of_two_equal_headers_of_an_answer_counts():
+    text = '1\nTO a 1\nGET\n  AS x\nTO b 1\nPOST JSON {"tag": header(x, "etag")}\n'
+    async with Stage(flows=flows(text)) as stage:
+
+        async def twice(_):
+            return Reply(200, b"ETag: one\r\netag: two\r\n", b"{}")
+
+        stage.components.answers[f"{URL}/a/1"] = twice
+        assert (await run(stage, "p")).state is State.SUCCEEDED
+        assert json.loads(stage.components.requests[-1].body) == {"tag": "one"}
 
 
 async def test_a_time_limit_of_the_call_goes_with_it():

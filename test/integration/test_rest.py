@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -319,6 +321,32 @@ def test_who_never_finishes_a_request_is_cut_off(node):
         )
         assert headless.recv(100).startswith(b"HTTP/1.1 408 ")
         assert bodyless.recv(100).startswith(b"HTTP/1.1 408 ")
+    assert node.get("/livez")[0] == 200
+
+
+def test_without_file_descriptors_clients_are_turned_away_and_runs_wait(node):
+    pid, kind = node.process.pid, resource.RLIMIT_NOFILE
+    allowed = resource.prlimit(pid, kind)
+    highest = max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir())
+    crowd = []
+
+    def taken():
+        try:
+            return node.trigger()
+        except ConnectionError:
+            return None
+
+    try:
+        resource.prlimit(pid, kind, (highest + 4, allowed[1]))
+        crowd += [socket.create_connection((HOST, node.rest), timeout=40) for _ in range(64)]
+        assert crowd[-1].recv(1) == b""
+        for each in crowd:
+            each.close()
+        runs = [wait_until(taken)[2]["run"] for _ in range(10)]
+        for run in runs:
+            wait_until(lambda run=run: node.history.run(run).summary.state is State.SUCCEEDED)
+    finally:
+        resource.prlimit(pid, kind, allowed)
     assert node.get("/livez")[0] == 200
 
 

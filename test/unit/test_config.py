@@ -20,6 +20,7 @@ from fractal_rm.config.load import Watch, load
 from fractal_rm.domain.call import BodyForm, Tls
 from fractal_rm.domain.findings import CODES, ConfigRejected
 from fractal_rm.domain.placement import AfterSilence
+from keys import encrypted_key
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
@@ -296,6 +297,25 @@ def test_a_wrong_value_is_a_finding(folder, name, changes, expected):
     edit(folder, name, **changes)
     if expected is not None:
         assert expected in findings(folder)
+
+
+@pytest.mark.parametrize("form", ["pkcs8", "traditional", "with its certificate"])
+def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
+    cert, key = encrypted_key(folder, form)
+    tls = {"cert": str(cert), "key": str(key)} if key else {"cert": str(cert)}
+    for name, path in {
+        "components": "component1__config__tls",
+        "nodes": "1__config__tls",
+        "load_balancer": "tls",
+        "comm": "mqtt__tls",
+    }.items():
+        before = (folder / f"{name}.conf").read_text()
+        edit(folder, name, **{path: tls})
+        assert findings(folder) == [f"{name}.conf C225"]
+        (folder / f"{name}.conf").write_text(before)
+    plain = {"cert": str(cert), "key": str(folder / "plain.pem")}
+    edit(folder, "components", component1__config__tls=plain)
+    assert findings(folder) == []
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def _headers(table: Table) -> tuple[tuple[str, str], ...]:
     """Headers that an answer can have (RFC 9110, 5)."""
     pairs = _pairs(table, "headers")
     try:
-        "".join(header_line(name, value) for name, value in pairs).encode("latin-1")
+        b"".join(header_line(name, value) for name, value in pairs)
     except ValueError as error:
         table.bad("headers", f"this cannot be a header: {error}")
     return pairs

@@ -33,6 +33,7 @@ CODES = {
     "C214": "a range of trusted peers is too wide",
     "C215": "rest.host is not the address of a machine",
     "C216": "trusted peers cannot reach this node",
+    "C225": "the key of a certificate is encrypted",
     "C228": "a node that does not say what it is gets less than it could",
     "C229": "a key has no effect",
     "F101": "a line is not an instruction",

@@ -14,17 +14,11 @@ import httptools
 
 from fractal_rm.adapters.http1.heads import END_OF_HEAD, Heads
 from fractal_rm.adapters.http1.outbox import Outbox
+from fractal_rm.adapters.http1.stale import Stale, unread_bytes
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ReplyTooLarge
 
 MAX_BARE_BYTES = 64 * 1024  # that may come in a row without a byte of the body
-
-
-class Stale(Exception):
-    """A kept connection was closed without one byte of an answer: the server had let it go.
-
-    Only connections that have answered before raise it, so asking on a new one ends.
-    """
 
 
 class Connection(asyncio.Protocol):
@@ -171,7 +165,7 @@ class Connection(asyncio.Protocol):
             return
         reply = self._reply_so_far()
         if self._in_body and exc is None and not _is_delimited(reply):
-            self._end(reply)
+            self._end(reply, kept=False)
         elif not self._got_bytes and self._reused:
             self._fail(Stale())
         elif not self._got_bytes:
@@ -231,6 +225,10 @@ class Connection(asyncio.Protocol):
 
     def _end(self, reply: Reply, *, kept: bool = True) -> None:
         """A whole reply is there; the connection is ``kept`` if the request has left it, too."""
+        if not kept and self._reused and reply.status >= 400:
+            held_bytes = self._outbox.held_bytes(self._transport)
+            self._fail(Stale(reply, held_bytes + unread_bytes(self._transport)))
+            return
         waiting, self._reply = self._reply, None
         if waiting is not None and not waiting.done():
             waiting.set_result(reply)
