@@ -294,3 +294,12 @@ def test_a_text_without_secrets_stays_as_it_is(made_secret, text):
 )  # fmt: skip
 def test_what_looks_like_a_secret_is_masked(made_secret, text):
     assert "x1y2" not in Mask(made_secret).text(text)
+
+
+def test_bytes_are_written_in_base64():
+    known = flows(
+        "1\nTO a 1\nGET\nTO b 1\nPOST RAW result1\nPUBLISH x RAW result1\nREPLY RAW result1\n"
+    )
+    case, text = passes(lambda stage: stage.answers("a/1", b"\xff\xd8"), known=known)
+    assert text.count('base64 = "/9g="') == 3
+    assert case.expected.reply == '{"base64":"/9g="}'

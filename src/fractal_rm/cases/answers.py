@@ -108,7 +108,7 @@ def _of_component(mock: Mock) -> Answer:
     if mock.fault is not None:
         return Answer(_FAULTS[mock.fault], mock.delay_ms / 1000)
     head = "".join(f"{name}: {value}\r\n" for name, value in mock.headers).encode("latin-1")
-    return Answer(Reply(mock.status, head, mock.body.as_text().encode()), mock.delay_ms / 1000)
+    return Answer(Reply(mock.status, head, mock.body.as_bytes()), mock.delay_ms / 1000)
 
 
 def _of_balancer(mock: BalancerMock) -> Answer:

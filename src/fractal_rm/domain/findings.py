@@ -66,6 +66,8 @@ CODES = {
     "F135": "a deadline ends before its flow can",
     "F136": "there are more findings than are shown",
     "F137": "a flow begins itself again without end",
+    "F141": "base64 takes one reference",
+    "F142": "base64 cannot stand here",
     "T301": "flows.cases.toml is not TOML",
     "T302": "a case names what the configuration does not have",
     "T303": "two cases have the same name",
