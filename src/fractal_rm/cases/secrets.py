@@ -25,7 +25,7 @@ _SAID = re.compile(
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)(?P<credentials>[A-Za-z0-9+/=._~-]{6,})",
     re.IGNORECASE,
 )
-_OWN = frozenset({"host", "user-agent", "accept", "content-type"})
+_OWN = frozenset({"host", "user-agent", "accept", "accept-encoding", "content-type"})
 _LEAST = 4  # a shorter secret would mask every other word too
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header: RFC 9110, 5.6.2
 DELIMITING = frozenset({"content-length", "transfer-encoding", "connection"})
+_ANY_AS_IT_IS = (("Accept", "*/*"), ("Accept-Encoding", "identity"))  # RFC 9110, 12.5
 OWN_HEADERS = DELIMITING | {"idempotency-key", "fractal-time-left"}  # what a flow cannot set
 
 
@@ -70,7 +71,7 @@ def route(
     Latin-1.
     """
     host = str(origin).partition("://")[2]
-    fixed = [("Host", host), ("User-Agent", "fractal-rm"), ("Accept", "*/*")]
+    fixed = [("Host", host), ("User-Agent", "fractal-rm"), *_ANY_AS_IT_IS]
     if method != "GET":
         fixed.append(("Content-Type", "application/json"))
     replaced = {name.lower() for name, _ in headers}
