@@ -398,3 +398,23 @@ async def test_a_deadline_goes_on_over_a_crash():
     async with Stage(disk, clock, flows=once, bounds=Bounds()) as stage:
         await until(lambda: disk.runs[run_id].state is State.EXPIRED)
         assert stage.called() == []
+
+
+# --- a byte order mark --------------------------------------------------------------------------
+
+MARKED = b'\xef\xbb\xbf{"a": [1, 2]}'
+
+
+async def test_a_byte_order_mark_before_the_json_of_an_answer_is_passed_over():
+    text = (
+        "1\nTO a 1\nGET\nPOST result1.a\nPOST RAW result1\n"
+        "GET\n  FOREACH result1.a\nPOST result4.@\n"
+    )
+    async with Stage(flows=flows(text)) as stage:
+        stage.answers("a/1", MARKED)
+        outcome = await run(stage)
+        assert outcome.state is State.SUCCEEDED, outcome.reason
+        _, picked, raw, _, _, elements = bodies(stage)
+        assert json.loads(picked) == {"payload": [[1, 2]]}
+        assert raw == MARKED
+        assert json.loads(elements) == {"payload": [[{"a": [1, 2]}] * 2]}

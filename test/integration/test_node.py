@@ -293,6 +293,7 @@ def test_an_offer_takes_along_what_time_is_left(make, components):
     ("answer", "reason"),
     [
         ((200, '{"id_node": null}'), "the balancer said here"),
+        ((200, '\ufeff{"id_node": null}'), "the balancer said here"),
         ((200, '{"id_node": 99}'), "which nodes.conf does not have"),
         ((200, '{"id_node": "1"}'), "which is this one"),
         ((200, "<html>busy</html>"), "its answer is not"),

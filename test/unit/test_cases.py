@@ -9,7 +9,7 @@ import pytest
 
 from cases import differences
 from fractal_rm.cases.read import read_cases
-from fractal_rm.cases.run import chosen, judged
+from fractal_rm.cases.run import chosen, judged, text_of
 from fractal_rm.domain.findings import ConfigRejected
 from worlds import config, flows
 
@@ -426,3 +426,8 @@ def test_every_key_is_in_the_reference(made, table):
     assert [
         key for key in keys if f"`{key}`" not in reference and f".{key}]" not in reference
     ] == []
+
+
+def test_a_file_of_cases_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "it.toml").write_text(f"\ufeff{HEAD}", encoding="utf-8")
+    assert text_of(tmp_path / "it.toml") == HEAD

@@ -13,7 +13,16 @@ import msgspec
 
 from fractal_rm.domain.call import BodyForm
 from fractal_rm.domain.errors import CannotEvaluate
-from fractal_rm.domain.evaluate import Seen, as_it_is, as_json, as_sent, check_size, json_of
+from fractal_rm.domain.evaluate import (
+    MARK,
+    Seen,
+    as_it_is,
+    as_json,
+    as_sent,
+    check_size,
+    json_of,
+    read_json,
+)
 from fractal_rm.domain.expression import ListOf, Piece, Result
 from fractal_rm.domain.flow import Call, Content, Terms, Undo
 from fractal_rm.domain.result import NULL, StepResult
@@ -111,10 +120,10 @@ def _as_said(result: msgspec.Raw) -> bytes:
     if text is None:
         return bytes(result)
     try:
-        msgspec.json.decode(text)
+        read_json(text)
     except (msgspec.DecodeError, RecursionError):
         return bytes(result)
-    return text.strip().encode()
+    return text.removeprefix(MARK).strip().encode()
 
 
 def _items_body(items: Sequence[Piece], seen: Seen, form: BodyForm) -> bytes:

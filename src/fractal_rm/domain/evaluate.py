@@ -57,6 +57,7 @@ class Head(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
+MARK = "\ufeff"  # byte order mark
 MOST_BODY_BYTES = 8 * 1024 * 1024  # of what a template or items come to
 _NO_ITEM: Any = object()
 
@@ -146,9 +147,17 @@ class Seen:
 
 def _said_in(number: int, text: str) -> Any:
     try:
-        return msgspec.json.decode(text)
+        return read_json(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise CannotEvaluate(f"result{number} is not JSON: {error}") from None
+
+
+def read_json(text: str) -> Any:
+    """What a text says as JSON. A byte order mark before it is passed over (RFC 8259, 8.1).
+
+    Raises msgspec.DecodeError, RecursionError.
+    """
+    return msgspec.json.decode(text.removeprefix(MARK))
 
 
 def json_of(ref: Reference, result: StepResult) -> msgspec.Raw:

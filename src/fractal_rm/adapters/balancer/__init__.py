@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
+
 import msgspec
 
 from fractal_rm.domain.call import Caller, Route
@@ -29,7 +31,7 @@ class HttpBalancer:
         if not 200 <= reply.status < 300:
             raise BadReply(f"status {reply.status}")
         try:
-            answer = _decoder.decode(reply.body).id_node
+            answer = _decoder.decode(reply.body.removeprefix(BOM_UTF8)).id_node
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             said = " ".join(reply.body[:60].decode("utf-8", "replace").split())
             raise BadReply(f"its answer is not {{'id_node': …}} ({error}): {said}") from error

@@ -8,6 +8,8 @@ only that nothing went wrong there.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
+
 import msgspec
 
 from fractal_rm.config.model import Node
@@ -73,14 +75,14 @@ class HttpPeers:
 
 def _problem_type(body: bytes) -> str:
     try:
-        return _problem_decoder.decode(body).type
+        return _problem_decoder.decode(body.removeprefix(BOM_UTF8)).type
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return ""
 
 
 def _receipt(body: bytes, run: Run) -> Receipt | None:
     try:
-        answer = _decoder.decode(body)
+        answer = _decoder.decode(body.removeprefix(BOM_UTF8))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     if answer.run != run.id or answer.epoch != run.epoch:
