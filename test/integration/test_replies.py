@@ -364,6 +364,16 @@ async def test_a_receipt_may_have_a_byte_order_mark():
         assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 3 has it")
 
 
+async def test_a_run_is_not_handed_to_a_node_that_points_elsewhere():
+    async with Stage() as stage:
+        stage.answers("n2", "", 308, Location="http://10.0.0.2/n2/")
+        stage.world.peers, stage.balancer.answer = HttpPeers(stage.components), "2"
+        outcome = await stage.run()
+        assert outcome.state is State.SUCCEEDED
+        assert "node 2 answered 308, pointing to http://10.0.0.2/n2/" in outcome.reason
+        assert stage.called() == ["n2", "a/1", "b/1", "a/1"]
+
+
 async def test_a_hand_off_without_limit_or_trace_is_as_it_always_was():
     async with Stage() as stage:
         stage.answers("n3", "{}")

@@ -303,3 +303,12 @@ def test_bytes_are_written_in_base64():
     case, text = passes(lambda stage: stage.answers("a/1", b"\xff\xd8"), known=known)
     assert text.count('base64 = "/9g="') == 3
     assert case.expected.reply == '{"base64":"/9g="}'
+
+
+def test_a_redirect_is_recorded_with_where_it_pointed():
+    def moved(stage):
+        stage.answers("a/1", "see: there", 308, Location="http://10.0.0.7:1/x y")
+
+    case, _ = passes(moved, known=flows("1\nTO a 1\nGET\n"))
+    assert case.replies[0].headers == (("Location", "http://10.0.0.7:1/x%20y"),)
+    assert case.expected.reason.endswith("pointing to http://10.0.0.7:1/x%20y: see: there")

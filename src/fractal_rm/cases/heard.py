@@ -29,7 +29,11 @@ from fractal_rm.domain.run import (
 from fractal_rm.engine.ports import RunDetail, TimedFact
 
 _NAMED = re.compile(r"the balancer named node '?([^',]+)'?")
-_STATUS = re.compile(r"(?:not as expected: )?status (\d{3})(?:: (.*))?", re.DOTALL)
+_STATUS = re.compile(
+    r"(?:not as expected: )?status (?P<status>\d{3})(?:, pointing to (?P<target>\S+?))?"
+    r"(?:: (?P<body>.*))?$",
+    re.DOTALL,
+)
 _PEER_STATUS = re.compile(r"node \S+ answered (\d{3})")
 _OF_A_CHILD = "its run "  # so begins the reason where a RUN failed
 
@@ -165,7 +169,8 @@ def _failing(name: str, fact: StepFailed, flow: str | None) -> Mock:
     on = _selector(name, flow)
     status = _STATUS.match(fact.reason)
     if status is not None:
-        return Mock(on, int(status[1]), Said(status[2] or ""))
+        headers = (("Location", status["target"]),) if status["target"] else ()
+        return Mock(on, int(status["status"]), Said(status["body"] or ""), headers)
     return Mock(on, fault=_fault(fact.reason))
 
 

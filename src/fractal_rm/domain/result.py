@@ -40,14 +40,20 @@ _BY_NAME = {codec: codec for codec in _CODECS} | {
 
 
 def result_of(reply: Reply) -> StepResult:
-    """The body as text in its charset, or as bytes where it is not valid in that.
+    """The body as text in its charset, or as bytes where it is not valid in that."""
+    text = text_of(reply)
+    return reply.body if text is None else msgspec.Raw(msgspec.json.encode(text))
+
+
+def text_of(reply: Reply) -> str | None:
+    """The body as text in its charset; None where it is not valid in that.
 
     The charset is UTF-8 where none is named, or one that is not read here.
     """
     try:
-        return msgspec.Raw(msgspec.json.encode(reply.body.decode(_codec(reply.head))))
+        return reply.body.decode(_codec(reply.head))
     except UnicodeDecodeError:
-        return reply.body
+        return None
 
 
 @lru_cache(maxsize=32)

@@ -8,6 +8,7 @@ import msgspec
 
 from fractal_rm.domain.call import Caller, Route
 from fractal_rm.domain.errors import BadReply
+from fractal_rm.domain.outcome import said_with
 
 
 class _Answer(msgspec.Struct):
@@ -29,7 +30,7 @@ class HttpBalancer:
         """Ask once, within the route's limits. Raises CallFailed."""
         reply = await self._caller.call(route)
         if not 200 <= reply.status < 300:
-            raise BadReply(f"status {reply.status}")
+            raise BadReply(f"status {reply.status}{said_with(reply)}")
         try:
             answer = _decoder.decode(reply.body.removeprefix(BOM_UTF8)).id_node
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

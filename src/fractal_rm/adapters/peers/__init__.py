@@ -15,6 +15,7 @@ import msgspec
 from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Caller
 from fractal_rm.domain.errors import OfferRefused, OwnRun, UnknownFlow
+from fractal_rm.domain.outcome import said_with
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Receipt
 
@@ -68,8 +69,7 @@ class HttpPeers:
         reply = await self._caller.call(node.offer, _encoder.encode(offer), trace)
         if 200 <= reply.status < 300:
             return _receipt(reply.body, run)
-        said = " ".join(reply.body[:200].decode("utf-8", "replace").split())
-        why = f"node {node.id} answered {reply.status}" + (f": {said}" if said else "")
+        why = f"node {node.id} answered {reply.status}{said_with(reply)}"
         raise OfferRefused(why, reply.status, looked=_problem_type(reply.body) in _LOOKED)
 
 
