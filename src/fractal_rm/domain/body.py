@@ -20,7 +20,6 @@ from fractal_rm.domain.evaluate import (
     as_json,
     as_sent,
     check_size,
-    json_of,
     read_json,
 )
 from fractal_rm.domain.expression import ListOf, Piece, Result
@@ -40,12 +39,9 @@ def request_body(
 ) -> bytes:
     """``{"payload": [item, …]}``, as JSON or as the original's Python text of it.
 
-    The items are whole payloads and results. Raises CannotEvaluate where one is bytes.
+    The items are whole payloads and results, none of which is bytes: nothing is checked here.
     """
-    parts = [
-        json_of(item, results[item.number]) if isinstance(item, Result) else payload
-        for item in items
-    ]
+    parts = [results[item.number] if isinstance(item, Result) else payload for item in items]
     body = b'{"payload": [' + b", ".join(parts) + b"]}"
     return body if form.is_json else _as_python(body)
 

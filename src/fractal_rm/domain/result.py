@@ -40,20 +40,20 @@ _BY_NAME = {codec: codec for codec in _CODECS} | {
 
 
 def result_of(reply: Reply) -> StepResult:
-    """The body as text in its charset, or as bytes where it is not valid in that."""
-    text = text_of(reply)
-    return reply.body if text is None else msgspec.Raw(msgspec.json.encode(text))
-
-
-def text_of(reply: Reply) -> str | None:
-    """The body as text in its charset; None where it is not valid in that.
+    """The body as text in its charset, or as bytes where it is not valid in that.
 
     The charset is UTF-8 where none is named, or one that is not read here.
     """
     try:
-        return reply.body.decode(_codec(reply.head))
+        return msgspec.Raw(msgspec.json.encode(reply.body.decode(_codec(reply.head))))
     except UnicodeDecodeError:
-        return None
+        return reply.body
+
+
+def text_of(reply: Reply) -> str | None:
+    """The text that `result_of` finds, or None."""
+    result = result_of(reply)
+    return msgspec.json.decode(result, type=str) if isinstance(result, msgspec.Raw) else None
 
 
 @lru_cache(maxsize=32)

@@ -176,7 +176,9 @@ class Finished(Fact, frozen=True, tag="finished"):
 
     def change(self, run: Run) -> None:
         """Keep the result; nothing of the step is in doubt."""
-        result = restored(self.result, self.data)
+        result = self.result
+        if self.data is not msgspec.UNSET:
+            result, run.has_bytes = self.data, True
         run.results[self.step] = result
         run.result_bytes += size_of(result)
         if self.headers is not msgspec.UNSET:
@@ -419,6 +421,7 @@ class Run(msgspec.Struct, gc=False):
     attempt of each request that failed (names: `name_of`). ``elements`` are the results of a
     FOREACH that is not finished, by number and element. ``waiting`` is its last WAIT, ``passed``
     are positions of steps that have no number and are done, ``said`` is what a REPLY said.
+    ``has_bytes``: one of the results is bytes.
     ``payload_bytes`` and ``result_bytes``: what came, and what has come of it so far, keeps so much
     in memory.
 
@@ -436,6 +439,7 @@ class Run(msgspec.Struct, gc=False):
     state: State = State.NEW
     reason: str = ""
     results: dict[int, StepResult] = {}
+    has_bytes: bool = False
     result_bytes: int = 0
     heads: dict[int, Head] | None = None
     in_doubt: set[str] | None = None
