@@ -328,6 +328,11 @@ HEAD = '[[case]]\nname = "it"\nflow = 1\n'
         (HEAD + "xyz = 1\n", '4 C203 "xyz" is not known here (there is at, balancer'),
         (HEAD + "payload = 1\npayload_json = '1'\n", "5 C206 a case has one payload, not both"),
         (HEAD + "payload_json = '{'\n", "4 C206 this is not JSON"),
+        (HEAD + "[[case.reply]]\nbase64 = 'AA'\n", "5 C206 base64 is not base64"),
+        (
+            HEAD + "[[case.reply]]\nbase64 = 'AA=='\ntext = ''\n",
+            "5 C206 a body is text or base64, not both",
+        ),
         (HEAD + "payload = 07:32:00\n", "4 C205 payload holds what JSON has not"),
         (HEAD + "payload = [nan]\n", "4 C205 payload holds what JSON has not"),
         (HEAD + f"payload{'.a' * 3000} = 1\n", "4 C205 payload holds what JSON has not"),

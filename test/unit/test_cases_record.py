@@ -312,3 +312,13 @@ def test_a_redirect_is_recorded_with_where_it_pointed():
     case, _ = passes(moved, known=flows("1\nTO a 1\nGET\n"))
     assert case.replies[0].headers == (("Location", "http://10.0.0.7:1/x%20y"),)
     assert case.expected.reason.endswith("pointing to http://10.0.0.7:1/x%20y: see: there")
+
+
+def test_a_text_in_another_charset_is_played_in_it():
+    kind = "text/plain; charset=iso-8859-1"
+    known = flows('1\nTO a 1\nGET\nPOST result1\n  WHEN header(result1, "Content-Type") != null\n')
+    case, _ = passes(lambda s: s.answers("a/1", b"caf\xe9", Content_Type=kind), known=known)
+    assert (case.replies[0].body.text, case.replies[0].headers) == (
+        "café",
+        (("content-type", kind),),
+    )

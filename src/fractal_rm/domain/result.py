@@ -66,6 +66,14 @@ def _codec(head: bytes) -> str:
     return _BY_NAME.get(named[1].lower().replace("-", "_"), "utf_8") if named else "utf_8"
 
 
+def in_charset(text: str, head: bytes) -> bytes:
+    """The bytes that `result_of` reads as this text under a head.
+
+    Raises UnicodeEncodeError where its charset does not have a character.
+    """
+    return text.encode(_codec(head))
+
+
 def stored(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:
     """The two fields of a fact that keep a result: JSON, and bytes where it is bytes."""
     return (result, UNSET) if isinstance(result, msgspec.Raw) else (NULL, result)
