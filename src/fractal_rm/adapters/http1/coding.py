@@ -13,7 +13,9 @@ from fractal_rm.adapters.http1.framing import all_of
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallTimedOut, ReplyTooLarge
 
-TAKEN_BYTES, GIVEN_BYTES = 64 * 1024, 256 * 1024  # at most, of a slice
+# At most, of a slice. What is taken is copied at the end of each part of a gzip: there may be many.
+TAKEN_BYTES, GIVEN_BYTES = 16 * 1024, 256 * 1024
+MOST_PARTS = 10_000  # of a gzip: each costs some 10 µs, however little is in it
 
 _WBITS_GZIP, _WBITS_ZLIB, _WBITS_RAW = 31, 15, -15  # see zlib.decompressobj
 _NAMES = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}  # RFC 9110, 8.4.1
@@ -45,8 +47,8 @@ async def unpacked(
     parts: list[bytes] = []
     size = 0
     try:
-        for part in _slices(reply.body, coding):
-            if size:
+        for number, part in enumerate(_slices(reply.body, coding)):
+            if number:
                 await asyncio.sleep(0)
             size += len(part)
             if size > max_bytes:
@@ -61,8 +63,11 @@ async def unpacked(
 
 def _slices(body: bytes, coding: str) -> Iterator[bytes]:
     """What a body unpacks to. Raises zlib.error."""
-    at = 0
+    at = parts = 0
     while at < len(body):
+        parts += 1
+        if parts > MOST_PARTS:
+            raise zlib.error(f"it has more than {MOST_PARTS} parts")
         stream = zlib.decompressobj(_wbits(body, coding))
         while not stream.eof:
             taken = stream.unconsumed_tail
