@@ -263,15 +263,19 @@ def as_it_is(ref: Reference, seen: Seen) -> bytes | str | None:
 
 def as_sent(ref: Reference, seen: Seen) -> bytes:
     """The bytes that ``RAW ref`` sends: a text as UTF-8, null as nothing. Raises CannotEvaluate."""
-    found = as_it_is(ref, seen) or b""
+    return _bytes_of(as_it_is(ref, seen) or b"")
+
+
+def _bytes_of(found: bytes | str) -> bytes:
     return found.encode() if isinstance(found, str) else found
 
 
 def _in_base64(ref: Reference, seen: Seen) -> str | None:
     """The bytes that RAW would send, as a text; null as None. Raises CannotEvaluate."""
-    if as_it_is(ref, seen) is None:
+    found = as_it_is(ref, seen)
+    if found is None:
         return None
-    sent = as_sent(ref, seen)
+    sent = _bytes_of(found)
     check_size(len(sent) // 3 * 4)
     return b2a_base64(sent, newline=False).decode()
 

@@ -27,8 +27,8 @@ class Packed(Reply, frozen=True, gc=False):
     coding: str
 
 
-def as_it_came(reply: Reply) -> Reply:
-    """The reply; a `Packed` one where its head says so."""
+def with_coding(reply: Reply) -> Reply:
+    """The reply; a `Packed` one where its head names a coding of its body."""
     if b"content-encoding" not in reply.head.lower() or not reply.body:
         return reply
     codings = [each for each in all_of("content-encoding", reply.head) if each != "identity"]

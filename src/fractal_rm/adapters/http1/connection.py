@@ -12,7 +12,7 @@ from typing import cast
 
 import httptools
 
-from fractal_rm.adapters.http1.coding import as_it_came
+from fractal_rm.adapters.http1.coding import with_coding
 from fractal_rm.adapters.http1.framing import (
     all_of,
     check_announced,
@@ -208,7 +208,7 @@ class Connection(asyncio.Protocol):
             return
         reply = self._reply_so_far()
         if self._in_body and exc is None and not is_delimited(reply.head):
-            self._end(as_it_came(reply))
+            self._end(with_coding(reply))
         elif not self._got_bytes and self._reused:
             self._fail(Stale())
         elif not self._got_bytes:
@@ -272,7 +272,7 @@ class Connection(asyncio.Protocol):
         self._bare_bytes = 0
         if kept:
             self._heads.learn(reply)
-        self._end(as_it_came(reply), kept=kept)
+        self._end(with_coding(reply), kept=kept)
 
     def _end(self, reply: Reply, *, kept: bool = True) -> None:
         """A whole reply is there; the connection is ``kept`` if the request has left it, too."""
