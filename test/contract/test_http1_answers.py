@@ -199,6 +199,14 @@ async def test_a_folded_header_without_an_end_is_bounded():
         reply.result()
 
 
+async def test_folded_interim_answers_without_an_end_are_bounded():
+    hint = answer(b"X: a\r\n b\r\n", b"", b"HTTP/1.1 103 Hints\r\n")
+    for segments in ([hint * 3_000], [hint] * 3_000):
+        reply, _ = await fed(*segments)
+        with pytest.raises(BadReply, match="more than 8 heads with folded headers"):
+            reply.result()
+
+
 # --- content codings ----------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut
 
 MAX_BARE_BYTES = 64 * 1024  # that may come in a row without a byte of the body
+MOST_UNFOLDED = 8  # heads of an answer and of the interim ones (1xx) before it
 _FIRST_STATUS, _FIRST_FINAL_STATUS, _NO_CONTENT = 100, 200, 204
 
 
@@ -45,7 +46,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_bare_bytes", "_body", "_chunked", "_ends_s", "_folded", "_got_bytes", "_head", "_heads",
         "_in_body", "_looks_s", "_max_bytes", "_on_closed", "_on_idle", "_outbox", "_parser",
-        "_reply", "_reused", "_timer", "_transport", "looked_at",
+        "_reply", "_reused", "_timer", "_transport", "_unfolded", "looked_at",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._looks_s = float("inf")
         self._timer: asyncio.TimerHandle | None = None
         self._reused = False
-        self._max_bytes = self._bare_bytes = 0
+        self._max_bytes = self._bare_bytes = self._unfolded = 0
         self._got_bytes = False
         self.looked_at = False  # while it is idle
         self._expect_reply()
@@ -189,6 +190,10 @@ class Connection(asyncio.Protocol):
             self._folded = True
             self._check_part(new_bytes, in_head=True)
             return
+        self._unfolded += 1
+        if self._unfolded > MOST_UNFOLDED:
+            self._fail(BadReply(f"more than {MOST_UNFOLDED} heads with folded headers"))
+            return
         self._expect_reply()
         self._bare_bytes = 0
         self._parser = self._new_parser()
@@ -269,7 +274,7 @@ class Connection(asyncio.Protocol):
             check_codings(all_of("transfer-encoding", reply.head))
             kept = kept and not is_doubtful(reply, self._parser.get_http_version())
         self._expect_reply()
-        self._bare_bytes = 0
+        self._bare_bytes = self._unfolded = 0
         if kept:
             self._heads.learn(reply)
         self._end(with_coding(reply), kept=kept)
