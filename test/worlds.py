@@ -162,11 +162,11 @@ class Stage:
         for name in ("a/1", "a/2", "b/1", "b/2", "once/1"):
             self.answers(name, f"from {name}")
 
-    def answers(self, name: str, text: str, status: int = 200, **headers: str) -> None:
+    def answers(self, name: str, said: str | bytes, status: int = 200, **headers: str) -> None:
         head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
 
         async def answer(_):
-            return Reply(status, head, text.encode())
+            return Reply(status, head, said.encode() if isinstance(said, str) else said)
 
         self.components.answers[f"{URL}/{name}"] = answer
 

@@ -295,6 +295,7 @@ def test_an_offer_takes_along_what_time_is_left(make, components):
     ("answer", "reason"),
     [
         ((200, '{"id_node": null}'), "the balancer said here"),
+        ((200, '\ufeff{"id_node": null}'), "the balancer said here"),
         ((200, '{"id_node": 99}'), "which nodes.conf does not have"),
         ((200, '{"id_node": "1"}'), "which is this one"),
         ((200, "<html>busy</html>"), "its answer is not"),
@@ -302,6 +303,7 @@ def test_an_offer_takes_along_what_time_is_left(make, components):
         ((200, '{"id_node": [1]}'), "its answer is not"),
         ((200, "\ufffd"), "its answer is not"),
         ((500, "{}"), "status 500"),
+        ((302, '{"id_node": 2}', {"Location": "/LB/"}), "status 302, pointing to /LB/"),
         ("close", "closed without an answer"),
         ("garbage", "not HTTP/1.1"),
     ],

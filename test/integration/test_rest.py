@@ -62,6 +62,19 @@ def test_who_prefers_to_wait_is_told_what_reply_says(node):
         wait_until(lambda run=answer["run"]: node.history.run(run).summary.state.final)
 
 
+def test_bytes_are_told_in_base64_and_written_down(node):
+    node.components.answers["/endpoint2"] = (200, b"\xff\xd8\xff", {"Content-Type": "image/jpeg"})
+    for _ in range(2):  # again, it is read from the disk
+        _, _, answer = node.trigger("2", Prefer="wait=30", Idempotency_Key="bytes")
+        assert answer["results"] == [{"base64": "/9j/"}]
+        assert answer["reply"] == {"base64": "/9j/"}
+        wait_until(lambda run=answer["run"]: node.history.run(run).summary.state.final)
+    facts = [timed["fact"] for timed in node.get(f"/v1/runs/{answer['run']}")[2]["facts"]]
+    (finished,) = [fact for fact in facts if fact["fact"] == "finished"]
+    assert (finished["result"], finished["base64"]) == (None, "/9j/")
+    del node.components.answers["/endpoint2"]
+
+
 def test_who_does_not_wait_long_enough_gets_the_state(node):
     node.components.answers["/endpoint2"] = "hang"
     _, _, answer = node.trigger("2", Prefer="wait=1")

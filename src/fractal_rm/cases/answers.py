@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
+from msgspec import UNSET
 
-from fractal_rm.cases.model import BalancerMock, Case, Fault, Mock, PeerMock, Selector
+from fractal_rm.cases.model import BalancerMock, Case, Fault, Mock, PeerMock, Said, Selector
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import Reply
+from fractal_rm.domain.result import in_charset
 from fractal_rm.simulation.components import (
     Answer,
     Balancer,
@@ -121,7 +123,17 @@ def _of_component(mock: Mock) -> Answer:
     if mock.fault is not None:
         return Answer(_FAULTS[mock.fault], mock.delay_ms / 1000)
     head = "".join(f"{name}: {value}\r\n" for name, value in mock.headers).encode("latin-1")
-    return Answer(Reply(mock.status, head, mock.body.as_text().encode()), mock.delay_ms / 1000)
+    return Answer(Reply(mock.status, head, _body(mock.body, head)), mock.delay_ms / 1000)
+
+
+def _body(said: Said, head: bytes) -> bytes:
+    """A text in the charset that the headers name; in UTF-8 where that does not have it."""
+    if said.text is not UNSET:
+        try:
+            return in_charset(said.text, head)
+        except UnicodeEncodeError:
+            pass
+    return said.as_bytes()
 
 
 def _of_balancer(mock: BalancerMock) -> Answer:

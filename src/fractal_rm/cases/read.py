@@ -219,11 +219,12 @@ def _message(table: Table) -> ExpectedMessage:
 
 
 def _said(table: Table) -> Said:
-    """``text`` or ``json``, not both."""
-    text, json = table.text("text"), table.json("json", UNSET)
-    if text is not None and json is not UNSET:
-        table.bad("json", "a body is text or json, not both")
-    return Said(UNSET if text is None else text, json)
+    """One of ``text``, ``json`` and ``base64``."""
+    text, json, data = table.text("text"), table.json("json", UNSET), table.base64("base64")
+    given = [key for key in ("text", "json", "base64") if table.has(key)]
+    if len(given) > 1:
+        table.bad(given[-1], f"a body is {given[0]} or {given[-1]}, not both")
+    return Said(UNSET if text is None else text, json, UNSET if data is None else data)
 
 
 def _fault(table: Table) -> Fault | None:

@@ -11,6 +11,7 @@ import msgspec
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header: RFC 9110, 5.6.2
 DELIMITING = frozenset({"content-length", "transfer-encoding", "connection"})
+_ANY_AS_IT_IS = (("Accept", "*/*"), ("Accept-Encoding", "identity"))  # RFC 9110, 12.5
 OWN_HEADERS = DELIMITING | {"idempotency-key", "fractal-time-left"}  # what a flow cannot set
 
 
@@ -76,7 +77,7 @@ def route(
     Raises ValueError where a name or value could break out of its line (CR, LF, NUL), or is not
     Latin-1.
     """
-    fixed = [("Host", origin.authority()), ("User-Agent", "fractal-rm"), ("Accept", "*/*")]
+    fixed = [("Host", origin.authority()), ("User-Agent", "fractal-rm"), *_ANY_AS_IT_IS]
     if method != "GET":
         fixed.append(("Content-Type", "application/json"))
     replaced = {name.lower() for name, _ in headers}

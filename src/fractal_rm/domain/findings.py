@@ -73,6 +73,8 @@ CODES = {
     "F135": "a deadline ends before its flow can",
     "F136": "there are more findings than are shown",
     "F137": "a flow begins itself again without end",
+    "F141": "base64 takes one reference",
+    "F142": "base64 cannot stand here",
     "F145": "a schedule has days of the month or days of the week",
     "F146": "a schedule has days that must fit twice",
     "T301": "flows.cases.toml is not TOML",

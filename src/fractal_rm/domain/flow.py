@@ -13,7 +13,7 @@ from typing import Union
 
 import msgspec
 
-from fractal_rm.domain.expression import Expression, Reference, Value
+from fractal_rm.domain.expression import Expression, Piece, Reference, Value
 
 
 class Method(str, Enum):
@@ -66,7 +66,7 @@ class Undo(msgspec.Struct, frozen=True):
     """``UNDO endpoint items``: a POST to the call's own component, if a later step fails."""
 
     endpoint: str
-    items: tuple[Reference, ...] = ()
+    items: tuple[Piece, ...] = ()
 
 
 class Each(msgspec.Struct, frozen=True):
@@ -110,7 +110,7 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
     component: str
     endpoint: str
     method: Method
-    items: tuple[Reference, ...] = ()
+    items: tuple[Piece, ...] = ()
     line: int = 0
     terms: Terms | msgspec.UnsetType = msgspec.UNSET
 
@@ -118,7 +118,7 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
 class Content(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an instruction other than a call hands on: items, a template, or one text as it is."""
 
-    items: tuple[Reference, ...] = ()
+    items: tuple[Piece, ...] = ()
     json: Value | None = None
     raw: Reference | None = None
 

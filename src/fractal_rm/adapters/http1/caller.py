@@ -1,7 +1,7 @@
 """Calls over kept connections: as small as HTTP/1.1 allows, and complete.
 
-No redirects, no decompression, no cookies: a component is called at the address that the
-configuration gives, and its answer is carried as it came.
+No redirects, no cookies: a component is called at the address that the configuration gives. An
+answer that is packed, though nobody asked for it, is unpacked.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from functools import partial
 
 from fractal_rm.adapters.connect import Connector, Names
+from fractal_rm.adapters.http1.coding import Packed, unpacked
 from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.pool import Pool
 from fractal_rm.adapters.http1.stale import Stale
@@ -58,15 +59,19 @@ class Http1Caller:
             if connection is None:
                 connection = await self._connect(route, loop, ends_s)
             try:
-                return await connection.ask(request, loop, ends_s, route.max_response_bytes)
+                reply = await connection.ask(request, loop, ends_s, route.max_response_bytes)
+                break
             except Stale as stale:
                 reply = stale.answer_to(request)
                 if reply is not None:
-                    return reply
+                    break
                 connection = None  # the server had let it go meanwhile: ask on a new one
             except asyncio.CancelledError:
                 connection.close()
                 raise
+        if isinstance(reply, Packed):
+            return await unpacked(reply, route.max_response_bytes, loop, ends_s)
+        return reply
 
     async def close(self) -> None:
         """Close every connection."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
-from fractal_rm.adapters.sqlite.schema import FORMAT, PAGES
+from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST, PAGES
 from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
 from fractal_rm.domain.run import State
 from fractal_rm.engine.ports import Ledger, RunDetail, RunSummary, TimedFact
@@ -115,7 +115,7 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
             (written_by,) = db.execute("PRAGMA user_version").fetchone()
             if written_by > FORMAT:
                 raise JournalTooNew(f"{path} was written by a newer release; look at it with that")
-            if written_by < FORMAT:
+            if written_by < OLDEST:
                 raise JournalTooOld(f"{path} was written before the first release")
             yield db
     except (sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: a state nobody knows
