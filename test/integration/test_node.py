@@ -20,12 +20,12 @@ import pytest
 from brokers import free_port
 from components import slow
 from fractal_rm.adapters.sqlite.schema import FORMAT
+from fractal_rm.changes import Changes
 from fractal_rm.config.load import Watch
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.run import State
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Check
-from fractal_rm.wiring import Changes
 from nodes import FLOWS, NodeProcess, wait_until
 from worlds import Stage, config
 
