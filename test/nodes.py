@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from brokers import free_port
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
 from fractal_rm.domain.run import State
@@ -189,6 +191,23 @@ class NodeProcess:
     def problems(self) -> list[str]:
         """What does not hold in its journals."""
         return [p for path in self.state.glob("*.journal") for p in check_journal(path).problems]
+
+
+@pytest.fixture
+def make(tmp_path, components):
+    """Make nodes; all of them end with the test."""
+    nodes = []
+
+    def make_node(name: str = "n", **how) -> NodeProcess:
+        node = NodeProcess(tmp_path / name, **{"components": components.port, "mode": "api", **how})
+        nodes.append(node)
+        return node
+
+    yield make_node
+    for node in nodes:
+        if node.process is not None and node.process.poll() is None:
+            node.process.kill()
+            node.process.wait()
 
 
 def wait_until(condition, within_s: float = WITHIN_S):

@@ -30,23 +30,6 @@ from nodes import FLOWS, NodeProcess, wait_until
 from worlds import Stage, config
 
 
-@pytest.fixture
-def make(tmp_path, components):
-    """Make nodes; all of them end with the test."""
-    nodes = []
-
-    def make_node(name: str = "n", **how) -> NodeProcess:
-        node = NodeProcess(tmp_path / name, **{"components": components.port, "mode": "api", **how})
-        nodes.append(node)
-        return node
-
-    yield make_node
-    for node in nodes:
-        if node.process is not None and node.process.poll() is None:
-            node.process.kill()
-            node.process.wait()
-
-
 def outcome(node: NodeProcess, flow: str = "2", **headers):
     """The answer to a trigger that is waited for; the balancer is asked."""
     return node.trigger(flow, placed=False, Prefer="wait=30", **headers)[2]

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from fractal_rm.adapters.sqlite.group import Change, Group, Writing
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep, Turns
 from fractal_rm.adapters.sqlite.store import Store
-from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalLost
+from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalGone, JournalLost
 from fractal_rm.domain.run import AnyFact, Run
 from fractal_rm.engine.ports import Entry, Prior, Recovered
 
@@ -161,6 +161,17 @@ class SqliteJournal:
         """Why nothing can be written."""
         return self._blocked
 
+    def look(self) -> None:
+        """Look whether the files are where they were; see the port."""
+        if self._writing or self._closing or self._blocked is not None:
+            return  # what is written looks, and goes on looking
+        try:
+            self._store.look()
+        except JournalGone as gone:
+            self._found_blocked(gone)
+        except JournalLost as error:
+            self._lost(error)
+
     # --- groups -------------------------------------------------------------------------------
 
     def wait_durable(self) -> asyncio.Future[None]:
@@ -226,6 +237,11 @@ class SqliteJournal:
             self._try(partial(self._store.commit, group.finds), self._written)
 
     def _written(self, answers: Sequence[Prior | None]) -> None:
+        try:
+            self._store.check_place()
+        except JournalGone as gone:
+            self._hold(answers, gone)
+            return
         sent, self._sent = self._sent, _Pending()
         self._store.took(sent.writing)
         self._writing, self._blocked = False, None
@@ -257,17 +273,42 @@ class SqliteJournal:
     def _found_blocked(self, error: JournalBlocked) -> None:
         """New runs are refused; facts of open runs wait, and what waits for them waits too (G7)."""
         self._writing, self._blocked = False, error
+        self._cancel_flush()
         sent, self._sent = self._sent, _Pending()
-        later = self._pending
-        refused = [*sent.accepted, *sent.finds, *later.accepted, *later.finds]
-        durable = sent.done + later.done
-        kept = self._pending = _Pending()
-        kept.group.changes = later.group.changes
-        kept.group.put_before(sent.group.changes)
+        later, self._pending = self._pending, _Pending()
+        changes = later.group.changes
+        self._pending.group.changes = changes
+        self._pending.group.put_before(sent.group.changes)
         if not self._closing:
-            kept.done, durable = durable, []
             self._flush = self._loop.call_later(RETRY_BLOCKED_S, self._send)
-        for waiter in (*refused, *durable):
+        self._refuse(sent, error)
+        self._refuse(later, error)
+
+    def _hold(self, answers: Sequence[Prior | None], gone: JournalGone) -> None:
+        """Durable, but not where it will be looked for: that is answered when the files are back.
+
+        To refuse it would be wrong as well: it is run when they are back at the next start.
+        """
+        self._blocked = gone
+        later, self._pending = self._pending, _Pending()
+        self._pending.group.changes = later.group.changes
+        self._refuse(later, gone)
+        if not self._closing:
+            self._loop.call_later(RETRY_BLOCKED_S, self._written, answers)
+            return
+        sent, self._sent = self._sent, _Pending()
+        self._store.took(sent.writing)
+        self._writing = False
+        self._refuse(sent, gone)
+
+    def _refuse(self, group: _Pending, error: JournalBlocked) -> None:
+        """What is new. What waits for facts waits on, unless this journal writes no more."""
+        refused = [*group.accepted, *group.finds]
+        if self._closing:
+            refused += group.done
+        else:
+            self._pending.done += group.done
+        for waiter in refused:
             if not waiter.done():
                 waiter.set_exception(error)
 
