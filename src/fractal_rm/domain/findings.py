@@ -29,6 +29,8 @@ CODES = {
     "C210": "a key is given twice",
     "C211": "a component is used by no flow",
     "C212": "there are more findings than are shown",
+    "C231": "a file is a FIFO, a device or a socket",
+    "C232": "a file is too large",
     "F101": "a line is not an instruction",
     "F102": "two flows have the same number",
     "F103": "TO needs a component and an endpoint",
@@ -70,6 +72,9 @@ CODES = {
     "T302": "a case names what the configuration does not have",
     "T303": "two cases have the same name",
 }
+
+# What is not read may be readable at the next try: a disk, a share, a limit of open files.
+UNREAD = frozenset({"C201", "C207"})
 
 # What helps where a finding has no help of its own: short words from docs/reference/findings.md.
 HELP = {
@@ -164,6 +169,11 @@ class ConfigRejected(FractalError):
     """
 
     code = "config-rejected"
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is a file that could not be read: that may pass, although none changes."""
+        return any(finding.code in UNREAD for finding in self.findings)
 
     def __init__(self, findings: Iterable[Finding], referenced: Iterable[Path] = ()) -> None:
         self.findings = list(findings)

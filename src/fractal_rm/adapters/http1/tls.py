@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
 
@@ -20,7 +21,7 @@ class TlsContexts:
         tls = tls or Tls()
         try:
             paths = [Path(path) for path in (tls.ca, tls.cert, tls.key) if path]
-            times = tuple(path.stat().st_mtime_ns for path in paths)
+            times = tuple(stat_regular(path).st_mtime_ns for path in paths)
             known = self._contexts.get(tls)
             if known is None or known[0] != times:
                 known = self._contexts[tls] = times, _make(tls)
