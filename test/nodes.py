@@ -106,13 +106,13 @@ class NodeProcess:
         path = self.folder / "node.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def launch(self, **environ: str) -> NodeProcess:
-        """Start it and return at once."""
+    def launch(self, streams: dict[str, int] | None = None, **environ: str) -> NodeProcess:
+        """Start it and return at once. Without ``streams`` of its own it writes to its log."""
         command = [sys.executable, "-m", "fractal_rm.cli.main", self.mode]
         with (self.folder / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--config", str(self.config)],
-                stdout=log, stderr=log, env={**os.environ, **environ},
+                **{"stdout": log, "stderr": log, **(streams or {})}, env={**os.environ, **environ},
             )  # fmt: skip
         self.launched.append(self.process)
         return self

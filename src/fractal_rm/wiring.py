@@ -16,7 +16,7 @@ from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal
-from fractal_rm.adapters.telemetry import LogTelemetry, open_log
+from fractal_rm.adapters.telemetry import LogTelemetry, flush_log, open_log
 from fractal_rm.adapters.world import SystemClock, SystemRandom, raise_open_files
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
@@ -150,6 +150,7 @@ def _calm_garbage_collection() -> None:
 def _end_now(telemetry: LogTelemetry, error: FractalError) -> None:
     """An fsync failed. What is on the disk is not known any more, so nothing may go on (G7)."""
     telemetry.problem("journal_lost", reason=str(error))
+    flush_log()
     os._exit(EXIT_JOURNAL_LOST)
 
 
@@ -160,6 +161,7 @@ def _stop_signals(telemetry: Telemetry) -> asyncio.Event:
     def told() -> None:
         if stop.is_set():
             telemetry.event("ended_by_second_signal")
+            flush_log()
             os._exit(EXIT_STOPPED_TWICE)
         stop.set()
 

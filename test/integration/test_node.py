@@ -635,6 +635,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(make, components):
     wait_until(lambda: "stopping" in node.log)
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(10) == 130
+    assert "ended_by_second_signal" in node.log
     components.answers["/endpoint2"] = (200, "late")
     node.start()
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
