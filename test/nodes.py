@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -106,13 +106,13 @@ class NodeProcess:
         path = self.folder / "node.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def launch(self, streams: dict[str, int] | None = None, **environ: str) -> NodeProcess:
-        """Start it and return at once. Without ``streams`` of its own it writes to its log."""
+    def launch(self, how: dict[str, Any] | None = None, **environ: str) -> NodeProcess:
+        """Start it and return at once. ``how`` is for Popen, instead of a log in its folder."""
         command = [sys.executable, "-m", "fractal_rm.cli.main", self.mode]
         with (self.folder / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--config", str(self.config)],
-                **{"stdout": log, "stderr": log, **(streams or {})}, env={**os.environ, **environ},
+                **{"stdout": log, "stderr": log, **(how or {})}, env={**os.environ, **environ},
             )  # fmt: skip
         self.launched.append(self.process)
         return self
@@ -124,6 +124,19 @@ class NodeProcess:
         wait_until(lambda: self.log.count(" ready ") > starts or self._ended())
         assert not self._ended(), self.log
         return self
+
+    def launch_ready(self, how: dict[str, Any]) -> NodeProcess:
+        """Start it with a log that is not looked at, and wait until triggers can come by REST."""
+        self.launch(how)
+        wait_until(self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        assert not self._ended(), self.log
+        try:
+            return self.get("/readyz")[0] == 200
+        except OSError:
+            return False
 
     def _ended(self) -> bool:
         return self.process.poll() is not None

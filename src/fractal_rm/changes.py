@@ -44,6 +44,11 @@ class Changes:
         self._said: list[str] = []  # why it was not taken
         self._follow_control()
 
+    def reread(self) -> None:
+        """Read the configuration at the next look, and say what came of it in any case."""
+        self._again_s, self._retry_s = self._world.clock.monotonic_s(), RETRY_S
+        self._said = []
+
     async def watch(self) -> None:
         """Take up what changes, within a second, until it is cancelled."""
         while True:

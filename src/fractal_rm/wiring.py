@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.engine.world import World
+from fractal_rm.signals import Signals, ignore_stray_signals
 
 MakeForWorld = Callable[[World, Config, Intake], WayIn]
 OTHER_FILES = 2_500  # REST connections, at most 2,000, the journal, the broker and the log
@@ -45,6 +45,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     ``journal`` names its journal in the state folder: ``mqtt``, ``api`` or ``up``. Raises
     ConfigRejected, and any FractalError that keeps the node from starting.
     """
+    ignore_stray_signals()
     files = Watch(folder)
     compiled = load(folder, os.environ)
     files.refer_to(compiled.referenced)
@@ -80,14 +81,14 @@ async def _serve(
     world = make_world(compiled.config, journal, mqtt="mqtt" in ways_in)
     node = Node(world, {name: partial(make, world) for name, make in ways_in.items()})
     changes = Changes(node, world, files)
-    stop = _stop_signals(world.telemetry)
+    signals = Signals(world.telemetry, reread=changes.reread, end_now=_end_at_once)
     for finding in compiled.warnings:
         world.telemetry.problem("config_warning", at=finding.headline())
     try:
         await node.start()
         _calm_garbage_collection()
         watching = asyncio.create_task(changes.watch())
-        await stop.wait()
+        await signals.stop.wait()
         world.telemetry.event(
             "stopping",
             unfinished=node.unfinished,
@@ -154,20 +155,10 @@ def _end_now(telemetry: LogTelemetry, error: FractalError) -> None:
     os._exit(EXIT_JOURNAL_LOST)
 
 
-def _stop_signals(telemetry: Telemetry) -> asyncio.Event:
-    """Set at the first SIGTERM or SIGINT; the second ends the process at once (G6)."""
-    stop = asyncio.Event()
-
-    def told() -> None:
-        if stop.is_set():
-            telemetry.event("ended_by_second_signal")
-            flush_log()
-            os._exit(EXIT_STOPPED_TWICE)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told)
-    return stop
+def _end_at_once() -> None:
+    """Told twice to stop: nothing is lost, as what counts is in the journal."""
+    flush_log()
+    os._exit(EXIT_STOPPED_TWICE)
 
 
 # --- the ways in -----------------------------------------------------------------------------

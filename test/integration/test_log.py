@@ -159,13 +159,6 @@ def fill(pipe: int) -> None:
 # --- whole nodes -------------------------------------------------------------------------------
 
 
-def is_ready(node: NodeProcess) -> bool:
-    try:
-        return node.get("/readyz")[0] == 200
-    except OSError:
-        return False
-
-
 def works(node: NodeProcess) -> bool:
     return node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
 
@@ -174,9 +167,8 @@ def test_a_pipe_that_nobody_reads_stops_nothing(make):
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     fill(writer)
-    node = make().launch({"stdout": writer, "stderr": writer})
+    node = make().launch_ready({"stdout": writer, "stderr": writer})
     os.close(writer)
-    wait_until(lambda: is_ready(node))
     assert works(node)
     assert node.stop() == 0
     os.close(reader)
@@ -186,9 +178,8 @@ def test_a_pipe_that_is_read_late_gives_every_line(make):
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     fill(writer)
-    node = make().launch({"stdout": writer, "stderr": writer})
+    node = make().launch_ready({"stdout": writer, "stderr": writer})
     os.close(writer)
-    wait_until(lambda: is_ready(node))
     node.process.send_signal(signal.SIGTERM)
     with os.fdopen(reader) as read:
         lines = read.read().lstrip("x").splitlines()
@@ -199,8 +190,7 @@ def test_a_pipe_that_is_read_late_gives_every_line(make):
 def test_a_log_on_a_full_disk_stops_nothing_and_prints_no_traceback(make):
     node = make()
     node.edit("comm", log__path="/dev/full")
-    node.launch()
-    wait_until(lambda: is_ready(node))
+    node.launch_ready({})
     assert works(node)
     assert node.stop() == 0
     assert node.log == ""
