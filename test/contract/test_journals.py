@@ -85,7 +85,7 @@ class TestSqliteJournal(JournalConformance):
 
     def crash(self, journal):
         """As the kernel does: files are closed, locks are gone, nothing is flushed."""
-        journal._end_thread()
+        journal._thread.end()
         journal._store._let_go()
         for name in ("up.journal", "up.journal-wal", "up.journal-shm"):
             path = self.folder / name
@@ -640,7 +640,7 @@ async def test_a_disk_that_is_lost_while_history_goes_ends_the_node(tmp_path):
     acknowledged = await journal.accept(entry("second"))
     assert acknowledged is None
     assert isinstance(await told, JournalLost)
-    journal._end_thread()
+    journal._thread.end()
 
 
 async def test_lists_and_accounts_span_all_journals_of_a_node(tmp_path):
@@ -742,7 +742,7 @@ async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path):
         accepted = journal.accept(entry("run-1"))
         assert isinstance(await told, JournalLost)
     assert not accepted.done()
-    journal._end_thread()
+    journal._thread.end()
 
 
 async def test_of_many_triggers_at_once_each_that_came_before_is_known(tmp_path):
