@@ -305,8 +305,13 @@ async def test_what_the_log_held_when_it_was_deleted_is_saved_by_an_ordered_end(
     assert [run.id for run in (await opened(tmp_path)).runs] == ["A"]
 
 
-def moved_while_it_writes(journal: SqliteJournal, folder: Path) -> Path:
-    """The folder is renamed while the next group is on its way to the disk."""
+async def moved_while_it_writes(folder: Path):
+    """A journal whose folder is renamed while a group is on its way to the disk.
+
+    Returns it, where the folder is, and the run that is on its way.
+    """
+    journal = sqlite_journal(folder)
+    await journal.open()
     aside, commit = folder.with_name("aside"), journal._store.commit
 
     def commit_and_move(finds):
@@ -316,17 +321,15 @@ def moved_while_it_writes(journal: SqliteJournal, folder: Path) -> Path:
         return answers
 
     journal._store.commit = commit_and_move
-    return aside
+    on_its_way = journal.accept(entry("A"))
+    while journal.blocked is None:
+        await asyncio.sleep(0)
+    return journal, aside, on_its_way
 
 
 async def test_what_was_written_while_the_folder_was_renamed_is_answered_when_it_is_back(tmp_path):
     folder = tmp_path / "state"
-    journal = sqlite_journal(folder)
-    await journal.open()
-    aside = moved_while_it_writes(journal, folder)
-    on_its_way = journal.accept(entry("A"))
-    while journal.blocked is None:
-        await asyncio.sleep(0)
+    journal, aside, on_its_way = await moved_while_it_writes(folder)
     with pytest.raises(JournalGone):
         await journal.accept(entry("B"))
     assert not on_its_way.done()
@@ -338,13 +341,7 @@ async def test_what_was_written_while_the_folder_was_renamed_is_answered_when_it
 
 
 async def test_what_was_written_while_the_folder_was_renamed_keeps_no_process_from_ending(tmp_path):
-    folder = tmp_path / "state"
-    journal = sqlite_journal(folder)
-    await journal.open()
-    aside = moved_while_it_writes(journal, folder)
-    on_its_way = journal.accept(entry("A"))
-    while journal.blocked is None:
-        await asyncio.sleep(0)
+    journal, aside, on_its_way = await moved_while_it_writes(tmp_path / "state")
     await journal.close(clean=True)
     with pytest.raises(JournalGone):
         await on_its_way
@@ -356,8 +353,9 @@ async def test_a_lock_file_that_was_deleted_is_made_again(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     (tmp_path / "up.lock").unlink()
+    written = journal.accept(entry("A"))
     journal.look()
-    assert await journal.accept(entry("A")) is None
+    assert await written is None
     with pytest.raises(JournalInUse):
         await opened(tmp_path)
     await journal.close(clean=True)

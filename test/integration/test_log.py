@@ -163,26 +163,28 @@ def works(node: NodeProcess) -> bool:
     return node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
 
 
-def test_a_pipe_that_nobody_reads_stops_nothing(make):
+@pytest.fixture
+def unread(make):
+    """A node whose standard error is a pipe that is full, and the end of it that may be read."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     fill(writer)
     node = make().launch_ready({"stdout": writer, "stderr": writer})
     os.close(writer)
+    with os.fdopen(reader) as pipe:
+        yield node, pipe
+
+
+def test_a_pipe_that_nobody_reads_stops_nothing(unread):
+    node, _ = unread
     assert works(node)
     assert node.stop() == 0
-    os.close(reader)
 
 
-def test_a_pipe_that_is_read_late_gives_every_line(make):
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    fill(writer)
-    node = make().launch_ready({"stdout": writer, "stderr": writer})
-    os.close(writer)
+def test_a_pipe_that_is_read_late_gives_every_line(unread):
+    node, pipe = unread
     node.process.send_signal(signal.SIGTERM)
-    with os.fdopen(reader) as read:
-        lines = read.read().lstrip("x").splitlines()
+    lines = pipe.read().lstrip("x").splitlines()
     assert [line.split()[2] for line in lines] == ["rest_listening", "ready", "stopping", "stopped"]
     assert node.process.wait() == 0
 

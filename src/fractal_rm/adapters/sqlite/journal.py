@@ -154,12 +154,13 @@ class SqliteJournal:
 
     def look(self) -> None:
         """Look whether the files are where they were; see the port."""
-        if self._writing or self._closing or self._blocked is not None:
-            return  # what is written looks, and goes on looking
+        if self._closing:
+            return
         try:
             self._store.look()
         except JournalGone as gone:
-            self._found_blocked(gone)
+            if not self._writing and self._blocked is None:  # else what is written sees it, too
+                self._found_blocked(gone)
         except JournalLost as error:
             self._lost(error)
 
@@ -289,7 +290,7 @@ class SqliteJournal:
         sent, self._sent = self._sent, _Pending()
         self._store.took(sent.writing)
         self._writing = False
-        self._refuse(sent, gone)
+        self._refuse(sent, gone)  # it counts as a crash: nobody was told, and the run may be there
 
     def _refuse(self, group: _Pending, error: JournalBlocked) -> None:
         """What is new. What waits for facts waits on, unless this journal writes no more."""
