@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -220,6 +221,33 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path):
         await opened(tmp_path)
 
 
+def test_a_journal_that_is_a_fifo_keeps_nobody_waiting_who_looks_at_runs(tmp_path):
+    os.mkfifo(tmp_path / "other.journal")
+    with pytest.raises(JournalDamaged, match="it is a FIFO"):
+        SqliteHistory(tmp_path).runs()
+
+
+async def test_the_lock_is_looked_at_while_something_is_written(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    commit, looked = journal._store.commit, threading.Event()
+
+    def commit_late(finds):
+        looked.wait()
+        return commit(finds)
+
+    journal._store.commit = commit_late
+    written = journal.accept(entry("A"))
+    while not journal._writing:
+        await asyncio.sleep(0)
+    (tmp_path / "up.lock").unlink()
+    journal.look()
+    assert (tmp_path / "up.lock").exists()
+    looked.set()
+    assert await written is None
+    await journal.close(clean=True)
+
+
 async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
     script = (
         "import asyncio, sys\n"
@@ -353,9 +381,8 @@ async def test_a_lock_file_that_was_deleted_is_made_again(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     (tmp_path / "up.lock").unlink()
-    written = journal.accept(entry("A"))
     journal.look()
-    assert await written is None
+    assert await journal.accept(entry("A")) is None
     with pytest.raises(JournalInUse):
         await opened(tmp_path)
     await journal.close(clean=True)
