@@ -49,6 +49,7 @@ class Signals:
         self._reread = reread
         self._end_now = end_now
         self._had_terminal = _has_terminal()
+        self._told = False
         self.stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in STOP:
@@ -59,9 +60,10 @@ class Signals:
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _told_to_stop(self) -> None:
-        if self.stop.is_set():
+        if self._told:
             self._telemetry.event("ended_by_second_signal")
             self._end_now()
+        self._told = True
         self.stop.set()
 
     def _hung_up(self) -> None:

@@ -63,7 +63,7 @@ def test_the_end_of_its_time_or_power_is_an_ordered_end_however_often_it_is_said
     node.launch_ready({})
     for _ in range(3):
         node.process.send_signal(number)
-    assert node.process.wait(30) == 0
+    assert node.stop() == 0  # with a SIGTERM, which is the first
     assert logged(node, "stopped") == 1
 
 
