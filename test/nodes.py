@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import pytest
 
 from brokers import free_port
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
@@ -104,13 +106,13 @@ class NodeProcess:
         path = self.folder / "node.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def launch(self, **environ: str) -> NodeProcess:
-        """Start it and return at once."""
+    def launch(self, how: dict[str, Any] | None = None, **environ: str) -> NodeProcess:
+        """Start it and return at once. ``how`` is for Popen, instead of a log in its folder."""
         command = [sys.executable, "-m", "fractal_rm.cli.main", self.mode]
         with (self.folder / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--config", str(self.config)],
-                stdout=log, stderr=log, env={**os.environ, **environ},
+                **{"stdout": log, "stderr": log, **(how or {})}, env={**os.environ, **environ},
             )  # fmt: skip
         self.launched.append(self.process)
         return self
@@ -122,6 +124,19 @@ class NodeProcess:
         wait_until(lambda: self.log.count(" ready ") > starts or self._ended())
         assert not self._ended(), self.log
         return self
+
+    def launch_ready(self, how: dict[str, Any]) -> NodeProcess:
+        """Start it with a log that is not looked at, and wait until triggers can come by REST."""
+        self.launch(how)
+        wait_until(self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        assert not self._ended(), self.log
+        try:
+            return self.get("/readyz")[0] == 200
+        except OSError:
+            return False
 
     def _ended(self) -> bool:
         return self.process.poll() is not None
@@ -189,6 +204,23 @@ class NodeProcess:
     def problems(self) -> list[str]:
         """What does not hold in its journals."""
         return [p for path in self.state.glob("*.journal") for p in check_journal(path).problems]
+
+
+@pytest.fixture
+def make(tmp_path, components):
+    """Make nodes; all of them end with the test."""
+    nodes = []
+
+    def make_node(name: str = "n", **how) -> NodeProcess:
+        node = NodeProcess(tmp_path / name, **{"components": components.port, "mode": "api", **how})
+        nodes.append(node)
+        return node
+
+    yield make_node
+    for node in nodes:
+        if node.process is not None and node.process.poll() is None:
+            node.process.kill()
+            node.process.wait()
 
 
 def wait_until(condition, within_s: float = WITHIN_S):

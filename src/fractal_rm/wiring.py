@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
-
-import msgspec
 
 from fractal_rm.adapters.balancer import HttpBalancer
 from fractal_rm.adapters.http1 import Http1Caller
@@ -19,19 +16,18 @@ from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal
-from fractal_rm.adapters.telemetry import LogTelemetry, open_log
+from fractal_rm.adapters.telemetry import LogTelemetry, flush_log, open_log
 from fractal_rm.adapters.world import SystemClock, SystemRandom, raise_open_files
+from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
-from fractal_rm.config.control import read_control
 from fractal_rm.config.load import Watch, load
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
-from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.engine.world import World
+from fractal_rm.signals import Signals, ignore_stray_signals
 
-POLL_S = 0.5  # how often the five files and the control file are looked at
 MakeForWorld = Callable[[World, Config, Intake], WayIn]
 OTHER_FILES = 2_500  # REST connections, at most 2,000, the journal, the broker and the log
 EXIT_STOPPED_TWICE = 130
@@ -50,6 +46,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     ``journal`` names its journal in the state folder: ``mqtt``, ``api`` or ``up``. Raises
     ConfigRejected, and any FractalError that keeps the node from starting.
     """
+    ignore_stray_signals()
     files = Watch(folder)
     compiled = load(folder, os.environ)
     files.refer_to(compiled.referenced)
@@ -85,14 +82,14 @@ async def _serve(
     world = make_world(compiled.config, journal, mqtt="mqtt" in ways_in)
     node = Node(world, {name: partial(make, world) for name, make in ways_in.items()})
     changes = Changes(node, world, files)
-    stop = _stop_signals(world.telemetry)
+    signals = Signals(world.telemetry, reread=changes.reread, end_now=_end_at_once)
     for finding in compiled.warnings:
         world.telemetry.problem("config_warning", at=finding.headline())
     try:
         await node.start()
         _calm_garbage_collection()
         watching = asyncio.create_task(changes.watch())
-        await stop.wait()
+        await signals.stop.wait()
         world.telemetry.event(
             "stopping",
             unfinished=node.unfinished,
@@ -156,22 +153,14 @@ def _calm_garbage_collection() -> None:
 def _end_now(telemetry: LogTelemetry, error: FractalError) -> None:
     """An fsync failed. What is on the disk is not known any more, so nothing may go on (G7)."""
     telemetry.problem("journal_lost", reason=str(error))
+    flush_log()
     os._exit(EXIT_JOURNAL_LOST)
 
 
-def _stop_signals(telemetry: Telemetry) -> asyncio.Event:
-    """Set at the first SIGTERM or SIGINT; the second ends the process at once (G6)."""
-    stop = asyncio.Event()
-
-    def told() -> None:
-        if stop.is_set():
-            telemetry.event("ended_by_second_signal")
-            os._exit(EXIT_STOPPED_TWICE)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told)
-    return stop
+def _end_at_once() -> None:
+    """Told twice to stop: nothing is lost, as what counts is in the journal."""
+    flush_log()
+    os._exit(EXIT_STOPPED_TWICE)
 
 
 # --- the ways in -----------------------------------------------------------------------------
@@ -218,81 +207,3 @@ def _rest(world: World, config: Config, intake: Intake) -> WayIn:
         clock=world.clock,
         telemetry=world.telemetry,
     )
-
-
-# --- changes on the disk ---------------------------------------------------------------------
-
-
-class Changes:
-    """What is asked of a node by files: another configuration, `pause` and `resume`.
-
-    Make it before the node is started: it is paused from the beginning where that was asked for,
-    and does not do again what was asked of an earlier process.
-    """
-
-    def __init__(self, node: Node, world: World, files: Watch) -> None:
-        self._node = node
-        self._world = world
-        self._files = files
-        self._folder = Path(world.config.folder)
-        self._state = Path(world.config.state_path)
-        control = read_control(self._state)
-        node.pause(control.paused)
-        self._released_ms = control.release_parked_before_ms
-
-    async def watch(self) -> None:
-        """Take up what changes, within a second, until it is cancelled."""
-        while True:
-            try:
-                await self.take_up()
-            except Exception as error:  # noqa: BLE001 - the top of the task
-                # Without this task a node can be neither paused nor mended, and a full disk would
-                # shut it for good.
-                self._world.telemetry.problem("watch_broke", error=repr(error), exc_info=error)
-            await asyncio.sleep(POLL_S)
-
-    async def take_up(self) -> None:
-        """Look once."""
-        self._node.watch_journal()
-        control = read_control(self._state)
-        self._node.pause(control.paused)
-        if control.release_parked_before_ms > self._released_ms:
-            self._released_ms = control.release_parked_before_ms
-            released = self._node.release_parked(self._released_ms)
-            self._world.telemetry.event("parked_released", runs=released)
-        if self._files.changed():
-            await self._take_configuration()
-
-    async def _take_configuration(self) -> None:
-        """Take it whole, or stay with the one in force and say why (G13)."""
-        tell = self._world.telemetry
-        try:
-            compiled = load(self._folder, os.environ)
-        except ConfigRejected as error:
-            self._files.refer_to(error.referenced)
-            tell.problem("config_rejected", findings=len(error.findings))
-            for finding in error.findings:
-                tell.problem("config_finding", at=finding.headline())
-            return
-        if not self._files.still():
-            return  # it changed while it was read: the next look sees that
-        self._files.refer_to(compiled.referenced)
-        for finding in compiled.warnings:
-            tell.problem("config_warning", at=finding.headline())
-        config = self._for_this_process(compiled.config)
-        try:
-            await self._node.reconfigure(config)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the node is as it was before
-            fault = None if isinstance(error, FractalError) else error  # ours: with its traceback
-            tell.problem("config_not_taken", reason=str(error), exc_info=fault)
-            return
-        tell.event("config_taken", digest=config.digest, flows=len(config.flows))
-
-    def _for_this_process(self, config: Config) -> Config:
-        """With what only a restart changes as it is: the journal is open, and so is the log."""
-        kept = {key: getattr(self._world.config, key) for key in ("state_path", "log_path")}
-        for key, value in kept.items():
-            if getattr(config, key) != value:
-                name = key.replace("_", ".")
-                self._world.telemetry.problem("restart_needed", for_the_change_of=name)
-        return msgspec.structs.replace(config, **kept)

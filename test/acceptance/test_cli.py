@@ -285,7 +285,8 @@ def test_the_demonstration_fires_each_flow_once_and_all_end_as_they_should(broke
     assert done.stderr == ""
 
 
-def test_ctrl_c_ends_all_of_the_demonstration(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_closed_terminal_end_all_of_the_demonstration(tmp_path, number):
     command = [sys.executable, "-m", "fractal_rm.cli.main", "demo"]
     log = tmp_path / "demo.log"
     with log.open("wb") as out:
@@ -295,7 +296,7 @@ def test_ctrl_c_ends_all_of_the_demonstration(tmp_path):
         ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
     ).stdout.split()
     assert len(children) == 4
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(40) == 0
     assert "ending everything" in log.read_text()
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from fractal_rm.domain.errors import (
     JournalDamaged,
     JournalError,
     JournalFull,
+    JournalGone,
     JournalHeld,
     JournalInUse,
     JournalLost,
@@ -69,6 +72,9 @@ class TestMemoryJournal(JournalConformance):
     def fill(self, journal, *, full):
         journal.full = full
 
+    def move(self, journal, *, away):
+        journal.away = away
+
 
 class TestSqliteJournal(JournalConformance):
     @pytest.fixture(autouse=True)
@@ -80,7 +86,7 @@ class TestSqliteJournal(JournalConformance):
 
     def crash(self, journal):
         """As the kernel does: files are closed, locks are gone, nothing is flushed."""
-        journal._end_thread()
+        journal._thread.end()
         journal._store._let_go()
         for name in ("up.journal", "up.journal-wal", "up.journal-shm"):
             path = self.folder / name
@@ -97,6 +103,10 @@ class TestSqliteJournal(JournalConformance):
         db = journal._store._db
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {pages + 1 if full else 1 << 30}")
+
+    def move(self, journal, *, away):
+        aside = self.folder.with_name("aside")
+        self.folder.rename(aside) if away else aside.rename(self.folder)
 
 
 # --- what a disk can do ----------------------------------------------------------------------
@@ -222,6 +232,33 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path):
         await opened(tmp_path)
 
 
+def test_a_journal_that_is_a_fifo_keeps_nobody_waiting_who_looks_at_runs(tmp_path):
+    os.mkfifo(tmp_path / "other.journal")
+    with pytest.raises(JournalDamaged, match="it is a FIFO"):
+        SqliteHistory(tmp_path).runs()
+
+
+async def test_the_lock_is_looked_at_while_something_is_written(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    commit, looked = journal._store.commit, threading.Event()
+
+    def commit_late(finds):
+        looked.wait()
+        return commit(finds)
+
+    journal._store.commit = commit_late
+    written = journal.accept(entry("A"))
+    while not journal._writing:
+        await asyncio.sleep(0)
+    (tmp_path / "up.lock").unlink()
+    journal.look()
+    assert (tmp_path / "up.lock").exists()
+    looked.set()
+    assert await written is None
+    await journal.close(clean=True)
+
+
 async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
     script = (
         "import asyncio, sys\n"
@@ -237,6 +274,143 @@ async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
         with pytest.raises(JournalInUse, match=f"in use by process {other.pid}"):
             await opened(tmp_path)
         other.stdin.close()
+
+
+# --- what a person can do to one ---------------------------------------------------------------
+
+
+def delete_the_file(folder: Path) -> None:
+    (folder / "up.journal").unlink()
+
+
+def delete_the_log(folder: Path) -> None:
+    (folder / "up.journal-wal").unlink()
+
+
+def rename_the_file(folder: Path) -> None:
+    (folder / "up.journal").rename(folder / "old.journal")
+
+
+def copy_another_file_there(folder: Path) -> None:
+    shutil.copy(folder / "up.journal", folder / "new")
+    (folder / "new").replace(folder / "up.journal")
+
+
+def put_another_folder_there(folder: Path) -> None:
+    folder.rename(folder.with_name("before"))
+    shutil.copytree(folder.with_name("before"), folder)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [delete_the_file, delete_the_log, rename_the_file, copy_another_file_there,
+     put_another_folder_there],
+)  # fmt: skip
+async def test_a_journal_whose_files_are_others_now_refuses(tmp_path, harm):
+    folder = tmp_path / "state"
+    journal = sqlite_journal(folder)
+    await journal.open()
+    await journal.accept(entry("before"))
+    harm(folder)
+    for name in ("after", "again"):
+        with pytest.raises(JournalGone, match="is not the file that is open"):
+            await journal.accept(entry(name))
+    await journal.close(clean=True)
+
+
+async def test_a_file_system_that_is_mounted_over_the_journal_is_another_place(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("only root may mount")
+    try:
+        with pytest.raises(JournalGone):
+            await journal.accept(entry("over"))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    await journal.wait_durable()
+    assert await journal.accept(entry("back")) is None
+    await journal.close(clean=True)
+
+
+async def test_what_the_log_held_when_it_was_deleted_is_saved_by_an_ordered_end(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A"))
+    delete_the_log(tmp_path)
+    journal.look()
+    await journal.close(clean=True)
+    assert [run.id for run in (await opened(tmp_path)).runs] == ["A"]
+
+
+async def moved_while_it_writes(folder: Path):
+    """A journal whose folder is renamed while a group is on its way to the disk.
+
+    Returns it, where the folder is, and the run that is on its way.
+    """
+    journal = sqlite_journal(folder)
+    await journal.open()
+    aside, commit = folder.with_name("aside"), journal._store.commit
+
+    def commit_and_move(finds):
+        answers = commit(finds)
+        journal._store.commit = commit
+        folder.rename(aside)
+        return answers
+
+    journal._store.commit = commit_and_move
+    on_its_way = journal.accept(entry("A"))
+    while journal.blocked is None:
+        await asyncio.sleep(0)
+    return journal, aside, on_its_way
+
+
+async def test_what_was_written_while_the_folder_was_renamed_is_answered_when_it_is_back(tmp_path):
+    folder = tmp_path / "state"
+    journal, aside, on_its_way = await moved_while_it_writes(folder)
+    with pytest.raises(JournalGone):
+        await journal.accept(entry("B"))
+    assert not on_its_way.done()
+    aside.rename(folder)
+    assert await on_its_way is None
+    assert await journal.accept(entry("C")) is None
+    await journal.close(clean=True)
+    assert [run.id for run in (await opened(folder)).runs] == ["A", "C"]
+
+
+async def test_what_was_written_while_the_folder_was_renamed_keeps_no_process_from_ending(tmp_path):
+    journal, aside, on_its_way = await moved_while_it_writes(tmp_path / "state")
+    await journal.close(clean=True)
+    with pytest.raises(JournalGone):
+        await on_its_way
+    found = await opened(aside)
+    assert ([run.id for run in found.runs], found.clean) == (["A"], False)
+
+
+async def test_a_lock_file_that_was_deleted_is_made_again(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    (tmp_path / "up.lock").unlink()
+    journal.look()
+    assert await journal.accept(entry("A")) is None
+    with pytest.raises(JournalInUse):
+        await opened(tmp_path)
+    await journal.close(clean=True)
+
+
+async def test_a_journal_that_a_second_process_has_taken_is_lost_for_the_first(tmp_path):
+    told: list[JournalError] = []
+    journal = sqlite_journal(tmp_path, on_lost=told.append)
+    await journal.open()
+    (tmp_path / "up.lock").unlink()
+    second = sqlite_journal(tmp_path)
+    await second.open()
+    journal.look()
+    assert [type(error) for error in told] == [JournalLost]
+    assert "process" in str(told[0])
+    await second.close(clean=True)
+    await journal.close(clean=False)
 
 
 @pytest.fixture
@@ -502,7 +676,7 @@ async def test_a_disk_that_is_lost_while_history_goes_ends_the_node(tmp_path):
     acknowledged = await journal.accept(entry("second"))
     assert acknowledged is None
     assert isinstance(await told, JournalLost)
-    journal._end_thread()
+    journal._thread.end()
 
 
 async def test_lists_and_accounts_span_all_journals_of_a_node(tmp_path):
@@ -598,11 +772,13 @@ async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path):
     told = asyncio.get_running_loop().create_future()
     journal = sqlite_journal(tmp_path, on_lost=told.set_result)
     await journal.open()
-    journal._store._db.close()
-    accepted = journal.accept(entry("run-1"))
-    assert isinstance(await told, JournalLost)
+    with closing(sqlite3.connect(tmp_path / "up.journal")) as reader:
+        reader.execute("SELECT count(*) FROM runs").fetchone()  # else its log goes, too
+        journal._store._db.close()
+        accepted = journal.accept(entry("run-1"))
+        assert isinstance(await told, JournalLost)
     assert not accepted.done()
-    journal._end_thread()
+    journal._thread.end()
 
 
 async def test_of_many_triggers_at_once_each_that_came_before_is_known(tmp_path):

@@ -20,31 +20,14 @@ import pytest
 from brokers import free_port
 from components import slow
 from fractal_rm.adapters.sqlite.schema import FORMAT
+from fractal_rm.changes import Changes
 from fractal_rm.config.load import Watch
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.run import State
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Check
-from fractal_rm.wiring import Changes
 from nodes import FLOWS, NodeProcess, wait_until
 from worlds import Stage, config
-
-
-@pytest.fixture
-def make(tmp_path, components):
-    """Make nodes; all of them end with the test."""
-    nodes = []
-
-    def make_node(name: str = "n", **how) -> NodeProcess:
-        node = NodeProcess(tmp_path / name, **{"components": components.port, "mode": "api", **how})
-        nodes.append(node)
-        return node
-
-    yield make_node
-    for node in nodes:
-        if node.process is not None and node.process.poll() is None:
-            node.process.kill()
-            node.process.wait()
 
 
 def outcome(node: NodeProcess, flow: str = "2", **headers):
@@ -656,6 +639,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(make, components):
     wait_until(lambda: "stopping" in node.log)
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(10) == 130
+    assert "ended_by_second_signal" in node.log
     components.answers["/endpoint2"] = (200, "late")
     node.start()
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,6 +21,7 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         """Take it. Raises Held, OSError."""
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -32,6 +34,15 @@ class FileLock:
         except OSError:
             self.release()
             raise
+
+    def keep(self) -> None:
+        """Take it again where its file was deleted or replaced. Raises Held, OSError."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file), self._path.stat()):
+                return
+        again = FileLock(self._path)
+        self.release()
+        self._file = again._file
 
     def release(self) -> None:
         """Let go."""

@@ -12,6 +12,7 @@ from fractal_rm.cases.model import Case
 from fractal_rm.cases.play import play
 from fractal_rm.cases.read import FILE, read_cases
 from fractal_rm.config.model import Config
+from fractal_rm.config.regular_file import code_of, read_regular
 from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
 
@@ -37,13 +38,13 @@ def load_cases(folder: Path, config: Config) -> list[Case]:
 def text_of(path: Path) -> str:
     """What a file of cases says. Raises ConfigRejected where it cannot be read."""
     try:
-        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
+        return read_regular(path).decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         place = Place(error.object.count(b"\n", 0, error.start) + 1, 1)
         found = Finding(path.name, place, "T301", f"byte {error.start} is not UTF-8")
     except OSError as error:
         what = f"{path}: {error.strerror or error}"
-        found = Finding(path.name, Place(), "C201", what, _WRITE)
+        found = Finding(path.name, Place(), code_of(error, "C201"), what, _WRITE)
     raise ConfigRejected([found])
 
 

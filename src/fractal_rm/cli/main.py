@@ -23,6 +23,7 @@ from typing import Any
 import click
 
 from fractal_rm import __version__
+from fractal_rm.cli.streams import open_missing_streams
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
 
@@ -87,6 +88,7 @@ def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None =
 
     ``defaults`` has options of commands: they stand in its help, and can be said otherwise.
     """
+    open_missing_streams()
     try:
         code = cli(args, standalone_mode=False, default_map=defaults)
     except click.exceptions.Abort:

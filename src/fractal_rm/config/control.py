@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import FractalError
 
@@ -30,10 +31,13 @@ class Control(msgspec.Struct, frozen=True):
 
 
 def read_control(state: Path) -> Control:
-    """What is asked for. Where the file is absent or broken, nothing is."""
+    """What is asked for. Where the file is absent or broken, nothing is.
+
+    Raises OSError where it cannot be read: what is asked for is not known then.
+    """
     try:
-        return msgspec.json.decode((state / NAME).read_bytes(), type=Control)
-    except (OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(read_regular(state / NAME), type=Control)
+    except (FileNotFoundError, msgspec.MsgspecError):
         return Control()
 
 

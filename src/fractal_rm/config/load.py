@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fractal_rm.config.compile import FILES, Compiled, compile_config
 from fractal_rm.config.model import Config
+from fractal_rm.config.regular_file import code_of, read_regular
 from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
 # Moment, size, inode; and the moment of the inode, which is all that a new mode or owner changes.
@@ -33,30 +34,41 @@ def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
 
 
 def _check_there(folder: Path) -> None:
-    if not any((folder / file).exists() for file in FILES):
+    if not any(_may_be_there(folder / file) for file in FILES):
         what = f"there is no configuration in {folder}"
         hint = "name the folder of the five files: --config DIR, or check DIR"
         raise ConfigRejected([Finding(FILES[0], Place(), "C201", what, hint)])
 
 
+def _may_be_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # to read it says why
+        return True
+    return True
+
+
 def read_file(path: Path) -> str | Finding:
     """The text of one of the five files, or the finding about it."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return read_regular(path).decode("utf-8")
     except UnicodeDecodeError as error:
         code = "F113" if path.name == "flows.conf" else "C202"
         line = error.object.count(b"\n", 0, error.start) + 1
         return Finding(path.name, Place(line, 1), code, f"byte {error.start} is not UTF-8")
     except OSError as error:
-        return Finding(path.name, Place(), "C201", f"{path}: {error.strerror or error}")
+        code = code_of(error, "C201")
+        return Finding(path.name, Place(), code, f"{path}: {error.strerror or error}")
 
 
 class Watch:
     """Says when files have changed and have come to rest.
 
     An editor may write a file in several pieces, and five files are changed one after another: a
-    change counts when two looks in a row see the same. Make it before the files are read, so that
-    what changes while they are read is a change.
+    change counts when two looks in a row see the same, until `take` says that it is taken up. Make
+    it before the files are read, so that what changes while they are read is a change.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,15 +85,16 @@ class Watch:
         }
 
     def changed(self) -> bool:
-        """Look. True once for every change that has come to rest."""
+        """Look. True for a change that has come to rest and was not taken."""
         before, self._seen = self._seen, self._look()
-        if self._seen == before and self._seen != self._taken:
-            self._taken = self._seen
-            return True
-        return False
+        return self._seen == before and self._seen != self._taken
+
+    def take(self) -> None:
+        """The files are read now: what differs from here on is another change."""
+        self._taken = self._seen
 
     def still(self) -> bool:
-        """Whether nothing has changed since ``changed`` said so: what was read is whole."""
+        """Whether nothing has changed since ``take``: what was read is whole."""
         return self._look() == self._taken
 
     def _look(self) -> dict[Path, Signature]:

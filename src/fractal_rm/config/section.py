@@ -10,6 +10,7 @@ from typing import Any
 
 from fractal_rm.config.json_text import HALF_A_PAIR, JsonFault, Value, parse_json
 from fractal_rm.config.mask import mask
+from fractal_rm.config.regular_file import SECRET_BYTES, code_of, read_regular
 from fractal_rm.domain.findings import Finding, Level, Place, did_you_mean, nearest
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -107,15 +108,16 @@ class Source:
         return ""
 
     def _content(self, path: Path, place: Place) -> str:
+        code = "C207"
         try:
-            return path.read_text(encoding="utf-8")
+            return read_regular(path, SECRET_BYTES).decode("utf-8")
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason, code = error.strerror or str(error), code_of(error, "C207")
         except UnicodeDecodeError:
             reason = "it is not UTF-8"
         except ValueError as error:  # a NUL in its name
             reason = str(error)
-        self.add("C207", place, f"{path} cannot be read: {reason}")
+        self.add(code, place, f"{path} cannot be read: {reason}")
         return ""
 
 

@@ -265,6 +265,14 @@ class JournalHeld(JournalBlocked):
     cure = "end the transaction of that program, or the program"
 
 
+class JournalGone(JournalBlocked):
+    """Its files were moved, deleted or replaced: what is written would not be found again."""
+
+    code = "journal-gone"
+    why = "its files are not where they were: moved, deleted or replaced while in use"
+    cure = "put them back as they were"
+
+
 class JournalDamaged(JournalError):
     """A checksum does not hold, or SQLite cannot read the file (G14)."""
 

@@ -36,6 +36,8 @@ CODES = {
     "C225": "the key of a certificate is encrypted",
     "C228": "a node that does not say what it is gets less than it could",
     "C229": "a key has no effect",
+    "C231": "a file is a FIFO, a device or a socket",
+    "C232": "a file is too large",
     "F101": "a line is not an instruction",
     "F102": "two flows have the same number",
     "F103": "TO needs a component and an endpoint",
@@ -81,6 +83,9 @@ CODES = {
     "T302": "a case names what the configuration does not have",
     "T303": "two cases have the same name",
 }
+
+# What is not read may be readable at the next try: a disk, a share, a limit of open files.
+UNREAD = frozenset({"C201", "C207"})
 
 # What helps where a finding has no help of its own: short words from docs/reference/findings.md.
 HELP = {
@@ -176,6 +181,11 @@ class ConfigRejected(FractalError):
     """
 
     code = "config-rejected"
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is a file that could not be read: that may pass, although none changes."""
+        return any(finding.code in UNREAD for finding in self.findings)
 
     def __init__(self, findings: Iterable[Finding], referenced: Iterable[Path] = ()) -> None:
         self.findings = list(findings)

@@ -126,6 +126,7 @@ class Node:
 
     def watch_journal(self) -> None:
         """Hold runs back while their facts could not be written (G7)."""
+        self._world.journal.look()
         blocked = self._world.journal.blocked
         code = blocked and blocked.code
         if code != self._blocked_by:

@@ -107,6 +107,13 @@ class Journal(Protocol):
         """Why nothing can be written; None: it can, as far as is known."""
         ...
 
+    def look(self) -> None:
+        """Find out now whether what is written will be found at the next start: see `blocked`.
+
+        Each write looks as well, and is done only where that is so. Called on the event loop.
+        """
+        ...
+
     async def close(self, *, clean: bool) -> None:
         """Write what was given, mark how it ended, let go. May be called twice."""
         ...

@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 import msgspec
 import pytest
 
-from fractal_rm.domain.errors import JournalFull, JournalInUse
+from fractal_rm.domain.errors import JournalFull, JournalGone, JournalInUse
 from fractal_rm.domain.evaluate import Head
 from fractal_rm.domain.expression import (
     AllOf,
@@ -179,6 +179,10 @@ class JournalConformance:
 
     def fill(self, journal: Journal, *, full: bool) -> None:
         """Make its disk full, or give it room again."""
+        raise NotImplementedError
+
+    def move(self, journal: Journal, *, away: bool) -> None:
+        """Move what it has written to another place, or back; what is open stays open."""
         raise NotImplementedError
 
     async def test_what_was_accepted_is_there_after_a_crash(self) -> None:
@@ -378,6 +382,35 @@ class JournalConformance:
         found = await self._reopened()
         assert [(run.id, run.in_doubt) for run in found.runs] == [("A", {"2"}), ("C", None)]
         assert [run.results for run in found.runs] == [{1: result}, {}]
+
+    async def test_what_would_not_be_found_again_is_refused_until_the_journal_is_back(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        self.move(journal, away=True)
+        with pytest.raises(JournalGone):
+            await journal.accept(entry("B"))
+        assert isinstance(journal.blocked, JournalGone)
+        a, result = begun("A"), msgspec.Raw(b'"r"')
+        durable = asyncio.ensure_future(write(journal, a, Finished(1, 200, 0.5, result)))
+        with pytest.raises(JournalGone):
+            await journal.accept(entry("C"))
+        assert not durable.done()
+        self.move(journal, away=False)
+        await durable
+        assert await journal.accept(entry("D")) is None
+        self.crash(journal)
+        found = await self._reopened()
+        assert [(run.id, run.results) for run in found.runs] == [("A", {1: result}), ("D", {})]
+
+    async def test_who_looks_sees_that_the_journal_is_gone_before_anything_is_written(self) -> None:
+        journal = self.new()
+        await journal.open()
+        self.move(journal, away=True)
+        journal.look()
+        assert isinstance(journal.blocked, JournalGone)
+        self.move(journal, away=False)
+        await journal.close(clean=True)
 
     async def test_one_journal_at_a_time(self) -> None:
         journal = self.new()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fractal_rm.adapters.connect.descriptors import NONE_LEFT
+from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
 from fractal_rm.domain.pem import passphrase_words
@@ -26,7 +27,7 @@ class TlsContexts:
         tls = tls or Tls()
         try:
             paths = [Path(path) for path in (tls.ca, tls.cert, tls.key) if path]
-            times = tuple(path.stat().st_mtime_ns for path in paths)
+            times = tuple(stat_regular(path).st_mtime_ns for path in paths)
             known = self._contexts.get(tls)
             if known is None or known[0] != times:
                 known = self._contexts[tls] = times, _make(tls)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 import msgspec
 
-from fractal_rm.domain.errors import JournalBlocked, JournalFull, JournalInUse
+from fractal_rm.domain.errors import JournalBlocked, JournalFull, JournalGone, JournalInUse
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import AnyFact, Run, State, fold, next_state
 from fractal_rm.engine.ports import Entry, Prior, Recovered, TimedFact
@@ -40,13 +40,13 @@ class Disk:
 class MemoryJournal:
     """Port `Journal`. A write is durable one turn of the event loop later.
 
-    ``full`` makes it refuse, as a full disk does. `crash` ends it like a power loss: what was
-    handed in and is not durable yet is gone.
+    ``full`` makes it refuse, as a full disk does, and ``away``, as files that were moved. `crash`
+    ends it like a power loss: what was handed in and is not durable yet is gone.
     """
 
     def __init__(self, disk: Disk | None = None) -> None:
         self.disk = disk or Disk()
-        self.full = False
+        self.full = self.away = False
         self._behind: list[tuple[str, TimedFact]] = []
         self._flushed: asyncio.Future[None] | None = None
 
@@ -97,8 +97,13 @@ class MemoryJournal:
 
     @property
     def blocked(self) -> JournalBlocked | None:
-        """While it is `full`."""
+        """While it is `full`, or `away`."""
+        if self.away:
+            return JournalGone("the memory journal was moved away")
         return JournalFull("the memory journal was told to be full") if self.full else None
+
+    def look(self) -> None:
+        """Nothing to look for: `away` says it."""
 
     async def close(self, *, clean: bool) -> None:
         """Let go; see the port."""
@@ -124,7 +129,7 @@ class MemoryJournal:
             raise self.blocked
 
     def _flush(self) -> None:
-        if self.full:
+        if self.blocked is not None:
             asyncio.get_running_loop().call_later(0.01, self._flush)
             return
         self._write_behind()

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from fractal_rm.adapters.lock import FileLock, Held
+from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
@@ -58,7 +59,7 @@ def kept_client_id(state: Path, random: Random) -> str:
     """The one in the state folder: the broker keeps its session under it over restarts."""
     path = state / FILE
     try:
-        return path.read_text(encoding="ascii").strip() or _keep(path, random)
+        return read_regular(path).decode("ascii").strip() or _keep(path, random)
     except FileNotFoundError:
         return _keep(path, random)
 

@@ -18,6 +18,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import gmqtt  # pyright: ignore[reportMissingTypeStubs]
@@ -32,6 +33,7 @@ from fractal_rm.adapters.mqtt.publish_packet import read_publish, topic_field
 from fractal_rm.adapters.mqtt.unanswered import Take, Unanswered
 from fractal_rm.adapters.mqtt.wire import Wire
 from fractal_rm.config.model import Mqtt
+from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.topic import subscription_identifier, topic_fault
@@ -386,6 +388,8 @@ def status(what: str) -> bytes:
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
+    for path in filter(None, (tls.ca, tls.cert, tls.key)):
+        stat_regular(Path(path))  # OpenSSL would wait for who writes into a FIFO
     context = ssl.create_default_context(cafile=tls.ca)
     if tls.cert:
         context.load_cert_chain(tls.cert, tls.key)

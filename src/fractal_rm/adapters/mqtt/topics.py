@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
+from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.topic import matches, subscription_identifier
@@ -86,7 +87,7 @@ class KeptTopics:
     def read(self) -> frozenset[str]:
         """The filters that were written last."""
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=frozenset[str])
+            return msgspec.json.decode(read_regular(self._path), type=frozenset[str])
         except (OSError, msgspec.MsgspecError):
             return frozenset()
 

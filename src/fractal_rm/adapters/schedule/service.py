@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.adapters.schedule.timetable import BadSchedule, Timetable, rules_of
+from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import Draining, Refused
 from fractal_rm.domain.flow import Flow
@@ -162,7 +163,7 @@ class Schedules:
 
     def _read(self) -> dict[str, int]:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, int])
+            return msgspec.json.decode(read_regular(self._path), type=dict[str, int])
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
 from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST, PAGES
+from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
 from fractal_rm.domain.run import State
 from fractal_rm.engine.ports import Ledger, RunDetail, RunSummary, TimedFact
@@ -108,6 +109,10 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
     Raises JournalDamaged for whatever cannot be read in it, JournalTooNew where it may mean more
     than this release knows, JournalTooOld where it means something else.
     """
+    try:
+        stat_regular(path)  # SQLite would wait for who writes into a FIFO
+    except OSError as error:
+        raise JournalDamaged(f"{path} cannot be read ({error.strerror})") from error
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:

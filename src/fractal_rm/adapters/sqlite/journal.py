@@ -18,18 +18,17 @@ themselves after WRITE_BEHIND_S.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from fractal_rm.adapters.sqlite.group import Change, Group, Writing
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep, Turns
 from fractal_rm.adapters.sqlite.store import Store
-from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalLost
+from fractal_rm.adapters.sqlite.writer_thread import WriterThread
+from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalGone, JournalLost
 from fractal_rm.domain.run import AnyFact, Run
 from fractal_rm.engine.ports import Entry, Prior, Recovered
 
@@ -73,8 +72,7 @@ class SqliteJournal:
         self._on_lost = on_lost
         self._pending = _Pending()  # is being gathered
         self._sent = _Pending()  # is on its way to the disk
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread = WriterThread(self._lost)
         self._writing = False  # a group or a purge has the file
         self._blocked: JournalBlocked | None = None
         self._closing = self._hurried = False
@@ -90,17 +88,16 @@ class SqliteJournal:
     async def open(self) -> Recovered:
         """Take the journal; see the port."""
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
         try:
-            return await self._on_thread(self._store.open)
+            return await self._thread.run(self._store.open)
         except BaseException:
-            self._end_thread()
+            self._thread.end()
             raise
 
     async def close(self, *, clean: bool) -> None:
         """Write what was given, let go. While it is blocked, what was given cannot be."""
-        if self._thread is None:
+        if not self._thread.running:
             return
         self._closing = True
         while self._writing or (self._blocked is None and self._has_pending()):
@@ -108,15 +105,9 @@ class SqliteJournal:
                 await self.wait_durable()
         self._cancel_flush()
         try:
-            await self._on_thread(lambda: self._store.close(clean=clean and self._blocked is None))
+            await self._thread.run(lambda: self._store.close(clean=clean and self._blocked is None))
         finally:
-            self._end_thread()
-
-    def _end_thread(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._jobs.put(None)
-            thread.join()
+            self._thread.end()
 
     # --- the port -----------------------------------------------------------------------------
 
@@ -161,6 +152,18 @@ class SqliteJournal:
         """Why nothing can be written."""
         return self._blocked
 
+    def look(self) -> None:
+        """Look whether the files are where they were; see the port."""
+        if self._closing:
+            return
+        try:
+            self._store.look()
+        except JournalGone as gone:
+            if not self._writing and self._blocked is None:  # else what is written sees it, too
+                self._found_blocked(gone)
+        except JournalLost as error:
+            self._lost(error)
+
     # --- groups -------------------------------------------------------------------------------
 
     def wait_durable(self) -> asyncio.Future[None]:
@@ -192,7 +195,7 @@ class SqliteJournal:
     def _send(self) -> None:
         """What follows belongs to the next group."""
         self._flush, self._hurried = None, False
-        if self._writing or self._thread is None:
+        if self._writing or not self._thread.running:
             return
         self._sent, self._pending = self._pending, _Pending()
         self._writing = True
@@ -226,6 +229,11 @@ class SqliteJournal:
             self._try(partial(self._store.commit, group.finds), self._written)
 
     def _written(self, answers: Sequence[Prior | None]) -> None:
+        try:
+            self._store.check_place()
+        except JournalGone as gone:
+            self._hold(answers, gone)
+            return
         sent, self._sent = self._sent, _Pending()
         self._store.took(sent.writing)
         self._writing, self._blocked = False, None
@@ -245,7 +253,7 @@ class SqliteJournal:
             self._go_on()
             return
         self._writing = True  # old history goes when who waited has been told
-        self._jobs.put(partial(self._purge, self._now_ms, *self._keep()))
+        self._thread.put(partial(self._purge, self._now_ms, *self._keep()))
 
     def _go_on(self) -> None:
         pending = self._pending
@@ -257,17 +265,41 @@ class SqliteJournal:
     def _found_blocked(self, error: JournalBlocked) -> None:
         """New runs are refused; facts of open runs wait, and what waits for them waits too (G7)."""
         self._writing, self._blocked = False, error
+        self._cancel_flush()
         sent, self._sent = self._sent, _Pending()
-        later = self._pending
-        refused = [*sent.accepted, *sent.finds, *later.accepted, *later.finds]
-        durable = sent.done + later.done
-        kept = self._pending = _Pending()
-        kept.group.changes = later.group.changes
-        kept.group.put_before(sent.group.changes)
+        later, self._pending = self._pending, _Pending()
+        self._pending.group.changes = later.group.changes
+        self._pending.group.put_before(sent.group.changes)
         if not self._closing:
-            kept.done, durable = durable, []
             self._flush = self._loop.call_later(RETRY_BLOCKED_S, self._send)
-        for waiter in (*refused, *durable):
+        self._refuse(sent, error)
+        self._refuse(later, error)
+
+    def _hold(self, answers: Sequence[Prior | None], gone: JournalGone) -> None:
+        """Durable, but not where it will be looked for: that is answered when the files are back.
+
+        To refuse it would be wrong as well: it is run when they are back at the next start.
+        """
+        self._blocked = gone
+        later, self._pending = self._pending, _Pending()
+        self._pending.group.changes = later.group.changes
+        self._refuse(later, gone)
+        if not self._closing:
+            self._loop.call_later(RETRY_BLOCKED_S, self._written, answers)
+            return
+        sent, self._sent = self._sent, _Pending()
+        self._store.took(sent.writing)
+        self._writing = False
+        self._refuse(sent, gone)  # it counts as a crash: nobody was told, and the run may be there
+
+    def _refuse(self, group: _Pending, error: JournalBlocked) -> None:
+        """What is new. What waits for facts waits on, unless this journal writes no more."""
+        refused = [*group.accepted, *group.finds]
+        if self._closing:
+            refused += group.done
+        else:
+            self._pending.done += group.done
+        for waiter in refused:
             if not waiter.done():
                 waiter.set_exception(error)
 
@@ -276,7 +308,7 @@ class SqliteJournal:
         more = False
         with suppress(JournalBlocked):  # the next group will find out
             more = self._store.purge(now_ms, history_s, history_bytes)
-        self._tell(partial(self._purged, more=more))
+        self._thread.tell(partial(self._purged, more=more))
 
     def _purged(self, *, more: bool) -> None:
         self._writing = False
@@ -293,51 +325,15 @@ class SqliteJournal:
             try:
                 result = work()
             except JournalBlocked as error:
-                self._tell(partial(self._found_blocked, error))
+                self._thread.tell(partial(self._found_blocked, error))
             else:
-                self._tell(partial(then, result))
+                self._thread.tell(partial(then, result))
 
-        self._jobs.put(job)
-
-    def _work(self) -> None:
-        """One job after the other, until one fails."""
-        try:
-            while (job := self._jobs.get()) is not None:
-                job()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the node must hear of it
-            self._tell(partial(self._lost, error))
+        self._thread.put(job)
 
     def _lost(self, error: Exception) -> None:
         """What the disk holds is unknown (G7). Nothing more is written, whatever waits."""
         self._on_lost(error if isinstance(error, JournalError) else JournalLost(repr(error)))
-
-    def _tell(self, callback: Callable[[], None]) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback)
-
-    async def _on_thread(self, work: Callable[[], Any]) -> Any:
-        """Do blocking work on the writer's thread; raises what it raises."""
-        done: asyncio.Future[Any] = self._loop.create_future()
-
-        def settle(value: Any, error: BaseException | None) -> None:
-            if done.cancelled():
-                return
-            if error is None:
-                done.set_result(value)
-            else:
-                done.set_exception(error)
-
-        def job() -> None:
-            try:
-                value = work()
-            except Exception as caught:  # noqa: BLE001 - handed to who waits
-                error = caught
-                self._tell(lambda: settle(None, error))
-            else:
-                self._tell(lambda: settle(value, None))
-
-        self._jobs.put(job)
-        return await done
 
 
 def _again(blocked: JournalBlocked) -> JournalBlocked:

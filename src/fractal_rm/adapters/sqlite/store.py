@@ -20,12 +20,14 @@ from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
 from fractal_rm.adapters.sqlite.group import Change, Finds, Group, Rows, Tail, Writing
+from fractal_rm.adapters.sqlite.place import Place
 from fractal_rm.adapters.sqlite.retention import Purge
 from fractal_rm.domain.errors import (
     JournalBlocked,
     JournalDamaged,
     JournalError,
     JournalFull,
+    JournalGone,
     JournalHeld,
     JournalInUse,
     JournalLost,
@@ -67,6 +69,7 @@ class Store:
         self._purge = Purge()
         self._lock: FileLock | None = None
         self._db: sqlite3.Connection
+        self._place: Place
 
     # --- open and close -----------------------------------------------------------------------
 
@@ -165,6 +168,7 @@ class Store:
         self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
         clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
         self._db.execute(schema.MARK, (0,))
+        self._place = Place([self._path, Path(f"{self._path}-wal")])
         return Recovered(runs, clean)
 
     def _open_rows(self) -> Iterable[tuple[int, str, int, int, list[PageRow]]]:
@@ -265,11 +269,30 @@ class Store:
             priors.append(prior if until_ms > at_ms else None)
         return priors
 
+    def check_place(self) -> None:
+        """Whether what is written will be found at the next start. Raises JournalGone."""
+        self._place.check()
+
+    def look(self) -> None:
+        """`check_place`, and keep the lock. Raises JournalGone; JournalLost: another has it."""
+        self._place.check()
+        try:
+            if self._lock is not None:
+                self._lock.keep()
+        except Held as held:
+            raise JournalLost(
+                f"{self._path}: its lock file was deleted, and process {held.by} has taken the"
+                " journal"
+            ) from None
+        except OSError as error:
+            raise JournalGone(f"{self._path}: its lock file is gone ({error})") from error
+
     def begin(self) -> bool:
         """Begin a transaction. False: another program holds the file, and was not waited for.
 
-        Raises JournalFull, JournalLost.
+        Raises JournalFull, JournalGone, JournalLost.
         """
+        self._place.check()
         self._db.execute("PRAGMA busy_timeout = 0")
         try:
             self.wait_to_begin()

@@ -1,5 +1,5 @@
 """What happened, written to the log."""
 
-from fractal_rm.adapters.telemetry.log import LogTelemetry, open_log
+from fractal_rm.adapters.telemetry.log import LogTelemetry, flush_log, open_log
 
-__all__ = ["LogTelemetry", "open_log"]
+__all__ = ["LogTelemetry", "flush_log", "open_log"]

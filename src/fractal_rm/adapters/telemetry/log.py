@@ -6,15 +6,14 @@ A line is ``2026-11-24T09:12:07.120Z warning run_failed run=01M… flow=3 reason
 from __future__ import annotations
 
 import logging
-import logging.handlers
-import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
 
+from fractal_rm.adapters.telemetry.line_writer import LineWriter
+from fractal_rm.adapters.telemetry.outlets import LogFile, Stream
 from fractal_rm.domain.run import Run, State
 
-LOG_FILE_BYTES = 10 * 1024 * 1024
-LOG_FILES_KEPT = 3
+STANDARD_ERROR = 2
 WINDOW_S = 10.0
 LINES_PER_WINDOW = 20
 FIELD_LENGTH = 500
@@ -25,16 +24,17 @@ _log = logging.getLogger("fractal_rm")
 
 def open_log(path: str | None) -> None:
     """Send log lines to a file that is rotated at 10 MiB, or to standard error. Raises OSError."""
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if path is not None:
-        handler = logging.handlers.RotatingFileHandler(
-            path, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8"
-        )
+    handler = LineWriter(Stream(STANDARD_ERROR) if path is None else LogFile(path))
     handler.setFormatter(_Line())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.ERROR)  # of the libraries
     _log.setLevel(logging.INFO)
+
+
+def flush_log() -> None:
+    """Before the process ends without Python's own end: write what waits, within a second."""
+    logging.shutdown()
 
 
 class _Line(logging.Formatter):

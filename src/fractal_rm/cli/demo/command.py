@@ -64,7 +64,7 @@ async def _on_stage(balancer_port: int, *, once: bool, as_json: bool) -> int:
 
 def _stop_signals() -> asyncio.Event:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
 

@@ -1,0 +1,85 @@
+"""What signals do to a running node: the table is in docs/how-to/operate.md."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+from fractal_rm.engine.ports import Telemetry
+
+STOP = (signal.SIGTERM, signal.SIGINT)
+STOP_ONCE = (signal.SIGXCPU, signal.SIGPWR)  # a limit, a power supply: they may come again
+# What the kernel does with these is right: faults of ours, what nobody can refuse, and what stops a
+# process in its terminal and has it go on.
+LEFT_ALONE = (
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP),
+    *(signal.SIGSYS, signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT),
+    *(signal.SIGCHLD, signal.SIGQUIT),
+)
+# All others are for programs that ask for them, and reach a node by mistake: timers, SIGUSR1 and
+# SIGUSR2, the terminal's SIGTTIN and SIGTTOU. Their default is to end a process, or to stop it.
+NOT_FOR_US = signal.valid_signals() - {*STOP, *STOP_ONCE, signal.SIGHUP, *LEFT_ALONE}
+
+
+def ignore_stray_signals() -> None:
+    """From now on only what a node acts upon reaches it. Call it before anything is begun."""
+    for number in NOT_FOR_US:
+        signal.signal(number, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _read_anyway)
+
+
+def _read_anyway(_number: int, _frame: FrameType | None) -> None:
+    """At a start, which reads the configuration, SIGHUP asks for nothing more."""
+
+
+class Signals:
+    """Those that a node acts upon. ``stop`` is set when it is to stop in order (G6).
+
+    ``reread`` is called at SIGHUP, ``end_now`` at a second SIGTERM or SIGINT.
+    """
+
+    def __init__(
+        self, telemetry: Telemetry, *, reread: Callable[[], None], end_now: Callable[[], None]
+    ) -> None:
+        self._telemetry = telemetry
+        self._reread = reread
+        self._end_now = end_now
+        self._had_terminal = _has_terminal()
+        self._told = False
+        self.stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in STOP:
+            loop.add_signal_handler(number, self._told_to_stop)
+        for number in STOP_ONCE:
+            loop.add_signal_handler(number, self.stop.set)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup asks for that
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+
+    def _told_to_stop(self) -> None:
+        if self._told:
+            self._telemetry.event("ended_by_second_signal")
+            self._end_now()
+        self._told = True
+        self.stop.set()
+
+    def _hung_up(self) -> None:
+        """Two meanings: somebody asks to read again, or the terminal that it ran in is closed."""
+        if self._had_terminal and not _has_terminal():
+            self._telemetry.event("terminal_closed")
+            self.stop.set()
+        else:
+            self._telemetry.event("told_to_read_again")
+            self._reread()
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,227 @@
+"""What can happen to the files of a running node: its journal, its configuration, its log."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fractal_rm.adapters.http1.tls import TlsContexts
+from fractal_rm.changes import Changes
+from fractal_rm.config.control import Control, write_control
+from fractal_rm.config.load import Watch, load
+from fractal_rm.config.regular_file import SECRET_BYTES
+from fractal_rm.domain.call import Tls
+from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.findings import ConfigRejected
+from nodes import FLOWS, NodeProcess, wait_until
+from worlds import Stage
+
+
+def succeeded(node: NodeProcess) -> str:
+    """A trigger that is taken and run to its end: the id of its run."""
+    status, _, answer = node.trigger("2", Prefer="wait=30")
+    assert (status, answer["state"]) == (200, "succeeded")
+    return answer["run"]
+
+
+# --- the journal -------------------------------------------------------------------------------
+
+
+def test_a_node_whose_state_folder_was_renamed_acknowledges_nothing_until_it_is_back(make):
+    node = make().start()
+    acknowledged = [succeeded(node)]
+    aside = node.state.with_name("aside")
+    node.state.rename(aside)
+    for _ in range(20):
+        assert node.trigger("2")[0] == 503
+    assert not node.check("journal")
+    assert node.get("/livez")[0] == 200
+    wait_until(lambda: node.log.count("journal_gone") == 1)
+    aside.rename(node.state)
+    wait_until(lambda: node.check("journal"))
+    wait_until(lambda: "journal_writable_again" in node.log)
+    acknowledged.append(succeeded(node))
+    node.kill()
+    node.start()
+    assert {run.id for run in node.runs()} == set(acknowledged)
+    assert node.problems() == []
+
+
+def test_a_node_whose_journal_was_deleted_says_so_before_any_trigger_comes(make):
+    node = make().start()
+    (node.state / "api.journal").unlink()
+    wait_until(lambda: not node.check("journal"))
+    assert node.get("/readyz")[0] == 503
+    assert node.trigger("2")[0] == 503
+    assert node.stop() == 0
+
+
+# --- the configuration -------------------------------------------------------------------------
+
+MORE = FLOWS + "\n9 new\nTO component1 1\nGET\n"
+
+
+class Looking:
+    """The configuration of a node on the disk, and what looks for changes of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.disk = NodeProcess(folder / "n", components=1)
+        files = Watch(self.disk.config)
+        self.stage = Stage()
+        self.stage.world.config = load(self.disk.config, {}).config
+        self.changes = Changes(self.stage.node, self.stage.world, files)
+        self.said = self.stage.telemetry.events
+
+    async def at_rest(self) -> None:
+        """Two looks: a change has come to rest."""
+        await self.changes.take_up()
+        await self.changes.take_up()
+
+    async def later(self, times: int = 1) -> None:
+        """Looks of which each comes a minute later."""
+        for _ in range(times):
+            self.stage.clock.ms += 60_000
+            await self.changes.take_up()
+
+
+@contextmanager
+def no_descriptor_free():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_change_that_comes_while_no_descriptor_is_free_is_taken_when_one_is(tmp_path):
+    looking = Looking(tmp_path)
+    (looking.disk.config / "flows.conf").write_text(MORE)
+    with no_descriptor_free():
+        await looking.at_rest()
+        await looking.later(3)
+    assert looking.said.count("config_rejected") == 1
+    await looking.later()
+    assert looking.said[-1] == "config_taken"
+    assert "9" in looking.stage.world.config.flows
+    await looking.later(3)
+    assert looking.said.count("config_taken") == 1
+
+
+async def test_a_change_that_was_not_taken_is_tried_again_and_that_is_said_once(tmp_path):
+    looking = Looking(tmp_path)
+    reconfigure = looking.stage.node.reconfigure
+    occupied = [OSError("another program listens there")] * 3
+
+    async def refuse(config):
+        if occupied:
+            raise occupied.pop()
+        await reconfigure(config)
+
+    looking.stage.node.reconfigure = refuse
+    (looking.disk.config / "flows.conf").write_text(MORE)
+    await looking.at_rest()
+    await looking.later(2)
+    assert looking.said == ["config_not_taken"]
+    await looking.later()
+    assert looking.said == ["config_not_taken", "config_taken"]
+
+
+async def test_what_is_wrong_with_a_configuration_is_not_looked_for_again_while_no_file_changes(
+    tmp_path, monkeypatch
+):
+    looking = Looking(tmp_path)
+    (looking.disk.config / "flows.conf").write_text("1\nTO nobody 1\nGET\n")
+    await looking.at_rest()
+    monkeypatch.setattr("fractal_rm.changes.load", None)
+    await looking.later(3)
+    assert set(looking.said) == {"config_rejected", "config_finding"}
+
+
+async def test_a_node_stays_paused_while_the_control_file_cannot_be_read(tmp_path):
+    looking = Looking(tmp_path)
+    write_control(looking.disk.state, Control(paused=True))
+    await looking.later()
+    with no_descriptor_free():
+        await looking.later(3)
+    await looking.later()
+    assert looking.said == ["paused", "control_unread"]
+
+
+async def test_a_node_that_cannot_tell_at_its_start_whether_it_is_paused_begins_nothing(tmp_path):
+    state = tmp_path / "n" / "state"
+    state.mkdir(parents=True)
+    os.mkfifo(state / "control.json")
+    looking = Looking(tmp_path)
+    assert looking.said == ["control_unread", "paused"]
+    (state / "control.json").unlink()
+    await looking.later()
+    assert looking.said[-1] == "resumed"
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "device", "socket", "link to a device"])
+def test_only_regular_files_are_read(tmp_path, kind):
+    node = NodeProcess(tmp_path / "n", components=1)
+    flows = node.config / "flows.conf"
+    flows.unlink()
+    put_there(flows, kind)
+    with pytest.raises(ConfigRejected) as rejected:
+        load(node.config, {})
+    assert [(found.file, found.code) for found in rejected.value.findings] == [
+        ("flows.conf", "C231")
+    ]
+    assert kind.split()[-1] in str(rejected.value)
+
+
+def put_there(path: Path, kind: str) -> None:
+    """What is no regular file."""
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(path))
+    else:
+        path.symlink_to("/dev/zero")
+
+
+def test_a_reference_to_what_is_no_regular_file_is_a_finding_at_its_place(tmp_path):
+    node = NodeProcess(tmp_path / "n", components=1)
+    os.mkfifo(node.folder / "secret")
+    node.edit("comm", mqtt__password="${file:secret}")
+    (node.folder / "large").write_bytes(b"x" * (SECRET_BYTES + 1))
+    node.edit("comm", mqtt__username="${file:large}")
+    with pytest.raises(ConfigRejected) as rejected:
+        load(node.config, {})
+    assert [found.code for found in rejected.value.findings] == ["C231", "C232"]
+    assert all(found.place.line for found in rejected.value.findings)
+
+
+def test_a_file_without_end_is_read_up_to_a_bound(tmp_path):
+    node = NodeProcess(tmp_path / "n", components=1)
+    with (node.config / "flows.conf").open("ab") as file:
+        file.truncate(1 << 40)  # it has holes for a tebibyte
+    with pytest.raises(ConfigRejected, match="C232"):
+        load(node.config, {})
+
+
+def test_a_configuration_that_becomes_a_fifo_leaves_the_running_one_in_place(make):
+    node = make().start()
+    flows = node.config / "flows.conf"
+    flows.unlink()
+    os.mkfifo(flows)
+    wait_until(lambda: "C231" in node.log)
+    assert succeeded(node)
+    flows.unlink()
+    flows.write_text(MORE)
+    wait_until(lambda: "config_taken" in node.log)
+
+
+def test_tls_files_that_are_none_fail_a_call_in_words(tmp_path):
+    os.mkfifo(tmp_path / "ca.pem")
+    with pytest.raises(ConnectFailed, match="it is a FIFO"):
+        TlsContexts().context(Tls(str(tmp_path / "ca.pem"), None, None))

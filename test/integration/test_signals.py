@@ -1,0 +1,129 @@
+"""Whole nodes: what they do with signals, and without standard streams."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from fractal_rm.signals import NOT_FOR_US
+from nodes import FLOWS, NodeProcess, wait_until
+
+
+def works(node: NodeProcess) -> bool:
+    return node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
+
+
+def logged(node: NodeProcess, event: str) -> int:
+    """How many lines of an event its log file has."""
+    path = node.folder / "rm.log"
+    return path.read_text().split().count(event) if path.exists() else 0
+
+
+@pytest.fixture
+def node(make):
+    """One that writes to a log file."""
+    made = make()
+    made.edit("comm", log__path="rm.log")
+    return made
+
+
+def test_hang_up_has_the_configuration_read_again_although_no_file_changed(node):
+    node.launch_ready({})
+    node.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: logged(node, "config_taken") == 1)
+    (node.config / "flows.conf").write_text("1\nTO nobody 1\nGET\n")
+    wait_until(lambda: logged(node, "config_rejected") == 1)
+    node.process.send_signal(signal.SIGHUP)  # what is wrong is said again
+    wait_until(lambda: logged(node, "config_rejected") == 2)
+    (node.folder / "rm.log").rename(node.folder / "rm.log.1")  # as logrotate does
+    (node.config / "flows.conf").write_text(FLOWS)
+    wait_until(lambda: logged(node, "config_taken") == 1)
+    assert works(node)
+    assert node.stop() == 0
+
+
+def test_signals_that_are_not_for_it_end_no_node(node):
+    node.launch_ready({})
+    for number in NOT_FOR_US:
+        node.process.send_signal(number)
+    assert works(node)
+    assert node.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGXCPU, signal.SIGPWR])
+def test_the_end_of_its_time_or_power_is_an_ordered_end_however_often_it_is_said(node, number):
+    node.launch_ready({})
+    for _ in range(3):
+        node.process.send_signal(number)
+    assert node.stop() == 0  # with a SIGTERM, which is the first
+    assert logged(node, "stopped") == 1
+
+
+def test_a_terminal_that_is_closed_ends_the_node_in_it_in_order(node):
+    ours, its = pty.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    streams = {"stdin": its, "stdout": its, "stderr": its}
+    node.launch_ready({**streams, "start_new_session": True, "preexec_fn": take_terminal})
+    os.close(its)
+    assert works(node)
+    os.close(ours)
+    assert node.process.wait(30) == 0
+    assert logged(node, "terminal_closed") == 1
+
+
+def test_nohup_keeps_a_node_running(node):
+    def nohup() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    node.launch_ready({"preexec_fn": nohup})
+    node.process.send_signal(signal.SIGHUP)
+    assert works(node)
+    assert node.stop() == 0
+    assert logged(node, "told_to_read_again") == 0
+
+
+# --- streams -----------------------------------------------------------------------------------
+
+
+def close_streams() -> None:
+    for number in range(3):
+        os.close(number)
+
+
+def test_a_node_without_standard_streams_works_and_ends_in_order(node):
+    node.launch_ready({"preexec_fn": close_streams})
+    its = Path(f"/proc/{node.process.pid}/fd")
+    assert {str((its / name).readlink()) for name in "012"} == {"/dev/null"}
+    assert works(node)
+    assert node.stop() == 0
+    assert logged(node, "stopped") == 1
+
+
+@pytest.mark.parametrize("launcher", ["rm_mqtt.py", "rm_api.py"])
+def test_launchers_have_their_streams_before_anything_else(launcher, tmp_path):
+    """The configuration that it is pointed to is broken, which ends it before it serves."""
+    (tmp_path / "comm.conf").write_text("{")
+    program = Path(__file__).parents[2] / "runtime_manager" / launcher
+    command = [sys.executable, str(program), "--config", str(tmp_path)]
+    done = subprocess.run(command, preexec_fn=close_streams, timeout=60)
+    assert done.returncode == 3
+
+
+def test_a_command_whose_output_is_closed_says_by_its_exit_code_what_it_found(make):
+    command = [sys.executable, "-m", "fractal_rm.cli.main", "runs", "list"]
+    config = ["--config", str(make().config)]
+    done = subprocess.run(
+        [*command, *config], stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1), timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
