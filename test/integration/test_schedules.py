@@ -320,7 +320,7 @@ async def test_what_cannot_be_read_is_said_and_stops_nothing_else(town):
 
 
 async def test_by_itself_it_fires_and_remembers(tmp_path):
-    from fractal_rm.adapters.world import SystemClock
+    from fractal_rm.adapters.clock import SystemClock
 
     town = Town(tmp_path, every_ms=20)
     async with town.stage:

@@ -86,8 +86,8 @@ def test_the_last_attempt_is_known_before_it_begins():
 
 
 def test_a_run_is_too_old_only_after_its_age():
-    assert not too_old(0, 3_600_000, 3600)
-    assert too_old(0, 3_600_001, 3600)
+    assert not too_old(3_600_000, 3600)
+    assert too_old(3_600_001, 3600)
 
 
 # --- placement

@@ -20,11 +20,15 @@ class Moment(msgspec.Struct, frozen=True):
         return Moment(self.boot, self.boot_ms + round(ms), self.wall_ms + round(ms))
 
 
+def past_ms(end: Moment, now: Moment) -> int:
+    """How long ``end`` is past; less than none where it is still to come. The clocks: `left_ms`."""
+    return now.boot_ms - end.boot_ms if end.boot == now.boot else now.wall_ms - end.wall_ms
+
+
 def left_ms(end: Moment, now: Moment, most_ms: float) -> float:
     """How long it is until ``end``: never negative, and never more than it was to be at first.
 
     The clock since boot does not jump. Where the machine has been booted since, the wall clock is
     asked, right or wrong.
     """
-    left = end.boot_ms - now.boot_ms if end.boot == now.boot else end.wall_ms - now.wall_ms
-    return min(max(0, left), most_ms)
+    return min(max(0, -past_ms(end, now)), most_ms)

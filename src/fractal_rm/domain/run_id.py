@@ -1,4 +1,4 @@
-"""Names for runs: 26 characters that sort by time.
+"""Names for runs: 26 characters that sort by the order of their acceptance.
 
 The ULID form: 48 bits of milliseconds and 80 of chance in Crockford's base 32, so that the newest
 runs stand together in the journal and in a list.
@@ -31,11 +31,11 @@ class RunIds:
         self._shared = ""
         self._count = 0
 
-    def next(self, now_ms: int) -> str:
-        """The id of a run that is accepted now (wall clock, milliseconds since 1970)."""
-        if now_ms != self._now_ms or self._count == len(_PAIRS):
-            self._now_ms, self._count = now_ms, 0
-            self._shared = _shared(now_ms, int.from_bytes(self._chance(9), "big"))
+    def next(self, order_ms: int) -> str:
+        """The id of a run that is accepted now, on the clock that never goes back."""
+        if order_ms != self._now_ms or self._count == len(_PAIRS):
+            self._now_ms, self._count = order_ms, 0
+            self._shared = _shared(order_ms, int.from_bytes(self._chance(9), "big"))
         last = _PAIRS[self._count]
         self._count += 1
         return self._shared + last

@@ -146,7 +146,7 @@ class HandOff:
 
     def _doubt(self, run: Run, node: Node | None, why: str) -> Settled | Home:
         """A peer that cannot be asked may have executed it."""
-        left_ms = time_left_ms(run, self._world.clock.now_ms())
+        left_ms = time_left_ms(run, self._world.clock.steady_ms())
         following = after_doubt(
             why,
             rule=node.after_silence if node is not None else None,

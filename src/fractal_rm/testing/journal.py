@@ -153,7 +153,8 @@ def entry(
     """Make an entry for a new run."""
     made = facts or ((accepted(flow),) if flow else ())
     run = fold(Run(run_id, flow or Flow(""), at_ms), list(made))
-    return Entry(run_id, flow, at_ms, made, run.state, run.reason, key, digest, at_ms + window_ms)
+    until_ms = at_ms + window_ms
+    return Entry(run_id, flow, at_ms, made, run.state, run.reason, key, digest, until_ms, at_ms)
 
 
 def begun(run_id: str, flow: Flow = FLOW) -> Run:
