@@ -151,10 +151,12 @@ class ManualClock:
         self.ms += ms
         self.slept_ms += ms
 
-    def reboot(self, off_ms: int = 0) -> None:
-        """The clock since boot begins again."""
-        self.boot, self.booted_ms = f"after {self.boot}", self.ms + off_ms
+    def reboot(self, off_ms: int = 0, *, wall_ms: int | None = None) -> None:
+        """The clock since boot begins again; ``wall_ms``: what the wall clock then says."""
         self.ms += off_ms
+        self.boot, self.booted_ms = f"after {self.boot}", self.ms
+        if wall_ms is not None:
+            self.jumped_ms = wall_ms - self.ms
         self._timeline = resumed(self._timeline, self.moment())
 
 

@@ -35,7 +35,8 @@ class SystemClock:
         self._timeline = resumed(known, self.moment())
         self._awake_s = self.monotonic_s()
 
-    def now_ms(self) -> int:
+    @staticmethod
+    def now_ms() -> int:
         """Wall clock: milliseconds since 1970, UTC."""
         return time.time_ns() // 1_000_000  # noqa: TID251 - this is the clock
 
