@@ -168,7 +168,7 @@ async def test_a_wait_ends_in_time_although_the_machine_slept():
 
 async def test_a_retry_is_made_in_time_although_the_machine_slept():
     clock = ManualClock(NOW_MS)
-    async with stage_of("9\nTO a 1\nGET\nRETRY 3\n", clock=clock) as stage:
+    async with stage_of("9\nTO a 1\nGET\n  RETRY 3\n", clock=clock) as stage:
         stage.answers("a/1", "busy", 503, Retry_After="300")
         run = (await stage.send("9")).run
         await until(lambda: "StepFailed" in stage.facts(run))

@@ -28,12 +28,11 @@ CREATE TABLE runs (
     source      TEXT NOT NULL,
     node        TEXT,                        -- NULL: here
     accepted_ms INTEGER NOT NULL,
-    settled_ms  INTEGER,                     -- NULL: it has no end yet
+    settled_ms  INTEGER,                     -- NULL: it has no end yet. Both are wall time
+    ended_ahead_ms INTEGER NOT NULL DEFAULT 0,  -- so far history's clock was ahead of that then
     pages       INTEGER NOT NULL,            -- how many there are, and the checksum of the last:
     sum         INTEGER NOT NULL,            -- one that is missing at the end is seen
-    duplicates  INTEGER NOT NULL DEFAULT 0,  -- how often its trigger came again
-    -- Of settled_ms, which is wall time: how far the clock by which history ages was ahead of it.
-    ended_ahead_ms INTEGER NOT NULL DEFAULT 0
+    duplicates  INTEGER NOT NULL DEFAULT 0   -- how often its trigger came again
 );
 CREATE INDEX open_runs ON runs (no) WHERE settled_ms IS NULL;
 
