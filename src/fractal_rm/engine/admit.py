@@ -22,7 +22,6 @@ from fractal_rm.domain.errors import (
 )
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Accepted, AnyFact, Dead, Received, Run, State
-from fractal_rm.domain.run_id import RunIds
 from fractal_rm.domain.steady import Reading
 from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
 from fractal_rm.engine.open_runs import OpenRuns
@@ -51,7 +50,7 @@ class Admit:
         self._runs = runs
         self._room = room
         self._versions: dict[str, tuple[Flow, str]] = {}
-        self._ids = RunIds(world.random.token)
+        self._ids = world.ids
         self.closed = False
 
     async def receive(self, arrival: Arrival) -> Taken:

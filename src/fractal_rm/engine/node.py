@@ -54,6 +54,7 @@ class Node:
         """
         self._doubt_clock()
         found = await self._world.journal.open()
+        self._world.ids.go_on_after(found.newest)
         await self.watch_clock()
         await self._recovery.recover(found)
         self._serving = True

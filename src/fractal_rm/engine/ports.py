@@ -61,10 +61,14 @@ class Prior(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """What a journal held when it was opened. ``clean``: its last process ended in order."""
+    """What a journal held when it was opened. ``clean``: its last process ended in order.
+
+    ``newest`` is the id of the last run that was not handed over by a peer; empty: there is none.
+    """
 
     runs: list[Run]
     clean: bool
+    newest: str = ""
 
 
 class Journal(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fractal_rm.config.model import Config, Node
+from fractal_rm.domain.run_id import RunIds
 from fractal_rm.engine.alarms import Alarms
 from fractal_rm.engine.ports import (
     Balancer,
@@ -23,7 +24,7 @@ from fractal_rm.engine.ports import (
 class World:
     """``config`` is replaced whole when a new one is taken; the ports stay.
 
-    ``alarms`` wait on its clock, for whoever waits longer than a request takes.
+    ``alarms`` wait on its clock, for whoever waits longer than a request takes; ``ids`` names runs.
     """
 
     config: Config
@@ -37,9 +38,11 @@ class World:
     telemetry: Telemetry
     known_peers: KnownPeers
     alarms: Alarms = field(init=False)
+    ids: RunIds = field(init=False)
 
     def __post_init__(self) -> None:
         self.alarms = Alarms(self.clock)
+        self.ids = RunIds(self.random.token)
 
     def is_ours(self, node: Node) -> bool:
         """Whether a peer is known to be a node of this program, which remembers what it took."""

@@ -193,6 +193,17 @@ class JournalConformance:
         assert bytes(found.runs[0].payload) == b'"p"'
         assert not found.clean
 
+    async def test_the_newest_run_of_our_own_is_named(self) -> None:
+        """Those of peers have ids by other clocks."""
+        journal = self.new()
+        assert (await journal.open()).newest == ""
+        await journal.accept(entry("Z"))
+        await journal.accept(entry("A"))
+        handed = msgspec.structs.replace(accepted(), source="peer")
+        await journal.accept(entry("P", facts=(handed,)))
+        await journal.close(clean=True)
+        assert (await self._reopened()).newest == "A"
+
     async def test_an_ordered_end_is_told_from_a_crash(self) -> None:
         journal = self.new()
         assert (await journal.open()).clean

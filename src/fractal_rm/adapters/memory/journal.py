@@ -29,6 +29,7 @@ class Disk:
         self.runs: dict[str, _Kept] = {}
         self.keys: dict[str, tuple[str, str, int]] = {}
         self.duplicates: dict[str, int] = {}
+        self.newest = ""
         self.clean = True
         self.owner: object | None = None
 
@@ -59,7 +60,7 @@ class MemoryJournal:
             _folded(run_id, kept) for run_id, kept in self.disk.runs.items() if not kept.state.final
         ]
         clean, self.disk.clean = self.disk.clean, False
-        return Recovered(runs, clean)
+        return Recovered(runs, clean, self.disk.newest)
 
     def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
         """Write a new run; see the port."""
@@ -77,6 +78,8 @@ class MemoryJournal:
         kept = self.disk.runs[entry.run_id] = _Kept(entry.flow or _NO_FLOW, [])
         for fact in entry.facts:
             _add(kept, TimedFact(entry.at_ms, fact))
+        if getattr(entry.facts[0], "source", "") != "peer":
+            self.disk.newest = entry.run_id
         if entry.key is not None:
             self.disk.keys[entry.key] = entry.run_id, entry.digest, entry.key_until_ms
         return None

@@ -118,6 +118,8 @@ EVERY_PAGE = (
 
 # --- at start ---------------------------------------------------------------------------------
 
+NEWEST = "SELECT id FROM runs WHERE source != 'peer' ORDER BY no DESC LIMIT 1"
+
 OPEN_RUNS = "SELECT no, id, pages, sum FROM runs WHERE settled_ms IS NULL ORDER BY no"
 OPEN_PAGES = (
     "SELECT pages.run, n, body, pages.sum FROM runs JOIN pages"

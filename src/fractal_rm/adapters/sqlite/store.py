@@ -167,7 +167,7 @@ class Store:
         self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
         clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
         self._db.execute(schema.MARK, (0,))
-        return Recovered(runs, clean)
+        return Recovered(runs, clean, self._one(schema.NEWEST) or "")
 
     def _open_rows(self) -> Iterable[tuple[int, str, int, int, list[PageRow]]]:
         """The rows of open runs, each with its pages."""

@@ -20,7 +20,6 @@ from fractal_rm.domain.flow import Errors, Flow, SubFlow, flow_version
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.result import NULL, StepResult, stored
 from fractal_rm.domain.run import Accepted, Dead, Finished, Placed, Run, Settled, State
-from fractal_rm.domain.run_id import RunIds
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.tries import Tries, last_failure
 from fractal_rm.engine.open_runs import OpenRuns, origin_of
@@ -58,7 +57,7 @@ class SubFlows:
         self._carry = carry
         self._undo = undo
         self._tries = Tries(world, runs)
-        self._ids = RunIds(world.random.token)
+        self._ids = world.ids
 
     async def take(self, run: Run, step: SubFlow) -> Settled | Later | None:
         """Run it. None: the step has its result; otherwise how the run ends or goes on."""
