@@ -121,7 +121,7 @@ class ManualClock:
         self.jumped_ms = 0
         self.slept_ms = 0
         self.boot, self.booted_ms = "first", 0
-        self._timeline = resumed(None, self.moment())
+        self._timeline = resumed(None, self._machine())
 
     def now_ms(self) -> int:
         return self.ms + self.jumped_ms
@@ -129,15 +129,18 @@ class ManualClock:
     def monotonic_s(self) -> float:
         return (self.ms - self.slept_ms) / 1000
 
-    def moment(self) -> Moment:
+    def _machine(self) -> Moment:
         return Moment(self.boot, self.ms - self.booted_ms, self.now_ms())
+
+    def moment(self) -> Moment:
+        return msgspec.structs.replace(self._machine(), ahead_ms=self.read().ahead_ms)
 
     def steady_ms(self) -> int:
         return self.read().steady_ms
 
     def read(self) -> Reading:
         """As if it had just been looked at."""
-        self._timeline = looked_at(self._timeline, self.moment())
+        self._timeline = looked_at(self._timeline, self._machine())
         return self._timeline.read(self._timeline.boot_ms)
 
     def look(self) -> Look:
@@ -157,7 +160,7 @@ class ManualClock:
         self.boot, self.booted_ms = f"after {self.boot}", self.ms
         if wall_ms is not None:
             self.jumped_ms = wall_ms - self.ms
-        self._timeline = resumed(self._timeline, self.moment())
+        self._timeline = resumed(self._timeline, self._machine())
 
 
 class Stage:

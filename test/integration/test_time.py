@@ -207,6 +207,26 @@ async def test_over_a_reboot_a_deadline_goes_by_the_wall_clock(off_ms, state):
         assert stage.state(run) is state
 
 
+@set_by
+async def test_a_wait_goes_on_over_a_reboot_and_a_clock_that_was_set_before(by_ms):
+    disk, clock = Disk(), ManualClock(NOW_MS)
+    one = Flow("9", steps=(Wait(10 * MINUTE_MS), *flows("9\nTO a 1\nGET\n")["9"].steps))
+    stage = Stage(disk, clock, flows={"9": one})
+    await stage.node.start()
+    run = (await stage.send("9")).run
+    await until(lambda: stage.facts(run)[-1] == "Waiting")
+    stage.crash()
+    clock.jumped_ms = by_ms
+    clock.read()
+    clock.reboot(5 * MINUTE_MS)
+    async with Stage(disk, clock, flows={"9": one}) as after:
+        load = after.node._lifecycle.room.load
+        await until(lambda: load.waiting == 1 and not load.in_flight)
+        clock.ms += 5 * MINUTE_MS
+        await after.node.watch_clock()
+        await until(lambda: after.state(run) is State.SUCCEEDED)
+
+
 async def test_a_board_that_boots_in_1970_goes_on_and_says_so():
     disk, clock = Disk(), ManualClock(NOW_MS)
     run = await accepted_and_crashed(PATIENT, disk, clock)

@@ -111,8 +111,7 @@ def test_a_board_without_a_battery_that_is_set_an_hour_later():
     before = machine.reading()
     machine.reboot(6 * HOUR_MS, wall_ms=30_000, up_ms=30_000)
     booted = machine.reading()
-    assert booted.steady_ms - before.steady_ms == WRITE_EVERY_MS + 30_000
-    assert booted.order_ms > before.order_ms
+    assert booted.steady_ms - before.steady_ms == 30_000
     assert "before this program was made" in doubt(booted, NOW_MS - YEAR_MS)
     machine.passes(HOUR_MS)
     machine.set_by(NOW_MS + 5 * DAY_MS + 7 * HOUR_MS - machine.wall_ms)
@@ -164,7 +163,7 @@ happenings = st.one_of(
 
 
 @given(st.lists(happenings, max_size=30))
-def test_it_never_goes_back_and_never_goes_slower_than_the_machine(history):
+def test_it_never_goes_slower_than_the_machine_and_loses_a_minute_at_most(history):
     machine = Machine()
     for what, number in history:
         before = machine.reading()
@@ -181,6 +180,7 @@ def test_it_never_goes_back_and_never_goes_slower_than_the_machine(history):
             machine.reboot(number)
         else:
             machine.reboot(0, wall_ms=number)
+            least_ms = -WRITE_EVERY_MS  # what was not written down
         after = machine.reading()
         assert after.steady_ms - before.steady_ms >= least_ms
         assert after.kept_ms - before.kept_ms >= least_ms

@@ -32,7 +32,7 @@ class SystemClock:
 
     def __init__(self, known: Timeline | None = None) -> None:
         self._boot = _boot_id()
-        self._timeline = resumed(known, self.moment())
+        self._timeline = resumed(known, self._machine())
         self._awake_s = self.monotonic_s()
 
     @staticmethod
@@ -44,8 +44,10 @@ class SystemClock:
     monotonic_s = staticmethod(time.monotonic)  # noqa: TID251 - this is the clock
 
     def moment(self) -> Moment:
-        """Now on the clock since boot, which counts suspended time too, and on the wall."""
-        return Moment(self._boot, _since_boot_ms(), self.now_ms())
+        """Now, as it can be compared after a reboot; see the port."""
+        since_ms = _since_boot_ms()
+        now = self._timeline.read(since_ms)
+        return Moment(self._boot, since_ms, now.wall_ms, now.ahead_ms)
 
     def read(self) -> Reading:
         """Every clock, by one look at that since boot: the wall clock as of the last `look`."""
@@ -58,11 +60,15 @@ class SystemClock:
     def look(self) -> Look:
         """See whether the wall clock was set, or the machine suspended, since the last look."""
         before, awake_s = self._timeline, self.monotonic_s()
-        self._timeline = looked_at(before, self.moment())
+        self._timeline = looked_at(before, self._machine())
         passed_ms = self._timeline.boot_ms - before.boot_ms
         slept_ms = passed_ms - round((awake_s - self._awake_s) * 1000)
         self._awake_s = awake_s
         return Look(set_between(before, self._timeline), slept_ms if slept_ms >= STEP_MS else 0)
+
+    def _machine(self) -> Moment:
+        """What the machine's own clocks say: that since boot, and that on the wall."""
+        return Moment(self._boot, _since_boot_ms(), self.now_ms())
 
     async def keep(self) -> None:
         """Without a file, this process is all that there is."""

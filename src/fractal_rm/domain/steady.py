@@ -1,4 +1,4 @@
-"""The steady clock of a node: nobody sets it, it goes on in suspend, and it never goes back.
+"""The steady clock of a node: nobody sets it, and it goes on in suspend.
 
     clock since boot  ──+ ahead_ms──> steady: deadlines, budgets, STALE, EVERY, age at a start
                                         │
@@ -7,7 +7,8 @@
 
 It begins as the wall clock stands when a state folder is made, and from there on goes as the
 clock since boot does (CLOCK_BOOTTIME). What a reboot takes only the wall clock knows: it is asked
-once, at the first start after it, and what it says counts from none up.
+once, at the first start after it, and what it says counts from none up. Where it knows nothing, the
+steady clock goes on from where it was written down: at most WRITE_EVERY_MS before the reboot.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import msgspec
 
 from fractal_rm.domain.moment import Moment
 
-# So often it is written down how the clocks stand. After a power loss, so much may be missing.
+# So often it is written down how the clocks stand: by so much the last time before a power loss may
+# be missing.
 WRITE_EVERY_MS = 60_000
 # A wall clock that is wrong at a start may say that the machine was off for fifty years. Trigger
 # ids and history, which cannot be had back, age by at most so much of it.
@@ -32,7 +34,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     """The same moment on each clock, in milliseconds since 1970, UTC.
 
     ``wall_ms`` is for people. ``steady_ms`` measures how long something takes, ``kept_ms`` how old
-    trigger ids and history are, and ``order_ms`` never goes back.
+    trigger ids and history are, and ``order_ms`` does not go back where the wall clock does.
     """
 
     wall_ms: int
@@ -115,15 +117,9 @@ def doubt(reading: Reading, made_ms: int) -> str | None:
 
 
 def _after_reboot(known: Timeline, now: Moment) -> Timeline:
-    """It has gone on by what the wall clock says, and at least for as long as the machine is up.
-
-    Where the wall clock is behind what it was, the last minute before the reboot may not have been
-    written down: that is left out, so that no moment comes twice.
-    """
+    """It has gone on by what the wall clock says, and at least for as long as the machine is up."""
     apart_ms = known.steady_ms - known.wall_ms
-    began_ms = now.wall_ms - now.boot_ms + apart_ms  # the steady clock at the boot
-    if began_ms < known.steady_ms:
-        began_ms = known.steady_ms + WRITE_EVERY_MS
+    began_ms = max(known.steady_ms, now.wall_ms - now.boot_ms + apart_ms)  # at the boot
     too_long_ms = max(0, began_ms - known.steady_ms - MOST_OFF_MS)
     return Timeline(
         boot=now.boot,
