@@ -115,13 +115,15 @@ async def test_stale_counts_what_has_passed(by_ms):
 async def test_a_trigger_that_comes_again_within_its_window_is_known(by_ms):
     clock = ManualClock(NOW_MS)
     async with stage_of("9\nTO a 1\nGET\n", clock=clock, bounds=WINDOW) as stage:
-        first = await stage.send("9", id="the same")
-        clock.jumped_ms = by_ms
-        clock.ms += HOUR_MS - 1
-        again = await stage.send("9", id="the same")
-        assert (again.run, again.duplicate) == (first.run, True)
-        clock.ms += 1
-        assert not (await stage.send("9", id="the same")).duplicate
+        for jumps_ms in ((0, by_ms), (by_ms, 0)):
+            clock.jumped_ms = jumps_ms[0]
+            first = await stage.send("9", id="the same")
+            assert not first.duplicate
+            clock.jumped_ms = jumps_ms[1]
+            clock.ms += HOUR_MS - 1
+            again = await stage.send("9", id="the same")
+            assert (again.run, again.duplicate) == (first.run, True)
+            clock.ms += 1
 
 
 @set_by
@@ -135,6 +137,18 @@ async def test_runs_are_listed_in_the_order_in_which_they_came(by_ms):
                 clock.ms += 1
                 runs.append((await stage.send("9")).run)
         assert all(map(is_run_id, runs))
+        assert runs == sorted(runs)
+
+
+async def test_the_runs_of_two_processes_of_a_node_are_listed_in_the_order_in_which_they_came():
+    clock, one = ManualClock(NOW_MS), "9\nTO a 1\nGET\n"
+    async with stage_of(one, clock=clock) as mqtt, stage_of(one, clock=clock) as api:
+        runs = []
+        for jumped_ms in (0, 50 * YEAR_MS, -YEAR_MS):
+            clock.jumped_ms = jumped_ms
+            for stage in (mqtt, api, api, mqtt):
+                clock.ms += MINUTE_MS
+                runs.append((await stage.send("9")).run)
         assert runs == sorted(runs)
 
 

@@ -112,7 +112,7 @@ class NodeClock(SystemClock):
             return msgspec.json.decode(self._path.read_bytes(), type=Timeline)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             why = str(error)
             self._telemetry.problem("clock_forgotten", path=str(self._path), reason=why)
             return None

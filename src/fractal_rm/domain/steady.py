@@ -13,6 +13,8 @@ steady clock goes on from where it was written down: at most WRITE_EVERY_MS befo
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from fractal_rm.domain.moment import Moment
@@ -28,6 +30,10 @@ STEP_MS = 10
 # The wall clock is corrected in small steps all the time. Less than that is not worth a line.
 WORTH_A_LINE_MS = 2_000
 DOUBT_MS = 60_000  # so far behind its latest time, the wall clock is said to be behind
+
+
+# No machine shows a time four thousand years from here; a file that does is broken.
+_Ms = Annotated[int, msgspec.Meta(ge=-(1 << 47), le=1 << 47)]
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
@@ -65,11 +71,11 @@ class Timeline(msgspec.Struct, frozen=True):
     """
 
     boot: str
-    boot_ms: int
-    wall_ms: int
-    ahead_ms: int
-    off_ms: int = 0
-    lead_ms: int = 0
+    boot_ms: _Ms
+    wall_ms: _Ms
+    ahead_ms: _Ms
+    off_ms: _Ms = 0
+    lead_ms: _Ms = 0
 
     @property
     def steady_ms(self) -> int:
