@@ -21,7 +21,7 @@ class Recovery:
 
     async def recover(self, found: Recovered) -> None:
         """Decide for each run that was found."""
-        now_ms = self._world.clock.steady_ms()
+        steady_ms = self._world.clock.steady_ms()
         bounds = self._world.config.bounds
         for run in found.runs:
             self._runs.add(run)
@@ -30,7 +30,7 @@ class Recovery:
                 continue  # a person lets it go on, or it ends with the run that has begun it
             age_ms = self._age_ms(run)
             old = too_old(age_ms, bounds.recovery_max_age_s)
-            if old and run.replying is None and not waits_in_vain(run, now_ms):
+            if old and run.replying is None and not waits_in_vain(run, steady_ms):
                 why = f"found at start, {age_ms // 1000} s after its trigger"
                 _ = self._runs.write(run, Parked(why))
             elif found.clean:

@@ -17,7 +17,7 @@ Tail = tuple[int, int, int]  # of an open run: its number, how many pages, the l
 Rows = list[tuple[Any, ...]]
 Finds = list[tuple[str, int]]  # trigger ids, with the moment of each question (`Entry.kept_ms`)
 
-
+# So little the wall clock and that of history may stand apart, and count as one.
 SAME_MS = 60_000
 
 

@@ -118,7 +118,11 @@ EVERY_PAGE = (
 
 # --- at start ---------------------------------------------------------------------------------
 
-NEWEST = "SELECT id FROM runs WHERE source != 'peer' ORDER BY no DESC LIMIT 1"
+# The newest run with an id of our own, unless very many of other nodes have come since.
+NEWEST = (
+    "SELECT id FROM runs WHERE source != 'peer' AND no > (SELECT max(no) FROM runs) - 10000"
+    " ORDER BY no DESC LIMIT 1"
+)
 
 OPEN_RUNS = "SELECT no, id, pages, sum FROM runs WHERE settled_ms IS NULL ORDER BY no"
 OPEN_PAGES = (
