@@ -41,6 +41,15 @@ async def test_what_came_due_in_a_suspend_rings_at_the_next_look():
     assert rang == ["in an hour", "in three"]
 
 
+async def test_an_alarm_does_not_wait_behind_one_that_the_loop_is_late_for():
+    clock, rang = ManualClock(), []
+    alarms = Alarms(clock)
+    alarms.set(HOUR_MS, lambda: rang.append("in an hour"))
+    clock.sleep(HOUR_MS)
+    await alarms.sleep(0)
+    assert rang == ["in an hour"]
+
+
 @pytest.mark.parametrize("jumped_ms", [50 * 365 * 24 * HOUR_MS, -HOUR_MS])
 async def test_a_wall_clock_that_is_set_rings_nothing(jumped_ms):
     clock, rang = ManualClock(), []

@@ -50,10 +50,13 @@ class Alarms:
 
     def set(self, left_ms: float, ring: Callable[[], object]) -> Alarm:
         """Call ``ring`` in so many milliseconds, suspended ones too. It must not raise."""
-        alarm = Alarm(self, self._clock.steady_ms() + ceil(left_ms), ring)
+        now_ms = self._clock.steady_ms()
+        alarm = Alarm(self, now_ms + ceil(left_ms), ring)
         heappush(self._heap, (alarm.at_ms, next(self._order), alarm))
         if self._next is None or alarm.at_ms < self._next.at_ms:
             self._wait_for(alarm)
+        elif self._next.at_ms <= now_ms:  # the loop is late for it, and would be for this one
+            asyncio.get_running_loop().call_soon(self.look)
         return alarm
 
     def now_ms(self) -> int:
