@@ -80,7 +80,7 @@ class HandOff:
             why = f"it was offered to node {node.id}, whose answer is not known"
             return self._doubt(run, node, why)
         async with self._slot(node):
-            left_ms = time_left_ms(run, self._world.clock.now_ms())
+            left_ms = time_left_ms(run, self._world.clock.steady_ms())
             if left_ms is not None and left_ms <= 0:
                 if not silent:
                     return Settled(State.EXPIRED, "its time ended before it could be handed off")
