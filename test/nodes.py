@@ -49,6 +49,7 @@ class NodeProcess:
         self.topic = f"test/{folder.name}"
         self.mode = mode
         self.process: subprocess.Popen[bytes] | None = None
+        self.before: list[str] = []  # the command under which it is started
         self.config.mkdir(parents=True)
         address = {"protocol": "http", "ip": HOST}
         endpoints = {"1": "endpoint1", "2": "endpoint2"}
@@ -108,7 +109,7 @@ class NodeProcess:
 
     def launch(self, how: dict[str, Any] | None = None, **environ: str) -> NodeProcess:
         """Start it and return at once. ``how`` is for Popen, instead of a log in its folder."""
-        command = [sys.executable, "-m", "fractal_rm.cli.main", self.mode]
+        command = [*self.before, sys.executable, "-m", "fractal_rm.cli.main", self.mode]
         with (self.folder / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--config", str(self.config)],

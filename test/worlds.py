@@ -27,6 +27,7 @@ from fractal_rm.domain.call import Reply
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import Run, State, fold
+from fractal_rm.domain.steady import Look, Reading, looked_at, resumed
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.world import World
@@ -118,21 +119,48 @@ class ManualClock:
     def __init__(self, now_ms: int = 1_000_000) -> None:
         self.ms = now_ms
         self.jumped_ms = 0
+        self.slept_ms = 0
         self.boot, self.booted_ms = "first", 0
-        self.jumped_ms = 0
+        self._timeline = resumed(None, self._machine())
 
     def now_ms(self) -> int:
         return self.ms + self.jumped_ms
 
     def monotonic_s(self) -> float:
-        return self.ms / 1000
+        return (self.ms - self.slept_ms) / 1000
 
-    def moment(self) -> Moment:
+    def _machine(self) -> Moment:
         return Moment(self.boot, self.ms - self.booted_ms, self.now_ms())
 
-    def reboot(self) -> None:
-        """The clock since boot begins again."""
+    def moment(self) -> Moment:
+        return msgspec.structs.replace(self._machine(), ahead_ms=self.read().ahead_ms)
+
+    def steady_ms(self) -> int:
+        return self.read().steady_ms
+
+    def read(self) -> Reading:
+        """As if it had just been looked at."""
+        self._timeline = looked_at(self._timeline, self._machine())
+        return self._timeline.read(self._timeline.boot_ms)
+
+    def look(self) -> Look:
+        return Look()
+
+    async def keep(self) -> None:
+        pass
+
+    def sleep(self, ms: int) -> None:
+        """The machine is suspended for so long."""
+        self.ms += ms
+        self.slept_ms += ms
+
+    def reboot(self, off_ms: int = 0, *, wall_ms: int | None = None) -> None:
+        """The clock since boot begins again; ``wall_ms``: what the wall clock then says."""
+        self.ms += off_ms
         self.boot, self.booted_ms = f"after {self.boot}", self.ms
+        if wall_ms is not None:
+            self.jumped_ms = wall_ms - self.ms
+        self._timeline = resumed(self._timeline, self._machine())
 
 
 class Stage:

@@ -63,6 +63,7 @@ class Changes:
     async def take_up(self) -> None:
         """Look once."""
         self._node.watch_journal()
+        await self._node.watch_clock()
         self._follow_control()
         if self._files.changed():
             self._retry_s = RETRY_S
@@ -83,9 +84,9 @@ class Changes:
             if self._released_ms is None:
                 self._released_ms = self._control.release_parked_before_ms
         self._node.pause(self._control.paused)
-        if self._control.release_parked_before_ms > (self._released_ms or 0):
+        if self._released_ms not in (None, self._control.release_parked_before_ms):
             self._released_ms = self._control.release_parked_before_ms
-            released = self._node.release_parked(self._released_ms)
+            released = self._node.release_parked()
             self._world.telemetry.event("parked_released", runs=released)
 
     def _say_unread(self, reason: str) -> None:

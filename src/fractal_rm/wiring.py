@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from fractal_rm.adapters.balancer import HttpBalancer
+from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal
 from fractal_rm.adapters.telemetry import LogTelemetry, flush_log, open_log
-from fractal_rm.adapters.world import SystemClock, SystemRandom, raise_open_files
+from fractal_rm.adapters.world import SystemRandom, raise_open_files
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import Watch, load
@@ -108,16 +109,17 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
 
     ``mqtt``: this process is connected to the broker.
     """
-    clock = SystemClock()
-    telemetry = LogTelemetry(clock.monotonic_s)
+    telemetry = LogTelemetry(NodeClock.monotonic_s)
     caller = Http1Caller(kept=_open_files(config, telemetry) // 2)
     state = Path(config.state_path)
+    clock = NodeClock(state, telemetry)
     world = World(
         config=config,
         journal=SqliteJournal(
             state / f"{journal}.journal",
             synchronous=synchronous,
             keep=lambda: (world.config.bounds.history_s, world.config.bounds.history_bytes),
+            kept_ms=clock.kept_ms,
             on_lost=lambda error: _end_now(telemetry, error),
         ),
         components=caller,

@@ -8,6 +8,7 @@ import ssl
 import threading
 import tracemalloc
 from contextlib import asynccontextmanager
+from datetime import datetime, timezone
 
 import aiohttp
 import aiohttp.web
@@ -595,6 +596,23 @@ async def test_a_private_authority_is_trusted_where_it_is_named(authority, tls_s
         assert (await caller.call(own)).body == b"ok"
         with pytest.raises(ConnectFailed, match="not trusted"):
             await caller.call(to(server, protocol="https"))
+
+
+@pytest.mark.parametrize(
+    ("between", "why"),
+    [(((2090, 1, 1), (2091, 1, 1)), "not yet valid"), (((2001, 1, 1), (2002, 1, 1)), "expired")],
+)
+async def test_a_certificate_that_is_out_of_its_time_names_the_clock(
+    authority, tmp_path, between, why
+):
+    first, last = (datetime(*day, tzinfo=timezone.utc) for day in between)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", not_before=first, not_after=last).configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with serving(tls=context) as server, calling() as caller:
+        own = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
+        with pytest.raises(ConnectFailed, match=rf"{why} \(the clock of this machine says 20\d\d-"):
+            await caller.call(own)
 
 
 async def test_a_certificate_for_another_name_is_refused(authority, tmp_path):

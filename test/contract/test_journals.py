@@ -50,12 +50,21 @@ def lost(error: JournalError) -> None:
     raise AssertionError(error)
 
 
+class Age:
+    """The clock by which history ages, moved by hand."""
+
+    ms = 1_000
+
+    def __call__(self) -> int:
+        return self.ms
+
+
 def sqlite_journal(
     folder: Path, name: str = "up", keep=(7 * DAY_S, GIB), on_lost=lost
 ) -> SqliteJournal:
     """A journal that looks for old history after every group."""
     path = folder / f"{name}.journal"
-    return SqliteJournal(path, keep=lambda: keep, on_lost=on_lost, purge_every_s=0)
+    return SqliteJournal(path, keep=lambda: keep, kept_ms=Age(), on_lost=on_lost, purge_every_s=0)
 
 
 class TestMemoryJournal(JournalConformance):
@@ -485,7 +494,7 @@ async def test_a_read_only_folder_names_the_cause_and_the_cure(small_disk):
 
 
 async def a_day_passes(journal: SqliteJournal) -> None:
-    """A clock that stands a day later is believed when it is seen again."""
+    journal._kept_ms.ms = DAY_S * 1_000
     await journal.accept(entry("a day later", at_ms=DAY_S * 1_000))
     await journal.accept(entry("just after", at_ms=DAY_S * 1_000))
 
@@ -502,6 +511,47 @@ async def test_history_older_than_its_bound_is_dropped_and_open_runs_stay(tmp_pa
     history = SqliteHistory(tmp_path)
     assert {run.id for run in history.runs(limit=100)} == {"open", "a day later", "just after"}
     assert check_journal(tmp_path / "up.journal").problems == []
+
+
+@pytest.mark.parametrize("jumped_ms", [50 * 365 * DAY_S * 1_000, -50 * 365 * DAY_S * 1_000])
+async def test_history_is_as_old_as_it_is_whatever_the_wall_clock_said(tmp_path, jumped_ms):
+    start_ms, minute_ms = 1_800_000_000_000, 60_000
+    journal = sqlite_journal(tmp_path, keep=(600, GIB))
+    age = journal._kept_ms
+    age.ms = start_ms
+    await journal.open()
+    for n in range(20):  # before, while, and after it was wrong: a minute each
+        wall_ms = age.ms + (jumped_ms if 5 <= n < 10 else 0)
+        await journal.accept(entry(f"run-{n:02}", at_ms=wall_ms))
+        await write(journal, begun(f"run-{n:02}"), Settled(State.SUCCEEDED), wall_ms)
+        age.ms += minute_ms
+    for n in range(3):
+        await journal.accept(entry(f"then-{n}", at_ms=age.ms))
+    await journal.close(clean=True)
+    kept = [run.id for run in SqliteHistory(tmp_path).runs(limit=100)]
+    assert sorted(kept) == [f"run-{n}" for n in range(10, 20)] + ["then-0", "then-1", "then-2"]
+    assert check_journal(tmp_path / "up.journal").problems == []
+
+
+async def test_a_journal_of_the_release_before_is_read_and_taken_over(tmp_path):
+    await write_some(tmp_path, runs=3)
+    path = tmp_path / "up.journal"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "ALTER TABLE runs DROP COLUMN ended_ahead_ms; PRAGMA user_version = 2;"
+            "PRAGMA wal_checkpoint(TRUNCATE);"
+        )
+    assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["run-2", "run-1", "run-0"]
+    assert check_journal(path).problems == []
+    journal = sqlite_journal(tmp_path)
+    _, one, _ = (await journal.open()).runs
+    await write(journal, one, Settled(State.SUCCEEDED))
+    prior = await journal.accept(entry("again", key="key-0"))
+    assert prior is not None
+    assert prior.run_id == "run-0"
+    await journal.close(clean=True)
+    assert [run.id for run in (await opened(tmp_path)).runs] == ["run-0", "run-2"]
+    assert check_journal(path).problems == []
 
 
 async def test_history_goes_although_a_thousand_parked_runs_are_older(tmp_path):

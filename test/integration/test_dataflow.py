@@ -129,7 +129,7 @@ async def test_a_long_wait_of_one_flow_within_holds_no_slot_and_the_others_go_on
         load = stage.node._lifecycle.room.load
         await until(lambda: stage.called() == ["a/1"] and not load.in_flight)
         stage.clock.ms += 60_000
-        stage.node._lifecycle.room._stand(stage.node._lifecycle.runs.get(run_id))
+        await stage.node.watch_clock()
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
         assert stage.called() == ["a/1", "b/1", "a/2"]
 
@@ -214,7 +214,7 @@ async def test_a_long_wait_ends_with_the_time_of_its_run():
         load = stage.node._lifecycle.room.load
         await until(lambda: "Waiting" in stage.facts(run_id) and not load.in_flight)
         stage.clock.ms += 5_000
-        stage.node._lifecycle.room._stand(stage.node._lifecycle.runs.get(run_id))
+        await stage.node.watch_clock()
         assert (await stage.ended(run_id)).state is State.EXPIRED
 
 

@@ -19,13 +19,14 @@ from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 from brokers import Broker
 from components import Components
 from dns import SERVER_FAILURE, resolving
+from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.mqtt import MqttIntake, unanswered
 from fractal_rm.adapters.mqtt import link as link_module
 from fractal_rm.adapters.mqtt.client_id import ClientId, ClientIdInUse, kept_client_id
 from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
-from fractal_rm.adapters.world import SystemClock, SystemRandom
+from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy, Malformed
 from fractal_rm.domain.run import State

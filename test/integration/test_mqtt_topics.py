@@ -212,25 +212,12 @@ async def test_time_that_a_message_waits_for_room_is_taken_off(mosquitto, tmp_pa
         way_in.intake.refusal = Busy("no room")
         await send(mosquitto, "t/in", b"1")
         await until(lambda: way_in.intake.arrivals)
-        way_in._link._unanswered._loop = Later(asyncio.get_running_loop(), 5)
+        before = way_in._clock.steady_ms
+        way_in._clock.steady_ms = lambda: before() + 5_000  # asleep or awake
         way_in.intake.refusal = None
         way_in.intake.room.set()
         await until(lambda: len(way_in.intake.arrivals) == 2)
         assert way_in.intake.arrivals[1].waited_ms >= 4_000
-
-
-class Later:
-    """A loop whose clock is ahead from its second look on."""
-
-    def __init__(self, loop, by_s):
-        self._loop = loop
-        self._by_s = by_s
-
-    def time(self):
-        return self._loop.time() + self._by_s
-
-    def __getattr__(self, name):
-        return getattr(self._loop, name)
 
 
 # --- a node that is stopped while it connects ---------------------------------------------------

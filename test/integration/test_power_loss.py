@@ -24,7 +24,7 @@ from fractal_rm.testing.journal import accepted, begun, entry, write
 
 async def main(folder, synchronous):
     journal = SqliteJournal(Path(folder) / "up.journal", keep=lambda: (1 << 30, 1 << 40),
-                            on_lost=print, synchronous=synchronous)
+                            kept_ms=lambda: 1_000, on_lost=print, synchronous=synchronous)
     await journal.open()
     payload = b'"' + b"x" * 6000 + b'"'
 
@@ -71,7 +71,10 @@ async def losses(tmp_path: Path, synchronous: str) -> tuple[list[str], int]:
 async def survivors(folder: Path) -> set[str]:
     """The runs that a journal holds, and which of them have ended."""
     journal = SqliteJournal(
-        folder / "up.journal", keep=lambda: (1 << 30, 1 << 40), on_lost=lambda _: None
+        folder / "up.journal",
+        keep=lambda: (1 << 30, 1 << 40),
+        kept_ms=lambda: 1_000,
+        on_lost=lambda _: None,
     )
     await journal.open()
     runs = journal._store._db.execute("SELECT id, state FROM runs").fetchall()

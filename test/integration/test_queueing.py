@@ -16,6 +16,7 @@ from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallTimedOut
 from fractal_rm.domain.flow import Flow, Queueing
 from fractal_rm.domain.run import Offered, Placed, Run, State
+from fractal_rm.engine.alarms import Alarms
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.places import Places
 from fractal_rm.engine.waiting_room import WaitingRoom
@@ -127,16 +128,9 @@ async def test_a_run_that_waited_too_long_is_not_begun_and_its_sender_is_told():
         assert stage.facts(late.run) == ["Accepted", "Settled"]
 
 
-class RunningClock(ManualClock):
-    """Moves with the event loop."""
-
-    def monotonic_s(self) -> float:
-        return asyncio.get_running_loop().time()
-
-
 async def test_a_stale_run_is_noticed_without_a_free_slot():
     rules = queued(_4=Queueing(limit=1, stale_ms=1))
-    async with Stage(clock=RunningClock(), flows=rules) as stage:
+    async with Stage(flows=rules) as stage:
         go = stage.holds("slow/1")
         await stage.send("4")
         stale = await stage.send("4")
@@ -147,7 +141,7 @@ async def test_a_stale_run_is_noticed_without_a_free_slot():
 
 
 async def test_a_stale_run_is_noticed_while_the_node_is_paused():
-    async with Stage(clock=RunningClock(), flows=queued(_2=Queueing(stale_ms=1))) as stage:
+    async with Stage(flows=queued(_2=Queueing(stale_ms=1))) as stage:
         stage.node.pause(True)
         taken = await stage.send("2")
         assert (await stage.ended(taken.run)).state is State.EXPIRED
@@ -262,10 +256,10 @@ async def test_after_a_restart_only_the_newest_is_left_whoever_comes_back_first(
     async with after:
         await until(lambda: after.state(older) is State.PARKED)
         if not released_last:
-            after.node.release_parked(clock.ms)
+            after.node.release_parked()
         newer = (await after.send("2", payload={"door": 1})).run
         if released_last:
-            after.node.release_parked(clock.ms)
+            after.node.release_parked()
         await until(lambda: after.state(older) is State.SUPERSEDED)
         after.node.pause(False)
         await until(lambda: after.state(newer) is State.SUCCEEDED)
@@ -312,7 +306,7 @@ rules = st.builds(
     Queueing,
     limit=st.sampled_from([None, 1, 1, 2]),
     priority=st.integers(0, 9),
-    stale_ms=st.none() | st.integers(1, 5_000),
+    stale_ms=st.none() | st.integers(1, 5_000).map(lambda hours: hours * HOUR_MS),
     latest=st.sampled_from([None, "@"]),
 )
 numbers = st.integers(0, 99)
@@ -333,13 +327,14 @@ class Line:
     def __init__(self, queueings: list[Queueing], slots: int) -> None:
         self.flows = [Flow(str(n), queueing=each) for n, each in enumerate(queueings)]
         self.clock = ManualClock()
+        self.alarms = Alarms(self.clock)
         self.settled: list[str] = []
         self.ended: list[str] = []
         self.came: list[str] = []
         self.at_work: dict[str, tuple[Run, asyncio.Future[float | None]]] = {}
         self.begun: dict[str, Run] = {}  # and has not ended
         places = Places(OpenRuns(Stage().world, Load()))
-        self.room = WaitingRoom(Load(), Limits(in_flight=slots), places, self.clock, self.settle)
+        self.room = WaitingRoom(Load(), Limits(in_flight=slots), places, self.alarms, self.settle)
         self.room.open(self.carry)
 
     async def settle(self, run, _ending):
@@ -359,7 +354,8 @@ class Line:
     def happens(self, what: str, number: int, other: int) -> None:
         """A run comes new, or from the journal; ends, or wants another turn; or time goes by."""
         if what == "time":
-            self.clock.ms += number
+            self.clock.ms += number * HOUR_MS
+            self.alarms.look()
         elif what not in ("ends", "again"):
             self._comes(what, self.flows[number], other)
         elif self.at_work:

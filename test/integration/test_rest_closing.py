@@ -14,11 +14,11 @@ from uvicorn import Config as UvicornConfig
 from uvicorn.server import ServerState
 
 from components import Components
+from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.rest import closing, protocol
 from fractal_rm.adapters.rest.access import Access
 from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
-from fractal_rm.adapters.world import SystemClock
 from fractal_rm.config.model import Rest
 from nodes import HOST, NodeProcess
 

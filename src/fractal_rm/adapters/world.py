@@ -1,4 +1,4 @@
-"""The clock and the chance of the machine, and how many files it allows."""
+"""The chance of the machine, and how many files it allows."""
 
 from __future__ import annotations
 
@@ -6,41 +6,6 @@ import os
 import random
 import resource
 import sys
-import time
-import uuid
-from pathlib import Path
-
-from fractal_rm.domain.moment import Moment
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-class SystemClock:
-    """Port `Clock`: the only place that reads a clock."""
-
-    def __init__(self) -> None:
-        self._boot = _boot_id()
-
-    def now_ms(self) -> int:
-        """Wall clock: milliseconds since 1970, UTC."""
-        return time.time_ns() // 1_000_000  # noqa: TID251 - this is the clock
-
-    # Seconds since some moment; never jumps.
-    monotonic_s = staticmethod(time.monotonic)  # noqa: TID251 - this is the clock
-
-    def moment(self) -> Moment:
-        """Now on the clock since boot, which counts suspended time too, and on the wall."""
-        since_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        return Moment(self._boot, since_boot_ns // 1_000_000, self.now_ms())
-
-
-def _boot_id() -> str:
-    """The kernel's name for this boot. Where it gives none, this process counts as one."""
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return str(uuid.uuid4())
-
 
 _DRAWN_AT_ONCE = 4096  # a system call for each run id would cost as much as the id
 

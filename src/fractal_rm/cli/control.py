@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from fractal_rm.adapters.world import SystemClock
+from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
 from fractal_rm.config.control import Control, read_control, write_control
 
@@ -41,8 +41,10 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
     answer = "runs may begin"
     if parked:
         answer += "; parked runs were asked to go on"
-        now_ms = SystemClock().now_ms()
-        control = msgspec.structs.replace(control, release_parked_before_ms=now_ms)
+        asked_ms = SystemClock().now_ms()
+        if asked_ms == control.release_parked_before_ms:
+            asked_ms += 1  # it is asked by a change
+        control = msgspec.structs.replace(control, release_parked_before_ms=asked_ms)
     _ask(state, control, answer, as_json)
 
 

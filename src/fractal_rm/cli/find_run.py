@@ -56,7 +56,8 @@ def _child(history: SqliteHistory, parent: RunSummary, step: SubFlow) -> RunDeta
     while True:
         page = history.runs(flow=step.flow, limit=PAGE, before=before)
         for run in page:
-            if run.accepted_ms < parent.accepted_ms:
+            # Both, as the wall clock may be set, and the parent may have the id of another node.
+            if run.accepted_ms < parent.accepted_ms and run.id < parent.id:
                 return None
             detail = history.run(run.id) if run.source == "flow" else None
             if detail and detail.facts and _origin(detail) == origin:

@@ -21,9 +21,10 @@ class CannotAsk(FractalError):
 
 
 class Control(msgspec.Struct, frozen=True):
-    """``release_parked_before_ms``: parked runs accepted before that moment are to go on.
+    """``release_parked_before_ms``: when it was last asked that parked runs go on (wall clock).
 
-    That is asked of the nodes that run now, once; ``paused`` holds until it is taken back.
+    That is asked of the nodes that run now, once, by a change of it: all parked runs are meant, as
+    runs are parked at a start only. ``paused`` holds until it is taken back.
     """
 
     paused: bool = False

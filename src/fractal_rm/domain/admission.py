@@ -94,12 +94,12 @@ def _without_points(value: Any) -> Any:
     return value
 
 
-def waits_in_vain(run: Run, now_ms: int) -> bool:
+def waits_in_vain(run: Run, steady_ms: int) -> bool:
     """Whether a run that has not begun is stale already (STALE)."""
     queueing = run.flow.queueing
     if queueing is msgspec.UNSET or queueing.stale_ms is None or run.begun:
         return False
-    return now_ms - run.accepted_ms >= queueing.stale_ms
+    return steady_ms - run.steady_ms >= queueing.stale_ms
 
 
 def as_superseded(newer: str) -> Settled:
@@ -123,6 +123,6 @@ def is_last_attempt(attempt: int, max_attempts: int) -> bool:
     return attempt >= max_attempts
 
 
-def too_old(accepted_ms: int, now_ms: int, max_age_s: int) -> bool:
+def too_old(age_ms: float, max_age_s: int) -> bool:
     """Whether a run found at start is too old to be run unasked: it may move a machine."""
-    return now_ms - accepted_ms > max_age_s * 1000
+    return age_ms > max_age_s * 1000

@@ -7,12 +7,12 @@ from msgspec import UNSET
 from fractal_rm.domain.run import Run
 
 
-def time_left_ms(run: Run, now_ms: int) -> int | None:
+def time_left_ms(run: Run, steady_ms: int) -> int | None:
     """Milliseconds until its sender's limit or its flow's ends, whichever comes first.
 
-    Both count from its acceptance, on the wall clock. It may be less than none; None: no limit.
+    Both count from its acceptance, on the steady clock. It may be less than none; None: no limit.
     """
     limits = [] if run.flow.deadline_ms is UNSET else [run.flow.deadline_ms]
     if run.budget_ms is not None:
         limits.append(run.budget_ms)
-    return min(limits) - max(0, now_ms - run.accepted_ms) if limits else None
+    return min(limits) - max(0, steady_ms - run.steady_ms) if limits else None

@@ -105,13 +105,25 @@ def _is_final(answer: Reply | CallFailed) -> bool:
 
 
 def _retry_after_s(answer: Reply | CallFailed, now_ms: int) -> float:
-    """Seconds or a date (RFC 9110, 10.2.3); 0 where neither is said."""
-    said = answer.header("retry-after") if isinstance(answer, Reply) else None
-    if said is None:
+    """Seconds or a date (RFC 9110, 10.2.3); 0 where neither is said.
+
+    A date is compared with the answer's own ``Date`` (6.6.1): the component's clock and this one
+    need not agree.
+    """
+    if not isinstance(answer, Reply) or (said := answer.header("retry-after")) is None:
         return 0.0
     if said.isascii() and said.isdigit():
         return float(said[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - now_ms / 1000)
-    except (ValueError, OverflowError):
+    until_s = _date_s(said)
+    if until_s is None:
         return 0.0
+    now_s = _date_s(answer.header("date") or "")
+    return max(0.0, until_s - (now_ms / 1000 if now_s is None else now_s))
+
+
+def _date_s(text: str) -> float | None:
+    """Seconds since 1970, UTC, of an HTTP date; None where it is none."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None

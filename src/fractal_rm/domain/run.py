@@ -64,6 +64,7 @@ class Accepted(Fact, frozen=True, tag="accepted"):
 
     ``budget_ms``: how long from now it is worth something. ``origin``: the run and the step that
     it is a part of. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where its end is told.
+    ``ahead_ms``: how far the steady clock is ahead of the wall clock, where they do not agree.
     """
 
     flow: str
@@ -77,6 +78,7 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     reply_topic: str | msgspec.UnsetType = msgspec.UNSET
     correlation: bytes | msgspec.UnsetType = msgspec.UNSET
     traceparent: str | msgspec.UnsetType = msgspec.UNSET
+    ahead_ms: int | msgspec.UnsetType = msgspec.UNSET
 
     def change(self, run: Run) -> None:
         """Take over what came."""
@@ -92,6 +94,8 @@ class Accepted(Fact, frozen=True, tag="accepted"):
             run.correlation = self.correlation
         if self.traceparent is not msgspec.UNSET:
             run.traceparent = self.traceparent
+        if self.ahead_ms is not msgspec.UNSET:
+            run.ahead_ms = self.ahead_ms
 
 
 class Received(Fact, frozen=True, tag="received"):
@@ -427,7 +431,7 @@ class Run(msgspec.Struct, gc=False):
     are positions of steps that have no number and are done, ``said`` is what a REPLY said.
     ``has_bytes``: one of the results is bytes.
     ``payload_bytes`` and ``result_bytes``: what came, and what has come of it so far, keeps so much
-    in memory.
+    in memory. ``accepted_ms`` is wall time, ``ahead_ms`` how far the steady clock was ahead of it.
 
     ``offered`` says that ``node`` may have the run, under ``epoch``; ``stays`` that it was placed
     here or that calls were tried here, so that it ends here too.
@@ -466,6 +470,12 @@ class Run(msgspec.Struct, gc=False):
     correlation: bytes | None = None
     traceparent: str | None = None
     replying: Replying | None = None
+    ahead_ms: int = 0
+
+    @property
+    def steady_ms(self) -> int:
+        """Its acceptance on the steady clock, by which its age is measured."""
+        return self.accepted_ms + self.ahead_ms
 
     @property
     def begun(self) -> bool:

@@ -1,4 +1,4 @@
-"""Names for runs: 26 characters that sort by time.
+"""Names for runs: 26 characters that sort by the order of their acceptance.
 
 The ULID form: 48 bits of milliseconds and 80 of chance in Crockford's base 32, so that the newest
 runs stand together in the journal and in a list.
@@ -20,25 +20,41 @@ def is_run_id(text: str) -> bool:
 
 
 class RunIds:
-    """Makes ids. Those of one millisecond share their chance and are counted, so they sort too.
+    """Makes ids, each behind the one before it.
 
-    ``chance`` draws so many random bytes.
+    Those of one millisecond share their chance and are counted; where there are more than can be
+    counted, or time has gone back, it is the next millisecond that they have. ``chance`` draws so
+    many random bytes.
     """
 
     def __init__(self, chance: Callable[[int], bytes]) -> None:
         self._chance = chance
         self._now_ms = -1
         self._shared = ""
-        self._count = 0
+        self._count = len(_PAIRS)
 
-    def next(self, now_ms: int) -> str:
-        """The id of a run that is accepted now (wall clock, milliseconds since 1970)."""
-        if now_ms != self._now_ms or self._count == len(_PAIRS):
-            self._now_ms, self._count = now_ms, 0
-            self._shared = _shared(now_ms, int.from_bytes(self._chance(9), "big"))
+    def go_on_after(self, run_id: str) -> None:
+        """What follows stands behind an id that an earlier process has made."""
+        if is_run_id(run_id):
+            self._now_ms = max(self._now_ms, _ms_of(run_id))
+            self._count = len(_PAIRS)
+
+    def next(self, order_ms: int) -> str:
+        """The id of a run that is accepted now (milliseconds since 1970)."""
+        if order_ms > self._now_ms or self._count == len(_PAIRS):
+            self._now_ms, self._count = max(order_ms, self._now_ms + 1), 0
+            self._shared = _shared(self._now_ms, int.from_bytes(self._chance(9), "big"))
         last = _PAIRS[self._count]
         self._count += 1
         return self._shared + last
+
+
+def _ms_of(run_id: str) -> int:
+    """The milliseconds in an id: its first 10 digits."""
+    ms = 0
+    for digit in run_id[:10]:
+        ms = ms << 5 | _DIGITS.index(digit)
+    return ms
 
 
 def _shared(now_ms: int, chance: int) -> str:

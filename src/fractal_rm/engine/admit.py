@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from fractal_rm.domain.admission import same_trigger
 from fractal_rm.domain.errors import (
@@ -21,7 +22,7 @@ from fractal_rm.domain.errors import (
 )
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Accepted, AnyFact, Dead, Received, Run, State
-from fractal_rm.domain.run_id import RunIds
+from fractal_rm.domain.steady import Reading
 from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Entry, Prior, Taken
@@ -49,7 +50,7 @@ class Admit:
         self._runs = runs
         self._room = room
         self._versions: dict[str, tuple[Flow, str]] = {}
-        self._ids = RunIds(world.random.token)
+        self._ids = world.ids
         self.closed = False
 
     async def receive(self, arrival: Arrival) -> Taken:
@@ -59,7 +60,7 @@ class Admit:
             known = await self._known_offer(trigger, trigger.offer)
             if known is not None:
                 return known
-        entering = self._enter(arrival, trigger)
+        entering = self._enter(arrival, trigger, self._world.clock.read())
         await self._all_written((entering,))
         return self._answer(entering)
 
@@ -68,7 +69,8 @@ class Admit:
 
         What is handed to the journal in one turn shares a transaction.
         """
-        entering = [self._entered(arrival) for arrival in arrivals]
+        now = self._world.clock.read()
+        entering = [self._entered(arrival, now) for arrival in arrivals]
         written = [each for each in entering if isinstance(each, Entering)]
         if written:
             await self._all_written(written)
@@ -82,9 +84,9 @@ class Admit:
             source=arrival.source.value,
             body=arrival.body[:DEAD_LETTER_BYTES],
         )
-        now_ms = self._world.clock.now_ms()
-        new_id = self._ids.next(now_ms)
-        entry = Entry(new_id, None, now_ms, (fact,), State.DEAD, fact.reason)
+        now = self._world.clock.read()
+        new_id = self._ids.next(now.order_ms)
+        entry = Entry(new_id, None, now.wall_ms, (fact,), State.DEAD, fact.reason)
         try:
             await self._world.journal.accept(entry)
         except JournalBlocked as error:
@@ -93,9 +95,9 @@ class Admit:
     def _decoded(self, arrival: Arrival) -> Trigger:
         return decode_trigger(arrival, self._world.config.bounds.max_trigger_bytes)
 
-    def _entered(self, arrival: Arrival) -> Entering | Refused:
+    def _entered(self, arrival: Arrival, now: Reading) -> Entering | Refused:
         try:
-            return self._enter(arrival, self._decoded(arrival))
+            return self._enter(arrival, self._decoded(arrival), now)
         except Refused as refusal:
             return refusal
         except Exception as error:  # noqa: BLE001 - the others that came with it are not at fault
@@ -110,7 +112,7 @@ class Admit:
         except Refused as refusal:
             return refusal
 
-    def _enter(self, arrival: Arrival, trigger: Trigger) -> Entering:
+    def _enter(self, arrival: Arrival, trigger: Trigger, now: Reading) -> Entering:
         """Hand it to the journal, with its place reserved. Raises Refused."""
         if self.closed:
             raise Draining("send it again to the node when it is back")
@@ -119,7 +121,7 @@ class Admit:
         flow = self._world.config.flows.get(trigger.flow_id)
         if flow is None:
             raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
-        entry, run = self._entry(arrival, trigger, flow)
+        entry, run = self._entry(arrival, trigger, flow, now)
         self._room.reserve(run.payload_bytes)
         return Entering(trigger, run, self._world.journal.accept(entry))
 
@@ -159,10 +161,11 @@ class Admit:
         offer = entering.trigger.offer
         return Taken(entering.run.id, State.ACCEPTED, epoch=offer.epoch if offer else None)
 
-    def _entry(self, arrival: Arrival, trigger: Trigger, flow: Flow) -> tuple[Entry, Run]:
-        now_ms = self._world.clock.now_ms()
-        offer = trigger.offer
-        new_id = offer.run if offer else self._ids.next(now_ms)
+    def _entry(
+        self, arrival: Arrival, trigger: Trigger, flow: Flow, now: Reading
+    ) -> tuple[Entry, Run]:
+        now_ms, offer = now.wall_ms, trigger.offer
+        new_id = offer.run if offer else self._ids.next(now.order_ms)
         run = Run(new_id, flow, now_ms)
         accepted = Accepted(
             flow=flow.id,
@@ -171,6 +174,7 @@ class Admit:
             source="peer" if offer else arrival.source.value,
             placed=trigger.placed,
             key=trigger.key,
+            ahead_ms=now.ahead_ms or UNSET,
         )
         if trigger.says_more:
             accepted = _with_more(accepted, trigger)
@@ -180,10 +184,10 @@ class Admit:
         for fact in facts:
             run.apply(fact)
         key = _offer_key(offer) if offer else trigger.known_as
-        window_ms = self._world.config.bounds.dedup_window_s * 1000
         digest = trigger.digest() if key is not None else ""
-        until_ms = now_ms + window_ms
-        return Entry(new_id, flow, now_ms, facts, run.state, run.reason, key, digest, until_ms), run
+        until_ms = now.kept_ms + self._world.config.bounds.dedup_window_s * 1000
+        state, why, kept_ms = run.state, run.reason, now.kept_ms
+        return Entry(new_id, flow, now_ms, facts, state, why, key, digest, until_ms, kept_ms), run
 
     async def _known_offer(self, trigger: Trigger, offer: Offer) -> Taken | None:
         """A peer that had no answer asks again: what it may learn comes before any refusal (G4).
@@ -194,7 +198,8 @@ class Admit:
         if own is not None and own.offered:
             raise OwnRun(f"this node itself has offered run {offer.run}")
         try:
-            prior = await self._world.journal.find(_offer_key(offer), self._world.clock.now_ms())
+            kept_ms = self._world.clock.read().kept_ms
+            prior = await self._world.journal.find(_offer_key(offer), kept_ms)
         except JournalBlocked as error:
             raise _unavailable(error) from error
         return None if prior is None else self._repeated(trigger, prior)

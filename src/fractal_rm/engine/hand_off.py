@@ -80,7 +80,7 @@ class HandOff:
             why = f"it was offered to node {node.id}, whose answer is not known"
             return self._doubt(run, node, why)
         async with self._slot(node):
-            left_ms = time_left_ms(run, self._world.clock.now_ms())
+            left_ms = time_left_ms(run, self._world.clock.steady_ms())
             if left_ms is not None and left_ms <= 0:
                 if not silent:
                     return Settled(State.EXPIRED, "its time ended before it could be handed off")
@@ -146,7 +146,7 @@ class HandOff:
 
     def _doubt(self, run: Run, node: Node | None, why: str) -> Settled | Home:
         """A peer that cannot be asked may have executed it."""
-        left_ms = time_left_ms(run, self._world.clock.now_ms())
+        left_ms = time_left_ms(run, self._world.clock.steady_ms())
         following = after_doubt(
             why,
             rule=node.after_silence if node is not None else None,

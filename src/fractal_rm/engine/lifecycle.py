@@ -5,8 +5,6 @@ Where a step has failed, what was done before it is undone between the last two.
 
 from __future__ import annotations
 
-import asyncio
-
 from fractal_rm.domain.admission import Load
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.placement import Again, There
@@ -29,7 +27,7 @@ class Lifecycle:
         load = Load()
         self.runs = OpenRuns(world, load)
         self.room = WaitingRoom(
-            load, world.config.bounds.limits(), Places(self.runs), world.clock, self.turn_away
+            load, world.config.bounds.limits(), Places(self.runs), world.alarms, self.turn_away
         )
         self.admit = Admit(world, self.runs, self.room)
         self._place = Placer(world, self.runs)
@@ -38,6 +36,7 @@ class Lifecycle:
         self._replies = Replies(world, self.runs)
         self.set_aside_children = self._execute.set_aside_children
         self._clock = world.clock
+        self._alarms = world.alarms
         self._telemetry = world.telemetry
         self.interrupted: set[str] = set()  # runs that a crash interrupted, not begun again yet
 
@@ -76,14 +75,14 @@ class Lifecycle:
             if not isinstance(told, Again):
                 ending = told
                 break
-            await asyncio.sleep(told.after_s)
+            await self._alarms.sleep(told.after_s * 1000)
         await self.settle(run, ending)
 
     async def settle(self, run: Run, ending: Settled | Dead) -> None:
         """Write how a run ended."""
         self.interrupted.discard(run.id)
         await self.runs.close(run, ending)
-        self._telemetry.run_settled(run, self._clock.now_ms() - run.accepted_ms)
+        self._telemetry.run_settled(run, self._clock.steady_ms() - run.steady_ms)
 
 
 def _ended_before(run: Run) -> Settled | None:

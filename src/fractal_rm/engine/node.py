@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
+from fractal_rm import MADE_MS
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import Refused
 from fractal_rm.domain.run import Outcome, State
+from fractal_rm.domain.steady import WORTH_A_LINE_MS, doubt
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import Check, Intake, WayIn
@@ -50,7 +52,10 @@ class Node:
 
         Raises JournalError, and what a way in raises where it can never start.
         """
+        self._doubt_clock()
         found = await self._world.journal.open()
+        self._world.ids.go_on_after(found.newest)
+        await self.watch_clock()
         await self._recovery.recover(found)
         self._serving = True
         self._regulate()
@@ -120,9 +125,9 @@ class Node:
         self._paused = paused
         self._regulate()
 
-    def release_parked(self, accepted_before_ms: int) -> int:
-        """Let parked runs go on that were accepted before a moment. Returns how many."""
-        return self._recovery.release(accepted_before_ms)
+    def release_parked(self) -> int:
+        """Let parked runs go on. Returns how many."""
+        return self._recovery.release()
 
     def watch_journal(self) -> None:
         """Hold runs back while their facts could not be written (G7)."""
@@ -138,6 +143,23 @@ class Node:
                     blocked.code.replace("-", "_"), why=blocked.why, cure=blocked.cure
                 )
         self._regulate()
+
+    async def watch_clock(self) -> None:
+        """Follow what was done to the clocks, and do what was due while the machine slept."""
+        look = self._world.clock.look()
+        tell = self._world.telemetry
+        if look.slept_ms >= WORTH_A_LINE_MS:
+            tell.event("suspended", for_s=round(look.slept_ms / 1000, 3))
+        if abs(look.set_by_ms) >= WORTH_A_LINE_MS:
+            tell.problem("wall_clock_set", by_s=round(look.set_by_ms / 1000, 3))
+            self._doubt_clock()
+        self._world.alarms.look()
+        await self._world.clock.keep()
+
+    def _doubt_clock(self) -> None:
+        why = doubt(self._world.clock.read(), MADE_MS)
+        if why is not None:
+            self._world.telemetry.problem("wall_clock_doubtful", why=why, cure="set it, or use NTP")
 
     def _regulate(self) -> None:
         room = self._lifecycle.room
@@ -191,6 +213,8 @@ class Node:
                 f"{load.in_flight} runs in flight, {load.waiting} waiting"
                 + (", paused" if self._paused else ""),
             ),
+            # Nothing that is measured needs it, so that triggers can be taken all the same.
+            Check("clock", ok=True, text=doubt(self._world.clock.read(), MADE_MS) or "plausible"),
             *map(self._status, self._make),
         ]
 

@@ -19,6 +19,7 @@ from fractal_rm.domain.errors import JournalBlocked, Refused
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import AnyFact, Outcome, Run, State
+from fractal_rm.domain.steady import Look, Reading
 from fractal_rm.domain.trigger import Arrival
 
 __all__ = [
@@ -35,7 +36,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """A new run, or a dead letter that never became one (``flow`` is then None).
 
     ``state`` and ``reason`` are how it stands after ``facts``. ``key`` with ``digest`` make it
-    findable for ``key_until_ms`` (wall clock); see ``accept``.
+    findable until ``key_until_ms``; see ``accept``. That, and the moment ``kept_ms`` at which it is
+    looked for, are on the clock by which trigger ids age (`domain.steady`); ``at_ms`` is wall time.
     """
 
     run_id: str
@@ -47,6 +49,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     key: str | None = None
     digest: str = ""
     key_until_ms: int = 0
+    kept_ms: int = 0
 
 
 class Prior(msgspec.Struct, frozen=True):
@@ -58,17 +61,21 @@ class Prior(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """What a journal held when it was opened. ``clean``: its last process ended in order."""
+    """What a journal held when it was opened. ``clean``: its last process ended in order.
+
+    ``newest`` is the id of the last run that was not handed over by a peer; empty: there is none.
+    """
 
     runs: list[Run]
     clean: bool
+    newest: str = ""
 
 
 class Journal(Protocol):
     """Facts of runs, appended in order. Group commit: facts given meanwhile share one fsync.
 
-    ``accept`` and ``append`` are called on the event loop and never block it. Moments are the
-    wall clock as it stands at the call, right or wrong.
+    ``accept`` and ``append`` are called on the event loop and never block it. Facts have the wall
+    clock as it stands at the call, right or wrong; nothing is decided by it.
     """
 
     async def open(self) -> Recovered:
@@ -90,8 +97,8 @@ class Journal(Protocol):
         """
         ...
 
-    async def find(self, key: str, now_ms: int) -> Prior | None:
-        """The run that has this key, if its time has not ended. Counts nothing."""
+    async def find(self, key: str, kept_ms: int) -> Prior | None:
+        """The run that has this key, if its time has not ended by then. Counts nothing."""
         ...
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
@@ -260,11 +267,27 @@ class Clock(Protocol):
     """Time. Waiting is asyncio's, so that a virtual loop can move both."""
 
     def now_ms(self) -> int:
-        """Wall clock: milliseconds since 1970, UTC. May jump."""
+        """Wall clock: milliseconds since 1970, UTC. May jump: nothing is measured by it."""
         ...
 
     def monotonic_s(self) -> float:
-        """Seconds since some moment. Never jumps."""
+        """Seconds since some moment, as the event loop counts them: those awake."""
+        ...
+
+    def steady_ms(self) -> int:
+        """Milliseconds on the clock that nobody sets, and that goes on in suspend."""
+        ...
+
+    def read(self) -> Reading:
+        """Now on each clock; the wall clock as it was found by the last `look`."""
+        ...
+
+    def look(self) -> Look:
+        """Follow what was done to the clocks since the last look."""
+        ...
+
+    async def keep(self) -> None:
+        """Let the steady clock outlive this process and the next reboot. Never raises."""
         ...
 
     def moment(self) -> Moment:

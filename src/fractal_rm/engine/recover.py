@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractal_rm.domain.admission import is_last_attempt, too_old, waits_in_vain
+from fractal_rm.domain.moment import past_ms
 from fractal_rm.domain.run import Dead, Parked, Released, Replying, Run, State
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import Recovered
@@ -20,34 +21,35 @@ class Recovery:
 
     async def recover(self, found: Recovered) -> None:
         """Decide for each run that was found."""
-        now_ms = self._world.clock.now_ms()
+        steady_ms = self._world.clock.steady_ms()
         bounds = self._world.config.bounds
         for run in found.runs:
             self._runs.add(run)
         for run in found.runs:
             if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
                 continue  # a person lets it go on, or it ends with the run that has begun it
-            wanted_ms = self._wanted_ms(run)
-            old = too_old(wanted_ms, now_ms, bounds.recovery_max_age_s)
-            if old and run.replying is None and not waits_in_vain(run, now_ms):
-                age_s = (now_ms - wanted_ms) // 1000
-                _ = self._runs.write(run, Parked(f"found at start, {age_s} s after its trigger"))
+            age_ms = self._age_ms(run)
+            old = too_old(age_ms, bounds.recovery_max_age_s)
+            if old and run.replying is None and not waits_in_vain(run, steady_ms):
+                why = f"found at start, {age_ms // 1000} s after its trigger"
+                _ = self._runs.write(run, Parked(why))
             elif found.clean:
                 self._readmit(run)
             else:
                 await self._after_crash(run, bounds.max_attempts)
 
-    def _wanted_ms(self, run: Run) -> int:
-        """The last moment at which its flow asked for it: its trigger's, or the end of a WAIT.
+    def _age_ms(self, run: Run) -> int:
+        """How long ago its flow last asked for it: by its trigger, or at the end of a WAIT.
 
         A run that waited as it was told to is not old for that, and neither is one that waits for
         another.
         """
-        wanted_ms = [run.accepted_ms]
+        clock = self._world.clock
+        ages_ms = [clock.steady_ms() - run.steady_ms]
         if run.waiting is not None:
-            wanted_ms.append(run.waiting.until.wall_ms)
-        wanted_ms += [self._wanted_ms(child) for child in self._runs.children(run)]
-        return max(wanted_ms)
+            ages_ms.append(past_ms(run.waiting.until, clock.moment()))
+        ages_ms += [self._age_ms(child) for child in self._runs.children(run)]
+        return min(ages_ms)
 
     async def _after_crash(self, run: Run, max_attempts: int) -> None:
         """The process ended with this run in flight or in line: it may be the cause (G12)."""
@@ -72,13 +74,9 @@ class Recovery:
             self._room.places.readmit(child, run)
             self._hold_places(child)
 
-    def release(self, accepted_before_ms: int) -> int:
-        """Let parked runs go on, those accepted before a moment. Returns how many."""
-        chosen = [
-            run
-            for run in self._runs
-            if run.state is State.PARKED and run.accepted_ms < accepted_before_ms
-        ]
+    def release(self) -> int:
+        """Let parked runs go on: all, as runs are parked at a start only. Returns how many."""
+        chosen = [run for run in self._runs if run.state is State.PARKED]
         for run in chosen:
             _ = self._runs.write(run, Released())
             self._readmit(run)

@@ -26,11 +26,11 @@ from fractal_rm.domain.admission import (
 )
 from fractal_rm.domain.flow import Queueing
 from fractal_rm.domain.run import Run, Settled
+from fractal_rm.engine.alarms import Alarm, Alarms
 from fractal_rm.engine.lines import Lines
 from fractal_rm.engine.pace import Pace
 from fractal_rm.engine.patience import Patience
 from fractal_rm.engine.places import Places
-from fractal_rm.engine.ports import Clock
 
 RECHECK_S = 1.0
 QUIET_S = 0.001  # so long the pace is left alone where no answer comes
@@ -48,16 +48,16 @@ class WaitingRoom:
     """
 
     def __init__(
-        self, load: Load, limits: Limits, places: Places, clock: Clock, settle: Settle
+        self, load: Load, limits: Limits, places: Places, alarms: Alarms, settle: Settle
     ) -> None:
         self.load = load
         self.limits = limits
-        self._clock = clock
+        self._alarms = alarms
         self._settle = settle
         self._lines = Lines()
-        self._patience = Patience(clock)
+        self._patience = Patience(alarms)
         self.places = places
-        self._outside: dict[str, tuple[Run, bool, asyncio.TimerHandle]] = {}  # and if it goes alone
+        self._outside: dict[str, tuple[Run, bool, Alarm]] = {}  # and if it goes alone
         self._recalled: set[str] = set()  # runs in flight that want another turn at once
         self._alone = False  # whether a run on its last attempt is in flight
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,16 +138,18 @@ class WaitingRoom:
         label = what_it_is_about(run.flow.id, queueing.latest, run.payload) or run.id
         other = self._lines.under(label)
         if other is not None:
-            if held and run.accepted_ms < other.accepted_ms:
+            if held and run.steady_ms < other.steady_ms:
                 self._settle_from_line(run, as_superseded(other.id))
                 return
             _ = self._patience.let_off(other.id)
             self._settle_from_line(other, as_superseded(run.id))
         self._lines.stand_under(label, run, alone=alone)
         if queueing.stale_ms is not None:
-            waited_ms = max(0, self._clock.now_ms() - run.accepted_ms) if held else 0
+            left_ms = queueing.stale_ms
+            if held:
+                left_ms -= max(0, self._alarms.now_ms() - run.steady_ms)
             stale = partial(self._leave_stale, label, run, queueing.stale_ms)
-            self._patience.watch(run.id, queueing.stale_ms - waited_ms, stale)
+            self._patience.watch(run.id, left_ms, stale)
 
     def _leave_stale(self, label: str, run: Run, stale_ms: int) -> None:
         self._lines.leave(label)
@@ -292,12 +294,12 @@ class WaitingRoom:
         if run.id in self._recalled:
             self._recalled.discard(run.id)
             again_s = 0
-        timer = self._loop.call_later(again_s, self._come_back, run.id)
-        self._outside[run.id] = run, alone, timer
+        alarm = self._alarms.set(again_s * 1000, partial(self._come_back, run.id))
+        self._outside[run.id] = run, alone, alarm
 
     def _come_back(self, run_id: str) -> None:
-        run, alone, timer = self._outside.pop(run_id)
-        timer.cancel()
+        run, alone, alarm = self._outside.pop(run_id)
+        alarm.cancel()
         self._stand(run, alone=alone)
 
     # --- places of flows that other flows run -----------------------------------------------------

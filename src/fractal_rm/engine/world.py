@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fractal_rm.config.model import Config, Node
+from fractal_rm.domain.run_id import RunIds
+from fractal_rm.engine.alarms import Alarms
 from fractal_rm.engine.ports import (
     Balancer,
     Clock,
@@ -20,7 +22,10 @@ from fractal_rm.engine.ports import (
 
 @dataclass(slots=True)
 class World:
-    """``config`` is replaced whole when a new one is taken; the ports stay."""
+    """``config`` is replaced whole when a new one is taken; the ports stay.
+
+    ``alarms`` wait on its clock, for whoever waits longer than a request takes; ``ids`` names runs.
+    """
 
     config: Config
     journal: Journal
@@ -32,6 +37,12 @@ class World:
     random: Random
     telemetry: Telemetry
     known_peers: KnownPeers
+    alarms: Alarms = field(init=False)
+    ids: RunIds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.alarms = Alarms(self.clock)
+        self.ids = RunIds(self.random.token)
 
     def is_ours(self, node: Node) -> bool:
         """Whether a peer is known to be a node of this program, which remembers what it took."""

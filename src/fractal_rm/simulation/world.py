@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 
 from fractal_rm.domain.moment import Moment
+from fractal_rm.domain.steady import Look, Reading
 
 BOOT = "virtual"
 MIDDLE = 0.5  # a pause with jitter is as long as on average
@@ -25,6 +26,22 @@ class VirtualClock:
     def monotonic_s(self) -> float:
         """Seconds since the loop was made."""
         return self._loop.time()
+
+    def steady_ms(self) -> int:
+        """As the wall clock, which nobody sets here."""
+        return self.now_ms()
+
+    def read(self) -> Reading:
+        """The same moment on clocks that agree."""
+        now_ms = self.now_ms()
+        return Reading(now_ms, now_ms, now_ms, now_ms)
+
+    def look(self) -> Look:
+        """Nothing is done to it."""
+        return Look()
+
+    async def keep(self) -> None:
+        """Nothing of it outlives the loop."""
 
     def moment(self) -> Moment:
         """Now, of a machine that has been booted once, when the loop was made."""

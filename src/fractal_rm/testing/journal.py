@@ -153,7 +153,8 @@ def entry(
     """Make an entry for a new run."""
     made = facts or ((accepted(flow),) if flow else ())
     run = fold(Run(run_id, flow or Flow(""), at_ms), list(made))
-    return Entry(run_id, flow, at_ms, made, run.state, run.reason, key, digest, at_ms + window_ms)
+    until_ms = at_ms + window_ms
+    return Entry(run_id, flow, at_ms, made, run.state, run.reason, key, digest, until_ms, at_ms)
 
 
 def begun(run_id: str, flow: Flow = FLOW) -> Run:
@@ -195,6 +196,17 @@ class JournalConformance:
         assert found.runs[0].state is State.ACCEPTED
         assert bytes(found.runs[0].payload) == b'"p"'
         assert not found.clean
+
+    async def test_the_newest_run_of_our_own_is_named(self) -> None:
+        """Those of peers have ids by other clocks."""
+        journal = self.new()
+        assert (await journal.open()).newest == ""
+        await journal.accept(entry("Z"))
+        await journal.accept(entry("A"))
+        handed = msgspec.structs.replace(accepted(), source="peer")
+        await journal.accept(entry("P", facts=(handed,)))
+        await journal.close(clean=True)
+        assert (await self._reopened()).newest == "A"
 
     async def test_an_ordered_end_is_told_from_a_crash(self) -> None:
         journal = self.new()

@@ -11,6 +11,7 @@ from typing import TypeVar
 from fractal_rm.adapters.connect.descriptors import NONE_LEFT, Descriptors
 from fractal_rm.adapters.connect.files import is_address
 from fractal_rm.adapters.connect.names import KEPT_AT_MOST, Names, NotResolved
+from fractal_rm.adapters.distrust import why_not_trusted
 from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.domain.errors import ConnectFailed
 
@@ -227,7 +228,7 @@ def _tls_reason(error: BaseException) -> str | None:
     if isinstance(error, asyncio.TimeoutError):
         return "it took the connection, and did not answer the TLS handshake in time"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
+        return why_not_trusted(error)
     if isinstance(error, ssl.SSLError):
         return f"TLS was refused: {error.reason}"
     if isinstance(error, OSError):

@@ -29,6 +29,7 @@ class Disk:
         self.runs: dict[str, _Kept] = {}
         self.keys: dict[str, tuple[str, str, int]] = {}
         self.duplicates: dict[str, int] = {}
+        self.newest = ""
         self.clean = True
         self.owner: object | None = None
 
@@ -59,7 +60,7 @@ class MemoryJournal:
             _folded(run_id, kept) for run_id, kept in self.disk.runs.items() if not kept.state.final
         ]
         clean, self.disk.clean = self.disk.clean, False
-        return Recovered(runs, clean)
+        return Recovered(runs, clean, self.disk.newest)
 
     def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
         """Write a new run; see the port."""
@@ -67,7 +68,7 @@ class MemoryJournal:
 
     async def _accept(self, entry: Entry) -> Prior | None:
         await self._turn()
-        prior = self._find(entry.key, entry.at_ms) if entry.key is not None else None
+        prior = self._find(entry.key, entry.kept_ms) if entry.key is not None else None
         if prior is None and entry.run_id in self.disk.runs:
             prior = Prior(entry.run_id, entry.digest, self.disk.runs[entry.run_id].state)
         if prior is not None:
@@ -77,14 +78,16 @@ class MemoryJournal:
         kept = self.disk.runs[entry.run_id] = _Kept(entry.flow or _NO_FLOW, [])
         for fact in entry.facts:
             _add(kept, TimedFact(entry.at_ms, fact))
+        if getattr(entry.facts[0], "source", "") != "peer":
+            self.disk.newest = entry.run_id
         if entry.key is not None:
             self.disk.keys[entry.key] = entry.run_id, entry.digest, entry.key_until_ms
         return None
 
-    async def find(self, key: str, now_ms: int) -> Prior | None:
+    async def find(self, key: str, kept_ms: int) -> Prior | None:
         """Look a key up; see the port."""
         await self._turn()
-        return self._find(key, now_ms)
+        return self._find(key, kept_ms)
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
         """Add a fact; see the port."""
@@ -117,9 +120,9 @@ class MemoryJournal:
         self._behind.clear()
         self.disk.owner = None
 
-    def _find(self, key: str, now_ms: int) -> Prior | None:
+    def _find(self, key: str, kept_ms: int) -> Prior | None:
         run_id, digest, until_ms = self.disk.keys.get(key, ("", "", 0))
-        if until_ms <= now_ms:
+        if until_ms <= kept_ms:
             return None
         return Prior(run_id, digest, self.disk.runs[run_id].state)
 

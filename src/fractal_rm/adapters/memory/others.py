@@ -88,10 +88,12 @@ class QuietTelemetry:
     def __init__(self) -> None:
         self.events: list[str] = []
         self.settled: list[Run] = []
+        self.took_ms: dict[str, int] = {}
 
-    def run_settled(self, run: Run, took_ms: int) -> None:  # noqa: ARG002
+    def run_settled(self, run: Run, took_ms: int) -> None:
         """A run ended."""
         self.settled.append(run)
+        self.took_ms[run.id] = took_ms
 
     def event(self, name: str, **fields: object) -> None:  # noqa: ARG002
         """Something happened."""

@@ -206,7 +206,7 @@ class MqttIntake:
         return full * (0.5 + self._random.fraction() / 2)
 
     def _new_link(self, client_id: str, *, older: bool) -> Link:
-        wait_for_room = self._intake.wait_for_room
+        wait_for_room = self._wait_for_room
         return Link(
             self._mqtt,
             client_id,
@@ -216,6 +216,12 @@ class MqttIntake:
             self._connector,
             older=older,
         )
+
+    async def _wait_for_room(self) -> int:
+        """Comes to how many milliseconds it took, suspended ones too."""
+        since_ms = self._clock.steady_ms()
+        await self._intake.wait_for_room()
+        return self._clock.steady_ms() - since_ms
 
     async def _take(self, messages: Sequence[Message]) -> list[bool]:
         """Of each message, whether it may be acknowledged: it is durable, or was not for us."""

@@ -73,7 +73,7 @@ class Link:
         mqtt: Mqtt,
         client_id: str,
         take: Take,
-        wait_for_room: Callable[[], Awaitable[None]],
+        wait_for_room: Callable[[], Awaitable[int]],
         longest_body: Callable[[], int],
         connector: Connector,
         *,

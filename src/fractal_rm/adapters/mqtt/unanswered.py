@@ -42,14 +42,15 @@ class Unanswered:
     """A message is offered to ``take`` until it says that it is durable; then it is acknowledged.
 
     Those that were read in one turn of the loop are offered together. Between two offers of a
-    message ``wait_for_room`` is waited for. ``most``: the gate is shut when so many are here, as
-    MQTT 3.1.1 has no Receive Maximum. ``send`` takes PUBACK packets.
+    message ``wait_for_room`` is waited for, which comes to how many milliseconds that took.
+    ``most``: the gate is shut when so many are here, as MQTT 3.1.1 has no Receive Maximum. ``send``
+    takes PUBACK packets.
     """
 
     def __init__(
         self,
         take: Take,
-        wait_for_room: Callable[[], Awaitable[None]],
+        wait_for_room: Callable[[], Awaitable[int]],
         most: int,
         gate: Gate,
         send: Callable[[bytes], None],
@@ -116,9 +117,7 @@ class Unanswered:
     async def _offer_again(self, numbered: Numbered) -> None:
         """One for which there was no room: by itself, when there may be some."""
         if not self._ending:
-            since_s = self._loop.time()
-            await self._wait_for_room()
-            numbered[1].waited_ms += int((self._loop.time() - since_s) * 1000)
+            numbered[1].waited_ms += await self._wait_for_room()
             self._begin(self._offer((numbered,)), self._taking)
 
     def _answered(self, numbered: Numbered) -> None:

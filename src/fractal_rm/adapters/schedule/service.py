@@ -21,6 +21,7 @@ from fractal_rm.engine.ports import Check, Clock, Intake, Telemetry
 FILE = "schedules.json"
 LOOK_AT_LEAST_S = 1.0  # the wall clock may jump, and nobody tells
 REMEMBER_EVERY_S = 1.0
+SUSPENDED_MS = 1_000  # for less, no moment was missed
 
 
 class Schedules:
@@ -46,6 +47,7 @@ class Schedules:
         self._timetables: dict[str, Timetable] = {}
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._asleep_ms = clock.steady_ms() - clock.monotonic_s() * 1000
         self._kept: dict[str, int] = {}
         self._kept_at_s = float("-inf")
         self._held_back: set[str] = set()  # the timetables that were told to come again
@@ -77,8 +79,11 @@ class Schedules:
 
     async def look(self) -> None:
         """Fire what is due now."""
+        if self._has_slept():
+            for timetable in self._timetables.values():
+                timetable.wake()
         for timetable in list(self._timetables.values()):
-            due = timetable.look(self._clock.now_ms(), self._clock.monotonic_s())
+            due = timetable.look(self._clock.now_ms(), self._clock.steady_ms())
             if due.jumped_ms:
                 self._telemetry.problem(
                     "clock_jumped", by_ms=due.jumped_ms, schedule=timetable.name
@@ -90,8 +95,14 @@ class Schedules:
             if due.moments:
                 await self._fire(timetable, due.moments)
 
+    def _has_slept(self) -> bool:
+        """Whether the machine was suspended since the last look."""
+        before_ms = self._asleep_ms
+        self._asleep_ms = self._clock.steady_ms() - self._clock.monotonic_s() * 1000
+        return self._asleep_ms - before_ms >= SUSPENDED_MS
+
     def _take_up(self, remembered: Mapping[str, int]) -> None:
-        now_ms, mono_s = self._clock.now_ms(), self._clock.monotonic_s()
+        now_ms, steady_ms = self._clock.now_ms(), self._clock.steady_ms()
         before, self._timetables = self._timetables, {}
         for flow in self._flows().values():
             if flow.starts is UNSET:
@@ -106,7 +117,7 @@ class Schedules:
                 known = before.get(name)
                 if known is None:
                     known = Timetable(
-                        flow.id, rule, flow.starts.catch_up, remembered.get(name), now_ms, mono_s
+                        flow.id, rule, flow.starts.catch_up, remembered.get(name), now_ms, steady_ms
                     )
                 known.catch_up = flow.starts.catch_up
                 self._timetables[name] = known
@@ -123,9 +134,9 @@ class Schedules:
             await self._next_look()
 
     async def _next_look(self) -> None:
-        now_ms = self._clock.now_ms()
+        now_ms, steady_ms = self._clock.now_ms(), self._clock.steady_ms()
         dues = [
-            each.due_in_s(now_ms)
+            each.due_in_s(now_ms, steady_ms)
             for name, each in self._timetables.items()
             if name not in self._held_back
         ]
@@ -139,7 +150,8 @@ class Schedules:
 
     async def _fire(self, timetable: Timetable, moments: tuple[int, ...]) -> None:
         """In order, up to the first that is refused for now: that one and the rest come again."""
-        arrivals = [_arrival(timetable.flow, moment) for moment in moments]
+        ahead_ms = 0 if timetable.rule.by_wall else self._clock.read().ahead_ms
+        arrivals = [_arrival(timetable.flow, moment, ahead_ms) for moment in moments]
         answers = await self._intake.receive_all(arrivals)
         for moment, answer in zip(moments, answers, strict=True):
             if isinstance(answer, Refused) and not answer.final:
@@ -184,8 +196,9 @@ class Schedules:
         self._kept = lasts
 
 
-def _arrival(flow: str, moment_ms: int) -> Arrival:
-    body = msgspec.json.encode({"at": rfc3339(moment_ms)})
+def _arrival(flow: str, moment_ms: int, ahead_ms: int) -> Arrival:
+    """``ahead_ms``: so far the clock of the moment is ahead of the wall clock, which `at` is of."""
+    body = msgspec.json.encode({"at": rfc3339(moment_ms - ahead_ms)})
     return Arrival(Source.SCHEDULE, body, key=str(moment_ms), flow_id=flow)
 
 

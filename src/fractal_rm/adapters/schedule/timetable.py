@@ -3,9 +3,10 @@
     look ──> Due: moments to fire, in order ──fired──> done ──> the next look goes on from there
                   moments that are let go
 
-`EVERY` counts on the clock that does not jump. `CRON` is about wall time, in a time zone: a jump
-forward is a time that was slept through, and a jump back begins anew from there. A moment is
-milliseconds since 1970, UTC, and names its run: what fires twice is one run.
+`EVERY` counts on the steady clock, which nobody sets. `CRON` is about wall time, in a time zone: a
+jump forward is a time that was slept through, and a jump back begins anew from there. A moment is
+milliseconds since 1970, UTC, on the clock of its rule, and names its run: what fires twice is one
+run.
 """
 
 from __future__ import annotations
@@ -42,9 +43,13 @@ class Due(msgspec.Struct, frozen=True):
 
 
 class Rule(Protocol):
-    """Which moments there are. ``spec`` names the rule: another one remembers nothing of it."""
+    """Which moments there are. ``spec`` names the rule: another one remembers nothing of it.
+
+    ``by_wall``: its moments are wall time; otherwise they are of the steady clock.
+    """
 
     spec: str
+    by_wall: bool
 
     def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
         """Of the moments after one and up to another the newest, oldest of these first."""
@@ -57,6 +62,8 @@ class Rule(Protocol):
 
 class Every:
     """``EVERY``: so many milliseconds apart, counted from the one before."""
+
+    by_wall = False
 
     def __init__(self, every_ms: int) -> None:
         self.spec = f"EVERY {every_ms} ms"
@@ -78,6 +85,7 @@ class CronRule:
 
     def __init__(self, cron: Cron) -> None:
         self.spec = f"CRON {cron.expression} {cron.zone}"
+        self.by_wall = True
         try:
             times = CronTimes(cron.expression, cron.zone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -100,15 +108,16 @@ class Timetable:
         rule: Rule,
         catch_up: CatchUp,
         last_ms: int | None,
-        now_ms: int,
-        mono_s: float,
+        wall_ms: int,
+        steady_ms: int,
     ) -> None:
         self.flow = flow
         self.rule = rule
         self.catch_up = catch_up
+        now_ms = wall_ms if rule.by_wall else steady_ms
         self.last_ms = now_ms if last_ms is None else last_ms
-        self._mono_s = mono_s
-        self._wall_ms = now_ms  # what the wall clock should show, as the other one goes
+        self._steady_ms = steady_ms
+        self._wall_ms = wall_ms  # what the wall clock should show, as the other one goes
         self._ahead_ms = 0  # so far it had come when the wall clock went back
         self._woke = last_ms is not None  # what comes before the first look was slept through
         self._next_ms = self.rule.next_after(self.last_ms)
@@ -123,10 +132,15 @@ class Timetable:
         """Where a later process goes on."""
         return max(self.last_ms, self._ahead_ms)
 
-    def look(self, now_ms: int, mono_s: float) -> Due:
+    def wake(self) -> None:
+        """What comes before the next look was slept through: the machine was suspended."""
+        self._woke = True
+
+    def look(self, wall_ms: int, steady_ms: int) -> Due:
         """What is due. Each moment of it is `done` when it is durable."""
-        jumped_ms = self._jump(now_ms, mono_s)
+        jumped_ms = self._jump(wall_ms, steady_ms)
         asleep, self._woke = self._woke, False
+        now_ms = wall_ms if self.rule.by_wall else steady_ms
         if self._next_ms is None or now_ms < self._next_ms:
             return Due(jumped_ms=jumped_ms)
         found = self.rule.newest(self.last_ms, now_ms, MOST_AT_ONCE + 1)
@@ -141,8 +155,9 @@ class Timetable:
         self.last_ms = moment_ms
         self._next_ms = self.rule.next_after(moment_ms)
 
-    def due_in_s(self, now_ms: int) -> float:
-        """After how many seconds the next moment comes, as the wall clock stands."""
+    def due_in_s(self, wall_ms: int, steady_ms: int) -> float:
+        """After how many seconds the next moment comes, as the clocks stand."""
+        now_ms = wall_ms if self.rule.by_wall else steady_ms
         return float("inf") if self._next_ms is None else (self._next_ms - now_ms) / 1000
 
     def _how_many(self, found: int, *, asleep: bool) -> int:
@@ -151,20 +166,23 @@ class Timetable:
             return min(found, MOST_AT_ONCE)
         return 0 if asleep and self.catch_up is CatchUp.NONE else min(found, 1)
 
-    def _jump(self, now_ms: int, mono_s: float) -> int:
-        """Follow a jump of the wall clock; returns how far it went, 0 for none worth a line."""
-        self._wall_ms += round((mono_s - self._mono_s) * 1000)
-        self._mono_s = mono_s
-        jumped_ms = now_ms - self._wall_ms
+    def _jump(self, wall_ms: int, steady_ms: int) -> int:
+        """Follow a jump of the clock of the rule; returns how far it went, 0 for none worth a line.
+
+        The steady clock jumps where its file was lost, and only between two processes.
+        """
+        self._wall_ms += steady_ms - self._steady_ms
+        self._steady_ms = steady_ms
+        jumped_ms, now_ms = 0, steady_ms
+        if self.rule.by_wall:
+            jumped_ms, now_ms = wall_ms - self._wall_ms, wall_ms
         if abs(jumped_ms) >= STEP_MS:
-            self._wall_ms = now_ms
-            if isinstance(self.rule, Every):
-                self.done(self.last_ms + jumped_ms)  # the next is as far away as it was
-            elif self._ahead_ms > self.last_ms and now_ms >= self._ahead_ms:
+            self._wall_ms = wall_ms
+            if self._ahead_ms > self.last_ms and now_ms >= self._ahead_ms:
                 self.done(self._ahead_ms)  # it was right, and is so again
         behind_ms = self.last_ms - now_ms
-        if behind_ms > BACK_MS and (self._woke or not isinstance(self.rule, Every)):
-            self._ahead_ms = max(self._ahead_ms, self.last_ms)
+        if behind_ms > BACK_MS:
+            self._ahead_ms = max(self._ahead_ms, self.last_ms) if self.rule.by_wall else 0
             self.done(now_ms)
             return -behind_ms
         return jumped_ms if abs(jumped_ms) >= JUMPED_MS else 0

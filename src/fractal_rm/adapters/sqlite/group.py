@@ -15,7 +15,10 @@ from fractal_rm.engine.ports import Entry, Prior
 
 Tail = tuple[int, int, int]  # of an open run: its number, how many pages, the last one's checksum
 Rows = list[tuple[Any, ...]]
-Finds = list[tuple[str, int]]  # trigger ids, with the moment of each question
+Finds = list[tuple[str, int]]  # trigger ids, with the moment of each question (`Entry.kept_ms`)
+
+# So little the wall clock and that of history may stand apart, and count as one.
+SAME_MS = 60_000
 
 
 class Change(msgspec.Struct):
@@ -49,10 +52,14 @@ class Group(msgspec.Struct):
 
 
 class Writing:
-    """The rows of one transaction, apart from what is known until it is durable."""
+    """The rows of one transaction, apart from what is known until it is durable.
 
-    def __init__(self, open_runs: Mapping[str, Tail], next_no: int) -> None:
+    ``kept_ms`` is now, on the clock by which history ages.
+    """
+
+    def __init__(self, open_runs: Mapping[str, Tail], next_no: int, kept_ms: int) -> None:
         self._open = open_runs
+        self._kept_ms = kept_ms
         self.next_no = next_no
         self.new_rows: Rows = []
         self.changed_rows: Rows = []
@@ -71,11 +78,12 @@ class Writing:
         start = (self.next_no, 0, start_of(run_id))
         self.next_no += 1
         page = [(at_ms, fact) for fact in entry.facts]
+        ended_ms = at_ms if state.final else None
         no, pages, last = self._close(run_id, start, page, ended=state.final)
         self.new_rows.append(
             (no, run_id, flow.id if flow else None, state.text, entry.reason,
-             getattr(entry.facts[0], "source", ""), at_ms, at_ms if state.final else None,
-             pages, last)
+             getattr(entry.facts[0], "source", ""), at_ms, ended_ms, pages, last,
+             self._ahead_of(ended_ms))
         )  # fmt: skip
         if flow is not None:
             self.flows[id(flow)] = flow
@@ -101,8 +109,17 @@ class Writing:
         no, pages, last = self._close(run_id, self._open[run_id], page, ended=ended)
         settled_ms = page[-1][0] if ended else None
         self.changed_rows.append(
-            (no, run.state.text, run.reason, run.node, settled_ms, pages, last)
-        )
+            (no, run.state.text, run.reason, run.node, settled_ms, pages, last,
+             self._ahead_of(settled_ms))
+        )  # fmt: skip
+
+    def _ahead_of(self, ended_ms: int | None) -> int:
+        """How far the age of history is ahead of the wall clock: for days, a minute is nothing.
+
+        So it is 0, which takes no room, as long as nobody sets the wall clock.
+        """
+        ahead_ms = 0 if ended_ms is None else self._kept_ms - ended_ms
+        return ahead_ms if abs(ahead_ms) >= SAME_MS else 0
 
     def _close(self, run_id: str, tail: Tail, page: Page, *, ended: bool) -> Tail:
         """What one transaction writes of a run is one page of it."""

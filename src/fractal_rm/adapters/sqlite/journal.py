@@ -56,19 +56,24 @@ class _Pending:
 
 
 class SqliteJournal:
-    """Port `Journal`. ``on_lost`` is called where the disk can no longer be trusted (G7)."""
+    """Port `Journal`. ``on_lost`` is called where the disk can no longer be trusted (G7).
+
+    ``kept_ms`` is the clock by which history ages.
+    """
 
     def __init__(
         self,
         path: Path,
         *,
         keep: Keep,
+        kept_ms: Callable[[], int],
         on_lost: Callable[[JournalError], None],
         synchronous: str = "FULL",
         purge_every_s: float = PURGE_EVERY_S,
     ) -> None:
         self._store = Store(path, synchronous)
         self._keep = keep
+        self._kept_ms = kept_ms
         self._on_lost = on_lost
         self._pending = _Pending()  # is being gathered
         self._sent = _Pending()  # is on its way to the disk
@@ -76,7 +81,6 @@ class SqliteJournal:
         self._writing = False  # a group or a purge has the file
         self._blocked: JournalBlocked | None = None
         self._closing = self._hurried = False
-        self._now_ms = 0  # the wall clock, as it was handed in last: what age is measured against
         self._purges = Turns(purge_every_s)
         self._flush: asyncio.Handle | None = None
         self._gathered_s = float("-inf")  # until then the group gathers
@@ -117,19 +121,18 @@ class SqliteJournal:
         if self._blocked is not None:
             waiter.set_exception(_again(self._blocked))
             return waiter
-        self._now_ms = entry.at_ms
         pending = self._pending
         pending.group.entries.append(entry)
         pending.accepted.append(waiter)
         self._hurry()
         return waiter
 
-    async def find(self, key: str, now_ms: int) -> Prior | None:
+    async def find(self, key: str, kept_ms: int) -> Prior | None:
         """Look a key up; see the port."""
         if self._blocked is not None:
             raise _again(self._blocked)
         pending = self._pending
-        pending.group.finds.append((key, now_ms))
+        pending.group.finds.append((key, kept_ms))
         waiter: asyncio.Future[Prior | None] = self._loop.create_future()
         pending.finds.append(waiter)
         self._hurry()
@@ -137,7 +140,6 @@ class SqliteJournal:
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
         """Add a fact; see the port."""
-        self._now_ms = at_ms
         changes = self._pending.group.changes
         change = changes.get(run.id)
         if change is None:
@@ -202,7 +204,7 @@ class SqliteJournal:
         group = self._sent.group
         group.probe = self._blocked is not None
         try:
-            self._sent.writing = self._store.rows_of(group.changes)
+            self._sent.writing = self._store.rows_of(group.changes, self._kept_ms())
         except Exception as error:  # noqa: BLE001 - as on the thread
             self._lost(error)
             return
@@ -249,11 +251,11 @@ class SqliteJournal:
         for waiter in sent.done:
             if not waiter.done():
                 waiter.set_result(None)
-        if self._closing or not self._purges.come(self._now_ms, self._loop.time()):
+        if self._closing or not self._purges.come(self._loop.time()):
             self._go_on()
             return
         self._writing = True  # old history goes when who waited has been told
-        self._thread.put(partial(self._purge, self._now_ms, *self._keep()))
+        self._thread.put(partial(self._purge, self._kept_ms(), *self._keep()))
 
     def _go_on(self) -> None:
         pending = self._pending
@@ -303,11 +305,11 @@ class SqliteJournal:
             if not waiter.done():
                 waiter.set_exception(error)
 
-    def _purge(self, now_ms: int, history_s: int, history_bytes: int) -> None:
+    def _purge(self, kept_ms: int, history_s: int, history_bytes: int) -> None:
         """On the writer's thread."""
         more = False
         with suppress(JournalBlocked):  # the next group will find out
-            more = self._store.purge(now_ms, history_s, history_bytes)
+            more = self._store.purge(kept_ms, history_s, history_bytes)
         self._thread.tell(partial(self._purged, more=more))
 
     def _purged(self, *, more: bool) -> None:

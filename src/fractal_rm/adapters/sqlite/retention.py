@@ -9,30 +9,24 @@ from collections.abc import Callable
 from fractal_rm.adapters.sqlite import schema
 
 PURGE_EVERY_S = 10.0
-JUMP_MS = 60_000
 SLICE_RUNS = 500
 
 Keep = Callable[[], tuple[int, int]]  # how much history is kept: seconds, bytes
 
 
 class Turns:
-    """When a slice is dropped: every so often, and never by a wall clock that has just jumped.
-
-    A clock that is wrong for a moment would forget trigger ids and history for good.
-    """
+    """When a slice is dropped: every so often, and not while a node has just begun."""
 
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
-        self._next_s = float("-inf")
-        self._apart_ms = float("inf")  # how far the two clocks stood apart at the last look
+        self._next_s: float | None = None
 
-    def come(self, now_ms: int, monotonic_s: float) -> bool:
-        """Whether it is time. The first look only learns how the clocks stand."""
-        if monotonic_s < self._next_s:
-            return False
-        self._next_s = monotonic_s + self._every_s
-        before_ms, self._apart_ms = self._apart_ms, now_ms - monotonic_s * 1000
-        return abs(self._apart_ms - before_ms) < JUMP_MS
+    def come(self, monotonic_s: float) -> bool:
+        """Whether it is time."""
+        next_s = self._next_s
+        if next_s is None or monotonic_s >= next_s:
+            self._next_s = monotonic_s + self._every_s
+        return next_s is not None and monotonic_s >= next_s
 
     def again(self) -> None:
         """There is more to drop: go on with the next group."""
@@ -42,6 +36,8 @@ class Turns:
 class Purge:
     """Goes through the runs from the oldest on, round after round.
 
+    Their age is measured on the clock that nobody sets (``kept_ms``; see `domain.steady`).
+
     Those that must stay (open ones above all, whatever their age) are passed over once a round.
     """
 
@@ -49,24 +45,25 @@ class Purge:
         self._passed = 0
 
     def drop_slice(
-        self, db: sqlite3.Connection, now_ms: int, history_s: int, history_bytes: int
+        self, db: sqlite3.Connection, kept_ms: int, history_s: int, history_bytes: int
     ) -> bool:
         """Drop one slice of what is too old or too much. Returns whether the round goes on."""
-        db.execute(schema.DROP_KEYS, (now_ms, SLICE_RUNS))
-        oldest_ms = now_ms - history_s * 1000
+        db.execute(schema.DROP_KEYS, (kept_ms, SLICE_RUNS))
+        oldest_ms = kept_ms - history_s * 1000
         too_much = _used_bytes(db) > history_bytes
         rows = db.execute(schema.SLICE, (self._passed, SLICE_RUNS)).fetchall()
         drop = [
             no
-            for no, _, settled_ms in rows
-            if settled_ms is not None and (too_much or settled_ms < oldest_ms)
+            for no, _, ended_ms in rows
+            if ended_ms is not None and (too_much or ended_ms < oldest_ms)
         ]
         if drop:
             chosen = json.dumps(drop)
             for statement in (schema.DROP_PAGES, schema.DROP_RUNS, schema.STRIP_RUNS):
                 db.execute(statement, (chosen,))
         # Runs stand in the order of their acceptance: behind a young one all are young.
-        ends = len(rows) < SLICE_RUNS or not (too_much or rows[-1][1] < oldest_ms)
+        came_ms = next((came_ms for _, came_ms, _ in reversed(rows) if came_ms is not None), 0)
+        ends = len(rows) < SLICE_RUNS or not (too_much or came_ms < oldest_ms)
         self._passed = 0 if ends else rows[-1][0]
         return not ends
 

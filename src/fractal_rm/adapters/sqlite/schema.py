@@ -5,13 +5,13 @@ something else; an older program refuses a newer journal (G15). Formats from OLD
 raised when a process opens its journal.
 
 1 was never released: it had another checksum. 2 has the same tables as 3, which has results that
-are bytes, and base64 in flows.
+are bytes, and base64 in flows. 4 has `ended_ahead_ms`.
 """
 
 # ruff: noqa: S608 - statements are put together from the words of this file alone
 from __future__ import annotations
 
-FORMAT = 3
+FORMAT = 4
 OLDEST = 2
 APPLICATION_ID = 0x46524D4A  # "FRMJ": tells our files from other SQLite databases
 
@@ -28,7 +28,8 @@ CREATE TABLE runs (
     source      TEXT NOT NULL,
     node        TEXT,                        -- NULL: here
     accepted_ms INTEGER NOT NULL,
-    settled_ms  INTEGER,                     -- NULL: it has no end yet
+    settled_ms  INTEGER,                     -- NULL: it has no end yet. Both are wall time
+    ended_ahead_ms INTEGER NOT NULL DEFAULT 0,  -- so far history's clock was ahead of that then
     pages       INTEGER NOT NULL,            -- how many there are, and the checksum of the last:
     sum         INTEGER NOT NULL,            -- one that is missing at the end is seen
     duplicates  INTEGER NOT NULL DEFAULT 0   -- how often its trigger came again
@@ -74,11 +75,14 @@ CREATE VIEW story AS
     ORDER BY runs.no, n, key;
 """
 
+# From before format 4: the wall clock was then the only one, so 0 is right.
+UPGRADE = "ALTER TABLE runs ADD COLUMN ended_ahead_ms INTEGER NOT NULL DEFAULT 0;"
+
 # --- the writer's statements; those that end in VALUES take many at once -----------------------
 
 INSERT_RUNS = (
-    "INSERT INTO runs (no, id, flow, state, reason, source, accepted_ms, settled_ms, pages, sum)"
-    " VALUES "
+    "INSERT INTO runs (no, id, flow, state, reason, source, accepted_ms, settled_ms, pages, sum,"
+    " ended_ahead_ms) VALUES "
 )
 INSERT_PAGES = "INSERT INTO pages (place, body, sum) VALUES "
 INSERT_KEYS = "INSERT OR REPLACE INTO keys (key, run, digest, until_ms) VALUES "
@@ -86,7 +90,8 @@ INSERT_FLOW = "INSERT OR IGNORE INTO flows (version, body) VALUES (?, ?)"
 UPDATE_RUNS = (  # what stands before the rows, and after them
     (
         "UPDATE runs SET state = v.column2, reason = v.column3, node = v.column4,"
-        " settled_ms = v.column5, pages = v.column6, sum = v.column7 FROM (VALUES "
+        " settled_ms = v.column5, pages = v.column6, sum = v.column7, ended_ahead_ms = v.column8"
+        " FROM (VALUES "
     ),
     ") AS v WHERE no = v.column1",
 )
@@ -113,6 +118,12 @@ EVERY_PAGE = (
 
 # --- at start ---------------------------------------------------------------------------------
 
+# The newest run with an id of our own, unless very many of other nodes have come since.
+NEWEST = (
+    "SELECT id FROM runs WHERE source != 'peer' AND no > (SELECT max(no) FROM runs) - 10000"
+    " ORDER BY no DESC LIMIT 1"
+)
+
 OPEN_RUNS = "SELECT no, id, pages, sum FROM runs WHERE settled_ms IS NULL ORDER BY no"
 OPEN_PAGES = (
     "SELECT pages.run, n, body, pages.sum FROM runs JOIN pages"
@@ -121,7 +132,11 @@ OPEN_PAGES = (
 
 # --- what is old goes, a slice at a time, so that nobody waits for it --------------------------
 
-SLICE = "SELECT no, accepted_ms, settled_ms FROM runs WHERE no > ? ORDER BY no LIMIT ?"
+# When a run came and when it ended, as history ages; NULL: it has no end yet.
+SLICE = (
+    "SELECT no, min(accepted_ms, settled_ms) + ended_ahead_ms, settled_ms + ended_ahead_ms"
+    " FROM runs WHERE no > ? ORDER BY no LIMIT ?"
+)
 DROP_PAGES = (
     "DELETE FROM pages WHERE place IN (SELECT pages.place FROM json_each(?) CROSS JOIN runs"
     f" ON runs.no = value JOIN pages ON {OF_RUN})"

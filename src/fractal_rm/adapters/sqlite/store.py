@@ -125,7 +125,9 @@ class Store:
             )
             self._sync_folder()
         elif found < schema.FORMAT:
-            self._db.execute(f"PRAGMA user_version = {schema.FORMAT}")
+            self._db.executescript(
+                f"BEGIN;{schema.UPGRADE}PRAGMA user_version = {schema.FORMAT};COMMIT;"
+            )
 
     def _format(self) -> int:
         """The format of a journal that this release can go on with. Raises JournalError."""
@@ -169,7 +171,7 @@ class Store:
         clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
         self._db.execute(schema.MARK, (0,))
         self._place = Place([self._path, Path(f"{self._path}-wal")])
-        return Recovered(runs, clean)
+        return Recovered(runs, clean, self._one(schema.NEWEST) or "")
 
     def _open_rows(self) -> Iterable[tuple[int, str, int, int, list[PageRow]]]:
         """The rows of open runs, each with its pages."""
@@ -242,7 +244,7 @@ class Store:
         Raises JournalBlocked, JournalLost. It leaves in memory the places where new ids will stand.
         """
         try:
-            found = self._under([(str(entry.key), entry.at_ms) for entry in keyed.values()])
+            found = self._under([(str(entry.key), entry.kept_ms) for entry in keyed.values()])
             ids = [(entry.run_id,) for entry in keyed.values()]
             runs = dict(self._many_at_once(schema.FIND_RUNS, ids, ")"))
         except sqlite3.Error as error:
@@ -264,9 +266,9 @@ class Store:
             )
         }
         priors: list[Prior | None] = []
-        for key, at_ms in asked:
+        for key, kept_ms in asked:
             until_ms, prior = found.get(key, (0, None))
-            priors.append(prior if until_ms > at_ms else None)
+            priors.append(prior if until_ms > kept_ms else None)
         return priors
 
     def check_place(self) -> None:
@@ -309,9 +311,9 @@ class Store:
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
 
-    def rows_of(self, changes: Mapping[str, Change]) -> Writing:
+    def rows_of(self, changes: Mapping[str, Change], kept_ms: int) -> Writing:
         """What happened to open runs, as rows. What happens to them from here on is not in it."""
-        writing = Writing(self._open, self._next_no)
+        writing = Writing(self._open, self._next_no, kept_ms)
         for run_id, change in changes.items():
             writing.change(run_id, change)
         return writing
@@ -382,7 +384,7 @@ class Store:
             self._db.execute("ROLLBACK")
         return cause
 
-    def purge(self, now_ms: int, history_s: int, history_bytes: int) -> bool:
+    def purge(self, kept_ms: int, history_s: int, history_bytes: int) -> bool:
         """Drop one slice of what is too old or too much. Returns whether there may be more.
 
         Open runs stay whatever their age. Raises JournalBlocked, JournalLost.
@@ -390,7 +392,7 @@ class Store:
         if not self.begin():
             return True
         try:
-            more = self._purge.drop_slice(self._db, now_ms, history_s, history_bytes)
+            more = self._purge.drop_slice(self._db, kept_ms, history_s, history_bytes)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._purge = Purge()  # what it has passed is as it was

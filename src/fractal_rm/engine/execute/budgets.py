@@ -1,4 +1,4 @@
-"""The time that runs have left, on a clock that does not jump."""
+"""The time that runs have left, on the steady clock."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ class TimeIsUp(Exception):
 
 
 class Budgets:
-    """``ends_s`` has when each run that has a time budget must end, by id.
-
-    It counts from the trigger's acceptance, of which a crash leaves the wall time only; from the
-    moment on at which the run begins or goes on, it is counted on a clock that does not jump.
-    """
+    """``ends_s`` has when each run that has a time budget must end, by id."""
 
     def __init__(self, world: World) -> None:
         self._clock = world.clock
@@ -27,8 +23,9 @@ class Budgets:
 
     def begin(self, run: Run, outer: Run | None) -> float | None:
         """Count for ``run``. Returns how many seconds it has; None: it ends when ``outer`` does."""
-        now_s = self._clock.monotonic_s()
-        ends_s = now_s + (time_left_ms(run, self._clock.now_ms()) or 0) / 1000
+        now_ms = self._clock.steady_ms()
+        now_s = now_ms / 1000
+        ends_s = now_s + (time_left_ms(run, now_ms) or 0) / 1000
         outer_ends_s = self.ends_s.get(outer.id) if outer is not None else None
         if outer_ends_s is not None and ends_s > outer_ends_s - CLOSE_S:
             self.ends_s[run.id] = outer_ends_s
@@ -45,7 +42,7 @@ class Budgets:
     def left_s(self, run: Run) -> float | None:
         """How many seconds a run has left, perhaps less than none; None: it has no budget."""
         ends_s = self.ends_s.get(run.id)
-        return None if ends_s is None else ends_s - self._clock.monotonic_s()
+        return None if ends_s is None else ends_s - self._clock.steady_ms() / 1000
 
     def check(self, run: Run) -> None:
         """Raise TimeIsUp where the time of a run has ended."""

@@ -32,6 +32,7 @@ class Executor:
     def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom) -> None:
         self._telemetry = world.telemetry
         self._runs = runs
+        self._alarms = world.alarms
         self._budgets = Budgets(world)
         self._calls = Calls(world, runs, room, self._budgets)
         self._each = ForEach(self._calls)
@@ -93,7 +94,7 @@ class Executor:
         try:
             if left_s is None:
                 return await self._steps(run)
-            ending = await asyncio.wait_for(self._steps(run), left_s)
+            ending = await self._alarms.within(left_s * 1000, self._steps(run))
         except (asyncio.TimeoutError, TimeIsUp) as error:
             if left_s is None:
                 raise TimeIsUp from error
@@ -109,7 +110,7 @@ class Executor:
         doubted = ", ".join(sorted(run.in_doubt or ()))
         doubt = f", and call {doubted} may have been" if doubted else ""
         await self._sub_flows.expire(run, f"the time of run {run.id} ended")
-        had_s = (time_left_ms(run, run.accepted_ms) or 0) / 1000
+        had_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
         why = f"the deadline of {had_s:g} s ended when {came}{doubt}"
         return Settled(State.EXPIRED, why)
 

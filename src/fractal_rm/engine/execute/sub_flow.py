@@ -20,7 +20,6 @@ from fractal_rm.domain.flow import Errors, Flow, SubFlow, flow_version
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.result import NULL, StepResult, stored
 from fractal_rm.domain.run import Accepted, Dead, Finished, Placed, Run, Settled, State
-from fractal_rm.domain.run_id import RunIds
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.tries import Tries, last_failure
 from fractal_rm.engine.open_runs import OpenRuns, origin_of
@@ -58,7 +57,7 @@ class SubFlows:
         self._carry = carry
         self._undo = undo
         self._tries = Tries(world, runs)
-        self._ids = RunIds(world.random.token)
+        self._ids = world.ids
 
     async def take(self, run: Run, step: SubFlow) -> Settled | Later | None:
         """Run it. None: the step has its result; otherwise how the run ends or goes on."""
@@ -146,7 +145,7 @@ class SubFlows:
     def _entry(
         self, run: Run, step: SubFlow, flow: Flow, payload: msgspec.Raw
     ) -> tuple[Entry, Run]:
-        now_ms = self._world.clock.now_ms()
+        now = self._world.clock.read()
         left_s = self._budgets.left_s(run)
         origin = origin_of(run, step.number)
         key = f"\0run:{origin}"  # a sender's own ids cannot begin with a NUL
@@ -161,14 +160,18 @@ class SubFlows:
                 budget_ms=UNSET if left_s is None else max(0, round(left_s * 1000)),
                 origin=origin,
                 traceparent=UNSET if run.traceparent is None else run.traceparent,
+                ahead_ms=now.ahead_ms or UNSET,
             ),
             Placed(None, f"it belongs to run {run.id}"),
         )
-        child = Run(self._ids.next(now_ms), flow, now_ms)
+        child = Run(self._ids.next(now.order_ms), flow, now.wall_ms)
         for fact in facts:
             child.apply(fact)
-        until_ms = now_ms + self._world.config.bounds.dedup_window_s * 1000
-        entry = Entry(child.id, flow, now_ms, facts, child.state, child.reason, key, "", until_ms)
+        until_ms = now.kept_ms + self._world.config.bounds.dedup_window_s * 1000
+        entry = Entry(
+            child.id, flow, now.wall_ms, facts, child.state, child.reason, key, "", until_ms,
+            now.kept_ms,
+        )  # fmt: skip
         return entry, child
 
     def _depth(self, run: Run) -> int:
@@ -206,8 +209,8 @@ class SubFlows:
         if self._room.places.in_use:
             self._room.share_places(child)
         await durable
-        now_ms = self._world.clock.now_ms()
-        self._world.telemetry.run_settled(child, now_ms - child.accepted_ms)
+        took_ms = self._world.clock.steady_ms() - child.steady_ms
+        self._world.telemetry.run_settled(child, took_ms)
 
     def _fail(self, run: Run, step: SubFlow, why: str) -> Settled | None:
         if run.flow.errors is not Errors.CONTINUE:

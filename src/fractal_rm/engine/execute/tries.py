@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from msgspec import UNSET, UnsetType
 
 from fractal_rm.domain.flow import Retry
@@ -19,6 +17,7 @@ class Tries:
 
     def __init__(self, world: World, runs: OpenRuns) -> None:
         self._clock = world.clock
+        self._alarms = world.alarms
         self._runs = runs
 
     def failed(
@@ -43,7 +42,7 @@ class Tries:
         """Wait until the next attempt is due; a crash does not begin the wait again."""
         if failure.again is not UNSET:
             most_ms = max(MOST_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
-            await asyncio.sleep(left_ms(failure.again, self._clock.moment(), most_ms) / 1000)
+            await self._alarms.sleep(left_ms(failure.again, self._clock.moment(), most_ms))
 
 
 def last_failure(run: Run, name: str) -> StepFailed | None:

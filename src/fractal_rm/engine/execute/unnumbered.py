@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Union
 
 from msgspec import UNSET
@@ -20,7 +19,7 @@ from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.request import seen_by
 from fractal_rm.engine.world import World
 
-HOLD_S = 3.0  # who waits longer gives its slot to others meanwhile
+HOLD_MS = 3_000  # who waits longer gives its slot to others meanwhile
 # A broker that is started again, or a node that has just been, needs some seconds to be connected.
 PUBLISH_RETRY = Retry(7, 100)
 
@@ -56,10 +55,10 @@ class UnnumberedSteps:
         if waiting is None or waiting.position != position:
             waiting = Waiting(position, self._world.clock.moment().after(step.ms))
             await self._runs.write(run, waiting)
-        left_s = left_ms(waiting.until, self._world.clock.moment(), step.ms) / 1000
-        if left_s > HOLD_S:
-            return Later(left_s)
-        await asyncio.sleep(left_s)
+        left = left_ms(waiting.until, self._world.clock.moment(), step.ms)
+        if left > HOLD_MS:
+            return Later(left / 1000)
+        await self._world.alarms.sleep(left)
         _ = self._runs.write(run, Passed(position))
         return None
 

@@ -1,0 +1,137 @@
+"""The steady clock of a node: nobody sets it, and it goes on in suspend.
+
+    clock since boot  ──+ ahead_ms──> steady: deadlines, budgets, STALE, EVERY, age at a start
+                                        │
+                                        ├──- off_ms──> kept: age of trigger ids and of history
+                                        └──+ lead_ms─> order: the time in the ids of runs
+
+It begins as the wall clock stands when a state folder is made, and from there on goes as the
+clock since boot does (CLOCK_BOOTTIME). What a reboot takes only the wall clock knows: it is asked
+once, at the first start after it, and what it says counts from none up. Where it knows nothing, the
+steady clock goes on from where it was written down: at most WRITE_EVERY_MS before the reboot.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from fractal_rm.domain.moment import Moment
+
+# So often it is written down how the clocks stand: by so much the last time before a power loss may
+# be missing.
+WRITE_EVERY_MS = 60_000
+# A wall clock that is wrong at a start may say that the machine was off for fifty years. Trigger
+# ids and history, which cannot be had back, age by at most so much of it.
+MOST_OFF_MS = 86_400_000
+# What reading one clock after the other, each in whole milliseconds, makes of it.
+STEP_MS = 10
+# The wall clock is corrected in small steps all the time. Less than that is not worth a line.
+WORTH_A_LINE_MS = 2_000
+DOUBT_MS = 60_000  # so far behind its latest time, the wall clock is said to be behind
+
+
+# No machine shows a time four thousand years from here; a file that does is broken.
+_Ms = Annotated[int, msgspec.Meta(ge=-(1 << 47), le=1 << 47)]
+
+
+class Reading(msgspec.Struct, frozen=True, gc=False):
+    """The same moment on each clock, in milliseconds since 1970, UTC.
+
+    ``wall_ms`` is for people. ``steady_ms`` measures how long something takes, ``kept_ms`` how old
+    trigger ids and history are, and ``order_ms`` does not go back where the wall clock does.
+    """
+
+    wall_ms: int
+    steady_ms: int
+    kept_ms: int
+    order_ms: int
+
+    @property
+    def ahead_ms(self) -> int:
+        """How far the steady clock is ahead of the wall clock; 0 until that one is set."""
+        return self.steady_ms - self.wall_ms
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What has happened to the clocks since the last look.
+
+    ``set_by_ms``: so far the wall clock was set. ``slept_ms``: so long the machine was suspended.
+    """
+
+    set_by_ms: int = 0
+    slept_ms: int = 0
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """How the steady clock stands to the machine's; ``boot``, ``boot_ms`` and ``wall_ms``: at when.
+
+    It is kept in the state folder, for all processes of the node.
+    """
+
+    boot: str
+    boot_ms: _Ms
+    wall_ms: _Ms
+    ahead_ms: _Ms
+    off_ms: _Ms = 0
+    lead_ms: _Ms = 0
+
+    @property
+    def steady_ms(self) -> int:
+        """The steady clock at the moment of ``boot_ms``."""
+        return self.boot_ms + self.ahead_ms
+
+    def read(self, boot_ms: int) -> Reading:
+        """Every clock at a moment of this boot, if the wall clock was not set since ``boot_ms``."""
+        steady_ms = boot_ms + self.ahead_ms
+        wall_ms = boot_ms - self.boot_ms + self.wall_ms
+        return Reading(wall_ms, steady_ms, steady_ms - self.off_ms, steady_ms + self.lead_ms)
+
+
+def resumed(known: Timeline | None, now: Moment) -> Timeline:
+    """The timeline at the start of a process; ``known`` is what was written down, if anything."""
+    if known is None:
+        return Timeline(now.boot, now.boot_ms, now.wall_ms, now.wall_ms - now.boot_ms)
+    if known.boot == now.boot and now.boot_ms >= known.boot_ms:
+        return looked_at(known, now)
+    return looked_at(_after_reboot(known, now), now)
+
+
+def looked_at(known: Timeline, now: Moment) -> Timeline:
+    """The timeline as of now, of the same boot: the order of ids follows a wall clock set ahead."""
+    wall_ms = known.wall_ms + now.boot_ms - known.boot_ms
+    if abs(now.wall_ms - wall_ms) >= STEP_MS:
+        wall_ms = now.wall_ms
+    lead_ms = max(known.lead_ms, wall_ms - (now.boot_ms + known.ahead_ms))
+    return msgspec.structs.replace(known, boot_ms=now.boot_ms, wall_ms=wall_ms, lead_ms=lead_ms)
+
+
+def set_between(before: Timeline, after: Timeline) -> int:
+    """How far the wall clock was set between two looks."""
+    return after.wall_ms - before.wall_ms - (after.boot_ms - before.boot_ms)
+
+
+def doubt(reading: Reading, made_ms: int) -> str | None:
+    """Why the wall clock cannot be right, or None. ``made_ms``: when this program was made."""
+    if reading.wall_ms < made_ms:
+        return "it stands before this program was made"
+    behind_ms = reading.order_ms - reading.wall_ms
+    if behind_ms >= DOUBT_MS:
+        return f"it is {behind_ms // 1000} s behind the latest time that it has shown here"
+    return None
+
+
+def _after_reboot(known: Timeline, now: Moment) -> Timeline:
+    """It has gone on by what the wall clock says, and at least for as long as the machine is up."""
+    apart_ms = known.steady_ms - known.wall_ms
+    began_ms = max(known.steady_ms, now.wall_ms - now.boot_ms + apart_ms)  # at the boot
+    too_long_ms = max(0, began_ms - known.steady_ms - MOST_OFF_MS)
+    return Timeline(
+        boot=now.boot,
+        boot_ms=now.boot_ms,
+        wall_ms=now.wall_ms,
+        ahead_ms=began_ms,
+        off_ms=known.off_ms + too_long_ms,
+        lead_ms=known.lead_ms,
+    )

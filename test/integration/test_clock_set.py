@@ -1,0 +1,121 @@
+"""Real processes whose wall clock is set while they run, and machines that slept between two."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from fractal_rm.domain.run import State
+from nodes import NodeProcess, wait_until
+
+DAY_S = 86_400
+FLOWS = """\
+2
+DEADLINE 30m
+TO component1 1
+GET
+
+3
+TO component1 2
+GET
+"""
+
+
+class Faked:
+    """The wall clock of one process, by libfaketime; the clocks since boot stay as they are."""
+
+    def __init__(self, folder: Path) -> None:
+        found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        if not found:
+            pytest.skip("needs faketime")
+        self.file = folder / "faketime"
+        self.environ = {
+            "LD_PRELOAD": str(found[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(self.file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        self.set("+0")
+
+    def set(self, to: str) -> None:
+        """By so many seconds from the true time, or to a date."""
+        new = self.file.with_suffix(".new")
+        new.write_text(f"{to}\n")
+        new.replace(self.file)
+
+
+@pytest.fixture
+def node(tmp_path, components):
+    made = NodeProcess(tmp_path / "n", components=components.port, mode="api")
+    (made.config / "flows.conf").write_text(FLOWS)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.kill()
+
+
+def said_of_clock(node: NodeProcess) -> str:
+    """What /readyz says of it; the node is ready all the same."""
+    status, _, health = node.get("/readyz")
+    assert status == 200
+    return next(check["text"] for check in health["checks"] if check["name"] == "clock")
+
+
+def test_a_clock_that_is_set_while_a_node_runs(node, components, tmp_path):
+    wall = Faked(tmp_path)
+    components.answers["/endpoint1"] = "hang"
+    node.edit("components", component1__config__timeout_s=3_600)
+    node.start(**wall.environ)
+    hangs = node.trigger("2")[2]["run"]
+    runs = [hangs]
+    seen = node.log.count("wall_clock_set")
+    for by_s in (10 * DAY_S, 50 * 365 * DAY_S, -40 * 365 * DAY_S):
+        wall.set(f"{by_s:+}")
+        seen += 1
+        wait_until(lambda seen=seen: node.log.count("wall_clock_set") == seen)
+        again = [node.trigger("3", Idempotency_Key="the same")[2]["run"] for _ in range(2)]
+        assert again[0] == again[1]
+        runs.append(node.trigger("3", by_s)[2]["run"])
+    assert [run.id for run in reversed(node.runs()) if run.id in runs] == runs
+    assert len([run for run in node.runs() if run.flow == "3"]) == len(runs)  # and "the same" once
+    assert "before this program was made" in said_of_clock(node)
+    assert node.get(f"/v1/runs/{hangs}")[2]["summary"]["state"] not in {"expired", "failed"}
+    node.kill()
+    wall.set("+3600")
+    components.answers["/endpoint1"] = (200, "done")
+    node.start(**wall.environ)
+    wait_until(lambda: node.history.run(hangs).summary.state is State.SUCCEEDED)
+    assert node.trigger("3", Idempotency_Key="the same")[2]["run"] == again[0]
+    assert node.trigger("3")[2]["run"] > max(runs)
+    assert node.problems() == []
+
+
+def test_time_that_a_machine_slept_counts_and_the_wall_clock_does_not(node):
+    asleep = ["unshare", "--time", "--boottime", "2700"]
+    awake_s, _ = _uptime([])
+    slept = _uptime(asleep)
+    if slept is None or slept[0] < awake_s + 2_700:
+        pytest.skip("may not make time namespaces")
+    node.state.mkdir()
+    (node.state / "control.json").write_text(json.dumps({"paused": True}))
+    node.start()
+    late, other = (node.trigger(flow)[2]["run"] for flow in ("2", "3"))
+    node.kill()
+    (node.state / "control.json").unlink()
+    node.before = asleep
+    node.start()
+    wait_until(lambda: node.history.run(other).summary.state is State.SUCCEEDED)
+    wait_until(lambda: node.history.run(late).summary.state is State.EXPIRED)
+    assert node.history.run(late).summary.accepted_ms > (time.time() - 600) * 1000
+
+
+def _uptime(before: list[str]) -> tuple[float, float] | None:
+    """Seconds on the clock since boot, and on an idle processor; None: it may not be asked."""
+    asked = subprocess.run([*before, "cat", "/proc/uptime"], capture_output=True, text=True)
+    if asked.returncode != 0:
+        return None
+    up_s, idle_s = map(float, asked.stdout.split())
+    return up_s, idle_s

@@ -1,0 +1,264 @@
+"""What a node does when its clock is set, when the machine sleeps, and when it boots in 1970."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.domain.flow import Flow, Queueing, Wait
+from fractal_rm.domain.run import State
+from fractal_rm.domain.run_id import is_run_id
+from worlds import ManualClock, Stage, config, flows, until
+
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+YEAR_MS = 365 * DAY_MS
+NOW_MS = 1_800_000_000_000
+SETTINGS = [HOUR_MS, 10 * DAY_MS, 50 * YEAR_MS, -HOUR_MS, -10 * DAY_MS, -50 * YEAR_MS]
+set_by = pytest.mark.parametrize("by_ms", SETTINGS)
+WINDOW = msgspec.structs.replace(config().bounds, dedup_window_s=3_600)
+PATIENT = "9\nDEADLINE 10m\nTO slow 1\nGET\n"
+
+
+def stage_of(text: str, disk: Disk | None = None, clock: ManualClock | None = None, **changes):
+    return Stage(disk, clock or ManualClock(NOW_MS), flows=flows(text), **changes)
+
+
+async def accepted_and_crashed(text: str, disk: Disk, clock: ManualClock) -> str:
+    """A node that takes a trigger while it is paused, and ends as by kill -9."""
+    stage = stage_of(text, disk, clock)
+    await stage.node.start()
+    stage.node.pause(True)
+    run = (await stage.send("9")).run
+    stage.crash()
+    return run
+
+
+# --- the wall clock is set ------------------------------------------------------------------------
+
+
+@set_by
+async def test_a_deadline_is_as_far_away_as_it_was(by_ms):
+    clock = ManualClock(NOW_MS)
+    async with stage_of(PATIENT, clock=clock) as stage:
+        stage.holds("slow/1")
+        run = (await stage.send("9")).run
+        await until(lambda: stage.called() == ["slow/1"])
+        clock.jumped_ms = by_ms
+        clock.ms += 10 * MINUTE_MS - 1
+        await stage.node.watch_clock()
+        assert stage.node.state_of(run) is State.ACCEPTED
+        clock.ms += 1
+        await stage.node.watch_clock()
+        ended = await stage.ended(run)
+        assert ended.state is State.EXPIRED
+        assert ended.reason.startswith("the deadline of 600 s ended")
+
+
+@set_by
+async def test_a_deadline_counts_on_over_a_restart(by_ms):
+    disk, clock = Disk(), ManualClock(NOW_MS)
+    clock.jumped_ms = by_ms
+    run = await accepted_and_crashed(PATIENT, disk, clock)
+    clock.jumped_ms = 0
+    clock.ms += 9 * MINUTE_MS
+    async with stage_of(PATIENT, disk, clock) as stage:
+        stage.holds("slow/1")
+        await until(lambda: stage.called() == ["slow/1"])
+        clock.ms += MINUTE_MS
+        await stage.node.watch_clock()
+        assert (await stage.ended(run)).state is State.EXPIRED
+
+
+@set_by
+async def test_no_run_is_parked_for_a_wall_clock_that_was_set(by_ms):
+    disk, clock = Disk(), ManualClock(NOW_MS)
+    run = await accepted_and_crashed("9\nTO a 1\nGET\n", disk, clock)
+    clock.jumped_ms = by_ms
+    async with stage_of("9\nTO a 1\nGET\n", disk, clock) as stage:
+        await until(lambda: stage.state(run) is State.SUCCEEDED)
+
+
+@set_by
+async def test_a_run_that_is_old_is_parked_whatever_the_wall_clock_says(by_ms):
+    disk, clock = Disk(), ManualClock(NOW_MS)
+    clock.jumped_ms = by_ms
+    run = await accepted_and_crashed("9\nTO a 1\nGET\n", disk, clock)
+    clock.jumped_ms = 0
+    clock.ms += 10 * DAY_MS
+    async with stage_of("9\nTO a 1\nGET\n", disk, clock) as stage:
+        assert stage.state(run) is State.PARKED or stage.node.state_of(run) is State.PARKED
+        assert stage.node.release_parked() == 1
+        await until(lambda: stage.state(run) is State.SUCCEEDED)
+
+
+@set_by
+async def test_stale_counts_what_has_passed(by_ms):
+    disk, clock = Disk(), ManualClock(NOW_MS)
+    rules = {"9": msgspec.structs.replace(config().flows["2"], id="9",
+                                          queueing=Queueing(stale_ms=10 * MINUTE_MS))}  # fmt: skip
+    stage = Stage(disk, clock, flows=rules)
+    await stage.node.start()
+    stage.node.pause(True)
+    runs = [(await stage.send("9")).run]
+    clock.ms += 5 * MINUTE_MS
+    runs.append((await stage.send("9")).run)
+    stage.crash()
+    clock.jumped_ms = by_ms
+    clock.ms += 5 * MINUTE_MS
+    async with Stage(disk, clock, flows=rules) as after:
+        await until(lambda: all(after.state(run).final for run in runs))
+        assert [after.state(run) for run in runs] == [State.EXPIRED, State.SUCCEEDED]
+
+
+@set_by
+async def test_a_trigger_that_comes_again_within_its_window_is_known(by_ms):
+    clock = ManualClock(NOW_MS)
+    async with stage_of("9\nTO a 1\nGET\n", clock=clock, bounds=WINDOW) as stage:
+        for jumps_ms in ((0, by_ms), (by_ms, 0)):
+            clock.jumped_ms = jumps_ms[0]
+            first = await stage.send("9", id="the same")
+            assert not first.duplicate
+            clock.jumped_ms = jumps_ms[1]
+            clock.ms += HOUR_MS - 1
+            again = await stage.send("9", id="the same")
+            assert (again.run, again.duplicate) == (first.run, True)
+            clock.ms += 1
+
+
+@set_by
+async def test_runs_are_listed_in_the_order_in_which_they_came(by_ms):
+    clock = ManualClock(NOW_MS)
+    async with stage_of("9\nTO a 1\nGET\n", clock=clock) as stage:
+        runs = []
+        for jumped_ms in (0, by_ms, by_ms // 2, 0):
+            clock.jumped_ms = jumped_ms
+            for _ in range(3):
+                clock.ms += 1
+                runs.append((await stage.send("9")).run)
+        assert all(map(is_run_id, runs))
+        assert runs == sorted(runs)
+
+
+async def test_the_runs_of_two_processes_of_a_node_are_listed_in_the_order_in_which_they_came():
+    clock, one = ManualClock(NOW_MS), "9\nTO a 1\nGET\n"
+    async with stage_of(one, clock=clock) as mqtt, stage_of(one, clock=clock) as api:
+        runs = []
+        for jumped_ms in (0, 50 * YEAR_MS, -YEAR_MS):
+            clock.jumped_ms = jumped_ms
+            for stage in (mqtt, api, api, mqtt):
+                clock.ms += MINUTE_MS
+                runs.append((await stage.send("9")).run)
+        assert runs == sorted(runs)
+
+
+async def test_what_a_run_took_is_measured_and_not_read_off_the_wall():
+    clock = ManualClock(NOW_MS)
+    async with stage_of(PATIENT, clock=clock) as stage:
+        go = stage.holds("slow/1")
+        run = (await stage.send("9")).run
+        await until(lambda: stage.called() == ["slow/1"])
+        clock.jumped_ms = -YEAR_MS
+        clock.ms += 1_234
+        go.set()
+        await stage.ended(run)
+        assert stage.telemetry.took_ms == {run: 1_234}
+
+
+# --- the machine sleeps ---------------------------------------------------------------------------
+
+
+async def test_a_wait_ends_in_time_although_the_machine_slept():
+    clock = ManualClock(NOW_MS)
+    one = Flow("9", steps=(Wait(10 * HOUR_MS), *flows("9\nTO a 1\nGET\n")["9"].steps))
+    async with Stage(clock=clock, flows={"9": one}) as stage:
+        run = (await stage.send("9")).run
+        load = stage.node._lifecycle.room.load
+        await until(lambda: stage.facts(run)[-1] == "Waiting" and not load.in_flight)
+        clock.sleep(10 * HOUR_MS)
+        await stage.node.watch_clock()
+        assert (await stage.ended(run)).state is State.SUCCEEDED
+
+
+async def test_a_retry_is_made_in_time_although_the_machine_slept():
+    clock = ManualClock(NOW_MS)
+    async with stage_of("9\nTO a 1\nGET\n  RETRY 3\n", clock=clock) as stage:
+        stage.answers("a/1", "busy", 503, Retry_After="300")
+        run = (await stage.send("9")).run
+        await until(lambda: "StepFailed" in stage.facts(run))
+        stage.answers("a/1", "ready")
+        clock.sleep(5 * MINUTE_MS)
+        await stage.node.watch_clock()
+        assert (await stage.ended(run)).state is State.SUCCEEDED
+
+
+async def test_a_run_in_line_is_stale_when_the_machine_wakes():
+    clock = ManualClock(NOW_MS)
+    rules = {"9": msgspec.structs.replace(config().flows["2"], id="9",
+                                          queueing=Queueing(stale_ms=HOUR_MS))}  # fmt: skip
+    async with Stage(clock=clock, flows=rules) as stage:
+        stage.node.pause(True)
+        run = (await stage.send("9")).run
+        clock.sleep(HOUR_MS)
+        await stage.node.watch_clock()
+        assert (await stage.ended(run)).state is State.EXPIRED
+
+
+# --- a reboot -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("off_ms", "state"), [(9 * MINUTE_MS, State.SUCCEEDED), (HOUR_MS, State.EXPIRED)]
+)
+async def test_over_a_reboot_a_deadline_goes_by_the_wall_clock(off_ms, state):
+    disk, clock = Disk(), ManualClock(NOW_MS)
+    clock.jumped_ms = 3 * DAY_MS  # and it was set while the machine was up
+    clock.read()
+    run = await accepted_and_crashed("9\nDEADLINE 10m\nTO a 1\nGET\n", disk, clock)
+    clock.reboot(off_ms)
+    async with stage_of("9\nDEADLINE 10m\nTO a 1\nGET\n", disk, clock) as stage:
+        await until(lambda: stage.state(run).final)
+        assert stage.state(run) is state
+
+
+@set_by
+async def test_a_wait_goes_on_over_a_reboot_and_a_clock_that_was_set_before(by_ms):
+    disk, clock = Disk(), ManualClock(NOW_MS)
+    one = Flow("9", steps=(Wait(10 * MINUTE_MS), *flows("9\nTO a 1\nGET\n")["9"].steps))
+    stage = Stage(disk, clock, flows={"9": one})
+    await stage.node.start()
+    run = (await stage.send("9")).run
+    await until(lambda: stage.facts(run)[-1] == "Waiting")
+    stage.crash()
+    clock.jumped_ms = by_ms
+    clock.read()
+    clock.reboot(5 * MINUTE_MS)
+    async with Stage(disk, clock, flows={"9": one}) as after:
+        load = after.node._lifecycle.room.load
+        await until(lambda: load.waiting == 1 and not load.in_flight)
+        clock.ms += 5 * MINUTE_MS
+        await after.node.watch_clock()
+        await until(lambda: after.state(run) is State.SUCCEEDED)
+
+
+async def test_a_board_that_boots_in_1970_goes_on_and_says_so():
+    disk, clock = Disk(), ManualClock(NOW_MS)
+    run = await accepted_and_crashed(PATIENT, disk, clock)
+    clock.reboot(DAY_MS, wall_ms=30_000)
+    async with stage_of(PATIENT, disk, clock) as stage:
+        go = stage.holds("slow/1")
+        assert stage.telemetry.events.count("wall_clock_doubtful") == 1
+        (said,) = [check for check in stage.node.readiness() if check.name == "clock"]
+        assert said.ok
+        assert "before this program was made" in said.text
+        await until(lambda: stage.called() == ["slow/1"])
+        later = (await stage.send("9")).run
+        clock.jumped_ms = 0
+        go.set()
+        last = (await stage.send("9")).run
+        assert [(await stage.ended(each)).state for each in (run, later, last)] == [
+            State.SUCCEEDED
+        ] * 3
+        assert run < later < last
+        (said,) = [check for check in stage.node.readiness() if check.name == "clock"]
+        assert said.text == "plausible"

@@ -1,0 +1,189 @@
+"""The steady clock: whatever is done to the wall clock, and whatever reboots, it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fractal_rm.domain.moment import Moment
+from fractal_rm.domain.steady import (
+    MOST_OFF_MS,
+    WRITE_EVERY_MS,
+    Timeline,
+    doubt,
+    looked_at,
+    resumed,
+    set_between,
+)
+
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+YEAR_MS = 365 * DAY_MS
+NOW_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z
+
+
+@dataclass
+class Machine:
+    """A machine with a node on it: what happens to its clocks, and what the node makes of it."""
+
+    wall_ms: int = NOW_MS
+    boot_ms: int = 5_000
+    boots: int = 1
+
+    def __post_init__(self):
+        self.timeline = resumed(None, self.moment())
+        self.written = self.timeline
+
+    def moment(self) -> Moment:
+        return Moment(f"boot {self.boots}", self.boot_ms, self.wall_ms)
+
+    def reading(self):
+        return self.timeline.read(self.timeline.boot_ms)
+
+    def look(self) -> int:
+        before, self.timeline = self.timeline, looked_at(self.timeline, self.moment())
+        since_ms = self.timeline.boot_ms - self.written.boot_ms
+        if since_ms >= WRITE_EVERY_MS or set_between(before, self.timeline):
+            self.written = self.timeline
+        return set_between(before, self.timeline)
+
+    def passes(self, ms: int) -> int:
+        """Time passes, awake or asleep; a node looks twice a second, and at its end."""
+        self.wall_ms += ms
+        self.boot_ms += ms
+        return self.look()
+
+    def set_by(self, ms: int) -> int:
+        self.wall_ms += ms
+        return self.look()
+
+    def restart(self):
+        """Another process, on the same boot."""
+        self.timeline = resumed(self.written, self.moment())
+
+    def reboot(self, off_ms: int, *, wall_ms: int | None = None, up_ms: int = 10_000):
+        """The power is gone for ``off_ms``; ``wall_ms`` is what the wall clock then says."""
+        self.wall_ms = self.wall_ms + off_ms + up_ms if wall_ms is None else wall_ms
+        self.boots, self.boot_ms = self.boots + 1, up_ms
+        self.timeline = resumed(self.written, self.moment())
+        self.written = self.timeline
+
+
+def test_until_somebody_sets_the_wall_clock_all_of_them_agree():
+    machine = Machine()
+    machine.passes(HOUR_MS)
+    machine.restart()
+    machine.passes(7)
+    machine.reboot(2 * HOUR_MS)
+    reading = machine.reading()
+    assert reading.wall_ms == reading.steady_ms == reading.kept_ms == reading.order_ms
+    assert reading.wall_ms == machine.wall_ms
+    assert reading.ahead_ms == 0
+
+
+SETTINGS = [HOUR_MS, 10 * DAY_MS, 50 * YEAR_MS, -HOUR_MS, -10 * DAY_MS, -50 * YEAR_MS]
+
+
+@pytest.mark.parametrize("by_ms", SETTINGS)
+@pytest.mark.parametrize("again", ["", "restart", "reboot"])
+def test_a_wall_clock_that_is_set_moves_nothing_that_is_measured(by_ms, again):
+    machine = Machine()
+    before = machine.reading()
+    assert machine.set_by(by_ms) == by_ms
+    machine.passes(30_000)
+    if again == "restart":
+        machine.restart()
+    if again == "reboot":
+        machine.reboot(20_000, up_ms=10_000)
+    passed_ms = 60_000 if again == "reboot" else 30_000
+    after = machine.reading()
+    assert after.steady_ms - before.steady_ms == passed_ms
+    assert after.kept_ms - before.kept_ms == passed_ms
+    assert after.wall_ms - before.wall_ms == passed_ms + by_ms
+    assert after.order_ms - before.order_ms == passed_ms + max(0, by_ms)
+
+
+def test_a_board_without_a_battery_that_is_set_an_hour_later():
+    machine = Machine()
+    machine.passes(5 * DAY_MS)
+    before = machine.reading()
+    machine.reboot(6 * HOUR_MS, wall_ms=30_000, up_ms=30_000)
+    booted = machine.reading()
+    assert booted.steady_ms - before.steady_ms == 30_000
+    assert "before this program was made" in doubt(booted, NOW_MS - YEAR_MS)
+    machine.passes(HOUR_MS)
+    machine.set_by(NOW_MS + 5 * DAY_MS + 7 * HOUR_MS - machine.wall_ms)
+    after = machine.reading()
+    assert after.steady_ms - booted.steady_ms == HOUR_MS
+    assert after.order_ms >= after.wall_ms == machine.wall_ms
+    assert doubt(after, NOW_MS - YEAR_MS) is None
+
+
+def test_a_clock_that_is_fifty_years_ahead_at_a_boot_ages_history_by_a_day():
+    machine = Machine()
+    before = machine.reading()
+    machine.reboot(60_000, wall_ms=NOW_MS + 50 * YEAR_MS)
+    after = machine.reading()
+    assert after.steady_ms - before.steady_ms == 50 * YEAR_MS  # what is open is old by the clock
+    assert after.kept_ms - before.kept_ms <= MOST_OFF_MS + 10_000
+    machine.set_by(-50 * YEAR_MS)
+    machine.passes(1_000)
+    right = machine.reading()
+    assert right.kept_ms - after.kept_ms == 1_000
+    assert right.order_ms - after.order_ms == 1_000
+    assert "behind the latest time" in doubt(right, 0)
+
+
+def test_another_time_namespace_is_as_a_reboot():
+    """CLOCK_BOOTTIME begins lower there, on a boot of the same name."""
+    machine = Machine()
+    machine.passes(DAY_MS)
+    before = machine.reading()
+    machine.boot_ms, machine.wall_ms = 1_000, machine.wall_ms + 1_000
+    machine.restart()
+    assert machine.reading().steady_ms - before.steady_ms == 1_000
+
+
+def test_a_difference_that_only_reading_makes_is_none():
+    timeline = Timeline("boot", 1_000, NOW_MS, NOW_MS - 1_000)
+    later = looked_at(timeline, Moment("boot", 1_500, NOW_MS + 501))
+    assert set_between(timeline, later) == 0
+    assert later.read(1_500).ahead_ms == 0
+
+
+happenings = st.one_of(
+    st.tuples(st.just("passes"), st.integers(0, 40 * DAY_MS)),
+    st.tuples(st.just("set"), st.integers(-60 * YEAR_MS, 60 * YEAR_MS)),
+    st.tuples(st.just("restart"), st.just(0)),
+    st.tuples(st.just("reboot"), st.integers(0, YEAR_MS)),
+    st.tuples(st.just("reboot to"), st.integers(0, 130 * YEAR_MS)),
+)
+
+
+@given(st.lists(happenings, max_size=30))
+def test_it_never_goes_slower_than_the_machine_and_loses_a_minute_at_most(history):
+    machine = Machine()
+    for what, number in history:
+        before = machine.reading()
+        least_ms = 0
+        if what == "passes":
+            for part_ms in (number - min(number, 30_000), min(number, 30_000)):
+                machine.passes(part_ms)  # the last half minute is not written down
+            least_ms = number
+        elif what == "set":
+            machine.set_by(number)
+        elif what == "restart":
+            machine.restart()
+        elif what == "reboot":
+            machine.reboot(number)
+        else:
+            machine.reboot(0, wall_ms=number)
+            least_ms = -WRITE_EVERY_MS  # what was not written down
+        after = machine.reading()
+        assert after.steady_ms - before.steady_ms >= least_ms
+        assert after.kept_ms - before.kept_ms >= least_ms
+        assert after.order_ms - before.order_ms >= least_ms
+        assert after.order_ms >= after.wall_ms
+        assert after.kept_ms <= after.steady_ms
