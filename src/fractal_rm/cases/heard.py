@@ -60,10 +60,18 @@ def heard(
 
 def _masked_json(raw: msgspec.Raw, mask: Mask) -> bytes:
     """JSON text, letter for letter as it was where it holds no secret."""
-    value = msgspec.json.decode(raw)
-    if isinstance(value, str):
-        return msgspec.json.encode(mask.text(value))
+    text = _text_of(raw)
+    if text is not None:
+        return msgspec.json.encode(mask.text(text))
     return mask.text(bytes(raw).decode()).encode()
+
+
+def _text_of(raw: msgspec.Raw) -> str | None:
+    """What a JSON string says; None for any other JSON."""
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except msgspec.ValidationError:
+        return None
 
 
 def _is_of_a_message(fact: AnyFact) -> bool:
@@ -140,11 +148,11 @@ def _answering(name: str, fact: Finished | ElementFinished | Undone, flow: str |
     mock = Mock(_selector(name, flow), fact.status, delay_ms=round(fact.took_ms))
     if isinstance(fact, Undone):  # nobody reads what it was answered with
         return mock
-    text = msgspec.json.decode(fact.result)
+    text = _text_of(fact.result)
     headers = fact.headers if isinstance(fact, Finished) else UNSET
     return msgspec.structs.replace(
         mock,
-        body=Said(text if isinstance(text, str) else bytes(fact.result).decode()),
+        body=Said(bytes(fact.result).decode() if text is None else text),
         headers=() if headers is UNSET else tuple(headers.items()),
     )
 

@@ -39,11 +39,11 @@ class Mask:
         """A text; where it is JSON, its keys count too. Without secrets it stays as it is."""
         try:
             value = msgspec.json.decode(text)
+            if not isinstance(value, (dict, list)):
+                return self._said(text)
+            masked = self.value(cast("object", value))
         except (msgspec.DecodeError, RecursionError):
             return self._said(text)
-        if not isinstance(value, (dict, list)):
-            return self._said(text)
-        masked = self.value(cast("object", value))
         if masked == value:
             return text
         return json.dumps(masked, ensure_ascii=False, separators=(",", ":"))

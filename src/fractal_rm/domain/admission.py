@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 
 from fractal_rm.domain.errors import Busy, CannotEvaluate, KeyReused
-from fractal_rm.domain.evaluate import pick
+from fractal_rm.domain.evaluate import decoded, encoded, pick
 from fractal_rm.domain.run import Run, Settled, State
 
 # A flow may hold at most this many times as many slots as are free. Alone it gets 8/9 of the node,
@@ -74,13 +74,11 @@ def what_it_is_about(flow_id: str, latest: str | None, payload: msgspec.Raw) -> 
     if latest is None:
         return None
     try:
-        picked = pick(latest, msgspec.json.decode(payload), "LATEST")
+        picked = pick(latest, decoded(payload, "payload"), "LATEST")
+        same = None if picked is None else encoded(_without_points(picked), in_order=True)
     except CannotEvaluate:
         return None
-    if picked is None:
-        return None
-    same = msgspec.json.encode(_without_points(picked), order="sorted")
-    return f"{flow_id}\0{latest}\0{same.decode()}"
+    return None if same is None else f"{flow_id}\0{latest}\0{same.decode()}"
 
 
 def _without_points(value: Any) -> Any:

@@ -15,9 +15,11 @@ from typing import Any, Union
 import msgspec
 
 from fractal_rm.domain.call import BodyForm, Reply
+from fractal_rm.domain.errors import CannotEvaluate, Malformed
 from fractal_rm.domain.evaluate import NULL, Seen, as_json, as_text, check_size
 from fractal_rm.domain.expression import ListOf, Reference, Result
 from fractal_rm.domain.flow import Call, Content, Terms, Undo
+from fractal_rm.domain.strict_json import check_depth, check_json
 
 _CHARSET = re.compile(r'charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
 
@@ -81,13 +83,22 @@ def content_json(content: Content, seen: Seen) -> msgspec.Raw:
     A template as it is, one item itself, several as a list, none as null, a RAW as a text.
     """
     if content.json is not None:
-        return msgspec.Raw(_checked(as_json(content.json, seen)))
+        return _handed_on(as_json(content.json, seen))
     if content.raw is not None:
         return msgspec.Raw(_checked(msgspec.json.encode(as_text(content.raw, seen) or "")))
     if not content.items:
         return NULL
     one = content.items[0] if len(content.items) == 1 else ListOf(content.items)
-    return msgspec.Raw(_checked(as_json(one, seen)))
+    return _handed_on(as_json(one, seen))
+
+
+def _handed_on(body: bytes) -> msgspec.Raw:
+    """JSON that other runs and senders read: it keeps the bounds of what comes from a sender."""
+    try:
+        check_depth(_checked(body))
+    except Malformed as error:
+        raise CannotEvaluate(f"it is {error}") from None
+    return msgspec.Raw(body)
 
 
 def list_text(results: Sequence[msgspec.Raw]) -> msgspec.Raw:
@@ -104,11 +115,12 @@ def _as_said(result: msgspec.Raw) -> bytes:
     text = msgspec.json.decode(result, type=Union[str, None])
     if text is None:
         return bytes(result)
+    said = text.strip().encode()
     try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+        check_json(said)
+    except Malformed:
         return bytes(result)
-    return text.strip().encode()
+    return said
 
 
 def _items_body(items: Sequence[Reference], seen: Seen, form: BodyForm) -> bytes:
@@ -122,7 +134,10 @@ def _checked(body: bytes) -> bytes:
 
 
 def _as_python(body: bytes) -> bytes:
-    return str(msgspec.json.decode(body, type=dict[str, Any])).encode()
+    try:
+        return str(msgspec.json.decode(body, type=dict[str, Any])).encode()
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise CannotEvaluate(f"it cannot be written as Python text: {error}") from None
 
 
 def result_text(reply: Reply) -> msgspec.Raw:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from operator import ge, gt, le, lt
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
-from fractal_rm.domain.errors import CannotEvaluate
+from fractal_rm.domain.errors import CannotEvaluate, Malformed
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
@@ -27,6 +27,10 @@ from fractal_rm.domain.expression import (
     Status,
     Value,
 )
+from fractal_rm.domain.strict_json import read_json
+
+if TYPE_CHECKING:
+    from fractal_rm.domain.jmes import Path
 
 _ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
     Comparison.LESS: lt,
@@ -95,14 +99,14 @@ class Seen:
         if isinstance(ref, Payload):
             return self._payload
         if isinstance(ref, Item):
-            return msgspec.Raw(_encoded(self.inside(ref)))
+            return msgspec.Raw(encoded(self.inside(ref)))
         return self._results.get(ref.number, NULL)
 
     def picked(self, ref: Reference) -> Any:
         """What a reference stands for. Raises CannotEvaluate."""
         if ref.path:
             return pick(ref.path, self.inside(ref), name_of(ref))
-        return self.inside(ref) if isinstance(ref, Item) else msgspec.json.decode(self.raw(ref))
+        return self.inside(ref) if isinstance(ref, Item) else decoded(self.raw(ref), name_of(ref))
 
     def elements(self, ref: Reference) -> list[Any]:
         """The list that a FOREACH goes over; a text is read as JSON. Raises CannotEvaluate."""
@@ -119,7 +123,7 @@ class Seen:
             return self._item
         number = 0 if isinstance(ref, Payload) else ref.number
         if number not in self._read:
-            whole = msgspec.json.decode(self.raw(ref))
+            whole = decoded(self.raw(ref), name_of(ref))
             # The result of a RUN may be any JSON, and of a call that was skipped it is null.
             is_text = number and isinstance(whole, str)
             self._read[number] = _said_in(number, whole) if is_text else whole
@@ -127,10 +131,22 @@ class Seen:
 
 
 def _said_in(number: int, text: str) -> Any:
+    """What a component has answered, read as strictly as what a sender sends."""
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+        return read_json(text.encode())
+    except Malformed as error:
         raise CannotEvaluate(f"result{number} is not JSON: {error}") from None
+
+
+def decoded(raw: msgspec.Raw, name: str) -> Any:
+    """What a payload or a result is: what an older release took need not be readable to this one.
+
+    Raises CannotEvaluate.
+    """
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise CannotEvaluate(f"{name} cannot be read: {error}") from None
 
 
 def name_of(ref: Reference) -> str:
@@ -145,18 +161,18 @@ def name_of(ref: Reference) -> str:
 def pick(path: str, value: Any, name: str) -> Any:
     """What a JMESPath picks from a value. Raises CannotEvaluate."""
     try:
-        return compiled(path).search(value)
+        return compiled(path).pick(value)
     except Exception as error:  # noqa: BLE001 - foreign code: its own errors are not all it raises
         raise CannotEvaluate(f"{name}: {' '.join(str(error).split())}") from None
 
 
 @lru_cache(maxsize=1024)
-def compiled(path: str) -> Any:
-    """A JMESPath, ready to search with. Raises where it is none."""
+def compiled(path: str) -> Path:
+    """A JMESPath, ready to pick with. Raises where it is none."""
     # A node whose flows have no paths does without it: it stays small.
-    import jmespath  # noqa: PLC0415
+    from fractal_rm.domain.jmes import Path  # noqa: PLC0415
 
-    return jmespath.compile(path)
+    return Path(path)
 
 
 def evaluate(value: Value, seen: Seen) -> Any:
@@ -187,7 +203,7 @@ def as_json(value: Value, seen: Seen) -> bytes:
     if isinstance(value, ObjectOf):
         fields = (msgspec.json.encode(k) + b": " + as_json(v, seen) for k, v in value.fields)
         return b"{" + _joined(fields) + b"}"
-    return _encoded(evaluate(value, seen))
+    return encoded(evaluate(value, seen))
 
 
 def _joined(parts: Iterable[bytes]) -> bytes:
@@ -207,9 +223,10 @@ def check_size(size: int) -> None:
         raise CannotEvaluate(f"it comes to more than {MOST_BODY_BYTES >> 20} MiB")
 
 
-def _encoded(value: Any) -> bytes:
+def encoded(value: Any, *, in_order: bool = False) -> bytes:
+    """A value as JSON text; ``in_order``: keys are sorted. Raises CannotEvaluate."""
     try:
-        return msgspec.json.encode(value)
+        return msgspec.json.encode(value, order="sorted" if in_order else None)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CannotEvaluate(f"it cannot be written as JSON: {error}") from None
 

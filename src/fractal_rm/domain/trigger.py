@@ -193,17 +193,17 @@ def _addressed(arrival: Arrival, flow_id: str) -> Trigger:
         return Trigger(flow_id, arrival.body, key=arrival.key, scope=f"\0schedule:{flow_id}:")
     key, scope, trace = _checked_key(arrival.key), f"\0topic:{flow_id}:" if by_topic else "", None
     payload = _any_text(arrival.body) if by_topic else _any_json(arrival.body)
-    if _is_event(arrival, by_topic=by_topic):
+    if _is_event(arrival.said, payload, by_topic=by_topic):
         event = read_event(payload)
         payload, key, trace = event.data or b"null", event.name, _trace(event.traceparent)
         scope = scope or "\0event:"
     return Trigger(flow_id, payload, key=key, scope=scope, traceparent=trace)
 
 
-def _is_event(arrival: Arrival, *, by_topic: bool) -> bool:
-    if arrival.said is not None and says_event(arrival.said.content_type):
+def _is_event(said: Said | None, payload: bytes, *, by_topic: bool) -> bool:
+    if said is not None and says_event(said.content_type):
         return True
-    return by_topic and looks_like_event(arrival.body)
+    return by_topic and looks_like_event(payload)
 
 
 def _any_json(body: bytes) -> bytes:

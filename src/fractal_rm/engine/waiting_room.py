@@ -90,7 +90,13 @@ class WaitingRoom:
         self.load.held_bytes += run.payload_bytes
         if run.stays:
             self.places.away[run.flow.id] += 1
-        self._stand(run, alone=alone, held=True)
+        try:
+            self._stand(run, alone=alone, held=True)
+        except Exception:
+            self.give_back(run.payload_bytes)
+            if run.stays:
+                self.places.away[run.flow.id] -= 1
+            raise
 
     def note_answer(self) -> None:
         """A component has answered a run in flight."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from fractal_rm.domain.call import Caller, Route
-from fractal_rm.domain.errors import BadReply
+from fractal_rm.domain.errors import BadReply, Malformed
+from fractal_rm.domain.strict_json import read_json_as
 
 
 class _Answer(msgspec.Struct):
     """``id_node``: a number or a text (2 and "2" are the same node), or null for here."""
 
     id_node: int | str | None
-
-
-_decoder = msgspec.json.Decoder(_Answer)
 
 
 class HttpBalancer:
@@ -29,8 +27,8 @@ class HttpBalancer:
         if not 200 <= reply.status < 300:
             raise BadReply(f"status {reply.status}")
         try:
-            answer = _decoder.decode(reply.body).id_node
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            answer = read_json_as(reply.body, _Answer).id_node
+        except (Malformed, msgspec.ValidationError) as error:
             said = " ".join(reply.body[:60].decode("utf-8", "replace").split())
             raise BadReply(f"its answer is not {{'id_node': …}} ({error}): {said}") from error
         return None if answer is None else str(answer)
