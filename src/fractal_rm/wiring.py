@@ -21,7 +21,7 @@ from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal
 from fractal_rm.adapters.telemetry import LogTelemetry, open_log
 from fractal_rm.adapters.world import SystemClock, SystemRandom, raise_open_files
 from fractal_rm.config.compile import Compiled
-from fractal_rm.config.control import read_control
+from fractal_rm.config.control import Control, read_control
 from fractal_rm.config.load import Watch, load
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
@@ -232,9 +232,10 @@ class Changes:
         self._files = files
         self._folder = Path(world.config.folder)
         self._state = Path(world.config.state_path)
-        control = read_control(self._state)
-        node.pause(control.paused)
-        self._released_ms = control.release_parked_before_ms
+        self._control = Control(paused=True)  # until it is known what is asked for
+        self._unread = ""
+        self._follow_control()
+        self._released_ms = self._control.release_parked_before_ms
 
     async def watch(self) -> None:
         """Take up what changes, within a second, until it is cancelled."""
@@ -250,14 +251,27 @@ class Changes:
     async def take_up(self) -> None:
         """Look once."""
         self._node.watch_journal()
-        control = read_control(self._state)
-        self._node.pause(control.paused)
+        self._follow_control()
+        control = self._control
         if control.release_parked_before_ms > self._released_ms:
             self._released_ms = control.release_parked_before_ms
             released = self._node.release_parked(self._released_ms)
             self._world.telemetry.event("parked_released", runs=released)
         if self._files.changed():
             await self._take_configuration()
+
+    def _follow_control(self) -> None:
+        """What was asked for last holds while the file cannot be read."""
+        try:
+            self._control, self._unread = read_control(self._state), ""
+        except OSError as error:
+            if str(error) != self._unread:
+                self._unread = str(error)
+                stays = "paused" if self._control.paused else "not paused"
+                self._world.telemetry.problem(
+                    "control_unread", reason=str(error), so_it_stays=stays
+                )
+        self._node.pause(self._control.paused)
 
     async def _take_configuration(self) -> None:
         """Take it whole, or stay with the one in force and say why (G13)."""

@@ -76,7 +76,7 @@ def what_it_is_about(flow_id: str, latest: str | None, payload: msgspec.Raw) -> 
     try:
         picked = pick(latest, decoded(payload, "payload"), "LATEST")
         same = None if picked is None else encoded(_without_points(picked), in_order=True)
-    except CannotEvaluate:
+    except (CannotEvaluate, RecursionError):  # an older release may have taken it
         return None
     return None if same is None else f"{flow_id}\0{latest}\0{same.decode()}"
 
