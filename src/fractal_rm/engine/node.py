@@ -12,6 +12,7 @@ from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import Refused
 from fractal_rm.domain.run import Outcome, State
 from fractal_rm.domain.trigger import Arrival
+from fractal_rm.engine.inventory import Inventory
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import Check, Intake, WayIn
 from fractal_rm.engine.recover import Recovery
@@ -32,6 +33,7 @@ class Node:
         self._ways_in: dict[str, WayIn] = {}
         self._lifecycle = Lifecycle(world)
         self._recovery = Recovery(world, self._lifecycle)
+        self._inventory = Inventory(self._lifecycle.runs, self._lifecycle.room, world.telemetry)
         self._paused = False
         self._serving = False
         self._blocked_by: str | None = None
@@ -124,6 +126,12 @@ class Node:
         """Let parked runs go on that were accepted before a moment. Returns how many."""
         return self._recovery.release(accepted_before_ms)
 
+    def take_stock(self) -> frozenset[str]:
+        """Look for open runs that nobody carries; returns their ids. Called every few seconds."""
+        if self._serving:
+            self._inventory.look()
+        return self._inventory.uncarried
+
     def watch_journal(self) -> None:
         """Hold runs back while their facts could not be written (G7)."""
         blocked = self._world.journal.blocked
@@ -190,6 +198,7 @@ class Node:
                 f"{load.in_flight} runs in flight, {load.waiting} waiting"
                 + (", paused" if self._paused else ""),
             ),
+            self._inventory.check(),
             *map(self._status, self._make),
         ]
 

@@ -62,6 +62,7 @@ class Recovery:
         for child in [each for each in self._runs if self._runs.parent(each) is run]:
             why = f"run {run.id}, which it belongs to, is set aside"
             await self._set_aside(child, Dead("parent", why))
+        self._room.share_places(run)
         await self._runs.close(run, dead)
 
     def _wanted_ms(self, run: Run) -> int:
