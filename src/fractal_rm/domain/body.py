@@ -20,6 +20,7 @@ from fractal_rm.domain.evaluate import NULL, Seen, as_json, as_text, check_size
 from fractal_rm.domain.expression import ListOf, Reference, Result
 from fractal_rm.domain.flow import Call, Content, Terms, Undo
 from fractal_rm.domain.strict_json import check_depth, check_json
+from fractal_rm.domain.values import Values
 
 _CHARSET = re.compile(r'charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
 
@@ -101,20 +102,25 @@ def _handed_on(body: bytes) -> msgspec.Raw:
     return msgspec.Raw(body)
 
 
-def list_text(results: Sequence[msgspec.Raw]) -> msgspec.Raw:
+def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
     """The result of a FOREACH: the list of its elements' results, as a text that is JSON.
 
-    Each is what its text says as JSON, or the text where it is none. Raises CannotEvaluate.
+    ``parts`` are as `in_list`. Raises CannotEvaluate.
     """
-    text = b"[" + b", ".join(map(_as_said, results)) + b"]"
+    text = b"[" + b", ".join(parts) + b"]"
     check_size(len(text))
     return msgspec.Raw(msgspec.json.encode(text.decode()))
 
 
-def _as_said(result: msgspec.Raw) -> bytes:
+def in_list(result: msgspec.Raw, values: Values) -> bytes:
+    """A result in a list: what its text says as JSON, or the text where it is none.
+
+    Raises CannotEvaluate.
+    """
     text = msgspec.json.decode(result, type=Union[str, None])
     if text is None:
         return bytes(result)
+    values.take_text(text)
     said = text.strip().encode()
     try:
         check_json(said)

@@ -28,6 +28,7 @@ from fractal_rm.domain.expression import (
     Value,
 )
 from fractal_rm.domain.strict_json import read_json
+from fractal_rm.domain.values import MOST_VALUES, Values
 
 if TYPE_CHECKING:
     from fractal_rm.domain.jmes import Path
@@ -65,13 +66,19 @@ class Seen:
     """What a step can refer to: the payload, results by number, the heads that were kept.
 
     A text is read as JSON once, however many paths pick from it. A call that was skipped, or has
-    no answer, has the result null.
+    no answer, has the result null. All that is asked of it looks at ``most_values`` at most.
     """
 
     def __init__(
-        self, payload: msgspec.Raw, results: Mapping[int, msgspec.Raw], heads: Mapping[int, Head]
+        self,
+        payload: msgspec.Raw,
+        results: Mapping[int, msgspec.Raw],
+        heads: Mapping[int, Head],
+        most_values: int = MOST_VALUES,
     ) -> None:
         self._payload = payload
+        self._most = most_values
+        self._values = Values(most_values)
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM
@@ -80,13 +87,13 @@ class Seen:
     def with_answer(self, number: int, result: msgspec.Raw, head: Head) -> Seen:
         """The same after the call with this number has been answered."""
         results, heads = {**self._results, number: result}, {**self._heads, number: head}
-        seen = Seen(self._payload, results, heads)
+        seen = Seen(self._payload, results, heads, self._most)
         seen._item = self._item
         return seen
 
     def with_item(self, item: Any) -> Seen:
         """The same for one element of a FOREACH; what was read as JSON is shared."""
-        seen = Seen(self._payload, self._results, self._heads)
+        seen = Seen(self._payload, self._results, self._heads, self._most)
         seen._item, seen._read = item, self._read
         return seen
 
@@ -105,12 +112,20 @@ class Seen:
     def picked(self, ref: Reference) -> Any:
         """What a reference stands for. Raises CannotEvaluate."""
         if ref.path:
-            return pick(ref.path, self.inside(ref), name_of(ref))
-        return self.inside(ref) if isinstance(ref, Item) else decoded(self.raw(ref), name_of(ref))
+            return pick(ref.path, self.inside(ref), name_of(ref), self._values)
+        return (
+            self.inside(ref)
+            if isinstance(ref, Item)
+            else decoded(self.raw(ref), name_of(ref), self._values)
+        )
 
     def elements(self, ref: Reference) -> list[Any]:
         """The list that a FOREACH goes over; a text is read as JSON. Raises CannotEvaluate."""
-        found = pick(ref.path, self.inside(ref), name_of(ref)) if ref.path else self.inside(ref)
+        found = (
+            pick(ref.path, self.inside(ref), name_of(ref), self._values)
+            if ref.path
+            else self.inside(ref)
+        )
         if not _is_list(found):
             raise CannotEvaluate(f"FOREACH goes over a list, and {name_of(ref)} is {_kind(found)}")
         return found
@@ -123,26 +138,30 @@ class Seen:
             return self._item
         number = 0 if isinstance(ref, Payload) else ref.number
         if number not in self._read:
-            whole = decoded(self.raw(ref), name_of(ref))
+            whole = decoded(self.raw(ref), name_of(ref), self._values)
             # The result of a RUN may be any JSON, and of a call that was skipped it is null.
             is_text = number and isinstance(whole, str)
-            self._read[number] = _said_in(number, whole) if is_text else whole
+            self._read[number] = _said_in(number, whole, self._values) if is_text else whole
         return self._read[number]
 
 
-def _said_in(number: int, text: str) -> Any:
+def _said_in(number: int, text: str, values: Values) -> Any:
     """What a component has answered, read as strictly as what a sender sends."""
+    values.take_text(text)
     try:
         return read_json(text.encode())
     except Malformed as error:
         raise CannotEvaluate(f"result{number} is not JSON: {error}") from None
 
 
-def decoded(raw: msgspec.Raw, name: str) -> Any:
+def decoded(raw: msgspec.Raw, name: str, values: Values) -> Any:
     """What a payload or a result is: what an older release took need not be readable to this one.
 
     Raises CannotEvaluate.
     """
+    text = bytes(raw)
+    if not text.startswith(b'"'):  # one value, however long
+        values.take_text(text.decode())
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -158,10 +177,10 @@ def name_of(ref: Reference) -> str:
     return f"{name}.{ref.path}" if ref.path else name
 
 
-def pick(path: str, value: Any, name: str) -> Any:
+def pick(path: str, value: Any, name: str, values: Values) -> Any:
     """What a JMESPath picks from a value. Raises CannotEvaluate."""
     try:
-        return compiled(path).pick(value)
+        return compiled(path).pick(value, values)
     except Exception as error:  # noqa: BLE001 - foreign code: its own errors are not all it raises
         raise CannotEvaluate(f"{name}: {' '.join(str(error).split())}") from None
 

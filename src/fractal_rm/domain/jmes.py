@@ -18,16 +18,9 @@ from jmespath.visitor import Options, TreeInterpreter
 
 from fractal_rm.domain.errors import Malformed, NoJson
 from fractal_rm.domain.strict_json import check_json, read_json
+from fractal_rm.domain.values import Values
 
-# Values that one path may look at; each takes about half a microsecond (docs/decisions).
-MOST_STEPS = 50_000
-
-
-class TooMuch(Exception):
-    """A path looks at more values than it may."""
-
-    def __init__(self) -> None:
-        super().__init__(f"it looks at more than {MOST_STEPS:,} values: pick from fewer")
+_TAKE_EXPRESSIONS = frozenset({"map", "sort_by", "min_by", "max_by"})
 
 
 class Path:
@@ -39,13 +32,15 @@ class Path:
     def __init__(self, text: str) -> None:
         self.parsed: dict[str, Any] = cast("Any", jmespath.compile(text)).parsed
         self._repeats = False
-        for node in _nodes(self.parsed):
+        for node in _nodes({"type": "root", "children": [self.parsed]}):
             self._repeats = self._repeats or node["type"].startswith("multi_select")
             _check_json(node.get("value"))
+            if node.get("value") not in _TAKE_EXPRESSIONS:
+                _check_values(node["children"])
 
-    def pick(self, value: Any) -> Any:
-        """What it picks from a value. Raises TooMuch, and what the library raises."""
-        interpreter = _Interpreter()
+    def pick(self, value: Any, values: Values) -> Any:
+        """What it picks from a value. Raises TooManyValues, and what the library raises."""
+        interpreter = _Interpreter(values)
         found = interpreter.visit(self.parsed, value)
         if self._repeats:  # then what it comes to may be far more than what it was picked from
             interpreter.count(found)
@@ -53,21 +48,13 @@ class Path:
 
 
 class _Interpreter(TreeInterpreter):
-    def __init__(self) -> None:
-        super().__init__(Options(custom_functions=_Functions(self)))
-        self._left = MOST_STEPS
+    def __init__(self, values: Values) -> None:
+        super().__init__(Options(custom_functions=_Functions(values)))
+        self._take = values.take
 
     def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
-        self._left -= 1
-        if self._left < 0:
-            raise TooMuch
+        self._take(1)
         return super().visit(node, *args, **kwargs)
-
-    def take(self, steps: int) -> None:
-        """Count the steps of something that takes many at once."""
-        self._left -= steps
-        if self._left < 0:
-            raise TooMuch
 
     def count(self, value: Any) -> None:
         """Count every value within a value, as often as it stands there."""
@@ -78,17 +65,17 @@ class _Interpreter(TreeInterpreter):
                 inner = [*cast("dict[str, Any]", inner).values()]
             if isinstance(inner, list):
                 found = cast("list[Any]", inner)
-                self.take(len(found))
+                self._take(len(found))
                 waiting += found
 
 
 class _Functions(Functions):
-    def __init__(self, interpreter: _Interpreter) -> None:
-        self._interpreter = interpreter
+    def __init__(self, values: Values) -> None:
+        self._take = values.take
 
     def call_function(self, function_name: str, resolved_args: Iterable[Any]) -> Any:
         lists = [cast("list[Any]", each) for each in resolved_args if isinstance(each, list)]
-        self._interpreter.take(sum(map(len, lists)))
+        self._take(sum(map(len, lists)))
         return super().call_function(function_name, resolved_args)
 
     @signature({"types": []})
@@ -123,6 +110,13 @@ def _check_json(value: Any) -> None:
         check_json(json.dumps(value).encode())
     except (Malformed, ValueError) as error:
         raise NoJson(f"a value in this path is none of JSON: {error}") from None
+
+
+def _check_values(nodes: list[Any]) -> None:
+    """Raise NoJson where an expression (``&a``) stands in the place of a value."""
+    inner = [cast("dict[str, Any]", node) for node in nodes if isinstance(node, dict)]
+    if any(node["type"] == "expref" for node in inner):
+        raise NoJson("& stands only in what map, sort_by, min_by and max_by take")
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

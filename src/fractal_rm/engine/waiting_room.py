@@ -142,7 +142,8 @@ class WaitingRoom:
 
         One that was ``held`` in the journal may be the older one, and has waited.
         """
-        label = what_it_is_about(run.flow.id, queueing.latest, run.payload) or run.id
+        most = self.limits.evaluated_values
+        label = what_it_is_about(run.flow.id, queueing.latest, run.payload, most) or run.id
         other = self._lines.under(label)
         if other is not None:
             if held and run.accepted_ms < other.accepted_ms:

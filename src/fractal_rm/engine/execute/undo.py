@@ -11,7 +11,7 @@ from fractal_rm.domain.flow import Call, Errors, Undo
 from fractal_rm.domain.run import Run, Settled, State, Stopping
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.open_runs import OpenRuns
-from fractal_rm.engine.request import part_to_undo, seen_by
+from fractal_rm.engine.request import part_to_undo
 
 _NO_ELEMENTS = b'"[]"'  # a FOREACH over nothing
 _UNDONE = frozenset({State.FAILED, State.EXPIRED})  # what is in doubt, an operator decides
@@ -46,7 +46,7 @@ class Undoing:
         """Undo one step. Returns why it could not be, or nothing."""
         if run.undone and call.number in run.undone:
             return ""
-        failed = await self._calls.make(run, call, part_to_undo(call, undo, seen_by(run)))
+        failed = await self._calls.make(run, call, part_to_undo(call, undo, self._calls.seen(run)))
         return failed.reason if failed is not None else ""
 
 
