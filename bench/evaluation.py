@@ -1,7 +1,7 @@
 """For how long one evaluation holds the event loop, at the bounds: `python -m bench.evaluation`.
 
-Each line is the median of nine, in milliseconds of CPU, with the longest beside it. Nothing else is done
-on a node meanwhile, so no line may be far above 50.
+Each line is the median of nine, in milliseconds of CPU, with the longest beside it. Nothing else is
+done on a node meanwhile, so no line may be far above 50.
 """
 
 from __future__ import annotations

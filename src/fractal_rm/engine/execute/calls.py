@@ -71,7 +71,8 @@ class Calls:
                 )
             except CallFailed as error:
                 answer = error
-            failure = self._unmet(run, call, answer, part)
+            plain = call.terms is UNSET
+            failure = failure_of(answer) if plain else self._unmet(run, call, answer, part)
             if isinstance(answer, Reply) and failure is None:
                 took_s = self._world.clock.monotonic_s() - began_s
                 return self._finish(run, call, answer, took_s, part)
