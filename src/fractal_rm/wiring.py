@@ -111,14 +111,14 @@ async def _take_stock(node: Node, world: World, journal: str) -> None:
     """Look for runs that nobody carries, and tell `audit`, until it is cancelled."""
     state, said = Path(world.config.state_path), None
     while True:
-        found = node.take_stock()
-        if found != said:
-            try:
+        try:
+            found = node.take_stock()
+            if found != said:
                 await asyncio.to_thread(write_uncarried, state, journal, found)
-            except OSError as error:
-                world.telemetry.problem("uncarried_not_written", reason=str(error))
-            else:
                 said = found
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            fault = None if isinstance(error, OSError) else error
+            world.telemetry.problem("stock_not_taken", reason=repr(error), exc_info=fault)
         await asyncio.sleep(STOCK_S)
 
 

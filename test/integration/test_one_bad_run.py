@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from urllib.request import urlopen
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 
+from fractal_rm.adapters.balancer import HttpBalancer
+from fractal_rm.adapters.memory import MemoryCaller
 from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.sqlite import SqliteJournal
 from fractal_rm.adapters.sqlite.store import Store
 from fractal_rm.adapters.world import SystemClock
 from fractal_rm.cli.main import cli
 from fractal_rm.config.load import load
+from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import Queueing, flow_version
 from fractal_rm.domain.run import Accepted, Finished, Placed, Released, Run, State, fold
@@ -23,7 +28,7 @@ from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine import waiting_room
 from fractal_rm.engine.ports import Entry
 from nodes import HOST, NodeProcess, wait_until
-from worlds import Stage, config, until
+from worlds import URL, Stage, config, until
 
 FLOWS = """\
 1
@@ -135,10 +140,10 @@ def poison(monkeypatch):
     payloads: set[bytes] = set()
     true = waiting_room.what_it_is_about
 
-    def label(flow_id, latest, payload):
+    def label(flow_id, latest, payload, most):
         if bytes(payload) in payloads:
             raise PoisonError
-        return true(flow_id, latest, payload)
+        return true(flow_id, latest, payload, most)
 
     monkeypatch.setattr(waiting_room, "what_it_is_about", label)
     return payloads
@@ -185,3 +190,51 @@ async def test_a_run_that_cannot_stand_in_line_at_a_start_is_set_aside(poison, c
         await until(lambda: stage.node.unfinished == 0)
         assert states(stage, *taken) == [State.SUCCEEDED, State.DEAD, State.SUCCEEDED]
         assert places(stage) == (0, 0, 0)
+
+
+ANSWERS = {
+    "nested deeper": b'{"id_node": 3, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "number that is too large": b'{"id_node": ' + b"9" * 5000 + b"}",
+    "too large for a double": b'{"id_node": 3, "x": 1e400}',
+    "given twice": b'{"id_node": 3, "id_node": 2}',
+    "not UTF-8": b"\xff",
+}
+
+
+@pytest.mark.parametrize(("why", "body"), ANSWERS.items(), ids=ANSWERS)
+async def test_an_answer_of_a_balancer_that_is_read_in_two_ways_leaves_the_run_here(why, body):
+    async def answer(*_):
+        return Reply(200, b"", body)
+
+    async with Stage() as stage:
+        stage.world.balancer = HttpBalancer(MemoryCaller({f"{URL}/LB": answer}))
+        taken = await stage.send("2")
+        await until(lambda: stage.node.unfinished == 0)
+        assert stage.state(taken.run) is State.SUCCEEDED
+        placed = next(f for f in stage.disk.facts(taken.run) if isinstance(f, Placed))
+        assert placed.node is None
+        assert why in placed.reason
+
+
+@pytest.mark.parametrize("body", ANSWERS.values(), ids=ANSWERS)
+async def test_an_answer_of_a_peer_that_is_read_in_two_ways_is_no_receipt(body):
+    async def answer(*_):
+        return Reply(200, b"", body)
+
+    caller = MemoryCaller({f"{URL}/n2": answer})
+    run = Run("01J00000000000000000000001", config().flows["2"], 0)
+    assert await HttpPeers(caller).offer(config().nodes["2"], run, "me") is None
+
+
+def test_a_bad_trigger_costs_none_of_those_that_came_with_it(node, mosquitto):
+    node.mode = "up"
+    node.edit("comm", mqtt__port=mosquitto.port)
+    node.start().wait_connected()
+    bodies = [b'{"id_flow": "1", "payload": {"id": %d}}' % n for n in range(50)]
+    bodies[20] = b'{"id_flow": "1", "payload": {"id": 1e400}}'
+    command = ["mosquitto_pub", "-p", str(mosquitto.port), "-t", node.topic, "-q", "1", "-l"]
+    subprocess.run(command, input=b"\n".join(bodies), check=True, timeout=30)
+    wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 49)
+    (dead,) = node.runs(State.DEAD)
+    assert "a number that is too large for a double" in dead.reason
+    assert "Traceback" not in node.log
