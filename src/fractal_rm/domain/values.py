@@ -17,6 +17,8 @@ _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 class TooManyValues(CannotEvaluate):
     """It would look at more values than one evaluation may."""
 
+    code = "too-many-values"
+
 
 class Values:
     """What one evaluation, of all that a step says, may still look at."""
