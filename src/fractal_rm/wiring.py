@@ -23,12 +23,14 @@ from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import Watch, load
 from fractal_rm.config.model import Config
+from fractal_rm.config.uncarried import write_uncarried
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.engine.world import World
 from fractal_rm.signals import Signals, ignore_stray_signals
 
+STOCK_S = 5.0  # how often open runs are looked through for one that nobody carries
 MakeForWorld = Callable[[World, Config, Intake], WayIn]
 OTHER_FILES = 2_500  # REST connections, at most 2,000, the journal, the broker and the log
 EXIT_STOPPED_TWICE = 130
@@ -89,7 +91,7 @@ async def _serve(
     try:
         await node.start()
         _calm_garbage_collection()
-        watching = asyncio.create_task(changes.watch())
+        watching = asyncio.gather(changes.watch(), _take_stock(node, world, journal))
         await signals.stop.wait()
         world.telemetry.event(
             "stopping",
@@ -102,6 +104,21 @@ async def _serve(
         await node.drain()
     world.telemetry.event("stopped", left_for_next_start=node.unfinished)
     return 0
+
+
+async def _take_stock(node: Node, world: World, journal: str) -> None:
+    """Look for runs that nobody carries, and tell `audit`, until it is cancelled."""
+    state, said = Path(world.config.state_path), None
+    while True:
+        try:
+            found = node.take_stock()
+            if found != said:
+                await asyncio.to_thread(write_uncarried, state, journal, found)
+                said = found
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            fault = None if isinstance(error, OSError) else error
+            world.telemetry.problem("stock_not_taken", reason=repr(error), exc_info=fault)
+        await asyncio.sleep(STOCK_S)
 
 
 def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "FULL") -> World:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fractal_rm.config.compile import FILES, Compiled, compile_config
-from fractal_rm.config.control import Control, read_control, write_control
+from fractal_rm.config.control import Control, ControlUnreadable, read_control, write_control
 from fractal_rm.config.json_text import JsonFault, Value, parse_json
 from fractal_rm.config.load import Watch, load
 from fractal_rm.domain.call import BodyForm, Tls
@@ -601,7 +601,8 @@ def test_what_pause_asks_for_survives(tmp_path):
     assert read_control(tmp_path) == Control(paused=True, release_parked_before_ms=5)
     assert [path.name for path in tmp_path.iterdir()] == ["control.json"]
     (tmp_path / "control.json").write_text("{broken")
-    assert read_control(tmp_path) == Control()
+    with pytest.raises(ControlUnreadable, match=r"control\.json cannot be read: .*resume"):
+        read_control(tmp_path)
 
 
 # --- JSON with places -------------------------------------------------------------------------
@@ -715,3 +716,11 @@ def test_whatever_the_files_hold_there_is_a_configuration_or_findings(scratch, c
         assert "".join(finding.render() for finding in rejected.findings).encode()
     else:
         assert isinstance(compiled, Compiled)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e400", "9" * 310])
+def test_a_number_that_no_double_holds_is_a_finding_where_it_stands(number):
+    with pytest.raises(JsonFault, match="too large for a double") as caught:
+        parse_json(f'{{"a": [1,\n {number}]}}')
+    assert (caught.value.code, caught.value.place.line, caught.value.place.column) == ("C206", 2, 2)
+    assert caught.value.place.width == len(number)

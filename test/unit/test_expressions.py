@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.evaluate import Head, Seen, as_json, holds
+from fractal_rm.domain.expression import Payload
 from fractal_rm.domain.flow import Flow
 from fractal_rm.flowlang import compile_flows
 
@@ -181,7 +182,7 @@ def test_a_payload_that_is_sent_whole_is_sent_as_it_came(value):
 
 def test_what_is_no_json_cannot_be_sent():
     with pytest.raises(CannotEvaluate):
-        as_json(step('POST JSON payload."&n"').json, SEEN)
+        as_json(Payload("&n"), SEEN)  # as a flow that an older release began may say
 
 
 @pytest.mark.parametrize("deep", ["[" * 5000 + "]" * 5000, "{", ""])

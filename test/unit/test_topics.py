@@ -114,16 +114,30 @@ def test_a_copy_of_a_trigger_for_another_subscription_is_no_trigger():
     assert not found.for_triggers([other])
 
 
+def not_told(path, reason):
+    raise AssertionError(f"{path}: {reason}")
+
+
 def test_what_was_subscribed_is_kept_for_each_client_id(tmp_path):
-    kept = KeptTopics(tmp_path, "node/1")
+    kept = KeptTopics(tmp_path, "node/1", not_told)
     assert kept.read() == frozenset()
     kept.write(frozenset({"a/#", "own"}))
-    assert KeptTopics(tmp_path, "node/1").read() == {"a/#", "own"}
-    assert KeptTopics(tmp_path, "node/2").read() == frozenset()
+    assert KeptTopics(tmp_path, "node/1", not_told).read() == {"a/#", "own"}
+    assert KeptTopics(tmp_path, "node/2", not_told).read() == frozenset()
 
 
 def test_a_file_that_cannot_be_read_knows_of_none(tmp_path):
-    kept = KeptTopics(tmp_path, "node")
+    told = []
+    kept = KeptTopics(tmp_path, "node", lambda path, why: told.append((path, why)))
     kept.write(frozenset({"a"}))
-    next(tmp_path.iterdir()).write_text("{")
+    file = next(tmp_path.iterdir())
+    assert told == []
+    file.write_text("{")
     assert kept.read() == frozenset()
+    assert [path for path, _ in told] == [file]
+
+
+def test_what_is_no_filter_is_not_asked_of_a_broker(tmp_path):
+    kept = KeptTopics(tmp_path, "node", not_told)
+    kept.write(frozenset({"a/#", "", "b\0", "c" * 70_000}))
+    assert kept.read() == {"a/#"}

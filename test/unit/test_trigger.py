@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fractal_rm.domain.errors import FractalError, Malformed, Refused, TooLarge, WrongShape
-from fractal_rm.domain.trigger import MAX_DEPTH, Arrival, Offer, Source, decode_trigger
+from fractal_rm.domain.strict_json import MAX_DEPTH
+from fractal_rm.domain.trigger import Arrival, Offer, Source, decode_trigger
 
 MAX = 256 * 1024
 json_values = st.recursive(

@@ -65,10 +65,18 @@ def heard(
 
 def _masked_json(raw: msgspec.Raw, mask: Mask) -> bytes:
     """JSON text, letter for letter as it was where it holds no secret."""
-    value = msgspec.json.decode(raw)
-    if isinstance(value, str):
-        return msgspec.json.encode(mask.text(value))
+    text = _text_of(raw)
+    if text is not None:
+        return msgspec.json.encode(mask.text(text))
     return mask.text(bytes(raw).decode()).encode()
+
+
+def _text_of(raw: msgspec.Raw) -> str | None:
+    """What a JSON string says; None for any other JSON."""
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except msgspec.ValidationError:
+        return None
 
 
 def _is_of_a_message(fact: AnyFact) -> bool:
@@ -161,8 +169,8 @@ def _answering(name: str, fact: Finished | ElementFinished | Undone, flow: str |
 def _body(result: StepResult) -> Said:
     if not isinstance(result, msgspec.Raw):
         return Said(data=result)
-    text = msgspec.json.decode(result)
-    return Said(text if isinstance(text, str) else bytes(result).decode())
+    text = _text_of(result)
+    return Said(bytes(result).decode() if text is None else text)
 
 
 def _failing(name: str, fact: StepFailed, flow: str | None) -> Mock:

@@ -19,7 +19,8 @@ from fractal_rm.cases.model import (
     said_in,
 )
 from fractal_rm.cases.play import Message, Observed, TriggerRefused
-from fractal_rm.domain.evaluate import read_json
+from fractal_rm.domain.errors import Malformed
+from fractal_rm.domain.strict_json import read_json
 from fractal_rm.flowlang.duration import duration
 
 RUN = "<run>"  # in an expected header it stands for the id of the run
@@ -184,8 +185,8 @@ def says(said: Said, body: bytes) -> bool:
     if said.json is UNSET:
         return body == said.as_bytes()
     try:
-        return same(read_json(body.decode()), said.json)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return same(read_json(body), said.json)
+    except Malformed:
         return False
 
 
@@ -207,8 +208,8 @@ def _in_one_form(said: Said, body: bytes) -> tuple[str, str]:
     """
     if said.json is not UNSET:
         try:
-            return _json(said.json), _json(read_json(body.decode()))
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return _json(said.json), _json(read_json(body))
+        except Malformed:
             pass
     expected, got = said_in(said.as_bytes()).text, said_in(body).text
     if said.data is not UNSET or expected is UNSET or got is UNSET:

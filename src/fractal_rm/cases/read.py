@@ -29,7 +29,7 @@ from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.findings import ConfigRejected, did_you_mean
 from fractal_rm.domain.flow import Call, Flow, Method, SubFlow
 from fractal_rm.domain.run import State
-from fractal_rm.domain.trigger import check_json
+from fractal_rm.domain.strict_json import check_json
 
 FILE = "flows.cases.toml"
 _FAULTS = [fault.value for fault in Fault]

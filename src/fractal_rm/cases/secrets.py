@@ -11,7 +11,7 @@ import msgspec
 from fractal_rm.config.mask import SECRET_KEYS
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import Route
-from fractal_rm.domain.evaluate import read_json
+from fractal_rm.domain.strict_json import MARK
 
 STARS = "*****"
 _SECRET_KEY = re.compile(
@@ -39,12 +39,12 @@ class Mask:
     def text(self, text: str) -> str:
         """A text; where it is JSON, its keys count too. Without secrets it stays as it is."""
         try:
-            value = read_json(text)
+            value = msgspec.json.decode(text.removeprefix(MARK))
+            if not isinstance(value, (dict, list)):
+                return self._said(text)
+            masked = self.value(cast("object", value))
         except (msgspec.DecodeError, RecursionError):
             return self._said(text)
-        if not isinstance(value, (dict, list)):
-            return self._said(text)
-        masked = self.value(cast("object", value))
         if masked == value:
             return text
         return json.dumps(masked, ensure_ascii=False, separators=(",", ":"))

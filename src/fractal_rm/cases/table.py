@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from fractal_rm.cases.toml_places import Path, places
 from fractal_rm.config.mask import mask
 from fractal_rm.domain.findings import Finding, Place, did_you_mean
-from fractal_rm.domain.trigger import MAX_DEPTH
+from fractal_rm.domain.strict_json import MAX_DEPTH
 from fractal_rm.flowlang.duration import LIKE, duration_ms
 
 T = TypeVar("T")

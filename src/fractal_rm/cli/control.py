@@ -9,7 +9,7 @@ import msgspec
 
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
-from fractal_rm.config.control import Control, read_control, write_control
+from fractal_rm.config.control import Control, ControlUnreadable, read_control, write_control
 
 
 @click.command()
@@ -22,7 +22,7 @@ def pause(everything: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG00
     A running node takes it up within a second. It holds until `resume`, over restarts too.
     """
     state = state_of(folder)
-    _ask(state, msgspec.structs.replace(read_control(state), paused=True), "paused", as_json)
+    _ask(state, msgspec.structs.replace(_asked(state), paused=True), "paused", as_json)
 
 
 @click.command()
@@ -37,7 +37,7 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
     it says nothing about runs that are parked later.
     """
     state = state_of(folder)
-    control = msgspec.structs.replace(read_control(state), paused=False)
+    control = msgspec.structs.replace(_asked(state), paused=False)
     answer = "runs may begin"
     if parked:
         answer += "; parked runs were asked to go on"
@@ -46,6 +46,14 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
             asked_ms += 1  # it is asked by a change
         control = msgspec.structs.replace(control, release_parked_before_ms=asked_ms)
     _ask(state, control, answer, as_json)
+
+
+def _asked(state: Path) -> Control:
+    """What was asked for before; a file that cannot be read is written anew."""
+    try:
+        return read_control(state)
+    except ControlUnreadable:
+        return Control()
 
 
 def _ask(state: Path, control: Control, answer: str, as_json: bool) -> None:

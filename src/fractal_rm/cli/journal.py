@@ -10,6 +10,8 @@ import msgspec
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
 from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option, json_option, print_json, print_table, state_of
+from fractal_rm.config.uncarried import read_uncarried
+from fractal_rm.domain.errors import FractalError, Malformed
 from fractal_rm.domain.run import State
 from fractal_rm.engine.ports import Ledger
 
@@ -65,13 +67,16 @@ def audit(folder: Path, as_json: bool) -> int:
     For each flow, what was received must be accounted for. Received triggers are counted from
     the accepted facts, states from the runs; duplicates were answered with the run that they
     repeat. Counted besides: runs that another node, which did not answer an offer, may have
-    executed as well. Exits 1 where an account does not balance.
+    executed as well. Exits 1 where an account does not balance, or where a running node has found
+    that nobody carries one of its open runs.
     """
-    history = SqliteHistory(state_of(folder))
+    state = state_of(folder)
+    history = SqliteHistory(state)
     accounts = [_account(ledger) for ledger in history.ledger()]
     balanced = all(account.balanced for account in accounts)
+    uncarried = _uncarried(state, history)
     if as_json:
-        print_json({"balanced": balanced, "accounts": accounts})
+        print_json({"balanced": balanced, "accounts": accounts, "uncarried": uncarried})
     else:
         shown = [s for s in State if any(account.states.get(s.value) for account in accounts)]
         print_table(
@@ -89,7 +94,31 @@ def audit(folder: Path, as_json: bool) -> int:
             ],
             empty="no runs yet",
         )
-    return 0 if balanced else EXIT_NOT_WELL
+        for run_id in uncarried:
+            click.echo(f"run {run_id} is carried by nobody: restart its node, which takes it up")
+    return 0 if balanced and not uncarried else EXIT_NOT_WELL
+
+
+def _uncarried(state: Path, history: SqliteHistory) -> list[str]:
+    """The open runs of which their node says that nobody carries them."""
+    named = [run for path in sorted(state.glob("*.journal")) for run in _named(state, path.stem)]
+    details = [history.run(run_id) for run_id in named]
+    return [each.summary.id for each in details if each and not each.summary.state.final]
+
+
+def _named(state: Path, journal: str) -> list[str]:
+    try:
+        return read_uncarried(state, journal)
+    except Malformed as error:
+        raise CannotRead(
+            f"what the node of {journal}.journal says of it is broken: {error}"
+        ) from None
+
+
+class CannotRead(FractalError):
+    """A file of the state folder is not what the node has written."""
+
+    code = "cannot-read"
 
 
 def _account(ledger: Ledger) -> Account:

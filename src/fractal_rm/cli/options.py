@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,7 +62,9 @@ def state_of(folder: Path) -> Path:
 
 def print_json(value: Any) -> None:
     """One JSON text, indented; its keys are a contract."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    text = msgspec.json.encode(value)
+    with suppress(RecursionError):  # what is nested so deep stays on one line
+        text = msgspec.json.format(text, indent=2)
     click.echo(text.decode())
 
 

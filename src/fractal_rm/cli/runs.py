@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import click
 import msgspec
+from msgspec import UNSET
 
 from fractal_rm.adapters.sqlite.history import SqliteHistory
 from fractal_rm.cli.find_run import find_run
@@ -19,6 +19,7 @@ from fractal_rm.cli.options import (
     state_of,
 )
 from fractal_rm.cli.runs_record import record_run
+from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import AnyFact, Dead, State
 from fractal_rm.engine.ports import RunDetail
 
@@ -106,18 +107,27 @@ def _print(detail: RunDetail) -> None:
 
 def _words(fact: AnyFact) -> tuple[str, str]:
     """The name of a fact, and what it says beside that."""
-    said: dict[str, object] = msgspec.json.decode(msgspec.json.encode(fact))
-    name = str(said.pop("fact"))
-    if isinstance(fact, Dead) and fact.body:
+    said = msgspec.structs.asdict(fact)
+    if isinstance(fact, Dead):
         said["body"] = fact.body.decode("utf-8", "replace")
     if said.get("status") == 0:  # a step that is not one call: nothing answered it
         said |= {"status": None, "took_ms": said.get("took_ms") or None}
-    told = {key: value for key, value in said.items() if value not in (None, "")}
+    told = {key: value for key, value in said.items() if value not in (None, "", UNSET)}
+    name = str(fact.__struct_config__.tag)
     return name, "  ".join(f"{key} {_short(value)}" for key, value in told.items())
 
 
 def _short(value: object) -> str:
-    if isinstance(value, dict) and "wall_ms" in value:
-        return moment(int(cast("dict[str, int]", value)["wall_ms"]))
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if isinstance(value, Moment):
+        return moment(value.wall_ms)
+    text = value if isinstance(value, str) else _json(value)
     return text if len(text) <= 200 else text[:200] + "…"
+
+
+def _json(value: object) -> str:
+    """A value as JSON, and JSON text as it stands; of a JSON string what it says."""
+    text = msgspec.json.encode(value).decode()
+    try:
+        return msgspec.json.decode(text, type=str)
+    except msgspec.DecodeError:
+        return text

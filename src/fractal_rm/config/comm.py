@@ -71,6 +71,8 @@ def _bounds(comm: Section, state: Section) -> Bounds:
         max_inflight_bytes=state.whole("max_inflight_bytes", default.max_inflight_bytes,
                                        1 << 20, 1 << 40),
         max_trigger_bytes=comm.whole("max_trigger_bytes", default.max_trigger_bytes, 64, 1 << 30),
+        max_evaluated_values=comm.whole("max_evaluated_values", default.max_evaluated_values,
+                                        1_000, 1 << 30),
         max_attempts=recovery.whole("max_attempts", default.max_attempts, 1, 100),
         dedup_window_s=state.whole("dedup_window_s", default.dedup_window_s, 1, 366 * 86_400),
         recovery_max_age_s=recovery.whole("max_age_s", default.recovery_max_age_s, 0, 366 * 86_400),

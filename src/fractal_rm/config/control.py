@@ -9,7 +9,8 @@ import msgspec
 
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
-from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.errors import FractalError, Malformed
+from fractal_rm.domain.strict_json import read_json_as
 
 NAME = "control.json"
 
@@ -18,6 +19,10 @@ class CannotAsk(FractalError):
     """The file cannot be written. The text names the cause and the cure."""
 
     code = "cannot-ask"
+
+
+class ControlUnreadable(OSError):
+    """The file is there, and what it asks for cannot be known."""
 
 
 class Control(msgspec.Struct, frozen=True):
@@ -32,14 +37,19 @@ class Control(msgspec.Struct, frozen=True):
 
 
 def read_control(state: Path) -> Control:
-    """What is asked for. Where the file is absent or broken, nothing is.
+    """What is asked for; nothing where there is no file. Raises OSError: ControlUnreadable.
 
-    Raises OSError where it cannot be read: what is asked for is not known then.
+    It may have asked for a pause, and so must not be taken for one that asks for nothing.
     """
     try:
-        return msgspec.json.decode(read_regular(state / NAME), type=Control)
-    except (FileNotFoundError, msgspec.MsgspecError):
+        return read_json_as(read_regular(state / NAME), Control)
+    except FileNotFoundError:
         return Control()
+    except (Malformed, msgspec.ValidationError) as error:
+        raise ControlUnreadable(
+            f"{state / NAME} cannot be read: {error}; `fractal-rm pause --all` or `fractal-rm"
+            " resume` writes it anew"
+        ) from None
 
 
 def write_control(state: Path, control: Control) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Union
 
@@ -87,14 +88,20 @@ class _Reader:
             return Value(self._string(), self.place(start, self.at - start))
         number = _NUMBER.match(self.text, start)
         if number:
-            if len(number[0]) > MAX_NUMBER:
-                raise self.fault(f"this number is longer than {MAX_NUMBER} characters")
-            self.at = number.end()
-            return Value(json.loads(number[0]), self.place(start, len(number[0])))
+            return Value(self._number(number), self.place(start, len(number[0])))
         for word, plain in _WORDS.items():
             if self.take(word):
                 return Value(plain, self.place(start, len(word)))
         raise self.fault("a value was expected here")
+
+    def _number(self, number: re.Match[str]) -> int | float:
+        if len(number[0]) > MAX_NUMBER:
+            raise self.fault(f"this number is longer than {MAX_NUMBER} characters")
+        if math.isinf(float(number[0])):
+            place = self.place(self.at, len(number[0]))
+            raise JsonFault(place, "this number is too large for a double", "C206")
+        self.at = number.end()
+        return json.loads(number[0])
 
     def _object(self, start: int, depth: int) -> Value:
         members: dict[str, Value] = {}

@@ -12,6 +12,7 @@ from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.call import BodyForm, Route, Tls
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.placement import AfterSilence
+from fractal_rm.domain.values import MOST_VALUES
 
 
 class Mqtt(msgspec.Struct, frozen=True):
@@ -46,6 +47,7 @@ class Bounds(msgspec.Struct, frozen=True):
     max_waiting_runs: int = 100_000
     max_inflight_bytes: int = 256 * 1024 * 1024
     max_trigger_bytes: int = 256 * 1024
+    max_evaluated_values: int = MOST_VALUES
     max_attempts: int = 3
     dedup_window_s: int = 24 * 3600
     recovery_max_age_s: int = 3600
@@ -55,7 +57,12 @@ class Bounds(msgspec.Struct, frozen=True):
 
     def limits(self) -> Limits:
         """The bounds that admission keeps."""
-        return Limits(self.max_waiting_runs, self.max_inflight_runs, self.max_inflight_bytes)
+        return Limits(
+            self.max_waiting_runs,
+            self.max_inflight_runs,
+            self.max_inflight_bytes,
+            self.max_evaluated_values,
+        )
 
 
 class Endpoint(msgspec.Struct, frozen=True):

@@ -8,8 +8,9 @@ from typing import Any, cast
 import msgspec
 
 from fractal_rm.domain.errors import Busy, CannotEvaluate, KeyReused
-from fractal_rm.domain.evaluate import pick
+from fractal_rm.domain.evaluate import decoded, encoded, pick
 from fractal_rm.domain.run import Run, Settled, State
+from fractal_rm.domain.values import MOST_VALUES, Values
 
 # A flow may hold at most this many times as many slots as are free. Alone it gets 8/9 of the node,
 # beside another hog each gets 8/17: a flow whose component is slow leaves something to the others.
@@ -33,11 +34,15 @@ class Load:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The bounds of `Load` (G5). ``held_bytes`` bounds payloads, and results once more."""
+    """The bounds of `Load` (G5). ``held_bytes`` bounds payloads, and results once more.
+
+    ``evaluated_values``: of a payload with more values LATEST picks nothing.
+    """
 
     waiting: int = 100_000
     in_flight: int = 1_000
     held_bytes: int = 256 * 1024 * 1024
+    evaluated_values: int = MOST_VALUES
 
 
 def check_room(load: Load, limits: Limits, size: int) -> None:
@@ -66,7 +71,9 @@ def within_limit(limit: int | None, begun: int) -> bool:
     return limit is None or begun < limit
 
 
-def what_it_is_about(flow_id: str, latest: str | None, payload: msgspec.Raw) -> str | None:
+def what_it_is_about(
+    flow_id: str, latest: str | None, payload: msgspec.Raw, most_values: int = MOST_VALUES
+) -> str | None:
     """A label that runs of a flow share where LATEST picks the same from their payloads.
 
     None where the flow has no LATEST, or where it picks nothing: such a run is like no other.
@@ -74,13 +81,12 @@ def what_it_is_about(flow_id: str, latest: str | None, payload: msgspec.Raw) -> 
     if latest is None:
         return None
     try:
-        picked = pick(latest, msgspec.json.decode(payload), "LATEST")
-    except CannotEvaluate:
+        values = Values(most_values)
+        picked = pick(latest, decoded(payload, "payload", values), "LATEST", values)
+        same = None if picked is None else encoded(_without_points(picked), in_order=True)
+    except (CannotEvaluate, RecursionError):  # an older release may have taken it
         return None
-    if picked is None:
-        return None
-    same = msgspec.json.encode(_without_points(picked), order="sorted")
-    return f"{flow_id}\0{latest}\0{same.decode()}"
+    return None if same is None else f"{flow_id}\0{latest}\0{same.decode()}"
 
 
 def _without_points(value: Any) -> Any:

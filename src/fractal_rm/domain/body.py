@@ -12,19 +12,19 @@ from typing import Any, Union
 import msgspec
 
 from fractal_rm.domain.call import BodyForm
-from fractal_rm.domain.errors import CannotEvaluate
+from fractal_rm.domain.errors import CannotEvaluate, Malformed
 from fractal_rm.domain.evaluate import (
-    MARK,
     Seen,
     as_it_is,
     as_json,
     as_sent,
     check_size,
-    read_json,
 )
 from fractal_rm.domain.expression import ListOf, Piece, Result
 from fractal_rm.domain.flow import Call, Content, Terms, Undo
 from fractal_rm.domain.result import NULL, StepResult
+from fractal_rm.domain.strict_json import MARK, check_depth, check_json
+from fractal_rm.domain.values import Values
 
 SKIPPED = NULL  # the result of a call that was not made
 # The result of a call without an answer where a flow goes on, letter for letter the original's.
@@ -85,19 +85,27 @@ def content_json(content: Content, seen: Seen) -> msgspec.Raw:
     A template as it is, one item itself, several as a list, none as null. Raises CannotEvaluate.
     """
     if content.json is not None:
-        return msgspec.Raw(_checked(as_json(content.json, seen)))
+        return _handed_on(as_json(content.json, seen))
     if not content.items:
         return NULL
     one = content.items[0] if len(content.items) == 1 else ListOf(content.items)
-    return msgspec.Raw(_checked(as_json(one, seen)))
+    return _handed_on(as_json(one, seen))
 
 
-def list_text(results: Sequence[StepResult]) -> msgspec.Raw:
+def _handed_on(body: bytes) -> msgspec.Raw:
+    """JSON that other runs and senders read: it keeps the bounds of what comes from a sender."""
+    try:
+        check_depth(_checked(body))
+    except Malformed as error:
+        raise CannotEvaluate(f"it is {error}") from None
+    return msgspec.Raw(body)
+
+
+def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
     """The result of a FOREACH: the list of its elements' results, as a text that is JSON.
 
-    Each is what its text says as JSON, or the text where it is none. Raises CannotEvaluate.
+    ``parts`` are as `in_list`. Raises CannotEvaluate.
     """
-    parts = [_as_said(check_listable(result, n)) for n, result in enumerate(results, start=1)]
     text = b"[" + b", ".join(parts) + b"]"
     check_size(len(text))
     return msgspec.Raw(msgspec.json.encode(text.decode()))
@@ -111,15 +119,21 @@ def check_listable(result: StepResult, element: int) -> msgspec.Raw:
                          " and a list holds JSON and texts")  # fmt: skip
 
 
-def _as_said(result: msgspec.Raw) -> bytes:
+def in_list(result: msgspec.Raw, values: Values) -> bytes:
+    """A result in a list: what its text says as JSON, or the text where it is none.
+
+    Raises CannotEvaluate.
+    """
     text = msgspec.json.decode(result, type=Union[str, None])
     if text is None:
         return bytes(result)
+    values.take_text(text)
+    said = text.removeprefix(MARK).strip().encode()
     try:
-        read_json(text)
-    except (msgspec.DecodeError, RecursionError):
+        check_json(said)
+    except Malformed:
         return bytes(result)
-    return text.removeprefix(MARK).strip().encode()
+    return said
 
 
 def _items_body(items: Sequence[Piece], seen: Seen, form: BodyForm) -> bytes:
@@ -133,4 +147,7 @@ def _checked(body: bytes) -> bytes:
 
 
 def _as_python(body: bytes) -> bytes:
-    return str(msgspec.json.decode(body, type=dict[str, Any])).encode()
+    try:
+        return str(msgspec.json.decode(body, type=dict[str, Any])).encode()
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise CannotEvaluate(f"it cannot be written as Python text: {error}") from None

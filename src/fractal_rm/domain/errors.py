@@ -45,7 +45,7 @@ class Refused(FractalError):
 
 
 class Malformed(Refused):
-    """Not JSON as we read it: bad UTF-8, bad syntax, NaN, a key twice, deeper than 64."""
+    """Not JSON as we read it (see `domain.strict_json`)."""
 
     code = "malformed"
     status = 400
@@ -183,6 +183,12 @@ class ReplyTooLarge(CallFailed):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, sent=True)
+
+
+class NoJson(FractalError):
+    """A path of a flow has a value or a key in it that JSON cannot say."""
+
+    code = "no-json"
 
 
 class CannotEvaluate(FractalError):

@@ -6,11 +6,11 @@ from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from operator import ge, gt, le, lt
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
-from fractal_rm.domain.errors import CannotEvaluate
+from fractal_rm.domain.errors import CannotEvaluate, Malformed
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
@@ -31,6 +31,11 @@ from fractal_rm.domain.expression import (
     Value,
 )
 from fractal_rm.domain.result import NULL, StepResult
+from fractal_rm.domain.strict_json import read_json
+from fractal_rm.domain.values import MOST_VALUES, Values
+
+if TYPE_CHECKING:
+    from fractal_rm.domain.jmes import Path
 
 _ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
     Comparison.LESS: lt,
@@ -57,7 +62,6 @@ class Head(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
-MARK = "\ufeff"  # byte order mark
 MOST_BODY_BYTES = 8 * 1024 * 1024  # of what a template or items come to
 _NO_ITEM: Any = object()
 
@@ -66,13 +70,19 @@ class Seen:
     """What a step can refer to: the payload, results by number, the heads that were kept.
 
     A text is read as JSON once, however many paths pick from it. A call that was skipped, or has
-    no answer, has the result null.
+    no answer, has the result null. All that is asked of it looks at ``most_values`` at most.
     """
 
     def __init__(
-        self, payload: msgspec.Raw, results: Mapping[int, StepResult], heads: Mapping[int, Head]
+        self,
+        payload: msgspec.Raw,
+        results: Mapping[int, StepResult],
+        heads: Mapping[int, Head],
+        most_values: int = MOST_VALUES,
     ) -> None:
         self._payload = payload
+        self._most = most_values
+        self._values = Values(most_values)
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM
@@ -81,13 +91,13 @@ class Seen:
     def with_answer(self, number: int, result: StepResult, head: Head) -> Seen:
         """The same after the call with this number has been answered."""
         results, heads = {**self._results, number: result}, {**self._heads, number: head}
-        seen = Seen(self._payload, results, heads)
+        seen = Seen(self._payload, results, heads, self._most)
         seen._item = self._item
         return seen
 
     def with_item(self, item: Any) -> Seen:
         """The same for one element of a FOREACH; what was read as JSON is shared."""
-        seen = Seen(self._payload, self._results, self._heads)
+        seen = Seen(self._payload, self._results, self._heads, self._most)
         seen._item, seen._read = item, self._read
         return seen
 
@@ -100,7 +110,7 @@ class Seen:
         if isinstance(ref, Payload):
             return self._payload
         if isinstance(ref, Item):
-            return msgspec.Raw(_encoded(self.inside(ref)))
+            return msgspec.Raw(encoded(self.inside(ref)))
         return self._results.get(ref.number, NULL)
 
     def raw(self, ref: Reference) -> msgspec.Raw:
@@ -117,12 +127,20 @@ class Seen:
     def picked(self, ref: Reference) -> Any:
         """What a reference stands for. Raises CannotEvaluate."""
         if ref.path:
-            return pick(ref.path, self.inside(ref), name_of(ref))
-        return self.inside(ref) if isinstance(ref, Item) else msgspec.json.decode(self.raw(ref))
+            return pick(ref.path, self.inside(ref), name_of(ref), self._values)
+        return (
+            self.inside(ref)
+            if isinstance(ref, Item)
+            else decoded(self.raw(ref), name_of(ref), self._values)
+        )
 
     def elements(self, ref: Reference) -> list[Any]:
         """The list that a FOREACH goes over; a text is read as JSON. Raises CannotEvaluate."""
-        found = pick(ref.path, self.inside(ref), name_of(ref)) if ref.path else self.inside(ref)
+        found = (
+            pick(ref.path, self.inside(ref), name_of(ref), self._values)
+            if ref.path
+            else self.inside(ref)
+        )
         if not _is_list(found):
             raise CannotEvaluate(f"FOREACH goes over a list, and {name_of(ref)} is {_kind(found)}")
         return found
@@ -138,26 +156,20 @@ class Seen:
             json = self.whole(ref)
             if not isinstance(json, msgspec.Raw):
                 raise CannotEvaluate(f"result{number} is not JSON: it is {len(json)} bytes")
-            whole = msgspec.json.decode(json)
+            whole = decoded(json, name_of(ref), self._values)
             # The result of a RUN may be any JSON, and of a call that was skipped it is null.
             is_text = number and isinstance(whole, str)
-            self._read[number] = _said_in(number, whole) if is_text else whole
+            self._read[number] = _said_in(number, whole, self._values) if is_text else whole
         return self._read[number]
 
 
-def _said_in(number: int, text: str) -> Any:
+def _said_in(number: int, text: str, values: Values) -> Any:
+    """What a component has answered, read as strictly as what a sender sends."""
+    values.take_text(text)
     try:
-        return read_json(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+        return read_json(text.encode())
+    except Malformed as error:
         raise CannotEvaluate(f"result{number} is not JSON: {error}") from None
-
-
-def read_json(text: str) -> Any:
-    """What a text says as JSON. A byte order mark before it is passed over (RFC 8259, 8.1).
-
-    Raises msgspec.DecodeError, RecursionError.
-    """
-    return msgspec.json.decode(text.removeprefix(MARK))
 
 
 def json_of(ref: Reference, result: StepResult) -> msgspec.Raw:
@@ -169,6 +181,20 @@ def json_of(ref: Reference, result: StepResult) -> msgspec.Raw:
                          f" and base64({name}) writes them as text")  # fmt: skip
 
 
+def decoded(raw: msgspec.Raw, name: str, values: Values) -> Any:
+    """What a payload or a result is: what an older release took need not be readable to this one.
+
+    Raises CannotEvaluate.
+    """
+    text = bytes(raw)
+    if not text.startswith(b'"'):  # one value, however long
+        values.take_text(text.decode())
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise CannotEvaluate(f"{name} cannot be read: {error}") from None
+
+
 def name_of(ref: Reference) -> str:
     """A reference in words."""
     if isinstance(ref, Result):
@@ -178,21 +204,21 @@ def name_of(ref: Reference) -> str:
     return f"{name}.{ref.path}" if ref.path else name
 
 
-def pick(path: str, value: Any, name: str) -> Any:
+def pick(path: str, value: Any, name: str, values: Values) -> Any:
     """What a JMESPath picks from a value. Raises CannotEvaluate."""
     try:
-        return compiled(path).search(value)
+        return compiled(path).pick(value, values)
     except Exception as error:  # noqa: BLE001 - foreign code: its own errors are not all it raises
         raise CannotEvaluate(f"{name}: {' '.join(str(error).split())}") from None
 
 
 @lru_cache(maxsize=1024)
-def compiled(path: str) -> Any:
-    """A JMESPath, ready to search with. Raises where it is none."""
+def compiled(path: str) -> Path:
+    """A JMESPath, ready to pick with. Raises where it is none."""
     # A node whose flows have no paths does without it: it stays small.
-    import jmespath  # noqa: PLC0415
+    from fractal_rm.domain.jmes import Path  # noqa: PLC0415
 
-    return jmespath.compile(path)
+    return Path(path)
 
 
 def evaluate(value: Value, seen: Seen) -> Any:
@@ -228,7 +254,7 @@ def as_json(value: Value, seen: Seen) -> bytes:
     if isinstance(value, ObjectOf):
         fields = (msgspec.json.encode(k) + b": " + as_json(v, seen) for k, v in value.fields)
         return b"{" + _joined(fields) + b"}"
-    return _encoded(evaluate(value, seen))
+    return encoded(evaluate(value, seen))
 
 
 def _joined(parts: Iterable[bytes]) -> bytes:
@@ -248,9 +274,10 @@ def check_size(size: int) -> None:
         raise CannotEvaluate(f"it comes to more than {MOST_BODY_BYTES >> 20} MiB")
 
 
-def _encoded(value: Any) -> bytes:
+def encoded(value: Any, *, in_order: bool = False) -> bytes:
+    """A value as JSON text; ``in_order``: keys are sorted. Raises CannotEvaluate."""
     try:
-        return msgspec.json.encode(value)
+        return msgspec.json.encode(value, order="sorted" if in_order else None)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CannotEvaluate(f"it cannot be written as JSON: {error}") from None
 

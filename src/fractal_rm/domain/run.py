@@ -385,6 +385,11 @@ def undo_name(step: int) -> str:
     return f"undo.{step}"
 
 
+def fault(error: Exception) -> Dead:
+    """How a run ends that a fault of this program keeps from going on."""
+    return Dead("internal", f"a fault in the Runtime Manager: {error!r}")
+
+
 class ImpossibleFact(FractalError):
     """A fact that cannot follow on the state that the run is in: a damaged journal, or a bug."""
 

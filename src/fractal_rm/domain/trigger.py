@@ -1,28 +1,23 @@
 """A trigger: "run flow 7 with this payload". The one strict decoder for every way in.
 
-What a sender may write is stricter than what JSON libraries accept, because each leniency has
-made two programs read one message differently: a key given twice, NaN, a nesting that exhausts
-the stack. The payload is checked once and then carried as the bytes that came.
+The payload is checked once (`domain.strict_json`) and then carried as the bytes that came.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable
 from enum import Enum
-from typing import Any, NoReturn
 
 import msgspec
 
 from fractal_rm.domain.cloud_event import Event, looks_like_event, read_event, says_event
 from fractal_rm.domain.errors import Malformed, TooLarge, WrongShape
 from fractal_rm.domain.run_id import is_run_id
+from fractal_rm.domain.strict_json import check_json
 from fractal_rm.domain.topic import topic_fault
 
-MAX_DEPTH = 64
 MAX_KEY_LENGTH = 200
 MAX_EPOCH = 2**53
 MAX_BUDGET_MS = 2**53
@@ -207,15 +202,15 @@ def _addressed(arrival: Arrival, flow_id: str) -> Trigger:
         return Trigger(flow_id, arrival.body, key=arrival.key, scope=f"\0schedule:{flow_id}:")
     key, scope, trace = _checked_key(arrival.key), f"\0topic:{flow_id}:" if by_topic else "", None
     payload = _any_text(arrival.body) if by_topic else _any_json(arrival.body)
-    if _is_event(arrival, payload, by_topic=by_topic):
+    if _is_event(arrival.said, payload, by_topic=by_topic):
         event = read_event(payload)
         payload, key, trace = event.data or b"null", event.name, _trace(event.traceparent)
         scope = scope or "\0event:"
     return Trigger(flow_id, payload, key=key, scope=scope, traceparent=trace)
 
 
-def _is_event(arrival: Arrival, payload: bytes, *, by_topic: bool) -> bool:
-    if arrival.said is not None and says_event(arrival.said.content_type):
+def _is_event(said: Said | None, payload: bytes, *, by_topic: bool) -> bool:
+    if said is not None and says_event(said.content_type):
         return True
     return by_topic and looks_like_event(payload)
 
@@ -286,68 +281,6 @@ def _budget_ms(raw: msgspec.Raw, waited_ms: int) -> int:
     if not 0 < budget_ms <= MAX_BUDGET_MS:
         raise WrongShape("deadline_ms must be a positive whole number, in milliseconds")
     return max(1, budget_ms - waited_ms)
-
-
-def check_json(body: bytes) -> None:
-    """Raise Malformed unless ``body`` is one JSON text as this project reads JSON."""
-    try:
-        text = body.decode("utf-8").strip(_SPACE)
-    except UnicodeDecodeError as error:
-        raise Malformed(f"not UTF-8 at byte {error.start}") from None
-    if not text:
-        raise Malformed("it is empty")
-    if text.count("[") + text.count("{") > MAX_DEPTH:
-        _check_depth(text)
-    try:
-        _, end = _scan(text, 0)
-    except StopIteration as stop:
-        raise Malformed(f"a value is missing at character {stop.value}") from None
-    except ValueError as error:
-        raise Malformed(str(error)) from None
-    if end < len(text):
-        raise Malformed(f"something follows its end, at character {end}")
-
-
-def _check_depth(text: str) -> None:
-    """Raise Malformed where brackets nest deeper than MAX_DEPTH; strings are stepped over."""
-    depth = 0
-    in_string = escaped = False
-    for position, c in enumerate(text):
-        if in_string:
-            if escaped:
-                escaped = False
-            elif c == "\\":
-                escaped = True
-            elif c == '"':
-                in_string = False
-        elif c == '"':
-            in_string = True
-        elif c in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise Malformed(f"nested deeper than {MAX_DEPTH} at character {position}")
-        elif c in "]}":
-            depth -= 1
-
-
-def _refuse_twins(pairs: list[tuple[str, Any]]) -> None:
-    """Only the checks matter here, so nothing is built."""
-    if len(pairs) > 1:
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"the key {key[:40]!r} is given twice")
-            seen.add(key)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_SPACE = " \t\r\n"
-_strict: Any = json.JSONDecoder(object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant)
-# Without the wrapper that looks for space around it; its stub does not know it.
-_scan: Callable[[str, int], tuple[Any, int]] = _strict.scan_once
 
 
 def _placed(message: _Message, source: Source) -> bool:

@@ -21,7 +21,7 @@ from fractal_rm.domain.errors import (
     UnknownFlow,
 )
 from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.run import Accepted, AnyFact, Dead, Received, Run, State
+from fractal_rm.domain.run import Accepted, AnyFact, Dead, Received, Run, State, fault
 from fractal_rm.domain.steady import Reading
 from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
 from fractal_rm.engine.open_runs import OpenRuns
@@ -143,12 +143,24 @@ class Admit:
         for entering in together:
             run, written = entering.run, entering.written
             if written.exception() is None and written.result() is None:
-                self._runs.add(run)
-                self._room.join(run)
+                self._stand(run)
             else:
                 self._room.give_back(run.payload_bytes)
         if not told.done():
             told.set_result(None)
+
+    def _stand(self, run: Run) -> None:
+        """Put a durable run in line; one that cannot stand there is set aside."""
+        self._runs.add(run)
+        try:
+            self._room.join(run)
+        except Exception as error:  # noqa: BLE001 - those that came with it are not at fault
+            dead = fault(error)
+            self._world.telemetry.problem(
+                "run_set_aside", run=run.id, reason=dead.reason, exc_info=error
+            )
+            _ = self._runs.close(run, dead)  # nobody waits for it yet
+            self._room.give_back(run.payload_bytes)
 
     def _answer(self, entering: Entering) -> Taken:
         """What the journal has said. Raises JournalUnavailable, KeyReused."""
@@ -159,7 +171,8 @@ class Admit:
         if prior is not None:
             return self._repeated(entering.trigger, prior)
         offer = entering.trigger.offer
-        return Taken(entering.run.id, State.ACCEPTED, epoch=offer.epoch if offer else None)
+        state = State.DEAD if entering.run.state is State.DEAD else State.ACCEPTED
+        return Taken(entering.run.id, state, epoch=offer.epoch if offer else None)
 
     def _entry(
         self, arrival: Arrival, trigger: Trigger, flow: Flow, now: Reading

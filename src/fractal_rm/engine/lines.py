@@ -7,7 +7,7 @@ at another priority, each in its turn, so that nothing waits for ever behind wha
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Union
 
 from msgspec import UNSET
@@ -35,6 +35,9 @@ class _Line:
     def first(self) -> Run:
         return self.runs[0]
 
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
 
 class _LabelledLine:
     """A line that a run can leave before its turn, as each stands under a label."""
@@ -47,6 +50,9 @@ class _LabelledLine:
 
     def first(self) -> Run:
         return next(iter(self.runs.values()))
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs.values())
 
 
 _Level = deque[Union[_Line, _LabelledLine]]  # the lines of one priority that have somebody in them
@@ -84,6 +90,11 @@ class Lines:
             self._level(key).append(line)
         line.runs[label] = run
         self._where[label] = line
+
+    def ids(self) -> Iterator[str]:
+        """The ids of all runs that stand in line."""
+        for line in (*self._lines.values(), *self._labelled.values()):
+            yield from (run.id for run in line)
 
     def under(self, label: str) -> Run | None:
         """The run that stands under a label."""

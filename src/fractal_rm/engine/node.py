@@ -14,6 +14,7 @@ from fractal_rm.domain.errors import Refused
 from fractal_rm.domain.run import Outcome, State
 from fractal_rm.domain.steady import WORTH_A_LINE_MS, doubt
 from fractal_rm.domain.trigger import Arrival
+from fractal_rm.engine.inventory import Inventory
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import Check, Intake, WayIn
 from fractal_rm.engine.recover import Recovery
@@ -34,6 +35,7 @@ class Node:
         self._ways_in: dict[str, WayIn] = {}
         self._lifecycle = Lifecycle(world)
         self._recovery = Recovery(world, self._lifecycle)
+        self._inventory = Inventory(self._lifecycle.runs, self._lifecycle.room, world.telemetry)
         self._paused = False
         self._serving = False
         self._blocked_by: str | None = None
@@ -129,6 +131,12 @@ class Node:
         """Let parked runs go on. Returns how many."""
         return self._recovery.release()
 
+    def take_stock(self) -> frozenset[str]:
+        """Look for open runs that nobody carries; returns their ids. Called every few seconds."""
+        if self._serving:
+            self._inventory.look()
+        return self._inventory.uncarried
+
     def watch_journal(self) -> None:
         """Hold runs back while their facts could not be written (G7)."""
         self._world.journal.look()
@@ -215,6 +223,7 @@ class Node:
             ),
             # Nothing that is measured needs it, so that triggers can be taken all the same.
             Check("clock", ok=True, text=doubt(self._world.clock.read(), MADE_MS) or "plausible"),
+            self._inventory.check(),
             *map(self._status, self._make),
         ]
 

@@ -23,9 +23,9 @@ from fractal_rm.domain.steady import Look, Reading
 from fractal_rm.domain.trigger import Arrival
 
 __all__ = [
-    "Balancer", "Clock", "Components", "Entry", "History", "Journal", "KnownPeers", "Ledger",
-    "Peers", "Prior", "Publisher", "Random", "Receipt", "Recovered", "RunDetail", "RunSummary",
-    "Telemetry", "TimedFact",
+    "Balancer", "BrokenRun", "Clock", "Components", "Entry", "History", "Journal", "KnownPeers",
+    "Ledger", "Peers", "Prior", "Publisher", "Random", "Receipt", "Recovered", "RunDetail",
+    "RunSummary", "Telemetry", "TimedFact",
 ]  # fmt: skip
 
 
@@ -60,6 +60,16 @@ class Prior(msgspec.Struct, frozen=True):
     state: State
 
 
+class BrokenRun(msgspec.Struct, frozen=True):
+    """A run whose facts hold and still make no run of this release, and why.
+
+    Of ``run`` the id, the flow's id and the time of acceptance are known, no more.
+    """
+
+    run: Run
+    why: str
+
+
 class Recovered(msgspec.Struct, frozen=True):
     """What a journal held when it was opened. ``clean``: its last process ended in order.
 
@@ -69,6 +79,7 @@ class Recovered(msgspec.Struct, frozen=True):
     runs: list[Run]
     clean: bool
     newest: str = ""
+    broken: list[BrokenRun] = []
 
 
 class Journal(Protocol):
@@ -80,6 +91,8 @@ class Journal(Protocol):
 
     async def open(self) -> Recovered:
         """Take the journal, verify it, and return every run without an end, oldest first.
+
+        A run that cannot be made of its facts is among the broken ones: it can be closed.
 
         Raises JournalInUse, JournalReadOnly, JournalBlocked, JournalDamaged, JournalTooNew,
         JournalTooOld.

@@ -1,10 +1,14 @@
-"""Recover: what becomes of the runs that the journal holds without an end, at start."""
+"""Recover: what becomes of the runs that the journal holds without an end, at start.
+
+Whatever is wrong with one of them sets that one aside, and the start goes on with the others.
+"""
 
 from __future__ import annotations
 
 from fractal_rm.domain.admission import is_last_attempt, too_old, waits_in_vain
+from fractal_rm.domain.errors import JournalError
 from fractal_rm.domain.moment import past_ms
-from fractal_rm.domain.run import Dead, Parked, Released, Replying, Run, State
+from fractal_rm.domain.run import Dead, Parked, Released, Replying, Run, State, fault
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import Recovered
 from fractal_rm.engine.world import World
@@ -20,23 +24,46 @@ class Recovery:
         self._room = lifecycle.room
 
     async def recover(self, found: Recovered) -> None:
-        """Decide for each run that was found."""
-        steady_ms = self._world.clock.steady_ms()
-        bounds = self._world.config.bounds
-        for run in found.runs:
+        """Decide for each run that was found. Raises JournalError."""
+        for run in (*found.runs, *(broken.run for broken in found.broken)):
             self._runs.add(run)
+        for broken in found.broken:
+            await self._set_aside(broken.run, Dead("unreadable", f"found at start: {broken.why}"))
         for run in found.runs:
-            if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
-                continue  # a person lets it go on, or it ends with the run that has begun it
-            age_ms = self._age_ms(run)
-            old = too_old(age_ms, bounds.recovery_max_age_s)
-            if old and run.replying is None and not waits_in_vain(run, steady_ms):
-                why = f"found at start, {age_ms // 1000} s after its trigger"
-                _ = self._runs.write(run, Parked(why))
-            elif found.clean:
-                self._readmit(run)
-            else:
-                await self._after_crash(run, bounds.max_attempts)
+            await self._take_up(run, clean=found.clean)
+
+    async def _take_up(self, run: Run, *, clean: bool) -> None:
+        try:
+            await self._decide(run, clean=clean)
+        except JournalError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the other runs are not at fault
+            await self._set_aside(run, fault(error), error)
+
+    async def _decide(self, run: Run, *, clean: bool) -> None:
+        if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
+            return  # a person lets it go on, or it ends with the run that has begun it
+        bounds, age_ms = self._world.config.bounds, self._age_ms(run)
+        old = too_old(age_ms, bounds.recovery_max_age_s)
+        stale = waits_in_vain(run, self._world.clock.steady_ms())
+        if old and run.replying is None and not stale:
+            why = f"found at start, {age_ms // 1000} s after its trigger"
+            _ = self._runs.write(run, Parked(why))
+        elif clean:
+            self._readmit(run)
+        else:
+            await self._after_crash(run, bounds.max_attempts)
+
+    async def _set_aside(self, run: Run, dead: Dead, error: Exception | None = None) -> None:
+        """And the runs that it has begun: nobody else carries them."""
+        self._world.telemetry.problem(
+            "run_set_aside", run=run.id, reason=dead.reason, exc_info=error
+        )
+        for child in [each for each in self._runs if self._runs.parent(each) is run]:
+            why = f"run {run.id}, which it belongs to, is set aside"
+            await self._set_aside(child, Dead("parent", why))
+        self._room.share_places(run)
+        await self._runs.close(run, dead)
 
     def _age_ms(self, run: Run) -> int:
         """How long ago its flow last asked for it: by its trigger, or at the end of a WAIT.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.config.model import Component, Endpoint
+from fractal_rm.config.model import Bounds, Component, Endpoint
 from fractal_rm.domain.body import request_body, told_body, undo_body
 from fractal_rm.domain.call import Route, as_method, with_headers, with_query
 from fractal_rm.domain.errors import CannotEvaluate
@@ -45,7 +45,12 @@ def part_to_undo(call: Call, undo: Undo, seen: Seen) -> Part:
 
 
 def request_of(
-    run: Run, call: Call, component: Component, endpoint: Endpoint, part: Part | None = None
+    run: Run,
+    call: Call,
+    component: Component,
+    endpoint: Endpoint,
+    bounds: Bounds,
+    part: Part | None = None,
 ) -> Request | None:
     """The request of a call; None: its WHEN says that it is not made. Raises CannotEvaluate."""
     if part is not None:
@@ -60,7 +65,7 @@ def request_of(
             return endpoint.get, None, headers, None
         body = request_body(call.items, run.payload, run.results, component.body)
         return endpoint.post, body, headers, None
-    return _told(call, component, endpoint, headers, seen_by(run))
+    return _told(call, component, endpoint, headers, seen_by(run, bounds))
 
 
 def within(request: Request, left_s: float) -> Request:
@@ -71,9 +76,9 @@ def within(request: Request, left_s: float) -> Request:
     return route, body, headers, left_s if timeout_s is None else min(timeout_s, left_s)
 
 
-def seen_by(run: Run) -> Seen:
+def seen_by(run: Run, bounds: Bounds) -> Seen:
     """What the next step can refer to."""
-    return Seen(run.payload, run.results, run.heads or {})
+    return Seen(run.payload, run.results, run.heads or {}, bounds.max_evaluated_values)
 
 
 def _terms(call: Call) -> Terms:

@@ -60,6 +60,7 @@ class WaitingRoom:
         self._outside: dict[str, tuple[Run, bool, Alarm]] = {}  # and if it goes alone
         self._recalled: set[str] = set()  # runs in flight that want another turn at once
         self._alone = False  # whether a run on its last attempt is in flight
+        self._in_hand: set[str] = set()  # in flight, or being settled from the line
         self._tasks: set[asyncio.Task[None]] = set()
         self._refused: dict[asyncio.Future[None], None] = {}  # in the order of their coming
         self._idle = asyncio.Event()
@@ -90,7 +91,13 @@ class WaitingRoom:
         self.load.held_bytes += run.payload_bytes
         if run.stays:
             self.places.away[run.flow.id] += 1
-        self._stand(run, alone=alone, held=True)
+        try:
+            self._stand(run, alone=alone, held=True)
+        except Exception:
+            self.give_back(run.payload_bytes)
+            if run.stays:
+                self.places.away[run.flow.id] -= 1
+            raise
 
     def note_answer(self) -> None:
         """A component has answered a run in flight."""
@@ -135,7 +142,8 @@ class WaitingRoom:
 
         One that was ``held`` in the journal may be the older one, and has waited.
         """
-        label = what_it_is_about(run.flow.id, queueing.latest, run.payload) or run.id
+        most = self.limits.evaluated_values
+        label = what_it_is_about(run.flow.id, queueing.latest, run.payload, most) or run.id
         other = self._lines.under(label)
         if other is not None:
             if held and run.steady_ms < other.steady_ms:
@@ -162,11 +170,17 @@ class WaitingRoom:
         """
         task = asyncio.get_running_loop().create_task(self._settle(run, ending))
         self._tasks.add(task)
+        self._in_hand.add(run.id)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._in_hand.discard(run.id))
         if run.reply_topic is None:
             self.give_back(run.payload_bytes)
         else:
             task.add_done_callback(lambda _: self.give_back(run.payload_bytes))
+
+    def carried(self) -> set[str]:
+        """The ids of all runs that it has: in line, in flight, or on their way back into line."""
+        return {*self._lines.ids(), *self._in_hand, *self._outside}
 
     def open(self, carry: Carry) -> None:
         """Let runs begin; ``carry`` is what is done with a run whose turn it is.
@@ -249,6 +263,7 @@ class WaitingRoom:
         self._pace.begins(self.load.in_flight)
         self.load.waiting -= 1
         self.load.in_flight += 1
+        self._in_hand.add(run.id)
         self.places.begins(run)
         if run.stays:
             self.load.result_bytes += run.result_bytes  # of an earlier turn, or before a crash
@@ -274,6 +289,7 @@ class WaitingRoom:
 
     def _free_slot(self, run: Run, again_s: float | None, *, alone: bool) -> None:
         self.load.in_flight -= 1
+        self._in_hand.discard(run.id)
         self.load.result_bytes -= run.result_bytes
         if again_s is None:
             self.load.held_bytes -= run.payload_bytes

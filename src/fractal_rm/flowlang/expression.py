@@ -16,8 +16,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import msgspec
-
+from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
@@ -34,6 +33,7 @@ from fractal_rm.domain.expression import (
     Status,
     Value,
 )
+from fractal_rm.domain.strict_json import TOO_LARGE, read_json
 from fractal_rm.flowlang.scan import STRING, Line, Word
 from fractal_rm.flowlang.scope import BASE64, BASE64_STANDS, Scope
 from fractal_rm.flowlang.words import on_its_own
@@ -255,13 +255,13 @@ class _Reader:
         what = "text" if self.kind == "string" else "number"
         word = self._next()
         try:
-            found = msgspec.json.decode(word.text)
-            msgspec.json.encode(found)  # the journal must be able to keep it
-        except (ValueError, OverflowError):
+            return read_json(word.text.encode())
+        except Malformed as error:
             closed = len(word.text) > 1 and word.text.endswith('"')
             hint = None if what == "number" or closed else 'a text ends with a double quote: "'
-            raise _Misread(word, f"this is not a JSON {what}", hint) from None
-        return found
+            large = str(error) == TOO_LARGE
+            why = "this number is too large for a double" if large else f"this is not a JSON {what}"
+            raise _Misread(word, why, hint) from None
 
     def _list(self) -> Value:
         values = self._separated("]", self.value)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
+from fractal_rm.domain.errors import NoJson
 from fractal_rm.domain.evaluate import compiled
 from fractal_rm.domain.findings import did_you_mean
 
@@ -36,6 +37,8 @@ def read_path(text: str) -> str:
         tree = compiled(path).parsed
     except RecursionError:
         raise NoPath("this path is nested too deeply") from None
+    except NoJson as error:
+        raise NoPath(str(error)) from None
     except Exception as error:  # noqa: BLE001 - foreign code, and any text may come here
         raise NoPath(_why(error, path), _what_helps(path)) from None
     for name in _functions(tree):

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from codecs import BOM_UTF8
+from functools import lru_cache
 
 import msgspec
 
 from fractal_rm.domain.call import Caller, Route
-from fractal_rm.domain.errors import BadReply
+from fractal_rm.domain.errors import BadReply, Malformed
 from fractal_rm.domain.outcome import said_with
+from fractal_rm.domain.strict_json import read_json_as
+
+KNOWN_BYTES = 200  # answers up to this length are remembered
 
 
 class _Answer(msgspec.Struct):
     """``id_node``: a number or a text (2 and "2" are the same node), or null for here."""
 
     id_node: int | str | None
-
-
-_decoder = msgspec.json.Decoder(_Answer)
 
 
 class HttpBalancer:
@@ -32,8 +32,18 @@ class HttpBalancer:
         if not 200 <= reply.status < 300:
             raise BadReply(f"status {reply.status}{said_with(reply)}")
         try:
-            answer = _decoder.decode(reply.body.removeprefix(BOM_UTF8)).id_node
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            known = len(reply.body) <= KNOWN_BYTES
+            return _known_node_of(reply.body) if known else _node_of(reply.body)
+        except (Malformed, msgspec.ValidationError) as error:
             said = " ".join(reply.body[:60].decode("utf-8", "replace").split())
             raise BadReply(f"its answer is not {{'id_node': …}} ({error}): {said}") from error
-        return None if answer is None else str(answer)
+
+
+def _node_of(body: bytes) -> str | None:
+    """The id in an answer. Raises Malformed, msgspec.ValidationError."""
+    answer = read_json_as(body, _Answer).id_node
+    return None if answer is None else str(answer)
+
+
+# A balancer gives few different answers, and one for each run.
+_known_node_of = lru_cache(maxsize=64)(_node_of)

@@ -16,6 +16,7 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 
 FILE = "mqtt-client-id"
+MOST_BYTES = 65_535  # of a text in MQTT (MQTT 5, 1.5.4)
 
 
 class ClientIdInUse(FractalError):
@@ -24,8 +25,16 @@ class ClientIdInUse(FractalError):
     code = "client-id-in-use"
 
 
+class ClientIdUnreadable(FractalError):
+    """The file in the state folder does not hold one."""
+
+    code = "client-id-unreadable"
+
+
 class ClientId:
-    """Taken from when it is made until ``release``. Raises ClientIdInUse, OSError.
+    """Taken from when it is made until ``release``.
+
+    Raises ClientIdInUse, ClientIdUnreadable, OSError.
 
     ``configured`` is the one of comm.conf. It is held as the kept one is, since two launchers with
     one configuration share either; under a name of its own, since a node with an id of its own may
@@ -56,12 +65,24 @@ class ClientId:
 
 
 def kept_client_id(state: Path, random: Random) -> str:
-    """The one in the state folder: the broker keeps its session under it over restarts."""
+    """The one in the state folder: the broker keeps its session under it over restarts.
+
+    Raises ClientIdUnreadable: under a new one, what the broker keeps for the node would stay there.
+    """
     path = state / FILE
     try:
-        return read_regular(path).decode("ascii").strip() or _keep(path, random)
+        kept = read_regular(path).strip()
     except FileNotFoundError:
         return _keep(path, random)
+    if not kept:
+        return _keep(path, random)
+    if len(kept) > MOST_BYTES or not kept.isascii() or not kept.decode("ascii").isprintable():
+        raise ClientIdUnreadable(
+            f"{path} does not hold an MQTT client id; write the one into it that the broker knows"
+            " this node by, or delete the file: the node then takes a new id, and messages that"
+            " wait at the broker for the old one do not come"
+        )
+    return kept.decode("ascii")
 
 
 def _keep(path: Path, random: Random) -> str:

@@ -73,10 +73,10 @@ class MqttIntake:
     async def start(self) -> None:
         """Begin to connect; returns at once.
 
-        Raises ClientIdInUse, and OSError where no client id can be kept.
+        Raises ClientIdInUse, ClientIdUnreadable, and OSError where no client id can be kept.
         """
         self._client_id = ClientId(self._mqtt.client_id, self._state_path, self._random)
-        self._kept = KeptTopics(self._state_path, self._client_id.text)
+        self._kept = KeptTopics(self._state_path, self._client_id.text, self._topics_unread)
         self._topics = Topics(self._mqtt.topic, self._flows())
         self._running = asyncio.create_task(self._stay_connected(self._client_id.text))
 
@@ -145,6 +145,9 @@ class MqttIntake:
         for topic_filter in sorted(before - wanted):
             await link.unsubscribe(topic_filter)
         await asyncio.to_thread(kept.write, wanted)
+
+    def _topics_unread(self, path: Path, reason: str) -> None:
+        self._telemetry.problem("topics_forgotten", path=str(path), reason=reason)
 
     def _set_link(self, link: Link | None) -> None:
         self._link = self._publisher.link = link

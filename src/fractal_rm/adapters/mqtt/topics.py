@@ -7,7 +7,7 @@ copy that came for the first of its filters that match, and so once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from msgspec import UNSET
 
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
+from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.topic import matches, subscription_identifier
+from fractal_rm.domain.strict_json import read_json_as
+from fractal_rm.domain.topic import MOST_BYTES, matches, subscription_identifier
 
 MOST_FOUND = 1_000  # topics of which it is remembered which flows begin there
 
@@ -77,21 +79,31 @@ class KeptTopics:
 
     The broker keeps subscriptions as it keeps messages, so what was left out of the configuration
     while the node was away must be known to be taken back. A file that cannot be read knows of
-    none.
+    none: what was left out may still come, and is set aside. ``unread`` is told why.
     """
 
-    def __init__(self, folder: Path, client_id: str) -> None:
+    def __init__(self, folder: Path, client_id: str, unread: Callable[[Path, str], None]) -> None:
+        self._unread = unread
         name = blake2b(client_id.encode(), digest_size=8).hexdigest()
         self._path = folder / f"mqtt-topics-{name}.json"
 
     def read(self) -> frozenset[str]:
         """The filters that were written last."""
         try:
-            return msgspec.json.decode(read_regular(self._path), type=frozenset[str])
-        except (OSError, msgspec.MsgspecError):
+            kept = read_json_as(read_regular(self._path), frozenset[str])
+        except FileNotFoundError:
             return frozenset()
+        except (OSError, Malformed, msgspec.ValidationError) as error:
+            self._unread(self._path, str(error))
+            return frozenset()
+        return frozenset(each for each in kept if _can_be_sent(each))
 
     def write(self, filters: frozenset[str]) -> None:
         """Keep them. Raises OSError."""
         if filters != self.read():
             replace_file(self._path, msgspec.json.encode(sorted(filters)))
+
+
+def _can_be_sent(topic_filter: str) -> bool:
+    """Whether a broker can be asked about it; one that is no filter would end the link."""
+    return 0 < len(topic_filter.encode()) <= MOST_BYTES and "\0" not in topic_filter

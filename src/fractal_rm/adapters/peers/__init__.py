@@ -8,15 +8,14 @@ only that nothing went wrong there.
 
 from __future__ import annotations
 
-from codecs import BOM_UTF8
-
 import msgspec
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Caller, Route
-from fractal_rm.domain.errors import OfferRefused, OwnRun, UnknownFlow
+from fractal_rm.domain.errors import Malformed, OfferRefused, OwnRun, UnknownFlow
 from fractal_rm.domain.outcome import said_with
 from fractal_rm.domain.run import Run
+from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.engine.ports import Receipt
 
 # What a peer of ours answers only once it knows that its journal does not hold the run.
@@ -45,8 +44,6 @@ class _Problem(msgspec.Struct):
 
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(_Answer)
-_problem_decoder = msgspec.json.Decoder(_Problem)
 
 
 class HttpPeers:
@@ -75,15 +72,15 @@ class HttpPeers:
 
 def _problem_type(body: bytes) -> str:
     try:
-        return _problem_decoder.decode(body.removeprefix(BOM_UTF8)).type
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return read_json_as(body, _Problem).type
+    except (Malformed, msgspec.ValidationError):
         return ""
 
 
 def _receipt(body: bytes, run: Run) -> Receipt | None:
     try:
-        answer = _decoder.decode(body.removeprefix(BOM_UTF8))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        answer = read_json_as(body, _Answer)
+    except (Malformed, msgspec.ValidationError):
         return None
     if answer.run != run.id or answer.epoch != run.epoch:
         return None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET
@@ -13,8 +14,9 @@ from msgspec import UNSET
 from fractal_rm.adapters.schedule.timetable import BadSchedule, Timetable, rules_of
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
-from fractal_rm.domain.errors import Draining, Refused
+from fractal_rm.domain.errors import Draining, Malformed, Refused
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.ports import Check, Clock, Intake, Telemetry
 
@@ -22,6 +24,10 @@ FILE = "schedules.json"
 LOOK_AT_LEAST_S = 1.0  # the wall clock may jump, and nobody tells
 REMEMBER_EVERY_S = 1.0
 SUSPENDED_MS = 1_000  # for less, no moment was missed
+
+
+# Milliseconds since 1970, up to the year 9999: later ones are no date.
+Moment = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]
 
 
 class Schedules:
@@ -175,10 +181,10 @@ class Schedules:
 
     def _read(self) -> dict[str, int]:
         try:
-            return msgspec.json.decode(read_regular(self._path), type=dict[str, int])
+            return read_json_as(read_regular(self._path), dict[str, Moment])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, Malformed, msgspec.ValidationError) as error:
             self._telemetry.problem("schedules_forgotten", path=str(self._path), reason=str(error))
             return {}
 

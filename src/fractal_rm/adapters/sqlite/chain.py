@@ -23,6 +23,10 @@ class ChainBroken(Exception):
     """Says which page does not hold."""
 
 
+class Unreadable(ChainBroken):
+    """A page holds, and this release cannot make facts of it."""
+
+
 def start_of(run_id: str) -> int:
     """What stands before the checksum of a run's first page."""
     return crc32(run_id.encode())
@@ -34,7 +38,7 @@ def link(before: int, n: int, body: bytes) -> int:
 
 
 def verified(run_id: str, rows: Iterable[tuple[int, bytes, int]], count: int, last: int) -> Page:
-    """The facts of a run, from rows ``(n, body, sum)``. Raises ChainBroken."""
+    """The facts of a run, from rows ``(n, body, sum)``. Raises ChainBroken, Unreadable."""
     before, expected = start_of(run_id), 1
     facts: Page = []
     for n, body, stored in rows:
@@ -44,9 +48,12 @@ def verified(run_id: str, rows: Iterable[tuple[int, bytes, int]], count: int, la
             before = link(before, n, body)
             if before != stored:
                 raise ChainBroken(f"the checksum of page {n} of run {run_id} does not hold")
-            facts += _decoder.decode(body)
-        except (msgspec.MsgspecError, TypeError) as error:
+        except TypeError as error:
             raise ChainBroken(f"page {n} of run {run_id} cannot be read: {error}") from error
+        try:
+            facts += _decoder.decode(body)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise Unreadable(f"page {n} of run {run_id} cannot be read: {error}") from error
         expected += 1
     if expected - 1 != count or before != last:
         raise ChainBroken(f"run {run_id} has {expected - 1} of {count} pages")

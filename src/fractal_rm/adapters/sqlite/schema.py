@@ -124,7 +124,9 @@ NEWEST = (
     " ORDER BY no DESC LIMIT 1"
 )
 
-OPEN_RUNS = "SELECT no, id, pages, sum FROM runs WHERE settled_ms IS NULL ORDER BY no"
+OPEN_RUNS = (
+    "SELECT no, id, pages, sum, flow, accepted_ms FROM runs WHERE settled_ms IS NULL ORDER BY no"
+)
 OPEN_PAGES = (
     "SELECT pages.run, n, body, pages.sum FROM runs JOIN pages"
     f" ON {OF_RUN} WHERE settled_ms IS NULL ORDER BY place"

@@ -12,13 +12,13 @@ from errno import ENOSPC
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.sqlite import schema
-from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
+from fractal_rm.adapters.sqlite.chain import ChainBroken, Unreadable, verified
 from fractal_rm.adapters.sqlite.group import Change, Finds, Group, Rows, Tail, Writing
 from fractal_rm.adapters.sqlite.place import Place
 from fractal_rm.adapters.sqlite.retention import Purge
@@ -37,11 +37,12 @@ from fractal_rm.domain.errors import (
 )
 from fractal_rm.domain.flow import Flow, flow_version, version_of
 from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
-from fractal_rm.engine.ports import Entry, Prior, Recovered
+from fractal_rm.engine.ports import BrokenRun, Entry, Prior, Recovered
 
 ROWS_AT_ONCE = 64
 STATEMENTS_KEPT = 400  # prepared: six that take many rows, for each number of them
 PageRow = tuple[int, bytes, int]  # n, body, sum
+OpenRow = tuple[int, str, int, int, Union[str, None], int]  # as in schema.OPEN_RUNS
 PAGE_BYTES = 2048  # a small commit writes each page that it touches: what wears flash out
 WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes into the file
 # A run's row is written again when it ends, and by then thousands of others may have come: what was
@@ -160,38 +161,48 @@ class Store:
             os.close(folder)
 
     def _recover(self) -> Recovered:
-        runs = [self._recovered(*row) for row in self._open_rows()]
+        found = [self._found(row, pages) for row, pages in self._open_rows()]
+        runs = [each for each in found if isinstance(each, Run)]
+        broken = [each for each in found if isinstance(each, BrokenRun)]
         expected = self._one(
             "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
             " WHERE name IN ('accepted', 'settled')"
         )
-        if len(runs) != expected:
-            raise self._damaged(f"it should hold {expected} unfinished runs and holds {len(runs)}")
+        if len(found) != expected:
+            raise self._damaged(f"it should hold {expected} unfinished runs and holds {len(found)}")
         self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
         clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
         self._db.execute(schema.MARK, (0,))
         self._place = Place([self._path, Path(f"{self._path}-wal")])
-        return Recovered(runs, clean, self._one(schema.NEWEST) or "")
+        return Recovered(runs, clean, self._one(schema.NEWEST) or "", broken)
 
-    def _open_rows(self) -> Iterable[tuple[int, str, int, int, list[PageRow]]]:
+    def _open_rows(self) -> Iterable[tuple[OpenRow, list[PageRow]]]:
         """The rows of open runs, each with its pages."""
         pages: dict[int, list[PageRow]] = {}
         for run, *page in self._db.execute(schema.OPEN_PAGES):
             pages.setdefault(run, []).append((page[0], page[1], page[2]))
-        for no, run_id, count, last in self._db.execute(schema.OPEN_RUNS).fetchall():
-            yield no, run_id, count, last, pages.pop(no, [])
+        for row in self._db.execute(schema.OPEN_RUNS).fetchall():
+            yield row, pages.pop(row[0], [])
 
-    def _recovered(self, no: int, run_id: str, count: int, last: int, pages: list[PageRow]) -> Run:
+    def _found(self, row: OpenRow, pages: list[PageRow]) -> Run | BrokenRun:
+        """The run of a row; what is wrong with it alone keeps no other from going on."""
         try:
-            timed = verified(run_id, pages, count, last)
-            flow = self._flow(timed[0][1]) if timed else None
-            if flow is None:
-                raise self._damaged(f"run {run_id} has no accepted fact")
-            run = fold(Run(run_id, flow, timed[0][0]), [fact for _, fact in timed])
-        except (ChainBroken, ImpossibleFact) as error:
+            return self._recovered(row, pages)
+        except (Unreadable, ImpossibleFact) as error:
+            return _broken(row, str(error))
+        except ChainBroken as error:
             raise self._damaged(str(error)) from error
+        except Exception as error:  # noqa: BLE001 - facts of any release may come here
+            return _broken(row, repr(error))
+
+    def _recovered(self, row: OpenRow, pages: list[PageRow]) -> Run:
+        no, run_id, count, last, _, _ = row
         self._open[run_id] = no, count, last
-        return run
+        timed = verified(run_id, pages, count, last)
+        flow = self._flow(timed[0][1]) if timed else None
+        if flow is None:
+            raise ChainBroken(f"run {run_id} has no accepted fact")
+        return fold(Run(run_id, flow, timed[0][0]), [fact for _, fact in timed])
 
     def _flow(self, first: AnyFact) -> Flow | None:
         """The flow that a run began with."""
@@ -206,8 +217,8 @@ class Store:
             raise ChainBroken(f"flow version {version} does not match its checksum")
         try:
             flow = msgspec.json.decode(body, type=Flow)
-        except msgspec.MsgspecError as error:
-            raise ChainBroken(f"flow version {version}: {error}") from error
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise Unreadable(f"flow version {version}: {error}") from error
         self._versions.add(version)
         self._flows[version] = flow
         return flow
@@ -402,6 +413,12 @@ class Store:
     def _one(self, statement: str, *values: Any) -> Any:
         row = self._db.execute(statement, values).fetchone()
         return row[0] if row else None
+
+
+def _broken(row: OpenRow, why: str) -> BrokenRun:
+    """A run of which no more is known than its row says."""
+    _, run_id, _, _, flow_id, accepted_ms = row
+    return BrokenRun(Run(run_id, Flow(flow_id or ""), accepted_ms, state=State.ACCEPTED), why)
 
 
 @cache

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.config.model import Component, Endpoint
+from fractal_rm.config.model import Bounds, Component, Endpoint
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallFailed, CallTimedOut, CannotEvaluate
-from fractal_rm.domain.evaluate import Head
+from fractal_rm.domain.evaluate import Head, Seen
 from fractal_rm.domain.flow import Call, Errors, Retry
 from fractal_rm.domain.outcome import call_again_s, failure_of, unmet
 from fractal_rm.domain.result import result_of, stored
@@ -52,7 +52,7 @@ class Calls:
                 if ending is not None:
                     return ending
                 last = last_failure(run, _name(call, part))
-            request = request_of(run, call, component, endpoint, part)
+            request = request_of(run, call, component, endpoint, self.bounds, part)
         except CannotEvaluate as fault:
             return self.fail(run, call, str(fault), part)
         if request is None:
@@ -72,7 +72,8 @@ class Calls:
                 )
             except CallFailed as error:
                 answer = error
-            failure = failure_of(answer) if call.terms is UNSET else _unmet(run, call, answer, part)
+            plain = call.terms is UNSET
+            failure = failure_of(answer) if plain else self._unmet(run, call, answer, part)
             if isinstance(answer, Reply) and failure is None:
                 took_s = self._world.clock.monotonic_s() - began_s
                 return self._finish(run, call, answer, took_s, part)
@@ -81,6 +82,15 @@ class Calls:
             last = self._tries.failed(run, call.number, attempt, failure or "", again_s, name)
             if again_s is None:
                 return self.fail(run, call, failure or "", part, answer)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Those in force."""
+        return self._world.config.bounds
+
+    def seen(self, run: Run) -> Seen:
+        """What the next step of a run can refer to."""
+        return seen_by(run, self.bounds)
 
     def _called(self, call: Call, part: Part | None) -> tuple[Component, Endpoint]:
         component = self._world.config.components.get(call.component)
@@ -166,6 +176,20 @@ class Calls:
             self._budgets.check(run)
             raise
 
+    def _unmet(
+        self, run: Run, call: Call, answer: Reply | CallFailed, part: Part | None
+    ) -> str | None:
+        """Why an answer is not what the call expects, or None."""
+        terms = call.terms
+        if terms is UNSET or terms.expect is None or isinstance(answer, CallFailed):
+            return failure_of(answer)
+        if part is not None and part.undo is not None:
+            return failure_of(answer)
+        head = Head(answer.status, answer.headers_by_name())
+        before = self.seen(run) if part is None else part.seen
+        seen = before.with_answer(call.number, result_of(answer), head)
+        return unmet(terms.expect, answer, seen, settles=terms.settles)
+
     def _again_s(
         self, call: Call, component: Component, answer: Reply | CallFailed, attempt: int
     ) -> float | None:
@@ -221,19 +245,6 @@ def _retry(call: Call) -> Retry | None:
 
 def _started(call: Call, attempt: int, part: Part | None) -> Started:
     return Started(call.number, attempt, UNSET if part is None else part.name)
-
-
-def _unmet(run: Run, call: Call, answer: Reply | CallFailed, part: Part | None) -> str | None:
-    """Why an answer is not what the call expects, or None."""
-    terms = call.terms
-    if terms is UNSET or terms.expect is None or isinstance(answer, CallFailed):
-        return failure_of(answer)
-    if part is not None and part.undo is not None:
-        return failure_of(answer)
-    head = Head(answer.status, answer.headers_by_name())
-    before = seen_by(run) if part is None else part.seen
-    seen = before.with_answer(call.number, result_of(answer), head)
-    return unmet(terms.expect, answer, seen, settles=terms.settles)
 
 
 def _kept(names: tuple[str, ...], reply: Reply) -> dict[str, str]:

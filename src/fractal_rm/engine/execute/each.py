@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
-from fractal_rm.domain.body import SKIPPED, check_listable, list_text
+from fractal_rm.domain.body import SKIPPED, check_listable, in_list, list_text
 from fractal_rm.domain.errors import CannotEvaluate
-from fractal_rm.domain.evaluate import check_size, holds
+from fractal_rm.domain.evaluate import Seen, check_size, holds
 from fractal_rm.domain.flow import Call, Each
 from fractal_rm.domain.needs import speaks_of_item
 from fractal_rm.domain.result import StepResult, size_of
 from fractal_rm.domain.run import Run, Settled
+from fractal_rm.domain.values import Values
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.together import cut_off, worst
 from fractal_rm.engine.execute.tries import failed_for_good
-from fractal_rm.engine.request import Part, part_of_element, seen_by
+from fractal_rm.engine.request import Part, part_of_element
 
 MOST_ELEMENTS = 10_000
+LIST_AT_ONCE_BYTES = 128 * 1024  # of results that are read as JSON before others have a turn
 
 
 class ForEach:
@@ -31,17 +35,32 @@ class ForEach:
     async def make(self, run: Run, call: Call, each: Each) -> Settled | None:
         """Make the call for each element. None: it has its list; otherwise how the run ends."""
         try:
-            if _is_skipped(run, call):
+            seen = self._calls.seen(run)
+            if _is_skipped(call, seen):
                 return self._calls.put(run, call, SKIPPED)
-            parts = _parts(run, call, each)
+            parts = _parts(call, each, seen)
             endings = await self._make_all(run, call, parts, each.at_once)
             if endings:
                 return worst(endings)
             results = _finished(run, call)
-            result = list_text([results[part.element] for part in parts])
+            result = await self._list(
+                check_listable(results[part.element], part.element) for part in parts
+            )
         except CannotEvaluate as fault:
             return self._calls.fail(run, call, str(fault))
         return self._calls.put(run, call, result)
+
+    async def _list(self, results: Iterable[msgspec.Raw]) -> msgspec.Raw:
+        """The list of the results; others go on while a long one is made. Raises CannotEvaluate."""
+        parts: list[bytes] = []
+        since_pause = 0
+        for result in results:
+            since_pause += size_of(result)
+            if since_pause > LIST_AT_ONCE_BYTES:
+                since_pause = 0
+                await asyncio.sleep(0)
+            parts.append(in_list(result, Values(self._calls.bounds.max_evaluated_values)))
+        return list_text(parts)
 
     async def _make_all(
         self, run: Run, call: Call, parts: list[Part], at_once: int
@@ -102,15 +121,14 @@ class _Line:
             raise self._no_list
 
 
-def _is_skipped(run: Run, call: Call) -> bool:
+def _is_skipped(call: Call, seen: Seen) -> bool:
     """Whether its WHEN says so for all elements. One that speaks of the item is asked for each."""
     when = None if call.terms is UNSET else call.terms.when
-    return when is not None and not speaks_of_item(when) and not holds(when, seen_by(run))
+    return when is not None and not speaks_of_item(when) and not holds(when, seen)
 
 
-def _parts(run: Run, call: Call, each: Each) -> list[Part]:
+def _parts(call: Call, each: Each, seen: Seen) -> list[Part]:
     """One request for each element. Raises CannotEvaluate."""
-    seen = seen_by(run)
     found: list[Any] = seen.elements(each.over)
     if len(found) > MOST_ELEMENTS:
         raise CannotEvaluate(f"FOREACH goes over {MOST_ELEMENTS} elements at most, not"

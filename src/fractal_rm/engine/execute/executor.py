@@ -11,7 +11,7 @@ from msgspec import UNSET
 from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.flow import Call, Order, Step, SubFlow
 from fractal_rm.domain.outcome import Later
-from fractal_rm.domain.run import Dead, Run, Settled, State
+from fractal_rm.domain.run import Dead, Run, Settled, State, fault
 from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.dataflow import Dataflow
@@ -55,7 +55,7 @@ class Executor:
         """A fault of this program: the run is set aside, where a person can see it."""
         self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
         await self.set_aside_children(run)
-        return Dead("internal", f"a fault in the Runtime Manager: {error!r}")
+        return fault(error)
 
     # --- the order ------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, content_json
 from fractal_rm.domain.errors import CannotEvaluate, JournalBlocked
-from fractal_rm.domain.evaluate import holds
+from fractal_rm.domain.evaluate import Seen, holds
 from fractal_rm.domain.flow import Errors, Flow, SubFlow, flow_version
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.result import NULL, StepResult, stored
@@ -66,7 +66,7 @@ class SubFlows:
             return self._fail(run, step, last.reason)
         try:
             child = self._runs.child(run, step.number)
-            if child is None and step.when is not None and not holds(step.when, seen_by(run)):
+            if child is None and step.when is not None and not holds(step.when, self._seen(run)):
                 self._put(run, step, SKIPPED)
                 return None
             if child is None:
@@ -100,6 +100,9 @@ class SubFlows:
         """Whether its child is there and has no end yet."""
         return self._runs.child(run, step.number) is not None
 
+    def _seen(self, run: Run) -> Seen:
+        return seen_by(run, self._world.config.bounds)
+
     # --- the beginning --------------------------------------------------------------------------
 
     def _may_begin(self, run: Run, step: SubFlow) -> bool:
@@ -115,7 +118,7 @@ class SubFlows:
             raise CannotEvaluate(f"flows.conf has no flow {step.flow!r:.60}")
         if self._depth(run) >= MOST_DEPTH:
             raise CannotEvaluate(f"flows that run flows are at most {MOST_DEPTH} deep")
-        payload = content_json(step.content, seen_by(run))
+        payload = content_json(step.content, self._seen(run))
         while True:
             entry, child = self._entry(run, step, flow, payload)
             try:

@@ -12,7 +12,7 @@ from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, Settled, State, Stopping
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.open_runs import OpenRuns
-from fractal_rm.engine.request import part_to_undo, seen_by
+from fractal_rm.engine.request import part_to_undo
 
 _NOTHING = (NULL, msgspec.Raw(b'"[]"'))  # of what was skipped, of a FOREACH over nothing
 _UNDONE = frozenset({State.FAILED, State.EXPIRED})  # what is in doubt, an operator decides
@@ -47,7 +47,7 @@ class Undoing:
         """Undo one step. Returns why it could not be, or nothing."""
         if run.undone and call.number in run.undone:
             return ""
-        failed = await self._calls.make(run, call, part_to_undo(call, undo, seen_by(run)))
+        failed = await self._calls.make(run, call, part_to_undo(call, undo, self._calls.seen(run)))
         return failed.reason if failed is not None else ""
 
 

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from fractal_rm.domain.body import message_body, reply_of
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate, PublishFailed
-from fractal_rm.domain.evaluate import holds
+from fractal_rm.domain.evaluate import Seen, holds
 from fractal_rm.domain.flow import Errors, Publish, Respond, Retry, Wait
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import Later, call_again_s
@@ -37,7 +37,7 @@ class UnnumberedSteps:
     async def take(self, run: Run, position: int, step: Unnumbered) -> Settled | Later | None:
         """Do what a step says. None: it is done; otherwise how the run ends or goes on."""
         try:
-            if step.when is not None and not holds(step.when, seen_by(run)):
+            if step.when is not None and not holds(step.when, self._seen(run)):
                 _ = self._runs.write(run, Passed(position))
                 return None
             if isinstance(step, Wait):
@@ -48,6 +48,9 @@ class UnnumberedSteps:
         except CannotEvaluate as fault:
             return self._fail(run, position, step, str(fault))
         return None
+
+    def _seen(self, run: Run) -> Seen:
+        return seen_by(run, self._world.config.bounds)
 
     async def _wait(self, run: Run, position: int, step: Wait) -> Later | None:
         """The end is durable before the wait begins, so that a restart does not move it."""
@@ -64,7 +67,7 @@ class UnnumberedSteps:
 
     async def _publish(self, run: Run, position: int, step: Publish) -> Settled | None:
         """At least once: a crash between the broker's answer and our fact sends it again."""
-        body = message_body(step.content, seen_by(run))
+        body = message_body(step.content, self._seen(run))
         name = f"@{position}"
         last = last_failure(run, name)
         while last is None or last.final is UNSET:
@@ -92,7 +95,7 @@ class UnnumberedSteps:
         return call_again_s(unsent, attempt, self._world.random.fraction(), retry=PUBLISH_RETRY)
 
     def _reply(self, run: Run, position: int, step: Respond) -> None:
-        reply = reply_of(step.content, seen_by(run))
+        reply = reply_of(step.content, self._seen(run))
         _ = self._runs.write(run, Passed(position, *stored(reply)))
 
     def _fail(self, run: Run, position: int, step: Unnumbered, why: str) -> Settled | None:

@@ -1,0 +1,76 @@
+"""For how long one evaluation holds the event loop, at the bounds: `python -m bench.evaluation`.
+
+Each line is the median of nine, in milliseconds of CPU, with the longest beside it. Nothing else is
+done on a node meanwhile, so no line may be far above 50.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from statistics import median
+from time import thread_time
+
+import msgspec
+
+from fractal_rm.domain.body import list_text, request_body
+from fractal_rm.domain.call import BodyForm
+from fractal_rm.domain.evaluate import MOST_BODY_BYTES, Seen, as_json, as_text, holds
+from fractal_rm.domain.expression import Compare, Comparison, Literal, ObjectOf, Payload, Result
+from fractal_rm.domain.strict_json import check_json
+from fractal_rm.domain.values import MOST_VALUES
+
+ROUNDS = 9
+ROW = {"id": 1, "label": "person", "score": 0.5, "box": [1, 2, 3, 4]}
+
+
+def answered(rows: int) -> msgspec.Raw:
+    """The result of a call that was answered with so many rows."""
+    text = json.dumps([{**ROW, "id": n, "score": n % 100 / 100} for n in range(rows)])
+    return msgspec.Raw(msgspec.json.encode(text))
+
+
+def seen(result: msgspec.Raw) -> Seen:
+    """What a step sees, with nothing read yet."""
+    return Seen(result, {1: result}, {})
+
+
+def evaluations() -> Iterator[tuple[str, Callable[[], object]]]:
+    """What there is to measure, as large as it may be."""
+    # Of a row eleven signs are counted as values, and a filter looks at six more.
+    read, filtered = MOST_VALUES // 11 - 10, MOST_VALUES // 17 - 10
+    many, fewer = answered(read), answered(filtered)
+    is_first = Compare(Comparison.EQUAL, Result(1, "[0].id"), Literal(0))
+    yield f"a path into {read} rows", lambda: holds(is_first, seen(many))
+    found = ObjectOf((("found", Result(1, "[?score > `0.9`].id")),))
+    yield f"a filter over {filtered} rows", lambda: as_json(found, seen(fewer))
+    text = "x" * (MOST_BODY_BYTES - 100)
+    raw = msgspec.Raw(msgspec.json.encode(text))
+    yield (
+        "8 MiB of text, in a body",
+        lambda: request_body((Result(1),), raw, {1: raw}, BodyForm.JSON),
+    )
+    yield (
+        "8 MiB of text, as Python text",
+        lambda: request_body((Result(1),), raw, {1: raw}, BodyForm.PYTHON_REPR),
+    )
+    yield "8 MiB of text, RAW", lambda: as_text(Payload(), seen(raw))
+    part = json.dumps(["x" * 100] * 800).encode()
+    yield "a list of 100 elements, 8 MiB", lambda: list_text([part] * 100)
+    trigger = json.dumps([1] * 87_000).encode()
+    yield f"the decoder, {len(trigger)} bytes of numbers", lambda: check_json(trigger)
+
+
+def main() -> None:
+    """Measure, and print."""
+    for what, evaluate in evaluations():
+        took_ms = []
+        for _ in range(ROUNDS):
+            began_s = thread_time()
+            evaluate()
+            took_ms.append((thread_time() - began_s) * 1000)
+        print(f"{what:50} {median(took_ms):7.1f} {max(took_ms):7.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""JMESPaths, as `evaluate` picks with them: the library's interpreter, strict and bounded.
+
+What it is kept from: numbers that no double holds, which it makes of texts and sums and JSON cannot
+say (RFC 8259, 6); and work without bound, which would hold up every other run meanwhile. Loaded
+when a flow has a path: a node without any stays small.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import jmespath
+from jmespath.functions import Functions, signature
+from jmespath.visitor import Options, TreeInterpreter
+
+from fractal_rm.domain.errors import Malformed, NoJson
+from fractal_rm.domain.strict_json import check_json, read_json
+from fractal_rm.domain.values import Values
+
+_TAKE_EXPRESSIONS = frozenset({"map", "sort_by", "min_by", "max_by"})
+
+
+class Path:
+    """A JMESPath, ready to pick with; ``parsed`` is its tree.
+
+    Raises NoJson, and what the library raises.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.parsed: dict[str, Any] = cast("Any", jmespath.compile(text)).parsed
+        self._repeats = False
+        for node in _nodes({"type": "root", "children": [self.parsed]}):
+            self._repeats = self._repeats or node["type"].startswith("multi_select")
+            _check_json(node.get("value"))
+            if node.get("value") not in _TAKE_EXPRESSIONS:
+                _check_values(node["children"])
+
+    def pick(self, value: Any, values: Values) -> Any:
+        """What it picks from a value. Raises TooManyValues, and what the library raises."""
+        interpreter = _Interpreter(values)
+        found = interpreter.visit(self.parsed, value)
+        if self._repeats:  # then what it comes to may be far more than what it was picked from
+            interpreter.count(found)
+        return found
+
+
+class _Interpreter(TreeInterpreter):
+    def __init__(self, values: Values) -> None:
+        super().__init__(Options(custom_functions=_Functions(values)))
+        self._take = values.take
+
+    def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
+        self._take(1)
+        return super().visit(node, *args, **kwargs)
+
+    def count(self, value: Any) -> None:
+        """Count every value within a value, as often as it stands there."""
+        waiting: list[Any] = [value]
+        while waiting:
+            inner = waiting.pop()
+            if isinstance(inner, dict):
+                inner = [*cast("dict[str, Any]", inner).values()]
+            if isinstance(inner, list):
+                found = cast("list[Any]", inner)
+                self._take(len(found))
+                waiting += found
+
+
+class _Functions(Functions):
+    def __init__(self, values: Values) -> None:
+        self._take = values.take
+
+    def call_function(self, function_name: str, resolved_args: Iterable[Any]) -> Any:
+        lists = [cast("list[Any]", each) for each in resolved_args if isinstance(each, list)]
+        self._take(sum(map(len, lists)))
+        return super().call_function(function_name, resolved_args)
+
+    @signature({"types": []})
+    def _func_to_number(self, arg: Any) -> Any:
+        """The number that a text is in JSON, and null where it is none."""
+        if isinstance(arg, str):
+            try:
+                arg = read_json(arg.encode())
+            except (Malformed, UnicodeEncodeError):
+                return None
+        is_number = isinstance(arg, (int, float)) and not isinstance(arg, bool)
+        return arg if is_number else None
+
+    @signature({"types": ["array-number"]})
+    def _func_sum(self, arg: list[Any]) -> Any:
+        return _finite(sum(arg))
+
+    @signature({"types": ["array-number"]})
+    def _func_avg(self, arg: list[Any]) -> Any:
+        return _finite(sum(arg)) / len(arg) if arg else None
+
+
+def _finite(number: Any) -> Any:
+    if not math.isfinite(number):
+        raise ValueError("it comes to a number that is too large for a double")
+    return number
+
+
+def _check_json(value: Any) -> None:
+    """Raise NoJson unless JSON can say what stands in a path: the library takes NaN and 1e999."""
+    try:
+        check_json(json.dumps(value).encode())
+    except (Malformed, ValueError) as error:
+        raise NoJson(f"a value in this path is none of JSON: {error}") from None
+
+
+def _check_values(nodes: list[Any]) -> None:
+    """Raise NoJson where an expression (``&a``) stands in the place of a value."""
+    inner = [cast("dict[str, Any]", node) for node in nodes if isinstance(node, dict)]
+    if any(node["type"] == "expref" for node in inner):
+        raise NoJson("& stands only in what map, sort_by, min_by and max_by take")
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    waiting: list[Any] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):  # the bounds of a slice stand among the nodes
+            found = cast("dict[str, Any]", node)
+            yield found
+            waiting += found["children"]

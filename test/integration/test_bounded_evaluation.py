@@ -1,0 +1,95 @@
+"""What an evaluation looks at is bounded, so that it holds nobody up; beyond, its step fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.jmes import Path
+from fractal_rm.domain.run import State
+from fractal_rm.domain.values import MOST_VALUES, TooManyValues, Values
+from worlds import Stage, flows
+
+MANY = json.dumps([{"id": n, "score": n % 100} for n in range(60_000)])  # 180,000 values
+LONG = json.dumps({"text": "a,b" * 1_000_000, "n": 1})
+SAID = f"more than {MOST_VALUES:,} values (max_evaluated_values in comm.conf)"
+
+EVALUATORS = {
+    "a path": "POST result1.[0].id",
+    "a filter": 'POST result1."[?score > `90`]"',
+    "a template": 'POST JSON {"a": result1.[0].id}',
+    "WHEN": "POST\n  WHEN result1.[0].id == 0",
+    "EXPECT": "POST\n  EXPECT result1.[0].id == 0",
+    "FOREACH": "POST item\n  FOREACH result1",
+    "REPLY": "REPLY result1.[0].id",
+    "RUN": "RUN 2 result1.[0].id",
+    "PUBLISH": 'PUBLISH "t" result1.[0].id',
+    "a header": "POST\n  HEADER X-A result1.[0].id",
+}
+
+
+def flow(rest: str):
+    return flows(f"1\nTO a 1\nGET\nTO b 1\n{rest}\n\n2\nTO b 2\nGET\n")
+
+
+@pytest.mark.parametrize("rest", EVALUATORS.values(), ids=EVALUATORS)
+async def test_no_evaluator_looks_at_more_values_than_it_may(rest):
+    async with Stage(flows=flow(rest)) as stage:
+        stage.answers("a/1", MANY)
+        outcome = await stage.run("1")
+        assert outcome.state is State.FAILED
+        assert SAID in outcome.reason
+
+
+async def test_who_needs_more_can_say_so():
+    bounds = Bounds(max_evaluated_values=1_000_000)
+    async with Stage(flows=flow(EVALUATORS["a filter"]), bounds=bounds) as stage:
+        stage.answers("a/1", MANY)
+        assert (await stage.run("1")).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("rest", ["POST result1", "POST RAW result1", "REPLY result1"])
+async def test_what_is_handed_on_whole_has_no_such_bound(rest):
+    async with Stage(flows=flow(rest)) as stage:
+        stage.answers("a/1", MANY)
+        assert (await stage.run("1")).state is State.SUCCEEDED
+
+
+async def test_the_length_of_texts_does_not_count():
+    async with Stage(flows=flow("POST result1.n")) as stage:
+        stage.answers("a/1", LONG)
+        assert (await stage.run("1")).state is State.SUCCEEDED
+        assert stage.components.requests[-1].body == b'{"payload": [1]}'
+
+
+@pytest.mark.parametrize("path", [
+    "[@, @]" + "|[@, @]" * 60,  # each doubles what it comes to
+    "{a: @, b: @}|{a: @, b: @}",
+    "[].[@]",
+    "map(&map(&[@], @), @)",
+    "sort_by([], &to_number(to_string(@)))",
+])  # fmt: skip
+def test_a_path_that_looks_at_too_much_is_ended(path):
+    value = [list(range(200)) for _ in range(200)]
+    with pytest.raises(TooManyValues):
+        Path(path).pick(value, Values(40_000))
+    assert Path("[0][1]").pick(value, Values(40_000)) == 1
+
+
+async def test_the_list_of_a_foreach_is_made_in_turns_with_what_else_is_to_be_done():
+    text = "1\nTO a 1\nPOST item\n  FOREACH payload\n"
+    async with Stage(flows=flows(text)) as stage:
+        element = json.dumps(["x" * 1_000] * 100)  # 100 KB each
+        stage.answers("a/1", element)
+        run = asyncio.create_task(stage.run("1", payload=list(range(40))))
+        turns_without_a_call = 0
+        called = 0
+        while not run.done():
+            await asyncio.sleep(0)
+            turns_without_a_call += called == len(stage.called()) == 40
+            called = len(stage.called())
+        assert (await run).state is State.SUCCEEDED
+        assert turns_without_a_call >= 20

@@ -1,0 +1,108 @@
+"""An open run that nobody carries is seen: by readyz, in the log, and by another process."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from fractal_rm.cli.main import EXIT_NOT_WELL, cli
+from fractal_rm.config.uncarried import read_uncarried, write_uncarried
+from fractal_rm.domain.run import State
+from nodes import NodeProcess, wait_until
+from worlds import Stage, flows, until
+
+EVERYWHERE = """\
+1
+TO a 1
+GET
+
+2
+LIMIT 1
+TO slow 1
+GET
+
+3
+WAIT 1h
+TO a 1
+GET
+
+4
+RUN 2
+"""
+
+
+def runs_check(stage: Stage):
+    return next(check for check in stage.node.readiness() if check.name == "runs")
+
+
+def looked_twice(stage: Stage) -> frozenset[str]:
+    stage.node.take_stock()
+    return stage.node.take_stock()
+
+
+async def test_a_run_that_is_anywhere_where_it_may_be_is_carried():
+    async with Stage(flows=flows(EVERYWHERE)) as stage:
+        go = stage.holds("slow/1")
+        in_flight = await stage.send("2")
+        await until(stage.called)
+        await stage.send("2")  # in line
+        outside = await stage.send("3")
+        within = await stage.send("4")  # waits for a place of flow 2
+        await until(lambda: "Waiting" in stage.facts(outside.run))
+        assert looked_twice(stage) == frozenset()
+        assert runs_check(stage).ok
+        go.set()
+        await until(lambda: stage.node.unfinished == 1)
+        assert stage.state(in_flight.run).final
+        assert stage.state(within.run).final
+        assert looked_twice(stage) == frozenset()
+
+
+async def test_a_run_whose_task_ended_by_a_fault_is_named():
+    async with Stage() as stage:
+
+        async def breaks(*_):
+            raise OSError("nobody foresaw it")
+
+        stage.node._lifecycle.settle = breaks
+        taken = await stage.send("2")
+        await until(lambda: stage.called() == ["b/2"])
+        await until(lambda: stage.node._lifecycle.room.load.in_flight == 0)
+        assert stage.node.take_stock() == frozenset()  # once may be chance
+        assert stage.node.take_stock() == {taken.run}
+        check = runs_check(stage)
+        assert not check.ok
+        assert check.text == f"1 are carried by nobody until a restart: {taken.run}"
+        assert looked_twice(stage) == {taken.run}
+        assert stage.telemetry.events.count("run_not_carried") == 1
+
+
+@pytest.fixture
+def node(tmp_path, components):
+    one = NodeProcess(tmp_path / "n", components=components.port, mode="api")
+    yield one
+    if one.process is not None and one.process.poll() is None:
+        one.process.kill()
+        one.process.wait()
+
+
+def audit(node: NodeProcess):
+    return CliRunner().invoke(cli, ["audit", "--config", str(node.config)], standalone_mode=False)
+
+
+def test_audit_names_a_run_that_its_node_says_nobody_carries(node, components):
+    components.answers["/endpoint2"] = "hang"
+    node.start()
+    _, _, taken = node.trigger("2")
+    assert audit(node).return_value == 0
+    write_uncarried(node.state, "api", [taken["run"], "01J00000000000000000000009"])
+    found = audit(node)
+    assert found.return_value == EXIT_NOT_WELL
+    assert f"run {taken['run']} is carried by nobody: restart its node" in found.output
+    assert "01J00000000000000000000009" not in found.output
+    node.kill()
+    components.answers.clear()
+    node.start()
+    wait_until(lambda: node.runs(State.SUCCEEDED))
+    assert audit(node).return_value == 0
+    wait_until(lambda: read_uncarried(node.state, "api") == [])

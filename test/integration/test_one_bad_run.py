@@ -1,0 +1,240 @@
+"""Whatever is wrong with one run costs that run, and not its node or what came with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from urllib.request import urlopen
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from fractal_rm.adapters.balancer import HttpBalancer
+from fractal_rm.adapters.memory import MemoryCaller
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.adapters.peers import HttpPeers
+from fractal_rm.adapters.sqlite import SqliteJournal
+from fractal_rm.adapters.sqlite.store import Store
+from fractal_rm.adapters.world import SystemClock
+from fractal_rm.cli.main import cli
+from fractal_rm.config.load import load
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.flow import Queueing, flow_version
+from fractal_rm.domain.run import Accepted, Finished, Placed, Released, Run, State, fold
+from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.engine import waiting_room
+from fractal_rm.engine.ports import Entry
+from nodes import HOST, NodeProcess, wait_until
+from worlds import URL, Stage, config, until
+
+FLOWS = """\
+1
+LATEST id
+TO component1 1
+POST payload
+REPLY payload
+
+2
+TO component1 1
+POST JSON {"id": payload.id}
+
+3
+LATEST to_number(id)
+TO component1 1
+POST payload
+"""
+BAD = [b'{"id": %b}' % number for number in (b"1e400", b"9" * 5000)]
+
+
+@pytest.fixture
+def node(tmp_path, components):
+    one = NodeProcess(tmp_path / "n", components=components.port, mode="api")
+    (one.config / "flows.conf").write_text(FLOWS)
+    yield one
+    if one.process is not None and one.process.poll() is None:
+        one.process.kill()
+        one.process.wait()
+
+
+async def written(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) -> None:
+    """A journal of an earlier process, with open runs of these facts after their first."""
+    flows = load(node.config, {}).config.flows
+    journal = SqliteJournal(node.state / "api.journal", keep=lambda: (1, 1), on_lost=print)
+    await journal.open()
+    now_ms = SystemClock().now_ms()
+    for run_id, (flow_id, payload, *more) in entries.items():
+        flow = flows[flow_id]
+        fact = Accepted(flow_id, flow_version(flow), msgspec.Raw(payload), "rest", placed=True)
+        run = fold(Run(run_id, flow, now_ms), [fact])
+        await journal.accept(Entry(run_id, flow, now_ms, (fact,), run.state, ""))
+        for each in more:
+            await journal.append(run, each, now_ms)
+    await journal.close(clean=clean)
+
+
+def ids(*numbers: int) -> list[str]:
+    return [f"01J0000000000000000000000{n}" for n in numbers]
+
+
+def fractal_rm(node: NodeProcess, *args: str):
+    return CliRunner().invoke(cli, [*args, "--config", str(node.config)])
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_payload_that_an_older_release_took_keeps_no_node_from_starting(node, clean):
+    names = ids(*range(1, 7))
+    runs = {name: (str(number % 3 + 1), BAD[number // 3]) for number, name in enumerate(names)} | {
+        "01J000000000000000000000A0": ("2", b'{"id": 7}')
+    }
+    asyncio.run(written(node, runs, clean=clean))
+    node.start()
+    wait_until(lambda: all(run.state.final for run in node.runs()))
+    states = {run.id: run.state for run in node.runs()}
+    assert states["01J000000000000000000000A0"] is State.SUCCEEDED
+    assert "Traceback" not in node.log
+    reasons = [run.reason for run in node.runs() if run.flow == "2" and run.state is State.FAILED]
+    assert len(reasons) == len(BAD)
+    assert all("payload.id cannot be read" in reason for reason in reasons)
+    for name in names:
+        with urlopen(f"http://{HOST}:{node.rest}/v1/runs/{name}") as shown:
+            assert shown.status == 200
+        for command in ("show", "record"):
+            said = fractal_rm(node, "runs", command, name)
+            well = said.exit_code == 0 or isinstance(said.exception, FractalError)
+            assert well, said.exception
+    assert fractal_rm(node, "audit").exit_code == 0
+
+
+def test_facts_that_make_no_run_set_that_run_aside_and_the_start_goes_on(node):
+    one, two, three = ids(1, 2, 3)
+    deep = msgspec.Raw(b"[" * 20_000 + b"]" * 20_000)
+    runs = {
+        one: ("2", b'{"id": 1}', Released()),
+        two: ("2", b'{"id": 2}', Finished(1, 200, 0.1, deep)),
+        three: ("2", b'{"id": 3}', Placed(None, "here")),
+    }
+    asyncio.run(written(node, runs, clean=False))
+    node.start()
+    wait_until(lambda: all(run.state.final for run in node.runs()))
+    found = {run.id: run for run in node.runs()}
+    assert [found[name].state for name in (one, two, three)] == [
+        State.DEAD, State.DEAD, State.SUCCEEDED,
+    ]  # fmt: skip
+    assert "Released cannot follow" in found[one].reason
+    assert "cannot be read" in found[two].reason
+    assert node.log.count(" run_set_aside ") == 2
+    node.kill()
+    assert len(Store(node.state / "api.journal").open().runs) == 0
+
+
+class PoisonError(Exception):
+    """What nobody foresaw."""
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Payloads with which a run cannot be put in line."""
+    payloads: set[bytes] = set()
+    true = waiting_room.what_it_is_about
+
+    def label(flow_id, latest, payload, most):
+        if bytes(payload) in payloads:
+            raise PoisonError
+        return true(flow_id, latest, payload, most)
+
+    monkeypatch.setattr(waiting_room, "what_it_is_about", label)
+    return payloads
+
+
+def labelled() -> dict:
+    return {"2": msgspec.structs.replace(config().flows["2"], queueing=Queueing(latest="@"))}
+
+
+def arrivals(*payloads: str) -> list[Arrival]:
+    bodies = [json.dumps({"id_flow": "2", "payload": each}).encode() for each in payloads]
+    return [Arrival(Source.MQTT, body) for body in bodies]
+
+
+def states(stage: Stage, *taken) -> list[State]:
+    return [stage.state(each.run) for each in taken]
+
+
+def places(stage: Stage) -> tuple[int, ...]:
+    load = stage.node._lifecycle.room.load
+    return load.waiting, load.in_flight, load.held_bytes
+
+
+async def test_a_run_that_cannot_stand_in_line_costs_nobody_that_came_with_it(poison):
+    poison.add(b'"bad"')
+    async with Stage(flows=labelled()) as stage:
+        first, bad, last = await stage.node.receive_all(arrivals("a", "bad", "b"))
+        assert bad.state is State.DEAD
+        await until(lambda: stage.node.unfinished == 0)
+        assert states(stage, first, bad, last) == [State.SUCCEEDED, State.DEAD, State.SUCCEEDED]
+        assert places(stage) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("crash", [True, False])
+async def test_a_run_that_cannot_stand_in_line_at_a_start_is_set_aside(poison, crash):
+    disk = Disk()
+    async with Stage(disk, flows=labelled()) as stage:
+        stage.node.pause(True)
+        taken = await stage.node.receive_all(arrivals("a", "bad", "b"))
+        if crash:
+            stage.crash()
+    poison.add(b'"bad"')
+    async with Stage(disk, flows=labelled()) as stage:
+        await until(lambda: stage.node.unfinished == 0)
+        assert states(stage, *taken) == [State.SUCCEEDED, State.DEAD, State.SUCCEEDED]
+        assert places(stage) == (0, 0, 0)
+
+
+ANSWERS = {
+    "nested deeper": b'{"id_node": 3, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "number that is too large": b'{"id_node": ' + b"9" * 5000 + b"}",
+    "too large for a double": b'{"id_node": 3, "x": 1e400}',
+    "given twice": b'{"id_node": 3, "id_node": 2}',
+    "not UTF-8": b"\xff",
+}
+
+
+@pytest.mark.parametrize(("why", "body"), ANSWERS.items(), ids=ANSWERS)
+async def test_an_answer_of_a_balancer_that_is_read_in_two_ways_leaves_the_run_here(why, body):
+    async def answer(*_):
+        return Reply(200, b"", body)
+
+    async with Stage() as stage:
+        stage.world.balancer = HttpBalancer(MemoryCaller({f"{URL}/LB": answer}))
+        taken = await stage.send("2")
+        await until(lambda: stage.node.unfinished == 0)
+        assert stage.state(taken.run) is State.SUCCEEDED
+        placed = next(f for f in stage.disk.facts(taken.run) if isinstance(f, Placed))
+        assert placed.node is None
+        assert why in placed.reason
+
+
+@pytest.mark.parametrize("body", ANSWERS.values(), ids=ANSWERS)
+async def test_an_answer_of_a_peer_that_is_read_in_two_ways_is_no_receipt(body):
+    async def answer(*_):
+        return Reply(200, b"", body)
+
+    caller = MemoryCaller({f"{URL}/n2": answer})
+    run = Run("01J00000000000000000000001", config().flows["2"], 0)
+    assert await HttpPeers(caller).offer(config().nodes["2"], run, "me") is None
+
+
+def test_a_bad_trigger_costs_none_of_those_that_came_with_it(node, mosquitto):
+    node.mode = "up"
+    node.edit("comm", mqtt__port=mosquitto.port)
+    node.start().wait_connected()
+    bodies = [b'{"id_flow": "1", "payload": {"id": %d}}' % n for n in range(50)]
+    bodies[20] = b'{"id_flow": "1", "payload": {"id": 1e400}}'
+    command = ["mosquitto_pub", "-p", str(mosquitto.port), "-t", node.topic, "-q", "1", "-l"]
+    subprocess.run(command, input=b"\n".join(bodies), check=True, timeout=30)
+    wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 49)
+    (dead,) = node.runs(State.DEAD)
+    assert "a number that is too large for a double" in dead.reason
+    assert "Traceback" not in node.log

@@ -1,0 +1,77 @@
+"""The small files of the state folder: whatever stands in one is said in words, and never ends a
+node with a traceback."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import pytest
+from click.testing import CliRunner
+
+from fractal_rm.cli.main import EXIT_CANNOT, cli
+from fractal_rm.domain.run import State
+from nodes import NodeProcess, wait_until
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+NOT_JSON = [b"", b"{", b"\xff\xfe\0", b"\0" * 64, b"[7]", b'{"a": 1e400}', DEEP]
+
+
+@pytest.fixture
+def node(tmp_path, components):
+    one = NodeProcess(tmp_path / "n", components=components.port, mode="up")
+    one.state.mkdir()
+    yield one
+    if one.process is not None and one.process.poll() is None:
+        one.process.kill()
+        one.process.wait()
+
+
+def put(node: NodeProcess, name: str, content: bytes) -> None:
+    (node.state / name).write_bytes(content)
+
+
+def every_way(node: NodeProcess) -> None:
+    """It serves, and has written no traceback."""
+    assert node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
+    assert "Traceback" not in node.log
+
+
+def test_a_pause_that_cannot_be_read_holds_until_it_is_asked_for_again(node):
+    put(node, "control.json", DEEP)
+    node.start()
+    assert "control.json cannot be read: nested deeper" in node.log
+    assert "so_it_stays=paused" in node.log
+    _, _, taken = node.trigger("2")
+    assert taken["state"] == "accepted"
+    resumed = CliRunner().invoke(cli, ["resume", "--config", str(node.config)])
+    assert resumed.exit_code == 0
+    wait_until(lambda: node.runs(State.SUCCEEDED))
+    for content in NOT_JSON:  # what is broken while it runs changes nothing
+        put(node, "control.json", content)
+    every_way(node)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\0", b'{"a": 1e400}', DEEP])
+def test_memories_that_cannot_be_read_are_begun_anew_and_that_is_said(node, mosquitto, content):
+    node.edit("comm", mqtt__port=mosquitto.port, mqtt__client_id="node")
+    name = blake2b(b"node", digest_size=8).hexdigest()
+    put(node, f"mqtt-topics-{name}.json", content)
+    put(node, "schedules.json", content)
+    flows = (node.config / "flows.conf").read_text()
+    (node.config / "flows.conf").write_text(f"{flows}\n3\nEVERY 1h\nTO component1 1\nGET\n")
+    node.start().wait_connected()
+    every_way(node)
+    assert " topics_forgotten " in node.log
+    assert " schedules_forgotten " in node.log
+    node.stop()
+    assert (node.state / "schedules.json").read_bytes().startswith(b'{"3 EVERY')
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a\0b"])
+def test_a_client_id_that_is_none_is_not_replaced_unasked(node, content):
+    put(node, "mqtt-client-id", content)
+    node.launch()
+    assert node.process.wait(30) == EXIT_CANNOT
+    assert "mqtt-client-id does not hold an MQTT client id; write the one into it" in node.log
+    assert "Traceback" not in node.log
+    assert (node.state / "mqtt-client-id").read_bytes() == content

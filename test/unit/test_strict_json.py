@@ -1,0 +1,171 @@
+"""What the strict decoder takes, everything behind it can handle."""
+
+import json
+import math
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fractal_rm.adapters.sqlite.chain import encode_page, link, start_of, verified
+from fractal_rm.cli.runs import _words
+from fractal_rm.domain.admission import what_it_is_about
+from fractal_rm.domain.body import content_json, in_list, list_text, request_body
+from fractal_rm.domain.call import BodyForm
+from fractal_rm.domain.errors import CannotEvaluate, Malformed
+from fractal_rm.domain.evaluate import Seen, as_json, as_text, evaluate, holds
+from fractal_rm.domain.expression import (
+    Compare,
+    Comparison,
+    Header,
+    Literal,
+    ObjectOf,
+    Payload,
+    Result,
+    Status,
+)  # fmt: skip
+from fractal_rm.domain.flow import Content
+from fractal_rm.domain.run import Accepted, Finished
+from fractal_rm.domain.strict_json import MAX_DEPTH, check_json, read_json
+from fractal_rm.domain.values import Values
+
+# What JSON allows and some reader does not, at every place of a value.
+NUMBERS = [
+    "0", "-0", "-0.0", "0e999999999", "1e-999999999", "1E+2", "1e308", "-1e308", "1e300",
+    "1.7976931348623157e308", "9" * 308, "12345678901234567890123", "0." + "1" * 5000,
+    "9007199254740993", "18446744073709551616",
+]  # fmt: skip
+NO_NUMBERS = ["1e309", "-1e400", "1e999999999", "9" * 310, "9" * 5000, "1" * 200 + "e200"]
+TEXTS = ['"a"', '"\\u0000"', '"\\ud83d\\ude00"', '"\\u2028"', '""', '"1e400"', '"NaN"', '"[{"']
+PATHS = [
+    "@", "id", "[0]", "[*]", "*", "to_number(@)", "to_number(id)", "sum(@)", "avg(@)", "sum(*)",
+    "ceil(id)", "floor(@)", "abs(@)", "to_string(@)", "sort(@)", "max(@)", "length(@)", "keys(@)",
+    "[?@ > `1`]", "[?id == `1.0`]", "{a: id, b: @}", "[@, @]|[@, @]|[@, @]", "join('', @)", "&id",
+    "merge(@, {a: `1`})", "[].{a: @}", "reverse(@)", "sort_by(@, &id)", "map(&id, @)", "type(@)",
+]  # fmt: skip
+
+scalars = st.sampled_from([*NUMBERS, *TEXTS, "true", "false", "null"])
+documents = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda parts: f"[{','.join(parts)}]")
+        | st.dictionaries(st.sampled_from(["id", "a", "b"]), inner, max_size=3).map(
+            lambda fields: "{" + ",".join(f"{json.dumps(k)}: {v}" for k, v in fields.items()) + "}"
+        )
+    ),
+    max_leaves=12,
+)
+deep = st.builds(
+    lambda text, opens: "".join(o for o, _ in opens) + text + "".join(c for _, c in opens[::-1]),
+    scalars,
+    st.lists(st.sampled_from([("[", "]"), ('{"id":', "}")]), min_size=1, max_size=MAX_DEPTH),
+)
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+@pytest.mark.parametrize("around", ["%s", '{"id": %s}', "[1, [%s]]"])
+def test_a_number_that_no_double_holds_is_refused(number, around):
+    with pytest.raises(Malformed, match="number that is too large"):
+        check_json((around % number).encode())
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_that_a_double_holds_is_taken(number):
+    assert math.isfinite(read_json(number.encode()))
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '{"\\udfff": 1}', '["a\\ud83d"]'])
+def test_half_of_a_surrogate_pair_is_refused(text):
+    with pytest.raises(Malformed, match="surrogate"):
+        check_json(text.encode())
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]")])
+def test_every_kind_of_nesting_has_the_same_bound(opening, closing):
+    levels = opening.count("[") + opening.count("{")
+    fits, not_so = MAX_DEPTH // levels, MAX_DEPTH // levels + 1
+    check_json((opening * fits + "1" + closing * fits).encode())
+    check_json(("[" + ",".join(['{"a": "[[{"}'] * 200) + "]").encode())
+    with pytest.raises(Malformed, match="nested deeper"):
+        check_json((opening * not_so + "1" + closing * not_so).encode())
+
+
+DEEPEST = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(documents, deep), st.sampled_from(PATHS))
+@example('["1e400", "NaN"]', "map(&to_number(@), @)")
+@example("[1e308, 1e308]", "sum(@)")
+@example("[1e308, 1e308]", "avg(@)")
+@example(f"[{'9' * 308}, 1e300]", "[*]")
+@example(DEEPEST, "@")
+@example(DEEPEST, "[[[[@]]]]")
+def test_what_the_decoder_takes_every_evaluator_can_handle(text, path):
+    check_json(text.encode())
+    payload = msgspec.Raw(text.encode())
+    seen = Seen(payload, {1: msgspec.Raw(msgspec.json.encode(text))}, {})
+    for value in evaluated(seen, path):
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    label = what_it_is_about("1", path, payload)
+    assert label is None or label.startswith("1\0")
+
+
+@pytest.mark.parametrize("path", ["", "@", "id", "[0]"])
+@pytest.mark.parametrize("text", ['{"id": 1e400}', "[1e400]", "9" * 5000, "[" * 5000 + "]" * 5000])
+def test_what_an_older_release_has_taken_fails_in_words(text, path):
+    payload = msgspec.Raw(text.encode())
+    seen = Seen(payload, {1: payload}, {})
+    assert evaluated(seen, path) == []
+    assert what_it_is_about("1", path, payload) is None
+    assert in_words(request_body, [Payload()], payload, {}, BodyForm.PYTHON_REPR) is None
+    assert _words(Accepted("1", "v", payload, "rest"))[1]
+
+
+def evaluated(seen, path):
+    """What references come to, after everything was done with them that a flow can do."""
+    values = []
+    for ref in (Payload(path), Result(1, path)):
+        value = in_words(evaluate, ref, seen)
+        if value is not None and (path or isinstance(ref, Payload)):
+            values.append(value)
+        in_words(as_text, ref, seen)
+        for comparison in (Comparison.EQUAL, Comparison.LESS, Comparison.IN):
+            in_words(holds, Compare(comparison, ref, Literal(1.5)), seen)
+            in_words(holds, Compare(comparison, Payload(), ref), seen)
+        template = ObjectOf((("a", ref), ("b", Status(1)), ("c", Header(1, "x"))))
+        in_words(as_json, template, seen)
+        said = in_words(content_json, Content(json=template), seen)
+        if said is not None and path:
+            check_json(bytes(said))
+    return values
+
+
+def in_words(work, *args):
+    """What ``work`` comes to; that it cannot be said is an answer, another error is not."""
+    try:
+        return work(*args)
+    except CannotEvaluate:
+        return None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.one_of(documents, deep))
+def test_what_the_decoder_takes_every_renderer_can_handle(text):
+    check_json(text.encode())
+    payload, result = msgspec.Raw(text.encode()), msgspec.Raw(msgspec.json.encode(text))
+    for form in BodyForm:
+        assert request_body([Payload(), Result(1)], payload, {1: result}, form)
+    listed = list_text([in_list(result, Values())] * 2)
+    assert len(read_json(msgspec.json.decode(listed).encode())) == 2
+    facts = [Accepted("1", "v", payload, "rest"), Finished(1, 200, 1.0, result),
+             Finished(2, 0, 0, payload)]  # fmt: skip
+    page = encode_page([(1, fact) for fact in facts])
+    read = verified("r", [(1, page, link(start_of("r"), 1, page))], 1,
+                    link(start_of("r"), 1, page))  # fmt: skip
+    assert [fact for _, fact in read] == facts
+    for fact in facts:
+        name, said = _words(fact)
+        assert name
+        assert said
