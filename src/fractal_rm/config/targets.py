@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import msgspec
 
+from fractal_rm.config.regular_file import SECRET_BYTES, read_regular
 from fractal_rm.config.section import Section
 from fractal_rm.domain.call import DELIMITING, TOKEN, Origin, Route, Tls, header_line, route
 from fractal_rm.domain.pem import needs_passphrase, passphrase_words
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
-_MOST_PEM_BYTES = 1024 * 1024
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 # What looks like an address. After "%" comes a zone, of which `ipaddress` takes any characters.
 _ADDRESS = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
@@ -107,14 +107,11 @@ def read_tls(section: Section) -> Tls | None:
 
 
 def _content(path: Path) -> bytes:
-    """How a regular file begins; nothing where there is none that can be read."""
+    """What is in a file; nothing where it cannot be read now: a call will say so."""
     try:
-        if path.is_file():
-            with path.open("rb") as file:
-                return file.read(_MOST_PEM_BYTES)
+        return read_regular(path, SECRET_BYTES)
     except (OSError, ValueError):  # a NUL in its name
-        pass
-    return b""
+        return b""
 
 
 def _headers(section: Section) -> tuple[tuple[str, str], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -91,6 +92,7 @@ def other_sources(nsswitch: str) -> frozenset[str]:
     return frozenset()
 
 
+@lru_cache(1024)  # each new connection asks for one of a few
 def is_address(text: str) -> bool:
     """Whether a text is an IP address; an IPv6 one may have a zone behind ``%``."""
     try:

@@ -76,7 +76,8 @@ class _Asking:
                 self._failed[server] = CODES.get(came.code, f"code {came.code}")
             else:
                 self._failed[server] = came
-        raise ServersFailed("; ".join(f"{server}: {why}" for server, why in self._failed.items()))
+        said = (f"DNS {server}: {why}" for server, why in self._failed.items())
+        raise ServersFailed("; ".join(said))
 
     def _send(self, server: str) -> None:
         """Send it in a datagram. Raises OSError only where a socket cannot be had."""
