@@ -6,23 +6,26 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
+_NONE: Mapping[str, str] = {}
 
 
 class Components(ThreadingHTTPServer):
     """Answers any path with ``answers[path]``, or with a small object.
 
-    An answer is a function of (handler, body), a tuple (status, text), or one of the words
-    "hang", "close", "garbage".
+    An answer is a tuple (status, text) or (status, text, headers), a function of (handler, body)
+    that returns one, or one of the words "hang", "close", "garbage". A text may be bytes.
     """
 
     daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Handler)
         self.port = self.server_port
         self.answers: dict[str, object] = {}
         self.requests: list[tuple[str, str, bytes]] = []  # path, idempotency key, body
@@ -69,9 +72,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815 - http.server names them
 
-    def _reply(self, status: int, text: str) -> None:
-        content = text.encode()
+    def _reply(self, status: int, text: str | bytes, headers: Mapping[str, str] = _NONE) -> None:
+        content = text.encode() if isinstance(text, str) else text
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ["brokers", "components", "nodes"]
+pytest_plugins = ["brokers", "components", "nodes", "originals"]
 
 
 def pytest_sessionfinish() -> None:

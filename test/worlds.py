@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from fractal_rm.adapters.memory import (
     MemoryBalancer,
     MemoryCaller,
     MemoryJournal,
+    MemoryKnownPeers,
     MemoryPeers,
     MemoryPublisher,
     QuietTelemetry,
@@ -20,6 +22,7 @@ from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.config.compile import FILES, compile_config
 from fractal_rm.config.model import Config
+from fractal_rm.config.model import Node as Peer
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment
@@ -93,6 +96,14 @@ def config(once_limit: int | None = None, **changes: object) -> Config:
     return msgspec.structs.replace(compiled, node_id="1", **changes)
 
 
+def nodes(**more: object) -> Mapping[str, Peer]:
+    """Node 2 as nodes.conf says it, with more keys in its config."""
+    target = {"protocol": "http", "ip": "127.0.0.1", "port": 6000, "endpoint": "n2", **more}
+    texts = dict.fromkeys(FILES, "{}")
+    texts["flows.conf"], texts["nodes.conf"] = "", json.dumps({"2": {"config": target}})
+    return compile_config(texts, Path("/nowhere/config_files"), {}).config.nodes
+
+
 def flows(text: str) -> dict[str, Flow]:
     """The flows of a text that has nothing wrong with it, for the components of `config`."""
     endpoints = {name: tuple(c.endpoints) for name, c in config().components.items()}
@@ -127,7 +138,13 @@ class ManualClock:
 class Stage:
     """One node and everything around it; the disk outlives the node."""
 
-    def __init__(self, disk: Disk | None = None, clock: ManualClock | None = None, **changes):
+    def __init__(
+        self,
+        disk: Disk | None = None,
+        clock: ManualClock | None = None,
+        known_peers: MemoryKnownPeers | None = None,
+        **changes,
+    ):
         self.disk = disk or Disk()
         self.clock = clock or ManualClock()
         self.journal = MemoryJournal(self.disk)
@@ -135,20 +152,21 @@ class Stage:
         self.peers = MemoryPeers()
         self.balancer = MemoryBalancer()
         self.publisher = MemoryPublisher()
+        self.known_peers = known_peers or MemoryKnownPeers()
         self.telemetry = QuietTelemetry()
         self.world = World(
             config(**changes), self.journal, self.components, self.peers, self.balancer,
-            self.publisher, self.clock, SystemRandom(), self.telemetry,
+            self.publisher, self.clock, SystemRandom(), self.telemetry, self.known_peers,
         )  # fmt: skip
         self.node = Node(self.world, {})
         for name in ("a/1", "a/2", "b/1", "b/2", "once/1"):
             self.answers(name, f"from {name}")
 
-    def answers(self, name: str, text: str, status: int = 200, **headers: str) -> None:
+    def answers(self, name: str, said: str | bytes, status: int = 200, **headers: str) -> None:
         head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
 
         async def answer(_):
-            return Reply(status, head, text.encode())
+            return Reply(status, head, said.encode() if isinstance(said, str) else said)
 
         self.components.answers[f"{URL}/{name}"] = answer
 

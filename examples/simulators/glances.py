@@ -1,8 +1,9 @@
-"""Simulates the metrics exporter (Glances 3): what this machine is doing, by GET.
+"""Simulates the metrics exporter (Glances 4): what this machine is doing, by GET.
 
     python glances.py [PORT]
 
-`/api/3/cpu` and `/api/3/mem` in percent, `/api/3/load` as the three averages of Linux.
+`/api/4/cpu` in percent, `/api/4/mem` in bytes, `/api/4/load` as the three averages of Linux, and
+`/api/4/quicklook` with one number of each.
 """
 
 from __future__ import annotations
@@ -16,25 +17,32 @@ PORT = 61208
 
 
 def cpu() -> dict[str, object]:
-    """Shares of the CPU's time since the machine was started, in percent."""
-    line = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
-    names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-    ticks = dict(zip(names, map(int, line.split()[1:]), strict=False))
-    whole = sum(ticks.values()) or 1
+    """Shares of the CPU's time since the machine was started, in percent; and counts since then."""
+    lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    kept = {
+        name: list(map(int, rest.split())) for name, _, rest in (x.partition(" ") for x in lines)
+    }
+    names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest")
+    ticks = dict(zip(names, kept["cpu"], strict=False))
+    whole = sum(ticks.values()) - ticks["guest"] or 1  # a guest's time is in that of its user
     shares = {name: round(100 * count / whole, 1) for name, count in ticks.items()}
-    return {"total": round(100 - shares["idle"], 1), **shares, "cpucore": os.cpu_count()}
+    del shares["softirq"]
+    return {"total": round(100 - shares["idle"], 1), **shares, "ctx_switches": kept["ctxt"][0],
+            "interrupts": kept["intr"][0], "soft_interrupts": kept["softirq"][0], "syscalls": 0,
+            "cpucore": os.cpu_count()}  # fmt: skip
 
 
 def mem() -> dict[str, object]:
     """Memory in bytes."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    names = {"free": "MemFree", "active": "Active", "inactive": "Inactive", "buffers": "Buffers",
+             "cached": "Cached", "shared": "Shmem"}  # fmt: skip
+    more = {name: kib[theirs] * 1024 for name, theirs in names.items()}
     total, available = kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
     used = total - available
     percent = round(100 * used / total, 1)
-    return {"total": total, "available": available, "percent": percent, "used": used,
-            "free": available, "buffers": kib["Buffers"] * 1024,
-            "cached": kib["Cached"] * 1024}  # fmt: skip
+    return {"total": total, "available": available, "percent": percent, "used": used, **more}
 
 
 def load() -> dict[str, object]:
@@ -43,7 +51,14 @@ def load() -> dict[str, object]:
     return {**minutes, "cpucore": os.cpu_count()}
 
 
-METRICS = {"/api/3/cpu": cpu, "/api/3/mem": mem, "/api/3/load": load}
+def quicklook() -> dict[str, object]:
+    """All in percent; the load of 15 minutes, of what the cores could take."""
+    cores = os.cpu_count() or 1
+    return {"cpu": cpu()["total"], "mem": mem()["percent"],
+            "load": round(100 * os.getloadavg()[2] / cores, 1), "cpu_log_core": cores}  # fmt: skip
+
+
+METRICS = {f"/api/4/{metric.__name__}": metric for metric in (cpu, mem, load, quicklook)}
 
 
 def answer(method: str, path: str, _body: object) -> tuple[int, object]:

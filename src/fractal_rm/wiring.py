@@ -14,6 +14,7 @@ from fractal_rm.adapters.balancer import HttpBalancer
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.peers import HttpPeers
+from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal
 from fractal_rm.adapters.telemetry import LogTelemetry, flush_log, open_log
 from fractal_rm.adapters.world import SystemClock, SystemRandom, raise_open_files
@@ -126,6 +127,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         clock=clock,
         random=SystemRandom(),
         telemetry=telemetry,
+        known_peers=KnownPeersFile(state, telemetry),
     )
     return world
 
@@ -200,6 +202,8 @@ def _rest(world: World, config: Config, intake: Intake) -> WayIn:
         intake,
         SqliteHistory(Path(config.state_path)),
         flows=lambda: world.config.flows,
+        names=lambda: world.config.own_names,
         max_trigger_bytes=lambda: world.config.bounds.max_trigger_bytes,
+        clock=world.clock,
         telemetry=world.telemetry,
     )

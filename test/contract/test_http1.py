@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import threading
 import tracemalloc
 from contextlib import asynccontextmanager
 
@@ -11,9 +13,11 @@ import aiohttp
 import aiohttp.web
 import pytest
 import trustme
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dns import SILENT, resolving
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.domain.call import Origin, Route, Tls, header_line, route
 from fractal_rm.domain.errors import (
@@ -23,6 +27,7 @@ from fractal_rm.domain.errors import (
     ConnectFailed,
     ReplyTooLarge,
 )
+from keys import encrypted_key
 
 
 class Server:
@@ -68,7 +73,6 @@ class Server:
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 RESET = object()
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-BOTH = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
 HINTS = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
 
 
@@ -85,8 +89,8 @@ async def serving(*scripts, tls=None):
 
 
 @asynccontextmanager
-async def calling():
-    caller = Http1Caller()
+async def calling(names=None):
+    caller = Http1Caller(names=names)
     try:
         yield caller
     finally:
@@ -140,7 +144,8 @@ async def test_the_request_is_what_http_asks_for():
     first, second = server.requests
     assert first == (
         b"POST /x HTTP/1.1\r\nUser-Agent: fractal-rm\r\nAccept: */*\r\n"
-        b"Content-Type: application/json\r\nHost: camera.local\r\nX-Key: s\r\n"
+        b"Accept-Encoding: identity\r\nContent-Type: application/json\r\n"
+        b"Host: camera.local\r\nX-Key: s\r\n"
         b'Idempotency-Key: run:1\r\nContent-Length: 8\r\n\r\n{"a": 1}'
     )
     assert b"Host: 127.0.0.1:%d\r\n" % server.port in second
@@ -188,6 +193,73 @@ async def test_what_was_answered_in_part_is_not_repeated():
         with pytest.raises(BadReply):
             await caller.call(to(server))
         assert len(server.requests) == 2
+
+
+def closing(status):
+    return b"HTTP/1.1 %d No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % status
+
+
+@pytest.mark.parametrize("script", [
+    [closing(408), None], [b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\nbye", None],
+])  # fmt: skip
+async def test_a_408_that_ends_a_kept_connection_is_as_if_it_were_closed_in_silence(script):
+    async with serving([OK], script, [OK]) as server, calling() as caller:
+        await caller.call(to(server))
+        assert (await caller.call(to(server))).body == b"ok"
+        assert server.connections == 2
+
+
+async def test_a_408_on_a_new_connection_or_one_that_stays_open_is_an_answer():
+    staying = b"HTTP/1.1 408 Slow\r\nContent-Length: 0\r\n\r\n"
+    async with serving([closing(408), None]) as server, calling() as caller:
+        assert (await caller.call(to(server))).status == 408
+    async with serving([OK], [staying]) as server, calling() as caller:
+        assert [(await caller.call(to(server))).status for _ in range(2)] == [200, 408]
+    async with serving([OK], [closing(408), None]) as server, calling() as caller:
+        await caller.call(to(server))
+        assert (await caller.call(to(server, repeatable=False))).status == 408
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("status", [200, 400, 503])
+async def test_another_answer_that_ends_a_kept_connection_is_an_answer(status):
+    async with serving([OK], [closing(status), None]) as server, calling() as caller:
+        await caller.call(to(server))
+        assert (await caller.call(to(server))).status == status
+        assert len(server.requests) == 2
+
+
+async def _crossing(status):
+    """The server says goodbye while this loop is busy, so that the next request crosses it."""
+    said, go = threading.Event(), threading.Event()
+
+    def serve(listener):
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(OK)
+                if not said.is_set():
+                    go.wait(30)
+                    connection.sendall(closing(status))
+            said.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        there = route(Origin("http", "127.0.0.1", listener.getsockname()[1]), "GET", "/x")
+        async with calling() as caller:
+            await caller.call(there)
+            go.set()
+            assert said.wait(30)  # and the loop stands still
+            assert (await caller.call(there)).body == b"ok"
+        thread.join(30)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("status", [400, 408, 503])
+def test_an_error_that_was_sent_before_the_request_came_is_no_answer_to_it(run, status):
+    run(_crossing(status))
 
 
 # --- heads that were seen before ----------------------------------------------------------------
@@ -253,7 +325,6 @@ async def test_a_head_that_closes_its_connection_does_so_each_time():
         [b"<html>hello</html>"],
         [b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", None],
         [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!"],
-        [BOTH + b"2\r\nok\r\n0\r\n\r\n"],
         [b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok"],
         [b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok"],
         [b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", None],
@@ -400,8 +471,6 @@ async def test_a_refused_connection_was_not_sent():
 
 
 async def test_connecting_has_a_limit_of_its_own():
-    import socket
-
     with socket.socket() as deaf:  # its backlog is full, so nobody answers the next SYN
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
@@ -421,13 +490,81 @@ async def test_connecting_has_a_limit_of_its_own():
             one.close()
 
 
-@pytest.mark.parametrize("name", ["no-such-host.invalid", "lb..local", "x" * 64, "a\0b"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nobody.plant", "the name nobody.plant did not resolve: it does not exist"),
+        ("lb..local", "there can be no host of this name"),
+        ("x" * 64, "there can be no host of this name"),
+        ("a\0b", "does not exist"),
+    ],
+)
 @pytest.mark.parametrize("protocol", ["http", "https"])
-async def test_a_name_that_does_not_or_cannot_exist_was_not_sent(protocol, name):
+async def test_a_name_that_does_not_or_cannot_exist_was_not_sent(protocol, name, words, tmp_path):
     there = Route(Origin(protocol, name, 80), "GET", "/", b"GET / HTTP/1.1\r\n")
-    async with calling() as caller:
-        with pytest.raises(ConnectFailed):
+    async with resolving(tmp_path, {}) as (_, names), calling(names) as caller:
+        with pytest.raises(ConnectFailed, match=words) as caught:
             await caller.call(there)
+        assert not caught.value.sent
+
+
+async def test_a_name_that_takes_longer_than_connecting_may_is_the_reason(tmp_path):
+    there = route(Origin("http", "mute.plant", 80), "GET", "/", connect_timeout_s=0.1)
+    async with resolving(tmp_path, {"mute.plant": SILENT}) as (_, names), calling(names) as caller:
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(there)
+    assert str(caught.value) == (
+        "http://mute.plant:80: the name mute.plant did not resolve: "
+        "no answer from DNS 127.0.0.1 within 0.1 s"
+    )
+
+
+async def test_silent_names_hold_up_no_call_to_another_host(tmp_path):
+    mute = {f"mute{n}.plant": SILENT for n in range(40)}
+    with_hosts = resolving(tmp_path, mute, hosts="127.0.0.1 camera\n")
+    async with serving() as server, with_hosts as (_, names), calling(names) as caller:
+        hung = [asyncio.ensure_future(caller.call(to(server, host=name))) for name in mute]
+        await asyncio.sleep(0)
+        assert (await caller.call(to(server, host="camera"))).body == b"ok"
+        assert not any(each.done() for each in hung)
+        for each in hung:
+            each.cancel()
+
+
+async def test_the_addresses_of_a_name_are_tried_in_turn_and_the_one_that_worked_first(tmp_path):
+    answers = {"camera.plant": ["127.0.0.9", "127.0.0.8", "127.0.0.1"]}
+    async with serving() as server, resolving(tmp_path, answers) as (_, names):
+        there = to(server, host="camera.plant", repeatable=False)
+        async with calling(names) as caller:
+            assert (await caller.call(there)).body == b"ok"
+            await names.addresses("camera.plant")
+            assert caller._connector._worked == {"camera.plant": "127.0.0.1"}
+            assert (await caller.call(there)).body == b"ok"
+    async with calling(names) as caller:
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(there)
+    refused = "127.0.0.9: connection refused; 127.0.0.8: connection refused; 127.0.0.1: connection"
+    assert refused in str(caught.value)
+
+
+async def test_a_server_that_does_not_speak_tls_in_time_is_told_from_one_that_is_not_there():
+    async with serving() as server, calling() as caller:
+        deaf = to(server, protocol="https", connect_timeout_s=0.1)
+        with pytest.raises(ConnectFailed, match="did not answer the TLS handshake in time"):
+            await caller.call(deaf)
+
+
+async def test_a_zone_is_this_machines_own_and_is_not_sent():
+    server = Server()
+    listening = await asyncio.start_server(server.handle, "::1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    async with calling() as caller:
+        assert (await caller.call(to(server, host="::1%1"))).body == b"ok"
+        await caller.close()
+        await server.closed.wait()
+    listening.close()
+    assert b"Host: [::1]:%d\r\n" % server.port in server.requests[0]
+    assert str(Origin("http", "fe80::7%eth0", 80)) == "http://[fe80::7%eth0]:80"
 
 
 def test_a_line_break_cannot_become_a_header():
@@ -491,6 +628,15 @@ async def test_tls_files_that_are_not_there_are_named(tmp_path):
         missing = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "none.pem")))
         with pytest.raises(ConnectFailed, match=r"none\.pem"):
             await caller.call(missing)
+
+
+@pytest.mark.parametrize("form", ["pkcs8", "traditional", "with its certificate"])
+async def test_an_encrypted_key_is_told_and_nobody_is_asked(form, tls_server, tmp_path):
+    cert, key = encrypted_key(tmp_path, form)
+    async with serving(tls=tls_server) as server, calling() as caller:
+        there = to(server, protocol="https", tls=Tls(cert=str(cert), key=key and str(key)))
+        with pytest.raises(ConnectFailed, match=f"the key file {key or cert} is encrypted: the"):
+            await caller.call(there)
 
 
 # --- beside another client ----------------------------------------------------------------------

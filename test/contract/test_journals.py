@@ -18,7 +18,7 @@ import pytest
 from fractal_rm.adapters.memory import MemoryJournal
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal, check_journal
-from fractal_rm.adapters.sqlite.schema import FORMAT
+from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
 from fractal_rm.domain.errors import (
     JournalDamaged,
     JournalError,
@@ -196,6 +196,17 @@ async def test_a_newer_journal_is_refused_and_not_changed(tmp_path):
         await opened(tmp_path)
     with pytest.raises(JournalTooNew, match="newer release"):
         check_journal(tmp_path / "up.journal")
+
+
+async def test_a_journal_of_the_release_before_opens_and_is_then_of_this_one(tmp_path):
+    await write_some(tmp_path)
+    path = tmp_path / "up.journal"
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {OLDEST}")
+    assert len(SqliteHistory(tmp_path).runs()) == check_journal(path).runs == 5
+    assert len((await opened(tmp_path)).runs) == 5
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (FORMAT,)
 
 
 async def test_a_journal_from_before_the_first_release_is_refused_and_not_called_damaged(tmp_path):

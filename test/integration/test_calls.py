@@ -125,8 +125,27 @@ async def test_what_would_break_out_of_a_header_fails_the_step_before_it_is_call
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, value)
         assert outcome.state is State.FAILED
-        assert "it cannot be sent" in outcome.reason
+        assert "it cannot be sent: header 'X-A' holds" in outcome.reason
         assert stage.called() == []
+
+
+async def test_what_is_not_latin_1_is_named_by_its_character():
+    async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
+        outcome = await run(stage, "20 °C → 68 °F")
+        assert "header 'X-A' holds '→' (U+2192), and a header is Latin-1" in outcome.reason
+        assert "codec" not in outcome.reason
+
+
+async def test_the_first_of_two_equal_headers_of_an_answer_counts():
+    text = '1\nTO a 1\nGET\n  AS x\nTO b 1\nPOST JSON {"tag": header(x, "etag")}\n'
+    async with Stage(flows=flows(text)) as stage:
+
+        async def twice(_):
+            return Reply(200, b"ETag: one\r\netag: two\r\n", b"{}")
+
+        stage.components.answers[f"{URL}/a/1"] = twice
+        assert (await run(stage, "p")).state is State.SUCCEEDED
+        assert json.loads(stage.components.requests[-1].body) == {"tag": "one"}
 
 
 async def test_a_time_limit_of_the_call_goes_with_it():
@@ -398,3 +417,83 @@ async def test_a_deadline_goes_on_over_a_crash():
     async with Stage(disk, clock, flows=once, bounds=Bounds()) as stage:
         await until(lambda: disk.runs[run_id].state is State.EXPIRED)
         assert stage.called() == []
+
+
+# --- a byte order mark --------------------------------------------------------------------------
+
+MARKED = b'\xef\xbb\xbf{"a": [1, 2]}'
+
+
+async def test_a_byte_order_mark_before_the_json_of_an_answer_is_passed_over():
+    text = (
+        "1\nTO a 1\nGET\nPOST result1.a\nPOST RAW result1\n"
+        "GET\n  FOREACH result1.a\nPOST result4.@\n"
+    )
+    async with Stage(flows=flows(text)) as stage:
+        stage.answers("a/1", MARKED)
+        outcome = await run(stage)
+        assert outcome.state is State.SUCCEEDED, outcome.reason
+        _, picked, raw, _, _, elements = bodies(stage)
+        assert json.loads(picked) == {"payload": [[1, 2]]}
+        assert raw == MARKED
+        assert json.loads(elements) == {"payload": [[{"a": [1, 2]}] * 2]}
+
+
+# --- redirects ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 305, 307, 308, 399])
+async def test_a_component_that_points_elsewhere_has_done_nothing(status):
+    async with Stage(flows=flows("1\nTO a 1\nPOST payload\n  RETRY 3\nTO b 1\nGET\n")) as stage:
+        stage.answers("a/1", "see  there", status, Location="http://10.0.0.7:8080/a/1/")
+        outcome = await run(stage)
+        assert outcome.state is State.FAILED
+        assert outcome.reason == (
+            f"step 1, a 1: status {status}, pointing to http://10.0.0.7:8080/a/1/: see there"
+        )
+        assert stage.called() == ["a/1"]
+
+
+@pytest.mark.parametrize(
+    ("expect", "state"),
+    [
+        ("308", State.SUCCEEDED),
+        ("status(result1) in [200, 308]", State.SUCCEEDED),
+        ("result1 != null", State.FAILED),
+        ("307", State.FAILED),
+    ],
+)
+async def test_a_redirect_is_taken_where_it_is_expected(expect, state):
+    async with Stage(flows=flows(f"1\nTO a 1\nPOST payload\n  EXPECT {expect}\n")) as stage:
+        stage.answers("a/1", "", 308, Location="/a/1/")
+        outcome = await run(stage)
+        assert outcome.state is state
+        assert (", pointing to /a/1/" in outcome.reason) == (state is State.FAILED)
+
+
+async def test_where_a_flow_goes_on_after_errors_the_body_of_a_redirect_is_the_result():
+    text = "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\n"
+    async with Stage(flows=flows(text)) as stage:
+        stage.answers("a/1", "moved", 302, Location="/b")
+        assert (await run(stage)).state is State.SUCCEEDED
+        assert json.loads(bodies(stage)[1]) == {"payload": ["moved"]}
+
+
+async def test_an_undo_that_is_pointed_elsewhere_is_noted():
+    text = "1\nTO a 1\nGET\n  UNDO 2\nTO b 1\nGET\n  EXPECT 201\n"
+    async with Stage(flows=flows(text)) as stage:
+        stage.answers("a/2", "", 307, Location="/a/2/")
+        assert "undo of step 1, a 2: status 307, pointing to /a/2/" in (await run(stage)).reason
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "said"),
+    [
+        (b"caf\xe9", "text/plain; charset=iso-8859-1", "status 500: café"),
+        (b"\xff\xd8\xff", "image/jpeg", "status 500: 3 bytes"),
+    ],
+)
+async def test_a_reason_repeats_the_text_of_an_answer_and_no_bytes(body, kind, said):
+    async with Stage(flows=flows("1\nTO a 1\nGET\n")) as stage:
+        stage.answers("a/1", body, 500, Content_Type=kind)
+        assert (await run(stage)).reason == f"step 1, a 1: {said}"

@@ -18,6 +18,7 @@ from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 
 from brokers import Broker
 from components import Components
+from dns import SERVER_FAILURE, resolving
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.mqtt import MqttIntake, unanswered
 from fractal_rm.adapters.mqtt import link as link_module
@@ -67,12 +68,12 @@ class Intake:
 LONGEST = 256 * 1024
 
 
-def made(mqtt, intake, state, telemetry, flows=None, publisher=None):
+def made(mqtt, intake, state, telemetry, flows=None, publisher=None, names=None):
     """An MQTT way in."""
     return MqttIntake(
         mqtt, intake, state, SystemClock(), SystemRandom(), telemetry,
         max_trigger_bytes=lambda: LONGEST, flows=lambda: flows or {},
-        publisher=publisher or MqttPublisher(),
+        publisher=publisher or MqttPublisher(), names=names,
     )  # fmt: skip
 
 
@@ -285,6 +286,27 @@ async def test_a_broker_that_does_not_speak_mqtt_is_left_with_a_reason(tmp_path)
         await way_in.start()
         await until(lambda: "mqtt_down" in telemetry.events)
         assert "does not speak MQTT" in way_in.status().text
+        await way_in.stop()
+
+
+async def test_a_broker_whose_name_does_not_resolve_is_left_with_a_reason(tmp_path):
+    mqtt = Mqtt(host="broker.plant")
+    telemetry = QuietTelemetry()
+    async with resolving(tmp_path, {"broker.plant": SERVER_FAILURE}) as (_, names):
+        way_in = made(mqtt, Intake(), tmp_path, telemetry, names=names)
+        await way_in.start()
+        await until(lambda: "mqtt_down" in telemetry.events)
+        assert "the name broker.plant did not resolve" in way_in.status().text
+        await way_in.stop()
+
+
+async def test_a_broker_is_found_by_its_name(mosquitto, tmp_path):
+    mqtt = Mqtt(host="broker.plant", port=mosquitto.port)
+    answers = {"broker.plant": ["127.0.0.9", "127.0.0.1"]}
+    async with resolving(tmp_path, answers) as (_, names):
+        way_in = made(mqtt, Intake(), tmp_path, QuietTelemetry(), names=names)
+        await way_in.start()
+        await until(lambda: way_in.status().ok)
         await way_in.stop()
 
 

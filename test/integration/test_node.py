@@ -188,6 +188,8 @@ def test_a_hand_off_runs_once_there_and_the_receipt_is_kept_here(make, component
     wait_until(lambda: there.history.run(answer["run"]).summary.state is State.SUCCEEDED)
     assert run.summary.source == "peer"
     assert set(components.per_key().values()) == {1}
+    known = json.loads((here.state / "known-peers.json").read_text())
+    assert known == [f"http://127.0.0.1:{there.rest}/startrm"]
 
 
 def test_a_receiver_that_dies_after_its_commit_is_asked_again_and_runs_it_once(make, components):
@@ -210,7 +212,7 @@ def test_a_receiver_that_dies_after_its_commit_is_asked_again_and_runs_it_once(m
 
     components.answers["/middle"] = middleman
     components.answers["/LB/id_node"] = (200, '{"id_node": "2"}')
-    here.write("nodes", node_at(components.port, "middle"))
+    here.write("nodes", node_at(components.port, "middle", peer="fractal"))
     here.start()
     answer = outcome(here, "1")
     assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has it")
@@ -276,6 +278,7 @@ def test_an_offer_takes_along_what_time_is_left(make, components):
     ("answer", "reason"),
     [
         ((200, '{"id_node": null}'), "the balancer said here"),
+        ((200, '\ufeff{"id_node": null}'), "the balancer said here"),
         ((200, '{"id_node": 99}'), "which nodes.conf does not have"),
         ((200, '{"id_node": "1"}'), "which is this one"),
         ((200, "<html>busy</html>"), "its answer is not"),
@@ -283,6 +286,7 @@ def test_an_offer_takes_along_what_time_is_left(make, components):
         ((200, '{"id_node": [1]}'), "its answer is not"),
         ((200, "\ufffd"), "its answer is not"),
         ((500, "{}"), "status 500"),
+        ((302, '{"id_node": 2}', {"Location": "/LB/"}), "status 302, pointing to /LB/"),
         ("close", "closed without an answer"),
         ("garbage", "not HTTP/1.1"),
     ],

@@ -9,6 +9,7 @@ import pytest
 
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.config.model import Bounds
+from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.flow import Queueing
 from fractal_rm.domain.run import State
@@ -16,7 +17,7 @@ from fractal_rm.domain.trigger import Arrival, Said, Source
 from fractal_rm.engine import reply
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Check, Receipt
-from worlds import ManualClock, Stage, config, until
+from worlds import URL, ManualClock, Stage, config, until
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -347,6 +348,30 @@ async def test_a_trace_goes_along_in_a_hand_off_as_a_header():
         assert request.headers["traceparent"] == TRACE
         assert json.loads(request.body)["deadline_ms"] == 9_000
         assert json.loads(request.body)["run"] == run_id
+
+
+async def test_a_receipt_may_have_a_byte_order_mark():
+    async with Stage() as stage:
+
+        async def answer(request):
+            offer = json.loads(request.body)
+            receipt = json.dumps({"run": offer["run"], "epoch": offer["epoch"]}).encode()
+            return Reply(202, b"", b"\xef\xbb\xbf" + receipt)
+
+        stage.components.answers[f"{URL}/n3"] = answer
+        stage.world.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
+        outcome = await stage.run()
+        assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 3 has it")
+
+
+async def test_a_run_is_not_handed_to_a_node_that_points_elsewhere():
+    async with Stage() as stage:
+        stage.answers("n2", "", 308, Location="http://10.0.0.2/n2/")
+        stage.world.peers, stage.balancer.answer = HttpPeers(stage.components), "2"
+        outcome = await stage.run()
+        assert outcome.state is State.SUCCEEDED
+        assert "node 2 answered 308, pointing to http://10.0.0.2/n2/" in outcome.reason
+        assert stage.called() == ["n2", "a/1", "b/1", "a/1"]
 
 
 async def test_a_hand_off_without_limit_or_trace_is_as_it_always_was():

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import resource
 import socket
 import time
-from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
-from uvicorn import Config as UvicornConfig
-from uvicorn.server import ServerState
 
-from fractal_rm.adapters.rest import protocol
 from fractal_rm.adapters.rest.triggers import preferred_wait_s
 from fractal_rm.domain.run import State
 from nodes import HOST, NodeProcess, wait_until
@@ -63,6 +60,19 @@ def test_who_prefers_to_wait_is_told_what_reply_says(node):
         _, _, answer = node.trigger("4", Prefer="wait=30", Idempotency_Key="told")
         assert (answer["results"], answer["reply"]) == (['{"ok": true}'], {"line": "p"})
         wait_until(lambda run=answer["run"]: node.history.run(run).summary.state.final)
+
+
+def test_bytes_are_told_in_base64_and_written_down(node):
+    node.components.answers["/endpoint2"] = (200, b"\xff\xd8\xff", {"Content-Type": "image/jpeg"})
+    for _ in range(2):  # again, it is read from the disk
+        _, _, answer = node.trigger("2", Prefer="wait=30", Idempotency_Key="bytes")
+        assert answer["results"] == [{"base64": "/9j/"}]
+        assert answer["reply"] == {"base64": "/9j/"}
+        wait_until(lambda run=answer["run"]: node.history.run(run).summary.state.final)
+    facts = [timed["fact"] for timed in node.get(f"/v1/runs/{answer['run']}")[2]["facts"]]
+    (finished,) = [fact for fact in facts if fact["fact"] == "finished"]
+    assert (finished["result"], finished["base64"]) == (None, "/9j/")
+    del node.components.answers["/endpoint2"]
 
 
 def test_who_does_not_wait_long_enough_gets_the_state(node):
@@ -327,79 +337,30 @@ def test_who_never_finishes_a_request_is_cut_off(node):
     assert node.get("/livez")[0] == 200
 
 
-class Server:
-    """The guarded protocol before an application that answers when it is let go."""
+def test_without_file_descriptors_clients_are_turned_away_and_runs_wait(node):
+    pid, kind = node.process.pid, resource.RLIMIT_NOFILE
+    allowed = resource.prlimit(pid, kind)
+    highest = max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir())
+    crowd = []
 
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
-        self.go = asyncio.Event()
-        self.state = ServerState()
+    def taken():
+        try:
+            return node.trigger()
+        except ConnectionError:
+            return None
 
-    async def __call__(self, _scope, receive, send):
-        while (await receive()).get("more_body"):
-            pass
-        await self.go.wait()
-        length = str(len(self.answer)).encode()
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]}
-        )
-        await send({"type": "http.response.body", "body": self.answer})
-
-    @asynccontextmanager
-    async def serving(self):
-        """Its port."""
-        config = UvicornConfig(self, log_config=None, access_log=False, lifespan="off", ws="none")
-        config.load()
-        server = await asyncio.get_running_loop().create_server(
-            lambda: protocol.GuardedProtocol(config, self.state, {}), HOST, 0
-        )
-        yield server.sockets[0].getsockname()[1]
-        server.close()
-
-
-@pytest.mark.parametrize("head", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
-async def test_who_does_not_read_its_answer_does_not_keep_its_connection(monkeypatch, head):
-    monkeypatch.setattr(protocol, "UNSENT_LOOK_S", 0.05)
-    app = Server(b"x" * 30_000_000)  # more than any kernel takes
-    app.go.set()
-    async with app.serving() as port:
-        with socket.create_connection((HOST, port)) as client:
-            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n")
-
-            async def gone():
-                while app.state.total_requests == 0 or app.state.connections:
-                    await asyncio.sleep(0.005)
-
-            await asyncio.wait_for(gone(), 30)
-
-
-LATE = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
-
-
-async def answers(port: int, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection(HOST, port)
-    writer.write(request)
-    received = await asyncio.wait_for(reader.read(), 30)
-    writer.close()
-    return received
-
-
-async def test_a_late_body_is_answered_once(monkeypatch):
-    monkeypatch.setattr(protocol, "BODY_LIMIT_S", 0.05)
-    app = Server(b"too late")
-    app.go.set()
-    async with app.serving() as port:
-        received = await answers(port, LATE)
-    assert received.startswith(b"HTTP/1.1 408 ")
-    assert received.count(b"HTTP/1.1 ") == 1
-
-
-async def test_a_late_body_is_not_answered_in_the_place_of_an_earlier_request(monkeypatch):
-    monkeypatch.setattr(protocol, "BODY_LIMIT_S", 0.05)
-    app = Server(b"")
-    async with app.serving() as port:
-        assert await answers(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + LATE) == b""
-        app.go.set()
+    try:
+        resource.prlimit(pid, kind, (highest + 4, allowed[1]))
+        crowd += [socket.create_connection((HOST, node.rest), timeout=40) for _ in range(64)]
+        assert crowd[-1].recv(1) == b""
+        for each in crowd:
+            each.close()
+        runs = [wait_until(taken)[2]["run"] for _ in range(10)]
+        for run in runs:
+            wait_until(lambda run=run: node.history.run(run).summary.state is State.SUCCEEDED)
+    finally:
+        resource.prlimit(pid, kind, allowed)
+    assert node.get("/livez")[0] == 200
 
 
 def test_nothing_of_all_this_has_damaged_the_node(node):

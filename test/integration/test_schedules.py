@@ -11,9 +11,9 @@ import pytest
 
 from fractal_rm.adapters.schedule import Schedules
 from fractal_rm.domain.errors import Busy
-from fractal_rm.domain.flow import CatchUp, Cron, Starts
+from fractal_rm.domain.flow import CatchUp, Cron, Queueing, Starts
 from fractal_rm.domain.run import State
-from worlds import ManualClock, Stage
+from worlds import ManualClock, Stage, config, until
 
 START_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
@@ -252,6 +252,24 @@ async def test_cron_follows_daylight_saving(town):
         ]
 
 
+async def test_a_flow_that_is_slower_than_its_schedule_keeps_one_run_waiting_as_the_page_says(town):
+    town = town(every_ms=30_000)
+    rules = Queueing(limit=1, latest="'all'")
+    town.flows = lambda: {"4": msgspec.structs.replace(
+        config().flows["4"], starts=town.starts, queueing=rules)}  # fmt: skip
+    town.stage = Stage(clock=town.clock, flows=town.flows())
+    go = town.stage.holds("slow/1")
+    async with town.stage:
+        await town.begin()
+        for _ in range(5):
+            await town.look(30_000)
+        await until(lambda: len(town.stage.called()) == 1)
+        states = [run.state for run in town.stage.disk.runs.values()]
+        assert states[0] is State.ACCEPTED or states[0] is State.RUNNING
+        assert states[1:] == [State.SUPERSEDED] * 3 + [State.ACCEPTED]
+        go.set()
+
+
 async def test_what_comes_twice_in_autumn_begins_once(town):
     town = town(cron=Cron("30 2 * * *", "Europe/Rome"), now_ms=at("2027-10-30T12:00:00"))
     async with town.stage:
@@ -303,7 +321,6 @@ async def test_what_cannot_be_read_is_said_and_stops_nothing_else(town):
 
 async def test_by_itself_it_fires_and_remembers(tmp_path):
     from fractal_rm.adapters.world import SystemClock
-    from worlds import until
 
     town = Town(tmp_path, every_ms=20)
     async with town.stage:

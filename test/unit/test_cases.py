@@ -9,7 +9,7 @@ import pytest
 
 from cases import differences
 from fractal_rm.cases.read import read_cases
-from fractal_rm.cases.run import chosen, judged
+from fractal_rm.cases.run import chosen, judged, text_of
 from fractal_rm.domain.findings import ConfigRejected
 from worlds import config, flows
 
@@ -328,6 +328,11 @@ HEAD = '[[case]]\nname = "it"\nflow = 1\n'
         (HEAD + "xyz = 1\n", '4 C203 "xyz" is not known here (there is at, balancer'),
         (HEAD + "payload = 1\npayload_json = '1'\n", "5 C206 a case has one payload, not both"),
         (HEAD + "payload_json = '{'\n", "4 C206 this is not JSON"),
+        (HEAD + "[[case.reply]]\nbase64 = 'AA'\n", "5 C206 base64 is not base64"),
+        (
+            HEAD + "[[case.reply]]\nbase64 = 'AA=='\ntext = ''\n",
+            "5 C206 a body is text or base64, not both",
+        ),
         (HEAD + "payload = 07:32:00\n", "4 C205 payload holds what JSON has not"),
         (HEAD + "payload = [nan]\n", "4 C205 payload holds what JSON has not"),
         (HEAD + f"payload{'.a' * 3000} = 1\n", "4 C205 payload holds what JSON has not"),
@@ -426,3 +431,8 @@ def test_every_key_is_in_the_reference(made, table):
     assert [
         key for key in keys if f"`{key}`" not in reference and f".{key}]" not in reference
     ] == []
+
+
+def test_a_file_of_cases_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "it.toml").write_text(f"\ufeff{HEAD}", encoding="utf-8")
+    assert text_of(tmp_path / "it.toml") == HEAD

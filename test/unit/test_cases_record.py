@@ -294,3 +294,31 @@ def test_a_text_without_secrets_stays_as_it_is(made_secret, text):
 )  # fmt: skip
 def test_what_looks_like_a_secret_is_masked(made_secret, text):
     assert "x1y2" not in Mask(made_secret).text(text)
+
+
+def test_bytes_are_written_in_base64():
+    known = flows(
+        "1\nTO a 1\nGET\nTO b 1\nPOST RAW result1\nPUBLISH x RAW result1\nREPLY RAW result1\n"
+    )
+    case, text = passes(lambda stage: stage.answers("a/1", b"\xff\xd8"), known=known)
+    assert text.count('base64 = "/9g="') == 3
+    assert case.expected.reply == '{"base64":"/9g="}'
+
+
+def test_a_redirect_is_recorded_with_where_it_pointed():
+    def moved(stage):
+        stage.answers("a/1", "see: there", 308, Location="http://10.0.0.7:1/x y")
+
+    case, _ = passes(moved, known=flows("1\nTO a 1\nGET\n"))
+    assert case.replies[0].headers == (("Location", "http://10.0.0.7:1/x%20y"),)
+    assert case.expected.reason.endswith("pointing to http://10.0.0.7:1/x%20y: see: there")
+
+
+def test_a_text_in_another_charset_is_played_in_it():
+    kind = "text/plain; charset=iso-8859-1"
+    known = flows('1\nTO a 1\nGET\nPOST result1\n  WHEN header(result1, "Content-Type") != null\n')
+    case, _ = passes(lambda s: s.answers("a/1", b"caf\xe9", Content_Type=kind), known=known)
+    assert (case.replies[0].body.text, case.replies[0].headers) == (
+        "café",
+        (("content-type", kind),),
+    )

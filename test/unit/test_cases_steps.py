@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cases import STEPPED, differences
-from worlds import config
+from worlds import config, flows
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,24 @@ def test_calls_that_need_nothing_of_each_other_share_their_time(made):
     took = "3s"
     """
     assert differences(made, text) == []
+
+
+def test_bytes_in_a_case_are_base64():
+    made = config(flows=flows("1\nTO a 1\nGET\nTO b 1\nPOST RAW result1\n"))
+    text = """flow = 1
+    [[case.reply]]
+    to = "a"
+    base64 = "/9g="
+    [[case.reply]]
+    to = "b"
+    [case.expect]
+    results = { 1 = { base64 = "%s" } }
+    [[case.expect.call]]
+    [[case.expect.call]]
+    base64 = "%s"
+    """
+    assert differences(made, text % ("/9g=", "/9g=")) == []
+    assert differences(made, text % ("AAA=", "AAA=")) == [
+        ("request 2, body", "base64 AAA=", "base64 /9g="),
+        ("result1", '{"base64":"AAA="}', '{"base64":"/9g="}'),
+    ]

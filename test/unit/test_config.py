@@ -19,6 +19,8 @@ from fractal_rm.config.json_text import JsonFault, Value, parse_json
 from fractal_rm.config.load import Watch, load
 from fractal_rm.domain.call import BodyForm, Tls
 from fractal_rm.domain.findings import CODES, ConfigRejected
+from fractal_rm.domain.placement import AfterSilence
+from keys import encrypted_key
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
@@ -88,7 +90,10 @@ def test_times_and_bounds_have_the_defaults_that_are_promised(folder):
     step = config.components["component1"].endpoints["1"].get
     assert (step.connect_timeout_s, step.timeout_s, step.max_response_bytes) == (3, 30, 8 << 20)
     assert config.balancer.timeout_s == 1
-    assert config.nodes["1"].offer.timeout_s == 5
+    node = config.nodes["1"]
+    assert (node.offer.timeout_s, node.offer_once.timeout_s) == (5, 60)
+    assert (node.offer.repeatable, node.offer_once.repeatable) == (True, False)
+    assert node.after_silence is None
     bounds = config.bounds
     assert (bounds.max_inflight_runs, bounds.max_waiting_runs) == (1_000, 100_000)
     assert (bounds.max_inflight_bytes, bounds.max_trigger_bytes) == (256 << 20, 256 << 10)
@@ -109,7 +114,8 @@ def test_every_optional_key_is_read(folder):
         "tls": {"ca": "ca.pem", "cert": "c.pem", "key": "k.pem"}, "max_response_bytes": 5,
         "limit": 3, "idempotent": False, "body": "python-repr",
     })  # fmt: skip
-    edit(folder, "nodes", **{"1__config__peer": "original", "1__config__limit": 2})
+    edit(folder, "nodes", **{"1__config__peer": "original", "1__config__limit": 2,
+         "1__config__timeout_s": 9, "1__config__after_silence": "run-here"})  # fmt: skip
     config = load(folder, {}).config
     base = folder.parent
     assert (config.mqtt.username, config.mqtt.password) == ("u", "p")
@@ -129,7 +135,48 @@ def test_every_optional_key_is_read(folder):
     assert b"Host: h\r\nX-A: b\r\n" in post.head
     assert (post.timeout_s, post.connect_timeout_s, post.max_response_bytes) == (1.5, 0.5, 5)
     assert not post.repeatable
-    assert (config.nodes["1"].peer, config.nodes["1"].limit) == ("original", 2)
+    node = config.nodes["1"]
+    assert (node.peer, node.limit, node.after_silence) == ("original", 2, AfterSilence.RUN_HERE)
+    assert (node.offer.timeout_s, node.offer_once.timeout_s) == (9, 9)
+
+
+def test_what_identifies_a_peer_is_where_it_is_asked_and_not_what_it_is_called(folder):
+    def address(**changes):
+        edit(folder, "nodes", **{f"1__config__{key}": each for key, each in changes.items()})
+        return load(folder, {}).config.nodes["1"].address
+
+    first = address()
+    assert first == "http://127.0.0.1:6000/nodo1"
+    edit(folder, "nodes", **{"1__id": 7})
+    assert load(folder, {}).config.nodes["7"].address == first
+    edit(folder, "nodes", **{"1__id": 1})
+    assert address(timeout_s=9, headers={"Authorization": "secret"}) == first
+    at_the_gateway = address(headers={"host": "a.local"})
+    assert at_the_gateway == f"{first} a.local"
+    found = {
+        first,
+        at_the_gateway,
+        address(port=6001),
+        address(ip="10.0.0.7"),
+        address(endpoint="x"),
+    }
+    assert len(found) == 5
+
+
+def test_a_choice_for_silence_that_a_node_of_ours_never_needs_is_warned_about(folder):
+    edit(folder, "nodes", **{"1__config__peer": "fractal", "1__config__after_silence": "unknown"})
+    assert [finding.code for finding in load(folder, {}).warnings] == ["C229"]
+
+
+def test_a_node_that_may_be_an_original_and_flows_that_it_could_not_run_are_warned_about(folder):
+    flows = (folder / "flows.conf").read_text()
+    (folder / "flows.conf").write_text(flows + "\n12\nTO component1 1\nGET\n")
+    edit(folder, "nodes", **{"1__config__peer": "original", "2__config__peer": "fractal"})
+    (finding,) = load(folder, {}).warnings
+    assert (finding.code, finding.file) == ("C228", "nodes.conf")
+    assert "node 3 may be an original, so it is not given flow 12" in finding.text
+    (folder / "load_balancer.conf").write_text("{}")
+    assert load(folder, {}).warnings == []
 
 
 @pytest.mark.parametrize(
@@ -211,6 +258,8 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"mqtt__password": "${file:config_files}"}, "comm.conf C207"),
         ("comm", {"rest__host": "0.0.0.0"}, "comm.conf C208"),
         ("comm", {"rest__host": "edge-7"}, "comm.conf C208"),
+        ("comm", {"rest__host": "10.0.0.1", "rest__trusted_peers": []}, "comm.conf C208"),
+        ("comm", {"rest__trusted_peers": ["10.0.0.2"]}, "comm.conf C216"),
         ("comm", {"rest__endpoint": "/{b:foo}"}, "comm.conf C206"),
         ("comm", {"rest__endpoint": "/start rm"}, "comm.conf C206"),
         ("comm", {"rest__endpoint": "/startrm?x=1"}, "comm.conf C206"),
@@ -250,6 +299,25 @@ def test_a_wrong_value_is_a_finding(folder, name, changes, expected):
         assert expected in findings(folder)
 
 
+@pytest.mark.parametrize("form", ["pkcs8", "traditional", "with its certificate"])
+def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
+    cert, key = encrypted_key(folder, form)
+    tls = {"cert": str(cert), "key": str(key)} if key else {"cert": str(cert)}
+    for name, path in {
+        "components": "component1__config__tls",
+        "nodes": "1__config__tls",
+        "load_balancer": "tls",
+        "comm": "mqtt__tls",
+    }.items():
+        before = (folder / f"{name}.conf").read_text()
+        edit(folder, name, **{path: tls})
+        assert findings(folder) == [f"{name}.conf C225"]
+        (folder / f"{name}.conf").write_text(before)
+    plain = {"cert": str(cert), "key": str(folder / "plain.pem")}
+    edit(folder, "components", component1__config__tls=plain)
+    assert findings(folder) == []
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -270,6 +338,38 @@ def test_a_wrong_value_is_a_finding(folder, name, changes, expected):
 def test_what_is_not_json_is_pointed_at(folder, text, code):
     write(folder, "comm", text)
     assert findings(folder) == [f"comm.conf {code}"]
+
+
+@pytest.mark.parametrize(
+    ("host", "peers", "expected"),
+    [
+        ("10.1.0.1", ["10.1.0.2", "fd00::/64", "10.0.0.0/8", "fc00::/7"], []),
+        ("0.0.0.0", ["10.1.0.0/24"], []),
+        ("::", ["::ffff:10.1.0.0/120"], []),
+        ("fe80::1%eth0", ["fe80::/64"], []),
+        ("10.1.0.1", ["10.1.0.2/24"], ["comm.conf C213"]),
+        ("10.1.0.1", ["edge-2"], ["comm.conf C213"]),
+        ("10.1.0.1", ["fe80::1%eth0"], ["comm.conf C213"]),
+        ("10.1.0.1", ["10.1.0.2:5000", ""], ["comm.conf C213"] * 2),
+        ("10.1.0.1", [7, "10.1.0.2"], ["comm.conf C205"]),
+        ("10.1.0.1", ["0.0.0.0/0", "10.1.0.2"], ["comm.conf C214"]),
+        ("10.1.0.1", ["0.0.0.0/1", "128.0.0.0/1"], ["comm.conf C214"]),
+        ("10.1.0.1", ["10.0.0.0/8", "11.0.0.0/8"], ["comm.conf C214"]),
+        ("10.1.0.1", ["::ffff:0:0/96"], ["comm.conf C214"]),
+        ("10.1.0.1", ["::/0"], ["comm.conf C214"]),
+        ("10.1.0.1", ["2000::/8"], ["comm.conf C214"]),
+        ("edge-1", ["10.1.0.2"], ["comm.conf C215"]),
+        ("[fd00::1]", ["fd00::2"], ["comm.conf C215"]),
+        ("224.0.0.1", ["10.1.0.2"], ["comm.conf C215"]),
+        ("localhost", ["10.1.0.2"], ["comm.conf C216"]),
+        ("::ffff:127.0.0.1", ["10.1.0.2"], ["comm.conf C216"]),
+    ],
+)
+def test_another_address_is_taken_with_the_machines_that_may_reach_it(
+    folder, host, peers, expected
+):
+    edit(folder, "comm", rest__host=host, rest__trusted_peers=peers)
+    assert findings(folder) == expected
 
 
 def test_findings_of_all_files_come_at_once(folder):

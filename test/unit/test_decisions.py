@@ -20,15 +20,18 @@ from fractal_rm.domain.outcome import CONNECT_TRIES, MOST_PAUSE_S, call_again_s,
 from fractal_rm.domain.placement import (
     ASK_AGAIN_AT_MOST_S,
     OFFER_TRIES,
+    AfterSilence,
     Again,
     Here,
     Home,
     There,
-    after_silence,
+    after_doubt,
     after_unsent,
+    ask_again,
+    cannot_run,
     decide,
-    peer_can_run,
 )
+from fractal_rm.domain.run import State
 
 fractions = st.floats(0, 1, exclude_max=True)
 
@@ -108,11 +111,20 @@ def test_every_place_says_why():
         assert decide(answer, {"1": 0, "2": 0}, own_id="1").reason
 
 
-def test_an_original_is_offered_only_flows_that_it_can_find():
-    assert peer_can_run("original", "7")
-    assert not peer_can_run("original", "12")
-    assert peer_can_run("fractal", "12")
-    assert peer_can_run(None, "12")
+@pytest.mark.parametrize(
+    ("peer", "flow", "ours", "why"),
+    [
+        ("original", "7", False, None),
+        ("original", "12", False, "is an original"),
+        (None, "7", False, None),
+        (None, "12", False, "is unknown"),
+        (None, "12", True, None),
+        ("fractal", "12", True, None),
+    ],
+)
+def test_what_may_be_an_original_is_offered_only_flows_that_it_can_find(peer, flow, ours, why):
+    said = cannot_run(peer, flow, ours=ours)
+    assert said == why or said.startswith(why)
 
 
 @given(st.integers(1, 50), fractions)
@@ -123,27 +135,44 @@ def test_an_offer_that_never_left_is_tried_three_times_and_then_comes_home(tries
 
 @given(st.integers(1, 10_000), fractions)
 def test_a_peer_of_ours_that_is_silent_is_asked_for_ever_at_a_bounded_pace(tries, fraction):
-    following = after_silence(tries, "2", "no answer", fraction, ours=True)
-    assert isinstance(following, Again)
+    following = ask_again(tries, fraction)
+    assert following.silent
     assert 0 < following.after_s <= ASK_AGAIN_AT_MOST_S
 
 
-@given(st.integers(1, 50), fractions)
-def test_any_other_peer_that_is_silent_is_given_up_after_three_tries(tries, fraction):
-    following = after_silence(tries, "2", "no answer", fraction, ours=False)
-    assert isinstance(following, Again if tries < OFFER_TRIES else Home)
+RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("rule", "once_only", "in_time", "here"),
+    [
+        (None, None, True, True),
+        (None, "press", True, False),
+        (RUN_HERE, "press", True, True),
+        (UNKNOWN, None, True, False),
+        (RUN_HERE, None, False, False),
+        (None, None, False, False),
+    ],
+)
+def test_what_any_other_peer_may_have_executed_runs_here_or_is_unknown(
+    rule, once_only, in_time, here
+):
+    following = after_doubt("it hangs", rule=rule, once_only=once_only, in_time=in_time)
+    assert isinstance(following, Home) is here
+    assert following.reason.startswith("it hangs; it may have been executed there")
+    assert following.maybe_twice if here else following.state is State.UNKNOWN
 
 
 # --- outcome
 
 
-@pytest.mark.parametrize("status", [200, 204, 302, 399])
-def test_a_status_below_400_is_no_failure(status):
+@pytest.mark.parametrize("status", [200, 201, 204, 299])
+def test_a_status_below_300_is_no_failure(status):
     assert failure_of(Reply(status, b"", b"anything")) is None
 
 
-@pytest.mark.parametrize("status", [400, 404, 500, 599])
-def test_a_status_of_400_or_more_fails_and_says_what_the_component_said(status):
+@pytest.mark.parametrize("status", [300, 302, 400, 404, 500, 599])
+def test_a_status_of_300_or_more_fails_and_says_what_the_component_said(status):
     said = failure_of(Reply(status, b"", b"no\n such  thing"))
     assert said == f"status {status}: no such thing"
 
@@ -177,10 +206,10 @@ def test_pauses_double_from_the_first_and_are_bounded(tries, every_ms, fraction)
     assert full / 2 <= pause <= full
 
 
-@pytest.mark.parametrize("status", [200, 400, 404, 408, 425, 429, 499, 500, 503])
-def test_a_4xx_says_that_the_same_request_gets_the_same_answer_but_for_three(status):
+@pytest.mark.parametrize("status", [200, 302, 308, 400, 404, 408, 425, 429, 499, 500, 503])
+def test_a_3xx_or_4xx_says_that_the_same_request_gets_the_same_answer_but_for_three(status):
     pause = call_again_s(Reply(status, b"", b""), 1, 0, retry=Retry(1))
-    assert (pause is None) == (status in {400, 404, 499})
+    assert (pause is None) == (status in {302, 308, 400, 404, 499})
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_headers_parameters_success_and_retries_are_said():
             "(($statusCode == 200 || $statusCode == 201))"
         },
     ]
-    assert step("frame")["successCriteria"] == [{"condition": "$statusCode < 400"}]
+    assert step("frame")["successCriteria"] == [{"condition": "$statusCode < 300"}]
     assert step("frame")["onFailure"] == [
         {"name": "retry", "type": "retry", "retryAfter": 0.1, "retryLimit": 3}
     ]

@@ -126,7 +126,7 @@ def steps_of(text: str) -> tuple[object, ...]:
         ("ON $share/nodes/frames/#", Starts(("$share/nodes/frames/#",))),
         ("EVERY 30s", Starts(every_ms=30_000)),
         ('CRON "0 6 * * 1-5" Europe/Rome', Starts(cron=Cron("0 6 * * 1-5", "Europe/Rome"))),
-        ('CRON "0 6 1 JAN MON-FRI"', Starts(cron=Cron("0 6 1 JAN MON-FRI"))),
+        ('CRON "0 6 * JAN MON-FRI"', Starts(cron=Cron("0 6 * JAN MON-FRI"))),
         ('CRON "*/15 * * * *"\nCATCHUP all', Starts(cron=Cron("*/15 * * * *"),
                                                    catch_up=CatchUp.ALL)),
         ("CATCHUP none\nEVERY 1h", Starts(every_ms=3_600_000, catch_up=CatchUp.NONE)),

@@ -97,6 +97,9 @@ def test_every_modifier_has_its_colour(keyword):
             '"a # b"': "string.quoted.double", "1.5": "constant.numeric",
             "true": "constant.language", '"c"': "string.quoted.double",
             "payload": "variable.language"}),
+        ("POST base64(result1)", {
+            "POST": "keyword.control.instruction", "base64": "support.function",
+            "result1": "variable.language"}),
         ("  AS frame", {"AS": "keyword.other.modifier", "frame": "variable.other.definition"}),
         ("  RETRY 3 EVERY 100ms", {
             "RETRY": "keyword.other.modifier", "3": "constant.numeric",

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fractal_rm.domain.body import request_body, result_text
+from fractal_rm.domain.body import request_body
 from fractal_rm.domain.call import BodyForm, Reply
 from fractal_rm.domain.expression import Payload, Result
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment, left_ms
+from fractal_rm.domain.result import as_shown, result_of
 from fractal_rm.domain.run import (
     Accepted,
     AnyFact,
@@ -159,9 +160,7 @@ def test_a_component_may_ask_for_the_originals_python_text():
         ("text/plain; charset=punycode", b"a-b", "a-b"),
         ("text/plain; charset=unicode_escape", b"\\ud800", "\\ud800"),
         ("text/plain; charset=utf-7", b"+2AA-", "+2AA-"),
-        ("text/plain; charset=UTF-16", b"\xff\xfea\x00\x00\xd8", "a�"),
-        ("text/plain; charset=utf-32", b"\xff\xfe\x00\x00\x00\xd8\x00\x00", "�"),
-        ("text/plain; charset=US-ASCII", b"\xe9", "�"),
+        ("text/plain; charset=UTF-16", b"\xff\xfea\x00", "a"),
         ("text/plain; charset=windows-1252", b"\x80", "€"),
         ("text/plain; charset=ISO-8859-15", b"\xa4", "€"),
         ("text/plain; charset=KOI8-R", b"\xc1", "а"),
@@ -170,22 +169,40 @@ def test_a_component_may_ask_for_the_originals_python_text():
         ("text/plain; charset=euc-jp", b"\xbc\xe7", "主"),
         ("text/plain; charset=euc-kr", b"\xf1\xab", "主"),
         ("text/plain; charset=Big5", b"\xa5D", "主"),
-        ("application/json", b"\xff", "�"),
+        ("application/json", b"", ""),
+        ("text/plain; charset=x-unknown", "é".encode(), "é"),
     ],
 )
 def test_a_result_is_the_response_text_as_it_came(kind, raw, text):
     head = f"Content-Type: {kind}\r\n".encode() if kind else b""
-    assert msgspec.json.decode(result_text(Reply(200, head, raw))) == text
+    assert msgspec.json.decode(result_of(Reply(200, head, raw))) == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"),
+    [
+        ("image/jpeg", b"\xff\xd8\xff\xe0"),
+        ("application/json", b"\xff"),
+        ("text/plain; charset=US-ASCII", b"\xe9"),
+        ("text/plain; charset=UTF-16", b"\xff\xfea\x00\x00\xd8"),
+        ("text/plain; charset=utf-32", b"\xff\xfe\x00\x00\x00\xd8\x00\x00"),
+        ("text/plain; charset=windows-1252", b"\x81"),
+        ("text/plain; charset=x-unknown", b"\xff"),
+    ],
+)
+def test_what_is_no_text_in_its_charset_stays_bytes(kind, raw):
+    assert result_of(Reply(200, f"Content-Type: {kind}\r\n".encode(), raw)) == raw
 
 
 _charsets = st.sampled_from([*aliases, *aliases.values(), "unicode_escape", "undefined"])
 
 
 @given(_charsets | st.text(), st.binary() | st.text(alphabet="+-AD8Uu\\d0").map(str.encode))
-def test_whatever_bytes_come_under_whatever_charset_the_result_is_json(charset, raw):
+def test_whatever_bytes_come_under_whatever_charset_the_result_is_a_text_or_the_bytes(charset, raw):
     kind = f'text/plain; charset="{charset}"'.encode("utf-8", "replace")
-    result = result_text(Reply(200, b"Content-Type: %b\r\n" % kind, raw))
-    assert isinstance(msgspec.json.decode(result), str)
+    result = result_of(Reply(200, b"Content-Type: %b\r\n" % kind, raw))
+    assert result == raw or isinstance(msgspec.json.decode(result), str)
+    assert msgspec.json.decode(as_shown(result)) is not None
 
 
 # --- what old journals hold ---------------------------------------------------------------------

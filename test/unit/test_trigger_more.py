@@ -189,3 +189,32 @@ def test_what_only_resembles_an_event_is_read_as_what_it_is():
 def test_a_moment_of_a_schedule_is_known_by_its_flow_and_itself():
     trigger = decode(b'{"at": "x"}', Source.SCHEDULE, flow_id="4", key="1800")
     assert (trigger.key, trigger.known_as) == ("1800", "\0schedule:4:1800")
+
+
+# --- a byte order mark --------------------------------------------------------------------------
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("source", [Source.MQTT, Source.REST])
+def test_a_byte_order_mark_before_a_message_is_passed_over(source):
+    body = json.dumps(message()).encode()
+    assert decode(MARK + body, source) == decode(body, source)
+    event = json.dumps({**EVENT, "data": message()}).encode()
+    assert decode(MARK + event) == decode(event)
+
+
+@pytest.mark.parametrize("source", [Source.MQTT, Source.REST])
+@pytest.mark.parametrize("body", [b'{"a": 1}', json.dumps({**EVENT, "data": [7]}).encode()])
+def test_a_byte_order_mark_before_a_payload_is_passed_over(source, body):
+    assert decode(MARK + body, source, flow_id="7") == decode(body, source, flow_id="7")
+
+
+def test_a_text_on_the_topic_of_a_flow_keeps_its_byte_order_mark():
+    assert json.loads(decode(MARK + b"a;b", flow_id="7").payload) == "\ufeffa;b"
+
+
+@pytest.mark.parametrize("body", [MARK, MARK + MARK + b"{}", b" " + MARK + b"{}"])
+def test_nothing_else_is_passed_over(body):
+    with pytest.raises(Malformed):
+        decode(body)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
+    Base64,
     Compare,
     Comparison,
     Expression,
@@ -50,6 +51,7 @@ LITERALS = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False,
     allow_infinity=False), TEXTS,
 ).map(Literal)  # fmt: skip
+BASE64 = REFERENCES.map(Base64)
 ASKED = st.one_of(
     st.integers(1, 2).map(Status), st.builds(Header, st.integers(1, 2), st.just("x-a"))
 )
@@ -83,10 +85,18 @@ TRUTHS = st.recursive(
 )
 
 
-@given(VALUES)
-def test_a_template_reads_back_as_the_same(value):
-    text = WORDS.expression(value)
-    assert terms_of(f"{BEFORE} JSON {text}").json == value
+@given(VALUES, BASE64)
+def test_a_template_reads_back_as_the_same(value, base64):
+    for each in (value, base64, ListOf((value, base64))):
+        text = WORDS.expression(each)
+        assert terms_of(f"{BEFORE} JSON {text}").json == each
+
+
+@given(st.lists(REFERENCES | BASE64, min_size=1, max_size=3))
+def test_items_read_back_as_the_same(items):
+    flows, findings = compile_flows(f"{BEFORE} {WORDS.items(items)}", KNOWN)
+    assert findings == []
+    assert flows["1"].steps[-1].items == tuple(items)
 
 
 @given(TRUTHS)

@@ -7,10 +7,15 @@ have been, the last one answers again.
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Iterator
 
-from fractal_rm.cases.model import BalancerMock, Case, Fault, Mock, PeerMock, Selector
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.cases.model import BalancerMock, Case, Fault, Mock, PeerMock, Said, Selector
+from fractal_rm.config.model import Config
 from fractal_rm.domain.call import Reply
+from fractal_rm.domain.result import in_charset
 from fractal_rm.simulation.components import (
     Answer,
     Balancer,
@@ -73,8 +78,18 @@ class Answers:
         self._used.add(chosen)
         return replies[chosen]
 
+    def known(self, config: Config) -> Iterator[str]:
+        """The addresses of nodes that give a receipt in the end: they have given some before."""
+        for node in config.nodes.values():
+            last = [PeerMock(), *self._peers(node.id)][-1]
+            if last.receipt and last.fault is None and last.status < 300:
+                yield node.address
+
+    def _peers(self, node: str | None) -> list[PeerMock]:
+        return [mock for mock in self._case.peers if mock.node in (None, node)]
+
     def _of_peer(self, request: Request, peer: Peer) -> Answer:
-        fitting = [mock for mock in self._case.peers if mock.node in (None, peer.node)]
+        fitting = self._peers(peer.node)
         mock = fitting[min(self._offers, len(fitting) - 1)] if fitting else PeerMock()
         self._offers += 1
         if mock.fault is not None:
@@ -108,7 +123,17 @@ def _of_component(mock: Mock) -> Answer:
     if mock.fault is not None:
         return Answer(_FAULTS[mock.fault], mock.delay_ms / 1000)
     head = "".join(f"{name}: {value}\r\n" for name, value in mock.headers).encode("latin-1")
-    return Answer(Reply(mock.status, head, mock.body.as_text().encode()), mock.delay_ms / 1000)
+    return Answer(Reply(mock.status, head, _body(mock.body, head)), mock.delay_ms / 1000)
+
+
+def _body(said: Said, head: bytes) -> bytes:
+    """A text in the charset that the headers name; in UTF-8 where that does not have it."""
+    if said.text is not UNSET:
+        try:
+            return in_charset(said.text, head)
+        except UnicodeEncodeError:
+            pass
+    return said.as_bytes()
 
 
 def _of_balancer(mock: BalancerMock) -> Answer:

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from fractal_rm.cases.model import BalancerMock, Case, Fault, Mock, PeerMock, Said, Selector
 from fractal_rm.cases.secrets import Mask
 from fractal_rm.domain.placement import OFFER_TRIES
+from fractal_rm.domain.result import StepResult, restored
 from fractal_rm.domain.run import (
     Accepted,
     AnyFact,
@@ -28,7 +29,11 @@ from fractal_rm.domain.run import (
 from fractal_rm.engine.ports import RunDetail, TimedFact
 
 _NAMED = re.compile(r"the balancer named node '?([^',]+)'?")
-_STATUS = re.compile(r"(?:not as expected: )?status (\d{3})(?:: (.*))?", re.DOTALL)
+_STATUS = re.compile(
+    r"(?:not as expected: )?status (?P<status>\d{3})(?:, pointing to (?P<target>\S+?))?"
+    r"(?:: (?P<body>.*))?$",
+    re.DOTALL,
+)
 _PEER_STATUS = re.compile(r"node \S+ answered (\d{3})")
 _OF_A_CHILD = "its run "  # so begins the reason where a RUN failed
 
@@ -74,9 +79,14 @@ def _is_of_a_message(fact: AnyFact) -> bool:
 def _masked(mock: Mock, mask: Mask) -> Mock:
     return msgspec.structs.replace(
         mock,
-        body=Said(mask.text(mock.body.as_text())),
+        body=_masked_body(mock.body, mask),
         headers=tuple((name, mask.header(name, value)) for name, value in mock.headers),
     )
+
+
+def _masked_body(body: Said, mask: Mask) -> Said:
+    """Bytes stay as they are: no secret of a text is in them."""
+    return body if body.text is UNSET else Said(mask.text(body.text))
 
 
 def _without_repeats(mocks: Iterable[Mock]) -> list[Mock]:
@@ -140,20 +150,27 @@ def _answering(name: str, fact: Finished | ElementFinished | Undone, flow: str |
     mock = Mock(_selector(name, flow), fact.status, delay_ms=round(fact.took_ms))
     if isinstance(fact, Undone):  # nobody reads what it was answered with
         return mock
-    text = msgspec.json.decode(fact.result)
     headers = fact.headers if isinstance(fact, Finished) else UNSET
     return msgspec.structs.replace(
         mock,
-        body=Said(text if isinstance(text, str) else bytes(fact.result).decode()),
+        body=_body(restored(fact.result, fact.data)),
         headers=() if headers is UNSET else tuple(headers.items()),
     )
+
+
+def _body(result: StepResult) -> Said:
+    if not isinstance(result, msgspec.Raw):
+        return Said(data=result)
+    text = msgspec.json.decode(result)
+    return Said(text if isinstance(text, str) else bytes(result).decode())
 
 
 def _failing(name: str, fact: StepFailed, flow: str | None) -> Mock:
     on = _selector(name, flow)
     status = _STATUS.match(fact.reason)
     if status is not None:
-        return Mock(on, int(status[1]), Said(status[2] or ""))
+        headers = (("Location", status["target"]),) if status["target"] else ()
+        return Mock(on, int(status["status"]), Said(status["body"] or ""), headers)
     return Mock(on, fault=_fault(fact.reason))
 
 
@@ -178,18 +195,21 @@ def _balancer(facts: Sequence[AnyFact]) -> BalancerMock:
 
 def _peers(facts: Sequence[AnyFact]) -> Iterator[PeerMock]:
     """What the node that it was offered to answered."""
-    offered = next((fact for fact in facts if isinstance(fact, Offered)), None)
-    if offered is None:
+    offered = any(isinstance(fact, Offered) for fact in facts)
+    ends = next((fact for fact in facts if _ends_an_offer(fact)), None)
+    if not offered or not isinstance(ends, (Placed, Settled)):
         return
-    home = next((f for f in facts if isinstance(f, Placed) and f.node is None), None)
-    if home is None:
-        if any(isinstance(f, Settled) and "as a plain peer" in f.reason for f in facts):
-            yield PeerMock(receipt=False)
-        return
-    status = _PEER_STATUS.match(home.reason)
+    status = _PEER_STATUS.match(ends.reason)
     if status is not None:
         yield PeerMock(status=int(status[1]))
-        return
-    fault = Fault.REFUSED if "could not be reached" in home.reason else Fault.TIMEOUT
-    for _ in range(OFFER_TRIES):
-        yield PeerMock(fault=fault)
+    elif "could not be reached" in ends.reason:
+        for _ in range(OFFER_TRIES):
+            yield PeerMock(fault=Fault.REFUSED)
+    elif "as a plain peer" in ends.reason or "gave no receipt" in ends.reason:
+        yield PeerMock(receipt=False)
+    elif isinstance(ends, Placed) or ends.state is State.UNKNOWN:
+        yield PeerMock(fault=Fault.TIMEOUT)
+
+
+def _ends_an_offer(fact: AnyFact) -> bool:
+    return isinstance(fact, Settled) or (isinstance(fact, Placed) and fact.node is None)

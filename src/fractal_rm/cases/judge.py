@@ -9,8 +9,17 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.cases.answers import Called, fits
-from fractal_rm.cases.model import Case, Expected, ExpectedCall, ExpectedMessage, Said
+from fractal_rm.cases.model import (
+    Case,
+    Expected,
+    ExpectedCall,
+    ExpectedMessage,
+    Said,
+    base64_text,
+    said_in,
+)
 from fractal_rm.cases.play import Message, Observed, TriggerRefused
+from fractal_rm.domain.evaluate import read_json
 from fractal_rm.flowlang.duration import duration
 
 RUN = "<run>"  # in an expected header it stands for the id of the run
@@ -68,7 +77,7 @@ def _call(
     if not fits(call.on, called, flow) or call.method not in (None, request.method):
         yield Difference(what, _expected_words(call), words_of(called), call.line)
         return
-    body = (request.body or b"").decode("utf-8", "replace")
+    body = request.body or b""
     if not says(call.body, body):
         expected, got = _in_one_form(call.body, body)
         yield Difference(f"{what}, body", expected, got or "no body", call.line)
@@ -113,7 +122,7 @@ def _messages(
     if expected is None:
         return
     for number, (message, got) in enumerate(zip(expected, came, strict=False), start=1):
-        what, body = f"message {number}", got.body.decode("utf-8", "replace")
+        what, body = f"message {number}", got.body
         if message.topic != got.topic:
             yield Difference(f"{what}, topic", message.topic, got.topic, message.line)
         if not says(message.body, body):
@@ -163,20 +172,20 @@ def _value(what: str, expected: Any, came: msgspec.Raw) -> Iterator[Difference]:
     if same(got, expected):
         return
     said = Said(text=expected) if isinstance(expected, str) else Said(json=expected)
-    text = got if isinstance(got, str) else bytes(came).decode()
-    if got is None or not says(said, text):
-        yield Difference(what, *_in_one_form(said, text))
+    body = got.encode() if isinstance(got, str) else bytes(came)
+    if got is None or not says(said, body):
+        yield Difference(what, *_in_one_form(said, body))
 
 
-def says(said: Said, text: str) -> bool:
-    """Whether a text says what is expected: letter for letter, or as JSON."""
+def says(said: Said, body: bytes) -> bool:
+    """Whether a body says what is expected: letter for letter, or as JSON."""
     if said.anything:
         return True
-    if said.text is not UNSET:
-        return text == said.text
+    if said.json is UNSET:
+        return body == said.as_bytes()
     try:
-        return same(msgspec.json.decode(text), said.json)
-    except (msgspec.DecodeError, RecursionError):
+        return same(read_json(body.decode()), said.json)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return False
 
 
@@ -191,17 +200,20 @@ def same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
-def _in_one_form(said: Said, text: str) -> tuple[str, str]:
-    """What is expected and what came. Both are JSON alike where JSON is expected.
+def _in_one_form(said: Said, body: bytes) -> tuple[str, str]:
+    """What is expected and what came. Both are JSON alike where JSON is expected, or base64.
 
     So they part where they differ, and not at a space or the order of the keys.
     """
     if said.json is not UNSET:
         try:
-            return _json(said.json), _json(msgspec.json.decode(text))
-        except (msgspec.DecodeError, RecursionError):
+            return _json(said.json), _json(read_json(body.decode()))
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             pass
-    return said.as_text(), text
+    expected, got = said_in(said.as_bytes()).text, said_in(body).text
+    if said.data is not UNSET or expected is UNSET or got is UNSET:
+        return f"base64 {base64_text(said.as_bytes())}", f"base64 {base64_text(body)}"
+    return expected, got
 
 
 def _json(value: Any) -> str:

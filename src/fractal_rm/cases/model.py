@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from enum import Enum
 from typing import Any
 
@@ -23,21 +24,37 @@ class Fault(str, Enum):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """A body: the bytes of a text as it is, or any text that says this as JSON."""
+    """A body: the bytes of a text as it is, any text that says this as JSON, or bytes."""
 
     text: str | UnsetType = UNSET
     json: Any = UNSET
+    data: bytes | UnsetType = UNSET
 
     @property
     def anything(self) -> bool:
         """Whether it says nothing."""
-        return self.text is UNSET and self.json is UNSET
+        return self.text is UNSET and self.json is UNSET and self.data is UNSET
 
-    def as_text(self) -> str:
-        """A text that says it."""
+    def as_bytes(self) -> bytes:
+        """The bytes of it; of JSON, those of one text that says it."""
+        if self.data is not UNSET:
+            return self.data
         if self.text is not UNSET:
-            return self.text
-        return "" if self.json is UNSET else msgspec.json.encode(self.json).decode()
+            return self.text.encode()
+        return b"" if self.json is UNSET else msgspec.json.encode(self.json)
+
+
+def base64_text(data: bytes) -> str:
+    """Bytes as text (RFC 4648, 4)."""
+    return b2a_base64(data, newline=False).decode()
+
+
+def said_in(body: bytes) -> Said:
+    """A body as it came: a text, or bytes that are none."""
+    try:
+        return Said(body.decode())
+    except UnicodeDecodeError:
+        return Said(data=body)
 
 
 class Selector(msgspec.Struct, frozen=True):

@@ -8,13 +8,19 @@ from typing import Any
 import msgspec
 
 from fractal_rm.adapters.balancer import HttpBalancer
-from fractal_rm.adapters.memory import MemoryJournal, MemoryPublisher, QuietTelemetry
+from fractal_rm.adapters.memory import (
+    MemoryJournal,
+    MemoryKnownPeers,
+    MemoryPublisher,
+    QuietTelemetry,
+)
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.cases.answers import Answers, Called
 from fractal_rm.cases.model import Case
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import Refused
-from fractal_rm.domain.run import Finished, Run, State, fold
+from fractal_rm.domain.result import NULL, as_shown
+from fractal_rm.domain.run import Run, State, fold
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Entry, Prior
@@ -22,8 +28,6 @@ from fractal_rm.engine.world import World
 from fractal_rm.simulation.components import SimulatedCaller, marked
 from fractal_rm.simulation.loop import run_virtual
 from fractal_rm.simulation.world import EvenRandom, VirtualClock
-
-NULL = msgspec.Raw(b"null")
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -36,7 +40,8 @@ class Message(msgspec.Struct, frozen=True):
 class Observed(msgspec.Struct, frozen=True):
     """What came of a case. ``took_ms`` is None for a run without an end.
 
-    ``results`` are by number. ``unanswered`` are the calls for which the case has no reply.
+    ``results`` are by number; bytes are ``{"base64": "…"}``. ``unanswered`` are the calls for which
+    the case has no reply.
     """
 
     state: State
@@ -119,6 +124,7 @@ class _Stage:
             clock=clock,
             random=EvenRandom(),
             telemetry=QuietTelemetry(),
+            known_peers=MemoryKnownPeers(*self._answers.known(self._config)),
         )
 
     def _observed(self, run_id: str, left: State | None, calls: tuple[Called, ...]) -> Observed:
@@ -131,7 +137,7 @@ class _Stage:
             reason=run.reason,
             node=run.node,
             run=run_id,
-            results={fact.step: fact.result for fact in facts if isinstance(fact, Finished)},
+            results={number: as_shown(result) for number, result in run.results.items()},
             reply=run.outcome().reply or NULL,
             calls=calls,
             unanswered=tuple(self._answers.unanswered),

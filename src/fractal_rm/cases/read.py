@@ -219,11 +219,12 @@ def _message(table: Table) -> ExpectedMessage:
 
 
 def _said(table: Table) -> Said:
-    """``text`` or ``json``, not both."""
-    text, json = table.text("text"), table.json("json", UNSET)
-    if text is not None and json is not UNSET:
-        table.bad("json", "a body is text or json, not both")
-    return Said(UNSET if text is None else text, json)
+    """One of ``text``, ``json`` and ``base64``."""
+    text, json, data = table.text("text"), table.json("json", UNSET), table.base64("base64")
+    given = [key for key in ("text", "json", "base64") if table.has(key)]
+    if len(given) > 1:
+        table.bad(given[-1], f"a body is {given[0]} or {given[-1]}, not both")
+    return Said(UNSET if text is None else text, json, UNSET if data is None else data)
 
 
 def _fault(table: Table) -> Fault | None:
@@ -257,7 +258,7 @@ def _headers(table: Table) -> tuple[tuple[str, str], ...]:
     """Headers that an answer can have (RFC 9110, 5)."""
     pairs = _pairs(table, "headers")
     try:
-        "".join(header_line(name, value) for name, value in pairs).encode("latin-1")
+        b"".join(header_line(name, value) for name, value in pairs)
     except ValueError as error:
         table.bad("headers", f"this cannot be a header: {error}")
     return pairs

@@ -22,6 +22,7 @@ from fractal_rm.cases.model import (
     ExpectedMessage,
     Said,
     Selector,
+    said_in,
 )
 from fractal_rm.cases.play import Observed, TriggerRefused, play
 from fractal_rm.cases.secrets import Mask
@@ -91,7 +92,7 @@ def _accepted(detail: RunDetail) -> Accepted:
 
 def _expected(detail: RunDetail, config: Config, came: Observed) -> Expected:
     run = detail.summary
-    messages = [ExpectedMessage(each.topic, Said(_decoded(each.body))) for each in came.published]
+    messages = [ExpectedMessage(each.topic, said_in(each.body)) for each in came.published]
     return Expected(
         state=run.state,
         reason=_reason(run.state, run.reason, came.reason),
@@ -116,11 +117,7 @@ def _reason(state: State, said: str, came: str) -> str | None:
 def _reply(came: Observed) -> str:
     """A text as it is, anything else as JSON: TOML has no null."""
     reply = msgspec.json.decode(came.reply)
-    return reply if isinstance(reply, str) else _decoded(bytes(came.reply))
-
-
-def _decoded(body: bytes) -> str:
-    return body.decode("utf-8", "replace")
+    return reply if isinstance(reply, str) else bytes(came.reply).decode()
 
 
 def _call(called: Called, own: str | None, config: Config) -> ExpectedCall:
@@ -140,7 +137,7 @@ def _call(called: Called, own: str | None, config: Config) -> ExpectedCall:
             undo=request.undo or None,
         ),
         method=request.method,
-        body=Said() if request.body is None else Said(_decoded(request.body)),
+        body=Said() if request.body is None else said_in(request.body),
         headers=_of_flow(terms.headers, request.headers),
         query=_of_flow(terms.query, request.query),
     )

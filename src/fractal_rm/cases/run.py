@@ -38,7 +38,7 @@ def load_cases(folder: Path, config: Config) -> list[Case]:
 def text_of(path: Path) -> str:
     """What a file of cases says. Raises ConfigRejected where it cannot be read."""
     try:
-        return read_regular(path).decode("utf-8")
+        return read_regular(path).decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         place = Place(error.object.count(b"\n", 0, error.start) + 1, 1)
         found = Finding(path.name, place, "T301", f"byte {error.start} is not UTF-8")

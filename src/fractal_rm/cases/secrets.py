@@ -11,6 +11,7 @@ import msgspec
 from fractal_rm.config.mask import SECRET_KEYS
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import Route
+from fractal_rm.domain.evaluate import read_json
 
 STARS = "*****"
 _SECRET_KEY = re.compile(
@@ -25,7 +26,7 @@ _SAID = re.compile(
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)(?P<credentials>[A-Za-z0-9+/=._~-]{6,})",
     re.IGNORECASE,
 )
-_OWN = frozenset({"host", "user-agent", "accept", "content-type"})
+_OWN = frozenset({"host", "user-agent", "accept", "accept-encoding", "content-type"})
 _LEAST = 4  # a shorter secret would mask every other word too
 
 
@@ -38,7 +39,7 @@ class Mask:
     def text(self, text: str) -> str:
         """A text; where it is JSON, its keys count too. Without secrets it stays as it is."""
         try:
-            value = msgspec.json.decode(text)
+            value = read_json(text)
         except (msgspec.DecodeError, RecursionError):
             return self._said(text)
         if not isinstance(value, (dict, list)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from base64 import b64decode
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from importlib import import_module
@@ -159,6 +160,17 @@ class Table:
             self.bad(key, f"{key} must be a date and time with its zone", _MOMENT, "C205")
             return None
         return round(value.timestamp() * 1000)
+
+    def base64(self, key: str) -> bytes | None:
+        """Bytes, written in base64 (RFC 4648, 4)."""
+        text = self._get(key, str)
+        if text is None:
+            return None
+        try:
+            return b64decode(text, validate=True)
+        except ValueError:
+            self.bad(key, f"{key} is not base64", "such as /9j/4AAQ")
+            return None
 
     def json(self, key: str, default: Any = None) -> Any:
         """Anything that JSON can hold."""

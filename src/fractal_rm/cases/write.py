@@ -19,6 +19,7 @@ from fractal_rm.cases.model import (
     PeerMock,
     Said,
     Selector,
+    base64_text,
 )
 from fractal_rm.domain.run import State
 from fractal_rm.flowlang.duration import duration
@@ -153,6 +154,8 @@ def _selector(on: Selector) -> Fields:
 
 
 def _said(said: Said) -> Fields:
+    if said.data is not UNSET:
+        return {"base64": _string(base64_text(said.data))}
     if said.text is not UNSET:
         return {"text": _string(said.text)}
     return {} if said.json is UNSET else {"json": _value(said.json)}

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
-
 import msgspec
 
 from fractal_rm.config.model import Bounds, Mqtt, Rest
+from fractal_rm.config.rest import read_rest
 from fractal_rm.config.section import Section, Source, Surroundings
 from fractal_rm.config.targets import read_tls
-
-# What every client and proxy sends as it stands (RFC 3986, 2.3), and no router takes for a pattern.
-_PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
-_OWN_PATH = re.compile(r"/schema(/|$)")
 
 
 class Comm(msgspec.Struct, frozen=True):
@@ -32,7 +26,7 @@ def read_comm(comm: Section) -> Comm:
     state, node, log = _part(comm, "state"), _part(comm, "node"), _part(comm, "log")
     read = Comm(
         mqtt=_mqtt(comm),
-        rest=_rest(comm),
+        rest=read_rest(comm),
         bounds=_bounds(comm, state),
         node_id=node.identifier("id", "") or None,
         log_path=log.path("path"),
@@ -66,38 +60,6 @@ def _mqtt(comm: Section) -> Mqtt:
                     "give it a name, for example fractal-rm-1")  # fmt: skip
     section.finish()
     return mqtt
-
-
-def _rest(comm: Section) -> Rest:
-    section = comm.section("rest")
-    if section is None:
-        return Rest()
-    default = Rest()
-    host = section.text("host", default.host) or default.host
-    if not _is_loopback(host):
-        section.bad("host", f"{host} can be reached from other machines, and nobody would be asked"
-                    " who they are", "use 127.0.0.1", "C208")  # fmt: skip
-    port = section.whole("port", default.port, 1, 65_535)
-    rest = Rest(_endpoint(section, default.endpoint), host, port)
-    section.finish()
-    return rest
-
-
-def _endpoint(section: Section, default: str) -> str:
-    endpoint = "/" + (section.text("endpoint") or default).strip("/")
-    if not _PLAIN_PATH.fullmatch(endpoint):
-        section.bad("endpoint", f"{endpoint} is not a plain path",
-                    "write words of letters, digits and -._~, with slashes between")  # fmt: skip
-    elif _OWN_PATH.match(endpoint):
-        section.bad("endpoint", f"{endpoint} is where the interface describes itself")
-    return endpoint
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _bounds(comm: Section, state: Section) -> Bounds:

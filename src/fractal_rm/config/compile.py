@@ -13,10 +13,11 @@ import msgspec
 from fractal_rm.config.comm import read_comm
 from fractal_rm.config.model import Component, Config, Endpoint, Node
 from fractal_rm.config.section import Section, Source, Surroundings, each
-from fractal_rm.config.targets import read_target
+from fractal_rm.config.targets import Target, read_target
 from fractal_rm.domain.call import BodyForm, Route
 from fractal_rm.domain.findings import MOST_SHOWN, ConfigRejected, Finding, Level, more
 from fractal_rm.domain.flow import Call, Flow
+from fractal_rm.domain.placement import AfterSilence, cannot_run
 from fractal_rm.flowlang import compile_flows
 
 FILES = ("comm.conf", "components.conf", "flows.conf", "load_balancer.conf", "nodes.conf")
@@ -76,11 +77,14 @@ class _Compiler:
         """Read everything, whatever is wrong with the rest."""
         listed = self._section("components.conf")
         components = self._named(listed, _component)
-        nodes = self._nodes()
+        listed_nodes = self._section("nodes.conf")
+        nodes = self._nodes(listed_nodes)
         balancer = _balancer(self._section("load_balancer.conf"))
         comm = read_comm(self._section("comm.conf"))
         flows = self._flows(components)
         self._warn_of_unused(listed, components, flows)
+        if balancer is not None:
+            _warn_of_unknown(listed_nodes, nodes, flows)
         return Config(
             digest=self._digest(),
             folder=str(self._folder.absolute()),
@@ -120,7 +124,7 @@ class _Compiler:
         each(listed, one)
         return found
 
-    def _nodes(self) -> dict[str, Node]:
+    def _nodes(self, listed: Section) -> dict[str, Node]:
         nodes: dict[str, Node] = {}
 
         def read(name: str, entry: Section, config: Section) -> None:
@@ -130,7 +134,7 @@ class _Compiler:
                           code="C209")  # fmt: skip
             nodes.setdefault(node.id, node)
 
-        self._named(self._section("nodes.conf"), read)
+        self._named(listed, read)
         return nodes
 
     def _flows(self, components: Mapping[str, Component]) -> dict[str, Flow]:
@@ -192,13 +196,44 @@ def _component(name: str, entry: Section, config: Section) -> Component:
 
 def _node(name: str, entry: Section, config: Section) -> Node:
     target = read_target(config, timeout_s=5.0)
+    endpoint = config.needed_text("endpoint")
+    # A plain peer answers when the flow has ended, and nobody can tell whether it may be asked
+    # again: it is given more time, and a connection of its own.
+    patient = msgspec.structs.replace(target, timeout_s=config.seconds("timeout_s", 60.0))
+    offer = target.route("POST", endpoint)
+    peer = config.one_of("peer", ("original", "fractal"), None)
+    after_silence = config.one_of("after_silence", tuple(rule.value for rule in AfterSilence), None)
+    if after_silence is not None and peer == "fractal":
+        text = "after_silence has no effect: a node of this program is asked until it answers"
+        config.warn("after_silence", "C229", text)
     return Node(
         id=entry.identifier("id", name),
         name=name,
-        offer=target.route("POST", config.needed_text("endpoint")),
-        peer=config.one_of("peer", ("original", "fractal"), None),
+        address=_address(target, offer),
+        offer=offer,
+        offer_once=patient.route("POST", endpoint, repeatable=False),
+        peer=peer,
         limit=_limit(config),
+        after_silence=AfterSilence(after_silence) if after_silence else None,
     )
+
+
+def _address(target: Target, offer: Route) -> str:
+    """What identifies a peer: its URL, and the host that is asked for where headers name one."""
+    hosts = [value for name, value in target.headers if name.lower() == "host"]
+    return " ".join([f"{target.origin}{offer.target}", *hosts])
+
+
+def _warn_of_unknown(listed: Section, nodes: Mapping[str, Node], flows: Mapping[str, Flow]) -> None:
+    """A node that is not said to be of this program may be an original, which cannot run them."""
+    kept = [flow for flow in flows if cannot_run(None, flow, ours=False) is not None]
+    if not kept:
+        return
+    which = f"flow {kept[0]}" + (f" and {len(kept) - 1} more" if len(kept) > 1 else "")
+    for node in nodes.values():
+        if node.peer is None:
+            text = f"node {node.id} may be an original, so it is not given {which} before it"
+            listed.warn(node.name, "C228", f"{text} has given a receipt")
 
 
 def _limit(config: Section) -> int | None:

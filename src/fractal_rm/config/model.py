@@ -7,9 +7,11 @@ from types import MappingProxyType
 
 import msgspec
 
+from fractal_rm.domain.address import Network
 from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.call import BodyForm, Route, Tls
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.placement import AfterSilence
 
 
 class Mqtt(msgspec.Struct, frozen=True):
@@ -29,11 +31,12 @@ class Mqtt(msgspec.Struct, frozen=True):
 
 
 class Rest(msgspec.Struct, frozen=True):
-    """``rest`` of comm.conf."""
+    """``rest`` of comm.conf. ``trusted_peers`` may reach the endpoint, and nothing else."""
 
     endpoint: str = "/startrm"
     host: str = "127.0.0.1"
     port: int = 5000
+    trusted_peers: tuple[Network, ...] = ()
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -77,14 +80,19 @@ class Component(msgspec.Struct, frozen=True):
 class Node(msgspec.Struct, frozen=True):
     """One entry of nodes.conf. ``id`` is text: the balancer's 2 and "2" are the same node.
 
-    ``peer`` is ``"original"``, ``"fractal"`` or None for not said.
+    ``address`` tells whether two entries are the same peer. ``peer`` is ``"original"``,
+    ``"fractal"`` or None for not said. ``offer`` is the way to a peer that is known to be ours;
+    ``offer_once``, to any other, waits longer, and never sends a request twice.
     """
 
     id: str
     name: str
+    address: str
     offer: Route
+    offer_once: Route
     peer: str | None = None
     limit: int | None = None
+    after_silence: AfterSilence | None = None
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -102,3 +110,9 @@ class Config(msgspec.Struct, frozen=True):
     bounds: Bounds = Bounds()
     node_id: str | None = None
     log_path: str | None = None
+
+    @property
+    def own_names(self) -> frozenset[str]:
+        """What nodes.conf has for this node: its name there, and its host; in lower case."""
+        own = self.nodes.get(self.node_id or "")
+        return frozenset({own.name.lower(), own.offer.origin.host.lower()}) if own else frozenset()

@@ -147,6 +147,18 @@ class Section:
             return default
         return self._source.resolve(str(value.plain), value.place)
 
+    def texts(self, key: str) -> list[str]:
+        """A list of texts with their references put in; none where the key is absent."""
+        value = self._get(key, list)
+        texts: list[str] = []
+        for item in value.plain if value and isinstance(value.plain, list) else ():
+            if isinstance(item.plain, str):
+                texts.append(self._source.resolve(item.plain, item.place))
+            else:
+                kind = _KINDS[type(item.plain)]
+                self._source.add("C205", item.place, f"{self._path(key)} holds {kind}: not a text")
+        return texts
+
     def needed_text(self, key: str) -> str:
         """A text that must be there and must not be empty."""
         before = self._source.found

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
 
 from fractal_rm.config.section import Section
 from fractal_rm.domain.call import DELIMITING, TOKEN, Origin, Route, Tls, header_line, route
+from fractal_rm.domain.pem import needs_passphrase, passphrase_words
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
+_MOST_PEM_BYTES = 1024 * 1024
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 # What looks like an address. After "%" comes a zone, of which `ipaddress` takes any characters.
 _ADDRESS = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
@@ -85,15 +88,33 @@ def _is_host(text: str) -> bool:
 
 
 def read_tls(section: Section) -> Tls | None:
-    """Read ``tls``: true, or an object with ``ca``, ``cert`` and ``key``, paths of PEM files."""
+    """Read ``tls``: true, or an object with ``ca``, ``cert`` and ``key``, paths of PEM files.
+
+    Of the files, only the one with the key is looked at: the others may come later.
+    """
     inner = section.section_or_flag("tls")
     if isinstance(inner, bool):
         return Tls() if inner else None
     tls = Tls(inner.path("ca"), inner.path("cert"), inner.path("key"))
     if tls.key and not tls.cert:
         inner.missing("cert")
+    path = tls.key or tls.cert  # which may hold both
+    if path and needs_passphrase(_content(Path(path))):
+        hint = f"make one without: openssl pkey -in {Path(path).name} -out plain.pem"
+        inner.bad("key" if tls.key else "cert", passphrase_words(path), hint, "C225")
     inner.finish()
     return tls
+
+
+def _content(path: Path) -> bytes:
+    """How a regular file begins; nothing where there is none that can be read."""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(_MOST_PEM_BYTES)
+    except (OSError, ValueError):  # a NUL in its name
+        pass
+    return b""
 
 
 def _headers(section: Section) -> tuple[tuple[str, str], ...]:
@@ -104,7 +125,7 @@ def _headers(section: Section) -> tuple[tuple[str, str], ...]:
     for name in inner.keys():  # noqa: SIM118 - not a dict
         value = inner.text(name) or ""
         try:
-            header_line(name, value).encode("latin-1")
+            header_line(name, value)
         except ValueError as error:
             inner.bad(name, f"this cannot be a header: {error}")
             continue

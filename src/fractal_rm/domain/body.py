@@ -1,4 +1,4 @@
-"""The bytes that a call sends, and the text that comes back. Everything stays JSON text.
+"""The bytes that a call sends, and the list that a FOREACH comes to. Texts stay JSON text.
 
 A payload and a result are carried as the JSON that they will be in the next body, so making a
 body is joining, and nothing is parsed on the way.
@@ -6,34 +6,25 @@ body is joining, and nothing is parsed on the way.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from encodings.aliases import aliases
-from functools import lru_cache
 from typing import Any, Union
 
 import msgspec
 
-from fractal_rm.domain.call import BodyForm, Reply
-from fractal_rm.domain.evaluate import NULL, Seen, as_json, as_text, check_size
-from fractal_rm.domain.expression import ListOf, Reference, Result
+from fractal_rm.domain.call import BodyForm
+from fractal_rm.domain.errors import CannotEvaluate
+from fractal_rm.domain.evaluate import (
+    MARK,
+    Seen,
+    as_it_is,
+    as_json,
+    as_sent,
+    check_size,
+    read_json,
+)
+from fractal_rm.domain.expression import ListOf, Piece, Result
 from fractal_rm.domain.flow import Call, Content, Terms, Undo
-
-_CHARSET = re.compile(r'charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
-
-# A component names the charset, so only those are read that cost what the text is long and yield
-# nothing but characters. Of what Python has besides, punycode takes the square of the length, and
-# unicode_escape and UTF-7 yield halves of surrogate pairs, which no JSON can hold.
-_CODECS = frozenset({
-    "utf_8", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le",
-    "ascii", "latin_1", *(f"iso8859_{part}" for part in (*range(2, 12), *range(13, 17))),
-    *(f"cp125{page}" for page in range(9)), "koi8_r", "koi8_u",
-    "gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949",
-})  # fmt: skip
-# Python is not asked for any other name: it would keep every name that it was ever asked for.
-_BY_NAME = {codec: codec for codec in _CODECS} | {
-    alias: codec for alias, codec in aliases.items() if codec in _CODECS
-}
+from fractal_rm.domain.result import NULL, StepResult
 
 SKIPPED = NULL  # the result of a call that was not made
 # The result of a call without an answer where a flow goes on, letter for letter the original's.
@@ -41,12 +32,15 @@ ORIGINAL_ERROR = msgspec.Raw(b'"[Request_Maker] - error."')
 
 
 def request_body(
-    items: Sequence[Reference],
+    items: Sequence[Piece],
     payload: msgspec.Raw,
-    results: Mapping[int, msgspec.Raw],
+    results: Mapping[int, StepResult],
     form: BodyForm,
 ) -> bytes:
-    """``{"payload": [item, …]}``, as JSON or as the original's Python text of it."""
+    """``{"payload": [item, …]}``, as JSON or as the original's Python text of it.
+
+    The items are whole payloads and results, none of which is bytes: nothing is checked here.
+    """
     parts = [results[item.number] if isinstance(item, Result) else payload for item in items]
     body = b'{"payload": [' + b", ".join(parts) + b"]}"
     return body if form.is_json else _as_python(body)
@@ -57,7 +51,7 @@ def told_body(call: Call, terms: Terms, seen: Seen, form: BodyForm) -> bytes:
     if terms.json is not None:
         return _checked(as_json(terms.json, seen))
     if terms.raw is not None:
-        return _checked((as_text(terms.raw, seen) or "").encode())
+        return _checked(as_sent(terms.raw, seen))
     return _items_body(call.items, seen, form)
 
 
@@ -71,33 +65,50 @@ def message_body(content: Content, seen: Seen) -> bytes:
     if content.json is not None:
         return _checked(as_json(content.json, seen))
     if content.raw is not None:
-        return _checked((as_text(content.raw, seen) or "").encode())
+        return _checked(as_sent(content.raw, seen))
     return _items_body(content.items, seen, BodyForm.JSON)
 
 
-def content_json(content: Content, seen: Seen) -> msgspec.Raw:
-    """What a REPLY says, or the payload of a RUN: one JSON text. Raises CannotEvaluate.
+def reply_of(content: Content, seen: Seen) -> StepResult:
+    """What a REPLY says: as `content_json`, or a RAW as bytes or a text. Raises CannotEvaluate."""
+    if content.raw is None:
+        return content_json(content, seen)
+    found = as_it_is(content.raw, seen) or ""
+    if isinstance(found, bytes):
+        return _checked(found)
+    return msgspec.Raw(_checked(msgspec.json.encode(found)))
 
-    A template as it is, one item itself, several as a list, none as null, a RAW as a text.
+
+def content_json(content: Content, seen: Seen) -> msgspec.Raw:
+    """The payload of a RUN, or what a REPLY says without RAW: one JSON text.
+
+    A template as it is, one item itself, several as a list, none as null. Raises CannotEvaluate.
     """
     if content.json is not None:
         return msgspec.Raw(_checked(as_json(content.json, seen)))
-    if content.raw is not None:
-        return msgspec.Raw(_checked(msgspec.json.encode(as_text(content.raw, seen) or "")))
     if not content.items:
         return NULL
     one = content.items[0] if len(content.items) == 1 else ListOf(content.items)
     return msgspec.Raw(_checked(as_json(one, seen)))
 
 
-def list_text(results: Sequence[msgspec.Raw]) -> msgspec.Raw:
+def list_text(results: Sequence[StepResult]) -> msgspec.Raw:
     """The result of a FOREACH: the list of its elements' results, as a text that is JSON.
 
     Each is what its text says as JSON, or the text where it is none. Raises CannotEvaluate.
     """
-    text = b"[" + b", ".join(map(_as_said, results)) + b"]"
+    parts = [_as_said(check_listable(result, n)) for n, result in enumerate(results, start=1)]
+    text = b"[" + b", ".join(parts) + b"]"
     check_size(len(text))
     return msgspec.Raw(msgspec.json.encode(text.decode()))
+
+
+def check_listable(result: StepResult, element: int) -> msgspec.Raw:
+    """The result for one element. Raises CannotEvaluate where a list cannot hold it."""
+    if isinstance(result, msgspec.Raw):
+        return result
+    raise CannotEvaluate(f"the answer for element {element} is no text but {len(result)} bytes,"
+                         " and a list holds JSON and texts")  # fmt: skip
 
 
 def _as_said(result: msgspec.Raw) -> bytes:
@@ -105,13 +116,13 @@ def _as_said(result: msgspec.Raw) -> bytes:
     if text is None:
         return bytes(result)
     try:
-        msgspec.json.decode(text)
+        read_json(text)
     except (msgspec.DecodeError, RecursionError):
         return bytes(result)
-    return text.strip().encode()
+    return text.removeprefix(MARK).strip().encode()
 
 
-def _items_body(items: Sequence[Reference], seen: Seen, form: BodyForm) -> bytes:
+def _items_body(items: Sequence[Piece], seen: Seen, form: BodyForm) -> bytes:
     body = _checked(b'{"payload": ' + as_json(ListOf(tuple(items)), seen) + b"}")
     return body if form.is_json else _as_python(body)
 
@@ -123,18 +134,3 @@ def _checked(body: bytes) -> bytes:
 
 def _as_python(body: bytes) -> bytes:
     return str(msgspec.json.decode(body, type=dict[str, Any])).encode()
-
-
-def result_text(reply: Reply) -> msgspec.Raw:
-    """The response text as a JSON string. It is UTF-8 unless the reply names a charset we read."""
-    return msgspec.Raw(msgspec.json.encode(reply.body.decode(_codec(reply.head), "replace")))
-
-
-@lru_cache(maxsize=32)
-def _codec(head: bytes) -> str:
-    """What a head says of the text under it: a server sends the same one again and again."""
-    if b"charset" not in head.lower():  # hardly one says it
-        return "utf_8"
-    kind = Reply(0, head, b"").header("content-type") or ""
-    named = _CHARSET.search(kind) if ";" in kind else None
-    return _BY_NAME.get(named[1].lower().replace("-", "_"), "utf_8") if named else "utf_8"

@@ -11,6 +11,7 @@ import msgspec
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header: RFC 9110, 5.6.2
 DELIMITING = frozenset({"content-length", "transfer-encoding", "connection"})
+_ANY_AS_IT_IS = (("Accept", "*/*"), ("Accept-Encoding", "identity"))  # RFC 9110, 12.5
 OWN_HEADERS = DELIMITING | {"idempotency-key", "fractal-time-left"}  # what a flow cannot set
 
 
@@ -31,8 +32,15 @@ class Origin(msgspec.Struct, frozen=True, cache_hash=True):
     tls: Tls | None = None
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.protocol}://{host}:{self.port}"
+        return f"{self.protocol}://{_bracketed(self.host)}:{self.port}"
+
+    def authority(self) -> str:
+        """Host and port as a request names them: an IPv6 zone is this machine's (RFC 6874, 4)."""
+        return f"{_bracketed(self.host.partition('%')[0])}:{self.port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
@@ -69,19 +77,18 @@ def route(
     Raises ValueError where a name or value could break out of its line (CR, LF, NUL), or is not
     Latin-1.
     """
-    host = str(origin).partition("://")[2]
-    fixed = [("Host", host), ("User-Agent", "fractal-rm"), ("Accept", "*/*")]
+    fixed = [("Host", origin.authority()), ("User-Agent", "fractal-rm"), *_ANY_AS_IT_IS]
     if method != "GET":
         fixed.append(("Content-Type", "application/json"))
     replaced = {name.lower() for name, _ in headers}
-    lines = [f"{method} {target} HTTP/1.1"]
+    lines = [f"{method} {target} HTTP/1.1".encode("latin-1")]
     lines += [header_line(n, v) for n, v in fixed if n.lower() not in replaced]
     lines += [header_line(n, v) for n, v in headers]
     return Route(
         origin=origin,
         method=method,
         target=target,
-        head="".join(f"{line}\r\n" for line in lines).encode("latin-1"),
+        head=b"".join(b"%b\r\n" % line for line in lines),
         connect_timeout_s=connect_timeout_s,
         timeout_s=timeout_s,
         max_response_bytes=max_response_bytes,
@@ -100,7 +107,10 @@ def with_query(route: Route, parameters: list[tuple[str, str]]) -> Route:
 
     Raises ValueError where a text is none that UTF-8 can hold.
     """
-    more = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in parameters)
+    try:
+        more = "&".join(f"{quote(n, safe='')}={quote(v, safe='')}" for n, v in parameters)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a parameter holds half a character: {error.object!r:.60}") from None
     target = f"{route.target}{'&' if '?' in route.target else '?'}{more}" if more else route.target
     rest = route.head[len(f"{route.method} {route.target}") :]
     head = f"{route.method} {target}".encode("latin-1") + rest
@@ -115,16 +125,26 @@ def with_headers(route: Route, headers: list[tuple[str, str]]) -> Route:
     names = {name.lower().encode("latin-1") for name, _ in headers}
     request, *fixed = route.head.split(b"\r\n")[:-1]
     kept = [line for line in fixed if line.partition(b":")[0].lower() not in names]
-    added = [header_line(name, value).encode("latin-1") for name, value in headers]
+    added = [header_line(name, value) for name, value in headers]
     return msgspec.structs.replace(route, head=b"\r\n".join([request, *kept, *added, b""]))
 
 
-def header_line(name: str, value: str) -> str:
-    """One header line without its end. Raises ValueError on CR, LF or NUL (RFC 9110, 5.5)."""
+def header_line(name: str, value: str) -> bytes:
+    """One header line without its end.
+
+    Raises ValueError on CR, LF or NUL (RFC 9110, 5.5), and on what is not Latin-1.
+    """
     line = f"{name}: {value}"
     if any(c in line for c in "\r\n\0"):
         raise ValueError(f"header {name!r} holds a line break or NUL")
-    return line
+    try:
+        return line.encode("latin-1")
+    except UnicodeEncodeError as error:
+        wrong = line[error.start]
+        raise ValueError(
+            f"header {name!r} holds {wrong!r} (U+{ord(wrong):04X}), and a header is Latin-1;"
+            " what is not can go in the body, or percent-encoded with QUERY"
+        ) from None
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from operator import ge, gt, le, lt
@@ -13,9 +14,11 @@ from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
+    Base64,
     Compare,
     Comparison,
     Expression,
+    Header,
     Item,
     ListOf,
     Literal,
@@ -27,6 +30,7 @@ from fractal_rm.domain.expression import (
     Status,
     Value,
 )
+from fractal_rm.domain.result import NULL, StepResult
 
 _ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
     Comparison.LESS: lt,
@@ -41,6 +45,7 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (str, "a text"),
     (list, "a list"),
     (dict, "an object"),
+    (bytes, "bytes"),
     (object, "null"),
 )
 
@@ -52,8 +57,8 @@ class Head(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
+MARK = "\ufeff"  # byte order mark
 MOST_BODY_BYTES = 8 * 1024 * 1024  # of what a template or items come to
-NULL = msgspec.Raw(b"null")
 _NO_ITEM: Any = object()
 
 
@@ -65,7 +70,7 @@ class Seen:
     """
 
     def __init__(
-        self, payload: msgspec.Raw, results: Mapping[int, msgspec.Raw], heads: Mapping[int, Head]
+        self, payload: msgspec.Raw, results: Mapping[int, StepResult], heads: Mapping[int, Head]
     ) -> None:
         self._payload = payload
         self._results = results
@@ -73,7 +78,7 @@ class Seen:
         self._item: Any = _NO_ITEM
         self._read: dict[int, Any] = {}
 
-    def with_answer(self, number: int, result: msgspec.Raw, head: Head) -> Seen:
+    def with_answer(self, number: int, result: StepResult, head: Head) -> Seen:
         """The same after the call with this number has been answered."""
         results, heads = {**self._results, number: result}, {**self._heads, number: head}
         seen = Seen(self._payload, results, heads)
@@ -90,13 +95,24 @@ class Seen:
         """Of a call's answer; None for a call that had none."""
         return self._heads.get(number)
 
-    def raw(self, ref: Reference) -> msgspec.Raw:
-        """A whole payload, result or item as JSON text. Raises CannotEvaluate."""
+    def whole(self, ref: Reference) -> StepResult:
+        """A whole payload, result or item: JSON text, or bytes. Raises CannotEvaluate."""
         if isinstance(ref, Payload):
             return self._payload
         if isinstance(ref, Item):
             return msgspec.Raw(_encoded(self.inside(ref)))
         return self._results.get(ref.number, NULL)
+
+    def raw(self, ref: Reference) -> msgspec.Raw:
+        """A whole payload, result or item as JSON text. Raises CannotEvaluate."""
+        return json_of(ref, self.whole(ref))
+
+    def data(self, ref: Reference) -> bytes | None:
+        """A whole result that is bytes; None for anything else."""
+        if not isinstance(ref, Result) or ref.path:
+            return None
+        found = self._results.get(ref.number, NULL)
+        return None if isinstance(found, msgspec.Raw) else found
 
     def picked(self, ref: Reference) -> Any:
         """What a reference stands for. Raises CannotEvaluate."""
@@ -119,7 +135,10 @@ class Seen:
             return self._item
         number = 0 if isinstance(ref, Payload) else ref.number
         if number not in self._read:
-            whole = msgspec.json.decode(self.raw(ref))
+            json = self.whole(ref)
+            if not isinstance(json, msgspec.Raw):
+                raise CannotEvaluate(f"result{number} is not JSON: it is {len(json)} bytes")
+            whole = msgspec.json.decode(json)
             # The result of a RUN may be any JSON, and of a call that was skipped it is null.
             is_text = number and isinstance(whole, str)
             self._read[number] = _said_in(number, whole) if is_text else whole
@@ -128,9 +147,26 @@ class Seen:
 
 def _said_in(number: int, text: str) -> Any:
     try:
-        return msgspec.json.decode(text)
+        return read_json(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise CannotEvaluate(f"result{number} is not JSON: {error}") from None
+
+
+def read_json(text: str) -> Any:
+    """What a text says as JSON. A byte order mark before it is passed over (RFC 8259, 8.1).
+
+    Raises msgspec.DecodeError, RecursionError.
+    """
+    return msgspec.json.decode(text.removeprefix(MARK))
+
+
+def json_of(ref: Reference, result: StepResult) -> msgspec.Raw:
+    """The JSON text of a whole reference. Raises CannotEvaluate where it is bytes."""
+    if isinstance(result, msgspec.Raw):
+        return result
+    name = name_of(ref)
+    raise CannotEvaluate(f"{name} is no text but {len(result)} bytes: RAW sends them as they are,"
+                         f" and base64({name}) writes them as text")  # fmt: skip
 
 
 def name_of(ref: Reference) -> str:
@@ -163,13 +199,18 @@ def evaluate(value: Value, seen: Seen) -> Any:
     """What a value comes to, as JSON is read into Python. Raises CannotEvaluate."""
     if isinstance(value, (Payload, Result, Item)):
         return seen.picked(value)
+    if isinstance(value, Base64):
+        return _in_base64(value.of, seen)
     if isinstance(value, Literal):
         return value.value
     if isinstance(value, ListOf):
         return [evaluate(each, seen) for each in value.values]
     if isinstance(value, ObjectOf):
         return {key: evaluate(each, seen) for key, each in value.fields}
-    head = seen.head(value.number)
+    return _asked(value, seen.head(value.number))
+
+
+def _asked(value: Status | Header, head: Head | None) -> int | str | None:
     if head is None:
         return None
     return (head.status or None) if isinstance(value, Status) else head.headers.get(value.name)
@@ -214,6 +255,31 @@ def _encoded(value: Any) -> bytes:
         raise CannotEvaluate(f"it cannot be written as JSON: {error}") from None
 
 
+def as_it_is(ref: Reference, seen: Seen) -> bytes | str | None:
+    """What ``RAW ref`` stands for: bytes, or as `as_text`. Raises CannotEvaluate."""
+    data = seen.data(ref)
+    return as_text(ref, seen) if data is None else data
+
+
+def as_sent(ref: Reference, seen: Seen) -> bytes:
+    """The bytes that ``RAW ref`` sends: a text as UTF-8, null as nothing. Raises CannotEvaluate."""
+    return _bytes_of(as_it_is(ref, seen) or b"")
+
+
+def _bytes_of(found: bytes | str) -> bytes:
+    return found.encode() if isinstance(found, str) else found
+
+
+def _in_base64(ref: Reference, seen: Seen) -> str | None:
+    """The bytes that RAW would send, as a text; null as None. Raises CannotEvaluate."""
+    found = as_it_is(ref, seen)
+    if found is None:
+        return None
+    sent = _bytes_of(found)
+    check_size(len(sent) // 3 * 4)
+    return b2a_base64(sent, newline=False).decode()
+
+
 def as_text(value: Value, seen: Seen) -> str | None:
     """A text as it is, anything else as JSON, null as None. Raises CannotEvaluate."""
     found = evaluate(value, seen)
@@ -241,7 +307,9 @@ def _worked_out(part: Expression, seen: Seen) -> Any:
         return _compared(part.how, _worked_out(part.left, seen), _worked_out(part.right, seen))
     if isinstance(part, (AllOf, AnyOf, Not)):
         return holds(part, seen)
-    return evaluate(part, seen)
+    # Bytes are equal to nothing but the same bytes.
+    data = seen.data(part) if isinstance(part, Result) else None
+    return evaluate(part, seen) if data is None else data
 
 
 def _compared(how: Comparison, left: Any, right: Any) -> bool:

@@ -36,6 +36,15 @@ class Item(msgspec.Struct, frozen=True, tag="item", omit_defaults=True):
 Reference = Union[Payload, Result, Item]
 
 
+class Base64(msgspec.Struct, frozen=True, tag="base64"):
+    """``base64(ref)``: the bytes that ``RAW ref`` would send, as a text in base64 (RFC 4648, 4)."""
+
+    of: Reference
+
+
+Piece = Union[Payload, Result, Item, Base64]  # what items are
+
+
 class Literal(msgspec.Struct, frozen=True, tag="literal"):
     """A value that stands in the flow itself: what JSON can hold."""
 
@@ -105,5 +114,5 @@ class Not(msgspec.Struct, frozen=True, tag="not"):
     part: Expression
 
 
-Value = Union[Payload, Result, Item, Literal, ListOf, ObjectOf, Status, Header]
+Value = Union[Payload, Result, Item, Base64, Literal, ListOf, ObjectOf, Status, Header]
 Expression = Union[Value, Compare, AllOf, AnyOf, Not]

@@ -29,6 +29,13 @@ CODES = {
     "C210": "a key is given twice",
     "C211": "a component is used by no flow",
     "C212": "there are more findings than are shown",
+    "C213": "a trusted peer is neither an address nor a range",
+    "C214": "a range of trusted peers is too wide",
+    "C215": "rest.host is not the address of a machine",
+    "C216": "trusted peers cannot reach this node",
+    "C225": "the key of a certificate is encrypted",
+    "C228": "a node that does not say what it is gets less than it could",
+    "C229": "a key has no effect",
     "C231": "a file is a FIFO, a device or a socket",
     "C232": "a file is too large",
     "F101": "a line is not an instruction",
@@ -68,6 +75,10 @@ CODES = {
     "F135": "a deadline ends before its flow can",
     "F136": "there are more findings than are shown",
     "F137": "a flow begins itself again without end",
+    "F141": "base64 takes one reference",
+    "F142": "base64 cannot stand here",
+    "F145": "a schedule has days of the month or days of the week",
+    "F146": "a schedule has days that must fit twice",
     "T301": "flows.cases.toml is not TOML",
     "T302": "a case names what the configuration does not have",
     "T303": "two cases have the same name",
@@ -84,6 +95,7 @@ HELP = {
     " saved as UTF-8",
     "C204": "an address needs protocol, ip and port; a component endpoints; a node and the balancer"
     " an endpoint; a TLS key its cert",
+    "C228": 'set "peer" in its config: "fractal" for a node of this program, else "original"',
 }
 
 MOST_SHOWN = 1_000  # findings of one file; the others are counted

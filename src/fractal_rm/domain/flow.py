@@ -7,12 +7,13 @@ began with (G13): fields are only ever added, with defaults.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from enum import Enum
 from typing import Union
 
 import msgspec
 
-from fractal_rm.domain.expression import Expression, Reference, Value
+from fractal_rm.domain.expression import Expression, Piece, Reference, Value
 
 
 class Method(str, Enum):
@@ -65,7 +66,7 @@ class Undo(msgspec.Struct, frozen=True):
     """``UNDO endpoint items``: a POST to the call's own component, if a later step fails."""
 
     endpoint: str
-    items: tuple[Reference, ...] = ()
+    items: tuple[Piece, ...] = ()
 
 
 class Each(msgspec.Struct, frozen=True):
@@ -109,7 +110,7 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
     component: str
     endpoint: str
     method: Method
-    items: tuple[Reference, ...] = ()
+    items: tuple[Piece, ...] = ()
     line: int = 0
     terms: Terms | msgspec.UnsetType = msgspec.UNSET
 
@@ -117,7 +118,7 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
 class Content(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an instruction other than a call hands on: items, a template, or one text as it is."""
 
-    items: tuple[Reference, ...] = ()
+    items: tuple[Piece, ...] = ()
     json: Value | None = None
     raw: Reference | None = None
 
@@ -231,6 +232,20 @@ class Flow(msgspec.Struct, frozen=True):
     order: Order | msgspec.UnsetType = msgspec.UNSET
     starts: Starts | msgspec.UnsetType = msgspec.UNSET
     queueing: Queueing | msgspec.UnsetType = msgspec.UNSET
+
+
+def components_of(flow: Flow, flows: Mapping[str, Flow]) -> set[str]:
+    """The names of the components that a flow calls, itself or by the ``flows`` that it runs."""
+    names: set[str] = set()
+    seen, left = {flow.id}, [flow]
+    while left:
+        for step in left.pop().steps:
+            if isinstance(step, Call):
+                names.add(step.component)
+            elif isinstance(step, SubFlow) and step.flow in flows and step.flow not in seen:
+                seen.add(step.flow)
+                left.append(flows[step.flow])
+    return names
 
 
 def flow_version(flow: Flow) -> str:

@@ -11,10 +11,12 @@ from fractal_rm.domain.errors import CallFailed, CannotEvaluate
 from fractal_rm.domain.evaluate import Seen, holds
 from fractal_rm.domain.expression import Expression
 from fractal_rm.domain.flow import Retry
+from fractal_rm.domain.result import text_of
 
 CONNECT_TRIES = 3
 MOST_PAUSE_S = 30.0  # between two tries, unless the flow begins with a longer one
 MOST_RETRY_AFTER_S = 300.0
+MOST_SAID = 200  # characters of an answer that a reason repeats
 
 
 class Later(msgspec.Struct, frozen=True):
@@ -24,16 +26,26 @@ class Later(msgspec.Struct, frozen=True):
 
 
 def failure_of(answer: Reply | CallFailed) -> str | None:
-    """Why an answer fails its step, or None. 400 and above do (as the flow language says)."""
+    """Why an answer fails its step, or None: without an answer, or with a status of 300 and above.
+
+    A component that points elsewhere has not done what it was asked for.
+    """
     if isinstance(answer, CallFailed):
         return answer.reason
-    return None if answer.status < 400 else _words_of(answer)
+    return None if answer.status < 300 else _words_of(answer)
 
 
 def _words_of(answer: Reply) -> str:
-    """Its status, and how its body begins."""
-    said = " ".join(answer.body[:200].decode("utf-8", "replace").split())
-    return f"status {answer.status}" + (f": {said}" if said else "")
+    return f"status {answer.status}{said_with(answer)}"
+
+
+def said_with(answer: Reply) -> str:
+    """What follows on a status in words: where a redirect points, and how the body begins."""
+    target = answer.header("location") if 300 <= answer.status < 400 else None
+    points = f", pointing to {target[:MOST_SAID].replace(' ', '%20')}" if target else ""
+    text = text_of(answer)
+    begin = f"{len(answer.body)} bytes" if text is None else " ".join(text[:MOST_SAID].split())
+    return points + (f": {begin}" if begin else "")
 
 
 def unmet(expect: Expression, answer: Reply, seen: Seen, *, settles: bool) -> str | None:
@@ -83,10 +95,13 @@ def call_again_s(
 
 
 def _is_final(answer: Reply | CallFailed) -> bool:
-    """Whether a component has said that the same request will get the same answer."""
+    """Whether a component has said that the same request will get the same answer.
+
+    So have those that point elsewhere.
+    """
     if isinstance(answer, CallFailed):
         return False
-    return 400 <= answer.status < 500 and answer.status not in (408, 425, 429)
+    return 300 <= answer.status < 500 and answer.status not in (408, 425, 429)
 
 
 def _retry_after_s(answer: Reply | CallFailed, now_ms: int) -> float:

@@ -8,15 +8,20 @@ an offer ends in   a receipt          ──> the peer has it
                    any other 2xx      ──> a plain peer has it
                    a refusal          ──> here, unless it leaves a doubt: see `has_not_taken`
                    never sent         ──> again, then here
-                   no answer          ──> again under the same epoch; then see `after_silence`
+                   a doubt            ──> a node of this program is asked again, under the same
+                                          epoch, until it answers; any other peer never is: see
+                                          `after_doubt`
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from enum import Enum
 from typing import Union
 
 import msgspec
+
+from fractal_rm.domain.run import Settled, State
 
 OFFER_TRIES = 3
 ASK_AGAIN_AT_MOST_S = 30.0
@@ -49,9 +54,24 @@ def decide(answer: str | None, known: Collection[str], own_id: str | None) -> Pl
     return There(answer, f"the balancer named node {answer}")
 
 
-def peer_can_run(peer: str | None, flow_id: str) -> bool:
-    """An original finds a flow by the first character of its id, so it runs one-digit ids only."""
-    return peer != "original" or len(flow_id) == 1
+def cannot_run(peer: str | None, flow_id: str, *, ours: bool) -> str | None:
+    """Why a flow is not handed to a peer, or None. ``peer`` is what nodes.conf says that it is.
+
+    An original finds a flow by the first character of its id, and answers 200 where it finds none.
+    What is not known to be ours may be one.
+    """
+    if ours or len(flow_id) == 1:
+        return None
+    if peer == "original":
+        return f"is an original, which cannot run flow {flow_id}"
+    return f"is unknown (nodes.conf says no peer), and an original cannot run flow {flow_id}"
+
+
+class AfterSilence(str, Enum):
+    """What nodes.conf chooses where a plain peer may have executed a run and does not say so."""
+
+    RUN_HERE = "run-here"
+    UNKNOWN = "unknown"
 
 
 class Again(msgspec.Struct, frozen=True):
@@ -65,23 +85,22 @@ class Again(msgspec.Struct, frozen=True):
 
 
 class Home(msgspec.Struct, frozen=True):
-    """Give up and run it here."""
+    """Give up and run it here. ``maybe_twice``: the peer may execute it as well."""
 
     reason: str
+    maybe_twice: bool = False
 
 
-def has_not_taken(status: int, *, looked: bool, silent: bool, ours: bool) -> bool:
+def has_not_taken(status: int, *, looked: bool, silent: bool) -> bool:
     """Whether a refusal says that the peer certainly does not hold the run.
 
-    after silence             only what a node of ours says after a look into its journal
-    from a node of ours       anything but a fault (5xx) or a time limit (408); 503 is "busy"
-    from any other            anything but a gateway's "no answer" (502, 504)
+    After silence only what a node of ours says after a look into its journal does. Else it is
+    anything but a time limit (408) and a fault (5xx): an original answers 500 where a flow broke
+    in the middle, and a gateway 502 or 504 where it lost sight of the peer. 503 is "busy".
     """
     if silent:
         return looked
-    if ours:
-        return status == 503 or (status < 500 and status != 408)
-    return status not in {502, 504}
+    return status == 503 or (status < 500 and status != 408)
 
 
 def after_unsent(tries: int, node: str, why: str, fraction: float) -> Again | Home:
@@ -91,16 +110,27 @@ def after_unsent(tries: int, node: str, why: str, fraction: float) -> Again | Ho
     return Home(f"node {node} could not be reached: {why}")
 
 
-def after_silence(tries: int, node: str, why: str, fraction: float, *, ours: bool) -> Again | Home:
-    """The offer may have arrived.
+def ask_again(tries: int, fraction: float) -> Again:
+    """A node of this program may have the run: it knows, and it must not run here too (G4)."""
+    return Again(_backoff(tries, fraction), silent=True)
 
-    A peer of ours is asked until it answers: it knows, and a run that it may have must not run
-    here too (G4). Of any other peer nothing can be learned by asking, so after the same number of
-    tries the run comes home, as nothing may be lost.
+
+def after_doubt(
+    why: str, *, rule: AfterSilence | None, once_only: str | None, in_time: bool
+) -> Home | Settled:
+    """Any other peer may have executed the run. Asked again it might execute it again.
+
+    ``rule`` is what nodes.conf chooses. Without one it depends on ``once_only``: a component of
+    the flow that must not be called twice. ``in_time``: the run is still worth something.
     """
-    if ours or tries < OFFER_TRIES:
-        return Again(_backoff(tries, fraction), silent=True)
-    return Home(f"node {node} did not answer: {why}")
+    doubt = f"{why}; it may have been executed there"
+    if rule is AfterSilence.UNKNOWN:
+        return Settled(State.UNKNOWN, f"{doubt}, and after_silence is unknown")
+    if not in_time:
+        return Settled(State.UNKNOWN, f"{doubt}, and its time has ended")
+    if rule is None and once_only is not None:
+        return Settled(State.UNKNOWN, f"{doubt}, and component {once_only} is not idempotent")
+    return Home(f"{doubt} too", maybe_twice=True)
 
 
 def _backoff(tries: int, fraction: float) -> float:

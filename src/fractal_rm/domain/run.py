@@ -20,6 +20,7 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.evaluate import Head
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment
+from fractal_rm.domain.result import StepResult, as_shown, restored, size_of
 
 _OPEN_STATES = frozenset({"new", "accepted", "running", "offered", "parked"})
 
@@ -101,10 +102,14 @@ class Received(Fact, frozen=True, tag="received"):
 
 
 class Placed(Fact, frozen=True, tag="placed"):
-    """Where it is to run and why; ``node`` is None for here."""
+    """Where it is to run and why; ``node`` is None for here.
+
+    ``maybe_twice``: the node that it was offered to before may have executed it as well.
+    """
 
     node: str | None
     reason: str
+    maybe_twice: bool | msgspec.UnsetType = msgspec.UNSET
 
     def change(self, run: Run) -> None:
         """Keep where it goes and why; placed here, it stays."""
@@ -162,7 +167,8 @@ class Finished(Fact, frozen=True, tag="finished"):
 
     That of a RUN is the reply of the other run, whatever JSON that is. ``status`` is 0 where there
     was no answer. ``headers``, names in lower case, are written where the flow asks for the head
-    of this answer, and only those that it asks for.
+    of this answer, and only those that it asks for. ``data`` is the result where it is bytes, and
+    ``result`` is null then.
     """
 
     step: int
@@ -170,11 +176,15 @@ class Finished(Fact, frozen=True, tag="finished"):
     took_ms: float
     result: msgspec.Raw
     headers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    data: bytes | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="base64")
 
     def change(self, run: Run) -> None:
         """Keep the result; nothing of the step is in doubt."""
-        run.results[self.step] = self.result
-        run.result_bytes += size_of(self.result)
+        result = self.result
+        if self.data is not msgspec.UNSET:
+            result, run.has_bytes = self.data, True
+        run.results[self.step] = result
+        run.result_bytes += size_of(result)
         if self.headers is not msgspec.UNSET:
             run.heads = {**(run.heads or {}), self.step: Head(self.status, self.headers)}
         if run.in_doubt:
@@ -186,20 +196,25 @@ class Finished(Fact, frozen=True, tag="finished"):
 
 
 class ElementFinished(Fact, frozen=True, tag="element-finished"):
-    """The call for one element of a FOREACH has its result. ``element`` counts from 1."""
+    """The call for one element of a FOREACH has its result. ``element`` counts from 1.
+
+    ``result`` and ``data`` are as in `Finished`.
+    """
 
     step: int
     element: int
     status: int
     took_ms: float
     result: msgspec.Raw
+    data: bytes | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="base64")
 
     def change(self, run: Run) -> None:
         """Keep the result until the step has its own."""
         if run.elements is None:
             run.elements = {}
-        run.elements.setdefault(self.step, {})[self.element] = self.result
-        run.result_bytes += size_of(self.result)
+        result = restored(self.result, self.data)
+        run.elements.setdefault(self.step, {})[self.element] = result
+        run.result_bytes += size_of(result)
         if run.in_doubt:
             run.in_doubt.discard(f"{self.step}.{self.element}")
         run.stays = True
@@ -244,11 +259,13 @@ class Waiting(Fact, frozen=True, tag="waiting"):
 class Passed(Fact, frozen=True, tag="passed"):
     """A step without a number is done, or was skipped: a WAIT, a PUBLISH, a REPLY.
 
-    ``reply`` is what a REPLY says, as JSON. ``position`` counts the flow's steps from 0.
+    ``reply`` is what a REPLY says, as JSON. ``position`` counts the flow's steps from 0. ``data``
+    is what it says where that is bytes, and ``reply`` is null then.
     """
 
     position: int
     reply: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data: bytes | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="base64")
 
     def change(self, run: Run) -> None:
         """Keep that it is done, and what the sender is told."""
@@ -259,8 +276,8 @@ class Passed(Fact, frozen=True, tag="passed"):
         if self.reply is not msgspec.UNSET:
             if run.said is not None:
                 run.result_bytes -= size_of(run.said)
-            run.result_bytes += size_of(self.reply)
-            run.said = self.reply
+            run.said = restored(self.reply, self.data)
+            run.result_bytes += size_of(run.said)
         run.stays = True
 
 
@@ -359,11 +376,6 @@ def name_of(step: int, part: str | msgspec.UnsetType = msgspec.UNSET) -> str:
     return str(step) if part is msgspec.UNSET else part
 
 
-def size_of(json: msgspec.Raw) -> int:
-    """How many bytes a JSON text has."""
-    return len(memoryview(json))
-
-
 def undo_name(step: int) -> str:
     """The name of the request that undoes a step."""
     return f"undo.{step}"
@@ -408,11 +420,12 @@ _NEXT: dict[State, dict[type[Fact], State]] = {
 class Run(msgspec.Struct, gc=False):
     """One run as its facts make it. What no fact has said is None.
 
-    ``results`` are by number, in the order in which they came, each as JSON. ``in_doubt`` names
+    ``results`` are by number, in the order in which they came. ``in_doubt`` names
     requests that may have left without our knowing what came of them, ``failures`` the last failed
     attempt of each request that failed (names: `name_of`). ``elements`` are the results of a
     FOREACH that is not finished, by number and element. ``waiting`` is its last WAIT, ``passed``
     are positions of steps that have no number and are done, ``said`` is what a REPLY said.
+    ``has_bytes``: one of the results is bytes.
     ``payload_bytes`` and ``result_bytes``: what came, and what has come of it so far, keeps so much
     in memory.
 
@@ -429,15 +442,16 @@ class Run(msgspec.Struct, gc=False):
     source: str = ""
     state: State = State.NEW
     reason: str = ""
-    results: dict[int, msgspec.Raw] = {}
+    results: dict[int, StepResult] = {}
+    has_bytes: bool = False
     result_bytes: int = 0
     heads: dict[int, Head] | None = None
     in_doubt: set[str] | None = None
     failures: dict[str, StepFailed] | None = None
-    elements: dict[int, dict[int, msgspec.Raw]] | None = None
+    elements: dict[int, dict[int, StepResult]] | None = None
     passed: set[int] | None = None
     waiting: Waiting | None = None
-    said: msgspec.Raw | None = None
+    said: StepResult | None = None
     stopping: Stopping | None = None
     undone: set[int] | None = None
     attempts: int = 1
@@ -465,7 +479,7 @@ class Run(msgspec.Struct, gc=False):
         return len(self.results) + (len(self.passed) if self.passed else 0)
 
     @property
-    def reply(self) -> msgspec.Raw | None:
+    def reply(self) -> StepResult | None:
         """What its sender is told: what a REPLY said, or else the last result."""
         if self.said is not None or not self.results:
             return self.said
@@ -473,9 +487,10 @@ class Run(msgspec.Struct, gc=False):
 
     def outcome(self) -> Outcome:
         """How it ended. The last result is a reply only of a run that succeeded."""
-        results = tuple(self.results[number] for number in sorted(self.results))
+        results = tuple(as_shown(self.results[number]) for number in sorted(self.results))
         reply = self.reply if self.state is State.SUCCEEDED else self.said
-        return Outcome(self.id, self.state, self.reason, results, reply)
+        shown = None if reply is None else as_shown(reply)
+        return Outcome(self.id, self.state, self.reason, results, shown)
 
     def apply(self, fact: Fact) -> None:
         """Change by one fact. Raises ImpossibleFact where the table has no such change."""
@@ -504,7 +519,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """How a run ended, as its waiting senders are told.
 
     ``results`` are response texts in the order of the flow, ``reply`` is the JSON that a sender
-    gets who waits for one thing only; None where there is none.
+    gets who waits for one thing only; None where there is none. Bytes are ``{"base64": "…"}``.
     """
 
     run: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, NoReturn
@@ -141,12 +142,20 @@ def decode_trigger(arrival: Arrival, max_bytes: int) -> Trigger:
     if arrival.flow_id is not None:
         trigger = _addressed(arrival, arrival.flow_id)
     else:
+        arrival = _without_mark(arrival)
         check_json(arrival.body)
         if said is not None and says_event(said.content_type):
             trigger = _message_of(read_event(arrival.body), arrival)
         else:
             trigger = _message(arrival)
     return trigger if said is None else _with_said(trigger, said, arrival.waited_ms)
+
+
+def _without_mark(arrival: Arrival) -> Arrival:
+    """The same without the byte order mark that may stand before JSON (RFC 8259, 8.1)."""
+    if not arrival.body.startswith(BOM_UTF8):
+        return arrival
+    return msgspec.structs.replace(arrival, body=arrival.body.removeprefix(BOM_UTF8))
 
 
 def _message(arrival: Arrival) -> Trigger:
@@ -198,20 +207,21 @@ def _addressed(arrival: Arrival, flow_id: str) -> Trigger:
         return Trigger(flow_id, arrival.body, key=arrival.key, scope=f"\0schedule:{flow_id}:")
     key, scope, trace = _checked_key(arrival.key), f"\0topic:{flow_id}:" if by_topic else "", None
     payload = _any_text(arrival.body) if by_topic else _any_json(arrival.body)
-    if _is_event(arrival, by_topic=by_topic):
+    if _is_event(arrival, payload, by_topic=by_topic):
         event = read_event(payload)
         payload, key, trace = event.data or b"null", event.name, _trace(event.traceparent)
         scope = scope or "\0event:"
     return Trigger(flow_id, payload, key=key, scope=scope, traceparent=trace)
 
 
-def _is_event(arrival: Arrival, *, by_topic: bool) -> bool:
+def _is_event(arrival: Arrival, payload: bytes, *, by_topic: bool) -> bool:
     if arrival.said is not None and says_event(arrival.said.content_type):
         return True
-    return by_topic and looks_like_event(arrival.body)
+    return by_topic and looks_like_event(payload)
 
 
 def _any_json(body: bytes) -> bytes:
+    body = body.removeprefix(BOM_UTF8)
     check_json(body)
     try:
         return bytes(_any_decoder.decode(body))

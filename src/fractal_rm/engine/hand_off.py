@@ -1,21 +1,27 @@
-"""Hand off: offer a run to a peer until it is there, or certainly is not."""
+"""Hand off: offer a run to a peer until it is certain who executes it, or that nobody can say."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Union
+
+from msgspec import UNSET
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.errors import CallFailed, OfferRefused
+from fractal_rm.domain.flow import components_of
 from fractal_rm.domain.placement import (
     ASK_AGAIN_AT_MOST_S,
     OFFER_TRIES,
     Again,
     Home,
     There,
-    after_silence,
+    after_doubt,
     after_unsent,
+    ask_again,
+    cannot_run,
     has_not_taken,
 )
 from fractal_rm.domain.run import Offered, Placed, Run, Settled, State
@@ -28,17 +34,19 @@ Answer = Union[Receipt, OfferRefused, CallFailed, None]  # None: a 2xx without a
 
 
 class HandOff:
-    """Remembers which peers have shown themselves to be ours: they can be asked again (G4)."""
+    """A node of this program may be asked again (G4); any other peer is never offered a run twice.
+
+    Which peers are ours is in nodes.conf, or shown by the receipts that they have given.
+    """
 
     def __init__(self, world: World, runs: OpenRuns) -> None:
         self._world = world
         self._runs = runs
-        self._ours: set[str] = set()
         self._slots = Slots()
         self._tries: dict[str, int] = {}  # of runs that wait for another turn
 
     async def hand_off(self, run: Run, there: There) -> Settled | Again | None:
-        """Offer ``run``. Returns how it ended here, or None: it came home and is to run here.
+        """Offer ``run``. Returns how it ended here, or None: it is to run here after all.
 
         Again: the peer may have it and does not say so. It is asked in a later turn, so that runs
         in doubt do not hold the slots of those that could go on.
@@ -51,7 +59,8 @@ class HandOff:
             if isinstance(following, Settled):
                 return following
             if isinstance(following, Home):
-                _ = self._runs.write(run, Placed(None, following.reason))
+                twice = True if following.maybe_twice else UNSET
+                _ = self._runs.write(run, Placed(None, following.reason, twice))
                 return None
             silent = silent or following.silent
             if silent and tries >= OFFER_TRIES:
@@ -66,61 +75,92 @@ class HandOff:
         node = self._world.config.nodes.get(node_id)
         if node is None:
             return self._gone(run, node_id, silent=silent)
-        if not run.offered:
-            left_ms = self._left_ms(run)
+        ours = run.ours or self._world.is_ours(node)
+        if silent and not ours:
+            why = f"it was offered to node {node.id}, whose answer is not known"
+            return self._doubt(run, node, why)
+        async with self._slot(node):
+            left_ms = time_left_ms(run, self._world.clock.now_ms())
             if left_ms is not None and left_ms <= 0:
-                return Settled(State.EXPIRED, "its time ended before it could be handed off")
-            await self._runs.write(run, Offered(node.id, run.epoch + 1, self._is_ours(node)))
-        answer = await self._answer(run, node)
+                if not silent:
+                    return Settled(State.EXPIRED, "its time ended before it could be handed off")
+                left_ms = 1  # a node of ours that may have it is asked all the same
+            if not run.offered:
+                await self._runs.write(run, Offered(node.id, run.epoch + 1, ours))
+            answer = await self._answer(run, node, left_ms, ours=ours)
         if isinstance(answer, Receipt):
-            self._ours.add(node.id)
-        return self._following(answer, run, node, tries, silent=silent)
-
-    async def _answer(self, run: Run, node: Node) -> Answer:
-        sender = self._world.config.node_id or ""
-        slot = self._slots.slot(node.id, node.limit)
-        if slot is not None:
-            await slot.acquire()
-        try:
-            left_ms = self._left_ms(run)
-            # A peer that may have it already is asked all the same: it knows, and looks first.
-            left_ms = left_ms if left_ms is None else max(1, left_ms)
-            return await self._world.peers.offer(node, run, sender, left_ms=left_ms)
-        except (OfferRefused, CallFailed) as error:
-            return error
-        finally:
-            if slot is not None:
-                slot.release()
-
-    def _following(
-        self, answer: Answer, run: Run, node: Node, tries: int, *, silent: bool
-    ) -> Settled | Again | Home:
-        """What follows from an answer; the table is in `domain.placement`."""
-        ours = run.ours or self._is_ours(node)
-        fraction = self._world.random.fraction()
-        if isinstance(answer, Receipt):
+            await self._world.remember_as_ours(node)
             return Settled(State.HANDED_OFF, f"node {node.id} has it")
         if answer is None and node.peer != "fractal":
-            return Settled(State.HANDED_OFF, f"node {node.id} answered as a plain peer")
-        if isinstance(answer, OfferRefused) and has_not_taken(
-            answer.status, looked=answer.looked, silent=silent, ours=ours
-        ):
-            return Home(str(answer))
-        if isinstance(answer, CallFailed) and not answer.sent and not silent:
-            return after_unsent(tries, node.id, str(answer), fraction)
-        why = str(answer or "it gave no receipt, so something else listens at its address")
-        return after_silence(tries, node.id, why, fraction, ours=ours)
+            return await self._plain(run, node)
+        return self._following(answer, run, node, tries, silent=silent)
 
-    def _gone(self, run: Run, node_id: str, *, silent: bool) -> Again | Home:
+    def _slot(self, node: Node) -> AbstractAsyncContextManager[object]:
+        return self._slots.slot(node.id, node.limit) or nullcontext()
+
+    async def _answer(self, run: Run, node: Node, left_ms: int | None, *, ours: bool) -> Answer:
+        sender = self._world.config.node_id or ""
+        route = node.offer if ours else node.offer_once
+        try:
+            return await self._world.peers.offer(node, route, run, sender, left_ms=left_ms)
+        except (OfferRefused, CallFailed) as error:
+            return error
+
+    # --- what follows from an answer; the table is in `domain.placement` ------------------------
+
+    def _following(
+        self, answer: OfferRefused | CallFailed | None, run: Run, node: Node, tries: int,
+        *, silent: bool,
+    ) -> Settled | Again | Home:  # fmt: skip
+        """From a refusal, from no answer, and from a 2xx without the receipt that must be there."""
+        fraction = self._world.random.fraction()
+        if isinstance(answer, OfferRefused):
+            if has_not_taken(answer.status, looked=answer.looked, silent=silent):
+                return Home(str(answer))
+        elif answer is not None and not answer.sent and not silent:
+            return after_unsent(tries, node.id, str(answer), fraction)
+        # Asked now: a peer that gave a receipt meanwhile, for another run, can be asked again.
+        if run.ours or self._world.is_ours(node):
+            return ask_again(tries, fraction)
+        if isinstance(answer, OfferRefused):
+            return self._doubt(run, node, str(answer))
+        return self._doubt(run, node, f"node {node.id} did not answer: {answer}")
+
+    async def _plain(self, run: Run, node: Node) -> Settled | Home:
+        """A 2xx without a receipt: an original is there, whatever was there before."""
+        await self._world.forget_as_ours(node)
+        if cannot_run(node.peer, run.flow.id, ours=False) is None:
+            return Settled(State.HANDED_OFF, f"node {node.id} answered as a plain peer")
+        why = f"node {node.id} gave no receipt, and an original cannot run flow {run.flow.id}"
+        return self._doubt(run, node, why)
+
+    def _gone(self, run: Run, node_id: str, *, silent: bool) -> Settled | Again | Home:
         """A node that may have the run, and that we could ask, is waited for."""
         why = f"nodes.conf no longer has node {node_id}"
-        if not silent or not run.ours:
+        if not silent:
             return Home(why)
+        if not run.ours:
+            return self._doubt(run, None, why)
         self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
         return Again(ASK_AGAIN_AT_MOST_S, silent=True)
 
-    def _left_ms(self, run: Run) -> int | None:
-        return time_left_ms(run, self._world.clock.now_ms())
+    def _doubt(self, run: Run, node: Node | None, why: str) -> Settled | Home:
+        """A peer that cannot be asked may have executed it."""
+        left_ms = time_left_ms(run, self._world.clock.now_ms())
+        following = after_doubt(
+            why,
+            rule=node.after_silence if node is not None else None,
+            once_only=self._once_only(run),
+            in_time=left_ms is None or left_ms > 0,
+        )
+        self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=following.reason)
+        return following
 
-    def _is_ours(self, node: Node) -> bool:
-        return node.peer == "fractal" or node.id in self._ours
+    def _once_only(self, run: Run) -> str | None:
+        """A component of its flow that must not be called twice, as far as is known."""
+        config = self._world.config
+        for name in sorted(components_of(run.flow, config.flows)):
+            component = config.components.get(name)
+            if component is None or not component.idempotent:
+                return name
+        return None

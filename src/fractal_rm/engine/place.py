@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractal_rm.domain.errors import CallFailed
-from fractal_rm.domain.placement import Here, Place, There, decide, peer_can_run
+from fractal_rm.domain.placement import Here, Place, There, cannot_run, decide
 from fractal_rm.domain.run import Placed, Run
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.world import World
@@ -38,8 +38,9 @@ class Placer:
         except CallFailed as error:
             return Here(f"the balancer did not help: {error}")
         place = decide(answer, config.nodes, config.node_id)
-        if isinstance(place, There) and not peer_can_run(
-            config.nodes[place.node].peer, run.flow.id
-        ):
-            return Here(f"node {place.node} is an original, which cannot run flow {run.flow.id}")
+        if isinstance(place, There):
+            node = config.nodes[place.node]
+            why_not = cannot_run(node.peer, run.flow.id, ours=self._world.is_ours(node))
+            if why_not is not None:
+                return Here(f"node {node.id} {why_not}")
         return place

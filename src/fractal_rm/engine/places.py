@@ -30,6 +30,8 @@ from fractal_rm.engine.open_runs import OpenRuns, origin_of
 class Deadlock(CannotEvaluate):
     """A place that would never become free."""
 
+    code = "deadlock"
+
 
 class _Waiting(msgspec.Struct, frozen=True):
     """A step of ``parent`` waits for one of ``limit`` places of ``flow``."""

@@ -22,9 +22,9 @@ from fractal_rm.domain.run import AnyFact, Outcome, Run, State
 from fractal_rm.domain.trigger import Arrival
 
 __all__ = [
-    "Balancer", "Clock", "Components", "Entry", "History", "Journal", "Ledger", "Peers", "Prior",
-    "Publisher", "Random", "Receipt", "Recovered", "RunDetail", "RunSummary", "Telemetry",
-    "TimedFact",
+    "Balancer", "Clock", "Components", "Entry", "History", "Journal", "KnownPeers", "Ledger",
+    "Peers", "Prior", "Publisher", "Random", "Receipt", "Recovered", "RunDetail", "RunSummary",
+    "Telemetry", "TimedFact",
 ]  # fmt: skip
 
 
@@ -154,13 +154,15 @@ class Ledger(msgspec.Struct, frozen=True):
     """Of one flow: how many triggers became runs, and in which state how many of those stand.
 
     ``received`` is counted from the facts and ``states`` from the runs, so that they can differ.
-    ``duplicates`` came again and were answered with the run that they repeat.
+    ``duplicates`` came again and were answered with the run that they repeat. ``maybe_twice`` ran
+    here after another node had been asked that may have executed them as well.
     """
 
     flow: str | None
     received: int
     states: Mapping[State, int]
     duplicates: int
+    maybe_twice: int = 0
 
 
 class History(Protocol):
@@ -200,15 +202,35 @@ class Peers(Protocol):
     """Offers runs to other Runtime Managers."""
 
     async def offer(
-        self, node: Node, run: Run, sender: str, *, left_ms: int | None = None
+        self, node: Node, route: Route, run: Run, sender: str, *, left_ms: int | None = None
     ) -> Receipt | None:
         """Offer ``run`` under ``run.epoch``. None: a plain peer answered 2xx without a receipt.
 
+        ``route`` is the one of the two of ``node`` that fits what is known of it.
         ``left_ms`` is how long it is worth something, so that the clocks need not agree.
 
         Raises OfferRefused where the peer certainly has not taken it, CallFailed where no answer
         could be had.
         """
+        ...
+
+
+class KnownPeers(Protocol):
+    """The addresses (`Node.address`) at which a node of this program has given a receipt.
+
+    They outlive the process, as far as the disk allows; one that is forgotten is learned again.
+    """
+
+    def has(self, address: str) -> bool:
+        """Whether one was given there. Never blocks."""
+        ...
+
+    async def add(self, address: str) -> None:
+        """Remember an address; it counts at once, and is kept when this returns."""
+        ...
+
+    async def remove(self, address: str) -> None:
+        """Forget an address."""
         ...
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from fractal_rm.domain.errors import PublishFailed
 from fractal_rm.domain.placement import Again
+from fractal_rm.domain.result import as_shown
 from fractal_rm.domain.run import Dead, Replying, Run, Settled, State
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.world import World
@@ -82,4 +83,5 @@ def answer(run: Run) -> bytes:
         (run.state, run.reason) if replying is None else (replying.state, replying.reason)
     )
     reply = run.reply if state is State.SUCCEEDED else run.said
-    return _encoder.encode(Answer(run.id, state, msgspec.UNSET if reply is None else reply, reason))
+    shown = msgspec.UNSET if reply is None else as_shown(reply)
+    return _encoder.encode(Answer(run.id, state, shown, reason))

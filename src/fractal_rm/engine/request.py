@@ -55,7 +55,7 @@ def request_of(
             return endpoint.post, body, headers, _seconds(_terms(call).timeout_ms)
         return _told(call, component, endpoint, headers, part.seen, of_item=True)
     headers = f"Idempotency-Key: {run.id}:{call.number}\r\n".encode()
-    if call.terms is UNSET and call.method.of_seed:
+    if call.terms is UNSET and call.method.of_seed and not run.has_bytes:
         if not call.method.sends:
             return endpoint.get, None, headers, None
         body = request_body(call.items, run.payload, run.results, component.body)

@@ -235,7 +235,7 @@ class _Workflow:
         return document if said else document | {"x-fractal-sends": card.sends}
 
     def _success(self, call: Call, terms: Terms, document: Document) -> list[Document]:
-        fine = [] if terms.settles else [{"condition": "$statusCode < 400"}]
+        fine = [] if terms.settles else [{"condition": "$statusCode < 300"}]
         if terms.expect is None:
             return fine
         try:

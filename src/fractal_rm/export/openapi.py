@@ -73,7 +73,7 @@ class Apis:
                     "description": "as components.conf has it",
                     "version": "1",
                 },
-                "servers": [{"url": str(origin)}],
+                "servers": [{"url": str(origin).replace("%", "%25")}],  # a zone: RFC 6874, 2
                 "paths": {},
             }
         return name

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fractal_rm.domain.expression import Payload, Reference
+from fractal_rm.domain.expression import Base64, Payload, Piece, Reference
 from fractal_rm.domain.flow import Content
 from fractal_rm.flowlang.expression import read_value
 from fractal_rm.flowlang.scan import Line, Word
-from fractal_rm.flowlang.scope import Scope
+from fractal_rm.flowlang.scope import BASE64, Scope
 from fractal_rm.flowlang.words import on_its_own
 
 FORMS = ("JSON", "RAW")
@@ -28,11 +28,11 @@ def read_content(line: Line, words: Sequence[Word], scope: Scope) -> Content:
     return Content(items=read_items(line, words, scope))
 
 
-def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Reference, ...]:
-    """Items of the seed's language: payload and results, each perhaps with a path."""
+def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Piece, ...]:
+    """Items of the seed's language: payload and results, each perhaps with a path, or as base64."""
     if words and _meant_as_json(line, words[0], scope):
         return ()
-    items: list[Reference] = []
+    items: list[Piece] = []
     for word in words:
         item = _item(line, word, scope)
         if item is not None:
@@ -42,8 +42,23 @@ def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Referen
     return tuple(items)
 
 
-def _item(line: Line, word: Word, scope: Scope) -> Reference | None:
-    return _ITEM if word.text == "payload" else scope.reference(line, word)
+def _item(line: Line, word: Word, scope: Scope) -> Piece | None:
+    if word.text == "payload":
+        return _ITEM
+    if word.text.startswith(f"{BASE64}("):
+        return _base64(line, word, scope)
+    return scope.reference(line, word)
+
+
+def _base64(line: Line, word: Word, scope: Scope) -> Base64 | None:
+    """``base64(ref)``, as an item in one word."""
+    start, end = line.after(word) - len(word.text) + len(BASE64) + 1, line.after(word) - 1
+    if end <= start or not word.text.endswith(")"):
+        scope.report.add("F141", line, word, f"{BASE64} takes one reference, in brackets",
+                         f"write it without spaces: {BASE64}(result1)")  # fmt: skip
+        return None
+    ref = scope.reference(line, line.word(start, end))
+    return None if ref is None else Base64(ref)
 
 
 def _raw(line: Line, words: Sequence[Word], scope: Scope) -> Reference | None:

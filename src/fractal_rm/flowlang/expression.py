@@ -6,6 +6,7 @@ truth      = { "not" } operand [ ( "==" | "!=" | "<" | "<=" | ">" | ">=" | "in" 
 operand    = "(" condition ")" | value
 value      = string | number | "true" | "false" | "null" | reference | list | object
            | "status" "(" call ")" | "header" "(" call "," string ")"
+           | "base64" "(" reference ")"                        (in a template)
 reference  = ( "payload" | "resultN" | name | "item" ) [ "." ( path | string ) ]
 """
 
@@ -20,6 +21,7 @@ import msgspec
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
+    Base64,
     Compare,
     Comparison,
     Expression,
@@ -33,7 +35,7 @@ from fractal_rm.domain.expression import (
     Value,
 )
 from fractal_rm.flowlang.scan import STRING, Line, Word
-from fractal_rm.flowlang.scope import Scope
+from fractal_rm.flowlang.scope import BASE64, BASE64_STANDS, Scope
 from fractal_rm.flowlang.words import on_its_own
 
 MAX_DEPTH = 32
@@ -67,29 +69,28 @@ class _Misread(Exception):
 def read_condition(line: Line, after: Word, scope: Scope) -> Expression | None:
     """The condition that follows a word. None: there is a finding."""
     scope.deciding(True)
-    found = _read(line, after, scope, "a condition", lambda reader: reader.condition())
+    reader = _Reader(line, line.after(after), scope, decides=True)
+    found = _read(reader, after, "a condition", reader.condition)
     scope.deciding(False)
     return found
 
 
 def read_value(line: Line, after: Word, scope: Scope, what: str) -> Value | None:
     """The value or template that follows a word, called ``what``. None: there is a finding."""
-    return _read(line, after, scope, what, lambda reader: reader.value())
+    reader = _Reader(line, line.after(after), scope, decides=False)
+    return _read(reader, after, what, reader.value)
 
 
-def _read(
-    line: Line, after: Word, scope: Scope, what: str, read: Callable[[_Reader], T]
-) -> T | None:
-    reader = _Reader(line, line.after(after), scope)
+def _read(reader: _Reader, after: Word, what: str, read: Callable[[], T]) -> T | None:
     if not reader.text:
-        scope.report.add("F122", line, after, f"{what} is missing after {after.text}")
+        reader.report("F122", after, f"{what} is missing after {after.text}")
         return None
     try:
-        found = read(reader)
+        found = read()
         reader.expect_end()
     except _Misread as fault:
         if not reader.unknown:
-            scope.report.add(fault.code, line, fault.at, fault.text, fault.hint)
+            reader.report(fault.code, fault.at, fault.text, fault.hint)
         return None
     return found
 
@@ -98,11 +99,13 @@ class _Reader:
     """Reads tokens from the left; ``text`` is the next one, empty at the end of the line.
 
     ``unknown``: a word was not known, and said to be so. What follows from that is not said.
+    ``decides``: it is a condition, and no value or template.
     """
 
-    def __init__(self, line: Line, start: int, scope: Scope) -> None:
+    def __init__(self, line: Line, start: int, scope: Scope, *, decides: bool) -> None:
         self._line = line
         self._scope = scope
+        self._decides = decides
         self._tokens = _TOKEN.finditer(line.text, start, line.end)
         self._depth = 0
         self._before = ""
@@ -128,6 +131,10 @@ class _Reader:
             end = len(self._line.text[: self._line.end].rstrip())
             return self._line.word(end - 1, end)
         return self._line.word(self._start, self._start + len(self.text))
+
+    def report(self, code: str, at: Word, text: str, hint: str | None = None) -> None:
+        """Add a finding about this line."""
+        self._scope.report.add(code, self._line, at, text, hint)
 
     def expect_end(self) -> None:
         """Raise _Misread where something follows."""
@@ -239,7 +246,7 @@ class _Reader:
         if word.text in _CONSTANTS:
             return Literal(_CONSTANTS[word.text])
         if self.text == "(" or word.text in _QUESTIONS:
-            return self._question(word)
+            return self._base64(word) if word.text == BASE64 else self._question(word)
         found = self._scope.reference(self._line, word, *_CONSTANTS)
         self.unknown = self.unknown or found is None
         return found or Payload()  # there is a finding: anything will do
@@ -293,11 +300,25 @@ class _Reader:
         self._advance()
         return found
 
+    def _base64(self, word: Word) -> Value:
+        """``base64(reference)``."""
+        if self._decides:
+            raise _Misread(word, f"{BASE64} cannot stand in a condition", BASE64_STANDS, "F142")
+        self._take("(")
+        if self.kind != "word":
+            raise _Misread(word, f"{BASE64} takes one reference, in brackets",
+                           f"write: {BASE64}(result1)", "F141")  # fmt: skip
+        found = self._scope.reference(self._line, self._next())
+        self.unknown = self.unknown or found is None
+        self._take(")")
+        return Base64(found or Payload())  # where there is a finding, anything will do
+
     def _question(self, word: Word) -> Value:
         """``status(call)`` or ``header(call, "name")``."""
         if word.text not in _QUESTIONS:
-            raise _Misread(word, f"there is no {word.text}(…)",
-                           'there are status(name) and header(name, "x")')  # fmt: skip
+            known = 'status(name) and header(name, "x")'
+            known = known if self._decides else f"{BASE64}(ref), {known}"
+            raise _Misread(word, f"there is no {word.text}(…)", f"there are {known}")
         self._take("(")
         if self.kind != "word":
             raise self._unexpected("the name of a call")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.domain.expression import Expression
+from fractal_rm.domain.expression import Base64, Expression
 from fractal_rm.domain.flow import (
     Call,
     Content,
@@ -92,7 +92,8 @@ def _call(node: StepNode, scope: Scope) -> Call:
 
 def _terms(fields: Fields, content: Content) -> Terms | msgspec.UnsetType:
     """A call of the seed's language has none, so that it costs and is written as it always was."""
-    return Terms(**fields) if fields or any(item.path for item in content.items) else UNSET
+    more = any(isinstance(item, Base64) or item.path for item in content.items)
+    return Terms(**fields) if fields or more else UNSET
 
 
 def _body(line: Line, method: Method, scope: Scope) -> Content:

@@ -39,6 +39,18 @@ def check_cron(expression: str) -> None:
         raise NoSchedule("this is not a cron expression", f"its fields are: {_FIELDS}") from None
 
 
+def days_fit(expression: str) -> str | None:
+    """``one`` or ``both`` of the two fields for days must fit; None where one says nothing.
+
+    As in Debian's cron: both, where one of them begins with a star.
+    """
+    fields = expression.split()
+    month_day, week_day = fields[2], fields[4]
+    if "*" in (month_day, week_day):
+        return None
+    return "both" if month_day.startswith("*") or week_day.startswith("*") else "one"
+
+
 def check_zone(name: str) -> None:
     """Raise NoSchedule where a text is not the name of an IANA time zone."""
     import zoneinfo  # noqa: PLC0415 - see above

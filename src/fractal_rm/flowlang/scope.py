@@ -18,7 +18,10 @@ from fractal_rm.flowlang.words import on_its_own
 # For the nearest right word: a flow may have thousands of calls, and as many words that are wrong.
 LOOKED_THROUGH = 30
 
+BASE64 = "base64"  # base64(ref) is bytes as text
 Endpoints = Mapping[str, Collection[str]]  # component name -> names of its endpoints
+
+BASE64_STANDS = "base64(ref) is an item, or a value in a template: it writes as text what RAW sends"
 
 _RESULT = re.compile(r"result([1-9][0-9]{0,5})")
 
@@ -69,6 +72,9 @@ class Scope:
         if word.text.startswith('"'):
             self.report.add("F107", line, word, f"{word.text} is a text, and no reference",
                             "a text stands in a JSON template only")  # fmt: skip
+            return None
+        if word.text.startswith(f"{BASE64}("):
+            self.report.add("F142", line, word, f"{BASE64} cannot stand here", BASE64_STANDS)
             return None
         name, dot, path = word.text.partition(".")
         at = word

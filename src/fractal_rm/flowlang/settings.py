@@ -22,7 +22,7 @@ from fractal_rm.flowlang.duration import LIKE, duration_ms
 from fractal_rm.flowlang.path import NoPath, read_path
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line, Word
-from fractal_rm.flowlang.schedule import NoSchedule, check_cron, check_zone
+from fractal_rm.flowlang.schedule import NoSchedule, check_cron, check_zone, days_fit
 from fractal_rm.flowlang.topic import read_topic_filter
 from fractal_rm.flowlang.words import too_many, unquoted
 
@@ -146,11 +146,25 @@ def _cron(line: Line, report: Report) -> Cron | None:
                    'write: CRON "0 6 * * 1-5" Europe/Rome')  # fmt: skip
         return None
     fits = _is_right(check_cron, expression, line, words[0], report)
+    if fits:
+        _warn_of_days(expression, line, words[0], report)
     if len(words) == 1:
         return Cron(expression) if fits else None
     zone = words[1]
     fits &= _is_right(check_zone, zone.text, line, zone, report)
     return Cron(expression, zone.text) if fits else None
+
+
+def _warn_of_days(expression: str, line: Line, at: Word, report: Report) -> None:
+    """Two fields say which days: hardly anybody knows by heart how they go together."""
+    days = "the day of the month and the day of the week"
+    fit = days_fit(expression)
+    if fit == "one":
+        report.warn("F145", line, at, f"of {days} one must fit",
+                    "as in cron; for the first Monday of a month write * and MON#1")  # fmt: skip
+    elif fit == "both":
+        report.warn("F146", line, at, f"{days} must both fit",
+                    "as in cron, where one begins with *; else one need fit only")  # fmt: skip
 
 
 def _is_right(

@@ -191,7 +191,7 @@ def _header(node: ModifierNode, scope: Scope, fields: Fields) -> None:
 
 def _can_be_sent(name: str, value: object) -> bool:
     try:
-        header_line(name, str(value)).encode("latin-1")
+        header_line(name, str(value))
     except ValueError:
         return False
     return True

@@ -13,6 +13,7 @@ from typing import Any
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
+    Base64,
     Compare,
     Expression,
     Header,
@@ -22,11 +23,13 @@ from fractal_rm.domain.expression import (
     Not,
     ObjectOf,
     Payload,
+    Piece,
     Reference,
     Result,
     Status,
 )
 from fractal_rm.domain.flow import Call, Content, Flow, SubFlow, Terms
+from fractal_rm.flowlang.scope import BASE64
 
 _BARE_PATH = re.compile(r"(?:[A-Za-z_]\w*)(?:\.[A-Za-z_]\w*|\[[0-9]+\])*", re.ASCII)
 _NO_BARE_TOPIC = re.compile(r'[\s"]|^#')
@@ -65,9 +68,9 @@ class Wording:
         bare = _BARE_PATH.fullmatch(value.path)
         return f"{name}.{value.path if bare else _json(value.path)}"
 
-    def items(self, values: Iterable[Reference]) -> str:
-        """References with spaces between."""
-        return " ".join(map(self.reference, values))
+    def items(self, values: Iterable[Piece]) -> str:
+        """Items with spaces between."""
+        return " ".join(map(self.expression, values))
 
     def content(self, content: Content) -> str:
         """What an instruction hands on, as it follows its keyword."""
@@ -83,6 +86,8 @@ class Wording:
             return self._condition(value)
         if isinstance(value, (Payload, Result, Item)):
             return self.reference(value)
+        if isinstance(value, Base64):
+            return f"{BASE64}({self.reference(value.of)})"
         if isinstance(value, (Status, Header)):
             return self._question(value)
         return self._template(value)

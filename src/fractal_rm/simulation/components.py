@@ -179,7 +179,10 @@ def _component(component: Component) -> Component:
 
 
 def _node(node: Node) -> Node:
-    return msgspec.structs.replace(node, offer=_mark(node.offer, Peer(node.id)))
+    to = Peer(node.id)
+    return msgspec.structs.replace(
+        node, offer=_mark(node.offer, to), offer_once=_mark(node.offer_once, to)
+    )
 
 
 def _mark(route: Route, to: Target) -> Route:

@@ -19,6 +19,7 @@ from fractal_rm.domain.evaluate import Head
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
+    Base64,
     Compare,
     Comparison,
     Header,
@@ -53,6 +54,7 @@ from fractal_rm.domain.flow import (
     flow_version,
 )
 from fractal_rm.domain.moment import Moment
+from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import (
     Accepted,
     AnyFact,
@@ -102,7 +104,7 @@ EVERY_STEP = Flow(
         Call(1, "c", "e", Method.GET, terms=Terms(undo=Undo("e", (Result(1),)))),
         Call(2, "c", "e", Method.GET, terms=Terms(each=Each(Payload("list"), 3))),
         Wait(1_000, Compare(Comparison.LESS, Payload("n"), Literal(1))),
-        Publish("a/b", Content(json=ObjectOf((("a", Item("x")),)))),
+        Publish("a/b", Content(json=ObjectOf((("a", Item("x")), ("b", Base64(Result(1))))))),
         Respond(Content(raw=Result(1))),
         SubFlow(3, "8", Content((Payload(),)), "name"),
     ),
@@ -213,6 +215,20 @@ class JournalConformance:
         run = (await self._reopened()).runs[0]
         assert (run.state, run.in_doubt, run.reason) == (State.RUNNING, {"2"}, "here")
         assert run.results == {1: msgspec.Raw(b'"r"')}
+
+    async def test_results_that_are_bytes_are_the_same_bytes_after_a_crash(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        a = begun("A")
+        _ = write(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0\xd8"))
+        _ = write(journal, a, ElementFinished(2, 1, 200, 0.5, NULL, b"\xfe"))
+        await write(journal, a, Passed(3, NULL, b"\xfd"))
+        self.crash(journal)
+        run = (await self._reopened()).runs[0]
+        assert run == a
+        assert (run.results, run.elements) == ({1: b"\xff\0\xd8"}, {2: {1: b"\xfe"}})
+        assert (run.said, run.result_bytes) == (b"\xfd", 5)
 
     async def test_what_a_flow_says_and_asks_for_is_there_after_a_crash(self) -> None:
         journal = self.new()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
+
 import msgspec
 
 from fractal_rm.domain.call import Caller, Route
 from fractal_rm.domain.errors import BadReply
+from fractal_rm.domain.outcome import said_with
 
 
 class _Answer(msgspec.Struct):
@@ -27,9 +30,9 @@ class HttpBalancer:
         """Ask once, within the route's limits. Raises CallFailed."""
         reply = await self._caller.call(route)
         if not 200 <= reply.status < 300:
-            raise BadReply(f"status {reply.status}")
+            raise BadReply(f"status {reply.status}{said_with(reply)}")
         try:
-            answer = _decoder.decode(reply.body).id_node
+            answer = _decoder.decode(reply.body.removeprefix(BOM_UTF8)).id_node
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             said = " ".join(reply.body[:60].decode("utf-8", "replace").split())
             raise BadReply(f"its answer is not {{'id_node': …}} ({error}): {said}") from error

@@ -1,16 +1,19 @@
 """Calls over kept connections: as small as HTTP/1.1 allows, and complete.
 
-No redirects, no decompression, no cookies: a component is called at the address that the
-configuration gives, and its answer is carried as it came.
+No redirects, no cookies: a component is called at the address that the configuration gives. An
+answer that is packed, though nobody asked for it, is unpacked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
+from functools import partial
 
-from fractal_rm.adapters.http1.connection import Connection, Stale
+from fractal_rm.adapters.connect import Connector, Names
+from fractal_rm.adapters.http1.coding import Packed, unpacked
+from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.pool import Pool
+from fractal_rm.adapters.http1.stale import Stale
 from fractal_rm.adapters.http1.tls import TlsContexts
 from fractal_rm.domain.call import Reply, Route
 from fractal_rm.domain.errors import ConnectFailed
@@ -24,8 +27,10 @@ class Http1Caller:
     ``kept`` is how many more may stay open between calls.
     """
 
-    def __init__(self, kept: int = 1_000) -> None:
-        self._pool = Pool(kept)
+    def __init__(self, kept: int = 1_000, names: Names | None = None) -> None:
+        self._pool = pool = Pool(kept)
+        self._connector = Connector(names, spare=pool.close_one, on_short=pool.keep_none)
+        pool.on_freed = self._connector.freed
         self._tls = TlsContexts()
         self._loop: asyncio.AbstractEventLoop | None = None  # asking for it is a system call
 
@@ -52,50 +57,46 @@ class Http1Caller:
         connection = self._pool.take(route.origin) if route.repeatable else None
         while True:
             if connection is None:
-                connection = await self._connect(route, loop, ends_s - loop.time())
+                connection = await self._connect(route, loop, ends_s)
             try:
-                return await connection.ask(request, loop, ends_s, route.max_response_bytes)
-            except Stale:
-                # The server had closed it meanwhile, and answered nothing: ask on a new one.
-                connection = None
+                reply = await connection.ask(request, loop, ends_s, route.max_response_bytes)
+                break
+            except Stale as stale:
+                reply = stale.answer_to(request)
+                if reply is not None:
+                    break
+                connection = None  # the server had let it go meanwhile: ask on a new one
             except asyncio.CancelledError:
                 connection.close()
                 raise
+        if isinstance(reply, Packed):
+            return await unpacked(reply, route.max_response_bytes, loop, ends_s)
+        return reply
 
     async def close(self) -> None:
         """Close every connection."""
+        self._connector.close()
         self._pool.close()
 
     async def _connect(
-        self, route: Route, loop: asyncio.AbstractEventLoop, left_s: float
+        self, route: Route, loop: asyncio.AbstractEventLoop, ends_s: float
     ) -> Connection:
         origin = route.origin
-        secure = self._tls.context(origin.tls) if origin.protocol == "https" else None
+        secure = partial(self._tls.context, origin.tls) if origin.protocol == "https" else None
         connection = self._pool.new_connection(origin, loop)
-        opening = loop.create_connection(lambda: connection, origin.host, origin.port, ssl=secure)
-        limit_s = max(0.0, min(route.connect_timeout_s, left_s))
         try:
-            await asyncio.wait_for(opening, limit_s)
-        except BaseException as error:
+            await self._connector.connect(
+                connection,
+                origin.host,
+                origin.port,
+                tls=secure,
+                limit_s=max(0.0, min(route.connect_timeout_s, ends_s - loop.time())),
+                ends_s=ends_s,
+            )
+        except ConnectFailed as error:
             self._pool.forget(connection)
-            reason = _reason(error, limit_s)
-            if reason is None:
-                raise
-            raise ConnectFailed(f"{origin}: {reason}") from error
+            raise ConnectFailed(f"{origin}: {error}") from error
+        except BaseException:
+            self._pool.forget(connection)
+            raise
         return connection
-
-
-def _reason(error: BaseException, limit_s: float) -> str | None:
-    """Why no connection came to be, for people; None where it is not the network's fault."""
-    if isinstance(error, asyncio.TimeoutError):
-        return f"no connection within {limit_s:.3g} s"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS was refused: {error.reason}"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    # The resolver refuses what can be no name: with an empty label, a label too long, a NUL.
-    return "there can be no host of this name" if isinstance(error, ValueError) else None

@@ -12,28 +12,35 @@ from typing import cast
 
 import httptools
 
+from fractal_rm.adapters.http1.coding import with_coding
+from fractal_rm.adapters.http1.framing import (
+    all_of,
+    check_announced,
+    check_codings,
+    is_delimited,
+    is_doubtful,
+    is_folded,
+    too_large,
+    unfolded,
+)
 from fractal_rm.adapters.http1.heads import END_OF_HEAD, Heads
 from fractal_rm.adapters.http1.outbox import Outbox
+from fractal_rm.adapters.http1.stale import Stale, unread_bytes
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ReplyTooLarge
+from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut
 
 MAX_BARE_BYTES = 64 * 1024  # that may come in a row without a byte of the body
-
-
-class Stale(Exception):
-    """A kept connection was closed without one byte of an answer: the server had let it go.
-
-    Only connections that have answered before raise it, so asking on a new one ends.
-    """
+MOST_UNFOLDED = 8  # heads of an answer and of the interim ones (1xx) before it
+_FIRST_STATUS, _FIRST_FINAL_STATUS, _NO_CONTENT = 100, 200, 204
 
 
 class Connection(asyncio.Protocol):
     """Speaks HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or gone."""
 
     __slots__ = (
-        "_bare_bytes", "_body", "_chunked", "_ends_s", "_got_bytes", "_head", "_heads", "_in_body",
-        "_looks_s", "_max_bytes", "_on_closed", "_on_idle", "_outbox", "_parser", "_reply",
-        "_reused", "_timer", "_transport", "looked_at",
+        "_bare_bytes", "_body", "_chunked", "_ends_s", "_folded", "_got_bytes", "_head", "_heads",
+        "_in_body", "_looks_s", "_max_bytes", "_on_closed", "_on_idle", "_outbox", "_parser",
+        "_reply", "_reused", "_timer", "_transport", "_unfolded", "looked_at",
     )  # fmt: skip
 
     def __init__(
@@ -46,7 +53,7 @@ class Connection(asyncio.Protocol):
         self._on_idle = on_idle
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser = self._new_parser()
         self._reply: asyncio.Future[Reply] | None = None
         self._outbox = outbox
         self._heads = heads
@@ -56,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._looks_s = float("inf")
         self._timer: asyncio.TimerHandle | None = None
         self._reused = False
-        self._max_bytes = self._bare_bytes = 0
+        self._max_bytes = self._bare_bytes = self._unfolded = 0
         self._got_bytes = False
         self.looked_at = False  # while it is idle
         self._expect_reply()
@@ -128,6 +135,9 @@ class Connection(asyncio.Protocol):
         reply, in_head, had = self._reply, not self._in_body, len(self._body)
         if in_head:
             self._head += data
+        if self._folded:
+            self._unfold(len(data))
+            return
         try:
             self._parser.feed_data(data)
         except CallFailed as error:
@@ -139,12 +149,16 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._fail(BadReply("the server wants to change the protocol"))
         except httptools.HttpParserError as error:
-            self._fail(BadReply(f"the answer is not HTTP/1.1: {error}"))
+            head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
+            if self._reply is not None and not self._in_body and is_folded(head):
+                self._unfold(len(data))
+            else:
+                self._fail(BadReply(f"the answer is not HTTP/1.1: {error}"))
         else:
             if self._reply is reply:  # it is not whole yet
-                self._check_part(0 if len(self._body) > had else len(data), in_head)
+                self._check_part(0 if len(self._body) > had else len(data), in_head=in_head)
 
-    def _check_part(self, bare_bytes: int, in_head: bool) -> None:
+    def _check_part(self, bare_bytes: int, *, in_head: bool) -> None:
         """Of a reply that is not whole yet: what its head announces, and what has come of it.
 
         Counted is what ``max_bytes`` does not bound: heads, 1xx replies, chunk extensions,
@@ -155,7 +169,29 @@ class Connection(asyncio.Protocol):
         if self._bare_bytes > MAX_BARE_BYTES:
             self._fail(BadReply(f"more than {MAX_BARE_BYTES} bytes of headers"))
         elif in_head and self._in_body:
-            self._check_announced()
+            try:
+                check_announced(self._reply_so_far().head, self._max_bytes)
+            except CallFailed as error:
+                self._fail(error)
+
+    def _unfold(self, new_bytes: int) -> None:
+        """The parser takes no folded header (RFC 9112, 5.2): it is given the head unfolded.
+
+        Where the head is not whole yet, wait for the rest.
+        """
+        head, end, rest = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)
+        if not end:
+            self._folded = True
+            self._check_part(new_bytes, in_head=True)
+            return
+        self._unfolded += 1
+        if self._unfolded > MOST_UNFOLDED:
+            self._fail(BadReply(f"more than {MOST_UNFOLDED} heads with folded headers"))
+            return
+        self._expect_reply()
+        self._bare_bytes = 0
+        self._parser = self._new_parser()
+        self._parse(unfolded(head) + end + rest)
 
     def eof_received(self) -> None:
         """Called by the loop; the end of the connection follows."""
@@ -170,8 +206,8 @@ class Connection(asyncio.Protocol):
         if self._reply is None:
             return
         reply = self._reply_so_far()
-        if self._in_body and exc is None and not _is_delimited(reply):
-            self._end(reply)
+        if self._in_body and exc is None and not is_delimited(reply.head):
+            self._end(with_coding(reply), kept=False)
         elif not self._got_bytes and self._reused:
             self._fail(Stale())
         elif not self._got_bytes:
@@ -181,11 +217,16 @@ class Connection(asyncio.Protocol):
 
     # --- the reply, as the parser tells it ----------------------------------------------------
 
+    def _new_parser(self) -> httptools.HttpResponseParser:
+        parser = httptools.HttpResponseParser(self)
+        # Chunks override a Content-Length, and the connection is not kept: RFC 9112, 6.3.
+        parser.set_dangerous_leniencies(lenient_chunked_length=True)
+        return parser
+
     def _expect_reply(self) -> None:
         self._head: bytes = b""
         self._body: bytes | bytearray = b""
-        self._in_body = False
-        self._chunked = False
+        self._in_body = self._chunked = self._folded = False
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
@@ -210,27 +251,34 @@ class Connection(asyncio.Protocol):
         else:
             self._body = data  # most come in one piece
         if len(self._body) > self._max_bytes:
-            raise self._too_large()
+            raise too_large(self._max_bytes)
 
     def on_message_complete(self) -> None:
         """Called by the parser, at the end of every reply, an interim one (1xx) too."""
         reply = self._reply_so_far()
-        if reply.status < 200:
+        if reply.status < _FIRST_STATUS:
+            raise BadReply(f"there is no status {reply.status:03}")
+        if reply.status < _FIRST_FINAL_STATUS:
             following = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[2]
             self._expect_reply()
             self._head = following
             return
-        if self._chunked:
-            _check_coding(reply)
-        self._expect_reply()
-        self._bare_bytes = 0
         kept = self._parser.should_keep_alive()
+        if self._chunked or reply.status == _NO_CONTENT:
+            check_codings(all_of("transfer-encoding", reply.head))
+            kept = kept and not is_doubtful(reply, self._parser.get_http_version())
+        self._expect_reply()
+        self._bare_bytes = self._unfolded = 0
         if kept:
             self._heads.learn(reply)
-        self._end(reply, kept=kept)
+        self._end(with_coding(reply), kept=kept)
 
     def _end(self, reply: Reply, *, kept: bool = True) -> None:
         """A whole reply is there; the connection is ``kept`` if the request has left it, too."""
+        if not kept and self._reused and reply.status >= 400:
+            held_bytes = self._outbox.held_bytes(self._transport)
+            self._fail(Stale(reply, held_bytes + unread_bytes(self._transport)))
+            return
         waiting, self._reply = self._reply, None
         if waiting is not None and not waiting.done():
             waiting.set_result(reply)
@@ -247,29 +295,3 @@ class Connection(asyncio.Protocol):
         """The head is taken as it came: the parser has read it, and its trailers are not in it."""
         head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
         return Reply(self._parser.get_status_code(), head, bytes(self._body))
-
-    def _check_announced(self) -> None:
-        """Refuse at once what will be too large, or comes in a form that was not asked for."""
-        reply = self._reply_so_far()
-        length = reply.header("content-length") or ""
-        try:
-            _check_coding(reply)
-        except BadReply as error:
-            self._fail(error)
-        else:
-            if length.isdigit() and int(length) > self._max_bytes:
-                self._fail(self._too_large())
-
-    def _too_large(self) -> ReplyTooLarge:
-        return ReplyTooLarge(f"the answer is larger than {self._max_bytes} bytes")
-
-
-def _is_delimited(reply: Reply) -> bool:
-    """Whether the end of the connection does not end the body (RFC 9112, 6.3)."""
-    return not {"content-length", "transfer-encoding"}.isdisjoint(reply.headers_by_name())
-
-
-def _check_coding(reply: Reply) -> None:
-    coding = reply.header("transfer-encoding")
-    if coding is not None and coding.lower() != "chunked":
-        raise BadReply(f"transfer coding {coding[:40]!r} was not asked for")

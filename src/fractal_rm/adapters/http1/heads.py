@@ -11,6 +11,7 @@ from fractal_rm.domain.call import Reply
 END_OF_HEAD = b"\r\n\r\n"
 KNOWN_AT_MOST = 64
 LONGEST_BYTES = 1024
+_MEAN_MORE = frozenset({"transfer-encoding", "content-encoding"})
 
 
 class Heads:
@@ -33,13 +34,16 @@ class Heads:
         """Keep the head of a parsed reply that left its connection open, if it says the length.
 
         Only one that comes twice in a row: where each is another one, keeping them is in vain. A
-        head without a length, or with a transfer coding, does not say where its body ends.
+        head without a length, or with a transfer coding, does not say where its body ends; with a
+        content coding, the body is not what is to be handed on.
         """
         if reply.head != self._last:
             self._last = reply.head
             return
         headers = reply.headers_by_name() if len(reply.head) <= LONGEST_BYTES else {}
-        if headers.get("content-length") != str(len(reply.body)) or "transfer-encoding" in headers:
+        if headers.get("content-length") != str(len(reply.body)) or not headers.keys().isdisjoint(
+            _MEAN_MORE
+        ):
             return
         if len(self._known) >= KNOWN_AT_MOST:
             self._known.clear()

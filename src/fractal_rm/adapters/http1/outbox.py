@@ -23,6 +23,10 @@ class Outbox:
             loop.call_soon(self._send)
         self._requests.append((transport, request))
 
+    def held_bytes(self, transport: asyncio.Transport | None) -> int:
+        """How much is yet to be written to a transport."""
+        return sum(len(request) for to, request in self._requests if to is transport)
+
     def _send(self) -> None:
         requests, self._requests = self._requests, []
         for transport, request in requests:

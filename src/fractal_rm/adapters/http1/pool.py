@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.heads import Heads
@@ -22,7 +23,8 @@ class Pool:
     """
 
     def __init__(self, kept: int) -> None:
-        self._kept = kept
+        self._kept = self._allowed = kept
+        self.on_freed: Callable[[], None] = lambda: None  # called for each one that was closed
         self._idle_count = 0
         self._outbox = Outbox()
         self._heads = Heads()
@@ -49,6 +51,7 @@ class Pool:
             if connection in idle:
                 idle.remove(connection)
                 self._idle_count -= 1
+            self.on_freed()
 
         connection = Connection(on_idle, on_closed, self._outbox, self._heads)
         self._open.add(connection)
@@ -61,6 +64,17 @@ class Pool:
             return None
         self._idle_count -= 1
         return idle.pop()
+
+    def keep_none(self, none: bool) -> None:
+        """Close what falls idle, for as long as somebody waits for its file descriptor."""
+        self._kept = 0 if none else self._allowed
+
+    def close_one(self) -> None:
+        """Close the idle connection that was not used for longest, of one origin or another."""
+        for idle in self._idle.values():
+            if idle:
+                idle[0].close()
+                return
 
     def forget(self, connection: Connection) -> None:
         """A connection that never came to be."""

@@ -4,11 +4,12 @@ from fractal_rm.adapters.memory.caller import MemoryCaller
 from fractal_rm.adapters.memory.journal import MemoryJournal
 from fractal_rm.adapters.memory.others import (
     MemoryBalancer,
+    MemoryKnownPeers,
     MemoryPeers,
     MemoryPublisher,
     QuietTelemetry,
 )
 
-__all__ = ["MemoryBalancer", "MemoryCaller", "MemoryJournal", "MemoryPeers", "MemoryPublisher",
-    "QuietTelemetry",
+__all__ = ["MemoryBalancer", "MemoryCaller", "MemoryJournal", "MemoryKnownPeers", "MemoryPeers",
+    "MemoryPublisher", "QuietTelemetry",
 ]  # fmt: skip

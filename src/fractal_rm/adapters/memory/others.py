@@ -20,16 +20,37 @@ class MemoryPeers:
         self.take = take
         self.offers: list[tuple[str, str, int]] = []  # node, run, epoch
         self.left_ms: list[int | None] = []  # of each offer
+        self.routes: list[Route] = []  # of each offer
 
     async def offer(
-        self, node: Node, run: Run, sender: str, *, left_ms: int | None = None
+        self, node: Node, route: Route, run: Run, sender: str, *, left_ms: int | None = None
     ) -> Receipt | None:
         """Offer once; see the port."""
+        self.routes.append(route)
         self.left_ms.append(left_ms)
         self.offers.append((node.id, run.id, run.epoch))
         if self.take is None:
             raise ConnectFailed(f"{node.offer.origin}: connection refused")
         return await self.take(node, run, sender)
+
+
+class MemoryKnownPeers:
+    """Port `KnownPeers`. Forgets everything at its end."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._known = set(addresses)
+
+    def has(self, address: str) -> bool:
+        """Whether a receipt was given there; see the port."""
+        return address in self._known
+
+    async def add(self, address: str) -> None:
+        """Remember an address; see the port."""
+        self._known.add(address)
+
+    async def remove(self, address: str) -> None:
+        """Forget an address; see the port."""
+        self._known.discard(address)
 
 
 class MemoryPublisher:

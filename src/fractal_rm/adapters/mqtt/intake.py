@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fractal_rm.adapters.connect import Connector, Names
 from fractal_rm.adapters.mqtt.client_id import ClientId
 from fractal_rm.adapters.mqtt.link import Link, LinkFailed
 from fractal_rm.adapters.mqtt.publish_packet import Message
@@ -45,6 +46,7 @@ class MqttIntake:
         max_trigger_bytes: Callable[[], int],
         flows: Callable[[], Mapping[str, Flow]],
         publisher: MqttPublisher,
+        names: Names | None = None,
     ) -> None:
         self._mqtt = mqtt
         self._intake = intake
@@ -60,6 +62,7 @@ class MqttIntake:
         self._refused: list[str] = []  # filters that the broker does not let us have
         self._subscribing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
+        self._connector = Connector(names)  # its own: it waits behind no component's name
         self._address = f"{mqtt.host}:{mqtt.port}"
         self._client_id: ClientId | None = None
         self._link: Link | None = None
@@ -89,6 +92,7 @@ class MqttIntake:
         if self._link is not None:
             await self._link.close()
             self._set_link(None)
+        self._connector.close()
         if self._client_id is not None:
             self._client_id.release()  # only now: its next user would throw this link out
             self._client_id = None
@@ -204,7 +208,13 @@ class MqttIntake:
     def _new_link(self, client_id: str, *, older: bool) -> Link:
         wait_for_room = self._intake.wait_for_room
         return Link(
-            self._mqtt, client_id, self._take, wait_for_room, self._max_trigger_bytes, older=older
+            self._mqtt,
+            client_id,
+            self._take,
+            wait_for_room,
+            self._max_trigger_bytes,
+            self._connector,
+            older=older,
         )
 
     async def _take(self, messages: Sequence[Message]) -> list[bool]:

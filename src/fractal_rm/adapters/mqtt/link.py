@@ -26,6 +26,7 @@ from gmqtt.mqtt.connection import MQTTConnection  # pyright: ignore[reportMissin
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311  # pyright: ignore[reportMissingTypeStubs]
 from gmqtt.mqtt.package import PublishPacket  # pyright: ignore[reportMissingTypeStubs]
 
+from fractal_rm.adapters.connect import Connector
 from fractal_rm.adapters.mqtt.outgoing import Outgoing
 from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES, Packet, Packets
 from fractal_rm.adapters.mqtt.publish_packet import read_publish, topic_field
@@ -34,10 +35,11 @@ from fractal_rm.adapters.mqtt.wire import Wire
 from fractal_rm.config.model import Mqtt
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.domain.call import Tls
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.topic import subscription_identifier, topic_fault
 
 OPEN_LIMIT_S = 10.0  # for connecting, CONNACK and SUBACK together
+CONNECT_LIMIT_S = 8.0  # of them: its end must not hide what was tried
 ANSWER_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 2.0
 PUBLISH_LIMIT_S = 10.0
@@ -61,7 +63,7 @@ class LinkFailed(Exception):
 
 
 class Link:
-    """``take`` and ``wait_for_room`` are for `Unanswered`.
+    """``take`` and ``wait_for_room`` are for `Unanswered`, ``connector`` opens the connection.
 
     ``longest_body`` tells how many bytes a body may have; of longer ones the beginning is read.
     """
@@ -73,6 +75,7 @@ class Link:
         take: Take,
         wait_for_room: Callable[[], Awaitable[None]],
         longest_body: Callable[[], int],
+        connector: Connector,
         *,
         older: bool,
     ) -> None:
@@ -81,6 +84,7 @@ class Link:
         self.status_topic = f"fractal-rm/{client_id}/status"
         self.protocol = "3.1.1" if older else "5"
         self.closed: asyncio.Future[str] = loop.create_future()
+        self._connector = connector
         self._own = topic_field(mqtt.topic)
         self._asking = asyncio.Lock()
         self._answer: asyncio.Future[int] = loop.create_future()  # to what was asked last
@@ -132,7 +136,7 @@ class Link:
         except asyncio.TimeoutError:
             self.abort()
             raise LinkFailed(f"the broker did not answer within {OPEN_LIMIT_S:.0f} s") from None
-        except (OSError, ValueError, gmqtt.MQTTConnectError) as error:
+        except (ConnectFailed, OSError, ValueError, gmqtt.MQTTConnectError) as error:
             self.abort()
             raise LinkFailed(str(error) or type(error).__name__) from error
         self._beat()
@@ -162,13 +166,18 @@ class Link:
         self, host: str, *, port: int, ssl: Any, clean_session: bool, keepalive: int
     ) -> Any:
         """In the place of gmqtt's own: with our wire."""
-        transport, wire = await self._loop.create_connection(
-            lambda: self._wire, host, port, ssl=ssl or None
+        transport = await self._connector.connect(
+            self._wire,
+            host,
+            port,
+            tls=(lambda: ssl) if ssl else None,
+            limit_s=CONNECT_LIMIT_S,
+            ends_s=self._loop.time() + CONNECT_LIMIT_S,
         )
         if transport.is_closing():
             raise ConnectionResetError("the broker closed the connection at once")
         handler = self._client._package_handler  # noqa: SLF001
-        return MQTTConnection(transport, wire, clean_session, keepalive, handler, _log)  # pyright: ignore[reportArgumentType]
+        return MQTTConnection(transport, self._wire, clean_session, keepalive, handler, _log)  # pyright: ignore[reportArgumentType]
 
     async def _unless_closed(self, step: Awaitable[Any]) -> Any:
         """Wait for a step of opening, or for the end of the connection. Raises LinkFailed."""

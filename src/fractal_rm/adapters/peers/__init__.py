@@ -8,11 +8,14 @@ only that nothing went wrong there.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
+
 import msgspec
 
 from fractal_rm.config.model import Node
-from fractal_rm.domain.call import Caller
+from fractal_rm.domain.call import Caller, Route
 from fractal_rm.domain.errors import OfferRefused, OwnRun, UnknownFlow
+from fractal_rm.domain.outcome import said_with
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Receipt
 
@@ -53,7 +56,7 @@ class HttpPeers:
         self._caller = caller
 
     async def offer(
-        self, node: Node, run: Run, sender: str, *, left_ms: int | None = None
+        self, node: Node, route: Route, run: Run, sender: str, *, left_ms: int | None = None
     ) -> Receipt | None:
         """Offer a run once. Raises OfferRefused, CallFailed."""
         offer = _Offer(
@@ -63,24 +66,23 @@ class HttpPeers:
         trace = (
             b"" if run.traceparent is None else b"traceparent: %b\r\n" % run.traceparent.encode()
         )
-        reply = await self._caller.call(node.offer, _encoder.encode(offer), trace)
+        reply = await self._caller.call(route, _encoder.encode(offer), trace)
         if 200 <= reply.status < 300:
             return _receipt(reply.body, run)
-        said = " ".join(reply.body[:200].decode("utf-8", "replace").split())
-        why = f"node {node.id} answered {reply.status}" + (f": {said}" if said else "")
+        why = f"node {node.id} answered {reply.status}{said_with(reply)}"
         raise OfferRefused(why, reply.status, looked=_problem_type(reply.body) in _LOOKED)
 
 
 def _problem_type(body: bytes) -> str:
     try:
-        return _problem_decoder.decode(body).type
+        return _problem_decoder.decode(body.removeprefix(BOM_UTF8)).type
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return ""
 
 
 def _receipt(body: bytes, run: Run) -> Receipt | None:
     try:
-        answer = _decoder.decode(body)
+        answer = _decoder.decode(body.removeprefix(BOM_UTF8))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     if answer.run != run.id or answer.epoch != run.epoch:

@@ -49,7 +49,6 @@ class Health(msgspec.Struct):
 def make_app(
     *,
     endpoint: str,
-    host: str,
     intake: Intake,
     history: History,
     flows: Callable[[], Mapping[str, Flow]],
@@ -110,10 +109,8 @@ def make_app(
 
     return Litestar(
         route_handlers=[start, start_flow, list_flows, list_runs, show_run, livez, readyz],
-        before_request=problems.HostCheck(host),
         exception_handlers={
             Refused: problems.refused(telemetry),
-            problems.WrongHost: problems.wrong_host,
             HTTPException: problems.http_error,
             Exception: problems.broken(telemetry),
         },

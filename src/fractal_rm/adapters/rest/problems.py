@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from fractal_rm.domain.errors import FractalError, Refused
+from fractal_rm.domain.errors import Refused
 from fractal_rm.engine.ports import Telemetry
 
 MEDIA_TYPE = "application/problem+json"
@@ -25,15 +25,37 @@ class Problem(msgspec.Struct, omit_defaults=True):
     detail: str = ""
 
 
-class WrongHost(FractalError):
-    """A request that a browser was tricked into sending here."""
-
-    code = "wrong-host"
-
-
 def problem(answer: Problem, headers: dict[str, str] | None = None) -> Response[Problem]:
     """Make a response."""
     return Response(answer, status_code=answer.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def in_full(answer: Problem) -> bytes:
+    """A whole response, for what is answered before there is a request to answer."""
+    body = msgspec.json.encode(answer)
+    retry = "Retry-After: 1\r\n" if answer.status == HTTPStatus.SERVICE_UNAVAILABLE else ""
+    head = (
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
+        f"Content-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n{retry}"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def always(answer: Problem) -> Any:
+    """An application that answers every request so, and closes."""
+    body = msgspec.json.encode(answer)
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
 
 
 def refused(telemetry: Telemetry) -> Any:
@@ -48,15 +70,8 @@ def refused(telemetry: Telemetry) -> Any:
 
 def _refused(error: Refused) -> Response[Problem]:
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
-    if error.status == 413:
-        headers["Connection"] = "close"  # the rest of the body is not read
     kind = f"urn:fractal-rm:{error.code}"
     return problem(Problem(kind, error.title, error.status, error.reason), headers)
-
-
-def wrong_host(_: Request[Any, Any, Any], error: WrongHost) -> Response[Problem]:
-    """RFC 9110, 15.5.20."""
-    return problem(Problem("urn:fractal-rm:wrong-host", "This is not for us", 421, error.reason))
 
 
 def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
@@ -94,26 +109,3 @@ def broken(telemetry: Telemetry) -> Any:
         return problem(Problem("urn:fractal-rm:internal", title, 500, "see the log of the node"))
 
     return answer
-
-
-class HostCheck:
-    """A page in a browser on this machine must not be able to start runs (DNS rebinding, CSRF)."""
-
-    def __init__(self, own: str) -> None:
-        self._allowed = {"localhost", "127.0.0.1", "::1", own.lower()}
-
-    def __call__(self, request: Request[Any, Any, Any]) -> None:
-        """Raise WrongHost where Host, or Origin if there is one, names somebody else."""
-        for name, value in (
-            ("Host", "//" + request.headers.get("host", "localhost")),
-            ("Origin", request.headers.get("origin", "//localhost")),
-        ):
-            if (_hostname(value) or "") not in self._allowed:
-                raise WrongHost(f"{name} names another machine")
-
-
-def _hostname(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None

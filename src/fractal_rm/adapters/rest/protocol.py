@@ -1,103 +1,270 @@
-"""Uvicorn's HTTP protocol with what it lacks: time limits and a bound on headers.
+"""Uvicorn's HTTP protocol with what it lacks: limits, and a refusal for what must not be served.
 
-Without them a client that sends a byte now and then keeps a connection for ever, as does one that
+Without limits a client that sends a byte now and then keeps a connection for ever, as does one that
 does not read its answers, and one that sends headers without end fills the memory.
+
+A request that is refused by its head is answered before its body is read, and so is what cannot be
+read as HTTP: each in its turn, after the requests before it, and as the last of its connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
+import httptools
+from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from fractal_rm.adapters.rest.access import MAX_STRANGERS, Access, Client, Standing
+from fractal_rm.adapters.rest.closing import ClosingTransport
+from fractal_rm.adapters.rest.head import (
+    HEAD_TOO_LARGE,
+    MAX_HEAD_BYTES,
+    malformed,
+    origin_form,
+    read_head,
+    size_of,
+)
+from fractal_rm.adapters.rest.problems import Problem, always, in_full
 
 HEAD_LIMIT_S = 10.0
 BODY_LIMIT_S = 30.0
 UNSENT_LOOK_S = 10.0
-MAX_HEAD_BYTES = 16 * 1024
 MAX_CONNECTIONS = 2_000
+KEPT_FOR_LOCAL = 100  # of them, so that other machines do not keep an operator out
+REFUSED_AT_ONCE = 100  # connections above the bound that are told so
 
-_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-_HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
-    b"Content-Length: 0\r\n\r\n"
+_TOO_SLOW = Problem(
+    "about:blank",
+    "The request came too slowly",
+    408,
+    f"its head may take {HEAD_LIMIT_S:.0f} s, and its body {BODY_LIMIT_S:.0f} s",
 )
-_TOO_MANY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
-    b"Content-Length: 0\r\n\r\n"
-)
+_TOO_MANY = Problem("about:blank", "There are too many connections", 503)
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Cuts off who is too slow or says too much before the body (RFC 9110, 15.5.9; RFC 6585, 5)."""
+    """Reads requests within limits (RFC 9110, 15.5.9; RFC 6585, 5), and asks `Access` of each."""
 
     _limit: asyncio.TimerHandle | None = None
     _look: asyncio.TimerHandle | None = None
     _unsent = 0
-    _head_bytes = 0
     _in_head = True
+    _in_trailer = False  # or before the content of a chunk
+    _field_bytes = 0  # of a head or trailer that has not ended
+    _refused = False  # the request that came last: nothing after it is read
+    _last_answer: Problem | None = None  # to be sent when the requests before it are answered
+    _keep_alive = True  # as the client wants it
+
+    def __init__(self, config: Config, state: ServerState, access: Access) -> None:
+        super().__init__(config, state, {})
+        self._access = access
+        self._client = Client("", None, Standing.STRANGER)
+
+    # --- the connection -----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected: its first headers are due."""
-        super().connection_made(transport)  # pyright: ignore[reportArgumentType]
+        real = cast("asyncio.Transport", transport)
+        self._closing = ClosingTransport(real, self.loop, self._is_whole)
+        super().connection_made(cast("asyncio.Transport", self._closing))
+        theirs, ours = self.client, self.server
+        self._client = self._access.connected(theirs[0] if theirs else "", ours[0] if ours else "")
         self._look_at_unsent()
-        if len(self.connections) > MAX_CONNECTIONS:
-            self._cut_off(_TOO_MANY)
-            return
-        self._due_within(HEAD_LIMIT_S)
+        if self._has_room():
+            self._due_within(HEAD_LIMIT_S)
+
+    def _has_room(self) -> bool:
+        """Refuse the connection where there are too many; such a refusal takes room itself."""
+        standing = self._client.standing
+        if standing is Standing.STRANGER:
+            if self._access.strangers <= MAX_STRANGERS:
+                return True
+            self._access.turn_away(self._client)
+            self.transport.abort()
+            return False
+        above = len(self.connections) - MAX_CONNECTIONS
+        if standing is Standing.PEER:
+            above += KEPT_FOR_LOCAL
+        if above > REFUSED_AT_ONCE:
+            self.transport.abort()
+        elif above > 0:
+            self._end_with(_TOO_MANY)
+        return above <= 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
+        self._access.disconnected(self._client)
         self._due_within(None)
         if self._look is not None:
             self._look.cancel()
         super().connection_lost(exc)
+        self._closing.lost()
+
+    def shutdown(self) -> None:
+        """Close when the request that is served has been answered."""
+        self._keep_alive = False
+        super().shutdown()
+
+    def _is_whole(self) -> bool:
+        return self._in_head and not self._field_bytes
+
+    # --- what comes ---------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
-        if self._in_head:
-            if self._limit is None:
-                self._due_within(HEAD_LIMIT_S)
-            self._head_bytes += len(data)
-        if self.transport.is_closing():
+        """Bytes came. Of a head, the parser is given only so many as a head may have."""
+        if self._closing.is_closing():
+            self._closing.drop(data)
             return
-        super().data_received(data)
-        # What came with the end of the head is body; a head that has not ended by then is too long.
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._cut_off(_HEAD_TOO_LARGE)
+        self._unset_keepalive_if_required()
+        if self._in_head and self._limit is None:
+            self._due_within(HEAD_LIMIT_S)
+        while data and not self._reads_no_more():
+            if not (self._in_head or self._in_trailer):
+                self._feed(data)
+                return
+            room = MAX_HEAD_BYTES - self._field_bytes
+            piece, data = data[:room], data[room:]
+            self._field_bytes += len(piece)
+            self._feed(piece)
+            if self._field_bytes >= MAX_HEAD_BYTES and not self._reads_no_more():
+                self._end_with(HEAD_TOO_LARGE)
+
+    def _reads_no_more(self) -> bool:
+        """Whether what comes is dropped: the last answer of this connection is known."""
+        return self._refused or self._last_answer is not None or self._closing.is_closing()
+
+    def _feed(self, data: bytes) -> None:
+        upgrade: int | None = None
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as found:
+            upgrade = found.args[0]
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if cause is not None and not isinstance(cause, httptools.HttpParserError):
+                raise  # a fault of ours
+            if not self._reads_no_more():
+                self._end_with(malformed(str(error)))
+        if upgrade is not None and not self._reads_no_more():
+            self._read_without_upgrade(data[upgrade:])
+
+    def _read_without_upgrade(self, rest: bytes) -> None:
+        """Ignore Upgrade, as RFC 9110, 7.8 allows: read the same request again without it.
+
+        To the parser the message has ended with its head, whatever length that has said.
+        """
+        lines = [b"%b %b HTTP/%b" % (
+            self.parser.get_method(), self.url, self.parser.get_http_version().encode()
+        )]  # fmt: skip
+        lines += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self._feed(b"\r\n".join([*lines, b"", rest]))
+
+    def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The client sends no more, but may read: what it has asked for whole is answered."""
+        self._closing.client_ended = True
+        running: Any = self.cycle
+        if not self._in_head or running is None or running.response_complete:
+            return False  # asyncio closes the connection
+        if self._last_answer is None:
+            self._keep_alive = running.keep_alive = False
+        return True
+
+    # --- what the parser has found ------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
-        """Called by the parser."""
-        self._in_head = False
-        self._head_bytes = 0
+        """Serve the request, or refuse it in its turn."""
+        method = self.parser.get_method()
+        if self._reads_no_more() or (self.parser.should_upgrade() and method != b"CONNECT"):
+            return
+        head = read_head(method, self.url, self.parser.get_http_version(), self.headers)
+        refusal = self._access.refusal(self._client, head)
+        self._in_head, self._field_bytes = False, 0
         self._due_within(BODY_LIMIT_S)
-        super().on_headers_complete()
+        if head.version == "1.0":
+            self.expect_100_continue = False  # RFC 9110, 10.1.1
+        if refusal is None:
+            self.url = origin_form(head)
+            super().on_headers_complete()
+        else:
+            self._refuse(refusal)
+        self.headers = []  # of trailers: nothing is taken from them
+        # An answer that is sent before the whole request was read ends the connection.
+        self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
+
+    def on_chunk_header(self) -> None:
+        """The size of a chunk came: content follows, or, after the last one, a trailer."""
+        self._in_trailer, self._field_bytes = True, 0
+
+    def on_body(self, body: bytes) -> None:
+        """Content came."""
+        self._in_trailer = False
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Called by the parser. Until the next request, uvicorn's keep-alive limit holds."""
-        self._in_head = True
+        """Until the next request, uvicorn's keep-alive limit holds."""
+        if self.parser.should_upgrade():
+            return
+        if self.headers and size_of(self.headers) > MAX_HEAD_BYTES:
+            self._end_with(HEAD_TOO_LARGE)
+            return
+        self._in_head, self._in_trailer, self._field_bytes = True, False, 0
         self._due_within(None)
+        if not self.cycle.response_started:
+            self.cycle.keep_alive = self._keep_alive
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer to the oldest request was sent."""
+        was_last = not self.pipeline
+        super().on_response_complete()
+        if was_last and self._last_answer is not None:
+            self._send_last(self._last_answer)
+
+    def _refuse(self, refusal: Problem) -> None:
+        """Let uvicorn answer it as any request, in its turn."""
+        self._refused = True
+        self.url = b"/"  # whatever it was: it leads nowhere
+        served: Any = self.app
+        self.app = always(refusal)
+        super().on_headers_complete()
+        self.app = served
+
+    # --- limits -------------------------------------------------------------------------------
 
     def _due_within(self, limit_s: float | None) -> None:
         if self._limit is not None:
             self._limit.cancel()
             self._limit = None
         if limit_s is not None:
-            self._limit = self.loop.call_later(limit_s, self._cut_off, _TOO_SLOW)
+            self._limit = self.loop.call_later(limit_s, self._end_with, _TOO_SLOW)
 
-    def _cut_off(self, answer: bytes) -> None:
-        self._limit = None
-        if self.transport.is_closing():
+    def _end_with(self, answer: Problem) -> None:
+        """Read no further; ``answer`` is the last one, in its turn."""
+        self._due_within(None)
+        if self._closing.is_closing():
             return
         running: Any = self.cycle
         if running is None or running.response_complete:
-            self.transport.write(answer)
-        elif not (self._in_head or self.pipeline or running.response_started):
-            # It is its own body that is late, and no earlier request waits for its answer.
-            running.disconnected = True  # the application can answer no more
-            self.transport.write(answer)
-        self.transport.close()
+            self._send_last(answer)
+        elif self._in_head or self.pipeline:
+            if not self._in_head:
+                self.pipeline.popleft()  # the one whose body fails: it is not served
+            self._last_answer = answer
+            self.flow.pause_reading()
+        else:
+            # It is its own body that fails. The application can answer no more.
+            running.disconnected = True
+            running.message_event.set()
+            self._send_last(None if running.response_started else answer)
+
+    def _send_last(self, answer: Problem | None) -> None:
+        if answer is not None and not self._closing.is_closing():
+            self.transport.write(in_full(answer))
+        self._closing.read_on()
 
     def _look_at_unsent(self) -> None:
         """Abort where nothing is read of what waits to be sent: `close` would wait for ever."""

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from uvicorn import Config as UvicornConfig
 from uvicorn.server import ServerState
 
+from fractal_rm.adapters.rest.access import Access
 from fractal_rm.adapters.rest.app import make_app
+from fractal_rm.adapters.rest.listening import BACKLOG, listen
+from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
 from fractal_rm.adapters.rest.protocol import GuardedProtocol
 from fractal_rm.config.model import Rest
-from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.call import Origin
 from fractal_rm.domain.flow import Flow
-from fractal_rm.engine.ports import Check, History, Intake, Telemetry
+from fractal_rm.engine.ports import Check, Clock, History, Intake, Telemetry
 
 KEEP_ALIVE_S = 75
-BACKLOG = 1024
 STOP_LIMIT_S = 5.0
-
-
-class CannotListen(FractalError):
-    """The address cannot be had; the text names the cure."""
-
-    code = "cannot-listen"
 
 
 class RestService:
@@ -38,14 +32,19 @@ class RestService:
         history: History,
         *,
         flows: Callable[[], Mapping[str, Flow]],
+        names: Callable[[], Collection[str]],
         max_trigger_bytes: Callable[[], int],
+        clock: Clock,
         telemetry: Telemetry,
     ) -> None:
+        """``names``: what nodes.conf has for this node, in lower case."""
         self._rest = rest
+        self._url = str(Origin("http", rest.host, rest.port))
         self._telemetry = telemetry
+        self._refusals = PeerRefusals(telemetry, clock.monotonic_s)
+        self._access = Access(rest, names, self._refusals)
         self._app = make_app(
             endpoint=rest.endpoint,
-            host=rest.host,
             intake=intake,
             history=history,
             flows=flows,
@@ -53,7 +52,7 @@ class RestService:
             telemetry=telemetry,
         )
         self._state = ServerState()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
         """Listen. Raises CannotListen."""
@@ -67,18 +66,24 @@ class RestService:
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         config.load()
-        listener = _listener(self._rest.host, self._rest.port)
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: GuardedProtocol(config, self._state, {}), sock=listener, backlog=BACKLOG
-        )
-        self._telemetry.event("rest_listening", url=f"http://{self._rest.host}:{self._rest.port}")
+        loop = asyncio.get_running_loop()
+        for listener in listen(self._rest.host, self._rest.port):
+            self._servers.append(
+                await loop.create_server(
+                    lambda: GuardedProtocol(config, self._state, self._access),
+                    sock=listener,
+                    backlog=BACKLOG,
+                )
+            )
+            at = listener.getsockname()
+            self._telemetry.event("rest_listening", url=str(Origin("http", at[0], at[1])))
 
     async def stop(self) -> None:
         """Stop listening; requests in progress get their answers, within a bound."""
-        server, self._server = self._server, None
-        if server is None:
+        if not self._servers:
             return
-        server.close()
+        while self._servers:
+            self._servers.pop().close()
         for connection in list(self._state.connections):
             connection.shutdown()
         if self._state.tasks:
@@ -87,33 +92,12 @@ class RestService:
             connection.transport.abort()
 
     def reconfigured(self) -> None:
-        """Nothing to do: what is in force is looked up for each request."""
+        """Forget which names were this node's; all else is looked up for each request."""
+        self._access.reconfigured()
 
     def status(self) -> Check:
         """Whether requests can come in now."""
-        url = f"http://{self._rest.host}:{self._rest.port}{self._rest.endpoint}"
-        return Check("rest", ok=self._server is not None, text=url)
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    try:
-        return _listening(host, port)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno == errno.EADDRINUSE:
-            reason = "another program listens there; stop it, or set rest.port in comm.conf"
-        raise CannotListen(f"cannot listen on {host}:{port}: {reason}") from error
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)  # that the port is taken may come out only here
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+        text = self._url + self._rest.endpoint
+        if self._refusals.total:
+            text += f", {self._refusals.total} requests of other machines were refused"
+        return Check("rest", ok=bool(self._servers), text=text)

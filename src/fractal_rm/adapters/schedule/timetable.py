@@ -10,16 +10,14 @@ milliseconds since 1970, UTC, and names its run: what fires twice is one run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
-from itertools import takewhile
 from typing import Protocol
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfoNotFoundError
 
 import msgspec
-from cronsim import CronSim, CronSimError
+from cronsim import CronSimError
 from msgspec import UNSET
 
+from fractal_rm.adapters.schedule.cron_times import CronTimes
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import CatchUp, Cron, Flow
 
@@ -76,43 +74,18 @@ class Every:
 
 
 class CronRule:
-    """``CRON``. Raises BadSchedule.
-
-    Daylight saving as in Debian's cron: what falls into the hour that is left out comes right after
-    it, and what falls into the hour that comes twice comes once, unless it comes in every hour.
-    """
+    """``CRON``: see `CronTimes`. Raises BadSchedule."""
 
     def __init__(self, cron: Cron) -> None:
         self.spec = f"CRON {cron.expression} {cron.zone}"
-        self._expression = cron.expression
         try:
-            self._zone = ZoneInfo(cron.zone)
-            CronSim(cron.expression, datetime(2000, 1, 1, tzinfo=self._zone))
+            times = CronTimes(cron.expression, cron.zone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise BadSchedule(f"there is no time zone {cron.zone!r:.40}") from error
         except CronSimError as error:
             raise BadSchedule(f"CRON {cron.expression!r:.60}: {error}") from error
-
-    def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
-        """See `Rule`."""
-        backwards = self._moments(until_ms + 1_000, reverse=True)
-        back = takewhile(lambda moment: moment > after_ms, backwards)
-        found: list[int] = []
-        for moment in back:
-            if moment <= until_ms:
-                found.append(moment)
-            if len(found) == most:
-                break
-        return found[::-1]
-
-    def next_after(self, moment_ms: int) -> int | None:
-        """See `Rule`."""
-        return next((each for each in self._moments(moment_ms) if each > moment_ms), None)
-
-    def _moments(self, from_ms: int, *, reverse: bool = False) -> Iterator[int]:
-        start = datetime.fromtimestamp(from_ms / 1000, self._zone)
-        for moment in CronSim(self._expression, start, reverse=reverse):
-            yield int(moment.timestamp()) * 1000
+        self.newest = times.newest
+        self.next_after = times.next_after
 
 
 class Timetable:

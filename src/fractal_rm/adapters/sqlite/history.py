@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
-from fractal_rm.adapters.sqlite.schema import FORMAT, PAGES
+from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST, PAGES
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
 from fractal_rm.domain.run import State
@@ -26,6 +26,14 @@ _RECEIVED = (
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].flow') AS of, count(*) FROM pages WHERE n = 1"
     " GROUP BY of"
 )
+# Few pages hold the words, and few of those mean it: a payload may hold them too.
+_MAYBE_TWICE = """
+    SELECT runs.flow, count(DISTINCT runs.no)
+    FROM pages JOIN runs ON runs.no = pages.run, json_each(CAST(pages.body AS TEXT))
+    WHERE instr(pages.body, CAST('"maybe_twice":true' AS BLOB))
+          AND json_extract(value, '$[1].maybe_twice')
+    GROUP BY runs.flow
+"""
 
 
 class SqliteHistory:
@@ -76,6 +84,7 @@ class SqliteHistory:
         states: dict[str | None, Counter[State]] = {}
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
+        maybe_twice: Counter[str | None] = Counter()
         for path in self._journals():
             with reading(path) as db:
                 for flow, count in db.execute(_RECEIVED):
@@ -83,8 +92,9 @@ class SqliteHistory:
                 for flow, state, count, again in db.execute(_STATES):
                     states.setdefault(flow, Counter())[State(state)] += count
                     duplicates[flow] += again
+                maybe_twice.update(dict(db.execute(_MAYBE_TWICE)))
         return [
-            Ledger(flow, received[flow], states.get(flow, {}), duplicates[flow])
+            Ledger(flow, received[flow], states.get(flow, {}), duplicates[flow], maybe_twice[flow])
             for flow in sorted(received.keys() | states.keys(), key=str)
         ]
 
@@ -110,7 +120,7 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
             (written_by,) = db.execute("PRAGMA user_version").fetchone()
             if written_by > FORMAT:
                 raise JournalTooNew(f"{path} was written by a newer release; look at it with that")
-            if written_by < FORMAT:
+            if written_by < OLDEST:
                 raise JournalTooOld(f"{path} was written before the first release")
             yield db
     except (sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: a state nobody knows

@@ -1,13 +1,18 @@
 """What is on the disk. One journal is one SQLite file in WAL mode with these tables.
 
-FORMAT is raised with every change to them; an older program refuses a newer journal (G15). Format 1
-was never released, and is not read: it had another checksum.
+FORMAT is raised with every change to them, and with whatever an older program would take for
+something else; an older program refuses a newer journal (G15). Formats from OLDEST on are read, and
+raised when a process opens its journal.
+
+1 was never released: it had another checksum. 2 has the same tables as 3, which has results that
+are bytes, and base64 in flows.
 """
 
 # ruff: noqa: S608 - statements are put together from the words of this file alone
 from __future__ import annotations
 
-FORMAT = 2
+FORMAT = 3
+OLDEST = 2
 APPLICATION_ID = 0x46524D4A  # "FRMJ": tells our files from other SQLite databases
 
 PAGE_BITS = 24  # of a page's place are its number in the run, counted from 1

@@ -107,8 +107,7 @@ class Store:
 
     def _prepare(self) -> None:
         created = not self._one("SELECT count(*) FROM sqlite_master")
-        if not created:
-            self._check_format()
+        found = schema.FORMAT if created else self._format()
         for pragma in (
             f"page_size = {PAGE_BYTES}",
             f"wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}",
@@ -125,8 +124,11 @@ class Store:
                 f"PRAGMA user_version = {schema.FORMAT};COMMIT;"
             )
             self._sync_folder()
+        elif found < schema.FORMAT:
+            self._db.execute(f"PRAGMA user_version = {schema.FORMAT}")
 
-    def _check_format(self) -> None:
+    def _format(self) -> int:
+        """The format of a journal that this release can go on with. Raises JournalError."""
         if self._one("PRAGMA application_id") != schema.APPLICATION_ID:
             raise JournalDamaged(
                 f"{self._path} is a database of another program; move it away, or set state.path"
@@ -139,12 +141,13 @@ class Store:
                 f" {schema.FORMAT}); start that release again, or set state.path in comm.conf to"
                 " an empty folder"
             )
-        if found < schema.FORMAT:
+        if found < schema.OLDEST:
             raise JournalTooOld(
                 f"{self._path} was written before the first release (format {found}, this one reads"
                 f" {schema.FORMAT}); finish its runs with the program that wrote it, and move it"
                 " and its -wal file away"
             )
+        return found
 
     def _sync_folder(self) -> None:
         """A new file survives a power loss only if its folder's entry is on the disk too."""

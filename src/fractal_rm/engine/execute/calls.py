@@ -6,12 +6,13 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.config.model import Component, Endpoint
-from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, result_text
+from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallFailed, CallTimedOut, CannotEvaluate
 from fractal_rm.domain.evaluate import Head
 from fractal_rm.domain.flow import Call, Errors, Retry
 from fractal_rm.domain.outcome import call_again_s, failure_of, unmet
+from fractal_rm.domain.result import result_of, stored
 from fractal_rm.domain.run import (
     ElementFinished,
     Finished,
@@ -185,12 +186,12 @@ class Calls:
             _ = self._runs.write(run, Undone(call.number, reply.status, took_ms))
             return
         self._room.note_answer()
-        result = result_text(reply)
+        json, data = stored(result_of(reply))
         if part is not None:
-            fact = ElementFinished(call.number, part.element, reply.status, took_ms, result)
+            fact = ElementFinished(call.number, part.element, reply.status, took_ms, json, data)
             _ = self._runs.write(run, fact)
             return
-        fact = Finished(call.number, reply.status, took_ms, result)
+        fact = Finished(call.number, reply.status, took_ms, json, data=data)
         if call.terms is not UNSET and call.terms.keeps is not None:
             fact = msgspec.structs.replace(fact, headers=_kept(call.terms.keeps, reply))
         _ = self._runs.write(run, fact)
@@ -231,7 +232,7 @@ def _unmet(run: Run, call: Call, answer: Reply | CallFailed, part: Part | None) 
         return failure_of(answer)
     head = Head(answer.status, answer.headers_by_name())
     before = seen_by(run) if part is None else part.seen
-    seen = before.with_answer(call.number, result_text(answer), head)
+    seen = before.with_answer(call.number, result_of(answer), head)
     return unmet(terms.expect, answer, seen, settles=terms.settles)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import msgspec
 from msgspec import UNSET
 
-from fractal_rm.domain.body import SKIPPED, list_text
+from fractal_rm.domain.body import SKIPPED, check_listable, list_text
 from fractal_rm.domain.errors import CannotEvaluate
-from fractal_rm.domain.evaluate import MOST_BODY_BYTES, check_size, holds
+from fractal_rm.domain.evaluate import check_size, holds
 from fractal_rm.domain.flow import Call, Each
 from fractal_rm.domain.needs import speaks_of_item
-from fractal_rm.domain.run import Run, Settled, size_of
+from fractal_rm.domain.result import StepResult, size_of
+from fractal_rm.domain.run import Run, Settled
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.together import cut_off, worst
 from fractal_rm.engine.execute.tries import failed_for_good
@@ -47,7 +47,9 @@ class ForEach:
         self, run: Run, call: Call, parts: list[Part], at_once: int
     ) -> list[Settled]:
         """So many at once. When one fails, those in flight finish and no other begins."""
-        line = _Line(_left(run, call, parts), _finished(run, call))
+        line = _Line(_left(run, call, parts))
+        for element, result in _finished(run, call).items():
+            line.take(element, result)
         workers = [
             asyncio.ensure_future(self._make_some(run, call, line))
             for _ in range(min(max(1, at_once), len(parts)))
@@ -68,25 +70,36 @@ class ForEach:
             if ending is not None:
                 line.endings.append(ending)
             else:
-                line.size += size_of(_finished(run, call)[part.element])
+                line.take(part.element, _finished(run, call)[part.element])
 
 
 class _Line:
-    """The elements that are left, how some ended the run, and what the results so far hold."""
+    """The elements that are left, how some ended the run, and why there can be no list."""
 
-    def __init__(self, left: list[Part], finished: dict[int, msgspec.Raw]) -> None:
+    def __init__(self, left: list[Part]) -> None:
         self.left = iter(left)
         self.endings: list[Settled] = []
-        self.size = sum(map(size_of, finished.values()))
+        self._size = 0
+        self._no_list: CannotEvaluate | None = None
+
+    def take(self, element: int, result: StepResult) -> None:
+        """Note the result for one element."""
+        self._size += size_of(result)
+        try:
+            check_listable(result, element)
+            check_size(self._size)
+        except CannotEvaluate as fault:
+            self._no_list = self._no_list or fault
 
     @property
     def stops(self) -> bool:
         """Whether no other element begins: one has failed, or the results fit into no list."""
-        return bool(self.endings) or self.size > MOST_BODY_BYTES
+        return bool(self.endings) or self._no_list is not None
 
     def check(self) -> None:
         """Raise CannotEvaluate where the results fit into no list."""
-        check_size(self.size)
+        if self._no_list is not None:
+            raise self._no_list
 
 
 def _is_skipped(run: Run, call: Call) -> bool:
@@ -121,5 +134,5 @@ def _left(run: Run, call: Call, parts: list[Part]) -> list[Part]:
     return [part for part in parts if part.element not in finished]
 
 
-def _finished(run: Run, call: Call) -> dict[int, msgspec.Raw]:
+def _finished(run: Run, call: Call) -> dict[int, StepResult]:
     return (run.elements or {}).get(call.number, {})

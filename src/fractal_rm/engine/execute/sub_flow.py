@@ -15,9 +15,10 @@ from msgspec import UNSET
 
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, content_json
 from fractal_rm.domain.errors import CannotEvaluate, JournalBlocked
-from fractal_rm.domain.evaluate import NULL, holds
+from fractal_rm.domain.evaluate import holds
 from fractal_rm.domain.flow import Errors, Flow, SubFlow, flow_version
 from fractal_rm.domain.outcome import Later
+from fractal_rm.domain.result import NULL, StepResult, stored
 from fractal_rm.domain.run import Accepted, Dead, Finished, Placed, Run, Settled, State
 from fractal_rm.domain.run_id import RunIds
 from fractal_rm.engine.execute.budgets import Budgets
@@ -192,7 +193,7 @@ class SubFlows:
         """What the end of the child is for its parent, written in the same turn."""
         state = ending.state if isinstance(ending, Settled) else State.DEAD
         if state is State.SUCCEEDED:
-            self._put(run, step, child.reply or NULL)
+            self._put(run, step, NULL if child.reply is None else child.reply)
             return None
         why = f"its run {child.id} is {state.value}: {ending.reason}"
         if state is State.UNKNOWN:
@@ -214,8 +215,9 @@ class SubFlows:
         self._put(run, step, ORIGINAL_ERROR)
         return None
 
-    def _put(self, run: Run, step: SubFlow, result: msgspec.Raw) -> None:
-        _ = self._runs.write(run, Finished(step.number, 0, 0, result))
+    def _put(self, run: Run, step: SubFlow, result: StepResult) -> None:
+        json, data = stored(result)
+        _ = self._runs.write(run, Finished(step.number, 0, 0, json, data=data))
 
 
 def words_of(step: SubFlow) -> str:

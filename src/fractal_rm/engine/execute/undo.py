@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 from msgspec import UNSET
 
-from fractal_rm.domain.body import SKIPPED
 from fractal_rm.domain.flow import Call, Errors, Undo
+from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, Settled, State, Stopping
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.request import part_to_undo, seen_by
 
-_NO_ELEMENTS = b'"[]"'  # a FOREACH over nothing
+_NOTHING = (NULL, msgspec.Raw(b'"[]"'))  # of what was skipped, of a FOREACH over nothing
 _UNDONE = frozenset({State.FAILED, State.EXPIRED})  # what is in doubt, an operator decides
 
 
@@ -58,6 +59,6 @@ def _to_undo(run: Run) -> Iterator[tuple[Call, Undo]]:
         if isinstance(step, Call) and step.terms is not UNSET and step.terms.undo is not None
     }
     for number, result in reversed(run.results.items()):
-        if number in calls and bytes(result) not in (bytes(SKIPPED), _NO_ELEMENTS):
+        if number in calls and result not in _NOTHING:
             call, undo = calls[number]
             yield call, undo

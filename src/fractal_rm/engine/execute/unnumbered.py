@@ -7,12 +7,13 @@ from typing import Union
 
 from msgspec import UNSET
 
-from fractal_rm.domain.body import content_json, message_body
+from fractal_rm.domain.body import message_body, reply_of
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate, PublishFailed
 from fractal_rm.domain.evaluate import holds
 from fractal_rm.domain.flow import Errors, Publish, Respond, Retry, Wait
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import Later, call_again_s
+from fractal_rm.domain.result import stored
 from fractal_rm.domain.run import Passed, Run, Settled, State, Waiting
 from fractal_rm.engine.execute.tries import Tries, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
@@ -92,8 +93,8 @@ class UnnumberedSteps:
         return call_again_s(unsent, attempt, self._world.random.fraction(), retry=PUBLISH_RETRY)
 
     def _reply(self, run: Run, position: int, step: Respond) -> None:
-        said = content_json(step.content, seen_by(run))
-        _ = self._runs.write(run, Passed(position, said))
+        reply = reply_of(step.content, seen_by(run))
+        _ = self._runs.write(run, Passed(position, *stored(reply)))
 
     def _fail(self, run: Run, position: int, step: Unnumbered, why: str) -> Settled | None:
         if run.flow.errors is Errors.CONTINUE:

@@ -1,0 +1,60 @@
+"""Names that only the C library finds: by mDNS, LDAP and whatever else nsswitch.conf(5) names."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from contextlib import suppress
+
+MOST_AT_ONCE = 4
+
+
+class CLibrary:
+    """Asks ``getaddrinfo`` in a thread for each name.
+
+    A thread that waits there cannot be ended: there are at most `MOST_AT_ONCE`, nothing else of the
+    program waits for one of them, and none keeps the process from ending.
+    """
+
+    def __init__(self) -> None:
+        self._under_way = 0
+
+    async def addresses(self, name: str) -> tuple[str, ...]:
+        """The addresses of a name, in the C library's order; none: it does not know the name.
+
+        Raises gaierror, also where `MOST_AT_ONCE` names are being looked up already.
+        """
+        if self._under_way >= MOST_AT_ONCE:
+            why = f"the C library looks up {MOST_AT_ONCE} other names already"
+            raise socket.gaierror(socket.EAI_AGAIN, why)
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[tuple[str, ...]] = loop.create_future()
+
+        def end(result: tuple[str, ...] | socket.gaierror) -> None:
+            self._under_way -= 1
+            if found.done():
+                return
+            if isinstance(result, socket.gaierror):
+                found.set_exception(result)
+            else:
+                found.set_result(result)
+
+        def look_up() -> None:
+            result = _look_up(name)
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(end, result)
+
+        threading.Thread(target=look_up, name=f"look up {name}", daemon=True).start()
+        self._under_way += 1
+        return await found
+
+
+def _look_up(name: str) -> tuple[str, ...] | socket.gaierror:
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        return () if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA) else error
+    except (OSError, UnicodeError) as error:
+        return socket.gaierror(socket.EAI_FAIL, str(error))
+    return tuple(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))

@@ -1,0 +1,143 @@
+"""One question to the name servers of resolv.conf, until one of them answers it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+
+from fractal_rm.adapters.connect.descriptors import NONE_LEFT
+from fractal_rm.adapters.connect.files import Settings
+from fractal_rm.adapters.connect.message import (
+    CODES,
+    NO_ERROR,
+    NO_SUCH_NAME,
+    Answer,
+    question,
+    read_answer,
+)
+
+PORT = 53
+PAUSE_S = 0.5  # before the next server, or the same one again: an answer may still come
+_LARGEST_DATAGRAM = 65_535
+
+
+class ServersFailed(Exception):
+    """None of the servers answers this question; the text says what each of them did."""
+
+
+async def ask(settings: Settings, name: str, kind: int, number: int, port: int = PORT) -> Answer:
+    """Ask all servers in turn, ``attempts`` times; the first one that knows the answer counts.
+
+    ``number`` is the question's, of 16 bits, and drawn by chance (RFC 5452, 4.3). It waits as long
+    as a server may still answer, so whoever calls bounds its time.
+
+    Raises ServersFailed, ValueError where there can be no such name, OSError where no socket can be
+    had.
+    """
+    asking = _Asking(question(number, name, kind), port)
+    try:
+        return await asking.ask(settings)
+    finally:
+        asking.close()
+
+
+class _Asking:
+    """One question on its way: a socket for each server that was asked."""
+
+    def __init__(self, asked: bytes, port: int) -> None:
+        self._asked = asked
+        self._port = port
+        self._loop = asyncio.get_running_loop()
+        self._sockets: dict[str, socket.socket] = {}
+        self._came: asyncio.Queue[tuple[str, Answer | str]] = asyncio.Queue()
+        self._failed: dict[str, str] = {}
+
+    async def ask(self, settings: Settings) -> Answer:
+        left = deque(settings.servers * settings.attempts)
+        while len(self._failed) < len(set(settings.servers)):
+            if left:
+                server = left.popleft()
+                if server in self._failed:
+                    continue
+                if settings.by_tcp:
+                    await self._ask_by_tcp(server)
+                else:
+                    self._send(server)
+            try:
+                server, came = await asyncio.wait_for(self._came.get(), PAUSE_S if left else None)
+            except asyncio.TimeoutError:
+                continue
+            if isinstance(came, Answer) and came.truncated:
+                await self._ask_by_tcp(server)
+            elif isinstance(came, Answer) and came.code in (NO_ERROR, NO_SUCH_NAME):
+                return came
+            elif isinstance(came, Answer):
+                self._failed[server] = CODES.get(came.code, f"code {came.code}")
+            else:
+                self._failed[server] = came
+        raise ServersFailed("; ".join(f"{server}: {why}" for server, why in self._failed.items()))
+
+    def _send(self, server: str) -> None:
+        """Send it in a datagram. Raises OSError only where a socket cannot be had."""
+        family, address = _numeric(server, self._port)
+        opened = self._sockets.get(server)
+        is_new = opened is None
+        if opened is None:
+            opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            self._sockets[server] = opened
+        try:
+            if is_new:
+                opened.connect(address)  # so that nobody else can answer
+                self._loop.add_reader(opened.fileno(), self._read, server, opened)
+            opened.send(self._asked)
+        except BlockingIOError:
+            pass  # as good as lost on its way
+        except OSError as error:
+            self._came.put_nowait((server, error.strerror or str(error)))
+
+    def _read(self, server: str, opened: socket.socket) -> None:
+        try:
+            answer = read_answer(opened.recv(_LARGEST_DATAGRAM), self._asked)
+        except BlockingIOError:
+            return
+        except OSError as error:  # an ICMP message came: nobody listens there
+            self._came.put_nowait((server, error.strerror or str(error)))
+            return
+        if answer is not None:
+            self._came.put_nowait((server, answer))
+
+    async def _ask_by_tcp(self, server: str) -> None:
+        """For what does not fit into a datagram (RFC 7766)."""
+        try:
+            reader, writer = await asyncio.open_connection(server, self._port)
+        except OSError as error:
+            if error.errno in NONE_LEFT:
+                raise
+            self._came.put_nowait((server, error.strerror or str(error)))
+            return
+        try:
+            writer.write(len(self._asked).to_bytes(2, "big") + self._asked)
+            size = int.from_bytes(await reader.readexactly(2), "big")
+            answer = read_answer(await reader.readexactly(size), self._asked)
+        except (OSError, asyncio.IncompleteReadError):
+            answer = None
+        finally:
+            writer.transport.abort()
+        if answer is None or answer.truncated:
+            self._came.put_nowait((server, "no answer by TCP"))
+        else:
+            self._came.put_nowait((server, answer))
+
+    def close(self) -> None:
+        for opened in self._sockets.values():
+            self._loop.remove_reader(opened.fileno())
+            opened.close()
+
+
+def _numeric(address: str, port: int) -> tuple[int, tuple[str, int] | tuple[str, int, int, int]]:
+    """A family and a socket's address; of an IPv6 one with its zone as a number."""
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=flags)
+    family, _, _, _, numeric = found[0]
+    return family, numeric  # pyright: ignore[reportReturnType]

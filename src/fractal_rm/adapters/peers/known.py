@@ -1,0 +1,88 @@
+"""Which peers have given a receipt: remembered over restarts, in a small file of the state folder.
+
+The file is a JSON list of addresses, the newest last. It is replaced when a peer is met for the
+first time, or is found to be something else. Processes that share a state folder share it: each
+changes what the file holds, under a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from fractal_rm.config.regular_file import read_regular
+from fractal_rm.config.whole_file import replace_file
+from fractal_rm.engine.ports import Telemetry
+
+FILE = "known-peers.json"
+MOST_KEPT = 1_000  # nodes.conf has a few; what moved away long ago need not be kept
+
+
+class KnownPeersFile:
+    """Port `KnownPeers`. What cannot be read is as if nothing was known, and is logged."""
+
+    def __init__(self, state: Path, telemetry: Telemetry) -> None:
+        self._path = state / FILE
+        self._telemetry = telemetry
+        self._known = set(self._read())
+
+    def has(self, address: str) -> bool:
+        """Whether a receipt was given there; see the port."""
+        return address in self._known
+
+    async def add(self, address: str) -> None:
+        """Remember an address; see the port."""
+        if address not in self._known:
+            self._known.add(address)
+            await self._change(lambda kept: [*_without(kept, address), address])
+
+    async def remove(self, address: str) -> None:
+        """Forget an address; see the port."""
+        if address in self._known:
+            self._known.discard(address)
+            await self._change(lambda kept: _without(kept, address))
+
+    async def _change(self, changed: Callable[[list[str]], list[str]]) -> None:
+        try:
+            await asyncio.to_thread(self._rewrite, changed)
+        except OSError as error:
+            self._say("known_peers_not_kept", error)
+
+    def _rewrite(self, changed: Callable[[list[str]], list[str]]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(self._path.with_name(f"{FILE}.lock")):
+            kept = changed(self._read())[-MOST_KEPT:]
+            replace_file(self._path, msgspec.json.encode(kept))
+
+    def _read(self) -> list[str]:
+        try:
+            return msgspec.json.decode(read_regular(self._path), type=list[str])
+        except FileNotFoundError:
+            return []
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._say("known_peers_forgotten", error)
+            return []
+
+    def _say(self, what: str, error: Exception) -> None:
+        self._telemetry.problem(what, path=str(self._path), reason=str(error))
+
+
+def _without(addresses: list[str], address: str) -> list[str]:
+    return [each for each in addresses if each != address]
+
+
+@contextmanager
+def _locked(path: Path) -> Generator[None]:
+    """Wait until no other process has it. Raises OSError."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)

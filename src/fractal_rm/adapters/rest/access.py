@@ -1,0 +1,149 @@
+"""Who may ask for what.
+
+Programs of this machine may ask for everything. Machines in ``rest.trusted_peers`` may POST to
+``rest.endpoint``, as an original's hand-off does, which can show neither a token nor a certificate.
+Others may ask for nothing. Whoever asks, the request must be meant for this machine: a page in a
+browser must not be able to start runs (DNS rebinding, CSRF).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Collection
+from enum import Enum
+
+import msgspec
+
+from fractal_rm.adapters.rest.head import Head, asked_host, asked_path, fault_in, host_in
+from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
+from fractal_rm.adapters.rest.problems import Problem
+from fractal_rm.config.model import Rest
+from fractal_rm.domain.address import Address, is_within, read_address
+
+MAX_STRANGERS = 64  # connections of machines that are not trusted, each for one refusal
+MOST_KNOWN = 256  # values of Host and Origin that were found right
+
+
+class Standing(Enum):
+    """What a client is, by the address that its connection comes from."""
+
+    LOCAL = "local"
+    PEER = "peer"
+    STRANGER = "stranger"
+
+
+class Client(msgspec.Struct, frozen=True):
+    """The other end of a connection; ``here`` is the address of ours that it reached."""
+
+    address: str
+    here: Address | None
+    standing: Standing
+
+
+class Access:
+    """``names``: those that nodes.conf has for this node, in lower case."""
+
+    def __init__(
+        self, rest: Rest, names: Callable[[], Collection[str]], refusals: PeerRefusals
+    ) -> None:
+        self._rest = rest
+        self._names = names
+        self._refusals = refusals
+        self._known: set[bytes] = set()
+        self.strangers = 0
+
+    def connected(self, address: str, here: str) -> Client:
+        """Somebody has connected from an address to one of ours."""
+        theirs = read_address(address)
+        if theirs is None:
+            standing = Standing.STRANGER
+        elif theirs.is_loopback:
+            standing = Standing.LOCAL
+        elif is_within(theirs, self._rest.trusted_peers):
+            standing = Standing.PEER
+        else:
+            standing = Standing.STRANGER
+        self.strangers += standing is Standing.STRANGER
+        return Client(str(theirs or address), read_address(here), standing)
+
+    def disconnected(self, client: Client) -> None:
+        """Its connection is gone."""
+        self.strangers -= client.standing is Standing.STRANGER
+
+    def reconfigured(self) -> None:
+        """nodes.conf may have other names for this node now."""
+        self._known.clear()
+
+    def refusal(self, client: Client, head: Head) -> Problem | None:
+        """Why a client is not served, if so."""
+        if client.standing is Standing.LOCAL:
+            return fault_in(head) or self._misdirected(client, head)
+        refusal = self._forbidden(client, head) or fault_in(head) or self._misdirected(client, head)
+        if refusal is not None:
+            asked = (head.method + b" " + head.target).decode("latin-1")
+            self._refusals.note(client.address, asked, refusal.detail)
+        return refusal
+
+    def turn_away(self, client: Client) -> None:
+        """A stranger is not even listened to: there are too many of them."""
+        why = f"{MAX_STRANGERS} connections of machines that are not trusted are open"
+        self._refusals.note(client.address, "a connection", why)
+
+    def _forbidden(self, client: Client, head: Head) -> Problem | None:
+        endpoint = self._rest.endpoint
+        if client.standing is Standing.STRANGER:
+            why = f"{client.address} is not in rest.trusted_peers"
+        elif head.method == b"POST" and b"/" + asked_path(head).strip(b"/") == endpoint.encode():
+            return None
+        else:
+            why = f"other machines may POST to {endpoint}, and nothing else"
+        return Problem("urn:fractal-rm:peer-refused", "That is not open to you", 403, why)
+
+    def _misdirected(self, client: Client, head: Head) -> Problem | None:
+        """RFC 9110, 15.5.20."""
+        asked = asked_host(head)
+        named = [] if asked is None else [("Host", asked)]
+        named += [("Origin", origin.partition(b"://")[2]) for origin in head.origins]
+        for field, host in named:
+            if not self._is_own(client, host):
+                said = host[:60].decode("latin-1")
+                why = f'{field} names "{said}", which is not this machine'
+                return Problem("urn:fractal-rm:wrong-host", "This is not for us", 421, why)
+        return None
+
+    def _is_own(self, client: Client, host: bytes) -> bool:
+        """Whether ``host[:port]`` names this machine."""
+        if host in self._known:
+            return True
+        name = host_in(host)
+        own = name is not None and self._names_us(client, name)
+        if own and len(self._known) < MOST_KNOWN:
+            self._known.add(host)
+        return own
+
+    def _names_us(self, client: Client, name: str) -> bool:
+        address = read_address(name)
+        if name == "localhost" or (address is not None and address.is_loopback):
+            return True
+        if not self._has_peers:
+            return False
+        if name in self._names():
+            return True
+        return address is not None and (address == client.here or is_of_this_machine(address))
+
+    @property
+    def _has_peers(self) -> bool:
+        return bool(self._rest.trusted_peers)
+
+
+def is_of_this_machine(address: Address) -> bool:
+    """Whether an address is one of ours now: no other can be bound to."""
+    if address.is_unspecified or address.is_multicast:
+        return False
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True

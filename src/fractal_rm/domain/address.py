@@ -1,0 +1,82 @@
+"""IP addresses and ranges, compared as the machines are that stand behind them.
+
+A socket that takes IPv6 and IPv4 shows an IPv4 client as ``::ffff:10.0.0.7`` (RFC 4291, 2.5.5.2),
+and a link-local client with the zone of our interface (RFC 4007). Both are taken off here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Union
+
+Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+
+# A range that is wider than that, in bits that are fixed, names no machines that anybody knows.
+# IPv4's widest private range is 10.0.0.0/8 (RFC 1918). IPv6's are wider (RFC 4193, RFC 4291).
+WIDEST = {4: 8, 6: 16}
+_PRIVATE_6 = (ipaddress.IPv6Network("fc00::/7"), ipaddress.IPv6Network("fe80::/10"))
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def read_address(text: str) -> Address | None:
+    """The address that a text is, without a zone; None where it is none."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if address.version == 6 and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def read_network(text: str) -> Network:
+    """The range that a text is, such as ``10.1.0.0/24``; an address is a range of one.
+
+    Raises ValueError, whose text says what is wrong.
+    """
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        network = None
+    if network is None or "%" in text:
+        raise ValueError(f'"{text}" is neither an address nor a range')
+    machine = ipaddress.ip_interface(text).ip
+    if machine != network.network_address:
+        raise ValueError(f"{text} is one machine of {network}: write {network}, or {machine}")
+    if network.version == 6 and network.subnet_of(_MAPPED):
+        first = network.network_address.ipv4_mapped
+        return ipaddress.ip_network(f"{first}/{network.prefixlen - 96}")
+    return network
+
+
+def is_loopback(text: str) -> bool:
+    """Whether a text is an address that only this machine can reach."""
+    address = read_address(text)
+    return address is not None and address.is_loopback
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is an address that a machine can have, or that stands for all of its own."""
+    address = read_address(text)
+    return address is not None and not address.is_multicast
+
+
+def is_within(address: Address, networks: Iterable[Network]) -> bool:
+    """Whether one of the ranges holds an address."""
+    return any(address in network for network in networks)
+
+
+def too_wide(networks: Iterable[Network]) -> list[Network]:
+    """Those that hold half of the Internet, joined where they lie side by side."""
+    networks = list(networks)
+    joined: list[Network] = [
+        *ipaddress.collapse_addresses(n for n in networks if n.version == 4),
+        *ipaddress.collapse_addresses(n for n in networks if n.version == 6),
+    ]
+    return [n for n in joined if n.prefixlen < WIDEST[n.version] and not _is_private(n)]
+
+
+def _is_private(network: Network) -> bool:
+    return network.version == 6 and any(network.subnet_of(each) for each in _PRIVATE_6)

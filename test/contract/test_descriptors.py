@@ -1,0 +1,185 @@
+"""Calls where no file descriptor is left: they wait for one, in turn, and then say so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from dns import resolving
+from fractal_rm.adapters.http1 import Http1Caller
+from fractal_rm.domain.call import Origin, route
+from fractal_rm.domain.errors import ConnectFailed
+
+# In a process of its own: it needs descriptors too. A GET of /<n> is answered after n milliseconds.
+SERVER = """
+import asyncio
+
+async def answer(reader, writer):
+    while head := await reader.readuntil(b"\\r\\n\\r\\n"):
+        await asyncio.sleep(int(head.split()[1][1:]) / 1000)
+        writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+
+async def main():
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=500)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def port_of(process):
+    return int(process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def ports():
+    """Two servers."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        for _ in range(2)
+    ]
+    yield [port_of(process) for process in started]
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@contextmanager
+def descriptors_left(count):
+    """All descriptors of this process but so many are in use."""
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir()) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 64, before[1]))
+    taken = []
+    try:
+        while True:
+            try:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                break
+        for _ in range(count):
+            os.close(taken.pop())
+        yield lambda: os.close(taken.pop())
+    finally:
+        for each in taken:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def to(port, ms=0, **more):
+    host = more.pop("host", "127.0.0.1")
+    more.setdefault("timeout_s", 20.0)
+    return route(Origin("http", host, port), "GET", f"/{ms}", **more)
+
+
+async def _more_calls_than_descriptors(port):
+    caller = Http1Caller()
+    await caller.call(to(port))
+    with descriptors_left(3):
+        replies = await asyncio.gather(*(caller.call(to(port, 5)) for _ in range(40)))
+        once = [caller.call(to(port, 5, repeatable=False)) for _ in range(10)]
+        replies += await asyncio.gather(*once)
+    assert [reply.body for reply in replies] == [b"ok"] * 50
+    await caller.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_calls_wait_for_a_connection_to_come_free(run, ports):
+    run(_more_calls_than_descriptors(ports[0]))
+
+
+async def test_kept_connections_to_others_are_closed_first(ports):
+    caller = Http1Caller()
+    await asyncio.gather(*(caller.call(to(ports[0], 5)) for _ in range(5)))
+    with descriptors_left(0):
+        assert (await caller.call(to(ports[1]))).body == b"ok"
+        assert (await caller.call(to(ports[0]))).body == b"ok"  # only one was closed
+    await caller.close()
+
+
+async def closed(caller):
+    """Its descriptors are free."""
+    await caller.close()
+    while caller._pool._open:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def connected(caller):
+    """It has a connection."""
+    while not any(each._transport for each in caller._pool._open):
+        await asyncio.sleep(0)
+
+
+async def _one_after_the_other(busy, other):
+    caller = Http1Caller()
+    ended = []
+
+    async def call(name, there):
+        await caller.call(there)
+        ended.append(name)
+
+    await caller.call(to(other))  # uvloop takes a descriptor at its first connection, and keeps it
+    await closed(caller)
+    with descriptors_left(1):
+        holder = asyncio.ensure_future(call("holder", to(busy, 100)))
+        await connected(caller)
+        waiting = []
+        for n in range(6):
+            waiting.append(asyncio.ensure_future(call(n, to(busy if n % 2 else other))))
+            while caller._connector._descriptors._waiting <= n:
+                await asyncio.sleep(0)
+        await asyncio.gather(holder, *waiting)
+    assert ended == ["holder", 0, 1, 2, 3, 4, 5]
+    await caller.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_who_came_first_is_served_first(run, ports):
+    run(_one_after_the_other(*ports))
+
+
+async def test_the_time_of_the_step_bounds_the_wait_and_the_connect_limit_does_not(ports):
+    caller = Http1Caller()
+    await caller.call(to(ports[1]))
+    await closed(caller)
+    with descriptors_left(1) as free_one:
+        hung = asyncio.ensure_future(caller.call(to(ports[0], 60_000)))
+        await connected(caller)
+        patient = asyncio.ensure_future(caller.call(to(ports[1], connect_timeout_s=0.05)))
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(to(ports[1], timeout_s=0.3))
+        assert "all file descriptors are in use" in str(caught.value)
+        assert "and none came free within" in str(caught.value)
+        assert not caught.value.sent
+        assert not patient.done()
+        free_one()
+        assert (await patient).body == b"ok"
+        hung.cancel()
+    await caller.close()
+
+
+async def test_a_lookup_waits_for_a_descriptor_and_is_no_silent_server(ports, tmp_path):
+    async with resolving(tmp_path, {"camera.plant": ["127.0.0.1"]}) as (_, names):
+        caller = Http1Caller(names=names)
+        with descriptors_left(0) as free_one:
+            call = asyncio.ensure_future(caller.call(to(ports[0], host="camera.plant")))
+            await asyncio.sleep(0.05)
+            assert not call.done()
+            for _ in range(3):
+                free_one()
+            assert (await call).body == b"ok"
+        await caller.close()

@@ -1,0 +1,75 @@
+"""What is known of peers, in memory and in the state folder."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fractal_rm.adapters.memory import MemoryKnownPeers, QuietTelemetry
+from fractal_rm.adapters.peers.known import FILE, MOST_KEPT, KnownPeersFile
+
+HERE, THERE = "http://10.0.0.7:5000/startrm", "http://10.0.0.8:5000/startrm a.local"
+
+
+@pytest.fixture(params=["memory", "file"])
+def known(request, tmp_path):
+    if request.param == "memory":
+        return MemoryKnownPeers()
+    return KnownPeersFile(tmp_path / "state", QuietTelemetry())
+
+
+async def test_an_address_is_known_from_when_it_is_added_until_it_is_removed(known):
+    assert not known.has(HERE)
+    for _ in range(2):
+        await known.add(HERE)
+        await known.add(THERE)
+        assert known.has(HERE)
+    for _ in range(2):
+        await known.remove(HERE)
+        assert (known.has(HERE), known.has(THERE)) == (False, True)
+
+
+async def test_it_outlives_the_process(tmp_path):
+    await KnownPeersFile(tmp_path, QuietTelemetry()).add(HERE)
+    after = KnownPeersFile(tmp_path, QuietTelemetry())
+    assert after.has(HERE)
+    await after.remove(HERE)
+    assert not KnownPeersFile(tmp_path, QuietTelemetry()).has(HERE)
+
+
+async def test_processes_that_share_a_folder_keep_what_the_others_have_learned(tmp_path):
+    both = [KnownPeersFile(tmp_path, QuietTelemetry()) for _ in range(2)]
+    await asyncio.gather(both[0].add(HERE), both[1].add(THERE))
+    after = KnownPeersFile(tmp_path, QuietTelemetry())
+    assert after.has(HERE)
+    assert after.has(THERE)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b'{"a": []}', b'["\xff"]', b"[" * 100_000, b"\x00" * 9]
+)
+async def test_a_damaged_file_is_as_if_empty_and_is_logged(tmp_path, content):
+    (tmp_path / FILE).write_bytes(content)
+    telemetry = QuietTelemetry()
+    known = KnownPeersFile(tmp_path, telemetry)
+    assert (known.has(HERE), telemetry.events) == (False, ["known_peers_forgotten"])
+    await known.add(HERE)
+    assert KnownPeersFile(tmp_path, QuietTelemetry()).has(HERE)
+
+
+async def test_a_folder_that_cannot_be_written_is_logged_and_what_was_learned_counts(tmp_path):
+    (tmp_path / "state").write_text("no folder")
+    telemetry = QuietTelemetry()
+    known = KnownPeersFile(tmp_path / "state", telemetry)
+    await known.add(HERE)
+    assert known.has(HERE)
+    assert "known_peers_not_kept" in telemetry.events
+
+
+async def test_only_the_newest_are_kept(tmp_path):
+    known = KnownPeersFile(tmp_path, QuietTelemetry())
+    (tmp_path / FILE).write_text("[" + ",".join(f'"{n}"' for n in range(MOST_KEPT)) + "]")
+    await known.add(HERE)
+    after = KnownPeersFile(tmp_path, QuietTelemetry())
+    assert (after.has("0"), after.has("1"), after.has(HERE)) == (False, True, True)

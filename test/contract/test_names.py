@@ -1,0 +1,290 @@
+"""Names of hosts: who is asked, who waits for whom, and what is said when there is no answer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import threading
+
+import pytest
+import uvloop
+
+from dns import AAAA, SERVER_FAILURE, SILENT, A, resolving
+from fractal_rm.adapters.connect import nss
+from fractal_rm.adapters.connect.files import Settings, read_settings
+from fractal_rm.adapters.connect.message import question, read_answer
+from fractal_rm.adapters.connect.names import MOST_LOOKUPS, SILENT_S, NotResolved
+from fractal_rm.simulation.loop import run_virtual
+
+CAMERA = {"camera.plant": ["10.0.0.7", "fd00::7"]}
+
+
+def silent(count):
+    return {f"silent{n}.plant": SILENT for n in range(count)}
+
+
+async def why(names, name):
+    with pytest.raises(NotResolved) as caught:
+        await names.addresses(name)
+    return str(caught.value)
+
+
+# --- who is asked -------------------------------------------------------------------------------
+
+
+async def test_an_address_and_a_name_of_the_hosts_file_ask_nobody(tmp_path):
+    hosts = "# the plant\n10.0.0.8 press Press2 # old\n10.0.0.9 press\nfe80::1%eth0 link\n"
+    async with resolving(tmp_path, CAMERA, hosts=hosts) as (dns, names):
+        for name, expected in {
+            "10.0.0.1": ("10.0.0.1",),
+            "::1%1": ("::1%1",),
+            "press": ("10.0.0.8", "10.0.0.9"),
+            "PRESS2.": ("10.0.0.8",),
+            "link": ("fe80::1%eth0",),
+            "localhost": ("127.0.0.1", "::1"),
+        }.items():
+            assert await names.addresses(name) == expected
+        assert dns.asked == []
+
+
+async def _found(folder):
+    answers = {**CAMERA, "alias.plant": ["other.plant", "camera.plant", "10.0.0.7"]}
+    async with resolving(folder, answers) as (dns, names):
+        assert await names.addresses("camera.plant") == ("fd00::7", "10.0.0.7")
+        assert await names.addresses("alias.plant") == ("10.0.0.7",)
+        assert sorted(dns.asked)[:2] == [("alias.plant", A), ("alias.plant", AAAA)]
+
+
+def test_dns_is_asked_for_both_kinds_of_address(tmp_path):
+    for run in (asyncio.run, uvloop.run):
+        run(_found(tmp_path))
+
+
+async def test_one_answer_serves_all_who_ask_and_is_kept_for_a_while(tmp_path):
+    async with resolving(tmp_path, CAMERA) as (dns, names):
+        for _ in range(2):
+            found = await asyncio.gather(*(names.addresses("camera.plant") for _ in range(10)))
+            assert set(found) == {("fd00::7", "10.0.0.7")}
+        assert len(dns.asked) == 2
+
+
+async def test_what_does_not_fit_into_a_datagram_comes_by_tcp(tmp_path):
+    many = [f"10.0.{n}.1" for n in range(200)]
+    async with resolving(tmp_path, {"farm.plant": many}) as (dns, names):
+        dns.only_tcp = True
+        assert await names.addresses("farm.plant") == tuple(many)
+
+
+async def test_by_tcp_alone_where_the_settings_say_so(tmp_path):
+    servers = "nameserver 127.0.0.1\noptions use-vc\n"
+    async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
+        dns.only_tcp = True
+        assert "10.0.0.7" in await names.addresses("camera.plant")
+        assert len(dns.asked) == 2
+
+
+async def test_a_short_name_is_looked_for_in_the_domains_of_the_search_list(tmp_path):
+    servers = "search lab.example plant\nnameserver 127.0.0.1\n"
+    async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
+        assert "10.0.0.7" in await names.addresses("camera")
+        assert {name for name, _ in dns.asked} == {"camera.lab.example", "camera.plant"}
+
+
+async def test_another_server_answers_for_one_that_cannot(tmp_path):
+    servers = "nameserver 127.0.0.9\nnameserver 127.0.0.1\n"  # nobody listens at the first
+    async with resolving(tmp_path, CAMERA, servers=servers) as (_, names):
+        assert "10.0.0.7" in await names.addresses("camera.plant")
+
+
+async def test_a_server_that_passes_over_one_kind_of_question_holds_up_nobody(tmp_path):
+    answers = {"old.plant": {A: ["10.0.0.5"], AAAA: SILENT}}
+    async with resolving(tmp_path, answers) as (_, names):
+        assert await names.addresses("old.plant") == ("10.0.0.5",)
+
+
+async def test_a_datagram_that_answers_another_question_is_none(tmp_path):
+    forged = bytearray(question(0, "camera.plant", A))
+    forged[2] = 0x81
+    async with resolving(tmp_path, CAMERA) as (dns, names):
+        dns.before = bytes(forged)
+        assert "10.0.0.7" in await names.addresses("camera.plant")
+
+
+async def test_a_change_of_the_files_is_seen_at_the_next_name(tmp_path):
+    async with resolving(tmp_path, CAMERA, servers="nameserver 127.0.0.9\n") as (dns, names):
+        assert "127.0.0.9" in await why(names, "camera.plant")
+        dns.files["resolv.conf"].write_text("nameserver 127.0.0.1\n")
+        assert "10.0.0.7" in await names.addresses("camera.plant")
+        dns.files["hosts"].write_text("10.0.0.70 camera.plant\n")
+        assert await names.addresses("camera.plant") == ("10.0.0.70",)
+
+
+# --- the C library --------------------------------------------------------------------------------
+
+SOURCES = "hosts: files mdns4_minimal [NOTFOUND=return] dns myhostname\n"
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """The C library's names. One that is None is silent until the end of the test."""
+    known, end = {"printer.local": "10.0.0.3", "gateway": "10.0.0.4"}, threading.Event()
+
+    def getaddrinfo(name, port, **more):
+        if name in known and known[name] is None:
+            end.wait(60)
+        if known.get(name) is None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[name], 0))]
+
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo",
+        lambda name, *a, **more: (real if name[0].isdigit() else getaddrinfo)(name, *a, **more),
+    )  # fmt: skip
+    yield known
+    end.set()
+
+
+async def test_the_c_library_finds_names_where_the_machine_has_other_sources(tmp_path, library):
+    async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (dns, names):
+        assert await names.addresses("printer.local") == ("10.0.0.3",)
+        assert dns.asked == []  # mDNS's names are no business of a DNS server (RFC 6762, 3)
+        assert await names.addresses("gateway") == ("10.0.0.4",)
+        assert "says the C library (mdns4_minimal, myhostname)" in await why(names, "nobody")
+        assert "10.0.0.7" in await names.addresses("camera.plant")
+    async with resolving(tmp_path, CAMERA, nsswitch="hosts: files dns\n") as (_, names):
+        assert "says DNS" in await why(names, "printer.local")
+
+
+async def test_a_c_library_that_is_silent_holds_up_no_name_of_dns(tmp_path, library):
+    mute = {f"mute{n}.local": None for n in range(nss.MOST_AT_ONCE)}
+    library.update(mute)
+    async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (_, names):
+        lookups = [asyncio.create_task(names.addresses(name)) for name in mute]
+        await asyncio.sleep(0)
+        assert "10.0.0.7" in await names.addresses("camera.plant")
+        assert "4 other names already" in await why(names, "printer.local")
+        assert not any(each.done() for each in lookups)
+        for each in lookups:
+            each.cancel()
+
+
+# --- no answer ----------------------------------------------------------------------------------
+
+
+async def test_a_name_that_does_not_exist_is_told_from_a_server_that_fails(tmp_path):
+    async with resolving(tmp_path, {"broken.plant": SERVER_FAILURE}) as (dns, names):
+        expected = "the name nobody.plant did not resolve: it does not exist, says DNS 127.0.0.1"
+        assert await why(names, "nobody.plant") == expected
+        assert "127.0.0.1: server failure" in await why(names, "broken.plant")
+        count = len(dns.asked)
+        assert "looked up again in 5 s" in await why(names, "nobody.plant")
+        assert len(dns.asked) == count
+
+
+async def _silence(folder):
+    async with resolving(folder, {"mute.plant": SILENT}) as (dns, names):
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        said = await why(names, "mute.plant")
+        assert said.endswith("mute.plant did not resolve: no answer from DNS 127.0.0.1 within 3 s")
+        assert loop.time() - began_s == pytest.approx(3)
+        count = len(dns.asked)
+        assert count == 4  # two kinds of address, two attempts
+        assert "looked up again in 30 s" in await why(names, "mute.plant")
+        assert len(dns.asked) == count
+        dns.answers["mute.plant"] = ["10.0.0.6"]
+        await asyncio.sleep(SILENT_S)
+        assert await why_or_addresses(names, "mute.plant") == ("10.0.0.6",)
+
+
+async def why_or_addresses(names, name):
+    lookup = asyncio.ensure_future(names.addresses(name))
+    while not lookup.done():  # the answer comes in real time, and virtual time must not run ahead
+        await asyncio.sleep(0)
+    return lookup.result()
+
+
+def test_a_silent_name_is_given_up_after_3_s_and_not_asked_again_for_30_s(tmp_path):
+    run_virtual(_silence(tmp_path))
+
+
+async def _crowd(folder):
+    async with resolving(folder, silent(40)) as (dns, names):
+        lookups = [asyncio.create_task(names.addresses(name)) for name in dns.answers]
+        await asyncio.sleep(2.9)
+        assert len({name for name, _ in dns.asked}) == MOST_LOOKUPS
+        assert "32 others are being looked up" in names.unanswered("silent39.plant")
+        await asyncio.gather(*lookups, return_exceptions=True)
+        assert len({name for name, _ in dns.asked}) == 40
+
+
+def test_no_more_than_32_lookups_are_under_way(tmp_path):
+    run_virtual(_crowd(tmp_path))
+
+
+async def test_silent_names_hold_up_no_other_name(tmp_path):
+    answers = {**CAMERA, **silent(MOST_LOOKUPS - 1)}
+    async with resolving(tmp_path, answers, hosts="10.0.0.8 press\n") as (_, names):
+        lookups = [asyncio.create_task(names.addresses(name)) for name in silent(MOST_LOOKUPS - 1)]
+        await asyncio.sleep(0)
+        assert "10.0.0.7" in await names.addresses("camera.plant")
+        assert await names.addresses("press") == ("10.0.0.8",)
+        assert not any(each.done() for each in lookups)
+        for each in lookups:
+            each.cancel()
+
+
+async def test_who_waits_for_a_name_when_the_node_stops_is_told_so(tmp_path):
+    async with resolving(tmp_path, {"mute.plant": SILENT}) as (_, names):
+        lookup = asyncio.create_task(why(names, "mute.plant"))
+        await asyncio.sleep(0)
+        names.close()
+        assert "the node is stopping" in await lookup
+
+
+# --- the files and the messages -------------------------------------------------------------------
+
+
+def test_resolv_conf_is_read_as_the_c_library_reads_it():
+    text = """\
+# made by something
+domain first.example
+search plant.example lab.example.
+nameserver 10.0.0.53
+nameserver fe80::1%eth0
+nameserver nonsense
+nameserver 10.0.0.54
+nameserver 10.0.0.55
+options ndots:2 attempts:9 rotate edns0
+"""
+    settings = read_settings(text)
+    assert settings == Settings(
+        ("10.0.0.53", "fe80::1%eth0", "10.0.0.54"), ("plant.example", "lab.example"), 2, 5, True
+    )
+    assert settings.candidates("a.b") == ("a.b.plant.example", "a.b.lab.example", "a.b")
+    assert settings.candidates("a.b.c")[0] == "a.b.c"
+    assert settings.candidates("a.b.") == ("a.b.",)
+    assert read_settings("search .\n").servers == ("127.0.0.1",)
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 64, "x." * 130, ""])
+def test_what_can_be_no_name_is_not_asked_for(name):
+    with pytest.raises(ValueError, match="no host"):
+        question(1, name, A)
+
+
+def test_no_bytes_break_the_reader():
+    asked = question(7, "camera.plant", A)
+    whole = asked[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + asked[12:]
+    whole += b"\xc0\x0c\0\1\0\1\0\0\0\x1e\0\4\x0a\0\0\7"
+    assert read_answer(whole, asked).addresses == ("10.0.0.7",)
+    looped = whole[: len(asked)] + b"\xc0" + bytes([len(asked)]) + whole[len(asked) + 2 :]
+    assert read_answer(looped, asked) is None
+    chance = random.Random(1)
+    for size in range(len(whole)):
+        assert read_answer(whole[:size], asked) is None
+        broken = bytearray(whole)
+        broken[size] = chance.randrange(256)
+        read_answer(bytes(broken), asked)

@@ -1,0 +1,202 @@
+"""Answers that are no text: they stay bytes, are handed on as they came, or fail in words."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+
+import pytest
+
+from fractal_rm.domain.run import State
+from fractal_rm.domain.trigger import Arrival, Said, Source
+from worlds import Stage, flows, until
+
+JPEG = bytes.fromhex("ffd8ffe000104a46494600010101004800480000ffdb00430003020203020203030303040303")
+TEXT = b64encode(JPEG).decode()
+FETCH = "1\nTO a 1\nGET\n  AS frame\nTO b 1\n"
+
+
+async def run(stage: Stage, payload: object = "p"):
+    return await stage.run("1", payload=payload)
+
+
+def sent(stage: Stage, name: str) -> list[bytes | None]:
+    return [request.body for request in stage.components.requests if request.url.endswith(name)]
+
+
+async def outcome_of(text: str, answer: bytes = JPEG, payload: object = "p", **head: str):
+    async with Stage(flows=flows(text)) as stage:
+        stage.answers("a/1", answer, **head)
+        return await run(stage, payload), stage
+
+
+# --- handed on ----------------------------------------------------------------------------------
+
+
+async def test_raw_hands_bytes_on_as_they_came():
+    text = FETCH + "POST RAW frame\nPUBLISH seen/it RAW frame\n"
+    outcome, stage = await outcome_of(text, Content_Type="image/jpeg")
+    assert outcome.state is State.SUCCEEDED
+    assert sent(stage, "b/1") == [JPEG]
+    assert stage.publisher.published == [("seen/it", JPEG, None)]
+
+
+async def test_a_text_in_another_charset_is_handed_on_as_utf_8():
+    outcome, stage = await outcome_of(
+        FETCH + "POST RAW frame\n", b"caf\xe9", Content_Type="text/plain; charset=iso-8859-1"
+    )
+    assert outcome.state is State.SUCCEEDED
+    assert sent(stage, "b/1") == ["café".encode()]
+
+
+async def test_bytes_are_handed_on_after_a_crash():
+    given = flows(FETCH.replace("1\n", "1\nDURABLE step\n", 1) + "POST RAW frame\n")
+    stage = Stage(flows=given)
+    await stage.node.start()
+    stage.answers("a/1", JPEG)
+    stage.holds("b/1")
+    taken = await stage.send()
+    await until(lambda: "b/1" in stage.called())
+    stage.crash()
+    async with Stage(stage.disk, flows=given) as again:
+        assert (await again.ended(taken.run)).state is State.SUCCEEDED
+        assert sent(again, "b/1") == [JPEG]
+
+
+async def test_base64_writes_bytes_as_text_wherever_a_value_is_sent():
+    text = FETCH + (
+        "POST base64(frame) payload base64(payload.n)\n"
+        'POST JSON {"image": base64(frame), "of": [base64(payload), base64(payload.none)]}\n'
+        "  HEADER X-Image base64(frame)\n"
+        "PUBLISH seen/it base64(frame)\n"
+        "REPLY base64(frame)\n"
+    )
+    async with Stage(flows=flows(text)) as stage:
+        stage.answers("a/1", JPEG)
+        outcome = await run(stage, {"n": 7})
+        assert outcome.state is State.SUCCEEDED
+        items, template = map(json.loads, sent(stage, "b/1"))
+        assert items == {"payload": [TEXT, {"n": 7}, b64encode(b"7").decode()]}
+        assert template == {"image": TEXT, "of": [b64encode(b'{"n":7}').decode(), None]}
+        assert stage.components.requests[-1].headers["x-image"] == TEXT
+        assert json.loads(stage.publisher.published[0][1]) == {"payload": [TEXT]}
+        assert json.loads(bytes(outcome.reply)) == TEXT
+
+
+# --- what cannot hold bytes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "POST frame",
+        "POST payload frame",
+        'POST JSON {"a": [frame]}',
+        "POST\n  HEADER X-A frame",
+        "POST\n  QUERY a [frame]",
+        "PUBLISH a/b frame",
+        "REPLY frame",
+        "REPLY payload frame",
+        "POST\n  WHEN frame > 1",
+        'POST\n  WHEN "a" in frame',
+        "POST\n  WHEN [frame] == [1]",
+    ],
+)
+async def test_what_cannot_hold_bytes_fails_in_words(step):
+    outcome, stage = await outcome_of(FETCH + step + "\n")
+    assert outcome.state is State.FAILED
+    assert "bytes" in outcome.reason, outcome.reason
+    assert sent(stage, "b/1") == []
+
+
+@pytest.mark.parametrize("step", ["POST frame.data", "POST\n  FOREACH frame", "POST frame.@"])
+async def test_bytes_are_no_json_to_pick_from(step):
+    outcome, _ = await outcome_of(FETCH + step + "\n")
+    assert outcome.state is State.FAILED
+    assert outcome.reason == "step 2, b 1: result1 is not JSON: it is 38 bytes"
+
+
+async def test_the_reason_says_what_helps():
+    outcome, _ = await outcome_of("1\nTO a 1\nGET\nPOST result1\n")
+    assert outcome.reason == (
+        "step 2, a 1: result1 is no text but 38 bytes: RAW sends them as they are, and"
+        " base64(result1) writes them as text"
+    )
+
+
+async def test_bytes_are_neither_null_nor_any_text_and_equal_to_the_same_bytes():
+    text = FETCH + (
+        "POST RAW frame\n  WHEN frame != null\n"
+        'POST JSON 1\n  WHEN frame == "a"\n'
+        "TO a 1\nGET\n  AS again\n  EXPECT again == frame and again != 1\n"
+    )
+    outcome, stage = await outcome_of(text)
+    assert outcome.state is State.SUCCEEDED, outcome.reason
+    assert sent(stage, "b/1") == [JPEG]
+
+
+async def test_a_list_that_would_hold_bytes_fails_and_no_further_element_is_called():
+    outcome, stage = await outcome_of("1\nTO a 1\nGET\n  FOREACH payload\n", payload=[1, 2, 3])
+    assert outcome.state is State.FAILED
+    assert outcome.reason == (
+        "step 1, a 1: the answer for element 1 is no text but 38 bytes, and a list holds JSON and"
+        " texts"
+    )
+    assert stage.called() == ["a/1"]
+
+
+async def test_an_undo_that_cannot_write_bytes_is_noted_and_one_in_base64_is_made():
+    text = (
+        "1\nTO a 1\nGET\n  UNDO 2 result1\nGET\n  UNDO 2 base64(result1)\n"
+        "TO b 1\nGET\n  EXPECT 201\n"
+    )
+    outcome, stage = await outcome_of(text)
+    assert "undo of step 1, a 2: result1 is no text" in outcome.reason
+    assert [json.loads(body) for body in sent(stage, "a/2")] == [{"payload": [TEXT]}]
+
+
+async def test_where_a_flow_goes_on_after_errors_a_step_that_cannot_send_bytes_has_no_answer():
+    text = "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nPOST result2\n"
+    outcome, stage = await outcome_of(text)
+    assert outcome.state is State.SUCCEEDED
+    assert sent(stage, "b/1") == [b'{"payload": ["[Request_Maker] - error."]}']
+
+
+# --- what is told -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", ["", "REPLY RAW frame\n"])
+async def test_who_waits_is_told_bytes_in_base64(last):
+    outcome, _ = await outcome_of("1\nTO a 1\nGET\n  AS frame\n" + last)
+    assert [json.loads(bytes(each)) for each in outcome.results] == [{"base64": TEXT}]
+    assert json.loads(bytes(outcome.reply)) == {"base64": TEXT}
+
+
+async def test_an_mqtt_sender_is_told_bytes_in_base64():
+    async with Stage(flows=flows("1\nTO a 1\nGET\n")) as stage:
+        stage.answers("a/1", JPEG)
+        body = b'{"id_flow": "1", "payload": 1}'
+        taken = await stage.node.receive(
+            Arrival(Source.MQTT, body, said=Said(reply_topic="answers"))
+        )
+        await until(lambda: stage.state(taken.run).final)
+        ((_, told, _),) = stage.publisher.published
+        assert json.loads(told)["reply"] == {"base64": TEXT}
+
+
+@pytest.mark.parametrize("reply", ["", "REPLY RAW result1\n"])
+async def test_a_flow_that_is_run_hands_its_bytes_to_the_one_that_runs_it(reply):
+    text = "1\nRUN 2\nTO b 1\nPOST RAW result1\n\n2\nTO a 1\nGET\n" + reply
+    outcome, stage = await outcome_of(text)
+    assert outcome.state is State.SUCCEEDED
+    assert sent(stage, "b/1") == [JPEG]
+
+
+async def test_json_that_looks_like_told_bytes_stays_json():
+    text = (
+        "1\nRUN 2\nTO b 1\nPOST RAW result1\n\n"
+        '2\nTO a 1\nGET\nREPLY JSON {"base64": base64(result1)}\n'
+    )
+    outcome, stage = await outcome_of(text)
+    assert outcome.state is State.SUCCEEDED
+    assert [json.loads(body) for body in sent(stage, "b/1")] == [{"base64": TEXT}]

@@ -1,0 +1,257 @@
+"""Hand-offs to peers of which it is not known that they are ours: a run is offered to them once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from fractal_rm.adapters.http1 import Http1Caller
+from fractal_rm.adapters.memory import MemoryKnownPeers, QuietTelemetry
+from fractal_rm.adapters.peers import HttpPeers
+from fractal_rm.adapters.peers.known import KnownPeersFile
+from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.domain.run import Placed, State
+from fractal_rm.engine.ports import Receipt
+from nodes import NodeProcess, wait_until
+from worlds import Stage, config, nodes, until
+from worlds import flows as compiled
+
+
+async def offered_to(original, flow: str = "2", **more):
+    """How a run ends that is handed to the original, which has all flows; and its facts."""
+    original.flows = original.flows or {flow: lambda _: None}
+    known = nodes(port=original.port, **{"timeout_s": 1, **more})
+    async with Stage(nodes=known) as stage:
+        stage.world.peers = HttpPeers(Http1Caller())
+        stage.balancer.answer = "2"
+        taken = await stage.send(flow)
+        outcome = await stage.ended(taken.run)
+        return outcome, stage.disk.facts(taken.run)
+
+
+def maybe_twice(facts) -> bool:
+    return any(isinstance(fact, Placed) and fact.maybe_twice is True for fact in facts)
+
+
+async def test_an_original_executes_what_it_is_handed_once(original):
+    outcome, _ = await offered_to(original, timeout_s=20, peer="original")
+    assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 2 answered as a plain peer")
+    assert (original.offered, original.executed) == (1, [("2", "p")])
+
+
+async def test_an_original_that_is_stopped_is_offered_a_run_once_and_may_execute_it(original):
+    original.hold()
+    outcome, facts = await offered_to(original)
+    assert outcome.state is State.SUCCEEDED
+    assert outcome.reason == (
+        "node 2 did not answer: no answer within the time limit;"
+        " it may have been executed there too"
+    )
+    assert maybe_twice(facts)
+    original.goes_on.set()
+    await until(lambda: original.executed == [("2", "p")])
+    assert original.offered == 1
+
+
+async def test_an_offer_is_not_sent_again_on_another_connection_where_one_that_was_kept_closes(
+    original,
+):
+    original.flows = {"2": lambda _: None}
+    async with Stage(nodes=nodes(port=original.port, timeout_s=20)) as stage:
+        stage.world.peers = HttpPeers(Http1Caller())
+        stage.balancer.answer = "2"
+        assert (await stage.run("2")).state is State.HANDED_OFF
+        original.dies = True
+        assert (await stage.run("2")).state is State.SUCCEEDED
+    assert len(original.executed) == 2
+
+
+def breaks(_payload):
+    raise KeyError("component9")
+
+
+@pytest.mark.parametrize(
+    ("misbehaves", "said"),
+    [
+        ({"dies": True}, "node 2 did not answer: the connection was closed without an answer"),
+        ({"flows": {"2": breaks, "3": breaks}}, "node 2 answered 500: <!doctype html>"),
+        ({"gateway": 502}, "node 2 answered 502: <h1>Bad Gateway</h1>"),
+        ({"gateway": 504}, "node 2 answered 504: <h1>Bad Gateway</h1>"),
+    ],
+)
+@pytest.mark.parametrize(("flow", "state"), [("2", State.SUCCEEDED), ("3", State.UNKNOWN)])
+async def test_what_an_original_may_have_executed_runs_here_only_where_that_may_be_repeated(
+    original, misbehaves, said, flow, state
+):
+    for name, value in misbehaves.items():
+        setattr(original, name, value)
+    outcome, facts = await offered_to(original, flow, timeout_s=20)
+    assert outcome.state is state
+    assert outcome.reason.startswith(said)
+    assert maybe_twice(facts) is (state is State.SUCCEEDED)
+    await until(lambda: original.executed)
+    assert (original.offered, original.executed) == (1, [(flow, "p")])
+
+
+@pytest.mark.parametrize(
+    ("flow", "rule", "state"),
+    [
+        ("2", "unknown", State.UNKNOWN),
+        ("2", "run-here", State.SUCCEEDED),
+        ("3", "run-here", State.SUCCEEDED),
+    ],
+)
+async def test_nodes_conf_can_say_what_follows_on_silence(original, flow, rule, state):
+    original.dies = True
+    outcome, _ = await offered_to(original, flow, timeout_s=20, after_silence=rule)
+    assert (outcome.state, original.offered) == (state, 1)
+
+
+async def test_a_component_in_a_flow_that_is_run_by_another_counts_too(original):
+    flows = compiled("6\nRUN 7 payload\n\n7\nTO once 1\nPOST payload\n")
+    original.dies = True
+    known = nodes(port=original.port, timeout_s=20)
+    async with Stage(nodes=known, flows=flows) as stage:
+        stage.world.peers = HttpPeers(Http1Caller())
+        stage.balancer.answer = "2"
+        outcome = await stage.run("6")
+    assert outcome.state is State.UNKNOWN
+    assert outcome.reason.endswith("component once is not idempotent")
+
+
+async def test_a_run_whose_time_ends_while_a_plain_peer_is_silent_is_unknown(original):
+    original.hold()
+    known = nodes(port=original.port, timeout_s=1)
+    async with Stage(nodes=known) as stage:
+        stage.world.peers = HttpPeers(Http1Caller())
+        stage.balancer.answer = "2"
+        taken = await stage.send("2", deadline_ms=5_000)
+        await until(lambda: original.offered)
+        stage.clock.ms += 6_000
+        outcome = await stage.ended(taken.run)
+    assert outcome.state is State.UNKNOWN
+    assert outcome.reason.endswith("it may have been executed there, and its time has ended")
+
+
+# --- what was in doubt when the process ended --------------------------------------------------
+
+
+def a_node(tmp_path, components, original, **more) -> NodeProcess:
+    node = NodeProcess(tmp_path / "n", components=components.port, balancer=components.port,
+                       mode="api")  # fmt: skip
+    config = {"protocol": "http", "ip": "127.0.0.1", "port": original.port, "endpoint": "startrm"}
+    node.write("nodes", {"2": {"config": {**config, **more}}})
+    components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
+    return node
+
+
+def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
+    tmp_path, components, original
+):
+    original.flows = {"1": lambda _: None, "2": lambda _: None}
+    original.hold()
+    node = a_node(tmp_path, components, original)
+    node.edit("components", component1__config__idempotent=False, component2__config={
+        "protocol": "http", "ip": "127.0.0.1", "port": components.port,
+        "endpoints": {"1": "endpoint1", "2": "endpoint2"}})  # fmt: skip
+    (node.config / "flows.conf").write_text("1\nTO component1 1\nGET\n\n2\nTO component2 1\nGET\n")
+    node.start()
+    once, again = (node.trigger(flow, placed=False)[2]["run"] for flow in ("1", "2"))
+    wait_until(lambda: original.offered == 2)
+    node.kill()
+    node.start()
+    wait_until(lambda: all(run.state.final for run in node.runs()))
+    found = {run.id: run for run in node.runs()}
+    assert found[once].state is State.UNKNOWN
+    assert found[again].state is State.SUCCEEDED
+    assert "whose answer is not known; it may have been executed there too" in found[again].reason
+    assert original.offered == 2
+    accounts = {account.flow: account for account in SqliteHistory(node.state).ledger()}
+    assert (accounts["1"].maybe_twice, accounts["2"].maybe_twice) == (0, 1)
+    assert accounts["2"].states == {State.SUCCEEDED: 1}
+    assert node.problems() == []
+
+
+async def test_what_was_in_doubt_stays_so_where_nodes_conf_no_longer_has_the_node(original):
+    before = Stage()
+    async with before:
+        before.balancer.answer = "2"
+        hangs = asyncio.Event()
+
+        async def take(*_):
+            await hangs.wait()
+
+        before.peers.take = take
+        run_id = (await before.send("3")).run
+        await until(lambda: before.peers.offers)
+        before.crash()
+    after = Stage(before.disk, nodes={})
+    async with after:
+        await until(lambda: after.state(run_id).final)
+        assert after.state(run_id) is State.UNKNOWN
+        assert after.called() == []
+
+
+# --- whether a peer is ours --------------------------------------------------------------------
+
+
+def with_flow_12():
+    flow = config().flows["2"]
+    return {"2": flow, "12": msgspec.structs.replace(flow, id="12")}
+
+
+async def gives_receipts(_node, run, _sender):
+    return Receipt(run.id, run.epoch)
+
+
+async def gives_none(*_):
+    return None
+
+
+async def test_a_flow_that_an_original_cannot_run_is_not_given_to_a_peer_that_is_unknown():
+    async with Stage(flows=with_flow_12()) as stage:
+        stage.balancer.answer, stage.peers.take = "2", gives_receipts
+        outcome = await stage.run("12")
+        assert (outcome.state, stage.peers.offers) == (State.SUCCEEDED, [])
+        assert outcome.reason.startswith("node 2 is unknown (nodes.conf says no peer)")
+        assert (await stage.run("2")).state is State.HANDED_OFF
+        assert (await stage.run("12")).state is State.HANDED_OFF
+
+
+async def test_a_peer_that_is_known_is_asked_for_less_long_and_again(monkeypatch):
+    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    async with Stage() as stage:
+        node = stage.world.config.nodes["2"]
+        stage.balancer.answer, stage.peers.take = "2", gives_receipts
+        await stage.run("2")
+        await stage.run("2")
+        assert stage.peers.routes == [node.offer_once, node.offer]
+
+
+async def test_a_peer_that_gives_no_receipt_any_more_is_forgotten():
+    known = MemoryKnownPeers(config().nodes["2"].address)
+    async with Stage(flows=with_flow_12(), known_peers=known) as stage:
+        stage.balancer.answer, stage.peers.take = "2", gives_none
+        outcome = await stage.run("12")
+        assert outcome.state is State.SUCCEEDED
+        assert "gave no receipt, and an original cannot run flow 12" in outcome.reason
+        assert not known.has(config().nodes["2"].address)
+        assert "is unknown" in (await stage.run("12")).reason
+        assert len(stage.peers.offers) == 1
+
+
+async def test_a_receipt_is_remembered_for_as_long_as_the_address_stays(tmp_path):
+    async def twelve(**more):
+        known = KnownPeersFile(tmp_path, QuietTelemetry())
+        async with Stage(flows=with_flow_12(), nodes=nodes(**more), known_peers=known) as stage:
+            stage.balancer.answer, stage.peers.take = "2", gives_receipts
+            if not more:
+                await stage.run("2")
+                return None
+            return (await stage.run("12")).state
+
+    await twelve()
+    assert await twelve(limit=1) is State.HANDED_OFF
+    assert await twelve(port=6001) is State.SUCCEEDED

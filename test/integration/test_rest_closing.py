@@ -1,0 +1,259 @@
+"""What becomes of a connection whose client is late, does not read, or sends too much."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import re
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+from uvicorn import Config as UvicornConfig
+from uvicorn.server import ServerState
+
+from components import Components
+from fractal_rm.adapters.memory import QuietTelemetry
+from fractal_rm.adapters.rest import closing, protocol
+from fractal_rm.adapters.rest.access import Access
+from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
+from fractal_rm.adapters.world import SystemClock
+from fractal_rm.config.model import Rest
+from nodes import HOST, NodeProcess
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    components = Components()
+    made = NodeProcess(tmp_path_factory.mktemp("closing"), components=components.port, mode="api")
+    made.start()
+    yield made
+    assert made.stop() == 0
+    assert "Traceback" not in made.log
+    components.end()
+
+
+KEPT, CLOSED = {}, {"Connection": "close"}
+
+
+@pytest.mark.parametrize("megabytes", [0.6, 5, 20])
+@pytest.mark.parametrize(
+    ("path", "fields", "status"),
+    [
+        ("/startrm", {"Content-Type": "application/json"}, 413),
+        ("/startrm", {"Content-Type": "application/json", **CLOSED}, 413),
+        ("/startrm", {"Content-Type": "text/plain"}, 415),
+        ("/startrm", {"Content-Type": "text/plain", **CLOSED}, 415),
+        ("/startrm", {"Host": "evil.example"}, 421),
+        ("/startrm", {"Host": "no host"}, 400),
+        ("/nothing", {}, 404),
+        ("/livez", CLOSED, 405),
+        ("/livez", {"X": "x" * 20_000}, 431),
+    ],
+)
+def test_who_sends_all_of_a_body_before_reading_gets_the_answer(
+    node, path, fields, status, megabytes
+):
+    client = http.client.HTTPConnection(HOST, node.rest, timeout=40)
+    client.request("POST", path, b"x" * int(megabytes * 1_000_000), fields)
+    reply = client.getresponse()
+    assert (reply.status, json.loads(reply.read())["status"]) == (status, status)
+    client.close()
+
+
+def test_a_body_in_chunks_that_becomes_too_large_gets_the_answer(node):
+    client = http.client.HTTPConnection(HOST, node.rest, timeout=40)
+    body = (b"x" * 100_000 for _ in range(50))
+    client.request("POST", "/startrm", body, {"Content-Type": "application/json"})
+    assert client.getresponse().status == 413
+    client.close()
+
+
+def test_a_client_that_ends_its_side_after_the_request_gets_the_answers(node):
+    body = json.dumps({"id_flow": "1", "is_load_balancing": True, "payload": 1}).encode()
+    head = b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    for sent, statuses in [
+        (request * 2, [b"200", b"200"]),
+        (request + b"nonsense\r\n", [b"200", b"400"]),
+    ]:
+        with socket.create_connection((HOST, node.rest), 20) as client:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+            received = b""
+            while some := client.recv(65_536):
+                received += some
+        assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == statuses
+
+
+def test_a_refused_request_that_was_read_to_its_end_keeps_its_connection(node):
+    refused = b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+    following = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((HOST, node.rest), 20) as client:
+        client.sendall(refused + following)
+        received = b""
+        while some := client.recv(65_536):
+            received += some
+    assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == [b"415", b"200"]
+
+
+class Server:
+    """The guarded protocol before an application that answers when it is let go."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.go = asyncio.Event()
+        self.state = ServerState()
+
+    async def __call__(self, _scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        await self.go.wait()
+        length = str(len(self.answer)).encode()
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]}
+        )
+        await send({"type": "http.response.body", "body": self.answer})
+
+    @asynccontextmanager
+    async def serving(self):
+        """Its port."""
+        config = UvicornConfig(self, log_config=None, access_log=False, lifespan="off", ws="none")
+        config.load()
+        quiet = QuietTelemetry()
+        access = Access(Rest(), frozenset, PeerRefusals(quiet, SystemClock().monotonic_s))
+        server = await asyncio.get_running_loop().create_server(
+            lambda: protocol.GuardedProtocol(config, self.state, access), HOST, 0
+        )
+        yield server.sockets[0].getsockname()[1]
+        server.close()
+
+
+@pytest.mark.parametrize("head", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+async def test_who_does_not_read_its_answer_does_not_keep_its_connection(monkeypatch, head):
+    monkeypatch.setattr(protocol, "UNSENT_LOOK_S", 0.05)
+    app = Server(b"x" * 30_000_000)  # more than any kernel takes
+    app.go.set()
+    async with app.serving() as port:
+        with socket.create_connection((HOST, port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n")
+
+            async def gone():
+                while app.state.total_requests == 0 or app.state.connections:
+                    await asyncio.sleep(0.005)
+
+            await asyncio.wait_for(gone(), 30)
+
+
+LATE = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+
+
+async def answers(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(request)
+    received = await asyncio.wait_for(reader.read(), 30)
+    writer.close()
+    return received
+
+
+async def test_a_late_body_is_answered_once(monkeypatch):
+    monkeypatch.setattr(protocol, "BODY_LIMIT_S", 0.05)
+    app = Server(b"too late")
+    app.go.set()
+    async with app.serving() as port:
+        received = await answers(port, LATE)
+    assert received.startswith(b"HTTP/1.1 408 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
+async def test_a_late_body_is_not_answered_in_the_place_of_an_earlier_request(monkeypatch):
+    monkeypatch.setattr(protocol, "BODY_LIMIT_S", 0.05)
+    app = Server(b"the first one's")
+    async with app.serving() as port:
+        received = asyncio.create_task(
+            answers(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + LATE)
+        )
+        while not any(connection._last_answer for connection in app.state.connections):
+            await asyncio.sleep(0.005)
+        app.go.set()
+        first, second = (await received).split(b"the first one's")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert second.startswith(b"HTTP/1.1 408 ")
+
+
+# --- how long a client is listened to that was refused -----------------------------------------
+
+REFUSED = (
+    b"POST / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
+)
+
+
+async def gone(app: Server) -> None:
+    while app.state.connections:
+        await asyncio.sleep(0.005)
+
+
+async def test_the_answer_is_followed_by_the_end_of_what_is_sent():
+    app = Server(b"")
+    async with app.serving() as port:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        writer.write(REFUSED)
+        assert (await asyncio.wait_for(reader.read(), 30)).startswith(b"HTTP/1.1 400 ")
+        assert app.state.connections  # it is still read from
+        writer.close()
+        await asyncio.wait_for(gone(app), 30)
+
+
+async def test_a_refused_client_that_sends_no_more_and_stays_is_cut_off(monkeypatch):
+    monkeypatch.setattr(closing, "READ_ON_S", 0.05)
+    app = Server(b"")
+    async with app.serving() as port:
+        _, writer = await asyncio.open_connection(HOST, port)
+        writer.write(REFUSED)
+        await asyncio.wait_for(served(app), 30)
+        await asyncio.wait_for(gone(app), 30)
+        writer.close()
+
+
+async def test_a_refused_client_that_sends_without_end_is_cut_off(monkeypatch):
+    monkeypatch.setattr(closing, "READ_ON_BYTES", 1_000_000)
+    app = Server(b"")
+    async with app.serving() as port:
+        _, writer = await asyncio.open_connection(HOST, port)
+        writer.write(REFUSED)
+
+        async def send():
+            while True:
+                writer.write(b"x" * 100_000)
+                await writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send(), 30)
+        await asyncio.wait_for(gone(app), 30)
+
+
+async def served(app: Server) -> None:
+    while app.state.total_requests == 0:
+        await asyncio.sleep(0.005)
+
+
+async def test_more_connections_than_may_be_are_refused_in_words_and_then_at_once(monkeypatch):
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(protocol, "REFUSED_AT_ONCE", 1)
+    app = Server(b"")
+    app.go.set()
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with app.serving() as port:
+        one, writer = await asyncio.open_connection(HOST, port)
+        writer.write(request)
+        assert (await one.readline()).startswith(b"HTTP/1.1 200 ")
+        two, second = await asyncio.open_connection(HOST, port)
+        second.write(request)
+        refused = await asyncio.wait_for(two.read(), 30)
+        assert refused.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 1\r\n" in refused
+        three, third = await asyncio.open_connection(HOST, port)
+        assert await asyncio.wait_for(three.read(), 30) == b""
+        for each in (writer, second, third):
+            each.close()

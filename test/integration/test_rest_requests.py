@@ -1,0 +1,314 @@
+"""What is answered to each kind of request that HTTP/1.1 knows or forbids, sent as bytes.
+
+RFC 9112, and RFC 9110 where it is about fields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+
+import pytest
+from uvicorn import Config as UvicornConfig
+from uvicorn.server import ServerState
+
+from components import Components
+from fractal_rm.adapters.memory import QuietTelemetry
+from fractal_rm.adapters.rest import protocol
+from fractal_rm.adapters.rest.access import Access
+from fractal_rm.adapters.rest.head import MAX_HEAD_BYTES
+from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
+from fractal_rm.adapters.world import SystemClock
+from fractal_rm.config.model import Rest
+from nodes import HOST, NodeProcess
+
+TRIGGER = b'{"id_flow": "1", "is_load_balancing": true, "payload": 1}'
+LENGTH = b"Content-Length: %d" % len(TRIGGER)
+SIZE = b"%x" % len(TRIGGER)
+CHUNKED = b"Transfer-Encoding: chunked"
+UPGRADE = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
+LAST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def request(*fields: bytes, line=b"POST /startrm HTTP/1.1", body=TRIGGER, host=b"Host: localhost"):
+    """A trigger whose fields, but for the host and the type, are given."""
+    lines = [line, *([host] if host else []), b"Content-Type: application/json", *fields]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def chunk(*, size=SIZE, end=b"\r\n", trailer=b"") -> bytes:
+    return size + end + TRIGGER + b"\r\n0\r\n" + trailer + b"\r\n"
+
+
+def get(line: bytes) -> bytes:
+    return line + b"\r\nHost: localhost\r\n\r\n"
+
+
+def head_of(size: int) -> bytes:
+    """A request whose head has so many bytes."""
+    rest = len(request(LENGTH, b"X: ")) - len(TRIGGER)
+    return request(LENGTH, b"X: " + b"x" * (size - rest))
+
+
+# What is sent, and the statuses of the answers. What is served is followed by a last request.
+TABLE = {
+    "a trigger": (request(LENGTH), [200]),
+    "chunked": (request(CHUNKED, body=chunk()), [200]),
+    "chunked, in other letters": (request(b"TRANSFER-encoding: Chunked", body=chunk()), [200]),
+    # Upgrade is ignored: RFC 9110, 7.8
+    "h2c": (request(*UPGRADE, LENGTH), [200]),
+    "h2c, chunked": (request(*UPGRADE, CHUNKED, body=chunk()), [200]),
+    "h2c, then another": (request(*UPGRADE, LENGTH) + request(LENGTH), [200, 200]),
+    "h2c, then nonsense": (request(*UPGRADE, LENGTH) + b"NONSENSE\r\n\r\n", [200, 400]),
+    "h2c, with a bad chunk": (request(*UPGRADE, CHUNKED, body=chunk(size=b"zz")), [400]),
+    "h2c, refused": (request(*UPGRADE, LENGTH, b"Host: localhost"), [400]),
+    "websocket": (request(b"Connection: upgrade", b"Upgrade: websocket", LENGTH), [200]),
+    # HTTP/2 and other versions
+    "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", [400]),
+    "HTTP/2.0": (request(LENGTH, line=b"POST /startrm HTTP/2.0"), [505]),
+    "HTTP/1.2": (request(LENGTH, line=b"POST /startrm HTTP/1.2"), [400]),
+    "HTTP/0.9": (b"GET /livez\r\n\r\n", [505]),
+    "TLS": (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + b"a" * 100, [400]),
+    # HTTP/1.0: the connection ends with the answer, whatever it asks for
+    "HTTP/1.0": (request(LENGTH, line=b"POST /startrm HTTP/1.0", host=None), [200, None]),
+    "HTTP/1.0, kept alive": (
+        request(LENGTH, b"Connection: keep-alive", line=b"POST /startrm HTTP/1.0"), [200, None]),
+    "HTTP/1.0, chunked": (request(CHUNKED, line=b"POST /startrm HTTP/1.0", body=chunk()), [400]),
+    "HTTP/1.0, expecting": (
+        request(LENGTH, b"Expect: 100-continue", line=b"POST /startrm HTTP/1.0"), [200, None]),
+    # whose it is: 3.2
+    "no host": (request(LENGTH, host=None), [400]),
+    "two hosts": (request(LENGTH, b"Host: evil.example"), [400]),
+    "the same host twice": (request(LENGTH, b"Host: localhost"), [400]),
+    "an empty host": (request(LENGTH, host=b"Host:"), [400]),
+    "a host with a user": (request(LENGTH, host=b"Host: evil@localhost"), [400]),
+    "a host with a path": (request(LENGTH, host=b"Host: localhost/a"), [400]),
+    "a host with a bad port": (request(LENGTH, host=b"Host: localhost:a"), [400]),
+    "two hosts in one": (request(LENGTH, host=b"Host: localhost, localhost"), [400]),
+    "another host": (request(LENGTH, host=b"Host: evil.example"), [421]),
+    "an origin, and another": (
+        request(LENGTH, b"Origin: http://localhost", b"Origin: http://evil.example"), [421]),
+    # the target: 3.2
+    "absolute form": (request(LENGTH, line=b"POST http://localhost/startrm HTTP/1.1"), [200]),
+    "absolute form wins": (
+        request(LENGTH, line=b"POST http://localhost/startrm HTTP/1.1", host=b"Host: evil"), [200]),
+    "absolute form without a path": (get(b"OPTIONS http://localhost HTTP/1.1"), [404]),
+    "absolute form of another": (
+        request(LENGTH, line=b"POST http://evil.example/startrm HTTP/1.1"), [421]),
+    "absolute form with a user": (
+        request(LENGTH, line=b"POST http://a@localhost/startrm HTTP/1.1"), [400]),
+    "absolute form, https": (
+        request(LENGTH, line=b"POST https://localhost/startrm HTTP/1.1"), [400]),
+    "authority form": (request(LENGTH, line=b"POST localhost:5000 HTTP/1.1"), [400]),
+    "CONNECT": (get(b"CONNECT localhost:5000 HTTP/1.1"), [501]),
+    "the server itself": (get(b"OPTIONS * HTTP/1.1"), [404]),
+    "a trigger to the server itself": (request(LENGTH, line=b"POST * HTTP/1.1"), [400]),
+    "a fragment": (request(LENGTH, line=b"POST /startrm#a HTTP/1.1"), [400]),
+    "no slash": (request(LENGTH, line=b"POST startrm HTTP/1.1"), [400]),
+    "a control character in the target": (
+        request(LENGTH, line=b"POST /start\1rm HTTP/1.1"), [400]),
+    "UTF-8 in the target": (request(LENGTH, line=b"POST /start\xc3\xa9 HTTP/1.1"), [400]),
+    # the request line: 3
+    "tabs for spaces": (request(LENGTH, line=b"POST\t/startrm\tHTTP/1.1"), [400]),
+    "a space at its end": (request(LENGTH, line=b"POST /startrm HTTP/1.1 "), [400]),
+    "a method that nobody knows": (request(LENGTH, line=b"FOO /startrm HTTP/1.1"), [400]),
+    "a method in small letters": (request(LENGTH, line=b"post /startrm HTTP/1.1"), [400]),
+    "TRACE": (get(b"TRACE /startrm HTTP/1.1"), [405]),
+    "empty lines before it": (b"\r\n\r\n" + request(LENGTH), [200]),
+    # the fields: 5
+    "a folded line": (request(LENGTH, b"X: a\r\n b"), [400]),
+    "a folded first line": (get(b"GET /livez HTTP/1.1\r\n X: a"), [400]),
+    "a space before the colon": (request(b"Content-Length : 5"), [400]),
+    "a space in a name": (request(LENGTH, b"X A: a"), [400]),
+    "no colon": (request(LENGTH, b"XA"), [400]),
+    "no name": (request(LENGTH, b": a"), [400]),
+    "NUL": (request(LENGTH, b"X: a\0b"), [400]),
+    "a control character": (request(LENGTH, b"X: a\x01b"), [400]),
+    "CR alone": (request(LENGTH, b"X: a\rb"), [400]),
+    "LF alone": (request(LENGTH).replace(b"\r\n", b"\n"), [400]),
+    "one LF alone": (request(LENGTH, b"X: a\nY: b"), [400]),
+    "Latin-1 in a value": (request(LENGTH, b"X: \xe4"), [200]),
+    # the length of the body: 6
+    "two lengths": (request(LENGTH, b"Content-Length: 5"), [400]),
+    "the same length twice": (request(LENGTH, LENGTH), [400]),
+    "a list of lengths": (request(b"Content-Length: 5, 5"), [400]),
+    "a length with a sign": (request(b"Content-Length: +5"), [400]),
+    "a negative length": (request(b"Content-Length: -5"), [400]),
+    "a length in hexadecimal": (request(b"Content-Length: 0x5"), [400]),
+    "no length": (request(b"Content-Length:"), [400]),
+    "a length that no number holds": (request(b"Content-Length: " + b"9" * 30), [400]),
+    "a length of an exabyte": (request(b"Content-Length: " + b"9" * 18), [413]),
+    "a length, and chunked": (request(LENGTH, CHUNKED, body=chunk()), [400]),
+    "chunked, and a length": (request(CHUNKED, LENGTH, body=chunk()), [400]),
+    "gzip, chunked": (request(b"Transfer-Encoding: gzip, chunked", body=chunk()), [501]),
+    "gzip and chunked": (request(b"Transfer-Encoding: gzip", CHUNKED, body=chunk()), [501]),
+    "gzip": (request(b"Transfer-Encoding: gzip", body=chunk()), [400]),
+    "chunked, gzip": (request(b"Transfer-Encoding: chunked, gzip", body=chunk()), [400]),
+    "identity": (request(b"Transfer-Encoding: identity", body=chunk()), [400]),
+    "xchunked": (request(b"Transfer-Encoding: xchunked", body=chunk()), [400]),
+    "chunked twice": (request(CHUNKED, CHUNKED, body=chunk()), [400]),
+    "no transfer coding": (request(b"Transfer-Encoding:", body=chunk()), [400]),
+    # the chunks: 7.1
+    "a size that is none": (request(CHUNKED, body=chunk(size=b"zz")), [400]),
+    "a size that no number holds": (request(CHUNKED, body=chunk(size=b"f" * 20)), [400]),
+    "a negative size": (request(CHUNKED, body=chunk(size=b"-5")), [400]),
+    "a size and a space": (request(CHUNKED, body=chunk(size=b"5 ")), [400]),
+    "LF after a size": (request(CHUNKED, body=chunk(end=b"\n")), [400]),
+    "more than the size": (request(CHUNKED, body=chunk(size=b"5")), [400]),
+    "an extension": (request(CHUNKED, body=chunk(end=b';a=b;c="d"\r\n')), [200]),
+    "a long extension": (request(CHUNKED, body=chunk(end=b";a=" + b"b" * 20_000 + b"\r\n")), [200]),
+    "a trailer": (request(CHUNKED, body=chunk(trailer=b"Idempotency-Key: no\r\n")), [200]),
+    "a long trailer": (
+        request(CHUNKED, body=chunk(trailer=b"X: " + b"x" * 40_000 + b"\r\n")), [431]),
+    "many trailers": (request(CHUNKED, body=chunk(trailer=b"X: x\r\n" * 4_000)), [431]),
+    # how large a head may be
+    "the largest head": (head_of(MAX_HEAD_BYTES), [200]),
+    "a larger head": (head_of(MAX_HEAD_BYTES + 1), [431]),
+    "a head of 20 KB": (head_of(20_000), [431]),
+    "a target of 20 KB": (get(b"GET /" + b"a" * 20_000 + b" HTTP/1.1"), [431]),
+    "many fields": (request(LENGTH, *[b"X: x"] * 4_000), [431]),
+    "many spaces": (request(LENGTH, b"X: " + b" " * 20_000 + b"x"), [431]),
+    "many empty lines": (b"\r\n" * 10_000 + request(LENGTH), [431]),
+    "a large head after another request": (request(LENGTH) + head_of(20_000), [200, 431]),
+    # Expect: RFC 9110, 10.1.1
+    "expecting": (request(LENGTH, b"Expect: 100-continue"), [100, 200]),
+    "expecting something else": (request(LENGTH, b"Expect: gold"), [200]),
+    # one after another: 9.3.2
+    "pipelined": (request(LENGTH) * 3, [200, 200, 200]),
+    "pipelined, then nonsense": (request(LENGTH) + b"NONSENSE\r\n\r\n", [200, 400]),
+    "pipelined, then a bad chunk": (
+        request(LENGTH) + request(CHUNKED, body=chunk(size=b"zz")), [200, 400]),
+    "pipelined, then refused": (request(LENGTH) * 2 + request(LENGTH, host=None), [200, 200, 400]),
+    "after the last one": (request(LENGTH, b"Connection: close") + request(LENGTH), [200, None]),
+}  # fmt: skip
+EACH = pytest.mark.parametrize(("sent", "statuses"), TABLE.values(), ids=TABLE)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    components = Components()
+    made = NodeProcess(tmp_path_factory.mktemp("requests"), components=components.port, mode="api")
+    made.edit("comm", max_trigger_bytes=10_000)
+    made.start()
+    yield made
+    assert made.stop() == 0
+    assert "Traceback" not in made.log
+    assert made.problems() == []
+    components.end()
+
+
+class Answers:
+    """What a server has sent until it closed: the status of each answer, and the last one whole."""
+
+    def __init__(self, received: bytes) -> None:
+        self.statuses: list[int] = []
+        while received:
+            head, _, received = received.partition(b"\r\n\r\n")
+            lines = head.split(b"\r\n")
+            self.statuses.append(int(lines[0].split()[1]))
+            named = (line.lower().split(b": ", 1) for line in lines[1:])
+            self.fields = {name.decode(): value.decode() for name, value in named}
+            length = int(self.fields.get("content-length", 0))
+            self.body, received = received[:length], received[length:]
+
+
+def completed(sent: bytes, statuses: list[int | None]) -> tuple[bytes, list[int]]:
+    """Where the connection should be kept, a last request closes it, and is answered too."""
+    if statuses[-1] in (200, 404, 405):
+        return sent + LAST, [*statuses, 200]
+    return sent + LAST, [status for status in statuses if status]
+
+
+@EACH
+def test_a_request_is_served_or_refused_with_problem_details(node, sent, statuses):
+    sent, expected = completed(sent, statuses)
+    runs = len(node.runs())
+    with socket.create_connection((HOST, node.rest), 20) as client:
+        client.sendall(sent)
+        received = b""
+        while some := client.recv(65_536):
+            received += some
+    answers = Answers(received)
+    assert answers.statuses == expected
+    if answers.statuses[-1] >= 400:
+        assert answers.fields["content-type"] == "application/problem+json"
+        assert answers.fields["connection"] == "close"
+        assert json.loads(answers.body)["status"] == answers.statuses[-1]
+    assert len(node.runs()) - runs == sum(status == 200 for status in statuses)
+
+
+def test_nothing_is_taken_from_a_trailer(node):
+    for trailer in (b"", b"Idempotency-Key: late\r\n", b"Idempotency-Key: late\r\n"):
+        sent, _ = completed(request(CHUNKED, body=chunk(trailer=trailer)), [200])
+        with socket.create_connection((HOST, node.rest), 20) as client:
+            client.sendall(sent)
+            while client.recv(65_536):
+                pass
+    assert len({run.id for run in node.runs()[:3]}) == 3
+
+
+# --- in the same process: how the segments fall ----------------------------------------------
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is sent."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.sent = b""
+        self.ended = asyncio.Event()
+        self.is_closing = self.ended.is_set
+
+    def write(self, data):
+        self.sent += data
+
+    def write_eof(self):
+        self.ended.set()
+
+    close = write_eof
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def pause_reading(self):
+        """Whatever comes is read."""
+
+    resume_reading = pause_reading
+
+
+async def app(scope, receive, send):
+    """Answers as the node does, by what stands in the head."""
+    too_large = (b"content-length", b"9" * 18) in scope["headers"]
+    refused = {"*": 404, "/": 404, "TRACE": 405}
+    status = refused.get(scope["path"]) or refused.get(scope["method"]) or 200
+    while not too_large and (await receive()).get("more_body"):
+        pass
+    fields = [(b"content-length", b"0")]
+    status = 413 if too_large else status
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def guarded(state: ServerState, served=app) -> protocol.GuardedProtocol:
+    config = UvicornConfig(served, log_config=None, access_log=False, lifespan="off", ws="none")
+    config.load()
+    access = Access(Rest(), frozenset, PeerRefusals(QuietTelemetry(), SystemClock().monotonic_s))
+    return protocol.GuardedProtocol(config, state, access)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000, 1 << 20])
+async def test_what_is_answered_does_not_depend_on_how_the_segments_fall(size):
+    found, expected = {}, {}
+    for name, row in TABLE.items():
+        sent, expected[name] = completed(*row)
+        wire, made = Wire(), guarded(ServerState())
+        made.connection_made(wire)
+        for at in range(0, len(sent), size):
+            made.data_received(sent[at : at + size])
+            if at % 64 == 0:
+                await asyncio.sleep(0)
+        await asyncio.wait_for(wire.ended.wait(), 20)
+        made.connection_lost(None)
+        found[name] = Answers(wire.sent).statuses
+    assert found == expected

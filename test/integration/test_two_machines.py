@@ -1,0 +1,256 @@
+"""Two nodes on two machines, with addresses that the other one can reach, hand over to each other.
+
+The machines are network namespaces. The second one has another address that nobody trusts.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from components import Components
+from fractal_rm.domain.run import State
+from machines import joined, machine
+from nodes import NodeProcess, wait_until
+
+FIRST, SECOND, STRANGER = "10.177.0.1", "10.177.0.2", "10.177.0.9"
+FIRST_6, SECOND_6, STRANGER_6 = "fd77::1", "fd77::2", "fd77::9"
+BODY = json.dumps({"payload": "p", "id_flow": "1", "is_load_balancing": True}).encode()
+# As the client library of the original sends them.
+AS_ORIGINAL = {
+    "User-Agent": "python-requests/2.28.1",
+    "Accept-Encoding": "gzip, deflate",
+    "Accept": "*/*",
+    "Connection": "keep-alive",
+    "Content-Type": "application/json",
+}
+
+
+class Site:
+    """A machine with a node, its components and its balancer."""
+
+    def __init__(self, made, folder, host: str, node_id: str) -> None:
+        self.machine = made
+        self.host = host
+        self.components = made.call(Components)
+        port = self.components.port
+        self.node = NodeProcess(folder, components=port, balancer=port, mode="api")
+        self.node.edit("comm", node__id=node_id, rest__host=host)
+
+    def balancer_says(self, node_id: str | None) -> None:
+        self.components.answers["/LB/id_node"] = (200, json.dumps({"id_node": node_id}))
+
+    def run(self) -> str:
+        """Send a trigger from the machine itself; the id of its run."""
+        status, _, answer = self.machine.call(self.node.trigger, placed=False)
+        assert status == 200
+        return answer["run"]
+
+    def ended(self, run: str, state: State):
+        """Wait until a run has ended so."""
+        return wait_until(lambda: (found := self.node.history.run(run))
+                          and found.summary.state is state and found)  # fmt: skip
+
+    def ready(self):
+        return self.machine.call(self.node.get, "/readyz")
+
+    def refused(self) -> int:
+        """How many requests of other machines were refused, as /readyz says it."""
+        checks = {check["name"]: check["text"] for check in self.ready()[2]["checks"]}
+        found = re.search("([0-9]+) requests of other machines were refused", checks["rest"])
+        return int(found[1]) if found else 0
+
+    def answer_to(self, caller, method, path, body=None, headers=None, *, to=None, source=None):
+        """What a request from another machine is answered: status and body."""
+
+        def ask():
+            asked = http.client.HTTPConnection(
+                to or self.host, self.node.rest, 20, source and (source, 0)
+            )
+            try:
+                asked.request(method, path, body, headers or {})
+                reply = asked.getresponse()
+                return reply.status, reply.read()
+            finally:
+                asked.close()
+
+        return caller.machine.call(ask)
+
+    def end(self) -> None:
+        assert self.node.stop() == 0
+        assert "Traceback" not in self.node.log
+        assert self.node.problems() == []
+        self.components.end()
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory):
+    here = machine(f"{FIRST}/24", f"{FIRST_6}/64")
+    there = machine(f"{SECOND}/24", f"{STRANGER}/24", f"{SECOND_6}/64", f"{STRANGER_6}/64")
+    with joined(here, there):
+        first = Site(here, tmp_path_factory.mktemp("first"), FIRST, "1")
+        second = Site(there, tmp_path_factory.mktemp("second"), SECOND, "2")
+        first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6])
+        second.node.edit("comm", rest__trusted_peers=[FIRST])
+        for site in (first, second):
+            site.node.knows(first.node, "1", ip="edge-1.local" if site is first else FIRST)
+            site.node.knows(second.node, "2", ip=SECOND, peer="fractal")
+        original = there.call(Components, SECOND)
+        original.answers["/startrm"] = (200, "200\n")
+        first.node.knows(SimpleNamespace(rest=original.port), "3", ip=SECOND, peer="original")
+        for site in (first, second):
+            site.machine.call(site.node.start)
+        yield SimpleNamespace(first=first, second=second, original=original)
+        first.end()
+        second.end()
+        original.end()
+
+
+@pytest.mark.parametrize(("sender", "receiver"), [("first", "second"), ("second", "first")])
+def test_a_run_is_handed_over_and_executed_on_the_other_machine(sites, sender, receiver):
+    sender, receiver = getattr(sites, sender), getattr(sites, receiver)
+    sender.balancer_says(receiver.node.read("comm")["node"]["id"])
+    run = sender.run()
+    sender.ended(run, State.HANDED_OFF)
+    receiver.ended(run, State.SUCCEEDED)
+
+
+def test_an_original_is_handed_a_run(sites):
+    sites.first.balancer_says("3")
+    sites.first.ended(sites.first.run(), State.HANDED_OFF)
+    path, _, body = sites.original.requests[-1]
+    assert (path, json.loads(body)["is_load_balancing"]) == ("/startrm", True)
+
+
+def test_an_original_hands_over_a_run(sites):
+    status, body = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, AS_ORIGINAL)
+    assert status == 200
+    sites.first.ended(json.loads(body)["run"], State.SUCCEEDED)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/startrm"),
+        ("POST", "/v1/flows/1/runs"),
+        ("GET", "/v1/runs"),
+        ("GET", "/v1/flows"),
+        ("GET", "/readyz"),
+        ("GET", "/livez"),
+        ("GET", "/schema"),
+        ("POST", "/startrm/../v1/flows/1/runs"),
+        ("POST", "/v1/flows/1/runs?x=/startrm"),
+        ("POST", f"http://{FIRST}/v1/flows/1/runs"),
+        ("GET", "/nothing"),
+    ],
+)
+def test_a_trusted_machine_may_ask_for_nothing_but_the_trigger_endpoint(sites, method, path):
+    status, body = sites.first.answer_to(sites.second, method, path, BODY, AS_ORIGINAL)
+    assert (status, json.loads(body)["type"]) == (403, "urn:fractal-rm:peer-refused")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        (FIRST, 200),
+        (f"{FIRST}:1", 200),
+        (f"[{FIRST_6}]", 200),
+        ("localhost", 200),
+        ("edge-1.local", 200),
+        ("EDGE-1.local:5000", 200),
+        (SECOND, 421),
+        ("0.0.0.0", 421),
+        ("evil.example", 421),
+    ],
+)
+def test_a_request_is_for_an_address_or_the_name_of_the_node(sites, host, status):
+    headers = {**AS_ORIGINAL, "Host": host}
+    found, _ = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)
+    assert found == status
+
+
+def test_a_page_of_another_site_cannot_start_runs_through_a_trusted_machine(sites):
+    headers = {**AS_ORIGINAL, "Origin": "http://evil.example"}
+    assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0] == 421
+
+
+def test_the_machine_itself_is_served_at_its_loopback(sites):
+    assert sites.first.ready()[0] == 200
+    assert sites.first.machine.call(sites.first.node.get, "/v1/flows")[0] == 200
+
+
+def test_who_is_not_trusted_is_refused_before_the_body_is_read_and_that_is_seen(sites):
+    first, head = sites.first, (
+        f"POST /startrm HTTP/1.1\r\nHost: {FIRST}\r\nContent-Type: application/json\r\n"
+        "Content-Length: 100000\r\n\r\n"
+    )  # fmt: skip
+
+    def refused() -> bytes:
+        source = (STRANGER, 0)
+        with socket.create_connection((FIRST, first.node.rest), 20, source) as stranger:
+            stranger.sendall(head.encode())
+            received = b""
+            while chunk := stranger.recv(65_536):
+                received += chunk
+        return received
+
+    before = len(first.node.runs()), first.refused()
+    for _ in range(3):
+        answer = sites.second.machine.call(refused)
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert b"10.177.0.9 is not in rest.trusted_peers" in answer
+    assert first.node.log.count("peer_refused peer=10.177.0.9") == 1
+    assert (len(first.node.runs()), first.refused()) == (before[0], before[1] + 3)
+
+
+def test_more_strangers_than_there_is_room_for_do_not_keep_the_others_out(sites):
+    def connect_all() -> list[socket.socket]:
+        where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
+        return [socket.create_connection(where, 20, source) for _ in range(200)]
+
+    before = sites.first.refused()
+    strangers = sites.second.machine.call(connect_all)
+    gone = 0
+    for stranger in strangers[100:]:  # those that came last are ended without a word
+        try:
+            gone += stranger.recv(1) == b""
+        except ConnectionResetError:
+            gone += 1
+    assert gone == 100
+    assert sites.first.refused() - before >= 100
+    assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, AS_ORIGINAL)[0] == 200
+    for stranger in strangers:
+        stranger.close()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", FIRST_6])
+def test_addresses_are_the_same_however_they_are_written(sites, host):
+    first = sites.first
+    opened = first.node.log.count(" rest_listening ")
+    first.node.edit("comm", rest__host=host)
+    wait_until(lambda: first.node.log.count(" rest_listening ") > opened)
+    ways = {"0.0.0.0": [4], "::": [4, 6], FIRST_6: [6]}[host]
+    for way in ways:
+        to, trusted, stranger = {4: (FIRST, SECOND, STRANGER),
+                                 6: (FIRST_6, SECOND_6, STRANGER_6)}[way]  # fmt: skip
+        answers = [
+            first.answer_to(sites.second, "POST", "/startrm", BODY, AS_ORIGINAL, to=to, source=s)[0]
+            for s in (trusted, stranger)
+        ]
+        assert answers == [200, 403]
+        assert first.answer_to(sites.second, "GET", "/v1/runs", to=to, source=trusted)[0] == 403
+    assert first.ready()[0] == 200
+
+
+def test_a_run_that_the_other_machine_refuses_is_executed_here(sites):
+    taken = sites.second.node.log.count(" config_taken ")
+    sites.second.node.edit("comm", rest__trusted_peers=[STRANGER])
+    wait_until(lambda: sites.second.node.log.count(" config_taken ") > taken)
+    sites.first.balancer_says("2")
+    ended = sites.first.ended(sites.first.run(), State.SUCCEEDED)
+    assert any("node 2 answered 403" in getattr(f.fact, "reason", "") for f in ended.facts)

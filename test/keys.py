@@ -1,0 +1,23 @@
+"""Keys with a passphrase, as openssl writes them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+def encrypted_key(folder: Path, form: str) -> tuple[Path, Path | None]:
+    """A certificate and its key: "pkcs8", "traditional", or in one file "with its certificate"."""
+    cert, plain, key = (folder / name for name in ("cert.pem", "plain.pem", "key.pem"))
+    _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-subj", "/CN=node", "-keyout", plain, "-out", cert)  # fmt: skip
+    how = "ec" if form == "traditional" else "pkey"
+    _openssl(how, "-in", plain, "-aes256", "-passout", "pass:secret", "-out", key)
+    if form != "with its certificate":
+        return cert, key
+    cert.write_bytes(cert.read_bytes() + key.read_bytes())
+    return cert, None
+
+
+def _openssl(*arguments: object) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)

@@ -1,0 +1,111 @@
+"""The REST side of an original, as others see it, on a real socket.
+
+It answers after the flow has ended: 200 and ``200``, also for a flow that it does not have; 400 to
+what is not JSON, 500 in HTML where a key is missing or the flow broke in the middle. It finds a
+flow by the first character of its own id, and executes one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+BROKEN = "<!doctype html>\n<title>500 Internal Server Error</title>"
+
+
+class Original(ThreadingHTTPServer):
+    """``flows`` are what it executes, by id: a function of the payload; raising breaks the flow.
+
+    ``executed`` has the id and the payload of every flow that began. ``hold`` makes it stop
+    before it reads a request, as SIGSTOP does; ``gateway`` is a status that something between
+    answers at once, while the original goes on.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.port = self.server_port
+        self.flows: dict[str, Callable[[object], object]] = {}
+        self.executed: list[tuple[str, object]] = []
+        self.offered = 0
+        self.dies = False  # with the flow done, and before its answer
+        self.gateway: int | None = None
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+        self.one_at_a_time = threading.Lock()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def hold(self) -> None:
+        """Stop, until ``goes_on`` is set."""
+        self.goes_on.clear()
+
+    def execute(self, body: bytes) -> tuple[int, str, str]:
+        """Status, content type and text of the answer."""
+        try:
+            message = json.loads(body)
+        except ValueError:
+            return 400, "application/json", '{"message": "Failed to decode JSON object"}\n'
+        try:
+            flow_id, payload = message["id_flow"], message["payload"]
+            _ = message["is_load_balancing"]
+            with self.one_at_a_time:
+                for known, flow in self.flows.items():
+                    if known[0] == str(flow_id):
+                        self.executed.append((known, payload))
+                        flow(payload)
+        except Exception:  # noqa: BLE001 - whatever it is
+            return 500, "text/html; charset=utf-8", BROKEN
+        return 200, "application/json", "200\n"
+
+    def end(self) -> None:
+        """Stop answering."""
+        self.goes_on.set()
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, *_: object) -> None:
+        """A sender that does not wait is no error here."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    server: Original
+
+    def do_POST(self) -> None:
+        original = self.server
+        original.offered += 1
+        original.goes_on.wait(60)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if original.gateway is not None:
+            self._answer(original.gateway, "text/html", "<h1>Bad Gateway</h1>")
+            self.wfile.flush()
+        answer = original.execute(body)
+        if original.dies or original.gateway is not None:
+            self.close_connection = True
+            return
+        self._answer(*answer)
+
+    def _answer(self, status: int, content_type: str, text: str) -> None:
+        content = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def original():
+    """A running one."""
+    made = Original()
+    yield made
+    made.end()

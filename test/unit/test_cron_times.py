@@ -1,0 +1,171 @@
+"""The moments of a CRON expression, against a clock that is watched minute by minute."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fractal_rm.adapters.schedule.cron_times import CronTimes
+
+MINUTE = timedelta(minutes=1)
+FIRST = datetime(2010, 1, 1, tzinfo=timezone.utc)
+# By an hour, half of one, two and a day; at midnight, and a minute after it; four times a year.
+ZONES = [
+    "Europe/Rome", "America/New_York", "Australia/Lord_Howe", "Antarctica/Troll", "Pacific/Apia",
+    "Africa/Cairo", "America/Havana", "America/Santiago", "America/St_Johns", "Africa/Casablanca",
+    "Asia/Tehran", "Asia/Gaza", "Europe/Dublin", "Pacific/Chatham", "Asia/Kathmandu", "UTC",
+]  # fmt: skip
+
+
+def changes(zone: str) -> list[datetime]:
+    """About when the clocks of a zone are changed in some years, in UTC; else any night."""
+
+    def offset(at: datetime) -> timedelta | None:
+        return at.astimezone(ZoneInfo(zone)).utcoffset()
+
+    found = []
+    for day in (FIRST + timedelta(days=n) for n in range(800)):
+        if offset(day) != offset(day + timedelta(days=1)):
+            hours = (day + timedelta(hours=n) for n in range(24))
+            found.append(max(hour for hour in hours if offset(hour) == offset(day)))
+    return found or [FIRST]
+
+
+class Fields:
+    """An expression that was made from sets, so that nobody has to read it."""
+
+    def __init__(self, minutes, hours, days, months, weekdays):
+        self.minutes, self.hours, self.days = minutes, hours, days
+        self.months, self.weekdays = months, weekdays
+        self.all_day = len(hours or range(24)) == 24
+
+    @property
+    def text(self) -> str:
+        given = (self.minutes, self.hours, self.days, self.months, self.weekdays)
+        return " ".join(",".join(map(str, sorted(each))) if each else "*" for each in given)
+
+    def name(self, wall: datetime) -> bool:
+        """Whether they name a wall time."""
+        in_time = [wall.minute in (self.minutes or {wall.minute}),
+                   wall.hour in (self.hours or {wall.hour}),
+                   wall.month in (self.months or {wall.month})]  # fmt: skip
+        by_day = [wall.day in self.days] if self.days else []
+        by_day += [wall.isoweekday() % 7 in self.weekdays] if self.weekdays else []
+        return all(in_time) and (any(by_day) or not by_day)
+
+
+def watched(fields: Fields, zone: str, start: datetime, end: datetime) -> list[int]:
+    """Look at the clock on the wall every minute, and remember what it has shown."""
+    found, at, shown = [], start - timedelta(hours=3), set()  # no hours come twice that are more
+    before = at.astimezone(ZoneInfo(zone)).replace(tzinfo=None) - MINUTE
+    while at <= end:
+        wall = at.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+        due = fields.name(wall)
+        if not fields.all_day:
+            left_out = range(1, (wall - before) // MINUTE)
+            due = (due and wall not in shown) or any(
+                fields.name(before + n * MINUTE) for n in left_out
+            )
+        shown.add(wall)
+        before = wall
+        if due and at > start:
+            found.append(int(at.timestamp()) * 1000)
+        at += MINUTE
+    return found
+
+
+CHANGES = {zone: changes(zone) for zone in ZONES}
+
+
+def some(values, most):
+    return st.one_of(
+        st.just(set()), st.sets(st.sampled_from(list(values)), min_size=1, max_size=most)
+    )
+
+
+@st.composite
+def nights(draw):
+    """A time zone, fields, and from when to when, about a change of the clocks."""
+    zone = draw(st.sampled_from(ZONES))
+    around = draw(st.sampled_from(CHANGES[zone]))
+    hours = draw(st.one_of(some(range(24), 6), st.just(set(range(24))), st.just({0, 1, 2, 3})))
+    near = around.astimezone(ZoneInfo(zone)).date()
+    days = some({near.day, (near + timedelta(days=1)).day, 30, 31}, 2)
+    weekdays = some(range(7), 3)
+    fields = Fields(draw(some(range(60), 4)), hours, draw(days), set(), draw(weekdays))
+    start = around - timedelta(minutes=draw(st.integers(1, 1_500)))
+    return zone, fields, start, around + timedelta(minutes=draw(st.integers(1, 1_500)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(nights())
+def test_the_moments_are_those_at_which_the_clock_on_the_wall_shows_the_time(night):
+    zone, fields, start, end = night
+    expected = watched(fields, zone, start, end)
+    times = CronTimes(fields.text, zone)
+    start_ms, end_ms = (int(at.timestamp()) * 1000 for at in (start, end))
+    assert times.newest(start_ms, end_ms, 10_000) == expected
+    assert times.newest(start_ms, end_ms, 3) == expected[-3:]
+    for before, after in pairwise([start_ms, *expected[:40]]):
+        assert times.next_after(before) == after
+    if not expected:
+        following = times.next_after(start_ms)
+        assert following is None or following > end_ms
+
+
+def shown(expression: str, zone: str, *days: date) -> list[str]:
+    """What the clocks show at the moments of some days."""
+    tz = ZoneInfo(zone)
+    first = datetime.combine(days[0], datetime.min.time(), tz) - MINUTE
+    last = datetime.combine(days[-1] + timedelta(days=1), datetime.min.time(), tz) - MINUTE
+    bounds = [int(at.timestamp()) * 1000 for at in (first, last)]
+    moments = CronTimes(expression, zone).newest(*bounds, 100)
+    return [f"{datetime.fromtimestamp(ms / 1000, tz):%H:%M %z}" for ms in moments]
+
+
+SPRING, AUTUMN = date(2027, 3, 28), date(2027, 10, 31)
+
+
+@pytest.mark.parametrize(
+    ("expression", "spring", "autumn"),
+    [
+        ("*/30 2 * * *", ["03:00 +0200"], ["02:00 +0200", "02:30 +0200"]),
+        ("30 2 * * *", ["03:00 +0200"], ["02:30 +0200"]),
+        ("0 2,3 * * *", ["03:00 +0200"], ["02:00 +0200", "03:00 +0100"]),
+        ("59 1 * * *", ["01:59 +0100"], ["01:59 +0200"]),
+    ],
+)
+def test_a_night_in_rome(expression, spring, autumn):
+    assert shown(expression, "Europe/Rome", SPRING) == spring
+    assert shown(expression, "Europe/Rome", AUTUMN) == autumn
+
+
+def test_all_hours_are_the_same_however_they_are_written():
+    for day, hours in ((SPRING, 23), (AUTUMN, 25)):
+        as_star = shown("0 * * * *", "Europe/Rome", day)
+        assert as_star == shown("0 0-23 * * *", "Europe/Rome", day)
+        assert len(as_star) == hours
+
+
+def test_half_an_hour_is_a_gap_too():
+    assert shown("15 2 * * *", "Australia/Lord_Howe", date(2027, 10, 3)) == ["02:30 +1100"]
+    assert shown("45 1 * * *", "Australia/Lord_Howe", date(2027, 4, 4)) == ["01:45 +1100"]
+
+
+@pytest.mark.parametrize("expression", ["0 0 30 2 MON#5", "0 0 29 2 *"])
+def test_what_is_rare_is_found_in_either_direction(expression):
+    times = CronTimes(expression, "Europe/Rome")
+    now_ms = 1_800_000_000_000
+    following = times.next_after(now_ms)
+    assert times.newest(now_ms, following, 5) == [following]
+
+
+def test_what_never_comes_has_no_next_moment():
+    never = CronTimes("0 0 */31 2 MON#5", "UTC")  # the fifth Monday of February is no first of it
+    assert never.next_after(0) is None
+    assert never.newest(0, 10 * 365 * 86_400_000, 5) == []
