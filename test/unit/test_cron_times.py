@@ -157,6 +157,16 @@ def test_half_an_hour_is_a_gap_too():
     assert shown("45 1 * * *", "Australia/Lord_Howe", date(2027, 4, 4)) == ["01:45 +1100"]
 
 
+def test_a_clock_that_is_put_back_over_midnight_shows_the_day_before_again():
+    # On 7 November 2010 at 0:01 it was put back to 23:01 (02:31 UTC).
+    times = CronTimes("0,30 * * * *", "America/St_Johns")
+    minute_ms, midnight = 60_000, int(datetime(2010, 11, 7, tzinfo=timezone.utc).timestamp())
+    expected = [midnight * 1000 + n * minute_ms for n in (120, 150, 180, 210)]
+    assert times.newest(expected[0] - 1, expected[2], 10) == expected[:3]
+    for before, after in pairwise(expected):
+        assert times.next_after(before) == after
+
+
 @pytest.mark.parametrize("expression", ["0 0 30 2 MON#5", "0 0 29 2 *"])
 def test_what_is_rare_is_found_in_either_direction(expression):
     times = CronTimes(expression, "Europe/Rome")
