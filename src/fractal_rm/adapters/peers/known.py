@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.engine.ports import Telemetry
 
@@ -61,7 +62,7 @@ class KnownPeersFile:
 
     def _read(self) -> list[str]:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=list[str])
+            return msgspec.json.decode(read_regular(self._path), type=list[str])
         except FileNotFoundError:
             return []
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
