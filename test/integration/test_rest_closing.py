@@ -59,6 +59,7 @@ def test_who_sends_all_of_a_body_before_reading_gets_the_answer(
     client.request("POST", path, b"x" * int(megabytes * 1_000_000), fields)
     reply = client.getresponse()
     assert (reply.status, json.loads(reply.read())["status"]) == (status, status)
+    assert reply.headers["connection"] == "close"
     client.close()
 
 
