@@ -207,17 +207,6 @@ async def test_a_newer_journal_is_refused_and_not_changed(tmp_path):
         check_journal(tmp_path / "up.journal")
 
 
-async def test_a_journal_of_the_release_before_opens_and_is_then_of_this_one(tmp_path):
-    await write_some(tmp_path)
-    path = tmp_path / "up.journal"
-    with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 2")  # its tables are the same
-    assert len(SqliteHistory(tmp_path).runs()) == check_journal(path).runs == 5
-    assert len((await opened(tmp_path)).runs) == 5
-    with sqlite3.connect(path) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (FORMAT,)
-
-
 async def test_a_journal_from_before_the_first_release_is_refused_and_not_called_damaged(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
@@ -533,13 +522,14 @@ async def test_history_is_as_old_as_it_is_whatever_the_wall_clock_said(tmp_path,
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_a_journal_of_the_release_before_is_read_and_taken_over(tmp_path):
+@pytest.mark.parametrize("written_by", range(OLDEST, FORMAT))
+async def test_a_journal_of_a_release_before_is_read_and_taken_over(tmp_path, written_by):
     await write_some(tmp_path, runs=3)
     path = tmp_path / "up.journal"
     with closing(sqlite3.connect(path)) as db:
         db.executescript(
-            "ALTER TABLE runs DROP COLUMN ended_ahead_ms; PRAGMA user_version = 2;"
-            "PRAGMA wal_checkpoint(TRUNCATE);"
+            "ALTER TABLE runs DROP COLUMN ended_ahead_ms;"
+            f"PRAGMA user_version = {written_by}; PRAGMA wal_checkpoint(TRUNCATE);"
         )
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["run-2", "run-1", "run-0"]
     assert check_journal(path).problems == []
@@ -551,6 +541,8 @@ async def test_a_journal_of_the_release_before_is_read_and_taken_over(tmp_path):
     assert prior.run_id == "run-0"
     await journal.close(clean=True)
     assert [run.id for run in (await opened(tmp_path)).runs] == ["run-0", "run-2"]
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (FORMAT,)
     assert check_journal(path).problems == []
 
 
