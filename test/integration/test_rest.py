@@ -258,7 +258,7 @@ def test_health_is_told_to_supervisors(node):
     status, _, health = node.get("/readyz")
     assert (status, health["ready"]) == (200, True)
     assert {check["name"] for check in health["checks"]} == {
-        "serving", "journal", "room", "runs", "rest",
+        "serving", "journal", "room", "clock", "runs", "rest",
     }  # fmt: skip
 
 
