@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from fractal_rm.adapters.balancer import HttpBalancer
+from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.memory import MemoryCaller
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.sqlite import SqliteJournal
 from fractal_rm.adapters.sqlite.store import Store
-from fractal_rm.adapters.world import SystemClock
 from fractal_rm.cli.main import cli
 from fractal_rm.config.load import load
 from fractal_rm.domain.call import Reply
@@ -62,9 +62,11 @@ def node(tmp_path, components):
 async def written(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) -> None:
     """A journal of an earlier process, with open runs of these facts after their first."""
     flows = load(node.config, {}).config.flows
-    journal = SqliteJournal(node.state / "api.journal", keep=lambda: (1, 1), on_lost=print)
+    now_ms = SystemClock.now_ms()
+    journal = SqliteJournal(
+        node.state / "api.journal", keep=lambda: (1, 1), kept_ms=lambda: now_ms, on_lost=print
+    )
     await journal.open()
-    now_ms = SystemClock().now_ms()
     for run_id, (flow_id, payload, *more) in entries.items():
         flow = flows[flow_id]
         fact = Accepted(flow_id, flow_version(flow), msgspec.Raw(payload), "rest", placed=True)
