@@ -18,7 +18,7 @@ import pytest
 from fractal_rm.adapters.memory import MemoryJournal
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal, check_journal
-from fractal_rm.adapters.sqlite.schema import FORMAT
+from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
 from fractal_rm.domain.errors import (
     JournalDamaged,
     JournalError,
