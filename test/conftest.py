@@ -5,7 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+# How long an example takes says more about the machine than about the program.
+settings.register_profile("no-times", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no-times")
 
 pytest_plugins = ["brokers", "components", "nodes", "originals"]
 

@@ -91,7 +91,10 @@ async def _serve(
     try:
         await node.start()
         _calm_garbage_collection()
-        watching = asyncio.gather(changes.watch(), _take_stock(node, world, journal))
+        beside = [
+            asyncio.create_task(each)
+            for each in (changes.watch(), _take_stock(node, world, journal))
+        ]
         await signals.stop.wait()
         world.telemetry.event(
             "stopping",
@@ -99,7 +102,8 @@ async def _serve(
             at_most_s=world.config.bounds.drain_s,
             note="a second signal ends it at once, and nothing is lost",
         )
-        watching.cancel()
+        for task in beside:
+            task.cancel()
     finally:
         await node.drain()
     world.telemetry.event("stopped", left_for_next_start=node.unfinished)

@@ -692,7 +692,7 @@ def exchanges(draw):
     return [*(part for part in parts if part), *([None] if form == "close" else [])]
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(exchanges(), min_size=1, max_size=4))
 def test_random_answers_are_read_as_aiohttp_reads_them_and_again_when_they_are_known(scripts):
     async def both():

@@ -225,7 +225,7 @@ def check_limits(stage: Stage) -> None:
         assert limit is None or count <= limit
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.one_of(in_circles, onwards),
     st.lists(rules, min_size=3, max_size=3),

@@ -224,8 +224,8 @@ async def test_an_answer_of_a_peer_that_is_read_in_two_ways_is_no_receipt(body):
         return Reply(200, b"", body)
 
     caller = MemoryCaller({f"{URL}/n2": answer})
-    run = Run("01J00000000000000000000001", config().flows["2"], 0)
-    assert await HttpPeers(caller).offer(config().nodes["2"], run, "me") is None
+    run, node = Run("01J00000000000000000000001", config().flows["2"], 0), config().nodes["2"]
+    assert await HttpPeers(caller).offer(node, node.offer, run, "me") is None
 
 
 def test_a_bad_trigger_costs_none_of_those_that_came_with_it(node, mosquitto):

@@ -703,7 +703,7 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("any") / "config_files"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.fixed_dictionaries({file: spoiled(file) for file in FILES}))
 def test_whatever_the_files_hold_there_is_a_configuration_or_findings(scratch, contents):
     scratch.mkdir(exist_ok=True)

@@ -102,7 +102,7 @@ def nights(draw):
     return zone, fields, start, around + timedelta(minutes=draw(st.integers(1, 1_500)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(nights())
 def test_the_moments_are_those_at_which_the_clock_on_the_wall_shows_the_time(night):
     zone, fields, start, end = night

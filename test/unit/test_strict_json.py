@@ -94,7 +94,7 @@ def test_every_kind_of_nesting_has_the_same_bound(opening, closing):
 DEEPEST = "[" * MAX_DEPTH + "]" * MAX_DEPTH
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(documents, deep), st.sampled_from(PATHS))
 @example('["1e400", "NaN"]', "map(&to_number(@), @)")
 @example("[1e308, 1e308]", "sum(@)")
@@ -150,7 +150,7 @@ def in_words(work, *args):
         return None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.one_of(documents, deep))
 def test_what_the_decoder_takes_every_renderer_can_handle(text):
     check_json(text.encode())
