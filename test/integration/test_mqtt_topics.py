@@ -14,6 +14,7 @@ from components import Components
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.mqtt import link as link_module
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy, Malformed, PublishFailed
 from fractal_rm.domain.flow import Flow, Starts
@@ -173,14 +174,16 @@ async def test_a_topic_that_the_broker_refuses_is_said_and_triggers_come(tmp_pat
     try:
         async with intake_at(broker, tmp_path, begun_at(a=("open",))) as way_in:
             way_in._flows = lambda: begun_at(a=("$SYS/secret/#",))
-            real = way_in._link.subscribe
+            real = way_in._link.subscriptions._subscribe
 
             async def refuse(topic_filter, **more):
                 return (
                     False if topic_filter.startswith("$SYS") else await real(topic_filter, **more)
                 )
 
-            way_in._link.subscribe = refuse  # Mosquitto grants all, and then sends nothing
+            way_in._link.subscriptions._subscribe = (
+                refuse  # Mosquitto grants all, and then sends nothing
+            )
             way_in.reconfigured()
             await until(lambda: not way_in.status().ok)
             assert "refuses subscriptions to $SYS/secret/#" in way_in.status().text
@@ -231,13 +234,13 @@ async def test_what_comes_before_the_subscription_is_answered_when_the_node_is_s
     await send(mosquitto, "t/in", b"1")
     async with intake_at(mosquitto, tmp_path, client_id="node") as way_in:
         await until(lambda: way_in.intake.arrivals)
-    real = link_module.Link.subscribe
+    real = Subscriptions.begin
 
     async def never(*_, **__):
         await asyncio.Event().wait()
 
     await send(mosquitto, "t/in", b"2")
-    link_module.Link.subscribe = never
+    Subscriptions.begin = never
     try:
         intake = Intake()
         mqtt = Mqtt(topic="t/in", host="127.0.0.1", port=mosquitto.port, client_id="node")
@@ -246,7 +249,7 @@ async def test_what_comes_before_the_subscription_is_answered_when_the_node_is_s
         await until(lambda: intake.bodies() == [b"2"])
         await stopped.stop()
     finally:
-        link_module.Link.subscribe = real
+        Subscriptions.begin = real
     async with intake_at(mosquitto, tmp_path, client_id="node") as way_in:
         await send(mosquitto, "t/in", b"last")
         await until(lambda: way_in.intake.arrivals)

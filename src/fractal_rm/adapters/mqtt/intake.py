@@ -1,30 +1,25 @@
-"""Messages into triggers: connected again and again, acknowledged when durable."""
+"""The way in by MQTT: connected again and again, subscribed to what flows begin at."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fractal_rm.adapters.connect import Connector, Names
+from fractal_rm.adapters.mqtt.client import LinkFailed
 from fractal_rm.adapters.mqtt.client_id import ClientId
-from fractal_rm.adapters.mqtt.link import Link, LinkFailed
-from fractal_rm.adapters.mqtt.publish_packet import Message
+from fractal_rm.adapters.mqtt.link import Link
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.adapters.mqtt.taking import Taking
 from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Broken, Refused, UnknownFlow
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.trigger import Arrival, Source
-from fractal_rm.engine.ports import Check, Clock, Intake, Random, Taken, Telemetry
+from fractal_rm.engine.ports import Check, Clock, Intake, Random, Telemetry
 
 AGAIN_FIRST_S = 0.2
 AGAIN_AT_MOST_S = 10.0
 STEADY_AFTER_S = 5.0  # a link that held this long was a good one
-
-
-def _arrival(message: Message, flow_id: str | None = None) -> Arrival:
-    return Arrival(Source.MQTT, message.body, message.key, flow_id, message.said, message.waited_ms)
 
 
 class MqttIntake:
@@ -57,7 +52,7 @@ class MqttIntake:
         self._max_trigger_bytes = max_trigger_bytes
         self._flows = flows
         self._publisher = publisher
-        self._topics = Topics(mqtt.topic, {})
+        self._taking = Taking(mqtt, intake, telemetry, Topics(mqtt.topic, {}))
         self._kept: KeptTopics | None = None
         self._refused: list[str] = []  # filters that the broker does not let us have
         self._subscribing = asyncio.Lock()
@@ -77,7 +72,7 @@ class MqttIntake:
         """
         self._client_id = ClientId(self._mqtt.client_id, self._state_path, self._random)
         self._kept = KeptTopics(self._state_path, self._client_id.text)
-        self._topics = Topics(self._mqtt.topic, self._flows())
+        self._taking.topics = Topics(self._mqtt.topic, self._flows())
         self._running = asyncio.create_task(self._stay_connected(self._client_id.text))
 
     async def stop(self) -> None:
@@ -108,7 +103,7 @@ class MqttIntake:
 
     def reconfigured(self) -> None:
         """Subscribe to what flows begin at now; the session and its messages stay."""
-        self._topics = Topics(self._mqtt.topic, self._flows())
+        self._taking.topics = Topics(self._mqtt.topic, self._flows())
         if self._link is not None:
             change = asyncio.create_task(self._change(self._link))
             self._changes.add(change)
@@ -128,8 +123,8 @@ class MqttIntake:
         """Subscribe to what is wanted, then take back what is not. Raises LinkFailed."""
         async with self._subscribing:
             topics = None
-            while topics is not self._topics:  # it may change meanwhile
-                topics = self._topics
+            while topics is not self._taking.topics:  # it may change meanwhile
+                topics = self._taking.topics
                 await self._subscribed(link, topics)
 
     async def _subscribed(self, link: Link, topics: Topics) -> None:
@@ -139,11 +134,11 @@ class MqttIntake:
         wanted = topics.filters | {topics.own}
         before = await asyncio.to_thread(kept.read)
         await asyncio.to_thread(kept.write, before | wanted)  # first: an end may come between
-        self._refused = await link.follow(topics.filters)
+        self._refused = await link.subscriptions.follow(topics.filters)
         for topic_filter in self._refused:
             self._telemetry.problem("topic_refused", topic=topic_filter, broker=self._address)
         for topic_filter in sorted(before - wanted):
-            await link.unsubscribe(topic_filter)
+            await link.subscriptions.drop(topic_filter)
         await asyncio.to_thread(kept.write, wanted)
 
     def _set_link(self, link: Link | None) -> None:
@@ -190,7 +185,7 @@ class MqttIntake:
     async def _open(self, client_id: str, *, older: bool) -> Link:
         link = self._new_link(client_id, older=older)
         try:
-            await link.open(numbered=bool(self._topics.filters))
+            await link.open(numbered=bool(self._taking.topics.filters))
             await self._subscribe(link)
         except asyncio.CancelledError:
             await link.close()  # the session may have sent messages already: they are answered
@@ -210,7 +205,7 @@ class MqttIntake:
         return Link(
             self._mqtt,
             client_id,
-            self._take,
+            self._taking.take,
             wait_for_room,
             self._max_trigger_bytes,
             self._connector,
@@ -222,83 +217,3 @@ class MqttIntake:
         since_ms = self._clock.steady_ms()
         await self._intake.wait_for_room()
         return self._clock.steady_ms() - since_ms
-
-    async def _take(self, messages: Sequence[Message]) -> list[bool]:
-        """Of each message, whether it may be acknowledged: it is durable, or was not for us."""
-        asked = [self._asked_by(each) for each in messages]
-        answers = iter(await self._received([arrival for each in asked for arrival in each]))
-        durable: list[bool] = []
-        for message, arrivals in zip(messages, asked, strict=True):
-            if not arrivals:
-                durable.append(await self._needs_no_run(message))
-            elif message.topic is None:
-                answer = next(answers)
-                taken = isinstance(answer, Taken)
-                durable.append(taken or await self._is_seen_to(arrivals[0], answer))
-            else:
-                durable.append(await self._all_seen_to(message, arrivals, answers))
-        return durable
-
-    def _asked_by(self, message: Message) -> Sequence[Arrival]:
-        """The triggers that a message is: none, one, or one for each flow that it starts."""
-        if message.refusal is not None or (message.retained and not self._mqtt.retained):
-            return ()
-        if message.topic is not None:
-            begun = self._topics.begun_by(message.topic, message.subscriptions)
-            return [_arrival(message, flow) for flow in begun if flow not in message.begun]
-        if message.subscriptions and not self._topics.for_triggers(message.subscriptions):
-            return ()
-        return (_arrival(message),)
-
-    async def _all_seen_to(
-        self, message: Message, arrivals: Sequence[Arrival], answers: Iterator[Taken | Refused]
-    ) -> bool:
-        """What is done for a message is remembered with it, if it must wait for the rest."""
-        done = {
-            arrival.flow_id or ""
-            for arrival in arrivals
-            if await self._is_seen_to(arrival, next(answers))
-        }
-        message.begun |= done
-        return len(done) == len(arrivals)
-
-    async def _is_seen_to(self, arrival: Arrival, answer: Taken | Refused) -> bool:
-        """Whether a trigger is durable, as a run or as a dead letter."""
-        if isinstance(answer, Taken):
-            return True
-        return answer.final and await self._set_aside(arrival, answer)
-
-    async def _received(self, arrivals: Sequence[Arrival]) -> Sequence[Taken | Refused]:
-        if not arrivals:
-            return ()
-        try:
-            return await self._intake.receive_all(arrivals)
-        except Exception as error:  # noqa: BLE001 - the top of the task
-            # Unanswered, they would hold the broker's places as long as the connection lives.
-            self._note_fault(error)
-            return [Broken(repr(error))] * len(arrivals)
-
-    async def _needs_no_run(self, message: Message) -> bool:
-        """Three cases: it cannot be a run, it is retained, or another copy of it does the work."""
-        if message.refusal is not None:
-            return await self._set_aside(_arrival(message), message.refusal)
-        if message.retained and not self._mqtt.retained:
-            self._telemetry.event("retained_ignored", topic=message.topic or self._mqtt.topic)
-            return True
-        if message.topic is None or self._topics.any_matches(message.topic):
-            return True
-        nobody = UnknownFlow(f"no flow begins at messages on {message.topic!r:.200}")
-        return await self._set_aside(_arrival(message), nobody)
-
-    async def _set_aside(self, arrival: Arrival, refusal: Refused) -> bool:
-        try:
-            await self._intake.set_aside(arrival, refusal)
-        except Refused:
-            return False  # not even that can be written now
-        except Exception as error:  # noqa: BLE001 - the top of the task
-            self._note_fault(error)
-            return False
-        return True
-
-    def _note_fault(self, error: Exception) -> None:
-        self._telemetry.problem("message_broke", error=repr(error), exc_info=error)

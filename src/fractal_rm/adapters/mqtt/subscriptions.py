@@ -1,0 +1,113 @@
+"""The subscriptions of one connection: to triggers, and to the topics that flows begin at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import gmqtt  # pyright: ignore[reportMissingTypeStubs]
+
+from fractal_rm.adapters.mqtt.client import LinkFailed, said_by_broker
+from fractal_rm.config.model import Mqtt
+from fractal_rm.domain.topic import subscription_identifier
+
+ANSWER_LIMIT_S = 10.0
+REFUSED = 0x80  # a reason code of that or more (MQTT 5, 2.4); in 3.1.1 a SUBACK has it too
+
+
+class Subscriptions:
+    """``unless_closed`` waits for an answer, and raises LinkFailed at the end of the connection."""
+
+    def __init__(
+        self,
+        mqtt: Mqtt,
+        client: Any,
+        unless_closed: Callable[[Awaitable[Any]], Awaitable[Any]],
+        *,
+        mqtt_5: bool,
+    ) -> None:
+        self._mqtt = mqtt
+        self._client = client
+        self._unless_closed = unless_closed
+        self._mqtt_5 = mqtt_5
+        self._asking = asyncio.Lock()
+        self._answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._granted: dict[str, bool] = {}  # filters beside the topic of triggers
+        self._own_is_numbered = False
+        client.on_subscribe = self._on_answer
+        client.on_unsubscribe = self._on_answer
+
+    async def begin(self, *, numbered: bool) -> None:
+        """Subscribe to triggers. Raises LinkFailed.
+
+        ``numbered``: there will be other subscriptions, so messages shall name theirs.
+        """
+        if not await self._subscribe(self._mqtt.topic, numbered=numbered):
+            raise LinkFailed(f"the broker refuses a subscription to {self._mqtt.topic}")
+        self._own_is_numbered = numbered
+
+    async def follow(self, filters: frozenset[str]) -> list[str]:
+        """Subscribe to those that this link has not yet; returns which are refused.
+
+        Raises LinkFailed.
+        """
+        if filters and self._numbers and not self._own_is_numbered:
+            self._own_is_numbered = await self._subscribe(self._mqtt.topic, again=True)
+        for each in sorted(filters - self._granted.keys()):
+            self._granted[each] = await self._subscribe(each)
+        self._granted = {each: self._granted[each] for each in filters}
+        return sorted(each for each in filters if not self._granted[each])
+
+    async def drop(self, topic_filter: str) -> None:
+        """Ask for its messages no more; it need not be subscribed. Raises LinkFailed."""
+        await self._asked(lambda: self._client.unsubscribe([topic_filter.encode()]))
+
+    async def _subscribe(
+        self, topic_filter: str, *, numbered: bool = True, again: bool = False
+    ) -> bool:
+        """Ask for messages. False: the broker refuses. Raises LinkFailed.
+
+        ``again``: only its number changes, so that what is retained has come already.
+        """
+        number = subscription_identifier(topic_filter) if numbered and self._numbers else None
+        subscription = gmqtt.Subscription(
+            topic_filter,
+            qos=1,
+            retain_handling_options=self._retained(again=again),
+            subscription_identifier=number,
+        )
+        return await self._asked(lambda: self._client.subscribe(subscription)) < REFUSED
+
+    @property
+    def _numbers(self) -> bool:
+        """Whether the broker names subscriptions in what it sends (MQTT 5, 3.2.2.3.12)."""
+        return self._mqtt_5 and said_by_broker(self._client, "sub_id_available", 1) == 1
+
+    def _retained(self, *, again: bool) -> int:
+        """MQTT 5, 3.8.3.1: 2 asks not to be sent retained messages, 1 not once more.
+
+        In 3.1.1 those bits are reserved, and the messages are told by their flag.
+        """
+        if not self._mqtt_5:
+            return 0
+        return 1 if again and self._mqtt.retained else 0 if self._mqtt.retained else 2
+
+    async def _asked(self, ask: Callable[[], Any]) -> int:
+        """The reason code of the answer. One after another, as packet ids may be few."""
+        async with self._asking:
+            self._answer = asyncio.get_running_loop().create_future()
+            try:
+                ask()
+            except OverflowError as error:
+                raise LinkFailed("the broker allows too few packets at once") from error
+            try:
+                return await asyncio.wait_for(self._unless_closed(self._answer), ANSWER_LIMIT_S)
+            except asyncio.TimeoutError:
+                raise LinkFailed("the broker does not answer to a subscription") from None
+
+    def _on_answer(
+        self, _client: Any, _mid: int, codes: tuple[int, ...], _props: Any = None
+    ) -> None:
+        if not self._answer.done():
+            self._answer.set_result(codes[0] if codes else 0)  # an UNSUBACK of 3.1.1 has none
