@@ -26,7 +26,7 @@ from fractal_rm.adapters.mqtt.unanswered import Take, Unanswered
 from fractal_rm.adapters.mqtt.wire import Wire
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import ConnectFailed, PublishFailed
-from fractal_rm.domain.topic import topic_fault
+from fractal_rm.domain.topic import name_fault
 
 OPEN_LIMIT_S = 10.0  # for connecting, CONNACK and SUBACK together
 ANSWER_LIMIT_S = 2.0
@@ -121,9 +121,10 @@ class Link:
 
     async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:
         """Publish at QoS 1, and wait for the PUBACK. Raises PublishFailed."""
-        fault = topic_fault(topic)
+        fault = name_fault(topic)
         if fault:
-            raise PublishFailed(f"nothing can be published on {topic!r:.60}: {fault}", final=True)
+            why = f"nothing can be published on {topic!r:.60}: {fault.why}"
+            raise PublishFailed(why, final=True)
         if not self._connected():
             raise PublishFailed("no broker is connected")
         try:
