@@ -119,6 +119,11 @@ def _text_fault(topic: str, most_bytes: int) -> Fault | None:
     return None
 
 
+def status_topic(client_id: str) -> str:
+    """Where a node says how it is."""
+    return f"fractal-rm/{client_id}/status"
+
+
 def subscription_identifier(topic_filter: str) -> int:
     """The number by which a broker names a subscription in what it sends for it, 1 at least.
 

@@ -1,7 +1,7 @@
 """gmqtt's client, set up for one connection.
 
-gmqtt would reconnect by itself, and does not say which protocol it settled for; the few private
-names that are used in this folder are for that. Nothing outside of it knows gmqtt.
+gmqtt would reconnect by itself, and does not tell what the broker has said; the few private names
+that are used in this folder are for that. Nothing outside of it knows gmqtt.
 """
 
 from __future__ import annotations
@@ -10,38 +10,70 @@ import asyncio
 import logging
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gmqtt  # pyright: ignore[reportMissingTypeStubs]
+import msgspec
 from gmqtt.mqtt.connection import MQTTConnection  # pyright: ignore[reportMissingTypeStubs]
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311  # pyright: ignore[reportMissingTypeStubs]
 
 from fractal_rm.adapters.connect import Connector
+from fractal_rm.adapters.mqtt.manner import Answer, Manner
 from fractal_rm.adapters.mqtt.wire import Wire
-from fractal_rm.config.model import Mqtt
+from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.domain.call import Tls
+from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.pem import passphrase_words
+from fractal_rm.domain.topic import status_topic
 
 CONNECT_LIMIT_S = 8.0  # its end must not hide what was tried
 _NEVER_BY_ITSELF = -2
+_PACKET_IDS = 65_535
 # gmqtt's own words about connections would double ours; its faults are worth a line.
 _log = logging.getLogger("gmqtt.link")
 _log.addFilter(lambda record: record.exc_info is not None)
 
 
+class To(msgspec.Struct, frozen=True):
+    """Where a connection leads, and how it is made."""
+
+    mqtt: Mqtt
+    broker: Broker
+    client_id: str
+    manner: Manner
+    connector: Connector
+
+
 class LinkFailed(Exception):
-    """There is no connection, and why. ``older``: the broker wants MQTT 3.1.1."""
+    """There is no connection, and why.
 
-    def __init__(self, reason: str, *, older: bool = False) -> None:
+    ``answer`` is what came of the CONNECT. ``cut``: the broker ended the connection with no message
+    of ours on its way; ``topic_filter`` is what was subscribed to then.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        answer: Answer = Answer.OTHER,
+        *,
+        cut: bool = False,
+        topic_filter: str | None = None,
+    ) -> None:
         super().__init__(reason)
-        self.older = older
+        self.answer = answer
+        self.cut = cut
+        self.topic_filter = topic_filter
 
 
-def new_client(mqtt: Mqtt, client_id: str, status_topic: str) -> Any:
+def new_client(to: To) -> Any:
     """A client that is not connected yet."""
-    will = gmqtt.Message(status_topic, status("lost"), qos=1, retain=True)
+    mqtt, manner = to.mqtt, to.manner
+    will = gmqtt.Message(
+        status_topic(to.client_id), status("lost"), qos=manner.qos, retain=manner.retain
+    )
     client: Any = gmqtt.Client(
-        client_id,
+        to.client_id.encode(),  # of a text it would count the characters
         clean_session=False,
         optimistic_acknowledgement=False,
         will_message=will,
@@ -55,12 +87,10 @@ def new_client(mqtt: Mqtt, client_id: str, status_topic: str) -> Any:
     return client
 
 
-async def connect(
-    client: Any, connector: Connector, mqtt: Mqtt, wire: Wire, *, mqtt_5: bool
-) -> None:
+async def connect(client: Any, to: To, wire: Wire) -> None:
     """Open the socket, send CONNECT and wait for CONNACK.
 
-    Raises ConnectFailed, OSError, ValueError, gmqtt.MQTTConnectError.
+    Raises ConnectFailed, OSError, ValueError.
     """
     loop = asyncio.get_running_loop()
 
@@ -68,7 +98,7 @@ async def connect(
         host: str, *, port: int, ssl: Any, clean_session: bool, keepalive: int
     ) -> MQTTConnection:
         """In the place of gmqtt's own: with our wire."""
-        transport = await connector.connect(
+        transport = await to.connector.connect(
             wire,
             host,
             port,
@@ -83,17 +113,14 @@ async def connect(
 
     client._create_connection = create  # noqa: SLF001
     await client.connect(
-        mqtt.host,
-        port=mqtt.port,
-        ssl=_context(mqtt.tls) if mqtt.tls else False,
-        keepalive=mqtt.keepalive,
-        version=MQTTv50 if mqtt_5 else MQTTv311,
+        to.broker.host,
+        port=to.broker.port,
+        ssl=_context(to.mqtt.tls) if to.mqtt.tls else False,
+        keepalive=to.mqtt.keepalive,
+        version=MQTTv50 if to.manner.mqtt_5 else MQTTv311,
     )
-
-
-def wants_older(client: Any) -> bool:
-    """Whether gmqtt has changed to the older protocol, as the broker refused the newer one."""
-    return client._connection_state.protocol_version < MQTTv50  # noqa: SLF001
+    # It would share the broker's Receive Maximum out to subscriptions, which do not count for it.
+    client._package_handler.id_generator._max = _PACKET_IDS  # noqa: SLF001
 
 
 def said_by_broker(client: Any, name: str, default: int) -> int:
@@ -111,5 +138,10 @@ def _context(tls: Tls) -> ssl.SSLContext:
         stat_regular(Path(path))  # OpenSSL would wait for who writes into a FIFO
     context = ssl.create_default_context(cafile=tls.ca)
     if tls.cert:
-        context.load_cert_chain(tls.cert, tls.key)
+        context.load_cert_chain(tls.cert, tls.key, lambda: _refuse_passphrase(tls))
     return context
+
+
+def _refuse_passphrase(tls: Tls) -> NoReturn:
+    """OpenSSL would ask on the terminal, and the whole node would wait for somebody to type."""
+    raise ConnectFailed(passphrase_words(tls.key or tls.cert or ""))

@@ -14,71 +14,90 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-import gmqtt  # pyright: ignore[reportMissingTypeStubs]
-
-from fractal_rm.adapters.connect import Connector
-from fractal_rm.adapters.mqtt.client import LinkFailed, connect, new_client, status, wants_older
-from fractal_rm.adapters.mqtt.outgoing import Outgoing
+from fractal_rm.adapters.mqtt.again import Answered
+from fractal_rm.adapters.mqtt.client import LinkFailed, To, connect, new_client, said_by_broker
+from fractal_rm.adapters.mqtt.codes import NOT_OURS, REFUSED, TAKEN_OVER, in_words
+from fractal_rm.adapters.mqtt.manner import Answer, answer_of
+from fractal_rm.adapters.mqtt.outgoing import LinkGone, Outgoing
 from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES, Packet, Packets
-from fractal_rm.adapters.mqtt.publish_packet import read_publish, topic_field
+from fractal_rm.adapters.mqtt.publish_packet import own_field, read_publish
+from fractal_rm.adapters.mqtt.resuming import Resuming
 from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 from fractal_rm.adapters.mqtt.unanswered import Take, Unanswered
-from fractal_rm.adapters.mqtt.wire import Wire
-from fractal_rm.config.model import Mqtt
+from fractal_rm.adapters.mqtt.wire import CONNACK, PUBACK, Wire
 from fractal_rm.domain.errors import ConnectFailed, PublishFailed
-from fractal_rm.domain.topic import name_fault
+from fractal_rm.domain.topic import name_fault, status_topic
+from fractal_rm.engine.ports import Telemetry
 
 OPEN_LIMIT_S = 10.0  # for connecting, CONNACK and SUBACK together
 ANSWER_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 2.0
-PUBLISH_LIMIT_S = 10.0
 DEAD_AFTER_KEEPALIVES = 1.4
-TAKEN_OVER = 0x8E  # MQTT 5, 4.13: another client with the same id has connected
 
 
 class Link:
-    """``take`` and ``wait_for_room`` are for `Unanswered`, ``connector`` opens the connection.
+    """``take`` and ``wait_for_room`` are for `Unanswered`.
 
     ``longest_body`` tells how many bytes a body may have; of longer ones the beginning is read.
+    ``answered`` goes on from one connection to the next.
     """
 
     def __init__(
         self,
-        mqtt: Mqtt,
-        client_id: str,
+        to: To,
         take: Take,
         wait_for_room: Callable[[], Awaitable[int]],
         longest_body: Callable[[], int],
-        connector: Connector,
-        *,
-        older: bool,
+        answered: Answered,
+        telemetry: Telemetry,
     ) -> None:
-        self._mqtt = mqtt
-        self._connector = connector
+        self._to = to
+        self._mqtt = mqtt = to.mqtt
+        self._mqtt_5 = to.manner.mqtt_5
         self._loop = loop = asyncio.get_running_loop()
-        self._mqtt_5 = not older
-        self.status_topic = f"fractal-rm/{client_id}/status"
+        self._telemetry = telemetry
         self.closed: asyncio.Future[str] = loop.create_future()
-        self._own = topic_field(mqtt.topic)
+        self.opened_s = loop.time()
+        self._connack: int | None = None
+        self._cut = False
+        self._own = own_field(mqtt.topic)
         self._watch: asyncio.TimerHandle | None = None
-        self._client = new_client(mqtt, client_id, self.status_topic)
+        self._client = new_client(to)
         self._client.on_disconnect = self._on_disconnect
-        self._outgoing = Outgoing(self._client, mqtt_5=not older)
+        self._outgoing = Outgoing(self._client, mqtt_5=self._mqtt_5)
+        self._saying: asyncio.Task[None] | None = None
+        self.status_refused = self.cut_by_status = False
         self.subscriptions = Subscriptions(
-            mqtt, self._client, self._unless_closed, mqtt_5=not older
+            mqtt, self._client, self._unless_closed, mqtt_5=self._mqtt_5
         )
         packets = Packets(lambda: longest_body() + BEGINNING_BYTES)
-        self._wire = wire = Wire(
-            self._client, packets, self._on_publish, self._outgoing.on_puback, self._on_broken
-        )
+        seen = {CONNACK: self._on_connack, PUBACK: self._outgoing.on_puback}
+        self._wire = wire = Wire(self._client, packets, self._on_publish, seen, self._on_broken)
         self._unanswered = Unanswered(
-            take, wait_for_room, mqtt.receive_maximum, wire, self._send_acknowledgements
+            take, wait_for_room, mqtt.receive_maximum, wire, self._send_acknowledgements, answered
         )
+        self._resuming = Resuming(answered, self._unanswered.answer, self._came_again)
 
     @property
     def protocol(self) -> str:
         """The version of MQTT that is spoken."""
         return "5" if self._mqtt_5 else "3.1.1"
+
+    @property
+    def connected(self) -> bool:
+        """From the CONNACK until the end."""
+        client = self._client
+        return not self.closed.done() and client._connection is not None and client.is_connected  # noqa: SLF001
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the broker had kept our session."""
+        return self._resuming.session
+
+    @property
+    def ended_by_ours(self) -> bool:
+        """Whether the broker has ended it for a message of ours, as far as can be known."""
+        return self._outgoing.ended_it
 
     # --- open and close -----------------------------------------------------------------------
 
@@ -91,20 +110,27 @@ class Link:
             raise
         except asyncio.TimeoutError:
             self.abort()
-            raise LinkFailed(f"the broker did not answer within {OPEN_LIMIT_S:.0f} s") from None
-        except (ConnectFailed, OSError, ValueError, gmqtt.MQTTConnectError) as error:
+            why = f"the broker did not answer within {OPEN_LIMIT_S:.0f} s"
+            raise LinkFailed(why, self._answer) from None
+        except (ConnectFailed, OSError, ValueError) as error:
             self.abort()
-            raise LinkFailed(str(error) or type(error).__name__) from error
+            raise LinkFailed(str(error) or type(error).__name__, self._answer) from error
+        self.opened_s = self._loop.time()
         self._beat()
 
     async def _connect_and_subscribe(self, numbered: bool) -> None:
-        connecting = connect(
-            self._client, self._connector, self._mqtt, self._wire, mqtt_5=self._mqtt_5
-        )
-        await self._unless_closed(connecting)
+        await self._unless_closed(connect(self._client, self._to, self._wire))
         self._outgoing.begin()
         await self.subscriptions.begin(numbered=numbered)
-        self.say("online")
+        if self._to.manner.status:
+            self._saying = self._loop.create_task(self._say_online())
+
+    @property
+    def _answer(self) -> Answer:
+        """What has come of the CONNECT."""
+        if not self._wire.opened:
+            return Answer.NONE
+        return answer_of(self._connack, mqtt_5=self._mqtt_5)
 
     async def _unless_closed(self, step: Awaitable[Any]) -> Any:
         """Wait for a step of opening, or for the end of the connection. Raises LinkFailed."""
@@ -114,43 +140,20 @@ class Link:
         if done.done():
             return done.result()
         done.cancel()
-        older = self._mqtt_5 and wants_older(self._client)
-        raise LinkFailed(self.closed.result(), older=older)
-
-    # --- messages of ours ---------------------------------------------------------------------
-
-    async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:
-        """Publish at QoS 1, and wait for the PUBACK. Raises PublishFailed."""
-        fault = name_fault(topic)
-        if fault:
-            why = f"nothing can be published on {topic!r:.60}: {fault.why}"
-            raise PublishFailed(why, final=True)
-        if not self._connected():
-            raise PublishFailed("no broker is connected")
-        try:
-            await asyncio.wait_for(
-                self._outgoing.publish(topic, body, correlation), PUBLISH_LIMIT_S
-            )
-        except asyncio.TimeoutError:
-            why = f"the broker did not acknowledge it within {PUBLISH_LIMIT_S:.0f} s"
-            raise PublishFailed(why) from None
-
-    # --- the end ------------------------------------------------------------------------------
+        alone = self._cut and not self._outgoing.unanswered
+        raise LinkFailed(self.closed.result(), self._answer, cut=alone)
 
     async def close(self) -> None:
         """Answer what was read, and say goodbye, so that the broker does not publish the will."""
-        if self._connected():
+        if self.connected:
             await self._unanswered.finish(ANSWER_LIMIT_S)
-        if self._connected():
-            self.say("stopped")
+        if self.connected and self._says_status:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._say("stopped", last=True), CLOSE_LIMIT_S)
+        if self.connected:
             with suppress(asyncio.TimeoutError, OSError):  # `abort` sees to the rest
                 await asyncio.wait_for(self._client.disconnect(), CLOSE_LIMIT_S)
         self.abort()
-
-    def _connected(self) -> bool:
-        """Since the CONNACK, until the end."""
-        client = self._client
-        return not self.closed.done() and client._connection is not None and client.is_connected  # noqa: SLF001
 
     def abort(self) -> None:
         """Cut the connection, whatever is in it."""
@@ -159,18 +162,70 @@ class Link:
         if connection is not None:
             connection._transport.abort()  # noqa: SLF001
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, *, cut: bool = False) -> None:
+        """``cut``: the broker has ended it, perhaps for what we have sent."""
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
         self._unanswered.let_go()
-        self._outgoing.end(reason)
+        self._resuming.end()
+        self._outgoing.end(reason, cut=cut)
         if not self.closed.done():
+            self._cut = cut
             self.closed.set_result(reason)
 
-    def say(self, what: str) -> None:
-        """Publish this node's status, retained, for whoever watches over it."""
-        self._client.publish(self.status_topic, status(what), qos=1, retain=True)
+    async def settle(self) -> None:
+        """Wait until all that came by this link, which has ended, is durable or let go."""
+        await self._unanswered.settle(ANSWER_LIMIT_S)
+
+    # --- messages of ours ---------------------------------------------------------------------
+
+    async def publish(
+        self, topic: str, body: bytes, correlation: bytes | None = None, *, alone: bool = False
+    ) -> None:
+        """Publish at QoS 1, and wait for the PUBACK; see `Outgoing`. Raises PublishFailed."""
+        fault = name_fault(topic)
+        if fault:
+            why = f"nothing can be published on {topic!r:.60}: {fault.why}"
+            raise PublishFailed(why, final=True)
+        if not self.connected:
+            raise LinkGone("no broker is connected")
+        await self._outgoing.publish(topic, body, correlation, alone=alone)
+
+    async def _say(self, what: str, *, last: bool = False) -> None:
+        """Publish this node's status, for whoever watches over it; see `Outgoing.say`."""
+        topic = status_topic(self._to.client_id)
+        await self._outgoing.say(topic, what, retain=self._retains, last=last)
+
+    async def _say_online(self) -> None:
+        try:
+            await self._say("online")
+        except LinkGone as gone:
+            self.cut_by_status = gone.alone
+        except PublishFailed as error:
+            self.status_refused = error.final
+            self._telemetry.problem("status_refused", reason=str(error))
+
+    @property
+    def _says_status(self) -> bool:
+        return self._to.manner.status and not self.status_refused
+
+    @property
+    def _retains(self) -> bool:
+        """Whether the broker has retained messages (MQTT 5, 3.2.2.3.5)."""
+        return self._to.manner.retain and said_by_broker(self._client, "retain_available", 1) == 1
+
+    def lacks(self) -> list[str]:
+        """What the broker does not have, and what that means here."""
+        lacks: list[str] = []
+        if not self._says_status:
+            lacks.append("a place for this node's status, beside its will")
+        elif not self._retains:
+            retained = "; mqtt.retained has no effect" if self._mqtt.retained else ""
+            lacks.append(f"retained messages: this node's status is heard only live{retained}")
+        if not self._to.manner.qos or said_by_broker(self._client, "max_qos", 2) == 0:
+            lacks.append("QoS 1: a trigger that it loses is lost, and nothing can be published")
+        return lacks
 
     # --- a dead link --------------------------------------------------------------------------
 
@@ -194,23 +249,48 @@ class Link:
 
     def _on_publish(self, packet: Packet) -> None:
         packet_id, message = read_publish(packet, mqtt_5=self._mqtt_5, own=self._own)
-        self._unanswered.add(packet_id, message)
+        if not (self._resuming.going_on and self._resuming.sees_to(packet, packet_id, message)):
+            self._unanswered.add(packet_id, message)
+
+    def _came_again(self, resuming: Resuming) -> None:
+        tell = self._telemetry.problem if resuming.in_doubt else self._telemetry.event
+        tell(
+            "mqtt_came_again",
+            messages=resuming.again,
+            known=resuming.known,
+            may_run_twice=resuming.in_doubt,
+        )
 
     def _send_acknowledgements(self, packets: bytes) -> None:
         if not self.closed.done():
             self._client._connection.send_package(packets)  # noqa: SLF001
+
+    def _on_connack(self, data: bytes) -> None:
+        """Session present and the reason code (MQTT 5, 3.2.2), and in MQTT 5 its properties."""
+        session, code = data[0] & 1, data[1]
+        if self._mqtt_5 and code == 0 and len(data) == 2:  # it has read our CONNECT as 3.1.1
+            code = 1
+        self._connack = code
+        if code:
+            self._end(f"the broker refuses the connection: {in_words(code)}")
+            self.abort()
+            return
+        self._resuming.begin(session=bool(session), mqtt_5=self._mqtt_5)
 
     def _on_broken(self, reason: str) -> None:
         self._end(f"the broker does not speak MQTT: {reason}")
         self.abort()
 
     def _on_disconnect(self, _client: Any, packet: Any, _error: Any = None) -> None:
-        taken_over = isinstance(packet, bytes) and packet[:1] == bytes([TAKEN_OVER])
-        self._end(
-            "another client has connected under the same client id"
-            if taken_over
-            else "the broker closed the connection"
-        )
+        """The connection has ended; ``packet`` is a DISCONNECT of MQTT 5, or empty."""
+        code = packet[0] if isinstance(packet, bytes) and packet else 0
+        if code == TAKEN_OVER:
+            self._end(in_words(code))
+        elif code >= REFUSED:
+            why = f"the broker closed the connection: {in_words(code)}"
+            self._end(why, cut=code not in NOT_OURS)
+        else:
+            self._end("the broker closed the connection", cut=True)
 
 
 def _looked_at(step: asyncio.Future[Any]) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import gmqtt  # pyright: ignore[reportMissingTypeStubs]
 
 from fractal_rm.adapters.mqtt.client import LinkFailed, said_by_broker
+from fractal_rm.adapters.mqtt.codes import NO_SHARED, NO_WILDCARDS, REFUSED, in_words
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.topic import subscription_identifier
+from fractal_rm.domain.topic import SHARED, has_wildcards, subscription_identifier
 
 ANSWER_LIMIT_S = 10.0
-REFUSED = 0x80  # a reason code of that or more (MQTT 5, 2.4); in 3.1.1 a SUBACK has it too
 
 
 class Subscriptions:
@@ -33,7 +33,7 @@ class Subscriptions:
         self._mqtt_5 = mqtt_5
         self._asking = asyncio.Lock()
         self._answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._granted: dict[str, bool] = {}  # filters beside the topic of triggers
+        self._codes: dict[str, int] = {}  # of filters beside the topic of triggers
         self._own_is_numbered = False
         client.on_subscribe = self._on_answer
         client.on_unsubscribe = self._on_answer
@@ -43,21 +43,24 @@ class Subscriptions:
 
         ``numbered``: there will be other subscriptions, so messages shall name theirs.
         """
-        if not await self._subscribe(self._mqtt.topic, numbered=numbered):
-            raise LinkFailed(f"the broker refuses a subscription to {self._mqtt.topic}")
+        code = await self._subscribe(self._mqtt.topic, numbered=numbered)
+        if code >= REFUSED:
+            why = f"the broker refuses a subscription to {self._mqtt.topic}: {in_words(code)}"
+            raise LinkFailed(why)
         self._own_is_numbered = numbered
 
-    async def follow(self, filters: frozenset[str]) -> list[str]:
-        """Subscribe to those that this link has not yet; returns which are refused.
+    async def follow(self, filters: frozenset[str]) -> dict[str, str]:
+        """Subscribe to those that this link has not yet; returns which are refused, and why.
 
         Raises LinkFailed.
         """
         if filters and self._numbers and not self._own_is_numbered:
-            self._own_is_numbered = await self._subscribe(self._mqtt.topic, again=True)
-        for each in sorted(filters - self._granted.keys()):
-            self._granted[each] = await self._subscribe(each)
-        self._granted = {each: self._granted[each] for each in filters}
-        return sorted(each for each in filters if not self._granted[each])
+            code = await self._subscribe(self._mqtt.topic, again=True)
+            self._own_is_numbered = code < REFUSED
+        for each in sorted(filters - self._codes.keys()):
+            self._codes[each] = await self._subscribe(each)
+        self._codes = {each: self._codes[each] for each in sorted(filters)}
+        return {each: in_words(code) for each, code in self._codes.items() if code >= REFUSED}
 
     async def drop(self, topic_filter: str) -> None:
         """Ask for its messages no more; it need not be subscribed. Raises LinkFailed."""
@@ -65,11 +68,13 @@ class Subscriptions:
 
     async def _subscribe(
         self, topic_filter: str, *, numbered: bool = True, again: bool = False
-    ) -> bool:
-        """Ask for messages. False: the broker refuses. Raises LinkFailed.
+    ) -> int:
+        """Ask for messages; the reason code of the answer. Raises LinkFailed.
 
         ``again``: only its number changes, so that what is retained has come already.
         """
+        if lacking := self._lacking(topic_filter):
+            return lacking
         number = subscription_identifier(topic_filter) if numbered and self._numbers else None
         subscription = gmqtt.Subscription(
             topic_filter,
@@ -77,7 +82,26 @@ class Subscriptions:
             retain_handling_options=self._retained(again=again),
             subscription_identifier=number,
         )
-        return await self._asked(lambda: self._client.subscribe(subscription)) < REFUSED
+        try:
+            return await self._asked(lambda: self._client.subscribe(subscription))
+        except LinkFailed as failed:
+            raise LinkFailed(
+                f"{failed}; a subscription to {topic_filter:.60} was asked for",
+                failed.answer,
+                cut=failed.cut,
+                topic_filter=topic_filter,
+            ) from failed
+
+    def _lacking(self, topic_filter: str) -> int:
+        """Who asks for what the broker has said that it lacks is cut off (MQTT 5, 3.2.2.3.11)."""
+        if not self._mqtt_5:
+            return 0
+        shared, wild = topic_filter.startswith(SHARED), has_wildcards(topic_filter)
+        if shared and not said_by_broker(self._client, "shared_subscription_available", 1):
+            return NO_SHARED
+        if wild and not said_by_broker(self._client, "wildcard_subscription_available", 1):
+            return NO_WILDCARDS
+        return 0
 
     @property
     def _numbers(self) -> bool:
@@ -97,10 +121,7 @@ class Subscriptions:
         """The reason code of the answer. One after another, as packet ids may be few."""
         async with self._asking:
             self._answer = asyncio.get_running_loop().create_future()
-            try:
-                ask()
-            except OverflowError as error:
-                raise LinkFailed("the broker allows too few packets at once") from error
+            ask()
             try:
                 return await asyncio.wait_for(self._unless_closed(self._answer), ANSWER_LIMIT_S)
             except asyncio.TimeoutError:

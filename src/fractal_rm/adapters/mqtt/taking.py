@@ -33,7 +33,7 @@ class Taking:
         for message, arrivals in zip(messages, asked, strict=True):
             if not arrivals:
                 durable.append(await self._needs_no_run(message))
-            elif message.topic is None:
+            elif arrivals[0].flow_id is None:
                 answer = next(answers)
                 taken = isinstance(answer, Taken)
                 durable.append(taken or await self._is_seen_to(arrivals[0], answer))
@@ -45,7 +45,7 @@ class Taking:
         """The triggers that a message is: none, one, or one for each flow that it starts."""
         if message.refusal is not None or (message.retained and not self._mqtt.retained):
             return ()
-        if message.topic is not None:
+        if message.topic is not None and not self.topics.owns(message.topic):
             begun = self.topics.begun_by(message.topic, message.subscriptions)
             return [_arrival(message, flow) for flow in begun if flow not in message.begun]
         if message.subscriptions and not self.topics.for_triggers(message.subscriptions):
@@ -87,9 +87,10 @@ class Taking:
         if message.retained and not self._mqtt.retained:
             self._telemetry.event("retained_ignored", topic=message.topic or self._mqtt.topic)
             return True
-        if message.topic is None or self.topics.any_matches(message.topic):
+        topic = message.topic
+        if topic is None or self.topics.owns(topic) or self.topics.any_matches(topic):
             return True
-        nobody = UnknownFlow(f"no flow begins at messages on {message.topic!r:.200}")
+        nobody = UnknownFlow(f"no flow begins at messages on {topic!r:.200}")
         return await self._set_aside(_arrival(message), nobody)
 
     async def _set_aside(self, arrival: Arrival, refusal: Refused) -> bool:
