@@ -5,13 +5,6 @@ from __future__ import annotations
 import signal
 
 import pytest
-import trustme
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    PrivateFormat,
-    load_pem_private_key,
-)
 from test_mqtt import Heard, Intake, at, intake_at, made, publish, publisher, until
 from test_mqtt_topics import begun_at, came, listener, send
 
@@ -23,6 +16,7 @@ from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import PublishFailed
+from keys import encrypted_key
 from scripted_broker import CLOSE, NOTHING, ScriptedBroker, connack, message
 
 
@@ -135,14 +129,8 @@ async def test_rabbitmq_gives_triggers_and_takes_messages(rabbitmq, tmp_path):
 
 
 async def test_an_encrypted_key_is_said_and_nobody_is_asked_for_its_passphrase(tmp_path):
-    issued = trustme.CA().issue_cert("node")
-    key = load_pem_private_key(issued.private_key_pem.bytes(), None)
-    encrypted = key.private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
-    )
-    (tmp_path / "key.pem").write_bytes(encrypted)
-    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    tls = Tls(cert=str(tmp_path / "cert.pem"), key=str(tmp_path / "key.pem"))
+    cert, key = encrypted_key(tmp_path, "pkcs8")
+    tls = Tls(cert=str(cert), key=str(key))
     way_in = made(Mqtt(tls=tls), Intake(), tmp_path, Heard())
     await way_in.start()
     await until(lambda: "is encrypted: the Runtime Manager cannot ask" in way_in.status().text)

@@ -206,9 +206,18 @@ def test_a_broker_that_may_use_the_lowest_free_packet_id_is_not_believed():
     answered = noted(Answered(10), (1, ONE))
     assert resumed(answered, (1, ONE)) == [None]
     answered.first_new(1, came=1)
-    assert resumed(answered, (1, ONE)) == [None]
+    assert resumed(noted(answered, (1, ONE)), (1, ONE)) == [None]
     answered.first_new(2, came=1)
-    assert resumed(answered, (1, ONE), (1, TWO), (2, ONE)) == [True, False, False]
+    assert resumed(noted(answered, (1, ONE)), (1, ONE), (1, TWO), (2, ONE)) == [True, False, False]
+
+
+def test_what_does_not_come_again_on_the_next_connection_is_not_known_later():
+    answered = noted(Answered(10), (11, ONE), (12, TWO))
+    assert resumed(answered, (12, TWO)) == [True]
+    noted(answered, (12, TWO))  # acknowledged once more
+    assert resumed(answered, (11, ONE), (12, TWO)) == [False, True]
+    answered.incomplete()
+    assert resumed(answered, (12, TWO)) == [None]
 
 
 def test_more_messages_than_can_be_without_an_answer_show_that_packet_ids_go_on():

@@ -5,7 +5,8 @@ under the same packet id (MQTT 5, 4.4). That is the same trigger only where noth
 meant. So what was answered last is kept over connections, and one that comes again is answered
 without a second run if
 
-- the broker has resumed the session,
+- the broker has resumed the session, and that on the next connection: a broker that has crashed may
+  have gone back in its packet ids,
 - packet id, topic and content are the same, and
 - the broker is known not to use the lowest free packet id for the next message: an equal one may
   have followed under the same id, and been lost on its way. It is known where an id was greater
@@ -28,7 +29,7 @@ Numbered = tuple["int | None", Message]  # with its packet id
 
 
 class Answered:
-    """What was answered last at one broker.
+    """What was answered last on the connection that is open, or was before.
 
     ``at_once`` is our Receive Maximum: of more than so many messages the broker has an answer to
     the oldest (MQTT 5, 4.9).
@@ -40,7 +41,7 @@ class Answered:
         self._count = self._bytes = 0
         self._ids_go_on = False
         self._is_all = False  # an earlier process may have answered messages, too
-        self._before: Mapping[int, Message] = {}  # on earlier connections, by packet id
+        self._before: Mapping[int, Message] = {}  # on the connection before, by packet id
         self._before_is_all = False
 
     def note(self, batch: Sequence[Numbered]) -> None:
@@ -67,7 +68,7 @@ class Answered:
         self._ids_go_on = self._is_all = False
 
     def incomplete(self) -> None:
-        """A message may become durable without being noted before the next connection."""
+        """The next connection may bring a message that was answered, and is not known any more."""
         self._is_all = False
 
     def resume(self, *, mqtt_5: bool) -> None:
@@ -81,9 +82,11 @@ class Answered:
         if mqtt_5 and max(self._before, default=0) > self._at_once:
             self._ids_go_on = True
         self._before_is_all, self._is_all = self._is_all, True
+        self._batches.clear()
+        self._count = self._bytes = 0
 
     def knows(self, packet_id: int, message: Message) -> bool | None:
-        """Whether a message was answered on an earlier connection; None: perhaps."""
+        """Whether a message was answered on the connection before; None: perhaps."""
         before = self._before.get(packet_id)
         if before is not None and _same(before, message):
             return True if self._ids_go_on else None

@@ -49,12 +49,12 @@ class Resuming:
             return False
         if not packet.first & DUP:
             self._answered.first_new(packet_id, came=self.again + 1)
-            self.end()
+            self._over()
             return False
         self.again += 1
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(OVER_AFTER_S, self.end)
+        self._timer = asyncio.get_running_loop().call_later(OVER_AFTER_S, self._over)
         known = self._answered.knows(packet_id, message)
         if known:
             self.known += 1
@@ -64,10 +64,16 @@ class Resuming:
         return bool(known)
 
     def end(self) -> None:
+        """The connection has ended; what has not come again yet may do so on the next one."""
+        if self.going_on:
+            self._answered.incomplete()
+            self._over()
+
+    def _over(self) -> None:
         """No more comes again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self.going_on and self.again:
-            self._tell(self)
         self.going_on = False
+        if self.again:
+            self._tell(self)
