@@ -314,6 +314,17 @@ async def test_a_broker_that_does_not_speak_mqtt_is_left_with_a_reason(tmp_path)
         await way_in.stop()
 
 
+async def test_whatever_keeps_mqtt_from_connecting_is_said_and_tried_again(mosquitto, tmp_path):
+    mqtt = Mqtt(topic="t/in", brokers=at(mosquitto.port), username="u", password="p" * 70_000)
+    telemetry = Heard()
+    way_in = made(mqtt, Intake(), tmp_path, telemetry)
+    await way_in.start()  # no packet can hold that, which the configuration would have said
+    await until(lambda: telemetry.events.count("mqtt_down") > 1)
+    assert telemetry.of("mqtt_down")[0]["exc_info"] is not None
+    assert "error: " in way_in.status().text
+    await way_in.stop()
+
+
 async def test_a_broker_whose_name_does_not_resolve_is_left_with_a_reason(tmp_path):
     mqtt = Mqtt(brokers=(model.Broker("broker.plant"),))
     telemetry = QuietTelemetry()

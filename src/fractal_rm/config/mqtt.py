@@ -11,7 +11,15 @@ from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.config.section import Section
 from fractal_rm.config.targets import read_tls
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.topic import covers, filter_fault, matches, name_fault, status_topic
+from fractal_rm.domain.topic import (
+    MOST_BYTES,
+    covers,
+    filter_fault,
+    matches,
+    name_fault,
+    not_taken,
+    status_topic,
+)
 
 MOST_BROKERS = 16
 # "[v6]:port" and "[v6]", "name:port" and "name", or an IPv6 address as it is.
@@ -39,6 +47,7 @@ def read_mqtt(section: Section | None) -> Mqtt:
         receive_maximum=section.whole("receive_maximum", default.receive_maximum, 1, 65_535),
         retained=section.flag("retained", default.retained),
     )
+    _check_credentials(section, mqtt)
     _check_client_id(section, mqtt.client_id)
     _check_topic(section, mqtt)
     section.finish()
@@ -86,6 +95,15 @@ def _version(section: Section) -> str | None:
     if version not in (None, "5", "3.1.1"):
         section.bad("version", f'mqtt.version is "{version}"', 'write "5" or "3.1.1"')
     return version
+
+
+def _check_credentials(section: Section, mqtt: Mqtt) -> None:
+    for key, text in (("username", mqtt.username or ""), ("password", mqtt.password or "")):
+        if len(text.encode()) > MOST_BYTES:
+            section.bad(key, f"mqtt.{key} has more than {MOST_BYTES} bytes: no packet can hold it")
+    character = not_taken(mqtt.username or "")
+    if character:
+        section.bad("username", f"mqtt.username holds {character}: brokers close the connection")
 
 
 def _check_client_id(section: Section, client_id: str | None) -> None:

@@ -113,10 +113,16 @@ def _text_fault(topic: str, most_bytes: int) -> Fault | None:
     if topic.count("/") >= MOST_LEVELS:
         return Fault(f"a topic has at most {MOST_LEVELS} levels,"
                      f" and this one has {topic.count('/') + 1}")  # fmt: skip
-    bad = _CONTROL.search(topic) or _NO_CHARACTER.search(topic)
-    if bad:
-        return Fault(f"U+{ord(bad[0]):04X} cannot be in a topic: brokers close the connection")
+    character = not_taken(topic)
+    if character:
+        return Fault(f"{character} cannot be in a topic: brokers close the connection")
     return None
+
+
+def not_taken(text: str) -> str | None:
+    """The first character for which a broker may close the connection (MQTT 5, 1.5.4), or None."""
+    found = _CONTROL.search(text) or _NO_CHARACTER.search(text)
+    return f"U+{ord(found[0]):04X}" if found else None
 
 
 def status_topic(client_id: str) -> str:
