@@ -27,7 +27,7 @@ demo: $(VENV)/.made
 	@$(BIN)/fractal-rm demo $(if $(ONCE),--once)
 
 test: $(VENV)/.made lint
-	@.ci/needs mosquitto openssl strace ip faketime
+	@.ci/needs mosquitto rabbitmq-server openssl strace ip faketime
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -q
 
 lint: $(VENV)/.made

@@ -107,3 +107,75 @@ def mosquitto(tmp_path):
     made = Broker("mosquitto", tmp_path).start()
     yield made
     made.stop(signal.SIGKILL)
+
+
+class RabbitMq:
+    """A RabbitMQ with its MQTT plugin, in a folder of its own and under a name of its own.
+
+    It speaks MQTT 3.1.1 only. Its start takes seconds: one for all tests of a process. The port
+    mapper that it would leave behind is started, and ended, by us.
+    """
+
+    protocol = "3.1.1"
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> RabbitMq:
+        """Start it and wait until it listens for MQTT."""
+        need("rabbitmq-server")
+        mapper = free_port()
+        (self.folder / "plugins").write_text("[rabbitmq_mqtt].")
+        (self.folder / "env.conf").touch()
+        (self.folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{free_port()}\n"
+            f"mqtt.listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            "mqtt.allow_anonymous = true\n"
+        )
+        environ = {
+            **os.environ,
+            "HOME": str(self.folder),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
+            "ERL_EPMD_PORT": str(mapper),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"test-{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.folder),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+        }
+        # /usr/sbin/rabbitmq-server changes to another user, with other folders.
+        for command in (["epmd"], ["/usr/lib/rabbitmq/bin/rabbitmq-server"]):
+            with (self.folder / "out").open("ab") as out:
+                self._processes.append(
+                    subprocess.Popen(command, env=environ, stdout=out, stderr=out)
+                )
+        end = time.monotonic() + 3 * START_LIMIT_S
+        while time.monotonic() < end:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return self
+            assert self._processes[-1].poll() is None, (self.folder / "out").read_text()
+            time.sleep(0.05)
+        raise AssertionError("RabbitMQ does not listen")
+
+    def stop(self) -> None:
+        """End it, and then what was started for it."""
+        os.kill(int((self.folder / "pid").read_text()), signal.SIGTERM)
+        for process in reversed(self._processes):
+            if process is self._processes[0]:
+                process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory):
+    """A running RabbitMQ."""
+    made = RabbitMq(tmp_path_factory.mktemp("rabbitmq")).start()
+    yield made
+    made.stop()

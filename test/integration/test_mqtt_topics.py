@@ -7,13 +7,16 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
-from test_mqtt import Intake, intake_at, made, publisher, until
+from test_mqtt import Intake, at, intake_at, made, publisher, until
 
 from brokers import Broker
 from components import Components
 from fractal_rm.adapters.memory import QuietTelemetry
-from fractal_rm.adapters.mqtt import link as link_module
+from fractal_rm.adapters.mqtt import outgoing
+from fractal_rm.adapters.mqtt import publisher as publisher_module
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
+from fractal_rm.adapters.mqtt.wire import PUBACK
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy, Malformed, PublishFailed
 from fractal_rm.domain.flow import Flow, Starts
@@ -173,14 +176,13 @@ async def test_a_topic_that_the_broker_refuses_is_said_and_triggers_come(tmp_pat
     try:
         async with intake_at(broker, tmp_path, begun_at(a=("open",))) as way_in:
             way_in._flows = lambda: begun_at(a=("$SYS/secret/#",))
-            real = way_in._link.subscribe
+            subscriptions = way_in._link.subscriptions
+            real = subscriptions._subscribe
 
             async def refuse(topic_filter, **more):
-                return (
-                    False if topic_filter.startswith("$SYS") else await real(topic_filter, **more)
-                )
+                return 0x87 if topic_filter.startswith("$SYS") else await real(topic_filter, **more)
 
-            way_in._link.subscribe = refuse  # Mosquitto grants all, and then sends nothing
+            subscriptions._subscribe = refuse  # Mosquitto grants all, and then sends nothing
             way_in.reconfigured()
             await until(lambda: not way_in.status().ok)
             assert "refuses subscriptions to $SYS/secret/#" in way_in.status().text
@@ -231,22 +233,22 @@ async def test_what_comes_before_the_subscription_is_answered_when_the_node_is_s
     await send(mosquitto, "t/in", b"1")
     async with intake_at(mosquitto, tmp_path, client_id="node") as way_in:
         await until(lambda: way_in.intake.arrivals)
-    real = link_module.Link.subscribe
+    real = Subscriptions.begin
 
     async def never(*_, **__):
         await asyncio.Event().wait()
 
     await send(mosquitto, "t/in", b"2")
-    link_module.Link.subscribe = never
+    Subscriptions.begin = never
     try:
         intake = Intake()
-        mqtt = Mqtt(topic="t/in", host="127.0.0.1", port=mosquitto.port, client_id="node")
+        mqtt = Mqtt(topic="t/in", brokers=at(mosquitto.port), client_id="node")
         stopped = made(mqtt, intake, tmp_path, QuietTelemetry())
         await stopped.start()
         await until(lambda: intake.bodies() == [b"2"])
         await stopped.stop()
     finally:
-        link_module.Link.subscribe = real
+        Subscriptions.begin = real
     async with intake_at(mosquitto, tmp_path, client_id="node") as way_in:
         await send(mosquitto, "t/in", b"last")
         await until(lambda: way_in.intake.arrivals)
@@ -275,7 +277,8 @@ async def test_many_are_published_at_once_within_what_the_broker_allows(mosquitt
         assert way_in.status().ok
 
 
-async def test_without_a_connection_nothing_is_published(mosquitto, tmp_path):
+async def test_without_a_connection_nothing_is_published(mosquitto, tmp_path, monkeypatch):
+    monkeypatch.setattr(publisher_module, "WAIT_FOR_LINK_S", 0.1)
     leaves = MqttPublisher()
     with pytest.raises(PublishFailed, match="no broker"):
         await leaves.publish("answers", b"1")
@@ -327,24 +330,27 @@ async def test_what_is_larger_than_the_broker_takes_does_not_cost_the_connection
 
 
 async def test_a_broker_that_does_not_acknowledge_fails_it(mosquitto, tmp_path, monkeypatch):
-    monkeypatch.setattr(link_module, "PUBLISH_LIMIT_S", 0.05)
+    monkeypatch.setattr(outgoing, "PUBACK_LIMIT_S", 0.05)
     leaves = MqttPublisher()
     async with intake_at(mosquitto, tmp_path, publisher=leaves) as way_in:
-        way_in._link._outgoing.on_puback = way_in._link._wire._on_puback = lambda _data: None
+        way_in._link._wire._on_packet[PUBACK] = lambda _data: None
         with pytest.raises(PublishFailed, match="did not acknowledge") as caught:
             await leaves.publish("answers", b"1")
         assert not caught.value.final
 
 
-async def test_an_end_of_the_connection_fails_what_is_on_its_way(mosquitto, tmp_path):
+async def test_what_is_on_its_way_at_the_end_of_a_connection_leaves_by_the_next(
+    mosquitto, tmp_path
+):
     leaves = MqttPublisher()
-    async with intake_at(mosquitto, tmp_path, publisher=leaves) as way_in:
-        way_in._link._wire._on_puback = lambda _data: None
+    held = intake_at(mosquitto, tmp_path, publisher=leaves)
+    async with held as way_in, listener(mosquitto, "answers") as heard:
+        way_in._link._wire._on_packet[PUBACK] = lambda _data: None
         waiting = asyncio.ensure_future(leaves.publish("answers", b"1"))
-        await until(lambda: way_in._link._outgoing._waiting)
+        await until(lambda: way_in._link._outgoing._waiting and heard)
         way_in._link.abort()
-        with pytest.raises(PublishFailed, match="closed on our side"):
-            await waiting
+        await waiting
+        assert heard == [(b"1", None)] * 2
 
 
 # --- a real node ---------------------------------------------------------------------------------

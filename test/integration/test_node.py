@@ -450,15 +450,6 @@ def test_the_state_folder_stays_the_same_until_the_restart(make):
     assert not (node.folder / "elsewhere").exists()
 
 
-def test_whatever_keeps_mqtt_from_connecting_is_said_and_tried_again(make, mosquitto):
-    node = make(broker=mosquitto.port, mode="up")
-    node.edit("comm", mqtt__topic="t" * 70_000)  # no packet can hold it
-    node.start()
-    wait_until(lambda: node.log.count("mqtt_down") > 1)
-    node.edit("comm", mqtt__topic="t")
-    wait_until(lambda: "mqtt_connected" in node.log)
-
-
 async def test_whatever_breaks_while_changes_are_looked_for_is_said_and_the_next_look_is_taken(
     tmp_path,
 ):

@@ -75,8 +75,9 @@ def test_the_shipped_files_are_those_of_the_seed(folder):
         ("3", "/nodo3"),
     ]
     assert config.balancer.target == "/LB/id_node"
-    assert (config.mqtt.topic, config.mqtt.port, config.mqtt.keepalive) == (
-        "component_msg", 1883, 60,
+    (broker,) = config.mqtt.brokers
+    assert (config.mqtt.topic, str(broker), config.mqtt.keepalive) == (
+        "component_msg", "127.0.0.1:1883", 60,
     )  # fmt: skip
     assert (config.rest.endpoint, config.rest.host, config.rest.port) == (
         "/startrm", "127.0.0.1", 5000,
@@ -227,6 +228,42 @@ def test_ids_of_nodes_may_be_numbers_or_texts(folder):
     assert list(load(folder, {}).config.nodes) == ["0", "2", "3"]
 
 
+@pytest.mark.parametrize(
+    ("host", "brokers"),
+    [
+        ("edge", ["edge:1884"]),
+        ("edge:1", ["edge:1"]),
+        (["a", "b:2"], ["a:1884", "b:2"]),
+        ("::1", ["[::1]:1884"]),
+        ("[::1]", ["[::1]:1884"]),
+        ("[fe80::1%eth0]:7", ["[fe80::1%eth0]:7"]),
+        (["${env:BROKER}"], ["from.env:9"]),
+        (None, ["127.0.0.1:1884"]),
+    ],
+)
+def test_brokers_are_a_host_or_several_each_with_a_port_where_it_is_another(folder, host, brokers):
+    edit(folder, "comm", mqtt__host=host, mqtt__port=1884)
+    config = load(folder, {"BROKER": "from.env:9"}).config
+    assert [str(broker) for broker in config.mqtt.brokers] == brokers
+
+
+@pytest.mark.parametrize(("version", "read"), [(5, "5"), ("3.1.1", "3.1.1"), (None, None)])
+def test_the_version_of_mqtt_may_be_said(folder, version, read):
+    edit(folder, "comm", mqtt__version=version)
+    assert load(folder, {}).config.mqtt.version == read
+
+
+def test_a_flow_that_begins_where_triggers_come_is_warned_about(folder):
+    edit(folder, "comm", mqtt__topic="$share/nodes/plant/#")
+    flows = (folder / "flows.conf").read_text()
+    for flow, topic in (("8", "plant/+/frame"), ("9", "plants/a")):
+        flows += f"\n\n{flow}\nON {topic}\nTO component1 1\nGET\n"
+    (folder / "flows.conf").write_text(flows)
+    (warning,) = load(folder, {}).warnings
+    assert "flow 8 begins at plant/+/frame, where every message is a trigger" in warning.headline()
+    assert "[C222]" in warning.headline()
+
+
 def test_an_empty_balancer_means_there_is_none(folder):
     write(folder, "load_balancer", {})
     assert load(folder, {}).config.balancer is None
@@ -250,6 +287,32 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"mqtt__port": True}, "comm.conf C205"),
         ("comm", {"mqtt__client_id": "2"}, "comm.conf C206"),
         ("comm", {"mqtt": 1}, "comm.conf C205"),
+        ("comm", {"mqtt__topic": ""}, "comm.conf C219"),
+        ("comm", {"mqtt__topic": "a#b"}, "comm.conf C219"),
+        ("comm", {"mqtt__topic": "a/" * 200}, "comm.conf C219"),
+        ("comm", {"mqtt__topic": "$share/g"}, "comm.conf C219"),
+        ("comm", {"mqtt__topic": "#"}, "comm.conf C219"),
+        ("comm", {"mqtt__topic": "$share/g/fractal-rm/+/status"}, "comm.conf C219"),
+        ("comm", {"mqtt__client_id": "node/#"}, "comm.conf C220"),
+        ("comm", {"mqtt__client_id": "a\0"}, "comm.conf C220"),
+        ("comm", {"mqtt__client_id": "x" * 1_000}, "comm.conf C220"),
+        ("comm", {"mqtt__username": "a\0"}, "comm.conf C206"),
+        ("comm", {"mqtt__username": "a\tb"}, "comm.conf C206"),
+        ("comm", {"mqtt__password": "p" * 65_536}, "comm.conf C206"),
+        ("comm", {"mqtt__host": ""}, "comm.conf C221"),
+        ("comm", {"mqtt__host": ["", "a"]}, "comm.conf C221"),
+        ("comm", {"mqtt__host": []}, "comm.conf C206"),
+        ("comm", {"mqtt__host": ["a", 7]}, "comm.conf C205"),
+        ("comm", {"mqtt__host": {"a": 1}}, "comm.conf C205"),
+        ("comm", {"mqtt__host": "http://a"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": ["a", "b:0"]}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "b:65536"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "a b"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "[::1"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": ["a"] * 17}, "comm.conf C221"),
+        ("comm", {"mqtt__version": "3.1"}, "comm.conf C206"),
+        ("comm", {"mqtt__version": 4}, "comm.conf C206"),
+        ("comm", {"mqtt__version": 3.1}, "comm.conf C205"),
         ("comm", {"mqtt__password": "${env:NONE}"}, "comm.conf C207"),
         ("comm", {"mqtt__password": "${file:none}"}, "comm.conf C207"),
         ("comm", {"mqtt__password": "${ENV:PW}"}, "comm.conf C207"),

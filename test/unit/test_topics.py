@@ -8,9 +8,11 @@ from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
 from fractal_rm.domain.flow import Flow, Starts
 from fractal_rm.domain.topic import (
     LARGEST_IDENTIFIER,
+    covers,
+    filter_fault,
     matches,
+    name_fault,
     subscription_identifier,
-    topic_fault,
 )
 
 
@@ -59,17 +61,43 @@ def test_a_filter_does_not_match(topic_filter, topic):
     assert not matches(topic_filter, topic)
 
 
+NO_TOPIC = [("", "at least one"), ("ü" * 40_000, "80000"), ("\ud800", "surrogate"),
+            ("a/" * 128 + "x", "129"), ("a\0", "U+0000"), ("a\tb", "U+0009"), ("a\x85", "U+0085"),
+            ("\ufdd0", "U+FDD0"), ("a\uffff", "U+FFFF"), ("\U0001fffe", "U+1FFFE")]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("topic", "word"),
-    [("", "0 bytes"), ("a/+", "wildcard"), ("#", "wildcard"), ("a\0", "NUL"), ("ü" * 600, "1200"),
-     ("\ud800", "UTF-8")],
+    ("topic", "word"), [*NO_TOPIC, ("a/+", "stands for many"), ("#", "stands for many"),
+                        ("ü" * 600, "1200")],
 )  # fmt: skip
 def test_a_topic_that_nothing_can_be_published_on_is_said_to_be_none(topic, word):
-    assert word in (topic_fault(topic, 1_000) or "")
+    assert word in name_fault(topic).why
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "word"), [*NO_TOPIC, ("a#b", "#"), ("a/#/b", "#"), ("a+", "one whole level"),
+                               ("$share/g", "no group"), ("$share//x", "no group"),
+                               ("$share/g/a#", "#")],
+)  # fmt: skip
+def test_a_filter_that_nothing_can_be_subscribed_to_by_is_said_to_be_none(topic_filter, word):
+    assert word in filter_fault(topic_filter).why
 
 
 def test_any_other_topic_has_no_fault():
-    assert topic_fault("a/b c/ü/$x") is None
+    for topic in ("a/b c/ü/$x", "\U0001f600", "/" * 127):
+        assert name_fault(topic) is None
+        assert filter_fault(topic) is None
+    assert filter_fault("$share/g/+/a/#") is None
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "whether"),
+    [("#", "a/+", True), ("a/#", "a", True), ("a/#", "a/#", True), ("+/b", "a/b", True),
+     ("$share/g/a", "a", True), ("a/+", "a/+", True), ("a", "b", False), ("a/+", "a/#", False),
+     ("a/+/#", "a/#", False), ("a/b", "a/+", False), ("#", "$SYS/#", False)],
+)  # fmt: skip
+def test_a_filter_covers_another_one_that_matches_no_more(wide, narrow, whether):
+    assert covers(wide, narrow) is whether
 
 
 def test_the_number_of_a_subscription_follows_from_its_filter_alone():

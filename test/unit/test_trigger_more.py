@@ -59,7 +59,9 @@ def test_a_response_topic_and_its_correlation_data_are_kept():
     assert decode(message(), said=Said(correlation=b"1")).correlation is None
 
 
-@pytest.mark.parametrize("topic", ["", "a/#", "a/+/b", "x" * 1_001])
+@pytest.mark.parametrize(
+    "topic", ["", "a/#", "a/+/b", "x" * 1_001, "a/" * 300, "$SYS/a", "$share/g/a", "a\uffff"]
+)
 def test_a_response_topic_that_is_none_is_refused(topic):
     with pytest.raises(WrongShape, match="response topic"):
         decode(message(), said=Said(reply_topic=topic))

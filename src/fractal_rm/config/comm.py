@@ -1,13 +1,13 @@
-"""comm.conf: the broker, the REST endpoint, where things are kept, and how much is taken on."""
+"""comm.conf: the brokers, the REST endpoint, where things are kept, and how much is taken on."""
 
 from __future__ import annotations
 
 import msgspec
 
 from fractal_rm.config.model import Bounds, Mqtt, Rest
+from fractal_rm.config.mqtt import read_mqtt
 from fractal_rm.config.rest import read_rest
 from fractal_rm.config.section import Section, Source, Surroundings
-from fractal_rm.config.targets import read_tls
 
 
 class Comm(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ def read_comm(comm: Section) -> Comm:
     """Read the file; what is wrong with it goes to its findings."""
     state, node, log = _part(comm, "state"), _part(comm, "node"), _part(comm, "log")
     read = Comm(
-        mqtt=_mqtt(comm),
+        mqtt=read_mqtt(comm.section("mqtt")),
         rest=read_rest(comm),
         bounds=_bounds(comm, state),
         node_id=node.identifier("id", "") or None,
@@ -35,31 +35,6 @@ def read_comm(comm: Section) -> Comm:
     for section in (state, node, log, comm):
         section.finish()
     return read
-
-
-def _mqtt(comm: Section) -> Mqtt:
-    section = comm.section("mqtt")
-    if section is None:
-        return Mqtt()
-    default = Mqtt()
-    mqtt = Mqtt(
-        topic=section.text("topic", default.topic) or default.topic,
-        host=section.text("host", default.host) or default.host,
-        port=section.whole("port", default.port, 1, 65_535),
-        keepalive=section.whole("keepalive", default.keepalive, 1, 65_535),
-        username=section.text("username"),
-        password=section.text("password"),
-        tls=read_tls(section),
-        client_id=section.text("client_id"),
-        session_expiry_s=section.whole("session_expiry_s", default.session_expiry_s, 0, 0xFFFFFFFF),
-        receive_maximum=section.whole("receive_maximum", default.receive_maximum, 1, 65_535),
-        retained=section.flag("retained", default.retained),
-    )
-    if mqtt.client_id is not None and mqtt.client_id.isdigit():
-        section.bad("client_id", "a bare number is the client id of a Load Balancer",
-                    "give it a name, for example fractal-rm-1")  # fmt: skip
-    section.finish()
-    return mqtt
 
 
 def _bounds(comm: Section, state: Section) -> Bounds:

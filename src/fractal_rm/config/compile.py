@@ -12,6 +12,7 @@ import msgspec
 
 from fractal_rm.config.comm import read_comm
 from fractal_rm.config.model import Component, Config, Endpoint, Node
+from fractal_rm.config.mqtt import warn_of_triggers
 from fractal_rm.config.section import Section, Source, Surroundings, each
 from fractal_rm.config.targets import Target, read_target
 from fractal_rm.domain.call import BodyForm, Route
@@ -80,9 +81,12 @@ class _Compiler:
         listed_nodes = self._section("nodes.conf")
         nodes = self._nodes(listed_nodes)
         balancer = _balancer(self._section("load_balancer.conf"))
-        comm = read_comm(self._section("comm.conf"))
+        comm_section = self._section("comm.conf")
+        comm = read_comm(comm_section)
         flows = self._flows(components)
-        self._warn_of_unused(listed, components, flows)
+        if not any(finding.level is Level.ERROR for finding in self.findings):
+            _warn_of_unused(listed, components, flows)
+            warn_of_triggers(comm_section, comm.mqtt.topic, flows)
         if balancer is not None:
             _warn_of_unknown(listed_nodes, nodes, flows)
         return Config(
@@ -151,18 +155,6 @@ class _Compiler:
         self.findings += findings
         return flows
 
-    def _warn_of_unused(
-        self, listed: Section, components: Mapping[str, Component], flows: Mapping[str, Flow]
-    ) -> None:
-        """Not where there are mistakes: a component may be one that was misspelt."""
-        if not flows or any(finding.level is Level.ERROR for finding in self.findings):
-            return
-        calls = (step for flow in flows.values() for step in flow.steps if isinstance(step, Call))
-        used = {call.component for call in calls}
-        for name in components:
-            if name not in used:
-                listed.warn(name, "C211", f'no flow calls component "{name}"')
-
     def _digest(self) -> str:
         content = hashlib.blake2b(digest_size=12)
         for file in FILES:
@@ -170,6 +162,17 @@ class _Compiler:
         for said in self.referenced.values():
             content.update(said.encode() + b"\0")
         return content.hexdigest()
+
+
+def _warn_of_unused(
+    listed: Section, components: Mapping[str, Component], flows: Mapping[str, Flow]
+) -> None:
+    """Not where there are mistakes: a component may be one that was misspelt."""
+    calls = (step for flow in flows.values() for step in flow.steps if isinstance(step, Call))
+    used = {call.component for call in calls}
+    for name in components:
+        if flows and name not in used:
+            listed.warn(name, "C211", f'no flow calls component "{name}"')
 
 
 def _component(name: str, entry: Section, config: Section) -> Component:

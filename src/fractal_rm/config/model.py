@@ -15,12 +15,26 @@ from fractal_rm.domain.placement import AfterSilence
 from fractal_rm.domain.values import MOST_VALUES
 
 
-class Mqtt(msgspec.Struct, frozen=True):
-    """``mqtt`` of comm.conf. Times in seconds."""
+class Broker(msgspec.Struct, frozen=True):
+    """Where an MQTT broker listens."""
 
-    topic: str = "component_msg"
     host: str = "127.0.0.1"
     port: int = 1883
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Mqtt(msgspec.Struct, frozen=True):
+    """``mqtt`` of comm.conf. Times in seconds.
+
+    ``brokers`` are tried in turn. ``version`` is ``"5"`` or ``"3.1.1"``; None: what the broker
+    speaks.
+    """
+
+    topic: str = "component_msg"
+    brokers: tuple[Broker, ...] = (Broker(),)
+    version: str | None = None
     keepalive: int = 60
     username: str | None = None
     password: str | None = None

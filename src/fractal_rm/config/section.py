@@ -147,11 +147,18 @@ class Section:
             return default
         return self._source.resolve(str(value.plain), value.place)
 
-    def texts(self, key: str) -> list[str]:
-        """A list of texts with their references put in; none where the key is absent."""
-        value = self._get(key, list)
+    def texts(self, key: str, *, or_one: bool = False) -> list[str]:
+        """A list of texts with their references put in; none where the key is absent.
+
+        ``or_one``: a text may stand in its place.
+        """
+        value = self._get(key, list, str) if or_one else self._get(key, list)
+        if value is None:
+            return []
+        if or_one and value.plain == []:
+            self.bad(key, f"{self._path(key)} is an empty list")
         texts: list[str] = []
-        for item in value.plain if value and isinstance(value.plain, list) else ():
+        for item in value.plain if isinstance(value.plain, list) else (value,):
             if isinstance(item.plain, str):
                 texts.append(self._source.resolve(item.plain, item.place))
             else:

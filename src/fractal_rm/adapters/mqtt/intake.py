@@ -1,30 +1,30 @@
-"""Messages into triggers: connected again and again, acknowledged when durable."""
+"""The way in by MQTT: connected again and again, subscribed to what flows begin at."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fractal_rm.adapters.connect import Connector, Names
+from fractal_rm.adapters.mqtt.again import Answered
+from fractal_rm.adapters.mqtt.brokers import Brokers
+from fractal_rm.adapters.mqtt.client import LinkFailed, To
 from fractal_rm.adapters.mqtt.client_id import ClientId
-from fractal_rm.adapters.mqtt.link import Link, LinkFailed
-from fractal_rm.adapters.mqtt.publish_packet import Message
+from fractal_rm.adapters.mqtt.link import Link
+from fractal_rm.adapters.mqtt.manner import Answer
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.adapters.mqtt.taking import Taking
 from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Broken, Refused, UnknownFlow
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.trigger import Arrival, Source
-from fractal_rm.engine.ports import Check, Clock, Intake, Random, Taken, Telemetry
+from fractal_rm.engine.ports import Check, Clock, Intake, Random, Telemetry
 
 AGAIN_FIRST_S = 0.2
 AGAIN_AT_MOST_S = 10.0
 STEADY_AFTER_S = 5.0  # a link that held this long was a good one
-
-
-def _arrival(message: Message, flow_id: str | None = None) -> Arrival:
-    return Arrival(Source.MQTT, message.body, message.key, flow_id, message.said, message.waited_ms)
+GIVEN_UP_AT = 2  # times that a broker ended the connection at one filter, or at the status
 
 
 class MqttIntake:
@@ -57,13 +57,17 @@ class MqttIntake:
         self._max_trigger_bytes = max_trigger_bytes
         self._flows = flows
         self._publisher = publisher
-        self._topics = Topics(mqtt.topic, {})
+        self._taking = Taking(mqtt, intake, telemetry, Topics(mqtt.topic, {}))
         self._kept: KeptTopics | None = None
-        self._refused: list[str] = []  # filters that the broker does not let us have
+        self._refused: dict[str, str] = {}  # filters that the broker does not let us have, and why
+        self._cut_at: Counter[str] = Counter()  # how often it cut us off at a filter
+        self._cut_by_status = 0  # and at the node's status
         self._subscribing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._connector = Connector(names)  # its own: it waits behind no component's name
-        self._address = f"{mqtt.host}:{mqtt.port}"
+        self._brokers = Brokers(mqtt)
+        self._answered = Answered(mqtt.receive_maximum)
+        self._answered_at = self._brokers.current
         self._client_id: ClientId | None = None
         self._link: Link | None = None
         self._running: asyncio.Task[None] | None = None
@@ -77,7 +81,7 @@ class MqttIntake:
         """
         self._client_id = ClientId(self._mqtt.client_id, self._state_path, self._random)
         self._kept = KeptTopics(self._state_path, self._client_id.text, self._topics_unread)
-        self._topics = Topics(self._mqtt.topic, self._flows())
+        self._taking.topics = Topics(self._mqtt.topic, self._flows())
         self._running = asyncio.create_task(self._stay_connected(self._client_id.text))
 
     async def stop(self) -> None:
@@ -99,16 +103,20 @@ class MqttIntake:
 
     def status(self) -> Check:
         """Whether messages can come in now."""
-        if self._link is None:
-            return Check("mqtt", ok=False, text=f"{self._address}: {self._why_not}")
-        text = f"{self._address}, MQTT {self._link.protocol}"
+        broker, link = self._brokers.current, self._link
+        if link is None:
+            return Check("mqtt", ok=False, text=f"{broker}: {self._why_not}")
+        text = f"{broker}, MQTT {link.protocol}"
+        for lacking in link.lacks():
+            text += f"; the broker does not have {lacking}"
         if self._refused:
             text += f"; the broker refuses subscriptions to {', '.join(self._refused)}"
         return Check("mqtt", ok=not self._refused, text=text)
 
     def reconfigured(self) -> None:
         """Subscribe to what flows begin at now; the session and its messages stay."""
-        self._topics = Topics(self._mqtt.topic, self._flows())
+        self._taking.topics = Topics(self._mqtt.topic, self._flows())
+        self._cut_at.clear()
         if self._link is not None:
             change = asyncio.create_task(self._change(self._link))
             self._changes.add(change)
@@ -128,8 +136,8 @@ class MqttIntake:
         """Subscribe to what is wanted, then take back what is not. Raises LinkFailed."""
         async with self._subscribing:
             topics = None
-            while topics is not self._topics:  # it may change meanwhile
-                topics = self._topics
+            while topics is not self._taking.topics:  # it may change meanwhile
+                topics = self._taking.topics
                 await self._subscribed(link, topics)
 
     async def _subscribed(self, link: Link, topics: Topics) -> None:
@@ -139,61 +147,93 @@ class MqttIntake:
         wanted = topics.filters | {topics.own}
         before = await asyncio.to_thread(kept.read)
         await asyncio.to_thread(kept.write, before | wanted)  # first: an end may come between
-        self._refused = await link.follow(topics.filters)
-        for topic_filter in self._refused:
-            self._telemetry.problem("topic_refused", topic=topic_filter, broker=self._address)
+        self._refused = await self._followed(link, topics.filters)
+        for topic_filter, why in self._refused.items():
+            self._telemetry.problem(
+                "topic_refused", topic=topic_filter, broker=str(self._brokers.current), reason=why
+            )
         for topic_filter in sorted(before - wanted):
-            await link.unsubscribe(topic_filter)
+            await link.subscriptions.drop(topic_filter)
         await asyncio.to_thread(kept.write, wanted)
 
     def _topics_unread(self, path: Path, reason: str) -> None:
         self._telemetry.problem("topics_forgotten", path=str(path), reason=reason)
+
+    async def _followed(self, link: Link, filters: frozenset[str]) -> dict[str, str]:
+        """Which of them the broker refuses, and why. Raises LinkFailed.
+
+        A broker may refuse by ending the connection, which would never stay then.
+        """
+        given_up = {each: "the broker ends the connection at it" for each in filters
+                    if self._cut_at[each] >= GIVEN_UP_AT}  # fmt: skip
+        try:
+            return {**await link.subscriptions.follow(filters - given_up.keys()), **given_up}
+        except LinkFailed as failed:
+            if failed.cut and failed.topic_filter is not None:
+                self._cut_at[failed.topic_filter] += 1
+            raise
 
     def _set_link(self, link: Link | None) -> None:
         self._link = self._publisher.link = link
 
     async def _stay_connected(self, client_id: str) -> None:
         """First connect and reconnect are one path."""
-        tries, older = 0, False
+        tries = 0
         while not self._stopping:  # wait_for may swallow a cancellation (Python before 3.12)
             began_s = self._clock.monotonic_s()
-            fault: Exception | None = None
+            broker, fault, at_once = self._brokers.current, None, False
+            link = self._new_link(client_id)
             try:
-                link = await self._open(client_id, older=older)
+                await self._open(link)
             except LinkFailed as error:
-                self._why_not, changes = str(error), error.older != older
-                older = error.older
-                if older and changes:
-                    continue  # the broker said which protocol it speaks: at once
+                self._why_not = str(error)
+                at_once = self._brokers.failed(error.answer)
             except Exception as error:  # noqa: BLE001 - the top of the task
                 # Nobody foresaw it, and it may pass: without this task there is no MQTT any more.
                 self._why_not, fault = f"{type(error).__name__}: {error}", error
             else:
+                self._brokers.opened()
                 self._set_link(link)
                 if self._stopping:
                     return
-                self._telemetry.event(
-                    "mqtt_connected", broker=self._address, protocol=link.protocol
-                )
+                self._say_connected(link)
                 self._why_not = await asyncio.shield(link.closed)
                 self._set_link(None)
+                self._learn_of_status(link)
+                if link.ended_by_ours:  # the broker is well, and the message is not sent at once
+                    tries = 0
+            await link.settle()
             if self._clock.monotonic_s() - began_s > STEADY_AFTER_S:
                 tries = 0
-            tries += 1
-            again_s = self._again_s(tries)
+            tries += not at_once
+            again_s = 0 if at_once else self._again_s(tries)
             self._telemetry.problem(
                 "mqtt_down",
-                broker=self._address,
+                broker=str(broker),
                 reason=self._why_not,
                 again_s=round(again_s, 1),
                 exc_info=fault,
             )
             await asyncio.sleep(again_s)
 
-    async def _open(self, client_id: str, *, older: bool) -> Link:
-        link = self._new_link(client_id, older=older)
+    def _say_connected(self, link: Link) -> None:
+        broker = str(self._brokers.current)
+        session = "resumed" if link.resumed else "new"
+        self._telemetry.event(
+            "mqtt_connected", broker=broker, protocol=link.protocol, session=session
+        )
+        for lacking in link.lacks():
+            self._telemetry.problem("mqtt_lacks", broker=broker, what=lacking)
+
+    def _learn_of_status(self, link: Link) -> None:
+        """A broker may end the connection at a message that it refuses, or in place of that."""
+        self._cut_by_status += link.cut_by_status
+        if link.status_refused or self._cut_by_status >= GIVEN_UP_AT:
+            self._brokers.learn(Answer.NO_STATUS)
+
+    async def _open(self, link: Link) -> None:
         try:
-            await link.open(numbered=bool(self._topics.filters))
+            await link.open(numbered=bool(self._taking.topics.filters))
             await self._subscribe(link)
         except asyncio.CancelledError:
             await link.close()  # the session may have sent messages already: they are answered
@@ -201,23 +241,24 @@ class MqttIntake:
         except BaseException:
             link.abort()  # nothing may come in by it any more
             raise
-        return link
 
     def _again_s(self, tries: int) -> float:
         """Doubling to a bound, half of it chance: a fleet must not come back as one."""
         full = min(AGAIN_AT_MOST_S, AGAIN_FIRST_S * 2 ** min(tries - 1, 10))
         return full * (0.5 + self._random.fraction() / 2)
 
-    def _new_link(self, client_id: str, *, older: bool) -> Link:
-        wait_for_room = self._wait_for_room
+    def _new_link(self, client_id: str) -> Link:
+        broker = self._brokers.current
+        if broker != self._answered_at:  # another one has another session
+            self._answered.forget()
+            self._answered_at = broker
         return Link(
-            self._mqtt,
-            client_id,
-            self._take,
-            wait_for_room,
+            To(self._mqtt, broker, client_id, self._brokers.manner, self._connector),
+            self._taking.take,
+            self._wait_for_room,
             self._max_trigger_bytes,
-            self._connector,
-            older=older,
+            self._answered,
+            self._telemetry,
         )
 
     async def _wait_for_room(self) -> int:
@@ -225,83 +266,3 @@ class MqttIntake:
         since_ms = self._clock.steady_ms()
         await self._intake.wait_for_room()
         return self._clock.steady_ms() - since_ms
-
-    async def _take(self, messages: Sequence[Message]) -> list[bool]:
-        """Of each message, whether it may be acknowledged: it is durable, or was not for us."""
-        asked = [self._asked_by(each) for each in messages]
-        answers = iter(await self._received([arrival for each in asked for arrival in each]))
-        durable: list[bool] = []
-        for message, arrivals in zip(messages, asked, strict=True):
-            if not arrivals:
-                durable.append(await self._needs_no_run(message))
-            elif message.topic is None:
-                answer = next(answers)
-                taken = isinstance(answer, Taken)
-                durable.append(taken or await self._is_seen_to(arrivals[0], answer))
-            else:
-                durable.append(await self._all_seen_to(message, arrivals, answers))
-        return durable
-
-    def _asked_by(self, message: Message) -> Sequence[Arrival]:
-        """The triggers that a message is: none, one, or one for each flow that it starts."""
-        if message.refusal is not None or (message.retained and not self._mqtt.retained):
-            return ()
-        if message.topic is not None:
-            begun = self._topics.begun_by(message.topic, message.subscriptions)
-            return [_arrival(message, flow) for flow in begun if flow not in message.begun]
-        if message.subscriptions and not self._topics.for_triggers(message.subscriptions):
-            return ()
-        return (_arrival(message),)
-
-    async def _all_seen_to(
-        self, message: Message, arrivals: Sequence[Arrival], answers: Iterator[Taken | Refused]
-    ) -> bool:
-        """What is done for a message is remembered with it, if it must wait for the rest."""
-        done = {
-            arrival.flow_id or ""
-            for arrival in arrivals
-            if await self._is_seen_to(arrival, next(answers))
-        }
-        message.begun |= done
-        return len(done) == len(arrivals)
-
-    async def _is_seen_to(self, arrival: Arrival, answer: Taken | Refused) -> bool:
-        """Whether a trigger is durable, as a run or as a dead letter."""
-        if isinstance(answer, Taken):
-            return True
-        return answer.final and await self._set_aside(arrival, answer)
-
-    async def _received(self, arrivals: Sequence[Arrival]) -> Sequence[Taken | Refused]:
-        if not arrivals:
-            return ()
-        try:
-            return await self._intake.receive_all(arrivals)
-        except Exception as error:  # noqa: BLE001 - the top of the task
-            # Unanswered, they would hold the broker's places as long as the connection lives.
-            self._note_fault(error)
-            return [Broken(repr(error))] * len(arrivals)
-
-    async def _needs_no_run(self, message: Message) -> bool:
-        """Three cases: it cannot be a run, it is retained, or another copy of it does the work."""
-        if message.refusal is not None:
-            return await self._set_aside(_arrival(message), message.refusal)
-        if message.retained and not self._mqtt.retained:
-            self._telemetry.event("retained_ignored", topic=message.topic or self._mqtt.topic)
-            return True
-        if message.topic is None or self._topics.any_matches(message.topic):
-            return True
-        nobody = UnknownFlow(f"no flow begins at messages on {message.topic!r:.200}")
-        return await self._set_aside(_arrival(message), nobody)
-
-    async def _set_aside(self, arrival: Arrival, refusal: Refused) -> bool:
-        try:
-            await self._intake.set_aside(arrival, refusal)
-        except Refused:
-            return False  # not even that can be written now
-        except Exception as error:  # noqa: BLE001 - the top of the task
-            self._note_fault(error)
-            return False
-        return True
-
-    def _note_fault(self, error: Exception) -> None:
-        self._telemetry.problem("message_broke", error=repr(error), exc_info=error)

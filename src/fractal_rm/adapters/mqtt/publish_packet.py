@@ -9,9 +9,11 @@ import msgspec
 from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, read_length
 from fractal_rm.adapters.mqtt.properties import read_properties
 from fractal_rm.domain.errors import Refused, TooLarge, WrongShape
+from fractal_rm.domain.topic import has_wildcards, unshared
 from fractal_rm.domain.trigger import Said
 
-PUBLISH = 0x30
+# Type and flags of what comes at QoS 0 and 1, retained or not, and at QoS 1 again (DUP).
+PUBLISH = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})
 _QOS, _RETAIN = 0x06, 0x01
 
 
@@ -19,10 +21,10 @@ _QOS, _RETAIN = 0x06, 0x01
 class Message(msgspec.Struct, gc=False):
     """A message as it came. ``key`` is the trigger id among its user properties (MQTT 5).
 
-    ``topic`` is None for that of triggers. ``subscriptions`` are the identifiers of those that it
-    came for, where the broker says so. ``refusal``: it cannot become a run, which was seen while it
-    was read. While it waits for room, ``waited_ms`` grows, and ``begun`` holds the flows that it
-    has started already while others found none.
+    ``topic`` is None for that of triggers, if that is one. ``subscriptions`` are the identifiers of
+    those that it came for, where the broker says so. ``refusal``: it cannot become a run, which was
+    seen while it was read. While it waits for room, ``waited_ms`` grows, and ``begun`` holds the
+    flows that it has started already while others found none.
     """
 
     body: bytes
@@ -36,16 +38,21 @@ class Message(msgspec.Struct, gc=False):
     begun: frozenset[str] = frozenset()
 
 
-def topic_field(topic: str) -> bytes:
-    """How a topic stands at the beginning of a packet."""
-    encoded = topic.encode()
+def own_field(topic_filter: str) -> bytes | tuple[()]:
+    """With what every message on the topic of triggers begins; ``()``: there are several topics."""
+    if has_wildcards(topic_filter):
+        return ()
+    encoded = unshared(topic_filter).encode()
     return struct.pack("!H", len(encoded)) + encoded
 
 
-def read_publish(packet: Packet, *, mqtt_5: bool, own: bytes = b"") -> tuple[int | None, Message]:
+def read_publish(
+    packet: Packet, *, mqtt_5: bool, own: bytes | tuple[()] = b""
+) -> tuple[int | None, Message]:
     """The packet id, which QoS 0 has not, and the message. Raises NotMqtt.
 
-    ``own`` is the `topic_field` of triggers; topic aliases are not offered.
+    ``own`` is the `own_field` of triggers: a message that begins so has no ``topic`` then. Topic
+    aliases are not offered.
     """
     first, data, size = packet.first, packet.data, packet.size
     key = said = subscriptions = topic = refusal = packet_id = None

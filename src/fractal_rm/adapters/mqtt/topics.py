@@ -19,7 +19,7 @@ from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.strict_json import read_json_as
-from fractal_rm.domain.topic import MOST_BYTES, matches, subscription_identifier
+from fractal_rm.domain.topic import MOST_BYTES, has_wildcards, matches, subscription_identifier
 
 MOST_FOUND = 1_000  # topics of which it is remembered which flows begin there
 
@@ -29,6 +29,7 @@ class Topics:
 
     def __init__(self, own: str, flows: Mapping[str, Flow]) -> None:
         self.own = own
+        self._own_is_wide = has_wildcards(own)
         self._filters = {
             flow.id: flow.starts.topics
             for flow in flows.values()
@@ -37,6 +38,10 @@ class Topics:
         self.filters = frozenset(f for filters in self._filters.values() for f in filters) - {own}
         self._found: dict[str, list[tuple[str, str]]] = {}  # by topics that came
         self._numbers = {subscription_identifier(each): each for each in self.filters | {own}}
+
+    def owns(self, topic: str) -> bool:
+        """Whether messages on ``topic`` are triggers, where their filter stands for several."""
+        return self._own_is_wide and matches(self.own, topic)
 
     def for_triggers(self, subscriptions: Collection[int]) -> bool:
         """Whether a message on the topic of triggers is one, and not a copy for another filter."""

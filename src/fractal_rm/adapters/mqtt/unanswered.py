@@ -16,13 +16,13 @@ import struct
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
+from fractal_rm.adapters.mqtt.again import Answered, Numbered
 from fractal_rm.adapters.mqtt.publish_packet import Message
 
 # Reading stops while so much is unanswered, however few messages that is: memory stays bounded.
 MOST_BYTES = 16 * 1024 * 1024
 _PUBACK = struct.Struct("!BBH")
 
-Numbered = tuple["int | None", Message]  # with its packet id
 Take = Callable[[Sequence[Message]], Awaitable[Sequence[bool]]]
 
 
@@ -44,7 +44,7 @@ class Unanswered:
     Those that were read in one turn of the loop are offered together. Between two offers of a
     message ``wait_for_room`` is waited for, which comes to how many milliseconds that took.
     ``most``: the gate is shut when so many are here, as MQTT 3.1.1 has no Receive Maximum. ``send``
-    takes PUBACK packets.
+    takes PUBACK packets; ``answered`` is told of each, even after the end of the connection.
     """
 
     def __init__(
@@ -54,19 +54,21 @@ class Unanswered:
         most: int,
         gate: Gate,
         send: Callable[[bytes], None],
+        answered: Answered,
     ) -> None:
         self._take = take
         self._wait_for_room = wait_for_room
         self._most = most
         self._gate = gate
         self._send = send
+        self._noted = answered
         self._loop = asyncio.get_running_loop()
         self._arrived: list[Numbered] = []  # in this turn
         self._taking: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()  # for room
         self._count = self._bytes = 0
         self._ending = False
-        self._acknowledged: list[int] = []
+        self._acknowledged: list[Numbered] = []
 
     def add(self, packet_id: int | None, message: Message) -> None:
         """See to a message; without a packet id nobody waits for the answer."""
@@ -85,9 +87,19 @@ class Unanswered:
         """
         self._gate.hold()
         self.let_go()
+        await self.settle(limit_s)
+
+    async def settle(self, limit_s: float) -> None:
+        """Wait until what is being taken has its answer, or for so long."""
         if self._taking:
             await asyncio.wait(self._taking, timeout=limit_s)
+        if self._taking:
+            self._noted.incomplete()
         self._send_acknowledgements()
+
+    def answer(self, packet_id: int, message: Message) -> None:
+        """Acknowledge a message that was taken before."""
+        self._acknowledge((packet_id, message))
 
     def let_go(self) -> None:
         """Offer nothing any more."""
@@ -112,6 +124,8 @@ class Unanswered:
                 self._answered(numbered)
             else:
                 # Not acknowledged, so the broker keeps it, and Receive Maximum slows it down.
+                if numbered[1].begun:
+                    self._noted.incomplete()
                 self._begin(self._offer_again(numbered), self._waiting)
 
     async def _offer_again(self, numbered: Numbered) -> None:
@@ -121,27 +135,26 @@ class Unanswered:
             self._begin(self._offer((numbered,)), self._taking)
 
     def _answered(self, numbered: Numbered) -> None:
-        packet_id, message = numbered
-        self._acknowledge(packet_id)
+        if numbered[0] is not None:
+            self._acknowledge(numbered)
         self._count -= 1
-        self._bytes -= len(message.body)
+        self._bytes -= len(numbered[1].body)
         if self._gate.held and not self._ending and not self._full():
             self._gate.release()
 
     def _full(self) -> bool:
         return self._count >= self._most or self._bytes >= MOST_BYTES
 
-    def _acknowledge(self, packet_id: int | None) -> None:
+    def _acknowledge(self, numbered: Numbered) -> None:
         """What is acknowledged in one turn of the loop goes out together."""
-        if packet_id is None:
-            return
         if not self._acknowledged:
             self._loop.call_soon(self._send_acknowledgements)
-        self._acknowledged.append(packet_id)
+        self._acknowledged.append(numbered)
 
     def _send_acknowledgements(self) -> None:
         """PUBACK (MQTT 5, 3.4)."""
-        if self._acknowledged:
-            packets = b"".join([_PUBACK.pack(0x40, 2, each) for each in self._acknowledged])
-            self._acknowledged.clear()
-            self._send(packets)
+        batch = self._acknowledged
+        if batch:
+            self._acknowledged = []
+            self._noted.note(batch)
+            self._send(b"".join([_PUBACK.pack(0x40, 2, packet_id) for packet_id, _ in batch]))

@@ -6,22 +6,26 @@ gmqtt copies all that has come of a packet for every piece of it, and reads on w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from gmqtt.mqtt.package import Package  # pyright: ignore[reportMissingTypeStubs]
 from gmqtt.mqtt.protocol import MQTTProtocol  # pyright: ignore[reportMissingTypeStubs]
 
 from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, Packets
 from fractal_rm.adapters.mqtt.publish_packet import PUBLISH
 
-PUBACK = 0x40
+CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
+# Type and flags of what a broker sends to a client that subscribes at QoS 1 and asks for no
+# extended authentication (MQTT 5, 2.1); its SUBACK, UNSUBACK and PINGRESP are the other three.
+_TAKEN = frozenset({CONNACK, PUBACK, 0x90, 0xB0, 0xD0, DISCONNECT})
 
 
 class Wire(MQTTProtocol):
     """``on_publish`` takes the messages, and may raise NotMqtt; gmqtt takes the other packets.
 
-    ``on_puback`` sees acknowledgements before gmqtt does, which forgets their reason codes.
+    ``on_packet``, by type, sees some of them before gmqtt does, which forgets their reason codes.
+    ``on_broken`` is told why what comes is of no use, and ends the connection.
     """
 
     def __init__(
@@ -29,7 +33,7 @@ class Wire(MQTTProtocol):
         client: Any,
         packets: Packets,
         on_publish: Callable[[Packet], None],
-        on_puback: Callable[[bytes], None],
+        on_packet: Mapping[int, Callable[[bytes], None]],
         on_broken: Callable[[str], None],
     ) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType]
@@ -38,13 +42,18 @@ class Wire(MQTTProtocol):
         )
         self._packets = packets
         self._on_publish = on_publish
-        self._on_puback = on_puback
+        self._on_packet = on_packet
         self._on_broken = on_broken
         self._loop_time = asyncio.get_running_loop().time
         self._connection: Any = None
         self._transport: Any = None
         self._paused = False
         self.held = False
+
+    @property
+    def opened(self) -> bool:
+        """Whether CONNECT could leave."""
+        return self._connection is not None
 
     def hold(self) -> None:
         """Hand over no more, and read no more."""
@@ -64,14 +73,29 @@ class Wire(MQTTProtocol):
     def _hand_over(self) -> None:
         try:
             while not self.held and (packet := self._packets.take()) is not None:
-                if packet.first & 0xF0 == PUBLISH:
+                if packet.first in PUBLISH:
                     self._on_publish(packet)
                 else:
-                    if packet.first & 0xF0 == PUBACK:
-                        self._on_puback(packet.data)
-                    self._connection.put_package(Package(packet.first, packet.data))
+                    self._take(packet)
+                    if self._transport.is_closing():
+                        return
         except NotMqtt as error:
             self._on_broken(error.reason)
+
+    def _take(self, packet: Packet) -> None:
+        """A packet that is no message. Raises NotMqtt."""
+        kind = packet.first >> 4
+        if packet.first not in _TAKEN:
+            raise NotMqtt(f"a packet of type {kind} with the flags {packet.first & 0x0F:04b}")
+        try:
+            if packet.first in self._on_packet:
+                self._on_packet[packet.first](packet.data)
+                if self._transport.is_closing():
+                    return
+            # gmqtt would log what it cannot read, and go on.
+            self._connection._handler._handle_packet(packet.first, packet.data)  # noqa: SLF001
+        except (ValueError, LookupError, struct.error) as error:
+            raise NotMqtt(f"a packet of type {kind} that cannot be read: {error}") from error
 
     # --- what asyncio calls -------------------------------------------------------------------
 

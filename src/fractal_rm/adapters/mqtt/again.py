@@ -1,0 +1,112 @@
+"""Messages that come again: which of them this process has answered already.
+
+A broker sends a message again where it has no PUBACK for it when a connection ends, marked DUP and
+under the same packet id (MQTT 5, 4.4). That is the same trigger only where nothing else can be
+meant. So what was answered last is kept over connections, and one that comes again is answered
+without a second run if
+
+- the broker has resumed the session, and that on the next connection: a broker that has crashed may
+  have gone back in its packet ids,
+- packet id, topic and content are the same, and
+- the broker is known not to use the lowest free packet id for the next message: an equal one may
+  have followed under the same id, and been lost on its way. It is known where an id was greater
+  than how many messages can have been without an answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from fractal_rm.adapters.mqtt.publish_packet import Message
+
+DUP = 0x08
+MOST_BYTES = 4 * 1024 * 1024
+
+Numbered = tuple["int | None", Message]  # with its packet id
+
+
+class Answered:
+    """What was answered last on the connection that is open, or was before.
+
+    ``at_once`` is our Receive Maximum: of more than so many messages the broker has an answer to
+    the oldest (MQTT 5, 4.9).
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._batches: deque[tuple[Sequence[Numbered], int]] = deque()
+        self._count = self._bytes = 0
+        self._ids_go_on = False
+        self._is_all = False  # an earlier process may have answered messages, too
+        self._before: Mapping[int, Message] = {}  # on the connection before, by packet id
+        self._before_is_all = False
+
+    def note(self, batch: Sequence[Numbered]) -> None:
+        """PUBACKs leave for these."""
+        size = sum([len(message.body) for _, message in batch])
+        self._batches.append((batch, size))
+        self._count += len(batch)
+        self._bytes += size
+        while len(self._batches) > 1:
+            oldest, size = self._batches[0]
+            if self._count - len(oldest) < self._at_once:  # the broker may lack these answers
+                if self._bytes <= MOST_BYTES:
+                    break
+                self._is_all = False
+            self._batches.popleft()
+            self._count -= len(oldest)
+            self._bytes -= size
+
+    def forget(self) -> None:
+        """The broker has no such session any more, or is another one."""
+        self._batches.clear()
+        self._count = self._bytes = 0
+        self._before = {}
+        self._ids_go_on = self._is_all = False
+
+    def incomplete(self) -> None:
+        """The next connection may bring a message that was answered, and is not known any more."""
+        self._is_all = False
+
+    def resume(self, *, mqtt_5: bool) -> None:
+        """The broker goes on with the session on a new connection."""
+        self._before = {
+            packet_id: message
+            for batch, _ in self._batches
+            for packet_id, message in batch
+            if packet_id is not None
+        }
+        if mqtt_5 and max(self._before, default=0) > self._at_once:
+            self._ids_go_on = True
+        self._before_is_all, self._is_all = self._is_all, True
+        self._batches.clear()
+        self._count = self._bytes = 0
+
+    def knows(self, packet_id: int, message: Message) -> bool | None:
+        """Whether a message was answered on the connection before; None: perhaps."""
+        before = self._before.get(packet_id)
+        if before is not None and _same(before, message):
+            return True if self._ids_go_on else None
+        return False if self._before_is_all else None
+
+    def first_new(self, packet_id: int, came: int) -> None:
+        """A message came for the first time, as the ``came``-th of its connection.
+
+        With the lowest free id, all lower ones would belong to messages that came before it.
+        """
+        if packet_id > came:
+            self._ids_go_on = True
+
+
+def _same(one: Message, other: Message) -> bool:
+    """All that a publisher has said; its expiry interval becomes less with each try."""
+    return (one.body, one.topic, one.key, _without_expiry(one)) == (
+        other.body, other.topic, other.key, _without_expiry(other),
+    )  # fmt: skip
+
+
+def _without_expiry(message: Message) -> object:
+    return message.said and msgspec.structs.replace(message.said, left_ms=None)

@@ -1,0 +1,147 @@
+"""gmqtt's client, set up for one connection.
+
+gmqtt would reconnect by itself, and does not tell what the broker has said; the few private names
+that are used in this folder are for that. Nothing outside of it knows gmqtt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gmqtt  # pyright: ignore[reportMissingTypeStubs]
+import msgspec
+from gmqtt.mqtt.connection import MQTTConnection  # pyright: ignore[reportMissingTypeStubs]
+from gmqtt.mqtt.constants import MQTTv50, MQTTv311  # pyright: ignore[reportMissingTypeStubs]
+
+from fractal_rm.adapters.connect import Connector
+from fractal_rm.adapters.mqtt.manner import Answer, Manner
+from fractal_rm.adapters.mqtt.wire import Wire
+from fractal_rm.config.model import Broker, Mqtt
+from fractal_rm.config.regular_file import stat_regular
+from fractal_rm.domain.call import Tls
+from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.pem import passphrase_words
+from fractal_rm.domain.topic import status_topic
+
+CONNECT_LIMIT_S = 8.0  # its end must not hide what was tried
+_NEVER_BY_ITSELF = -2
+_PACKET_IDS = 65_535
+# gmqtt's own words about connections would double ours; its faults are worth a line.
+_log = logging.getLogger("gmqtt.link")
+_log.addFilter(lambda record: record.exc_info is not None)
+
+
+class To(msgspec.Struct, frozen=True):
+    """Where a connection leads, and how it is made."""
+
+    mqtt: Mqtt
+    broker: Broker
+    client_id: str
+    manner: Manner
+    connector: Connector
+
+
+class LinkFailed(Exception):
+    """There is no connection, and why.
+
+    ``answer`` is what came of the CONNECT. ``cut``: the broker ended the connection with no message
+    of ours on its way; ``topic_filter`` is what was subscribed to then.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        answer: Answer = Answer.OTHER,
+        *,
+        cut: bool = False,
+        topic_filter: str | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.answer = answer
+        self.cut = cut
+        self.topic_filter = topic_filter
+
+
+def new_client(to: To) -> Any:
+    """A client that is not connected yet."""
+    mqtt, manner = to.mqtt, to.manner
+    will = gmqtt.Message(
+        status_topic(to.client_id), status("lost"), qos=manner.qos, retain=manner.retain
+    )
+    client: Any = gmqtt.Client(
+        to.client_id.encode(),  # of a text it would count the characters
+        clean_session=False,
+        optimistic_acknowledgement=False,
+        will_message=will,
+        session_expiry_interval=mqtt.session_expiry_s,
+        receive_maximum=mqtt.receive_maximum,
+        logger=_log,
+    )
+    client.set_config({"reconnect_retries": _NEVER_BY_ITSELF, "reconnect_delay": 0})
+    if mqtt.username is not None:
+        client.set_auth_credentials(mqtt.username, mqtt.password)
+    return client
+
+
+async def connect(client: Any, to: To, wire: Wire) -> None:
+    """Open the socket, send CONNECT and wait for CONNACK.
+
+    Raises ConnectFailed, OSError, ValueError.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def create(
+        host: str, *, port: int, ssl: Any, clean_session: bool, keepalive: int
+    ) -> MQTTConnection:
+        """In the place of gmqtt's own: with our wire."""
+        transport = await to.connector.connect(
+            wire,
+            host,
+            port,
+            tls=(lambda: ssl) if ssl else None,
+            limit_s=CONNECT_LIMIT_S,
+            ends_s=loop.time() + CONNECT_LIMIT_S,
+        )
+        if transport.is_closing():
+            raise ConnectionResetError("the broker closed the connection at once")
+        handler = client._package_handler  # noqa: SLF001
+        return MQTTConnection(transport, wire, clean_session, keepalive, handler, _log)  # pyright: ignore[reportArgumentType]
+
+    client._create_connection = create  # noqa: SLF001
+    await client.connect(
+        to.broker.host,
+        port=to.broker.port,
+        ssl=_context(to.mqtt.tls) if to.mqtt.tls else False,
+        keepalive=to.mqtt.keepalive,
+        version=MQTTv50 if to.manner.mqtt_5 else MQTTv311,
+    )
+    # It would share the broker's Receive Maximum out to subscriptions, which do not count for it.
+    client._package_handler.id_generator._max = _PACKET_IDS  # noqa: SLF001
+
+
+def said_by_broker(client: Any, name: str, default: int) -> int:
+    """A number of the CONNACK (MQTT 5, 3.2.2.3)."""
+    return client._package_handler._connack_properties.get(name, [default])[0]  # noqa: SLF001
+
+
+def status(what: str) -> bytes:
+    """The body of a status message."""
+    return b'{"state": "%b"}' % what.encode()
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    for path in filter(None, (tls.ca, tls.cert, tls.key)):
+        stat_regular(Path(path))  # OpenSSL would wait for who writes into a FIFO
+    context = ssl.create_default_context(cafile=tls.ca)
+    if tls.cert:
+        context.load_cert_chain(tls.cert, tls.key, lambda: _refuse_passphrase(tls))
+    return context
+
+
+def _refuse_passphrase(tls: Tls) -> NoReturn:
+    """OpenSSL would ask on the terminal, and the whole node would wait for somebody to type."""
+    raise ConnectFailed(passphrase_words(tls.key or tls.cert or ""))

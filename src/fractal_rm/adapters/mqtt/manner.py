@@ -1,0 +1,93 @@
+"""How a broker is spoken to: by which version of MQTT, and with what it may lack.
+
+One that does not speak MQTT 5 says so in its CONNACK (MQTT 5, 3.1.2.2), closes the connection, or
+says nothing. The last two have other reasons, too: they count at the second time, and only as long
+as the broker has not answered any CONNECT of this process.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from fractal_rm.adapters.mqtt.codes import NO_QOS, NO_RETAINED, OTHER_VERSION, REFUSED
+
+
+class Manner(msgspec.Struct, frozen=True):
+    """``retain`` and ``qos``: of the will and of the node's status.
+
+    ``status``: whether that is published, other than as the will.
+    """
+
+    mqtt_5: bool = True
+    retain: bool = True
+    qos: int = 1
+    status: bool = True
+
+
+class Answer(Enum):
+    """What came of a connection, as far as it says how to make the next one."""
+
+    NONE = "none"  # it did not leave
+    SILENCE = "silence"  # the connection ended, or time was over, before a CONNACK
+    OTHER_VERSION = "other version"
+    NO_RETAINED = "no retained messages"
+    NO_QOS = "no QoS 1"
+    NO_STATUS = "no status of this node"
+    OTHER = "other"
+
+
+_FIVE, _OLDER = Manner(), Manner(mqtt_5=False)
+# A broker of 3.1.1 that has no retained messages closes the connection of whoever has such a will.
+_IN_TURN = {
+    None: (_FIVE, _FIVE, _OLDER, Manner(mqtt_5=False, retain=False)),
+    "5": (_FIVE,),
+    "3.1.1": (_OLDER, _OLDER, Manner(mqtt_5=False, retain=False)),
+}
+
+
+def answer_of(code: int | None, *, mqtt_5: bool) -> Answer:
+    """What the code of a CONNACK says; None: there was none."""
+    if code is None:
+        return Answer.SILENCE
+    if code == OTHER_VERSION or (0 < code < REFUSED and (mqtt_5 or code == 1)):
+        return Answer.OTHER_VERSION  # codes below 0x80 are refusals of MQTT 3.1.1
+    return {NO_RETAINED: Answer.NO_RETAINED, NO_QOS: Answer.NO_QOS}.get(code, Answer.OTHER)
+
+
+class Manners:
+    """Of one broker, for the life of a process. ``version`` is that of the configuration."""
+
+    def __init__(self, version: str | None) -> None:
+        self._in_turn = _IN_TURN[version]
+        self._at = 0
+        self._answered = False
+        self._lacks: dict[str, bool | int] = {}
+
+    @property
+    def manner(self) -> Manner:
+        """How to connect next."""
+        return msgspec.structs.replace(self._in_turn[self._at], **self._lacks)
+
+    def take_up(self, answer: Answer) -> bool:
+        """Learn from a connection. True: there is another manner to be tried at once."""
+        before = self.manner
+        if answer is Answer.SILENCE and not self._answered:
+            self._at = (self._at + 1) % len(self._in_turn)
+        elif answer is Answer.OTHER_VERSION:
+            self._at = self._of_other_version(before)
+            return before.mqtt_5 and not self.manner.mqtt_5
+        elif answer is Answer.NO_RETAINED:
+            self._lacks["retain"] = False
+        elif answer is Answer.NO_QOS:
+            self._lacks["qos"] = 0
+        elif answer is Answer.NO_STATUS:
+            self._lacks["status"] = False
+        elif answer is Answer.OTHER:
+            self._answered = True
+        return answer is not Answer.SILENCE and self.manner != before
+
+    def _of_other_version(self, manner: Manner) -> int:
+        others = (at for at, each in enumerate(self._in_turn) if each.mqtt_5 is not manner.mqtt_5)
+        return next(others, self._at)

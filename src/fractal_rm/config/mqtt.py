@@ -1,0 +1,128 @@
+"""``mqtt`` of comm.conf: the brokers, the topic of triggers, and how the node is known there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from msgspec import UNSET
+
+from fractal_rm.config.model import Broker, Mqtt
+from fractal_rm.config.section import Section
+from fractal_rm.config.targets import read_tls
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.topic import (
+    MOST_BYTES,
+    covers,
+    filter_fault,
+    matches,
+    name_fault,
+    not_taken,
+    status_topic,
+)
+
+MOST_BROKERS = 16
+# "[v6]:port" and "[v6]", "name:port" and "name", or an IPv6 address as it is.
+_ADDRESS = re.compile(
+    r"(?:\[(?P<v6>[^\[\]/\s]+)\]|(?P<name>[^\[\]:/\s]+))(?::(?P<port>[0-9]{1,5}))?"
+    r"|(?P<bare>[^\[\]/\s]*:[^\[\]/\s]*:[^\[\]/\s]*)"
+)
+
+
+def read_mqtt(section: Section | None) -> Mqtt:
+    """Read the section; what is wrong with it goes to its findings."""
+    default = Mqtt()
+    if section is None:
+        return default
+    mqtt = Mqtt(
+        topic=section.text("topic", default.topic) or "",
+        brokers=_brokers(section),
+        version=_version(section),
+        keepalive=section.whole("keepalive", default.keepalive, 1, 65_535),
+        username=section.text("username"),
+        password=section.text("password"),
+        tls=read_tls(section),
+        client_id=section.text("client_id"),
+        session_expiry_s=section.whole("session_expiry_s", default.session_expiry_s, 0, 0xFFFFFFFF),
+        receive_maximum=section.whole("receive_maximum", default.receive_maximum, 1, 65_535),
+        retained=section.flag("retained", default.retained),
+    )
+    _check_credentials(section, mqtt)
+    _check_client_id(section, mqtt.client_id)
+    _check_topic(section, mqtt)
+    section.finish()
+    return mqtt
+
+
+def warn_of_triggers(comm: Section, topic: str, flows: Mapping[str, Flow]) -> None:
+    """A message on the topic of triggers starts no other flow."""
+    section = comm.section("mqtt") or comm
+    for flow in flows.values():
+        for each in () if flow.starts is UNSET else flow.starts.topics:
+            if covers(topic, each):
+                why = f"flow {flow.id} begins at {each}, where every message is a trigger"
+                section.warn("topic", "C222", why)
+
+
+def _brokers(section: Section) -> tuple[Broker, ...]:
+    default = Mqtt().brokers[0]
+    port = section.whole("port", default.port, 1, 65_535)
+    hosts = section.texts("host", or_one=True) or [default.host]
+    if len(hosts) > MOST_BROKERS:
+        section.bad("host", f"mqtt.host names {len(hosts)} brokers, and at most {MOST_BROKERS} are"
+                    " tried", code="C221")  # fmt: skip
+    found = [_broker(host, port) for host in hosts]
+    for host, broker in zip(hosts, found, strict=True):
+        if broker is None:
+            section.bad("host", f'"{host:.60}" is not the address of a broker',
+                        "write a name or an address, with :port where it is not mqtt.port;"
+                        " an IPv6 address with a port as [::1]:1883", "C221")  # fmt: skip
+    return tuple(broker for broker in found if broker is not None) or (default,)
+
+
+def _broker(host: str, port: int) -> Broker | None:
+    address = _ADDRESS.fullmatch(host)
+    if address is None:
+        return None
+    own_port = int(address["port"] or port)
+    if not 1 <= own_port <= 65_535:
+        return None
+    return Broker(address["v6"] or address["name"] or address["bare"], own_port)
+
+
+def _version(section: Section) -> str | None:
+    version = section.identifier("version", "") or None
+    if version not in (None, "5", "3.1.1"):
+        section.bad("version", f'mqtt.version is "{version}"', 'write "5" or "3.1.1"')
+    return version
+
+
+def _check_credentials(section: Section, mqtt: Mqtt) -> None:
+    for key, text in (("username", mqtt.username or ""), ("password", mqtt.password or "")):
+        if len(text.encode()) > MOST_BYTES:
+            section.bad(key, f"mqtt.{key} has more than {MOST_BYTES} bytes: no packet can hold it")
+    character = not_taken(mqtt.username or "")
+    if character:
+        section.bad("username", f"mqtt.username holds {character}: brokers close the connection")
+
+
+def _check_client_id(section: Section, client_id: str | None) -> None:
+    if client_id is None:
+        return
+    if client_id.isdigit():
+        section.bad("client_id", "a bare number is the client id of a Load Balancer",
+                    "give it a name, for example fractal-rm-1")  # fmt: skip
+        return
+    fault = name_fault(status_topic(client_id)) if client_id else None
+    if fault:
+        section.bad("client_id", "the node's status is published at fractal-rm/<client id>/status,"
+                    f" and {fault.why}", code="C220")  # fmt: skip
+
+
+def _check_topic(section: Section, mqtt: Mqtt) -> None:
+    fault = filter_fault(mqtt.topic)
+    if fault:
+        section.bad("topic", f"mqtt.topic: {fault.why}", fault.hint, "C219")
+    elif matches(mqtt.topic, status_topic(mqtt.client_id or "fractal-rm-0")):
+        why = "mqtt.topic takes in fractal-rm/…/status, where nodes say how they are"
+        section.bad("topic", why, "write a narrower filter", "C219")

@@ -1,0 +1,253 @@
+"""A broker that ends the connection: what of ours is sent again, and what of it comes again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from test_mqtt import Heard, Intake, at, intake_at, made, publish, until
+from test_mqtt_topics import begun_at, listener
+
+from brokers import Broker
+from fractal_rm.adapters.mqtt import publisher as publisher_module
+from fractal_rm.adapters.mqtt.again import Answered
+from fractal_rm.adapters.mqtt.publish_packet import Message
+from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.config.model import Mqtt
+from fractal_rm.domain.run import State
+from fractal_rm.domain.trigger import Said
+from nodes import NodeProcess, wait_until
+from scripted_broker import ScriptedBroker, connack
+
+TOO_LARGE = b"x" * 3_000  # for the broker below; MQTT 3.1.1 does not say what a broker takes
+CUTTING = "max_packet_size 2000\n"
+
+
+@pytest.fixture
+def cutting(tmp_path):
+    """A Mosquitto that ends the connection of who sends it more than 2,000 bytes."""
+    broker = Broker("mosquitto", tmp_path, CUTTING).start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    monkeypatch.setattr(publisher_module, "CALM_S", 0.0)
+
+
+# --- what leaves -------------------------------------------------------------------------------
+
+
+async def test_a_message_that_ends_the_connection_is_given_up_and_no_other(cutting, tmp_path):
+    leaves = MqttPublisher()
+    held = intake_at(cutting, tmp_path, publisher=leaves, version="3.1.1")
+    async with held as way_in, listener(cutting, "answers") as heard:
+        small = [leaves.publish("answers", b"%d" % n) for n in range(40)]
+        large = [leaves.publish("answers", TOO_LARGE + b"%d" % n) for n in range(3)]
+        first, *failures = await asyncio.gather(
+            small[0], *large, *small[1:], return_exceptions=True
+        )
+        assert [first, *failures[3:]] == [None] * 40
+        for failure in failures[:3]:
+            assert failure.final
+            assert "ended the connection 2 times when only this was sent" in str(failure)
+        await until(lambda: {int(body) for body, _ in heard} == set(range(40)))
+        assert way_in.telemetry.events.count("mqtt_down") <= 2 + 2 * 3
+        await leaves.publish("answers", b"last")
+        assert not leaves._doubted
+
+
+async def test_an_end_with_a_reason_of_its_own_is_no_message_s_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(publisher_module, "WAIT_FOR_LINK_S", 20.0)
+    shut_down = b"\xe0\x01\x8b"
+    broker = ScriptedBroker(lambda _: connack())
+    sent = []
+
+    def acknowledged(first, data):
+        if first & 0xF0 == 0x30 and b"answers" in data:
+            sent.append(data)
+            return shut_down if len(sent) < 4 else b"\x40\x02" + data[9:11]
+        return real(first, data)
+
+    real, broker._acknowledged = broker._acknowledged, acknowledged
+    leaves = MqttPublisher()
+    async with broker.listening(), intake_at(broker, tmp_path, publisher=leaves):
+        await leaves.publish("answers", b"1")
+        assert len(sent) == 4
+
+
+async def test_a_subscription_that_ends_the_connection_is_left_out_and_triggers_come(
+    cutting, tmp_path
+):
+    large = "f/" + "x" * 2_500
+    flows = begun_at(a=(large,), b=("small",))
+    async with intake_at(cutting, tmp_path, version="3.1.1") as way_in:
+        way_in._flows = lambda: flows
+        way_in.reconfigured()
+        await until(lambda: "topic_refused" in way_in.telemetry.events)
+        await until(lambda: large in way_in.status().text)
+        assert not way_in.status().ok
+        await publish(cutting, b"1")
+        await until(lambda: way_in.intake.bodies() == [b"1"])
+        (said,) = way_in.telemetry.of("topic_refused")
+        assert said["reason"] == "the broker ends the connection at it"
+        assert way_in.telemetry.events.count("mqtt_down") == 2
+
+
+def test_a_run_whose_message_ends_the_connection_fails_and_others_do_not(
+    cutting, tmp_path, components
+):
+    node = NodeProcess(tmp_path / "n", components=components.port, broker=cutting.port)
+    node.edit("comm", mqtt__version="3.1.1")
+    (node.config / "flows.conf").write_text("1\nPUBLISH answers payload\n")
+    node.start().wait_connected()
+    for n in range(5):
+        node.trigger("1", f"{n}")
+        node.trigger("1", f"{n}" * 3_000 if n < 2 else "small")
+    wait_until(lambda: all(run.state.final for run in node.runs()))
+    failed = node.runs(State.FAILED)
+    assert len(failed) == 2
+    assert "so it is given up (the broker closed the connection)" in failed[0].reason
+    assert len(node.runs(State.SUCCEEDED)) == 8
+    assert node.stop() == 0
+
+
+# --- what comes again --------------------------------------------------------------------------
+
+
+async def answered_late(way_in, broker, *bodies):
+    """Messages that are durable only after their connection has ended."""
+    way_in.intake.go.clear()
+    before = len(way_in.intake.arrivals)
+    await publish(broker, *bodies)
+    await until(lambda: len(way_in.intake.arrivals) == before + len(bodies))
+    way_in._link.abort()
+    way_in.intake.go.set()
+    await until(lambda: not way_in.status().ok)
+    await until(lambda: way_in.status().ok and not way_in._link._resuming.going_on)
+
+
+async def past_the_first(way_in, broker):
+    """A session in which the broker's packet ids have gone on beyond those of one connection."""
+    await publish(broker, b"1", b"2", b"3")
+    await until(lambda: len(way_in.intake.arrivals) == 3)
+    way_in._link.abort()
+    await until(lambda: not way_in.status().ok)
+    await until(lambda: way_in.status().ok)
+    await publish(broker, b"4")
+    await until(lambda: len(way_in.intake.arrivals) == 4)
+
+
+async def test_what_was_durable_before_the_connection_ended_is_not_taken_again(mosquitto, tmp_path):
+    async with intake_at(mosquitto, tmp_path) as way_in:
+        await past_the_first(way_in, mosquitto)
+        way_in.intake.arrivals.clear()
+        await answered_late(way_in, mosquitto, b"same", b"same", b"other")
+        assert way_in.intake.bodies() == [b"same", b"same", b"other"]
+        last = way_in.telemetry.of("mqtt_came_again")[-1]
+        assert last == {"messages": 3, "known": 3, "may_run_twice": 0}
+        way_in._link.abort()  # they are acknowledged now, and do not come a third time
+        await until(lambda: not way_in.status().ok)
+        await publish(mosquitto, b"after")
+        await until(lambda: b"after" in way_in.intake.bodies())
+        assert way_in.intake.bodies() == [b"same", b"same", b"other", b"after"]
+
+
+async def test_an_equal_message_that_is_new_is_a_run_of_its_own(mosquitto, tmp_path):
+    async with intake_at(mosquitto, tmp_path) as way_in:
+        await past_the_first(way_in, mosquitto)
+        way_in.intake.arrivals.clear()
+        await answered_late(way_in, mosquitto, b"same")
+        await publish(mosquitto, b"same")
+        await until(lambda: way_in.intake.bodies() == [b"same", b"same"])
+
+
+async def test_where_it_is_not_certain_it_is_taken_again_and_counted(mosquitto, tmp_path):
+    async with intake_at(mosquitto, tmp_path) as way_in:  # packet ids 1 and 2 prove nothing
+        await answered_late(way_in, mosquitto, b"1", b"2")
+        assert way_in.intake.bodies() == [b"1", b"2"] * 2
+        assert way_in.telemetry.of("mqtt_came_again") == [
+            {"messages": 2, "known": 0, "may_run_twice": 2}
+        ]
+
+
+async def test_what_an_earlier_process_may_have_taken_is_counted(mosquitto, tmp_path):
+    first = made(Mqtt(topic="t/in", brokers=at(mosquitto.port)), Intake(), tmp_path, Heard())
+    first._intake.go.clear()
+    await first.start()
+    await until(lambda: first.status().ok)
+    await publish(mosquitto, b"1")
+    await until(lambda: first._intake.arrivals)
+    first._link.abort()
+    await first.stop()
+    async with intake_at(mosquitto, tmp_path) as way_in:
+        await until(lambda: way_in.telemetry.of("mqtt_came_again"))
+        assert way_in.intake.bodies() == [b"1"]
+        assert way_in.telemetry.of("mqtt_came_again")[0]["may_run_twice"] == 1
+        assert way_in.telemetry.of("mqtt_connected")[0]["session"] == "resumed"
+
+
+def resumed(answered, *came, mqtt_5=True):
+    """On a new connection, what of these is known."""
+    answered.resume(mqtt_5=mqtt_5)
+    return [answered.knows(packet_id, message) for packet_id, message in came]
+
+
+def noted(answered, *batch):
+    answered.note(batch)
+    return answered
+
+
+ONE, TWO = Message(b"1", retained=False), Message(b"2", retained=False)
+
+
+def test_a_broker_that_may_use_the_lowest_free_packet_id_is_not_believed():
+    answered = noted(Answered(10), (1, ONE))
+    assert resumed(answered, (1, ONE)) == [None]
+    answered.first_new(1, came=1)
+    assert resumed(noted(answered, (1, ONE)), (1, ONE)) == [None]
+    answered.first_new(2, came=1)
+    assert resumed(noted(answered, (1, ONE)), (1, ONE), (1, TWO), (2, ONE)) == [True, False, False]
+
+
+def test_what_does_not_come_again_on_the_next_connection_is_not_known_later():
+    answered = noted(Answered(10), (11, ONE), (12, TWO))
+    assert resumed(answered, (12, TWO)) == [True]
+    noted(answered, (12, TWO))  # acknowledged once more
+    assert resumed(answered, (11, ONE), (12, TWO)) == [False, True]
+    answered.incomplete()
+    assert resumed(answered, (12, TWO)) == [None]
+
+
+def test_more_messages_than_can_be_without_an_answer_show_that_packet_ids_go_on():
+    assert resumed(noted(Answered(10), (11, ONE)), (11, ONE)) == [True]
+    assert resumed(noted(Answered(10), (11, ONE)), (11, ONE), mqtt_5=False) == [None]
+
+
+def test_only_the_expiry_interval_may_differ():
+    def told(**said):
+        return Message(b"1", retained=False, said=Said(**said))
+
+    answered = noted(Answered(1), (7, told(left_ms=9_000, reply_topic="a")))
+    assert resumed(answered, (7, told(left_ms=8_000, reply_topic="a"))) == [True]
+    assert resumed(answered, (7, told(left_ms=8_000, reply_topic="b"))) == [False]
+
+
+def test_a_session_that_the_broker_has_lost_is_forgotten():
+    answered = noted(Answered(1), (7, ONE))
+    answered.forget()
+    assert resumed(answered, (7, ONE)) == [None]
+
+
+def test_so_much_is_kept_as_the_broker_can_lack_and_what_is_forgotten_is_in_doubt():
+    answered = Answered(10)
+    for packet_id in range(1, 31):
+        noted(answered, (packet_id, ONE))
+    answered.resume(mqtt_5=True)
+    assert sorted(answered._before) == list(range(21, 31))
+    large = Message(b"x" * 3_000_000, retained=False)
+    noted(answered, (31, large))
+    noted(answered, (32, large))
+    assert resumed(answered, (31, large), (32, large)) == [None, True]
+    assert resumed(answered, (31, large)) == [False]

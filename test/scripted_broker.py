@@ -1,0 +1,98 @@
+"""A broker on a real socket that does what a test says, for what no installed broker does."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+
+PUBACK, SUBACK, UNSUBACK = 0x40, 0x90, 0xB0
+NOTHING, CLOSE = None, b""
+
+
+def connack(
+    code: int = 0, *, mqtt_5: bool = True, session: bool = False, more: bytes = b""
+) -> bytes:
+    """``more`` are properties of MQTT 5."""
+    rest = bytes([session, code]) + (bytes([len(more)]) + more if mqtt_5 else b"")
+    return bytes([0x20, len(rest)]) + rest
+
+
+def message(topic: str, body: bytes, packet_id: int, *, mqtt_5: bool = True, dup: bool = False):
+    """A PUBLISH packet at QoS 1."""
+    named = struct.pack("!H", len(topic)) + topic.encode() + struct.pack("!H", packet_id)
+    rest = named + (b"\0" if mqtt_5 else b"") + body
+    return bytes([0x3A if dup else 0x32, len(rest)]) + rest
+
+
+class ScriptedBroker:
+    """``on_connect`` is given the version (5 or 4) and answers it: bytes, CLOSE or NOTHING.
+
+    ``after`` is sent once a connection is subscribed. ``connects`` has the version of each CONNECT,
+    ``received`` the type of each other packet, with its content.
+    """
+
+    def __init__(self, on_connect: Callable[[int], bytes | None], after: bytes = b"") -> None:
+        self.on_connect = on_connect
+        self.after = after
+        self.connects: list[int] = []
+        self.received: list[tuple[int, bytes]] = []
+        self.ended = 0
+        self.port = 0
+
+    @asynccontextmanager
+    async def listening(self):
+        """Listen on a port of its own."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                await self._answer(*await _packet(reader), writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.ended += 1
+        finally:
+            writer.close()
+
+    async def _answer(self, first: int, data: bytes, writer: asyncio.StreamWriter) -> None:
+        if first == 0x10:
+            version = data[6]
+            self.connects.append(version)
+            answer = self.on_connect(version)
+            if answer == CLOSE:
+                raise ConnectionError
+            writer.write(answer or b"")
+            return
+        self.received.append((first, data))
+        if first == 0xE0:
+            raise ConnectionError
+        writer.write(self._acknowledged(first, data))
+        if first == 0x82:
+            writer.write(self.after)
+
+    def _acknowledged(self, first: int, data: bytes) -> bytes:
+        packet_id, mqtt_5 = data[:2], self.connects[-1] == 5
+        if first == 0x82:
+            granted = b"\0\1" if mqtt_5 else b"\1"  # in MQTT 5 behind no properties
+            return bytes([SUBACK, 2 + len(granted)]) + packet_id + granted
+        if first & 0xF0 == 0x30 and first & 6:
+            at = 2 + struct.unpack("!H", data[:2])[0]
+            return bytes([PUBACK, 2]) + data[at : at + 2]
+        return b""
+
+
+async def _packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    (first,) = await reader.readexactly(1)
+    size = shift = 0
+    while True:
+        (byte,) = await reader.readexactly(1)
+        size |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return first, await reader.readexactly(size)
