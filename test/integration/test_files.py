@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fractal_rm.adapters.http1.tls import TlsContexts
+from fractal_rm.adapters.connect.tls import TlsContexts
 from fractal_rm.changes import Changes
 from fractal_rm.config.control import Control, write_control
 from fractal_rm.config.load import Watch, load

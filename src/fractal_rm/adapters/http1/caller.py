@@ -10,11 +10,11 @@ import asyncio
 from functools import partial
 
 from fractal_rm.adapters.connect import Connector, Names
+from fractal_rm.adapters.connect.tls import TlsContexts
 from fractal_rm.adapters.http1.coding import Packed, unpacked
 from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.pool import Pool
 from fractal_rm.adapters.http1.stale import Stale
-from fractal_rm.adapters.http1.tls import TlsContexts
 from fractal_rm.domain.call import Reply, Route
 from fractal_rm.domain.errors import ConnectFailed
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import gmqtt  # pyright: ignore[reportMissingTypeStubs]
 import msgspec
@@ -18,13 +16,10 @@ from gmqtt.mqtt.connection import MQTTConnection  # pyright: ignore[reportMissin
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311  # pyright: ignore[reportMissingTypeStubs]
 
 from fractal_rm.adapters.connect import Connector
+from fractal_rm.adapters.connect.tls import TlsContexts
 from fractal_rm.adapters.mqtt.manner import Answer, Manner
 from fractal_rm.adapters.mqtt.wire import Wire
 from fractal_rm.config.model import Broker, Mqtt
-from fractal_rm.config.regular_file import stat_regular
-from fractal_rm.domain.call import Tls
-from fractal_rm.domain.errors import ConnectFailed
-from fractal_rm.domain.pem import passphrase_words
 from fractal_rm.domain.topic import status_topic
 
 CONNECT_LIMIT_S = 8.0  # its end must not hide what was tried
@@ -115,7 +110,7 @@ async def connect(client: Any, to: To, wire: Wire) -> None:
     await client.connect(
         to.broker.host,
         port=to.broker.port,
-        ssl=_context(to.mqtt.tls) if to.mqtt.tls else False,
+        ssl=TlsContexts().context(to.mqtt.tls) if to.mqtt.tls else False,
         keepalive=to.mqtt.keepalive,
         version=MQTTv50 if to.manner.mqtt_5 else MQTTv311,
     )
@@ -131,17 +126,3 @@ def said_by_broker(client: Any, name: str, default: int) -> int:
 def status(what: str) -> bytes:
     """The body of a status message."""
     return b'{"state": "%b"}' % what.encode()
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    for path in filter(None, (tls.ca, tls.cert, tls.key)):
-        stat_regular(Path(path))  # OpenSSL would wait for who writes into a FIFO
-    context = ssl.create_default_context(cafile=tls.ca)
-    if tls.cert:
-        context.load_cert_chain(tls.cert, tls.key, lambda: _refuse_passphrase(tls))
-    return context
-
-
-def _refuse_passphrase(tls: Tls) -> NoReturn:
-    """OpenSSL would ask on the terminal, and the whole node would wait for somebody to type."""
-    raise ConnectFailed(passphrase_words(tls.key or tls.cert or ""))
