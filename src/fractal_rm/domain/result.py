@@ -44,10 +44,15 @@ def result_of(reply: Reply) -> StepResult:
 
     The charset is UTF-8 where none is named, or one that is not read here.
     """
+    return restored(*stored_result_of(reply))
+
+
+def stored_result_of(reply: Reply) -> tuple[msgspec.Raw, bytes | UnsetType]:
+    """What `result_of` finds, as `stored` has it."""
     try:
-        return msgspec.Raw(msgspec.json.encode(reply.body.decode(_codec(reply.head))))
+        return msgspec.Raw(msgspec.json.encode(reply.body.decode(_codec(reply.head)))), UNSET
     except UnicodeDecodeError:
-        return reply.body
+        return NULL, reply.body
 
 
 def text_of(reply: Reply) -> str | None:

@@ -83,7 +83,7 @@ class Writing:
         self.new_rows.append(
             (no, run_id, flow.id if flow else None, state.text, entry.reason,
              getattr(entry.facts[0], "source", ""), at_ms, ended_ms, pages, last,
-             self._ahead_of(ended_ms))
+             0 if ended_ms is None else self._ahead_of(ended_ms))
         )  # fmt: skip
         if flow is not None:
             self.flows[id(flow)] = flow
@@ -110,15 +110,15 @@ class Writing:
         settled_ms = page[-1][0] if ended else None
         self.changed_rows.append(
             (no, run.state.text, run.reason, run.node, settled_ms, pages, last,
-             self._ahead_of(settled_ms))
+             0 if settled_ms is None else self._ahead_of(settled_ms))
         )  # fmt: skip
 
-    def _ahead_of(self, ended_ms: int | None) -> int:
+    def _ahead_of(self, ended_ms: int) -> int:
         """How far the age of history is ahead of the wall clock: for days, a minute is nothing.
 
         So it is 0, which takes no room, as long as nobody sets the wall clock.
         """
-        ahead_ms = 0 if ended_ms is None else self._kept_ms - ended_ms
+        ahead_ms = self._kept_ms - ended_ms
         return ahead_ms if abs(ahead_ms) >= SAME_MS else 0
 
     def _close(self, run_id: str, tail: Tail, page: Page, *, ended: bool) -> Tail:

@@ -12,7 +12,7 @@ from fractal_rm.domain.errors import CallFailed, CallTimedOut, CannotEvaluate
 from fractal_rm.domain.evaluate import Head, Seen
 from fractal_rm.domain.flow import Call, Errors, Retry
 from fractal_rm.domain.outcome import call_again_s, failure_of, unmet
-from fractal_rm.domain.result import result_of, stored
+from fractal_rm.domain.result import result_of, stored_result_of
 from fractal_rm.domain.run import (
     ElementFinished,
     Finished,
@@ -52,7 +52,8 @@ class Calls:
                 if ending is not None:
                     return ending
                 last = last_failure(run, _name(call, part))
-            request = request_of(run, call, component, endpoint, self.bounds, part)
+            bounds = self._world.config.bounds
+            request = request_of(run, call, component, endpoint, bounds, part)
         except CannotEvaluate as fault:
             return self.fail(run, call, str(fault), part)
         if request is None:
@@ -210,7 +211,7 @@ class Calls:
             _ = self._runs.write(run, Undone(call.number, reply.status, took_ms))
             return
         self._room.note_answer()
-        json, data = stored(result_of(reply))
+        json, data = stored_result_of(reply)
         if part is not None:
             fact = ElementFinished(call.number, part.element, reply.status, took_ms, json, data)
             _ = self._runs.write(run, fact)
