@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 
 import pytest
 
@@ -65,6 +66,19 @@ async def test_a_folder_that_cannot_be_written_is_logged_and_what_was_learned_co
     await known.add(HERE)
     assert known.has(HERE)
     assert "known_peers_not_kept" in telemetry.events
+
+
+async def test_a_lock_that_is_never_free_is_logged_and_what_was_learned_counts(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("fractal_rm.adapters.peers.known.LOCK_TRIES", 2)
+    telemetry = QuietTelemetry()
+    known = KnownPeersFile(tmp_path, telemetry)
+    with (tmp_path / f"{FILE}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        await known.add(HERE)
+    assert known.has(HERE)
+    assert telemetry.events == ["known_peers_not_kept"]
 
 
 async def test_only_the_newest_are_kept(tmp_path):

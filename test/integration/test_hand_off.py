@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from fractal_rm.adapters.memory import MemoryKnownPeers, QuietTelemetry
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.domain.errors import CallFailed, CallTimedOut
 from fractal_rm.domain.run import Placed, State
 from fractal_rm.engine.ports import Receipt
 from nodes import NodeProcess, wait_until
@@ -240,6 +242,151 @@ async def test_a_peer_that_gives_no_receipt_any_more_is_forgotten():
         assert not known.has(config().nodes["2"].address)
         assert "is unknown" in (await stage.run("12")).reason
         assert len(stage.peers.offers) == 1
+
+
+# --- what else may answer where a node of this program was -------------------------------------
+
+
+@pytest.mark.parametrize(("flow", "state"), [("2", State.SUCCEEDED), ("3", State.UNKNOWN)])
+async def test_an_original_in_the_place_of_a_node_of_this_program_is_not_asked_again(
+    original, flow, state
+):
+    ends = threading.Event()
+    original.flows = {flow: lambda _: ends.wait(60)}
+    peers = nodes(port=original.port, timeout_s=1)
+    known = MemoryKnownPeers(peers["2"].address)
+    async with Stage(nodes=peers, known_peers=known) as stage:
+        stage.world.peers = HttpPeers(Http1Caller())
+        stage.balancer.answer = "2"
+        outcome = await stage.run(flow)
+    assert outcome.state is state
+    assert "where no node of this program answers now; it may have been" in outcome.reason
+    assert not known.has(peers["2"].address)
+    ends.set()
+    await until(lambda: original.executed)
+    assert original.executed == [(flow, "p")]
+
+
+async def test_where_nodes_conf_is_wrong_about_a_peer_a_run_waits_until_it_is_put_right(
+    monkeypatch,
+):
+    monkeypatch.setattr("fractal_rm.engine.hand_off.ASK_AGAIN_AT_MOST_S", 0.01)
+    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    async with Stage(nodes=nodes(peer="fractal")) as stage:
+        stage.balancer.answer, stage.peers.take, stage.peers.ours = "2", gives_none, False
+        taken = await stage.send("3")
+        await until(lambda: stage.telemetry.events.count("offer_in_doubt") > 5)
+        assert len(stage.peers.offers) == 1
+        now(stage, nodes(peer="original"))
+        assert (await stage.ended(taken.run)).state is State.UNKNOWN
+        assert len(stage.peers.offers) == 1
+
+
+async def test_a_peer_that_does_not_show_what_it_is_is_asked_later(monkeypatch):
+    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    silent = CallTimedOut("no answer", sent=True)
+    async with Stage(nodes=nodes(peer="fractal")) as stage:
+        stage.balancer.answer, stage.peers.ours = "2", silent
+
+        async def take(*_):
+            stage.peers.take = gives_receipts
+            raise silent
+
+        stage.peers.take = take
+        taken = await stage.send("3")
+        await until(lambda: stage.peers.questions > 5)
+        assert len(stage.peers.offers) == 1
+        stage.peers.ours = True
+        assert (await stage.ended(taken.run)).state is State.HANDED_OFF
+        assert len(stage.peers.offers) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "ours"),
+    [
+        ((400, '{"type": "urn:fractal-rm:malformed"}'), True),
+        ((403, '{"type": "urn:fractal-rm:peer-refused"}'), True),
+        ((503, '{"type": "urn:fractal-rm:draining"}'), True),
+        ((400, '{"message": "Failed to decode JSON object"}'), False),
+        ((405, "<!doctype html>"), False),
+        ((200, "200\n"), False),
+        ((502, "<h1>Bad Gateway</h1>"), None),
+        ((408, ""), None),
+        ("close", None),
+    ],
+)
+async def test_a_node_of_this_program_is_recognized_by_its_problem_details(
+    components, answer, ours
+):
+    components.answers["/n2"] = answer
+    peers = HttpPeers(Http1Caller())
+    node = nodes(port=components.port)["2"]
+    if ours is None:
+        with pytest.raises(CallFailed):
+            await peers.recognize(node)
+    else:
+        assert await peers.recognize(node) is ours
+    assert [body for _, _, body in components.requests] == [b""]
+
+
+# --- nodes.conf is edited while an offer is under way ------------------------------------------
+
+
+def now(stage, peers) -> None:
+    """nodes.conf says so from now on."""
+    stage.world.config = msgspec.structs.replace(stage.world.config, nodes=peers)
+
+
+def hangs_until(event: asyncio.Event):
+    async def take(*_):
+        await event.wait()
+        raise CallTimedOut("no answer", sent=True)
+
+    return take
+
+
+async def test_a_run_that_waits_for_a_slot_of_a_node_goes_where_nodes_conf_then_says():
+    over = asyncio.Event()
+    async with Stage(nodes=nodes(limit=1)) as stage:
+        stage.balancer.answer, stage.peers.take = "2", hangs_until(over)
+        await stage.send("2")
+        await until(lambda: stage.peers.offers)
+        waits = await stage.send("2")
+        await until(lambda: "Placed" in stage.facts(waits.run))
+        now(stage, {})
+        over.set()
+        outcome = await stage.ended(waits.run)
+        assert outcome.state is State.SUCCEEDED
+        assert outcome.reason == "nodes.conf no longer has node 2"
+        assert len(stage.peers.offers) == 1
+
+
+async def test_a_run_waits_for_a_slot_of_a_node_no_longer_than_its_time():
+    async with Stage(nodes=nodes(limit=1)) as stage:
+        stage.balancer.answer, stage.peers.take = "2", hangs_until(asyncio.Event())
+        first = await stage.send("2")
+        await until(lambda: stage.peers.offers)
+        waits = await stage.send("2", deadline_ms=5_000)
+        await until(lambda: "Placed" in stage.facts(waits.run))
+        stage.clock.ms += 6_000
+        stage.world.alarms.look()
+        assert (await stage.ended(waits.run)).state is State.EXPIRED
+        assert not stage.state(first.run).final
+        stage.crash()
+
+
+async def test_after_silence_counts_as_it_is_when_the_silence_is_over():
+    over = asyncio.Event()
+    async with Stage() as stage:
+        stage.balancer.answer, stage.peers.take = "2", hangs_until(over)
+        taken = await stage.send("2")
+        await until(lambda: stage.peers.offers)
+        now(stage, nodes(after_silence="unknown"))
+        over.set()
+        assert (await stage.ended(taken.run)).state is State.UNKNOWN
+
+
+# --- what is remembered ------------------------------------------------------------------------
 
 
 async def test_a_receipt_is_remembered_for_as_long_as_the_address_stays(tmp_path):

@@ -8,9 +8,9 @@ an offer ends in   a receipt          ──> the peer has it
                    any other 2xx      ──> a plain peer has it
                    a refusal          ──> here, unless it leaves a doubt: see `has_not_taken`
                    never sent         ──> again, then here
-                   a doubt            ──> a node of this program is asked again, under the same
-                                          epoch, until it answers; any other peer never is: see
-                                          `after_doubt`
+                   a doubt            ──> what shows that it is a node of this program is offered
+                                          it again, under the same epoch, until it answers; any
+                                          other peer never is: see `after_doubt`
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Union
 
 from msgspec import UNSET
@@ -31,12 +30,14 @@ from fractal_rm.engine.slots import Slots
 from fractal_rm.engine.world import World
 
 Answer = Union[Receipt, OfferRefused, CallFailed, None]  # None: a 2xx without a receipt
+_TOO_LATE = Settled(State.EXPIRED, "its time ended before it could be handed off")
 
 
 class HandOff:
     """A node of this program may be asked again (G4); any other peer is never offered a run twice.
 
-    Which peers are ours is in nodes.conf, or shown by the receipts that they have given.
+    Which peers are ours is in nodes.conf, or shown by the receipts that they have given. Before one
+    is asked again it has to show that it still is.
     """
 
     def __init__(self, world: World, runs: OpenRuns) -> None:
@@ -55,7 +56,7 @@ class HandOff:
         silent = run.offered  # in an earlier turn, or a crash came between the offer and its end
         while True:
             tries += 1
-            following = await self._once(run, there.node, tries, silent=silent)
+            following = await self._turn(run, there.node, tries, silent=silent)
             if isinstance(following, Settled):
                 return following
             if isinstance(following, Home):
@@ -68,26 +69,50 @@ class HandOff:
                 return following
             await asyncio.sleep(following.after_s)
 
+    async def _turn(
+        self, run: Run, node_id: str, tries: int, *, silent: bool
+    ) -> Settled | Again | Home:
+        """One offer, in a slot of its node. What nodes.conf says may change while it waits."""
+        following = self._unasked(run, node_id, silent=silent)
+        if following is not None:
+            return following
+        slot = self._slots.slot(node_id, self._world.config.nodes[node_id].limit)
+        if slot is None:
+            return await self._once(run, node_id, tries, silent=silent)
+        left_ms = None if silent else self._left_ms(run)
+        if left_ms is None:
+            await slot.acquire()
+        else:
+            try:
+                await self._world.alarms.within(left_ms, slot.acquire())
+            except asyncio.TimeoutError:
+                return _TOO_LATE
+        try:
+            return await self._once(run, node_id, tries, silent=silent)
+        finally:
+            slot.release()
+
     async def _once(
         self, run: Run, node_id: str, tries: int, *, silent: bool
     ) -> Settled | Again | Home:
         """One offer, to where nodes.conf says now that the node is."""
-        node = self._world.config.nodes.get(node_id)
-        if node is None:
-            return self._gone(run, node_id, silent=silent)
-        ours = run.ours or self._world.is_ours(node)
-        if silent and not ours:
-            why = f"it was offered to node {node.id}, whose answer is not known"
-            return self._doubt(run, node, why)
-        async with self._slot(node):
-            left_ms = time_left_ms(run, self._world.clock.steady_ms())
-            if left_ms is not None and left_ms <= 0:
-                if not silent:
-                    return Settled(State.EXPIRED, "its time ended before it could be handed off")
-                left_ms = 1  # a node of ours that may have it is asked all the same
-            if not run.offered:
-                await self._runs.write(run, Offered(node.id, run.epoch + 1, ours))
-            answer = await self._answer(run, node, left_ms, ours=ours)
+        following = self._unasked(run, node_id, silent=silent)
+        if following is not None:
+            return following
+        node = self._world.config.nodes[node_id]
+        ours = self._ours(run, node)
+        if silent:
+            following = await self._unrecognized(run, node, tries)
+            if following is not None:
+                return following
+        left_ms = self._left_ms(run)
+        if left_ms is not None and left_ms <= 0:
+            if not silent:
+                return _TOO_LATE
+            left_ms = 1  # a node of ours that may have it is asked all the same
+        if not run.offered:
+            await self._runs.write(run, Offered(node.id, run.epoch + 1, ours))
+        answer = await self._answer(run, node, left_ms, ours=ours)
         if isinstance(answer, Receipt):
             await self._world.remember_as_ours(node)
             return Settled(State.HANDED_OFF, f"node {node.id} has it")
@@ -95,8 +120,41 @@ class HandOff:
             return await self._plain(run, node)
         return self._following(answer, run, node, tries, silent=silent)
 
-    def _slot(self, node: Node) -> AbstractAsyncContextManager[object]:
-        return self._slots.slot(node.id, node.limit) or nullcontext()
+    def _ours(self, run: Run, node: Node) -> bool:
+        """Whether it can be asked again. nodes.conf may have learned that it is an original."""
+        return self._world.is_ours(node) or (run.ours and node.peer is None)
+
+    def _left_ms(self, run: Run) -> int | None:
+        return time_left_ms(run, self._world.clock.steady_ms())
+
+    # --- what is certain before an offer is made ------------------------------------------------
+
+    def _unasked(self, run: Run, node_id: str, *, silent: bool) -> Settled | Again | Home | None:
+        """What follows where the node is not to be offered the run at all."""
+        node = self._world.config.nodes.get(node_id)
+        if node is None:
+            return self._gone(run, node_id, silent=silent)
+        if silent and not self._ours(run, node):
+            return self._doubt(run, f"it was offered to node {node.id}, whose answer is not known")
+        return None
+
+    async def _unrecognized(
+        self, run: Run, node: Node, tries: int
+    ) -> Settled | Again | Home | None:
+        """What follows where it is not certain that a node of this program would be asked again.
+
+        Anything else, such as an original that took its place, would execute the run again.
+        """
+        try:
+            if await self._world.peers.recognize(node):
+                return None
+        except CallFailed:
+            return ask_again(tries, self._world.random.fraction())
+        why = f"it was offered to node {node.id}, where no node of this program answers now"
+        if node.peer is None:
+            await self._world.forget_as_ours(node)
+            return self._doubt(run, why)
+        return self._wait_for_ours(run, f"{why}, though nodes.conf says so")
 
     async def _answer(self, run: Run, node: Node, left_ms: int | None, *, ours: bool) -> Answer:
         sender = self._world.config.node_id or ""
@@ -120,11 +178,11 @@ class HandOff:
         elif answer is not None and not answer.sent and not silent:
             return after_unsent(tries, node.id, str(answer), fraction)
         # Asked now: a peer that gave a receipt meanwhile, for another run, can be asked again.
-        if run.ours or self._world.is_ours(node):
+        if self._ours(run, node):
             return ask_again(tries, fraction)
         if isinstance(answer, OfferRefused):
-            return self._doubt(run, node, str(answer))
-        return self._doubt(run, node, f"node {node.id} did not answer: {answer}")
+            return self._doubt(run, str(answer))
+        return self._doubt(run, f"node {node.id} did not answer: {answer}")
 
     async def _plain(self, run: Run, node: Node) -> Settled | Home:
         """A 2xx without a receipt: an original is there, whatever was there before."""
@@ -132,7 +190,7 @@ class HandOff:
         if cannot_run(node.peer, run.flow.id, ours=False) is None:
             return Settled(State.HANDED_OFF, f"node {node.id} answered as a plain peer")
         why = f"node {node.id} gave no receipt, and an original cannot run flow {run.flow.id}"
-        return self._doubt(run, node, why)
+        return self._doubt(run, why)
 
     def _gone(self, run: Run, node_id: str, *, silent: bool) -> Settled | Again | Home:
         """A node that may have the run, and that we could ask, is waited for."""
@@ -140,13 +198,18 @@ class HandOff:
         if not silent:
             return Home(why)
         if not run.ours:
-            return self._doubt(run, None, why)
+            return self._doubt(run, why)
+        return self._wait_for_ours(run, why)
+
+    def _wait_for_ours(self, run: Run, why: str) -> Again:
+        """A node of ours may have it, and cannot be asked now."""
         self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
         return Again(ASK_AGAIN_AT_MOST_S, silent=True)
 
-    def _doubt(self, run: Run, node: Node | None, why: str) -> Settled | Home:
-        """A peer that cannot be asked may have executed it."""
-        left_ms = time_left_ms(run, self._world.clock.steady_ms())
+    def _doubt(self, run: Run, why: str) -> Settled | Home:
+        """A peer that cannot be asked may have executed it. nodes.conf says now what follows."""
+        node = self._world.config.nodes.get(run.node or "")
+        left_ms = self._left_ms(run)
         following = after_doubt(
             why,
             rule=node.after_silence if node is not None else None,

@@ -234,6 +234,13 @@ class Peers(Protocol):
         """
         ...
 
+    async def recognize(self, node: Node) -> bool:
+        """Whether a node of this program answers there now. Nothing is executed for the question.
+
+        Raises CallFailed where no answer could be had that tells.
+        """
+        ...
+
 
 class KnownPeers(Protocol):
     """The addresses (`Node.address`) at which a node of this program has given a receipt.

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Route
-from fractal_rm.domain.errors import ConnectFailed, PublishFailed
+from fractal_rm.domain.errors import CallFailed, ConnectFailed, PublishFailed
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Receipt
 
@@ -14,10 +14,15 @@ Take = Callable[[Node, Run, str], Awaitable[Receipt | None]]
 
 
 class MemoryPeers:
-    """Port `Peers`. ``take`` answers an offer; without one, no peer can be reached."""
+    """Port `Peers`. ``take`` answers an offer; without one, no peer can be reached.
+
+    ``ours``: whether a node of this program is recognized there, or an error.
+    """
 
     def __init__(self, take: Take | None = None) -> None:
         self.take = take
+        self.ours: bool | CallFailed = True
+        self.questions = 0  # whether it is recognized
         self.offers: list[tuple[str, str, int]] = []  # node, run, epoch
         self.left_ms: list[int | None] = []  # of each offer
         self.routes: list[Route] = []  # of each offer
@@ -32,6 +37,13 @@ class MemoryPeers:
         if self.take is None:
             raise ConnectFailed(f"{node.offer.origin}: connection refused")
         return await self.take(node, run, sender)
+
+    async def recognize(self, node: Node) -> bool:  # noqa: ARG002 - all are alike
+        """Ask once; see the port."""
+        self.questions += 1
+        if isinstance(self.ours, CallFailed):
+            raise self.ours
+        return self.ours
 
 
 class MemoryKnownPeers:

@@ -12,14 +12,17 @@ import msgspec
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Caller, Route
-from fractal_rm.domain.errors import Malformed, OfferRefused, OwnRun, UnknownFlow
+from fractal_rm.domain.errors import BadReply, Malformed, OfferRefused, OwnRun, UnknownFlow
 from fractal_rm.domain.outcome import said_with
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.engine.ports import Receipt
 
 # What a peer of ours answers only once it knows that its journal does not hold the run.
-_LOOKED = frozenset({f"urn:fractal-rm:{error.code}" for error in (UnknownFlow, OwnRun)})
+_OURS = "urn:fractal-rm:"
+_LOOKED = frozenset({f"{_OURS}{error.code}" for error in (UnknownFlow, OwnRun)})
+# Statuses that a gateway gives of its own where the peer itself said nothing.
+_TIME_LIMIT, _FIRST_FAULT = 408, 500
 
 
 class _Offer(msgspec.Struct):
@@ -68,6 +71,19 @@ class HttpPeers:
             return _receipt(reply.body, run)
         why = f"node {node.id} answered {reply.status}{said_with(reply)}"
         raise OfferRefused(why, reply.status, looked=_problem_type(reply.body) in _LOOKED)
+
+    async def recognize(self, node: Node) -> bool:
+        """Whether a node of this program answers there now; see the port.
+
+        It is sent nothing, with a POST. Any other program executes nothing for that either, and
+        only a node of this program answers with one of its own problem details.
+        """
+        reply = await self._caller.call(node.offer, b"")
+        if _problem_type(reply.body).startswith(_OURS):
+            return True
+        if reply.status >= _FIRST_FAULT or reply.status == _TIME_LIMIT:
+            raise BadReply(f"node {node.id} answered {reply.status}{said_with(reply)}")
+        return False
 
 
 def _problem_type(body: bytes) -> str:

@@ -22,6 +22,7 @@ from fractal_rm.engine.ports import Telemetry
 
 FILE = "known-peers.json"
 MOST_KEPT = 1_000  # nodes.conf has a few; what moved away long ago need not be kept
+LOCK_TRIES, LOCK_PAUSE_S = 50, 0.02  # a change takes milliseconds; who holds it longer is stuck
 
 
 class KnownPeersFile:
@@ -50,15 +51,23 @@ class KnownPeersFile:
 
     async def _change(self, changed: Callable[[list[str]], list[str]]) -> None:
         try:
-            await asyncio.to_thread(self._rewrite, changed)
+            for _ in range(LOCK_TRIES):
+                if await asyncio.to_thread(self._rewrite, changed):
+                    return
+                await asyncio.sleep(LOCK_PAUSE_S)
         except OSError as error:
-            self._say("known_peers_not_kept", error)
+            self._say("known_peers_not_kept", str(error))
+            return
+        self._say("known_peers_not_kept", f"another process holds {FILE}.lock")
 
-    def _rewrite(self, changed: Callable[[list[str]], list[str]]) -> None:
+    def _rewrite(self, changed: Callable[[list[str]], list[str]]) -> bool:
+        """Returns False where another process is changing it. Raises OSError."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(self._path.with_name(f"{FILE}.lock")):
-            kept = changed(self._read())[-MOST_KEPT:]
-            replace_file(self._path, msgspec.json.encode(kept))
+        with _locked(self._path.with_name(f"{FILE}.lock")) as locked:
+            if locked:
+                kept = changed(self._read())[-MOST_KEPT:]
+                replace_file(self._path, msgspec.json.encode(kept))
+        return locked
 
     def _read(self) -> list[str]:
         try:
@@ -66,11 +75,11 @@ class KnownPeersFile:
         except FileNotFoundError:
             return []
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            self._say("known_peers_forgotten", error)
+            self._say("known_peers_forgotten", str(error))
             return []
 
-    def _say(self, what: str, error: Exception) -> None:
-        self._telemetry.problem(what, path=str(self._path), reason=str(error))
+    def _say(self, what: str, why: str) -> None:
+        self._telemetry.problem(what, path=str(self._path), reason=why)
 
 
 def _without(addresses: list[str], address: str) -> list[str]:
@@ -78,11 +87,15 @@ def _without(addresses: list[str], address: str) -> list[str]:
 
 
 @contextmanager
-def _locked(path: Path) -> Generator[None]:
-    """Wait until no other process has it. Raises OSError."""
+def _locked(path: Path) -> Generator[bool]:
+    """Hold a lock, if no other process does. Raises OSError."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(file)
