@@ -350,6 +350,20 @@ async def test_what_cannot_be_read_is_said_and_stops_nothing_else(town):
         assert "schedules_forgotten" in town.events
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles"])
+@pytest.mark.parametrize("moment_ms", [253_402_300_799_999, 2**63 // 1_000_000, 2**63])
+async def test_a_moment_that_no_clock_shows_is_not_gone_on_from(town, zone, moment_ms):
+    rule = Cron("* * * * *", zone)
+    town = town(cron=rule)
+    async with town.stage:
+        name = f"2 CRON {rule.expression} {zone}"
+        (town.folder / "schedules.json").write_text(json.dumps({name: moment_ms}))
+        await town.begin()
+        assert "schedules_forgotten" in town.events
+        await town.look(MINUTE_MS)
+        assert town.new() == [START_MS + MINUTE_MS]
+
+
 async def test_by_itself_it_fires_and_remembers(tmp_path):
     from fractal_rm.adapters.clock import SystemClock
 

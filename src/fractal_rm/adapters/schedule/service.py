@@ -26,8 +26,9 @@ REMEMBER_EVERY_S = 1.0
 SUSPENDED_MS = 1_000  # for less, no moment was missed
 
 
-# Milliseconds since 1970, up to the year 9999: later ones are no date.
-Moment = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]
+# Milliseconds since 1970. No clock of Linux shows more than 2^63 ns, which is in the year 2262, and
+# what is near the year 10000 is no date in some time zones.
+Moment = Annotated[int, msgspec.Meta(ge=0, lt=9_223_372_036_854)]
 
 
 class Schedules:
