@@ -135,30 +135,34 @@ class Connection(asyncio.Protocol):
         reply, in_head, had = self._reply, not self._in_body, len(self._body)
         if in_head:
             self._head += data
+        fault = None if self._folded else self._feed(data)
         if self._folded:
             self._unfold(len(data))
-            return
+        elif fault is not None:
+            self._fail(fault)
+        elif self._reply is reply:  # it is not whole yet
+            self._check_part(0 if len(self._body) > had else len(data), in_head=in_head)
+
+    def _feed(self, data: bytes) -> CallFailed | None:
+        """Let the parser go on. Returns why that is no answer; a folded header is noted instead.
+
+        What the callbacks raise is the context of the parser's error, so no other error may be
+        handled meanwhile.
+        """
         try:
             self._parser.feed_data(data)
         except CallFailed as error:
-            self._fail(error)
+            return error
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            fault = cause if isinstance(cause, CallFailed) else BadReply(f"the answer: {cause!r}")
-            self._fail(fault)
+            return cause if isinstance(cause, CallFailed) else BadReply(f"the answer: {cause!r}")
         except httptools.HttpParserUpgrade:
-            self._fail(BadReply("the server wants to change the protocol"))
+            return BadReply("the server wants to change the protocol")
         except httptools.HttpParserError as error:
             head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
             self._folded = self._reply is not None and not self._in_body and is_folded(head)
-            if not self._folded:
-                self._fail(BadReply(f"the answer is not HTTP/1.1: {error}"))
-        else:
-            if self._reply is reply:  # it is not whole yet
-                self._check_part(0 if len(self._body) > had else len(data), in_head=in_head)
-        # Here, as what is raised in the handler above gets the parser's error as its context.
-        if self._folded:
-            self._unfold(len(data))
+            return None if self._folded else BadReply(f"the answer is not HTTP/1.1: {error}")
+        return None
 
     def _check_part(self, bare_bytes: int, *, in_head: bool) -> None:
         """Of a reply that is not whole yet: what its head announces, and what has come of it.
