@@ -15,8 +15,10 @@ import msgspec
 
 from fractal_rm.domain.body import list_text, request_body
 from fractal_rm.domain.call import BodyForm
-from fractal_rm.domain.evaluate import MOST_BODY_BYTES, Seen, as_json, as_text, holds
+from fractal_rm.domain.condition import holds
+from fractal_rm.domain.evaluate import MOST_BODY_BYTES, as_json, as_text
 from fractal_rm.domain.expression import Compare, Comparison, Literal, ObjectOf, Payload, Result
+from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import check_json
 from fractal_rm.domain.values import MOST_VALUES
 

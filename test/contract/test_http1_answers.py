@@ -75,6 +75,18 @@ REFUSED = {
                              "transfer coding 'chunked, gzip' was not asked for"),
     "chunks and another in two lines": (answer(CHUNKED + b"Transfer-Encoding: identity\r\n", b"ok"),
                                         "transfer coding 'chunked, identity' was not asked for"),
+    "chunks and nothing":
+        (answer(b"Transfer-Encoding: chunked,\r\n", CHUNKS),
+         "transfer coding 'chunked, ' was not asked for"),
+    "nothing and chunks":
+        (answer(b"Transfer-Encoding: , chunked\r\n", CHUNKS),
+         "transfer coding ', chunked' was not asked for"),
+    "another transfer coding in a folded head":
+        (answer(b"Transfer-Encoding: gzip,\r\n chunked\r\n", CHUNKS),
+         "transfer coding 'gzip, chunked' was not asked for"),
+    "a folded head of no status":
+        (answer(b"X: a\r\n b\r\n" + LENGTH, b"ok", b"HTTP/1.1 099 Odd\r\n"),
+         "there is no status 099"),
     "chunks twice": (answer(CHUNKED + CHUNKED, CHUNKS),
                      "transfer coding 'chunked, chunked' was not asked for"),
     "another coding beside a length": (answer(LENGTH + b"Transfer-Encoding: identity\r\n"),
@@ -193,8 +205,25 @@ async def test_a_folded_header_is_one_line():
     assert reply.result().header("x") == "c"
 
 
+async def test_a_body_after_a_folded_header_is_bounded():
+    for length in (b"Content-Length: 1001\r\n", b""):
+        reply, _ = await fed(answer(b"X: a\r\n b\r\n" + length, b"x" * 1_001))
+        with pytest.raises(ReplyTooLarge):
+            reply.result()
+
+
 async def test_a_folded_header_without_an_end_is_bounded():
     reply, _ = await fed(HEAD + b"X: a\r\n", *[b" b\r\n"] * 20_000)
+    with pytest.raises(BadReply, match="more than 65536 bytes of headers"):
+        reply.result()
+
+
+@pytest.mark.parametrize("head", [HEAD, b"HTTP/1.1 103 Hints\r\n"])
+@pytest.mark.parametrize("fields", [LENGTH, CHUNKED, b""])
+@pytest.mark.parametrize("many", [b"X: %b\r\n" % (b"a" * 65_536), b"X: a\r\n b\r\n" * 9_000])
+async def test_a_head_is_bounded_also_where_the_whole_answer_comes_at_once(head, fields, many):
+    data = answer(fields + many, CHUNKS if fields == CHUNKED else b"ok", head)
+    reply, _ = await fed(data + answer(LENGTH))
     with pytest.raises(BadReply, match="more than 65536 bytes of headers"):
         reply.result()
 
@@ -288,6 +317,16 @@ async def test_a_coding_that_cannot_be_unpacked_is_said(coding, body, said):
     with pytest.raises(BadReply) as caught:
         await call(packed(coding, body))
     assert caught.value.reason.startswith(said)
+
+
+@pytest.mark.parametrize("status", [b"404 Not Found", b"308 Moved", b"503 Busy"])
+@pytest.mark.parametrize(
+    ("coding", "body"), [("br", b"\x0b\x02\x80busy"), ("gzip", b"busy"), ("gzip", GZIP)]
+)
+async def test_a_status_that_is_no_success_counts_whatever_its_body_is(status, coding, body):
+    data = packed(coding, body).replace(b"200 OK", status)
+    reply = await call(data, max_response_bytes=len(GZIP))
+    assert (reply.status, reply.body) == (int(status[:3]), body)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, raw_deflate])

@@ -286,6 +286,8 @@ def test_an_offer_takes_along_what_time_is_left(make, components):
         ((200, '{"node": 1}'), "its answer is not"),
         ((200, '{"id_node": [1]}'), "its answer is not"),
         ((200, "\ufffd"), "its answer is not"),
+        ((200, b"\xff\xd8\0\x1b"), "(not UTF-8 at byte 0): 4 bytes"),
+        ((503, b"?", {"Content-Encoding": "br"}), "status 503: ?"),
         ((500, "{}"), "status 500"),
         ((302, '{"id_node": 2}', {"Location": "/LB/"}), "status 302, pointing to /LB/"),
         ("close", "closed without an answer"),

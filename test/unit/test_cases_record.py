@@ -289,7 +289,7 @@ def test_a_text_without_secrets_stays_as_it_is(made_secret, text):
 @pytest.mark.parametrize(
     "text",
     ['{"password": "x1y2"}', "password=x1y2", "api-key: 'x1y2'", "Bearer x1y2x1y2",
-     "my_token = x1y2", '{"a": "token=x1y2"}',
+     "my_token = x1y2", '{"a": "token=x1y2"}', "pointing to https://me:x1y2@there/y",
      '[{"Authorization": ["x1y2"]}]', '{"secret": {"inner": "x1y2"}}'],
 )  # fmt: skip
 def test_what_looks_like_a_secret_is_masked(made_secret, text):
@@ -312,6 +312,19 @@ def test_a_redirect_is_recorded_with_where_it_pointed():
     case, _ = passes(moved, known=flows("1\nTO a 1\nGET\n"))
     assert case.replies[0].headers == (("Location", "http://10.0.0.7:1/x%20y"),)
     assert case.expected.reason.endswith("pointing to http://10.0.0.7:1/x%20y: see: there")
+
+
+def test_a_reply_of_null_is_recorded():
+    case, _ = passes(lambda _: None, known=flows("1\nTO a 1\nGET\n  WHEN payload == 1\n"))
+    assert case.expected.reply == "null"
+
+
+def test_a_text_with_a_mark_of_utf_8_is_played_in_it_whatever_its_charset():
+    kind = "application/json; charset=iso-8859-1"
+    known = flows('1\nTO a 1\nGET\nPOST result1.t\n  WHEN header(result1, "Content-Type") != 1\n')
+    body = '\ufeff{"t": "é"}'.encode()
+    case, _ = passes(lambda s: s.answers("a/1", body, Content_Type=kind), known=known)
+    assert case.expected.calls[1].body.text == '{"payload": ["é"]}'
 
 
 def test_a_text_in_another_charset_is_played_in_it():

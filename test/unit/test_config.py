@@ -270,7 +270,7 @@ def test_an_empty_balancer_means_there_is_none(folder):
 
 
 def test_secrets_come_from_the_environment_or_a_file(folder):
-    (folder.parent / "secret").write_text("from a file\n")
+    (folder.parent / "secret").write_text("\ufefffrom a file\n")
     edit(folder, "comm", mqtt__username="${env:RM_USER}", mqtt__password="${file:secret}")
     compiled = load(folder, {"RM_USER": "from the environment"})
     assert compiled.config.mqtt.username == "from the environment"

@@ -184,6 +184,9 @@ def test_a_component_may_ask_for_the_originals_python_text():
         ("text/plain; charset=Big5", b"\xa5D", "主"),
         ("application/json", b"", ""),
         ("text/plain; charset=x-unknown", "é".encode(), "é"),
+        ('text/plain; x="charset=latin-1"', "é".encode(), "é"),
+        ("application/json; charset=latin-1", '\ufeff"é"'.encode(), '\ufeff"é"'),
+        ("image/svg+xml; charset=latin-1", "é".encode(), "é"),
     ],
 )
 def test_a_result_is_the_response_text_as_it_came(kind, raw, text):
@@ -201,6 +204,17 @@ def test_a_result_is_the_response_text_as_it_came(kind, raw, text):
         ("text/plain; charset=utf-32", b"\xff\xfe\x00\x00\x00\xd8\x00\x00"),
         ("text/plain; charset=windows-1252", b"\x81"),
         ("text/plain; charset=x-unknown", b"\xff"),
+        ("text/plain; charset=latin-1", b"\xef\xbb\xbf\xff"),
+        *(
+            (f"{kind}; charset=ISO-8859-1", b"\xff\xd8\xff\xe0")
+            for kind in (
+                "image/jpeg",
+                "Audio/x",
+                "video/mp4",
+                "application/octet-stream",
+                "application/pdf",
+            )
+        ),
     ],
 )
 def test_what_is_no_text_in_its_charset_stays_bytes(kind, raw):

@@ -13,8 +13,9 @@ from fractal_rm.cli.runs import _words
 from fractal_rm.domain.admission import what_it_is_about
 from fractal_rm.domain.body import content_json, in_list, list_text, request_body
 from fractal_rm.domain.call import BodyForm
+from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CannotEvaluate, Malformed
-from fractal_rm.domain.evaluate import Seen, as_json, as_text, evaluate, holds
+from fractal_rm.domain.evaluate import as_json, as_text, evaluate
 from fractal_rm.domain.expression import (
     Compare,
     Comparison,
@@ -27,6 +28,7 @@ from fractal_rm.domain.expression import (
 )  # fmt: skip
 from fractal_rm.domain.flow import Content
 from fractal_rm.domain.run import Accepted, Finished
+from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import MAX_DEPTH, check_json, read_json
 from fractal_rm.domain.values import Values
 

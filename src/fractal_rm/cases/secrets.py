@@ -23,7 +23,8 @@ _SECRET_KEY = re.compile(
 _SAID = re.compile(
     r"(?P<lead>\b[\w-]*(?:passw(?:or)?d|secret|token|api[-_]?key|credential)[\w-]*\s*[:=]\s*)"
     r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&]+)"
-    r"|(?P<scheme>\b(?:Bearer|Basic)\s+)(?P<credentials>[A-Za-z0-9+/=._~-]{6,})",
+    r"|(?P<scheme>\b(?:Bearer|Basic)\s+)(?P<credentials>[A-Za-z0-9+/=._~-]{6,})"
+    r"|(?P<user>://[^\s/:@]*:)(?P<password>[^\s/@]+)(?=@)",
     re.IGNORECASE,
 )
 _OWN = frozenset({"host", "user-agent", "accept", "accept-encoding", "content-type"})
@@ -70,7 +71,9 @@ class Mask:
     def _said(self, text: str) -> str:
         for secret in self._known:
             text = text.replace(secret, STARS)
-        return _SAID.sub(lambda found: (found["lead"] or found["scheme"]) + STARS, text)
+        return _SAID.sub(
+            lambda found: (found["lead"] or found["scheme"] or found["user"]) + STARS, text
+        )
 
 
 def _secrets_of(config: Config) -> set[str]:

@@ -110,7 +110,7 @@ class Source:
     def _content(self, path: Path, place: Place) -> str:
         code = "C207"
         try:
-            return read_regular(path, SECRET_BYTES).decode("utf-8")
+            return read_regular(path, SECRET_BYTES).decode("utf-8-sig")
         except OSError as error:
             reason, code = error.strerror or str(error), code_of(error, "C207")
         except UnicodeDecodeError:

@@ -13,16 +13,11 @@ import msgspec
 
 from fractal_rm.domain.call import BodyForm
 from fractal_rm.domain.errors import CannotEvaluate, Malformed
-from fractal_rm.domain.evaluate import (
-    Seen,
-    as_it_is,
-    as_json,
-    as_sent,
-    check_size,
-)
+from fractal_rm.domain.evaluate import as_it_is, as_json, as_sent, check_size
 from fractal_rm.domain.expression import ListOf, Piece, Result
 from fractal_rm.domain.flow import Call, Content, Terms, Undo
 from fractal_rm.domain.result import NULL, StepResult
+from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import MARK, check_depth, check_json
 from fractal_rm.domain.values import Values
 

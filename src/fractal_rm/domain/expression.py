@@ -1,4 +1,4 @@
-"""References, JSON templates and conditions, as values: what `evaluate` works out.
+"""References, JSON templates and conditions, as values. `evaluate` and `condition` work them out.
 
 The journal keeps them with their flow, so fields are only ever added, with defaults.
 """

@@ -7,11 +7,12 @@ from email.utils import parsedate_to_datetime
 import msgspec
 
 from fractal_rm.domain.call import Reply
+from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate
-from fractal_rm.domain.evaluate import Seen, holds
 from fractal_rm.domain.expression import Expression
 from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.result import text_of
+from fractal_rm.domain.seen import Seen
 
 CONNECT_TRIES = 3
 MOST_PAUSE_S = 30.0  # between two tries, unless the flow begins with a longer one

@@ -7,6 +7,7 @@ result of a RUN may be any JSON.
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from encodings.aliases import aliases
 from functools import lru_cache
 from typing import Union
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fractal_rm.domain.call import Reply
+from fractal_rm.domain.strict_json import MARK
 
 # JSON text, or bytes that are no text. To tell them apart, ask whether it is a Raw: that is no
 # `bytes`, but its stub says so.
@@ -22,7 +24,11 @@ StepResult = Union[msgspec.Raw, bytes]
 
 NULL = msgspec.Raw(b"null")
 
-_CHARSET = re.compile(r'charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
+_CHARSET = re.compile(r';\s*charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
+# These are no text, and have no charset: a server that names one names it for all that it sends.
+_NO_TEXT = re.compile(
+    r"(image|audio|video|font)/|application/(octet-stream|pdf|zip)", re.IGNORECASE
+)
 
 # A component names the charset, so only those are read that cost what the text is long and yield
 # nothing but characters. Of what Python has besides, punycode takes the square of the length, and
@@ -42,15 +48,19 @@ _BY_NAME = {codec: codec for codec in _CODECS} | {
 def result_of(reply: Reply) -> StepResult:
     """The body as text in its charset, or as bytes where it is not valid in that.
 
-    The charset is UTF-8 where none is named, or one that is not read here.
+    The charset is UTF-8 where none is named, or one that is not read here, and where the body
+    begins with a byte order mark in UTF-8, which is certain of it (WHATWG Encoding, 6).
     """
     return restored(*stored_result_of(reply))
 
 
 def stored_result_of(reply: Reply) -> tuple[msgspec.Raw, bytes | UnsetType]:
     """What `result_of` finds, as `stored` has it."""
+    codec = _codec(reply.head)
+    if codec != "utf_8" and reply.body.startswith(BOM_UTF8):
+        codec = "utf_8"
     try:
-        return msgspec.Raw(msgspec.json.encode(reply.body.decode(_codec(reply.head)))), UNSET
+        return msgspec.Raw(msgspec.json.encode(reply.body.decode(codec))), UNSET
     except UnicodeDecodeError:
         return NULL, reply.body
 
@@ -67,7 +77,7 @@ def _codec(head: bytes) -> str:
     if b"charset" not in head.lower():  # hardly one says it
         return "utf_8"
     kind = Reply(0, head, b"").header("content-type") or ""
-    named = _CHARSET.search(kind) if ";" in kind else None
+    named = None if _NO_TEXT.match(kind) else _CHARSET.search(kind)
     return _BY_NAME.get(named[1].lower().replace("-", "_"), "utf_8") if named else "utf_8"
 
 
@@ -76,7 +86,7 @@ def in_charset(text: str, head: bytes) -> bytes:
 
     Raises UnicodeEncodeError where its charset does not have a character.
     """
-    return text.encode(_codec(head))
+    return text.encode("utf_8" if text.startswith(MARK) else _codec(head))
 
 
 def stored(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:

@@ -17,10 +17,10 @@ from typing import Union
 import msgspec
 
 from fractal_rm.domain.errors import FractalError
-from fractal_rm.domain.evaluate import Head
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.result import StepResult, as_shown, restored, size_of
+from fractal_rm.domain.seen import Head
 
 _OPEN_STATES = frozenset({"new", "accepted", "running", "offered", "parked"})
 

@@ -8,12 +8,14 @@ from msgspec import UNSET
 from fractal_rm.config.model import Bounds, Component, Endpoint
 from fractal_rm.domain.body import request_body, told_body, undo_body
 from fractal_rm.domain.call import Route, as_method, with_headers, with_query
+from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CannotEvaluate
-from fractal_rm.domain.evaluate import Seen, as_text, holds
+from fractal_rm.domain.evaluate import as_text
 from fractal_rm.domain.expression import Value
 from fractal_rm.domain.flow import Call, Terms, Undo
 from fractal_rm.domain.needs import speaks_of_item
 from fractal_rm.domain.run import Run, undo_name
+from fractal_rm.domain.seen import Seen
 
 # What Components.call takes: route, body, header lines, a shorter time limit.
 Request = tuple[Route, bytes | None, bytes, float | None]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CannotEvaluate
-from fractal_rm.domain.evaluate import holds
 from fractal_rm.domain.expression import AllOf, AnyOf, Compare, Expression, Literal, Not
 
 _NOTHING: Any = None  # constants are not looked up

@@ -12,7 +12,6 @@ reference  = ( "payload" | "resultN" | name | "item" ) [ "." ( path | string ) ]
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -34,36 +33,15 @@ from fractal_rm.domain.expression import (
     Value,
 )
 from fractal_rm.domain.strict_json import TOO_LARGE, read_json
-from fractal_rm.flowlang.scan import STRING, Line, Word
+from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import BASE64, BASE64_STANDS, Scope
-from fractal_rm.flowlang.words import on_its_own
+from fractal_rm.flowlang.tokens import Misread, Tokens
 
-MAX_DEPTH = 32
-_TOKEN = re.compile(
-    rf"""(?P<string>{STRING})
-    | (?P<number>-?[0-9][0-9.]*(?:[eE][+-]?[0-9]+)?)
-    | (?P<word>[A-Za-z_]\w*(?:\.(?:{STRING}|(?:[\w*@.]|\[[-0-9:*]*\])*))?)
-    | (?P<sign>==|!=|<=|>=|&&|\|\||\S)""",
-    re.VERBOSE,
-)
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _QUESTIONS = ("status", "header")
 _COMPARISONS = {each.value: each for each in Comparison}
-_MEANT = {
-    "=": 'write "==" to compare', "&&": 'write "and"', "||": 'write "or"', "!": 'write "not"',
-    "'": "texts stand in double quotes",
-}  # fmt: skip
-_SWAPPED = {"=>": 'write ">="', "=<": 'write "<="'}
 T = TypeVar("T")
 Key = tuple[str, Value]
-
-
-class _Misread(Exception):
-    """The first fault of an expression, at a part of the line."""
-
-    def __init__(self, at: Word, text: str, hint: str | None = None, code: str = "F122") -> None:
-        super().__init__(text)
-        self.at, self.text, self.hint, self.code = at, text, hint, code
 
 
 def read_condition(line: Line, after: Word, scope: Scope) -> Expression | None:
@@ -88,86 +66,23 @@ def _read(reader: _Reader, after: Word, what: str, read: Callable[[], T]) -> T |
     try:
         found = read()
         reader.expect_end()
-    except _Misread as fault:
+    except Misread as fault:
         if not reader.unknown:
             reader.report(fault.code, fault.at, fault.text, fault.hint)
         return None
     return found
 
 
-class _Reader:
-    """Reads tokens from the left; ``text`` is the next one, empty at the end of the line.
+class _Reader(Tokens):
+    """Reads as the grammar above says. ``decides``: it is a condition, and no value or template.
 
     ``unknown``: a word was not known, and said to be so. What follows from that is not said.
-    ``decides``: it is a condition, and no value or template.
     """
 
     def __init__(self, line: Line, start: int, scope: Scope, *, decides: bool) -> None:
-        self._line = line
-        self._scope = scope
+        super().__init__(line, start, scope)
         self._decides = decides
-        self._tokens = _TOKEN.finditer(line.text, start, line.end)
-        self._depth = 0
-        self._before = ""
         self.unknown = False
-        self.text = ""
-        self._advance()
-
-    def _advance(self) -> None:
-        found = next(self._tokens, None)
-        self._before = self.text
-        self.text = found[0] if found else ""
-        self.kind = str(found.lastgroup) if found else ""
-        self._start = found.start() if found else self._line.end
-
-    def _next(self) -> Word:
-        """Go on by one token. Returns the one that is left behind."""
-        word = self._here()
-        self._advance()
-        return word
-
-    def _here(self) -> Word:
-        if not self.text:  # the end: point at the last thing that was there
-            end = len(self._line.text[: self._line.end].rstrip())
-            return self._line.word(end - 1, end)
-        return self._line.word(self._start, self._start + len(self.text))
-
-    def report(self, code: str, at: Word, text: str, hint: str | None = None) -> None:
-        """Add a finding about this line."""
-        self._scope.report.add(code, self._line, at, text, hint)
-
-    def expect_end(self) -> None:
-        """Raise _Misread where something follows."""
-        if self.text:
-            raise self._unexpected("")
-
-    def _unexpected(self, wanted: str) -> _Misread:
-        if not self.text:
-            return _Misread(self._here(), f"the line ends where {wanted} is expected")
-        hint = _MEANT.get(self.text) or on_its_own(self.text)
-        hint = _SWAPPED.get(self._line.text[self._start : self._start + 2], hint)
-        if self.text == ">" and self._before == "<":
-            hint = 'write "!="'
-        if self.text == "[" and self._before[-1:].isalnum():
-            name, dot, path = self._before.partition(".")
-            hint = f"a path begins with a dot: {name}.[0]"
-            if dot:
-                hint = f'a path such as this one stands in quotes: {name}."{path}[…]"'
-        what = f"stands where {wanted} is expected" if wanted else "cannot follow here"
-        return _Misread(self._here(), f"{self.text} {what}", hint)
-
-    def _take(self, sign: str) -> None:
-        if self.text != sign:
-            raise self._unexpected(f'"{sign}"')
-        self._advance()
-
-    def _deeper(self, read: Callable[[], T]) -> T:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise _Misread(self._here(), f"this is nested deeper than {MAX_DEPTH}")
-        found = read()
-        self._depth -= 1
-        return found
 
     # --- conditions ---------------------------------------------------------------------------
 
@@ -183,27 +98,27 @@ class _Reader:
     def _joined(self, word: str, read: Callable[[], Expression]) -> list[Expression]:
         parts = [read()]
         while self.text == word:
-            self._advance()
+            self.advance()
             parts.append(read())
         return parts
 
     def _truth(self) -> Expression:
         negated = False
         while self.text == "not":
-            self._advance()
+            self.advance()
             negated = not negated
-        at = self._here()
+        at = self.here()
         part = self._compared()
         if isinstance(part, (ListOf, ObjectOf)) or (
             isinstance(part, Literal) and not isinstance(part.value, bool)
         ):
-            raise _Misread(at, "this alone is neither true nor false", self._to_compare(part))
+            raise Misread(at, "this alone is neither true nor false", self._to_compare(part))
         return Not(part) if negated else part
 
     def _to_compare(self, part: Expression) -> str:
         """What helps with a value that is no condition; EXPECT alone sees its own answer."""
-        if self._scope.own_too and isinstance(part, Literal) and isinstance(part.value, int):
-            own = f"result{self._scope.number}"
+        if self.scope.own_too and isinstance(part, Literal) and isinstance(part.value, int):
+            own = f"result{self.scope.number}"
             return f"one status stands alone; for several write: status({own}) in [200, 204]"
         return "compare it with something"
 
@@ -212,22 +127,22 @@ class _Reader:
         how = _COMPARISONS.get(self.text)
         if how is None:
             return left
-        sign = self._next()
+        sign = self.next()
         right = self._operand()
         if self.text in _COMPARISONS:
-            raise _Misread(self._here(), "a comparison has two sides",
+            raise Misread(self.here(), "a comparison has two sides",
                            "join two of them: a < b and b < c")  # fmt: skip
         why = _impossible(how, left, right)
         if why:
-            raise _Misread(sign, why, code="F123")
+            raise Misread(sign, why, code="F123")
         return Compare(how, left, right)
 
     def _operand(self) -> Expression:
         if self.text != "(":
             return self.value()
-        self._advance()
-        inner = self._deeper(self.condition)
-        self._take(")")
+        self.advance()
+        inner = self.deeper(self.condition)
+        self.take(")")
         return inner
 
     # --- values -------------------------------------------------------------------------------
@@ -237,23 +152,23 @@ class _Reader:
         if self.kind in ("string", "number"):
             return Literal(self._literal())
         if self.text == "[":
-            return self._deeper(self._list)
+            return self.deeper(self._list)
         if self.text == "{":
-            return self._deeper(self._object)
+            return self.deeper(self._object)
         if self.kind != "word" or self.text in ("and", "or", "not", "in"):
-            raise self._unexpected("a value")
-        word = self._next()
+            raise self.unexpected("a value")
+        word = self.next()
         if word.text in _CONSTANTS:
             return Literal(_CONSTANTS[word.text])
         if self.text == "(" or word.text in _QUESTIONS:
             return self._base64(word) if word.text == BASE64 else self._question(word)
-        found = self._scope.reference(self._line, word, *_CONSTANTS)
+        found = self.scope.reference(self.line, word, *_CONSTANTS)
         self.unknown = self.unknown or found is None
         return found or Payload()  # there is a finding: anything will do
 
     def _literal(self) -> Any:
         what = "text" if self.kind == "string" else "number"
-        word = self._next()
+        word = self.next()
         try:
             return read_json(word.text.encode())
         except Malformed as error:
@@ -261,7 +176,7 @@ class _Reader:
             hint = None if what == "number" or closed else 'a text ends with a double quote: "'
             large = str(error) == TOO_LARGE
             why = "this number is too large for a double" if large else f"this is not a JSON {what}"
-            raise _Misread(word, why, hint) from None
+            raise Misread(word, why, hint) from None
 
     def _list(self) -> Value:
         values = self._separated("]", self.value)
@@ -270,47 +185,47 @@ class _Reader:
         return ListOf(tuple(values))
 
     def _object(self) -> Value:
-        at = self._here()
+        at = self.here()
         fields = self._separated("}", self._field)
         if len({key for key, _ in fields}) < len(fields):
-            raise _Misread(at, "this object has a key twice")
+            raise Misread(at, "this object has a key twice")
         if all(isinstance(value, Literal) for _, value in fields):
             return Literal({key: _constant(value) for key, value in fields})
         return ObjectOf(tuple(fields))
 
     def _field(self) -> Key:
-        at = self._here()
+        at = self.here()
         if self.kind != "string":
             hint = f'a key stands in quotes: "{self.text}"' if self.kind == "word" else None
-            raise _Misread(at, "this is not the key of an object", hint)
+            raise Misread(at, "this is not the key of an object", hint)
         key = str(self._literal())
-        self._take(":")
+        self.take(":")
         return key, self.value()
 
     def _separated(self, end: str, read: Callable[[], T]) -> list[T]:
         """What stands between an opening sign, which is next, and ``end``, with commas between."""
         found: list[T] = []
-        self._advance()
+        self.advance()
         while self.text != end:
             if found and self.text != ",":
-                raise self._unexpected(f'"," or "{end}"')
+                raise self.unexpected(f'"," or "{end}"')
             if found:
-                self._advance()
+                self.advance()
             found.append(read())
-        self._advance()
+        self.advance()
         return found
 
     def _base64(self, word: Word) -> Value:
         """``base64(reference)``."""
         if self._decides:
-            raise _Misread(word, f"{BASE64} cannot stand in a condition", BASE64_STANDS, "F142")
-        self._take("(")
+            raise Misread(word, f"{BASE64} cannot stand in a condition", BASE64_STANDS, "F142")
+        self.take("(")
         if self.kind != "word":
-            raise _Misread(word, f"{BASE64} takes one reference, in brackets",
+            raise Misread(word, f"{BASE64} takes one reference, in brackets",
                            f"write: {BASE64}(result1)", "F141")  # fmt: skip
-        found = self._scope.reference(self._line, self._next())
+        found = self.scope.reference(self.line, self.next())
         self.unknown = self.unknown or found is None
-        self._take(")")
+        self.take(")")
         return Base64(found or Payload())  # where there is a finding, anything will do
 
     def _question(self, word: Word) -> Value:
@@ -318,24 +233,24 @@ class _Reader:
         if word.text not in _QUESTIONS:
             known = 'status(name) and header(name, "x")'
             known = known if self._decides else f"{BASE64}(ref), {known}"
-            raise _Misread(word, f"there is no {word.text}(…)", f"there are {known}")
-        self._take("(")
+            raise Misread(word, f"there is no {word.text}(…)", f"there are {known}")
+        self.take("(")
         if self.kind != "word":
-            raise self._unexpected("the name of a call")
-        call = self._next()
-        number = self._scope.call(self._line, call)
+            raise self.unexpected("the name of a call")
+        call = self.next()
+        number = self.scope.call(self.line, call)
         self.unknown = self.unknown or number is None
         header = self._header_name() if word.text == "header" else None
-        self._take(")")
+        self.take(")")
         if number is None:
             return Payload()  # there is a finding, or its name was not understood: anything will do
-        self._scope.ask(self._line, call, number, header)
+        self.scope.ask(self.line, call, number, header)
         return Status(number) if header is None else Header(number, header)
 
     def _header_name(self) -> str:
-        self._take(",")
+        self.take(",")
         if self.kind != "string":
-            raise self._unexpected("the name of a header in quotes")
+            raise self.unexpected("the name of a header in quotes")
         return str(self._literal()).lower()
 
 

@@ -15,7 +15,6 @@ import msgspec
 import pytest
 
 from fractal_rm.domain.errors import JournalFull, JournalGone, JournalInUse
-from fractal_rm.domain.evaluate import Head
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
@@ -73,6 +72,7 @@ from fractal_rm.domain.run import (
     Waiting,
     fold,
 )
+from fractal_rm.domain.seen import Head
 from fractal_rm.engine.ports import Entry, Journal, Recovered
 
 FLOW = Flow("7", "a flow", (Call(1, "c", "e", Method.GET),))

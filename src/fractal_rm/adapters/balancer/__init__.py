@@ -35,8 +35,8 @@ class HttpBalancer:
             known = len(reply.body) <= KNOWN_BYTES
             return _known_node_of(reply.body) if known else _node_of(reply.body)
         except (Malformed, msgspec.ValidationError) as error:
-            said = " ".join(reply.body[:60].decode("utf-8", "replace").split())
-            raise BadReply(f"its answer is not {{'id_node': …}} ({error}): {said}") from error
+            why = f"its answer is not {{'id_node': …}} ({error}){said_with(reply)}"
+            raise BadReply(why) from error
 
 
 def _node_of(body: bytes) -> str | None:

@@ -31,7 +31,8 @@ def with_coding(reply: Reply) -> Reply:
     """The reply; a `Packed` one where its head names a coding of its body."""
     if b"content-encoding" not in reply.head.lower() or not reply.body:
         return reply
-    codings = [each for each in all_of("content-encoding", reply.head) if each != "identity"]
+    listed = all_of("content-encoding", reply.head)
+    codings = [coding for coding in listed if coding not in ("", "identity")]
     if not codings:
         return reply
     return Packed(reply.status, reply.head, reply.body, ", ".join(codings))
@@ -40,14 +41,30 @@ def with_coding(reply: Reply) -> Reply:
 async def unpacked(
     reply: Packed, max_bytes: int, loop: asyncio.AbstractEventLoop, ends_s: float
 ) -> Reply:
-    """The reply with its body unpacked; ``ends_s`` is of the loop's clock. Raises CallFailed."""
-    coding = _NAMES.get(reply.coding)
+    """The reply with its body unpacked; ``ends_s`` is of the loop's clock. Raises CallFailed.
+
+    A status of 300 and above says what it says whatever its body is: one that cannot be unpacked
+    stays as it came.
+    """
+    try:
+        body = await _unpacked_body(reply, max_bytes, loop, ends_s)
+    except (BadReply, ReplyTooLarge):
+        if reply.status < 300:
+            raise
+        body = reply.body
+    return Reply(reply.status, reply.head, body)
+
+
+async def _unpacked_body(
+    packed: Packed, max_bytes: int, loop: asyncio.AbstractEventLoop, ends_s: float
+) -> bytes:
+    coding = _NAMES.get(packed.coding)
     if coding is None:
-        raise BadReply(f"content coding {reply.coding[:40]!r} was not asked for")
+        raise BadReply(f"content coding {packed.coding[:40]!r} was not asked for")
     parts: list[bytes] = []
     size = 0
     try:
-        for number, part in enumerate(_slices(reply.body, coding)):
+        for number, part in enumerate(_slices(packed.body, coding)):
             if number:
                 await asyncio.sleep(0)
             size += len(part)
@@ -58,7 +75,7 @@ async def unpacked(
             parts.append(part)
     except zlib.error as error:
         raise BadReply(f"the body of the answer is not {coding}: {error}") from None
-    return Reply(reply.status, reply.head, b"".join(parts))
+    return b"".join(parts)
 
 
 def _slices(body: bytes, coding: str) -> Iterator[bytes]:

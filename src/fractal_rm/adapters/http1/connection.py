@@ -16,6 +16,7 @@ from fractal_rm.adapters.http1.coding import with_coding
 from fractal_rm.adapters.http1.framing import (
     all_of,
     check_announced,
+    check_bare,
     check_codings,
     is_delimited,
     is_doubtful,
@@ -29,7 +30,6 @@ from fractal_rm.adapters.http1.stale import Stale, unread_bytes
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut
 
-MAX_BARE_BYTES = 64 * 1024  # that may come in a row without a byte of the body
 MOST_UNFOLDED = 8  # heads of an answer and of the interim ones (1xx) before it
 _FIRST_STATUS, _FIRST_FINAL_STATUS, _NO_CONTENT = 100, 200, 204
 
@@ -135,28 +135,34 @@ class Connection(asyncio.Protocol):
         reply, in_head, had = self._reply, not self._in_body, len(self._body)
         if in_head:
             self._head += data
+        fault = None if self._folded else self._feed(data)
         if self._folded:
             self._unfold(len(data))
-            return
+        elif fault is not None:
+            self._fail(fault)
+        elif self._reply is reply:  # it is not whole yet
+            self._check_part(0 if len(self._body) > had else len(data), in_head=in_head)
+
+    def _feed(self, data: bytes) -> CallFailed | None:
+        """Let the parser go on. Returns why that is no answer; a folded header is noted instead.
+
+        What the callbacks raise is the context of the parser's error, so no other error may be
+        handled meanwhile.
+        """
         try:
             self._parser.feed_data(data)
         except CallFailed as error:
-            self._fail(error)
+            return error
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
-            fault = cause if isinstance(cause, CallFailed) else BadReply(f"the answer: {cause!r}")
-            self._fail(fault)
+            return cause if isinstance(cause, CallFailed) else BadReply(f"the answer: {cause!r}")
         except httptools.HttpParserUpgrade:
-            self._fail(BadReply("the server wants to change the protocol"))
+            return BadReply("the server wants to change the protocol")
         except httptools.HttpParserError as error:
             head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
-            if self._reply is not None and not self._in_body and is_folded(head):
-                self._unfold(len(data))
-            else:
-                self._fail(BadReply(f"the answer is not HTTP/1.1: {error}"))
-        else:
-            if self._reply is reply:  # it is not whole yet
-                self._check_part(0 if len(self._body) > had else len(data), in_head=in_head)
+            self._folded = self._reply is not None and not self._in_body and is_folded(head)
+            return None if self._folded else BadReply(f"the answer is not HTTP/1.1: {error}")
+        return None
 
     def _check_part(self, bare_bytes: int, *, in_head: bool) -> None:
         """Of a reply that is not whole yet: what its head announces, and what has come of it.
@@ -166,13 +172,12 @@ class Connection(asyncio.Protocol):
         keeps all of it until then.
         """
         self._bare_bytes = self._bare_bytes + bare_bytes if bare_bytes else 0
-        if self._bare_bytes > MAX_BARE_BYTES:
-            self._fail(BadReply(f"more than {MAX_BARE_BYTES} bytes of headers"))
-        elif in_head and self._in_body:
-            try:
+        try:
+            check_bare(self._bare_bytes)
+            if in_head and self._in_body:
                 check_announced(self._reply_so_far().head, self._max_bytes)
-            except CallFailed as error:
-                self._fail(error)
+        except CallFailed as error:
+            self._fail(error)
 
     def _unfold(self, new_bytes: int) -> None:
         """The parser takes no folded header (RFC 9112, 5.2): it is given the head unfolded.
@@ -181,7 +186,6 @@ class Connection(asyncio.Protocol):
         """
         head, end, rest = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)
         if not end:
-            self._folded = True
             self._check_part(new_bytes, in_head=True)
             return
         self._unfolded += 1
@@ -256,6 +260,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Called by the parser, at the end of every reply, an interim one (1xx) too."""
         reply = self._reply_so_far()
+        check_bare(len(reply.head))
         if reply.status < _FIRST_STATUS:
             raise BadReply(f"there is no status {reply.status:03}")
         if reply.status < _FIRST_FINAL_STATUS:

@@ -13,14 +13,17 @@ from fractal_rm.domain.errors import BadReply, ReplyTooLarge
 
 _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 _NO_CONTENT = 204
+MAX_BARE_BYTES = 64 * 1024  # of a head, and of what comes in a row without a byte of the body
 
 
 def all_of(name: str, head: bytes) -> list[str]:
-    """The members of a list in all header lines of a name (RFC 9110, 5.6.1), in lower case."""
+    """The members of a list in all header lines of a name (RFC 9110, 5.6.1), in lower case.
+
+    Empty ones too.
+    """
     lines = (line.partition(":") for line in head.decode("latin-1").lower().split("\r\n"))
     values = (value for named, _, value in lines if named == name)
-    members = (member.strip(" \t") for value in values for member in value.split(","))
-    return [member for member in members if member]
+    return [member.strip(" \t") for value in values for member in value.split(",")]
 
 
 def check_codings(codings: list[str]) -> None:
@@ -29,11 +32,18 @@ def check_codings(codings: list[str]) -> None:
         raise BadReply(f"transfer coding {', '.join(codings)[:40]!r} was not asked for")
 
 
-def check_announced(head: bytes, max_bytes: int) -> None:
-    """Raise BadReply for other transfer codings than chunks, ReplyTooLarge for too long a body.
+def check_bare(size: int) -> None:
+    """Raise BadReply for more than MAX_BARE_BYTES."""
+    if size > MAX_BARE_BYTES:
+        raise BadReply(f"more than {MAX_BARE_BYTES} bytes of headers")
 
-    Chunks override a Content-Length (RFC 9112, 6.3).
+
+def check_announced(head: bytes, max_bytes: int) -> None:
+    """Raise BadReply for too long a head or other transfer codings than chunks.
+
+    Raise ReplyTooLarge for too long a body. Chunks override a Content-Length (RFC 9112, 6.3).
     """
+    check_bare(len(head))
     codings = all_of("transfer-encoding", head)
     check_codings(codings)
     if not codings and any(int(length) > max_bytes for length in all_of("content-length", head)):

@@ -1,0 +1,90 @@
+"""Whether a condition is true. Plain functions: no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import ge, gt, le, lt
+from typing import Any, TypeGuard
+
+from fractal_rm.domain.errors import CannotEvaluate
+from fractal_rm.domain.evaluate import evaluate
+from fractal_rm.domain.expression import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Comparison,
+    Expression,
+    Not,
+    Result,
+)
+from fractal_rm.domain.seen import Seen, is_list, kind_of
+
+_ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
+    Comparison.LESS: lt,
+    Comparison.AT_MOST: le,
+    Comparison.GREATER: gt,
+    Comparison.AT_LEAST: ge,
+}
+
+
+def holds(condition: Expression, seen: Seen) -> bool:
+    """Whether a condition is true. Raises CannotEvaluate where it is neither true nor false."""
+    if isinstance(condition, AllOf):
+        return all(holds(part, seen) for part in condition.parts)
+    if isinstance(condition, AnyOf):
+        return any(holds(part, seen) for part in condition.parts)
+    if isinstance(condition, Not):
+        return not holds(condition.part, seen)
+    found = _worked_out(condition, seen)
+    if not isinstance(found, bool):
+        raise CannotEvaluate(f"a condition is true or false, and this is {kind_of(found)}")
+    return found
+
+
+def _worked_out(part: Expression, seen: Seen) -> Any:
+    if isinstance(part, Compare):
+        return _compared(part.how, _worked_out(part.left, seen), _worked_out(part.right, seen))
+    if isinstance(part, (AllOf, AnyOf, Not)):
+        return holds(part, seen)
+    # Bytes are equal to nothing but the same bytes.
+    data = seen.data(part) if isinstance(part, Result) else None
+    return evaluate(part, seen) if data is None else data
+
+
+def _compared(how: Comparison, left: Any, right: Any) -> bool:
+    try:
+        if how is Comparison.EQUAL:
+            return _equal(left, right)
+        if how is Comparison.UNEQUAL:
+            return not _equal(left, right)
+        if how is Comparison.IN:
+            return _contains(right, left)
+    except RecursionError:
+        raise CannotEvaluate("it is nested too deeply to be compared") from None
+    kind = kind_of(left)
+    if kind != kind_of(right) or kind not in ("a number", "a text"):
+        raise CannotEvaluate(f"{how.value} puts numbers or texts in order,"
+                             f" not {kind} and {kind_of(right)}")  # fmt: skip
+    return _ORDERS[how](left, right)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    """As JSON has it: 1 is 1.0, and true is not 1, however deep it stands."""
+    if is_list(left) and is_list(right):
+        return len(left) == len(right) and all(map(_equal, left, right))
+    if _is_object(left) and _is_object(right):
+        return left.keys() == right.keys() and all(_equal(left[k], right[k]) for k in left)
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
+
+
+def _contains(whole: Any, part: Any) -> bool:
+    if is_list(whole):
+        return any(_equal(each, part) for each in whole)
+    if isinstance(whole, str) and isinstance(part, str):
+        return part in whole
+    raise CannotEvaluate(f"in looks into a list, or for a text in a text,"
+                         f" not for {kind_of(part)} in {kind_of(whole)}")  # fmt: skip
+
+
+def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
