@@ -7,8 +7,10 @@ import os
 import signal
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from fractal_rm.engine.ports import Telemetry
+if TYPE_CHECKING:  # so that signals are right before the rest of the program is loaded
+    from fractal_rm.engine.ports import Telemetry
 
 STOP = (signal.SIGTERM, signal.SIGINT)
 STOP_ONCE = (signal.SIGXCPU, signal.SIGPWR)  # a limit, a power supply: they may come again
@@ -25,11 +27,16 @@ NOT_FOR_US = signal.valid_signals() - {*STOP, *STOP_ONCE, signal.SIGHUP, *LEFT_A
 
 
 def ignore_stray_signals() -> None:
-    """From now on only what a node acts upon reaches it. Call it before anything is begun."""
+    """From now on only what a node acts upon reaches it, and that does.
+
+    Call it before the program is loaded, which takes seconds on a small machine. Who started it may
+    have blocked signals, which is inherited.
+    """
     for number in NOT_FOR_US:
         signal.signal(number, signal.SIG_IGN)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _read_anyway)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _read_anyway(_number: int, _frame: FrameType | None) -> None:

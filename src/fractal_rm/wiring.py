@@ -28,7 +28,7 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.engine.world import World
-from fractal_rm.signals import Signals, ignore_stray_signals
+from fractal_rm.signals import Signals
 
 STOCK_S = 5.0  # how often open runs are looked through for one that nobody carries
 MakeForWorld = Callable[[World, Config, Intake], WayIn]
@@ -49,7 +49,6 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     ``journal`` names its journal in the state folder: ``mqtt``, ``api`` or ``up``. Raises
     ConfigRejected, and any FractalError that keeps the node from starting.
     """
-    ignore_stray_signals()
     files = Watch(folder)
     compiled = load(folder, os.environ)
     files.refer_to(compiled.referenced)

@@ -479,10 +479,12 @@ async def test_whatever_breaks_while_changes_are_looked_for_is_said_and_the_next
 class Way:
     """A way in that writes down what is done with it."""
 
+    takes_over = False
+
     def __init__(self, name: str, told: list[str], fault: Exception | None = None) -> None:
         self.name, self.told, self.fault = name, told, fault
 
-    async def start(self):
+    async def start(self, _before=None):
         if self.fault is not None:
             raise self.fault
         self.told.append(f"{self.name} opened")

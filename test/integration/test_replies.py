@@ -389,10 +389,12 @@ async def test_a_hand_off_without_limit_or_trace_is_as_it_always_was():
 
 async def test_a_way_in_that_stays_hears_of_another_configuration():
     class Way:
+        takes_over = False
+
         def __init__(self):
             self.heard = 0
 
-        async def start(self):
+        async def start(self, _before):
             pass
 
         async def stop(self):

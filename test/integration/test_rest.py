@@ -262,6 +262,21 @@ def test_health_is_told_to_supervisors(node):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/flows", "/v1/runs", "/schema"])
+def test_head_is_answered_as_get_without_the_content(node, path):
+    status, headers, _ = node.request("GET", path)
+    found = node.request("HEAD", path)
+    assert (found[0], found[2]) == (status, None)
+    assert found[1]["content-type"] == headers["content-type"]
+    assert int(found[1]["content-length"]) > 0
+
+
+def test_where_nothing_can_be_got_head_gets_nothing_either(node):
+    assert node.request("HEAD", "/startrm")[0] == 405
+    assert node.request("HEAD", "/nothing")[0] == 404
+    assert node.request("PUT", "/livez")[1]["allow"] == "GET, HEAD, OPTIONS"
+
+
 def test_the_interface_describes_itself(node):
     _, _, schema = node.get("/schema")
     assert schema["openapi"].startswith("3.1")

@@ -82,6 +82,29 @@ def test_a_terminal_that_is_closed_ends_the_node_in_it_in_order(node):
     assert logged(node, "terminal_closed") == 1
 
 
+def test_signals_are_right_before_the_program_is_loaded():
+    """It takes seconds on a small machine, and a supervisor may ask for a reload by then."""
+    program = (
+        "import importlib, signal; from fractal_rm.cli import main; load = importlib.import_module;"
+        "default = signal.SIG_DFL; numbers = signal.SIGHUP, signal.SIGUSR1;"
+        "importlib.import_module = lambda name: print(name, *(signal.getsignal(n) != default for n"
+        " in numbers), len(signal.pthread_sigmask(signal.SIG_BLOCK, ()))) or load(name);"
+        "main.main(['up', '--help'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith("fractal_rm.cli.serve True True 0\n"), done.stderr
+
+
+def test_who_blocks_signals_and_starts_a_node_can_still_stop_it(node):
+    def block() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+
+    node.launch_ready({"preexec_fn": block})
+    assert node.stop() == 0
+
+
 def test_nohup_keeps_a_node_running(node):
     def nohup() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -247,10 +247,23 @@ def test_addresses_are_the_same_however_they_are_written(sites, host):
     assert first.ready()[0] == 200
 
 
-def test_a_run_that_the_other_machine_refuses_is_executed_here(sites):
+def test_a_machine_that_is_no_longer_trusted_is_refused_on_its_open_connection_too(sites):
+    """And the run that is handed over to it is executed here."""
+    kept = http.client.HTTPConnection(SECOND, sites.second.node.rest, 20)
+
+    def answer() -> int:
+        kept.request("POST", "/startrm", BODY, AS_ORIGINAL)
+        reply = kept.getresponse()
+        reply.read()
+        return reply.status
+
+    assert sites.first.machine.call(answer) == 200
     taken = sites.second.node.log.count(" config_taken ")
     sites.second.node.edit("comm", rest__trusted_peers=[STRANGER])
     wait_until(lambda: sites.second.node.log.count(" config_taken ") > taken)
+    connected = kept.sock
+    assert (sites.first.machine.call(answer), kept.sock) == (403, None)  # it was the last answer
+    assert connected is not None
     sites.first.balancer_says("2")
     ended = sites.first.ended(sites.first.run(), State.SUCCEEDED)
     assert any("node 2 answered 403" in getattr(f.fact, "reason", "") for f in ended.facts)

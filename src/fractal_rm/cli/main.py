@@ -26,6 +26,7 @@ from fractal_rm import __version__
 from fractal_rm.cli.streams import open_missing_streams
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
+from fractal_rm.signals import ignore_stray_signals
 
 EXIT_NOT_WELL = 1
 EXIT_CONFIG = 3
@@ -54,6 +55,8 @@ class _Commands(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
+        if module == "serve":
+            ignore_stray_signals()
         return getattr(importlib.import_module(f"fractal_rm.cli.{module}"), cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

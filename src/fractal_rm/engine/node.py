@@ -108,7 +108,8 @@ class Node:
         try:
             await self._take(config, ways_in)
         except Exception:
-            await self._take(before, self._made(changed, before))
+            gone = [name for name in changed if self._ways_in.get(name) in (None, ways_in[name])]
+            await self._take(before, self._made(gone, before))
             raise
 
     async def _take(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
@@ -180,10 +181,12 @@ class Node:
         return {name: self._make[name](config, self) for name in names}
 
     async def _open(self, name: str, way_in: WayIn) -> None:
-        """In the place of the one that is open, if there is one: they may want the same port."""
-        if name in self._ways_in:
+        """In the place of the one that is open, if there is one."""
+        before = self._ways_in.get(name)
+        if before is not None and not way_in.takes_over:
             await self._ways_in.pop(name).stop()
-        await way_in.start()
+            before = None
+        await way_in.start(before)
         self._ways_in[name] = way_in
 
     # --- the intake ---------------------------------------------------------------------------

@@ -405,12 +405,19 @@ class Intake(Protocol):
 
 
 class WayIn(Protocol):
-    """A way in for triggers: a service that feeds an `Intake`. Stopping twice is legal."""
+    """A way in for triggers: a service that feeds an `Intake`. Stopping twice is legal.
 
-    async def start(self) -> None:
-        """Begin to take triggers.
+    ``takes_over``: whether it can take the place of one that is open. Otherwise that one is stopped
+    first.
+    """
 
-        Raises FractalError where it never can, for example on a port that another program has.
+    takes_over: bool
+
+    async def start(self, before: WayIn | None = None) -> None:
+        """Begin to take triggers, in the place of ``before`` where one is given to take over.
+
+        Raises FractalError where it never can, for example on a port that another program has;
+        ``before`` then goes on.
         """
         ...
 

@@ -19,7 +19,7 @@ from fractal_rm.adapters.mqtt.taking import Taking
 from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.flow import Flow
-from fractal_rm.engine.ports import Check, Clock, Intake, Random, Telemetry
+from fractal_rm.engine.ports import Check, Clock, Intake, Random, Telemetry, WayIn
 
 AGAIN_FIRST_S = 0.2
 AGAIN_AT_MOST_S = 10.0
@@ -33,6 +33,8 @@ class MqttIntake:
     ``flows`` are those in force: they say at which topics they begin. ``publisher`` is told which
     link is open.
     """
+
+    takes_over = False
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class MqttIntake:
         self._why_not = "not connected yet"
         self._stopping = False
 
-    async def start(self) -> None:
+    async def start(self, before: WayIn | None = None) -> None:  # noqa: ARG002 - it is stopped
         """Begin to connect; returns at once.
 
         Raises ClientIdInUse, ClientIdUnreadable, and OSError where no client id can be kept.

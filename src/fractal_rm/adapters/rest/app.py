@@ -6,6 +6,8 @@ GET  /v1/flows                what can be run
 GET  /v1/runs, /v1/runs/{id}  what was run
 GET  /livez, /readyz          for supervisors
 GET  /schema                  OpenAPI 3.1 of all this
+
+HEAD is answered as GET is, without the content.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import Parameter
+from litestar.types import ASGIApp
 
 from fractal_rm import __version__
 from fractal_rm.adapters.rest import problems
@@ -46,6 +49,17 @@ class Health(msgspec.Struct):
     checks: list[Check]
 
 
+def head_as_get(app: ASGIApp) -> ASGIApp:
+    """Answer HEAD wherever GET is answered (RFC 9110, 9.1). The server leaves out the content."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await app(scope, receive, send)
+
+    return answer
+
+
 def make_app(
     *,
     endpoint: str,
@@ -54,7 +68,7 @@ def make_app(
     flows: Callable[[], Mapping[str, Flow]],
     max_trigger_bytes: Callable[[], int],
     telemetry: Telemetry,
-) -> Litestar:
+) -> ASGIApp:
     """Make the application; it is served by `RestService`."""
     triggers = Triggers(intake, history, max_trigger_bytes)
 
@@ -107,7 +121,7 @@ def make_app(
         ready = all(check.ok for check in checks)
         return Response(Health(ready, checks), status_code=200 if ready else 503)
 
-    return Litestar(
+    app = Litestar(
         route_handlers=[start, start_flow, list_flows, list_runs, show_run, livez, readyz],
         exception_handlers={
             Refused: problems.refused(telemetry),
@@ -123,3 +137,4 @@ def make_app(
         request_max_body_size=None,  # triggers.read_body keeps the bound of comm.conf
         logging_config=None,
     )
+    return head_as_get(app)

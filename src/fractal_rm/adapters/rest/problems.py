@@ -79,7 +79,8 @@ def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respons
     title = {404: "There is nothing here", 405: "This method is not allowed here"}.get(
         error.status_code, "The request cannot be answered"
     )
-    headers = {n: v for n, v in (error.headers or {}).items() if n.lower() == "allow"}
+    allowed = (error.headers or {}).get("allow", "").replace("GET", "GET, HEAD")  # head_as_get
+    headers = {"Allow": allowed} if allowed else {}
     is_parameter = isinstance(error, ValidationException)
     detail = _bad_parameters(request, error) if is_parameter else error.detail
     shown = detail if len(detail) <= LONGEST_DETAIL else detail[:LONGEST_DETAIL] + "…"

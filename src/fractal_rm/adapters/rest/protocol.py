@@ -70,11 +70,20 @@ class GuardedProtocol(HttpToolsProtocol):
         real = cast("asyncio.Transport", transport)
         self._closing = ClosingTransport(real, self.loop, self._is_whole)
         super().connection_made(cast("asyncio.Transport", self._closing))
-        theirs, ours = self.client, self.server
-        self._client = self._access.connected(theirs[0] if theirs else "", ours[0] if ours else "")
+        self._client = self._connected()
         self._look_at_unsent()
         if self._has_room():
             self._due_within(HEAD_LIMIT_S)
+
+    def _connected(self) -> Client:
+        theirs, ours = self.client, self.server
+        return self._access.connected(theirs[0] if theirs else "", ours[0] if ours else "")
+
+    def serve_by(self, access: Access, app: Any) -> None:
+        """Judge and answer the requests whose head is still to come by another configuration."""
+        self._access.disconnected(self._client)
+        self._access, self.app = access, app
+        self._client = self._connected()
 
     def _has_room(self) -> bool:
         """Refuse the connection where there are too many; such a refusal takes room itself."""

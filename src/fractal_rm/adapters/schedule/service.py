@@ -18,7 +18,7 @@ from fractal_rm.domain.errors import Draining, Malformed, Refused
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.domain.trigger import Arrival, Source
-from fractal_rm.engine.ports import Check, Clock, Intake, Telemetry
+from fractal_rm.engine.ports import Check, Clock, Intake, Telemetry, WayIn
 
 FILE = "schedules.json"
 LOOK_AT_LEAST_S = 1.0  # the wall clock may jump, and nobody tells
@@ -36,6 +36,8 @@ class Schedules:
 
     After a crash a moment may so be fired again. It names its run, so that it is one run.
     """
+
+    takes_over = False
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class Schedules:
         self._kept_at_s = float("-inf")
         self._held_back: set[str] = set()  # the timetables that were told to come again
 
-    async def start(self) -> None:
+    async def start(self, before: WayIn | None = None) -> None:  # noqa: ARG002 - it is stopped
         """Go on where the last process came to."""
         self._kept = await asyncio.to_thread(self._read)
         self._take_up(self._kept)
