@@ -40,7 +40,7 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
             f"BEGIN;{schema.CREATE}PRAGMA application_id = {schema.APPLICATION_ID};"
             f"PRAGMA user_version = {schema.FORMAT};COMMIT;"
         )
-        _sync_folder(path.parent)
+        _sync_folder(path.resolve().parent)  # of where links lead to
     elif found < schema.FORMAT:
         db.executescript(f"BEGIN;{schema.UPGRADE}PRAGMA user_version = {schema.FORMAT};COMMIT;")
 

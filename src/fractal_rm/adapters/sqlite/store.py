@@ -98,7 +98,7 @@ class Store:
         self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
         clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
         self._db.execute(schema.MARK, (0,))
-        self._place = Place([self._path, Path(f"{self._path}-wal")])
+        self._place = Place(self._path)
         return Recovered(found.runs, clean, self._one(schema.NEWEST) or "", found.broken)
 
     def close(self, *, clean: bool) -> None:
