@@ -21,6 +21,7 @@ from fractal_rm.config.whole_file import replace_file
 from fractal_rm.engine.ports import Telemetry
 
 FILE = "known-peers.json"
+TRIES, RETRY_S = 20, 0.05  # while another process changes the file
 MOST_KEPT = 1_000  # nodes.conf has a few; what moved away long ago need not be kept
 
 
@@ -49,13 +50,17 @@ class KnownPeersFile:
             await self._change(lambda kept: _without(kept, address))
 
     async def _change(self, changed: Callable[[list[str]], list[str]]) -> None:
-        try:
-            await asyncio.to_thread(self._rewrite, changed)
-        except OSError as error:
-            self._say("known_peers_not_kept", error)
+        for tries_left in reversed(range(TRIES)):
+            try:
+                await asyncio.to_thread(self._rewrite, changed)
+                return
+            except OSError as error:  # noqa: PERF203 - each try
+                if not tries_left or not isinstance(error, BlockingIOError):
+                    self._say("known_peers_not_kept", error)
+                    return
+            await asyncio.sleep(RETRY_S)  # another process is at it
 
     def _rewrite(self, changed: Callable[[list[str]], list[str]]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(self._path.with_name(f"{FILE}.lock")):
             kept = changed(self._read())[-MOST_KEPT:]
             replace_file(self._path, msgspec.json.encode(kept))
@@ -79,10 +84,13 @@ def _without(addresses: list[str], address: str) -> list[str]:
 
 @contextmanager
 def _locked(path: Path) -> Generator[None]:
-    """Wait until no other process has it. Raises OSError."""
+    """Alone with it. Raises OSError: BlockingIOError where another process is.
+
+    A process may be stopped while it has it, and a thread that waits for it could not be ended.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(file)
