@@ -8,6 +8,7 @@ changes what the file holds, under a lock.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Generator
@@ -50,20 +51,24 @@ class KnownPeersFile:
             await self._change(lambda kept: _without(kept, address))
 
     async def _change(self, changed: Callable[[list[str]], list[str]]) -> None:
-        for tries_left in reversed(range(TRIES)):
-            try:
-                await asyncio.to_thread(self._rewrite, changed)
-                return
-            except OSError as error:  # noqa: PERF203 - each try
-                if not tries_left or not isinstance(error, BlockingIOError):
-                    self._say("known_peers_not_kept", error)
+        try:
+            for _ in range(TRIES):
+                if await asyncio.to_thread(self._rewrite, changed):
                     return
-            await asyncio.sleep(RETRY_S)  # another process is at it
+                await asyncio.sleep(RETRY_S)
+            raise BlockingIOError(errno.EAGAIN, "another process has its lock")
+        except OSError as error:
+            self._say("known_peers_not_kept", error)
 
-    def _rewrite(self, changed: Callable[[list[str]], list[str]]) -> None:
-        with _locked(self._path.with_name(f"{FILE}.lock")):
-            kept = changed(self._read())[-MOST_KEPT:]
-            replace_file(self._path, msgspec.json.encode(kept))
+    def _rewrite(self, changed: Callable[[list[str]], list[str]]) -> bool:
+        """False: another process is at it."""
+        try:
+            with _locked(self._path.with_name(f"{FILE}.lock")):
+                kept = changed(self._read())[-MOST_KEPT:]
+                replace_file(self._path, msgspec.json.encode(kept))
+        except BlockingIOError:
+            return False
+        return True
 
     def _read(self) -> list[str]:
         try:
