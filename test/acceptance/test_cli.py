@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -269,8 +270,6 @@ def test_the_simulator_says_how_it_is_used_and_why_it_cannot_listen():
 
 @pytest.mark.parametrize("broker", ["mosquitto", "nats-server"])
 def test_the_demonstration_fires_each_flow_once_and_all_end_as_they_should(broker):
-    import os
-
     path = os.environ["PATH"] if broker == "mosquitto" else "/usr/bin:/bin"
     command = [sys.executable, "-m", "fractal_rm.cli.main", "demo", "--once", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path})
@@ -285,18 +284,43 @@ def test_the_demonstration_fires_each_flow_once_and_all_end_as_they_should(broke
     assert done.stderr == ""
 
 
+def demonstration(folder: Path, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """The process, whose temporary files are in a folder, and what it prints."""
+    command = [sys.executable, "-m", "fractal_rm.cli.main", "demo", *options]
+    log = folder / "demo.log"
+    (folder / "temporary").mkdir()
+    environ = {**os.environ, "TMPDIR": str(folder / "temporary")}
+    with log.open("wb") as out:
+        return subprocess.Popen(command, stdout=out, stderr=out, env=environ), log
+
+
+def children_of(process: subprocess.Popen[bytes]) -> list[str]:
+    listed = ["ps", "-o", "pid=", "--ppid", str(process.pid)]
+    return subprocess.run(listed, capture_output=True, text=True).stdout.split()
+
+
+def nothing_is_left(children: list[str], folder: Path) -> bool:
+    running = any(Path(f"/proc/{pid}").exists() for pid in children)
+    return not running and not list((folder / "temporary").iterdir())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_and_a_closed_terminal_end_all_of_the_demonstration(tmp_path, number):
-    command = [sys.executable, "-m", "fractal_rm.cli.main", "demo"]
-    log = tmp_path / "demo.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out)
+    process, log = demonstration(tmp_path)
     wait_until(lambda: "handed-off" in log.read_text())
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
-    ).stdout.split()
+    children = children_of(process)
     assert len(children) == 4
     process.send_signal(number)
     assert process.wait(40) == 0
     assert "ending everything" in log.read_text()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert nothing_is_left(children, tmp_path)
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 0), (("--once",), 1)])
+def test_a_demonstration_that_is_ended_while_it_starts_leaves_nothing(tmp_path, options, code):
+    process, log = demonstration(tmp_path, *options)
+    children = wait_until(lambda: children_of(process)[3:] and children_of(process))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(40) == code
+    assert log.read_text() == ""
+    assert nothing_is_left(children, tmp_path)

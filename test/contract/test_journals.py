@@ -285,6 +285,24 @@ def delete_the_log(folder: Path) -> None:
     (folder / "up.journal-wal").unlink()
 
 
+def delete_the_index_of_the_log(folder: Path) -> None:
+    (folder / "up.journal-shm").unlink()
+
+
+def move_and_link(path: Path) -> None:
+    """As one does to have a file on another disk."""
+    path.rename(path.with_name("moved"))
+    path.symlink_to("moved")
+
+
+def link_the_file(folder: Path) -> None:
+    move_and_link(folder / "up.journal")
+
+
+def link_the_log(folder: Path) -> None:
+    move_and_link(folder / "up.journal-wal")
+
+
 def rename_the_file(folder: Path) -> None:
     (folder / "up.journal").rename(folder / "old.journal")
 
@@ -301,8 +319,8 @@ def put_another_folder_there(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "harm",
-    [delete_the_file, delete_the_log, rename_the_file, copy_another_file_there,
-     put_another_folder_there],
+    [delete_the_file, delete_the_log, delete_the_index_of_the_log, link_the_file, link_the_log,
+     rename_the_file, copy_another_file_there, put_another_folder_there],
 )  # fmt: skip
 async def test_a_journal_whose_files_are_others_now_refuses(tmp_path, harm):
     folder = tmp_path / "state"
@@ -313,6 +331,34 @@ async def test_a_journal_whose_files_are_others_now_refuses(tmp_path, harm):
     for name in ("after", "again"):
         with pytest.raises(JournalGone, match="is not the file that is open"):
             await journal.accept(entry(name))
+    await journal.close(clean=True)
+
+
+@pytest.mark.parametrize("end", ["", "-wal", "-shm"])
+async def test_the_files_of_a_journal_that_is_a_link_are_where_it_leads_to(tmp_path, end):
+    data = tmp_path / "data"
+    for folder in (data, tmp_path / "state"):
+        folder.mkdir()
+    (tmp_path / "state" / "up.journal").symlink_to(data / "real")
+    journal = sqlite_journal(tmp_path / "state")
+    await journal.open()
+    await journal.accept(entry("before"))
+    (data / f"real{end}").rename(data / "aside")
+    with pytest.raises(JournalGone):
+        await journal.accept(entry("after"))
+    (data / "aside").rename(data / f"real{end}")
+    await journal.wait_durable()
+    await journal.close(clean=True)
+
+
+async def test_a_link_to_a_journal_that_leads_elsewhere_is_another_place(tmp_path):
+    (tmp_path / "up.journal").symlink_to("one")
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    (tmp_path / "new").symlink_to("two")
+    (tmp_path / "new").replace(tmp_path / "up.journal")
+    with pytest.raises(JournalGone):
+        await journal.accept(entry("after"))
     await journal.close(clean=True)
 
 

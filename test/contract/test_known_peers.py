@@ -17,7 +17,7 @@ HERE, THERE = "http://10.0.0.7:5000/startrm", "http://10.0.0.8:5000/startrm a.lo
 def known(request, tmp_path):
     if request.param == "memory":
         return MemoryKnownPeers()
-    return KnownPeersFile(tmp_path / "state", QuietTelemetry())
+    return KnownPeersFile(tmp_path, QuietTelemetry())
 
 
 async def test_an_address_is_known_from_when_it_is_added_until_it_is_removed(known):
@@ -68,15 +68,23 @@ async def test_a_folder_that_cannot_be_written_is_logged_and_what_was_learned_co
     assert "known_peers_not_kept" in telemetry.events
 
 
-async def test_a_lock_that_is_never_free_is_logged_and_what_was_learned_counts(
+async def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path):
+    """It could not be moved back."""
+    telemetry = QuietTelemetry()
+    await KnownPeersFile(tmp_path / "state", telemetry).add(HERE)
+    assert telemetry.events == ["known_peers_not_kept"]
+    assert not (tmp_path / "state").exists()
+
+
+async def test_a_process_that_stopped_while_it_changed_the_file_keeps_nobody_waiting(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("fractal_rm.adapters.peers.known.LOCK_TRIES", 2)
+    monkeypatch.setattr("fractal_rm.adapters.peers.known.RETRY_S", 0)
     telemetry = QuietTelemetry()
     known = KnownPeersFile(tmp_path, telemetry)
-    with (tmp_path / f"{FILE}.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        await known.add(HERE)
+    with (tmp_path / f"{FILE}.lock").open("w") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        await asyncio.wait_for(known.add(HERE), 10)
     assert known.has(HERE)
     assert telemetry.events == ["known_peers_not_kept"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import threading
@@ -12,7 +13,7 @@ import uvloop
 
 from dns import AAAA, SERVER_FAILURE, SILENT, A, resolving
 from fractal_rm.adapters.connect import nss
-from fractal_rm.adapters.connect.files import Settings, read_settings
+from fractal_rm.adapters.connect.files import Settings, Watched, read_settings
 from fractal_rm.adapters.connect.message import question, read_answer
 from fractal_rm.adapters.connect.names import MOST_LOOKUPS, SILENT_S, NotResolved
 from fractal_rm.simulation.loop import run_virtual
@@ -288,3 +289,9 @@ def test_no_bytes_break_the_reader():
         broken = bytearray(whole)
         broken[size] = chance.randrange(256)
         read_answer(bytes(broken), asked)
+
+
+def test_a_hosts_file_that_is_a_fifo_keeps_nobody_waiting(tmp_path):
+    os.mkfifo(tmp_path / "hosts")
+    with pytest.raises(OSError, match="it is a FIFO"):
+        Watched(tmp_path / "hosts").fresh()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -77,3 +78,9 @@ async def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
     await clock.keep()
     await clock.keep()
     assert telemetry.events == ["clock_forgotten", "clock_not_kept"]
+
+
+async def test_a_fifo_in_its_place_keeps_no_start_waiting(tmp_path):
+    os.mkfifo(tmp_path / FILE)
+    _, telemetry = new(tmp_path)
+    assert telemetry.events == ["clock_forgotten"]

@@ -132,6 +132,20 @@ def test_what_a_link_leads_to_is_not_rotated(tmp_path, monkeypatch):
     assert (tmp_path / "rm.log").read_text() == "one\ntwo\n"
 
 
+def test_a_log_that_cannot_be_rotated_grows_and_keeps_nobody_else_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr(outlets, "FILE_BYTES", 5)
+    path = tmp_path / "rm.log"
+    (tmp_path / "rm.log.1").mkdir()
+    (tmp_path / "rm.log.2").touch()  # so that the folder cannot take its name
+    (tmp_path / "rm.log.3" / "full").mkdir(parents=True)
+    for log in (LogFile(str(path)), LogFile(str(path))):
+        log.write(b"one\n")
+        log.write(b"two\n")
+    assert path.read_text() == "one\ntwo\none\ntwo\n"
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where it is not let go of
+
+
 def test_a_pipe_that_others_made_non_blocking_is_waited_for_and_left_so():
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

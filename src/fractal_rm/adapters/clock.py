@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.steady import (
@@ -109,7 +110,7 @@ class NodeClock(SystemClock):
 
     def _read(self) -> Timeline | None:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Timeline)
+            return msgspec.json.decode(read_regular(self._path), type=Timeline)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.strict_json import read_json_as
@@ -32,7 +33,7 @@ def read_uncarried(state: Path, journal: str) -> list[str]:
     """What was written last. Raises OSError, and Malformed where it is no list of ids."""
     path = state / f"{journal}{SUFFIX}"
     try:
-        return read_json_as(path.read_bytes(), list[str])
+        return read_json_as(read_regular(path), list[str])
     except FileNotFoundError:
         return []
     except msgspec.ValidationError as error:

@@ -8,6 +8,7 @@ changes what the file holds, under a lock.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Generator
@@ -21,8 +22,8 @@ from fractal_rm.config.whole_file import replace_file
 from fractal_rm.engine.ports import Telemetry
 
 FILE = "known-peers.json"
+TRIES, RETRY_S = 20, 0.05  # while another process changes the file
 MOST_KEPT = 1_000  # nodes.conf has a few; what moved away long ago need not be kept
-LOCK_TRIES, LOCK_PAUSE_S = 50, 0.02  # a change takes milliseconds; who holds it longer is stuck
 
 
 class KnownPeersFile:
@@ -51,23 +52,23 @@ class KnownPeersFile:
 
     async def _change(self, changed: Callable[[list[str]], list[str]]) -> None:
         try:
-            for _ in range(LOCK_TRIES):
+            for _ in range(TRIES):
                 if await asyncio.to_thread(self._rewrite, changed):
                     return
-                await asyncio.sleep(LOCK_PAUSE_S)
+                await asyncio.sleep(RETRY_S)
+            raise BlockingIOError(errno.EAGAIN, "another process has its lock")
         except OSError as error:
             self._say("known_peers_not_kept", str(error))
-            return
-        self._say("known_peers_not_kept", f"another process holds {FILE}.lock")
 
     def _rewrite(self, changed: Callable[[list[str]], list[str]]) -> bool:
-        """Returns False where another process is changing it. Raises OSError."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(self._path.with_name(f"{FILE}.lock")) as locked:
-            if locked:
+        """False: another process is at it."""
+        try:
+            with _locked(self._path.with_name(f"{FILE}.lock")):
                 kept = changed(self._read())[-MOST_KEPT:]
                 replace_file(self._path, msgspec.json.encode(kept))
-        return locked
+        except BlockingIOError:
+            return False
+        return True
 
     def _read(self) -> list[str]:
         try:
@@ -87,15 +88,14 @@ def _without(addresses: list[str], address: str) -> list[str]:
 
 
 @contextmanager
-def _locked(path: Path) -> Generator[bool]:
-    """Hold a lock, if no other process does. Raises OSError."""
+def _locked(path: Path) -> Generator[None]:
+    """Alone with it. Raises OSError: BlockingIOError where another process is.
+
+    A process may be stopped while it has it, and a thread that waits for it could not be ended.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
         os.close(file)

@@ -127,6 +127,10 @@ NEWEST = (
 OPEN_RUNS = (
     "SELECT no, id, pages, sum, flow, accepted_ms FROM runs WHERE settled_ms IS NULL ORDER BY no"
 )
+EXPECTED_OPEN = (
+    "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
+    " WHERE name IN ('accepted', 'settled')"
+)
 OPEN_PAGES = (
     "SELECT pages.run, n, body, pages.sum FROM runs JOIN pages"
     f" ON {OF_RUN} WHERE settled_ms IS NULL ORDER BY place"

@@ -5,51 +5,37 @@ A group of any size is written with a handful of statements that take many rows 
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from errno import ENOSPC
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import msgspec
 
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.sqlite import schema
-from fractal_rm.adapters.sqlite.chain import ChainBroken, Unreadable, verified
+from fractal_rm.adapters.sqlite.causes import WAIT_S, unusable
 from fractal_rm.adapters.sqlite.group import Change, Finds, Group, Rows, Tail, Writing
 from fractal_rm.adapters.sqlite.place import Place
+from fractal_rm.adapters.sqlite.prepare import prepare
+from fractal_rm.adapters.sqlite.recover import OpenRuns
 from fractal_rm.adapters.sqlite.retention import Purge
 from fractal_rm.domain.errors import (
     JournalBlocked,
-    JournalDamaged,
     JournalError,
-    JournalFull,
     JournalGone,
     JournalHeld,
     JournalInUse,
     JournalLost,
-    JournalReadOnly,
-    JournalTooNew,
-    JournalTooOld,
 )
-from fractal_rm.domain.flow import Flow, flow_version, version_of
-from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
-from fractal_rm.engine.ports import BrokenRun, Entry, Prior, Recovered
+from fractal_rm.domain.flow import flow_version
+from fractal_rm.domain.run import State
+from fractal_rm.engine.ports import Entry, Prior, Recovered
 
 ROWS_AT_ONCE = 64
 STATEMENTS_KEPT = 400  # prepared: six that take many rows, for each number of them
-PageRow = tuple[int, bytes, int]  # n, body, sum
-OpenRow = tuple[int, str, int, int, Union[str, None], int]  # as in schema.OPEN_RUNS
-PAGE_BYTES = 2048  # a small commit writes each page that it touches: what wears flash out
-WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes into the file
-# A run's row is written again when it ends, and by then thousands of others may have come: what was
-# written is kept for that, or each end would read two pages back.
-CACHE_KIB = 16 * 1024
-WAIT_S = 5  # for another program that writes into the file: a person at a sqlite3 prompt
-WAL_KEPT_BYTES = 64 * 1024 * 1024
 
 # The module takes numbers and texts as they are. For any other value, of each row, it looks for an
 # adapter in three places, unless one is registered.
@@ -65,7 +51,6 @@ class Store:
         self._synchronous = synchronous
         self._open: dict[str, Tail] = {}
         self._versions: set[str] = set()
-        self._flows: dict[str, Flow] = {}
         self._next_no = 1
         self._purge = Purge()
         self._lock: FileLock | None = None
@@ -85,11 +70,11 @@ class Store:
                 timeout=WAIT_S,
                 cached_statements=STATEMENTS_KEPT,
             )
-            self._prepare()
+            prepare(self._db, self._path, self._synchronous)
             return self._recover()
         except sqlite3.Error as error:
             self._let_go()
-            raise _unusable(self._path, error) from error
+            raise unusable(self._path, error) from error
         except JournalError:
             self._let_go()
             raise
@@ -104,130 +89,17 @@ class Store:
                 " node its own state.path in comm.conf"
             ) from None
         except OSError as error:
-            raise _unusable(self._path, error) from error
-
-    def _prepare(self) -> None:
-        created = not self._one("SELECT count(*) FROM sqlite_master")
-        found = schema.FORMAT if created else self._format()
-        for pragma in (
-            f"page_size = {PAGE_BYTES}",
-            f"wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}",
-            "journal_mode = WAL",
-            f"synchronous = {self._synchronous}",
-            f"journal_size_limit = {WAL_KEPT_BYTES}",
-            "temp_store = MEMORY",
-            f"cache_size = -{CACHE_KIB}",
-        ):
-            self._db.execute(f"PRAGMA {pragma}")
-        if created:
-            self._db.executescript(
-                f"BEGIN;{schema.CREATE}PRAGMA application_id = {schema.APPLICATION_ID};"
-                f"PRAGMA user_version = {schema.FORMAT};COMMIT;"
-            )
-            self._sync_folder()
-        elif found < schema.FORMAT:
-            self._db.executescript(
-                f"BEGIN;{schema.UPGRADE}PRAGMA user_version = {schema.FORMAT};COMMIT;"
-            )
-
-    def _format(self) -> int:
-        """The format of a journal that this release can go on with. Raises JournalError."""
-        if self._one("PRAGMA application_id") != schema.APPLICATION_ID:
-            raise JournalDamaged(
-                f"{self._path} is a database of another program; move it away, or set state.path"
-                " in comm.conf to another folder"
-            )
-        found = self._one("PRAGMA user_version")
-        if found > schema.FORMAT:
-            raise JournalTooNew(
-                f"{self._path} was written by a newer release (format {found}, this one reads"
-                f" {schema.FORMAT}); start that release again, or set state.path in comm.conf to"
-                " an empty folder"
-            )
-        if found < schema.OLDEST:
-            raise JournalTooOld(
-                f"{self._path} was written before the first release (format {found}, this one reads"
-                f" {schema.FORMAT}); finish its runs with the program that wrote it, and move it"
-                " and its -wal file away"
-            )
-        return found
-
-    def _sync_folder(self) -> None:
-        """A new file survives a power loss only if its folder's entry is on the disk too."""
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            raise unusable(self._path, error) from error
 
     def _recover(self) -> Recovered:
-        found = [self._found(row, pages) for row, pages in self._open_rows()]
-        runs = [each for each in found if isinstance(each, Run)]
-        broken = [each for each in found if isinstance(each, BrokenRun)]
-        expected = self._one(
-            "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
-            " WHERE name IN ('accepted', 'settled')"
-        )
-        if len(found) != expected:
-            raise self._damaged(f"it should hold {expected} unfinished runs and holds {len(found)}")
+        found = OpenRuns(self._db, self._path)
+        found.read()
+        self._open, self._versions = found.tails, found.versions
         self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
         clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
         self._db.execute(schema.MARK, (0,))
-        self._place = Place([self._path, Path(f"{self._path}-wal")])
-        return Recovered(runs, clean, self._one(schema.NEWEST) or "", broken)
-
-    def _open_rows(self) -> Iterable[tuple[OpenRow, list[PageRow]]]:
-        """The rows of open runs, each with its pages."""
-        pages: dict[int, list[PageRow]] = {}
-        for run, *page in self._db.execute(schema.OPEN_PAGES):
-            pages.setdefault(run, []).append((page[0], page[1], page[2]))
-        for row in self._db.execute(schema.OPEN_RUNS).fetchall():
-            yield row, pages.pop(row[0], [])
-
-    def _found(self, row: OpenRow, pages: list[PageRow]) -> Run | BrokenRun:
-        """The run of a row; what is wrong with it alone keeps no other from going on."""
-        try:
-            return self._recovered(row, pages)
-        except (Unreadable, ImpossibleFact) as error:
-            return _broken(row, str(error))
-        except ChainBroken as error:
-            raise self._damaged(str(error)) from error
-        except Exception as error:  # noqa: BLE001 - facts of any release may come here
-            return _broken(row, repr(error))
-
-    def _recovered(self, row: OpenRow, pages: list[PageRow]) -> Run:
-        no, run_id, count, last, _, _ = row
-        self._open[run_id] = no, count, last
-        timed = verified(run_id, pages, count, last)
-        flow = self._flow(timed[0][1]) if timed else None
-        if flow is None:
-            raise ChainBroken(f"run {run_id} has no accepted fact")
-        return fold(Run(run_id, flow, timed[0][0]), [fact for _, fact in timed])
-
-    def _flow(self, first: AnyFact) -> Flow | None:
-        """The flow that a run began with."""
-        if not isinstance(first, Accepted):
-            return None
-        version = first.version
-        known = self._flows.get(version)
-        if known is not None:
-            return known
-        body = self._one("SELECT body FROM flows WHERE version = ?", version) or b""
-        if version_of(body) != version:
-            raise ChainBroken(f"flow version {version} does not match its checksum")
-        try:
-            flow = msgspec.json.decode(body, type=Flow)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise Unreadable(f"flow version {version}: {error}") from error
-        self._versions.add(version)
-        self._flows[version] = flow
-        return flow
-
-    def _damaged(self, what: str) -> JournalDamaged:
-        return JournalDamaged(
-            f"{self._path} is damaged: {what}. Nothing was changed. Look at it with `fractal-rm"
-            " journal check`; to start without it, move it and its -wal file away"
-        )
+        self._place = Place(self._path)
+        return Recovered(found.runs, clean, self._one(schema.NEWEST) or "", found.broken)
 
     def close(self, *, clean: bool) -> None:
         """Mark how it ended and let go."""
@@ -235,7 +107,7 @@ class Store:
             if clean:
                 self._db.execute(schema.MARK, (1,))
         except sqlite3.Error as error:
-            cause = _unusable(self._path, error)
+            cause = unusable(self._path, error)
             if not isinstance(cause, JournalBlocked):  # else the end counts as a crash, no more
                 raise cause from error
         finally:
@@ -388,7 +260,7 @@ class Store:
             self._open.pop(run_id, None)
 
     def _write_failed(self, error: sqlite3.Error) -> JournalError:
-        cause = _unusable(self._path, error)
+        cause = unusable(self._path, error)
         if not isinstance(cause, JournalBlocked):
             return JournalLost(f"{self._path}: {error}")
         if self._db.in_transaction:
@@ -410,15 +282,9 @@ class Store:
             raise self._write_failed(error) from error
         return more
 
-    def _one(self, statement: str, *values: Any) -> Any:
-        row = self._db.execute(statement, values).fetchone()
+    def _one(self, statement: str) -> Any:
+        row = self._db.execute(statement).fetchone()
         return row[0] if row else None
-
-
-def _broken(row: OpenRow, why: str) -> BrokenRun:
-    """A run of which no more is known than its row says."""
-    _, run_id, _, _, flow_id, accepted_ms = row
-    return BrokenRun(Run(run_id, Flow(flow_id or ""), accepted_ms, state=State.ACCEPTED), why)
 
 
 @cache
@@ -426,22 +292,3 @@ def _many(head: str, tail: str, columns: int, rows: int) -> str:
     """A statement that takes many rows at once."""
     one = "(" + ",".join("?" * columns) + ")"
     return head + ",".join([one] * rows) + tail
-
-
-def _unusable(path: Path, error: OSError | sqlite3.Error) -> JournalError:
-    """A foreign error in our words, with the cure."""
-    text = str(error)  # of an OSError it has the path, in which any word may be
-    of_sqlite = isinstance(error, sqlite3.Error)
-    if "full" in text if of_sqlite else error.errno == ENOSPC:
-        return JournalFull(f"{path}: the disk is full; make room, or set state.path elsewhere")
-    if of_sqlite and "locked" in text:
-        return JournalHeld(f"{path}: another program has held it for {WAIT_S} s; end that one")
-    if not of_sqlite or "readonly" in text or "unable to open" in text:
-        return JournalReadOnly(
-            f"{path} cannot be written ({text}); give the user of this program write permission to"
-            " the folder, or set state.path in comm.conf to another one"
-        )
-    return JournalDamaged(
-        f"{path} cannot be read ({text}). Look at it with `fractal-rm journal check`; to start"
-        " without it, move it and its -wal file away"
-    )

@@ -61,7 +61,8 @@ class LogFile:
         if not self._is_at_its_path():
             self._open()
         if os.fstat(self._descriptor).st_size + len(line) > FILE_BYTES:
-            self._rotate()
+            with suppress(OSError):  # the folder may be another user's: then the file grows
+                self._rotate()
         return os.write(self._descriptor, line)
 
     def _open(self) -> None:
@@ -82,10 +83,16 @@ class LogFile:
     def _rotate(self) -> None:
         if not stat.S_ISREG(Path(self._path).lstat().st_mode):
             return
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # let go of with the descriptor
-        if self._is_at_its_path():  # else another process has just done it
-            names = [Path(f"{self._path}.{n}") for n in range(FILES_KEPT, 0, -1)]
-            for older, newer in zip(names, [*names[1:], Path(self._path)], strict=True):
-                with suppress(FileNotFoundError):
-                    newer.replace(older)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            if self._is_at_its_path():  # else another process has just done it
+                self._move_away()
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self._open()
+
+    def _move_away(self) -> None:
+        names = [Path(f"{self._path}.{n}") for n in range(FILES_KEPT, 0, -1)]
+        for older, newer in zip(names, [*names[1:], Path(self._path)], strict=True):
+            with suppress(FileNotFoundError):
+                newer.replace(older)

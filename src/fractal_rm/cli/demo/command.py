@@ -28,6 +28,7 @@ from fractal_rm.engine.ports import RunSummary
 FLOWS = ("1", "2", "3")
 PAYLOAD = "0x03abcdefghil"
 ONCE_LIMIT_S = 30.0
+STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _COLUMNS = "{:<13} {:<7} {:<5} {:<5} {:<8} {:<11} {:>5}   {}"
 
 
@@ -43,6 +44,17 @@ def demo(once: bool, as_json: bool) -> int:
 
 
 async def _demo(*, once: bool, as_json: bool) -> int:
+    """Show it until it is done, or one of STOP comes: at whatever moment, all of it is ended."""
+    shown = asyncio.ensure_future(_shown(once=once, as_json=as_json))
+    for number in STOP:
+        asyncio.get_running_loop().add_signal_handler(number, shown.cancel)
+    try:
+        return await shown
+    except asyncio.CancelledError:
+        return EXIT_NOT_WELL if once else 0
+
+
+async def _shown(*, once: bool, as_json: bool) -> int:
     balancer = DemoBalancer()
     balancer_port = await balancer.start()
     try:
@@ -54,19 +66,13 @@ async def _demo(*, once: bool, as_json: bool) -> int:
 async def _on_stage(balancer_port: int, *, once: bool, as_json: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="fractal-rm-demo-") as folder:
         async with Stage(Path(folder), balancer_port) as stage, _show(stage, as_json) as show:
-            stop = _stop_signals()
             if once:
-                well = await _once(show)
-                return 0 if well else EXIT_NOT_WELL
-            await _until_stopped(show, stop)
+                return 0 if await _once(show) else EXIT_NOT_WELL
+            try:
+                await asyncio.gather(_fire_on(show), show.until(lambda: False))
+            finally:
+                click.echo("\nending everything")
     return 0
-
-
-def _stop_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
 
 
 async def _once(show: _Show) -> bool:
@@ -88,16 +94,12 @@ async def _fire_each(show: _Show) -> None:
     await show.until(lambda: show.handed_off() <= {run.id for run in show.ended_at("2")})
 
 
-async def _until_stopped(show: _Show, stop: asyncio.Event) -> None:
-    looking = asyncio.create_task(show.until(stop.is_set))
-    while not stop.is_set():
+async def _fire_on(show: _Show) -> None:
+    while True:
         for flow in FLOWS:
             await show.fire_mqtt(flow)
             await show.fire_rest(flow)
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(stop.wait(), 1.0)
-    await looking
-    click.echo("\nending everything")
+        await asyncio.sleep(1.0)
 
 
 @asynccontextmanager

@@ -1,0 +1,82 @@
+"""Make a journal's file, or take over the one that is there."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from fractal_rm.adapters.sqlite import schema
+from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
+
+PAGE_BYTES = 2048  # a small commit writes each page that it touches: what wears flash out
+WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes into the file
+# A run's row is written again when it ends, and by then thousands of others may have come: what was
+# written is kept for that, or each end would read two pages back.
+CACHE_KIB = 16 * 1024
+WAL_KEPT_BYTES = 64 * 1024 * 1024
+
+
+def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
+    """Bring the file into the form that this release writes. Raises JournalError, sqlite3.Error.
+
+    What another program or another release has made, and this one cannot go on with, is left as
+    it is.
+    """
+    created = not _one(db, "SELECT count(*) FROM sqlite_master")
+    found = schema.FORMAT if created else _format(db, path)
+    for pragma in (
+        f"page_size = {PAGE_BYTES}",
+        f"wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}",
+        "journal_mode = WAL",
+        f"synchronous = {synchronous}",
+        f"journal_size_limit = {WAL_KEPT_BYTES}",
+        "temp_store = MEMORY",
+        f"cache_size = -{CACHE_KIB}",
+    ):
+        db.execute(f"PRAGMA {pragma}")
+    if created:
+        db.executescript(
+            f"BEGIN;{schema.CREATE}PRAGMA application_id = {schema.APPLICATION_ID};"
+            f"PRAGMA user_version = {schema.FORMAT};COMMIT;"
+        )
+        _sync_folder(path.resolve().parent)  # of where links lead to
+    elif found < schema.FORMAT:
+        db.executescript(f"BEGIN;{schema.UPGRADE}PRAGMA user_version = {schema.FORMAT};COMMIT;")
+
+
+def _format(db: sqlite3.Connection, path: Path) -> int:
+    """The format of a journal that this release can go on with. Raises JournalError."""
+    if _one(db, "PRAGMA application_id") != schema.APPLICATION_ID:
+        raise JournalDamaged(
+            f"{path} is a database of another program; move it away, or set state.path"
+            " in comm.conf to another folder"
+        )
+    found: int = _one(db, "PRAGMA user_version")
+    if found > schema.FORMAT:
+        raise JournalTooNew(
+            f"{path} was written by a newer release (format {found}, this one reads"
+            f" {schema.FORMAT}); start that release again, or set state.path in comm.conf to"
+            " an empty folder"
+        )
+    if found < schema.OLDEST:
+        raise JournalTooOld(
+            f"{path} was written before the first release (format {found}, this one reads"
+            f" {schema.FORMAT}); finish its runs with the program that wrote it, and move it"
+            " and its -wal file away"
+        )
+    return found
+
+
+def _sync_folder(path: Path) -> None:
+    """A new file survives a power loss only if its folder's entry is on the disk too."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _one(db: sqlite3.Connection, statement: str) -> int:
+    value: int = db.execute(statement).fetchone()[0]
+    return value

@@ -1,0 +1,111 @@
+"""Read the runs that a journal holds open, at a start."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Union
+
+import msgspec
+
+from fractal_rm.adapters.sqlite import schema
+from fractal_rm.adapters.sqlite.causes import damaged
+from fractal_rm.adapters.sqlite.chain import ChainBroken, Unreadable, verified
+from fractal_rm.adapters.sqlite.group import Tail
+from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.flow import Flow, version_of
+from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
+from fractal_rm.engine.ports import BrokenRun
+
+PageRow = tuple[int, bytes, int]  # n, body, sum
+OpenRow = tuple[int, str, int, int, Union[str, None], int]  # as in schema.OPEN_RUNS
+
+
+class OpenRuns:
+    """What `read` has found: ``runs``, ``broken``; and where a writer goes on.
+
+    ``tails`` is by run id; ``versions`` has those of the flows that are in the file.
+    """
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db = db
+        self._path = path
+        self._flows: dict[str, Flow] = {}
+        self.runs: list[Run] = []
+        self.broken: list[BrokenRun] = []
+        self.tails: dict[str, Tail] = {}
+
+    @property
+    def versions(self) -> set[str]:
+        """The versions of the flows that open runs began with."""
+        return set(self._flows)
+
+    def read(self) -> None:
+        """Read them all, oldest first. Raises JournalDamaged, sqlite3.Error."""
+        for row, pages in self._rows():
+            found = self._found(row, pages)
+            if isinstance(found, Run):
+                self.runs.append(found)
+            else:
+                self.broken.append(found)
+        (expected,) = self._db.execute(schema.EXPECTED_OPEN).fetchone()
+        held = len(self.runs) + len(self.broken)
+        if held != expected:
+            raise self._damaged(f"it should hold {expected} unfinished runs and holds {held}")
+
+    def _rows(self) -> Iterable[tuple[OpenRow, list[PageRow]]]:
+        """The rows of open runs, each with its pages."""
+        pages: dict[int, list[PageRow]] = {}
+        for run, *page in self._db.execute(schema.OPEN_PAGES):
+            pages.setdefault(run, []).append((page[0], page[1], page[2]))
+        for row in self._db.execute(schema.OPEN_RUNS).fetchall():
+            yield row, pages.pop(row[0], [])
+
+    def _found(self, row: OpenRow, pages: list[PageRow]) -> Run | BrokenRun:
+        """The run of a row; what is wrong with it alone keeps no other from going on."""
+        try:
+            return self._recovered(row, pages)
+        except (Unreadable, ImpossibleFact) as error:
+            return _broken(row, str(error))
+        except ChainBroken as error:
+            raise self._damaged(str(error)) from error
+        except Exception as error:  # noqa: BLE001 - facts of any release may come here
+            return _broken(row, repr(error))
+
+    def _recovered(self, row: OpenRow, pages: list[PageRow]) -> Run:
+        no, run_id, count, last, _, _ = row
+        self.tails[run_id] = no, count, last
+        timed = verified(run_id, pages, count, last)
+        flow = self._flow(timed[0][1]) if timed else None
+        if flow is None:
+            raise ChainBroken(f"run {run_id} has no accepted fact")
+        return fold(Run(run_id, flow, timed[0][0]), [fact for _, fact in timed])
+
+    def _flow(self, first: AnyFact) -> Flow | None:
+        """The flow that a run began with."""
+        if not isinstance(first, Accepted):
+            return None
+        version = first.version
+        known = self._flows.get(version)
+        if known is not None:
+            return known
+        row = self._db.execute("SELECT body FROM flows WHERE version = ?", (version,)).fetchone()
+        body = row[0] if row else b""
+        if version_of(body) != version:
+            raise ChainBroken(f"flow version {version} does not match its checksum")
+        try:
+            flow = msgspec.json.decode(body, type=Flow)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise Unreadable(f"flow version {version}: {error}") from error
+        self._flows[version] = flow
+        return flow
+
+    def _damaged(self, what: str) -> JournalDamaged:
+        return damaged(self._path, f"is damaged: {what}. Nothing was changed")
+
+
+def _broken(row: OpenRow, why: str) -> BrokenRun:
+    """A run of which no more is known than its row says."""
+    _, run_id, _, _, flow_id, accepted_ms = row
+    return BrokenRun(Run(run_id, Flow(flow_id or ""), accepted_ms, state=State.ACCEPTED), why)
