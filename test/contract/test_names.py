@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import threading
@@ -158,6 +159,14 @@ async def test_a_change_of_the_files_is_seen_at_the_next_name(tmp_path):
         assert await names.addresses("camera.plant") == ("10.0.0.70",)
 
 
+async def test_a_file_that_has_no_end_is_not_read(tmp_path):
+    async with resolving(tmp_path, CAMERA) as (dns, names):
+        dns.files["hosts"].unlink()
+        os.mkfifo(dns.files["hosts"])
+        with pytest.raises(OSError, match="FIFO"):
+            await names.addresses("camera.plant")
+
+
 # --- the C library --------------------------------------------------------------------------------
 
 SOURCES = "hosts: files mdns4_minimal [NOTFOUND=return] dns myhostname\n"
@@ -213,8 +222,10 @@ async def test_a_c_library_that_is_silent_holds_up_no_name_of_dns(tmp_path, libr
 
 async def test_a_name_that_does_not_exist_is_told_from_a_server_that_fails(tmp_path):
     async with resolving(tmp_path, {"broken.plant": SERVER_FAILURE}) as (dns, names):
-        expected = "the name nobody.plant did not resolve: it does not exist or has no address, says DNS 127.0.0.1"
-        assert await why(names, "nobody.plant") == expected
+        said = (
+            "nobody.plant did not resolve: it does not exist or has no address, says DNS 127.0.0.1"
+        )
+        assert (await why(names, "nobody.plant")).endswith(said)
         assert "did not resolve: DNS 127.0.0.1: server failure" in await why(names, "broken.plant")
         count = len(dns.asked)
         assert "looked up again in 5 s" in await why(names, "nobody.plant")
@@ -321,7 +332,7 @@ def test_of_a_long_answer_a_bounded_part_is_read():
     twice = read_answer(
         asked[:2] + b"\x81\x80\0\1\0\2\0\0\0\0" + asked[12:] + 2 * records[:16], asked
     )
-    assert twice.addresses == ("0.0.0.0",)  # noqa: S104
+    assert twice.addresses == ("0.0.0.0",)
 
 
 def test_no_bytes_break_the_reader():

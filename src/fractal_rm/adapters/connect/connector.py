@@ -17,6 +17,7 @@ from fractal_rm.domain.errors import ConnectFailed
 
 T = TypeVar("T")
 Release = Callable[[], None]
+MOST_NAMED = 8  # of the addresses that were tried, in a reason
 
 
 class Connector:
@@ -73,6 +74,8 @@ class Connector:
             if at:
                 self._prefer(host, address)
             return transport
+        if len(tried) > MOST_NAMED:
+            tried[MOST_NAMED:] = [f"and so on: none of {len(tried)} addresses took it"]
         raise ConnectFailed("; ".join(tried))
 
     def freed(self) -> None:
@@ -172,6 +175,7 @@ class _Way:
         self._address = address
         self._port = port
         self._context = context
+        self._zone = address.partition("%")[2]
         # A certificate names no zone, and no dot at the end (RFC 6066, 3).
         self._certified = host.partition("%")[0].rstrip(".")
 
@@ -194,6 +198,8 @@ class _Way:
             raise _NotOpened(f"no connection within {limit_s:.3g} s") from None
         except ConnectionRefusedError as error:
             raise _NotOpened("connection refused") from error
+        except socket.gaierror as error:  # of an address that can only be its zone
+            raise _NotOpened(f"there is no interface {self._zone!r} to it here") from error
         except OSError as error:
             if error.errno in NONE_LEFT:
                 raise

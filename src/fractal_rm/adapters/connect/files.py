@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from fractal_rm.config.regular_file import read_regular
+
 _MOST_SERVERS, _MOST_NDOTS, _MOST_ATTEMPTS = 3, 15, 5  # as the C library's
 _OURS = {"files", "dns"}  # sources of names that need no C library
 _LOOPBACK = ("127.0.0.1", "::1")
@@ -129,6 +131,6 @@ class Watched:
     def text(self) -> str:
         """What is in it now. Raises OSError where it cannot be read."""
         try:
-            return self._path.read_text("utf-8", "replace")
+            return read_regular(self._path).decode("utf-8", "replace")
         except FileNotFoundError:
             return ""

@@ -66,17 +66,15 @@ def _read(data: bytes, asked: bytes) -> Answer | None:
     code = flags & 0xF
     if data[:2] != asked[:2] or not flags & _IS_ANSWER:
         return None
-    if questions == 0 and code in CODES:  # some do not repeat what they do not answer
+    if not questions and code in CODES:  # some do not repeat what they do not answer
         return Answer(code, truncated=False)
-    if questions != 1:
-        return None
     name, at = _name(data, _HEAD_BYTES)
-    if (name, data[at : at + 4]) != (_name(asked, _HEAD_BYTES)[0], asked[-4:]):
+    if questions != 1 or (name, data[at : at + 4]) != (_name(asked, _HEAD_BYTES)[0], asked[-4:]):
         return None
     if flags & _TRUNCATED:
         return Answer(code, truncated=True)
     if code == NO_ERROR and not answers and not flags & (_AUTHORITATIVE | _RECURSION_AVAILABLE):
-        return Answer(REFUSED, truncated=False)  # it knows of other servers, and asks none
+        code = REFUSED  # it knows of other servers, and asks none
     records: list[_Record] = []
     at += 4
     for _ in range(min(answers, _MOST_RECORDS)):
