@@ -539,7 +539,7 @@ async def test_the_addresses_of_a_name_are_tried_in_turn_and_the_one_that_worked
         async with calling(names) as caller:
             assert (await caller.call(there)).body == b"ok"
             await names.addresses("camera.plant")
-            assert caller._connector._worked == {"camera.plant": "127.0.0.1"}
+            assert caller.connector._worked == {"camera.plant": "127.0.0.1"}
             assert (await caller.call(there)).body == b"ok"
     async with calling(names) as caller:
         with pytest.raises(ConnectFailed) as caught:
