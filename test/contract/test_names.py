@@ -98,9 +98,8 @@ async def test_another_server_answers_for_one_that_cannot(tmp_path):
         assert "10.0.0.7" in await names.addresses("camera.plant")
 
 
-@pytest.mark.parametrize("first", ["fe80::1%none", "2001:db8::1"])
-async def test_a_server_that_cannot_be_reached_from_here_holds_up_no_other(first, tmp_path):
-    servers = f"nameserver {first}\nnameserver 127.0.0.1\n"
+async def test_a_server_that_cannot_be_reached_from_here_holds_up_no_other(tmp_path):
+    servers = "nameserver fe80::1%none\nnameserver 127.0.0.1\n"
     async with resolving(tmp_path, CAMERA, servers=servers) as (_, names):
         assert "10.0.0.7" in await names.addresses("camera.plant")
 
