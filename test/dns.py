@@ -16,7 +16,9 @@ SERVER_FAILURE, NO_SUCH_NAME = 2, 3
 
 
 class Dns(asyncio.DatagramProtocol):
-    """``answers`` has, by name, addresses and aliases, a code, or SILENT; other names do not exist.
+    """``answers`` has, by name, addresses and aliases, a code, SILENT, or what makes the message.
+
+    Other names do not exist.
 
     ``asked`` has what was asked: name and type. ``only_tcp``: what is asked by UDP is cut short.
     """
@@ -51,6 +53,8 @@ class Dns(asyncio.DatagramProtocol):
         known = self.answers.get(name, NO_SUCH_NAME)
         if known == SILENT or (isinstance(known, dict) and known.get(kind) == SILENT):
             return None
+        if callable(known):
+            return known(asked)
         if isinstance(known, dict):
             known = known.get(kind, ())
         if isinstance(known, int):

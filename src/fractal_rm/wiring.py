@@ -200,7 +200,8 @@ def _mqtt(world: World, config: Config, intake: Intake) -> WayIn:
         world.telemetry,
         max_trigger_bytes=lambda: world.config.bounds.max_trigger_bytes,
         flows=lambda: world.config.flows,
-        publisher=cast("MqttPublisher", world.publisher),  # as `make_world` made it
+        publisher=cast("MqttPublisher", world.publisher),  # as `make_world` made it, and the next
+        connector=cast("Http1Caller", world.components).connector.beside(),
     )
 
 

@@ -140,7 +140,7 @@ async def _one_after_the_other(busy, other):
         waiting = []
         for n in range(6):
             waiting.append(asyncio.ensure_future(call(n, to(busy if n % 2 else other))))
-            while caller._connector._descriptors._waiting <= n:
+            while caller.connector._descriptors._waiting <= n:
                 await asyncio.sleep(0)
         await asyncio.gather(holder, *waiting)
     assert ended == ["holder", 0, 1, 2, 3, 4, 5]
@@ -150,6 +150,45 @@ async def _one_after_the_other(busy, other):
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_who_came_first_is_served_first(run, ports):
     run(_one_after_the_other(*ports))
+
+
+class Once(asyncio.Protocol):
+    """Tells of its connection, and closes it."""
+
+    def __init__(self, tell):
+        self._tell = tell
+
+    def connection_made(self, transport):
+        self._tell()
+        transport.abort()
+
+
+async def test_a_broker_does_not_wait_behind_all_calls(ports):
+    busy, other = ports
+    caller = Http1Caller()
+    beside = caller.connector.beside()
+    ended = []
+
+    async def call(name, ms=0):
+        await caller.call(to(busy if name == "holder" else other, ms))
+        ended.append(name)
+
+    def connect(limit_s):
+        ends_s = asyncio.get_running_loop().time() + limit_s
+        broker = Once(lambda: ended.append("broker"))
+        return beside.connect(broker, "127.0.0.1", other, limit_s=limit_s, ends_s=ends_s)
+
+    with descriptors_left(1):
+        calls = [asyncio.ensure_future(call("holder", 100))]
+        await connected(caller)
+        for each in (*(call(n) for n in range(5)), connect(20)):
+            waiting = beside._descriptors._waiting
+            calls.append(asyncio.ensure_future(each))
+            while beside._descriptors._waiting == waiting:
+                await asyncio.sleep(0)
+        await asyncio.gather(*calls)
+    assert ended == ["holder", 0, "broker", 1, 2, 3, 4]
+    await caller.close()
 
 
 async def test_the_time_of_the_step_bounds_the_wait_and_the_connect_limit_does_not(ports):

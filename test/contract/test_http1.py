@@ -541,7 +541,7 @@ async def test_the_addresses_of_a_name_are_tried_in_turn_and_the_one_that_worked
         async with calling(names) as caller:
             assert (await caller.call(there)).body == b"ok"
             await names.addresses("camera.plant")
-            assert caller._connector._worked == {"camera.plant": "127.0.0.1"}
+            assert caller.connector._worked == {"camera.plant": "127.0.0.1"}
             assert (await caller.call(there)).body == b"ok"
     async with calling(names) as caller:
         with pytest.raises(ConnectFailed) as caught:
@@ -570,10 +570,27 @@ async def test_a_zone_is_this_machines_own_and_is_not_sent():
     assert str(Origin("http", "fe80::7%eth0", 80)) == "http://[fe80::7%eth0]:80"
 
 
-def test_a_line_break_cannot_become_a_header():
-    for bad in ("a\r\nX: y", "a\nb", "a\0b"):
-        with pytest.raises(ValueError, match="line break"):
+def test_a_control_character_cannot_become_a_header():
+    for bad in ("a\r\nX: y", "a\nb", "a\0b", "\x1b[31m", "a\x0bb", "\x7f"):
+        with pytest.raises(ValueError, match="control character"):
             header_line("X", bad)
+    assert header_line("X", "a\tb") == b"X: a\tb"  # RFC 9110, 5.5
+
+
+async def test_a_zone_that_this_machine_does_not_have_is_said():
+    async with serving() as server, calling() as caller:
+        with pytest.raises(ConnectFailed, match=r"::1%none\]:\d+: .*no interface 'none'"):
+            await caller.call(to(server, host="fe80::1%none"))
+
+
+async def test_a_reason_does_not_name_hundreds_of_addresses(tmp_path):
+    answers = {"farm.plant": [f"127.0.1.{n}" for n in range(1, 201)]}
+    with_names = resolving(tmp_path, answers)
+    async with serving() as server, with_names as (_, names), calling(names) as caller:
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(to(server, host="farm.plant"))
+    assert "127.0.1.8: connection refused; and so on: none of 200 addresses" in str(caught.value)
+    assert "127.0.1.9" not in str(caught.value)
 
 
 # --- TLS ----------------------------------------------------------------------------------------
@@ -657,6 +674,29 @@ async def test_an_encrypted_key_is_told_and_nobody_is_asked(form, tls_server, tm
         there = to(server, protocol="https", tls=Tls(cert=str(cert), key=key and str(key)))
         with pytest.raises(ConnectFailed, match=f"the key file {key or cert} is encrypted: the"):
             await caller.call(there)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("key", r"key\.pem holds no private key in PEM"),
+        ("cert", r"cert\.pem holds no certificate in PEM"),
+        ("ca", r"ca\.pem holds no certificate in PEM"),
+        ("another", r"the key in .*key\.pem is not the one of the certificate in .*cert\.pem"),
+    ],
+)
+async def test_a_tls_file_that_holds_the_wrong_thing_is_named(authority, tmp_path, wrong, why):
+    paths = {each: tmp_path / f"{each}.pem" for each in ("ca", "cert", "key")}
+    ours, other = authority.issue_cert("node-1"), authority.issue_cert("node-2")
+    authority.cert_pem.write_to_path(paths["ca"])
+    ours.cert_chain_pems[0].write_to_path(paths["cert"])
+    (other if wrong == "another" else ours).private_key_pem.write_to_path(paths["key"])
+    if wrong in paths:
+        paths[wrong].write_bytes(b"\x30\x82")  # as DER begins
+    async with serving() as server, calling() as caller:
+        tls = Tls(**{each: str(path) for each, path in paths.items()})
+        with pytest.raises(ConnectFailed, match=why):
+            await caller.call(to(server, protocol="https", tls=tls))
 
 
 # --- beside another client ----------------------------------------------------------------------

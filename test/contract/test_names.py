@@ -14,7 +14,7 @@ import uvloop
 from dns import AAAA, SERVER_FAILURE, SILENT, A, resolving
 from fractal_rm.adapters.connect import nss
 from fractal_rm.adapters.connect.files import Settings, Watched, read_settings
-from fractal_rm.adapters.connect.message import question, read_answer
+from fractal_rm.adapters.connect.message import CODES, is_name, question, read_answer
 from fractal_rm.adapters.connect.names import MOST_LOOKUPS, SILENT_S, NotResolved
 from fractal_rm.simulation.loop import run_virtual
 
@@ -98,6 +98,43 @@ async def test_another_server_answers_for_one_that_cannot(tmp_path):
         assert "10.0.0.7" in await names.addresses("camera.plant")
 
 
+async def test_a_server_that_cannot_be_reached_from_here_holds_up_no_other(tmp_path):
+    servers = "nameserver fe80::1%none\nnameserver 127.0.0.1\n"
+    async with resolving(tmp_path, CAMERA, servers=servers) as (_, names):
+        assert "10.0.0.7" in await names.addresses("camera.plant")
+
+
+async def test_a_server_that_is_silent_by_tcp_holds_up_no_other(tmp_path):
+    servers = "nameserver 127.0.0.9\nnameserver 127.0.0.1\noptions use-vc\n"
+    async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
+        with socket.create_server(("127.0.0.9", dns.port)):  # takes connections, and no more
+            assert "10.0.0.7" in await names.addresses("camera.plant")
+
+
+@pytest.mark.parametrize("words", ["refused", "format error", "server failure"])
+async def test_an_error_counts_also_where_it_does_not_repeat_the_question(words, tmp_path):
+    code = {text: code for code, text in CODES.items()}[words]
+    answers = {"camera.plant": lambda asked: asked[:2] + bytes([0x81, 0x80 | code]) + bytes(8)}
+    async with resolving(tmp_path, answers) as (_, names):
+        assert f"DNS 127.0.0.1: {words}" in await why(names, "camera.plant")
+
+
+async def test_a_server_that_only_knows_of_others_does_not_say_that_a_name_is_none(tmp_path):
+    def referral(asked):
+        return asked[:2] + b"\x81\0\0\1\0\0\0\0\0\0" + asked[12:]
+
+    async with resolving(tmp_path, {"camera.plant": referral}) as (_, names):
+        assert "DNS 127.0.0.1: refused" in await why(names, "camera.plant")
+
+
+@pytest.mark.parametrize("domain", ["x" * 250, "straße.de", "a..b"])
+async def test_a_domain_that_makes_no_name_is_passed_over(domain, tmp_path):
+    servers = f"search {domain} plant\nnameserver 127.0.0.1\n"
+    async with resolving(tmp_path, CAMERA, servers=servers) as (_, names):
+        assert "10.0.0.7" in await names.addresses("camera")
+        assert "does not exist" in await why(names, "nobody")
+
+
 async def test_a_server_that_passes_over_one_kind_of_question_holds_up_nobody(tmp_path):
     answers = {"old.plant": {A: ["10.0.0.5"], AAAA: SILENT}}
     async with resolving(tmp_path, answers) as (_, names):
@@ -119,6 +156,14 @@ async def test_a_change_of_the_files_is_seen_at_the_next_name(tmp_path):
         assert "10.0.0.7" in await names.addresses("camera.plant")
         dns.files["hosts"].write_text("10.0.0.70 camera.plant\n")
         assert await names.addresses("camera.plant") == ("10.0.0.70",)
+
+
+async def test_a_file_that_has_no_end_is_not_read(tmp_path):
+    async with resolving(tmp_path, CAMERA) as (dns, names):
+        dns.files["hosts"].unlink()
+        os.mkfifo(dns.files["hosts"])
+        with pytest.raises(OSError, match="FIFO"):
+            await names.addresses("camera.plant")
 
 
 # --- the C library --------------------------------------------------------------------------------
@@ -176,8 +221,10 @@ async def test_a_c_library_that_is_silent_holds_up_no_name_of_dns(tmp_path, libr
 
 async def test_a_name_that_does_not_exist_is_told_from_a_server_that_fails(tmp_path):
     async with resolving(tmp_path, {"broken.plant": SERVER_FAILURE}) as (dns, names):
-        expected = "the name nobody.plant did not resolve: it does not exist, says DNS 127.0.0.1"
-        assert await why(names, "nobody.plant") == expected
+        said = (
+            "nobody.plant did not resolve: it does not exist or has no address, says DNS 127.0.0.1"
+        )
+        assert (await why(names, "nobody.plant")).endswith(said)
         assert "did not resolve: DNS 127.0.0.1: server failure" in await why(names, "broken.plant")
         count = len(dns.asked)
         assert "looked up again in 5 s" in await why(names, "nobody.plant")
@@ -270,10 +317,21 @@ options ndots:2 attempts:9 rotate edns0
     assert read_settings("search .\n").servers == ("127.0.0.1",)
 
 
-@pytest.mark.parametrize("name", ["a..b", "x" * 64, "x." * 130, ""])
+@pytest.mark.parametrize("name", ["a..b", "x" * 64, "x." * 130, "", "straße"])
 def test_what_can_be_no_name_is_not_asked_for(name):
-    with pytest.raises(ValueError, match="no host"):
-        question(1, name, A)
+    assert not is_name(name)
+
+
+def test_of_a_long_answer_a_bounded_part_is_read():
+    asked = question(7, "camera.plant", A)
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\x1e\0\4"
+    records = b"".join(record + n.to_bytes(4, "big") for n in range(4_000))
+    answer = read_answer(asked[:2] + b"\x81\x80\0\1\x0f\xa0\0\0\0\0" + asked[12:] + records, asked)
+    assert len(answer.addresses) == 256
+    twice = read_answer(
+        asked[:2] + b"\x81\x80\0\1\0\2\0\0\0\0" + asked[12:] + 2 * records[:16], asked
+    )
+    assert twice.addresses == ("0.0.0.0",)
 
 
 def test_no_bytes_break_the_reader():

@@ -20,6 +20,7 @@ from brokers import Broker
 from components import Components
 from dns import SERVER_FAILURE, resolving
 from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.adapters.connect import Connector
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.mqtt import MqttIntake, unanswered
 from fractal_rm.adapters.mqtt import link as link_module
@@ -98,7 +99,7 @@ def made(mqtt, intake, state, telemetry, flows=None, publisher=None, names=None)
     return MqttIntake(
         mqtt, intake, state, SystemClock(), SystemRandom(), telemetry,
         max_trigger_bytes=lambda: LONGEST, flows=lambda: flows or {},
-        publisher=publisher or MqttPublisher(), names=names,
+        publisher=publisher or MqttPublisher(), connector=Connector(names),
     )  # fmt: skip
 
 

@@ -376,6 +376,12 @@ def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
         edit(folder, name, **{path: tls})
         assert findings(folder) == [f"{name}.conf C225"]
         (folder / f"{name}.conf").write_text(before)
+    if key:
+        key.write_bytes(b"\xef\xbb\xbf" + key.read_bytes())
+        edit(folder, "components", component1__config__tls=tls)
+        assert findings(folder) == ["components.conf C225"]
+        plain_pem = folder / "plain.pem"
+        plain_pem.write_bytes(plain_pem.read_bytes() + key.read_bytes())  # the first one counts
     plain = {"cert": str(cert), "key": str(folder / "plain.pem")}
     edit(folder, "components", component1__config__tls=plain)
     assert findings(folder) == []

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header: RFC 9110, 5.6.2
+_CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")  # all but the tab
 DELIMITING = frozenset({"content-length", "transfer-encoding", "connection"})
 _ANY_AS_IT_IS = (("Accept", "*/*"), ("Accept-Encoding", "identity"))  # RFC 9110, 12.5
 OWN_HEADERS = DELIMITING | {"idempotency-key", "fractal-time-left"}  # what a flow cannot set
@@ -74,8 +75,7 @@ def route(
 ) -> Route:
     """Make a route. ``target`` begins with ``/``. A ``Host`` in ``headers`` replaces our own.
 
-    Raises ValueError where a name or value could break out of its line (CR, LF, NUL), or is not
-    Latin-1.
+    Raises ValueError where a name or value holds a control character, or is not Latin-1.
     """
     fixed = [("Host", origin.authority()), ("User-Agent", "fractal-rm"), *_ANY_AS_IT_IS]
     if method != "GET":
@@ -120,7 +120,7 @@ def with_query(route: Route, parameters: list[tuple[str, str]]) -> Route:
 def with_headers(route: Route, headers: list[tuple[str, str]]) -> Route:
     """The same route with more headers; one that it has already is replaced.
 
-    Raises ValueError on CR, LF, NUL, and on what is not Latin-1.
+    Raises ValueError on a control character, and on what is not Latin-1.
     """
     names = {name.lower().encode("latin-1") for name, _ in headers}
     request, *fixed = route.head.split(b"\r\n")[:-1]
@@ -132,11 +132,12 @@ def with_headers(route: Route, headers: list[tuple[str, str]]) -> Route:
 def header_line(name: str, value: str) -> bytes:
     """One header line without its end.
 
-    Raises ValueError on CR, LF or NUL (RFC 9110, 5.5), and on what is not Latin-1.
+    Raises ValueError on a control character (RFC 9110, 5.5), and on what is not Latin-1.
     """
     line = f"{name}: {value}"
-    if any(c in line for c in "\r\n\0"):
-        raise ValueError(f"header {name!r} holds a line break or NUL")
+    control = _CONTROL.search(line)
+    if control:
+        raise ValueError(f"header {name!r} holds a control character: {control[0]!r}")
     try:
         return line.encode("latin-1")
     except UnicodeEncodeError as error:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 
 # PKCS #8 (RFC 5958, 3; RFC 7468, 11), and the older form with headers (RFC 1421, 4.6.1.1).
-_ENCRYPTED = re.compile(
-    rb"^-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type:[ \t]*4,[ \t]*ENCRYPTED", re.MULTILINE
+_KEY = re.compile(
+    rb"-----BEGIN (?P<new>ENCRYPTED )?[A-Z0-9 ]*PRIVATE KEY-----\s*"
+    rb"(?P<old>Proc-Type:[ \t]*4,[ \t]*ENCRYPTED)?"
 )
 
 
 def needs_passphrase(pem: bytes) -> bool:
-    """Whether a PEM file holds a key that is encrypted."""
-    return _ENCRYPTED.search(pem) is not None
+    """Whether the first private key in a PEM file, which is the one that counts, is encrypted."""
+    found = _KEY.search(pem)
+    return found is not None and bool(found["new"] or found["old"])
 
 
 def passphrase_words(path: str) -> str:

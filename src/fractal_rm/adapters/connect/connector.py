@@ -17,23 +17,16 @@ from fractal_rm.domain.errors import ConnectFailed
 
 T = TypeVar("T")
 Release = Callable[[], None]
+MOST_NAMED = 8  # of the addresses that were tried, in a reason
 
 
 class Connector:
-    """Resolves a name, tries its addresses in turn, and tells what it tried.
+    """Resolves a name, tries its addresses in turn, and tells what it tried."""
 
-    ``spare`` and ``on_short`` are for `Descriptors`.
-    """
-
-    def __init__(
-        self,
-        names: Names | None = None,
-        *,
-        spare: Callable[[], None] = lambda: None,
-        on_short: Callable[[bool], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, names: Names | None = None, descriptors: Descriptors | None = None) -> None:
         self._names = names or Names(SystemRandom().token)
-        self._descriptors = Descriptors(spare, on_short)
+        self._descriptors = descriptors or Descriptors()
+        self._line = asyncio.Lock()
         self._worked: dict[str, str] = {}  # by host, the address that took the last connection
 
     async def connect(
@@ -73,11 +66,13 @@ class Connector:
             if at:
                 self._prefer(host, address)
             return transport
+        if len(tried) > MOST_NAMED:
+            tried[MOST_NAMED:] = [f"and so on: none of {len(tried)} addresses took it"]
         raise ConnectFailed("; ".join(tried))
 
-    def freed(self) -> None:
-        """A file descriptor has perhaps come free."""
-        self._descriptors.freed()
+    def beside(self) -> Connector:
+        """Another one: it waits behind no name of ours, and takes turns with us for descriptors."""
+        return Connector(descriptors=self._descriptors)
 
     def close(self) -> None:
         """End all lookups of names."""
@@ -136,7 +131,7 @@ class Connector:
         began_s = time.now_s()
         waits_s = max(0.0, time.ends_s - began_s)
         try:
-            return await asyncio.wait_for(self._descriptors.get(), waits_s)
+            return await asyncio.wait_for(self._descriptors.get(self._line), waits_s)
         except asyncio.TimeoutError:
             why = f"{self._descriptors.words()}, and none came free within {waits_s:.2g} s"
             raise ConnectFailed(why) from None
@@ -172,6 +167,7 @@ class _Way:
         self._address = address
         self._port = port
         self._context = context
+        self._zone = address.partition("%")[2]
         # A certificate names no zone, and no dot at the end (RFC 6066, 3).
         self._certified = host.partition("%")[0].rstrip(".")
 
@@ -194,6 +190,8 @@ class _Way:
             raise _NotOpened(f"no connection within {limit_s:.3g} s") from None
         except ConnectionRefusedError as error:
             raise _NotOpened("connection refused") from error
+        except socket.gaierror as error:  # of an address that can only be its zone
+            raise _NotOpened(f"there is no interface {self._zone!r} to it here") from error
         except OSError as error:
             if error.errno in NONE_LEFT:
                 raise

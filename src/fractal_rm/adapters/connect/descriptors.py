@@ -13,16 +13,21 @@ LOOK_EVERY_S = 0.1  # what other parts of the process or the machine let go is n
 
 
 class Descriptors:
-    """Those who wait for a descriptor get one in the order in which they came.
+    """Those who wait for a descriptor in a line get one in the order in which they came.
+
+    The first ones of several lines take turns.
 
     ``spare`` closes something that can be done without, if there is anything; ``on_short`` is told
     whether anybody waits. Whoever closes something calls `freed`.
     """
 
-    def __init__(self, spare: Callable[[], None], on_short: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        spare: Callable[[], None] = lambda: None,
+        on_short: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self._spare = spare
         self._on_short = on_short
-        self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
         self._waiting = 0
         self._errno = errno.EMFILE  # why there was none at the last look
@@ -36,12 +41,12 @@ class Descriptors:
         """A descriptor has perhaps come free."""
         self._freed.set()
 
-    async def get(self) -> socket.socket:
+    async def get(self, line: asyncio.Lock) -> socket.socket:
         """A socket that holds a descriptor until it is closed; who calls bounds the time."""
         self._waiting += 1
         self._on_short(True)
         try:
-            async with self._turn:
+            async with line:
                 while True:
                     self._freed.clear()
                     try:

@@ -7,13 +7,15 @@ import ipaddress
 import msgspec
 
 A, AAAA, CNAME = 1, 28, 5  # types of records (RFC 1035, 3.2.2; RFC 3596, 2.1)
-NO_ERROR, NO_SUCH_NAME = 0, 3  # codes of answers (RFC 1035, 4.1.1)
-CODES = {1: "format error", 2: "server failure", 4: "not implemented", 5: "refused"}
+NO_ERROR, NO_SUCH_NAME, REFUSED = 0, 3, 5  # codes of answers (RFC 1035, 4.1.1)
+CODES = {1: "format error", 2: "server failure", 4: "not implemented", REFUSED: "refused"}
 _IN = 1
 _HEAD_BYTES = 12
-_IS_ANSWER, _TRUNCATED, _RECURSION_DESIRED = 0x8000, 0x0200, 0x0100
+_IS_ANSWER, _AUTHORITATIVE, _TRUNCATED = 0x8000, 0x0400, 0x0200
+_RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x0100, 0x0080
 _LONGEST_CHAIN = 16  # of CNAME records
 _MOST_POINTERS = 64  # in one name
+_MOST_RECORDS = 256  # that are read: 64 KiB of pointers to a long name take 0.2 s
 _ADDRESS_BYTES = {A: 4, AAAA: 16}
 
 
@@ -34,16 +36,16 @@ class _Record(msgspec.Struct, frozen=True):
     size: int
 
 
-def question(number: int, name: str, kind: int) -> bytes:
-    """The message that asks for the records of ``kind`` (A or AAAA) of an absolute name.
+def is_name(text: str) -> bool:
+    """Whether there can be a host of this name (RFC 1035, 2.3.4), whatever its characters are."""
+    name = text.rstrip(".")
+    return text.isascii() and len(name) <= 253 and all(1 <= len(x) <= 63 for x in name.split("."))
 
-    Raises ValueError where there can be no such name: an empty label, one of more than 63 bytes,
-    or more than 253 bytes in all.
-    """
-    labels = name.rstrip(".").encode("ascii").split(b".")
-    if len(name) > 253 or not all(1 <= len(label) <= 63 for label in labels):
-        raise ValueError(f"there can be no host of the name {name!r:.80}")
+
+def question(number: int, name: str, kind: int) -> bytes:
+    """The message that asks for the records of ``kind`` (A or AAAA) of an absolute name."""
     head = b"".join(n.to_bytes(2, "big") for n in (number, _RECURSION_DESIRED, 1, 0, 0, 0))
+    labels = name.rstrip(".").encode("ascii").split(b".")
     asked = b"".join(bytes([len(label)]) + label for label in labels)
     return head + asked + b"\0" + kind.to_bytes(2, "big") + _IN.to_bytes(2, "big")
 
@@ -61,21 +63,26 @@ def read_answer(data: bytes, asked: bytes) -> Answer | None:
 
 def _read(data: bytes, asked: bytes) -> Answer | None:
     flags, questions, answers = (_number(data, at) for at in (2, 4, 6))
-    if data[:2] != asked[:2] or not flags & _IS_ANSWER or questions != 1:
+    code = flags & 0xF
+    if data[:2] != asked[:2] or not flags & _IS_ANSWER:
         return None
+    if not questions and code in CODES:  # some do not repeat what they do not answer
+        return Answer(code, truncated=False)
     name, at = _name(data, _HEAD_BYTES)
-    if (name, data[at : at + 4]) != (_name(asked, _HEAD_BYTES)[0], asked[-4:]):
+    if questions != 1 or (name, data[at : at + 4]) != (_name(asked, _HEAD_BYTES)[0], asked[-4:]):
         return None
     if flags & _TRUNCATED:
-        return Answer(flags & 0xF, truncated=True)
+        return Answer(code, truncated=True)
+    if code == NO_ERROR and not answers and not flags & (_AUTHORITATIVE | _RECURSION_AVAILABLE):
+        code = REFUSED  # it knows of other servers, and asks none
     records: list[_Record] = []
     at += 4
-    for _ in range(answers):
+    for _ in range(min(answers, _MOST_RECORDS)):
         record = _record(data, at)
         at = record.at + record.size
         records.append(record)
     kind = _number(asked, len(asked) - 4)
-    return _answer(data, flags & 0xF, records, name, kind)
+    return _answer(data, code, records, name, kind)
 
 
 def _answer(data: bytes, code: int, records: list[_Record], name: str, kind: int) -> Answer:
@@ -91,7 +98,7 @@ def _answer(data: bytes, code: int, records: list[_Record], name: str, kind: int
     size = _ADDRESS_BYTES[kind]
     found = [r for r in records if (r.name, r.kind, r.size) == (name, kind, size)]
     ttls += [record.ttl_s for record in found]
-    addresses = (str(ipaddress.ip_address(data[r.at : r.at + r.size])) for r in found)
+    addresses = dict.fromkeys(str(ipaddress.ip_address(data[r.at : r.at + r.size])) for r in found)
     return Answer(code, truncated=False, addresses=tuple(addresses), ttl_s=min(ttls, default=0))
 
 

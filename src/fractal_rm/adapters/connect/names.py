@@ -25,7 +25,7 @@ from fractal_rm.adapters.connect.files import (
     other_sources,
     read_settings,
 )
-from fractal_rm.adapters.connect.message import AAAA, NO_SUCH_NAME, A, Answer
+from fractal_rm.adapters.connect.message import AAAA, NO_SUCH_NAME, A, Answer, is_name
 from fractal_rm.adapters.connect.nss import CLibrary
 from fractal_rm.adapters.connect.servers import PORT, ServersFailed, ask
 
@@ -92,6 +92,8 @@ class Names:
         found = self._from_hosts(name)
         if found:
             return found
+        if not is_name(name):
+            raise ValueError(f"there can be no host of the name {name!r:.80}")
         now_s = asyncio.get_running_loop().time()
         kept = self._kept.get(name)
         if kept is not None and now_s < kept.until_s:
@@ -182,7 +184,7 @@ class Names:
             return await self._ask_library(name)
         asked = self._asking[name] = f"DNS {', '.join(self._settings.servers)}"
         failed = None
-        for candidate in self._settings.candidates(name):
+        for candidate in filter(is_name, self._settings.candidates(name)):
             try:
                 addresses, ttl_s = await self._ask_servers(candidate)
             except ServersFailed as error:
@@ -192,7 +194,7 @@ class Names:
                 return addresses, ttl_s
         if self._other_sources:
             return await self._ask_library(name)
-        raise failed or NotResolved(f"it does not exist, says {asked}")
+        raise failed or NotResolved(f"it does not exist or has no address, says {asked}")
 
     async def _ask_library(self, name: str) -> tuple[tuple[str, ...], float]:
         sources = ", ".join(sorted(self._other_sources))
@@ -202,7 +204,7 @@ class Names:
         except socket.gaierror as error:
             raise NotResolved(f"{asked}: {error.strerror}") from error
         if not addresses:
-            raise NotResolved(f"it does not exist, says {asked}")
+            raise NotResolved(f"it does not exist or has no address, says {asked}")
         return addresses, KEPT_S
 
     async def _ask_servers(self, name: str) -> tuple[tuple[str, ...], int]:

@@ -32,8 +32,7 @@ async def ask(settings: Settings, name: str, kind: int, number: int, port: int =
     ``number`` is the question's, of 16 bits, and drawn by chance (RFC 5452, 4.3). It waits as long
     as a server may still answer, so whoever calls bounds its time.
 
-    Raises ServersFailed, ValueError where there can be no such name, OSError where no socket can be
-    had.
+    Raises ServersFailed, OSError where no file descriptor is left.
     """
     asking = _Asking(question(number, name, kind), port)
     try:
@@ -50,7 +49,8 @@ class _Asking:
         self._port = port
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[str, socket.socket] = {}
-        self._came: asyncio.Queue[tuple[str, Answer | str]] = asyncio.Queue()
+        self._by_tcp: dict[str, asyncio.Task[None]] = {}
+        self._came: asyncio.Queue[tuple[str, Answer | OSError]] = asyncio.Queue()
         self._failed: dict[str, str] = {}
 
     async def ask(self, settings: Settings) -> Answer:
@@ -61,41 +61,44 @@ class _Asking:
                 if server in self._failed:
                     continue
                 if settings.by_tcp:
-                    await self._ask_by_tcp(server)
+                    self._ask_by_tcp(server)
                 else:
                     self._send(server)
             try:
                 server, came = await asyncio.wait_for(self._came.get(), PAUSE_S if left else None)
             except asyncio.TimeoutError:
                 continue
-            if isinstance(came, Answer) and came.truncated:
-                await self._ask_by_tcp(server)
-            elif isinstance(came, Answer) and came.code in (NO_ERROR, NO_SUCH_NAME):
+            if isinstance(came, OSError):
+                if came.errno in NONE_LEFT:
+                    raise came
+                self._failed[server] = came.strerror or str(came)
+            elif came.truncated:
+                self._ask_by_tcp(server)
+            elif came.code in (NO_ERROR, NO_SUCH_NAME):
                 return came
-            elif isinstance(came, Answer):
-                self._failed[server] = CODES.get(came.code, f"code {came.code}")
             else:
-                self._failed[server] = came
+                self._failed[server] = CODES.get(came.code, f"code {came.code}")
         said = (f"DNS {server}: {why}" for server, why in self._failed.items())
         raise ServersFailed("; ".join(said))
 
     def _send(self, server: str) -> None:
-        """Send it in a datagram. Raises OSError only where a socket cannot be had."""
-        family, address = _numeric(server, self._port)
-        opened = self._sockets.get(server)
-        is_new = opened is None
-        if opened is None:
-            opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            self._sockets[server] = opened
+        """Send it in a datagram."""
         try:
-            if is_new:
-                opened.connect(address)  # so that nobody else can answer
-                self._loop.add_reader(opened.fileno(), self._read, server, opened)
+            opened = self._sockets.get(server) or self._socket_to(server)
             opened.send(self._asked)
         except BlockingIOError:
             pass  # as good as lost on its way
         except OSError as error:
-            self._came.put_nowait((server, error.strerror or str(error)))
+            self._came.put_nowait((server, error))
+
+    def _socket_to(self, server: str) -> socket.socket:
+        """A socket that is connected, so that nobody else can answer. Raises OSError."""
+        family, address = _numeric(server, self._port)
+        opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._sockets[server] = opened
+        opened.connect(address)
+        self._loop.add_reader(opened.fileno(), self._read, server, opened)
+        return opened
 
     def _read(self, server: str, opened: socket.socket) -> None:
         try:
@@ -103,20 +106,26 @@ class _Asking:
         except BlockingIOError:
             return
         except OSError as error:  # an ICMP message came: nobody listens there
-            self._came.put_nowait((server, error.strerror or str(error)))
+            self._came.put_nowait((server, error))
             return
         if answer is not None:
             self._came.put_nowait((server, answer))
 
-    async def _ask_by_tcp(self, server: str) -> None:
-        """For what does not fit into a datagram (RFC 7766)."""
+    def _ask_by_tcp(self, server: str) -> None:
+        """For what does not fit into a datagram (RFC 7766). No other server waits for this one."""
+        if server not in self._by_tcp:
+            self._by_tcp[server] = asyncio.create_task(self._exchange_by_tcp(server))
+
+    async def _exchange_by_tcp(self, server: str) -> None:
         try:
-            reader, writer = await asyncio.open_connection(server, self._port)
+            answer = await self._answer_by_tcp(server)
         except OSError as error:
-            if error.errno in NONE_LEFT:
-                raise
-            self._came.put_nowait((server, error.strerror or str(error)))
-            return
+            self._came.put_nowait((server, error))
+        else:
+            self._came.put_nowait((server, answer))
+
+    async def _answer_by_tcp(self, server: str) -> Answer:
+        reader, writer = await asyncio.open_connection(server, self._port)
         try:
             writer.write(len(self._asked).to_bytes(2, "big") + self._asked)
             size = int.from_bytes(await reader.readexactly(2), "big")
@@ -126,11 +135,12 @@ class _Asking:
         finally:
             writer.transport.abort()
         if answer is None or answer.truncated:
-            self._came.put_nowait((server, "no answer by TCP"))
-        else:
-            self._came.put_nowait((server, answer))
+            raise OSError("no whole answer by TCP")
+        return answer
 
     def close(self) -> None:
+        for task in self._by_tcp.values():
+            task.cancel()
         for opened in self._sockets.values():
             self._loop.remove_reader(opened.fileno())
             opened.close()

@@ -10,6 +10,7 @@ import asyncio
 from functools import partial
 
 from fractal_rm.adapters.connect import Connector, Names
+from fractal_rm.adapters.connect.descriptors import Descriptors
 from fractal_rm.adapters.connect.tls import TlsContexts
 from fractal_rm.adapters.http1.coding import Packed, unpacked
 from fractal_rm.adapters.http1.connection import Connection
@@ -29,8 +30,9 @@ class Http1Caller:
 
     def __init__(self, kept: int = 1_000, names: Names | None = None) -> None:
         self._pool = pool = Pool(kept)
-        self._connector = Connector(names, spare=pool.close_one, on_short=pool.keep_none)
-        pool.on_freed = self._connector.freed
+        descriptors = Descriptors(spare=pool.close_one, on_short=pool.keep_none)
+        pool.on_freed = descriptors.freed
+        self.connector = Connector(names, descriptors)
         self._tls = TlsContexts()
         self._loop: asyncio.AbstractEventLoop | None = None  # asking for it is a system call
 
@@ -75,7 +77,7 @@ class Http1Caller:
 
     async def close(self) -> None:
         """Close every connection."""
-        self._connector.close()
+        self.connector.close()
         self._pool.close()
 
     async def _connect(
@@ -85,7 +87,7 @@ class Http1Caller:
         secure = partial(self._tls.context, origin.tls) if origin.protocol == "https" else None
         connection = self._pool.new_connection(origin, loop)
         try:
-            await self._connector.connect(
+            await self.connector.connect(
                 connection,
                 origin.host,
                 origin.port,

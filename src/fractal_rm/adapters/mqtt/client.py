@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 import gmqtt  # pyright: ignore[reportMissingTypeStubs]
@@ -97,7 +98,7 @@ async def connect(client: Any, to: To, wire: Wire) -> None:
             wire,
             host,
             port,
-            tls=(lambda: ssl) if ssl else None,
+            tls=partial(TlsContexts().context, to.mqtt.tls) if ssl else None,
             limit_s=CONNECT_LIMIT_S,
             ends_s=loop.time() + CONNECT_LIMIT_S,
         )
@@ -110,7 +111,7 @@ async def connect(client: Any, to: To, wire: Wire) -> None:
     await client.connect(
         to.broker.host,
         port=to.broker.port,
-        ssl=TlsContexts().context(to.mqtt.tls) if to.mqtt.tls else False,
+        ssl=to.mqtt.tls is not None,
         keepalive=to.mqtt.keepalive,
         version=MQTTv50 if to.manner.mqtt_5 else MQTTv311,
     )

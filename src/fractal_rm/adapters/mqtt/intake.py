@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fractal_rm.adapters.connect import Connector, Names
+from fractal_rm.adapters.connect import Connector
 from fractal_rm.adapters.mqtt.again import Answered
 from fractal_rm.adapters.mqtt.brokers import Brokers
 from fractal_rm.adapters.mqtt.client import LinkFailed, To
@@ -48,7 +48,7 @@ class MqttIntake:
         max_trigger_bytes: Callable[[], int],
         flows: Callable[[], Mapping[str, Flow]],
         publisher: MqttPublisher,
-        names: Names | None = None,
+        connector: Connector | None = None,
     ) -> None:
         self._mqtt = mqtt
         self._intake = intake
@@ -66,7 +66,7 @@ class MqttIntake:
         self._cut_by_status = 0  # and at the node's status
         self._subscribing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
-        self._connector = Connector(names)  # its own: it waits behind no component's name
+        self._connector = connector or Connector()
         self._brokers = Brokers(mqtt)
         self._answered = Answered(mqtt.receive_maximum)
         self._answered_at = self._brokers.current

@@ -1,0 +1,56 @@
+"""TLS contexts from the files of a configuration; what is wrong with a file is said in words."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+from typing import NoReturn
+
+from fractal_rm.config.regular_file import stat_regular
+from fractal_rm.domain.call import Tls
+from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.pem import passphrase_words
+
+# OpenSSL's reasons: another key, or one of another kind.
+_NO_PAIR = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """The context of a client.
+
+    Raises ConnectFailed where a file holds the wrong thing, OSError where one cannot be read.
+    """
+    for path in filter(None, (tls.ca, tls.cert, tls.key)):
+        stat_regular(Path(path))  # OpenSSL would wait for who writes into a FIFO
+    context = _trusting(tls.ca)
+    if tls.cert:
+        _show(context, tls.cert, tls.key or tls.cert)
+    return context
+
+
+def _trusting(ca: str | None) -> ssl.SSLContext:
+    standard = ssl.get_default_verify_paths().cafile
+    if ca is None and standard:  # OpenSSL trusts nobody, in silence, if it has no descriptor for it
+        os.close(os.open(standard, os.O_RDONLY | os.O_CLOEXEC))
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except ssl.SSLError as error:
+        why = f"{ca} holds no certificate in PEM form that OpenSSL can read"
+        raise ConnectFailed(why) from error
+
+
+def _show(context: ssl.SSLContext, cert: str, key: str) -> None:
+    def refuse_passphrase() -> NoReturn:
+        """OpenSSL would ask on the terminal, and the node would wait for somebody to type."""
+        raise ConnectFailed(passphrase_words(key))
+
+    try:
+        context.load_cert_chain(cert, key, refuse_passphrase)
+    except ssl.SSLError as error:
+        if error.reason in _NO_PAIR:
+            why = f"the key in {key} is not the one of the certificate in {cert}"
+        else:
+            _trusting(cert)  # raises where that is the one at fault
+            why = f"{key} holds no private key in PEM form that OpenSSL can read"
+        raise ConnectFailed(why) from error
