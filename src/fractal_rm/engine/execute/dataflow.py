@@ -89,9 +89,13 @@ class _Flight:
                 self.endings.append(came)
 
     def came_to(self) -> Settled | Later:
-        """How the run ends, or when it goes on; nothing is in flight any more."""
-        if self._pauses:
-            return Later(min(pause.after_s for pause in self._pauses))
+        """How the run ends, or when it goes on; nothing is in flight any more.
+
+        Where a step has failed, one that has not begun does not begin.
+        """
+        pauses = [pause for pause in self._pauses if pause.begun or not self.endings]
+        if pauses:
+            return Later(min(pause.after_s for pause in pauses))
         return worst(self.endings) if self.endings else Settled(State.SUCCEEDED)
 
 

@@ -71,13 +71,14 @@ class SubFlows:
                 return None
             if child is None:
                 if not self._may_begin(run, step):
-                    return Later(ASK_AGAIN_S)
+                    return Later(ASK_AGAIN_S, begun=False)
                 child = await self._begun(run, step)
         except CannotEvaluate as fault:
+            self._room.forgo_place(run, step.number, step.flow)
             return self._fail(run, step, str(fault))
         ending = await self._carried(child)
         if isinstance(ending, Later):
-            return ending
+            return Later(ending.after_s)
         following = self._after(run, step, child, ending)
         await self._close(child, ending)
         return following
