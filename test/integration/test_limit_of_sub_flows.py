@@ -145,6 +145,32 @@ async def test_a_run_that_has_failed_does_not_wait_for_a_place():
         assert stage.called() == ["b/1"]
 
 
+async def test_a_run_that_has_failed_keeps_no_place_that_its_own_child_waits_for():
+    child = flow(get(1, "a 2"), SubFlow(2, "8"), flow_id="6")
+    parent = flow(SubFlow(1, "6"), SubFlow(2, "8"), get(3, "a 1"), order=Order.DATAFLOW,
+                  flow_id="7")  # fmt: skip
+    async with stage_of(parent, child, LIMITED) as stage:
+        go_b, go_child = stage.holds("b/1"), stage.holds("a/2")
+        fails = asyncio.Event()
+
+        async def failing(_):
+            await fails.wait()
+            return Reply(500, b"", b"")
+
+        stage.components.answers[f"{URL}/a/1"] = failing
+        holder = (await stage.send("8")).run
+        await until(lambda: stage.called() == ["b/1"])
+        run_id = (await stage.send("7")).run
+        await until(lambda: sorted(stage.called()) == ["a/1", "a/2", "b/1"])
+        go_b.set()  # step 2 has a place, and would begin its run in the next turn
+        assert (await stage.ended(holder)).state is State.SUCCEEDED
+        fails.set()
+        await until(lambda: "StepFailed" in stage.facts(run_id))
+        go_child.set()
+        assert (await stage.ended(run_id)).state is State.FAILED
+        assert stage.called().count("b/1") == 2  # the child's has gone on
+
+
 async def test_a_step_that_begins_no_run_after_all_leaves_its_place_to_others():
     reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     parent = flow(SubFlow(1, "8", reading), get(2, "a 1"), flow_id="7", errors=Errors.CONTINUE)

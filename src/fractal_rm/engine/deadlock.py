@@ -7,10 +7,13 @@ more than a few: what is looked through are flows, not steps.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
 
 from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.run import Run
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Deadlock(CannotEvaluate):
@@ -37,7 +40,7 @@ class Carriers:
             self._count(run, flow, -1)
 
     def _count(self, run: Run, flow: str, by: int) -> None:
-        flows = self._flows.pop(run.id, Counter())
+        flows: Counter[str] = self._flows.pop(run.id, Counter())
         alike = self._alike.setdefault(run.flow.id, Counter())
         before = frozenset(flows)
         _add(flows, flow, by)
@@ -67,11 +70,11 @@ class Carriers:
         return False
 
     def _cannot_end(self, flow: str, stuck: set[str]) -> int:
-        alike = self._alike.get(flow, {})
+        alike: Counter[frozenset[str]] = self._alike.get(flow, Counter())
         return sum(count for flows, count in alike.items() if not flows.isdisjoint(stuck))
 
 
-def _add(counter: Counter[object], key: object, by: int) -> None:
+def _add(counter: Counter[Key], key: Key, by: int) -> None:
     counter[key] += by
     if not counter[key]:
         del counter[key]
