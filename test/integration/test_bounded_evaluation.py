@@ -93,3 +93,21 @@ async def test_the_list_of_a_foreach_is_made_in_turns_with_what_else_is_to_be_do
             called = len(stage.called())
         assert (await run).state is State.SUCCEEDED
         assert turns_without_a_call >= 20
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "join(s, l)",
+        "join('', [" + ",".join(["s"] * 500) + "])",
+        "[" + ",".join(["s"] * 500) + "]",
+        "to_string([" + ",".join(["s"] * 500) + "])",
+        "[" + ",".join(["reverse(s)"] * 500) + "]",
+        "[" + ",".join(["contains(s, 'y')"] * 500) + "]",
+    ],
+)
+def test_a_long_text_that_is_repeated_is_counted_by_its_length(path):
+    value = {"s": "x" * 1_000_000, "l": [""] * 500}
+    with pytest.raises(TooManyValues):
+        Path(path).pick(value, Values())
+    assert Path("join(s, ['a', 'b'])").pick(value, Values()) == f"a{value['s']}b"

@@ -15,6 +15,8 @@ from fractal_rm.domain.call import Reply
 from fractal_rm.domain.expression import Literal, ObjectOf, Payload
 from fractal_rm.domain.flow import Content, Errors, Flow, Order, Queueing, SubFlow, Wait
 from fractal_rm.domain.run import Run, State
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.places import Places
 from steps import flow, get
 from worlds import URL, ManualClock, Stage, until
 
@@ -127,6 +129,102 @@ async def test_what_a_failed_run_waited_for_is_for_others():
         assert (await stage.ended(failed)).state is State.FAILED
         assert (await stage.ended(holder)).state is State.SUCCEEDED
         assert (await stage.ended(other)).state is State.SUCCEEDED
+
+
+async def test_a_run_that_has_failed_does_not_wait_for_a_place():
+    reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
+    parent = flow(SubFlow(1, "8"), SubFlow(2, "6", reading), order=Order.DATAFLOW, flow_id="7")
+    async with stage_of(parent, LIMITED, flow(get(1, "a 1"), flow_id="6")) as stage:
+        go = stage.holds("b/1")
+        holder = (await stage.send("8")).run
+        await until(lambda: stage.called() == ["b/1"])
+        outcome = await stage.run("7", payload=[])
+        assert (outcome.state, outcome.reason[:13]) == (State.FAILED, "step 2, RUN 6")
+        go.set()
+        assert (await stage.ended(holder)).state is State.SUCCEEDED
+        assert stage.called() == ["b/1"]
+
+
+async def test_a_run_that_has_failed_keeps_no_place_that_its_own_child_waits_for():
+    child = flow(get(1, "a 2"), SubFlow(2, "8"), flow_id="6")
+    parent = flow(SubFlow(1, "6"), SubFlow(2, "8"), get(3, "a 1"), order=Order.DATAFLOW,
+                  flow_id="7")  # fmt: skip
+    async with stage_of(parent, child, LIMITED) as stage:
+        go_b, go_child = stage.holds("b/1"), stage.holds("a/2")
+        fails = asyncio.Event()
+
+        async def failing(_):
+            await fails.wait()
+            return Reply(500, b"", b"")
+
+        stage.components.answers[f"{URL}/a/1"] = failing
+        holder = (await stage.send("8")).run
+        await until(lambda: stage.called() == ["b/1"])
+        run_id = (await stage.send("7")).run
+        await until(lambda: sorted(stage.called()) == ["a/1", "a/2", "b/1"])
+        go_b.set()  # step 2 has a place, and would begin its run in the next turn
+        assert (await stage.ended(holder)).state is State.SUCCEEDED
+        fails.set()
+        await until(lambda: "StepFailed" in stage.facts(run_id))
+        go_child.set()
+        assert (await stage.ended(run_id)).state is State.FAILED
+        assert stage.called().count("b/1") == 2  # the child's has gone on
+
+
+async def test_a_step_that_begins_no_run_after_all_leaves_its_place_to_others():
+    reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
+    parent = flow(SubFlow(1, "8", reading), get(2, "a 1"), flow_id="7", errors=Errors.CONTINUE)
+    async with stage_of(parent, LIMITED) as stage:
+        go = stage.holds("a/1")
+        run_id = (await stage.send("7", payload=[])).run
+        await until(lambda: stage.called() == ["a/1"])
+        assert (await stage.run("8")).state is State.SUCCEEDED
+        go.set()
+        assert (await stage.ended(run_id)).state is State.SUCCEEDED
+
+
+async def test_what_a_step_costs_that_waits_does_not_grow_with_those_that_wait(monkeypatch):
+    looks = Counter()
+    parent_of = OpenRuns.parent
+
+    def counted(runs: OpenRuns, run: Run) -> Run | None:
+        looks["parent"] += 1
+        return parent_of(runs, run)
+
+    monkeypatch.setattr(OpenRuns, "parent", counted)
+    async with stage_of(PARENT, LIMITED) as stage:
+        go = stage.holds("b/1")
+        runs = [(await stage.send("7")).run for _ in range(200)]
+        await until(lambda: stage.called() == ["b/1"] and in_flight(stage) == 1)
+        go.set()
+        for each in runs:
+            assert (await stage.ended(each)).state is State.SUCCEEDED
+    assert looks["parent"] < 20 * len(runs)
+
+
+async def test_nothing_is_kept_of_a_run_that_has_ended():
+    async with stage_of(PARENT, LIMITED) as stage:
+        room = stage.node._lifecycle.room
+        empty = sizes(room.places)
+        go = stage.holds("b/1")
+        runs = [(await stage.send("7")).run for _ in range(20)]
+        await until(lambda: stage.called() == ["b/1"] and in_flight(stage) == 1)
+        assert sizes(room.places) != empty
+        go.set()
+        for each in runs:
+            await stage.ended(each)
+        await until(lambda: not in_flight(stage))
+        assert (sizes(room.places), room._recalled) == (empty, set())
+
+
+def sizes(places: Places) -> dict[str, int]:
+    """How much its containers hold, and those of what it consists of; by flow little is kept."""
+    parts = {**vars(places), **vars(places._carriers)}
+    by_flow = ("in_flight", "away")
+    return {
+        name: len(part) for name, part in parts.items()
+        if isinstance(part, (dict, set)) and name not in by_flow
+    }  # fmt: skip
 
 
 async def test_a_flow_that_runs_itself_needs_no_second_place():

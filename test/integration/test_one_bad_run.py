@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
+from contextlib import closing
 from urllib.request import urlopen
 
 import msgspec
@@ -17,6 +19,7 @@ from fractal_rm.adapters.memory import MemoryCaller
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.sqlite import SqliteJournal
+from fractal_rm.adapters.sqlite.chain import link, start_of
 from fractal_rm.adapters.sqlite.store import Store
 from fractal_rm.cli.main import cli
 from fractal_rm.config.load import load
@@ -240,3 +243,18 @@ def test_a_bad_trigger_costs_none_of_those_that_came_with_it(node, mosquitto):
     (dead,) = node.runs(State.DEAD)
     assert "a number that is too large for a double" in dead.reason
     assert "Traceback" not in node.log
+
+
+async def test_a_run_whose_facts_lack_the_first_is_set_aside_at_start(node):
+    lacking, other = ids(1, 2)
+    await written(node, {lacking: ("2", b"{}"), other: ("2", b'{"id": 1}')}, clean=False)
+    with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
+        body = b"[]"
+        of_run = (body, link(start_of(lacking), 1, body), lacking)
+        no = "(SELECT no FROM runs WHERE id = ?)"
+        db.execute(f"UPDATE pages SET body = ?, sum = ? WHERE place >> 24 = {no}", of_run)
+        db.execute("UPDATE runs SET sum = ? WHERE id = ?", of_run[1:])
+    node.start()
+    wait_until(lambda: node.runs(State.DEAD))
+    assert [run.id for run in node.runs(State.DEAD)] == [lacking]
+    assert node.runs(State.DEAD)[0].reason.endswith("has no accepted fact")

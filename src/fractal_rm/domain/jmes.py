@@ -20,6 +20,7 @@ from fractal_rm.domain.errors import Malformed, NoJson
 from fractal_rm.domain.strict_json import check_json, read_json
 from fractal_rm.domain.values import Values
 
+TEXT_OF_A_VALUE = 256  # so many characters of a text take as long as a value
 _TAKE_EXPRESSIONS = frozenset({"map", "sort_by", "min_by", "max_by"})
 
 
@@ -43,7 +44,7 @@ class Path:
         interpreter = _Interpreter(values)
         found = interpreter.visit(self.parsed, value)
         if self._repeats:  # then what it comes to may be far more than what it was picked from
-            interpreter.count(found)
+            _take_all(found, values)
         return found
 
 
@@ -56,26 +57,33 @@ class _Interpreter(TreeInterpreter):
         self._take(1)
         return super().visit(node, *args, **kwargs)
 
-    def count(self, value: Any) -> None:
-        """Count every value within a value, as often as it stands there."""
-        waiting: list[Any] = [value]
-        while waiting:
-            inner = waiting.pop()
-            if isinstance(inner, dict):
-                inner = [*cast("dict[str, Any]", inner).values()]
-            if isinstance(inner, list):
-                found = cast("list[Any]", inner)
-                self._take(len(found))
-                waiting += found
-
 
 class _Functions(Functions):
     def __init__(self, values: Values) -> None:
+        self._values = values
         self._take = values.take
+
+    def _take_text(self, value: Any) -> None:
+        if isinstance(value, str):
+            self._take(len(value) // TEXT_OF_A_VALUE)
+
+    @signature({"types": ["string"]}, {"types": ["array-string"]})
+    def _func_join(self, separator: str, array: list[str]) -> str:
+        """Counted before it is made: a separator may be as long as a payload."""
+        length = len(separator) * len(array) + sum(map(len, array))
+        self._take(length // TEXT_OF_A_VALUE)
+        return separator.join(array)
+
+    @signature({"types": []})
+    def _func_to_string(self, arg: Any) -> Any:
+        _take_all(arg, self._values)
+        return super()._func_to_string(arg)
 
     def call_function(self, function_name: str, resolved_args: Iterable[Any]) -> Any:
         lists = [cast("list[Any]", each) for each in resolved_args if isinstance(each, list)]
         self._take(sum(map(len, lists)))
+        for each in resolved_args:
+            self._take_text(each)
         return super().call_function(function_name, resolved_args)
 
     @signature({"types": []})
@@ -96,6 +104,21 @@ class _Functions(Functions):
     @signature({"types": ["array-number"]})
     def _func_avg(self, arg: list[Any]) -> Any:
         return _finite(sum(arg)) / len(arg) if arg else None
+
+
+def _take_all(value: Any, values: Values) -> None:
+    """Count every value within a value, as often as it stands there, and what texts are long."""
+    waiting: list[Any] = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, str):
+            values.take(len(inner) // TEXT_OF_A_VALUE)
+        elif isinstance(inner, dict):
+            waiting.append([*cast("dict[str, Any]", inner).values()])
+        elif isinstance(inner, list):
+            found = cast("list[Any]", inner)
+            values.take(len(found))
+            waiting += found
 
 
 def _finite(number: Any) -> Any:

@@ -21,9 +21,13 @@ MOST_SAID = 200  # characters of an answer that a reason repeats
 
 
 class Later(msgspec.Struct, frozen=True):
-    """A run has nothing to do for so many seconds: it wants another turn then, and no slot now."""
+    """A run has nothing to do for so many seconds: it wants another turn then, and no slot now.
+
+    ``begun`` says of the step that waits whether it has done anything yet.
+    """
 
     after_s: float
+    begun: bool = True
 
 
 def failure_of(answer: Reply | CallFailed) -> str | None:

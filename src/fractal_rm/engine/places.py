@@ -16,29 +16,28 @@ make that impossible, as a flow's data decide what it runs.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
 import msgspec
 
 from fractal_rm.domain.admission import FAIR_TURN, within_limit
-from fractal_rm.domain.errors import CannotEvaluate
+from fractal_rm.domain.flow import SubFlow
 from fractal_rm.domain.run import Run
+from fractal_rm.engine.deadlock import Carriers, Deadlock
 from fractal_rm.engine.open_runs import OpenRuns, origin_of
 
 
-class Deadlock(CannotEvaluate):
-    """A place that would never become free."""
+class _Queue(msgspec.Struct):
+    """Steps that wait for a place of one flow, by origin, in the order in which they asked.
 
-    code = "deadlock"
+    Of each the runs that have a place and carry it, the one of its own last. ``limit`` is what the
+    last one that asked found; ``granted`` counts places, to the line too, since somebody waits.
+    """
 
-
-class _Waiting(msgspec.Struct, frozen=True):
-    """A step of ``parent`` waits for one of ``limit`` places of ``flow``."""
-
-    parent: Run
-    flow: str
     limit: int
+    steps: OrderedDict[str, tuple[Run, ...]] = msgspec.field(default_factory=OrderedDict)
+    granted: int = 0
 
 
 class Places:
@@ -53,9 +52,8 @@ class Places:
         self.away: Counter[str] = Counter()
         self._children: Counter[str] = Counter()
         self._held: dict[str, str] = {}  # by the origin of a child, the flow of its place
-        self._waiting: dict[str, dict[str, _Waiting]] = {}  # by flow and origin, in their order
-        self._granted: Counter[str] = Counter()  # by flow, since somebody waits
-        self._asked: dict[str, set[str]] = {}  # by parent, the origins of steps that asked
+        self._queues: dict[str, _Queue] = {}  # by flow; none of them is empty
+        self._carriers = Carriers()
 
     def taken(self, flow: str) -> int:
         """How many runs of a flow count for its LIMIT."""
@@ -63,13 +61,14 @@ class Places:
 
     def line_may_begin(self, flow: str, limit: int | None) -> bool:
         """Whether a run in line may take a place. Steps that wait go first, as a rule."""
-        if flow in self._waiting and not self.line_is_next(flow):
+        if flow in self._queues and not self.line_is_next(flow):
             return False
         return within_limit(limit, self.taken(flow))
 
     def line_is_next(self, flow: str) -> bool:
         """One place in `FAIR_TURN` is for the line, so that it does not wait for ever."""
-        return self._granted[flow] % FAIR_TURN == FAIR_TURN - 1
+        queue = self._queues.get(flow)
+        return queue is not None and queue.granted % FAIR_TURN == FAIR_TURN - 1
 
     def begins(self, run: Run) -> None:
         """A run of its own leaves the line."""
@@ -77,8 +76,8 @@ class Places:
         self.in_flight[flow] += 1
         if run.stays:
             self.away[flow] -= 1
-        if flow in self._waiting:
-            self._granted[flow] += 1
+        if flow in self._queues:
+            self._queues[flow].granted += 1
 
     def pauses(self, run: Run, *, ended: bool) -> None:
         """A run of its own leaves its slot, for another turn or for good."""
@@ -99,14 +98,14 @@ class Places:
         origin = origin_of(parent, number)
         if origin in self._held or self._carries(parent, flow):
             return True
-        self._asked.setdefault(parent.id, set()).add(origin)
-        first = next(iter(self._waiting.get(flow, ())), origin)
-        if limit is None or (first == origin and within_limit(limit, self.taken(flow))):
+        queue = self._queues.get(flow)
+        is_first = queue is None or next(iter(queue.steps)) == origin
+        if limit is None or (is_first and within_limit(limit, self.taken(flow))):
             self._leave_queue(flow, origin)
             self._hold(origin, flow)
             return True
-        self._waiting.setdefault(flow, {})[origin] = _Waiting(parent, flow, limit)
-        if self._is_stuck(origin):
+        self._wait(origin, parent, flow, limit)
+        if self._carriers.are_stuck(flow, self._queues, self._is_full):
             self._leave_queue(flow, origin)
             raise Deadlock(
                 f"LIMIT {limit} of flow {flow} is taken by runs that wait for this one to end"
@@ -120,61 +119,40 @@ class Places:
 
     def grant(self, flow: str) -> Iterator[Run]:
         """Give free places to steps that wait, in their order. Yields the runs of their own."""
-        while (queue := self._waiting.get(flow)) is not None:
-            origin, first = next(iter(queue.items()))
-            if not within_limit(first.limit, self.taken(flow)):
+        while (queue := self._queues.get(flow)) is not None:
+            if not within_limit(queue.limit, self.taken(flow)):
                 return
-            self._granted[flow] += 1
+            origin, carriers = next(iter(queue.steps.items()))
+            queue.granted += 1
             self._hold(origin, flow)
             self._leave_queue(flow, origin)
-            *_, root = self._chain(first.parent)
-            yield root
+            yield carriers[-1]
 
     def leave(self, run: Run) -> set[str]:
         """A run has ended; its steps wait for nothing. Returns the flows that may begin another."""
-        origins = self._asked.pop(run.id, set())
-        if run.origin is not None:
-            origins.add(run.origin)
         freed = {run.flow.id}
-        for origin in origins:
-            flow = self._held.pop(origin, None)
-            if flow is not None:
-                self._children[flow] -= 1
-                freed.add(flow)
-            freed.update(each for each in [*self._waiting] if self._leave_queue(each, origin))
+        for step in run.flow.steps:
+            if isinstance(step, SubFlow) and self.withdraw(run, step.number, step.flow):
+                freed.add(step.flow)
+        if run.origin is not None:
+            self._let_go(run.origin)
         return freed
+
+    def withdraw(self, parent: Run, number: int, flow: str) -> bool:
+        """A step has no child and will have none. Returns whether it waited or had a place."""
+        origin = origin_of(parent, number)
+        return self._leave_queue(flow, origin) or self._let_go(origin)
 
     @property
     def in_use(self) -> bool:
         """Whether any step has a place or waits for one."""
-        return bool(self._held or self._waiting)
+        return bool(self._held or self._queues)
 
     # --- who waits for whom -----------------------------------------------------------------------
 
-    def _is_stuck(self, asking: str) -> bool:
-        """Whether a place can never become free for the step of that origin.
-
-        A step is stuck where every place is taken by a run that carries a stuck step. Begins with
-        all that wait, and leaves out who is not stuck, until nothing changes.
-        """
-        stuck = {origin: each for queue in self._waiting.values() for origin, each in queue.items()}
-        while asking in stuck:
-            cannot_end = {
-                run.id: run.flow.id
-                for waiting in stuck.values()
-                for run in self._chain(waiting.parent)
-                if run.origin is None or run.origin in self._held
-            }
-            held = Counter(cannot_end.values())
-            still = {
-                origin: each
-                for origin, each in stuck.items()
-                if held[each.flow] >= self.taken(each.flow) >= each.limit
-            }
-            if len(still) == len(stuck):
-                return True
-            stuck = still
-        return False
+    def _is_full(self, flow: str, cannot_end: int) -> bool:
+        """Whether all places of a flow are taken, by runs that cannot end."""
+        return cannot_end >= self.taken(flow) >= self._queues[flow].limit
 
     def _chain(self, run: Run) -> Iterator[Run]:
         """A run and those that carry it, up to the one of its own."""
@@ -191,11 +169,33 @@ class Places:
         self._held[origin] = flow
         self._children[flow] += 1
 
-    def _leave_queue(self, flow: str, origin: str) -> bool:
-        queue = self._waiting.get(flow, {})
-        if queue.pop(origin, None) is None:
+    def _let_go(self, origin: str) -> bool:
+        flow = self._held.pop(origin, None)
+        if flow is None:
             return False
-        if not queue:
-            del self._waiting[flow]
-            self._granted.pop(flow, None)
+        self._children[flow] -= 1
+        if not self._children[flow]:
+            del self._children[flow]
+        return True
+
+    def _wait(self, origin: str, parent: Run, flow: str, limit: int) -> None:
+        """Stand in the queue: behind the others, or where it stands since it asked first."""
+        queue = self._queues.setdefault(flow, _Queue(limit))
+        queue.limit = limit
+        if origin in queue.steps:
+            return
+        carriers = tuple(
+            run for run in self._chain(parent) if run.origin is None or run.origin in self._held
+        )
+        queue.steps[origin] = carriers
+        self._carriers.wait(carriers, flow)
+
+    def _leave_queue(self, flow: str, origin: str) -> bool:
+        queue = self._queues.get(flow)
+        carriers = None if queue is None else queue.steps.pop(origin, None)
+        if queue is None or carriers is None:
+            return False
+        self._carriers.cease(carriers, flow)
+        if not queue.steps:
+            del self._queues[flow]
         return True

@@ -301,8 +301,10 @@ class WaitingRoom:
         self._tell_next()
         if not self.load.in_flight:
             self._idle.set()
-        if again_s is None and self.places.in_use:
-            self.share_places(run)
+        if again_s is None:
+            self._recalled.discard(run.id)
+            if self.places.in_use:
+                self.share_places(run)
 
     def _wait_outside(self, run: Run, again_s: float, *, alone: bool) -> None:
         """It comes back in line later; until then it has no slot, but still counts for its flow."""
@@ -322,8 +324,15 @@ class WaitingRoom:
 
     def share_places(self, ended: Run) -> None:
         """A run has ended: the line of its flow, and steps that wait to RUN the flow, go on."""
-        self._recalled.discard(ended.id)
-        for flow in self.places.leave(ended):
+        self._share(self.places.leave(ended))
+
+    def forgo_place(self, run: Run, number: int, flow: str) -> None:
+        """A step that asked for a place begins no run: others may have it."""
+        if self.places.withdraw(run, number, flow):
+            self._share({flow})
+
+    def _share(self, flows: set[str]) -> None:
+        for flow in flows:
             if self.places.line_is_next(flow):
                 self._begin_some()
             for run in self.places.grant(flow):

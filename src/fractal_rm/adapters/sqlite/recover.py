@@ -79,7 +79,7 @@ class OpenRuns:
         timed = verified(run_id, pages, count, last)
         flow = self._flow(timed[0][1]) if timed else None
         if flow is None:
-            raise ChainBroken(f"run {run_id} has no accepted fact")
+            raise Unreadable(f"run {run_id} has no accepted fact")
         return fold(Run(run_id, flow, timed[0][0]), [fact for _, fact in timed])
 
     def _flow(self, first: AnyFact) -> Flow | None:

@@ -16,14 +16,19 @@ from fractal_rm.engine.execute.tries import failed_for_good
 Came = Union[Settled, Later, None]
 Take = Callable[[Run, int, Step], Coroutine[None, None, Came]]
 UnderWay = Callable[[Run, SubFlow], bool]
+Forgo = Callable[[Run, SubFlow], None]
 
 
 class Dataflow:
-    """``take`` does one step; ``under_way`` says of a RUN whether its child is there."""
+    """``take`` does one step; ``under_way`` says of a RUN whether its child is there.
 
-    def __init__(self, take: Take, under_way: UnderWay) -> None:
+    ``forgo`` is told of a RUN that begins no more: a place that it has is for others.
+    """
+
+    def __init__(self, take: Take, under_way: UnderWay, forgo: Forgo) -> None:
         self._take = take
         self._under_way = under_way
+        self._forgo = forgo
 
     async def go(self, run: Run) -> Settled | Later:
         """Do the steps. Where one fails, those in flight finish and no other begins."""
@@ -35,11 +40,19 @@ class Dataflow:
                 for position in flight.new(ready):
                     flight.begin(self._take(run, position, run.flow.steps[position]))
                 if not flight.tasks:
+                    if flight.endings:
+                        self._begin_no_other(run)
                     return flight.came_to()
                 await flight.wait()
                 ready = [] if failed or flight.endings else _ready(run, plan)
         finally:
             await cut_off(flight.tasks)
+
+    def _begin_no_other(self, run: Run) -> None:
+        """Runs that it has begun may wait for what its other steps keep."""
+        for step in run.flow.steps:
+            if isinstance(step, SubFlow) and not self._under_way(run, step):
+                self._forgo(run, step)
 
     def _had_begun(self, run: Run) -> list[int]:
         """After a crash in a run that has failed: what was in flight finishes, as without it."""
@@ -89,9 +102,13 @@ class _Flight:
                 self.endings.append(came)
 
     def came_to(self) -> Settled | Later:
-        """How the run ends, or when it goes on; nothing is in flight any more."""
-        if self._pauses:
-            return Later(min(pause.after_s for pause in self._pauses))
+        """How the run ends, or when it goes on; nothing is in flight any more.
+
+        Where a step has failed, one that has not begun does not begin.
+        """
+        pauses = [pause for pause in self._pauses if pause.begun or not self.endings]
+        if pauses:
+            return Later(min(pause.after_s for pause in pauses))
         return worst(self.endings) if self.endings else Settled(State.SUCCEEDED)
 
 

@@ -72,13 +72,14 @@ class SubFlows:
                 return None
             if child is None:
                 if not self._may_begin(run, step):
-                    return Later(ASK_AGAIN_S)
+                    return Later(ASK_AGAIN_S, begun=False)
                 child = await self._begun(run, step)
         except CannotEvaluate as fault:
+            self.forgo(run, step)
             return self._fail(run, step, str(fault))
         ending = await self._carried(child)
         if isinstance(ending, Later):
-            return ending
+            return Later(ending.after_s)
         following = self._after(run, step, child, ending)
         await self._close(child, ending)
         return following
@@ -100,6 +101,10 @@ class SubFlows:
     def under_way(self, run: Run, step: SubFlow) -> bool:
         """Whether its child is there and has no end yet."""
         return self._runs.child(run, step.number) is not None
+
+    def forgo(self, run: Run, step: SubFlow) -> None:
+        """It begins no run: a place that it has, or waits for, is for others."""
+        self._room.forgo_place(run, step.number, step.flow)
 
     def _seen(self, run: Run) -> Seen:
         return seen_by(run, self._world.config.bounds)
