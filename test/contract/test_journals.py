@@ -522,6 +522,19 @@ async def test_history_is_as_old_as_it_is_whatever_the_wall_clock_said(tmp_path,
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
+@pytest.mark.parametrize("jumped_ms", [0, 50 * 365 * DAY_S * 1_000])
+async def test_the_latest_moment_of_a_journal_is_not_what_the_wall_clock_said(tmp_path, jumped_ms):
+    journal = sqlite_journal(tmp_path)
+    assert (await journal.open()).latest_ms is None
+    journal._kept_ms.ms = 1_800_000_000_000
+    await journal.accept(entry("open", at_ms=1_799_999_000_000))
+    wall_ms = 1_800_000_000_000 + jumped_ms
+    await journal.accept(entry("ended", at_ms=wall_ms))
+    await write(journal, begun("ended"), Settled(State.SUCCEEDED), wall_ms)
+    await journal.close(clean=True)
+    assert (await opened(tmp_path)).latest_ms == 1_800_000_000_000
+
+
 @pytest.mark.parametrize("written_by", range(OLDEST, FORMAT))
 async def test_a_journal_of_a_release_before_is_read_and_taken_over(tmp_path, written_by):
     await write_some(tmp_path, runs=3)

@@ -24,7 +24,12 @@ from fractal_rm.domain.moment import Moment
 WRITE_EVERY_MS = 60_000
 # A wall clock that is wrong at a start may say that the machine was off for fifty years. Trigger
 # ids and history, which cannot be had back, age by at most so much of it.
-MOST_OFF_MS = 86_400_000
+# That is less than the window in which a trigger id is known, unless it is configured otherwise: a
+# trigger that comes again right after such a start is known.
+MOST_OFF_MS = 72_000_000
+# So far behind the latest moment in the journal, a timeline is not that of the journal: it is more
+# than a power loss may take (WRITE_EVERY_MS).
+FOREIGN_MS = 3_600_000
 # What reading one clock after the other, each in whole milliseconds, makes of it.
 STEP_MS = 10
 # The wall clock is corrected in small steps all the time. Less than that is not worth a line.
@@ -92,10 +97,30 @@ class Timeline(msgspec.Struct, frozen=True):
 def resumed(known: Timeline | None, now: Moment) -> Timeline:
     """The timeline at the start of a process; ``known`` is what was written down, if anything."""
     if known is None:
-        return Timeline(now.boot, now.boot_ms, now.wall_ms, now.wall_ms - now.boot_ms)
+        return begun_after(now.wall_ms, now)
     if known.boot == now.boot and now.boot_ms >= known.boot_ms:
         return looked_at(known, now)
     return looked_at(_after_reboot(known, now), now)
+
+
+def begun_after(latest_ms: int, now: Moment) -> Timeline:
+    """A timeline where none is known, for a journal with ``latest_ms`` as its latest moment.
+
+    What has passed since then only the wall clock knows, as after a reboot.
+    """
+    steady_ms = max(latest_ms, now.wall_ms)
+    return Timeline(
+        boot=now.boot,
+        boot_ms=now.boot_ms,
+        wall_ms=now.wall_ms,
+        ahead_ms=steady_ms - now.boot_ms,
+        off_ms=_too_long_ms(steady_ms - latest_ms),
+    )
+
+
+def is_foreign(timeline: Timeline, latest_ms: int) -> bool:
+    """Whether it cannot be that of a journal with ``latest_ms`` as its latest moment."""
+    return timeline.steady_ms < latest_ms - FOREIGN_MS
 
 
 def looked_at(known: Timeline, now: Moment) -> Timeline:
@@ -126,12 +151,16 @@ def _after_reboot(known: Timeline, now: Moment) -> Timeline:
     """It has gone on by what the wall clock says, and at least for as long as the machine is up."""
     apart_ms = known.steady_ms - known.wall_ms
     began_ms = max(known.steady_ms, now.wall_ms - now.boot_ms + apart_ms)  # at the boot
-    too_long_ms = max(0, began_ms - known.steady_ms - MOST_OFF_MS)
     return Timeline(
         boot=now.boot,
         boot_ms=now.boot_ms,
         wall_ms=now.wall_ms,
         ahead_ms=began_ms,
-        off_ms=known.off_ms + too_long_ms,
+        off_ms=known.off_ms + _too_long_ms(began_ms - known.steady_ms),
         lead_ms=known.lead_ms,
     )
+
+
+def _too_long_ms(off_ms: int) -> int:
+    """What trigger ids and history do not age by, of a time that the wall clock alone knows."""
+    return max(0, off_ms - MOST_OFF_MS)

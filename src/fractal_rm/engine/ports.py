@@ -74,12 +74,22 @@ class Recovered(msgspec.Struct, frozen=True):
     """What a journal held when it was opened. ``clean``: its last process ended in order.
 
     ``newest`` is the id of the last run that was not handed over by a peer; empty: there is none.
+    ``ended_ms``: when the newest run that has an end ended, on the clock of ``Entry.kept_ms``.
     """
 
     runs: list[Run]
     clean: bool
     newest: str = ""
+    ended_ms: int | None = None
     broken: list[BrokenRun] = []
+
+    @property
+    def latest_ms(self) -> int | None:
+        """The latest moment that it has of a run, on the steady clock; None: it has no run."""
+        moments_ms = [run.steady_ms for run in self.runs]
+        if self.ended_ms is not None:
+            moments_ms.append(self.ended_ms)
+        return max(moments_ms, default=None)
 
 
 class Journal(Protocol):
@@ -297,6 +307,10 @@ class Clock(Protocol):
 
     def look(self) -> Look:
         """Follow what was done to the clocks since the last look."""
+        ...
+
+    def go_on_after(self, latest_ms: int | None) -> None:
+        """Be the clock of a journal with this as its latest moment; see `Recovered.latest_ms`."""
         ...
 
     async def keep(self) -> None:

@@ -174,7 +174,8 @@ class Store:
         clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
         self._db.execute(schema.MARK, (0,))
         self._place = Place([self._path, Path(f"{self._path}-wal")])
-        return Recovered(runs, clean, self._one(schema.NEWEST) or "", broken)
+        newest, ended_ms = self._one(schema.NEWEST) or "", self._one(schema.NEWEST_END)
+        return Recovered(runs, clean, newest, ended_ms, broken)
 
     def _open_rows(self) -> Iterable[tuple[OpenRow, list[PageRow]]]:
         """The rows of open runs, each with its pages."""
