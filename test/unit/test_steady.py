@@ -133,7 +133,32 @@ def test_a_clock_that_is_fifty_years_ahead_at_a_boot_ages_history_by_a_day():
     right = machine.reading()
     assert right.kept_ms - after.kept_ms == 1_000
     assert right.order_ms - after.order_ms == 1_000
-    assert "behind the latest time" in doubt(right, 0)
+    assert "behind the time that has passed" in doubt(right, 0)
+
+
+@pytest.mark.parametrize("by_ms", [HOUR_MS, 50 * YEAR_MS])
+@pytest.mark.parametrize("again", ["", "restart", "reboot"])
+def test_a_wall_clock_that_was_ahead_is_not_doubted_for_ever(by_ms, again):
+    machine = Machine()
+    machine.set_by(by_ms)
+    machine.passes(1_000)
+    machine.set_by(-by_ms)
+    machine.passes(1_000)
+    if again == "restart":
+        machine.restart()
+    if again == "reboot":
+        machine.reboot(20_000)
+    assert doubt(machine.reading(), 0) is None
+
+
+@pytest.mark.parametrize("again", ["set", "reboot"])
+def test_a_wall_clock_that_goes_back_is_doubted(again):
+    machine = Machine()
+    if again == "set":
+        machine.set_by(-HOUR_MS)
+    else:
+        machine.reboot(0, wall_ms=NOW_MS - HOUR_MS)
+    assert "behind" in doubt(machine.reading(), 0)
 
 
 def test_another_time_namespace_is_as_a_reboot():

@@ -34,7 +34,7 @@ FOREIGN_MS = 3_600_000
 STEP_MS = 10
 # The wall clock is corrected in small steps all the time. Less than that is not worth a line.
 WORTH_A_LINE_MS = 2_000
-DOUBT_MS = 60_000  # so far behind its latest time, the wall clock is said to be behind
+DOUBT_MS = 60_000  # so far behind the steady clock, the wall clock is said to be behind
 
 
 # No machine shows a time four thousand years from here; a file that does is broken.
@@ -141,9 +141,8 @@ def doubt(reading: Reading, made_ms: int) -> str | None:
     """Why the wall clock cannot be right, or None. ``made_ms``: when this program was made."""
     if reading.wall_ms < made_ms:
         return "it stands before this program was made"
-    behind_ms = reading.order_ms - reading.wall_ms
-    if behind_ms >= DOUBT_MS:
-        return f"it is {behind_ms // 1000} s behind the latest time that it has shown here"
+    if reading.ahead_ms >= DOUBT_MS:
+        return f"it is {reading.ahead_ms // 1000} s behind the time that has passed here"
     return None
 
 
