@@ -31,7 +31,7 @@ async def test_a_later_process_of_the_same_boot_goes_on(tmp_path):
     reading = second.read()
     assert -10 * DAY_MS - 1_000 < reading.ahead_ms < -10 * DAY_MS + 1_000
     assert second.moment().ahead_ms == reading.ahead_ms
-    assert reading.order_ms == reading.wall_ms  # which is the later one
+    assert reading.id_ms == reading.wall_ms  # which is the later one
     assert telemetry.events == []
 
 
@@ -44,7 +44,7 @@ async def test_after_another_boot_it_goes_on_by_the_wall_clock(tmp_path):
     second, _ = new(tmp_path)
     reading = second.read()
     assert reading.ahead_ms == 0
-    assert reading.steady_ms - reading.kept_ms > 3 * DAY_MS  # of five days off, one counts
+    assert reading.steady_ms - reading.retention_ms > 3 * DAY_MS  # of five days off, one counts
 
 
 async def test_it_is_written_once_and_not_at_every_look(tmp_path):
@@ -93,7 +93,7 @@ async def test_without_its_file_it_goes_on_after_the_journal(tmp_path, by_days):
     clock.go_on_after(latest_ms)
     reading = clock.read()
     assert reading.ahead_ms == 0
-    assert latest_ms < reading.kept_ms < latest_ms + DAY_MS
+    assert latest_ms < reading.retention_ms < latest_ms + DAY_MS
     assert telemetry.events == []
 
 
@@ -103,7 +103,7 @@ async def test_without_its_file_it_is_not_behind_the_journal(tmp_path):
     clock.go_on_after(latest_ms)
     await clock.keep()
     reading = new(tmp_path)[0].read()
-    assert latest_ms <= reading.kept_ms == reading.steady_ms < latest_ms + DAY_MS
+    assert latest_ms <= reading.retention_ms == reading.steady_ms < latest_ms + DAY_MS
 
 
 async def test_the_file_of_another_journal_is_not_believed(tmp_path):

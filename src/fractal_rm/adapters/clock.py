@@ -98,9 +98,9 @@ class NodeClock(SystemClock):
         self._is_known = known is not None
         super().__init__(known)
 
-    def kept_ms(self) -> int:
-        """The clock by which trigger ids and history age."""
-        return self.read().kept_ms
+    def retention_ms(self) -> int:
+        """The retention clock: by it trigger ids and history age."""
+        return self.read().retention_ms
 
     def go_on_after(self, latest_ms: int | None) -> None:
         """Begin anew from the journal, where the file was lost or is another journal's."""

@@ -1,14 +1,22 @@
 """The steady clock of a node: nobody sets it, and it goes on in suspend.
 
-    clock since boot  ──+ ahead_ms──> steady: deadlines, budgets, STALE, EVERY, age at a start
-                                        │
-                                        ├──- off_ms──> kept: age of trigger ids and of history
-                                        └──+ lead_ms─> order: the time in the ids of runs
+    wall clock: what people are shown, and CRON
 
-It begins as the wall clock stands when a state folder is made, and from there on goes as the
-clock since boot does (CLOCK_BOOTTIME). What a reboot takes only the wall clock knows: it is asked
-once, at the first start after it, and what it says counts from none up. Where it knows nothing, the
-steady clock goes on from where it was written down: at most WRITE_EVERY_MS before the reboot.
+    clock since boot ──+ ahead_ms──> steady clock: deadlines, budgets, STALE, EVERY, age at a start
+                                       │
+                                       ├──- off_ms──> retention clock: trigger ids and history
+                                       └──+ lead_ms─> id clock: the time in the ids of runs
+
+The retention clock leaves out most of what a reboot is said to have taken: a wall clock that is
+wrong at a boot must not make a node forget what it did. The id clock goes on from the latest time
+that the wall clock has shown, so that both processes of a node, and nodes among each other, number
+their runs in the order in which they came.
+
+The steady clock begins as the wall clock stands when a state folder is made, and from there on goes
+as the clock since boot does (CLOCK_BOOTTIME). What a reboot takes only the wall clock knows: it is
+asked once, at the first start after it, and what it says counts from none up. Where it knows
+nothing, the steady clock goes on from where it was written down: at most WRITE_EVERY_MS before the
+reboot. Where nothing was written down, it goes on from the latest moment in the journal.
 """
 
 from __future__ import annotations
@@ -44,14 +52,14 @@ _Ms = Annotated[int, msgspec.Meta(ge=-(1 << 47), le=1 << 47)]
 class Reading(msgspec.Struct, frozen=True, gc=False):
     """The same moment on each clock, in milliseconds since 1970, UTC.
 
-    ``wall_ms`` is for people. ``steady_ms`` measures how long something takes, ``kept_ms`` how old
-    trigger ids and history are, and ``order_ms`` does not go back where the wall clock does.
+    ``wall_ms`` is for people. ``steady_ms`` measures how long something takes, ``retention_ms`` how
+    old trigger ids and history are, and ``id_ms`` does not go back where the wall clock does.
     """
 
     wall_ms: int
     steady_ms: int
-    kept_ms: int
-    order_ms: int
+    retention_ms: int
+    id_ms: int
 
     @property
     def ahead_ms(self) -> int:
@@ -70,9 +78,11 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class Timeline(msgspec.Struct, frozen=True):
-    """How the steady clock stands to the machine's; ``boot``, ``boot_ms`` and ``wall_ms``: at when.
+    """How a node's clocks stand to those of the machine. It is a file in the state folder.
 
-    It is kept in the state folder, for all processes of the node.
+    ``boot``, ``boot_ms``, ``wall_ms``: when that was. ``ahead_ms``: how far the steady clock is
+    ahead of that since boot. ``off_ms``: how much of it the retention clock leaves out.
+    ``lead_ms``: how far the id clock is ahead of it.
     """
 
     boot: str
@@ -124,7 +134,7 @@ def is_foreign(timeline: Timeline, latest_ms: int) -> bool:
 
 
 def looked_at(known: Timeline, now: Moment) -> Timeline:
-    """The timeline as of now, of the same boot: the order of ids follows a wall clock set ahead."""
+    """The timeline as of now, of the same boot: the id clock follows a wall clock set ahead."""
     wall_ms = known.wall_ms + now.boot_ms - known.boot_ms
     if abs(now.wall_ms - wall_ms) >= STEP_MS:
         wall_ms = now.wall_ms

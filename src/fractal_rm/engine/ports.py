@@ -36,8 +36,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """A new run, or a dead letter that never became one (``flow`` is then None).
 
     ``state`` and ``reason`` are how it stands after ``facts``. ``key`` with ``digest`` make it
-    findable until ``key_until_ms``; see ``accept``. That, and the moment ``kept_ms`` at which it is
-    looked for, are on the clock by which trigger ids age (`domain.steady`); ``at_ms`` is wall time.
+    findable until ``key_until_ms``; see ``accept``. That, and the moment ``retention_ms`` at which
+    it is looked for, are on the retention clock (`domain.steady`); ``at_ms`` is wall time.
     """
 
     run_id: str
@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     key: str | None = None
     digest: str = ""
     key_until_ms: int = 0
-    kept_ms: int = 0
+    retention_ms: int = 0
 
 
 class Prior(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ class Recovered(msgspec.Struct, frozen=True):
     """What a journal held when it was opened. ``clean``: its last process ended in order.
 
     ``newest`` is the id of the last run that was not handed over by a peer; empty: there is none.
-    ``ended_ms``: when the newest run that has an end ended, on the clock of ``Entry.kept_ms``.
+    ``ended_ms``: when the newest run that has an end ended, on the retention clock.
     """
 
     runs: list[Run]
@@ -120,7 +120,7 @@ class Journal(Protocol):
         """
         ...
 
-    async def find(self, key: str, kept_ms: int) -> Prior | None:
+    async def find(self, key: str, retention_ms: int) -> Prior | None:
         """The run that has this key, if its time has not ended by then. Counts nothing."""
         ...
 
