@@ -524,6 +524,15 @@ async def test_history_is_as_old_as_it_is_whatever_the_wall_clock_said(tmp_path,
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
+async def test_where_no_run_has_ended_the_latest_moment_of_a_journal_is_an_acceptance(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("one", at_ms=1_000))
+    await journal.accept(entry("other", at_ms=2_000))
+    await journal.close(clean=True)
+    assert (await opened(tmp_path)).latest_ms == 2_000
+
+
 @pytest.mark.parametrize("jumped_ms", [0, 50 * 365 * DAY_S * 1_000])
 async def test_the_latest_moment_of_a_journal_is_not_what_the_wall_clock_said(tmp_path, jumped_ms):
     journal = sqlite_journal(tmp_path)

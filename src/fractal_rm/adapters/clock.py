@@ -109,7 +109,7 @@ class NodeClock(SystemClock):
         if self._is_known:
             if not is_foreign(self._timeline, latest_ms):
                 return
-            self._forgotten("it is behind the journal: they do not belong together")
+            self._forgotten("it is behind the journal: it was not kept, or is of another folder")
         self._timeline = begun_after(latest_ms, self._machine())
 
     async def keep(self) -> None:

@@ -85,11 +85,13 @@ class Recovered(msgspec.Struct, frozen=True):
 
     @property
     def latest_ms(self) -> int | None:
-        """The latest moment that it has of a run, on the steady clock; None: it has no run."""
-        moments_ms = [run.steady_ms for run in self.runs]
+        """The latest moment of which it tells: an end, or else an acceptance; None: it is empty.
+
+        Runs that a release without a steady clock accepted have wall time, which may be wrong.
+        """
         if self.ended_ms is not None:
-            moments_ms.append(self.ended_ms)
-        return max(moments_ms, default=None)
+            return self.ended_ms
+        return max((run.steady_ms for run in self.runs), default=None)
 
 
 class Journal(Protocol):
