@@ -146,6 +146,9 @@ class ManualClock:
     def look(self) -> Look:
         return Look()
 
+    def go_on_after(self, latest_ms: int | None) -> None:
+        pass
+
     async def keep(self) -> None:
         pass
 

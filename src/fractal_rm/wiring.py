@@ -139,7 +139,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
             state / f"{journal}.journal",
             synchronous=synchronous,
             keep=lambda: (world.config.bounds.history_s, world.config.bounds.history_bytes),
-            kept_ms=clock.kept_ms,
+            retention_ms=clock.retention_ms,
             on_lost=lambda error: _end_now(telemetry, error),
         ),
         components=caller,

@@ -64,7 +64,9 @@ def sqlite_journal(
 ) -> SqliteJournal:
     """A journal that looks for old history after every group."""
     path = folder / f"{name}.journal"
-    return SqliteJournal(path, keep=lambda: keep, kept_ms=Age(), on_lost=on_lost, purge_every_s=0)
+    return SqliteJournal(
+        path, keep=lambda: keep, retention_ms=Age(), on_lost=on_lost, purge_every_s=0
+    )
 
 
 class TestMemoryJournal(JournalConformance):
@@ -529,7 +531,7 @@ async def test_a_read_only_folder_names_the_cause_and_the_cure(small_disk):
 
 
 async def a_day_passes(journal: SqliteJournal) -> None:
-    journal._kept_ms.ms = DAY_S * 1_000
+    journal._retention_ms.ms = DAY_S * 1_000
     await journal.accept(entry("a day later", at_ms=DAY_S * 1_000))
     await journal.accept(entry("just after", at_ms=DAY_S * 1_000))
 
@@ -552,7 +554,7 @@ async def test_history_older_than_its_bound_is_dropped_and_open_runs_stay(tmp_pa
 async def test_history_is_as_old_as_it_is_whatever_the_wall_clock_said(tmp_path, jumped_ms):
     start_ms, minute_ms = 1_800_000_000_000, 60_000
     journal = sqlite_journal(tmp_path, keep=(600, GIB))
-    age = journal._kept_ms
+    age = journal._retention_ms
     age.ms = start_ms
     await journal.open()
     for n in range(20):  # before, while, and after it was wrong: a minute each
@@ -566,6 +568,28 @@ async def test_history_is_as_old_as_it_is_whatever_the_wall_clock_said(tmp_path,
     kept = [run.id for run in SqliteHistory(tmp_path).runs(limit=100)]
     assert sorted(kept) == [f"run-{n}" for n in range(10, 20)] + ["then-0", "then-1", "then-2"]
     assert check_journal(tmp_path / "up.journal").problems == []
+
+
+async def test_where_no_run_has_ended_the_latest_moment_of_a_journal_is_an_acceptance(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("one", at_ms=1_000))
+    await journal.accept(entry("other", at_ms=2_000))
+    await journal.close(clean=True)
+    assert (await opened(tmp_path)).latest_ms == 2_000
+
+
+@pytest.mark.parametrize("jumped_ms", [0, 50 * 365 * DAY_S * 1_000])
+async def test_the_latest_moment_of_a_journal_is_not_what_the_wall_clock_said(tmp_path, jumped_ms):
+    journal = sqlite_journal(tmp_path)
+    assert (await journal.open()).latest_ms is None
+    journal._retention_ms.ms = 1_800_000_000_000
+    await journal.accept(entry("open", at_ms=1_799_999_000_000))
+    wall_ms = 1_800_000_000_000 + jumped_ms
+    await journal.accept(entry("ended", at_ms=wall_ms))
+    await write(journal, begun("ended"), Settled(State.SUCCEEDED), wall_ms)
+    await journal.close(clean=True)
+    assert (await opened(tmp_path)).latest_ms == 1_800_000_000_000
 
 
 @pytest.mark.parametrize("written_by", range(OLDEST, FORMAT))

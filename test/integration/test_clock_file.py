@@ -31,7 +31,7 @@ async def test_a_later_process_of_the_same_boot_goes_on(tmp_path):
     reading = second.read()
     assert -10 * DAY_MS - 1_000 < reading.ahead_ms < -10 * DAY_MS + 1_000
     assert second.moment().ahead_ms == reading.ahead_ms
-    assert reading.order_ms == reading.wall_ms  # which is the later one
+    assert reading.id_ms == reading.wall_ms  # which is the later one
     assert telemetry.events == []
 
 
@@ -44,7 +44,7 @@ async def test_after_another_boot_it_goes_on_by_the_wall_clock(tmp_path):
     second, _ = new(tmp_path)
     reading = second.read()
     assert reading.ahead_ms == 0
-    assert reading.steady_ms - reading.kept_ms > 3 * DAY_MS  # of five days off, one counts
+    assert reading.steady_ms - reading.retention_ms > 3 * DAY_MS  # of five days off, one counts
 
 
 async def test_it_is_written_once_and_not_at_every_look(tmp_path):
@@ -80,7 +80,50 @@ async def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
     assert telemetry.events == ["clock_forgotten", "clock_not_kept"]
 
 
-async def test_a_fifo_in_its_place_keeps_no_start_waiting(tmp_path):
-    os.mkfifo(tmp_path / FILE)
-    _, telemetry = new(tmp_path)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+async def test_what_is_no_file_is_not_waited_for(tmp_path, make):
+    make(tmp_path / FILE)
+    assert new(tmp_path)[1].events == ["clock_forgotten"]
+
+
+@pytest.mark.parametrize("by_days", [10, 50 * 365])
+async def test_without_its_file_it_goes_on_after_the_journal(tmp_path, by_days):
+    clock, telemetry = new(tmp_path)
+    latest_ms = clock.read().wall_ms - by_days * DAY_MS
+    clock.go_on_after(latest_ms)
+    reading = clock.read()
+    assert reading.ahead_ms == 0
+    assert latest_ms < reading.retention_ms < latest_ms + DAY_MS
+    assert telemetry.events == []
+
+
+async def test_without_its_file_it_is_not_behind_the_journal(tmp_path):
+    clock, _ = new(tmp_path)
+    latest_ms = clock.read().wall_ms + 50 * 365 * DAY_MS  # this machine has booted in 1970
+    clock.go_on_after(latest_ms)
+    await clock.keep()
+    reading = new(tmp_path)[0].read()
+    assert latest_ms <= reading.retention_ms == reading.steady_ms < latest_ms + DAY_MS
+
+
+async def test_the_file_of_another_journal_is_not_believed(tmp_path):
+    board, _ = new(tmp_path)
+    await board.keep()
+    years_behind = board.moment().boot_ms
+    rewrite(tmp_path, ahead_ms=-years_behind)  # it was new when this board stood in 1970
+    clock, telemetry = new(tmp_path)
+    clock.go_on_after(clock.read().wall_ms - 10 * DAY_MS)
     assert telemetry.events == ["clock_forgotten"]
+    assert clock.read().ahead_ms == 0
+
+
+@pytest.mark.parametrize("latest_ms", [None, 0, 60_000])
+async def test_the_file_of_this_journal_is_believed(tmp_path, latest_ms):
+    """The journal may be a minute ahead of it: that was lost with the power."""
+    first, _ = new(tmp_path)
+    await first.keep()
+    rewrite(tmp_path, ahead_ms=first.read().steady_ms + 10 * DAY_MS - first.moment().boot_ms)
+    clock, telemetry = new(tmp_path)
+    clock.go_on_after(latest_ms and clock.read().steady_ms + latest_ms)
+    assert clock.read().ahead_ms > 9 * DAY_MS
+    assert telemetry.events == []

@@ -93,6 +93,22 @@ def test_a_clock_that_is_set_while_a_node_runs(node, components, tmp_path):
     assert node.problems() == []
 
 
+@pytest.mark.parametrize("what", ["other boot", "file is lost"])
+def test_a_trigger_comes_again_after_a_start_that_is_fifty_years_ahead(node, tmp_path, what):
+    wall = Faked(tmp_path)
+    node.start(**wall.environ)
+    run = node.trigger("3", Idempotency_Key="the same")[2]["run"]
+    wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
+    node.kill()
+    file = node.state / "clock.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"boot": what}))
+    if what == "file is lost":
+        file.unlink()
+    wall.set(f"+{50 * 365 * DAY_S}")
+    node.start(**wall.environ)
+    assert node.trigger("3", Idempotency_Key="the same")[2]["run"] == run
+
+
 def test_time_that_a_machine_slept_counts_and_the_wall_clock_does_not(node):
     asleep = ["unshare", "--time", "--boottime", "2700"]
     awake_s, _ = _uptime([])

@@ -67,7 +67,7 @@ async def written(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) 
     flows = load(node.config, {}).config.flows
     now_ms = SystemClock.now_ms()
     journal = SqliteJournal(
-        node.state / "api.journal", keep=lambda: (1, 1), kept_ms=lambda: now_ms, on_lost=print
+        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: now_ms, on_lost=print
     )
     await journal.open()
     for run_id, (flow_id, payload, *more) in entries.items():

@@ -24,7 +24,7 @@ from fractal_rm.testing.journal import accepted, begun, entry, write
 
 async def main(folder, synchronous):
     journal = SqliteJournal(Path(folder) / "up.journal", keep=lambda: (1 << 30, 1 << 40),
-                            kept_ms=lambda: 1_000, on_lost=print, synchronous=synchronous)
+                            retention_ms=lambda: 1_000, on_lost=print, synchronous=synchronous)
     await journal.open()
     payload = b'"' + b"x" * 6000 + b'"'
 
@@ -73,7 +73,7 @@ async def survivors(folder: Path) -> set[str]:
     journal = SqliteJournal(
         folder / "up.journal",
         keep=lambda: (1 << 30, 1 << 40),
-        kept_ms=lambda: 1_000,
+        retention_ms=lambda: 1_000,
         on_lost=lambda _: None,
     )
     await journal.open()

@@ -270,6 +270,65 @@ async def test_a_machine_that_boots_in_1970_makes_up_from_where_it_was(town):
         assert town.new() == [START_MS + HOUR_MS, START_MS + 2 * HOUR_MS]
 
 
+CRON_0 = Cron("0 * * * *")
+
+
+async def test_a_clock_that_is_set_forward_makes_up_for_nothing_where_the_flow_says_so(town):
+    town = town(cron=CRON_0, catch_up=CatchUp.NONE)
+    async with town.stage:
+        await town.begin()
+        town.clock.jumped_ms = 30 * DAY_MS + MINUTE_MS
+        await town.look()
+        assert town.new() == []
+        await town.look(HOUR_MS)
+        assert town.new() == [START_MS + 30 * DAY_MS + HOUR_MS]
+
+
+async def test_a_clock_that_is_corrected_by_seconds_leaves_no_moment_out(town):
+    town = town(cron=CRON_0, catch_up=CatchUp.NONE, now_ms=START_MS - 5_000)
+    async with town.stage:
+        await town.begin()
+        town.clock.jumped_ms = 10_000
+        await town.look()
+        assert town.new() == [START_MS]
+
+
+@pytest.mark.parametrize("ahead_ms", [100 * DAY_MS, 40 * 365 * DAY_MS])
+async def test_a_clock_that_was_ahead_once_changes_nothing_of_what_is_made_up_for(town, ahead_ms):
+    town = town(cron=CRON_0, catch_up=CatchUp.ALL)
+    async with town.stage:
+        await town.begin()
+        town.clock.jumped_ms = ahead_ms
+        await town.look()
+        town.clock.jumped_ms = 0
+        await town.look(HOUR_MS + MINUTE_MS)
+        town.new()
+        await town.end()
+        town.clock.ms += 2 * HOUR_MS
+        await town.begin()
+        assert town.new() == [START_MS + 2 * HOUR_MS, START_MS + 3 * HOUR_MS]
+        await town.end()
+        town.clock.jumped_ms = -town.clock.ms  # it boots in 1970
+        await town.begin()
+        town.clock.jumped_ms = 0
+        await town.look(HOUR_MS)
+        assert town.new() == [START_MS + 4 * HOUR_MS]
+
+
+async def test_a_clock_that_goes_back_again_and_again_is_remembered_within_bounds(town, tmp_path):
+    town = town(cron=CRON_0)
+    async with town.stage:
+        await town.begin()
+        for days in range(100, 0, -1):
+            town.clock.jumped_ms = days * DAY_MS
+            await town.look()
+        await town.end()
+        (times,) = json.loads((tmp_path / "schedules.json").read_text()).values()
+        assert len(times) < 12
+        await town.begin()
+        assert town.events.count("schedules_forgotten") == 0
+
+
 async def test_cron_follows_daylight_saving(town):
     town = town(cron=Cron("30 2 * * *", "Europe/Rome"), now_ms=at("2027-03-27T00:00:00"))
     async with town.stage:

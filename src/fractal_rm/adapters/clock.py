@@ -11,6 +11,7 @@ import msgspec
 
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
+from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.steady import (
     STEP_MS,
@@ -18,10 +19,13 @@ from fractal_rm.domain.steady import (
     Look,
     Reading,
     Timeline,
+    begun_after,
+    is_foreign,
     looked_at,
     resumed,
     set_between,
 )
+from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.engine.ports import Telemetry
 
 FILE = "clock.json"
@@ -71,6 +75,9 @@ class SystemClock:
         """What the machine's own clocks say: that since boot, and that on the wall."""
         return Moment(self._boot, _since_boot_ms(), self.now_ms())
 
+    def go_on_after(self, latest_ms: int | None) -> None:
+        """Without a file, this process is all that there is."""
+
     async def keep(self) -> None:
         """Without a file, this process is all that there is."""
 
@@ -87,11 +94,23 @@ class NodeClock(SystemClock):
         self._telemetry = telemetry
         self._written: Timeline | None = None
         self._failed = False
-        super().__init__(self._read())
+        known = self._read()
+        self._is_known = known is not None
+        super().__init__(known)
 
-    def kept_ms(self) -> int:
-        """The clock by which trigger ids and history age."""
-        return self.read().kept_ms
+    def retention_ms(self) -> int:
+        """The retention clock: by it trigger ids and history age."""
+        return self.read().retention_ms
+
+    def go_on_after(self, latest_ms: int | None) -> None:
+        """Begin anew from the journal, where the file was lost or is another journal's."""
+        if latest_ms is None:
+            return
+        if self._is_known:
+            if not is_foreign(self._timeline, latest_ms):
+                return
+            self._forgotten("it is behind the journal: it was not kept, or is of another folder")
+        self._timeline = begun_after(latest_ms, self._machine())
 
     async def keep(self) -> None:
         """Write down how the clocks stand, where there is news; see the port."""
@@ -110,13 +129,15 @@ class NodeClock(SystemClock):
 
     def _read(self) -> Timeline | None:
         try:
-            return msgspec.json.decode(read_regular(self._path), type=Timeline)
+            return read_json_as(read_regular(self._path), Timeline)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            why = str(error)
-            self._telemetry.problem("clock_forgotten", path=str(self._path), reason=why)
+        except (OSError, Malformed, msgspec.ValidationError) as error:
+            self._forgotten(str(error))
             return None
+
+    def _forgotten(self, why: str) -> None:
+        self._telemetry.problem("clock_forgotten", path=str(self._path), reason=why)
 
     def _is_news(self, timeline: Timeline) -> bool:
         written = self._written

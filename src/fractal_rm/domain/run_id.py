@@ -39,10 +39,10 @@ class RunIds:
             self._now_ms = max(self._now_ms, _ms_of(run_id))
             self._count = len(_PAIRS)
 
-    def next(self, order_ms: int) -> str:
+    def next(self, id_ms: int) -> str:
         """The id of a run that is accepted now (milliseconds since 1970)."""
-        if order_ms > self._now_ms or self._count == len(_PAIRS):
-            self._now_ms, self._count = max(order_ms, self._now_ms + 1), 0
+        if id_ms > self._now_ms or self._count == len(_PAIRS):
+            self._now_ms, self._count = max(id_ms, self._now_ms + 1), 0
             self._shared = _shared(self._now_ms, int.from_bytes(self._chance(9), "big"))
         last = _PAIRS[self._count]
         self._count += 1

@@ -1,14 +1,22 @@
 """The steady clock of a node: nobody sets it, and it goes on in suspend.
 
-    clock since boot  ──+ ahead_ms──> steady: deadlines, budgets, STALE, EVERY, age at a start
-                                        │
-                                        ├──- off_ms──> kept: age of trigger ids and of history
-                                        └──+ lead_ms─> order: the time in the ids of runs
+    wall clock: what people are shown, and CRON
 
-It begins as the wall clock stands when a state folder is made, and from there on goes as the
-clock since boot does (CLOCK_BOOTTIME). What a reboot takes only the wall clock knows: it is asked
-once, at the first start after it, and what it says counts from none up. Where it knows nothing, the
-steady clock goes on from where it was written down: at most WRITE_EVERY_MS before the reboot.
+    clock since boot ──+ ahead_ms──> steady clock: deadlines, budgets, STALE, EVERY, age at a start
+                                       │
+                                       ├──- off_ms──> retention clock: trigger ids and history
+                                       └──+ lead_ms─> id clock: the time in the ids of runs
+
+The retention clock leaves out most of what a reboot is said to have taken: a wall clock that is
+wrong at a boot must not make a node forget what it did. The id clock goes on from the latest time
+that the wall clock has shown, so that both processes of a node, and nodes among each other, number
+their runs in the order in which they came.
+
+The steady clock begins as the wall clock stands when a state folder is made, and from there on goes
+as the clock since boot does (CLOCK_BOOTTIME). What a reboot takes only the wall clock knows: it is
+asked once, at the first start after it, and what it says counts from none up. Where it knows
+nothing, the steady clock goes on from where it was written down: at most WRITE_EVERY_MS before the
+reboot. Where nothing was written down, it goes on from the latest moment in the journal.
 """
 
 from __future__ import annotations
@@ -24,12 +32,17 @@ from fractal_rm.domain.moment import Moment
 WRITE_EVERY_MS = 60_000
 # A wall clock that is wrong at a start may say that the machine was off for fifty years. Trigger
 # ids and history, which cannot be had back, age by at most so much of it.
-MOST_OFF_MS = 86_400_000
+# That is less than the window in which a trigger id is known, unless it is configured otherwise: a
+# trigger that comes again right after such a start is known.
+MOST_OFF_MS = 72_000_000
+# So far behind the latest moment in the journal, a timeline is not that of the journal: it is more
+# than a power loss may take (WRITE_EVERY_MS).
+FOREIGN_MS = 3_600_000
 # What reading one clock after the other, each in whole milliseconds, makes of it.
 STEP_MS = 10
 # The wall clock is corrected in small steps all the time. Less than that is not worth a line.
 WORTH_A_LINE_MS = 2_000
-DOUBT_MS = 60_000  # so far behind its latest time, the wall clock is said to be behind
+DOUBT_MS = 60_000  # so far behind the steady clock, the wall clock is said to be behind
 
 
 # No machine shows a time four thousand years from here; a file that does is broken.
@@ -39,14 +52,14 @@ _Ms = Annotated[int, msgspec.Meta(ge=-(1 << 47), le=1 << 47)]
 class Reading(msgspec.Struct, frozen=True, gc=False):
     """The same moment on each clock, in milliseconds since 1970, UTC.
 
-    ``wall_ms`` is for people. ``steady_ms`` measures how long something takes, ``kept_ms`` how old
-    trigger ids and history are, and ``order_ms`` does not go back where the wall clock does.
+    ``wall_ms`` is for people. ``steady_ms`` measures how long something takes, ``retention_ms`` how
+    old trigger ids and history are, and ``id_ms`` does not go back where the wall clock does.
     """
 
     wall_ms: int
     steady_ms: int
-    kept_ms: int
-    order_ms: int
+    retention_ms: int
+    id_ms: int
 
     @property
     def ahead_ms(self) -> int:
@@ -65,9 +78,11 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class Timeline(msgspec.Struct, frozen=True):
-    """How the steady clock stands to the machine's; ``boot``, ``boot_ms`` and ``wall_ms``: at when.
+    """How a node's clocks stand to those of the machine. It is a file in the state folder.
 
-    It is kept in the state folder, for all processes of the node.
+    ``boot``, ``boot_ms``, ``wall_ms``: when that was. ``ahead_ms``: how far the steady clock is
+    ahead of that since boot. ``off_ms``: how much of it the retention clock leaves out.
+    ``lead_ms``: how far the id clock is ahead of it.
     """
 
     boot: str
@@ -92,14 +107,34 @@ class Timeline(msgspec.Struct, frozen=True):
 def resumed(known: Timeline | None, now: Moment) -> Timeline:
     """The timeline at the start of a process; ``known`` is what was written down, if anything."""
     if known is None:
-        return Timeline(now.boot, now.boot_ms, now.wall_ms, now.wall_ms - now.boot_ms)
+        return begun_after(now.wall_ms, now)
     if known.boot == now.boot and now.boot_ms >= known.boot_ms:
         return looked_at(known, now)
     return looked_at(_after_reboot(known, now), now)
 
 
+def begun_after(latest_ms: int, now: Moment) -> Timeline:
+    """A timeline where none is known, for a journal with ``latest_ms`` as its latest moment.
+
+    What has passed since then only the wall clock knows, as after a reboot.
+    """
+    steady_ms = max(latest_ms, now.wall_ms)
+    return Timeline(
+        boot=now.boot,
+        boot_ms=now.boot_ms,
+        wall_ms=now.wall_ms,
+        ahead_ms=steady_ms - now.boot_ms,
+        off_ms=_too_long_ms(steady_ms - latest_ms),
+    )
+
+
+def is_foreign(timeline: Timeline, latest_ms: int) -> bool:
+    """Whether it cannot be that of a journal with ``latest_ms`` as its latest moment."""
+    return timeline.steady_ms < latest_ms - FOREIGN_MS
+
+
 def looked_at(known: Timeline, now: Moment) -> Timeline:
-    """The timeline as of now, of the same boot: the order of ids follows a wall clock set ahead."""
+    """The timeline as of now, of the same boot: the id clock follows a wall clock set ahead."""
     wall_ms = known.wall_ms + now.boot_ms - known.boot_ms
     if abs(now.wall_ms - wall_ms) >= STEP_MS:
         wall_ms = now.wall_ms
@@ -116,9 +151,8 @@ def doubt(reading: Reading, made_ms: int) -> str | None:
     """Why the wall clock cannot be right, or None. ``made_ms``: when this program was made."""
     if reading.wall_ms < made_ms:
         return "it stands before this program was made"
-    behind_ms = reading.order_ms - reading.wall_ms
-    if behind_ms >= DOUBT_MS:
-        return f"it is {behind_ms // 1000} s behind the latest time that it has shown here"
+    if reading.ahead_ms >= DOUBT_MS:
+        return f"it is {reading.ahead_ms // 1000} s behind the time that has passed here"
     return None
 
 
@@ -126,12 +160,16 @@ def _after_reboot(known: Timeline, now: Moment) -> Timeline:
     """It has gone on by what the wall clock says, and at least for as long as the machine is up."""
     apart_ms = known.steady_ms - known.wall_ms
     began_ms = max(known.steady_ms, now.wall_ms - now.boot_ms + apart_ms)  # at the boot
-    too_long_ms = max(0, began_ms - known.steady_ms - MOST_OFF_MS)
     return Timeline(
         boot=now.boot,
         boot_ms=now.boot_ms,
         wall_ms=now.wall_ms,
         ahead_ms=began_ms,
-        off_ms=known.off_ms + too_long_ms,
+        off_ms=known.off_ms + _too_long_ms(began_ms - known.steady_ms),
         lead_ms=known.lead_ms,
     )
+
+
+def _too_long_ms(off_ms: int) -> int:
+    """What trigger ids and history do not age by, of a time that the wall clock alone knows."""
+    return max(0, off_ms - MOST_OFF_MS)

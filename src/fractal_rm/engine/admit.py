@@ -85,7 +85,7 @@ class Admit:
             body=arrival.body[:DEAD_LETTER_BYTES],
         )
         now = self._world.clock.read()
-        new_id = self._ids.next(now.order_ms)
+        new_id = self._ids.next(now.id_ms)
         entry = Entry(new_id, None, now.wall_ms, (fact,), State.DEAD, fact.reason)
         try:
             await self._world.journal.accept(entry)
@@ -178,7 +178,7 @@ class Admit:
         self, arrival: Arrival, trigger: Trigger, flow: Flow, now: Reading
     ) -> tuple[Entry, Run]:
         now_ms, offer = now.wall_ms, trigger.offer
-        new_id = offer.run if offer else self._ids.next(now.order_ms)
+        new_id = offer.run if offer else self._ids.next(now.id_ms)
         run = Run(new_id, flow, now_ms)
         accepted = Accepted(
             flow=flow.id,
@@ -198,9 +198,9 @@ class Admit:
             run.apply(fact)
         key = _offer_key(offer) if offer else trigger.known_as
         digest = trigger.digest() if key is not None else ""
-        until_ms = now.kept_ms + self._world.config.bounds.dedup_window_s * 1000
-        state, why, kept_ms = run.state, run.reason, now.kept_ms
-        return Entry(new_id, flow, now_ms, facts, state, why, key, digest, until_ms, kept_ms), run
+        until_ms = now.retention_ms + self._world.config.bounds.dedup_window_s * 1000
+        state, why, asked_ms = run.state, run.reason, now.retention_ms
+        return Entry(new_id, flow, now_ms, facts, state, why, key, digest, until_ms, asked_ms), run
 
     async def _known_offer(self, trigger: Trigger, offer: Offer) -> Taken | None:
         """A peer that had no answer asks again: what it may learn comes before any refusal (G4).
@@ -211,8 +211,8 @@ class Admit:
         if own is not None and own.offered:
             raise OwnRun(f"this node itself has offered run {offer.run}")
         try:
-            kept_ms = self._world.clock.read().kept_ms
-            prior = await self._world.journal.find(_offer_key(offer), kept_ms)
+            retention_ms = self._world.clock.read().retention_ms
+            prior = await self._world.journal.find(_offer_key(offer), retention_ms)
         except JournalBlocked as error:
             raise _unavailable(error) from error
         return None if prior is None else self._repeated(trigger, prior)

@@ -54,9 +54,10 @@ class Node:
 
         Raises JournalError, and what a way in raises where it can never start.
         """
-        self._doubt_clock()
         found = await self._world.journal.open()
         self._world.ids.go_on_after(found.newest)
+        self._world.clock.go_on_after(found.latest_ms)
+        self._doubt_clock()
         await self.watch_clock()
         await self._recovery.recover(found)
         self._serving = True

@@ -36,8 +36,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """A new run, or a dead letter that never became one (``flow`` is then None).
 
     ``state`` and ``reason`` are how it stands after ``facts``. ``key`` with ``digest`` make it
-    findable until ``key_until_ms``; see ``accept``. That, and the moment ``kept_ms`` at which it is
-    looked for, are on the clock by which trigger ids age (`domain.steady`); ``at_ms`` is wall time.
+    findable until ``key_until_ms``; see ``accept``. That, and the moment ``retention_ms`` at which
+    it is looked for, are on the retention clock (`domain.steady`); ``at_ms`` is wall time.
     """
 
     run_id: str
@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     key: str | None = None
     digest: str = ""
     key_until_ms: int = 0
-    kept_ms: int = 0
+    retention_ms: int = 0
 
 
 class Prior(msgspec.Struct, frozen=True):
@@ -74,12 +74,24 @@ class Recovered(msgspec.Struct, frozen=True):
     """What a journal held when it was opened. ``clean``: its last process ended in order.
 
     ``newest`` is the id of the last run that was not handed over by a peer; empty: there is none.
+    ``ended_ms``: when the newest run that has an end ended, on the retention clock.
     """
 
     runs: list[Run]
     clean: bool
     newest: str = ""
+    ended_ms: int | None = None
     broken: list[BrokenRun] = []
+
+    @property
+    def latest_ms(self) -> int | None:
+        """The latest moment of which it tells: an end, or else an acceptance; None: it is empty.
+
+        Runs that a release without a steady clock accepted have wall time, which may be wrong.
+        """
+        if self.ended_ms is not None:
+            return self.ended_ms
+        return max((run.steady_ms for run in self.runs), default=None)
 
 
 class Journal(Protocol):
@@ -110,7 +122,7 @@ class Journal(Protocol):
         """
         ...
 
-    async def find(self, key: str, kept_ms: int) -> Prior | None:
+    async def find(self, key: str, retention_ms: int) -> Prior | None:
         """The run that has this key, if its time has not ended by then. Counts nothing."""
         ...
 
@@ -304,6 +316,10 @@ class Clock(Protocol):
 
     def look(self) -> Look:
         """Follow what was done to the clocks since the last look."""
+        ...
+
+    def go_on_after(self, latest_ms: int | None) -> None:
+        """Be the clock of a journal with this as its latest moment; see `Recovered.latest_ms`."""
         ...
 
     async def keep(self) -> None:

@@ -40,6 +40,9 @@ class VirtualClock:
         """Nothing is done to it."""
         return Look()
 
+    def go_on_after(self, latest_ms: int | None) -> None:
+        """No journal outlives the loop."""
+
     async def keep(self) -> None:
         """Nothing of it outlives the loop."""
 

@@ -68,7 +68,7 @@ class MemoryJournal:
 
     async def _accept(self, entry: Entry) -> Prior | None:
         await self._turn()
-        prior = self._find(entry.key, entry.kept_ms) if entry.key is not None else None
+        prior = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
         if prior is None and entry.run_id in self.disk.runs:
             prior = Prior(entry.run_id, entry.digest, self.disk.runs[entry.run_id].state)
         if prior is not None:
@@ -84,10 +84,10 @@ class MemoryJournal:
             self.disk.keys[entry.key] = entry.run_id, entry.digest, entry.key_until_ms
         return None
 
-    async def find(self, key: str, kept_ms: int) -> Prior | None:
+    async def find(self, key: str, retention_ms: int) -> Prior | None:
         """Look a key up; see the port."""
         await self._turn()
-        return self._find(key, kept_ms)
+        return self._find(key, retention_ms)
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
         """Add a fact; see the port."""
@@ -120,9 +120,9 @@ class MemoryJournal:
         self._behind.clear()
         self.disk.owner = None
 
-    def _find(self, key: str, kept_ms: int) -> Prior | None:
+    def _find(self, key: str, retention_ms: int) -> Prior | None:
         run_id, digest, until_ms = self.disk.keys.get(key, ("", "", 0))
-        if until_ms <= kept_ms:
+        if until_ms <= retention_ms:
             return None
         return Prior(run_id, digest, self.disk.runs[run_id].state)
 

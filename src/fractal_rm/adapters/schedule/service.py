@@ -29,6 +29,7 @@ SUSPENDED_MS = 1_000  # for less, no moment was missed
 # Milliseconds since 1970. No clock of Linux shows more than 2^63 ns, which is in the year 2262, and
 # what is near the year 10000 is no date in some time zones.
 Moment = Annotated[int, msgspec.Meta(ge=0, lt=9_223_372_036_854)]
+Remembered = dict[str, Moment | list[Moment]]  # a list where a clock went back: see `Timetable`
 
 
 class Schedules:
@@ -57,7 +58,7 @@ class Schedules:
         self._running: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._asleep_ms = clock.steady_ms() - clock.monotonic_s() * 1000
-        self._kept: dict[str, int] = {}
+        self._kept: Remembered = {}
         self._kept_at_s = float("-inf")
         self._held_back: set[str] = set()  # the timetables that were told to come again
 
@@ -110,7 +111,7 @@ class Schedules:
         self._asleep_ms = self._clock.steady_ms() - self._clock.monotonic_s() * 1000
         return self._asleep_ms - before_ms >= SUSPENDED_MS
 
-    def _take_up(self, remembered: Mapping[str, int]) -> None:
+    def _take_up(self, remembered: Remembered) -> None:
         now_ms, steady_ms = self._clock.now_ms(), self._clock.steady_ms()
         before, self._timetables = self._timetables, {}
         for flow in self._flows().values():
@@ -126,7 +127,12 @@ class Schedules:
                 known = before.get(name)
                 if known is None:
                     known = Timetable(
-                        flow.id, rule, flow.starts.catch_up, remembered.get(name), now_ms, steady_ms
+                        flow.id,
+                        rule,
+                        flow.starts.catch_up,
+                        _times(remembered.get(name, [])),
+                        now_ms,
+                        steady_ms,
                     )
                 known.catch_up = flow.starts.catch_up
                 self._timetables[name] = known
@@ -182,9 +188,9 @@ class Schedules:
 
     # --- what it has fired --------------------------------------------------------------------
 
-    def _read(self) -> dict[str, int]:
+    def _read(self) -> Remembered:
         try:
-            return read_json_as(read_regular(self._path), dict[str, Moment])
+            return read_json_as(read_regular(self._path), Remembered)
         except FileNotFoundError:
             return {}
         except (OSError, Malformed, msgspec.ValidationError) as error:
@@ -193,7 +199,10 @@ class Schedules:
 
     async def _remember(self, *, at_once: bool = False) -> None:
         now_s = self._clock.monotonic_s()
-        lasts = {name: each.remembered_ms for name, each in self._timetables.items()}
+        lasts: Remembered = {}
+        for name, each in self._timetables.items():
+            times = each.remembered
+            lasts[name] = times if len(times) > 1 else times[0]
         if lasts == self._kept or (now_s - self._kept_at_s < REMEMBER_EVERY_S and not at_once):
             return
         self._kept_at_s = now_s
@@ -203,6 +212,10 @@ class Schedules:
             self._telemetry.problem("schedules_not_kept", path=str(self._path), reason=str(error))
             return
         self._kept = lasts
+
+
+def _times(remembered: int | list[int]) -> list[int]:
+    return [remembered] if isinstance(remembered, int) else remembered
 
 
 def _arrival(flow: str, moment_ms: int, ahead_ms: int) -> Arrival:

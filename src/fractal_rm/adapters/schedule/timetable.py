@@ -4,13 +4,14 @@
                   moments that are let go
 
 `EVERY` counts on the steady clock, which nobody sets. `CRON` is about wall time, in a time zone: a
-jump forward is a time that was slept through, and a jump back begins anew from there. A moment is
-milliseconds since 1970, UTC, on the clock of its rule, and names its run: what fires twice is one
-run.
+jump forward is a time that was slept through, and a jump back begins anew from there. Where it had
+come to is remembered: when the clock is put right, it goes on from there. A moment is milliseconds
+since 1970, UTC, on the clock of its rule, and names its run: what fires twice is one run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 from zoneinfo import ZoneInfoNotFoundError
 
@@ -25,7 +26,10 @@ from fractal_rm.domain.flow import CatchUp, Cron, Flow
 MOST_AT_ONCE = 1_000  # moments that one look makes up for
 STEP_MS = 100  # less is what reading two clocks one after the other makes of it
 JUMPED_MS = 2_000  # worth a line: in smaller steps a wall clock is corrected all the time
-BACK_MS = 60_000  # by so much CRON may be ahead of the wall clock, which is then waited for
+# By so much CRON may be ahead of the wall clock, which is then waited for, or behind it, without
+# that its moments count as slept through.
+SMALL_MS = 60_000
+MOST_REMEMBERED = 8  # times from which the wall clock went back
 
 
 class BadSchedule(FractalError):
@@ -99,7 +103,7 @@ class CronRule:
 class Timetable:
     """One rule of one flow, and how far it has come: ``last_ms``, the last moment that is done.
 
-    It goes on from ``last_ms`` of an earlier process, and begins now where there is none.
+    It goes on from what an earlier process ``remembered``, and begins now where that is nothing.
     """
 
     def __init__(
@@ -107,7 +111,7 @@ class Timetable:
         flow: str,
         rule: Rule,
         catch_up: CatchUp,
-        last_ms: int | None,
+        remembered: Sequence[int],
         wall_ms: int,
         steady_ms: int,
     ) -> None:
@@ -115,11 +119,11 @@ class Timetable:
         self.rule = rule
         self.catch_up = catch_up
         now_ms = wall_ms if rule.by_wall else steady_ms
-        self.last_ms = now_ms if last_ms is None else last_ms
+        self.last_ms, *self._left = remembered or [now_ms]
         self._steady_ms = steady_ms
         self._wall_ms = wall_ms  # what the wall clock should show, as the other one goes
-        self._ahead_ms = 0  # so far it had come when the wall clock went back
-        self._woke = last_ms is not None  # what comes before the first look was slept through
+        # What comes before the first look was slept through, and its clock may have been set.
+        self._woke = self._is_new = bool(remembered)
         self._next_ms = self.rule.next_after(self.last_ms)
 
     @property
@@ -128,9 +132,9 @@ class Timetable:
         return f"{self.flow} {self.rule.spec}"
 
     @property
-    def remembered_ms(self) -> int:
-        """Where a later process goes on."""
-        return max(self.last_ms, self._ahead_ms)
+    def remembered(self) -> list[int]:
+        """Where a later process goes on: ``last_ms``, or where the clock went back from."""
+        return [self.last_ms, *self._left]
 
     def wake(self) -> None:
         """What comes before the next look was slept through: the machine was suspended."""
@@ -176,16 +180,26 @@ class Timetable:
         jumped_ms, now_ms = 0, steady_ms
         if self.rule.by_wall:
             jumped_ms, now_ms = wall_ms - self._wall_ms, wall_ms
-        if abs(jumped_ms) >= STEP_MS:
-            self._wall_ms = wall_ms
-            if self._ahead_ms > self.last_ms and now_ms >= self._ahead_ms:
-                self.done(self._ahead_ms)  # it was right, and is so again
+        if abs(jumped_ms) < STEP_MS and not self._is_new:
+            return 0
+        self._wall_ms, self._is_new = wall_ms, False
         behind_ms = self.last_ms - now_ms
-        if behind_ms > BACK_MS:
-            self._ahead_ms = max(self._ahead_ms, self.last_ms) if self.rule.by_wall else 0
-            self.done(now_ms)
+        self._go_on_at(now_ms)
+        self._woke = self._woke or jumped_ms > SMALL_MS
+        if behind_ms > SMALL_MS:
             return -behind_ms
         return jumped_ms if abs(jumped_ms) >= JUMPED_MS else 0
+
+    def _go_on_at(self, now_ms: int) -> None:
+        """Go on from the latest time that it had come to by now, or from now.
+
+        Of later ones, from which the clock went back, the first are remembered: the clock may have
+        been wrong then, or be wrong now.
+        """
+        times = sorted({self.last_ms, *self._left})
+        later = [ms for ms in times if ms - now_ms > SMALL_MS]
+        self._left = later[:MOST_REMEMBERED]
+        self.done(max((ms for ms in times if ms not in later), default=now_ms))
 
 
 def rules_of(flow: Flow) -> list[Rule]:

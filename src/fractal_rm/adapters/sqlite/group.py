@@ -15,7 +15,8 @@ from fractal_rm.engine.ports import Entry, Prior
 
 Tail = tuple[int, int, int]  # of an open run: its number, how many pages, the last one's checksum
 Rows = list[tuple[Any, ...]]
-Finds = list[tuple[str, int]]  # trigger ids, with the moment of each question (`Entry.kept_ms`)
+# Trigger ids, with the moment of each question (`Entry.retention_ms`).
+Finds = list[tuple[str, int]]
 
 # So little the wall clock and that of history may stand apart, and count as one.
 SAME_MS = 60_000
@@ -54,12 +55,12 @@ class Group(msgspec.Struct):
 class Writing:
     """The rows of one transaction, apart from what is known until it is durable.
 
-    ``kept_ms`` is now, on the clock by which history ages.
+    ``retention_ms`` is now, on the clock by which history ages.
     """
 
-    def __init__(self, open_runs: Mapping[str, Tail], next_no: int, kept_ms: int) -> None:
+    def __init__(self, open_runs: Mapping[str, Tail], next_no: int, retention_ms: int) -> None:
         self._open = open_runs
-        self._kept_ms = kept_ms
+        self._retention_ms = retention_ms
         self.next_no = next_no
         self.new_rows: Rows = []
         self.changed_rows: Rows = []
@@ -118,7 +119,7 @@ class Writing:
 
         So it is 0, which takes no room, as long as nobody sets the wall clock.
         """
-        ahead_ms = self._kept_ms - ended_ms
+        ahead_ms = self._retention_ms - ended_ms
         return ahead_ms if abs(ahead_ms) >= SAME_MS else 0
 
     def _close(self, run_id: str, tail: Tail, page: Page, *, ended: bool) -> Tail:

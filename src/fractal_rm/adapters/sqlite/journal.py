@@ -58,7 +58,7 @@ class _Pending:
 class SqliteJournal:
     """Port `Journal`. ``on_lost`` is called where the disk can no longer be trusted (G7).
 
-    ``kept_ms`` is the clock by which history ages.
+    ``retention_ms`` is the clock by which history ages.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class SqliteJournal:
         path: Path,
         *,
         keep: Keep,
-        kept_ms: Callable[[], int],
+        retention_ms: Callable[[], int],
         on_lost: Callable[[JournalError], None],
         synchronous: str = "FULL",
         purge_every_s: float = PURGE_EVERY_S,
     ) -> None:
         self._store = Store(path, synchronous)
         self._keep = keep
-        self._kept_ms = kept_ms
+        self._retention_ms = retention_ms
         self._on_lost = on_lost
         self._pending = _Pending()  # is being gathered
         self._sent = _Pending()  # is on its way to the disk
@@ -127,12 +127,12 @@ class SqliteJournal:
         self._hurry()
         return waiter
 
-    async def find(self, key: str, kept_ms: int) -> Prior | None:
+    async def find(self, key: str, retention_ms: int) -> Prior | None:
         """Look a key up; see the port."""
         if self._blocked is not None:
             raise _again(self._blocked)
         pending = self._pending
-        pending.group.finds.append((key, kept_ms))
+        pending.group.finds.append((key, retention_ms))
         waiter: asyncio.Future[Prior | None] = self._loop.create_future()
         pending.finds.append(waiter)
         self._hurry()
@@ -204,7 +204,7 @@ class SqliteJournal:
         group = self._sent.group
         group.probe = self._blocked is not None
         try:
-            self._sent.writing = self._store.rows_of(group.changes, self._kept_ms())
+            self._sent.writing = self._store.rows_of(group.changes, self._retention_ms())
         except Exception as error:  # noqa: BLE001 - as on the thread
             self._lost(error)
             return
@@ -255,7 +255,7 @@ class SqliteJournal:
             self._go_on()
             return
         self._writing = True  # old history goes when who waited has been told
-        self._thread.put(partial(self._purge, self._kept_ms(), *self._keep()))
+        self._thread.put(partial(self._purge, self._retention_ms(), *self._keep()))
 
     def _go_on(self) -> None:
         pending = self._pending
@@ -305,11 +305,11 @@ class SqliteJournal:
             if not waiter.done():
                 waiter.set_exception(error)
 
-    def _purge(self, kept_ms: int, history_s: int, history_bytes: int) -> None:
+    def _purge(self, retention_ms: int, history_s: int, history_bytes: int) -> None:
         """On the writer's thread."""
         more = False
         with suppress(JournalBlocked):  # the next group will find out
-            more = self._store.purge(kept_ms, history_s, history_bytes)
+            more = self._store.purge(retention_ms, history_s, history_bytes)
         self._thread.tell(partial(self._purged, more=more))
 
     def _purged(self, *, more: bool) -> None:

@@ -36,7 +36,7 @@ class Turns:
 class Purge:
     """Goes through the runs from the oldest on, round after round.
 
-    Their age is measured on the clock that nobody sets (``kept_ms``; see `domain.steady`).
+    Their age is measured on the retention clock (`domain.steady`).
 
     Those that must stay (open ones above all, whatever their age) are passed over once a round.
     """
@@ -45,11 +45,11 @@ class Purge:
         self._passed = 0
 
     def drop_slice(
-        self, db: sqlite3.Connection, kept_ms: int, history_s: int, history_bytes: int
+        self, db: sqlite3.Connection, retention_ms: int, history_s: int, history_bytes: int
     ) -> bool:
         """Drop one slice of what is too old or too much. Returns whether the round goes on."""
-        db.execute(schema.DROP_KEYS, (kept_ms, SLICE_RUNS))
-        oldest_ms = kept_ms - history_s * 1000
+        db.execute(schema.DROP_KEYS, (retention_ms, SLICE_RUNS))
+        oldest_ms = retention_ms - history_s * 1000
         too_much = _used_bytes(db) > history_bytes
         rows = db.execute(schema.SLICE, (self._passed, SLICE_RUNS)).fetchall()
         drop = [

@@ -124,6 +124,12 @@ NEWEST = (
     " ORDER BY no DESC LIMIT 1"
 )
 
+# When the newest run that has an end ended, as history ages. Before it stand open runs alone.
+NEWEST_END = (
+    "SELECT settled_ms + ended_ahead_ms FROM runs WHERE settled_ms IS NOT NULL"
+    " ORDER BY no DESC LIMIT 1"
+)
+
 OPEN_RUNS = (
     "SELECT no, id, pages, sum, flow, accepted_ms FROM runs WHERE settled_ms IS NULL ORDER BY no"
 )

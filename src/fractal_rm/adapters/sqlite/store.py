@@ -99,7 +99,8 @@ class Store:
         clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
         self._db.execute(schema.MARK, (0,))
         self._place = Place(self._path)
-        return Recovered(found.runs, clean, self._one(schema.NEWEST) or "", found.broken)
+        newest, ended_ms = self._one(schema.NEWEST) or "", self._one(schema.NEWEST_END)
+        return Recovered(found.runs, clean, newest, ended_ms, found.broken)
 
     def close(self, *, clean: bool) -> None:
         """Mark how it ended and let go."""
@@ -127,7 +128,7 @@ class Store:
         Raises JournalBlocked, JournalLost. It leaves in memory the places where new ids will stand.
         """
         try:
-            found = self._under([(str(entry.key), entry.kept_ms) for entry in keyed.values()])
+            found = self._under([(str(entry.key), entry.retention_ms) for entry in keyed.values()])
             ids = [(entry.run_id,) for entry in keyed.values()]
             runs = dict(self._many_at_once(schema.FIND_RUNS, ids, ")"))
         except sqlite3.Error as error:
@@ -149,9 +150,9 @@ class Store:
             )
         }
         priors: list[Prior | None] = []
-        for key, kept_ms in asked:
+        for key, retention_ms in asked:
             until_ms, prior = found.get(key, (0, None))
-            priors.append(prior if until_ms > kept_ms else None)
+            priors.append(prior if until_ms > retention_ms else None)
         return priors
 
     def check_place(self) -> None:
@@ -194,9 +195,9 @@ class Store:
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
 
-    def rows_of(self, changes: Mapping[str, Change], kept_ms: int) -> Writing:
+    def rows_of(self, changes: Mapping[str, Change], retention_ms: int) -> Writing:
         """What happened to open runs, as rows. What happens to them from here on is not in it."""
-        writing = Writing(self._open, self._next_no, kept_ms)
+        writing = Writing(self._open, self._next_no, retention_ms)
         for run_id, change in changes.items():
             writing.change(run_id, change)
         return writing
@@ -267,7 +268,7 @@ class Store:
             self._db.execute("ROLLBACK")
         return cause
 
-    def purge(self, kept_ms: int, history_s: int, history_bytes: int) -> bool:
+    def purge(self, retention_ms: int, history_s: int, history_bytes: int) -> bool:
         """Drop one slice of what is too old or too much. Returns whether there may be more.
 
         Open runs stay whatever their age. Raises JournalBlocked, JournalLost.
@@ -275,7 +276,7 @@ class Store:
         if not self.begin():
             return True
         try:
-            more = self._purge.drop_slice(self._db, kept_ms, history_s, history_bytes)
+            more = self._purge.drop_slice(self._db, retention_ms, history_s, history_bytes)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._purge = Purge()  # what it has passed is as it was

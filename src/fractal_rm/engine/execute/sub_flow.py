@@ -173,13 +173,13 @@ class SubFlows:
             ),
             Placed(None, f"it belongs to run {run.id}"),
         )
-        child = Run(self._ids.next(now.order_ms), flow, now.wall_ms)
+        child = Run(self._ids.next(now.id_ms), flow, now.wall_ms)
         for fact in facts:
             child.apply(fact)
-        until_ms = now.kept_ms + self._world.config.bounds.dedup_window_s * 1000
+        until_ms = now.retention_ms + self._world.config.bounds.dedup_window_s * 1000
         entry = Entry(
             child.id, flow, now.wall_ms, facts, child.state, child.reason, key, "", until_ms,
-            now.kept_ms,
+            now.retention_ms,
         )  # fmt: skip
         return entry, child
 
