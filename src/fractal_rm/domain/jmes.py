@@ -77,7 +77,7 @@ class _Functions(Functions):
     @signature({"types": []})
     def _func_to_string(self, arg: Any) -> Any:
         _take_all(arg, self._values)
-        return cast("Any", super())._func_to_string(arg)
+        return cast("Any", super())._func_to_string(arg)  # noqa: SLF001 - its stub has no functions
 
     def call_function(self, function_name: str, resolved_args: Iterable[Any]) -> Any:
         lists = [cast("list[Any]", each) for each in resolved_args if isinstance(each, list)]
