@@ -1,13 +1,16 @@
 """One strict decoder for every way in."""
 
 import contextlib
+import importlib
 import json
+import pkgutil
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fractal_rm
 from fractal_rm.domain.errors import FractalError, Malformed, Refused, TooLarge, WrongShape
 from fractal_rm.domain.strict_json import MAX_DEPTH
 from fractal_rm.domain.trigger import Arrival, Offer, Source, decode_trigger
@@ -185,6 +188,9 @@ def test_the_same_content_has_the_same_digest_and_no_other_has():
 
 
 def test_every_error_of_the_tree_has_a_code_of_its_own():
+    for module in pkgutil.walk_packages(fractal_rm.__path__, "fractal_rm."):
+        importlib.import_module(module.name)
+
     def below(kind):
         return [kind, *(c for sub in kind.__subclasses__() for c in below(sub))]
 

@@ -25,6 +25,8 @@ class LinkGone(PublishFailed):
     ``alone``: and nothing else of ours was on its way.
     """
 
+    code = "link-gone"
+
     def __init__(self, reason: str, *, cut: bool = False, alone: bool = False) -> None:
         super().__init__(reason)
         self.cut = cut
