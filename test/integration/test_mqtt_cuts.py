@@ -211,6 +211,12 @@ def test_a_broker_that_may_use_the_lowest_free_packet_id_is_not_believed():
     assert resumed(noted(answered, (1, ONE)), (1, ONE), (1, TWO), (2, ONE)) == [True, False, False]
 
 
+def test_what_may_have_come_under_another_packet_id_is_in_doubt():
+    answered = noted(Answered(10), (1, ONE))
+    answered.resume(mqtt_5=False)
+    assert resumed(noted(answered, (1, ONE)), (2, ONE), (2, TWO), mqtt_5=False) == [None, False]
+
+
 def test_what_does_not_come_again_on_the_next_connection_is_not_known_later():
     answered = noted(Answered(10), (11, ONE), (12, TWO))
     assert resumed(answered, (12, TWO)) == [True]

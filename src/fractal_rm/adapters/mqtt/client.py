@@ -86,7 +86,7 @@ def new_client(to: To) -> Any:
 async def connect(client: Any, to: To, wire: Wire) -> None:
     """Open the socket, send CONNECT and wait for CONNACK.
 
-    Raises ConnectFailed, OSError, ValueError.
+    Raises ConnectFailed, OSError, and ValueError where the broker announces what cannot be.
     """
     loop = asyncio.get_running_loop()
 
@@ -117,6 +117,11 @@ async def connect(client: Any, to: To, wire: Wire) -> None:
     )
     # It would share the broker's Receive Maximum out to subscriptions, which do not count for it.
     client._package_handler.id_generator._max = _PACKET_IDS  # noqa: SLF001
+    if client._connection.keepalive == 0:  # noqa: SLF001 - the broker does not watch us: we do watch it
+        client._connection.keepalive = to.mqtt.keepalive  # noqa: SLF001
+    for name in ("receive_maximum", "maximum_packet_size"):
+        if said_by_broker(client, name, 1) == 0:  # against MQTT 5, 3.2.2.3, and nothing could leave
+            raise ValueError(f"the broker announces a {name.replace('_', ' ')} of 0")
 
 
 def said_by_broker(client: Any, name: str, default: int) -> int:

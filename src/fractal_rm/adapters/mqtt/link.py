@@ -66,7 +66,7 @@ class Link:
         self._client.on_disconnect = self._on_disconnect
         self._outgoing = Outgoing(self._client, mqtt_5=self._mqtt_5)
         self._saying: asyncio.Task[None] | None = None
-        self.status_refused = self.cut_by_status = False
+        self.status_taken = self.status_refused = self.cut_by_status = False
         self.subscriptions = Subscriptions(
             mqtt, self._client, self._unless_closed, mqtt_5=self._mqtt_5
         )
@@ -205,6 +205,8 @@ class Link:
         except PublishFailed as error:
             self.status_refused = error.final
             self._telemetry.problem("status_refused", reason=str(error))
+        else:
+            self.status_taken = True
 
     @property
     def _says_status(self) -> bool:
@@ -225,6 +227,10 @@ class Link:
             lacks.append(f"retained messages: this node's status is heard only live{retained}")
         if not self._to.manner.qos or said_by_broker(self._client, "max_qos", 2) == 0:
             lacks.append("QoS 1: a trigger that it loses is lost, and nothing can be published")
+        elif self.subscriptions.at_qos_0:
+            lacks.append("QoS 1 for what this user subscribes to: a trigger that it loses is lost")
+        if not self._mqtt_5 and self.subscriptions.shared:
+            lacks.append("MQTT 5, so whether subscriptions can be shared is not known")
         return lacks
 
     # --- a dead link --------------------------------------------------------------------------
@@ -235,7 +241,7 @@ class Link:
         if self.closed.done():
             return
         connection = self._client._connection  # noqa: SLF001
-        keepalive_s = connection.keepalive or self._mqtt.keepalive
+        keepalive_s = connection.keepalive
         if self._wire.held:  # it is we who do not listen
             connection._last_data_in = loop.time()  # noqa: SLF001
         silent_s = loop.time() - connection._last_data_in  # noqa: SLF001 - of the same clock
@@ -282,13 +288,21 @@ class Link:
         self.abort()
 
     def _on_disconnect(self, _client: Any, packet: Any, _error: Any = None) -> None:
-        """The connection has ended; ``packet`` is a DISCONNECT of MQTT 5, or empty."""
+        """The connection has ended; ``packet`` is a DISCONNECT of MQTT 5, or empty.
+
+        It is an exception where gmqtt cannot read the properties of the CONNACK.
+        """
+        if isinstance(packet, Exception):
+            self._on_broken("a CONNACK with a property that it does not have")
+            return
         code = packet[0] if isinstance(packet, bytes) and packet else 0
         if code == TAKEN_OVER:
             self._end(in_words(code))
         elif code >= REFUSED:
             why = f"the broker closed the connection: {in_words(code)}"
             self._end(why, cut=code not in NOT_OURS)
+        elif self._connack is None:
+            self._end(f"the broker closed the connection at a CONNECT of MQTT {self.protocol}")
         else:
             self._end("the broker closed the connection", cut=True)
 

@@ -39,11 +39,12 @@ class Answer(Enum):
 
 
 _FIVE, _OLDER = Manner(), Manner(mqtt_5=False)
-# A broker of 3.1.1 that has no retained messages closes the connection of whoever has such a will.
+# A broker of 3.1.1 that lacks what a will needs closes the connection, and does not say why.
+_PLAIN = (Manner(mqtt_5=False, retain=False), Manner(mqtt_5=False, retain=False, qos=0))
 _IN_TURN = {
-    None: (_FIVE, _FIVE, _OLDER, Manner(mqtt_5=False, retain=False)),
+    None: (_FIVE, _FIVE, _OLDER, *_PLAIN),
     "5": (_FIVE,),
-    "3.1.1": (_OLDER, _OLDER, Manner(mqtt_5=False, retain=False)),
+    "3.1.1": (_OLDER, _OLDER, *_PLAIN),
 }
 
 
