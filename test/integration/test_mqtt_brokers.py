@@ -11,7 +11,7 @@ from test_mqtt_topics import begun_at, came, listener, send
 from brokers import Broker, free_port
 from fractal_rm.adapters.mqtt import intake as intake_module
 from fractal_rm.adapters.mqtt import link as link_module
-from fractal_rm.adapters.mqtt.manner import Answer, Manner, Manners
+from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions, OptionsInTurn
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import Tls
@@ -96,11 +96,11 @@ async def test_the_configuration_can_say_which_mqtt(version, spoken, tmp_path, h
 
 
 def test_both_versions_refused_is_not_tried_without_a_pause():
-    manners = Manners(None)
-    assert manners.take_up(Answer.OTHER_VERSION)
-    assert manners.manner == Manner(mqtt_5=False)
-    assert not manners.take_up(Answer.OTHER_VERSION)
-    assert manners.manner == Manner()
+    in_turn = OptionsInTurn(None)
+    assert in_turn.learn(Answer.OTHER_VERSION)
+    assert in_turn.options == ConnectOptions(mqtt_5=False)
+    assert not in_turn.learn(Answer.OTHER_VERSION)
+    assert in_turn.options == ConnectOptions()
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from test_mqtt_topics import begun_at, listener
 
 from brokers import Broker
 from fractal_rm.adapters.mqtt import publisher as publisher_module
-from fractal_rm.adapters.mqtt.again import Answered
+from fractal_rm.adapters.mqtt.answered import Answered
 from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.config.model import Mqtt
@@ -125,7 +125,7 @@ async def answered_late(way_in, broker, *bodies):
     way_in._link.abort()
     way_in.intake.go.set()
     await until(lambda: not way_in.status().ok)
-    await until(lambda: way_in.status().ok and not way_in._link._resuming.going_on)
+    await until(lambda: way_in.status().ok and not way_in._link._redelivery.going_on)
 
 
 async def past_the_first(way_in, broker):

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fractal_rm.adapters.connect import Connector
-from fractal_rm.adapters.mqtt.again import Answered
+from fractal_rm.adapters.mqtt.answered import Answered
 from fractal_rm.adapters.mqtt.brokers import Brokers
 from fractal_rm.adapters.mqtt.client import LinkFailed, To
 from fractal_rm.adapters.mqtt.client_id import ClientId
+from fractal_rm.adapters.mqtt.connect_options import Answer
 from fractal_rm.adapters.mqtt.link import Link
-from fractal_rm.adapters.mqtt.manner import Answer
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.mqtt.taking import Taking
 from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
@@ -265,7 +265,7 @@ class MqttIntake:
             self._answered.forget()
             self._answered_at = broker
         return Link(
-            To(self._mqtt, broker, client_id, self._brokers.manner, self._connector),
+            To(self._mqtt, broker, client_id, self._brokers.options, self._connector),
             self._taking.take,
             self._wait_for_room,
             self._max_trigger_bytes,

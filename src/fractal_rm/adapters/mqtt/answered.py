@@ -6,7 +6,7 @@ meant. So what was answered last is kept over connections, and one that comes ag
 without a second run if
 
 - the broker has resumed the session, and that on the next connection: a broker that has crashed may
-  have gone back in its packet ids,
+  have gone back in its packet ids (a CONNECT without a CONNACK may have been that connection),
 - packet id, topic and content are the same, and
 - the broker is known not to use the lowest free packet id for the next message: an equal one may
   have followed under the same id, and been lost on its way. It is known where an id was greater
