@@ -1,8 +1,8 @@
 """The options of a CONNECT: which version of MQTT, and what is left out as the broker lacks it.
 
-A broker that does not speak MQTT 5 says so in its CONNACK (MQTT 5, 3.1.2.2), closes the connection, or
-says nothing. The last two have other reasons, too: they count at the second time, and only as long
-as the broker has not answered any CONNECT of this process.
+A broker that does not speak MQTT 5 says so in its CONNACK (MQTT 5, 3.1.2.2), closes the connection,
+or says nothing. The last two have other reasons, too: they count at the second time, and only as
+long as the broker has not answered any CONNECT of this process.
 """
 
 from __future__ import annotations
