@@ -153,7 +153,7 @@ class RabbitMq:
         for command in (["epmd"], ["/usr/lib/rabbitmq/bin/rabbitmq-server"]):
             with (self.folder / "out").open("ab") as out:
                 self._processes.append(
-                    subprocess.Popen(command, env=environ, stdout=out, stderr=out)
+                    subprocess.Popen(command, env=environ, stdout=out, stderr=out, cwd=self.folder)
                 )
         end = time.monotonic() + 3 * START_LIMIT_S
         while time.monotonic() < end:

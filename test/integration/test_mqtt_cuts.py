@@ -10,7 +10,7 @@ from test_mqtt_topics import begun_at, listener
 
 from brokers import Broker
 from fractal_rm.adapters.mqtt import publisher as publisher_module
-from fractal_rm.adapters.mqtt.again import Answered
+from fractal_rm.adapters.mqtt.answered import Answered
 from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.config.model import Mqtt
@@ -125,7 +125,7 @@ async def answered_late(way_in, broker, *bodies):
     way_in._link.abort()
     way_in.intake.go.set()
     await until(lambda: not way_in.status().ok)
-    await until(lambda: way_in.status().ok and not way_in._link._resuming.going_on)
+    await until(lambda: way_in.status().ok and not way_in._link._redelivery.going_on)
 
 
 async def past_the_first(way_in, broker):
@@ -209,6 +209,12 @@ def test_a_broker_that_may_use_the_lowest_free_packet_id_is_not_believed():
     assert resumed(noted(answered, (1, ONE)), (1, ONE)) == [None]
     answered.first_new(2, came=1)
     assert resumed(noted(answered, (1, ONE)), (1, ONE), (1, TWO), (2, ONE)) == [True, False, False]
+
+
+def test_what_may_have_come_under_another_packet_id_is_in_doubt():
+    answered = noted(Answered(10), (1, ONE))
+    answered.resume(mqtt_5=False)
+    assert resumed(noted(answered, (1, ONE)), (2, ONE), (2, TWO), mqtt_5=False) == [None, False]
 
 
 def test_what_does_not_come_again_on_the_next_connection_is_not_known_later():

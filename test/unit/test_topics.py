@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
+from fractal_rm.config.model import Broker
 from fractal_rm.domain.flow import Flow, Starts
 from fractal_rm.domain.topic import (
     LARGEST_IDENTIFIER,
@@ -146,10 +147,25 @@ def not_told(path, reason):
     raise AssertionError(f"{path}: {reason}")
 
 
+HERE, THERE = Broker("here"), Broker("there")
+
+
+def test_what_was_subscribed_at_another_broker_is_still_to_be_taken_back(tmp_path):
+    kept = KeptTopics(tmp_path, "node", not_told)
+    kept.write(HERE, frozenset({"a", "b"}))
+    kept.write(THERE, frozenset({"a"}))
+    assert kept.read() == {"a", "b"}
+    kept.write(HERE, frozenset({"a"}))
+    assert kept.read() == {"a"}
+    for n in range(20):
+        kept.write(Broker(f"{n}"), frozenset({f"{n}"}))
+    assert len(kept.read()) == 16
+
+
 def test_what_was_subscribed_is_kept_for_each_client_id(tmp_path):
     kept = KeptTopics(tmp_path, "node/1", not_told)
     assert kept.read() == frozenset()
-    kept.write(frozenset({"a/#", "own"}))
+    kept.write(HERE, frozenset({"a/#", "own"}))
     assert KeptTopics(tmp_path, "node/1", not_told).read() == {"a/#", "own"}
     assert KeptTopics(tmp_path, "node/2", not_told).read() == frozenset()
 
@@ -157,7 +173,7 @@ def test_what_was_subscribed_is_kept_for_each_client_id(tmp_path):
 def test_a_file_that_cannot_be_read_knows_of_none(tmp_path):
     told = []
     kept = KeptTopics(tmp_path, "node", lambda path, why: told.append((path, why)))
-    kept.write(frozenset({"a"}))
+    kept.write(HERE, frozenset({"a"}))
     file = next(tmp_path.iterdir())
     assert told == []
     file.write_text("{")
@@ -167,5 +183,5 @@ def test_a_file_that_cannot_be_read_knows_of_none(tmp_path):
 
 def test_what_is_no_filter_is_not_asked_of_a_broker(tmp_path):
     kept = KeptTopics(tmp_path, "node", not_told)
-    kept.write(frozenset({"a/#", "", "b\0", "c" * 70_000}))
+    kept.write(HERE, frozenset({"a/#", "", "b\0", "c" * 70_000}))
     assert kept.read() == {"a/#"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractal_rm.adapters.mqtt.manner import Answer, Manner, Manners
+from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions, OptionsInTurn
 from fractal_rm.config.model import Broker, Mqtt
 
 
@@ -10,7 +10,7 @@ class Brokers:
     """They are tried in turn. One that could be reached stays the current one."""
 
     def __init__(self, mqtt: Mqtt) -> None:
-        self._brokers = [(broker, Manners(mqtt.version)) for broker in mqtt.brokers]
+        self._brokers = [(broker, OptionsInTurn(mqtt.version)) for broker in mqtt.brokers]
         self._at = 0
         self._last = len(self._brokers) - 1  # of the round that goes on
 
@@ -20,9 +20,9 @@ class Brokers:
         return self._brokers[self._at][0]
 
     @property
-    def manner(self) -> Manner:
+    def options(self) -> ConnectOptions:
         """How to connect there."""
-        return self._brokers[self._at][1].manner
+        return self._brokers[self._at][1].options
 
     def opened(self) -> None:
         """The current one is connected; when it ends, the next round begins with it."""
@@ -30,13 +30,13 @@ class Brokers:
         self._last = (self._at - 1) % len(self._brokers)
 
     def learn(self, answer: Answer) -> bool:
-        """Take up what the current one says. True: there is another manner to be tried at once."""
-        return self._brokers[self._at][1].take_up(answer)
+        """Take up what the current one says. True: there are other options to be tried at once."""
+        return self._brokers[self._at][1].learn(answer)
 
     def failed(self, answer: Answer) -> bool:
         """The current one could not be connected. True: there is another way to be tried at once.
 
-        It is the same one in another manner, or the next one, until each has been tried.
+        It is the same one with other options, or the next one, until each has been tried.
         """
         if self.learn(answer):
             return True

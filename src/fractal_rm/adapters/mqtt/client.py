@@ -18,7 +18,7 @@ from gmqtt.mqtt.constants import MQTTv50, MQTTv311  # pyright: ignore[reportMiss
 
 from fractal_rm.adapters.connect import Connector
 from fractal_rm.adapters.connect.tls import TlsContexts
-from fractal_rm.adapters.mqtt.manner import Answer, Manner
+from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions
 from fractal_rm.adapters.mqtt.wire import Wire
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import status_topic
@@ -37,7 +37,7 @@ class To(msgspec.Struct, frozen=True):
     mqtt: Mqtt
     broker: Broker
     client_id: str
-    manner: Manner
+    options: ConnectOptions
     connector: Connector
 
 
@@ -64,9 +64,9 @@ class LinkFailed(Exception):
 
 def new_client(to: To) -> Any:
     """A client that is not connected yet."""
-    mqtt, manner = to.mqtt, to.manner
+    mqtt, options = to.mqtt, to.options
     will = gmqtt.Message(
-        status_topic(to.client_id), status("lost"), qos=manner.qos, retain=manner.retain
+        status_topic(to.client_id), status("lost"), qos=options.qos, retain=options.retain
     )
     client: Any = gmqtt.Client(
         to.client_id.encode(),  # of a text it would count the characters
@@ -86,7 +86,7 @@ def new_client(to: To) -> Any:
 async def connect(client: Any, to: To, wire: Wire) -> None:
     """Open the socket, send CONNECT and wait for CONNACK.
 
-    Raises ConnectFailed, OSError, ValueError.
+    Raises ConnectFailed, OSError, and ValueError where the broker announces what cannot be.
     """
     loop = asyncio.get_running_loop()
 
@@ -113,10 +113,15 @@ async def connect(client: Any, to: To, wire: Wire) -> None:
         port=to.broker.port,
         ssl=to.mqtt.tls is not None,
         keepalive=to.mqtt.keepalive,
-        version=MQTTv50 if to.manner.mqtt_5 else MQTTv311,
+        version=MQTTv50 if to.options.mqtt_5 else MQTTv311,
     )
     # It would share the broker's Receive Maximum out to subscriptions, which do not count for it.
     client._package_handler.id_generator._max = _PACKET_IDS  # noqa: SLF001
+    if client._connection.keepalive == 0:  # noqa: SLF001 - the broker does not watch us: we do watch it
+        client._connection.keepalive = to.mqtt.keepalive  # noqa: SLF001
+    for name in ("receive_maximum", "maximum_packet_size"):
+        if said_by_broker(client, name, 1) == 0:  # against MQTT 5, 3.2.2.3, and nothing could leave
+            raise ValueError(f"the broker announces a {name.replace('_', ' ')} of 0")
 
 
 def said_by_broker(client: Any, name: str, default: int) -> int:

@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fractal_rm.adapters.connect import Connector
-from fractal_rm.adapters.mqtt.again import Answered
+from fractal_rm.adapters.mqtt.answered import Answered
 from fractal_rm.adapters.mqtt.brokers import Brokers
 from fractal_rm.adapters.mqtt.client import LinkFailed, To
 from fractal_rm.adapters.mqtt.client_id import ClientId
+from fractal_rm.adapters.mqtt.connect_options import Answer
 from fractal_rm.adapters.mqtt.link import Link
-from fractal_rm.adapters.mqtt.manner import Answer
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.mqtt.taking import Taking
 from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
-from fractal_rm.config.model import Mqtt
+from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.flow import Flow
 from fractal_rm.engine.ports import Check, Clock, Intake, Random, Telemetry, WayIn
 
@@ -63,7 +63,7 @@ class MqttIntake:
         self._kept: KeptTopics | None = None
         self._refused: dict[str, str] = {}  # filters that the broker does not let us have, and why
         self._cut_at: Counter[str] = Counter()  # how often it cut us off at a filter
-        self._cut_by_status = 0  # and at the node's status
+        self._cut_by_status: Counter[Broker] = Counter()  # and at the node's status
         self._subscribing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._connector = connector or Connector()
@@ -147,8 +147,10 @@ class MqttIntake:
         if kept is None:  # not started
             return
         wanted = topics.filters | {topics.own}
+        broker = self._brokers.current
         before = await asyncio.to_thread(kept.read)
-        await asyncio.to_thread(kept.write, before | wanted)  # first: an end may come between
+        # First, as an end may come between.
+        await asyncio.to_thread(kept.write, broker, before | wanted)
         self._refused = await self._followed(link, topics.filters)
         for topic_filter, why in self._refused.items():
             self._telemetry.problem(
@@ -156,7 +158,7 @@ class MqttIntake:
             )
         for topic_filter in sorted(before - wanted):
             await link.subscriptions.drop(topic_filter)
-        await asyncio.to_thread(kept.write, wanted)
+        await asyncio.to_thread(kept.write, broker, wanted)
 
     def _topics_unread(self, path: Path, reason: str) -> None:
         self._telemetry.problem("topics_forgotten", path=str(path), reason=reason)
@@ -169,11 +171,14 @@ class MqttIntake:
         given_up = {each: "the broker ends the connection at it" for each in filters
                     if self._cut_at[each] >= GIVEN_UP_AT}  # fmt: skip
         try:
-            return {**await link.subscriptions.follow(filters - given_up.keys()), **given_up}
+            refused = await link.subscriptions.follow(filters - given_up.keys())
         except LinkFailed as failed:
             if failed.cut and failed.topic_filter is not None:
                 self._cut_at[failed.topic_filter] += 1
             raise
+        for each in filters - given_up.keys():  # only ends in a row count
+            del self._cut_at[each]
+        return {**refused, **given_up}
 
     def _set_link(self, link: Link | None) -> None:
         self._link = self._publisher.link = link
@@ -189,6 +194,8 @@ class MqttIntake:
                 await self._open(link)
             except LinkFailed as error:
                 self._why_not = str(error)
+                if error.answer is Answer.SILENCE:  # the broker may have sent messages by it
+                    self._answered.forget()
                 at_once = self._brokers.failed(error.answer)
             except Exception as error:  # noqa: BLE001 - the top of the task
                 # Nobody foresaw it, and it may pass: without this task there is no MQTT any more.
@@ -229,8 +236,11 @@ class MqttIntake:
 
     def _learn_of_status(self, link: Link) -> None:
         """A broker may end the connection at a message that it refuses, or in place of that."""
-        self._cut_by_status += link.cut_by_status
-        if link.status_refused or self._cut_by_status >= GIVEN_UP_AT:
+        broker = self._brokers.current
+        if link.status_taken:  # only ends in a row count
+            del self._cut_by_status[broker]
+        self._cut_by_status[broker] += link.cut_by_status
+        if link.status_refused or self._cut_by_status[broker] >= GIVEN_UP_AT:
             self._brokers.learn(Answer.NO_STATUS)
 
     async def _open(self, link: Link) -> None:
@@ -255,7 +265,7 @@ class MqttIntake:
             self._answered.forget()
             self._answered_at = broker
         return Link(
-            To(self._mqtt, broker, client_id, self._brokers.manner, self._connector),
+            To(self._mqtt, broker, client_id, self._brokers.options, self._connector),
             self._taking.take,
             self._wait_for_room,
             self._max_trigger_bytes,

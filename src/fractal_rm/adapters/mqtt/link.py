@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from fractal_rm.adapters.mqtt.again import Answered
+from fractal_rm.adapters.mqtt.answered import Answered
 from fractal_rm.adapters.mqtt.client import LinkFailed, To, connect, new_client, said_by_broker
 from fractal_rm.adapters.mqtt.codes import NOT_OURS, REFUSED, TAKEN_OVER, in_words
-from fractal_rm.adapters.mqtt.manner import Answer, answer_of
+from fractal_rm.adapters.mqtt.connect_options import Answer, answer_of
 from fractal_rm.adapters.mqtt.outgoing import LinkGone, Outgoing
 from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES, Packet, Packets
 from fractal_rm.adapters.mqtt.publish_packet import own_field, read_publish
-from fractal_rm.adapters.mqtt.resuming import Resuming
+from fractal_rm.adapters.mqtt.redelivery import Redelivery
 from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 from fractal_rm.adapters.mqtt.unanswered import Take, Unanswered
 from fractal_rm.adapters.mqtt.wire import CONNACK, PUBACK, Wire
@@ -53,7 +53,7 @@ class Link:
     ) -> None:
         self._to = to
         self._mqtt = mqtt = to.mqtt
-        self._mqtt_5 = to.manner.mqtt_5
+        self._mqtt_5 = to.options.mqtt_5
         self._loop = loop = asyncio.get_running_loop()
         self._telemetry = telemetry
         self.closed: asyncio.Future[str] = loop.create_future()
@@ -66,7 +66,7 @@ class Link:
         self._client.on_disconnect = self._on_disconnect
         self._outgoing = Outgoing(self._client, mqtt_5=self._mqtt_5)
         self._saying: asyncio.Task[None] | None = None
-        self.status_refused = self.cut_by_status = False
+        self.status_taken = self.status_refused = self.cut_by_status = False
         self.subscriptions = Subscriptions(
             mqtt, self._client, self._unless_closed, mqtt_5=self._mqtt_5
         )
@@ -76,7 +76,7 @@ class Link:
         self._unanswered = Unanswered(
             take, wait_for_room, mqtt.receive_maximum, wire, self._send_acknowledgements, answered
         )
-        self._resuming = Resuming(answered, self._unanswered.answer, self._came_again)
+        self._redelivery = Redelivery(answered, self._unanswered.answer, self._came_again)
 
     @property
     def protocol(self) -> str:
@@ -92,7 +92,7 @@ class Link:
     @property
     def resumed(self) -> bool:
         """Whether the broker had kept our session."""
-        return self._resuming.session
+        return self._redelivery.session
 
     @property
     def ended_by_ours(self) -> bool:
@@ -122,7 +122,7 @@ class Link:
         await self._unless_closed(connect(self._client, self._to, self._wire))
         self._outgoing.begin()
         await self.subscriptions.begin(numbered=numbered)
-        if self._to.manner.status:
+        if self._to.options.status:
             self._saying = self._loop.create_task(self._say_online())
 
     @property
@@ -168,7 +168,7 @@ class Link:
             self._watch.cancel()
             self._watch = None
         self._unanswered.let_go()
-        self._resuming.end()
+        self._redelivery.end()
         self._outgoing.end(reason, cut=cut)
         if not self.closed.done():
             self._cut = cut
@@ -205,15 +205,17 @@ class Link:
         except PublishFailed as error:
             self.status_refused = error.final
             self._telemetry.problem("status_refused", reason=str(error))
+        else:
+            self.status_taken = True
 
     @property
     def _says_status(self) -> bool:
-        return self._to.manner.status and not self.status_refused
+        return self._to.options.status and not self.status_refused
 
     @property
     def _retains(self) -> bool:
         """Whether the broker has retained messages (MQTT 5, 3.2.2.3.5)."""
-        return self._to.manner.retain and said_by_broker(self._client, "retain_available", 1) == 1
+        return self._to.options.retain and said_by_broker(self._client, "retain_available", 1) == 1
 
     def lacks(self) -> list[str]:
         """What the broker does not have, and what that means here."""
@@ -223,8 +225,12 @@ class Link:
         elif not self._retains:
             retained = "; mqtt.retained has no effect" if self._mqtt.retained else ""
             lacks.append(f"retained messages: this node's status is heard only live{retained}")
-        if not self._to.manner.qos or said_by_broker(self._client, "max_qos", 2) == 0:
+        if not self._to.options.qos or said_by_broker(self._client, "max_qos", 2) == 0:
             lacks.append("QoS 1: a trigger that it loses is lost, and nothing can be published")
+        elif self.subscriptions.at_qos_0:
+            lacks.append("QoS 1 for what this user subscribes to: a trigger that it loses is lost")
+        if not self._mqtt_5 and self.subscriptions.shared:
+            lacks.append("MQTT 5, so whether subscriptions can be shared is not known")
         return lacks
 
     # --- a dead link --------------------------------------------------------------------------
@@ -235,7 +241,7 @@ class Link:
         if self.closed.done():
             return
         connection = self._client._connection  # noqa: SLF001
-        keepalive_s = connection.keepalive or self._mqtt.keepalive
+        keepalive_s = connection.keepalive
         if self._wire.held:  # it is we who do not listen
             connection._last_data_in = loop.time()  # noqa: SLF001
         silent_s = loop.time() - connection._last_data_in  # noqa: SLF001 - of the same clock
@@ -249,16 +255,16 @@ class Link:
 
     def _on_publish(self, packet: Packet) -> None:
         packet_id, message = read_publish(packet, mqtt_5=self._mqtt_5, own=self._own)
-        if not (self._resuming.going_on and self._resuming.sees_to(packet, packet_id, message)):
+        if not (self._redelivery.going_on and self._redelivery.settles(packet, packet_id, message)):
             self._unanswered.add(packet_id, message)
 
-    def _came_again(self, resuming: Resuming) -> None:
-        tell = self._telemetry.problem if resuming.in_doubt else self._telemetry.event
+    def _came_again(self, redelivery: Redelivery) -> None:
+        tell = self._telemetry.problem if redelivery.in_doubt else self._telemetry.event
         tell(
             "mqtt_came_again",
-            messages=resuming.again,
-            known=resuming.known,
-            may_run_twice=resuming.in_doubt,
+            messages=redelivery.again,
+            known=redelivery.known,
+            may_run_twice=redelivery.in_doubt,
         )
 
     def _send_acknowledgements(self, packets: bytes) -> None:
@@ -275,20 +281,28 @@ class Link:
             self._end(f"the broker refuses the connection: {in_words(code)}")
             self.abort()
             return
-        self._resuming.begin(session=bool(session), mqtt_5=self._mqtt_5)
+        self._redelivery.begin(session=bool(session), mqtt_5=self._mqtt_5)
 
     def _on_broken(self, reason: str) -> None:
         self._end(f"the broker does not speak MQTT: {reason}")
         self.abort()
 
     def _on_disconnect(self, _client: Any, packet: Any, _error: Any = None) -> None:
-        """The connection has ended; ``packet`` is a DISCONNECT of MQTT 5, or empty."""
+        """The connection has ended; ``packet`` is a DISCONNECT of MQTT 5, or empty.
+
+        It is an exception where gmqtt cannot read the properties of the CONNACK.
+        """
+        if isinstance(packet, Exception):
+            self._on_broken("a CONNACK with a property that it does not have")
+            return
         code = packet[0] if isinstance(packet, bytes) and packet else 0
         if code == TAKEN_OVER:
             self._end(in_words(code))
         elif code >= REFUSED:
             why = f"the broker closed the connection: {in_words(code)}"
             self._end(why, cut=code not in NOT_OURS)
+        elif self._connack is None:
+            self._end(f"the broker closed the connection at a CONNECT of MQTT {self.protocol}")
         else:
             self._end("the broker closed the connection", cut=True)
 

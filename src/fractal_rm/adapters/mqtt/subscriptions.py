@@ -10,6 +10,7 @@ import gmqtt  # pyright: ignore[reportMissingTypeStubs]
 
 from fractal_rm.adapters.mqtt.client import LinkFailed, said_by_broker
 from fractal_rm.adapters.mqtt.codes import NO_SHARED, NO_WILDCARDS, REFUSED, in_words
+from fractal_rm.adapters.mqtt.packets import NotMqtt
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.topic import SHARED, has_wildcards, subscription_identifier
 
@@ -35,8 +36,14 @@ class Subscriptions:
         self._answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._codes: dict[str, int] = {}  # of filters beside the topic of triggers
         self._own_is_numbered = False
-        client.on_subscribe = self._on_answer
-        client.on_unsubscribe = self._on_answer
+        self.at_qos_0 = False  # whether the broker grants less than was asked for
+        client.on_subscribe = self._on_suback
+        client.on_unsubscribe = self._on_unsuback
+
+    @property
+    def shared(self) -> bool:
+        """Whether any is to be shared with other clients."""
+        return any(each.startswith(SHARED) for each in (self._mqtt.topic, *self._codes))
 
     async def begin(self, *, numbered: bool) -> None:
         """Subscribe to triggers. Raises LinkFailed.
@@ -83,7 +90,7 @@ class Subscriptions:
             subscription_identifier=number,
         )
         try:
-            return await self._asked(lambda: self._client.subscribe(subscription))
+            code = await self._asked(lambda: self._client.subscribe(subscription))
         except LinkFailed as failed:
             raise LinkFailed(
                 f"{failed}; a subscription to {topic_filter:.60} was asked for",
@@ -91,6 +98,8 @@ class Subscriptions:
                 cut=failed.cut,
                 topic_filter=topic_filter,
             ) from failed
+        self.at_qos_0 |= code == 0
+        return code
 
     def _lacking(self, topic_filter: str) -> int:
         """Who asks for what the broker has said that it lacks is cut off (MQTT 5, 3.2.2.3.11)."""
@@ -127,8 +136,16 @@ class Subscriptions:
             except asyncio.TimeoutError:
                 raise LinkFailed("the broker does not answer to a subscription") from None
 
-    def _on_answer(
-        self, _client: Any, _mid: int, codes: tuple[int, ...], _props: Any = None
+    def _on_suback(
+        self, _client: Any, _packet_id: int, codes: tuple[int, ...], _props: Any
     ) -> None:
+        if len(codes) != 1:
+            raise NotMqtt(f"{len(codes)} answers to a subscription to one filter")
+        self._answered(codes[0])
+
+    def _on_unsuback(self, _client: Any, _packet_id: int, codes: tuple[int, ...]) -> None:
+        self._answered(codes[0] if codes else 0)  # in MQTT 3.1.1 it has none
+
+    def _answered(self, code: int) -> None:
         if not self._answer.done():
-            self._answer.set_result(codes[0] if codes else 0)  # an UNSUBACK of 3.1.1 has none
+            self._answer.set_result(code)

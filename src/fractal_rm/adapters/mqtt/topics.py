@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
+from fractal_rm.config.model import Broker
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import Malformed
@@ -22,6 +23,7 @@ from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.domain.topic import MOST_BYTES, has_wildcards, matches, subscription_identifier
 
 MOST_FOUND = 1_000  # topics of which it is remembered which flows begin there
+MOST_BROKERS = 16  # of which subscriptions are kept
 
 
 class Topics:
@@ -80,11 +82,12 @@ class Topics:
 
 
 class KeptTopics:
-    """What the session at the broker may be subscribed to, in the state folder.
+    """What the sessions at brokers may be subscribed to, in the state folder.
 
-    The broker keeps subscriptions as it keeps messages, so what was left out of the configuration
-    while the node was away must be known to be taken back. A file that cannot be read knows of
-    none: what was left out may still come, and is set aside. ``unread`` is told why.
+    A broker keeps subscriptions as it keeps messages, so what was left out of the configuration
+    while the node was away, or at another broker, must be known to be taken back. Two addresses may
+    lead to one session, so what was asked for at one is taken back at each. A file that cannot be
+    read knows of none: what was left out may still come, and is set aside. ``unread`` is told why.
     """
 
     def __init__(self, folder: Path, client_id: str, unread: Callable[[Path, str], None]) -> None:
@@ -93,20 +96,29 @@ class KeptTopics:
         self._path = folder / f"mqtt-topics-{name}.json"
 
     def read(self) -> frozenset[str]:
-        """The filters that were written last."""
+        """The filters that were written last, for any broker."""
+        return frozenset(each for filters in self._read().values() for each in filters)
+
+    def write(self, broker: Broker, filters: frozenset[str]) -> None:
+        """Keep those of a broker. Raises OSError."""
+        kept = self._read()
+        if filters != kept.pop(str(broker), None):
+            others = list(kept.items())[-MOST_BROKERS + 1 :]
+            now = {**dict(others), str(broker): sorted(filters)}
+            replace_file(self._path, msgspec.json.encode(now))
+
+    def _read(self) -> dict[str, frozenset[str]]:
         try:
-            kept = read_json_as(read_regular(self._path), frozenset[str])
+            kept = read_json_as(read_regular(self._path), dict[str, frozenset[str]])
         except FileNotFoundError:
-            return frozenset()
+            return {}
         except (OSError, Malformed, msgspec.ValidationError) as error:
             self._unread(self._path, str(error))
-            return frozenset()
-        return frozenset(each for each in kept if _can_be_sent(each))
-
-    def write(self, filters: frozenset[str]) -> None:
-        """Keep them. Raises OSError."""
-        if filters != self.read():
-            replace_file(self._path, msgspec.json.encode(sorted(filters)))
+            return {}
+        return {
+            broker: frozenset(each for each in filters if _can_be_sent(each))
+            for broker, filters in kept.items()
+        }
 
 
 def _can_be_sent(topic_filter: str) -> bool:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from fractal_rm.adapters.mqtt.again import Answered, Numbered
+from fractal_rm.adapters.mqtt.answered import Answered, Numbered
 from fractal_rm.adapters.mqtt.publish_packet import Message
 
 # Reading stops while so much is unanswered, however few messages that is: memory stays bounded.

@@ -19,6 +19,7 @@ CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
 # Type and flags of what a broker sends to a client that subscribes at QoS 1 and asks for no
 # extended authentication (MQTT 5, 2.1); its SUBACK, UNSUBACK and PINGRESP are the other three.
 _TAKEN = frozenset({CONNACK, PUBACK, 0x90, 0xB0, 0xD0, DISCONNECT})
+_EARLY = "a packet before its CONNACK"  # MQTT 5, 3.2: that is the first, and comes once
 
 
 class Wire(MQTTProtocol):
@@ -41,7 +42,9 @@ class Wire(MQTTProtocol):
             id_generator=client._package_handler.id_generator,  # noqa: SLF001
         )
         self._packets = packets
-        self._on_publish = on_publish
+        self._accepted = False
+        self._on_publish = self._on_early_publish
+        self._on_publish_when_accepted = on_publish
         self._on_packet = on_packet
         self._on_broken = on_broken
         self._loop_time = asyncio.get_running_loop().time
@@ -87,15 +90,23 @@ class Wire(MQTTProtocol):
         kind = packet.first >> 4
         if packet.first not in _TAKEN:
             raise NotMqtt(f"a packet of type {kind} with the flags {packet.first & 0x0F:04b}")
+        if packet.first != DISCONNECT and (packet.first == CONNACK) is self._accepted:
+            raise NotMqtt("a second CONNACK" if self._accepted else _EARLY)
         try:
             if packet.first in self._on_packet:
                 self._on_packet[packet.first](packet.data)
                 if self._transport.is_closing():
                     return
+            if packet.first == CONNACK:
+                self._accepted = True
+                self._on_publish = self._on_publish_when_accepted
             # gmqtt would log what it cannot read, and go on.
             self._connection._handler._handle_packet(packet.first, packet.data)  # noqa: SLF001
         except (ValueError, LookupError, struct.error) as error:
             raise NotMqtt(f"a packet of type {kind} that cannot be read: {error}") from error
+
+    def _on_early_publish(self, _packet: Packet) -> None:
+        raise NotMqtt(_EARLY)
 
     # --- what asyncio calls -------------------------------------------------------------------
 

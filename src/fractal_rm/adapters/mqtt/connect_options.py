@@ -1,8 +1,8 @@
-"""How a broker is spoken to: by which version of MQTT, and with what it may lack.
+"""The options of a CONNECT: which version of MQTT, and what is left out as the broker lacks it.
 
-One that does not speak MQTT 5 says so in its CONNACK (MQTT 5, 3.1.2.2), closes the connection, or
-says nothing. The last two have other reasons, too: they count at the second time, and only as long
-as the broker has not answered any CONNECT of this process.
+A broker that does not speak MQTT 5 says so in its CONNACK (MQTT 5, 3.1.2.2), closes the connection,
+or says nothing. The last two have other reasons, too: they count at the second time, and only as
+long as the broker has not answered any CONNECT of this process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from fractal_rm.adapters.mqtt.codes import NO_QOS, NO_RETAINED, OTHER_VERSION, REFUSED
 
 
-class Manner(msgspec.Struct, frozen=True):
+class ConnectOptions(msgspec.Struct, frozen=True):
     """``retain`` and ``qos``: of the will and of the node's status.
 
     ``status``: whether that is published, other than as the will.
@@ -38,12 +38,16 @@ class Answer(Enum):
     OTHER = "other"
 
 
-_FIVE, _OLDER = Manner(), Manner(mqtt_5=False)
-# A broker of 3.1.1 that has no retained messages closes the connection of whoever has such a will.
+_FIVE, _OLDER = ConnectOptions(), ConnectOptions(mqtt_5=False)
+# A broker of 3.1.1 that lacks what a will needs closes the connection, and does not say why.
+_PLAIN = (
+    ConnectOptions(mqtt_5=False, retain=False),
+    ConnectOptions(mqtt_5=False, retain=False, qos=0),
+)
 _IN_TURN = {
-    None: (_FIVE, _FIVE, _OLDER, Manner(mqtt_5=False, retain=False)),
+    None: (_FIVE, _FIVE, _OLDER, *_PLAIN),
     "5": (_FIVE,),
-    "3.1.1": (_OLDER, _OLDER, Manner(mqtt_5=False, retain=False)),
+    "3.1.1": (_OLDER, _OLDER, *_PLAIN),
 }
 
 
@@ -56,7 +60,7 @@ def answer_of(code: int | None, *, mqtt_5: bool) -> Answer:
     return {NO_RETAINED: Answer.NO_RETAINED, NO_QOS: Answer.NO_QOS}.get(code, Answer.OTHER)
 
 
-class Manners:
+class OptionsInTurn:
     """Of one broker, for the life of a process. ``version`` is that of the configuration."""
 
     def __init__(self, version: str | None) -> None:
@@ -66,18 +70,18 @@ class Manners:
         self._lacks: dict[str, bool | int] = {}
 
     @property
-    def manner(self) -> Manner:
+    def options(self) -> ConnectOptions:
         """How to connect next."""
         return msgspec.structs.replace(self._in_turn[self._at], **self._lacks)
 
-    def take_up(self, answer: Answer) -> bool:
-        """Learn from a connection. True: there is another manner to be tried at once."""
-        before = self.manner
+    def learn(self, answer: Answer) -> bool:
+        """Learn from a connection. True: there are other options to be tried at once."""
+        before = self.options
         if answer is Answer.SILENCE and not self._answered:
             self._at = (self._at + 1) % len(self._in_turn)
         elif answer is Answer.OTHER_VERSION:
             self._at = self._of_other_version(before)
-            return before.mqtt_5 and not self.manner.mqtt_5
+            return before.mqtt_5 and not self.options.mqtt_5
         elif answer is Answer.NO_RETAINED:
             self._lacks["retain"] = False
         elif answer is Answer.NO_QOS:
@@ -86,8 +90,8 @@ class Manners:
             self._lacks["status"] = False
         elif answer is Answer.OTHER:
             self._answered = True
-        return answer is not Answer.SILENCE and self.manner != before
+        return answer is not Answer.SILENCE and self.options != before
 
-    def _of_other_version(self, manner: Manner) -> int:
-        others = (at for at, each in enumerate(self._in_turn) if each.mqtt_5 is not manner.mqtt_5)
+    def _of_other_version(self, options: ConnectOptions) -> int:
+        others = (at for at, each in enumerate(self._in_turn) if each.mqtt_5 is not options.mqtt_5)
         return next(others, self._at)

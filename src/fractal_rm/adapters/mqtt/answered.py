@@ -6,7 +6,7 @@ meant. So what was answered last is kept over connections, and one that comes ag
 without a second run if
 
 - the broker has resumed the session, and that on the next connection: a broker that has crashed may
-  have gone back in its packet ids,
+  have gone back in its packet ids (a CONNECT without a CONNACK may have been that connection),
 - packet id, topic and content are the same, and
 - the broker is known not to use the lowest free packet id for the next message: an equal one may
   have followed under the same id, and been lost on its way. It is known where an id was greater
@@ -42,6 +42,7 @@ class Answered:
         self._ids_go_on = False
         self._is_all = False  # an earlier process may have answered messages, too
         self._before: Mapping[int, Message] = {}  # on the connection before, by packet id
+        self._bodies_before: frozenset[bytes] = frozenset()
         self._before_is_all = False
 
     def note(self, batch: Sequence[Numbered]) -> None:
@@ -79,6 +80,7 @@ class Answered:
             for packet_id, message in batch
             if packet_id is not None
         }
+        self._bodies_before = frozenset(each.body for each in self._before.values())
         if mqtt_5 and max(self._before, default=0) > self._at_once:
             self._ids_go_on = True
         self._before_is_all, self._is_all = self._is_all, True
@@ -86,11 +88,16 @@ class Answered:
         self._count = self._bytes = 0
 
     def knows(self, packet_id: int, message: Message) -> bool | None:
-        """Whether a message was answered on the connection before; None: perhaps."""
+        """Whether a message was answered on the connection before; None: perhaps.
+
+        A broker whose use of packet ids is not known may send it under another: RabbitMQ does.
+        """
         before = self._before.get(packet_id)
-        if before is not None and _same(before, message):
-            return True if self._ids_go_on else None
-        return False if self._before_is_all else None
+        if self._ids_go_on and before is not None and _same(before, message):
+            return True
+        if self._before_is_all and (self._ids_go_on or message.body not in self._bodies_before):
+            return False
+        return None
 
     def first_new(self, packet_id: int, came: int) -> None:
         """A message came for the first time, as the ``came``-th of its connection.

@@ -1,4 +1,4 @@
-"""The beginning of a connection on which the broker goes on with our session.
+"""What a broker sends again at the beginning of a connection that resumes our session.
 
 CONNACK ──> what comes again, marked DUP ──the first new message, or none for a while──> over
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from fractal_rm.adapters.mqtt.again import DUP, Answered
+from fractal_rm.adapters.mqtt.answered import DUP, Answered
 from fractal_rm.adapters.mqtt.packets import Packet
 from fractal_rm.adapters.mqtt.publish_packet import Message
 
 OVER_AFTER_S = 1.0
 
 
-class Resuming:
+class Redelivery:
     """``answer`` acknowledges a message without a run; ``tell`` hears how many came again.
 
     ``again`` counts them, ``known`` those that were certainly answered before, and ``in_doubt``
@@ -26,7 +26,7 @@ class Resuming:
         self,
         answered: Answered,
         answer: Callable[[int, Message], None],
-        tell: Callable[[Resuming], None],
+        tell: Callable[[Redelivery], None],
     ) -> None:
         self._answered = answered
         self._answer = answer
@@ -43,7 +43,7 @@ class Resuming:
         else:
             self._answered.forget()
 
-    def sees_to(self, packet: Packet, packet_id: int | None, message: Message) -> bool:
+    def settles(self, packet: Packet, packet_id: int | None, message: Message) -> bool:
         """Whether a message has been acknowledged here, as one that was answered before."""
         if packet_id is None:
             return False
