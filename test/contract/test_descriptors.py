@@ -187,7 +187,8 @@ async def test_a_broker_does_not_wait_behind_all_calls(ports):
             while beside._descriptors._waiting == waiting:
                 await asyncio.sleep(0)
         await asyncio.gather(*calls)
-    assert ended == ["holder", 0, "broker", 1, 2, 3, 4]
+    assert "broker" in ended[1:3]  # the two lines take turns
+    assert [each for each in ended if each != "broker"] == ["holder", 0, 1, 2, 3, 4]
     await caller.close()
 
 

@@ -27,7 +27,7 @@ from fractal_rm.domain.run import (
 from nodes import NodeProcess, wait_until
 
 KILLS = 50
-LOAD_PAUSE_S = 0.004
+LOAD_PAUSE_S = 0.02
 
 # Every kind of step. A payload with a 7 in it fails the last one, and what was done is undone.
 EVERY_KIND = """\
@@ -68,7 +68,7 @@ POST item
 WAIT 5ms
 REPLY JSON {"one": result1, "all": result2}
 """
-EVERY_KILLS = 25
+EVERY_KILLS = 12
 EVERY_PAUSE_S = 0.05
 
 

@@ -339,18 +339,10 @@ def test_what_is_not_http_is_answered_and_closed(node):
 
 
 @pytest.mark.slow
-def test_who_never_finishes_a_request_is_cut_off(node):
-    with (
-        socket.create_connection((HOST, node.rest), timeout=40) as headless,
-        socket.create_connection((HOST, node.rest), timeout=40) as bodyless,
-    ):
+def test_who_never_finishes_a_head_is_cut_off(node):
+    with socket.create_connection((HOST, node.rest), timeout=40) as headless:
         headless.sendall(b"POST /startrm HTTP/1.1\r\nHost: loc")
-        bodyless.sendall(
-            b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 100\r\n\r\n{"
-        )
         assert headless.recv(100).startswith(b"HTTP/1.1 408 ")
-        assert bodyless.recv(100).startswith(b"HTTP/1.1 408 ")
     assert node.get("/livez")[0] == 200
 
 

@@ -29,6 +29,7 @@ from fractal_rm.engine.ports import Receipt
 from fractal_rm.engine.slots import Slots
 from fractal_rm.engine.world import World
 
+HOLD_S = 1.0  # who waits longer gives its slot to others
 Answer = Union[Receipt, OfferRefused, CallFailed, None]  # None: a 2xx without a receipt
 _TOO_LATE = Settled(State.EXPIRED, "its time ended before it could be handed off")
 
@@ -64,7 +65,7 @@ class HandOff:
                 _ = self._runs.write(run, Placed(None, following.reason, twice))
                 return None
             silent = silent or following.silent
-            if silent and tries >= OFFER_TRIES:
+            if silent and (tries >= OFFER_TRIES or following.after_s > HOLD_S):
                 self._tries[run.id] = tries
                 return following
             await asyncio.sleep(following.after_s)
