@@ -8,15 +8,12 @@ changes what the file holds, under a lock.
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
-import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.engine.ports import Telemetry
@@ -56,18 +53,22 @@ class KnownPeersFile:
                 if await asyncio.to_thread(self._rewrite, changed):
                     return
                 await asyncio.sleep(RETRY_S)
-            raise BlockingIOError(errno.EAGAIN, "another process has its lock")
         except OSError as error:
             self._say("known_peers_not_kept", str(error))
+        else:
+            self._say("known_peers_not_kept", "another process has its lock")
 
     def _rewrite(self, changed: Callable[[list[str]], list[str]]) -> bool:
-        """False: another process is at it."""
+        """False: another process is at it; it may be stopped, so it is not waited for."""
         try:
-            with _locked(self._path.with_name(f"{FILE}.lock")):
-                kept = changed(self._read())[-MOST_KEPT:]
-                replace_file(self._path, msgspec.json.encode(kept))
-        except BlockingIOError:
+            lock = FileLock(self._path.with_name(f"{FILE}.lock"))
+        except Held:
             return False
+        try:
+            kept = changed(self._read())[-MOST_KEPT:]
+            replace_file(self._path, msgspec.json.encode(kept))
+        finally:
+            lock.release()
         return True
 
     def _read(self) -> list[str]:
@@ -85,17 +86,3 @@ class KnownPeersFile:
 
 def _without(addresses: list[str], address: str) -> list[str]:
     return [each for each in addresses if each != address]
-
-
-@contextmanager
-def _locked(path: Path) -> Generator[None]:
-    """Alone with it. Raises OSError: BlockingIOError where another process is.
-
-    A process may be stopped while it has it, and a thread that waits for it could not be ended.
-    """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(file)
