@@ -13,14 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from ports import free_port
+
 START_LIMIT_S = 20
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def need(program: str) -> str:

@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from ports import free_port
+
 _NONE: Mapping[str, str] = {}
 
 
@@ -25,7 +27,7 @@ class Components(ThreadingHTTPServer):
     request_queue_size = 1024
 
     def __init__(self, host: str = "127.0.0.1") -> None:
-        super().__init__((host, 0), _Handler)
+        super().__init__((host, free_port()), _Handler)
         self.port = self.server_port
         self.answers: dict[str, object] = {}
         self.requests: list[tuple[str, str, bytes]] = []  # path, idempotency key, body

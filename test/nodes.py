@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from brokers import free_port
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
 from fractal_rm.domain.run import State
+from ports import free_port
 
 HOST = "127.0.0.1"
 WITHIN_S = 30

@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from ports import free_port
+
 BROKEN = "<!doctype html>\n<title>500 Internal Server Error</title>"
 
 
@@ -28,7 +30,7 @@ class Original(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", free_port()), _Handler)
         self.port = self.server_port
         self.flows: dict[str, Callable[[object], object]] = {}
         self.executed: list[tuple[str, object]] = []

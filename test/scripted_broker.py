@@ -7,6 +7,8 @@ import struct
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 
+from ports import free_port
+
 PUBACK, SUBACK, UNSUBACK = 0x40, 0x90, 0xB0
 NOTHING, CLOSE = None, b""
 
@@ -44,7 +46,7 @@ class ScriptedBroker:
     @asynccontextmanager
     async def listening(self):
         """Listen on a port of its own."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._serve, "127.0.0.1", free_port())
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from nodes import NodeProcess, wait_until
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
@@ -256,7 +257,7 @@ def test_a_launcher_outside_of_the_environment_says_what_is_missing(name):
 def test_the_simulator_says_how_it_is_used_and_why_it_cannot_listen():
     simulator = ROOT / "test" / "test_rest_api.py"
     assert "usage: test_rest_api.py [-h] [port]" in python(simulator, "--help").stdout
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
         port = taken.getsockname()[1]
         done = python(simulator, port)
     assert done.returncode == 1

@@ -29,6 +29,7 @@ from fractal_rm.domain.errors import (
     ReplyTooLarge,
 )
 from keys import encrypted_key
+from ports import free_port
 
 
 class Server:
@@ -81,7 +82,7 @@ HINTS = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r
 async def serving(*scripts, tls=None):
     server = Server()
     server.scripts = list(scripts)
-    listening = await asyncio.start_server(server.handle, "127.0.0.1", 0, ssl=tls)
+    listening = await asyncio.start_server(server.handle, "127.0.0.1", free_port(), ssl=tls)
     server.port = listening.sockets[0].getsockname()[1]
     try:
         yield server
@@ -245,7 +246,7 @@ async def _crossing(status):
                     connection.sendall(closing(status))
             said.set()
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
         there = route(Origin("http", "127.0.0.1", listener.getsockname()[1]), "GET", "/x")
@@ -475,7 +476,7 @@ async def test_a_refused_connection_was_not_sent():
 
 async def test_connecting_has_a_limit_of_its_own():
     with socket.socket() as deaf:  # its backlog is full, so nobody answers the next SYN
-        deaf.bind(("127.0.0.1", 0))
+        deaf.bind(("127.0.0.1", free_port()))
         deaf.listen(0)
         crowd = []
         for _ in range(4):
@@ -559,7 +560,7 @@ async def test_a_server_that_does_not_speak_tls_in_time_is_told_from_one_that_is
 
 async def test_a_zone_is_this_machines_own_and_is_not_sent():
     server = Server()
-    listening = await asyncio.start_server(server.handle, "::1", 0)
+    listening = await asyncio.start_server(server.handle, "::1", free_port())
     server.port = listening.sockets[0].getsockname()[1]
     async with calling() as caller:
         assert (await caller.call(to(server, host="::1%1"))).body == b"ok"

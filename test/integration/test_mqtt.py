@@ -35,6 +35,7 @@ from fractal_rm.domain.run import State
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.ports import Taken
 from nodes import NodeProcess, wait_until
+from ports import free_port
 
 
 class Intake:
@@ -305,7 +306,7 @@ async def test_a_broker_that_does_not_speak_mqtt_is_left_with_a_reason(tmp_path)
         await reader.read()
         writer.close()
 
-    async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(babble, "127.0.0.1", free_port()) as server:
         mqtt = Mqtt(brokers=at(server.sockets[0].getsockname()[1]))
         telemetry = QuietTelemetry()
         way_in = made(mqtt, Intake(), tmp_path, telemetry)

@@ -8,7 +8,7 @@ import pytest
 from test_mqtt import Heard, Intake, at, intake_at, made, publish, publisher, until
 from test_mqtt_topics import begun_at, came, listener, send
 
-from brokers import Broker, free_port
+from brokers import Broker
 from fractal_rm.adapters.mqtt import intake as intake_module
 from fractal_rm.adapters.mqtt import link as link_module
 from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions, OptionsInTurn
@@ -17,6 +17,7 @@ from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import PublishFailed
 from keys import encrypted_key
+from ports import free_port
 from scripted_broker import CLOSE, NOTHING, ScriptedBroker, connack, message
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from brokers import free_port
 from components import slow
 from fractal_rm.adapters.sqlite.schema import FORMAT
 from fractal_rm.changes import Changes
@@ -27,6 +26,7 @@ from fractal_rm.domain.run import State
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Check
 from nodes import FLOWS, NodeProcess, wait_until
+from ports import free_port
 from worlds import Stage, config
 
 
@@ -404,7 +404,7 @@ def test_the_rest_address_can_be_changed_and_a_taken_one_is_refused(make):
     node.edit("comm", rest__port=new)
     node.rest = new
     wait_until(lambda: answers(node))
-    with socket.create_server(("127.0.0.1", 0)) as occupied:
+    with socket.create_server(("127.0.0.1", free_port())) as occupied:
         node.edit("comm", rest__port=occupied.getsockname()[1])
         wait_until(lambda: "config_not_taken" in node.log)
     assert answers(node)
