@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+import programs
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
 from fractal_rm.domain.run import State
 from ports import free_port
@@ -38,7 +38,7 @@ GET
 class NodeProcess:
     """`fractal-rm up` (or mqtt, api) with a configuration that tests can change."""
 
-    launched: ClassVar[list[subprocess.Popen[bytes]]] = []
+    launched: ClassVar[list[subprocess.Popen[bytes] | programs.Program]] = []
 
     def __init__(self, folder: Path, *, components: int, broker: int | None = None,
                  balancer: int | None = None, mode: str = "up") -> None:  # fmt: skip
@@ -48,7 +48,7 @@ class NodeProcess:
         self.rest = free_port()
         self.topic = f"test/{folder.name}"
         self.mode = mode
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | programs.Program | None = None
         self.before: list[str] = []  # the command under which it is started
         self.config.mkdir(parents=True)
         address = {"protocol": "http", "ip": HOST}
@@ -108,13 +108,19 @@ class NodeProcess:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def launch(self, how: dict[str, Any] | None = None, **environ: str) -> NodeProcess:
-        """Start it and return at once. ``how`` is for Popen, instead of a log in its folder."""
-        command = [*self.before, sys.executable, "-m", "fractal_rm.cli.main", self.mode]
+        """Start it and return at once.
+
+        ``how`` is for Popen, instead of a log in its folder: the command itself is run.
+        """
+        words = [self.mode, "--config", str(self.config)]
+        environ = {**os.environ, **environ}
         with (self.folder / "node.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--config", str(self.config)],
-                **{"stdout": log, "stderr": log, **(how or {})}, env={**os.environ, **environ},
-            )  # fmt: skip
+            if how is None and not self.before:
+                self.process = programs.start(words, log, log, environ=environ)
+            else:
+                streams = {"stdout": log, "stderr": log, **(how or {})}
+                command = [*self.before, *programs.COMMAND, *words]
+                self.process = subprocess.Popen(command, env=environ, **streams)
         self.launched.append(self.process)
         return self
 

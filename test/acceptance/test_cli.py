@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import programs
 from nodes import NodeProcess, wait_until
 from ports import free_port
 
@@ -22,8 +23,7 @@ SHIPPED = ROOT / "runtime_manager" / "config_files"
 
 
 def rm(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fractal_rm.cli.main", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
+    done = programs.run_text(*words, cwd=cwd)
     assert "Traceback" not in done.stdout + done.stderr
     return done
 

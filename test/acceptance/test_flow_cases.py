@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import programs
 from nodes import FLOWS, NodeProcess
 
 SHIPPED = Path(__file__).parents[2] / "runtime_manager" / "config_files"
@@ -29,8 +29,7 @@ REPLY result3
 
 
 def rm(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fractal_rm.cli.main", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = programs.run_text(*words)
     assert "Traceback" not in done.stdout + done.stderr
     return done
 

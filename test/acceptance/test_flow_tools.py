@@ -6,11 +6,12 @@ import json
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+
+import programs
 
 SHIPPED = Path(__file__).parents[2] / "runtime_manager" / "config_files"
 UGLY = "1  \r\n  TO component1   1 # there\r\nPOST   payload"
@@ -30,9 +31,7 @@ def names(folder: Path) -> list[str]:
 
 
 def flows(folder: Path, *words: str, said: str = "") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "fractal_rm.cli.main", "flows", *words]
-    command += ["--config", str(folder)]
-    done = subprocess.run(command, capture_output=True, input=said.encode(), timeout=60)
+    done = programs.run("flows", *words, "--config", folder, said=said.encode())
     assert b"Traceback" not in done.stdout + done.stderr
     return done
 

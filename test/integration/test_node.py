@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import programs
 from components import slow
 from fractal_rm.adapters.sqlite.schema import FORMAT
 from fractal_rm.changes import Changes
@@ -608,8 +609,7 @@ def checks(node: NodeProcess) -> dict[str, str]:
 
 
 def cli(node: NodeProcess, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fractal_rm.cli.main", *words, "--config", str(node.config)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return programs.run_text(*words, "--config", node.config)
 
 
 # --- stopped -----------------------------------------------------------------------------------
