@@ -6,7 +6,10 @@ PYTHON ?= python3
 BENCH_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
 VENV := .dev-venv
 BIN := $(VENV)/bin
-WORKERS ?= 4
+WORKERS ?= 6
+
+# Programs that tests start are compiled once, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench lock clean

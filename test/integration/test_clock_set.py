@@ -33,12 +33,13 @@ class Faked:
         if not found:
             pytest.skip("needs faketime")
         self.file = folder / "faketime"
-        self.environ = {
-            "LD_PRELOAD": str(found[0]),
-            "FAKETIME_TIMESTAMP_FILE": str(self.file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+        self.command = [
+            "env",
+            f"LD_PRELOAD={found[0]}",
+            f"FAKETIME_TIMESTAMP_FILE={self.file}",
+            "FAKETIME_NO_CACHE=1",
+            "FAKETIME_DONT_FAKE_MONOTONIC=1",
+        ]
         self.set("+0")
 
     def set(self, to: str) -> None:
@@ -66,9 +67,10 @@ def said_of_clock(node: NodeProcess) -> str:
 
 def test_a_clock_that_is_set_while_a_node_runs(node, components, tmp_path):
     wall = Faked(tmp_path)
+    node.before = wall.command
     components.answers["/endpoint1"] = "hang"
     node.edit("components", component1__config__timeout_s=3_600)
-    node.start(**wall.environ)
+    node.start()
     hangs = node.trigger("2")[2]["run"]
     runs = [hangs]
     seen = node.log.count("wall_clock_set")
@@ -86,7 +88,7 @@ def test_a_clock_that_is_set_while_a_node_runs(node, components, tmp_path):
     node.kill()
     wall.set("+3600")
     components.answers["/endpoint1"] = (200, "done")
-    node.start(**wall.environ)
+    node.start()
     wait_until(lambda: node.history.run(hangs).summary.state is State.SUCCEEDED)
     assert node.trigger("3", Idempotency_Key="the same")[2]["run"] == again[0]
     assert node.trigger("3")[2]["run"] > max(runs)
@@ -96,7 +98,8 @@ def test_a_clock_that_is_set_while_a_node_runs(node, components, tmp_path):
 @pytest.mark.parametrize("what", ["other boot", "file is lost"])
 def test_a_trigger_comes_again_after_a_start_that_is_fifty_years_ahead(node, tmp_path, what):
     wall = Faked(tmp_path)
-    node.start(**wall.environ)
+    node.before = wall.command
+    node.start()
     run = node.trigger("3", Idempotency_Key="the same")[2]["run"]
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
     node.kill()
@@ -105,7 +108,7 @@ def test_a_trigger_comes_again_after_a_start_that_is_fifty_years_ahead(node, tmp
     if what == "file is lost":
         file.unlink()
     wall.set(f"+{50 * 365 * DAY_S}")
-    node.start(**wall.environ)
+    node.start()
     assert node.trigger("3", Idempotency_Key="the same")[2]["run"] == run
 
 

@@ -40,6 +40,7 @@ class Site:
         self.components = made.call(Components)
         port = self.components.port
         self.node = NodeProcess(folder, components=port, balancer=port, mode="api")
+        self.node.before = ["env"]  # on its machine, not where the loaded program is
         self.node.edit("comm", node__id=node_id, rest__host=host)
 
     def balancer_says(self, node_id: str | None) -> None:
