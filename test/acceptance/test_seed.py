@@ -75,7 +75,7 @@ class Shell:
 
     def _environ(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "VIRTUAL_ENV"))}
-        return {**kept, "PYTHONUNBUFFERED": "1"}
+        return {**kept, "PYTHONUNBUFFERED": "1", "PIP_NO_COMPILE": "1"}  # most is never imported
 
 
 @pytest.fixture
