@@ -1,0 +1,85 @@
+"""Frames: what stands in a segment of the log, and how its end is told from damage.
+
+    frame    magic "FRMf" | length | crc | 0 | synced | body, filled up to 8 bytes
+
+``crc`` covers the salt of the segment, the frame's place in it and all that follows: a frame of an
+earlier use of the same segment does not hold, nor one that stands elsewhere. ``synced`` is how far
+the log was on the disk for certain when the frame was written, as a position. What is behind the
+last whole frame was never acknowledged and may be anything (a power cut leaves sectors in any
+order), unless a later frame says that it had been synced: then it is damage.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from zlib import crc32
+
+import msgspec
+
+ALIGNED_BYTES = 8
+_MAGIC = b"FRMf"
+_HEAD = struct.Struct("<4sIIIQ")
+_COVERED = struct.Struct("<QQIQ")  # salt, place, length, synced
+HEAD_BYTES = _HEAD.size
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """A frame that holds. ``end`` is where the next one begins, in bytes from the segment's start.
+
+    The last frame of a segment that another one follows has an empty body.
+    """
+
+    body: bytes
+    end: int
+    synced: int
+
+
+def room_for(body_bytes: int) -> int:
+    """How many bytes a frame takes."""
+    return -(-(HEAD_BYTES + body_bytes) // ALIGNED_BYTES) * ALIGNED_BYTES
+
+
+def encode(body: bytes, *, salt: int, place: int, synced: int) -> bytes:
+    """Make the frame that stands at ``place``."""
+    crc = _crc(body, salt, place, synced)
+    head = _HEAD.pack(_MAGIC, len(body), crc, 0, synced)
+    return b"".join((head, body, bytes(-(HEAD_BYTES + len(body)) % ALIGNED_BYTES)))
+
+
+def decode(data: bytes, *, salt: int, place: int) -> Frame | None:
+    """The frame that stands at ``place``; None: there is none that holds."""
+    if place + HEAD_BYTES > len(data):
+        return None
+    magic, length, crc, zero, synced = _HEAD.unpack_from(data, place)
+    begin = place + HEAD_BYTES
+    if magic != _MAGIC or zero != 0 or begin + length > len(data):
+        return None
+    body = data[begin : begin + length]
+    if _crc(body, salt, place, synced) != crc:
+        return None
+    return Frame(body, place + room_for(length), synced)
+
+
+def scan(data: bytes, *, salt: int, place: int) -> Iterator[Frame]:
+    """The frames from ``place`` on that follow each other and hold."""
+    while True:
+        frame = decode(data, salt=salt, place=place)
+        if frame is None:
+            return
+        yield frame
+        place = frame.end
+
+
+def latest_synced(data: bytes, *, salt: int, place: int) -> int:
+    """The latest position that a frame behind ``place`` knows to have been synced; 0: none does."""
+    latest, at = 0, data.find(_MAGIC, place)
+    while at >= 0:
+        frame = decode(data, salt=salt, place=at)
+        latest = max(latest, frame.synced if frame else 0)
+        at = data.find(_MAGIC, frame.end if frame else at + 1)
+    return latest
+
+
+def _crc(body: bytes, salt: int, place: int, synced: int) -> int:
+    return crc32(body, crc32(_COVERED.pack(salt, place, len(body), synced)))
