@@ -13,10 +13,11 @@ from typing import Any, cast
 from fractal_rm.adapters.balancer import HttpBalancer
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
+from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
-from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal
+from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.telemetry import LogTelemetry, flush_log, open_log
 from fractal_rm.adapters.world import SystemRandom, raise_open_files
 from fractal_rm.changes import Changes
@@ -135,7 +136,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
     clock = NodeClock(state, telemetry)
     world = World(
         config=config,
-        journal=SqliteJournal(
+        journal=open_journal(
             state / f"{journal}.journal",
             synchronous=synchronous,
             keep=lambda: (world.config.bounds.history_s, world.config.bounds.history_bytes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
@@ -15,9 +16,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fractal_rm.adapters.journal_files import open_journal
+from fractal_rm.adapters.log import LogJournal
+from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.memory import MemoryJournal
 from fractal_rm.adapters.memory.journal import Disk
-from fractal_rm.adapters.sqlite import SqliteHistory, SqliteJournal, check_journal
+from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
 from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
 from fractal_rm.domain.errors import (
     JournalDamaged,
@@ -61,12 +65,24 @@ class Age:
 
 def sqlite_journal(
     folder: Path, name: str = "up", keep=(7 * DAY_S, GIB), on_lost=lost
-) -> SqliteJournal:
-    """A journal that looks for old history after every group."""
+) -> LogJournal:
+    """A journal that looks for old history after every batch, with small segments."""
     path = folder / f"{name}.journal"
-    return SqliteJournal(
-        path, keep=lambda: keep, retention_ms=Age(), on_lost=on_lost, purge_every_s=0
-    )
+    return open_journal(
+        path, keep=lambda: keep, retention_ms=Age(), on_lost=on_lost, purge_every_s=0,
+        segment_bytes=64 * 1024, disk=SmallDisk,
+    )  # fmt: skip
+
+
+class SmallDisk(FolderDisk):
+    """A folder that can be full."""
+
+    full = False
+
+    def create(self, name, size):
+        if SmallDisk.full:
+            raise OSError(errno.ENOSPC, "no room")
+        super().create(name, size)
 
 
 class TestMemoryJournal(JournalConformance):
@@ -87,7 +103,7 @@ class TestMemoryJournal(JournalConformance):
         journal.away = away
 
 
-class TestSqliteJournal(JournalConformance):
+class TestLogJournal(JournalConformance):
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path):
         self.folder = tmp_path
@@ -96,24 +112,11 @@ class TestSqliteJournal(JournalConformance):
         return sqlite_journal(self.folder)
 
     def crash(self, journal):
-        """As the kernel does: files are closed, locks are gone, nothing is flushed."""
-        journal._thread.end()
-        journal._store._let_go()
-        for name in ("up.journal", "up.journal-wal", "up.journal-shm"):
-            path = self.folder / name
-            if path.exists():
-                (self.folder / f"{name}.copy").write_bytes(path.read_bytes())
-        journal._store._db.close()
-        for name in ("up.journal", "up.journal-wal", "up.journal-shm"):
-            copy = self.folder / f"{name}.copy"
-            if copy.exists():
-                copy.replace(self.folder / name)
+        """As kill -9 does: files are closed, locks are gone, nothing is flushed."""
+        journal.crash()
 
     def fill(self, journal, *, full):
-        """A file size limit of SQLite's own is refused as a full disk is."""
-        db = journal._store._db
-        pages = db.execute("PRAGMA page_count").fetchone()[0]
-        db.execute(f"PRAGMA max_page_count = {pages + 1 if full else 1 << 30}")
+        SmallDisk.full = full
 
     def move(self, journal, *, away):
         aside = self.folder.with_name("aside")
@@ -530,7 +533,7 @@ async def test_a_read_only_folder_names_the_cause_and_the_cure(small_disk):
         await opened(small_disk)
 
 
-async def a_day_passes(journal: SqliteJournal) -> None:
+async def a_day_passes(journal: LogJournal) -> None:
     journal._retention_ms.ms = DAY_S * 1_000
     await journal.accept(entry("a day later", at_ms=DAY_S * 1_000))
     await journal.accept(entry("just after", at_ms=DAY_S * 1_000))

@@ -51,13 +51,13 @@ class Log:
 
     def __init__(
         self,
-        disk: Disk,
+        disk: Callable[[], Disk],
         salt: Callable[[], int],
         *,
         segment_bytes: int = SEGMENT_BYTES,
         most_bytes: int = MOST_BYTES,
     ) -> None:
-        self._disk = disk
+        self._open_disk = disk
         self._salt = salt
         self._segment_bytes = segment_bytes
         self._most_bytes = most_bytes
@@ -65,6 +65,7 @@ class Log:
         self._free: dict[str, int] = {}  # files and their sizes
         self._place = 0
         self._synced = 0
+        self._disk: Disk
 
     @property
     def end(self) -> int:
@@ -86,6 +87,7 @@ class Log:
 
         Raises JournalDamaged, JournalTooNew, JournalBlocked, OSError.
         """
+        self._disk = self._open_disk()
         found, free = look_through(self._disk)
         self._free = free | {each.name: each.size for each in found}
         self._synced = since
@@ -174,8 +176,8 @@ class Log:
         if name is None:
             if self.waiting_bytes + size > self._most_bytes and self._used:
                 raise JournalFull(
-                    f"{self.waiting_bytes} bytes of the log are not in the history yet; look whether"
-                    " the disk is full, or another program holds the history"
+                    f"{self.waiting_bytes} bytes of the log are not in the history yet; look"
+                    " whether the disk is full, or another program holds the history"
                 )
             name = self._new_name()
             self._create(name, size)
@@ -195,9 +197,7 @@ class Log:
         except OSError as error:
             if error.errno != ENOSPC:
                 raise
-            raise JournalFull(
-                "the disk is full; make room, or set state.path elsewhere"
-            ) from error
+            raise JournalFull("the disk is full; make room, or set state.path elsewhere") from error
 
     def _new_name(self) -> str:
         taken = {segment.name for segment in self._used} | self._free.keys()

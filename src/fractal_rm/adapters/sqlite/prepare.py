@@ -42,7 +42,8 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
         )
         _sync_folder(path.resolve().parent)  # of where links lead to
     elif found < schema.FORMAT:
-        db.executescript(f"BEGIN;{schema.UPGRADE}PRAGMA user_version = {schema.FORMAT};COMMIT;")
+        steps = "".join(step for to, step in schema.STEPS.items() if to > found)
+        db.executescript(f"BEGIN;{steps}PRAGMA user_version = {schema.FORMAT};COMMIT;")
 
 
 def _format(db: sqlite3.Connection, path: Path) -> int:

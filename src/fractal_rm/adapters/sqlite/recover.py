@@ -12,7 +12,6 @@ import msgspec
 from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.causes import damaged
 from fractal_rm.adapters.sqlite.chain import ChainBroken, Unreadable, verified
-from fractal_rm.adapters.sqlite.group import Tail
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.flow import Flow, version_of
 from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
@@ -23,10 +22,7 @@ OpenRow = tuple[int, str, int, int, Union[str, None], int]  # as in schema.OPEN_
 
 
 class OpenRuns:
-    """What `read` has found: ``runs``, ``broken``; and where a writer goes on.
-
-    ``tails`` is by run id; ``versions`` has those of the flows that are in the file.
-    """
+    """What `read` has found: ``runs`` and ``broken``."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
@@ -34,12 +30,6 @@ class OpenRuns:
         self._flows: dict[str, Flow] = {}
         self.runs: list[Run] = []
         self.broken: list[BrokenRun] = []
-        self.tails: dict[str, Tail] = {}
-
-    @property
-    def versions(self) -> set[str]:
-        """The versions of the flows that open runs began with."""
-        return set(self._flows)
 
     def read(self) -> None:
         """Read them all, oldest first. Raises JournalDamaged, sqlite3.Error."""
@@ -74,8 +64,7 @@ class OpenRuns:
             return _broken(row, repr(error))
 
     def _recovered(self, row: OpenRow, pages: list[PageRow]) -> Run:
-        no, run_id, count, last, _, _ = row
-        self.tails[run_id] = no, count, last
+        _, run_id, count, last, _, _ = row
         timed = verified(run_id, pages, count, last)
         flow = self._flow(timed[0][1]) if timed else None
         if flow is None:
@@ -109,3 +98,16 @@ def _broken(row: OpenRow, why: str) -> BrokenRun:
     """A run of which no more is known than its row says."""
     _, run_id, _, _, flow_id, accepted_ms = row
     return BrokenRun(Run(run_id, Flow(flow_id or ""), accepted_ms, state=State.ACCEPTED), why)
+
+
+def run_from(db: sqlite3.Connection, run_id: str) -> Run | None:
+    """A run as its pages make it, without its flow; None: they make none."""
+    row = db.execute(schema.ONE_RUN, (run_id,)).fetchone()
+    if row is None:
+        return None
+    no, count, last, accepted_ms = row
+    try:
+        timed = verified(run_id, db.execute(schema.PAGES, (no,)), count, last)
+        return fold(Run(run_id, Flow(""), accepted_ms), [fact for _, fact in timed])
+    except (ChainBroken, ImpossibleFact):
+        return None

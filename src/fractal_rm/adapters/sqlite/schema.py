@@ -5,13 +5,14 @@ something else; an older program refuses a newer journal (G15). Formats from OLD
 raised when a process opens its journal.
 
 1 was never released: it had another checksum. 2 has the same tables as 3, which has results that
-are bytes, and base64 in flows. 4 has `ended_ahead_ms`.
+are bytes, and base64 in flows. 4 has `ended_ahead_ms`. 5 has
+`projected`: the log of format 1 begins there.
 """
 
 # ruff: noqa: S608 - statements are put together from the words of this file alone
 from __future__ import annotations
 
-FORMAT = 4
+FORMAT = 5
 OLDEST = 2
 APPLICATION_ID = 0x46524D4A  # "FRMJ": tells our files from other SQLite databases
 
@@ -63,7 +64,7 @@ CREATE TABLE flows (version TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 -- `accepted` and `settled` count runs from the first day: their difference is the number of open
 -- runs, so that one that has vanished is missed. `clean` is 1 when the last process ended in order.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO meta VALUES ('accepted', 0), ('settled', 0), ('clean', 1);
+INSERT INTO meta VALUES ('accepted', 0), ('settled', 0), ('clean', 1), ('projected', 0);
 
 -- For people with a sqlite3 prompt: every fact as a line.
 CREATE VIEW story AS
@@ -76,13 +77,15 @@ CREATE VIEW story AS
 """
 
 # From before format 4: the wall clock was then the only one, so 0 is right.
-UPGRADE = "ALTER TABLE runs ADD COLUMN ended_ahead_ms INTEGER NOT NULL DEFAULT 0;"
+TO_4 = "ALTER TABLE runs ADD COLUMN ended_ahead_ms INTEGER NOT NULL DEFAULT 0;"
+TO_5 = "INSERT INTO meta VALUES ('projected', 0);"
+STEPS = {4: TO_4, 5: TO_5}  # to each format, from the one before
 
 # --- the writer's statements; those that end in VALUES take many at once -----------------------
 
 INSERT_RUNS = (
-    "INSERT INTO runs (no, id, flow, state, reason, source, accepted_ms, settled_ms, pages, sum,"
-    " ended_ahead_ms) VALUES "
+    "INSERT INTO runs (no, id, flow, state, reason, source, node, accepted_ms, settled_ms,"
+    " pages, sum, ended_ahead_ms) VALUES "
 )
 INSERT_PAGES = "INSERT INTO pages (place, body, sum) VALUES "
 INSERT_KEYS = "INSERT OR REPLACE INTO keys (key, run, digest, until_ms) VALUES "
@@ -95,7 +98,8 @@ UPDATE_RUNS = (  # what stands before the rows, and after them
     ),
     ") AS v WHERE no = v.column1",
 )
-COUNT_DUPLICATE = "UPDATE runs SET duplicates = duplicates + 1 WHERE id = ?"
+COUNT_DUPLICATES = "UPDATE runs SET duplicates = duplicates + ? WHERE id = ?"
+PROJECTED = "UPDATE meta SET value = ? WHERE name = 'projected'"
 COUNT = (
     "UPDATE meta SET value = value + iif(name = 'accepted', ?, ?)"
     " WHERE name IN ('accepted', 'settled')"
@@ -133,6 +137,7 @@ NEWEST_END = (
 OPEN_RUNS = (
     "SELECT no, id, pages, sum, flow, accepted_ms FROM runs WHERE settled_ms IS NULL ORDER BY no"
 )
+ONE_RUN = "SELECT no, pages, sum, accepted_ms FROM runs WHERE id = ?"
 EXPECTED_OPEN = (
     "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
     " WHERE name IN ('accepted', 'settled')"

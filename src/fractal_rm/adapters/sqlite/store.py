@@ -1,38 +1,35 @@
-"""The journal file and its one writer connection: blocking calls, one at a time, from any thread.
+"""The history: blocking calls of the one process that brings the log into it.
 
-A group of any size is written with a handful of statements that take many rows each.
+A batch of any size is written with a handful of statements that take many rows each.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from fractal_rm.adapters.lock import FileLock, Held
+from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.causes import WAIT_S, unusable
-from fractal_rm.adapters.sqlite.group import Change, Finds, Group, Rows, Tail, Writing
 from fractal_rm.adapters.sqlite.place import Place
 from fractal_rm.adapters.sqlite.prepare import prepare
-from fractal_rm.adapters.sqlite.recover import OpenRuns
-from fractal_rm.adapters.sqlite.retention import Purge
+from fractal_rm.adapters.sqlite.recover import OpenRuns, run_from
+from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep, Purge, Turns
+from fractal_rm.adapters.sqlite.rows import Rows, Tail, Writing
 from fractal_rm.domain.errors import (
     JournalBlocked,
     JournalError,
     JournalGone,
-    JournalHeld,
     JournalInUse,
     JournalLost,
 )
-from fractal_rm.domain.flow import flow_version
-from fractal_rm.domain.run import State
-from fractal_rm.engine.ports import Entry, Prior, Recovered
+from fractal_rm.domain.run import Run, State
+from fractal_rm.engine.ports import Prior, Recovered
 
 ROWS_AT_ONCE = 64
 STATEMENTS_KEPT = 400  # prepared: six that take many rows, for each number of them
@@ -43,41 +40,62 @@ sqlite3.register_adapter(bytes, bytes)
 sqlite3.register_adapter(type(None), lambda nothing: nothing)
 
 
-class Store:
-    """One file, one process. ``synchronous`` is SQLite's; FULL is what G1 stands on."""
+class HistoryStore:
+    """One file, one process. ``synchronous`` is SQLite's.
 
-    def __init__(self, path: Path, synchronous: str = "FULL") -> None:
+    `find` has a connection of its own: it may be called while another call is under way.
+    """
+
+    def __init__(
+        self, path: Path, keep: Keep, *, synchronous: str = "FULL",
+        monotonic_s: Callable[[], float], purge_every_s: float = PURGE_EVERY_S,
+    ) -> None:  # fmt: skip
         self._path = path
+        self._keep = keep
         self._synchronous = synchronous
+        self._monotonic_s = monotonic_s
         self._open: dict[str, Tail] = {}
         self._versions: set[str] = set()
         self._next_no = 1
         self._purge = Purge()
+        self._purges = Turns(purge_every_s)
         self._lock: FileLock | None = None
         self._db: sqlite3.Connection
+        self._reader: sqlite3.Connection
         self._place: Place
 
     # --- open and close -----------------------------------------------------------------------
 
-    def open(self) -> Recovered:
-        """Take the file and return its open runs. Raises JournalError with the cause and cure."""
+    def open(self) -> int:
+        """Take the file; returns how far it has the log. Raises JournalError."""
         self._take_lock()
         try:
-            self._db = sqlite3.connect(
-                self._path,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=WAIT_S,
-                cached_statements=STATEMENTS_KEPT,
-            )
+            self._db = self._connect()
             prepare(self._db, self._path, self._synchronous)
-            return self._recover()
+            self._reader = self._connect()
+            self._place = Place(self._path)
+            self._read_tails()
+            return self._one("SELECT value FROM meta WHERE name = 'projected'")
         except sqlite3.Error as error:
-            self._let_go()
+            self.let_go()
             raise unusable(self._path, error) from error
         except JournalError:
-            self._let_go()
+            self.let_go()
             raise
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self._path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=WAIT_S,
+            cached_statements=STATEMENTS_KEPT,
+        )
+
+    def _read_tails(self) -> None:
+        rows = self._db.execute(schema.OPEN_RUNS)
+        self._open = {row[1]: (row[0], row[2], row[3]) for row in rows}
+        self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
 
     def _take_lock(self) -> None:
         try:
@@ -91,16 +109,21 @@ class Store:
         except OSError as error:
             raise unusable(self._path, error) from error
 
-    def _recover(self) -> Recovered:
-        found = OpenRuns(self._db, self._path)
-        found.read()
-        self._open, self._versions = found.tails, found.versions
-        self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
-        clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
-        self._db.execute(schema.MARK, (0,))
-        self._place = Place(self._path)
-        newest, ended_ms = self._one(schema.NEWEST) or "", self._one(schema.NEWEST_END)
+    def recover(self) -> Recovered:
+        """The runs that have no end, and how the last process ended. Raises JournalError."""
+        try:
+            found = OpenRuns(self._db, self._path)
+            found.read()
+            clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
+            self._db.execute(schema.MARK, (0,))
+            newest, ended_ms = self._one(schema.NEWEST) or "", self._one(schema.NEWEST_END)
+        except sqlite3.Error as error:
+            raise unusable(self._path, error) from error
         return Recovered(found.runs, clean, newest, ended_ms, found.broken)
+
+    def run_of(self, run_id: str) -> Run | None:
+        """A run as its pages make it; None: they make none."""
+        return run_from(self._db, run_id)
 
     def close(self, *, clean: bool) -> None:
         """Mark how it ended and let go."""
@@ -112,55 +135,53 @@ class Store:
             if not isinstance(cause, JournalBlocked):  # else the end counts as a crash, no more
                 raise cause from error
         finally:
+            self._reader.close()
             self._db.close()
-            self._let_go()
+            self.let_go()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Release the lock."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     # --- write --------------------------------------------------------------------------------
 
-    def look_up(self, keyed: Mapping[int, Entry]) -> dict[int, Prior]:
-        """Runs that the file has under the trigger ids of entries, by position.
+    def find(self, asked: Sequence[tuple[str | None, str, str, int]]) -> list[Prior | None]:
+        """The run that has each key, until its time has ended, or else the run id.
 
-        Raises JournalBlocked, JournalLost. It leaves in memory the places where new ids will stand.
+        ``asked``: key, run id, digest, and the moment on the retention clock. Raises
+        JournalBlocked, JournalLost.
         """
         try:
-            found = self._under([(str(entry.key), entry.retention_ms) for entry in keyed.values()])
-            ids = [(entry.run_id,) for entry in keyed.values()]
-            runs = dict(self._many_at_once(schema.FIND_RUNS, ids, ")"))
+            keys = [(key,) for key, *_ in asked if key is not None]
+            under = {
+                key: (until_ms, Prior(run_id, digest, State(state)))
+                for key, until_ms, run_id, digest, state in self._many_at_once(
+                    self._reader, schema.FIND_KEYS, keys, ")"
+                )
+            }
+            ids = [(run_id,) for _, run_id, *_ in asked if run_id]
+            runs = dict(self._many_at_once(self._reader, schema.FIND_RUNS, ids, ")"))
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
-        known: dict[int, Prior] = {}
-        for (position, entry), prior in zip(keyed.items(), found, strict=True):
-            if prior is not None:
-                known[position] = prior
-            elif entry.run_id in runs:
-                known[position] = Prior(entry.run_id, entry.digest, State(runs[entry.run_id]))
-        return known
+        found: list[Prior | None] = []
+        for key, run_id, digest, retention_ms in asked:
+            until_ms, prior = under.get(key or "", (0, None))
+            if until_ms > retention_ms:
+                found.append(prior)
+            elif run_id in runs:
+                found.append(Prior(run_id, digest, State(runs[run_id])))
+            else:
+                found.append(None)
+        return found
 
-    def _under(self, asked: Finds) -> list[Prior | None]:
-        """The run under each trigger id, unless that may be used again by then."""
-        found = {
-            key: (until_ms, Prior(run_id, digest, State(state)))
-            for key, until_ms, run_id, digest, state in self._many_at_once(
-                schema.FIND_KEYS, [(key,) for key, _ in asked], ")"
-            )
-        }
-        priors: list[Prior | None] = []
-        for key, retention_ms in asked:
-            until_ms, prior = found.get(key, (0, None))
-            priors.append(prior if until_ms > retention_ms else None)
-        return priors
-
-    def check_place(self) -> None:
+    def check(self) -> None:
         """Whether what is written will be found at the next start. Raises JournalGone."""
         self._place.check()
 
     def look(self) -> None:
-        """`check_place`, and keep the lock. Raises JournalGone; JournalLost: another has it."""
+        """`check`, and keep the lock. Raises JournalGone; JournalLost: another has it."""
         self._place.check()
         try:
             if self._lock is not None:
@@ -173,92 +194,45 @@ class Store:
         except OSError as error:
             raise JournalGone(f"{self._path}: its lock file is gone ({error})") from error
 
-    def begin(self) -> bool:
-        """Begin a transaction. False: another program holds the file, and was not waited for.
+    def project(self, stories: Stories, position: int) -> None:
+        """Take in what the log tells up to a position, or nothing of it.
 
-        Raises JournalFull, JournalGone, JournalLost.
+        Raises JournalBlocked, JournalLost.
         """
         self._place.check()
-        self._db.execute("PRAGMA busy_timeout = 0")
-        try:
-            self.wait_to_begin()
-        except JournalHeld:
-            return False
-        finally:
-            self._db.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000}")
-        return True
-
-    def wait_to_begin(self) -> None:
-        """Begin a transaction, within WAIT_S. Raises JournalBlocked, JournalLost."""
+        writing = Writing(stories, self._open, self._next_no)
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            for version, body in stories.flows.items():
+                self._db.execute(schema.INSERT_FLOW, (version, body))
+            db = self._db
+            self._many_at_once(db, schema.INSERT_RUNS, writing.new_rows)
+            self._many_at_once(db, schema.INSERT_KEYS, writing.key_rows)
+            self._many_at_once(db, schema.INSERT_PAGES, writing.page_rows)
+            self._many_at_once(
+                db, schema.UPDATE_RUNS[0], writing.changed_rows, schema.UPDATE_RUNS[1]
+            )
+            db.executemany(schema.COUNT_DUPLICATES, writing.again_rows)
+            db.execute(schema.COUNT, (len(writing.new_rows), len(writing.ended)))
+            db.execute(schema.PROJECTED, (position,))
+            db.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
+        self._next_no = writing.next_no
+        self._open.update(writing.tails)
+        for run_id in writing.ended:
+            self._open.pop(run_id, None)
 
-    def rows_of(self, changes: Mapping[str, Change], retention_ms: int) -> Writing:
-        """What happened to open runs, as rows. What happens to them from here on is not in it."""
-        writing = Writing(self._open, self._next_no, retention_ms)
-        for run_id, change in changes.items():
-            writing.change(run_id, change)
-        return writing
-
-    def fill(self, writing: Writing, group: Group, known: Mapping[int, Prior]) -> None:
-        """Put a whole group into the transaction: `rows_of` its changes, and the new runs.
-
-        ``known`` is what `look_up` found. Raises JournalBlocked, JournalLost.
-        """
-        try:
-            # After the changes, as their pages stand behind: the file grows at its end.
-            for position, entry in enumerate(group.entries):
-                if not writing.repeats(position, entry, known):
-                    writing.add(entry)
-            self._put(writing)
-            if group.probe:
-                self._db.execute(schema.MARK, (0,))
-        except sqlite3.Error as error:
-            raise self._write_failed(error) from error
-
-    def commit(self, finds: Finds) -> list[Prior | None]:
-        """Make durable what was filled in, or nothing of it; then answer questions.
-
-        Raises JournalBlocked, JournalLost. Where it does not, `took` follows.
-        """
-        try:
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._write_failed(error) from error
-        return self._under(finds)
-
-    def _put(self, writing: Writing) -> None:
-        for flow in writing.flows.values():
-            version = flow_version(flow)
-            if version not in self._versions:
-                self._db.execute(schema.INSERT_FLOW, (version, msgspec.json.encode(flow)))
-        self._many_at_once(schema.INSERT_RUNS, writing.new_rows)
-        self._many_at_once(schema.INSERT_KEYS, writing.key_rows)
-        self._many_at_once(schema.INSERT_PAGES, writing.page_rows)
-        self._many_at_once(schema.UPDATE_RUNS[0], writing.changed_rows, schema.UPDATE_RUNS[1])
-        for run_id in writing.duplicates:
-            self._db.execute(schema.COUNT_DUPLICATE, (run_id,))
-        if writing.new_rows or writing.ended:
-            self._db.execute(schema.COUNT, (len(writing.new_rows), len(writing.ended)))
-
-    def _many_at_once(self, head: str, rows: Sequence[tuple[Any, ...]], tail: str = "") -> Rows:
+    def _many_at_once(
+        self, db: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]], tail: str = "",
+    ) -> Rows:  # fmt: skip
         """Execute a statement that takes many rows; returns what it finds."""
         found: Rows = []
         for at in range(0, len(rows), ROWS_AT_ONCE):
             some = rows[at : at + ROWS_AT_ONCE]
             flat = tuple(chain.from_iterable(some))
-            found += self._db.execute(_many(head, tail, len(some[0]), len(some)), flat)
+            found += db.execute(_many(head, tail, len(some[0]), len(some)), flat)
         return found
-
-    def took(self, writing: Writing) -> None:
-        """The transaction is durable: what it changed is now what is."""
-        self._next_no = writing.next_no
-        self._versions.update(map(flow_version, writing.flows.values()))
-        self._open.update(writing.tails)
-        for run_id in writing.ended:
-            self._open.pop(run_id, None)
 
     def _write_failed(self, error: sqlite3.Error) -> JournalError:
         cause = unusable(self._path, error)
@@ -268,20 +242,23 @@ class Store:
             self._db.execute("ROLLBACK")
         return cause
 
-    def purge(self, retention_ms: int, history_s: int, history_bytes: int) -> bool:
-        """Drop one slice of what is too old or too much. Returns whether there may be more.
+    def purge(self, retention_ms: int) -> None:
+        """When it is time, drop one slice of what is too old or too much.
 
         Open runs stay whatever their age. Raises JournalBlocked, JournalLost.
         """
-        if not self.begin():
-            return True
+        if not self._purges.come(self._monotonic_s()):
+            return
+        history_s, history_bytes = self._keep()
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             more = self._purge.drop_slice(self._db, retention_ms, history_s, history_bytes)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._purge = Purge()  # what it has passed is as it was
             raise self._write_failed(error) from error
-        return more
+        if more:
+            self._purges.again()
 
     def _one(self, statement: str) -> Any:
         row = self._db.execute(statement).fetchone()

@@ -1,0 +1,42 @@
+"""A journal in files: ``up.journal`` is its history, ``up.log`` the folder of its log."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from fractal_rm.adapters.clock import NodeClock
+from fractal_rm.adapters.log.disk import Disk, FolderDisk
+from fractal_rm.adapters.log.journal import LogJournal
+from fractal_rm.adapters.log.segments import SEGMENT_BYTES, Log
+from fractal_rm.adapters.sqlite import HistoryStore
+from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep
+from fractal_rm.adapters.worker import Worker
+from fractal_rm.domain.errors import JournalError
+
+
+def log_folder(journal: Path) -> Path:
+    """Where the log of a journal is: beside the file that links lead to."""
+    return journal.resolve().with_suffix(".log")
+
+
+def open_journal(
+    path: Path, *, keep: Keep, retention_ms: Callable[[], int],
+    on_lost: Callable[[JournalError], None], synchronous: str = "FULL",
+    purge_every_s: float = PURGE_EVERY_S, segment_bytes: int = SEGMENT_BYTES,
+    disk: Callable[[Path], Disk] = FolderDisk,
+) -> LogJournal:  # fmt: skip
+    """Make the journal of a process. Its files are made when it is opened."""
+    return LogJournal(
+        Log(partial(disk, log_folder(path)), partial(secrets.randbits, 64),
+            segment_bytes=segment_bytes),
+        HistoryStore(
+            path, keep, synchronous=synchronous, monotonic_s=NodeClock.monotonic_s,
+            purge_every_s=purge_every_s,
+        ),
+        worker=Worker,
+        retention_ms=retention_ms,
+        on_lost=on_lost,
+    )  # fmt: skip

@@ -1,0 +1,83 @@
+"""What a log tells, made again after a crash, or read beside the process that writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from fractal_rm.adapters.log import records
+from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.run import Accepted, AnyFact, Dead, Run, State
+
+_decode_facts = msgspec.json.Decoder(list[tuple[int, AnyFact]]).decode
+
+
+def told_in(bodies: Iterable[bytes], run_of: Callable[[str], Run | None]) -> Stories:
+    """Bring bodies together, run by run. ``run_of`` makes a run as the history has it.
+
+    Raises JournalDamaged where a body that holds cannot be read.
+    """
+    replay = _Replay(run_of)
+    for body in bodies:
+        try:
+            found = records.decode(body)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise JournalDamaged(f"of the log, a body cannot be read: {error}") from error
+        for record in found:
+            replay.take(record)
+    return replay.stories
+
+
+class _Replay:
+    def __init__(self, run_of: Callable[[str], Run | None]) -> None:
+        self.stories = Stories()
+        self._run_of = run_of
+        self._runs: dict[str, Run | None] = {}
+
+    def take(self, record: records.Record) -> None:
+        """Add one record to what is told."""
+        if isinstance(record, records.FlowRecord):
+            self.stories.flows[record.version] = bytes(record.body)
+        elif isinstance(record, records.AgainRecord):
+            self.stories.of(record.run_id).again += 1
+        elif isinstance(record, records.RunRecord):
+            self._begin(record)
+        else:
+            ahead_ms = record.ahead_ms if isinstance(record, records.EndRecord) else 0
+            self._go_on(self.stories.of(record.run_id), bytes(record.fact), ahead_ms)
+
+    def _begin(self, record: records.RunRecord) -> None:
+        facts = bytes(record.facts)[1:-1]
+        (at_ms, first), *_ = _decode_facts(b"[%b]" % facts)
+        story = Story(record.run_id, state=State.ACCEPTED)
+        source = first.source if isinstance(first, (Accepted, Dead)) else ""
+        self.stories.begin(story, Beginning(
+            record.flow, source, at_ms, record.key, record.digest, record.key_until_ms
+        ))  # fmt: skip
+        self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), at_ms)
+        self._go_on(story, facts, record.ahead_ms)
+
+    def _go_on(self, story: Story, facts: bytes, ahead_ms: int) -> None:
+        """Add encoded facts. What makes no run is added too: it is found, and set aside, later."""
+        story.facts.append(facts)
+        run = self._run(story.run_id)
+        if run is None:
+            return
+        try:
+            timed = _decode_facts(b"[%b]" % facts)
+            for at_ms, fact in timed:
+                run.apply(fact)
+                if run.state.final:
+                    story.settled_ms, story.ahead_ms = at_ms, ahead_ms
+        except Exception:  # noqa: BLE001 - facts of any release may come here
+            self._runs[story.run_id] = None
+            return
+        story.state, story.reason, story.node = run.state, run.reason, run.node
+
+    def _run(self, run_id: str) -> Run | None:
+        if run_id not in self._runs:
+            self._runs[run_id] = self._run_of(run_id)
+        return self._runs[run_id]

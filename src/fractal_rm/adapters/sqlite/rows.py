@@ -1,0 +1,67 @@
+"""What the log tells of runs, as rows of the history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.adapters.sqlite.chain import link, start_of
+from fractal_rm.adapters.sqlite.schema import PAGE_BITS
+
+Tail = tuple[int, int, int]  # of an open run: its number, how many pages, the last one's checksum
+Rows = list[tuple[Any, ...]]
+
+
+class Writing:
+    """The rows of one transaction, apart from what is known until it is durable."""
+
+    def __init__(self, stories: Stories, open_runs: Mapping[str, Tail], next_no: int) -> None:
+        self._open = open_runs
+        self.next_no = next_no
+        self.new_rows: Rows = []
+        self.changed_rows: Rows = []
+        self.page_rows: Rows = []
+        self.key_rows: Rows = []
+        self.again_rows: list[tuple[int, str]] = []
+        self.tails: dict[str, Tail] = {}  # of runs that stay open
+        self.ended: list[str] = []
+        for story in stories.by_run.values():
+            if story.new is not None:
+                self._add(story, story.new)
+            elif story.facts:
+                self._change(story)
+            if story.again:
+                self.again_rows.append((story.again, story.run_id))
+
+    def _add(self, story: Story, new: Beginning) -> None:
+        run_id = story.run_id
+        start = (self.next_no, 0, start_of(run_id))
+        self.next_no += 1
+        no, pages, last = self._close(story, start)
+        self.new_rows.append(
+            (no, run_id, new.flow, story.state.text, story.reason, new.source, story.node,
+             new.accepted_ms, story.settled_ms, pages, last, story.ahead_ms)
+        )  # fmt: skip
+        if new.key is not None:
+            self.key_rows.append((new.key, no, new.digest, new.key_until_ms))
+
+    def _change(self, story: Story) -> None:
+        no, pages, last = self._close(story, self._open[story.run_id])
+        self.changed_rows.append(
+            (no, story.state.text, story.reason, story.node, story.settled_ms, pages, last,
+             story.ahead_ms)
+        )  # fmt: skip
+
+    def _close(self, story: Story, tail: Tail) -> Tail:
+        """What one transaction writes of a run is one page of it."""
+        no, pages, last = tail
+        pages += 1
+        body = b"[%b]" % b",".join(story.facts)
+        last = link(last, pages, body)
+        self.page_rows.append((no << PAGE_BITS | pages, body, last))
+        if story.settled_ms is not None:
+            self.ended.append(story.run_id)
+        else:
+            self.tails[story.run_id] = no, pages, last
+        return no, pages, last
