@@ -8,18 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from fractal_rm.adapters.clock import NodeClock
-from fractal_rm.adapters.log.disk import Disk, FolderDisk
+from fractal_rm.adapters.log.disk import Disk, FolderDisk, log_folder
 from fractal_rm.adapters.log.journal import LogJournal
 from fractal_rm.adapters.log.segments import SEGMENT_BYTES, Log
 from fractal_rm.adapters.sqlite import HistoryStore
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep
 from fractal_rm.adapters.worker import Worker
 from fractal_rm.domain.errors import JournalError
-
-
-def log_folder(journal: Path) -> Path:
-    """Where the log of a journal is: beside the file that links lead to."""
-    return journal.resolve().with_suffix(".log")
 
 
 def open_journal(

@@ -15,6 +15,11 @@ from fractal_rm.domain.errors import JournalGone
 _FILLED_AT_ONCE = 1 << 20
 
 
+def log_folder(journal: Path) -> Path:
+    """Where the log of a journal is: beside the file that links lead to."""
+    return journal.resolve().with_suffix(".log")
+
+
 class Disk(Protocol):
     """Files by name. All but ``check`` raise OSError."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
+from fractal_rm.adapters.sqlite.recent import lay_over
 from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST, PAGES
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
@@ -122,6 +123,7 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
                 raise JournalTooNew(f"{path} was written by a newer release; look at it with that")
             if written_by < OLDEST:
                 raise JournalTooOld(f"{path} was written before the first release")
+            lay_over(db, path)
             yield db
     except (sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: a state nobody knows
         raise JournalDamaged(f"{path} cannot be read ({error})") from error

@@ -18,7 +18,8 @@ APPLICATION_ID = 0x46524D4A  # "FRMJ": tells our files from other SQLite databas
 
 PAGE_BITS = 24  # of a page's place are its number in the run, counted from 1
 
-CREATE = """
+# What is told of runs. A reader makes these three in a place of its own, too: see recent.py.
+TOLD = """
 -- One row a run: what lists and restarts ask for. It can be made again from the facts.
 CREATE TABLE runs (
     no          INTEGER PRIMARY KEY,         -- in order of acceptance
@@ -35,7 +36,6 @@ CREATE TABLE runs (
     sum         INTEGER NOT NULL,            -- one that is missing at the end is seen
     duplicates  INTEGER NOT NULL DEFAULT 0   -- how often its trigger came again
 );
-CREATE INDEX open_runs ON runs (no) WHERE settled_ms IS NULL;
 
 -- What happened, in order. A page has the facts of one run that one transaction wrote, as JSON:
 -- [[at_ms, fact], …]. `sum` is chained: it covers the one before it (see chain.py). The n-th page
@@ -48,6 +48,14 @@ CREATE TABLE pages (
     n     INTEGER AS (place & 0xFFFFFF)
 );
 
+-- Every flow definition that a run began with (G13).
+CREATE TABLE flows (version TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+CREATE = f"""{TOLD}
+CREATE INDEX open_runs ON runs (no) WHERE settled_ms IS NULL;
+
+
 -- Trigger ids, so that a trigger that comes again is the same run (G3).
 CREATE TABLE keys (
     key      TEXT PRIMARY KEY,
@@ -57,9 +65,6 @@ CREATE TABLE keys (
 ) WITHOUT ROWID;
 CREATE INDEX keys_by_end ON keys (until_ms);
 CREATE INDEX keys_by_run ON keys (run);
-
--- Every flow definition that a run began with (G13).
-CREATE TABLE flows (version TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 
 -- `accepted` and `settled` count runs from the first day: their difference is the number of open
 -- runs, so that one that has vanished is missed. `clean` is 1 when the last process ended in order.

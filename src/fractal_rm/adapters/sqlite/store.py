@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from fractal_rm.adapters.sqlite.place import Place
 from fractal_rm.adapters.sqlite.prepare import prepare
 from fractal_rm.adapters.sqlite.recover import OpenRuns, run_from
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep, Purge, Turns
-from fractal_rm.adapters.sqlite.rows import Rows, Tail, Writing
+from fractal_rm.adapters.sqlite.rows import Tail, Writing, many_at_once
 from fractal_rm.domain.errors import (
     JournalBlocked,
     JournalError,
@@ -31,7 +29,6 @@ from fractal_rm.domain.errors import (
 from fractal_rm.domain.run import Run, State
 from fractal_rm.engine.ports import Prior, Recovered
 
-ROWS_AT_ONCE = 64
 STATEMENTS_KEPT = 400  # prepared: six that take many rows, for each number of them
 
 # The module takes numbers and texts as they are. For any other value, of each row, it looks for an
@@ -157,12 +154,12 @@ class HistoryStore:
             keys = [(key,) for key, *_ in asked if key is not None]
             under = {
                 key: (until_ms, Prior(run_id, digest, State(state)))
-                for key, until_ms, run_id, digest, state in self._many_at_once(
+                for key, until_ms, run_id, digest, state in many_at_once(
                     self._reader, schema.FIND_KEYS, keys, ")"
                 )
             }
             ids = [(run_id,) for _, run_id, *_ in asked if run_id]
-            runs = dict(self._many_at_once(self._reader, schema.FIND_RUNS, ids, ")"))
+            runs = dict(many_at_once(self._reader, schema.FIND_RUNS, ids, ")"))
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
         found: list[Prior | None] = []
@@ -203,16 +200,9 @@ class HistoryStore:
         writing = Writing(stories, self._open, self._next_no)
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            for version, body in stories.flows.items():
-                self._db.execute(schema.INSERT_FLOW, (version, body))
             db = self._db
-            self._many_at_once(db, schema.INSERT_RUNS, writing.new_rows)
-            self._many_at_once(db, schema.INSERT_KEYS, writing.key_rows)
-            self._many_at_once(db, schema.INSERT_PAGES, writing.page_rows)
-            self._many_at_once(
-                db, schema.UPDATE_RUNS[0], writing.changed_rows, schema.UPDATE_RUNS[1]
-            )
-            db.executemany(schema.COUNT_DUPLICATES, writing.again_rows)
+            writing.put(db)
+            many_at_once(db, schema.INSERT_KEYS, writing.key_rows)
             db.execute(schema.COUNT, (len(writing.new_rows), len(writing.ended)))
             db.execute(schema.PROJECTED, (position,))
             db.execute("COMMIT")
@@ -222,17 +212,6 @@ class HistoryStore:
         self._open.update(writing.tails)
         for run_id in writing.ended:
             self._open.pop(run_id, None)
-
-    def _many_at_once(
-        self, db: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]], tail: str = "",
-    ) -> Rows:  # fmt: skip
-        """Execute a statement that takes many rows; returns what it finds."""
-        found: Rows = []
-        for at in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[at : at + ROWS_AT_ONCE]
-            flat = tuple(chain.from_iterable(some))
-            found += db.execute(_many(head, tail, len(some[0]), len(some)), flat)
-        return found
 
     def _write_failed(self, error: sqlite3.Error) -> JournalError:
         cause = unusable(self._path, error)
@@ -263,10 +242,3 @@ class HistoryStore:
     def _one(self, statement: str) -> Any:
         row = self._db.execute(statement).fetchone()
         return row[0] if row else None
-
-
-@cache
-def _many(head: str, tail: str, columns: int, rows: int) -> str:
-    """A statement that takes many rows at once."""
-    one = "(" + ",".join("?" * columns) + ")"
-    return head + ",".join([one] * rows) + tail

@@ -1,0 +1,75 @@
+"""What the log tells and the history does not have yet, laid over it for one reader.
+
+Tables and views of the connection itself stand before those of the file: whoever asks for ``runs``
+or ``pages`` then gets both, and needs to know nothing of it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from fractal_rm.adapters.log.disk import FolderDisk, log_folder
+from fractal_rm.adapters.log.replay import told_in
+from fractal_rm.adapters.log.segments import bodies_since
+from fractal_rm.adapters.log.stories import Stories
+from fractal_rm.adapters.sqlite import schema
+from fractal_rm.adapters.sqlite.recover import run_from
+from fractal_rm.adapters.sqlite.rows import Tail, Writing
+
+_OVER = """
+ALTER TABLE temp.runs RENAME TO recent_runs;
+ALTER TABLE temp.pages RENAME TO recent_pages;
+ALTER TABLE temp.flows RENAME TO recent_flows;
+ALTER TABLE temp.meta RENAME TO recent_meta;
+CREATE TEMP VIEW runs AS
+    SELECT * FROM recent_runs
+    UNION ALL SELECT * FROM main.runs WHERE no NOT IN (SELECT no FROM recent_runs);
+CREATE TEMP VIEW pages AS SELECT * FROM recent_pages UNION ALL SELECT * FROM main.pages;
+CREATE TEMP VIEW flows AS
+    SELECT * FROM recent_flows
+    UNION ALL SELECT * FROM main.flows WHERE version NOT IN (SELECT version FROM recent_flows);
+CREATE TEMP VIEW meta AS SELECT * FROM recent_meta;
+"""
+
+
+def lay_over(db: sqlite3.Connection, path: Path) -> None:
+    """Let a connection that has begun to read see what the log tells beyond that.
+
+    Raises JournalError, sqlite3.Error, OSError.
+    """
+    projected = db.execute("SELECT value FROM meta WHERE name = 'projected'").fetchone()
+    folder = log_folder(path)
+    if projected is None or not folder.is_dir():
+        return
+    bodies = bodies_since(FolderDisk(folder), projected[0])
+    stories = told_in(bodies, lambda run_id: run_from(db, run_id))
+    if stories:
+        _write_over(db, stories)
+
+
+def _write_over(db: sqlite3.Connection, stories: Stories) -> None:
+    (last,) = db.execute("SELECT coalesce(max(no), 0) FROM main.runs").fetchone()
+    writing = Writing(stories, _tails(db, stories), last + 1)
+    for statement in schema.TOLD.replace("CREATE TABLE", "CREATE TEMP TABLE").split(";"):
+        db.execute(statement)
+    db.execute("CREATE TEMP TABLE meta AS SELECT * FROM main.meta")
+    db.executemany(
+        "INSERT INTO temp.runs SELECT * FROM main.runs WHERE id = ?",
+        [(story.run_id,) for story in stories.by_run.values() if story.new is None],
+    )
+    writing.put(db)
+    db.execute(schema.COUNT, (len(writing.new_rows), len(writing.ended)))
+    for statement in _OVER.split(";"):
+        db.execute(statement)
+
+
+def _tails(db: sqlite3.Connection, stories: Stories) -> dict[str, Tail]:
+    """Of runs that are told of and that the history has."""
+    tails: dict[str, Tail] = {}
+    for run_id, story in stories.by_run.items():
+        row = None if story.new else db.execute(schema.ONE_RUN, (run_id,)).fetchone()
+        if row is not None:
+            no, pages, last, _ = row
+            tails[run_id] = no, pages, last
+    return tails
