@@ -398,7 +398,7 @@ async def test_after_silence_counts_as_it_is_when_the_silence_is_over():
 
 async def test_a_receipt_is_remembered_for_as_long_as_the_address_stays(tmp_path):
     async def twelve(**more):
-        known = KnownPeersFile(tmp_path, QuietTelemetry())
+        known = KnownPeersFile(tmp_path, QuietTelemetry(), lambda: 0.0)
         async with Stage(flows=with_flow_12(), nodes=nodes(**more), known_peers=known) as stage:
             stage.balancer.answer, stage.peers.take = "2", gives_receipts
             if not more:
