@@ -181,24 +181,28 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     assert node.problems() == []
 
 
-async def test_what_was_in_doubt_stays_so_where_nodes_conf_no_longer_has_the_node(original):
+@pytest.mark.parametrize(
+    "now_known",
+    [
+        {"nodes": {}},
+        {"nodes": nodes(peer="fractal")},
+        {"known_peers": MemoryKnownPeers(config().nodes["2"].address)},
+    ],
+    ids=["is no node", "nodes.conf says ours", "has given a receipt"],
+)
+async def test_what_was_in_doubt_stays_so_whatever_is_known_of_the_peer_since(now_known):
+    """What took the place of an original knows nothing of what that one executed."""
     before = Stage()
     async with before:
-        before.balancer.answer = "2"
-        hangs = asyncio.Event()
-
-        async def take(*_):
-            await hangs.wait()
-
-        before.peers.take = take
+        before.balancer.answer, before.peers.take = "2", hangs_until(asyncio.Event())
         run_id = (await before.send("3")).run
         await until(lambda: before.peers.offers)
         before.crash()
-    after = Stage(before.disk, nodes={})
+    after = Stage(before.disk, **now_known)
     async with after:
         await until(lambda: after.state(run_id).final)
         assert after.state(run_id) is State.UNKNOWN
-        assert after.called() == []
+        assert (after.called(), after.peers.offers) == ([], [])
 
 
 # --- whether a peer is ours --------------------------------------------------------------------

@@ -116,11 +116,11 @@ class HandOff:
         if following is not None:
             return following
         node = self._world.config.nodes[node_id]
-        ours = self._ours(run, node)
         if silent:
             following = await self._unrecognized(run, node, tries)
             if following is not None:
                 return following
+        ours = silent or self._world.is_ours(node)
         left_ms = self._left_ms(run)
         if left_ms is not None and left_ms <= 0:
             if not silent:
@@ -136,9 +136,12 @@ class HandOff:
             return await self._plain(run, node)
         return self._following(answer, run, node, tries, silent=silent)
 
-    def _ours(self, run: Run, node: Node) -> bool:
-        """Whether it can be asked again. nodes.conf may have learned that it is an original."""
-        return self._world.is_ours(node) or (run.ours and node.peer is None)
+    def _can_be_asked(self, run: Run, node: Node) -> bool:
+        """Whether a node that may have a run knows about it: it was one of ours when it was asked.
+
+        What has become one since knows nothing of what was executed there before.
+        """
+        return run.ours and node.peer != "original"
 
     def _left_ms(self, run: Run) -> int | None:
         return time_left_ms(run, self._world.clock.steady_ms())
@@ -150,7 +153,7 @@ class HandOff:
         node = self._world.config.nodes.get(node_id)
         if node is None:
             return self._gone(run, node_id, silent=silent)
-        if silent and not self._ours(run, node):
+        if silent and not self._can_be_asked(run, node):
             return self._doubt(run, f"it was offered to node {node.id}, whose answer is not known")
         return None
 
@@ -199,8 +202,9 @@ class HandOff:
             why = f"node {node.id} did not answer: {answer}"
         else:
             return after_unsent(tries, node.id, str(answer), fraction)
-        # Asked now: a peer that gave a receipt meanwhile, for another run, can be asked again.
-        return ask_again(tries, why, fraction) if self._ours(run, node) else self._doubt(run, why)
+        if self._can_be_asked(run, node):
+            return ask_again(tries, why, fraction)
+        return self._doubt(run, why)
 
     async def _plain(self, run: Run, node: Node) -> Settled | Home:
         """A 2xx without a receipt: an original is there, whatever was there before."""
