@@ -103,8 +103,8 @@ class Node(msgspec.Struct, frozen=True):
 
     ``address`` tells whether two entries are the same peer; a request may ask for it by any of
     ``names`` (`domain.address.as_compared`). ``peer`` is ``"original"``, ``"fractal"`` or None for
-    not said. ``offer`` is the way to a peer that is known to be ours;
-    ``offer_once``, to any other, waits longer, and never sends a request twice.
+    not said. ``offer`` is the way to a peer that is known to be ours; ``offer_once``, to any other,
+    waits longer, and never sends a request twice.
     """
 
     id: str

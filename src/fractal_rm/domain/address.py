@@ -49,6 +49,8 @@ def read_network(text: str) -> Network:
     if network is None or "%" in text:
         raise ValueError(f'"{text}" is neither an address nor a range')
     machine = ipaddress.ip_interface(text).ip
+    if machine.version == 6 and machine.ipv4_mapped is not None and network.prefixlen < 96:
+        raise ValueError(f"{text} is the address of an IPv4 machine: write its range as IPv4")
     if machine != network.network_address:
         raise ValueError(f"{text} is one machine of {network}: write {network}, or {machine}")
     if network.version == 6 and network.subnet_of(_MAPPED):
