@@ -656,9 +656,30 @@ async def test_a_server_that_asks_for_a_certificate_gets_ours(authority, tls_ser
     async with serving(tls=tls_server) as server, calling() as caller:
         reply = await caller.call(to(server, protocol="https", tls=Tls(**names)))
         assert reply.body == b"ok"
-        only_ca = to(server, protocol="https", tls=Tls(ca=names["ca"]))
-        with pytest.raises(CallFailed):
-            await caller.call(only_ca)
+
+
+async def test_a_server_that_misses_a_certificate_is_the_reason(authority, tls_server, tmp_path):
+    tls_server.verify_mode = ssl.CERT_REQUIRED  # it is looked at after the handshake: TLS 1.3
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    ended = threading.Event()
+
+    def serve(listener):
+        connection, _ = listener.accept()
+        secure = tls_server.wrap_socket(connection, True, do_handshake_on_connect=False)
+        with secure:
+            with pytest.raises(ssl.SSLError):
+                secure.do_handshake()
+            ended.wait(30)  # or what it said might be lost with its end
+
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        origin = Origin("https", *listener.getsockname(), Tls(ca=str(tmp_path / "ca.pem")))
+        async with calling() as caller:
+            with pytest.raises(CallFailed, match="TLS was refused: TLSV13_ALERT_CERTIFICATE_REQ"):
+                await caller.call(route(origin, "GET", "/x"))
+        ended.set()
+        thread.join(30)
 
 
 async def test_tls_files_that_are_not_there_are_named(tmp_path):
