@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import threading
@@ -472,6 +473,16 @@ async def test_a_refused_connection_was_not_sent():
         with pytest.raises(ConnectFailed, match="refused") as caught:
             await caller.call(to(server))
     assert not caught.value.sent
+
+
+async def test_why_an_address_cannot_be_reached_is_said_in_the_words_of_the_system(monkeypatch):
+    async def fail(*_):
+        raise OSError(errno.EHOSTUNREACH, "Connect call failed ('10.0.0.7', 80)")  # as asyncio does
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fail)
+    async with calling() as caller:
+        with pytest.raises(ConnectFailed, match=r"//10\.0\.0\.7:80: No route to host"):
+            await caller.call(route(Origin("http", "10.0.0.7", 80), "GET", "/"))
 
 
 async def test_connecting_has_a_limit_of_its_own():

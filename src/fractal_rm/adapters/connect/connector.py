@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -195,7 +196,8 @@ class _Way:
         except OSError as error:
             if error.errno in NONE_LEFT:
                 raise
-            raise _NotOpened(error.strerror or str(error)) from error
+            # The text of asyncio is "Connect call failed", whatever it was.
+            raise _NotOpened(os.strerror(error.errno) if error.errno else str(error)) from error
         if self._context is None:
             return transport
         transport = await self._secured(transport, self._context, ends_s - loop.time())
