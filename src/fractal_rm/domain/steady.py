@@ -10,15 +10,15 @@
 The retention clock leaves out most of what a reboot is said to have taken: a wall clock that is
 wrong at a boot must not make a node forget what it did. Where the wall clock is set back after it,
 it leaves out that, too: a clock of the board that goes ahead, or shows local time, is put right so
-after each boot. The id clock goes on from the latest time
-that the wall clock has shown, so that both processes of a node, and nodes among each other, number
-their runs in the order in which they came.
+after each boot. The id clock goes on from the latest time that the wall clock has shown, so that
+both processes of a node, and nodes among each other, number their runs in the order in which they
+came.
 
 The steady clock begins as the wall clock stands when a state folder is made, and from there on goes
 as the clock since boot does (CLOCK_BOOTTIME). What a reboot takes only the wall clock knows: it is
-asked once, at the first start after it, and what it says counts from none up. Where it knows
-nothing, the steady clock goes on from where it was written down: at most WRITE_EVERY_MS before the
-reboot. Where nothing was written down, it goes on from the latest moment in the journal.
+asked once, at the first start after it. Where it is behind, the steady clock goes on from where it
+was written down, at most WRITE_EVERY_MS before the reboot, by as much as the machine is up. Where
+nothing was written down, it goes on from the latest moment in the journal.
 """
 
 from __future__ import annotations
@@ -168,10 +168,21 @@ def doubt(reading: Reading, made_ms: int) -> str | None:
 
 
 def _after_reboot(known: Timeline, now: Moment) -> Timeline:
-    """The timeline at a boot; how long the machine was off, the wall clock says."""
-    at_boot = msgspec.structs.replace(known, boot=now.boot, boot_ms=0, ahead_ms=known.steady_ms)
-    off_ms = max(0, now.wall_ms - now.boot_ms - known.wall_ms)
-    return msgspec.structs.replace(_after_off(at_boot, off_ms), wall_ms=known.wall_ms + off_ms)
+    """As it goes on, on another boot or another machine: by what the wall clock says has passed.
+
+    Where that one is behind, it goes on for as long as the machine is up.
+    """
+    passed_ms = now.wall_ms - known.wall_ms
+    if passed_ms < 0:
+        passed_ms = now.boot_ms
+    here = msgspec.structs.replace(
+        known,
+        boot=now.boot,
+        boot_ms=now.boot_ms,
+        wall_ms=known.wall_ms + passed_ms,
+        ahead_ms=known.steady_ms - now.boot_ms,
+    )
+    return _after_off(here, passed_ms)
 
 
 def _after_off(known: Timeline, off_ms: int) -> Timeline:

@@ -173,7 +173,7 @@ class Schedules:
             if isinstance(answer, Refused) and not answer.final:
                 self._hold_back(timetable, answer)
                 return
-            # A moment that is known is its run, though `at` may differ where the clock was set since.
+            # A moment that is known is that run: `at` differs where the clock was set since.
             if isinstance(answer, Refused) and not isinstance(answer, KeyReused):
                 self._telemetry.problem(
                     "schedule_refused", schedule=timetable.name, reason=str(answer)
