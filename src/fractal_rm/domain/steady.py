@@ -186,7 +186,7 @@ def _after_reboot(known: Timeline, now: Moment) -> Timeline:
 
 
 def _after_off(known: Timeline, off_ms: int) -> Timeline:
-    """What the wall clock alone says has passed: runs age by all of it, what was done by a part."""
+    """The wall clock alone says that so much has passed: only the steady clock counts all of it."""
     aged_ms = min(off_ms, MOST_OFF_MS)
     return msgspec.structs.replace(
         known,

@@ -195,8 +195,8 @@ class Timetable:
         """Go on from the latest time that it had come to by now, or from now.
 
         Of later ones, from which the clock went back, the first are remembered: the clock may have
-        been wrong then, or be wrong now. Before this program was made it was, so that since such a
-        time nothing was missed.
+        been wrong then, or be wrong now. A time before this program was made was wrong: nothing is
+        made up for from there.
         """
         times = sorted({self.last_ms, *self._left})
         if now_ms >= MADE_MS:
