@@ -19,7 +19,7 @@ from fractal_rm.domain.errors import Busy
 from fractal_rm.domain.run import State
 from fractal_rm.domain.trigger import Said
 from nodes import NodeProcess, wait_until
-from scripted_broker import ScriptedBroker, connack, message
+from scripted_broker import PUBACK, ScriptedBroker, connack, message
 
 TOO_LARGE = b"x" * 3_000  # for the broker below; MQTT 3.1.1 does not say what a broker takes
 CUTTING = "max_packet_size 2000\n"
@@ -59,6 +59,38 @@ async def test_a_message_that_ends_the_connection_is_given_up_and_no_other(cutti
         assert way_in.telemetry.events.count("mqtt_down") <= 2 + 2 * 3
         await leaves.publish("answers", b"last")
         assert not leaves._doubted
+
+
+@pytest.mark.parametrize("in_words", [False, True])
+async def test_after_an_end_for_a_message_what_comes_again_is_acknowledged_before_the_next_one(
+    in_words, tmp_path, monkeypatch
+):
+    """Else triggers whose messages end the connection run again after each end, without end."""
+    monkeypatch.setattr(publisher_module, "CALM_S", 0.5)
+    broker = ScriptedBroker(lambda _: connack(session=True))
+    always = broker._acknowledged
+
+    def acknowledged(first, data):
+        if b"bad" not in data:
+            return always(first, data)
+        broker.after = message("t/in", b"1", 1, dup=True)
+        refusal = b"\x40\x03" + data[9:11] + b"\x87"
+        return refusal * in_words + b"\xe0\0"
+
+    broker._acknowledged = acknowledged
+    leaves = MqttPublisher()
+    async with broker.listening(), intake_at(broker, tmp_path, publisher=leaves) as way_in:
+        way_in.intake.go.clear()
+        bad = asyncio.create_task(leaves.publish("answers", b"bad"))
+        await until(lambda: way_in._link is None)
+        good = asyncio.create_task(leaves.publish("answers", b"good"))
+        await until(lambda: way_in.status().ok)
+        way_in.intake.go.set()
+        await good
+        sent = [first for first, data in broker.received if data[:2] == b"\0\1" or b"good" in data]
+        assert sent[-2:] == [PUBACK, 0x32]
+        bad.cancel()
+        await asyncio.gather(bad, return_exceptions=True)
 
 
 async def test_an_end_with_a_reason_of_its_own_is_no_message_s_fault(tmp_path, monkeypatch):
@@ -197,7 +229,7 @@ async def test_what_a_broker_repeats_on_the_same_connection_is_the_same_message(
         broker.send(message("t/in", body, 1, dup=dup))
 
     def pubacks():
-        return broker.received.count((0x40, b"\0\1"))
+        return broker.received.count((PUBACK, b"\0\1"))
 
     broker = ScriptedBroker(lambda _: connack())
     async with broker.listening(), intake_at(broker, tmp_path) as way_in:

@@ -99,6 +99,11 @@ class Link:
         """Whether the broker has ended it for a message of ours, as far as can be known."""
         return self._outgoing.ended_it
 
+    @property
+    def perhaps_ended_by_ours(self) -> bool:
+        """Whether the broker may have ended it for a message of ours."""
+        return self._outgoing.may_have_ended_it
+
     # --- open and close -----------------------------------------------------------------------
 
     async def open(self, *, numbered: bool = False) -> None:
