@@ -115,7 +115,7 @@ class Node:
 
     async def _take(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
         self._world.config = config
-        self._lifecycle.room.limits = config.bounds.limits()
+        self._lifecycle.room.reconfigured(config.bounds.limits(), config.flows)
         for name, way_in in ways_in.items():
             await self._open(name, way_in)
         for name, way_in in self._ways_in.items():
