@@ -43,6 +43,22 @@ async def test_a_changed_limit_holds_for_the_runs_that_wait(asked, before, after
             assert (await stage.ended(each)).state is State.SUCCEEDED
 
 
+def said_of_room(stage: Stage) -> str:
+    return next(check.text for check in stage.node.readiness() if check.name == "room")
+
+
+async def test_readiness_says_which_limit_holds_runs_up():
+    async with Stage(flows=flows_with(1)) as stage:
+        go = stage.holds("b/1")
+        runs = [(await stage.send(each)).run for each in ("8", "8", "7", "7")]
+        waits = "1 runs in flight, 3 waiting, 3 for LIMIT of flow 8"
+        await until(lambda: said_of_room(stage) == waits)
+        go.set()
+        for each in runs:
+            await stage.ended(each)
+        await until(lambda: said_of_room(stage) == "0 runs in flight, 0 waiting")
+
+
 async def test_runs_of_a_flow_that_is_gone_keep_its_limit_and_what_would_run_it_fails():
     async with Stage(flows=flows_with(1)) as stage:
         go = stage.holds("b/1")

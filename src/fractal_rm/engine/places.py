@@ -154,6 +154,12 @@ class Places:
         origin = origin_of(parent, number)
         return self._leave_queue(flow, origin) or self._let_go(origin)
 
+    def held_up(self, in_line: Counter[str]) -> Counter[str]:
+        """How many runs and steps of runs LIMIT holds up, by the flow whose places are taken."""
+        asking = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
+        full = {flow for flow in asking if not within_limit(self._limit(flow), self.taken(flow))}
+        return Counter({flow: asking[flow] for flow in full})
+
     @property
     def waited_for(self) -> set[str]:
         """The flows for a place of which steps wait."""

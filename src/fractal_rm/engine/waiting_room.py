@@ -9,6 +9,7 @@ run that is not to begin any more is settled from where it stands.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, cast
@@ -181,6 +182,10 @@ class WaitingRoom:
     def carried(self) -> set[str]:
         """The ids of all runs that it has: in line, in flight, or on their way back into line."""
         return {*self._lines.ids(), *self._in_hand, *self._outside}
+
+    def held_up(self) -> Counter[str]:
+        """How many runs wait for a place under the LIMIT of a flow, by that flow."""
+        return self.places.held_up(self._lines.waiting())
 
     def open(self, carry: Carry) -> None:
         """Let runs begin; ``carry`` is what is done with a run whose turn it is.
