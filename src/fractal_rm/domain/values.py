@@ -39,7 +39,7 @@ class Values:
         """Look at all values of a JSON text. Raises TooManyValues."""
         count = _marks(text)
         if count > self._left:  # some may stand in strings
-            # Twice as many strings cannot be keys of fewer values.
+            # More quotes than that are too many values, even where every other string is a key.
             count = _marks(outside_strings(text, 4 * self._left))
         self.take(count)
 

@@ -88,11 +88,11 @@ class ForEach:
             if line.stops:
                 return
             ending = await self._calls.make(run, call, part)
-            await asyncio.sleep(0)  # one that is not called has let nobody else go on
             if ending is not None:
                 line.endings.append(ending)
             else:
                 line.take(part.element, _finished(run, call)[part.element])
+            await asyncio.sleep(0)  # one that is not called has let nobody else go on
 
 
 class _Line:
