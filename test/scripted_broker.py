@@ -31,8 +31,9 @@ def message(topic: str, body: bytes, packet_id: int, *, mqtt_5: bool = True, dup
 class ScriptedBroker:
     """``on_connect`` is given the version (5 or 4) and answers it: bytes, CLOSE or NOTHING.
 
-    ``after`` is sent once a connection is subscribed. ``connects`` has the version of each CONNECT,
-    ``received`` the type of each other packet, with its content.
+    ``after`` is sent once a connection is subscribed; ``send`` sends more on the newest one.
+    ``connects`` has the version of each CONNECT, ``received`` the type of each other packet, with
+    its content.
     """
 
     def __init__(self, on_connect: Callable[[int], bytes | None], after: bytes = b"") -> None:
@@ -42,6 +43,7 @@ class ScriptedBroker:
         self.received: list[tuple[int, bytes]] = []
         self.ended = 0
         self.port = 0
+        self.send: Callable[[bytes], None] = lambda _: None
 
     @asynccontextmanager
     async def listening(self):
@@ -66,6 +68,7 @@ class ScriptedBroker:
         if first == 0x10:
             version = data[6]
             self.connects.append(version)
+            self.send = writer.write
             answer = self.on_connect(version)
             if answer == CLOSE:
                 raise ConnectionError

@@ -150,7 +150,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         clock=clock,
         random=SystemRandom(),
         telemetry=telemetry,
-        known_peers=KnownPeersFile(state, telemetry),
+        known_peers=KnownPeersFile(state, telemetry, clock.monotonic_s),
     )
     return world
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import threading
@@ -474,6 +475,16 @@ async def test_a_refused_connection_was_not_sent():
     assert not caught.value.sent
 
 
+async def test_why_an_address_cannot_be_reached_is_said_in_the_words_of_the_system(monkeypatch):
+    async def fail(*_):
+        raise OSError(errno.EHOSTUNREACH, "Connect call failed ('10.0.0.7', 80)")  # as asyncio does
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fail)
+    async with calling() as caller:
+        with pytest.raises(ConnectFailed, match=r"//10\.0\.0\.7:80: No route to host"):
+            await caller.call(route(Origin("http", "10.0.0.7", 80), "GET", "/"))
+
+
 async def test_connecting_has_a_limit_of_its_own():
     with socket.socket() as deaf:  # its backlog is full, so nobody answers the next SYN
         deaf.bind(("127.0.0.1", free_port()))
@@ -656,9 +667,30 @@ async def test_a_server_that_asks_for_a_certificate_gets_ours(authority, tls_ser
     async with serving(tls=tls_server) as server, calling() as caller:
         reply = await caller.call(to(server, protocol="https", tls=Tls(**names)))
         assert reply.body == b"ok"
-        only_ca = to(server, protocol="https", tls=Tls(ca=names["ca"]))
-        with pytest.raises(CallFailed):
-            await caller.call(only_ca)
+
+
+async def test_a_server_that_misses_a_certificate_is_the_reason(authority, tls_server, tmp_path):
+    tls_server.verify_mode = ssl.CERT_REQUIRED  # it is looked at after the handshake: TLS 1.3
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    ended = threading.Event()
+
+    def serve(listener):
+        connection, _ = listener.accept()
+        secure = tls_server.wrap_socket(connection, True, do_handshake_on_connect=False)
+        with secure:
+            with pytest.raises(ssl.SSLError):
+                secure.do_handshake()
+            ended.wait(30)  # or what it said might be lost with its end
+
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        origin = Origin("https", *listener.getsockname(), Tls(ca=str(tmp_path / "ca.pem")))
+        async with calling() as caller:
+            with pytest.raises(CallFailed, match="TLS was refused: TLSV13_ALERT_CERTIFICATE_REQ"):
+                await caller.call(route(origin, "GET", "/x"))
+        ended.set()
+        thread.join(30)
 
 
 async def test_tls_files_that_are_not_there_are_named(tmp_path):

@@ -8,16 +8,20 @@ import fcntl
 import pytest
 
 from fractal_rm.adapters.memory import MemoryKnownPeers, QuietTelemetry
-from fractal_rm.adapters.peers.known import FILE, MOST_KEPT, KnownPeersFile
+from fractal_rm.adapters.peers.known import FILE, MOST_KEPT, TRY_AGAIN_S, KnownPeersFile
 
 HERE, THERE = "http://10.0.0.7:5000/startrm", "http://10.0.0.8:5000/startrm a.local"
+
+
+def peers_file(state, telemetry=None, now_s=lambda: 0.0) -> KnownPeersFile:
+    return KnownPeersFile(state, telemetry or QuietTelemetry(), now_s)
 
 
 @pytest.fixture(params=["memory", "file"])
 def known(request, tmp_path):
     if request.param == "memory":
         return MemoryKnownPeers()
-    return KnownPeersFile(tmp_path, QuietTelemetry())
+    return peers_file(tmp_path)
 
 
 async def test_an_address_is_known_from_when_it_is_added_until_it_is_removed(known):
@@ -32,17 +36,17 @@ async def test_an_address_is_known_from_when_it_is_added_until_it_is_removed(kno
 
 
 async def test_it_outlives_the_process(tmp_path):
-    await KnownPeersFile(tmp_path, QuietTelemetry()).add(HERE)
-    after = KnownPeersFile(tmp_path, QuietTelemetry())
+    await peers_file(tmp_path).add(HERE)
+    after = peers_file(tmp_path)
     assert after.has(HERE)
     await after.remove(HERE)
-    assert not KnownPeersFile(tmp_path, QuietTelemetry()).has(HERE)
+    assert not peers_file(tmp_path).has(HERE)
 
 
 async def test_processes_that_share_a_folder_keep_what_the_others_have_learned(tmp_path):
-    both = [KnownPeersFile(tmp_path, QuietTelemetry()) for _ in range(2)]
+    both = [peers_file(tmp_path) for _ in range(2)]
     await asyncio.gather(both[0].add(HERE), both[1].add(THERE))
-    after = KnownPeersFile(tmp_path, QuietTelemetry())
+    after = peers_file(tmp_path)
     assert after.has(HERE)
     assert after.has(THERE)
 
@@ -53,25 +57,43 @@ async def test_processes_that_share_a_folder_keep_what_the_others_have_learned(t
 async def test_a_damaged_file_is_as_if_empty_and_is_logged(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     telemetry = QuietTelemetry()
-    known = KnownPeersFile(tmp_path, telemetry)
+    known = peers_file(tmp_path, telemetry)
     assert (known.has(HERE), telemetry.events) == (False, ["known_peers_forgotten"])
     await known.add(HERE)
-    assert KnownPeersFile(tmp_path, QuietTelemetry()).has(HERE)
+    assert peers_file(tmp_path).has(HERE)
 
 
 async def test_a_folder_that_cannot_be_written_is_logged_and_what_was_learned_counts(tmp_path):
     (tmp_path / "state").write_text("no folder")
     telemetry = QuietTelemetry()
-    known = KnownPeersFile(tmp_path / "state", telemetry)
+    known = peers_file(tmp_path / "state", telemetry)
     await known.add(HERE)
     assert known.has(HERE)
     assert "known_peers_not_kept" in telemetry.events
 
 
+async def test_what_could_not_be_written_is_written_when_there_is_room_again(tmp_path):
+    now, state = [0.0], tmp_path / "state"
+    state.mkdir()
+    telemetry = QuietTelemetry()
+    known = peers_file(state, telemetry, lambda: now[0])
+    await known.add(HERE)
+    state.rename(tmp_path / "away")
+    await known.add(THERE)
+    await known.remove(HERE)
+    assert telemetry.events == ["known_peers_not_kept"] * 2
+    (tmp_path / "away").rename(state)
+    for now[0] in (TRY_AGAIN_S - 1, TRY_AGAIN_S):
+        assert peers_file(state).has(HERE)
+        await known.add(THERE)
+    after = peers_file(state)
+    assert (after.has(HERE), after.has(THERE)) == (False, True)
+
+
 async def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path):
     """It could not be moved back."""
     telemetry = QuietTelemetry()
-    await KnownPeersFile(tmp_path / "state", telemetry).add(HERE)
+    await peers_file(tmp_path / "state", telemetry).add(HERE)
     assert telemetry.events == ["known_peers_not_kept"]
     assert not (tmp_path / "state").exists()
 
@@ -81,7 +103,7 @@ async def test_a_process_that_stopped_while_it_changed_the_file_keeps_nobody_wai
 ):
     monkeypatch.setattr("fractal_rm.adapters.peers.known.RETRY_S", 0)
     telemetry = QuietTelemetry()
-    known = KnownPeersFile(tmp_path, telemetry)
+    known = peers_file(tmp_path, telemetry)
     with (tmp_path / f"{FILE}.lock").open("w") as stopped:
         fcntl.flock(stopped, fcntl.LOCK_EX)
         await asyncio.wait_for(known.add(HERE), 10)
@@ -90,8 +112,8 @@ async def test_a_process_that_stopped_while_it_changed_the_file_keeps_nobody_wai
 
 
 async def test_only_the_newest_are_kept(tmp_path):
-    known = KnownPeersFile(tmp_path, QuietTelemetry())
+    known = peers_file(tmp_path)
     (tmp_path / FILE).write_text("[" + ",".join(f'"{n}"' for n in range(MOST_KEPT)) + "]")
     await known.add(HERE)
-    after = KnownPeersFile(tmp_path, QuietTelemetry())
+    after = peers_file(tmp_path)
     assert (after.has("0"), after.has("1"), after.has(HERE)) == (False, True, True)

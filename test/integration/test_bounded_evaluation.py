@@ -95,10 +95,48 @@ async def test_the_list_of_a_foreach_is_made_in_turns_with_what_else_is_to_be_do
         assert turns_without_a_call >= 20
 
 
+async def test_others_have_a_turn_between_elements_that_are_not_called():
+    text = "1\nTO a 1\nPOST item\n  FOREACH payload\n  WHEN item > 0\n"
+    async with Stage(flows=flows(text)) as stage:
+        run = asyncio.create_task(stage.run("1", payload=[0] * 50))
+        turns = 0
+        while not run.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert (await run).state is State.SUCCEEDED
+        assert turns >= 50
+
+
+@pytest.mark.parametrize("line", ["HEADER X-A", "QUERY a"])
+async def test_what_a_header_or_a_query_comes_to_is_bounded(line):
+    async with Stage(flows=flow(f"POST\n  {line} result1")) as stage:
+        stage.answers("a/1", "x" * 1_000_001)
+        outcome = await stage.run("1")
+        assert outcome.reason.endswith("lines come to more than 1,000,000 characters")
+
+
+def test_the_use_of_a_function_is_counted():
+    with pytest.raises(TooManyValues):
+        Path("[].abs(@)").pick([1] * 200, Values(1_000))
+    assert Path("[].a").pick([1] * 200, Values(1_000)) == []
+
+
+@pytest.mark.parametrize("text", ["1,2,3\n", '{"a": [1, "b"]},\n', '\\\\",['])
+def test_what_stands_in_a_text_is_no_value(text):
+    Values(10).take_text(json.dumps({"a": text * 1_000, "b": [1, text]}))
+
+
+def test_many_texts_are_counted_without_reading_them_all():
+    with pytest.raises(TooManyValues):
+        Values(10).take_text(json.dumps([",[{" * 10] * 1_000))
+    Values(10).take_text(json.dumps({f"{n},[": ",[{" for n in range(9)}))
+
+
 @pytest.mark.parametrize(
     "path",
     [
         "join(s, l)",
+        "merge(" + ",".join(["o"] * 500) + ")",
         "join('', [" + ",".join(["s"] * 500) + "])",
         "[" + ",".join(["s"] * 500) + "]",
         "to_string([" + ",".join(["s"] * 500) + "])",
@@ -106,8 +144,8 @@ async def test_the_list_of_a_foreach_is_made_in_turns_with_what_else_is_to_be_do
         "[" + ",".join(["contains(s, 'y')"] * 500) + "]",
     ],
 )
-def test_a_long_text_that_is_repeated_is_counted_by_its_length(path):
-    value = {"s": "x" * 1_000_000, "l": [""] * 500}
+def test_what_is_long_and_repeated_is_counted_by_its_length(path):
+    value = {"s": "x" * 1_000_000, "l": [""] * 500, "o": dict.fromkeys(map(str, range(300)))}
     with pytest.raises(TooManyValues):
         Path(path).pick(value, Values())
     assert Path("join(s, ['a', 'b'])").pick(value, Values()) == f"a{value['s']}b"

@@ -137,6 +137,11 @@ async def test_a_run_whose_time_ends_while_a_plain_peer_is_silent_is_unknown(ori
     assert outcome.reason.endswith("it may have been executed there, and its time has ended")
 
 
+def doubts(stage) -> int:
+    """How often it was said that nobody knows whether a node has a run."""
+    return stage.telemetry.events.count("offer_in_doubt")
+
+
 # --- what was in doubt when the process ended --------------------------------------------------
 
 
@@ -176,24 +181,28 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     assert node.problems() == []
 
 
-async def test_what_was_in_doubt_stays_so_where_nodes_conf_no_longer_has_the_node(original):
+@pytest.mark.parametrize(
+    "now_known",
+    [
+        {"nodes": {}},
+        {"nodes": nodes(peer="fractal")},
+        {"known_peers": MemoryKnownPeers(config().nodes["2"].address)},
+    ],
+    ids=["is no node", "nodes.conf says ours", "has given a receipt"],
+)
+async def test_what_was_in_doubt_stays_so_whatever_is_known_of_the_peer_since(now_known):
+    """What took the place of an original knows nothing of what that one executed."""
     before = Stage()
     async with before:
-        before.balancer.answer = "2"
-        hangs = asyncio.Event()
-
-        async def take(*_):
-            await hangs.wait()
-
-        before.peers.take = take
+        before.balancer.answer, before.peers.take = "2", hangs_until(asyncio.Event())
         run_id = (await before.send("3")).run
         await until(lambda: before.peers.offers)
         before.crash()
-    after = Stage(before.disk, nodes={})
+    after = Stage(before.disk, **now_known)
     async with after:
         await until(lambda: after.state(run_id).final)
         assert after.state(run_id) is State.UNKNOWN
-        assert after.called() == []
+        assert (after.called(), after.peers.offers) == ([], [])
 
 
 # --- whether a peer is ours --------------------------------------------------------------------
@@ -275,14 +284,16 @@ async def test_where_nodes_conf_is_wrong_about_a_peer_a_run_waits_until_it_is_pu
     async with Stage(nodes=nodes(peer="fractal")) as stage:
         stage.balancer.answer, stage.peers.take, stage.peers.ours = "2", gives_none, False
         taken = await stage.send("3")
-        await until(lambda: stage.telemetry.events.count("offer_in_doubt") > 5)
-        assert len(stage.peers.offers) == 1
+        await until(lambda: stage.peers.questions > 5)
+        assert (len(stage.peers.offers), doubts(stage)) == (1, 1)
         now(stage, nodes(peer="original"))
         assert (await stage.ended(taken.run)).state is State.UNKNOWN
         assert len(stage.peers.offers) == 1
 
 
-async def test_a_peer_that_does_not_show_what_it_is_is_asked_later(monkeypatch):
+async def test_a_peer_that_does_not_show_what_it_is_is_asked_later_and_why_is_said_once(
+    monkeypatch,
+):
     monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
     silent = CallTimedOut("no answer", sent=True)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
@@ -295,7 +306,7 @@ async def test_a_peer_that_does_not_show_what_it_is_is_asked_later(monkeypatch):
         stage.peers.take = take
         taken = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
-        assert len(stage.peers.offers) == 1
+        assert (len(stage.peers.offers), doubts(stage)) == (1, 1)
         stage.peers.ours = True
         assert (await stage.ended(taken.run)).state is State.HANDED_OFF
         assert len(stage.peers.offers) == 2
@@ -391,7 +402,7 @@ async def test_after_silence_counts_as_it_is_when_the_silence_is_over():
 
 async def test_a_receipt_is_remembered_for_as_long_as_the_address_stays(tmp_path):
     async def twelve(**more):
-        known = KnownPeersFile(tmp_path, QuietTelemetry())
+        known = KnownPeersFile(tmp_path, QuietTelemetry(), lambda: 0.0)
         async with Stage(flows=with_flow_12(), nodes=nodes(**more), known_peers=known) as stage:
             stage.balancer.answer, stage.peers.take = "2", gives_receipts
             if not more:

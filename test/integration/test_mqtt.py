@@ -470,6 +470,20 @@ def test_a_client_id_is_used_by_one_process_at_a_time(tmp_path, configured):
     again.release()
 
 
+async def test_a_state_folder_that_was_moved_away_is_not_made_again(mosquitto, tmp_path):
+    folder, moved = tmp_path / "state", tmp_path / "moved"
+    folder.mkdir()
+    async with intake_at(mosquitto, folder) as way_in:
+        folder.rename(moved)
+        way_in._link.abort()
+        await until(lambda: str(folder) in way_in.status().text)
+        with pytest.raises(FileNotFoundError):
+            ClientId(None, folder, SystemRandom())
+        assert all(said["exc_info"] is None for said in way_in.telemetry.of("mqtt_down"))
+        moved.rename(folder)
+        await until(lambda: way_in.status().ok)
+
+
 # --- a whole node ------------------------------------------------------------------------------
 
 

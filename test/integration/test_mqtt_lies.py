@@ -8,8 +8,9 @@ from test_mqtt_topics import begun_at
 
 from brokers import Broker
 from fractal_rm.adapters.mqtt import intake as intake_module
+from fractal_rm.adapters.mqtt import link as link_module
 from fractal_rm.config.model import Mqtt
-from scripted_broker import CLOSE, SUBACK, ScriptedBroker, connack, message
+from scripted_broker import CLOSE, NOTHING, SUBACK, ScriptedBroker, connack, message
 
 PINGREQ = (0xC0, b"")
 
@@ -80,6 +81,19 @@ async def test_a_broker_that_does_not_watch_its_clients_is_watched(tmp_path):
     broker = ScriptedBroker(lambda _: connack(more=b"\x13\0\0"))  # server keep alive
     async with broker.listening(), intake_at(broker, tmp_path, keepalive=1):
         await until(lambda: PINGREQ in broker.received)
+
+
+async def test_silence_before_the_connack_is_said_whatever_the_keepalive(tmp_path, monkeypatch):
+    monkeypatch.setattr(link_module, "OPEN_LIMIT_S", 2.2)  # more than two keepalives
+    broker = ScriptedBroker(lambda _: NOTHING)
+    async with broker.listening():
+        mqtt = Mqtt(topic="t/in", brokers=at(broker.port), keepalive=1)
+        way_in = made(mqtt, Intake(), tmp_path, Heard())
+        await way_in.start()
+        await until(lambda: way_in._telemetry.of("mqtt_down"))
+        await way_in.stop()
+    said = way_in._telemetry.of("mqtt_down")[0]
+    assert said["reason"] == "the broker did not answer within 2 s"
 
 
 async def test_less_than_qos_1_is_said(tmp_path):

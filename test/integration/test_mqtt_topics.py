@@ -123,11 +123,11 @@ async def test_what_cannot_be_a_trigger_is_set_aside(mosquitto, tmp_path):
 async def test_a_retained_message_starts_nothing_unless_that_is_wanted(broker, tmp_path):
     await send(broker, "x", b"old", retain=True)
     flows = begun_at(a=("x",))
-    async with intake_at(broker, tmp_path / "1", flows) as way_in:
+    async with intake_at(broker, tmp_path, flows, client_id="a") as way_in:
         await send(broker, "x", b"new")
         await until(lambda: ("a", b"new") in came(way_in))
         assert ("a", b"old") not in came(way_in)
-    async with intake_at(broker, tmp_path / "2", flows, retained=True) as way_in:
+    async with intake_at(broker, tmp_path, flows, client_id="b", retained=True) as way_in:
         await until(lambda: ("a", b"old") in came(way_in))
 
 

@@ -333,7 +333,7 @@ class Line:
         self.came: list[str] = []
         self.at_work: dict[str, tuple[Run, asyncio.Future[float | None]]] = {}
         self.begun: dict[str, Run] = {}  # and has not ended
-        places = Places(OpenRuns(Stage().world, Load()))
+        places = Places(OpenRuns(Stage().world, Load()), {})
         self.room = WaitingRoom(Load(), Limits(in_flight=slots), places, self.alarms, self.settle)
         self.room.open(self.carry)
 

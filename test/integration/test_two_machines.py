@@ -99,7 +99,8 @@ def sites(tmp_path_factory):
         first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6])
         second.node.edit("comm", rest__trusted_peers=[FIRST])
         for site in (first, second):
-            site.node.knows(first.node, "1", ip="edge-1.local" if site is first else FIRST)
+            own = {"ip": "Edge-1.local.", "headers": {"Host": "gateway.example:8443"}}
+            site.node.knows(first.node, "1", **(own if site is first else {"ip": FIRST}))
             site.node.knows(second.node, "2", ip=SECOND, peer="fractal")
         original = there.call(Components, SECOND)
         original.answers["/startrm"] = (200, "200\n")
@@ -164,12 +165,15 @@ def test_a_trusted_machine_may_ask_for_nothing_but_the_trigger_endpoint(sites, m
         ("localhost", 200),
         ("edge-1.local", 200),
         ("EDGE-1.local:5000", 200),
+        ("edge-1.local.", 200),
+        ("gateway.example", 200),
+        (f"{FIRST} \t", 200),  # RFC 9110, 5.5
         (SECOND, 421),
         ("0.0.0.0", 421),
         ("evil.example", 421),
     ],
 )
-def test_a_request_is_for_an_address_or_the_name_of_the_node(sites, host, status):
+def test_a_request_is_for_an_address_or_a_name_of_the_node(sites, host, status):
     headers = {**AS_ORIGINAL, "Host": host}
     found, _ = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)
     assert found == status

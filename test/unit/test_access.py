@@ -64,6 +64,12 @@ def test_a_client_is_known_by_its_address_however_it_is_written(address, standin
     assert trusting.connected(address, "10.1.0.1").standing is standing
 
 
+@pytest.mark.parametrize("mapped", ["::ffff:10.1.0.0/24", "::ffff:0:0/95"])
+def test_a_range_of_ipv4_behind_ipv6_is_not_taken_for_another_one(mapped):
+    with pytest.raises(ValueError, match="write its range as IPv4"):
+        read_network(mapped)
+
+
 def test_a_stranger_is_counted_while_it_is_connected():
     trusting = access("10.1.0.2")
     clients = [trusting.connected(a, "10.1.0.1") for a in ("10.1.0.2", "10.1.0.3", "127.0.0.1")]

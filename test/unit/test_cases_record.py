@@ -319,6 +319,12 @@ def test_a_reply_of_null_is_recorded():
     assert case.expected.reply == "null"
 
 
+def test_a_header_that_only_its_own_expect_asks_for_is_played():
+    known = flows('1\nTO a 1\nGET\n  EXPECT header(result1, "Location") == "/b"\n')
+    case, _ = passes(lambda s: s.answers("a/1", "ok", Location="/b"), known=known)
+    assert case.replies[0].headers == (("location", "/b"),)
+
+
 def test_a_text_with_a_mark_of_utf_8_is_played_in_it_whatever_its_charset():
     kind = "application/json; charset=iso-8859-1"
     known = flows('1\nTO a 1\nGET\nPOST result1.t\n  WHEN header(result1, "Content-Type") != 1\n')

@@ -135,8 +135,8 @@ def test_an_offer_that_never_left_is_tried_three_times_and_then_comes_home(tries
 
 @given(st.integers(1, 10_000), fractions)
 def test_a_peer_of_ours_that_is_silent_is_asked_for_ever_at_a_bounded_pace(tries, fraction):
-    following = ask_again(tries, fraction)
-    assert following.silent
+    following = ask_again(tries, "no answer", fraction)
+    assert (following.silent, following.reason) == (True, "no answer")
     assert 0 < following.after_s <= ASK_AGAIN_AT_MOST_S
 
 

@@ -14,7 +14,8 @@ from fractal_rm.config.comm import read_comm
 from fractal_rm.config.model import Component, Config, Endpoint, Node
 from fractal_rm.config.mqtt import warn_of_triggers
 from fractal_rm.config.section import Section, Source, Surroundings, each
-from fractal_rm.config.targets import Target, read_target
+from fractal_rm.config.targets import read_target
+from fractal_rm.domain.address import as_compared, host_in
 from fractal_rm.domain.call import BodyForm, Route
 from fractal_rm.domain.findings import MOST_SHOWN, ConfigRejected, Finding, Level, more
 from fractal_rm.domain.flow import Call, Flow
@@ -209,22 +210,20 @@ def _node(name: str, entry: Section, config: Section) -> Node:
     if after_silence is not None and peer == "fractal":
         text = "after_silence has no effect: a node of this program is asked until it answers"
         config.warn("after_silence", "C229", text)
+    # A gateway may tell nodes apart by it, and may hand it on.
+    hosts = [value for header, value in target.headers if header.lower() == "host"]
+    asked_for = filter(None, (host_in(value.encode("latin-1")) for value in hosts))
     return Node(
         id=entry.identifier("id", name),
         name=name,
-        address=_address(target, offer),
+        address=" ".join([f"{target.origin}{offer.target}", *hosts]),
+        names=frozenset({as_compared(name), as_compared(target.origin.host), *asked_for}),
         offer=offer,
         offer_once=patient.route("POST", endpoint, repeatable=False),
         peer=peer,
         limit=_limit(config),
         after_silence=AfterSilence(after_silence) if after_silence else None,
     )
-
-
-def _address(target: Target, offer: Route) -> str:
-    """What identifies a peer: its URL, and the host that is asked for where headers name one."""
-    hosts = [value for name, value in target.headers if name.lower() == "host"]
-    return " ".join([f"{target.origin}{offer.target}", *hosts])
 
 
 def _warn_of_unknown(listed: Section, nodes: Mapping[str, Node], flows: Mapping[str, Flow]) -> None:

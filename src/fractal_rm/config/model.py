@@ -101,14 +101,16 @@ class Component(msgspec.Struct, frozen=True):
 class Node(msgspec.Struct, frozen=True):
     """One entry of nodes.conf. ``id`` is text: the balancer's 2 and "2" are the same node.
 
-    ``address`` tells whether two entries are the same peer. ``peer`` is ``"original"``,
-    ``"fractal"`` or None for not said. ``offer`` is the way to a peer that is known to be ours;
-    ``offer_once``, to any other, waits longer, and never sends a request twice.
+    ``address`` tells whether two entries are the same peer; a request may ask for it by any of
+    ``names`` (`domain.address.as_compared`). ``peer`` is ``"original"``, ``"fractal"`` or None for
+    not said. ``offer`` is the way to a peer that is known to be ours; ``offer_once``, to any other,
+    waits longer, and never sends a request twice.
     """
 
     id: str
     name: str
     address: str
+    names: frozenset[str]
     offer: Route
     offer_once: Route
     peer: str | None = None
@@ -134,6 +136,6 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def own_names(self) -> frozenset[str]:
-        """What nodes.conf has for this node: its name there, and its host; in lower case."""
+        """By what nodes.conf lets other machines ask for this node."""
         own = self.nodes.get(self.node_id or "")
-        return frozenset({own.name.lower(), own.offer.origin.host.lower()}) if own else frozenset()
+        return own.names if own else frozenset()

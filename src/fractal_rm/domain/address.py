@@ -7,6 +7,7 @@ and a link-local client with the zone of our interface (RFC 4007). Both are take
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Union
 
@@ -18,6 +19,11 @@ Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 WIDEST = {4: 8, 6: 16}
 _PRIVATE_6 = (ipaddress.IPv6Network("fc00::/7"), ipaddress.IPv6Network("fe80::/10"))
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+# uri-host [ ":" port ] (RFC 9110, 7.2). What stands behind "%" in brackets is a zone.
+_AUTHORITY = re.compile(
+    rb"(?:\[([0-9A-Fa-f:.]+)(?:%[^\]]*)?\]|([A-Za-z0-9._~!$&'()*+,;=%-]+))(?::[0-9]*)?"
+)
 
 
 def read_address(text: str) -> Address | None:
@@ -43,12 +49,31 @@ def read_network(text: str) -> Network:
     if network is None or "%" in text:
         raise ValueError(f'"{text}" is neither an address nor a range')
     machine = ipaddress.ip_interface(text).ip
+    if machine.version == 6 and machine.ipv4_mapped is not None and network.prefixlen < 96:
+        raise ValueError(f"{text} is the address of an IPv4 machine: write its range as IPv4")
     if machine != network.network_address:
         raise ValueError(f"{text} is one machine of {network}: write {network}, or {machine}")
     if network.version == 6 and network.subnet_of(_MAPPED):
         first = network.network_address.ipv4_mapped
         return ipaddress.ip_network(f"{first}/{network.prefixlen - 96}")
     return network
+
+
+def is_authority(text: bytes) -> bool:
+    """Whether a text is ``host[:port]`` as a URL can have it."""
+    return _AUTHORITY.fullmatch(text) is not None
+
+
+def host_in(authority: bytes) -> str | None:
+    """The name or address in ``host[:port]``, as it is compared; None where it is no authority."""
+    found = _AUTHORITY.fullmatch(authority)
+    return as_compared((found[1] or found[2]).decode("ascii")) if found else None
+
+
+def as_compared(host: str) -> str:
+    """One text for each host: a name in lower case and without its last dot; an address."""
+    address = read_address(host)
+    return host.lower().removesuffix(".") if address is None else str(address)
 
 
 def is_loopback(text: str) -> bool:

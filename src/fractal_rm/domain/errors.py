@@ -153,7 +153,10 @@ class CallFailed(FractalError):
 
 
 class ConnectFailed(CallFailed):
-    """No connection: refused, unreachable, TLS refused, or not within the connect limit."""
+    """No connection: refused, unreachable, TLS refused, not within the connect limit.
+
+    Or one that was closed before anything was sent on it.
+    """
 
     code = "connect-failed"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
@@ -17,10 +18,13 @@ from jmespath.functions import Functions, signature
 from jmespath.visitor import Options, TreeInterpreter
 
 from fractal_rm.domain.errors import Malformed, NoJson
-from fractal_rm.domain.strict_json import check_json, read_json
+from fractal_rm.domain.strict_json import SPACE, check_json, read_json
 from fractal_rm.domain.values import Values
 
 TEXT_OF_A_VALUE = 256  # so many characters of a text take as long as a value
+CALL_OF_A_FUNCTION = 5  # takes as long as so many values
+_compact = json.JSONEncoder(separators=(",", ":")).encode
+_NUMBER = re.compile(r"-?[0-9][0-9.eE+-]*")
 _TAKE_EXPRESSIONS = frozenset({"map", "sort_by", "min_by", "max_by"})
 
 
@@ -63,9 +67,12 @@ class _Functions(Functions):
         self._values = values
         self._take = values.take
 
-    def _take_text(self, value: Any) -> None:
+    def _take_inner(self, value: Any) -> None:
+        """Count what a function goes through in what it is given."""
         if isinstance(value, str):
             self._take(len(value) // TEXT_OF_A_VALUE)
+        elif isinstance(value, (list, dict)):
+            self._take(len(cast("list[Any]", value)))
 
     @signature({"types": ["string"]}, {"types": ["array-string"]})
     def _func_join(self, separator: str, array: list[str]) -> str:
@@ -77,13 +84,12 @@ class _Functions(Functions):
     @signature({"types": []})
     def _func_to_string(self, arg: Any) -> Any:
         _take_all(arg, self._values)
-        return cast("Any", super())._func_to_string(arg)  # noqa: SLF001 - its stub has no functions
+        return arg if isinstance(arg, str) else _compact(arg)
 
     def call_function(self, function_name: str, resolved_args: Iterable[Any]) -> Any:
-        lists = [cast("list[Any]", each) for each in resolved_args if isinstance(each, list)]
-        self._take(sum(map(len, lists)))
+        self._take(CALL_OF_A_FUNCTION)
         for each in resolved_args:
-            self._take_text(each)
+            self._take_inner(each)
         return super().call_function(function_name, resolved_args)
 
     @signature({"types": []})
@@ -91,8 +97,9 @@ class _Functions(Functions):
         """The number that a text is in JSON, and null where it is none."""
         if isinstance(arg, str):
             try:
-                arg = read_json(arg.encode())
-            except (Malformed, UnicodeEncodeError):
+                text = arg.strip(SPACE)
+                arg = read_json(text.encode()) if _NUMBER.fullmatch(text) else None
+            except Malformed:
                 return None
         is_number = isinstance(arg, (int, float)) and not isinstance(arg, bool)
         return arg if is_number else None

@@ -77,11 +77,12 @@ class AfterSilence(str, Enum):
 class Again(msgspec.Struct, frozen=True):
     """Offer once more, under the same epoch, after this many seconds.
 
-    ``silent``: the offer before may have arrived.
+    ``silent``: the offer before may have arrived; ``reason`` is why that is not known.
     """
 
     after_s: float
     silent: bool = False
+    reason: str = ""
 
 
 class Home(msgspec.Struct, frozen=True):
@@ -110,9 +111,9 @@ def after_unsent(tries: int, node: str, why: str, fraction: float) -> Again | Ho
     return Home(f"node {node} could not be reached: {why}")
 
 
-def ask_again(tries: int, fraction: float) -> Again:
+def ask_again(tries: int, why: str, fraction: float) -> Again:
     """A node of this program may have the run: it knows, and it must not run here too (G4)."""
-    return Again(_backoff(tries, fraction), silent=True)
+    return Again(_backoff(tries, fraction), silent=True, reason=why)
 
 
 def after_doubt(

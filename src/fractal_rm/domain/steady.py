@@ -8,15 +8,17 @@
                                        └──+ lead_ms─> id clock: the time in the ids of runs
 
 The retention clock leaves out most of what a reboot is said to have taken: a wall clock that is
-wrong at a boot must not make a node forget what it did. The id clock goes on from the latest time
-that the wall clock has shown, so that both processes of a node, and nodes among each other, number
-their runs in the order in which they came.
+wrong at a boot must not make a node forget what it did. Where the wall clock is set back after it,
+it leaves out that, too: a clock of the board that goes ahead, or shows local time, is put right so
+after each boot. The id clock goes on from the latest time that the wall clock has shown, so that
+both processes of a node, and nodes among each other, number their runs in the order in which they
+came.
 
 The steady clock begins as the wall clock stands when a state folder is made, and from there on goes
 as the clock since boot does (CLOCK_BOOTTIME). What a reboot takes only the wall clock knows: it is
-asked once, at the first start after it, and what it says counts from none up. Where it knows
-nothing, the steady clock goes on from where it was written down: at most WRITE_EVERY_MS before the
-reboot. Where nothing was written down, it goes on from the latest moment in the journal.
+asked once, at the first start after it. Where it is behind, the steady clock goes on from where it
+was written down, at most WRITE_EVERY_MS before the reboot, by as much as the machine is up. Where
+nothing was written down, it goes on from the latest moment in the journal.
 """
 
 from __future__ import annotations
@@ -42,11 +44,12 @@ FOREIGN_MS = 3_600_000
 STEP_MS = 10
 # The wall clock is corrected in small steps all the time. Less than that is not worth a line.
 WORTH_A_LINE_MS = 2_000
-DOUBT_MS = 60_000  # so far behind the steady clock, the wall clock is said to be behind
+DOUBT_MS = 60_000  # so far behind the retention clock, the wall clock is said to be behind
 
 
 # No machine shows a time four thousand years from here; a file that does is broken.
-_Ms = Annotated[int, msgspec.Meta(ge=-(1 << 47), le=1 << 47)]
+MOST_MS = 1 << 47
+_Ms = Annotated[int, msgspec.Meta(ge=-MOST_MS, le=MOST_MS)]
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
@@ -82,7 +85,8 @@ class Timeline(msgspec.Struct, frozen=True):
 
     ``boot``, ``boot_ms``, ``wall_ms``: when that was. ``ahead_ms``: how far the steady clock is
     ahead of that since boot. ``off_ms``: how much of it the retention clock leaves out.
-    ``lead_ms``: how far the id clock is ahead of it.
+    ``lead_ms``: how far the id clock is ahead of it. ``believed_ms``: how much of reboots the
+    retention clock did not leave out; it will, as far as the wall clock is set back.
     """
 
     boot: str
@@ -91,6 +95,7 @@ class Timeline(msgspec.Struct, frozen=True):
     ahead_ms: _Ms
     off_ms: _Ms = 0
     lead_ms: _Ms = 0
+    believed_ms: _Ms = 0
 
     @property
     def steady_ms(self) -> int:
@@ -118,14 +123,8 @@ def begun_after(latest_ms: int, now: Moment) -> Timeline:
 
     What has passed since then only the wall clock knows, as after a reboot.
     """
-    steady_ms = max(latest_ms, now.wall_ms)
-    return Timeline(
-        boot=now.boot,
-        boot_ms=now.boot_ms,
-        wall_ms=now.wall_ms,
-        ahead_ms=steady_ms - now.boot_ms,
-        off_ms=_too_long_ms(steady_ms - latest_ms),
-    )
+    at_latest = Timeline(now.boot, now.boot_ms, now.wall_ms, latest_ms - now.boot_ms)
+    return _after_off(at_latest, max(0, now.wall_ms - latest_ms))
 
 
 def is_foreign(timeline: Timeline, latest_ms: int) -> bool:
@@ -134,12 +133,23 @@ def is_foreign(timeline: Timeline, latest_ms: int) -> bool:
 
 
 def looked_at(known: Timeline, now: Moment) -> Timeline:
-    """The timeline as of now, of the same boot: the id clock follows a wall clock set ahead."""
-    wall_ms = known.wall_ms + now.boot_ms - known.boot_ms
+    """The timeline as of now, of the same boot.
+
+    The id clock follows a wall clock that is set ahead, and what was believed of one that is set
+    back is taken back.
+    """
+    expected_ms = wall_ms = known.wall_ms + now.boot_ms - known.boot_ms
     if abs(now.wall_ms - wall_ms) >= STEP_MS:
         wall_ms = now.wall_ms
-    lead_ms = max(known.lead_ms, wall_ms - (now.boot_ms + known.ahead_ms))
-    return msgspec.structs.replace(known, boot_ms=now.boot_ms, wall_ms=wall_ms, lead_ms=lead_ms)
+    wrong_ms = min(known.believed_ms, max(0, expected_ms - wall_ms))
+    return msgspec.structs.replace(
+        known,
+        boot_ms=now.boot_ms,
+        wall_ms=wall_ms,
+        off_ms=known.off_ms + wrong_ms,
+        lead_ms=max(known.lead_ms, wall_ms - (now.boot_ms + known.ahead_ms)),
+        believed_ms=known.believed_ms - wrong_ms,
+    )
 
 
 def set_between(before: Timeline, after: Timeline) -> int:
@@ -151,25 +161,36 @@ def doubt(reading: Reading, made_ms: int) -> str | None:
     """Why the wall clock cannot be right, or None. ``made_ms``: when this program was made."""
     if reading.wall_ms < made_ms:
         return "it stands before this program was made"
-    if reading.ahead_ms >= DOUBT_MS:
-        return f"it is {reading.ahead_ms // 1000} s behind the time that has passed here"
+    behind_ms = reading.retention_ms - reading.wall_ms
+    if behind_ms >= DOUBT_MS:
+        return f"it is {behind_ms // 1000} s behind the time that has passed here"
     return None
 
 
 def _after_reboot(known: Timeline, now: Moment) -> Timeline:
-    """It has gone on by what the wall clock says, and at least for as long as the machine is up."""
-    apart_ms = known.steady_ms - known.wall_ms
-    began_ms = max(known.steady_ms, now.wall_ms - now.boot_ms + apart_ms)  # at the boot
-    return Timeline(
+    """As it goes on, on another boot or another machine: by what the wall clock says has passed.
+
+    Where that one is behind, it goes on for as long as the machine is up.
+    """
+    passed_ms = now.wall_ms - known.wall_ms
+    if passed_ms < 0:
+        passed_ms = now.boot_ms
+    here = msgspec.structs.replace(
+        known,
         boot=now.boot,
         boot_ms=now.boot_ms,
-        wall_ms=now.wall_ms,
-        ahead_ms=began_ms,
-        off_ms=known.off_ms + _too_long_ms(began_ms - known.steady_ms),
-        lead_ms=known.lead_ms,
+        wall_ms=known.wall_ms + passed_ms,
+        ahead_ms=known.steady_ms - now.boot_ms,
     )
+    return _after_off(here, passed_ms)
 
 
-def _too_long_ms(off_ms: int) -> int:
-    """What trigger ids and history do not age by, of a time that the wall clock alone knows."""
-    return max(0, off_ms - MOST_OFF_MS)
+def _after_off(known: Timeline, off_ms: int) -> Timeline:
+    """The wall clock alone says that so much has passed: only the steady clock counts all of it."""
+    aged_ms = min(off_ms, MOST_OFF_MS)
+    return msgspec.structs.replace(
+        known,
+        ahead_ms=known.ahead_ms + off_ms,
+        off_ms=known.off_ms + off_ms - aged_ms,
+        believed_ms=min(known.believed_ms + aged_ms, MOST_OFF_MS),
+    )

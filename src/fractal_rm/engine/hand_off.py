@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Union
 
+import msgspec
 from msgspec import UNSET
 
 from fractal_rm.config.model import Node
@@ -34,6 +35,13 @@ Answer = Union[Receipt, OfferRefused, CallFailed, None]  # None: a 2xx without a
 _TOO_LATE = Settled(State.EXPIRED, "its time ended before it could be handed off")
 
 
+class _Asked(msgspec.Struct):
+    """How often a run was offered, and which reason for the doubt about it was said last."""
+
+    tries: int = 0
+    said: str = ""
+
+
 class HandOff:
     """A node of this program may be asked again (G4); any other peer is never offered a run twice.
 
@@ -45,7 +53,7 @@ class HandOff:
         self._world = world
         self._runs = runs
         self._slots = Slots()
-        self._tries: dict[str, int] = {}  # of runs that wait for another turn
+        self._asked: dict[str, _Asked] = {}  # runs in doubt that wait for another turn
 
     async def hand_off(self, run: Run, there: There) -> Settled | Again | None:
         """Offer ``run``. Returns how it ended here, or None: it is to run here after all.
@@ -53,11 +61,11 @@ class HandOff:
         Again: the peer may have it and does not say so. It is asked in a later turn, so that runs
         in doubt do not hold the slots of those that could go on.
         """
-        tries = self._tries.pop(run.id, 0)
+        asked = self._asked.pop(run.id, None) or _Asked()
         silent = run.offered  # in an earlier turn, or a crash came between the offer and its end
         while True:
-            tries += 1
-            following = await self._turn(run, there.node, tries, silent=silent)
+            asked.tries += 1
+            following = await self._turn(run, there.node, asked.tries, silent=silent)
             if isinstance(following, Settled):
                 return following
             if isinstance(following, Home):
@@ -65,10 +73,17 @@ class HandOff:
                 _ = self._runs.write(run, Placed(None, following.reason, twice))
                 return None
             silent = silent or following.silent
-            if silent and (tries >= OFFER_TRIES or following.after_s > HOLD_S):
-                self._tries[run.id] = tries
+            if silent and (asked.tries >= OFFER_TRIES or following.after_s > HOLD_S):
+                self._asked[run.id] = asked
+                self._say_doubt(run, asked, following.reason)
                 return following
             await asyncio.sleep(following.after_s)
+
+    def _say_doubt(self, run: Run, asked: _Asked, reason: str) -> None:
+        """Say why nobody knows whether a node has a run: once, and again when that is another."""
+        if reason != asked.said:
+            asked.said = reason
+            self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=reason)
 
     async def _turn(
         self, run: Run, node_id: str, tries: int, *, silent: bool
@@ -101,11 +116,11 @@ class HandOff:
         if following is not None:
             return following
         node = self._world.config.nodes[node_id]
-        ours = self._ours(run, node)
         if silent:
             following = await self._unrecognized(run, node, tries)
             if following is not None:
                 return following
+        ours = silent or self._world.is_ours(node)
         left_ms = self._left_ms(run)
         if left_ms is not None and left_ms <= 0:
             if not silent:
@@ -121,9 +136,12 @@ class HandOff:
             return await self._plain(run, node)
         return self._following(answer, run, node, tries, silent=silent)
 
-    def _ours(self, run: Run, node: Node) -> bool:
-        """Whether it can be asked again. nodes.conf may have learned that it is an original."""
-        return self._world.is_ours(node) or (run.ours and node.peer is None)
+    def _can_be_asked(self, run: Run, node: Node) -> bool:
+        """Whether a node that may have a run knows about it: it was one of ours when it was asked.
+
+        What has become one since knows nothing of what was executed there before.
+        """
+        return run.ours and node.peer != "original"
 
     def _left_ms(self, run: Run) -> int | None:
         return time_left_ms(run, self._world.clock.steady_ms())
@@ -135,7 +153,7 @@ class HandOff:
         node = self._world.config.nodes.get(node_id)
         if node is None:
             return self._gone(run, node_id, silent=silent)
-        if silent and not self._ours(run, node):
+        if silent and not self._can_be_asked(run, node):
             return self._doubt(run, f"it was offered to node {node.id}, whose answer is not known")
         return None
 
@@ -149,13 +167,14 @@ class HandOff:
         try:
             if await self._world.peers.recognize(node):
                 return None
-        except CallFailed:
-            return ask_again(tries, self._world.random.fraction())
+        except CallFailed as error:
+            why = f"node {node.id} may have it, and does not say what it is: {error}"
+            return ask_again(tries, why, self._world.random.fraction())
         why = f"it was offered to node {node.id}, where no node of this program answers now"
         if node.peer is None:
             await self._world.forget_as_ours(node)
             return self._doubt(run, why)
-        return self._wait_for_ours(run, f"{why}, though nodes.conf says so")
+        return _wait_for_ours(f"{why}, though nodes.conf says so")
 
     async def _answer(self, run: Run, node: Node, left_ms: int | None, *, ours: bool) -> Answer:
         sender = self._world.config.node_id or ""
@@ -176,14 +195,16 @@ class HandOff:
         if isinstance(answer, OfferRefused):
             if has_not_taken(answer.status, looked=answer.looked, silent=silent):
                 return Home(str(answer))
-        elif answer is not None and not answer.sent and not silent:
+            why = str(answer)
+        elif answer is None:
+            why = f"node {node.id} gave no receipt"
+        elif answer.sent or silent:
+            why = f"node {node.id} did not answer: {answer}"
+        else:
             return after_unsent(tries, node.id, str(answer), fraction)
-        # Asked now: a peer that gave a receipt meanwhile, for another run, can be asked again.
-        if self._ours(run, node):
-            return ask_again(tries, fraction)
-        if isinstance(answer, OfferRefused):
-            return self._doubt(run, str(answer))
-        return self._doubt(run, f"node {node.id} did not answer: {answer}")
+        if self._can_be_asked(run, node):
+            return ask_again(tries, why, fraction)
+        return self._doubt(run, why)
 
     async def _plain(self, run: Run, node: Node) -> Settled | Home:
         """A 2xx without a receipt: an original is there, whatever was there before."""
@@ -200,12 +221,7 @@ class HandOff:
             return Home(why)
         if not run.ours:
             return self._doubt(run, why)
-        return self._wait_for_ours(run, why)
-
-    def _wait_for_ours(self, run: Run, why: str) -> Again:
-        """A node of ours may have it, and cannot be asked now."""
-        self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
-        return Again(ASK_AGAIN_AT_MOST_S, silent=True)
+        return _wait_for_ours(why)
 
     def _doubt(self, run: Run, why: str) -> Settled | Home:
         """A peer that cannot be asked may have executed it. nodes.conf says now what follows."""
@@ -228,3 +244,8 @@ class HandOff:
             if component is None or not component.idempotent:
                 return name
         return None
+
+
+def _wait_for_ours(why: str) -> Again:
+    """A node of this program may have the run, and cannot be asked now."""
+    return Again(ASK_AGAIN_AT_MOST_S, silent=True, reason=why)

@@ -26,8 +26,9 @@ class Lifecycle:
     def __init__(self, world: World) -> None:
         load = Load()
         self.runs = OpenRuns(world, load)
+        places = Places(self.runs, world.config.flows)
         self.room = WaitingRoom(
-            load, world.config.bounds.limits(), Places(self.runs), world.alarms, self.turn_away
+            load, world.config.bounds.limits(), places, world.alarms, self.turn_away
         )
         self.admit = Admit(world, self.runs, self.room)
         self._place = Placer(world, self.runs)

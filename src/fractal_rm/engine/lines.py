@@ -6,7 +6,7 @@ at another priority, each in its turn, so that nothing waits for ever behind wha
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Union
 
@@ -95,6 +95,15 @@ class Lines:
         """The ids of all runs that stand in line."""
         for line in (*self._lines.values(), *self._labelled.values()):
             yield from (run.id for run in line)
+
+    def waiting(self) -> Counter[str]:
+        """How many runs of each flow stand in line to begin."""
+        count: Counter[str] = Counter()
+        for line in (*self._lines.values(), *self._labelled.values()):
+            flow, _, has_begun = line.key
+            if not has_begun:
+                count[flow] += len(line.runs)
+        return count
 
     def under(self, label: str) -> Run | None:
         """The run that stands under a label."""

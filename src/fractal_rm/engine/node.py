@@ -115,7 +115,7 @@ class Node:
 
     async def _take(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
         self._world.config = config
-        self._lifecycle.room.limits = config.bounds.limits()
+        self._lifecycle.room.reconfigured(config.bounds.limits(), config.flows)
         for name, way_in in ways_in.items():
             await self._open(name, way_in)
         for name, way_in in self._ways_in.items():
@@ -222,7 +222,7 @@ class Node:
             Check(
                 "room",
                 load.waiting < limits.waiting and load.held_bytes < limits.held_bytes,
-                f"{load.in_flight} runs in flight, {load.waiting} waiting"
+                f"{load.in_flight} runs in flight, {load.waiting} waiting{self._held_up()}"
                 + (", paused" if self._paused else ""),
             ),
             # Nothing that is measured needs it, so that triggers can be taken all the same.
@@ -230,6 +230,11 @@ class Node:
             self._inventory.check(),
             *map(self._status, self._make),
         ]
+
+    def _held_up(self) -> str:
+        """What LIMIT has to do with it, for the flows that hold up the most."""
+        flows = self._lifecycle.room.held_up().most_common(3)
+        return "".join(f", {count} for LIMIT of flow {flow}" for flow, count in flows)
 
     def _status(self, name: str) -> Check:
         way_in = self._ways_in.get(name)

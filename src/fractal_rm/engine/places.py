@@ -12,17 +12,20 @@ leaves its own slot and waits, within its own time.
 A run that runs its own flow again, at any depth, needs no second place. Two runs that wait for the
 end of each other are found when the second one asks, and its step fails. No order of asking could
 make that impossible, as a flow's data decide what it runs.
+
+The LIMIT in force counts, also for runs that were accepted under another.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
+from msgspec import UNSET
 
 from fractal_rm.domain.admission import FAIR_TURN, within_limit
-from fractal_rm.domain.flow import SubFlow
+from fractal_rm.domain.flow import Flow, SubFlow
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.deadlock import Carriers, Deadlock
 from fractal_rm.engine.open_runs import OpenRuns, origin_of
@@ -31,11 +34,10 @@ from fractal_rm.engine.open_runs import OpenRuns, origin_of
 class _Queue(msgspec.Struct):
     """Steps that wait for a place of one flow, by origin, in the order in which they asked.
 
-    Of each the runs that have a place and carry it, the one of its own last. ``limit`` is what the
-    last one that asked found; ``granted`` counts places, to the line too, since somebody waits.
+    Of each the runs that have a place and carry it, the one of its own last. ``granted`` counts
+    places, to the line too, since somebody waits.
     """
 
-    limit: int
     steps: OrderedDict[str, tuple[Run, ...]] = msgspec.field(default_factory=OrderedDict)
     granted: int = 0
 
@@ -43,10 +45,12 @@ class _Queue(msgspec.Struct):
 class Places:
     """Runs in flight and ``away`` (they have begun, and wait for another turn), by flow.
 
-    Steps that RUN a flow are named by their origin, see `engine.open_runs.origin_of`.
+    ``flows`` are those in force: where they change, `grant` for all that are `waited_for`. Steps
+    that RUN a flow are named by their origin, see `engine.open_runs.origin_of`.
     """
 
-    def __init__(self, runs: OpenRuns) -> None:
+    def __init__(self, runs: OpenRuns, flows: Mapping[str, Flow]) -> None:
+        self.flows = flows
         self._runs = runs
         self.in_flight: Counter[str] = Counter()
         self.away: Counter[str] = Counter()
@@ -59,11 +63,17 @@ class Places:
         """How many runs of a flow count for its LIMIT."""
         return self.in_flight[flow] + self.away[flow] + self._children[flow]
 
-    def line_may_begin(self, flow: str, limit: int | None) -> bool:
-        """Whether a run in line may take a place. Steps that wait go first, as a rule."""
-        if flow in self._queues and not self.line_is_next(flow):
+    def line_may_begin(self, flow: Flow) -> bool:
+        """Whether a run in line may take a place. Steps that wait go first, as a rule.
+
+        Of a flow that is no longer in force its own LIMIT counts.
+        """
+        queueing = self.flows.get(flow.id, flow).queueing
+        if queueing is UNSET:
+            return True
+        if flow.id in self._queues and not self.line_is_next(flow.id):
             return False
-        return within_limit(limit, self.taken(flow))
+        return within_limit(queueing.limit, self.taken(flow.id))
 
     def line_is_next(self, flow: str) -> bool:
         """One place in `FAIR_TURN` is for the line, so that it does not wait for ever."""
@@ -90,7 +100,7 @@ class Places:
 
     # --- children -------------------------------------------------------------------------------
 
-    def ask(self, parent: Run, number: int, flow: str, limit: int | None) -> bool:
+    def ask(self, parent: Run, number: int, flow: str) -> bool:
         """Whether the child of a step may begin now. If not, it waits: ask again after `grant`.
 
         Raises Deadlock.
@@ -98,13 +108,14 @@ class Places:
         origin = origin_of(parent, number)
         if origin in self._held or self._carries(parent, flow):
             return True
+        limit = self._limit(flow)
         queue = self._queues.get(flow)
         is_first = queue is None or next(iter(queue.steps)) == origin
-        if limit is None or (is_first and within_limit(limit, self.taken(flow))):
+        if is_first and within_limit(limit, self.taken(flow)):
             self._leave_queue(flow, origin)
             self._hold(origin, flow)
             return True
-        self._wait(origin, parent, flow, limit)
+        self._wait(origin, parent, flow)
         if self._carriers.are_stuck(flow, self._queues, self._is_full):
             self._leave_queue(flow, origin)
             raise Deadlock(
@@ -120,7 +131,7 @@ class Places:
     def grant(self, flow: str) -> Iterator[Run]:
         """Give free places to steps that wait, in their order. Yields the runs of their own."""
         while (queue := self._queues.get(flow)) is not None:
-            if not within_limit(queue.limit, self.taken(flow)):
+            if not within_limit(self._limit(flow), self.taken(flow)):
                 return
             origin, carriers = next(iter(queue.steps.items()))
             queue.granted += 1
@@ -143,6 +154,17 @@ class Places:
         origin = origin_of(parent, number)
         return self._leave_queue(flow, origin) or self._let_go(origin)
 
+    def held_up(self, in_line: Counter[str]) -> Counter[str]:
+        """How many runs and steps of runs LIMIT holds up, by the flow whose places are taken."""
+        asking = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
+        full = {flow for flow in asking if not within_limit(self._limit(flow), self.taken(flow))}
+        return Counter({flow: asking[flow] for flow in full})
+
+    @property
+    def waited_for(self) -> set[str]:
+        """The flows for a place of which steps wait."""
+        return set(self._queues)
+
     @property
     def in_use(self) -> bool:
         """Whether any step has a place or waits for one."""
@@ -152,7 +174,12 @@ class Places:
 
     def _is_full(self, flow: str, cannot_end: int) -> bool:
         """Whether all places of a flow are taken, by runs that cannot end."""
-        return cannot_end >= self.taken(flow) >= self._queues[flow].limit
+        limit = self._limit(flow)
+        return limit is not None and cannot_end >= self.taken(flow) >= limit
+
+    def _limit(self, name: str) -> int | None:
+        flow = self.flows.get(name)
+        return None if flow is None or flow.queueing is UNSET else flow.queueing.limit
 
     def _chain(self, run: Run) -> Iterator[Run]:
         """A run and those that carry it, up to the one of its own."""
@@ -178,10 +205,9 @@ class Places:
             del self._children[flow]
         return True
 
-    def _wait(self, origin: str, parent: Run, flow: str, limit: int) -> None:
+    def _wait(self, origin: str, parent: Run, flow: str) -> None:
         """Stand in the queue: behind the others, or where it stands since it asked first."""
-        queue = self._queues.setdefault(flow, _Queue(limit))
-        queue.limit = limit
+        queue = self._queues.setdefault(flow, _Queue())
         if origin in queue.steps:
             return
         carriers = tuple(

@@ -20,6 +20,8 @@ from fractal_rm.domain.seen import Seen
 # What Components.call takes: route, body, header lines, a shorter time limit.
 Request = tuple[Route, bytes | None, bytes, float | None]
 
+# Characters in all HEADER or all QUERY lines of a call: more takes long to percent-encode.
+MOST_TEXT = 1_000_000
 _NO_TERMS = Terms()
 
 
@@ -126,8 +128,10 @@ def _route(call: Call, endpoint: Endpoint, terms: Terms, seen: Seen) -> Route:
 
 
 def _texts(pairs: tuple[tuple[str, Value], ...], seen: Seen) -> list[tuple[str, str]]:
-    """Names with their values; what is null is left out."""
+    """Names with their values; what is null is left out. Raises ValueError."""
     found = [(name, as_text(value, seen)) for name, value in pairs]
+    if sum(len(text) for _, text in found if text is not None) > MOST_TEXT:
+        raise ValueError(f"its HEADER or QUERY lines come to more than {MOST_TEXT:,} characters")
     return [(name, text) for name, text in found if text is not None]
 
 

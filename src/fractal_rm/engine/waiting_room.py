@@ -9,7 +9,8 @@ run that is not to begin any more is settled from where it stands.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from fractal_rm.domain.admission import (
     may_begin,
     what_it_is_about,
 )
-from fractal_rm.domain.flow import Queueing
+from fractal_rm.domain.flow import Flow, Queueing
 from fractal_rm.domain.run import Run, Settled
 from fractal_rm.engine.alarms import Alarm, Alarms
 from fractal_rm.engine.lines import Lines
@@ -182,6 +183,10 @@ class WaitingRoom:
         """The ids of all runs that it has: in line, in flight, or on their way back into line."""
         return {*self._lines.ids(), *self._in_hand, *self._outside}
 
+    def held_up(self) -> Counter[str]:
+        """How many runs wait for a place under the LIMIT of a flow, by that flow."""
+        return self.places.held_up(self._lines.waiting())
+
     def open(self, carry: Carry) -> None:
         """Let runs begin; ``carry`` is what is done with a run whose turn it is.
 
@@ -254,10 +259,8 @@ class WaitingRoom:
             may = not self._alone and may_begin(0, self.load, self.limits)
         else:
             may = may_begin(of_flow, self.load, self.limits)
-        queueing = run.flow.queueing
-        if queueing is UNSET or run.stays:  # it is one of those that count already
-            return may
-        return may and self.places.line_may_begin(run.flow.id, queueing.limit)
+        # One that stays is one of those that count already.
+        return may and (run.stays or self.places.line_may_begin(run.flow))
 
     def _hold_slot(self, run: Run, *, alone: bool) -> None:
         self._pace.begins(self.load.in_flight)
@@ -321,6 +324,11 @@ class WaitingRoom:
         self._stand(run, alone=alone)
 
     # --- places of flows that other flows run -----------------------------------------------------
+
+    def reconfigured(self, limits: Limits, flows: Mapping[str, Flow]) -> None:
+        """Other limits are in force: what they leave room for begins."""
+        self.limits, self.places.flows = limits, flows
+        self._share(self.places.waited_for)
 
     def share_places(self, ended: Run) -> None:
         """A run has ended: the line of its flow, and steps that wait to RUN the flow, go on."""

@@ -85,7 +85,7 @@ def _names(tree: FlowNode, report: Report) -> dict[str, int]:
 
 
 def _keeping(step: Step, asked: dict[int, set[str]]) -> Step:
-    """A step, told which headers of its answer a later one asks for."""
+    """A step, told which headers of its answer its EXPECT or a later step asks for."""
     if not isinstance(step, Call) or step.number not in asked:
         return step
     terms = Terms() if step.terms is UNSET else step.terms

@@ -106,8 +106,8 @@ class Scope:
 
     def ask(self, line: Line, word: Word, number: int, header: str | None = None) -> None:
         """Note that the flow asks for the status of a call, or for a header of its answer."""
-        if number == self.number:
-            self.asks_own_status = self.asks_own_status or header is None
+        if number == self.number and header is None:
+            self.asks_own_status = True
             return
         if number in self.headless:
             self.report.add("F107", line, word,

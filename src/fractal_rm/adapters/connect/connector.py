@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -195,7 +196,8 @@ class _Way:
         except OSError as error:
             if error.errno in NONE_LEFT:
                 raise
-            raise _NotOpened(error.strerror or str(error)) from error
+            # The text of asyncio is "Connect call failed", whatever it was.
+            raise _NotOpened(os.strerror(error.errno) if error.errno else str(error)) from error
         if self._context is None:
             return transport
         transport = await self._secured(transport, self._context, ends_s - loop.time())
@@ -207,18 +209,36 @@ class _Way:
         self, plain: asyncio.Transport, context: ssl.SSLContext, limit_s: float
     ) -> asyncio.Transport:
         loop = asyncio.get_running_loop()
-        begun = loop.start_tls(plain, asyncio.Protocol(), context, server_hostname=self._certified)
+        first = _FirstProtocol(loop.create_future())
+        begun = loop.start_tls(plain, first, context, server_hostname=self._certified)
         try:
             transport = await asyncio.wait_for(begun, limit_s)
-        except BaseException as error:
+            if transport is not None and not transport.is_closing():
+                return transport
             plain.abort()
-            reason = _tls_reason(error)
+            error = await asyncio.wait_for(first.lost, limit_s)
+        except BaseException as failure:
+            plain.abort()
+            reason = _tls_reason(failure)
             if reason is None:
                 raise
-            raise _NotOpened(reason) from error
-        if transport is None or transport.is_closing():
-            raise _NotOpened("it closed the connection at once")
-        return transport
+            raise _NotOpened(reason) from failure
+        raise _NotOpened((error and _tls_reason(error)) or "it closed the connection at once")
+
+
+class _FirstProtocol(asyncio.Protocol):
+    """Keeps why a connection was lost right after the handshake of TLS.
+
+    In TLS 1.3 a server looks at our certificate only then.
+    """
+
+    def __init__(self, lost: asyncio.Future[Exception | None]) -> None:
+        self.lost = lost
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        if not self.lost.done():
+            self.lost.set_result(exc)
 
 
 def _tls_reason(error: BaseException) -> str | None:

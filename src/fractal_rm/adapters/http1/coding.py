@@ -18,6 +18,10 @@ TAKEN_BYTES, GIVEN_BYTES = 16 * 1024, 256 * 1024
 MOST_PARTS = 10_000  # of a gzip: each costs some 10 µs, however little is in it
 
 _WBITS_GZIP, _WBITS_ZLIB, _WBITS_RAW = 31, 15, -15  # see zlib.decompressobj
+# Servers that mean a charset, or an encoding of mail (RFC 2045, 6.2), put its name there.
+_CHANGE_NOTHING = frozenset({
+    "", "identity", "none", "utf-8", "utf8", "iso-8859-1", "7bit", "8bit", "binary",
+})  # fmt: skip
 _NAMES = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}  # RFC 9110, 8.4.1
 
 
@@ -32,7 +36,7 @@ def with_coding(reply: Reply) -> Reply:
     if b"content-encoding" not in reply.head.lower() or not reply.body:
         return reply
     listed = all_of("content-encoding", reply.head)
-    codings = [coding for coding in listed if coding not in ("", "identity")]
+    codings = [coding for coding in listed if coding not in _CHANGE_NOTHING]
     if not codings:
         return reply
     return Packed(reply.status, reply.head, reply.body, ", ".join(codings))

@@ -7,6 +7,7 @@ idle ──ask──> asked ──whole reply──> idle | closed
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -28,9 +29,10 @@ from fractal_rm.adapters.http1.heads import END_OF_HEAD, Heads
 from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.adapters.http1.stale import Stale, unread_bytes
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut
+from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ConnectFailed
 
 MOST_UNFOLDED = 8  # heads of an answer and of the interim ones (1xx) before it
+_CLOSED_FIRST = "the connection was closed before the request was sent"
 _FIRST_STATUS, _FIRST_FINAL_STATUS, _NO_CONTENT = 100, 200, 204
 
 
@@ -77,22 +79,32 @@ class Connection(asyncio.Protocol):
         self._got_bytes = False
         self._max_bytes = max_bytes
         reply = self._reply = loop.create_future()
-        if self._transport is None:
-            reply.set_exception(Stale() if self._reused else BadReply("it closed at once"))
-            return reply
         self._ends_s = ends_s
         if ends_s < self._looks_s:
             self._look_at(ends_s, loop)
-        self._outbox.put(self._transport, request, loop)
+        self._outbox.put(self, request, loop)
         return reply
+
+    def send(self, request: bytes) -> None:
+        """Called by the outbox."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(request)
+        else:
+            self._stop_looking()
+            self._fail(Stale() if self._reused else ConnectFailed(_CLOSED_FIRST))
 
     def close(self) -> None:
         """Let go at once; a reply that is waited for fails."""
         self._fail(BadReply("the connection was closed on our side"))
 
-    def _look_at(self, looks_s: float, loop: asyncio.AbstractEventLoop) -> None:
+    def _stop_looking(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    def _look_at(self, looks_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._stop_looking()
         self._looks_s = looks_s
         self._timer = loop.call_at(looks_s, self._look, loop)
 
@@ -203,9 +215,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop. The end of the connection may be the end of the body."""
         self._transport = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_looking()
         self._on_closed(self)
         if self._reply is None:
             return
@@ -214,10 +224,13 @@ class Connection(asyncio.Protocol):
             self._end(with_coding(reply), kept=False)
         elif not self._got_bytes and self._reused:
             self._fail(Stale())
+        elif self._outbox.held_bytes(self):
+            self._fail(ConnectFailed(f"{_CLOSED_FIRST}{_refusal(exc)}"))
         elif not self._got_bytes:
-            self._fail(BadReply("the connection was closed without an answer"))
+            self._fail(BadReply(f"the connection was closed without an answer{_refusal(exc)}"))
         else:
-            self._fail(BadReply("the connection was closed before the answer was whole"))
+            status = f" (status {reply.status})" if self._in_body else ""
+            self._fail(BadReply(f"the connection was closed before the answer was whole{status}"))
 
     # --- the reply, as the parser tells it ----------------------------------------------------
 
@@ -281,7 +294,7 @@ class Connection(asyncio.Protocol):
     def _end(self, reply: Reply, *, kept: bool = True) -> None:
         """A whole reply is there; the connection is ``kept`` if the request has left it, too."""
         if not kept and self._reused and reply.status >= 400:
-            held_bytes = self._outbox.held_bytes(self._transport)
+            held_bytes = self._outbox.held_bytes(self)
             self._fail(Stale(reply, held_bytes + unread_bytes(self._transport)))
             return
         waiting, self._reply = self._reply, None
@@ -300,3 +313,8 @@ class Connection(asyncio.Protocol):
         """The head is taken as it came: the parser has read it, and its trailers are not in it."""
         head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
         return Reply(self._parser.get_status_code(), head, bytes(self._body))
+
+
+def _refusal(error: Exception | None) -> str:
+    """What a server said of TLS when it closed: in TLS 1.3 it looks at our certificate last."""
+    return f": TLS was refused: {error.reason}" if isinstance(error, ssl.SSLError) else ""

@@ -39,6 +39,7 @@ class Answered:
         self._at_once = at_once
         self._batches: deque[tuple[Sequence[Numbered], int]] = deque()
         self._count = self._bytes = 0
+        self._here: Mapping[int, Message] | None = None  # those in it, when they were looked up
         self._ids_go_on = False
         self._is_all = False  # an earlier process may have answered messages, too
         self._before: Mapping[int, Message] = {}  # on the connection before, by packet id
@@ -49,6 +50,7 @@ class Answered:
         """PUBACKs leave for these."""
         size = sum([len(message.body) for _, message in batch])
         self._batches.append((batch, size))
+        self._here = None
         self._count += len(batch)
         self._bytes += size
         while len(self._batches) > 1:
@@ -63,8 +65,7 @@ class Answered:
 
     def forget(self) -> None:
         """The broker has no such session any more, or is another one."""
-        self._batches.clear()
-        self._count = self._bytes = 0
+        self._clear()
         self._before = {}
         self._ids_go_on = self._is_all = False
 
@@ -74,30 +75,47 @@ class Answered:
 
     def resume(self, *, mqtt_5: bool) -> None:
         """The broker goes on with the session on a new connection."""
-        self._before = {
-            packet_id: message
-            for batch, _ in self._batches
-            for packet_id, message in batch
-            if packet_id is not None
-        }
+        self._before = self._by_id()
         self._bodies_before = frozenset(each.body for each in self._before.values())
         if mqtt_5 and max(self._before, default=0) > self._at_once:
             self._ids_go_on = True
         self._before_is_all, self._is_all = self._is_all, True
-        self._batches.clear()
-        self._count = self._bytes = 0
+        self._clear()
 
-    def knows(self, packet_id: int, message: Message) -> bool | None:
+    def before(self, packet_id: int, message: Message) -> bool | None:
         """Whether a message was answered on the connection before; None: perhaps.
 
         A broker whose use of packet ids is not known may send it under another: RabbitMQ does.
         """
         before = self._before.get(packet_id)
-        if self._ids_go_on and before is not None and _same(before, message):
+        if self._ids_go_on and before is not None and same(before, message):
             return True
         if self._before_is_all and (self._ids_go_on or message.body not in self._bodies_before):
             return False
         return None
+
+    def here(self, packet_id: int, message: Message) -> bool | None:
+        """Whether a message was answered on this connection; None: perhaps.
+
+        Nothing is lost on one connection, so a new message under the same id would have come.
+        """
+        if self._here is None:
+            self._here = self._by_id()
+        last = self._here.get(packet_id)
+        return True if last is not None and same(last, message) else None
+
+    def _by_id(self) -> dict[int, Message]:
+        return {
+            packet_id: message
+            for batch, _ in self._batches
+            for packet_id, message in batch
+            if packet_id is not None
+        }
+
+    def _clear(self) -> None:
+        self._batches.clear()
+        self._count = self._bytes = 0
+        self._here = None
 
     def first_new(self, packet_id: int, came: int) -> None:
         """A message came for the first time, as the ``came``-th of its connection.
@@ -108,7 +126,7 @@ class Answered:
             self._ids_go_on = True
 
 
-def _same(one: Message, other: Message) -> bool:
+def same(one: Message, other: Message) -> bool:
     """All that a publisher has said; its expiry interval becomes less with each try."""
     return (one.body, one.topic, one.key, _without_expiry(one)) == (
         other.body, other.topic, other.key, _without_expiry(other),

@@ -45,7 +45,6 @@ class ClientId:
         name = FILE
         if configured is not None:  # it may be longer than the name of a file, and have slashes
             name += "-" + blake2b(configured.encode(), digest_size=8).hexdigest()
-        state.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = FileLock(state / f"{name}.lock")
         except Held as held:

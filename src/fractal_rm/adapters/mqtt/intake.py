@@ -127,7 +127,7 @@ class MqttIntake:
     async def _change(self, link: Link) -> None:
         try:
             await self._subscribe(link)
-        except LinkFailed as error:
+        except (LinkFailed, OSError) as error:
             self._telemetry.problem("resubscribe_failed", reason=str(error))
             link.abort()  # the next connection subscribes to everything anew
         except Exception as error:  # noqa: BLE001 - the top of the task
@@ -135,7 +135,7 @@ class MqttIntake:
             link.abort()
 
     async def _subscribe(self, link: Link) -> None:
-        """Subscribe to what is wanted, then take back what is not. Raises LinkFailed."""
+        """Subscribe to what is wanted, then take back what is not. Raises LinkFailed, OSError."""
         async with self._subscribing:
             topics = None
             while topics is not self._taking.topics:  # it may change meanwhile
@@ -197,6 +197,8 @@ class MqttIntake:
                 if error.answer is Answer.SILENCE:  # the broker may have sent messages by it
                     self._answered.forget()
                 at_once = self._brokers.failed(error.answer)
+            except OSError as error:  # in the state folder: a full disk, or it is not there
+                self._why_not = str(error)
             except Exception as error:  # noqa: BLE001 - the top of the task
                 # Nobody foresaw it, and it may pass: without this task there is no MQTT any more.
                 self._why_not, fault = f"{type(error).__name__}: {error}", error

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from fractal_rm.adapters.mqtt.answered import Answered
+from fractal_rm.adapters.mqtt.answered import DUP, Answered
 from fractal_rm.adapters.mqtt.client import LinkFailed, To, connect, new_client, said_by_broker
 from fractal_rm.adapters.mqtt.codes import NOT_OURS, REFUSED, TAKEN_OVER, in_words
 from fractal_rm.adapters.mqtt.connect_options import Answer, answer_of
@@ -76,7 +76,7 @@ class Link:
         self._unanswered = Unanswered(
             take, wait_for_room, mqtt.receive_maximum, wire, self._send_acknowledgements, answered
         )
-        self._redelivery = Redelivery(answered, self._unanswered.answer, self._came_again)
+        self._redelivery = Redelivery(answered, self._unanswered, self._came_again)
 
     @property
     def protocol(self) -> str:
@@ -99,10 +99,16 @@ class Link:
         """Whether the broker has ended it for a message of ours, as far as can be known."""
         return self._outgoing.ended_it
 
+    @property
+    def perhaps_ended_by_ours(self) -> bool:
+        """Whether the broker may have ended it for a message of ours."""
+        return self._outgoing.may_have_ended_it
+
     # --- open and close -----------------------------------------------------------------------
 
     async def open(self, *, numbered: bool = False) -> None:
         """Connect and subscribe to triggers; see `Subscriptions.begin`. Raises LinkFailed."""
+        self._beat()
         try:
             await asyncio.wait_for(self._connect_and_subscribe(numbered), OPEN_LIMIT_S)
         except LinkFailed:
@@ -116,7 +122,7 @@ class Link:
             self.abort()
             raise LinkFailed(str(error) or type(error).__name__, self._answer) from error
         self.opened_s = self._loop.time()
-        self._beat()
+        self._beat()  # by the broker's keepalive
 
     async def _connect_and_subscribe(self, numbered: bool) -> None:
         await self._unless_closed(connect(self._client, self._to, self._wire))
@@ -238,24 +244,30 @@ class Link:
     def _beat(self) -> None:
         """After a keepalive without news gmqtt sends a ping; no answer means: dead (G10)."""
         loop = self._loop
+        if self._watch is not None:
+            self._watch.cancel()
         if self.closed.done():
             return
+        keepalive_s = self._mqtt.keepalive
         connection = self._client._connection  # noqa: SLF001
-        keepalive_s = connection.keepalive
-        if self._wire.held:  # it is we who do not listen
-            connection._last_data_in = loop.time()  # noqa: SLF001
-        silent_s = loop.time() - connection._last_data_in  # noqa: SLF001 - of the same clock
-        if silent_s > DEAD_AFTER_KEEPALIVES * keepalive_s:
-            self._end(f"the broker has been silent for {silent_s:.0f} s")
-            self.abort()
-            return
+        if connection is not None:
+            keepalive_s = connection.keepalive or keepalive_s
+            if self._wire.held or self._connack is None:  # we do not listen; `open` has a limit
+                connection._last_data_in = loop.time()  # noqa: SLF001
+            silent_s = loop.time() - connection._last_data_in  # noqa: SLF001 - of the same clock
+            if silent_s > DEAD_AFTER_KEEPALIVES * keepalive_s:
+                self._end(f"the broker has been silent for {silent_s:.0f} s")
+                self.abort()
+                return
         self._watch = loop.call_later(keepalive_s / 16, self._beat)
 
     # --- what the wire and gmqtt call ---------------------------------------------------------
 
     def _on_publish(self, packet: Packet) -> None:
         packet_id, message = read_publish(packet, mqtt_5=self._mqtt_5, own=self._own)
-        if not (self._redelivery.going_on and self._redelivery.settles(packet, packet_id, message)):
+        redelivery = self._redelivery
+        asked = packet.first & DUP or redelivery.going_on
+        if not (asked and redelivery.settles(packet, packet_id, message)):
             self._unanswered.add(packet_id, message)
 
     def _came_again(self, redelivery: Redelivery) -> None:

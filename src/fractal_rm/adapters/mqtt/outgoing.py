@@ -47,6 +47,7 @@ class Outgoing:
         self._refused = False  # the last one that was answered
         self.unanswered = 0  # messages that were on their way at the end
         self.ended_it = False  # whether it is known which one the broker has ended it for
+        self.may_have_ended_it = False  # whether it has for any of them, as far as can be known
 
     def begin(self) -> None:
         """Take up the broker's Receive Maximum (MQTT 5, 3.2.2.3.3)."""
@@ -157,6 +158,7 @@ class Outgoing:
         self.unanswered = len(waiting)
         alone = len(waiting) == 1
         self.ended_it = cut and (alone or self._refused)
+        self.may_have_ended_it = cut and (bool(waiting) or self._refused)
         for each in waiting:
             each.set_exception(LinkGone(reason, cut=cut and not self._refused, alone=alone))
 

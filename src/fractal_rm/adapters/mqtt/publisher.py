@@ -24,7 +24,7 @@ from fractal_rm.domain.errors import PublishFailed
 
 WAIT_FOR_LINK_S = 5.0  # a node that has just begun, or a broker, is back within this as a rule
 PATIENCE_S = 300.0
-CALM_S = 0.5  # what comes in is taken before a connection is put at risk again
+CALM_S = 0.5
 GIVEN_UP_AT = 2
 MOST_DOUBTED = 1_000
 
@@ -39,6 +39,7 @@ class MqttPublisher:
         self._served = served
         self._link: Link | None = None
         self._linked = asyncio.Event()
+        self._at_risk = False  # the broker may have ended the link before for a message of ours
         # Messages, by digest, that were on their way when the broker ended a connection, and how
         # often they were alone then.
         self._doubted: dict[bytes, int] = {}
@@ -51,6 +52,8 @@ class MqttPublisher:
 
     @link.setter
     def link(self, link: Link | None) -> None:
+        if self._link is not None:
+            self._at_risk = self._link.perhaps_ended_by_ours
         self._link = link
         if link is None:
             self._linked.clear()
@@ -81,7 +84,7 @@ class MqttPublisher:
             self._sending_doubted += doubted
             try:
                 if doubted:
-                    await asyncio.sleep(link.opened_s + CALM_S - asyncio.get_running_loop().time())
+                    await _calm(link)
                 alone = self._sending_doubted > 0
                 await link.publish(topic, body, correlation, alone=alone)
             except LinkGone as gone:
@@ -120,9 +123,20 @@ class MqttPublisher:
                 await asyncio.wait_for(self._linked.wait(), WAIT_FOR_LINK_S)
             except asyncio.TimeoutError:
                 raise PublishFailed("no broker is connected") from None
-        if self._link is None:  # it has gone in the same turn
+        link = self._link
+        if link is None:  # it has gone in the same turn
             raise PublishFailed("the broker has just gone")
-        return self._link
+        if self._at_risk:
+            await _calm(link)
+        return link
+
+
+async def _calm(link: Link) -> None:
+    """Wait until what comes again by a new link had time to be acknowledged.
+
+    Triggers whose replies end the link would run again after each end, and make more of them.
+    """
+    await asyncio.sleep(link.opened_s + CALM_S - asyncio.get_running_loop().time())
 
 
 def _digest(topic: str, body: bytes, correlation: bytes | None) -> bytes:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from fractal_rm.adapters.mqtt.answered import Answered, Numbered
+from fractal_rm.adapters.mqtt.answered import Answered, Numbered, same
 from fractal_rm.adapters.mqtt.publish_packet import Message
 
 # Reading stops while so much is unanswered, however few messages that is: memory stays bounded.
@@ -63,6 +63,7 @@ class Unanswered:
         self._send = send
         self._noted = answered
         self._loop = asyncio.get_running_loop()
+        self._by_id: dict[int | None, Message] = {}  # those without a PUBACK
         self._arrived: list[Numbered] = []  # in this turn
         self._taking: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()  # for room
@@ -75,6 +76,8 @@ class Unanswered:
         if not self._arrived:
             self._loop.call_soon(self._take_arrived)
         self._arrived.append((packet_id, message))
+        if packet_id is not None:
+            self._by_id[packet_id] = message
         self._count += 1
         self._bytes += len(message.body)
         if self._full():
@@ -96,6 +99,11 @@ class Unanswered:
         if self._taking:
             self._noted.incomplete()
         self._send_acknowledgements()
+
+    def has(self, packet_id: int, message: Message) -> bool:
+        """Whether this message is here: its packet id is for no other before the PUBACK."""
+        here = self._by_id.get(packet_id)
+        return here is not None and same(here, message)
 
     def answer(self, packet_id: int, message: Message) -> None:
         """Acknowledge a message that was taken before."""
@@ -157,4 +165,6 @@ class Unanswered:
         if batch:
             self._acknowledged = []
             self._noted.note(batch)
+            for packet_id, _ in batch:
+                self._by_id.pop(packet_id, None)
             self._send(b"".join([_PUBACK.pack(0x40, 2, packet_id) for packet_id, _ in batch]))

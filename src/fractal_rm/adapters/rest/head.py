@@ -13,15 +13,12 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from fractal_rm.adapters.rest.problems import Problem
+from fractal_rm.domain.address import is_authority
 
 MAX_HEAD_BYTES = 16 * 1024
 HEAD_TOO_LARGE = Problem("about:blank", "The header section is too large", 431,
                          f"at most {MAX_HEAD_BYTES} bytes are read")  # fmt: skip
 
-# uri-host [ ":" port ] (RFC 9110, 7.2). What stands behind "%" in brackets is a zone.
-_HOST = re.compile(
-    rb"(?:\[([0-9A-Fa-f:.]+)(?:%[^\]]*)?\]|([A-Za-z0-9._~!$&'()*+,;=%-]+))(?::[0-9]*)?"
-)
 _ABSOLUTE = re.compile(rb"(?i)http://([^/?#]*)([^#]*)")
 
 
@@ -71,15 +68,6 @@ def fault_in(head: Head) -> Problem | None:
     if head.method == b"CONNECT":
         return Problem("about:blank", "This method is not implemented", 501, "CONNECT")
     return _fault_in_target(head) or _fault_in_codings(head) or _fault_in_host(head)
-
-
-def host_in(value: bytes) -> str | None:
-    """The name or address in ``host[:port]``, in lower case, without brackets and a last dot.
-
-    None: it is not valid.
-    """
-    found = _HOST.fullmatch(value)
-    return (found[1] or found[2]).decode("ascii").lower().removesuffix(".") if found else None
 
 
 def asked_host(head: Head) -> bytes | None:
@@ -140,6 +128,6 @@ def _fault_in_host(head: Head) -> Problem | None:
     if not head.hosts:
         return None if head.version == "1.0" else malformed("there is no Host")
     asked = asked_host(head)
-    if asked is None or host_in(asked) is None or host_in(head.hosts[0]) is None:
+    if asked is None or not is_authority(asked) or not is_authority(head.hosts[0]):
         return malformed("the host is not one that a URL can have")
     return None

@@ -184,6 +184,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # --- what the parser has found ------------------------------------------------------------
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field came; the parser leaves the spaces behind its value (RFC 9110, 5.5)."""
+        super().on_header(name, value.rstrip(b" \t"))
+
     def on_headers_complete(self) -> None:
         """Serve the request, or refuse it in its turn."""
         method = self.parser.get_method()

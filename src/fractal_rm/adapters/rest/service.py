@@ -46,7 +46,7 @@ class RestService:
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        """``names``: what nodes.conf has for this node, in lower case."""
+        """``names``: what nodes.conf has for this node; see `Config.own_names`."""
         self._rest = rest
         self._url = str(Origin("http", rest.host, rest.port))
         self._telemetry = telemetry

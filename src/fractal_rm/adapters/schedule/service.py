@@ -14,8 +14,9 @@ from msgspec import UNSET
 from fractal_rm.adapters.schedule.timetable import BadSchedule, Timetable, rules_of
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
-from fractal_rm.domain.errors import Draining, Malformed, Refused
+from fractal_rm.domain.errors import Draining, KeyReused, Malformed, Refused
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.steady import MOST_MS
 from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.ports import Check, Clock, Intake, Telemetry, WayIn
@@ -26,9 +27,9 @@ REMEMBER_EVERY_S = 1.0
 SUSPENDED_MS = 1_000  # for less, no moment was missed
 
 
-# Milliseconds since 1970. No clock of Linux shows more than 2^63 ns, which is in the year 2262, and
-# what is near the year 10000 is no date in some time zones.
-Moment = Annotated[int, msgspec.Meta(ge=0, lt=9_223_372_036_854)]
+# Milliseconds since 1970, on any clock of a node; what is near the year 10000 is no date in some
+# time zones.
+Moment = Annotated[int, msgspec.Meta(ge=0, le=MOST_MS)]
 Remembered = dict[str, Moment | list[Moment]]  # a list where a clock went back: see `Timetable`
 
 
@@ -172,7 +173,8 @@ class Schedules:
             if isinstance(answer, Refused) and not answer.final:
                 self._hold_back(timetable, answer)
                 return
-            if isinstance(answer, Refused):
+            # A moment that is known is that run: `at` differs where the clock was set since.
+            if isinstance(answer, Refused) and not isinstance(answer, KeyReused):
                 self._telemetry.problem(
                     "schedule_refused", schedule=timetable.name, reason=str(answer)
                 )

@@ -19,6 +19,7 @@ import msgspec
 from cronsim import CronSimError
 from msgspec import UNSET
 
+from fractal_rm import MADE_MS
 from fractal_rm.adapters.schedule.cron_times import CronTimes
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import CatchUp, Cron, Flow
@@ -194,9 +195,12 @@ class Timetable:
         """Go on from the latest time that it had come to by now, or from now.
 
         Of later ones, from which the clock went back, the first are remembered: the clock may have
-        been wrong then, or be wrong now.
+        been wrong then, or be wrong now. A time before this program was made was wrong: nothing is
+        made up for from there.
         """
         times = sorted({self.last_ms, *self._left})
+        if now_ms >= MADE_MS:
+            times = [ms for ms in times if ms >= MADE_MS]
         later = [ms for ms in times if ms - now_ms > SMALL_MS]
         self._left = later[:MOST_REMEMBERED]
         self.done(max((ms for ms in times if ms not in later), default=now_ms))

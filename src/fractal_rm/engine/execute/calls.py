@@ -249,7 +249,7 @@ def _started(call: Call, attempt: int, part: Part | None) -> Started:
 
 
 def _kept(names: tuple[str, ...], reply: Reply) -> dict[str, str]:
-    """The headers that the flow asks for later."""
+    """The headers that the flow asks for."""
     found = {name: reply.header(name) for name in names}
     return {name: value for name, value in found.items() if value is not None}
 

@@ -92,6 +92,7 @@ class ForEach:
                 line.endings.append(ending)
             else:
                 line.take(part.element, _finished(run, call)[part.element])
+            await asyncio.sleep(0)  # one that is not called has let nobody else go on
 
 
 class _Line:

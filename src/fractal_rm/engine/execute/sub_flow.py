@@ -30,8 +30,8 @@ from fractal_rm.engine.waiting_room import RECHECK_S, WaitingRoom
 from fractal_rm.engine.world import World
 
 MOST_DEPTH = 16
-# A run that waits for a place is told when it has one; this long it takes until it sees that
-# another configuration has a higher LIMIT.
+# A run that waits for a place is told when it has one; this long it takes until it sees that it
+# never will, as a LIMIT was lowered.
 ASK_AGAIN_S = 10.0
 
 Ended = Union[Settled, Dead, Later]
@@ -71,7 +71,7 @@ class SubFlows:
                 self._put(run, step, SKIPPED)
                 return None
             if child is None:
-                if not self._may_begin(run, step):
+                if not self._room.places.ask(run, step.number, step.flow):
                     return Later(ASK_AGAIN_S, begun=False)
                 child = await self._begun(run, step)
         except CannotEvaluate as fault:
@@ -110,12 +110,6 @@ class SubFlows:
         return seen_by(run, self._world.config.bounds)
 
     # --- the beginning --------------------------------------------------------------------------
-
-    def _may_begin(self, run: Run, step: SubFlow) -> bool:
-        """Whether LIMIT of its flow leaves a place. Raises CannotEvaluate where it never will."""
-        flow = self._world.config.flows.get(step.flow)
-        limit = None if flow is None or flow.queueing is UNSET else flow.queueing.limit
-        return self._room.places.ask(run, step.number, step.flow, limit)
 
     async def _begun(self, run: Run, step: SubFlow) -> Run:
         """A new child, durable. Raises CannotEvaluate where there can be none."""
