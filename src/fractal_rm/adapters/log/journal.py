@@ -167,6 +167,7 @@ class LogJournal:
         self._blocked: JournalBlocked | None = None
         self._closing = self._opened = False
         self._flush: asyncio.Handle | None = None
+        self._unsynced: asyncio.TimerHandle | None = None
         self._wanted = asyncio.Event()
         self._full_batch = asyncio.Event()
         self._durable = _Durable(self)
@@ -304,6 +305,7 @@ class LogJournal:
                     raise gone
                 known = await self._known(group)
                 answers = self._put(group, known)
+                self._covered()
                 await self._syncing.run(self._log.sync)
                 await self._wait_until_found()
             except JournalBlocked as error:
@@ -445,9 +447,16 @@ class LogJournal:
             except Exception as error:  # noqa: BLE001 - whatever the disk said
                 self._lose(error)
             else:
-                self._loop.call_later(UNSYNCED_AT_MOST_S, self._wanted.set)
+                if self._unsynced is None:
+                    self._unsynced = self._loop.call_later(UNSYNCED_AT_MOST_S, self._wanted.set)
 
     # --- what cannot be written -----------------------------------------------------------------
+
+    def _covered(self) -> None:
+        """The sync that follows covers what was written behind."""
+        if self._unsynced is not None:
+            self._unsynced.cancel()
+            self._unsynced = None
 
     def _gone(self) -> JournalGone | None:
         try:
