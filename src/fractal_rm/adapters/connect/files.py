@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from fractal_rm.config.regular_file import read_regular
 
 _MOST_SERVERS, _MOST_NDOTS, _MOST_ATTEMPTS = 3, 15, 5  # as the C library's
 _OURS = {"files", "dns"}  # sources of names that need no C library
+_ACTIONS = re.compile(r"\[[^]]*\]")  # behind a source, as [!UNAVAIL=return]
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -90,7 +92,7 @@ def other_sources(nsswitch: str) -> frozenset[str]:
     for line in nsswitch.splitlines():
         key, colon, rest = line.partition("#")[0].partition(":")
         if colon and key.strip() == "hosts":
-            return frozenset(w for w in rest.split() if not w.startswith("[")) - _OURS
+            return frozenset(_ACTIONS.sub(" ", rest).split()) - _OURS
     return frozenset()
 
 
