@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
 import tracemalloc
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timezone
 
 import aiohttp
@@ -28,7 +29,7 @@ from fractal_rm.domain.errors import (
     ConnectFailed,
     ReplyTooLarge,
 )
-from keys import encrypted_key
+from keys import encrypted_key, weak_key
 from ports import free_port
 
 
@@ -656,9 +657,71 @@ async def test_a_server_that_asks_for_a_certificate_gets_ours(authority, tls_ser
     async with serving(tls=tls_server) as server, calling() as caller:
         reply = await caller.call(to(server, protocol="https", tls=Tls(**names)))
         assert reply.body == b"ok"
-        only_ca = to(server, protocol="https", tls=Tls(ca=names["ca"]))
-        with pytest.raises(CallFailed):
-            await caller.call(only_ca)
+
+
+def _refuse(listening, context):
+    """As OpenSSL's own server does it: the client is told why."""
+    plain, _ = listening.accept()
+    with plain, suppress(ssl.SSLError):
+        context.wrap_socket(plain, server_side=True)
+
+
+async def _refused(port, tls):
+    async with calling() as caller:
+        with pytest.raises(CallFailed) as caught:
+            await caller.call(route(Origin("https", "127.0.0.1", port, tls), "GET", "/x"))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_server_that_gets_no_certificate_of_ours_says_so(
+    authority, tls_server, tmp_path, version, run
+):
+    tls_server.verify_mode = ssl.CERT_REQUIRED
+    tls_server.maximum_version = version
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with socket.create_server(("127.0.0.1", free_port())) as listening:
+        server = threading.Thread(target=_refuse, args=(listening, tls_server))
+        server.start()
+        own = Tls(ca=str(tmp_path / "ca.pem"))
+        assert "it asks for a certificate" in run(_refused(listening.getsockname()[1], own))
+        server.join()
+
+
+async def _refused_by(handle):
+    listening = await asyncio.start_server(handle, "127.0.0.1", free_port())
+    try:
+        return await _refused(listening.sockets[0].getsockname()[1], None)
+    finally:
+        listening.close()
+
+
+async def _plain(reader, writer):
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_server_that_does_not_speak_tls_is_told_from_one_that_closes_and_a_slow_one(run):
+    assert "what it sends is not TLS (" in run(_refused_by(_plain))
+    assert "it closed the connection" in run(_refused_by(lambda _, writer: writer.close()))
+
+
+async def test_authorities_that_change_are_read_again_also_where_they_are_the_systems(
+    authority, tls_server, tmp_path, monkeypatch
+):
+    standard = tmp_path / "standard.pem"
+    trustme.CA().cert_pem.write_to_path(standard)
+    monkeypatch.setenv("SSL_CERT_FILE", str(standard))
+    async with serving(tls=tls_server) as server, calling() as caller:
+        there = to(server, protocol="https")
+        with pytest.raises(ConnectFailed, match="not trusted"):
+            await caller.call(there)
+        before = standard.stat()
+        authority.cert_pem.write_to_path(standard)
+        os.utime(standard, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and tar do
+        assert (await caller.call(there)).body == b"ok"
 
 
 async def test_tls_files_that_are_not_there_are_named(tmp_path):
@@ -684,6 +747,7 @@ async def test_an_encrypted_key_is_told_and_nobody_is_asked(form, tls_server, tm
         ("cert", r"cert\.pem holds no certificate in PEM"),
         ("ca", r"ca\.pem holds no certificate in PEM"),
         ("another", r"the key in .*key\.pem is not the one of the certificate in .*cert\.pem"),
+        ("weak", r"the certificate in .*cert\.pem is too weak for OpenSSL here \(EE_KEY_TOO_SMALL"),
     ],
 )
 async def test_a_tls_file_that_holds_the_wrong_thing_is_named(authority, tmp_path, wrong, why):
@@ -692,6 +756,8 @@ async def test_a_tls_file_that_holds_the_wrong_thing_is_named(authority, tmp_pat
     authority.cert_pem.write_to_path(paths["ca"])
     ours.cert_chain_pems[0].write_to_path(paths["cert"])
     (other if wrong == "another" else ours).private_key_pem.write_to_path(paths["key"])
+    if wrong == "weak":
+        weak_key(paths["key"], paths["cert"])
     if wrong in paths:
         paths[wrong].write_bytes(b"\x30\x82")  # as DER begins
     async with serving() as server, calling() as caller:

@@ -11,13 +11,14 @@ from typing import TypeVar
 from fractal_rm.adapters.connect.descriptors import NONE_LEFT, Descriptors
 from fractal_rm.adapters.connect.files import is_address
 from fractal_rm.adapters.connect.names import KEPT_AT_MOST, Names, NotResolved
-from fractal_rm.adapters.distrust import why_not_trusted
+from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.domain.errors import ConnectFailed
 
 T = TypeVar("T")
 Release = Callable[[], None]
 MOST_NAMED = 8  # of the addresses that were tried, in a reason
+_CLOSED = "it closed the connection at once"
 
 
 class Connector:
@@ -206,8 +207,11 @@ class _Way:
     async def _secured(
         self, plain: asyncio.Transport, context: ssl.SSLContext, limit_s: float
     ) -> asyncio.Transport:
+        if plain.is_closing():  # uvloop would wait for an answer all the same
+            raise _NotOpened(_CLOSED)
         loop = asyncio.get_running_loop()
-        begun = loop.start_tls(plain, asyncio.Protocol(), context, server_hostname=self._certified)
+        waiting = _Waiting(loop)
+        begun = loop.start_tls(plain, waiting, context, server_hostname=self._certified)
         try:
             transport = await asyncio.wait_for(begun, limit_s)
         except BaseException as error:
@@ -216,19 +220,30 @@ class _Way:
             if reason is None:
                 raise
             raise _NotOpened(reason) from error
-        if transport is None or transport.is_closing():
-            raise _NotOpened("it closed the connection at once")
+        if transport is None or transport.is_closing():  # TLS 1.3: it refuses behind the handshake
+            plain.abort()
+            lost = await waiting.lost
+            raise _NotOpened((lost and _tls_reason(lost)) or _CLOSED) from lost
         return transport
+
+
+class _Waiting(asyncio.Protocol):
+    """In the place of the protocol until TLS is there; tells why the connection was lost."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.lost: asyncio.Future[Exception | None] = loop.create_future()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self.lost.set_result(exc)
 
 
 def _tls_reason(error: BaseException) -> str | None:
     """Why TLS did not come to be, for people; None where it is not the network's fault."""
     if isinstance(error, asyncio.TimeoutError):
         return "it took the connection, and did not answer the TLS handshake in time"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return why_not_trusted(error)
     if isinstance(error, ssl.SSLError):
-        return f"TLS was refused: {error.reason}"
+        return tls_words(error)
     if isinstance(error, OSError):
         return error.strerror or str(error) or "it closed the connection in the TLS handshake"
     return None

@@ -7,11 +7,13 @@ idle ──ask──> asked ──whole reply──> idle | closed
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import cast
 
 import httptools
 
+from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.http1.coding import with_coding
 from fractal_rm.adapters.http1.framing import (
     all_of,
@@ -215,7 +217,8 @@ class Connection(asyncio.Protocol):
         elif not self._got_bytes and self._reused:
             self._fail(Stale())
         elif not self._got_bytes:
-            self._fail(BadReply("the connection was closed without an answer"))
+            refused = f": {tls_words(exc)}" if isinstance(exc, ssl.SSLError) else ""
+            self._fail(BadReply(f"the connection was closed without an answer{refused}"))
         else:
             self._fail(BadReply("the connection was closed before the answer was whole"))
 
