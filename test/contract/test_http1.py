@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import tracemalloc
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 
 import aiohttp
@@ -19,6 +19,7 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from demanding import demanding
 from dns import SILENT, resolving
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.domain.call import Origin, Route, Tls, header_line, route
@@ -659,13 +660,6 @@ async def test_a_server_that_asks_for_a_certificate_gets_ours(authority, tls_ser
         assert reply.body == b"ok"
 
 
-def _refuse(listening, context):
-    """As OpenSSL's own server does it: the client is told why."""
-    plain, _ = listening.accept()
-    with plain, suppress(ssl.SSLError):
-        context.wrap_socket(plain, server_side=True)
-
-
 async def _refused(port, tls):
     async with calling() as caller:
         with pytest.raises(CallFailed) as caught:
@@ -675,18 +669,9 @@ async def _refused(port, tls):
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_server_that_gets_no_certificate_of_ours_says_so(
-    authority, tls_server, tmp_path, version, run
-):
-    tls_server.verify_mode = ssl.CERT_REQUIRED
-    tls_server.maximum_version = version
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    with socket.create_server(("127.0.0.1", free_port())) as listening:
-        server = threading.Thread(target=_refuse, args=(listening, tls_server))
-        server.start()
-        own = Tls(ca=str(tmp_path / "ca.pem"))
-        assert "it asks for a certificate" in run(_refused(listening.getsockname()[1], own))
-        server.join()
+def test_a_server_that_gets_no_certificate_of_ours_says_so(tmp_path, version, run):
+    with demanding(tmp_path, version) as (port, ca):
+        assert "it asks for a certificate" in run(_refused(port, Tls(ca=ca)))
 
 
 async def _refused_by(handle):

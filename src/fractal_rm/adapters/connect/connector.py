@@ -244,8 +244,10 @@ def _tls_reason(error: BaseException) -> str | None:
         return "it took the connection, and did not answer the TLS handshake in time"
     if isinstance(error, ssl.SSLError):
         return tls_words(error)
+    if isinstance(error, ConnectionError):
+        return "it closed the connection in the TLS handshake"
     if isinstance(error, OSError):
-        return error.strerror or str(error) or "it closed the connection in the TLS handshake"
+        return error.strerror or str(error)
     return None
 
 
