@@ -222,7 +222,8 @@ class _Way:
             raise _NotOpened(reason) from error
         if transport is None or transport.is_closing():  # TLS 1.3: it refuses behind the handshake
             plain.abort()
-            lost = await waiting.lost
+            told, _ = await asyncio.wait((waiting.lost,), timeout=limit_s)
+            lost = waiting.lost.result() if told else None
             raise _NotOpened((lost and _tls_reason(lost)) or _CLOSED) from lost
         return transport
 
