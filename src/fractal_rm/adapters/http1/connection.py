@@ -13,6 +13,7 @@ from typing import cast
 
 import httptools
 
+from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.http1.coding import with_coding
 from fractal_rm.adapters.http1.framing import (
     all_of,
@@ -317,4 +318,4 @@ class Connection(asyncio.Protocol):
 
 def _refusal(error: Exception | None) -> str:
     """What a server said of TLS when it closed: in TLS 1.3 it looks at our certificate last."""
-    return f": TLS was refused: {error.reason}" if isinstance(error, ssl.SSLError) else ""
+    return f": {tls_words(error)}" if isinstance(error, ssl.SSLError) else ""
