@@ -11,10 +11,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from uvicorn import Config as UvicornConfig
-from uvicorn.server import ServerState
 
 from components import Components
-from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.rest import closing, protocol
 from fractal_rm.adapters.rest.access import Access
@@ -105,7 +103,8 @@ class Server:
     def __init__(self, answer: bytes) -> None:
         self.answer = answer
         self.go = asyncio.Event()
-        self.state = ServerState()
+        access = Access(Rest(), frozenset, PeerRefusals(QuietTelemetry(), lambda: 0.0))
+        self.state = protocol.Served(access, self)
 
     async def __call__(self, _scope, receive, send):
         while (await receive()).get("more_body"):
@@ -122,10 +121,8 @@ class Server:
         """Its port."""
         config = UvicornConfig(self, log_config=None, access_log=False, lifespan="off", ws="none")
         config.load()
-        quiet = QuietTelemetry()
-        access = Access(Rest(), frozenset, PeerRefusals(quiet, SystemClock().monotonic_s))
         server = await asyncio.get_running_loop().create_server(
-            lambda: protocol.GuardedProtocol(config, self.state, access), HOST, 0
+            lambda: protocol.GuardedProtocol(config, self.state), HOST, 0
         )
         yield server.sockets[0].getsockname()[1]
         server.close()
