@@ -206,7 +206,7 @@ class GuardedProtocol(HttpToolsProtocol):
         head = read_head(method, self.url, self.parser.get_http_version(), self.headers)
         refusal = self._access.refusal(self._client, head)
         self._in_head, self._field_bytes = False, 0
-        self._due_within(BODY_LIMIT_S)
+        self._due_within(None)
         if head.version == "1.0":
             self.expect_100_continue = False  # RFC 9110, 10.1.1
         if refusal is None:
@@ -217,6 +217,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.headers = []  # of trailers: nothing is taken from them
         # An answer that is sent before the whole request was read ends the connection.
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
+        self._body_is_due()
 
     def on_chunk_header(self) -> None:
         """The size of a chunk came: content follows, or, after the last one, a trailer."""
@@ -244,6 +245,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """The answer to the oldest request was sent."""
         was_last = not self.pipeline
         super().on_response_complete()
+        self._body_is_due()
         if was_last and self._last_answer is not None:
             self._send_last(self._last_answer)
 
@@ -257,6 +259,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self.app = served
 
     # --- limits -------------------------------------------------------------------------------
+
+    def _body_is_due(self) -> None:
+        """From when its request is served: before, not all of it is read."""
+        if not self._in_head and not self.pipeline:
+            self._due_within(BODY_LIMIT_S)
 
     def _due_within(self, limit_s: float | None) -> None:
         if self._limit is not None:
