@@ -49,7 +49,7 @@ async def test_an_answer_that_a_client_reads_while_the_node_stops_comes_whole():
     writer.close()
 
 
-@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("steps", [1, 2, 3])
 async def test_a_client_that_comes_while_rest_changes_is_served_as_it_is_then(steps):
     """``steps`` of the event loop have been made since it connected: so far is its connection."""
     port = free_port()
