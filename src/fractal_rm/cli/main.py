@@ -10,20 +10,22 @@ Exit codes, for scripts:
     4    it cannot be done: a journal or an address that cannot be had, an id that is not there
     5    the disk of the journal failed while the node ran
     130  ended by a second signal
+    141  nobody reads the output any more, so what was found is not known (`| head`)
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fractal_rm import __version__
-from fractal_rm.cli.streams import open_missing_streams
+from fractal_rm.cli.streams import discard_output, open_missing_streams
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.signals import ignore_stray_signals
@@ -31,6 +33,7 @@ from fractal_rm.signals import ignore_stray_signals
 EXIT_NOT_WELL = 1
 EXIT_CONFIG = 3
 EXIT_CANNOT = 4
+EXIT_UNREAD = 141  # as a shell says of other programs: 128 + SIGPIPE
 
 _COMMANDS = {
     "up": "serve",
@@ -77,7 +80,7 @@ def cli() -> None:
     five configuration files; without it, ./config_files is taken.
 
     Exit codes: 0 well, 1 not well, 2 not understood, 3 configuration errors, 4 cannot be done,
-    5 the journal's disk failed, 130 ended by a second signal.
+    5 the journal's disk failed, 130 ended by a second signal, 141 the output is not read.
     """
 
 
@@ -93,26 +96,38 @@ def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None =
     """
     open_missing_streams()
     try:
-        code = cli(args, standalone_mode=False, default_map=defaults)
+        # Not `cli()`: that exits with 1 where nobody reads, which means "not well" here.
+        name, args = Path(sys.argv[0]).name, list(sys.argv[1:] if args is None else args)
+        with cli.make_context(name, args, default_map=defaults) as context:
+            code = cli.invoke(context)
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:
-        error.show()
+        _say(error.show)
         code = error.exit_code
     except click.exceptions.Exit as error:
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        sys.stderr.close()  # `fractal-rm runs list | head`: nobody reads any more
-        code = 0
+        discard_output()
+        code = EXIT_UNREAD
     except ConfigRejected as error:
-        click.echo("\n".join(finding.render() for finding in error.findings), err=True)
+        findings = "\n".join(finding.render() for finding in error.findings)
+        _say(partial(click.echo, findings, err=True))
         code = EXIT_CONFIG
     except (FractalError, OSError) as error:
-        click.echo(f"error: {error}", err=True)
+        _say(partial(click.echo, f"error: {error}", err=True))
         code = EXIT_CANNOT
     sys.exit(code or 0)
+
+
+def _say(show: Callable[[], None]) -> None:
+    """Show it on standard error. Where that takes nothing, the exit code says it alone."""
+    try:
+        show()
+    except OSError:
+        discard_output()
 
 
 if __name__ == "__main__":
