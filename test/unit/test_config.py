@@ -676,6 +676,13 @@ def test_what_pause_asks_for_survives(tmp_path):
         read_control(tmp_path)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_asks_for_belongs_to_the_owner_of_the_state_folder(tmp_path):
+    os.chown(tmp_path, 65534, 65534)
+    write_control(tmp_path, Control(paused=True))
+    assert (tmp_path / "control.json").stat().st_uid == 65534
+
+
 # --- JSON with places -------------------------------------------------------------------------
 
 
