@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from fractal_rm.domain.findings import nearest
 
@@ -31,8 +32,13 @@ def mask(text: str) -> str:
 
 
 def _begins_a_secret(piece: re.Match[str]) -> bool:
-    name = (piece["text"] or "").strip("\"'")
-    return len(name) <= LONGEST_KEY and nearest(name, SECRET_KEYS) is not None
+    text = piece["text"]
+    return bool(text) and len(text) <= LONGEST_KEY and _is_secret(text.strip("\"'"))
+
+
+@lru_cache(maxsize=1_000)  # of a list of a million numbers, most are alike
+def _is_secret(name: str) -> bool:
+    return nearest(name, SECRET_KEYS) is not None
 
 
 def _stars(text: str) -> str:
