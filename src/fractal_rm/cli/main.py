@@ -10,30 +10,29 @@ Exit codes, for scripts:
     4    it cannot be done: a journal or an address that cannot be had, an id that is not there
     5    the disk of the journal failed while the node ran
     130  ended by a second signal
-    141  nobody reads the output any more, so what was found is not known (`| head`)
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fractal_rm import __version__
-from fractal_rm.cli.streams import discard_output, open_missing_streams
+from fractal_rm.cli.streams import drop_output, open_missing_streams, outlive_readers
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.signals import ignore_stray_signals
 
 EXIT_NOT_WELL = 1
+EXIT_NOT_UNDERSTOOD = 2
 EXIT_CONFIG = 3
 EXIT_CANNOT = 4
-EXIT_UNREAD = 141  # as a shell says of other programs: 128 + SIGPIPE
 
 _COMMANDS = {
     "up": "serve",
@@ -80,7 +79,7 @@ def cli() -> None:
     five configuration files; without it, ./config_files is taken.
 
     Exit codes: 0 well, 1 not well, 2 not understood, 3 configuration errors, 4 cannot be done,
-    5 the journal's disk failed, 130 ended by a second signal, 141 the output is not read.
+    5 the journal's disk failed, 130 ended by a second signal.
     """
 
 
@@ -95,39 +94,37 @@ def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None =
     ``defaults`` has options of commands: they stand in its help, and can be said otherwise.
     """
     open_missing_streams()
+    outlive_readers()
+    code: int | None = EXIT_CANNOT
     try:
-        # Not `cli()`: that exits with 1 where nobody reads, which means "not well" here.
-        name, args = Path(sys.argv[0]).name, list(sys.argv[1:] if args is None else args)
-        with cli.make_context(name, args, default_map=defaults) as context:
-            code = cli.invoke(context)
-    except click.exceptions.Abort:
+        code = cli(args, standalone_mode=False, default_map=defaults)
+    except (click.exceptions.Abort, KeyboardInterrupt):
         code = 130
     except click.ClickException as error:
-        _say(error.show)
         code = error.exit_code
+        with suppress(OSError):
+            error.show()
     except click.exceptions.Exit as error:
         code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:
-        discard_output()
-        code = EXIT_UNREAD
     except ConfigRejected as error:
-        findings = "\n".join(finding.render() for finding in error.findings)
-        _say(partial(click.echo, findings, err=True))
         code = EXIT_CONFIG
-    except (FractalError, OSError) as error:
-        _say(partial(click.echo, f"error: {error}", err=True))
-        code = EXIT_CANNOT
+        _say("\n".join(finding.render() for finding in error.findings))
+    except UnicodeEncodeError:
+        code = EXIT_NOT_UNDERSTOOD
+        _say("error: an argument is not UTF-8")
+    except OSError as error:
+        drop_output()  # which may be what failed
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {where}{error.strerror or error}")
+    except FractalError as error:
+        _say(f"error: {error}")
     sys.exit(code or 0)
 
 
-def _say(show: Callable[[], None]) -> None:
-    """Show it on standard error. Where that takes nothing, the exit code says it alone."""
-    try:
-        show()
-    except OSError:
-        discard_output()
+def _say(text: str) -> None:
+    """Write to standard error. Where that fails, the exit code has to do."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 if __name__ == "__main__":

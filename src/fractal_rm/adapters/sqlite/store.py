@@ -19,7 +19,7 @@ from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.causes import WAIT_S, unusable
 from fractal_rm.adapters.sqlite.group import Change, Finds, Group, Rows, Tail, Writing
 from fractal_rm.adapters.sqlite.place import Place
-from fractal_rm.adapters.sqlite.prepare import prepare
+from fractal_rm.adapters.sqlite.prepare import check_files, prepare
 from fractal_rm.adapters.sqlite.recover import OpenRuns
 from fractal_rm.adapters.sqlite.retention import Purge
 from fractal_rm.domain.errors import (
@@ -63,6 +63,7 @@ class Store:
         """Take the file and return its open runs. Raises JournalError with the cause and cure."""
         self._take_lock()
         try:
+            check_files(self._path)
             self._db = sqlite3.connect(
                 self._path,
                 isolation_level=None,
@@ -72,7 +73,7 @@ class Store:
             )
             prepare(self._db, self._path, self._synchronous)
             return self._recover()
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             self._let_go()
             raise unusable(self._path, error) from error
         except JournalError:
