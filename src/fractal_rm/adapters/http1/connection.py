@@ -83,17 +83,13 @@ class Connection(asyncio.Protocol):
         self._ends_s = ends_s
         if ends_s < self._looks_s:
             self._look_at(ends_s, loop)
-        self._outbox.put(self, request, loop)
+        self._outbox.put(self, self._transport, request, loop)
         return reply
 
-    def send(self, request: bytes) -> None:
-        """Called by the outbox."""
-        transport = self._transport
-        if transport is not None and not transport.is_closing():
-            transport.write(request)
-        else:
-            self._stop_looking()
-            self._fail(Stale() if self._reused else ConnectFailed(_CLOSED_FIRST))
+    def not_sent(self) -> None:
+        """Called by the outbox: the connection was gone before the request could go."""
+        self._stop_looking()
+        self._fail(Stale() if self._reused else ConnectFailed(_CLOSED_FIRST))
 
     def close(self) -> None:
         """Let go at once; a reply that is waited for fails."""
