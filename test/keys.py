@@ -1,4 +1,4 @@
-"""Keys with a passphrase, as openssl writes them."""
+"""Keys that are of no use, as openssl writes them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def encrypted_key(folder: Path, form: str) -> tuple[Path, Path | None]:
         return cert, key
     cert.write_bytes(cert.read_bytes() + key.read_bytes())
     return cert, None
+
+
+def weak_key(key: Path, cert: Path) -> None:
+    """A key that OpenSSL takes no more, and its certificate."""
+    _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp112r1",
+             "-nodes", "-subj", "/CN=node", "-keyout", key, "-out", cert)  # fmt: skip
 
 
 def _openssl(*arguments: object) -> None:

@@ -12,7 +12,7 @@ from fractal_rm.config.compile import Compiled
 from fractal_rm.config.control import Control, read_control
 from fractal_rm.config.load import Watch, load
 from fractal_rm.config.model import Config
-from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.errors import FractalError, JournalGone
 from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.world import World
@@ -74,7 +74,9 @@ class Changes:
     # --- pause and resume ---------------------------------------------------------------------
 
     def _follow_control(self) -> None:
-        """What was asked for last holds while the file cannot be read."""
+        """What was asked for last holds while the file cannot be read, or its folder is away."""
+        if isinstance(self._world.journal.blocked, JournalGone):
+            return
         try:
             self._control = read_control(self._state)
         except OSError as error:

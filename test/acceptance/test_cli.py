@@ -166,10 +166,15 @@ def test_a_folder_that_is_not_there_is_said(tmp_path):
     assert "comm.conf: error[C201]" in done.stderr
 
 
-def test_a_list_that_nobody_reads_to_the_end_is_no_error(node):
-    command = f"{sys.executable} -m fractal_rm.cli.main runs list --config {node.config} | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("output", "code", "said"),
+    [("| true", 0, ""), ("> /dev/full", 4, "error: No space left on device\n")],
+)
+def test_what_nobody_reads_is_no_error_and_what_cannot_be_written_is_one(node, output, code, said):
+    command = f"{sys.executable} -m fractal_rm.cli.main runs list --config {node.config} {output}"
+    bash = ["bash", "-o", "pipefail", "-c", command]
+    done = subprocess.run(bash, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, said)
 
 
 # --- when something is broken --------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 import threading
@@ -19,6 +20,7 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from demanding import demanding
 from dns import SILENT, resolving
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.domain.call import Origin, Route, Tls, header_line, route
@@ -29,7 +31,7 @@ from fractal_rm.domain.errors import (
     ConnectFailed,
     ReplyTooLarge,
 )
-from keys import encrypted_key
+from keys import encrypted_key, weak_key
 from ports import free_port
 
 
@@ -669,28 +671,53 @@ async def test_a_server_that_asks_for_a_certificate_gets_ours(authority, tls_ser
         assert reply.body == b"ok"
 
 
-async def test_a_server_that_misses_a_certificate_is_the_reason(authority, tls_server, tmp_path):
-    tls_server.verify_mode = ssl.CERT_REQUIRED  # it is looked at after the handshake: TLS 1.3
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    ended = threading.Event()
+async def _refused(port, tls):
+    async with calling() as caller:
+        with pytest.raises(CallFailed) as caught:
+            await caller.call(route(Origin("https", "127.0.0.1", port, tls), "GET", "/x"))
+    return str(caught.value)
 
-    def serve(listener):
-        connection, _ = listener.accept()
-        secure = tls_server.wrap_socket(connection, True, do_handshake_on_connect=False)
-        with secure:
-            with pytest.raises(ssl.SSLError):
-                secure.do_handshake()
-            ended.wait(30)  # or what it said might be lost with its end
 
-    with socket.create_server(("127.0.0.1", free_port())) as listener:
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        origin = Origin("https", *listener.getsockname(), Tls(ca=str(tmp_path / "ca.pem")))
-        async with calling() as caller:
-            with pytest.raises(CallFailed, match="TLS was refused: TLSV13_ALERT_CERTIFICATE_REQ"):
-                await caller.call(route(origin, "GET", "/x"))
-        ended.set()
-        thread.join(30)
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_server_that_gets_no_certificate_of_ours_says_so(tmp_path, version, run):
+    with demanding(tmp_path, version) as (port, ca):
+        assert "it asks for a certificate" in run(_refused(port, Tls(ca=ca)))
+
+
+async def _refused_by(handle):
+    listening = await asyncio.start_server(handle, "127.0.0.1", free_port())
+    try:
+        return await _refused(listening.sockets[0].getsockname()[1], None)
+    finally:
+        listening.close()
+
+
+async def _plain(reader, writer):
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_server_that_does_not_speak_tls_is_told_from_one_that_closes_and_a_slow_one(run):
+    assert "what it sends is not TLS (" in run(_refused_by(_plain))
+    assert "it closed the connection" in run(_refused_by(lambda _, writer: writer.close()))
+
+
+async def test_authorities_that_change_are_read_again_also_where_they_are_the_systems(
+    authority, tls_server, tmp_path, monkeypatch
+):
+    standard = tmp_path / "standard.pem"
+    trustme.CA().cert_pem.write_to_path(standard)
+    monkeypatch.setenv("SSL_CERT_FILE", str(standard))
+    async with serving(tls=tls_server) as server, calling() as caller:
+        there = to(server, protocol="https")
+        with pytest.raises(ConnectFailed, match="not trusted"):
+            await caller.call(there)
+        before = standard.stat()
+        authority.cert_pem.write_to_path(standard)
+        os.utime(standard, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and tar do
+        assert (await caller.call(there)).body == b"ok"
 
 
 async def test_tls_files_that_are_not_there_are_named(tmp_path):
@@ -716,6 +743,7 @@ async def test_an_encrypted_key_is_told_and_nobody_is_asked(form, tls_server, tm
         ("cert", r"cert\.pem holds no certificate in PEM"),
         ("ca", r"ca\.pem holds no certificate in PEM"),
         ("another", r"the key in .*key\.pem is not the one of the certificate in .*cert\.pem"),
+        ("weak", r"the certificate in .*cert\.pem is too weak for OpenSSL here \(EE_KEY_TOO_SMALL"),
     ],
 )
 async def test_a_tls_file_that_holds_the_wrong_thing_is_named(authority, tmp_path, wrong, why):
@@ -724,6 +752,8 @@ async def test_a_tls_file_that_holds_the_wrong_thing_is_named(authority, tmp_pat
     authority.cert_pem.write_to_path(paths["ca"])
     ours.cert_chain_pems[0].write_to_path(paths["cert"])
     (other if wrong == "another" else ours).private_key_pem.write_to_path(paths["key"])
+    if wrong == "weak":
+        weak_key(paths["key"], paths["cert"])
     if wrong in paths:
         paths[wrong].write_bytes(b"\x30\x82")  # as DER begins
     async with serving() as server, calling() as caller:

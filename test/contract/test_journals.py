@@ -22,6 +22,7 @@ from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.memory import MemoryJournal
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.adapters.sqlite.history import journals_in
 from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
 from fractal_rm.domain.errors import (
     JournalDamaged,
@@ -34,6 +35,7 @@ from fractal_rm.domain.errors import (
     JournalReadOnly,
     JournalTooNew,
     JournalTooOld,
+    JournalUnreadable,
 )
 from fractal_rm.domain.run import (
     Dead,
@@ -233,6 +235,52 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / "up.journal").write_bytes(b"hello, world. " * 100)
     with pytest.raises(JournalDamaged, match="cannot be read"):
         await opened(tmp_path)
+
+
+async def test_a_journal_that_is_gone_while_its_log_has_runs_is_not_begun_anew(tmp_path):
+    await write_some(tmp_path)
+    (tmp_path / "up.journal").write_bytes(b"")
+    (tmp_path / "up.journal-wal").write_bytes(b"runs")
+    with pytest.raises(JournalDamaged, match="while its -wal file has runs"):
+        await opened(tmp_path)
+    assert (tmp_path / "up.journal-wal").read_bytes() == b"runs"
+
+
+@pytest.mark.parametrize("change", ["accepted_ms = 'then'", "reason = x'ff'", "settled_ms = 1e999"])
+async def test_a_row_with_a_value_of_another_type_is_named(tmp_path, change):
+    await write_some(tmp_path)
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute(f"UPDATE runs SET {change} WHERE id = 'run-4'")
+    with pytest.raises(JournalDamaged, match="the row of run run-4 cannot be read"):
+        SqliteHistory(tmp_path).runs()
+    problems = check_journal(tmp_path / "up.journal").problems
+    assert any("the row of run run-4 cannot be read" in problem for problem in problems)
+
+
+async def test_one_page_that_is_no_json_leaves_the_other_accounts_as_they_are(tmp_path):
+    await write_some(tmp_path)
+    before = SqliteHistory(tmp_path).ledger()
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute("UPDATE pages SET body = x'ff' WHERE run = 4 AND n = 1")
+    (account,), (was,) = SqliteHistory(tmp_path).ledger(), before
+    assert (account.received, account.states) == (was.received - 1, was.states)
+
+
+def test_a_state_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path):
+    assert SqliteHistory(tmp_path / "not yet").runs() == []
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "unmounted").symlink_to("nowhere")
+    for name in ("loop", "unmounted"):
+        with pytest.raises(JournalUnreadable, match="cannot be read"):
+            SqliteHistory(tmp_path / name).ledger()
+
+
+async def test_a_journal_that_cannot_be_read_keeps_no_other_from_being_checked(tmp_path):
+    await write_some(tmp_path)
+    (tmp_path / "a.journal").mkdir()
+    bad, good = map(check_journal, journals_in(tmp_path))
+    assert "Is a directory" in bad.problems[0]
+    assert good.problems == []
 
 
 def test_a_journal_that_is_a_fifo_keeps_nobody_waiting_who_looks_at_runs(tmp_path):

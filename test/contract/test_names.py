@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import socket
@@ -158,6 +159,28 @@ async def test_a_change_of_the_files_is_seen_at_the_next_name(tmp_path):
         assert await names.addresses("camera.plant") == ("10.0.0.70",)
 
 
+async def test_a_change_counts_for_the_names_that_are_being_looked_up(tmp_path):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as mute:
+        async with resolving(tmp_path, CAMERA, servers="nameserver 127.0.0.9\n") as (dns, names):
+            mute.bind(("127.0.0.9", dns.port))
+            waits = asyncio.create_task(names.addresses("camera.plant"))
+            await asyncio.get_running_loop().sock_recv(mute, 512)
+            dns.files["resolv.conf"].write_text("nameserver 127.0.0.1\n")
+            assert "10.0.0.7" in await names.addresses("camera.plant")
+            assert "10.0.0.7" in await waits
+
+
+async def test_what_one_file_says_is_not_lost_while_another_one_cannot_be_read(tmp_path):
+    servers = "nameserver 127.0.0.1\nsearch plant\n"
+    async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
+        dns.files["nsswitch.conf"].unlink()
+        dns.files["nsswitch.conf"].mkdir()
+        with pytest.raises(IsADirectoryError):
+            await names.addresses("camera")
+        dns.files["nsswitch.conf"].rmdir()
+        assert "10.0.0.7" in await names.addresses("camera")
+
+
 async def test_a_file_that_has_no_end_is_not_read(tmp_path):
     async with resolving(tmp_path, CAMERA) as (dns, names):
         dns.files["hosts"].unlink()
@@ -168,17 +191,19 @@ async def test_a_file_that_has_no_end_is_not_read(tmp_path):
 
 # --- the C library --------------------------------------------------------------------------------
 
-SOURCES = "hosts: files mdns4_minimal [NOTFOUND=return] dns myhostname\n"
+SOURCES = "hosts: files mdns4_minimal [ NOTFOUND=return UNAVAIL=continue ] dns myhostname\n"
 
 
 @pytest.fixture
 def library(monkeypatch):
-    """The C library's names. One that is None is silent until the end of the test."""
-    known, end = {"printer.local": "10.0.0.3", "gateway": "10.0.0.4"}, threading.Event()
+    """The C library's names. One that is None is silent until the end of the test; or an error."""
+    known, end = {"printer.Local": "10.0.0.3", "gateway": "10.0.0.4"}, threading.Event()
 
     def getaddrinfo(name, port, **more):
         if name in known and known[name] is None:
             end.wait(60)
+        if isinstance(known.get(name), OSError):
+            raise known[name]
         if known.get(name) is None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[name], 0))]
@@ -194,13 +219,25 @@ def library(monkeypatch):
 
 async def test_the_c_library_finds_names_where_the_machine_has_other_sources(tmp_path, library):
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (dns, names):
-        assert await names.addresses("printer.local") == ("10.0.0.3",)
+        assert await names.addresses("printer.Local") == ("10.0.0.3",)
         assert dns.asked == []  # mDNS's names are no business of a DNS server (RFC 6762, 3)
         assert await names.addresses("gateway") == ("10.0.0.4",)
         assert "says the C library (mdns4_minimal, myhostname)" in await why(names, "nobody")
         assert "10.0.0.7" in await names.addresses("camera.plant")
     async with resolving(tmp_path, CAMERA, nsswitch="hosts: files dns\n") as (_, names):
         assert "says DNS" in await why(names, "printer.local")
+
+
+async def test_no_descriptor_for_the_c_library_is_not_taken_for_a_name_that_is_none(
+    tmp_path, library
+):
+    library["press.local"] = OSError(errno.EMFILE, "Too many open files")
+    async with resolving(tmp_path, {}, nsswitch=SOURCES) as (_, names):
+        with pytest.raises(OSError, match="Too many") as caught:  # whoever asks waits for one
+            await names.addresses("press.local")
+        assert caught.value.errno == errno.EMFILE
+        library["press.local"] = "10.0.0.5"
+        assert await names.addresses("press.local") == ("10.0.0.5",)
 
 
 async def test_a_c_library_that_is_silent_holds_up_no_name_of_dns(tmp_path, library):

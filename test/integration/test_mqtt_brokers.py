@@ -9,6 +9,7 @@ from test_mqtt import Heard, Intake, at, intake_at, made, publish, publisher, un
 from test_mqtt_topics import begun_at, came, listener, send
 
 from brokers import Broker
+from demanding import demanding
 from fractal_rm.adapters.mqtt import intake as intake_module
 from fractal_rm.adapters.mqtt import link as link_module
 from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions, OptionsInTurn
@@ -138,6 +139,19 @@ async def test_an_encrypted_key_is_said_and_nobody_is_asked_for_its_passphrase(t
     await until(lambda: "is encrypted: the Runtime Manager cannot ask" in way_in.status().text)
     assert f"the key file {tls.key}" in way_in.status().text
     await way_in.stop()
+
+
+async def test_a_broker_whose_tls_asks_for_a_certificate_is_not_taken_for_one_of_an_older_mqtt(
+    tmp_path, hurried
+):
+    with demanding(tmp_path) as (port, ca):
+        telemetry = Heard()
+        way_in = made(Mqtt(brokers=at(port), tls=Tls(ca=ca)), Intake(), tmp_path, telemetry)
+        await way_in.start()
+        await until(lambda: len(telemetry.of("mqtt_down")) > 3)
+        await way_in.stop()
+    for said in telemetry.of("mqtt_down"):
+        assert "TLS was refused: it asks for a certificate" in said["reason"]
 
 
 # --- several brokers ----------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import programs
 from components import slow
 from fractal_rm.adapters.sqlite.schema import FORMAT
 from fractal_rm.changes import Changes
+from fractal_rm.config.control import Control, write_control
 from fractal_rm.config.load import Watch
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.run import State
@@ -475,6 +476,21 @@ async def test_whatever_breaks_while_changes_are_looked_for_is_said_and_the_next
         await asyncio.wait_for(looked.wait(), 10)
         watching.cancel()
         assert "watch_broke" in stage.telemetry.events
+
+
+async def test_a_pause_holds_while_the_state_folder_is_away(tmp_path):
+    stage = Stage()
+    stage.world.config = config(folder=str(tmp_path), state_path=str(tmp_path / "state"))
+    write_control(tmp_path / "state", Control(paused=True))
+    async with stage:
+        changes = Changes(stage.node, stage.world, Watch(tmp_path))
+        (tmp_path / "state").rename(tmp_path / "aside")
+        stage.world.journal.away = True
+        await changes.take_up()
+        assert "resumed" not in stage.telemetry.events
+        stage.world.journal.away = False
+        await changes.take_up()
+        assert "resumed" in stage.telemetry.events
 
 
 class Way:

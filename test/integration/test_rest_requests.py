@@ -12,7 +12,6 @@ import socket
 
 import pytest
 from uvicorn import Config as UvicornConfig
-from uvicorn.server import ServerState
 
 from components import Components
 from fractal_rm.adapters.clock import SystemClock
@@ -292,11 +291,11 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 
-def guarded(state: ServerState, served=app) -> protocol.GuardedProtocol:
-    config = UvicornConfig(served, log_config=None, access_log=False, lifespan="off", ws="none")
+def guarded() -> protocol.GuardedProtocol:
+    config = UvicornConfig(app, log_config=None, access_log=False, lifespan="off", ws="none")
     config.load()
     access = Access(Rest(), frozenset, PeerRefusals(QuietTelemetry(), SystemClock().monotonic_s))
-    return protocol.GuardedProtocol(config, state, access)
+    return protocol.GuardedProtocol(config, protocol.Served(access, app))
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000, 1 << 20])
@@ -304,7 +303,7 @@ async def test_what_is_answered_does_not_depend_on_how_the_segments_fall(size):
     found, expected = {}, {}
     for name, row in TABLE.items():
         sent, expected[name] = completed(*row)
-        wire, made = Wire(), guarded(ServerState())
+        wire, made = Wire(), guarded()
         made.connection_made(wire)
         for at in range(0, len(sent), size):
             made.data_received(sent[at : at + size])

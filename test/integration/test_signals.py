@@ -150,3 +150,21 @@ def test_a_command_whose_output_is_closed_says_by_its_exit_code_what_it_found(ma
         [*command, *config], stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1), timeout=60
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("stream", "to", "code"),
+    [("stdout", "pipe", 0), ("stderr", "pipe", 3), ("stderr", "/dev/full", 3)],
+)
+def test_a_command_whose_output_nobody_takes_ends_as_it_would_have(stream, to, code, tmp_path):
+    """On its standard output it prints its help, on the other one that a file is broken."""
+    (tmp_path / "comm.conf").write_text("{")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") if to == "pipe" else Path(to).open("w") as nobody:
+        asked = ["--help"] if stream == "stdout" else ["api", "--config", str(tmp_path)]
+        done = subprocess.run(
+            [sys.executable, "-m", "fractal_rm.cli.main", *asked],
+            **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: nobody},
+        )
+    assert done.returncode == code

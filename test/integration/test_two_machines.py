@@ -236,9 +236,9 @@ def test_more_strangers_than_there_is_room_for_do_not_keep_the_others_out(sites)
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", FIRST_6])
 def test_addresses_are_the_same_however_they_are_written(sites, host):
     first = sites.first
-    opened = first.node.log.count(" rest_listening ")
+    taken = first.node.log.count(" config_taken ")
     first.node.edit("comm", rest__host=host)
-    wait_until(lambda: first.node.log.count(" rest_listening ") > opened)
+    wait_until(lambda: first.node.log.count(" config_taken ") > taken)
     ways = {"0.0.0.0": [4], "::": [4, 6], FIRST_6: [6]}[host]
     for way in ways:
         to, trusted, stranger = {4: (FIRST, SECOND, STRANGER),

@@ -330,6 +330,8 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"rest__endpoint": "http://h/startrm"}, "comm.conf C206"),
         ("comm", {"rest__endpoint": "/schema/x"}, "comm.conf C206"),
         ("comm", {"log__path": "rm\0.log"}, "comm.conf C206"),
+        ("comm", {"log__path": "config_files/flows.conf"}, "comm.conf C206"),
+        ("comm", {"more": [0] * 200_000}, "comm.conf C232"),
         ("comm", {"state__pth": "x"}, "comm.conf C203"),
         ("comm", {"drain_s": 0}, "comm.conf C206"),
         ("components", {"component1__config__port": None}, None),
@@ -672,6 +674,13 @@ def test_what_pause_asks_for_survives(tmp_path):
     (tmp_path / "control.json").write_text("{broken")
     with pytest.raises(ControlUnreadable, match=r"control\.json cannot be read: .*resume"):
         read_control(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_asks_for_belongs_to_the_owner_of_the_state_folder(tmp_path):
+    os.chown(tmp_path, 65534, 65534)
+    write_control(tmp_path, Control(paused=True))
+    assert (tmp_path / "control.json").stat().st_uid == 65534
 
 
 # --- JSON with places -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.adapters.sqlite.history import journals_in
 from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option, json_option, print_json, print_table, state_of
 from fractal_rm.config.uncarried import read_uncarried
@@ -30,7 +31,7 @@ def check(folder: Path, as_json: bool) -> int:
     Exits 1 where something does not hold.
     """
     state = state_of(folder)
-    reports = [check_journal(path) for path in sorted(state.glob("*.journal"))]
+    reports = [check_journal(path) for path in journals_in(state)]
     well = not any(report.problems for report in reports)
     if as_json:
         print_json({"well": well, "journals": reports})
@@ -94,6 +95,8 @@ def audit(folder: Path, as_json: bool) -> int:
             ],
             empty="no runs yet",
         )
+        if not balanced:
+            click.echo("`fractal-rm journal check` names what does not hold")
         for run_id in uncarried:
             click.echo(f"run {run_id} is carried by nobody: restart its node, which takes it up")
     return 0 if balanced and not uncarried else EXIT_NOT_WELL
@@ -101,7 +104,7 @@ def audit(folder: Path, as_json: bool) -> int:
 
 def _uncarried(state: Path, history: SqliteHistory) -> list[str]:
     """The open runs of which their node says that nobody carries them."""
-    named = [run for path in sorted(state.glob("*.journal")) for run in _named(state, path.stem)]
+    named = [run for path in journals_in(state) for run in _named(state, path.stem)]
     details = [history.run(run_id) for run_id in named]
     return [each.summary.id for each in details if each and not each.summary.state.final]
 

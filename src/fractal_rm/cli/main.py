@@ -17,18 +17,20 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fractal_rm import __version__
-from fractal_rm.cli.streams import open_missing_streams
+from fractal_rm.cli.streams import drop_output, open_missing_streams, outlive_readers
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.signals import ignore_stray_signals
 
 EXIT_NOT_WELL = 1
+EXIT_NOT_UNDERSTOOD = 2
 EXIT_CONFIG = 3
 EXIT_CANNOT = 4
 
@@ -92,27 +94,37 @@ def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None =
     ``defaults`` has options of commands: they stand in its help, and can be said otherwise.
     """
     open_missing_streams()
+    outlive_readers()
+    code: int | None = EXIT_CANNOT
     try:
         code = cli(args, standalone_mode=False, default_map=defaults)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         code = 130
     except click.ClickException as error:
-        error.show()
         code = error.exit_code
+        with suppress(OSError):
+            error.show()
     except click.exceptions.Exit as error:
         code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()  # `fractal-rm runs list | head`: nobody reads any more
-        code = 0
     except ConfigRejected as error:
-        click.echo("\n".join(finding.render() for finding in error.findings), err=True)
         code = EXIT_CONFIG
-    except (FractalError, OSError) as error:
-        click.echo(f"error: {error}", err=True)
-        code = EXIT_CANNOT
+        _say("\n".join(finding.render() for finding in error.findings))
+    except UnicodeEncodeError:
+        code = EXIT_NOT_UNDERSTOOD
+        _say("error: an argument is not UTF-8")
+    except OSError as error:
+        drop_output()  # which may be what failed
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"error: {where}{error.strerror or error}")
+    except FractalError as error:
+        _say(f"error: {error}")
     sys.exit(code or 0)
+
+
+def _say(text: str) -> None:
+    """Write to standard error. Where that fails, the exit code has to do."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,9 @@ def _text(cell: object) -> str:
 
 
 def moment(at_ms: int) -> str:
-    """A moment in local time, to the millisecond."""
-    at = datetime.fromtimestamp(at_ms / 1000, timezone.utc).astimezone()
+    """A moment in local time, to the millisecond; one that no calendar has, as it is."""
+    try:
+        at = datetime.fromtimestamp(at_ms / 1000, timezone.utc).astimezone()
+    except (ValueError, OverflowError):
+        return f"{at_ms} ms"
     return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{at_ms % 1000:03d}"

@@ -1,9 +1,11 @@
-"""The standard streams: there, whatever the program was started with."""
+"""The standard streams: there, whatever the program was started with, and whoever reads them."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from typing import Any
 
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
@@ -21,3 +23,28 @@ def open_missing_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def outlive_readers() -> None:
+    """Let a command finish although nobody reads its output any more (``… | head``).
+
+    Its exit code says what came of it, which is not that of `head`.
+    """
+    output = io.BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
+    encoding = sys.stdout.encoding
+    sys.stdout = io.TextIOWrapper(output, encoding, "backslashreplace", line_buffering=True)
+
+
+def drop_output() -> None:
+    """Let what was printed and could not be written (a full disk) go nowhere, also at the exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+class _Output(io.FileIO):
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)

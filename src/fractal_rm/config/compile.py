@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -84,6 +85,7 @@ class _Compiler:
         balancer = _balancer(self._section("load_balancer.conf"))
         comm_section = self._section("comm.conf")
         comm = read_comm(comm_section)
+        self._check_log(comm_section, comm.log_path)
         flows = self._flows(components)
         if not any(finding.level is Level.ERROR for finding in self.findings):
             _warn_of_unused(listed, components, flows)
@@ -104,6 +106,14 @@ class _Compiler:
             node_id=comm.node_id,
             log_path=comm.log_path,
         )
+
+    def _check_log(self, comm: Section, log_path: str | None) -> None:
+        """The log is not appended to what is read here."""
+        if log_path is None or "\0" in log_path:
+            return
+        read = [*(self._folder / file for file in FILES), *self.referenced]
+        if os.path.realpath(log_path) in map(os.path.realpath, read):
+            comm.bad("log", f"log.path is {log_path}, a file of the configuration")
 
     def _section(self, file: str) -> Section:
         text = self._texts[file]

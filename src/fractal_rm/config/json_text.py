@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from bisect import bisect_right
 from typing import Union
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from fractal_rm.domain.findings import Place
 
 MAX_DEPTH = 64
+MAX_VALUES = 200_000  # each takes 0.3 KB in memory
 MAX_NUMBER = 1_000  # characters; Python itself refuses a whole number of 4,301 digits
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
@@ -53,11 +55,12 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
+        self._values = 0
+        self._lines = [0, *(found.end() for found in re.finditer("\n", text))]  # where they begin
 
     def place(self, at: int, width: int = 1) -> Place:
-        line = self.text.count("\n", 0, at) + 1
-        column = at - (self.text.rfind("\n", 0, at) + 1) + 1
-        return Place(line, column, width)
+        line = bisect_right(self._lines, at)
+        return Place(line, at - self._lines[line - 1] + 1, width)
 
     def fault(self, text: str) -> JsonFault:
         if self.at >= len(self.text):
@@ -79,6 +82,10 @@ class _Reader:
         self.skip_space()
         if depth > MAX_DEPTH:
             raise self.fault(f"nested deeper than {MAX_DEPTH}")
+        self._values += 1
+        if self._values > MAX_VALUES:
+            place = self.place(self.at)
+            raise JsonFault(place, f"there are more than {MAX_VALUES:,} values", "C232")
         start = self.at
         if self.take("{"):
             return self._object(start, depth)

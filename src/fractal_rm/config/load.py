@@ -8,11 +8,8 @@ from pathlib import Path
 
 from fractal_rm.config.compile import FILES, Compiled, compile_config
 from fractal_rm.config.model import Config
-from fractal_rm.config.regular_file import code_of, read_regular
+from fractal_rm.config.regular_file import Version, code_of, read_regular, version_of
 from fractal_rm.domain.findings import ConfigRejected, Finding, Place
-
-# Moment, size, inode; and the moment of the inode, which is all that a new mode or owner changes.
-Signature = tuple[int, int, int, int]
 
 
 def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
@@ -97,13 +94,13 @@ class Watch:
         """Whether nothing has changed since ``take``: what was read is whole."""
         return self._look() == self._taken
 
-    def _look(self) -> dict[Path, Signature]:
+    def _look(self) -> dict[Path, Version]:
         return {path: _signature(path) for path in self._taken}
 
 
-def _signature(path: Path) -> Signature:
+def _signature(path: Path) -> Version:
     try:
         found = os.stat(path)  # noqa: PTH116 - four times a second for every file, so the cheap one
     except (OSError, ValueError):  # it is not there, or cannot be: a NUL in its name
         return 0, 0, 0, 0
-    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
+    return version_of(found)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from fractal_rm.domain.findings import nearest
 
 # Under these keys nothing is shown, nor under one that was probably meant to be one of them.
 SECRET_KEYS = ("password", "headers")
+LONGEST_KEY = 32  # what is longer was meant to be none of them
 # What a file that is not quite JSON has too: single quotes, bare words, a text that does not end.
 _PIECE = re.compile(
     r"""(?P<text>"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?|[^\s{}\[\]"',:=]+)(?P<key>\s*[:=])?"""
@@ -30,7 +32,13 @@ def mask(text: str) -> str:
 
 
 def _begins_a_secret(piece: re.Match[str]) -> bool:
-    return bool(piece["text"]) and nearest(piece["text"].strip("\"'"), SECRET_KEYS) is not None
+    text = piece["text"]
+    return bool(text) and len(text) <= LONGEST_KEY and _is_secret(text.strip("\"'"))
+
+
+@lru_cache(maxsize=1_000)  # of a list of a million numbers, most are alike
+def _is_secret(name: str) -> bool:
+    return nearest(name, SECRET_KEYS) is not None
 
 
 def _stars(text: str) -> str:

@@ -16,6 +16,9 @@ SECRET_BYTES = 1024 * 1024  # of a file that a key refers to
 
 READ_BYTES = 64 * 1024  # at once
 
+# Moment, size, inode; and the moment of the inode, which is all that a new mode or owner changes.
+Version = tuple[int, int, int, int]
+
 
 class NotRegular(OSError):
     """It is something else than a file with a content and an end."""
@@ -47,6 +50,11 @@ def stat_regular(path: Path) -> os.stat_result:
     found = path.stat()
     _check(found, path)
     return found
+
+
+def version_of(found: os.stat_result) -> Version:
+    """What differs once a file has been written or replaced, also by an older one."""
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
 
 
 def code_of(error: OSError, otherwise: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 def replace_file(path: Path, content: bytes, *, alike: bool = False) -> None:
     """Replace ``path`` whole and durably. Blocks for the disk. Raises OSError.
 
-    ``alike``: the new file gets the mode and the owner of the one that is there.
+    ``alike``: the new file gets the mode and the owner of the one that is there. Else, written by
+    root, it gets the owner of its folder: whoever has that must be able to read it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -18,7 +19,9 @@ def replace_file(path: Path, content: bytes, *, alike: bool = False) -> None:
         with temporary.open("xb") as file:
             if alike:
                 shutil.copymode(path, temporary)
-                _keep_owner(path, temporary)
+                _give_to_owner_of(path, temporary)
+            elif os.geteuid() == 0:
+                _give_to_owner_of(path.parent, temporary)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -28,8 +31,8 @@ def replace_file(path: Path, content: bytes, *, alike: bool = False) -> None:
         raise
 
 
-def _keep_owner(path: Path, temporary: Path) -> None:
-    owned = path.stat()
+def _give_to_owner_of(other: Path, temporary: Path) -> None:
+    owned = other.stat()
     mine = temporary.stat()
     if (owned.st_uid, owned.st_gid) != (mine.st_uid, mine.st_gid):
         os.chown(temporary, owned.st_uid, owned.st_gid)

@@ -288,6 +288,12 @@ class JournalDamaged(JournalError):
     code = "journal-damaged"
 
 
+class JournalUnreadable(JournalError):
+    """It cannot be read by this user, or where it is. The text names the cause and the cure."""
+
+    code = "journal-unreadable"
+
+
 class JournalTooNew(JournalError):
     """Written by a newer release (G15)."""
 

@@ -14,6 +14,13 @@ from fractal_rm.domain.pem import passphrase_words
 
 # OpenSSL's reasons: another key, or one of another kind.
 _NO_PAIR = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+_TOO_WEAK = frozenset({"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"})
+
+
+def files_of(tls: Tls) -> list[Path]:
+    """What a context is made of; where ``tls`` names no authorities, the system's."""
+    ca = tls.ca or ssl.get_default_verify_paths().cafile
+    return [Path(path) for path in (ca, tls.cert, tls.key) if path]
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
@@ -21,8 +28,8 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
 
     Raises ConnectFailed where a file holds the wrong thing, OSError where one cannot be read.
     """
-    for path in filter(None, (tls.ca, tls.cert, tls.key)):
-        stat_regular(Path(path))  # OpenSSL would wait for who writes into a FIFO
+    for path in files_of(tls):
+        stat_regular(path)  # OpenSSL would wait for who writes into a FIFO
     context = _trusting(tls.ca)
     if tls.cert:
         _show(context, tls.cert, tls.key or tls.cert)
@@ -50,6 +57,8 @@ def _show(context: ssl.SSLContext, cert: str, key: str) -> None:
     except ssl.SSLError as error:
         if error.reason in _NO_PAIR:
             why = f"the key in {key} is not the one of the certificate in {cert}"
+        elif error.reason in _TOO_WEAK:
+            why = f"the certificate in {cert} is too weak for OpenSSL here ({error.reason})"
         else:
             _trusting(cert)  # raises where that is the one at fault
             why = f"{key} holds no private key in PEM form that OpenSSL can read"

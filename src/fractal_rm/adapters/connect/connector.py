@@ -12,13 +12,14 @@ from typing import TypeVar
 from fractal_rm.adapters.connect.descriptors import NONE_LEFT, Descriptors
 from fractal_rm.adapters.connect.files import is_address
 from fractal_rm.adapters.connect.names import KEPT_AT_MOST, Names, NotResolved
-from fractal_rm.adapters.distrust import why_not_trusted
+from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.domain.errors import ConnectFailed
 
 T = TypeVar("T")
 Release = Callable[[], None]
 MOST_NAMED = 8  # of the addresses that were tried, in a reason
+_CLOSED = "it closed the connection at once"
 
 
 class Connector:
@@ -208,49 +209,48 @@ class _Way:
     async def _secured(
         self, plain: asyncio.Transport, context: ssl.SSLContext, limit_s: float
     ) -> asyncio.Transport:
+        if plain.is_closing():  # uvloop would wait for an answer all the same
+            raise _NotOpened(_CLOSED)
         loop = asyncio.get_running_loop()
-        first = _FirstProtocol(loop.create_future())
-        begun = loop.start_tls(plain, first, context, server_hostname=self._certified)
+        waiting = _Waiting(loop)
+        begun = loop.start_tls(plain, waiting, context, server_hostname=self._certified)
         try:
             transport = await asyncio.wait_for(begun, limit_s)
-            if transport is not None and not transport.is_closing():
-                return transport
+        except BaseException as error:
             plain.abort()
-            error = await asyncio.wait_for(first.lost, limit_s)
-        except BaseException as failure:
-            plain.abort()
-            reason = _tls_reason(failure)
+            reason = _tls_reason(error)
             if reason is None:
                 raise
-            raise _NotOpened(reason) from failure
-        raise _NotOpened((error and _tls_reason(error)) or "it closed the connection at once")
+            raise _NotOpened(reason) from error
+        if transport is None or transport.is_closing():  # TLS 1.3: it refuses behind the handshake
+            plain.abort()
+            told, _ = await asyncio.wait((waiting.lost,), timeout=limit_s)
+            lost = waiting.lost.result() if told else None
+            raise _NotOpened((lost and _tls_reason(lost)) or _CLOSED) from lost
+        return transport
 
 
-class _FirstProtocol(asyncio.Protocol):
-    """Keeps why a connection was lost right after the handshake of TLS.
+class _Waiting(asyncio.Protocol):
+    """In the place of the protocol until TLS is there; tells why the connection was lost."""
 
-    In TLS 1.3 a server looks at our certificate only then.
-    """
-
-    def __init__(self, lost: asyncio.Future[Exception | None]) -> None:
-        self.lost = lost
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.lost: asyncio.Future[Exception | None] = loop.create_future()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
-        if not self.lost.done():
-            self.lost.set_result(exc)
+        self.lost.set_result(exc)
 
 
 def _tls_reason(error: BaseException) -> str | None:
     """Why TLS did not come to be, for people; None where it is not the network's fault."""
     if isinstance(error, asyncio.TimeoutError):
         return "it took the connection, and did not answer the TLS handshake in time"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return why_not_trusted(error)
     if isinstance(error, ssl.SSLError):
-        return f"TLS was refused: {error.reason}"
+        return tls_words(error)
+    if isinstance(error, ConnectionError):
+        return "it closed the connection in the TLS handshake"
     if isinstance(error, OSError):
-        return error.strerror or str(error) or "it closed the connection in the TLS handshake"
+        return error.strerror or str(error)
     return None
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 
-from fractal_rm.config.regular_file import read_regular
+from fractal_rm.config.regular_file import Version, read_regular, version_of
 
 _MOST_SERVERS, _MOST_NDOTS, _MOST_ATTEMPTS = 3, 15, 5  # as the C library's
 _OURS = {"files", "dns"}  # sources of names that need no C library
+_ACTIONS = re.compile(r"\[[^]]*\]")  # behind a source, as [!UNAVAIL=return]
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -90,7 +92,7 @@ def other_sources(nsswitch: str) -> frozenset[str]:
     for line in nsswitch.splitlines():
         key, colon, rest = line.partition("#")[0].partition(":")
         if colon and key.strip() == "hosts":
-            return frozenset(w for w in rest.split() if not w.startswith("[")) - _OURS
+            return frozenset(_ACTIONS.sub(" ", rest).split()) - _OURS
     return frozenset()
 
 
@@ -109,7 +111,7 @@ class Watched:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, ...] | None = None
+        self._seen: Version | tuple[()] | None = None
 
     def fresh(self) -> str | None:
         """Its text, where it is not as it was at the last call; None: it is.
@@ -117,11 +119,9 @@ class Watched:
         Raises OSError where it cannot be read; the next call tries again.
         """
         try:
-            stat = self._path.stat()
+            seen = version_of(self._path.stat())
         except FileNotFoundError:
-            seen: tuple[int, ...] = ()
-        else:
-            seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            seen = ()
         if seen == self._seen:
             return None
         text = self.text()

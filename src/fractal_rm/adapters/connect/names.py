@@ -79,6 +79,7 @@ class Names:
         self._lookups: dict[str, asyncio.Task[tuple[str, ...]]] = {}
         self._asking: dict[str, str] = {}  # who is asked for a name at the moment
         self._slots = asyncio.Semaphore(MOST_LOOKUPS)
+        self._closed = False
 
     async def addresses(self, name: str) -> tuple[str, ...]:
         """The addresses of a host, in the order in which they are to be tried.
@@ -102,9 +103,11 @@ class Names:
             raise NotResolved(f"{kept.why}; it is looked up again in {kept.until_s - now_s:.0f} s")
         lookup = self._lookup(name)
         await asyncio.wait((lookup,))  # which goes on when whoever waits here is cancelled
-        if lookup.cancelled():
+        if not lookup.cancelled():
+            return lookup.result()
+        if self._closed:
             raise NotResolved(f"the name {name} did not resolve: the node is stopping")
-        return lookup.result()
+        return await self.addresses(name)  # the files have changed meanwhile
 
     def unanswered(self, name: str) -> str:
         """Why a name that is being looked up has no addresses yet."""
@@ -115,21 +118,27 @@ class Names:
 
     def close(self) -> None:
         """End all lookups."""
-        for lookup in list(self._lookups.values()):
-            lookup.cancel()
+        self._closed = True
+        self._end_lookups()
 
     # --- what is at hand ----------------------------------------------------------------------
 
     def _look_at_files(self) -> None:
         if self._hosts.fresh() is not None:
             self._in_hosts.clear()
-        settings, sources = self._resolv_conf.fresh(), self._nsswitch.fresh()
+        settings = self._resolv_conf.fresh()
         if settings is not None:
-            self._kept.clear()
             self._settings = read_settings(settings)
+            self._ask_anew()
+        sources = self._nsswitch.fresh()
         if sources is not None:
-            self._kept.clear()
             self._other_sources = other_sources(sources)
+            self._ask_anew()
+
+    def _ask_anew(self) -> None:
+        """What has been asked before may have been asked of others: it counts no more."""
+        self._kept.clear()
+        self._end_lookups()
 
     def _from_hosts(self, name: str) -> tuple[str, ...]:
         found = self._in_hosts.get(name)
@@ -152,8 +161,15 @@ class Names:
     def _forget(self, name: str, lookup: asyncio.Task[tuple[str, ...]]) -> None:
         if self._lookups.get(name) is lookup:
             del self._lookups[name]
+            self._asking.pop(name, None)
         if not lookup.cancelled():
             lookup.exception()  # whoever waited may have gone
+
+    def _end_lookups(self) -> None:
+        for lookup in self._lookups.values():
+            lookup.cancel()
+        self._lookups.clear()
+        self._asking.clear()
 
     async def _look_up(self, name: str) -> tuple[str, ...]:
         loop = asyncio.get_running_loop()
@@ -168,8 +184,6 @@ class Names:
                 kept = _Kept(loop.time() + FAILED_S, why=why)
             else:
                 kept = _Kept(loop.time() + max(1.0, min(KEPT_S, ttl_s)), addresses)
-            finally:
-                self._asking.pop(name, None)
         if len(self._kept) >= KEPT_AT_MOST:
             self._kept.clear()
         self._kept[name] = kept
@@ -180,7 +194,7 @@ class Names:
     async def _ask(self, name: str) -> tuple[tuple[str, ...], float]:
         """The addresses, and for how long they hold. DNS first, except for mDNS's names."""
         by_mdns = any("mdns" in source for source in self._other_sources)
-        if by_mdns and name.rstrip(".").endswith(".local"):
+        if by_mdns and name.rstrip(".").lower().endswith(".local"):
             return await self._ask_library(name)
         asked = self._asking[name] = f"DNS {', '.join(self._settings.servers)}"
         failed = None

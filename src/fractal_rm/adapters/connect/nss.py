@@ -23,7 +23,8 @@ class CLibrary:
     async def addresses(self, name: str) -> tuple[str, ...]:
         """The addresses of a name, in the C library's order; none: it does not know the name.
 
-        Raises gaierror, also where `MOST_AT_ONCE` names are being looked up already.
+        Raises gaierror, also where `MOST_AT_ONCE` names are being looked up already, and OSError
+        where it could not look, as where no file descriptor is left.
         """
         if self._under_way >= MOST_AT_ONCE:
             why = f"the C library looks up {MOST_AT_ONCE} other names already"
@@ -31,11 +32,11 @@ class CLibrary:
         loop = asyncio.get_running_loop()
         found: asyncio.Future[tuple[str, ...]] = loop.create_future()
 
-        def end(result: tuple[str, ...] | socket.gaierror) -> None:
+        def end(result: tuple[str, ...] | OSError) -> None:
             self._under_way -= 1
             if found.done():
                 return
-            if isinstance(result, socket.gaierror):
+            if isinstance(result, OSError):
                 found.set_exception(result)
             else:
                 found.set_result(result)
@@ -50,11 +51,13 @@ class CLibrary:
         return await found
 
 
-def _look_up(name: str) -> tuple[str, ...] | socket.gaierror:
+def _look_up(name: str) -> tuple[str, ...] | OSError:
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         return () if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA) else error
-    except (OSError, UnicodeError) as error:
+    except UnicodeError as error:
         return socket.gaierror(socket.EAI_FAIL, str(error))
+    except OSError as error:
+        return error
     return tuple(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))

@@ -1,22 +1,21 @@
-"""TLS contexts, made once for each set of files and made anew when a file is replaced."""
+"""TLS contexts, made once for each set of files and made anew when one of them has changed."""
 
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 
-from fractal_rm.adapters.connect.certificates import tls_context
+from fractal_rm.adapters.connect.certificates import files_of, tls_context
 from fractal_rm.adapters.connect.descriptors import NONE_LEFT
-from fractal_rm.config.regular_file import stat_regular
+from fractal_rm.config.regular_file import Version, stat_regular, version_of
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
 
 
 class TlsContexts:
-    """Certificates are renewed while a node runs: each new connection looks at the files' times."""
+    """Certificates are renewed while a node runs: each new connection looks whether one was."""
 
     def __init__(self) -> None:
-        self._contexts: dict[Tls, tuple[tuple[int, ...], ssl.SSLContext]] = {}
+        self._contexts: dict[Tls, tuple[list[Version], ssl.SSLContext]] = {}
 
     def context(self, tls: Tls | None) -> ssl.SSLContext:
         """The context for ``tls``.
@@ -25,11 +24,10 @@ class TlsContexts:
         """
         tls = tls or Tls()
         try:
-            paths = [Path(path) for path in (tls.ca, tls.cert, tls.key) if path]
-            times = tuple(stat_regular(path).st_mtime_ns for path in paths)
+            versions = [version_of(stat_regular(path)) for path in files_of(tls)]
             known = self._contexts.get(tls)
-            if known is None or known[0] != times:
-                known = self._contexts[tls] = times, tls_context(tls)
+            if known is None or known[0] != versions:
+                known = self._contexts[tls] = versions, tls_context(tls)
         except OSError as error:
             if error.errno in NONE_LEFT:
                 raise

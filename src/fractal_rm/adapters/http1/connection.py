@@ -13,6 +13,7 @@ from typing import cast
 
 import httptools
 
+from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.http1.coding import with_coding
 from fractal_rm.adapters.http1.framing import (
     all_of,
@@ -82,17 +83,13 @@ class Connection(asyncio.Protocol):
         self._ends_s = ends_s
         if ends_s < self._looks_s:
             self._look_at(ends_s, loop)
-        self._outbox.put(self, request, loop)
+        self._outbox.put(self, self._transport, request, loop)
         return reply
 
-    def send(self, request: bytes) -> None:
-        """Called by the outbox."""
-        transport = self._transport
-        if transport is not None and not transport.is_closing():
-            transport.write(request)
-        else:
-            self._stop_looking()
-            self._fail(Stale() if self._reused else ConnectFailed(_CLOSED_FIRST))
+    def not_sent(self) -> None:
+        """Called by the outbox: the connection was gone before the request could go."""
+        self._stop_looking()
+        self._fail(Stale() if self._reused else ConnectFailed(_CLOSED_FIRST))
 
     def close(self) -> None:
         """Let go at once; a reply that is waited for fails."""
@@ -317,4 +314,4 @@ class Connection(asyncio.Protocol):
 
 def _refusal(error: Exception | None) -> str:
     """What a server said of TLS when it closed: in TLS 1.3 it looks at our certificate last."""
-    return f": TLS was refused: {error.reason}" if isinstance(error, ssl.SSLError) else ""
+    return f": {tls_words(error)}" if isinstance(error, ssl.SSLError) else ""

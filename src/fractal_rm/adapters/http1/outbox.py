@@ -13,8 +13,8 @@ from typing import Protocol
 class Sender(Protocol):
     """A connection that requests go out on."""
 
-    def send(self, request: bytes) -> None:
-        """Write it now."""
+    def not_sent(self) -> None:
+        """Its transport was gone when a request was to be written."""
         ...
 
 
@@ -22,19 +22,25 @@ class Outbox:
     """What is to be sent in this turn, and by which connection."""
 
     def __init__(self) -> None:
-        self._requests: list[tuple[Sender, bytes]] = []
+        self._requests: list[tuple[Sender, asyncio.Transport | None, bytes]] = []
 
-    def put(self, sender: Sender, request: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        """Have ``sender`` send a request soon."""
+    def put(
+        self, sender: Sender, transport: asyncio.Transport | None, request: bytes,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:  # fmt: skip
+        """Write a request of ``sender`` soon."""
         if not self._requests:
             loop.call_soon(self._send)
-        self._requests.append((sender, request))
+        self._requests.append((sender, transport, request))
 
     def held_bytes(self, sender: Sender) -> int:
         """How much a connection is yet to send."""
-        return sum(len(request) for by, request in self._requests if by is sender)
+        return sum(len(request) for by, _, request in self._requests if by is sender)
 
     def _send(self) -> None:
         requests, self._requests = self._requests, []
-        for sender, request in requests:
-            sender.send(request)
+        for sender, transport, request in requests:
+            if transport is None or transport.is_closing():
+                sender.not_sent()
+            else:
+                transport.write(request)

@@ -314,7 +314,8 @@ class Link:
             why = f"the broker closed the connection: {in_words(code)}"
             self._end(why, cut=code not in NOT_OURS)
         elif self._connack is None:
-            self._end(f"the broker closed the connection at a CONNECT of MQTT {self.protocol}")
+            closed = f"the broker closed the connection at a CONNECT of MQTT {self.protocol}"
+            self._end(self._wire.refused or closed)
         else:
             self._end("the broker closed the connection", cut=True)
 

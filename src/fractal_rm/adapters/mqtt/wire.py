@@ -6,12 +6,14 @@ gmqtt copies all that has come of a packet for every piece of it, and reads on w
 from __future__ import annotations
 
 import asyncio
+import ssl
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from gmqtt.mqtt.protocol import MQTTProtocol  # pyright: ignore[reportMissingTypeStubs]
 
+from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, Packets
 from fractal_rm.adapters.mqtt.publish_packet import PUBLISH
 
@@ -52,11 +54,12 @@ class Wire(MQTTProtocol):
         self._transport: Any = None
         self._paused = False
         self.held = False
+        self.refused = ""  # why the broker's TLS did not let us in
 
     @property
     def opened(self) -> bool:
-        """Whether CONNECT could leave."""
-        return self._connection is not None
+        """Whether CONNECT could leave, and nothing shows that the broker cannot have read it."""
+        return self._connection is not None and not self.refused
 
     def hold(self) -> None:
         """Hand over no more, and read no more."""
@@ -128,6 +131,8 @@ class Wire(MQTTProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
+        """The connection is gone. TLS 1.3 may refuse it when CONNECT is on its way already."""
+        if isinstance(exc, ssl.SSLError) and not self._accepted:
+            self.refused = tls_words(exc)
         if self._connection is not None:
             super().connection_lost(exc)  # pyright: ignore[reportUnknownMemberType]

@@ -27,7 +27,7 @@ from litestar.types import ASGIApp
 from fractal_rm import __version__
 from fractal_rm.adapters.rest import problems
 from fractal_rm.adapters.rest.triggers import Answer, Triggers
-from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.errors import JournalError, Refused
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import State
 from fractal_rm.engine.ports import Check, History, Intake, RunDetail, RunSummary, Telemetry
@@ -126,6 +126,7 @@ def make_app(
         exception_handlers={
             Refused: problems.refused(telemetry),
             HTTPException: problems.http_error,
+            JournalError: problems.unreadable(telemetry),
             Exception: problems.broken(telemetry),
         },
         openapi_config=OpenAPIConfig(

@@ -62,6 +62,10 @@ class ClosingTransport:
         self._transport.write_eof()
         self._transport.resume_reading()
 
+    def end(self) -> None:
+        """Read no more, and close when what was written is sent."""
+        self._transport.close()
+
     def drop(self, data: bytes) -> None:
         """Take what came since."""
         self._left -= len(data)

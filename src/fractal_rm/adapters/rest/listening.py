@@ -52,14 +52,12 @@ def listen(host: str, port: int, held: Listeners) -> Listeners:
     """Listen at ``host`` and, where that is an address that others reach, at 127.0.0.1 too.
 
     ``0.0.0.0`` and ``::`` have that in them; ``::`` takes IPv4 as well. What is wanted of ``held``
-    is shared, so that no client is refused meanwhile. Raises CannotListen.
+    is kept, so that no client is refused meanwhile. Raises CannotListen.
     """
-    shared = (held if held.port == port else NO_LISTENERS).by_host
+    kept = (held if held.port == port else NO_LISTENERS).by_host
     with ExitStack() as opened:
         by_host = {
-            each: opened.enter_context(
-                shared[each].dup() if each in shared else _listener(each, port)
-            )
+            each: kept[each] if each in kept else opened.enter_context(_listener(each, port))
             for each in _hosts(host)
         }
         opened.pop_all()  # none is closed again: all are open

@@ -9,7 +9,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.errors import JournalError, Refused
 from fractal_rm.engine.ports import Telemetry
 
 MEDIA_TYPE = "application/problem+json"
@@ -99,6 +99,17 @@ def _bad_parameters(request: Request[Any, Any, Any], error: HTTPException) -> st
     found: list[Any] = error.extra if isinstance(error.extra, list) else []
     said = [f"{sent_as(each.get('key', ''))}: {each.get('message', '')}" for each in found]
     return "; ".join(said) or error.detail
+
+
+def unreadable(telemetry: Telemetry) -> Any:
+    """A journal of the state folder, which may be another process's, cannot be read."""
+
+    def answer(_: Request[Any, Any, Any], error: JournalError) -> Response[Problem]:
+        telemetry.problem("journal_unread", code=error.code, reason=str(error))
+        kind, title = f"urn:fractal-rm:{error.code}", "A journal cannot be read"
+        return problem(Problem(kind, title, 500, str(error)))
+
+    return answer
 
 
 def broken(telemetry: Telemetry) -> Any:

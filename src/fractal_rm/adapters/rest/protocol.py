@@ -17,7 +17,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fractal_rm.adapters.rest.access import MAX_STRANGERS, Access, Client, Standing
+from fractal_rm.adapters.rest.access import MAX_STRANGERS, Access, Standing
 from fractal_rm.adapters.rest.closing import ClosingTransport
 from fractal_rm.adapters.rest.head import (
     HEAD_TOO_LARGE,
@@ -45,6 +45,15 @@ _TOO_SLOW = Problem(
 _TOO_MANY = Problem("about:blank", "There are too many connections", 503)
 
 
+class Served(ServerState):
+    """What all connections share: who may ask for what, and what answers, as it is now."""
+
+    def __init__(self, access: Access, app: Any) -> None:
+        super().__init__()
+        self.access = access
+        self.app = app
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """Reads requests within limits (RFC 9110, 15.5.9; RFC 6585, 5), and asks `Access` of each."""
 
@@ -58,10 +67,10 @@ class GuardedProtocol(HttpToolsProtocol):
     _last_answer: Problem | None = None  # to be sent when the requests before it are answered
     _keep_alive = True  # as the client wants it
 
-    def __init__(self, config: Config, state: ServerState, access: Access) -> None:
-        super().__init__(config, state, {})
-        self._access = access
-        self._client = Client("", None, Standing.STRANGER)
+    def __init__(self, config: Config, served: Served) -> None:
+        super().__init__(config, served, {})
+        self._served = served
+        self.ended = asyncio.Event()
 
     # --- the connection -----------------------------------------------------------------------
 
@@ -70,20 +79,20 @@ class GuardedProtocol(HttpToolsProtocol):
         real = cast("asyncio.Transport", transport)
         self._closing = ClosingTransport(real, self.loop, self._is_whole)
         super().connection_made(cast("asyncio.Transport", self._closing))
-        self._client = self._connected()
+        self._follow()
         self._look_at_unsent()
         if self._has_room():
             self._due_within(HEAD_LIMIT_S)
 
-    def _connected(self) -> Client:
-        theirs, ours = self.client, self.server
-        return self._access.connected(theirs[0] if theirs else "", ours[0] if ours else "")
-
-    def serve_by(self, access: Access, app: Any) -> None:
-        """Judge and answer the requests whose head is still to come by another configuration."""
+    def reconfigured(self) -> None:
+        """Judge and answer the requests whose head is still to come as is right now."""
         self._access.disconnected(self._client)
-        self._access, self.app = access, app
-        self._client = self._connected()
+        self._follow()
+
+    def _follow(self) -> None:
+        self._access, self.app = self._served.access, self._served.app
+        theirs, ours = self.client, self.server
+        self._client = self._access.connected(theirs[0] if theirs else "", ours[0] if ours else "")
 
     def _has_room(self) -> bool:
         """Refuse the connection where there are too many; such a refusal takes room itself."""
@@ -111,11 +120,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self._look.cancel()
         super().connection_lost(exc)
         self._closing.lost()
+        self.ended.set()
 
     def shutdown(self) -> None:
         """Close when the request that is served has been answered."""
         self._keep_alive = False
         super().shutdown()
+
+    def end(self) -> None:
+        """Read no more, and close when the client has what was sent."""
+        self._closing.end()
 
     def _is_whole(self) -> bool:
         return self._in_head and not self._field_bytes
@@ -196,7 +210,7 @@ class GuardedProtocol(HttpToolsProtocol):
         head = read_head(method, self.url, self.parser.get_http_version(), self.headers)
         refusal = self._access.refusal(self._client, head)
         self._in_head, self._field_bytes = False, 0
-        self._due_within(BODY_LIMIT_S)
+        self._due_within(None)
         if head.version == "1.0":
             self.expect_100_continue = False  # RFC 9110, 10.1.1
         if refusal is None:
@@ -207,6 +221,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.headers = []  # of trailers: nothing is taken from them
         # An answer that is sent before the whole request was read ends the connection.
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
+        self._body_is_due()
 
     def on_chunk_header(self) -> None:
         """The size of a chunk came: content follows, or, after the last one, a trailer."""
@@ -234,6 +249,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """The answer to the oldest request was sent."""
         was_last = not self.pipeline
         super().on_response_complete()
+        self._body_is_due()
         if was_last and self._last_answer is not None:
             self._send_last(self._last_answer)
 
@@ -247,6 +263,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self.app = served
 
     # --- limits -------------------------------------------------------------------------------
+
+    def _body_is_due(self) -> None:
+        """From when its request is served: before, not all of it is read."""
+        if not self._in_head and not self.pipeline:
+            self._due_within(BODY_LIMIT_S)
 
     def _due_within(self, limit_s: float | None) -> None:
         if self._limit is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import cast
 
 from uvicorn import Config as UvicornConfig
-from uvicorn.server import ServerState
 
 from fractal_rm.adapters.rest.access import Access
 from fractal_rm.adapters.rest.app import make_app
@@ -15,11 +17,10 @@ from fractal_rm.adapters.rest.listening import (
     BACKLOG,
     NO_LISTENERS,
     CannotListen,
-    Listeners,
     listen,
 )
 from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
-from fractal_rm.adapters.rest.protocol import GuardedProtocol
+from fractal_rm.adapters.rest.protocol import GuardedProtocol, Served
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.call import Origin
 from fractal_rm.domain.flow import Flow
@@ -52,7 +53,7 @@ class RestService:
         self._telemetry = telemetry
         self._refusals = PeerRefusals(telemetry, clock.monotonic_s)
         self._access = Access(rest, names, self._refusals)
-        self._app = make_app(
+        app = make_app(
             endpoint=rest.endpoint,
             intake=intake,
             history=history,
@@ -61,7 +62,7 @@ class RestService:
             telemetry=telemetry,
         )
         self._config = UvicornConfig(
-            self._app,
+            app,
             http=GuardedProtocol,
             log_config=None,
             access_log=False,
@@ -71,20 +72,21 @@ class RestService:
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         self._config.load()
-        self.state = ServerState()
-        self._servers: list[asyncio.Server] = []
+        self.served = Served(self._access, app)
+        self.servers: dict[socket.socket, asyncio.Server] = {}
         self.listeners = NO_LISTENERS
 
     async def start(self, before: WayIn | None = None) -> None:
         """Listen. Raises CannotListen; ``before`` then goes on.
 
-        Requests whose head was read are finished as they were taken. Its connections go on, with
-        what their clients may ask for now; those to an address that is left are then closed.
+        An address that stays is listened on without a break. Requests whose head was read are
+        finished as they were taken. Connections go on, with what their clients may ask for now;
+        those to an address that is left are then closed.
         """
         if not isinstance(before, RestService):
             await self.listen()
             return
-        self.state = before.state
+        ours, self.served = self.served, before.served
         if before.listeners.are_in_the_way(self._rest.host, self._rest.port):
             before.stop_listening()
             try:
@@ -93,48 +95,59 @@ class RestService:
                 await before.listen()
                 raise
         else:
-            await self.listen(before.listeners)
+            await self.listen(before)
             before.stop_listening()
+        self.served.access, self.served.app = ours.access, ours.app
         self._take_connections()
 
-    async def listen(self, held: Listeners = NO_LISTENERS) -> None:
-        """Listen, sharing what is ``held`` already. Raises CannotListen."""
-        loop = asyncio.get_running_loop()
+    async def listen(self, before: RestService | None = None) -> None:
+        """Listen; what ``before`` listens on too is taken from it. Raises CannotListen."""
+        held, servers = (before.listeners, before.servers) if before else (NO_LISTENERS, {})
         self.listeners = listen(self._rest.host, self._rest.port, held)
         for listener in self.listeners.by_host.values():
-            self._servers.append(
-                await loop.create_server(
-                    lambda: GuardedProtocol(self._config, self.state, self._access),
-                    sock=listener,
-                    backlog=BACKLOG,
-                )
-            )
-            at = listener.getsockname()
-            self._telemetry.event("rest_listening", url=str(Origin("http", at[0], at[1])))
+            self.servers[listener] = servers.pop(listener, None) or await self._serve(listener)
+
+    async def _serve(self, listener: socket.socket) -> asyncio.Server:
+        server = await asyncio.get_running_loop().create_server(
+            partial(GuardedProtocol, self._config, self.served), sock=listener, backlog=BACKLOG
+        )
+        at = listener.getsockname()
+        self._telemetry.event("rest_listening", url=str(Origin("http", at[0], at[1])))
+        return server
 
     def stop_listening(self) -> None:
         """Take no more connections."""
         self.listeners = NO_LISTENERS
-        while self._servers:
-            self._servers.pop().close()
+        while self.servers:
+            self.servers.popitem()[1].close()
+
+    def _connections(self) -> list[GuardedProtocol]:
+        return cast("list[GuardedProtocol]", list(self.served.connections))
 
     def _take_connections(self) -> None:
-        for connection in cast("list[GuardedProtocol]", list(self.state.connections)):
-            connection.serve_by(self._access, self._app)
+        for connection in self._connections():
+            connection.reconfigured()
             if connection.server is None or not self.listeners.reach(*connection.server):
                 connection.shutdown()
 
     async def stop(self) -> None:
         """Stop listening; requests in progress get their answers, within a bound."""
-        if not self._servers:
-            return
         self.stop_listening()
-        for connection in list(self.state.connections):
+        for connection in self._connections():
             connection.shutdown()
-        if self.state.tasks:
-            await asyncio.wait(self.state.tasks, timeout=STOP_LIMIT_S)
-        for connection in list(self.state.connections):
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._answer_all(), STOP_LIMIT_S)
+        for connection in self._connections():
             connection.transport.abort()
+
+    async def _answer_all(self) -> None:
+        """Return when all requests are answered, and their clients have the answers."""
+        while self.served.tasks:
+            await asyncio.wait(self.served.tasks)
+        connections = self._connections()
+        for connection in connections:
+            connection.end()
+        await asyncio.gather(*(connection.ended.wait() for connection in connections))
 
     def reconfigured(self) -> None:
         """Forget which names were this node's; all else is looked up for each request."""
@@ -145,4 +158,4 @@ class RestService:
         text = self._url + self._rest.endpoint
         if self._refusals.total:
             text += f", {self._refusals.total} requests of other machines were refused"
-        return Check("rest", ok=bool(self._servers), text=text)
+        return Check("rest", ok=bool(self.servers), text=text)

@@ -55,6 +55,8 @@ def verified(run_id: str, rows: Iterable[tuple[int, bytes, int]], count: int, la
         except (msgspec.MsgspecError, RecursionError) as error:
             raise Unreadable(f"page {n} of run {run_id} cannot be read: {error}") from error
         expected += 1
-    if expected - 1 != count or before != last:
+    if expected - 1 != count:
         raise ChainBroken(f"run {run_id} has {expected - 1} of {count} pages")
+    if before != last:
+        raise ChainBroken(f"the checksum in the row of run {run_id} does not hold")
     return facts

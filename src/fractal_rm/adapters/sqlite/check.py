@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
-from fractal_rm.adapters.sqlite.history import reading
-from fractal_rm.adapters.sqlite.schema import EVERY_PAGE
+from fractal_rm.adapters.sqlite.history import SUMMARY, reading, summary_of
+from fractal_rm.adapters.sqlite.schema import EVERY_PAGE, EXPECTED_OPEN
+from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.flow import Flow, version_of
 from fractal_rm.domain.run import ImpossibleFact, Run, fold
 
@@ -31,21 +32,26 @@ class JournalReport(msgspec.Struct, frozen=True):
 def check_journal(path: Path) -> JournalReport:
     """Read a journal from end to end; the node that writes it may go on meanwhile.
 
-    Raises JournalDamaged where it cannot be read at all.
+    Raises JournalError where that is no damage: a user who may not, another release.
     """
-    with reading(path) as db:
-        return _report(path, db)
+    try:
+        with reading(path) as db:
+            return _report(path, db)
+    except JournalDamaged as error:
+        return JournalReport(path.stem, 0, 0, 0, [str(error)])
 
 
 def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
-    totals: dict[str, int] = dict(db.execute("SELECT name, value FROM meta"))
     runs, open_runs = db.execute("SELECT count(*), sum(settled_ms IS NULL) FROM runs").fetchone()
     problems = [line for (line,) in db.execute(f"PRAGMA integrity_check({SHOWN})") if line != "ok"]
-    expected = totals.get("accepted", 0) - totals.get("settled", 0)
-    if (open_runs or 0) != expected:
-        problems.append(f"it should hold {expected} unfinished runs and holds {open_runs or 0}")
+    (expected,) = db.execute(EXPECTED_OPEN).fetchone()
+    if (open_runs or 0) != (expected or 0):
+        held = f"and holds {open_runs or 0}"
+        problems.append(f"it should hold {expected or 0} unfinished runs {held}")
     facts, broken = _facts(db)
-    problems += broken + list(islice(_broken_flows(db), SHOWN))
+    problems += broken
+    for found in (_broken_rows(db, path), _broken_flows(db)):
+        problems += islice(found, SHOWN)
     return JournalReport(path.stem, runs, open_runs or 0, facts, problems)
 
 
@@ -66,6 +72,18 @@ def _facts(db: sqlite3.Connection) -> tuple[int, list[str]]:
             if row != [run.state, run.reason, run.node]:
                 broken.append(f"the row of run {run_id} does not say what its facts say")
     return facts, broken[:SHOWN]
+
+
+def _broken_rows(db: sqlite3.Connection, path: Path) -> Iterator[str]:
+    return filter(None, (_wrong_with(row, path) for row in db.execute(SUMMARY)))
+
+
+def _wrong_with(row: tuple[object, ...], path: Path) -> str | None:
+    try:
+        summary_of(row, path)
+    except ChainBroken as error:
+        return str(error)
+    return None
 
 
 def _broken_flows(db: sqlite3.Connection) -> Iterator[str]:

@@ -9,15 +9,17 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
+from fractal_rm.adapters.sqlite.prepare import check_files, format_of
 from fractal_rm.adapters.sqlite.recent import lay_over
-from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST, PAGES
-from fractal_rm.config.regular_file import stat_regular
-from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
+from fractal_rm.adapters.sqlite.schema import PAGES
+from fractal_rm.domain.errors import JournalDamaged, JournalUnreadable
 from fractal_rm.domain.run import State
 from fractal_rm.engine.ports import Ledger, RunDetail, RunSummary, TimedFact
 
-_SUMMARY = "SELECT id, flow, state, reason, source, node, accepted_ms, settled_ms FROM runs"
+SUMMARY = "SELECT id, flow, state, reason, source, node, accepted_ms, settled_ms FROM runs"
 
 # Runs whose pages were dropped for their age are in neither count.
 _STATES = (
@@ -25,12 +27,13 @@ _STATES = (
 )
 _RECEIVED = (
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].flow') AS of, count(*) FROM pages WHERE n = 1"
-    " GROUP BY of"
+    " AND json_valid(CAST(body AS TEXT)) GROUP BY of"
 )
 # Few pages hold the words, and few of those mean it: a payload may hold them too.
 _MAYBE_TWICE = """
     SELECT runs.flow, count(DISTINCT runs.no)
-    FROM pages JOIN runs ON runs.no = pages.run, json_each(CAST(pages.body AS TEXT))
+    FROM pages JOIN runs ON runs.no = pages.run,
+         json_each(iif(json_valid(CAST(pages.body AS TEXT)), CAST(pages.body AS TEXT), NULL))
     WHERE instr(pages.body, CAST('"maybe_twice":true' AS BLOB))
           AND json_extract(value, '$[1].maybe_twice')
     GROUP BY runs.flow
@@ -40,7 +43,7 @@ _MAYBE_TWICE = """
 class SqliteHistory:
     """Port `History`. Opens a connection for each question: questions are rare.
 
-    Raises JournalDamaged where a journal cannot be read.
+    Raises JournalError where a journal, or the folder, cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,21 +66,21 @@ class SqliteHistory:
             conditions.append("id < ?")
             values.append(before)
         where = " WHERE " + " AND ".join(conditions) if conditions else ""
-        statement = f"{_SUMMARY}{where} ORDER BY id DESC LIMIT ?"
+        statement = f"{SUMMARY}{where} ORDER BY id DESC LIMIT ?"
         found: list[RunSummary] = []
         for path in self._journals():
             with reading(path) as db:
                 rows = db.execute(statement, (*values, limit))
-                found += [_summary(row, path) for row in rows]
+                found += [summary_of(row, path) for row in rows]
         return sorted(found, key=lambda run: run.id, reverse=True)[:limit]
 
     def run(self, run_id: str) -> RunDetail | None:
         """One run, or None. Raises JournalDamaged where its facts do not hold."""
         for path in self._journals():
             with reading(path) as db:
-                row = db.execute(f"{_SUMMARY} WHERE id = ?", (run_id,)).fetchone()
+                row = db.execute(f"{SUMMARY} WHERE id = ?", (run_id,)).fetchone()
                 if row is not None:
-                    return RunDetail(_summary(row, path), _facts(db, run_id))
+                    return RunDetail(summary_of(row, path), _facts(db, run_id))
         return None
 
     def ledger(self) -> list[Ledger]:
@@ -100,40 +103,65 @@ class SqliteHistory:
         ]
 
     def _journals(self) -> list[Path]:
-        return sorted(self._folder.glob("*.journal"))
+        return journals_in(self._folder)
+
+
+def journals_in(folder: Path) -> list[Path]:
+    """The journals of a state folder; none before a node has made it. Raises JournalUnreadable."""
+    try:
+        files = list(folder.iterdir())  # `glob` finds nothing where it may not look
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not folder.is_symlink():
+            return []
+        raise JournalUnreadable(
+            f"{folder} cannot be read ({error.strerror}); do this as the user of the node, or"
+            " correct state.path in comm.conf"
+        ) from error
+    return sorted(file for file in files if file.suffix == ".journal")
 
 
 @contextmanager
 def reading(path: Path) -> Generator[sqlite3.Connection]:
     """A journal as it is at one moment, whatever is written meanwhile.
 
-    Raises JournalDamaged for whatever cannot be read in it, JournalTooNew where it may mean more
-    than this release knows, JournalTooOld where it means something else.
+    Raises JournalUnreadable where this user cannot read it, JournalDamaged for whatever cannot be
+    read in it, JournalTooNew where it may mean more than this release knows, JournalTooOld where it
+    means something else.
     """
-    try:
-        stat_regular(path)  # SQLite would wait for who writes into a FIFO
-    except OSError as error:
-        raise JournalDamaged(f"{path} cannot be read ({error.strerror})") from error
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
+        check_files(path)
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
             db.execute("BEGIN")
-            (written_by,) = db.execute("PRAGMA user_version").fetchone()
-            if written_by > FORMAT:
-                raise JournalTooNew(f"{path} was written by a newer release; look at it with that")
-            if written_by < OLDEST:
-                raise JournalTooOld(f"{path} was written before the first release")
+            format_of(db, path)
             lay_over(db, path)
             yield db
-    except (sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: a state nobody knows
-        raise JournalDamaged(f"{path} cannot be read ({error})") from error
+    except UnicodeEncodeError:  # it is in what was asked for
+        raise
+    except (OSError, sqlite3.Error, ChainBroken, ValueError) as error:  # a state nobody knows
+        raise _unread(path, error) from error
 
 
-def _summary(row: tuple[Any, ...], path: Path) -> RunSummary:
-    run_id, flow, state, reason, source, node, accepted_ms, settled_ms = row
-    return RunSummary(
-        run_id, flow, State(state), reason, source, node, accepted_ms, settled_ms, path.stem
-    )
+def _unread(path: Path, error: Exception) -> JournalDamaged | JournalUnreadable:
+    if isinstance(error, OSError):
+        what = f"{path} cannot be read ({error.strerror})"
+        return JournalUnreadable(f"{what}; do this as the user of the node")
+    text = str(error)
+    if isinstance(error, sqlite3.Error) and ("unable to open" in text or "readonly" in text):
+        return JournalUnreadable(
+            f"{path} cannot be read ({text}), as SQLite writes beside what it reads; do this as the"
+            " user of the node, or with a copy of the folder and of comm.conf"
+        )
+    return JournalDamaged(f"{path} cannot be read ({text})")
+
+
+def summary_of(row: tuple[Any, ...], path: Path) -> RunSummary:
+    """A row of SUMMARY. Raises ChainBroken where a value in it cannot be."""
+    named = zip(RunSummary.__struct_fields__, (*row, path.stem), strict=True)
+    try:
+        return msgspec.convert(dict(named), RunSummary)
+    except msgspec.ValidationError as error:
+        raise ChainBroken(f"the row of run {row[0]} cannot be read: {error}") from error
 
 
 def _facts(db: sqlite3.Connection, run_id: str) -> list[TimedFact]:

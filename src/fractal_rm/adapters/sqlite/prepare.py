@@ -7,6 +7,8 @@ import sqlite3
 from pathlib import Path
 
 from fractal_rm.adapters.sqlite import schema
+from fractal_rm.adapters.sqlite.causes import damaged
+from fractal_rm.config.regular_file import NotRegular, stat_regular
 from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
 
 PAGE_BYTES = 2048  # a small commit writes each page that it touches: what wears flash out
@@ -17,6 +19,26 @@ CACHE_KIB = 16 * 1024
 WAL_KEPT_BYTES = 64 * 1024 * 1024
 
 
+def check_files(path: Path) -> None:
+    """Look at the files of a journal before SQLite does. Raises JournalDamaged, OSError.
+
+    SQLite waits for who writes into a FIFO, and deletes a log whose database is empty.
+    """
+    real = os.path.realpath(path)
+    size, wal_size, _ = [_size(path, Path(f"{real}{end}")) for end in ("", "-wal", "-shm")]
+    if wal_size and not size:
+        raise damaged(path, "is empty, or not there, while its -wal file has runs: put it back")
+
+
+def _size(journal: Path, file: Path) -> int:
+    try:
+        return stat_regular(file).st_size
+    except FileNotFoundError:
+        return 0
+    except (NotRegular, IsADirectoryError) as error:
+        raise damaged(journal, f"cannot be read ({file}: {error.strerror})") from error
+
+
 def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
     """Bring the file into the form that this release writes. Raises JournalError, sqlite3.Error.
 
@@ -24,7 +46,7 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
     it is.
     """
     created = not _one(db, "SELECT count(*) FROM sqlite_master")
-    found = schema.FORMAT if created else _format(db, path)
+    found = schema.FORMAT if created else format_of(db, path)
     for pragma in (
         f"page_size = {PAGE_BYTES}",
         f"wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}",
@@ -46,8 +68,10 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
         db.executescript(f"BEGIN;{steps}PRAGMA user_version = {schema.FORMAT};COMMIT;")
 
 
-def _format(db: sqlite3.Connection, path: Path) -> int:
-    """The format of a journal that this release can go on with. Raises JournalError."""
+def format_of(db: sqlite3.Connection, path: Path) -> int:
+    """The format of a journal that this release can read. Raises JournalError."""
+    if not _one(db, "SELECT count(*) FROM sqlite_master"):
+        raise JournalDamaged(f"{path} has nothing in it; the next start of its node begins it anew")
     if _one(db, "PRAGMA application_id") != schema.APPLICATION_ID:
         raise JournalDamaged(
             f"{path} is a database of another program; move it away, or set state.path"

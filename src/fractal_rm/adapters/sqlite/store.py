@@ -15,7 +15,7 @@ from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.causes import WAIT_S, unusable
 from fractal_rm.adapters.sqlite.place import Place
-from fractal_rm.adapters.sqlite.prepare import prepare
+from fractal_rm.adapters.sqlite.prepare import check_files, prepare
 from fractal_rm.adapters.sqlite.recover import OpenRuns, run_from
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep, Purge, Turns
 from fractal_rm.adapters.sqlite.rows import Tail, Writing, many_at_once
@@ -67,13 +67,14 @@ class HistoryStore:
         """Take the file; returns how far it has the log. Raises JournalError."""
         self._take_lock()
         try:
+            check_files(self._path)
             self._db = self._connect()
             prepare(self._db, self._path, self._synchronous)
             self._reader = self._connect()
             self._place = Place(self._path)
             self._read_tails()
             return self._one("SELECT value FROM meta WHERE name = 'projected'")
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             self.let_go()
             raise unusable(self._path, error) from error
         except JournalError:

@@ -1,0 +1,43 @@
+"""A TLS server that asks for a certificate, and refuses all who have none."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from contextlib import contextmanager, suppress
+
+import trustme
+
+from ports import free_port
+
+
+@contextmanager
+def demanding(folder, version=ssl.TLSVersion.TLSv1_3):
+    """Gives its port on 127.0.0.1, and the file of the authority behind it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = version
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with socket.create_server(("127.0.0.1", free_port())) as listening:
+        threading.Thread(target=_refuse, args=(listening, context), daemon=True).start()
+        try:
+            yield listening.getsockname()[1], str(folder / "ca.pem")
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)  # ends the thread
+
+
+def _refuse(listening: socket.socket, context: ssl.SSLContext) -> None:
+    with suppress(OSError):  # the end of the test
+        while True:
+            plain, _ = listening.accept()
+            secured = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            with suppress(ssl.SSLError):
+                secured.do_handshake()
+            with socket.socket(fileno=secured.detach()) as plain, suppress(ConnectionError):
+                plain.shutdown(socket.SHUT_WR)
+                while plain.recv(4096):  # what is not read would overtake the reason as a reset
+                    pass
