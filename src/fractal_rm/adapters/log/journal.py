@@ -21,10 +21,10 @@ import msgspec
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.replay import told_in
 from fractal_rm.adapters.log.segments import Log
-from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.adapters.log.stories import Beginning, Stories, Story, Timed
 from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalGone, JournalLost
 from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.run import AnyFact, Run, State
+from fractal_rm.domain.run import AnyFact, Dead, Run, Settled
 from fractal_rm.engine.ports import Entry, Prior, Recovered
 
 # A group waits for company the longer, the more runs the one before it had: fewer syncs under load,
@@ -37,6 +37,8 @@ PROJECT_EVERY_S = 2.0
 PROJECT_BYTES = 1024 * 1024
 # So little the wall clock and that of history may stand apart, and count as one.
 SAME_MS = 60_000
+ENDS = (Settled, Dead)
+FLOWS_KNOWN = 1_000
 
 
 class Worker(Protocol):
@@ -102,30 +104,6 @@ class History(Protocol):
         ...
 
 
-class _Behind(msgspec.Struct, frozen=True, gc=False):
-    """A fact that is to be written, and how its run stands after it."""
-
-    run_id: str
-    fact: bytes
-    state: State
-    reason: str
-    node: str | None
-    at_ms: int
-    ahead_ms: int
-
-    def record(self) -> bytes:
-        run_id = records.encode(self.run_id)
-        if self.state.final:
-            return b'["end",%b,%b,%d]' % (run_id, self.fact, self.ahead_ms)
-        return b'["fact",%b,%b]' % (run_id, self.fact)
-
-    def tell(self, story: Story) -> None:
-        story.facts.append(self.fact)
-        story.state, story.reason, story.node = self.state, self.reason, self.node
-        if self.state.final:
-            story.settled_ms, story.ahead_ms = self.at_ms, self.ahead_ms
-
-
 class _Group:
     """What is answered together, by one sync."""
 
@@ -159,11 +137,11 @@ class LogJournal:
         self._retention_ms = retention_ms
         self._on_lost = on_lost
         self._group = _Group()
-        self._behind: list[_Behind] = []
+        self._behind: list[tuple[Run, int, AnyFact]] = []
         self._stories = Stories()
         self._leaving = Stories()  # are on their way into the history
         self._projected = 0
-        self._versions: set[str] = set()
+        self._flows: dict[int, Flow] = {}  # that the log or the history has, by identity
         self._blocked: JournalBlocked | None = None
         self._closing = self._opened = False
         self._flush: asyncio.Handle | None = None
@@ -256,11 +234,7 @@ class LogJournal:
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
         """Add a fact; see the port."""
-        timed = records.encode_fact(at_ms, fact)
-        ahead_ms = self._ahead_of(at_ms) if run.state.final else 0
-        self._behind.append(
-            _Behind(run.id, timed, run.state, run.reason, run.node, at_ms, ahead_ms)
-        )
+        self._behind.append((run, at_ms, fact))
         if self._flush is None:
             self._flush = self._loop.call_soon(self._write_behind)
         return self._durable
@@ -323,96 +297,86 @@ class LogJournal:
 
     async def _known(self, group: _Group) -> dict[int, Prior]:
         """Runs that are there already under the ids of new ones, by position in the group."""
-        asked = {
-            at: (entry.key, entry.run_id, entry.digest, entry.retention_ms)
-            for at, (entry, _) in enumerate(group.entries)
-            if entry.key is not None
-        }
-        if not asked:
-            return {}
-        known = {at: prior for at, each in asked.items() if (prior := self._in_memory(*each))}
-        unknown = {at: each for at, each in asked.items() if at not in known}
-        found = await self._syncing.run(partial(self._history.find, list(unknown.values())))
-        known |= {at: prior for at, prior in zip(unknown, found, strict=True) if prior}
+        known: dict[int, Prior] = {}
+        unknown: dict[int, Entry] = {}
+        for at, (entry, _) in enumerate(group.entries):
+            if entry.key is None:
+                continue
+            prior = self._in_memory(entry)
+            if prior is not None:
+                known[at] = prior
+            else:
+                unknown[at] = entry
+        if unknown:
+            asked = [(each.key, each.run_id, each.digest, each.retention_ms)
+                     for each in unknown.values()]  # fmt: skip
+            found = await self._syncing.run(partial(self._history.find, asked))
+            known |= {at: prior for at, prior in zip(unknown, found, strict=True) if prior}
         return known
 
-    def _in_memory(
-        self, key: str | None, run_id: str, digest: str, retention_ms: int
-    ) -> Prior | None:
+    def _in_memory(self, entry: Entry) -> Prior | None:
         """As `History.find`, in what is not in the history yet."""
-        asked = (run_id, key, digest, retention_ms)
-        return self._stories.prior(*asked) or self._leaving.prior(*asked)
+        return self._stories.prior(entry) or self._leaving.prior(entry)
 
     def _put(self, group: _Group, known: dict[int, Prior]) -> list[Prior | None]:
         """Write a group, and all that waits to be written behind. Returns what is known of each."""
-        written = [each.record() for each in self._behind]
+        age_ms = self._retention_ms()
+        written: list[Any] = [
+            ("end", run.id, (at_ms, fact), ahead_ms)
+            if isinstance(fact, ENDS) and (ahead_ms := _ahead_of(at_ms, age_ms))
+            else ("fact", run.id, (at_ms, fact))
+            for run, at_ms, fact in self._behind
+        ]
         begun = Stories()
         answers: list[Prior | None] = []
         again: list[str] = []
         for at, (entry, _) in enumerate(group.entries):
-            asked = (entry.run_id, entry.key, entry.digest, entry.retention_ms)
-            prior = (
-                known.get(at)
-                or begun.prior(*asked)
-                or self._in_memory(entry.key, entry.run_id, entry.digest, entry.retention_ms)
-            )
+            prior = None
+            if entry.key is not None:
+                prior = known.get(at) or begun.prior(entry) or self._in_memory(entry)
             answers.append(prior and self._as_it_stands(prior))
             if prior is not None:
-                written.append(b'["again",%b]' % records.encode(prior.run_id))
+                written.append(("again", prior.run_id))
                 again.append(prior.run_id)
                 continue
-            if entry.flow is not None:
-                written += self._flow_records(entry.flow, begun)
-            written.append(self._begin(entry, begun))
+            if entry.flow is not None and id(entry.flow) not in self._flows:
+                written.append(self._flow_record(entry.flow, begun))
+            written.append(_begin(entry, begun, age_ms))
         if written:
-            self._log.put(records.body_of(written))
-        self._versions.update(begun.flows)
-        self._take(begun, again)
+            self._log.put(records.encode(written))
+        self._take(begun, again, age_ms)
         return answers
 
-    def _take(self, begun: Stories, again: list[str]) -> None:
+    def _take(self, begun: Stories, again: list[str], age_ms: int) -> None:
         """What was put stands in the log: it is on its way into the history."""
         behind, self._behind = self._behind, []
-        for each in behind:
-            each.tell(self._stories.of(each.run_id))
-        self._stories.flows.update(begun.flows)
-        for story in begun.by_run.values():
-            if story.new is not None:
-                self._stories.begin(story, story.new)
+        of = self._stories.of
+        for run, at_ms, fact in behind:
+            story = of(run.id)
+            story.facts.append((at_ms, fact))
+            story.run = run
+            if isinstance(fact, ENDS):
+                story.settled_ms, story.ahead_ms = at_ms, _ahead_of(at_ms, age_ms)
+        self._stories.take_over(begun)
         for run_id in again:
-            self._stories.of(run_id).again += 1
+            of(run_id).again += 1
         if self._log.end - self._projected >= PROJECT_BYTES:
             self._full_batch.set()
 
-    def _flow_records(self, flow: Flow, begun: Stories) -> list[bytes]:
-        version = flow_version(flow)
-        if version in self._versions or version in begun.flows:
-            return []
-        begun.flows[version] = body = records.encode(flow)
-        return [b'["flow",%b,%b]' % (records.encode(version), body)]
-
-    def _begin(self, entry: Entry, begun: Stories) -> bytes:
-        """Take a new run; returns its record."""
-        facts = b",".join(records.encode_fact(entry.at_ms, fact) for fact in entry.facts)
-        settled_ms = entry.at_ms if entry.state.final else None
-        ahead_ms = 0 if settled_ms is None else self._ahead_of(settled_ms)
-        story = Story(entry.run_id, [facts], entry.state, entry.reason, None, settled_ms, ahead_ms)
-        flow = entry.flow.id if entry.flow else None
-        source = getattr(entry.facts[0], "source", "")
-        begun.begin(story, Beginning(
-            flow, source, entry.at_ms, entry.key, entry.digest, entry.key_until_ms
-        ))  # fmt: skip
-        return records.encode(records.RunRecord(
-            entry.run_id, flow, entry.key, entry.digest, entry.key_until_ms,
-            msgspec.Raw(b"[%b]" % facts), ahead_ms,
-        ))  # fmt: skip
+    def _flow_record(self, flow: Flow, begun: Stories) -> tuple[str, str, msgspec.Raw]:
+        if len(self._flows) >= FLOWS_KNOWN:
+            self._flows.clear()
+        self._flows[id(flow)] = flow
+        version, body = flow_version(flow), records.encode(flow)
+        begun.flows[version] = body
+        return "flow", version, msgspec.Raw(body)
 
     def _as_it_stands(self, prior: Prior) -> Prior:
         """The history may not have its end yet."""
         for stories in (self._stories, self._leaving):
-            story = stories.by_run.get(prior.run_id)
-            if story is not None and story.facts:
-                return msgspec.structs.replace(prior, state=story.state)
+            state = stories.state_of(prior.run_id)
+            if state is not None:
+                return msgspec.structs.replace(prior, state=state)
         return prior
 
     def _answer(self, group: _Group, answers: list[Prior | None]) -> None:
@@ -429,7 +393,10 @@ class LogJournal:
 
     async def _find(self, group: _Group) -> None:
         asked: list[Asked] = [(key, "", "", retention_ms) for key, retention_ms, _ in group.finds]
-        memory = [self._in_memory(*each) for each in asked]
+        memory = [
+            self._stories.under(key, retention_ms) or self._leaving.under(key, retention_ms)
+            for key, retention_ms, _ in group.finds
+        ]
         found = await self._syncing.run(partial(self._history.find, asked))
         for (*_, waiter), recent, old in zip(group.finds, memory, found, strict=True):
             prior = recent or old
@@ -526,6 +493,7 @@ class LogJournal:
 
     async def _bring_over(self) -> None:
         self._leaving, self._stories = self._stories, Stories()
+        self._leaving.catch_up()
         position = self._log.end
         await self._syncing.run(self._log.sync)
         while True:
@@ -542,13 +510,30 @@ class LogJournal:
         with suppress(JournalBlocked):
             await self._projecting.run(partial(self._history.purge, self._retention_ms()))
 
-    def _ahead_of(self, ended_ms: int) -> int:
-        """How far the age of history is ahead of the wall clock: for days, a minute is nothing.
 
-        So it is 0, which takes no room, as long as nobody sets the wall clock.
-        """
-        ahead_ms = self._retention_ms() - ended_ms
-        return ahead_ms if abs(ahead_ms) >= SAME_MS else 0
+def _ahead_of(ended_ms: int, age_ms: int) -> int:
+    """How far the age of history is ahead of the wall clock: for days, a minute is nothing.
+
+    So it is 0, which takes no room, as long as nobody sets the wall clock.
+    """
+    ahead_ms = age_ms - ended_ms
+    return ahead_ms if abs(ahead_ms) >= SAME_MS else 0
+
+
+def _begin(entry: Entry, begun: Stories, age_ms: int) -> tuple[Any, ...]:
+    """Take a new run; returns its record."""
+    facts: list[Timed] = [(entry.at_ms, fact) for fact in entry.facts]
+    settled_ms = entry.at_ms if entry.state.final else None
+    ahead_ms = 0 if settled_ms is None else _ahead_of(settled_ms, age_ms)
+    story = Story(entry.run_id, facts, entry.state, entry.reason, None, settled_ms, ahead_ms)
+    flow = entry.flow.id if entry.flow else None
+    source = getattr(entry.facts[0], "source", "")
+    begun.begin(story, Beginning(
+        flow, source, entry.at_ms, entry.key, entry.digest, entry.key_until_ms
+    ))  # fmt: skip
+    return (
+        "run", entry.run_id, flow, entry.key, entry.digest, entry.key_until_ms, facts, ahead_ms
+    )  # fmt: skip
 
 
 def _again(blocked: JournalBlocked) -> JournalBlocked:

@@ -12,12 +12,9 @@ history ages was ahead of that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Union
 
 import msgspec
-
-from fractal_rm.domain.run import AnyFact
 
 encode = msgspec.json.Encoder().encode
 
@@ -37,7 +34,7 @@ class RunRecord(msgspec.Struct, array_like=True, tag="run", frozen=True, gc=Fals
     key: str | None
     digest: str
     key_until_ms: int
-    facts: msgspec.Raw
+    facts: list[msgspec.Raw]
     ahead_ms: int = 0
 
 
@@ -64,13 +61,3 @@ class AgainRecord(msgspec.Struct, array_like=True, tag="again", frozen=True, gc=
 
 Record = Union[FlowRecord, RunRecord, FactRecord, EndRecord, AgainRecord]
 decode = msgspec.json.Decoder(list[Record]).decode
-
-
-def encode_fact(at_ms: int, fact: AnyFact) -> bytes:
-    """A fact with its moment."""
-    return encode((at_ms, fact))
-
-
-def body_of(records: Iterable[bytes]) -> bytes:
-    """The body that holds encoded records."""
-    return b"[%b]" % b",".join(records)

@@ -12,7 +12,7 @@ from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Accepted, AnyFact, Dead, Run, State
 
-_decode_facts = msgspec.json.Decoder(list[tuple[int, AnyFact]]).decode
+_decode = msgspec.json.Decoder(tuple[int, AnyFact]).decode
 
 
 def told_in(bodies: Iterable[bytes], run_of: Callable[[str], Run | None]) -> Stories:
@@ -47,28 +47,26 @@ class _Replay:
             self._begin(record)
         else:
             ahead_ms = record.ahead_ms if isinstance(record, records.EndRecord) else 0
-            self._go_on(self.stories.of(record.run_id), bytes(record.fact), ahead_ms)
+            self._go_on(self.stories.of(record.run_id), [record.fact], ahead_ms)
 
     def _begin(self, record: records.RunRecord) -> None:
-        facts = bytes(record.facts)[1:-1]
-        (at_ms, first), *_ = _decode_facts(b"[%b]" % facts)
+        at_ms, first = _decode(record.facts[0])
         story = Story(record.run_id, state=State.ACCEPTED)
         source = first.source if isinstance(first, (Accepted, Dead)) else ""
         self.stories.begin(story, Beginning(
             record.flow, source, at_ms, record.key, record.digest, record.key_until_ms
         ))  # fmt: skip
         self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), at_ms)
-        self._go_on(story, facts, record.ahead_ms)
+        self._go_on(story, record.facts, record.ahead_ms)
 
-    def _go_on(self, story: Story, facts: bytes, ahead_ms: int) -> None:
-        """Add encoded facts. What makes no run is added too: it is found, and set aside, later."""
-        story.facts.append(facts)
+    def _go_on(self, story: Story, facts: list[msgspec.Raw], ahead_ms: int) -> None:
+        """Add facts. What makes no run is added too: it is found, and set aside, later."""
+        story.facts += facts
         run = self._run(story.run_id)
         if run is None:
             return
         try:
-            timed = _decode_facts(b"[%b]" % facts)
-            for at_ms, fact in timed:
+            for at_ms, fact in map(_decode, facts):
                 run.apply(fact)
                 if run.state.final:
                     story.settled_ms, story.ahead_ms = at_ms, ahead_ms

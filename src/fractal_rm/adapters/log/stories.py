@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Union
+
 import msgspec
 
-from fractal_rm.domain.run import State
-from fractal_rm.engine.ports import Prior
+from fractal_rm.domain.run import AnyFact, Run, State
+from fractal_rm.engine.ports import Entry, Prior
+
+# A fact with its moment, milliseconds since 1970; as JSON where it was read from the log.
+Timed = Union[tuple[int, AnyFact], msgspec.Raw]
 
 
-class Story(msgspec.Struct):
+class Story(msgspec.Struct, gc=False):
     """What a run is told in the log since the history was last brought up to it.
 
-    ``facts`` are encoded, with their moments. ``state``, ``reason`` and ``node`` are how it stands
-    after them; ``settled_ms`` is None while it has no end. ``new`` holds what only a run has that
-    began in here.
+    ``state``, ``reason`` and ``node`` are how it stands after ``facts``; ``settled_ms`` is None
+    while it has no end. ``new`` holds what only a run has that began in here. ``again``: so often
+    its trigger came again.
     """
 
     run_id: str
-    facts: list[bytes] = []
+    facts: list[Timed] = []
     state: State = State.NEW
     reason: str = ""
     node: str | None = None
@@ -25,9 +30,17 @@ class Story(msgspec.Struct):
     ahead_ms: int = 0
     again: int = 0
     new: Beginning | None = None
+    run: Run | None = None
+
+    def catch_up(self) -> None:
+        """Let it stand as its run does now: each of its facts is in here."""
+        run = self.run
+        if run is not None:
+            self.state, self.reason, self.node = run.state, run.reason, run.node
+            self.run = None
 
 
-class Beginning(msgspec.Struct, frozen=True):
+class Beginning(msgspec.Struct, frozen=True, gc=False):
     """Of a run that the history does not have: see `Entry`."""
 
     flow: str | None
@@ -60,15 +73,41 @@ class Stories:
         if beginning.key is not None:
             self.keys[beginning.key] = story
 
-    def prior(self, run_id: str, key: str | None, digest: str, retention_ms: int) -> Prior | None:
-        """The run that has this key, or else this id."""
-        story = self.keys.get(key) if key is not None else None
-        if story is not None and story.new is not None and story.new.key_until_ms > retention_ms:
-            return Prior(story.run_id, story.new.digest, story.state)
+    def take_over(self, begun: Stories) -> None:
+        """Take in runs that are new, with their keys and flows."""
+        self.by_run.update(begun.by_run)
+        self.keys.update(begun.keys)
+        self.flows.update(begun.flows)
+
+    def prior(self, entry: Entry) -> Prior | None:
+        """The run that has the key of an entry, or else its id."""
+        found = self.under(entry.key, entry.retention_ms) if entry.key is not None else None
+        if found is not None:
+            return found
+        story = self.by_run.get(entry.run_id)
+        if story is None or story.new is None:
+            return None
+        return Prior(entry.run_id, entry.digest, self.state_of(entry.run_id) or story.state)
+
+    def under(self, key: str, retention_ms: int) -> Prior | None:
+        """The run that has a key, until its time has ended."""
+        story = self.keys.get(key)
+        if story is None or story.new is None or story.new.key_until_ms <= retention_ms:
+            return None
+        state = self.state_of(story.run_id) or story.state
+        return Prior(story.run_id, story.new.digest, state)
+
+    def state_of(self, run_id: str) -> State | None:
+        """How a run stands; None: nothing is told of it in here."""
         story = self.by_run.get(run_id)
-        if story is not None and story.new is not None:
-            return Prior(run_id, digest, story.state)
-        return None
+        if story is None or not story.facts:
+            return None
+        return story.state if story.run is None else story.run.state
+
+    def catch_up(self) -> None:
+        """Let all stand as their runs do now."""
+        for story in self.by_run.values():
+            story.catch_up()
 
     def __bool__(self) -> bool:
         return bool(self.by_run or self.flows)

@@ -8,6 +8,7 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
+from fractal_rm.adapters.log.records import encode
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
 from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.chain import link, start_of
@@ -71,7 +72,7 @@ class Writing:
         """What one transaction writes of a run is one page of it."""
         no, pages, last = tail
         pages += 1
-        body = b"[%b]" % b",".join(story.facts)
+        body = encode(story.facts)
         last = link(last, pages, body)
         self.page_rows.append((no << PAGE_BITS | pages, body, last))
         if story.settled_ms is not None:
