@@ -314,8 +314,8 @@ async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
     script = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
-        "from fractal_rm.adapters.sqlite.store import Store\n"
-        "Store(Path(sys.argv[1])).open()\n"
+        "from fractal_rm.adapters.lock import FileLock\n"
+        "held = FileLock(Path(sys.argv[1]).with_suffix('.lock'))\n"
         "print('taken', flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -582,9 +582,11 @@ async def test_a_read_only_folder_names_the_cause_and_the_cure(small_disk):
 
 
 async def a_day_passes(journal: LogJournal) -> None:
+    await journal.bring_over()
     journal._retention_ms.ms = DAY_S * 1_000
-    await journal.accept(entry("a day later", at_ms=DAY_S * 1_000))
-    await journal.accept(entry("just after", at_ms=DAY_S * 1_000))
+    for name in ("a day later", "just after"):
+        await journal.accept(entry(name, at_ms=DAY_S * 1_000))
+        await journal.bring_over()
 
 
 async def test_history_older_than_its_bound_is_dropped_and_open_runs_stay(tmp_path):
@@ -612,9 +614,11 @@ async def test_history_is_as_old_as_it_is_whatever_the_wall_clock_said(tmp_path,
         wall_ms = age.ms + (jumped_ms if 5 <= n < 10 else 0)
         await journal.accept(entry(f"run-{n:02}", at_ms=wall_ms))
         await write(journal, begun(f"run-{n:02}"), Settled(State.SUCCEEDED), wall_ms)
+        await journal.bring_over()
         age.ms += minute_ms
     for n in range(3):
         await journal.accept(entry(f"then-{n}", at_ms=age.ms))
+        await journal.bring_over()
     await journal.close(clean=True)
     kept = [run.id for run in SqliteHistory(tmp_path).runs(limit=100)]
     assert sorted(kept) == [f"run-{n}" for n in range(10, 20)] + ["then-0", "then-1", "then-2"]
@@ -650,6 +654,8 @@ async def test_a_journal_of_a_release_before_is_read_and_taken_over(tmp_path, wr
     with closing(sqlite3.connect(path)) as db:
         db.executescript(
             "ALTER TABLE runs DROP COLUMN ended_ahead_ms;"
+            * (written_by < 4)
+            + "DELETE FROM meta WHERE name = 'projected';"
             f"PRAGMA user_version = {written_by}; PRAGMA wal_checkpoint(TRUNCATE);"
         )
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["run-2", "run-1", "run-0"]
@@ -677,8 +683,9 @@ async def test_history_goes_although_a_thousand_parked_runs_are_older(tmp_path):
     await journal.accept(entry("old"))
     await write(journal, begun("old"), Settled(State.SUCCEEDED))
     await a_day_passes(journal)
-    for n in range(4):  # each group takes one slice along
+    for n in range(4):  # each batch takes one slice along
         await journal.accept(entry(f"later-{n}", at_ms=DAY_S * 1_000))
+        await journal.bring_over()
     await journal.close(clean=True)
     history = SqliteHistory(tmp_path)
     assert history.run("old") is None

@@ -148,6 +148,7 @@ class LogJournal:
         self._unsynced: asyncio.TimerHandle | None = None
         self._wanted = asyncio.Event()
         self._full_batch = asyncio.Event()
+        self._brought_over: list[asyncio.Future[None]] = []
         self._durable = _Durable(self)
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop
@@ -256,6 +257,14 @@ class LogJournal:
                 self._block(gone)
         except JournalLost as error:
             self._on_lost(error)
+
+    async def bring_over(self) -> None:
+        """Return when the history has all that was handed in before, and what is old has gone."""
+        self._write_behind()
+        waiter = self._loop.create_future()
+        self._brought_over.append(waiter)
+        self._full_batch.set()
+        await waiter
 
     def wait_durable(self) -> asyncio.Future[None]:
         """A future that is done when everything handed in so far is on the disk."""
@@ -484,8 +493,11 @@ class LogJournal:
             self._full_batch.clear()
             if self._closing:
                 await self._written()
-            if self._stories:
+            waiting, self._brought_over = self._brought_over, []
+            if self._stories or waiting:
                 await self._bring_over()
+            for waiter in waiting:
+                waiter.set_result(None)
 
     async def _written(self) -> None:
         """The writer has ended: what is told is all."""
