@@ -119,6 +119,13 @@ def journals_in(folder: Path) -> list[Path]:
     return sorted(file for file in files if file.suffix == ".journal")
 
 
+def open_runs_of(path: Path) -> list[str]:
+    """The ids of the runs of a journal that have no end, as they came. Raises JournalError."""
+    with reading(path) as db:
+        rows = db.execute("SELECT id FROM runs WHERE settled_ms IS NULL ORDER BY no").fetchall()
+    return [run_id for (run_id,) in rows]
+
+
 @contextmanager
 def reading(path: Path) -> Generator[sqlite3.Connection]:
     """A journal as it is at one moment, whatever is written meanwhile.
