@@ -254,6 +254,14 @@ async def test_a_row_with_a_value_of_another_type_is_named(tmp_path, change):
     assert any("the row of run run-4 cannot be read" in problem for problem in problems)
 
 
+async def test_a_row_of_another_flow_than_its_facts_is_named(tmp_path):
+    await write_some(tmp_path)
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute("UPDATE runs SET flow = 'other' WHERE id = 'run-4'")
+    problems = check_journal(tmp_path / "up.journal").problems
+    assert problems == ["the row of run run-4 does not say what its facts say"]
+
+
 async def test_one_page_that_is_no_json_leaves_the_other_accounts_as_they_are(tmp_path):
     await write_some(tmp_path)
     before = SqliteHistory(tmp_path).ledger()
@@ -275,8 +283,11 @@ def test_a_state_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_pa
 async def test_a_journal_that_cannot_be_read_keeps_no_other_from_being_checked(tmp_path):
     await write_some(tmp_path)
     (tmp_path / "a.journal").mkdir()
-    bad, good = map(check_journal, journals_in(tmp_path))
-    assert "Is a directory" in bad.problems[0]
+    (tmp_path / "b.journal").symlink_to("b.journal")
+    (tmp_path / "c.journal").symlink_to("disk that is not mounted")
+    *bad, good = map(check_journal, journals_in(tmp_path))
+    reasons = ("Is a directory", "symbolic links", "No such file")
+    assert all(why in report.problems[0] for report, why in zip(bad, reasons, strict=True))
     assert good.problems == []
 
 

@@ -331,7 +331,7 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"rest__endpoint": "/schema/x"}, "comm.conf C206"),
         ("comm", {"log__path": "rm\0.log"}, "comm.conf C206"),
         ("comm", {"log__path": "config_files/flows.conf"}, "comm.conf C206"),
-        ("comm", {"more": [0] * 200_000}, "comm.conf C232"),
+        ("comm", {"more": [0] * 50_000}, "comm.conf C232"),
         ("comm", {"state__pth": "x"}, "comm.conf C203"),
         ("comm", {"drain_s": 0}, "comm.conf C206"),
         ("components", {"component1__config__port": None}, None),
