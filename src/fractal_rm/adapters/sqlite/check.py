@@ -65,8 +65,10 @@ def _facts(db: sqlite3.Connection) -> tuple[int, list[str]]:
             run = fold(Run(run_id, Flow(""), 0), [fact for _, fact in page])
             flow = getattr(page[0][1], "flow", None)  # none where it never became a run
             facts += len(page)
-        except (ChainBroken, ImpossibleFact) as error:
+        except ChainBroken as error:
             broken.append(str(error))
+        except ImpossibleFact as error:
+            broken.append(f"the facts of run {run_id} make no run: {error}")
         except Exception as error:  # noqa: BLE001 - facts of any release may come here
             broken.append(f"the facts of run {run_id} make no run: {error!r}")
         else:
