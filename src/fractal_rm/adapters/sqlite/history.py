@@ -137,6 +137,7 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         check_files(path)
+        path.stat()  # of a link that leads nowhere, SQLite says only that it is not opened
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
             db.execute("BEGIN")
             format_of(db, path)
@@ -148,10 +149,10 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
 
 
 def _unread(path: Path, error: Exception) -> JournalDamaged | JournalUnreadable:
-    if isinstance(error, OSError):
+    if isinstance(error, PermissionError):
         what = f"{path} cannot be read ({error.strerror})"
         return JournalUnreadable(f"{what}; do this as the user of the node")
-    text = str(error)
+    text = str(error) if not isinstance(error, OSError) else str(error.strerror)
     if isinstance(error, sqlite3.Error) and ("unable to open" in text or "readonly" in text):
         return JournalUnreadable(
             f"{path} cannot be read ({text}), as SQLite writes beside what it reads; do this as the"
