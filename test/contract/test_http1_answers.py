@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import itertools
 import random
+import ssl
 import tracemalloc
 import zlib
 
@@ -213,6 +214,19 @@ async def test_a_request_that_the_server_closed_before_was_not_sent(when):
     if when == "meanwhile":
         connection.connection_lost(None)
     with pytest.raises(ConnectFailed, match="was closed before the request was sent"):
+        await reply
+
+
+async def test_what_was_sent_to_a_server_that_refuses_our_certificate_was_not_read():
+    connection = Connection(lambda _: None, lambda _: None, Outbox(), Heads())
+    connection.connection_made(Transport())
+    loop = asyncio.get_running_loop()
+    reply = connection.ask(b"POST", loop, loop.time() + 60, 1_000)
+    await asyncio.sleep(0)  # it is sent
+    error = ssl.SSLError(1, "alert")
+    error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    connection.connection_lost(error)
+    with pytest.raises(ConnectFailed, match="TLS was refused: it asks for a certificate"):
         await reply
 
 

@@ -13,7 +13,7 @@ from typing import cast
 
 import httptools
 
-from fractal_rm.adapters.connect.tls_words import tls_words
+from fractal_rm.adapters.connect.tls_words import is_refusal, tls_words
 from fractal_rm.adapters.http1.coding import with_coding
 from fractal_rm.adapters.http1.framing import (
     all_of,
@@ -223,6 +223,8 @@ class Connection(asyncio.Protocol):
             self._fail(Stale())
         elif self._outbox.held_bytes(self):
             self._fail(ConnectFailed(f"{_CLOSED_FIRST}{_refusal(exc)}"))
+        elif not self._got_bytes and isinstance(exc, ssl.SSLError) and is_refusal(exc):
+            self._fail(ConnectFailed(tls_words(exc)))
         elif not self._got_bytes:
             self._fail(BadReply(f"the connection was closed without an answer{_refusal(exc)}"))
         else:
