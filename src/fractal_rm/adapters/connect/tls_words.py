@@ -10,11 +10,12 @@ from fractal_rm.adapters.clock import SystemClock
 _BY_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED (openssl verify)
 _VERSION = "it speaks no version of TLS that is allowed here"
 _CERTIFICATE = "it does not take the certificate that tls.cert names"
+_MISSING = "it asks for a certificate, and tls.cert names none that suits"
 _WORDS = {  # by OpenSSL's reason; those with ALERT are what the server says (RFC 8446, 6.2)
     "WRONG_VERSION_NUMBER": "what it sends is not TLS",
     "UNSUPPORTED_PROTOCOL": _VERSION,
     "TLSV1_ALERT_PROTOCOL_VERSION": _VERSION,
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it asks for a certificate, and tls.cert names none for it",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": _MISSING,
     "TLSV1_ALERT_UNKNOWN_CA": _CERTIFICATE,
     "SSLV3_ALERT_BAD_CERTIFICATE": _CERTIFICATE,
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": _CERTIFICATE,
