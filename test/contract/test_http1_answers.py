@@ -207,13 +207,17 @@ async def test_a_request_that_the_server_closed_before_was_not_sent(when):
     connection = Connection(lambda _: None, lambda _: None, Outbox(), Heads())
     transport, loop = Transport(), asyncio.get_running_loop()
     connection.connection_made(transport)
+    error = ssl.SSLError(1, "alert")
+    error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     if when == "before":
-        connection.connection_lost(None)
+        connection.connection_lost(error)
     transport.closed = True
     reply = connection.ask(b"GET", loop, loop.time() + 60, 1_000)
-    if when == "meanwhile":
-        connection.connection_lost(None)
-    with pytest.raises(ConnectFailed, match="was closed before the request was sent"):
+    if when == "closing":
+        await asyncio.sleep(0)
+    if when != "before":
+        connection.connection_lost(error)
+    with pytest.raises(ConnectFailed, match="before the request was sent: TLS was refused: it asks"):
         await reply
 
 
