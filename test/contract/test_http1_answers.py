@@ -217,7 +217,7 @@ async def test_a_request_that_the_server_closed_before_was_not_sent(when):
         await asyncio.sleep(0)
     if when != "before":
         connection.connection_lost(error)
-    with pytest.raises(ConnectFailed, match="before the request was sent: TLS was refused: it asks"):
+    with pytest.raises(ConnectFailed, match="was sent: TLS was refused: it asks for"):
         await reply
 
 
