@@ -253,6 +253,9 @@ async def test_what_a_broker_repeats_on_the_same_connection_is_the_same_message(
             {"messages": 1, "known": 1, "may_run_twice": 0},
             {"messages": 2, "known": 1, "may_run_twice": 1},
         ]
+        sent(b"other")
+        await until(lambda: pubacks() == 4)
+        assert taken() == [b"1", b"1", b"other"]
 
 
 async def test_what_comes_again_after_a_pause_is_known_too(tmp_path):
@@ -266,6 +269,20 @@ async def test_what_comes_again_after_a_pause_is_known_too(tmp_path):
             broker.send(message("t/in", body, packet_id, dup=True))
             await until(lambda: len(way_in.telemetry.of("mqtt_came_again")) == told)  # noqa: B023
         assert way_in.intake.bodies() == [b"1", b"2"]
+
+
+async def test_what_a_connection_that_was_cut_at_once_may_have_brought_is_in_doubt(tmp_path):
+    """RabbitMQ sends it by the next one, under another packet id."""
+    broker = ScriptedBroker(lambda _: connack(session=True))
+    async with broker.listening(), intake_at(broker, tmp_path) as way_in:
+        broker.send(message("t/in", b"1", 1))
+        await until(lambda: way_in.intake.bodies() == [b"1"])
+        for connects in (2, 3):
+            way_in._link.abort()
+            await until(lambda: len(broker.connects) == connects and way_in.status().ok)  # noqa: B023
+        broker.send(message("t/in", b"1", 2, dup=True))
+        await until(lambda: way_in.telemetry.of("mqtt_came_again"))
+        assert way_in.telemetry.of("mqtt_came_again")[0]["may_run_twice"] == 1
 
 
 async def test_brokers_that_do_not_keep_to_receive_maximum_have_nothing_run_twice(tmp_path):
