@@ -13,7 +13,7 @@ import zlib
 import pytest
 from test_http1 import calling, serving, to
 
-from fractal_rm.adapters.http1.coding import GIVEN_BYTES, TAKEN_BYTES, unpacked, with_coding
+from fractal_rm.adapters.http1.coding import GIVEN_BYTES, TAKEN_BYTES, packed_in
 from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.heads import Heads
 from fractal_rm.adapters.http1.outbox import Outbox
@@ -390,9 +390,9 @@ async def test_a_bomb_is_given_up_before_it_fills_the_memory():
 
 async def test_unpacking_ends_with_the_time_of_its_call():
     loop = asyncio.get_running_loop()
-    reply = with_coding(Reply(200, b"Content-Encoding: gzip\r\n", GZIP))
+    packed = packed_in(Reply(200, b"Content-Encoding: gzip\r\n", GZIP))
     with pytest.raises(CallTimedOut):
-        await unpacked(reply, 1 << 20, loop, loop.time() - 1)
+        await packed.unpacked(1 << 20, loop, loop.time() - 1)
 
 
 @pytest.mark.parametrize(
@@ -415,8 +415,8 @@ async def test_others_go_on_while_a_body_is_unpacked(body, slices):
 
     loop = asyncio.get_running_loop()
     counting = asyncio.ensure_future(count())
-    reply = with_coding(Reply(200, b"Content-Encoding: gzip\r\n", body))
-    found = await unpacked(reply, 8 << 20, loop, loop.time() + 60)
+    packed = packed_in(Reply(200, b"Content-Encoding: gzip\r\n", body))
+    found = await packed.unpacked(8 << 20, loop, loop.time() + 60)
     counting.cancel()
     assert found.body == gzip.decompress(body)
     assert turns >= slices - 1

@@ -94,10 +94,12 @@ class Places:
     def pauses(self, run: Run, *, ended: bool) -> None:
         """A run of its own leaves its slot, for another turn or for good."""
         flow = run.flow.id
-        self.in_flight[flow] -= 1
-        if not self.in_flight[flow]:
+        left = self.in_flight[flow] - 1
+        if left:
+            self.in_flight[flow] = left
+        else:
             del self.in_flight[flow]
-        if run.stays and not ended:
+        if not ended and run.stays:
             self.away[flow] += 1
 
     # --- children -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import cast
 import httptools
 
 from fractal_rm.adapters.connect.tls_words import is_refusal, tls_words
-from fractal_rm.adapters.http1.coding import with_coding
+from fractal_rm.adapters.http1.coding import Packed, packed_in
 from fractal_rm.adapters.http1.framing import (
     all_of,
     check_announced,
@@ -223,7 +223,7 @@ class Connection(asyncio.Protocol):
             return
         reply = self._reply_so_far()
         if self._in_body and exc is None and not is_delimited(reply.head):
-            self._end(with_coding(reply), kept=False)
+            self._end(reply, kept=False, packed=packed_in(reply))
         elif not self._got_bytes and self._reused:
             self._fail(Stale())
         elif self._unsent or self._outbox.held_bytes(self):
@@ -293,9 +293,9 @@ class Connection(asyncio.Protocol):
         self._bare_bytes = self._unfolded = 0
         if kept:
             self._heads.learn(reply)
-        self._end(with_coding(reply), kept=kept)
+        self._end(reply, kept=kept, packed=packed_in(reply))
 
-    def _end(self, reply: Reply, *, kept: bool = True) -> None:
+    def _end(self, reply: Reply, *, kept: bool = True, packed: Packed | None = None) -> None:
         """A whole reply is there; the connection is ``kept`` if the request has left it, too."""
         if not kept and self._reused and reply.status >= 400:
             held_bytes = self._outbox.held_bytes(self)
@@ -303,7 +303,10 @@ class Connection(asyncio.Protocol):
             return
         waiting, self._reply = self._reply, None
         if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
+            if packed is None:
+                waiting.set_result(reply)
+            else:
+                waiting.set_exception(packed)
         transport = self._transport
         if transport is None:
             return
