@@ -109,7 +109,8 @@ class Changes:
         self._again_s = self._world.clock.monotonic_s() + self._retry_s
         self._retry_s = min(2 * self._retry_s, RETRY_AT_MOST_S)
         try:
-            compiled = load(self._folder, os.environ)
+            # Beside the loop: a file may be large, and its disk slow.
+            compiled = await asyncio.to_thread(load, self._folder, os.environ)
         except ConfigRejected as error:
             self._files.refer_to(error.referenced)
             if not error.unread:

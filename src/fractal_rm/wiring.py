@@ -17,7 +17,7 @@ from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
-from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite import SqliteHistory, open_runs_of
 from fractal_rm.adapters.telemetry import LogTelemetry, flush_log, open_log
 from fractal_rm.adapters.world import SystemRandom, raise_open_files
 from fractal_rm.changes import Changes
@@ -25,12 +25,14 @@ from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import Watch, load
 from fractal_rm.config.model import Config
 from fractal_rm.config.uncarried import write_uncarried
-from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.errors import FractalError, JournalError
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.engine.world import World
 from fractal_rm.signals import Signals
 
+# In whose place a process runs, by their journals, which it leaves as they are.
+REPLACED = {"up": ("mqtt", "api"), "mqtt": ("up",), "api": ("up",)}
 STOCK_S = 5.0  # how often open runs are looked through for one that nobody carries
 MakeForWorld = Callable[[World, Config, Intake], WayIn]
 OTHER_FILES = 2_500  # REST connections, at most 2,000, the journal, the broker and the log
@@ -93,7 +95,11 @@ async def _serve(
         _calm_garbage_collection()
         beside = [
             asyncio.create_task(each)
-            for each in (changes.watch(), _take_stock(node, world, journal))
+            for each in (
+                changes.watch(),
+                _take_stock(node, world, journal),
+                _look_for_left(world, journal),
+            )
         ]
         await signals.stop.wait()
         world.telemetry.event(
@@ -123,6 +129,27 @@ async def _take_stock(node: Node, world: World, journal: str) -> None:
             fault = None if isinstance(error, OSError) else error
             world.telemetry.problem("stock_not_taken", reason=repr(error), exc_info=fault)
         await asyncio.sleep(STOCK_S)
+
+
+async def _look_for_left(world: World, journal: str) -> None:
+    """Say which runs a process in whose place this one runs has left, and tell `audit`."""
+    state = Path(world.config.state_path)
+    for left in REPLACED[journal]:
+        try:
+            count = await asyncio.to_thread(_note_left, state, left)
+        except (OSError, JournalError) as error:
+            world.telemetry.problem("stock_not_taken", reason=str(error))
+            continue
+        if count:
+            cure = f"stop this process, and run `fractal-rm {left}` until they have ended"
+            world.telemetry.problem("runs_left", journal=left, runs=count, cure=cure)
+
+
+def _note_left(state: Path, left: str) -> int:
+    path = state / f"{left}.journal"
+    run_ids = open_runs_of(path) if path.exists() else []
+    write_uncarried(state, left, run_ids)
+    return len(run_ids)
 
 
 def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "FULL") -> World:

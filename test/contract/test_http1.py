@@ -704,6 +704,40 @@ def test_a_server_that_does_not_speak_tls_is_told_from_one_that_closes_and_a_slo
     assert "it closed the connection" in run(_refused_by(lambda _, writer: writer.close()))
 
 
+async def _heard(reader, writer):
+    await reader.read(1)
+    writer.close()
+
+
+async def _closed_after(steps):
+    loop = asyncio.get_running_loop()
+    connect = loop.create_connection
+
+    def close(plain, left):
+        if left:
+            loop.call_soon(close, plain, left - 1)
+        elif plain.is_reading():  # who does not read notices no end
+            plain.abort()
+
+    async def connect_and_close(*arguments):
+        plain, protocol = await connect(*arguments)
+        close(plain, steps)
+        return plain, protocol
+
+    loop.create_connection = connect_and_close
+    logged = []
+    loop.set_exception_handler(lambda _, context: logged.append(context))
+    reason = await _refused_by(_heard)
+    assert logged == []
+    return reason
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_server_may_close_at_every_step_before_tls_begins(steps):
+    """``steps`` of the event loop have been made since it took the connection."""
+    assert "it closed the connection" in uvloop.run(_closed_after(steps))
+
+
 async def test_authorities_that_change_are_read_again_also_where_they_are_the_systems(
     authority, tls_server, tmp_path, monkeypatch
 ):

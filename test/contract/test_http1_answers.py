@@ -6,13 +6,14 @@ import asyncio
 import gzip
 import itertools
 import random
+import ssl
 import tracemalloc
 import zlib
 
 import pytest
 from test_http1 import calling, serving, to
 
-from fractal_rm.adapters.http1.coding import GIVEN_BYTES, TAKEN_BYTES, unpacked, with_coding
+from fractal_rm.adapters.http1.coding import GIVEN_BYTES, TAKEN_BYTES, packed_in
 from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.heads import Heads
 from fractal_rm.adapters.http1.outbox import Outbox
@@ -206,13 +207,30 @@ async def test_a_request_that_the_server_closed_before_was_not_sent(when):
     connection = Connection(lambda _: None, lambda _: None, Outbox(), Heads())
     transport, loop = Transport(), asyncio.get_running_loop()
     connection.connection_made(transport)
+    error = ssl.SSLError(1, "alert")
+    error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     if when == "before":
-        connection.connection_lost(None)
+        connection.connection_lost(error)
     transport.closed = True
     reply = connection.ask(b"GET", loop, loop.time() + 60, 1_000)
-    if when == "meanwhile":
-        connection.connection_lost(None)
-    with pytest.raises(ConnectFailed, match="was closed before the request was sent"):
+    if when == "closing":
+        await asyncio.sleep(0)
+    if when != "before":
+        connection.connection_lost(error)
+    with pytest.raises(ConnectFailed, match="was sent: TLS was refused: it asks for"):
+        await reply
+
+
+async def test_what_was_sent_to_a_server_that_refuses_our_certificate_was_not_read():
+    connection = Connection(lambda _: None, lambda _: None, Outbox(), Heads())
+    connection.connection_made(Transport())
+    loop = asyncio.get_running_loop()
+    reply = connection.ask(b"POST", loop, loop.time() + 60, 1_000)
+    await asyncio.sleep(0)  # it is sent
+    error = ssl.SSLError(1, "alert")
+    error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    connection.connection_lost(error)
+    with pytest.raises(ConnectFailed, match="TLS was refused: it asks for a certificate"):
         await reply
 
 
@@ -372,9 +390,9 @@ async def test_a_bomb_is_given_up_before_it_fills_the_memory():
 
 async def test_unpacking_ends_with_the_time_of_its_call():
     loop = asyncio.get_running_loop()
-    reply = with_coding(Reply(200, b"Content-Encoding: gzip\r\n", GZIP))
+    packed = packed_in(Reply(200, b"Content-Encoding: gzip\r\n", GZIP))
     with pytest.raises(CallTimedOut):
-        await unpacked(reply, 1 << 20, loop, loop.time() - 1)
+        await packed.unpacked(1 << 20, loop, loop.time() - 1)
 
 
 @pytest.mark.parametrize(
@@ -397,8 +415,8 @@ async def test_others_go_on_while_a_body_is_unpacked(body, slices):
 
     loop = asyncio.get_running_loop()
     counting = asyncio.ensure_future(count())
-    reply = with_coding(Reply(200, b"Content-Encoding: gzip\r\n", body))
-    found = await unpacked(reply, 8 << 20, loop, loop.time() + 60)
+    packed = packed_in(Reply(200, b"Content-Encoding: gzip\r\n", body))
+    found = await packed.unpacked(8 << 20, loop, loop.time() + 60)
     counting.cancel()
     assert found.body == gzip.decompress(body)
     assert turns >= slices - 1

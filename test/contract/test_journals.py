@@ -22,6 +22,7 @@ from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.memory import MemoryJournal
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.adapters.sqlite.chain import link, start_of
 from fractal_rm.adapters.sqlite.history import journals_in
 from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
 from fractal_rm.domain.errors import (
@@ -257,11 +258,40 @@ async def test_a_row_with_a_value_of_another_type_is_named(tmp_path, change):
     assert any("the row of run run-4 cannot be read" in problem for problem in problems)
 
 
+async def test_a_run_whose_facts_cannot_follow_on_each_other_is_named(tmp_path):
+    await write_some(tmp_path)
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        (body,) = db.execute("SELECT body FROM pages WHERE run = 4 AND n = 1").fetchone()
+        twice = msgspec.json.encode(2 * msgspec.json.decode(body))
+        last = link(start_of("run-3"), 1, twice)
+        db.execute("DELETE FROM pages WHERE run = 4 AND n > 1")
+        db.execute("UPDATE pages SET body = ?, sum = ? WHERE run = 4", (twice, last))
+        db.execute("UPDATE runs SET pages = 1, sum = ? WHERE no = 4", (last,))
+    problems = check_journal(tmp_path / "up.journal").problems
+    assert any(line.startswith("the facts of run run-3 make no run: Accepted") for line in problems)
+
+
+async def test_a_page_with_a_value_of_another_type_is_named(tmp_path):
+    await write_some(tmp_path)
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute("UPDATE pages SET body = 5 WHERE run = 4")
+    with pytest.raises(JournalDamaged, match="page 1 of run run-3 cannot be read"):
+        SqliteHistory(tmp_path).run("run-3")
+
+
+async def test_a_row_of_another_flow_than_its_facts_is_named(tmp_path):
+    await write_some(tmp_path)
+    with sqlite3.connect(tmp_path / "up.journal") as db:
+        db.execute("UPDATE runs SET flow = 'other' WHERE id = 'run-4'")
+    problems = check_journal(tmp_path / "up.journal").problems
+    assert problems == ["the row of run run-4 does not say what its facts say"]
+
+
 async def test_one_page_that_is_no_json_leaves_the_other_accounts_as_they_are(tmp_path):
     await write_some(tmp_path)
     before = SqliteHistory(tmp_path).ledger()
     with sqlite3.connect(tmp_path / "up.journal") as db:
-        db.execute("UPDATE pages SET body = x'ff' WHERE run = 4 AND n = 1")
+        db.execute("UPDATE pages SET body = CAST('\"maybe_twice\":true' AS BLOB) WHERE run = 4")
     (account,), (was,) = SqliteHistory(tmp_path).ledger(), before
     assert (account.received, account.states) == (was.received - 1, was.states)
 
@@ -278,8 +308,11 @@ def test_a_state_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_pa
 async def test_a_journal_that_cannot_be_read_keeps_no_other_from_being_checked(tmp_path):
     await write_some(tmp_path)
     (tmp_path / "a.journal").mkdir()
-    bad, good = map(check_journal, journals_in(tmp_path))
-    assert "Is a directory" in bad.problems[0]
+    (tmp_path / "b.journal").symlink_to("b.journal")
+    (tmp_path / "c.journal").symlink_to("disk that is not mounted")
+    *bad, good = map(check_journal, journals_in(tmp_path))
+    reasons = ("Is a directory", "symbolic links", "No such file")
+    assert all(why in report.problems[0] for report, why in zip(bad, reasons, strict=True))
     assert good.problems == []
 
 
@@ -287,6 +320,13 @@ def test_a_journal_that_is_a_fifo_keeps_nobody_waiting_who_looks_at_runs(tmp_pat
     os.mkfifo(tmp_path / "other.journal")
     with pytest.raises(JournalDamaged, match="it is a FIFO"):
         SqliteHistory(tmp_path).runs()
+
+
+@pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "it is a FIFO"), (os.mkdir, "a directory")])
+async def test_a_start_names_the_file_of_a_journal_that_is_none(tmp_path, make, what):
+    make(tmp_path / "up.journal-wal")
+    with pytest.raises(JournalDamaged, match=f"up.journal-wal: .*{what}"):
+        await opened(tmp_path)
 
 
 async def test_the_lock_is_looked_at_while_something_is_written(tmp_path):

@@ -44,6 +44,17 @@ async def test_no_evaluator_looks_at_more_values_than_it_may(rest):
         assert SAID in outcome.reason
 
 
+@pytest.mark.parametrize("compared", ["-1 in payload.a", "payload.a == payload.a"])
+async def test_what_a_condition_compares_is_bounded_in_all(compared):
+    most = Bounds(max_evaluated_values=2_000)
+    for times, state in ((1, State.SUCCEEDED), (5, State.FAILED)):
+        condition = " and ".join([f"({compared}) == ({compared})"] * times)
+        text = f"1\nTO a 1\nGET\n  WHEN {condition}\n"
+        async with Stage(flows=flows(text), bounds=most) as stage:
+            outcome = await stage.run("1", payload={"a": [[0]] * 250})
+            assert outcome.state is state
+
+
 async def test_who_needs_more_can_say_so():
     bounds = Bounds(max_evaluated_values=1_000_000)
     async with Stage(flows=flow(EVALUATORS["a filter"]), bounds=bounds) as stage:

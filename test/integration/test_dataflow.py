@@ -134,6 +134,19 @@ async def test_a_long_wait_of_one_flow_within_holds_no_slot_and_the_others_go_on
         assert stage.called() == ["a/1", "b/1", "a/2"]
 
 
+async def test_a_wait_of_a_flow_within_is_over_in_time_while_another_step_is_in_flight():
+    child = flow(Wait(60_000), get(1, "b 1"), flow_id="8")
+    async with stage_of(flow(SubFlow(1, "8"), get(2, "a 1"), **DATAFLOW), child) as stage:
+        go = stage.holds("a/1")
+        run_id = (await stage.send("9")).run
+        await until(lambda: stage.called() == ["a/1"] and stage.world.alarms._heap)
+        stage.clock.ms += 60_000
+        await stage.node.watch_clock()
+        await until(lambda: stage.called() == ["a/1", "b/1"])
+        go.set()
+        assert (await stage.ended(run_id)).state is State.SUCCEEDED
+
+
 async def test_a_run_that_is_cut_off_leaves_nothing_in_flight():
     async with stage_of(flow(*BOTH.steps, deadline_ms=30, **DATAFLOW)) as stage:
         stage.holds("a/1")

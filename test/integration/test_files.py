@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import socket
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,6 +104,7 @@ def no_descriptor_free():
 async def test_a_change_that_comes_while_no_descriptor_is_free_is_taken_when_one_is(tmp_path):
     looking = Looking(tmp_path)
     (looking.disk.config / "flows.conf").write_text(MORE)
+    await asyncio.to_thread(len, "")  # a node has used threads from its start on
     with no_descriptor_free():
         await looking.at_rest()
         await looking.later(3)
@@ -111,6 +114,22 @@ async def test_a_change_that_comes_while_no_descriptor_is_free_is_taken_when_one
     assert "9" in looking.stage.world.config.flows
     await looking.later(3)
     assert looking.said.count("config_taken") == 1
+
+
+async def test_a_file_that_takes_long_to_read_holds_up_nothing_else(tmp_path, monkeypatch):
+    looking = Looking(tmp_path)
+    (looking.disk.config / "flows.conf").write_text(MORE)
+    others_had_their_turn = threading.Event()
+
+    def slow(*which: object):
+        assert others_had_their_turn.wait(30)
+        return load(*which)
+
+    monkeypatch.setattr("fractal_rm.changes.load", slow)
+    taken = asyncio.create_task(looking.at_rest())
+    asyncio.get_running_loop().call_later(0.01, others_had_their_turn.set)
+    await taken
+    assert looking.said[-1] == "config_taken"
 
 
 async def test_a_change_that_was_not_taken_is_tried_again_and_that_is_said_once(tmp_path):

@@ -90,6 +90,28 @@ def audit(node: NodeProcess):
     return CliRunner().invoke(cli, ["audit", "--config", str(node.config)], standalone_mode=False)
 
 
+def test_runs_that_a_replaced_process_has_left_are_said_until_it_has_ended_them(node, components):
+    """`fractal-rm up` and `fractal-rm api` have a journal each."""
+    components.answers["/endpoint2"] = "hang"
+    node.start()
+    _, _, taken = node.trigger("2")
+    node.kill()
+    node.mode = "up"
+    node.launch()
+    wait_until(lambda: "runs_left journal=api runs=1" in node.log)
+    found = audit(node)
+    assert found.return_value == EXIT_NOT_WELL
+    assert f"run {taken['run']} is carried by nobody: restart its node (`fractal-rm api`)" in (
+        found.output
+    )
+    node.kill()
+    components.answers.clear()
+    node.mode = "api"
+    node.start()
+    wait_until(lambda: node.runs(State.SUCCEEDED))
+    assert audit(node).return_value == 0
+
+
 def test_audit_names_a_run_that_its_node_says_nobody_carries(node, components):
     components.answers["/endpoint2"] = "hang"
     node.start()

@@ -102,15 +102,19 @@ async def test_it_waits_within_the_time_of_its_parent():
         assert (await stage.run("8")).state is State.SUCCEEDED  # its place in the queue is gone
 
 
-async def test_a_step_beside_one_that_waits_goes_on():
-    parent = flow(SubFlow(1, "8"), get(2, "a 1"), order=Order.DATAFLOW, flow_id="7")
-    async with stage_of(parent, LIMITED) as stage:
+@pytest.mark.parametrize("between", [False, True], ids=["its own RUN", "one of a flow within"])
+async def test_a_place_is_taken_at_once_while_another_step_is_in_flight(between):
+    within = flow(SubFlow(1, "8"), flow_id="6")
+    asks = SubFlow(1, "6" if between else "8")
+    parent = flow(asks, get(2, "a 1"), order=Order.DATAFLOW, flow_id="7")
+    async with stage_of(parent, within, LIMITED) as stage:
         go_b, go_a = stage.holds("b/1"), stage.holds("a/1")
         holder = (await stage.send("8")).run
         run_id = (await stage.send("7")).run
         await until(lambda: stage.called() == ["b/1", "a/1"])
-        go_b.set()  # the place is given while another step of the run is in flight
-        await stage.ended(holder)
+        go_b.set()
+        assert (await stage.ended(holder)).state is State.SUCCEEDED
+        await until(lambda: stage.called() == ["b/1", "a/1", "b/1"])
         go_a.set()
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
 
@@ -145,7 +149,7 @@ async def test_a_run_that_has_failed_does_not_wait_for_a_place():
         assert stage.called() == ["b/1"]
 
 
-async def test_a_run_that_has_failed_keeps_no_place_that_its_own_child_waits_for():
+async def test_a_run_that_has_failed_keeps_no_place_that_others_and_its_own_child_wait_for():
     child = flow(get(1, "a 2"), SubFlow(2, "8"), flow_id="6")
     parent = flow(SubFlow(1, "6"), SubFlow(2, "8"), get(3, "a 1"), order=Order.DATAFLOW,
                   flow_id="7")  # fmt: skip
@@ -162,13 +166,14 @@ async def test_a_run_that_has_failed_keeps_no_place_that_its_own_child_waits_for
         await until(lambda: stage.called() == ["b/1"])
         run_id = (await stage.send("7")).run
         await until(lambda: sorted(stage.called()) == ["a/1", "a/2", "b/1"])
-        go_b.set()  # step 2 has a place, and would begin its run in the next turn
-        assert (await stage.ended(holder)).state is State.SUCCEEDED
         fails.set()
         await until(lambda: "StepFailed" in stage.facts(run_id))
+        go_b.set()
+        for each in (holder, (await stage.send("8")).run):  # while the child is in flight
+            assert (await stage.ended(each)).state is State.SUCCEEDED
         go_child.set()
         assert (await stage.ended(run_id)).state is State.FAILED
-        assert stage.called().count("b/1") == 2  # the child's has gone on
+        assert stage.called().count("b/1") == 3  # the child's has gone on
 
 
 async def test_a_step_that_begins_no_run_after_all_leaves_its_place_to_others():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import socket
+import ssl
+import struct
 
 import pytest
+import trustme
 from test_mqtt import Heard, Intake, at, intake_at, made, publish, publisher, until
 from test_mqtt_topics import begun_at, came, listener, send
 
@@ -152,6 +157,30 @@ async def test_a_broker_whose_tls_asks_for_a_certificate_is_not_taken_for_one_of
         await way_in.stop()
     for said in telemetry.of("mqtt_down"):
         assert "TLS was refused: it asks for a certificate" in said["reason"]
+
+
+async def test_a_reset_in_place_of_the_reason_why_tls_is_refused_says_nothing_of_the_version(
+    tmp_path, hurried
+):
+    async def reset(reader, writer):
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        await reader.read(1)
+        writer.transport.abort()
+
+    ca, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    server = await asyncio.start_server(reset, "127.0.0.1", port := free_port(), ssl=context)
+    telemetry = Heard()
+    mqtt = Mqtt(brokers=at(port), tls=Tls(ca=str(tmp_path / "ca.pem")))
+    way_in = made(mqtt, Intake(), tmp_path, telemetry)
+    await way_in.start()
+    await until(lambda: len(telemetry.of("mqtt_down")) > 3)
+    await way_in.stop()
+    server.close()
+    for said in telemetry.of("mqtt_down"):
+        assert "the broker reset the connection right after the TLS handshake" in said["reason"]
 
 
 # --- several brokers ----------------------------------------------------------------------------

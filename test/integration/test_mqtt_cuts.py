@@ -253,6 +253,9 @@ async def test_what_a_broker_repeats_on_the_same_connection_is_the_same_message(
             {"messages": 1, "known": 1, "may_run_twice": 0},
             {"messages": 2, "known": 1, "may_run_twice": 1},
         ]
+        sent(b"other")
+        await until(lambda: pubacks() == 4)
+        assert taken() == [b"1", b"1", b"other"]
 
 
 async def test_what_comes_again_after_a_pause_is_known_too(tmp_path):
@@ -268,10 +271,45 @@ async def test_what_comes_again_after_a_pause_is_known_too(tmp_path):
         assert way_in.intake.bodies() == [b"1", b"2"]
 
 
+async def test_what_a_connection_that_was_cut_at_once_may_have_brought_is_in_doubt(tmp_path):
+    """RabbitMQ sends it by the next one, under another packet id."""
+    broker = ScriptedBroker(lambda _: connack(session=True))
+    async with broker.listening(), intake_at(broker, tmp_path) as way_in:
+        broker.send(message("t/in", b"1", 1))
+        await until(lambda: way_in.intake.bodies() == [b"1"])
+        for connects in (2, 3):
+            way_in._link.abort()
+            await until(lambda: len(broker.connects) == connects and way_in.status().ok)  # noqa: B023
+        broker.send(message("t/in", b"1", 2, dup=True))
+        await until(lambda: way_in.telemetry.of("mqtt_came_again"))
+        assert way_in.telemetry.of("mqtt_came_again")[0]["may_run_twice"] == 1
+
+
+async def test_brokers_that_do_not_keep_to_receive_maximum_have_nothing_run_twice(tmp_path):
+    """MQTT 3.1.1 does not tell it, and Mosquitto exceeds it after a connection that was cut."""
+    broker = ScriptedBroker(lambda _: connack(session=True, mqtt_5=False))
+    of_3_1_1 = {"version": "3.1.1", "receive_maximum": 1}
+
+    def sent(body, packet_id, *, dup=False):
+        broker.send(message("t/in", body, packet_id, mqtt_5=False, dup=dup))
+
+    async with broker.listening(), intake_at(broker, tmp_path, **of_3_1_1) as way_in:
+        sent(b"1", 50)
+        sent(b"2", 51)
+        await until(lambda: way_in.intake.bodies() == [b"1", b"2"])
+        way_in._link.abort()
+        await until(lambda: len(broker.connects) == 2 and way_in.status().ok)
+        sent(b"new", 52)
+        sent(b"1", 50, dup=True)
+        await until(lambda: way_in.telemetry.of("mqtt_came_again"))
+        assert way_in.telemetry.of("mqtt_came_again")[0]["known"] == 1
+        assert way_in.intake.bodies() == [b"1", b"2", b"new"]
+
+
 def resumed(answered, *came, mqtt_5=True):
     """On a new connection, what of these is known."""
     answered.resume(mqtt_5=mqtt_5)
-    return [answered.before(packet_id, message) for packet_id, message in came]
+    return [answered.has(*each, going_on=True) for each in came]
 
 
 def noted(answered, *batch):
@@ -297,11 +335,11 @@ def test_what_may_have_come_under_another_packet_id_is_in_doubt():
     assert resumed(noted(answered, (1, ONE)), (2, ONE), (2, TWO), mqtt_5=False) == [None, False]
 
 
-def test_what_does_not_come_again_on_the_next_connection_is_not_known_later():
+def test_what_comes_again_only_on_a_later_connection_is_in_doubt():
     answered = noted(Answered(10), (11, ONE), (12, TWO))
     assert resumed(answered, (12, TWO)) == [True]
     noted(answered, (12, TWO))  # acknowledged once more
-    assert resumed(answered, (11, ONE), (12, TWO)) == [False, True]
+    assert resumed(answered, (11, ONE), (12, TWO), (11, TWO)) == [None, True, False]
     answered.incomplete()
     assert resumed(answered, (12, TWO)) == [None]
 
@@ -315,9 +353,11 @@ def test_only_the_expiry_interval_may_differ():
     def told(**said):
         return Message(b"1", retained=False, said=Said(**said))
 
-    answered = noted(Answered(1), (7, told(left_ms=9_000, reply_topic="a")))
-    assert resumed(answered, (7, told(left_ms=8_000, reply_topic="a"))) == [True]
-    assert resumed(answered, (7, told(left_ms=8_000, reply_topic="b"))) == [False]
+    answered = Answered(1)
+    answered.resume(mqtt_5=True)
+    noted(answered, (7, told(left_ms=9_000, reply_topic="a")))
+    again = (7, told(left_ms=8_000, reply_topic="a"))
+    assert resumed(answered, again, (7, told(left_ms=8_000, reply_topic="b"))) == [True, False]
 
 
 def test_a_session_that_the_broker_has_lost_is_forgotten():

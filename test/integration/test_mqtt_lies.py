@@ -83,6 +83,15 @@ async def test_a_broker_that_does_not_watch_its_clients_is_watched(tmp_path):
         await until(lambda: PINGREQ in broker.received)
 
 
+async def test_a_ping_leaves_before_a_keepalive_is_over(tmp_path):
+    """NATS servers end a connection with a keepalive of 1 s after just that."""
+    broker = ScriptedBroker(lambda _: connack())
+    async with broker.listening(), intake_at(broker, tmp_path, keepalive=600) as way_in:
+        way_in._link._client._connection._last_data_out -= 450
+        way_in._link._beat()
+        await until(lambda: PINGREQ in broker.received)
+
+
 async def test_silence_before_the_connack_is_said_whatever_the_keepalive(tmp_path, monkeypatch):
     monkeypatch.setattr(link_module, "OPEN_LIMIT_S", 2.2)  # more than two keepalives
     broker = ScriptedBroker(lambda _: NOTHING)

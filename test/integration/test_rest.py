@@ -209,6 +209,15 @@ def test_the_same_idempotency_key_is_the_same_run(node):
     assert (status, problem["type"]) == (422, "urn:fractal-rm:key-reused")
 
 
+def test_a_journal_that_cannot_be_read_is_said_to_who_asks_for_runs(node):
+    other = node.state / "other.journal"
+    other.write_bytes(b"no database")
+    status, _, answer = node.get("/v1/runs")
+    other.unlink()
+    assert (status, answer["type"]) == (500, "urn:fractal-rm:journal-damaged")
+    assert "other.journal" in answer["detail"]
+
+
 def test_lists_are_filtered_and_paged(node):
     for _ in range(3):
         node.trigger("2", Prefer="wait=30")

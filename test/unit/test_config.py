@@ -17,6 +17,7 @@ from fractal_rm.config.compile import FILES, Compiled, compile_config
 from fractal_rm.config.control import Control, ControlUnreadable, read_control, write_control
 from fractal_rm.config.json_text import JsonFault, Value, parse_json
 from fractal_rm.config.load import Watch, load
+from fractal_rm.config.section import MOST_MASKED
 from fractal_rm.domain.call import BodyForm, Tls
 from fractal_rm.domain.findings import CODES, ConfigRejected
 from fractal_rm.domain.placement import AfterSilence
@@ -331,7 +332,10 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"rest__endpoint": "/schema/x"}, "comm.conf C206"),
         ("comm", {"log__path": "rm\0.log"}, "comm.conf C206"),
         ("comm", {"log__path": "config_files/flows.conf"}, "comm.conf C206"),
-        ("comm", {"more": [0] * 200_000}, "comm.conf C232"),
+        ("comm", {"log__path": "state/../state/api.journal"}, "comm.conf C206"),
+        ("comm", {"log__path": "state/rm.log"}, None),
+        ("comm", {"more": [0] * 50_000}, "comm.conf C232"),
+        ("comm", {"more": "x" * MOST_MASKED, "drain_s": 0}, "comm.conf C206"),
         ("comm", {"state__pth": "x"}, "comm.conf C203"),
         ("comm", {"drain_s": 0}, "comm.conf C206"),
         ("components", {"component1__config__port": None}, None),

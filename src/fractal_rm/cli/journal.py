@@ -14,7 +14,7 @@ from fractal_rm.cli.options import config_option, json_option, print_json, print
 from fractal_rm.config.uncarried import read_uncarried
 from fractal_rm.domain.errors import FractalError, Malformed
 from fractal_rm.domain.run import State
-from fractal_rm.engine.ports import Ledger
+from fractal_rm.engine.ports import Ledger, RunSummary
 
 
 @click.group()
@@ -77,7 +77,8 @@ def audit(folder: Path, as_json: bool) -> int:
     balanced = all(account.balanced for account in accounts)
     uncarried = _uncarried(state, history)
     if as_json:
-        print_json({"balanced": balanced, "accounts": accounts, "uncarried": uncarried})
+        ids = [run.id for run in uncarried]
+        print_json({"balanced": balanced, "accounts": accounts, "uncarried": ids})
     else:
         shown = [s for s in State if any(account.states.get(s.value) for account in accounts)]
         print_table(
@@ -97,16 +98,17 @@ def audit(folder: Path, as_json: bool) -> int:
         )
         if not balanced:
             click.echo("`fractal-rm journal check` names what does not hold")
-        for run_id in uncarried:
-            click.echo(f"run {run_id} is carried by nobody: restart its node, which takes it up")
+        for run in uncarried:
+            cure = f"restart its node (`fractal-rm {run.journal}`), which takes it up"
+            click.echo(f"run {run.id} is carried by nobody: {cure}")
     return 0 if balanced and not uncarried else EXIT_NOT_WELL
 
 
-def _uncarried(state: Path, history: SqliteHistory) -> list[str]:
+def _uncarried(state: Path, history: SqliteHistory) -> list[RunSummary]:
     """The open runs of which their node says that nobody carries them."""
     named = [run for path in journals_in(state) for run in _named(state, path.stem)]
     details = [history.run(run_id) for run_id in named]
-    return [each.summary.id for each in details if each and not each.summary.state.final]
+    return [each.summary for each in details if each and not each.summary.state.final]
 
 
 def _named(state: Path, journal: str) -> list[str]:

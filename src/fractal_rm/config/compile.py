@@ -85,7 +85,8 @@ class _Compiler:
         balancer = _balancer(self._section("load_balancer.conf"))
         comm_section = self._section("comm.conf")
         comm = read_comm(comm_section)
-        self._check_log(comm_section, comm.log_path)
+        state_path = comm.state_path or str(self._around.base / "state")
+        self._check_log(comm_section, comm.log_path, state_path)
         flows = self._flows(components)
         if not any(finding.level is Level.ERROR for finding in self.findings):
             _warn_of_unused(listed, components, flows)
@@ -95,7 +96,7 @@ class _Compiler:
         return Config(
             digest=self._digest(),
             folder=str(self._folder.absolute()),
-            state_path=comm.state_path or str(self._around.base / "state"),
+            state_path=state_path,
             components=MappingProxyType(components),
             flows=MappingProxyType(flows),
             nodes=MappingProxyType(nodes),
@@ -107,13 +108,17 @@ class _Compiler:
             log_path=comm.log_path,
         )
 
-    def _check_log(self, comm: Section, log_path: str | None) -> None:
-        """The log is not appended to what is read here."""
-        if log_path is None or "\0" in log_path:
+    def _check_log(self, comm: Section, log_path: str | None, state_path: str) -> None:
+        """The log is not appended to what is read here, nor to what a node keeps."""
+        if log_path is None or "\0" in log_path + state_path:
             return
         read = [*(self._folder / file for file in FILES), *self.referenced]
-        if os.path.realpath(log_path) in map(os.path.realpath, read):
+        real = Path(os.path.realpath(log_path))
+        if str(real) in map(os.path.realpath, read):
             comm.bad("log", f"log.path is {log_path}, a file of the configuration")
+        elif real.suffix != ".log" and str(real.parent) == os.path.realpath(state_path):
+            comm.bad("log", f"log.path is {log_path}, where a node keeps its state",
+                     "end its name with .log, or put it into another folder")  # fmt: skip
 
     def _section(self, file: str) -> Section:
         text = self._texts[file]

@@ -13,7 +13,7 @@ import msgspec
 from fractal_rm.domain.findings import Place
 
 MAX_DEPTH = 64
-MAX_VALUES = 200_000  # each takes 0.3 KB in memory
+MAX_VALUES = 50_000  # each takes 0.3 KB in memory
 MAX_NUMBER = 1_000  # characters; Python itself refuses a whole number of 4,301 digits
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fractal_rm.config.compile import FILES, Compiled, compile_config
 from fractal_rm.config.model import Config
-from fractal_rm.config.regular_file import Version, code_of, read_regular, version_of
+from fractal_rm.config.regular_file import CONFIG_BYTES, Version, code_of, read_regular, version_of
 from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
 
@@ -50,7 +50,7 @@ def _may_be_there(path: Path) -> bool:
 def read_file(path: Path) -> str | Finding:
     """The text of one of the five files, or the finding about it."""
     try:
-        return read_regular(path).decode("utf-8")
+        return read_regular(path, CONFIG_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         code = "F113" if path.name == "flows.conf" else "C202"
         line = error.object.count(b"\n", 0, error.start) + 1

@@ -11,7 +11,8 @@ import os
 import stat
 from pathlib import Path
 
-FILE_BYTES = 16 * 1024 * 1024  # of a file of the configuration or of the state folder
+FILE_BYTES = 16 * 1024 * 1024  # of a file of the state folder
+CONFIG_BYTES = 4 * 1024 * 1024  # of a file of the configuration: a hundred thousand lines
 SECRET_BYTES = 1024 * 1024  # of a file that a key refers to
 
 READ_BYTES = 64 * 1024  # at once

@@ -13,6 +13,7 @@ from fractal_rm.config.mask import mask
 from fractal_rm.config.regular_file import SECRET_BYTES, code_of, read_regular
 from fractal_rm.domain.findings import Finding, Level, Place, did_you_mean, nearest
 
+MOST_MASKED = 1024 * 1024  # characters
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false",
           int: "a whole number", float: "a number", type(None): "null"}  # fmt: skip
@@ -47,8 +48,8 @@ class Source:
 
     @cached_property
     def _lines(self) -> list[str]:
-        """What findings show of the file."""
-        return mask(self._text).split("\n")
+        """What findings show of the file: of a very large one nothing, as to mask it takes long."""
+        return mask(self._text).split("\n") if len(self._text) <= MOST_MASKED else []
 
     def section(self) -> Section:
         """The file's object; where there is none, an empty one and a finding."""
@@ -73,7 +74,8 @@ class Source:
         level: Level = Level.ERROR,
     ) -> None:
         """Add a finding."""
-        line = self._lines[place.line - 1].rstrip("\r") if place.line else ""
+        shown = place.line and self._lines
+        line = self._lines[place.line - 1].rstrip("\r") if shown else ""
         self._around.findings.append(Finding(self.file, place, code, text, hint, level, line))
 
     def resolve(self, text: str, place: Place) -> str:

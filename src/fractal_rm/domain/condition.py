@@ -18,6 +18,7 @@ from fractal_rm.domain.expression import (
     Result,
 )
 from fractal_rm.domain.seen import Seen, is_list, kind_of
+from fractal_rm.domain.values import Values
 
 _ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
     Comparison.LESS: lt,
@@ -43,7 +44,8 @@ def holds(condition: Expression, seen: Seen) -> bool:
 
 def _worked_out(part: Expression, seen: Seen) -> Any:
     if isinstance(part, Compare):
-        return _compared(part.how, _worked_out(part.left, seen), _worked_out(part.right, seen))
+        left, right = _worked_out(part.left, seen), _worked_out(part.right, seen)
+        return _compared(part.how, left, right, seen.compared)
     if isinstance(part, (AllOf, AnyOf, Not)):
         return holds(part, seen)
     # Bytes are equal to nothing but the same bytes.
@@ -51,14 +53,14 @@ def _worked_out(part: Expression, seen: Seen) -> Any:
     return evaluate(part, seen) if data is None else data
 
 
-def _compared(how: Comparison, left: Any, right: Any) -> bool:
+def _compared(how: Comparison, left: Any, right: Any, values: Values) -> bool:
     try:
         if how is Comparison.EQUAL:
-            return _equal(left, right)
+            return _equal(left, right, values)
         if how is Comparison.UNEQUAL:
-            return not _equal(left, right)
+            return not _equal(left, right, values)
         if how is Comparison.IN:
-            return _contains(right, left)
+            return _contains(right, left, values)
     except RecursionError:
         raise CannotEvaluate("it is nested too deeply to be compared") from None
     kind = kind_of(left)
@@ -68,18 +70,23 @@ def _compared(how: Comparison, left: Any, right: Any) -> bool:
     return _ORDERS[how](left, right)
 
 
-def _equal(left: Any, right: Any) -> bool:
+def _equal(left: Any, right: Any, values: Values) -> bool:
     """As JSON has it: 1 is 1.0, and true is not 1, however deep it stands."""
     if is_list(left) and is_list(right):
-        return len(left) == len(right) and all(map(_equal, left, right))
+        if len(left) != len(right):
+            return False
+        values.take(len(left))
+        return all(_equal(each, other, values) for each, other in zip(left, right, strict=True))
     if _is_object(left) and _is_object(right):
-        return left.keys() == right.keys() and all(_equal(left[k], right[k]) for k in left)
+        values.take(len(left))
+        return left.keys() == right.keys() and all(_equal(left[k], right[k], values) for k in left)
     return isinstance(left, bool) == isinstance(right, bool) and left == right
 
 
-def _contains(whole: Any, part: Any) -> bool:
+def _contains(whole: Any, part: Any, values: Values) -> bool:
     if is_list(whole):
-        return any(_equal(each, part) for each in whole)
+        values.take(len(whole))
+        return any(_equal(each, part, values) for each in whole)
     if isinstance(whole, str) and isinstance(part, str):
         return part in whole
     raise CannotEvaluate(f"in looks into a list, or for a text in a text,"

@@ -200,6 +200,8 @@ class ConfigRejected(FractalError):
 
 def nearest(word: str, known: Collection[str]) -> str | None:
     """The known word that was probably meant, or None."""
+    if len(word) > 3 * max(map(len, known), default=0):  # far from each, and long to compare
+        return None
     by_lower = {name.lower(): name for name in known}
     for lower, name in by_lower.items():
         if sorted(lower) == sorted(word.lower()):  # letters have changed places

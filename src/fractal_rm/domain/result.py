@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Union
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.strict_json import MARK
@@ -23,6 +23,7 @@ from fractal_rm.domain.strict_json import MARK
 StepResult = Union[msgspec.Raw, bytes]
 
 NULL = msgspec.Raw(b"null")
+_encode = msgspec.json.Encoder().encode
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
 # These are no text, and have no charset: a server that names one names it for all that it sends.
@@ -60,7 +61,7 @@ def stored_result_of(reply: Reply) -> tuple[msgspec.Raw, bytes | UnsetType]:
     if codec != "utf_8" and reply.body.startswith(BOM_UTF8):
         codec = "utf_8"
     try:
-        return msgspec.Raw(msgspec.json.encode(reply.body.decode(codec))), UNSET
+        return Raw(_encode(reply.body.decode(codec))), UNSET
     except UnicodeDecodeError:
         return NULL, reply.body
 

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Union
 
 import msgspec
+from msgspec import UNSET
 
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import Flow
@@ -73,28 +74,28 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     source: str
     placed: bool = False
     key: str | None = None
-    budget_ms: int | msgspec.UnsetType = msgspec.UNSET
-    origin: str | msgspec.UnsetType = msgspec.UNSET
-    reply_topic: str | msgspec.UnsetType = msgspec.UNSET
-    correlation: bytes | msgspec.UnsetType = msgspec.UNSET
-    traceparent: str | msgspec.UnsetType = msgspec.UNSET
-    ahead_ms: int | msgspec.UnsetType = msgspec.UNSET
+    budget_ms: int | msgspec.UnsetType = UNSET
+    origin: str | msgspec.UnsetType = UNSET
+    reply_topic: str | msgspec.UnsetType = UNSET
+    correlation: bytes | msgspec.UnsetType = UNSET
+    traceparent: str | msgspec.UnsetType = UNSET
+    ahead_ms: int | msgspec.UnsetType = UNSET
 
     def change(self, run: Run) -> None:
         """Take over what came."""
         run.payload, run.payload_bytes = self.payload, size_of(self.payload)
         run.placed, run.source = self.placed, self.source
-        if self.budget_ms is not msgspec.UNSET:
+        if self.budget_ms is not UNSET:
             run.budget_ms = self.budget_ms
-        if self.origin is not msgspec.UNSET:
+        if self.origin is not UNSET:
             run.origin = self.origin
-        if self.reply_topic is not msgspec.UNSET:
+        if self.reply_topic is not UNSET:
             run.reply_topic = self.reply_topic
-        if self.correlation is not msgspec.UNSET:
+        if self.correlation is not UNSET:
             run.correlation = self.correlation
-        if self.traceparent is not msgspec.UNSET:
+        if self.traceparent is not UNSET:
             run.traceparent = self.traceparent
-        if self.ahead_ms is not msgspec.UNSET:
+        if self.ahead_ms is not UNSET:
             run.ahead_ms = self.ahead_ms
 
 
@@ -113,7 +114,7 @@ class Placed(Fact, frozen=True, tag="placed"):
 
     node: str | None
     reason: str
-    maybe_twice: bool | msgspec.UnsetType = msgspec.UNSET
+    maybe_twice: bool | msgspec.UnsetType = UNSET
 
     def change(self, run: Run) -> None:
         """Keep where it goes and why; placed here, it stays."""
@@ -154,7 +155,7 @@ class Started(Fact, frozen=True, tag="started"):
 
     step: int
     attempt: int = 1
-    part: str | msgspec.UnsetType = msgspec.UNSET
+    part: str | msgspec.UnsetType = UNSET
 
     def change(self, run: Run) -> None:
         """From here on the request is in doubt."""
@@ -179,17 +180,17 @@ class Finished(Fact, frozen=True, tag="finished"):
     status: int
     took_ms: float
     result: msgspec.Raw
-    headers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    data: bytes | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="base64")
+    headers: dict[str, str] | msgspec.UnsetType = UNSET
+    data: bytes | msgspec.UnsetType = msgspec.field(default=UNSET, name="base64")
 
     def change(self, run: Run) -> None:
         """Keep the result; nothing of the step is in doubt."""
         result = self.result
-        if self.data is not msgspec.UNSET:
+        if self.data is not UNSET:
             result, run.has_bytes = self.data, True
         run.results[self.step] = result
         run.result_bytes += size_of(result)
-        if self.headers is not msgspec.UNSET:
+        if self.headers is not UNSET:
             run.heads = {**(run.heads or {}), self.step: Head(self.status, self.headers)}
         if run.in_doubt:
             run.in_doubt.discard(str(self.step))
@@ -210,7 +211,7 @@ class ElementFinished(Fact, frozen=True, tag="element-finished"):
     status: int
     took_ms: float
     result: msgspec.Raw
-    data: bytes | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="base64")
+    data: bytes | msgspec.UnsetType = msgspec.field(default=UNSET, name="base64")
 
     def change(self, run: Run) -> None:
         """Keep the result until the step has its own."""
@@ -233,9 +234,9 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
     step: int
     attempt: int
     reason: str
-    part: str | msgspec.UnsetType = msgspec.UNSET
-    again: Moment | msgspec.UnsetType = msgspec.UNSET
-    final: bool | msgspec.UnsetType = msgspec.UNSET
+    part: str | msgspec.UnsetType = UNSET
+    again: Moment | msgspec.UnsetType = UNSET
+    final: bool | msgspec.UnsetType = UNSET
 
     def change(self, run: Run) -> None:
         """The request is no longer in doubt: it is known to have failed."""
@@ -268,8 +269,8 @@ class Passed(Fact, frozen=True, tag="passed"):
     """
 
     position: int
-    reply: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    data: bytes | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="base64")
+    reply: msgspec.Raw | msgspec.UnsetType = UNSET
+    data: bytes | msgspec.UnsetType = msgspec.field(default=UNSET, name="base64")
 
     def change(self, run: Run) -> None:
         """Keep that it is done, and what the sender is told."""
@@ -277,7 +278,7 @@ class Passed(Fact, frozen=True, tag="passed"):
             run.passed = {self.position}
         else:
             run.passed.add(self.position)
-        if self.reply is not msgspec.UNSET:
+        if self.reply is not UNSET:
             if run.said is not None:
                 run.result_bytes -= size_of(run.said)
             run.said = restored(self.reply, self.data)
@@ -371,13 +372,13 @@ AnyFact = Union[
 ]  # fmt: skip
 
 
-def name_of(step: int, part: str | msgspec.UnsetType = msgspec.UNSET) -> str:
+def name_of(step: int, part: str | msgspec.UnsetType = UNSET) -> str:
     """The name of a request in its run, as it ends its Idempotency-Key.
 
     ``3``; ``3.2`` for the second element of a FOREACH; ``undo.3``. The message of a PUBLISH is
     named by the position of its step: ``@4``.
     """
-    return str(step) if part is msgspec.UNSET else part
+    return str(step) if part is UNSET else part
 
 
 def undo_name(step: int) -> str:

@@ -54,6 +54,7 @@ class Seen:
         self._payload = payload
         self._most = most_values
         self._values = Values(most_values)
+        self.compared = Values(most_values)
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM

@@ -83,7 +83,7 @@ class Lifecycle:
         """Write how a run ended."""
         self.interrupted.discard(run.id)
         await self.runs.close(run, ending)
-        self._telemetry.run_settled(run, self._clock.steady_ms() - run.steady_ms)
+        self._telemetry.run_settled(run, self._clock.steady_ms)
 
 
 def _ended_before(run: Run) -> Settled | None:

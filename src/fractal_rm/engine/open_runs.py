@@ -16,6 +16,11 @@ def origin_of(run: Run, number: int) -> str:
     return f"{run.id}:{number}"
 
 
+def parent_id(origin: str) -> str:
+    """The id of the run whose step an origin names."""
+    return origin.rpartition(":")[0]
+
+
 class _Nobody:
     """Waits for the end of a run."""
 
@@ -67,7 +72,7 @@ class OpenRuns:
 
     def parent(self, run: Run) -> Run | None:
         """The open run that has begun this one, and carries it."""
-        return self._runs.get(run.origin.rpartition(":")[0]) if run.origin is not None else None
+        return self._runs.get(parent_id(run.origin)) if run.origin is not None else None
 
     def write(self, run: Run, fact: AnyFact) -> Awaitable[None]:
         """Apply a fact and hand it to the journal; the awaitable is done when it is durable."""

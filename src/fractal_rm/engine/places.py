@@ -19,7 +19,7 @@ The LIMIT in force counts, also for runs that were accepted under another.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 from msgspec import UNSET
@@ -28,7 +28,7 @@ from fractal_rm.domain.admission import FAIR_TURN, within_limit
 from fractal_rm.domain.flow import Flow, SubFlow
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.deadlock import Carriers, Deadlock
-from fractal_rm.engine.open_runs import OpenRuns, origin_of
+from fractal_rm.engine.open_runs import OpenRuns, origin_of, parent_id
 
 
 class _Queue(msgspec.Struct):
@@ -46,7 +46,8 @@ class Places:
     """Runs in flight and ``away`` (they have begun, and wait for another turn), by flow.
 
     ``flows`` are those in force: where they change, `grant` for all that are `waited_for`. Steps
-    that RUN a flow are named by their origin, see `engine.open_runs.origin_of`.
+    that RUN a flow are named by their origin, see `engine.open_runs.origin_of`. ``tell`` has, by
+    run, what is called when a step that the run carries has been given a place.
     """
 
     def __init__(self, runs: OpenRuns, flows: Mapping[str, Flow]) -> None:
@@ -58,6 +59,7 @@ class Places:
         self._held: dict[str, str] = {}  # by the origin of a child, the flow of its place
         self._queues: dict[str, _Queue] = {}  # by flow; none of them is empty
         self._carriers = Carriers()
+        self.tell: dict[str, Callable[[], None]] = {}
 
     def taken(self, flow: str) -> int:
         """How many runs of a flow count for its LIMIT."""
@@ -92,10 +94,12 @@ class Places:
     def pauses(self, run: Run, *, ended: bool) -> None:
         """A run of its own leaves its slot, for another turn or for good."""
         flow = run.flow.id
-        self.in_flight[flow] -= 1
-        if not self.in_flight[flow]:
+        left = self.in_flight[flow] - 1
+        if left:
+            self.in_flight[flow] = left
+        else:
             del self.in_flight[flow]
-        if run.stays and not ended:
+        if not ended and run.stays:
             self.away[flow] += 1
 
     # --- children -------------------------------------------------------------------------------
@@ -137,6 +141,7 @@ class Places:
             queue.granted += 1
             self._hold(origin, flow)
             self._leave_queue(flow, origin)
+            self._tell(origin)
             yield carriers[-1]
 
     def leave(self, run: Run) -> set[str]:
@@ -191,6 +196,14 @@ class Places:
     def _carries(self, parent: Run, flow: str) -> bool:
         """Whether a run of the flow carries what the parent begins: its place is for both."""
         return any(run.flow.id == flow for run in self._chain(parent))
+
+    def _tell(self, origin: str) -> None:
+        parent = self._runs.get(parent_id(origin))
+        if parent is None or not self.tell:
+            return
+        for run in self._chain(parent):
+            if run.id in self.tell:
+                self.tell[run.id]()
 
     def _hold(self, origin: str, flow: str) -> None:
         self._held[origin] = flow

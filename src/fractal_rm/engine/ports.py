@@ -7,7 +7,7 @@ Each port has a real adapter and a shipped fake, and both pass the conformance s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -346,8 +346,8 @@ class Random(Protocol):
 class Telemetry(Protocol):
     """What happened, for logs and later metrics. Never raises, never blocks."""
 
-    def run_settled(self, run: Run, took_ms: int) -> None:
-        """A run ended."""
+    def run_settled(self, run: Run, steady_ms: Callable[[], int]) -> None:
+        """A run ended. ``steady_ms`` tells the time now, on the clock of `Run.steady_ms`."""
         ...
 
     def event(self, name: str, **fields: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.config.model import Bounds, Component, Endpoint
+from fractal_rm.config.model import Bounds, Component, Config, Endpoint
 from fractal_rm.domain.body import request_body, told_body, undo_body
 from fractal_rm.domain.call import Route, as_method, with_headers, with_query
 from fractal_rm.domain.condition import holds
@@ -53,7 +53,7 @@ def request_of(
     call: Call,
     component: Component,
     endpoint: Endpoint,
-    bounds: Bounds,
+    config: Config,
     part: Part | None = None,
 ) -> Request | None:
     """The request of a call; None: its WHEN says that it is not made. Raises CannotEvaluate."""
@@ -69,7 +69,7 @@ def request_of(
             return endpoint.get, None, headers, None
         body = request_body(call.items, run.payload, run.results, component.body)
         return endpoint.post, body, headers, None
-    return _told(call, component, endpoint, headers, seen_by(run, bounds))
+    return _told(call, component, endpoint, headers, seen_by(run, config.bounds))
 
 
 def within(request: Request, left_s: float) -> Request:

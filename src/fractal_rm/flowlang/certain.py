@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.expression import AllOf, AnyOf, Compare, Expression, Literal, Not
-
-_NOTHING: Any = None  # constants are not looked up
+from fractal_rm.domain.result import NULL
+from fractal_rm.domain.seen import Seen
 
 
 def always(condition: Expression | None) -> bool | None:
@@ -39,7 +37,7 @@ def _of_constants(condition: Expression) -> bool | None:
     if not (isinstance(condition, Compare) and _are_constants(condition.left, condition.right)):
         return None
     try:
-        return holds(condition, _NOTHING)
+        return holds(condition, Seen(NULL, {}, {}))
     except CannotEvaluate:
         return None
 

@@ -209,13 +209,16 @@ class _Way:
     async def _secured(
         self, plain: asyncio.Transport, context: ssl.SSLContext, limit_s: float
     ) -> asyncio.Transport:
-        if plain.is_closing():  # uvloop would wait for an answer all the same
-            raise _NotOpened(_CLOSED)
         loop = asyncio.get_running_loop()
         waiting = _Waiting(loop)
-        begun = loop.start_tls(plain, waiting, context, server_hostname=self._certified)
+
+        async def begun() -> asyncio.Transport | None:
+            if plain.is_closing():  # uvloop would wait for an answer all the same
+                raise _NotOpened(_CLOSED)
+            return await loop.start_tls(plain, waiting, context, server_hostname=self._certified)
+
         try:
-            transport = await asyncio.wait_for(begun, limit_s)
+            transport = await asyncio.wait_for(begun(), limit_s)
         except BaseException as error:
             plain.abort()
             reason = _tls_reason(error)

@@ -12,7 +12,7 @@ from functools import partial
 from fractal_rm.adapters.connect import Connector, Names
 from fractal_rm.adapters.connect.descriptors import Descriptors
 from fractal_rm.adapters.connect.tls import TlsContexts
-from fractal_rm.adapters.http1.coding import Packed, unpacked
+from fractal_rm.adapters.http1.coding import Packed, packed_in
 from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.pool import Pool
 from fractal_rm.adapters.http1.stale import Stale
@@ -61,19 +61,20 @@ class Http1Caller:
             if connection is None:
                 connection = await self._connect(route, loop, ends_s)
             try:
-                reply = await connection.ask(request, loop, ends_s, route.max_response_bytes)
-                break
+                return await connection.ask(request, loop, ends_s, route.max_response_bytes)
+            except Packed as packed:
+                return await packed.unpacked(route.max_response_bytes, loop, ends_s)
             except Stale as stale:
                 reply = stale.answer_to(request)
                 if reply is not None:
-                    break
+                    packed = packed_in(reply)
+                    if packed is None:
+                        return reply
+                    return await packed.unpacked(route.max_response_bytes, loop, ends_s)
                 connection = None  # the server had let it go meanwhile: ask on a new one
             except asyncio.CancelledError:
                 connection.close()
                 raise
-        if isinstance(reply, Packed):
-            return await unpacked(reply, route.max_response_bytes, loop, ends_s)
-        return reply
 
     async def close(self) -> None:
         """Close every connection."""

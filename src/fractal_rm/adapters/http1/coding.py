@@ -25,38 +25,39 @@ _CHANGE_NOTHING = frozenset({
 _NAMES = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}  # RFC 9110, 8.4.1
 
 
-class Packed(Reply, frozen=True, gc=False):
-    """A reply whose body is still in a content coding, as the head names it."""
+class Packed(Exception):
+    """A reply whose body is still in content codings; its head names them as ``coding``."""
 
-    coding: str
+    def __init__(self, reply: Reply, coding: str) -> None:
+        super().__init__()
+        self.reply = reply
+        self.coding = coding
+
+    async def unpacked(
+        self, max_bytes: int, loop: asyncio.AbstractEventLoop, ends_s: float
+    ) -> Reply:
+        """The reply with its body unpacked; ``ends_s`` is of the loop's clock. Raises CallFailed.
+
+        A status of 300 and above says what it says whatever its body is: one that cannot be
+        unpacked stays as it came.
+        """
+        reply = self.reply
+        try:
+            body = await _unpacked_body(self, max_bytes, loop, ends_s)
+        except (BadReply, ReplyTooLarge):
+            if reply.status < 300:
+                raise
+            return reply
+        return Reply(reply.status, reply.head, body)
 
 
-def with_coding(reply: Reply) -> Reply:
-    """The reply; a `Packed` one where its head names a coding of its body."""
+def packed_in(reply: Reply) -> Packed | None:
+    """The reply as a packed one, where its head names a coding of its body."""
     if b"content-encoding" not in reply.head.lower() or not reply.body:
-        return reply
+        return None
     listed = all_of("content-encoding", reply.head)
     codings = [coding for coding in listed if coding not in _CHANGE_NOTHING]
-    if not codings:
-        return reply
-    return Packed(reply.status, reply.head, reply.body, ", ".join(codings))
-
-
-async def unpacked(
-    reply: Packed, max_bytes: int, loop: asyncio.AbstractEventLoop, ends_s: float
-) -> Reply:
-    """The reply with its body unpacked; ``ends_s`` is of the loop's clock. Raises CallFailed.
-
-    A status of 300 and above says what it says whatever its body is: one that cannot be unpacked
-    stays as it came.
-    """
-    try:
-        body = await _unpacked_body(reply, max_bytes, loop, ends_s)
-    except (BadReply, ReplyTooLarge):
-        if reply.status < 300:
-            raise
-        body = reply.body
-    return Reply(reply.status, reply.head, body)
+    return Packed(reply, ", ".join(codings)) if codings else None
 
 
 async def _unpacked_body(
@@ -68,7 +69,7 @@ async def _unpacked_body(
     parts: list[bytes] = []
     size = 0
     try:
-        for number, part in enumerate(_slices(packed.body, coding)):
+        for number, part in enumerate(_slices(packed.reply.body, coding)):
             if number:
                 await asyncio.sleep(0)
             size += len(part)

@@ -13,8 +13,8 @@ from typing import cast
 
 import httptools
 
-from fractal_rm.adapters.connect.tls_words import tls_words
-from fractal_rm.adapters.http1.coding import with_coding
+from fractal_rm.adapters.connect.tls_words import is_refusal, tls_words
+from fractal_rm.adapters.http1.coding import Packed, packed_in
 from fractal_rm.adapters.http1.framing import (
     all_of,
     check_announced,
@@ -43,7 +43,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_bare_bytes", "_body", "_chunked", "_ends_s", "_folded", "_got_bytes", "_head", "_heads",
         "_in_body", "_looks_s", "_max_bytes", "_on_closed", "_on_idle", "_outbox", "_parser",
-        "_reply", "_reused", "_timer", "_transport", "_unfolded", "looked_at",
+        "_reply", "_reused", "_timer", "_transport", "_unfolded", "_unsent", "_why", "looked_at",
     )  # fmt: skip
 
     def __init__(
@@ -65,7 +65,8 @@ class Connection(asyncio.Protocol):
         self._ends_s = 0.0
         self._looks_s = float("inf")
         self._timer: asyncio.TimerHandle | None = None
-        self._reused = False
+        self._reused = self._unsent = False
+        self._why = ""  # the connection was lost, if TLS tells
         self._max_bytes = self._bare_bytes = self._unfolded = 0
         self._got_bytes = False
         self.looked_at = False  # while it is idle
@@ -88,8 +89,11 @@ class Connection(asyncio.Protocol):
 
     def not_sent(self) -> None:
         """Called by the outbox: the connection was gone before the request could go."""
-        self._stop_looking()
-        self._fail(Stale() if self._reused else ConnectFailed(_CLOSED_FIRST))
+        self._unsent = True
+        if self._transport is None:
+            self._stop_looking()
+            self._fail(Stale() if self._reused else ConnectFailed(f"{_CLOSED_FIRST}{self._why}"))
+        # else `connection_lost` follows, and is told why
 
     def close(self) -> None:
         """Let go at once; a reply that is waited for fails."""
@@ -113,7 +117,7 @@ class Connection(asyncio.Protocol):
             self._look_at(self._ends_s, loop)
             return
         what = "no whole answer" if self._got_bytes else "no answer"
-        self._fail(CallTimedOut(f"{what} within the time limit", sent=True))
+        self._fail(CallTimedOut(f"{what} within the time limit", sent=not self._unsent))
 
     def _fail(self, error: Exception) -> None:
         reply, self._reply = self._reply, None
@@ -212,19 +216,22 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop. The end of the connection may be the end of the body."""
         self._transport = None
+        self._why = _refusal(exc)
         self._stop_looking()
         self._on_closed(self)
         if self._reply is None:
             return
         reply = self._reply_so_far()
         if self._in_body and exc is None and not is_delimited(reply.head):
-            self._end(with_coding(reply), kept=False)
+            self._end(reply, kept=False, packed=packed_in(reply))
         elif not self._got_bytes and self._reused:
             self._fail(Stale())
-        elif self._outbox.held_bytes(self):
-            self._fail(ConnectFailed(f"{_CLOSED_FIRST}{_refusal(exc)}"))
+        elif self._unsent or self._outbox.held_bytes(self):
+            self._fail(ConnectFailed(f"{_CLOSED_FIRST}{self._why}"))
+        elif not self._got_bytes and isinstance(exc, ssl.SSLError) and is_refusal(exc):
+            self._fail(ConnectFailed(tls_words(exc)))
         elif not self._got_bytes:
-            self._fail(BadReply(f"the connection was closed without an answer{_refusal(exc)}"))
+            self._fail(BadReply(f"the connection was closed without an answer{self._why}"))
         else:
             status = f" (status {reply.status})" if self._in_body else ""
             self._fail(BadReply(f"the connection was closed before the answer was whole{status}"))
@@ -286,9 +293,9 @@ class Connection(asyncio.Protocol):
         self._bare_bytes = self._unfolded = 0
         if kept:
             self._heads.learn(reply)
-        self._end(with_coding(reply), kept=kept)
+        self._end(reply, kept=kept, packed=packed_in(reply))
 
-    def _end(self, reply: Reply, *, kept: bool = True) -> None:
+    def _end(self, reply: Reply, *, kept: bool = True, packed: Packed | None = None) -> None:
         """A whole reply is there; the connection is ``kept`` if the request has left it, too."""
         if not kept and self._reused and reply.status >= 400:
             held_bytes = self._outbox.held_bytes(self)
@@ -296,7 +303,10 @@ class Connection(asyncio.Protocol):
             return
         waiting, self._reply = self._reply, None
         if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
+            if packed is None:
+                waiting.set_result(reply)
+            else:
+                waiting.set_exception(packed)
         transport = self._transport
         if transport is None:
             return

@@ -102,10 +102,10 @@ class QuietTelemetry:
         self.settled: list[Run] = []
         self.took_ms: dict[str, int] = {}
 
-    def run_settled(self, run: Run, took_ms: int) -> None:
+    def run_settled(self, run: Run, steady_ms: Callable[[], int]) -> None:
         """A run ended."""
         self.settled.append(run)
-        self.took_ms[run.id] = took_ms
+        self.took_ms[run.id] = steady_ms() - run.steady_ms
 
     def event(self, name: str, **fields: object) -> None:  # noqa: ARG002
         """Something happened."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fractal_rm.adapters.connect import Connector
-from fractal_rm.adapters.mqtt.answered import Answered
+from fractal_rm.adapters.mqtt.answered import AT_ONCE_AT_LEAST, Answered
 from fractal_rm.adapters.mqtt.brokers import Brokers
 from fractal_rm.adapters.mqtt.client import LinkFailed, To
 from fractal_rm.adapters.mqtt.client_id import ClientId
@@ -68,7 +68,7 @@ class MqttIntake:
         self._changes: set[asyncio.Task[None]] = set()
         self._connector = connector or Connector()
         self._brokers = Brokers(mqtt)
-        self._answered = Answered(mqtt.receive_maximum)
+        self._answered = Answered(max(mqtt.receive_maximum, AT_ONCE_AT_LEAST))
         self._answered_at = self._brokers.current
         self._client_id: ClientId | None = None
         self._link: Link | None = None

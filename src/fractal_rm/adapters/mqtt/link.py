@@ -32,6 +32,7 @@ from fractal_rm.engine.ports import Telemetry
 OPEN_LIMIT_S = 10.0  # for connecting, CONNACK and SUBACK together
 ANSWER_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 2.0
+PING_AFTER_KEEPALIVES = 0.7  # gmqtt may take 1.3, and NATS servers end one of 1 s after that
 DEAD_AFTER_KEEPALIVES = 1.4
 
 
@@ -242,7 +243,7 @@ class Link:
     # --- a dead link --------------------------------------------------------------------------
 
     def _beat(self) -> None:
-        """After a keepalive without news gmqtt sends a ping; no answer means: dead (G10)."""
+        """Before a keepalive without news is over, ping; no answer means: dead (G10)."""
         loop = self._loop
         if self._watch is not None:
             self._watch.cancel()
@@ -259,6 +260,10 @@ class Link:
                 self._end(f"the broker has been silent for {silent_s:.0f} s")
                 self.abort()
                 return
+            quiet_s = loop.time() - connection._last_data_out  # noqa: SLF001
+            if self.connected and quiet_s > PING_AFTER_KEEPALIVES * keepalive_s:
+                connection._last_data_out = loop.time()  # noqa: SLF001
+                connection._send_ping_request()  # noqa: SLF001
         self._watch = loop.call_later(keepalive_s / 16, self._beat)
 
     # --- what the wire and gmqtt call ---------------------------------------------------------

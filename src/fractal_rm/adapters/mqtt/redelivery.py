@@ -67,19 +67,14 @@ class Redelivery:
         if self._unanswered.has(packet_id, message):  # the answer to that one is for both
             self.known += 1
             return True
-        known = self._was_answered(packet_id, message)
+        self._came += self.going_on
+        known = self._answered.has(packet_id, message, going_on=self.going_on)
         if known:
             self.known += 1
             self._unanswered.answer(packet_id, message)
         elif known is None and message.key is None:  # a trigger id is one run, whenever it comes
             self.in_doubt += 1
         return bool(known)
-
-    def _was_answered(self, packet_id: int, message: Message) -> bool | None:
-        if self.going_on:
-            self._came += 1
-            return self._answered.before(packet_id, message)
-        return self._answered.here(packet_id, message)
 
     def end(self) -> None:
         """The connection has ended; what has not come again yet may do so on the next one."""

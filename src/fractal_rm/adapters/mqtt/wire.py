@@ -21,6 +21,10 @@ CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
 # Type and flags of what a broker sends to a client that subscribes at QoS 1 and asks for no
 # extended authentication (MQTT 5, 2.1); its SUBACK, UNSUBACK and PINGRESP are the other three.
 _TAKEN = frozenset({CONNACK, PUBACK, 0x90, 0xB0, 0xD0, DISCONNECT})
+_RESET = (
+    "the broker reset the connection right after the TLS handshake:"
+    " perhaps it asks for a certificate that tls.cert does not name"
+)
 _EARLY = "a packet before its CONNACK"  # MQTT 5, 3.2: that is the first, and comes once
 
 
@@ -131,8 +135,14 @@ class Wire(MQTTProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone. TLS 1.3 may refuse it when CONNECT is on its way already."""
-        if isinstance(exc, ssl.SSLError) and not self._accepted:
-            self.refused = tls_words(exc)
+        """The connection is gone. TLS 1.3 may refuse it when CONNECT is on its way already.
+
+        It is reset then, as that is not read, and the reset may overtake the reason.
+        """
+        if not self._accepted:
+            if isinstance(exc, ssl.SSLError):
+                self.refused = tls_words(exc)
+            elif isinstance(exc, ConnectionError) and self._transport.get_extra_info("ssl_object"):
+                self.refused = _RESET
         if self._connection is not None:
             super().connection_lost(exc)  # pyright: ignore[reportUnknownMemberType]

@@ -1,7 +1,7 @@
 """The history on the disk: SQLite, with a checksum for every page of facts."""
 
 from fractal_rm.adapters.sqlite.check import JournalReport, check_journal
-from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.adapters.sqlite.history import SqliteHistory, open_runs_of
 from fractal_rm.adapters.sqlite.store import HistoryStore
 
-__all__ = ["HistoryStore", "JournalReport", "SqliteHistory", "check_journal"]
+__all__ = ["HistoryStore", "JournalReport", "SqliteHistory", "check_journal", "open_runs_of"]

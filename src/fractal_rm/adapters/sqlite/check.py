@@ -58,18 +58,21 @@ def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
 def _facts(db: sqlite3.Connection) -> tuple[int, list[str]]:
     """How many facts hold, and what does not."""
     facts, broken = 0, list[str]()
-    for head, rows in groupby(db.execute(EVERY_PAGE), key=lambda row: row[:6]):
+    for head, rows in groupby(db.execute(EVERY_PAGE), key=lambda row: row[:7]):
         run_id, count, last, *row = head
         try:
-            page = verified(run_id, [each[6:] for each in rows if each[6] is not None], count, last)
+            page = verified(run_id, [each[7:] for each in rows if each[7] is not None], count, last)
             run = fold(Run(run_id, Flow(""), 0), [fact for _, fact in page])
+            flow = getattr(page[0][1], "flow", None)  # none where it never became a run
             facts += len(page)
-        except (ChainBroken, ImpossibleFact) as error:
+        except ChainBroken as error:
             broken.append(str(error))
+        except ImpossibleFact as error:
+            broken.append(f"the facts of run {run_id} make no run: {error}")
         except Exception as error:  # noqa: BLE001 - facts of any release may come here
             broken.append(f"the facts of run {run_id} make no run: {error!r}")
         else:
-            if row != [run.state, run.reason, run.node]:
+            if row != [flow, run.state, run.reason, run.node]:
                 broken.append(f"the row of run {run_id} does not say what its facts say")
     return facts, broken[:SHOWN]
 

@@ -120,6 +120,13 @@ def journals_in(folder: Path) -> list[Path]:
     return sorted(file for file in files if file.suffix == ".journal")
 
 
+def open_runs_of(path: Path) -> list[str]:
+    """The ids of the runs of a journal that have no end, as they came. Raises JournalError."""
+    with reading(path) as db:
+        rows = db.execute("SELECT id FROM runs WHERE settled_ms IS NULL ORDER BY no").fetchall()
+    return [run_id for (run_id,) in rows]
+
+
 @contextmanager
 def reading(path: Path) -> Generator[sqlite3.Connection]:
     """A journal as it is at one moment, whatever is written meanwhile.
@@ -131,6 +138,7 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         check_files(path)
+        path.stat()  # of a link that leads nowhere, SQLite says only that it is not opened
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
             db.execute("BEGIN")
             format_of(db, path)
@@ -143,10 +151,10 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
 
 
 def _unread(path: Path, error: Exception) -> JournalDamaged | JournalUnreadable:
-    if isinstance(error, OSError):
+    if isinstance(error, PermissionError):
         what = f"{path} cannot be read ({error.strerror})"
         return JournalUnreadable(f"{what}; do this as the user of the node")
-    text = str(error)
+    text = str(error) if not isinstance(error, OSError) else str(error.strerror)
     if isinstance(error, sqlite3.Error) and ("unable to open" in text or "readonly" in text):
         return JournalUnreadable(
             f"{path} cannot be read ({text}), as SQLite writes beside what it reads; do this as the"

@@ -121,8 +121,8 @@ FIND_RUNS = "SELECT id, state FROM runs WHERE id IN (VALUES "
 OF_RUN = "pages.place BETWEEN runs.no << 24 AND runs.no << 24 | 0xFFFFFF"
 PAGES = f"SELECT n, body, pages.sum FROM runs JOIN pages ON {OF_RUN} WHERE runs.no = ? ORDER BY n"
 EVERY_PAGE = (
-    "SELECT runs.id, runs.pages, runs.sum, state, reason, node, n, body, pages.sum FROM runs"
-    f" LEFT JOIN pages ON {OF_RUN} WHERE runs.pages > 0 ORDER BY runs.no, place"
+    "SELECT runs.id, runs.pages, runs.sum, flow, state, reason, node, n, body, pages.sum"
+    f" FROM runs LEFT JOIN pages ON {OF_RUN} WHERE runs.pages > 0 ORDER BY runs.no, place"
 )
 
 # --- at start ---------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ class LogTelemetry:
         self._now_s = monotonic_s
         self._window: dict[str, tuple[float, int]] = {}
 
-    def run_settled(self, run: Run, took_ms: int) -> None:
+    def run_settled(self, run: Run, steady_ms: Callable[[], int]) -> None:
         """A run ended. Only an end that somebody should look at makes a line."""
         if run.state in _AS_WANTED:
             return
@@ -82,7 +82,7 @@ class LogTelemetry:
             run=run.id,
             flow=run.flow.id,
             reason=run.reason,
-            took_ms=took_ms,
+            took_ms=steady_ms() - run.steady_ms,
         )
 
     def event(self, name: str, **fields: object) -> None:

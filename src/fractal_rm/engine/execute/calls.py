@@ -52,8 +52,7 @@ class Calls:
                 if ending is not None:
                     return ending
                 last = last_failure(run, _name(call, part))
-            bounds = self._world.config.bounds
-            request = request_of(run, call, component, endpoint, bounds, part)
+            request = request_of(run, call, component, endpoint, self._world.config, part)
         except CannotEvaluate as fault:
             return self.fail(run, call, str(fault), part)
         if request is None:
@@ -73,8 +72,9 @@ class Calls:
                 )
             except CallFailed as error:
                 answer = error
-            plain = call.terms is UNSET
-            failure = failure_of(answer) if plain else self._unmet(run, call, answer, part)
+            failure = (
+                failure_of(answer) if call.terms is UNSET else self._unmet(run, call, answer, part)
+            )
             if isinstance(answer, Reply) and failure is None:
                 took_s = self._world.clock.monotonic_s() - began_s
                 return self._finish(run, call, answer, took_s, part)

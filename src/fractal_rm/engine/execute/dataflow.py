@@ -1,4 +1,8 @@
-"""ORDER dataflow: steps that need nothing of each other are done at the same time."""
+"""ORDER dataflow: steps that need nothing of each other are done at the same time.
+
+A step that pauses (a RUN that waits for a place, or whose run waits) is taken up again as soon as
+it may go on. Only where nothing else is in flight, the whole run pauses, and leaves its slot.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,16 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Union
 
+import msgspec
+
 from fractal_rm.domain.flow import Call, Errors, Flow, Step, SubFlow
 from fractal_rm.domain.needs import Plan
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.run import Run, Settled, State
+from fractal_rm.engine.alarms import Alarm, Alarms
 from fractal_rm.engine.execute.together import cut_off, worst
 from fractal_rm.engine.execute.tries import failed_for_good
+from fractal_rm.engine.places import Places
 
 Came = Union[Settled, Later, None]
 Take = Callable[[Run, int, Step], Coroutine[None, None, Came]]
@@ -25,34 +33,35 @@ class Dataflow:
     ``forgo`` is told of a RUN that begins no more: a place that it has is for others.
     """
 
-    def __init__(self, take: Take, under_way: UnderWay, forgo: Forgo) -> None:
+    def __init__(
+        self, take: Take, under_way: UnderWay, forgo: Forgo, places: Places, alarms: Alarms
+    ) -> None:
         self._take = take
         self._under_way = under_way
         self._forgo = forgo
+        self._places = places
+        self._alarms = alarms
 
     async def go(self, run: Run) -> Settled | Later:
         """Do the steps. Where one fails, those in flight finish and no other begins."""
-        flight, plan = _Flight(), Plan(run.flow.steps)
+        steps, plan = run.flow.steps, Plan(run.flow.steps)
+        flight = _Flight(lambda position: self._take(run, position, steps[position]), self._alarms)
         failed = _has_failed(run)
         ready = self._had_begun(run) if failed else _ready(run, plan)
+        self._places.tell[run.id] = flight.wake
         try:
             while True:
-                for position in flight.new(ready):
-                    flight.begin(self._take(run, position, run.flow.steps[position]))
+                flight.begin(ready)
                 if not flight.tasks:
-                    if flight.endings:
-                        self._begin_no_other(run)
                     return flight.came_to()
                 await flight.wait()
+                for step in map(steps.__getitem__, flight.left_out()):
+                    if isinstance(step, SubFlow):
+                        self._forgo(run, step)
                 ready = [] if failed or flight.endings else _ready(run, plan)
         finally:
-            await cut_off(flight.tasks)
-
-    def _begin_no_other(self, run: Run) -> None:
-        """Runs that it has begun may wait for what its other steps keep."""
-        for step in run.flow.steps:
-            if isinstance(step, SubFlow) and not self._under_way(run, step):
-                self._forgo(run, step)
+            del self._places.tell[run.id]
+            await flight.close()
 
     def _had_begun(self, run: Run) -> list[int]:
         """After a crash in a run that has failed: what was in flight finishes, as without it."""
@@ -73,43 +82,86 @@ class Dataflow:
         return isinstance(step, SubFlow) and self._under_way(run, step)
 
 
+class _Pause(msgspec.Struct, frozen=True):
+    begun: bool  # whether the step has done anything yet
+    alarm: Alarm  # wakes it when its time has come
+
+
 class _Flight:
-    """The steps that are in flight, and what came of those that have landed."""
+    """The steps that are in flight, those that pause, and how others ended the run."""
 
-    def __init__(self) -> None:
-        self.tasks: set[asyncio.Task[Came]] = set()
+    def __init__(self, take: Callable[[int], Coroutine[None, None, Came]], alarms: Alarms) -> None:
+        self.tasks: dict[asyncio.Task[Came], int] = {}
         self.endings: list[Settled] = []
-        self._begun: set[int] = set()
-        self._pauses: list[Later] = []
+        self._take = take
+        self._alarms = alarms
+        self._taken_up: set[int] = set()
+        self._paused: dict[int, _Pause] = {}
+        self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def new(self, positions: list[int]) -> list[int]:
-        """Those that are not taken up yet; from now on they are."""
-        new = [position for position in positions if position not in self._begun]
-        self._begun.update(new)
-        return new
+    def begin(self, positions: list[int]) -> None:
+        """Take up those that are not yet."""
+        for position in positions:
+            if position not in self._taken_up:
+                self._taken_up.add(position)
+                self._begin(position)
 
-    def begin(self, step: Coroutine[None, None, Came]) -> None:
-        """Take a step up."""
-        self.tasks.add(asyncio.ensure_future(step))
+    def wake(self) -> None:
+        """A step that pauses may go on."""
+        if not self._woken.done():
+            self._woken.set_result(None)
 
     async def wait(self) -> None:
-        """Return when a step has landed."""
-        done, self.tasks = await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
-        for came in [task.result() for task in done]:
-            if isinstance(came, Later):
-                self._pauses.append(came)
-            elif came is not None:
-                self.endings.append(came)
+        """Return when a step has landed, or one that paused goes on."""
+        done, _ = await asyncio.wait(
+            {*self.tasks, self._woken}, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in [task for task in self.tasks if task in done]:
+            self._land(self.tasks.pop(task), task.result())
+        if self._woken.done():
+            self._woken = asyncio.get_running_loop().create_future()
+            for position, pause in [*self._paused.items()]:
+                if pause.begun or not self.endings:
+                    self._unpause(position)
+                    self._begin(position)
+
+    def left_out(self) -> list[int]:
+        """The steps that have paused before they began, where another ended the run: they do not.
+
+        They are so named once.
+        """
+        if not self.endings:
+            return []
+        found = [position for position, pause in self._paused.items() if not pause.begun]
+        for position in found:
+            self._unpause(position)
+        return found
 
     def came_to(self) -> Settled | Later:
-        """How the run ends, or when it goes on; nothing is in flight any more.
-
-        Where a step has failed, one that has not begun does not begin.
-        """
-        pauses = [pause for pause in self._pauses if pause.begun or not self.endings]
-        if pauses:
-            return Later(min(pause.after_s for pause in pauses))
+        """How the run ends, or when it goes on; nothing is in flight any more."""
+        if self._paused:
+            until_ms = min(pause.alarm.at_ms for pause in self._paused.values())
+            return Later(max(0, until_ms - self._alarms.now_ms()) / 1000)
         return worst(self.endings) if self.endings else Settled(State.SUCCEEDED)
+
+    async def close(self) -> None:
+        """Cut off what is in flight."""
+        for position in [*self._paused]:
+            self._unpause(position)
+        await cut_off(self.tasks)
+
+    def _begin(self, position: int) -> None:
+        self.tasks[asyncio.ensure_future(self._take(position))] = position
+
+    def _land(self, position: int, came: Came) -> None:
+        if isinstance(came, Later):
+            alarm = self._alarms.set(came.after_s * 1000, self.wake)
+            self._paused[position] = _Pause(came.begun, alarm)
+        elif came is not None:
+            self.endings.append(came)
+
+    def _unpause(self, position: int) -> None:
+        self._paused.pop(position).alarm.cancel()
 
 
 def _has_failed(run: Run) -> bool:

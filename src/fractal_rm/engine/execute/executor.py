@@ -41,7 +41,9 @@ class Executor:
         self.undo = self._undoing.undo
         self._sub_flows = SubFlows(world, runs, room, self._budgets, self._carry, self.undo)
         self.set_aside_children = self._sub_flows.set_aside
-        self._dataflow = Dataflow(self._take, self._sub_flows.under_way, self._sub_flows.forgo)
+        self._dataflow = Dataflow(
+            self._take, self._sub_flows.under_way, self._sub_flows.forgo, room.places, world.alarms
+        )
 
     def execute(self, run: Run) -> Awaitable[Ending]:
         """Do the steps that are left. Comes to how the run ends, before anything is undone."""

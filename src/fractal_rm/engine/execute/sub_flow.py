@@ -212,8 +212,7 @@ class SubFlows:
         if self._room.places.in_use:
             self._room.share_places(child)
         await durable
-        took_ms = self._world.clock.steady_ms() - child.steady_ms
-        self._world.telemetry.run_settled(child, took_ms)
+        self._world.telemetry.run_settled(child, self._world.clock.steady_ms)
 
     def _fail(self, run: Run, step: SubFlow, why: str) -> Settled | None:
         if run.flow.errors is not Errors.CONTINUE:
