@@ -10,7 +10,7 @@ from pathlib import Path
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.log.disk import Disk, FolderDisk, log_folder
 from fractal_rm.adapters.log.journal import LogJournal
-from fractal_rm.adapters.log.segments import SEGMENT_BYTES, Log
+from fractal_rm.adapters.log.segments import MOST_BYTES, SEGMENT_BYTES, Log
 from fractal_rm.adapters.sqlite import HistoryStore
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep
 from fractal_rm.adapters.worker import Worker
@@ -21,12 +21,13 @@ def open_journal(
     path: Path, *, keep: Keep, retention_ms: Callable[[], int],
     on_lost: Callable[[JournalError], None], synchronous: str = "FULL",
     purge_every_s: float = PURGE_EVERY_S, segment_bytes: int = SEGMENT_BYTES,
+    most_bytes: int = MOST_BYTES,
     disk: Callable[[Path], Disk] = FolderDisk,
 ) -> LogJournal:  # fmt: skip
     """Make the journal of a process. Its files are made when it is opened."""
     return LogJournal(
         Log(partial(disk, log_folder(path)), partial(secrets.randbits, 64),
-            segment_bytes=segment_bytes),
+            segment_bytes=segment_bytes, most_bytes=most_bytes),
         HistoryStore(
             path, keep, synchronous=synchronous, monotonic_s=NodeClock.monotonic_s,
             purge_every_s=purge_every_s,
