@@ -74,6 +74,9 @@ class SubFlows:
                 if not self._room.places.ask(run, step.number, step.flow):
                     return Later(ASK_AGAIN_S, begun=False)
                 child = await self._begun(run, step)
+            if isinstance(child, Settled):
+                self.forgo(run, step)
+                return child
         except CannotEvaluate as fault:
             self.forgo(run, step)
             return self._fail(run, step, str(fault))
@@ -111,8 +114,11 @@ class SubFlows:
 
     # --- the beginning --------------------------------------------------------------------------
 
-    async def _begun(self, run: Run, step: SubFlow) -> Run:
-        """A new child, durable. Raises CannotEvaluate where there can be none."""
+    async def _begun(self, run: Run, step: SubFlow) -> Run | Settled:
+        """A new child, durable. Settled: it had one, and what that did is in doubt.
+
+        Raises CannotEvaluate where there can be none.
+        """
         flow = self._world.config.flows.get(step.flow)
         if flow is None:
             raise CannotEvaluate(f"flows.conf has no flow {step.flow!r:.60}")
@@ -126,11 +132,12 @@ class SubFlows:
             except JournalBlocked:
                 await asyncio.sleep(RECHECK_S)  # as every fact of an open run waits
                 continue
-            if prior is not None:
-                raise CannotEvaluate(
-                    f"its run {prior.run_id} ended as {prior.state.value} without it"
-                )
-            return child
+            if prior is None:
+                return child
+            why = f"its run {prior.run_id} ended as {prior.state.value} without it"
+            if prior.state is State.UNKNOWN:
+                return Settled(State.UNKNOWN, f"{words_of(step)}: {why}")
+            raise CannotEvaluate(why)
 
     async def _accepted(self, entry: Entry, child: Run) -> Prior | None:
         """Whatever cuts this off, a child that is on the disk is among the open runs too."""
