@@ -377,3 +377,15 @@ def test_so_much_is_kept_as_the_broker_can_lack_and_what_is_forgotten_is_in_doub
     noted(answered, (32, large))
     assert resumed(answered, (31, large), (32, large)) == [None, True]
     assert resumed(answered, (31, large)) == [False]
+
+
+async def test_a_full_node_whose_connection_was_cut_is_connected_again_before_there_is_room(
+    mosquitto, tmp_path
+):
+    async with intake_at(mosquitto, tmp_path, receive_maximum=2) as way_in:
+        way_in.intake.refusal = Busy("full")
+        await publish(mosquitto, b"1", b"2", b"3")
+        await until(lambda: len(way_in.intake.arrivals) == 2)
+        way_in._link.abort()
+        await until(lambda: len(way_in.telemetry.of("mqtt_connected")) == 2)
+        assert way_in.status().ok
