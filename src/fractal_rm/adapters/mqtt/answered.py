@@ -99,8 +99,8 @@ class Answered:
         """
         if self._here is None:
             self._here = self._by_id()
-        here = _is(self._here.get(packet_id), message)
-        before = _is(self._before.get(packet_id), message)
+        here = same(self._here.get(packet_id), message)
+        before = same(self._before.get(packet_id), message)
         if self._ids_go_on and (here or before):
             return True
         if not going_on:
@@ -133,15 +133,11 @@ class Answered:
             self._ids_go_on = True
 
 
-def same(one: Message, other: Message) -> bool:
+def same(known: Message | None, message: Message) -> bool:
     """All that a publisher has said; its expiry interval becomes less with each try."""
-    return (one.body, one.topic, one.key, _without_expiry(one)) == (
-        other.body, other.topic, other.key, _without_expiry(other),
-    )  # fmt: skip
-
-
-def _is(known: Message | None, message: Message) -> bool:
-    return known is not None and same(known, message)
+    return known is not None and (
+        known.body, known.topic, known.key, _without_expiry(known),
+    ) == (message.body, message.topic, message.key, _without_expiry(message))  # fmt: skip
 
 
 def _without_expiry(message: Message) -> object:

@@ -112,8 +112,7 @@ class Unanswered:
 
     def has(self, packet_id: int, message: Message) -> bool:
         """Whether this message is here: its packet id is for no other before the PUBACK."""
-        here = self._by_id.get(packet_id)
-        return here is not None and same(here, message)
+        return same(self._by_id.get(packet_id), message)
 
     def answer(self, packet_id: int, message: Message) -> None:
         """Acknowledge a message that was taken before."""
