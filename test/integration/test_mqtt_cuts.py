@@ -366,6 +366,12 @@ def test_a_session_that_the_broker_has_lost_is_forgotten():
     assert resumed(answered, (7, ONE)) == [None]
 
 
+def test_of_a_session_that_began_here_all_is_known_that_was_answered():
+    answered = Answered(1)
+    answered.begin()
+    assert resumed(noted(answered, (7, ONE)), (7, ONE), (8, TWO)) == [True, False]
+
+
 def test_so_much_is_kept_as_the_broker_can_lack_and_what_is_forgotten_is_in_doubt():
     answered = Answered(10)
     for packet_id in range(1, 31):

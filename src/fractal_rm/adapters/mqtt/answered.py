@@ -68,8 +68,13 @@ class Answered:
             self._count -= len(oldest)
             self._bytes -= size
 
+    def begin(self) -> None:
+        """The broker has begun the session with this connection: nothing of it came before."""
+        self.forget()
+        self._is_all = True
+
     def forget(self) -> None:
-        """The broker has no such session any more, or is another one."""
+        """What this process has answered says nothing of the next connection's session."""
         self._clear()
         self._before = {}
         self._older.clear()
