@@ -74,7 +74,7 @@ class Program:
 
 def start(
     words: Sequence[str], out: IO[bytes], err: IO[bytes], *,
-    said: IO[bytes] | int = subprocess.DEVNULL, cwd: Path | None = None,
+    said: IO[bytes] | None = None, cwd: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Program:  # fmt: skip
     """Start ``fractal-rm`` with arguments; ``said`` is its standard input."""
@@ -82,7 +82,7 @@ def start(
     message = json.dumps(what).encode()
     ends, told = os.pipe()
     with Path(os.devnull).open("rb") as nothing:
-        standard_input = nothing if isinstance(said, int) else said
+        standard_input = said or nothing
         files = [each.fileno() for each in (standard_input, out, err)]
         socket.send_fds(_loaded(), [message], [*files, told])
     os.close(told)

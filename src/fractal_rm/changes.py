@@ -106,7 +106,7 @@ class Changes:
         a file cannot be read, that a port is taken, a fault of ours. That is tried again.
         """
         self._files.take()
-        self._again_s = self._world.clock.monotonic_s() + self._retry_s
+        planned_s = self._again_s = self._world.clock.monotonic_s() + self._retry_s
         self._retry_s = min(2 * self._retry_s, RETRY_AT_MOST_S)
         try:
             # Beside the loop: a file may be large, and its disk slow.
@@ -114,7 +114,7 @@ class Changes:
         except ConfigRejected as error:
             self._files.refer_to(error.referenced)
             if not error.unread:
-                self._again_s = None
+                self._not_again(planned_s)
             self._say_rejected(error)
             return
         if not self._files.still():
@@ -126,8 +126,13 @@ class Changes:
         except Exception as error:  # noqa: BLE001 - whatever it is, the node is as it was before
             self._say_not_taken(error)
             return
-        self._again_s = None
+        self._not_again(planned_s)
         self._say_taken(compiled)
+
+    def _not_again(self, planned_s: float) -> None:
+        """Give up a planned try; what `reread` has asked for meanwhile stays."""
+        if self._again_s == planned_s:
+            self._again_s = None
 
     def _for_this_process(self, config: Config) -> Config:
         """With what only a restart changes as it is."""

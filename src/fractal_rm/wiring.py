@@ -14,6 +14,7 @@ from fractal_rm.adapters.balancer import HttpBalancer
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
+from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
@@ -33,6 +34,7 @@ from fractal_rm.signals import Signals
 
 # In whose place a process runs, by their journals, which it leaves as they are.
 REPLACED = {"up": ("mqtt", "api"), "mqtt": ("up",), "api": ("up",)}
+LEFT_S = 1.0  # how often it is looked whether such a process has ended
 STOCK_S = 5.0  # how often open runs are looked through for one that nobody carries
 MakeForWorld = Callable[[World, Config, Intake], WayIn]
 OTHER_FILES = 2_500  # REST connections, at most 2,000, the journal, the broker and the log
@@ -98,7 +100,7 @@ async def _serve(
             for each in (
                 changes.watch(),
                 _take_stock(node, world, journal),
-                _look_for_left(world, journal),
+                *(_look_for_left(world, left) for left in REPLACED[journal]),
             )
         ]
         await signals.stop.wait()
@@ -131,23 +133,33 @@ async def _take_stock(node: Node, world: World, journal: str) -> None:
         await asyncio.sleep(STOCK_S)
 
 
-async def _look_for_left(world: World, journal: str) -> None:
+async def _look_for_left(world: World, left: str) -> None:
     """Say which runs a process in whose place this one runs has left, and tell `audit`."""
-    state = Path(world.config.state_path)
-    for left in REPLACED[journal]:
-        try:
+    try:
+        # Until it has ended: while it runs, or stops in order, it carries them itself.
+        state = Path(world.config.state_path)
+        count = await asyncio.to_thread(_note_left, state, left)
+        while count is None:
+            await asyncio.sleep(LEFT_S)
             count = await asyncio.to_thread(_note_left, state, left)
-        except (OSError, JournalError) as error:
-            world.telemetry.problem("stock_not_taken", reason=str(error))
-            continue
-        if count:
-            cure = f"stop this process, and run `fractal-rm {left}` until they have ended"
-            world.telemetry.problem("runs_left", journal=left, runs=count, cure=cure)
+    except (OSError, JournalError) as error:
+        world.telemetry.problem("stock_not_taken", reason=str(error))
+        return
+    if count:
+        cure = f"stop this process, and run `fractal-rm {left}` until they have ended"
+        world.telemetry.problem("runs_left", journal=left, runs=count, cure=cure)
 
 
-def _note_left(state: Path, left: str) -> int:
+def _note_left(state: Path, left: str) -> int | None:
+    """How many runs it has left; None while it runs."""
     path = state / f"{left}.journal"
-    run_ids = open_runs_of(path) if path.exists() else []
+    run_ids: list[str] = []
+    if path.exists():
+        try:
+            FileLock(path.with_suffix(".lock")).release()
+        except Held:
+            return None
+        run_ids = open_runs_of(path)
     write_uncarried(state, left, run_ids)
     return len(run_ids)
 

@@ -465,6 +465,30 @@ async def test_a_cancelled_call_leaves_no_answer_behind_for_the_next_one():
         assert (await caller.call(to(server))).body == b"ok"
 
 
+async def test_a_call_that_is_cancelled_as_its_answer_comes_does_not_end_the_next_one():
+    accepted = asyncio.Queue()
+    listening = await asyncio.start_server(
+        lambda *streams: accepted.put_nowait(streams), "127.0.0.1", free_port()
+    )
+    asked = route(Origin("http", *listening.sockets[0].getsockname()), "GET", "/x", timeout_s=30)
+    async with calling() as caller:
+        first = asyncio.ensure_future(caller.call(asked))
+        reader, writer = await accepted.get()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await asyncio.sleep(0)  # the answer is read in this step of the loop, after this task
+        second = asyncio.ensure_future(caller.call(asked))
+        await asyncio.sleep(0)  # the second has the connection, and the first is yet to go on
+        first.cancel()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        assert (await second).body == b"ok"
+        assert first.cancelled()
+        assert accepted.empty()
+        writer.close()
+    listening.close()
+
+
 # --- connecting ---------------------------------------------------------------------------------
 
 

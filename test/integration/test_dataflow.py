@@ -9,9 +9,21 @@ import pytest
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallTimedOut
-from fractal_rm.domain.expression import Payload, Result
-from fractal_rm.domain.flow import Durable, Errors, Order, Publish, Respond, SubFlow, Wait
-from fractal_rm.domain.run import State
+from fractal_rm.domain.expression import ObjectOf, Payload, Result
+from fractal_rm.domain.flow import (
+    Content,
+    Durable,
+    Errors,
+    Order,
+    Publish,
+    Queueing,
+    Respond,
+    SubFlow,
+    Wait,
+)
+from fractal_rm.domain.outcome import Later
+from fractal_rm.domain.run import Run, Settled, State
+from fractal_rm.engine.execute.dataflow import Dataflow
 from steps import flow, get, items, post, undo
 from worlds import URL, ManualClock, Stage, until
 
@@ -145,6 +157,82 @@ async def test_a_wait_of_a_flow_within_is_over_in_time_while_another_step_is_in_
         await until(lambda: stage.called() == ["a/1", "b/1"])
         go.set()
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
+
+
+async def test_a_step_that_has_its_place_in_the_turn_of_a_failure_does_not_begin():
+    taken: list[int] = []
+    left_out: list[SubFlow] = []
+    written: list[object] = []
+    steps = SubFlow(1, "8"), get(2, "a 1")
+    run = Run("r", flow(*steps, **DATAFLOW), 0)
+
+    async def take(_, position, __):
+        taken.append(position)
+        if position == 0:
+            return Later(10, begun=False)
+        await asyncio.sleep(0.001)
+        places.tell[run.id]()
+        return Settled(State.FAILED, "step 2")
+
+    async with stage_of() as stage:
+        places, alarms = stage.node._lifecycle.room.places, stage.world.alarms
+        forgo = lambda _, step: left_out.append(step)  # noqa: E731
+        dataflow = Dataflow(take, lambda _, fact: written.append(fact), None, forgo, places, alarms)
+        assert (await dataflow.go(run)).state is State.FAILED
+        assert (taken, left_out) == ([0, 1], [steps[0]])
+
+
+async def test_a_run_within_in_doubt_leaves_its_parent_in_doubt_over_a_long_wait():
+    disk, clock = Disk(), ManualClock()
+    flows = (
+        flow(SubFlow(1, "6"), SubFlow(2, "5"), flow_id="7", **DATAFLOW),
+        flow(Wait(60_000), get(1, "a 2"), flow_id="6"),
+        flow(get(1, "once 1"), flow_id="5"),
+    )
+    stage = stage_of(*flows, disk=disk, clock=clock)
+    await stage.node.start()
+    stage.holds("once/1")
+    run_id = (await stage.send("7")).run
+    await until(lambda: stage.called() and any("Waiting" in stage.facts(run) for run in disk.runs))
+    stage.crash()
+    async with stage_of(*flows, disk=disk, clock=clock) as stage:
+        await until(lambda: any(run.state is State.UNKNOWN for run in disk.runs.values()))
+        await until(lambda: not stage.node._lifecycle.room.load.in_flight)
+        clock.ms += 60_000
+        await stage.node.watch_clock()
+        assert (await stage.ended(run_id)).state is State.UNKNOWN
+        assert stage.called() == ["a/2"]
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_over_a_long_wait_no_step_begins_where_another_could_not_be_evaluated(crash):
+    disk, clock = Disk(), ManualClock()
+    reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
+    flows = (
+        flow(SubFlow(1, "6"), SubFlow(2, "5"), SubFlow(3, "6", reading), flow_id="7", **DATAFLOW),
+        flow(Wait(60_000), flow_id="6"),
+        flow(get(1, "b 1"), flow_id="5", queueing=Queueing(limit=1)),
+    )
+    stage = stage_of(*flows, disk=disk, clock=clock)
+    await stage.node.start()
+    go = stage.holds("b/1")
+    holder = (await stage.send("5")).run
+    await until(lambda: stage.called() == ["b/1"])
+    run_id = (await stage.send("7", payload=[])).run
+    await until(lambda: "StepFailed" in stage.facts(run_id))
+    await until(lambda: stage.world.alarms._heap)
+    if crash:
+        stage.crash()
+        stage = stage_of(*flows, disk=disk, clock=clock)
+        await stage.node.start()
+    go.set()
+    assert (await stage.ended(holder)).state is State.SUCCEEDED
+    clock.ms += 60_000
+    await stage.node.watch_clock()
+    outcome = await stage.ended(run_id)
+    assert (outcome.state, outcome.reason[:13]) == (State.FAILED, "step 3, RUN 6")
+    assert stage.called() == ["b/1"]
+    await stage.node.drain()
 
 
 async def test_a_run_that_is_cut_off_leaves_nothing_in_flight():

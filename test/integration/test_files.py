@@ -132,6 +132,26 @@ async def test_a_file_that_takes_long_to_read_holds_up_nothing_else(tmp_path, mo
     assert looking.said[-1] == "config_taken"
 
 
+async def test_what_is_asked_for_while_a_configuration_is_read_is_read_after_it(
+    tmp_path, monkeypatch
+):
+    looking = Looking(tmp_path)
+    reads = []
+
+    def asked_for_meanwhile(*which: object):
+        if not reads:
+            looking.changes.reread()
+        reads.append(which)
+        return load(*which)
+
+    monkeypatch.setattr("fractal_rm.changes.load", asked_for_meanwhile)
+    (looking.disk.config / "flows.conf").write_text(MORE)
+    await looking.at_rest()
+    await looking.later(2)
+    assert len(reads) == 2
+    assert looking.said.count("config_taken") == 2
+
+
 async def test_a_change_that_was_not_taken_is_tried_again_and_that_is_said_once(tmp_path):
     looking = Looking(tmp_path)
     reconfigure = looking.stage.node.reconfigure

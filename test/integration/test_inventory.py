@@ -128,3 +128,38 @@ def test_audit_names_a_run_that_its_node_says_nobody_carries(node, components):
     wait_until(lambda: node.runs(State.SUCCEEDED))
     assert audit(node).return_value == 0
     wait_until(lambda: read_uncarried(node.state, "api") == [])
+
+
+def test_runs_of_another_process_are_not_said_to_be_left_before_it_has_ended(
+    node, tmp_path, components
+):
+    components.answers["/endpoint2"] = "hang"
+    node.start()
+    node.trigger("2")
+    beside = NodeProcess(tmp_path / "beside", components=components.port, mode="up")
+    beside.edit("comm", state__path=str(node.state))
+    beside.start()
+    try:
+        assert beside.trigger("1", Prefer="wait=30")[0] == 200  # it has had time to look
+        assert "runs_left" not in beside.log
+        assert audit(node).return_value == 0
+        node.kill()
+        wait_until(lambda: "runs_left journal=api runs=1" in beside.log)
+        assert audit(node).return_value == EXIT_NOT_WELL
+    finally:
+        beside.kill()
+
+
+def test_of_many_runs_that_nobody_carries_audit_shows_some_and_reads_the_journal_once(
+    node, components, monkeypatch
+):
+    components.answers["/endpoint2"] = "hang"
+    node.start()
+    write_uncarried(node.state, "api", [node.trigger("2")[2]["run"] for _ in range(23)])
+    read_one_by_one = []
+    monkeypatch.setattr("fractal_rm.adapters.sqlite.SqliteHistory.run", read_one_by_one.append)
+    found = audit(node)
+    assert found.return_value == EXIT_NOT_WELL
+    assert found.output.count("is carried by nobody") == 20
+    assert "and 3 more runs of api: --json names them all" in found.output
+    assert read_one_by_one == []

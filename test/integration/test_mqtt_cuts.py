@@ -366,6 +366,12 @@ def test_a_session_that_the_broker_has_lost_is_forgotten():
     assert resumed(answered, (7, ONE)) == [None]
 
 
+def test_of_a_session_that_began_here_all_is_known_that_was_answered():
+    answered = Answered(1)
+    answered.begin()
+    assert resumed(noted(answered, (7, ONE)), (7, ONE), (8, TWO)) == [True, False]
+
+
 def test_so_much_is_kept_as_the_broker_can_lack_and_what_is_forgotten_is_in_doubt():
     answered = Answered(10)
     for packet_id in range(1, 31):
@@ -377,3 +383,15 @@ def test_so_much_is_kept_as_the_broker_can_lack_and_what_is_forgotten_is_in_doub
     noted(answered, (32, large))
     assert resumed(answered, (31, large), (32, large)) == [None, True]
     assert resumed(answered, (31, large)) == [False]
+
+
+async def test_a_full_node_whose_connection_was_cut_is_connected_again_before_there_is_room(
+    mosquitto, tmp_path
+):
+    async with intake_at(mosquitto, tmp_path, receive_maximum=2) as way_in:
+        way_in.intake.refusal = Busy("full")
+        await publish(mosquitto, b"1", b"2", b"3")
+        await until(lambda: len(way_in.intake.arrivals) == 2)
+        way_in._link.abort()
+        await until(lambda: len(way_in.telemetry.of("mqtt_connected")) == 2)
+        assert way_in.status().ok

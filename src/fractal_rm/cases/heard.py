@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeGuard
 
 import msgspec
 from msgspec import UNSET
@@ -115,7 +116,7 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[Mock]:
     failed: dict[str, StepFailed] = {}
     for timed in facts:
         fact = timed.fact
-        if isinstance(fact, StepFailed) and not fact.reason.startswith(_OF_A_CHILD):
+        if _is_failed_attempt(fact):
             name = name_of(fact.step, fact.part)
             if name in failed:
                 yield _failing(name, failed[name], flow)
@@ -130,6 +131,12 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[Mock]:
                 yield _answering(name, fact, flow)
     for name, fact in failed.items():
         yield _failing(name, fact, flow)
+
+
+def _is_failed_attempt(fact: AnyFact) -> TypeGuard[StepFailed]:
+    if not isinstance(fact, StepFailed) or fact.attempt == 0:
+        return False
+    return not fact.reason.startswith(_OF_A_CHILD)
 
 
 def _name(fact: Finished | ElementFinished | Undone) -> str:

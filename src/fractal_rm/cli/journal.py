@@ -7,14 +7,16 @@ from pathlib import Path
 import click
 import msgspec
 
-from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.adapters.sqlite import SqliteHistory, check_journal, open_runs_of
 from fractal_rm.adapters.sqlite.history import journals_in
 from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option, json_option, print_json, print_table, state_of
 from fractal_rm.config.uncarried import read_uncarried
 from fractal_rm.domain.errors import FractalError, Malformed
 from fractal_rm.domain.run import State
-from fractal_rm.engine.ports import Ledger, RunSummary
+from fractal_rm.engine.ports import Ledger
+
+SHOWN = 20  # runs of a journal that nobody carries
 
 
 @click.group()
@@ -69,15 +71,15 @@ def audit(folder: Path, as_json: bool) -> int:
     the accepted facts, states from the runs; duplicates were answered with the run that they
     repeat. Counted besides: runs that another node, which did not answer an offer, may have
     executed as well. Exits 1 where an account does not balance, or where a running node has found
-    that nobody carries one of its open runs.
+    that nobody carries an open run: one of its own, or of a process in whose place it runs.
     """
     state = state_of(folder)
     history = SqliteHistory(state)
     accounts = [_account(ledger) for ledger in history.ledger()]
     balanced = all(account.balanced for account in accounts)
-    uncarried = _uncarried(state, history)
+    uncarried = _uncarried(state)
     if as_json:
-        ids = [run.id for run in uncarried]
+        ids = [run_id for run_ids in uncarried.values() for run_id in run_ids]
         print_json({"balanced": balanced, "accounts": accounts, "uncarried": ids})
     else:
         shown = [s for s in State if any(account.states.get(s.value) for account in accounts)]
@@ -98,17 +100,27 @@ def audit(folder: Path, as_json: bool) -> int:
         )
         if not balanced:
             click.echo("`fractal-rm journal check` names what does not hold")
-        for run in uncarried:
-            cure = f"restart its node (`fractal-rm {run.journal}`), which takes it up"
-            click.echo(f"run {run.id} is carried by nobody: {cure}")
-    return 0 if balanced and not uncarried else EXIT_NOT_WELL
+        for name, run_ids in uncarried.items():
+            _say_uncarried(name, run_ids)
+    return 0 if balanced and not any(uncarried.values()) else EXIT_NOT_WELL
 
 
-def _uncarried(state: Path, history: SqliteHistory) -> list[RunSummary]:
-    """The open runs of which their node says that nobody carries them."""
-    named = [run for path in journals_in(state) for run in _named(state, path.stem)]
-    details = [history.run(run_id) for run_id in named]
-    return [each.summary for each in details if each and not each.summary.state.final]
+def _say_uncarried(name: str, run_ids: list[str]) -> None:
+    for run_id in run_ids[:SHOWN]:
+        cure = f"restart its node (`fractal-rm {name}`), which takes it up"
+        click.echo(f"run {run_id} is carried by nobody: {cure}")
+    if len(run_ids) > SHOWN:
+        click.echo(f"and {len(run_ids) - SHOWN:,} more runs of {name}: --json names them all")
+
+
+def _uncarried(state: Path) -> dict[str, list[str]]:
+    """For each journal, its open runs of which a node says that nobody carries them."""
+    found: dict[str, list[str]] = {}
+    for path in journals_in(state):
+        if named := _named(state, path.stem):
+            still_open = set(open_runs_of(path))
+            found[path.stem] = [run_id for run_id in named if run_id in still_open]
+    return found
 
 
 def _named(state: Path, journal: str) -> list[str]:

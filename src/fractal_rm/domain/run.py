@@ -228,7 +228,8 @@ class ElementFinished(Fact, frozen=True, tag="element-finished"):
 class StepFailed(Fact, frozen=True, tag="step-failed"):
     """An attempt of a step failed. ``part`` is as in `Started`; a PUBLISH has the step 0.
 
-    ``again`` is when the next attempt is due; ``final`` says that there will be none.
+    ``again`` is when the next attempt is due; ``final`` says that there will be none. The attempt 0
+    stands for a step that ended the run without one; ``unknown``: what it has done is not known.
     """
 
     step: int
@@ -237,6 +238,7 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
     part: str | msgspec.UnsetType = UNSET
     again: Moment | msgspec.UnsetType = UNSET
     final: bool | msgspec.UnsetType = UNSET
+    unknown: bool | msgspec.UnsetType = UNSET
 
     def change(self, run: Run) -> None:
         """The request is no longer in doubt: it is known to have failed."""

@@ -73,7 +73,7 @@ class Http1Caller:
                     return await packed.unpacked(route.max_response_bytes, loop, ends_s)
                 connection = None  # the server had let it go meanwhile: ask on a new one
             except asyncio.CancelledError:
-                connection.close()
+                connection.give_up()
                 raise
 
     async def close(self) -> None:

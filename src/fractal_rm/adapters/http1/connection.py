@@ -95,6 +95,11 @@ class Connection(asyncio.Protocol):
             self._fail(Stale() if self._reused else ConnectFailed(f"{_CLOSED_FIRST}{self._why}"))
         # else `connection_lost` follows, and is told why
 
+    def give_up(self) -> None:
+        """A call was cancelled: close, unless it was answered and another has the connection."""
+        if self._reply is not None and self._reply.cancelled():
+            self.close()
+
     def close(self) -> None:
         """Let go at once; a reply that is waited for fails."""
         self._fail(BadReply("the connection was closed on our side"))

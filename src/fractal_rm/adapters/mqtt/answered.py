@@ -68,8 +68,13 @@ class Answered:
             self._count -= len(oldest)
             self._bytes -= size
 
+    def begin(self) -> None:
+        """The broker has begun the session with this connection: nothing of it came before."""
+        self.forget()
+        self._is_all = True
+
     def forget(self) -> None:
-        """The broker has no such session any more, or is another one."""
+        """What this process has answered says nothing of the next connection's session."""
         self._clear()
         self._before = {}
         self._older.clear()
@@ -99,8 +104,8 @@ class Answered:
         """
         if self._here is None:
             self._here = self._by_id()
-        here = _is(self._here.get(packet_id), message)
-        before = _is(self._before.get(packet_id), message)
+        here = same(self._here.get(packet_id), message)
+        before = same(self._before.get(packet_id), message)
         if self._ids_go_on and (here or before):
             return True
         if not going_on:
@@ -133,15 +138,11 @@ class Answered:
             self._ids_go_on = True
 
 
-def same(one: Message, other: Message) -> bool:
+def same(known: Message | None, message: Message) -> bool:
     """All that a publisher has said; its expiry interval becomes less with each try."""
-    return (one.body, one.topic, one.key, _without_expiry(one)) == (
-        other.body, other.topic, other.key, _without_expiry(other),
-    )  # fmt: skip
-
-
-def _is(known: Message | None, message: Message) -> bool:
-    return known is not None and same(known, message)
+    return known is not None and (
+        known.body, known.topic, known.key, _without_expiry(known),
+    ) == (message.body, message.topic, message.key, _without_expiry(message))  # fmt: skip
 
 
 def _without_expiry(message: Message) -> object:

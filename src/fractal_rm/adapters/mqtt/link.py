@@ -129,6 +129,7 @@ class Link:
         await self._unless_closed(connect(self._client, self._to, self._wire))
         self._outgoing.begin()
         await self.subscriptions.begin(numbered=numbered)
+        self._unanswered.count()
         if self._to.options.status:
             self._saying = self._loop.create_task(self._say_online())
 

@@ -48,7 +48,7 @@ class Redelivery:
         if session:
             self._answered.resume(mqtt_5=mqtt_5)
         else:
-            self._answered.forget()
+            self._answered.begin()
 
     def settles(self, packet: Packet, packet_id: int | None, message: Message) -> bool:
         """Whether a message is one that was taken before, and needs no second run.

@@ -68,6 +68,7 @@ class Unanswered:
         self._taking: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()  # for room
         self._count = self._bytes = 0
+        self._counted = False
         self._ending = False
         self._acknowledged: list[Numbered] = []
 
@@ -80,6 +81,15 @@ class Unanswered:
             self._by_id[packet_id] = message
         self._count += 1
         self._bytes += len(message.body)
+        if self._full():
+            self._gate.hold()
+
+    def count(self) -> None:
+        """From now on so many messages shut the gate, too, and not only their bytes.
+
+        While a connection is opened, what comes again may stand before the answer to SUBSCRIBE.
+        """
+        self._counted = True
         if self._full():
             self._gate.hold()
 
@@ -102,8 +112,7 @@ class Unanswered:
 
     def has(self, packet_id: int, message: Message) -> bool:
         """Whether this message is here: its packet id is for no other before the PUBACK."""
-        here = self._by_id.get(packet_id)
-        return here is not None and same(here, message)
+        return same(self._by_id.get(packet_id), message)
 
     def answer(self, packet_id: int, message: Message) -> None:
         """Acknowledge a message that was taken before."""
@@ -151,7 +160,7 @@ class Unanswered:
             self._gate.release()
 
     def _full(self) -> bool:
-        return self._count >= self._most or self._bytes >= MOST_BYTES
+        return (self._counted and self._count >= self._most) or self._bytes >= MOST_BYTES
 
     def _acknowledge(self, numbered: Numbered) -> None:
         """What is acknowledged in one turn of the loop goes out together."""

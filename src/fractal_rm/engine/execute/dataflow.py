@@ -11,32 +11,42 @@ from collections.abc import Callable, Coroutine
 from typing import Union
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fractal_rm.domain.flow import Call, Errors, Flow, Step, SubFlow
 from fractal_rm.domain.needs import Plan
 from fractal_rm.domain.outcome import Later
-from fractal_rm.domain.run import Run, Settled, State
+from fractal_rm.domain.run import Run, Settled, State, StepFailed, name_of
 from fractal_rm.engine.alarms import Alarm, Alarms
 from fractal_rm.engine.execute.together import cut_off, worst
-from fractal_rm.engine.execute.tries import failed_for_good
+from fractal_rm.engine.execute.tries import failed_for_good, last_failure
 from fractal_rm.engine.places import Places
 
 Came = Union[Settled, Later, None]
 Take = Callable[[Run, int, Step], Coroutine[None, None, Came]]
 UnderWay = Callable[[Run, SubFlow], bool]
 Forgo = Callable[[Run, SubFlow], None]
+Note = Callable[[Run, StepFailed], object]
 
 
 class Dataflow:
     """``take`` does one step; ``under_way`` says of a RUN whether its child is there.
 
-    ``forgo`` is told of a RUN that begins no more: a place that it has is for others.
+    ``forgo`` is told of a RUN that begins no more: a place that it has is for others. ``note``
+    writes that a step has ended the run.
     """
 
     def __init__(
-        self, take: Take, under_way: UnderWay, forgo: Forgo, places: Places, alarms: Alarms
+        self,
+        take: Take,
+        note: Note,
+        under_way: UnderWay,
+        forgo: Forgo,
+        places: Places,
+        alarms: Alarms,
     ) -> None:
         self._take = take
+        self._note = note
         self._under_way = under_way
         self._forgo = forgo
         self._places = places
@@ -45,8 +55,13 @@ class Dataflow:
     async def go(self, run: Run) -> Settled | Later:
         """Do the steps. Where one fails, those in flight finish and no other begins."""
         steps, plan = run.flow.steps, Plan(run.flow.steps)
-        flight = _Flight(lambda position: self._take(run, position, steps[position]), self._alarms)
-        failed = _has_failed(run)
+        flight = _Flight(
+            lambda position: self._take(run, position, steps[position]),
+            lambda position, ending: self._ended(run, position, ending),
+            self._alarms,
+            _noted_ends(run),
+        )
+        failed = bool(flight.endings) or _has_failed(run)
         ready = self._had_begun(run) if failed else _ready(run, plan)
         self._places.tell[run.id] = flight.wake
         try:
@@ -62,6 +77,14 @@ class Dataflow:
         finally:
             del self._places.tell[run.id]
             await flight.close()
+
+    def _ended(self, run: Run, position: int, ending: Settled) -> None:
+        """Have it written, so that no other step begins after a pause or a crash either."""
+        number, part = _name_at(position, run.flow.steps[position])
+        if name_of(number, part) not in failed_for_good(run):
+            unknown = True if ending.state is State.UNKNOWN else UNSET
+            fact = StepFailed(number, 0, ending.reason, part, final=True, unknown=unknown)
+            self._note(run, fact)
 
     def _had_begun(self, run: Run) -> list[int]:
         """After a crash in a run that has failed: what was in flight finishes, as without it."""
@@ -90,12 +113,19 @@ class _Pause(msgspec.Struct, frozen=True):
 class _Flight:
     """The steps that are in flight, those that pause, and how others ended the run."""
 
-    def __init__(self, take: Callable[[int], Coroutine[None, None, Came]], alarms: Alarms) -> None:
+    def __init__(
+        self,
+        take: Callable[[int], Coroutine[None, None, Came]],
+        ended: Callable[[int, Settled], None],
+        alarms: Alarms,
+        before: dict[int, Settled],
+    ) -> None:
         self.tasks: dict[asyncio.Task[Came], int] = {}
-        self.endings: list[Settled] = []
+        self.endings = [*before.values()]
         self._take = take
+        self._ended = ended
         self._alarms = alarms
-        self._taken_up: set[int] = set()
+        self._taken_up = {*before}
         self._paused: dict[int, _Pause] = {}
         self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -159,9 +189,26 @@ class _Flight:
             self._paused[position] = _Pause(came.begun, alarm)
         elif came is not None:
             self.endings.append(came)
+            self._ended(position, came)
 
     def _unpause(self, position: int) -> None:
         self._paused.pop(position).alarm.cancel()
+
+
+def _name_at(position: int, step: Step) -> tuple[int, str | UnsetType]:
+    """The step and the part of the facts that say how it failed."""
+    return (step.number, UNSET) if isinstance(step, (Call, SubFlow)) else (0, f"@{position}")
+
+
+def _noted_ends(run: Run) -> dict[int, Settled]:
+    """How steps have ended the run, by position, where no attempt of them says so."""
+    found: dict[int, Settled] = {}
+    for position, step in enumerate(run.flow.steps) if run.failures else ():
+        last = last_failure(run, name_of(*_name_at(position, step)))
+        if last is not None and last.attempt == 0:
+            state = State.UNKNOWN if last.unknown is True else State.FAILED
+            found[position] = Settled(state, last.reason)
+    return found
 
 
 def _has_failed(run: Run) -> bool:

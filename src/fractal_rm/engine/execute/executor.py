@@ -42,7 +42,12 @@ class Executor:
         self._sub_flows = SubFlows(world, runs, room, self._budgets, self._carry, self.undo)
         self.set_aside_children = self._sub_flows.set_aside
         self._dataflow = Dataflow(
-            self._take, self._sub_flows.under_way, self._sub_flows.forgo, room.places, world.alarms
+            self._take,
+            runs.write,
+            self._sub_flows.under_way,
+            self._sub_flows.forgo,
+            room.places,
+            world.alarms,
         )
 
     def execute(self, run: Run) -> Awaitable[Ending]:

@@ -66,17 +66,12 @@ class SubFlows:
         if last is not None and last.final is True:
             return self._fail(run, step, last.reason)
         try:
-            child = self._runs.child(run, step.number)
-            if child is None and step.when is not None and not holds(step.when, self._seen(run)):
-                self._put(run, step, SKIPPED)
-                return None
-            if child is None:
-                if not self._room.places.ask(run, step.number, step.flow):
-                    return Later(ASK_AGAIN_S, begun=False)
-                child = await self._begun(run, step)
+            child = await self._child(run, step)
         except CannotEvaluate as fault:
             self.forgo(run, step)
             return self._fail(run, step, str(fault))
+        if not isinstance(child, Run):
+            return child
         ending = await self._carried(child)
         if isinstance(ending, Later):
             return Later(ending.after_s)
@@ -111,8 +106,26 @@ class SubFlows:
 
     # --- the beginning --------------------------------------------------------------------------
 
-    async def _begun(self, run: Run, step: SubFlow) -> Run:
-        """A new child, durable. Raises CannotEvaluate where there can be none."""
+    async def _child(self, run: Run, step: SubFlow) -> Run | Settled | Later | None:
+        """The run of a step, begun where it is not yet; or what comes of the step without one.
+
+        Raises CannotEvaluate.
+        """
+        child = self._runs.child(run, step.number)
+        if child is not None:
+            return child
+        if step.when is not None and not holds(step.when, self._seen(run)):
+            self._put(run, step, SKIPPED)
+            return None
+        if not self._room.places.ask(run, step.number, step.flow):
+            return Later(ASK_AGAIN_S, begun=False)
+        return await self._begun(run, step)
+
+    async def _begun(self, run: Run, step: SubFlow) -> Run | Settled:
+        """A new child, durable. Settled: it had one, and what that did is in doubt.
+
+        Raises CannotEvaluate where there can be none.
+        """
         flow = self._world.config.flows.get(step.flow)
         if flow is None:
             raise CannotEvaluate(f"flows.conf has no flow {step.flow!r:.60}")
@@ -126,11 +139,13 @@ class SubFlows:
             except JournalBlocked:
                 await asyncio.sleep(RECHECK_S)  # as every fact of an open run waits
                 continue
-            if prior is not None:
-                raise CannotEvaluate(
-                    f"its run {prior.run_id} ended as {prior.state.value} without it"
-                )
-            return child
+            if prior is None:
+                return child
+            why = f"its run {prior.run_id} ended as {prior.state.value} without it"
+            if prior.state is State.UNKNOWN:
+                self.forgo(run, step)
+                return Settled(State.UNKNOWN, f"{words_of(step)}: {why}")
+            raise CannotEvaluate(why)
 
     async def _accepted(self, entry: Entry, child: Run) -> Prior | None:
         """Whatever cuts this off, a child that is on the disk is among the open runs too."""
