@@ -9,39 +9,44 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Union
 
 _CALL = re.compile(r"^(\d+)\s+(\w+)\((.*)$")
 _RESUMED = re.compile(r"^(\d+)\s+<\.\.\. (\w+) resumed>(.*)$")
 _RESULT = re.compile(r"\)\s*= (-?\d+)")
-
-FOLDER = "."
 
 
 def record(command: list[str], trace: Path) -> None:
     """Run a command under strace. Raises CalledProcessError."""
     subprocess.run(
         ["strace", "-f", "--seccomp-bpf", "-o", str(trace), "-xx", "-s", "1000000", "-e",
-         "trace=openat,pwrite64,write,fsync,fdatasync,ftruncate,close,unlink", *command],
+         "trace=openat,pwrite64,write,fsync,fdatasync,ftruncate,close,unlink,rename", *command],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
 
 
 class Disk:
-    """Files of one folder: what programs see of them, and what would survive now."""
+    """Files of a folder and of those in it: what programs see, and what would survive now.
+
+    A folder that was made survives; a name that was given, changed or taken away in one counts from
+    the next sync of that folder on.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = str(folder)
-        self._names: dict[int, str] = {}
-        self._seen: dict[str, bytearray] = {}
-        self._safe: dict[str, bytes] = {}
-        self._begun: dict[int, dict[str, bytes]] = {}
-        self._unlinked: list[str] = []
+        self._folder = folder
+        self._names: dict[int, Path] = {}
+        self._seen: dict[Path, bytearray] = {}
+        self._safe: dict[Path, bytes] = {}
+        self._begun: dict[int, dict[Path, bytes]] = {}
+        self._moved: list[tuple[Path, Union[Path, None]]] = []  # since their folder was synced
 
     def write_to(self, folder: Path) -> None:
         """The folder as it is after the power has come back."""
         folder.mkdir()
         for name, content in self._safe.items():
-            (folder / name).write_bytes(content)
+            path = folder / name.relative_to(self._folder)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
 
     def begin(self, pid: int, call: str, arguments: str) -> None:
         """A call was made: what it syncs is what is there at this moment."""
@@ -59,12 +64,12 @@ class Disk:
         return None
 
     def _openat(self, _pid: int, arguments: list[str], descriptor: int) -> None:
-        path = _text(arguments[1]).decode()
-        if path == self._folder:
-            self._names[descriptor] = FOLDER
-        elif path.startswith(self._folder) and not path.endswith(("-shm", ".lock")):
-            name = self._names[descriptor] = path.rpartition("/")[2]
-            content = self._seen.setdefault(name, bytearray())
+        path = self._path(arguments[1])
+        if not path.is_relative_to(self._folder) or path.name.endswith(("-shm", ".lock")):
+            return
+        self._names[descriptor] = path
+        if path != self._folder and "O_DIRECTORY" not in arguments[2]:
+            content = self._seen.setdefault(path, bytearray())
             if "O_TRUNC" in arguments[2]:
                 content.clear()
 
@@ -85,18 +90,29 @@ class Disk:
             del self._seen[name][int(arguments[1]) :]
 
     def _unlink(self, _pid: int, arguments: list[str], _: int) -> None:
-        name = _text(arguments[0]).decode().rpartition("/")[2]
-        if self._seen.pop(name, None) is not None:
-            self._unlinked.append(name)  # it is gone for good when its folder is synced
+        path = self._path(arguments[0])
+        if self._seen.pop(path, None) is not None:
+            self._moved.append((path, None))
+
+    def _rename(self, _pid: int, arguments: list[str], _: int) -> None:
+        before, after = self._path(arguments[0]), self._path(arguments[1])
+        if before in self._seen:
+            self._seen[after] = self._seen.pop(before)
+            self._moved.append((before, after))
 
     def _fsync(self, pid: int, arguments: list[str], _: int) -> None:
         self._safe.update(self._begun.pop(pid, {}))
-        if self._names.get(int(arguments[0])) == FOLDER:
-            for name in self._unlinked:
-                self._safe.pop(name, None)
-            self._unlinked.clear()
+        folder = self._names.get(int(arguments[0]))
+        for before, after in [each for each in self._moved if each[0].parent == folder]:
+            self._moved.remove((before, after))
+            content = self._safe.pop(before, None)
+            if after is not None and content is not None:
+                self._safe[after] = content
 
     _fdatasync = _fsync
+
+    def _path(self, quoted: str) -> Path:
+        return Path(_text(quoted).decode())
 
 
 def replay(trace: Path, disk: Disk):

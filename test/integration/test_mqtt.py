@@ -6,17 +6,17 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import gmqtt
 import pytest
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 
-from brokers import Broker
+from brokers import Broker, need
 from components import Components
 from dns import SERVER_FAILURE, resolving
 from fractal_rm.adapters.clock import SystemClock
@@ -487,21 +487,34 @@ async def test_a_state_folder_that_was_moved_away_is_not_made_again(mosquitto, t
 # --- a whole node ------------------------------------------------------------------------------
 
 
-async def test_a_puback_comes_after_the_commit(mosquitto, tmp_path, components):
-    """While another process holds the journal's write lock, nothing is acknowledged."""
-    node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port).start()
-    node.wait_connected()
-    lock = sqlite3.connect(node.state / "up.journal", isolation_level=None)
-    lock.execute("BEGIN IMMEDIATE")
-    async with publisher(mosquitto) as client:
-        client.publish(node.topic, json.dumps({"id_flow": "2", "payload": 1}), qos=1)
-        await asyncio.sleep(0.3)
-        node.kill()
-        lock.execute("ROLLBACK")
-        assert node.runs() == []
+async def test_a_puback_comes_after_the_sync(mosquitto, tmp_path, components):
+    need("strace")
+    trace = tmp_path / "trace"
+    node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
+    node.before = ["strace", "-D", "-f", "-o", str(trace), "-xx", "-s", "999", "-e",
+                   "trace=recvfrom,read,write,sendto,fdatasync"]  # fmt: skip
     node.start().wait_connected()
-    wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 1)
+    async with publisher(mosquitto) as client:
+        client.publish(node.topic, json.dumps({"id_flow": "2", "payload": "sync me"}), qos=1)
+        wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 1)
     assert node.stop() == 0
+    ended = f"{trace.read_text().split()[0]} +++ exited"
+    calls = wait_until(lambda: lines_with(trace, ended))
+    came = first(calls, "".join(f"\\x{byte:02x}" for byte in b"sync me"))
+    synced = first(calls[came:], "fdatasync", "= 0")
+    puback = first(calls[came:], ', "\\x40\\x')
+    assert 0 < synced < puback
+
+
+def lines_with(trace: Path, ended: str) -> list[str] | None:
+    """A whole trace, when its first process has ended."""
+    lines = [" ".join(line.split()) for line in trace.read_text().splitlines()]
+    return lines if any(line.startswith(ended) for line in lines) else None
+
+
+def first(calls: list[str], *words: str) -> int:
+    """The first call that says all of these."""
+    return next(at for at, call in enumerate(calls) if all(word in call for word in words))
 
 
 def test_a_second_launcher_does_not_throw_the_first_one_out(mosquitto, tmp_path, components):

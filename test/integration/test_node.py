@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -719,6 +720,8 @@ def test_a_damaged_journal_is_left_alone_and_named(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make().start()
     run = node.trigger("2")[2]["run"]
+    with closing(sqlite3.connect(node.state / "api.journal")) as db:
+        wait_until(lambda: db.execute("SELECT count(*) FROM pages").fetchone() == (1,))
     node.kill()
     with sqlite3.connect(node.state / "api.journal") as db:
         db.execute(
@@ -750,7 +753,7 @@ def test_the_log_goes_where_the_configuration_says(make):
 def test_a_full_disk_under_a_whole_node_is_refused_and_survived(make, tmp_path):
     state = tmp_path / "disk"
     state.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(state)])
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(state)])
     if mounted.returncode != 0:
         pytest.skip("only root may mount a small disk")
     try:
@@ -766,7 +769,7 @@ def test_a_full_disk_under_a_whole_node_is_refused_and_survived(make, tmp_path):
                     pass
             except OSError:
                 pass
-        status, headers, problem = wait_until(lambda: refused(node))
+        status, headers, problem = wait_until(lambda: refused(node, "x" * 200_000))
         assert (status, problem["type"]) == (503, "urn:fractal-rm:journal-unavailable")
         assert headers["retry-after"]
         assert node.get("/readyz")[0] == 503
@@ -781,8 +784,8 @@ def test_a_full_disk_under_a_whole_node_is_refused_and_survived(make, tmp_path):
         subprocess.run(["umount", "-l", str(state)], check=True)
 
 
-def refused(node: NodeProcess):
-    answer = node.trigger("2")
+def refused(node: NodeProcess, payload: object = "p"):
+    answer = node.trigger("2", payload)
     return answer if answer[0] != 200 else None
 
 

@@ -15,12 +15,11 @@ from click.testing import CliRunner
 
 from fractal_rm.adapters.balancer import HttpBalancer
 from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.memory import MemoryCaller
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.peers import HttpPeers
-from fractal_rm.adapters.sqlite import SqliteJournal
 from fractal_rm.adapters.sqlite.chain import link, start_of
-from fractal_rm.adapters.sqlite.store import Store
 from fractal_rm.cli.main import cli
 from fractal_rm.config.load import load
 from fractal_rm.domain.call import Reply
@@ -66,7 +65,7 @@ async def written(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) 
     """A journal of an earlier process, with open runs of these facts after their first."""
     flows = load(node.config, {}).config.flows
     now_ms = SystemClock.now_ms()
-    journal = SqliteJournal(
+    journal = open_journal(
         node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: now_ms, on_lost=print
     )
     await journal.open()
@@ -132,7 +131,16 @@ def test_facts_that_make_no_run_set_that_run_aside_and_the_start_goes_on(node):
     assert "cannot be read" in found[two].reason
     assert node.log.count(" run_set_aside ") == 2
     node.kill()
-    assert len(Store(node.state / "api.journal").open().runs) == 0
+    assert asyncio.run(open_runs(node)) == 0
+
+
+async def open_runs(node: NodeProcess) -> int:
+    journal = open_journal(
+        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: 1, on_lost=print
+    )
+    recovered = await journal.open()
+    await journal.close(clean=True)
+    return len(recovered.runs)
 
 
 class PoisonError(Exception):
