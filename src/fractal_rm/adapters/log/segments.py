@@ -63,14 +63,17 @@ class Log:
         self._most_bytes = most_bytes
         self._used: list[Segment] = []  # by number; the last one is written
         self._free: dict[str, int] = {}  # files and their sizes
+        self._being_made: str | None = None
         self._place = 0
+        self._end = 0
         self._synced = 0
+        self.on_put: Callable[[], None] = _nothing
         self._disk: Disk
 
     @property
     def end(self) -> int:
         """The position behind what was put."""
-        return position(self._used[-1].number, self._place) if self._used else 0
+        return self._end
 
     @property
     def synced(self) -> int:
@@ -104,6 +107,7 @@ class Log:
                 if frame.body:
                     yield frame.body
                     self._place = frame.end
+            self._end = position(segment.number, self._place)
             if not ended or (left and left[0].number != segment.number + 1):
                 self._check_torn(data, left)
                 break
@@ -130,26 +134,22 @@ class Log:
             self._disk.write(segment.name, place, bytes(_HEADER.size))
         self._disk.sync(segment.name)
 
-    def put(self, body: bytes) -> int:
-        """Hand a body to the system; returns the position behind it.
-
-        Raises JournalFull, and what a disk raises; then nothing was put.
-        """
+    def put(self, body: bytes) -> None:
+        """Hand a body to the system. Raises JournalFull, and what a disk raises: nothing was put."""
         room = frames.room_for(len(body))
         segment = self._used[-1]
         if self._place + room + frames.room_for(0) > segment.size:
             self._begin(segment.number + 1, room)
         self._write(body)
-        return self.end
+        self.on_put()
 
-    def sync(self) -> int:
-        """Wait until all that was put before is on the disk; returns that position."""
-        end = self.end
-        for segment in self._used:
-            if segment.number >= number_of(self._synced) and segment.number <= number_of(end):
+    def sync(self) -> None:
+        """Wait until all that was put before is on the disk."""
+        since, end = self._synced, self._end
+        for segment in self._used.copy():
+            if number_of(since) <= segment.number <= number_of(end):
                 self._disk.sync(segment.name)
         self._synced = end
-        return end
 
     def release(self, until: int) -> None:
         """What stands before a position is kept elsewhere: its segments are used again."""
@@ -160,6 +160,19 @@ class Log:
                 self._free[segment.name] = segment.size
             else:
                 self._disk.delete(segment.name)
+
+    def prepare(self) -> None:
+        """Have a free segment ready, on a thread beside: to fill one takes a while.
+
+        Raises JournalFull, OSError.
+        """
+        if not self._free and self._being_made is None:
+            self._being_made = name = self._new_name()
+            try:
+                self._create(name, self._segment_bytes)
+                self._free[name] = self._segment_bytes
+            finally:
+                self._being_made = None
 
     def check(self) -> None:
         """Raise JournalGone where what was put would not be found again."""
@@ -190,6 +203,7 @@ class Log:
             self._disk.write(name, place, header)
         self._used.append(segment)
         self._place = _BEGIN
+        self._end = position(number, _BEGIN)
 
     def _create(self, name: str, size: int) -> None:
         try:
@@ -200,7 +214,7 @@ class Log:
             raise JournalFull("the disk is full; make room, or set state.path elsewhere") from error
 
     def _new_name(self) -> str:
-        taken = {segment.name for segment in self._used} | self._free.keys()
+        taken = {segment.name for segment in self._used} | self._free.keys() | {self._being_made}
         return next(name for name in map(str, range(1, len(taken) + 2)) if name not in taken)
 
     def _write(self, body: bytes) -> None:
@@ -208,6 +222,11 @@ class Log:
         data = frames.encode(body, salt=segment.salt, place=place, synced=self._synced)
         self._disk.write(segment.name, place, data)
         self._place = place + len(data)
+        self._end = position(segment.number, self._place)  # one value: `sync` reads it beside
+
+
+def _nothing() -> None:
+    pass
 
 
 def position(number: int, place: int) -> int:

@@ -111,3 +111,39 @@ class Stories:
 
     def __bool__(self) -> bool:
         return bool(self.by_run or self.flows)
+
+
+class Recent:
+    """What the log holds and the history does not: ``told`` grows, the rest is on its way."""
+
+    def __init__(self) -> None:
+        self.told = Stories()
+        self._leaving = Stories()
+
+    def leave(self) -> Stories:
+        """What was told so far goes on its way, and stands as its runs do now."""
+        self._leaving, self.told = self.told, Stories()
+        self._leaving.catch_up()
+        return self._leaving
+
+    def arrived(self) -> None:
+        """The history has what was on its way."""
+        self._leaving = Stories()
+
+    def prior(self, entry: Entry) -> Prior | None:
+        """The run that has the key of an entry, or else its id."""
+        found = self.told.prior(entry) or self._leaving.prior(entry)
+        return found and self.as_it_stands(found)
+
+    def under(self, key: str, retention_ms: int) -> Prior | None:
+        """The run that has a key, until its time has ended."""
+        found = self.told.under(key, retention_ms) or self._leaving.under(key, retention_ms)
+        return found and self.as_it_stands(found)
+
+    def as_it_stands(self, prior: Prior) -> Prior:
+        """Whoever found it may not have its end yet."""
+        for stories in (self.told, self._leaving):
+            state = stories.state_of(prior.run_id)
+            if state is not None:
+                return msgspec.structs.replace(prior, state=state)
+        return prior

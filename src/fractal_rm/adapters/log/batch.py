@@ -1,0 +1,88 @@
+"""What is written together: the records of one frame, and what the history is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from fractal_rm.adapters.log import records
+from fractal_rm.adapters.log.stories import Beginning, Stories, Story, Timed
+from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.run import AnyFact, Dead, Run, Settled
+from fractal_rm.engine.ports import Entry, Prior
+
+Behind = tuple[Run, int, AnyFact]  # a fact that its run has followed, and its moment
+ENDS = (Settled, Dead)
+# So little the wall clock and that of history may stand apart, and count as one.
+SAME_MS = 60_000
+
+
+class Batch:
+    """Facts of open runs, then new runs. ``age_ms`` is the clock by which history ages, now."""
+
+    def __init__(self, behind: Sequence[Behind], age_ms: int) -> None:
+        self._behind = behind
+        self._age_ms = age_ms
+        self._begun = Stories()
+        self._again: list[str] = []
+        self.records: list[Any] = [
+            ("end", run.id, (at_ms, fact), ahead_ms)
+            if isinstance(fact, ENDS) and (ahead_ms := _ahead_of(at_ms, age_ms))
+            else ("fact", run.id, (at_ms, fact))
+            for run, at_ms, fact in behind
+        ]
+
+    def prior(self, entry: Entry) -> Prior | None:
+        """The run that began in here with the key of an entry, or else its id."""
+        return self._begun.prior(entry)
+
+    def add_flow(self, flow: Flow) -> None:
+        """A definition that runs begin with from here on."""
+        version, body = flow_version(flow), records.encode(flow)
+        self._begun.flows[version] = body
+        self.records.append(("flow", version, msgspec.Raw(body)))
+
+    def begin(self, entry: Entry) -> None:
+        """A new run, or a dead letter."""
+        facts: list[Timed] = [(entry.at_ms, fact) for fact in entry.facts]
+        settled_ms = entry.at_ms if entry.state.final else None
+        ahead_ms = 0 if settled_ms is None else _ahead_of(settled_ms, self._age_ms)
+        flow = entry.flow.id if entry.flow else None
+        self._begun.begin(
+            Story(entry.run_id, facts, entry.state, entry.reason, None, settled_ms, ahead_ms),
+            Beginning(flow, getattr(entry.facts[0], "source", ""), entry.at_ms, entry.key,
+                      entry.digest, entry.key_until_ms),
+        )  # fmt: skip
+        self.records.append(
+            ("run", entry.run_id, flow, entry.key, entry.digest, entry.key_until_ms, facts,
+             ahead_ms)
+        )  # fmt: skip
+
+    def repeat(self, run_id: str) -> None:
+        """The trigger of a run has come again."""
+        self._again.append(run_id)
+        self.records.append(("again", run_id))
+
+    def tell(self, stories: Stories) -> None:
+        """All of it stands in the log: it is on its way into the history."""
+        of = stories.of
+        for run, at_ms, fact in self._behind:
+            story = of(run.id)
+            story.facts.append((at_ms, fact))
+            story.run = run
+            if isinstance(fact, ENDS):
+                story.settled_ms, story.ahead_ms = at_ms, _ahead_of(at_ms, self._age_ms)
+        stories.take_over(self._begun)
+        for run_id in self._again:
+            of(run_id).again += 1
+
+
+def _ahead_of(ended_ms: int, age_ms: int) -> int:
+    """How far the age of history is ahead of the wall clock: for days, a minute is nothing.
+
+    So it is 0, which takes no room, as long as nobody sets the wall clock.
+    """
+    ahead_ms = age_ms - ended_ms
+    return ahead_ms if abs(ahead_ms) >= SAME_MS else 0

@@ -1,0 +1,56 @@
+"""The store that the log is brought into, as the log needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, Union
+
+from fractal_rm.adapters.log.stories import Stories
+from fractal_rm.domain.run import Run
+from fractal_rm.engine.ports import Prior, Recovered
+
+Asked = tuple[Union[str, None], str, str, int]  # a key, a run id, a digest, when: see `Entry`
+
+
+class History(Protocol):
+    """Calls block; they raise JournalError."""
+
+    def open(self) -> int:
+        """Take it; returns up to which position of the log it is brought."""
+        ...
+
+    def recover(self) -> Recovered:
+        """What is open in it."""
+        ...
+
+    def run_of(self, run_id: str) -> Run | None:
+        """A run without its flow, as it stands in here; None: it cannot be made."""
+        ...
+
+    def find(self, asked: Sequence[Asked]) -> list[Prior | None]:
+        """The run that has each key, or else the id. May be called beside other calls."""
+        ...
+
+    def project(self, stories: Stories, position: int) -> None:
+        """Take in what the log tells up to a position, or nothing of it."""
+        ...
+
+    def purge(self, retention_ms: int) -> None:
+        """Drop some of what is too old, when it is time for that."""
+        ...
+
+    def check(self) -> None:
+        """Raise JournalGone where it would not be found again."""
+        ...
+
+    def look(self) -> None:
+        """`check`, and keep what says that it is taken."""
+        ...
+
+    def close(self, *, clean: bool) -> None:
+        """Note how it ended, and let go."""
+        ...
+
+    def let_go(self) -> None:
+        """Let go, as a process that ends does."""
+        ...

@@ -1,0 +1,99 @@
+"""The projector: what the log holds is brought into the history, in batches, beside all else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+
+from fractal_rm.adapters.log.history import History
+from fractal_rm.adapters.log.segments import Log
+from fractal_rm.adapters.log.stories import Recent
+from fractal_rm.adapters.log.threads import Worker
+from fractal_rm.domain.errors import JournalBlocked
+
+PROJECT_EVERY_S = 2.0
+PROJECT_BYTES = 1024 * 1024
+RETRY_BLOCKED_S = 0.5
+
+
+class Projector:
+    """Brings over every so often, and sooner where much was written.
+
+    ``syncing`` and ``projecting`` are the threads that wait for the log and for the history.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        history: History,
+        recent: Recent,
+        syncing: Worker,
+        projecting: Worker,
+        retention_ms: Callable[[], int],
+    ) -> None:
+        self._log = log
+        self._history = history
+        self._recent = recent
+        self._syncing = syncing
+        self._projecting = projecting
+        self._retention_ms = retention_ms
+        self._projected = log.end
+        self._wanted = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._ends = False
+
+    async def run(self, written: Awaitable[None]) -> None:
+        """Bring over until `end`; ``written`` is done when nothing more comes then."""
+        while not self._ends:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), PROJECT_EVERY_S)
+            self._wanted.clear()
+            if self._ends:
+                await written
+            waiting, self._waiting = self._waiting, []
+            if self._recent.told or waiting:
+                await self._bring_over()
+            for waiter in waiting:
+                waiter.set_result(None)
+
+    def note_written(self) -> None:
+        """The log has grown."""
+        if self._log.end - self._projected >= PROJECT_BYTES:
+            self._wanted.set()
+
+    def bring_over(self) -> asyncio.Future[None]:
+        """Now. Done when the history has all that was written before."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self._wanted.set()
+        return waiter
+
+    def end(self) -> None:
+        """Bring over what there is, once more."""
+        self._ends = True
+        self._wanted.set()
+
+    async def _bring_over(self) -> None:
+        """Synced first: what the history has, the log must not lack after a power cut."""
+        leaving, position = self._recent.leave(), self._log.end
+        await self._syncing.run(self._log.sync)
+        while True:
+            try:
+                await self._projecting.run(partial(self._history.project, leaving, position))
+                break
+            except JournalBlocked:
+                if self._ends:
+                    return
+                await asyncio.sleep(RETRY_BLOCKED_S)
+        self._recent.arrived()
+        self._projected = position
+        self._log.release(position)
+        with suppress(JournalBlocked):
+            await self._projecting.run(self._tidy_up)
+
+    def _tidy_up(self) -> None:
+        """Raises JournalBlocked: another time."""
+        self._log.prepare()
+        self._history.purge(self._retention_ms())
