@@ -110,6 +110,8 @@ class SqliteJournal:
         self._cancel_flush()
         try:
             await self._thread.run(lambda: self._store.close(clean=clean and self._blocked is None))
+        except JournalBlocked as error:
+            self._blocked = error
         finally:
             self._thread.end()
 

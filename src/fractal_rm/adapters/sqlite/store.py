@@ -104,14 +104,12 @@ class Store:
         return Recovered(found.runs, clean, newest, ended_ms, found.broken)
 
     def close(self, *, clean: bool) -> None:
-        """Mark how it ended and let go."""
+        """Mark how it ended and let go. Raises JournalBlocked: then the end counts as a crash."""
         try:
             if clean:
                 self._db.execute(schema.MARK, (1,))
         except sqlite3.Error as error:
-            cause = unusable(self._path, error)
-            if not isinstance(cause, JournalBlocked):  # else the end counts as a crash, no more
-                raise cause from error
+            raise unusable(self._path, error) from error
         finally:
             self._db.close()
             self._let_go()
