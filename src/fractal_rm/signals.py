@@ -34,9 +34,16 @@ def ignore_stray_signals() -> None:
     """
     for number in NOT_FOR_US:
         signal.signal(number, signal.SIG_IGN)
+    for number in (*STOP, *STOP_ONCE):
+        signal.signal(number, _end_unbegun)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _read_anyway)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _end_unbegun(_number: int, _frame: FrameType | None) -> None:
+    """Nothing is under way yet. To the first process of a container, SIGTERM does nothing else."""
+    raise SystemExit(0)
 
 
 def _read_anyway(_number: int, _frame: FrameType | None) -> None:

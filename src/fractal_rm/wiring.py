@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 from collections.abc import Callable, Coroutine
@@ -39,6 +40,7 @@ STOCK_S = 5.0  # how often open runs are looked through for one that nobody carr
 MakeForWorld = Callable[[World, Config, Intake], WayIn]
 OTHER_FILES = 2_500  # REST connections, at most 2,000, the journal, the broker and the log
 EXIT_STOPPED_TWICE = 130
+_NO_READER = "it is a FIFO that nobody reads, a socket, or there is no terminal"
 EXIT_JOURNAL_LOST = 5
 
 
@@ -71,7 +73,8 @@ def _open_log(config: Config) -> None:
     try:
         open_log(config.log_path)
     except OSError as error:
-        raise CannotStart(f"log.path {config.log_path}: {error.strerror or error}") from error
+        why = _NO_READER if error.errno == errno.ENXIO else error.strerror or error
+        raise CannotStart(f"log.path {config.log_path}: {why}") from error
 
 
 def _run(main: Coroutine[Any, Any, int]) -> int:

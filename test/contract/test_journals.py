@@ -804,6 +804,7 @@ async def test_an_idle_journal_closes_while_another_program_holds_its_file(tmp_p
     await journal.open()
     person.execute("BEGIN IMMEDIATE")
     await journal.close(clean=True)
+    assert isinstance(journal.blocked, JournalHeld)  # who closes it can say so
     person.execute("COMMIT")
     assert not (await opened(tmp_path)).clean
 

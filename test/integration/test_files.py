@@ -20,6 +20,7 @@ from fractal_rm.config.regular_file import SECRET_BYTES
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
 from fractal_rm.domain.findings import ConfigRejected
+from fractal_rm.domain.run import State
 from nodes import FLOWS, NodeProcess, wait_until
 from worlds import Stage
 
@@ -61,6 +62,27 @@ def test_a_node_whose_journal_was_deleted_says_so_before_any_trigger_comes(make)
     assert node.get("/readyz")[0] == 503
     assert node.trigger("2")[0] == 503
     assert node.stop() == 0
+
+
+def test_a_node_that_cannot_write_how_a_run_ended_says_so_when_it_stops(make, components):
+    def answer(*_):
+        components.go_on.wait(60)
+        return 200, "late"
+
+    components.answers["/endpoint2"] = answer
+    node = make().start()
+    run = node.trigger("2")[2]["run"]
+    wait_until(lambda: components.requests)
+    aside = node.state.with_name("aside")
+    node.state.rename(aside)
+    wait_until(lambda: not node.check("journal"))
+    components.go_on.set()
+    assert node.stop() == 0
+    assert node.log.count("end_not_written") == 1
+    aside.rename(node.state)
+    node.start()
+    assert "ready found=1 after_crash=True" in node.log
+    wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
 # --- the configuration -------------------------------------------------------------------------

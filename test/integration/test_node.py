@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import sqlite3
@@ -739,6 +740,13 @@ def test_a_log_path_that_cannot_be_written_is_named(make):
     node = make()
     node.edit("comm", log__path="no/such/folder/rm.log")
     assert "log.path" in refusal(node)
+
+
+def test_a_log_path_that_nobody_reads_is_said_to_be_that(make):
+    node = make()
+    os.mkfifo(node.folder / "fifo")
+    node.edit("comm", log__path="fifo")
+    assert "a FIFO that nobody reads" in refusal(node)
 
 
 def test_the_log_goes_where_the_configuration_says(make):

@@ -97,6 +97,17 @@ def test_signals_are_right_before_the_program_is_loaded():
     assert done.stdout.startswith("fractal_rm.cli.serve True True 0\n"), done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGPWR])
+def test_a_node_that_is_told_to_stop_while_it_is_loaded_ends_well(number):
+    program = (
+        "import importlib, os; from fractal_rm.cli import main;"
+        f"importlib.import_module = lambda name: os.kill(os.getpid(), {int(number)});"
+        "main.main(['up'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_who_blocks_signals_and_starts_a_node_can_still_stop_it(node):
     def block() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})

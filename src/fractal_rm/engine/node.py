@@ -88,7 +88,14 @@ class Node:
             await self._ways_in.pop(name).stop()
         await self._lifecycle.room.cancel()
         await self._world.journal.close(clean=True)
+        self._say_left_unwritten()
         await self._world.components.close()
+
+    def _say_left_unwritten(self) -> None:
+        blocked = self._world.journal.blocked
+        if blocked is not None:
+            note = "this end counts as a crash: the next start goes on from what is on the disk"
+            self._world.telemetry.problem("end_not_written", why=blocked.why, note=note)
 
     # --- changes while it runs ----------------------------------------------------------------
 

@@ -147,7 +147,10 @@ class Journal(Protocol):
         ...
 
     async def close(self, *, clean: bool) -> None:
-        """Write what was given, mark how it ended, let go. May be called twice."""
+        """Write what was given, mark how it ended, let go. May be called twice.
+
+        Where that cannot be written, `blocked` says why, and the end counts as a crash.
+        """
         ...
 
 

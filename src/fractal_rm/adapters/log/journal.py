@@ -100,6 +100,8 @@ class LogJournal:
         clean = clean and self._writer.blocked is None
         try:
             await self._projecting.run(lambda: self._history.close(clean=clean))
+        except JournalBlocked as error:
+            self._writer.blocked = error
         finally:
             self._log.close()
             self._syncing.end()

@@ -135,7 +135,10 @@ class Log:
         self._disk.sync(segment.name)
 
     def put(self, body: bytes) -> None:
-        """Hand a body to the system. Raises JournalFull, and what a disk raises: nothing was put."""
+        """Hand a body to the system.
+
+        Raises JournalFull, and what a disk raises; then nothing was put.
+        """
         room = frames.room_for(len(body))
         segment = self._used[-1]
         if self._place + room + frames.room_for(0) > segment.size:

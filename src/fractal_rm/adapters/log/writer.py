@@ -68,7 +68,8 @@ class Writer:
         while not (self._ends and not self._has_work()):
             group = await self._gather()
             try:
-                self.check()
+                if (gone := self._gone()) is not None:
+                    raise gone
                 known, found = await self._look_up(group)
                 priors = self._put(group, known)
                 await self._sync()
@@ -181,28 +182,27 @@ class Writer:
 
     # --- what cannot be written -----------------------------------------------------------------
 
-    def check(self) -> None:
-        """Raise JournalGone where what is written would not be found at the next start."""
-        self._log.check()
-        self._history.check()
+    def _gone(self) -> JournalGone | None:
+        """Why what is written would not be found at the next start; None: it would."""
+        try:
+            self._log.check()
+            self._history.check()
+        except JournalGone as gone:
+            return gone
+        return None
 
     async def _wait_until_found(self) -> None:
         """Durable, but not where it will be looked for: that is answered when the files are back.
 
         To refuse it would be wrong as well: it is run when they are back at the next start.
         """
-        while True:
-            try:
-                self.check()
-            except JournalGone as gone:
-                self.block(gone)
-                if self._ends:
-                    raise
-                group, self.group = self.group, Group()
-                self._refuse(group, gone)
-                await asyncio.sleep(RETRY_BLOCKED_S)
-            else:
-                return
+        while (gone := self._gone()) is not None:
+            self.block(gone)
+            if self._ends:
+                raise gone
+            group, self.group = self.group, Group()
+            self._refuse(group, gone)
+            await asyncio.sleep(RETRY_BLOCKED_S)
 
     def block(self, error: JournalBlocked) -> None:
         """New runs are refused; facts of open runs wait, and what waits for them waits too."""

@@ -124,14 +124,12 @@ class HistoryStore:
         return run_from(self._db, run_id)
 
     def close(self, *, clean: bool) -> None:
-        """Mark how it ended and let go."""
+        """Mark how it ended and let go. Raises JournalBlocked: then the end counts as a crash."""
         try:
             if clean:
                 self._db.execute(schema.MARK, (1,))
         except sqlite3.Error as error:
-            cause = unusable(self._path, error)
-            if not isinstance(cause, JournalBlocked):  # else the end counts as a crash, no more
-                raise cause from error
+            raise unusable(self._path, error) from error
         finally:
             self._reader.close()
             self._db.close()
