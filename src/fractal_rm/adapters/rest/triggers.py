@@ -60,7 +60,7 @@ class Triggers:
         try:
             taken = await self._intake.receive(Arrival(Source.REST, body, key, flow_id, said))
         except Malformed as error:
-            raise as_sent(request, error) from error
+            raise as_sent(request, error) from None
         wait_s = preferred_wait_s(request.headers.getall("prefer", []))
         if wait_s is None:
             return Answer(taken.run, taken.state, taken.epoch)
