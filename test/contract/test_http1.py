@@ -621,6 +621,12 @@ async def test_a_zone_that_this_machine_does_not_have_is_said():
             await caller.call(to(server, host="fe80::1%none"))
 
 
+async def test_a_link_local_address_without_its_interface_is_said():
+    async with serving() as server, calling() as caller:
+        with pytest.raises(ConnectFailed, match=r"fe80::7\]:\d+: .* needs its interface"):
+            await caller.call(to(server, host="fe80::7"))
+
+
 async def test_a_reason_does_not_name_hundreds_of_addresses(tmp_path):
     answers = {"farm.plant": [f"127.0.1.{n}" for n in range(1, 201)]}
     with_names = resolving(tmp_path, answers)

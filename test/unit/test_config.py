@@ -368,6 +368,11 @@ def test_a_wrong_value_is_a_finding(folder, name, changes, expected):
         assert expected in findings(folder)
 
 
+def test_a_value_that_is_read_twice_is_wrong_once(folder):
+    edit(folder, "nodes", **{"1__config__timeout_s": 0, "1__id": 2.5})
+    assert findings(folder) == ["nodes.conf C205", "nodes.conf C206"]
+
+
 @pytest.mark.parametrize("form", ["pkcs8", "traditional", "with its certificate"])
 def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
     cert, key = encrypted_key(folder, form)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -14,6 +15,7 @@ from fractal_rm.adapters.connect.files import is_address
 from fractal_rm.adapters.connect.names import KEPT_AT_MOST, Names, NotResolved
 from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.domain.address import ZONE_MISSING, lacks_zone
 from fractal_rm.domain.errors import ConnectFailed
 
 T = TypeVar("T")
@@ -197,6 +199,8 @@ class _Way:
         except OSError as error:
             if error.errno in NONE_LEFT:
                 raise
+            if error.errno == errno.EINVAL and lacks_zone(self._address):
+                raise _NotOpened(ZONE_MISSING) from error
             # The text of asyncio is "Connect call failed", whatever it was.
             raise _NotOpened(os.strerror(error.errno) if error.errno else str(error)) from error
         if self._context is None:
