@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import ipaddress
 import os
 import socket
 import ssl
@@ -193,10 +195,13 @@ class _Way:
         except ConnectionRefusedError as error:
             raise _NotOpened("connection refused") from error
         except socket.gaierror as error:  # of an address that can only be its zone
-            raise _NotOpened(f"there is no interface {self._zone!r} to it here") from error
+            raise _NotOpened(_zone_words(self._zone)) from error
         except OSError as error:
             if error.errno in NONE_LEFT:
                 raise
+            if error.errno == errno.EINVAL and self._lacks_zone():
+                why = f"a link-local address needs its interface, as in {self._address}%eth0"
+                raise _NotOpened(why) from error
             # The text of asyncio is "Connect call failed", whatever it was.
             raise _NotOpened(os.strerror(error.errno) if error.errno else str(error)) from error
         if self._context is None:
@@ -205,6 +210,10 @@ class _Way:
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         return transport
+
+    def _lacks_zone(self) -> bool:
+        address = ipaddress.ip_address(self._address)
+        return address.version == 6 and address.is_link_local and not self._zone
 
     async def _secured(
         self, plain: asyncio.Transport, context: ssl.SSLContext, limit_s: float
@@ -255,6 +264,13 @@ def _tls_reason(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return None
+
+
+def _zone_words(zone: str) -> str:
+    """Why the C library takes no such zone: it takes names for link-local addresses only."""
+    if any(zone == name for _, name in socket.if_nameindex()):
+        return f"only a link-local address may have an interface: leave out %{zone}"
+    return f"there is no interface {zone!r} to it here"
 
 
 def _nothing() -> None:
