@@ -32,6 +32,7 @@ from fractal_rm.domain.errors import (
     ReplyTooLarge,
 )
 from keys import encrypted_key, weak_key
+from machines import machine
 from ports import free_port
 
 
@@ -633,6 +634,33 @@ async def test_a_zone_that_is_missing_or_too_much_is_said(host, why):
     async with serving() as server, calling() as caller:
         with pytest.raises(ConnectFailed, match=why):
             await caller.call(to(server, host=host))
+
+
+async def _answered_by_the_second_interface():
+    async with calling() as caller:
+        server = Server()
+        listening = await asyncio.start_server(server.handle, "::", free_port())
+        server.port = listening.sockets[0].getsockname()[1]
+        reply = await caller.call(to(server, host="fe80::7%second"))
+        with pytest.raises(ConnectFailed, match="no interface 'third'"):
+            await caller.call(to(server, host="fe80::7%third"))
+        listening.close()
+    return reply.body
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_zone_says_by_which_interface(run):
+    here = machine()
+    try:
+        for name in ("first", "second"):
+            here.ip("link", "add", name, "type", "veth", "peer", "name", f"{name}-end")
+            here.ip("link", "set", f"{name}-end", "up")
+            here.ip("link", "set", name, "up")
+            here.ip("address", "add", "fe80::1/64", "dev", name, "nodad")
+        here.ip("address", "add", "fe80::7/64", "dev", "second-end", "nodad")
+        assert here.call(run, _answered_by_the_second_interface()) == b"ok"
+    finally:
+        here.end()
 
 
 async def test_a_reason_does_not_name_hundreds_of_addresses(tmp_path):

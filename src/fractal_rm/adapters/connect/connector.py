@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import os
 import socket
 import ssl
@@ -14,6 +13,7 @@ from typing import TypeVar
 from fractal_rm.adapters.connect.descriptors import NONE_LEFT, Descriptors
 from fractal_rm.adapters.connect.files import is_address
 from fractal_rm.adapters.connect.names import KEPT_AT_MOST, Names, NotResolved
+from fractal_rm.adapters.connect.numeric import connected, is_link_local
 from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.domain.errors import ConnectFailed
@@ -185,6 +185,10 @@ class _Way:
 
         async def opened() -> asyncio.Transport:
             release()  # and nobody else runs until the socket is made
+            if self._zone and is_link_local(self._address):
+                sock = await connected(self._address, self._port)
+                transport, _ = await loop.create_connection(lambda: first, sock=sock)
+                return transport
             transport, _ = await loop.create_connection(lambda: first, self._address, self._port)
             return transport
 
@@ -199,7 +203,7 @@ class _Way:
         except OSError as error:
             if error.errno in NONE_LEFT:
                 raise
-            if error.errno == errno.EINVAL and self._lacks_zone():
+            if error.errno == errno.EINVAL and is_link_local(self._address):
                 why = f"a link-local address needs its interface, as in {self._address}%eth0"
                 raise _NotOpened(why) from error
             # The text of asyncio is "Connect call failed", whatever it was.
@@ -210,10 +214,6 @@ class _Way:
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         return transport
-
-    def _lacks_zone(self) -> bool:
-        address = ipaddress.ip_address(self._address)
-        return address.version == 6 and address.is_link_local and not self._zone
 
     async def _secured(
         self, plain: asyncio.Transport, context: ssl.SSLContext, limit_s: float
