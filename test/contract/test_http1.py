@@ -628,6 +628,7 @@ async def test_a_zone_that_this_machine_does_not_have_is_said():
     [
         ("::1%lo", "only a link-local address may have an interface: leave out %lo"),
         ("fe80::1", "a link-local address needs its interface, as in fe80::1%eth0"),
+        ("fe80::1%0", "a link-local address needs its interface, as in fe80::1%eth0"),
     ],
 )
 async def test_a_zone_that_is_missing_or_too_much_is_said(host, why):

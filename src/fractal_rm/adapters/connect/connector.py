@@ -204,7 +204,8 @@ class _Way:
             if error.errno in NONE_LEFT:
                 raise
             if error.errno == errno.EINVAL and is_link_local(self._address):
-                why = f"a link-local address needs its interface, as in {self._address}%eth0"
+                plain = self._address.partition("%")[0]  # the zone may be there, and be 0
+                why = f"a link-local address needs its interface, as in {plain}%eth0"
                 raise _NotOpened(why) from error
             # The text of asyncio is "Connect call failed", whatever it was.
             raise _NotOpened(os.strerror(error.errno) if error.errno else str(error)) from error
