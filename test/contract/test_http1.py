@@ -623,12 +623,6 @@ async def test_a_zone_that_this_machine_does_not_have_is_said():
             await caller.call(to(server, host="fe80::1%none"))
 
 
-<<<<<<< HEAD
-async def test_a_link_local_address_without_its_interface_is_said():
-    async with serving() as server, calling() as caller:
-        with pytest.raises(ConnectFailed, match=r"fe80::7\]:\d+: .* needs its interface"):
-            await caller.call(to(server, host="fe80::7"))
-=======
 @pytest.mark.parametrize(
     ("host", "why"),
     [
@@ -668,7 +662,6 @@ def test_a_zone_says_by_which_interface(run):
         assert here.call(run, _answered_by_the_second_interface()) == b"ok"
     finally:
         here.end()
->>>>>>> sixth-wire
 
 
 async def test_a_reason_does_not_name_hundreds_of_addresses(tmp_path):
