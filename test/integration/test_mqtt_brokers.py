@@ -275,6 +275,17 @@ async def test_a_user_who_may_only_read_is_told_so_in_words(tmp_path):
     broker.stop()
 
 
+async def test_an_end_after_the_refused_status_is_no_fault_of_the_topics_of_flows(tmp_path):
+    """Mosquitto 2.0.11 ends it there while they are subscribed to, one after another."""
+    acl = tmp_path / "acl"
+    acl.write_text("topic read #\n")
+    broker = Broker("mosquitto", tmp_path, f"acl_file {acl}\n").start()
+    async with intake_at(broker, tmp_path, begun_at(a=("f/x", "f/y", "f/z"))) as way_in:
+        assert way_in.telemetry.of("topic_refused") == []
+        assert "does not have a place for this node's status" in way_in.status().text
+    broker.stop()
+
+
 @pytest.mark.parametrize("code", [0x91, 0x97])
 async def test_a_refusal_that_passes_is_not_final(code, tmp_path):
     broker = ScriptedBroker(lambda _: connack())
