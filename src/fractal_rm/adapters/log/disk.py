@@ -34,8 +34,12 @@ class Disk(Protocol):
         """
         ...
 
-    def read(self, name: str) -> bytes:
-        """All of a file."""
+    def size(self, name: str) -> int:
+        """How many bytes a file has."""
+        ...
+
+    def read(self, name: str, first: int = -1) -> bytes:
+        """All of a file, or its first bytes."""
         ...
 
     def write(self, name: str, place: int, data: bytes) -> None:
@@ -89,9 +93,14 @@ class FolderDisk:
         unfinished.rename(self._folder / name)
         self._sync_folder()
 
-    def read(self, name: str) -> bytes:
-        """All of a file."""
-        return (self._folder / name).read_bytes()
+    def size(self, name: str) -> int:
+        """How many bytes a file has."""
+        return (self._folder / name).stat().st_size
+
+    def read(self, name: str, first: int = -1) -> bytes:
+        """All of a file, or its first bytes."""
+        with (self._folder / name).open("rb", buffering=0) as file:
+            return file.read(first) or b""
 
     def write(self, name: str, place: int, data: bytes) -> None:
         """Into the system's cache: some 10 µs."""

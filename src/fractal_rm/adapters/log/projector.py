@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from fractal_rm.adapters.log.history import History
-from fractal_rm.adapters.log.segments import Log
+from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.errors import JournalBlocked
@@ -39,13 +39,14 @@ class Projector:
         self._syncing = syncing
         self._projecting = projecting
         self._retention_ms = retention_ms
-        self._projected = log.end
+        self._projected = 0
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._ends = False
 
     async def run(self, written: Awaitable[None]) -> None:
         """Bring over until `end`; ``written`` is done when nothing more comes then."""
+        self._projected = self._log.end
         while not self._ends:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), PROJECT_EVERY_S)

@@ -14,7 +14,7 @@ from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.batch import Batch, Behind
 from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import Asked, History
-from fractal_rm.adapters.log.segments import Log
+from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.errors import JournalBlocked, JournalGone
@@ -56,7 +56,6 @@ class Writer:
         self.blocked: JournalBlocked | None = None
         self._behind: list[Behind] = []
         self._flows: dict[int, Flow] = {}  # that the log or the history has, by identity
-        self._loop = asyncio.get_running_loop()
         self._wanted = asyncio.Event()
         self._gather_s = 0.0
         self._flush: asyncio.Handle | None = None
@@ -89,7 +88,7 @@ class Writer:
         """Write a fact at the end of this turn of the loop."""
         self._behind.append(fact)
         if self._flush is None:
-            self._flush = self._loop.call_soon(self.write_behind)
+            self._flush = asyncio.get_running_loop().call_soon(self.write_behind)
 
     def write_behind(self) -> None:
         """Write the facts that were added; they are synced with what comes next."""
@@ -104,7 +103,8 @@ class Writer:
             self._lost(error)
         else:
             if self._unsynced is None:
-                self._unsynced = self._loop.call_later(UNSYNCED_AT_MOST_S, self.want)
+                loop = asyncio.get_running_loop()
+                self._unsynced = loop.call_later(UNSYNCED_AT_MOST_S, self.want)
 
     def end(self) -> None:
         """Write what was given, no more."""
@@ -207,7 +207,7 @@ class Writer:
     def block(self, error: JournalBlocked) -> None:
         """New runs are refused; facts of open runs wait, and what waits for them waits too."""
         self.blocked = error
-        self._loop.call_later(RETRY_BLOCKED_S, self.want)
+        asyncio.get_running_loop().call_later(RETRY_BLOCKED_S, self.want)
 
     def _refuse(self, group: Group, error: JournalBlocked) -> None:
         """What is new. What waits for facts waits on, unless this journal writes no more."""
