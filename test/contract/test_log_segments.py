@@ -109,7 +109,7 @@ def test_a_segment_that_is_missing_is_damage():
     log.close()
     first = next(name for name in disk.names() if b"\2" * 1500 in disk.read(name))
     disk.delete(first)
-    with pytest.raises(JournalDamaged, match="is missing|does not hold"):
+    with pytest.raises(JournalDamaged, match=r"is missing|does not hold"):
         read(disk, 0)
 
 
