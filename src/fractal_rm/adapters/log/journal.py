@@ -53,7 +53,6 @@ class LogJournal:
         self._projector = Projector(
             log, history, recent, self._syncing, self._projecting, retention_ms
         )  # fmt: skip
-        log.on_put = self._projector.note_written
 
     # --- open and close -----------------------------------------------------------------------
 

@@ -54,7 +54,8 @@ class Log:
         self._place = 0
         self._end = 0
         self._synced = 0
-        self.on_put: Callable[[], None] = _nothing
+        self._tell_at = 0
+        self._tell: Callable[[], None] = _nothing
         self._disk: Disk
 
     @property
@@ -126,12 +127,15 @@ class Log:
 
         Raises JournalFull, and what a disk raises; then nothing was put.
         """
-        room = frames.room_for(len(body))
-        segment = self._used[-1]
-        if self._place + room + frames.room_for(0) > segment.size:
-            self._begin(segment.number + 1, room)
+        if self._place + frames.MOST_ROOM + len(body) > self._used[-1].size:
+            self._begin(self._used[-1].number + 1, frames.room_for(len(body)))
         self._write(body)
-        self.on_put()
+        if self._end >= self._tell_at:
+            self._tell()
+
+    def tell_at(self, place: int, tell: Callable[[], None]) -> None:
+        """Call this at every `put` that comes to a position."""
+        self._tell_at, self._tell = place, tell
 
     def sync(self) -> None:
         """Wait until all that was put before is on the disk."""
@@ -213,7 +217,7 @@ class Log:
         except OSError as error:  # file systems that copy on write need room for it
             raise _full(error) from error
         self._place = place + len(data)
-        self._end = position(segment.number, self._place)  # one value: `sync` reads it beside
+        self._end += len(data)  # one value: `sync` reads it beside
 
 
 def _nothing() -> None:
