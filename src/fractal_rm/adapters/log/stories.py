@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 import msgspec
 
-from fractal_rm.domain.run import AnyFact, Run, State
+from fractal_rm.domain.run import Run, State
 from fractal_rm.engine.ports import Entry, Prior
-
-# A fact with its moment, milliseconds since 1970; as JSON where it was read from the log.
-Timed = Union[tuple[int, AnyFact], msgspec.Raw]
 
 
 class Story(msgspec.Struct, gc=False):
     """What a run is told in the log since the history was last brought up to it.
 
+    Each of ``facts`` is the JSON of its moment, milliseconds since 1970, and the fact.
     ``state``, ``reason`` and ``node`` are how it stands after ``facts``; ``settled_ms`` is None
     while it has no end. ``new`` holds what only a run has that began in here. ``again``: so often
     its trigger came again.
     """
 
     run_id: str
-    facts: list[Timed] = []
+    facts: list[msgspec.Raw] = []
     state: State = State.NEW
     reason: str = ""
     node: str | None = None

@@ -21,11 +21,10 @@ from fractal_rm.domain.errors import JournalBlocked, JournalGone
 from fractal_rm.domain.flow import Flow
 from fractal_rm.engine.ports import Prior
 
-# A group waits for company the longer, the more runs the one before it had: fewer syncs under load,
-# and hardly a wait where few come.
-GATHER_FOR_EACH_S = 0.00004
-GATHER_AT_LEAST_S = 0.001  # what timers can tell apart
-GATHER_AT_MOST_S = 0.004
+# A group that begins so soon after the one before waits so long for company: a sync costs more than
+# most runs do. Where none came, as one sender waits for each answer, the next groups wait for none.
+GATHER_S = 0.004
+GROUPS_AT_ONCE = 20
 UNSYNCED_AT_MOST_S = 1.0
 RETRY_BLOCKED_S = 0.5
 FLOWS_KNOWN = 1_000
@@ -58,7 +57,8 @@ class Writer:
         self._behind: list[Behind] = []
         self._flows: dict[int, Flow] = {}  # that the log or the history has, by identity
         self._wanted = asyncio.Event()
-        self._gather_s = 0.0
+        self._ended_s = 0.0  # the group before
+        self._at_once = 0  # so many groups wait for no company
         self._flush: asyncio.Handle | None = None
         self._unsynced: asyncio.TimerHandle | None = None
         self._ends = False
@@ -80,6 +80,7 @@ class Writer:
             else:
                 self.blocked = None
                 group.answer(priors, found)
+                self._ended_s = asyncio.get_running_loop().time()
 
     def want(self) -> None:
         """`group` has somebody who waits."""
@@ -116,11 +117,15 @@ class Writer:
 
     async def _gather(self) -> Group:
         await self._wanted.wait()
-        if self._gather_s >= GATHER_AT_LEAST_S:
-            await asyncio.sleep(self._gather_s)
+        is_soon = asyncio.get_running_loop().time() - self._ended_s < GATHER_S
+        if is_soon and self._at_once:
+            self._at_once -= 1
+        elif is_soon:
+            await asyncio.sleep(GATHER_S)
+            if len(self.group) < 2:
+                self._at_once = GROUPS_AT_ONCE
         self._wanted.clear()
         group, self.group = self.group, Group()
-        self._gather_s = min(len(group.entries) * GATHER_FOR_EACH_S, GATHER_AT_MOST_S)
         return group
 
     def _has_work(self) -> bool:
@@ -177,7 +182,7 @@ class Writer:
 
     def _put_facts(self) -> None:
         facts = Facts(self._behind, self._retention_ms)
-        self._log.put(records.encode(facts.records()))
+        self._log.put(records.encode(facts.records))
         self._behind = []
         facts.tell(self._recent.told)
 
