@@ -804,6 +804,14 @@ async def test_an_idle_journal_closes_while_another_program_holds_its_file(tmp_p
     assert not (await opened(tmp_path)).clean
 
 
+async def test_an_idle_journal_whose_files_are_gone_does_not_end_well(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    (tmp_path / "up.journal").unlink()
+    await journal.close(clean=True)
+    assert isinstance(journal.blocked, JournalGone)
+
+
 async def test_what_waits_for_another_program_is_written_when_it_ends_while_the_journal_closes(
     tmp_path, person, monkeypatch
 ):
