@@ -66,7 +66,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
         ways_in["schedules"] = _schedules  # in one process: MQTT's, of which there is one
     if rest:
         ways_in["rest"] = _rest
-    return _run(_serve(compiled, files, ways_in, journal))
+    return _run(partial(_serve, compiled, files, ways_in, journal))
 
 
 def _open_log(config: Config) -> None:
@@ -77,13 +77,16 @@ def _open_log(config: Config) -> None:
         raise CannotStart(f"log.path {config.log_path}: {why}") from error
 
 
-def _run(main: Coroutine[Any, Any, int]) -> int:
-    """On uvloop where it installs; the node runs on plain asyncio all the same."""
+def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """On uvloop where it installs; the node runs on plain asyncio all the same.
+
+    It may be told to stop while that is loaded: Python warns of a coroutine that is left then.
+    """
     try:
         import uvloop  # noqa: PLC0415 - it is not there on every machine
     except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
+        return asyncio.run(main())
+    return uvloop.run(main())
 
 
 async def _serve(

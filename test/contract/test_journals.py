@@ -809,6 +809,14 @@ async def test_an_idle_journal_closes_while_another_program_holds_its_file(tmp_p
     assert not (await opened(tmp_path)).clean
 
 
+async def test_an_idle_journal_whose_files_are_gone_does_not_end_well(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    (tmp_path / "up.journal").unlink()
+    await journal.close(clean=True)
+    assert isinstance(journal.blocked, JournalGone)
+
+
 async def test_the_name_of_a_folder_says_nothing_of_its_disk(tmp_path):
     for name in ("fullstack", "unlocked"):
         (tmp_path / name / "up.lock").mkdir(parents=True)

@@ -203,6 +203,15 @@ def test_a_compressed_body_is_refused_for_that(node):
     assert node.trigger(Content_Encoding="identity")[0] == 200
 
 
+@pytest.mark.parametrize(("coding", "status"), [
+    ("identity, gzip", 415), ("utf-8", 415), ("identity, identity", 400), ("", 400),
+])  # fmt: skip
+def test_a_body_that_is_no_json_says_so_whatever_its_coding(node, coding, status):
+    found, _, answer = post(node, b"{", Content_Encoding=coding)
+    assert found == status
+    assert "line 1 column 2" in answer["detail"]
+
+
 def test_a_charset_beside_json_is_fine(node):
     assert node.trigger(Content_Type="application/json; charset=utf-8")[0] == 200
 

@@ -214,6 +214,13 @@ def test_a_broker_that_was_down_is_down_again():
     assert case.broker_down
 
 
+def test_a_reply_that_could_not_be_evaluated_is_no_broker_that_was_down():
+    text = '1\nORDER dataflow\nPUBLISH t payload\nREPLY JSON {"n": payload."abs(@)"}\n'
+    case, _ = passes(lambda _: None, payload=[], known=flows(text))
+    assert not case.broker_down
+    assert len(case.expected.published) == 1
+
+
 def test_what_an_expect_refused_is_to_be_filled_in():
     known = flows("1\nTO a 1\nGET\n  AS it\n  EXPECT it.n == 1\n")
     first, _, made = happened(lambda stage: answers(stage, "a/1", '{"n": 2}'), known=known)

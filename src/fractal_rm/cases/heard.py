@@ -82,7 +82,7 @@ def _text_of(raw: msgspec.Raw) -> str | None:
 
 def _is_of_a_message(fact: AnyFact) -> bool:
     """Whether it says that the broker did not take a message; such a step has the number 0."""
-    return isinstance(fact, StepFailed) and fact.step == 0
+    return isinstance(fact, StepFailed) and fact.step == 0 and fact.attempt > 0
 
 
 def _masked(mock: Mock, mask: Mask) -> Mock:

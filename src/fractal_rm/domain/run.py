@@ -241,9 +241,9 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
     unknown: bool | msgspec.UnsetType = UNSET
 
     def change(self, run: Run) -> None:
-        """The request is no longer in doubt: it is known to have failed."""
+        """The request is no longer in doubt, where it is known to have failed."""
         name = name_of(self.step, self.part)
-        if run.in_doubt:
+        if run.in_doubt and self.unknown is UNSET:
             run.in_doubt.discard(name)
         if run.failures is None:
             run.failures = {}

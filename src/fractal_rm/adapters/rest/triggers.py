@@ -129,9 +129,11 @@ def check_content_type(request: Request[Any, Any, Any]) -> str:
 
 
 def as_sent(request: Request[Any, Any, Any], error: Malformed) -> Malformed | WrongContentCoding:
-    """What is wrong with a body that is no JSON: its content coding, where it says one."""
-    coding = request.headers.get("content-encoding", "identity")
-    return error if coding.lower() == "identity" else WrongContentCoding(f"it is {coding[:60]!r}")
+    """What is wrong with a body that is no JSON: its content codings, where it says any."""
+    codings = ", ".join(request.headers.getall("content-encoding", []))
+    if {each.strip().lower() for each in codings.split(",")} <= {"identity", ""}:
+        return error
+    return WrongContentCoding(f"it is {codings[:60]!r}, and no JSON as it came: {error}")
 
 
 async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:

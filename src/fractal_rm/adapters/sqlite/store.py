@@ -127,6 +127,7 @@ class HistoryStore:
         """Mark how it ended and let go. Raises JournalBlocked: then the end counts as a crash."""
         try:
             if clean:
+                self._place.check()
                 self._db.execute(schema.MARK, (1,))
         except sqlite3.Error as error:
             raise unusable(self._path, error) from error
