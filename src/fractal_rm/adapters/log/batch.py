@@ -42,7 +42,7 @@ class Facts:
         for run, at_ms, fact in self._facts:
             story = by_run.get(run.id) or stories.of(run.id)
             story.facts.append((at_ms, fact))
-            story.run = run
+            story.stand_as(run)
             if isinstance(fact, ENDS):
                 story.settled_ms, story.ahead_ms = at_ms, _ahead_of(at_ms, self._age())
 
