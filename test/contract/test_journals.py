@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.memory import MemoryJournal
+from fractal_rm.adapters.memory.disk import MemoryDisk
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
 from fractal_rm.adapters.sqlite.chain import link, start_of
@@ -69,13 +71,13 @@ class Age:
 
 
 def sqlite_journal(
-    folder: Path, name: str = "up", keep=(7 * DAY_S, GIB), on_lost=lost
+    folder: Path, name: str = "up", keep=(7 * DAY_S, GIB), on_lost=lost, disk=None
 ) -> LogJournal:
     """A journal that looks for old history after every batch, with small segments."""
     path = folder / f"{name}.journal"
     return open_journal(
         path, keep=lambda: keep, retention_ms=Age(), on_lost=on_lost, purge_every_s=0,
-        segment_bytes=64 * 1024, most_bytes=4 << 20, disk=SmallDisk,
+        segment_bytes=64 * 1024, most_bytes=4 << 20, disk=disk or SmallDisk,
     )  # fmt: skip
 
 
@@ -126,6 +128,31 @@ class TestLogJournal(JournalConformance):
     def move(self, journal, *, away):
         aside = self.folder.with_name("aside")
         self.folder.rename(aside) if away else aside.rename(self.folder)
+
+
+class TestLogJournalWithoutPower(JournalConformance):
+    """Each crash takes the power away from the log, which keeps what was synced and some more.
+
+    Its history is on a disk that keeps all: it is never brought further than what was synced.
+    """
+
+    @pytest.fixture(autouse=True)
+    def _disk(self, tmp_path):
+        self.folder, self.disk = tmp_path, MemoryDisk()
+        self.chance = random.Random(1)
+
+    def new(self):
+        return sqlite_journal(self.folder, disk=lambda _: self.disk)
+
+    def crash(self, journal):
+        journal.crash()
+        self.disk.lose_power(self.chance)
+
+    def fill(self, journal, *, full):
+        self.disk.full = full
+
+    def move(self, journal, *, away):
+        self.disk.away = away
 
 
 # --- what a disk can do ----------------------------------------------------------------------
