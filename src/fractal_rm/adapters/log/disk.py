@@ -37,6 +37,10 @@ class Disk(Protocol):
 
     where: str  # the folder, for people
 
+    def make(self) -> None:
+        """Make the folder where it is not there."""
+        ...
+
     def names(self) -> list[str]:
         """Every file that is there; what else somebody has put there is none."""
         ...
@@ -85,12 +89,14 @@ class FolderDisk:
     """A folder of a real file system."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder where it is not there. Raises OSError."""
-        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.where = str(folder)
         self._files: dict[str, int] = {}
         self._inodes: dict[str, tuple[int, int]] = {}  # of these, by path
+
+    def make(self) -> None:
+        """Make the folder where it is not there."""
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
         """Every file that is there. One that a killed process has not finished has another name."""

@@ -89,6 +89,7 @@ class Log:
         """
         self._disk = self._open_disk()
         self._close = self._disk.close
+        self._disk.make()
         found = look_through(self._disk)
         self._used, self._left = [], following(self._disk, found, since)
         self._names = {segment.name for segment in found.segments} | found.others.keys()

@@ -146,14 +146,14 @@ def damaged(disk: Disk, what: str) -> JournalDamaged:
     )
 
 
-class Reused(Exception):
+class Reused(JournalDamaged):
     """A segment was used again while it was read: what it held is in the history by now."""
 
 
 def bodies_since(disk: Disk, since: int) -> list[bytes]:
     """What is there from a position on, read beside the process that writes.
 
-    Raises Reused, JournalDamaged (also where the position is one that was released), JournalTooNew,
+    Raises JournalDamaged (also where the position is one that was released), JournalTooNew,
     OSError.
     """
     try:
@@ -161,9 +161,9 @@ def bodies_since(disk: Disk, since: int) -> list[bytes]:
         bodies = list(_bodies(disk, wanted, since))
         now = look_through(disk).segments
     except FileNotFoundError as error:  # released, and deleted
-        raise Reused from error
+        raise Reused(f"{disk.where} cannot be read: {error.filename} is gone") from error
     if not {segment.number for segment in wanted} <= {segment.number for segment in now}:
-        raise Reused
+        raise Reused(f"{disk.where} cannot be read: its files were used again meanwhile")
     return bodies
 
 
