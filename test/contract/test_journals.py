@@ -1181,3 +1181,26 @@ async def test_while_it_is_full_it_is_tried_again_so_often_and_not_for_each_who_
     journal._log.put = put
     await asyncio.gather(*waiting)
     await journal.close(clean=True)
+
+
+async def test_a_disk_that_the_history_fills_refuses_and_goes_on_when_it_is_larger(small_disk):
+    journal = sqlite_journal(small_disk)
+    await journal.open()
+    payload = msgspec.Raw(b'"%b"' % (b"x" * 8_000))
+    big = (Accepted(FLOW.id, flow_version(FLOW), payload, "mqtt"),)
+    accepted = []
+    with pytest.raises(JournalFull):
+        while True:
+            name = f"run-{len(accepted):03}"
+            await journal.accept(entry(name, facts=big))
+            accepted.append(name)
+            await asyncio.wait([journal._projector.bring_over()], timeout=0.01)
+    assert isinstance(journal.blocked, JournalFull)
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    while journal.blocked is not None:
+        await asyncio.sleep(0.01)
+    assert await journal.accept(entry("after")) is None
+    await journal.bring_over()
+    await journal.close(clean=True)
+    assert [run.id for run in (await opened(small_disk)).runs] == [*accepted, "after"]
+    assert check_journal(small_disk / "up.journal").problems == []
