@@ -42,7 +42,7 @@ class Facts:
         for run, timed, settled_ms, ahead_ms in self._told:
             story = by_run.get(run.id) or stories.of(run.id)
             story.facts.append(timed)
-            story.run = run
+            story.stand_as(run)
             if settled_ms is not None:
                 story.settled_ms, story.ahead_ms = settled_ms, ahead_ms
 

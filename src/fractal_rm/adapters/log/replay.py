@@ -73,7 +73,7 @@ class _Replay:
         except Exception:  # noqa: BLE001 - facts of any release may come here
             self._runs[story.run_id] = None
             return
-        story.state, story.reason, story.node = run.state, run.reason, run.node
+        story.stand_as(run)
 
     def _run(self, run_id: str) -> Run | None:
         if run_id not in self._runs:

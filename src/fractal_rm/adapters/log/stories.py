@@ -26,14 +26,10 @@ class Story(msgspec.Struct, gc=False):
     ahead_ms: int = 0
     again: int = 0
     new: Beginning | None = None
-    run: Run | None = None
 
-    def catch_up(self) -> None:
-        """Let it stand as its run does now: each of its facts is in here."""
-        run = self.run
-        if run is not None:
-            self.state, self.reason, self.node = run.state, run.reason, run.node
-            self.run = None
+    def stand_as(self, run: Run) -> None:
+        """Let it stand as a run does now, of which each fact is in here."""
+        self.state, self.reason, self.node = run.state, run.reason, run.node
 
 
 class Beginning(msgspec.Struct, frozen=True, gc=False):
@@ -96,14 +92,7 @@ class Stories:
     def state_of(self, run_id: str) -> State | None:
         """How a run stands; None: nothing is told of it in here."""
         story = self.by_run.get(run_id)
-        if story is None or not story.facts:
-            return None
-        return story.state if story.run is None else story.run.state
-
-    def catch_up(self) -> None:
-        """Let all stand as their runs do now."""
-        for story in self.by_run.values():
-            story.catch_up()
+        return story.state if story is not None and story.facts else None
 
     def __bool__(self) -> bool:
         return bool(self.by_run or self.flows)
@@ -117,9 +106,8 @@ class Recent:
         self._leaving = Stories()
 
     def leave(self) -> Stories:
-        """What was told so far goes on its way, and stands as its runs do now."""
+        """What was told so far goes on its way."""
         self._leaving, self.told = self.told, Stories()
-        self._leaving.catch_up()
         return self._leaving
 
     def arrived(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import schema
-from fractal_rm.adapters.sqlite.causes import WAIT_S, unusable
+from fractal_rm.adapters.sqlite.causes import WAIT_S, damaged, unusable
 from fractal_rm.adapters.sqlite.place import Place
 from fractal_rm.adapters.sqlite.prepare import check_files, prepare
 from fractal_rm.adapters.sqlite.recover import OpenRuns, run_from
@@ -73,13 +73,19 @@ class HistoryStore:
             self._reader = self._connect()
             self._place = Place(self._path)
             self._read_tails()
-            return self._one("SELECT value FROM meta WHERE name = 'projected'")
+            return self._projected()
         except (OSError, sqlite3.Error) as error:
             self.let_go()
             raise unusable(self._path, error) from error
         except JournalError:
             self.let_go()
             raise
+
+    def _projected(self) -> int:
+        projected = self._one("SELECT value FROM meta WHERE name = 'projected'")
+        if not isinstance(projected, int):
+            raise damaged(self._path, "is damaged: it does not say how far it has the log")
+        return projected
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
@@ -161,7 +167,7 @@ class HistoryStore:
             ids = [(run_id,) for _, run_id, *_ in asked if run_id]
             runs = dict(many_at_once(self._reader, schema.FIND_RUNS, ids, ")"))
         except sqlite3.Error as error:
-            raise self._write_failed(error) from error
+            raise self._failed(error) from error
         found: list[Prior | None] = []
         for key, run_id, digest, retention_ms in asked:
             until_ms, prior = under.get(key or "", (0, None))
@@ -214,12 +220,15 @@ class HistoryStore:
             self._open.pop(run_id, None)
 
     def _write_failed(self, error: sqlite3.Error) -> JournalError:
-        cause = unusable(self._path, error)
-        if not isinstance(cause, JournalBlocked):
-            return JournalLost(f"{self._path}: {error}")
-        if self._db.in_transaction:
+        """`_failed`, of what was written: nothing of it stays."""
+        cause = self._failed(error)
+        if isinstance(cause, JournalBlocked) and self._db.in_transaction:
             self._db.execute("ROLLBACK")
         return cause
+
+    def _failed(self, error: sqlite3.Error) -> JournalError:
+        cause = unusable(self._path, error)
+        return cause if isinstance(cause, JournalBlocked) else JournalLost(f"{self._path}: {error}")
 
     def purge(self, retention_ms: int) -> None:
         """When it is time, drop one slice of what is too old or too much.
