@@ -23,10 +23,10 @@ from bench.workloads import (
     backlog,
     checking,
     disk,
-    half_rate,
     history,
     idle,
     in_flight,
+    rates,
     restart,
     throughput,
     ways,
@@ -34,7 +34,7 @@ from bench.workloads import (
 
 WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "1": throughput.measure,
-    "2": half_rate.measure,
+    "2": rates.measure,
     "3": backlog.measure,
     "4": in_flight.measure,
     "5": ways.measure,

@@ -26,6 +26,7 @@ class Figure:
     """One line of the table: the median of its rounds, and the lowest and highest of them.
 
     ``at_least`` and ``aim`` are bounds; a figure is better below them, or above where ``more``.
+    Figures that have a ``load`` are a table of their own.
     """
 
     workload: str
@@ -37,6 +38,7 @@ class Figure:
     aim: float | None = None
     more: bool = False
     note: str = ""
+    load: str = ""
 
     @property
     def median(self) -> float:
@@ -61,6 +63,7 @@ class Round:
     ended: list[float]
     peak_mib: float = 0.0
     waits: list[float] = field(default_factory=list)
+    written_bytes: int = 0
 
     @property
     def flows_per_s(self) -> float:
@@ -71,6 +74,11 @@ class Round:
     def cpu_us(self) -> float:
         """Microseconds of CPU a flow."""
         return self.cpu_s / self.count * 1e6
+
+    @property
+    def written_kib(self) -> float:
+        """KiB a flow that came to the disk; 0 where the system has none of its own."""
+        return self.written_bytes / self.count / 1024
 
     def wait_ms(self, percentile: int) -> float:
         """From publish to outcome, in milliseconds.
@@ -113,8 +121,9 @@ def publisher(
 
 
 def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
-    """Publish triggers and wait until as many flows have made their last call."""
+    """Publish triggers, and wait until as many flows have ended and all is written down of them."""
     count = count or system.count
+    written = system.written()
     first, cpu_before = stage.ended(), cpu_s(*system.pids)
     with publisher(stage, count, rate, system.topic) as (process, times):
         process.stdin.close()
@@ -131,12 +140,15 @@ def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> 
                 sys.exit("the load failed")
         if process.wait(60):
             sys.exit("the load failed")
+        if system.finish is not None:
+            system.finish(count)
         time.sleep(SETTLE_S)
         taken = cpu_s(*system.pids) - cpu_before
         sent = array("d")
         sent.frombytes(times.read_bytes())
+    written = system.written() - written
     ended = stage.moments(first, count)
-    found = Round(count, ended[-1] - sent[0], taken, list(sent), ended, peak)
+    found = Round(count, ended[-1] - sent[0], taken, list(sent), ended, peak, [], written)
     if system.outcomes is not None:
         outcome = system.outcomes(count)
         found.waits = [outcome[f"0x{n:012x}"] - at for n, at in enumerate(sent)]

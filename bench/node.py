@@ -18,6 +18,8 @@ from bench.stage import Stage, listens, wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from bench.disks import Disk
+
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
 TOPIC = "component_msg"
@@ -28,17 +30,22 @@ class Node:
     """`fractal-rm up` (or mqtt, api) in a folder of its own."""
 
     def __init__(self, stage: Stage, name: str, *, mode: str = "up", nginx: int | None = None,
-                 balancer: int | None = None, **comm: object) -> None:  # fmt: skip
-        self.folder = stage.folder / name
+                 balancer: int | None = None, disk: Disk | None = None,
+                 topic: str = TOPIC, **comm: object) -> None:  # fmt: skip
+        self.disk = disk
+        self.topic = topic
+        self.folder = (disk.folder if disk else stage.folder) / name
         self.config = self.folder / "config_files"
         self.log = self.folder / "node.log"
         self.mode = mode
         self.rest = free_port()
+        self._stage = stage
         self._process: subprocess.Popen[bytes] | None = None
         shutil.copytree(SHIPPED, self.config)
         nginx = nginx or stage.nginx
         self.edit("comm", lambda file: file.update(
-            mqtt={**file["mqtt"], "port": stage.broker, "client_id": f"bench-{name}"},
+            mqtt={**file["mqtt"], "port": stage.broker, "client_id": f"bench-{name}",
+                  "topic": topic},
             rest={**file["rest"], "port": self.rest}, **comm,
         ))  # fmt: skip
         self.edit("components", lambda file: [
@@ -93,6 +100,7 @@ class Node:
                 [sys.executable, "-m", "fractal_rm.cli.main", self.mode, "--config", self.config],
                 stdout=out, stderr=out,
             )  # fmt: skip
+        self._stage.outlives(self._process)
         wait_until(lambda: b" ready " in self.log.read_bytes() or self._ended(), START_LIMIT_S)
         took = time.perf_counter() - began
         if self.mode != "api":

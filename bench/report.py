@@ -34,9 +34,9 @@ def line(figure: Figure) -> str:
     """One figure, for a terminal."""
     low, high = number(min(figure.rounds)), number(max(figure.rounds))
     spread = f"{low} to {high}" if len(figure.rounds) > 1 else ""
-    shown = f"{number(figure.median)} {figure.unit}".strip()
+    what = f"{figure.load}: {figure.what}" if figure.load else figure.what
     return (
-        f"   {figure.system:<24} {figure.what:<44} {shown:>14}  {spread:<20}"
+        f"   {figure.system:<24} {what:<44} {shown(figure):>14}  {spread:<20}"
         f" {verdict(figure):<24} {figure.note}"
     ).rstrip()
 
@@ -92,19 +92,45 @@ def keep(figures: list[Figure]) -> None:
 
 
 def table(figures: list[Figure]) -> str:
-    """All figures in Markdown."""
+    """All figures in Markdown; those that have a load in a table of their own."""
     rows = [
         "| | system | | median | lowest to highest | at least | aim | |",
         "|---|---|---|---:|---|---:|---:|---|",
     ]
     for f in figures:
-        unit = f" {f.unit}" if f.unit else ""
+        if f.load:
+            continue
         spread = f"{number(min(f.rounds))} to {number(max(f.rounds))}" if len(f.rounds) > 1 else ""
         bounds = [number(bound) if bound is not None else "" for bound in (f.at_least, f.aim)]
-        cells = [f.workload, f.system, f.what, f"{number(f.median)}{unit}", spread, *bounds, f.note]
+        cells = [f.workload, f.system, f.what, shown(f), spread, *bounds, f.note]
         rows.append(f"| {' | '.join(cells)} |")
     about = "; ".join(f"{name} {value}" for name, value in machine().items())
-    return f"{about}.\n\n" + "\n".join(rows) + "\n"
+    return f"{about}.\n\n" + "\n".join([*rows, "", *of_loads(figures)]) + "\n"
+
+
+def of_loads(figures: list[Figure]) -> list[str]:
+    """A line for each load and system, and a column for each thing that was measured."""
+    loaded = [figure for figure in figures if figure.load]
+    if not loaded:
+        return []
+    columns = list(dict.fromkeys(figure.what for figure in loaded))
+    lines: dict[tuple[str, str], dict[str, Figure]] = {}
+    for figure in loaded:
+        lines.setdefault((figure.load, figure.system), {})[figure.what] = figure
+    rows = [
+        f"| triggers | system | {' | '.join(columns)} | |",
+        f"|---|---|{'---:|' * len(columns)}---|",
+    ]
+    for (load, system), found in lines.items():
+        values = [shown(found[what]) if what in found else "" for what in columns]
+        notes = "; ".join(dict.fromkeys(f.note for f in found.values() if f.note))
+        rows.append(f"| {load} | {system} | {' | '.join(values)} | {notes} |")
+    return rows
+
+
+def shown(figure: Figure) -> str:
+    """The median with its unit."""
+    return f"{number(figure.median)} {figure.unit}".strip()
 
 
 def plot(figures: list[Figure]) -> None:

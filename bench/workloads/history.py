@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 from bench.measure import Figure, one_round
-from bench.node import TOPIC, Node
+from bench.node import Node
 from bench.stage import Stage
-from bench.systems import OURS, System, ours
+from bench.systems import OURS, ours
 from fractal_rm.adapters.sqlite.schema import PAGE_BITS
 
 KEEP_ALL = {"max_age_s": 316_000_000, "max_bytes": 10**12}
@@ -41,7 +42,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     node.edit("comm", lambda file: file.update(history=KEEP_LITTLE))
     with node.serving():
         # Their outcomes are forgotten too, before they could be asked for.
-        long = System(OURS, TOPIC, [node.pid], count, "")
+        long = replace(ours(node, count), outcomes=None)
         before = node.one("SELECT count(*) FROM runs")
         forgetting = one_round(stage, long, *steady).cpu_us
         forgotten = before + steady[0] - node.one("SELECT count(*) FROM runs")
