@@ -12,6 +12,7 @@ from bench.measure import Figure, Round, one_round, percentile_of
 from bench.node import Node
 from bench.peers.bare_loop.peer import BareLoop
 from bench.peers.node_red.peer import NodeRed
+from bench.peers.restate.peer import Restate
 from bench.processes import HOST
 from bench.stage import Stage
 from bench.systems import OURS, System, ours, start_peers
@@ -25,7 +26,10 @@ KEPT_UP = 0.9  # of the rate
 
 # By rate, of the median: at least, and the aim.
 CPU_US = {100: (800, 550), 500: (520, 350)}
-AGAINST_NODE_RED = {100: (4, 6), 500: (4, 6)}
+AGAINST = (  # our mode, whom, and by rate
+    (OURS, "Node-RED", {100: (4, 6), 500: (4, 6)}),
+    (STEP, "Restate", {20: (6, 9), 500: (4, 6)}),
+)
 ADDED_P99_MS = (10, 5)
 
 Found = dict[str, list[Round]]  # by system
@@ -65,7 +69,7 @@ def _systems(stage: Stage, within: ExitStack, count: int, of_slow: int) -> list[
         node.write_durable(durable)
         within.enter_context(node.serving())
         systems.append(ours(node, count, name))
-    peers = (NodeRed(), BareLoop())
+    peers = (NodeRed(), Restate(), BareLoop())
     return systems + start_peers(stage, within, count, of_slow, peers, disks=True)
 
 
@@ -119,7 +123,7 @@ def _bounds(rate: int, found: Found) -> Iterator[Figure]:
     if rate in CPU_US:
         took = [each.cpu_us for each in found[OURS]]
         yield Figure("2", OURS, f"{rate}/s: CPU per flow", "µs", took, *CPU_US[rate])
-    for mine, peer, bounds in ((OURS, "Node-RED", AGAINST_NODE_RED),):
+    for mine, peer, bounds in AGAINST:
         for name, rounds in found.items():
             if name.startswith(peer) and rate in bounds:
                 against = [b.cpu_us / a.cpu_us for a, b in zip(found[mine], rounds, strict=True)]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 
-from bench.peers.installed import PLACE, install_once
+from bench.peers.installed import PLACE, install_once, pip_install
 from bench.processes import HOST, free_port, running
 
 HERE = Path(__file__).parent
 INSTALLED = PLACE / "celery_task"
+LOCK = HERE / "requirements.lock"
 PYTHON = INSTALLED / "bin" / "python"
 WORKER_PROCESSES = 2
 
@@ -34,7 +34,7 @@ class CeleryTask:
         return None
 
     def install(self) -> None:
-        install_once(INSTALLED, HERE / "requirements.lock", _make)
+        install_once(INSTALLED, LOCK, lambda made: pip_install(made, LOCK))
 
     @contextmanager
     def start(
@@ -61,15 +61,6 @@ class CeleryTask:
                 with running(*bridge, log=folder / "bridge.log", also=addresses) as taker:
                     taker.wait_said("subscribed")
                     yield [redis.pid, pool.pid, *pool.children(), taker.pid]
-
-
-def _make(folder: Path) -> None:
-    subprocess.run((sys.executable, "-m", "venv", folder), check=True)
-    subprocess.run(
-        (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-         "--require-hashes", "-r", HERE / "requirements.lock"),
-        check=True,
-    )  # fmt: skip
 
 
 def _celery_version() -> str:
