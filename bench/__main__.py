@@ -26,6 +26,7 @@ from bench.workloads import (
     history,
     idle,
     in_flight,
+    kill,
     rates,
     restart,
     throughput,
@@ -43,6 +44,7 @@ WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "8": idle.measure,
     "9": disk.measure,
     "10": checking.measure,
+    "11": kill.measure,
 }
 
 

@@ -24,6 +24,8 @@ WAIT_LIMIT_S = 600
 
 # A flow's third call has two results in its body, so it is told from the others by its length, and
 # nginx writes down when it came: the moment at which a flow ends, seen alike for every system.
+# The component that tells of each call answers with what it was asked, so that every later call of
+# a flow has its trigger in it, too.
 NGINX = """
 daemon off; worker_processes 1; worker_rlimit_nofile 65536; user root;
 pid {folder}/nginx.pid; error_log {folder}/nginx.err;
@@ -35,6 +37,7 @@ http {{
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   map $content_length $last {{ default 0; "~^(4[5-9]|[5-9][0-9]|[0-9]{{3,}})$" 1; }}
   log_format moment '$msec';
+  log_format call escape=none '$msec $request_body';
   access_log {folder}/ended.log moment buffer=16k flush=50ms if=$last;
   server {{
     listen {host}:{port} backlog=16384;
@@ -50,6 +53,13 @@ http {{
     listen {host}:{sluggish} backlog=16384;
     location / {{ default_type application/json; echo_sleep 3; echo '{{"ok": true}}'; }}
     location /LB {{ default_type text/html; return 200 '{{"id_node": null}}'; }}
+  }}
+  server {{
+    listen {host}:{telling} backlog=16384;
+    access_log {folder}/calls.log call buffer=16k flush=50ms;
+    client_body_in_single_buffer on;
+    location / {{ default_type application/json; echo_read_request_body; echo_request_body; }}
+    location /LB {{ access_log off; default_type text/html; return 200 '{{"id_node": null}}'; }}
   }}
   server {{
     listen {host}:{away};
@@ -91,14 +101,16 @@ class Stage:
 
     def __init__(self) -> None:
         self.folder = Path(mkdtemp(prefix="fractal-rm-bench-"))
-        self.nginx, self.slow, self.sluggish, self.away = (free_port() for _ in range(4))
+        self.nginx, self.slow, self.sluggish, self.away, self.telling = (
+            free_port() for _ in range(5)
+        )
         self.broker = free_port()
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
         folder = self.folder
         ports = {"port": self.nginx, "slow": self.slow, "sluggish": self.sluggish,
-                 "away": self.away}  # fmt: skip
+                 "away": self.away, "telling": self.telling}  # fmt: skip
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, host=HOST, **ports))
         (folder / "mosquitto.conf").write_text(MOSQUITTO.format(host=HOST, port=self.broker))
         for name in ("nginx", "mosquitto"):

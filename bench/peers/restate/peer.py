@@ -44,8 +44,15 @@ class Restate:
     def start(
         self, folder: Path, nginx_port: int, broker_port: int, topic: str
     ) -> Iterator[list[int]]:
-        """As it is shipped, on loopback alone; with telemetry off, and no line for each run."""
-        ingress, admin, internal, own = (free_port() for _ in range(4))
+        """As it is shipped, on loopback alone; with telemetry off, and no line for each run.
+
+        In a folder that it had before it goes on: it knows its service by its port.
+        """
+        kept = folder / "ports.json"
+        known = kept.exists()
+        if not known:
+            kept.write_text(json.dumps([free_port() for _ in range(4)]))
+        ingress, admin, internal, own = json.loads(kept.read_text())
         settings = {
             "RESTATE_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "RESTATE_LOG_FILTER": "warn",
             "RESTATE_INGRESS__BIND_ADDRESS": f"{HOST}:{ingress}",
@@ -67,7 +74,8 @@ class Restate:
         ):
             worker.wait_said("listening")
             _wait_healthy(keeper, f"http://{HOST}:{admin}/health")
-            _register(f"http://{HOST}:{admin}/deployments", f"http://{HOST}:{own}")
+            if not known:
+                _register(f"http://{HOST}:{admin}/deployments", f"http://{HOST}:{own}")
             _wait_healthy(keeper, f"http://{HOST}:{ingress}/restate/health")
             with running(*bridge, log=folder / "bridge.log") as taker:
                 taker.wait_said("subscribed")
