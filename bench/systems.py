@@ -11,11 +11,12 @@ from bench.node import Node
 from bench.peers import Peer
 from bench.peers.bare_loop.peer import BareLoop
 from bench.peers.celery_task.peer import CeleryTask
+from bench.peers.dbos_workflow.peer import DbosWorkflow
 from bench.peers.node_red.peer import NodeRed
 from bench.stage import Stage, wait_until
 
 OURS = "Runtime Manager"
-PEERS: tuple[Peer, ...] = (NodeRed(), CeleryTask(), BareLoop())
+PEERS: tuple[Peer, ...] = (NodeRed(), CeleryTask(), DbosWorkflow(), BareLoop())
 
 
 @dataclass

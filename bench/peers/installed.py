@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import distributions
 from pathlib import Path
 
 PLACE = Path(__file__).parents[1] / ".peers"
@@ -58,6 +59,13 @@ def pip_install(folder: Path, lock: Path) -> None:
          "--disable-pip-version-check", "--require-hashes", "-r", lock),
         check=True,
     )  # fmt: skip
+
+
+def version_in(folder: Path, package: str) -> str:
+    """Of a package in such an environment."""
+    packages = [str(each) for each in folder.glob("lib/python*/site-packages")]
+    found = next(iter(distributions(name=package, path=packages)), None)
+    return found.version if found else "not installed"
 
 
 def _node_folder() -> Path | None:

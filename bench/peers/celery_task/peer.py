@@ -6,10 +6,9 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import distributions
 from pathlib import Path
 
-from bench.peers.installed import PLACE, install_once, pip_install
+from bench.peers.installed import PLACE, install_once, pip_install, version_in
 from bench.processes import HOST, free_port, running
 
 HERE = Path(__file__).parent
@@ -26,7 +25,7 @@ class CeleryTask:
 
     @property
     def name(self) -> str:
-        return f"Celery {_celery_version()}"
+        return f"Celery {version_in(INSTALLED, 'celery')}"
 
     def missing(self) -> str | None:
         if shutil.which("redis-server") is None:
@@ -61,9 +60,3 @@ class CeleryTask:
                 with running(*bridge, log=folder / "bridge.log", also=addresses) as taker:
                     taker.wait_said("subscribed")
                     yield [redis.pid, pool.pid, *pool.children(), taker.pid]
-
-
-def _celery_version() -> str:
-    packages = [str(each) for each in INSTALLED.glob("lib/python*/site-packages")]
-    found = next(iter(distributions(name="celery", path=packages)), None)
-    return found.version if found else "not installed"
