@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.node import TOPIC
+from bench.noise import Noise
 from bench.stage import Stage, cpu_s, memory_mib, wait_until
 from bench.systems import System
 
 POLL_S = 0.02
+NOISE_PERCENT = 5.0  # of the machine, for others: so much is measured again
 STUCK_S = 120  # without one more flow that ends
 SETTLE_S = 0.2  # what flows do after their last call counts for their CPU
 
@@ -64,6 +66,7 @@ class Round:
     peak_mib: float = 0.0
     waits: list[float] = field(default_factory=list)
     written_bytes: int = 0
+    noise_percent: float = 0.0
 
     @property
     def flows_per_s(self) -> float:
@@ -123,7 +126,7 @@ def publisher(
 def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
     """Publish triggers, and wait until as many flows have ended and all is written down of them."""
     count = count or system.count
-    written = system.written()
+    written, noise = system.written(), Noise()
     first, cpu_before = stage.ended(), cpu_s(*system.pids)
     with publisher(stage, count, rate, system.topic) as (process, times):
         process.stdin.close()
@@ -148,11 +151,22 @@ def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> 
         sent.frombytes(times.read_bytes())
     written = system.written() - written
     ended = stage.moments(first, count)
-    found = Round(count, ended[-1] - sent[0], taken, list(sent), ended, peak, [], written)
+    found = Round(count, ended[-1] - sent[0], taken, list(sent), ended, peak, [], written,
+                  noise.percent())  # fmt: skip
     if system.outcomes is not None:
         outcome = system.outcomes(count)
         found.waits = [outcome[f"0x{n:012x}"] - at for n, at in enumerate(sent)]
     return found
+
+
+def quiet_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
+    """A round that others have not touched: the quietest, if all were touched."""
+    tries = [one_round(stage, system, count, rate)]
+    while tries[-1].noise_percent > NOISE_PERCENT and len(tries) < stage.tries:
+        taken = f"{tries[-1].noise_percent:.0f} % of the machine went to others"
+        print(f"   {system.name}: {taken}; once more", flush=True)
+        tries.append(one_round(stage, system, count, rate))
+    return min(tries, key=lambda tried: tried.noise_percent)
 
 
 def fill_queue(stage: Stage, count: int) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import journal
 from bench.processes import HOST, free_port
 from bench.stage import Stage, listens, wait_until
 
@@ -132,18 +132,11 @@ class Node:
         """A number from the journal."""
         return self.rows(statement)[0][0]
 
-    def rows(self, statement: str) -> list[tuple]:
+    def rows(self, statement: str, *values: object) -> list[tuple]:
         """Rows from the journal, read-only."""
-        with closing(sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True)) as db:
-            return db.execute(statement).fetchall()
+        return journal.rows(self.journal, statement, *values)
 
     def outcomes(self, count: int) -> dict[str, float]:
         """When each of the newest runs was settled, by its payload; in seconds since 1970."""
-        return {
-            payload: settled_ms / 1000
-            for payload, settled_ms in self.rows(
-                "SELECT json_extract(CAST(body AS TEXT), '$[0][1].payload'), settled_ms FROM"
-                f" (SELECT no, settled_ms FROM runs ORDER BY no DESC LIMIT {count})"
-                " JOIN pages ON place = no << 24 | 1"
-            )
-        }
+        found = self.rows(journal.OUTCOMES, count)
+        return {payload: settled_ms / 1000 for payload, settled_ms in found}

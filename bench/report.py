@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -23,6 +23,17 @@ STYLE = Style(
     colors=("#1f6f8b", "#c9a227", "#99627a", "#7a8b99"), label_font_size=13, title_font_size=16,
     value_font_size=13, legend_font_size=13, major_label_font_size=13, value_colors=("#222",) * 4,
 )  # fmt: skip
+
+
+def of_three(runs: list[list[Figure]]) -> list[Figure]:
+    """Of three runs of a workload each figure's median, as the rounds of one figure."""
+    of_each = [{(f.load, f.system, f.what): f for f in run} for run in runs]
+    merged = []
+    for place, figure in of_each[0].items():
+        medians = [found[place].median for found in of_each if place in found]
+        note = "; ".join(filter(None, (figure.note, "median of three runs")))
+        merged.append(replace(figure, rounds=medians, note=note))
+    return merged
 
 
 def heading(number: str, text: str | None) -> str:

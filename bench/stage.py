@@ -99,7 +99,9 @@ def listens(port: int) -> bool:
 class Stage:
     """nginx and Mosquitto on ports of their own, and a folder for everything that is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, tries: int = 1) -> None:
+        """At most so many times a round is measured that others have touched."""
+        self.tries = tries
         self.folder = Path(mkdtemp(prefix="fractal-rm-bench-"))
         self.nginx, self.slow, self.sluggish, self.away, self.telling = (
             free_port() for _ in range(5)

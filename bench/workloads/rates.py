@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from http.client import HTTPConnection
 
 from bench.disks import Disk, LoopDisk
-from bench.measure import Figure, Round, one_round, percentile_of
+from bench.measure import Figure, Round, one_round, percentile_of, quiet_round
 from bench.node import Node
 from bench.peers.bare_loop.peer import BareLoop
 from bench.peers.node_red.peer import NodeRed
@@ -44,7 +44,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         own_ms = CALLS_PER_FLOW * 1000 * component_s(stage)
         for system in systems:  # to warm up
             one_round(stage, system)
-        flat_out = {system.name: [one_round(stage, system)] for system in systems}
+        flat_out = {system.name: [quiet_round(stage, system)] for system in systems}
         half = {name: round(found[0].flows_per_s / 2) for name, found in flat_out.items()}
         for rate in RATES:
             rates = dict.fromkeys(half, rate)
@@ -82,7 +82,7 @@ def _in_turns(
         for system in systems:
             rate = rates[system.name]
             count = max(rate * seconds, fewest)
-            found[system.name].append(one_round(stage, system, count, rate))
+            found[system.name].append(quiet_round(stage, system, count, rate))
     return found
 
 
