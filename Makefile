@@ -46,7 +46,7 @@ format: $(VENV)/.made
 
 # In an environment of its own, of the system's Python: that is what a node runs on.
 bench:
-	@.ci/needs mosquitto nginx wrk redis-server python3-venv
+	@.ci/needs mosquitto nginx wrk redis-server python3-venv mount mkfs.ext4
 	@$(MAKE) --no-print-directory VENV=.bench-venv PYTHON=$(BENCH_PYTHON) .bench-venv/.made
 	.bench-venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 

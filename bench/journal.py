@@ -14,13 +14,10 @@ OUTCOMES = (
     " (SELECT no, settled_ms FROM runs ORDER BY no DESC LIMIT ?)"
     f" JOIN pages ON place = no << {PAGE_BITS} | 1"
 )
-COPY_RUNS = (
-    "INSERT INTO runs SELECT no + ?, printf('%026d', no + ?), flow, state, reason,"
-    " source, node, accepted_ms, settled_ms, pages, sum, 0 FROM runs WHERE no <= ?"
-)
-COPY_PAGES = (
-    f"INSERT INTO pages SELECT place + (? << {PAGE_BITS}), body, sum FROM pages"
-    f" WHERE place < (? << {PAGE_BITS})"
+# Of each table that `multiply` copies: which rows, and what becomes of which columns.
+COPIED = (
+    ("runs", "no <= :made", {"no": "no + :by", "id": "printf('%026d', no + :by)"}),
+    ("pages", f"place < :made + 1 << {PAGE_BITS}", {"place": f"place + (:by << {PAGE_BITS})"}),
 )
 
 
@@ -44,11 +41,19 @@ def multiply(journal: Path, many: int) -> None:
     with closing(sqlite3.connect(journal, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = OFF")
         made = db.execute("SELECT max(no) FROM runs").fetchone()[0]
+        copies = [_copy(db, *each) for each in COPIED]
         for first in range(made, many, made):
             db.execute("BEGIN")
-            db.execute(COPY_RUNS, (first, first, made))
-            db.execute(COPY_PAGES, (first, made + 1))
+            for statement in copies:
+                db.execute(statement, {"by": first, "made": made})
             db.execute("COMMIT")
         added = db.execute("SELECT max(no) FROM runs").fetchone()[0] - made
         for name in ("accepted", "settled"):
             db.execute("UPDATE meta SET value = value + ? WHERE name = ?", (added, name))
+
+
+def _copy(db: sqlite3.Connection, table: str, which: str, changed: dict[str, str]) -> str:
+    """The statement that copies rows, whatever columns a table has beside those that change."""
+    columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
+    values = ", ".join(changed.get(name, name) for name in columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table} WHERE {which}"

@@ -25,7 +25,7 @@ LOG_FLUSHED_S = 0.3
 # So long an answer may be on its way into the journal when the kill comes: until the event loop has
 # read it, and under DURABLE step until its group is written behind the sync of the one before.
 ON_ITS_WAY_S = {"accept": 0.01, "step": 0.05}
-QUIET_S = 5.0  # nothing comes any more
+QUIET_S = 3.0  # nothing comes any more
 LOST_S = 60.0  # or so long after the last call, where flows are missing
 
 Start = Callable[[], AbstractContextManager[list[int]]]

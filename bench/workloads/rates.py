@@ -19,6 +19,7 @@ from bench.systems import OURS, System, ours, start_peers
 from bench.workloads.throughput import CALLS_PER_FLOW
 
 RATES = (20, 100, 500, 2_000)
+QUICK_RATES = (20, 500)
 HALF, FLAT_OUT = "half of flat out", "flat out"
 FEWEST = 200  # of a round: a percentile of fewer says little
 STEP = f"{OURS}, step"
@@ -37,7 +38,7 @@ Found = dict[str, list[Round]]  # by system
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     """Each system alone at each rate, in turns; half of flat out is half of what it has shown."""
-    rounds, seconds, count, of_slow = (1, 1, 2_000, 500) if quick else (3, 6, 20_000, 5_000)
+    rounds, seconds, count, of_slow = (1, 1, 1_000, 300) if quick else (3, 6, 20_000, 5_000)
     fewest = FEWEST // 10 if quick else FEWEST
     with ExitStack() as within:
         systems = _systems(stage, within, count, of_slow)
@@ -46,7 +47,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
             one_round(stage, system)
         flat_out = {system.name: [quiet_round(stage, system)] for system in systems}
         half = {name: round(found[0].flows_per_s / 2) for name, found in flat_out.items()}
-        for rate in RATES:
+        for rate in QUICK_RATES if quick else RATES:
             rates = dict.fromkeys(half, rate)
             found = _in_turns(stage, systems, rates, rounds, seconds, fewest)
             yield from _of_load(f"{rate:,}/s", systems, found, rates)
