@@ -46,7 +46,11 @@ class LoopDisk:
 
 
 class SharedDisk:
-    """The disk that everything shares: processes are asked what they have caused to be written."""
+    """The disk that everything shares: processes are asked what they have caused to be written.
+
+    Where the page cache has large folios, a small write counts as the whole folio that it is in: far
+    more than what the disk is told to write.
+    """
 
     counts = "of /proc/PID/io: no loop devices here"
 
@@ -99,7 +103,7 @@ def _mount(image: Path, folder: Path) -> str | None:
     except FileNotFoundError as missing:
         return str(missing)
     except subprocess.CalledProcessError as failed:
-        return failed.stderr.strip().rpartition("\n")[2]
+        return failed.stderr.strip().partition("\n")[0]
     return None
 
 

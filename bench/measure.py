@@ -114,8 +114,8 @@ def publisher(
         [sys.executable, "-m", "bench.publish", str(stage.broker), topic, str(count), str(rate),
          str(times)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
-    process.stdout.readline()
     try:
+        process.stdout.readline()
         yield process, times
     finally:
         process.kill()
