@@ -48,7 +48,7 @@ format: $(VENV)/.made
 bench:
 	@.ci/needs mosquitto nginx wrk redis-server python3-venv mount mkfs.ext4
 	@$(MAKE) --no-print-directory VENV=.bench-venv PYTHON=$(BENCH_PYTHON) .bench-venv/.made
-	.bench-venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+	.bench-venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(AGAINST),--against $(AGAINST))
 
 # New versions of everything: look at what changed, run the tests, commit.
 lock:

@@ -3,6 +3,7 @@
     make bench              everything, into bench/results and docs/explanation
     make bench QUICK=1      a small version of everything, in under three minutes
     make bench ONLY="1 8"   some workloads
+    make bench AGAINST=main with workload 12: this state and another commit, in turns
 
 Everything shares this machine: nginx as the components, Mosquitto, the load and what is measured.
 So ratios count, in turns, with the median of several rounds.
@@ -27,6 +28,7 @@ from bench.workloads import (
     idle,
     in_flight,
     kill,
+    paired,
     rates,
     restart,
     throughput,
@@ -47,6 +49,7 @@ WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "9": disk.measure,
     "10": checking.measure,
     "11": kill.measure,
+    "12": paired.measure,
 }
 
 
@@ -55,15 +58,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small, in under three minutes")
     parser.add_argument("--only", nargs="*", choices=WORKLOADS, help="these workloads")
+    parser.add_argument("--against", help="another commit, for workload 12")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends, too
     began = time.monotonic()
     found: list[Figure] = []
     for number in chosen.only or WORKLOADS:
-        figures = run(number, quick=chosen.quick)
+        figures = run(number, chosen)
         if not chosen.quick and missed(figures):
             print("   a bound is missed: twice more, and the median counts", flush=True)
-            runs = [figures, run(number, quick=False), run(number, quick=False)]
+            runs = [figures, run(number, chosen), run(number, chosen)]
             figures = report.of_three(runs)
             for figure in missed(figures):
                 print(report.line(figure), flush=True)
@@ -74,12 +78,12 @@ def main() -> int:
     return 1 if missed(found) else 0
 
 
-def run(number: str, *, quick: bool) -> list[Figure]:
+def run(number: str, chosen: argparse.Namespace) -> list[Figure]:
     """Measure a workload, and print what is found as it comes."""
     measure, found = WORKLOADS[number], []
     print(report.heading(number, sys.modules[measure.__module__].__doc__), flush=True)
-    with Stage(tries=1 if quick else TRIES) as stage:
-        for figure in measure(stage, quick=quick):
+    with Stage(1 if chosen.quick else TRIES, chosen.against) as stage:
+        for figure in measure(stage, quick=chosen.quick):
             found.append(figure)
             print(report.line(figure), flush=True)
     return found

@@ -48,8 +48,8 @@ class LoopDisk:
 class SharedDisk:
     """The disk that everything shares: processes are asked what they have caused to be written.
 
-    Where the page cache has large folios, a small write counts as the whole folio that it is in: far
-    more than what the disk is told to write.
+    Where the page cache has large folios, a small write counts as the whole folio that it is in:
+    far more than what the disk is told to write.
     """
 
     counts = "of /proc/PID/io: no loop devices here"

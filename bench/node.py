@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,8 @@ class Node:
 
     def __init__(self, stage: Stage, name: str, *, mode: str = "up", nginx: int | None = None,
                  balancer: int | None = None, disk: Disk | None = None,
-                 topic: str = TOPIC, **comm: object) -> None:  # fmt: skip
+                 topic: str = TOPIC, source: Path | None = None,
+                 **comm: object) -> None:  # fmt: skip
         self.disk = disk
         self.topic = topic
         self.folder = (disk.folder if disk else stage.folder) / name
@@ -39,6 +41,8 @@ class Node:
         self.log = self.folder / "node.log"
         self.mode = mode
         self.rest = free_port()
+        # Another state of this project, whose modules come before those that are installed.
+        self._also = {"PYTHONPATH": str(source)} if source else {}
         self._stage = stage
         self._process: subprocess.Popen[bytes] | None = None
         shutil.copytree(SHIPPED, self.config)
@@ -98,7 +102,7 @@ class Node:
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fractal_rm.cli.main", self.mode, "--config", self.config],
-                stdout=out, stderr=out,
+                stdout=out, stderr=out, env={**os.environ, **self._also},
             )  # fmt: skip
         self._stage.outlives(self._process)
         wait_until(lambda: b" ready " in self.log.read_bytes() or self._ended(), START_LIMIT_S)

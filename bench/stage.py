@@ -99,9 +99,12 @@ def listens(port: int) -> bool:
 class Stage:
     """nginx and Mosquitto on ports of their own, and a folder for everything that is written."""
 
-    def __init__(self, tries: int = 1) -> None:
-        """At most so many times a round is measured that others have touched."""
-        self.tries = tries
+    def __init__(self, tries: int = 1, against: str | None = None) -> None:
+        """A round that others have touched is measured ``tries`` times at most.
+
+        ``against`` is another commit of this project, to compare with.
+        """
+        self.tries, self.against = tries, against
         self.folder = Path(mkdtemp(prefix="fractal-rm-bench-"))
         self.nginx, self.slow, self.sluggish, self.away, self.telling = (
             free_port() for _ in range(5)
