@@ -1,6 +1,6 @@
 # make demo   two nodes, a broker, components and a balancer at work on this machine
 # make test   everything that must hold: lint, types, import rules, every test
-# make bench  how fast it is and what it takes, beside its peers (QUICK=1: in under three minutes)
+# make bench  how fast it is and what it takes, beside its peers (QUICK=1: in about five minutes)
 
 PYTHON ?= python3
 BENCH_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))

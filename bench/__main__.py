@@ -1,7 +1,7 @@
 """How fast the Runtime Manager is, and what it takes, beside its peers on the same machine.
 
     make bench              everything, into bench/results and docs/explanation
-    make bench QUICK=1      a small version of everything, in under three minutes
+    make bench QUICK=1      a small version of everything, in about five minutes
     make bench ONLY="1 8"   some workloads
     make bench AGAINST=main with workload 12: this state and another commit, in turns
 
@@ -56,7 +56,7 @@ WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
 def main() -> int:
     """Measure, print, and keep what a full run found. 1 where a figure misses its bound."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small, in under three minutes")
+    parser.add_argument("--quick", action="store_true", help="small, in about five minutes")
     parser.add_argument("--only", nargs="*", choices=WORKLOADS, help="these workloads")
     parser.add_argument("--against", help="another commit, for workload 12")
     chosen = parser.parse_args()
