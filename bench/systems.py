@@ -47,7 +47,7 @@ def ours(node: Node, count: int, name: str = OURS) -> System:
 
 
 def finishing(*nodes: Node) -> Callable[[int], None]:
-    """What waits until each node has so many more runs in its history, and no open one."""
+    """What waits until each node has so many more runs in its history, with their ends."""
     expected = {node: node.count("accepted") for node in nodes}
 
     def finish(runs: int) -> None:
