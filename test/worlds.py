@@ -26,7 +26,8 @@ from fractal_rm.config.model import Node as Peer
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment
-from fractal_rm.domain.run import Run, State, fold
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import Look, Reading, looked_at, resumed
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node

@@ -14,7 +14,8 @@ from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.expression import Literal, ObjectOf, Payload
 from fractal_rm.domain.flow import Content, Errors, Flow, Order, Queueing, SubFlow, Wait
-from fractal_rm.domain.run import Run, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.places import Places
 from steps import flow, get

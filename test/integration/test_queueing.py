@@ -14,8 +14,10 @@ from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.admission import Limits, Load, what_it_is_about
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallTimedOut
+from fractal_rm.domain.facts import Offered, Placed
 from fractal_rm.domain.flow import Flow, Queueing
-from fractal_rm.domain.run import Offered, Placed, Run, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.alarms import Alarms
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.places import Places

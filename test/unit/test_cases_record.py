@@ -19,7 +19,8 @@ from fractal_rm.cases.write import case_text
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import with_headers
 from fractal_rm.domain.errors import CallTimedOut, ConnectFailed, OfferRefused
-from fractal_rm.domain.run import Run, State, fold
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Receipt, RunDetail, RunSummary
 from fractal_rm.simulation.loop import run_virtual
 from fractal_rm.simulation.world import VirtualClock

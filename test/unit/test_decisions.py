@@ -31,7 +31,7 @@ from fractal_rm.domain.placement import (
     cannot_run,
     decide,
 )
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 
 fractions = st.floats(0, 1, exclude_max=True)
 

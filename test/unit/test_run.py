@@ -2,6 +2,7 @@
 
 import os
 from encodings.aliases import aliases
+from typing import get_args
 
 import msgspec
 import pytest
@@ -11,29 +12,29 @@ from hypothesis import strategies as st
 from fractal_rm.domain.body import request_body
 from fractal_rm.domain.call import BodyForm, Reply
 from fractal_rm.domain.expression import Payload, Result
-from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.moment import Moment, left_ms
-from fractal_rm.domain.result import as_shown, result_of
-from fractal_rm.domain.run import (
+from fractal_rm.domain.facts import (
     Accepted,
     AnyFact,
     Begun,
     Dead,
+    Fact,
     Finished,
-    ImpossibleFact,
     Offered,
     Parked,
     Placed,
     Received,
     Released,
-    Run,
     Settled,
     Started,
-    State,
     StepFailed,
-    fold,
 )
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.moment import Moment, left_ms
+from fractal_rm.domain.result import as_shown, result_of
+from fractal_rm.domain.run import _CHANGES, Run, fold
 from fractal_rm.domain.run_id import RunIds, is_run_id
+from fractal_rm.domain.state import State
+from fractal_rm.domain.transitions import ImpossibleFact
 
 RAW = msgspec.Raw(b'"x"')
 ACCEPTED = Accepted("1", "v", RAW, "mqtt")
@@ -94,6 +95,10 @@ def test_a_run_begins_with_its_acceptance_or_its_death(fact):
     else:
         with pytest.raises(ImpossibleFact):
             run.apply(fact)
+
+
+def test_of_every_kind_of_fact_it_is_said_what_it_changes():
+    assert set(_CHANGES) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
 
 
 def test_a_step_is_in_doubt_from_its_request_to_its_result():

@@ -11,9 +11,7 @@ from msgspec import UNSET
 
 from fractal_rm.cases.model import BalancerMock, Case, Fault, Mock, PeerMock, Said, Selector
 from fractal_rm.cases.secrets import Mask
-from fractal_rm.domain.placement import OFFER_TRIES
-from fractal_rm.domain.result import StepResult, restored
-from fractal_rm.domain.run import (
+from fractal_rm.domain.facts import (
     Accepted,
     AnyFact,
     ElementFinished,
@@ -21,12 +19,14 @@ from fractal_rm.domain.run import (
     Offered,
     Placed,
     Settled,
-    State,
     StepFailed,
     Undone,
     name_of,
     undo_name,
 )
+from fractal_rm.domain.placement import OFFER_TRIES
+from fractal_rm.domain.result import StepResult, restored
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, TimedFact
 
 _NAMED = re.compile(r"the balancer named node '?([^',]+)'?")

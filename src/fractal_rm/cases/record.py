@@ -29,11 +29,9 @@ from fractal_rm.cases.secrets import Mask
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.expression import Value
+from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.flow import Call, Terms, flow_version
-from fractal_rm.domain.run import (
-    Accepted,
-    State,
-)
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
 Names = tuple[tuple[str, Value], ...]

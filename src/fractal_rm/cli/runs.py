@@ -19,8 +19,9 @@ from fractal_rm.cli.options import (
     state_of,
 )
 from fractal_rm.cli.runs_record import record_run
+from fractal_rm.domain.facts import AnyFact, Dead
 from fractal_rm.domain.moment import Moment
-from fractal_rm.domain.run import AnyFact, Dead, State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
 MOST_LISTED = 100_000

@@ -8,8 +8,10 @@ from typing import Any, cast
 import msgspec
 
 from fractal_rm.domain.errors import Busy, CannotEvaluate, KeyReused
-from fractal_rm.domain.run import Run, Settled, State
+from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import decoded, encoded, pick
+from fractal_rm.domain.state import State
 from fractal_rm.domain.values import MOST_VALUES, Values
 
 # A flow may hold at most this many times as many slots as are free. Alone it gets 8/9 of the node,

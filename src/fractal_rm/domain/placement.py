@@ -21,7 +21,8 @@ from typing import Union
 
 import msgspec
 
-from fractal_rm.domain.run import Settled, State
+from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.state import State
 
 OFFER_TRIES = 3
 ASK_AGAIN_AT_MOST_S = 30.0

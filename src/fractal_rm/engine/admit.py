@@ -20,8 +20,10 @@ from fractal_rm.domain.errors import (
     Refused,
     UnknownFlow,
 )
+from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Received, fault
 from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.run import Accepted, AnyFact, Dead, Received, Run, State, fault
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import Reading
 from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
 from fractal_rm.engine.open_runs import OpenRuns

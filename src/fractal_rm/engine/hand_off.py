@@ -11,6 +11,7 @@ from msgspec import UNSET
 from fractal_rm.config.model import Node
 from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.errors import CallFailed, OfferRefused
+from fractal_rm.domain.facts import Offered, Placed, Settled
 from fractal_rm.domain.flow import components_of
 from fractal_rm.domain.placement import (
     ASK_AGAIN_AT_MOST_S,
@@ -24,7 +25,8 @@ from fractal_rm.domain.placement import (
     cannot_run,
     has_not_taken,
 )
-from fractal_rm.domain.run import Offered, Placed, Run, Settled, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Receipt
 from fractal_rm.engine.slots import Slots

@@ -6,9 +6,11 @@ Where a step has failed, what was done before it is undone between the last two.
 from __future__ import annotations
 
 from fractal_rm.domain.admission import Load
+from fractal_rm.domain.facts import Begun, Dead, Settled
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.placement import Again, There
-from fractal_rm.domain.run import Begun, Dead, Run, Settled, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.admit import Admit
 from fractal_rm.engine.execute import Executor
 from fractal_rm.engine.hand_off import HandOff

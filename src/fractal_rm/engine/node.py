@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from fractal_rm import MADE_MS
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import Refused
-from fractal_rm.domain.run import Outcome, State
+from fractal_rm.domain.run import Outcome
+from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import WORTH_A_LINE_MS, doubt
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.inventory import Inventory

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fractal_rm.domain.errors import CallFailed
+from fractal_rm.domain.facts import Placed
 from fractal_rm.domain.placement import Here, Place, There, cannot_run, decide
-from fractal_rm.domain.run import Placed, Run
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.world import World
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from fractal_rm.domain.admission import is_last_attempt, too_old, waits_in_vain
 from fractal_rm.domain.errors import JournalError
+from fractal_rm.domain.facts import Dead, Parked, Released, Replying, fault
 from fractal_rm.domain.moment import past_ms
-from fractal_rm.domain.run import Dead, Parked, Released, Replying, Run, State, fault
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import Recovered
 from fractal_rm.engine.world import World

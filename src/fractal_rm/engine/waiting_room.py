@@ -25,8 +25,9 @@ from fractal_rm.domain.admission import (
     may_begin,
     what_it_is_about,
 )
+from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Flow, Queueing
-from fractal_rm.domain.run import Run, Settled
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.alarms import Alarm, Alarms
 from fractal_rm.engine.lines import Lines
 from fractal_rm.engine.pace import Pace

@@ -6,7 +6,9 @@ from typing import Union
 
 import msgspec
 
-from fractal_rm.domain.run import AnyFact, Run, State
+from fractal_rm.domain.facts import AnyFact
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Entry, Prior
 
 # A fact with its moment, milliseconds since 1970; as JSON where it was read from the log.

@@ -9,19 +9,13 @@ from fractal_rm.config.model import Bounds, Component, Endpoint
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallFailed, CallTimedOut, CannotEvaluate
+from fractal_rm.domain.facts import ElementFinished, Finished, Settled, Started, Undone
 from fractal_rm.domain.flow import Call, Errors, Retry
 from fractal_rm.domain.outcome import call_again_s, failure_of, unmet
 from fractal_rm.domain.result import result_of, stored_result_of
-from fractal_rm.domain.run import (
-    ElementFinished,
-    Finished,
-    Run,
-    Settled,
-    Started,
-    State,
-    Undone,
-)
+from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Head, Seen
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.tries import Tries, last_failure
 from fractal_rm.engine.open_runs import OpenRuns

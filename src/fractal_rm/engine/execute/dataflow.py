@@ -13,10 +13,12 @@ from typing import Union
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from fractal_rm.domain.facts import Settled, StepFailed, name_of
 from fractal_rm.domain.flow import Call, Errors, Flow, Step, SubFlow
 from fractal_rm.domain.needs import Plan
 from fractal_rm.domain.outcome import Later
-from fractal_rm.domain.run import Run, Settled, State, StepFailed, name_of
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.alarms import Alarm, Alarms
 from fractal_rm.engine.execute.together import cut_off, worst
 from fractal_rm.engine.execute.tries import failed_for_good, last_failure

@@ -9,9 +9,11 @@ from typing import Union
 from msgspec import UNSET
 
 from fractal_rm.domain.budget import time_left_ms
+from fractal_rm.domain.facts import Dead, Settled, fault
 from fractal_rm.domain.flow import Call, Order, Step, SubFlow
 from fractal_rm.domain.outcome import Later
-from fractal_rm.domain.run import Dead, Run, Settled, State, fault
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.dataflow import Dataflow

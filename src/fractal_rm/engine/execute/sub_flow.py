@@ -16,11 +16,13 @@ from msgspec import UNSET
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, content_json
 from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CannotEvaluate, JournalBlocked
+from fractal_rm.domain.facts import Accepted, Dead, Finished, Placed, Settled
 from fractal_rm.domain.flow import Errors, Flow, SubFlow, flow_version
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.result import NULL, StepResult, stored
-from fractal_rm.domain.run import Accepted, Dead, Finished, Placed, Run, Settled, State
+from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.tries import Tries, last_failure
 from fractal_rm.engine.open_runs import OpenRuns, origin_of

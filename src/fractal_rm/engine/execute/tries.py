@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 
+from fractal_rm.domain.facts import StepFailed
 from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import MOST_RETRY_AFTER_S
-from fractal_rm.domain.run import Run, StepFailed
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.world import World
 
@@ -46,7 +47,7 @@ class Tries:
 
 
 def last_failure(run: Run, name: str) -> StepFailed | None:
-    """The last failed attempt of a request; see `domain.run.name_of`."""
+    """The last failed attempt of a request; see `domain.facts.name_of`."""
     return run.failures.get(name) if run.failures else None
 
 

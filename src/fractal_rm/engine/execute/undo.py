@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import UNSET
 
+from fractal_rm.domain.facts import Settled, Stopping
 from fractal_rm.domain.flow import Call, Errors, Undo
 from fractal_rm.domain.result import NULL
-from fractal_rm.domain.run import Run, Settled, State, Stopping
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.request import part_to_undo

@@ -9,12 +9,14 @@ from msgspec import UNSET
 from fractal_rm.domain.body import message_body, reply_of
 from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate, PublishFailed
+from fractal_rm.domain.facts import Passed, Settled, Waiting
 from fractal_rm.domain.flow import Errors, Publish, Respond, Retry, Wait
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import Later, call_again_s
 from fractal_rm.domain.result import stored
-from fractal_rm.domain.run import Passed, Run, Settled, State, Waiting
+from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.tries import Tries, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.request import seen_by
