@@ -37,8 +37,10 @@ from fractal_rm.domain.facts import (
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.result import StepResult, as_shown, restored, size_of
 from fractal_rm.domain.seen import Head
-from fractal_rm.domain.state import State
-from fractal_rm.domain.transitions import NEXT, next_state
+from fractal_rm.domain.state import BY_SENDER, NAMED, Placement, State
+from fractal_rm.domain.transitions import NEXT, settled
+
+_AWAITED = (Placement.NOT_YET, BY_SENDER)
 
 
 # They come by the thousand and hold no cycles, so nobody need look for some in them.
@@ -54,8 +56,8 @@ class Run(msgspec.Struct, gc=False):
     ``payload_bytes`` and ``result_bytes``: what came, and what has come of it so far, keeps so much
     in memory. ``accepted_ms`` is wall time, ``ahead_ms`` how far the steady clock was ahead of it.
 
-    ``offered`` says that ``node`` may have the run, under ``epoch``; ``stays`` that it was placed
-    here or that calls were tried here, so that it ends here too.
+    ``node`` is the other node that was named, or that it is offered to under ``epoch``; None: it is
+    not for another.
     """
 
     id: str
@@ -63,9 +65,9 @@ class Run(msgspec.Struct, gc=False):
     accepted_ms: int
     payload: msgspec.Raw = msgspec.Raw(b"null")
     payload_bytes: int = 4
-    placed: bool = False
     source: str = ""
     state: State = State.NEW
+    placement: Placement = Placement.NOT_YET
     reason: str = ""
     results: dict[int, StepResult] = {}
     has_bytes: bool = False
@@ -82,9 +84,6 @@ class Run(msgspec.Struct, gc=False):
     attempts: int = 1
     node: str | None = None
     epoch: int = 0
-    ours: bool = False
-    offered: bool = False
-    stays: bool = False
     budget_ms: int | None = None
     origin: str | None = None
     reply_topic: str | None = None
@@ -101,7 +100,7 @@ class Run(msgspec.Struct, gc=False):
     @property
     def begun(self) -> bool:
         """Whether it is known to have left the line: it may be what ended the process."""
-        placed = self.stays or self.epoch > 0 or self.node is not None
+        placed = self.placement not in _AWAITED
         return placed or self.attempts > 1 or self.replying is not None
 
     @property
@@ -126,8 +125,9 @@ class Run(msgspec.Struct, gc=False):
     def apply(self, fact: Fact) -> None:
         """Change by one fact. Raises ImpossibleFact where the table has no such change."""
         kind = type(fact)
-        # Most facts are in the table: a call less for each of them.
-        self.state = NEXT[self.state].get(kind) or next_state(self.state, fact)
+        self.state, placement = NEXT[self.state].get(kind) or settled(self.state, fact)
+        if placement is not None:
+            self.placement = placement
         _CHANGES[kind](self, fact)
 
 
@@ -163,7 +163,9 @@ class Outcome(msgspec.Struct, frozen=True):
 def _accepted(run: Run, fact: Accepted) -> None:
     """Take over what came."""
     run.payload, run.payload_bytes = fact.payload, size_of(fact.payload)
-    run.placed, run.source = fact.placed, fact.source
+    run.source = fact.source
+    if fact.placed:
+        run.placement = BY_SENDER
     if fact.budget_ms is not UNSET:
         run.budget_ms = fact.budget_ms
     if fact.origin is not UNSET:
@@ -179,14 +181,17 @@ def _accepted(run: Run, fact: Accepted) -> None:
 
 
 def _placed(run: Run, fact: Placed) -> None:
-    """Keep where it goes and why; placed here, it stays."""
-    run.node, run.reason, run.offered = fact.node, fact.reason, False
-    run.stays = fact.node is None
+    """Keep where it goes and why."""
+    run.node, run.reason = fact.node, fact.reason
+    if fact.node is not None:
+        run.placement = NAMED
 
 
 def _offered(run: Run, fact: Offered) -> None:
     """Keep to whom it is offered, and which offer it is."""
-    run.node, run.epoch, run.ours, run.offered = fact.node, fact.epoch, fact.ours, True
+    run.node, run.epoch = fact.node, fact.epoch
+    if fact.ours:
+        run.placement = Placement.OFFERED
 
 
 def _begun(run: Run, fact: Begun) -> None:
@@ -201,7 +206,6 @@ def _started(run: Run, fact: Started) -> None:
         run.in_doubt = {name}
     else:
         run.in_doubt.add(name)
-    run.stays = True
 
 
 def _finished(run: Run, fact: Finished) -> None:
@@ -218,7 +222,6 @@ def _finished(run: Run, fact: Finished) -> None:
     if run.elements:
         elements = run.elements.pop(fact.step, {})
         run.result_bytes -= sum(map(size_of, elements.values()))
-    run.stays = True
 
 
 def _element_finished(run: Run, fact: ElementFinished) -> None:
@@ -230,7 +233,6 @@ def _element_finished(run: Run, fact: ElementFinished) -> None:
     run.result_bytes += size_of(result)
     if run.in_doubt:
         run.in_doubt.discard(f"{fact.step}.{fact.element}")
-    run.stays = True
 
 
 def _step_failed(run: Run, fact: StepFailed) -> None:
@@ -241,13 +243,11 @@ def _step_failed(run: Run, fact: StepFailed) -> None:
     if run.failures is None:
         run.failures = {}
     run.failures[name] = fact
-    run.stays = True
 
 
 def _waiting(run: Run, fact: Waiting) -> None:
     """Keep when it ends."""
     run.waiting = fact
-    run.stays = True
 
 
 def _passed(run: Run, fact: Passed) -> None:
@@ -261,13 +261,11 @@ def _passed(run: Run, fact: Passed) -> None:
             run.result_bytes -= size_of(run.said)
         run.said = restored(fact.reply, fact.data)
         run.result_bytes += size_of(run.said)
-    run.stays = True
 
 
 def _stopping(run: Run, fact: Stopping) -> None:
     """No step begins any more."""
     run.stopping = fact
-    run.stays = True
 
 
 def _undone(run: Run, fact: Undone) -> None:
@@ -278,7 +276,6 @@ def _undone(run: Run, fact: Undone) -> None:
         run.undone.add(fact.step)
     if run.in_doubt:
         run.in_doubt.discard(undo_name(fact.step))
-    run.stays = True
 
 
 def _parked(run: Run, fact: Parked) -> None:

@@ -1,10 +1,4 @@
-"""Where a run stands, as people see it.
-
-    accepted ──> running ──> succeeded | failed | unknown
-       │  ▲         │
-       │  └─────────┼──── offered ──> handed-off        (the offer came back: accepted again)
-       ▼            ▼
-     parked       dead                                  (released: accepted again)
+"""Where a run stands: how far it is (`State`), and which node is to run it (`Placement`).
 
 What leads from one to the other is in `domain.transitions`.
 """
@@ -17,7 +11,14 @@ _OPEN_STATES = frozenset({"new", "accepted", "running", "offered", "parked"})
 
 
 class State(str, Enum):
-    """Where a run stands. The last group is ``final``: nothing more will happen to the run."""
+    """How far a run is, as people see it. The last group is ``final``: nothing more happens to it.
+
+    accepted ──> running ──> succeeded | failed | unknown
+       │  ▲         │
+       │  └─────────┼──── offered ──> handed-off        (the offer came back: accepted again)
+       ▼            ▼
+     parked       dead                                  (released: accepted again)
+    """
 
     NEW = "new"
     ACCEPTED = "accepted"
@@ -40,3 +41,24 @@ class State(str, Enum):
     def __init__(self, text: str) -> None:
         self.text = text
         self.final = text not in _OPEN_STATES
+
+
+class Placement(Enum):
+    """Which node is to run it. A run that waits for a person keeps its placement.
+
+    not-yet | by-sender ──> named ──> offered | offered-once
+            │                 │          │
+            └─────────────────┴──────────┴──> here
+    """
+
+    NOT_YET = "not-yet"  # nobody has said it; the balancer is to be asked
+    BY_SENDER = "by-sender"  # its sender has placed it here; the balancer is not asked
+    NAMED = "named"  # another node was named, and it is not offered there yet
+    OFFERED = "offered"  # to a node of this program, which can be asked whether it has the run
+    OFFERED_ONCE = "offered-once"  # to any other peer, which is never offered a run twice
+    HERE = "here"  # it was placed here, or a step of it has begun here: it ends here too
+
+
+# For those who ask all day: to look up a member of an Enum takes longer than what is done with it.
+HERE, NAMED, BY_SENDER = Placement.HERE, Placement.NAMED, Placement.BY_SENDER
+OFFERED = (Placement.OFFERED, Placement.OFFERED_ONCE)

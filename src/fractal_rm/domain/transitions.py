@@ -1,6 +1,8 @@
-"""The transition table: which fact may follow in which state, and what state follows then."""
+"""The transition table: which fact may follow in which state, and where the run stands then."""
 
 from __future__ import annotations
+
+from typing import Union
 
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import (
@@ -23,8 +25,10 @@ from fractal_rm.domain.facts import (
     Stopping,
     Undone,
     Waiting,
-)
-from fractal_rm.domain.state import State
+)  # fmt: skip
+from fractal_rm.domain.state import Placement, State
+
+Standing = tuple[State, Union[Placement, None]]  # None: it is placed as before
 
 
 class ImpossibleFact(FractalError):
@@ -33,41 +37,59 @@ class ImpossibleFact(FractalError):
     code = "impossible-fact"
 
 
-# Facts that say that a run is under way.
-_UNDER_WAY: tuple[type[Fact], ...] = (
-    Started, Finished, StepFailed, ElementFinished, Waiting, Passed, Stopping, Undone, Replying,
+# Facts that say that a step is under way, here.
+_STEPPING: tuple[type[Fact], ...] = (
+    Started, Finished, StepFailed, ElementFinished, Waiting, Passed, Stopping, Undone,
 )  # fmt: skip
-NEXT: dict[State, dict[type[Fact], State]] = {
+# Of those that say where it runs, the placement here is the one that they say as a rule; for what
+# else they can say see `domain.run`: BY_SENDER, NAMED, OFFERED.
+NEXT: dict[State, dict[type[Fact], Standing]] = {
     **{state: {} for state in State if state.final},
-    State.NEW: {Accepted: State.ACCEPTED, Dead: State.DEAD},
+    State.NEW: {
+        Accepted: (State.ACCEPTED, Placement.NOT_YET),
+        Dead: (State.DEAD, None),
+    },
     State.ACCEPTED: {
-        **dict.fromkeys((Received, Placed, Begun), State.ACCEPTED),
-        **dict.fromkeys(_UNDER_WAY, State.RUNNING),
-        Offered: State.OFFERED,
-        Parked: State.PARKED,
-        Dead: State.DEAD,
+        **dict.fromkeys((Received, Begun), (State.ACCEPTED, None)),
+        Placed: (State.ACCEPTED, Placement.HERE),
+        Offered: (State.OFFERED, Placement.OFFERED_ONCE),
+        **dict.fromkeys(_STEPPING, (State.RUNNING, Placement.HERE)),
+        Replying: (State.RUNNING, None),
+        Parked: (State.PARKED, None),
+        Dead: (State.DEAD, None),
     },
     State.RUNNING: {
-        **dict.fromkeys((Placed, Begun, *_UNDER_WAY), State.RUNNING),
-        Parked: State.PARKED,
-        Dead: State.DEAD,
+        Begun: (State.RUNNING, None),
+        **dict.fromkeys((Placed, *_STEPPING), (State.RUNNING, Placement.HERE)),
+        Replying: (State.RUNNING, None),
+        Parked: (State.PARKED, None),
+        Dead: (State.DEAD, None),
     },
     State.OFFERED: {
-        **dict.fromkeys((Offered, Begun), State.OFFERED),
-        Placed: State.ACCEPTED,
-        Replying: State.RUNNING,
-        Parked: State.PARKED,
-        Dead: State.DEAD,
+        Begun: (State.OFFERED, None),
+        Offered: (State.OFFERED, Placement.OFFERED_ONCE),
+        Placed: (State.ACCEPTED, Placement.HERE),
+        Replying: (State.RUNNING, None),
+        Parked: (State.PARKED, None),
+        Dead: (State.DEAD, None),
     },
-    State.PARKED: {Released: State.ACCEPTED},
+    State.PARKED: {
+        Released: (State.ACCEPTED, None),
+    },
 }
+_BEGUN = frozenset(state for state in State if not state.final) - {State.NEW}
+
+
+def settled(state: State, fact: Fact) -> Standing:
+    """What follows on a fact that the table leaves out: ``Settled`` ends any open run as it says.
+
+    Raises ImpossibleFact.
+    """
+    if isinstance(fact, Settled) and state in _BEGUN:
+        return fact.state, None
+    raise ImpossibleFact(f"{type(fact).__name__} cannot follow on {state}")
 
 
 def next_state(state: State, fact: Fact) -> State:
-    """The transition table. ``Settled`` carries its own state and ends any open run."""
-    following = NEXT[state].get(type(fact))
-    if following is not None:
-        return following
-    if isinstance(fact, Settled) and not state.final and state is not State.NEW:
-        return fact.state
-    raise ImpossibleFact(f"{type(fact).__name__} cannot follow on {state}")
+    """The state that a fact leads to. Raises ImpossibleFact."""
+    return (NEXT[state].get(type(fact)) or settled(state, fact))[0]

@@ -23,7 +23,7 @@ from fractal_rm.domain.errors import (
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Received, fault
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import State
+from fractal_rm.domain.state import OFFERED, State
 from fractal_rm.domain.steady import Reading
 from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
 from fractal_rm.engine.open_runs import OpenRuns
@@ -210,7 +210,7 @@ class Admit:
         Raises OwnRun where we would hand a run to ourselves: nodes.conf names this node.
         """
         own = self._runs.get(offer.run)
-        if own is not None and own.offered:
+        if own is not None and own.placement in OFFERED:
             raise OwnRun(f"this node itself has offered run {offer.run}")
         try:
             retention_ms = self._world.clock.read().retention_ms

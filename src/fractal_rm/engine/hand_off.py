@@ -26,7 +26,7 @@ from fractal_rm.domain.placement import (
     has_not_taken,
 )
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import State
+from fractal_rm.domain.state import OFFERED, Placement, State
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Receipt
 from fractal_rm.engine.slots import Slots
@@ -64,7 +64,8 @@ class HandOff:
         in doubt do not hold the slots of those that could go on.
         """
         asked = self._asked.pop(run.id, None) or _Asked()
-        silent = run.offered  # in an earlier turn, or a crash came between the offer and its end
+        # In an earlier turn, or a crash came between the offer and its end.
+        silent = run.placement in OFFERED
         while True:
             asked.tries += 1
             following = await self._turn(run, there.node, asked.tries, silent=silent)
@@ -128,7 +129,7 @@ class HandOff:
             if not silent:
                 return _TOO_LATE
             left_ms = 1  # a node of ours that may have it is asked all the same
-        if not run.offered:
+        if run.placement not in OFFERED:
             await self._runs.write(run, Offered(node.id, run.epoch + 1, ours))
         answer = await self._answer(run, node, left_ms, ours=ours)
         if isinstance(answer, Receipt):
@@ -143,7 +144,7 @@ class HandOff:
 
         What has become one since knows nothing of what was executed there before.
         """
-        return run.ours and node.peer != "original"
+        return run.placement is Placement.OFFERED and node.peer != "original"
 
     def _left_ms(self, run: Run) -> int | None:
         return time_left_ms(run, self._world.clock.steady_ms())
@@ -221,7 +222,7 @@ class HandOff:
         why = f"nodes.conf no longer has node {node_id}"
         if not silent:
             return Home(why)
-        if not run.ours:
+        if run.placement is not Placement.OFFERED:
             return self._doubt(run, why)
         return _wait_for_ours(why)
 

@@ -6,6 +6,7 @@ from fractal_rm.domain.errors import CallFailed
 from fractal_rm.domain.facts import Placed
 from fractal_rm.domain.placement import Here, Place, There, cannot_run, decide
 from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import BY_SENDER, HERE, OFFERED
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.world import World
 
@@ -19,9 +20,9 @@ class Placer:
 
     async def place(self, run: Run) -> Place:
         """Where ``run`` goes. A run that went on after a crash stays where it was placed."""
-        if run.offered and run.node is not None:
+        if run.placement in OFFERED and run.node is not None:
             return There(run.node, run.reason)
-        if run.stays:
+        if run.placement is HERE:
             return Here(run.reason)
         place = await self._choose(run)
         node = place.node if isinstance(place, There) else None
@@ -30,7 +31,7 @@ class Placer:
 
     async def _choose(self, run: Run) -> Place:
         config = self._world.config
-        if run.placed:
+        if run.placement is BY_SENDER:
             return Here("the sender had placed it here")
         if config.balancer is None:
             return Here("no balancer is configured")
