@@ -113,6 +113,7 @@ def _words(fact: AnyFact) -> tuple[str, str]:
         said["body"] = fact.body.decode("utf-8", "replace")
     if said.get("status") == 0:  # a step that is not one call: nothing answered it
         said |= {"status": None, "took_ms": said.get("took_ms") or None}
+    _ = said.pop("answer", None)  # the reason says it
     told = {key: value for key, value in said.items() if value not in (None, "", UNSET)}
     name = str(fact.__struct_config__.tag)
     return name, "  ".join(f"{key} {_short(value)}" for key, value in told.items())

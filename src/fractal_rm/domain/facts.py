@@ -10,13 +10,18 @@ from typing import Union
 import msgspec
 from msgspec import UNSET
 
+from fractal_rm.domain.cause import Answered, Cause
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.state import State
 
 
 # They come by the thousand and hold no cycles, so nobody need look for some in them.
 class Fact(msgspec.Struct, frozen=True, tag_field="fact", gc=False):
-    """Something that happened to a run. Facts are kept for ever: fields are only added."""
+    """Something that happened to a run.
+
+    Where a ``reason`` says why, in words for people, ``cause`` says it for programs; it is not set
+    in facts of older releases.
+    """
 
 
 class Accepted(Fact, frozen=True, tag="accepted"):
@@ -52,11 +57,16 @@ class Placed(Fact, frozen=True, tag="placed"):
     """Where it is to run and why; ``node`` is None for here.
 
     ``maybe_twice``: the node that it was offered to before may have executed it as well.
+    ``named`` is the node that the balancer named, where the run does not go there. ``status`` is
+    what the node answered that it was offered to before.
     """
 
     node: str | None
     reason: str
     maybe_twice: bool | msgspec.UnsetType = UNSET
+    cause: Cause | msgspec.UnsetType = UNSET
+    named: str | msgspec.UnsetType = UNSET
+    status: int | msgspec.UnsetType = UNSET
 
 
 class Offered(Fact, frozen=True, tag="offered"):
@@ -123,6 +133,7 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
 
     ``again`` is when the next attempt is due; ``final`` says that there will be none. The attempt 0
     stands for a step that ended the run without one; ``unknown``: what it has done is not known.
+    ``answer`` is what came, where something did.
     """
 
     step: int
@@ -132,6 +143,8 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
     again: Moment | msgspec.UnsetType = UNSET
     final: bool | msgspec.UnsetType = UNSET
     unknown: bool | msgspec.UnsetType = UNSET
+    cause: Cause | msgspec.UnsetType = UNSET
+    answer: Answered | msgspec.UnsetType = UNSET
 
 
 class Waiting(Fact, frozen=True, tag="waiting"):
@@ -158,6 +171,7 @@ class Stopping(Fact, frozen=True, tag="stopping"):
 
     state: State
     reason: str
+    cause: Cause | msgspec.UnsetType = UNSET
 
 
 class Undone(Fact, frozen=True, tag="undone"):
@@ -172,6 +186,7 @@ class Parked(Fact, frozen=True, tag="parked"):
     """It waits for a person, and why."""
 
     reason: str
+    cause: Cause | msgspec.UnsetType = UNSET
 
 
 class Released(Fact, frozen=True, tag="released"):
@@ -183,22 +198,36 @@ class Replying(Fact, frozen=True, tag="replying"):
 
     state: State
     reason: str = ""
+    cause: Cause | msgspec.UnsetType = UNSET
 
 
 class Settled(Fact, frozen=True, tag="settled"):
-    """How it ended, and why. Where that needs no reason, the one for its place stays."""
+    """How it ended, and why. Where that needs no reason, the one for its place stays.
+
+    ``status`` is what the node answered that it was offered to.
+    """
 
     state: State
     reason: str = ""
+    cause: Cause | msgspec.UnsetType = UNSET
+    status: int | msgspec.UnsetType = UNSET
 
 
 class Dead(Fact, frozen=True, tag="dead"):
-    """Set aside. For what never became a run, ``body`` is what came, shortened to a bound."""
+    """Set aside. For what never became a run, ``body`` is what came, shortened to a bound.
+
+    ``code`` is the cause as text, also where only a later release knows it.
+    """
 
     code: str
     reason: str
     source: str = ""
     body: bytes = b""
+
+    @property
+    def cause(self) -> Cause:
+        """Why, for programs."""
+        return Cause(self.code)
 
 
 AnyFact = Union[
@@ -224,4 +253,4 @@ def undo_name(step: int) -> str:
 
 def fault(error: Exception) -> Dead:
     """How a run ends that a fault of this program keeps from going on."""
-    return Dead("internal", f"a fault in the Runtime Manager: {error!r}")
+    return Dead(Cause.INTERNAL.text, f"a fault in the Runtime Manager: {error!r}")

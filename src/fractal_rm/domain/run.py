@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
     Accepted,
     Begun,
@@ -56,8 +57,9 @@ class Run(msgspec.Struct, gc=False):
     ``payload_bytes`` and ``result_bytes``: what came, and what has come of it so far, keeps so much
     in memory. ``accepted_ms`` is wall time, ``ahead_ms`` how far the steady clock was ahead of it.
 
-    ``node`` is the other node that was named, or that it is offered to under ``epoch``; None: it is
-    not for another.
+    ``reason`` is why it stands so, in words for people, and ``cause`` for programs; None: an older
+    release has written the fact. ``node`` is the other node that was named, or that it is offered
+    to under ``epoch``; None: it is not for another.
     """
 
     id: str
@@ -69,6 +71,7 @@ class Run(msgspec.Struct, gc=False):
     state: State = State.NEW
     placement: Placement = Placement.NOT_YET
     reason: str = ""
+    cause: Cause | None = None
     results: dict[int, StepResult] = {}
     has_bytes: bool = False
     result_bytes: int = 0
@@ -183,6 +186,7 @@ def _accepted(run: Run, fact: Accepted) -> None:
 def _placed(run: Run, fact: Placed) -> None:
     """Keep where it goes and why."""
     run.node, run.reason = fact.node, fact.reason
+    run.cause = None if fact.cause is UNSET else fact.cause
     if fact.node is not None:
         run.placement = NAMED
 
@@ -281,6 +285,7 @@ def _undone(run: Run, fact: Undone) -> None:
 def _parked(run: Run, fact: Parked) -> None:
     """Keep why."""
     run.reason = fact.reason
+    run.cause = None if fact.cause is UNSET else fact.cause
 
 
 def _replying(run: Run, fact: Replying) -> None:
@@ -289,13 +294,15 @@ def _replying(run: Run, fact: Replying) -> None:
 
 
 def _settled(run: Run, fact: Settled) -> None:
-    """Keep why."""
-    run.reason = fact.reason or run.reason
+    """Keep why, where it says so."""
+    if fact.reason:
+        run.reason = fact.reason
+        run.cause = None if fact.cause is UNSET else fact.cause
 
 
 def _dead(run: Run, fact: Dead) -> None:
     """Keep why."""
-    run.reason = fact.reason
+    run.reason, run.cause = fact.reason, fact.cause
 
 
 def _nothing(_run: Run, _fact: Fact) -> None:

@@ -55,7 +55,7 @@ class Replies:
         """
         if run.replying is None:
             state = ending.state if isinstance(ending, Settled) else State.DEAD
-            await self._runs.write(run, Replying(state, ending.reason))
+            await self._runs.write(run, Replying(state, ending.reason, ending.cause))
         try:
             await self._world.publisher.publish(topic, answer(run), correlation=run.correlation)
         except PublishFailed as error:

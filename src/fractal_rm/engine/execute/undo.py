@@ -39,11 +39,11 @@ class Undoing:
         if not to_undo:
             return ending
         if run.stopping is None:
-            durable = self._runs.write(run, Stopping(ending.state, ending.reason))
+            durable = self._runs.write(run, Stopping(ending.state, ending.reason, ending.cause))
             if run.flow.durable.each_step:
                 await durable
         notes = [note for each in to_undo if (note := await self._once(run, *each))]
-        return Settled(ending.state, "; ".join([ending.reason, *notes]))
+        return Settled(ending.state, "; ".join([ending.reason, *notes]), ending.cause)
 
     async def _once(self, run: Run, call: Call, undo: Undo) -> str:
         """Undo one step. Returns why it could not be, or nothing."""
