@@ -189,6 +189,7 @@ class Stage:
         self.world = World(
             config(**changes), self.journal, self.components, self.peers, self.balancer,
             self.publisher, self.clock, SystemRandom(), self.telemetry, self.known_peers,
+            kept_id=lambda: "kept",
         )  # fmt: skip
         self.node = Node(self.world, {})
         for name in ("a/1", "a/2", "b/1", "b/2", "once/1"):

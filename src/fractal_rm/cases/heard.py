@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeGuard
+from typing import TypeGuard, Union
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -29,12 +29,15 @@ from fractal_rm.domain.result import StepResult, restored
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, TimedFact
 
+Here = tuple[None, Union[str, UnsetType]]  # by which facts of a run name the node that has taken it
+
 
 def heard(
     detail: RunDetail, accepted: Accepted, mask: Mask, children: Sequence[RunDetail], name: str
 ) -> Case:
     """A case that says what the world around a run answered, and expects nothing yet."""
     facts = [timed.fact for timed in detail.facts]
+    here = (None, accepted.node)
     of_calls = [timed for timed in detail.facts if not _is_of_a_message(timed.fact)]
     replies = list(_mocks(of_calls, None))
     for child in children:
@@ -50,8 +53,8 @@ def heard(
         deadline_ms=None if accepted.budget_ms is UNSET else max(1, accepted.budget_ms),
         broker_down=any(map(_is_of_a_message, facts)),
         replies=tuple(_masked(mock, mask) for mock in _without_repeats(replies)),
-        balancer=_balancer(facts),
-        peers=tuple(_peers(facts)),
+        balancer=_balancer(facts, here),
+        peers=tuple(_peers(facts, here)),
     )
 
 
@@ -185,19 +188,21 @@ _FAULTS: dict[Cause | UnsetType, Fault] = {
 }
 
 
-def _balancer(facts: Sequence[AnyFact]) -> BalancerMock:
+def _balancer(facts: Sequence[AnyFact], here: Here) -> BalancerMock:
     placed = next((fact for fact in facts if isinstance(fact, Placed)), None)
     if placed is None:
         return BalancerMock()
     if placed.cause is Cause.BALANCER_FAILED:
         return BalancerMock(fault=Fault.REFUSED)
-    return BalancerMock(placed.node if placed.named is UNSET else placed.named)
+    if placed.named is not UNSET:
+        return BalancerMock(placed.named)
+    return BalancerMock(None if placed.node in here else placed.node)
 
 
-def _peers(facts: Sequence[AnyFact]) -> Iterator[PeerMock]:
+def _peers(facts: Sequence[AnyFact], here: Here) -> Iterator[PeerMock]:
     """What the node that it was offered to answered."""
     offered = any(isinstance(fact, Offered) for fact in facts)
-    ends = next((fact for fact in facts if _ends_an_offer(fact)), None)
+    ends = next((fact for fact in facts if _ends_an_offer(fact, here)), None)
     if not offered or not isinstance(ends, (Placed, Settled)):
         return
     if ends.status is not UNSET:
@@ -211,5 +216,5 @@ def _peers(facts: Sequence[AnyFact]) -> Iterator[PeerMock]:
         yield PeerMock(fault=Fault.TIMEOUT)
 
 
-def _ends_an_offer(fact: AnyFact) -> bool:
-    return isinstance(fact, Settled) or (isinstance(fact, Placed) and fact.node is None)
+def _ends_an_offer(fact: AnyFact, here: Here) -> bool:
+    return isinstance(fact, Settled) or (isinstance(fact, Placed) and fact.node in here)

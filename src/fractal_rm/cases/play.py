@@ -126,6 +126,7 @@ class _Stage:
             random=EvenRandom(),
             telemetry=QuietTelemetry(),
             known_peers=MemoryKnownPeers(*self._answers.known(self._config)),
+            kept_id=lambda: "this node",
         )
 
     def _observed(self, run_id: str, left: State | None, calls: tuple[Called, ...]) -> Observed:

@@ -30,6 +30,7 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     ``budget_ms``: how long from now it is worth something. ``origin``: the run and the step that
     it is a part of. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where its end is told.
     ``ahead_ms``: how far the steady clock is ahead of the wall clock, where they do not agree.
+    ``node``: the node that has taken it; older releases have not written it.
     """
 
     flow: str
@@ -44,18 +45,20 @@ class Accepted(Fact, frozen=True, tag="accepted"):
     correlation: bytes | msgspec.UnsetType = UNSET
     traceparent: str | msgspec.UnsetType = UNSET
     ahead_ms: int | msgspec.UnsetType = UNSET
+    node: str | msgspec.UnsetType = UNSET
 
 
 class Received(Fact, frozen=True, tag="received"):
-    """It came as a hand-off from one of our own peers."""
+    """It came as a hand-off from one of our own peers, ``sender``; empty: it had no id."""
 
     sender: str
     epoch: int
 
 
 class Placed(Fact, frozen=True, tag="placed"):
-    """Where it is to run and why; ``node`` is None for here.
+    """Where it is to run and why: on the node that has taken it, or on another.
 
+    ``node`` is None for the one that has taken it, where `Accepted` does not name that.
     ``maybe_twice``: the node that it was offered to before may have executed it as well.
     ``named`` is the node that the balancer named, where the run does not go there. ``status`` is
     what the node answered that it was offered to before.

@@ -58,7 +58,9 @@ class Run(msgspec.Struct, gc=False):
     in memory. ``accepted_ms`` is wall time, ``ahead_ms`` how far the steady clock was ahead of it.
 
     ``reason`` is why it stands so, in words for people, and ``cause`` for programs; None: an older
-    release has written the fact. ``node`` is the other node that was named, or that it is offered
+    release has written the fact. ``home`` is the node that has taken it, by which facts name it: it
+    keeps that name where the node gets another meanwhile. None: an older release has taken it, and
+    facts that say None mean home. ``node`` is the other node that was named, or that it is offered
     to under ``epoch``; None: it is not for another.
     """
 
@@ -85,6 +87,7 @@ class Run(msgspec.Struct, gc=False):
     stopping: Stopping | None = None
     undone: set[int] | None = None
     attempts: int = 1
+    home: str | None = None
     node: str | None = None
     epoch: int = 0
     budget_ms: int | None = None
@@ -167,6 +170,8 @@ def _accepted(run: Run, fact: Accepted) -> None:
     """Take over what came."""
     run.payload, run.payload_bytes = fact.payload, size_of(fact.payload)
     run.source = fact.source
+    if fact.node is not UNSET:
+        run.home = fact.node
     if fact.placed:
         run.placement = BY_SENDER
     if fact.budget_ms is not UNSET:
@@ -185,10 +190,10 @@ def _accepted(run: Run, fact: Accepted) -> None:
 
 def _placed(run: Run, fact: Placed) -> None:
     """Keep where it goes and why."""
-    run.node, run.reason = fact.node, fact.reason
+    run.node, run.reason = None, fact.reason
     run.cause = None if fact.cause is UNSET else fact.cause
-    if fact.node is not None:
-        run.placement = NAMED
+    if fact.node is not None and fact.node != run.home:
+        run.node, run.placement = fact.node, NAMED
 
 
 def _offered(run: Run, fact: Offered) -> None:

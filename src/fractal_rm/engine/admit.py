@@ -190,6 +190,7 @@ class Admit:
             placed=trigger.placed,
             key=trigger.key,
             ahead_ms=now.ahead_ms or UNSET,
+            node=self._world.node_id,
         )
         if trigger.says_more:
             accepted = _with_more(accepted, trigger)

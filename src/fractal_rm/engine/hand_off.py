@@ -73,7 +73,7 @@ class HandOff:
             if isinstance(following, Settled):
                 return following
             if isinstance(following, Home):
-                _ = self._runs.write(run, _placed_here(following))
+                _ = self._runs.write(run, _placed_here(run, following))
                 return None
             silent = silent or following.silent
             if silent and (asked.tries >= OFFER_TRIES or following.after_s > HOLD_S):
@@ -181,7 +181,7 @@ class HandOff:
         return _wait_for_ours(f"{why}, though nodes.conf says so")
 
     async def _answer(self, run: Run, node: Node, left_ms: int | None, *, ours: bool) -> Answer:
-        sender = self._world.config.node_id or ""
+        sender = self._world.node_id
         route = node.offer if ours else node.offer_once
         try:
             return await self._world.peers.offer(node, route, run, sender, left_ms=left_ms)
@@ -251,9 +251,9 @@ class HandOff:
         return None
 
 
-def _placed_here(home: Home) -> Placed:
+def _placed_here(run: Run, home: Home) -> Placed:
     return Placed(
-        None,
+        run.home,
         home.why.reason,
         True if home.maybe_twice else UNSET,
         home.why.cause,

@@ -32,7 +32,7 @@ class Placer:
         if isinstance(place, There):
             _ = self._runs.write(run, Placed(place.node, place.reason, cause=Cause.BALANCER))
             return place.node
-        fact = Placed(None, place.reason, cause=place.cause, named=place.named)
+        fact = Placed(run.home, place.reason, cause=place.cause, named=place.named)
         _ = self._runs.write(run, fact)
         return None
 
@@ -46,7 +46,7 @@ class Placer:
             answer = await self._world.balancer.ask(config.balancer)
         except CallFailed as error:
             return Here(f"the balancer did not help: {error}", Cause.BALANCER_FAILED)
-        place = decide(answer, config.nodes, config.node_id)
+        place = decide(answer, config.nodes, self._world.node_id)
         if isinstance(place, There):
             node = config.nodes[place.node]
             why_not = cannot_run(node.peer, run.flow.id, ours=self._world.is_ours(node))

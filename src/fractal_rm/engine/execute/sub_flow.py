@@ -188,8 +188,9 @@ class SubFlows:
                 origin=origin,
                 traceparent=UNSET if run.traceparent is None else run.traceparent,
                 ahead_ms=now.ahead_ms or UNSET,
+                node=self._world.node_id,
             ),
-            Placed(None, f"it belongs to run {run.id}", cause=Cause.PARENT),
+            Placed(self._world.node_id, f"it belongs to run {run.id}", cause=Cause.PARENT),
         )
         child = Run(self._ids.next(now.id_ms), flow, now.wall_ms)
         for fact in facts:
