@@ -47,12 +47,13 @@ class There(msgspec.Struct, frozen=True):
 
 
 Place = Union[Here, There]
+_SAID_HERE = Here("the balancer said here", Cause.BALANCER)
 
 
 def decide(answer: str | None, known: Collection[str], own_id: str | None) -> Place:
     """Turn the balancer's answer into a place. ``answer`` is a node's id, or None for here."""
     if answer is None:
-        return Here("the balancer said here", Cause.BALANCER)
+        return _SAID_HERE
     if answer == own_id:
         why = f"the balancer named node {answer}, which is this one"
         return Here(why, Cause.BALANCER, answer)

@@ -11,6 +11,9 @@ from fractal_rm.domain.state import BY_SENDER, HERE, OFFERED
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.world import World
 
+_BY_SENDER = Here("the sender had placed it here", Cause.BY_SENDER)
+_NO_BALANCER = Here("no balancer is configured", Cause.NO_BALANCER)
+
 
 class Placer:
     """Chooses a place once for each run and keeps the reason with it."""
@@ -39,9 +42,9 @@ class Placer:
     async def _choose(self, run: Run) -> Place:
         config = self._world.config
         if run.placement is BY_SENDER:
-            return Here("the sender had placed it here", Cause.BY_SENDER)
+            return _BY_SENDER
         if config.balancer is None:
-            return Here("no balancer is configured", Cause.NO_BALANCER)
+            return _NO_BALANCER
         try:
             answer = await self._world.balancer.ask(config.balancer)
         except CallFailed as error:
