@@ -16,7 +16,10 @@ from fractal_rm.domain.run import Run, change
 from fractal_rm.domain.state import State
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "src").rglob("*.py"))
+TREES = {
+    str(path.relative_to(ROOT)): ast.parse(path.read_text())
+    for path in sorted((ROOT / "src").rglob("*.py"))
+}
 WITH_CAUSE = {"Placed", "StepFailed", "Stopping", "Parked", "Replying", "Settled", "Failure"}
 # In the order of the fields, so many come before the cause.
 BEFORE_CAUSE = {"Placed": 3, "StepFailed": 7, "Parked": 1, "Failure": 0}
@@ -33,10 +36,10 @@ def family(kind: type[Exception]):
 
 
 def nodes(kind):
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
             if isinstance(node, kind):
-                yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+                yield f"{path}:{node.lineno}", node
 
 
 def test_each_cause_is_documented_and_each_that_is_documented_is_one():
