@@ -7,7 +7,7 @@ import errno
 import gc
 import os
 from collections.abc import Callable, Coroutine
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.adapters.node_id import kept_node_id
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory, open_runs_of
@@ -178,7 +179,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
     telemetry = LogTelemetry(NodeClock.monotonic_s)
     caller = Http1Caller(kept=_open_files(config, telemetry) // 2)
     state = Path(config.state_path)
-    clock = NodeClock(state, telemetry)
+    clock, random = NodeClock(state, telemetry), SystemRandom()
     world = World(
         config=config,
         journal=open_journal(
@@ -193,9 +194,10 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         balancer=HttpBalancer(caller),
         publisher=MqttPublisher(served=mqtt),
         clock=clock,
-        random=SystemRandom(),
+        random=random,
         telemetry=telemetry,
         known_peers=KnownPeersFile(state, telemetry, clock.monotonic_s),
+        kept_id=cache(partial(kept_node_id, state, random)),
     )
     return world
 

@@ -40,8 +40,7 @@ from fractal_rm.domain.errors import (
     JournalTooOld,
     JournalUnreadable,
 )
-from fractal_rm.domain.flow import flow_version
-from fractal_rm.domain.run import (
+from fractal_rm.domain.facts import (
     Accepted,
     Dead,
     Finished,
@@ -49,9 +48,10 @@ from fractal_rm.domain.run import (
     Placed,
     Settled,
     Started,
-    State,
     StepFailed,
 )
+from fractal_rm.domain.flow import flow_version
+from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, JournalConformance, begun, entry, write
 
 DAY_S, GIB = 86_400, 1 << 30

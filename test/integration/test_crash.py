@@ -14,16 +14,16 @@ import gmqtt
 import pytest
 from gmqtt.mqtt.constants import MQTTv311
 
-from fractal_rm.domain.run import (
+from fractal_rm.domain.facts import (
     AnyFact,
     ElementFinished,
     Finished,
     Started,
-    State,
     Undone,
     name_of,
     undo_name,
 )
+from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 
 KILLS = 25

@@ -10,6 +10,7 @@ from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallTimedOut
 from fractal_rm.domain.expression import ObjectOf, Payload, Result
+from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import (
     Content,
     Durable,
@@ -22,7 +23,8 @@ from fractal_rm.domain.flow import (
     Wait,
 )
 from fractal_rm.domain.outcome import Later
-from fractal_rm.domain.run import Run, Settled, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.dataflow import Dataflow
 from steps import flow, get, items, post, undo
 from worlds import URL, ManualClock, Stage, until

@@ -25,7 +25,8 @@ import msgspec
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.log import projector
 from fractal_rm.adapters.log.disk import FolderDisk
-from fractal_rm.domain.run import Finished, Settled, State
+from fractal_rm.domain.facts import Finished, Settled
+from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import accepted, begun, entry, write
 
 class Unsynced(FolderDisk):

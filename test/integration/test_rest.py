@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fractal_rm.adapters.rest.triggers import preferred_wait_s
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from nodes import HOST, NodeProcess, wait_until
 
 

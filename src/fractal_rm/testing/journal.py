@@ -31,6 +31,21 @@ from fractal_rm.domain.expression import (
     Result,
     Status,
 )
+from fractal_rm.domain.facts import (
+    Accepted,
+    AnyFact,
+    Dead,
+    ElementFinished,
+    Finished,
+    Passed,
+    Placed,
+    Settled,
+    Started,
+    StepFailed,
+    Stopping,
+    Undone,
+    Waiting,
+)
 from fractal_rm.domain.flow import (
     Call,
     CatchUp,
@@ -54,25 +69,9 @@ from fractal_rm.domain.flow import (
 )
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.result import NULL
-from fractal_rm.domain.run import (
-    Accepted,
-    AnyFact,
-    Dead,
-    ElementFinished,
-    Finished,
-    Passed,
-    Placed,
-    Run,
-    Settled,
-    Started,
-    State,
-    StepFailed,
-    Stopping,
-    Undone,
-    Waiting,
-    fold,
-)
+from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.seen import Head
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Entry, Journal, Recovered
 
 FLOW = Flow("7", "a flow", (Call(1, "c", "e", Method.GET),))

@@ -9,8 +9,9 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.domain.facts import AnyFact, Dead, Settled
 from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.run import AnyFact, Dead, Run, Settled
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Entry, Prior
 
 Behind = tuple[Run, int, AnyFact]  # a fact that its run has followed, and its moment

@@ -21,7 +21,8 @@ from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalGone, JournalLost
-from fractal_rm.domain.run import AnyFact, Run
+from fractal_rm.domain.facts import AnyFact
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Entry, Prior, Recovered
 
 

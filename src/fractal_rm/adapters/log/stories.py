@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from fractal_rm.domain.run import Run, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Entry, Prior
 
 

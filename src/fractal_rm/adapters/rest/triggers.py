@@ -17,8 +17,10 @@ from fractal_rm.domain.errors import (
     WrongContentType,
     WrongShape,
 )
+from fractal_rm.domain.facts import Finished, Passed
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import Finished, Outcome, Passed, Run, State
+from fractal_rm.domain.run import Outcome, Run, change
+from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Said, Source
 from fractal_rm.engine.ports import History, Intake, Taken
 
@@ -95,7 +97,7 @@ class Triggers:
         summary, ended = detail.summary, Run(run_id, Flow(""), detail.summary.accepted_ms)
         for timed in detail.facts:
             if isinstance(timed.fact, (Finished, Passed)):
-                timed.fact.change(ended)
+                change(ended, timed.fact)
         ended.state, ended.reason = summary.state, summary.reason
         return ended.outcome()
 

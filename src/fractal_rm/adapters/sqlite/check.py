@@ -14,7 +14,8 @@ from fractal_rm.adapters.sqlite.history import SUMMARY, reading, summary_of
 from fractal_rm.adapters.sqlite.schema import EVERY_PAGE, EXPECTED_OPEN
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.flow import Flow, version_of
-from fractal_rm.domain.run import ImpossibleFact, Run, fold
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.transitions import ImpossibleFact
 
 SHOWN = 20
 

@@ -16,7 +16,7 @@ from fractal_rm.adapters.sqlite.prepare import check_files, format_of
 from fractal_rm.adapters.sqlite.recent import lay_over
 from fractal_rm.adapters.sqlite.schema import PAGES
 from fractal_rm.domain.errors import JournalDamaged, JournalUnreadable
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Ledger, RunDetail, RunSummary, TimedFact
 
 SUMMARY = "SELECT id, flow, state, reason, source, node, accepted_ms, settled_ms FROM runs"

@@ -26,7 +26,8 @@ from fractal_rm.domain.errors import (
     JournalInUse,
     JournalLost,
 )
-from fractal_rm.domain.run import Run, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Prior, Recovered
 
 STATEMENTS_KEPT = 400  # prepared: six that take many rows, for each number of them
