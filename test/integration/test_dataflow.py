@@ -258,6 +258,31 @@ async def test_a_call_in_doubt_stays_in_doubt_when_the_time_of_its_run_ends():
         )  # fmt: skip
 
 
+async def test_a_time_that_ends_names_the_calls_that_a_run_within_may_have_made():
+    disk, clock = Disk(), ManualClock()
+    flows = (
+        flow(SubFlow(1, "6"), flow_id="7", deadline_ms=60_000),
+        flow(get(1, "once 1"), get(2, "b 1"), flow_id="6", **DATAFLOW),
+    )
+    stage = stage_of(*flows, disk=disk, clock=clock)
+    stage.holds("once/1")
+    stage.holds("b/1")
+    await stage.node.start()
+    run_id = (await stage.send("7")).run
+    await until(lambda: len(stage.called()) == 2)
+    stage.crash()
+    stage = stage_of(*flows, disk=disk, clock=clock)
+    stage.holds("b/1")
+    async with stage:
+        await until(lambda: stage.called() == ["b/1"])
+        clock.ms += 60_000
+        await stage.node.watch_clock()
+        reason = (await stage.ended(run_id)).reason
+        (child,) = [each for each in disk.runs if each != run_id]
+        assert f"and call 1, 2 may have been in its run {child}" in reason
+        assert "call 1, 2 may have been" in (await stage.ended(child)).reason
+
+
 async def test_a_run_that_is_cut_off_leaves_nothing_in_flight():
     async with stage_of(flow(*BOTH.steps, deadline_ms=30, **DATAFLOW)) as stage:
         stage.holds("a/1")

@@ -270,11 +270,12 @@ def test_undos_are_recorded():
     assert [call.on.undo for call in case.expected.calls] == [None, None, True]
 
 
-def test_a_broker_that_was_down_is_down_again():
+@pytest.mark.parametrize("known", [STEPPED, flows("1\nRUN 2 payload\n\n2\nPUBLISH t payload\n")])
+def test_a_broker_that_was_down_is_down_again(known):
     def world(stage):
         stage.publisher.down = True
 
-    case, _ = passes(world, flow="1", known=STEPPED)
+    case, _ = passes(world, flow="1", known=known)
     assert case.broker_down
 
 

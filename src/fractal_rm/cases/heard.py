@@ -38,11 +38,12 @@ def heard(
     """A case that says what the world around a run answered, and expects nothing yet."""
     facts = [timed.fact for timed in detail.facts]
     here = (None, accepted.node)
-    of_calls = [timed for timed in detail.facts if not _is_of_a_message(timed.fact)]
-    replies = list(_mocks(of_calls, None))
-    for child in children:
-        of_calls = [timed for timed in child.facts if not _is_of_a_message(timed.fact)]
-        replies += _mocks(of_calls, child.summary.flow)
+    replies: list[Mock] = []
+    broker_down = False
+    for each, flow in ((detail, None), *((child, child.summary.flow) for child in children)):
+        of_calls = [timed for timed in each.facts if not _is_of_a_message(timed.fact)]
+        broker_down = broker_down or len(of_calls) < len(each.facts)
+        replies += _mocks(of_calls, flow)
     if detail.summary.state is State.EXPIRED:  # what was under way then was never answered
         replies.append(Mock(fault=Fault.TIMEOUT))
     return Case(
@@ -51,7 +52,7 @@ def heard(
         payload=_masked_json(accepted.payload, mask),
         placed=accepted.placed or accepted.source == "peer",
         deadline_ms=None if accepted.budget_ms is UNSET else max(1, accepted.budget_ms),
-        broker_down=any(map(_is_of_a_message, facts)),
+        broker_down=broker_down,
         replies=tuple(_masked(mock, mask) for mock in _without_repeats(replies)),
         balancer=_balancer(facts, here),
         peers=tuple(_peers(facts, here)),

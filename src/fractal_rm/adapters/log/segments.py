@@ -149,6 +149,8 @@ def damaged(disk: Disk, what: str) -> JournalDamaged:
 class Reused(JournalDamaged):
     """A segment was used again while it was read: what it held is in the history by now."""
 
+    code = "segment-reused"
+
 
 def bodies_since(disk: Disk, since: int) -> list[bytes]:
     """What is there from a position on, read beside the process that writes.

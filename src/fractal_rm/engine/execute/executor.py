@@ -117,9 +117,7 @@ class Executor:
     async def _expired(self, run: Run) -> Settled:
         counted = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
         came = f"{len(run.results)} of {len(counted)} calls were made"
-        doubted = ", ".join(sorted(run.in_doubt or ()))
-        doubt = f", and call {doubted} may have been" if doubted else ""
-        await self._sub_flows.expire(run, f"the time of run {run.id} ended")
+        doubt = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
         had_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
         why = f"the deadline of {had_s:g} s ended when {came}{doubt}"
         return Settled(State.EXPIRED, why, Cause.DEADLINE)

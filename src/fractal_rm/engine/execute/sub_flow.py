@@ -88,12 +88,19 @@ class SubFlows:
         await self._close(child, ending)
         return following
 
-    async def expire(self, run: Run, why: str) -> None:
-        """The time of a run has ended: so has that of the children that it was carrying."""
+    async def expire(self, run: Run, why: str) -> str:
+        """The time of a run has ended: so has that of the children that it was carrying.
+
+        Returns what the reason of the run says of calls that it, or one of those, may have made.
+        """
+        said = f", and call {', '.join(sorted(run.in_doubt))} may have been" if run.in_doubt else ""
         for child in self._runs.children(run):
-            await self.expire(child, why)
-            ending = await self._undo(child, Settled(State.EXPIRED, why, Cause.DEADLINE))
+            of_child = await self.expire(child, why)
+            ending = Settled(State.EXPIRED, why + of_child, Cause.DEADLINE)
+            ending = await self._undo(child, ending)
             await self._close(child, ending)
+            said += of_child and f"{of_child} in its run {child.id}"
+        return said
 
     async def set_aside(self, run: Run) -> None:
         """A run is set aside: so are the children that it was carrying, with all that they did."""
