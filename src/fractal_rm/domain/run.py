@@ -52,6 +52,10 @@ class State(str, Enum):
         self.final = text not in _OPEN_STATES
 
 
+# Ends that somebody may have to look at.
+TROUBLE = frozenset({State.FAILED, State.UNKNOWN, State.DEAD, State.EXPIRED})
+
+
 # Facts and runs come by the thousand and hold no cycles, so nobody need look for some in them.
 class Fact(msgspec.Struct, frozen=True, tag_field="fact", gc=False):
     """Something that happened to a run. Facts are kept for ever: fields are only added."""
@@ -388,6 +392,12 @@ def undo_name(step: int) -> str:
     return f"undo.{step}"
 
 
+def parent_of(first: Fact) -> str | None:
+    """The id of the run that a run is a part of, by its first fact; None: it is a whole."""
+    origin = first.origin if isinstance(first, Accepted) else UNSET
+    return None if origin is UNSET else origin.rpartition(":")[0]
+
+
 def fault(error: Exception) -> Dead:
     """How a run ends that a fault of this program keeps from going on."""
     return Dead("internal", f"a fault in the Runtime Manager: {error!r}")
@@ -495,6 +505,12 @@ class Run(msgspec.Struct, gc=False):
     def position(self) -> int:
         """How many of its steps are done: where they are listed, the next one stands there."""
         return len(self.results) + (len(self.passed) if self.passed else 0)
+
+    @property
+    def failed_step(self) -> int | None:
+        """The number of the step that failed for good, the last where several did; None: none."""
+        final = [each.step for each in (self.failures or {}).values() if each.final is True]
+        return final[-1] if final and final[-1] else None
 
     @property
     def reply(self) -> StepResult | None:

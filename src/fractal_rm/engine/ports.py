@@ -25,7 +25,7 @@ from fractal_rm.domain.trigger import Arrival
 __all__ = [
     "Balancer", "BrokenRun", "Clock", "Components", "Entry", "History", "Journal", "KnownPeers",
     "Ledger", "Peers", "Prior", "Publisher", "Random", "Receipt", "Recovered", "RunDetail",
-    "RunSummary", "Telemetry", "TimedFact",
+    "RunPage", "RunSummary", "Telemetry", "TimedFact",
 ]  # fmt: skip
 
 
@@ -171,6 +171,13 @@ class RunSummary(msgspec.Struct, frozen=True):
     journal: str
 
 
+class RunPage(msgspec.Struct, frozen=True):
+    """Part of a list of runs, and what is damaged so that it could not be looked at."""
+
+    runs: list[RunSummary]
+    unreadable: list[str]
+
+
 class TimedFact(msgspec.Struct, frozen=True):
     """A fact and when it was written."""
 
@@ -203,14 +210,14 @@ class Ledger(msgspec.Struct, frozen=True):
 class History(Protocol):
     """All journals of a node's state folder, read-only. Calls block for a disk read."""
 
-    def runs(
+    def page(
         self,
         *,
         state: State | None = None,
         flow: str | None = None,
         limit: int = 50,
         before: str | None = None,
-    ) -> list[RunSummary]:
+    ) -> RunPage:
         """The newest runs first; ``before`` is the id of the last run of the page before."""
         ...
 

@@ -6,7 +6,7 @@ from typing import Union
 
 import msgspec
 
-from fractal_rm.domain.run import AnyFact, Run, State
+from fractal_rm.domain.run import TROUBLE, AnyFact, Run, State
 from fractal_rm.engine.ports import Entry, Prior
 
 # A fact with its moment, milliseconds since 1970; as JSON where it was read from the log.
@@ -18,7 +18,8 @@ class Story(msgspec.Struct, gc=False):
 
     ``state``, ``reason`` and ``node`` are how it stands after ``facts``; ``settled_ms`` is None
     while it has no end. ``new`` holds what only a run has that began in here. ``again``: so often
-    its trigger came again.
+    its trigger came again. ``flow``, ``cause`` and ``failed_step``, a number, are known of a run
+    that ended in trouble.
     """
 
     run_id: str
@@ -31,13 +32,23 @@ class Story(msgspec.Struct, gc=False):
     again: int = 0
     new: Beginning | None = None
     run: Run | None = None
+    flow: str | None = None
+    cause: str | None = None
+    failed_step: int | None = None
 
     def catch_up(self) -> None:
         """Let it stand as its run does now: each of its facts is in here."""
         run = self.run
         if run is not None:
-            self.state, self.reason, self.node = run.state, run.reason, run.node
+            self.stand_as(run)
             self.run = None
+
+    def stand_as(self, run: Run) -> None:
+        """Let it stand as a run does now."""
+        self.state, self.reason, self.node = run.state, run.reason, run.node
+        if run.state in TROUBLE:
+            self.flow, self.failed_step = run.flow.id or None, run.failed_step
+            self.cause = getattr(run, "cause", None)
 
 
 class Beginning(msgspec.Struct, frozen=True, gc=False):
@@ -49,6 +60,7 @@ class Beginning(msgspec.Struct, frozen=True, gc=False):
     key: str | None
     digest: str
     key_until_ms: int
+    parent: str | None = None
 
 
 class Stories:

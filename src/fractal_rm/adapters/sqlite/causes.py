@@ -17,8 +17,10 @@ from fractal_rm.domain.errors import (
 WAIT_S = 5  # for another program that writes into the file: a person at a sqlite3 prompt
 
 
-def unusable(path: Path, error: OSError | sqlite3.Error) -> JournalError:
+def unusable(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeError) -> JournalError:
     """A foreign error in our words, with the cure."""
+    if isinstance(error, UnicodeDecodeError):  # SQLite says what it has read
+        return damaged(path, "cannot be read")
     text = str(error)  # of an OSError it has the path, in which any word may be
     of_sqlite = isinstance(error, sqlite3.Error)
     if "full" in text if of_sqlite else error.errno == ENOSPC:
