@@ -32,6 +32,7 @@ from fractal_rm.domain.errors import (
     ReplyTooLarge,
 )
 from keys import encrypted_key, weak_key
+from machines import machine
 from ports import free_port
 
 
@@ -206,6 +207,7 @@ def closing(status):
 
 @pytest.mark.parametrize("script", [
     [closing(408), None], [b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\nbye", None],
+    [b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 9\r\n\r\ncut", None],
 ])  # fmt: skip
 async def test_a_408_that_ends_a_kept_connection_is_as_if_it_were_closed_in_silence(script):
     async with serving([OK], script, [OK]) as server, calling() as caller:
@@ -621,6 +623,47 @@ async def test_a_zone_that_this_machine_does_not_have_is_said():
             await caller.call(to(server, host="fe80::1%none"))
 
 
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("::1%lo", "only a link-local address may have an interface: leave out %lo"),
+        ("fe80::1", "a link-local address needs its interface, as in fe80::7%eth0"),
+        ("fe80::1%0", "a link-local address needs its interface, as in fe80::7%eth0"),
+    ],
+)
+async def test_a_zone_that_is_missing_or_too_much_is_said(host, why):
+    async with serving() as server, calling() as caller:
+        with pytest.raises(ConnectFailed, match=why):
+            await caller.call(to(server, host=host))
+
+
+async def _answered_by_the_second_interface():
+    async with calling() as caller:
+        server = Server()
+        listening = await asyncio.start_server(server.handle, "::", free_port())
+        server.port = listening.sockets[0].getsockname()[1]
+        reply = await caller.call(to(server, host="fe80::7%second"))
+        with pytest.raises(ConnectFailed, match="no interface 'third'"):
+            await caller.call(to(server, host="fe80::7%third"))
+        listening.close()
+    return reply.body
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_zone_says_by_which_interface(run):
+    here = machine()
+    try:
+        for name in ("first", "second"):
+            here.ip("link", "add", name, "type", "veth", "peer", "name", f"{name}-end")
+            here.ip("link", "set", f"{name}-end", "up")
+            here.ip("link", "set", name, "up")
+            here.ip("address", "add", "fe80::1/64", "dev", name, "nodad")
+        here.ip("address", "add", "fe80::7/64", "dev", "second-end", "nodad")
+        assert here.call(run, _answered_by_the_second_interface()) == b"ok"
+    finally:
+        here.end()
+
+
 async def test_a_reason_does_not_name_hundreds_of_addresses(tmp_path):
     answers = {"farm.plant": [f"127.0.1.{n}" for n in range(1, 201)]}
     with_names = resolving(tmp_path, answers)
@@ -800,7 +843,8 @@ async def test_an_encrypted_key_is_told_and_nobody_is_asked(form, tls_server, tm
         ("key", r"key\.pem holds no private key in PEM"),
         ("cert", r"cert\.pem holds no certificate in PEM"),
         ("ca", r"ca\.pem holds no certificate in PEM"),
-        ("another", r"the key in .*key\.pem is not the one of the certificate in .*cert\.pem"),
+        ("another", r"key\.pem is not the one of the first certificate in .*cert\.pem"),
+        ("broken", r"ca\.pem holds a certificate that OpenSSL cannot read"),
         ("weak", r"the certificate in .*cert\.pem is too weak for OpenSSL here \(EE_KEY_TOO_SMALL"),
     ],
 )
@@ -812,6 +856,8 @@ async def test_a_tls_file_that_holds_the_wrong_thing_is_named(authority, tmp_pat
     (other if wrong == "another" else ours).private_key_pem.write_to_path(paths["key"])
     if wrong == "weak":
         weak_key(paths["key"], paths["cert"])
+    if wrong == "broken":
+        paths["ca"].write_text(f"{paths['ca'].read_text()}-----BEGIN CERTIFICATE-----\n")
     if wrong in paths:
         paths[wrong].write_bytes(b"\x30\x82")  # as DER begins
     async with serving() as server, calling() as caller:

@@ -55,6 +55,14 @@ async def test_what_a_condition_compares_is_bounded_in_all(compared):
             assert outcome.state is state
 
 
+async def test_what_a_condition_refers_to_again_and_again_is_read_once():
+    condition = " or ".join(f'"fault {n}" == payload' for n in range(20))
+    text = f"1\nTO a 1\nGET\n  WHEN not ({condition})\n"
+    async with Stage(flows=flows(text), bounds=Bounds(max_evaluated_values=1_000)) as stage:
+        assert (await stage.run("1", payload=[0] * 500)).state is State.SUCCEEDED
+        assert stage.called() == ["a/1"]
+
+
 async def test_who_needs_more_can_say_so():
     bounds = Bounds(max_evaluated_values=1_000_000)
     async with Stage(flows=flow(EVALUATORS["a filter"]), bounds=bounds) as stage:

@@ -454,6 +454,12 @@ async def test_a_component_that_points_elsewhere_has_done_nothing(status):
         assert stage.called() == ["a/1"]
 
 
+async def test_where_an_answer_points_is_said_as_an_address():
+    async with Stage(flows=flows("1\nTO a 1\nPOST payload\n")) as stage:
+        stage.answers("a/1", "", 301, Location="/Stra\u00dfe\t1 2/")  # as some servers send it
+        assert (await run(stage)).reason.endswith("pointing to /Stra%C3%9Fe%091%202/")
+
+
 @pytest.mark.parametrize(
     ("expect", "state"),
     [

@@ -17,6 +17,7 @@ from brokers import Broker
 from demanding import demanding
 from fractal_rm.adapters.mqtt import intake as intake_module
 from fractal_rm.adapters.mqtt import link as link_module
+from fractal_rm.adapters.mqtt.brokers import Brokers
 from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions, OptionsInTurn
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.config.model import Mqtt
@@ -108,6 +109,17 @@ def test_both_versions_refused_is_not_tried_without_a_pause():
     assert in_turn.options == ConnectOptions(mqtt_5=False)
     assert not in_turn.learn(Answer.OTHER_VERSION)
     assert in_turn.options == ConnectOptions()
+
+
+@pytest.mark.parametrize("version", [None, "3.1.1"])
+def test_a_broker_that_comes_back_between_two_tries_is_not_taken_for_one_that_lacks_something(
+    version,
+):
+    """A proxy whose broker is away ends each connection without a CONNACK."""
+    brokers = Brokers(Mqtt(version=version))
+    first = brokers.options
+    after_pauses = [brokers.options for _ in range(12) if not brokers.failed(Answer.SILENCE)]
+    assert set(after_pauses) == {first}
 
 
 @pytest.mark.slow
@@ -260,6 +272,17 @@ async def test_a_user_who_may_only_read_is_told_so_in_words(tmp_path):
         assert "does not have a place for this node's status" in way_in.status().text
         # Mosquitto 2.0.11 without a bound of queued messages ends the connection at each refusal.
         assert len(way_in.telemetry.of("mqtt_connected")) <= 2
+    broker.stop()
+
+
+async def test_an_end_after_the_refused_status_is_no_fault_of_the_topics_of_flows(tmp_path):
+    """Mosquitto 2.0.11 ends it there while they are subscribed to, one after another."""
+    acl = tmp_path / "acl"
+    acl.write_text("topic read #\n")
+    broker = Broker("mosquitto", tmp_path, f"acl_file {acl}\n").start()
+    async with intake_at(broker, tmp_path, begun_at(a=("f/x", "f/y", "f/z"))) as way_in:
+        assert way_in.telemetry.of("topic_refused") == []
+        assert "does not have a place for this node's status" in way_in.status().text
     broker.stop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import resource
 import socket
@@ -193,6 +194,13 @@ def test_extra_keys_are_ignored(node):
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_a_body_that_is_not_labelled_json_is_refused(node, kind):
     assert node.trigger(Content_Type=kind)[0] == 415
+
+
+def test_a_compressed_body_is_refused_for_that(node):
+    body = gzip.compress(json.dumps(GOOD).encode())
+    status, _, answer = post(node, body, Content_Encoding="gzip")
+    assert (status, answer["type"]) == (415, "urn:fractal-rm:wrong-content-coding")
+    assert node.trigger(Content_Encoding="identity")[0] == 200
 
 
 def test_a_charset_beside_json_is_fine(node):

@@ -165,6 +165,20 @@ def test_what_identifies_a_peer_is_where_it_is_asked_and_not_what_it_is_called(f
     assert len(found) == 5
 
 
+def test_files_for_tls_have_no_effect_without_https(folder):
+    edit(folder, "components", component1__config__tls={"ca": "ca.pem"})
+    for protocol, found in (("http", ["C229"]), ("https", [])):
+        edit(folder, "components", component1__config__protocol=protocol)
+        assert [finding.code for finding in load(folder, {}).warnings] == found
+
+
+def test_an_address_in_brackets_is_told_to_leave_them_out(folder):
+    edit(folder, "components", component1__config__ip="[::1]:80")
+    with pytest.raises(ConfigRejected) as rejected:
+        load(folder, {})
+    assert "without brackets" in rejected.value.findings[0].render()
+
+
 def test_a_choice_for_silence_that_a_node_of_ours_never_needs_is_warned_about(folder):
     edit(folder, "nodes", **{"1__config__peer": "fractal", "1__config__after_silence": "unknown"})
     assert [finding.code for finding in load(folder, {}).warnings] == ["C229"]
@@ -368,6 +382,11 @@ def test_a_wrong_value_is_a_finding(folder, name, changes, expected):
         assert expected in findings(folder)
 
 
+def test_a_value_that_is_read_twice_is_wrong_once(folder):
+    edit(folder, "nodes", **{"1__config__timeout_s": 0, "1__id": 2.5})
+    assert findings(folder) == ["nodes.conf C205", "nodes.conf C206"]
+
+
 @pytest.mark.parametrize("form", ["pkcs8", "traditional", "with its certificate"])
 def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
     cert, key = encrypted_key(folder, form)
@@ -379,9 +398,11 @@ def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
         "comm": "mqtt__tls",
     }.items():
         before = (folder / f"{name}.conf").read_text()
-        edit(folder, name, **{path: tls})
+        https = {} if name == "comm" else {path.replace("tls", "protocol"): "https"}
+        edit(folder, name, **{path: tls}, **https)
         assert findings(folder) == [f"{name}.conf C225"]
         (folder / f"{name}.conf").write_text(before)
+    edit(folder, "components", component1__config__protocol="https")
     if key:
         key.write_bytes(b"\xef\xbb\xbf" + key.read_bytes())
         edit(folder, "components", component1__config__tls=tls)

@@ -126,6 +126,7 @@ def steps_of(text: str) -> tuple[object, ...]:
         ("ON $share/nodes/frames/#", Starts(("$share/nodes/frames/#",))),
         ("EVERY 30s", Starts(every_ms=30_000)),
         ('CRON "0 6 * * 1-5" Europe/Rome', Starts(cron=Cron("0 6 * * 1-5", "Europe/Rome"))),
+        ('CRON "0\t6 * *\t*"\tEurope/Rome', Starts(cron=Cron("0 6 * * *", "Europe/Rome"))),
         ('CRON "0 6 * JAN MON-FRI"', Starts(cron=Cron("0 6 * JAN MON-FRI"))),
         ('CRON "*/15 * * * *"\nCATCHUP all', Starts(cron=Cron("*/15 * * * *"),
                                                    catch_up=CatchUp.ALL)),

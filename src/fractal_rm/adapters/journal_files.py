@@ -10,7 +10,7 @@ from pathlib import Path
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.log.disk import Disk, FolderDisk, log_folder
 from fractal_rm.adapters.log.journal import LogJournal
-from fractal_rm.adapters.log.segments import MOST_BYTES, SEGMENT_BYTES, Log
+from fractal_rm.adapters.log.log import MOST_BYTES, SEGMENT_BYTES, Log
 from fractal_rm.adapters.sqlite import HistoryStore
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Kept
 from fractal_rm.adapters.worker import Worker

@@ -132,6 +132,7 @@ class Section:
         self._name = name
         self._broken = broken  # said already: what is missing in it needs no findings
         self._asked: set[str] = set()
+        self._bad: set[tuple[str, str]] = set()  # keys, and what was said of them
         self._keys = value.keys
         if isinstance(value.plain, dict):
             self._members = value.plain
@@ -239,7 +240,10 @@ class Section:
             self._source.add("C204", self._place, f"{self._path(key)} is missing")
 
     def bad(self, key: str, text: str, hint: str | None = None, code: str = "C206") -> None:
-        """The value of a key cannot be used."""
+        """The value of a key cannot be used. It is said once, however often the key is read."""
+        if (key, text) in self._bad:
+            return
+        self._bad.add((key, text))
         member = self._members.get(key)
         self._source.add(code, member.place if member else self._place, text, hint)
 

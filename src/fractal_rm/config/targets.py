@@ -53,12 +53,15 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
         section.missing("protocol")
     if not section.has("port"):
         section.missing("port")
+    tls = read_tls(section)
+    if tls is not None and protocol == "http":
+        section.warn("tls", "C229", "tls has no effect where protocol is http")
     return Target(
         origin=Origin(
             protocol=protocol or "http",
             host=_host(section),
             port=section.whole("port", 80, 1, 65_535),
-            tls=read_tls(section),
+            tls=tls,
         ),
         headers=_headers(section),
         connect_timeout_s=section.seconds("connect_timeout_s", min(3.0, timeout_s)),
@@ -73,6 +76,8 @@ def _host(section: Section) -> str:
     if not host or _is_host(host):
         return host
     hint = None if host.isascii() else "write the name in its ASCII form, xn--…"
+    if host.startswith("["):
+        hint = "write an IPv6 address without brackets, and the port at its own key"
     section.bad("ip", "ip must be an IP address or a host name", hint)
     return ""
 

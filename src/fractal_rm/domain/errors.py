@@ -68,6 +68,14 @@ class WrongContentType(Refused):
     title = "The content type must be application/json"
 
 
+class WrongContentCoding(Refused):
+    """A content that is compressed (REST only; RFC 9110, 15.5.16)."""
+
+    code = "wrong-content-coding"
+    status = 415
+    title = "The content must be sent as it is, without a coding"
+
+
 class WrongShape(Refused):
     """JSON, but a key is missing or has the wrong type."""
 

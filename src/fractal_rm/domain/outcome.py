@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
+from string import punctuation
+from urllib.parse import quote
 
 import msgspec
 
@@ -47,10 +49,15 @@ def _words_of(answer: Reply) -> str:
 def said_with(answer: Reply) -> str:
     """What follows on a status in words: where a redirect points, and how the body begins."""
     target = answer.header("location") if 300 <= answer.status < 400 else None
-    points = f", pointing to {target[:MOST_SAID].replace(' ', '%20')}" if target else ""
+    points = f", pointing to {_as_address(target[:MOST_SAID])}" if target else ""
     text = text_of(answer)
     begin = f"{len(answer.body)} bytes" if text is None else " ".join(text[:MOST_SAID].split())
     return points + (f": {begin}" if begin else "")
+
+
+def _as_address(target: str) -> str:
+    """The value of a Location as components.conf can have it: some servers do not encode it."""
+    return quote(target, safe=punctuation, encoding="latin-1")
 
 
 def unmet(expect: Expression, answer: Reply, seen: Seen, *, settles: bool) -> str | None:

@@ -40,8 +40,9 @@ class Head(msgspec.Struct, frozen=True):
 class Seen:
     """What a step can refer to: the payload, results by number, the heads that were kept.
 
-    A text is read as JSON once, however many paths pick from it. A call that was skipped, or has
-    no answer, has the result null. All that is asked of it looks at ``most_values`` at most.
+    What is referred to is read once, however often, and a text once as JSON for all paths into it.
+    A call that was skipped, or has no answer, has the result null. All that is asked of it looks at
+    ``most_values`` at most.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Seen:
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM
+        self._wholes: dict[int, Any] = {}  # by number, 0 for the payload
         self._read: dict[int, Any] = {}
 
     def with_answer(self, number: int, result: StepResult, head: Head) -> Seen:
@@ -70,7 +72,7 @@ class Seen:
     def with_item(self, item: Any) -> Seen:
         """The same for one element of a FOREACH; what was read as JSON is shared."""
         seen = Seen(self._payload, self._results, self._heads, self._most)
-        seen._item, seen._read = item, self._read
+        seen._item, seen._wholes, seen._read = item, self._wholes, self._read
         return seen
 
     def head(self, number: int) -> Head | None:
@@ -100,11 +102,7 @@ class Seen:
         """What a reference stands for. Raises CannotEvaluate."""
         if ref.path:
             return pick(ref.path, self.inside(ref), name_of(ref), self._values)
-        return (
-            self.inside(ref)
-            if isinstance(ref, Item)
-            else decoded(self.raw(ref), name_of(ref), self._values)
-        )
+        return self.inside(ref) if isinstance(ref, Item) else self._whole(ref)
 
     def elements(self, ref: Reference) -> list[Any]:
         """The list that a FOREACH goes over; a text is read as JSON. Raises CannotEvaluate."""
@@ -124,16 +122,27 @@ class Seen:
             if self._item is _NO_ITEM:
                 raise CannotEvaluate("there is no item outside a FOREACH")
             return self._item
-        number = 0 if isinstance(ref, Payload) else ref.number
+        number = _number_of(ref)
         if number not in self._read:
             json = self.whole(ref)
             if not isinstance(json, msgspec.Raw):
                 raise CannotEvaluate(f"result{number} is not JSON: it is {len(json)} bytes")
-            whole = decoded(json, name_of(ref), self._values)
+            whole = self._whole(ref)
             # The result of a RUN may be any JSON, and of a call that was skipped it is null.
             is_text = number and isinstance(whole, str)
             self._read[number] = _said_in(number, whole, self._values) if is_text else whole
         return self._read[number]
+
+    def _whole(self, ref: Payload | Result) -> Any:
+        """What a whole payload or result is, a text as a text. Raises CannotEvaluate."""
+        number = _number_of(ref)
+        if number not in self._wholes:
+            self._wholes[number] = decoded(self.raw(ref), name_of(ref), self._values)
+        return self._wholes[number]
+
+
+def _number_of(ref: Payload | Result) -> int:
+    return 0 if isinstance(ref, Payload) else ref.number
 
 
 def _said_in(number: int, text: str, values: Values) -> Any:

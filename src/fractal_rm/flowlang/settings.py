@@ -138,7 +138,9 @@ def _topic(line: Line, report: Report) -> str | None:
 def _cron(line: Line, report: Report) -> Cron | None:
     """``CRON "0 6 * * 1-5" Europe/Rome``."""
     keyword, *words = line.quoted_words()
-    expression = unquoted(words[0].text) if words and words[0].text.startswith('"') else None
+    expression = None
+    if words and words[0].text.startswith('"'):  # a line of a crontab often has tabs in it
+        expression = unquoted(words[0].text.replace("\t", " "))
     if expression is None or len(words) > 2:
         at = keyword if not words else words[0] if expression is None else words[2]
         report.add("F132", line, at,

@@ -14,6 +14,7 @@ from fractal_rm.domain.pem import passphrase_words
 
 # OpenSSL's reasons: another key, or one of another kind.
 _NO_PAIR = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+_NONE_FOUND = "NO_CERTIFICATE_OR_CRL_FOUND"
 _TOO_WEAK = frozenset({"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"})
 
 
@@ -43,8 +44,10 @@ def _trusting(ca: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca)
     except ssl.SSLError as error:
-        why = f"{ca} holds no certificate in PEM form that OpenSSL can read"
-        raise ConnectFailed(why) from error
+        why = "holds no certificate in PEM form that OpenSSL can read"
+        if error.reason != _NONE_FOUND:
+            why = "holds a certificate that OpenSSL cannot read"
+        raise ConnectFailed(f"{ca} {why}") from error
 
 
 def _show(context: ssl.SSLContext, cert: str, key: str) -> None:
@@ -56,7 +59,7 @@ def _show(context: ssl.SSLContext, cert: str, key: str) -> None:
         context.load_cert_chain(cert, key, refuse_passphrase)
     except ssl.SSLError as error:
         if error.reason in _NO_PAIR:
-            why = f"the key in {key} is not the one of the certificate in {cert}"
+            why = f"the key in {key} is not the one of the first certificate in {cert}"
         elif error.reason in _TOO_WEAK:
             why = f"the certificate in {cert} is too weak for OpenSSL here ({error.reason})"
         else:

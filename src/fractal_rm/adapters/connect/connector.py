@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -12,8 +13,10 @@ from typing import TypeVar
 from fractal_rm.adapters.connect.descriptors import NONE_LEFT, Descriptors
 from fractal_rm.adapters.connect.files import is_address
 from fractal_rm.adapters.connect.names import KEPT_AT_MOST, Names, NotResolved
+from fractal_rm.adapters.connect.numeric import connected, is_link_local
 from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.domain.address import ZONE_MISSING
 from fractal_rm.domain.errors import ConnectFailed
 
 T = TypeVar("T")
@@ -183,6 +186,10 @@ class _Way:
 
         async def opened() -> asyncio.Transport:
             release()  # and nobody else runs until the socket is made
+            if self._zone and is_link_local(self._address):
+                sock = await connected(self._address, self._port)
+                transport, _ = await loop.create_connection(lambda: first, sock=sock)
+                return transport
             transport, _ = await loop.create_connection(lambda: first, self._address, self._port)
             return transport
 
@@ -193,10 +200,12 @@ class _Way:
         except ConnectionRefusedError as error:
             raise _NotOpened("connection refused") from error
         except socket.gaierror as error:  # of an address that can only be its zone
-            raise _NotOpened(f"there is no interface {self._zone!r} to it here") from error
+            raise _NotOpened(_zone_words(self._zone)) from error
         except OSError as error:
             if error.errno in NONE_LEFT:
                 raise
+            if error.errno == errno.EINVAL and is_link_local(self._address):
+                raise _NotOpened(ZONE_MISSING) from error
             # The text of asyncio is "Connect call failed", whatever it was.
             raise _NotOpened(os.strerror(error.errno) if error.errno else str(error)) from error
         if self._context is None:
@@ -255,6 +264,13 @@ def _tls_reason(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return None
+
+
+def _zone_words(zone: str) -> str:
+    """Why the C library takes no such zone: it takes names for link-local addresses only."""
+    if any(zone == name for _, name in socket.if_nameindex()):
+        return f"only a link-local address may have an interface: leave out %{zone}"
+    return f"there is no interface {zone!r} to it here"
 
 
 def _nothing() -> None:

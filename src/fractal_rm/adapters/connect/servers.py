@@ -16,6 +16,7 @@ from fractal_rm.adapters.connect.message import (
     question,
     read_answer,
 )
+from fractal_rm.adapters.connect.numeric import connected, numeric
 
 PORT = 53
 PAUSE_S = 0.5  # before the next server, or the same one again: an answer may still come
@@ -93,7 +94,7 @@ class _Asking:
 
     def _socket_to(self, server: str) -> socket.socket:
         """A socket that is connected, so that nobody else can answer. Raises OSError."""
-        family, address = _numeric(server, self._port)
+        family, address = numeric(server, self._port)
         opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._sockets[server] = opened
         opened.connect(address)
@@ -125,7 +126,8 @@ class _Asking:
             self._came.put_nowait((server, answer))
 
     async def _answer_by_tcp(self, server: str) -> Answer:
-        reader, writer = await asyncio.open_connection(server, self._port)
+        opened = await connected(server, self._port)
+        reader, writer = await asyncio.open_connection(sock=opened)
         try:
             writer.write(len(self._asked).to_bytes(2, "big") + self._asked)
             size = int.from_bytes(await reader.readexactly(2), "big")
@@ -144,11 +146,3 @@ class _Asking:
         for opened in self._sockets.values():
             self._loop.remove_reader(opened.fileno())
             opened.close()
-
-
-def _numeric(address: str, port: int) -> tuple[int, tuple[str, int] | tuple[str, int, int, int]]:
-    """A family and a socket's address; of an IPv6 one with its zone as a number."""
-    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    found = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=flags)
-    family, _, _, _, numeric = found[0]
-    return family, numeric  # pyright: ignore[reportReturnType]

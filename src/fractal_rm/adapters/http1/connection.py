@@ -28,7 +28,7 @@ from fractal_rm.adapters.http1.framing import (
 )
 from fractal_rm.adapters.http1.heads import END_OF_HEAD, Heads
 from fractal_rm.adapters.http1.outbox import Outbox
-from fractal_rm.adapters.http1.stale import Stale, unread_bytes
+from fractal_rm.adapters.http1.stale import REQUEST_TIMEOUT, Stale, unread_bytes
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ConnectFailed
 
@@ -231,6 +231,8 @@ class Connection(asyncio.Protocol):
             self._end(reply, kept=False, packed=packed_in(reply))
         elif not self._got_bytes and self._reused:
             self._fail(Stale())
+        elif self._in_body and self._reused and reply.status == REQUEST_TIMEOUT:
+            self._fail(Stale())  # it closed with our request unread, which resets
         elif self._unsent or self._outbox.held_bytes(self):
             self._fail(ConnectFailed(f"{_CLOSED_FIRST}{self._why}"))
         elif not self._got_bytes and isinstance(exc, ssl.SSLError) and is_refusal(exc):

@@ -14,7 +14,7 @@ import termios
 
 from fractal_rm.domain.call import Reply
 
-_REQUEST_TIMEOUT = 408
+REQUEST_TIMEOUT = 408
 
 
 class Stale(Exception):
@@ -36,7 +36,7 @@ class Stale(Exception):
         of the request came.
         """
         reply = self._reply
-        if reply is None or reply.status == _REQUEST_TIMEOUT:
+        if reply is None or reply.status == REQUEST_TIMEOUT:
             return None
         return None if self._unread_bytes >= len(request) else reply
 

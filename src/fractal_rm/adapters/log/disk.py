@@ -34,8 +34,12 @@ class Disk(Protocol):
         """
         ...
 
-    def read(self, name: str) -> bytes:
-        """All of a file."""
+    def size(self, name: str) -> int:
+        """How many bytes a file has."""
+        ...
+
+    def read(self, name: str, first: int = -1) -> bytes:
+        """All of a file, or its first bytes."""
         ...
 
     def write(self, name: str, place: int, data: bytes) -> None:
@@ -67,7 +71,7 @@ class FolderDisk:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._files: dict[str, int] = {}
-        self._inodes: dict[str, tuple[int, int]] = {}
+        self._inodes: dict[str, tuple[int, int]] = {}  # of these, by path
 
     def names(self) -> list[str]:
         """Every file that is there."""
@@ -89,17 +93,25 @@ class FolderDisk:
         unfinished.rename(self._folder / name)
         self._sync_folder()
 
-    def read(self, name: str) -> bytes:
-        """All of a file."""
-        return (self._folder / name).read_bytes()
+    def size(self, name: str) -> int:
+        """How many bytes a file has."""
+        return (self._folder / name).stat().st_size
+
+    def read(self, name: str, first: int = -1) -> bytes:
+        """All of a file, or its first bytes."""
+        with (self._folder / name).open("rb", buffering=0) as file:
+            return file.read(first) or b""
 
     def write(self, name: str, place: int, data: bytes) -> None:
         """Into the system's cache: some 10 µs."""
-        _write_all(self._opened(name), data, place)
+        file = self._files.get(name) or self._open(name)
+        written = os.pwrite(file, data, place)
+        if written != len(data):
+            _write_all(file, data[written:], place + written)
 
     def sync(self, name: str) -> None:
         """Wait for the disk."""
-        os.fdatasync(self._opened(name))
+        os.fdatasync(self._files.get(name) or self._open(name))
 
     def delete(self, name: str) -> None:
         """Remove a file."""
@@ -109,8 +121,7 @@ class FolderDisk:
 
     def check(self) -> None:
         """Compare the files that are open with those that have their names; 2 µs a file."""
-        for name, inode in self._inodes.items():
-            path = self._folder / name
+        for path, inode in self._inodes.items():
             try:
                 found = os.lstat(path)
             except OSError:
@@ -123,19 +134,18 @@ class FolderDisk:
         for name in list(self._files):
             self._let_go(name)
 
-    def _opened(self, name: str) -> int:
-        file = self._files.get(name)
-        if file is None:
-            file = os.open(self._folder / name, os.O_WRONLY | os.O_CLOEXEC)
-            found = os.fstat(file)
-            self._files[name] = file
-            self._inodes[name] = found.st_dev, found.st_ino
+    def _open(self, name: str) -> int:
+        path = str(self._folder / name)
+        file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        found = os.fstat(file)
+        self._files[name] = file
+        self._inodes[path] = found.st_dev, found.st_ino
         return file
 
     def _let_go(self, name: str) -> None:
         file = self._files.pop(name, None)
         if file is not None:
-            del self._inodes[name]
+            del self._inodes[str(self._folder / name)]
             os.close(file)
 
     def _sync_folder(self) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 from fractal_rm.adapters.log.group import again
 from fractal_rm.adapters.log.history import History
+from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.projector import Projector
 from fractal_rm.adapters.log.replay import told_in
-from fractal_rm.adapters.log.segments import Log
 from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.writer import Writer
@@ -48,8 +48,11 @@ class LogJournal:
         self._durable = _Durable(self)
         self._is_open = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._writer: Writer
-        self._projector: Projector
+        recent = Recent()
+        self._writer = Writer(log, history, recent, self._syncing, retention_ms, self._lose)
+        self._projector = Projector(
+            log, history, recent, self._syncing, self._projecting, retention_ms
+        )  # fmt: skip
 
     # --- open and close -----------------------------------------------------------------------
 
@@ -63,14 +66,6 @@ class LogJournal:
             self._syncing.end()
             self._projecting.end()
             raise
-        log, history, recent = self._log, self._history, Recent()
-        self._writer = Writer(
-            log, history, recent, self._syncing, self._retention_ms, self._lose
-        )  # fmt: skip
-        self._projector = Projector(
-            log, history, recent, self._syncing, self._projecting, self._retention_ms
-        )  # fmt: skip
-        log.on_put = self._projector.note_written
         writing = asyncio.ensure_future(self._guarded(self._writer.run()))
         projecting = asyncio.ensure_future(self._guarded(self._projector.run(writing)))
         self._tasks = [writing, projecting]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from fractal_rm.adapters.log.history import History
-from fractal_rm.adapters.log.segments import Log
+from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.errors import JournalBlocked
@@ -39,13 +39,13 @@ class Projector:
         self._syncing = syncing
         self._projecting = projecting
         self._retention_ms = retention_ms
-        self._projected = log.end
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._ends = False
 
     async def run(self, written: Awaitable[None]) -> None:
         """Bring over until `end`; ``written`` is done when nothing more comes then."""
+        self._log.tell_at(self._log.end + PROJECT_BYTES, self._wanted.set)
         while not self._ends:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), PROJECT_EVERY_S)
@@ -57,11 +57,6 @@ class Projector:
                 await self._bring_over()
             for waiter in waiting:
                 waiter.set_result(None)
-
-    def note_written(self) -> None:
-        """The log has grown."""
-        if self._log.end - self._projected >= PROJECT_BYTES:
-            self._wanted.set()
 
     def bring_over(self) -> asyncio.Future[None]:
         """Now. Done when the history has all that was written before."""
@@ -88,7 +83,7 @@ class Projector:
                     return
                 await asyncio.sleep(RETRY_BLOCKED_S)
         self._recent.arrived()
-        self._projected = position
+        self._log.tell_at(position + PROJECT_BYTES, self._wanted.set)
         self._log.release(position)
         with suppress(JournalBlocked):
             await self._projecting.run(self._tidy_up)

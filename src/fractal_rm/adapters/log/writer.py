@@ -11,10 +11,10 @@ from collections.abc import Callable
 from functools import partial
 
 from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.batch import Batch, Behind
+from fractal_rm.adapters.log.batch import Beginnings, Behind, Facts
 from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import Asked, History
-from fractal_rm.adapters.log.segments import Log
+from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.errors import JournalBlocked, JournalGone
@@ -24,6 +24,7 @@ from fractal_rm.engine.ports import Prior
 # A group waits for company the longer, the more runs the one before it had: fewer syncs under load,
 # and hardly a wait where few come.
 GATHER_FOR_EACH_S = 0.00004
+GATHER_AT_LEAST_S = 0.001  # what timers can tell apart
 GATHER_AT_MOST_S = 0.004
 UNSYNCED_AT_MOST_S = 1.0
 RETRY_BLOCKED_S = 0.5
@@ -56,7 +57,6 @@ class Writer:
         self.blocked: JournalBlocked | None = None
         self._behind: list[Behind] = []
         self._flows: dict[int, Flow] = {}  # that the log or the history has, by identity
-        self._loop = asyncio.get_running_loop()
         self._wanted = asyncio.Event()
         self._gather_s = 0.0
         self._flush: asyncio.Handle | None = None
@@ -89,7 +89,7 @@ class Writer:
         """Write a fact at the end of this turn of the loop."""
         self._behind.append(fact)
         if self._flush is None:
-            self._flush = self._loop.call_soon(self.write_behind)
+            self._flush = asyncio.get_running_loop().call_soon(self.write_behind)
 
     def write_behind(self) -> None:
         """Write the facts that were added; they are synced with what comes next."""
@@ -97,14 +97,15 @@ class Writer:
         if self.blocked is not None or not self._behind:
             return
         try:
-            self._put(Group(), {})
+            self._put_facts()
         except JournalBlocked as error:
             self.block(error)
         except Exception as error:  # noqa: BLE001 - whatever the disk said
             self._lost(error)
         else:
             if self._unsynced is None:
-                self._unsynced = self._loop.call_later(UNSYNCED_AT_MOST_S, self.want)
+                loop = asyncio.get_running_loop()
+                self._unsynced = loop.call_later(UNSYNCED_AT_MOST_S, self.want)
 
     def end(self) -> None:
         """Write what was given, no more."""
@@ -115,7 +116,8 @@ class Writer:
 
     async def _gather(self) -> Group:
         await self._wanted.wait()
-        await asyncio.sleep(self._gather_s)
+        if self._gather_s >= GATHER_AT_LEAST_S:
+            await asyncio.sleep(self._gather_s)
         self._wanted.clear()
         group, self.group = self.group, Group()
         self._gather_s = min(len(group.entries) * GATHER_FOR_EACH_S, GATHER_AT_MOST_S)
@@ -146,8 +148,12 @@ class Writer:
         return known, found[len(entries) :]
 
     def _put(self, group: Group, known: dict[int, Prior]) -> list[Prior | None]:
-        """Write a group, and all that waits to be written behind. Returns what is known of each."""
-        batch = Batch(self._behind, self._retention_ms())
+        """Write all that waits. Returns of each new run which one was there already."""
+        if self._behind:
+            self._put_facts()
+        if not group.entries:
+            return []
+        batch = Beginnings(self._retention_ms)
         flows: dict[int, Flow] = {}
         priors: list[Prior | None] = []
         for at, (entry, _) in enumerate(group.entries):
@@ -163,14 +169,22 @@ class Writer:
                 flows[id(flow)] = flow
                 batch.add_flow(flow)
             batch.begin(entry)
-        if batch.records:
-            self._log.put(records.encode(batch.records))
-            self._behind = []
-            batch.tell(self._recent.told)
-            if len(self._flows) >= FLOWS_KNOWN:
-                self._flows.clear()
-            self._flows |= flows
+        self._log.put(records.encode(batch.records))
+        batch.tell(self._recent.told)
+        if flows:
+            self._keep_known(flows)
         return priors
+
+    def _put_facts(self) -> None:
+        facts = Facts(self._behind, self._retention_ms)
+        self._log.put(records.encode(facts.records()))
+        self._behind = []
+        facts.tell(self._recent.told)
+
+    def _keep_known(self, flows: dict[int, Flow]) -> None:
+        if len(self._flows) >= FLOWS_KNOWN:
+            self._flows.clear()
+        self._flows |= flows
 
     async def _sync(self) -> None:
         """What is written after this has begun waits for the next sync."""
@@ -207,7 +221,7 @@ class Writer:
     def block(self, error: JournalBlocked) -> None:
         """New runs are refused; facts of open runs wait, and what waits for them waits too."""
         self.blocked = error
-        self._loop.call_later(RETRY_BLOCKED_S, self.want)
+        asyncio.get_running_loop().call_later(RETRY_BLOCKED_S, self.want)
 
     def _refuse(self, group: Group, error: JournalBlocked) -> None:
         """What is new. What waits for facts waits on, unless this journal writes no more."""

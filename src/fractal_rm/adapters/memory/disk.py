@@ -30,9 +30,14 @@ class MemoryDisk:
         self._files[name], self._kept[name] = bytearray(size), bytearray(size)
         self._written[name] = set()
 
-    def read(self, name: str) -> bytes:
-        """All of a file."""
-        return bytes(self._found(name))
+    def size(self, name: str) -> int:
+        """How many bytes a file has."""
+        return len(self._found(name))
+
+    def read(self, name: str, first: int = -1) -> bytes:
+        """All of a file, or its first bytes."""
+        found = self._found(name)
+        return bytes(found if first < 0 else found[:first])
 
     def write(self, name: str, place: int, data: bytes) -> None:
         """Not synced yet."""

@@ -1,8 +1,9 @@
 """The options of a CONNECT: which version of MQTT, and what is left out as the broker lacks it.
 
 A broker that does not speak MQTT 5 says so in its CONNACK (MQTT 5, 3.1.2.2), closes the connection,
-or says nothing. The last two have other reasons, too: they count at the second time, and only as
-long as the broker has not answered any CONNECT of this process.
+or says nothing. The last two have other reasons, too, such as a proxy whose broker is away: they
+count at the second time, only as long as the broker has not answered any CONNECT of this process,
+and only where it answers to other options right after that.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ _PLAIN = (
     ConnectOptions(mqtt_5=False, retain=False),
     ConnectOptions(mqtt_5=False, retain=False, qos=0),
 )
+SILENT_TWICE = 2  # so many options of each turn are the same
 _IN_TURN = {
     None: (_FIVE, _FIVE, _OLDER, *_PLAIN),
     "5": (_FIVE,),
@@ -79,10 +81,11 @@ class OptionsInTurn:
         before = self.options
         if answer is Answer.SILENCE and not self._answered:
             self._at = (self._at + 1) % len(self._in_turn)
-        elif answer is Answer.OTHER_VERSION:
+            return self._at >= SILENT_TWICE  # later, another reason may have passed
+        if answer is Answer.OTHER_VERSION:
             self._at = self._of_other_version(before)
             return before.mqtt_5 and not self.options.mqtt_5
-        elif answer is Answer.NO_RETAINED:
+        if answer is Answer.NO_RETAINED:
             self._lacks["retain"] = False
         elif answer is Answer.NO_QOS:
             self._lacks["qos"] = 0
@@ -90,7 +93,7 @@ class OptionsInTurn:
             self._lacks["status"] = False
         elif answer is Answer.OTHER:
             self._answered = True
-        return answer is not Answer.SILENCE and self.options != before
+        return self.options != before
 
     def _of_other_version(self, options: ConnectOptions) -> int:
         others = (at for at, each in enumerate(self._in_turn) if each.mqtt_5 is not options.mqtt_5)

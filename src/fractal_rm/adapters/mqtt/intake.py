@@ -210,7 +210,7 @@ class MqttIntake:
                 self._say_connected(link)
                 self._why_not = await asyncio.shield(link.closed)
                 self._set_link(None)
-                self._learn_of_status(link)
+                await self._learn_of_status(link)
                 if link.ended_by_ours:  # the broker is well, and the message is not sent at once
                     tries = 0
             await link.settle()
@@ -236,8 +236,9 @@ class MqttIntake:
         for lacking in link.lacks():
             self._telemetry.problem("mqtt_lacks", broker=broker, what=lacking)
 
-    def _learn_of_status(self, link: Link) -> None:
+    async def _learn_of_status(self, link: Link) -> None:
         """A broker may end the connection at a message that it refuses, or in place of that."""
+        await link.wait_said()
         broker = self._brokers.current
         if link.status_taken:  # only ends in a row count
             del self._cut_by_status[broker]
@@ -251,6 +252,10 @@ class MqttIntake:
             await self._subscribe(link)
         except asyncio.CancelledError:
             await link.close()  # the session may have sent messages already: they are answered
+            raise
+        except LinkFailed:
+            link.abort()
+            await self._learn_of_status(link)  # it leaves while topics are subscribed to
             raise
         except BaseException:
             link.abort()  # nothing may come in by it any more

@@ -148,7 +148,7 @@ class Link:
         if done.done():
             return done.result()
         done.cancel()
-        alone = self._cut and not self._outgoing.unanswered
+        alone = self._cut and not self._outgoing.may_have_ended_it
         raise LinkFailed(self.closed.result(), self._answer, cut=alone)
 
     async def close(self) -> None:
@@ -215,6 +215,11 @@ class Link:
             self._telemetry.problem("status_refused", reason=str(error))
         else:
             self.status_taken = True
+
+    async def wait_said(self) -> None:
+        """Wait, after the end, until it is known what has become of this node's status."""
+        if self._saying is not None:
+            await asyncio.wait((self._saying,))
 
     @property
     def _says_status(self) -> bool:

@@ -45,7 +45,6 @@ class Outgoing:
         self._waiting: dict[int, asyncio.Future[int]] = {}
         self._ended: str | None = None
         self._refused = False  # the last one that was answered
-        self.unanswered = 0  # messages that were on their way at the end
         self.ended_it = False  # whether it is known which one the broker has ended it for
         self.may_have_ended_it = False  # whether it has for any of them, as far as can be known
 
@@ -155,7 +154,6 @@ class Outgoing:
             return
         self._ended = reason
         waiting = [each for each in self._waiting.values() if not each.done()]
-        self.unanswered = len(waiting)
         alone = len(waiting) == 1
         self.ended_it = cut and (alone or self._refused)
         self.may_have_ended_it = cut and (bool(waiting) or self._refused)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import msgspec
 
-from fractal_rm.domain.address import is_loopback, read_address
+from fractal_rm.domain.address import ZONE_MISSING, is_loopback, lacks_zone, read_address
 from fractal_rm.domain.call import Origin
 from fractal_rm.domain.errors import FractalError
 
@@ -89,6 +89,8 @@ def _listener(host: str, port: int) -> socket.socket:
             reason = "another program listens there; stop it, or set rest.port in comm.conf"
         elif error.errno == errno.EADDRNOTAVAIL:
             reason = "this machine does not have that address now; see rest.host in comm.conf"
+        elif error.errno == errno.EINVAL and lacks_zone(host):
+            reason = ZONE_MISSING
         where = str(Origin("http", host, port)).removeprefix("http://")
         raise CannotListen(f"cannot listen on {where}: {reason}") from error
 

@@ -10,7 +10,13 @@ from typing import Any
 import msgspec
 from litestar import Request
 
-from fractal_rm.domain.errors import TooLarge, WrongContentType, WrongShape
+from fractal_rm.domain.errors import (
+    Malformed,
+    TooLarge,
+    WrongContentCoding,
+    WrongContentType,
+    WrongShape,
+)
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Finished, Outcome, Passed, Run, State
 from fractal_rm.domain.trigger import Arrival, Said, Source
@@ -51,7 +57,10 @@ class Triggers:
         body = await read_body(request, self._max_bytes())
         key = request.headers.get("idempotency-key")
         said = said_in(request, content_type)
-        taken = await self._intake.receive(Arrival(Source.REST, body, key, flow_id, said))
+        try:
+            taken = await self._intake.receive(Arrival(Source.REST, body, key, flow_id, said))
+        except Malformed as error:
+            raise as_sent(request, error) from None
         wait_s = preferred_wait_s(request.headers.getall("prefer", []))
         if wait_s is None:
             return Answer(taken.run, taken.state, taken.epoch)
@@ -117,6 +126,12 @@ def check_content_type(request: Request[Any, Any, Any]) -> str:
     if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
         raise WrongContentType(f"it is {given[:60]!r}" if given else "there is none")
     return kind
+
+
+def as_sent(request: Request[Any, Any, Any], error: Malformed) -> Malformed | WrongContentCoding:
+    """What is wrong with a body that is no JSON: its content coding, where it says one."""
+    coding = request.headers.get("content-encoding", "identity")
+    return error if coding.lower() == "identity" else WrongContentCoding(f"it is {coding[:60]!r}")
 
 
 async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.replay import told_in
-from fractal_rm.adapters.log.segments import bodies_since
+from fractal_rm.adapters.log.segments import Reused, bodies_since
 from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import schema, statements
 from fractal_rm.adapters.sqlite.faults import Faults
 from fractal_rm.adapters.sqlite.recover import run_from
 from fractal_rm.adapters.sqlite.rows import Tail, Writing
+from fractal_rm.domain.errors import JournalDamaged
 
 _OVER = """
 ALTER TABLE temp.runs RENAME TO recent_runs;
@@ -43,14 +44,29 @@ def lay_over(db: sqlite3.Connection, path: Path) -> None:
 
     Raises JournalError, sqlite3.Error, OSError.
     """
-    projected = db.execute("SELECT value FROM meta WHERE name = 'projected'").fetchone()
     folder = log_folder(path)
+    projected = _projected(db)
     if projected is None or not folder.is_dir():
         return
-    bodies = bodies_since(FolderDisk(folder), projected[0])
+    while True:
+        try:
+            bodies = bodies_since(FolderDisk(folder), projected)
+            break
+        except (Reused, JournalDamaged):
+            before = projected
+            db.execute("COMMIT")
+            db.execute("BEGIN")
+            projected = _projected(db)
+            if projected is None or projected == before:  # nothing was brought over meanwhile
+                raise
     stories = told_in(bodies, lambda run_id: run_from(db, run_id))
     if stories:
         _write_over(db, stories)
+
+
+def _projected(db: sqlite3.Connection) -> int | None:
+    row = db.execute("SELECT value FROM meta WHERE name = 'projected'").fetchone()
+    return row[0] if row else None
 
 
 def _write_over(db: sqlite3.Connection, stories: Stories) -> None:
