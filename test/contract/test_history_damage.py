@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from test_history_kills import write_runs
+from test_journals import sqlite_journal
 
-from fractal_rm.adapters.sqlite import check_journal
-from fractal_rm.domain.errors import JournalError
+from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.domain.errors import JournalBlocked, JournalDamaged, JournalError
+from fractal_rm.domain.run import Settled, State
+from fractal_rm.testing.journal import begun, entry, write
 
 ROW_TABLES = ("runs", "pages", "keys", "flows", "meta", "faults", "spans")
 
@@ -48,3 +54,86 @@ async def test_a_bit_that_flips_in_any_row_is_found(tmp_path):
             missed.append(at)
     assert harmful > 100
     assert missed == []
+
+
+PAGE_BYTES = 2048
+
+
+class Quick:
+    """A clock on which the scrub may read all at once."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        Quick.now_s += 10_000.0
+        return Quick.now_s
+
+
+def scrub_all(journal) -> str | None:
+    """Let the scrub look at everything; returns what it found."""
+    scrub = journal._history._scrub
+    scrub._monotonic_s = Quick()
+    rounds = scrub.rounds
+    while scrub.rounds < rounds + 1:
+        scrub.read_on()
+    return journal.damage
+
+
+async def write_a_small_history(folder: Path) -> None:
+    await write_runs(folder)
+    journal = sqlite_journal(folder)
+    await journal.open()
+    for n in range(60):
+        await journal.accept(entry(f"some-{n:03}", key=f"some-key-{n}"))
+        await write(journal, begun(f"some-{n:03}"), Settled(State.SUCCEEDED))
+    await journal.close(clean=True)
+    with closing(sqlite3.connect(folder / "up.journal")) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+async def go_on(journal) -> None:
+    """A node takes triggers with and without ids, a run ends, and all is brought over if it can."""
+    for asked in (entry("new", key="new"), entry("other"), entry("again", key="some-key-7")):
+        with contextlib.suppress(JournalBlocked):
+            await journal.accept(asked)
+        while journal.blocked is not None:
+            await asyncio.sleep(0.01)
+    _ = write(journal, begun("run-0"), Settled(State.SUCCEEDED))
+    brought = asyncio.ensure_future(journal.bring_over())
+    await asyncio.wait([brought], timeout=0.3)
+
+
+async def test_a_zeroed_page_anywhere_is_found_and_ends_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("fractal_rm.adapters.log.writer.RETRY_BLOCKED_S", 0.01)
+    monkeypatch.setattr("fractal_rm.adapters.log.projector.RETRY_BLOCKED_S", 0.01)
+    await write_a_small_history(tmp_path / "whole")
+    good = (tmp_path / "whole" / "up.journal").read_bytes()
+    whole = all_of(tmp_path / "whole" / "up.journal")
+    pages, refused, shown = len(good) // PAGE_BYTES, 0, 0
+    for page in range(pages):
+        folder = tmp_path / str(page)
+        shutil.copytree(tmp_path / "whole", folder)
+        path = folder / "up.journal"
+        at = page * PAGE_BYTES
+        path.write_bytes(good[:at] + bytes(PAGE_BYTES) + good[at + PAGE_BYTES :])
+        harmless = all_of(path) == whole
+        listed = SqliteHistory(folder).page(limit=500)
+        assert harmless or listed.unreadable or len(listed.runs) == 65
+        ended = []
+        journal = sqlite_journal(folder, on_lost=ended.append)
+        try:
+            await journal.open()
+        except JournalDamaged:
+            refused += 1
+            continue
+        found = scrub_all(journal)
+        await go_on(journal)
+        found = scrub_all(journal) or found
+        await journal.close(clean=True)
+        assert ended == []
+        assert found is not None or (  # of what is in use
+            harmless and not check_journal(path).problems
+        )
+        shown += found is not None
+    assert pages > 25
+    assert shown > pages // 2

@@ -139,6 +139,14 @@ class Journal(Protocol):
         """Why nothing can be written; None: it can, as far as is known."""
         ...
 
+    @property
+    def damage(self) -> str | None:
+        """What is damaged in what it keeps of the past, as far as it has looked; None: nothing.
+
+        It goes on all the same.
+        """
+        ...
+
     def look(self) -> None:
         """Find out now whether what is written will be found at the next start: see `blocked`.
 
@@ -186,10 +194,11 @@ class TimedFact(msgspec.Struct, frozen=True):
 
 
 class RunDetail(msgspec.Struct, frozen=True):
-    """A run with all its facts."""
+    """A run with all its facts; ``unreadable`` says why some are not there, of one damaged."""
 
     summary: RunSummary
     facts: list[TimedFact]
+    unreadable: str | None = None
 
 
 class Ledger(msgspec.Struct, frozen=True):

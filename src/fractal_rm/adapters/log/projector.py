@@ -55,6 +55,7 @@ class Projector:
             waiting, self._waiting = self._waiting, []
             if self._recent.told or waiting:
                 await self._bring_over()
+            await self._projecting.run(self._history.scrub)
             for waiter in waiting:
                 waiter.set_result(None)
 

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
+from fractal_rm.adapters.sqlite.chain import ChainBroken, what_holds
 from fractal_rm.adapters.sqlite.lists import Row, Wanted, newest, one_by_id
 from fractal_rm.adapters.sqlite.migrations import show_as_now
 from fractal_rm.adapters.sqlite.prepare import check_files, format_of
@@ -83,12 +83,18 @@ class SqliteHistory:
         return RunPage(found[:limit], unreadable)
 
     def run(self, run_id: str) -> RunDetail | None:
-        """One run, or None. Raises JournalDamaged where its facts do not hold."""
+        """One run, or None; see the port. Raises JournalDamaged where it may be in what is lost."""
+        damage: JournalDamaged | None = None
         for path in self._journals():
-            with reading(path) as db:
-                row = one_by_id(db, run_id)
-                if row is not None:
-                    return RunDetail(summary_of(row, path), _facts(db, row))
+            try:
+                with reading(path) as db:
+                    row = one_by_id(db, run_id)
+                    if row is not None:
+                        return RunDetail(summary_of(row, path), *_facts(db, row))
+            except JournalDamaged as error:  # noqa: PERF203 - another journal may have it
+                damage = error
+        if damage is not None:
+            raise damage
         return None
 
     def ledger(self) -> list[Ledger]:
@@ -186,10 +192,10 @@ def summary_of(row: Row, path: Path) -> RunSummary:
     )
 
 
-def _facts(db: sqlite3.Connection, row: Row) -> list[TimedFact]:
+def _facts(db: sqlite3.Connection, row: Row) -> tuple[list[TimedFact], str | None]:
     no, run_id, *_ = row
     count, last = row[12], row[13]
     if not count:  # its pages were dropped for their age, and with them the checksum
-        return []
-    rows = db.execute(PAGES, (no,))
-    return [TimedFact(at_ms, fact) for at_ms, fact in verified(run_id, rows, count, last)]
+        return [], None
+    facts, broken = what_holds(run_id, db.execute(PAGES, (no,)), count, last)
+    return [TimedFact(at_ms, fact) for at_ms, fact in facts], broken

@@ -61,10 +61,15 @@ class Purge:
     Those that must stay (open ones above all, whatever their age) are passed over once a round.
     """
 
-    def __init__(self) -> None:
-        self._passed = 0
+    def __init__(self, passed: int = 0) -> None:
+        self._passed = passed
         self._dropped = False  # in this round
         self._spare_none = False
+
+    @property
+    def behind(self) -> int:
+        """Where to go on where the slice that is next cannot be read."""
+        return self._passed + SLICE_RUNS
 
     def drop_slice(self, db: sqlite3.Connection, retention_ms: int, keep: Keep) -> bool:
         """Drop one slice of what is too old or too much. Returns whether the round goes on."""

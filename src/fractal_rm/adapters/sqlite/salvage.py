@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fractal_rm.adapters.sqlite import statements
+from fractal_rm.adapters.sqlite.causes import is_held
 
 WINDOW = 4_096
 Row = tuple[Any, ...]
@@ -40,16 +41,14 @@ class Salvage:
         last = self.last_no()
         while last > 0 and not enough():
             first = max(1, last - WINDOW + 1)
-            yield from self._stretch(statements.RUNS_BETWEEN, first, last)
+            yield from self.stretch(first, last)
             last = first - 1
 
     def rows_oldest_first(self) -> Iterator[Row]:
         """Whole rows of runs."""
         last = self.last_no()
         for first in range(1, last + 1, WINDOW):
-            rows = list(
-                self._stretch(statements.RUNS_BETWEEN, first, min(first + WINDOW - 1, last))
-            )
+            rows = list(self.stretch(first, min(first + WINDOW - 1, last)))
             yield from reversed(rows)
 
     def last_no(self) -> int:
@@ -77,17 +76,19 @@ class Salvage:
                 return found
             found.append(row)
 
-    def _stretch(self, statement: str, first: int, last: int) -> Iterator[Row]:
-        """The rows of a stretch of numbers, the newest first; in halves where it fails."""
+    def stretch(self, first: int, last: int) -> Iterator[Row]:
+        """Whole rows from one number to another, the newest first; in halves where that fails."""
         try:
-            rows = self._db.execute(statement, (first, last)).fetchall()
+            rows = self._db.execute(statements.RUNS_BETWEEN, (first, last)).fetchall()
         except sqlite3.DatabaseError as error:
+            if is_held(error):
+                raise
             if first == last:
                 self._lose(first, str(error))
                 return
             middle = (first + last) // 2
-            yield from self._stretch(statement, middle + 1, last)
-            yield from self._stretch(statement, first, middle)
+            yield from self.stretch(middle + 1, last)
+            yield from self.stretch(first, middle)
         else:
             yield from rows
 

@@ -85,6 +85,42 @@ LAST_NO = (  # no run has a higher number than the highest of these
     "SELECT max(place) >> 24 FROM pages",
     "SELECT value FROM meta WHERE name = 'accepted'",
 )
+KEYS_AFTER = "SELECT * FROM keys WHERE key > ? ORDER BY key LIMIT ?"
+COUNT_OPEN = "SELECT count(*) FROM runs INDEXED BY open_runs WHERE settled_ms IS NULL"
+# Indexes, with the place of their column in a row of the table.
+INDEXED = (
+    ("sqlite_autoindex_runs_1", 1),
+    ("runs_elsewhere", 6),
+    ("runs_by_parent", 10),
+    ("runs_by_fault", 11),
+)
+KEYS_INDEXED = (("keys_by_run", 1), ("keys_by_end", 3))
+_COLUMNS = {
+    "sqlite_autoindex_runs_1": "id",
+    "runs_elsewhere": "node",
+    "runs_by_parent": "parent",
+    "runs_by_fault": "fault",
+    "keys_by_run": "run",
+    "keys_by_end": "until_ms",
+}
+
+
+def touch(table: str, index: str) -> str:
+    """Read something of an index that may be empty."""
+    column = _COLUMNS[index]
+    return f"SELECT {column} FROM {table} INDEXED BY {index} WHERE {column} > '' LIMIT 1"
+
+
+def seek(index: str) -> str:
+    """Whether an index of runs finds a value with a number."""
+    return f"SELECT 1 FROM runs INDEXED BY {index} WHERE {_COLUMNS[index]} = ? AND no = ?"
+
+
+def seek_key(index: str) -> str:
+    """Whether an index of keys finds a value with a key."""
+    return f"SELECT 1 FROM keys INDEXED BY {index} WHERE {_COLUMNS[index]} = ? AND key = ?"
+
+
 PAGES_BETWEEN = (
     "SELECT run, n, body, sum FROM pages WHERE place BETWEEN ? << 24 AND ? << 24 | 0xFFFFFF"
 )

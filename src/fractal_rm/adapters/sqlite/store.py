@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import statements
-from fractal_rm.adapters.sqlite.causes import WAIT_S, unusable
+from fractal_rm.adapters.sqlite.causes import WAIT_S, is_damage, unusable
 from fractal_rm.adapters.sqlite.faults import Faults
 from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.place import Place
@@ -21,8 +22,10 @@ from fractal_rm.adapters.sqlite.prepare import check_files, prepare
 from fractal_rm.adapters.sqlite.recover import OpenRuns, run_from
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Kept, Purge, Turns
 from fractal_rm.adapters.sqlite.rows import Tail, Writing
+from fractal_rm.adapters.sqlite.scrub import BYTES_PER_S, Scrub
 from fractal_rm.adapters.sqlite.sums import add_row_sum
 from fractal_rm.domain.errors import (
+    HistoryDamaged,
     JournalBlocked,
     JournalError,
     JournalGone,
@@ -49,6 +52,7 @@ class HistoryStore:
     def __init__(
         self, path: Path, keep: Kept, *, synchronous: str = "FULL",
         monotonic_s: Callable[[], float], purge_every_s: float = PURGE_EVERY_S,
+        scrub_bytes_per_s: int = BYTES_PER_S,
     ) -> None:  # fmt: skip
         self._path = path
         self._keep = keep
@@ -59,6 +63,7 @@ class HistoryStore:
         self._next_no = 1
         self._purge = Purge()
         self._purges = Turns(purge_every_s)
+        self._scrub = Scrub(monotonic_s, scrub_bytes_per_s)
         self._lock: FileLock | None = None
         self._db: sqlite3.Connection
         self._reader: sqlite3.Connection
@@ -75,6 +80,7 @@ class HistoryStore:
             self._db = self._connect()
             prepare(self._db, self._path, self._synchronous)
             self._reader = self._connect()
+            self._scrub.open(self._connect())
             self._place = Place(self._path)
             self._read_tails()
             return self._one("SELECT value FROM meta WHERE name = 'projected'")
@@ -136,8 +142,9 @@ class HistoryStore:
             if clean:
                 self._note("clean", 1)
         except sqlite3.Error as error:
-            raise unusable(self._path, error) from error
+            raise self._cause(error) from error
         finally:
+            self._scrub.close()
             self._reader.close()
             self._db.close()
             self.let_go()
@@ -226,12 +233,30 @@ class HistoryStore:
         self._db.execute(statements.NOTE, {"name": name, "value": value})
 
     def _write_failed(self, error: sqlite3.Error) -> JournalError:
-        cause = unusable(self._path, error)
+        cause = self._cause(error)
         if not isinstance(cause, JournalBlocked):
             return JournalLost(f"{self._path}: {error}")
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
         return cause
+
+    def _cause(self, error: sqlite3.Error) -> JournalError:
+        """Damage ends nothing: it is noted, and what needs what is damaged waits for a repair."""
+        if not is_damage(error):
+            return unusable(self._path, error)
+        self._scrub.note(f"it cannot be written ({error})")
+        return HistoryDamaged(f"{self._path} is damaged ({error})")
+
+    @property
+    def damage(self) -> str | None:
+        """What is known to be damaged in it; None: nothing."""
+        return self._scrub.damage
+
+    def scrub(self) -> None:
+        """Look at a little more of it, as far as the time since the last call allows."""
+        with suppress(JournalGone):  # what is read then is not what the next start finds
+            self._place.check()
+            self._scrub.read_on()
 
     def purge(self, retention_ms: int) -> None:
         """When it is time, drop one slice of what is too old or too much.
@@ -245,7 +270,7 @@ class HistoryStore:
             more = self._purge.drop_slice(self._db, retention_ms, self._keep())
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            self._purge = Purge()  # what it has passed is as it was
+            self._purge = Purge(self._purge.behind) if is_damage(error) else Purge()
             raise self._write_failed(error) from error
         if more:
             self._purges.again()
