@@ -66,15 +66,12 @@ class Salvage:
     def pages_of(self, no: int) -> list[Row]:
         """The pages of a run that can be read: number, place in it, body, checksum."""
         found: list[Row] = []
-        rows = self._db.execute(statements.PAGES_BETWEEN, (no, no))
-        while True:
-            try:
-                row = rows.fetchone()
-            except sqlite3.DatabaseError:
-                return found
-            if row is None:
-                return found
-            found.append(row)
+        try:
+            found.extend(self._db.execute(statements.PAGES_BETWEEN, (no, no)))
+        except sqlite3.DatabaseError as error:
+            if is_held(error):
+                raise
+        return found
 
     def stretch(self, first: int, last: int) -> Iterator[Row]:
         """Whole rows from one number to another, the newest first; in halves where that fails."""
