@@ -111,6 +111,7 @@ def killed_at(path: Path, n: int, work) -> bool:
         for name in ("_db", "_reader"):
             if hasattr(store, name):
                 getattr(store, name).close()
+        store._scrub.close()
         store.let_go()
     return False
 
@@ -174,6 +175,7 @@ def start(folder: Path, *, killed_at: float = float("inf")) -> bool:
         return True
     finally:
         Killing.left = float("inf")
+        journal._history._scrub.close()
         journal._history.let_go()
         if hasattr(journal._log, "_disk"):
             journal._log.close()

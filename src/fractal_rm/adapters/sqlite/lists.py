@@ -34,8 +34,12 @@ class Wanted(msgspec.Struct, frozen=True):
     limit: int
 
     def where(self, *more: str) -> tuple[str, list[Any]]:
-        """As a condition and its values."""
-        asked = {"state = ?": self.state, "flow = ?": self.flow, "id < ?": self.before}
+        """As a condition and its values. Where there is ``more``, that is what rows are found by.
+
+        SQLite would follow the ids through the whole history to find few; `+id` has no index.
+        """
+        by_id = "+id < ?" if more else "id < ?"
+        asked = {"state = ?": self.state, "flow = ?": self.flow, by_id: self.before}
         conditions = [*(text for text, value in asked.items() if value is not None), *more]
         values = [value for value in asked.values() if value is not None]
         return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
@@ -79,7 +83,7 @@ def _by_index(db: sqlite3.Connection, wanted: Wanted) -> list[Row]:
         return db.execute(statement, (*values, wanted.limit)).fetchall()
     where, values = wanted.where("settled_ms IS NULL")
     found = db.execute(
-        f"{_ROW}{where} ORDER BY id DESC LIMIT ?", (*values, wanted.limit)
+        f"{_ROW}{where} ORDER BY +id DESC LIMIT ?", (*values, wanted.limit)
     ).fetchall()
     for last_id, rows in _ended(db, wanted):
         if len(found) == wanted.limit and found[-1][1] > last_id:
@@ -103,7 +107,9 @@ def _ended(db: sqlite3.Connection, wanted: Wanted) -> Iterator[tuple[str, Any]]:
 
         def rows(block: int = block, zones: int = zones) -> Iterator[Row]:
             for stretch in ranges(block, zones):
-                yield from db.execute(_ROW + where, (*values, *stretch))
+                yield from db.execute(
+                    f"{_ROW}{where} ORDER BY +id DESC LIMIT ?", (*values, *stretch, wanted.limit)
+                )
 
         yield last_id, rows
 

@@ -55,10 +55,10 @@ class Scrub:
 
     def open(self, db: sqlite3.Connection) -> None:
         """Take a connection, while the files are where they are expected."""
+        self._db = db
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         db.text_factory = decode_any
         db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-        self._db = db
 
     def note(self, problem: str) -> None:
         """Somebody else has met damage: it is shown until the round after this has ended."""

