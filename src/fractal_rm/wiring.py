@@ -7,7 +7,7 @@ import errno
 import gc
 import os
 from collections.abc import Callable, Coroutine
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.adapters.node_id import kept_node_id
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory, open_runs_of
@@ -67,7 +68,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
         ways_in["schedules"] = _schedules  # in one process: MQTT's, of which there is one
     if rest:
         ways_in["rest"] = _rest
-    return _run(_serve(compiled, files, ways_in, journal))
+    return _run(partial(_serve, compiled, files, ways_in, journal))
 
 
 def _open_log(config: Config) -> None:
@@ -78,13 +79,16 @@ def _open_log(config: Config) -> None:
         raise CannotStart(f"log.path {config.log_path}: {why}") from error
 
 
-def _run(main: Coroutine[Any, Any, int]) -> int:
-    """On uvloop where it installs; the node runs on plain asyncio all the same."""
+def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """On uvloop where it installs; the node runs on plain asyncio all the same.
+
+    It may be told to stop while that is loaded: Python warns of a coroutine that is left then.
+    """
     try:
         import uvloop  # noqa: PLC0415 - it is not there on every machine
     except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
+        return asyncio.run(main())
+    return uvloop.run(main())
 
 
 async def _serve(
@@ -176,7 +180,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
     telemetry = LogTelemetry(NodeClock.monotonic_s)
     caller = Http1Caller(kept=_open_files(config, telemetry) // 2)
     state = Path(config.state_path)
-    clock = NodeClock(state, telemetry)
+    clock, random = NodeClock(state, telemetry), SystemRandom()
     world = World(
         config=config,
         journal=open_journal(
@@ -191,9 +195,10 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         balancer=HttpBalancer(caller),
         publisher=MqttPublisher(served=mqtt),
         clock=clock,
-        random=SystemRandom(),
+        random=random,
         telemetry=telemetry,
         known_peers=KnownPeersFile(state, telemetry, clock.monotonic_s),
+        kept_id=cache(partial(kept_node_id, state, random)),
     )
     return world
 

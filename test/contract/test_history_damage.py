@@ -16,7 +16,8 @@ from test_journals import sqlite_journal
 
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal, repair
 from fractal_rm.domain.errors import JournalBlocked, JournalDamaged, JournalError, JournalInUse
-from fractal_rm.domain.run import Settled, State
+from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import begun, entry, write
 
 ROW_TABLES = ("runs", "pages", "keys", "flows", "meta", "faults", "spans")

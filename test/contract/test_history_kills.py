@@ -20,7 +20,8 @@ from test_journals import sqlite_journal
 from fractal_rm.adapters.sqlite import HistoryStore, check_journal
 from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
-from fractal_rm.domain.run import Dead, Finished, Settled, State, StepFailed
+from fractal_rm.domain.facts import Dead, Finished, Settled, StepFailed
+from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import OTHER_FLOW, begun, entry, write
 from old_journals import as_written_by
 

@@ -14,8 +14,9 @@ from test_journals import sqlite_journal
 
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.domain.facts import Accepted, Settled, StepFailed
 from fractal_rm.domain.flow import Call, Flow, Method, flow_version
-from fractal_rm.domain.run import Accepted, Settled, State, StepFailed
+from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, begun, entry, write
 
 STATES = [State.SUCCEEDED] * 12 + [State.FAILED, State.EXPIRED, State.RUNNING]
@@ -30,7 +31,8 @@ def told(seed: int, runs: int) -> Stories:
         run_id = f"{random.randrange(runs) if elsewhere else n:06}-{n}"
         state = random.choice(STATES)
         accepted = Accepted(flow, "v", msgspec.Raw(b"1"), "mqtt")
-        story = Story(run_id, [(n, accepted)], state, settled_ms=n + 1 if state.final else None)
+        fact = msgspec.Raw(msgspec.json.encode((n, accepted)))
+        story = Story(run_id, [fact], state, settled_ms=n + 1 if state.final else None)
         stories.begin(story, Beginning(flow, "mqtt", n, None, "", 0))
     return stories
 
@@ -41,7 +43,7 @@ def listed(tmp_path_factory) -> tuple[SqliteHistory, Stories]:
     folder: Path = tmp_path_factory.mktemp("lists")
     store, stories = store_at(folder / "up.journal"), told(7, 20_000)
     store.open()
-    store.project(stories, 1)
+    store.project(stories, 0)
     store.close(clean=True)
     return SqliteHistory(folder), stories
 

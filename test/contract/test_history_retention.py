@@ -6,7 +6,8 @@ import msgspec
 from test_journals import DAY_S, GIB, a_day_passes, sqlite_journal
 
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
-from fractal_rm.domain.run import Accepted, Settled, State
+from fractal_rm.domain.facts import Accepted, Settled
+from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, begun, entry, flow_version, write
 
 BIG = (Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b'"%b"' % (b"x" * 10_000)), "mqtt"),)

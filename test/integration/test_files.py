@@ -21,7 +21,7 @@ from fractal_rm.config.regular_file import SECRET_BYTES
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
 from fractal_rm.domain.findings import ConfigRejected
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from nodes import FLOWS, NodeProcess, wait_until
 from worlds import Stage
 

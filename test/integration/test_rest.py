@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fractal_rm.adapters.rest.triggers import preferred_wait_s
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from nodes import HOST, NodeProcess, wait_until
 
 
@@ -201,6 +201,15 @@ def test_a_compressed_body_is_refused_for_that(node):
     status, _, answer = post(node, body, Content_Encoding="gzip")
     assert (status, answer["type"]) == (415, "urn:fractal-rm:wrong-content-coding")
     assert node.trigger(Content_Encoding="identity")[0] == 200
+
+
+@pytest.mark.parametrize(("coding", "status"), [
+    ("identity, gzip", 415), ("utf-8", 415), ("identity, identity", 400), ("", 400),
+])  # fmt: skip
+def test_a_body_that_is_no_json_says_so_whatever_its_coding(node, coding, status):
+    found, _, answer = post(node, b"{", Content_Encoding=coding)
+    assert found == status
+    assert "line 1 column 2" in answer["detail"]
 
 
 def test_a_charset_beside_json_is_fine(node):

@@ -19,8 +19,9 @@ from fractal_rm.cli.options import (
     state_of,
 )
 from fractal_rm.cli.runs_record import record_run
+from fractal_rm.domain.facts import AnyFact, Dead
 from fractal_rm.domain.moment import Moment
-from fractal_rm.domain.run import AnyFact, Dead, State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
 MOST_LISTED = 100_000
@@ -117,6 +118,7 @@ def _words(fact: AnyFact) -> tuple[str, str]:
         said["body"] = fact.body.decode("utf-8", "replace")
     if said.get("status") == 0:  # a step that is not one call: nothing answered it
         said |= {"status": None, "took_ms": said.get("took_ms") or None}
+    _ = said.pop("answer", None)  # the reason says it
     told = {key: value for key, value in said.items() if value not in (None, "", UNSET)}
     name = str(fact.__struct_config__.tag)
     return name, "  ".join(f"{key} {_short(value)}" for key, value in told.items())

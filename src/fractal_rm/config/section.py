@@ -144,11 +144,16 @@ class Section:
     # --- values -------------------------------------------------------------------------------
 
     def text(self, key: str, default: str | None = None) -> str | None:
-        """A text with its references put in; null is the default."""
+        """A text with its references put in; null is the default, and so is what cannot be had."""
         value = self._get(key, str)
-        if value is None:
-            return default
-        return self._source.resolve(str(value.plain), value.place)
+        text = None if value is None else self._resolved(value)
+        return default if text is None else text
+
+    def _resolved(self, value: Value) -> str | None:
+        """A text with its references put in; None where one fails, which is said here."""
+        before = self._source.found
+        text = self._source.resolve(str(value.plain), value.place)
+        return text if self._source.found == before else None
 
     def texts(self, key: str, *, or_one: bool = False) -> list[str]:
         """A list of texts with their references put in; none where the key is absent.
@@ -163,7 +168,8 @@ class Section:
         texts: list[str] = []
         for item in value.plain if isinstance(value.plain, list) else (value,):
             if isinstance(item.plain, str):
-                texts.append(self._source.resolve(item.plain, item.place))
+                text = self._resolved(item)
+                texts += [] if text is None else [text]
             else:
                 kind = _KINDS[type(item.plain)]
                 self._source.add("C205", item.place, f"{self._path(key)} holds {kind}: not a text")

@@ -208,6 +208,12 @@ class CannotEvaluate(FractalError):
     code = "cannot-evaluate"
 
 
+class NotConfigured(CannotEvaluate):
+    """A flow names what the configuration no longer has."""
+
+    code = "not-configured"
+
+
 class PublishFailed(FractalError):
     """No broker took a message: none is connected, or it did not acknowledge in time.
 

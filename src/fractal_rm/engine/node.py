@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from fractal_rm import MADE_MS
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import HistoryDamaged, Refused
-from fractal_rm.domain.run import Outcome, State
+from fractal_rm.domain.run import Outcome
+from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import WORTH_A_LINE_MS, doubt
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.inventory import Inventory
@@ -56,6 +57,7 @@ class Node:
         Raises JournalError, and what a way in raises where it can never start.
         """
         found = await self._world.journal.open()
+        self._world.take(self._world.config)
         self._world.ids.go_on_after(found.newest)
         self._world.clock.go_on_after(found.latest_ms)
         self._doubt_clock()
@@ -122,7 +124,7 @@ class Node:
             raise
 
     async def _take(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
-        self._world.config = config
+        self._world.take(config)
         self._lifecycle.room.reconfigured(config.bounds.limits(), config.flows)
         for name, way_in in ways_in.items():
             await self._open(name, way_in)

@@ -16,9 +16,11 @@ from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Caller as Components
 from fractal_rm.domain.call import Route
 from fractal_rm.domain.errors import JournalBlocked, Refused
+from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment
-from fractal_rm.domain.run import AnyFact, Outcome, Run, State
+from fractal_rm.domain.run import Outcome, Run
+from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import Look, Reading
 from fractal_rm.domain.trigger import Arrival
 

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.stories import Beginning, Stories, Story, Timed
+from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.domain.facts import AnyFact, Dead, Settled, parent_of
 from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.run import AnyFact, Dead, Run, Settled, parent_of
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Entry, Prior
 
 Behind = tuple[Run, int, AnyFact]  # a fact that its run has followed, and its moment
@@ -21,30 +22,30 @@ SAME_MS = 60_000
 
 
 class Facts:
-    """Facts of open runs."""
+    """Facts of open runs. ``records`` are what the log says."""
 
     def __init__(self, facts: Sequence[Behind], age: Age) -> None:
-        self._facts = facts
-        self._age = age
-
-    def records(self) -> list[Any]:
-        """What the log says."""
-        return [
-            ("end", run.id, (at_ms, fact), ahead_ms)
-            if isinstance(fact, ENDS) and (ahead_ms := _ahead_of(at_ms, self._age()))
-            else ("fact", run.id, (at_ms, fact))
-            for run, at_ms, fact in self._facts
-        ]
+        self.records: list[Any] = []
+        self._told: list[tuple[Run, msgspec.Raw, int | None, int]] = []
+        for run, at_ms, fact in facts:
+            timed = msgspec.Raw(records.encode((at_ms, fact)))
+            if isinstance(fact, ENDS):
+                ahead_ms = _ahead_of(at_ms, age())
+                self.records.append(("end", run.id, timed, ahead_ms))
+                self._told.append((run, timed, at_ms, ahead_ms))
+            else:
+                self.records.append(("fact", run.id, timed))
+                self._told.append((run, timed, None, 0))
 
     def tell(self, stories: Stories) -> None:
         """They stand in the log: they are on their way into the history."""
         by_run = stories.by_run
-        for run, at_ms, fact in self._facts:
+        for run, timed, settled_ms, ahead_ms in self._told:
             story = by_run.get(run.id) or stories.of(run.id)
-            story.facts.append((at_ms, fact))
-            story.run = run
-            if isinstance(fact, ENDS):
-                story.settled_ms, story.ahead_ms = at_ms, _ahead_of(at_ms, self._age())
+            story.facts.append(timed)
+            story.stand_as(run)
+            if settled_ms is not None:
+                story.settled_ms, story.ahead_ms = settled_ms, ahead_ms
 
 
 class Beginnings:
@@ -68,7 +69,7 @@ class Beginnings:
 
     def begin(self, entry: Entry) -> None:
         """A new run, or a dead letter."""
-        facts: list[Timed] = [(entry.at_ms, fact) for fact in entry.facts]
+        facts = [msgspec.Raw(records.encode((entry.at_ms, fact))) for fact in entry.facts]
         settled_ms = entry.at_ms if entry.state.final else None
         ahead_ms = 0 if settled_ms is None else _ahead_of(settled_ms, self._age())
         flow = entry.flow.id if entry.flow else None

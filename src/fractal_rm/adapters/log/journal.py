@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
+from fractal_rm.adapters.log.disk import unusable
 from fractal_rm.adapters.log.group import again
 from fractal_rm.adapters.log.history import History
 from fractal_rm.adapters.log.log import Log
@@ -20,7 +21,8 @@ from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalGone, JournalLost
-from fractal_rm.domain.run import AnyFact, Run
+from fractal_rm.domain.facts import AnyFact
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Entry, Prior, Recovered
 
 
@@ -77,12 +79,20 @@ class LogJournal:
         position = self._history.open()
         try:
             stories = told_in(self._log.open(position), self._history.run_of)
+            self._log.begin()
             self._history.project(stories, self._log.end)
             self._log.release(self._log.end)
             return self._history.recover()
+        except OSError as error:
+            self._let_go()
+            raise unusable(error) from error
         except BaseException:
-            self._history.close(clean=False)
+            self._let_go()
             raise
+
+    def _let_go(self) -> None:
+        self._history.close(clean=False)
+        self._log.close()
 
     async def close(self, *, clean: bool) -> None:
         """Write what was given, let go. While it is blocked, what was given cannot be."""
@@ -105,6 +115,7 @@ class LogJournal:
     def crash(self) -> None:
         """End as kill -9 does: what the system has is kept, the rest is forgotten."""
         self._is_open = False
+        self._writer.kill()
         for task in self._tasks:
             task.cancel()
         self._syncing.end()

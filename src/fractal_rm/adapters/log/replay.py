@@ -9,8 +9,10 @@ import msgspec
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
 from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.facts import Accepted, AnyFact, Dead, parent_of
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import Accepted, AnyFact, Dead, Run, State, parent_of
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 
 _decode = msgspec.json.Decoder(tuple[int, AnyFact]).decode
 

@@ -29,7 +29,7 @@ from fractal_rm.adapters.rest import problems
 from fractal_rm.adapters.rest.triggers import Answer, Triggers
 from fractal_rm.domain.errors import JournalError, Refused
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import (
     Check,
     History,

@@ -12,7 +12,7 @@ from zlib import crc32
 
 import msgspec
 
-from fractal_rm.domain.run import AnyFact
+from fractal_rm.domain.facts import AnyFact
 
 Page = list[tuple[int, AnyFact]]  # facts and their moments, milliseconds since 1970
 

@@ -16,7 +16,8 @@ from fractal_rm.adapters.sqlite.prepare import format_of
 from fractal_rm.adapters.sqlite.schema import FORMAT
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import ImpossibleFact, Run, fold
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.transitions import ImpossibleFact
 
 SHOWN = 20
 

@@ -101,10 +101,7 @@ def _version(db: sqlite3.Connection, story: Story, no: int) -> str:
     if story.new is None:
         row = db.execute(statements.FIRST_VERSION, (no,)).fetchone()
         return str(row[0]) if row else ""
-    first = story.facts[0]
-    if isinstance(first, msgspec.Raw):
-        return str(_accepted_version(first)[1].get("version", ""))
-    return getattr(first[1], "version", "")
+    return str(_accepted_version(story.facts[0])[1].get("version", ""))
 
 
 def _components(db: sqlite3.Connection, version: str, flows: Mapping[str, bytes]) -> dict[int, str]:

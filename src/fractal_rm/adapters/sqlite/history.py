@@ -17,7 +17,7 @@ from fractal_rm.adapters.sqlite.schema import FORMAT
 from fractal_rm.adapters.sqlite.statements import PAGES
 from fractal_rm.adapters.sqlite.sums import add_row_sum, decode_any, holds
 from fractal_rm.domain.errors import JournalDamaged, JournalUnreadable
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Ledger, RunDetail, RunPage, RunSummary, TimedFact
 
 # Runs whose pages were dropped for their age are in neither count.

@@ -23,7 +23,7 @@ from fractal_rm.adapters.sqlite.faults import Faults
 from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.recover import run_from
 from fractal_rm.adapters.sqlite.spans import widen
-from fractal_rm.domain.run import TROUBLE
+from fractal_rm.domain.state import TROUBLE
 
 Step = Callable[[sqlite3.Connection], None]
 _AT_ONCE = 4_096

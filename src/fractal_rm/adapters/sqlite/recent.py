@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.replay import told_in
-from fractal_rm.adapters.log.segments import Reused, bodies_since
+from fractal_rm.adapters.log.segments import bodies_since
 from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import schema, statements
 from fractal_rm.adapters.sqlite.faults import Faults
@@ -44,15 +44,15 @@ def lay_over(db: sqlite3.Connection, path: Path) -> None:
 
     Raises JournalError, sqlite3.Error, OSError.
     """
-    folder = log_folder(path)
+    disk = FolderDisk(log_folder(path))
     projected = _projected(db)
-    if projected is None or not folder.is_dir():
+    if projected is None or not (projected or log_folder(path).exists()):  # not begun
         return
     while True:
         try:
-            bodies = bodies_since(FolderDisk(folder), projected)
+            bodies = bodies_since(disk, projected)
             break
-        except (Reused, JournalDamaged):
+        except JournalDamaged:  # it may have been brought over, and used again, meanwhile
             before = projected
             db.execute("COMMIT")
             db.execute("BEGIN")

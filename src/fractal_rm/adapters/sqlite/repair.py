@@ -31,8 +31,11 @@ from fractal_rm.adapters.sqlite.schema import FORMAT, PAGE_BITS
 from fractal_rm.adapters.sqlite.spans import widen
 from fractal_rm.adapters.sqlite.sums import add_row_sum, decode_any, holds, summed
 from fractal_rm.domain.errors import JournalInUse
+from fractal_rm.domain.facts import Settled, parent_of
 from fractal_rm.domain.flow import Flow, version_of
-from fractal_rm.domain.run import TROUBLE, ImpossibleFact, Run, Settled, State, fold, parent_of
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import TROUBLE, State
+from fractal_rm.domain.transitions import ImpossibleFact
 
 LOST = "its facts were damaged: what it has done is not known"
 Row = tuple[Any, ...]

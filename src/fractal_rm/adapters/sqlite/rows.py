@@ -16,7 +16,7 @@ from fractal_rm.adapters.sqlite.many import Rows, many_at_once
 from fractal_rm.adapters.sqlite.schema import PAGE_BITS
 from fractal_rm.adapters.sqlite.spans import Ended, widen
 from fractal_rm.adapters.sqlite.sums import summed
-from fractal_rm.domain.run import TROUBLE
+from fractal_rm.domain.state import TROUBLE
 
 Tail = tuple[int, int, int]  # of an open run: its number, how many pages, the last one's checksum
 

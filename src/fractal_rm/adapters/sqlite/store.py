@@ -14,7 +14,7 @@ from typing import Any
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import statements
-from fractal_rm.adapters.sqlite.causes import WAIT_S, is_damage, unusable
+from fractal_rm.adapters.sqlite.causes import WAIT_S, damaged, is_damage, unusable
 from fractal_rm.adapters.sqlite.faults import Faults
 from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.place import Place
@@ -32,7 +32,8 @@ from fractal_rm.domain.errors import (
     JournalInUse,
     JournalLost,
 )
-from fractal_rm.domain.run import Run, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Prior, Recovered
 
 STATEMENTS_KEPT = 400  # prepared: six that take many rows, for each number of them
@@ -83,13 +84,19 @@ class HistoryStore:
             self._scrub.open(self._connect())
             self._place = Place(self._path)
             self._read_tails()
-            return self._one("SELECT value FROM meta WHERE name = 'projected'")
+            return self._projected()
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             self.let_go()
             raise unusable(self._path, error) from error
         except JournalError:
             self.let_go()
             raise
+
+    def _projected(self) -> int:
+        projected = self._one("SELECT value FROM meta WHERE name = 'projected'")
+        if not isinstance(projected, int):
+            raise damaged(self._path, "is damaged: it does not say how far it has the log")
+        return projected
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(
@@ -140,6 +147,7 @@ class HistoryStore:
         """Mark how it ended and let go. Raises JournalBlocked: then the end counts as a crash."""
         try:
             if clean:
+                self._place.check()
                 self._note("clean", 1)
         except sqlite3.Error as error:
             raise self._cause(error) from error
@@ -174,7 +182,7 @@ class HistoryStore:
             ids = [(run_id,) for _, run_id, *_ in asked if run_id]
             runs = dict(many_at_once(self._reader, statements.FIND_RUNS, ids, ")"))
         except sqlite3.Error as error:
-            raise self._write_failed(error) from error
+            raise self._failed(error) from error
         found: list[Prior | None] = []
         for key, run_id, digest, retention_ms in asked:
             until_ms, prior = under.get(key or "", (0, None))
@@ -233,18 +241,21 @@ class HistoryStore:
         self._db.execute(statements.NOTE, {"name": name, "value": value})
 
     def _write_failed(self, error: sqlite3.Error) -> JournalError:
-        cause = self._cause(error)
-        if not isinstance(cause, JournalBlocked):
-            return JournalLost(f"{self._path}: {error}")
-        if self._db.in_transaction:
+        """`_failed`, of what was written: nothing of it stays."""
+        cause = self._failed(error)
+        if isinstance(cause, JournalBlocked) and self._db.in_transaction:
             self._db.execute("ROLLBACK")
         return cause
+
+    def _failed(self, error: sqlite3.Error) -> JournalError:
+        cause = self._cause(error)
+        return cause if isinstance(cause, JournalBlocked) else JournalLost(f"{self._path}: {error}")
 
     def _cause(self, error: sqlite3.Error) -> JournalError:
         """Damage ends nothing: it is noted, and what needs what is damaged waits for a repair."""
         if not is_damage(error):
             return unusable(self._path, error)
-        self._scrub.note(f"it cannot be written ({error})")
+        self._scrub.note(f"it cannot be read or written where it must be ({error})")
         return HistoryDamaged(f"{self._path} is damaged ({error})")
 
     @property
