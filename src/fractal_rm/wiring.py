@@ -21,12 +21,13 @@ from fractal_rm.adapters.node_id import kept_node_id
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory, open_runs_of
+from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.adapters.telemetry import LogTelemetry, flush_log, open_log
 from fractal_rm.adapters.world import SystemRandom, raise_open_files
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import Watch, load
-from fractal_rm.config.model import Config
+from fractal_rm.config.model import Bounds, Config
 from fractal_rm.config.uncarried import write_uncarried
 from fractal_rm.domain.errors import FractalError, JournalError
 from fractal_rm.engine.node import Node
@@ -185,7 +186,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         journal=open_journal(
             state / f"{journal}.journal",
             synchronous=synchronous,
-            keep=lambda: (world.config.bounds.history_s, world.config.bounds.history_bytes),
+            keep=lambda: _kept(world.config.bounds),
             retention_ms=clock.retention_ms,
             on_lost=lambda error: _end_now(telemetry, error),
         ),
@@ -200,6 +201,13 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         kept_id=cache(partial(kept_node_id, state, random)),
     )
     return world
+
+
+def _kept(bounds: Bounds) -> Keep:
+    return Keep(
+        bounds.history_s, bounds.history_bytes, bounds.history_failed_s,
+        bounds.history_failed_bytes,
+    )  # fmt: skip
 
 
 def _open_files(config: Config, telemetry: Telemetry) -> int:

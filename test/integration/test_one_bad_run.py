@@ -263,7 +263,7 @@ async def test_a_run_whose_facts_lack_the_first_is_set_aside_at_start(node):
         of_run = (body, link(start_of(lacking), 1, body), lacking)
         no = "(SELECT no FROM runs WHERE id = ?)"
         db.execute(f"UPDATE pages SET body = ?, sum = ? WHERE place >> 24 = {no}", of_run)
-        db.execute("UPDATE runs SET sum = ? WHERE id = ?", of_run[1:])
+        db.execute("UPDATE runs SET chain = ? WHERE id = ?", of_run[1:])
     node.start()
     wait_until(lambda: node.runs(State.DEAD))
     assert [run.id for run in node.runs(State.DEAD)] == [lacking]

@@ -54,12 +54,15 @@ def list_runs(
 ) -> None:
     """The newest runs first, of all journals of the node."""
     history = SqliteHistory(state_of(folder))
-    found = history.runs(
+    page = history.page(
         state=State(state) if state else None, flow=flow, limit=limit, before=before
     )
+    found = page.runs
     if as_json:
-        print_json({"runs": found})
+        print_json({"runs": found, "unreadable": page.unreadable})
         return
+    for damage in page.unreadable:
+        click.echo(f"not listed: {damage}", err=True)
     print_table(
         ("run", "accepted", "flow", "by", "where", "state", "ms", "why"),
         [
@@ -104,6 +107,8 @@ def _print(detail: RunDetail) -> None:
         ],
         empty="its facts were dropped for their age; see history.max_age_s",
     )
+    if detail.unreadable:
+        click.echo(f"what follows cannot be read: {detail.unreadable}")
 
 
 def _words(fact: AnyFact) -> tuple[str, str]:

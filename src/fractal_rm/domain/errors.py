@@ -296,6 +296,14 @@ class JournalGone(JournalBlocked):
     cure = "put them back as they were"
 
 
+class HistoryDamaged(JournalBlocked):
+    """The history cannot be read or written where it must be; the log goes on while it has room."""
+
+    code = "history-damaged"
+    why = "its history is damaged"
+    cure = "stop the node, run `fractal-rm journal repair`, and start it again"
+
+
 class JournalDamaged(JournalError):
     """A checksum does not hold, or SQLite cannot read the file (G14)."""
 

@@ -257,3 +257,9 @@ def undo_name(step: int) -> str:
 def fault(error: Exception) -> Dead:
     """How a run ends that a fault of this program keeps from going on."""
     return Dead(Cause.INTERNAL.text, f"a fault in the Runtime Manager: {error!r}")
+
+
+def parent_of(first: Fact) -> str | None:
+    """The id of the run that a run is a part of, by its first fact; None: it is a whole."""
+    origin = first.origin if isinstance(first, Accepted) else UNSET
+    return None if origin is UNSET else origin.rpartition(":")[0]

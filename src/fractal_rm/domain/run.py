@@ -115,6 +115,12 @@ class Run(msgspec.Struct, gc=False):
         return len(self.results) + (len(self.passed) if self.passed else 0)
 
     @property
+    def failed_step(self) -> int | None:
+        """The number of the step that failed for good, the last where several did; None: none."""
+        final = [each.step for each in (self.failures or {}).values() if each.final is True]
+        return final[-1] if final and final[-1] else None
+
+    @property
     def reply(self) -> StepResult | None:
         """What its sender is told: what a REPLY said, or else the last result."""
         if self.said is not None or not self.results:

@@ -62,3 +62,7 @@ class Placement(Enum):
 # For those who ask all day: to look up a member of an Enum takes longer than what is done with it.
 HERE, NAMED, BY_SENDER = Placement.HERE, Placement.NAMED, Placement.BY_SENDER
 OFFERED = (Placement.OFFERED, Placement.OFFERED_ONCE)
+
+
+# Ends that somebody may have to look at.
+TROUBLE = frozenset({State.FAILED, State.UNKNOWN, State.DEAD, State.EXPIRED})

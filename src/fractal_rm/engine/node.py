@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from fractal_rm import MADE_MS
 from fractal_rm.config.model import Config
-from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.errors import HistoryDamaged, Refused
 from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import WORTH_A_LINE_MS, doubt
@@ -40,6 +40,7 @@ class Node:
         self._paused = False
         self._serving = False
         self._blocked_by: str | None = None
+        self._damage: str | None = None
         self.receive = self._lifecycle.admit.receive
         self.receive_all = self._lifecycle.admit.receive_all
 
@@ -161,6 +162,10 @@ class Node:
                 self._world.telemetry.problem(
                     blocked.code.replace("-", "_"), why=blocked.why, cure=blocked.cure
                 )
+        damage = self._world.journal.damage
+        if damage is not None and self._damage is None:
+            self._world.telemetry.problem("history_damaged", what=damage, cure=HistoryDamaged.cure)
+        self._damage = damage
         self._regulate()
 
     async def watch_clock(self) -> None:
@@ -234,7 +239,8 @@ class Node:
                 f"{load.in_flight} runs in flight, {load.waiting} waiting{self._held_up()}"
                 + (", paused" if self._paused else ""),
             ),
-            # Nothing that is measured needs it, so that triggers can be taken all the same.
+            # Both are said, and triggers can be taken all the same.
+            Check("history", ok=True, text=self._world.journal.damage or "no damage was found"),
             Check("clock", ok=True, text=doubt(self._world.clock.read(), MADE_MS) or "plausible"),
             self._inventory.check(),
             *map(self._status, self._make),

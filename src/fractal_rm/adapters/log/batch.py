@@ -9,7 +9,7 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
-from fractal_rm.domain.facts import AnyFact, Dead, Settled
+from fractal_rm.domain.facts import AnyFact, Dead, Settled, parent_of
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Entry, Prior
@@ -76,7 +76,7 @@ class Beginnings:
         self._begun.begin(
             Story(entry.run_id, facts, entry.state, entry.reason, None, settled_ms, ahead_ms),
             Beginning(flow, getattr(entry.facts[0], "source", ""), entry.at_ms, entry.key,
-                      entry.digest, entry.key_until_ms),
+                      entry.digest, entry.key_until_ms, parent_of(entry.facts[0])),
         )  # fmt: skip
         self.records.append(
             ("run", entry.run_id, flow, entry.key, entry.digest, entry.key_until_ms, facts,

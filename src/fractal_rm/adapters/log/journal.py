@@ -168,6 +168,11 @@ class LogJournal:
         """Why nothing can be written."""
         return self._writer.blocked
 
+    @property
+    def damage(self) -> str | None:
+        """What is known to be damaged in the history."""
+        return self._history.damage
+
     def look(self) -> None:
         """Look whether the files are where they were; see the port."""
         if not self._is_open:

@@ -57,6 +57,7 @@ class Projector:
             waiting, self._waiting = self._waiting, []
             if self._recent.told or waiting:
                 await self._bring_over()
+            await self._projecting.run(self._history.scrub)
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)

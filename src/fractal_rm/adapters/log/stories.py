@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import State
+from fractal_rm.domain.state import TROUBLE, State
 from fractal_rm.engine.ports import Entry, Prior
 
 
@@ -15,7 +15,8 @@ class Story(msgspec.Struct, gc=False):
     Each of ``facts`` is the JSON of its moment, milliseconds since 1970, and the fact.
     ``state``, ``reason`` and ``node`` are how it stands after ``facts``; ``settled_ms`` is None
     while it has no end. ``new`` holds what only a run has that began in here. ``again``: so often
-    its trigger came again.
+    its trigger came again. ``flow``, ``cause`` and ``failed_step``, a number, are known of a run
+    that ended in trouble.
     """
 
     run_id: str
@@ -27,10 +28,16 @@ class Story(msgspec.Struct, gc=False):
     ahead_ms: int = 0
     again: int = 0
     new: Beginning | None = None
+    flow: str | None = None
+    cause: str | None = None
+    failed_step: int | None = None
 
     def stand_as(self, run: Run) -> None:
         """Let it stand as a run does now, of which each fact is in here."""
         self.state, self.reason, self.node = run.state, run.reason, run.node
+        if run.state in TROUBLE:
+            self.flow, self.failed_step = run.flow.id or None, run.failed_step
+            self.cause = run.cause and run.cause.value
 
 
 class Beginning(msgspec.Struct, frozen=True, gc=False):
@@ -42,6 +49,7 @@ class Beginning(msgspec.Struct, frozen=True, gc=False):
     key: str | None
     digest: str
     key_until_ms: int
+    parent: str | None = None
 
 
 class Stories:

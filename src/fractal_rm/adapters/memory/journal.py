@@ -101,6 +101,8 @@ class MemoryJournal:
             loop.call_soon(self._flush)
         return asyncio.shield(self._flushed)
 
+    damage = None  # there is no history
+
     @property
     def blocked(self) -> JournalBlocked | None:
         """While it is `full`, or `away`."""

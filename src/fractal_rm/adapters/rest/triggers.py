@@ -92,7 +92,7 @@ class Triggers:
 
     def _ended(self, run_id: str) -> Outcome | None:
         detail = self._history.run(run_id)
-        if detail is None or not detail.summary.state.final:
+        if detail is None or detail.unreadable or not detail.summary.state.final:
             return None
         summary, ended = detail.summary, Run(run_id, Flow(""), detail.summary.accepted_ms)
         for timed in detail.facts:
