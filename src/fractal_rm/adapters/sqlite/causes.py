@@ -51,4 +51,4 @@ def is_held(error: Exception) -> bool:
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file says what it cannot: the disk does what it is told."""
     text = str(error)
-    return "malformed" in text or "not a database" in text
+    return any(each in text for each in ("malformed", "not a database", "cannot hold BLOB"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Union
+
+import msgspec
 
 from fractal_rm.adapters.log.records import encode
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
@@ -15,10 +17,13 @@ from fractal_rm.adapters.sqlite.faults import Faults
 from fractal_rm.adapters.sqlite.many import Rows, many_at_once
 from fractal_rm.adapters.sqlite.schema import PAGE_BITS
 from fractal_rm.adapters.sqlite.spans import Ended, widen
-from fractal_rm.adapters.sqlite.sums import summed
+from fractal_rm.adapters.sqlite.sums import row_sum, summed
 from fractal_rm.domain.state import TROUBLE
 
 Tail = tuple[int, int, int]  # of an open run: its number, how many pages, the last one's checksum
+# Of a run: its number, id, flow, source, acceptance, parent, and how often its trigger came again.
+Unchanged = tuple[int, str, Union[str, None], str, int, Union[str, None], int]
+_decode = msgspec.json.Decoder(list[Unchanged]).decode
 
 
 class Writing:
@@ -40,11 +45,10 @@ class Writing:
         self._faults = faults
         self._flows = stories.flows
         self._new_rows: Rows = []
-        self._changed_rows: Rows = []
+        self._changed: list[tuple[int, Story, int, int]] = []
         self._page_rows: Rows = []
         self._again: list[dict[str, Any]] = []
-        self._ended_new: list[Ended] = []
-        self._ended_before: list[tuple[int]] = []
+        self._ended: list[Ended] = []
         self._in_trouble: list[int] = []
         self.next_no = next_no
         self.key_rows: Rows = []
@@ -61,15 +65,14 @@ class Writing:
 
     def put(self) -> None:
         """Write all but the keys, with a handful of statements."""
-        db = self._db
+        db, changed = self._db, self._changed_rows()
         db.executemany(statements.INSERT_FLOW, self._flows.items())
         many_at_once(db, statements.INSERT_FAULTS, self._faults.new_rows)
         many_at_once(db, statements.INSERT_RUNS, self._new_rows)
         many_at_once(db, statements.INSERT_PAGES, self._page_rows)
-        many_at_once(db, statements.UPDATE_RUNS[0], self._changed_rows, statements.UPDATE_RUNS[1])
+        many_at_once(db, statements.UPDATE_RUNS[0], changed, statements.UPDATE_RUNS[1])
         db.executemany(statements.COUNT_DUPLICATES, self._again)
-        before = many_at_once(db, statements.ENDED_ROWS, self._ended_before, ")")
-        widen(db, [*self._ended_new, *((no, flow, *rest) for no, flow, *rest in before)])
+        widen(db, self._ended)
         if self._in_trouble:
             chosen = json.dumps(self._in_trouble)
             self.counts["trouble_bytes"] = db.execute(
@@ -81,7 +84,7 @@ class Writing:
         self.next_no += 1
         pages, chain = self._close(story, (no, 0, start_of(run_id)))
         if story.settled_ms is not None:
-            self._ended_new.append((no, new.flow, story.state.text, new.accepted_ms, run_id))
+            self._ended.append((no, new.flow, story.state.text, new.accepted_ms, run_id))
         self._new_rows.append(summed(
             (no, run_id, new.flow, story.state.text, story.reason, new.source, story.node,
              new.accepted_ms, story.settled_ms, story.ahead_ms, new.parent,
@@ -92,14 +95,27 @@ class Writing:
 
     def _change(self, story: Story) -> None:
         tail = self._open[story.run_id]
-        no = tail[0]
         pages, chain = self._close(story, tail)
-        if story.settled_ms is not None:
-            self._ended_before.append((no,))
-        self._changed_rows.append(
-            (no, story.state.text, story.reason, story.node, story.settled_ms, story.ahead_ms,
-             self._fault(story, no), pages, chain)
-        )  # fmt: skip
+        self._changed.append((tail[0], story, pages, chain))
+
+    def _changed_rows(self) -> Rows:
+        """What changes of rows that are there, with their new checksums."""
+        rows: Rows = []
+        chosen = json.dumps([no for no, *_ in self._changed])
+        (found,) = self._db.execute(statements.UNCHANGED, (chosen,)).fetchone()
+        unchanged = {no: rest for no, *rest in _decode(found)}
+        for no, story, pages, chain in self._changed:
+            run_id, flow, source, accepted_ms, parent, duplicates = unchanged[no]
+            state, fault = story.state.text, self._fault(story, no)
+            row = (no, run_id, flow, state, story.reason, source, story.node, accepted_ms,
+                   story.settled_ms, story.ahead_ms, parent, fault, pages, chain, duplicates)  # fmt: skip
+            rows.append(
+                (no, state, story.reason, story.node, story.settled_ms, story.ahead_ms, fault,
+                 pages, chain, row_sum(*row))
+            )  # fmt: skip
+            if story.settled_ms is not None:
+                self._ended.append((no, flow, state, accepted_ms, run_id))
+        return rows
 
     def _fault(self, story: Story, no: int) -> int | None:
         if story.state not in TROUBLE:

@@ -19,10 +19,7 @@ UPDATE_RUNS = (  # what stands before the rows, and after them
     (
         "UPDATE runs SET state = v.column2, reason = v.column3, node = v.column4,"
         " settled_ms = v.column5, ended_ahead_ms = v.column6, fault = v.column7,"
-        " pages = v.column8, chain = v.column9,"
-        " sum = row_sum(no, id, flow, v.column2, v.column3, source, v.column4, accepted_ms,"
-        " v.column5, v.column6, parent, v.column7, v.column8, v.column9, duplicates)"
-        " FROM (VALUES "
+        " pages = v.column8, chain = v.column9, sum = v.column10 FROM (VALUES "
     ),
     ") AS v WHERE no = v.column1",
 )
@@ -58,7 +55,10 @@ SET_FROM_FACTS = (
     " source, node, accepted_ms, settled_ms, ended_ahead_ms, :parent, :fault, pages, chain,"
     " duplicates) WHERE no = :no"
 )
-ENDED_ROWS = "SELECT no, flow, state, accepted_ms, id FROM runs WHERE no IN (VALUES "
+UNCHANGED = (  # of runs by number, what stays: all in one row, as each row gives the interpreter up
+    "SELECT json_group_array(json_array(no, id, flow, source, accepted_ms, parent, duplicates))"
+    " FROM runs WHERE no IN (SELECT value FROM json_each(?))"
+)
 TROUBLE_BYTES = (  # of runs by number; 100: a row of `runs` and of `pages` beside the body
     "SELECT coalesce(sum(length(body) + 100), 0) FROM json_each(?) CROSS JOIN pages"
     " ON pages.place BETWEEN value << 24 AND value << 24 | 0xFFFFFF"
