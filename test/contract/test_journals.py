@@ -94,9 +94,13 @@ class TestMemoryJournal(JournalConformance):
     @pytest.fixture(autouse=True)
     def _disk(self):
         self.disk = Disk()
+        self.disk.others = [Disk()]
 
     def new(self):
         return MemoryJournal(self.disk)
+
+    def beside(self):
+        return MemoryJournal(self.disk.others[0])
 
     def crash(self, journal):
         journal.crash()
@@ -115,6 +119,9 @@ class TestLogJournal(JournalConformance):
 
     def new(self):
         return sqlite_journal(self.folder)
+
+    def beside(self):
+        return sqlite_journal(self.folder, "mqtt")
 
     def crash(self, journal):
         """As kill -9 does: files are closed, locks are gone, nothing is flushed."""
@@ -857,8 +864,8 @@ async def test_lists_and_accounts_span_all_journals_of_a_node(tmp_path):
     for name in ("mqtt", "api"):
         journal = sqlite_journal(tmp_path, name)
         await journal.open()
-        await journal.accept(entry(f"{name}-1", key="same"))
-        await journal.accept(entry(f"{name}-2", key="same"))
+        await journal.accept(entry(f"{name}-1", key=name))
+        await journal.accept(entry(f"{name}-2", key=name))
         await write(journal, begun(f"{name}-1"), Settled(State.SUCCEEDED))
         await journal.close(clean=True)
     history = SqliteHistory(tmp_path)

@@ -77,10 +77,19 @@ class Log:
 
         Raises JournalDamaged, JournalTooNew, JournalBlocked, OSError.
         """
+        yield from self.read(since)
+        self._begin(self._used[-1].number + 1 if self._used else number_of(since) + 1, 0)
+        self.sync()
+
+    def read(self, since: int) -> Iterator[bytes]:
+        """The bodies from a position on, of a log that no process writes; `sync` makes them last.
+
+        Raises JournalDamaged, JournalTooNew, OSError.
+        """
         self._disk = self._open_disk()
         found, free = look_through(self._disk)
         self._free = free | {each.name: each.size for each in found}
-        self._synced = since
+        self._synced = self._end = since
         left = following(found, since)
         while left:
             segment = left.pop(0)
@@ -100,8 +109,6 @@ class Log:
                 break
         for segment in left:
             self._forget(segment)
-        self._begin(self._used[-1].number + 1 if self._used else number_of(since) + 1, 0)
-        self.sync()
 
     def _check_torn(self, data: bytes, later: list[Segment]) -> None:
         """What does not hold at `end`: was it never synced? Raises JournalDamaged."""

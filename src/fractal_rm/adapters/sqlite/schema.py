@@ -104,6 +104,7 @@ UPDATE_RUNS = (  # what stands before the rows, and after them
     ") AS v WHERE no = v.column1",
 )
 COUNT_DUPLICATES = "UPDATE runs SET duplicates = duplicates + ? WHERE id = ?"
+FIND_PROJECTED = "SELECT value FROM meta WHERE name = 'projected'"
 PROJECTED = "UPDATE meta SET value = ? WHERE name = 'projected'"
 COUNT = (
     "UPDATE meta SET value = value + iif(name = 'accepted', ?, ?)"

@@ -1,0 +1,115 @@
+"""Which runs began in a log that another process writes, as far as its history may not have them.
+
+Each frame is read once, when somebody asks: what was written since is read on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from fractal_rm.adapters.log import frames, records
+from fractal_rm.adapters.log.disk import FolderDisk
+from fractal_rm.adapters.log.history import Asked
+from fractal_rm.adapters.log.segments import (
+    Segment,
+    begin_of,
+    following,
+    look_through,
+    number_of,
+    position,
+)
+from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.run import State
+from fractal_rm.engine.ports import Prior
+
+READ_BYTES = 16 * 1024
+
+
+class Tail:
+    """The runs that began behind a position. Calls block for a read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._segment: Segment | None = None
+        self._at = 0  # the position that is read next
+        self._since = 0  # what began before it is in the history
+        self._runs: dict[str, tuple[int, records.RunRecord]] = {}  # with the position behind each
+        self._keys: dict[str, records.RunRecord] = {}
+
+    def look(self, projected: int) -> None:
+        """Read on; the history has all before ``projected``.
+
+        Raises JournalDamaged, JournalTooNew, OSError.
+        """
+        if not self._folder.is_dir():
+            return
+        if projected != self._since:
+            self._forget_before(projected)
+        disk = FolderDisk(self._folder)
+        if self._segment is None or self._at < projected:
+            self._at, self._segment = projected, None
+        while self._segment is not None or self._find_segment(disk):
+            if not self._read_on(disk):
+                return
+            self._at, self._segment = position(number_of(self._at) + 1, 0), None
+
+    def find(self, asked: Asked) -> Prior | None:
+        """The run that began with this key or id. How it stands by now is not known in here."""
+        key, run_id, digest, retention_ms = asked
+        run = self._keys.get(key) if key is not None else None
+        if run is not None and run.key_until_ms > retention_ms:
+            return Prior(run.run_id, run.digest, State.ACCEPTED)
+        return Prior(run_id, digest, State.ACCEPTED) if run_id in self._runs else None
+
+    def _find_segment(self, disk: FolderDisk) -> bool:
+        try:
+            found = following(look_through(disk)[0], self._at)
+        except JournalDamaged:  # it is not there yet, or not any more: then the history has it
+            return False
+        if not found:
+            return False
+        self._segment = found[0]
+        self._at = position(found[0].number, begin_of(found[0], self._at))
+        return True
+
+    def _read_on(self, disk: FolderDisk) -> bool:
+        """Whether the segment has ended."""
+        assert self._segment is not None  # noqa: S101 - `look` has found it
+        for frame in _frames(disk, self._segment, self._at & 0xFFFFFFFF):
+            if not frame.body:
+                return True
+            self._at = position(self._segment.number, frame.end)
+            try:
+                found = records.decode(frame.body)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise JournalDamaged(f"of the log, a body cannot be read: {error}") from error
+            for record in found:
+                if isinstance(record, records.RunRecord):
+                    self._runs[record.run_id] = self._at, record
+                    if record.key is not None:
+                        self._keys[record.key] = record
+        return False
+
+    def _forget_before(self, projected: int) -> None:
+        self._since = projected
+        self._runs = {run_id: known for run_id, known in self._runs.items() if known[0] > projected}
+        runs = (run for _, run in self._runs.values())
+        self._keys = {run.key: run for run in runs if run.key is not None}
+
+
+def _frames(disk: FolderDisk, segment: Segment, place: int) -> Iterator[frames.Frame]:
+    """Those from ``place`` on, of which only what is there is read."""
+    wanted = READ_BYTES
+    while True:
+        data = disk.read_at(segment.name, place, wanted)
+        begin = place
+        for frame in frames.scan(data, salt=segment.salt, place=place, offset=begin):
+            yield frame
+            place = frame.end
+        size = min(frames.size_at(data, place - begin), segment.size - place)
+        if place == begin and size <= wanted:
+            return
+        wanted = max(READ_BYTES, size)
