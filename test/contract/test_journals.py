@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import msgspec
 import pytest
 
 from fractal_rm.adapters.journal_files import open_journal
+from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.memory import MemoryJournal
@@ -369,6 +371,30 @@ async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
         with pytest.raises(JournalInUse, match=f"in use by process {other.pid}"):
             await opened(tmp_path)
         other.stdin.close()
+
+
+async def test_who_looks_through_a_journal_for_a_moment_is_waited_for(tmp_path, monkeypatch):
+    lock = tmp_path / "up.lock"
+    lock.write_text("4711")
+    passing = FileLock(lock, passing=True)
+    waits, sleep = threading.Event(), time.sleep
+    monkeypatch.setattr("fractal_rm.adapters.lock.time.sleep", lambda s: (waits.set(), sleep(s)))
+    opening = asyncio.ensure_future(opened(tmp_path))
+    await asyncio.to_thread(waits.wait)
+    assert not opening.done()
+    passing.release()
+    assert (await opening).runs == []
+
+
+def test_who_looks_through_a_journal_leaves_the_lock_file_as_it_was(tmp_path):
+    lock = tmp_path / "up.lock"
+    lock.write_text("4711")
+    passing = FileLock(lock, passing=True)
+    with pytest.raises(Held) as held:
+        FileLock(lock)
+    assert (held.value.by, held.value.passing) == (str(os.getpid()), True)
+    passing.release()
+    assert lock.read_text() == "4711"
 
 
 # --- what a person can do to one ---------------------------------------------------------------

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
+from contextlib import closing
 
 from click.testing import CliRunner
 
-from fractal_rm.adapters.lock import FileLock
 from fractal_rm.cli.main import EXIT_NOT_WELL, cli
 from fractal_rm.domain.run import State
 from nodes import NodeProcess, wait_until
@@ -40,7 +39,7 @@ def test_runs_go_on_and_ids_are_known_whichever_process_comes_next(make, compone
     _, _, ended = node.trigger("1", Prefer="wait=30", **key)
     _, _, taken = node.trigger("2")
     wait_until(lambda: asked_for(components, "/endpoint2") == 1)
-    for mode, before in (("up", "api"), ("mqtt", "up"), ("up", "mqtt")):
+    for mode, before in (("up", "api"), ("mqtt", "up")):
         node.kill()
         node.mode = mode
         node.start()
@@ -49,13 +48,12 @@ def test_runs_go_on_and_ids_are_known_whichever_process_comes_next(make, compone
             (taken["run"], mode)
         ]
         assert audit(node).return_value == 0
-        if mode == "up":
-            assert node.trigger("1", **key)[2]["run"] == ended["run"]
-    node.kill()
-    components.answers.clear()
+        components.answers.clear()
+    node.stop()
     node.mode = "up"
     node.start()
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 2)
+    assert node.trigger("1", **key)[2]["run"] == ended["run"]
     assert len(node.runs()) == 2
     assert node.problems() == []
     assert audit(node).return_value == 0
@@ -71,7 +69,7 @@ def test_a_process_that_runs_takes_up_what_another_leaves_later(make, components
     node.kill()
     components.answers.clear()
     wait_until(lambda: "runs_adopted journal=api runs=1" in other.log)
-    wait_until(lambda: [run.id for run in other.runs(State.SUCCEEDED)] == [taken["run"]])
+    wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [taken["run"]])
     assert "runs_left" not in other.log
 
 
@@ -91,16 +89,17 @@ def test_a_trigger_id_that_the_process_beside_it_has_just_taken_is_known(make, c
 def test_two_processes_that_run_side_by_side_take_up_their_own_runs(make, components):
     node, beside = make("n"), make("beside", mode="mqtt")
     beside.edit("comm", state__path=str(node.state))
-    (run_id,) = left_with(node, components, "2")
+    (of_up,) = left_with(node, components, "2", mode="up")
+    (node.state / "up.journal").rename(node.state / "aside")
+    components.requests.clear()
+    (of_api,) = left_with(node, components, "2")
+    (node.state / "aside").rename(node.state / "up.journal")
     beside.start()
-    old = make("old", mode="up")
-    old.edit("comm", state__path=str(node.state))
-    (other_id,) = left_with(old, components, "2", mode="up")
     wait_until(lambda: "runs_adopted journal=up runs=1" in beside.log)
-    wait_until(lambda: [run.id for run in beside.runs(State.SUCCEEDED)] == [other_id])
+    wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [of_up])
     assert "journal=api" not in beside.log
     node.start()
-    wait_until(lambda: {run.id for run in node.runs(State.SUCCEEDED)} == {run_id, other_id})
+    wait_until(lambda: {run.id for run in node.runs(State.SUCCEEDED)} == {of_up, of_api})
 
 
 def test_a_process_without_mqtt_leaves_runs_that_need_it_and_says_so(make, components):
@@ -122,33 +121,21 @@ def test_a_process_without_mqtt_leaves_runs_that_need_it_and_says_so(make, compo
 def test_a_journal_that_cannot_be_taken_keeps_no_process_from_starting(make, components):
     node = make()
     (run_id,) = left_with(node, components, "2")
-    path = node.state / "api.journal"
-    good = path.read_bytes()
-    with sqlite3.connect(path) as db:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        db.execute("UPDATE meta SET value = value + 1 WHERE name = 'accepted'")
-    (node.state / "fifo.journal").mkdir()
+    harm(node, +1)
+    (node.state / "folder.journal").mkdir()
     node.mode = "up"
     node.start()
     wait_until(lambda: "runs_left journal=api" in node.log)
     assert "should hold 2 unfinished runs and holds 1" in node.log
-    assert "runs_left journal=fifo" in node.log
+    assert "runs_left journal=folder" in node.log
     assert node.trigger("1", Prefer="wait=30")[0] == 200
-    with sqlite3.connect(path) as db:
-        db.execute("UPDATE meta SET value = value - 1 WHERE name = 'accepted'")
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert good
+    assert node.log.count("runs_left journal=api") == 1
+    harm(node, -1)
     wait_until(lambda: "runs_adopted journal=api runs=1" in node.log)
-    (node.state / "fifo.journal").rmdir()
+    (node.state / "folder.journal").rmdir()
     wait_until(lambda: run_id in [run.id for run in node.runs(State.SUCCEEDED)])
 
 
-def test_a_process_whose_journal_is_looked_through_waits_for_it(make, components):
-    node = make()
-    node.state.mkdir()
-    passing = FileLock(node.state / "api.lock", passing=True)
-    node.launch()
-    wait_until(lambda: (node.state / "clock.json").exists() or node.log)
-    passing.release()
-    wait_until(lambda: " ready " in node.log)
-    assert node.stop(signal.SIGTERM) == 0
+def harm(node: NodeProcess, by: int) -> None:
+    with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
+        db.execute("UPDATE meta SET value = value + ? WHERE name = 'accepted'", (by,))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 _PASSING = " passing"
 _RETRY_S = 0.02
+_CERTAIN = 3  # what the file says and who holds it are two things for some microseconds
 _TRIES = 1_500  # to move a hundred thousand runs takes some seconds
 
 
@@ -70,11 +71,13 @@ class FileLock:
 
 def wait_for_lock(path: Path) -> FileLock:
     """Take it when who holds it for a moment has let go. Raises Held, OSError."""
+    stays = 0  # so often it was seen that who holds it will keep it
     for _ in range(_TRIES):
         try:
             return FileLock(path)
         except Held as held:
-            if not held.passing:
+            stays += not held.passing
+            if stays >= _CERTAIN:
                 raise
         time.sleep(_RETRY_S)
     return FileLock(path)

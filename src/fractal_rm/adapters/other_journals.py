@@ -20,7 +20,7 @@ from fractal_rm.domain.errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Recovered
 
-Look = tuple[tuple[int, int], ...]  # number and time of change, of a journal's file and its lock
+Look = tuple[tuple[int, int], ...]  # number and time of change, of a journal's files and its lock
 
 
 class FolderOfJournals(OtherHistories):
@@ -148,7 +148,8 @@ class FreeJournal:
 
 
 def _look(path: Path) -> Look:
-    return tuple(_changed(file) for file in (path, path.with_suffix(".lock")))
+    wal = path.with_name(f"{path.name}-wal")
+    return tuple(map(_changed, (path, wal, path.with_suffix(".lock"))))
 
 
 def _changed(file: Path) -> tuple[int, int]:
