@@ -14,6 +14,7 @@ from fractal_rm.adapters.log import frames, records
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.history import Asked
 from fractal_rm.adapters.log.segments import (
+    BEGIN,
     Segment,
     begin_of,
     following,
@@ -54,7 +55,7 @@ class Tail:
         while self._segment is not None or self._find_segment(disk):
             if not self._read_on(disk):
                 return
-            self._at, self._segment = position(number_of(self._at) + 1, 0), None
+            self._at, self._segment = position(number_of(self._at) + 1, BEGIN), None
 
     def find(self, asked: Asked) -> Prior | None:
         """The run that began with this key or id. How it stands by now is not known in here."""

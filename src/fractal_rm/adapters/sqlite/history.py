@@ -72,7 +72,8 @@ class SqliteHistory:
             with reading(path) as db:
                 rows = db.execute(statement, (*values, limit))
                 found += [summary_of(row, path) for row in rows]
-        return sorted(found, key=lambda run: run.id, reverse=True)[:limit]
+        once = {run.id: run for run in found}  # while one is moved, it may be in two journals
+        return sorted(once.values(), key=lambda run: run.id, reverse=True)[:limit]
 
     def run(self, run_id: str) -> RunDetail | None:
         """One run, or None. Raises JournalDamaged where its facts do not hold."""
