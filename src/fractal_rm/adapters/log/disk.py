@@ -102,11 +102,6 @@ class FolderDisk:
         with (self._folder / name).open("rb", buffering=0) as file:
             return file.read(first) or b""
 
-    def read_at(self, name: str, place: int, size: int) -> bytes:
-        """What stands in a file from a place on; less at its end."""
-        with (self._folder / name).open("rb", buffering=0) as file:
-            return os.pread(file.fileno(), size, place)
-
     def write(self, name: str, place: int, data: bytes) -> None:
         """Into the system's cache: some 10 µs."""
         _write_all(self._opened(name), data, place)

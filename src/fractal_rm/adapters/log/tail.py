@@ -5,6 +5,7 @@ Each frame is read once, when somebody asks: what was written since is read on f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Tail:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._segment: Segment | None = None
+        self._file = -1  # of the segment
         self._at = 0  # the position that is read next
         self._since = 0  # what began before it is in the history
         self._runs: dict[str, tuple[int, records.RunRecord]] = {}  # with the position behind each
@@ -45,17 +47,14 @@ class Tail:
 
         Raises JournalDamaged, JournalTooNew, OSError.
         """
-        if not self._folder.is_dir():
-            return
         if projected != self._since:
             self._forget_before(projected)
-        disk = FolderDisk(self._folder)
-        if self._segment is None or self._at < projected:
-            self._at, self._segment = projected, None
-        while self._segment is not None or self._find_segment(disk):
-            if not self._read_on(disk):
+        if self._at < projected:
+            self._go_to(projected)
+        while self._segment is not None or self._find_segment():
+            if not self._read_on(self._segment):
                 return
-            self._at, self._segment = position(number_of(self._at) + 1, BEGIN), None
+            self._go_to(position(number_of(self._at) + 1, BEGIN))
 
     def find(self, asked: Asked) -> Prior | None:
         """The run that began with this key or id. How it stands by now is not known in here."""
@@ -65,24 +64,38 @@ class Tail:
             return Prior(run.run_id, run.digest, State.ACCEPTED)
         return Prior(run_id, digest, State.ACCEPTED) if run_id in self._runs else None
 
-    def _find_segment(self, disk: FolderDisk) -> bool:
+    def close(self) -> None:
+        """Let go of the file."""
+        self._go_to(self._at)
+
+    def _go_to(self, where: int) -> None:
+        self._at, self._segment = where, None
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _find_segment(self) -> bool:
+        if not self._folder.is_dir():
+            return False
         try:
-            found = following(look_through(disk)[0], self._at)
+            found = following(look_through(FolderDisk(self._folder))[0], self._at)
         except JournalDamaged:  # it is not there yet, or not any more: then the history has it
             return False
         if not found:
             return False
         self._segment = found[0]
+        self._file = os.open(self._folder / found[0].name, os.O_RDONLY | os.O_CLOEXEC)
         self._at = position(found[0].number, begin_of(found[0], self._at))
         return True
 
-    def _read_on(self, disk: FolderDisk) -> bool:
+    def _read_on(self, segment: Segment | None) -> bool:
         """Whether the segment has ended."""
-        assert self._segment is not None  # noqa: S101 - `look` has found it
-        for frame in _frames(disk, self._segment, self._at & 0xFFFFFFFF):
+        if segment is None:
+            return False
+        for frame in _frames(self._file, segment, begin_of(segment, self._at)):
             if not frame.body:
                 return True
-            self._at = position(self._segment.number, frame.end)
+            self._at = position(segment.number, frame.end)
             try:
                 found = records.decode(frame.body)
             except (msgspec.MsgspecError, RecursionError) as error:
@@ -101,11 +114,11 @@ class Tail:
         self._keys = {run.key: run for run in runs if run.key is not None}
 
 
-def _frames(disk: FolderDisk, segment: Segment, place: int) -> Iterator[frames.Frame]:
-    """Those from ``place`` on, of which only what is there is read."""
-    wanted = READ_BYTES
+def _frames(file: int, segment: Segment, place: int) -> Iterator[frames.Frame]:
+    """Those from ``place`` on; where there is none, hardly more than a head is read."""
+    wanted = frames.HEAD_BYTES
     while True:
-        data = disk.read_at(segment.name, place, wanted)
+        data = os.pread(file, wanted, place)
         begin = place
         for frame in frames.scan(data, salt=segment.salt, place=place, offset=begin):
             yield frame

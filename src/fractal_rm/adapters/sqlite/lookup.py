@@ -128,13 +128,16 @@ class _Other:
         if row is not None:  # before format 5 there was no log
             self._tail.look(row[0])
         recent = [self._tail.find(each) for each in asked]
-        return [
-            prior if late is None else late
-            for prior, late in zip(find_in(self._db, asked), recent, strict=True)
-        ]
+        self._db.execute("BEGIN")  # one for all that is asked: each takes its locks
+        try:
+            found = find_in(self._db, asked)
+        finally:
+            self._db.execute("COMMIT")
+        return [prior if late is None else late for prior, late in zip(found, recent, strict=True)]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files."""
+        self._tail.close()
         if self._db is not None:
             self._db.close()
 
