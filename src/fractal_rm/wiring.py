@@ -146,8 +146,9 @@ async def _adopt(node: Node, world: World) -> None:
                 if said.get(adopted.journal, []) != adopted.left:
                     await asyncio.to_thread(write_uncarried, state, adopted.journal, adopted.left)
                     said[adopted.journal] = adopted.left
-        except (OSError, JournalError) as error:
-            world.telemetry.problem("runs_not_adopted", reason=str(error))
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            fault = None if isinstance(error, (OSError, JournalError)) else error
+            world.telemetry.problem("runs_not_adopted", reason=str(error), exc_info=fault)
         await asyncio.sleep(ADOPT_S)
 
 

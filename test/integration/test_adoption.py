@@ -39,6 +39,7 @@ def test_runs_go_on_and_ids_are_known_whichever_process_comes_next(make, compone
     _, _, ended = node.trigger("1", Prefer="wait=30", **key)
     _, _, taken = node.trigger("2")
     wait_until(lambda: asked_for(components, "/endpoint2") == 1)
+    node.edit("comm", recovery__max_attempts=9)
     for mode, before in (("up", "api"), ("mqtt", "up")):
         node.kill()
         node.mode = mode
@@ -48,8 +49,8 @@ def test_runs_go_on_and_ids_are_known_whichever_process_comes_next(make, compone
             (taken["run"], mode)
         ]
         assert audit(node).return_value == 0
-        components.answers.clear()
-    node.stop()
+    node.kill()
+    components.answers.clear()
     node.mode = "up"
     node.start()
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 2)

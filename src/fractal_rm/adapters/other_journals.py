@@ -58,9 +58,12 @@ class FolderOfJournals(OtherHistories):
         return bool(self._moves())
 
     def forget_moves(self) -> None:
-        """Each run is in one journal. Raises OSError."""
-        for file in self._moves():
-            file.unlink(missing_ok=True)
+        """Each run is in one journal. Raises JournalError."""
+        try:
+            for file in self._moves():
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise unusable(self._own, error) from error
 
     def _moves(self) -> list[Path]:
         return list(self._own.parent.glob(f"*.moving-to-{self._own.stem}"))

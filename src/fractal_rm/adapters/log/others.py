@@ -57,7 +57,7 @@ class OtherJournals(Protocol):
         ...
 
     def forget_moves(self) -> None:
-        """Each run is in one journal: moves that began have ended. Raises OSError."""
+        """Each run is in one journal: moves that began have ended. Raises JournalError."""
         ...
 
     def carries(self, run: Run, /) -> bool:
