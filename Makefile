@@ -1,6 +1,6 @@
 # make demo   two nodes, a broker, components and a balancer at work on this machine
 # make test   everything that must hold: lint, types, import rules, every test
-# make bench  how fast it is and what it takes, beside its peers (QUICK=1: in under three minutes)
+# make bench  how fast it is and what it takes, beside its peers (QUICK=1: in about five minutes)
 
 PYTHON ?= python3
 BENCH_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
@@ -46,9 +46,9 @@ format: $(VENV)/.made
 
 # In an environment of its own, of the system's Python: that is what a node runs on.
 bench:
-	@.ci/needs mosquitto nginx wrk redis-server python3-venv
+	@.ci/needs mosquitto nginx wrk redis-server python3-venv mount mkfs.ext4
 	@$(MAKE) --no-print-directory VENV=.bench-venv PYTHON=$(BENCH_PYTHON) .bench-venv/.made
-	.bench-venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+	.bench-venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(AGAINST),--against $(AGAINST))
 
 # New versions of everything: look at what changed, run the tests, commit.
 lock:

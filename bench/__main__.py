@@ -1,8 +1,9 @@
 """How fast the Runtime Manager is, and what it takes, beside its peers on the same machine.
 
     make bench              everything, into bench/results and docs/explanation
-    make bench QUICK=1      a small version of everything, in under three minutes
+    make bench QUICK=1      a small version of everything, in about five minutes
     make bench ONLY="1 8"   some workloads
+    make bench AGAINST=main with workload 12: this state and another commit, in turns
 
 Everything shares this machine: nginx as the components, Mosquitto, the load and what is measured.
 So ratios count, in turns, with the median of several rounds.
@@ -23,18 +24,22 @@ from bench.workloads import (
     backlog,
     checking,
     disk,
-    half_rate,
     history,
     idle,
     in_flight,
+    kill,
+    paired,
+    rates,
     restart,
     throughput,
     ways,
 )
 
+TRIES = 3  # of a round that others have touched
+
 WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "1": throughput.measure,
-    "2": half_rate.measure,
+    "2": rates.measure,
     "3": backlog.measure,
     "4": in_flight.measure,
     "5": ways.measure,
@@ -43,30 +48,50 @@ WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "8": idle.measure,
     "9": disk.measure,
     "10": checking.measure,
+    "11": kill.measure,
+    "12": paired.measure,
 }
 
 
 def main() -> int:
     """Measure, print, and keep what a full run found. 1 where a figure misses its bound."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small, in under three minutes")
+    parser.add_argument("--quick", action="store_true", help="small, in about five minutes")
     parser.add_argument("--only", nargs="*", choices=WORKLOADS, help="these workloads")
+    parser.add_argument("--against", help="another commit, for workload 12")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends, too
     began = time.monotonic()
     found: list[Figure] = []
     for number in chosen.only or WORKLOADS:
-        measure = WORKLOADS[number]
-        print(report.heading(number, sys.modules[measure.__module__].__doc__), flush=True)
-        with Stage() as stage:
-            for figure in measure(stage, quick=chosen.quick):
-                found.append(figure)
+        figures = run(number, chosen)
+        if not chosen.quick and missed(figures):
+            print("   a bound is missed: twice more, and the median counts", flush=True)
+            runs = [figures, run(number, chosen), run(number, chosen)]
+            figures = report.of_three(runs)
+            for figure in missed(figures):
                 print(report.line(figure), flush=True)
+        found += figures
     print(f"\n{time.monotonic() - began:.0f} s")
     if not chosen.quick:
         report.keep(found)
-    missed = [figure for figure in found if figure.holds(figure.at_least) is False]
-    return 1 if missed else 0
+    return 1 if missed(found) else 0
+
+
+def run(number: str, chosen: argparse.Namespace) -> list[Figure]:
+    """Measure a workload, and print what is found as it comes."""
+    measure, found = WORKLOADS[number], []
+    print(report.heading(number, sys.modules[measure.__module__].__doc__), flush=True)
+    with Stage(1 if chosen.quick else TRIES, chosen.against) as stage:
+        for figure in measure(stage, quick=chosen.quick):
+            found.append(figure)
+            print(report.line(figure), flush=True)
+    return found
+
+
+def missed(figures: list[Figure]) -> list[Figure]:
+    """Those beyond their bounds."""
+    return [figure for figure in figures if figure.holds(figure.at_least) is False]
 
 
 if __name__ == "__main__":

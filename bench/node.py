@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import journal
 from bench.processes import HOST, free_port
 from bench.stage import Stage, listens, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from bench.disks import Disk
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
@@ -28,17 +31,25 @@ class Node:
     """`fractal-rm up` (or mqtt, api) in a folder of its own."""
 
     def __init__(self, stage: Stage, name: str, *, mode: str = "up", nginx: int | None = None,
-                 balancer: int | None = None, **comm: object) -> None:  # fmt: skip
-        self.folder = stage.folder / name
+                 balancer: int | None = None, disk: Disk | None = None,
+                 topic: str = TOPIC, source: Path | None = None,
+                 **comm: object) -> None:  # fmt: skip
+        self.disk = disk
+        self.topic = topic
+        self.folder = (disk.folder if disk else stage.folder) / name
         self.config = self.folder / "config_files"
         self.log = self.folder / "node.log"
         self.mode = mode
         self.rest = free_port()
+        # Another state of this project, whose modules come before those that are installed.
+        self._also = {"PYTHONPATH": str(source)} if source else {}
+        self._stage = stage
         self._process: subprocess.Popen[bytes] | None = None
         shutil.copytree(SHIPPED, self.config)
         nginx = nginx or stage.nginx
         self.edit("comm", lambda file: file.update(
-            mqtt={**file["mqtt"], "port": stage.broker, "client_id": f"bench-{name}"},
+            mqtt={**file["mqtt"], "port": stage.broker, "client_id": f"bench-{name}",
+                  "topic": topic},
             rest={**file["rest"], "port": self.rest}, **comm,
         ))  # fmt: skip
         self.edit("components", lambda file: [
@@ -91,8 +102,9 @@ class Node:
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fractal_rm.cli.main", self.mode, "--config", self.config],
-                stdout=out, stderr=out,
+                stdout=out, stderr=out, env={**os.environ, **self._also},
             )  # fmt: skip
+        self._stage.outlives(self._process)
         wait_until(lambda: b" ready " in self.log.read_bytes() or self._ended(), START_LIMIT_S)
         took = time.perf_counter() - began
         if self.mode != "api":
@@ -124,18 +136,11 @@ class Node:
         """A number from the journal."""
         return self.rows(statement)[0][0]
 
-    def rows(self, statement: str) -> list[tuple]:
+    def rows(self, statement: str, *values: object) -> list[tuple]:
         """Rows from the journal, read-only."""
-        with closing(sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True)) as db:
-            return db.execute(statement).fetchall()
+        return journal.rows(self.journal, statement, *values)
 
     def outcomes(self, count: int) -> dict[str, float]:
         """When each of the newest runs was settled, by its payload; in seconds since 1970."""
-        return {
-            payload: settled_ms / 1000
-            for payload, settled_ms in self.rows(
-                "SELECT json_extract(CAST(body AS TEXT), '$[0][1].payload'), settled_ms FROM"
-                f" (SELECT no, settled_ms FROM runs ORDER BY no DESC LIMIT {count})"
-                " JOIN pages ON place = no << 24 | 1"
-            )
-        }
+        found = self.rows(journal.OUTCOMES, count)
+        return {payload: settled_ms / 1000 for payload, settled_ms in found}

@@ -88,11 +88,16 @@ def main(port: int, topic: bytes, count: int, rate: float, times: Path) -> None:
         publish(link, topic, first, size)
         # Never more than 60,000 without an answer: packet ids have 16 bits.
         while left > (count - first - size + 60_000) * PUBACK_BYTES or readable(link):
-            left -= len(link.recv(65536))
+            left -= answered(link)
     while left:
-        left -= len(link.recv(65536))
+        left -= answered(link)
     link.sendall(packet(0xE0, b""))
     times.write_bytes(sent.tobytes())
+
+
+def answered(link: socket.socket) -> int:
+    """Wait for answers; returns their bytes."""
+    return len(link.recv(65536)) or sys.exit("the broker has closed the connection")
 
 
 def readable(link: socket.socket) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -25,6 +25,17 @@ STYLE = Style(
 )  # fmt: skip
 
 
+def of_three(runs: list[list[Figure]]) -> list[Figure]:
+    """Of three runs of a workload each figure's median, as the rounds of one figure."""
+    of_each = [{(f.load, f.system, f.what): f for f in run} for run in runs]
+    merged = []
+    for place, figure in of_each[0].items():
+        medians = [found[place].median for found in of_each if place in found]
+        note = "; ".join(filter(None, (figure.note, "median of three runs")))
+        merged.append(replace(figure, rounds=medians, note=note))
+    return merged
+
+
 def heading(number: str, text: str | None) -> str:
     """Before the lines of a workload."""
     return f"\n{number}. {(text or '').partition(chr(10))[0]}"
@@ -34,9 +45,9 @@ def line(figure: Figure) -> str:
     """One figure, for a terminal."""
     low, high = number(min(figure.rounds)), number(max(figure.rounds))
     spread = f"{low} to {high}" if len(figure.rounds) > 1 else ""
-    shown = f"{number(figure.median)} {figure.unit}".strip()
+    what = f"{figure.load}: {figure.what}" if figure.load else figure.what
     return (
-        f"   {figure.system:<24} {figure.what:<44} {shown:>14}  {spread:<20}"
+        f"   {figure.system:<24} {what:<44} {shown(figure):>14}  {spread:<20}"
         f" {verdict(figure):<24} {figure.note}"
     ).rstrip()
 
@@ -92,19 +103,45 @@ def keep(figures: list[Figure]) -> None:
 
 
 def table(figures: list[Figure]) -> str:
-    """All figures in Markdown."""
+    """All figures in Markdown; those that have a load in a table of their own."""
     rows = [
         "| | system | | median | lowest to highest | at least | aim | |",
         "|---|---|---|---:|---|---:|---:|---|",
     ]
     for f in figures:
-        unit = f" {f.unit}" if f.unit else ""
+        if f.load:
+            continue
         spread = f"{number(min(f.rounds))} to {number(max(f.rounds))}" if len(f.rounds) > 1 else ""
         bounds = [number(bound) if bound is not None else "" for bound in (f.at_least, f.aim)]
-        cells = [f.workload, f.system, f.what, f"{number(f.median)}{unit}", spread, *bounds, f.note]
+        cells = [f.workload, f.system, f.what, shown(f), spread, *bounds, f.note]
         rows.append(f"| {' | '.join(cells)} |")
     about = "; ".join(f"{name} {value}" for name, value in machine().items())
-    return f"{about}.\n\n" + "\n".join(rows) + "\n"
+    return f"{about}.\n\n" + "\n".join([*rows, "", *of_loads(figures)]) + "\n"
+
+
+def of_loads(figures: list[Figure]) -> list[str]:
+    """A line for each load and system, and a column for each thing that was measured."""
+    loaded = [figure for figure in figures if figure.load]
+    if not loaded:
+        return []
+    columns = list(dict.fromkeys(figure.what for figure in loaded))
+    lines: dict[tuple[str, str], dict[str, Figure]] = {}
+    for figure in loaded:
+        lines.setdefault((figure.load, figure.system), {})[figure.what] = figure
+    rows = [
+        f"| triggers | system | {' | '.join(columns)} | |",
+        f"|---|---|{'---:|' * len(columns)}---|",
+    ]
+    for (load, system), found in lines.items():
+        values = [shown(found[what]) if what in found else "" for what in columns]
+        notes = "; ".join(dict.fromkeys(f.note for f in found.values() if f.note))
+        rows.append(f"| {load} | {system} | {' | '.join(values)} | {notes} |")
+    return rows
+
+
+def shown(figure: Figure) -> str:
+    """The median with its unit."""
+    return f"{number(figure.median)} {figure.unit}".strip()
 
 
 def plot(figures: list[Figure]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,14 +16,16 @@ from typing import TypeVar
 
 from typing_extensions import Self
 
+from bench.disks import Disk, own_disk
 from bench.processes import HOST, free_port, running
 
-TICK = os.sysconf("SC_CLK_TCK")
 LOG_LINE_BYTES = len("1795554073.123\n")
 WAIT_LIMIT_S = 600
 
 # A flow's third call has two results in its body, so it is told from the others by its length, and
 # nginx writes down when it came: the moment at which a flow ends, seen alike for every system.
+# The component that tells of each call answers with what it was asked, so that every later call of
+# a flow has its trigger in it, too.
 NGINX = """
 daemon off; worker_processes 1; worker_rlimit_nofile 65536; user root;
 pid {folder}/nginx.pid; error_log {folder}/nginx.err;
@@ -35,6 +37,7 @@ http {{
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   map $content_length $last {{ default 0; "~^(4[5-9]|[5-9][0-9]|[0-9]{{3,}})$" 1; }}
   log_format moment '$msec';
+  log_format call escape=none '$msec $request_body';
   access_log {folder}/ended.log moment buffer=16k flush=50ms if=$last;
   server {{
     listen {host}:{port} backlog=16384;
@@ -50,6 +53,13 @@ http {{
     listen {host}:{sluggish} backlog=16384;
     location / {{ default_type application/json; echo_sleep 3; echo '{{"ok": true}}'; }}
     location /LB {{ default_type text/html; return 200 '{{"id_node": null}}'; }}
+  }}
+  server {{
+    listen {host}:{telling} backlog=16384;
+    access_log {folder}/calls.log call buffer=16k flush=50ms;
+    client_body_in_single_buffer on;
+    location / {{ default_type application/json; echo_read_request_body; echo_request_body; }}
+    location /LB {{ access_log off; default_type text/html; return 200 '{{"id_node": null}}'; }}
   }}
   server {{
     listen {host}:{away};
@@ -68,13 +78,15 @@ max_inflight_messages 1000
 Found = TypeVar("Found")
 
 
-def wait_until(condition: Callable[[], Found], within_s: float = WAIT_LIMIT_S) -> Found:
+def wait_until(
+    condition: Callable[[], Found], within_s: float = WAIT_LIMIT_S, every_s: float = 0.005
+) -> Found:
     """Look until it holds, and return what it returned."""
     end = time.monotonic() + within_s
     while not (found := condition()):
         if time.monotonic() > end:
-            sys.exit(f"it did not come to pass within {within_s:.0f} s")
-        time.sleep(0.005)
+            sys.exit(f"what was waited for did not happen within {within_s:.0f} s")
+        time.sleep(every_s)
     return found
 
 
@@ -87,16 +99,23 @@ def listens(port: int) -> bool:
 class Stage:
     """nginx and Mosquitto on ports of their own, and a folder for everything that is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, tries: int = 1, against: str | None = None) -> None:
+        """A round that others have touched is measured ``tries`` times at most.
+
+        ``against`` is another commit of this project, to compare with.
+        """
+        self.tries, self.against = tries, against
         self.folder = Path(mkdtemp(prefix="fractal-rm-bench-"))
-        self.nginx, self.slow, self.sluggish, self.away = (free_port() for _ in range(4))
+        self.nginx, self.slow, self.sluggish, self.away, self.telling = (
+            free_port() for _ in range(5)
+        )
         self.broker = free_port()
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
         folder = self.folder
         ports = {"port": self.nginx, "slow": self.slow, "sluggish": self.sluggish,
-                 "away": self.away}  # fmt: skip
+                 "away": self.away, "telling": self.telling}  # fmt: skip
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, host=HOST, **ports))
         (folder / "mosquitto.conf").write_text(MOSQUITTO.format(host=HOST, port=self.broker))
         for name in ("nginx", "mosquitto"):
@@ -108,6 +127,15 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._open.close()
         shutil.rmtree(self.folder)
+
+    def disk(self, name: str) -> Disk:
+        """An empty disk for a system, for as long as the stage is open."""
+        return self._open.enter_context(own_disk(self.folder / name))
+
+    def outlives(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill a process before the stage closes, if it still runs then."""
+        self._open.callback(process.wait)
+        self._open.callback(process.kill)
 
     def ended(self) -> int:
         """How many flows have made their last call since the stage was opened."""
@@ -124,18 +152,11 @@ class Stage:
 
 
 def cpu_s(*pids: int) -> float:
-    """Seconds of CPU, user and system, that processes have used so far."""
-    total = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICK
+    """Seconds of CPU, user and system, that processes have used so far, to the nanosecond.
 
-
-def exact_cpu_s(pid: int) -> float:
-    """The same in nanoseconds of the scheduler, for a process that does almost nothing."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    Their clocks, as clock_getcpuclockid(3) makes the number of one: threads that have ended count.
+    """
+    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
 
 
 def memory_mib(*pids: int, what: str = "VmRSS") -> float:
@@ -150,9 +171,3 @@ def memory_mib(*pids: int, what: str = "VmRSS") -> float:
 def forget_peak(pid: int) -> None:
     """Let the peak begin anew (proc_pid_clear_refs(5))."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-
-def written_bytes(pid: int) -> int:
-    """What a process has caused to be sent to the disk."""
-    counts = Path(f"/proc/{pid}/io").read_text()
-    return int(re.search(r"^write_bytes: (\d+)", counts, re.MULTILINE)[1])

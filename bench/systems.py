@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bench.node import TOPIC, Node
+from bench.disks import Disk
+from bench.node import Node
 from bench.peers import Peer
 from bench.peers.bare_loop.peer import BareLoop
 from bench.peers.celery_task.peer import CeleryTask
+from bench.peers.dbos_workflow.peer import DbosWorkflow
 from bench.peers.node_red.peer import NodeRed
 from bench.stage import Stage, wait_until
 
 OURS = "Runtime Manager"
-PEERS: tuple[Peer, ...] = (NodeRed(), CeleryTask(), BareLoop())
+PEERS: tuple[Peer, ...] = (NodeRed(), CeleryTask(), DbosWorkflow(), BareLoop())
 
 
 @dataclass
@@ -26,28 +28,43 @@ class System:
     pids: Sequence[int]
     count: int
     durable: str
+    disk: Disk | None = None
+    # Waits until so many more runs are in its history, as that is work for them, too.
+    finish: Callable[[int], None] | None = None
     outcomes: Callable[[int], dict[str, float]] | None = None
 
+    def written(self) -> int:
+        """Bytes on its disk so far."""
+        return self.disk.written(*self.pids) if self.disk else 0
 
-def ours(node: Node, count: int) -> System:
+
+def ours(node: Node, count: int, name: str = OURS) -> System:
     """A node of this project: its journal tells when each run was settled."""
-    settled_before = node.count("settled")
+    return System(
+        name, node.topic, [node.pid], count, "trigger, steps, outcome", node.disk,
+        finishing(node), node.outcomes,
+    )  # fmt: skip
 
-    def outcomes(runs: int) -> dict[str, float]:
-        nonlocal settled_before
-        settled_before += runs
-        wait_until(lambda: node.count("settled") >= settled_before, 60)
-        return node.outcomes(runs)
 
-    return System(OURS, TOPIC, [node.pid], count, "trigger, steps, outcome", outcomes)
+def finishing(*nodes: Node) -> Callable[[int], None]:
+    """What waits until each node has so many more runs in its history, with their ends."""
+    expected = {node: node.count("accepted") for node in nodes}
+
+    def finish(runs: int) -> None:
+        for node in nodes:
+            expected[node] += runs
+            wait_until(lambda node=node: node.count("settled") >= expected[node], 60, every_s=0.05)
+
+    return finish
 
 
 def start_peers(
-    stage: Stage, within: ExitStack, count: int, of_slow: int, peers: Sequence[Peer] = PEERS
-) -> list[System]:
+    stage: Stage, within: ExitStack, count: int, of_slow: int, peers: Sequence[Peer] = PEERS,
+    *, disks: bool = False,
+) -> list[System]:  # fmt: skip
     """Start peers for ``count`` triggers at once, slow ones for ``of_slow``: or what each bears.
 
-    One that cannot run here is said.
+    With ``disks`` each has one of its own. One that cannot run here is said.
     """
     started = []
     for peer in peers:
@@ -57,9 +74,11 @@ def start_peers(
             continue
         peer.install()
         topic = f"bench/{type(peer).__name__}"
-        folder = stage.folder / type(peer).__name__
-        folder.mkdir()
+        name = type(peer).__name__
+        disk = stage.disk(name) if disks else None
+        folder = disk.folder if disk else stage.folder / name
+        folder.mkdir(exist_ok=True)
         pids = within.enter_context(peer.start(folder, stage.nginx, stage.broker, topic))
         most = min(of_slow if peer.slow else count, peer.most)
-        started.append(System(peer.name, topic, pids, most, peer.durable))
+        started.append(System(peer.name, topic, pids, most, peer.durable, disk))
     return started

@@ -15,7 +15,7 @@ import pytest
 
 import programs
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from ports import free_port
 
 HOST = "127.0.0.1"

@@ -26,7 +26,8 @@ from fractal_rm.config.model import Node as Peer
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment
-from fractal_rm.domain.run import Run, State, fold
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import Look, Reading, looked_at, resumed
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node
@@ -188,6 +189,7 @@ class Stage:
         self.world = World(
             config(**changes), self.journal, self.components, self.peers, self.balancer,
             self.publisher, self.clock, SystemRandom(), self.telemetry, self.known_peers,
+            kept_id=lambda: "kept",
         )  # fmt: skip
         self.node = Node(self.world, {})
         for name in ("a/1", "a/2", "b/1", "b/2", "once/1"):

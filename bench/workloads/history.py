@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import sqlite3
+import json
+import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from dataclasses import replace
 
+from bench.journal import multiply, used_bytes
 from bench.measure import Figure, one_round
-from bench.node import TOPIC, Node
+from bench.node import Node
+from bench.processes import HOST
 from bench.stage import Stage
-from bench.systems import OURS, System, ours
-from fractal_rm.adapters.sqlite.schema import PAGE_BITS
+from bench.systems import OURS, ours
 
 KEEP_ALL = {"max_age_s": 316_000_000, "max_bytes": 10**12}
 RATE = 500
+AS_WITHOUT = (1.1, 1.03)  # what the noise of the medians leaves
+QUERIES = (  # those that find nothing have to look the longest
+    "limit=100", "flow=1", "flow=3", "state=succeeded", "state=failed", "component=component1",
+    "component=none", "cause=deadline", "source=mqtt", "source=cron", "node=2", "text=none",
+    "until=2020-01-01T00:00:00Z", "parent=none",
+)  # fmt: skip
 KEEP_LITTLE = {"max_age_s": 316_000_000, "max_bytes": 1 << 20}
 
 
@@ -27,21 +36,28 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         one_round(stage, system, count // 10)
         few = [one_round(stage, system).cpu_us for _ in range(rounds)]
     runs = node.one("SELECT count(*) FROM runs")
-    yield Figure("7", OURS, "journal, a run", "B", [_used_bytes(node) / runs])
+    yield Figure("7", OURS, "journal, a run", "B", [used_bytes(node.journal) / runs])
     yield Figure("7", OURS, f"CPU per flow, {runs:,} in the history", "µs", few)
-    _multiply(node, many)
+    multiply(node.journal, many)
     ready = node.start()
     long = ours(node, count)
     grown = [one_round(stage, long).cpu_us for _ in range(rounds)]
     yield Figure("7", OURS, f"CPU per flow, {many:,} in the history", "µs", grown)
-    yield Figure("7", OURS, f"ready, {many:,} in the history", "s", [ready])
+    against = [after / before for before, after in zip(few, grown, strict=True)]
+    yield Figure("7", OURS, "CPU per flow against the short history", "×", against,
+                 *(() if quick else AS_WITHOUT))  # fmt: skip
+    yield Figure("7", OURS, f"ready, {many:,} in the history", "s", [ready],
+                 *(() if quick else (0.5, 0.3)))  # fmt: skip
+    for query, took_ms in _pages_ms(node):
+        yield Figure("7", OURS, f"a page of the list, {query}", "ms", took_ms,
+                     *(() if quick else (100, 30)))  # fmt: skip
     steady = RATE * seconds, RATE  # long enough for a few looks at what is old
     keeping = one_round(stage, long, *steady).cpu_us
     node.end()
     node.edit("comm", lambda file: file.update(history=KEEP_LITTLE))
     with node.serving():
         # Their outcomes are forgotten too, before they could be asked for.
-        long = System(OURS, TOPIC, [node.pid], count, "")
+        long = replace(ours(node, count), outcomes=None)
         before = node.one("SELECT count(*) FROM runs")
         forgetting = one_round(stage, long, *steady).cpu_us
         forgotten = before + steady[0] - node.one("SELECT count(*) FROM runs")
@@ -51,29 +67,19 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
                  note=f"{forgotten:,} runs forgotten in {seconds} s")  # fmt: skip
 
 
-def _used_bytes(node: Node) -> int:
-    pages = node.one("PRAGMA page_count") - node.one("PRAGMA freelist_count")
-    return pages * node.one("PRAGMA page_size")
+def _pages_ms(node: Node) -> Iterator[tuple[str, list[float]]]:
+    """How long a page of the list takes by each filter that there is, found or not."""
+    url = f"http://{HOST}:{node.rest}"
+    with urllib.request.urlopen(f"{url}/schema") as answer:
+        parameters = json.load(answer)["paths"]["/v1/runs"]["get"]["parameters"]
+    known = {each["name"] for each in parameters}
+    for query in QUERIES:
+        if query.partition("=")[0] in known:
+            yield query, [_page_ms(f"{url}/v1/runs?{query}") for _ in range(5)]
 
 
-def _multiply(node: Node, many: int) -> None:
-    """Copy the runs of the journal, with their pages, under new numbers and ids."""
-    with closing(sqlite3.connect(node.journal, isolation_level=None)) as db:
-        db.execute("PRAGMA synchronous = OFF")
-        made = db.execute("SELECT max(no) FROM runs").fetchone()[0]
-        for first in range(made, many, made):
-            db.execute("BEGIN")
-            db.execute(
-                "INSERT INTO runs SELECT no + ?, printf('%026d', no + ?), flow, state, reason,"
-                " source, node, accepted_ms, settled_ms, pages, sum, 0 FROM runs WHERE no <= ?",
-                (first, first, made),
-            )
-            db.execute(
-                f"INSERT INTO pages SELECT place + (? << {PAGE_BITS}), body, sum FROM pages"
-                f" WHERE place < (? << {PAGE_BITS})",
-                (first, made + 1),
-            )
-            db.execute("COMMIT")
-        added = db.execute("SELECT max(no) FROM runs").fetchone()[0] - made
-        for name in ("accepted", "settled"):
-            db.execute("UPDATE meta SET value = value + ? WHERE name = ?", (added, name))
+def _page_ms(url: str) -> float:
+    began = time.perf_counter()
+    with urllib.request.urlopen(url, timeout=600) as answer:
+        answer.read()
+    return 1000 * (time.perf_counter() - began)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from bench.measure import Figure
 from bench.node import Node
-from bench.stage import Stage, exact_cpu_s, memory_mib
+from bench.stage import Stage, cpu_s, memory_mib
 from bench.systems import OURS
 
 BOUNDS = {  # ready s, memory MiB, CPU %
-    "up": ((1, 0.6), (80, 60), (0.5, 0.1)),
-    "mqtt": ((0.6, 0.4), (55, 40), (0.5, 0.1)),
+    "up": ((1, 0.6), (48, 45), (0.12, 0.08)),
+    "mqtt": ((0.6, 0.4), (36, 33), (0.12, 0.08)),
 }
 NAMES = {"up": "up", "mqtt": "rm_mqtt.py"}
 
@@ -28,9 +28,9 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
             node.end()
         with node.serving():
             time.sleep(2)
-            before = exact_cpu_s(node.pid)
+            before = cpu_s(node.pid)
             time.sleep(seconds)
-            cpu = 100 * (exact_cpu_s(node.pid) - before) / seconds
+            cpu = 100 * (cpu_s(node.pid) - before) / seconds
             memory = memory_mib(node.pid)
         name = NAMES[mode]
         yield Figure("8", OURS, f"{name}: ready", "s", ready, *ready_s)

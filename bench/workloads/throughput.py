@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from bench.measure import Figure, Round, one_round
+from bench.measure import Figure, Round, one_round, quiet_round
 from bench.node import Node
 from bench.peers.node_red.peer import NodeRed
 from bench.processes import HOST
@@ -16,6 +16,8 @@ from bench.systems import OURS, System, ours, start_peers
 
 CALLS_PER_FLOW = 4
 NODE_RED = "Node-RED"
+SLOWEST = ("Celery", "DBOS")
+FEW_ROUNDS = 3  # of those
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
@@ -36,11 +38,11 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         for number in range(rounds):
             floor.append(wrk_calls_per_s(stage))
             for system in systems:
-                if "Celery" not in system.name or number < 3:
-                    found[system.name].append(one_round(stage, system))
+                if number < FEW_ROUNDS or not system.name.startswith(SLOWEST):
+                    found[system.name].append(quiet_round(stage, system))
         two = [s for s in systems if s.name == OURS or s.name.startswith(NODE_RED)]
         found_again = [
-            [[one_round(stage, system, at_once) for system in two] for _ in range(3)]
+            [[quiet_round(stage, system, at_once) for system in two] for _ in range(3)]
             for at_once in again
         ]
     yield Figure("1", "wrk, 32 connections", "calls/s", "", floor)

@@ -11,7 +11,7 @@ from bench.measure import Figure, one_round
 from bench.node import Node
 from bench.processes import HOST
 from bench.stage import Stage, cpu_s, wait_until
-from bench.systems import OURS, System, ours
+from bench.systems import OURS, System, finishing, ours
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
@@ -55,7 +55,14 @@ def _hand_off(stage: Stage, count: int, rounds: int) -> Iterator[Figure]:
     here = Node(stage, "here", balancer=stage.away)
     here.knows(there)
     with there.serving(), here.serving():
-        both = System("both", ours(here, 0).topic, [here.pid, there.pid], count, "")
+        both = System(
+            "both",
+            ours(here, 0).topic,
+            [here.pid, there.pid],
+            count,
+            "",
+            finish=finishing(here, there),
+        )
         found = [one_round(stage, both) for _ in range(rounds)]
         handed = here.one("SELECT count(*) FROM runs WHERE state = 'handed-off'")
     yield Figure("5", OURS, "handed off: flows/s", "", [r.flows_per_s for r in found], more=True,

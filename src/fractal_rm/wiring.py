@@ -7,7 +7,7 @@ import errno
 import gc
 import os
 from collections.abc import Callable, Coroutine
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,15 +16,17 @@ from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.adapters.node_id import kept_node_id
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.adapters.telemetry import LogTelemetry, flush_log, open_log
 from fractal_rm.adapters.world import SystemRandom, raise_open_files
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import Watch, load
-from fractal_rm.config.model import Config
+from fractal_rm.config.model import Bounds, Config
 from fractal_rm.config.uncarried import write_uncarried
 from fractal_rm.domain.errors import FractalError, JournalError
 from fractal_rm.domain.flow import Publish, SubFlow
@@ -67,7 +69,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
         ways_in["schedules"] = _schedules  # in one process: MQTT's, of which there is one
     if rest:
         ways_in["rest"] = _rest
-    return _run(_serve(compiled, files, ways_in, journal))
+    return _run(partial(_serve, compiled, files, ways_in, journal))
 
 
 def _open_log(config: Config) -> None:
@@ -78,13 +80,16 @@ def _open_log(config: Config) -> None:
         raise CannotStart(f"log.path {config.log_path}: {why}") from error
 
 
-def _run(main: Coroutine[Any, Any, int]) -> int:
-    """On uvloop where it installs; the node runs on plain asyncio all the same."""
+def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """On uvloop where it installs; the node runs on plain asyncio all the same.
+
+    It may be told to stop while that is loaded: Python warns of a coroutine that is left then.
+    """
     try:
         import uvloop  # noqa: PLC0415 - it is not there on every machine
     except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
+        return asyncio.run(main())
+    return uvloop.run(main())
 
 
 async def _serve(
@@ -171,13 +176,13 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
     telemetry = LogTelemetry(NodeClock.monotonic_s)
     caller = Http1Caller(kept=_open_files(config, telemetry) // 2)
     state = Path(config.state_path)
-    clock = NodeClock(state, telemetry)
+    clock, random = NodeClock(state, telemetry), SystemRandom()
     world = World(
         config=config,
         journal=open_journal(
             state / f"{journal}.journal",
             synchronous=synchronous,
-            keep=lambda: (world.config.bounds.history_s, world.config.bounds.history_bytes),
+            keep=lambda: _kept(world.config.bounds),
             retention_ms=clock.retention_ms,
             on_lost=lambda error: _end_now(telemetry, error),
             beside=BESIDE[journal],
@@ -188,11 +193,19 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         balancer=HttpBalancer(caller),
         publisher=MqttPublisher(served=mqtt),
         clock=clock,
-        random=SystemRandom(),
+        random=random,
         telemetry=telemetry,
         known_peers=KnownPeersFile(state, telemetry, clock.monotonic_s),
+        kept_id=cache(partial(kept_node_id, state, random)),
     )
     return world
+
+
+def _kept(bounds: Bounds) -> Keep:
+    return Keep(
+        bounds.history_s, bounds.history_bytes, bounds.history_failed_s,
+        bounds.history_failed_bytes,
+    )  # fmt: skip
 
 
 def _open_files(config: Config, telemetry: Telemetry) -> int:

@@ -645,6 +645,8 @@ async def _answered_by_the_second_interface():
         reply = await caller.call(to(server, host="fe80::7%second"))
         with pytest.raises(ConnectFailed, match="no interface 'third'"):
             await caller.call(to(server, host="fe80::7%third"))
+        with pytest.raises(ConnectFailed, match="needs its interface"):
+            await caller.call(to(server, host="fe80::7"))
         listening.close()
     return reply.body
 

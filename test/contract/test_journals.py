@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -22,10 +23,12 @@ from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.memory import MemoryJournal
+from fractal_rm.adapters.memory.disk import MemoryDisk
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
 from fractal_rm.adapters.sqlite.chain import link, start_of
 from fractal_rm.adapters.sqlite.history import journals_in
+from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
 from fractal_rm.domain.errors import (
     JournalDamaged,
@@ -40,8 +43,7 @@ from fractal_rm.domain.errors import (
     JournalTooOld,
     JournalUnreadable,
 )
-from fractal_rm.domain.flow import flow_version
-from fractal_rm.domain.run import (
+from fractal_rm.domain.facts import (
     Accepted,
     Dead,
     Finished,
@@ -49,10 +51,12 @@ from fractal_rm.domain.run import (
     Placed,
     Settled,
     Started,
-    State,
     StepFailed,
 )
+from fractal_rm.domain.flow import flow_version
+from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, JournalConformance, begun, entry, write
+from old_journals import as_written_by
 
 DAY_S, GIB = 86_400, 1 << 30
 
@@ -71,13 +75,13 @@ class Age:
 
 
 def sqlite_journal(
-    folder: Path, name: str = "up", keep=(7 * DAY_S, GIB), on_lost=lost
+    folder: Path, name: str = "up", keep=(7 * DAY_S, GIB), on_lost=lost, disk=None, failed=None
 ) -> LogJournal:
     """A journal that looks for old history after every batch, with small segments."""
     path = folder / f"{name}.journal"
     return open_journal(
-        path, keep=lambda: keep, retention_ms=Age(), on_lost=on_lost, purge_every_s=0,
-        segment_bytes=64 * 1024, most_bytes=4 << 20, disk=SmallDisk,
+        path, keep=lambda: Keep(*keep, *(failed or keep)), retention_ms=Age(), on_lost=on_lost,
+        purge_every_s=0, segment_bytes=64 * 1024, most_bytes=4 << 20, disk=disk or SmallDisk,
     )  # fmt: skip
 
 
@@ -135,6 +139,35 @@ class TestLogJournal(JournalConformance):
     def move(self, journal, *, away):
         aside = self.folder.with_name("aside")
         self.folder.rename(aside) if away else aside.rename(self.folder)
+
+
+class TestLogJournalWithoutPower(JournalConformance):
+    """Each crash takes the power away from the log, which keeps what was synced and some more.
+
+    Its history is on a disk that keeps all: it is never brought further than what was synced.
+    """
+
+    @pytest.fixture(autouse=True)
+    def _disk(self, tmp_path):
+        self.folder, self.disk = tmp_path, MemoryDisk()
+        self.chance = random.Random(1)
+
+    def new(self):
+        return sqlite_journal(self.folder, disk=lambda _: self.disk)
+
+    def beside(self):
+        """The disk of its log keeps all."""
+        return sqlite_journal(self.folder, "mqtt")
+
+    def crash(self, journal):
+        journal.crash()
+        self.disk.lose_power(self.chance)
+
+    def fill(self, journal, *, full):
+        self.disk.full = full
+
+    def move(self, journal, *, away):
+        self.disk.away = away
 
 
 # --- what a disk can do ----------------------------------------------------------------------
@@ -212,7 +245,8 @@ async def test_a_row_that_says_other_than_its_facts_is_named(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE runs SET reason = 'it fell asleep' WHERE id = 'run-4'")
-    said = ["the row of run run-4 does not say what its facts say"]
+    said = ["the row of run run-4 does not say what its facts say",
+            "the row of run run-4 (no. 5) does not match its checksum"]  # fmt: skip
     assert check_journal(tmp_path / "up.journal").problems == said
 
 
@@ -263,10 +297,11 @@ async def test_a_row_with_a_value_of_another_type_is_named(tmp_path, change):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute(f"UPDATE runs SET {change} WHERE id = 'run-4'")
-    with pytest.raises(JournalDamaged, match="the row of run run-4 cannot be read"):
-        SqliteHistory(tmp_path).runs()
+    page = SqliteHistory(tmp_path).page()
+    assert [run.id for run in page.runs] == ["run-3", "run-2", "run-1", "run-0"]
+    assert page.unreadable == ["up: the row of run run-4 does not match its checksum"]
     problems = check_journal(tmp_path / "up.journal").problems
-    assert any("the row of run run-4 cannot be read" in problem for problem in problems)
+    assert "the row of run run-4 (no. 5) does not match its checksum" in problems
 
 
 async def test_a_run_whose_facts_cannot_follow_on_each_other_is_named(tmp_path):
@@ -277,7 +312,7 @@ async def test_a_run_whose_facts_cannot_follow_on_each_other_is_named(tmp_path):
         last = link(start_of("run-3"), 1, twice)
         db.execute("DELETE FROM pages WHERE run = 4 AND n > 1")
         db.execute("UPDATE pages SET body = ?, sum = ? WHERE run = 4", (twice, last))
-        db.execute("UPDATE runs SET pages = 1, sum = ? WHERE no = 4", (last,))
+        db.execute("UPDATE runs SET pages = 1, chain = ? WHERE no = 4", (last,))
     problems = check_journal(tmp_path / "up.journal").problems
     assert any(line.startswith("the facts of run run-3 make no run: Accepted") for line in problems)
 
@@ -286,8 +321,9 @@ async def test_a_page_with_a_value_of_another_type_is_named(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE pages SET body = 5 WHERE run = 4")
-    with pytest.raises(JournalDamaged, match="page 1 of run run-3 cannot be read"):
-        SqliteHistory(tmp_path).run("run-3")
+    detail = SqliteHistory(tmp_path).run("run-3")
+    assert detail.facts == []
+    assert "page 1 of run run-3 cannot be read" in detail.unreadable
 
 
 async def test_a_row_of_another_flow_than_its_facts_is_named(tmp_path):
@@ -295,7 +331,8 @@ async def test_a_row_of_another_flow_than_its_facts_is_named(tmp_path):
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE runs SET flow = 'other' WHERE id = 'run-4'")
     problems = check_journal(tmp_path / "up.journal").problems
-    assert problems == ["the row of run run-4 does not say what its facts say"]
+    assert problems == ["the row of run run-4 does not say what its facts say",
+                        "the row of run run-4 (no. 5) does not match its checksum"]  # fmt: skip
 
 
 async def test_one_page_that_is_no_json_leaves_the_other_accounts_as_they_are(tmp_path):
@@ -329,8 +366,8 @@ async def test_a_journal_that_cannot_be_read_keeps_no_other_from_being_checked(t
 
 def test_a_journal_that_is_a_fifo_keeps_nobody_waiting_who_looks_at_runs(tmp_path):
     os.mkfifo(tmp_path / "other.journal")
-    with pytest.raises(JournalDamaged, match="it is a FIFO"):
-        SqliteHistory(tmp_path).runs()
+    (unreadable,) = SqliteHistory(tmp_path).page().unreadable
+    assert "it is a FIFO" in unreadable
 
 
 @pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "it is a FIFO"), (os.mkdir, "a directory")])
@@ -720,14 +757,7 @@ async def test_the_latest_moment_of_a_journal_is_not_what_the_wall_clock_said(tm
 async def test_a_journal_of_a_release_before_is_read_and_taken_over(tmp_path, written_by):
     await write_some(tmp_path, runs=3)
     path = tmp_path / "up.journal"
-    shutil.rmtree(tmp_path / "up.log")
-    with closing(sqlite3.connect(path)) as db:
-        db.executescript(
-            "ALTER TABLE runs DROP COLUMN ended_ahead_ms;"
-            * (written_by < 4)
-            + "DELETE FROM meta WHERE name = 'projected';"
-            f"PRAGMA user_version = {written_by}; PRAGMA wal_checkpoint(TRUNCATE);"
-        )
+    as_written_by(path, written_by)
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["run-2", "run-1", "run-0"]
     assert check_journal(path).problems == []
     journal = sqlite_journal(tmp_path)
@@ -840,6 +870,14 @@ async def test_an_idle_journal_closes_while_another_program_holds_its_file(tmp_p
     assert isinstance(journal.blocked, JournalHeld)  # who closes it can say so
     person.execute("COMMIT")
     assert not (await opened(tmp_path)).clean
+
+
+async def test_an_idle_journal_whose_files_are_gone_does_not_end_well(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    (tmp_path / "up.journal").unlink()
+    await journal.close(clean=True)
+    assert isinstance(journal.blocked, JournalGone)
 
 
 async def test_the_name_of_a_folder_says_nothing_of_its_disk(tmp_path):
@@ -1014,3 +1052,199 @@ async def test_many_runs_at_once_share_transactions(tmp_path):
     assert len((await again.open()).runs) == 1_000
     await again.close(clean=True)
     assert 0 < len(syncs) < 20
+
+
+# --- what two threads and a killed process leave -------------------------------------------------
+
+
+async def test_a_row_says_what_its_facts_say_also_where_the_last_fact_could_not_be_written(
+    tmp_path,
+):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A"))
+    one = begun("A")
+    await write(journal, one, Started(1))
+    await journal.bring_over()
+    await write(journal, one, Finished(1, 200, 0.5, msgspec.Raw(b"7")))
+    put = journal._log.put
+
+    def full(_):
+        raise JournalFull("no room")
+
+    journal._log.put = full
+    _ = write(journal, one, Settled(State.SUCCEEDED))
+    while journal.blocked is None:
+        await asyncio.sleep(0)
+    await journal.bring_over()
+    journal.crash()
+    journal._log.put = put
+    assert check_journal(tmp_path / "up.journal").problems == []
+    (listed,) = SqliteHistory(tmp_path).runs()
+    assert listed.state is State.RUNNING
+
+
+async def test_a_key_is_found_while_its_run_is_on_its_way_into_the_history(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A", key="k"))
+    projecting, go_on = threading.Event(), threading.Event()
+    project = journal._history.project
+    journal._history.project = lambda *what: (projecting.set(), go_on.wait(), project(*what))[2]
+    brought = asyncio.ensure_future(journal.bring_over())
+    await asyncio.to_thread(projecting.wait)
+    _ = write(journal, begun("A"), Settled(State.FAILED, "no"))
+    await asyncio.sleep(0)
+    during = await journal.find("k", 1_000)
+    assert (await journal.accept(entry("A", key="other"))).run_id == "A"
+    go_on.set()
+    await brought
+    after = await journal.accept(entry("B", key="k"))
+    assert [(prior.run_id, prior.state) for prior in (during, after)] == [("A", State.FAILED)] * 2
+    await journal.close(clean=True)
+
+
+async def test_a_lookup_that_fails_undoes_nothing_that_is_being_brought_over(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A", key="k"))
+    history = journal._history
+    history._db.execute("BEGIN IMMEDIATE")  # as in the middle of a projection
+
+    class Locked:
+        def execute(self, *_):
+            raise sqlite3.OperationalError("database is locked")
+
+        def close(self):
+            pass
+
+    reader, history._reader = history._reader, Locked()
+    with pytest.raises(JournalHeld):
+        await journal.find("unknown", 1_000)
+    assert history._db.in_transaction
+    history._db.execute("ROLLBACK")
+    history._reader = reader
+    await journal.close(clean=True)
+
+
+async def test_a_projection_that_fails_in_the_middle_is_done_again_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("fractal_rm.adapters.log.projector.RETRY_BLOCKED_S", 0)
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    for name in "AB":
+        await journal.accept(entry(name, key=name))
+    await write(journal, begun("A"), Settled(State.SUCCEEDED))
+    db, left = journal._history._db, [0, 1, 2, 3, 4, 5]
+
+    class Failing:
+        """Says that the disk is full at the first statement, then at the second, and so on."""
+
+        count = 0
+
+        def __getattr__(self, name):
+            return getattr(db, name)
+
+        def _step(self, name, *what):
+            if left and name.startswith("execute") and not what[0].startswith("ROLLBACK"):
+                if self.count == left[0]:
+                    left.pop(0)
+                    self.count = 0
+                    raise sqlite3.OperationalError("database or disk is full")
+                self.count += 1
+            return getattr(db, name)(*what)
+
+        def execute(self, *what):
+            return self._step("execute", *what)
+
+        def executemany(self, *what):
+            return self._step("executemany", *what)
+
+    journal._history._db = Failing()
+    await journal.bring_over()
+    assert left == []
+    journal._history._db = db
+    await write(journal, begun("B"), Settled(State.SUCCEEDED))
+    await journal.close(clean=True)
+    assert check_journal(tmp_path / "up.journal").problems == []
+    assert [run.state for run in SqliteHistory(tmp_path).runs()] == [State.SUCCEEDED] * 2
+
+
+async def test_who_no_longer_waits_for_the_history_ends_nothing(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A"))
+    brought = asyncio.ensure_future(journal.bring_over())
+    await asyncio.sleep(0)
+    brought.cancel()
+    await journal.bring_over()
+    await journal.close(clean=True)
+
+
+async def test_an_end_in_the_middle_of_a_projection_brings_over_the_rest(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A"))
+    projecting, go_on = threading.Event(), threading.Event()
+    project = journal._history.project
+    journal._history.project = lambda *what: (projecting.set(), go_on.wait(), project(*what))[2]
+    first = asyncio.ensure_future(journal.bring_over())
+    await asyncio.to_thread(projecting.wait)
+    await journal.accept(entry("B"))
+    second = asyncio.ensure_future(journal.bring_over())
+    closing = asyncio.ensure_future(journal.close(clean=True))
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(first, second, closing)
+    with closing_of(tmp_path) as db:
+        assert db.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+
+
+def closing_of(folder: Path):
+    return closing(sqlite3.connect(folder / "up.journal"))
+
+
+async def test_while_it_is_full_it_is_tried_again_so_often_and_not_for_each_who_waits(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    names = [f"run-{n:02}" for n in range(50)]
+    await asyncio.gather(*(journal.accept(entry(name)) for name in names))
+    tries = []
+
+    def full(_):
+        tries.append(1)
+        raise JournalFull("no room")
+
+    put, journal._log.put = journal._log.put, full
+    waiting = [asyncio.ensure_future(write(journal, begun(name), Started(1))) for name in names]
+    while not tries:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        waiting.append(journal.wait_durable())
+        await asyncio.sleep(0.01)
+    assert len(tries) <= 4
+    journal._log.put = put
+    await asyncio.gather(*waiting)
+    await journal.close(clean=True)
+
+
+async def test_a_disk_that_the_history_fills_refuses_and_goes_on_when_it_is_larger(small_disk):
+    journal = sqlite_journal(small_disk)
+    await journal.open()
+    payload = msgspec.Raw(b'"%b"' % (b"x" * 8_000))
+    big = (Accepted(FLOW.id, flow_version(FLOW), payload, "mqtt"),)
+    accepted = []
+    with pytest.raises(JournalFull):
+        while True:
+            name = f"run-{len(accepted):03}"
+            await journal.accept(entry(name, facts=big))
+            accepted.append(name)
+            await asyncio.wait([journal._projector.bring_over()], timeout=0.01)
+    assert isinstance(journal.blocked, JournalFull)
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    while journal.blocked is not None:
+        await asyncio.sleep(0.01)
+    assert await journal.accept(entry("after")) is None
+    await journal.bring_over()
+    await journal.close(clean=True)
+    assert [run.id for run in (await opened(small_disk)).runs] == [*accepted, "after"]
+    assert check_journal(small_disk / "up.journal").problems == []

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.segments import Reused, bodies_since
 from fractal_rm.adapters.memory.disk import MemoryDisk
@@ -28,14 +29,32 @@ def log_on(disk: MemoryDisk, salts: Salts | None = None, most_bytes: int = 1 << 
     return Log(lambda: disk, salts or Salts(), segment_bytes=SEGMENT, most_bytes=most_bytes)
 
 
+def opened(log: Log, since: int = 0) -> list[bytes]:
+    found = list(log.open(since))
+    log.begin()
+    return found
+
+
 def read(disk: MemoryDisk, since: int, salts: Salts | None = None) -> list[bytes]:
-    return list(log_on(disk, salts).open(since))
+    return opened(log_on(disk, salts), since)
+
+
+class AtOnce:
+    """A worker without a thread."""
+
+    async def run(self, work):
+        return work()
+
+
+def prepare(log: Log) -> None:
+    with pytest.raises(StopIteration):
+        log.prepare(AtOnce()).send(None)
 
 
 def filled(disk: MemoryDisk, *bodies: bytes) -> Log:
     """A log that has these, each synced."""
     log = log_on(disk)
-    assert list(log.open(0)) == []
+    assert opened(log) == []
     for body in bodies:
         log.put(body)
         log.sync()
@@ -58,7 +77,7 @@ def test_after_a_power_cut_there_is_all_that_was_synced_and_nothing_that_was_not
     """A history is brought over at a release, as a projection does it, and begins each start."""
     chance, disk, salts = random.Random(seed), MemoryDisk(), Salts()
     log, projected, written = log_on(disk, salts), 0, []
-    assert list(log.open(0)) == []
+    assert opened(log) == []
     synced = 0
     for number, (step, size) in enumerate(steps):
         if step == "put":
@@ -73,12 +92,12 @@ def test_after_a_power_cut_there_is_all_that_was_synced_and_nothing_that_was_not
             projected, written, synced = log.end, [], 0
             log.release(projected)
         elif step == "prepare":
-            log.prepare()
+            prepare(log)
         else:
             if step == "power":
                 disk.lose_power(chance)
             log = log_on(disk, salts)
-            found = list(log.open(projected))
+            found = opened(log, projected)
             assert found == written[: len(found)]
             assert len(found) >= (len(written) if step == "kill" else synced)
             written, synced = found, len(found)
@@ -90,7 +109,7 @@ def test_a_frame_that_was_synced_and_does_not_hold_is_damage_and_no_torn_end():
     filled(disk, b"one" * 50, b"two" * 50, b"three" * 50).close()
     name = next(name for name in disk.names() if b"two" in disk.read(name))
     disk.write(name, disk.read(name).index(b"two"), b"TWO")
-    with pytest.raises(JournalDamaged, match="segment 1 does not hold at byte"):
+    with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) does not hold at byte"):
         read(disk, 0)
 
 
@@ -124,7 +143,7 @@ def test_one_sector_of_a_head_may_be_torn():
 def test_what_does_not_fit_is_refused_and_leaves_no_trace():
     disk = MemoryDisk()
     log = log_on(disk, most_bytes=2 * SEGMENT)
-    assert list(log.open(0)) == []
+    assert opened(log) == []
     taken = []
     with pytest.raises(JournalFull, match="not in the history yet"):
         for number in range(100):
@@ -145,12 +164,12 @@ def test_what_does_not_fit_is_refused_and_leaves_no_trace():
 def test_segments_are_used_again_and_one_is_ready_before_it_is_needed():
     disk = MemoryDisk()
     log = log_on(disk)
-    assert list(log.open(0)) == []
+    assert opened(log) == []
     for number in range(40):
         log.put(bytes([number]) * 1000)
         log.sync()
         log.release(log.end)
-        log.prepare()
+        prepare(log)
     assert len(disk.names()) <= 3
     disk.full = True
     log.put(b"x" * 1900)  # needs the next segment, which is there
@@ -206,3 +225,120 @@ def test_a_sync_covers_no_more_than_what_was_put_when_it_began():
     assert log.synced == end < disk.late_end
     disk.lose_power()
     assert read(disk, 0)[:2] == [b"one", b"two"]
+
+
+def test_starts_that_are_killed_before_the_history_has_the_log_take_no_more_room_each():
+    disk = MemoryDisk()
+    filled(disk, b"one", b"x" * 1900, b"y" * 1900).close()
+    first = log_on(disk)
+    found = opened(first)
+    files = len(disk.names())
+    for _ in range(5):
+        assert opened(log_on(disk)) == found
+    assert len(disk.names()) == files
+
+
+def test_a_log_that_is_full_can_be_opened():
+    disk = MemoryDisk()
+    log = log_on(disk, most_bytes=2 * SEGMENT)
+    opened(log)
+    with pytest.raises(JournalFull):
+        while True:
+            log.put(b"x" * 500)
+    log.close()
+    again = log_on(disk, most_bytes=2 * SEGMENT)
+    assert set(opened(again)) == {b"x" * 500}
+    again.release(again.end)
+    again.put(b"there is room")
+
+
+def test_a_segment_that_is_made_on_a_thread_has_a_name_of_its_own():
+    """While it is made, the log may need one itself."""
+    disk = MemoryDisk()
+    log = log_on(disk)
+    opened(log)
+
+    class Slow:
+        async def run(self, work):
+            for n in range(3):
+                log.put(bytes([n]) * 1900)
+            log.sync()
+            return work()
+
+    with pytest.raises(StopIteration):
+        log.prepare(Slow()).send(None)
+    assert read(disk, 0) == [bytes([n]) * 1900 for n in range(3)]
+
+
+@pytest.mark.parametrize("salt", ["of this log", "of another log"])
+def test_a_segment_of_another_log_is_never_read_as_one_of_this(salt):
+    disk, other = MemoryDisk(), MemoryDisk()
+    bodies = [bytes([n]) * 1900 for n in range(6)]
+    log = filled(disk, *bodies)
+    log.close()
+    salts = Salts()
+    if salt == "of another log":
+        salts()
+    log = log_on(other, salts)
+    opened(log)
+    for body in bodies:
+        log.put(body)
+        log.sync()
+    names = sorted(disk.names())
+    for name in names[1:-1]:
+        copy = MemoryDisk()
+        for each in names:
+            copy.create(each, disk.size(each))
+            copy.write(each, 0, (other if each == name else disk).read(each))
+        if salt == "of this log":
+            assert read(copy, 0) == bodies
+        else:
+            with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) does not hold"):
+                read(copy, 0)
+
+
+def test_two_files_that_say_they_are_the_same_segment_are_named():
+    disk = MemoryDisk()
+    filled(disk, b"one").close()
+    (name,) = disk.names()
+    disk.create("9", disk.size(name))
+    disk.write("9", 0, disk.read(name))
+    with pytest.raises(JournalDamaged, match="both 1 and 9 are segment 1"):
+        read(disk, 0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder in which a log was killed that had put this into three segments."""
+    log = log_on(FolderDisk(tmp_path))
+    opened(log)
+    for number in range(3):
+        log.put(bytes([number]) * 1900)
+    log.close()
+    return tmp_path
+
+
+def test_a_file_that_a_killed_process_had_not_finished_is_no_segment(folder):
+    """Else it is written into, and its name is taken for the next one that is made."""
+    whole = list(log_on(FolderDisk(folder)).open(0))
+    for name in range(1, 10):
+        (folder / f"{name}.new").write_bytes(bytes(SEGMENT))
+    log = log_on(FolderDisk(folder))
+    assert opened(log) == whole
+    for number in range(3, 9):
+        log.put(bytes([number]) * 1900)
+    log.close()
+    assert opened(log_on(FolderDisk(folder))) == [bytes([n]) * 1900 for n in range(9)]
+
+
+def test_a_free_segment_that_somebody_deleted_is_made_again(folder):
+    log = log_on(FolderDisk(folder))
+    opened(log)
+    before = set(folder.iterdir())
+    prepare(log)
+    (spare,) = set(folder.iterdir()) - before
+    spare.unlink()
+    log.put(b"x" * 1900)
+    log.put(b"y" * 1900)
+    log.close()
+    assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]

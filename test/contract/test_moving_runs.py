@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -16,10 +15,27 @@ from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.log.adoption import RUNS_AT_ONCE, families
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal, lookup
 from fractal_rm.adapters.sqlite.history import journals_in
+from fractal_rm.adapters.sqlite.retention import Keep
+from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.errors import JournalError, JournalHeld
+from fractal_rm.domain.facts import (
+    Accepted,
+    Finished,
+    Offered,
+    Placed,
+    Settled,
+    Started,
+    StepFailed,
+)
 from fractal_rm.domain.flow import flow_version
-from fractal_rm.domain.run import Accepted, Finished, Run, Settled, State, fold
+from fractal_rm.domain.moment import Moment
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, accepted, begun, entry, write
+
+AGAIN = Moment("boot", 5_000, 1_700_000_000_000)
+KEEP = Keep(7 * 86_400, 1 << 30, 7 * 86_400, 1 << 30)
+FORMAT_4 = Path(__file__).with_name("journal_of_format_4.sql").read_text()
 
 
 def lost(error: JournalError) -> None:
@@ -28,8 +44,8 @@ def lost(error: JournalError) -> None:
 
 def journal_in(folder: Path, name: str, carries=lambda _: True):
     return open_journal(
-        folder / f"{name}.journal", keep=lambda: (7 * 86_400, 1 << 30), retention_ms=lambda: 1_000,
-        on_lost=lost, segment_bytes=64 * 1024, most_bytes=4 << 20, carries=carries,
+        folder / f"{name}.journal", keep=lambda: KEEP, retention_ms=lambda: 1_000, on_lost=lost,
+        segment_bytes=64 * 1024, most_bytes=4 << 20, carries=carries,
     )  # fmt: skip
 
 
@@ -71,7 +87,7 @@ class Ended(Exception):
     """As if the process had ended here."""
 
 
-STEPS = ("open", "begin_move", "stories", "take_out", "end_move", "close")
+STEPS = ("open", "begin_move", "body_of", "take_out", "end_move", "close")
 
 
 @pytest.mark.parametrize("next_one", ["up", "mqtt", "api"])
@@ -114,6 +130,7 @@ def _killed(self, **_):
     if self._is_open:
         self._history._db.close()
         self._history._reader.close()
+        self._history._scrub.close()
     raise Ended
 
 
@@ -211,6 +228,99 @@ async def test_all_that_is_known_of_a_run_is_moved(tmp_path):
     assert account.duplicates == 3
 
 
+async def test_both_journals_hold_after_moves_of_runs_with_failures_parents_and_keys(tmp_path):
+    journal = journal_in(tmp_path, "mqtt")
+    await journal.open()
+    runs = {}
+    for name, facts in TAKEN.items():
+        runs[name] = fold(Run(name, FLOW, 1_000), list(facts))
+        await journal.accept(entry(name, key=f"key of {name}", facts=facts[:1]))
+        for fact in facts[1:]:
+            await journal.append(runs[name], fact, 1_001)
+        await journal.accept(entry("again", key=f"key of {name}"))
+    await fails(journal, runs.pop("failed child"))
+    await journal.close(clean=True)
+    before = {name: SqliteHistory(tmp_path).run(name) for name in runs}
+    account = SqliteHistory(tmp_path).ledger()
+    for n, to in enumerate(("up", "api", "mqtt", "up")):  # also to where they came from
+        journal = journal_in(tmp_path, to)
+        await journal.open()
+        (found,) = await journal.adopt()
+        assert found.found.runs == list(runs.values())
+        assert problems(tmp_path) == []  # as the log tells it
+        await journal.bring_over()
+        assert problems(tmp_path) == []  # as the history has it
+        assert SqliteHistory(tmp_path).ledger() == account
+        await journal.accept(entry(f"ends there {n}"))
+        await fails(journal, begun(f"ends there {n}"))
+        account = SqliteHistory(tmp_path).ledger()
+        await journal.close(clean=True)
+        for name, was in before.items():
+            now = SqliteHistory(tmp_path).run(name)
+            assert now.summary == msgspec.structs.replace(was.summary, journal=to)
+            assert msgspec.json.encode(now.facts) == msgspec.json.encode(was.facts)
+    await journal_ends(tmp_path, "up", runs)
+    assert problems(tmp_path) == []
+    assert parents(tmp_path / "up.journal") == {"child": "whole"}
+    assert parents(tmp_path / "mqtt.journal") == {"failed child": "whole"}
+    failed = SqliteHistory(tmp_path).runs(state=State.FAILED)
+    assert {run.id for run in failed} >= {*runs, "failed child"}
+
+
+def taken(**more):
+    return Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "mqtt", **more)
+
+
+TAKEN = {
+    "whole": (taken(key="key of whole"), Placed(None, "here"), Started(1)),
+    "failed child": (taken(origin="whole:1"), Started(1)),
+    "child": (taken(origin="whole:2"), Started(1), StepFailed(1, 1, "no 17", again=AGAIN)),
+    "elsewhere": (taken(), Placed("3", "there"), Offered("3", 1)),
+    "accepted": (taken(),),
+}
+
+
+async def fails(journal, run: Run) -> None:
+    await write(journal, run, StepFailed(1, 2, "status 500", final=True, cause=Cause.STATUS))
+    await write(journal, run, Settled(State.FAILED, "status 500"))
+
+
+async def journal_ends(folder: Path, name: str, runs: dict[str, Run]) -> None:
+    journal = journal_in(folder, name)
+    assert (await journal.open()).runs == list(runs.values())
+    for run in runs.values():
+        if run.state is State.OFFERED:
+            await write(journal, run, Placed(None, "no answer"))
+        await fails(journal, run)
+    await journal.close(clean=True)
+
+
+def parents(path: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(path)) as db:
+        return dict(db.execute("SELECT id, parent FROM runs WHERE parent IS NOT NULL"))
+
+
+async def test_a_row_that_does_not_hold_is_not_moved_as_if_it_did(tmp_path):
+    await left_in(tmp_path, "mqtt", "A", "B")
+    change(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 9 WHERE id = 'A'")
+    (found,) = await adopted(tmp_path)
+    assert (found.found.runs, found.left) == ([], ["A", "B"])
+    assert "does not match its checksum" in found.why
+    assert "fractal-rm journal repair" in found.why
+    change(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 0 WHERE id = 'A'")
+    change(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'e' WHERE key = 'B'")
+    assert (await adopted(tmp_path))[0].left == ["A", "B"]
+    change(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'd' WHERE key = 'B'")
+    (found,) = await adopted(tmp_path)
+    assert [run.id for run in found.found.runs] == ["A", "B"]
+    assert problems(tmp_path) == []
+
+
+def change(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        assert db.execute(statement).rowcount == 1
+
+
 async def test_what_another_process_needs_stays_with_all_that_belongs_to_it(tmp_path):
     await left_in(tmp_path, "mqtt", "A", "B")
     (found,) = await adopted(tmp_path, carries=lambda run: run.id != "A")
@@ -250,25 +360,26 @@ async def test_ten_old_journals_are_adopted_and_the_ended_runs_stay_where_they_a
 async def test_a_journal_of_format_4_is_adopted_and_one_with_nothing_open_is_left_as_it_is(
     tmp_path,
 ):
-    await left_in(tmp_path, "api")
-    await left_in(tmp_path, "mqtt", "A")
-    for name in ("api", "mqtt"):
-        shutil.rmtree(tmp_path / f"{name}.log")
+    nothing_open = (
+        "DELETE FROM pages WHERE run IN (SELECT no FROM runs WHERE settled_ms IS NULL);"
+        "DELETE FROM keys; DELETE FROM runs WHERE settled_ms IS NULL;"
+        "UPDATE meta SET value = 3 WHERE name = 'accepted'; PRAGMA wal_checkpoint(TRUNCATE);"
+    )
+    for name, more in (("api", nothing_open), ("mqtt", "")):
         with closing(sqlite3.connect(tmp_path / f"{name}.journal")) as db:
-            db.executescript(
-                "DELETE FROM meta WHERE name = 'projected'; PRAGMA user_version = 4;"
-                "PRAGMA wal_checkpoint(TRUNCATE);"
-            )
+            db.executescript(FORMAT_4 + more)
     before = (tmp_path / "api.journal").read_bytes()
     journal = journal_in(tmp_path, "up")
     await journal.open()
+    still_open = {run_id for run_id, where_it_is in where(tmp_path) if where_it_is == "mqtt"}
     (found,) = await journal.adopt()
-    assert [run.id for run in found.found.runs] == ["A"]
-    for name in ("api", "mqtt"):
-        assert (await journal.find(f"ended in {name}", 1_000)).run_id == f"ended in {name}"
+    assert {run.id for run in found.found.runs} == still_open
+    assert len(still_open) == 4
+    assert (await journal.find("a trigger", 1_000)).run_id in still_open
     await journal.close(clean=True)
     assert (tmp_path / "api.journal").read_bytes() == before
     assert not (tmp_path / "mqtt.log").exists()
+    assert problems(tmp_path) == []
 
 
 async def test_a_key_is_found_in_whatever_the_process_beside_has_just_written(tmp_path):
@@ -291,6 +402,47 @@ async def test_a_key_is_found_in_whatever_the_process_beside_has_just_written(tm
         entry("huge", key="huge", facts=(accepted(payload=b'"' + b"x" * 300_000 + b'"'),))
     )
     assert (await journal.find("huge", 1_000)).run_id == "huge"
+    await beside.close(clean=True)
+    await journal.close(clean=True)
+
+
+async def test_a_key_is_found_in_a_log_whose_segments_are_used_again_while_it_is_looked_for(
+    tmp_path, monkeypatch
+):
+    beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    await beside.open()
+    await journal.open()
+    payload = b'"' + b"x" * 9_000 + b'"'
+
+    async def goes_on():
+        for n in range(30):
+            await beside.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
+        await beside.bring_over()
+        await beside.accept(entry("last", key="last"))
+
+    loop, look, waits = asyncio.get_running_loop(), lookup.Tail.look, [goes_on]
+
+    def looks(self, projected):
+        if waits and self._folder.name == "mqtt.log":
+            asyncio.run_coroutine_threadsafe(waits.pop()(), loop).result()
+        look(self, projected)
+
+    monkeypatch.setattr(lookup.Tail, "look", looks)
+    assert (await journal.find("last", 1_000)).run_id == "last"
+    await beside.close(clean=True)
+    await journal.close(clean=True)
+
+
+async def test_a_key_is_found_in_the_log_of_a_process_that_was_killed_before_it_wrote(tmp_path):
+    beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    await beside.open()
+    await journal.open()
+    assert await journal.find("k", 1_000) is None
+    beside.crash()
+    beside = journal_in(tmp_path, "mqtt")
+    await beside.open()
+    await beside.accept(entry("A", key="k"))
+    assert (await journal.find("k", 1_000)).run_id == "A"
     await beside.close(clean=True)
     await journal.close(clean=True)
 

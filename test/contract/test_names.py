@@ -105,6 +105,16 @@ async def test_a_server_that_cannot_be_reached_from_here_holds_up_no_other(tmp_p
         assert "10.0.0.7" in await names.addresses("camera.plant")
 
 
+@pytest.mark.parametrize(("server", "why"), [
+    ("fe80::1%none", "there is no interface 'none' to it here"),
+    ("fe80::1", "a link-local address needs its interface"),
+])  # fmt: skip
+async def test_what_is_wrong_with_the_zone_of_a_server_is_said(tmp_path, server, why):
+    async with resolving(tmp_path, CAMERA, servers=f"nameserver {server}\n") as (_, names):
+        with pytest.raises(NotResolved, match=f"DNS {server}: {why}"):
+            await names.addresses("camera.plant")
+
+
 async def test_a_server_that_is_silent_by_tcp_holds_up_no_other(tmp_path):
     servers = "nameserver 127.0.0.9\nnameserver 127.0.0.1\noptions use-vc\n"
     async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):

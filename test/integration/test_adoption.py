@@ -8,7 +8,7 @@ from contextlib import closing
 from click.testing import CliRunner
 
 from fractal_rm.cli.main import EXIT_NOT_WELL, cli
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.jmes import Path
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.domain.values import MOST_VALUES, TooManyValues, Values
 from worlds import Stage, flows
 

@@ -7,7 +7,7 @@ from base64 import b64encode
 
 import pytest
 
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Said, Source
 from worlds import Stage, flows, until
 

@@ -11,7 +11,7 @@ from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallTimedOut, ConnectFailed
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from worlds import URL, ManualClock, Stage, flows, until
 
 TIMED_OUT = CallTimedOut("no answer within the time limit", sent=True)

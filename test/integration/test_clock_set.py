@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 
 DAY_S = 86_400

@@ -14,16 +14,16 @@ import gmqtt
 import pytest
 from gmqtt.mqtt.constants import MQTTv311
 
-from fractal_rm.domain.run import (
+from fractal_rm.domain.facts import (
     AnyFact,
     ElementFinished,
     Finished,
     Started,
-    State,
     Undone,
     name_of,
     undo_name,
 )
+from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 
 KILLS = 25
@@ -190,6 +190,68 @@ def test_nothing_acknowledged_is_lost_by_many_kills(
     print(said)
     record_property("figures", said)
     assert len(re.findall("after_crash=True", node.log)) == KILLS
+
+
+# --- calls that are made twice ------------------------------------------------------------------
+
+BURST = 120
+BURST_KILLS = 3
+CALLS_BETWEEN = 20, 90
+IN_FLIGHT = 8  # few, so that each ends several calls in the time of one write
+
+
+def publish_burst(node: NodeProcess, port: int, count: int) -> None:
+    """Publish triggers as fast as they go, and return when the broker has them."""
+
+    async def publish() -> None:
+        client = gmqtt.Client("burst")
+        await client.connect("127.0.0.1", port, version=MQTTv311)
+        for number in range(count):
+            body = {"id_flow": "1", "payload": str(number), "id": f"burst-{number}"}
+            client.publish(node.topic, json.dumps(body), qos=1)
+        await client._persistent_storage.wait_empty()
+        await client.disconnect()
+
+    asyncio.run(publish())
+
+
+@pytest.mark.parametrize("durable", ["accept", "step"])
+def test_a_kill_in_a_burst_repeats_at_most_the_call_that_each_run_was_in(
+    tmp_path, components, mosquitto, record_property, durable
+):
+    """What a killed process had written is in the hands of the system, synced or not."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
+    node.edit("comm", recovery__max_attempts=100)  # what the kills interrupt is not at fault
+    node.edit("comm", state__max_inflight_runs=IN_FLIGHT)
+    flows = (node.config / "flows.conf").read_text()
+    (node.config / "flows.conf").write_text(flows.replace("1\n", f"1\nDURABLE {durable}\n", 1))
+    node.start().wait_connected()
+    publish_burst(node, mosquitto.port, BURST)
+    for _ in range(BURST_KILLS):
+        enough = len(components.requests) + chance.randint(*CALLS_BETWEEN)
+        wait_until(lambda enough=enough: len(components.requests) >= enough)
+        node.kill()
+        node.start()
+    wait_until(lambda: len(node.runs(State.SUCCEEDED)) >= BURST)
+    assert node.stop() == 0
+
+    runs = {run.id for run in node.runs()}
+    keys = {first.key for first, *_ in told_of(node, runs).values()}
+    assert (len(runs), keys) == (BURST, {f"burst-{number}" for number in range(BURST)})
+    assert node.problems() == []
+    calls = components.per_key()
+    assert set(calls) == {f"{run}:{step}" for run in runs for step in (1, 2, 3)}
+    repeated = calls.total() - len(calls)
+    assert repeated <= BURST_KILLS * IN_FLIGHT
+    said = (
+        f"DURABLE {durable}: {BURST_KILLS} kills with {IN_FLIGHT} runs in flight,"
+        f" {repeated} calls repeated"
+    )
+    print(said)
+    record_property("figures", said)
 
 
 # --- every kind of step -------------------------------------------------------------------------

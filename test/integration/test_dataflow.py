@@ -10,6 +10,7 @@ from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallTimedOut
 from fractal_rm.domain.expression import ObjectOf, Payload, Result
+from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import (
     Content,
     Durable,
@@ -22,7 +23,8 @@ from fractal_rm.domain.flow import (
     Wait,
 )
 from fractal_rm.domain.outcome import Later
-from fractal_rm.domain.run import Run, Settled, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.dataflow import Dataflow
 from steps import flow, get, items, post, undo
 from worlds import URL, ManualClock, Stage, until
@@ -233,6 +235,52 @@ async def test_over_a_long_wait_no_step_begins_where_another_could_not_be_evalua
     assert (outcome.state, outcome.reason[:13]) == (State.FAILED, "step 3, RUN 6")
     assert stage.called() == ["b/1"]
     await stage.node.drain()
+
+
+async def test_a_call_in_doubt_stays_in_doubt_when_the_time_of_its_run_ends():
+    disk, clock = Disk(), ManualClock()
+    one = flow(get(1, "once 1"), get(2, "b 1"), deadline_ms=60_000, **DATAFLOW)
+    stage = stage_of(one, disk=disk, clock=clock)
+    stage.holds("once/1")
+    stage.holds("b/1")
+    await stage.node.start()
+    run_id = (await stage.send("9")).run
+    await until(lambda: len(stage.called()) == 2)
+    stage.crash()
+    async with stage_of(one, disk=disk, clock=clock) as stage:
+        stage.holds("b/1")
+        await until(lambda: "StepFailed" in stage.facts(run_id) and stage.called())
+        clock.ms += 60_000
+        await stage.node.watch_clock()
+        outcome = await stage.ended(run_id)
+        assert (outcome.state, outcome.reason[-27:]) == (
+            State.EXPIRED, "and call 1, 2 may have been",
+        )  # fmt: skip
+
+
+async def test_a_time_that_ends_names_the_calls_that_a_run_within_may_have_made():
+    disk, clock = Disk(), ManualClock()
+    flows = (
+        flow(SubFlow(1, "6"), flow_id="7", deadline_ms=60_000),
+        flow(get(1, "once 1"), get(2, "b 1"), flow_id="6", **DATAFLOW),
+    )
+    stage = stage_of(*flows, disk=disk, clock=clock)
+    stage.holds("once/1")
+    stage.holds("b/1")
+    await stage.node.start()
+    run_id = (await stage.send("7")).run
+    await until(lambda: len(stage.called()) == 2)
+    stage.crash()
+    stage = stage_of(*flows, disk=disk, clock=clock)
+    stage.holds("b/1")
+    async with stage:
+        await until(lambda: stage.called() == ["b/1"])
+        clock.ms += 60_000
+        await stage.node.watch_clock()
+        reason = (await stage.ended(run_id)).reason
+        (child,) = [each for each in disk.runs if each != run_id]
+        assert f"and call 1, 2 may have been in its run {child}" in reason
+        assert "call 1, 2 may have been" in (await stage.ended(child)).reason
 
 
 async def test_a_run_that_is_cut_off_leaves_nothing_in_flight():

@@ -24,7 +24,8 @@ from fractal_rm.domain.errors import (
     UnknownFlow,
     WrongShape,
 )
-from fractal_rm.domain.run import Begun, Dead, Placed, State
+from fractal_rm.domain.facts import Begun, Dead, Placed
+from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine import admit
 from fractal_rm.engine.ports import Receipt

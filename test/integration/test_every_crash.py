@@ -14,8 +14,10 @@ from fractal_rm.adapters.memory.journal import Disk, MemoryJournal
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.expression import Item, Literal, Payload, Result
+from fractal_rm.domain.facts import ElementFinished, Finished, Undone, undo_name
 from fractal_rm.domain.flow import Durable, Order, Publish, Respond, Retry, SubFlow, Wait
-from fractal_rm.domain.run import ElementFinished, Finished, Run, State, Undone, fold, undo_name
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
 from steps import each, flow, get, items, post, undo
 from worlds import URL, ManualClock, Stage, until

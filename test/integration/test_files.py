@@ -6,8 +6,9 @@ import asyncio
 import os
 import resource
 import socket
+import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from fractal_rm.config.regular_file import SECRET_BYTES
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
 from fractal_rm.domain.findings import ConfigRejected
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from nodes import FLOWS, NodeProcess, wait_until
 from worlds import Stage
 
@@ -83,6 +84,35 @@ def test_a_node_that_cannot_write_how_a_run_ended_says_so_when_it_stops(make, co
     node.start()
     assert "ready found=1 after_crash=True" in node.log
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
+
+
+def test_a_page_of_old_history_that_is_zeroed_is_shown_while_the_node_goes_on(make, components):
+    node = make().start()
+    run_ids = [node.trigger()[2]["run"] for _ in range(40)]
+    wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 40)
+    assert node.stop() == 0
+    with closing(sqlite3.connect(node.state / "api.journal")) as db:
+        (page,) = db.execute(
+            "SELECT pageno FROM dbstat WHERE name = 'runs' AND pagetype = 'leaf' LIMIT 1"
+        ).fetchone()
+    with (node.state / "api.journal").open("r+b") as file:
+        file.seek((page - 1) * 2048)
+        file.write(bytes(2048))
+    node.start()
+    wait_until(lambda: node.log.count("history_damaged") == 1)
+    status, _, ready = node.get("/readyz")
+    (history,) = [check for check in ready["checks"] if check["name"] == "history"]
+    assert status == 200
+    assert "the history is damaged" in history["text"]
+    new = node.trigger()[2]["run"]
+    status, _, answer = node.get("/v1/runs?limit=100")
+    listed = {run["id"] for run in answer["runs"]}
+    assert status == 200
+    assert new in listed
+    assert 0 < len(listed & set(run_ids)) < 40
+    assert "cannot be read" in answer["unreadable"][0]
+    assert node.get("/v1/runs?state=succeeded")[0] == 200
+    assert node.stop() == 0
 
 
 # --- the configuration -------------------------------------------------------------------------

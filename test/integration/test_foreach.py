@@ -22,7 +22,7 @@ from fractal_rm.domain.expression import (
     Status,
 )
 from fractal_rm.domain.flow import Durable, Errors, Retry
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from steps import each, flow, get, post
 from worlds import URL, ManualClock, Stage, until
 

@@ -14,7 +14,8 @@ from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.domain.errors import CallFailed, CallTimedOut
-from fractal_rm.domain.run import Placed, State
+from fractal_rm.domain.facts import Placed
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Receipt
 from nodes import NodeProcess, wait_until
 from worlds import Stage, config, nodes, until

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from fractal_rm.cli.main import EXIT_NOT_WELL, cli
 from fractal_rm.config.uncarried import read_uncarried, write_uncarried
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 from worlds import Stage, flows, until
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from fractal_rm.domain.flow import Queueing, SubFlow
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from steps import flow, get
 from worlds import Stage, until
 

@@ -14,7 +14,8 @@ from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.expression import Literal, ObjectOf, Payload
 from fractal_rm.domain.flow import Content, Errors, Flow, Order, Queueing, SubFlow, Wait
-from fractal_rm.domain.run import Run, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import HERE, State
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.places import Places
 from steps import flow, get
@@ -316,7 +317,7 @@ def check_limits(stage: Stage) -> None:
 
     def counts(run: Run) -> bool:
         """It has begun, and no run of its flow carries it."""
-        above, begun = open_runs.parent(run), run.stays
+        above, begun = open_runs.parent(run), run.placement is HERE
         while above is not None:
             if above.flow.id == run.flow.id:
                 return False

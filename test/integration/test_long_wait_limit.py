@@ -1,6 +1,6 @@
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.flow import Queueing, Wait
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from steps import flow, get
 from worlds import ManualClock, Stage, until
 

@@ -31,7 +31,7 @@ from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.config import model
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy, Malformed
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.ports import Taken
 from nodes import NodeProcess, wait_until

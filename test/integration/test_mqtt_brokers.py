@@ -122,6 +122,15 @@ def test_a_broker_that_comes_back_between_two_tries_is_not_taken_for_one_that_la
     assert set(after_pauses) == {first}
 
 
+def test_a_broker_that_was_silent_before_it_went_away_says_nothing_of_its_version():
+    """One that hangs, and is started again."""
+    brokers = Brokers(Mqtt())
+    assert [brokers.failed(Answer.SILENCE) for _ in range(2)] == [False, True]
+    assert not brokers.options.mqtt_5
+    assert not brokers.failed(Answer.NONE)
+    assert brokers.options == ConnectOptions()
+
+
 @pytest.mark.slow
 async def test_rabbitmq_gives_triggers_and_takes_messages(rabbitmq, tmp_path):
     """Its 3.10 closes the connection of who speaks MQTT 5."""

@@ -16,7 +16,7 @@ from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Said
 from nodes import NodeProcess, wait_until
 from scripted_broker import PUBACK, ScriptedBroker, connack, message

@@ -20,7 +20,7 @@ from fractal_rm.adapters.mqtt.wire import PUBACK
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy, Malformed, PublishFailed
 from fractal_rm.domain.flow import Flow, Starts
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Taken
 from nodes import NodeProcess
 

@@ -26,7 +26,7 @@ from fractal_rm.changes import Changes
 from fractal_rm.config.control import Control, write_control
 from fractal_rm.config.load import Watch
 from fractal_rm.config.model import Rest
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Check
 from nodes import FLOWS, NodeProcess, wait_until

@@ -24,8 +24,10 @@ from fractal_rm.cli.main import cli
 from fractal_rm.config.load import load
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.facts import Accepted, Finished, Placed, Released
 from fractal_rm.domain.flow import Queueing, flow_version
-from fractal_rm.domain.run import Accepted, Finished, Placed, Released, Run, State, fold
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine import waiting_room
 from fractal_rm.engine.ports import Entry
@@ -225,7 +227,7 @@ async def test_an_answer_of_a_balancer_that_is_read_in_two_ways_leaves_the_run_h
         await until(lambda: stage.node.unfinished == 0)
         assert stage.state(taken.run) is State.SUCCEEDED
         placed = next(f for f in stage.disk.facts(taken.run) if isinstance(f, Placed))
-        assert placed.node is None
+        assert placed.node == stage.world.node_id
         assert why in placed.reason
 
 
@@ -261,7 +263,7 @@ async def test_a_run_whose_facts_lack_the_first_is_set_aside_at_start(node):
         of_run = (body, link(start_of(lacking), 1, body), lacking)
         no = "(SELECT no FROM runs WHERE id = ?)"
         db.execute(f"UPDATE pages SET body = ?, sum = ? WHERE place >> 24 = {no}", of_run)
-        db.execute("UPDATE runs SET sum = ? WHERE id = ?", of_run[1:])
+        db.execute("UPDATE runs SET chain = ? WHERE id = ?", of_run[1:])
     node.start()
     wait_until(lambda: node.runs(State.DEAD))
     assert [run.id for run in node.runs(State.DEAD)] == [lacking]

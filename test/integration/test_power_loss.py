@@ -23,9 +23,10 @@ import asyncio, os, sys
 from pathlib import Path
 import msgspec
 from fractal_rm.adapters.journal_files import open_journal
-from fractal_rm.adapters.log import journal as journals
+from fractal_rm.adapters.log import projector
 from fractal_rm.adapters.log.disk import FolderDisk
-from fractal_rm.domain.run import Finished, Settled, State
+from fractal_rm.domain.facts import Finished, Settled
+from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import accepted, begun, entry, write
 
 class Unsynced(FolderDisk):
@@ -33,7 +34,7 @@ class Unsynced(FolderDisk):
         pass
 
 async def main(folder, what):
-    journals.PROJECT_BYTES = 200_000
+    projector.PROJECT_BYTES = 200_000
     journal = open_journal(
         Path(folder) / "up.journal", keep=lambda: (1 << 30, 1 << 40), retention_ms=lambda: 1_000,
         on_lost=print, segment_bytes=100_000,

@@ -14,8 +14,10 @@ from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.admission import Limits, Load, what_it_is_about
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import CallTimedOut
+from fractal_rm.domain.facts import Offered, Placed
 from fractal_rm.domain.flow import Flow, Queueing
-from fractal_rm.domain.run import Offered, Placed, Run, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import HERE, State
 from fractal_rm.engine.alarms import Alarms
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.places import Places
@@ -344,7 +346,7 @@ class Line:
     async def carry(self, run):
         assert run.id not in self.at_work
         limit = run.flow.queueing.limit
-        if not run.stays and limit is not None:
+        if run.placement is not HERE and limit is not None:
             assert [other.flow for other in self.begun.values()].count(run.flow) < limit
         run.apply(Placed(None, "here"))
         end = asyncio.get_running_loop().create_future()

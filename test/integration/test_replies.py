@@ -12,7 +12,7 @@ from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.flow import Queueing
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Said, Source
 from fractal_rm.engine import reply
 from fractal_rm.engine.node import Node

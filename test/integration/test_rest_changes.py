@@ -69,15 +69,18 @@ def test_an_address_that_cannot_be_had_disturbs_nobody(make):
     waiting = kept(node)
     node.edit("comm", rest__host=NOT_OURS, rest__trusted_peers=["10.1.0.2"])
     wait_until(lambda: count(node, "config_not_taken") == 1)
-    node.edit("comm", rest__host="fe80::7")
+    node.edit("comm", rest__host="fe80::7%0")
     wait_until(lambda: count(node, "config_not_taken") == 2)
     assert "a link-local address needs its interface" in node.log
+    node.edit("comm", rest__host="fe80::7%none")
+    wait_until(lambda: count(node, "config_not_taken") == 3)
+    assert "there is no interface 'none'" in node.log
     waiting.request("GET", "/readyz")
     assert waiting.getresponse().status == 200
     node.edit("comm", rest__host="0.0.0.0")
     wait_until(lambda: count(node, "config_taken") == 1)
     node.edit("comm", rest__host=NOT_OURS)  # nobody can listen there beside 0.0.0.0
-    wait_until(lambda: count(node, "config_not_taken") == 3)
+    wait_until(lambda: count(node, "config_not_taken") == 4)
     assert node.get("/readyz")[0] == 200
     assert node.stop() == 0
 

@@ -12,7 +12,7 @@ import pytest
 from fractal_rm.adapters.schedule import Schedules
 from fractal_rm.domain.errors import Busy
 from fractal_rm.domain.flow import CatchUp, Cron, Queueing, Starts
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from worlds import ManualClock, Stage, config, until
 
 START_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from fractal_rm.cli.main import EXIT_CANNOT, cli
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 
 DEEP = b"[" * 100_000 + b"]" * 100_000

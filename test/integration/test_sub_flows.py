@@ -11,8 +11,9 @@ from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.expression import Literal, ObjectOf, Payload, Result
+from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.flow import Content, Durable, Errors, Order, Respond, SubFlow, Wait
-from fractal_rm.domain.run import Accepted, State
+from fractal_rm.domain.state import State
 from steps import flow, get, items, post, undo
 from worlds import URL, ManualClock, Stage, until
 

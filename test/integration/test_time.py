@@ -7,8 +7,8 @@ import pytest
 
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.flow import Flow, Queueing, Wait
-from fractal_rm.domain.run import State
 from fractal_rm.domain.run_id import is_run_id
+from fractal_rm.domain.state import State
 from worlds import ManualClock, Stage, config, flows, until
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000

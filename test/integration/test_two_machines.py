@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from components import Components
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from machines import joined, machine
 from nodes import NodeProcess, wait_until
 

@@ -10,7 +10,7 @@ from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.expression import Literal, Payload, Result
 from fractal_rm.domain.flow import Durable, Errors, Retry
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from steps import each, flow, get, undo
 from worlds import URL, ManualClock, Stage, until
 

@@ -10,8 +10,9 @@ import pytest
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.errors import PublishFailed
 from fractal_rm.domain.expression import ListOf, Literal, ObjectOf, Payload, Result
+from fractal_rm.domain.facts import Passed
 from fractal_rm.domain.flow import Content, Durable, Errors, Publish, Respond, Retry, SubFlow, Wait
-from fractal_rm.domain.run import Passed, State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute import unnumbered
 from steps import flow, get, items, post
 from worlds import ManualClock, Stage, until

@@ -7,10 +7,11 @@ import json
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from cases import STEPPED
 from fractal_rm.adapters.memory import MemoryPeers
-from fractal_rm.cases.model import Fault
+from fractal_rm.cases.model import BalancerMock, Fault, PeerMock
 from fractal_rm.cases.read import read_cases
 from fractal_rm.cases.record import CannotRecord, recorded
 from fractal_rm.cases.run import judged
@@ -19,7 +20,8 @@ from fractal_rm.cases.write import case_text
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import with_headers
 from fractal_rm.domain.errors import CallTimedOut, ConnectFailed, OfferRefused
-from fractal_rm.domain.run import Run, State, fold
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Receipt, RunDetail, RunSummary
 from fractal_rm.simulation.loop import run_virtual
 from fractal_rm.simulation.world import VirtualClock
@@ -193,6 +195,68 @@ def test_a_node_that_refused_refuses_again():
     assert [mock.status for mock in case.peers] == [409]
 
 
+@pytest.mark.parametrize(
+    ("answer", "mock"),
+    [
+        ("9", BalancerMock("9")),  # nodes.conf does not have it
+        ("1", BalancerMock("1")),  # this node itself
+        (None, BalancerMock()),
+        (ConnectFailed("http://127.0.0.1:6000: refused"), BalancerMock(fault=Fault.REFUSED)),
+    ],
+)
+def test_what_the_balancer_said_it_says_again(answer, mock):
+    def world(stage):
+        stage.balancer.answer = answer
+
+    case, _ = passes(world, flow="2")
+    assert case.balancer == mock
+
+
+def test_a_node_that_could_not_run_it_is_named_again():
+    def world(stage):
+        stage.balancer.answer = "4"
+
+    case, _ = passes(world, flow="22", known=flows("22\nTO a 1\nGET\n"))
+    assert (case.balancer.node, case.peers) == ("4", ())
+
+
+@pytest.mark.parametrize(
+    ("answers", "mocks"),
+    [
+        (ConnectFailed("refused"), [PeerMock(fault=Fault.REFUSED)] * 3),
+        (CallTimedOut("no answer", sent=True), [PeerMock(fault=Fault.TIMEOUT)]),
+        (OfferRefused("node 2 answered 500: out of order", 500), [PeerMock(status=500)]),
+        (None, [PeerMock(receipt=False)]),
+    ],
+)
+def test_what_came_of_an_offer_comes_again(answers, mocks):
+    def world(stage):
+        stage.balancer.answer = "2"
+
+        async def take(*_):
+            if answers is not None:
+                raise answers
+
+        stage.peers.take = take
+
+    case, _ = passes(world, flow="2")
+    assert list(case.peers) == mocks
+
+
+def test_of_a_run_that_an_older_release_wrote_the_faults_are_to_be_seen_to():
+    silent = CallTimedOut("no answer within the time limit", sent=True)
+    first, _, made = happened(lambda stage: answers(stage, "a/1", silent), flow="2")
+    old = [
+        msgspec.structs.replace(timed, fact=msgspec.structs.replace(timed.fact, cause=UNSET))
+        if hasattr(timed.fact, "cause")
+        else timed
+        for timed in first.facts
+    ]
+    found = recorded(msgspec.structs.replace(first, facts=old), made)
+    assert "without causes" in found.notes[0]
+    assert found.case.replies[0].fault is Fault.BROKEN
+
+
 @pytest.mark.parametrize("flow", list(STEPPED))
 def test_every_kind_of_step_can_be_recorded(flow):
     case, _ = passes(
@@ -206,12 +270,20 @@ def test_undos_are_recorded():
     assert [call.on.undo for call in case.expected.calls] == [None, None, True]
 
 
-def test_a_broker_that_was_down_is_down_again():
+@pytest.mark.parametrize("known", [STEPPED, flows("1\nRUN 2 payload\n\n2\nPUBLISH t payload\n")])
+def test_a_broker_that_was_down_is_down_again(known):
     def world(stage):
         stage.publisher.down = True
 
-    case, _ = passes(world, flow="1", known=STEPPED)
+    case, _ = passes(world, flow="1", known=known)
     assert case.broker_down
+
+
+def test_a_reply_that_could_not_be_evaluated_is_no_broker_that_was_down():
+    text = '1\nORDER dataflow\nPUBLISH t payload\nREPLY JSON {"n": payload."abs(@)"}\n'
+    case, _ = passes(lambda _: None, payload=[], known=flows(text))
+    assert not case.broker_down
+    assert len(case.expected.published) == 1
 
 
 def test_what_an_expect_refused_is_to_be_filled_in():

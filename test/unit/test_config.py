@@ -387,6 +387,22 @@ def test_a_value_that_is_read_twice_is_wrong_once(folder):
     assert findings(folder) == ["nodes.conf C205", "nodes.conf C206"]
 
 
+def test_a_reference_that_fails_is_wrong_once(folder):
+    missing = "${env:NOT_THERE}"
+    edit(folder, "comm", mqtt__topic=missing, mqtt__host=[missing])
+    edit(folder, "nodes", **{"1__config__protocol": missing})
+    assert findings(folder) == ["comm.conf C207", "comm.conf C207", "nodes.conf C207"]
+
+
+def test_nothing_else_is_said_for_a_reference_that_fails(folder):
+    missing = "${file:not there}"  # at each place, as of a variable
+    edit(folder, "comm", mqtt__tls={"cert": missing, "key": "key.pem"})
+    edit(folder, "comm", rest__host="0.0.0.0", rest__trusted_peers=[missing])
+    for node in ("1", "2"):
+        edit(folder, "nodes", **{f"{node}__config__ip": missing})
+    assert findings(folder) == ["comm.conf C207"] * 2 + ["nodes.conf C207"] * 2
+
+
 @pytest.mark.parametrize("form", ["pkcs8", "traditional", "with its certificate"])
 def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
     cert, key = encrypted_key(folder, form)

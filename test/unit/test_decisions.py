@@ -14,6 +14,7 @@ from fractal_rm.domain.admission import (
     too_old,
 )
 from fractal_rm.domain.call import Reply
+from fractal_rm.domain.cause import Answered, Cause, Failure
 from fractal_rm.domain.errors import Busy, CallTimedOut, ConnectFailed, KeyReused
 from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.outcome import CONNECT_TRIES, MOST_PAUSE_S, call_again_s, failure_of
@@ -31,8 +32,9 @@ from fractal_rm.domain.placement import (
     cannot_run,
     decide,
 )
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 
+SILENT = Failure(Cause.PEER_SILENT, "it hangs")
 fractions = st.floats(0, 1, exclude_max=True)
 
 
@@ -157,10 +159,12 @@ RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
 def test_what_any_other_peer_may_have_executed_runs_here_or_is_unknown(
     rule, once_only, in_time, here
 ):
-    following = after_doubt("it hangs", rule=rule, once_only=once_only, in_time=in_time)
+    following = after_doubt(SILENT, rule=rule, once_only=once_only, in_time=in_time)
     assert isinstance(following, Home) is here
     assert following.reason.startswith("it hangs; it may have been executed there")
     assert following.maybe_twice if here else following.state is State.UNKNOWN
+    said = following.why if here else following
+    assert said.cause is Cause.PEER_SILENT
 
 
 # --- outcome
@@ -174,7 +178,14 @@ def test_a_status_below_300_is_no_failure(status):
 @pytest.mark.parametrize("status", [300, 302, 400, 404, 500, 599])
 def test_a_status_of_300_or_more_fails_and_says_what_the_component_said(status):
     said = failure_of(Reply(status, b"", b"no\n such  thing"))
-    assert said == f"status {status}: no such thing"
+    assert said.reason == f"status {status}: no such thing"
+    assert (said.cause, said.answer) == (Cause.STATUS, Answered(status, begin="no such thing"))
+
+
+def test_of_a_redirect_it_is_known_where_it_points():
+    said = failure_of(Reply(308, b"Location: http://b/x y\r\n", b"\xff"))
+    assert said.reason == "status 308, pointing to http://b/x%20y: 1 bytes"
+    assert said.answer == Answered(308, "http://b/x%20y")
 
 
 @given(fractions)

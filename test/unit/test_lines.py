@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fractal_rm.domain.admission import FAIR_TURN
 from fractal_rm.domain.flow import Flow, Queueing
 from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import HERE
 from fractal_rm.engine.lines import Lines
 
 
@@ -92,8 +93,8 @@ def test_those_that_have_begun_here_do_not_stand_behind_those_that_have_not(alon
     lines = Lines()
     lines.stand(Run("new", flow(), 0), alone=alone)
     lines.stand_under("label", Run("labelled", flow(), 0), alone=alone)
-    lines.stand(Run("begun", flow(), 0, stays=True), alone=alone)
-    assert taken(lines, lambda run, _: run.stays) == ["begun"]
+    lines.stand(Run("begun", flow(), 0, placement=HERE), alone=alone)
+    assert taken(lines, lambda run, _: run.placement is HERE) == ["begun"]
 
 
 def test_runs_that_go_alone_are_told_apart_whatever_their_flow():

@@ -2,6 +2,7 @@
 
 import os
 from encodings.aliases import aliases
+from typing import get_args
 
 import msgspec
 import pytest
@@ -11,31 +12,37 @@ from hypothesis import strategies as st
 from fractal_rm.domain.body import request_body
 from fractal_rm.domain.call import BodyForm, Reply
 from fractal_rm.domain.expression import Payload, Result
-from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.moment import Moment, left_ms
-from fractal_rm.domain.result import as_shown, result_of
-from fractal_rm.domain.run import (
+from fractal_rm.domain.facts import (
     Accepted,
     AnyFact,
     Begun,
     Dead,
+    ElementFinished,
+    Fact,
     Finished,
-    ImpossibleFact,
     Offered,
     Parked,
+    Passed,
     Placed,
     Received,
     Released,
-    Run,
     Settled,
     Started,
-    State,
     StepFailed,
-    fold,
+    Stopping,
+    Undone,
+    Waiting,
 )
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.moment import Moment, left_ms
+from fractal_rm.domain.result import as_shown, result_of
+from fractal_rm.domain.run import _CHANGES, Run, fold
 from fractal_rm.domain.run_id import RunIds, is_run_id
+from fractal_rm.domain.state import Placement, State
+from fractal_rm.domain.transitions import ImpossibleFact
 
 RAW = msgspec.Raw(b'"x"')
+NOW = Moment("boot", 10_000, 1_700_000_000_000)
 ACCEPTED = Accepted("1", "v", RAW, "mqtt")
 facts = st.sampled_from(
     [
@@ -96,6 +103,10 @@ def test_a_run_begins_with_its_acceptance_or_its_death(fact):
             run.apply(fact)
 
 
+def test_of_every_kind_of_fact_it_is_said_what_it_changes():
+    assert set(_CHANGES) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
+
+
 def test_a_step_is_in_doubt_from_its_request_to_its_result():
     run = fold(new(), [ACCEPTED, Started(1)])
     assert run.in_doubt == {"1"}
@@ -104,16 +115,45 @@ def test_a_step_is_in_doubt_from_its_request_to_its_result():
     assert len(run.results) == 1
 
 
-def test_a_run_is_offered_until_it_comes_home():
+def test_a_run_is_offered_until_it_is_placed_here():
     run = fold(new(), [ACCEPTED, Placed("2", "said so"), Offered("2", 1, ours=True)])
-    assert (run.offered, run.epoch, run.node, run.ours) == (True, 1, "2", True)
+    assert (run.placement, run.epoch, run.node) == (Placement.OFFERED, 1, "2")
     run.apply(Placed(None, "refused"))
-    assert (run.offered, run.node, run.state) == (False, None, State.ACCEPTED)
+    assert (run.placement, run.node, run.state) == (Placement.HERE, None, State.ACCEPTED)
+
+
+def test_a_run_that_was_not_placed_asks_the_balancer_or_does_as_its_sender_said():
+    assert fold(new(), [ACCEPTED]).placement is Placement.NOT_YET
+    placed = msgspec.structs.replace(ACCEPTED, placed=True)
+    assert fold(new(), [placed]).placement is Placement.BY_SENDER
+
+
+def test_a_node_is_named_before_it_is_offered_the_run():
+    run = fold(new(), [ACCEPTED, Placed("2", "said so")])
+    assert (run.placement, run.node) == (Placement.NAMED, "2")
+    run.apply(Offered("2", 1))
+    assert run.placement is Placement.OFFERED_ONCE
+
+
+@pytest.mark.parametrize("fact", [
+    Started(1), Finished(1, 200, 1.0, RAW), ElementFinished(1, 1, 200, 1.0, RAW),
+    StepFailed(1, 1, "no"), Waiting(0, NOW), Passed(0), Stopping(State.FAILED, "no"),
+    Undone(1, 200, 1.0),
+])  # fmt: skip
+def test_a_run_of_which_a_step_has_begun_here_ends_here(fact):
+    run = fold(new(), [ACCEPTED, fact])
+    assert (run.state, run.placement) == (State.RUNNING, Placement.HERE)
 
 
 def test_a_parked_run_keeps_what_it_knew():
     run = fold(new(), [ACCEPTED, Finished(1, 200, 1.0, RAW), Parked("old"), Released()])
-    assert run.stays
+    assert (run.state, run.placement) == (State.ACCEPTED, Placement.HERE)
+
+
+def test_a_parked_run_is_offered_to_whom_it_was():
+    offered = [ACCEPTED, Placed("2", "said so"), Offered("2", 1, ours=True)]
+    run = fold(new(), [*offered, Parked("old"), Released()])
+    assert (run.state, run.placement) == (State.ACCEPTED, Placement.OFFERED)
 
 
 @given(st.integers(0, 2**48 - 2), st.binary(min_size=9, max_size=9))
@@ -262,8 +302,6 @@ def test_what_a_run_of_the_seed_s_language_writes_is_what_it_always_wrote():
 
 
 # --- waits --------------------------------------------------------------------------------------
-
-NOW = Moment("boot", 10_000, 1_700_000_000_000)
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import distributions
 from pathlib import Path
 
-from bench.peers.installed import PLACE, install_once
+from bench.peers.installed import PLACE, install_once, pip_install, version_in
 from bench.processes import HOST, free_port, running
 
 HERE = Path(__file__).parent
 INSTALLED = PLACE / "celery_task"
+LOCK = HERE / "requirements.lock"
 PYTHON = INSTALLED / "bin" / "python"
 WORKER_PROCESSES = 2
 
@@ -26,7 +25,7 @@ class CeleryTask:
 
     @property
     def name(self) -> str:
-        return f"Celery {_celery_version()}"
+        return f"Celery {version_in(INSTALLED, 'celery')}"
 
     def missing(self) -> str | None:
         if shutil.which("redis-server") is None:
@@ -34,7 +33,7 @@ class CeleryTask:
         return None
 
     def install(self) -> None:
-        install_once(INSTALLED, HERE / "requirements.lock", _make)
+        install_once(INSTALLED, LOCK, lambda made: pip_install(made, LOCK))
 
     @contextmanager
     def start(
@@ -61,18 +60,3 @@ class CeleryTask:
                 with running(*bridge, log=folder / "bridge.log", also=addresses) as taker:
                     taker.wait_said("subscribed")
                     yield [redis.pid, pool.pid, *pool.children(), taker.pid]
-
-
-def _make(folder: Path) -> None:
-    subprocess.run((sys.executable, "-m", "venv", folder), check=True)
-    subprocess.run(
-        (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-         "--require-hashes", "-r", HERE / "requirements.lock"),
-        check=True,
-    )  # fmt: skip
-
-
-def _celery_version() -> str:
-    packages = [str(each) for each in INSTALLED.glob("lib/python*/site-packages")]
-    found = next(iter(distributions(name="celery", path=packages)), None)
-    return found.version if found else "not installed"

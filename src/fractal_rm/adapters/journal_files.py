@@ -13,14 +13,14 @@ from fractal_rm.adapters.log.journal import LogJournal
 from fractal_rm.adapters.log.log import MOST_BYTES, SEGMENT_BYTES, Log
 from fractal_rm.adapters.other_journals import FolderOfJournals
 from fractal_rm.adapters.sqlite import HistoryStore
-from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep
+from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Kept
 from fractal_rm.adapters.worker import Worker
 from fractal_rm.domain.errors import JournalError
 from fractal_rm.domain.run import Run
 
 
 def open_journal(
-    path: Path, *, keep: Keep, retention_ms: Callable[[], int],
+    path: Path, *, keep: Kept, retention_ms: Callable[[], int],
     on_lost: Callable[[JournalError], None], synchronous: str = "FULL",
     purge_every_s: float = PURGE_EVERY_S, segment_bytes: int = SEGMENT_BYTES,
     most_bytes: int = MOST_BYTES,

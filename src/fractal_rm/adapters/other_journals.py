@@ -12,10 +12,10 @@ from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.replay import told_in
-from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import HistoryStore, open_runs_of
 from fractal_rm.adapters.sqlite.causes import unusable
 from fractal_rm.adapters.sqlite.lookup import OtherHistories
+from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.domain.errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Recovered
@@ -78,8 +78,8 @@ class FreeJournal:
         self._moving = path.with_suffix(f".moving-to-{to}")
         self._seen = seen
         self._history = HistoryStore(
-            path, keep=lambda: (0, 0), synchronous=synchronous, monotonic_s=NodeClock.monotonic_s,
-            passing=True,
+            path, keep=lambda: Keep(0, 0, 0, 0), synchronous=synchronous,
+            monotonic_s=NodeClock.monotonic_s, passing=True,
         )  # fmt: skip
         self._is_open = self._clean = False
 
@@ -107,7 +107,7 @@ class FreeJournal:
             return
         log = Log(lambda: FolderDisk(folder), lambda: 0)
         try:
-            stories = told_in(log.read(position), self._history.run_of)
+            stories = told_in(log.open(position), self._history.run_of)
             log.sync()
             if stories:
                 self._history.project(stories, log.end)
@@ -129,9 +129,9 @@ class FreeJournal:
         except OSError as error:
             raise unusable(self._moving, error) from error
 
-    def stories(self, run_ids: Sequence[str]) -> Stories:
+    def body_of(self, run_ids: Sequence[str]) -> bytes:
         """All that is known of open runs. Raises JournalError."""
-        return self._history.stories_of(run_ids)
+        return self._history.body_of(run_ids)
 
     def take_out(self, run_ids: Sequence[str]) -> None:
         """Forget open runs, durably. Raises JournalError."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeGuard
+from typing import TypeGuard, Union
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from fractal_rm.cases.model import BalancerMock, Case, Fault, Mock, PeerMock, Said, Selector
 from fractal_rm.cases.secrets import Mask
-from fractal_rm.domain.placement import OFFER_TRIES
-from fractal_rm.domain.result import StepResult, restored
-from fractal_rm.domain.run import (
+from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.facts import (
     Accepted,
     AnyFact,
     ElementFinished,
@@ -21,22 +19,17 @@ from fractal_rm.domain.run import (
     Offered,
     Placed,
     Settled,
-    State,
     StepFailed,
     Undone,
     name_of,
     undo_name,
 )
+from fractal_rm.domain.placement import OFFER_TRIES
+from fractal_rm.domain.result import StepResult, restored
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, TimedFact
 
-_NAMED = re.compile(r"the balancer named node '?([^',]+)'?")
-_STATUS = re.compile(
-    r"(?:not as expected: )?status (?P<status>\d{3})(?:, pointing to (?P<target>\S+?))?"
-    r"(?:: (?P<body>.*))?$",
-    re.DOTALL,
-)
-_PEER_STATUS = re.compile(r"node \S+ answered (\d{3})")
-_OF_A_CHILD = "its run "  # so begins the reason where a RUN failed
+Here = tuple[None, Union[str, UnsetType]]  # by which facts of a run name the node that has taken it
 
 
 def heard(
@@ -44,11 +37,13 @@ def heard(
 ) -> Case:
     """A case that says what the world around a run answered, and expects nothing yet."""
     facts = [timed.fact for timed in detail.facts]
-    of_calls = [timed for timed in detail.facts if not _is_of_a_message(timed.fact)]
-    replies = list(_mocks(of_calls, None))
-    for child in children:
-        of_calls = [timed for timed in child.facts if not _is_of_a_message(timed.fact)]
-        replies += _mocks(of_calls, child.summary.flow)
+    here = (None, accepted.node)
+    replies: list[Mock] = []
+    broker_down = False
+    for each, flow in ((detail, None), *((child, child.summary.flow) for child in children)):
+        of_calls = [timed for timed in each.facts if not _is_of_a_message(timed.fact)]
+        broker_down = broker_down or len(of_calls) < len(each.facts)
+        replies += _mocks(of_calls, flow)
     if detail.summary.state is State.EXPIRED:  # what was under way then was never answered
         replies.append(Mock(fault=Fault.TIMEOUT))
     return Case(
@@ -57,10 +52,10 @@ def heard(
         payload=_masked_json(accepted.payload, mask),
         placed=accepted.placed or accepted.source == "peer",
         deadline_ms=None if accepted.budget_ms is UNSET else max(1, accepted.budget_ms),
-        broker_down=any(map(_is_of_a_message, facts)),
+        broker_down=broker_down,
         replies=tuple(_masked(mock, mask) for mock in _without_repeats(replies)),
-        balancer=_balancer(facts),
-        peers=tuple(_peers(facts)),
+        balancer=_balancer(facts, here),
+        peers=tuple(_peers(facts, here)),
     )
 
 
@@ -82,7 +77,7 @@ def _text_of(raw: msgspec.Raw) -> str | None:
 
 def _is_of_a_message(fact: AnyFact) -> bool:
     """Whether it says that the broker did not take a message; such a step has the number 0."""
-    return isinstance(fact, StepFailed) and fact.step == 0
+    return isinstance(fact, StepFailed) and fact.step == 0 and fact.attempt > 0
 
 
 def _masked(mock: Mock, mask: Mask) -> Mock:
@@ -134,9 +129,10 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[Mock]:
 
 
 def _is_failed_attempt(fact: AnyFact) -> TypeGuard[StepFailed]:
+    """Of a RUN there is none: its run has replies of its own."""
     if not isinstance(fact, StepFailed) or fact.attempt == 0:
         return False
-    return not fact.reason.startswith(_OF_A_CHILD)
+    return fact.cause is not Cause.SUB_FLOW
 
 
 def _name(fact: Finished | ElementFinished | Undone) -> str:
@@ -146,11 +142,9 @@ def _name(fact: Finished | ElementFinished | Undone) -> str:
 
 
 def _is_the_same(before: StepFailed, fact: Finished | ElementFinished | Undone) -> bool:
-    return (
-        bool(fact.status)
-        and fact.took_ms == 0
-        and before.reason.startswith(f"status {fact.status}")
-    )
+    if before.answer is UNSET or before.cause is not Cause.STATUS:
+        return False
+    return fact.took_ms == 0 and before.answer.status == fact.status
 
 
 def _selector(name: str, flow: str | None) -> Selector:
@@ -181,50 +175,47 @@ def _body(result: StepResult) -> Said:
 
 
 def _failing(name: str, fact: StepFailed, flow: str | None) -> Mock:
-    on = _selector(name, flow)
-    status = _STATUS.match(fact.reason)
-    if status is not None:
-        headers = (("Location", status["target"]),) if status["target"] else ()
-        return Mock(on, int(status["status"]), Said(status["body"] or ""), headers)
-    return Mock(on, fault=_fault(fact.reason))
+    on, answer = _selector(name, flow), fact.answer
+    if answer is UNSET:
+        return Mock(on, fault=_FAULTS.get(fact.cause, Fault.BROKEN))
+    headers = () if answer.location is UNSET else (("Location", answer.location),)
+    body = Said("" if answer.begin is UNSET else answer.begin)
+    return Mock(on, answer.status, body, headers)
 
 
-def _fault(reason: str) -> Fault | None:
-    """Which of the faults a reason speaks of; none where the answer was not as expected."""
-    if reason.endswith("within the time limit"):
-        return Fault.TIMEOUT
-    if reason.startswith("EXPECT:"):
-        return None
-    return Fault.REFUSED if re.match(r"https?://", reason) else Fault.BROKEN
+_FAULTS: dict[Cause | UnsetType, Fault] = {
+    Cause.TIMED_OUT: Fault.TIMEOUT,
+    Cause.CONNECT_FAILED: Fault.REFUSED,
+}
 
 
-def _balancer(facts: Sequence[AnyFact]) -> BalancerMock:
+def _balancer(facts: Sequence[AnyFact], here: Here) -> BalancerMock:
     placed = next((fact for fact in facts if isinstance(fact, Placed)), None)
     if placed is None:
         return BalancerMock()
-    if placed.reason.startswith("the balancer did not help"):
+    if placed.cause is Cause.BALANCER_FAILED:
         return BalancerMock(fault=Fault.REFUSED)
-    named = _NAMED.match(placed.reason)
-    return BalancerMock(placed.node or (named[1] if named else None))
+    if placed.named is not UNSET:
+        return BalancerMock(placed.named)
+    return BalancerMock(None if placed.node in here else placed.node)
 
 
-def _peers(facts: Sequence[AnyFact]) -> Iterator[PeerMock]:
+def _peers(facts: Sequence[AnyFact], here: Here) -> Iterator[PeerMock]:
     """What the node that it was offered to answered."""
     offered = any(isinstance(fact, Offered) for fact in facts)
-    ends = next((fact for fact in facts if _ends_an_offer(fact)), None)
+    ends = next((fact for fact in facts if _ends_an_offer(fact, here)), None)
     if not offered or not isinstance(ends, (Placed, Settled)):
         return
-    status = _PEER_STATUS.match(ends.reason)
-    if status is not None:
-        yield PeerMock(status=int(status[1]))
-    elif "could not be reached" in ends.reason:
+    if ends.status is not UNSET:
+        yield PeerMock(status=ends.status)
+    elif ends.cause is Cause.PEER_UNREACHABLE:
         for _ in range(OFFER_TRIES):
             yield PeerMock(fault=Fault.REFUSED)
-    elif "as a plain peer" in ends.reason or "gave no receipt" in ends.reason:
+    elif ends.cause in (Cause.PLAIN_PEER, Cause.NO_RECEIPT):
         yield PeerMock(receipt=False)
     elif isinstance(ends, Placed) or ends.state is State.UNKNOWN:
         yield PeerMock(fault=Fault.TIMEOUT)
 
 
-def _ends_an_offer(fact: AnyFact) -> bool:
-    return isinstance(fact, Settled) or (isinstance(fact, Placed) and fact.node is None)
+def _ends_an_offer(fact: AnyFact, here: Here) -> bool:
+    return isinstance(fact, Settled) or (isinstance(fact, Placed) and fact.node in here)

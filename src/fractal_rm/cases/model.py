@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 
 WATCHED_MS = 7 * 24 * 3_600_000
 START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z

@@ -20,7 +20,8 @@ from fractal_rm.cases.model import Case
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import Refused
 from fractal_rm.domain.result import NULL, as_shown
-from fractal_rm.domain.run import Run, State, fold
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Entry, Prior
@@ -125,6 +126,7 @@ class _Stage:
             random=EvenRandom(),
             telemetry=QuietTelemetry(),
             known_peers=MemoryKnownPeers(*self._answers.known(self._config)),
+            kept_id=lambda: "this node",
         )
 
     def _observed(self, run_id: str, left: State | None, calls: tuple[Called, ...]) -> Observed:

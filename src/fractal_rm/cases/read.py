@@ -28,7 +28,7 @@ from fractal_rm.domain.call import header_line
 from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.findings import ConfigRejected, did_you_mean
 from fractal_rm.domain.flow import Call, Flow, Method, SubFlow
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.domain.strict_json import check_json
 
 FILE = "flows.cases.toml"

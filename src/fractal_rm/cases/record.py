@@ -6,7 +6,7 @@ is what it is to send from then on. Secrets are masked before that, so the case 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 
 import msgspec
@@ -29,11 +29,9 @@ from fractal_rm.cases.secrets import Mask
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.expression import Value
-from fractal_rm.domain.flow import Call, Terms, flow_version
-from fractal_rm.domain.run import (
-    Accepted,
-    State,
-)
+from fractal_rm.domain.facts import Accepted, Placed, StepFailed
+from fractal_rm.domain.flow import Call, Flow, Terms, flow_version
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
 Names = tuple[tuple[str, Value], ...]
@@ -71,11 +69,15 @@ def recorded(
         raise CannotRecord(f"its trigger would be refused today: {came.reason}")
     expected = _expected(detail, config, came)
     case = msgspec.structs.replace(told, expected=expected)
-    notes = () if flow_version(flow) == accepted.version else (_CHANGED % flow.id,)
-    return Recorded(case, notes, tuple(differences(case, came)))
+    return Recorded(case, tuple(_notes(detail, flow, accepted)), tuple(differences(case, came)))
 
 
-_CHANGED = "flow %s has changed since this run"
+def _notes(detail: RunDetail, flow: Flow, accepted: Accepted) -> Iterator[str]:
+    if flow_version(flow) != accepted.version:
+        yield f"flow {flow.id} has changed since this run"
+    facts = [timed.fact for timed in detail.facts]
+    if any(isinstance(fact, (Placed, StepFailed)) and fact.cause is UNSET for fact in facts):
+        yield "an older release wrote this run, without causes: see to the faults in its replies"
 
 
 def _accepted(detail: RunDetail) -> Accepted:

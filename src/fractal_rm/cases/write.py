@@ -21,7 +21,7 @@ from fractal_rm.cases.model import (
     Selector,
     base64_text,
 )
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.flowlang.duration import duration
 
 Fields = dict[str, str]  # key and value, the value as TOML

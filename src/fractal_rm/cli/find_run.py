@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from fractal_rm.adapters.sqlite.history import SqliteHistory
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.flow import SubFlow
-from fractal_rm.domain.run import Accepted
 from fractal_rm.engine.ports import RunDetail, RunSummary
 
 PAGE = 1_000  # runs that are looked through at a time

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from fractal_rm.adapters.sqlite import SqliteHistory, check_journal, open_runs_of
+from fractal_rm.adapters.sqlite import SqliteHistory, check_journal, open_runs_of, repair
 from fractal_rm.adapters.sqlite.history import journals_in
 from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option, json_option, print_json, print_table, state_of
 from fractal_rm.config.uncarried import read_uncarried
 from fractal_rm.domain.errors import FractalError, Malformed
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Ledger
 
 SHOWN = 20  # runs of a journal that nobody carries
@@ -48,6 +48,32 @@ def check(folder: Path, as_json: bool) -> int:
         for problem in report.problems:
             click.echo(f"  {problem}")
     return 0 if well else EXIT_NOT_WELL
+
+
+@journal.command("repair")
+@config_option
+@json_option
+def repair_journals(folder: Path, as_json: bool) -> int:
+    """Make the damaged histories of the node again, of what can be read.
+
+    What is well is left as it is. The damaged file is kept beside the new one. Exits 1 where
+    something is gone. Not while a process of the node runs.
+    """
+    state = state_of(folder)
+    broken = [path for path in journals_in(state) if check_journal(path).problems]
+    reports = [repair(path) for path in broken]
+    if as_json:
+        print_json({"journals": reports})
+    elif not reports:
+        click.echo("all is well, and was left as it is")
+    for report in () if as_json else reports:
+        click.echo(
+            f"{report.journal}: made again with {report.runs} runs, {report.rebuilt} of them of"
+            f" their facts alone; the damaged file is {report.kept_as}"
+        )
+        for what in report.gone:
+            click.echo(f"  gone: {what}")
+    return EXIT_NOT_WELL if any(report.gone for report in reports) else 0
 
 
 class Account(msgspec.Struct):

@@ -19,8 +19,9 @@ from fractal_rm.cli.options import (
     state_of,
 )
 from fractal_rm.cli.runs_record import record_run
+from fractal_rm.domain.facts import AnyFact, Dead
 from fractal_rm.domain.moment import Moment
-from fractal_rm.domain.run import AnyFact, Dead, State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
 MOST_LISTED = 100_000
@@ -53,12 +54,15 @@ def list_runs(
 ) -> None:
     """The newest runs first, of all journals of the node."""
     history = SqliteHistory(state_of(folder))
-    found = history.runs(
+    page = history.page(
         state=State(state) if state else None, flow=flow, limit=limit, before=before
     )
+    found = page.runs
     if as_json:
-        print_json({"runs": found})
+        print_json({"runs": found, "unreadable": page.unreadable})
         return
+    for damage in page.unreadable:
+        click.echo(f"not listed: {damage}", err=True)
     print_table(
         ("run", "accepted", "flow", "by", "where", "state", "ms", "why"),
         [
@@ -103,6 +107,8 @@ def _print(detail: RunDetail) -> None:
         ],
         empty="its facts were dropped for their age; see history.max_age_s",
     )
+    if detail.unreadable:
+        click.echo(f"what follows cannot be read: {detail.unreadable}")
 
 
 def _words(fact: AnyFact) -> tuple[str, str]:
@@ -112,6 +118,7 @@ def _words(fact: AnyFact) -> tuple[str, str]:
         said["body"] = fact.body.decode("utf-8", "replace")
     if said.get("status") == 0:  # a step that is not one call: nothing answered it
         said |= {"status": None, "took_ms": said.get("took_ms") or None}
+    _ = said.pop("answer", None)  # the reason says it
     told = {key: value for key, value in said.items() if value not in (None, "", UNSET)}
     name = str(fact.__struct_config__.tag)
     return name, "  ".join(f"{key} {_short(value)}" for key, value in told.items())

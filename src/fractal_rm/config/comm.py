@@ -54,6 +54,10 @@ def _bounds(comm: Section, state: Section) -> Bounds:
         drain_s=comm.seconds("drain_s", default.drain_s),
         history_s=history.whole("max_age_s", default.history_s, 60, 3660 * 86_400),
         history_bytes=history.whole("max_bytes", default.history_bytes, 1 << 20, 1 << 44),
+        history_failed_s=history.whole("failed_max_age_s", default.history_failed_s, 60,
+                                       3660 * 86_400),
+        history_failed_bytes=history.whole("failed_max_bytes", default.history_failed_bytes,
+                                           1 << 20, 1 << 44),
     )  # fmt: skip
     for section in (recovery, history):
         section.finish()

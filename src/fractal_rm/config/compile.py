@@ -176,7 +176,7 @@ class _Compiler:
         for file in FILES:
             content.update(str(self._texts[file]).encode() + b"\0")
         for said in self.referenced.values():
-            content.update(said.encode() + b"\0")
+            content.update((said or "").encode() + b"\0")
         return content.hexdigest()
 
 

@@ -68,6 +68,8 @@ class Bounds(msgspec.Struct, frozen=True):
     drain_s: float = 30.0
     history_s: int = 7 * 24 * 3600
     history_bytes: int = 1024 * 1024 * 1024
+    history_failed_s: int = 30 * 24 * 3600
+    history_failed_bytes: int = 256 * 1024 * 1024
 
     def limits(self) -> Limits:
         """The bounds that admission keeps."""

@@ -19,14 +19,17 @@ def read_rest(comm: Section) -> Rest:
     if section is None:
         return Rest()
     default = Rest()
+    before = section.found
     peers = section.texts("trusted_peers")
+    host = section.text("host", default.host) or default.host
+    if section.found == before:  # else one of them is not known
+        _check_host(section, host, peers)
     rest = Rest(
         endpoint=_endpoint(section, default.endpoint),
-        host=section.text("host", default.host) or default.host,
+        host=host,
         port=section.whole("port", default.port, 1, 65_535),
         trusted_peers=_networks(section, peers),
     )
-    _check_host(section, rest.host, peers)
     section.finish()
     return rest
 

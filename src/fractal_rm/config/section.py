@@ -22,15 +22,15 @@ _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false
 class Surroundings:
     """What all files of one configuration share: findings, and where references lead.
 
-    ``referenced`` has what each file that is referred to said. It is read once: all that is made
-    of a configuration is made of the same content.
+    ``referenced`` has what each file that is referred to said; None: it cannot be read. What it
+    said is read once: all that is made of a configuration is made of the same content.
     """
 
     def __init__(self, environ: Mapping[str, str], base: Path) -> None:
         self.environ = environ
         self.base = base
         self.findings: list[Finding] = []
-        self.referenced: dict[Path, str] = {}
+        self.referenced: dict[Path, str | None] = {}
 
     @classmethod
     def none(cls) -> Surroundings:
@@ -95,9 +95,10 @@ class Source:
                      "write ${env:NAME} or ${file:path}")  # fmt: skip
             return ""
         path = self._around.base / name
-        if path not in self._around.referenced:
-            self._around.referenced[path] = self._content(path, place)
-        return self._around.referenced[path].rstrip("\r\n")
+        content = self._around.referenced.get(path)
+        if content is None:  # where it cannot be read, that is said at each place
+            content = self._around.referenced[path] = self._content(path, place)
+        return (content or "").rstrip("\r\n")
 
     def _variable(self, name: str, place: Place) -> str:
         value = self._around.environ.get(name)
@@ -109,7 +110,7 @@ class Source:
             return value
         return ""
 
-    def _content(self, path: Path, place: Place) -> str:
+    def _content(self, path: Path, place: Place) -> str | None:
         code = "C207"
         try:
             return read_regular(path, SECRET_BYTES).decode("utf-8-sig")
@@ -120,7 +121,7 @@ class Source:
         except ValueError as error:  # a NUL in its name
             reason = str(error)
         self.add(code, place, f"{path} cannot be read: {reason}")
-        return ""
+        return None
 
 
 class Section:
@@ -144,11 +145,16 @@ class Section:
     # --- values -------------------------------------------------------------------------------
 
     def text(self, key: str, default: str | None = None) -> str | None:
-        """A text with its references put in; null is the default."""
+        """A text with its references put in; null is the default, and so is what cannot be had."""
         value = self._get(key, str)
-        if value is None:
-            return default
-        return self._source.resolve(str(value.plain), value.place)
+        text = None if value is None else self._resolved(value)
+        return default if text is None else text
+
+    def _resolved(self, value: Value) -> str | None:
+        """A text with its references put in; None where one fails, which is said here."""
+        before = self._source.found
+        text = self._source.resolve(str(value.plain), value.place)
+        return text if self._source.found == before else None
 
     def texts(self, key: str, *, or_one: bool = False) -> list[str]:
         """A list of texts with their references put in; none where the key is absent.
@@ -163,7 +169,8 @@ class Section:
         texts: list[str] = []
         for item in value.plain if isinstance(value.plain, list) else (value,):
             if isinstance(item.plain, str):
-                texts.append(self._source.resolve(item.plain, item.place))
+                text = self._resolved(item)
+                texts += [] if text is None else [text]
             else:
                 kind = _KINDS[type(item.plain)]
                 self._source.add("C205", item.place, f"{self._path(key)} holds {kind}: not a text")
@@ -233,6 +240,11 @@ class Section:
         return list(self._members)
 
     # --- findings -----------------------------------------------------------------------------
+
+    @property
+    def found(self) -> int:
+        """How many findings there are so far, in all files."""
+        return self._source.found
 
     def missing(self, key: str) -> None:
         """A key that must be there is not, or is empty."""

@@ -100,8 +100,9 @@ def read_tls(section: Section) -> Tls | None:
     inner = section.section_or_flag("tls")
     if isinstance(inner, bool):
         return Tls() if inner else None
+    before = inner.found
     tls = Tls(inner.path("ca"), inner.path("cert"), inner.path("key"))
-    if tls.key and not tls.cert:
+    if tls.key and not tls.cert and inner.found == before:  # else it is said already what is wrong
         inner.missing("cert")
     path = tls.key or tls.cert  # which may hold both
     if path and needs_passphrase(_content(Path(path))):

@@ -18,7 +18,6 @@ Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 # IPv4's widest private range is 10.0.0.0/8 (RFC 1918). IPv6's are wider (RFC 4193, RFC 4291).
 WIDEST = {4: 8, 6: 16}
 _PRIVATE_6 = (ipaddress.IPv6Network("fc00::/7"), ipaddress.IPv6Network("fe80::/10"))
-ZONE_MISSING = "a link-local address needs its interface, as in fe80::7%eth0"
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 # uri-host [ ":" port ] (RFC 9110, 7.2). What stands behind "%" in brackets is a zone.
@@ -77,12 +76,10 @@ def as_compared(host: str) -> str:
     return host.lower().removesuffix(".") if address is None else str(address)
 
 
-def lacks_zone(text: str) -> bool:
-    """Whether a text is a link-local IPv6 address that does not say by which interface."""
+def is_link_local(text: str) -> bool:
+    """Whether a text is an IPv6 address that counts on one interface only (RFC 4291, 2.5.6)."""
     address = read_address(text)
-    if address is None or address.version == 4 or "%" in text:
-        return False
-    return address.is_link_local
+    return address is not None and address.version == 6 and address.is_link_local
 
 
 def is_loopback(text: str) -> bool:

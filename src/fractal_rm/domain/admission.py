@@ -7,9 +7,12 @@ from typing import Any, cast
 
 import msgspec
 
+from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.errors import Busy, CannotEvaluate, KeyReused
-from fractal_rm.domain.run import Run, Settled, State
+from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import decoded, encoded, pick
+from fractal_rm.domain.state import State
 from fractal_rm.domain.values import MOST_VALUES, Values
 
 # A flow may hold at most this many times as many slots as are free. Alone it gets 8/9 of the node,
@@ -110,12 +113,13 @@ def waits_in_vain(run: Run, steady_ms: int) -> bool:
 
 def as_superseded(newer: str) -> Settled:
     """How a run ends when a newer one about the same has come before it began."""
-    return Settled(State.SUPERSEDED, f"run {newer} is newer, and about the same")
+    return Settled(State.SUPERSEDED, f"run {newer} is newer, and about the same", Cause.SUPERSEDED)
 
 
 def as_stale(stale_ms: int) -> Settled:
     """How a run ends that waited too long to be begun."""
-    return Settled(State.EXPIRED, f"it waited for more than {stale_ms / 1000:g} s to begin")
+    why = f"it waited for more than {stale_ms / 1000:g} s to begin"
+    return Settled(State.EXPIRED, why, Cause.STALE)
 
 
 def same_trigger(run_id: str, known_digest: str, digest: str) -> None:

@@ -208,6 +208,12 @@ class CannotEvaluate(FractalError):
     code = "cannot-evaluate"
 
 
+class NotConfigured(CannotEvaluate):
+    """A flow names what the configuration no longer has."""
+
+    code = "not-configured"
+
+
 class PublishFailed(FractalError):
     """No broker took a message: none is connected, or it did not acknowledge in time.
 
@@ -288,6 +294,14 @@ class JournalGone(JournalBlocked):
     code = "journal-gone"
     why = "its files are not where they were: moved, deleted or replaced while in use"
     cure = "put them back as they were"
+
+
+class HistoryDamaged(JournalBlocked):
+    """The history cannot be read or written where it must be; the log goes on while it has room."""
+
+    code = "history-damaged"
+    why = "its history is damaged"
+    cure = "stop the node, run `fractal-rm journal repair`, and start it again"
 
 
 class JournalDamaged(JournalError):

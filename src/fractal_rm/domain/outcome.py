@@ -7,8 +7,10 @@ from string import punctuation
 from urllib.parse import quote
 
 import msgspec
+from msgspec import UNSET
 
 from fractal_rm.domain.call import Reply
+from fractal_rm.domain.cause import Answered, Cause, Failure
 from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate
 from fractal_rm.domain.expression import Expression
@@ -32,27 +34,39 @@ class Later(msgspec.Struct, frozen=True):
     begun: bool = True
 
 
-def failure_of(answer: Reply | CallFailed) -> str | None:
+def failure_of(answer: Reply | CallFailed) -> Failure | None:
     """Why an answer fails its step, or None: without an answer, or with a status of 300 and above.
 
     A component that points elsewhere has not done what it was asked for.
     """
     if isinstance(answer, CallFailed):
-        return answer.reason
-    return None if answer.status < 300 else _words_of(answer)
+        return Failure.of(answer)
+    if answer.status < 300:
+        return None
+    return Failure(Cause.STATUS, _words_of(answer), _answered(answer))
 
 
 def _words_of(answer: Reply) -> str:
     return f"status {answer.status}{said_with(answer)}"
 
 
+def _answered(answer: Reply) -> Answered:
+    return Answered(answer.status, _location(answer) or UNSET, _begin(answer) or UNSET)
+
+
 def said_with(answer: Reply) -> str:
     """What follows on a status in words: where a redirect points, and how the body begins."""
-    target = answer.header("location") if 300 <= answer.status < 400 else None
-    points = f", pointing to {_as_address(target[:MOST_SAID])}" if target else ""
-    text = text_of(answer)
-    begin = f"{len(answer.body)} bytes" if text is None else " ".join(text[:MOST_SAID].split())
+    location, begin = _location(answer), _begin(answer)
+    points = f", pointing to {location}" if location else ""
+    if begin is None:
+        begin = f"{len(answer.body)} bytes"
     return points + (f": {begin}" if begin else "")
+
+
+def _location(answer: Reply) -> str:
+    """Where a redirect points; nothing where it is none."""
+    target = answer.header("location") if 300 <= answer.status < 400 else None
+    return _as_address(target[:MOST_SAID]) if target else ""
 
 
 def _as_address(target: str) -> str:
@@ -60,7 +74,13 @@ def _as_address(target: str) -> str:
     return quote(target, safe=punctuation, encoding="latin-1")
 
 
-def unmet(expect: Expression, answer: Reply, seen: Seen, *, settles: bool) -> str | None:
+def _begin(answer: Reply) -> str | None:
+    """How the body begins, on one line; None: it is no text."""
+    text = text_of(answer)
+    return None if text is None else " ".join(text[:MOST_SAID].split())
+
+
+def unmet(expect: Expression, answer: Reply, seen: Seen, *, settles: bool) -> Failure | None:
     """Why an answer fails a step that says what it expects, or None.
 
     ``seen`` holds the answer already. What looks at the call's own status decides about it alone
@@ -72,8 +92,10 @@ def unmet(expect: Expression, answer: Reply, seen: Seen, *, settles: bool) -> st
     try:
         met = holds(expect, seen)
     except CannotEvaluate as fault:
-        return f"EXPECT: {fault}"
-    return None if met else f"not as expected: {_words_of(answer)}"
+        return Failure(Cause.of(fault), f"EXPECT: {fault}", _answered(answer))
+    if met:
+        return None
+    return Failure(Cause.NOT_EXPECTED, f"not as expected: {_words_of(answer)}", _answered(answer))
 
 
 def call_again_s(

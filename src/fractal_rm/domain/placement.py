@@ -20,17 +20,23 @@ from enum import Enum
 from typing import Union
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from fractal_rm.domain.run import Settled, State
+from fractal_rm.domain.cause import Cause, Failure
+from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.state import State
 
 OFFER_TRIES = 3
+MOST_NAMED = 200  # characters of a node that nodes.conf does not have
 ASK_AGAIN_AT_MOST_S = 30.0
 
 
 class Here(msgspec.Struct, frozen=True):
-    """Run it on this node."""
+    """Run it on this node. ``named``: the node that the balancer named instead."""
 
     reason: str
+    cause: Cause
+    named: str | UnsetType = UNSET
 
 
 class There(msgspec.Struct, frozen=True):
@@ -41,16 +47,19 @@ class There(msgspec.Struct, frozen=True):
 
 
 Place = Union[Here, There]
+_SAID_HERE = Here("the balancer said here", Cause.BALANCER)
 
 
 def decide(answer: str | None, known: Collection[str], own_id: str | None) -> Place:
     """Turn the balancer's answer into a place. ``answer`` is a node's id, or None for here."""
     if answer is None:
-        return Here("the balancer said here")
+        return _SAID_HERE
     if answer == own_id:
-        return Here(f"the balancer named node {answer}, which is this one")
+        why = f"the balancer named node {answer}, which is this one"
+        return Here(why, Cause.BALANCER, answer)
     if answer not in known:
-        return Here(f"the balancer named node {answer!r:.60}, which nodes.conf does not have")
+        why = f"the balancer named node {answer!r:.60}, which nodes.conf does not have"
+        return Here(why, Cause.UNKNOWN_NODE, answer[:MOST_NAMED])
     return There(answer, f"the balancer named node {answer}")
 
 
@@ -88,8 +97,13 @@ class Again(msgspec.Struct, frozen=True):
 class Home(msgspec.Struct, frozen=True):
     """Give up and run it here. ``maybe_twice``: the peer may execute it as well."""
 
-    reason: str
+    why: Failure
     maybe_twice: bool = False
+
+    @property
+    def reason(self) -> str:
+        """In words for people."""
+        return self.why.reason
 
 
 def has_not_taken(status: int, *, looked: bool, silent: bool) -> bool:
@@ -108,7 +122,7 @@ def after_unsent(tries: int, node: str, why: str, fraction: float) -> Again | Ho
     """The offer never left: nothing is in doubt. ``fraction`` is the jitter, 0 to 1."""
     if tries < OFFER_TRIES:
         return Again(_backoff(tries, fraction))
-    return Home(f"node {node} could not be reached: {why}")
+    return Home(Failure(Cause.PEER_UNREACHABLE, f"node {node} could not be reached: {why}"))
 
 
 def ask_again(tries: int, why: str, fraction: float) -> Again:
@@ -117,21 +131,30 @@ def ask_again(tries: int, why: str, fraction: float) -> Again:
 
 
 def after_doubt(
-    why: str, *, rule: AfterSilence | None, once_only: str | None, in_time: bool
+    why: Failure, *, rule: AfterSilence | None, once_only: str | None, in_time: bool
 ) -> Home | Settled:
     """Any other peer may have executed the run. Asked again it might execute it again.
 
     ``rule`` is what nodes.conf chooses. Without one it depends on ``once_only``: a component of
     the flow that must not be called twice. ``in_time``: the run is still worth something.
     """
-    doubt = f"{why}; it may have been executed there"
+    doubt = f"{why.reason}; it may have been executed there"
     if rule is AfterSilence.UNKNOWN:
-        return Settled(State.UNKNOWN, f"{doubt}, and after_silence is unknown")
+        return _in_doubt(why, f"{doubt}, and after_silence is unknown")
     if not in_time:
-        return Settled(State.UNKNOWN, f"{doubt}, and its time has ended")
+        return _in_doubt(why, f"{doubt}, and its time has ended")
     if rule is None and once_only is not None:
-        return Settled(State.UNKNOWN, f"{doubt}, and component {once_only} is not idempotent")
-    return Home(f"{doubt} too", maybe_twice=True)
+        return _in_doubt(why, f"{doubt}, and component {once_only} is not idempotent")
+    return Home(Failure(why.cause, f"{doubt} too", why.answer), maybe_twice=True)
+
+
+def _in_doubt(why: Failure, reason: str) -> Settled:
+    return Settled(State.UNKNOWN, reason, why.cause, status_of(why))
+
+
+def status_of(why: Failure) -> int | UnsetType:
+    """What the peer answered, where it did."""
+    return UNSET if why.answer is UNSET else why.answer.status
 
 
 def _backoff(tries: int, fraction: float) -> float:

@@ -20,8 +20,10 @@ from fractal_rm.domain.errors import (
     Refused,
     UnknownFlow,
 )
+from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Received, fault
 from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.run import Accepted, AnyFact, Dead, Received, Run, State, fault
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import OFFERED, State
 from fractal_rm.domain.steady import Reading
 from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
 from fractal_rm.engine.open_runs import OpenRuns
@@ -188,6 +190,7 @@ class Admit:
             placed=trigger.placed,
             key=trigger.key,
             ahead_ms=now.ahead_ms or UNSET,
+            node=self._world.node_id,
         )
         if trigger.says_more:
             accepted = _with_more(accepted, trigger)
@@ -208,7 +211,7 @@ class Admit:
         Raises OwnRun where we would hand a run to ourselves: nodes.conf names this node.
         """
         own = self._runs.get(offer.run)
-        if own is not None and own.offered:
+        if own is not None and own.placement in OFFERED:
             raise OwnRun(f"this node itself has offered run {offer.run}")
         try:
             retention_ms = self._world.clock.read().retention_ms

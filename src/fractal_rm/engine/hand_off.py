@@ -10,21 +10,24 @@ from msgspec import UNSET
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.budget import time_left_ms
+from fractal_rm.domain.cause import Answered, Cause, Failure
 from fractal_rm.domain.errors import CallFailed, OfferRefused
+from fractal_rm.domain.facts import Offered, Placed, Settled
 from fractal_rm.domain.flow import components_of
 from fractal_rm.domain.placement import (
     ASK_AGAIN_AT_MOST_S,
     OFFER_TRIES,
     Again,
     Home,
-    There,
     after_doubt,
     after_unsent,
     ask_again,
     cannot_run,
     has_not_taken,
+    status_of,
 )
-from fractal_rm.domain.run import Offered, Placed, Run, Settled, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import OFFERED, Placement, State
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Receipt
 from fractal_rm.engine.slots import Slots
@@ -32,7 +35,7 @@ from fractal_rm.engine.world import World
 
 HOLD_S = 1.0  # who waits longer gives its slot to others
 Answer = Union[Receipt, OfferRefused, CallFailed, None]  # None: a 2xx without a receipt
-_TOO_LATE = Settled(State.EXPIRED, "its time ended before it could be handed off")
+_TOO_LATE = Settled(State.EXPIRED, "its time ended before it could be handed off", Cause.DEADLINE)
 
 
 class _Asked(msgspec.Struct):
@@ -55,22 +58,22 @@ class HandOff:
         self._slots = Slots()
         self._asked: dict[str, _Asked] = {}  # runs in doubt that wait for another turn
 
-    async def hand_off(self, run: Run, there: There) -> Settled | Again | None:
-        """Offer ``run``. Returns how it ended here, or None: it is to run here after all.
+    async def hand_off(self, run: Run, node_id: str) -> Settled | Again | None:
+        """Offer ``run`` to a node. Returns how it ended here, or None: it is to run here after all.
 
         Again: the peer may have it and does not say so. It is asked in a later turn, so that runs
         in doubt do not hold the slots of those that could go on.
         """
         asked = self._asked.pop(run.id, None) or _Asked()
-        silent = run.offered  # in an earlier turn, or a crash came between the offer and its end
+        # In an earlier turn, or a crash came between the offer and its end.
+        silent = run.placement in OFFERED
         while True:
             asked.tries += 1
-            following = await self._turn(run, there.node, asked.tries, silent=silent)
+            following = await self._turn(run, node_id, asked.tries, silent=silent)
             if isinstance(following, Settled):
                 return following
             if isinstance(following, Home):
-                twice = True if following.maybe_twice else UNSET
-                _ = self._runs.write(run, Placed(None, following.reason, twice))
+                _ = self._runs.write(run, _placed_here(run, following))
                 return None
             silent = silent or following.silent
             if silent and (asked.tries >= OFFER_TRIES or following.after_s > HOLD_S):
@@ -126,12 +129,12 @@ class HandOff:
             if not silent:
                 return _TOO_LATE
             left_ms = 1  # a node of ours that may have it is asked all the same
-        if not run.offered:
+        if run.placement not in OFFERED:
             await self._runs.write(run, Offered(node.id, run.epoch + 1, ours))
         answer = await self._answer(run, node, left_ms, ours=ours)
         if isinstance(answer, Receipt):
             await self._world.remember_as_ours(node)
-            return Settled(State.HANDED_OFF, f"node {node.id} has it")
+            return Settled(State.HANDED_OFF, f"node {node.id} has it", Cause.RECEIPT)
         if answer is None and node.peer != "fractal":
             return await self._plain(run, node)
         return self._following(answer, run, node, tries, silent=silent)
@@ -141,7 +144,7 @@ class HandOff:
 
         What has become one since knows nothing of what was executed there before.
         """
-        return run.ours and node.peer != "original"
+        return run.placement is Placement.OFFERED and node.peer != "original"
 
     def _left_ms(self, run: Run) -> int | None:
         return time_left_ms(run, self._world.clock.steady_ms())
@@ -154,7 +157,8 @@ class HandOff:
         if node is None:
             return self._gone(run, node_id, silent=silent)
         if silent and not self._can_be_asked(run, node):
-            return self._doubt(run, f"it was offered to node {node.id}, whose answer is not known")
+            why = f"it was offered to node {node.id}, whose answer is not known"
+            return self._doubt(run, Failure(Cause.PEER_SILENT, why))
         return None
 
     async def _unrecognized(
@@ -173,11 +177,11 @@ class HandOff:
         why = f"it was offered to node {node.id}, where no node of this program answers now"
         if node.peer is None:
             await self._world.forget_as_ours(node)
-            return self._doubt(run, why)
+            return self._doubt(run, Failure(Cause.PEER_REPLACED, why))
         return _wait_for_ours(f"{why}, though nodes.conf says so")
 
     async def _answer(self, run: Run, node: Node, left_ms: int | None, *, ours: bool) -> Answer:
-        sender = self._world.config.node_id or ""
+        sender = self._world.node_id
         route = node.offer if ours else node.offer_once
         try:
             return await self._world.peers.offer(node, route, run, sender, left_ms=left_ms)
@@ -193,37 +197,38 @@ class HandOff:
         """From a refusal, from no answer, and from a 2xx without the receipt that must be there."""
         fraction = self._world.random.fraction()
         if isinstance(answer, OfferRefused):
+            why = Failure(Cause.OFFER_REFUSED, str(answer), Answered(answer.status))
             if has_not_taken(answer.status, looked=answer.looked, silent=silent):
-                return Home(str(answer))
-            why = str(answer)
+                return Home(why)
         elif answer is None:
-            why = f"node {node.id} gave no receipt"
+            why = Failure(Cause.NO_RECEIPT, f"node {node.id} gave no receipt")
         elif answer.sent or silent:
-            why = f"node {node.id} did not answer: {answer}"
+            why = Failure(Cause.PEER_SILENT, f"node {node.id} did not answer: {answer}")
         else:
             return after_unsent(tries, node.id, str(answer), fraction)
         if self._can_be_asked(run, node):
-            return ask_again(tries, why, fraction)
+            return ask_again(tries, why.reason, fraction)
         return self._doubt(run, why)
 
     async def _plain(self, run: Run, node: Node) -> Settled | Home:
         """A 2xx without a receipt: an original is there, whatever was there before."""
         await self._world.forget_as_ours(node)
         if cannot_run(node.peer, run.flow.id, ours=False) is None:
-            return Settled(State.HANDED_OFF, f"node {node.id} answered as a plain peer")
+            why = f"node {node.id} answered as a plain peer"
+            return Settled(State.HANDED_OFF, why, Cause.PLAIN_PEER)
         why = f"node {node.id} gave no receipt, and an original cannot run flow {run.flow.id}"
-        return self._doubt(run, why)
+        return self._doubt(run, Failure(Cause.NO_RECEIPT, why))
 
     def _gone(self, run: Run, node_id: str, *, silent: bool) -> Settled | Again | Home:
         """A node that may have the run, and that we could ask, is waited for."""
-        why = f"nodes.conf no longer has node {node_id}"
+        why = Failure(Cause.PEER_GONE, f"nodes.conf no longer has node {node_id}")
         if not silent:
             return Home(why)
-        if not run.ours:
+        if run.placement is not Placement.OFFERED:
             return self._doubt(run, why)
-        return _wait_for_ours(why)
+        return _wait_for_ours(why.reason)
 
-    def _doubt(self, run: Run, why: str) -> Settled | Home:
+    def _doubt(self, run: Run, why: Failure) -> Settled | Home:
         """A peer that cannot be asked may have executed it. nodes.conf says now what follows."""
         node = self._world.config.nodes.get(run.node or "")
         left_ms = self._left_ms(run)
@@ -244,6 +249,16 @@ class HandOff:
             if component is None or not component.idempotent:
                 return name
         return None
+
+
+def _placed_here(run: Run, home: Home) -> Placed:
+    return Placed(
+        run.home,
+        home.why.reason,
+        True if home.maybe_twice else UNSET,
+        home.why.cause,
+        status=status_of(home.why),
+    )
 
 
 def _wait_for_ours(why: str) -> Again:

@@ -7,7 +7,7 @@ restart takes it up again, as it is in the journal.
 
 from __future__ import annotations
 
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Check, Telemetry
 from fractal_rm.engine.waiting_room import WaitingRoom

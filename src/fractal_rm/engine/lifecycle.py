@@ -6,9 +6,11 @@ Where a step has failed, what was done before it is undone between the last two.
 from __future__ import annotations
 
 from fractal_rm.domain.admission import Load
+from fractal_rm.domain.facts import Begun, Dead, Settled
 from fractal_rm.domain.outcome import Later
-from fractal_rm.domain.placement import Again, There
-from fractal_rm.domain.run import Begun, Dead, Run, Settled, State
+from fractal_rm.domain.placement import Again
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.admit import Admit
 from fractal_rm.engine.execute import Executor
 from fractal_rm.engine.hand_off import HandOff
@@ -53,9 +55,9 @@ class Lifecycle:
         try:
             ending = _ended_before(run)
             if ending is None:
-                place = await self._place.place(run)
-                if isinstance(place, There):
-                    ending = await self._hand_off.hand_off(run, place)
+                node_id = await self._place.place(run)
+                if node_id is not None:
+                    ending = await self._hand_off.hand_off(run, node_id)
             if ending is None:
                 ending = await self._execute.execute(run)
                 if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
@@ -88,4 +90,5 @@ class Lifecycle:
 
 def _ended_before(run: Run) -> Settled | None:
     """How it has ended already, in an earlier turn or before a crash: its sender is to be told."""
-    return None if run.replying is None else Settled(run.replying.state, run.replying.reason)
+    told = run.replying
+    return None if told is None else Settled(told.state, told.reason, told.cause)

@@ -15,6 +15,7 @@ from msgspec import UNSET
 from fractal_rm.domain.admission import FAIR_TURN
 from fractal_rm.domain.flow import Queueing
 from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import HERE
 
 DEFAULT_PRIORITY = Queueing().priority
 _ALONE = ""  # the flow of the line of runs on their last attempt: none has an empty id
@@ -164,7 +165,8 @@ class Lines:
 
 
 def _key(run: Run, alone: bool) -> _Key:
+    begun = run.placement is HERE
     if alone:
-        return _ALONE, DEFAULT_PRIORITY, run.stays
+        return _ALONE, DEFAULT_PRIORITY, begun
     queueing = run.flow.queueing
-    return run.flow.id, DEFAULT_PRIORITY if queueing is UNSET else queueing.priority, run.stays
+    return run.flow.id, DEFAULT_PRIORITY if queueing is UNSET else queueing.priority, begun

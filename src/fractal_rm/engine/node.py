@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from fractal_rm import MADE_MS
 from fractal_rm.config.model import Config
-from fractal_rm.domain.errors import Refused
-from fractal_rm.domain.run import Outcome, State
+from fractal_rm.domain.errors import HistoryDamaged, Refused
+from fractal_rm.domain.run import Outcome
+from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import WORTH_A_LINE_MS, doubt
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.inventory import Inventory
@@ -39,6 +40,7 @@ class Node:
         self._paused = False
         self._serving = False
         self._blocked_by: str | None = None
+        self._damage: str | None = None
         self.receive = self._lifecycle.admit.receive
         self.receive_all = self._lifecycle.admit.receive_all
 
@@ -55,6 +57,7 @@ class Node:
         Raises JournalError, and what a way in raises where it can never start.
         """
         found = await self._world.journal.open()
+        self._world.take(self._world.config)
         self._world.ids.go_on_after(found.newest)
         self._world.clock.go_on_after(found.latest_ms)
         self._doubt_clock()
@@ -121,7 +124,7 @@ class Node:
             raise
 
     async def _take(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
-        self._world.config = config
+        self._world.take(config)
         self._lifecycle.room.reconfigured(config.bounds.limits(), config.flows)
         for name, way_in in ways_in.items():
             await self._open(name, way_in)
@@ -180,6 +183,10 @@ class Node:
                 self._world.telemetry.problem(
                     blocked.code.replace("-", "_"), why=blocked.why, cure=blocked.cure
                 )
+        damage = self._world.journal.damage
+        if damage is not None and self._damage is None:
+            self._world.telemetry.problem("history_damaged", what=damage, cure=HistoryDamaged.cure)
+        self._damage = damage
         self._regulate()
 
     async def watch_clock(self) -> None:
@@ -253,7 +260,8 @@ class Node:
                 f"{load.in_flight} runs in flight, {load.waiting} waiting{self._held_up()}"
                 + (", paused" if self._paused else ""),
             ),
-            # Nothing that is measured needs it, so that triggers can be taken all the same.
+            # Both are said, and triggers can be taken all the same.
+            Check("history", ok=True, text=self._world.journal.damage or "no damage was found"),
             Check("clock", ok=True, text=doubt(self._world.clock.read(), MADE_MS) or "plausible"),
             self._inventory.check(),
             *map(self._status, self._make),

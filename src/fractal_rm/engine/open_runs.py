@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Generator, Iterator
 
 from fractal_rm.domain.admission import Load
+from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import SubFlow
-from fractal_rm.domain.run import AnyFact, Outcome, Run
+from fractal_rm.domain.run import Outcome, Run
 from fractal_rm.engine.world import World
 
 

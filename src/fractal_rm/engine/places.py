@@ -27,6 +27,7 @@ from msgspec import UNSET
 from fractal_rm.domain.admission import FAIR_TURN, within_limit
 from fractal_rm.domain.flow import Flow, SubFlow
 from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import HERE
 from fractal_rm.engine.deadlock import Carriers, Deadlock
 from fractal_rm.engine.open_runs import OpenRuns, origin_of, parent_id
 
@@ -86,7 +87,7 @@ class Places:
         """A run of its own leaves the line."""
         flow = run.flow.id
         self.in_flight[flow] += 1
-        if run.stays:
+        if run.placement is HERE:
             self.away[flow] -= 1
         if flow in self._queues:
             self._queues[flow].granted += 1
@@ -99,7 +100,7 @@ class Places:
             self.in_flight[flow] = left
         else:
             del self.in_flight[flow]
-        if not ended and run.stays:
+        if not ended and run.placement is HERE:
             self.away[flow] += 1
 
     # --- children -------------------------------------------------------------------------------

@@ -16,16 +16,18 @@ from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Caller as Components
 from fractal_rm.domain.call import Route
 from fractal_rm.domain.errors import JournalBlocked, Refused
+from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment
-from fractal_rm.domain.run import AnyFact, Outcome, Run, State
+from fractal_rm.domain.run import Outcome, Run
+from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import Look, Reading
 from fractal_rm.domain.trigger import Arrival
 
 __all__ = [
     "Adopted", "Balancer", "BrokenRun", "Clock", "Components", "Entry", "History", "Journal",
     "KnownPeers", "Ledger", "Peers", "Prior", "Publisher", "Random", "Receipt", "Recovered",
-    "RunDetail", "RunSummary", "Telemetry", "TimedFact",
+    "RunDetail", "RunPage", "RunSummary", "Telemetry", "TimedFact",
 ]  # fmt: skip
 
 
@@ -161,6 +163,14 @@ class Journal(Protocol):
         """Why nothing can be written; None: it can, as far as is known."""
         ...
 
+    @property
+    def damage(self) -> str | None:
+        """What is damaged in what it keeps of the past, as far as it has looked; None: nothing.
+
+        It goes on all the same.
+        """
+        ...
+
     def look(self) -> None:
         """Find out now whether what is written will be found at the next start: see `blocked`.
 
@@ -193,6 +203,13 @@ class RunSummary(msgspec.Struct, frozen=True):
     journal: str
 
 
+class RunPage(msgspec.Struct, frozen=True):
+    """Part of a list of runs, and what is damaged so that it could not be looked at."""
+
+    runs: list[RunSummary]
+    unreadable: list[str]
+
+
 class TimedFact(msgspec.Struct, frozen=True):
     """A fact and when it was written."""
 
@@ -201,10 +218,11 @@ class TimedFact(msgspec.Struct, frozen=True):
 
 
 class RunDetail(msgspec.Struct, frozen=True):
-    """A run with all its facts."""
+    """A run with all its facts; ``unreadable`` says why some are not there, of one damaged."""
 
     summary: RunSummary
     facts: list[TimedFact]
+    unreadable: str | None = None
 
 
 class Ledger(msgspec.Struct, frozen=True):
@@ -225,14 +243,14 @@ class Ledger(msgspec.Struct, frozen=True):
 class History(Protocol):
     """All journals of a node's state folder, read-only. Calls block for a disk read."""
 
-    def runs(
+    def page(
         self,
         *,
         state: State | None = None,
         flow: str | None = None,
         limit: int = 50,
         before: str | None = None,
-    ) -> list[RunSummary]:
+    ) -> RunPage:
         """The newest runs first; ``before`` is the id of the last run of the page before."""
         ...
 

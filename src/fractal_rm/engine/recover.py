@@ -6,9 +6,12 @@ Whatever is wrong with one of them sets that one aside, and the start goes on wi
 from __future__ import annotations
 
 from fractal_rm.domain.admission import is_last_attempt, too_old, waits_in_vain
+from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.errors import JournalError
+from fractal_rm.domain.facts import Dead, Parked, Released, Replying, fault
 from fractal_rm.domain.moment import past_ms
-from fractal_rm.domain.run import Dead, Parked, Released, Replying, Run, State, fault
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import Recovered
 from fractal_rm.engine.world import World
@@ -28,7 +31,8 @@ class Recovery:
         for run in (*found.runs, *(broken.run for broken in found.broken)):
             self._runs.add(run)
         for broken in found.broken:
-            await self._set_aside(broken.run, Dead("unreadable", f"found at start: {broken.why}"))
+            why = f"found at start: {broken.why}"
+            await self._set_aside(broken.run, Dead(Cause.UNREADABLE.text, why))
         for run in found.runs:
             await self._take_up(run, clean=found.clean)
 
@@ -48,7 +52,7 @@ class Recovery:
         stale = waits_in_vain(run, self._world.clock.steady_ms())
         if old and run.replying is None and not stale:
             why = f"found at start, {age_ms // 1000} s after its trigger"
-            _ = self._runs.write(run, Parked(why))
+            _ = self._runs.write(run, Parked(why, Cause.OLD))
         elif clean:
             self._readmit(run)
         else:
@@ -61,7 +65,7 @@ class Recovery:
         )
         for child in [each for each in self._runs if self._runs.parent(each) is run]:
             why = f"run {run.id}, which it belongs to, is set aside"
-            await self._set_aside(child, Dead("parent", why))
+            await self._set_aside(child, Dead(Cause.PARENT.text, why))
         self._room.share_places(run)
         await self._runs.close(run, dead)
 
@@ -85,9 +89,10 @@ class Recovery:
             why = f"it was running {run.attempts} times when the Runtime Manager ended"
             await self._lifecycle.set_aside_children(run)  # one of them may be the cause
             if run.reply_topic is None:
-                await self._runs.close(run, Dead("attempts", why))
+                await self._runs.close(run, Dead(Cause.ATTEMPTS.text, why))
                 return
-            await self._runs.write(run, Replying(State.DEAD, why))  # its sender is told first
+            # Its sender is told first.
+            await self._runs.write(run, Replying(State.DEAD, why, Cause.ATTEMPTS))
         self._lifecycle.interrupted.add(run.id)
         self._readmit(run, alone=is_last_attempt(run.attempts + 1, max_attempts))
 

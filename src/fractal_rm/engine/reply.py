@@ -14,9 +14,11 @@ from typing import Union
 import msgspec
 
 from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.facts import Dead, Replying, Settled
 from fractal_rm.domain.placement import Again
 from fractal_rm.domain.result import as_shown
-from fractal_rm.domain.run import Dead, Replying, Run, Settled, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.world import World
 
@@ -53,7 +55,7 @@ class Replies:
         """
         if run.replying is None:
             state = ending.state if isinstance(ending, Settled) else State.DEAD
-            await self._runs.write(run, Replying(state, ending.reason))
+            await self._runs.write(run, Replying(state, ending.reason, ending.cause))
         try:
             await self._world.publisher.publish(topic, answer(run), correlation=run.correlation)
         except PublishFailed as error:

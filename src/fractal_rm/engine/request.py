@@ -12,9 +12,10 @@ from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.evaluate import as_text
 from fractal_rm.domain.expression import Value
+from fractal_rm.domain.facts import undo_name
 from fractal_rm.domain.flow import Call, Terms, Undo
 from fractal_rm.domain.needs import speaks_of_item
-from fractal_rm.domain.run import Run, undo_name
+from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen
 
 # What Components.call takes: route, body, header lines, a shorter time limit.
@@ -28,7 +29,7 @@ _NO_TERMS = Terms()
 class Part(msgspec.Struct, frozen=True):
     """A request of a call that is not the one of its step: for one element, or to undo it.
 
-    ``name`` is as in `domain.run.name_of`; ``element`` counts from 1; ``seen`` is what it can
+    ``name`` is as in `domain.facts.name_of`; ``element`` counts from 1; ``seen`` is what it can
     refer to.
     """
 

@@ -25,8 +25,10 @@ from fractal_rm.domain.admission import (
     may_begin,
     what_it_is_about,
 )
+from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Flow, Queueing
-from fractal_rm.domain.run import Run, Settled
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import HERE
 from fractal_rm.engine.alarms import Alarm, Alarms
 from fractal_rm.engine.lines import Lines
 from fractal_rm.engine.pace import Pace
@@ -90,13 +92,13 @@ class WaitingRoom:
         """Take in a run that the journal held: it was accepted, so no bound refuses it now."""
         self.load.waiting += 1
         self.load.held_bytes += run.payload_bytes
-        if run.stays:
+        if run.placement is HERE:
             self.places.away[run.flow.id] += 1
         try:
             self._stand(run, alone=alone, held=True)
         except Exception:
             self.give_back(run.payload_bytes)
-            if run.stays:
+            if run.placement is HERE:
                 self.places.away[run.flow.id] -= 1
             raise
 
@@ -260,7 +262,7 @@ class WaitingRoom:
         else:
             may = may_begin(of_flow, self.load, self.limits)
         # One that stays is one of those that count already.
-        return may and (run.stays or self.places.line_may_begin(run.flow))
+        return may and (run.placement is HERE or self.places.line_may_begin(run.flow))
 
     def _hold_slot(self, run: Run, *, alone: bool) -> None:
         self._pace.begins(self.load.in_flight)
@@ -268,7 +270,7 @@ class WaitingRoom:
         self.load.in_flight += 1
         self._in_hand.add(run.id)
         self.places.begins(run)
-        if run.stays:
+        if run.placement is HERE:
             self.load.result_bytes += run.result_bytes  # of an earlier turn, or before a crash
         if alone:
             self._alone = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fractal_rm.config.model import Config, Node
@@ -22,9 +23,11 @@ from fractal_rm.engine.ports import (
 
 @dataclass(slots=True)
 class World:
-    """``config`` is replaced whole when a new one is taken; the ports stay.
+    """``config`` is replaced whole when a new one is taken (`take`); the ports stay.
 
     ``alarms`` wait on its clock, for whoever waits longer than a request takes; ``ids`` names runs.
+    ``node_id`` is this node's, by which facts name it: as configured, or ``kept_id``, which is
+    asked once the journal is open, and may raise FractalError.
     """
 
     config: Config
@@ -37,12 +40,19 @@ class World:
     random: Random
     telemetry: Telemetry
     known_peers: KnownPeers
+    kept_id: Callable[[], str]
+    node_id: str = field(init=False, default="")
     alarms: Alarms = field(init=False)
     ids: RunIds = field(init=False)
 
     def __post_init__(self) -> None:
         self.alarms = Alarms(self.clock)
         self.ids = RunIds(self.random.token)
+
+    def take(self, config: Config) -> None:
+        """Put a configuration in force. Raises FractalError; the one before is in force then."""
+        self.node_id = config.node_id or self.kept_id()
+        self.config = config
 
     def is_ours(self, node: Node) -> bool:
         """Whether a peer is known to be a node of this program, which remembers what it took."""

@@ -31,6 +31,21 @@ from fractal_rm.domain.expression import (
     Result,
     Status,
 )
+from fractal_rm.domain.facts import (
+    Accepted,
+    AnyFact,
+    Dead,
+    ElementFinished,
+    Finished,
+    Passed,
+    Placed,
+    Settled,
+    Started,
+    StepFailed,
+    Stopping,
+    Undone,
+    Waiting,
+)
 from fractal_rm.domain.flow import (
     Call,
     CatchUp,
@@ -54,25 +69,9 @@ from fractal_rm.domain.flow import (
 )
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.result import NULL
-from fractal_rm.domain.run import (
-    Accepted,
-    AnyFact,
-    Dead,
-    ElementFinished,
-    Finished,
-    Passed,
-    Placed,
-    Run,
-    Settled,
-    Started,
-    State,
-    StepFailed,
-    Stopping,
-    Undone,
-    Waiting,
-    fold,
-)
+from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.seen import Head
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Entry, Journal, Recovered
 
 FLOW = Flow("7", "a flow", (Call(1, "c", "e", Method.GET),))
@@ -231,6 +230,78 @@ class JournalConformance:
         run = (await self._reopened()).runs[0]
         assert (run.state, run.in_doubt, run.reason) == (State.RUNNING, {"2"}, "here")
         assert run.results == {1: msgspec.Raw(b'"r"')}
+
+    async def test_what_is_handed_in_in_the_turn_of_a_crash_is_gone(self) -> None:
+        """Nothing is written any more for a process that is gone, whoever still runs."""
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        accepted = journal.accept(entry("B"))
+        _ = write(journal, begun("A"), Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
+        self.crash(journal)
+        _ = write(journal, begun("A"), Settled(State.SUCCEEDED))
+        again = self.new()
+        found = await again.open()
+        await asyncio.sleep(0.01)
+        assert await again.accept(entry("C")) is None
+        await again.close(clean=True)
+        assert [(run.id, run.results) for run in found.runs] == [("A", {})]
+        assert [run.id for run in (await self._reopened()).runs] == ["A", "C"]
+        assert not accepted.done()
+
+    async def test_a_key_is_known_while_what_is_behind_it_goes_on(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A", key="k"))
+        await write(journal, begun("A"), Settled(State.SUCCEEDED))
+        prior = await journal.find("k", 1_000)
+        assert prior is not None
+        assert (prior.run_id, prior.state) == ("A", State.SUCCEEDED)
+        await journal.close(clean=True)
+
+    async def test_who_no_longer_waits_disturbs_nobody_else(self) -> None:
+        journal = self.new()
+        await journal.open()
+        finding = asyncio.ensure_future(journal.find("k", 1_000))
+        await journal.accept(entry("A", key="k"))
+        durable = asyncio.ensure_future(write(journal, begun("A"), Started(1)))
+        await asyncio.sleep(0)
+        finding.cancel()
+        durable.cancel()
+        await write(journal, begun("A"), Finished(1, 0, 0, msgspec.Raw(b"7")))
+        await journal.close(clean=True)
+        (run,) = (await self._reopened()).runs
+        assert run.results == {1: msgspec.Raw(b"7")}
+
+    async def test_an_end_while_the_disk_is_full_keeps_nobody_waiting(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        self.fill(journal, full=True)
+        result = msgspec.Raw(b'"%b"' % (b"y" * 200_000))
+        durable = asyncio.ensure_future(write(journal, begun("A"), Finished(1, 200, 0.5, result)))
+        await asyncio.sleep(0.05)
+        assert isinstance(journal.blocked, JournalFull)
+        await journal.close(clean=True)
+        with pytest.raises(JournalFull):
+            await durable
+        self.fill(journal, full=False)
+        found = await self._reopened()
+        assert ([run.results for run in found.runs], found.clean) == ([{}], False)
+
+    async def test_an_end_right_after_there_is_room_again_writes_what_waited(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        self.fill(journal, full=True)
+        result = msgspec.Raw(b'"%b"' % (b"y" * 200_000))
+        _ = write(journal, begun("A"), Finished(1, 200, 0.5, result))
+        await asyncio.sleep(0.05)
+        assert isinstance(journal.blocked, JournalFull)
+        self.fill(journal, full=False)
+        await journal.close(clean=True)
+        found = await self._reopened()
+        assert ([run.results for run in found.runs], found.clean) == ([{1: result}], True)
 
     async def test_results_that_are_bytes_are_the_same_bytes_after_a_crash(self) -> None:
         journal = self.new()

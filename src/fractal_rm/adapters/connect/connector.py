@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -13,10 +11,10 @@ from typing import TypeVar
 from fractal_rm.adapters.connect.descriptors import NONE_LEFT, Descriptors
 from fractal_rm.adapters.connect.files import is_address
 from fractal_rm.adapters.connect.names import KEPT_AT_MOST, Names, NotResolved
-from fractal_rm.adapters.connect.numeric import connected, is_link_local
+from fractal_rm.adapters.connect.numeric import connected, why_no_socket
 from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.world import SystemRandom
-from fractal_rm.domain.address import ZONE_MISSING
+from fractal_rm.domain.address import is_link_local
 from fractal_rm.domain.errors import ConnectFailed
 
 T = TypeVar("T")
@@ -172,7 +170,6 @@ class _Way:
         self._address = address
         self._port = port
         self._context = context
-        self._zone = address.partition("%")[2]
         # A certificate names no zone, and no dot at the end (RFC 6066, 3).
         self._certified = host.partition("%")[0].rstrip(".")
 
@@ -186,7 +183,7 @@ class _Way:
 
         async def opened() -> asyncio.Transport:
             release()  # and nobody else runs until the socket is made
-            if self._zone and is_link_local(self._address):
+            if is_link_local(self._address):
                 sock = await connected(self._address, self._port)
                 transport, _ = await loop.create_connection(lambda: first, sock=sock)
                 return transport
@@ -199,15 +196,10 @@ class _Way:
             raise _NotOpened(f"no connection within {limit_s:.3g} s") from None
         except ConnectionRefusedError as error:
             raise _NotOpened("connection refused") from error
-        except socket.gaierror as error:  # of an address that can only be its zone
-            raise _NotOpened(_zone_words(self._zone)) from error
         except OSError as error:
             if error.errno in NONE_LEFT:
                 raise
-            if error.errno == errno.EINVAL and is_link_local(self._address):
-                raise _NotOpened(ZONE_MISSING) from error
-            # The text of asyncio is "Connect call failed", whatever it was.
-            raise _NotOpened(os.strerror(error.errno) if error.errno else str(error)) from error
+            raise _NotOpened(why_no_socket(self._address, error)) from error
         if self._context is None:
             return transport
         transport = await self._secured(transport, self._context, ends_s - loop.time())
@@ -264,13 +256,6 @@ def _tls_reason(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return None
-
-
-def _zone_words(zone: str) -> str:
-    """Why the C library takes no such zone: it takes names for link-local addresses only."""
-    if any(zone == name for _, name in socket.if_nameindex()):
-        return f"only a link-local address may have an interface: leave out %{zone}"
-    return f"there is no interface {zone!r} to it here"
 
 
 def _nothing() -> None:

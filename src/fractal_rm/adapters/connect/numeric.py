@@ -1,24 +1,20 @@
 """Sockets to numeric addresses. An IPv6 one may have a zone (RFC 4007, 11): ``fe80::7%eth0``.
 
-uvloop passes zones over, and would reach a link-local address by whatever interface comes first.
+uvloop passes zones over, and would reach a link-local address, also one without a zone, by whatever
+interface comes first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import os
 import socket
 from typing import Union
 
+from fractal_rm.domain.address import is_link_local
+
 SocketAddress = Union[tuple[str, int], tuple[str, int, int, int]]
-
-
-def is_link_local(address: str) -> bool:
-    """Whether it is an IPv6 address that counts on one interface only (RFC 4291, 2.5.6)."""
-    found = ipaddress.ip_address(address)
-    return found.version == 6 and found.is_link_local
 
 
 def numeric(address: str, port: int) -> tuple[int, SocketAddress]:
@@ -30,6 +26,23 @@ def numeric(address: str, port: int) -> tuple[int, SocketAddress]:
     found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags)
     family, _, _, _, where = found[0]
     return family, where  # pyright: ignore[reportReturnType]
+
+
+def why_no_socket(address: str, error: OSError) -> str:
+    """Why there is no socket at a numeric address, or to it, for people."""
+    if isinstance(error, socket.gaierror):  # of an address that can only be its zone
+        return _zone_words(address.partition("%")[2])
+    if error.errno == errno.EINVAL and is_link_local(address):
+        return "a link-local address needs its interface, as in fe80::7%eth0"
+    # The text of asyncio is "Connect call failed", whatever it was.
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _zone_words(zone: str) -> str:
+    """Why the C library takes no such zone: it takes names for link-local addresses only."""
+    if any(zone == name for _, name in socket.if_nameindex()):
+        return f"only a link-local address may have an interface: leave out %{zone}"
+    return f"there is no interface {zone!r} to it here"
 
 
 async def connected(address: str, port: int) -> socket.socket:

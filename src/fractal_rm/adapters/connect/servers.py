@@ -16,7 +16,7 @@ from fractal_rm.adapters.connect.message import (
     question,
     read_answer,
 )
-from fractal_rm.adapters.connect.numeric import connected, numeric
+from fractal_rm.adapters.connect.numeric import connected, numeric, why_no_socket
 
 PORT = 53
 PAUSE_S = 0.5  # before the next server, or the same one again: an answer may still come
@@ -72,7 +72,7 @@ class _Asking:
             if isinstance(came, OSError):
                 if came.errno in NONE_LEFT:
                     raise came
-                self._failed[server] = came.strerror or str(came)
+                self._failed[server] = why_no_socket(server, came)
             elif came.truncated:
                 self._ask_by_tcp(server)
             elif came.code in (NO_ERROR, NO_SUCH_NAME):

@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 
-import msgspec
-
 from fractal_rm.adapters.log.history import Asked, History
 from fractal_rm.adapters.log.others import OtherJournal, OtherJournals
+from fractal_rm.adapters.log.replay import told_in
 from fractal_rm.adapters.log.stories import Recent, Stories
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalInUse
@@ -41,7 +40,7 @@ class Adoption:
         recent: Recent,
         looking: Worker,
         working: Worker,
-        take_in: Callable[[Stories], None],
+        take_in: Callable[[bytes, Stories], None],
         wait_durable: Callable[[], Awaitable[None]],
     ) -> None:
         self._others = others
@@ -105,9 +104,9 @@ class Adoption:
         run_ids = [run.id for run in runs]
         known = await self._known(run_ids)
         new = [run_id for run_id in run_ids if run_id not in known]
-        stories: Stories = await work(partial(other.stories, new))
-        if stories:
-            self._take_in(stories)
+        if new:
+            body: bytes = await work(partial(other.body_of, new))
+            self._take_in(body, await work(partial(told_in, [body], _never)))
             self._copied.update(new)
             await self._wait_durable()
         await work(partial(other.take_out, run_ids))
@@ -173,20 +172,8 @@ def families(runs: Sequence[Run]) -> Iterable[list[Run]]:
     return by_root.values()
 
 
-def records_of(stories: Stories) -> list[object]:
-    """What the log says of runs that were moved here, as of new ones."""
-    said: list[object] = [
-        ("flow", version, msgspec.Raw(body)) for version, body in stories.flows.items()
-    ]
-    for story in stories.by_run.values():
-        new = story.new
-        if new is not None:
-            said.append(
-                ("run", story.run_id, new.flow, new.key, new.digest, new.key_until_ms, story.facts)
-            )
-        if story.again:
-            said.append(("again", story.run_id, story.again))
-    return said
+def _never(_: str) -> None:
+    """The history has none of the runs that are new."""
 
 
 def _by_id(run_id: str) -> Asked:

@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.stories import Beginning, Stories, Story, Timed
+from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.domain.facts import AnyFact, Dead, Settled, parent_of
 from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.run import AnyFact, Dead, Run, Settled
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Entry, Prior
 
 Behind = tuple[Run, int, AnyFact]  # a fact that its run has followed, and its moment
+Age = Callable[[], int]  # the clock by which history ages, milliseconds
 ENDS = (Settled, Dead)
 # So little the wall clock and that of history may stand apart, and count as one.
 SAME_MS = 60_000
 
 
-class Batch:
-    """Facts of open runs, then new runs. ``age_ms`` is the clock by which history ages, now."""
+class Facts:
+    """Facts of open runs. ``records`` are what the log says."""
 
-    def __init__(self, behind: Sequence[Behind], age_ms: int) -> None:
-        self._behind = behind
-        self._age_ms = age_ms
+    def __init__(self, facts: Sequence[Behind], age: Age) -> None:
+        self.records: list[Any] = []
+        self._told: list[tuple[Run, msgspec.Raw, int | None, int]] = []
+        for run, at_ms, fact in facts:
+            timed = msgspec.Raw(records.encode((at_ms, fact)))
+            if isinstance(fact, ENDS):
+                ahead_ms = _ahead_of(at_ms, age())
+                self.records.append(("end", run.id, timed, ahead_ms))
+                self._told.append((run, timed, at_ms, ahead_ms))
+            else:
+                self.records.append(("fact", run.id, timed))
+                self._told.append((run, timed, None, 0))
+
+    def tell(self, stories: Stories) -> None:
+        """They stand in the log: they are on their way into the history."""
+        by_run = stories.by_run
+        for run, timed, settled_ms, ahead_ms in self._told:
+            story = by_run.get(run.id) or stories.of(run.id)
+            story.facts.append(timed)
+            story.stand_as(run)
+            if settled_ms is not None:
+                story.settled_ms, story.ahead_ms = settled_ms, ahead_ms
+
+
+class Beginnings:
+    """New runs, and triggers that came again."""
+
+    def __init__(self, age: Age) -> None:
+        self._age = age
         self._begun = Stories()
         self._again: list[str] = []
-        self.records: list[Any] = [
-            ("end", run.id, (at_ms, fact), ahead_ms)
-            if isinstance(fact, ENDS) and (ahead_ms := _ahead_of(at_ms, age_ms))
-            else ("fact", run.id, (at_ms, fact))
-            for run, at_ms, fact in behind
-        ]
+        self.records: list[Any] = []
 
     def prior(self, entry: Entry) -> Prior | None:
         """The run that began in here with the key of an entry, or else its id."""
@@ -46,14 +69,14 @@ class Batch:
 
     def begin(self, entry: Entry) -> None:
         """A new run, or a dead letter."""
-        facts: list[Timed] = [(entry.at_ms, fact) for fact in entry.facts]
+        facts = [msgspec.Raw(records.encode((entry.at_ms, fact))) for fact in entry.facts]
         settled_ms = entry.at_ms if entry.state.final else None
-        ahead_ms = 0 if settled_ms is None else _ahead_of(settled_ms, self._age_ms)
+        ahead_ms = 0 if settled_ms is None else _ahead_of(settled_ms, self._age())
         flow = entry.flow.id if entry.flow else None
         self._begun.begin(
             Story(entry.run_id, facts, entry.state, entry.reason, None, settled_ms, ahead_ms),
             Beginning(flow, getattr(entry.facts[0], "source", ""), entry.at_ms, entry.key,
-                      entry.digest, entry.key_until_ms),
+                      entry.digest, entry.key_until_ms, parent_of(entry.facts[0])),
         )  # fmt: skip
         self.records.append(
             ("run", entry.run_id, flow, entry.key, entry.digest, entry.key_until_ms, facts,
@@ -66,17 +89,10 @@ class Batch:
         self.records.append(("again", run_id))
 
     def tell(self, stories: Stories) -> None:
-        """All of it stands in the log: it is on its way into the history."""
-        of = stories.of
-        for run, at_ms, fact in self._behind:
-            story = of(run.id)
-            story.facts.append((at_ms, fact))
-            story.run = run
-            if isinstance(fact, ENDS):
-                story.settled_ms, story.ahead_ms = at_ms, _ahead_of(at_ms, self._age_ms)
+        """They stand in the log: they are on their way into the history."""
         stories.take_over(self._begun)
         for run_id in self._again:
-            of(run_id).again += 1
+            stories.of(run_id).again += 1
 
 
 def _ahead_of(ended_ms: int, age_ms: int) -> int:

@@ -7,10 +7,18 @@ what was not synced.
 from __future__ import annotations
 
 import os
+from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 from typing import Protocol
 
-from fractal_rm.domain.errors import JournalGone
+from fractal_rm.config.regular_file import stat_regular
+from fractal_rm.domain.errors import (
+    JournalDamaged,
+    JournalError,
+    JournalFull,
+    JournalGone,
+    JournalReadOnly,
+)
 
 _FILLED_AT_ONCE = 1 << 20
 
@@ -21,10 +29,20 @@ def log_folder(journal: Path) -> Path:
 
 
 class Disk(Protocol):
-    """Files by name. All but ``check`` raise OSError."""
+    """Files whose names are numbers. All but ``check`` raise OSError.
+
+    They are called on the event loop; ``create`` and ``sync`` may be called on a thread beside it,
+    ``sync`` only for what was written before.
+    """
+
+    where: str  # the folder, for people
+
+    def make(self) -> None:
+        """Make the folder where it is not there."""
+        ...
 
     def names(self) -> list[str]:
-        """Every file that is there."""
+        """Every file that is there; what else somebody has put there is none."""
         ...
 
     def create(self, name: str, size: int) -> None:
@@ -32,6 +50,10 @@ class Disk(Protocol):
 
         Its zeros are written: a later write into it, and the sync of that, change no metadata.
         """
+        ...
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there still."""
         ...
 
     def size(self, name: str) -> int:
@@ -51,7 +73,7 @@ class Disk(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Remove a file."""
+        """Remove a file. A power cut may bring it back."""
         ...
 
     def check(self) -> None:
@@ -67,15 +89,18 @@ class FolderDisk:
     """A folder of a real file system."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder where it is not there. Raises OSError."""
-        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self.where = str(folder)
         self._files: dict[str, int] = {}
-        self._inodes: dict[str, tuple[int, int]] = {}
+        self._inodes: dict[str, tuple[int, int]] = {}  # of these, by path
+
+    def make(self) -> None:
+        """Make the folder where it is not there."""
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
-        """Every file that is there."""
-        return sorted(entry.name for entry in os.scandir(self._folder) if entry.is_file())
+        """Every file that is there. One that a killed process has not finished has another name."""
+        return sorted(entry.name for entry in self._folder.iterdir() if entry.name.isdecimal())
 
     def create(self, name: str, size: int) -> None:
         """Fill a file with zeros beside its name, and give it the name when they are durable."""
@@ -86,16 +111,20 @@ class FolderDisk:
                 _write_all(file, bytes(min(_FILLED_AT_ONCE, size - at)), at)
             os.fsync(file)
         except OSError:
-            unfinished.unlink()
+            unfinished.unlink(missing_ok=True)
             raise
         finally:
             os.close(file)
         unfinished.rename(self._folder / name)
         self._sync_folder()
 
+    def has(self, name: str) -> bool:
+        """Whether a file is there still."""
+        return (self._folder / name).exists()
+
     def size(self, name: str) -> int:
-        """How many bytes a file has."""
-        return (self._folder / name).stat().st_size
+        """How many bytes a file has. Raises NotRegular where it is a FIFO or the like."""
+        return stat_regular(self._folder / name).st_size
 
     def read(self, name: str, first: int = -1) -> bytes:
         """All of a file, or its first bytes."""
@@ -104,22 +133,23 @@ class FolderDisk:
 
     def write(self, name: str, place: int, data: bytes) -> None:
         """Into the system's cache: some 10 µs."""
-        _write_all(self._opened(name), data, place)
+        file = self._files.get(name) or self._open(name)
+        written = os.pwrite(file, data, place)
+        if written != len(data):
+            _write_all(file, data[written:], place + written)
 
     def sync(self, name: str) -> None:
         """Wait for the disk."""
-        os.fdatasync(self._opened(name))
+        os.fdatasync(self._files.get(name) or self._open(name))
 
     def delete(self, name: str) -> None:
         """Remove a file."""
         self._let_go(name)
         (self._folder / name).unlink()
-        self._sync_folder()
 
     def check(self) -> None:
         """Compare the files that are open with those that have their names; 2 µs a file."""
-        for name, inode in self._inodes.items():
-            path = self._folder / name
+        for path, inode in self._inodes.items():
             try:
                 found = os.lstat(path)
             except OSError:
@@ -132,19 +162,18 @@ class FolderDisk:
         for name in list(self._files):
             self._let_go(name)
 
-    def _opened(self, name: str) -> int:
-        file = self._files.get(name)
-        if file is None:
-            file = os.open(self._folder / name, os.O_WRONLY | os.O_CLOEXEC)
-            found = os.fstat(file)
-            self._files[name] = file
-            self._inodes[name] = found.st_dev, found.st_ino
+    def _open(self, name: str) -> int:
+        path = str(self._folder / name)
+        file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        found = os.fstat(file)
+        self._files[name] = file
+        self._inodes[path] = found.st_dev, found.st_ino
         return file
 
     def _let_go(self, name: str) -> None:
         file = self._files.pop(name, None)
         if file is not None:
-            del self._inodes[name]
+            del self._inodes[str(self._folder / name)]
             os.close(file)
 
     def _sync_folder(self) -> None:
@@ -154,6 +183,18 @@ class FolderDisk:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def unusable(error: OSError) -> JournalError:
+    """Why the folder of a log cannot be used at a start, and the cure."""
+    if error.errno in (ENOSPC, EDQUOT):
+        return JournalFull(
+            f"{error.filename}: the disk is full; make room, or set state.path elsewhere"
+        )
+    what = f"{error.filename} cannot be used ({error.strerror})"
+    if isinstance(error, PermissionError) or error.errno == EROFS:
+        return JournalReadOnly(f"{what}; give the user of this program read and write permission")
+    return JournalDamaged(f"{what}; put back what was there, or move it away. Nothing was changed")
 
 
 def _write_all(file: int, data: bytes, place: int) -> None:

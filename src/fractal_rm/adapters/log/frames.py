@@ -22,6 +22,8 @@ _MAGIC = b"FRMf"
 _HEAD = struct.Struct("<4sIIIQ")
 _COVERED = struct.Struct("<QQIQ")  # salt, place, length, synced
 HEAD_BYTES = _HEAD.size
+_FILLING = [bytes(-(HEAD_BYTES + length) % ALIGNED_BYTES) for length in range(ALIGNED_BYTES)]
+MOST_ROOM = 2 * HEAD_BYTES + ALIGNED_BYTES  # beside a body: its head, and an empty frame behind it
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -42,9 +44,10 @@ def room_for(body_bytes: int) -> int:
 
 def encode(body: bytes, *, salt: int, place: int, synced: int) -> bytes:
     """Make the frame that stands at ``place``."""
-    crc = _crc(body, salt, place, synced)
-    head = _HEAD.pack(_MAGIC, len(body), crc, 0, synced)
-    return b"".join((head, body, bytes(-(HEAD_BYTES + len(body)) % ALIGNED_BYTES)))
+    length = len(body)
+    crc = crc32(body, crc32(_COVERED.pack(salt, place, length, synced)))
+    head = _HEAD.pack(_MAGIC, length, crc, 0, synced)
+    return b"".join((head, body, _FILLING[length % ALIGNED_BYTES]))
 
 
 def decode(data: bytes, *, salt: int, place: int, offset: int = 0) -> Frame | None:

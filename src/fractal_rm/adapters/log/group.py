@@ -21,8 +21,9 @@ class Group:
         self.finds: list[tuple[str, int, asyncio.Future[Prior | None]]] = []
         self.durable: list[asyncio.Future[None]] = []
 
-    def __bool__(self) -> bool:
-        return bool(self.entries or self.finds or self.durable)
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self.entries) + len(self.finds) + len(self.durable)
 
     def answer(self, entries: Sequence[Prior | None], finds: Sequence[Prior | None]) -> None:
         """All is durable. For each entry and each key: the run that was there already."""

@@ -47,6 +47,15 @@ class History(Protocol):
         """Drop some of what is too old, when it is time for that."""
         ...
 
+    def scrub(self) -> None:
+        """Look whether a little more of it holds."""
+        ...
+
+    @property
+    def damage(self) -> str | None:
+        """What is known to be damaged in it; None: nothing."""
+        ...
+
     def check(self) -> None:
         """Raise JournalGone where it would not be found again."""
         ...

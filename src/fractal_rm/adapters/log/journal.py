@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from fractal_rm.adapters.log.adoption import Adoption
+from fractal_rm.adapters.log.disk import unusable
 from fractal_rm.adapters.log.group import again
 from fractal_rm.adapters.log.history import History
 from fractal_rm.adapters.log.log import Log
@@ -22,7 +23,8 @@ from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalGone, JournalLost
-from fractal_rm.domain.run import AnyFact, Run
+from fractal_rm.domain.facts import AnyFact
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered
 
 
@@ -61,7 +63,6 @@ class LogJournal:
             others, history, recent, self._syncing, self._projecting,
             self._writer.take_in, self.wait_durable,
         )  # fmt: skip
-        log.on_put = self._projector.note_written
 
     # --- open and close -----------------------------------------------------------------------
 
@@ -86,13 +87,21 @@ class LogJournal:
         position = self._history.open()
         try:
             stories = told_in(self._log.open(position), self._history.run_of)
+            self._log.begin()
             self._history.project(stories, self._log.end)
             self._log.release(self._log.end)
             self._adoption.drop_copies()
             return self._history.recover()
+        except OSError as error:
+            self._let_go()
+            raise unusable(error) from error
         except BaseException:
-            self._history.close(clean=False)
+            self._let_go()
             raise
+
+    def _let_go(self) -> None:
+        self._history.close(clean=False)
+        self._log.close()
 
     async def close(self, *, clean: bool) -> None:
         """Write what was given, let go. While it is blocked, what was given cannot be."""
@@ -116,6 +125,7 @@ class LogJournal:
     def crash(self) -> None:
         """End as kill -9 does: what the system has is kept, the rest is forgotten."""
         self._is_open = False
+        self._writer.kill()
         for task in self._tasks:
             task.cancel()
         self._syncing.end()
@@ -172,6 +182,11 @@ class LogJournal:
     def blocked(self) -> JournalBlocked | None:
         """Why nothing can be written."""
         return self._writer.blocked
+
+    @property
+    def damage(self) -> str | None:
+        """What is known to be damaged in the history."""
+        return self._history.damage
 
     def look(self) -> None:
         """Look whether the files are where they were; see the port."""

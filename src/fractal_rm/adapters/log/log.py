@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from errno import EDQUOT, ENOSPC
+from functools import partial
+from itertools import count
+
+import msgspec
 
 from fractal_rm.adapters.log import frames
 from fractal_rm.adapters.log.disk import Disk
@@ -17,13 +21,17 @@ from fractal_rm.adapters.log.segments import (
     HEADER_PLACES,
     Segment,
     begin_of,
+    damaged,
     encode_header,
     following,
+    follows,
+    frames_since,
     look_through,
     number_of,
     position,
 )
-from fractal_rm.domain.errors import JournalDamaged, JournalFull
+from fractal_rm.adapters.log.threads import Worker
+from fractal_rm.domain.errors import JournalFull
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024  # of segments that are not released
@@ -31,9 +39,11 @@ FREE_KEPT = 2
 
 
 class Log:
-    """Written by one process: `put` on the event loop, `sync` on a thread beside it.
+    """Written by one process: `open` what is there, `begin` behind it, `put`, `sync`, `release`.
 
-    ``salt`` makes random numbers of 64 bits.
+    All is called on the event loop, but for `sync`, which a thread calls beside `put`: it reads
+    `_used` and `_end`, and what it sets, `_synced`, only grows. ``salt`` makes random numbers of
+    64 bits.
     """
 
     def __init__(
@@ -48,13 +58,16 @@ class Log:
         self._salt = salt
         self._segment_bytes = segment_bytes
         self._most_bytes = most_bytes
+        self._names: set[str] = set()  # of all files, also of one that is being made
         self._used: list[Segment] = []  # by number; the last one is written
-        self._free: dict[str, int] = {}  # files and their sizes
-        self._being_made: str | None = None
+        self._free: list[str] = []  # files of `segment_bytes`
+        self._left: list[Segment] = []  # behind what was lost with the power
         self._place = 0
         self._end = 0
         self._synced = 0
-        self.on_put: Callable[[], None] = _nothing
+        self._tell_at = 0
+        self._tell: Callable[[], None] = _nothing
+        self._close: Callable[[], None] = _nothing
         self._disk: Disk
 
     @property
@@ -67,78 +80,83 @@ class Log:
         """The position up to which all outlives the power."""
         return self._synced
 
-    @property
-    def waiting_bytes(self) -> int:
-        """What the segments take that are not released."""
-        return sum(segment.size for segment in self._used)
+    # --- what is there --------------------------------------------------------------------------
 
     def open(self, since: int) -> Iterator[bytes]:
-        """The bodies from a position on (0: all), and then begin to write behind them.
-
-        Raises JournalDamaged, JournalTooNew, JournalBlocked, OSError.
-        """
-        yield from self.read(since)
-        self._begin(self._used[-1].number + 1 if self._used else number_of(since) + 1, 0)
-        self.sync()
-
-    def read(self, since: int) -> Iterator[bytes]:
-        """The bodies from a position on, of a log that no process writes; `sync` makes them last.
+        """The bodies from a position on (0: all). Changes nothing; then `begin`.
 
         Raises JournalDamaged, JournalTooNew, OSError.
         """
         self._disk = self._open_disk()
-        found, free = look_through(self._disk)
-        self._free = free | {each.name: each.size for each in found}
+        self._close = self._disk.close
+        self._disk.make()
+        found = look_through(self._disk)
+        self._used, self._left = [], following(self._disk, found, since)
+        self._names = {segment.name for segment in found.segments} | found.others.keys()
+        sizes = found.others | {each.name: each.size for each in found.segments}
+        for segment in self._left:
+            del sizes[segment.name]
+        self._free = [name for name, size in sizes.items() if size == self._segment_bytes]
         self._synced = self._end = since
-        left = following(found, since)
-        while left:
-            segment = left.pop(0)
+        while self._left:
+            segment = self._left.pop(0)
             self._used.append(segment)
-            del self._free[segment.name]
-            self._place = begin_of(segment, since)
-            data = self._disk.read(segment.name)
-            ended = False
-            for frame in frames.scan(data, salt=segment.salt, place=self._place):
+            self._place, ended = begin_of(segment, since), False
+            for frame in frames_since(self._disk, segment, since):
                 ended = not frame.body
                 if frame.body:
                     yield frame.body
                     self._place = frame.end
             self._end = position(segment.number, self._place)
-            if not ended or (left and left[0].number != segment.number + 1):
-                self._check_torn(data, left)
+            if not ended or (self._left and not follows(self._left[0], segment)):
+                self._check_torn()
                 break
-        for segment in left:
-            self._forget(segment)
 
-    def _check_torn(self, data: bytes, later: list[Segment]) -> None:
+    def _check_torn(self) -> None:
         """What does not hold at `end`: was it never synced? Raises JournalDamaged."""
-        end, segment = self.end, self._used[-1]
-        synced = frames.latest_synced(data, salt=segment.salt, place=self._place)
-        for each in later:
-            data = self._disk.read(each.name)
-            synced = max(synced, frames.latest_synced(data, salt=each.salt, place=0))
-        if synced > end:
-            raise JournalDamaged(
-                f"of the log, segment {segment.number} does not hold at byte {self._place}"
-            )
+        last, place = self._used[-1], self._place
+        for segment in (last, *self._left):
+            data = self._disk.read(segment.name)
+            if frames.latest_synced(data, salt=segment.salt, place=place) > self._end:
+                what = (
+                    f"segment {last.number} (file {last.name}) does not hold at byte {self._place}"
+                )
+                raise damaged(self._disk, what)
+            place = 0
 
-    def _forget(self, segment: Segment) -> None:
-        """A segment behind what was lost with the power: its number comes again."""
-        for place in HEADER_PLACES:
-            self._disk.write(segment.name, place, bytes(HEADER_BYTES))
-        self._disk.sync(segment.name)
+    def begin(self) -> None:
+        """Write from here on, behind all that was read. Raises JournalFull, OSError."""
+        for segment in self._left:  # its number comes again
+            for place in HEADER_PLACES:
+                self._disk.write(segment.name, place, bytes(HEADER_BYTES))
+            self._disk.sync(segment.name)
+            self._set_free(segment)
+        self._left = []
+        if self._used and self._place == BEGIN:  # of a process that was killed before it wrote
+            self._used[-1] = msgspec.structs.replace(self._used[-1], salt=self._salt())
+            self._write_header(self._used[-1])
+        else:
+            self._go_on(number_of(self._end) + 1, self._segment_bytes)
+        self.sync()
+
+    # --- write ----------------------------------------------------------------------------------
 
     def put(self, body: bytes) -> None:
         """Hand a body to the system.
 
         Raises JournalFull, and what a disk raises; then nothing was put.
         """
-        room = frames.room_for(len(body))
-        segment = self._used[-1]
-        if self._place + room + frames.room_for(0) > segment.size:
-            self._begin(segment.number + 1, room)
+        if self._place + frames.MOST_ROOM + len(body) > self._used[-1].size:
+            size = max(self._segment_bytes, BEGIN + frames.MOST_ROOM + len(body))
+            self._check_bound(size)
+            self._go_on(self._used[-1].number + 1, size)
         self._write(body)
-        self.on_put()
+        if self._end >= self._tell_at:
+            self._tell()
+
+    def tell_at(self, place: int, tell: Callable[[], None]) -> None:
+        """Call this at every `put` that comes to a position."""
+        self._tell_at, self._tell = place, tell
 
     def sync(self) -> None:
         """Wait until all that was put before is on the disk."""
@@ -148,69 +166,101 @@ class Log:
                 self._disk.sync(segment.name)
         self._synced = end
 
-    def release(self, until: int) -> None:
-        """What stands before a position is kept elsewhere: its segments are used again."""
-        number = number_of(until)
-        for segment in [each for each in self._used if each.number < number]:
-            self._used.remove(segment)
-            if segment.size == self._segment_bytes and len(self._free) < FREE_KEPT:
-                self._free[segment.name] = segment.size
-            else:
-                self._disk.delete(segment.name)
-
-    def prepare(self) -> None:
-        """Have a free segment ready, on a thread beside: to fill one takes a while.
-
-        Raises JournalFull, OSError.
-        """
-        if not self._free and self._being_made is None:
-            self._being_made = name = self._new_name()
-            try:
-                self._create(name, self._segment_bytes)
-                self._free[name] = self._segment_bytes
-            finally:
-                self._being_made = None
-
     def check(self) -> None:
         """Raise JournalGone where what was put would not be found again."""
         self._disk.check()
 
     def close(self) -> None:
         """Let go of the files."""
-        self._disk.close()
+        self._close()
 
-    def _begin(self, number: int, room: int) -> None:
-        """Go on in the next segment, which has room for a frame of that size."""
-        size = max(self._segment_bytes, BEGIN + room + frames.room_for(0))
-        name = next((name for name, has in self._free.items() if has == size), None)
-        if name is None:
-            if self.waiting_bytes + size > self._most_bytes and self._used:
-                raise JournalFull(
-                    f"{self.waiting_bytes} bytes of the log are not in the history yet; look"
-                    " whether the disk is full, or another program holds the history"
-                )
-            name = self._new_name()
-            self._create(name, size)
-        self._free.pop(name, None)
+    # --- segments -------------------------------------------------------------------------------
+
+    def release(self, until: int) -> None:
+        """What stands before a position is kept elsewhere: its segments are used again."""
+        number = number_of(until)
+        for segment in [each for each in self._used if each.number < number]:
+            self._used.remove(segment)
+            self._set_free(segment)
+
+    def _set_free(self, segment: Segment) -> None:
+        if segment.size == self._segment_bytes and len(self._free) < FREE_KEPT:
+            self._free.append(segment.name)
+        else:
+            self._disk.delete(segment.name)
+            self._names.discard(segment.name)
+
+    async def prepare(self, thread: Worker) -> None:
+        """Have a free segment ready. To fill one takes a while, and is done on a thread.
+
+        Raises JournalFull, OSError.
+        """
+        if self._free:
+            return
+        name = self._new_name()
+        self._names.add(name)  # while it is made, too
+        try:
+            await thread.run(partial(self._disk.create, name, self._segment_bytes))
+        except OSError as error:
+            self._names.discard(name)
+            raise self._cause(error) from error
+        self._free.append(name)
+
+    async def find_room(self, thread: Worker) -> None:
+        """Raise JournalFull where there is still no room for one more segment."""
+        self._check_bound(self._segment_bytes)
+        await self.prepare(thread)
+
+    def _check_bound(self, size: int) -> None:
+        waiting = sum(segment.size for segment in self._used)
+        if waiting + size > self._most_bytes:
+            raise JournalFull(
+                f"{waiting} bytes of the log are not in the history yet; look whether the disk is"
+                " full, or another program holds the history"
+            )
+
+    def _go_on(self, number: int, size: int) -> None:
+        """Write into the next segment: a free one, or a new one of that size."""
+        before = self._used[-1].salt if self._used else 0
+        segment = Segment(number, self._file_of(size), self._salt(), before, size)
+        self._write_header(segment)
         if self._used:
             self._write(b"")
-        segment = Segment(number, name, self._salt(), size)
-        header = encode_header(segment)
-        for place in HEADER_PLACES:
-            self._disk.write(name, place, header)
+        if segment.name in self._free:
+            self._free.remove(segment.name)
         self._used.append(segment)
         self._place = BEGIN
         self._end = position(number, BEGIN)
+
+    def _file_of(self, size: int) -> str:
+        while size == self._segment_bytes and self._free:
+            if self._disk.has(self._free[0]):
+                return self._free[0]
+            self._names.discard(self._free.pop(0))  # somebody deleted it
+        name = self._new_name()
+        self._create(name, size)
+        self._names.add(name)
+        return name
+
+    def _write_header(self, segment: Segment) -> None:
+        header = encode_header(segment)
+        for place in HEADER_PLACES:
+            self._disk.write(segment.name, place, header)
 
     def _create(self, name: str, size: int) -> None:
         try:
             self._disk.create(name, size)
         except OSError as error:
-            raise _full(error) from error
+            raise self._cause(error) from error
+
+    def _cause(self, error: OSError) -> OSError | JournalFull:
+        """Why a segment was not made. Raises JournalGone where its folder is not there."""
+        if isinstance(error, FileNotFoundError):
+            self._disk.check()
+        return _full(error)
 
     def _new_name(self) -> str:
-        taken = {segment.name for segment in self._used} | self._free.keys() | {self._being_made}
-        return next(name for name in map(str, range(1, len(taken) + 2)) if name not in taken)
+        return next(name for name in map(str, count(1)) if name not in self._names)
 
     def _write(self, body: bytes) -> None:
         segment, place = self._used[-1], self._place
@@ -220,7 +270,7 @@ class Log:
         except OSError as error:  # file systems that copy on write need room for it
             raise _full(error) from error
         self._place = place + len(data)
-        self._end = position(segment.number, self._place)  # one value: `sync` reads it beside
+        self._end += len(data)  # one value: `sync` reads it beside
 
 
 def _nothing() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from fractal_rm.adapters.log.history import Asked
-from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Prior, Recovered
 
@@ -24,8 +23,8 @@ class OtherJournal(Protocol):
         """Note durably that runs are about to be moved to this process's journal."""
         ...
 
-    def stories(self, run_ids: Sequence[str]) -> Stories:
-        """All that is known of open runs, as of new ones."""
+    def body_of(self, run_ids: Sequence[str]) -> bytes:
+        """All that is known of open runs, as the log says it of new ones."""
         ...
 
     def take_out(self, run_ids: Sequence[str]) -> None:

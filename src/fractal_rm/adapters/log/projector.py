@@ -9,7 +9,7 @@ from functools import partial
 
 from fractal_rm.adapters.log.history import History
 from fractal_rm.adapters.log.log import Log
-from fractal_rm.adapters.log.stories import Recent
+from fractal_rm.adapters.log.stories import Recent, Stories
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.errors import JournalBlocked
 
@@ -39,30 +39,28 @@ class Projector:
         self._syncing = syncing
         self._projecting = projecting
         self._retention_ms = retention_ms
-        self._projected = 0
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
         self._ends = False
 
     async def run(self, written: Awaitable[None]) -> None:
         """Bring over until `end`; ``written`` is done when nothing more comes then."""
-        self._projected = self._log.end
-        while not self._ends:
+        self._log.tell_at(self._log.end + PROJECT_BYTES, self._wanted.set)
+        ends = False
+        while not ends:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), PROJECT_EVERY_S)
             self._wanted.clear()
-            if self._ends:
+            ends = self._ends
+            if ends:
                 await written
             waiting, self._waiting = self._waiting, []
             if self._recent.told or waiting:
                 await self._bring_over()
+            await self._projecting.run(self._history.scrub)
             for waiter in waiting:
-                waiter.set_result(None)
-
-    def note_written(self) -> None:
-        """The log has grown."""
-        if self._log.end - self._projected >= PROJECT_BYTES:
-            self._wanted.set()
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def bring_over(self) -> asyncio.Future[None]:
         """Now. Done when the history has all that was written before."""
@@ -80,21 +78,22 @@ class Projector:
         """Synced first: what the history has, the log must not lack after a power cut."""
         leaving, position = self._recent.leave(), self._log.end
         await self._syncing.run(self._log.sync)
-        while True:
-            try:
-                await self._projecting.run(partial(self._history.project, leaving, position))
-                break
-            except JournalBlocked:
-                if self._ends:
-                    return
-                await asyncio.sleep(RETRY_BLOCKED_S)
+        while not await self._is_projected(leaving, position):
+            if self._ends:
+                return
+            await asyncio.sleep(RETRY_BLOCKED_S)
         self._recent.arrived()
-        self._projected = position
+        self._log.tell_at(position + PROJECT_BYTES, self._wanted.set)
         self._log.release(position)
-        with suppress(JournalBlocked):
-            await self._projecting.run(self._tidy_up)
+        with suppress(JournalBlocked):  # another time
+            await self._projecting.run(partial(self._history.purge, self._retention_ms()))
 
-    def _tidy_up(self) -> None:
-        """Raises JournalBlocked: another time."""
-        self._log.prepare()
-        self._history.purge(self._retention_ms())
+    async def _is_projected(self, leaving: Stories, position: int) -> bool:
+        """Try it; where the history is held, the log still has its next segment ready."""
+        with suppress(JournalBlocked):  # the writer says so, once it needs one
+            await self._log.prepare(self._projecting)
+        try:
+            await self._projecting.run(partial(self._history.project, leaving, position))
+        except JournalBlocked:
+            return False
+        return True

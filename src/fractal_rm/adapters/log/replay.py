@@ -9,8 +9,10 @@ import msgspec
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
 from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.facts import Accepted, AnyFact, Dead, parent_of
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import Accepted, AnyFact, Dead, Run, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 
 _decode = msgspec.json.Decoder(tuple[int, AnyFact]).decode
 
@@ -54,7 +56,8 @@ class _Replay:
         story = Story(record.run_id, state=State.ACCEPTED)
         source = first.source if isinstance(first, (Accepted, Dead)) else ""
         self.stories.begin(story, Beginning(
-            record.flow, source, at_ms, record.key, record.digest, record.key_until_ms
+            record.flow, source, at_ms, record.key, record.digest, record.key_until_ms,
+            parent_of(first),
         ))  # fmt: skip
         self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), at_ms)
         self._go_on(story, record.facts, record.ahead_ms)
@@ -73,7 +76,7 @@ class _Replay:
         except Exception:  # noqa: BLE001 - facts of any release may come here
             self._runs[story.run_id] = None
             return
-        story.state, story.reason, story.node = run.state, run.reason, run.node
+        story.stand_as(run)
 
     def _run(self, run_id: str) -> Run | None:
         if run_id not in self._runs:

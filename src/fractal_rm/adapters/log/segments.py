@@ -1,26 +1,32 @@
 """Segments: the files of a log, filled with zeros once and used again and again.
 
 A position is the number of a segment, shifted, and a place in it: positions only grow. A segment
-begins with its number and a salt, twice, so that a torn sector does not take both:
+begins with a header, twice, so that a torn sector does not take both:
 
-    magic "FRMlog" | format | number | salt | crc
+    magic "FRMlog" | format | number | salt | salt of the segment before | size of the file | crc
+
+A file whose headers are zeros is free. So is one whose number is before the position from which the
+log is read: what it holds is in the history.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from itertools import pairwise
 from zlib import crc32
 
 import msgspec
 
 from fractal_rm.adapters.log import frames
 from fractal_rm.adapters.log.disk import Disk
+from fractal_rm.adapters.log.frames import Frame
 from fractal_rm.domain.errors import JournalDamaged, JournalTooNew
 
 FORMAT = 1
 BEGIN = 4096  # of the first frame
 
-_HEADER = struct.Struct("<6sHQQI")
+_HEADER = struct.Struct("<6sHQQQQI")
 _MAGIC = b"FRMlog"
 HEADER_PLACES = (0, 2048)
 HEADER_BYTES = _HEADER.size
@@ -28,12 +34,24 @@ _PLACE_BITS = 32
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A segment in use: the ``number``-th, in the file ``name``."""
+    """A segment in use: the ``number``-th, in the file ``name``.
+
+    ``salt`` is random, so that nothing that the file held before is taken for a part of it.
+    ``before`` is the salt of the segment that it follows, so that none of another log is.
+    """
 
     number: int
     name: str
     salt: int
+    before: int
     size: int
+
+
+class Files(msgspec.Struct):
+    """The files of a log: ``segments`` by number, and the sizes of ``others``, which hold none."""
+
+    segments: list[Segment]
+    others: dict[str, int]
 
 
 def position(number: int, place: int) -> int:
@@ -46,27 +64,44 @@ def number_of(where: int) -> int:
     return where >> _PLACE_BITS
 
 
-def look_through(disk: Disk) -> tuple[list[Segment], dict[str, int]]:
-    """The segments by number, and the files that hold none, with their sizes."""
-    found: list[Segment] = []
-    free: dict[str, int] = {}
+def look_through(disk: Disk) -> Files:
+    """What is there. Raises JournalDamaged, JournalTooNew, OSError."""
+    found = Files([], {})
     for name in disk.names():
         size = disk.size(name)
-        segment = _decode_header(name, size, disk.read(name, BEGIN))
+        segment = _segment_in(disk, name, size)
         if segment is None:
-            free[name] = size
+            found.others[name] = size
         else:
-            found.append(segment)
-    return sorted(found, key=lambda segment: segment.number), free
+            found.segments.append(segment)
+    found.segments.sort(key=lambda segment: segment.number)
+    return found
 
 
-def following(found: list[Segment], since: int) -> list[Segment]:
-    """Those that are not before a position, by number. Raises JournalDamaged: its own is gone."""
+def following(disk: Disk, found: Files, since: int) -> list[Segment]:
+    """The segments that are not before a position, by number, one behind the other.
+
+    Behind a gap there may be what a power cut has left of later ones. Raises JournalDamaged.
+    """
     first = max(number_of(since), 1)
-    wanted = [segment for segment in found if segment.number >= first]
+    wanted = [segment for segment in found.segments if segment.number >= first]
     if (since or wanted) and (not wanted or wanted[0].number != first):
-        raise JournalDamaged(f"of the log, segment {first} is missing")
+        raise damaged(disk, f"segment {first} is missing")
+    for one, other in pairwise(wanted):
+        if one.number == other.number:
+            raise damaged(disk, f"both {one.name} and {other.name} are segment {one.number}")
     return wanted
+
+
+def follows(segment: Segment, before: Segment) -> bool:
+    """Whether one was begun behind the other."""
+    return segment.number == before.number + 1 and segment.before == before.salt
+
+
+def frames_since(disk: Disk, segment: Segment, since: int) -> Iterator[Frame]:
+    """What a segment holds from a position on. Raises OSError."""
+    data = disk.read(segment.name)
+    return frames.scan(data, salt=segment.salt, place=begin_of(segment, since))
 
 
 def begin_of(segment: Segment, since: int) -> int:
@@ -76,45 +111,72 @@ def begin_of(segment: Segment, since: int) -> int:
 
 def encode_header(segment: Segment) -> bytes:
     """What stands at each of `HEADER_PLACES`."""
-    fields = (_MAGIC, FORMAT, segment.number, segment.salt)
+    fields = (_MAGIC, FORMAT, segment.number, segment.salt, segment.before, segment.size)
     return _HEADER.pack(*fields, crc32(_HEADER.pack(*fields, 0)))
 
 
-def _decode_header(name: str, size: int, data: bytes) -> Segment | None:
+def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
+    """The segment that a file holds; None: its headers are zeros, or were not written whole."""
+    data = disk.read(name, BEGIN)
     if len(data) < BEGIN:
         return None
     for place in HEADER_PLACES:
-        magic, written_by, number, salt, crc = _HEADER.unpack_from(data, place)
-        if magic == _MAGIC and crc32(_HEADER.pack(magic, written_by, number, salt, 0)) == crc:
-            if written_by > FORMAT:
-                raise JournalTooNew(f"the log was written by a newer release (format {written_by})")
-            return Segment(number, name, salt, size)
+        *fields, crc = _HEADER.unpack_from(data, place)
+        magic, written_by, number, salt, before, size_then = fields
+        if magic != _MAGIC or crc32(_HEADER.pack(*fields, 0)) != crc:
+            continue
+        if written_by > FORMAT:
+            raise JournalTooNew(
+                f"{disk.where} was written by a newer release (format {written_by}, this one"
+                f" reads {FORMAT}); start that release again"
+            )
+        if size_then != size:
+            raise damaged(disk, f"file {name} has {size} bytes and was made with {size_then}")
+        return Segment(number, name, salt, before, size)
+    if all(any(data[place : place + HEADER_BYTES]) for place in HEADER_PLACES):
+        raise damaged(disk, f"file {name} has no header that holds")
     return None
 
 
-class Reused(Exception):
+def damaged(disk: Disk, what: str) -> JournalDamaged:
+    """What does not hold, and what can be done."""
+    return JournalDamaged(
+        f"{disk.where} is damaged: {what}. Nothing was changed. Put the files back as they were; to"
+        " start without the runs that they hold, move that folder and the journal beside it away"
+    )
+
+
+class Reused(JournalDamaged):
     """A segment was used again while it was read: what it held is in the history by now."""
+
+    code = "segment-reused"
 
 
 def bodies_since(disk: Disk, since: int) -> list[bytes]:
     """What is there from a position on, read beside the process that writes.
 
-    Raises Reused, JournalDamaged (also where the position is one that was released), JournalTooNew,
+    Raises JournalDamaged (also where the position is one that was released), JournalTooNew,
     OSError.
     """
-    found, _ = look_through(disk)
-    wanted = following(found, since)
-    bodies: list[bytes] = []
-    for segment in wanted:
+    try:
+        wanted = following(disk, look_through(disk), since)
+        bodies = list(_bodies(disk, wanted, since))
+        now = look_through(disk).segments
+    except FileNotFoundError as error:  # released, and deleted
+        raise Reused(f"{disk.where} cannot be read: {error.filename} is gone") from error
+    if not {segment.number for segment in wanted} <= {segment.number for segment in now}:
+        raise Reused(f"{disk.where} cannot be read: its files were used again meanwhile")
+    return bodies
+
+
+def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[bytes]:
+    for at, segment in enumerate(wanted):
+        if at and not follows(segment, wanted[at - 1]):
+            return
         ended = False
-        place = begin_of(segment, since)
-        for frame in frames.scan(disk.read(segment.name), salt=segment.salt, place=place):
+        for frame in frames_since(disk, segment, since):
             ended = not frame.body
             if frame.body:
-                bodies.append(frame.body)
+                yield frame.body
         if not ended:
-            break
-    now, _ = look_through(disk)
-    if not {segment.number for segment in wanted} <= {segment.number for segment in now}:
-        raise Reused
-    return bodies
+            return

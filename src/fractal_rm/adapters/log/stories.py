@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 import msgspec
 
-from fractal_rm.domain.run import AnyFact, Run, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import TROUBLE, State
 from fractal_rm.engine.ports import Entry, Prior
-
-# A fact with its moment, milliseconds since 1970; as JSON where it was read from the log.
-Timed = Union[tuple[int, AnyFact], msgspec.Raw]
 
 
 class Story(msgspec.Struct, gc=False):
     """What a run is told in the log since the history was last brought up to it.
 
+    Each of ``facts`` is the JSON of its moment, milliseconds since 1970, and the fact.
     ``state``, ``reason`` and ``node`` are how it stands after ``facts``; ``settled_ms`` is None
     while it has no end. ``new`` holds what only a run has that began in here. ``again``: so often
-    its trigger came again.
+    its trigger came again. ``flow``, ``cause`` and ``failed_step``, a number, are known of a run
+    that ended in trouble.
     """
 
     run_id: str
-    facts: list[Timed] = []
+    facts: list[msgspec.Raw] = []
     state: State = State.NEW
     reason: str = ""
     node: str | None = None
@@ -30,14 +28,16 @@ class Story(msgspec.Struct, gc=False):
     ahead_ms: int = 0
     again: int = 0
     new: Beginning | None = None
-    run: Run | None = None
+    flow: str | None = None
+    cause: str | None = None
+    failed_step: int | None = None
 
-    def catch_up(self) -> None:
-        """Let it stand as its run does now: each of its facts is in here."""
-        run = self.run
-        if run is not None:
-            self.state, self.reason, self.node = run.state, run.reason, run.node
-            self.run = None
+    def stand_as(self, run: Run) -> None:
+        """Let it stand as a run does now, of which each fact is in here."""
+        self.state, self.reason, self.node = run.state, run.reason, run.node
+        if run.state in TROUBLE:
+            self.flow, self.failed_step = run.flow.id or None, run.failed_step
+            self.cause = run.cause and run.cause.value
 
 
 class Beginning(msgspec.Struct, frozen=True, gc=False):
@@ -49,6 +49,7 @@ class Beginning(msgspec.Struct, frozen=True, gc=False):
     key: str | None
     digest: str
     key_until_ms: int
+    parent: str | None = None
 
 
 class Stories:
@@ -100,14 +101,7 @@ class Stories:
     def state_of(self, run_id: str) -> State | None:
         """How a run stands; None: nothing is told of it in here."""
         story = self.by_run.get(run_id)
-        if story is None or not story.facts:
-            return None
-        return story.state if story.run is None else story.run.state
-
-    def catch_up(self) -> None:
-        """Let all stand as their runs do now."""
-        for story in self.by_run.values():
-            story.catch_up()
+        return story.state if story is not None and story.facts else None
 
     def __bool__(self) -> bool:
         return bool(self.by_run or self.flows)
@@ -121,9 +115,8 @@ class Recent:
         self._leaving = Stories()
 
     def leave(self) -> Stories:
-        """What was told so far goes on its way, and stands as its runs do now."""
+        """What was told so far goes on its way."""
         self._leaving, self.told = self.told, Stories()
-        self._leaving.catch_up()
         return self._leaving
 
     def arrived(self) -> None:

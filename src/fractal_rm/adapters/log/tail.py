@@ -24,7 +24,7 @@ from fractal_rm.adapters.log.segments import (
     position,
 )
 from fractal_rm.domain.errors import JournalDamaged
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Prior
 
 READ_BYTES = 16 * 1024
@@ -45,12 +45,13 @@ class Tail:
     def look(self, projected: int) -> None:
         """Read on; the history has all before ``projected``.
 
-        Raises JournalDamaged, JournalTooNew, OSError.
+        Raises JournalDamaged and FileNotFoundError, also where a segment was used again meanwhile,
+        as the history has what it held; JournalTooNew, OSError.
         """
         if projected != self._since:
             self._forget_before(projected)
-        if self._at < projected:
-            self._go_to(projected)
+        if self._at < projected or self._at == position(number_of(self._at), BEGIN):
+            self._go_to(max(self._at, projected))  # the salt of an empty segment may be another
         while self._segment is not None or self._find_segment():
             if not self._read_on(self._segment):
                 return
@@ -77,10 +78,8 @@ class Tail:
     def _find_segment(self) -> bool:
         if not self._folder.is_dir():
             return False
-        try:
-            found = following(look_through(FolderDisk(self._folder))[0], self._at)
-        except JournalDamaged:  # it is not there yet, or not any more: then the history has it
-            return False
+        disk = FolderDisk(self._folder)
+        found = following(disk, look_through(disk), self._at)
         if not found:
             return False
         self._segment = found[0]

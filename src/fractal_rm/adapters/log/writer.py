@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.adoption import records_of
-from fractal_rm.adapters.log.batch import Batch, Behind
+from fractal_rm.adapters.log.batch import Beginnings, Behind, Facts
 from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import Asked, History
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.others import OtherJournals
 from fractal_rm.adapters.log.stories import Recent, Stories
 from fractal_rm.adapters.log.threads import Worker
-from fractal_rm.domain.errors import JournalBlocked, JournalGone
+from fractal_rm.domain.errors import JournalBlocked, JournalFull, JournalGone
 from fractal_rm.domain.flow import Flow
 from fractal_rm.engine.ports import Prior
 
-# A group waits for company the longer, the more runs the one before it had: fewer syncs under load,
-# and hardly a wait where few come.
-GATHER_FOR_EACH_S = 0.00004
-GATHER_AT_MOST_S = 0.004
+# A group that begins so soon after the one before waits so long for company: a sync costs more than
+# most runs do. Where none came, as one sender waits for each answer, the next groups wait for none.
+GATHER_S = 0.004
+GROUPS_AT_ONCE = 20
 UNSYNCED_AT_MOST_S = 1.0
 RETRY_BLOCKED_S = 0.5
 FLOWS_KNOWN = 1_000
@@ -61,28 +61,33 @@ class Writer:
         self._behind: list[Behind] = []
         self._flows: dict[int, Flow] = {}  # that the log or the history has, by identity
         self._wanted = asyncio.Event()
-        self._gather_s = 0.0
+        self._ended_s = 0.0  # the group before
+        self._at_once = 0  # so many groups wait for no company
         self._flush: asyncio.Handle | None = None
         self._unsynced: asyncio.TimerHandle | None = None
-        self._ends = False
+        self._ends = asyncio.Event()
+        self._killed = False
 
     async def run(self) -> None:
-        """Write until `end`, and until nobody waits then."""
-        while not (self._ends and not self._has_work()):
+        """Write until `end`, and then what was handed in before."""
+        ends = False
+        while not ends or self._has_work():
             group = await self._gather()
+            ends = self._ends.is_set()
             try:
-                if (gone := self._gone()) is not None:
-                    raise gone
+                await self._check_writable()
                 known, found = await self._look_up(group)
                 priors = self._put(group, known)
                 await self._sync()
                 await self._wait_until_found()
             except JournalBlocked as error:
-                self.block(error)
+                self.blocked = error
                 self._refuse(group, error)
+                await self._pause()
             else:
                 self.blocked = None
                 group.answer(priors, found)
+                self._ended_s = asyncio.get_running_loop().time()
 
     def want(self) -> None:
         """`group` has somebody who waits."""
@@ -94,10 +99,10 @@ class Writer:
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_soon(self.write_behind)
 
-    def take_in(self, stories: Stories) -> None:
+    def take_in(self, body: bytes, stories: Stories) -> None:
         """Write runs that were begun elsewhere. Raises JournalBlocked: nothing was written."""
         try:
-            self._log.put(records.encode(records_of(stories)))
+            self._log.put(body)
         except JournalBlocked as error:
             self.block(error)
             raise
@@ -106,10 +111,10 @@ class Writer:
     def write_behind(self) -> None:
         """Write the facts that were added; they are synced with what comes next."""
         self._flush = None
-        if self.blocked is not None or not self._behind:
+        if self.blocked is not None or self._killed or not self._behind:
             return
         try:
-            self._put(Group(), {})
+            self._put_facts()
         except JournalBlocked as error:
             self.block(error)
         except Exception as error:  # noqa: BLE001 - whatever the disk said
@@ -119,19 +124,36 @@ class Writer:
                 loop = asyncio.get_running_loop()
                 self._unsynced = loop.call_later(UNSYNCED_AT_MOST_S, self.want)
 
+    def block(self, error: JournalBlocked) -> None:
+        """Refuse new runs, let facts of open ones wait, and try whether it is still so."""
+        self.blocked = error
+        self.want()
+
     def end(self) -> None:
         """Write what was given, no more."""
-        self._ends = True
+        self._ends.set()
         self.want()
+
+    def kill(self) -> None:
+        """Write nothing more, not even what waits for the end of this turn."""
+        self._killed = True
+        if self._unsynced is not None:
+            self._unsynced.cancel()
 
     # --- a group --------------------------------------------------------------------------------
 
     async def _gather(self) -> Group:
         await self._wanted.wait()
-        await asyncio.sleep(self._gather_s)
-        self._wanted.clear()
+        is_soon = asyncio.get_running_loop().time() - self._ended_s < GATHER_S
+        if is_soon and self._at_once:
+            self._at_once -= 1
+        elif is_soon:
+            await asyncio.sleep(GATHER_S)
+            if len(self.group) < 2:
+                self._at_once = GROUPS_AT_ONCE
+        if not self._ends.is_set():
+            self._wanted.clear()
         group, self.group = self.group, Group()
-        self._gather_s = min(len(group.entries) * GATHER_FOR_EACH_S, GATHER_AT_MOST_S)
         return group
 
     def _has_work(self) -> bool:
@@ -169,8 +191,12 @@ class Writer:
         return found
 
     def _put(self, group: Group, known: dict[int, Prior]) -> list[Prior | None]:
-        """Write a group, and all that waits to be written behind. Returns what is known of each."""
-        batch = Batch(self._behind, self._retention_ms())
+        """Write all that waits. Returns of each new run which one was there already."""
+        if self._behind:
+            self._put_facts()
+        if not group.entries:
+            return []
+        batch = Beginnings(self._retention_ms)
         flows: dict[int, Flow] = {}
         priors: list[Prior | None] = []
         for at, (entry, _) in enumerate(group.entries):
@@ -187,14 +213,22 @@ class Writer:
                 flows[id(flow)] = flow
                 batch.add_flow(flow)
             batch.begin(entry)
-        if batch.records:
-            self._log.put(records.encode(batch.records))
-            self._behind = []
-            batch.tell(self._recent.told)
-            if len(self._flows) >= FLOWS_KNOWN:
-                self._flows.clear()
-            self._flows |= flows
+        self._log.put(records.encode(batch.records))
+        batch.tell(self._recent.told)
+        if flows:
+            self._keep_known(flows)
         return priors
+
+    def _put_facts(self) -> None:
+        facts = Facts(self._behind, self._retention_ms)
+        self._log.put(records.encode(facts.records))
+        self._behind = []
+        facts.tell(self._recent.told)
+
+    def _keep_known(self, flows: dict[int, Flow]) -> None:
+        if len(self._flows) >= FLOWS_KNOWN:
+            self._flows.clear()
+        self._flows |= flows
 
     async def _sync(self) -> None:
         """What is written after this has begun waits for the next sync."""
@@ -206,14 +240,16 @@ class Writer:
 
     # --- what cannot be written -----------------------------------------------------------------
 
-    def _gone(self) -> JournalGone | None:
-        """Why what is written would not be found at the next start; None: it would."""
-        try:
-            self._log.check()
-            self._history.check()
-        except JournalGone as gone:
-            return gone
-        return None
+    async def _check_writable(self) -> None:
+        """Raise JournalBlocked where that is known before anything is written."""
+        self._check_found()
+        if isinstance(self.blocked, JournalFull):
+            await self._log.find_room(self._thread)
+
+    def _check_found(self) -> None:
+        """Raise JournalGone where what is written would not be found at the next start."""
+        self._log.check()
+        self._history.check()
 
     async def _wait_until_found(self) -> None:
         """Durable, but not where it will be looked for: that is answered when the files are back.
@@ -221,20 +257,29 @@ class Writer:
         To refuse it would be wrong as well: it is run when they are back at the next start.
         """
         while (gone := self._gone()) is not None:
-            self.block(gone)
-            if self._ends:
+            self.blocked = gone
+            if self._ends.is_set():
                 raise gone
             group, self.group = self.group, Group()
             self._refuse(group, gone)
-            await asyncio.sleep(RETRY_BLOCKED_S)
+            await self._pause()
 
-    def block(self, error: JournalBlocked) -> None:
-        """New runs are refused; facts of open runs wait, and what waits for them waits too."""
-        self.blocked = error
-        asyncio.get_running_loop().call_later(RETRY_BLOCKED_S, self.want)
+    def _gone(self) -> JournalGone | None:
+        try:
+            self._check_found()
+        except JournalGone as gone:
+            return gone
+        return None
 
     def _refuse(self, group: Group, error: JournalBlocked) -> None:
         """What is new. What waits for facts waits on, unless this journal writes no more."""
-        if not self._ends:
+        ends = self._ends.is_set()
+        if not ends:
             self.group.durable += group.durable
-        group.refuse(error, durable=self._ends)
+        group.refuse(error, durable=ends)
+
+    async def _pause(self) -> None:
+        """Before the next try, which comes whether somebody waits for it or not."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._ends.wait(), RETRY_BLOCKED_S)
+        self.want()

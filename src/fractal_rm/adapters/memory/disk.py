@@ -13,11 +13,16 @@ SECTOR_BYTES = 512
 class MemoryDisk:
     """Port `Disk`. ``chance`` decides which unsynced sectors survive a power cut; None: none."""
 
+    where = "the memory disk"
+
     def __init__(self) -> None:
         self._kept: dict[str, bytearray] = {}  # outlives the power
         self._files: dict[str, bytearray] = {}  # as the system shows them
         self._written: dict[str, set[int]] = {}  # sectors that are not synced
         self.full = self.away = False
+
+    def make(self) -> None:
+        """It is there."""
 
     def names(self) -> list[str]:
         """Every file that is there."""
@@ -29,6 +34,10 @@ class MemoryDisk:
             raise OSError(ENOSPC, "the memory disk was told to be full")
         self._files[name], self._kept[name] = bytearray(size), bytearray(size)
         self._written[name] = set()
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there still."""
+        return name in self._files
 
     def size(self, name: str) -> int:
         """How many bytes a file has."""

@@ -8,8 +8,11 @@ from collections.abc import Awaitable
 import msgspec
 
 from fractal_rm.domain.errors import JournalBlocked, JournalFull, JournalGone, JournalInUse
+from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import AnyFact, Run, State, fold, next_state
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
+from fractal_rm.domain.transitions import next_state
 from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, TimedFact
 
 
@@ -118,6 +121,8 @@ class MemoryJournal:
             loop.call_soon(self._flush)
         return asyncio.shield(self._flushed)
 
+    damage = None  # there is no history
+
     @property
     def blocked(self) -> JournalBlocked | None:
         """While it is `full`, or `away`."""
@@ -130,10 +135,15 @@ class MemoryJournal:
 
     async def close(self, *, clean: bool) -> None:
         """Let go; see the port."""
-        if self.disk.owner is self:
-            self._write_behind()
-            self.disk.clean = clean
-            self.disk.owner = None
+        if self.disk.owner is not self:
+            return
+        blocked = self.blocked
+        if blocked is None:
+            self._flush()
+        elif self._flushed is not None and not self._flushed.done():
+            self._flushed.set_exception(blocked)
+        self.disk.clean = clean and blocked is None
+        self.disk.owner = None
 
     def crash(self) -> None:
         """The power goes."""
@@ -155,10 +165,14 @@ class MemoryJournal:
 
     async def _turn(self) -> None:
         await asyncio.sleep(0)
+        if self.disk.owner is not self:  # it has crashed, and nobody hears of it
+            await asyncio.get_running_loop().create_future()
         if self.blocked is not None:
             raise self.blocked
 
     def _flush(self) -> None:
+        if self.disk.owner is not self:
+            return
         if self.blocked is not None:
             asyncio.get_running_loop().call_later(0.01, self._flush)
             return

@@ -82,6 +82,9 @@ class OptionsInTurn:
         if answer is Answer.SILENCE and not self._answered:
             self._at = (self._at + 1) % len(self._in_turn)
             return self._at >= SILENT_TWICE  # later, another reason may have passed
+        if answer is Answer.NONE and not self._answered:
+            self._at = 0  # it is away, so that its silence was for no option of ours
+            return False
         if answer is Answer.OTHER_VERSION:
             self._at = self._of_other_version(before)
             return before.mqtt_5 and not self.options.mqtt_5

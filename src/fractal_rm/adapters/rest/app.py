@@ -29,17 +29,29 @@ from fractal_rm.adapters.rest import problems
 from fractal_rm.adapters.rest.triggers import Answer, Triggers
 from fractal_rm.domain.errors import JournalError, Refused
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import State
-from fractal_rm.engine.ports import Check, History, Intake, RunDetail, RunSummary, Telemetry
+from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import (
+    Check,
+    History,
+    Intake,
+    RunDetail,
+    RunPage,
+    RunSummary,
+    Telemetry,
+)
 
 MOST_RUNS = 500
 
 
 class Runs(msgspec.Struct):
-    """A page of runs, the newest first; ``next`` is the ``before`` of the next page."""
+    """A page of runs, the newest first; ``next`` is the ``before`` of the next page.
+
+    ``unreadable`` names what is damaged so that it could not be looked at.
+    """
 
     runs: list[RunSummary]
     next: str | None
+    unreadable: list[str]
 
 
 class Health(msgspec.Struct):
@@ -98,11 +110,12 @@ def make_app(
         limit: Annotated[int, Parameter(ge=1, le=MOST_RUNS)] = 50,
         before: str | None = None,
     ) -> Runs:
-        def read() -> list[RunSummary]:
-            return history.runs(state=in_state, flow=flow, limit=limit, before=before)
+        def read() -> RunPage:
+            return history.page(state=in_state, flow=flow, limit=limit, before=before)
 
         found = await asyncio.to_thread(read)
-        return Runs(found, found[-1].id if len(found) == limit else None)
+        last = found.runs[-1].id if len(found.runs) == limit else None
+        return Runs(found.runs, last, found.unreadable)
 
     @get("/v1/runs/{run_id:str}", summary="One run with everything that happened to it")
     async def show_run(run_id: str) -> RunDetail:

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 
 import msgspec
 
-from fractal_rm.domain.address import ZONE_MISSING, is_loopback, lacks_zone, read_address
+from fractal_rm.adapters.connect.numeric import why_no_socket
+from fractal_rm.domain.address import is_loopback, read_address
 from fractal_rm.domain.call import Origin
 from fractal_rm.domain.errors import FractalError
 
@@ -84,13 +85,11 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return _listening(host, port)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = why_no_socket(host, error)
         if error.errno == errno.EADDRINUSE:
             reason = "another program listens there; stop it, or set rest.port in comm.conf"
         elif error.errno == errno.EADDRNOTAVAIL:
             reason = "this machine does not have that address now; see rest.host in comm.conf"
-        elif error.errno == errno.EINVAL and lacks_zone(host):
-            reason = ZONE_MISSING
         where = str(Origin("http", host, port)).removeprefix("http://")
         raise CannotListen(f"cannot listen on {where}: {reason}") from error
 

@@ -17,8 +17,10 @@ from fractal_rm.domain.errors import (
     WrongContentType,
     WrongShape,
 )
+from fractal_rm.domain.facts import Finished, Passed
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.run import Finished, Outcome, Passed, Run, State
+from fractal_rm.domain.run import Outcome, Run, change
+from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Said, Source
 from fractal_rm.engine.ports import History, Intake, Taken
 
@@ -90,12 +92,12 @@ class Triggers:
 
     def _ended(self, run_id: str) -> Outcome | None:
         detail = self._history.run(run_id)
-        if detail is None or not detail.summary.state.final:
+        if detail is None or detail.unreadable or not detail.summary.state.final:
             return None
         summary, ended = detail.summary, Run(run_id, Flow(""), detail.summary.accepted_ms)
         for timed in detail.facts:
             if isinstance(timed.fact, (Finished, Passed)):
-                timed.fact.change(ended)
+                change(ended, timed.fact)
         ended.state, ended.reason = summary.state, summary.reason
         return ended.outcome()
 
@@ -129,9 +131,11 @@ def check_content_type(request: Request[Any, Any, Any]) -> str:
 
 
 def as_sent(request: Request[Any, Any, Any], error: Malformed) -> Malformed | WrongContentCoding:
-    """What is wrong with a body that is no JSON: its content coding, where it says one."""
-    coding = request.headers.get("content-encoding", "identity")
-    return error if coding.lower() == "identity" else WrongContentCoding(f"it is {coding[:60]!r}")
+    """What is wrong with a body that is no JSON: its content codings, where it says any."""
+    codings = ", ".join(request.headers.getall("content-encoding", []))
+    if {each.strip().lower() for each in codings.split(",")} <= {"identity", ""}:
+        return error
+    return WrongContentCoding(f"it is {codings[:60]!r}, and no JSON as it came: {error}")
 
 
 async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:

@@ -2,6 +2,15 @@
 
 from fractal_rm.adapters.sqlite.check import JournalReport, check_journal
 from fractal_rm.adapters.sqlite.history import SqliteHistory, open_runs_of
+from fractal_rm.adapters.sqlite.repair import RepairReport, repair
 from fractal_rm.adapters.sqlite.store import HistoryStore
 
-__all__ = ["HistoryStore", "JournalReport", "SqliteHistory", "check_journal", "open_runs_of"]
+__all__ = [
+    "HistoryStore",
+    "JournalReport",
+    "RepairReport",
+    "SqliteHistory",
+    "check_journal",
+    "open_runs_of",
+    "repair",
+]

@@ -6,12 +6,13 @@ run does not hold any more (G14).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Iterator
 from zlib import crc32
 
 import msgspec
 
-from fractal_rm.domain.run import AnyFact
+from fractal_rm.domain.facts import AnyFact
 
 Page = list[tuple[int, AnyFact]]  # facts and their moments, milliseconds since 1970
 
@@ -37,10 +38,47 @@ def link(before: int, n: int, body: bytes) -> int:
     return crc32(body, crc32(b"%d\0" % n, before))
 
 
-def verified(run_id: str, rows: Iterable[tuple[int, bytes, int]], count: int, last: int) -> Page:
-    """The facts of a run, from rows ``(n, body, sum)``. Raises ChainBroken, Unreadable."""
-    before, expected = start_of(run_id), 1
+Rows = Iterable[tuple[int, bytes, int]]  # n, body, sum
+
+
+def verified(run_id: str, rows: Rows, count: int, last: int) -> Page:
+    """The facts of a run. Raises ChainBroken, Unreadable."""
+    return [fact for page in _decoded(run_id, rows, count, last) for fact in page]
+
+
+def what_holds(run_id: str, rows: Rows, count: int, last: int) -> tuple[Page, str | None]:
+    """The facts of a run as far as they hold, and what does not; None: all do."""
     facts: Page = []
+    try:
+        for page in _decoded(run_id, rows, count, last):
+            facts += page
+    except (ChainBroken, sqlite3.DatabaseError) as error:
+        return facts, str(error)
+    return facts, None
+
+
+def chain_holds(run_id: str, rows: Rows, count: int, last: int) -> None:
+    """Verify the checksums alone. Raises ChainBroken."""
+    for _ in _followed(run_id, rows, count, last):
+        pass
+
+
+def _decoded(run_id: str, rows: Rows, count: int, last: int) -> Iterator[Page]:
+    """Page after page, as long as they hold. Raises ChainBroken, Unreadable."""
+    for n, body in _followed(run_id, rows, count, last):
+        yield _facts_of(run_id, n, body)
+
+
+def _facts_of(run_id: str, n: int, body: bytes) -> Page:
+    try:
+        return _decoder.decode(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Unreadable(f"page {n} of run {run_id} cannot be read: {error}") from error
+
+
+def _followed(run_id: str, rows: Rows, count: int, last: int) -> Iterator[tuple[int, bytes]]:
+    """Each page with its number, as long as the chain holds. Raises ChainBroken."""
+    before, expected = (start_of(run_id), 1) if count else (last, 1)
     for n, body, stored in rows:
         if n != expected:
             raise ChainBroken(f"page {expected} of run {run_id} is missing")
@@ -50,13 +88,9 @@ def verified(run_id: str, rows: Iterable[tuple[int, bytes, int]], count: int, la
                 raise ChainBroken(f"the checksum of page {n} of run {run_id} does not hold")
         except TypeError as error:
             raise ChainBroken(f"page {n} of run {run_id} cannot be read: {error}") from error
-        try:
-            facts += _decoder.decode(body)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise Unreadable(f"page {n} of run {run_id} cannot be read: {error}") from error
+        yield n, body
         expected += 1
     if expected - 1 != count:
         raise ChainBroken(f"run {run_id} has {expected - 1} of {count} pages")
     if before != last:
         raise ChainBroken(f"the checksum in the row of run {run_id} does not hold")
-    return facts

@@ -7,19 +7,18 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
+from fractal_rm.adapters.sqlite.chain import ChainBroken, what_holds
+from fractal_rm.adapters.sqlite.lists import Row, Wanted, newest, one_by_id
+from fractal_rm.adapters.sqlite.migrations import show_as_now
 from fractal_rm.adapters.sqlite.prepare import check_files, format_of
 from fractal_rm.adapters.sqlite.recent import lay_over
-from fractal_rm.adapters.sqlite.schema import PAGES
+from fractal_rm.adapters.sqlite.schema import FORMAT
+from fractal_rm.adapters.sqlite.statements import PAGES
+from fractal_rm.adapters.sqlite.sums import add_row_sum, decode_any, holds
 from fractal_rm.domain.errors import JournalDamaged, JournalUnreadable
-from fractal_rm.domain.run import State
-from fractal_rm.engine.ports import Ledger, RunDetail, RunSummary, TimedFact
-
-SUMMARY = "SELECT id, flow, state, reason, source, node, accepted_ms, settled_ms FROM runs"
+from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import Ledger, RunDetail, RunPage, RunSummary, TimedFact
 
 # Runs whose pages were dropped for their age are in neither count.
 _STATES = (
@@ -57,31 +56,46 @@ class SqliteHistory:
         limit: int = 50,
         before: str | None = None,
     ) -> list[RunSummary]:
+        """The newest runs that can be read; see `page`."""
+        return self.page(state=state, flow=flow, limit=limit, before=before).runs
+
+    def page(
+        self,
+        *,
+        state: State | None = None,
+        flow: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> RunPage:
         """The newest runs first; see the port."""
-        wanted = {"state = ?": state and state.value, "flow = ?": flow}
-        conditions = [text for text, value in wanted.items() if value is not None]
-        values = [value for value in wanted.values() if value is not None]
-        if before is not None:
-            # Ids sort by time; a handed-off run has the id that its first node gave it.
-            conditions.append("id < ?")
-            values.append(before)
-        where = " WHERE " + " AND ".join(conditions) if conditions else ""
-        statement = f"{SUMMARY}{where} ORDER BY id DESC LIMIT ?"
+        wanted = Wanted(state and state.value, flow, before, limit)
         found: list[RunSummary] = []
+        unreadable: list[str] = []
         for path in self._journals():
-            with reading(path) as db:
-                rows = db.execute(statement, (*values, limit))
-                found += [summary_of(row, path) for row in rows]
+            try:
+                with reading(path) as db:
+                    rows, broken = newest(db, wanted)
+                    found += [summary_of(row, path) for row in rows]
+                    unreadable += [f"{path.stem}: {each}" for each in broken]
+            except JournalDamaged as error:  # noqa: PERF203 - the others are read all the same
+                unreadable.append(f"{path.stem}: {error}")
         once = {run.id: run for run in found}  # while one is moved, it may be in two journals
-        return sorted(once.values(), key=lambda run: run.id, reverse=True)[:limit]
+        runs = sorted(once.values(), key=lambda run: run.id, reverse=True)
+        return RunPage(runs[:limit], unreadable)
 
     def run(self, run_id: str) -> RunDetail | None:
-        """One run, or None. Raises JournalDamaged where its facts do not hold."""
+        """One run, or None; see the port. Raises JournalDamaged where it may be in what is lost."""
+        damage: JournalDamaged | None = None
         for path in self._journals():
-            with reading(path) as db:
-                row = db.execute(f"{SUMMARY} WHERE id = ?", (run_id,)).fetchone()
-                if row is not None:
-                    return RunDetail(summary_of(row, path), _facts(db, run_id))
+            try:
+                with reading(path) as db:
+                    row = one_by_id(db, run_id)
+                    if row is not None:
+                        return RunDetail(summary_of(row, path), *_facts(db, row))
+            except JournalDamaged as error:  # noqa: PERF203 - another journal may have it
+                damage = error
+        if damage is not None:
+            raise damage
         return None
 
     def ledger(self) -> list[Ledger]:
@@ -141,9 +155,14 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
         check_files(path)
         path.stat()  # of a link that leads nowhere, SQLite says only that it is not opened
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
+            add_row_sum(db)
+            db.text_factory = decode_any
             db.execute("BEGIN")
-            format_of(db, path)
-            lay_over(db, path)
+            found = format_of(db, path)
+            if found < FORMAT:
+                show_as_now(db, found)
+            else:
+                lay_over(db, path)
             yield db
     except UnicodeEncodeError:  # it is in what was asked for
         raise
@@ -164,20 +183,20 @@ def _unread(path: Path, error: Exception) -> JournalDamaged | JournalUnreadable:
     return JournalDamaged(f"{path} cannot be read ({text})")
 
 
-def summary_of(row: tuple[Any, ...], path: Path) -> RunSummary:
-    """A row of SUMMARY. Raises ChainBroken where a value in it cannot be."""
-    named = zip(RunSummary.__struct_fields__, (*row, path.stem), strict=True)
-    try:
-        return msgspec.convert(dict(named), RunSummary)
-    except msgspec.ValidationError as error:
-        raise ChainBroken(f"the row of run {row[0]} cannot be read: {error}") from error
+def summary_of(row: Row, path: Path) -> RunSummary:
+    """A whole row as one line of a list. Raises ChainBroken where a value in it cannot be."""
+    (_, run_id, flow, state, reason, source, node, accepted_ms, settled_ms, *_) = row
+    if not holds(row):
+        raise ChainBroken(f"the row of run {run_id} does not match its checksum")
+    return RunSummary(
+        run_id, flow, State(state), reason, source, node, accepted_ms, settled_ms, path.stem
+    )
 
 
-def _facts(db: sqlite3.Connection, run_id: str) -> list[TimedFact]:
-    no, count, last = db.execute(
-        "SELECT no, pages, sum FROM runs WHERE id = ?", (run_id,)
-    ).fetchone()
+def _facts(db: sqlite3.Connection, row: Row) -> tuple[list[TimedFact], str | None]:
+    no, run_id, *_ = row
+    count, last = row[12], row[13]
     if not count:  # its pages were dropped for their age, and with them the checksum
-        return []
-    rows = db.execute(PAGES, (no,))
-    return [TimedFact(at_ms, fact) for at_ms, fact in verified(run_id, rows, count, last)]
+        return [], None
+    facts, broken = what_holds(run_id, db.execute(PAGES, (no,)), count, last)
+    return [TimedFact(at_ms, fact) for at_ms, fact in facts], broken

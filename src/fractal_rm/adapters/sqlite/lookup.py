@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fractal_rm.adapters.log.disk import log_folder
 from fractal_rm.adapters.log.history import Asked
 from fractal_rm.adapters.log.tail import Tail
-from fractal_rm.adapters.sqlite import schema
+from fractal_rm.adapters.sqlite import statements
+from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.prepare import check_files, format_of
-from fractal_rm.adapters.sqlite.rows import many_at_once
-from fractal_rm.domain.errors import JournalError
-from fractal_rm.domain.run import State
+from fractal_rm.domain.errors import JournalDamaged, JournalError
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Prior
 
 
@@ -24,12 +25,13 @@ def find_in(db: sqlite3.Connection, asked: Sequence[Asked]) -> list[Prior | None
     One statement for keys and one for ids, up to 64 at once. Raises sqlite3.Error.
     """
     keys = [(key,) for key, *_ in asked if key is not None]
+    found_keys = many_at_once(db, statements.FIND_KEYS, keys, ")")
     under = {
         key: (until_ms, Prior(run_id, digest, State(state)))
-        for key, until_ms, run_id, digest, state in many_at_once(db, schema.FIND_KEYS, keys, ")")
+        for key, until_ms, run_id, digest, state in found_keys
     }
     ids = [(run_id,) for _, run_id, *_ in asked if run_id]
-    runs = dict(many_at_once(db, schema.FIND_RUNS, ids, ")"))
+    runs = dict(many_at_once(db, statements.FIND_RUNS, ids, ")"))
     found: list[Prior | None] = []
     for key, run_id, digest, retention_ms in asked:
         until_ms, prior = under.get(key or "", (0, None))
@@ -124,9 +126,7 @@ class _Other:
         """First in its log: what is brought over meanwhile is then found in its history."""
         if self._db is None:
             return [None] * len(asked)
-        row = self._db.execute(schema.FIND_PROJECTED).fetchone()
-        if row is not None:  # before format 5 there was no log
-            self._tail.look(row[0])
+        self._read_log(self._db)
         recent = [self._tail.find(each) for each in asked]
         self._db.execute("BEGIN")  # one for all that is asked: each takes its locks
         try:
@@ -134,6 +134,18 @@ class _Other:
         finally:
             self._db.execute("COMMIT")
         return [prior if late is None else late for prior, late in zip(found, recent, strict=True)]
+
+    def _read_log(self, db: sqlite3.Connection) -> None:
+        """As far as it can be read; again where its segments were used again meanwhile."""
+        before = None
+        while True:
+            row = db.execute(statements.READ_NOTE, ("projected",)).fetchone()
+            if row is None or row[0] == before:  # before format 5 there was no log
+                return
+            (before,) = row
+            with suppress(JournalDamaged, FileNotFoundError):
+                self._tail.look(before)
+                return
 
     def close(self) -> None:
         """Let go of the files."""

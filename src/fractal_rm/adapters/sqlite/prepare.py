@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.causes import damaged
+from fractal_rm.adapters.sqlite.migrations import create, migrate
 from fractal_rm.config.regular_file import NotRegular, stat_regular
 from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
 
@@ -58,14 +59,10 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
     ):
         db.execute(f"PRAGMA {pragma}")
     if created:
-        db.executescript(
-            f"BEGIN;{schema.CREATE}PRAGMA application_id = {schema.APPLICATION_ID};"
-            f"PRAGMA user_version = {schema.FORMAT};COMMIT;"
-        )
+        create(db)
         _sync_folder(path.resolve().parent)  # of where links lead to
-    elif found < schema.FORMAT:
-        steps = "".join(step for to, step in schema.STEPS.items() if to > found)
-        db.executescript(f"BEGIN;{steps}PRAGMA user_version = {schema.FORMAT};COMMIT;")
+    else:
+        migrate(db, found)
 
 
 def format_of(db: sqlite3.Connection, path: Path) -> int:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.replay import told_in
-from fractal_rm.adapters.log.segments import Reused, bodies_since
+from fractal_rm.adapters.log.segments import bodies_since
 from fractal_rm.adapters.log.stories import Stories
-from fractal_rm.adapters.sqlite import schema
+from fractal_rm.adapters.sqlite import schema, statements
+from fractal_rm.adapters.sqlite.faults import Faults
 from fractal_rm.adapters.sqlite.recover import run_from
 from fractal_rm.adapters.sqlite.rows import Tail, Writing
 from fractal_rm.domain.errors import JournalDamaged
@@ -22,6 +23,8 @@ _OVER = """
 ALTER TABLE temp.runs RENAME TO recent_runs;
 ALTER TABLE temp.pages RENAME TO recent_pages;
 ALTER TABLE temp.flows RENAME TO recent_flows;
+ALTER TABLE temp.faults RENAME TO recent_faults;
+ALTER TABLE temp.spans RENAME TO recent_spans;
 ALTER TABLE temp.meta RENAME TO recent_meta;
 CREATE TEMP VIEW runs AS
     SELECT * FROM recent_runs
@@ -30,6 +33,8 @@ CREATE TEMP VIEW pages AS SELECT * FROM recent_pages UNION ALL SELECT * FROM mai
 CREATE TEMP VIEW flows AS
     SELECT * FROM recent_flows
     UNION ALL SELECT * FROM main.flows WHERE version NOT IN (SELECT version FROM recent_flows);
+CREATE TEMP VIEW faults AS SELECT * FROM recent_faults UNION ALL SELECT * FROM main.faults;
+CREATE TEMP VIEW spans AS SELECT * FROM recent_spans UNION ALL SELECT * FROM main.spans;
 CREATE TEMP VIEW meta AS SELECT * FROM recent_meta;
 """
 
@@ -39,15 +44,15 @@ def lay_over(db: sqlite3.Connection, path: Path) -> None:
 
     Raises JournalError, sqlite3.Error, OSError.
     """
-    folder = log_folder(path)
+    disk = FolderDisk(log_folder(path))
     projected = _projected(db)
-    if projected is None or not folder.is_dir():
+    if projected is None or not (projected or log_folder(path).exists()):  # not begun
         return
     while True:
         try:
-            bodies = bodies_since(FolderDisk(folder), projected)
+            bodies = bodies_since(disk, projected)
             break
-        except (Reused, JournalDamaged):
+        except JournalDamaged:  # it may have been brought over, and used again, meanwhile
             before = projected
             db.execute("COMMIT")
             db.execute("BEGIN")
@@ -66,7 +71,7 @@ def _projected(db: sqlite3.Connection) -> int | None:
 
 def _write_over(db: sqlite3.Connection, stories: Stories) -> None:
     (last,) = db.execute("SELECT coalesce(max(no), 0) FROM main.runs").fetchone()
-    writing = Writing(stories, _tails(db, stories), last + 1)
+    faults = Faults(db)
     for statement in schema.TOLD.replace("CREATE TABLE", "CREATE TEMP TABLE").split(";"):
         db.execute(statement)
     db.execute("CREATE TEMP TABLE meta AS SELECT * FROM main.meta")
@@ -74,8 +79,10 @@ def _write_over(db: sqlite3.Connection, stories: Stories) -> None:
         "INSERT INTO temp.runs SELECT * FROM main.runs WHERE id = ?",
         [(story.run_id,) for story in stories.by_run.values() if story.new is None],
     )
-    writing.put(db)
-    db.execute(schema.COUNT, (len(writing.new_rows), len(writing.ended)))
+    writing = Writing(db, stories, _tails(db, stories), last + 1, faults)
+    writing.put()
+    for name, more in writing.counts.items():
+        db.execute(statements.COUNT, {"name": name, "more": more})
     for statement in _OVER.split(";"):
         db.execute(statement)
 
@@ -84,8 +91,8 @@ def _tails(db: sqlite3.Connection, stories: Stories) -> dict[str, Tail]:
     """Of runs that are told of and that the history has."""
     tails: dict[str, Tail] = {}
     for run_id, story in stories.by_run.items():
-        row = None if story.new else db.execute(schema.ONE_RUN, (run_id,)).fetchone()
+        row = None if story.new else db.execute(statements.ONE_RUN, (run_id,)).fetchone()
         if row is not None:
-            no, pages, last, _ = row
+            no, pages, last, *_ = row
             tails[run_id] = no, pages, last
     return tails

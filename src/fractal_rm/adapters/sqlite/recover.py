@@ -9,16 +9,19 @@ from typing import Union
 
 import msgspec
 
-from fractal_rm.adapters.sqlite import schema
+from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.causes import damaged
 from fractal_rm.adapters.sqlite.chain import ChainBroken, Unreadable, verified
 from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.facts import Accepted, AnyFact
 from fractal_rm.domain.flow import Flow, version_of
-from fractal_rm.domain.run import Accepted, AnyFact, ImpossibleFact, Run, State, fold
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
+from fractal_rm.domain.transitions import ImpossibleFact
 from fractal_rm.engine.ports import BrokenRun
 
 PageRow = tuple[int, bytes, int]  # n, body, sum
-OpenRow = tuple[int, str, int, int, Union[str, None], int]  # as in schema.OPEN_RUNS
+OpenRow = tuple[int, str, int, int, Union[str, None], int]  # as in statements.OPEN_RUNS
 
 
 class OpenRuns:
@@ -39,7 +42,7 @@ class OpenRuns:
                 self.runs.append(found)
             else:
                 self.broken.append(found)
-        (expected,) = self._db.execute(schema.EXPECTED_OPEN).fetchone()
+        (expected,) = self._db.execute(statements.EXPECTED_OPEN).fetchone()
         held = len(self.runs) + len(self.broken)
         if held != expected:
             raise self._damaged(f"it should hold {expected} unfinished runs and holds {held}")
@@ -47,9 +50,9 @@ class OpenRuns:
     def _rows(self) -> Iterable[tuple[OpenRow, list[PageRow]]]:
         """The rows of open runs, each with its pages."""
         pages: dict[int, list[PageRow]] = {}
-        for run, *page in self._db.execute(schema.OPEN_PAGES):
+        for run, *page in self._db.execute(statements.OPEN_PAGES):
             pages.setdefault(run, []).append((page[0], page[1], page[2]))
-        for row in self._db.execute(schema.OPEN_RUNS).fetchall():
+        for row in self._db.execute(statements.OPEN_RUNS).fetchall():
             yield row, pages.pop(row[0], [])
 
     def _found(self, row: OpenRow, pages: list[PageRow]) -> Run | BrokenRun:
@@ -101,13 +104,13 @@ def _broken(row: OpenRow, why: str) -> BrokenRun:
 
 
 def run_from(db: sqlite3.Connection, run_id: str) -> Run | None:
-    """A run as its pages make it, without its flow; None: they make none."""
-    row = db.execute(schema.ONE_RUN, (run_id,)).fetchone()
+    """A run as its pages make it, without its flow's steps; None: they make none."""
+    row = db.execute(statements.ONE_RUN, (run_id,)).fetchone()
     if row is None:
         return None
-    no, count, last, accepted_ms = row
+    no, count, last, accepted_ms, flow_id = row
     try:
-        timed = verified(run_id, db.execute(schema.PAGES, (no,)), count, last)
-        return fold(Run(run_id, Flow(""), accepted_ms), [fact for _, fact in timed])
+        timed = verified(run_id, db.execute(statements.PAGES, (no,)), count, last)
+        return fold(Run(run_id, Flow(flow_id or ""), accepted_ms), [fact for _, fact in timed])
     except (ChainBroken, ImpossibleFact):
         return None

@@ -1,4 +1,8 @@
-"""Retention: what is old goes, a slice at a time, so that nobody waits for it."""
+"""Retention: what is old goes, a slice at a time, so that nobody waits for it.
+
+Runs in trouble are kept longer, so that a busy day of successes does not push out what somebody has
+to look at: they have an age and a share of the bytes of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,28 @@ import json
 import sqlite3
 from collections.abc import Callable
 
-from fractal_rm.adapters.sqlite import schema
+import msgspec
+
+from fractal_rm.adapters.sqlite import statements
 
 PURGE_EVERY_S = 10.0
 SLICE_RUNS = 500
 
-Keep = Callable[[], tuple[int, int]]  # how much history is kept: seconds, bytes
+
+class Keep(msgspec.Struct, frozen=True):
+    """How much history is kept. Runs in trouble stay for ``failed_s``, or ``age_s`` if longer.
+
+    Where it is more than ``most_bytes`` in all, runs in trouble stay as long as they alone take at
+    most ``failed_bytes``.
+    """
+
+    age_s: int
+    most_bytes: int
+    failed_s: int
+    failed_bytes: int
+
+
+Kept = Callable[[], Keep]
 
 
 class Turns:
@@ -41,31 +61,65 @@ class Purge:
     Those that must stay (open ones above all, whatever their age) are passed over once a round.
     """
 
-    def __init__(self) -> None:
-        self._passed = 0
+    def __init__(self, passed: int = 0) -> None:
+        self._passed = passed
+        self._dropped = False  # in this round
+        self._spare_none = False
 
-    def drop_slice(
-        self, db: sqlite3.Connection, retention_ms: int, history_s: int, history_bytes: int
-    ) -> bool:
+    @property
+    def behind(self) -> int:
+        """Where to go on where the slice that is next cannot be read."""
+        return self._passed + SLICE_RUNS
+
+    def drop_slice(self, db: sqlite3.Connection, retention_ms: int, keep: Keep) -> bool:
         """Drop one slice of what is too old or too much. Returns whether the round goes on."""
-        db.execute(schema.DROP_KEYS, (retention_ms, SLICE_RUNS))
-        oldest_ms = retention_ms - history_s * 1000
-        too_much = _used_bytes(db) > history_bytes
-        rows = db.execute(schema.SLICE, (self._passed, SLICE_RUNS)).fetchall()
-        drop = [
-            no
-            for no, _, ended_ms in rows
-            if ended_ms is not None and (too_much or ended_ms < oldest_ms)
-        ]
+        db.execute(statements.DROP_KEYS, (retention_ms, SLICE_RUNS))
+        oldest_ms = retention_ms - keep.age_s * 1000
+        oldest_failed_ms = retention_ms - max(keep.age_s, keep.failed_s) * 1000
+        too_much = _used_bytes(db) > keep.most_bytes
+        failed_too = too_much and (self._spare_none or _trouble_bytes(db) > keep.failed_bytes)
+        rows = db.execute(statements.SLICE, (self._passed, SLICE_RUNS)).fetchall()
+        drop, failed = list[int](), list[int]()
+        for no, _, ended_ms, in_trouble in rows:
+            if ended_ms is None:
+                continue
+            much, oldest = (failed_too, oldest_failed_ms) if in_trouble else (too_much, oldest_ms)
+            if much or ended_ms < oldest:
+                drop.append(no)
+                failed += [no] if in_trouble else []
         if drop:
-            chosen = json.dumps(drop)
-            for statement in (schema.DROP_PAGES, schema.DROP_RUNS, schema.STRIP_RUNS):
-                db.execute(statement, (chosen,))
+            _drop(db, drop, failed)
+            self._dropped = True
         # Runs stand in the order of their acceptance: behind a young one all are young.
-        came_ms = next((came_ms for _, came_ms, _ in reversed(rows) if came_ms is not None), 0)
+        came_ms = next((row[1] for row in reversed(rows) if row[1] is not None), 0)
         ends = len(rows) < SLICE_RUNS or not (too_much or came_ms < oldest_ms)
-        self._passed = 0 if ends else rows[-1][0]
+        if ends:
+            self._end_round(db, too_much=too_much)
+        else:
+            self._passed = rows[-1][0]
         return not ends
+
+    def _end_round(self, db: sqlite3.Connection, *, too_much: bool) -> None:
+        """Where nothing was left to drop but what is spared, the next round spares nothing."""
+        self._spare_none = too_much and not self._dropped
+        self._passed, self._dropped = 0, False
+        db.execute(statements.DROP_SPANS)
+
+
+def _drop(db: sqlite3.Connection, drop: list[int], failed: list[int]) -> None:
+    chosen = json.dumps(drop)
+    if failed:
+        (less,) = db.execute(statements.TROUBLE_BYTES, (json.dumps(failed),)).fetchone()
+        db.execute(statements.COUNT, {"name": "trouble_bytes", "more": -less})
+    db.execute(statements.DROP_PAGES, (chosen,))
+    gone = db.execute(statements.DROP_RUNS, (chosen,)).rowcount
+    db.execute(statements.STRIP_RUNS, (chosen,))
+    db.execute(statements.COUNT, {"name": "dropped", "more": gone})
+
+
+def _trouble_bytes(db: sqlite3.Connection) -> int:
+    value: int = db.execute(statements.READ_NOTE, ("trouble_bytes",)).fetchone()[0]
+    return value
 
 
 def _used_bytes(db: sqlite3.Connection) -> int:

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
-from functools import cache
-from itertools import chain
+from collections.abc import Mapping
 from typing import Any
 
 from fractal_rm.adapters.log.records import encode
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
-from fractal_rm.adapters.sqlite import schema
+from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.chain import link, start_of
+from fractal_rm.adapters.sqlite.faults import Faults
+from fractal_rm.adapters.sqlite.many import Rows, many_at_once
 from fractal_rm.adapters.sqlite.schema import PAGE_BITS
+from fractal_rm.adapters.sqlite.spans import Ended, widen
+from fractal_rm.adapters.sqlite.sums import summed
+from fractal_rm.domain.state import TROUBLE
 
 Tail = tuple[int, int, int]  # of an open run: its number, how many pages, the last one's checksum
-Rows = list[tuple[Any, ...]]
-ROWS_AT_ONCE = 64
 
 
 class Writing:
-    """The rows of one transaction, apart from what is known until it is durable."""
+    """The rows of one transaction, apart from what is known until it is durable.
 
-    def __init__(self, stories: Stories, open_runs: Mapping[str, Tail], next_no: int) -> None:
+    ``counts`` are what is added to those in `meta`. Raises sqlite3.Error, as `put` does.
+    """
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        stories: Stories,
+        open_runs: Mapping[str, Tail],
+        next_no: int,
+        faults: Faults,
+    ) -> None:
+        self._db = db
         self._open = open_runs
-        self.flows = stories.flows
+        self._faults = faults
+        self._flows = stories.flows
+        self._new_rows: Rows = []
+        self._changed_rows: Rows = []
+        self._page_rows: Rows = []
+        self._again: list[dict[str, Any]] = []
+        self._ended_new: list[Ended] = []
+        self._ended_before: list[tuple[int]] = []
+        self._in_trouble: list[int] = []
         self.next_no = next_no
-        self.new_rows: Rows = []
-        self.changed_rows: Rows = []
-        self.page_rows: Rows = []
         self.key_rows: Rows = []
-        self.again_rows: list[tuple[int, str]] = []
         self.tails: dict[str, Tail] = {}  # of runs that stay open
         self.ended: list[str] = []
         for story in stories.by_run.values():
@@ -39,63 +56,66 @@ class Writing:
             elif story.facts:
                 self._change(story)
             if story.again:
-                self.again_rows.append((story.again, story.run_id))
+                self._again.append({"again": story.again, "run": story.run_id})
+        self.counts = {"accepted": len(self._new_rows), "settled": len(self.ended)}
 
-    def put(self, db: sqlite3.Connection) -> None:
-        """Write runs, pages and flows, with a handful of statements. Raises sqlite3.Error."""
-        db.executemany(schema.INSERT_FLOW, self.flows.items())
-        many_at_once(db, schema.INSERT_RUNS, self.new_rows)
-        many_at_once(db, schema.INSERT_PAGES, self.page_rows)
-        many_at_once(db, schema.UPDATE_RUNS[0], self.changed_rows, schema.UPDATE_RUNS[1])
-        db.executemany(schema.COUNT_DUPLICATES, self.again_rows)
+    def put(self) -> None:
+        """Write all but the keys, with a handful of statements."""
+        db = self._db
+        db.executemany(statements.INSERT_FLOW, self._flows.items())
+        many_at_once(db, statements.INSERT_FAULTS, self._faults.new_rows)
+        many_at_once(db, statements.INSERT_RUNS, self._new_rows)
+        many_at_once(db, statements.INSERT_PAGES, self._page_rows)
+        many_at_once(db, statements.UPDATE_RUNS[0], self._changed_rows, statements.UPDATE_RUNS[1])
+        db.executemany(statements.COUNT_DUPLICATES, self._again)
+        before = many_at_once(db, statements.ENDED_ROWS, self._ended_before, ")")
+        widen(db, [*self._ended_new, *((no, flow, *rest) for no, flow, *rest in before)])
+        if self._in_trouble:
+            chosen = json.dumps(self._in_trouble)
+            self.counts["trouble_bytes"] = db.execute(
+                statements.TROUBLE_BYTES, (chosen,)
+            ).fetchone()[0]
 
     def _add(self, story: Story, new: Beginning) -> None:
-        run_id = story.run_id
-        start = (self.next_no, 0, start_of(run_id))
+        run_id, no = story.run_id, self.next_no
         self.next_no += 1
-        no, pages, last = self._close(story, start)
-        self.new_rows.append(
+        pages, chain = self._close(story, (no, 0, start_of(run_id)))
+        if story.settled_ms is not None:
+            self._ended_new.append((no, new.flow, story.state.text, new.accepted_ms, run_id))
+        self._new_rows.append(summed(
             (no, run_id, new.flow, story.state.text, story.reason, new.source, story.node,
-             new.accepted_ms, story.settled_ms, pages, last, story.ahead_ms)
-        )  # fmt: skip
+             new.accepted_ms, story.settled_ms, story.ahead_ms, new.parent,
+             self._fault(story, no), pages, chain, 0)
+        ))  # fmt: skip
         if new.key is not None:
-            self.key_rows.append((new.key, no, new.digest, new.key_until_ms))
+            self.key_rows.append(summed((new.key, no, new.digest, new.key_until_ms)))
 
     def _change(self, story: Story) -> None:
-        no, pages, last = self._close(story, self._open[story.run_id])
-        self.changed_rows.append(
-            (no, story.state.text, story.reason, story.node, story.settled_ms, pages, last,
-             story.ahead_ms)
+        tail = self._open[story.run_id]
+        no = tail[0]
+        pages, chain = self._close(story, tail)
+        if story.settled_ms is not None:
+            self._ended_before.append((no,))
+        self._changed_rows.append(
+            (no, story.state.text, story.reason, story.node, story.settled_ms, story.ahead_ms,
+             self._fault(story, no), pages, chain)
         )  # fmt: skip
 
-    def _close(self, story: Story, tail: Tail) -> Tail:
+    def _fault(self, story: Story, no: int) -> int | None:
+        if story.state not in TROUBLE:
+            return None
+        self._in_trouble.append(no)
+        return self._faults.number(self._db, story, no, self._flows)
+
+    def _close(self, story: Story, tail: Tail) -> tuple[int, int]:
         """What one transaction writes of a run is one page of it."""
-        no, pages, last = tail
+        no, pages, chain = tail
         pages += 1
         body = encode(story.facts)
-        last = link(last, pages, body)
-        self.page_rows.append((no << PAGE_BITS | pages, body, last))
+        chain = link(chain, pages, body)
+        self._page_rows.append((no << PAGE_BITS | pages, body, chain))
         if story.settled_ms is not None:
             self.ended.append(story.run_id)
         else:
-            self.tails[story.run_id] = no, pages, last
-        return no, pages, last
-
-
-def many_at_once(
-    db: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]], tail: str = ""
-) -> Rows:
-    """Execute a statement that takes many rows; returns what it finds. Raises sqlite3.Error."""
-    found: Rows = []
-    for at in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[at : at + ROWS_AT_ONCE]
-        flat = tuple(chain.from_iterable(some))
-        found += db.execute(_many(head, tail, len(some[0]), len(some)), flat)
-    return found
-
-
-@cache
-def _many(head: str, tail: str, columns: int, rows: int) -> str:
-    """A statement that takes many rows at once."""
-    one = "(" + ",".join("?" * columns) + ")"
-    return head + ",".join([one] * rows) + tail
+            self.tails[story.run_id] = no, pages, chain
+        return pages, chain

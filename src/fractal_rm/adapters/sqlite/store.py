@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fractal_rm.adapters.lock import FileLock, Held, wait_for_lock
 from fractal_rm.adapters.log.stories import Stories
-from fractal_rm.adapters.sqlite import schema
-from fractal_rm.adapters.sqlite.causes import WAIT_S, unusable
+from fractal_rm.adapters.sqlite import statements
+from fractal_rm.adapters.sqlite.causes import WAIT_S, damaged, is_damage, unusable
+from fractal_rm.adapters.sqlite.chain import ChainBroken
+from fractal_rm.adapters.sqlite.faults import Faults
 from fractal_rm.adapters.sqlite.lookup import find_in
-from fractal_rm.adapters.sqlite.moving import stories_of, take_out
+from fractal_rm.adapters.sqlite.many import many_at_once
+from fractal_rm.adapters.sqlite.moving import body_of, take_out
 from fractal_rm.adapters.sqlite.place import Place
 from fractal_rm.adapters.sqlite.prepare import check_files, prepare
 from fractal_rm.adapters.sqlite.recover import OpenRuns, run_from
-from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Keep, Purge, Turns
-from fractal_rm.adapters.sqlite.rows import Tail, Writing, many_at_once
+from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Kept, Purge, Turns
+from fractal_rm.adapters.sqlite.rows import Tail, Writing
+from fractal_rm.adapters.sqlite.scrub import BYTES_PER_S, Scrub
+from fractal_rm.adapters.sqlite.sums import add_row_sum
 from fractal_rm.domain.errors import (
+    HistoryDamaged,
     JournalBlocked,
     JournalError,
     JournalGone,
@@ -47,9 +54,9 @@ class HistoryStore:
     """
 
     def __init__(
-        self, path: Path, keep: Keep, *, synchronous: str = "FULL",
+        self, path: Path, keep: Kept, *, synchronous: str = "FULL",
         monotonic_s: Callable[[], float], purge_every_s: float = PURGE_EVERY_S,
-        passing: bool = False,
+        scrub_bytes_per_s: int = BYTES_PER_S, passing: bool = False,
     ) -> None:  # fmt: skip
         self._path = path
         self._keep = keep
@@ -61,10 +68,12 @@ class HistoryStore:
         self._next_no = 1
         self._purge = Purge()
         self._purges = Turns(purge_every_s)
+        self._scrub = Scrub(monotonic_s, scrub_bytes_per_s)
         self._lock: FileLock | None = None
         self._db: sqlite3.Connection
         self._reader: sqlite3.Connection
         self._place: Place
+        self._faults: Faults
 
     # --- open and close -----------------------------------------------------------------------
 
@@ -76,29 +85,39 @@ class HistoryStore:
             self._db = self._connect()
             prepare(self._db, self._path, self._synchronous)
             self._reader = self._connect()
+            self._scrub.open(self._connect())
             self._place = Place(self._path)
             self._read_tails()
-            return self._one("SELECT value FROM meta WHERE name = 'projected'")
-        except (OSError, sqlite3.Error) as error:
+            return self._projected()
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             self.let_go()
             raise unusable(self._path, error) from error
         except JournalError:
             self.let_go()
             raise
 
+    def _projected(self) -> int:
+        projected = self._one("SELECT value FROM meta WHERE name = 'projected'")
+        if not isinstance(projected, int):
+            raise damaged(self._path, "is damaged: it does not say how far it has the log")
+        return projected
+
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(
+        db = sqlite3.connect(
             self._path,
             isolation_level=None,
             check_same_thread=False,
             timeout=WAIT_S,
             cached_statements=STATEMENTS_KEPT,
         )
+        add_row_sum(db)
+        return db
 
     def _read_tails(self) -> None:
-        rows = self._db.execute(schema.OPEN_RUNS)
+        rows = self._db.execute(statements.OPEN_RUNS)
         self._open = {row[1]: (row[0], row[2], row[3]) for row in rows}
         self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
+        self._faults = Faults(self._db)
 
     def take_lock(self) -> None:
         """Hold the file; `open` does so. Raises JournalInUse, JournalError."""
@@ -122,8 +141,8 @@ class HistoryStore:
             found = OpenRuns(self._db, self._path)
             found.read()
             clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
-            self._db.execute(schema.MARK, (0,))
-            newest, ended_ms = self._one(schema.NEWEST) or "", self._one(schema.NEWEST_END)
+            self._note("clean", 0)
+            newest, ended_ms = self._one(statements.NEWEST) or "", self._one(statements.NEWEST_END)
         except sqlite3.Error as error:
             raise unusable(self._path, error) from error
         return Recovered(found.runs, clean, newest, ended_ms, found.broken)
@@ -138,10 +157,12 @@ class HistoryStore:
         """The ids of the runs that have no end."""
         return list(self._open)
 
-    def stories_of(self, run_ids: Sequence[str]) -> Stories:
-        """All that is known of open runs, as of new ones. Raises JournalError."""
+    def body_of(self, run_ids: Sequence[str]) -> bytes:
+        """All that is known of open runs, as a log says it of new ones. Raises JournalError."""
         try:
-            return stories_of(self._db, run_ids)
+            return body_of(self._db, run_ids)
+        except ChainBroken as error:
+            raise damaged(self._path, str(error)) from error
         except sqlite3.Error as error:
             raise unusable(self._path, error) from error
 
@@ -160,10 +181,12 @@ class HistoryStore:
         """Mark how it ended and let go. Raises JournalBlocked: then the end counts as a crash."""
         try:
             if clean:
-                self._db.execute(schema.MARK, (1,))
+                self._place.check()
+                self._note("clean", 1)
         except sqlite3.Error as error:
-            raise unusable(self._path, error) from error
+            raise self._cause(error) from error
         finally:
+            self._scrub.close()
             self._reader.close()
             self._db.close()
             self.let_go()
@@ -185,7 +208,7 @@ class HistoryStore:
         try:
             return find_in(self._reader, asked)
         except sqlite3.Error as error:
-            raise self._write_failed(error) from error
+            raise self._failed(error) from error
 
     def check(self) -> None:
         """Whether what is written will be found at the next start. Raises JournalGone."""
@@ -211,29 +234,56 @@ class HistoryStore:
         Raises JournalBlocked, JournalLost.
         """
         self._place.check()
-        writing = Writing(stories, self._open, self._next_no)
+        db, faults = self._db, self._faults
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            db = self._db
-            writing.put(db)
-            many_at_once(db, schema.INSERT_KEYS, writing.key_rows)
-            db.execute(schema.COUNT, (len(writing.new_rows), len(writing.ended)))
-            db.execute(schema.PROJECTED, (position,))
+            db.execute("BEGIN IMMEDIATE")
+            writing = Writing(db, stories, self._open, self._next_no, faults)
+            writing.put()
+            many_at_once(db, statements.INSERT_KEYS, writing.key_rows)
+            for name, more in writing.counts.items():
+                db.execute(statements.COUNT, {"name": name, "more": more})
+            self._note("projected", position)
             db.execute("COMMIT")
         except sqlite3.Error as error:
+            faults.forget()
             raise self._write_failed(error) from error
+        faults.kept()
         self._next_no = writing.next_no
         self._open.update(writing.tails)
         for run_id in writing.ended:
             self._open.pop(run_id, None)
 
+    def _note(self, name: str, value: int) -> None:
+        self._db.execute(statements.NOTE, {"name": name, "value": value})
+
     def _write_failed(self, error: sqlite3.Error) -> JournalError:
-        cause = unusable(self._path, error)
-        if not isinstance(cause, JournalBlocked):
-            return JournalLost(f"{self._path}: {error}")
-        if self._db.in_transaction:
+        """`_failed`, of what was written: nothing of it stays."""
+        cause = self._failed(error)
+        if isinstance(cause, JournalBlocked) and self._db.in_transaction:
             self._db.execute("ROLLBACK")
         return cause
+
+    def _failed(self, error: sqlite3.Error) -> JournalError:
+        cause = self._cause(error)
+        return cause if isinstance(cause, JournalBlocked) else JournalLost(f"{self._path}: {error}")
+
+    def _cause(self, error: sqlite3.Error) -> JournalError:
+        """Damage ends nothing: it is noted, and what needs what is damaged waits for a repair."""
+        if not is_damage(error):
+            return unusable(self._path, error)
+        self._scrub.note(f"it cannot be read or written where it must be ({error})")
+        return HistoryDamaged(f"{self._path} is damaged ({error})")
+
+    @property
+    def damage(self) -> str | None:
+        """What is known to be damaged in it; None: nothing."""
+        return self._scrub.damage
+
+    def scrub(self) -> None:
+        """Look at a little more of it, as far as the time since the last call allows."""
+        with suppress(JournalGone):  # what is read then is not what the next start finds
+            self._place.check()
+            self._scrub.read_on()
 
     def purge(self, retention_ms: int) -> None:
         """When it is time, drop one slice of what is too old or too much.
@@ -242,13 +292,12 @@ class HistoryStore:
         """
         if not self._purges.come(self._monotonic_s()):
             return
-        history_s, history_bytes = self._keep()
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            more = self._purge.drop_slice(self._db, retention_ms, history_s, history_bytes)
+            more = self._purge.drop_slice(self._db, retention_ms, self._keep())
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            self._purge = Purge()  # what it has passed is as it was
+            self._purge = Purge(self._purge.behind) if is_damage(error) else Purge()
             raise self._write_failed(error) from error
         if more:
             self._purges.again()

@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 
 from fractal_rm.adapters.telemetry.line_writer import LineWriter
 from fractal_rm.adapters.telemetry.outlets import LogFile, Stream
-from fractal_rm.domain.run import Run, State
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 
 STANDARD_ERROR = 2
 WINDOW_S = 10.0

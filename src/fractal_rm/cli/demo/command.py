@@ -22,7 +22,7 @@ from fractal_rm.cli.demo.stage import HOST, START_LIMIT_S, DemoNode, Stage
 from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import json_option, moment, print_json
 from fractal_rm.domain.call import Origin, Reply, route
-from fractal_rm.domain.run import State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunSummary
 
 FLOWS = ("1", "2", "3")

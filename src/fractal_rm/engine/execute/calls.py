@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 from msgspec import UNSET
 
 from fractal_rm.config.model import Bounds, Component, Endpoint
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import CallFailed, CallTimedOut, CannotEvaluate
+from fractal_rm.domain.cause import Cause, Failure
+from fractal_rm.domain.errors import CallFailed, CallTimedOut, CannotEvaluate, NotConfigured
+from fractal_rm.domain.facts import ElementFinished, Finished, Settled, Started, Undone
 from fractal_rm.domain.flow import Call, Errors, Retry
 from fractal_rm.domain.outcome import call_again_s, failure_of, unmet
 from fractal_rm.domain.result import result_of, stored_result_of
-from fractal_rm.domain.run import (
-    ElementFinished,
-    Finished,
-    Run,
-    Settled,
-    Started,
-    State,
-    Undone,
-)
+from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Head, Seen
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.budgets import Budgets
-from fractal_rm.engine.execute.tries import Tries, last_failure
+from fractal_rm.engine.execute.tries import Tries, failure_in, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.request import Part, Request, request_of, seen_by, within
 from fractal_rm.engine.slots import Slots
@@ -54,7 +51,7 @@ class Calls:
                 last = last_failure(run, _name(call, part))
             request = request_of(run, call, component, endpoint, self._world.config, part)
         except CannotEvaluate as fault:
-            return self.fail(run, call, str(fault), part)
+            return self.fail(run, call, Failure.of(fault), part)
         if request is None:
             return self.put(run, call, SKIPPED, part)
         route, body, headers, timeout_s = request
@@ -78,11 +75,12 @@ class Calls:
             if isinstance(answer, Reply) and failure is None:
                 took_s = self._world.clock.monotonic_s() - began_s
                 return self._finish(run, call, answer, took_s, part)
+            failure = cast("Failure", failure)  # as a call without an answer is one
             again_s = self._again_s(call, component, answer, attempt)
             name = UNSET if part is None else part.name
-            last = self._tries.failed(run, call.number, attempt, failure or "", again_s, name)
+            last = self._tries.failed(run, call.number, attempt, failure, again_s, name)
             if again_s is None:
-                return self.fail(run, call, failure or "", part, answer)
+                return self.fail(run, call, failure, part, answer)
 
     @property
     def bounds(self) -> Bounds:
@@ -98,14 +96,14 @@ class Calls:
         named = call.endpoint if part is None else _endpoint(call, part)
         endpoint = component.endpoints.get(named) if component else None
         if component is None or endpoint is None:
-            raise CannotEvaluate("it is no longer in components.conf")
+            raise NotConfigured("it is no longer in components.conf")
         return component, endpoint
 
     def fail(
         self,
         run: Run,
         call: Call,
-        why: str,
+        why: Failure,
         part: Part | None = None,
         answer: Reply | CallFailed | None = None,
     ) -> Settled | None:
@@ -179,7 +177,7 @@ class Calls:
 
     def _unmet(
         self, run: Run, call: Call, answer: Reply | CallFailed, part: Part | None
-    ) -> str | None:
+    ) -> Failure | None:
         """Why an answer is not what the call expects, or None."""
         terms = call.terms
         if terms is UNSET or terms.expect is None or isinstance(answer, CallFailed):
@@ -226,10 +224,12 @@ def _ending_before(run: Run, call: Call, component: Component, part: Part | None
     """How a call that was made before a crash ends its run, or None: it is made."""
     name = _name(call, part)
     if run.in_doubt and name in run.in_doubt and not component.idempotent:
-        why = "it was called, and its answer was lost in a crash"
+        why = Failure(Cause.ANSWER_LOST, "it was called, and its answer was lost in a crash")
         return _ended(State.UNKNOWN, call, why, part)
     last = last_failure(run, name)
-    return _ended(State.FAILED, call, last.reason, part) if last and last.final is True else None
+    if last is None or last.final is not True:
+        return None
+    return _ended(State.FAILED, call, failure_in(last), part)
 
 
 def _endpoint(call: Call, part: Part) -> str:
@@ -254,8 +254,8 @@ def _kept(names: tuple[str, ...], reply: Reply) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _ended(state: State, call: Call, why: str, part: Part | None = None) -> Settled:
-    return Settled(state, f"{words_of(call, part)}: {why}")
+def _ended(state: State, call: Call, why: Failure, part: Part | None = None) -> Settled:
+    return Settled(state, f"{words_of(call, part)}: {why.reason}", why.cause)
 
 
 def words_of(call: Call, part: Part | None = None) -> str:

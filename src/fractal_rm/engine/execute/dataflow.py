@@ -13,10 +13,12 @@ from typing import Union
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from fractal_rm.domain.facts import Settled, StepFailed, name_of
 from fractal_rm.domain.flow import Call, Errors, Flow, Step, SubFlow
 from fractal_rm.domain.needs import Plan
 from fractal_rm.domain.outcome import Later
-from fractal_rm.domain.run import Run, Settled, State, StepFailed, name_of
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.alarms import Alarm, Alarms
 from fractal_rm.engine.execute.together import cut_off, worst
 from fractal_rm.engine.execute.tries import failed_for_good, last_failure
@@ -83,8 +85,9 @@ class Dataflow:
         number, part = _name_at(position, run.flow.steps[position])
         if name_of(number, part) not in failed_for_good(run):
             unknown = True if ending.state is State.UNKNOWN else UNSET
-            fact = StepFailed(number, 0, ending.reason, part, final=True, unknown=unknown)
-            self._note(run, fact)
+            self._note(run, StepFailed(
+                number, 0, ending.reason, part, final=True, unknown=unknown, cause=ending.cause
+            ))  # fmt: skip
 
     def _had_begun(self, run: Run) -> list[int]:
         """After a crash in a run that has failed: what was in flight finishes, as without it."""
@@ -207,7 +210,7 @@ def _noted_ends(run: Run) -> dict[int, Settled]:
         last = last_failure(run, name_of(*_name_at(position, step)))
         if last is not None and last.attempt == 0:
             state = State.UNKNOWN if last.unknown is True else State.FAILED
-            found[position] = Settled(state, last.reason)
+            found[position] = Settled(state, last.reason, last.cause)
     return found
 
 

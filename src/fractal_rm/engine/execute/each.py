@@ -10,13 +10,15 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.body import SKIPPED, check_listable, in_list, list_text
+from fractal_rm.domain.cause import Failure
 from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.evaluate import check_size
+from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Call, Each
 from fractal_rm.domain.needs import speaks_of_item
 from fractal_rm.domain.result import StepResult, size_of
-from fractal_rm.domain.run import Run, Settled
+from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.values import Values
 from fractal_rm.engine.execute.calls import Calls
@@ -49,7 +51,7 @@ class ForEach:
                 check_listable(results[part.element], part.element) for part in parts
             )
         except CannotEvaluate as fault:
-            return self._calls.fail(run, call, str(fault))
+            return self._calls.fail(run, call, Failure.of(fault))
         return self._calls.put(run, call, result)
 
     async def _list(self, results: Iterable[msgspec.Raw]) -> msgspec.Raw:

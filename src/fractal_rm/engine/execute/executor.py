@@ -9,9 +9,12 @@ from typing import Union
 from msgspec import UNSET
 
 from fractal_rm.domain.budget import time_left_ms
+from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.facts import Dead, Settled, fault
 from fractal_rm.domain.flow import Call, Order, Step, SubFlow
 from fractal_rm.domain.outcome import Later
-from fractal_rm.domain.run import Dead, Run, Settled, State, fault
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.dataflow import Dataflow
@@ -114,12 +117,10 @@ class Executor:
     async def _expired(self, run: Run) -> Settled:
         counted = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
         came = f"{len(run.results)} of {len(counted)} calls were made"
-        doubted = ", ".join(sorted(run.in_doubt or ()))
-        doubt = f", and call {doubted} may have been" if doubted else ""
-        await self._sub_flows.expire(run, f"the time of run {run.id} ended")
+        doubt = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
         had_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
         why = f"the deadline of {had_s:g} s ended when {came}{doubt}"
-        return Settled(State.EXPIRED, why)
+        return Settled(State.EXPIRED, why, Cause.DEADLINE)
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ class Executor:
         stopping = run.stopping
         if stopping is None:
             return await self._steps(run)
-        return Settled(stopping.state, stopping.reason)
+        return Settled(stopping.state, stopping.reason, stopping.cause)
 
     async def _carry(self, run: Run) -> Settled | Dead | Later:
         """A run within another one: executed, and undone where it failed."""

@@ -14,15 +14,18 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, content_json
+from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CannotEvaluate, JournalBlocked
+from fractal_rm.domain.errors import CannotEvaluate, JournalBlocked, NotConfigured
+from fractal_rm.domain.facts import Accepted, Dead, Finished, Placed, Settled
 from fractal_rm.domain.flow import Errors, Flow, SubFlow, flow_version
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.result import NULL, StepResult, stored
-from fractal_rm.domain.run import Accepted, Dead, Finished, Placed, Run, Settled, State
+from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.budgets import Budgets
-from fractal_rm.engine.execute.tries import Tries, last_failure
+from fractal_rm.engine.execute.tries import Tries, failure_in, last_failure
 from fractal_rm.engine.open_runs import OpenRuns, origin_of
 from fractal_rm.engine.ports import Entry, Prior
 from fractal_rm.engine.request import seen_by
@@ -37,6 +40,12 @@ ASK_AGAIN_S = 10.0
 Ended = Union[Settled, Dead, Later]
 Carry = Callable[[Run], Awaitable[Ended]]
 Undo = Callable[[Run, Settled], Awaitable[Settled]]
+
+
+class _EndedBefore(CannotEvaluate):
+    """The run of a step has ended in an earlier process, and its result was not kept."""
+
+    code = Cause.SUB_FLOW.text
 
 
 class SubFlows:
@@ -64,12 +73,12 @@ class SubFlows:
         """Run it. None: the step has its result; otherwise how the run ends or goes on."""
         last = last_failure(run, str(step.number))
         if last is not None and last.final is True:
-            return self._fail(run, step, last.reason)
+            return self._fail(run, step, failure_in(last))
         try:
             child = await self._child(run, step)
         except CannotEvaluate as fault:
             self.forgo(run, step)
-            return self._fail(run, step, str(fault))
+            return self._fail(run, step, Failure.of(fault))
         if not isinstance(child, Run):
             return child
         ending = await self._carried(child)
@@ -79,19 +88,26 @@ class SubFlows:
         await self._close(child, ending)
         return following
 
-    async def expire(self, run: Run, why: str) -> None:
-        """The time of a run has ended: so has that of the children that it was carrying."""
+    async def expire(self, run: Run, why: str) -> str:
+        """The time of a run has ended: so has that of the children that it was carrying.
+
+        Returns what the reason of the run says of calls that it, or one of those, may have made.
+        """
+        said = f", and call {', '.join(sorted(run.in_doubt))} may have been" if run.in_doubt else ""
         for child in self._runs.children(run):
-            await self.expire(child, why)
-            ending = await self._undo(child, Settled(State.EXPIRED, why))
+            of_child = await self.expire(child, why)
+            ending = Settled(State.EXPIRED, why + of_child, Cause.DEADLINE)
+            ending = await self._undo(child, ending)
             await self._close(child, ending)
+            said += of_child and f"{of_child} in its run {child.id}"
+        return said
 
     async def set_aside(self, run: Run) -> None:
         """A run is set aside: so are the children that it was carrying, with all that they did."""
         for child in self._runs.children(run):
             await self.set_aside(child)
             why = f"run {run.id}, which it belongs to, is set aside"
-            await self._close(child, Dead("parent", why))
+            await self._close(child, Dead(Cause.PARENT.text, why))
 
     def under_way(self, run: Run, step: SubFlow) -> bool:
         """Whether its child is there and has no end yet."""
@@ -128,7 +144,7 @@ class SubFlows:
         """
         flow = self._world.config.flows.get(step.flow)
         if flow is None:
-            raise CannotEvaluate(f"flows.conf has no flow {step.flow!r:.60}")
+            raise NotConfigured(f"flows.conf has no flow {step.flow!r:.60}")
         if self._depth(run) >= MOST_DEPTH:
             raise CannotEvaluate(f"flows that run flows are at most {MOST_DEPTH} deep")
         payload = content_json(step.content, self._seen(run))
@@ -144,8 +160,8 @@ class SubFlows:
             why = f"its run {prior.run_id} ended as {prior.state.value} without it"
             if prior.state is State.UNKNOWN:
                 self.forgo(run, step)
-                return Settled(State.UNKNOWN, f"{words_of(step)}: {why}")
-            raise CannotEvaluate(why)
+                return Settled(State.UNKNOWN, f"{words_of(step)}: {why}", Cause.SUB_FLOW)
+            raise _EndedBefore(why)
 
     async def _accepted(self, entry: Entry, child: Run) -> Prior | None:
         """Whatever cuts this off, a child that is on the disk is among the open runs too."""
@@ -179,8 +195,9 @@ class SubFlows:
                 origin=origin,
                 traceparent=UNSET if run.traceparent is None else run.traceparent,
                 ahead_ms=now.ahead_ms or UNSET,
+                node=self._world.node_id,
             ),
-            Placed(None, f"it belongs to run {run.id}"),
+            Placed(self._world.node_id, f"it belongs to run {run.id}", cause=Cause.PARENT),
         )
         child = Run(self._ids.next(now.id_ms), flow, now.wall_ms)
         for fact in facts:
@@ -216,9 +233,9 @@ class SubFlows:
         if state is State.SUCCEEDED:
             self._put(run, step, NULL if child.reply is None else child.reply)
             return None
-        why = f"its run {child.id} is {state.value}: {ending.reason}"
+        why = Failure(Cause.SUB_FLOW, f"its run {child.id} is {state.value}: {ending.reason}")
         if state is State.UNKNOWN:
-            return Settled(State.UNKNOWN, f"{words_of(step)}: {why}")
+            return Settled(State.UNKNOWN, f"{words_of(step)}: {why.reason}", why.cause)
         _ = self._tries.failed(run, step.number, 1, why, None)
         return self._fail(run, step, why)
 
@@ -229,9 +246,9 @@ class SubFlows:
         await durable
         self._world.telemetry.run_settled(child, self._world.clock.steady_ms)
 
-    def _fail(self, run: Run, step: SubFlow, why: str) -> Settled | None:
+    def _fail(self, run: Run, step: SubFlow, why: Failure) -> Settled | None:
         if run.flow.errors is not Errors.CONTINUE:
-            return Settled(State.FAILED, f"{words_of(step)}: {why}")
+            return Settled(State.FAILED, f"{words_of(step)}: {why.reason}", why.cause)
         self._put(run, step, ORIGINAL_ERROR)
         return None
 

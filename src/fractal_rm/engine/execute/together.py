@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from fractal_rm.domain.run import Settled, State
+from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.state import State
 
 
 async def cut_off(tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 
+from fractal_rm.domain.cause import Failure
+from fractal_rm.domain.facts import StepFailed
 from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import MOST_RETRY_AFTER_S
-from fractal_rm.domain.run import Run, StepFailed
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.world import World
 
@@ -25,16 +27,21 @@ class Tries:
         run: Run,
         step: int,
         attempt: int,
-        reason: str,
+        failure: Failure,
         again_s: float | None,
         part: str | UnsetType = UNSET,
     ) -> StepFailed:
         """Write that an attempt failed, and when the next one is due; None: there is none."""
-        if again_s is None:
-            fact = StepFailed(step, attempt, reason, part, final=True)
-        else:
-            again = self._clock.moment().after(again_s * 1000)
-            fact = StepFailed(step, attempt, reason, part, again)
+        fact = StepFailed(
+            step,
+            attempt,
+            failure.reason,
+            part,
+            UNSET if again_s is None else self._clock.moment().after(again_s * 1000),
+            final=True if again_s is None else UNSET,
+            cause=failure.cause,
+            answer=failure.answer,
+        )
         _ = self._runs.write(run, fact)
         return fact
 
@@ -46,8 +53,13 @@ class Tries:
 
 
 def last_failure(run: Run, name: str) -> StepFailed | None:
-    """The last failed attempt of a request; see `domain.run.name_of`."""
+    """The last failed attempt of a request; see `domain.facts.name_of`."""
     return run.failures.get(name) if run.failures else None
+
+
+def failure_in(last: StepFailed) -> Failure:
+    """Why an attempt failed, as its fact says."""
+    return Failure(last.cause, last.reason, last.answer)
 
 
 def failed_for_good(run: Run) -> list[str]:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import UNSET
 
+from fractal_rm.domain.facts import Settled, Stopping
 from fractal_rm.domain.flow import Call, Errors, Undo
 from fractal_rm.domain.result import NULL
-from fractal_rm.domain.run import Run, Settled, State, Stopping
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.request import part_to_undo
@@ -37,11 +39,11 @@ class Undoing:
         if not to_undo:
             return ending
         if run.stopping is None:
-            durable = self._runs.write(run, Stopping(ending.state, ending.reason))
+            durable = self._runs.write(run, Stopping(ending.state, ending.reason, ending.cause))
             if run.flow.durable.each_step:
                 await durable
         notes = [note for each in to_undo if (note := await self._once(run, *each))]
-        return Settled(ending.state, "; ".join([ending.reason, *notes]))
+        return Settled(ending.state, "; ".join([ending.reason, *notes]), ending.cause)
 
     async def _once(self, run: Run, call: Call, undo: Undo) -> str:
         """Undo one step. Returns why it could not be, or nothing."""

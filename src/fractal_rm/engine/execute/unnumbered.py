@@ -7,15 +7,18 @@ from typing import Union
 from msgspec import UNSET
 
 from fractal_rm.domain.body import message_body, reply_of
+from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate, PublishFailed
+from fractal_rm.domain.facts import Passed, Settled, Waiting
 from fractal_rm.domain.flow import Errors, Publish, Respond, Retry, Wait
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import Later, call_again_s
 from fractal_rm.domain.result import stored
-from fractal_rm.domain.run import Passed, Run, Settled, State, Waiting
+from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen
-from fractal_rm.engine.execute.tries import Tries, last_failure
+from fractal_rm.domain.state import State
+from fractal_rm.engine.execute.tries import Tries, failure_in, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.request import seen_by
 from fractal_rm.engine.world import World
@@ -47,7 +50,7 @@ class UnnumberedSteps:
                 return await self._publish(run, position, step)
             self._reply(run, position, step)
         except CannotEvaluate as fault:
-            return self._fail(run, position, step, str(fault))
+            return self._fail(run, position, step, Failure.of(fault))
         return None
 
     def _seen(self, run: Run) -> Seen:
@@ -80,13 +83,14 @@ class UnnumberedSteps:
                 await self._world.publisher.publish(step.topic, body)
             except PublishFailed as error:
                 again_s = self._again_s(error, attempt)
-                last = self._tries.failed(run, 0, attempt, str(error), again_s, name)
+                why = Failure(Cause.PUBLISH_FAILED, str(error))
+                last = self._tries.failed(run, 0, attempt, why, again_s, name)
             else:
                 durable = self._runs.write(run, Passed(position))
                 if run.flow.durable.each_step:
                     await durable
                 return None
-        return self._fail(run, position, step, last.reason)
+        return self._fail(run, position, step, failure_in(last))
 
     def _again_s(self, error: PublishFailed, attempt: int) -> float | None:
         """As a call that was never sent: a message that comes twice is what QoS 1 allows."""
@@ -99,11 +103,11 @@ class UnnumberedSteps:
         reply = reply_of(step.content, self._seen(run))
         _ = self._runs.write(run, Passed(position, *stored(reply)))
 
-    def _fail(self, run: Run, position: int, step: Unnumbered, why: str) -> Settled | None:
+    def _fail(self, run: Run, position: int, step: Unnumbered, why: Failure) -> Settled | None:
         if run.flow.errors is Errors.CONTINUE:
             _ = self._runs.write(run, Passed(position))
             return None
-        return Settled(State.FAILED, f"{words_of(step)}: {why}")
+        return Settled(State.FAILED, f"{words_of(step)}: {why.reason}", why.cause)
 
 
 def words_of(step: Unnumbered) -> str:

@@ -1,0 +1,42 @@
+"""DBOS on SQLite: durable execution as a library, on what a small node would give it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.peers.installed import PLACE, install_once, pip_install, version_in
+from bench.processes import running
+
+HERE = Path(__file__).parent
+INSTALLED = PLACE / "dbos_workflow"
+LOCK = HERE / "requirements.lock"
+
+
+class DbosWorkflow:
+    durable = "trigger, each step, outcome"
+    most = 200  # at once: more take it a quarter of a minute
+    slow = True
+
+    @property
+    def name(self) -> str:
+        return f"DBOS {version_in(INSTALLED, 'dbos')}, SQLite"
+
+    def missing(self) -> str | None:
+        return None
+
+    def install(self) -> None:
+        install_once(INSTALLED, LOCK, lambda made: pip_install(made, LOCK))
+
+    @contextmanager
+    def start(
+        self, folder: Path, nginx_port: int, broker_port: int, topic: str
+    ) -> Iterator[list[int]]:
+        workflow = (
+            INSTALLED / "bin" / "python", HERE / "workflow.py", str(nginx_port), str(broker_port),
+            topic, folder / "dbos.sqlite",
+        )  # fmt: skip
+        with running(*workflow, log=folder / "dbos.log") as process:
+            process.wait_said("subscribed")
+            yield [process.pid]

@@ -1,0 +1,89 @@
+"""From the MQTT broker to Restate: a trigger is acknowledged when Restate has taken it.
+
+python bridge.py INGRESS_PORT BROKER_PORT TOPIC
+
+It is as cheap as the bare loop, so that what is measured is Restate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import gmqtt
+import httptools
+import uvloop
+from gmqtt.mqtt.constants import MQTTv311
+
+HOST = "127.0.0.1"
+CONNECTIONS = 64
+AGAIN_S = 0.1
+TAKEN = 0  # a handler's result for which gmqtt sends PUBACK
+
+
+class Lane(asyncio.Protocol):
+    """A keep-alive connection to the ingress, and the one request at a time that uses it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._transport: asyncio.Transport | None = None
+        self._head = (
+            f"POST /Flow1/run/send HTTP/1.1\r\nHost: {HOST}:{port}\r\n"
+            "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+        ).encode()
+
+    async def send(self, trigger: bytes) -> int:
+        """Returns the status. Raises OSError if no answer comes."""
+        loop = asyncio.get_running_loop()
+        if self._transport is None or self._transport.is_closing():
+            self._transport, _ = await loop.create_connection(lambda: self, HOST, self._port)
+            self._parser = httptools.HttpResponseParser(self)
+        self._answer = loop.create_future()
+        self._transport.write(self._head % (len(trigger), trigger))
+        return await self._answer
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        self._answer.set_result(self._parser.get_status_code())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(exc or ConnectionResetError("closed before the answer"))
+
+
+async def main(ingress_port: int, broker_port: int, topic: str) -> None:
+    free: asyncio.LifoQueue[Lane] = asyncio.LifoQueue()
+    for _ in range(CONNECTIONS):
+        free.put_nowait(Lane(ingress_port))
+
+    async def take(_client: gmqtt.Client, _topic: str, payload: bytes, _qos: int, _: Any) -> int:
+        lane = await free.get()
+        try:
+            while not await accepted(lane, payload):  # noqa: ASYNC110 - Restate tells nobody
+                await asyncio.sleep(AGAIN_S)
+        finally:
+            free.put_nowait(lane)
+        return TAKEN
+
+    # With a session that is kept: what was not acknowledged comes again.
+    client = gmqtt.Client("bench-restate", clean_session=False, optimistic_acknowledgement=False)
+    client.on_connect = lambda *_: client.subscribe(topic, qos=1)
+    client.on_subscribe = lambda *_: print("subscribed", flush=True)
+    client.on_message = take
+    await client.connect(HOST, broker_port, version=MQTTv311)
+    await asyncio.Event().wait()
+
+
+async def accepted(lane: Lane, payload: bytes) -> bool:
+    try:
+        return 200 <= await lane.send(payload) < 300
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    uvloop.install()
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

@@ -1,0 +1,105 @@
+"""Restate: durable execution as a server of its own, with flow 1 as a service of its SDK."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.peers.installed import PLACE, install_once, no_node, node, npm_ci
+from bench.processes import HOST, READY_WITHIN_S, Running, free_port, running
+
+HERE = Path(__file__).parent
+INSTALLED = PLACE / "restate"
+PACKAGES = INSTALLED / "node_modules" / "@restatedev"
+MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
+
+
+class Restate:
+    durable = "trigger, each step, outcome"
+    most = sys.maxsize
+    slow = True
+
+    @property
+    def name(self) -> str:
+        about = PACKAGES / "restate-server" / "package.json"
+        version = json.loads(about.read_text())["version"] if about.exists() else "not installed"
+        return f"Restate {version}"
+
+    def missing(self) -> str | None:
+        if platform.machine() not in MACHINES:
+            return f"Restate's package has no server for {platform.machine()}"
+        return no_node("Restate's SDK")
+
+    def install(self) -> None:
+        install_once(INSTALLED, HERE / "package-lock.json", lambda made: npm_ci(made, HERE))
+
+    @contextmanager
+    def start(
+        self, folder: Path, nginx_port: int, broker_port: int, topic: str
+    ) -> Iterator[list[int]]:
+        """As it is shipped, on loopback alone; with telemetry off, and no line for each run.
+
+        In a folder that it had before it goes on: it knows its service by its port.
+        """
+        kept = folder / "ports.json"
+        known = kept.exists()
+        if not known:
+            kept.write_text(json.dumps([free_port() for _ in range(4)]))
+        ingress, admin, internal, own = json.loads(kept.read_text())
+        settings = {
+            "RESTATE_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "RESTATE_LOG_FILTER": "warn",
+            "RESTATE_INGRESS__BIND_ADDRESS": f"{HOST}:{ingress}",
+            "RESTATE_ADMIN__BIND_ADDRESS": f"{HOST}:{admin}",
+        }  # fmt: skip
+        server = (
+            PACKAGES / f"restate-server-linux-{MACHINES[platform.machine()]}/bin/restate-server",
+            "--no-logo", "--listen-mode", "tcp", "--node-name", "bench", "--bind-ip", HOST,
+            "--bind-port", str(internal), "--base-dir", folder / "restate",
+        )  # fmt: skip
+        # Beside what it imports: that is where Node looks for it.
+        script = shutil.copy(HERE / "service.js", INSTALLED)
+        service = (node(), script, str(own), str(nginx_port))
+        quiet = {"RESTATE_LOGGING": "ERROR", "NODE_ENV": "production"}
+        bridge = (sys.executable, HERE / "bridge.py", str(ingress), str(broker_port), topic)
+        with (
+            running(*server, log=folder / "server.log", also=settings) as keeper,
+            running(*service, log=folder / "service.log", also=quiet) as worker,
+        ):
+            worker.wait_said("listening")
+            _wait_healthy(keeper, f"http://{HOST}:{admin}/health")
+            if not known:
+                _register(f"http://{HOST}:{admin}/deployments", f"http://{HOST}:{own}")
+            _wait_healthy(keeper, f"http://{HOST}:{ingress}/restate/health")
+            with running(*bridge, log=folder / "bridge.log") as taker:
+                taker.wait_said("subscribed")
+                yield [keeper.pid, worker.pid, taker.pid]
+
+
+def _wait_healthy(server: Running, url: str) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not _answers(url):
+        if server.process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"no answer; the last it said: {server.log.read_text()[-2000:]}")
+        time.sleep(0.05)
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _register(url: str, service: str) -> None:
+    """Tell Restate where the service is."""
+    body = json.dumps({"uri": service}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=30).close()

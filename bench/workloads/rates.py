@@ -1,0 +1,145 @@
+"""Flow 1 at the rates that small nodes see: what it takes, how long, and what it writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.client import HTTPConnection
+
+from bench.disks import Disk, LoopDisk
+from bench.measure import Figure, Round, one_round, percentile_of, quiet_round
+from bench.node import Node
+from bench.peers.bare_loop.peer import BareLoop
+from bench.peers.node_red.peer import NodeRed
+from bench.peers.restate.peer import Restate
+from bench.processes import HOST
+from bench.stage import Stage
+from bench.systems import OURS, System, ours, start_peers
+from bench.workloads.throughput import CALLS_PER_FLOW
+
+RATES = (20, 100, 500, 2_000)
+QUICK_RATES = (20, 500)
+HALF, FLAT_OUT = "half of flat out", "flat out"
+FEWEST = 200  # of a round: a percentile of fewer says little
+STEP = f"{OURS}, step"
+KEPT_UP = 0.9  # of the rate
+
+# By rate, of the median: at least, and the aim.
+CPU_US = {100: (800, 550), 500: (520, 350)}
+AGAINST = (  # our mode, whom, and by rate
+    (OURS, "Node-RED", {100: (4, 6), 500: (4, 6)}),
+    (STEP, "Restate", {20: (6, 9), 500: (4, 6)}),
+)
+ADDED_P99_MS = (10, 5)
+
+Found = dict[str, list[Round]]  # by system
+
+
+def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
+    """Each system alone at each rate, in turns; half of flat out is half of what it has shown."""
+    rounds, seconds, count, of_slow = (1, 1, 1_000, 300) if quick else (3, 6, 20_000, 5_000)
+    fewest = FEWEST // 10 if quick else FEWEST
+    with ExitStack() as within:
+        systems = _systems(stage, within, count, of_slow)
+        own_ms = CALLS_PER_FLOW * 1000 * component_s(stage)
+        for system in systems:  # to warm up
+            one_round(stage, system)
+        flat_out = {system.name: [quiet_round(stage, system)] for system in systems}
+        half = {name: round(found[0].flows_per_s / 2) for name, found in flat_out.items()}
+        for rate in QUICK_RATES if quick else RATES:
+            rates = dict.fromkeys(half, rate)
+            found = _in_turns(stage, systems, rates, rounds, seconds, fewest)
+            yield from _of_load(f"{rate:,}/s", systems, found, rates)
+            yield from _bounds(rate, found)
+        found = _in_turns(stage, systems, half, rounds, seconds, fewest)
+        yield from _of_load(HALF, systems, found, half)
+        yield from _of_load(FLAT_OUT, systems, flat_out, {})
+    yield Figure("2", "the components", "four calls, one after another", "ms", [own_ms])
+    for percentile, bounds in ((50, ()), (99, ADDED_P99_MS)):
+        added = [each.wait_ms(percentile) - own_ms for each in found[OURS]]
+        yield Figure("2", OURS, f"{HALF}: added latency, p{percentile}", "ms", added, *bounds)
+
+
+def _systems(stage: Stage, within: ExitStack, count: int, of_slow: int) -> list[System]:
+    """Each on a disk of its own."""
+    systems = []
+    for name, durable in ((OURS, "accept"), (STEP, "step")):
+        disk = stage.disk(f"disk-{durable}")
+        node = Node(stage, durable, disk=disk, topic=f"bench/{durable}")
+        node.write_durable(durable)
+        within.enter_context(node.serving())
+        systems.append(ours(node, count, name))
+    peers = (NodeRed(), Restate(), BareLoop())
+    return systems + start_peers(stage, within, count, of_slow, peers, disks=True)
+
+
+def _in_turns(
+    stage: Stage, systems: list[System], rates: dict[str, int], rounds: int, seconds: int,
+    fewest: int,
+) -> Found:  # fmt: skip
+    found: Found = {system.name: [] for system in systems}
+    for _ in range(rounds):
+        for system in systems:
+            rate = rates[system.name]
+            count = max(rate * seconds, fewest)
+            found[system.name].append(quiet_round(stage, system, count, rate))
+    return found
+
+
+def _of_load(
+    load: str, systems: list[System], found: Found, rates: dict[str, int]
+) -> Iterator[Figure]:
+    for system in systems:
+        name, rounds = system.name, found[system.name]
+        note = _note(load, rounds, rates.get(name))
+        columns = {
+            ("CPU per flow", "µs"): [each.cpu_us for each in rounds],
+            ("p50", "ms"): [each.wait_ms(50) for each in rounds],
+            ("p99", "ms"): [each.wait_ms(99) for each in rounds],
+            ("written per flow", "KiB"): [each.written_kib for each in rounds],
+        }
+        for (what, unit), values in columns.items():
+            yield Figure("2", name, what, unit, values, load=load, note=note)
+            note = _counted(system.disk) if what == "p99" else ""
+
+
+def _note(load: str, rounds: list[Round], rate: int | None) -> str:
+    """What somebody must know beside the rate."""
+    reached = percentile_of([each.flows_per_s for each in rounds], 50)
+    if rate is None:
+        return f"{reached:,.0f} flows/s"
+    if reached < KEPT_UP * rate:
+        return f"did not keep up: {reached:,.0f} flows/s"
+    return f"{rate:,} triggers a second" if load == HALF else ""
+
+
+def _counted(disk: Disk) -> str:
+    """Where what was written is not what came to the device, it has to be seen."""
+    return "" if isinstance(disk, LoopDisk) else f"written: {disk.counts}"
+
+
+def _bounds(rate: int, found: Found) -> Iterator[Figure]:
+    """What has to hold at a rate."""
+    if rate in CPU_US:
+        took = [each.cpu_us for each in found[OURS]]
+        yield Figure("2", OURS, f"{rate}/s: CPU per flow", "µs", took, *CPU_US[rate])
+    for mine, peer, bounds in AGAINST:
+        for name, rounds in found.items():
+            if name.startswith(peer) and rate in bounds:
+                against = [b.cpu_us / a.cpu_us for a, b in zip(found[mine], rounds, strict=True)]
+                what = f"{rate}/s: CPU per flow against {name}"
+                yield Figure("2", mine, what, "×", against, *bounds[rate], more=True)
+
+
+def component_s(stage: Stage) -> float:
+    """How long nginx takes for a call, from a plain client on a kept connection: the median."""
+    connection = HTTPConnection(HOST, stage.nginx)
+    took = []
+    for _ in range(500):
+        began = time.perf_counter()
+        connection.request("POST", "/endpoint1", b'{"payload": ["0x03abcdefghil"]}')
+        connection.getresponse().read()
+        took.append(time.perf_counter() - began)
+    connection.close()
+    return percentile_of(took, 50)

@@ -1,0 +1,179 @@
+"""What is asked of the history, and what is written into it, as SQL."""
+
+# ruff: noqa: S608 - statements are put together from the words of this file alone
+from __future__ import annotations
+
+# --- the writer's statements; those that end in VALUES take many at once -----------------------
+
+# The values of a row of `runs` that its checksum covers, in their order.
+RUN = (
+    "no, id, flow, state, reason, source, node, accepted_ms, settled_ms, ended_ahead_ms, parent,"
+    " fault, pages, chain, duplicates"
+)
+INSERT_RUNS = "INSERT INTO runs VALUES "
+INSERT_PAGES = "INSERT INTO pages (place, body, sum) VALUES "
+INSERT_KEYS = "INSERT OR REPLACE INTO keys VALUES "
+INSERT_FAULTS = "INSERT INTO faults VALUES "
+INSERT_FLOW = "INSERT OR IGNORE INTO flows (version, body) VALUES (?, ?)"
+UPDATE_RUNS = (  # what stands before the rows, and after them
+    (
+        "UPDATE runs SET state = v.column2, reason = v.column3, node = v.column4,"
+        " settled_ms = v.column5, ended_ahead_ms = v.column6, fault = v.column7,"
+        " pages = v.column8, chain = v.column9,"
+        " sum = row_sum(no, id, flow, v.column2, v.column3, source, v.column4, accepted_ms,"
+        " v.column5, v.column6, parent, v.column7, v.column8, v.column9, duplicates)"
+        " FROM (VALUES "
+    ),
+    ") AS v WHERE no = v.column1",
+)
+COUNT_DUPLICATES = (
+    "UPDATE runs SET duplicates = duplicates + :again, sum = row_sum(no, id, flow, state, reason,"
+    " source, node, accepted_ms, settled_ms, ended_ahead_ms, parent, fault, pages, chain,"
+    " duplicates + :again) WHERE id = :run"
+)
+WIDEN_SPANS = (  # what stands before the rows, and after them
+    "INSERT INTO spans VALUES ",
+    (
+        " ON CONFLICT (block, flow, state) DO UPDATE SET zones = zones | excluded.zones,"
+        " first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),"
+        " first_id = min(first_id, excluded.first_id), last_id = max(last_id, excluded.last_id),"
+        " sum = row_sum(block, flow, state, zones | excluded.zones,"
+        " min(first_ms, excluded.first_ms), max(last_ms, excluded.last_ms),"
+        " min(first_id, excluded.first_id), max(last_id, excluded.last_id))"
+    ),
+)
+NOTE = "INSERT OR REPLACE INTO meta VALUES (:name, :value, row_sum(:name, :value))"
+COUNT = (
+    "UPDATE meta SET value = value + :more, sum = row_sum(name, value + :more) WHERE name = :name"
+)
+READ_NOTE = "SELECT value FROM meta WHERE name = ?"
+FIRST_VERSION = (  # of the flow that a run began with
+    "SELECT json_extract(CAST(body AS TEXT), '$[0][1].version') FROM pages"
+    " WHERE place = ? << 24 | 1 AND json_valid(CAST(body AS TEXT))"
+)
+FLOW_BODY = "SELECT body FROM main.flows WHERE version = ?"
+FAULTS = "SELECT no, state, flow, component, cause, shape FROM faults"
+SET_FROM_FACTS = (
+    "UPDATE runs SET parent = :parent, fault = :fault, sum = row_sum(no, id, flow, state, reason,"
+    " source, node, accepted_ms, settled_ms, ended_ahead_ms, :parent, :fault, pages, chain,"
+    " duplicates) WHERE no = :no"
+)
+ENDED_ROWS = "SELECT no, flow, state, accepted_ms, id FROM runs WHERE no IN (VALUES "
+TROUBLE_BYTES = (  # of runs by number; 100: a row of `runs` and of `pages` beside the body
+    "SELECT coalesce(sum(length(body) + 100), 0) FROM json_each(?) CROSS JOIN pages"
+    " ON pages.place BETWEEN value << 24 AND value << 24 | 0xFFFFFF"
+)
+FIND_KEYS = (
+    "SELECT key, until_ms, runs.id, keys.digest, runs.state FROM keys"
+    " JOIN runs ON runs.no = keys.run WHERE key IN (VALUES "
+)
+FIND_RUNS = "SELECT id, state FROM runs WHERE id IN (VALUES "
+
+# --- reading ----------------------------------------------------------------------------------
+
+OF_RUN = "pages.place BETWEEN runs.no << 24 AND runs.no << 24 | 0xFFFFFF"
+PAGES = f"SELECT n, body, pages.sum FROM runs JOIN pages ON {OF_RUN} WHERE runs.no = ? ORDER BY n"
+EVERY_PAGE = (
+    "SELECT runs.id, runs.pages, runs.chain, flow, state, reason, node, n, body, pages.sum"
+    f" FROM runs LEFT JOIN pages ON {OF_RUN} WHERE runs.pages > 0 ORDER BY runs.no, place"
+)
+EVERY_RUN = f"SELECT {RUN}, sum FROM runs"
+RUNS_BETWEEN = f"{EVERY_RUN} WHERE no BETWEEN ? AND ? ORDER BY no DESC"
+SPANS_WHERE = "SELECT block, zones, last_id FROM spans WHERE "
+LAST_NO = (  # no run has a higher number than the highest of these
+    "SELECT max(no) FROM runs",
+    "SELECT max(place) >> 24 FROM pages",
+    "SELECT value FROM meta WHERE name = 'accepted'",
+)
+KEYS_AFTER = "SELECT * FROM keys WHERE key > ? ORDER BY key LIMIT ?"
+COUNT_OPEN = "SELECT count(*) FROM runs INDEXED BY open_runs WHERE settled_ms IS NULL"
+# Indexes, with the place of their column in a row of the table.
+INDEXED = (
+    ("sqlite_autoindex_runs_1", 1),
+    ("runs_elsewhere", 6),
+    ("runs_by_parent", 10),
+    ("runs_by_fault", 11),
+)
+KEYS_INDEXED = (("keys_by_run", 1), ("keys_by_end", 3))
+_COLUMNS = {
+    "sqlite_autoindex_runs_1": "id",
+    "runs_elsewhere": "node",
+    "runs_by_parent": "parent",
+    "runs_by_fault": "fault",
+    "keys_by_run": "run",
+    "keys_by_end": "until_ms",
+}
+
+
+def touch(table: str, index: str) -> str:
+    """Read something of an index that may be empty."""
+    column = _COLUMNS[index]
+    return f"SELECT {column} FROM {table} INDEXED BY {index} WHERE {column} > '' LIMIT 1"
+
+
+def seek(index: str) -> str:
+    """Whether an index of runs finds a value with a number."""
+    return f"SELECT 1 FROM runs INDEXED BY {index} WHERE {_COLUMNS[index]} = ? AND no = ?"
+
+
+def seek_key(index: str) -> str:
+    """Whether an index of keys finds a value with a key."""
+    return f"SELECT 1 FROM keys INDEXED BY {index} WHERE {_COLUMNS[index]} = ? AND key = ?"
+
+
+PAGES_BETWEEN = (
+    "SELECT run, n, body, sum FROM pages WHERE place BETWEEN ? << 24 AND ? << 24 | 0xFFFFFF"
+)
+
+# --- at start ---------------------------------------------------------------------------------
+
+# The newest run with an id of our own, unless very many of other nodes have come since.
+NEWEST = (
+    "SELECT id FROM runs WHERE source != 'peer' AND no > (SELECT max(no) FROM runs) - 10000"
+    " ORDER BY no DESC LIMIT 1"
+)
+
+# When the newest run that has an end ended, as history ages. Before it stand open runs alone.
+NEWEST_END = (
+    "SELECT settled_ms + ended_ahead_ms FROM runs WHERE settled_ms IS NOT NULL"
+    " ORDER BY no DESC LIMIT 1"
+)
+
+OPEN_RUNS = (
+    "SELECT no, id, pages, chain, flow, accepted_ms FROM runs WHERE settled_ms IS NULL ORDER BY no"
+)
+ONE_RUN = "SELECT no, pages, chain, accepted_ms, flow FROM runs WHERE id = ?"
+EXPECTED_OPEN = (
+    "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
+    " WHERE name IN ('accepted', 'settled')"
+)
+OPEN_PAGES = (
+    "SELECT pages.run, n, body, pages.sum FROM runs JOIN pages"
+    f" ON {OF_RUN} WHERE settled_ms IS NULL ORDER BY place"
+)
+
+# --- what is old goes, a slice at a time, so that nobody waits for it --------------------------
+
+# When a run came and when it ended, as history ages; NULL: it has no end yet.
+SLICE = (
+    "SELECT no, min(accepted_ms, settled_ms) + ended_ahead_ms, settled_ms + ended_ahead_ms,"
+    " fault IS NOT NULL FROM runs WHERE no > ? ORDER BY no LIMIT ?"
+)
+DROP_PAGES = (
+    "DELETE FROM pages WHERE place IN (SELECT pages.place FROM json_each(?) CROSS JOIN runs"
+    f" ON runs.no = value JOIN pages ON {OF_RUN})"
+)
+DROP_RUNS = (  # a run whose trigger id still counts keeps its row, without its pages
+    "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
+    " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
+)
+STRIP_RUNS = (
+    "UPDATE runs SET pages = 0, chain = 0, sum = row_sum(no, id, flow, state, reason, source, node,"
+    " accepted_ms, settled_ms, ended_ahead_ms, parent, fault, 0, 0, duplicates)"
+    " WHERE no IN (SELECT value FROM json_each(?)) AND pages > 0"
+)
+DROP_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE until_ms <= ? LIMIT ?)"
+DROP_SPANS = "DELETE FROM spans WHERE block < (SELECT min(no) FROM runs) >> 14"
+DROP_FAULTS = (
+    "DELETE FROM faults WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.fault = faults.no)"
+)

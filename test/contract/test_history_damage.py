@@ -1,0 +1,201 @@
+"""What a disk does to a history: a bit that flips, a page that is zeroed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from test_history_kills import write_runs
+from test_journals import sqlite_journal
+
+from fractal_rm.adapters.sqlite import SqliteHistory, check_journal, repair
+from fractal_rm.domain.errors import JournalBlocked, JournalDamaged, JournalError, JournalInUse
+from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.state import State
+from fractal_rm.testing.journal import begun, entry, write
+
+ROW_TABLES = ("runs", "pages", "keys", "flows", "meta", "faults", "spans")
+
+
+def all_of(path: Path) -> str | None:
+    """Every value, with its type; None: it cannot be read."""
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            db.text_factory = bytes
+            return repr([
+                db.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
+                for name in (*ROW_TABLES, "sqlite_master")
+            ])  # fmt: skip
+    except (sqlite3.Error, UnicodeDecodeError):  # the text of an error may be damaged, too
+        return None
+
+
+async def test_a_bit_that_flips_in_any_row_is_found(tmp_path):
+    await write_runs(tmp_path)
+    path = tmp_path / "up.journal"
+    good, whole = path.read_bytes(), all_of(path)
+    assert check_journal(path).problems == []
+    missed, harmful = [], 0
+    for at in range(0, len(good), 41):
+        flipped = bytearray(good)
+        flipped[at] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        if all_of(path) == whole:
+            continue  # in what no row is in
+        harmful += 1
+        try:
+            found = check_journal(path).problems
+        except JournalError:
+            continue
+        if not found:
+            missed.append(at)
+    assert harmful > 100
+    assert missed == []
+
+
+PAGE_BYTES = 2048
+
+
+class Quick:
+    """A clock on which the scrub may read all at once."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        Quick.now_s += 10_000.0
+        return Quick.now_s
+
+
+def scrub_all(journal) -> str | None:
+    """Let the scrub look at everything; returns what it found."""
+    scrub = journal._history._scrub
+    scrub._monotonic_s = Quick()
+    rounds = scrub.rounds
+    while scrub.rounds < rounds + 1:
+        scrub.read_on()
+    return journal.damage
+
+
+async def write_a_small_history(folder: Path) -> None:
+    await write_runs(folder)
+    journal = sqlite_journal(folder)
+    await journal.open()
+    for n in range(60):
+        await journal.accept(entry(f"some-{n:03}", key=f"some-key-{n}"))
+        await write(journal, begun(f"some-{n:03}"), Settled(State.SUCCEEDED))
+    await journal.close(clean=True)
+    with closing(sqlite3.connect(folder / "up.journal")) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+async def go_on(journal, *, has_run: bool = True) -> None:
+    """A node takes triggers with and without ids, a run ends, and all is brought over if it can."""
+    for asked in (entry("new", key="new"), entry("other"), entry("again", key="some-key-7")):
+        with contextlib.suppress(JournalBlocked):
+            await journal.accept(asked)
+        while journal.blocked is not None:
+            await asyncio.sleep(0.01)
+    if has_run:
+        _ = write(journal, begun("run-0"), Settled(State.SUCCEEDED))
+    brought = asyncio.ensure_future(journal.bring_over())
+    await asyncio.wait([brought], timeout=0.3)
+
+
+async def test_a_zeroed_page_anywhere_is_found_and_ends_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("fractal_rm.adapters.log.writer.RETRY_BLOCKED_S", 0.01)
+    monkeypatch.setattr("fractal_rm.adapters.log.projector.RETRY_BLOCKED_S", 0.01)
+    await write_a_small_history(tmp_path / "whole")
+    good = (tmp_path / "whole" / "up.journal").read_bytes()
+    whole = all_of(tmp_path / "whole" / "up.journal")
+    pages, refused, shown = len(good) // PAGE_BYTES, 0, 0
+    for page in range(pages):
+        folder = tmp_path / str(page)
+        shutil.copytree(tmp_path / "whole", folder)
+        path = folder / "up.journal"
+        at = page * PAGE_BYTES
+        path.write_bytes(good[:at] + bytes(PAGE_BYTES) + good[at + PAGE_BYTES :])
+        harmless = all_of(path) == whole
+        listed = SqliteHistory(folder).page(limit=500)
+        assert harmless or listed.unreadable or len(listed.runs) == 65
+        ended = []
+        journal = sqlite_journal(folder, on_lost=ended.append)
+        try:
+            await journal.open()
+        except JournalDamaged:
+            refused += 1
+            continue
+        found = scrub_all(journal)
+        await go_on(journal)
+        found = scrub_all(journal) or found
+        await journal.close(clean=True)
+        assert ended == []
+        assert found is not None or (  # of what is in use
+            harmless and not check_journal(path).problems
+        )
+        shown += found is not None
+    assert pages > 25
+    assert shown > pages // 2
+
+
+async def test_a_repair_makes_again_what_can_be_read_and_says_what_is_gone(tmp_path):
+    await write_a_small_history(tmp_path / "whole")
+    good = (tmp_path / "whole" / "up.journal").read_bytes()
+    before = {run.id: run for run in SqliteHistory(tmp_path / "whole").runs(limit=500)}
+    repaired, complete = 0, 0
+    for page in range(1, len(good) // PAGE_BYTES):
+        folder = tmp_path / str(page)
+        shutil.copytree(tmp_path / "whole", folder)
+        path = folder / "up.journal"
+        at = page * PAGE_BYTES
+        bad = good[:at] + bytes(PAGE_BYTES) + good[at + PAGE_BYTES :]
+        path.write_bytes(bad)
+        if not check_journal(path).problems:
+            continue
+        try:
+            report = repair(path)
+        except JournalDamaged:
+            assert path.read_bytes() == bad
+            continue
+        repaired += 1
+        assert Path(report.kept_as).read_bytes() == bad
+        assert check_journal(path).problems == []
+        after = {run.id: run for run in SqliteHistory(folder).runs(limit=500)}
+        assert len(after) == report.runs
+        changed = [run_id for run_id, run in after.items() if run != before[run_id]]
+        assert len(before) - len(after) + len(changed) == 0 or report.gone
+        assert {after[run_id].state for run_id in changed} <= {State.UNKNOWN}
+        complete += after == before and not report.gone
+        ended = []
+        journal = sqlite_journal(folder, on_lost=ended.append)
+        open_ids = {run.id for run in (await journal.open()).runs}
+        await go_on(journal, has_run="run-0" in open_ids)
+        await journal.close(clean=True)
+        assert ended == []
+        assert check_journal(path).problems == []
+    assert repaired > 20
+    assert complete > 5
+
+
+async def test_a_row_that_is_lost_is_made_again_of_its_facts_and_of_the_index_of_ids(tmp_path):
+    await write_runs(tmp_path)
+    path = tmp_path / "up.journal"
+    before = SqliteHistory(tmp_path).page()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE runs SET reason = 'another', accepted_ms = 7, flow = 'x', state = 'y'")
+    report = repair(path)
+    assert (report.runs, report.rebuilt, report.gone) == (5, 5, [])
+    assert SqliteHistory(tmp_path).page() == before
+
+
+async def test_a_journal_that_a_process_holds_is_not_repaired(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    with pytest.raises(JournalInUse, match=f"in use by process {os.getpid()}"):
+        await asyncio.to_thread(repair, tmp_path / "up.journal")
+    await journal.close(clean=True)

@@ -1,0 +1,255 @@
+"""A history that is killed while it is migrated, or while the log is brought into it.
+
+It is found as it was before, or as it is after, and never between.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+from test_journals import sqlite_journal
+
+from fractal_rm.adapters.sqlite import HistoryStore, check_journal
+from fractal_rm.adapters.sqlite.retention import Keep
+from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
+from fractal_rm.domain.facts import Dead, Finished, Settled, StepFailed
+from fractal_rm.domain.state import State
+from fractal_rm.testing.journal import OTHER_FLOW, begun, entry, write
+from old_journals import as_written_by
+
+KEEP = Keep(86_400, 1 << 30, 86_400, 1 << 30)
+
+
+class Killed(BaseException):
+    """The process has ended here."""
+
+
+class Killing(sqlite3.Connection):
+    """A connection whose process is killed at the n-th statement that it executes."""
+
+    left = float("inf")
+
+    def execute(self, *args):
+        self._count()
+        return super().execute(*args)
+
+    def executemany(self, *args):
+        self._count()
+        return super().executemany(*args)
+
+    @classmethod
+    def _count(cls):
+        cls.left -= 1
+        if cls.left < 0:
+            cls.die()
+
+    @staticmethod
+    def die():
+        raise Killed
+
+
+@pytest.fixture(autouse=True)
+def _killing(monkeypatch):
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *a, **k: connect(*a, **{"factory": Killing, **k})
+    )
+    yield
+    Killing.left = float("inf")
+
+
+def store_at(path: Path) -> HistoryStore:
+    return HistoryStore(path, lambda: KEEP, monotonic_s=lambda: 0.0)
+
+
+def content(path: Path) -> dict[str, list]:
+    """Every row of every table, and the number of the format."""
+    with closing(sqlite3.connect(path)) as db:
+        tables = [
+            name for (name,) in db.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+            )
+        ]  # fmt: skip
+        rows = {name: db.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in tables}
+        rows["format"] = db.execute("PRAGMA user_version").fetchall()
+        return rows
+
+
+async def write_runs(folder: Path) -> None:
+    """Runs of every kind that a row says something of."""
+    journal = sqlite_journal(folder)
+    await journal.open()
+    for n in range(4):
+        await journal.accept(entry(f"run-{n}", key=f"key-{n}"))
+        await write(journal, begun(f"run-{n}"), Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
+    failed = begun("run-2")
+    await write(journal, failed, StepFailed(1, 1, "answered 503", final=True))
+    await write(journal, failed, Settled(State.FAILED, "step 1: answered 503"))
+    await write(journal, begun("run-3"), Settled(State.SUCCEEDED))
+    await journal.accept(entry("dead", flow=None, facts=(Dead("malformed", "not JSON"),)))
+    await journal.close(clean=True)
+
+
+def killed_at(path: Path, n: int, work) -> bool:
+    """Whether work on a store was killed at its n-th statement."""
+    store = store_at(path)
+    Killing.left = n
+    try:
+        store.open()
+        work(store)
+    except Killed:
+        return True
+    finally:
+        Killing.left = float("inf")
+        for name in ("_db", "_reader"):
+            if hasattr(store, name):
+                getattr(store, name).close()
+        store._scrub.close()
+        store.let_go()
+    return False
+
+
+async def test_a_migration_that_is_killed_at_any_statement_is_taken_or_not(tmp_path):
+    await write_runs(tmp_path)
+    path = tmp_path / "up.journal"
+    as_written_by(path, OLDEST)
+    old = path.read_bytes()
+    steps = {msgspec.json.encode(content(path))}
+    n, found = 0, set()
+    while True:
+        path.write_bytes(old)
+        if not killed_at(path, n, lambda store: None):
+            break
+        now = content(path)
+        found.add(now["format"][0][0])
+        steps.add(msgspec.json.encode(now))
+        assert check_journal(path).problems == []
+        assert not killed_at(path, 10_000, lambda store: None)  # the next start takes it again
+        assert content(path)["format"] == [(FORMAT,)]
+        n += 1
+    assert n > 20
+    assert found == set(range(OLDEST, FORMAT + 1))
+    assert len(steps) == len(found)  # as before or after each step, and never between
+    assert check_journal(path).problems == []
+
+
+async def test_a_history_that_is_killed_while_it_is_made_is_made_at_the_next_start(tmp_path):
+    path, n = tmp_path / "up.journal", 0
+    while killed_at(path, n, lambda store: None):
+        now = content(path)
+        assert now["format"] == [(0,)] if "runs" not in now else now["format"] == [(FORMAT,)]
+        path.unlink()
+        n += 1
+    assert n > 20
+
+
+async def write_into_log(folder: Path) -> None:
+    """A history with open runs, and a log that tells how they went on, of new ones, and flows."""
+    await write_runs(folder)
+    journal = sqlite_journal(folder)
+    await journal.open()
+    goes_on = begun("run-0")
+    await write(journal, goes_on, StepFailed(1, 1, "answered 500", final=True))
+    await write(journal, goes_on, Settled(State.FAILED, "step 1: answered 500"))
+    await write(journal, begun("run-1"), Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
+    await journal.accept(entry("again", key="key-1"))
+    await journal.accept(entry("new", flow=OTHER_FLOW, key="key-new"))
+    await write(journal, begun("new", OTHER_FLOW), Settled(State.SUCCEEDED))
+    journal.crash()
+
+
+def start(folder: Path, *, killed_at: float = float("inf")) -> bool:
+    """Bring the log in as a start does. Returns whether it was killed."""
+    journal = sqlite_journal(folder)
+    Killing.left = killed_at
+    try:
+        journal._open()
+    except Killed:
+        return True
+    finally:
+        Killing.left = float("inf")
+        journal._history._scrub.close()
+        journal._history.let_go()
+        if hasattr(journal._log, "_disk"):
+            journal._log.close()
+    journal._history.close(clean=False)
+    return False
+
+
+def stands(folder: Path) -> tuple[int, str]:
+    """How far the log is in the history, and all else that this says."""
+    rows = content(folder / "up.journal")
+    notes = {name: value for name, value, _ in rows.pop("meta")}
+    del notes["clean"]
+    return notes.pop("projected"), repr((notes, rows))
+
+
+async def test_what_is_killed_while_the_log_comes_in_has_position_and_rows_together(tmp_path):
+    await write_into_log(tmp_path / "killed")
+    before = stands(tmp_path / "killed")
+    shutil.copytree(tmp_path / "killed", tmp_path / "whole")
+    assert not start(tmp_path / "whole")
+    after = stands(tmp_path / "whole")
+    assert after != before
+    n, found = 0, set()
+    while True:
+        folder = tmp_path / str(n)
+        shutil.copytree(tmp_path / "killed", folder)
+        if not start(folder, killed_at=n):
+            break
+        found.add(stands(folder))
+        assert check_journal(folder / "up.journal").problems == []
+        assert not start(folder)
+        assert stands(folder)[1] == after[1]
+        n += 1
+    assert n > 20
+    assert {text for _, text in found} == {before[1], after[1]}
+    assert {where for where, text in found if text == before[1]} == {before[0]}
+    assert before[0] not in {where for where, text in found if text == after[1]}
+
+
+_DIES = """
+import sys
+from pathlib import Path
+sys.path += sys.argv[3:]
+import os, signal, sqlite3
+import test_history_kills as kills
+kills.Killing.die = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
+connect = sqlite3.connect
+sqlite3.connect = lambda *a, **k: connect(*a, **{"factory": kills.Killing, **k})
+kills.start(Path(sys.argv[1]), killed_at=int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("n", [20, 25, 30])
+async def test_a_process_that_is_killed_while_the_log_comes_in_leaves_it_whole(tmp_path, n):
+    await write_into_log(tmp_path)
+    before = stands(tmp_path)
+    here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    ended = subprocess.run([sys.executable, "-c", _DIES, str(tmp_path), str(n), *here], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert stands(tmp_path) == before
+    assert not start(tmp_path)
+    assert check_journal(tmp_path / "up.journal").problems == []
+
+
+@pytest.mark.parametrize("n", [15, 25, 35])
+async def test_a_process_that_is_killed_while_it_migrates_is_migrated_by_the_next(tmp_path, n):
+    await write_runs(tmp_path)
+    path = tmp_path / "up.journal"
+    as_written_by(path, 2)
+    here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    ended = subprocess.run([sys.executable, "-c", _DIES, str(tmp_path), str(n), *here], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert check_journal(path).problems == []
+    assert not start(tmp_path)
+    assert content(path)["format"] == [(FORMAT,)]
+    assert check_journal(path).problems == []

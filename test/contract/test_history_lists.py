@@ -1,0 +1,139 @@
+"""Lists of runs by flow and state, and what is kept beside the runs for those that come later."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from test_history_kills import store_at
+from test_journals import sqlite_journal
+
+from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.domain.facts import Accepted, Settled, StepFailed
+from fractal_rm.domain.flow import Call, Flow, Method, flow_version
+from fractal_rm.domain.state import State
+from fractal_rm.testing.journal import FLOW, begun, entry, write
+
+STATES = [State.SUCCEEDED] * 12 + [State.FAILED, State.EXPIRED, State.RUNNING]
+
+
+def told(seed: int, runs: int) -> Stories:
+    """Runs of some flows in any state; a few have ids from elsewhere, which are out of order."""
+    random, stories = Random(seed), Stories()
+    for n in range(runs):
+        flow = "rare" if n % 5_000 == 77 else f"flow-{n % 3}"
+        elsewhere = random.random() < 0.01
+        run_id = f"{random.randrange(runs) if elsewhere else n:06}-{n}"
+        state = random.choice(STATES)
+        accepted = Accepted(flow, "v", msgspec.Raw(b"1"), "mqtt")
+        fact = msgspec.Raw(msgspec.json.encode((n, accepted)))
+        story = Story(run_id, [fact], state, settled_ms=n + 1 if state.final else None)
+        stories.begin(story, Beginning(flow, "mqtt", n, None, "", 0))
+    return stories
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory) -> tuple[SqliteHistory, Stories]:
+    """A history of more than one block of runs."""
+    folder: Path = tmp_path_factory.mktemp("lists")
+    store, stories = store_at(folder / "up.journal"), told(7, 20_000)
+    store.open()
+    store.project(stories, 0)
+    store.close(clean=True)
+    return SqliteHistory(folder), stories
+
+
+@pytest.mark.parametrize("flow", [None, "flow-1", "rare", "none"])
+@pytest.mark.parametrize("state", [None, State.SUCCEEDED, State.FAILED, State.RUNNING, State.DEAD])
+def test_a_list_by_flow_and_state_has_what_a_look_at_every_run_finds(listed, flow, state):
+    history, stories = listed
+    wanted = sorted(
+        (
+            story.run_id for story in stories.by_run.values()
+            if state in (None, story.state) and flow in (None, story.new.flow)
+        ), reverse=True,
+    )  # fmt: skip
+    assert [run.id for run in history.runs(flow=flow, state=state, limit=30)] == wanted[:30]
+    for at in (31, len(wanted) // 2, len(wanted) - 5):
+        before = wanted[at] if 0 <= at < len(wanted) else "0"
+        page = history.runs(flow=flow, state=state, limit=30, before=before)
+        assert [run.id for run in page] == wanted[at + 1 : at + 31] or before == "0"
+
+
+def test_a_list_of_what_is_nowhere_reads_no_run(listed, monkeypatch):
+    history, _ = listed
+    asked = []
+    connect = sqlite3.connect
+
+    def traced(*args, **named):
+        db = connect(*args, **named)
+        db.set_trace_callback(asked.append)
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    assert history.runs(flow="rare", state=State.DEAD) == []
+    assert [text for text in asked if "no BETWEEN" in text] == []
+    with closing(connect(history._folder / "up.journal")) as db:
+        (text,) = [text for text in asked if "settled_ms IS NULL" in text]
+        assert "USING INDEX open_runs" in str(db.execute(f"EXPLAIN QUERY PLAN {text}").fetchall())
+    rare = history.runs(flow="rare", limit=3)
+    assert [run.flow for run in rare] == ["rare"] * 3
+    assert len([text for text in asked if "no BETWEEN" in text]) <= 3
+
+
+CALLS = Flow("9", steps=(Call(1, "boiler", "e", Method.GET), Call(2, "pump", "e", Method.GET)))
+
+
+async def fail(folder: Path, *, projected_between: bool) -> None:
+    """Two runs that fail alike but for a number, and one that fails otherwise."""
+    journal = sqlite_journal(folder)
+    await journal.open()
+    for n, (step, reason) in enumerate([(2, "timed out after 21 ms"), (2, "timed out after 7 ms"),
+                                        (1, "answered 503")]):  # fmt: skip
+        await journal.accept(entry(f"run-{n}", flow=CALLS))
+        run = begun(f"run-{n}", CALLS)
+        if projected_between:
+            await journal.bring_over()
+        await write(journal, run, StepFailed(step, 1, reason, final=True))
+        await write(journal, run, Settled(State.FAILED, reason))
+    if projected_between:
+        await journal.close(clean=True)
+    else:
+        journal.crash()
+        again = sqlite_journal(folder)
+        await again.open()
+        await again.close(clean=True)
+
+
+@pytest.mark.parametrize("projected_between", [True, False])
+async def test_runs_that_fail_alike_point_at_one_fault(tmp_path, projected_between):
+    await fail(tmp_path, projected_between=projected_between)
+    with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
+        found = db.execute(
+            "SELECT runs.id, flow_, component, shape FROM runs JOIN"
+            " (SELECT no, flow AS flow_, component, shape FROM faults) AS f ON f.no = runs.fault"
+        ).fetchall()
+    assert sorted(found) == [
+        ("run-0", "9", "pump", "timed out after # ms"),
+        ("run-1", "9", "pump", "timed out after # ms"),
+        ("run-2", "9", "boiler", "answered #"),
+    ]
+    assert check_journal(tmp_path / "up.journal").problems == []
+
+
+async def test_a_run_that_is_part_of_another_is_found_by_that(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    first = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin="whole:2")
+    await journal.accept(entry("whole"))
+    await journal.accept(entry("part", facts=(first,)))
+    await journal.close(clean=True)
+    with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
+        asked = "SELECT id FROM runs WHERE parent = 'whole'"
+        assert db.execute(asked).fetchall() == [("part",)]
+        assert "runs_by_parent" in str(db.execute(f"EXPLAIN QUERY PLAN {asked}").fetchall())

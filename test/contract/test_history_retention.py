@@ -1,0 +1,69 @@
+"""Failures are kept longer than successes, and a busy day of successes does not push them out."""
+
+from __future__ import annotations
+
+import msgspec
+from test_journals import DAY_S, GIB, a_day_passes, sqlite_journal
+
+from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.domain.facts import Accepted, Settled
+from fractal_rm.domain.state import State
+from fractal_rm.testing.journal import FLOW, begun, entry, flow_version, write
+
+BIG = (Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b'"%b"' % (b"x" * 10_000)), "mqtt"),)
+
+
+async def end_some(journal, name: str, state: State, count: int, at_ms: int = 1_000) -> None:
+    for n in range(count):
+        run_id = f"{name}-{n:03}"
+        await journal.accept(entry(run_id, facts=BIG, at_ms=at_ms))
+        await write(journal, begun(run_id), Settled(state, "why"), at_ms)
+
+
+def kept(folder) -> list[str]:
+    return sorted({run.id.rpartition("-")[0] for run in SqliteHistory(folder).runs(limit=1_000)})
+
+
+async def test_a_failed_run_stays_when_one_that_succeeded_goes(tmp_path):
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), failed=(2 * DAY_S, GIB))
+    await journal.open()
+    await end_some(journal, "bad", State.FAILED, 3)
+    await end_some(journal, "good", State.SUCCEEDED, 3)
+    await a_day_passes(journal)
+    assert kept(tmp_path) == ["", "bad"]
+    journal._retention_ms.ms = 3 * DAY_S * 1_000
+    await journal.bring_over()
+    assert kept(tmp_path) == [""]
+    await journal.close(clean=True)
+    assert check_journal(tmp_path / "up.journal").problems == []
+
+
+async def fill_up(folder, failed_bytes: int, bad: int) -> tuple[int, int]:
+    """A failed run, then a megabyte and more of others; returns how many failed and others stay."""
+    journal = sqlite_journal(folder, keep=(DAY_S, 1 << 20), failed=(DAY_S, failed_bytes))
+    await journal.open()
+    await end_some(journal, "bad", State.FAILED, bad)
+    for n in range(3):
+        await end_some(journal, f"good-{n}", State.SUCCEEDED, 60)
+        for _ in range(3):
+            await journal.bring_over()
+    await journal.close(clean=True)
+    assert check_journal(folder / "up.journal").problems == []
+    names = [run.id for run in SqliteHistory(folder).runs(limit=1_000)]
+    return sum(name.startswith("bad") for name in names), len(names)
+
+
+async def test_successes_that_are_too_many_push_out_no_failure(tmp_path):
+    failed, in_all = await fill_up(tmp_path, 1 << 19, bad=20)
+    assert failed == 20
+    assert in_all < 120
+
+
+async def test_failures_that_take_more_than_their_share_go_as_well(tmp_path):
+    failed, _ = await fill_up(tmp_path, 1 << 17, bad=60)
+    assert failed < 60
+
+
+async def test_where_failures_alone_are_too_much_they_go_all_the_same(tmp_path):
+    failed, _ = await fill_up(tmp_path, GIB, bad=150)
+    assert failed < 150

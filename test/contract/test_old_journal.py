@@ -1,0 +1,114 @@
+"""A journal that the engine of an older release wrote, until it was killed, is gone on with.
+
+Its facts have no causes, and say None for "here".
+"""
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from msgspec import UNSET
+
+from fractal_rm.adapters.journal_files import open_journal
+from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.check import check_journal
+from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.facts import Accepted, Placed, Settled, StepFailed
+from fractal_rm.domain.state import Placement, State
+from fractal_rm.engine.node import Node
+from fractal_rm.engine.ports import Receipt
+from worlds import ManualClock, Stage, until
+
+WRITTEN = Path(__file__).with_name("journal_of_format_4.sql").read_text()
+RUN = dict(re.findall(r"^-- ([a-z-]+): ([0-9A-Z]{26})$", WRITTEN, re.MULTILINE))
+KILLED_MS = 1_790_000_000_000
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "up.journal"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(WRITTEN)
+    return path
+
+
+def journal_at(path: Path):
+    return open_journal(
+        path, keep=lambda: (10**9, 10**10), retention_ms=lambda: KILLED_MS, on_lost=pytest.fail
+    )
+
+
+def stage_with(path: Path) -> Stage:
+    stage = Stage(clock=ManualClock(KILLED_MS + 1_000))
+    stage.world.journal = journal_at(path)
+    stage.node = Node(stage.world, {})
+    return stage
+
+
+def facts(path: Path, name: str):
+    return [timed.fact for timed in SqliteHistory(path.parent).run(RUN[name]).facts]
+
+
+async def test_it_holds_and_can_be_read(path):
+    assert check_journal(path).problems == []
+    stopped, settled = facts(path, "failed")[-2:]
+    assert isinstance(stopped, StepFailed)
+    assert (stopped.cause, stopped.answer) == (UNSET, UNSET)
+    assert isinstance(settled, Settled)
+    assert settled.reason == "step 1, a 1: status 500: out of order"
+
+
+async def test_its_runs_stand_where_they_stood(path):
+    journal = journal_at(path)
+    found = {run.id: run for run in (await journal.open()).runs}
+    await journal.close(clean=True)
+    standing = {
+        name: (run.state, run.placement, run.home, run.node)
+        for name, run_id in RUN.items()
+        if (run := found.get(run_id)) is not None
+    }
+    assert standing == {
+        "running": (State.RUNNING, Placement.HERE, None, None),
+        "offered": (State.OFFERED, Placement.OFFERED, None, "3"),
+        "accepted": (State.ACCEPTED, Placement.NOT_YET, None, None),
+        "by-sender": (State.ACCEPTED, Placement.BY_SENDER, None, None),
+    }
+
+
+async def test_its_runs_end_as_if_nothing_had_happened(path):
+    stage, offers = stage_with(path), []
+
+    async def take(node, run, sender):
+        offers.append((node.id, run.id, run.epoch, sender))
+        return Receipt(run.id, run.epoch)
+
+    stage.peers.take = take
+    async with stage:
+        await until(lambda: stage.node.unfinished == 0)
+        new = await stage.send("1")
+        await until(lambda: stage.node.unfinished == 0)
+    assert offers == [("3", RUN["offered"], 1, "1")]
+    ends = {name: SqliteHistory(path.parent).run(run_id).summary for name, run_id in RUN.items()}
+    assert {name: (end.state, end.node) for name, end in ends.items()} == {
+        "succeeded": (State.SUCCEEDED, None),
+        "failed": (State.FAILED, None),
+        "running": (State.SUCCEEDED, None),
+        "offered": (State.HANDED_OFF, "3"),
+        "accepted": (State.SUCCEEDED, None),
+        "by-sender": (State.SUCCEEDED, None),
+    }
+    placed = {name: of_kind(facts(path, name), Placed) for name in ("accepted", "by-sender")}
+    assert placed == {
+        "accepted": [Placed(None, "the balancer said here", cause=Cause.BALANCER)],
+        "by-sender": [Placed(None, "the sender had placed it here", cause=Cause.BY_SENDER)],
+    }
+    assert len(of_kind(facts(path, "running"), Placed)) == 1
+    of_now = [timed.fact for timed in SqliteHistory(path.parent).run(new.run).facts]
+    assert [fact.node for fact in of_kind(of_now, (Accepted, Placed))] == ["1", "1"]
+    assert check_journal(path).problems == []
+
+
+def of_kind(found, kind):
+    return [fact for fact in found if isinstance(fact, kind)]

@@ -1,0 +1,242 @@
+"""What is done to the log of a node that was killed: it goes on with all, or says which file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fractal_rm.adapters.journal_files import open_journal
+from fractal_rm.adapters.log import LogJournal, projector
+from fractal_rm.adapters.log.segments import BEGIN
+from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.domain.errors import JournalDamaged, JournalError
+from fractal_rm.testing.journal import entry
+
+SEGMENT = BEGIN + 4096
+RUNS = 60
+DAMAGES = 100
+
+
+def lost(error: JournalError) -> None:
+    raise AssertionError(error)
+
+
+def journal_in(folder: Path) -> LogJournal:
+    return open_journal(
+        folder / "up.journal", keep=lambda: (1 << 30, 1 << 40), retention_ms=lambda: 1_000,
+        on_lost=lost, segment_bytes=SEGMENT,
+    )  # fmt: skip
+
+
+async def killed(folder: Path, names: Iterator[str]) -> None:
+    journal = journal_in(folder)
+    await journal.open()
+    for name in names:
+        await journal.accept(entry(name, key=name))
+    journal.crash()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Journals that were killed with all their runs in their logs, and in no history."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projector, "PROJECT_EVERY_S", 600)
+        patch.setattr(projector, "PROJECT_BYTES", 1 << 60)
+        asyncio.run(killed(folder / "state", names()))
+        asyncio.run(killed(folder / "other", (f"other-{n}" for n in range(RUNS))))
+    return folder
+
+
+@pytest.fixture
+def state(tmp_path, made):
+    """The folder of one of them; the other one is beside it."""
+    return shutil.copytree(made, tmp_path / "copy") / "state"
+
+
+def names() -> Iterator[str]:
+    return (f"run-{n:03}" for n in range(RUNS))
+
+
+def segments_of(folder: Path) -> list[Path]:
+    """In the order in which they were made."""
+    return sorted((folder / "up.log").iterdir(), key=lambda file: int(file.name))
+
+
+def end_of(file: Path) -> int:
+    """Where what is written in a segment ends."""
+    return len(file.read_bytes().rstrip(b"\0"))
+
+
+async def survivors(folder: Path) -> list[str]:
+    """The runs that it holds; raises JournalError that names the log."""
+    for look in (SqliteHistory(folder).runs, lambda: check_journal(folder / "up.journal")):
+        try:
+            look()
+        except JournalError as error:
+            assert str(folder) in str(error)
+    journal = journal_in(folder)
+    try:
+        found = await journal.open()
+    except JournalError as error:
+        assert str(folder / "up.log") in str(error)
+        raise
+    await journal.close(clean=True)
+    return [run.id for run in found.runs]
+
+
+def flip(data: bytearray, at: int) -> int:
+    data[at] ^= 1 << at % 8
+    return at + 1
+
+
+def zero_a_sector(data: bytearray, at: int) -> int:
+    begin = at // 512 * 512
+    data[begin : begin + 512] = bytes(512)
+    return begin + 512
+
+
+def zero_a_page(data: bytearray, at: int) -> int:
+    begin = at // 4096 * 4096
+    data[begin : begin + 4096] = bytes(4096)
+    return begin + 4096
+
+
+def cut(data: bytearray, at: int) -> int:
+    del data[at:]
+    return SEGMENT
+
+
+@pytest.mark.parametrize("harm", [flip, zero_a_sector, zero_a_page, cut])
+async def test_no_damage_of_a_file_takes_a_run_silently_but_at_the_very_end(tmp_path, state, harm):
+    """What is damaged up to its end, with nothing behind it, is as a torn write leaves it."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    whole, refused = list(names()), 0
+    for number in range(DAMAGES // 4):
+        copy = tmp_path / f"{number}"
+        shutil.copytree(state, copy)
+        segments = segments_of(copy)
+        file = chance.choice(segments)
+        content = bytearray(file.read_bytes())
+        end, begin = end_of(file), chance.choice((0, BEGIN))
+        harmed_to = harm(content, chance.randrange(begin, end))
+        file.write_bytes(content)
+        try:
+            found = await survivors(copy)
+        except JournalDamaged:
+            refused += 1
+            continue
+        at_the_end = file == segments[-1] and (harmed_to + 300 > end or harmed_to == BEGIN)
+        assert found == whole or (at_the_end and found == whole[: len(found)])
+    assert refused
+
+
+def swap(first: Path, second: Path) -> None:
+    aside = first.with_name("aside")
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+
+
+async def test_the_names_of_segments_do_not_matter(state):
+    segments = segments_of(state)
+    swap(segments[0], segments[2])
+    assert await survivors(state) == list(names())
+
+
+async def test_what_else_lies_in_the_folder_of_a_log_is_left_alone(state):
+    folder = state / "up.log"
+    for name in ("notes", "1.new", "lost+found"):
+        (folder / name).mkdir()
+    (folder / "backup").write_text("of a person")
+    assert await survivors(state) == list(names())
+    assert (folder / "backup").read_text() == "of a person"
+
+
+async def test_an_empty_file_that_has_the_name_of_a_segment_is_none(state):
+    (state / "up.log" / "99").touch()
+    assert await survivors(state) == list(names())
+
+
+def replaced_by(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    def replace(file: Path) -> None:
+        file.unlink()
+        make(file)
+
+    return replace
+
+
+def put_one_of_another_log_there(file: Path) -> None:
+    shutil.copy(file.parents[2] / "other" / "up.log" / file.name, file)
+
+
+HARMS = {
+    "deleted": Path.unlink,
+    "a FIFO": replaced_by(os.mkfifo),
+    "a directory": replaced_by(os.mkdir),
+    "empty": replaced_by(Path.touch),
+    "longer": lambda file: file.write_bytes(file.read_bytes() + bytes(512)),
+    "of another log": put_one_of_another_log_there,
+    "a link that leads nowhere": replaced_by(lambda file: file.symlink_to("nowhere")),
+    "there twice": lambda file: shutil.copy(file, file.with_name("99")),
+}
+
+
+@pytest.mark.parametrize("how", HARMS)
+@pytest.mark.parametrize("which", [0, 1, -2])
+async def test_a_segment_that_is_not_what_it_was_is_named(state, how, which):
+    segments = segments_of(state)
+    HARMS[how](segments[which])
+    with pytest.raises(JournalDamaged):
+        await survivors(state)
+
+
+async def test_a_log_of_which_the_folder_is_gone_is_missed(state):
+    journal = journal_in(state)
+    await journal.open()
+    await journal.close(clean=True)
+    shutil.rmtree(state / "up.log")
+    with pytest.raises(JournalDamaged, match=r"segment \d+ is missing"):
+        await survivors(state)
+    (unreadable,) = SqliteHistory(state).page().unreadable
+    assert "is missing" in unreadable
+
+
+async def test_a_log_whose_folder_is_a_file_is_named(tmp_path):
+    (tmp_path / "up.log").touch()
+    with pytest.raises(JournalError, match=r"up\.log cannot be used"):
+        await journal_in(tmp_path).open()
+
+
+async def test_a_start_that_was_refused_can_be_tried_again(state):
+    last = segments_of(state)[1]
+    last.rename(state / "aside")
+    journal = journal_in(state)
+    with pytest.raises(JournalDamaged):
+        await journal.open()
+    (state / "aside").rename(last)
+    found = await journal.open()
+    await journal.close(clean=True)
+    assert [run.id for run in found.runs] == list(names())
+
+
+async def test_a_segment_that_cannot_be_read_is_named(state, monkeypatch):
+    """As it is for another user; who runs the tests may be root."""
+    opened = Path.open
+
+    def refuse(path, *args, **how):
+        if path.name == "2":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **how)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(JournalError, match=r"up\.log/2 cannot be used .*permission"):
+        await survivors(state)

@@ -1,0 +1,63 @@
+"""Journals as earlier releases wrote them, made of one that this release has written."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from fractal_rm.adapters.sqlite.schema import APPLICATION_ID
+
+_AHEAD = "ended_ahead_ms INTEGER NOT NULL DEFAULT 0,"
+_TABLES = """
+CREATE TABLE runs (
+    no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, flow TEXT, state TEXT NOT NULL,
+    reason TEXT NOT NULL, source TEXT NOT NULL, node TEXT, accepted_ms INTEGER NOT NULL,
+    settled_ms INTEGER, ended_ahead_ms INTEGER NOT NULL DEFAULT 0, pages INTEGER NOT NULL,
+    sum INTEGER NOT NULL, duplicates INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX open_runs ON runs (no) WHERE settled_ms IS NULL;
+CREATE TABLE pages (
+    place INTEGER PRIMARY KEY, body BLOB NOT NULL, sum INTEGER NOT NULL,
+    run INTEGER AS (place >> 24), n INTEGER AS (place & 0xFFFFFF)
+);
+CREATE TABLE keys (
+    key TEXT PRIMARY KEY, run INTEGER NOT NULL, digest TEXT NOT NULL, until_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX keys_by_end ON keys (until_ms);
+CREATE INDEX keys_by_run ON keys (run);
+CREATE TABLE flows (version TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE VIEW story AS
+    SELECT runs.id AS run, json_extract(value, '$[0]') AS at, json_extract(value, '$[1]') AS fact
+    FROM runs JOIN pages ON pages.place BETWEEN runs.no << 24 AND runs.no << 24 | 0xFFFFFF,
+         json_each(CAST(pages.body AS TEXT))
+    ORDER BY runs.no, n, key;
+"""
+_COPY = """
+INSERT INTO runs
+    SELECT no, id, flow, state, reason, source, node, accepted_ms, settled_ms, ended_ahead_ms,
+           pages, chain, duplicates FROM new.runs;
+INSERT INTO pages (place, body, sum) SELECT place, body, sum FROM new.pages;
+INSERT INTO keys SELECT key, run, digest, until_ms FROM new.keys;
+INSERT INTO flows SELECT version, body FROM new.flows;
+INSERT INTO meta SELECT name, value FROM new.meta WHERE name IN ('accepted', 'settled', 'clean');
+"""
+
+
+def as_written_by(path: Path, number: int) -> None:
+    """Let a journal, which is closed, be one of an earlier format, without a log."""
+    aside = path.with_suffix(".aside")
+    path.rename(aside)
+    shutil.rmtree(path.with_suffix(".log"))
+    tables = _TABLES if number >= 4 else _TABLES.replace(_AHEAD, "")
+    copy = _COPY if number >= 4 else _COPY.replace(" ended_ahead_ms,", "")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("ATTACH ? AS new", (str(aside),))
+        db.executescript(
+            f"BEGIN;{tables}{copy}PRAGMA application_id = {APPLICATION_ID};"
+            f"PRAGMA user_version = {number};COMMIT;"
+        )
+    aside.unlink()

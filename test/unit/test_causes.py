@@ -1,0 +1,136 @@
+"""Causes are data: a closed set, documented, beside every sentence, and no program reads those."""
+
+import ast
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import fractal_rm.wiring  # noqa: F401 - all errors are known then
+from fractal_rm.domain.cause import Cause, Failure
+from fractal_rm.domain.errors import CallFailed, CannotEvaluate, Refused
+from fractal_rm.domain.facts import AnyFact, Dead, Parked, Placed, Settled
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.run import Run, change
+from fractal_rm.domain.state import State
+
+ROOT = Path(__file__).parents[2]
+TREES = {
+    str(path.relative_to(ROOT)): ast.parse(path.read_text())
+    for path in sorted((ROOT / "src").rglob("*.py"))
+}
+WITH_CAUSE = {"Placed", "StepFailed", "Stopping", "Parked", "Replying", "Settled", "Failure"}
+# In the order of the fields, so many come before the cause.
+BEFORE_CAUSE = {"Placed": 3, "StepFailed": 7, "Parked": 1, "Failure": 0}
+
+
+def read(fact: str):
+    return msgspec.json.decode(fact, type=AnyFact)
+
+
+def family(kind: type[Exception]):
+    yield kind
+    for below in kind.__subclasses__():
+        yield from family(below)
+
+
+def nodes(kind):
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, kind):
+                yield f"{path}:{node.lineno}", node
+
+
+def test_each_cause_is_documented_and_each_that_is_documented_is_one():
+    page = (ROOT / "docs/reference/causes.md").read_text()
+    documented = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)
+    assert sorted([*documented, "other"]) == sorted(cause.value for cause in Cause)
+
+
+@pytest.mark.parametrize("kind", [CallFailed, CannotEvaluate])
+def test_why_a_step_can_fail_is_a_cause(kind):
+    assert [each.code for each in family(kind) if Cause(each.code) is Cause.OTHER] == []
+
+
+def test_why_a_message_becomes_a_dead_letter_is_a_cause():
+    final = [each for each in family(Refused) if each.final and each is not Refused]
+    assert [each.code for each in final if Cause(each.code) is Cause.OTHER] == []
+
+
+def test_each_cause_is_said_somewhere():
+    said = {node.attr for _, node in nodes(ast.Attribute) if node.attr.isupper()}
+    codes = {each.code for kind in (CallFailed, CannotEvaluate, Refused)
+             for each in family(kind)}  # fmt: skip
+    left = [each for each in Cause if each.name not in said and each.value not in codes]
+    assert left == []
+
+
+def test_beside_every_sentence_stands_its_cause():
+    without = []
+    for where, call in nodes(ast.Call):
+        name = call.func.id if isinstance(call.func, ast.Name) else ""
+        if name not in WITH_CAUSE or "testing/" in where:
+            continue
+        named = any(keyword.arg == "cause" for keyword in call.keywords)
+        succeeds = name == "Settled" and len(call.args) == 1
+        if not named and not succeeds and len(call.args) <= BEFORE_CAUSE.get(name, 2):
+            without.append(where)
+    assert without == []
+
+
+def test_no_program_reads_a_sentence():
+    """But for the cases: whoever writes one may expect words."""
+    reading = [
+        where
+        for where, call in nodes(ast.Call)
+        if isinstance(call.func, ast.Attribute)
+        and (speaks(call.func.value) or (call.func.attr in MATCHES and any(map(speaks, call.args))))
+    ]
+    reading += [
+        where
+        for where, compared in nodes(ast.Compare)
+        if isinstance(compared.ops[0], (ast.In, ast.NotIn)) and speaks(compared.comparators[0])
+    ]
+    assert [where for where in reading if "cases/judge.py" not in where] == []
+
+
+MATCHES = {"match", "search", "fullmatch", "findall", "finditer"}
+
+
+def speaks(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "reason"
+
+
+# --- in facts -----------------------------------------------------------------------------------
+
+
+def test_a_cause_of_a_later_release_is_read_as_other():
+    fact = read('{"fact": "settled", "state": "failed", "reason": "x", "cause": "brand-new"}')
+    assert fact.cause is Cause.OTHER
+    dead = read('{"fact": "dead", "code": "brand-new", "reason": "x"}')
+    assert (dead.cause, dead.code) == (Cause.OTHER, "brand-new")
+
+
+def test_a_run_has_the_cause_that_belongs_to_its_reason():
+    run = Run("R", Flow("1"), 0)
+    change(run, Placed(None, "no balancer", cause=Cause.NO_BALANCER))
+    change(run, Settled(State.SUCCEEDED))
+    assert (run.reason, run.cause) == ("no balancer", Cause.NO_BALANCER)
+    change(run, Settled(State.FAILED, "step 1: status 500", Cause.STATUS))
+    assert run.cause is Cause.STATUS
+    change(run, Parked("old", Cause.OLD))
+    assert run.cause is Cause.OLD
+    change(run, Dead("attempts", "3 times"))
+    assert run.cause is Cause.ATTEMPTS
+
+
+def test_a_run_whose_reason_an_older_release_wrote_has_no_cause():
+    run = Run("R", Flow("1"), 0)
+    change(run, Placed(None, "no balancer", cause=Cause.NO_BALANCER))
+    change(run, read('{"fact": "settled", "state": "failed", "reason": "step 1: status 500"}'))
+    assert (run.reason, run.cause) == ("step 1: status 500", None)
+
+
+def test_what_fails_says_its_cause_and_its_words():
+    assert Failure.of(CallFailed("no", sent=True)) == Failure(Cause.CALL_FAILED, "no")
