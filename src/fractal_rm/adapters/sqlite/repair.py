@@ -30,6 +30,7 @@ from fractal_rm.adapters.sqlite.salvage import Salvage
 from fractal_rm.adapters.sqlite.schema import FORMAT, PAGE_BITS
 from fractal_rm.adapters.sqlite.spans import widen
 from fractal_rm.adapters.sqlite.sums import add_row_sum, decode_any, holds, summed
+from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.errors import JournalInUse
 from fractal_rm.domain.facts import Settled, parent_of
 from fractal_rm.domain.flow import Flow, version_of
@@ -260,7 +261,7 @@ class _Making:
             self._as_unknown(no, whole)
             return
         if not run.state.final:
-            end = Settled(State.UNKNOWN, LOST)
+            end = Settled(State.UNKNOWN, LOST, Cause.UNREADABLE)
             run.apply(end)
             kept.append((kept[-1][0], end))
         body = encode_page(kept)
