@@ -1180,6 +1180,31 @@ async def test_who_no_longer_waits_for_the_history_ends_nothing(tmp_path):
     await journal.close(clean=True)
 
 
+async def test_what_the_history_has_no_room_for_at_an_end_is_there_at_the_next_start(tmp_path):
+    """Also what came later, for which it had room again."""
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A"))
+    tried, project, full = threading.Event(), journal._history.project, ["here", "at the end"]
+
+    def projects(stories, position):
+        if full:
+            full.pop()
+            tried.set()
+            raise JournalFull("no room")
+        project(stories, position)
+
+    journal._history.project = projects
+    first = asyncio.ensure_future(journal.bring_over())
+    await asyncio.to_thread(tried.wait)
+    await journal.accept(entry("B"))
+    await write(journal, begun("A"), Started(1))
+    await journal.close(clean=True)
+    assert first.cancelled()
+    assert full == []
+    assert [run.id for run in (await opened(tmp_path)).runs] == ["A", "B"]
+
+
 async def test_an_end_in_the_middle_of_a_projection_brings_over_the_rest(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
