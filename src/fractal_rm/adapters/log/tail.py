@@ -16,8 +16,10 @@ from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.history import Asked
 from fractal_rm.adapters.log.segments import (
     BEGIN,
+    HEADER_BYTES,
     Segment,
     begin_of,
+    encode_header,
     following,
     look_through,
     number_of,
@@ -37,6 +39,7 @@ class Tail:
         self._folder = folder
         self._segment: Segment | None = None
         self._file = -1  # of the segment
+        self._header = b""  # of the segment
         self._at = 0  # the position that is read next
         self._since = 0  # what began before it is in the history
         self._runs: dict[str, tuple[int, records.RunRecord]] = {}  # with the position behind each
@@ -50,8 +53,8 @@ class Tail:
         """
         if projected != self._since:
             self._forget_before(projected)
-        if self._at < projected or self._at == position(number_of(self._at), BEGIN):
-            self._go_to(max(self._at, projected))  # the salt of an empty segment may be another
+        if self._at < projected or self._is_another():
+            self._go_to(max(self._at, projected))
         while self._segment is not None or self._find_segment():
             if not self._read_on(self._segment):
                 return
@@ -75,6 +78,10 @@ class Tail:
             os.close(self._file)
             self._file = -1
 
+    def _is_another(self) -> bool:
+        """Whether the file is used again, or its segment, as it was empty, has another salt."""
+        return self._segment is not None and self._header != os.pread(self._file, HEADER_BYTES, 0)
+
     def _find_segment(self) -> bool:
         if not self._folder.is_dir():
             return False
@@ -84,6 +91,7 @@ class Tail:
             return False
         self._segment = found[0]
         self._file = os.open(self._folder / found[0].name, os.O_RDONLY | os.O_CLOEXEC)
+        self._header = encode_header(found[0])
         self._at = position(found[0].number, begin_of(found[0], self._at))
         return True
 
