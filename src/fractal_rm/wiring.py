@@ -15,12 +15,11 @@ from fractal_rm.adapters.balancer import HttpBalancer
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
-from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.node_id import kept_node_id
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
-from fractal_rm.adapters.sqlite import SqliteHistory, open_runs_of
+from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.adapters.telemetry import LogTelemetry, flush_log, open_log
 from fractal_rm.adapters.world import SystemRandom, raise_open_files
@@ -30,14 +29,16 @@ from fractal_rm.config.load import Watch, load
 from fractal_rm.config.model import Bounds, Config
 from fractal_rm.config.uncarried import write_uncarried
 from fractal_rm.domain.errors import FractalError, JournalError
+from fractal_rm.domain.flow import Publish, SubFlow
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.engine.world import World
 from fractal_rm.signals import Signals
 
-# In whose place a process runs, by their journals, which it leaves as they are.
-REPLACED = {"up": ("mqtt", "api"), "mqtt": ("up",), "api": ("up",)}
-LEFT_S = 1.0  # how often it is looked whether such a process has ended
+# Which process runs beside this one, by its journal, and takes up its own runs when it is back.
+BESIDE = {"up": (), "mqtt": ("api",), "api": ("mqtt",)}
+ADOPT_S = 2.0  # how often it is looked for runs that another process has left
 STOCK_S = 5.0  # how often open runs are looked through for one that nobody carries
 MakeForWorld = Callable[[World, Config, Intake], WayIn]
 OTHER_FILES = 2_500  # REST connections, at most 2,000, the journal, the broker and the log
@@ -108,7 +109,7 @@ async def _serve(
             for each in (
                 changes.watch(),
                 _take_stock(node, world, journal),
-                *(_look_for_left(world, left) for left in REPLACED[journal]),
+                _adopt(node, world),
             )
         ]
         await signals.stop.wait()
@@ -141,35 +142,30 @@ async def _take_stock(node: Node, world: World, journal: str) -> None:
         await asyncio.sleep(STOCK_S)
 
 
-async def _look_for_left(world: World, left: str) -> None:
-    """Say which runs a process in whose place this one runs has left, and tell `audit`."""
-    try:
-        # Until it has ended: while it runs, or stops in order, it carries them itself.
-        state = Path(world.config.state_path)
-        count = await asyncio.to_thread(_note_left, state, left)
-        while count is None:
-            await asyncio.sleep(LEFT_S)
-            count = await asyncio.to_thread(_note_left, state, left)
-    except (OSError, JournalError) as error:
-        world.telemetry.problem("stock_not_taken", reason=str(error))
-        return
-    if count:
-        cure = f"stop this process, and run `fractal-rm {left}` until they have ended"
-        world.telemetry.problem("runs_left", journal=left, runs=count, cure=cure)
-
-
-def _note_left(state: Path, left: str) -> int | None:
-    """How many runs it has left; None while it runs."""
-    path = state / f"{left}.journal"
-    run_ids: list[str] = []
-    if path.exists():
+async def _adopt(node: Node, world: World) -> None:
+    """Take up what processes that have ended have left, and tell `audit` what stays there."""
+    state, said = Path(world.config.state_path), dict[str, list[str]]()
+    while True:
         try:
-            FileLock(path.with_suffix(".lock")).release()
-        except Held:
-            return None
-        run_ids = open_runs_of(path)
-    write_uncarried(state, left, run_ids)
-    return len(run_ids)
+            for adopted in await node.adopt():
+                if said.get(adopted.journal, []) != adopted.left:
+                    await asyncio.to_thread(write_uncarried, state, adopted.journal, adopted.left)
+                    said[adopted.journal] = adopted.left
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            fault = None if isinstance(error, (OSError, JournalError)) else error
+            world.telemetry.problem("runs_not_adopted", reason=str(error), exc_info=fault)
+        await asyncio.sleep(ADOPT_S)
+
+
+def _carries(mqtt: bool) -> Callable[[Run], bool]:
+    """Whether a run may end in this process that came to another: what it asks for must be here."""
+    return lambda run: (
+        mqtt
+        or not (
+            run.reply_topic is not None
+            or any(isinstance(step, (Publish, SubFlow)) for step in run.flow.steps)
+        )
+    )
 
 
 def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "FULL") -> World:
@@ -189,6 +185,8 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
             keep=lambda: _kept(world.config.bounds),
             retention_ms=clock.retention_ms,
             on_lost=lambda error: _end_now(telemetry, error),
+            beside=BESIDE[journal],
+            carries=_carries(mqtt),
         ),
         components=caller,
         peers=HttpPeers(caller),

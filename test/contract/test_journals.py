@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import msgspec
 import pytest
 
 from fractal_rm.adapters.journal_files import open_journal
+from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.memory import MemoryJournal
@@ -98,9 +100,13 @@ class TestMemoryJournal(JournalConformance):
     @pytest.fixture(autouse=True)
     def _disk(self):
         self.disk = Disk()
+        self.disk.others = [Disk()]
 
     def new(self):
         return MemoryJournal(self.disk)
+
+    def beside(self):
+        return MemoryJournal(self.disk.others[0])
 
     def crash(self, journal):
         journal.crash()
@@ -119,6 +125,9 @@ class TestLogJournal(JournalConformance):
 
     def new(self):
         return sqlite_journal(self.folder)
+
+    def beside(self):
+        return sqlite_journal(self.folder, "mqtt")
 
     def crash(self, journal):
         """As kill -9 does: files are closed, locks are gone, nothing is flushed."""
@@ -145,6 +154,10 @@ class TestLogJournalWithoutPower(JournalConformance):
 
     def new(self):
         return sqlite_journal(self.folder, disk=lambda _: self.disk)
+
+    def beside(self):
+        """The disk of its log keeps all."""
+        return sqlite_journal(self.folder, "mqtt")
 
     def crash(self, journal):
         journal.crash()
@@ -395,6 +408,30 @@ async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
         with pytest.raises(JournalInUse, match=f"in use by process {other.pid}"):
             await opened(tmp_path)
         other.stdin.close()
+
+
+async def test_who_looks_through_a_journal_for_a_moment_is_waited_for(tmp_path, monkeypatch):
+    lock = tmp_path / "up.lock"
+    lock.write_text("4711")
+    passing = FileLock(lock, passing=True)
+    waits, sleep = threading.Event(), time.sleep
+    monkeypatch.setattr("fractal_rm.adapters.lock.time.sleep", lambda s: (waits.set(), sleep(s)))
+    opening = asyncio.ensure_future(opened(tmp_path))
+    await asyncio.to_thread(waits.wait)
+    assert not opening.done()
+    passing.release()
+    assert (await opening).runs == []
+
+
+def test_who_looks_through_a_journal_leaves_the_lock_file_as_it_was(tmp_path):
+    lock = tmp_path / "up.lock"
+    lock.write_text("4711")
+    passing = FileLock(lock, passing=True)
+    with pytest.raises(Held) as held:
+        FileLock(lock)
+    assert (held.value.by, held.value.passing) == (str(os.getpid()), True)
+    passing.release()
+    assert lock.read_text() == "4711"
 
 
 # --- what a person can do to one ---------------------------------------------------------------
@@ -891,8 +928,8 @@ async def test_lists_and_accounts_span_all_journals_of_a_node(tmp_path):
     for name in ("mqtt", "api"):
         journal = sqlite_journal(tmp_path, name)
         await journal.open()
-        await journal.accept(entry(f"{name}-1", key="same"))
-        await journal.accept(entry(f"{name}-2", key="same"))
+        await journal.accept(entry(f"{name}-1", key=name))
+        await journal.accept(entry(f"{name}-2", key=name))
         await write(journal, begun(f"{name}-1"), Settled(State.SUCCEEDED))
         await journal.close(clean=True)
     history = SqliteHistory(tmp_path)
@@ -1141,6 +1178,31 @@ async def test_who_no_longer_waits_for_the_history_ends_nothing(tmp_path):
     brought.cancel()
     await journal.bring_over()
     await journal.close(clean=True)
+
+
+async def test_what_the_history_has_no_room_for_at_an_end_is_there_at_the_next_start(tmp_path):
+    """Also what came later, for which it had room again."""
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    await journal.accept(entry("A"))
+    tried, project, full = threading.Event(), journal._history.project, ["here", "at the end"]
+
+    def projects(stories, position):
+        if full:
+            full.pop()
+            tried.set()
+            raise JournalFull("no room")
+        project(stories, position)
+
+    journal._history.project = projects
+    first = asyncio.ensure_future(journal.bring_over())
+    await asyncio.to_thread(tried.wait)
+    await journal.accept(entry("B"))
+    await write(journal, begun("A"), Started(1))
+    await journal.close(clean=True)
+    assert first.cancelled()
+    assert full == []
+    assert [run.id for run in (await opened(tmp_path)).runs] == ["A", "B"]
 
 
 async def test_an_end_in_the_middle_of_a_projection_brings_over_the_rest(tmp_path):

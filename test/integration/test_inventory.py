@@ -1,4 +1,4 @@
-"""An open run that nobody carries is seen: by readyz, in the log, and by another process."""
+"""An open run that nobody carries is seen: by readyz, in the log, and by `audit`."""
 
 from __future__ import annotations
 
@@ -90,28 +90,6 @@ def audit(node: NodeProcess):
     return CliRunner().invoke(cli, ["audit", "--config", str(node.config)], standalone_mode=False)
 
 
-def test_runs_that_a_replaced_process_has_left_are_said_until_it_has_ended_them(node, components):
-    """`fractal-rm up` and `fractal-rm api` have a journal each."""
-    components.answers["/endpoint2"] = "hang"
-    node.start()
-    _, _, taken = node.trigger("2")
-    node.kill()
-    node.mode = "up"
-    node.launch()
-    wait_until(lambda: "runs_left journal=api runs=1" in node.log)
-    found = audit(node)
-    assert found.return_value == EXIT_NOT_WELL
-    assert f"run {taken['run']} is carried by nobody: restart its node (`fractal-rm api`)" in (
-        found.output
-    )
-    node.kill()
-    components.answers.clear()
-    node.mode = "api"
-    node.start()
-    wait_until(lambda: node.runs(State.SUCCEEDED))
-    assert audit(node).return_value == 0
-
-
 def test_audit_names_a_run_that_its_node_says_nobody_carries(node, components):
     components.answers["/endpoint2"] = "hang"
     node.start()
@@ -128,26 +106,6 @@ def test_audit_names_a_run_that_its_node_says_nobody_carries(node, components):
     wait_until(lambda: node.runs(State.SUCCEEDED))
     assert audit(node).return_value == 0
     wait_until(lambda: read_uncarried(node.state, "api") == [])
-
-
-def test_runs_of_another_process_are_not_said_to_be_left_before_it_has_ended(
-    node, tmp_path, components
-):
-    components.answers["/endpoint2"] = "hang"
-    node.start()
-    node.trigger("2")
-    beside = NodeProcess(tmp_path / "beside", components=components.port, mode="up")
-    beside.edit("comm", state__path=str(node.state))
-    beside.start()
-    try:
-        assert beside.trigger("1", Prefer="wait=30")[0] == 200  # it has had time to look
-        assert "runs_left" not in beside.log
-        assert audit(node).return_value == 0
-        node.kill()
-        wait_until(lambda: "runs_left journal=api runs=1" in beside.log)
-        assert audit(node).return_value == EXIT_NOT_WELL
-    finally:
-        beside.kill()
 
 
 def test_of_many_runs_that_nobody_carries_audit_shows_some_and_reads_the_journal_once(

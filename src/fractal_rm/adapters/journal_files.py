@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +11,12 @@ from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.log.disk import Disk, FolderDisk, log_folder
 from fractal_rm.adapters.log.journal import LogJournal
 from fractal_rm.adapters.log.log import MOST_BYTES, SEGMENT_BYTES, Log
+from fractal_rm.adapters.other_journals import FolderOfJournals
 from fractal_rm.adapters.sqlite import HistoryStore
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Kept
 from fractal_rm.adapters.worker import Worker
 from fractal_rm.domain.errors import JournalError
+from fractal_rm.domain.run import Run
 
 
 def open_journal(
@@ -23,8 +25,13 @@ def open_journal(
     purge_every_s: float = PURGE_EVERY_S, segment_bytes: int = SEGMENT_BYTES,
     most_bytes: int = MOST_BYTES,
     disk: Callable[[Path], Disk] = FolderDisk,
+    beside: Collection[str] = (), carries: Callable[[Run], bool] = lambda _: True,
 ) -> LogJournal:  # fmt: skip
-    """Make the journal of a process. Its files are made when it is opened."""
+    """Make the journal of a process. Its files are made when it is opened.
+
+    ``beside``: the journals that it leaves to the processes beside it, by name. ``carries`` tells
+    whether it can carry a run that came to another process.
+    """
     return LogJournal(
         Log(partial(disk, log_folder(path)), partial(secrets.randbits, 64),
             segment_bytes=segment_bytes, most_bytes=most_bytes),
@@ -35,4 +42,5 @@ def open_journal(
         worker=Worker,
         retention_ms=retention_ms,
         on_lost=on_lost,
+        others=FolderOfJournals(path, beside=beside, carries=carries, synchronous=synchronous),
     )  # fmt: skip

@@ -97,7 +97,7 @@ def audit(folder: Path, as_json: bool) -> int:
     the accepted facts, states from the runs; duplicates were answered with the run that they
     repeat. Counted besides: runs that another node, which did not answer an offer, may have
     executed as well. Exits 1 where an account does not balance, or where a running node has found
-    that nobody carries an open run: one of its own, or of a process in whose place it runs.
+    that nobody carries an open run: one of its own, or one that it could not take over.
     """
     state = state_of(folder)
     history = SqliteHistory(state)

@@ -17,7 +17,7 @@ from fractal_rm.domain.steady import WORTH_A_LINE_MS, doubt
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.inventory import Inventory
 from fractal_rm.engine.lifecycle import Lifecycle
-from fractal_rm.engine.ports import Check, Intake, WayIn
+from fractal_rm.engine.ports import Adopted, Check, Intake, WayIn
 from fractal_rm.engine.recover import Recovery
 from fractal_rm.engine.world import World
 
@@ -142,6 +142,27 @@ class Node:
     def release_parked(self) -> int:
         """Let parked runs go on. Returns how many."""
         return self._recovery.release()
+
+    async def adopt(self) -> list[Adopted]:
+        """Take up the open runs of processes that have ended. Called every few seconds.
+
+        Returns what came of each journal that was found. Raises JournalError.
+        """
+        if not self._serving:
+            return []
+        adopted = await self._world.journal.adopt()
+        for each in adopted:
+            if each.found.runs:
+                self._world.telemetry.event(
+                    "runs_adopted", journal=each.journal, runs=len(each.found.runs)
+                )
+            if self._serving:  # else they are for the next start
+                await self._recovery.recover(each.found)
+            if each.why:
+                self._world.telemetry.problem(
+                    "runs_left", journal=each.journal, runs=len(each.left), why=each.why
+                )
+        return adopted
 
     def take_stock(self) -> frozenset[str]:
         """Look for open runs that nobody carries; returns their ids. Called every few seconds."""

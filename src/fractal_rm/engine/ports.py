@@ -25,9 +25,9 @@ from fractal_rm.domain.steady import Look, Reading
 from fractal_rm.domain.trigger import Arrival
 
 __all__ = [
-    "Balancer", "BrokenRun", "Clock", "Components", "Entry", "History", "Journal", "KnownPeers",
-    "Ledger", "Peers", "Prior", "Publisher", "Random", "Receipt", "Recovered", "RunDetail",
-    "RunPage", "RunSummary", "Telemetry", "TimedFact",
+    "Adopted", "Balancer", "BrokenRun", "Clock", "Components", "Entry", "History", "Journal",
+    "KnownPeers", "Ledger", "Peers", "Prior", "Publisher", "Random", "Receipt", "Recovered",
+    "RunDetail", "RunPage", "RunSummary", "Telemetry", "TimedFact",
 ]  # fmt: skip
 
 
@@ -96,6 +96,19 @@ class Recovered(msgspec.Struct, frozen=True):
         return max((run.steady_ms for run in self.runs), default=None)
 
 
+class Adopted(msgspec.Struct, frozen=True):
+    """What came of a journal of the state folder that no process holds.
+
+    ``found`` are open runs that are in our own journal now. ``left`` are the ids of those that stay
+    there, as far as they can be read, and ``why``.
+    """
+
+    journal: str
+    found: Recovered
+    left: list[str] = []
+    why: str = ""
+
+
 class Journal(Protocol):
     """Facts of runs, appended in order. Group commit: facts given meanwhile share one fsync.
 
@@ -118,14 +131,23 @@ class Journal(Protocol):
 
         What is handed in during one turn of the event loop is done together, in order.
 
-        Where ``entry.key`` is known and its time has not ended, nothing is written but the count
-        of duplicates, and the run that has it is returned. Raises JournalBlocked: nothing
-        was written, and the same call may succeed later.
+        Where ``entry.key`` is known, here or in a journal beside it, and its time has not ended,
+        nothing is written but the count of duplicates, and the run that has it is returned.
+        Raises JournalBlocked: nothing was written, and the same call may succeed later.
         """
         ...
 
     async def find(self, key: str, retention_ms: int) -> Prior | None:
         """The run that has this key, if its time has not ended by then. Counts nothing."""
+        ...
+
+    async def adopt(self) -> list[Adopted]:
+        """Move the open runs of journals beside it that no process holds, durably, into this one.
+
+        Each run is in one of them whenever a process ends. One that cannot be taken is said; it
+        keeps nothing else from going on. May be called again and again: what was looked through is
+        not looked at again until it has changed.
+        """
         ...
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:

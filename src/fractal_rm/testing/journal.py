@@ -173,6 +173,10 @@ class JournalConformance:
     def new(self) -> Journal:
         raise NotImplementedError
 
+    def beside(self) -> Journal:
+        """Another journal of the same node."""
+        raise NotImplementedError
+
     def crash(self, journal: Journal) -> None:
         """End it as kill -9 does."""
         raise NotImplementedError
@@ -493,6 +497,53 @@ class JournalConformance:
         journal.look()
         assert isinstance(journal.blocked, JournalGone)
         self.move(journal, away=False)
+        await journal.close(clean=True)
+
+    async def test_the_open_runs_of_a_journal_that_nobody_holds_go_on_in_another(self) -> None:
+        left = self.beside()
+        await left.open()
+        for name in ("A", "B", "C"):
+            await left.accept(entry(name, key=f"key of {name}"))
+        a = begun("A")
+        await write(left, a, Finished(1, 200, 0.5, NULL, data=b"\xff"))
+        await write(left, begun("B"), Settled(State.SUCCEEDED))
+        self.crash(left)
+        journal = self.new()
+        assert (await journal.open()).runs == []
+        (adopted,) = await journal.adopt()
+        assert [run.id for run in adopted.found.runs] == ["A", "C"]
+        assert (adopted.found.runs[0], adopted.found.clean, adopted.left) == (a, False, [])
+        assert await journal.adopt() == []
+        await write(journal, a, Started(2))
+        self.crash(journal)
+        journal = self.new()
+        assert [run.id for run in (await journal.open()).runs] == ["A", "C"]
+        for name, state in (("A", State.RUNNING), ("B", State.SUCCEEDED), ("C", State.ACCEPTED)):
+            prior = await journal.accept(entry("new", key=f"key of {name}"))
+            assert prior is not None
+            assert (prior.run_id, prior.state) == (name, state)
+        await journal.close(clean=True)
+        left = self.beside()
+        assert (await left.open()).runs == []
+        await left.close(clean=True)
+
+    async def test_a_journal_that_another_process_holds_is_asked_and_not_adopted(self) -> None:
+        held = self.beside()
+        await held.open()
+        await held.accept(entry("A", key="k", digest="x"))
+        journal = self.new()
+        await journal.open()
+        assert await journal.adopt() == []
+        prior = await journal.find("k", 1_000)
+        assert prior is not None
+        assert (prior.run_id, prior.digest) == ("A", "x")
+        for again in (entry("B", key="k"), entry("A", key="other")):
+            prior = await journal.accept(again)
+            assert prior is not None
+            assert prior.run_id == "A"
+        await held.close(clean=True)
+        (adopted,) = await journal.adopt()
+        assert ([run.id for run in adopted.found.runs], adopted.found.clean) == (["A"], True)
         await journal.close(clean=True)
 
     async def test_one_journal_at_a_time(self) -> None:

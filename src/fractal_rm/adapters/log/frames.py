@@ -50,12 +50,16 @@ def encode(body: bytes, *, salt: int, place: int, synced: int) -> bytes:
     return b"".join((head, body, _FILLING[length % ALIGNED_BYTES]))
 
 
-def decode(data: bytes, *, salt: int, place: int) -> Frame | None:
-    """The frame that stands at ``place``; None: there is none that holds."""
-    if place + HEAD_BYTES > len(data):
+def decode(data: bytes, *, salt: int, place: int, offset: int = 0) -> Frame | None:
+    """The frame that stands at ``place``; None: there is none that holds.
+
+    ``data`` is the segment from ``offset`` on.
+    """
+    at = place - offset
+    if at + HEAD_BYTES > len(data):
         return None
-    magic, length, crc, zero, synced = _HEAD.unpack_from(data, place)
-    begin = place + HEAD_BYTES
+    magic, length, crc, zero, synced = _HEAD.unpack_from(data, at)
+    begin = at + HEAD_BYTES
     if magic != _MAGIC or zero != 0 or begin + length > len(data):
         return None
     body = data[begin : begin + length]
@@ -64,10 +68,18 @@ def decode(data: bytes, *, salt: int, place: int) -> Frame | None:
     return Frame(body, place + room_for(length), synced)
 
 
-def scan(data: bytes, *, salt: int, place: int) -> Iterator[Frame]:
-    """The frames from ``place`` on that follow each other and hold."""
+def size_at(data: bytes, at: int) -> int:
+    """How many bytes the frame takes that stands there in ``data``, as its head says; 0: none."""
+    if at + HEAD_BYTES > len(data):
+        return 0
+    magic, length, *_ = _HEAD.unpack_from(data, at)
+    return room_for(length) if magic == _MAGIC else 0
+
+
+def scan(data: bytes, *, salt: int, place: int, offset: int = 0) -> Iterator[Frame]:
+    """The frames from ``place`` on that follow each other and hold; see `decode`."""
     while True:
-        frame = decode(data, salt=salt, place=place)
+        frame = decode(data, salt=salt, place=place, offset=offset)
         if frame is None:
             return
         yield frame

@@ -31,6 +31,14 @@ class History(Protocol):
         """The run that has each key, or else the id. May be called beside other calls."""
         ...
 
+    def open_ids(self) -> Sequence[str]:
+        """The ids of the runs that have no end."""
+        ...
+
+    def take_out(self, run_ids: Sequence[str]) -> None:
+        """Forget open runs, durably: another journal has them."""
+        ...
+
     def project(self, stories: Stories, position: int) -> None:
         """Take in what the log tells up to a position, or nothing of it."""
         ...

@@ -11,10 +11,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
+from fractal_rm.adapters.log.adoption import Adoption
 from fractal_rm.adapters.log.disk import unusable
 from fractal_rm.adapters.log.group import again
 from fractal_rm.adapters.log.history import History
 from fractal_rm.adapters.log.log import Log
+from fractal_rm.adapters.log.others import NoOthers, OtherJournals
 from fractal_rm.adapters.log.projector import Projector
 from fractal_rm.adapters.log.replay import told_in
 from fractal_rm.adapters.log.stories import Recent
@@ -23,7 +25,7 @@ from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalGone, JournalLost
 from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.ports import Entry, Prior, Recovered
+from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered
 
 
 class LogJournal:
@@ -40,6 +42,7 @@ class LogJournal:
         worker: Callable[[str], Worker],
         retention_ms: Callable[[], int],
         on_lost: Callable[[JournalError], None],
+        others: OtherJournals | None = None,
     ) -> None:
         self._log = log
         self._history = history
@@ -51,9 +54,14 @@ class LogJournal:
         self._is_open = False
         self._tasks: list[asyncio.Task[None]] = []
         recent = Recent()
-        self._writer = Writer(log, history, recent, self._syncing, retention_ms, self._lose)
+        self._others = others = others or NoOthers()
+        self._writer = Writer(log, history, others, recent, self._syncing, retention_ms, self._lose)
         self._projector = Projector(
             log, history, recent, self._syncing, self._projecting, retention_ms
+        )  # fmt: skip
+        self._adoption = Adoption(
+            others, history, recent, self._syncing, self._projecting,
+            self._writer.take_in, self.wait_durable,
         )  # fmt: skip
 
     # --- open and close -----------------------------------------------------------------------
@@ -82,6 +90,7 @@ class LogJournal:
             self._log.begin()
             self._history.project(stories, self._log.end)
             self._log.release(self._log.end)
+            self._adoption.drop_copies()
             return self._history.recover()
         except OSError as error:
             self._let_go()
@@ -111,6 +120,7 @@ class LogJournal:
             self._log.close()
             self._syncing.end()
             self._projecting.end()
+            self._others.close()
 
     def crash(self) -> None:
         """End as kill -9 does: what the system has is kept, the rest is forgotten."""
@@ -122,6 +132,7 @@ class LogJournal:
         self._projecting.end()
         self._history.let_go()
         self._log.close()
+        self._others.close()
 
     # --- the port -----------------------------------------------------------------------------
 
@@ -145,6 +156,10 @@ class LogJournal:
         writer.group.finds.append((key, retention_ms, waiter))
         writer.want()
         return await waiter
+
+    async def adopt(self) -> list[Adopted]:
+        """Move the open runs of journals that no process holds here; see the port."""
+        return await self._adoption.adopt() if self._is_open else []
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
         """Add a fact; see the port."""

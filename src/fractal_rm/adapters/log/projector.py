@@ -55,8 +55,10 @@ class Projector:
             if ends:
                 await written
             waiting, self._waiting = self._waiting, []
-            if self._recent.told or waiting:
-                await self._bring_over()
+            if (self._recent.told or waiting) and not await self._bring_over():
+                for waiter in waiting:
+                    waiter.cancel()
+                return
             await self._projecting.run(self._history.scrub)
             for waiter in waiting:
                 if not waiter.done():
@@ -74,19 +76,24 @@ class Projector:
         self._ends = True
         self._wanted.set()
 
-    async def _bring_over(self) -> None:
-        """Synced first: what the history has, the log must not lack after a power cut."""
+    async def _bring_over(self) -> bool:
+        """Synced first: what the history has, the log must not lack after a power cut.
+
+        False: it ends, and the history is held. Nothing later may be brought over then: the next
+        start goes on where the history ends.
+        """
         leaving, position = self._recent.leave(), self._log.end
         await self._syncing.run(self._log.sync)
         while not await self._is_projected(leaving, position):
             if self._ends:
-                return
+                return False
             await asyncio.sleep(RETRY_BLOCKED_S)
         self._recent.arrived()
         self._log.tell_at(position + PROJECT_BYTES, self._wanted.set)
         self._log.release(position)
         with suppress(JournalBlocked):  # another time
             await self._projecting.run(partial(self._history.purge, self._retention_ms()))
+        return True
 
     async def _is_projected(self, leaving: Stories, position: int) -> bool:
         """Try it; where the history is held, the log still has its next segment ready."""

@@ -4,7 +4,7 @@
     ["run", id, flow's id, key, digest, key's end, [facts]]  a new run; null for what has none
     ["fact", id, fact]                                       of an open run
     ["end", id, fact, ahead_ms]                              its last one
-    ["again", id]                                            its trigger came again
+    ["again", id, times]                                     its trigger came again
 
 A fact is ``[at_ms, {…}]``, with the wall clock as it stood. ``ahead_ms``: so far the clock by which
 history ages was ahead of that.
@@ -57,6 +57,7 @@ class AgainRecord(msgspec.Struct, array_like=True, tag="again", frozen=True, gc=
     """A trigger that is a run already."""
 
     run_id: str
+    times: int = 1
 
 
 Record = Union[FlowRecord, RunRecord, FactRecord, EndRecord, AgainRecord]

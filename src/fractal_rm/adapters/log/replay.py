@@ -44,7 +44,7 @@ class _Replay:
         if isinstance(record, records.FlowRecord):
             self.stories.flows[record.version] = bytes(record.body)
         elif isinstance(record, records.AgainRecord):
-            self.stories.of(record.run_id).again += 1
+            self.stories.of(record.run_id).again += record.times
         elif isinstance(record, records.RunRecord):
             self._begin(record)
         else:

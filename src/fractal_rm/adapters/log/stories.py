@@ -133,6 +133,14 @@ class Recent:
         found = self.told.under(key, retention_ms) or self._leaving.under(key, retention_ms)
         return found and self.as_it_stands(found)
 
+    def has(self, run_id: str) -> bool:
+        """Whether a run began in here."""
+        for stories in (self.told, self._leaving):
+            story = stories.by_run.get(run_id)
+            if story is not None and story.new is not None:
+                return True
+        return False
+
     def as_it_stands(self, prior: Prior) -> Prior:
         """Whoever found it may not have its end yet."""
         for stories in (self.told, self._leaving):

@@ -7,7 +7,7 @@ killed process loses none of them, a power cut at most those of the last second.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -16,7 +16,8 @@ from fractal_rm.adapters.log.batch import Beginnings, Behind, Facts
 from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import Asked, History
 from fractal_rm.adapters.log.log import Log
-from fractal_rm.adapters.log.stories import Recent
+from fractal_rm.adapters.log.others import OtherJournals
+from fractal_rm.adapters.log.stories import Recent, Stories
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.errors import JournalBlocked, JournalFull, JournalGone
 from fractal_rm.domain.flow import Flow
@@ -42,6 +43,7 @@ class Writer:
         self,
         log: Log,
         history: History,
+        others: OtherJournals,
         recent: Recent,
         thread: Worker,
         retention_ms: Callable[[], int],
@@ -49,6 +51,7 @@ class Writer:
     ) -> None:
         self._log = log
         self._history = history
+        self._others = others
         self._recent = recent
         self._thread = thread
         self._retention_ms = retention_ms
@@ -95,6 +98,15 @@ class Writer:
         self._behind.append(fact)
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_soon(self.write_behind)
+
+    def take_in(self, body: bytes, stories: Stories) -> None:
+        """Write runs that were begun elsewhere. Raises JournalBlocked: nothing was written."""
+        try:
+            self._log.put(body)
+        except JournalBlocked as error:
+            self.block(error)
+            raise
+        self._recent.told.take_over(stories)
 
     def write_behind(self) -> None:
         """Write the facts that were added; they are synced with what comes next."""
@@ -162,11 +174,21 @@ class Writer:
         asked += [(key, "", "", retention_ms) for key, retention_ms, _ in group.finds]
         missing = [at for at, prior in enumerate(found) if prior is None]
         if missing:
-            looking = partial(self._history.find, [asked[at] for at in missing])
+            looking = partial(self._find, [asked[at] for at in missing])
             for at, prior in zip(missing, await self._thread.run(looking), strict=True):
                 found[at] = prior and recent.as_it_stands(prior)
         known = {at: prior for at, prior in zip(entries, found, strict=False) if prior is not None}
         return known, found[len(entries) :]
+
+    def _find(self, asked: Sequence[Asked]) -> list[Prior | None]:
+        """In this journal's history, or else in the other ones of its folder. On the thread."""
+        found = self._history.find(asked)
+        missing = [at for at, prior in enumerate(found) if prior is None]
+        if missing:
+            others = self._others.find([asked[at] for at in missing])
+            for at, prior in zip(missing, others, strict=True):
+                found[at] = prior
+        return found
 
     def _put(self, group: Group, known: dict[int, Prior]) -> list[Prior | None]:
         """Write all that waits. Returns of each new run which one was there already."""
@@ -180,7 +202,8 @@ class Writer:
         for at, (entry, _) in enumerate(group.entries):
             prior = None
             if entry.key is not None:
-                prior = known.get(at) or batch.prior(entry)
+                # Among those of now, too: a run may have been moved here since it was looked for.
+                prior = known.get(at) or self._recent.prior(entry) or batch.prior(entry)
             priors.append(prior)
             if prior is not None:
                 batch.repeat(prior.run_id)

@@ -13,7 +13,7 @@ from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.transitions import next_state
-from fractal_rm.engine.ports import Entry, Prior, Recovered, TimedFact
+from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, TimedFact
 
 
 class _Kept(msgspec.Struct):
@@ -26,9 +26,11 @@ _NO_FLOW = Flow("")
 
 
 class Disk:
-    """What survives: give the same one to the next journal."""
+    """What survives: give the same one to the next journal. ``others`` have journals beside it."""
 
     def __init__(self) -> None:
+        self.others: list[Disk] = []
+        self.name = "memory"
         self.runs: dict[str, _Kept] = {}
         self.keys: dict[str, tuple[str, str, int]] = {}
         self.duplicates: dict[str, int] = {}
@@ -72,8 +74,7 @@ class MemoryJournal:
     async def _accept(self, entry: Entry) -> Prior | None:
         await self._turn()
         prior = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
-        if prior is None and entry.run_id in self.disk.runs:
-            prior = Prior(entry.run_id, entry.digest, self.disk.runs[entry.run_id].state)
+        prior = prior or self._with_id(entry)
         if prior is not None:
             again = self.disk.duplicates
             again[prior.run_id] = again.get(prior.run_id, 0) + 1
@@ -86,6 +87,25 @@ class MemoryJournal:
         if entry.key is not None:
             self.disk.keys[entry.key] = entry.run_id, entry.digest, entry.key_until_ms
         return None
+
+    async def adopt(self) -> list[Adopted]:
+        """Move what others have left; see the port."""
+        await self._turn()
+        return [
+            Adopted(other.name, self._moved_from(other))
+            for other in self.disk.others
+            if other.owner is None and any(not kept.state.final for kept in other.runs.values())
+        ]
+
+    def _moved_from(self, other: Disk) -> Recovered:
+        run_ids = [run_id for run_id, kept in other.runs.items() if not kept.state.final]
+        moved = {run_id: other.runs.pop(run_id) for run_id in run_ids}
+        keys = {key: known for key, known in other.keys.items() if known[0] in moved}
+        other.keys = {key: known for key, known in other.keys.items() if key not in keys}
+        new = {run_id: kept for run_id, kept in moved.items() if run_id not in self.disk.runs}
+        self.disk.runs |= new
+        self.disk.keys = keys | self.disk.keys
+        return Recovered([_folded(run_id, kept) for run_id, kept in new.items()], other.clean)
 
     async def find(self, key: str, retention_ms: int) -> Prior | None:
         """Look a key up; see the port."""
@@ -131,10 +151,17 @@ class MemoryJournal:
         self.disk.owner = None
 
     def _find(self, key: str, retention_ms: int) -> Prior | None:
-        run_id, digest, until_ms = self.disk.keys.get(key, ("", "", 0))
-        if until_ms <= retention_ms:
-            return None
-        return Prior(run_id, digest, self.disk.runs[run_id].state)
+        for disk in (self.disk, *self.disk.others):
+            run_id, digest, until_ms = disk.keys.get(key, ("", "", 0))
+            if until_ms > retention_ms:
+                return Prior(run_id, digest, disk.runs[run_id].state)
+        return None
+
+    def _with_id(self, entry: Entry) -> Prior | None:
+        for disk in (self.disk, *self.disk.others):
+            if entry.run_id in disk.runs:
+                return Prior(entry.run_id, entry.digest, disk.runs[entry.run_id].state)
+        return None
 
     async def _turn(self) -> None:
         await asyncio.sleep(0)

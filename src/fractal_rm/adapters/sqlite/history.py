@@ -79,8 +79,9 @@ class SqliteHistory:
                     unreadable += [f"{path.stem}: {each}" for each in broken]
             except JournalDamaged as error:  # noqa: PERF203 - the others are read all the same
                 unreadable.append(f"{path.stem}: {error}")
-        found.sort(key=lambda run: run.id, reverse=True)
-        return RunPage(found[:limit], unreadable)
+        once = {run.id: run for run in found}  # while one is moved, it may be in two journals
+        runs = sorted(once.values(), key=lambda run: run.id, reverse=True)
+        return RunPage(runs[:limit], unreadable)
 
     def run(self, run_id: str) -> RunDetail | None:
         """One run, or None; see the port. Raises JournalDamaged where it may be in what is lost."""

@@ -11,12 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fractal_rm.adapters.lock import FileLock, Held
+from fractal_rm.adapters.lock import FileLock, Held, wait_for_lock
 from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.causes import WAIT_S, damaged, is_damage, unusable
+from fractal_rm.adapters.sqlite.chain import ChainBroken
 from fractal_rm.adapters.sqlite.faults import Faults
+from fractal_rm.adapters.sqlite.lookup import find_in
 from fractal_rm.adapters.sqlite.many import many_at_once
+from fractal_rm.adapters.sqlite.moving import body_of, take_out
 from fractal_rm.adapters.sqlite.place import Place
 from fractal_rm.adapters.sqlite.prepare import check_files, prepare
 from fractal_rm.adapters.sqlite.recover import OpenRuns, run_from
@@ -33,7 +36,6 @@ from fractal_rm.domain.errors import (
     JournalLost,
 )
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Prior, Recovered
 
 STATEMENTS_KEPT = 400  # prepared: six that take many rows, for each number of them
@@ -48,17 +50,19 @@ class HistoryStore:
     """One file, one process. ``synchronous`` is SQLite's.
 
     `find` has a connection of its own: it may be called while another call is under way.
+    ``passing``: the file is another process's, and is held for a moment.
     """
 
     def __init__(
         self, path: Path, keep: Kept, *, synchronous: str = "FULL",
         monotonic_s: Callable[[], float], purge_every_s: float = PURGE_EVERY_S,
-        scrub_bytes_per_s: int = BYTES_PER_S,
+        scrub_bytes_per_s: int = BYTES_PER_S, passing: bool = False,
     ) -> None:  # fmt: skip
         self._path = path
         self._keep = keep
         self._synchronous = synchronous
         self._monotonic_s = monotonic_s
+        self._passing = passing
         self._open: dict[str, Tail] = {}
         self._versions: set[str] = set()
         self._next_no = 1
@@ -75,7 +79,7 @@ class HistoryStore:
 
     def open(self) -> int:
         """Take the file; returns how far it has the log. Raises JournalError."""
-        self._take_lock()
+        self.take_lock()
         try:
             check_files(self._path)
             self._db = self._connect()
@@ -115,10 +119,14 @@ class HistoryStore:
         self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
         self._faults = Faults(self._db)
 
-    def _take_lock(self) -> None:
+    def take_lock(self) -> None:
+        """Hold the file; `open` does so. Raises JournalInUse, JournalError."""
+        if self._lock is not None:
+            return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self._path.with_suffix(".lock"))
+            lock = self._path.with_suffix(".lock")
+            self._lock = FileLock(lock, passing=True) if self._passing else wait_for_lock(lock)
         except Held as held:
             raise JournalInUse(
                 f"{self._path} is in use by process {held.by}; stop that one first, or give this"
@@ -142,6 +150,32 @@ class HistoryStore:
     def run_of(self, run_id: str) -> Run | None:
         """A run as its pages make it; None: they make none."""
         return run_from(self._db, run_id)
+
+    # --- to and from other journals -----------------------------------------------------------
+
+    def open_ids(self) -> list[str]:
+        """The ids of the runs that have no end."""
+        return list(self._open)
+
+    def body_of(self, run_ids: Sequence[str]) -> bytes:
+        """All that is known of open runs, as a log says it of new ones. Raises JournalError."""
+        try:
+            return body_of(self._db, run_ids)
+        except ChainBroken as error:
+            raise damaged(self._path, str(error)) from error
+        except sqlite3.Error as error:
+            raise unusable(self._path, error) from error
+
+    def take_out(self, run_ids: Sequence[str]) -> None:
+        """Forget open runs: another journal has them. Raises JournalBlocked, JournalLost."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            take_out(self._db, run_ids)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._write_failed(error) from error
+        for run_id in run_ids:
+            self._open.pop(run_id, None)
 
     def close(self, *, clean: bool) -> None:
         """Mark how it ended and let go. Raises JournalBlocked: then the end counts as a crash."""
@@ -172,27 +206,9 @@ class HistoryStore:
         JournalBlocked, JournalLost.
         """
         try:
-            keys = [(key,) for key, *_ in asked if key is not None]
-            under = {
-                key: (until_ms, Prior(run_id, digest, State(state)))
-                for key, until_ms, run_id, digest, state in many_at_once(
-                    self._reader, statements.FIND_KEYS, keys, ")"
-                )
-            }
-            ids = [(run_id,) for _, run_id, *_ in asked if run_id]
-            runs = dict(many_at_once(self._reader, statements.FIND_RUNS, ids, ")"))
+            return find_in(self._reader, asked)
         except sqlite3.Error as error:
             raise self._failed(error) from error
-        found: list[Prior | None] = []
-        for key, run_id, digest, retention_ms in asked:
-            until_ms, prior = under.get(key or "", (0, None))
-            if until_ms > retention_ms:
-                found.append(prior)
-            elif run_id in runs:
-                found.append(Prior(run_id, digest, State(runs[run_id])))
-            else:
-                found.append(None)
-        return found
 
     def check(self) -> None:
         """Whether what is written will be found at the next start. Raises JournalGone."""

@@ -1,0 +1,486 @@
+"""Open runs on their way from one journal to another: in one of them, whenever a process ends."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fractal_rm.adapters import other_journals
+from fractal_rm.adapters.journal_files import open_journal
+from fractal_rm.adapters.log.adoption import RUNS_AT_ONCE, families
+from fractal_rm.adapters.sqlite import SqliteHistory, check_journal, lookup
+from fractal_rm.adapters.sqlite.history import journals_in
+from fractal_rm.adapters.sqlite.retention import Keep
+from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.errors import JournalError, JournalHeld
+from fractal_rm.domain.facts import (
+    Accepted,
+    Finished,
+    Offered,
+    Placed,
+    Settled,
+    Started,
+    StepFailed,
+)
+from fractal_rm.domain.flow import flow_version
+from fractal_rm.domain.moment import Moment
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
+from fractal_rm.testing.journal import FLOW, accepted, begun, entry, write
+
+AGAIN = Moment("boot", 5_000, 1_700_000_000_000)
+KEEP = Keep(7 * 86_400, 1 << 30, 7 * 86_400, 1 << 30)
+FORMAT_4 = Path(__file__).with_name("journal_of_format_4.sql").read_text()
+
+
+def lost(error: JournalError) -> None:
+    raise AssertionError(error)
+
+
+def journal_in(folder: Path, name: str, carries=lambda _: True):
+    return open_journal(
+        folder / f"{name}.journal", keep=lambda: KEEP, retention_ms=lambda: 1_000, on_lost=lost,
+        segment_bytes=64 * 1024, most_bytes=4 << 20, carries=carries,
+    )  # fmt: skip
+
+
+async def left_in(folder: Path, name: str, *run_ids: str, clean: bool = True) -> None:
+    """A journal whose process has ended, with one run that has an end, and these."""
+    journal = journal_in(folder, name)
+    await journal.open()
+    await journal.accept(entry(f"ended in {name}", key=f"ended in {name}"))
+    await write(journal, begun(f"ended in {name}"), Settled(State.SUCCEEDED))
+    for run_id in run_ids:
+        await journal.accept(entry(run_id, key=run_id))
+        await write(journal, begun(run_id), Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
+    if clean:
+        await journal.close(clean=True)
+    else:
+        journal.crash()
+
+
+async def adopted(folder: Path, name: str = "up", **how):
+    journal = journal_in(folder, name, **how)
+    await journal.open()
+    try:
+        return await journal.adopt()
+    finally:
+        await journal.close(clean=True)
+
+
+def where(folder: Path) -> list[tuple[str, str]]:
+    """The open runs, and in which journal each is."""
+    runs = SqliteHistory(folder).runs(limit=1_000_000)
+    return sorted((run.id, run.journal) for run in runs if run.settled_ms is None)
+
+
+def problems(folder: Path) -> list[str]:
+    return [line for path in journals_in(folder) for line in check_journal(path).problems]
+
+
+class Ended(Exception):
+    """As if the process had ended here."""
+
+
+STEPS = ("open", "begin_move", "body_of", "take_out", "end_move", "close")
+
+
+@pytest.mark.parametrize("next_one", ["up", "mqtt", "api"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_process_that_ends_while_runs_are_moved_leaves_each_in_one_journal(
+    tmp_path, monkeypatch, step, when, next_one
+):
+    await left_in(tmp_path, "mqtt", "A", "B", clean=False)
+    journal = journal_in(tmp_path, "up")
+    await journal.open()
+    do = getattr(other_journals.FreeJournal, step)
+
+    def ends(self, *args, **how):
+        if when == "after":
+            do(self, *args, **how)
+        raise Ended
+
+    with monkeypatch.context() as patched:
+        patched.setattr(other_journals.FreeJournal, step, ends)
+        patched.setattr(other_journals.FreeJournal, "close", _killed)
+        with pytest.raises(Ended):
+            await journal.adopt()
+    journal.crash()
+    journal = journal_in(tmp_path, next_one)
+    carried = [run.id for run in (await journal.open()).runs]
+    for each in await journal.adopt():
+        carried += [run.id for run in each.found.runs]
+    assert sorted(carried) == ["A", "B"]
+    await journal.close(clean=True)
+    assert where(tmp_path) == [("A", next_one), ("B", next_one)]
+    assert problems(tmp_path) == []
+    (account,) = SqliteHistory(tmp_path).ledger()
+    assert (account.received, sum(account.states.values())) == (3, 3)
+
+
+def _killed(self, **_):
+    """Its locks are gone, nothing is noted."""
+    self._history.let_go()
+    if self._is_open:
+        self._history._db.close()
+        self._history._reader.close()
+        self._history._scrub.close()
+    raise Ended
+
+
+async def test_a_copy_is_not_carried_while_the_other_process_has_the_run(tmp_path, monkeypatch):
+    """Both start at once after one of them was killed between the copy and its confirmation."""
+    await left_in(tmp_path, "mqtt", "A")
+    journal = journal_in(tmp_path, "up")
+    await journal.open()
+
+    def killed(*_):
+        raise Ended
+
+    with monkeypatch.context() as patched:
+        patched.setattr(other_journals.FreeJournal, "take_out", killed)
+        with pytest.raises(Ended):
+            await journal.adopt()
+    journal.crash()
+    mqtt, up = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    assert [run.id for run in (await mqtt.open()).runs] == ["A"]
+    assert (await up.open()).runs == []
+    assert await up.adopt() == await mqtt.adopt() == []
+    await mqtt.close(clean=True)
+    await up.close(clean=True)
+    assert where(tmp_path) == [("A", "mqtt")]
+
+
+async def test_what_could_not_be_taken_out_is_not_carried_until_it_is(tmp_path, monkeypatch):
+    await left_in(tmp_path, "mqtt", "A")
+    journal = journal_in(tmp_path, "up")
+    await journal.open()
+
+    def held(*_):
+        raise JournalHeld("another program has held it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(other_journals.FreeJournal, "take_out", held)
+        for _ in range(2):
+            (found,) = await journal.adopt()
+            assert (found.found.runs, found.left) == ([], ["A"])
+            assert found.why == "another program has held it"
+    (found,) = await journal.adopt()
+    assert [run.id for run in found.found.runs] == ["A"]
+    await journal.close(clean=True)
+    assert where(tmp_path) == [("A", "up")]
+    assert problems(tmp_path) == []
+
+
+async def test_of_two_processes_that_start_at_once_one_has_each_run(tmp_path):
+    for name in ("a", "b", "c"):
+        await left_in(tmp_path, name, *(f"{name}{n}" for n in range(50)))
+    one, two = journal_in(tmp_path, "one"), journal_in(tmp_path, "two")
+    await asyncio.gather(one.open(), two.open())
+    carried = [
+        run.id
+        for each in await asyncio.gather(one.adopt(), two.adopt())
+        for found in each
+        for run in found.found.runs
+    ]
+    assert sorted(carried) == sorted(f"{name}{n}" for name in "abc" for n in range(50))
+    await asyncio.gather(one.close(clean=True), two.close(clean=True))
+    assert problems(tmp_path) == []
+
+
+async def test_thousands_of_runs_are_moved_with_what_they_have_begun(tmp_path):
+    count = 3 * RUNS_AT_ONCE
+    journal = journal_in(tmp_path, "mqtt")
+    await journal.open()
+    names = [f"{n:05}" for n in range(count)]
+    await asyncio.gather(*(journal.accept(entry(name, key=name)) for name in names))
+    child = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin="00000:1")
+    await journal.accept(entry("child", facts=(child,)))
+    await journal.close(clean=True)
+    (found,) = await adopted(tmp_path)
+    assert sorted(run.id for run in found.found.runs) == [*names, "child"]
+    moved = [run.id for run in found.found.runs]
+    assert moved.index("child") < RUNS_AT_ONCE
+    assert {journal for _, journal in where(tmp_path)} == {"up"}
+    assert problems(tmp_path) == []
+
+
+async def test_all_that_is_known_of_a_run_is_moved(tmp_path):
+    await left_in(tmp_path, "mqtt", "A")
+    journal = journal_in(tmp_path, "mqtt")
+    await journal.open()
+    for _ in range(3):
+        await journal.accept(entry("again", key="A"))
+    await journal.close(clean=True)
+    before = SqliteHistory(tmp_path).run("A")
+    (account,) = SqliteHistory(tmp_path).ledger()
+    await adopted(tmp_path)
+    after = SqliteHistory(tmp_path).run("A")
+    assert msgspec.json.encode(after.facts) == msgspec.json.encode(before.facts)
+    assert after.summary == msgspec.structs.replace(before.summary, journal="up")
+    assert SqliteHistory(tmp_path).ledger() == [account]
+    assert account.duplicates == 3
+
+
+async def test_both_journals_hold_after_moves_of_runs_with_failures_parents_and_keys(tmp_path):
+    journal = journal_in(tmp_path, "mqtt")
+    await journal.open()
+    runs = {}
+    for name, facts in TAKEN.items():
+        runs[name] = fold(Run(name, FLOW, 1_000), list(facts))
+        await journal.accept(entry(name, key=f"key of {name}", facts=facts[:1]))
+        for fact in facts[1:]:
+            await journal.append(runs[name], fact, 1_001)
+        await journal.accept(entry("again", key=f"key of {name}"))
+    await fails(journal, runs.pop("failed child"))
+    await journal.close(clean=True)
+    before = {name: SqliteHistory(tmp_path).run(name) for name in runs}
+    account = SqliteHistory(tmp_path).ledger()
+    for n, to in enumerate(("up", "api", "mqtt", "up")):  # also to where they came from
+        journal = journal_in(tmp_path, to)
+        await journal.open()
+        (found,) = await journal.adopt()
+        assert found.found.runs == list(runs.values())
+        assert problems(tmp_path) == []  # as the log tells it
+        await journal.bring_over()
+        assert problems(tmp_path) == []  # as the history has it
+        assert SqliteHistory(tmp_path).ledger() == account
+        await journal.accept(entry(f"ends there {n}"))
+        await fails(journal, begun(f"ends there {n}"))
+        account = SqliteHistory(tmp_path).ledger()
+        await journal.close(clean=True)
+        for name, was in before.items():
+            now = SqliteHistory(tmp_path).run(name)
+            assert now.summary == msgspec.structs.replace(was.summary, journal=to)
+            assert msgspec.json.encode(now.facts) == msgspec.json.encode(was.facts)
+    await journal_ends(tmp_path, "up", runs)
+    assert problems(tmp_path) == []
+    assert parents(tmp_path / "up.journal") == {"child": "whole"}
+    assert parents(tmp_path / "mqtt.journal") == {"failed child": "whole"}
+    failed = SqliteHistory(tmp_path).runs(state=State.FAILED)
+    assert {run.id for run in failed} >= {*runs, "failed child"}
+
+
+def taken(**more):
+    return Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "mqtt", **more)
+
+
+TAKEN = {
+    "whole": (taken(key="key of whole"), Placed(None, "here"), Started(1)),
+    "failed child": (taken(origin="whole:1"), Started(1)),
+    "child": (taken(origin="whole:2"), Started(1), StepFailed(1, 1, "no 17", again=AGAIN)),
+    "elsewhere": (taken(), Placed("3", "there"), Offered("3", 1)),
+    "accepted": (taken(),),
+}
+
+
+async def fails(journal, run: Run) -> None:
+    await write(journal, run, StepFailed(1, 2, "status 500", final=True, cause=Cause.STATUS))
+    await write(journal, run, Settled(State.FAILED, "status 500"))
+
+
+async def journal_ends(folder: Path, name: str, runs: dict[str, Run]) -> None:
+    journal = journal_in(folder, name)
+    assert (await journal.open()).runs == list(runs.values())
+    for run in runs.values():
+        if run.state is State.OFFERED:
+            await write(journal, run, Placed(None, "no answer"))
+        await fails(journal, run)
+    await journal.close(clean=True)
+
+
+def parents(path: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(path)) as db:
+        return dict(db.execute("SELECT id, parent FROM runs WHERE parent IS NOT NULL"))
+
+
+async def test_a_row_that_does_not_hold_is_not_moved_as_if_it_did(tmp_path):
+    await left_in(tmp_path, "mqtt", "A", "B")
+    change(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 9 WHERE id = 'A'")
+    (found,) = await adopted(tmp_path)
+    assert (found.found.runs, found.left) == ([], ["A", "B"])
+    assert "does not match its checksum" in found.why
+    assert "fractal-rm journal repair" in found.why
+    change(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 0 WHERE id = 'A'")
+    change(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'e' WHERE key = 'B'")
+    assert (await adopted(tmp_path))[0].left == ["A", "B"]
+    change(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'd' WHERE key = 'B'")
+    (found,) = await adopted(tmp_path)
+    assert [run.id for run in found.found.runs] == ["A", "B"]
+    assert problems(tmp_path) == []
+
+
+def change(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        assert db.execute(statement).rowcount == 1
+
+
+async def test_what_another_process_needs_stays_with_all_that_belongs_to_it(tmp_path):
+    await left_in(tmp_path, "mqtt", "A", "B")
+    (found,) = await adopted(tmp_path, carries=lambda run: run.id != "A")
+    assert ([run.id for run in found.found.runs], found.left) == (["B"], ["A"])
+    assert where(tmp_path) == [("A", "mqtt"), ("B", "up")]
+
+
+async def test_a_run_that_is_in_both_is_carried_once(tmp_path):
+    """A peer has offered it to each, when neither looked at the other's."""
+    await left_in(tmp_path, "mqtt", "A")
+    (tmp_path / "mqtt.journal").rename(tmp_path / "aside")
+    await left_in(tmp_path, "up", "A")
+    (tmp_path / "aside").rename(tmp_path / "mqtt.journal")
+    (found,) = await adopted(tmp_path) or (None,)
+    assert found is None
+    assert where(tmp_path) == [("A", "up")]
+
+
+async def test_ten_old_journals_are_adopted_and_the_ended_runs_stay_where_they_are(tmp_path):
+    names = [f"old-{n}" for n in range(10)]
+    for name in names:
+        await left_in(tmp_path, name, f"open in {name}")
+    found = await adopted(tmp_path)
+    assert [(each.journal, each.found.runs[0].id) for each in found] == [
+        (name, f"open in {name}") for name in names
+    ]
+    journal = journal_in(tmp_path, "up")
+    await journal.open()
+    assert await journal.adopt() == []
+    for name in names:
+        assert (await journal.find(f"ended in {name}", 1_000)).run_id == f"ended in {name}"
+        assert SqliteHistory(tmp_path).run(f"ended in {name}").summary.journal == name
+    assert await journal.find("another", 1_000) is None
+    await journal.close(clean=True)
+
+
+async def test_a_journal_of_format_4_is_adopted_and_one_with_nothing_open_is_left_as_it_is(
+    tmp_path,
+):
+    nothing_open = (
+        "DELETE FROM pages WHERE run IN (SELECT no FROM runs WHERE settled_ms IS NULL);"
+        "DELETE FROM keys; DELETE FROM runs WHERE settled_ms IS NULL;"
+        "UPDATE meta SET value = 3 WHERE name = 'accepted'; PRAGMA wal_checkpoint(TRUNCATE);"
+    )
+    for name, more in (("api", nothing_open), ("mqtt", "")):
+        with closing(sqlite3.connect(tmp_path / f"{name}.journal")) as db:
+            db.executescript(FORMAT_4 + more)
+    before = (tmp_path / "api.journal").read_bytes()
+    journal = journal_in(tmp_path, "up")
+    await journal.open()
+    still_open = {run_id for run_id, where_it_is in where(tmp_path) if where_it_is == "mqtt"}
+    (found,) = await journal.adopt()
+    assert {run.id for run in found.found.runs} == still_open
+    assert len(still_open) == 4
+    assert (await journal.find("a trigger", 1_000)).run_id in still_open
+    await journal.close(clean=True)
+    assert (tmp_path / "api.journal").read_bytes() == before
+    assert not (tmp_path / "mqtt.log").exists()
+    assert problems(tmp_path) == []
+
+
+async def test_a_key_is_found_in_whatever_the_process_beside_has_just_written(tmp_path):
+    """Also while its log goes on in other segments, and while they are used again."""
+    beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    await beside.open()
+    await journal.open()
+    payload = b'"' + b"x" * 9_000 + b'"'
+    for n in range(60):
+        await beside.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
+        if n % 7 == 0:
+            await beside.bring_over()
+        if n % 3 == 0:
+            for known in range(max(0, n - 20), n + 1):
+                prior = await journal.find(f"{known}", 1_000)
+                assert prior is not None, (n, known)
+                assert prior.run_id == f"run {known}"
+    assert await journal.find("60", 1_000) is None
+    await beside.accept(
+        entry("huge", key="huge", facts=(accepted(payload=b'"' + b"x" * 300_000 + b'"'),))
+    )
+    assert (await journal.find("huge", 1_000)).run_id == "huge"
+    await beside.close(clean=True)
+    await journal.close(clean=True)
+
+
+async def test_a_key_is_found_in_a_log_whose_segments_are_used_again_while_it_is_looked_for(
+    tmp_path, monkeypatch
+):
+    beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    await beside.open()
+    await journal.open()
+    payload = b'"' + b"x" * 9_000 + b'"'
+
+    async def goes_on():
+        for n in range(30):
+            await beside.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
+        await beside.bring_over()
+        await beside.accept(entry("last", key="last"))
+
+    loop, look, waits = asyncio.get_running_loop(), lookup.Tail.look, [goes_on]
+
+    def looks(self, projected):
+        if waits and self._folder.name == "mqtt.log":
+            asyncio.run_coroutine_threadsafe(waits.pop()(), loop).result()
+        look(self, projected)
+
+    monkeypatch.setattr(lookup.Tail, "look", looks)
+    assert (await journal.find("last", 1_000)).run_id == "last"
+    await beside.close(clean=True)
+    await journal.close(clean=True)
+
+
+async def test_a_key_is_found_in_the_log_of_a_process_that_was_killed_before_it_wrote(tmp_path):
+    beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
+    await beside.open()
+    await journal.open()
+    assert await journal.find("k", 1_000) is None
+    beside.crash()
+    beside = journal_in(tmp_path, "mqtt")
+    await beside.open()
+    await beside.accept(entry("A", key="k"))
+    assert (await journal.find("k", 1_000)).run_id == "A"
+    await beside.close(clean=True)
+    await journal.close(clean=True)
+
+
+async def test_a_journal_beside_that_cannot_be_read_refuses_no_trigger(tmp_path):
+    (tmp_path / "a.journal").mkdir()
+    (tmp_path / "b.journal").write_bytes(b"no database" * 1_000)
+    await left_in(tmp_path, "z")
+    journal = journal_in(tmp_path, "up")
+    await journal.open()
+    assert await journal.accept(entry("A", key="A")) is None
+    assert (await journal.find("ended in z", 1_000)).run_id == "ended in z"
+    await journal.close(clean=True)
+
+
+async def test_a_trigger_without_a_key_asks_no_other_journal(tmp_path, monkeypatch):
+    await left_in(tmp_path, "mqtt", "A")
+    journal = journal_in(tmp_path, "up")
+    await journal.open()
+    asked = []
+    monkeypatch.setattr(
+        lookup.OtherHistories, "find", lambda _, keys: asked.extend(keys) or [None] * len(keys)
+    )
+    await journal.accept(entry("B"))
+    assert asked == []
+    await journal.accept(entry("C", key="c"))
+    assert [key for key, *_ in asked] == ["c"]
+    await journal.accept(entry("D", key="c"))
+    assert len(asked) == 1
+    await journal.close(clean=True)
+
+
+def test_runs_are_put_together_with_those_that_they_began():
+    def run(run_id, origin=None):
+        first = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin=origin)
+        return fold(Run(run_id, FLOW, 0), [first])
+
+    runs = [run("a"), run("b"), run("c", "a:1"), run("d", "c:2"), run("e", "gone:1")]
+    assert [[each.id for each in family] for family in families(runs)] == [
+        ["a", "c", "d"], ["b"], ["e"],
+    ]  # fmt: skip

@@ -1,0 +1,142 @@
+"""What a process has left goes on in the next one, whichever that is, and is still known there."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+from click.testing import CliRunner
+
+from fractal_rm.cli.main import EXIT_NOT_WELL, cli
+from fractal_rm.domain.state import State
+from nodes import NodeProcess, wait_until
+
+
+def audit(node: NodeProcess):
+    return CliRunner().invoke(cli, ["audit", "--config", str(node.config)], standalone_mode=False)
+
+
+def asked_for(components, path: str) -> int:
+    return sum(asked == path for asked, *_ in components.requests)
+
+
+def left_with(node: NodeProcess, components, *flows: str, mode: str = "api") -> list[str]:
+    """A process that was killed while the calls of its runs were under way; the ids of those."""
+    components.answers["/endpoint2"] = "hang"
+    node.mode = mode
+    node.start()
+    run_ids = [node.trigger(flow)[2]["run"] for flow in flows]
+    wait_until(lambda: asked_for(components, "/endpoint2") == len(flows))
+    node.kill()
+    components.answers.clear()
+    return run_ids
+
+
+def test_runs_go_on_and_ids_are_known_whichever_process_comes_next(make, components):
+    components.answers["/endpoint2"] = "hang"
+    node = make().start()
+    key = {"Idempotency_Key": "k"}
+    _, _, ended = node.trigger("1", Prefer="wait=30", **key)
+    _, _, taken = node.trigger("2")
+    wait_until(lambda: asked_for(components, "/endpoint2") == 1)
+    node.edit("comm", recovery__max_attempts=9)
+    for mode, before in (("up", "api"), ("mqtt", "up")):
+        node.kill()
+        node.mode = mode
+        node.start()
+        wait_until(lambda before=before: f"runs_adopted journal={before} runs=1" in node.log)
+        assert [(run.id, run.journal) for run in node.runs() if not run.state.final] == [
+            (taken["run"], mode)
+        ]
+        assert audit(node).return_value == 0
+    node.kill()
+    components.answers.clear()
+    node.mode = "up"
+    node.start()
+    wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 2)
+    assert node.trigger("1", **key)[2]["run"] == ended["run"]
+    assert len(node.runs()) == 2
+    assert node.problems() == []
+    assert audit(node).return_value == 0
+
+
+def test_a_process_that_runs_takes_up_what_another_leaves_later(make, components):
+    components.answers["/endpoint2"] = "hang"
+    node, other = make("n"), make("other", mode="up")
+    other.edit("comm", state__path=str(node.state))
+    node.start()
+    _, _, taken = node.trigger("2")
+    other.start()
+    node.kill()
+    components.answers.clear()
+    wait_until(lambda: "runs_adopted journal=api runs=1" in other.log)
+    wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [taken["run"]])
+    assert "runs_left" not in other.log
+
+
+def test_a_trigger_id_that_the_process_beside_it_has_just_taken_is_known(make, components):
+    node, other = make("n"), make("other", mode="up")
+    other.edit("comm", state__path=str(node.state))
+    node.start()
+    other.start()
+    for n in range(20):
+        mine, theirs = (node, other) if n % 2 else (other, node)
+        _, _, taken = mine.trigger("2", Idempotency_Key=f"k{n}")
+        assert theirs.trigger("2", Idempotency_Key=f"k{n}")[2]["run"] == taken["run"]
+        assert theirs.trigger("1", Idempotency_Key=f"k{n}")[0] == 422
+    wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 20)
+
+
+def test_two_processes_that_run_side_by_side_take_up_their_own_runs(make, components):
+    node, beside = make("n"), make("beside", mode="mqtt")
+    beside.edit("comm", state__path=str(node.state))
+    (of_up,) = left_with(node, components, "2", mode="up")
+    (node.state / "up.journal").rename(node.state / "aside")
+    components.requests.clear()
+    (of_api,) = left_with(node, components, "2")
+    (node.state / "aside").rename(node.state / "up.journal")
+    beside.start()
+    wait_until(lambda: "runs_adopted journal=up runs=1" in beside.log)
+    wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [of_up])
+    assert "journal=api" not in beside.log
+    node.start()
+    wait_until(lambda: {run.id for run in node.runs(State.SUCCEEDED)} == {of_up, of_api})
+
+
+def test_a_process_without_mqtt_leaves_runs_that_need_it_and_says_so(make, components):
+    node = make()
+    with (node.config / "flows.conf").open("a") as flows:
+        flows.write('\n3\nTO component1 2\nGET\nPUBLISH "a"\n')
+    plain, publishes = left_with(node, components, "2", "3", mode="up")
+    node.mode = "api"
+    node.start()
+    wait_until(lambda: "runs_left journal=up runs=1" in node.log)
+    wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [plain])
+    found = audit(node)
+    assert found.return_value == EXIT_NOT_WELL
+    assert f"run {publishes} is carried by nobody: restart its node (`fractal-rm up`)" in (
+        found.output
+    )
+
+
+def test_a_journal_that_cannot_be_taken_keeps_no_process_from_starting(make, components):
+    node = make()
+    (run_id,) = left_with(node, components, "2")
+    harm(node, +1)
+    (node.state / "folder.journal").mkdir()
+    node.mode = "up"
+    node.start()
+    wait_until(lambda: "runs_left journal=api" in node.log)
+    assert "should hold 2 unfinished runs and holds 1" in node.log
+    assert "runs_left journal=folder" in node.log
+    assert node.trigger("1", Prefer="wait=30")[0] == 200
+    assert node.log.count("runs_left journal=api") == 1
+    harm(node, -1)
+    wait_until(lambda: "runs_adopted journal=api runs=1" in node.log)
+    (node.state / "folder.journal").rmdir()
+    wait_until(lambda: run_id in [run.id for run in node.runs(State.SUCCEEDED)])
+
+
+def harm(node: NodeProcess, by: int) -> None:
+    with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
+        db.execute("UPDATE meta SET value = value + ? WHERE name = 'accepted'", (by,))
