@@ -76,6 +76,7 @@ class LogJournal:
             self._syncing.end()
             self._projecting.end()
             raise
+        self._writer.begin()
         writing = asyncio.ensure_future(self._guarded(self._writer.run()))
         projecting = asyncio.ensure_future(self._guarded(self._projector.run(writing)))
         self._tasks = [writing, projecting]
@@ -139,7 +140,7 @@ class LogJournal:
     def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
         """Write a new run; see the port."""
         writer = self._writer
-        waiter: asyncio.Future[Prior | None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Prior | None] = self._writer.loop.create_future()
         if writer.blocked is not None:
             waiter.set_exception(again(writer.blocked))
             return waiter
@@ -152,7 +153,7 @@ class LogJournal:
         writer = self._writer
         if writer.blocked is not None:
             raise again(writer.blocked)
-        waiter: asyncio.Future[Prior | None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Prior | None] = self._writer.loop.create_future()
         writer.group.finds.append((key, retention_ms, waiter))
         writer.want()
         return await waiter
@@ -168,7 +169,7 @@ class LogJournal:
 
     def wait_durable(self) -> asyncio.Future[None]:
         """A future that is done when everything handed in so far is on the disk."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[None] = self._writer.loop.create_future()
         self._writer.group.durable.append(waiter)
         self._writer.want()
         return waiter

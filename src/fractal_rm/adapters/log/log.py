@@ -35,7 +35,7 @@ from fractal_rm.domain.errors import JournalFull
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024  # of segments that are not released
-FREE_KEPT = 2
+FREE_KEPT = 4
 
 
 class Log:

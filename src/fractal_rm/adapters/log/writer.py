@@ -67,6 +67,11 @@ class Writer:
         self._unsynced: asyncio.TimerHandle | None = None
         self._ends = asyncio.Event()
         self._killed = False
+        self.loop: asyncio.AbstractEventLoop
+
+    def begin(self) -> None:
+        """Take the event loop that runs: to ask for it each time is a system call."""
+        self.loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
         """Write until `end`, and then what was handed in before."""
@@ -87,7 +92,7 @@ class Writer:
             else:
                 self.blocked = None
                 group.answer(priors, found)
-                self._ended_s = asyncio.get_running_loop().time()
+                self._ended_s = self.loop.time()
 
     def want(self) -> None:
         """`group` has somebody who waits."""
@@ -97,7 +102,7 @@ class Writer:
         """Write a fact at the end of this turn of the loop."""
         self._behind.append(fact)
         if self._flush is None:
-            self._flush = asyncio.get_running_loop().call_soon(self.write_behind)
+            self._flush = self.loop.call_soon(self.write_behind)
 
     def take_in(self, body: bytes, stories: Stories) -> None:
         """Write runs that were begun elsewhere. Raises JournalBlocked: nothing was written."""
@@ -121,8 +126,7 @@ class Writer:
             self._lost(error)
         else:
             if self._unsynced is None:
-                loop = asyncio.get_running_loop()
-                self._unsynced = loop.call_later(UNSYNCED_AT_MOST_S, self.want)
+                self._unsynced = self.loop.call_later(UNSYNCED_AT_MOST_S, self.want)
 
     def block(self, error: JournalBlocked) -> None:
         """Refuse new runs, let facts of open ones wait, and try whether it is still so."""
@@ -144,7 +148,7 @@ class Writer:
 
     async def _gather(self) -> Group:
         await self._wanted.wait()
-        is_soon = asyncio.get_running_loop().time() - self._ended_s < GATHER_S
+        is_soon = self.loop.time() - self._ended_s < GATHER_S
         if is_soon and self._at_once:
             self._at_once -= 1
         elif is_soon:

@@ -108,7 +108,8 @@ class Writing:
             run_id, flow, source, accepted_ms, parent, duplicates = unchanged[no]
             state, fault = story.state.text, self._fault(story, no)
             row = (no, run_id, flow, state, story.reason, source, story.node, accepted_ms,
-                   story.settled_ms, story.ahead_ms, parent, fault, pages, chain, duplicates)  # fmt: skip
+                   story.settled_ms, story.ahead_ms, parent, fault, pages, chain,
+                   duplicates)  # fmt: skip
             rows.append(
                 (no, state, story.reason, story.node, story.settled_ms, story.ahead_ms, fault,
                  pages, chain, row_sum(*row))
