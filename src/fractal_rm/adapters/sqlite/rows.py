@@ -103,9 +103,9 @@ class Writing:
         rows: Rows = []
         chosen = json.dumps([no for no, *_ in self._changed])
         (found,) = self._db.execute(statements.UNCHANGED, (chosen,)).fetchone()
-        unchanged = {no: rest for no, *rest in _decode(found)}
+        unchanged = {row[0]: row for row in _decode(found)}
         for no, story, pages, chain in self._changed:
-            run_id, flow, source, accepted_ms, parent, duplicates = unchanged[no]
+            _, run_id, flow, source, accepted_ms, parent, duplicates = unchanged[no]
             state, fault = story.state.text, self._fault(story, no)
             row = (no, run_id, flow, state, story.reason, source, story.node, accepted_ms,
                    story.settled_ms, story.ahead_ms, parent, fault, pages, chain,
