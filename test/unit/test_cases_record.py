@@ -166,6 +166,12 @@ def test_a_run_whose_time_ended_is_a_case_of_that():
     assert case.expected.state is State.EXPIRED
 
 
+def test_a_run_whose_time_ended_within_another_flow_keeps_its_reason_but_for_the_id():
+    known = flows("1\nDEADLINE 10s\nRUN 2 payload\n\n2\nTO once 1\nGET\n")
+    case, _ = passes(lambda stage: stage.holds("once/1"), known=known)
+    assert case.expected.reason == "the deadline of 10 s ended when 0 of 1 calls were made"
+
+
 def test_a_hand_off_is_one_again():
     def world(stage):
         stage.balancer.answer = "3"
