@@ -283,6 +283,24 @@ async def test_a_time_that_ends_names_the_calls_that_a_run_within_may_have_made(
         assert "call 1, 2 may have been" in (await stage.ended(child)).reason
 
 
+async def test_an_undo_under_way_when_the_time_ends_is_no_call_that_may_have_been_made():
+    clock = ManualClock()
+    flows = (
+        flow(SubFlow(1, "6"), flow_id="7", deadline_ms=60_000),
+        flow(get(1, "once 1", undo=undo("2")), get(2, "b 1"), flow_id="6"),
+    )
+    async with stage_of(*flows, clock=clock) as stage:
+        stage.answers("b/1", "no", 500)
+        stage.holds("once/2")
+        run_id = (await stage.send("7")).run
+        await until(lambda: stage.called() == ["once/1", "b/1", "once/2"])
+        clock.ms += 60_000
+        await stage.node.watch_clock()
+        assert (await stage.ended(run_id)).reason.endswith("0 of 1 calls were made")
+        (child,) = [each for each in stage.disk.runs if each != run_id]
+        assert "ended; undo of step 1, once 2: " in (await stage.ended(child)).reason
+
+
 async def test_a_run_that_is_cut_off_leaves_nothing_in_flight():
     async with stage_of(flow(*BOTH.steps, deadline_ms=30, **DATAFLOW)) as stage:
         stage.holds("a/1")

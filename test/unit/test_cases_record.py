@@ -19,7 +19,7 @@ from fractal_rm.cases.secrets import STARS, Mask
 from fractal_rm.cases.write import case_text
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import with_headers
-from fractal_rm.domain.errors import CallTimedOut, ConnectFailed, OfferRefused
+from fractal_rm.domain.errors import CallTimedOut, ConnectFailed, OfferRefused, PublishFailed
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Receipt, RunDetail, RunSummary
@@ -168,6 +168,12 @@ def test_a_run_whose_time_ended_is_a_case_of_that():
     assert case.expected.state is State.EXPIRED
 
 
+def test_a_run_whose_time_ended_within_another_flow_keeps_its_reason_but_for_the_id():
+    known = flows("1\nDEADLINE 10s\nRUN 2 payload\n\n2\nTO once 1\nGET\n")
+    case, _ = passes(lambda stage: stage.holds("once/1"), known=known)
+    assert case.expected.reason == "the deadline of 10 s ended when 0 of 1 calls were made"
+
+
 def test_a_hand_off_is_one_again():
     def world(stage):
         stage.balancer.answer = "3"
@@ -277,6 +283,23 @@ def test_a_broker_that_was_down_is_down_again(known):
 
     case, _ = passes(world, flow="1", known=known)
     assert case.broker_down
+
+
+@pytest.mark.parametrize("text", ["1\n", "1\nRUN 2 payload\n\n2\n"])
+def test_a_message_that_got_through_later_finds_the_broker_up(text):
+    def world(stage):
+        publish, failures = stage.publisher.publish, [PublishFailed("down")] * 2
+
+        async def at_last(*message):
+            if failures:
+                raise failures.pop()
+            await publish(*message)
+
+        stage.publisher.publish = at_last
+
+    case, _ = passes(world, known=flows(f"{text}PUBLISH t payload\n"))
+    assert (case.broker_down, case.expected.state) == (False, State.SUCCEEDED)
+    assert len(case.expected.published) == 1
 
 
 def test_a_reply_that_could_not_be_evaluated_is_no_broker_that_was_down():

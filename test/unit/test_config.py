@@ -403,6 +403,32 @@ def test_nothing_else_is_said_for_a_reference_that_fails(folder):
     assert findings(folder) == ["comm.conf C207"] * 2 + ["nodes.conf C207"] * 2
 
 
+def test_where_a_reference_fails_nothing_is_guessed_of_what_it_stands_for(folder):
+    missing = "${env:NOT_THERE}"
+    write(folder, "flows", "11\nTO component1 1\nGET\n")
+    cert, _ = encrypted_key(folder, "with its certificate")
+    edit(folder, "comm", mqtt__tls={"cert": str(cert), "key": missing})
+    edit(folder, "comm", state__path=missing, log__path="state/rm")
+    edit(folder, "nodes", **{"1__config__peer": missing})
+    assert findings(folder) == ["comm.conf C207"] * 2 + ["nodes.conf C207"]
+
+
+def test_a_value_of_a_wrong_type_is_not_missing_too(folder):
+    edit(folder, "components", component1__config__endpoints=["/a"], component2__config=7)
+    edit(folder, "nodes", **{"1__config__protocol": 7})
+    found = [each for each in findings(folder) if not each.startswith("flows")]
+    assert found == ["components.conf C205"] * 2 + ["nodes.conf C205"]
+
+
+def test_a_reference_that_fails_hides_no_other_mistake(folder):
+    missing = "${env:NOT_THERE}"
+    edit(folder, "comm", mqtt__tls={"ca": missing, "key": "key.pem"})
+    edit(folder, "comm", rest__host="10.0.0.999", rest__trusted_peers=[missing])
+    assert sorted(findings(folder)) == [
+        "comm.conf C204", "comm.conf C207", "comm.conf C207", "comm.conf C215",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("form", ["pkcs8", "traditional", "with its certificate"])
 def test_a_key_that_needs_a_passphrase_is_a_finding(folder, form):
     cert, key = encrypted_key(folder, form)

@@ -17,6 +17,7 @@ from fractal_rm.domain.facts import (
     ElementFinished,
     Finished,
     Offered,
+    Passed,
     Placed,
     Settled,
     StepFailed,
@@ -42,7 +43,7 @@ def heard(
     broker_down = False
     for each, flow in ((detail, None), *((child, child.summary.flow) for child in children)):
         of_calls = [timed for timed in each.facts if not _is_of_a_message(timed.fact)]
-        broker_down = broker_down or len(of_calls) < len(each.facts)
+        broker_down = broker_down or _was_down([timed.fact for timed in each.facts])
         replies += _mocks(of_calls, flow)
     if detail.summary.state is State.EXPIRED:  # what was under way then was never answered
         replies.append(Mock(fault=Fault.TIMEOUT))
@@ -75,7 +76,14 @@ def _text_of(raw: msgspec.Raw) -> str | None:
         return None
 
 
-def _is_of_a_message(fact: AnyFact) -> bool:
+def _was_down(facts: Sequence[AnyFact]) -> bool:
+    """Whether a message never got through: one that did later finds the broker up."""
+    last = {fact.part: fact for fact in facts if _is_of_a_message(fact)}
+    sent = {f"@{fact.position}" for fact in facts if isinstance(fact, Passed)}
+    return any(fact.final is True or part not in sent for part, fact in last.items())
+
+
+def _is_of_a_message(fact: AnyFact) -> TypeGuard[StepFailed]:
     """Whether it says that the broker did not take a message; such a step has the number 0."""
     return isinstance(fact, StepFailed) and fact.step == 0 and fact.attempt > 0
 

@@ -6,6 +6,7 @@ is what it is to send from then on. Secrets are masked before that, so the case 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 
@@ -33,6 +34,8 @@ from fractal_rm.domain.facts import Accepted, Placed, StepFailed
 from fractal_rm.domain.flow import Call, Flow, Terms, flow_version
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
+
+_MARK = re.compile("(: |, )")  # between the parts of a reason
 
 Names = tuple[tuple[str, Value], ...]
 
@@ -111,9 +114,9 @@ def _reason(state: State, said: str, came: str) -> str | None:
         return None
     if said == came:
         return said
-    parts = zip(said.split(": "), came.split(": "), strict=False)
-    alike = ": ".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
-    return alike or None
+    parts = zip(_MARK.split(said), _MARK.split(came), strict=False)
+    alike = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
+    return alike.rstrip(":, ") or None
 
 
 def _reply(came: Observed) -> str:

@@ -91,8 +91,8 @@ class _Compiler:
         if not any(finding.level is Level.ERROR for finding in self.findings):
             _warn_of_unused(listed, components, flows)
             warn_of_triggers(comm_section, comm.mqtt.topic, flows)
-        if balancer is not None:
-            _warn_of_unknown(listed_nodes, nodes, flows)
+            if balancer is not None:
+                _warn_of_unknown(listed_nodes, nodes, flows)
         return Config(
             digest=self._digest(),
             folder=str(self._folder.absolute()),

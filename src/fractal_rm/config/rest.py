@@ -19,10 +19,9 @@ def read_rest(comm: Section) -> Rest:
     if section is None:
         return Rest()
     default = Rest()
-    before = section.found
     peers = section.texts("trusted_peers")
     host = section.text("host", default.host) or default.host
-    if section.found == before:  # else one of them is not known
+    if not section.unknown("host"):
         _check_host(section, host, peers)
     rest = Rest(
         endpoint=_endpoint(section, default.endpoint),
@@ -64,7 +63,7 @@ def _check_host(section: Section, host: str, peers: list[str]) -> None:
         if peers:
             section.warn("trusted_peers", "C216",
                          f"no other machine can reach {host}: set rest.host too")  # fmt: skip
-    elif not peers:
+    elif not peers and not section.unknown("trusted_peers"):
         section.bad("host", f"{host} can be reached from other machines, and nobody would be asked"
                     " who they are", "use 127.0.0.1, or name those machines in rest.trusted_peers",
                     "C208")  # fmt: skip

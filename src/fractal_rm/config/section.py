@@ -134,6 +134,7 @@ class Section:
         self._broken = broken  # said already: what is missing in it needs no findings
         self._asked: set[str] = set()
         self._bad: set[tuple[str, str]] = set()  # keys, and what was said of them
+        self._unknown: set[str] = set()  # keys, see `unknown`
         self._keys = value.keys
         if isinstance(value.plain, dict):
             self._members = value.plain
@@ -147,14 +148,17 @@ class Section:
     def text(self, key: str, default: str | None = None) -> str | None:
         """A text with its references put in; null is the default, and so is what cannot be had."""
         value = self._get(key, str)
-        text = None if value is None else self._resolved(value)
+        text = None if value is None else self._resolved(key, value)
         return default if text is None else text
 
-    def _resolved(self, value: Value) -> str | None:
+    def _resolved(self, key: str, value: Value) -> str | None:
         """A text with its references put in; None where one fails, which is said here."""
         before = self._source.found
         text = self._source.resolve(str(value.plain), value.place)
-        return text if self._source.found == before else None
+        if self._source.found == before:
+            return text
+        self._unknown.add(key)
+        return None
 
     def texts(self, key: str, *, or_one: bool = False) -> list[str]:
         """A list of texts with their references put in; none where the key is absent.
@@ -169,18 +173,18 @@ class Section:
         texts: list[str] = []
         for item in value.plain if isinstance(value.plain, list) else (value,):
             if isinstance(item.plain, str):
-                text = self._resolved(item)
+                text = self._resolved(key, item)
                 texts += [] if text is None else [text]
             else:
+                self._unknown.add(key)
                 kind = _KINDS[type(item.plain)]
                 self._source.add("C205", item.place, f"{self._path(key)} holds {kind}: not a text")
         return texts
 
     def needed_text(self, key: str) -> str:
         """A text that must be there and must not be empty."""
-        before = self._source.found
         text = self.text(key)
-        if not text and self._source.found == before:  # else it is said already what is wrong
+        if not text:
             self.missing(key)
         return text or ""
 
@@ -241,14 +245,16 @@ class Section:
 
     # --- findings -----------------------------------------------------------------------------
 
-    @property
-    def found(self) -> int:
-        """How many findings there are so far, in all files."""
-        return self._source.found
+    def unknown(self, key: str) -> bool:
+        """Whether what a key stands for could not be had, once it was read: that is said already.
+
+        It has a reference that fails, or a wrong type. What follows from that says nothing new.
+        """
+        return key in self._unknown
 
     def missing(self, key: str) -> None:
-        """A key that must be there is not, or is empty."""
-        if not self._broken:
+        """A key that must be there is not, or is empty; nothing where it is said what is wrong."""
+        if not self._broken and not self.unknown(key):
             self._source.add("C204", self._place, f"{self._path(key)} is missing")
 
     def bad(self, key: str, text: str, hint: str | None = None, code: str = "C206") -> None:
@@ -289,6 +295,7 @@ class Section:
             quoted = isinstance(value.plain, str) and value.plain.strip().isdigit()
             hint = "write it without quotes" if quoted and str not in kinds else None
             self.bad(key, f"{self._path(key)} must be {wanted}", hint, code="C205")
+            self._unknown.add(key)
             return None
         return value
 

@@ -100,12 +100,11 @@ def read_tls(section: Section) -> Tls | None:
     inner = section.section_or_flag("tls")
     if isinstance(inner, bool):
         return Tls() if inner else None
-    before = inner.found
     tls = Tls(inner.path("ca"), inner.path("cert"), inner.path("key"))
-    if tls.key and not tls.cert and inner.found == before:  # else it is said already what is wrong
+    if tls.key and not tls.cert:
         inner.missing("cert")
     path = tls.key or tls.cert  # which may hold both
-    if path and needs_passphrase(_content(Path(path))):
+    if path and not inner.unknown("key") and needs_passphrase(_content(Path(path))):
         hint = f"make one without: openssl pkey -in {Path(path).name} -out plain.pem"
         inner.bad("key" if tls.key else "cert", passphrase_words(path), hint, "C225")
     inner.finish()

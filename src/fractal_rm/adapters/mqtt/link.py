@@ -144,10 +144,16 @@ class Link:
         """Wait for a step of opening, or for the end of the connection. Raises LinkFailed."""
         done = asyncio.ensure_future(step)
         done.add_done_callback(_looked_at)  # whoever waited may have been cancelled meanwhile
-        await asyncio.wait((done, self.closed), return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait((done, self.closed), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            done.cancel()
+            raise
         if done.done():
             return done.result()
-        done.cancel()
+        while not done.done():  # wait_for may swallow a cancellation (Python before 3.12)
+            done.cancel()
+            await asyncio.sleep(0)
         alone = self._cut and not self._outgoing.may_have_ended_it
         raise LinkFailed(self.closed.result(), self._answer, cut=alone)
 

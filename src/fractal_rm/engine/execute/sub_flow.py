@@ -93,7 +93,7 @@ class SubFlows:
 
         Returns what the reason of the run says of calls that it, or one of those, may have made.
         """
-        said = f", and call {', '.join(sorted(run.in_doubt))} may have been" if run.in_doubt else ""
+        said = _in_doubt(run)
         for child in self._runs.children(run):
             of_child = await self.expire(child, why)
             ending = Settled(State.EXPIRED, why + of_child, Cause.DEADLINE)
@@ -255,6 +255,12 @@ class SubFlows:
     def _put(self, run: Run, step: SubFlow, result: StepResult) -> None:
         json, data = stored(result)
         _ = self._runs.write(run, Finished(step.number, 0, 0, json, data=data))
+
+
+def _in_doubt(run: Run) -> str:
+    """What a reason says of calls that may have been made; an undo that fails is said by itself."""
+    calls = [name for name in run.in_doubt or () if not name.startswith("undo.")]
+    return f", and call {', '.join(sorted(calls))} may have been" if calls else ""
 
 
 def words_of(step: SubFlow) -> str:
