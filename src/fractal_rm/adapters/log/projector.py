@@ -14,7 +14,7 @@ from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.errors import JournalBlocked
 
 PROJECT_EVERY_S = 2.0
-PROJECT_BYTES = 8 * 1024 * 1024
+PROJECT_BYTES = 1024 * 1024  # larger batches hold others up for longer
 RETRY_BLOCKED_S = 0.5
 
 
