@@ -1,7 +1,17 @@
-"""The writer: what is handed in is gathered, looked up, written, synced, and who waits is woken.
+"""The writer: `Writer.run` gathers, looks up, writes, syncs and answers one group after the other.
+
+A group is who waits: with a new run (`Entry`), with a key, or until what came before is durable. It
+is answered when the sync that covers it has ended; for a new run or a key, with the run that was
+there already (`Prior`).
 
 Facts that nobody waits for are in the system's hands at the end of the turn of the event loop: a
 killed process loses none of them, a power cut at most those of the last second.
+
+All runs on the event loop. Two calls are made on ``thread``, and awaited: `History.find`, which has
+a connection of its own, and `Log.sync`, beside which facts may be put.
+
+What cannot be written is refused, and tried again every so often whether somebody waits or not,
+so that `blocked` says how it stands. Facts wait meanwhile, and who waits for them.
 """
 
 from __future__ import annotations
