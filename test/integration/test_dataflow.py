@@ -37,6 +37,17 @@ def stage_of(*flows, disk=None, clock=None, **changes):
     return Stage(disk, clock, flows={each.id: each for each in flows}, **changes)
 
 
+async def crashed_in_two_calls(stage, flow_id):
+    """The run of a flow that was in ``once/1`` and ``b/1`` when its process was killed."""
+    stage.holds("once/1")
+    stage.holds("b/1")
+    await stage.node.start()
+    run_id = (await stage.send(flow_id)).run
+    await until(lambda: len(stage.called()) == 2)
+    stage.crash()
+    return run_id
+
+
 async def test_calls_that_need_nothing_of_each_other_are_in_flight_together():
     async with stage_of(BOTH) as stage:
         first, second = stage.holds("a/1"), stage.holds("b/1")
@@ -121,13 +132,7 @@ async def test_where_errors_continue_what_needs_a_failed_call_has_its_text():
 async def test_a_call_that_is_in_doubt_after_a_crash_is_so_however_the_others_end():
     disk, clock = Disk(), ManualClock()
     one = flow(get(1, "once 1"), get(2, "b 1"), **DATAFLOW)
-    stage = stage_of(one, disk=disk, clock=clock)
-    stage.holds("once/1")
-    stage.holds("b/1")
-    await stage.node.start()
-    run_id = (await stage.send("9")).run
-    await until(lambda: len(stage.called()) == 2)
-    stage.crash()
+    run_id = await crashed_in_two_calls(stage_of(one, disk=disk, clock=clock), "9")
     stage = stage_of(one, disk=disk, clock=clock)
     stage.answers("b/1", "no", 500)
     async with stage:
@@ -164,7 +169,7 @@ async def test_a_wait_of_a_flow_within_is_over_in_time_while_another_step_is_in_
 async def test_a_step_that_has_its_place_in_the_turn_of_a_failure_does_not_begin():
     taken: list[int] = []
     left_out: list[SubFlow] = []
-    written: list[object] = []
+    noted: list[int] = []
     steps = SubFlow(1, "8"), get(2, "a 1")
     run = Run("r", flow(*steps, **DATAFLOW), 0)
 
@@ -178,10 +183,16 @@ async def test_a_step_that_has_its_place_in_the_turn_of_a_failure_does_not_begin
 
     async with stage_of() as stage:
         places, alarms = stage.node._lifecycle.room.places, stage.world.alarms
-        forgo = lambda _, step: left_out.append(step)  # noqa: E731
-        dataflow = Dataflow(take, lambda _, fact: written.append(fact), None, forgo, places, alarms)
+        dataflow = Dataflow(
+            take,
+            lambda _, fact: noted.append(fact.step),
+            None,
+            lambda _, step: left_out.append(step),
+            places,
+            alarms,
+        )
         assert (await dataflow.go(run)).state is State.FAILED
-        assert (taken, left_out) == ([0, 1], [steps[0]])
+        assert (taken, left_out, noted) == ([0, 1], [steps[0]], [2])
 
 
 async def test_a_run_within_in_doubt_leaves_its_parent_in_doubt_over_a_long_wait():
@@ -240,13 +251,7 @@ async def test_over_a_long_wait_no_step_begins_where_another_could_not_be_evalua
 async def test_a_call_in_doubt_stays_in_doubt_when_the_time_of_its_run_ends():
     disk, clock = Disk(), ManualClock()
     one = flow(get(1, "once 1"), get(2, "b 1"), deadline_ms=60_000, **DATAFLOW)
-    stage = stage_of(one, disk=disk, clock=clock)
-    stage.holds("once/1")
-    stage.holds("b/1")
-    await stage.node.start()
-    run_id = (await stage.send("9")).run
-    await until(lambda: len(stage.called()) == 2)
-    stage.crash()
+    run_id = await crashed_in_two_calls(stage_of(one, disk=disk, clock=clock), "9")
     async with stage_of(one, disk=disk, clock=clock) as stage:
         stage.holds("b/1")
         await until(lambda: "StepFailed" in stage.facts(run_id) and stage.called())
@@ -264,13 +269,7 @@ async def test_a_time_that_ends_names_the_calls_that_a_run_within_may_have_made(
         flow(SubFlow(1, "6"), flow_id="7", deadline_ms=60_000),
         flow(get(1, "once 1"), get(2, "b 1"), flow_id="6", **DATAFLOW),
     )
-    stage = stage_of(*flows, disk=disk, clock=clock)
-    stage.holds("once/1")
-    stage.holds("b/1")
-    await stage.node.start()
-    run_id = (await stage.send("7")).run
-    await until(lambda: len(stage.called()) == 2)
-    stage.crash()
+    run_id = await crashed_in_two_calls(stage_of(*flows, disk=disk, clock=clock), "7")
     stage = stage_of(*flows, disk=disk, clock=clock)
     stage.holds("b/1")
     async with stage:
