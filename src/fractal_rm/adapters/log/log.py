@@ -19,6 +19,7 @@ from fractal_rm.adapters.log.segments import (
     BEGIN,
     HEADER_BYTES,
     HEADER_PLACES,
+    Placed,
     Segment,
     begin_of,
     damaged,
@@ -82,8 +83,8 @@ class Log:
 
     # --- what is there --------------------------------------------------------------------------
 
-    def open(self, since: int) -> Iterator[bytes]:
-        """The bodies from a position on (0: all). Changes nothing; then `begin`.
+    def open(self, since: int) -> Iterator[Placed]:
+        """What was put from a position on (0: all). Changes nothing; then `begin`.
 
         Raises JournalDamaged, JournalTooNew, OSError.
         """
@@ -105,8 +106,8 @@ class Log:
             for frame in frames_since(self._disk, segment, since):
                 ended = not frame.body
                 if frame.body:
-                    yield frame.body
                     self._place = frame.end
+                    yield Placed(frame.body, position(segment.number, frame.end))
             self._end = position(segment.number, self._place)
             if not ended or (self._left and not follows(self._left[0], segment)):
                 self._check_torn()
