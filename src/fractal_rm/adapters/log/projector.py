@@ -20,7 +20,7 @@ from fractal_rm.domain.errors import JournalBlocked
 
 PROJECT_EVERY_S = 5.0
 PROJECT_BYTES = 1024 * 1024  # larger batches hold others up for longer
-SEGMENTS_HELD = 2  # for the sake of open runs
+SEGMENTS_HELD = 4  # for the sake of open runs
 RETRY_BLOCKED_S = 0.5
 
 
@@ -75,7 +75,7 @@ class Projector:
                 for waiter in waiting:
                     waiter.cancel()
                 return
-            await self._projecting.run(self._look_after)
+            await self._projecting.run(partial(self._look_after, self._retention_ms()))
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -117,10 +117,10 @@ class Projector:
         self._log.release(reached.all)
         return True
 
-    def _look_after(self) -> None:
+    def _look_after(self, retention_ms: int) -> None:
         """On the thread."""
         with suppress(JournalBlocked):  # another time
-            self._history.purge(self._retention_ms())
+            self._history.purge(retention_ms)
         self._history.scrub()
 
     async def _is_projected(self, leaving: Stories, reached: Projected) -> bool:
