@@ -112,14 +112,15 @@ def touch(table: str, index: str) -> str:
     return f"SELECT {column} FROM {table} INDEXED BY {index} WHERE {column} > '' LIMIT 1"
 
 
-def seek(index: str) -> str:
-    """Whether an index of runs finds a value with a number."""
-    return f"SELECT 1 FROM runs INDEXED BY {index} WHERE {_COLUMNS[index]} = ? AND no = ?"
+def not_found_by(index: str) -> tuple[str, str]:
+    """Of rows (value, number of a run or key), those that an index does not find.
 
-
-def seek_key(index: str) -> str:
-    """Whether an index of keys finds a value with a key."""
-    return f"SELECT 1 FROM keys INDEXED BY {index} WHERE {_COLUMNS[index]} = ? AND key = ?"
+    What stands before the rows, and after them.
+    """
+    table, by = ("keys", "key") if index.startswith("keys") else ("runs", "no")
+    finds = f"{_COLUMNS[index]} = v.column1 AND {by} = v.column2"
+    tail = f") AS v WHERE NOT EXISTS (SELECT 1 FROM {table} INDEXED BY {index} WHERE {finds})"
+    return "SELECT v.column2 FROM (VALUES ", tail
 
 
 PAGES_BETWEEN = (
