@@ -60,7 +60,7 @@ async def test_a_bit_that_flips_in_any_row_is_found(tmp_path):
     assert missed == []
 
 
-RUNS = 130
+RUNS = 150
 
 
 class Quick:
