@@ -19,6 +19,7 @@ from fractal_rm.adapters.mqtt.taking import Taking
 from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.named import named
 from fractal_rm.engine.ports import Check, Clock, Intake, Random, Telemetry, WayIn
 
 AGAIN_FIRST_S = 0.2
@@ -112,7 +113,7 @@ class MqttIntake:
         for lacking in link.lacks():
             text += f"; the broker does not have {lacking}"
         if self._refused:
-            text += f"; the broker refuses subscriptions to {', '.join(self._refused)}"
+            text += f"; the broker refuses subscriptions to {named(list(self._refused))}"
         return Check("mqtt", ok=not self._refused, text=text)
 
     def reconfigured(self) -> None:
