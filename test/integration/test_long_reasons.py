@@ -85,8 +85,19 @@ async def test_of_many_undos_that_fail_a_few_are_noted():
         reason = (await stage.run("9")).reason
         assert reason.count("; undo of step ") == 8
         assert "; undo of step 12, a 2: status 500: stuck; " in reason
-        assert reason.endswith("; and 4 more undos failed")
+        assert reason.endswith("; and 4 more")
         assert stage.called().count("a/2") == 12
+
+
+async def test_of_a_reason_that_goes_through_many_runs_the_cause_stays():
+    undone = [get(n, "a 1", undo=undo("2")) for n in range(1, 9)]
+    flows = [flow(*undone, SubFlow(9, f"{n + 1}"), flow_id=f"{n}") for n in range(1, 16)]
+    async with stage_of(*flows, flow(get(1, "b 1"), flow_id="16")) as stage:
+        stage.answers("b/1", "the cause", 500)
+        stage.answers("a/2", "x" * 5_000, 500)
+        reason = (await stage.run("1")).reason
+        assert "step 1, b 1: status 500: the cause" in reason
+        assert len(reason) < 5_000
 
 
 async def test_of_many_topics_that_a_broker_refuses_a_few_are_named(tmp_path):

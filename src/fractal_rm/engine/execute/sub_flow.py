@@ -31,6 +31,7 @@ from fractal_rm.engine.waiting_room import RECHECK_S, WaitingRoom
 from fractal_rm.engine.world import World
 
 MOST_DEPTH = 16
+MOST_REPEATED = 2_000  # characters of a child's reason; it begins with what the cause was
 # A run that waits for a place is told when it has one; this long it takes until it sees that it
 # never will, as a LIMIT was lowered.
 ASK_AGAIN_S = 10.0
@@ -225,7 +226,10 @@ class SubFlows:
         if state is State.SUCCEEDED:
             self._put(run, step, NULL if child.reply is None else child.reply)
             return None
-        why = f"its run {child.id} is {state.value}: {ending.reason}"
+        reason = ending.reason
+        if len(reason) > MOST_REPEATED:
+            reason = reason[:MOST_REPEATED] + "…"
+        why = f"its run {child.id} is {state.value}: {reason}"
         if state is State.UNKNOWN:
             return Settled(State.UNKNOWN, f"{words_of(step)}: {why}")
         _ = self._tries.failed(run, step.number, 1, why, None)

@@ -44,7 +44,7 @@ class Undoing:
         notes = [note for each in to_undo if (note := await self._once(run, *each))]
         more = len(notes) - MOST_NAMED
         if more > 0:
-            notes[MOST_NAMED:] = [f"and {more:,} more undos failed"]
+            notes[MOST_NAMED:] = [f"and {more:,} more"]
         return Settled(ending.state, "; ".join([ending.reason, *notes]))
 
     async def _once(self, run: Run, call: Call, undo: Undo) -> str:
