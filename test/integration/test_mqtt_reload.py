@@ -149,7 +149,7 @@ def test_a_node_that_is_reloaded_knows_that_what_waited_for_room_is_new(
     node.start().wait_connected()
     triggers = [b'{"id_flow": "1", "payload": %d}' % n for n in range(3)]
     asyncio.run(send(mosquitto, node.topic, *triggers))
-    wait_until(lambda: not node.check("room"))
+    wait_until(lambda: len(node.runs()) == 2)
     node.edit("comm", mqtt__keepalive=30)
     wait_until(lambda: "mqtt_came_again" in node.log)
     assert "mqtt_came_again messages=1 known=0 may_run_twice=0" in node.log
