@@ -13,13 +13,14 @@ from fractal_rm.adapters.lock import FileLock
 from fractal_rm.adapters.mqtt import link, redelivery
 from fractal_rm.adapters.mqtt.answered import Answered
 from fractal_rm.adapters.mqtt.client_id import ClientIdInUse
-from fractal_rm.adapters.mqtt.last_session import LastSession
+from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions, OptionsInTurn
+from fractal_rm.adapters.mqtt.known_brokers import KnownBrokers
 from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.trigger import Said
 from nodes import NodeProcess, wait_until
-from scripted_broker import NOTHING, ScriptedBroker, connack, message
+from scripted_broker import CLOSE, NOTHING, ScriptedBroker, connack, message
 
 
 @pytest.fixture(autouse=True)
@@ -32,14 +33,14 @@ class Reloads:
 
     def __init__(self, broker, state):
         self.mqtt = {"topic": "t/in", "brokers": at(broker.port), "client_id": "n"}
-        self.intake, self.telemetry, self.last = Intake(), Heard(), LastSession()
+        self.intake, self.telemetry, self.known = Intake(), Heard(), KnownBrokers()
         self.state = state
 
     async def reload(self, **changes):
         """Begin, or end the one that is open and begin another."""
         way_in = made(
             Mqtt(**{**self.mqtt, **changes}), self.intake, self.state, self.telemetry,
-            last=self.last,
+            known=self.known,
         )  # fmt: skip
         if hasattr(self, "way_in"):
             await self.way_in.stop()
@@ -96,6 +97,22 @@ async def test_what_was_answered_before_a_reload_is_known_after_it(tmp_path, cha
         assert await reloads.came_again() == {"messages": 2, "known": 1, "may_run_twice": 0}
         assert reloads.intake.bodies().count(b"1") == 1
         assert b"1" not in [arrival.body for arrival in reloads.intake.set_aside_]
+
+
+async def test_a_broker_that_is_silent_at_mqtt_5_is_not_asked_for_it_again(tmp_path):
+    """A CONNECT without an answer would leave nothing certain either."""
+
+    def older(version):
+        return CLOSE if version == 5 else connack(session=True, mqtt_5=False)
+
+    async with reloading(older, tmp_path) as (broker, reloads):
+        broker.send(message("t/in", b"1", 50, mqtt_5=False))
+        await taken(reloads, b"1")
+        await reloads.reload(keepalive=30)
+        await reloads.connected()
+        broker.send(message("t/in", b"1", 50, mqtt_5=False, dup=True))
+        assert await reloads.came_again() == {"messages": 1, "known": 1, "may_run_twice": 0}
+        assert broker.connects == [5, 5, 4, 4]
 
 
 async def test_another_session_begins_anew(tmp_path):
@@ -158,36 +175,52 @@ def test_a_node_that_is_reloaded_knows_that_what_waited_for_room_is_new(
     assert node.stop() == 0
 
 
-# --- the memory ---------------------------------------------------------------------------------
+# --- what is kept ---------------------------------------------------------------------------------
 
 ONE = Message(b"1", retained=False)
 HERE, MQTT = Broker(), Mqtt(username="u", tls=Tls(cert="c.pem"))
 
 
 def test_a_session_is_known_by_its_broker_its_client_id_and_its_user():
-    last = LastSession()
-    known = last.answered(HERE, "n", MQTT)
-    assert last.answered(HERE, "n", Mqtt(username="u", tls=Tls(ca="x", cert="c.pem"))) is known
+    brokers = KnownBrokers()
+    known = brokers.answered(HERE, "n", MQTT)
+    assert brokers.answered(HERE, "n", Mqtt(username="u", tls=Tls(ca="x", cert="c.pem"))) is known
     for another in [
         (Broker("other"), "n", MQTT),
         (HERE, "m", MQTT),
         (HERE, "n", Mqtt(username="v", tls=MQTT.tls)),
         (HERE, "n", Mqtt(username="u", tls=Tls(cert="d.pem"))),
     ]:
-        last = LastSession()
-        known = last.answered(HERE, "n", MQTT)
-        assert last.answered(*another) is not known
-        assert last.answered(HERE, "n", MQTT) is not known
+        brokers = KnownBrokers()
+        known = brokers.answered(HERE, "n", MQTT)
+        assert brokers.answered(*another) is not known
+        assert brokers.answered(HERE, "n", MQTT) is not known
 
 
 async def test_a_session_that_another_process_may_have_had_is_forgotten(tmp_path):
-    last = LastSession()
-    known = last.answered(HERE, "n", MQTT)
+    brokers = KnownBrokers()
+    known = brokers.answered(HERE, "n", MQTT)
     other = FileLock(tmp_path / "mqtt-client-id.lock")
     with pytest.raises(ClientIdInUse):
-        await made(MQTT, Intake(), tmp_path, Heard(), last=last).start()
+        await made(MQTT, Intake(), tmp_path, Heard(), known=brokers).start()
     other.release()
-    assert last.answered(HERE, "n", MQTT) is not known
+    assert brokers.answered(HERE, "n", MQTT) is not known
+
+
+def test_what_a_broker_lacked_is_asked_for_after_a_reload_and_its_version_is_not():
+    in_turn = OptionsInTurn(None)
+    for answer in (Answer.OTHER_VERSION, Answer.OTHER, Answer.NO_STATUS):
+        in_turn.learn(answer)
+    assert in_turn.options == ConnectOptions(mqtt_5=False, status=False)
+    assert OptionsInTurn(None, in_turn).options == ConnectOptions(mqtt_5=False)
+
+
+def test_silence_before_a_reload_says_nothing_of_the_version_after_it():
+    in_turn = OptionsInTurn(None)
+    for _ in range(2):
+        in_turn.learn(Answer.SILENCE)
+    assert not in_turn.options.mqtt_5
+    assert OptionsInTurn(None, in_turn).options == ConnectOptions()
 
 
 def test_packet_ids_are_judged_by_how_many_messages_there_could_be_when_they_came():

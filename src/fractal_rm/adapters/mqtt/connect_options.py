@@ -63,12 +63,16 @@ def answer_of(code: int | None, *, mqtt_5: bool) -> Answer:
 
 
 class OptionsInTurn:
-    """Of one broker, for the life of a process. ``version`` is that of the configuration."""
+    """Of one broker, for the life of a process. ``version`` is that of the configuration.
 
-    def __init__(self, version: str | None) -> None:
+    ``before``: those of the same broker until a reload. Its version stays, once it has answered;
+    what it lacked then is asked for again.
+    """
+
+    def __init__(self, version: str | None, before: OptionsInTurn | None = None) -> None:
         self._in_turn = _IN_TURN[version]
-        self._at = 0
-        self._answered = False
+        self._answered = before is not None and before._answered
+        self._at = before._at if before is not None and self._answered else 0
         self._lacks: dict[str, bool | int] = {}
 
     @property

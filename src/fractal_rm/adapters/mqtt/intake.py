@@ -12,7 +12,7 @@ from fractal_rm.adapters.mqtt.brokers import Brokers
 from fractal_rm.adapters.mqtt.client import LinkFailed, To
 from fractal_rm.adapters.mqtt.client_id import ClientId
 from fractal_rm.adapters.mqtt.connect_options import Answer
-from fractal_rm.adapters.mqtt.last_session import LastSession
+from fractal_rm.adapters.mqtt.known_brokers import KnownBrokers
 from fractal_rm.adapters.mqtt.link import Link
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.mqtt.taking import Taking
@@ -32,7 +32,7 @@ class MqttIntake:
     """Port `WayIn`. A broker that is down, at the start or later, is waited for.
 
     ``flows`` are those in force: they say at which topics they begin. ``publisher`` is told which
-    link is open. It and ``last_session`` outlive this way in.
+    link is open. It and ``known`` outlive this way in.
     """
 
     takes_over = False
@@ -50,7 +50,7 @@ class MqttIntake:
         flows: Callable[[], Mapping[str, Flow]],
         publisher: MqttPublisher,
         connector: Connector | None = None,
-        last_session: LastSession | None = None,
+        known: KnownBrokers | None = None,
     ) -> None:
         self._mqtt = mqtt
         self._intake = intake
@@ -69,8 +69,8 @@ class MqttIntake:
         self._subscribing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._connector = connector or Connector()
-        self._brokers = Brokers(mqtt)
-        self._last_session = last_session or LastSession()
+        self._known = known or KnownBrokers()
+        self._brokers = Brokers(mqtt, self._known)
         self._client_id: ClientId | None = None
         self._link: Link | None = None  # that is open
         self._newest: Link | None = None
@@ -86,7 +86,7 @@ class MqttIntake:
         try:
             self._client_id = ClientId(self._mqtt.client_id, self._state_path, self._random)
         except BaseException:
-            self._last_session.forget()
+            self._known.forget_session()
             raise
         self._kept = KeptTopics(self._state_path, self._client_id.text, self._topics_unread)
         self._taking.topics = Topics(self._mqtt.topic, self._flows())
@@ -276,7 +276,7 @@ class MqttIntake:
             self._taking.take,
             self._wait_for_room,
             self._max_trigger_bytes,
-            self._last_session.answered(broker, client_id, self._mqtt),
+            self._known.answered(broker, client_id, self._mqtt),
             self._telemetry,
         )
         return self._newest
