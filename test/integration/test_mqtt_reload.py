@@ -212,7 +212,7 @@ def test_what_a_broker_lacked_is_asked_for_after_a_reload_and_its_version_is_not
     for answer in (Answer.OTHER_VERSION, Answer.OTHER, Answer.NO_STATUS):
         in_turn.learn(answer)
     assert in_turn.options == ConnectOptions(mqtt_5=False, status=False)
-    assert OptionsInTurn(None, in_turn).options == ConnectOptions(mqtt_5=False)
+    assert in_turn.after_reload().options == ConnectOptions(mqtt_5=False)
 
 
 def test_silence_before_a_reload_says_nothing_of_the_version_after_it():
@@ -220,7 +220,7 @@ def test_silence_before_a_reload_says_nothing_of_the_version_after_it():
     for _ in range(2):
         in_turn.learn(Answer.SILENCE)
     assert not in_turn.options.mqtt_5
-    assert OptionsInTurn(None, in_turn).options == ConnectOptions()
+    assert in_turn.after_reload().options == ConnectOptions()
 
 
 def test_packet_ids_are_judged_by_how_many_messages_there_could_be_when_they_came():

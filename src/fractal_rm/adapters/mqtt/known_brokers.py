@@ -27,7 +27,8 @@ class KnownBrokers:
 
     def options(self, broker: Broker, version: str | None) -> OptionsInTurn:
         """How a way in that begins speaks to it: in the version that it has shown to speak."""
-        known = OptionsInTurn(version, self._options.pop((broker, version), None))
+        before = self._options.pop((broker, version), None)
+        known = OptionsInTurn(version) if before is None else before.after_reload()
         if len(self._options) >= MOST_KEPT:
             del self._options[next(iter(self._options))]
         self._options[broker, version] = known
