@@ -124,7 +124,7 @@ class Answered:
         return None
 
     def reconfigured(self, at_once: int, own: str) -> None:
-        """A reload may have changed these. What came before it, came in the number of then."""
+        """A reload may have changed these. What has come is judged by the larger ``at_once``."""
         self._at_once = max(self._at_once, at_once)
         if own == self._own:
             return
