@@ -86,6 +86,9 @@ class ScriptedBroker:
         if first == 0x82:
             granted = b"\0\1" if mqtt_5 else b"\1"  # in MQTT 5 behind no properties
             return bytes([SUBACK, 2 + len(granted)]) + packet_id + granted
+        if first == 0xA2:
+            done = b"\0\0" if mqtt_5 else b""
+            return bytes([UNSUBACK, 2 + len(done)]) + packet_id + done
         if first & 0xF0 == 0x30 and first & 6:
             at = 2 + struct.unpack("!H", data[:2])[0]
             return bytes([PUBACK, 2]) + data[at : at + 2]

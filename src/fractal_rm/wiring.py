@@ -15,6 +15,7 @@ from fractal_rm.adapters.balancer import HttpBalancer
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
+from fractal_rm.adapters.mqtt.known_brokers import KnownBrokers
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.node_id import kept_node_id
 from fractal_rm.adapters.peers import HttpPeers
@@ -65,7 +66,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     _open_log(compiled.config)
     ways_in: dict[str, MakeForWorld] = {}
     if mqtt:
-        ways_in["mqtt"] = _mqtt
+        ways_in["mqtt"] = partial(_mqtt, KnownBrokers())
         ways_in["schedules"] = _schedules  # in one process: MQTT's, of which there is one
     if rest:
         ways_in["rest"] = _rest
@@ -242,7 +243,7 @@ def _end_at_once() -> None:
 # --- the ways in -----------------------------------------------------------------------------
 
 
-def _mqtt(world: World, config: Config, intake: Intake) -> WayIn:
+def _mqtt(known: KnownBrokers, world: World, config: Config, intake: Intake) -> WayIn:
     from fractal_rm.adapters.mqtt import MqttIntake  # noqa: PLC0415 - rm_api needs no MQTT
 
     return MqttIntake(
@@ -256,6 +257,7 @@ def _mqtt(world: World, config: Config, intake: Intake) -> WayIn:
         flows=lambda: world.config.flows,
         publisher=cast("MqttPublisher", world.publisher),  # as `make_world` made it, and the next
         connector=cast("Http1Caller", world.components).connector.beside(),
+        known=known,
     )
 
 

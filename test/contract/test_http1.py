@@ -216,6 +216,19 @@ async def test_a_408_that_ends_a_kept_connection_is_as_if_it_were_closed_in_sile
         assert server.connections == 2
 
 
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("said", [b"HTTP/1.1 408", closing(408)[:-4], closing(408)[:-2]])
+async def test_a_408_that_is_cut_off_in_its_head_is_no_answer_as_any_other(said, kept):
+    script = [said, None]
+    async with serving(*[[OK]] * kept, script, [OK]) as server, calling() as caller:
+        if kept:
+            await caller.call(to(server))
+        with pytest.raises(BadReply) as caught:
+            await caller.call(to(server))
+        assert str(caught.value) == "the connection was closed before the answer was whole"
+        assert len(server.requests) == 1 + kept
+
+
 async def test_a_408_on_a_new_connection_or_one_that_stays_open_is_an_answer():
     staying = b"HTTP/1.1 408 Slow\r\nContent-Length: 0\r\n\r\n"
     async with serving([closing(408), None]) as server, calling() as caller:

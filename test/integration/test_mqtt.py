@@ -95,12 +95,13 @@ class Heard(QuietTelemetry):
         return [fields for each, fields in self.said if each == name]
 
 
-def made(mqtt, intake, state, telemetry, flows=None, publisher=None, names=None):
+def made(mqtt, intake, state, telemetry, flows=None, publisher=None, names=None, known=None):
     """An MQTT way in."""
     return MqttIntake(
         mqtt, intake, state, SystemClock(), SystemRandom(), telemetry,
         max_trigger_bytes=lambda: LONGEST, flows=lambda: flows or {},
         publisher=publisher or MqttPublisher(), connector=Connector(names),
+        known=known,
     )  # fmt: skip
 
 

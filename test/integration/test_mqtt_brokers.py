@@ -19,6 +19,7 @@ from fractal_rm.adapters.mqtt import intake as intake_module
 from fractal_rm.adapters.mqtt import link as link_module
 from fractal_rm.adapters.mqtt.brokers import Brokers
 from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions, OptionsInTurn
+from fractal_rm.adapters.mqtt.known_brokers import KnownBrokers
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import Tls
@@ -116,7 +117,7 @@ def test_a_broker_that_comes_back_between_two_tries_is_not_taken_for_one_that_la
     version,
 ):
     """A proxy whose broker is away ends each connection without a CONNACK."""
-    brokers = Brokers(Mqtt(version=version))
+    brokers = Brokers(Mqtt(version=version), KnownBrokers())
     first = brokers.options
     after_pauses = [brokers.options for _ in range(12) if not brokers.failed(Answer.SILENCE)]
     assert set(after_pauses) == {first}
@@ -124,7 +125,7 @@ def test_a_broker_that_comes_back_between_two_tries_is_not_taken_for_one_that_la
 
 def test_a_broker_that_was_silent_before_it_went_away_says_nothing_of_its_version():
     """One that hangs, and is started again."""
-    brokers = Brokers(Mqtt())
+    brokers = Brokers(Mqtt(), KnownBrokers())
     assert [brokers.failed(Answer.SILENCE) for _ in range(2)] == [False, True]
     assert not brokers.options.mqtt_5
     assert not brokers.failed(Answer.NONE)

@@ -183,6 +183,55 @@ async def test_a_body_is_late_only_from_when_its_request_is_served(monkeypatch, 
     writer.close()
 
 
+WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+BEGUN, REST = WHOLE[:20], WHOLE[20:]
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        ([BEGUN], [b"408"]),
+        ([WHOLE, BEGUN], [b"200", b"408"]),
+        ([WHOLE + BEGUN], [b"200", b"408"]),
+        ([WHOLE + WHOLE + BEGUN], [b"200", b"200", b"408"]),
+        ([WHOLE + WHOLE[:-1]], [b"200", b"408"]),
+    ],
+)
+async def test_a_late_head_is_answered_however_its_beginning_came(monkeypatch, sent, statuses):
+    monkeypatch.setattr(protocol, "HEAD_LIMIT_S", 0.05)
+    app = Server(b"answer")
+    app.go.set()
+    async with app.serving() as port:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        received = b""
+        for each in sent:
+            writer.write(each)
+            received += await reader.read(1) if each is not sent[-1] else b""
+        received += await asyncio.wait_for(reader.read(), 30)
+    assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == statuses
+    writer.close()
+
+
+async def test_a_head_is_not_late_while_it_is_not_read(monkeypatch):
+    """Nothing is, while a request waits behind another one."""
+    monkeypatch.setattr(protocol, "HEAD_LIMIT_S", 0.05)
+    app = Server(b"answer")
+    async with app.serving() as port:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        writer.write(WHOLE)
+        while not app.state.tasks:
+            await asyncio.sleep(0.005)
+        writer.write(WHOLE + BEGUN)
+        while not any(connection.flow.read_paused for connection in app.state.connections):
+            await asyncio.sleep(0.005)
+        writer.write(REST[:-2] + b"Connection: close\r\n\r\n")
+        await asyncio.sleep(2 * protocol.HEAD_LIMIT_S)
+        app.go.set()
+        received = await asyncio.wait_for(reader.read(), 30)
+    assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == [b"200"] * 3
+    writer.close()
+
+
 # --- how long a client is listened to that was refused -----------------------------------------
 
 REFUSED = (

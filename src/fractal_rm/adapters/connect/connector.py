@@ -16,10 +16,10 @@ from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.domain.address import is_link_local
 from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.named import MOST_NAMED
 
 T = TypeVar("T")
 Release = Callable[[], None]
-MOST_NAMED = 8  # of the addresses that were tried, in a reason
 _CLOSED = "it closed the connection at once"
 
 

@@ -25,9 +25,6 @@ from fractal_rm.adapters.mqtt.publish_packet import Message
 
 DUP = 0x08
 MOST_BYTES = 4 * 1024 * 1024
-# A broker of MQTT 3.1.1 is not told a Receive Maximum, and Mosquitto 2.0.11 does not count for it
-# what it sends again. Their own bounds are lower: 20 in Mosquitto, 100 in NATS, 10 in RabbitMQ.
-AT_ONCE_AT_LEAST = 1_000
 
 Numbered = tuple["int | None", Message]  # with its packet id
 
@@ -35,12 +32,15 @@ Numbered = tuple["int | None", Message]  # with its packet id
 class Answered:
     """What was answered last on the connection that is open, or was before.
 
-    ``at_once`` is how many messages can be without an answer: our Receive Maximum (MQTT 5, 4.9),
-    and no less than `AT_ONCE_AT_LEAST`. Of more the broker has an answer to the oldest.
+    ``at_once`` is how many messages can be without an answer: our Receive Maximum (MQTT 5, 4.9)
+    at least. Of more the broker has an answer to the oldest. ``own`` is the topic for which
+    messages have None.
     """
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, own: str = "") -> None:
         self._at_once = at_once
+        self._own = own
+        self._mqtt_5 = True  # of the connection that is open, or was before
         self._batches: deque[tuple[Sequence[Numbered], int]] = deque()
         self._count = self._bytes = 0
         self._here: Mapping[int, Message] | None = None  # those in it, when they were looked up
@@ -68,10 +68,10 @@ class Answered:
             self._count -= len(oldest)
             self._bytes -= size
 
-    def begin(self) -> None:
+    def begin(self, *, mqtt_5: bool) -> None:
         """The broker has begun the session with this connection: nothing of it came before."""
         self.forget()
-        self._is_all = True
+        self._is_all, self._mqtt_5 = True, mqtt_5
 
     def forget(self) -> None:
         """What this process has answered says nothing of the next connection's session."""
@@ -85,11 +85,18 @@ class Answered:
         self._is_all = False
 
     def resume(self, *, mqtt_5: bool) -> None:
-        """The broker goes on with the session on a new connection."""
+        """The broker goes on with the session on a new connection.
+
+        In the other version of MQTT a message comes again with properties, or without, so that it
+        does not look like the same one.
+        """
+        mqtt_5_before, self._mqtt_5 = self._mqtt_5, mqtt_5
+        if mqtt_5 != mqtt_5_before:
+            self._is_all = False
         self._older.update((at, hash(message.body)) for at, message in self._before.items())
         self._before = self._by_id()
         self._bodies_before = frozenset(each.body for each in self._before.values())
-        if mqtt_5 and max(self._before, default=0) > self._at_once:
+        if mqtt_5_before and max(self._before, default=0) > self._at_once:
             self._ids_go_on = True
         self._before_is_all, self._is_all = self._is_all, True
         self._clear()
@@ -115,6 +122,22 @@ class Answered:
         if self._before_is_all and (self._ids_go_on or message.body not in self._bodies_before):
             return False
         return None
+
+    def reconfigured(self, at_once: int, own: str) -> None:
+        """A reload may have changed these. What has come is judged by the larger ``at_once``."""
+        self._at_once = max(self._at_once, at_once)
+        if own == self._own:
+            return
+        self._before = {each: self._renamed(known, own) for each, known in self._before.items()}
+        self._batches = deque(
+            ([(packet_id, self._renamed(each, own)) for packet_id, each in batch], size)
+            for batch, size in self._batches
+        )
+        self._here, self._own = None, own
+
+    def _renamed(self, message: Message, own: str) -> Message:
+        topic = self._own if message.topic is None else message.topic
+        return msgspec.structs.replace(message, topic=None if topic == own else topic)
 
     def _by_id(self) -> dict[int, Message]:
         return {

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions, OptionsInTurn
+from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions
+from fractal_rm.adapters.mqtt.known_brokers import KnownBrokers
 from fractal_rm.config.model import Broker, Mqtt
 
 
 class Brokers:
     """They are tried in turn. One that could be reached stays the current one."""
 
-    def __init__(self, mqtt: Mqtt) -> None:
-        self._brokers = [(broker, OptionsInTurn(mqtt.version)) for broker in mqtt.brokers]
+    def __init__(self, mqtt: Mqtt, known: KnownBrokers) -> None:
+        self._brokers = [(each, known.options(each, mqtt.version)) for each in mqtt.brokers]
         self._at = 0
         self._last = len(self._brokers) - 1  # of the round that goes on
 

@@ -65,11 +65,17 @@ def answer_of(code: int | None, *, mqtt_5: bool) -> Answer:
 class OptionsInTurn:
     """Of one broker, for the life of a process. ``version`` is that of the configuration."""
 
-    def __init__(self, version: str | None) -> None:
+    def __init__(self, version: str | None, at: int = 0, *, answered: bool = False) -> None:
+        self._version = version
         self._in_turn = _IN_TURN[version]
-        self._at = 0
-        self._answered = False
+        self._at = at
+        self._answered = answered
         self._lacks: dict[str, bool | int] = {}
+
+    def after_reload(self) -> OptionsInTurn:
+        """Its version stays, where it has answered; what it lacked is asked for again."""
+        at = self._at if self._answered else 0
+        return OptionsInTurn(self._version, at, answered=self._answered)
 
     @property
     def options(self) -> ConnectOptions:

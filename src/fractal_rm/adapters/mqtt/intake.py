@@ -8,17 +8,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fractal_rm.adapters.connect import Connector
-from fractal_rm.adapters.mqtt.answered import AT_ONCE_AT_LEAST, Answered
 from fractal_rm.adapters.mqtt.brokers import Brokers
 from fractal_rm.adapters.mqtt.client import LinkFailed, To
 from fractal_rm.adapters.mqtt.client_id import ClientId
 from fractal_rm.adapters.mqtt.connect_options import Answer
+from fractal_rm.adapters.mqtt.known_brokers import KnownBrokers
 from fractal_rm.adapters.mqtt.link import Link
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.mqtt.taking import Taking
 from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.named import named
 from fractal_rm.engine.ports import Check, Clock, Intake, Random, Telemetry, WayIn
 
 AGAIN_FIRST_S = 0.2
@@ -31,7 +32,7 @@ class MqttIntake:
     """Port `WayIn`. A broker that is down, at the start or later, is waited for.
 
     ``flows`` are those in force: they say at which topics they begin. ``publisher`` is told which
-    link is open.
+    link is open. It and ``known`` outlive this way in.
     """
 
     takes_over = False
@@ -49,6 +50,7 @@ class MqttIntake:
         flows: Callable[[], Mapping[str, Flow]],
         publisher: MqttPublisher,
         connector: Connector | None = None,
+        known: KnownBrokers | None = None,
     ) -> None:
         self._mqtt = mqtt
         self._intake = intake
@@ -67,11 +69,11 @@ class MqttIntake:
         self._subscribing = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
         self._connector = connector or Connector()
-        self._brokers = Brokers(mqtt)
-        self._answered = Answered(max(mqtt.receive_maximum, AT_ONCE_AT_LEAST))
-        self._answered_at = self._brokers.current
+        self._known = known or KnownBrokers()
+        self._brokers = Brokers(mqtt, self._known)
         self._client_id: ClientId | None = None
-        self._link: Link | None = None
+        self._link: Link | None = None  # that is open
+        self._newest: Link | None = None
         self._running: asyncio.Task[None] | None = None
         self._why_not = "not connected yet"
         self._stopping = False
@@ -81,7 +83,11 @@ class MqttIntake:
 
         Raises ClientIdInUse, ClientIdUnreadable, and OSError where no client id can be kept.
         """
-        self._client_id = ClientId(self._mqtt.client_id, self._state_path, self._random)
+        try:
+            self._client_id = ClientId(self._mqtt.client_id, self._state_path, self._random)
+        except BaseException:
+            self._known.forget_session()
+            raise
         self._kept = KeptTopics(self._state_path, self._client_id.text, self._topics_unread)
         self._taking.topics = Topics(self._mqtt.topic, self._flows())
         self._running = asyncio.create_task(self._stay_connected(self._client_id.text))
@@ -95,9 +101,9 @@ class MqttIntake:
         for task in (running, *self._changes):
             task.cancel()
         await asyncio.gather(running, *self._changes, return_exceptions=True)
-        if self._link is not None:
-            await self._link.close()
-            self._set_link(None)
+        if self._newest is not None:  # what came by it may still be taken when it has ended
+            await self._newest.close()
+        self._set_link(None)
         self._connector.close()
         if self._client_id is not None:
             self._client_id.release()  # only now: its next user would throw this link out
@@ -112,7 +118,7 @@ class MqttIntake:
         for lacking in link.lacks():
             text += f"; the broker does not have {lacking}"
         if self._refused:
-            text += f"; the broker refuses subscriptions to {', '.join(self._refused)}"
+            text += f"; the broker refuses subscriptions to {named(list(self._refused))}"
         return Check("mqtt", ok=not self._refused, text=text)
 
     def reconfigured(self) -> None:
@@ -194,8 +200,6 @@ class MqttIntake:
                 await self._open(link)
             except LinkFailed as error:
                 self._why_not = str(error)
-                if error.answer is Answer.SILENCE:  # the broker may have sent messages by it
-                    self._answered.forget()
                 at_once = self._brokers.failed(error.answer)
             except OSError as error:  # in the state folder: a full disk, or it is not there
                 self._why_not = str(error)
@@ -250,8 +254,7 @@ class MqttIntake:
         try:
             await link.open(numbered=bool(self._taking.topics.filters))
             await self._subscribe(link)
-        except asyncio.CancelledError:
-            await link.close()  # the session may have sent messages already: they are answered
+        except asyncio.CancelledError:  # `stop` closes it
             raise
         except LinkFailed:
             link.abort()
@@ -268,17 +271,15 @@ class MqttIntake:
 
     def _new_link(self, client_id: str) -> Link:
         broker = self._brokers.current
-        if broker != self._answered_at:  # another one has another session
-            self._answered.forget()
-            self._answered_at = broker
-        return Link(
+        self._newest = Link(
             To(self._mqtt, broker, client_id, self._brokers.options, self._connector),
             self._taking.take,
             self._wait_for_room,
             self._max_trigger_bytes,
-            self._answered,
+            self._known.answered(broker, client_id, self._mqtt),
             self._telemetry,
         )
+        return self._newest
 
     async def _wait_for_room(self) -> int:
         """Comes to how many milliseconds it took, suspended ones too."""

@@ -161,6 +161,8 @@ class Link:
         """Answer what was read, and say goodbye, so that the broker does not publish the will."""
         if self.connected:
             await self._unanswered.finish(ANSWER_LIMIT_S)
+        else:
+            await self.settle()
         if self.connected and self._says_status:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._say("stopped", last=True), CLOSE_LIMIT_S)
@@ -182,9 +184,9 @@ class Link:
             self._watch.cancel()
             self._watch = None
         self._unanswered.let_go()
-        self._redelivery.end()
         self._outgoing.end(reason, cut=cut)
         if not self.closed.done():
+            self._redelivery.end(silent=self._answer is Answer.SILENCE)
             self._cut = cut
             self.closed.set_result(reason)
 

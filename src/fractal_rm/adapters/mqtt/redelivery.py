@@ -48,7 +48,7 @@ class Redelivery:
         if session:
             self._answered.resume(mqtt_5=mqtt_5)
         else:
-            self._answered.begin()
+            self._answered.begin(mqtt_5=mqtt_5)
 
     def settles(self, packet: Packet, packet_id: int | None, message: Message) -> bool:
         """Whether a message is one that was taken before, and needs no second run.
@@ -76,8 +76,13 @@ class Redelivery:
             self.in_doubt += 1
         return bool(known)
 
-    def end(self) -> None:
-        """The connection has ended; what has not come again yet may do so on the next one."""
+    def end(self, *, silent: bool) -> None:
+        """The connection has ended; what has not come again yet may do so on the next one.
+
+        ``silent``: without a CONNACK. The broker may have sent messages by it.
+        """
+        if silent:
+            self._answered.forget()
         if self.going_on and not self._quiet:
             self._answered.incomplete()
         self._say()

@@ -60,6 +60,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _limit: asyncio.TimerHandle | None = None
     _look: asyncio.TimerHandle | None = None
     _unsent = 0
+    _begun = False  # a request, of which not all was read
     _in_head = True
     _in_trailer = False  # or before the content of a chunk
     _field_bytes = 0  # of a head or trailer that has not ended
@@ -132,7 +133,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._closing.end()
 
     def _is_whole(self) -> bool:
-        return self._in_head and not self._field_bytes
+        return not self._begun
 
     # --- what comes ---------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._closing.drop(data)
             return
         self._unset_keepalive_if_required()
-        if self._in_head and self._limit is None:
+        if self._in_head and self._limit is None:  # an empty line before a request, too
             self._due_within(HEAD_LIMIT_S)
         while data and not self._reads_no_more():
             if not (self._in_head or self._in_trailer):
@@ -198,6 +199,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # --- what the parser has found ------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        """The first byte of a request came, perhaps right behind the one before it."""
+        super().on_message_begin()
+        self._begun = True
+        self._rest_is_due()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field came; the parser leaves the spaces behind its value (RFC 9110, 5.5)."""
         super().on_header(name, value.rstrip(b" \t"))
@@ -221,7 +228,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.headers = []  # of trailers: nothing is taken from them
         # An answer that is sent before the whole request was read ends the connection.
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
-        self._body_is_due()
+        self._rest_is_due()
 
     def on_chunk_header(self) -> None:
         """The size of a chunk came: content follows, or, after the last one, a trailer."""
@@ -239,7 +246,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.headers and size_of(self.headers) > MAX_HEAD_BYTES:
             self._end_with(HEAD_TOO_LARGE)
             return
-        self._in_head, self._in_trailer, self._field_bytes = True, False, 0
+        self._begun, self._in_head, self._in_trailer, self._field_bytes = False, True, False, 0
         self._due_within(None)
         if not self.cycle.response_started:
             self.cycle.keep_alive = self._keep_alive
@@ -249,7 +256,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """The answer to the oldest request was sent."""
         was_last = not self.pipeline
         super().on_response_complete()
-        self._body_is_due()
+        self._rest_is_due()
         if was_last and self._last_answer is not None:
             self._send_last(self._last_answer)
 
@@ -264,10 +271,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # --- limits -------------------------------------------------------------------------------
 
-    def _body_is_due(self) -> None:
-        """From when its request is served: before, not all of it is read."""
-        if not self._in_head and not self.pipeline:
-            self._due_within(BODY_LIMIT_S)
+    def _rest_is_due(self) -> None:
+        """Of a request that has begun. While another waits to be served, nothing is read."""
+        if self._begun and self._limit is None and not self.pipeline:
+            self._due_within(HEAD_LIMIT_S if self._in_head else BODY_LIMIT_S)
 
     def _due_within(self, limit_s: float | None) -> None:
         if self._limit is not None:

@@ -12,6 +12,7 @@ from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Dead, Settled, fault
 from fractal_rm.domain.flow import Call, Order, Step, SubFlow
+from fractal_rm.domain.in_doubt import said_of
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
@@ -117,9 +118,9 @@ class Executor:
     async def _expired(self, run: Run) -> Settled:
         counted = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
         came = f"{len(run.results)} of {len(counted)} calls were made"
-        doubt = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
+        calls = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
         had_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
-        why = f"the deadline of {had_s:g} s ended when {came}{doubt}"
+        why = f"the deadline of {had_s:g} s ended when {came}{said_of(calls, run.id)}"
         return Settled(State.EXPIRED, why, Cause.DEADLINE)
 
     # --- ends -----------------------------------------------------------------------------------

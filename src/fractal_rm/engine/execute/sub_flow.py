@@ -19,6 +19,7 @@ from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CannotEvaluate, JournalBlocked, NotConfigured
 from fractal_rm.domain.facts import Accepted, Dead, Finished, Placed, Settled
 from fractal_rm.domain.flow import Errors, Flow, SubFlow, flow_version
+from fractal_rm.domain.in_doubt import calls_in_doubt, said_of
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.result import NULL, StepResult, stored
 from fractal_rm.domain.run import Run
@@ -33,6 +34,7 @@ from fractal_rm.engine.waiting_room import RECHECK_S, WaitingRoom
 from fractal_rm.engine.world import World
 
 MOST_DEPTH = 16
+MOST_REPEATED = 2_000  # characters of a child's reason; it begins with what the cause was
 # A run that waits for a place is told when it has one; this long it takes until it sees that it
 # never will, as a LIMIT was lowered.
 ASK_AGAIN_S = 10.0
@@ -88,19 +90,20 @@ class SubFlows:
         await self._close(child, ending)
         return following
 
-    async def expire(self, run: Run, why: str) -> str:
+    async def expire(self, run: Run, why: str) -> dict[str, list[str]]:
         """The time of a run has ended: so has that of the children that it was carrying.
 
-        Returns what the reason of the run says of calls that it, or one of those, may have made.
+        Returns the calls that may have been made, by run: its own, and those of runs within it.
         """
-        said = _in_doubt(run)
+        own = calls_in_doubt(run)
+        found = {run.id: own} if own else {}
         for child in self._runs.children(run):
             of_child = await self.expire(child, why)
-            ending = Settled(State.EXPIRED, why + of_child, Cause.DEADLINE)
-            ending = await self._undo(child, ending)
+            reason = why + said_of(of_child, child.id)
+            ending = await self._undo(child, Settled(State.EXPIRED, reason, Cause.DEADLINE))
             await self._close(child, ending)
-            said += of_child and f"{of_child} in its run {child.id}"
-        return said
+            found |= of_child
+        return found
 
     async def set_aside(self, run: Run) -> None:
         """A run is set aside: so are the children that it was carrying, with all that they did."""
@@ -233,7 +236,10 @@ class SubFlows:
         if state is State.SUCCEEDED:
             self._put(run, step, NULL if child.reply is None else child.reply)
             return None
-        why = Failure(Cause.SUB_FLOW, f"its run {child.id} is {state.value}: {ending.reason}")
+        reason = ending.reason
+        if len(reason) > MOST_REPEATED:
+            reason = reason[:MOST_REPEATED] + "…"
+        why = Failure(Cause.SUB_FLOW, f"its run {child.id} is {state.value}: {reason}")
         if state is State.UNKNOWN:
             return Settled(State.UNKNOWN, f"{words_of(step)}: {why.reason}", why.cause)
         _ = self._tries.failed(run, step.number, 1, why, None)
@@ -255,12 +261,6 @@ class SubFlows:
     def _put(self, run: Run, step: SubFlow, result: StepResult) -> None:
         json, data = stored(result)
         _ = self._runs.write(run, Finished(step.number, 0, 0, json, data=data))
-
-
-def _in_doubt(run: Run) -> str:
-    """What a reason says of calls that may have been made; an undo that fails is said by itself."""
-    calls = [name for name in run.in_doubt or () if not name.startswith("undo.")]
-    return f", and call {', '.join(sorted(calls))} may have been" if calls else ""
 
 
 def words_of(step: SubFlow) -> str:

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from fractal_rm.domain.facts import Settled, Stopping
 from fractal_rm.domain.flow import Call, Errors, Undo
+from fractal_rm.domain.named import MOST_NAMED
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
@@ -43,6 +44,9 @@ class Undoing:
             if run.flow.durable.each_step:
                 await durable
         notes = [note for each in to_undo if (note := await self._once(run, *each))]
+        more = len(notes) - MOST_NAMED
+        if more > 0:
+            notes[MOST_NAMED:] = [f"and {more:,} more"]
         return Settled(ending.state, "; ".join([ending.reason, *notes]), ending.cause)
 
     async def _once(self, run: Run, call: Call, undo: Undo) -> str:

@@ -1,0 +1,119 @@
+"""A reason names a few of many things, and says how many more there are."""
+
+from __future__ import annotations
+
+import re
+
+from test_mqtt import intake_at
+from test_mqtt_topics import begun_at
+
+from fractal_rm.domain.expression import Item, Payload
+from fractal_rm.domain.flow import Order, SubFlow
+from fractal_rm.domain.named import named
+from fractal_rm.domain.state import State
+from scripted_broker import ScriptedBroker, connack
+from steps import each, flow, get, post, undo
+from worlds import ManualClock, Stage, until
+
+MINUTE_MS = 60_000
+DATAFLOW = {"order": Order.DATAFLOW}
+
+
+async def expired(stage, run_id):
+    """How it ends when its time does."""
+    stage.clock.ms += MINUTE_MS
+    await stage.node.watch_clock()
+    return await stage.ended(run_id)
+
+
+def stage_of(*flows):
+    return Stage(clock=ManualClock(), flows={one.id: one for one in flows})
+
+
+def test_a_list_is_whole_up_to_eight_names():
+    assert named([]) == ""
+    assert named("abcdefgh") == "a, b, c, d, e, f, g, h"
+    assert named("abcdefghi") == "a, b, c, d, e, f, g, h and 1 more"
+    assert named("a" * 2_008).endswith("a and 2,000 more")
+
+
+async def test_of_many_elements_in_doubt_the_first_are_named():
+    one = flow(post(1, "once 1", Item(), each=each(Payload(), 2_008)), deadline_ms=MINUTE_MS)
+    async with stage_of(one) as stage:
+        stage.holds("once/1")
+        run_id = (await stage.send("9", list(range(2_008)))).run
+        await until(lambda: len(stage.called()) == 2_008)
+        outcome = await expired(stage, run_id)
+        assert outcome.state is State.EXPIRED
+        assert outcome.reason == (
+            "the deadline of 60 s ended when 0 of 1 calls were made, and call 1.1, 1.2, 1.3, 1.4,"
+            " 1.5, 1.6, 1.7, 1.8 and 2,000 more may have been"
+        )
+
+
+async def test_of_many_runs_within_a_few_are_named():
+    within = flow(get(1, "once 1"), flow_id="6")
+    one = flow(*(SubFlow(n, "6") for n in range(1, 12)), deadline_ms=MINUTE_MS, **DATAFLOW)
+    async with stage_of(one, within) as stage:
+        stage.holds("once/1")
+        run_id = (await stage.send("9")).run
+        await until(lambda: len(stage.called()) == 11)
+        reason = (await expired(stage, run_id)).reason
+        assert len(re.findall("and call 1 may have been in its run [0-9A-Z]{26}", reason)) == 8
+        assert reason.endswith(", and calls may have been in 3 more of its runs")
+
+
+async def test_each_run_within_is_named_beside_its_own_calls():
+    inner = flow(get(1, "once 1"), flow_id="5")
+    within = flow(get(1, "once 1"), SubFlow(2, "5"), flow_id="6", **DATAFLOW)
+    one = flow(SubFlow(1, "6"), deadline_ms=MINUTE_MS)
+    async with stage_of(one, within, inner) as stage:
+        stage.holds("once/1")
+        run_id = (await stage.send("9")).run
+        await until(lambda: len(stage.called()) == 2)
+        reason = (await expired(stage, run_id)).reason
+        by_flow = {run.flow.id: each for each, run in stage.disk.runs.items()}
+        said = [f", and call 1 may have been in its run {by_flow[each]}" for each in "65"]
+        assert reason.endswith("0 of 1 calls were made" + "".join(said))
+
+
+async def test_of_many_undos_that_fail_a_few_are_noted():
+    steps = [get(n, "a 1", undo=undo("2")) for n in range(1, 13)]
+    async with stage_of(flow(*steps, get(13, "b 1"))) as stage:
+        stage.answers("b/1", "no", 500)
+        stage.answers("a/2", "stuck", 500)
+        reason = (await stage.run("9")).reason
+        assert reason.count("; undo of step ") == 8
+        assert "; undo of step 12, a 2: status 500: stuck; " in reason
+        assert reason.endswith("; and 4 more")
+        assert stage.called().count("a/2") == 12
+
+
+async def test_of_a_reason_that_goes_through_many_runs_the_cause_stays():
+    undone = [get(n, "a 1", undo=undo("2")) for n in range(1, 9)]
+    flows = [flow(*undone, SubFlow(9, f"{n + 1}"), flow_id=f"{n}") for n in range(1, 16)]
+    async with stage_of(*flows, flow(get(1, "b 1"), flow_id="16")) as stage:
+        stage.answers("b/1", "the cause", 500)
+        stage.answers("a/2", "x" * 5_000, 500)
+        reason = (await stage.run("1")).reason
+        assert "step 1, b 1: status 500: the cause" in reason
+        assert len(reason) < 5_000
+
+
+async def test_of_many_topics_that_a_broker_refuses_a_few_are_named(tmp_path):
+    broker = ScriptedBroker(lambda _: connack())
+    granted = broker._acknowledged
+
+    def acknowledged(first, data):
+        answer = granted(first, data)
+        return answer[:-1] + b"\x87" if first == 0x82 and b"secret/" in data else answer
+
+    broker._acknowledged = acknowledged
+    flows = begun_at(**{f"f{n}": (f"secret/{n}",) for n in range(12)})
+    async with broker.listening(), intake_at(broker, tmp_path) as way_in:
+        way_in._flows = lambda: flows
+        way_in.reconfigured()
+        await until(lambda: "refuses subscriptions to" in way_in.status().text)
+        text = way_in.status().text
+        assert text.count("secret/") == 8
+        assert text.endswith(" and 4 more")
