@@ -86,14 +86,20 @@ def scan(data: bytes, *, salt: int, place: int, offset: int = 0) -> Iterator[Fra
         place = frame.end
 
 
-def latest_synced(data: bytes, *, salt: int, place: int) -> int:
-    """The latest position that a frame behind ``place`` knows to have been synced; 0: none does."""
-    latest, at = 0, data.find(_MAGIC, place)
+def all_behind(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int, Frame]]:
+    """Every frame from ``place`` on that holds, with its place, whatever stands between them."""
+    at = data.find(_MAGIC, place)
     while at >= 0:
         frame = decode(data, salt=salt, place=at)
-        latest = max(latest, frame.synced if frame else 0)
+        if frame is not None:
+            yield at, frame
         at = data.find(_MAGIC, frame.end if frame else at + 1)
-    return latest
+
+
+def latest_synced(data: bytes, *, salt: int, place: int) -> int:
+    """The latest position that a frame behind ``place`` knows to have been synced; 0: none does."""
+    found = all_behind(data, salt=salt, place=place)
+    return max((frame.synced for _, frame in found), default=0)
 
 
 def _crc(body: bytes, salt: int, place: int, synced: int) -> int:

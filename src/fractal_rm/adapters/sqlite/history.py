@@ -143,8 +143,10 @@ def open_runs_of(path: Path) -> list[str]:
 
 
 @contextmanager
-def reading(path: Path) -> Generator[sqlite3.Connection]:
+def reading(path: Path, *, with_log: bool = True) -> Generator[sqlite3.Connection]:
     """A journal as it is at one moment, whatever is written meanwhile.
+
+    ``with_log``: with what its log tells beyond the history.
 
     Raises JournalUnreadable where this user cannot read it, JournalDamaged for whatever cannot be
     read in it, JournalTooNew where it may mean more than this release knows, JournalTooOld where it
@@ -161,7 +163,7 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
             found = format_of(db, path)
             if found < FORMAT:
                 show_as_now(db, found)
-            else:
+            elif with_log:
                 lay_over(db, path)
             yield db
     except UnicodeEncodeError:  # it is in what was asked for

@@ -45,7 +45,7 @@ def lay_over(db: sqlite3.Connection, path: Path) -> None:
     Raises JournalError, sqlite3.Error, OSError.
     """
     disk = FolderDisk(log_folder(path))
-    projected = _projected(db)
+    projected = projected_of(db)
     if projected is None or not (projected or log_folder(path).exists()):  # not begun
         return
     while True:
@@ -56,7 +56,7 @@ def lay_over(db: sqlite3.Connection, path: Path) -> None:
             before = projected
             db.execute("COMMIT")
             db.execute("BEGIN")
-            projected = _projected(db)
+            projected = projected_of(db)
             if projected is None or projected == before:  # nothing was brought over meanwhile
                 raise
     stories = told_in(bodies, lambda run_id: run_from(db, run_id))
@@ -64,7 +64,8 @@ def lay_over(db: sqlite3.Connection, path: Path) -> None:
         _write_over(db, stories)
 
 
-def _projected(db: sqlite3.Connection) -> int | None:
+def projected_of(db: sqlite3.Connection) -> int | None:
+    """How far a history has the log; None: before format 5 there was none."""
     row = db.execute("SELECT value FROM meta WHERE name = 'projected'").fetchone()
     return row[0] if row else None
 
