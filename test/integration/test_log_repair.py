@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
 import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -21,7 +28,7 @@ from test_damaged_log import (
 )
 
 from fractal_rm.adapters.log import projector
-from fractal_rm.adapters.sqlite import SqliteHistory, check_journal, repair
+from fractal_rm.adapters.sqlite import check_journal, repair
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.facts import Finished, Settled
 from fractal_rm.domain.state import State
@@ -82,13 +89,13 @@ def journal_of(folder: Path) -> Path:
 
 
 def runs_in(folder: Path) -> dict[str, tuple[State, list]]:
-    """Every run, with its facts."""
-    history = SqliteHistory(folder)
-    found = {}
-    for run in history.runs(limit=1_000):
-        detail = history.run(run.id)
-        assert detail is not None
-        found[run.id] = run.state, [each.fact for each in detail.facts]
+    """Every run of a history that has its log, with its facts."""
+    found: dict[str, tuple[State, list]] = {}
+    with closing(sqlite3.connect(journal_of(folder))) as db:
+        for run_id, state, body in db.execute(
+            "SELECT id, state, body FROM runs LEFT JOIN pages ON pages.run = runs.no ORDER BY place"
+        ):
+            found.setdefault(run_id, (State(state), []))[1].extend(json.loads(body))
     return found
 
 
@@ -107,7 +114,7 @@ def assert_honest(before: dict, after: dict, gone: list[str]) -> None:
         if state in (State.UNKNOWN, State.DEAD):
             assert any(run_id in each for each in gone)
         elif state in OPEN:
-            assert (state, facts) == before[run_id]
+            assert (state, facts) == before[run_id]  # it goes on from all that it has done
         else:
             assert state is before[run_id][0]
     assert gone or before == after
@@ -158,3 +165,187 @@ async def test_what_is_damaged_in_a_log_is_named_repaired_and_kept(tmp_path, sta
         after = await started(copy)
         assert_honest(before, after, report.gone)
     assert repaired > 2
+
+
+async def test_a_log_that_is_well_is_left_as_it_is(state):
+    assert check_journal(journal_of(state)).problems == []
+
+
+def delete(segments: list[Path]) -> None:
+    segments[len(segments) // 2].unlink()
+
+
+def delete_the_last(segments: list[Path]) -> None:
+    segments[-1].unlink()
+
+
+def delete_the_last_two(segments: list[Path]) -> None:
+    for file in segments[-2:]:
+        file.unlink()
+
+
+def delete_all(segments: list[Path]) -> None:
+    shutil.rmtree(segments[0].parent)
+
+
+def put_a_fifo_there(segments: list[Path]) -> None:
+    segments[2].unlink()
+    os.mkfifo(segments[2])
+
+
+def put_a_folder_there(segments: list[Path]) -> None:
+    segments[2].unlink()
+    (segments[2] / "of a person").mkdir(parents=True)
+
+
+def put_one_of_another_log_there(segments: list[Path]) -> None:
+    shutil.copy(segments[2].parents[2] / "other" / "up.log" / segments[2].name, segments[2])
+
+
+FILES_DAMAGED = {
+    delete: "segment 5 of the log is missing",
+    delete_the_last: "segment 7 of the log is missing",
+    delete_the_last_two: "segment 6 of the log is missing",
+    delete_all: "segment 2 of the log is missing",
+    put_a_fifo_there: "cannot be read",
+    put_a_folder_there: "cannot be read",
+    put_one_of_another_log_there: "is of another log",
+}
+
+
+@pytest.mark.parametrize("harm", FILES_DAMAGED)
+async def test_a_segment_that_is_gone_is_missed_and_what_is_left_goes_on(tmp_path, state, harm):
+    before = await started(shutil.copytree(state, tmp_path / "whole"))
+    harm(segments_of(state))
+    with pytest.raises(JournalDamaged):
+        await journal_in(state).open()
+    problems = check_journal(journal_of(state)).problems
+    assert any(FILES_DAMAGED[harm] in each for each in problems)
+    report = repair(journal_of(state))
+    assert any("is missing" in each for each in report.gone)
+    after = await started(state)
+    assert not any(run_id.startswith("other") for run_id in after)
+    assert_honest(before, after, report.gone)
+
+
+async def test_a_file_that_is_there_twice_costs_nothing(tmp_path, state):
+    before = await started(shutil.copytree(state, tmp_path / "whole"))
+    third = segments_of(state)[2]
+    shutil.copy(third, third.with_name("99"))
+    assert "all are segment" in str(check_journal(journal_of(state)).problems)
+    assert repair(journal_of(state)).gone == []
+    assert await started(state) == before
+
+
+# --- killed ---------------------------------------------------------------------------------------
+
+STEPS = ("os.rename", "os.link", "os.mkdir", "os.remove", "shutil.copyfile")
+
+
+class Killed(BaseException):
+    """The process has ended here."""
+
+
+class Killing:
+    """Ends what runs when it is about to change the file system for the n-th time."""
+
+    left = float("inf")
+
+    @classmethod
+    def hook(cls, event: str, args: tuple) -> None:
+        if event in STEPS or (event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)):
+            cls.left -= 1
+            if cls.left < 0:
+                cls.left = float("inf")
+                cls.die()
+
+    @staticmethod
+    def die() -> None:
+        raise Killed
+
+
+sys.addaudithook(Killing.hook)
+
+
+def repair_killed_at(folder: Path, n: int) -> bool:
+    Killing.left = n
+    try:
+        repair(journal_of(folder))
+    except Killed:
+        return True
+    finally:
+        Killing.left = float("inf")
+    return False
+
+
+def damaged_state(state: Path) -> tuple[Path, bytes]:
+    """A state whose third segment has a gap."""
+    file = segments_of(state)[2]
+    content = bytearray(file.read_bytes())
+    zero_a_sector(content, BEGIN + 1_500)
+    file.write_bytes(content)
+    return file, bytes(content)
+
+
+def is_kept(folder: Path, content: bytes) -> bool:
+    files = (file for log in folder.glob("up.log*") for file in log.iterdir())
+    return any(file.read_bytes() == content for file in files)
+
+
+async def assert_repaired_again(folder: Path, content: bytes, expected: dict) -> bool:
+    """After a kill, as a person does; returns whether the journal was repaired already."""
+    try:
+        alone = await started(shutil.copytree(folder, folder.with_name(f"{folder.name}-started")))
+    except JournalDamaged:
+        alone = None
+    assert alone in (None, expected)
+    assert is_kept(folder, content)
+    if alone is not None:
+        assert is_kept(folder.with_name(f"{folder.name}-started"), content)
+    if check_journal(journal_of(folder)).problems:
+        repair(journal_of(folder))
+    assert is_kept(folder, content)
+    assert await started(folder) == expected
+    return alone is not None
+
+
+async def test_a_repair_that_is_killed_at_any_step_is_repeated_safely(tmp_path, state):
+    _, content = damaged_state(state)
+    whole = shutil.copytree(state, tmp_path / "repaired")
+    assert repair(journal_of(whole)).gone
+    expected = await started(whole)
+    n, repaired = 0, 0
+    while True:
+        folder = shutil.copytree(state, tmp_path / f"{n}")
+        if not repair_killed_at(folder, n):
+            break
+        repaired += await assert_repaired_again(folder, content, expected)
+        n += 1
+    assert n > 25
+    assert 0 < repaired < n
+
+
+_DIES = """
+import os, signal, sys
+from pathlib import Path
+sys.path += sys.argv[3:]
+import test_log_repair as log
+log.Killing.die = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
+log.repair_killed_at(Path(sys.argv[1]), int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("share", [0.4, 0.85])
+async def test_a_process_that_is_killed_while_it_repairs_leaves_all_there(tmp_path, state, share):
+    _, content = damaged_state(state)
+    whole = shutil.copytree(state, tmp_path / "repaired")
+    Killing.left = 1_000_000
+    repair(journal_of(whole))
+    steps = 1_000_000 - Killing.left
+    Killing.left = float("inf")
+    expected = await started(whole)
+    here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    n = str(int(steps * share))
+    ended = subprocess.run([sys.executable, "-c", _DIES, str(state), n, *here], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    await assert_repaired_again(state, content, expected)

@@ -119,7 +119,7 @@ def _pieces(chosen: Chosen, first: int, since: int) -> Iterator[_Piece]:
 def _missing(number: int, *, is_known: bool) -> _Piece:
     """A segment that is not there; ``is_known``: it has been, whatever is behind it."""
     at = position(number, 0)
-    return _Piece(at, at + is_known, gap=Gap(number, None, 0, 0))
+    return _Piece(at, at + 1 if is_known else 0, gap=Gap(number, None, 0, 0))
 
 
 def _pieces_of(segment: Segment, data: bytes, place: int) -> Iterator[_Piece]:
