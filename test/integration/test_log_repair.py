@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from test_damaged_log import (
     BEGIN,
     cut,
@@ -29,6 +30,7 @@ from test_damaged_log import (
 
 from fractal_rm.adapters.log import projector
 from fractal_rm.adapters.sqlite import check_journal, repair
+from fractal_rm.cli.main import cli
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.facts import Finished, Settled
 from fractal_rm.domain.state import State
@@ -349,3 +351,40 @@ async def test_a_process_that_is_killed_while_it_repairs_leaves_all_there(tmp_pa
     ended = subprocess.run([sys.executable, "-c", _DIES, str(state), n, *here], check=False)
     assert ended.returncode == -signal.SIGKILL
     await assert_repaired_again(state, content, expected)
+
+
+# --- the accounts ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def node(tmp_path, state):
+    """The folder of the configuration of a node that has this state."""
+    folder = tmp_path / "config_files"
+    folder.mkdir()
+    (folder / "comm.conf").write_text(
+        json.dumps({"node": {"name": "n"}, "state": {"path": str(state)}})
+    )
+    return folder
+
+
+def fractal_rm(node: Path, *args: str):
+    return CliRunner().invoke(cli, [*args, "--json", "--config", str(node)], standalone_mode=False)
+
+
+async def test_the_accounts_say_what_a_damaged_log_has_lost(state, node):
+    assert fractal_rm(node, "audit").return_value == 0
+    damaged_state(state)
+    done = fractal_rm(node, "audit")
+    assert done.return_value == 1
+    assert "does not hold from byte" in str(json.loads(done.output)["damaged"])
+    done = fractal_rm(node, "journal", "repair")
+    (report,) = json.loads(done.output)["journals"]
+    assert (done.return_value, report["journal"]) == (1, "up")
+    lost_runs = sum("run-" in each for each in report["gone"])
+    assert lost_runs > 0
+    for _ in range(2):
+        done = fractal_rm(node, "audit")
+        said = json.loads(done.output)
+        assert (done.return_value, said["balanced"], said["damaged"]) == (0, True, {})
+        assert said["lost"] == {"up": {"places": 1, "runs": lost_runs}}
+        await started(state)
