@@ -97,7 +97,7 @@ def runs_in(folder: Path) -> dict[str, tuple[State, list]]:
         for run_id, state, body in db.execute(
             "SELECT id, state, body FROM runs LEFT JOIN pages ON pages.run = runs.no ORDER BY place"
         ):
-            found.setdefault(run_id, (State(state), []))[1].extend(json.loads(body))
+            found.setdefault(run_id, (State(state), []))[1].extend(json.loads(body or "[]"))
     return found
 
 
@@ -228,6 +228,23 @@ async def test_a_segment_that_is_gone_is_missed_and_what_is_left_goes_on(tmp_pat
     after = await started(state)
     assert not any(run_id.startswith("other") for run_id in after)
     assert_honest(before, after, report.gone)
+
+
+@pytest.mark.parametrize("harm", [both_headers_zeroed, both_headers_flipped])
+async def test_headers_that_are_lost_of_any_segments_cost_nothing(tmp_path, state, harm):
+    """Not of the last one, nor of two that follow each other, whose salts no other one has."""
+    before = await started(shutil.copytree(state, tmp_path / "whole"))
+    for file in segments_of(state)[-3:]:
+        content = bytearray(file.read_bytes())
+        harm(content, BEGIN)
+        file.write_bytes(content)
+    with pytest.raises(JournalDamaged):
+        await journal_in(state).open()
+    problems = check_journal(journal_of(state)).problems
+    assert len(problems) == 3
+    assert all("has no header that holds" in each for each in problems)
+    assert repair(journal_of(state)).gone == []
+    assert await started(state) == before
 
 
 async def test_a_file_that_is_there_twice_costs_nothing(tmp_path, state):
@@ -388,3 +405,34 @@ async def test_the_accounts_say_what_a_damaged_log_has_lost(state, node):
         assert (done.return_value, said["balanced"], said["damaged"]) == (0, True, {})
         assert said["lost"] == {"up": {"places": 1, "runs": lost_runs}}
         await started(state)
+
+
+PAGE_BYTES = 2048
+PAGES_TRIED = 8
+
+
+async def test_a_history_and_its_log_that_are_both_damaged_are_repaired_together(tmp_path, state):
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    before = await started(shutil.copytree(state, tmp_path / "whole"))
+    with closing(sqlite3.connect(journal_of(state))) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    pages = journal_of(state).stat().st_size // PAGE_BYTES
+    repaired = 0
+    for number in range(PAGES_TRIED):
+        copy = shutil.copytree(state, tmp_path / f"{number}")
+        if number % 2:
+            damaged_state(copy)
+        with journal_of(copy).open("r+b") as file:
+            file.seek(chance.randrange(1, pages) * PAGE_BYTES)
+            file.write(bytes(PAGE_BYTES))
+        if not check_journal(journal_of(copy)).problems:
+            continue
+        try:
+            report = repair(journal_of(copy))
+        except JournalDamaged:
+            continue
+        repaired += 1
+        assert_honest(before, await started(copy), report.gone)
+    assert repaired > 2

@@ -2,7 +2,7 @@
 
 Headers tell: each has the salt of the segment before it. Where two that should follow each other do
 not, the smaller part is of another log. The same salt finds a segment again whose own header is
-lost: its frames hold under it.
+lost: its frames hold under it. Where none follows, its frames themselves tell (see `salts`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import msgspec
 
 from fractal_rm.adapters.log import frames
 from fractal_rm.adapters.log.disk import Disk
+from fractal_rm.adapters.log.salts import salt_in
 from fractal_rm.adapters.log.segments import (
     BEGIN,
     Segment,
     decode_header,
     follows,
     has_lost_header,
+    number_of,
 )
 
 
@@ -45,6 +47,8 @@ def choose(disk: Disk, first: int) -> Chosen:
     )
     chosen.segments = _of_one_log(_each_once(wanted, chosen), chosen)
     _find_again(nameless, first, chosen)
+    _find_by_frames(nameless, first, chosen)
+    chosen.segments.sort(key=lambda segment: segment.number)
     chosen.problems += [
         f"file {name} of the log has no header that holds"
         for name in nameless
@@ -131,17 +135,30 @@ def _find_again(nameless: list[str], first: int, chosen: Chosen) -> None:
     """Those whose header is lost, and that the next one knows."""
     numbers = {segment.number for segment in chosen.segments}
     for following in list(chosen.segments):
-        number = following.number - 1
+        number, salt = following.number - 1, following.before
         if number in numbers or number < first:
             continue
         for name in nameless:
-            data = chosen.data[name]
-            if next(frames.all_behind(data, salt=following.before, place=BEGIN), None) is None:
-                continue
-            nameless.remove(name)
-            chosen.segments.append(Segment(number, name, following.before, 0, len(data)))
-            chosen.problems.append(
-                f"segment {number} of the log (file {name}) has no header that holds"
-            )
-            break
-    chosen.segments.sort(key=lambda segment: segment.number)
+            found = frames.all_behind(chosen.data[name], salt=salt, place=BEGIN)
+            if next(found, None) is not None:
+                _take_in(name, number, salt, nameless, chosen)
+                break
+
+
+def _find_by_frames(nameless: list[str], first: int, chosen: Chosen) -> None:
+    """Those whose frames say where they were synced: a part of the segment that they stand in."""
+    for name in nameless.copy():
+        data = chosen.data[name]
+        salt = salt_in(data)
+        if salt is None:
+            continue
+        number = number_of(frames.latest_synced(data, salt=salt, place=BEGIN))
+        if number >= first and number not in {each.number for each in chosen.segments}:
+            _take_in(name, number, salt, nameless, chosen)
+
+
+def _take_in(name: str, number: int, salt: int, nameless: list[str], chosen: Chosen) -> None:
+    nameless.remove(name)
+    chosen.segments.append(Segment(number, name, salt, 0, len(chosen.data[name])))
+    chosen.newest = max(chosen.newest, number)
+    chosen.problems.append(f"segment {number} of the log (file {name}) has no header that holds")
