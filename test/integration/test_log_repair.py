@@ -7,10 +7,7 @@ import json
 import os
 import random
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -28,13 +25,20 @@ from test_damaged_log import (
     zero_a_sector,
 )
 
+from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.log import projector
 from fractal_rm.adapters.sqlite import check_journal, repair
 from fractal_rm.cli.main import cli
+from fractal_rm.config.load import load
 from fractal_rm.domain.errors import JournalDamaged
-from fractal_rm.domain.facts import Finished, Settled
+from fractal_rm.domain.facts import Accepted, Finished, Settled, Started
+from fractal_rm.domain.flow import flow_version
+from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import Entry
 from fractal_rm.testing.journal import begun, entry, write
+from nodes import NodeProcess, wait_until
 
 RUNS = 60
 OPEN = State.ACCEPTED, State.RUNNING
@@ -70,9 +74,8 @@ async def killed(folder: Path, prefix: str) -> None:
     journal.crash()
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
+def make(folder: Path) -> Path:
+    """Two journals that were killed with most of their runs in their logs alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector, "PROJECT_EVERY_S", 600)
         patch.setattr(projector, "PROJECT_BYTES", 1 << 60)
@@ -81,9 +84,23 @@ def made(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("made"))
+
+
 @pytest.fixture
 def state(tmp_path, made):
     return shutil.copytree(made, tmp_path / "copy") / "state"
+
+
+def damaged_state(state: Path) -> tuple[Path, bytes]:
+    """A state whose third segment has a gap."""
+    file = segments_of(state)[2]
+    content = bytearray(file.read_bytes())
+    zero_a_sector(content, BEGIN + 1_500)
+    file.write_bytes(content)
+    return file, bytes(content)
 
 
 def journal_of(folder: Path) -> Path:
@@ -256,120 +273,6 @@ async def test_a_file_that_is_there_twice_costs_nothing(tmp_path, state):
     assert await started(state) == before
 
 
-# --- killed ---------------------------------------------------------------------------------------
-
-STEPS = ("os.rename", "os.link", "os.mkdir", "os.remove", "shutil.copyfile")
-
-
-class Killed(BaseException):
-    """The process has ended here."""
-
-
-class Killing:
-    """Ends what runs when it is about to change the file system for the n-th time."""
-
-    left = float("inf")
-
-    @classmethod
-    def hook(cls, event: str, args: tuple) -> None:
-        if event in STEPS or (event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)):
-            cls.left -= 1
-            if cls.left < 0:
-                cls.left = float("inf")
-                cls.die()
-
-    @staticmethod
-    def die() -> None:
-        raise Killed
-
-
-sys.addaudithook(Killing.hook)
-
-
-def repair_killed_at(folder: Path, n: int) -> bool:
-    Killing.left = n
-    try:
-        repair(journal_of(folder))
-    except Killed:
-        return True
-    finally:
-        Killing.left = float("inf")
-    return False
-
-
-def damaged_state(state: Path) -> tuple[Path, bytes]:
-    """A state whose third segment has a gap."""
-    file = segments_of(state)[2]
-    content = bytearray(file.read_bytes())
-    zero_a_sector(content, BEGIN + 1_500)
-    file.write_bytes(content)
-    return file, bytes(content)
-
-
-def is_kept(folder: Path, content: bytes) -> bool:
-    files = (file for log in folder.glob("up.log*") for file in log.iterdir())
-    return any(file.read_bytes() == content for file in files)
-
-
-async def assert_repaired_again(folder: Path, content: bytes, expected: dict) -> bool:
-    """After a kill, as a person does; returns whether the journal was repaired already."""
-    try:
-        alone = await started(shutil.copytree(folder, folder.with_name(f"{folder.name}-started")))
-    except JournalDamaged:
-        alone = None
-    assert alone in (None, expected)
-    assert is_kept(folder, content)
-    if alone is not None:
-        assert is_kept(folder.with_name(f"{folder.name}-started"), content)
-    if check_journal(journal_of(folder)).problems:
-        repair(journal_of(folder))
-    assert is_kept(folder, content)
-    assert await started(folder) == expected
-    return alone is not None
-
-
-async def test_a_repair_that_is_killed_at_any_step_is_repeated_safely(tmp_path, state):
-    _, content = damaged_state(state)
-    whole = shutil.copytree(state, tmp_path / "repaired")
-    assert repair(journal_of(whole)).gone
-    expected = await started(whole)
-    n, repaired = 0, 0
-    while True:
-        folder = shutil.copytree(state, tmp_path / f"{n}")
-        if not repair_killed_at(folder, n):
-            break
-        repaired += await assert_repaired_again(folder, content, expected)
-        n += 1
-    assert n > 25
-    assert 0 < repaired < n
-
-
-_DIES = """
-import os, signal, sys
-from pathlib import Path
-sys.path += sys.argv[3:]
-import test_log_repair as log
-log.Killing.die = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
-log.repair_killed_at(Path(sys.argv[1]), int(sys.argv[2]))
-"""
-
-
-@pytest.mark.parametrize("share", [0.4, 0.85])
-async def test_a_process_that_is_killed_while_it_repairs_leaves_all_there(tmp_path, state, share):
-    _, content = damaged_state(state)
-    whole = shutil.copytree(state, tmp_path / "repaired")
-    Killing.left = 1_000_000
-    repair(journal_of(whole))
-    steps = 1_000_000 - Killing.left
-    Killing.left = float("inf")
-    expected = await started(whole)
-    here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
-    n = str(int(steps * share))
-    ended = subprocess.run([sys.executable, "-c", _DIES, str(state), n, *here], check=False)
-    assert ended.returncode == -signal.SIGKILL
-    await assert_repaired_again(state, content, expected)
-
-
 # --- the accounts ---------------------------------------------------------------------------------
 
 
@@ -436,3 +339,56 @@ async def test_a_history_and_its_log_that_are_both_damaged_are_repaired_together
         repaired += 1
         assert_honest(before, await started(copy), report.gone)
     assert repaired > 2
+
+
+# --- a node ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(tmp_path, components):
+    one = NodeProcess(tmp_path / "n", components=components.port, mode="api")
+    yield one
+    one.stop()
+
+
+async def left_by_a_process(node: NodeProcess, run_ids: list[str]) -> None:
+    """A process that was killed with runs in its log alone; calls of all but the last began."""
+    flow = load(node.config, {}).config.flows["1"]
+    now_ms = SystemClock.now_ms()
+    journal = open_journal(
+        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: now_ms, on_lost=print
+    )
+    await journal.open()
+    for run_id in run_ids:
+        fact = Accepted("1", flow_version(flow), msgspec.Raw(b'"p"'), "rest", placed=True)
+        run = fold(Run(run_id, flow, now_ms), [fact])
+        await journal.accept(Entry(run_id, flow, now_ms, (fact,), run.state, ""))
+    for run_id in run_ids[:-1]:
+        await journal.append(Run(run_id, flow, now_ms), Started(1), now_ms)
+    journal.crash()
+
+
+def listed(node: NodeProcess) -> dict[str, str]:
+    return {run["id"]: run["state"] for run in node.get("/v1/runs")[2]["runs"]}
+
+
+async def test_a_node_goes_on_after_a_repair_with_what_is_whole(stopped, components, monkeypatch):
+    monkeypatch.setattr(projector, "PROJECT_EVERY_S", 600)
+    before, lost, behind = (f"01J0000000000000000000000{n}" for n in range(3))
+    await left_by_a_process(stopped, [before, lost, behind])
+    (file,) = (stopped.state / "api.log").glob("[0-9]")
+    content = file.read_bytes()
+    begins = content.index(f'"run","{lost}"'.encode())
+    file.write_bytes(content[:begins] + b"?" + content[begins + 1 :])
+    stopped.launch().process.wait(20)
+    assert "fractal-rm journal repair" in stopped.log
+    args = ["journal", "repair", "--config", str(stopped.config)]
+    done = await asyncio.to_thread(CliRunner().invoke, cli, args, standalone_mode=False)
+    assert done.return_value == 1
+    assert f"segment 1 of the log (file {file.name}) does not hold from byte" in done.output
+    stopped.start()
+    ended = {before: "unknown", lost: "dead", behind: "succeeded"}
+    wait_until(
+        lambda: ended == {run["id"]: run["state"] for run in stopped.get("/v1/runs")[2]["runs"]}
+    )
+    assert [asked for asked, *_ in components.requests] == ["/endpoint1"] * 3
