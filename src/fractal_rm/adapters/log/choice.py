@@ -23,6 +23,8 @@ from fractal_rm.adapters.log.segments import (
     number_of,
 )
 
+MOST_BYTES = 64 * 1024 * 1024  # of a file without a header that is looked through
+
 
 class Chosen(msgspec.Struct):
     """What is to be read. ``segments`` are in order, each number once; some may be missing.
@@ -63,11 +65,14 @@ def _read_all(disk: Disk, chosen: Chosen) -> tuple[list[Segment], list[str]]:
     for name in _names(disk):
         try:
             size = disk.size(name)  # first: to read a FIFO takes for ever
-            data = chosen.data[name] = disk.read(name)
+            data = disk.read(name, BEGIN)
+            segment = decode_header(disk, name, data)
+            if segment is not None or size <= MOST_BYTES:  # else it is something else
+                data = disk.read(name)
         except OSError as error:
             chosen.problems.append(f"file {name} of the log cannot be read ({error.strerror})")
             continue
-        segment = decode_header(disk, name, data)
+        chosen.data[name] = data
         if segment is None:
             nameless.append(name)
             continue

@@ -4,7 +4,7 @@
   the gap, it has ended so. Else it ends as unknown, and is not repeated.
 - A run whose facts stand behind a gap, and whose beginning was in it, is set aside as dead, with
   these facts.
-- A run that began behind the last gap is whole.
+- A run that began behind the last gap is whole; where its flow was in a gap, it ends as unknown.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 
 LOST = "a part of the log was lost: what it has done is not known"
+LOST_FLOW = "a part of the log was lost, and with it the flow that this run began with"
 LOST_BEGINNING = "a part of the log was lost, and with it what this run began with"
 BODY_BYTES = 4_096  # of the facts of a run without a beginning
 
@@ -97,15 +98,16 @@ class _Joining:
     def result(self) -> Rejoined:
         """All that was taken, and what becomes of runs that are not whole."""
         ended = self._ended.copy()
-        unknown = [
-            run_id for run_id in self._open
+        unknown = {
+            run_id: LOST if run_id in self._doubtful else LOST_FLOW
+            for run_id in self._open
             if run_id in self._doubtful or not self._has_flow(run_id)
-        ]  # fmt: skip
-        for run_id in unknown:
-            self._end_as_unknown(run_id)
+        }
+        for run_id, why in unknown.items():
+            self._end_as_unknown(run_id, why)
         for run_id, facts in self._headless.items():
             self._set_aside(run_id, facts)
-        return Rejoined(self._stories, unknown, list(self._headless), ended, self._unread)
+        return Rejoined(self._stories, list(unknown), list(self._headless), ended, self._unread)
 
     def _readable(self, part: list[bytes]) -> Iterator[list[bytes]]:
         """Bodies, apart where one between them cannot be read."""
@@ -174,12 +176,12 @@ class _Joining:
         version = first.version if isinstance(first, Accepted) else ""
         return version in self._stories.flows or self._before.has_flow(version)
 
-    def _end_as_unknown(self, run_id: str) -> None:
+    def _end_as_unknown(self, run_id: str, why: str) -> None:
         run = self._run(run_id)
         if run is None:  # nothing can be told of it: it is found, and set aside, at the start
             return
         story = self._stories.of(run_id)
-        end = Settled(State.UNKNOWN, LOST, Cause.UNREADABLE)
+        end = Settled(State.UNKNOWN, why, Cause.UNREADABLE)
         self._go_on(story, run, [_timed(max(self._latest_ms, run.accepted_ms), end)], 0)
 
     def _set_aside(self, run_id: str, facts: list[msgspec.Raw]) -> None:

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import sqlite3
 from contextlib import closing
+from errno import EINVAL, EIO, EISDIR, ELOOP, ENOENT
 from pathlib import Path
 
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
@@ -40,7 +41,7 @@ class LogRepair:
 
     def __init__(self, path: Path, since: int | None) -> None:
         self._since = since
-        self._folder = log_folder(path)
+        self._folder = log_folder(path).resolve()  # its copy is beside it, whatever leads here
         self._disk = FolderDisk(self._folder)
         self._names: list[str] = []
         self.kept_as = free_name(self._folder)
@@ -56,6 +57,7 @@ class LogRepair:
         if self._since is None:
             found.parts, found.gaps = [[], []], []
         position = begin_alone(self._disk, found.newest + 2, secrets.randbits(64))
+        self._disk.close()
         with closing(sqlite3.connect(history, isolation_level=None)) as db:
             add_row_sum(db)
             rejoined = rejoin(found.parts, history_in(db))
@@ -69,12 +71,7 @@ class LogRepair:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         for name in self._names:
-            try:
-                stat_regular(self._folder / name)
-            except OSError:  # nobody writes into it
-                continue
-            shutil.copy2(self._folder / name, unfinished / name)
-            sync(unfinished / name)
+            _copy(self._folder / name, unfinished / name)
         sync(unfinished)
         unfinished.rename(self.kept_as)
         sync(self.kept_as.parent)
@@ -85,6 +82,17 @@ class LogRepair:
             (self._folder / name).rename(self.kept_as / name)
         sync(self.kept_as)
         sync(self._folder)
+
+
+def _copy(file: Path, copy: Path) -> None:
+    """But for what nobody writes over: what is no file, leads nowhere, or cannot be read."""
+    try:
+        stat_regular(file)
+        shutil.copy2(file, copy)
+        sync(copy)
+    except OSError as error:
+        if error.errno not in (EINVAL, EISDIR, ENOENT, ELOOP, EIO):
+            raise
 
 
 def _project(history: Path, rejoined: Rejoined, position: int) -> None:
