@@ -12,6 +12,7 @@ import pytest
 from test_history_kills import store_at
 from test_journals import sqlite_journal
 
+from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
 from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
 from fractal_rm.domain.facts import Accepted, Settled, StepFailed
@@ -33,7 +34,7 @@ def told(seed: int, runs: int) -> Stories:
         accepted = Accepted(flow, "v", msgspec.Raw(b"1"), "mqtt")
         fact = msgspec.Raw(msgspec.json.encode((n, accepted)))
         story = Story(run_id, [fact], state, settled_ms=n + 1 if state.final else None)
-        stories.begin(story, Beginning(flow, "mqtt", n, None, "", 0))
+        stories.begin(story, Beginning(flow, "v", "mqtt", n, None, "", 0))
     return stories
 
 
@@ -43,7 +44,7 @@ def listed(tmp_path_factory) -> tuple[SqliteHistory, Stories]:
     folder: Path = tmp_path_factory.mktemp("lists")
     store, stories = store_at(folder / "up.journal"), told(7, 20_000)
     store.open()
-    store.project(stories, 0)
+    store.project(stories, Projected(0, 0))
     store.close(clean=True)
     return SqliteHistory(folder), stories
 
@@ -54,7 +55,7 @@ def test_a_list_by_flow_and_state_has_what_a_look_at_every_run_finds(listed, flo
     history, stories = listed
     wanted = sorted(
         (
-            story.run_id for story in stories.by_run.values()
+            story.run_id for story in stories
             if state in (None, story.state) and flow in (None, story.new.flow)
         ), reverse=True,
     )  # fmt: skip

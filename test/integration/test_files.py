@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fractal_rm.adapters.connect.tls import TlsContexts
+from fractal_rm.adapters.sqlite.prepare import PAGE_BYTES
 from fractal_rm.changes import Changes
 from fractal_rm.config.control import Control, write_control
 from fractal_rm.config.load import Watch, load
@@ -96,8 +97,8 @@ def test_a_page_of_old_history_that_is_zeroed_is_shown_while_the_node_goes_on(ma
             "SELECT pageno FROM dbstat WHERE name = 'runs' AND pagetype = 'leaf' LIMIT 1"
         ).fetchone()
     with (node.state / "api.journal").open("r+b") as file:
-        file.seek((page - 1) * 2048)
-        file.write(bytes(2048))
+        file.seek((page - 1) * PAGE_BYTES)
+        file.write(bytes(PAGE_BYTES))
     node.start()
     wait_until(lambda: node.log.count("history_damaged") == 1)
     status, _, ready = node.get("/readyz")

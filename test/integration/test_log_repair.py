@@ -44,7 +44,10 @@ def end(journal, name: str) -> None:
 
 
 async def killed(folder: Path, prefix: str) -> None:
-    """Runs in the history that go on in the log, and runs of the log alone."""
+    """Runs in the history that go on in the log, runs of the log alone, and some that ended.
+
+    The history has what ended in the first half.
+    """
     journal = journal_in(folder)
     await journal.open()
     for n in range(4):
@@ -58,6 +61,8 @@ async def killed(folder: Path, prefix: str) -> None:
         if n >= 8:
             done(journal, f"{prefix}-{n - 8:03}")
             end(journal, f"{prefix}-{n - 8:03}")
+        if n == RUNS // 2:
+            assert await journal._projector._bring_over(whole=False)
         if n % 15 == 7:
             done(journal, f"{prefix}-old-{n // 15}")
     end(journal, f"{prefix}-old-3")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
+from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.replay import told_in
 from fractal_rm.adapters.sqlite import HistoryStore, open_runs_of
@@ -91,26 +92,26 @@ class FreeJournal:
         self._history.take_lock()
         if not open_runs_of(self._path):
             return None
-        position = self._history.open()
+        had = self._history.open()
         self._is_open = True
         try:
-            self._bring_over(position)
+            self._bring_over(had)
         except OSError as error:
             raise unusable(self._path, error) from error
         found = self._history.recover()
         self._clean = found.clean
         return found
 
-    def _bring_over(self, position: int) -> None:
+    def _bring_over(self, had: Projected) -> None:
         folder = log_folder(self._path)
         if not folder.is_dir():  # before format 5 there was none
             return
         log = Log(lambda: FolderDisk(folder), lambda: 0)
         try:
-            stories = told_in(log.open(position), self._history.run_of)
+            stories = told_in(log.open(had.all), self._history.run_of, had.ended)
             log.sync()
             if stories:
-                self._history.project(stories, log.end)
+                self._history.project(stories, Projected(log.end, log.end))
         finally:
             log.close()
 

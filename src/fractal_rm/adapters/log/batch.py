@@ -9,14 +9,14 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
-from fractal_rm.domain.facts import AnyFact, Dead, Settled, parent_of
+from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled, parent_of
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Entry, Prior
 
-Behind = tuple[Run, int, AnyFact]  # a fact that its run has followed, and its moment
+Behind = tuple[Run, tuple[int, AnyFact]]  # a fact that its run has followed, behind its moment
 Age = Callable[[], int]  # the clock by which history ages, milliseconds
-ENDS = (Settled, Dead)
+ENDS = frozenset({Settled, Dead})
 # So little the wall clock and that of history may stand apart, and count as one.
 SAME_MS = 60_000
 
@@ -25,27 +25,23 @@ class Facts:
     """Facts of open runs. ``records`` are what the log says."""
 
     def __init__(self, facts: Sequence[Behind], age: Age) -> None:
+        self._facts = facts
+        self._ends: list[tuple[str, int, int]] = []
         self.records: list[Any] = []
-        self._told: list[tuple[Run, msgspec.Raw, int | None, int]] = []
-        for run, at_ms, fact in facts:
-            timed = msgspec.Raw(records.encode((at_ms, fact)))
-            if isinstance(fact, ENDS):
-                ahead_ms = _ahead_of(at_ms, age())
+        for run, timed in facts:
+            if type(timed[1]) in ENDS:
+                ahead_ms = _ahead_of(timed[0], age())
                 self.records.append(("end", run.id, timed, ahead_ms))
-                self._told.append((run, timed, at_ms, ahead_ms))
+                self._ends.append((run.id, timed[0], ahead_ms))
             else:
                 self.records.append(("fact", run.id, timed))
-                self._told.append((run, timed, None, 0))
 
     def tell(self, stories: Stories) -> None:
         """They stand in the log: they are on their way into the history."""
-        by_run = stories.by_run
-        for run, timed, settled_ms, ahead_ms in self._told:
-            story = by_run.get(run.id) or stories.of(run.id)
-            story.facts.append(timed)
-            story.stand_as(run)
-            if settled_ms is not None:
-                story.settled_ms, story.ahead_ms = settled_ms, ahead_ms
+        for run, timed in self._facts:
+            stories.go_on(run, timed)
+        for end in self._ends:
+            stories.end(*end)
 
 
 class Beginnings:
@@ -69,15 +65,15 @@ class Beginnings:
 
     def begin(self, entry: Entry) -> None:
         """A new run, or a dead letter."""
-        facts = [msgspec.Raw(records.encode((entry.at_ms, fact))) for fact in entry.facts]
-        settled_ms = entry.at_ms if entry.state.final else None
+        at_ms, first = entry.at_ms, entry.facts[0]
+        facts = [(at_ms, fact) for fact in entry.facts]
+        settled_ms = at_ms if entry.state.final else None
         ahead_ms = 0 if settled_ms is None else _ahead_of(settled_ms, self._age())
         flow = entry.flow.id if entry.flow else None
         self._begun.begin(
             Story(entry.run_id, facts, entry.state, entry.reason, None, settled_ms, ahead_ms),
-            Beginning(flow, getattr(entry.facts[0], "source", ""), entry.at_ms, entry.key,
-                      entry.digest, entry.key_until_ms, parent_of(entry.facts[0])),
-        )  # fmt: skip
+            beginning_of(first, flow, at_ms, entry.key, entry.digest, entry.key_until_ms),
+        )
         self.records.append(
             ("run", entry.run_id, flow, entry.key, entry.digest, entry.key_until_ms, facts,
              ahead_ms)
@@ -92,7 +88,18 @@ class Beginnings:
         """They stand in the log: they are on their way into the history."""
         stories.take_over(self._begun)
         for run_id in self._again:
-            stories.of(run_id).again += 1
+            stories.repeat(run_id)
+
+
+def beginning_of(
+    first: AnyFact, flow: str | None, at_ms: int, key: str | None, digest: str, key_until_ms: int
+) -> Beginning:
+    """What the history needs to know of a run with this first fact."""
+    version = first.version if isinstance(first, Accepted) else ""
+    source = getattr(first, "source", "")
+    return Beginning(
+        flow, version, source, at_ms, key, digest, key_until_ms, parent_of(first)
+    )  # fmt: skip
 
 
 def _ahead_of(ended_ms: int, age_ms: int) -> int:

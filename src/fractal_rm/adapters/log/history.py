@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, Union
+from typing import NamedTuple, Protocol, Union
 
 from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.domain.run import Run
@@ -12,11 +12,22 @@ from fractal_rm.engine.ports import Prior, Recovered
 Asked = tuple[Union[str, None], str, str, int]  # a key, a run id, a digest, when: see `Entry`
 
 
+class Projected(NamedTuple):
+    """How far the history has the log, as positions: ``all`` of it, and what ``ended`` in it.
+
+    A run that begins and ends between two looks is written once. So those that ended are brought
+    over often, and what is open only now and then.
+    """
+
+    all: int
+    ended: int
+
+
 class History(Protocol):
     """Calls block; they raise JournalError."""
 
-    def open(self) -> int:
-        """Take it; returns up to which position of the log it is brought."""
+    def open(self) -> Projected:
+        """Take it; returns how far it has the log."""
         ...
 
     def recover(self) -> Recovered:
@@ -39,8 +50,8 @@ class History(Protocol):
         """Forget open runs, durably: another journal has them."""
         ...
 
-    def project(self, stories: Stories, position: int) -> None:
-        """Take in what the log tells up to a position, or nothing of it."""
+    def project(self, stories: Stories, reached: Projected) -> None:
+        """Take in what the log tells, and how far that goes; or nothing of it."""
         ...
 
     def purge(self, retention_ms: int) -> None:

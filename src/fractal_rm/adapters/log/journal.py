@@ -14,7 +14,7 @@ from typing import Any
 from fractal_rm.adapters.log.adoption import Adoption
 from fractal_rm.adapters.log.disk import unusable
 from fractal_rm.adapters.log.group import again
-from fractal_rm.adapters.log.history import History
+from fractal_rm.adapters.log.history import History, Projected
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.others import NoOthers, OtherJournals
 from fractal_rm.adapters.log.projector import Projector
@@ -57,7 +57,8 @@ class LogJournal:
         self._others = others = others or NoOthers()
         self._writer = Writer(log, history, others, recent, self._syncing, retention_ms, self._lose)
         self._projector = Projector(
-            log, history, recent, self._syncing, self._projecting, retention_ms
+            log, history, recent, self._writer.tell_all, self._syncing, self._projecting,
+            retention_ms,
         )  # fmt: skip
         self._adoption = Adoption(
             others, history, recent, self._syncing, self._projecting,
@@ -77,6 +78,7 @@ class LogJournal:
             self._projecting.end()
             raise
         self._writer.begin()
+        self._projector.begin()
         writing = asyncio.ensure_future(self._guarded(self._writer.run()))
         projecting = asyncio.ensure_future(self._guarded(self._projector.run(writing)))
         self._tasks = [writing, projecting]
@@ -85,11 +87,11 @@ class LogJournal:
 
     def _open(self) -> Recovered:
         """Bring the history up to the end of the log, and read from it which runs are open."""
-        position = self._history.open()
+        had = self._history.open()
         try:
-            stories = told_in(self._log.open(position), self._history.run_of)
+            stories = told_in(self._log.open(had.all), self._history.run_of, had.ended)
             self._log.begin()
-            self._history.project(stories, self._log.end)
+            self._history.project(stories, Projected(self._log.end, self._log.end))
             self._log.release(self._log.end)
             self._adoption.drop_copies()
             return self._history.recover()
@@ -164,7 +166,7 @@ class LogJournal:
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
         """Add a fact; see the port."""
-        self._writer.add((run, at_ms, fact))
+        self._writer.add((run, (at_ms, fact)))
         return self._durable
 
     def wait_durable(self) -> asyncio.Future[None]:

@@ -20,6 +20,7 @@ from fractal_rm.adapters.log.segments import (
     HEADER_BYTES,
     HEADER_PLACES,
     MARK_PLACE,
+    Placed,
     Segment,
     begin_of,
     damaged,
@@ -85,8 +86,8 @@ class Log:
 
     # --- what is there --------------------------------------------------------------------------
 
-    def open(self, since: int) -> Iterator[bytes]:
-        """The bodies from a position on (0: all). Changes nothing; then `begin`.
+    def open(self, since: int) -> Iterator[Placed]:
+        """What was put from a position on (0: all). Changes nothing; then `begin`.
 
         Raises JournalDamaged, JournalTooNew, OSError.
         """
@@ -108,8 +109,8 @@ class Log:
             for frame in frames_since(self._disk, segment, since):
                 ended = not frame.body
                 if frame.body:
-                    yield frame.body
                     self._place = frame.end
+                    yield Placed(frame.body, position(segment.number, frame.end))
             self._end = position(segment.number, self._place)
             if not ended or not self._left or not follows(self._left[0], segment):
                 self._check_torn()

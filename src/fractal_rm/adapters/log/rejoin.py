@@ -16,9 +16,10 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.replay import told_in
+from fractal_rm.adapters.log.segments import Placed
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled
+from fractal_rm.domain.facts import AnyFact, Dead, Settled
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
@@ -29,10 +30,11 @@ LOST_BEGINNING = "a part of the log was lost, and with it what this run began wi
 BODY_BYTES = 4_096  # of the facts of a run without a beginning
 
 _decode = msgspec.json.Decoder(tuple[int, AnyFact]).decode
+_page = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Before(msgspec.Struct, frozen=True):
-    """The history that the log goes on from.
+    """The history that the log goes on from. It has what had ended before ``ended_until`` in it.
 
     ``run_of`` makes a run as it stands there, ``has_flow`` tells whether a version is there.
     """
@@ -40,6 +42,7 @@ class Before(msgspec.Struct, frozen=True):
     open_ids: Iterable[str]
     run_of: Callable[[str], Run | None]
     has_flow: Callable[[str], bool]
+    ended_until: int = -1
 
 
 class Rejoined(msgspec.Struct):
@@ -61,7 +64,7 @@ class Rejoined(msgspec.Struct):
         return len(self.unknown) + len(self.headless) + len(self.ended)
 
 
-def rejoin(parts: Iterable[list[bytes]], before: Before) -> Rejoined:
+def rejoin(parts: Iterable[list[Placed]], before: Before) -> Rejoined:
     """Bring the parts of a log together; between two of them is a gap."""
     joining = _Joining(before)
     for number, part in enumerate(parts):
@@ -87,13 +90,15 @@ class _Joining:
         """Whatever is open may have gone on in it."""
         self._doubtful |= self._open
 
-    def take(self, part: list[bytes]) -> None:
+    def take(self, part: list[Placed]) -> None:
         """Take in bodies that stand one behind the other."""
         for bodies in self._readable(part):
-            told = told_in(bodies, _nothing)
+            told = told_in(bodies, _nothing, self._before.ended_until)
             self._stories.flows.update(told.flows)
-            for story in told.by_run.values():
-                self._take(story)
+            for run_id, times in told.again.items():
+                self._stories.repeat(run_id, times)
+            for story in told:
+                self._take(story, _facts_of(story))
 
     def result(self) -> Rejoined:
         """All that was taken, and what becomes of runs that are not whole."""
@@ -109,7 +114,7 @@ class _Joining:
             self._set_aside(run_id, facts)
         return Rejoined(self._stories, list(unknown), list(self._headless), ended, self._unread)
 
-    def _readable(self, part: list[bytes]) -> Iterator[list[bytes]]:
+    def _readable(self, part: list[Placed]) -> Iterator[list[Placed]]:
         """Bodies, apart where one between them cannot be read."""
         for can_be, bodies in groupby(part, key=_can_be_read):
             if can_be:
@@ -118,47 +123,45 @@ class _Joining:
                 self._unread += len(list(bodies))
                 self.gap()
 
-    def _take(self, story: Story) -> None:
-        run_id, run = story.run_id, self._run(story.run_id)
+    def _take(self, story: Story, facts: list[msgspec.Raw]) -> None:
+        run = self._run(story.run_id)
+        if story.again:
+            self._stories.repeat(story.run_id, story.again)
         if story.new is not None:
             if run is None:
-                self._begin(story, story.new)
+                self._begin(story.run_id, story.new, facts, story.ahead_ms)
         elif run is not None:
-            known = self._stories.of(run_id)
-            known.again += story.again
-            self._go_on(known, run, story.facts, story.ahead_ms)
-        elif story.facts:
-            self._headless.setdefault(run_id, []).extend(story.facts)
+            self._go_on(run, facts, story.ahead_ms)
+        elif facts:
+            self._headless.setdefault(story.run_id, []).extend(facts)
 
-    def _begin(self, story: Story, beginning: Beginning) -> None:
-        facts, story.facts, story.settled_ms = story.facts, [], None
-        run = Run(story.run_id, Flow(beginning.flow or ""), beginning.accepted_ms)
-        self._go_on(story, run, facts, story.ahead_ms)
-        if story.facts:
-            self._runs[run.id] = run
-            self._stories.begin(story, beginning)
-        else:
-            del self._open[run.id]
-            self._headless[run.id] = facts
+    def _begin(
+        self, run_id: str, beginning: Beginning, facts: list[msgspec.Raw], ahead_ms: int
+    ) -> None:
+        run = Run(run_id, Flow(beginning.flow or ""), beginning.accepted_ms)
+        self._runs[run_id] = run
+        self._stories.begin(Story(run_id), beginning)
+        self._go_on(run, facts, ahead_ms)
 
-    def _go_on(self, story: Story, run: Run, facts: list[msgspec.Raw], ahead_ms: int) -> None:
+    def _go_on(self, run: Run, facts: list[msgspec.Raw], ahead_ms: int) -> None:
         """Add facts, as long as they make a run."""
-        if not facts or run.state.final:
-            return
-        self._open[run.id] = None
-        try:
-            for raw in facts:
-                at_ms, fact = _decode(raw)
-                run.apply(fact)
-                story.facts.append(raw)
-                self._latest_ms = max(self._latest_ms, at_ms)
-                if run.state.final:
-                    story.settled_ms, story.ahead_ms = at_ms, ahead_ms
-        except Exception:  # noqa: BLE001 - facts of any release may come here
-            self._doubtful[run.id] = None
-        story.stand_as(run)
-        if run.state.final:
-            del self._open[run.id]
+        settled_ms = None
+        for raw in () if run.state.final else facts:
+            at_ms = _follow(run, raw)
+            if at_ms is None:
+                self._doubtful[run.id] = None
+                break
+            self._latest_ms = max(self._latest_ms, at_ms)
+            story = self._stories.of(run.id)
+            story.facts.append(raw)
+            story.stand_as(run)
+            if run.state.final:
+                settled_ms = at_ms
+        if not run.state.final:
+            self._open[run.id] = None
+        elif settled_ms is not None:
+            self._stories.end(run.id, settled_ms, ahead_ms)
+            self._open.pop(run.id, None)
             if run.id in self._doubtful:
                 self._ended.append(run.id)
 
@@ -169,34 +172,47 @@ class _Joining:
 
     def _has_flow(self, run_id: str) -> bool:
         """Of an open run; one that the history has is looked at there."""
-        story = self._stories.by_run.get(run_id)
+        story = self._stories.open.get(run_id)
         if story is None or story.new is None:
             return True
-        _, first = _decode(story.facts[0])
-        version = first.version if isinstance(first, Accepted) else ""
+        version = story.new.version
         return version in self._stories.flows or self._before.has_flow(version)
 
     def _end_as_unknown(self, run_id: str, why: str) -> None:
         run = self._run(run_id)
         if run is None:  # nothing can be told of it: it is found, and set aside, at the start
             return
-        story = self._stories.of(run_id)
         end = Settled(State.UNKNOWN, why, Cause.UNREADABLE)
-        self._go_on(story, run, [_timed(max(self._latest_ms, run.accepted_ms), end)], 0)
+        self._go_on(run, [_timed(max(self._latest_ms, run.accepted_ms), end)], 0)
 
     def _set_aside(self, run_id: str, facts: list[msgspec.Raw]) -> None:
         fact = Dead(Cause.UNREADABLE.text, LOST_BEGINNING, "", records.encode(facts)[:BODY_BYTES])
         at_ms = self._latest_ms
         run = Run(run_id, Flow(""), at_ms)
         run.apply(fact)
-        story = Story(run_id, [_timed(at_ms, fact)], settled_ms=at_ms)
+        story = Story(run_id, [_timed(at_ms, fact)])
         story.stand_as(run)
-        self._stories.begin(story, Beginning(None, "", at_ms, None, "", 0))
+        self._stories.begin(story, Beginning(None, "", "", at_ms, None, "", 0))
+        self._stories.end(run_id, at_ms, 0)
 
 
-def _can_be_read(body: bytes) -> bool:
+def _follow(run: Run, raw: msgspec.Raw) -> int | None:
+    """Let a run follow a fact; its moment. None: it makes no run."""
     try:
-        records.decode(body)
+        at_ms, fact = _decode(raw)
+        run.apply(fact)
+    except Exception:  # noqa: BLE001 - facts of any release may come here
+        return None
+    return at_ms
+
+
+def _facts_of(story: Story) -> list[msgspec.Raw]:
+    return story.facts if story.page is None else _page(story.page)
+
+
+def _can_be_read(placed: Placed) -> bool:
+    try:
+        records.decode(placed.body)
     except (msgspec.MsgspecError, RecursionError):
         return False
     return True

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.adapters.log.batch import beginning_of
+from fractal_rm.adapters.log.segments import Placed
+from fractal_rm.adapters.log.stories import Stories, Story
 from fractal_rm.domain.errors import JournalDamaged
-from fractal_rm.domain.facts import Accepted, AnyFact, Dead, parent_of
+from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
@@ -17,20 +19,28 @@ from fractal_rm.domain.state import State
 _decode = msgspec.json.Decoder(tuple[int, AnyFact]).decode
 
 
-def told_in(bodies: Iterable[bytes], run_of: Callable[[str], Run | None]) -> Stories:
+def told_in(
+    bodies: Iterable[Placed], run_of: Callable[[str], Run | None], ended_until: int = -1
+) -> Stories:
     """Bring bodies together, run by run. ``run_of`` makes a run as the history has it.
 
-    Raises JournalDamaged where a body that holds cannot be read.
+    The history has what had ended before ``ended_until``; see `Stories.leave_ended`. Raises
+    JournalDamaged where a body that holds cannot be read.
     """
     replay = _Replay(run_of)
-    for body in bodies:
+    stories = replay.stories
+    for body, end in bodies:
         try:
             found = records.decode(body)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise JournalDamaged(f"of the log, a body cannot be read: {error}") from error
         for record in found:
             replay.take(record)
-    return replay.stories
+            if end <= ended_until and isinstance(record, records.EndRecord):
+                stories.open.pop(record.run_id, None)  # the history has its end already
+        if end <= ended_until:
+            stories.leave_ended()
+    return stories
 
 
 class _Replay:
@@ -44,7 +54,7 @@ class _Replay:
         if isinstance(record, records.FlowRecord):
             self.stories.flows[record.version] = bytes(record.body)
         elif isinstance(record, records.AgainRecord):
-            self.stories.of(record.run_id).again += record.times
+            self.stories.repeat(record.run_id, record.times)
         elif isinstance(record, records.RunRecord):
             self._begin(record)
         else:
@@ -54,10 +64,8 @@ class _Replay:
     def _begin(self, record: records.RunRecord) -> None:
         at_ms, first = _decode(record.facts[0])
         story = Story(record.run_id, state=State.ACCEPTED)
-        source = first.source if isinstance(first, (Accepted, Dead)) else ""
-        self.stories.begin(story, Beginning(
-            record.flow, source, at_ms, record.key, record.digest, record.key_until_ms,
-            parent_of(first),
+        self.stories.begin(story, beginning_of(
+            first, record.flow, at_ms, record.key, record.digest, record.key_until_ms
         ))  # fmt: skip
         self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), at_ms)
         self._go_on(story, record.facts, record.ahead_ms)
@@ -68,15 +76,18 @@ class _Replay:
         run = self._run(story.run_id)
         if run is None:
             return
+        settled_ms = None
         try:
             for at_ms, fact in map(_decode, facts):
                 run.apply(fact)
                 if run.state.final:
-                    story.settled_ms, story.ahead_ms = at_ms, ahead_ms
+                    settled_ms = at_ms
         except Exception:  # noqa: BLE001 - facts of any release may come here
             self._runs[story.run_id] = None
             return
         story.stand_as(run)
+        if settled_ms is not None:
+            self.stories.end(story.run_id, settled_ms, ahead_ms)
 
     def _run(self, run_id: str) -> Run | None:
         if run_id not in self._runs:

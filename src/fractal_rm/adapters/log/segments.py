@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from itertools import count, pairwise
+from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -50,6 +51,13 @@ class Segment(msgspec.Struct, frozen=True):
     salt: int
     before: int
     size: int
+
+
+class Placed(NamedTuple):
+    """What was put, and the position behind it."""
+
+    body: bytes
+    end: int
 
 
 class Files(msgspec.Struct):
@@ -199,7 +207,7 @@ class Reused(JournalDamaged):
     code = "segment-reused"
 
 
-def bodies_since(disk: Disk, since: int) -> list[bytes]:
+def bodies_since(disk: Disk, since: int) -> list[Placed]:
     """What is there from a position on, read beside the process that writes.
 
     Raises JournalDamaged (also where the position is one that was released), JournalTooNew,
@@ -216,7 +224,7 @@ def bodies_since(disk: Disk, since: int) -> list[bytes]:
     return bodies
 
 
-def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[bytes]:
+def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[Placed]:
     for at, segment in enumerate(wanted):
         if at and not follows(segment, wanted[at - 1]):
             return
@@ -224,6 +232,6 @@ def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[bytes]:
         for frame in frames_since(disk, segment, since):
             ended = not frame.body
             if frame.body:
-                yield frame.body
+                yield Placed(frame.body, position(segment.number, frame.end))
         if not ended:
             return

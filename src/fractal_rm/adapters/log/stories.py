@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
 import msgspec
 
+from fractal_rm.adapters.log.records import encode
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import TROUBLE, State
 from fractal_rm.engine.ports import Entry, Prior
@@ -12,15 +17,16 @@ from fractal_rm.engine.ports import Entry, Prior
 class Story(msgspec.Struct, gc=False):
     """What a run is told in the log since the history was last brought up to it.
 
-    Each of ``facts`` is the JSON of its moment, milliseconds since 1970, and the fact.
-    ``state``, ``reason`` and ``node`` are how it stands after ``facts``; ``settled_ms`` is None
-    while it has no end. ``new`` holds what only a run has that began in here. ``again``: so often
-    its trigger came again. ``flow``, ``cause`` and ``failed_step``, a number, are known of a run
-    that ended in trouble.
+    ``facts`` are pairs of a moment, milliseconds since 1970, and a fact, or the JSON of such a
+    pair. When it has ended, ``page`` is the JSON of them all. ``run`` is the run itself, as long as
+    it is open and each of its facts is in here; else ``state``, ``reason`` and ``node`` are how it
+    stands after ``facts``. ``settled_ms`` is None while it has no end. ``new`` holds what only a
+    run has that began in here. ``again``: so often its trigger came again. ``flow``, ``cause`` and
+    ``failed_step``, a number, are known of a run that ended in trouble.
     """
 
     run_id: str
-    facts: list[msgspec.Raw] = []
+    facts: list[Any] = []
     state: State = State.NEW
     reason: str = ""
     node: str | None = None
@@ -28,6 +34,8 @@ class Story(msgspec.Struct, gc=False):
     ahead_ms: int = 0
     again: int = 0
     new: Beginning | None = None
+    run: Run | None = None
+    page: bytes | None = None
     flow: str | None = None
     cause: str | None = None
     failed_step: int | None = None
@@ -39,11 +47,23 @@ class Story(msgspec.Struct, gc=False):
             self.flow, self.failed_step = run.flow.id or None, run.failed_step
             self.cause = run.cause and run.cause.value
 
+    @property
+    def stands(self) -> State | None:
+        """How the run stands; None: nothing is told of that in here."""
+        if self.run is not None:
+            return self.run.state
+        return None if self.state is State.NEW else self.state
+
+    def body(self) -> bytes:
+        """All that is told, as JSON."""
+        return encode(self.facts) if self.page is None else self.page
+
 
 class Beginning(msgspec.Struct, frozen=True, gc=False):
     """Of a run that the history does not have: see `Entry`."""
 
     flow: str | None
+    version: str
     source: str
     accepted_ms: int
     key: str | None
@@ -53,30 +73,74 @@ class Beginning(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stories:
-    """By run, in the order in which they came to be told of; flows by version."""
+    """By run: the ``open`` ones as they came to be told of, and the ``ended``. Flows by version.
+
+    ``again``: how often the triggers came again of runs of which no more is told.
+    """
 
     def __init__(self) -> None:
-        self.by_run: dict[str, Story] = {}
+        self.open: dict[str, Story] = {}
+        self.ended: dict[str, Story] = {}
         self.flows: dict[str, bytes] = {}
-        self.keys: dict[str, Story] = {}
+        self.again: dict[str, int] = {}
+        self.keys: dict[str, Story] = {}  # of those that are new
 
     def of(self, run_id: str) -> Story:
-        """The story of a run that the history may have."""
-        story = self.by_run.get(run_id)
+        """The story of an open run that the history may have."""
+        story = self.open.get(run_id)
         if story is None:
-            story = self.by_run[run_id] = Story(run_id)
+            story = self.open[run_id] = Story(run_id)
         return story
+
+    def find(self, run_id: str) -> Story | None:
+        """The story of a run that is told of in here."""
+        return self.open.get(run_id) or self.ended.get(run_id)
 
     def begin(self, story: Story, beginning: Beginning) -> None:
         """A run that is new."""
         story.new = beginning
-        self.by_run[story.run_id] = story
+        stories = self.open if story.settled_ms is None else self.ended
+        stories[story.run_id] = story
         if beginning.key is not None:
             self.keys[beginning.key] = story
 
+    def go_on(self, run: Run, timed: tuple[int, Any]) -> None:
+        """A fact of an open run, which the run has followed already."""
+        story = self.open.get(run.id)
+        if story is None:
+            story = self.open[run.id] = Story(run.id)
+        story.run = run
+        story.facts.append(timed)
+
+    def end(self, run_id: str, settled_ms: int, ahead_ms: int) -> None:
+        """The last fact of an open run is told."""
+        story = self.ended[run_id] = self.open.pop(run_id)
+        if story.run is not None:
+            story.stand_as(story.run)
+            story.run = None
+        story.settled_ms, story.ahead_ms = settled_ms, ahead_ms
+        story.page, story.facts = encode(story.facts), []  # let go of here, where they were made
+
+    def repeat(self, run_id: str, times: int = 1) -> None:
+        """The trigger of a run has come again."""
+        story = self.find(run_id)
+        if story is not None:
+            story.again += times
+        else:
+            self.again[run_id] = self.again.get(run_id, 0) + times
+
+    def leave_ended(self) -> Stories:
+        """Give out all that is not told of open runs: what comes later does not change that."""
+        leaving = Stories()
+        leaving.ended, self.ended = self.ended, {}
+        leaving.flows, self.flows = self.flows, {}
+        leaving.again, self.again = self.again, {}
+        return leaving
+
     def take_over(self, begun: Stories) -> None:
         """Take in runs that are new, with their keys and flows."""
-        self.by_run.update(begun.by_run)
+        self.open.update(begun.open)
+        self.ended.update(begun.ended)
         self.keys.update(begun.keys)
         self.flows.update(begun.flows)
 
@@ -85,26 +149,28 @@ class Stories:
         found = self.under(entry.key, entry.retention_ms) if entry.key is not None else None
         if found is not None:
             return found
-        story = self.by_run.get(entry.run_id)
+        story = self.find(entry.run_id)
         if story is None or story.new is None:
             return None
-        return Prior(entry.run_id, entry.digest, self.state_of(entry.run_id) or story.state)
+        return Prior(entry.run_id, entry.digest, story.stands or story.state)
 
     def under(self, key: str, retention_ms: int) -> Prior | None:
         """The run that has a key, until its time has ended."""
         story = self.keys.get(key)
         if story is None or story.new is None or story.new.key_until_ms <= retention_ms:
             return None
-        state = self.state_of(story.run_id) or story.state
-        return Prior(story.run_id, story.new.digest, state)
+        return Prior(story.run_id, story.new.digest, story.stands or story.state)
 
-    def state_of(self, run_id: str) -> State | None:
-        """How a run stands; None: nothing is told of it in here."""
-        story = self.by_run.get(run_id)
-        return story.state if story is not None and story.facts else None
+    @property
+    def has_ended(self) -> bool:
+        """Whether `leave_ended` would give out anything."""
+        return bool(self.ended or self.again or self.flows)
+
+    def __iter__(self) -> Iterator[Story]:
+        return chain(self.ended.values(), self.open.values())
 
     def __bool__(self) -> bool:
-        return bool(self.by_run or self.flows)
+        return bool(self.open or self.ended or self.flows or self.again)
 
 
 class Recent:
@@ -115,12 +181,26 @@ class Recent:
         self._leaving = Stories()
 
     def leave(self) -> Stories:
-        """What was told so far goes on its way."""
+        """All that was told so far goes on its way."""
         self._leaving, self.told = self.told, Stories()
+        for story in self._leaving.open.values():
+            if story.run is not None:
+                story.stand_as(story.run)
+                story.run = None
+        return self._leaving
+
+    def leave_ended(self) -> Stories:
+        """Of what was told so far, the runs that have ended go on their way."""
+        self._leaving = self.told.leave_ended()
         return self._leaving
 
     def arrived(self) -> None:
         """The history has what was on its way."""
+        keys = self.told.keys
+        for story in self._leaving.ended.values():
+            key = story.new and story.new.key
+            if key is not None and keys.get(key) is story:
+                del keys[key]
         self._leaving = Stories()
 
     def prior(self, entry: Entry) -> Prior | None:
@@ -135,16 +215,13 @@ class Recent:
 
     def has(self, run_id: str) -> bool:
         """Whether a run began in here."""
-        for stories in (self.told, self._leaving):
-            story = stories.by_run.get(run_id)
-            if story is not None and story.new is not None:
-                return True
-        return False
+        stories = (self.told.find(run_id), self._leaving.find(run_id))
+        return any(story is not None and story.new is not None for story in stories)
 
     def as_it_stands(self, prior: Prior) -> Prior:
         """Whoever found it may not have its end yet."""
-        for stories in (self.told, self._leaving):
-            state = stories.state_of(prior.run_id)
+        for story in (self.told.find(prior.run_id), self._leaving.find(prior.run_id)):
+            state = story and story.stands
             if state is not None:
                 return msgspec.structs.replace(prior, state=state)
         return prior

@@ -15,6 +15,7 @@ from fractal_rm.adapters.log.choice import Chosen, choose
 from fractal_rm.adapters.log.disk import Disk
 from fractal_rm.adapters.log.segments import (
     BEGIN,
+    Placed,
     Segment,
     begin_of,
     is_marked,
@@ -53,18 +54,19 @@ class Survey(msgspec.Struct):
     ``newest``.
     """
 
-    parts: list[list[bytes]]
+    parts: list[list[Placed]]
     gaps: list[Gap]
     problems: list[str]
     newest: int
 
 
 class _Piece(msgspec.Struct, frozen=True):
-    """A frame or a gap. ``synced``: up to where it says that the log was on the disk."""
+    """A frame or a gap, at a position. ``synced``: how far it says that the log was on the disk."""
 
     at: int
     synced: int
     body: bytes = b""
+    end: int = 0
     gap: Gap | None = None
 
 
@@ -73,13 +75,13 @@ def survey(disk: Disk, since: int) -> Survey:
     first = max(number_of(since), 1)
     chosen = choose(disk, first)
     pieces = list(_pieces(chosen, first, since)) if since or chosen.segments else []
-    parts, gaps = [list[bytes]()], list[Gap]()
+    parts, gaps = [list[Placed]()], list[Gap]()
     for piece in _certain(pieces):
         if piece.gap is not None:
             gaps.append(piece.gap)
             parts.append([])
         elif piece.body:
-            parts[-1].append(piece.body)
+            parts[-1].append(Placed(piece.body, piece.end))
     gaps = [
         msgspec.structs.replace(gap, behind=len(part))
         for gap, part in zip(gaps, parts[1:], strict=True)
@@ -127,7 +129,8 @@ def _pieces_of(segment: Segment, data: bytes, place: int) -> Iterator[_Piece]:
     number, salt = segment.number, segment.salt
     while True:
         for frame in frames.scan(data, salt=salt, place=place):
-            yield _Piece(position(number, place), frame.synced, frame.body)
+            at, end = position(number, place), position(number, frame.end)
+            yield _Piece(at, frame.synced, frame.body, end)
             place = frame.end
             if not frame.body:
                 return

@@ -109,7 +109,7 @@ class Writer:
         self._wanted.set()
 
     def add(self, fact: Behind) -> None:
-        """Write a fact at the end of this turn of the loop."""
+        """Write a fact at the end of this turn of the loop, at the latest."""
         self._behind.append(fact)
         if self._flush is None:
             self._flush = self.loop.call_soon(self.write_behind)
@@ -137,6 +137,11 @@ class Writer:
         else:
             if self._unsynced is None:
                 self._unsynced = self.loop.call_later(UNSYNCED_AT_MOST_S, self.want)
+
+    def tell_all(self) -> bool:
+        """Write the facts that were added; whether each run stands as `Recent` tells it."""
+        self.write_behind()
+        return not self._behind
 
     def block(self, error: JournalBlocked) -> None:
         """Refuse new runs, let facts of open ones wait, and try whether it is still so."""

@@ -8,7 +8,7 @@ from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.rejoin import Rejoined, rejoin
 from fractal_rm.adapters.log.survey import Survey, survey
 from fractal_rm.adapters.sqlite.history import reading
-from fractal_rm.adapters.sqlite.recent import projected_of
+from fractal_rm.adapters.sqlite.notes import projected
 from fractal_rm.adapters.sqlite.recover import history_in
 from fractal_rm.domain.errors import JournalDamaged
 
@@ -23,14 +23,14 @@ def log_problems(path: Path) -> list[str]:
     try:
         while True:
             with reading(path, with_log=False) as db:
-                since = projected_of(db)
-                if since is None or not (since or log_folder(path).exists()):  # not begun
+                had = projected(db)
+                if had is None or not (had.all or log_folder(path).exists()):  # not begun
                     return []
-                found = survey(FolderDisk(log_folder(path)), since)
-                said = _said(found, rejoin(found.parts, history_in(db)))
-            if not said or (since, said) == before:
+                found = survey(FolderDisk(log_folder(path)), had.all)
+                said = _said(found, rejoin(found.parts, history_in(db, had.ended)))
+            if not said or (had, said) == before:
                 return said
-            before = since, said
+            before = had, said
     except JournalDamaged as error:
         return [str(error)]
 

@@ -24,7 +24,6 @@ VERSIONS_KEPT = 1_000
 OTHER = "…"  # the shape of what is one kind too many
 _NUMBERS = re.compile(r"\d+")
 _flow = msgspec.json.Decoder(Flow).decode
-_accepted_version = msgspec.json.Decoder(tuple[int, dict[str, Any]]).decode
 
 Kind = tuple[str, Any, Any, Any, str]  # state, flow, component, cause, shape
 
@@ -101,7 +100,7 @@ def _version(db: sqlite3.Connection, story: Story, no: int) -> str:
     if story.new is None:
         row = db.execute(statements.FIRST_VERSION, (no,)).fetchone()
         return str(row[0]) if row else ""
-    return str(_accepted_version(story.facts[0])[1].get("version", ""))
+    return story.new.version
 
 
 def _components(db: sqlite3.Connection, version: str, flows: Mapping[str, bytes]) -> dict[int, str]:

@@ -13,6 +13,7 @@ from fractal_rm.adapters.log.history import Asked
 from fractal_rm.adapters.log.tail import Tail
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.many import many_at_once
+from fractal_rm.adapters.sqlite.notes import projected
 from fractal_rm.adapters.sqlite.prepare import check_files, format_of
 from fractal_rm.domain.errors import JournalDamaged, JournalError
 from fractal_rm.domain.state import State
@@ -133,18 +134,18 @@ class _Other:
             found = find_in(self._db, asked)
         finally:
             self._db.execute("COMMIT")
-        return [prior if late is None else late for prior, late in zip(found, recent, strict=True)]
+        return [prior or late for prior, late in zip(found, recent, strict=True)]
 
     def _read_log(self, db: sqlite3.Connection) -> None:
         """As far as it can be read; again where its segments were used again meanwhile."""
         before = None
         while True:
-            row = db.execute(statements.READ_NOTE, ("projected",)).fetchone()
-            if row is None or row[0] == before:  # before format 5 there was no log
+            had = projected(db)
+            if had is None or had == before:  # before format 5 there was no log
                 return
-            (before,) = row
+            before = had
             with suppress(JournalDamaged, FileNotFoundError):
-                self._tail.look(before)
+                self._tail.look(had.all)
                 return
 
     def close(self) -> None:

@@ -111,8 +111,8 @@ def _to_5(db: sqlite3.Connection) -> None:
             "SELECT count(*) FROM runs", "SELECT value FROM meta WHERE name = 'accepted'"
         )
     )  # fmt: skip
-    counts = {"projected": 0, "dropped": accepted - kept, "trouble_bytes": _add_from_facts(db)}
-    for name, value in counts.items():
+    notes = {"projected": 0, "ended_until": 0, "dropped": accepted - kept}
+    for name, value in (notes | {"trouble_bytes": _add_from_facts(db)}).items():
         db.execute(statements.NOTE, {"name": name, "value": value})
 
 

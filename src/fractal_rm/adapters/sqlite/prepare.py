@@ -12,7 +12,7 @@ from fractal_rm.adapters.sqlite.migrations import create, migrate
 from fractal_rm.config.regular_file import NotRegular, stat_regular
 from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
 
-PAGE_BYTES = 2048  # a small commit writes each page that it touches: what wears flash out
+PAGE_BYTES = 4096  # a small commit writes each page that it touches: what wears flash out
 WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes into the file
 # A run's row is written again when it ends, and by then thousands of others may have come: what was
 # written is kept for that, or each end would read two pages back.

@@ -15,6 +15,7 @@ from fractal_rm.adapters.log.segments import bodies_since
 from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import schema, statements
 from fractal_rm.adapters.sqlite.faults import Faults
+from fractal_rm.adapters.sqlite.notes import projected
 from fractal_rm.adapters.sqlite.recover import run_from
 from fractal_rm.adapters.sqlite.rows import Tail, Writing
 from fractal_rm.domain.errors import JournalDamaged
@@ -45,29 +46,23 @@ def lay_over(db: sqlite3.Connection, path: Path) -> None:
     Raises JournalError, sqlite3.Error, OSError.
     """
     disk = FolderDisk(log_folder(path))
-    projected = projected_of(db)
-    if projected is None or not (projected or log_folder(path).exists()):  # not begun
+    had = projected(db)
+    if had is None or not (had.all or log_folder(path).exists()):  # not begun
         return
     while True:
         try:
-            bodies = bodies_since(disk, projected)
+            bodies = bodies_since(disk, had.all)
             break
         except JournalDamaged:  # it may have been brought over, and used again, meanwhile
-            before = projected
+            before = had
             db.execute("COMMIT")
             db.execute("BEGIN")
-            projected = projected_of(db)
-            if projected is None or projected == before:  # nothing was brought over meanwhile
+            had = projected(db)
+            if had is None or had == before:  # nothing was brought over meanwhile
                 raise
-    stories = told_in(bodies, lambda run_id: run_from(db, run_id))
+    stories = told_in(bodies, lambda run_id: run_from(db, run_id), had.ended)
     if stories:
         _write_over(db, stories)
-
-
-def projected_of(db: sqlite3.Connection) -> int | None:
-    """How far a history has the log; None: before format 5 there was none."""
-    row = db.execute("SELECT value FROM meta WHERE name = 'projected'").fetchone()
-    return row[0] if row else None
 
 
 def _write_over(db: sqlite3.Connection, stories: Stories) -> None:
@@ -78,7 +73,7 @@ def _write_over(db: sqlite3.Connection, stories: Stories) -> None:
     db.execute("CREATE TEMP TABLE meta AS SELECT * FROM main.meta")
     db.executemany(
         "INSERT INTO temp.runs SELECT * FROM main.runs WHERE id = ?",
-        [(story.run_id,) for story in stories.by_run.values() if story.new is None],
+        [(story.run_id,) for story in stories if story.new is None],
     )
     writing = Writing(db, stories, _tails(db, stories), last + 1, faults)
     writing.put()
@@ -91,9 +86,9 @@ def _write_over(db: sqlite3.Connection, stories: Stories) -> None:
 def _tails(db: sqlite3.Connection, stories: Stories) -> dict[str, Tail]:
     """Of runs that are told of and that the history has."""
     tails: dict[str, Tail] = {}
-    for run_id, story in stories.by_run.items():
-        row = None if story.new else db.execute(statements.ONE_RUN, (run_id,)).fetchone()
+    for story in stories:
+        row = None if story.new else db.execute(statements.ONE_RUN, (story.run_id,)).fetchone()
         if row is not None:
             no, pages, last, *_ = row
-            tails[run_id] = no, pages, last
+            tails[story.run_id] = no, pages, last
     return tails

@@ -117,11 +117,12 @@ def run_from(db: sqlite3.Connection, run_id: str) -> Run | None:
         return None
 
 
-def history_in(db: sqlite3.Connection) -> Before:
-    """What a history has, for who brings a log into it."""
+def history_in(db: sqlite3.Connection, ended_until: int) -> Before:
+    """What a history has, for who brings a log into it; see `Before`."""
     rows = db.execute(statements.OPEN_RUNS).fetchall()
 
     def has_flow(version: str) -> bool:
         return db.execute(statements.FLOW_BODY, (version,)).fetchone() is not None
 
-    return Before([row[1] for row in rows], lambda run_id: run_from(db, run_id), has_flow)
+    ids = [row[1] for row in rows]
+    return Before(ids, lambda run_id: run_from(db, run_id), has_flow, ended_until)

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from fractal_rm.adapters.lock import FileLock, Held
+from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.stories import Story
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.aside import beside, bring_in_wal, free_name, put_in_place
@@ -128,7 +129,7 @@ class _Making:
         self._format = found
         self._faults = Faults(made)
         self._counts = {"accepted": 0, "settled": 0, "trouble_bytes": 0}
-        self.projected: int | None = 0  # how far it had the log; None: that is gone
+        self.projected: Projected | None = Projected(0, 0)  # None: how far it was is gone
 
     def make(self) -> None:
         """Copy what holds, and make again what can be. Raises sqlite3.Error of the new one."""
@@ -285,9 +286,10 @@ class _Making:
         notes = {row[0]: row for row in self._rows("counts", "SELECT * FROM meta")}
         held = {name: row[1] for name, row in notes.items() if holds(row)}
         self._counts |= {name: held[name] for name in LOSSES if name in held}
-        self.projected = self._counts["projected"] = held.get("projected", 0)
-        if self._format == FORMAT and "projected" not in held:
-            self.projected = None
+        if self._format == FORMAT:
+            names = ("projected", "ended_until")
+            is_known = all(name in held for name in names)
+            self.projected = Projected(*(held[name] for name in names)) if is_known else None
         for name, value in self._counts.items():
             self._made.execute(statements.NOTE, {"name": name, "value": value})
         self._made.execute(statements.NOTE, {"name": "clean", "value": 0})

@@ -16,6 +16,7 @@ from errno import EINVAL, EIO, EISDIR, ELOOP, ENOENT
 from pathlib import Path
 
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
+from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.rejoin import Rejoined, rejoin
 from fractal_rm.adapters.log.segments import begin_alone
 from fractal_rm.adapters.log.survey import Survey, survey
@@ -32,15 +33,15 @@ _KEEP = Keep(0, 0, 0, 0)  # nothing is dropped here
 
 
 class LogRepair:
-    """The log of one journal. ``since``: up to where the history has it; None: it does not say."""
+    """The log of one journal. ``had``: how far the history has it; None: it does not say."""
 
     @classmethod
-    def of(cls, path: Path, since: int | None) -> LogRepair | None:
+    def of(cls, path: Path, had: Projected | None) -> LogRepair | None:
         """None: there is no log, as no process has begun one yet."""
-        return None if since == 0 and not log_folder(path).exists() else cls(path, since)
+        return None if had == (0, 0) and not log_folder(path).exists() else cls(path, had)
 
-    def __init__(self, path: Path, since: int | None) -> None:
-        self._since = since
+    def __init__(self, path: Path, had: Projected | None) -> None:
+        self._had = had
         self._folder = log_folder(path).resolve()  # its copy is beside it, whatever leads here
         self._disk = FolderDisk(self._folder)
         self._names: list[str] = []
@@ -53,17 +54,18 @@ class LogRepair:
         """
         self._disk.make()
         self._names = self._disk.names()
-        found = survey(self._disk, self._since or 0)
-        if self._since is None:
+        had = self._had or Projected(0, 0)
+        found = survey(self._disk, had.all)
+        if self._had is None:
             found.parts, found.gaps = [[], []], []
         position = begin_alone(self._disk, found.newest + 2, secrets.randbits(64))
         self._disk.close()
         with closing(sqlite3.connect(history, isolation_level=None)) as db:
             add_row_sum(db)
-            rejoined = rejoin(found.parts, history_in(db))
+            rejoined = rejoin(found.parts, history_in(db, had.ended))
             _note_losses(db, found, rejoined)
         _project(history, rejoined, position)
-        return _gone(found, rejoined, knows_place=self._since is not None)
+        return _gone(found, rejoined, knows_place=self._had is not None)
 
     def copy_aside(self) -> None:
         """Copy what can be used again, or written over, as soon as the new history is in place."""
@@ -100,7 +102,7 @@ def _project(history: Path, rejoined: Rejoined, position: int) -> None:
     try:
         store.open()
         try:
-            store.project(rejoined.stories, position)
+            store.project(rejoined.stories, Projected(position, position))
         finally:
             store.close(clean=False)
     finally:

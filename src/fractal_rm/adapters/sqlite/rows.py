@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Union
 
 import msgspec
 
-from fractal_rm.adapters.log.records import encode
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.chain import link, start_of
@@ -47,20 +46,20 @@ class Writing:
         self._new_rows: Rows = []
         self._changed: list[tuple[int, Story, int, int]] = []
         self._page_rows: Rows = []
-        self._again: list[dict[str, Any]] = []
+        self._again = [(times, run_id) for run_id, times in stories.again.items()]
         self._ended: list[Ended] = []
         self._in_trouble: list[int] = []
         self.next_no = next_no
         self.key_rows: Rows = []
         self.tails: dict[str, Tail] = {}  # of runs that stay open
         self.ended: list[str] = []
-        for story in stories.by_run.values():
+        for story in stories:
             if story.new is not None:
                 self._add(story, story.new)
-            elif story.facts:
+            elif story.facts or story.page:
                 self._change(story)
             if story.again:
-                self._again.append({"again": story.again, "run": story.run_id})
+                self._again.append((story.again, story.run_id))
         self.counts = {"accepted": len(self._new_rows), "settled": len(self.ended)}
 
     def put(self) -> None:
@@ -128,7 +127,7 @@ class Writing:
         """What one transaction writes of a run is one page of it."""
         no, pages, chain = tail
         pages += 1
-        body = encode(story.facts)
+        body = story.body()
         chain = link(chain, pages, body)
         self._page_rows.append((no << PAGE_BITS | pages, body, chain))
         if story.settled_ms is not None:

@@ -97,7 +97,8 @@ CREATE TABLE keys (
 META = """
 -- `accepted`, `settled` and `dropped` count runs from the first day: so one that has vanished is
 -- missed. `clean` is 1 when the last process ended in order, `projected` how far the log is in
--- here, `trouble_bytes` what runs in trouble take, `schema` the checksum of these definitions.
+-- here, and `ended_until` how far what ended in it, `trouble_bytes` what runs in trouble take,
+-- `schema` the checksum of these definitions.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL,
@@ -128,6 +129,6 @@ CREATE VIEW story AS
 """
 
 LOSSES = ("lost_places", "lost_runs")  # of the log, by repairs; not there where nothing was lost
-COUNTS = ("accepted", "settled", "dropped", "projected", "trouble_bytes")  # begin at 0
+COUNTS = ("accepted", "settled", "dropped", "projected", "ended_until", "trouble_bytes")  # from 0
 
 CREATE = TOLD + KEYS + META + INDEXES

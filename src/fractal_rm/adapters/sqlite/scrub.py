@@ -15,6 +15,7 @@ from typing import Any
 from fractal_rm.adapters.sqlite import statements, verify
 from fractal_rm.adapters.sqlite.causes import is_held
 from fractal_rm.adapters.sqlite.chain import ChainBroken, chain_holds
+from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.salvage import Salvage
 from fractal_rm.adapters.sqlite.sums import decode_any
 
@@ -153,14 +154,19 @@ def _unindexed(db: sqlite3.Connection, rows: list[Any]) -> list[str]:
     """Runs that the indexes do not find."""
     try:
         return [
-            f"the index `{name}` does not find run no. {row[0]}"
-            for row in rows
+            f"the index `{name}` does not find run no. {no}"
             for name, column in statements.INDEXED
-            if row[column] is not None
-            and db.execute(statements.seek(name), (row[column], row[0])).fetchone() is None
+            for no in _not_found(db, name, [row for row in rows if row[column] is not None], column)
         ]
     except sqlite3.DatabaseError as error:
         return [f"an index cannot be read ({error})"]
+
+
+def _not_found(db: sqlite3.Connection, index: str, rows: list[Any], column: int) -> list[Any]:
+    """Of rows, what they are found by where an index does not find them."""
+    head, tail = statements.not_found_by(index)
+    found = many_at_once(db, head, [(row[column], row[0]) for row in rows], tail)
+    return [by for (by,) in found]
 
 
 def _small(db: sqlite3.Connection) -> Found:
@@ -181,10 +187,9 @@ def _keys(db: sqlite3.Connection, after: str) -> tuple[Found, str | None]:
         rows = db.execute(statements.KEYS_AFTER, (after, AT_ONCE)).fetchall()
         problems = list(verify.broken_rows("trigger id", rows))
         problems += [
-            f"the index `{name}` does not find trigger id {verify.shown(row[0])}"
-            for row in rows
+            f"the index `{name}` does not find trigger id {verify.shown(key)}"
             for name, column in statements.KEYS_INDEXED
-            if db.execute(statements.seek_key(name), (row[column], row[0])).fetchone() is None
+            for key in _not_found(db, name, rows, column)
         ]
     except Exception as error:  # noqa: BLE001 - what is damaged may be of any type
         return (ROW_BYTES, [f"trigger ids cannot be read ({error})"]), None

@@ -24,9 +24,9 @@ UPDATE_RUNS = (  # what stands before the rows, and after them
     ") AS v WHERE no = v.column1",
 )
 COUNT_DUPLICATES = (
-    "UPDATE runs SET duplicates = duplicates + :again, sum = row_sum(no, id, flow, state, reason,"
+    "UPDATE runs SET duplicates = duplicates + ?1, sum = row_sum(no, id, flow, state, reason,"
     " source, node, accepted_ms, settled_ms, ended_ahead_ms, parent, fault, pages, chain,"
-    " duplicates + :again) WHERE id = :run"
+    " duplicates + ?1) WHERE id = ?2"
 )
 WIDEN_SPANS = (  # what stands before the rows, and after them
     "INSERT INTO spans VALUES ",
@@ -44,6 +44,7 @@ COUNT = (
     "UPDATE meta SET value = value + :more, sum = row_sum(name, value + :more) WHERE name = :name"
 )
 READ_NOTE = "SELECT value FROM meta WHERE name = ?"
+PROJECTED = "SELECT name, value FROM meta WHERE name IN ('projected', 'ended_until')"
 FIRST_VERSION = (  # of the flow that a run began with
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].version') FROM pages"
     " WHERE place = ? << 24 | 1 AND json_valid(CAST(body AS TEXT))"
@@ -111,14 +112,15 @@ def touch(table: str, index: str) -> str:
     return f"SELECT {column} FROM {table} INDEXED BY {index} WHERE {column} > '' LIMIT 1"
 
 
-def seek(index: str) -> str:
-    """Whether an index of runs finds a value with a number."""
-    return f"SELECT 1 FROM runs INDEXED BY {index} WHERE {_COLUMNS[index]} = ? AND no = ?"
+def not_found_by(index: str) -> tuple[str, str]:
+    """Of rows (value, number of a run or key), those that an index does not find.
 
-
-def seek_key(index: str) -> str:
-    """Whether an index of keys finds a value with a key."""
-    return f"SELECT 1 FROM keys INDEXED BY {index} WHERE {_COLUMNS[index]} = ? AND key = ?"
+    What stands before the rows, and after them.
+    """
+    table, by = ("keys", "key") if index.startswith("keys") else ("runs", "no")
+    finds = f"{_COLUMNS[index]} = v.column1 AND {by} = v.column2"
+    tail = f") AS v WHERE NOT EXISTS (SELECT 1 FROM {table} INDEXED BY {index} WHERE {finds})"
+    return "SELECT v.column2 FROM (VALUES ", tail
 
 
 PAGES_BETWEEN = (
@@ -129,8 +131,8 @@ PAGES_BETWEEN = (
 
 # The newest run with an id of our own, unless very many of other nodes have come since.
 NEWEST = (
-    "SELECT id FROM runs WHERE source != 'peer' AND no > (SELECT max(no) FROM runs) - 10000"
-    " ORDER BY no DESC LIMIT 1"
+    "SELECT id FROM (SELECT id, source FROM runs ORDER BY id DESC LIMIT 10000)"
+    " WHERE source != 'peer' LIMIT 1"
 )
 
 # When the newest run that has an end ended, as history ages. Before it stand open runs alone.

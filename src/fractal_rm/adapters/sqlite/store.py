@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fractal_rm.adapters.lock import FileLock, Held, wait_for_lock
+from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.causes import WAIT_S, damaged, is_damage, unusable
@@ -20,6 +21,7 @@ from fractal_rm.adapters.sqlite.faults import Faults
 from fractal_rm.adapters.sqlite.lookup import find_in
 from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.moving import body_of, take_out
+from fractal_rm.adapters.sqlite.notes import projected
 from fractal_rm.adapters.sqlite.place import Place
 from fractal_rm.adapters.sqlite.prepare import check_files, prepare
 from fractal_rm.adapters.sqlite.recover import OpenRuns, run_from
@@ -77,7 +79,7 @@ class HistoryStore:
 
     # --- open and close -----------------------------------------------------------------------
 
-    def open(self) -> int:
+    def open(self) -> Projected:
         """Take the file; returns how far it has the log. Raises JournalError."""
         self.take_lock()
         try:
@@ -88,19 +90,17 @@ class HistoryStore:
             self._scrub.open(self._connect())
             self._place = Place(self._path)
             self._read_tails()
-            return self._projected()
+            had = projected(self._db)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             self.let_go()
             raise unusable(self._path, error) from error
         except JournalError:
             self.let_go()
             raise
-
-    def _projected(self) -> int:
-        projected = self._one("SELECT value FROM meta WHERE name = 'projected'")
-        if not isinstance(projected, int):
+        if had is None:
+            self.let_go()
             raise damaged(self._path, "is damaged: it does not say how far it has the log")
-        return projected
+        return had
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(
@@ -228,8 +228,8 @@ class HistoryStore:
         except OSError as error:
             raise JournalGone(f"{self._path}: its lock file is gone ({error})") from error
 
-    def project(self, stories: Stories, position: int) -> None:
-        """Take in what the log tells up to a position, or nothing of it.
+    def project(self, stories: Stories, reached: Projected) -> None:
+        """Take in what the log tells, and how far that goes; or nothing of it.
 
         Raises JournalBlocked, JournalLost.
         """
@@ -242,7 +242,8 @@ class HistoryStore:
             many_at_once(db, statements.INSERT_KEYS, writing.key_rows)
             for name, more in writing.counts.items():
                 db.execute(statements.COUNT, {"name": name, "more": more})
-            self._note("projected", position)
+            self._note("projected", reached.all)
+            self._note("ended_until", reached.ended)
             db.execute("COMMIT")
         except sqlite3.Error as error:
             faults.forget()
