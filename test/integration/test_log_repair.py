@@ -9,6 +9,7 @@ import random
 import shutil
 import sqlite3
 from contextlib import closing
+from errno import EIO
 from pathlib import Path
 
 import msgspec
@@ -260,6 +261,28 @@ async def test_headers_that_are_lost_of_any_segments_cost_nothing(tmp_path, stat
     assert await started(state) == before
 
 
+async def test_a_segment_that_the_disk_cannot_read_is_a_gap_and_is_kept(
+    tmp_path, state, monkeypatch
+):
+    before = await started(shutil.copytree(state, tmp_path / "whole"))
+    bad, opened = segments_of(state)[2], open
+
+    def fail(file, *args, **how):
+        if Path(file) == bad:
+            raise OSError(EIO, os.strerror(EIO), str(file))
+        return opened(file, *args, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("io.open", fail)
+        patch.setattr("builtins.open", fail)
+        assert "cannot be read (Input/output error)" in str(
+            check_journal(journal_of(state)).problems
+        )
+        report = repair(journal_of(state))
+    assert (Path(report.log_kept_as) / bad.name).exists()
+    assert_honest(before, await started(state), report.gone)
+
+
 async def test_a_file_that_is_there_twice_costs_nothing(tmp_path, state):
     before = await started(shutil.copytree(state, tmp_path / "whole"))
     third = segments_of(state)[2]
@@ -298,3 +321,14 @@ async def test_a_history_and_its_log_that_are_both_damaged_are_repaired_together
         repaired += 1
         assert_honest(before, await started(copy), report.gone)
     assert repaired > 2
+
+
+async def test_what_a_log_tells_of_a_run_that_the_history_has_lost_harms_nothing(state):
+    with closing(sqlite3.connect(journal_of(state))) as db, db:
+        db.execute("UPDATE pages SET sum = 1 WHERE run = 1")
+        db.execute("DELETE FROM runs WHERE no = 2")
+    report = repair(journal_of(state))
+    after = await started(state)
+    for run_id, ended in {"run-old-0": State.UNKNOWN, "run-old-1": State.DEAD}.items():
+        assert after[run_id][0] is ended
+        assert any(run_id in each for each in report.gone)
