@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 Rows = list[tuple[Any, ...]]
-ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 256  # a power of two: by these the rest is divided, so that few statements are made
 
 
 def many_at_once(
@@ -17,10 +17,13 @@ def many_at_once(
 ) -> Rows:
     """Execute a statement that takes many rows; returns what it finds. Raises sqlite3.Error."""
     found: Rows = []
-    for at in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[at : at + ROWS_AT_ONCE]
-        flat = tuple(chain.from_iterable(some))
-        found += db.execute(_many(head, tail, len(some[0]), len(some)), flat)
+    at, size = 0, ROWS_AT_ONCE
+    while at < len(rows):
+        while at + size > len(rows):
+            size //= 2
+        flat = tuple(chain.from_iterable(rows[at : at + size]))
+        found += db.execute(_many(head, tail, len(rows[at]), size), flat)
+        at += size
     return found
 
 

@@ -40,7 +40,7 @@ from fractal_rm.domain.errors import (
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Prior, Recovered
 
-STATEMENTS_KEPT = 400  # prepared: six that take many rows, for each number of them
+STATEMENTS_KEPT = 100  # prepared: those that take many rows, for each power of two of them
 
 # The module takes numbers and texts as they are. For any other value, of each row, it looks for an
 # adapter in three places, unless one is registered.
