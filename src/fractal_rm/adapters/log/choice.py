@@ -30,12 +30,14 @@ class Chosen(msgspec.Struct):
     """What is to be read. ``segments`` are in order, each number once; some may be missing.
 
     ``data`` is what each file holds, by name. ``problems`` say, as sentences, what is wrong with
-    files. No segment that was seen has a higher number than ``newest``.
+    files. ``found_again`` are the files of segments without a header. No segment that was seen has
+    a higher number than ``newest``.
     """
 
     segments: list[Segment] = []
     data: dict[str, bytes] = {}
     problems: list[str] = []
+    found_again: list[str] = []
     newest: int = 0
 
 
@@ -166,4 +168,4 @@ def _take_in(name: str, number: int, salt: int, nameless: list[str], chosen: Cho
     nameless.remove(name)
     chosen.segments.append(Segment(number, name, salt, 0, len(chosen.data[name])))
     chosen.newest = max(chosen.newest, number)
-    chosen.problems.append(f"segment {number} of the log (file {name}) has no header that holds")
+    chosen.found_again.append(name)

@@ -61,13 +61,17 @@ class Survey(msgspec.Struct):
 
 
 class _Piece(msgspec.Struct, frozen=True):
-    """A frame or a gap, at a position. ``synced``: how far it says that the log was on the disk."""
+    """A frame, a gap, or the place of a header that is lost, in ``file``.
+
+    ``synced``: how far it says that the log was on the disk.
+    """
 
     at: int
     synced: int
     body: bytes = b""
     end: int = 0
     gap: Gap | None = None
+    file: str | None = None
 
 
 def survey(disk: Disk, since: int) -> Survey:
@@ -80,6 +84,11 @@ def survey(disk: Disk, since: int) -> Survey:
         if piece.gap is not None:
             gaps.append(piece.gap)
             parts.append([])
+        elif piece.file is not None:
+            chosen.problems.append(
+                f"segment {number_of(piece.at)} of the log (file {piece.file}) has no header that"
+                " holds"
+            )
         elif piece.body:
             parts[-1].append(Placed(piece.body, piece.end))
     gaps = [
@@ -91,13 +100,13 @@ def survey(disk: Disk, since: int) -> Survey:
 
 
 def _certain(pieces: list[_Piece]) -> list[_Piece]:
-    """All before the first gap of which nothing says that anything was on the disk there."""
+    """All before the first gap, or lost header, of which nothing says that it was on the disk."""
     ends = len(pieces)
     synced = 0
     for at in range(len(pieces) - 1, -1, -1):
         piece = pieces[at]
         synced = max(synced, piece.synced)
-        if piece.gap is not None and synced <= piece.at:
+        if (piece.gap or piece.file) and synced <= piece.at:
             ends = at
     return pieces[:ends]
 
@@ -109,6 +118,8 @@ def _pieces(chosen: Chosen, first: int, since: int) -> Iterator[_Piece]:
         for missing in range(number, segment.number):
             yield _missing(missing, is_known=is_known)
             is_known = False
+        if segment.name in chosen.found_again:
+            yield _Piece(position(segment.number, 0), 0, file=segment.name)
         data = chosen.data[segment.name]
         yield from _pieces_of(segment, data, begin_of(segment, since))
         number, is_known = segment.number + 1, is_marked(data, segment)
