@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from fractal_rm.adapters.sqlite import SqliteHistory, check_journal, open_runs_of, repair
+from fractal_rm.adapters.sqlite import (
+    SqliteHistory,
+    check_journal,
+    log_problems,
+    open_runs_of,
+    repair,
+)
 from fractal_rm.adapters.sqlite.history import journals_in
 from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option, json_option, print_json, print_table, state_of
@@ -54,10 +60,10 @@ def check(folder: Path, as_json: bool) -> int:
 @config_option
 @json_option
 def repair_journals(folder: Path, as_json: bool) -> int:
-    """Make the damaged histories of the node again, of what can be read.
+    """Make the damaged journals of the node again, of what can be read.
 
-    What is well is left as it is. The damaged file is kept beside the new one. Exits 1 where
-    something is gone. Not while a process of the node runs.
+    What is well is left as it is. The damaged file is kept beside the new one, and so is its log.
+    Exits 1 where something is gone. Not while a process of the node runs.
     """
     state = state_of(folder)
     broken = [path for path in journals_in(state) if check_journal(path).problems]
@@ -70,6 +76,7 @@ def repair_journals(folder: Path, as_json: bool) -> int:
         click.echo(
             f"{report.journal}: made again with {report.runs} runs, {report.rebuilt} of them of"
             f" their facts alone; the damaged file is {report.kept_as}"
+            + (f", its log {report.log_kept_as}" if report.log_kept_as else "")
         )
         for what in report.gone:
             click.echo(f"  gone: {what}")
@@ -96,17 +103,23 @@ def audit(folder: Path, as_json: bool) -> int:
     For each flow, what was received must be accounted for. Received triggers are counted from
     the accepted facts, states from the runs; duplicates were answered with the run that they
     repeat. Counted besides: runs that another node, which did not answer an offer, may have
-    executed as well. Exits 1 where an account does not balance, or where a running node has found
-    that nobody carries an open run: one of its own, or one that it could not take over.
+    executed as well. Exits 1 where an account does not balance, where the log is damaged, or where
+    a running node has found that nobody carries an open run: one of its own, or one that it could
+    not take over. What repairs could not bring over is said, and is in no account.
     """
     state = state_of(folder)
     history = SqliteHistory(state)
     accounts = [_account(ledger) for ledger in history.ledger()]
+    damage = {path.stem: found for path in journals_in(state) if (found := log_problems(path))}
+    lost = history.losses()
     balanced = all(account.balanced for account in accounts)
     uncarried = _uncarried(state)
     if as_json:
         ids = [run_id for run_ids in uncarried.values() for run_id in run_ids]
-        print_json({"balanced": balanced, "accounts": accounts, "uncarried": ids})
+        print_json({
+            "balanced": balanced, "accounts": accounts, "uncarried": ids, "damaged": damage,
+            "lost": lost,
+        })  # fmt: skip
     else:
         shown = [s for s in State if any(account.states.get(s.value) for account in accounts)]
         print_table(
@@ -124,11 +137,17 @@ def audit(folder: Path, as_json: bool) -> int:
             ],
             empty="no runs yet",
         )
-        if not balanced:
+        if not balanced or damage:
             click.echo("`fractal-rm journal check` names what does not hold")
+        for name, losses in lost.items():
+            click.echo(
+                f"{name}: repairs found {losses.places} places of its log gone: what came in them"
+                f" is in no account, and {losses.runs} runs are not whole"
+            )
         for name, run_ids in uncarried.items():
             _say_uncarried(name, run_ids)
-    return 0 if balanced and not any(uncarried.values()) else EXIT_NOT_WELL
+    well = balanced and not damage and not any(uncarried.values())
+    return 0 if well else EXIT_NOT_WELL
 
 
 def _say_uncarried(name: str, run_ids: list[str]) -> None:

@@ -12,7 +12,7 @@ order), unless a later frame says that it had been synced: then it is damage.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from zlib import crc32
 
 import msgspec
@@ -86,14 +86,39 @@ def scan(data: bytes, *, salt: int, place: int, offset: int = 0) -> Iterator[Fra
         place = frame.end
 
 
+def places(data: bytes, place: int = 0) -> Iterator[int]:
+    """Where a frame may begin, from ``place`` on, as its first bytes say."""
+    at = data.find(_MAGIC, place)
+    while at >= 0:
+        yield at
+        at = data.find(_MAGIC, at + 1)
+
+
+def all_behind(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int, Frame]]:
+    """Every frame from ``place`` on that holds, with its place, whatever stands between them."""
+    for at in places(data, place):
+        frame = decode(data, salt=salt, place=at) if at >= place else None
+        if frame is not None:
+            yield at, frame
+            place = frame.end
+
+
+def crcs_at(data: bytes, place: int) -> tuple[Callable[[int], int], int] | None:
+    """Of what may be a frame: its checksum by the salt, and the one it has; None: it is cut."""
+    if place + HEAD_BYTES > len(data):
+        return None
+    _, length, crc, _, synced = _HEAD.unpack_from(data, place)
+    begin = place + HEAD_BYTES
+    if begin + length > len(data):
+        return None
+    body = data[begin : begin + length]
+    return (lambda salt: _crc(body, salt, place, synced)), crc
+
+
 def latest_synced(data: bytes, *, salt: int, place: int) -> int:
     """The latest position that a frame behind ``place`` knows to have been synced; 0: none does."""
-    latest, at = 0, data.find(_MAGIC, place)
-    while at >= 0:
-        frame = decode(data, salt=salt, place=at)
-        latest = max(latest, frame.synced if frame else 0)
-        at = data.find(_MAGIC, frame.end if frame else at + 1)
-    return latest
+    found = all_behind(data, salt=salt, place=place)
+    return max((frame.synced for _, frame in found), default=0)
 
 
 def _crc(body: bytes, salt: int, place: int, synced: int) -> int:

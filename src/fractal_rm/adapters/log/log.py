@@ -19,14 +19,17 @@ from fractal_rm.adapters.log.segments import (
     BEGIN,
     HEADER_BYTES,
     HEADER_PLACES,
+    MARK_PLACE,
     Placed,
     Segment,
     begin_of,
     damaged,
     encode_header,
+    encode_mark,
     following,
     follows,
     frames_since,
+    is_marked,
     look_through,
     number_of,
     position,
@@ -109,8 +112,9 @@ class Log:
                     self._place = frame.end
                     yield Placed(frame.body, position(segment.number, frame.end))
             self._end = position(segment.number, self._place)
-            if not ended or (self._left and not follows(self._left[0], segment)):
+            if not ended or not self._left or not follows(self._left[0], segment):
                 self._check_torn()
+                self._check_last(ended)
                 break
 
     def _check_torn(self) -> None:
@@ -124,6 +128,13 @@ class Log:
                 )
                 raise damaged(self._disk, what)
             place = 0
+
+    def _check_last(self, ended: bool) -> None:
+        """Was there a segment behind the last one? Raises JournalDamaged."""
+        last = self._used[-1]
+        if is_marked(self._disk.read(last.name, BEGIN), last):
+            how = "is not the last one" if ended else f"does not hold at byte {self._place}"
+            raise damaged(self._disk, f"segment {last.number} (file {last.name}) {how}")
 
     def begin(self) -> None:
         """Write from here on, behind all that was read. Raises JournalFull, OSError."""
@@ -162,9 +173,13 @@ class Log:
     def sync(self) -> None:
         """Wait until all that was put before is on the disk."""
         since, end = self._synced, self._end
-        for segment in self._used.copy():
-            if number_of(since) <= segment.number <= number_of(end):
-                self._disk.sync(segment.name)
+        first, last = number_of(since), number_of(end)
+        covered = [each for each in self._used.copy() if first <= each.number <= last]
+        for segment in covered:
+            self._disk.sync(segment.name)
+        for segment in covered[:-1]:  # from here on one that is missing behind it is damage
+            self._disk.write(segment.name, MARK_PLACE, encode_mark(segment))
+            self._disk.sync(segment.name)
         self._synced = end
 
     def check(self) -> None:

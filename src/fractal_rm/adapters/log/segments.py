@@ -5,6 +5,9 @@ begins with a header, twice, so that a torn sector does not take both:
 
     magic "FRMlog" | format | number | salt | salt of the segment before | size of the file | crc
 
+Between them and the first frame is a mark, from when the segment that follows was first synced on:
+who deletes that one is found out (see `Log.sync`).
+
 A file whose headers are zeros is free. So is one whose number is before the position from which the
 log is read: what it holds is in the history.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import NamedTuple
 from zlib import crc32
 
@@ -31,6 +34,8 @@ _HEADER = struct.Struct("<6sHQQQQI")
 _MAGIC = b"FRMlog"
 HEADER_PLACES = (0, 2048)
 HEADER_BYTES = _HEADER.size
+_MARK = struct.Struct("<8sQ")  # magic, salt
+MARK_PLACE = 3072  # in the sector of no header
 _PLACE_BITS = 32
 
 
@@ -123,14 +128,16 @@ def encode_header(segment: Segment) -> bytes:
     return _HEADER.pack(*fields, crc32(_HEADER.pack(*fields, 0)))
 
 
-def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
-    """The segment that a file holds; None: its headers are zeros, or were not written whole."""
-    data = disk.read(name, BEGIN)
+def decode_header(disk: Disk, name: str, data: bytes) -> Segment | None:
+    """The segment that a file's first bytes say it holds; None: neither header holds.
+
+    Raises JournalTooNew.
+    """
     if len(data) < BEGIN:
         return None
     for place in HEADER_PLACES:
         *fields, crc = _HEADER.unpack_from(data, place)
-        magic, written_by, number, salt, before, size_then = fields
+        magic, written_by, number, salt, before, size = fields
         if magic != _MAGIC or crc32(_HEADER.pack(*fields, 0)) != crc:
             continue
         if written_by > FORMAT:
@@ -138,19 +145,59 @@ def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
                 f"{disk.where} was written by a newer release (format {written_by}, this one"
                 f" reads {FORMAT}); start that release again"
             )
-        if size_then != size:
-            raise damaged(disk, f"file {name} has {size} bytes and was made with {size_then}")
         return Segment(number, name, salt, before, size)
-    if all(any(data[place : place + HEADER_BYTES]) for place in HEADER_PLACES):
+    return None
+
+
+def encode_mark(segment: Segment) -> bytes:
+    """What stands at `MARK_PLACE`: the segment that follows on this one is on the disk."""
+    return _MARK.pack(b"FRMnext", segment.salt)
+
+
+def is_marked(data: bytes, segment: Segment) -> bool:
+    """Whether a segment that follows on this one is known to have been on the disk."""
+    return data[MARK_PLACE : MARK_PLACE + _MARK.size] == encode_mark(segment)
+
+
+def begin_alone(disk: Disk, number: int, salt: int) -> int:
+    """Make a small segment that follows on none, durable; returns the position where it begins.
+
+    Who is to read from there on needs none of the others. Raises OSError.
+    """
+    taken = disk.names()
+    name = next(name for name in map(str, count(1)) if name not in taken)
+    disk.create(name, 2 * BEGIN)
+    header = encode_header(Segment(number, name, salt, 0, 2 * BEGIN))
+    for place in HEADER_PLACES:
+        disk.write(name, place, header)
+    disk.sync(name)
+    return position(number, BEGIN)
+
+
+def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
+    """The segment that a file holds; None: its headers are zeros, or were not written whole."""
+    data = disk.read(name, BEGIN)
+    segment = decode_header(disk, name, data)
+    if segment is not None:
+        if segment.size != size:
+            raise damaged(disk, f"file {name} has {size} bytes and was made with {segment.size}")
+        return segment
+    if len(data) == BEGIN and has_lost_header(data):
         raise damaged(disk, f"file {name} has no header that holds")
     return None
+
+
+def has_lost_header(data: bytes) -> bool:
+    """Of a file in which no header holds: whether there were any."""
+    return all(any(data[place : place + HEADER_BYTES]) for place in HEADER_PLACES)
 
 
 def damaged(disk: Disk, what: str) -> JournalDamaged:
     """What does not hold, and what can be done."""
     return JournalDamaged(
-        f"{disk.where} is damaged: {what}. Nothing was changed. Put the files back as they were; to"
-        " start without the runs that they hold, move that folder and the journal beside it away"
+        f"{disk.where} is damaged: {what}. Nothing was changed. Put the files back as they were, or"
+        " look at it with `fractal-rm journal check`: `fractal-rm journal repair` goes on with what"
+        " can be read"
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from fractal_rm.adapters.sqlite import statements, verify
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
+from fractal_rm.adapters.sqlite.check_log import log_problems
 from fractal_rm.adapters.sqlite.history import reading
 from fractal_rm.adapters.sqlite.prepare import format_of
 from fractal_rm.adapters.sqlite.schema import FORMAT
@@ -37,11 +38,20 @@ def check_journal(path: Path) -> JournalReport:
 
     Raises JournalError where that is no damage: a user who may not, another release.
     """
-    try:
-        with reading(path) as db:
-            return _report(path, db)
-    except JournalDamaged as error:
-        return JournalReport(path.stem, 0, 0, 0, [str(error)])
+    report = _look_at(path)
+    problems = dict.fromkeys((*report.problems, *log_problems(path)))
+    return msgspec.structs.replace(report, problems=list(problems))
+
+
+def _look_at(path: Path) -> JournalReport:
+    """At the history, with the log laid over it, or alone where that cannot be."""
+    for with_log in (True, False):
+        try:
+            with reading(path, with_log=with_log) as db:
+                return _report(path, db)
+        except JournalDamaged as error:  # noqa: PERF203 - of the log or of the history
+            damage = str(error)
+    return JournalReport(path.stem, 0, 0, 0, [damage])
 
 
 class _Facts:

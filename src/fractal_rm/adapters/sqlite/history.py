@@ -8,13 +8,15 @@ from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import msgspec
+
 from fractal_rm.adapters.sqlite.chain import ChainBroken, what_holds
 from fractal_rm.adapters.sqlite.lists import Row, Wanted, newest, one_by_id
 from fractal_rm.adapters.sqlite.migrations import show_as_now
 from fractal_rm.adapters.sqlite.prepare import check_files, format_of
 from fractal_rm.adapters.sqlite.recent import lay_over
-from fractal_rm.adapters.sqlite.schema import FORMAT
-from fractal_rm.adapters.sqlite.statements import PAGES
+from fractal_rm.adapters.sqlite.schema import FORMAT, LOSSES
+from fractal_rm.adapters.sqlite.statements import PAGES, READ_NOTE
 from fractal_rm.adapters.sqlite.sums import add_row_sum, decode_any, holds
 from fractal_rm.domain.errors import JournalDamaged, JournalUnreadable
 from fractal_rm.domain.state import State
@@ -37,6 +39,13 @@ _MAYBE_TWICE = """
           AND json_extract(value, '$[1].maybe_twice')
     GROUP BY runs.flow
 """
+
+
+class Losses(msgspec.Struct, frozen=True):
+    """``places`` of the log are gone, and what came in them; ``runs`` are not whole for that."""
+
+    places: int
+    runs: int
 
 
 class SqliteHistory:
@@ -117,6 +126,17 @@ class SqliteHistory:
             for flow in sorted(received.keys() | states.keys(), key=str)
         ]
 
+    def losses(self) -> dict[str, Losses]:
+        """What repairs could not bring over, of each journal where there was any."""
+        found: dict[str, Losses] = {}
+        for path in self._journals():
+            with reading(path, with_log=False) as db:
+                rows = [db.execute(READ_NOTE, (name,)).fetchone() or (0,) for name in LOSSES]
+            losses = Losses(*(value for (value,) in rows))
+            if losses.places or losses.runs:
+                found[path.stem] = losses
+        return found
+
     def _journals(self) -> list[Path]:
         return journals_in(self._folder)
 
@@ -143,8 +163,10 @@ def open_runs_of(path: Path) -> list[str]:
 
 
 @contextmanager
-def reading(path: Path) -> Generator[sqlite3.Connection]:
+def reading(path: Path, *, with_log: bool = True) -> Generator[sqlite3.Connection]:
     """A journal as it is at one moment, whatever is written meanwhile.
+
+    ``with_log``: with what its log tells beyond the history.
 
     Raises JournalUnreadable where this user cannot read it, JournalDamaged for whatever cannot be
     read in it, JournalTooNew where it may mean more than this release knows, JournalTooOld where it
@@ -161,7 +183,7 @@ def reading(path: Path) -> Generator[sqlite3.Connection]:
             found = format_of(db, path)
             if found < FORMAT:
                 show_as_now(db, found)
-            else:
+            elif with_log:
                 lay_over(db, path)
             yield db
     except UnicodeEncodeError:  # it is in what was asked for

@@ -1,13 +1,13 @@
-"""Make a history again of what can be read of a damaged one.
+"""Make a journal again of what can be read of a damaged one.
 
-The new file is made beside it and takes its place when it is whole; the damaged one is kept under
-another name. Rows of runs come from their facts, as do indexes, counts and the tables for lists;
-the id of a run whose row is lost stands in the index of ids.
+The new file is made beside it, has what the log holds, too, and takes its place when it is whole;
+the damaged one and the log are kept under other names. Rows of runs come from their facts, as do
+indexes, counts and the tables for lists; the id of a run whose row is lost stands in the index of
+ids.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,17 +17,19 @@ from typing import Any
 import msgspec
 
 from fractal_rm.adapters.lock import FileLock, Held
-from fractal_rm.adapters.log.disk import log_folder
+from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.stories import Story
 from fractal_rm.adapters.sqlite import statements
+from fractal_rm.adapters.sqlite.aside import beside, bring_in_wal, free_name, put_in_place
 from fractal_rm.adapters.sqlite.causes import damaged, unusable
 from fractal_rm.adapters.sqlite.chain import encode_page, link, start_of, what_holds
 from fractal_rm.adapters.sqlite.faults import Faults
 from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.migrations import create, show_as_now
 from fractal_rm.adapters.sqlite.prepare import PAGE_BYTES, check_files, format_of
+from fractal_rm.adapters.sqlite.repair_log import LogRepair
 from fractal_rm.adapters.sqlite.salvage import Salvage
-from fractal_rm.adapters.sqlite.schema import FORMAT, PAGE_BITS
+from fractal_rm.adapters.sqlite.schema import FORMAT, LOSSES, PAGE_BITS
 from fractal_rm.adapters.sqlite.spans import widen
 from fractal_rm.adapters.sqlite.sums import add_row_sum, decode_any, holds, summed
 from fractal_rm.domain.cause import Cause
@@ -45,7 +47,7 @@ Row = tuple[Any, ...]
 class RepairReport(msgspec.Struct):
     """What was made again, and what is gone. ``kept_as`` is the damaged file.
 
-    ``log_kept_as`` is the log where it could not be joined to the history; None: it was.
+    ``log_kept_as`` is the log, which begins anew; None: there was none.
     """
 
     journal: str
@@ -57,7 +59,7 @@ class RepairReport(msgspec.Struct):
 
 
 def repair(path: Path) -> RepairReport:
-    """Repair the history of a journal that no process holds.
+    """Repair a journal that no process holds, with its log.
 
     Raises JournalInUse; JournalDamaged where nothing of it can be read; JournalError.
     """
@@ -77,9 +79,9 @@ def repair(path: Path) -> RepairReport:
 def _repair(path: Path) -> RepairReport:
     real = path.resolve()
     new = real.with_name(f"{real.name}.new")
-    for file in (new, *_beside(new)):
+    for file in (new, *beside(new)):
         file.unlink(missing_ok=True)
-    aside = _free_name(real)
+    aside = free_name(real)
     report = RepairReport(path.stem, str(aside))
     with (
         closing(sqlite3.connect(real)) as old,
@@ -94,70 +96,40 @@ def _repair(path: Path) -> RepairReport:
         made.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         create(made)
         made.execute("BEGIN")
-        _Making(path, old, made, report, found).make()
+        making = _Making(old, made, report, found)
+        making.make()
         made.execute("COMMIT")
+        made.execute("PRAGMA journal_mode = WAL")
+        log = LogRepair.of(path, making.projected)
+        if log is not None:
+            report.gone += log.bring_into(new)
+            report.log_kept_as = str(log.kept_as)
+            (report.runs,) = made.execute("SELECT count(*) FROM runs").fetchone()
         if report.runs == 0 and report.gone:
             raise damaged(path, "has no run that can be read")
-        made.execute("PRAGMA journal_mode = WAL")
         made.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        _bring_in_wal(old)
-    if report.log_kept_as is not None and log_folder(path).exists():
-        log_folder(path).rename(report.log_kept_as)
-    _put_in_place(real, new, aside)
+        bring_in_wal(old)
+    if log is not None:
+        log.copy_aside()
+    put_in_place(real, new, aside)
+    if log is not None:
+        log.move_aside()
     return report
-
-
-def _bring_in_wal(old: sqlite3.Connection) -> None:
-    """So that the damaged file is whole in itself; where that fails, its -wal file goes with it."""
-    try:
-        old.commit()
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    except sqlite3.DatabaseError:
-        return
-
-
-def _put_in_place(real: Path, new: Path, aside: Path) -> None:
-    """The damaged file has both names until the new one has taken its own."""
-    _sync(new)
-    os.link(real, aside)
-    for file, kept in zip(_beside(real), _beside(aside), strict=True):
-        if file.exists():
-            file.rename(kept)  # of another file it would be brought into the new one
-    new.rename(real)
-    _sync(real.parent)
-
-
-def _beside(file: Path) -> list[Path]:
-    return [file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm")]
-
-
-def _free_name(real: Path) -> Path:
-    names = (real.with_name(f"{real.name}.damaged-{n}") for n in range(1, 1_000_000))
-    return next(name for name in names if not name.exists())
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 class _Making:
     """Fills a new history from an old one."""
 
     def __init__(
-        self, path: Path, old: sqlite3.Connection, made: sqlite3.Connection,
-        report: RepairReport, found: int,
-    ) -> None:  # fmt: skip
-        self._path = path
+        self, old: sqlite3.Connection, made: sqlite3.Connection, report: RepairReport, found: int
+    ) -> None:
         self._old = old
         self._made = made
         self._report = report
         self._format = found
         self._faults = Faults(made)
         self._counts = {"accepted": 0, "settled": 0, "trouble_bytes": 0}
+        self.projected: Projected | None = Projected(0, 0)  # None: how far it was is gone
 
     def make(self) -> None:
         """Copy what holds, and make again what can be. Raises sqlite3.Error of the new one."""
@@ -312,12 +284,12 @@ class _Making:
 
     def _notes(self) -> None:
         notes = {row[0]: row for row in self._rows("counts", "SELECT * FROM meta")}
-        projected = notes.get("projected")
-        if projected is not None and holds(projected):
-            self._counts["projected"] = projected[1]
-        elif self._format == FORMAT:
-            self._report.log_kept_as = str(_free_name(log_folder(self._path)))
-            self._gone("what the log had and the history had not: how far it was is not known")
+        held = {name: row[1] for name, row in notes.items() if holds(row)}
+        self._counts |= {name: held[name] for name in LOSSES if name in held}
+        if self._format == FORMAT:
+            names = ("projected", "ended_until")
+            is_known = all(name in held for name in names)
+            self.projected = Projected(*(held[name] for name in names)) if is_known else None
         for name, value in self._counts.items():
             self._made.execute(statements.NOTE, {"name": name, "value": value})
         self._made.execute(statements.NOTE, {"name": "clean", "value": 0})

@@ -128,6 +128,7 @@ CREATE VIEW story AS
     ORDER BY runs.no, n, key;
 """
 
+LOSSES = ("lost_places", "lost_runs")  # of the log, by repairs; not there where nothing was lost
 COUNTS = ("accepted", "settled", "dropped", "projected", "ended_until", "trouble_bytes")  # from 0
 
 CREATE = TOLD + KEYS + META + INDEXES

@@ -1,0 +1,226 @@
+"""What a log tells that has gaps, run by run, with what a gap makes of a run.
+
+- A run that was open at a gap may have done there what nobody knows. Where its end stands behind
+  the gap, it has ended so. Else it ends as unknown, and is not repeated.
+- A run whose facts stand behind a gap, and whose beginning was in it, is set aside as dead, with
+  these facts.
+- A run that began behind the last gap is whole; where its flow was in a gap, it ends as unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+
+import msgspec
+
+from fractal_rm.adapters.log import records
+from fractal_rm.adapters.log.replay import told_in
+from fractal_rm.adapters.log.segments import Placed
+from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.facts import AnyFact, Dead, Settled
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
+
+LOST = "a part of the log was lost: what it has done is not known"
+LOST_FLOW = "a part of the log was lost, and with it the flow that this run began with"
+LOST_BEGINNING = "a part of the log was lost, and with it what this run began with"
+BODY_BYTES = 4_096  # of the facts of a run without a beginning
+
+_decode = msgspec.json.Decoder(tuple[int, AnyFact]).decode
+_page = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class Before(msgspec.Struct, frozen=True):
+    """The history that the log goes on from. It has what had ended before ``ended_until`` in it.
+
+    ``run_of`` makes a run as it stands there, ``has_flow`` tells whether a version is there.
+    """
+
+    open_ids: Iterable[str]
+    run_of: Callable[[str], Run | None]
+    has_flow: Callable[[str], bool]
+    ended_until: int = -1
+
+
+class Rejoined(msgspec.Struct):
+    """``stories`` are all that is to come into the history.
+
+    Runs by id: ``unknown`` end as such, ``headless`` are set aside, as their beginnings are lost,
+    and ``ended`` have their end behind a gap. ``unread`` bodies hold, and nobody can read them.
+    """
+
+    stories: Stories
+    unknown: list[str]
+    headless: list[str]
+    ended: list[str]
+    unread: int
+
+    @property
+    def touched(self) -> int:
+        """How many runs are not whole."""
+        return len(self.unknown) + len(self.headless) + len(self.ended)
+
+
+def rejoin(parts: Iterable[list[Placed]], before: Before) -> Rejoined:
+    """Bring the parts of a log together; between two of them is a gap."""
+    joining = _Joining(before)
+    for number, part in enumerate(parts):
+        if number:
+            joining.gap()
+        joining.take(part)
+    return joining.result()
+
+
+class _Joining:
+    def __init__(self, before: Before) -> None:
+        self._before = before
+        self._stories = Stories()
+        self._runs: dict[str, Run | None] = {}
+        self._open = dict.fromkeys(before.open_ids)  # in their order
+        self._doubtful: dict[str, None] = {}  # were open at a gap, or have facts that cannot be
+        self._ended: list[str] = []
+        self._headless: dict[str, list[msgspec.Raw]] = {}
+        self._latest_ms = 0
+        self._unread = 0
+
+    def gap(self) -> None:
+        """Whatever is open may have gone on in it."""
+        self._doubtful |= self._open
+
+    def take(self, part: list[Placed]) -> None:
+        """Take in bodies that stand one behind the other."""
+        for bodies in self._readable(part):
+            told = told_in(bodies, _nothing, self._before.ended_until)
+            self._stories.flows.update(told.flows)
+            for run_id, times in told.again.items():
+                self._stories.repeat(run_id, times)
+            for story in told:
+                self._take(story, _facts_of(story))
+
+    def result(self) -> Rejoined:
+        """All that was taken, and what becomes of runs that are not whole."""
+        ended = self._ended.copy()
+        unknown = {
+            run_id: LOST if run_id in self._doubtful else LOST_FLOW
+            for run_id in self._open
+            if run_id in self._doubtful or not self._has_flow(run_id)
+        }
+        for run_id, why in unknown.items():
+            self._end_as_unknown(run_id, why)
+        for run_id, facts in self._headless.items():
+            self._set_aside(run_id, facts)
+        return Rejoined(self._stories, list(unknown), list(self._headless), ended, self._unread)
+
+    def _readable(self, part: list[Placed]) -> Iterator[list[Placed]]:
+        """Bodies, apart where one between them cannot be read."""
+        for can_be, bodies in groupby(part, key=_can_be_read):
+            if can_be:
+                yield list(bodies)
+            else:
+                self._unread += len(list(bodies))
+                self.gap()
+
+    def _take(self, story: Story, facts: list[msgspec.Raw]) -> None:
+        run = self._run(story.run_id)
+        if story.again:
+            self._stories.repeat(story.run_id, story.again)
+        if story.new is not None:
+            if run is None:
+                self._begin(story.run_id, story.new, facts, story.ahead_ms)
+        elif run is not None:
+            self._go_on(run, facts, story.ahead_ms)
+        elif facts:
+            self._headless.setdefault(story.run_id, []).extend(facts)
+
+    def _begin(
+        self, run_id: str, beginning: Beginning, facts: list[msgspec.Raw], ahead_ms: int
+    ) -> None:
+        run = Run(run_id, Flow(beginning.flow or ""), beginning.accepted_ms)
+        self._runs[run_id] = run
+        self._stories.begin(Story(run_id), beginning)
+        self._go_on(run, facts, ahead_ms)
+
+    def _go_on(self, run: Run, facts: list[msgspec.Raw], ahead_ms: int) -> None:
+        """Add facts, as long as they make a run."""
+        settled_ms = None
+        for raw in () if run.state.final else facts:
+            at_ms = _follow(run, raw)
+            if at_ms is None:
+                self._doubtful[run.id] = None
+                break
+            self._latest_ms = max(self._latest_ms, at_ms)
+            story = self._stories.of(run.id)
+            story.facts.append(raw)
+            story.stand_as(run)
+            if run.state.final:
+                settled_ms = at_ms
+        if not run.state.final:
+            self._open[run.id] = None
+        elif settled_ms is not None:
+            self._stories.end(run.id, settled_ms, ahead_ms)
+            self._open.pop(run.id, None)
+            if run.id in self._doubtful:
+                self._ended.append(run.id)
+
+    def _run(self, run_id: str) -> Run | None:
+        if run_id not in self._runs:
+            self._runs[run_id] = self._before.run_of(run_id)
+        return self._runs[run_id]
+
+    def _has_flow(self, run_id: str) -> bool:
+        """Of an open run; one that the history has is looked at there."""
+        story = self._stories.open.get(run_id)
+        if story is None or story.new is None:
+            return True
+        version = story.new.version
+        return version in self._stories.flows or self._before.has_flow(version)
+
+    def _end_as_unknown(self, run_id: str, why: str) -> None:
+        run = self._run(run_id)
+        if run is None:  # nothing can be told of it: it is found, and set aside, at the start
+            return
+        end = Settled(State.UNKNOWN, why, Cause.UNREADABLE)
+        self._go_on(run, [_timed(max(self._latest_ms, run.accepted_ms), end)], 0)
+
+    def _set_aside(self, run_id: str, facts: list[msgspec.Raw]) -> None:
+        fact = Dead(Cause.UNREADABLE.text, LOST_BEGINNING, "", records.encode(facts)[:BODY_BYTES])
+        at_ms = self._latest_ms
+        run = Run(run_id, Flow(""), at_ms)
+        run.apply(fact)
+        story = Story(run_id, [_timed(at_ms, fact)])
+        story.stand_as(run)
+        self._stories.begin(story, Beginning(None, "", "", at_ms, None, "", 0))
+        self._stories.end(run_id, at_ms, 0)
+
+
+def _follow(run: Run, raw: msgspec.Raw) -> int | None:
+    """Let a run follow a fact; its moment. None: it makes no run."""
+    try:
+        at_ms, fact = _decode(raw)
+        run.apply(fact)
+    except Exception:  # noqa: BLE001 - facts of any release may come here
+        return None
+    return at_ms
+
+
+def _facts_of(story: Story) -> list[msgspec.Raw]:
+    return story.facts if story.page is None else _page(story.page)
+
+
+def _can_be_read(placed: Placed) -> bool:
+    try:
+        records.decode(placed.body)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return True
+
+
+def _timed(at_ms: int, fact: AnyFact) -> msgspec.Raw:
+    return msgspec.Raw(records.encode((at_ms, fact)))
+
+
+def _nothing(_: str) -> None:
+    """Facts are put together here, whatever stands between them."""

@@ -1,0 +1,153 @@
+"""A damaged log, as far as it can be read: what holds, and the gaps between.
+
+A gap is what is known to have been on the disk, as something that stands behind it says. Where
+nothing says so the log ends, as it does for who starts with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from fractal_rm.adapters.log import frames
+from fractal_rm.adapters.log.choice import Chosen, choose
+from fractal_rm.adapters.log.disk import Disk
+from fractal_rm.adapters.log.segments import (
+    BEGIN,
+    Placed,
+    Segment,
+    begin_of,
+    is_marked,
+    number_of,
+    position,
+)
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """What is gone: bytes of a file, or the whole segment, where ``file`` is None.
+
+    ``behind`` is how many bodies that hold stand between it and the next one.
+    """
+
+    segment: int
+    file: str | None
+    begin: int
+    end: int
+    behind: int = 0
+
+    def __str__(self) -> str:
+        where = f"segment {self.segment} of the log"
+        if self.file is None:
+            return f"{where} is missing; {self.behind} frames behind it can be read"
+        return (
+            f"{where} (file {self.file}) does not hold from byte {self.begin} to byte {self.end};"
+            f" {self.behind} frames behind that can be read"
+        )
+
+
+class Survey(msgspec.Struct):
+    """What is in a log from a position on.
+
+    ``parts``: bodies that stand one behind the other; between two parts is one of ``gaps``.
+    ``problems`` say what else is wrong. No segment that was seen has a higher number than
+    ``newest``.
+    """
+
+    parts: list[list[Placed]]
+    gaps: list[Gap]
+    problems: list[str]
+    newest: int
+
+
+class _Piece(msgspec.Struct, frozen=True):
+    """A frame, a gap, or the place of a header that is lost, in ``file``.
+
+    ``synced``: how far it says that the log was on the disk.
+    """
+
+    at: int
+    synced: int
+    body: bytes = b""
+    end: int = 0
+    gap: Gap | None = None
+    file: str | None = None
+
+
+def survey(disk: Disk, since: int) -> Survey:
+    """Read all that is there from a position on, and change nothing. Raises JournalTooNew."""
+    first = max(number_of(since), 1)
+    chosen = choose(disk, first)
+    pieces = list(_pieces(chosen, first, since)) if since or chosen.segments else []
+    parts, gaps = [list[Placed]()], list[Gap]()
+    for piece in _certain(pieces):
+        if piece.gap is not None:
+            gaps.append(piece.gap)
+            parts.append([])
+        elif piece.file is not None:
+            chosen.problems.append(
+                f"segment {number_of(piece.at)} of the log (file {piece.file}) has no header that"
+                " holds"
+            )
+        elif piece.body:
+            parts[-1].append(Placed(piece.body, piece.end))
+    gaps = [
+        msgspec.structs.replace(gap, behind=len(part))
+        for gap, part in zip(gaps, parts[1:], strict=True)
+    ]
+    newest = max(chosen.newest, number_of(since))
+    return Survey(parts, gaps, chosen.problems, newest)
+
+
+def _certain(pieces: list[_Piece]) -> list[_Piece]:
+    """All before the first gap, or lost header, of which nothing says that it was on the disk."""
+    ends = len(pieces)
+    synced = 0
+    for at in range(len(pieces) - 1, -1, -1):
+        piece = pieces[at]
+        synced = max(synced, piece.synced)
+        if (piece.gap or piece.file) and synced <= piece.at:
+            ends = at
+    return pieces[:ends]
+
+
+def _pieces(chosen: Chosen, first: int, since: int) -> Iterator[_Piece]:
+    """What stands one behind the other, from the first segment to the last one that there was."""
+    number, is_known = first, True
+    for segment in chosen.segments:
+        for missing in range(number, segment.number):
+            yield _missing(missing, is_known=is_known)
+            is_known = False
+        if segment.name in chosen.found_again:
+            yield _Piece(position(segment.number, 0), 0, file=segment.name)
+        data = chosen.data[segment.name]
+        yield from _pieces_of(segment, data, begin_of(segment, since))
+        number, is_known = segment.number + 1, is_marked(data, segment)
+        if is_known:
+            yield _Piece(position(number, 0), position(number, 1))
+    if is_known:
+        yield _missing(number, is_known=True)
+
+
+def _missing(number: int, *, is_known: bool) -> _Piece:
+    """A segment that is not there; ``is_known``: it has been, whatever is behind it."""
+    at = position(number, 0)
+    return _Piece(at, at + 1 if is_known else 0, gap=Gap(number, None, 0, 0))
+
+
+def _pieces_of(segment: Segment, data: bytes, place: int) -> Iterator[_Piece]:
+    """Frames up to the empty one that ends a segment, and what stands between them."""
+    number, salt = segment.number, segment.salt
+    while True:
+        for frame in frames.scan(data, salt=salt, place=place):
+            at, end = position(number, place), position(number, frame.end)
+            yield _Piece(at, frame.synced, frame.body, end)
+            place = frame.end
+            if not frame.body:
+                return
+        behind = next(frames.all_behind(data, salt=salt, place=max(place, BEGIN)), None)
+        end = max(segment.size, place) if behind is None else behind[0]
+        yield _Piece(position(number, place), 0, gap=Gap(number, segment.name, place, end))
+        if behind is None:
+            return
+        place = end

@@ -1,0 +1,128 @@
+"""A repair that is killed: the journal is found damaged as it was, or repaired, and all is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_log_repair import damaged_state, journal_of, make, started
+
+from fractal_rm.adapters.sqlite import check_journal, repair
+from fractal_rm.domain.errors import JournalDamaged
+
+STEPS = ("os.rename", "os.link", "os.mkdir", "os.remove", "shutil.copyfile")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def state(tmp_path, made):
+    return shutil.copytree(made, tmp_path / "copy") / "state"
+
+
+class Killed(BaseException):
+    """The process has ended here."""
+
+
+class Killing:
+    """Ends what runs when it is about to change the file system for the n-th time."""
+
+    left = float("inf")
+
+    @classmethod
+    def hook(cls, event: str, args: tuple) -> None:
+        if event in STEPS or (event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR)):
+            cls.left -= 1
+            if cls.left < 0:
+                cls.left = float("inf")
+                cls.die()
+
+    @staticmethod
+    def die() -> None:
+        raise Killed
+
+
+sys.addaudithook(Killing.hook)
+
+
+def repair_killed_at(folder: Path, n: int) -> bool:
+    Killing.left = n
+    try:
+        repair(journal_of(folder))
+    except Killed:
+        return True
+    finally:
+        Killing.left = float("inf")
+    return False
+
+
+def is_kept(folder: Path, content: bytes) -> bool:
+    files = (file for log in folder.glob("up.log*") for file in log.iterdir())
+    return any(file.read_bytes() == content for file in files)
+
+
+async def assert_repaired_again(folder: Path, content: bytes, expected: dict) -> bool:
+    """After a kill, as a person does; returns whether the journal was repaired already."""
+    try:
+        alone = await started(shutil.copytree(folder, folder.with_name(f"{folder.name}-started")))
+    except JournalDamaged:
+        alone = None
+    assert alone in (None, expected)
+    assert is_kept(folder, content)
+    if alone is not None:
+        assert is_kept(folder.with_name(f"{folder.name}-started"), content)
+    if check_journal(journal_of(folder)).problems:
+        repair(journal_of(folder))
+    assert is_kept(folder, content)
+    assert await started(folder) == expected
+    return alone is not None
+
+
+async def test_a_repair_that_is_killed_at_any_step_is_repeated_safely(tmp_path, state):
+    _, content = damaged_state(state)
+    whole = shutil.copytree(state, tmp_path / "repaired")
+    assert repair(journal_of(whole)).gone
+    expected = await started(whole)
+    n, repaired = 0, 0
+    while True:
+        folder = shutil.copytree(state, tmp_path / f"{n}")
+        if not repair_killed_at(folder, n):
+            break
+        repaired += await assert_repaired_again(folder, content, expected)
+        n += 1
+    assert n > 25
+    assert 0 < repaired < n
+
+
+_DIES = """
+import os, signal, sys
+from pathlib import Path
+sys.path += sys.argv[3:]
+import test_log_repair_kills as log
+log.Killing.die = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
+log.repair_killed_at(Path(sys.argv[1]), int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("share", [0.4, 0.85])
+async def test_a_process_that_is_killed_while_it_repairs_leaves_all_there(tmp_path, state, share):
+    _, content = damaged_state(state)
+    whole = shutil.copytree(state, tmp_path / "repaired")
+    Killing.left = 1_000_000
+    repair(journal_of(whole))
+    steps = 1_000_000 - Killing.left
+    Killing.left = float("inf")
+    expected = await started(whole)
+    here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    n = str(int(steps * share))
+    ended = subprocess.run([sys.executable, "-c", _DIES, str(state), n, *here], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    await assert_repaired_again(state, content, expected)

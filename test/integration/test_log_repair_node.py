@@ -1,0 +1,112 @@
+"""What people see of a damaged log: the accounts, a repair, and a node that goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from test_log_repair import damaged_state, make, started
+
+from fractal_rm.adapters.clock import SystemClock
+from fractal_rm.adapters.journal_files import open_journal
+from fractal_rm.adapters.log import projector
+from fractal_rm.cli.main import cli
+from fractal_rm.config.load import load
+from fractal_rm.domain.facts import Accepted, Started
+from fractal_rm.domain.flow import flow_version
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.engine.ports import Entry
+from nodes import NodeProcess, wait_until
+
+
+@pytest.fixture
+def state(tmp_path):
+    return make(tmp_path / "made") / "state"
+
+
+@pytest.fixture
+def node(tmp_path, state):
+    """The folder of the configuration of a node that has this state."""
+    folder = tmp_path / "config_files"
+    folder.mkdir()
+    (folder / "comm.conf").write_text(
+        json.dumps({"node": {"name": "n"}, "state": {"path": str(state)}})
+    )
+    return folder
+
+
+def fractal_rm(node: Path, *args: str):
+    return CliRunner().invoke(cli, [*args, "--json", "--config", str(node)], standalone_mode=False)
+
+
+async def test_the_accounts_say_what_a_damaged_log_has_lost(state, node):
+    assert fractal_rm(node, "audit").return_value == 0
+    damaged_state(state)
+    done = fractal_rm(node, "audit")
+    assert done.return_value == 1
+    assert "does not hold from byte" in str(json.loads(done.output)["damaged"])
+    done = fractal_rm(node, "journal", "repair")
+    (report,) = json.loads(done.output)["journals"]
+    assert (done.return_value, report["journal"]) == (1, "up")
+    lost_runs = sum("run-" in each for each in report["gone"])
+    assert lost_runs > 0
+    for _ in range(2):
+        done = fractal_rm(node, "audit")
+        said = json.loads(done.output)
+        assert (done.return_value, said["balanced"], said["damaged"]) == (0, True, {})
+        assert said["lost"] == {"up": {"places": 1, "runs": lost_runs}}
+        await started(state)
+
+
+@pytest.fixture
+def stopped(tmp_path, components):
+    one = NodeProcess(tmp_path / "n", components=components.port, mode="api")
+    yield one
+    one.stop()
+
+
+async def left_by_a_process(node: NodeProcess, run_ids: list[str]) -> None:
+    """A process that was killed with runs in its log alone; calls of all but the last began."""
+    flow = load(node.config, {}).config.flows["1"]
+    now_ms = SystemClock.now_ms()
+    journal = open_journal(
+        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: now_ms, on_lost=print
+    )
+    await journal.open()
+    for run_id in run_ids:
+        fact = Accepted("1", flow_version(flow), msgspec.Raw(b'"p"'), "rest", placed=True)
+        run = fold(Run(run_id, flow, now_ms), [fact])
+        await journal.accept(Entry(run_id, flow, now_ms, (fact,), run.state, ""))
+    for run_id in run_ids[:-1]:
+        await journal.append(Run(run_id, flow, now_ms), Started(1), now_ms)
+    journal.crash()
+
+
+def listed(node: NodeProcess) -> dict[str, str]:
+    return {run["id"]: run["state"] for run in node.get("/v1/runs")[2]["runs"]}
+
+
+async def test_a_node_goes_on_after_a_repair_with_what_is_whole(stopped, components, monkeypatch):
+    monkeypatch.setattr(projector, "PROJECT_EVERY_S", 600)
+    before, lost, behind = (f"01J0000000000000000000000{n}" for n in range(3))
+    await left_by_a_process(stopped, [before, lost, behind])
+    (file,) = (stopped.state / "api.log").glob("[0-9]")
+    content = file.read_bytes()
+    begins = content.index(f'"run","{lost}"'.encode())
+    file.write_bytes(content[:begins] + b"?" + content[begins + 1 :])
+    stopped.launch().process.wait(20)
+    assert "fractal-rm journal repair" in stopped.log
+    args = ["journal", "repair", "--config", str(stopped.config)]
+    done = await asyncio.to_thread(CliRunner().invoke, cli, args, standalone_mode=False)
+    assert done.return_value == 1
+    assert f"segment 1 of the log (file {file.name}) does not hold from byte" in done.output
+    stopped.start()
+    ended = {before: "unknown", lost: "dead", behind: "succeeded"}
+    wait_until(
+        lambda: ended == {run["id"]: run["state"] for run in stopped.get("/v1/runs")[2]["runs"]}
+    )
+    assert [asked for asked, *_ in components.requests] == ["/endpoint1"] * 3
