@@ -6,7 +6,7 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.rejoin import LOST, LOST_BEGINNING, LOST_FLOW, Before, rejoin
-from fractal_rm.adapters.log.segments import Placed
+from fractal_rm.adapters.log.segments import Put
 from fractal_rm.adapters.log.stories import Story
 from fractal_rm.domain.facts import AnyFact, Finished, Released, Settled
 from fractal_rm.domain.flow import Flow, flow_version
@@ -15,7 +15,7 @@ from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, accepted, begun
 
 EMPTY = Before([], lambda _: None, lambda _: False)
-LATER = Placed(b'[["later", 7]]', 0)
+LATER = Put(b'[["later", 7]]', 0)
 
 
 def timed(fact: AnyFact) -> msgspec.Raw:
@@ -42,8 +42,8 @@ def flow() -> tuple:
     return ("flow", flow_version(FLOW), msgspec.Raw(records.encode(FLOW)))
 
 
-def body(*said: tuple) -> Placed:
-    return Placed(records.encode(said), 0)
+def body(*said: tuple) -> Put:
+    return Put(records.encode(said), 0)
 
 
 def told(found) -> dict[str, Story]:
@@ -122,8 +122,8 @@ def test_facts_of_a_run_that_has_ended_in_the_history_change_nothing():
 
 
 def test_what_had_ended_where_the_history_has_all_that_ended_is_not_told_again():
-    first = Placed(body(flow(), begins("a"), begins("b"), ends("b"), comes_again("x")).body, 10)
-    second = Placed(body(goes_on("a"), comes_again("x")).body, 20)
+    first = Put(body(flow(), begins("a"), begins("b"), ends("b"), comes_again("x")).body, 10)
+    second = Put(body(goes_on("a"), comes_again("x")).body, 20)
     found = rejoin([[first, second]], Before([], lambda _: None, lambda _: True, 10))
     assert states(found) == {"a": State.RUNNING}
     assert found.stories.again == {"x": 1}

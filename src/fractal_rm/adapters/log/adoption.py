@@ -15,7 +15,7 @@ from itertools import chain
 from fractal_rm.adapters.log.history import Asked, History
 from fractal_rm.adapters.log.others import OtherJournal, OtherJournals
 from fractal_rm.adapters.log.replay import told_in
-from fractal_rm.adapters.log.segments import Placed
+from fractal_rm.adapters.log.segments import Put
 from fractal_rm.adapters.log.stories import Recent, Stories
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalInUse
@@ -107,7 +107,7 @@ class Adoption:
         new = [run_id for run_id in run_ids if run_id not in known]
         if new:
             body: bytes = await work(partial(other.body_of, new))
-            self._take_in(body, await work(partial(told_in, [Placed(body, 0)], _never)))
+            self._take_in(body, await work(partial(told_in, [Put(body, 0)], _never)))
             self._copied.update(new)
             await self._wait_durable()
         await work(partial(other.take_out, run_ids))

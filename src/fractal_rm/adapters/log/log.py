@@ -20,7 +20,7 @@ from fractal_rm.adapters.log.segments import (
     HEADER_BYTES,
     HEADER_PLACES,
     MARK_PLACE,
-    Placed,
+    Put,
     Segment,
     begin_of,
     damaged,
@@ -86,7 +86,7 @@ class Log:
 
     # --- what is there --------------------------------------------------------------------------
 
-    def open(self, since: int) -> Iterator[Placed]:
+    def open(self, since: int) -> Iterator[Put]:
         """What was put from a position on (0: all). Changes nothing; then `begin`.
 
         Raises JournalDamaged, JournalTooNew, OSError.
@@ -110,7 +110,7 @@ class Log:
                 ended = not frame.body
                 if frame.body:
                     self._place = frame.end
-                    yield Placed(frame.body, position(segment.number, frame.end))
+                    yield Put(frame.body, position(segment.number, frame.end))
             self._end = position(segment.number, self._place)
             if not ended or not self._left or not follows(self._left[0], segment):
                 self._check_torn()

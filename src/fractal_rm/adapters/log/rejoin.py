@@ -16,7 +16,7 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.replay import told_in
-from fractal_rm.adapters.log.segments import Placed
+from fractal_rm.adapters.log.segments import Put
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import AnyFact, Dead, Settled
@@ -64,7 +64,7 @@ class Rejoined(msgspec.Struct):
         return len(self.unknown) + len(self.headless) + len(self.ended)
 
 
-def rejoin(parts: Iterable[list[Placed]], before: Before) -> Rejoined:
+def rejoin(parts: Iterable[list[Put]], before: Before) -> Rejoined:
     """Bring the parts of a log together; between two of them is a gap."""
     joining = _Joining(before)
     for number, part in enumerate(parts):
@@ -90,7 +90,7 @@ class _Joining:
         """Whatever is open may have gone on in it."""
         self._doubtful |= self._open
 
-    def take(self, part: list[Placed]) -> None:
+    def take(self, part: list[Put]) -> None:
         """Take in bodies that stand one behind the other."""
         for bodies in self._readable(part):
             told = told_in(bodies, _nothing, self._before.ended_until)
@@ -114,7 +114,7 @@ class _Joining:
             self._set_aside(run_id, facts)
         return Rejoined(self._stories, list(unknown), list(self._headless), ended, self._unread)
 
-    def _readable(self, part: list[Placed]) -> Iterator[list[Placed]]:
+    def _readable(self, part: list[Put]) -> Iterator[list[Put]]:
         """Bodies, apart where one between them cannot be read."""
         for can_be, bodies in groupby(part, key=_can_be_read):
             if can_be:
@@ -210,7 +210,7 @@ def _facts_of(story: Story) -> list[msgspec.Raw]:
     return story.facts if story.page is None else _page(story.page)
 
 
-def _can_be_read(placed: Placed) -> bool:
+def _can_be_read(placed: Put) -> bool:
     try:
         records.decode(placed.body)
     except (msgspec.MsgspecError, RecursionError):

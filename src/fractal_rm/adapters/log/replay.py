@@ -8,7 +8,7 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.batch import beginning_of
-from fractal_rm.adapters.log.segments import Placed
+from fractal_rm.adapters.log.segments import Put
 from fractal_rm.adapters.log.stories import Stories, Story
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.facts import AnyFact
@@ -20,7 +20,7 @@ _decode = msgspec.json.Decoder(tuple[int, AnyFact]).decode
 
 
 def told_in(
-    bodies: Iterable[Placed], run_of: Callable[[str], Run | None], ended_until: int = -1
+    bodies: Iterable[Put], run_of: Callable[[str], Run | None], ended_until: int = -1
 ) -> Stories:
     """Bring bodies together, run by run. ``run_of`` makes a run as the history has it.
 

@@ -53,7 +53,7 @@ class Segment(msgspec.Struct, frozen=True):
     size: int
 
 
-class Placed(NamedTuple):
+class Put(NamedTuple):
     """What was put, and the position behind it."""
 
     body: bytes
@@ -207,7 +207,7 @@ class Reused(JournalDamaged):
     code = "segment-reused"
 
 
-def bodies_since(disk: Disk, since: int) -> list[Placed]:
+def bodies_since(disk: Disk, since: int) -> list[Put]:
     """What is there from a position on, read beside the process that writes.
 
     Raises JournalDamaged (also where the position is one that was released), JournalTooNew,
@@ -224,7 +224,7 @@ def bodies_since(disk: Disk, since: int) -> list[Placed]:
     return bodies
 
 
-def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[Placed]:
+def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[Put]:
     for at, segment in enumerate(wanted):
         if at and not follows(segment, wanted[at - 1]):
             return
@@ -232,6 +232,6 @@ def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[Placed]:
         for frame in frames_since(disk, segment, since):
             ended = not frame.body
             if frame.body:
-                yield Placed(frame.body, position(segment.number, frame.end))
+                yield Put(frame.body, position(segment.number, frame.end))
         if not ended:
             return

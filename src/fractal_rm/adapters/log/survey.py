@@ -15,7 +15,7 @@ from fractal_rm.adapters.log.choice import Chosen, choose
 from fractal_rm.adapters.log.disk import Disk
 from fractal_rm.adapters.log.segments import (
     BEGIN,
-    Placed,
+    Put,
     Segment,
     begin_of,
     is_marked,
@@ -54,7 +54,7 @@ class Survey(msgspec.Struct):
     ``newest``.
     """
 
-    parts: list[list[Placed]]
+    parts: list[list[Put]]
     gaps: list[Gap]
     problems: list[str]
     newest: int
@@ -79,7 +79,7 @@ def survey(disk: Disk, since: int) -> Survey:
     first = max(number_of(since), 1)
     chosen = choose(disk, first)
     pieces = list(_pieces(chosen, first, since)) if since or chosen.segments else []
-    parts, gaps = [list[Placed]()], list[Gap]()
+    parts, gaps = [list[Put]()], list[Gap]()
     for piece in _certain(pieces):
         if piece.gap is not None:
             gaps.append(piece.gap)
@@ -90,7 +90,7 @@ def survey(disk: Disk, since: int) -> Survey:
                 " holds"
             )
         elif piece.body:
-            parts[-1].append(Placed(piece.body, piece.end))
+            parts[-1].append(Put(piece.body, piece.end))
     gaps = [
         msgspec.structs.replace(gap, behind=len(part))
         for gap, part in zip(gaps, parts[1:], strict=True)
