@@ -152,7 +152,7 @@ async def test_after_a_connection_that_was_perhaps_accepted_nothing_is_known(tmp
     answers = iter([connack(), CLOSE])
     broker = ScriptedBroker(lambda _: next(answers, connack(session=True)), after=message(**same))
     async with broker.listening(), intake_at(broker, tmp_path, version="5") as way_in:
-        way_in._answered.first_new(50, came=1)  # packet ids go on
+        way_in._known._answered.first_new(50, came=1)  # packet ids go on
         await until(lambda: way_in.intake.bodies() == [b"same"])
         broker.after = message(**same, dup=True)
         way_in._link.abort()

@@ -574,7 +574,7 @@ def test_pause_and_resume_survive_a_restart(make):
     node = make().start()
     assert cli(node, "pause", "--all").returncode == 0
     wait_until(lambda: "paused" in checks(node)["room"])
-    assert " paused" in node.log
+    wait_until(lambda: " paused" in node.log)
     run = node.trigger("2")[2]["run"]
     node.stop()
     node.start()
