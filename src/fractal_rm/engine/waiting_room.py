@@ -47,7 +47,7 @@ class WaitingRoom:
     """Bounded by ``limits`` (G5). Nothing begins before it is opened.
 
     ``settle`` tells and writes how a run ended that is not to begin any more. ``places`` counts
-    for LIMIT.
+    for LIMIT; ``pace`` is told of each answer of a component.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class WaitingRoom:
         self._idle.set()
         self._carry: Carry | None = None
         self._loop: asyncio.AbstractEventLoop
-        self._pace = Pace()
+        self.pace = Pace()
         self._asking = False  # whether it will be asked again by itself
         self._quiet = False  # whether no answer came in the last turn that it was told of
 
@@ -101,10 +101,6 @@ class WaitingRoom:
             if run.placement is HERE:
                 self.places.away[run.flow.id] -= 1
             raise
-
-    def note_answer(self) -> None:
-        """A component has answered a run in flight."""
-        self._pace.answers += 1
 
     async def wait_for_room(self) -> None:
         """Return when a place has become free, first come, first served; or after RECHECK_S.
@@ -226,7 +222,7 @@ class WaitingRoom:
         while self._carry is not None and self.load.waiting:
             if self.load.in_flight >= self.limits.in_flight:
                 return None  # however many lines there are
-            if not self._pace.may_begin(self.load.in_flight):
+            if not self.pace.may_begin(self.load.in_flight):
                 self._ask_pace_again()
                 return None
             taken = self._lines.take(self._may_begin)
@@ -252,7 +248,7 @@ class WaitingRoom:
 
     def _after_turn(self) -> None:
         self._asking = False
-        self._quiet = self._pace.turn(self.load.in_flight)
+        self._quiet = self.pace.turn(self.load.in_flight)
         self._begin_some()
 
     def _may_begin(self, run: Run, alone: bool) -> bool:
@@ -265,7 +261,7 @@ class WaitingRoom:
         return may and (run.placement is HERE or self.places.line_may_begin(run.flow))
 
     def _hold_slot(self, run: Run, *, alone: bool) -> None:
-        self._pace.begins(self.load.in_flight)
+        self.pace.begins(self.load.in_flight)
         self.load.waiting -= 1
         self.load.in_flight += 1
         self._in_hand.add(run.id)

@@ -27,19 +27,16 @@ class Facts:
     def __init__(self, facts: Sequence[Behind], age: Age) -> None:
         self._facts = facts
         self._ends: list[tuple[str, int, int]] = []
-        self.records: list[Any] = []
-        for run, timed in facts:
+        self.records: list[Any] = [("fact", run.id, timed) for run, timed in facts]
+        for at, (run, timed) in enumerate(facts):
             if type(timed[1]) in ENDS:
                 ahead_ms = _ahead_of(timed[0], age())
-                self.records.append(("end", run.id, timed, ahead_ms))
+                self.records[at] = ("end", run.id, timed, ahead_ms)
                 self._ends.append((run.id, timed[0], ahead_ms))
-            else:
-                self.records.append(("fact", run.id, timed))
 
     def tell(self, stories: Stories) -> None:
         """They stand in the log: they are on their way into the history."""
-        for run, timed in self._facts:
-            stories.go_on(run, timed)
+        stories.go_on(self._facts)
         for end in self._ends:
             stories.end(*end)
 

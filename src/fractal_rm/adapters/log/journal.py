@@ -8,8 +8,7 @@ log ────────────────────> `Projector`: i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from fractal_rm.adapters.log.adoption import Adoption
 from fractal_rm.adapters.log.disk import unusable
@@ -23,8 +22,6 @@ from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalGone, JournalLost
-from fractal_rm.domain.facts import AnyFact
-from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered
 
 
@@ -50,19 +47,19 @@ class LogJournal:
         self._projecting = worker("history")
         self._retention_ms = retention_ms
         self._on_lost = on_lost
-        self._durable = _Durable(self)
         self._is_open = False
         self._tasks: list[asyncio.Task[None]] = []
         recent = Recent()
         self._others = others = others or NoOthers()
         self._writer = Writer(log, history, others, recent, self._syncing, retention_ms, self._lose)
+        self.append = self._writer.append  # see the port
         self._projector = Projector(
             log, history, recent, self._writer.tell_all, self._syncing, self._projecting,
             retention_ms,
         )  # fmt: skip
         self._adoption = Adoption(
             others, history, recent, self._syncing, self._projecting,
-            self._writer.take_in, self.wait_durable,
+            self._writer.take_in, self._writer.wait_durable,
         )  # fmt: skip
 
     # --- open and close -----------------------------------------------------------------------
@@ -164,17 +161,9 @@ class LogJournal:
         """Move the open runs of journals that no process holds here; see the port."""
         return await self._adoption.adopt() if self._is_open else []
 
-    def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
-        """Add a fact; see the port."""
-        self._writer.add((run, (at_ms, fact)))
-        return self._durable
-
     def wait_durable(self) -> asyncio.Future[None]:
         """A future that is done when everything handed in so far is on the disk."""
-        waiter: asyncio.Future[None] = self._writer.loop.create_future()
-        self._writer.group.durable.append(waiter)
-        self._writer.want()
-        return waiter
+        return self._writer.wait_durable()
 
     async def bring_over(self) -> None:
         """Return when the history has all that was handed in before, and what is old has gone."""
@@ -215,15 +204,3 @@ class LogJournal:
     def _lose(self, error: Exception) -> None:
         """What the disk holds is unknown. Nothing more is written, whatever waits."""
         self._on_lost(error if isinstance(error, JournalError) else JournalLost(repr(error)))
-
-
-class _Durable:
-    """Done when what was handed in so far is durable; costs nothing where nobody waits."""
-
-    __slots__ = ("_journal",)
-
-    def __init__(self, journal: LogJournal) -> None:
-        self._journal = journal
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._journal.wait_durable().__await__()

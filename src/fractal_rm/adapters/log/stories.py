@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -104,13 +104,15 @@ class Stories:
         if beginning.key is not None:
             self.keys[beginning.key] = story
 
-    def go_on(self, run: Run, timed: tuple[int, Any]) -> None:
-        """A fact of an open run, which the run has followed already."""
-        story = self.open.get(run.id)
-        if story is None:
-            story = self.open[run.id] = Story(run.id)
-        story.run = run
-        story.facts.append(timed)
+    def go_on(self, facts: Iterable[tuple[Run, Any]]) -> None:
+        """Facts of open runs, which the runs have followed already, each behind its run."""
+        stories = self.open
+        for run, timed in facts:
+            story = stories.get(run.id)
+            if story is None:
+                story = stories[run.id] = Story(run.id)
+            story.run = run
+            story.facts.append(timed)
 
     def end(self, run_id: str, settled_ms: int, ahead_ms: int) -> None:
         """The last fact of an open run is told."""
@@ -167,7 +169,9 @@ class Stories:
         return bool(self.ended or self.again or self.flows)
 
     def __iter__(self) -> Iterator[Story]:
-        return chain(self.ended.values(), self.open.values())
+        """Those that have ended by id, as an index takes them best; then the open ones."""
+        ended = self.ended
+        return chain((ended[run_id] for run_id in sorted(ended)), self.open.values())
 
     def __bool__(self) -> bool:
         return bool(self.open or self.ended or self.flows or self.again)

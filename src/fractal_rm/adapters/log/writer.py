@@ -17,9 +17,10 @@ so that `blocked` says how it stands. Facts wait meanwhile, and who waits for th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.batch import Beginnings, Behind, Facts
@@ -30,7 +31,9 @@ from fractal_rm.adapters.log.others import OtherJournals
 from fractal_rm.adapters.log.stories import Recent, Stories
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.errors import JournalBlocked, JournalFull, JournalGone
+from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Prior
 
 # A group that begins so soon after the one before waits so long for company: a sync costs more than
@@ -76,6 +79,7 @@ class Writer:
         self._flush: asyncio.Handle | None = None
         self._unsynced: asyncio.TimerHandle | None = None
         self._ends = asyncio.Event()
+        self._durable = _Durable(self)
         self._killed = False
         self.loop: asyncio.AbstractEventLoop
 
@@ -108,11 +112,19 @@ class Writer:
         """`group` has somebody who waits."""
         self._wanted.set()
 
-    def add(self, fact: Behind) -> None:
-        """Write a fact at the end of this turn of the loop, at the latest."""
-        self._behind.append(fact)
+    def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+        """Write a fact at the end of this turn of the loop, at the latest; see the port."""
+        self._behind.append((run, (at_ms, fact)))
         if self._flush is None:
             self._flush = self.loop.call_soon(self.write_behind)
+        return self._durable
+
+    def wait_durable(self) -> asyncio.Future[None]:
+        """A future that is done when everything handed in so far is on the disk."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self.group.durable.append(waiter)
+        self.want()
+        return waiter
 
     def take_in(self, body: bytes, stories: Stories) -> None:
         """Write runs that were begun elsewhere. Raises JournalBlocked: nothing was written."""
@@ -302,3 +314,15 @@ class Writer:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._ends.wait(), RETRY_BLOCKED_S)
         self.want()
+
+
+class _Durable:
+    """Done when what was handed in so far is durable; costs nothing where nobody waits."""
+
+    __slots__ = ("_writer",)
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._writer.wait_durable().__await__()

@@ -19,7 +19,7 @@ from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.salvage import Salvage
 from fractal_rm.adapters.sqlite.sums import decode_any
 
-BYTES_PER_S = 64 * 1024
+BYTES_PER_S = 32 * 1024
 SLICE_BYTES = 256 * 1024  # at most so much at once, however long nothing was read
 ROUND_EVERY_S = 3_600  # so that a small history is not read all day
 CACHE_KIB = 128

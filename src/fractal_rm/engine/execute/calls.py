@@ -34,7 +34,7 @@ class Calls:
     def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom, budgets: Budgets) -> None:
         self._world = world
         self._runs = runs
-        self._room = room
+        self._pace = room.pace
         self._budgets = budgets
         self._tries = Tries(world, runs)
         self._slots = Slots()
@@ -208,7 +208,7 @@ class Calls:
         if part is not None and part.undo is not None:
             _ = self._runs.write(run, Undone(call.number, reply.status, took_ms))
             return
-        self._room.note_answer()
+        self._pace.answers += 1
         json, data = stored_result_of(reply)
         if part is not None:
             fact = ElementFinished(call.number, part.element, reply.status, took_ms, json, data)
