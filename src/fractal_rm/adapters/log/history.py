@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, Union
 
-from fractal_rm.adapters.log.stories import Stories
+from fractal_rm.adapters.log.stories import Stories, Story
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Prior, Recovered
 
@@ -51,7 +51,22 @@ class History(Protocol):
         ...
 
     def project(self, stories: Stories, reached: Projected) -> None:
-        """Take in what the log tells, and how far that goes; or nothing of it."""
+        """Take in what the log tells, and how far that goes; or nothing of it.
+
+        In parts, for who must not be held up: `begin`, `add` for all that is new, `commit`.
+        """
+        ...
+
+    def begin(self, stories: Stories) -> None:
+        """What is told of runs that it has."""
+        ...
+
+    def add(self, stories: Sequence[Story]) -> None:
+        """Some new runs. Reads nothing: it may be called where one must not wait for the disk."""
+        ...
+
+    def commit(self, stories: Stories, reached: Projected) -> None:
+        """What else is told, and how far that goes; durable."""
         ...
 
     def purge(self, retention_ms: int) -> None:

@@ -20,6 +20,7 @@ from fractal_rm.domain.errors import JournalBlocked
 
 PROJECT_EVERY_S = 5.0
 PROJECT_BYTES = 1024 * 1024  # larger batches hold others up for longer
+ADDED_AT_ONCE = 64  # runs; half a millisecond
 SEGMENTS_HELD = 4  # for the sake of open runs
 RETRY_BLOCKED_S = 0.5
 
@@ -128,7 +129,21 @@ class Projector:
         with suppress(JournalBlocked):  # the writer says so, once it needs one
             await self._log.prepare(self._projecting)
         try:
-            await self._projecting.run(partial(self._history.project, leaving, reached))
+            await self._project(leaving, reached)
         except JournalBlocked:
             return False
         return True
+
+    async def _project(self, leaving: Stories, reached: Projected) -> None:
+        """What may wait for the disk is done on the thread, but new runs are added on the loop.
+
+        The thread would have to win the interpreter from it at every statement, and that costs
+        more than the statements do. Raises JournalBlocked.
+        """
+        history = self._history
+        await self._projecting.run(partial(history.begin, leaving))
+        new = leaving.new
+        for at in range(0, len(new), ADDED_AT_ONCE):
+            history.add(new[at : at + ADDED_AT_ONCE])
+            await asyncio.sleep(0)
+        await self._projecting.run(partial(history.commit, leaving, reached))

@@ -54,6 +54,11 @@ class Story(msgspec.Struct, gc=False):
             return self.run.state
         return None if self.state is State.NEW else self.state
 
+    @property
+    def is_told(self) -> bool:
+        """Whether anything has happened to it in here."""
+        return self.page is not None or bool(self.facts)
+
     def body(self) -> bytes:
         """All that is told, as JSON."""
         return encode(self.facts) if self.page is None else self.page
@@ -167,6 +172,16 @@ class Stories:
     def has_ended(self) -> bool:
         """Whether `leave_ended` would give out anything."""
         return bool(self.ended or self.again or self.flows)
+
+    @property
+    def new(self) -> list[Story]:
+        """The runs that the history does not have."""
+        return [story for story in self if story.new is not None]
+
+    @property
+    def older(self) -> list[Story]:
+        """The runs that it has."""
+        return [story for story in self if story.new is None]
 
     def __iter__(self) -> Iterator[Story]:
         """Those that have ended by id, as an index takes them best; then the open ones."""

@@ -75,8 +75,10 @@ def _write_over(db: sqlite3.Connection, stories: Stories) -> None:
         "INSERT INTO temp.runs SELECT * FROM main.runs WHERE id = ?",
         [(story.run_id,) for story in stories if story.new is None],
     )
-    writing = Writing(db, stories, _tails(db, stories), last + 1, faults)
-    writing.put()
+    writing = Writing(db, stories.flows, _tails(db, stories), last + 1, faults)
+    writing.change(stories.older)
+    writing.add(stories.new)
+    writing.end(stories.again)
     for name, more in writing.counts.items():
         db.execute(statements.COUNT, {"name": name, "more": more})
     for statement in _OVER.split(";"):

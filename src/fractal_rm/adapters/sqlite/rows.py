@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
-from typing import Union
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Union
 
 import msgspec
 
-from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.adapters.log.stories import Beginning, Story
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.chain import link, start_of
 from fractal_rm.adapters.sqlite.faults import Faults
@@ -26,85 +26,88 @@ _decode = msgspec.json.Decoder(list[Unchanged]).decode
 
 
 class Writing:
-    """The rows of one transaction, apart from what is known until it is durable.
+    """What one transaction writes, apart from what is known until it is durable.
 
-    ``counts`` are what is added to those in `meta`. Raises sqlite3.Error, as `put` does.
+    `change` what the history has, `add` what is new, `end`. ``counts`` are what is added to those
+    in `meta`. All raise sqlite3.Error.
     """
 
     def __init__(
         self,
         db: sqlite3.Connection,
-        stories: Stories,
+        flows: Mapping[str, bytes],
         open_runs: Mapping[str, Tail],
         next_no: int,
         faults: Faults,
     ) -> None:
         self._db = db
+        self._flows = flows
         self._open = open_runs
         self._faults = faults
-        self._flows = stories.flows
-        self._new_rows: Rows = []
-        self._changed: list[tuple[int, Story, int, int]] = []
-        self._page_rows: Rows = []
-        self._again = [(times, run_id) for run_id, times in stories.again.items()]
+        self._pages: Rows = []  # of one call
         self._ended: list[Ended] = []
         self._in_trouble: list[int] = []
+        self._again: list[tuple[int, str]] = []
         self.next_no = next_no
         self.key_rows: Rows = []
         self.tails: dict[str, Tail] = {}  # of runs that stay open
         self.ended: list[str] = []
-        for story in stories:
-            if story.new is not None:
-                self._add(story, story.new)
-            elif story.facts or story.page:
-                self._change(story)
-            if story.again:
-                self._again.append((story.again, story.run_id))
-        self.counts = {"accepted": len(self._new_rows), "settled": len(self.ended)}
+        self.counts = {"accepted": 0}
 
-    def put(self) -> None:
-        """Write all but the keys, with a handful of statements."""
-        db, changed = self._db, self._changed_rows()
+    def add(self, stories: Iterable[Story]) -> None:
+        """New runs. They go to the ends of the tables: nothing old is read for them."""
+        rows = [self._new_row(story, story.new) for story in stories if story.new is not None]
+        self.counts["accepted"] += len(rows)
+        many_at_once(self._db, statements.INSERT_RUNS, rows)
+        self._put_pages()
+
+    def change(self, stories: Iterable[Story]) -> None:
+        """Runs that are there."""
+        changed = [(story, self._open[story.run_id]) for story in stories if story.is_told]
+        if not changed:
+            return
+        rows = self._changed_rows(changed)
+        many_at_once(self._db, statements.UPDATE_RUNS[0], rows, statements.UPDATE_RUNS[1])
+        self._put_pages()
+
+    def end(self, again: Mapping[str, int]) -> None:
+        """What stands beside the runs, but for the keys; ``again``: see `Stories`."""
+        db = self._db
         db.executemany(statements.INSERT_FLOW, self._flows.items())
         many_at_once(db, statements.INSERT_FAULTS, self._faults.new_rows)
-        many_at_once(db, statements.INSERT_RUNS, self._new_rows)
-        many_at_once(db, statements.INSERT_PAGES, self._page_rows)
-        many_at_once(db, statements.UPDATE_RUNS[0], changed, statements.UPDATE_RUNS[1])
+        self._again += ((times, run_id) for run_id, times in again.items())
         db.executemany(statements.COUNT_DUPLICATES, self._again)
         widen(db, self._ended)
+        self.counts["settled"] = len(self.ended)
         if self._in_trouble:
             chosen = json.dumps(self._in_trouble)
             self.counts["trouble_bytes"] = db.execute(
                 statements.TROUBLE_BYTES, (chosen,)
             ).fetchone()[0]
 
-    def _add(self, story: Story, new: Beginning) -> None:
+    def _new_row(self, story: Story, new: Beginning) -> tuple[Any, ...]:
         run_id, no = story.run_id, self.next_no
         self.next_no += 1
         pages, chain = self._close(story, (no, 0, start_of(run_id)))
         if story.settled_ms is not None:
             self._ended.append((no, new.flow, story.state.text, new.accepted_ms, run_id))
-        self._new_rows.append(summed(
+        if new.key is not None:
+            self.key_rows.append(summed((new.key, no, new.digest, new.key_until_ms)))
+        return summed(
             (no, run_id, new.flow, story.state.text, story.reason, new.source, story.node,
              new.accepted_ms, story.settled_ms, story.ahead_ms, new.parent,
              self._fault(story, no), pages, chain, 0)
-        ))  # fmt: skip
-        if new.key is not None:
-            self.key_rows.append(summed((new.key, no, new.digest, new.key_until_ms)))
+        )  # fmt: skip
 
-    def _change(self, story: Story) -> None:
-        tail = self._open[story.run_id]
-        pages, chain = self._close(story, tail)
-        self._changed.append((tail[0], story, pages, chain))
-
-    def _changed_rows(self) -> Rows:
+    def _changed_rows(self, changed: Sequence[tuple[Story, Tail]]) -> Rows:
         """What changes of rows that are there, with their new checksums."""
         rows: Rows = []
-        chosen = json.dumps([no for no, *_ in self._changed])
+        chosen = json.dumps([tail[0] for _, tail in changed])
         (found,) = self._db.execute(statements.UNCHANGED, (chosen,)).fetchone()
         unchanged = {row[0]: row for row in _decode(found)}
-        for no, story, pages, chain in self._changed:
-            _, run_id, flow, source, accepted_ms, parent, duplicates = unchanged[no]
+        for story, tail in changed:
+            pages, chain = self._close(story, tail)
+            no, run_id, flow, source, accepted_ms, parent, duplicates = unchanged[tail[0]]
             state, fault = story.state.text, self._fault(story, no)
             row = (no, run_id, flow, state, story.reason, source, story.node, accepted_ms,
                    story.settled_ms, story.ahead_ms, parent, fault, pages, chain,
@@ -129,9 +132,15 @@ class Writing:
         pages += 1
         body = story.body()
         chain = link(chain, pages, body)
-        self._page_rows.append((no << PAGE_BITS | pages, body, chain))
+        self._pages.append((no << PAGE_BITS | pages, body, chain))
         if story.settled_ms is not None:
             self.ended.append(story.run_id)
         else:
             self.tails[story.run_id] = no, pages, chain
+        if story.again:
+            self._again.append((story.again, story.run_id))
         return pages, chain
+
+    def _put_pages(self) -> None:
+        many_at_once(self._db, statements.INSERT_PAGES, self._pages)
+        self._pages = []

@@ -6,14 +6,14 @@ A batch of any size is written with a handful of statements that take many rows 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fractal_rm.adapters.lock import FileLock, Held, wait_for_lock
 from fractal_rm.adapters.log.history import Projected
-from fractal_rm.adapters.log.stories import Stories
+from fractal_rm.adapters.log.stories import Stories, Story
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.causes import WAIT_S, damaged, is_damage, unusable
 from fractal_rm.adapters.sqlite.chain import ChainBroken
@@ -76,6 +76,7 @@ class HistoryStore:
         self._reader: sqlite3.Connection
         self._place: Place
         self._faults: Faults
+        self._writing: Writing
 
     # --- open and close -----------------------------------------------------------------------
 
@@ -233,26 +234,50 @@ class HistoryStore:
 
         Raises JournalBlocked, JournalLost.
         """
+        self.begin(stories)
+        self.add(stories.new)
+        self.commit(stories, reached)
+
+    def begin(self, stories: Stories) -> None:
+        """The first part of `project`: what is told of runs that the history has."""
         self._place.check()
-        db, faults = self._db, self._faults
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            writing = Writing(db, stories, self._open, self._next_no, faults)
-            writing.put()
+        with self._all_or_nothing():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._writing = Writing(
+                self._db, stories.flows, self._open, self._next_no, self._faults
+            )  # fmt: skip
+            self._writing.change(stories.older)
+
+    def add(self, stories: Iterable[Story]) -> None:
+        """The second part, in slices: new runs. Some 8 µs a run, and nothing old is read."""
+        with self._all_or_nothing():
+            self._writing.add(stories)
+
+    def commit(self, stories: Stories, reached: Projected) -> None:
+        """The last part: all of it is durable, or nothing."""
+        db, writing = self._db, self._writing
+        with self._all_or_nothing():
+            writing.end(stories.again)
             many_at_once(db, statements.INSERT_KEYS, writing.key_rows)
             for name, more in writing.counts.items():
                 db.execute(statements.COUNT, {"name": name, "more": more})
             self._note("projected", reached.all)
             self._note("ended_until", reached.ended)
             db.execute("COMMIT")
-        except sqlite3.Error as error:
-            faults.forget()
-            raise self._write_failed(error) from error
-        faults.kept()
+        self._faults.kept()
         self._next_no = writing.next_no
         self._open.update(writing.tails)
         for run_id in writing.ended:
             self._open.pop(run_id, None)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Generator[None]:
+        """Raises JournalBlocked, JournalLost: of the transaction nothing stays."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._faults.forget()
+            raise self._write_failed(error) from error
 
     def _note(self, name: str, value: int) -> None:
         self._db.execute(statements.NOTE, {"name": name, "value": value})
