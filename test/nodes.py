@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import pytest
 
 import programs
-from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.state import State
 from ports import free_port
 

@@ -14,8 +14,10 @@ import pytest
 from test_history_kills import write_runs
 from test_journals import sqlite_journal
 
-from fractal_rm.adapters.sqlite import SqliteHistory, check_journal, repair
+from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.prepare import PAGE_BYTES
+from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.errors import JournalBlocked, JournalDamaged, JournalError, JournalInUse
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.state import State

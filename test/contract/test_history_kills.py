@@ -17,7 +17,8 @@ import msgspec
 import pytest
 from test_journals import sqlite_journal
 
-from fractal_rm.adapters.sqlite import HistoryStore, check_journal
+from fractal_rm.adapters.sqlite import HistoryStore
+from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
 from fractal_rm.domain.facts import Dead, Finished, Settled, StepFailed

@@ -14,7 +14,8 @@ from test_journals import sqlite_journal
 
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
-from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.facts import Accepted, Settled, StepFailed
 from fractal_rm.domain.flow import Call, Flow, Method, flow_version
 from fractal_rm.domain.state import State

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 from test_journals import DAY_S, GIB, a_day_passes, sqlite_journal
 
-from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.facts import Accepted, Settled
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, begun, entry, flow_version, write

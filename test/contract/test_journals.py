@@ -25,8 +25,9 @@ from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.memory import MemoryJournal
 from fractal_rm.adapters.memory.disk import MemoryDisk
 from fractal_rm.adapters.memory.journal import Disk
-from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.chain import link, start_of
+from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.history import journals_in
 from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST

@@ -13,7 +13,8 @@ import pytest
 from fractal_rm.adapters import other_journals
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.log.adoption import RUNS_AT_ONCE, families
-from fractal_rm.adapters.sqlite import SqliteHistory, check_journal, lookup
+from fractal_rm.adapters.sqlite import SqliteHistory, lookup
+from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.history import journals_in
 from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.domain.cause import Cause

@@ -14,7 +14,8 @@ import pytest
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.log import LogJournal, projector
 from fractal_rm.adapters.log.segments import BEGIN
-from fractal_rm.adapters.sqlite import SqliteHistory, check_journal
+from fractal_rm.adapters.sqlite import SqliteHistory
+from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.errors import JournalDamaged, JournalError
 from fractal_rm.testing.journal import entry
 

@@ -26,7 +26,8 @@ from test_damaged_log import (
 )
 
 from fractal_rm.adapters.log import projector
-from fractal_rm.adapters.sqlite import check_journal, repair
+from fractal_rm.adapters.sqlite.check import check_journal
+from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.facts import Finished, Settled
 from fractal_rm.domain.state import State

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from power_loss import Disk, record, replay
 
 from fractal_rm.adapters.journal_files import open_journal
-from fractal_rm.adapters.sqlite import check_journal
+from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.errors import JournalDamaged
 
 WRITER = """

@@ -7,14 +7,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from fractal_rm.adapters.sqlite import (
-    SqliteHistory,
-    check_journal,
-    log_problems,
-    open_runs_of,
-    repair,
-)
+from fractal_rm.adapters.sqlite import SqliteHistory, open_runs_of
+from fractal_rm.adapters.sqlite.check import check_journal
+from fractal_rm.adapters.sqlite.check_log import log_problems
 from fractal_rm.adapters.sqlite.history import journals_in
+from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option, json_option, print_json, print_table, state_of
 from fractal_rm.config.uncarried import read_uncarried

@@ -1,18 +1,10 @@
-"""The history on the disk: SQLite, with a checksum for every page of facts."""
+"""The history on the disk: SQLite, with a checksum for every row.
 
-from fractal_rm.adapters.sqlite.check import JournalReport, check_journal
-from fractal_rm.adapters.sqlite.check_log import log_problems
+What looks for damage and repairs it (`check`, `check_log`, `repair`) is not imported here: a node
+that runs has no use for it, and memory is short.
+"""
+
 from fractal_rm.adapters.sqlite.history import SqliteHistory, open_runs_of
-from fractal_rm.adapters.sqlite.repair import RepairReport, repair
 from fractal_rm.adapters.sqlite.store import HistoryStore
 
-__all__ = [
-    "HistoryStore",
-    "JournalReport",
-    "RepairReport",
-    "SqliteHistory",
-    "check_journal",
-    "log_problems",
-    "open_runs_of",
-    "repair",
-]
+__all__ = ["HistoryStore", "SqliteHistory", "open_runs_of"]
