@@ -1090,8 +1090,8 @@ async def test_a_key_is_found_while_its_run_is_on_its_way_into_the_history(tmp_p
     await journal.open()
     await journal.accept(entry("A", key="k"))
     projecting, go_on = threading.Event(), threading.Event()
-    project = journal._history.project
-    journal._history.project = lambda *what: (projecting.set(), go_on.wait(), project(*what))[2]
+    begin = journal._history.begin
+    journal._history.begin = lambda told: (projecting.set(), go_on.wait(), begin(told))[2]
     brought = asyncio.ensure_future(journal.bring_over())
     await asyncio.to_thread(projecting.wait)
     _ = write(journal, begun("A"), Settled(State.FAILED, "no"))
@@ -1186,16 +1186,16 @@ async def test_what_the_history_has_no_room_for_at_an_end_is_there_at_the_next_s
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    tried, project, full = threading.Event(), journal._history.project, ["here", "at the end"]
+    tried, begin, full = threading.Event(), journal._history.begin, ["here", "at the end"]
 
-    def projects(stories, position):
+    def begins(stories):
         if full:
             full.pop()
             tried.set()
             raise JournalFull("no room")
-        project(stories, position)
+        begin(stories)
 
-    journal._history.project = projects
+    journal._history.begin = begins
     first = asyncio.ensure_future(journal.bring_over())
     await asyncio.to_thread(tried.wait)
     await journal.accept(entry("B"))
@@ -1211,8 +1211,8 @@ async def test_an_end_in_the_middle_of_a_projection_brings_over_the_rest(tmp_pat
     await journal.open()
     await journal.accept(entry("A"))
     projecting, go_on = threading.Event(), threading.Event()
-    project = journal._history.project
-    journal._history.project = lambda *what: (projecting.set(), go_on.wait(), project(*what))[2]
+    begin = journal._history.begin
+    journal._history.begin = lambda told: (projecting.set(), go_on.wait(), begin(told))[2]
     first = asyncio.ensure_future(journal.bring_over())
     await asyncio.to_thread(projecting.wait)
     await journal.accept(entry("B"))
