@@ -11,7 +11,7 @@ import msgspec
 
 from fractal_rm.adapters.log.stories import Beginning, Story
 from fractal_rm.adapters.sqlite import statements
-from fractal_rm.adapters.sqlite.chain import link, start_of
+from fractal_rm.adapters.sqlite.chain import ChainBroken, link, start_of
 from fractal_rm.adapters.sqlite.faults import Faults
 from fractal_rm.adapters.sqlite.many import Rows, many_at_once
 from fractal_rm.adapters.sqlite.schema import PAGE_BITS
@@ -62,8 +62,8 @@ class Writing:
         self._put_pages()
 
     def change(self, stories: Iterable[Story]) -> None:
-        """Runs that are there."""
-        changed = [(story, self._open[story.run_id]) for story in stories if story.is_told]
+        """Runs that are there. Raises ChainBroken where one is not."""
+        changed = [(story, self._tail(story.run_id)) for story in stories if story.is_told]
         if not changed:
             return
         rows = self._changed_rows(changed)
@@ -119,6 +119,12 @@ class Writing:
             if story.settled_ms is not None:
                 self._ended.append((no, flow, state, accepted_ms, run_id))
         return rows
+
+    def _tail(self, run_id: str) -> Tail:
+        tail = self._open.get(run_id)
+        if tail is None:
+            raise ChainBroken(f"run {run_id}, of which its log tells, is not in it")
+        return tail
 
     def _fault(self, story: Story, no: int) -> int | None:
         if story.state not in TROUBLE:

@@ -278,6 +278,8 @@ class HistoryStore:
         except sqlite3.Error as error:
             self._faults.forget()
             raise self._write_failed(error) from error
+        except ChainBroken as error:
+            raise damaged(self._path, f"is damaged: {error}") from error
 
     def _note(self, name: str, value: int) -> None:
         self._db.execute(statements.NOTE, {"name": name, "value": value})
