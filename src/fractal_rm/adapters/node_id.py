@@ -6,14 +6,13 @@ replaced unasked. The processes of a state folder are one node.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from pathlib import Path
 
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.config.regular_file import read_regular
-from fractal_rm.config.whole_file import replace_file
+from fractal_rm.config.whole_file import replace_file, sync_folder
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 
@@ -73,9 +72,5 @@ def _keep(path: Path, random: Random) -> str:
     """On the disk with its name before any fact has it."""
     node_id = random.token(6).hex()
     replace_file(path, f"{node_id}\n".encode())
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
     return node_id

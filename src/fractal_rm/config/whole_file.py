@@ -31,6 +31,27 @@ def replace_file(path: Path, content: bytes, *, alike: bool = False) -> None:
         raise
 
 
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk. Raises OSError.
+
+    A new file survives a power cut only if its folder is on the disk, too.
+    """
+    _sync(path, os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until what a file holds is on the disk. Raises OSError."""
+    _sync(path, 0)
+
+
+def _sync(path: Path, kind: int) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | kind)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def _give_to_owner_of(other: Path, temporary: Path) -> None:
     owned = other.stat()
     mine = temporary.stat()

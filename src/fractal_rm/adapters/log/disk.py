@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fractal_rm.config.regular_file import stat_regular
+from fractal_rm.config.whole_file import sync_folder
 from fractal_rm.domain.errors import (
     JournalDamaged,
     JournalError,
@@ -116,7 +117,7 @@ class FolderDisk:
         finally:
             os.close(file)
         unfinished.rename(self._folder / name)
-        self._sync_folder()
+        sync_folder(self._folder)
 
     def has(self, name: str) -> bool:
         """Whether a file is there still."""
@@ -175,14 +176,6 @@ class FolderDisk:
         if file is not None:
             del self._inodes[str(self._folder / name)]
             os.close(file)
-
-    def _sync_folder(self) -> None:
-        """A new name survives a power cut only if its folder is on the disk, too."""
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def unusable(error: OSError) -> JournalError:

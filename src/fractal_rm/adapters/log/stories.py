@@ -47,6 +47,12 @@ class Story(msgspec.Struct, gc=False):
             self.flow, self.failed_step = run.flow.id or None, run.failed_step
             self.cause = run.cause and run.cause.value
 
+    def stand_still(self) -> None:
+        """Let it stand as its run does now, whatever comes of that."""
+        if self.run is not None:
+            self.stand_as(self.run)
+            self.run = None
+
     @property
     def stands(self) -> State | None:
         """How the run stands; None: nothing is told of that in here."""
@@ -122,9 +128,7 @@ class Stories:
     def end(self, run_id: str, settled_ms: int, ahead_ms: int) -> None:
         """The last fact of an open run is told."""
         story = self.ended[run_id] = self.open.pop(run_id)
-        if story.run is not None:
-            story.stand_as(story.run)
-            story.run = None
+        story.stand_still()
         story.settled_ms, story.ahead_ms = settled_ms, ahead_ms
         story.page, story.facts = encode(story.facts), []  # let go of here, where they were made
 
@@ -175,8 +179,12 @@ class Stories:
 
     @property
     def new(self) -> list[Story]:
-        """The runs that the history does not have."""
-        return [story for story in self if story.new is not None]
+        """The runs that the history does not have: those that have ended by id, then the open ones.
+
+        That is the order in which an index of ids takes them best.
+        """
+        ended = (self.ended[run_id] for run_id in sorted(self.ended))
+        return [story for story in chain(ended, self.open.values()) if story.new is not None]
 
     @property
     def older(self) -> list[Story]:
@@ -184,9 +192,7 @@ class Stories:
         return [story for story in self if story.new is None]
 
     def __iter__(self) -> Iterator[Story]:
-        """Those that have ended by id, as an index takes them best; then the open ones."""
-        ended = self.ended
-        return chain((ended[run_id] for run_id in sorted(ended)), self.open.values())
+        return chain(self.ended.values(), self.open.values())
 
     def __bool__(self) -> bool:
         return bool(self.open or self.ended or self.flows or self.again)
@@ -203,9 +209,7 @@ class Recent:
         """All that was told so far goes on its way."""
         self._leaving, self.told = self.told, Stories()
         for story in self._leaving.open.values():
-            if story.run is not None:
-                story.stand_as(story.run)
-                story.run = None
+            story.stand_still()
         return self._leaving
 
     def leave_ended(self) -> Stories:

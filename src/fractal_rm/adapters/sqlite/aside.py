@@ -6,6 +6,8 @@ import os
 import sqlite3
 from pathlib import Path
 
+from fractal_rm.config.whole_file import sync_file, sync_folder
+
 
 def bring_in_wal(old: sqlite3.Connection) -> None:
     """So that the damaged file is whole in itself; where that fails, its -wal file goes with it."""
@@ -18,13 +20,13 @@ def bring_in_wal(old: sqlite3.Connection) -> None:
 
 def put_in_place(real: Path, new: Path, aside: Path) -> None:
     """The damaged file has both names until the new one has taken its own."""
-    sync(new)
+    sync_file(new)
     os.link(real, aside)
     for file, kept in zip(beside(real), beside(aside), strict=True):
         if file.exists():
             file.rename(kept)  # of another file it would be brought into the new one
     new.rename(real)
-    sync(real.parent)
+    sync_folder(real.parent)
 
 
 def beside(file: Path) -> list[Path]:
@@ -36,12 +38,3 @@ def free_name(real: Path) -> Path:
     """Under which it can be kept: nothing has this name yet."""
     names = (real.with_name(f"{real.name}.damaged-{n}") for n in range(1, 1_000_000))
     return next(name for name in names if not name.exists())
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -10,6 +10,7 @@ from fractal_rm.adapters.sqlite import schema
 from fractal_rm.adapters.sqlite.causes import damaged
 from fractal_rm.adapters.sqlite.migrations import create, migrate
 from fractal_rm.config.regular_file import NotRegular, stat_regular
+from fractal_rm.config.whole_file import sync_folder
 from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
 
 PAGE_BYTES = 4096  # a small commit writes each page that it touches: what wears flash out
@@ -60,7 +61,7 @@ def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
         db.execute(f"PRAGMA {pragma}")
     if created:
         create(db)
-        _sync_folder(path.resolve().parent)  # of where links lead to
+        sync_folder(path.resolve().parent)  # of where links lead to
     else:
         migrate(db, found)
 
@@ -88,15 +89,6 @@ def format_of(db: sqlite3.Connection, path: Path) -> int:
             " and its -wal file away"
         )
     return found
-
-
-def _sync_folder(path: Path) -> None:
-    """A new file survives a power loss only if its folder's entry is on the disk too."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _one(db: sqlite3.Connection, statement: str) -> int:

@@ -21,12 +21,13 @@ from fractal_rm.adapters.log.rejoin import Rejoined, rejoin
 from fractal_rm.adapters.log.segments import begin_alone
 from fractal_rm.adapters.log.survey import Survey, survey
 from fractal_rm.adapters.sqlite import statements
-from fractal_rm.adapters.sqlite.aside import free_name, sync
+from fractal_rm.adapters.sqlite.aside import free_name
 from fractal_rm.adapters.sqlite.recover import history_in
 from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.adapters.sqlite.store import HistoryStore
 from fractal_rm.adapters.sqlite.sums import add_row_sum
 from fractal_rm.config.regular_file import stat_regular
+from fractal_rm.config.whole_file import sync_file, sync_folder
 
 UNKNOWN_PLACE = "what the log had and the history had not: how far it was is not known"
 _KEEP = Keep(0, 0, 0, 0)  # nothing is dropped here
@@ -74,16 +75,16 @@ class LogRepair:
         unfinished.mkdir()
         for name in self._names:
             _copy(self._folder / name, unfinished / name)
-        sync(unfinished)
+        sync_folder(unfinished)
         unfinished.rename(self.kept_as)
-        sync(self.kept_as.parent)
+        sync_folder(self.kept_as.parent)
 
     def move_aside(self) -> None:
         """Put each file in the place of its copy."""
         for name in self._names:
             (self._folder / name).rename(self.kept_as / name)
-        sync(self.kept_as)
-        sync(self._folder)
+        sync_folder(self.kept_as)
+        sync_folder(self._folder)
 
 
 def _copy(file: Path, copy: Path) -> None:
@@ -91,7 +92,7 @@ def _copy(file: Path, copy: Path) -> None:
     try:
         stat_regular(file)
         shutil.copy2(file, copy)
-        sync(copy)
+        sync_file(copy)
     except OSError as error:
         if error.errno not in (EINVAL, EISDIR, ENOENT, ELOOP, EIO):
             raise
