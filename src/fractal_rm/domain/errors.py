@@ -241,6 +241,12 @@ class OfferRefused(FractalError):
         self.looked = looked
 
 
+class BadSchedule(FractalError):
+    """A CRON expression or a time zone that cannot be read."""
+
+    code = "bad-schedule"
+
+
 # --- the journal ----------------------------------------------------------------------------
 
 

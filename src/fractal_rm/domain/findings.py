@@ -7,7 +7,6 @@ docs/reference/findings.md has a paragraph for each.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -206,6 +205,8 @@ def nearest(word: str, known: Collection[str]) -> str | None:
     for lower, name in by_lower.items():
         if sorted(lower) == sorted(word.lower()):  # letters have changed places
             return name
+    import difflib  # noqa: PLC0415 - a node that runs seldom has slips to name
+
     found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 

@@ -21,7 +21,7 @@ from fractal_rm.domain.errors import (
     JournalReadOnly,
 )
 
-_FILLED_AT_ONCE = 1 << 20
+_FILLED_AT_ONCE = 1 << 16  # more would stay in the process's memory
 
 
 def log_folder(journal: Path) -> Path:

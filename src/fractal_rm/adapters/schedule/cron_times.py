@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta, timezone
 from functools import lru_cache
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cronsim import CronSim
+from cronsim import CronSim, CronSimError
+
+from fractal_rm.domain.errors import BadSchedule
 
 # To look for the next moment: 29 February is a Monday every 28 years, or after 40 about 2100.
 MOST_DAYS = timedelta(days=366 * 50)
@@ -26,14 +28,19 @@ _ANY = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
 class CronTimes:
-    """Moments are milliseconds since 1970, UTC. Raises CronSimError, ValueError, OSError.
+    """Moments are milliseconds since 1970, UTC. Raises BadSchedule.
 
     Going forwards and backwards both ask for the moments of one day, so they cannot differ.
     """
 
     def __init__(self, expression: str, zone: str) -> None:
-        self._zone = ZoneInfo(zone)
-        self._fields = CronSim(expression, _ANY)
+        try:
+            self._zone = ZoneInfo(zone)
+            self._fields = CronSim(expression, _ANY)
+        except CronSimError as error:
+            raise BadSchedule(f"CRON {expression!r:.60}: {error}") from error
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise BadSchedule(f"there is no time zone {zone!r:.40}") from error
         self._as_it_goes = len(self._fields.hours) == 24
         self._moments_of = lru_cache(maxsize=16)(self._made_moments)
 

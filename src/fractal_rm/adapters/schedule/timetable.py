@@ -13,15 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
-from zoneinfo import ZoneInfoNotFoundError
 
 import msgspec
-from cronsim import CronSimError
 from msgspec import UNSET
 
 from fractal_rm import MADE_MS
-from fractal_rm.adapters.schedule.cron_times import CronTimes
-from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import CatchUp, Cron, Flow
 
 MOST_AT_ONCE = 1_000  # moments that one look makes up for
@@ -31,12 +27,6 @@ JUMPED_MS = 2_000  # worth a line: in smaller steps a wall clock is corrected al
 # that its moments count as slept through.
 SMALL_MS = 60_000
 MOST_REMEMBERED = 8  # times from which the wall clock went back
-
-
-class BadSchedule(FractalError):
-    """A CRON expression or a time zone that cannot be read."""
-
-    code = "bad-schedule"
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -89,14 +79,12 @@ class CronRule:
     """``CRON``: see `CronTimes`. Raises BadSchedule."""
 
     def __init__(self, cron: Cron) -> None:
+        # A node without CRON loads no time zones.
+        from fractal_rm.adapters.schedule.cron_times import CronTimes  # noqa: PLC0415
+
         self.spec = f"CRON {cron.expression} {cron.zone}"
         self.by_wall = True
-        try:
-            times = CronTimes(cron.expression, cron.zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise BadSchedule(f"there is no time zone {cron.zone!r:.40}") from error
-        except CronSimError as error:
-            raise BadSchedule(f"CRON {cron.expression!r:.60}: {error}") from error
+        times = CronTimes(cron.expression, cron.zone)
         self.newest = times.newest
         self.next_after = times.next_after
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.rejoin import Rejoined, rejoin
 from fractal_rm.adapters.log.survey import Survey, survey
+from fractal_rm.adapters.sqlite.before_log import history_in
 from fractal_rm.adapters.sqlite.history import reading
 from fractal_rm.adapters.sqlite.notes import projected
-from fractal_rm.adapters.sqlite.recover import history_in
 from fractal_rm.domain.errors import JournalDamaged
 
 

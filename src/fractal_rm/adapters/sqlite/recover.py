@@ -9,7 +9,6 @@ from typing import Union
 
 import msgspec
 
-from fractal_rm.adapters.log.rejoin import Before
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.causes import damaged
 from fractal_rm.adapters.sqlite.chain import ChainBroken, Unreadable, verified
@@ -115,14 +114,3 @@ def run_from(db: sqlite3.Connection, run_id: str) -> Run | None:
         return fold(Run(run_id, Flow(flow_id or ""), accepted_ms), [fact for _, fact in timed])
     except (ChainBroken, ImpossibleFact):
         return None
-
-
-def history_in(db: sqlite3.Connection, ended_until: int) -> Before:
-    """What a history has, for who brings a log into it; see `Before`."""
-    rows = db.execute(statements.OPEN_RUNS).fetchall()
-
-    def has_flow(version: str) -> bool:
-        return db.execute(statements.FLOW_BODY, (version,)).fetchone() is not None
-
-    ids = [row[1] for row in rows]
-    return Before(ids, lambda run_id: run_from(db, run_id), has_flow, ended_until)

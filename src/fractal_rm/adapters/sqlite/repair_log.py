@@ -22,7 +22,7 @@ from fractal_rm.adapters.log.segments import begin_alone
 from fractal_rm.adapters.log.survey import Survey, survey
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.aside import free_name
-from fractal_rm.adapters.sqlite.recover import history_in
+from fractal_rm.adapters.sqlite.before_log import history_in
 from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.adapters.sqlite.store import HistoryStore
 from fractal_rm.adapters.sqlite.sums import add_row_sum
