@@ -642,6 +642,10 @@ async def test_a_zone_that_this_machine_does_not_have_is_said():
         ("::1%lo", "only a link-local address may have an interface: leave out %lo"),
         ("fe80::1", "a link-local address needs its interface, as in fe80::7%eth0"),
         ("fe80::1%0", "a link-local address needs its interface, as in fe80::7%eth0"),
+        # What no name can have: an empty label, and one of more than 63 characters.
+        ("fe80::1%a..b", "there is no interface 'a..b' to it here"),
+        ("::1%a..b", "there is no interface 'a..b' to it here"),
+        ("fe80::1%" + 64 * "a", "there is no interface 'a{64}' to it here"),
     ],
 )
 async def test_a_zone_that_is_missing_or_too_much_is_said(host, why):

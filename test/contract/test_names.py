@@ -221,7 +221,7 @@ def library(monkeypatch):
     real = socket.getaddrinfo
     monkeypatch.setattr(
         socket, "getaddrinfo",
-        lambda name, *a, **more: (real if name[0].isdigit() else getaddrinfo)(name, *a, **more),
+        lambda name, *a, **more: (real if name[:1].isdigit() else getaddrinfo)(name, *a, **more),
     )  # fmt: skip
     yield known
     end.set()

@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 import socket
+from functools import partial
 
 import pytest
 from uvicorn import Config as UvicornConfig
@@ -17,10 +18,11 @@ from components import Components
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.rest import protocol
-from fractal_rm.adapters.rest.access import Access
+from fractal_rm.adapters.rest.access import MAX_STRANGERS, Access
 from fractal_rm.adapters.rest.head import MAX_HEAD_BYTES
 from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
 from fractal_rm.config.model import Rest
+from fractal_rm.domain.address import read_network
 from nodes import HOST, NodeProcess
 
 TRIGGER = b'{"id_flow": "1", "is_load_balancing": true, "payload": 1}'
@@ -255,8 +257,8 @@ def test_nothing_is_taken_from_a_trailer(node):
 class Wire(asyncio.Transport):
     """A transport that keeps what is sent."""
 
-    def __init__(self) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+    def __init__(self, client: str = "127.0.0.1") -> None:
+        super().__init__({"peername": (client, 1), "sockname": ("127.0.0.1", 2)})
         self.sent = b""
         self.ended = asyncio.Event()
         self.is_closing = self.ended.is_set
@@ -267,7 +269,7 @@ class Wire(asyncio.Transport):
     def write_eof(self):
         self.ended.set()
 
-    close = write_eof
+    close = abort = write_eof
 
     def get_write_buffer_size(self):
         return 0
@@ -291,11 +293,12 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 
-def guarded() -> protocol.GuardedProtocol:
+def connections(rest: Rest):
+    """What makes the server's end of each connection."""
     config = UvicornConfig(app, log_config=None, access_log=False, lifespan="off", ws="none")
     config.load()
-    access = Access(Rest(), frozenset, PeerRefusals(QuietTelemetry(), SystemClock().monotonic_s))
-    return protocol.GuardedProtocol(config, protocol.Served(access, app))
+    access = Access(rest, frozenset, PeerRefusals(QuietTelemetry(), SystemClock().monotonic_s))
+    return partial(protocol.GuardedProtocol, config, protocol.Served(access, app))
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000, 1 << 20])
@@ -303,7 +306,7 @@ async def test_what_is_answered_does_not_depend_on_how_the_segments_fall(size):
     found, expected = {}, {}
     for name, row in TABLE.items():
         sent, expected[name] = completed(*row)
-        wire, made = Wire(), guarded()
+        wire, made = Wire(), connections(Rest())()
         made.connection_made(wire)
         for at in range(0, len(sent), size):
             made.data_received(sent[at : at + size])
@@ -313,3 +316,28 @@ async def test_what_is_answered_does_not_depend_on_how_the_segments_fall(size):
         made.connection_lost(None)
         found[name] = Answers(wire.sent).statuses
     assert found == expected
+
+
+async def test_other_machines_that_connect_without_end_leave_room_for_this_one():
+    connect = connections(Rest(trusted_peers=(read_network("10.1.0.0/24"),)))
+    opened = []
+
+    def wires(client: str, number: int) -> list[Wire]:
+        made = [(connect(), Wire(client)) for _ in range(number)]
+        for connection, wire in made:
+            connection.connection_made(wire)
+            if wire.ended.is_set() and not wire.sent:
+                connection.connection_lost(None)  # it was ended at once
+            else:
+                opened.append(connection)
+        return [wire for _, wire in made]
+
+    peers = wires("10.1.0.2", protocol.MAX_CONNECTIONS + 500)
+    wires("10.9.9.9", MAX_STRANGERS)
+    assert not any(wire.ended.is_set() for wire in wires("127.0.0.1", 100))
+    told = [wire for wire in peers if wire.sent]
+    assert len(told) == protocol.REFUSED_AT_ONCE
+    assert Answers(told[0].sent).statuses == [503]
+    assert peers[0].ended.is_set() is peers[protocol.MAX_FOR_PEERS - 1].ended.is_set() is False
+    for connection in opened:
+        connection.connection_lost(None)

@@ -200,6 +200,8 @@ class _Way:
             if error.errno in NONE_LEFT:
                 raise
             raise _NotOpened(why_no_socket(self._address, error)) from error
+        except UnicodeError as error:
+            raise _NotOpened(why_no_socket(self._address, error)) from error
         if self._context is None:
             return transport
         transport = await self._secured(transport, self._context, ends_s - loop.time())

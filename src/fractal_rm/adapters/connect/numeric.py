@@ -23,14 +23,16 @@ def numeric(address: str, port: int) -> tuple[int, SocketAddress]:
     Raises socket.gaierror where this machine has no such zone.
     """
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags)
+    # As bytes: a text would be encoded as a name (IDNA), which not every zone can be.
+    found = socket.getaddrinfo(address.encode(), port, type=socket.SOCK_STREAM, flags=flags)
     family, _, _, _, where = found[0]
     return family, where  # pyright: ignore[reportReturnType]
 
 
-def why_no_socket(address: str, error: OSError) -> str:
+def why_no_socket(address: str, error: OSError | UnicodeError) -> str:
     """Why there is no socket at a numeric address, or to it, for people."""
-    if isinstance(error, socket.gaierror):  # of an address that can only be its zone
+    # Of an address that can only be its zone: the C library has none, or asyncio cannot encode it.
+    if isinstance(error, (socket.gaierror, UnicodeError)):
         return _zone_words(address.partition("%")[2])
     if error.errno == errno.EINVAL and is_link_local(address):
         return "a link-local address needs its interface, as in fe80::7%eth0"

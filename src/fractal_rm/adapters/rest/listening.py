@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import msgspec
 
-from fractal_rm.adapters.connect.numeric import why_no_socket
+from fractal_rm.adapters.connect.numeric import numeric, why_no_socket
 from fractal_rm.domain.address import is_loopback, read_address
 from fractal_rm.domain.call import Origin
 from fractal_rm.domain.errors import FractalError
@@ -95,8 +95,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    family, _, _, _, where = found[0]
+    family, where = numeric(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -33,8 +33,8 @@ HEAD_LIMIT_S = 10.0
 BODY_LIMIT_S = 30.0
 UNSENT_LOOK_S = 10.0
 MAX_CONNECTIONS = 2_000
-KEPT_FOR_LOCAL = 100  # of them, so that other machines do not keep an operator out
-REFUSED_AT_ONCE = 100  # connections above the bound that are told so
+MAX_FOR_PEERS = 1_700  # with those that are refused and strangers, this leaves an operator room
+REFUSED_AT_ONCE = 100  # connections above a bound that are told so
 
 _TOO_SLOW = Problem(
     "about:blank",
@@ -104,9 +104,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._access.turn_away(self._client)
             self.transport.abort()
             return False
-        above = len(self.connections) - MAX_CONNECTIONS
-        if standing is Standing.PEER:
-            above += KEPT_FOR_LOCAL
+        most = MAX_FOR_PEERS if standing is Standing.PEER else MAX_CONNECTIONS
+        above = len(self.connections) - most
         if above > REFUSED_AT_ONCE:
             self.transport.abort()
         elif above > 0:
