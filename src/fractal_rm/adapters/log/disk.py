@@ -11,13 +11,13 @@ from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 from typing import Protocol
 
+from fractal_rm.adapters.still_there import StillThere
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.config.whole_file import sync_folder
 from fractal_rm.domain.errors import (
     JournalDamaged,
     JournalError,
     JournalFull,
-    JournalGone,
     JournalReadOnly,
 )
 
@@ -93,7 +93,7 @@ class FolderDisk:
         self._folder = folder
         self.where = str(folder)
         self._files: dict[str, int] = {}
-        self._inodes: dict[str, tuple[int, int]] = {}  # of these, by path
+        self._there = StillThere()
 
     def make(self) -> None:
         """Make the folder where it is not there."""
@@ -149,32 +149,26 @@ class FolderDisk:
         (self._folder / name).unlink()
 
     def check(self) -> None:
-        """Compare the files that are open with those that have their names; 2 µs a file."""
-        for path, inode in self._inodes.items():
-            try:
-                found = os.lstat(path)
-            except OSError:
-                found = None
-            if found is None or (found.st_dev, found.st_ino) != inode:
-                raise JournalGone(f"{path} is not the file that is open: put that one back")
+        """Compare the files that are open with those that have their names."""
+        self._there.check()
 
     def close(self) -> None:
         """Let go of the files."""
         for name in list(self._files):
             self._let_go(name)
+        self._there.close()
 
     def _open(self, name: str) -> int:
         path = str(self._folder / name)
         file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        found = os.fstat(file)
         self._files[name] = file
-        self._inodes[path] = found.st_dev, found.st_ino
+        self._there.add(path)
         return file
 
     def _let_go(self, name: str) -> None:
         file = self._files.pop(name, None)
         if file is not None:
-            del self._inodes[str(self._folder / name)]
+            self._there.discard(str(self._folder / name))
             os.close(file)
 
 

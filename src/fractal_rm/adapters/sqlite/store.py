@@ -22,13 +22,14 @@ from fractal_rm.adapters.sqlite.lookup import find_in
 from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.moving import body_of, take_out
 from fractal_rm.adapters.sqlite.notes import projected
-from fractal_rm.adapters.sqlite.place import Place
+from fractal_rm.adapters.sqlite.place import files_of
 from fractal_rm.adapters.sqlite.prepare import check_files, prepare
 from fractal_rm.adapters.sqlite.recover import OpenRuns, run_from
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Kept, Purge, Turns
 from fractal_rm.adapters.sqlite.rows import Tail, Writing
 from fractal_rm.adapters.sqlite.scrub import BYTES_PER_S, Scrub
 from fractal_rm.adapters.sqlite.sums import add_row_sum
+from fractal_rm.adapters.still_there import StillThere
 from fractal_rm.domain.errors import (
     HistoryDamaged,
     JournalBlocked,
@@ -72,9 +73,9 @@ class HistoryStore:
         self._purges = Turns(purge_every_s)
         self._scrub = Scrub(monotonic_s, scrub_bytes_per_s)
         self._lock: FileLock | None = None
+        self._files = StillThere()
         self._db: sqlite3.Connection
         self._reader: sqlite3.Connection
-        self._place: Place
         self._faults: Faults
         self._writing: Writing
 
@@ -89,7 +90,7 @@ class HistoryStore:
             prepare(self._db, self._path, self._synchronous)
             self._reader = self._connect()
             self._scrub.open(self._connect())
-            self._place = Place(self._path)
+            self._files = files_of(self._path)
             self._read_tails()
             had = projected(self._db)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
@@ -182,7 +183,7 @@ class HistoryStore:
         """Mark how it ended and let go. Raises JournalBlocked: then the end counts as a crash."""
         try:
             if clean:
-                self._place.check()
+                self._files.check()
                 self._note("clean", 1)
         except sqlite3.Error as error:
             raise self._cause(error) from error
@@ -193,7 +194,8 @@ class HistoryStore:
             self.let_go()
 
     def let_go(self) -> None:
-        """Release the lock."""
+        """Release the lock, watch the files no more."""
+        self._files.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -213,11 +215,11 @@ class HistoryStore:
 
     def check(self) -> None:
         """Whether what is written will be found at the next start. Raises JournalGone."""
-        self._place.check()
+        self._files.check()
 
     def look(self) -> None:
         """`check`, and keep the lock. Raises JournalGone; JournalLost: another has it."""
-        self._place.check()
+        self._files.check()
         try:
             if self._lock is not None:
                 self._lock.keep()
@@ -240,7 +242,7 @@ class HistoryStore:
 
     def begin(self, stories: Stories) -> None:
         """The first part of `project`: what is told of runs that the history has."""
-        self._place.check()
+        self._files.check()
         with self._all_or_nothing():
             self._db.execute("BEGIN IMMEDIATE")
             self._writing = Writing(
@@ -310,7 +312,7 @@ class HistoryStore:
     def scrub(self) -> None:
         """Look at a little more of it, as far as the time since the last call allows."""
         with suppress(JournalGone):  # what is read then is not what the next start finds
-            self._place.check()
+            self._files.check()
             self._scrub.read_on()
 
     def purge(self, retention_ms: int) -> None:
