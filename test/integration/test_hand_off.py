@@ -206,6 +206,30 @@ async def test_what_was_in_doubt_stays_so_whatever_is_known_of_the_peer_since(no
         assert (after.called(), after.peers.offers) == ([], [])
 
 
+async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes_and_not_given_up():
+    peers, over = {"nodes": nodes(peer="fractal")}, asyncio.Event()
+    before = Stage(**peers)
+    await before.node.start()
+    before.balancer.answer, before.peers.take = "2", hangs_until(over)
+    run_id = (await before.send("3")).run
+    await until(lambda: before.peers.offers)
+    before.crash()
+    for _ in range(2):
+        stage = Stage(before.disk, **peers)
+        stage.peers.take = hangs_until(over)
+        await stage.node.start()
+        await until(lambda stage=stage: stage.peers.offers)
+        stage.crash()
+    async with Stage(before.disk, **peers) as after:
+        await until(lambda: after.state(run_id) is State.PARKED)
+        assert "offered to node 2" in before.disk.facts(run_id)[-1].reason
+        assert (doubts(after), after.peers.offers) == (1, [])
+        after.peers.take = gives_receipts
+        assert after.node.release_parked() == 1
+        await until(lambda: after.state(run_id) is State.HANDED_OFF)
+        assert (after.called(), len(after.peers.offers)) == ([], 1)
+
+
 # --- whether a peer is ours --------------------------------------------------------------------
 
 

@@ -26,15 +26,16 @@ def pause(everything: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG00
 
 
 @click.command()
-@click.option("--parked", is_flag=True, help="Run the parked runs too: those found too old.")
+@click.option("--parked", is_flag=True, help="Let the parked runs go on, too.")
 @config_option
 @json_option
 def resume(parked: bool, folder: Path, as_json: bool) -> None:
     """Let runs begin again after `pause`; a running node takes it up within a second.
 
     Runs that were found at a start and were older than recovery.max_age_s are parked: an old
-    command must not move a machine. They stay so until --parked is given while their node runs;
-    it says nothing about runs that are parked later.
+    command must not move a machine. So are runs that were in flight at several crashes and that
+    another node may have; it is asked when they go on. They stay parked until --parked is given
+    while their node runs; it says nothing about runs that are parked later.
     """
     state = state_of(folder)
     control = msgspec.structs.replace(_asked(state), paused=False)

@@ -11,7 +11,7 @@ from fractal_rm.domain.errors import JournalError
 from fractal_rm.domain.facts import Dead, Parked, Released, Replying, fault
 from fractal_rm.domain.moment import past_ms
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import State
+from fractal_rm.domain.state import OFFERED, State
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import Recovered
 from fractal_rm.engine.world import World
@@ -86,6 +86,9 @@ class Recovery:
         """The process ended with this run in flight or in line: it may be the cause (G12)."""
         ended = run.replying is not None  # what is left of it kills nothing
         if run.begun and run.attempts >= max_attempts and not ended:
+            if run.placement in OFFERED:
+                self._park_offered(run)
+                return
             why = f"it was running {run.attempts} times when the Runtime Manager ended"
             await self._lifecycle.set_aside_children(run)  # one of them may be the cause
             if run.reply_topic is None:
@@ -95,6 +98,15 @@ class Recovery:
             await self._runs.write(run, Replying(State.DEAD, why, Cause.ATTEMPTS))
         self._lifecycle.interrupted.add(run.id)
         self._readmit(run, alone=is_last_attempt(run.attempts + 1, max_attempts))
+
+    def _park_offered(self, run: Run) -> None:
+        """Another node may have it: it must not end here before that is known (G4)."""
+        why = (
+            f"it was offered to node {run.node}, whose answer is not known,"
+            f" and was in flight {run.attempts} times when the Runtime Manager ended"
+        )
+        self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
+        _ = self._runs.write(run, Parked(why, Cause.ATTEMPTS))
 
     def _readmit(self, run: Run, *, alone: bool = False) -> None:
         """Put a run back in line, with the places that runs within it had (LIMIT)."""
