@@ -13,7 +13,7 @@ from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.segments import Reused, bodies_since
 from fractal_rm.adapters.log.survey import survey
 from fractal_rm.adapters.memory.disk import MemoryDisk
-from fractal_rm.domain.errors import JournalDamaged, JournalFull
+from fractal_rm.domain.errors import JournalDamaged, JournalFull, JournalGone
 
 SEGMENT = 4096 + 2048
 
@@ -353,3 +353,16 @@ def test_a_free_segment_that_somebody_deleted_is_made_again(folder):
     log.put(b"y" * 1900)
     log.close()
     assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
+
+
+def test_a_file_in_the_place_of_the_folder_of_a_log_is_another_place(folder):
+    log = log_on(FolderDisk(folder))
+    opened(log)
+    aside = folder.rename(folder.with_name("aside"))
+    folder.touch()
+    with pytest.raises(JournalGone, match="is not the file that is open"):
+        prepare(log)
+    folder.unlink()
+    aside.rename(folder)
+    prepare(log)
+    log.close()

@@ -271,8 +271,7 @@ class Log:
 
     def _cause(self, error: OSError) -> OSError | JournalFull:
         """Why a segment was not made. Raises JournalGone where its folder is not there."""
-        if isinstance(error, FileNotFoundError):
-            self._disk.check()
+        self._disk.check()
         return _full(error)
 
     def _new_name(self) -> str:
