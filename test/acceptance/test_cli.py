@@ -86,6 +86,8 @@ def test_runs_are_listed_and_shown(node):
     shown = rm("runs", "show", failed["id"], "--config", node.config).stdout
     assert shown.startswith(f"run {failed['id']}: failed, step 1")
     assert "step-failed" in shown
+    assert "  cause by-sender\n" in shown
+    assert "  state failed  " in shown
     detail = json.loads(rm("runs", "show", failed["id"], "--json", "--config", node.config).stdout)
     assert detail["summary"]["state"] == "failed"
 

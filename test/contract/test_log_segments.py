@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import resource
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import example, given
@@ -13,7 +15,12 @@ from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.segments import Reused, bodies_since
 from fractal_rm.adapters.log.survey import survey
 from fractal_rm.adapters.memory.disk import MemoryDisk
-from fractal_rm.domain.errors import JournalDamaged, JournalFull
+from fractal_rm.domain.errors import (
+    JournalDamaged,
+    JournalFull,
+    JournalGone,
+    JournalWithoutFile,
+)
 
 SEGMENT = 4096 + 2048
 
@@ -351,5 +358,52 @@ def test_a_free_segment_that_somebody_deleted_is_made_again(folder):
     spare.unlink()
     log.put(b"x" * 1900)
     log.put(b"y" * 1900)
+    log.close()
+    assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
+
+
+def test_a_file_in_the_place_of_the_folder_of_a_log_is_another_place(folder):
+    log = log_on(FolderDisk(folder))
+    opened(log)
+    aside = folder.rename(folder.with_name("aside"))
+    folder.touch()
+    with pytest.raises(JournalGone, match="is not the file that is open"):
+        prepare(log)
+    folder.unlink()
+    aside.rename(folder)
+    prepare(log)
+    log.close()
+
+
+@contextmanager
+def no_descriptor_free():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def find_room(log: Log) -> None:
+    with pytest.raises(StopIteration):
+        log.find_room(AtOnce()).send(None)
+
+
+@pytest.mark.parametrize("is_ready", [False, True], ids=["no segment ready", "one ready"])
+def test_while_no_descriptor_is_free_a_log_refuses_and_then_goes_on(folder, is_ready):
+    log = log_on(FolderDisk(folder))
+    opened(log)
+    log.put(b"x" * 1900)
+    if is_ready:
+        prepare(log)
+    with no_descriptor_free():
+        with pytest.raises(JournalWithoutFile):
+            log.put(b"y" * 1900)
+        with pytest.raises(JournalWithoutFile):
+            find_room(log)
+    find_room(log)
+    with no_descriptor_free():  # it has what it needs
+        log.put(b"y" * 1900)
     log.close()
     assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]

@@ -250,6 +250,13 @@ async def test_no_descriptor_for_the_c_library_is_not_taken_for_a_name_that_is_n
         assert await names.addresses("press.local") == ("10.0.0.5",)
 
 
+async def test_sources_of_names_that_are_not_installed_are_no_fault_of_a_file(tmp_path, library):
+    library["press.local"] = OSError(errno.EBUSY, "Device or resource busy")  # as glibc says it
+    async with resolving(tmp_path, {}, nsswitch=SOURCES) as (_, names):
+        said = "press.local did not resolve: the C library (mdns4_minimal, myhostname): Device or"
+        assert said in await why(names, "press.local")
+
+
 async def test_a_c_library_that_is_silent_holds_up_no_name_of_dns(tmp_path, library):
     mute = {f"mute{n}.local": None for n in range(nss.MOST_AT_ONCE)}
     library.update(mute)

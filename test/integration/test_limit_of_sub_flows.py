@@ -287,6 +287,29 @@ async def test_after_a_crash_a_run_within_another_has_its_place_still():
         assert (await stage.ended(parent)).state is State.SUCCEEDED
 
 
+@pytest.mark.parametrize("order", list(Order))
+async def test_runs_that_only_waited_at_each_crash_did_not_end_the_process(order):
+    disk, clock = Disk(), ManualClock()
+    child = flow(Wait(60_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_ONCE)
+    flows = flow(SubFlow(1, "8"), flow_id="7", order=order), child
+    stage = stage_of(*flows, disk=disk, clock=clock)
+    await stage.node.start()
+    for _ in range(3):
+        await stage.send("7")
+    for _ in range(4):
+        room = stage.node._lifecycle.room
+        await until(lambda room=room: room.held_up() == {"8": 2} and not room.load.in_flight)
+        stage.crash()
+        stage = stage_of(*flows, disk=disk, clock=clock)
+        await stage.node.start()
+    facts = [stage.facts(each) for each in disk.runs]
+    assert sorted(each[-1] for each in facts) == ["Placed", "Placed", "Placed", "Waiting"]
+    clock.ms += 60_000
+    stage.crash()
+    async with stage_of(*flows, disk=disk, clock=clock) as stage:
+        await until(lambda: sum("Begun" in stage.facts(each) for each in disk.runs) == 2)
+
+
 # --- whatever flows run each other, LIMIT holds and every run ends ------------------------------
 
 names = st.sampled_from(["1", "2", "3"])

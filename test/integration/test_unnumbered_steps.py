@@ -8,6 +8,7 @@ import json
 import pytest
 
 from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.config.model import Bounds
 from fractal_rm.domain.errors import PublishFailed
 from fractal_rm.domain.expression import ListOf, Literal, ObjectOf, Payload, Result
 from fractal_rm.domain.facts import Passed
@@ -53,6 +54,15 @@ async def test_a_wait_holds_the_calls_after_it_and_is_written_before_it_begins()
         assert stage.called() == ["a/1", "b/1"]
         told = ["Accepted", "Placed", "Finished", "Waiting", "Passed", "Finished", "Settled"]
         assert stage.facts(taken.run) == told
+
+
+async def test_a_run_in_a_long_wait_is_not_what_ended_the_process():
+    disk, clock = Disk(), ManualClock()
+    one = flow(Wait(HOUR_MS), get(1, "a 1"))
+    run_id = await crashed(one, disk, clock, "Waiting")
+    async with stage_of(one, disk, clock, bounds=Bounds(max_attempts=1)) as stage:
+        await until(lambda: stage.node._lifecycle.room.load.waiting == 1)
+        assert stage.facts(run_id)[-1] == "Waiting"
 
 
 async def test_a_long_wait_holds_no_slot():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 
 import click
@@ -127,6 +128,8 @@ def _words(fact: AnyFact) -> tuple[str, str]:
 def _short(value: object) -> str:
     if isinstance(value, Moment):
         return moment(value.wall_ms)
+    if isinstance(value, Enum):
+        value = value.value
     text = value if isinstance(value, str) else _json(value)
     return text if len(text) <= 200 else text[:200] + "…"
 

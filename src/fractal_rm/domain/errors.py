@@ -286,6 +286,14 @@ class JournalFull(JournalBlocked):
     cure = "make room on its disk"
 
 
+class JournalWithoutFile(JournalFull):
+    """No file descriptor is free for the next file of the log."""
+
+    code = "journal-without-file"
+    why = "no file descriptor is free"
+    cure = "raise `ulimit -n`, or close connections"
+
+
 class JournalHeld(JournalBlocked):
     """Another program has begun to write into the file, and does not end: somebody's sqlite3."""
 

@@ -37,6 +37,7 @@ class Lifecycle:
         self._hand_off = HandOff(world, self.runs)
         self._execute = Executor(world, self.runs, self.room)
         self._replies = Replies(world, self.runs)
+        self.only_waits = self._execute.only_waits
         self.set_aside_children = self._execute.set_aside_children
         self._clock = world.clock
         self._alarms = world.alarms
@@ -48,7 +49,7 @@ class Lifecycle:
 
         Returns None when it has ended, or after how many seconds it wants another turn.
         """
-        if run.id in self.interrupted:
+        if run.id in self.interrupted and not self.only_waits(run):
             self.interrupted.discard(run.id)
             # Counted before it runs: if it is this run that ends the process, that is known (G12).
             await self.runs.write(run, Begun(run.attempts + 1))

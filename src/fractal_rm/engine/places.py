@@ -111,12 +111,9 @@ class Places:
         Raises Deadlock.
         """
         origin = origin_of(parent, number)
-        if origin in self._held or self._carries(parent, flow):
+        if self._has_place(origin, parent, flow):
             return True
-        limit = self._limit(flow)
-        queue = self._queues.get(flow)
-        is_first = queue is None or next(iter(queue.steps)) == origin
-        if is_first and within_limit(limit, self.taken(flow)):
+        if self._is_free(origin, flow):
             self._leave_queue(flow, origin)
             self._hold(origin, flow)
             return True
@@ -124,9 +121,15 @@ class Places:
         if self._carriers.are_stuck(flow, self._queues, self._is_full):
             self._leave_queue(flow, origin)
             raise Deadlock(
-                f"LIMIT {limit} of flow {flow} is taken by runs that wait for this one to end"
+                f"LIMIT {self._limit(flow)} of flow {flow} is taken by runs that wait for this one"
+                " to end"
             )
         return False
+
+    def has_one_for(self, parent: Run, number: int, flow: str) -> bool:
+        """Whether the child of a step has a place, or would be given one now."""
+        origin = origin_of(parent, number)
+        return self._has_place(origin, parent, flow) or self._is_free(origin, flow)
 
     def readmit(self, child: Run, parent: Run) -> None:
         """A child that the journal held has its place still."""
@@ -182,6 +185,14 @@ class Places:
         """Whether all places of a flow are taken, by runs that cannot end."""
         limit = self._limit(flow)
         return limit is not None and cannot_end >= self.taken(flow) >= limit
+
+    def _has_place(self, origin: str, parent: Run, flow: str) -> bool:
+        return origin in self._held or self._carries(parent, flow)
+
+    def _is_free(self, origin: str, flow: str) -> bool:
+        queue = self._queues.get(flow)
+        is_first = queue is None or next(iter(queue.steps)) == origin
+        return is_first and within_limit(self._limit(flow), self.taken(flow))
 
     def _limit(self, name: str) -> int | None:
         flow = self.flows.get(name)

@@ -84,8 +84,9 @@ class Recovery:
 
     async def _after_crash(self, run: Run, max_attempts: int) -> None:
         """The process ended with this run in flight or in line: it may be the cause (G12)."""
-        ended = run.replying is not None  # what is left of it kills nothing
-        if run.begun and run.attempts >= max_attempts and not ended:
+        # What is left of it kills nothing, or its time has not come.
+        harmless = run.replying is not None or self._lifecycle.only_waits(run)
+        if run.begun and run.attempts >= max_attempts and not harmless:
             if run.placement in OFFERED:
                 self._park_offered(run)
                 return

@@ -7,6 +7,8 @@ import socket
 import threading
 from contextlib import suppress
 
+from fractal_rm.adapters.connect.descriptors import NONE_LEFT
+
 MOST_AT_ONCE = 4
 
 
@@ -58,6 +60,6 @@ def _look_up(name: str) -> tuple[str, ...] | OSError:
         return () if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA) else error
     except UnicodeError as error:
         return socket.gaierror(socket.EAI_FAIL, str(error))
-    except OSError as error:
-        return error
+    except OSError as error:  # EBUSY: none of the sources is installed
+        return error if error.errno in NONE_LEFT else socket.gaierror(error.errno, error.strerror)
     return tuple(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))

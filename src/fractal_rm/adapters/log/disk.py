@@ -65,6 +65,10 @@ class Disk(Protocol):
         """All of a file, or its first bytes."""
         ...
 
+    def hold(self, name: str) -> None:
+        """Have a file open: from here on writing into it needs no file descriptor."""
+        ...
+
     def write(self, name: str, place: int, data: bytes) -> None:
         """Hand bytes to the system: from here on they outlive the process, not the power."""
         ...
@@ -131,6 +135,11 @@ class FolderDisk:
         """All of a file, or its first bytes."""
         with (self._folder / name).open("rb", buffering=0) as file:
             return file.read(first) or b""
+
+    def hold(self, name: str) -> None:
+        """Have a file open."""
+        if name not in self._files:
+            _ = self._open(name)
 
     def write(self, name: str, place: int, data: bytes) -> None:
         """Into the system's cache: some 10 µs."""

@@ -7,7 +7,7 @@ its own, so that what an earlier one left behind its end is never read again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, EMFILE, ENFILE, ENOSPC
 from functools import partial
 from itertools import count
 
@@ -35,7 +35,7 @@ from fractal_rm.adapters.log.segments import (
     position,
 )
 from fractal_rm.adapters.log.threads import Worker
-from fractal_rm.domain.errors import JournalFull
+from fractal_rm.domain.errors import JournalFull, JournalWithoutFile
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024  # of segments that are not released
@@ -226,6 +226,10 @@ class Log:
         """Raise JournalFull where there is still no room for one more segment."""
         self._check_bound(self._segment_bytes)
         await self.prepare(thread)
+        try:
+            self._disk.hold(self._file_of(self._segment_bytes))
+        except OSError as error:
+            raise self._cause(error) from error
 
     def _check_bound(self, size: int) -> None:
         waiting = sum(segment.size for segment in self._used)
@@ -256,12 +260,17 @@ class Log:
         name = self._new_name()
         self._create(name, size)
         self._names.add(name)
+        if size == self._segment_bytes:
+            self._free.append(name)
         return name
 
     def _write_header(self, segment: Segment) -> None:
         header = encode_header(segment)
-        for place in HEADER_PLACES:
-            self._disk.write(segment.name, place, header)
+        try:
+            for place in HEADER_PLACES:
+                self._disk.write(segment.name, place, header)
+        except OSError as error:
+            raise self._cause(error) from error
 
     def _create(self, name: str, size: int) -> None:
         try:
@@ -270,9 +279,8 @@ class Log:
             raise self._cause(error) from error
 
     def _cause(self, error: OSError) -> OSError | JournalFull:
-        """Why a segment was not made. Raises JournalGone where its folder is not there."""
-        if isinstance(error, FileNotFoundError):
-            self._disk.check()
+        """Why a segment was not begun. Raises JournalGone where its folder is not there."""
+        self._disk.check()
         return _full(error)
 
     def _new_name(self) -> str:
@@ -294,6 +302,8 @@ def _nothing() -> None:
 
 
 def _full(error: OSError) -> OSError | JournalFull:
+    if error.errno in (EMFILE, ENFILE):
+        return JournalWithoutFile("no file descriptor is free for the log")
     if error.errno not in (ENOSPC, EDQUOT):
         return error
     return JournalFull("the disk is full; make room, or set state.path elsewhere")

@@ -218,6 +218,11 @@ def _has_failed(run: Run) -> bool:
     return run.flow.errors is not Errors.CONTINUE and bool(failed_for_good(run))
 
 
+def may_begin(run: Run) -> list[int]:
+    """The positions of the steps of a run that may begin, or have begun."""
+    return _ready(run, Plan(run.flow.steps))
+
+
 def _ready(run: Run, plan: Plan) -> list[int]:
     return plan.may_begin(_done(run.flow, run), run.results.keys())
 

@@ -1,0 +1,47 @@
+"""Whether a run only waits, as its flow says: then it is not what ends the process."""
+
+from __future__ import annotations
+
+from fractal_rm.domain.flow import Order, Step, SubFlow, Wait
+from fractal_rm.domain.moment import left_ms
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import HERE
+from fractal_rm.engine.execute.dataflow import may_begin
+from fractal_rm.engine.execute.unnumbered import HOLD_MS
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.places import Places
+from fractal_rm.engine.ports import Clock
+
+
+class Waits:
+    """Looks at a run that has left the line: it does a step next, or waits."""
+
+    def __init__(self, runs: OpenRuns, places: Places, clock: Clock) -> None:
+        self._runs = runs
+        self._places = places
+        self._clock = clock
+
+    def only_waits(self, run: Run) -> bool:
+        """For the end of a WAIT, or a place under a LIMIT; also where a run within it does."""
+        if run.placement is not HERE or run.stopping is not None or run.replying is not None:
+            return False
+        steps = run.flow.steps
+        if run.flow.order is Order.DATAFLOW:
+            following = may_begin(run)
+        else:
+            following = range(len(steps))[run.position :][:1]
+        waits = [self._waits(run, position, steps[position]) for position in following]
+        return bool(waits) and all(waits)
+
+    def _waits(self, run: Run, position: int, step: Step) -> bool:
+        if isinstance(step, Wait):
+            waiting = run.waiting
+            if waiting is None or waiting.position != position:
+                return False
+            return left_ms(waiting.until, self._clock.moment(), step.ms) > HOLD_MS
+        if not isinstance(step, SubFlow):
+            return False
+        child = self._runs.child(run, step.number)
+        if child is not None:
+            return self.only_waits(child)
+        return not self._places.has_one_for(run, step.number, step.flow)
