@@ -323,6 +323,8 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"mqtt__host": ["a", "b:0"]}, "comm.conf C221"),
         ("comm", {"mqtt__host": "b:65536"}, "comm.conf C221"),
         ("comm", {"mqtt__host": "a b"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "a,b"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "a:1883,b:1883"}, "comm.conf C221"),
         ("comm", {"mqtt__host": "[::1"}, "comm.conf C221"),
         ("comm", {"mqtt__host": ["a"] * 17}, "comm.conf C221"),
         ("comm", {"mqtt__version": "3.1"}, "comm.conf C206"),

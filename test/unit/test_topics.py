@@ -77,8 +77,8 @@ def test_a_topic_that_nothing_can_be_published_on_is_said_to_be_none(topic, word
 
 @pytest.mark.parametrize(
     ("topic_filter", "word"), [*NO_TOPIC, ("a#b", "#"), ("a/#/b", "#"), ("a+", "one whole level"),
-                               ("$share/g", "no group"), ("$share//x", "no group"),
-                               ("$share/g/a#", "#")],
+                               ("$share", "no group"), ("$share/g", "no group"),
+                               ("$share//x", "no group"), ("$share/g/a#", "#")],
 )  # fmt: skip
 def test_a_filter_that_nothing_can_be_subscribed_to_by_is_said_to_be_none(topic_filter, word):
     assert word in filter_fault(topic_filter).why

@@ -24,8 +24,8 @@ from fractal_rm.domain.topic import (
 MOST_BROKERS = 16
 # "[v6]:port" and "[v6]", "name:port" and "name", or an IPv6 address as it is.
 _ADDRESS = re.compile(
-    r"(?:\[(?P<v6>[^\[\]/\s]+)\]|(?P<name>[^\[\]:/\s]+))(?::(?P<port>[0-9]{1,5}))?"
-    r"|(?P<bare>[^\[\]/\s]*:[^\[\]/\s]*:[^\[\]/\s]*)"
+    r"(?:\[(?P<v6>[^\[\]/,\s]+)\]|(?P<name>[^\[\]:/,\s]+))(?::(?P<port>[0-9]{1,5}))?"
+    r"|(?P<bare>[^\[\]/,\s]*:[^\[\]/,\s]*:[^\[\]/,\s]*)"
 )
 
 
@@ -76,7 +76,8 @@ def _brokers(section: Section) -> tuple[Broker, ...]:
         if broker is None:
             section.bad("host", f'"{host:.60}" is not the address of a broker',
                         "write a name or an address, with :port where it is not mqtt.port;"
-                        " an IPv6 address with a port as [::1]:1883", "C221")  # fmt: skip
+                        " an IPv6 address with a port as [::1]:1883, several as a list",
+                        "C221")  # fmt: skip
     return tuple(broker for broker in found if broker is not None) or (default,)
 
 

@@ -87,7 +87,7 @@ def filter_fault(topic_filter: str) -> Fault | None:
     fault = _text_fault(topic_filter, MOST_BYTES)
     if fault is not None:
         return fault
-    if topic_filter.startswith(SHARED):
+    if f"{topic_filter}/".startswith(SHARED):  # `$share` by itself, too
         group, slash, shared = topic_filter.removeprefix(SHARED).partition("/")
         if not (group and slash and shared) or has_wildcards(group):
             return Fault("this shared subscription has no group or no topic",
