@@ -13,7 +13,7 @@ from fractal_rm.domain.named import named
 from fractal_rm.domain.state import State
 from scripted_broker import ScriptedBroker, connack
 from steps import each, flow, get, post, undo
-from worlds import ManualClock, Stage, until
+from worlds import ManualClock, Stage, flows, until
 
 MINUTE_MS = 60_000
 DATAFLOW = {"order": Order.DATAFLOW}
@@ -117,3 +117,13 @@ async def test_of_many_topics_that_a_broker_refuses_a_few_are_named(tmp_path):
         text = way_in.status().text
         assert text.count("secret/") == 8
         assert text.endswith(" and 4 more")
+
+
+async def test_a_long_value_that_a_path_cannot_take_is_not_repeated_whole():
+    one = flows('1\nTO a 1\nPOST payload."floor(@)"\n')
+    async with Stage(flows=one) as stage:
+        outcome = await stage.run("1", payload="x" * 200_000)
+        assert outcome.state is State.FAILED
+        assert outcome.reason.startswith("step 1, a 1: payload.floor(@): In function floor()")
+        assert outcome.reason.endswith("expected one of: ['number'], received: \"string\"")
+        assert len(outcome.reason) < 500

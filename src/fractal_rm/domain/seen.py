@@ -28,6 +28,7 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (object, "null"),
 )
 _NO_ITEM: Any = object()
+MOST_OF_AN_ERROR = 400  # characters of what the library of JMESPath says
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -191,7 +192,15 @@ def pick(path: str, value: Any, name: str, values: Values) -> Any:
     try:
         return compiled(path).pick(value, values)
     except Exception as error:  # noqa: BLE001 - foreign code: its own errors are not all it raises
-        raise CannotEvaluate(f"{name}: {' '.join(str(error).split())}") from None
+        raise CannotEvaluate(f"{name}: {_shortened(str(error))}") from None
+
+
+def _shortened(said: str) -> str:
+    """On one line, without most of a long value that the library repeats in what it says."""
+    half = MOST_OF_AN_ERROR // 2
+    if len(said) > MOST_OF_AN_ERROR:
+        said = f"{said[:half]} … {said[-half:]}"
+    return " ".join(said.split())
 
 
 @lru_cache(maxsize=1024)
