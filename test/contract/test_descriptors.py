@@ -1,4 +1,4 @@
-"""Calls where no file descriptor is left: they wait for one, in turn, and then say so."""
+"""Where no file descriptor is left: calls wait for one, in turn, and a journal refuses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from test_journals import opened, sqlite_journal
 
 from dns import resolving
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.domain.call import Origin, route
-from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.errors import ConnectFailed, JournalWithoutFile
+from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.state import State
+from fractal_rm.testing.journal import begun, entry, write
 
 # In a process of its own: it needs descriptors too. A GET of /<n> is answered after n milliseconds.
 SERVER = """
@@ -223,3 +227,20 @@ async def test_a_lookup_waits_for_a_descriptor_and_is_no_silent_server(ports, tm
                 free_one()
             assert (await call).body == b"ok"
         await caller.close()
+
+
+async def test_a_journal_whose_next_file_cannot_be_opened_refuses_until_it_can(tmp_path):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    accepted = 0
+    with descriptors_left(0):
+        with pytest.raises(JournalWithoutFile, match="ulimit"):
+            while True:
+                await asyncio.wait_for(journal.accept(entry(f"run-{accepted}")), 20)
+                accepted += 1
+        durable = write(journal, begun("run-0"), Settled(State.SUCCEEDED))
+        assert isinstance(journal.blocked, JournalWithoutFile)
+    await durable
+    assert await journal.accept(entry("after")) is None
+    await journal.close(clean=True)
+    assert len((await opened(tmp_path)).runs) == accepted

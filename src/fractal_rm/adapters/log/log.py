@@ -303,7 +303,7 @@ def _nothing() -> None:
 
 def _full(error: OSError) -> OSError | JournalFull:
     if error.errno in (EMFILE, ENFILE):
-        return JournalWithoutFile("no file descriptor is free for the log")
+        return JournalWithoutFile("no file descriptor is free for the log; raise `ulimit -n`")
     if error.errno not in (ENOSPC, EDQUOT):
         return error
     return JournalFull("the disk is full; make room, or set state.path elsewhere")
