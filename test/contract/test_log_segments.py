@@ -199,9 +199,9 @@ def test_who_reads_while_segments_are_used_again_is_told_so():
 
         log: Log | None = None
 
-        def read(self, name, first=-1):
-            found = super().read(name, first)
-            if first < 0 and self.log is not None:
+        def read(self, name, most=-1, place=0):
+            found = super().read(name, most, place)
+            if place and self.log is not None:
                 log, self.log = self.log, None
                 log.release(log.end)
                 for number in range(8):

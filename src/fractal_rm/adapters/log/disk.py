@@ -61,8 +61,8 @@ class Disk(Protocol):
         """How many bytes a file has."""
         ...
 
-    def read(self, name: str, first: int = -1) -> bytes:
-        """All of a file, or its first bytes."""
+    def read(self, name: str, most: int = -1, place: int = 0) -> bytes:
+        """A file from a place on: all, or so many bytes."""
         ...
 
     def hold(self, name: str) -> None:
@@ -131,10 +131,11 @@ class FolderDisk:
         """How many bytes a file has. Raises NotRegular where it is a FIFO or the like."""
         return stat_regular(self._folder / name).st_size
 
-    def read(self, name: str, first: int = -1) -> bytes:
-        """All of a file, or its first bytes."""
+    def read(self, name: str, most: int = -1, place: int = 0) -> bytes:
+        """A file from a place on."""
         with (self._folder / name).open("rb", buffering=0) as file:
-            return file.read(first) or b""
+            _ = file.seek(place)
+            return file.read(most) or b""
 
     def hold(self, name: str) -> None:
         """Have a file open."""

@@ -86,10 +86,7 @@ class LogJournal:
         """Bring the history up to the end of the log, and read from it which runs are open."""
         had = self._history.open()
         try:
-            stories = told_in(self._log.open(had.all), self._history.run_of, had.ended)
-            self._log.begin()
-            self._history.project(stories, Projected(self._log.end, self._log.end))
-            self._log.release(self._log.end)
+            self._bring_up(had)
             self._adoption.drop_copies()
             return self._history.recover()
         except OSError as error:
@@ -98,6 +95,12 @@ class LogJournal:
         except BaseException:
             self._let_go()
             raise
+
+    def _bring_up(self, had: Projected) -> None:
+        stories = told_in(self._log.open(had.all), self._history.run_of, had.ended)
+        self._log.begin()
+        self._history.project(stories, Projected(self._log.end, self._log.end))
+        self._log.release(self._log.end)
 
     def _let_go(self) -> None:
         self._history.close(clean=False)

@@ -15,7 +15,8 @@ log is read: what it holds is in the history.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count, pairwise
 from typing import NamedTuple
 from zlib import crc32
@@ -36,6 +37,7 @@ HEADER_PLACES = (0, 2048)
 HEADER_BYTES = _HEADER.size
 _MARK = struct.Struct("<8sQ")  # magic, salt
 MARK_PLACE = 3072  # in the sector of no header
+READ_BYTES = 64 * 1024
 _PLACE_BITS = 32
 
 
@@ -113,8 +115,26 @@ def follows(segment: Segment, before: Segment) -> bool:
 
 def frames_since(disk: Disk, segment: Segment, since: int) -> Iterator[Frame]:
     """What a segment holds from a position on. Raises OSError."""
-    data = disk.read(segment.name)
-    return frames.scan(data, salt=segment.salt, place=begin_of(segment, since))
+    return frames_in(partial(disk.read, segment.name), segment, begin_of(segment, since))
+
+
+def frames_in(read: Callable[[int, int], bytes], segment: Segment, place: int) -> Iterator[Frame]:
+    """Those from ``place`` on; where there is none, hardly more than a head is read.
+
+    ``read`` takes how many bytes, and from where. A segment as a whole would leave the process
+    larger than it was.
+    """
+    wanted = frames.HEAD_BYTES
+    while True:
+        data = read(wanted, place)
+        begin = place
+        for frame in frames.scan(data, salt=segment.salt, place=place, offset=begin):
+            yield frame
+            place = frame.end
+        size = min(frames.size_at(data, place - begin), segment.size - place)
+        if place == begin and size <= wanted:
+            return
+        wanted = max(READ_BYTES, size)
 
 
 def begin_of(segment: Segment, since: int) -> int:

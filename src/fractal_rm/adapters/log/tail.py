@@ -6,12 +6,12 @@ Each frame is read once, when somebody asks: what was written since is read on f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from fractal_rm.adapters.log import frames, records
+from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.history import Asked
 from fractal_rm.adapters.log.segments import (
@@ -21,6 +21,7 @@ from fractal_rm.adapters.log.segments import (
     begin_of,
     encode_header,
     following,
+    frames_in,
     look_through,
     number_of,
     position,
@@ -28,8 +29,6 @@ from fractal_rm.adapters.log.segments import (
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Prior
-
-READ_BYTES = 16 * 1024
 
 
 class Tail:
@@ -99,7 +98,7 @@ class Tail:
         """Whether the segment has ended."""
         if segment is None:
             return False
-        for frame in _frames(self._file, segment, begin_of(segment, self._at)):
+        for frame in frames_in(partial(os.pread, self._file), segment, begin_of(segment, self._at)):
             if not frame.body:
                 return True
             self._at = position(segment.number, frame.end)
@@ -119,18 +118,3 @@ class Tail:
         self._runs = {run_id: known for run_id, known in self._runs.items() if known[0] > projected}
         runs = (run for _, run in self._runs.values())
         self._keys = {run.key: run for run in runs if run.key is not None}
-
-
-def _frames(file: int, segment: Segment, place: int) -> Iterator[frames.Frame]:
-    """Those from ``place`` on; where there is none, hardly more than a head is read."""
-    wanted = frames.HEAD_BYTES
-    while True:
-        data = os.pread(file, wanted, place)
-        begin = place
-        for frame in frames.scan(data, salt=segment.salt, place=place, offset=begin):
-            yield frame
-            place = frame.end
-        size = min(frames.size_at(data, place - begin), segment.size - place)
-        if place == begin and size <= wanted:
-            return
-        wanted = max(READ_BYTES, size)

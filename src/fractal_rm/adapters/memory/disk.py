@@ -43,10 +43,9 @@ class MemoryDisk:
         """How many bytes a file has."""
         return len(self._found(name))
 
-    def read(self, name: str, first: int = -1) -> bytes:
-        """All of a file, or its first bytes."""
-        found = self._found(name)
-        return bytes(found if first < 0 else found[:first])
+    def read(self, name: str, most: int = -1, place: int = 0) -> bytes:
+        """A file from a place on: all, or so many bytes."""
+        return bytes(self._found(name)[place : None if most < 0 else place + most])
 
     def hold(self, name: str) -> None:
         """Files need no descriptor here."""
