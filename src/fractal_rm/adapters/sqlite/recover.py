@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import msgspec
 
@@ -22,6 +24,7 @@ from fractal_rm.engine.ports import BrokenRun
 
 PageRow = tuple[int, bytes, int]  # n, body, sum
 OpenRow = tuple[int, str, int, int, Union[str, None], int]  # as in statements.OPEN_RUNS
+_NONE: tuple[int | None, Iterator[Any]] = None, iter(())
 
 
 class OpenRuns:
@@ -47,13 +50,16 @@ class OpenRuns:
         if held != expected:
             raise self._damaged(f"it should hold {expected} unfinished runs and holds {held}")
 
-    def _rows(self) -> Iterable[tuple[OpenRow, list[PageRow]]]:
-        """The rows of open runs, each with its pages."""
-        pages: dict[int, list[PageRow]] = {}
-        for run, *page in self._db.execute(statements.OPEN_PAGES):
-            pages.setdefault(run, []).append((page[0], page[1], page[2]))
-        for row in self._db.execute(statements.OPEN_RUNS).fetchall():
-            yield row, pages.pop(row[0], [])
+    def _rows(self) -> Iterator[tuple[OpenRow, list[PageRow]]]:
+        """The rows of open runs, each with its pages. Both come by number: one run at a time."""
+        all_pages = groupby(self._db.execute(statements.OPEN_PAGES), itemgetter(0))
+        no, pages = next(all_pages, _NONE)
+        for row in self._db.execute(statements.OPEN_RUNS):
+            if no == row[0]:
+                yield row, [(n, body, stored) for _, n, body, stored in pages]
+                no, pages = next(all_pages, _NONE)
+            else:
+                yield row, []
 
     def _found(self, row: OpenRow, pages: list[PageRow]) -> Run | BrokenRun:
         """The run of a row; what is wrong with it alone keeps no other from going on."""
