@@ -51,15 +51,24 @@ class StillThere:
     def close(self) -> None:
         """Nothing is open any more."""
         for folder in self._folders.values():
-            folder.close()
+            os.close(folder.opened)
         self._folders, self._files = {}, {}
 
     def check(self) -> None:
         """Compare: 1 µs a folder, or else 2 µs a file. Raises JournalGone."""
         now_s = self._monotonic_s()
-        unchanged = [folder.unchanged(now_s) for folder in self._folders.values()]  # all are asked
-        if now_s < self._look_at_s and all(unchanged):
-            return
+        as_it_was = now_s < self._look_at_s
+        for folder in self._folders.values():
+            found = os.fstat(folder.opened)
+            times = found.st_mtime_ns, found.st_ctime_ns
+            if times != folder.times:
+                folder.times, folder.settled_at_s = times, now_s + SETTLED_S
+            if now_s < folder.settled_at_s:
+                as_it_was = False
+        if not as_it_was:
+            self._look_at_paths(now_s)
+
+    def _look_at_paths(self, now_s: float) -> None:
         for path, (look, inode) in self._files.items():
             if _inode(path, look) != inode:
                 self._look_at_s = 0.0
@@ -68,24 +77,12 @@ class StillThere:
 
 
 class _Folder:
-    """One that is open, whatever is done to its name."""
+    """One that is ``opened``, whatever is done to its name, and since when it is as it is."""
 
     def __init__(self, path: str) -> None:
-        self._opened = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._times: Times = 0, 0
-        self._settled_at_s = 0.0
-
-    def unchanged(self, now_s: float) -> bool:
-        """Whether it has been as it is for longer than a file system's clock stands still."""
-        found = os.fstat(self._opened)
-        times = found.st_mtime_ns, found.st_ctime_ns
-        if times != self._times:
-            self._times, self._settled_at_s = times, now_s + SETTLED_S
-        return now_s >= self._settled_at_s
-
-    def close(self) -> None:
-        """Let go of it."""
-        os.close(self._opened)
+        self.opened = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.times: Times = 0, 0
+        self.settled_at_s = 0.0
 
 
 def _inode(path: str, look: Look) -> Inode | None:
