@@ -279,6 +279,12 @@ def test_a_flow_that_begins_where_triggers_come_is_warned_about(folder):
     assert "[C222]" in warning.headline()
 
 
+def test_a_topic_of_which_emqx_takes_the_beginning_off_is_warned_about(folder):
+    edit(folder, "comm", mqtt__topic="$queue/plant")
+    (warning,) = load(folder, {}).warnings
+    assert "[C219]" in warning.headline()
+
+
 def test_an_empty_balancer_means_there_is_none(folder):
     write(folder, "load_balancer", {})
     assert load(folder, {}).config.balancer is None

@@ -22,6 +22,7 @@ from fractal_rm.domain.topic import (
 )
 
 MOST_BROKERS = 16
+_OF_EMQX = ("$queue/", "$exclusive/")
 # "[v6]:port" and "[v6]", "name:port" and "name", or an IPv6 address as it is.
 _ADDRESS = re.compile(
     r"(?:\[(?P<v6>[^\[\]]*:[^\[\]]*)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?"
@@ -126,3 +127,6 @@ def _check_topic(section: Section, mqtt: Mqtt) -> None:
     elif matches(mqtt.topic, status_topic(mqtt.client_id or "fractal-rm-0")):
         why = "mqtt.topic takes in fractal-rm/…/status, where nodes say how they are"
         section.bad("topic", why, "write a narrower filter", "C219")
+    elif mqtt.topic.startswith(_OF_EMQX):
+        why = "EMQX takes $queue/ and $exclusive/ off the topics of what comes by them: dead letters"
+        section.warn("topic", "C219", f"{why}. Write $share/<group>/<topic>")
