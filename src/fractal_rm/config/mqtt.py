@@ -128,5 +128,5 @@ def _check_topic(section: Section, mqtt: Mqtt) -> None:
         why = "mqtt.topic takes in fractal-rm/…/status, where nodes say how they are"
         section.bad("topic", why, "write a narrower filter", "C219")
     elif mqtt.topic.startswith(_OF_EMQX):
-        why = "EMQX takes $queue/ and $exclusive/ off the topics of what comes by them: dead letters"
-        section.warn("topic", "C219", f"{why}. Write $share/<group>/<topic>")
+        why = "EMQX takes $queue/ and $exclusive/ off the topic of what comes, a dead letter then"
+        section.warn("topic", "C219", f"{why}; write $share/<group>/<topic>")

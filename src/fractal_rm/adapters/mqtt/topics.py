@@ -4,8 +4,8 @@ A broker may send a message once for each subscription that it matches (MQTT 5, 
 all of them. So every subscription has a number, which a message names: each flow is started by the
 copy that came for the first of its filters that match, and so once.
 
-RabbitMQ gives each ``.`` of a topic as ``/``. So a topic that no filter matches as it is written is
-compared with the filters as RabbitMQ has them.
+RabbitMQ gives each ``.`` of a topic as ``/``, and takes ``*`` for ``+``. So a topic that no filter
+matches as it is written is compared with the filters as RabbitMQ has them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Topics:
     def __init__(self, own: str, flows: Mapping[str, Flow]) -> None:
         self.own = own
         self._own_is_wide = has_wildcards(own)
+        self._own_in_rabbitmq = _in_rabbitmq(own)
         self._filters = {
             flow.id: flow.starts.topics
             for flow in flows.values()
@@ -48,7 +49,8 @@ class Topics:
         """Whether messages on ``topic``, which is not ``own`` as it is written, are triggers."""
         if self._own_is_wide and matches(self.own, topic):
             return True
-        return _matches_in_rabbitmq(self.own, topic) and not self._at(topic)
+        there = self._own_in_rabbitmq
+        return there is not None and matches(there, topic) and not self._at(topic)
 
     def for_triggers(self, subscriptions: Collection[int]) -> bool:
         """Whether a message on the topic of triggers is one, and not a copy for another filter."""
@@ -73,7 +75,7 @@ class Topics:
         found = self._found.get(topic)
         if found is None:
             found = self._firsts(lambda each: matches(each, topic)) or self._firsts(
-                lambda each: _matches_in_rabbitmq(each, topic)
+                lambda each: (there := _in_rabbitmq(each)) is not None and matches(there, topic)
             )
             if len(self._found) >= MOST_FOUND:
                 self._found.clear()
@@ -90,8 +92,10 @@ class Topics:
         return {self._numbers[each] for each in subscriptions if each in self._numbers}
 
 
-def _matches_in_rabbitmq(topic_filter: str, topic: str) -> bool:
-    return "." in topic_filter and matches(topic_filter.replace(".", "/"), topic)
+def _in_rabbitmq(topic_filter: str) -> str | None:
+    """A filter as RabbitMQ has it; None where that is the same."""
+    there = topic_filter.replace(".", "/").replace("*", "+")
+    return there if there != topic_filter else None
 
 
 class KeptTopics:
