@@ -155,6 +155,15 @@ async def test_rabbitmq_gives_triggers_and_takes_messages(rabbitmq, tmp_path):
         assert way_in.telemetry.of("mqtt_came_again")[0]["may_run_twice"] == 1
 
 
+@pytest.mark.slow
+async def test_topics_with_dots_which_rabbitmq_gives_as_slashes_are_known(rabbitmq, tmp_path):
+    async with intake_at(rabbitmq, tmp_path, begun_at(a=("f.*",)), topic="plant.in") as way_in:
+        await send(rabbitmq, "plant.in", b"1")
+        await send(rabbitmq, "f.x", b"2")
+        await until(lambda: len(came(way_in)) + len(way_in.intake.codes) == 2)
+        assert set(came(way_in)) == {(None, b"1"), ("a", b"2")}
+
+
 # --- TLS ----------------------------------------------------------------------------------------
 
 

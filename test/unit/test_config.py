@@ -279,6 +279,12 @@ def test_a_flow_that_begins_where_triggers_come_is_warned_about(folder):
     assert "[C222]" in warning.headline()
 
 
+def test_a_topic_of_which_emqx_takes_the_beginning_off_is_warned_about(folder):
+    edit(folder, "comm", mqtt__topic="$queue/plant")
+    (warning,) = load(folder, {}).warnings
+    assert "[C219]" in warning.headline()
+
+
 def test_an_empty_balancer_means_there_is_none(folder):
     write(folder, "load_balancer", {})
     assert load(folder, {}).config.balancer is None
@@ -325,6 +331,9 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"mqtt__host": "a b"}, "comm.conf C221"),
         ("comm", {"mqtt__host": "a,b"}, "comm.conf C221"),
         ("comm", {"mqtt__host": "a:1883,b:1883"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "user:word@b:1883"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "a:1883;b:1883"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "10.0.0.300"}, "comm.conf C221"),
         ("comm", {"mqtt__host": "[::1"}, "comm.conf C221"),
         ("comm", {"mqtt__host": ["a"] * 17}, "comm.conf C221"),
         ("comm", {"mqtt__version": "3.1"}, "comm.conf C206"),

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.config.section import Section
-from fractal_rm.config.targets import read_tls
+from fractal_rm.config.targets import may_be_host, read_tls
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.topic import (
     MOST_BYTES,
@@ -22,10 +22,11 @@ from fractal_rm.domain.topic import (
 )
 
 MOST_BROKERS = 16
+_OF_EMQX = ("$queue/", "$exclusive/")
 # "[v6]:port" and "[v6]", "name:port" and "name", or an IPv6 address as it is.
 _ADDRESS = re.compile(
-    r"(?:\[(?P<v6>[^\[\]/,\s]+)\]|(?P<name>[^\[\]:/,\s]+))(?::(?P<port>[0-9]{1,5}))?"
-    r"|(?P<bare>[^\[\]/,\s]*:[^\[\]/,\s]*:[^\[\]/,\s]*)"
+    r"(?:\[(?P<v6>[^\[\]]*:[^\[\]]*)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?"
+    r"|(?P<bare>[^\[\]:]*:[^\[\]:]*:[^\[\]]*)"
 )
 
 
@@ -85,10 +86,9 @@ def _broker(host: str, port: int) -> Broker | None:
     address = _ADDRESS.fullmatch(host)
     if address is None:
         return None
+    name = address["v6"] or address["name"] or address["bare"]
     own_port = int(address["port"] or port)
-    if not 1 <= own_port <= 65_535:
-        return None
-    return Broker(address["v6"] or address["name"] or address["bare"], own_port)
+    return Broker(name, own_port) if may_be_host(name) and 1 <= own_port <= 65_535 else None
 
 
 def _version(section: Section) -> str | None:
@@ -127,3 +127,6 @@ def _check_topic(section: Section, mqtt: Mqtt) -> None:
     elif matches(mqtt.topic, status_topic(mqtt.client_id or "fractal-rm-0")):
         why = "mqtt.topic takes in fractal-rm/…/status, where nodes say how they are"
         section.bad("topic", why, "write a narrower filter", "C219")
+    elif mqtt.topic.startswith(_OF_EMQX):
+        why = "EMQX takes $queue/ and $exclusive/ off the topic of what comes, a dead letter then"
+        section.warn("topic", "C219", f"{why}; write $share/<group>/<topic>")

@@ -73,7 +73,7 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
 def _host(section: Section) -> str:
     """An address or a name, fit for a Host header and for the resolver; empty where it is not."""
     host = section.needed_text("ip")
-    if not host or _is_host(host):
+    if not host or may_be_host(host):
         return host
     hint = None if host.isascii() else "write the name in its ASCII form, xn--…"
     if host.startswith("["):
@@ -82,7 +82,8 @@ def _host(section: Section) -> str:
     return ""
 
 
-def _is_host(text: str) -> bool:
+def may_be_host(text: str) -> bool:
+    """Whether a text is an address, or a name that a host can have."""
     if not _ADDRESS.fullmatch(text):
         return _HOST_NAME.fullmatch(text) is not None
     try:

@@ -3,6 +3,9 @@
 A broker may send a message once for each subscription that it matches (MQTT 5, 3.3.4), or once for
 all of them. So every subscription has a number, which a message names: each flow is started by the
 copy that came for the first of its filters that match, and so once.
+
+RabbitMQ gives each ``.`` of a topic as ``/``, and takes ``*`` for ``+``. So a topic that no filter
+matches as it is written is compared with the filters as RabbitMQ has them.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ class Topics:
     def __init__(self, own: str, flows: Mapping[str, Flow]) -> None:
         self.own = own
         self._own_is_wide = has_wildcards(own)
+        self._own_in_rabbitmq = _in_rabbitmq(own)
         self._filters = {
             flow.id: flow.starts.topics
             for flow in flows.values()
@@ -42,8 +46,11 @@ class Topics:
         self._numbers = {subscription_identifier(each): each for each in self.filters | {own}}
 
     def owns(self, topic: str) -> bool:
-        """Whether messages on ``topic`` are triggers, where their filter stands for several."""
-        return self._own_is_wide and matches(self.own, topic)
+        """Whether messages on ``topic``, which is not ``own`` as it is written, are triggers."""
+        if self._own_is_wide and matches(self.own, topic):
+            return True
+        there = self._own_in_rabbitmq
+        return there is not None and matches(there, topic) and not self._at(topic)
 
     def for_triggers(self, subscriptions: Collection[int]) -> bool:
         """Whether a message on the topic of triggers is one, and not a copy for another filter."""
@@ -67,18 +74,28 @@ class Topics:
         """The flows that begin there, each with the first of its filters that matches."""
         found = self._found.get(topic)
         if found is None:
-            firsts = (
-                (flow, next((each for each in filters if matches(each, topic)), None))
-                for flow, filters in self._filters.items()
+            found = self._firsts(lambda each: matches(each, topic)) or self._firsts(
+                lambda each: (there := _in_rabbitmq(each)) is not None and matches(there, topic)
             )
-            found = [(flow, first) for flow, first in firsts if first is not None]
             if len(self._found) >= MOST_FOUND:
                 self._found.clear()
             self._found[topic] = found
         return found
 
+    def _firsts(self, fits: Callable[[str], bool]) -> list[tuple[str, str]]:
+        firsts = (
+            (flow, next(filter(fits, filters), None)) for flow, filters in self._filters.items()
+        )
+        return [(flow, first) for flow, first in firsts if first is not None]
+
     def _known(self, subscriptions: Collection[int]) -> set[str]:
         return {self._numbers[each] for each in subscriptions if each in self._numbers}
+
+
+def _in_rabbitmq(topic_filter: str) -> str | None:
+    """A filter as RabbitMQ has it; None where that is the same."""
+    there = topic_filter.replace(".", "/").replace("*", "+")
+    return there if there != topic_filter else None
 
 
 class KeptTopics:

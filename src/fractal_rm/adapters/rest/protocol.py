@@ -10,6 +10,7 @@ read as HTTP: each in its turn, after the requests before it, and as the last of
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import Any, cast
 
 import httptools
@@ -52,6 +53,9 @@ class Served(ServerState):
         super().__init__()
         self.access = access
         self.app = app
+        # Nor may others take the descriptors that operators, calls and the journal need.
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.most_for_peers = min(MAX_FOR_PEERS, descriptors // 4)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -104,9 +108,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._access.turn_away(self._client)
             self.transport.abort()
             return False
-        most = MAX_FOR_PEERS if standing is Standing.PEER else MAX_CONNECTIONS
+        most = self._served.most_for_peers if standing is Standing.PEER else MAX_CONNECTIONS
         above = len(self.connections) - most
-        if above > REFUSED_AT_ONCE:
+        if above > min(REFUSED_AT_ONCE, most):
             self.transport.abort()
         elif above > 0:
             self._end_with(_TOO_MANY)
