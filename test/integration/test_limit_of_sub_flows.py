@@ -310,6 +310,33 @@ async def test_runs_that_only_waited_at_each_crash_did_not_end_the_process(order
         await until(lambda: sum("Begun" in stage.facts(each) for each in disk.runs) == 2)
 
 
+@pytest.mark.parametrize(
+    ("waiter", "others"),
+    [
+        ((Wait(20_000), SubFlow(1, "8")), ["8"]),
+        ((SubFlow(1, "8"), SubFlow(2, "8")), []),
+    ],
+    ids=["a younger run has the place", "a run of its own has it"],
+)
+async def test_who_has_a_place_is_looked_at_as_it_was_at_the_crash(waiter, others):
+    disk, clock, once = Disk(), ManualClock(), Bounds(max_attempts=1)
+    child = flow(Wait(600_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_ONCE)
+    flows = flow(*waiter, flow_id="7", order=Order.DATAFLOW), child
+    stage = stage_of(*flows, disk=disk, clock=clock, bounds=once)
+    await stage.node.start()
+    for each in ("7", *others):
+        await stage.send(each)
+    facts = stage.facts
+    await until(lambda: sum("Waiting" in facts(each) for each in disk.runs) == 1 + len(others))
+    clock.ms += 20_000
+    stage.world.alarms.look()
+    await until(lambda: stage.node._lifecycle.room.held_up() == {"8": 1} and not in_flight(stage))
+    stage.crash()
+    async with stage_of(*flows, disk=disk, clock=clock, bounds=once) as stage:
+        await until(lambda: stage.node._lifecycle.room.held_up() == {"8": 1})
+        assert not any("Dead" in stage.facts(each) for each in disk.runs)
+
+
 # --- whatever flows run each other, LIMIT holds and every run ends ------------------------------
 
 names = st.sampled_from(["1", "2", "3"])

@@ -131,10 +131,12 @@ class Places:
         origin = origin_of(parent, number)
         return self._has_place(origin, parent, flow) or self._is_free(origin, flow)
 
-    def readmit(self, child: Run, parent: Run) -> None:
-        """A child that the journal held has its place still."""
-        if child.origin is not None and not self._carries(parent, child.flow.id):
-            self._hold(child.origin, child.flow.id)
+    def readmit_within(self, run: Run) -> None:
+        """The runs within one that the journal held have their places still."""
+        for child in self._runs.children(run):
+            if child.origin is not None and not self._carries(run, child.flow.id):
+                self._hold(child.origin, child.flow.id)
+            self.readmit_within(child)
 
     def grant(self, flow: str) -> Iterator[Run]:
         """Give free places to steps that wait, in their order. Yields the runs of their own."""

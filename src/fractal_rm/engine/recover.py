@@ -5,14 +5,18 @@ Whatever is wrong with one of them sets that one aside, and the start goes on wi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fractal_rm.domain.admission import is_last_attempt, too_old, waits_in_vain
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.errors import JournalError
 from fractal_rm.domain.facts import Dead, Parked, Released, Replying, fault
 from fractal_rm.domain.moment import past_ms
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import OFFERED, State
+from fractal_rm.domain.state import HERE, OFFERED, State
+from fractal_rm.engine.execute.waits import Waits
 from fractal_rm.engine.lifecycle import Lifecycle
+from fractal_rm.engine.places import Places
 from fractal_rm.engine.ports import Recovered
 from fractal_rm.engine.world import World
 
@@ -33,18 +37,30 @@ class Recovery:
         for broken in found.broken:
             why = f"found at start: {broken.why}"
             await self._set_aside(broken.run, Dead(Cause.UNREADABLE.text, why))
+        crashed = None if found.clean else self._at_the_crash(found.runs)
         for run in found.runs:
-            await self._take_up(run, clean=found.clean)
+            await self._take_up(run, crashed)
 
-    async def _take_up(self, run: Run, *, clean: bool) -> None:
+    def _at_the_crash(self, runs: Iterable[Run]) -> Waits:
+        """Who only waited then: by the places that all had, as not all have theirs again yet."""
+        places = Places(self._runs, self._world.config.flows)
+        for run in runs:
+            if run.state is State.PARKED or self._runs.parent(run) is not None:
+                continue
+            if run.placement is HERE:
+                places.away[run.flow.id] += 1
+            places.readmit_within(run)
+        return Waits(self._runs, places, self._world.clock)
+
+    async def _take_up(self, run: Run, crashed: Waits | None) -> None:
         try:
-            await self._decide(run, clean=clean)
+            await self._decide(run, crashed)
         except JournalError:
             raise
         except Exception as error:  # noqa: BLE001 - the other runs are not at fault
             await self._set_aside(run, fault(error), error)
 
-    async def _decide(self, run: Run, *, clean: bool) -> None:
+    async def _decide(self, run: Run, crashed: Waits | None) -> None:
         if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
             return  # a person lets it go on, or it ends with the run that has begun it
         bounds, age_ms = self._world.config.bounds, self._age_ms(run)
@@ -53,10 +69,10 @@ class Recovery:
         if old and run.replying is None and not stale:
             why = f"found at start, {age_ms // 1000} s after its trigger"
             _ = self._runs.write(run, Parked(why, Cause.OLD))
-        elif clean:
+        elif crashed is None:
             self._readmit(run)
         else:
-            await self._after_crash(run, bounds.max_attempts)
+            await self._after_crash(run, bounds.max_attempts, crashed)
 
     async def _set_aside(self, run: Run, dead: Dead, error: Exception | None = None) -> None:
         """And the runs that it has begun: nobody else carries them."""
@@ -82,10 +98,10 @@ class Recovery:
         ages_ms += [self._age_ms(child) for child in self._runs.children(run)]
         return min(ages_ms)
 
-    async def _after_crash(self, run: Run, max_attempts: int) -> None:
+    async def _after_crash(self, run: Run, max_attempts: int, crashed: Waits) -> None:
         """The process ended with this run in flight or in line: it may be the cause (G12)."""
         # What is left of it kills nothing, or its time has not come.
-        harmless = run.replying is not None or self._lifecycle.only_waits(run)
+        harmless = run.replying is not None or crashed.only_waits(run)
         if run.begun and run.attempts >= max_attempts and not harmless:
             if run.placement in OFFERED:
                 self._park_offered(run)
@@ -111,13 +127,8 @@ class Recovery:
 
     def _readmit(self, run: Run, *, alone: bool = False) -> None:
         """Put a run back in line, with the places that runs within it had (LIMIT)."""
-        self._hold_places(run)
+        self._room.places.readmit_within(run)
         self._room.readmit(run, alone=alone)
-
-    def _hold_places(self, run: Run) -> None:
-        for child in self._runs.children(run):
-            self._room.places.readmit(child, run)
-            self._hold_places(child)
 
     def release(self) -> int:
         """Let parked runs go on: all, as runs are parked at a start only. Returns how many."""
