@@ -13,7 +13,8 @@ from fractal_rm.adapters.memory import MemoryKnownPeers, QuietTelemetry
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
-from fractal_rm.domain.errors import CallFailed, CallTimedOut
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.errors import CallFailed, CallTimedOut, OfferRefused
 from fractal_rm.domain.facts import Placed
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Receipt
@@ -228,6 +229,34 @@ async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes_an
         assert after.node.release_parked() == 1
         await until(lambda: after.state(run_id) is State.HANDED_OFF)
         assert (after.called(), len(after.peers.offers)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "follows"),
+    [
+        (200, ["Offered", "Settled"]),
+        (503, ["Offered", "Placed", "Begun", "Finished", "Settled"]),
+    ],
+    ids=["the node takes it", "it runs here after all, and that counts"],
+)
+async def test_a_run_that_was_not_offered_yet_at_a_crash_was_not_in_flight(status, follows):
+    async def take(*_):
+        if status != 200:
+            raise OfferRefused("busy", status)
+
+    once = {"nodes": nodes(peer="original", limit=1), "bounds": Bounds(max_attempts=1)}
+    before = Stage(**once)
+    await before.node.start()
+    before.balancer.answer, before.peers.take = "2", hangs_until(asyncio.Event())
+    offered, waits = [(await before.send("2")).run for _ in range(2)]
+    await until(lambda: before.peers.offers and before.facts(waits) == ["Accepted", "Placed"])
+    before.crash()
+    after = Stage(before.disk, **once)
+    after.balancer.answer, after.peers.take = "2", take
+    async with after:
+        await until(lambda: after.state(waits).final)
+        assert after.facts(waits)[3:] == follows
+        assert after.state(offered) is State.PARKED
 
 
 # --- whether a peer is ours --------------------------------------------------------------------

@@ -49,10 +49,8 @@ class Lifecycle:
 
         Returns None when it has ended, or after how many seconds it wants another turn.
         """
-        if run.id in self.interrupted and not self.only_waits(run):
-            self.interrupted.discard(run.id)
-            # Counted before it runs: if it is this run that ends the process, that is known (G12).
-            await self.runs.write(run, Begun(run.attempts + 1))
+        if run.id in self.interrupted:
+            await self._count(run)
         try:
             ending = _ended_before(run)
             if ending is None:
@@ -60,6 +58,8 @@ class Lifecycle:
                 if node_id is not None:
                     ending = await self._hand_off.hand_off(run, node_id)
             if ending is None:
+                if run.id in self.interrupted:  # for another node until now
+                    await self._count(run)
                 ending = await self._execute.execute(run)
                 if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
                     ending = await self._execute.undo(run, ending)
@@ -71,6 +71,12 @@ class Lifecycle:
             return ending.after_s
         await self.settle(run, ending)
         return None
+
+    async def _count(self, run: Run) -> None:
+        """Count an attempt before it runs: if it then ends the process, that is known (G12)."""
+        if not self.only_waits(run):
+            self.interrupted.discard(run.id)
+            await self.runs.write(run, Begun(run.attempts + 1))
 
     async def turn_away(self, run: Run, ending: Settled | Dead) -> None:
         """Settle a run that is not to begin any more; the waiting room does. Its sender is told."""

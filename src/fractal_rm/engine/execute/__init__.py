@@ -5,7 +5,7 @@ executor     listed or as data flows, within the time that the run has
   each       FOREACH: a call for each element
   sub_flow   RUN: another flow, as a run of its own
   unnumbered WAIT, PUBLISH, REPLY
-  waits      whether a run only waits, as its flow says
+  waits      whether a run only waits, as it was told to
   undo       what finished steps did is undone, where a later one failed
 
 Whatever is cancelled or killed goes on from the facts that are written of it.

@@ -1,11 +1,11 @@
-"""Whether a run only waits, as its flow says: then it is not what ends the process."""
+"""Whether a run only waits, as it was told to: then it is not what ends the process."""
 
 from __future__ import annotations
 
 from fractal_rm.domain.flow import Order, Step, SubFlow, Wait
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import HERE
+from fractal_rm.domain.state import HERE, NAMED
 from fractal_rm.engine.execute.dataflow import may_begin
 from fractal_rm.engine.execute.unnumbered import HOLD_MS
 from fractal_rm.engine.open_runs import OpenRuns
@@ -22,9 +22,14 @@ class Waits:
         self._clock = clock
 
     def only_waits(self, run: Run) -> bool:
-        """For the end of a WAIT, or a place under a LIMIT; also where a run within it does."""
-        if run.placement is not HERE or run.stopping is not None or run.replying is not None:
+        """For the end of a WAIT, or a place under a LIMIT; also where a run within it does.
+
+        Or for its turn to be offered to a node: that it is offered is written before it is.
+        """
+        if run.stopping is not None or run.replying is not None:
             return False
+        if run.placement is not HERE:
+            return run.placement is NAMED
         steps = run.flow.steps
         if run.flow.order is Order.DATAFLOW:
             following = may_begin(run)
