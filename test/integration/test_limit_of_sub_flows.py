@@ -337,6 +337,28 @@ async def test_who_has_a_place_is_looked_at_as_it_was_at_the_crash(waiter, other
         assert not any("Dead" in stage.facts(each) for each in disk.runs)
 
 
+@pytest.mark.parametrize("parked", ["8", "7"], ids=["a run of its own", "one within another"])
+async def test_a_parked_run_that_had_a_place_goes_on_when_it_is_free_again(parked):
+    disk, clock = Disk(), ManualClock()
+    before = stage_of(PARENT, LIMITED, disk=disk, clock=clock)
+    await before.node.start()
+    before.holds("b/1")
+    old = (await before.send(parked)).run
+    await until(before.called)
+    before.crash()
+    clock.ms += 2 * 3_600_000
+    async with stage_of(PARENT, LIMITED, disk=disk, clock=clock) as stage:
+        go = stage.holds("b/1")
+        new = (await stage.send("8")).run
+        await until(stage.called)
+        for _ in range(2):  # the first time, it did not go on
+            assert stage.node.release_parked() == 1
+        go.set()
+        for run in (new, old):
+            assert (await stage.ended(run)).state is State.SUCCEEDED
+        assert stage.facts(old).count("Released") == 1
+
+
 # --- whatever flows run each other, LIMIT holds and every run ends ------------------------------
 
 names = st.sampled_from(["1", "2", "3"])

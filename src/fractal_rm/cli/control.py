@@ -35,7 +35,8 @@ def resume(parked: bool, folder: Path, as_json: bool) -> None:
     Runs that were found at a start and were older than recovery.max_age_s are parked: an old
     command must not move a machine. So are runs that were in flight at several crashes and that
     another node may have; it is asked when they go on. They stay parked until --parked is given
-    while their node runs; it says nothing about runs that are parked later.
+    while their node runs; it says nothing about runs that are parked later. One that had begun
+    goes on when there is a place for it again, where its flow has a LIMIT.
     """
     state = state_of(folder)
     control = msgspec.structs.replace(_asked(state), paused=False)

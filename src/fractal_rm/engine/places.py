@@ -61,6 +61,7 @@ class Places:
         self._queues: dict[str, _Queue] = {}  # by flow; none of them is empty
         self._carriers = Carriers()
         self.tell: dict[str, Callable[[], None]] = {}
+        self._parked: dict[str, tuple[Run, Callable[[], None]]] = {}  # and what lets it go on
 
     def taken(self, flow: str) -> int:
         """How many runs of a flow count for its LIMIT."""
@@ -133,10 +134,9 @@ class Places:
 
     def readmit_within(self, run: Run) -> None:
         """The runs within one that the journal held have their places still."""
-        for child in self._runs.children(run):
-            if child.origin is not None and not self._carries(run, child.flow.id):
+        for child in self._within(run):
+            if child.origin is not None:
                 self._hold(child.origin, child.flow.id)
-            self.readmit_within(child)
 
     def grant(self, flow: str) -> Iterator[Run]:
         """Give free places to steps that wait, in their order. Yields the runs of their own."""
@@ -178,8 +178,29 @@ class Places:
 
     @property
     def in_use(self) -> bool:
-        """Whether any step has a place or waits for one."""
-        return bool(self._held or self._queues)
+        """Whether any step has a place, or anybody but the line waits for one."""
+        return bool(self._held or self._queues or self._parked)
+
+    # --- runs that were parked ------------------------------------------------------------------
+
+    def want_again(self, run: Run, go_on: Callable[[], None]) -> None:
+        """A run that was parked is to go on when the places that it had are free."""
+        self._parked[run.id] = run, go_on
+
+    def give_again(self) -> None:
+        """Let those go on whose places are free. ``go_on`` has them taken, as at a start."""
+        for run, go_on in [*self._parked.values()]:
+            had = Counter(each.flow.id for each in self._within(run))
+            if run.placement is HERE:
+                had[run.flow.id] += 1
+            if all(self._has_room(flow, places) for flow, places in had.items()):
+                del self._parked[run.id]
+                go_on()
+
+    def _has_room(self, flow: str, places: int) -> bool:
+        """For so many at once; where that is more than LIMIT is now, while nobody else has one."""
+        others = self.taken(flow)
+        return not others or within_limit(self._limit(flow), others + places - 1)
 
     # --- who waits for whom -----------------------------------------------------------------------
 
@@ -210,6 +231,13 @@ class Places:
     def _carries(self, parent: Run, flow: str) -> bool:
         """Whether a run of the flow carries what the parent begins: its place is for both."""
         return any(run.flow.id == flow for run in self._chain(parent))
+
+    def _within(self, run: Run) -> Iterator[Run]:
+        """The runs within one that have places of their own."""
+        for child in self._runs.children(run):
+            if not self._carries(run, child.flow.id):
+                yield child
+            yield from self._within(child)
 
     def _tell(self, origin: str) -> None:
         parent = self._runs.get(parent_id(origin))

@@ -6,6 +6,7 @@ Whatever is wrong with one of them sets that one aside, and the start goes on wi
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from fractal_rm.domain.admission import is_last_attempt, too_old, waits_in_vain
 from fractal_rm.domain.cause import Cause
@@ -131,9 +132,16 @@ class Recovery:
         self._room.readmit(run, alone=alone)
 
     def release(self) -> int:
-        """Let parked runs go on: all, as runs are parked at a start only. Returns how many."""
+        """Let parked runs go on: all, as runs are parked at a start only. Returns how many.
+
+        One that had a place stays parked until it is free: others may have it meanwhile (LIMIT).
+        """
         chosen = [run for run in self._runs if run.state is State.PARKED]
         for run in chosen:
-            _ = self._runs.write(run, Released())
-            self._readmit(run)
+            self._room.places.want_again(run, partial(self._go_on, run))
+        self._room.give_places_again()
         return len(chosen)
+
+    def _go_on(self, run: Run) -> None:
+        _ = self._runs.write(run, Released())
+        self._readmit(run)

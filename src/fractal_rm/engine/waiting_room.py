@@ -332,12 +332,17 @@ class WaitingRoom:
         """A run has ended: the line of its flow, and steps that wait to RUN the flow, go on."""
         self._share(self.places.leave(ended))
 
+    def give_places_again(self) -> None:
+        """Let runs that were parked go on where the places are free that they had (LIMIT)."""
+        self._share(set())
+
     def forgo_place(self, run: Run, number: int, flow: str) -> None:
         """A step that asked for a place begins no run: others may have it."""
         if self.places.withdraw(run, number, flow):
             self._share({flow})
 
     def _share(self, flows: set[str]) -> None:
+        self.places.give_again()
         for flow in flows:
             if self.places.line_is_next(flow):
                 self._begin_some()
