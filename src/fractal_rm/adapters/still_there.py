@@ -77,7 +77,10 @@ class _Folder:
 
     def unchanged(self, now_s: float) -> bool:
         """Whether it has been as it is for longer than a file system's clock stands still."""
-        found = os.fstat(self._opened)
+        try:
+            found = os.fstat(self._opened)
+        except OSError:  # its server does not know it any more, or its disk is gone: the paths tell
+            return False
         times = found.st_mtime_ns, found.st_ctime_ns
         if times != self._times:
             self._times, self._settled_at_s = times, now_s + SETTLED_S
