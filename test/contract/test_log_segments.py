@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import resource
 from contextlib import contextmanager
+from errno import EACCES
 
 import pytest
 from hypothesis import example, given
@@ -17,6 +18,7 @@ from fractal_rm.adapters.log.survey import survey
 from fractal_rm.adapters.memory.disk import MemoryDisk
 from fractal_rm.domain.errors import (
     JournalDamaged,
+    JournalForbidden,
     JournalFull,
     JournalGone,
     JournalWithoutFile,
@@ -407,3 +409,50 @@ def test_while_no_descriptor_is_free_a_log_refuses_and_then_goes_on(folder, is_r
         log.put(b"y" * 1900)
     log.close()
     assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
+
+
+@contextmanager
+def folder_forbidden():
+    """As for a user that may not write there: root may."""
+
+    def forbidden(_, name, *more):
+        raise PermissionError(EACCES, "Permission denied", name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for does in ("create", "delete"):
+            patch.setattr(FolderDisk, does, forbidden)
+        yield
+
+
+def test_while_its_folder_may_not_be_written_a_log_refuses_and_then_goes_on(folder):
+    log = log_on(FolderDisk(folder))
+    opened(log)
+    log.put(b"x" * 1900)
+    with folder_forbidden():
+        with pytest.raises(JournalForbidden, match="give the user"):
+            log.put(b"y" * 1900)
+        with pytest.raises(JournalForbidden):
+            find_room(log)
+    find_room(log)
+    log.put(b"y" * 1900)
+    log.close()
+    assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
+
+
+def test_segments_that_may_not_be_deleted_stay_and_are_found_free_at_the_next_start(folder):
+    log = log_on(FolderDisk(folder))
+    opened(log)
+    for number in range(9):
+        log.put(bytes([number]) * 1900)
+    log.sync()
+    since = log.end
+    with folder_forbidden():
+        log.release(since)
+    log.put(b"z" * 1900)
+    log.close()
+    before = set(folder.iterdir())
+    log = log_on(FolderDisk(folder))
+    assert opened(log, since) == [b"z" * 1900]
+    log.put(b"y" * 1900)
+    log.close()
+    assert set(folder.iterdir()) == before

@@ -257,6 +257,16 @@ async def test_sources_of_names_that_are_not_installed_are_no_fault_of_a_file(tm
         assert said in await why(names, "press.local")
 
 
+async def test_without_a_thread_for_the_c_library_a_name_did_not_resolve(tmp_path, monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")  # as Python says it
+
+    async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (_, names):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert "myhostname): can't start new thread" in await why(names, "press.local")
+        assert "10.0.0.7" in await names.addresses("camera.plant")
+
+
 async def test_a_c_library_that_is_silent_holds_up_no_name_of_dns(tmp_path, library):
     mute = {f"mute{n}.local": None for n in range(nss.MOST_AT_ONCE)}
     library.update(mute)
@@ -368,6 +378,7 @@ options ndots:2 attempts:9 rotate edns0
     assert settings.candidates("a.b") == ("a.b.plant.example", "a.b.lab.example", "a.b")
     assert settings.candidates("a.b.c")[0] == "a.b.c"
     assert settings.candidates("a.b.") == ("a.b.",)
+    assert read_settings("options ndots:\u00b2") == read_settings("")  # a digit, and no number
     assert read_settings("search .\n").servers == ("127.0.0.1",)
 
 

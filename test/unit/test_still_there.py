@@ -1,5 +1,6 @@
 """Files that are open, and the paths at which the next start will look for them."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -107,6 +108,18 @@ def test_what_is_done_farther_up_is_noticed_at_the_next_look_at_the_paths(there,
     clock.now_s += LOOK_AT_PATHS_S
     with pytest.raises(JournalGone):
         there.check()
+
+
+def test_where_the_folder_cannot_be_looked_at_the_paths_tell(there, folder, monkeypatch):
+    def fails(_):
+        raise OSError(errno.ESTALE, "Stale file handle")  # as of a disk or a server that is gone
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", fails)
+        there.check()
+        (folder / "journal").rename(folder / "other")
+        with pytest.raises(JournalGone):
+            there.check()
 
 
 def made(path: Path) -> Path:

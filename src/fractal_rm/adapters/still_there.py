@@ -59,11 +59,10 @@ class StillThere:
         now_s = self._monotonic_s()
         as_it_was = now_s < self._look_at_s
         for folder in self._folders.values():
-            found = os.fstat(folder.opened)
-            times = found.st_mtime_ns, found.st_ctime_ns
+            times = folder.times_now()
             if times != folder.times:
                 folder.times, folder.settled_at_s = times, now_s + SETTLED_S
-            if now_s < folder.settled_at_s:
+            if times is None or now_s < folder.settled_at_s:
                 as_it_was = False
         if not as_it_was:
             self._look_at_paths(now_s)
@@ -81,8 +80,16 @@ class _Folder:
 
     def __init__(self, path: str) -> None:
         self.opened = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.times: Times = 0, 0
+        self.times: Times | None = None
         self.settled_at_s = 0.0
+
+    def times_now(self) -> Times | None:
+        """None: its server does not know it any more, or its disk is gone."""
+        try:
+            found = os.fstat(self.opened)
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ctime_ns
 
 
 def _inode(path: str, look: Look) -> Inode | None:

@@ -294,6 +294,14 @@ class JournalWithoutFile(JournalFull):
     cure = "raise `ulimit -n`, or close connections"
 
 
+class JournalForbidden(JournalFull):
+    """The user of this program may not make the next file of the log."""
+
+    code = "journal-forbidden"
+    why = "its log's folder may not be written"
+    cure = "give the user of this program read and write permission"
+
+
 class JournalHeld(JournalBlocked):
     """Another program has begun to write into the file, and does not end: somebody's sqlite3."""
 

@@ -66,7 +66,7 @@ def own_domain() -> list[str]:
 
 
 def _bounded(text: str | None, default: int, most: int) -> int:
-    return min(int(text[:9]), most) if text and text.isdigit() else default
+    return min(int(text[:9]), most) if text and text.isdecimal() else default
 
 
 def addresses_in(hosts: str, name: str) -> tuple[str, ...]:

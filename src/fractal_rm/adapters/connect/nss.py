@@ -25,8 +25,8 @@ class CLibrary:
     async def addresses(self, name: str) -> tuple[str, ...]:
         """The addresses of a name, in the C library's order; none: it does not know the name.
 
-        Raises gaierror, also where `MOST_AT_ONCE` names are being looked up already, and OSError
-        where it could not look, as where no file descriptor is left.
+        Raises gaierror, also where `MOST_AT_ONCE` names are being looked up already or no thread is
+        to be had, and OSError where it could not look, as where no file descriptor is left.
         """
         if self._under_way >= MOST_AT_ONCE:
             why = f"the C library looks up {MOST_AT_ONCE} other names already"
@@ -48,7 +48,10 @@ class CLibrary:
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(end, result)
 
-        threading.Thread(target=look_up, name=f"look up {name}", daemon=True).start()
+        try:
+            threading.Thread(target=look_up, name=f"look up {name}", daemon=True).start()
+        except RuntimeError as error:  # the system gives no more, as where `TasksMax=` is reached
+            raise socket.gaierror(socket.EAI_AGAIN, str(error)) from None
         self._under_way += 1
         return await found
 

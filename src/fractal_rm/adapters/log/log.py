@@ -7,6 +7,7 @@ its own, so that what an earlier one left behind its end is never read again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from errno import EDQUOT, EMFILE, ENFILE, ENOSPC
 from functools import partial
 from itertools import count
@@ -35,7 +36,7 @@ from fractal_rm.adapters.log.segments import (
     position,
 )
 from fractal_rm.adapters.log.threads import Worker
-from fractal_rm.domain.errors import JournalFull, JournalWithoutFile
+from fractal_rm.domain.errors import JournalForbidden, JournalFull, JournalWithoutFile
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024  # of segments that are not released
@@ -202,7 +203,8 @@ class Log:
     def _set_free(self, segment: Segment) -> None:
         if segment.size == self._segment_bytes and len(self._free) < FREE_KEPT:
             self._free.append(segment.name)
-        else:
+            return
+        with suppress(PermissionError):  # what stays there is found free at the next start
             self._disk.delete(segment.name)
             self._names.discard(segment.name)
 
@@ -304,6 +306,10 @@ def _nothing() -> None:
 def _full(error: OSError) -> OSError | JournalFull:
     if error.errno in (EMFILE, ENFILE):
         return JournalWithoutFile("no file descriptor is free for the log; raise `ulimit -n`")
+    if isinstance(error, PermissionError):
+        what = error.filename or "the log"
+        return JournalForbidden(f"{what} cannot be used ({error.strerror});"
+                                f" {JournalForbidden.cure}")  # fmt: skip
     if error.errno not in (ENOSPC, EDQUOT):
         return error
     return JournalFull("the disk is full; make room, or set state.path elsewhere")
