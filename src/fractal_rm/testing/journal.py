@@ -333,6 +333,7 @@ class JournalConformance:
             (run,) = (await journal.open()).runs
             assert run == a
             assert (run.payload, run.said) == (payload, reply)
+            await asyncio.sleep(0)  # whoever begins it has begun
         await journal.close(clean=True)
 
     async def test_what_a_flow_says_and_asks_for_is_there_after_a_crash(self) -> None:
