@@ -442,12 +442,16 @@ async def test_without_a_free_descriptor_it_refuses_and_what_was_taken_is_synced
     await journal.open()
     await takes(journal, "a")
 
+    synced = []
+
     def none_free(*_, **__):
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as without:
         without.setattr("fractal_rm.adapters.log.blob_folder.os.open", none_free)
-        journal._log._blobs.files._sync(blobs_in(tmp_path)[0].name)
+        without.setattr("fractal_rm.adapters.log.blob_folder.os.sync", lambda: synced.append(1))
+        journal._log._blobs.files.sync([file.name for file in blobs_in(tmp_path)])
+        assert synced == [1]
         with pytest.raises(JournalWithoutFile):
             await journal.accept(entry("b", facts=(accepted(payload=large(b"b")),)))
     while journal.blocked is not None:
