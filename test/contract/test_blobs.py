@@ -272,6 +272,22 @@ async def test_a_repair_keeps_the_values_of_runs_that_are_lost(tmp_path):
     assert {file.name for file in blobs_in(tmp_path)} == before - kept
 
 
+async def test_what_lost_its_row_is_not_swept_and_a_repair_finds_it_again(tmp_path):
+    await written(tmp_path, over=True)
+    path = tmp_path / "up.journal"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM blobs WHERE run = 2")
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    assert "should have" in (scrub_all(journal) or "")
+    await journal.close(clean=True)
+    assert len(blobs_in(tmp_path)) == 8
+    assert any("should have" in each for each in check_journal(path).problems)
+    assert repair(path).gone == []
+    assert check_journal(path).problems == []
+    assert len(blobs_in(tmp_path)) == 8
+
+
 # --- what goes ---------------------------------------------------------------------------------
 
 

@@ -7,7 +7,6 @@ earlier one left behind its end is never read again.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import count
@@ -17,7 +16,6 @@ import msgspec
 from fractal_rm.adapters.log import frames
 from fractal_rm.adapters.log.blobs import Blobs
 from fractal_rm.adapters.log.disk import Disk, refusal
-from fractal_rm.adapters.log.frames import Frame
 from fractal_rm.adapters.log.records import refs_named
 from fractal_rm.adapters.log.segments import (
     BEGIN,
@@ -37,6 +35,7 @@ from fractal_rm.adapters.log.segments import (
     look_through,
     number_of,
     position,
+    with_what_follows,
 )
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.timed import Blob
@@ -125,7 +124,7 @@ class Log:
         """What it holds; returns whether another one was begun behind it."""
         self._place, self._lost = begin_of(segment, since), ""
         found = frames_since(self._disk, segment, since)
-        for frame, end, is_synced in _with_what_follows(found, segment.number):
+        for frame, end, is_synced in with_what_follows(found, segment.number):
             if not frame.body:
                 return True
             if end > sure and (lost := self._blobs.lost_in(frame.body, is_synced=is_synced)):
@@ -344,17 +343,6 @@ class Log:
 
 def _nothing() -> None:
     pass
-
-
-def _with_what_follows(found: Iterator[Frame], number: int) -> Iterator[tuple[Frame, int, bool]]:
-    """Frames of a segment, the position behind each, and whether a later one says it was synced."""
-    waiting: deque[tuple[Frame, int]] = deque()
-    for frame in found:
-        while waiting and waiting[0][1] <= frame.synced:
-            yield *waiting.popleft(), True
-        waiting.append((frame, position(number, frame.end)))
-    for frame, end in waiting:
-        yield frame, end, False
 
 
 def _named(segment: Segment) -> str:

@@ -18,6 +18,10 @@ AFTER = (
     "SELECT run, name, size, crc, sum FROM main.blobs WHERE (run, name) > (?, ?)"
     " ORDER BY run, name LIMIT ?"
 )
+BYTES = (  # as they are noted, and as they are
+    "SELECT (SELECT value FROM main.meta WHERE name = 'blob_bytes'),"
+    " (SELECT coalesce(sum(size), 0) FROM main.blobs)"
+)
 HAS = "SELECT 1 FROM main.blobs WHERE run = ? AND name = ?"
 
 Found = tuple[int, list[str]]  # bytes that were read, and what does not hold
@@ -27,7 +31,10 @@ Has = Callable[[int, str], bool]  # whether a run still has a blob: it may have 
 
 
 def look_at_blobs(db: sqlite3.Connection, files: BlobFiles, has: Has) -> Iterator[Found]:
-    """Each of them, by run, piece by piece. Raises sqlite3.Error."""
+    """Their rows all, and each of them, by run, piece by piece. Raises sqlite3.Error."""
+    noted, found = db.execute(BYTES).fetchone()
+    if noted != found:
+        yield ROW_BYTES, [f"the large values of its runs should have {noted} bytes, not {found}"]
     after: tuple[Any, ...] = (0, "")
     while rows := db.execute(AFTER, (*after, AT_ONCE)).fetchall():
         yield len(rows) * ROW_BYTES, list(broken_rows("blob of run no.", rows))
@@ -42,9 +49,10 @@ def has_in(db: sqlite3.Connection) -> Has:
 
 
 def sweep(db: sqlite3.Connection, files: BlobFiles) -> None:
-    """Delete those that no run has. Raises OSError, sqlite3.Error."""
+    """Delete those that no run has, if all rows are there. Raises OSError, sqlite3.Error."""
     there = set(files.names())
-    if there:
+    noted, found = db.execute(BYTES).fetchone()
+    if there and noted == found:
         delete_all(files, there.difference(name for (name,) in db.execute(statements.BLOB_NAMES)))
 
 

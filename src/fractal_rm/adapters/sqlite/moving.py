@@ -47,7 +47,7 @@ def body_of(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
         key, _, digest, until_ms, _ = _whole(key) if key else (None, no, "", 0, 0)
         facts = list(_pages(db, no))
         first = _decode_first(facts[0]).fact
-        refs += refs_in(facts)
+        refs += (ref for ref in refs_in(facts) if ref.name is not None)
         if first.version not in versions:
             versions.add(first.version)
             (flow,) = db.execute(statements.FLOW_BODY, (first.version,)).fetchone()
