@@ -7,7 +7,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from fractal_rm.adapters.sqlite.migrations import schema_sum
 from fractal_rm.adapters.sqlite.schema import APPLICATION_ID
+from fractal_rm.adapters.sqlite.statements import NOTE
+from fractal_rm.adapters.sqlite.sums import add_row_sum
 
 _AHEAD = "ended_ahead_ms INTEGER NOT NULL DEFAULT 0,"
 _TABLES = """
@@ -47,7 +50,10 @@ INSERT INTO meta SELECT name, value FROM new.meta WHERE name IN ('accepted', 'se
 
 
 def as_written_by(path: Path, number: int) -> None:
-    """Let a journal, which is closed, be one of an earlier format, without a log."""
+    """Let a journal, which is closed, be one of an earlier format: before 5, without a log."""
+    if number >= 5:
+        _without_blobs(path, number)
+        return
     aside = path.with_suffix(".aside")
     path.rename(aside)
     shutil.rmtree(path.with_suffix(".log"))
@@ -61,3 +67,13 @@ def as_written_by(path: Path, number: int) -> None:
             f"PRAGMA user_version = {number};COMMIT;"
         )
     aside.unlink()
+
+
+def _without_blobs(path: Path, number: int) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        add_row_sum(db)
+        db.execute("DROP TABLE blobs")
+        db.execute("DELETE FROM meta WHERE name = 'blob_bytes'")
+        db.execute(f"PRAGMA user_version = {number}")
+        db.execute(NOTE, {"name": "schema", "value": schema_sum(db)})
+        db.commit()

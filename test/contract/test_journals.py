@@ -21,8 +21,10 @@ import pytest
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.lock import FileLock, Held
 from fractal_rm.adapters.log import LogJournal
+from fractal_rm.adapters.log.blob_folder import FolderBlobs
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.memory import MemoryJournal
+from fractal_rm.adapters.memory.blobs import MemoryBlobs
 from fractal_rm.adapters.memory.disk import MemoryDisk
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.sqlite import SqliteHistory
@@ -76,13 +78,20 @@ class Age:
 
 
 def sqlite_journal(
-    folder: Path, name: str = "up", keep=(7 * DAY_S, GIB), on_lost=lost, disk=None, failed=None
+    folder: Path,
+    name: str = "up",
+    keep=(7 * DAY_S, GIB),
+    on_lost=lost,
+    disk=None,
+    failed=None,
+    blobs=None,
 ) -> LogJournal:
     """A journal that looks for old history after every batch, with small segments."""
     path = folder / f"{name}.journal"
     return open_journal(
         path, keep=lambda: Keep(*keep, *(failed or keep)), retention_ms=Age(), on_lost=on_lost,
         purge_every_s=0, segment_bytes=64 * 1024, most_bytes=4 << 20, disk=disk or SmallDisk,
+        blobs=blobs or SmallBlobs,
     )  # fmt: skip
 
 
@@ -95,6 +104,15 @@ class SmallDisk(FolderDisk):
         if SmallDisk.full:
             raise OSError(errno.ENOSPC, "no room")
         super().create(name, size)
+
+
+class SmallBlobs(FolderBlobs):
+    """The same for blobs."""
+
+    def write(self, name, data):
+        if SmallDisk.full:
+            raise OSError(errno.ENOSPC, "no room")
+        super().write(name, data)
 
 
 class TestMemoryJournal(JournalConformance):
@@ -150,11 +168,11 @@ class TestLogJournalWithoutPower(JournalConformance):
 
     @pytest.fixture(autouse=True)
     def _disk(self, tmp_path):
-        self.folder, self.disk = tmp_path, MemoryDisk()
+        self.folder, self.disk, self.blobs = tmp_path, MemoryDisk(), MemoryBlobs()
         self.chance = random.Random(1)
 
     def new(self):
-        return sqlite_journal(self.folder, disk=lambda _: self.disk)
+        return sqlite_journal(self.folder, disk=lambda _: self.disk, blobs=lambda _: self.blobs)
 
     def beside(self):
         """The disk of its log keeps all."""
@@ -163,12 +181,13 @@ class TestLogJournalWithoutPower(JournalConformance):
     def crash(self, journal):
         journal.crash()
         self.disk.lose_power(self.chance)
+        self.blobs.lose_power(self.chance)
 
     def fill(self, journal, *, full):
-        self.disk.full = full
+        self.disk.full = self.blobs.full = full
 
     def move(self, journal, *, away):
-        self.disk.away = away
+        self.disk.away = self.blobs.away = away
 
 
 # --- what a disk can do ----------------------------------------------------------------------
@@ -1070,7 +1089,7 @@ async def test_a_row_says_what_its_facts_say_also_where_the_last_fact_could_not_
     await write(journal, one, Finished(1, 200, 0.5, msgspec.Raw(b"7")))
     put = journal._log.put
 
-    def full(_):
+    def full(*_):
         raise JournalFull("no room")
 
     journal._log.put = full
@@ -1236,7 +1255,7 @@ async def test_while_it_is_full_it_is_tried_again_so_often_and_not_for_each_who_
     await asyncio.gather(*(journal.accept(entry(name)) for name in names))
     tries = []
 
-    def full(_):
+    def full(*_):
         tries.append(1)
         raise JournalFull("no room")
 

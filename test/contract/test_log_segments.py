@@ -6,15 +6,21 @@ import random
 import resource
 from contextlib import contextmanager
 from errno import EACCES
+from zlib import crc32
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fractal_rm.adapters.log import records
+from fractal_rm.adapters.log.blobs import Blobs, lost_in
+from fractal_rm.adapters.log.blobs import read as read_blob
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.segments import Reused, bodies_since
 from fractal_rm.adapters.log.survey import survey
+from fractal_rm.adapters.log.timed import Blob, Ref
+from fractal_rm.adapters.memory.blobs import MemoryBlobs
 from fractal_rm.adapters.memory.disk import MemoryDisk
 from fractal_rm.domain.errors import (
     JournalDamaged,
@@ -35,8 +41,17 @@ class Salts:
         return self._random.getrandbits(64)
 
 
-def log_on(disk: MemoryDisk, salts: Salts | None = None, most_bytes: int = 1 << 20) -> Log:
-    return Log(lambda: disk, salts or Salts(), segment_bytes=SEGMENT, most_bytes=most_bytes)
+def log_on(disk: MemoryDisk, salts: Salts | None = None, most_bytes=1 << 20, blobs=None) -> Log:
+    return Log(
+        lambda: disk, Blobs(blobs or MemoryBlobs()), salts or Salts(), segment_bytes=SEGMENT,
+        most_bytes=most_bytes,
+    )  # fmt: skip
+
+
+def with_blob(log: Log, value: bytes) -> tuple[bytes, list[Blob]]:
+    """A body that names a blob, and that."""
+    ref = Ref("payload", log.new_blob(), len(value), crc32(value))
+    return records.encode([("blobs", [ref])]), [Blob(ref, value)]
 
 
 def opened(log: Log, since: int = 0) -> list[bytes]:
@@ -77,7 +92,7 @@ def filled(disk: MemoryDisk, *bodies: bytes) -> Log:
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), st.integers(1, 3000)),
+        st.tuples(st.sampled_from(["put", "blob"]), st.integers(1, 3000)),
         st.sampled_from([("sync", 0), ("release", 0), ("prepare", 0), ("power", 0), ("kill", 0)]),
     ),
     max_size=60,
@@ -86,6 +101,9 @@ STEPS = st.lists(
 
 @given(STEPS, st.integers(0, 2**32))
 @example([("put", 2901), ("put", 1), ("put", 2993), ("power", 0)], 253)  # a header is lost
+@example([("blob", 100), ("sync", 0), ("power", 0)], 1)
+@example([("put", 10), ("blob", 100), ("power", 0)], 30)  # of the blob there are zeros
+@example([("blob", 100), ("kill", 0), ("sync", 0), ("power", 0)], 1)
 def test_after_a_power_cut_there_is_all_that_was_synced_and_nothing_that_was_not_written(
     steps, seed
 ):
@@ -93,14 +111,18 @@ def test_after_a_power_cut_there_is_all_that_was_synced_and_nothing_that_was_not
 
     Nor is anything of it taken for damage by who looks for that.
     """
-    chance, disk, salts = random.Random(seed), MemoryDisk(), Salts()
-    log, projected, written = log_on(disk, salts), 0, []
+    chance, disk, salts, blobs = random.Random(seed), MemoryDisk(), Salts(), MemoryBlobs()
+    log, projected, written = log_on(disk, salts, blobs=blobs), 0, []
     assert opened(log) == []
     synced = 0
     for number, (step, size) in enumerate(steps):
         if step == "put":
             body = b"%d:" % number + bytes(chance.randbytes(size))
             log.put(body)
+            written.append(body)
+        elif step == "blob":
+            body, made = with_blob(log, chance.randbytes(size))
+            log.put(body, made)
             written.append(body)
         elif step == "sync":
             log.sync()
@@ -114,14 +136,20 @@ def test_after_a_power_cut_there_is_all_that_was_synced_and_nothing_that_was_not
         else:
             if step == "power":
                 disk.lose_power(chance)
-            log, seen = log_on(disk, salts), survey(disk, projected)
+                blobs.lose_power(chance)
+            log, seen = log_on(disk, salts, blobs=blobs), survey(disk, projected, blobs)
             found = opened(log, projected)
+            assert all(records_lost(blobs, body) is None for body in found)
             assert (seen.gaps, seen.problems) == ([], [])
             assert [body for part in seen.parts for body, _ in part] == found
             assert found == written[: len(found)]
             assert len(found) >= (len(written) if step == "kill" else synced)
             written, synced = found, len(found)
-    assert read(disk, projected, salts) == written
+    assert opened(log_on(disk, salts, blobs=blobs), projected) == written
+
+
+def records_lost(blobs: MemoryBlobs, body: bytes) -> str | None:
+    return lost_in(blobs, body, read_blob)
 
 
 def test_a_frame_that_was_synced_and_does_not_hold_is_damage_and_no_torn_end():

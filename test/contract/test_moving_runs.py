@@ -36,6 +36,7 @@ from fractal_rm.testing.journal import FLOW, accepted, begun, entry, write
 
 AGAIN = Moment("boot", 5_000, 1_700_000_000_000)
 KEEP = Keep(7 * 86_400, 1 << 30, 7 * 86_400, 1 << 30)
+LARGE = msgspec.Raw(b'"%b"' % (b"r" * 100_000))
 FORMAT_4 = Path(__file__).with_name("journal_of_format_4.sql").read_text()
 
 
@@ -51,14 +52,18 @@ def journal_in(folder: Path, name: str, carries=lambda _: True):
 
 
 async def left_in(folder: Path, name: str, *run_ids: str, clean: bool = True) -> None:
-    """A journal whose process has ended, with one run that has an end, and these."""
+    """A journal whose process has ended, with one run that has an end, and these.
+
+    What A has answered is large.
+    """
     journal = journal_in(folder, name)
     await journal.open()
     await journal.accept(entry(f"ended in {name}", key=f"ended in {name}"))
     await write(journal, begun(f"ended in {name}"), Settled(State.SUCCEEDED))
     for run_id in run_ids:
         await journal.accept(entry(run_id, key=run_id))
-        await write(journal, begun(run_id), Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
+        result = LARGE if run_id == "A" else msgspec.Raw(b'"r"')
+        await write(journal, begun(run_id), Finished(1, 200, 0.5, result))
     if clean:
         await journal.close(clean=True)
     else:
@@ -114,15 +119,26 @@ async def test_a_process_that_ends_while_runs_are_moved_leaves_each_in_one_journ
             await journal.adopt()
     journal.crash()
     journal = journal_in(tmp_path, next_one)
-    carried = [run.id for run in (await journal.open()).runs]
+    carried = (await journal.open()).runs
     for each in await journal.adopt():
-        carried += [run.id for run in each.found.runs]
-    assert sorted(carried) == ["A", "B"]
+        carried += each.found.runs
+    assert sorted(run.id for run in carried) == ["A", "B"]
+    assert next(run for run in carried if run.id == "A").results == {1: LARGE}
     await journal.close(clean=True)
     assert where(tmp_path) == [("A", next_one), ("B", next_one)]
     assert problems(tmp_path) == []
     (account,) = SqliteHistory(tmp_path).ledger()
     assert (account.received, sum(account.states.values())) == (3, 3)
+    assert SqliteHistory(tmp_path).run("A").facts[1].fact.result == LARGE
+    for name in {"up", "mqtt", "api"} - {next_one}:  # each sweeps what a killed one has left
+        await starts(tmp_path, name)
+    assert [file.parent.name for file in tmp_path.glob("*.blobs/*")] == [f"{next_one}.blobs"]
+
+
+async def starts(folder: Path, name: str) -> None:
+    journal = journal_in(folder, name)
+    await journal.open()
+    await journal.close(clean=True)
 
 
 def _killed(self, **_):

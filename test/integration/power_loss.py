@@ -20,7 +20,8 @@ def record(command: list[str], trace: Path) -> None:
     """Run a command under strace. Raises CalledProcessError."""
     subprocess.run(
         ["strace", "-f", "--seccomp-bpf", "-o", str(trace), "-xx", "-s", "1000000", "-e",
-         "trace=openat,pwrite64,write,fsync,fdatasync,ftruncate,close,unlink,rename", *command],
+         "trace=openat,pwrite64,write,fsync,fdatasync,ftruncate,close,unlink,unlinkat,rename",
+         *command],
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -29,7 +30,7 @@ class Disk:
     """Files of a folder and of those in it: what programs see, and what would survive now.
 
     A folder that was made survives; a name that was given, changed or taken away in one counts from
-    the next sync of that folder on.
+    the next sync of that folder on; so does that of a file that was made as a new one (O_EXCL).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,12 +39,15 @@ class Disk:
         self._seen: dict[Path, bytearray] = {}
         self._safe: dict[Path, bytes] = {}
         self._begun: dict[int, dict[Path, bytes]] = {}
+        self._new: set[Path] = set()  # since their folder was synced
         self._moved: list[tuple[Path, Union[Path, None]]] = []  # since their folder was synced
 
     def write_to(self, folder: Path) -> None:
         """The folder as it is after the power has come back."""
         folder.mkdir()
         for name, content in self._safe.items():
+            if name in self._new:
+                continue
             path = folder / name.relative_to(self._folder)
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
@@ -58,13 +62,18 @@ class Disk:
         """A call returned. What was written to standard output is handed back."""
         if call == "write":
             descriptor, data, *_ = arguments.split(", ")
-            return _text(data) if descriptor == "1" else None
+            if descriptor == "1":
+                return _text(data)
+            name = self._names.get(int(descriptor))
+            if name is not None:  # one that was written from its beginning on
+                self._seen[name] += _text(data)[:result]
+            return None
         if result >= 0:
             getattr(self, f"_{call}")(pid, arguments.rpartition(")")[0].split(", "), result)
         return None
 
     def _openat(self, _pid: int, arguments: list[str], descriptor: int) -> None:
-        path = self._path(arguments[1])
+        path = self._path_at(arguments[0], arguments[1])
         if not path.is_relative_to(self._folder) or path.name.endswith(("-shm", ".lock")):
             return
         self._names[descriptor] = path
@@ -72,6 +81,8 @@ class Disk:
             content = self._seen.setdefault(path, bytearray())
             if "O_TRUNC" in arguments[2]:
                 content.clear()
+            if "O_EXCL" in arguments[2]:
+                self._new.add(path)
 
     def _close(self, _pid: int, arguments: list[str], _: int) -> None:
         self._names.pop(int(arguments[0]), None)
@@ -90,7 +101,12 @@ class Disk:
             del self._seen[name][int(arguments[1]) :]
 
     def _unlink(self, _pid: int, arguments: list[str], _: int) -> None:
-        path = self._path(arguments[0])
+        self._forget(self._path(arguments[0]))
+
+    def _unlinkat(self, _pid: int, arguments: list[str], _: int) -> None:
+        self._forget(self._path_at(arguments[0], arguments[1]))
+
+    def _forget(self, path: Path) -> None:
         if self._seen.pop(path, None) is not None:
             self._moved.append((path, None))
 
@@ -103,6 +119,7 @@ class Disk:
     def _fsync(self, pid: int, arguments: list[str], _: int) -> None:
         self._safe.update(self._begun.pop(pid, {}))
         folder = self._names.get(int(arguments[0]))
+        self._new = {name for name in self._new if name.parent != folder}
         for before, after in [each for each in self._moved if each[0].parent == folder]:
             self._moved.remove((before, after))
             content = self._safe.pop(before, None)
@@ -110,6 +127,11 @@ class Disk:
                 self._safe[after] = content
 
     _fdatasync = _fsync
+
+    def _path_at(self, folder: str, quoted: str) -> Path:
+        """Of a name that may be one in a folder that is open."""
+        named = self._names.get(int(folder)) if folder.isdigit() else None
+        return self._path(quoted) if named is None else named / self._path(quoted)
 
     def _path(self, quoted: str) -> Path:
         return Path(_text(quoted).decode())

@@ -38,7 +38,9 @@ OPEN = State.ACCEPTED, State.RUNNING
 
 
 def done(journal, name: str) -> None:
-    _ = write(journal, begun(name), Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
+    """One has an answer that is a file of its own."""
+    answer = b'"%b"' % (b"r" * (70_000 if name.endswith("25") else 1))
+    _ = write(journal, begun(name), Finished(1, 200, 0.1, msgspec.Raw(answer)))
 
 
 def end(journal, name: str) -> None:

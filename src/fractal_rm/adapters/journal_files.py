@@ -1,4 +1,7 @@
-"""A journal in files: ``up.journal`` is its history, ``up.log`` the folder of its log."""
+"""A journal in files: ``up.journal`` is its history, ``up.log`` the folder of its log.
+
+``up.blobs`` is the folder of what is large in both.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from fractal_rm.adapters.clock import NodeClock
+from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
+from fractal_rm.adapters.log.blobs import BlobFiles, Blobs
 from fractal_rm.adapters.log.disk import Disk, FolderDisk, log_folder
 from fractal_rm.adapters.log.journal import LogJournal
 from fractal_rm.adapters.log.log import MOST_BYTES, SEGMENT_BYTES, Log
@@ -25,6 +30,7 @@ def open_journal(
     purge_every_s: float = PURGE_EVERY_S, segment_bytes: int = SEGMENT_BYTES,
     most_bytes: int = MOST_BYTES,
     disk: Callable[[Path], Disk] = FolderDisk,
+    blobs: Callable[[Path], BlobFiles] = FolderBlobs,
     beside: Collection[str] = (), carries: Callable[[Run], bool] = lambda _: True,
 ) -> LogJournal:  # fmt: skip
     """Make the journal of a process. Its files are made when it is opened.
@@ -32,15 +38,18 @@ def open_journal(
     ``beside``: the journals that it leaves to the processes beside it, by name. ``carries`` tells
     whether it can carry a run that came to another process.
     """
+    files = blobs(blob_folder(path))
     return LogJournal(
-        Log(partial(disk, log_folder(path)), partial(secrets.randbits, 64),
+        Log(partial(disk, log_folder(path)), Blobs(files), partial(secrets.randbits, 64),
             segment_bytes=segment_bytes, most_bytes=most_bytes),
         HistoryStore(
-            path, keep, synchronous=synchronous, monotonic_s=NodeClock.monotonic_s,
+            path, keep, blobs=files, synchronous=synchronous, monotonic_s=NodeClock.monotonic_s,
             purge_every_s=purge_every_s,
         ),
         worker=Worker,
         retention_ms=retention_ms,
         on_lost=on_lost,
-        others=FolderOfJournals(path, beside=beside, carries=carries, synchronous=synchronous),
+        others=FolderOfJournals(
+            path, beside=beside, carries=carries, synchronous=synchronous, blobs=files
+        ),
     )  # fmt: skip

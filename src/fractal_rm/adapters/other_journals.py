@@ -9,9 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from fractal_rm.adapters.clock import NodeClock
+from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
+from fractal_rm.adapters.log.blobs import BlobFiles, Blobs
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.log import Log
+from fractal_rm.adapters.log.records import refs_named
 from fractal_rm.adapters.log.replay import told_in
 from fractal_rm.adapters.sqlite import HistoryStore, open_runs_of
 from fractal_rm.adapters.sqlite.causes import unusable
@@ -27,16 +30,18 @@ Look = tuple[tuple[int, int], ...]  # number and time of change, of a journal's 
 class FolderOfJournals(OtherHistories):
     """All but ``own``, and but those of processes that run ``beside`` this one, by name.
 
+    ``blobs`` are those of ``own``.
     ``carries`` tells whether this process can carry a run that came to another.
     """
 
     def __init__(
         self, own: Path, *, beside: Collection[str], carries: Callable[[Run], bool],
-        synchronous: str,
+        synchronous: str, blobs: BlobFiles,
     ) -> None:  # fmt: skip
         super().__init__(own)
         self._own = own
         self._beside = beside
+        self._blobs = blobs
         self.carries = carries
         self._synchronous = synchronous
         self._seen: dict[Path, Look] = {}
@@ -44,7 +49,7 @@ class FolderOfJournals(OtherHistories):
     def left(self) -> list[FreeJournal]:
         """Those that may be free, and were not looked through as they are now."""
         return [
-            FreeJournal(path, self._own.stem, self._synchronous, self._note_seen)
+            FreeJournal(path, self._own.stem, self._blobs, self._synchronous, self._note_seen)
             for path in sorted(self._own.parent.glob("*.journal"))
             if path.name != self._own.name
             and path.stem not in self._beside
@@ -73,13 +78,18 @@ class FolderOfJournals(OtherHistories):
 class FreeJournal:
     """A journal that no process may hold. ``seen`` is told where nothing in it is left to do."""
 
-    def __init__(self, path: Path, to: str, synchronous: str, seen: Callable[[Path], None]) -> None:
+    def __init__(
+        self, path: Path, to: str, to_blobs: BlobFiles, synchronous: str,
+        seen: Callable[[Path], None],
+    ) -> None:  # fmt: skip
         self.name = path.stem
         self._path = path
         self._moving = path.with_suffix(f".moving-to-{to}")
         self._seen = seen
+        self._to_blobs = to_blobs
+        self._blobs = FolderBlobs(blob_folder(path))
         self._history = HistoryStore(
-            path, keep=lambda: Keep(0, 0, 0, 0), synchronous=synchronous,
+            path, keep=lambda: Keep(0, 0, 0, 0), blobs=self._blobs, synchronous=synchronous,
             monotonic_s=NodeClock.monotonic_s, passing=True,
         )  # fmt: skip
         self._is_open = self._clean = False
@@ -106,9 +116,9 @@ class FreeJournal:
         folder = log_folder(self._path)
         if not folder.is_dir():  # before format 5 there was none
             return
-        log = Log(lambda: FolderDisk(folder), lambda: 0)
+        log = Log(lambda: FolderDisk(folder), Blobs(self._blobs), lambda: 0)
         try:
-            stories = told_in(log.open(had.all), self._history.run_of, had.ended)
+            stories = told_in(log.open(*had), self._history.run_of, had.ended)
             log.sync()
             if stories:
                 self._history.project(stories, Projected(log.end, log.end))
@@ -131,8 +141,15 @@ class FreeJournal:
             raise unusable(self._moving, error) from error
 
     def body_of(self, run_ids: Sequence[str]) -> bytes:
-        """All that is known of open runs. Raises JournalError."""
-        return self._history.body_of(run_ids)
+        """All that is known of open runs, whose blobs are here, too, then. Raises JournalError."""
+        body = self._history.body_of(run_ids)
+        for ref in refs_named(body):
+            file = blob_folder(self._path) / str(ref.name)
+            try:
+                self._to_blobs.bring_in(file.name, file)
+            except OSError as error:
+                raise unusable(file, error) from error
+        return body
 
     def take_out(self, run_ids: Sequence[str]) -> None:
         """Forget open runs, durably. Raises JournalError."""
@@ -147,6 +164,7 @@ class FreeJournal:
             pass  # what is left in it counts as after a crash
         finally:
             self._history.let_go()
+            self._blobs.close()
         if seen:
             self._seen(self._path)
 

@@ -74,6 +74,7 @@ def repair_journals(folder: Path, as_json: bool) -> int:
             f"{report.journal}: made again with {report.runs} runs, {report.rebuilt} of them of"
             f" their facts alone; the damaged file is {report.kept_as}"
             + (f", its log {report.log_kept_as}" if report.log_kept_as else "")
+            + (f", blobs that no run has {report.blobs_kept_as}" if report.blobs_kept_as else "")
         )
         for what in report.gone:
             click.echo(f"  gone: {what}")

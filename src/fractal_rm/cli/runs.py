@@ -109,7 +109,7 @@ def _print(detail: RunDetail) -> None:
         empty="its facts were dropped for their age; see history.max_age_s",
     )
     if detail.unreadable:
-        click.echo(f"what follows cannot be read: {detail.unreadable}")
+        click.echo(f"not all can be read: {detail.unreadable}")
 
 
 def _words(fact: AnyFact) -> tuple[str, str]:

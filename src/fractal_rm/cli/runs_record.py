@@ -36,9 +36,11 @@ def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -
     config = read_config(folder)
     history = SqliteHistory(Path(config.state_path))
     detail = find_run(history, run_id)
-    if detail.unreadable:
-        raise CannotRecord(f"run {detail.summary.id} is damaged: {detail.unreadable}")
-    found = recorded(detail, config, name, list(children_of(history, detail, config)))
+    children = list(children_of(history, detail, config))
+    for each in (detail, *children):
+        if each.unreadable:
+            raise CannotRecord(f"run {each.summary.id} is damaged: {each.unreadable}")
+    found = recorded(detail, config, name, children)
     if into is None:
         click.echo(_text(found), nl=False)
     else:

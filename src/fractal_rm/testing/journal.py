@@ -317,6 +317,25 @@ class JournalConformance:
         assert (run.results, run.elements) == ({1: b"\xff\0\xd8"}, {2: {1: b"\xfe"}})
         assert (run.said, run.result_bytes) == (b"\xfd", 5)
 
+    async def test_large_values_are_the_same_after_a_crash(self) -> None:
+        journal = self.new()
+        await journal.open()
+        payload, reply = (msgspec.Raw(b'"%b"' % (each * 100_000)) for each in (b"p", b"r"))
+        first = accepted(payload=payload)
+        await journal.accept(entry("A", facts=(first,)))
+        a = fold(Run("A", FLOW, 1_000), [first])
+        _ = write(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0" * 50_000))
+        _ = write(journal, a, ElementFinished(2, 1, 200, 0.5, payload))
+        await write(journal, a, Passed(3, reply))
+        for _again in range(2):  # out of the log, and out of what that was brought into
+            self.crash(journal)
+            journal = self.new()
+            (run,) = (await journal.open()).runs
+            assert run == a
+            assert (run.payload, run.said) == (payload, reply)
+            await asyncio.sleep(0)  # whoever begins it has begun
+        await journal.close(clean=True)
+
     async def test_what_a_flow_says_and_asks_for_is_there_after_a_crash(self) -> None:
         journal = self.new()
         await journal.open()

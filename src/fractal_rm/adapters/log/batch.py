@@ -9,6 +9,7 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.adapters.log.timed import VALUE_BYTES, Blob, Ref, take_out
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled, parent_of
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
@@ -24,8 +25,11 @@ SAME_MS = 60_000
 class Facts:
     """Facts of open runs. ``records`` are what the log says."""
 
+    BEGINS = b',["fact","'  # as most of them do
+
     def __init__(self, facts: Sequence[Behind], age: Age) -> None:
-        self._facts = facts
+        self._facts: Sequence[tuple[Run, Any]] = facts
+        self._refs: list[tuple[str, Ref]] = []
         self._ends: list[tuple[str, int, int]] = []
         self.records: list[Any] = [("fact", run.id, timed) for run, timed in facts]
         for at, (run, timed) in enumerate(facts):
@@ -34,15 +38,36 @@ class Facts:
                 self.records[at] = ("end", run.id, timed, ahead_ms)
                 self._ends.append((run.id, timed[0], ahead_ms))
 
+    def take_out(self, new_name: Callable[[], str]) -> list[Blob]:
+        """Large values stand elsewhere from here on."""
+        blobs: list[Blob] = []
+        facts = list(self._facts)
+        for at, (run, (at_ms, fact)) in enumerate(self._facts):
+            found = take_out(fact, new_name)
+            if found is not None:
+                small, blob = found
+                timed = (at_ms, small, blob.ref)
+                facts[at] = (run, timed)
+                kind, run_id, _, *rest = self.records[at]
+                self.records[at] = (kind, run_id, timed, *rest)
+                self._refs.append((run_id, blob.ref))
+                blobs.append(blob)
+        self._facts = facts
+        return blobs
+
     def tell(self, stories: Stories) -> None:
         """They stand in the log: they are on their way into the history."""
         stories.go_on(self._facts)
+        for run_id, ref in self._refs:
+            stories.of(run_id).refs += (ref,)
         for end in self._ends:
             stories.end(*end)
 
 
 class Beginnings:
     """New runs, and triggers that came again."""
+
+    BEGINS = b',["run","'
 
     def __init__(self, age: Age) -> None:
         self._age = age
@@ -76,6 +101,19 @@ class Beginnings:
              ahead_ms)
         )  # fmt: skip
 
+    def take_out(self, new_name: Callable[[], str]) -> list[Blob]:
+        """Large values stand elsewhere from here on: `records` have the lists of the stories."""
+        blobs: list[Blob] = []
+        for story in self._begun:
+            for at, (at_ms, fact) in enumerate(story.facts):
+                found = take_out(fact, new_name)
+                if found is not None:
+                    small, blob = found
+                    story.facts[at] = (at_ms, small, blob.ref)
+                    story.refs += (blob.ref,)
+                    blobs.append(blob)
+        return blobs
+
     def repeat(self, run_id: str) -> None:
         """The trigger of a run has come again."""
         self._again.append(run_id)
@@ -86,6 +124,30 @@ class Beginnings:
         stories.take_over(self._begun)
         for run_id in self._again:
             stories.repeat(run_id)
+
+
+def encoded(batch: Beginnings | Facts, new_name: Callable[[], str]) -> tuple[bytes, list[Blob]]:
+    """What a frame says, and the blobs that it names."""
+    body = records.encode(batch.records)
+    blobs = batch.take_out(new_name) if _may_be_large(body, batch.BEGINS) else []
+    if blobs:
+        refs = [blob.ref for blob in blobs]
+        body = records.encode([("blobs", refs), *batch.records])
+    return body, blobs
+
+
+def _may_be_large(body: bytes, begins: bytes) -> bool:
+    """Whether there is a stretch in which a large value may stand: no record begins in it.
+
+    So facts are looked at one by one where one may be large, and not where they are many. A value
+    that itself has in it how a record begins may stay where it is.
+    """
+    at = 0
+    while len(body) - at > VALUE_BYTES:
+        at = body.rfind(begins, at + 1, at + VALUE_BYTES)
+        if at < 0:
+            return True
+    return False
 
 
 def beginning_of(

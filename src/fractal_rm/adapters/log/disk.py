@@ -7,7 +7,7 @@ what was not synced.
 from __future__ import annotations
 
 import os
-from errno import EDQUOT, ENOSPC, EROFS
+from errno import EDQUOT, EMFILE, ENFILE, ENOSPC, EROFS
 from pathlib import Path
 from typing import Protocol
 
@@ -17,8 +17,10 @@ from fractal_rm.config.whole_file import sync_folder
 from fractal_rm.domain.errors import (
     JournalDamaged,
     JournalError,
+    JournalForbidden,
     JournalFull,
     JournalReadOnly,
+    JournalWithoutFile,
 )
 
 _FILLED_AT_ONCE = 1 << 16  # more would stay in the process's memory
@@ -180,6 +182,20 @@ class FolderDisk:
         if file is not None:
             self._there.discard(str(self._folder / name))
             os.close(file)
+
+
+def refusal(error: OSError) -> OSError | JournalFull:
+    """Why something was not written: JournalFull, where that may pass by itself."""
+    if error.errno in (EMFILE, ENFILE):
+        return JournalWithoutFile("no file descriptor is free for the log; raise `ulimit -n`")
+    if isinstance(error, PermissionError):
+        what = error.filename or "the log"
+        return JournalForbidden(
+            f"{what} cannot be used ({error.strerror}); {JournalForbidden.cure}"
+        )
+    if error.errno not in (ENOSPC, EDQUOT):
+        return error
+    return JournalFull("the disk is full; make room, or set state.path elsewhere")
 
 
 def unusable(error: OSError) -> JournalError:

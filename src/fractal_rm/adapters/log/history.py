@@ -73,6 +73,10 @@ class History(Protocol):
         """Drop some of what is too old, when it is time for that."""
         ...
 
+    def sweep(self) -> None:
+        """Delete the blobs that nothing in it names. Only while it has all that the log tells."""
+        ...
+
     def scrub(self) -> None:
         """Look whether a little more of it holds."""
         ...

@@ -88,6 +88,7 @@ class LogJournal:
         try:
             self._bring_up(had)
             self._adoption.drop_copies()
+            self._history.sweep()
             return self._history.recover()
         except OSError as error:
             self._let_go()
@@ -97,7 +98,7 @@ class LogJournal:
             raise
 
     def _bring_up(self, had: Projected) -> None:
-        stories = told_in(self._log.open(had.all), self._history.run_of, had.ended)
+        stories = told_in(self._log.open(*had), self._history.run_of, had.ended)
         self._log.begin()
         self._history.project(stories, Projected(self._log.end, self._log.end))
         self._log.release(self._log.end)

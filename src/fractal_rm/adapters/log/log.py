@@ -1,21 +1,23 @@
 """The log: bodies one behind the other, in segments (see `segments`), each in a frame (`frames`).
 
-The last frame of a full segment is empty: there is a next one. A process begins with a segment of
-its own, so that what an earlier one left behind its end is never read again.
+Large values that a body names stand in files of their own (`blobs`). The last frame of a full
+segment is empty: there is a next one. A process begins with a segment of its own, so that what an
+earlier one left behind its end is never read again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from errno import EDQUOT, EMFILE, ENFILE, ENOSPC
 from functools import partial
 from itertools import count
 
 import msgspec
 
 from fractal_rm.adapters.log import frames
-from fractal_rm.adapters.log.disk import Disk
+from fractal_rm.adapters.log.blobs import Blobs
+from fractal_rm.adapters.log.disk import Disk, refusal
+from fractal_rm.adapters.log.records import refs_named
 from fractal_rm.adapters.log.segments import (
     BEGIN,
     HEADER_BYTES,
@@ -34,9 +36,11 @@ from fractal_rm.adapters.log.segments import (
     look_through,
     number_of,
     position,
+    with_what_follows,
 )
 from fractal_rm.adapters.log.threads import Worker
-from fractal_rm.domain.errors import JournalForbidden, JournalFull, JournalWithoutFile
+from fractal_rm.adapters.log.timed import Blob
+from fractal_rm.domain.errors import JournalFull
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024  # of segments that are not released
@@ -54,12 +58,14 @@ class Log:
     def __init__(
         self,
         disk: Callable[[], Disk],
+        blobs: Blobs,
         salt: Callable[[], int],
         *,
         segment_bytes: int = SEGMENT_BYTES,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self._open_disk = disk
+        self._blobs = blobs
         self._salt = salt
         self._segment_bytes = segment_bytes
         self._most_bytes = most_bytes
@@ -68,6 +74,7 @@ class Log:
         self._free: list[str] = []  # files of `segment_bytes`
         self._left: list[Segment] = []  # behind what was lost with the power
         self._place = 0
+        self._lost = ""  # why what stands there does not hold, if that is a blob
         self._end = 0
         self._synced = 0
         self._tell_at = 0
@@ -87,9 +94,10 @@ class Log:
 
     # --- what is there --------------------------------------------------------------------------
 
-    def open(self, since: int) -> Iterator[Put]:
+    def open(self, since: int, sure_until: int = 0) -> Iterator[Put]:
         """What was put from a position on (0: all). Changes nothing; then `begin`.
 
+        Up to ``sure_until`` it was synced; blobs of runs that have ended there may be gone.
         Raises JournalDamaged, JournalTooNew, OSError.
         """
         self._disk = self._open_disk()
@@ -106,17 +114,26 @@ class Log:
         while self._left:
             segment = self._left.pop(0)
             self._used.append(segment)
-            self._place, ended = begin_of(segment, since), False
-            for frame in frames_since(self._disk, segment, since):
-                ended = not frame.body
-                if frame.body:
-                    self._place = frame.end
-                    yield Put(frame.body, position(segment.number, frame.end))
+            ended = yield from self._read(segment, since, sure_until)
             self._end = position(segment.number, self._place)
             if not ended or not self._left or not follows(self._left[0], segment):
                 self._check_torn()
                 self._check_last(ended)
                 break
+
+    def _read(self, segment: Segment, since: int, sure: int) -> Generator[Put, None, bool]:
+        """What it holds; returns whether another one was begun behind it."""
+        self._place, self._lost = begin_of(segment, since), ""
+        found = frames_since(self._disk, segment, since)
+        for frame, end, is_synced in with_what_follows(found, segment.number):
+            if not frame.body:
+                return True
+            if end > sure and (lost := self._blobs.lost_in(frame.body, is_synced=is_synced)):
+                self._lost = f": {lost}"
+                return False
+            self._place = frame.end
+            yield Put(frame.body, end)
+        return False
 
     def _check_torn(self) -> None:
         """What does not hold at `end`: was it never synced? Raises JournalDamaged."""
@@ -124,18 +141,18 @@ class Log:
         for segment in (last, *self._left):
             data = self._disk.read(segment.name)
             if frames.latest_synced(data, salt=segment.salt, place=place) > self._end:
-                what = (
-                    f"segment {last.number} (file {last.name}) does not hold at byte {self._place}"
-                )
-                raise damaged(self._disk, what)
+                raise damaged(self._disk, f"{_named(last)} {self._how()}")
             place = 0
+
+    def _how(self) -> str:
+        return f"does not hold at byte {self._place}{self._lost}"
 
     def _check_last(self, ended: bool) -> None:
         """Was there a segment behind the last one? Raises JournalDamaged."""
         last = self._used[-1]
         if is_marked(self._disk.read(last.name, BEGIN), last):
-            how = "is not the last one" if ended else f"does not hold at byte {self._place}"
-            raise damaged(self._disk, f"segment {last.number} (file {last.name}) {how}")
+            how = "is not the last one" if ended else self._how()
+            raise damaged(self._disk, f"{_named(last)} {how}")
 
     def begin(self) -> None:
         """Write from here on, behind all that was read. Raises JournalFull, OSError."""
@@ -154,16 +171,38 @@ class Log:
 
     # --- write ----------------------------------------------------------------------------------
 
-    def put(self, body: bytes) -> None:
-        """Hand a body to the system.
+    def new_blob(self) -> str:
+        """A name that no blob has: 128 random bits."""
+        return f"{self._salt():016x}{self._salt():016x}"
+
+    def put(self, body: bytes, blobs: Sequence[Blob] = ()) -> None:
+        """Hand a body to the system, behind the blobs that it names.
 
         Raises JournalFull, and what a disk raises; then nothing was put.
         """
+        if not blobs:
+            self._put(body, ())
+            return
+        try:
+            names = self._blobs.write(blobs)
+        except OSError as error:
+            raise refusal(error) from error
+        try:
+            self._put(body, names)
+        except BaseException:
+            self._blobs.delete(names)
+            raise
+
+    def put_named(self, body: bytes) -> None:
+        """Hand a body to the system whose blobs are there already. Raises as `put`."""
+        self._put(body, [ref.name for ref in refs_named(body) if ref.name is not None])
+
+    def _put(self, body: bytes, names: Sequence[str]) -> None:
         if self._place + frames.MOST_ROOM + len(body) > self._used[-1].size:
             size = max(self._segment_bytes, BEGIN + frames.MOST_ROOM + len(body))
             self._check_bound(size)
             self._go_on(self._used[-1].number + 1, size)
-        self._write(body)
+        self._write(body, names)
         if self._end >= self._tell_at:
             self._tell()
 
@@ -174,6 +213,7 @@ class Log:
     def sync(self) -> None:
         """Wait until all that was put before is on the disk."""
         since, end = self._synced, self._end
+        self._blobs.sync()
         first, last = number_of(since), number_of(end)
         covered = [each for each in self._used.copy() if first <= each.number <= last]
         for segment in covered:
@@ -186,10 +226,12 @@ class Log:
     def check(self) -> None:
         """Raise JournalGone where what was put would not be found again."""
         self._disk.check()
+        self._blobs.files.check()
 
     def close(self) -> None:
         """Let go of the files."""
         self._close()
+        self._blobs.files.close()
 
     # --- segments -------------------------------------------------------------------------------
 
@@ -283,19 +325,21 @@ class Log:
     def _cause(self, error: OSError) -> OSError | JournalFull:
         """Why a segment was not begun. Raises JournalGone where its folder is not there."""
         self._disk.check()
-        return _full(error)
+        return refusal(error)
 
     def _new_name(self) -> str:
         return next(name for name in map(str, count(1)) if name not in self._names)
 
-    def _write(self, body: bytes) -> None:
+    def _write(self, body: bytes, names: Sequence[str] = ()) -> None:
         segment, place = self._used[-1], self._place
         data = frames.encode(body, salt=segment.salt, place=place, synced=self._synced)
         try:
             self._disk.write(segment.name, place, data)
         except OSError as error:  # file systems that copy on write need room for it
-            raise _full(error) from error
+            raise refusal(error) from error
         self._place = place + len(data)
+        if names:
+            self._blobs.written(names)
         self._end += len(data)  # one value: `sync` reads it beside
 
 
@@ -303,13 +347,5 @@ def _nothing() -> None:
     pass
 
 
-def _full(error: OSError) -> OSError | JournalFull:
-    if error.errno in (EMFILE, ENFILE):
-        return JournalWithoutFile("no file descriptor is free for the log; raise `ulimit -n`")
-    if isinstance(error, PermissionError):
-        what = error.filename or "the log"
-        return JournalForbidden(f"{what} cannot be used ({error.strerror});"
-                                f" {JournalForbidden.cure}")  # fmt: skip
-    if error.errno not in (ENOSPC, EDQUOT):
-        return error
-    return JournalFull("the disk is full; make room, or set state.path elsewhere")
+def _named(segment: Segment) -> str:
+    return f"segment {segment.number} (file {segment.name})"

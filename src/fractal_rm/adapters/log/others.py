@@ -24,7 +24,10 @@ class OtherJournal(Protocol):
         ...
 
     def body_of(self, run_ids: Sequence[str]) -> bytes:
-        """All that is known of open runs, as the log says it of new ones."""
+        """All that is known of open runs, as the log says it of new ones.
+
+        Their blobs are brought to this process's journal, too.
+        """
         ...
 
     def take_out(self, run_ids: Sequence[str]) -> None:

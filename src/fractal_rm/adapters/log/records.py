@@ -5,9 +5,10 @@
     ["fact", id, fact]                                       of an open run
     ["end", id, fact, ahead_ms]                              its last one
     ["again", id, times]                                     its trigger came again
+    ["blobs", [refs]]                                        the blobs of facts behind it; the first
 
-A fact is ``[at_ms, {…}]``, with the wall clock as it stood. ``ahead_ms``: so far the clock by which
-history ages was ahead of that.
+A fact is ``[at_ms, {…}]``, with the wall clock as it stood; `timed` says how one refers to a blob.
+``ahead_ms``: so far the clock by which history ages was ahead of that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 from typing import Union
 
 import msgspec
+
+from fractal_rm.adapters.log.timed import Ref
 
 encode = msgspec.json.Encoder().encode
 
@@ -60,5 +63,23 @@ class AgainRecord(msgspec.Struct, array_like=True, tag="again", frozen=True, gc=
     times: int = 1
 
 
-Record = Union[FlowRecord, RunRecord, FactRecord, EndRecord, AgainRecord]
+class BlobsRecord(msgspec.Struct, array_like=True, tag="blobs", frozen=True, gc=False):
+    """All blobs of a body, so that it is known without a look at each fact whether it is whole."""
+
+    refs: list[Ref]
+
+
+Record = Union[FlowRecord, RunRecord, FactRecord, EndRecord, AgainRecord, BlobsRecord]
 decode = msgspec.json.Decoder(list[Record]).decode
+_decode_begin = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_blobs = msgspec.json.Decoder(BlobsRecord).decode
+
+
+def refs_named(body: bytes) -> list[Ref]:
+    """The blobs that a body names; none of one that nobody can read, which is found out later."""
+    if not body.startswith(b'[["blobs",'):
+        return []
+    try:
+        return _decode_blobs(_decode_begin(body)[0]).refs
+    except (msgspec.MsgspecError, RecursionError):
+        return []

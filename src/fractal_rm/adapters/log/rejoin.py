@@ -14,10 +14,11 @@ from itertools import groupby
 
 import msgspec
 
-from fractal_rm.adapters.log import records
+from fractal_rm.adapters.log import records, timed
 from fractal_rm.adapters.log.replay import told_in
 from fractal_rm.adapters.log.segments import Put
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.adapters.log.timed import Ref, Timed
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import AnyFact, Dead, Settled
 from fractal_rm.domain.flow import Flow
@@ -26,10 +27,10 @@ from fractal_rm.domain.state import State
 
 LOST = "a part of the log was lost: what it has done is not known"
 LOST_FLOW = "a part of the log was lost, and with it the flow that this run began with"
+LOST_VALUE = "a value that this run has sent or received was lost"
 LOST_BEGINNING = "a part of the log was lost, and with it what this run began with"
 BODY_BYTES = 4_096  # of the facts of a run without a beginning
 
-_decode = msgspec.json.Decoder(tuple[int, AnyFact]).decode
 _page = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -50,6 +51,7 @@ class Rejoined(msgspec.Struct):
 
     Runs by id: ``unknown`` end as such, ``headless`` are set aside, as their beginnings are lost,
     and ``ended`` have their end behind a gap. ``unread`` bodies hold, and nobody can read them.
+    ``lost`` says which values of facts are.
     """
 
     stories: Stories
@@ -57,6 +59,7 @@ class Rejoined(msgspec.Struct):
     headless: list[str]
     ended: list[str]
     unread: int
+    lost: list[str]
 
     @property
     def touched(self) -> int:
@@ -64,9 +67,16 @@ class Rejoined(msgspec.Struct):
         return len(self.unknown) + len(self.headless) + len(self.ended)
 
 
-def rejoin(parts: Iterable[list[Put]], before: Before) -> Rejoined:
-    """Bring the parts of a log together; between two of them is a gap."""
-    joining = _Joining(before)
+def rejoin(
+    parts: Iterable[list[Put]],
+    before: Before,
+    why_lost: Callable[[Ref], str | None] = lambda _: None,
+) -> Rejoined:
+    """Bring the parts of a log together; between two of them is a gap.
+
+    ``why_lost`` tells of a blob what is wrong with it; None: nothing is.
+    """
+    joining = _Joining(before, why_lost)
     for number, part in enumerate(parts):
         if number:
             joining.gap()
@@ -75,8 +85,11 @@ def rejoin(parts: Iterable[list[Put]], before: Before) -> Rejoined:
 
 
 class _Joining:
-    def __init__(self, before: Before) -> None:
+    def __init__(self, before: Before, why_lost: Callable[[Ref], str | None]) -> None:
         self._before = before
+        self._why_lost = why_lost
+        self._lost: list[str] = []
+        self._incomplete: dict[str, None] = {}  # have facts whose blobs are lost
         self._stories = Stories()
         self._runs: dict[str, Run | None] = {}
         self._open = dict.fromkeys(before.open_ids)  # in their order
@@ -104,15 +117,15 @@ class _Joining:
         """All that was taken, and what becomes of runs that are not whole."""
         ended = self._ended.copy()
         unknown = {
-            run_id: LOST if run_id in self._doubtful else LOST_FLOW
-            for run_id in self._open
-            if run_id in self._doubtful or not self._has_flow(run_id)
+            run_id: why for run_id in self._open if (why := self._why_unknown(run_id)) is not None
         }
         for run_id, why in unknown.items():
             self._end_as_unknown(run_id, why)
         for run_id, facts in self._headless.items():
             self._set_aside(run_id, facts)
-        return Rejoined(self._stories, list(unknown), list(self._headless), ended, self._unread)
+        return Rejoined(
+            self._stories, list(unknown), list(self._headless), ended, self._unread, self._lost
+        )
 
     def _readable(self, part: list[Put]) -> Iterator[list[Put]]:
         """Bodies, apart where one between them cannot be read."""
@@ -147,13 +160,14 @@ class _Joining:
         """Add facts, as long as they make a run."""
         settled_ms = None
         for raw in () if run.state.final else facts:
-            at_ms = _follow(run, raw)
-            if at_ms is None:
+            each = _follow(run, raw)
+            if each is None:
                 self._doubtful[run.id] = None
                 break
+            at_ms = each.at_ms
             self._latest_ms = max(self._latest_ms, at_ms)
             story = self._stories.of(run.id)
-            story.facts.append(raw)
+            story.facts.append(self._with_blob(story, each.ref, raw) if each.ref else raw)
             story.stand_as(run)
             if run.state.final:
                 settled_ms = at_ms
@@ -164,6 +178,24 @@ class _Joining:
             self._open.pop(run.id, None)
             if run.id in self._doubtful:
                 self._ended.append(run.id)
+
+    def _with_blob(self, story: Story, ref: Ref, raw: msgspec.Raw) -> msgspec.Raw:
+        """A fact as it may stand."""
+        why = self._why_lost(ref)
+        if why is None:
+            story.refs += (ref,)
+            return raw
+        self._lost.append(f"of run {story.run_id}, {why}")
+        self._incomplete[story.run_id] = None
+        return timed.without_value(raw)
+
+    def _why_unknown(self, run_id: str) -> str | None:
+        """Of an open run; None: it can go on."""
+        if run_id in self._doubtful:
+            return LOST
+        if run_id in self._incomplete:
+            return LOST_VALUE
+        return None if self._has_flow(run_id) else LOST_FLOW
 
     def _run(self, run_id: str) -> Run | None:
         if run_id not in self._runs:
@@ -196,14 +228,14 @@ class _Joining:
         self._stories.end(run_id, at_ms, 0)
 
 
-def _follow(run: Run, raw: msgspec.Raw) -> int | None:
-    """Let a run follow a fact; its moment. None: it makes no run."""
+def _follow(run: Run, raw: msgspec.Raw) -> Timed | None:
+    """Let a run follow a fact. None: it makes no run."""
     try:
-        at_ms, fact = _decode(raw)
-        run.apply(fact)
+        each = timed.decode(raw)
+        run.apply(each.fact)
     except Exception:  # noqa: BLE001 - facts of any release may come here
         return None
-    return at_ms
+    return each
 
 
 def _facts_of(story: Story) -> list[msgspec.Raw]:

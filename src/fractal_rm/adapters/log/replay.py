@@ -6,17 +6,14 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from fractal_rm.adapters.log import records
+from fractal_rm.adapters.log import records, timed
 from fractal_rm.adapters.log.batch import beginning_of
 from fractal_rm.adapters.log.segments import Put
 from fractal_rm.adapters.log.stories import Stories, Story
 from fractal_rm.domain.errors import JournalDamaged
-from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
-
-_decode = msgspec.json.Decoder(tuple[int, AnyFact]).decode
 
 
 def told_in(
@@ -30,6 +27,7 @@ def told_in(
     replay = _Replay(run_of)
     stories = replay.stories
     for body, end in bodies:
+        replay.names_blobs = False
         try:
             found = records.decode(body)
         except (msgspec.MsgspecError, RecursionError) as error:
@@ -48,6 +46,7 @@ class _Replay:
         self.stories = Stories()
         self._run_of = run_of
         self._runs: dict[str, Run | None] = {}
+        self.names_blobs = False
 
     def take(self, record: records.Record) -> None:
         """Add one record to what is told."""
@@ -57,31 +56,36 @@ class _Replay:
             self.stories.repeat(record.run_id, record.times)
         elif isinstance(record, records.RunRecord):
             self._begin(record)
+        elif isinstance(record, records.BlobsRecord):
+            self.names_blobs = True
         else:
             ahead_ms = record.ahead_ms if isinstance(record, records.EndRecord) else 0
             self._go_on(self.stories.of(record.run_id), [record.fact], ahead_ms)
 
     def _begin(self, record: records.RunRecord) -> None:
-        at_ms, first = _decode(record.facts[0])
+        first = timed.decode(record.facts[0])
         story = Story(record.run_id, state=State.ACCEPTED)
         self.stories.begin(story, beginning_of(
-            first, record.flow, at_ms, record.key, record.digest, record.key_until_ms
+            first.fact, record.flow, first.at_ms, record.key, record.digest,
+            record.key_until_ms,
         ))  # fmt: skip
-        self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), at_ms)
+        self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), first.at_ms)
         self._go_on(story, record.facts, record.ahead_ms)
 
     def _go_on(self, story: Story, facts: list[msgspec.Raw], ahead_ms: int) -> None:
         """Add facts. What makes no run is added too: it is found, and set aside, later."""
         story.facts += facts
+        if self.names_blobs:
+            story.refs += tuple(timed.refs_in(facts))
         run = self._run(story.run_id)
         if run is None:
             return
         settled_ms = None
         try:
-            for at_ms, fact in map(_decode, facts):
-                run.apply(fact)
+            for each in map(timed.decode, facts):
+                run.apply(each.fact)
                 if run.state.final:
-                    settled_ms = at_ms
+                    settled_ms = each.at_ms
         except Exception:  # noqa: BLE001 - facts of any release may come here
             self._runs[story.run_id] = None
             return

@@ -15,6 +15,7 @@ log is read: what it holds is in the history.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count, pairwise
@@ -135,6 +136,17 @@ def frames_in(read: Callable[[int, int], bytes], segment: Segment, place: int) -
         if place == begin and size <= wanted:
             return
         wanted = max(READ_BYTES, size)
+
+
+def with_what_follows(found: Iterator[Frame], number: int) -> Iterator[tuple[Frame, int, bool]]:
+    """Frames of a segment, the position behind each, and whether a later one says it was synced."""
+    waiting: deque[tuple[Frame, int]] = deque()
+    for frame in found:
+        while waiting and waiting[0][1] <= frame.synced:
+            yield *waiting.popleft(), True
+        waiting.append((frame, position(number, frame.end)))
+    for frame, end in waiting:
+        yield frame, end, False
 
 
 def begin_of(segment: Segment, since: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from fractal_rm.adapters.log.records import encode
+from fractal_rm.adapters.log.timed import Ref
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import TROUBLE, State
 from fractal_rm.engine.ports import Entry, Prior
@@ -18,10 +19,11 @@ class Story(msgspec.Struct, gc=False):
     """What a run is told in the log since the history was last brought up to it.
 
     ``facts`` are pairs of a moment, milliseconds since 1970, and a fact, or the JSON of such a
-    pair. When it has ended, ``page`` is the JSON of them all. ``run`` is the run itself, as long as
-    it is open and each of its facts is in here; else ``state``, ``reason`` and ``node`` are how it
-    stands after ``facts``. ``settled_ms`` is None while it has no end. ``new`` holds what only a
-    run has that began in here. ``again``: so often its trigger came again. ``flow``, ``cause`` and
+    pair; those that refer to blobs are three (see `timed`), and ``refs`` are these blobs. When it
+    has ended, ``page`` is the JSON of them all. ``run`` is the run itself, as long as it is open
+    and each of its facts is in here; else ``state``, ``reason`` and ``node`` are how it stands
+    after ``facts``. ``settled_ms`` is None while it has no end. ``new`` holds what only a run has
+    that began in here. ``again``: so often its trigger came again. ``flow``, ``cause`` and
     ``failed_step``, a number, are known of a run that ended in trouble.
     """
 
@@ -39,6 +41,7 @@ class Story(msgspec.Struct, gc=False):
     flow: str | None = None
     cause: str | None = None
     failed_step: int | None = None
+    refs: tuple[Ref, ...] = ()
 
     def stand_as(self, run: Run) -> None:
         """Let it stand as a run does now, of which each fact is in here."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from fractal_rm.adapters.log import frames
+from fractal_rm.adapters.log.blobs import BlobFiles, lost_in, read
 from fractal_rm.adapters.log.choice import Chosen, choose
 from fractal_rm.adapters.log.disk import Disk
 from fractal_rm.adapters.log.segments import (
@@ -74,13 +75,16 @@ class _Piece(msgspec.Struct, frozen=True):
     file: str | None = None
 
 
-def survey(disk: Disk, since: int) -> Survey:
-    """Read all that is there from a position on, and change nothing. Raises JournalTooNew."""
+def survey(disk: Disk, since: int, blobs: BlobFiles, sure_until: int = 0) -> Survey:
+    """Read all that is there from a position on, and change nothing. Raises JournalTooNew.
+
+    ``sure_until`` is as in `Log.open`.
+    """
     first = max(number_of(since), 1)
     chosen = choose(disk, first)
     pieces = list(_pieces(chosen, first, since)) if since or chosen.segments else []
     parts, gaps = [list[Put]()], list[Gap]()
-    for piece in _certain(pieces):
+    for piece in _certain(pieces, blobs, sure_until):
         if piece.gap is not None:
             gaps.append(piece.gap)
             parts.append([])
@@ -99,14 +103,20 @@ def survey(disk: Disk, since: int) -> Survey:
     return Survey(parts, gaps, chosen.problems, newest)
 
 
-def _certain(pieces: list[_Piece]) -> list[_Piece]:
-    """All before the first gap, or lost header, of which nothing says that it was on the disk."""
+def _certain(pieces: list[_Piece], blobs: BlobFiles, sure_until: int) -> list[_Piece]:
+    """All before the first that does not hold, and of which nothing says that it was on the disk.
+
+    That is a gap, a lost header, or a frame with a lost blob.
+    """
     ends = len(pieces)
     synced = 0
     for at in range(len(pieces) - 1, -1, -1):
         piece = pieces[at]
         synced = max(synced, piece.synced)
-        if (piece.gap or piece.file) and synced <= piece.at:
+        if synced > piece.at:
+            continue
+        may_be_torn = piece.end > sure_until
+        if piece.gap or piece.file or (may_be_torn and lost_in(blobs, piece.body, read)):
             ends = at
     return pieces[:ends]
 

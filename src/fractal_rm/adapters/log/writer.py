@@ -22,8 +22,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.batch import Beginnings, Behind, Facts
+from fractal_rm.adapters.log.batch import Beginnings, Behind, Facts, encoded
 from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import Asked, History
 from fractal_rm.adapters.log.log import Log
@@ -129,7 +128,7 @@ class Writer:
     def take_in(self, body: bytes, stories: Stories) -> None:
         """Write runs that were begun elsewhere. Raises JournalBlocked: nothing was written."""
         try:
-            self._log.put(body)
+            self._log.put_named(body)
         except JournalBlocked as error:
             self.block(error)
             raise
@@ -244,7 +243,7 @@ class Writer:
                 flows[id(flow)] = flow
                 batch.add_flow(flow)
             batch.begin(entry)
-        self._log.put(records.encode(batch.records))
+        self._log.put(*encoded(batch, self._log.new_blob))
         batch.tell(self._recent.told)
         if flows:
             self._keep_known(flows)
@@ -252,7 +251,7 @@ class Writer:
 
     def _put_facts(self) -> None:
         facts = Facts(self._behind, self._retention_ms)
-        self._log.put(records.encode(facts.records))
+        self._log.put(*encoded(facts, self._log.new_blob))
         self._behind = []
         facts.tell(self._recent.told)
 

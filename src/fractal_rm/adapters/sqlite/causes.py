@@ -39,8 +39,8 @@ def damaged(path: Path, what: str) -> JournalDamaged:
     """What does not hold, as ``is …`` or ``cannot …``, and what can be done."""
     return JournalDamaged(
         f"{path} {what}. Look at it with `fractal-rm journal check`; `fractal-rm journal repair`"
-        " makes it again of what can be read; to start without it, move it, its -wal file and its"
-        " log away"
+        " makes it again of what can be read; to start without it, move it, its -wal file, its log"
+        " and its blobs away"
     )
 
 

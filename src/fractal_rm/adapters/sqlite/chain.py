@@ -12,6 +12,9 @@ from zlib import crc32
 
 import msgspec
 
+from fractal_rm.adapters.log import timed
+from fractal_rm.adapters.log.blobs import BlobLost
+from fractal_rm.adapters.log.timed import Read, Ref, Timed
 from fractal_rm.domain.facts import AnyFact
 
 Page = list[tuple[int, AnyFact]]  # facts and their moments, milliseconds since 1970
@@ -41,17 +44,47 @@ def link(before: int, n: int, body: bytes) -> int:
 Rows = Iterable[tuple[int, bytes, int]]  # n, body, sum
 
 
-def verified(run_id: str, rows: Rows, count: int, last: int) -> Page:
-    """The facts of a run. Raises ChainBroken, Unreadable."""
-    return [fact for page in _decoded(run_id, rows, count, last) for fact in page]
+def verified(run_id: str, rows: Rows, count: int, last: int, read: Read | None = None) -> Page:
+    """The facts of a run. Raises ChainBroken, Unreadable.
+
+    ``read`` reads blobs; without it the facts that have one stay without it.
+    """
+    return [fact for page in _decoded(run_id, rows, count, last, read) for fact in page]
 
 
-def what_holds(run_id: str, rows: Rows, count: int, last: int) -> tuple[Page, str | None]:
-    """The facts of a run as far as they hold, and what does not; None: all do."""
+def what_holds(
+    run_id: str, rows: Rows, count: int, last: int, read: Read | None = None
+) -> tuple[Page, str | None]:
+    """The facts of a run as far as they hold, and what does not; None: all do.
+
+    A fact whose blob is lost stays without it.
+    """
     facts: Page = []
+    lost: list[str] = []
+
+    def read_or_note(ref: Ref) -> bytes | None:
+        try:
+            return read(ref) if read is not None else None
+        except BlobLost as error:
+            lost.append(str(error))
+            return None
+
     try:
-        for page in _decoded(run_id, rows, count, last):
+        for page in _decoded(run_id, rows, count, last, read and read_or_note):
             facts += page
+    except (ChainBroken, sqlite3.DatabaseError) as error:
+        return facts, str(error)
+    return facts, lost[0] if lost else None
+
+
+def timed_that_hold(
+    run_id: str, rows: Rows, count: int, last: int
+) -> tuple[list[Timed], str | None]:
+    """As `what_holds`, with what the facts refer to."""
+    facts: list[Timed] = []
+    try:
+        for n, body in _followed(run_id, rows, count, last):
+            facts += _timed_of(run_id, n, body)
     except (ChainBroken, sqlite3.DatabaseError) as error:
         return facts, str(error)
     return facts, None
@@ -63,17 +96,37 @@ def chain_holds(run_id: str, rows: Rows, count: int, last: int) -> None:
         pass
 
 
-def _decoded(run_id: str, rows: Rows, count: int, last: int) -> Iterator[Page]:
+def _decoded(run_id: str, rows: Rows, count: int, last: int, read: Read | None) -> Iterator[Page]:
     """Page after page, as long as they hold. Raises ChainBroken, Unreadable."""
     for n, body in _followed(run_id, rows, count, last):
-        yield _facts_of(run_id, n, body)
+        yield _facts_of(run_id, n, body, read)
 
 
-def _facts_of(run_id: str, n: int, body: bytes) -> Page:
+def _facts_of(run_id: str, n: int, body: bytes, read: Read | None) -> Page:
     try:
         return _decoder.decode(body)
+    except msgspec.ValidationError:
+        pass  # it may refer to blobs, which is seldom, and slower
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise Unreadable(f"page {n} of run {run_id} cannot be read: {error}") from error
+        raise _unreadable(run_id, n, error) from error
+    try:
+        return [
+            (each.at_ms, each.fact if read is None else timed.put_back(each, read))
+            for each in _timed_of(run_id, n, body)
+        ]
+    except BlobLost as error:
+        raise _unreadable(run_id, n, error) from error
+
+
+def _timed_of(run_id: str, n: int, body: bytes) -> list[Timed]:
+    try:
+        return timed.decode_page(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _unreadable(run_id, n, error) from error
+
+
+def _unreadable(run_id: str, n: int, error: Exception) -> Unreadable:
+    return Unreadable(f"page {n} of run {run_id} cannot be read: {error}")
 
 
 def _followed(run_id: str, rows: Rows, count: int, last: int) -> Iterator[tuple[int, bytes]]:

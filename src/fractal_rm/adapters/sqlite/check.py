@@ -9,12 +9,14 @@ from pathlib import Path
 
 import msgspec
 
+from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.sqlite import statements, verify
+from fractal_rm.adapters.sqlite.blobs import has_in, look_at_blobs
 from fractal_rm.adapters.sqlite.chain import ChainBroken, verified
 from fractal_rm.adapters.sqlite.check_log import log_problems
 from fractal_rm.adapters.sqlite.history import reading
 from fractal_rm.adapters.sqlite.prepare import format_of
-from fractal_rm.adapters.sqlite.schema import FORMAT
+from fractal_rm.adapters.sqlite.schema import FORMAT, SUMMED_SINCE
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run, fold
@@ -68,8 +70,9 @@ def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
         lambda: _broken_facts(db, facts),
         lambda: verify.broken_run_rows(db.execute(statements.EVERY_RUN)),
     ]
-    if format_of(db, path) == FORMAT:
+    if format_of(db, path) >= SUMMED_SINCE:
         looks += [
+            lambda: _broken_blobs(db, path),
             lambda: verify.broken_rows("trigger id", db.execute("SELECT * FROM keys")),
             lambda: verify.broken_small(db),
             lambda: verify.lost_references(db),
@@ -104,6 +107,19 @@ def _structure(db: sqlite3.Connection) -> Iterator[str]:
     for (line,) in db.execute(f"PRAGMA integrity_check({SHOWN})"):
         if line != "ok":
             yield line
+
+
+def _broken_blobs(db: sqlite3.Connection, path: Path) -> Iterator[str]:
+    if format_of(db, path) != FORMAT:
+        return
+
+    def has(no: int, name: str) -> bool:
+        """Now, not when this look began."""
+        with reading(path, with_log=False) as now:
+            return has_in(now)(no, name)
+
+    for _, problems in look_at_blobs(db, FolderBlobs(blob_folder(path)), has):
+        yield from problems
 
 
 def _broken_facts(db: sqlite3.Connection, facts: _Facts) -> Iterator[str]:

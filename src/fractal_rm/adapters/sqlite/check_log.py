@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.rejoin import Rejoined, rejoin
 from fractal_rm.adapters.log.survey import Survey, survey
 from fractal_rm.adapters.sqlite.before_log import history_in
 from fractal_rm.adapters.sqlite.history import reading
 from fractal_rm.adapters.sqlite.notes import projected
+from fractal_rm.adapters.sqlite.repair_blobs import why_lost
 from fractal_rm.domain.errors import JournalDamaged
 
 
@@ -26,8 +29,11 @@ def log_problems(path: Path) -> list[str]:
                 had = projected(db)
                 if had is None or not (had.all or log_folder(path).exists()):  # not begun
                     return []
-                found = survey(FolderDisk(log_folder(path)), had.all)
-                said = _said(found, rejoin(found.parts, history_in(db, had.ended)))
+                blobs = FolderBlobs(blob_folder(path))
+                found = survey(FolderDisk(log_folder(path)), had.all, blobs, had.ended)
+                said = _said(
+                    found, rejoin(found.parts, history_in(db, had.ended), partial(why_lost, blobs))
+                )
             if not said or (had, said) == before:
                 return said
             before = had, said
@@ -36,7 +42,7 @@ def log_problems(path: Path) -> list[str]:
 
 
 def _said(found: Survey, rejoined: Rejoined) -> list[str]:
-    said = [*found.problems, *map(str, found.gaps)]
+    said = [*found.problems, *map(str, found.gaps), *rejoined.lost]
     if rejoined.unread:
         said.append(f"{rejoined.unread} frames of the log hold, and cannot be read")
     if rejoined.touched:

@@ -6,16 +6,19 @@ import sqlite3
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
+from fractal_rm.adapters.log.blobs import read
 from fractal_rm.adapters.sqlite.chain import ChainBroken, what_holds
 from fractal_rm.adapters.sqlite.lists import Row, Wanted, newest, one_by_id
 from fractal_rm.adapters.sqlite.migrations import show_as_now
 from fractal_rm.adapters.sqlite.prepare import check_files, format_of
 from fractal_rm.adapters.sqlite.recent import lay_over
-from fractal_rm.adapters.sqlite.schema import FORMAT, LOSSES
+from fractal_rm.adapters.sqlite.schema import LOSSES, SUMMED_SINCE
 from fractal_rm.adapters.sqlite.statements import PAGES, READ_NOTE
 from fractal_rm.adapters.sqlite.sums import add_row_sum, decode_any, holds
 from fractal_rm.domain.errors import JournalDamaged, JournalUnreadable
@@ -100,7 +103,7 @@ class SqliteHistory:
                 with reading(path) as db:
                     row = one_by_id(db, run_id)
                     if row is not None:
-                        return RunDetail(summary_of(row, path), *_facts(db, row))
+                        return RunDetail(summary_of(row, path), *_facts(db, row, path))
             except JournalDamaged as error:  # noqa: PERF203 - another journal may have it
                 damage = error
         if damage is not None:
@@ -181,9 +184,8 @@ def reading(path: Path, *, with_log: bool = True) -> Generator[sqlite3.Connectio
             db.text_factory = decode_any
             db.execute("BEGIN")
             found = format_of(db, path)
-            if found < FORMAT:
-                show_as_now(db, found)
-            elif with_log:
+            show_as_now(db, found)
+            if found >= SUMMED_SINCE and with_log:
                 lay_over(db, path)
             yield db
     except UnicodeEncodeError:  # it is in what was asked for
@@ -215,10 +217,11 @@ def summary_of(row: Row, path: Path) -> RunSummary:
     )
 
 
-def _facts(db: sqlite3.Connection, row: Row) -> tuple[list[TimedFact], str | None]:
+def _facts(db: sqlite3.Connection, row: Row, path: Path) -> tuple[list[TimedFact], str | None]:
     no, run_id, *_ = row
     count, last = row[12], row[13]
     if not count:  # its pages were dropped for their age, and with them the checksum
         return [], None
-    facts, broken = what_holds(run_id, db.execute(PAGES, (no,)), count, last)
+    read_blob = partial(read, FolderBlobs(blob_folder(path)))
+    facts, broken = what_holds(run_id, db.execute(PAGES, (no,)), count, last, read_blob)
     return [TimedFact(at_ms, fact) for at_ms, fact in facts], broken

@@ -6,7 +6,7 @@ one finds the file as it was, and the next start takes the step again.
 1 was never released: it had another checksum. 2 has the tables of 3, which has results that are
 bytes, and base64 in flows. 4 has `ended_ahead_ms`: before, the wall clock was the only one, so 0 is
 right. 5 has a checksum in every row, the tables beside the runs, and `projected`: the log of
-format 1 begins there.
+format 1 begins there. 6 has `blobs`.
 """
 
 # ruff: noqa: S608 - statements are put together from the words of this package alone
@@ -46,7 +46,9 @@ def create(db: sqlite3.Connection) -> None:
 
 
 def show_as_now(db: sqlite3.Connection, found: int) -> None:
-    """For one reader, let a file of an earlier format look as one of this."""
+    """For one reader, let a file of an earlier format look as one of this, but for `blobs`."""
+    if found >= schema.SUMMED_SINCE:  # it has the same tables
+        return
     values = RUNS_OF_3 if found < 4 else RUNS_OF_4
     _run(db, schema.BESIDE.replace("CREATE TABLE", "CREATE TEMP TABLE"))
     _run(
@@ -74,7 +76,7 @@ def _in_one(db: sqlite3.Connection, number: int, step: Step) -> None:
     try:
         step(db)
         db.execute(f"PRAGMA user_version = {number}")
-        if number >= _SUMMED_FROM:
+        if number >= schema.SUMMED_SINCE:
             db.execute(statements.NOTE, {"name": "schema", "value": schema_sum(db)})
         db.execute("COMMIT")
     except BaseException:
@@ -114,6 +116,11 @@ def _to_5(db: sqlite3.Connection) -> None:
     notes = {"projected": 0, "ended_until": 0, "dropped": accepted - kept}
     for name, value in (notes | {"trouble_bytes": _add_from_facts(db)}).items():
         db.execute(statements.NOTE, {"name": name, "value": value})
+
+
+def _to_6(db: sqlite3.Connection) -> None:
+    _run(db, schema.BLOBS)
+    db.execute(statements.NOTE, {"name": "blob_bytes", "value": 0})
 
 
 def _rewrite(db: sqlite3.Connection, table: str, definition: str, values: str) -> None:
@@ -173,5 +180,4 @@ def _run(db: sqlite3.Connection, script: str) -> None:
             db.execute(statement)
 
 
-_SUMMED_FROM = 5
-STEPS: dict[int, Step] = {3: _to_3, 4: _to_4, 5: _to_5}
+STEPS: dict[int, Step] = {3: _to_3, 4: _to_4, 5: _to_5, 6: _to_6}

@@ -10,8 +10,10 @@ from typing import Any
 import msgspec
 
 from fractal_rm.adapters.log import records
+from fractal_rm.adapters.log.timed import Ref, refs_in
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.chain import ChainBroken
+from fractal_rm.adapters.sqlite.retention import drop_blobs
 from fractal_rm.adapters.sqlite.sums import holds
 from fractal_rm.domain.facts import Accepted
 
@@ -20,8 +22,14 @@ KEY = "SELECT * FROM keys WHERE run = ?"
 NUMBERS = "SELECT no FROM runs WHERE id IN (SELECT value FROM json_each(?)) AND settled_ms IS NULL"
 DROP_KEYS = "DELETE FROM keys WHERE run IN (SELECT value FROM json_each(?))"
 
+
+class _First(msgspec.Struct, array_like=True):
+    at_ms: int
+    fact: Accepted
+
+
 _facts = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_first = msgspec.json.Decoder(tuple[int, Accepted]).decode
+_decode_first = msgspec.json.Decoder(_First).decode
 
 
 def body_of(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
@@ -31,13 +39,15 @@ def body_of(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
     sqlite3.Error.
     """
     said: list[object] = []
+    refs: list[Ref] = []
     versions: set[str] = set()
     for run_id in run_ids:
         no, *_, again, _ = _whole(db.execute(RUN, (run_id,)).fetchone())
         key = db.execute(KEY, (no,)).fetchone()
         key, _, digest, until_ms, _ = _whole(key) if key else (None, no, "", 0, 0)
         facts = list(_pages(db, no))
-        _, first = _first(facts[0])
+        first = _decode_first(facts[0]).fact
+        refs += (ref for ref in refs_in(facts) if ref.name is not None)
         if first.version not in versions:
             versions.add(first.version)
             (flow,) = db.execute(statements.FLOW_BODY, (first.version,)).fetchone()
@@ -45,20 +55,24 @@ def body_of(db: sqlite3.Connection, run_ids: Sequence[str]) -> bytes:
         said.append(("run", run_id, first.flow, key, digest, until_ms, facts))
         if again:
             said.append(("again", run_id, again))
+    if refs:
+        said.insert(0, ("blobs", refs))
     return records.encode(said)
 
 
-def take_out(db: sqlite3.Connection, run_ids: Sequence[str]) -> None:
+def take_out(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
     """Drop open runs with their facts and keys, within a transaction, as if they had never come.
 
-    What is kept beside the runs (`faults`, `spans`) is of those that have an end. Raises
-    sqlite3.Error.
+    Returns the names of their blobs, to be deleted when that is durable. What is kept beside the
+    runs (`faults`, `spans`) is of those that have an end. Raises sqlite3.Error.
     """
     numbers = [no for (no,) in db.execute(NUMBERS, (json.dumps(list(run_ids)),))]
     chosen = json.dumps(numbers)
+    blobs = drop_blobs(db, numbers)
     for statement in (DROP_KEYS, statements.DROP_PAGES, statements.DROP_RUNS):
         db.execute(statement, (chosen,))
     db.execute(statements.COUNT, {"name": "accepted", "more": -len(numbers)})
+    return blobs
 
 
 def _whole(row: tuple[Any, ...]) -> tuple[Any, ...]:

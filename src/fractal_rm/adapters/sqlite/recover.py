@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Union
 
 import msgspec
 
+from fractal_rm.adapters.log.blobs import BlobFiles, read
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.causes import damaged
 from fractal_rm.adapters.sqlite.chain import ChainBroken, Unreadable, verified
@@ -30,9 +32,11 @@ _NONE: tuple[int | None, Iterator[Any]] = None, iter(())
 class OpenRuns:
     """What `read` has found: ``runs`` and ``broken``."""
 
-    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, db: sqlite3.Connection, path: Path, blobs: BlobFiles) -> None:
         self._db = db
         self._path = path
+        self._blobs = blobs
+        self._read = partial(read, blobs)
         self._flows: dict[str, Flow] = {}
         self.runs: list[Run] = []
         self.broken: list[BrokenRun] = []
@@ -45,10 +49,18 @@ class OpenRuns:
                 self.runs.append(found)
             else:
                 self.broken.append(found)
+        if self.broken and self._is_folder_lost():
+            raise self._damaged(f"its folder {self._blobs.where} is missing, or empty")
         (expected,) = self._db.execute(statements.EXPECTED_OPEN).fetchone()
         held = len(self.runs) + len(self.broken)
         if held != expected:
             raise self._damaged(f"it should hold {expected} unfinished runs and holds {held}")
+
+    def _is_folder_lost(self) -> bool:
+        """Whether each blob of open runs is: somebody moved the folder, and can put it back."""
+        return not self._blobs.names() and bool(
+            self._db.execute(statements.AN_OPEN_BLOB).fetchone()
+        )
 
     def _rows(self) -> Iterator[tuple[OpenRow, list[PageRow]]]:
         """The rows of open runs, each with its pages. Both come by number: one run at a time."""
@@ -69,12 +81,14 @@ class OpenRuns:
             return _broken(row, str(error))
         except ChainBroken as error:
             raise self._damaged(str(error)) from error
+        except OSError:  # it says nothing of the run
+            raise
         except Exception as error:  # noqa: BLE001 - facts of any release may come here
             return _broken(row, repr(error))
 
     def _recovered(self, row: OpenRow, pages: list[PageRow]) -> Run:
         _, run_id, count, last, _, _ = row
-        timed = verified(run_id, pages, count, last)
+        timed = verified(run_id, pages, count, last, self._read)
         flow = self._flow(timed[0][1]) if timed else None
         if flow is None:
             raise Unreadable(f"run {run_id} has no accepted fact")

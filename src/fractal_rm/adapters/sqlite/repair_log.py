@@ -13,8 +13,10 @@ import shutil
 import sqlite3
 from contextlib import closing
 from errno import EINVAL, EIO, EISDIR, ELOOP, ENOENT
+from functools import partial
 from pathlib import Path
 
+from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.rejoin import Rejoined, rejoin
@@ -23,6 +25,7 @@ from fractal_rm.adapters.log.survey import Survey, survey
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.aside import free_name
 from fractal_rm.adapters.sqlite.before_log import history_in
+from fractal_rm.adapters.sqlite.repair_blobs import why_lost
 from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.adapters.sqlite.store import HistoryStore
 from fractal_rm.adapters.sqlite.sums import add_row_sum
@@ -45,6 +48,7 @@ class LogRepair:
         self._had = had
         self._folder = log_folder(path).resolve()  # its copy is beside it, whatever leads here
         self._disk = FolderDisk(self._folder)
+        self._blobs = FolderBlobs(blob_folder(path))
         self._names: list[str] = []
         self.kept_as = free_name(self._folder)
 
@@ -56,14 +60,16 @@ class LogRepair:
         self._disk.make()
         self._names = self._disk.names()
         had = self._had or Projected(0, 0)
-        found = survey(self._disk, had.all)
+        found = survey(self._disk, had.all, self._blobs, had.ended)
         if self._had is None:
             found.parts, found.gaps = [[], []], []
         position = begin_alone(self._disk, found.newest + 2, secrets.randbits(64))
         self._disk.close()
         with closing(sqlite3.connect(history, isolation_level=None)) as db:
             add_row_sum(db)
-            rejoined = rejoin(found.parts, history_in(db, had.ended))
+            rejoined = rejoin(
+                found.parts, history_in(db, had.ended), partial(why_lost, self._blobs)
+            )
             _note_losses(db, found, rejoined)
         _project(history, rejoined, position)
         return _gone(found, rejoined, knows_place=self._had is not None)
@@ -125,6 +131,7 @@ def _gone(found: Survey, rejoined: Rejoined, *, knows_place: bool) -> list[str]:
     gone = [str(gap) for gap in found.gaps] if knows_place else [UNKNOWN_PLACE]
     if rejoined.unread:
         gone.append(f"{rejoined.unread} frames of the log, which this release cannot read")
+    gone += rejoined.lost
     gone += [f"what else run {run_id} has done; it ends as unknown" for run_id in rejoined.unknown]
     gone += [
         f"the beginning of run {run_id}; it is set aside as dead" for run_id in rejoined.headless

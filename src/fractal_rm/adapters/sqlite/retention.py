@@ -13,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from fractal_rm.adapters.sqlite import statements
+from fractal_rm.adapters.sqlite.rows import bytes_of
 
 PURGE_EVERY_S = 10.0
 SLICE_RUNS = 500
@@ -71,25 +72,34 @@ class Purge:
         """Where to go on where the slice that is next cannot be read."""
         return self._passed + SLICE_RUNS
 
-    def drop_slice(self, db: sqlite3.Connection, retention_ms: int, keep: Keep) -> bool:
-        """Drop one slice of what is too old or too much. Returns whether the round goes on."""
+    def drop_slice(
+        self, db: sqlite3.Connection, retention_ms: int, keep: Keep
+    ) -> tuple[bool, list[str]]:
+        """Drop one slice of what is too old or too much.
+
+        Returns whether the round goes on, and the blobs to be deleted when that is durable.
+        """
         db.execute(statements.DROP_KEYS, (retention_ms, SLICE_RUNS))
         oldest_ms = retention_ms - keep.age_s * 1000
         oldest_failed_ms = retention_ms - max(keep.age_s, keep.failed_s) * 1000
-        too_much = _used_bytes(db) > keep.most_bytes
-        failed_too = too_much and (self._spare_none or _trouble_bytes(db) > keep.failed_bytes)
+        excess = _used_bytes(db) - keep.most_bytes
+        too_much = excess > 0
+        failed_too = too_much and (
+            self._spare_none or _noted(db, "trouble_bytes") > keep.failed_bytes
+        )
         rows = db.execute(statements.SLICE, (self._passed, SLICE_RUNS)).fetchall()
         drop, failed = list[int](), list[int]()
+        sizes, freed = _blob_sizes(db, [row[0] for row in rows]) if too_much else {}, 0
         for no, _, ended_ms, in_trouble in rows:
             if ended_ms is None:
                 continue
             much, oldest = (failed_too, oldest_failed_ms) if in_trouble else (too_much, oldest_ms)
-            if much or ended_ms < oldest:
+            if (much and freed < excess) or ended_ms < oldest:
                 drop.append(no)
+                freed += sizes.get(no, 0)  # of rows that goes by whole slices
                 failed += [no] if in_trouble else []
-        if drop:
-            _drop(db, drop, failed)
-            self._dropped = True
+        names = _drop(db, drop, failed) if drop else []
+        self._dropped = self._dropped or bool(drop)
         # Runs stand in the order of their acceptance: behind a young one all are young.
         came_ms = next((row[1] for row in reversed(rows) if row[1] is not None), 0)
         ends = len(rows) < SLICE_RUNS or not (too_much or came_ms < oldest_ms)
@@ -97,7 +107,7 @@ class Purge:
             self._end_round(db, too_much=too_much)
         else:
             self._passed = rows[-1][0]
-        return not ends
+        return not ends, names
 
     def _end_round(self, db: sqlite3.Connection, *, too_much: bool) -> None:
         """Where nothing was left to drop but what is spared, the next round spares nothing."""
@@ -106,19 +116,43 @@ class Purge:
         db.execute(statements.DROP_SPANS)
 
 
-def _drop(db: sqlite3.Connection, drop: list[int], failed: list[int]) -> None:
-    chosen = json.dumps(drop)
+def _drop(db: sqlite3.Connection, drop: list[int], failed: list[int]) -> list[str]:
+    """Returns the names of their blobs."""
     if failed:
-        (less,) = db.execute(statements.TROUBLE_BYTES, (json.dumps(failed),)).fetchone()
-        db.execute(statements.COUNT, {"name": "trouble_bytes", "more": -less})
+        _count(db, "trouble_bytes", -bytes_of(db, failed))
+    blobs = drop_blobs(db, drop)
+    chosen = json.dumps(drop)
     db.execute(statements.DROP_PAGES, (chosen,))
     gone = db.execute(statements.DROP_RUNS, (chosen,)).rowcount
     db.execute(statements.STRIP_RUNS, (chosen,))
-    db.execute(statements.COUNT, {"name": "dropped", "more": gone})
+    _count(db, "dropped", gone)
+    return blobs
 
 
-def _trouble_bytes(db: sqlite3.Connection) -> int:
-    value: int = db.execute(statements.READ_NOTE, ("trouble_bytes",)).fetchone()[0]
+def drop_blobs(db: sqlite3.Connection, numbers: list[int]) -> list[str]:
+    """Forget the blobs of runs; returns the names of the files to be deleted. Raises sqlite3.Error.
+
+    They are deleted when that is durable.
+    """
+    chosen = (json.dumps(numbers),)
+    found = db.execute(statements.BLOBS_OF, chosen).fetchall()
+    if found:
+        db.execute(statements.DROP_BLOBS, chosen)
+        _count(db, "blob_bytes", -sum(size for _, size in found))
+    return [name for name, _ in found]
+
+
+def _blob_sizes(db: sqlite3.Connection, numbers: list[int]) -> dict[int, int]:
+    """What the blobs of runs take, of those that have any."""
+    return dict(db.execute(statements.BLOB_SIZES, (json.dumps(numbers),)).fetchall())
+
+
+def _count(db: sqlite3.Connection, name: str, more: int) -> None:
+    db.execute(statements.COUNT, {"name": name, "more": more})
+
+
+def _noted(db: sqlite3.Connection, name: str) -> int:
+    value: int = db.execute(statements.READ_NOTE, (name,)).fetchone()[0]
     return value
 
 
@@ -127,4 +161,4 @@ def _used_bytes(db: sqlite3.Connection) -> int:
         db.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("page_count", "freelist_count", "page_size")
     )
-    return (pages - free) * size
+    return (pages - free) * size + _noted(db, "blob_bytes")

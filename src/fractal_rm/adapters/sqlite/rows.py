@@ -10,6 +10,7 @@ from typing import Any, Union
 import msgspec
 
 from fractal_rm.adapters.log.stories import Beginning, Story
+from fractal_rm.adapters.log.timed import Ref
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.chain import ChainBroken, link, start_of
 from fractal_rm.adapters.sqlite.faults import Faults
@@ -45,6 +46,7 @@ class Writing:
         self._open = open_runs
         self._faults = faults
         self._pages: Rows = []  # of one call
+        self._blobs: Rows = []
         self._ended: list[Ended] = []
         self._in_trouble: list[int] = []
         self._again: list[tuple[int, str]] = []
@@ -78,12 +80,12 @@ class Writing:
         self._again += ((times, run_id) for run_id, times in again.items())
         db.executemany(statements.COUNT_DUPLICATES, self._again)
         widen(db, self._ended)
+        many_at_once(db, statements.INSERT_BLOBS, self._blobs)
         self.counts["settled"] = len(self.ended)
+        if self._blobs:
+            self.counts["blob_bytes"] = sum(size for _, _, size, *_ in self._blobs)
         if self._in_trouble:
-            chosen = json.dumps(self._in_trouble)
-            self.counts["trouble_bytes"] = db.execute(
-                statements.TROUBLE_BYTES, (chosen,)
-            ).fetchone()[0]
+            self.counts["trouble_bytes"] = bytes_of(db, self._in_trouble)
 
     def _new_row(self, story: Story, new: Beginning) -> tuple[Any, ...]:
         run_id, no = story.run_id, self.next_no
@@ -145,8 +147,22 @@ class Writing:
             self.tails[story.run_id] = no, pages, chain
         if story.again:
             self._again.append((story.again, story.run_id))
+        if story.refs:
+            self._blobs += blob_rows(no, story.refs)
         return pages, chain
 
     def _put_pages(self) -> None:
         many_at_once(self._db, statements.INSERT_PAGES, self._pages)
         self._pages = []
+
+
+def blob_rows(no: int, refs: Iterable[Ref]) -> Rows:
+    """Of a run by number."""
+    return [summed((no, ref.name, ref.size, ref.crc)) for ref in refs if ref.name is not None]
+
+
+def bytes_of(db: sqlite3.Connection, numbers: Sequence[int]) -> int:
+    """What the facts of runs take, with their blobs. Raises sqlite3.Error."""
+    chosen = (json.dumps(numbers),)
+    counted = (statements.TROUBLE_BYTES, statements.BLOB_BYTES)
+    return sum(db.execute(statement, chosen).fetchone()[0] for statement in counted)

@@ -10,7 +10,8 @@ a page's is chained (see chain.py).
 
 from __future__ import annotations
 
-FORMAT = 5
+FORMAT = 6
+SUMMED_SINCE = 5  # every row has a checksum, and there is a log
 OLDEST = 2
 APPLICATION_ID = 0x46524D4A  # "FRMJ": tells our files from other SQLite databases
 
@@ -83,6 +84,19 @@ CREATE TABLE spans (
 ) WITHOUT ROWID;
 """
 
+BLOBS = """
+-- Large values of facts: whose they are. Each is a file beside the journal, and the fact that it
+-- belongs to has its name, size in bytes and CRC-32, too.
+CREATE TABLE blobs (
+    run  INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    crc  INTEGER NOT NULL,
+    sum  INTEGER NOT NULL,
+    PRIMARY KEY (run, name)
+) WITHOUT ROWID;
+"""
+
 KEYS = """
 -- Trigger ids, so that a trigger that comes again is the same run (G3).
 CREATE TABLE keys (
@@ -98,7 +112,7 @@ META = """
 -- `accepted`, `settled` and `dropped` count runs from the first day: so one that has vanished is
 -- missed. `clean` is 1 when the last process ended in order, `projected` how far the log is in
 -- here, and `ended_until` how far what ended in it, `trouble_bytes` what runs in trouble take,
--- `schema` the checksum of these definitions.
+-- `blob_bytes` what blobs take, `schema` the checksum of these definitions.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL,
@@ -107,7 +121,7 @@ CREATE TABLE meta (
 """
 
 # What is told of runs. A reader makes these in a place of its own, too: see recent.py.
-TOLD = RUNS + PAGES_TABLE + BESIDE
+TOLD = RUNS + PAGES_TABLE + BESIDE + BLOBS
 
 # The parts that can be made again from the tables.
 INDEXES = """
@@ -129,6 +143,8 @@ CREATE VIEW story AS
 """
 
 LOSSES = ("lost_places", "lost_runs")  # of the log, by repairs; not there where nothing was lost
-COUNTS = ("accepted", "settled", "dropped", "projected", "ended_until", "trouble_bytes")  # from 0
+COUNTS = (  # from 0
+    "accepted", "settled", "dropped", "projected", "ended_until", "trouble_bytes", "blob_bytes",
+)  # fmt: skip
 
 CREATE = TOLD + KEYS + META + INDEXES

@@ -1,4 +1,4 @@
-"""The scrub: a slow look at every row of the history, a slice at a time, round after round.
+"""The scrub: a slow look at every row and every blob of the history, round after round.
 
 It finds what a disk did to rows that nobody has asked for yet. It verifies checksums, not what the
 facts mean, and reads with a connection of its own, whose cache is small: what is found is what the
@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
+from fractal_rm.adapters.log.blobs import BlobFiles
 from fractal_rm.adapters.sqlite import statements, verify
+from fractal_rm.adapters.sqlite.blobs import Found, has_in, look_at_blobs
 from fractal_rm.adapters.sqlite.causes import is_held
 from fractal_rm.adapters.sqlite.chain import ChainBroken, chain_holds
 from fractal_rm.adapters.sqlite.many import many_at_once
@@ -27,13 +29,14 @@ AT_ONCE = 64
 KEPT = 20  # problems of a round
 ROW_BYTES = 100  # about what a row takes beside its body
 
-Found = tuple[int, list[str]]  # bytes that were read, and what does not hold
-
 
 class Scrub:
     """Call `read_on` every so often, after `open`."""
 
-    def __init__(self, monotonic_s: Callable[[], float], bytes_per_s: int) -> None:
+    def __init__(
+        self, monotonic_s: Callable[[], float], bytes_per_s: int, blobs: BlobFiles
+    ) -> None:
+        self._blobs = blobs
         self._next_round_s = monotonic_s()
         self._monotonic_s = monotonic_s
         self._bytes_per_s = bytes_per_s
@@ -92,7 +95,7 @@ class Scrub:
     def _begin_round(self, now_s: float) -> None:
         self._next_round_s = now_s + ROUND_EVERY_S
         if self._db is not None:
-            self._round, self._reading = _round(self._db), True
+            self._round, self._reading = _round(self._db, self._blobs), True
 
     def _end_round(self) -> None:
         if self._reading:
@@ -101,7 +104,7 @@ class Scrub:
             self._last_found, self._found = self._found, []
 
 
-def _round(db: sqlite3.Connection) -> Iterator[Found]:
+def _round(db: sqlite3.Connection, files: BlobFiles) -> Iterator[Found]:
     """Once through all tables, in parts."""
     try:
         last = Salvage(db).last_no()
@@ -115,6 +118,10 @@ def _round(db: sqlite3.Connection) -> Iterator[Found]:
     while key is not None:
         found, key = _keys(db, key)
         yield found
+    try:
+        yield from look_at_blobs(db, files, has_in(db))
+    except Exception as error:  # noqa: BLE001 - what is damaged may be of any type
+        yield ROW_BYTES, [] if is_held(error) else [f"blobs cannot be read ({error})"]
 
 
 def _look(look: Callable[[], Found]) -> Found:

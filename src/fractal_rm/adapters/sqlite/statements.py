@@ -14,6 +14,7 @@ INSERT_RUNS = "INSERT INTO runs VALUES "
 INSERT_PAGES = "INSERT INTO pages (place, body, sum) VALUES "
 INSERT_KEYS = "INSERT OR REPLACE INTO keys VALUES "
 INSERT_FAULTS = "INSERT INTO faults VALUES "
+INSERT_BLOBS = "INSERT OR REPLACE INTO blobs VALUES "
 INSERT_FLOW = "INSERT OR IGNORE INTO flows (version, body) VALUES (?, ?)"
 UPDATE_RUNS = (  # what stands before the rows, and after them
     (
@@ -64,6 +65,9 @@ TROUBLE_BYTES = (  # of runs by number; 100: a row of `runs` and of `pages` besi
     "SELECT coalesce(sum(length(body) + 100), 0) FROM json_each(?) CROSS JOIN pages"
     " ON pages.place BETWEEN value << 24 AND value << 24 | 0xFFFFFF"
 )
+BLOB_BYTES = (  # of runs by number
+    "SELECT coalesce(sum(size), 0) FROM json_each(?) CROSS JOIN blobs ON blobs.run = value"
+)
 FIND_KEYS = (
     "SELECT key, until_ms, runs.id, keys.digest, runs.state FROM keys"
     " JOIN runs ON runs.no = keys.run WHERE key IN (VALUES "
@@ -86,6 +90,7 @@ LAST_NO = (  # no run has a higher number than the highest of these
     "SELECT max(place) >> 24 FROM pages",
     "SELECT value FROM meta WHERE name = 'accepted'",
 )
+BLOB_NAMES = "SELECT name FROM blobs"
 KEYS_AFTER = "SELECT * FROM keys WHERE key > ? ORDER BY key LIMIT ?"
 COUNT_OPEN = "SELECT count(*) FROM runs INDEXED BY open_runs WHERE settled_ms IS NULL"
 # Indexes, with the place of their column in a row of the table.
@@ -145,6 +150,9 @@ OPEN_RUNS = (
     "SELECT no, id, pages, chain, flow, accepted_ms FROM runs WHERE settled_ms IS NULL ORDER BY no"
 )
 ONE_RUN = "SELECT no, pages, chain, accepted_ms, flow FROM runs WHERE id = ?"
+AN_OPEN_BLOB = (
+    "SELECT 1 FROM runs JOIN blobs ON blobs.run = runs.no WHERE settled_ms IS NULL LIMIT 1"
+)
 EXPECTED_OPEN = (
     "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
     " WHERE name IN ('accepted', 'settled')"
@@ -165,6 +173,11 @@ DROP_PAGES = (
     "DELETE FROM pages WHERE place IN (SELECT pages.place FROM json_each(?) CROSS JOIN runs"
     f" ON runs.no = value JOIN pages ON {OF_RUN})"
 )
+BLOB_SIZES = (
+    "SELECT run, sum(size) FROM json_each(?) CROSS JOIN blobs ON blobs.run = value GROUP BY run"
+)
+BLOBS_OF = "SELECT name, size FROM json_each(?) CROSS JOIN blobs ON blobs.run = value"
+DROP_BLOBS = "DELETE FROM blobs WHERE run IN (SELECT value FROM json_each(?))"
 DROP_RUNS = (  # a run whose trigger id still counts keeps its row, without its pages
     "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
     " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"

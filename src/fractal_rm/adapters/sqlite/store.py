@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from fractal_rm.adapters.lock import FileLock, Held, wait_for_lock
+from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
+from fractal_rm.adapters.log.blobs import BlobFiles
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.stories import Stories, Story
 from fractal_rm.adapters.sqlite import statements
+from fractal_rm.adapters.sqlite.blobs import delete_all, sweep
 from fractal_rm.adapters.sqlite.causes import WAIT_S, damaged, is_damage, unusable
 from fractal_rm.adapters.sqlite.chain import ChainBroken
 from fractal_rm.adapters.sqlite.faults import Faults
@@ -57,12 +60,13 @@ class HistoryStore:
     """
 
     def __init__(
-        self, path: Path, keep: Kept, *, synchronous: str = "FULL",
+        self, path: Path, keep: Kept, *, blobs: BlobFiles | None = None, synchronous: str = "FULL",
         monotonic_s: Callable[[], float], purge_every_s: float = PURGE_EVERY_S,
         scrub_bytes_per_s: int = BYTES_PER_S, passing: bool = False,
     ) -> None:  # fmt: skip
         self._path = path
         self._keep = keep
+        self._blobs = blobs or FolderBlobs(blob_folder(path))
         self._synchronous = synchronous
         self._monotonic_s = monotonic_s
         self._passing = passing
@@ -71,7 +75,7 @@ class HistoryStore:
         self._next_no = 1
         self._purge = Purge()
         self._purges = Turns(purge_every_s)
-        self._scrub = Scrub(monotonic_s, scrub_bytes_per_s)
+        self._scrub = Scrub(monotonic_s, scrub_bytes_per_s, self._blobs)
         self._lock: FileLock | None = None
         self._files = StillThere()
         self._db: sqlite3.Connection
@@ -140,12 +144,12 @@ class HistoryStore:
     def recover(self) -> Recovered:
         """The runs that have no end, and how the last process ended. Raises JournalError."""
         try:
-            found = OpenRuns(self._db, self._path)
+            found = OpenRuns(self._db, self._path, self._blobs)
             found.read()
             clean = bool(self._one("SELECT value FROM meta WHERE name = 'clean'"))
             self._note("clean", 0)
             newest, ended_ms = self._one(statements.NEWEST) or "", self._one(statements.NEWEST_END)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:  # a blob that this user may not read, too
             raise unusable(self._path, error) from error
         return Recovered(found.runs, clean, newest, ended_ms, found.broken)
 
@@ -172,10 +176,11 @@ class HistoryStore:
         """Forget open runs: another journal has them. Raises JournalBlocked, JournalLost."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            take_out(self._db, run_ids)
+            names = take_out(self._db, run_ids)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
+        delete_all(self._blobs, names)
         for run_id in run_ids:
             self._open.pop(run_id, None)
 
@@ -324,13 +329,21 @@ class HistoryStore:
             return
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            more = self._purge.drop_slice(self._db, retention_ms, self._keep())
+            more, names = self._purge.drop_slice(self._db, retention_ms, self._keep())
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._purge = Purge(self._purge.behind) if is_damage(error) else Purge()
             raise self._write_failed(error) from error
+        delete_all(self._blobs, names)
         if more:
             self._purges.again()
+
+    def sweep(self) -> None:
+        """Delete the blobs that no run has: it has all that the log tells. Raises JournalError."""
+        try:
+            sweep(self._db, self._blobs)
+        except (OSError, sqlite3.Error) as error:
+            raise unusable(self._path, error) from error
 
     def _one(self, statement: str) -> Any:
         row = self._db.execute(statement).fetchone()

@@ -1,0 +1,64 @@
+"""What a flow with large values writes to the disk: ``python -m bench.large [SRC ...]``.
+
+SRC is the `src` folder of another commit, to compare with. Each flow has a payload and a result of
+256 KiB, and is written by the journal alone; its history and its end in order are included.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.disks import own_disk
+
+ROOT = Path(__file__).parent.parent
+FLOWS = 200
+VALUE_KIB = 256
+WRITES = """
+import asyncio, sys
+from pathlib import Path
+import msgspec
+from fractal_rm.adapters.journal_files import open_journal
+from fractal_rm.adapters.sqlite.retention import Keep
+from fractal_rm.domain.facts import Finished, Settled
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
+from fractal_rm.testing.journal import FLOW, accepted, entry, write
+
+async def main(folder, flows, kib):
+    journal = open_journal(
+        Path(folder) / "up.journal", keep=lambda: Keep(1 << 30, 1 << 40, 1 << 30, 1 << 40),
+        retention_ms=lambda: 1_000, on_lost=print)
+    await journal.open()
+    value = b'"%b"' % (b"x" * kib * 1024)
+    for n in range(flows):
+        first = accepted(payload=value)
+        await journal.accept(entry(f"run-{n:05}", facts=(first,)))
+        run = fold(Run(f"run-{n:05}", FLOW, 1_000), [first])
+        await write(journal, run, Finished(1, 200, 0.1, msgspec.Raw(value)))
+        await write(journal, run, Settled(State.SUCCEEDED))
+    await journal.close(clean=True)
+
+asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:])))
+"""
+
+
+def main(sources: list[str]) -> None:
+    """Print a line for each commit."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as made:
+        for number, source in enumerate([str(ROOT / "src"), *sources]):
+            with own_disk(Path(made, str(number))) as disk:
+                before = disk.written()
+                subprocess.run(
+                    [sys.executable, "-c", WRITES, disk.folder, str(FLOWS), str(VALUE_KIB)],
+                    check=True, env=os.environ | {"PYTHONPATH": source},
+                )  # fmt: skip
+                written = (disk.written() - before) / 1024 / FLOWS
+            print(f"{source}: {written:,.0f} KiB a flow of {2 * VALUE_KIB} KiB ({disk.counts})")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

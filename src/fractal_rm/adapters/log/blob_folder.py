@@ -1,0 +1,142 @@
+"""Blobs in a folder of a real file system, beside the journal: ``up.blobs``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from errno import EMFILE, ENFILE
+from pathlib import Path
+
+from fractal_rm.adapters.still_there import StillThere
+from fractal_rm.config.regular_file import READ_BYTES, stat_regular
+from fractal_rm.config.whole_file import sync_folder
+
+_NAME = re.compile("[0-9a-f]{32}")  # see `Log.new_blob`
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+def blob_folder(journal: Path) -> Path:
+    """Where the blobs of a journal are: beside the file that links lead to."""
+    return journal.resolve().with_suffix(".blobs")
+
+
+class FolderBlobs:
+    """Port `BlobFiles`. The folder is made with the first blob, and stays open from there on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.where = str(folder)
+        self._file = -1  # the folder, where it is there
+        self._there = StillThere()
+
+    def names(self) -> list[str]:
+        """Every blob that is there; what else somebody has put there is none."""
+        if not self._is_open():
+            return []
+        return [entry.name for entry in self._folder.iterdir() if _NAME.fullmatch(entry.name)]
+
+    def write(self, name: str, data: bytes) -> None:
+        """Hand a whole new file to the system. Raises JournalGone, OSError."""
+        self._make()
+        file = os.open(name, _NEW, 0o600, dir_fd=self._file)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file, view) :]
+        except OSError:
+            self.delete(name)
+            raise
+        finally:
+            os.close(file)
+
+    def bring_in(self, name: str, file: Path) -> None:
+        """Take a file of another folder in, under a second name or, where there is none, copied.
+
+        Raises JournalGone, OSError.
+        """
+        self._make()
+        try:
+            os.link(file, name, dst_dir_fd=self._file)
+        except FileExistsError:  # it was brought in before
+            pass
+        except OSError:  # another file system, or one without second names
+            self.write(name, file.read_bytes())
+
+    def sync(self, names: Sequence[str]) -> None:
+        """Wait for the disk. What somebody has deleted meanwhile is found out when it is read."""
+        if not self._is_open():
+            return
+        try:
+            for do in (_begin_writing, os.fdatasync):  # all at once, not one after the other
+                for name in names:
+                    self._do(do, name)
+        except OSError as error:
+            if error.errno not in (EMFILE, ENFILE):
+                raise
+            os.sync()  # of all there is, which needs no descriptor
+        else:
+            os.fsync(self._file)
+
+    def size(self, name: str) -> int:
+        """How many bytes a file has. Raises NotRegular where it is a FIFO or the like."""
+        return stat_regular(self._folder / name).st_size
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """What a file holds."""
+        with (self._folder / name).open("rb", buffering=0) as file:
+            while piece := file.read(READ_BYTES):
+                yield piece
+
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        if self._is_open():
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._file)
+
+    def check(self) -> None:
+        """Compare the folder that is open with the one that has its name."""
+        self._there.check()
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+        self._there.close()
+
+    def _make(self) -> None:
+        """Open the folder; make it where it is not there. Raises JournalGone, OSError."""
+        if not self._is_open():
+            self._folder.mkdir()
+            sync_folder(self._folder.parent)
+            self._is_open()
+        self.check()
+
+    def _is_open(self) -> bool:
+        if self._file < 0:
+            try:
+                file = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return False
+            try:
+                self._there.add(self.where, os.stat)
+            except OSError:
+                os.close(file)
+                raise
+            self._file = file
+        return True
+
+    def _do(self, do: Callable[[int], None], name: str) -> None:
+        with suppress(FileNotFoundError):
+            file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._file)
+            try:
+                do(file)
+            finally:
+                os.close(file)
+
+
+def _begin_writing(file: int) -> None:
+    """Let the system begin to write what it holds of a file: Linux does at this advice."""
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)

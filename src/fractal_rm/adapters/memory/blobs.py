@@ -1,0 +1,80 @@
+"""Blobs in memory that can lose the power: of what was not synced, nothing or a part is left."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from errno import ENOENT, ENOSPC
+from pathlib import Path
+
+from fractal_rm.domain.errors import JournalGone
+
+PIECE_BYTES = 64 * 1024
+
+
+class MemoryBlobs:
+    """Port `BlobFiles`."""
+
+    where = "the memory disk"
+
+    def __init__(self) -> None:
+        self._files: dict[str, bytes] = {}
+        self._kept: set[str] = set()  # outlives the power
+        self.full = self.away = False
+
+    def names(self) -> list[str]:
+        """Every blob that is there."""
+        return list(self._files)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Not synced yet; ENOSPC while `full`."""
+        if self.full:
+            raise OSError(ENOSPC, "the memory disk was told to be full")
+        self._files[name] = data
+
+    def bring_in(self, name: str, file: Path) -> None:
+        """Copy it; see `write`."""
+        self.write(name, file.read_bytes())
+
+    def sync(self, names: Sequence[str]) -> None:
+        """From here on they outlive the power."""
+        self._kept.update(names)
+
+    def size(self, name: str) -> int:
+        """How many bytes a file has."""
+        return len(self._found(name))
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """What a file holds."""
+        data = self._found(name)
+        for at in range(0, len(data), PIECE_BYTES):
+            yield data[at : at + PIECE_BYTES]
+
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        self._files.pop(name, None)
+        self._kept.discard(name)
+
+    def check(self) -> None:
+        """While `away`, it is not where it will be looked for."""
+        if self.away:
+            raise JournalGone("the memory disk was moved away")
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def lose_power(self, chance: random.Random | None = None) -> None:
+        """Forget what was not synced; ``chance`` lets a part of some survive, or zeros."""
+        for name in sorted(self._files.keys() - self._kept):
+            data = self._files.pop(name)
+            left = chance.randrange(4) if chance else 0
+            if left:
+                cut = chance.randrange(len(data)) if chance else 0
+                self._files[name] = (data, data[:cut], bytes(len(data)))[left - 1]
+        self._kept = set(self._files)
+
+    def _found(self, name: str) -> bytes:
+        try:
+            return self._files[name]
+        except KeyError:
+            raise FileNotFoundError(ENOENT, f"no file {name}") from None
