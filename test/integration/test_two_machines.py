@@ -91,7 +91,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory):
-    here = machine(f"{FIRST}/24", f"{FIRST_6}/64")
+    here = machine(f"{FIRST}/24", f"{FIRST_6}/64", "fe80::77/64")
     there = machine(f"{SECOND}/24", f"{STRANGER}/24", f"{SECOND_6}/64", f"{STRANGER_6}/64")
     with joined(here, there):
         first = Site(here, tmp_path_factory.mktemp("first"), FIRST, "1")
@@ -162,6 +162,7 @@ def test_a_trusted_machine_may_ask_for_nothing_but_the_trigger_endpoint(sites, m
         (FIRST, 200),
         (f"{FIRST}:1", 200),
         (f"[{FIRST_6}]", 200),
+        ("[fe80::77]", 200),
         ("localhost", 200),
         ("edge-1.local", 200),
         ("EDGE-1.local:5000", 200),
@@ -170,6 +171,8 @@ def test_a_trusted_machine_may_ask_for_nothing_but_the_trigger_endpoint(sites, m
         (f"{FIRST} \t", 200),  # RFC 9110, 5.5
         (SECOND, 421),
         ("0.0.0.0", 421),
+        ("10.177.0.255", 421),  # a socket can be bound to it
+        ("255.255.255.255", 421),
         ("evil.example", 421),
     ],
 )
@@ -211,6 +214,21 @@ def test_who_is_not_trusted_is_refused_before_the_body_is_read_and_that_is_seen(
         assert b"10.177.0.9 is not in rest.trusted_peers" in answer
     assert first.node.log.count("peer_refused peer=10.177.0.9") == 1
     assert (len(first.node.runs()), first.refused()) == (before[0], before[1] + 3)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01\0", b"GET /" + 16_384 * b"a"], ids=["as TLS", "without end"]
+)
+def test_who_is_not_trusted_is_refused_where_nothing_can_be_read_too(sites, sent):
+    def answer() -> bytes:
+        where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
+        with socket.create_connection(where, 20, source) as stranger:
+            stranger.sendall(sent)
+            return stranger.recv(65_536)
+
+    before = sites.first.refused()
+    assert sites.second.machine.call(answer).startswith(b"HTTP/1.1 403 ")
+    assert sites.first.refused() == before + 1
 
 
 def test_more_strangers_than_there_is_room_for_do_not_keep_the_others_out(sites):

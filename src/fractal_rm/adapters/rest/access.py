@@ -89,15 +89,23 @@ class Access:
         why = f"{MAX_STRANGERS} connections of machines that are not trusted are open"
         self._refusals.note(client.address, "a connection", why)
 
+    def answer_to_unread(self, client: Client, answer: Problem) -> Problem:
+        """What is answered to a head that cannot be read; a stranger is refused all the same."""
+        if client.standing is not Standing.STRANGER:
+            return answer
+        refusal = _refused(_not_trusted(client))
+        self._refusals.note(client.address, "what cannot be read", refusal.detail)
+        return refusal
+
     def _forbidden(self, client: Client, head: Head) -> Problem | None:
         endpoint = self._rest.endpoint
         if client.standing is Standing.STRANGER:
-            why = f"{client.address} is not in rest.trusted_peers"
+            why = _not_trusted(client)
         elif head.method == b"POST" and b"/" + asked_path(head).strip(b"/") == endpoint.encode():
             return None
         else:
             why = f"other machines may POST to {endpoint}, and nothing else"
-        return Problem("urn:fractal-rm:peer-refused", "That is not open to you", 403, why)
+        return _refused(why)
 
     def _misdirected(self, client: Client, head: Head) -> Problem | None:
         """RFC 9110, 15.5.20."""
@@ -136,14 +144,40 @@ class Access:
         return bool(self._rest.trusted_peers)
 
 
+def _not_trusted(client: Client) -> str:
+    return f"{client.address} is not in rest.trusted_peers"
+
+
+def _refused(why: str) -> Problem:
+    return Problem("urn:fractal-rm:peer-refused", "That is not open to you", 403, why)
+
+
 def is_of_this_machine(address: Address) -> bool:
-    """Whether an address is one of ours now: no other can be bound to."""
+    """Whether an address is one of ours now: from no other can a socket send to itself."""
     if address.is_unspecified or address.is_multicast:
         return False
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        return any(map(_sends_to_itself, _places(address)))
+    except OSError:  # which interfaces there are is not told
+        return False
+
+
+def _places(address: Address) -> list[tuple[str, int] | tuple[str, int, int, int]]:
+    """What a socket is bound to; a link-local address may be that of any interface."""
+    text = str(address)
+    if address.version == 4:
+        return [(text, 0)]
+    zones = [index for index, _ in socket.if_nameindex()] if address.is_link_local else [0]
+    return [(text, 0, 0, zone) for zone in zones]
+
+
+def _sends_to_itself(place: tuple[str, int] | tuple[str, int, int, int]) -> bool:
+    """An address of a whole network can be bound, too, but not connected to."""
+    family = socket.AF_INET if len(place) == 2 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(address), 0))
+            probe.bind(place)
+            probe.connect(probe.getsockname())
     except OSError:
         return False
     return True

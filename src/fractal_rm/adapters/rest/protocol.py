@@ -291,6 +291,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._due_within(None)
         if self._closing.is_closing():
             return
+        if self._in_head:
+            answer = self._access.answer_to_unread(self._client, answer)
         running: Any = self.cycle
         if running is None or running.response_complete:
             self._send_last(answer)
