@@ -45,6 +45,9 @@ class ScriptedBroker:
         self.port = 0
         self.send: Callable[[bytes], None] = lambda _: None
 
+    async def at_goodbye(self) -> None:
+        """After a DISCONNECT, before the connection is closed."""
+
     @asynccontextmanager
     async def listening(self):
         """Listen on a port of its own."""
@@ -76,6 +79,7 @@ class ScriptedBroker:
             return
         self.received.append((first, data))
         if first == 0xE0:
+            await self.at_goodbye()
             raise ConnectionError
         writer.write(self._acknowledged(first, data))
         if first == 0x82:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from test_mqtt import Heard, Intake, at, intake_at, made, publisher, until
 from test_mqtt_topics import begun_at
@@ -81,6 +83,25 @@ async def test_a_broker_that_does_not_watch_its_clients_is_watched(tmp_path):
     broker = ScriptedBroker(lambda _: connack(more=b"\x13\0\0"))  # server keep alive
     async with broker.listening(), intake_at(broker, tmp_path, keepalive=1):
         await until(lambda: PINGREQ in broker.received)
+
+
+async def test_the_broker_ends_the_connection_when_it_has_read_all(tmp_path):
+    """A reset for what was not read here, or a quick next connection, might overtake a PUBACK."""
+    ended = []
+
+    class Slow(ScriptedBroker):
+        async def at_goodbye(self):
+            self.send(message("t/in", b"late", 7))
+            for _ in range(20):
+                await asyncio.sleep(0.005)
+            ended.append("by the broker")
+
+    broker = Slow(lambda _: connack())
+    async with broker.listening(), intake_at(broker, tmp_path) as way_in:
+        await way_in.stop()
+        ended.append("here")
+    assert ended == ["by the broker", "here"]
+    assert way_in.intake.bodies() == []
 
 
 async def test_a_ping_leaves_before_a_keepalive_is_over(tmp_path):

@@ -32,6 +32,7 @@ from fractal_rm.engine.ports import Telemetry
 OPEN_LIMIT_S = 10.0  # for connecting, CONNACK and SUBACK together
 ANSWER_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 2.0
+_CLOSED_HERE = "closed on our side"
 PING_AFTER_KEEPALIVES = 0.7  # gmqtt may take 1.3, and NATS servers end one of 1 s after that
 DEAD_AFTER_KEEPALIVES = 1.4
 
@@ -167,13 +168,15 @@ class Link:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._say("stopped", last=True), CLOSE_LIMIT_S)
         if self.connected:
+            self._end(_CLOSED_HERE)
             with suppress(asyncio.TimeoutError, OSError):  # `abort` sees to the rest
-                await asyncio.wait_for(self._client.disconnect(), CLOSE_LIMIT_S)
+                self._client._connection.send_disconnect()  # noqa: SLF001 - disconnect() closes at once
+                await asyncio.wait_for(self._wire.wait_for_end(), CLOSE_LIMIT_S)
         self.abort()
 
     def abort(self) -> None:
         """Cut the connection, whatever is in it."""
-        self._end("closed on our side")
+        self._end(_CLOSED_HERE)
         connection = self._client._connection  # noqa: SLF001 - disconnect() waits for the other side
         if connection is not None:
             connection._transport.abort()  # noqa: SLF001

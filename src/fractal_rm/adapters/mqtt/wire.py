@@ -9,7 +9,7 @@ import asyncio
 import ssl
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from gmqtt.mqtt.protocol import MQTTProtocol  # pyright: ignore[reportMissingTypeStubs]
 
@@ -57,6 +57,7 @@ class Wire(MQTTProtocol):
         self._connection: Any = None
         self._transport: Any = None
         self._paused = False
+        self._reads_past = False
         self.held = False
         self.refused = ""  # why the broker's TLS did not let us in
 
@@ -79,6 +80,18 @@ class Wire(MQTTProtocol):
         if not self.held and self._paused and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
+
+    async def wait_for_end(self) -> None:
+        """Read past all that comes, after a DISCONNECT, until the broker has ended the connection.
+
+        It has read every PUBACK by then. Closed on this side before that, the connection may be
+        reset, as what came was not read; and a new one with the same client id may be seen first.
+        """
+        self._reads_past = True
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+        await cast("asyncio.Future[None]", self.closed)  # pyright: ignore[reportUnknownMemberType]
 
     def _hand_over(self) -> None:
         try:
@@ -125,6 +138,8 @@ class Wire(MQTTProtocol):
         """Bytes came."""
         if self._connection is None:  # before our CONNECT
             self._transport.abort()
+            return
+        if self._reads_past:
             return
         self._connection._last_data_in = self._loop_time()  # noqa: SLF001 - of the same clock
         self._packets.feed(data)
