@@ -359,6 +359,29 @@ async def test_a_parked_run_that_had_a_place_goes_on_when_it_is_free_again(parke
         assert stage.facts(old).count("Released") == 1
 
 
+@pytest.mark.parametrize("left", ["8", "7"], ids=["a run of its own", "one within another"])
+async def test_what_another_process_left_goes_on_when_its_place_is_free(left):
+    before = stage_of(PARENT, LIMITED)
+    await before.node.start()
+    before.holds("b/1")
+    old = (await before.send(left)).run
+    await until(before.called)
+    before.crash()
+    async with stage_of(PARENT, LIMITED) as stage:
+        go = stage.holds("b/1")
+        new = (await stage.send("8")).run
+        await until(stage.called)
+        stage.disk.others.append(before.disk)
+        assert await stage.node.adopt()
+        assert stage.node._lifecycle.room.held_up() == {"8": 1}
+        for _ in range(2):  # once may be chance
+            assert stage.node.take_stock() == frozenset()
+        assert stage.called() == ["b/1"]
+        go.set()
+        for run in (new, old):
+            assert (await stage.ended(run)).state is State.SUCCEEDED
+
+
 # --- whatever flows run each other, LIMIT holds and every run ends ------------------------------
 
 names = st.sampled_from(["1", "2", "3"])

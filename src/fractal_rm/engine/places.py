@@ -13,7 +13,8 @@ A run that runs its own flow again, at any depth, needs no second place. Two run
 end of each other are found when the second one asks, and its step fails. No order of asking could
 make that impossible, as a flow's data decide what it runs.
 
-The LIMIT in force counts, also for runs that were accepted under another.
+The LIMIT in force counts, also for runs that were accepted under another, and for those that had
+begun before a restart or in another process: they go on when others leave them their places.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Places:
         self._queues: dict[str, _Queue] = {}  # by flow; none of them is empty
         self._carriers = Carriers()
         self.tell: dict[str, Callable[[], None]] = {}
-        self._parked: dict[str, tuple[Run, Callable[[], None]]] = {}  # and what lets it go on
+        self._again: dict[str, tuple[Run, Callable[[], None]]] = {}  # and what lets it go on
 
     def taken(self, flow: str) -> int:
         """How many runs of a flow count for its LIMIT."""
@@ -168,6 +169,8 @@ class Places:
     def held_up(self, in_line: Counter[str]) -> Counter[str]:
         """How many runs and steps of runs LIMIT holds up, by the flow whose places are taken."""
         asking = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
+        for run, _ in self._again.values():
+            asking.update({*self._had(run)})
         full = {flow for flow in asking if not within_limit(self._limit(flow), self.taken(flow))}
         return Counter({flow: asking[flow] for flow in full})
 
@@ -179,23 +182,40 @@ class Places:
     @property
     def in_use(self) -> bool:
         """Whether any step has a place, or anybody but the line waits for one."""
-        return bool(self._held or self._queues or self._parked)
+        return bool(self._held or self._queues or self._again)
 
-    # --- runs that were parked ------------------------------------------------------------------
+    # --- runs that had places before ------------------------------------------------------------
 
     def want_again(self, run: Run, go_on: Callable[[], None]) -> None:
-        """A run that was parked is to go on when the places that it had are free."""
-        self._parked[run.id] = run, go_on
+        """A run that was parked, or of another process, goes on when what it had is free.
+
+        ``go_on`` has its places taken, as at a start.
+        """
+        self._again[run.id] = run, go_on
+        self._give_again(run.id)
 
     def give_again(self) -> None:
-        """Let those go on whose places are free. ``go_on`` has them taken, as at a start."""
-        for run, go_on in [*self._parked.values()]:
-            had = Counter(each.flow.id for each in self._within(run))
-            if run.placement is HERE:
-                had[run.flow.id] += 1
-            if all(self._has_room(flow, places) for flow, places in had.items()):
-                del self._parked[run.id]
-                go_on()
+        """Let those go on whose places are free."""
+        for run_id in [*self._again]:
+            self._give_again(run_id)
+
+    @property
+    def wanted_again(self) -> set[str]:
+        """The ids of the runs that wait for the places that they had."""
+        return set(self._again)
+
+    def _give_again(self, run_id: str) -> None:
+        run, go_on = self._again[run_id]
+        if all(self._has_room(flow, places) for flow, places in self._had(run).items()):
+            del self._again[run_id]
+            go_on()
+
+    def _had(self, run: Run) -> Counter[str]:
+        """How many places a run that the journal held had, with those within it, by flow."""
+        had = Counter(each.flow.id for each in self._within(run))
+        if run.placement is HERE:
+            had[run.flow.id] += 1
+        return had
 
     def _has_room(self, flow: str, places: int) -> bool:
         """For so many at once; where that is more than LIMIT is now, while nobody else has one."""

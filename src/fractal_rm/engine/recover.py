@@ -127,21 +127,24 @@ class Recovery:
         _ = self._runs.write(run, Parked(why, Cause.ATTEMPTS))
 
     def _readmit(self, run: Run, *, alone: bool = False) -> None:
-        """Put a run back in line, with the places that runs within it had (LIMIT)."""
+        """Put a run back in line when the places are free that it had, and runs within it (LIMIT).
+
+        Others have them where it was parked, or comes from a process that has ended beside this.
+        """
+        self._room.places.want_again(run, partial(self._stand_in_line, run, alone=alone))
+
+    def _stand_in_line(self, run: Run, *, alone: bool) -> None:
+        if run.state is State.PARKED:
+            _ = self._runs.write(run, Released())
         self._room.places.readmit_within(run)
         self._room.readmit(run, alone=alone)
 
     def release(self) -> int:
         """Let parked runs go on: all, as runs are parked at a start only. Returns how many.
 
-        One that had a place stays parked until it is free: others may have it meanwhile (LIMIT).
+        One that had a place stays parked until it is free.
         """
         chosen = [run for run in self._runs if run.state is State.PARKED]
         for run in chosen:
-            self._room.places.want_again(run, partial(self._go_on, run))
-        self._room.give_places_again()
+            self._readmit(run)
         return len(chosen)
-
-    def _go_on(self, run: Run) -> None:
-        _ = self._runs.write(run, Released())
-        self._readmit(run)

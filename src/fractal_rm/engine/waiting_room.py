@@ -179,7 +179,8 @@ class WaitingRoom:
 
     def carried(self) -> set[str]:
         """The ids of all runs that it has: in line, in flight, or on their way back into line."""
-        return {*self._lines.ids(), *self._in_hand, *self._outside}
+        again = self.places.wanted_again
+        return {*self._lines.ids(), *self._in_hand, *self._outside, *again}
 
     def held_up(self) -> Counter[str]:
         """How many runs wait for a place under the LIMIT of a flow, by that flow."""
@@ -331,10 +332,6 @@ class WaitingRoom:
     def share_places(self, ended: Run) -> None:
         """A run has ended: the line of its flow, and steps that wait to RUN the flow, go on."""
         self._share(self.places.leave(ended))
-
-    def give_places_again(self) -> None:
-        """Let runs that were parked go on where the places are free that they had (LIMIT)."""
-        self._share(set())
 
     def forgo_place(self, run: Run, number: int, flow: str) -> None:
         """A step that asked for a place begins no run: others may have it."""
