@@ -66,6 +66,8 @@ class OpenRuns:
 
     def children(self, run: Run) -> list[Run]:
         """The open runs that this one has begun, and carries."""
+        if not self._by_origin:  # of the many that a start may find, most often none is a child
+            return []
         found = [
             self.child(run, step.number) for step in run.flow.steps if isinstance(step, SubFlow)
         ]

@@ -212,7 +212,9 @@ class Places:
 
     def _had(self, run: Run) -> Counter[str]:
         """How many places a run that the journal held had, with those within it, by flow."""
-        had = Counter(each.flow.id for each in self._within(run))
+        had = Counter[str]()
+        for child in self._within(run):
+            had[child.flow.id] += 1
         if run.placement is HERE:
             had[run.flow.id] += 1
         return had
