@@ -231,6 +231,23 @@ def test_who_is_not_trusted_is_refused_where_nothing_can_be_read_too(sites, sent
     assert sites.first.refused() == before + 1
 
 
+def test_refusals_are_counted_and_said_as_before_when_other_machines_are_trusted(sites):
+    def refuse() -> None:
+        answer = first.answer_to(sites.second, "GET", "/v1/runs", source=STRANGER)
+        assert answer[0] == 403
+
+    first = sites.first
+    refuse()
+    before = first.refused()
+    said = first.node.log.count("peer_refused peer=10.177.0.9")
+    taken = first.node.log.count(" config_taken ")
+    first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6, "10.177.0.7"])
+    wait_until(lambda: first.node.log.count(" config_taken ") > taken)
+    refuse()
+    assert first.refused() == before + 1
+    assert first.node.log.count("peer_refused peer=10.177.0.9") == said
+
+
 def test_more_strangers_than_there_is_room_for_do_not_keep_the_others_out(sites):
     def connect_all() -> list[socket.socket]:
         where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)

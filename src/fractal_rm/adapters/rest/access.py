@@ -48,7 +48,7 @@ class Access:
     ) -> None:
         self._rest = rest
         self._names = names
-        self._refusals = refusals
+        self.refusals = refusals
         self._known: set[bytes] = set()
         self.strangers = 0
 
@@ -81,20 +81,20 @@ class Access:
         refusal = self._forbidden(client, head) or fault_in(head) or self._misdirected(client, head)
         if refusal is not None:
             asked = (head.method + b" " + head.target).decode("latin-1")
-            self._refusals.note(client.address, asked, refusal.detail)
+            self.refusals.note(client.address, asked, refusal.detail)
         return refusal
 
     def turn_away(self, client: Client) -> None:
         """A stranger is not even listened to: there are too many of them."""
         why = f"{MAX_STRANGERS} connections of machines that are not trusted are open"
-        self._refusals.note(client.address, "a connection", why)
+        self.refusals.note(client.address, "a connection", why)
 
     def answer_to_unread(self, client: Client, answer: Problem) -> Problem:
         """What is answered to a head that cannot be read; a stranger is refused all the same."""
         if client.standing is not Standing.STRANGER:
             return answer
         refusal = _refused(_not_trusted(client))
-        self._refusals.note(client.address, "what cannot be read", refusal.detail)
+        self.refusals.note(client.address, "what cannot be read", refusal.detail)
         return refusal
 
     def _forbidden(self, client: Client, head: Head) -> Problem | None:

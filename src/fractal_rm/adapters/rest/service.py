@@ -51,8 +51,7 @@ class RestService:
         self._rest = rest
         self._url = str(Origin("http", rest.host, rest.port))
         self._telemetry = telemetry
-        self._refusals = PeerRefusals(telemetry, clock.monotonic_s)
-        self._access = Access(rest, names, self._refusals)
+        self._access = Access(rest, names, PeerRefusals(telemetry, clock.monotonic_s))
         app = make_app(
             endpoint=rest.endpoint,
             intake=intake,
@@ -76,12 +75,17 @@ class RestService:
         self.servers: dict[socket.socket, asyncio.Server] = {}
         self.listeners = NO_LISTENERS
 
+    @property
+    def refusals(self) -> PeerRefusals:
+        """What other machines were refused since the node was started."""
+        return self._access.refusals
+
     async def start(self, before: WayIn | None = None) -> None:
         """Listen. Raises CannotListen; ``before`` then goes on.
 
         An address that stays is listened on without a break. Requests whose head was read are
         finished as they were taken. Connections go on, with what their clients may ask for now;
-        those to an address that is left are then closed.
+        those to an address that is left are then closed. Refusals are counted on.
         """
         if not isinstance(before, RestService):
             await self.listen()
@@ -97,6 +101,7 @@ class RestService:
         else:
             await self.listen(before)
             before.stop_listening()
+        self._access.refusals = before.refusals
         self.served.access, self.served.app = ours.access, ours.app
         self._take_connections()
 
@@ -156,6 +161,6 @@ class RestService:
     def status(self) -> Check:
         """Whether requests can come in now."""
         text = self._url + self._rest.endpoint
-        if self._refusals.total:
-            text += f", {self._refusals.total} requests of other machines were refused"
+        if self.refusals.total:
+            text += f", {self.refusals.total} requests of other machines were refused"
         return Check("rest", ok=bool(self.servers), text=text)
