@@ -116,7 +116,7 @@ class FolderBlobs:
                 self._is_open()
         except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
             # A file is there, a link to nothing, or the folder above it was renamed just now.
-            raise JournalGone(f"{self.where} is no folder, nor can be made") from error
+            raise JournalGone(f"{self.where} is no folder, and none can be made there") from error
         self.check()
 
     def _is_open(self) -> bool:
