@@ -524,6 +524,45 @@ async def test_a_folder_that_is_moved_away_refuses_until_it_is_back(tmp_path, ho
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
+@pytest.mark.parametrize("what", ["a file", "a link to a disk that is not there"])
+async def test_what_stands_in_the_place_of_the_folder_refuses_large_values_only(tmp_path, what):
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    folder = tmp_path / "up.blobs"
+    if what == "a file":
+        folder.touch()
+    else:
+        folder.symlink_to("disk")
+    for name in ("a", "b"):
+        with pytest.raises(JournalGone, match=r"up\.blobs is no folder"):
+            await takes(journal, name)
+    while journal.blocked is not None:
+        await asyncio.sleep(0.05)
+    assert await journal.accept(entry("small")) is None
+    folder.unlink()
+    await takes(journal, "a")
+    await journal.close(clean=True)
+    assert check_journal(tmp_path / "up.journal").problems == []
+
+
+async def test_a_first_large_value_while_the_state_folder_is_renamed_waits_for_it(tmp_path):
+    folder, aside, lost = tmp_path / "state", tmp_path / "aside", []
+    journal = sqlite_journal(folder, on_lost=lost.append)
+    await journal.open()
+    first = accepted()
+    await journal.accept(entry("a", facts=(first,)))
+    run = fold(Run("a", FLOW, 1_000), [first])
+    folder.rename(aside)
+    large_result = write(journal, run, Finished(1, 200, 0.1, NULL, data=b"\xff" * SIZE))
+    while journal.blocked is None and not lost:
+        await asyncio.sleep(0)
+    assert lost == []
+    aside.rename(folder)
+    await large_result
+    await journal.close(clean=True)
+    assert SqliteHistory(folder).run("a").unreadable is None
+
+
 async def test_values_are_written_through_a_link_to_the_journal(tmp_path):
     (tmp_path / "real").mkdir()
     journal = sqlite_journal(tmp_path / "real")

@@ -229,6 +229,18 @@ async def test_a_lookup_waits_for_a_descriptor_and_is_no_silent_server(ports, tm
         await caller.close()
 
 
+async def test_whether_a_trigger_came_before_can_be_looked_up_without_a_descriptor(tmp_path):
+    lost = asyncio.get_running_loop().create_future()
+    journal = sqlite_journal(tmp_path, on_lost=lost.set_exception)
+    await journal.open()
+    with descriptors_left(0):
+        taken = asyncio.ensure_future(journal.accept(entry("a", key="k")))
+        await asyncio.wait((taken, lost), return_when=asyncio.FIRST_COMPLETED)
+        assert not lost.done()
+        assert await taken is None
+    await journal.close(clean=True)
+
+
 async def test_a_journal_whose_next_file_cannot_be_opened_refuses_until_it_can(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()

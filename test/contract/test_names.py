@@ -191,6 +191,15 @@ async def test_what_one_file_says_is_not_lost_while_another_one_cannot_be_read(t
         assert "10.0.0.7" in await names.addresses("camera")
 
 
+async def test_a_name_of_the_hosts_file_is_found_while_other_files_cannot_be_read(tmp_path):
+    async with resolving(tmp_path, CAMERA, hosts="10.0.0.5 press\n") as (dns, names):
+        dns.files["resolv.conf"].unlink()
+        dns.files["resolv.conf"].mkdir()
+        assert await names.addresses("press") == ("10.0.0.5",)
+        with pytest.raises(IsADirectoryError):
+            await names.addresses("camera.plant")
+
+
 async def test_a_file_that_has_no_end_is_not_read(tmp_path):
     async with resolving(tmp_path, CAMERA) as (dns, names):
         dns.files["hosts"].unlink()

@@ -89,12 +89,12 @@ class Names:
         """
         if is_address(name):
             return (name,)
-        self._look_at_files()
         found = self._from_hosts(name)
         if found:
             return found
         if not is_name(name):
             raise ValueError(f"there can be no host of the name {name!r:.80}")
+        self._look_at_settings()
         now_s = asyncio.get_running_loop().time()
         kept = self._kept.get(name)
         if kept is not None and now_s < kept.until_s:
@@ -123,9 +123,7 @@ class Names:
 
     # --- what is at hand ----------------------------------------------------------------------
 
-    def _look_at_files(self) -> None:
-        if self._hosts.fresh() is not None:
-            self._in_hosts.clear()
+    def _look_at_settings(self) -> None:
         settings = self._resolv_conf.fresh()
         if settings is not None:
             self._settings = read_settings(settings)
@@ -141,6 +139,8 @@ class Names:
         self._end_lookups()
 
     def _from_hosts(self, name: str) -> tuple[str, ...]:
+        if self._hosts.fresh() is not None:
+            self._in_hosts.clear()
         found = self._in_hosts.get(name)
         if found is None:
             if len(self._in_hosts) >= KEPT_AT_MOST:

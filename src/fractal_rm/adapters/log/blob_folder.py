@@ -12,6 +12,7 @@ from pathlib import Path
 from fractal_rm.adapters.still_there import StillThere
 from fractal_rm.config.regular_file import READ_BYTES, stat_regular
 from fractal_rm.config.whole_file import sync_folder
+from fractal_rm.domain.errors import JournalGone
 
 _NAME = re.compile("[0-9a-f]{32}")  # see `Log.new_blob`
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -108,10 +109,14 @@ class FolderBlobs:
 
     def _make(self) -> None:
         """Open the folder; make it where it is not there. Raises JournalGone, OSError."""
-        if not self._is_open():
-            self._folder.mkdir()
-            sync_folder(self._folder.parent)
-            self._is_open()
+        try:
+            if not self._is_open():
+                self._folder.mkdir()
+                sync_folder(self._folder.parent)
+                self._is_open()
+        except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+            # A file is there, a link to nothing, or the folder above it was renamed just now.
+            raise JournalGone(f"{self.where} is no folder, and none can be made there") from error
         self.check()
 
     def _is_open(self) -> bool:

@@ -92,8 +92,8 @@ class HistoryStore:
             check_files(self._path)
             self._db = self._connect()
             prepare(self._db, self._path, self._synchronous)
-            self._reader = self._connect()
-            self._scrub.open(self._connect())
+            self._reader = self._connect_to_read()
+            self._scrub.open(self._connect_to_read())
             self._files = files_of(self._path)
             self._read_tails()
             had = projected(self._db)
@@ -117,6 +117,12 @@ class HistoryStore:
             cached_statements=STATEMENTS_KEPT,
         )
         add_row_sum(db)
+        return db
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        """With all files open that it reads: later no descriptor may be free."""
+        db = self._connect()
+        db.execute("PRAGMA schema_version").fetchone()
         return db
 
     def _read_tails(self) -> None:
