@@ -9,6 +9,7 @@ import http.client
 import json
 import re
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -180,6 +181,22 @@ def test_a_request_is_for_an_address_or_a_name_of_the_node(sites, host, status):
     headers = {**AS_ORIGINAL, "Host": host}
     found, _ = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)
     assert found == status
+
+
+def test_the_address_of_another_machine_is_none_of_ours_where_any_can_be_bound(sites):
+    """As where addresses move from machine to machine (VRRP)."""
+    first, setting = sites.first, Path("/proc/sys/net/ipv6/ip_nonlocal_bind")
+    first.machine.call(setting.write_text, "1")
+    try:
+        answers = [
+            first.answer_to(
+                sites.second, "POST", "/startrm", BODY, {**AS_ORIGINAL, "Host": f"[{host}]"}
+            )[0]
+            for host in (SECOND_6, FIRST_6)
+        ]
+    finally:
+        first.machine.call(setting.write_text, "0")
+    assert answers == [421, 200]
 
 
 def test_a_page_of_another_site_cannot_start_runs_through_a_trusted_machine(sites):

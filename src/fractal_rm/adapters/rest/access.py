@@ -23,6 +23,8 @@ from fractal_rm.domain.address import Address, host_in, is_within, read_address
 MAX_STRANGERS = 64  # connections of machines that are not trusted, each for one refusal
 MOST_KNOWN = 256  # values of Host and Origin that were found right
 
+_ANY_PORT = 9
+
 
 class Standing(Enum):
     """What a client is, by the address that its connection comes from."""
@@ -153,31 +155,38 @@ def _refused(why: str) -> Problem:
 
 
 def is_of_this_machine(address: Address) -> bool:
-    """Whether an address is one of ours now: from no other can a socket send to itself."""
+    """Whether an address is one of ours now."""
     if address.is_unspecified or address.is_multicast:
         return False
     try:
-        return any(map(_sends_to_itself, _places(address)))
+        if address.version == 4:
+            return _sends_to_itself(str(address))
+        # A link-local address may be that of any interface.
+        zones = [index for index, _ in socket.if_nameindex()] if address.is_link_local else [0]
+        return any(_is_sent_to_from_itself(str(address), zone) for zone in zones)
     except OSError:  # which interfaces there are is not told
         return False
 
 
-def _places(address: Address) -> list[tuple[str, int] | tuple[str, int, int, int]]:
-    """What a socket is bound to; a link-local address may be that of any interface."""
-    text = str(address)
-    if address.version == 4:
-        return [(text, 0)]
-    zones = [index for index, _ in socket.if_nameindex()] if address.is_link_local else [0]
-    return [(text, 0, 0, zone) for zone in zones]
-
-
-def _sends_to_itself(place: tuple[str, int] | tuple[str, int, int, int]) -> bool:
-    """An address of a whole network can be bound, too, but not connected to."""
-    family = socket.AF_INET if len(place) == 2 else socket.AF_INET6
+def _sends_to_itself(address: str) -> bool:
+    """From no other address can a socket do so; that of a whole network can only be bound."""
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind(place)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
             probe.connect(probe.getsockname())
     except OSError:
         return False
     return True
+
+
+def _is_sent_to_from_itself(address: str, zone: int) -> bool:
+    """What the system sends to one of ours comes from there (RFC 6724, 5, rule 1).
+
+    It does not tell by bind: of IPv6, ``ip_nonlocal_bind`` lets any address send to itself.
+    """
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, _ANY_PORT, 0, zone))  # sends nothing
+            return read_address(probe.getsockname()[0]) == read_address(address)
+    except OSError:
+        return False
