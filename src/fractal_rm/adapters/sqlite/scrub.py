@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from errno import EMFILE, ENFILE
 from itertools import islice
 from typing import Any
 
@@ -121,7 +122,8 @@ def _round(db: sqlite3.Connection, files: BlobFiles) -> Iterator[Found]:
     try:
         yield from look_at_blobs(db, files, has_in(db))
     except Exception as error:  # noqa: BLE001 - what is damaged may be of any type
-        yield ROW_BYTES, [] if is_held(error) else [f"blobs cannot be read ({error})"]
+        passes = is_held(error) or (isinstance(error, OSError) and error.errno in (EMFILE, ENFILE))
+        yield ROW_BYTES, [] if passes else [f"blobs cannot be read ({error})"]
 
 
 def _look(look: Callable[[], Found]) -> Found:
