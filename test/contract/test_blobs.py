@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from test_descriptors import descriptors_left
 from test_history_damage import scrub_all
 from test_journals import DAY_S, GIB, a_day_passes, sqlite_journal
 
@@ -157,6 +158,15 @@ async def test_a_value_that_looks_as_if_a_record_began_in_it_is_kept_all_the_sam
     await journal.close(clean=True)
     first, done = (timed.fact for timed in SqliteHistory(tmp_path).run("a").facts)
     assert (first.payload, done.result) == (value, value)
+
+
+async def test_where_no_descriptor_is_free_nothing_is_said_to_be_damaged(tmp_path):
+    await written(tmp_path, over=True)
+    journal = sqlite_journal(tmp_path)
+    await journal.open()
+    with descriptors_left(0):
+        assert scrub_all(journal) is None
+    await journal.close(clean=True)
 
 
 @DAMAGE
