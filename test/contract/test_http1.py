@@ -575,6 +575,19 @@ async def test_a_name_that_takes_longer_than_connecting_may_is_the_reason(tmp_pa
     )
 
 
+async def test_a_file_that_keeps_a_name_from_being_looked_up_is_the_reason(tmp_path):
+    there = route(Origin("http", "camera.plant", 80), "GET", "/")
+    async with resolving(tmp_path, {}) as (dns, names), calling(names) as caller:
+        dns.files["resolv.conf"].unlink()
+        dns.files["resolv.conf"].mkdir()
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(there)
+    assert str(caught.value) == (
+        "http://camera.plant:80: the name camera.plant did not resolve: "
+        f"{dns.files['resolv.conf']}: Is a directory"
+    )
+
+
 async def test_silent_names_hold_up_no_call_to_another_host(tmp_path):
     mute = {f"mute{n}.plant": SILENT for n in range(40)}
     with_hosts = resolving(tmp_path, mute, hosts="127.0.0.1 camera\n")

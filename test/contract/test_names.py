@@ -71,6 +71,14 @@ async def test_one_answer_serves_all_who_ask_and_is_kept_for_a_while(tmp_path):
         assert len(dns.asked) == 2
 
 
+async def test_a_name_is_looked_up_once_however_it_is_written(tmp_path):
+    async with resolving(tmp_path, CAMERA) as (dns, names):
+        written = "camera.plant", "Camera.plant", "CAMERA.PLANT"
+        found = await asyncio.gather(*map(names.addresses, written))
+        assert set(found) == {("fd00::7", "10.0.0.7")}
+        assert len(dns.asked) == 2
+
+
 async def test_what_does_not_fit_into_a_datagram_comes_by_tcp(tmp_path):
     many = [f"10.0.{n}.1" for n in range(200)]
     async with resolving(tmp_path, {"farm.plant": many}) as (dns, names):
@@ -216,7 +224,7 @@ SOURCES = "hosts: files mdns4_minimal [ NOTFOUND=return UNAVAIL=continue ] dns m
 @pytest.fixture
 def library(monkeypatch):
     """The C library's names. One that is None is silent until the end of the test; or an error."""
-    known, end = {"printer.Local": "10.0.0.3", "gateway": "10.0.0.4"}, threading.Event()
+    known, end = {"printer.local": "10.0.0.3", "gateway": "10.0.0.4"}, threading.Event()
 
     def getaddrinfo(name, port, **more):
         if name in known and known[name] is None:

@@ -199,6 +199,19 @@ def test_the_address_of_another_machine_is_none_of_ours_where_any_can_be_bound(s
     assert answers == [421, 200]
 
 
+def test_an_address_that_has_moved_to_another_machine_is_no_longer_ours(sites):
+    first, moving = sites.first, ("10.177.0.50/32", "dev", "cable")
+
+    def status() -> int:
+        headers = {**AS_ORIGINAL, "Host": "10.177.0.50"}
+        return first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0]
+
+    first.machine.ip("address", "add", *moving)
+    had = status()
+    first.machine.ip("address", "del", *moving)
+    assert (had, status()) == (200, 421)
+
+
 def test_a_page_of_another_site_cannot_start_runs_through_a_trusted_machine(sites):
     headers = {**AS_ORIGINAL, "Origin": "http://evil.example"}
     assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0] == 421

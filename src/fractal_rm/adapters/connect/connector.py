@@ -97,7 +97,9 @@ class Connector:
         except ValueError:
             raise ConnectFailed("there can be no host of this name") from None
         except OSError as error:
-            raise ConnectFailed(f"{error.filename or host}: {error.strerror or error}") from error
+            where = f"{error.filename}: " if error.filename else ""
+            why = f"the name {host} did not resolve: {where}{error.strerror or error}"
+            raise ConnectFailed(why) from error
         first = self._worked.get(host)
         return tuple(sorted(found, key=lambda each: each != first))
 

@@ -89,6 +89,7 @@ class Names:
         """
         if is_address(name):
             return (name,)
+        name = name.lower()  # one lookup for each, however it is written (RFC 4343)
         found = self._from_hosts(name)
         if found:
             return found
@@ -111,7 +112,7 @@ class Names:
 
     def unanswered(self, name: str) -> str:
         """Why a name that is being looked up has no addresses yet."""
-        asked = self._asking.get(name)
+        asked = self._asking.get(name.lower())
         if asked is None:
             return f"the name {name} did not resolve: {MOST_LOOKUPS} others are being looked up"
         return f"the name {name} did not resolve: no answer from {asked}"
@@ -194,7 +195,7 @@ class Names:
     async def _ask(self, name: str) -> tuple[tuple[str, ...], float]:
         """The addresses, and for how long they hold. DNS first, except for mDNS's names."""
         by_mdns = any("mdns" in source for source in self._other_sources)
-        if by_mdns and name.rstrip(".").lower().endswith(".local"):
+        if by_mdns and name.rstrip(".").endswith(".local"):
             return await self._ask_library(name)
         asked = self._asking[name] = f"DNS {', '.join(self._settings.servers)}"
         failed = None

@@ -18,10 +18,10 @@ from fractal_rm.adapters.rest.head import Head, asked_host, asked_path, fault_in
 from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
 from fractal_rm.adapters.rest.problems import Problem
 from fractal_rm.config.model import Rest
-from fractal_rm.domain.address import Address, host_in, is_within, read_address
+from fractal_rm.domain.address import Address, host_in, is_loopback, is_within, read_address
 
 MAX_STRANGERS = 64  # connections of machines that are not trusted, each for one refusal
-MOST_KNOWN = 256  # values of Host and Origin that were found right
+MOST_KNOWN = 256  # values of Host and Origin that were found right, and stay so
 
 _ANY_PORT = 9
 
@@ -122,24 +122,24 @@ class Access:
         return None
 
     def _is_own(self, client: Client, host: bytes) -> bool:
-        """Whether ``host[:port]`` names this machine."""
+        """Whether ``host[:port]`` names this machine: an address may move to another one (VRRP)."""
         if host in self._known:
             return True
         name = host_in(host)
-        own = name is not None and self._names_us(client, name)
-        if own and len(self._known) < MOST_KNOWN:
-            self._known.add(host)
-        return own
-
-    def _names_us(self, client: Client, name: str) -> bool:
-        address = read_address(name)
-        if name == "localhost" or (address is not None and address.is_loopback):
-            return True
-        if not self._has_peers:
+        if name is None:
             return False
-        if name in self._names():
+        if self._is_name_of_ours(name):
+            if len(self._known) < MOST_KNOWN:
+                self._known.add(host)
             return True
+        address = read_address(name) if self._has_peers else None
         return address is not None and (address == client.here or is_of_this_machine(address))
+
+    def _is_name_of_ours(self, name: str) -> bool:
+        """Whether it stays ours as long as the configuration stays as it is."""
+        if name == "localhost" or is_loopback(name):
+            return True
+        return self._has_peers and name in self._names()
 
     @property
     def _has_peers(self) -> bool:
