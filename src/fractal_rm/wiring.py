@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import errno
 import gc
 import os
@@ -31,6 +32,7 @@ from fractal_rm.config.model import Bounds, Config
 from fractal_rm.config.uncarried import write_uncarried
 from fractal_rm.domain.errors import FractalError, JournalError
 from fractal_rm.domain.flow import Publish, SubFlow
+from fractal_rm.domain.result import CODECS
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
@@ -64,6 +66,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     compiled = load(folder, os.environ)
     files.refer_to(compiled.referenced)
     _open_log(compiled.config)
+    _load_codecs()
     ways_in: dict[str, MakeForWorld] = {}
     if mqtt:
         ways_in["mqtt"] = partial(_mqtt, KnownBrokers())
@@ -79,6 +82,15 @@ def _open_log(config: Config) -> None:
     except OSError as error:
         why = _NO_READER if error.errno == errno.ENXIO else error.strerror or error
         raise CannotStart(f"log.path {config.log_path}: {why}") from error
+
+
+def _load_codecs() -> None:
+    """Python loads a codec when it is first used, and no file descriptor may be free then.
+
+    Those of answers, and the one in which TLS names a host.
+    """
+    for codec in (*CODECS, "idna"):
+        _ = codecs.lookup(codec)
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:

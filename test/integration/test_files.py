@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import os
 import resource
 import socket
@@ -23,7 +25,7 @@ from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
 from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.domain.state import State
-from nodes import FLOWS, NodeProcess, wait_until
+from nodes import FLOWS, HOST, NodeProcess, wait_until
 from worlds import Stage
 
 
@@ -145,13 +147,17 @@ class Looking:
 
 
 @contextmanager
-def no_descriptor_free():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+def open_files_limited(pid: int, most: int):
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def no_descriptor_free():
+    return open_files_limited(os.getpid(), 0)
 
 
 async def test_a_change_that_comes_while_no_descriptor_is_free_is_taken_when_one_is(tmp_path):
@@ -167,6 +173,34 @@ async def test_a_change_that_comes_while_no_descriptor_is_free_is_taken_when_one
     assert "9" in looking.stage.world.config.flows
     await looking.later(3)
     assert looking.said.count("config_taken") == 1
+
+
+def test_a_charset_and_tls_that_come_first_while_no_descriptor_is_free_fail_nothing(
+    make, components
+):
+    """Python loads what each of them needs when it is first used."""
+    euro = (200, b"\x80", {"Content-Type": "text/plain; charset=windows-1252"})
+    node = make()
+    node.edit("components", component3__config__protocol="https")
+    (node.config / "flows.conf").write_text(f"{FLOWS}\n3\nTO component3 1\nGET\n")
+    node.before = ["env"]  # the command itself: a copy of the tests' has loaded more
+    node.start()
+    with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
+
+        def outcome(flow: str, left: int) -> dict:
+            """Of a run while so many descriptors are left, over a connection that is kept."""
+            used = {int(each.name) for each in Path(f"/proc/{node.process.pid}/fd").iterdir()}
+            first_free = min(set(range(len(used) + 1)) - used)
+            with open_files_limited(node.process.pid, first_free + left):
+                body = json.dumps({"id_flow": flow, "is_load_balancing": True, "payload": "p"})
+                how = {"Content-Type": "application/json", "Prefer": "wait=30"}
+                connection.request("POST", "/startrm", body, how)
+                return json.loads(connection.getresponse().read())
+
+        assert outcome("2", 20)["state"] == "succeeded"  # its connection is kept, too
+        components.answers["/endpoint2"] = euro
+        assert outcome("2", 0)["results"] == ["€"]
+        assert "what it sends is not TLS" in outcome("3", 1)["reason"]
 
 
 async def test_a_file_that_takes_long_to_read_holds_up_nothing_else(tmp_path, monkeypatch):
