@@ -85,11 +85,8 @@ def _open_log(config: Config) -> None:
 
 
 def _load_codecs() -> None:
-    """Python loads a codec when it is first used, and no file descriptor may be free then.
-
-    Those of answers, and the one in which TLS names a host.
-    """
-    for codec in (*CODECS, "idna"):
+    """Those of answers: Python loads one at its first use, when no descriptor may be free."""
+    for codec in CODECS:
         _ = codecs.lookup(codec)
 
 

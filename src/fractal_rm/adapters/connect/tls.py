@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import ssl
 
 from fractal_rm.adapters.connect.certificates import files_of, tls_context
@@ -27,6 +28,7 @@ class TlsContexts:
             versions = [version_of(stat_regular(path)) for path in files_of(tls)]
             known = self._contexts.get(tls)
             if known is None or known[0] != versions:
+                _ = codecs.lookup("idna")  # in which TLS names a host: loaded at its first use
                 known = self._contexts[tls] = versions, tls_context(tls)
         except OSError as error:
             if error.errno in NONE_LEFT:
