@@ -34,15 +34,17 @@ _NO_TEXT = re.compile(
 # A component names the charset, so only those are read that cost what the text is long and yield
 # nothing but characters. Of what Python has besides, punycode takes the square of the length, and
 # unicode_escape and UTF-7 yield halves of surrogate pairs, which no JSON can hold.
-CODECS = frozenset({
+SMALL_CODECS = frozenset({
     "utf_8", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le",
     "ascii", "latin_1", *(f"iso8859_{part}" for part in (*range(2, 12), *range(13, 17))),
     *(f"cp125{page}" for page in range(9)), "koi8_r", "koi8_u",
-    "gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949",
 })  # fmt: skip
+_CODECS = SMALL_CODECS | {
+    "gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949",
+}  # fmt: skip
 # Python is not asked for any other name: it would keep every name that it was ever asked for.
-_BY_NAME = {codec: codec for codec in CODECS} | {
-    alias: codec for alias, codec in aliases.items() if codec in CODECS
+_BY_NAME = {codec: codec for codec in _CODECS} | {
+    alias: codec for alias, codec in aliases.items() if codec in _CODECS
 }
 
 
