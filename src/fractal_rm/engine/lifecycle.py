@@ -13,6 +13,7 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.admit import Admit
 from fractal_rm.engine.execute import Executor
+from fractal_rm.engine.execute.waits import Waits
 from fractal_rm.engine.hand_off import HandOff
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.place import Placer
@@ -37,7 +38,7 @@ class Lifecycle:
         self._hand_off = HandOff(world, self.runs)
         self._execute = Executor(world, self.runs, self.room)
         self._replies = Replies(world, self.runs)
-        self.only_waits = self._execute.only_waits
+        self._waits = Waits(self.runs, places, world.clock)
         self.set_aside_children = self._execute.set_aside_children
         self._clock = world.clock
         self._alarms = world.alarms
@@ -74,7 +75,7 @@ class Lifecycle:
 
     async def _count(self, run: Run) -> None:
         """Count an attempt before it runs: if it then ends the process, that is known (G12)."""
-        if not self.only_waits(run):
+        if not self._waits.only_waits(run):
             self.interrupted.discard(run.id)
             await self.runs.write(run, Begun(run.attempts + 1))
 

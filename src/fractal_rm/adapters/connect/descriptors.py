@@ -8,7 +8,8 @@ import resource
 import socket
 from collections.abc import Callable
 
-NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE})
+from fractal_rm.adapters.none_left import NONE_LEFT
+
 LOOK_EVERY_S = 0.1  # what other parts of the process or the machine let go is not told
 
 

@@ -6,7 +6,6 @@ import asyncio
 import socket
 from collections import deque
 
-from fractal_rm.adapters.connect.descriptors import NONE_LEFT
 from fractal_rm.adapters.connect.files import Settings
 from fractal_rm.adapters.connect.message import (
     CODES,
@@ -17,6 +16,7 @@ from fractal_rm.adapters.connect.message import (
     read_answer,
 )
 from fractal_rm.adapters.connect.numeric import connected, numeric, why_no_socket
+from fractal_rm.adapters.none_left import NONE_LEFT
 
 PORT = 53
 PAUSE_S = 0.5  # before the next server, or the same one again: an answer may still come

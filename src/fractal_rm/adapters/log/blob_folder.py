@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from errno import EMFILE, ENFILE
 from pathlib import Path
 
+from fractal_rm.adapters.none_left import NONE_LEFT
 from fractal_rm.adapters.still_there import StillThere
 from fractal_rm.config.regular_file import READ_BYTES, stat_regular
 from fractal_rm.config.whole_file import sync_folder
@@ -74,7 +74,7 @@ class FolderBlobs:
                 for name in names:
                     self._do(do, name)
         except OSError as error:
-            if error.errno not in (EMFILE, ENFILE):
+            if error.errno not in NONE_LEFT:
                 raise
             os.sync()  # of all there is, which needs no descriptor
         else:

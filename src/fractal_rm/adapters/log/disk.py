@@ -7,10 +7,11 @@ what was not synced.
 from __future__ import annotations
 
 import os
-from errno import EDQUOT, EMFILE, ENFILE, ENOSPC, EROFS
+from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 from typing import Protocol
 
+from fractal_rm.adapters.none_left import NONE_LEFT
 from fractal_rm.adapters.still_there import StillThere
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.config.whole_file import sync_folder
@@ -186,7 +187,7 @@ class FolderDisk:
 
 def refusal(error: OSError) -> OSError | JournalFull:
     """Why something was not written: JournalFull, where that may pass by itself."""
-    if error.errno in (EMFILE, ENFILE):
+    if error.errno in NONE_LEFT:
         return JournalWithoutFile("no file descriptor is free for the log; raise `ulimit -n`")
     if isinstance(error, PermissionError):
         what = error.filename or "the log"

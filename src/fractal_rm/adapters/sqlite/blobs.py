@@ -13,7 +13,7 @@ from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.verify import broken_rows
 
 AT_ONCE = 64
-ROW_BYTES = 100
+ROW_BYTES = 100  # about what a row takes beside its body
 AFTER = (
     "SELECT run, name, size, crc, sum FROM main.blobs WHERE (run, name) > (?, ?)"
     " ORDER BY run, name LIMIT ?"

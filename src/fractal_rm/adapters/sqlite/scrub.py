@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from errno import EMFILE, ENFILE
 from itertools import islice
 from typing import Any
 
 from fractal_rm.adapters.log.blobs import BlobFiles
+from fractal_rm.adapters.none_left import NONE_LEFT
 from fractal_rm.adapters.sqlite import statements, verify
-from fractal_rm.adapters.sqlite.blobs import Found, has_in, look_at_blobs
+from fractal_rm.adapters.sqlite.blobs import AT_ONCE, ROW_BYTES, Found, has_in, look_at_blobs
 from fractal_rm.adapters.sqlite.causes import is_held
 from fractal_rm.adapters.sqlite.chain import ChainBroken, chain_holds
 from fractal_rm.adapters.sqlite.many import many_at_once
@@ -26,9 +26,7 @@ BYTES_PER_S = 32 * 1024
 SLICE_BYTES = 256 * 1024  # at most so much at once, however long nothing was read
 ROUND_EVERY_S = 3_600  # so that a small history is not read all day
 CACHE_KIB = 128
-AT_ONCE = 64
 KEPT = 20  # problems of a round
-ROW_BYTES = 100  # about what a row takes beside its body
 
 
 class Scrub:
@@ -122,7 +120,7 @@ def _round(db: sqlite3.Connection, files: BlobFiles) -> Iterator[Found]:
     try:
         yield from look_at_blobs(db, files, has_in(db))
     except Exception as error:  # noqa: BLE001 - what is damaged may be of any type
-        passes = is_held(error) or (isinstance(error, OSError) and error.errno in (EMFILE, ENFILE))
+        passes = is_held(error) or (isinstance(error, OSError) and error.errno in NONE_LEFT)
         yield ROW_BYTES, [] if passes else [f"blobs cannot be read ({error})"]
 
 

@@ -23,7 +23,6 @@ from fractal_rm.engine.execute.each import ForEach
 from fractal_rm.engine.execute.sub_flow import SubFlows
 from fractal_rm.engine.execute.undo import Undoing
 from fractal_rm.engine.execute.unnumbered import UnnumberedSteps
-from fractal_rm.engine.execute.waits import Waits
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
@@ -45,7 +44,6 @@ class Executor:
         self._undoing = Undoing(self._calls, runs)
         self.undo = self._undoing.undo
         self._sub_flows = SubFlows(world, runs, room, self._budgets, self._carry, self.undo)
-        self.only_waits = Waits(runs, room.places, world.clock).only_waits
         self.set_aside_children = self._sub_flows.set_aside
         self._dataflow = Dataflow(
             self._take,
