@@ -53,8 +53,14 @@ class Disk:
             path.write_bytes(content)
 
     def begin(self, pid: int, call: str, arguments: str) -> None:
-        """A call was made: what it syncs is what is there at this moment."""
-        if call in ("fsync", "fdatasync"):
+        """A call was made: what it syncs is what is there at this moment.
+
+        A descriptor is free from the beginning of its close on: another thread may have it again
+        before the close has returned.
+        """
+        if call == "close":
+            self._names.pop(int(arguments.partition(")")[0].strip()), None)
+        elif call in ("fsync", "fdatasync"):
             name = self._names.get(int(arguments.partition(")")[0].strip()))
             self._begun[pid] = {name: bytes(self._seen[name])} if name in self._seen else {}
 
@@ -84,8 +90,8 @@ class Disk:
             if "O_EXCL" in arguments[2]:
                 self._new.add(path)
 
-    def _close(self, _pid: int, arguments: list[str], _: int) -> None:
-        self._names.pop(int(arguments[0]), None)
+    def _close(self, _pid: int, _arguments: list[str], _: int) -> None:
+        """Counted when it began."""
 
     def _pwrite64(self, _pid: int, arguments: list[str], written: int) -> None:
         name = self._names.get(int(arguments[0]))
