@@ -188,6 +188,16 @@ async def test_a_change_counts_for_the_names_that_are_being_looked_up(tmp_path):
             assert "10.0.0.7" in await waits
 
 
+async def test_files_that_are_written_again_and_say_the_same_change_nothing(tmp_path):
+    async with resolving(tmp_path, CAMERA, nsswitch="hosts: files dns\n") as (dns, names):
+        await names.addresses("camera.plant")
+        for name in ("resolv.conf", "nsswitch.conf"):
+            same = dns.files[name].read_text()
+            dns.files[name].write_text(f"# written by a DHCP client\n{same}")
+            assert "10.0.0.7" in await names.addresses("camera.plant")
+        assert len(dns.asked) == 2
+
+
 async def test_what_one_file_says_is_not_lost_while_another_one_cannot_be_read(tmp_path):
     servers = "nameserver 127.0.0.1\nsearch plant\n"
     async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):

@@ -127,15 +127,19 @@ class Names:
     def _look_at_settings(self) -> None:
         settings = self._resolv_conf.fresh()
         if settings is not None:
-            self._settings = read_settings(settings)
-            self._ask_anew()
+            self._set(read_settings(settings), self._other_sources)
         sources = self._nsswitch.fresh()
         if sources is not None:
-            self._other_sources = other_sources(sources)
-            self._ask_anew()
+            self._set(self._settings, other_sources(sources))
 
-    def _ask_anew(self) -> None:
-        """What has been asked before may have been asked of others: it counts no more."""
+    def _set(self, settings: Settings, sources: frozenset[str]) -> None:
+        """Use these; where they are new, what was asked before counts no more.
+
+        Files that are written again and say the same, as when a lease is renewed, change nothing.
+        """
+        if (settings, sources) == (self._settings, self._other_sources):
+            return
+        self._settings, self._other_sources = settings, sources
         self._kept.clear()
         self._end_lookups()
 
