@@ -307,6 +307,30 @@ async def test_a_c_library_that_is_silent_holds_up_no_name_of_dns(tmp_path, libr
             each.cancel()
 
 
+async def test_the_c_library_is_asked_anew_when_the_files_have_changed(tmp_path, library):
+    library["mute.local"] = None
+    async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (dns, names):
+        waits = asyncio.create_task(names.addresses("mute.local"))
+        await asyncio.sleep(0.01)
+        library["mute.local"] = "10.0.0.6"
+        dns.files["resolv.conf"].write_text("nameserver 127.0.0.9\n")
+        assert await names.addresses("mute.local") == ("10.0.0.6",)
+        assert await waits == ("10.0.0.6",)
+
+
+async def _mute_name(folder, library):
+    library["mute.local"] = None
+    async with resolving(folder, CAMERA, nsswitch=SOURCES) as (_, names):
+        for _ in range(nss.MOST_AT_ONCE):
+            assert "no answer from the C library" in await why(names, "mute.local")
+            await asyncio.sleep(SILENT_S)
+        assert await why_or_addresses(names, "printer.local") == ("10.0.0.3",)
+
+
+def test_a_silent_name_never_has_more_than_one_thread_of_the_c_library(tmp_path, library):
+    run_virtual(_mute_name(tmp_path, library))
+
+
 # --- no answer ----------------------------------------------------------------------------------
 
 

@@ -142,6 +142,7 @@ class Names:
         self._settings, self._other_sources = settings, sources
         self._kept.clear()
         self._end_lookups()
+        self._library.ask_anew()
 
     def _from_hosts(self, name: str) -> tuple[str, ...]:
         if self._hosts.fresh() is not None:

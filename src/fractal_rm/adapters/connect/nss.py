@@ -16,11 +16,13 @@ class CLibrary:
     """Asks ``getaddrinfo`` in a thread for each name.
 
     A thread that waits there cannot be ended: there are at most `MOST_AT_ONCE`, nothing else of the
-    program waits for one of them, and none keeps the process from ending.
+    program waits for one of them, and none keeps the process from ending. Who asks for a name that
+    a thread is still looking up waits for that one.
     """
 
     def __init__(self) -> None:
-        self._under_way = 0
+        self._threads = 0
+        self._under_way: dict[str, asyncio.Future[tuple[str, ...] | OSError]] = {}
 
     async def addresses(self, name: str) -> tuple[str, ...]:
         """The addresses of a name, in the C library's order; none: it does not know the name.
@@ -28,20 +30,29 @@ class CLibrary:
         Raises gaierror, also where `MOST_AT_ONCE` names are being looked up already or no thread is
         to be had, and OSError where it could not look, as where no file descriptor is left.
         """
-        if self._under_way >= MOST_AT_ONCE:
+        found = self._under_way.get(name) or self._begin(name)
+        await asyncio.wait((found,))  # which goes on when whoever waits here is cancelled
+        result = found.result()
+        if isinstance(result, OSError):
+            raise result
+        return result
+
+    def ask_anew(self) -> None:
+        """Nobody waits any more for what threads have begun to look up by now."""
+        self._under_way.clear()
+
+    def _begin(self, name: str) -> asyncio.Future[tuple[str, ...] | OSError]:
+        if self._threads >= MOST_AT_ONCE:
             why = f"the C library looks up {MOST_AT_ONCE} other names already"
             raise socket.gaierror(socket.EAI_AGAIN, why)
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[tuple[str, ...]] = loop.create_future()
+        found: asyncio.Future[tuple[str, ...] | OSError] = loop.create_future()
 
         def end(result: tuple[str, ...] | OSError) -> None:
-            self._under_way -= 1
-            if found.done():
-                return
-            if isinstance(result, OSError):
-                found.set_exception(result)
-            else:
-                found.set_result(result)
+            self._threads -= 1
+            if self._under_way.get(name) is found:
+                del self._under_way[name]
+            found.set_result(result)
 
         def look_up() -> None:
             result = _look_up(name)
@@ -52,8 +63,9 @@ class CLibrary:
             threading.Thread(target=look_up, name=f"look up {name}", daemon=True).start()
         except RuntimeError as error:  # the system gives no more, as where `TasksMax=` is reached
             raise socket.gaierror(socket.EAI_AGAIN, str(error)) from None
-        self._under_way += 1
-        return await found
+        self._threads += 1
+        self._under_way[name] = found
+        return found
 
 
 def _look_up(name: str) -> tuple[str, ...] | OSError:
