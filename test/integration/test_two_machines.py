@@ -41,7 +41,8 @@ class Site:
         self.components = made.call(Components)
         port = self.components.port
         self.node = NodeProcess(folder, components=port, balancer=port, mode="api")
-        self.node.before = ["env"]  # on its machine, not where the loaded program is
+        # On its machine, not where the loaded program is; with few descriptors, as a small one.
+        self.node.before = ["prlimit", "--nofile=256"]
         self.node.edit("comm", node__id=node_id, rest__host=host)
 
     def balancer_says(self, node_id: str | None) -> None:

@@ -108,8 +108,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self._access.turn_away(self._client)
             self.transport.abort()
             return False
-        most = self._served.most_for_peers if standing is Standing.PEER else MAX_CONNECTIONS
-        above = len(self.connections) - most
+        count, most = len(self.connections), MAX_CONNECTIONS
+        if standing is Standing.PEER:  # strangers have a bound of their own
+            count, most = count - self._access.strangers, self._served.most_for_peers
+        above = count - most
         if above > min(REFUSED_AT_ONCE, most):
             self.transport.abort()
         elif above > 0:
