@@ -49,7 +49,10 @@ def verified(run_id: str, rows: Rows, count: int, last: int, read: Read | None =
 
     ``read`` reads blobs; without it the facts that have one stay without it.
     """
-    return [fact for page in _decoded(run_id, rows, count, last, read) for fact in page]
+    facts: Page = []
+    for n, body in _followed(run_id, rows, count, last):
+        facts += _facts_of(run_id, n, body, read)
+    return facts
 
 
 def what_holds(
@@ -70,8 +73,8 @@ def what_holds(
             return None
 
     try:
-        for page in _decoded(run_id, rows, count, last, read and read_or_note):
-            facts += page
+        for n, body in _followed(run_id, rows, count, last):
+            facts += _facts_of(run_id, n, body, read and read_or_note)
     except (ChainBroken, sqlite3.DatabaseError) as error:
         return facts, str(error)
     return facts, lost[0] if lost else None
@@ -94,12 +97,6 @@ def chain_holds(run_id: str, rows: Rows, count: int, last: int) -> None:
     """Verify the checksums alone. Raises ChainBroken."""
     for _ in _followed(run_id, rows, count, last):
         pass
-
-
-def _decoded(run_id: str, rows: Rows, count: int, last: int, read: Read | None) -> Iterator[Page]:
-    """Page after page, as long as they hold. Raises ChainBroken, Unreadable."""
-    for n, body in _followed(run_id, rows, count, last):
-        yield _facts_of(run_id, n, body, read)
 
 
 def _facts_of(run_id: str, n: int, body: bytes, read: Read | None) -> Page:

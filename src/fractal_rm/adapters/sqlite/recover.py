@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -24,9 +24,9 @@ from fractal_rm.domain.state import State
 from fractal_rm.domain.transitions import ImpossibleFact
 from fractal_rm.engine.ports import BrokenRun
 
-PageRow = tuple[int, bytes, int]  # n, body, sum
-OpenRow = tuple[int, str, int, int, Union[str, None], int]  # as in statements.OPEN_RUNS
-_NONE: tuple[int | None, Iterator[Any]] = None, iter(())
+# As in statements.OPEN_PAGES: no, id, pages, chain, flow, accepted_ms of a run; n, body, sum of one
+# of its pages, None where it has none.
+Row = tuple[int, str, int, int, Union[str, None], int, Any, Any, Any]
 
 
 class OpenRuns:
@@ -43,8 +43,9 @@ class OpenRuns:
 
     def read(self) -> None:
         """Read them all, oldest first. Raises JournalDamaged, sqlite3.Error."""
-        for row, pages in self._rows():
-            found = self._found(row, pages)
+        rows: Iterable[Row] = self._db.execute(statements.OPEN_PAGES)
+        for _, of_run in groupby(rows, itemgetter(0)):
+            found = self._found(list(of_run))
             if isinstance(found, Run):
                 self.runs.append(found)
             else:
@@ -62,32 +63,22 @@ class OpenRuns:
             self._db.execute(statements.AN_OPEN_BLOB).fetchone()
         )
 
-    def _rows(self) -> Iterator[tuple[OpenRow, list[PageRow]]]:
-        """The rows of open runs, each with its pages. Both come by number: one run at a time."""
-        all_pages = groupby(self._db.execute(statements.OPEN_PAGES), itemgetter(0))
-        no, pages = next(all_pages, _NONE)
-        for row in self._db.execute(statements.OPEN_RUNS):
-            if no == row[0]:
-                yield row, [(n, body, stored) for _, n, body, stored in pages]
-                no, pages = next(all_pages, _NONE)
-            else:
-                yield row, []
-
-    def _found(self, row: OpenRow, pages: list[PageRow]) -> Run | BrokenRun:
-        """The run of a row; what is wrong with it alone keeps no other from going on."""
+    def _found(self, rows: list[Row]) -> Run | BrokenRun:
+        """The run of its rows; what is wrong with it alone keeps no other from going on."""
         try:
-            return self._recovered(row, pages)
+            return self._recovered(rows)
         except (Unreadable, ImpossibleFact) as error:
-            return _broken(row, str(error))
+            return _broken(rows[0], str(error))
         except ChainBroken as error:
             raise self._damaged(str(error)) from error
         except OSError:  # it says nothing of the run
             raise
         except Exception as error:  # noqa: BLE001 - facts of any release may come here
-            return _broken(row, repr(error))
+            return _broken(rows[0], repr(error))
 
-    def _recovered(self, row: OpenRow, pages: list[PageRow]) -> Run:
-        _, run_id, count, last, _, _ = row
+    def _recovered(self, rows: list[Row]) -> Run:
+        _, run_id, count, last, *_ = rows[0]
+        pages = [row[6:] for row in rows if row[6] is not None]
         timed = verified(run_id, pages, count, last, self._read)
         flow = self._flow(timed[0][1]) if timed else None
         if flow is None:
@@ -117,9 +108,9 @@ class OpenRuns:
         return damaged(self._path, f"is damaged: {what}. Nothing was changed")
 
 
-def _broken(row: OpenRow, why: str) -> BrokenRun:
+def _broken(row: Row, why: str) -> BrokenRun:
     """A run of which no more is known than its row says."""
-    _, run_id, _, _, flow_id, accepted_ms = row
+    _, run_id, _, _, flow_id, accepted_ms, *_ = row
     return BrokenRun(Run(run_id, Flow(flow_id or ""), accepted_ms, state=State.ACCEPTED), why)
 
 

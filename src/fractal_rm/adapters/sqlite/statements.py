@@ -157,9 +157,9 @@ EXPECTED_OPEN = (
     "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
     " WHERE name IN ('accepted', 'settled')"
 )
-OPEN_PAGES = (
-    "SELECT pages.run, n, body, pages.sum FROM runs JOIN pages"
-    f" ON {OF_RUN} WHERE settled_ms IS NULL ORDER BY place"
+OPEN_PAGES = (  # with the run of each; also the runs that have none
+    "SELECT no, id, pages, chain, flow, accepted_ms, n, body, pages.sum FROM runs"
+    f" LEFT JOIN pages ON {OF_RUN} WHERE settled_ms IS NULL ORDER BY no, place"
 )
 
 # --- what is old goes, a slice at a time, so that nobody waits for it --------------------------
