@@ -9,6 +9,7 @@ import gc
 import os
 from collections.abc import Callable, Coroutine, Iterable
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -223,8 +224,17 @@ def _open_files(config: Config, telemetry: Telemetry) -> int:
     allowed, wanted = raise_open_files(), config.bounds.max_inflight_runs + OTHER_FILES
     if allowed < wanted:
         telemetry.problem("few_open_files", allowed=allowed, wanted=wanted, cure="ulimit -n")
-        _load_codecs(LARGE_CODECS)  # 0.6 MB, which not every node has to pay for
+        _load_ahead()
     return allowed
+
+
+def _load_ahead() -> None:
+    """What is loaded at its first use, when no descriptor may be free; other nodes stay smaller.
+
+    A run from before a restart may have a path, though no flow of the configuration has one.
+    """
+    _load_codecs(LARGE_CODECS)
+    _ = import_module("fractal_rm.domain.jmes")
 
 
 def _calm_garbage_collection() -> None:

@@ -227,6 +227,29 @@ def test_a_charset_and_tls_that_come_first_while_no_descriptor_is_free_fail_noth
         assert "what it sends is not TLS" in outcome("3", 1)["reason"]
 
 
+def test_a_run_of_before_a_restart_whose_path_comes_first_while_no_descriptor_is_free(
+    make, components
+):
+    """The configuration has no path any more, for which the node would have loaded its library."""
+    goes_on = threading.Event()
+    components.answers["/endpoint2"] = lambda *_: (goes_on.wait(30), (200, "done"))[1]
+    node = make()
+    flow = "8\nTO component1 2\nGET\nTO component1 1\nPOST payload.a.b\n"
+    (node.config / "flows.conf").write_text(f"{FLOWS}\n{flow}")
+    node.start()
+    run = node.trigger("8", {"a": {"b": 1}})[2]["run"]
+    wait_until(lambda: len(components.requests) == 1)
+    node.kill()
+    (node.config / "flows.conf").write_text(FLOWS)
+    node.before = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+    node.start()
+    wait_until(lambda: len(components.requests) == 2)
+    with no_descriptor_free(node.process.pid):
+        goes_on.set()
+        wait_until(lambda: len(components.requests) == 3)
+    wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
+
+
 async def test_a_file_that_takes_long_to_read_holds_up_nothing_else(tmp_path, monkeypatch):
     looking = Looking(tmp_path)
     (looking.disk.config / "flows.conf").write_text(MORE)
