@@ -9,8 +9,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from fractal_rm.domain.none_left import NONE_LEFT
+
 if TYPE_CHECKING:  # so that signals are right before the rest of the program is loaded
     from fractal_rm.engine.ports import Telemetry
+
+LOOK_AGAIN_S = 1.0  # for the terminal, where no file descriptor is free to look
 
 STOP = (signal.SIGTERM, signal.SIGINT)
 STOP_ONCE = (signal.SIGXCPU, signal.SIGPWR)  # a limit, a power supply: they may come again
@@ -82,7 +86,12 @@ class Signals:
 
     def _hung_up(self) -> None:
         """Two meanings: somebody asks to read again, or the terminal that it ran in is closed."""
-        if self._had_terminal and not _has_terminal():
+        try:
+            is_closed = self._had_terminal and not _has_terminal()
+        except OSError:
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._hung_up)
+            return
+        if is_closed:
             self._telemetry.event("terminal_closed")
             self.stop.set()
         else:
@@ -91,9 +100,11 @@ class Signals:
 
 
 def _has_terminal() -> bool:
-    """Whether this process has a controlling terminal."""
+    """Whether this process has a controlling terminal. Raises OSError where it cannot look now."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
-    except OSError:
+    except OSError as error:
+        if error.errno in NONE_LEFT:
+            raise
         return False
     return True

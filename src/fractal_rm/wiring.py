@@ -7,8 +7,9 @@ import codecs
 import errno
 import gc
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ from fractal_rm.config.model import Bounds, Config
 from fractal_rm.config.uncarried import write_uncarried
 from fractal_rm.domain.errors import FractalError, JournalError
 from fractal_rm.domain.flow import Publish, SubFlow
-from fractal_rm.domain.result import SMALL_CODECS
+from fractal_rm.domain.result import LARGE_CODECS, SMALL_CODECS
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
@@ -66,7 +67,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     compiled = load(folder, os.environ)
     files.refer_to(compiled.referenced)
     _open_log(compiled.config)
-    _load_codecs()
+    _load_codecs(SMALL_CODECS)
     ways_in: dict[str, MakeForWorld] = {}
     if mqtt:
         ways_in["mqtt"] = partial(_mqtt, KnownBrokers())
@@ -84,12 +85,9 @@ def _open_log(config: Config) -> None:
         raise CannotStart(f"log.path {config.log_path}: {why}") from error
 
 
-def _load_codecs() -> None:
-    """Those of answers: Python loads one at its first use, when no descriptor may be free.
-
-    Those of East Asia would take 0.6 MB of every node.
-    """
-    for codec in SMALL_CODECS:
+def _load_codecs(names: Iterable[str]) -> None:
+    """Those of answers: Python loads one at its first use, when no descriptor may be free."""
+    for codec in names:
         _ = codecs.lookup(codec)
 
 
@@ -226,7 +224,17 @@ def _open_files(config: Config, telemetry: Telemetry) -> int:
     allowed, wanted = raise_open_files(), config.bounds.max_inflight_runs + OTHER_FILES
     if allowed < wanted:
         telemetry.problem("few_open_files", allowed=allowed, wanted=wanted, cure="ulimit -n")
+        _load_ahead()
     return allowed
+
+
+def _load_ahead() -> None:
+    """What is loaded at its first use, when no descriptor may be free; other nodes stay smaller.
+
+    A run from before a restart may have a path, though no flow of the configuration has one.
+    """
+    _load_codecs(LARGE_CODECS)
+    _ = import_module("fractal_rm.domain.jmes")
 
 
 def _calm_garbage_collection() -> None:

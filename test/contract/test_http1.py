@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import ssl
+import subprocess
 import threading
 import tracemalloc
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ import trustme
 import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_descriptors import descriptors_left
 
 from demanding import demanding
 from dns import SILENT, resolving
@@ -851,6 +853,18 @@ async def test_authorities_that_change_are_read_again_also_where_they_are_the_sy
         authority.cert_pem.write_to_path(standard)
         os.utime(standard, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and tar do
         assert (await caller.call(there)).body == b"ok"
+
+
+async def test_authorities_of_the_systems_folder_need_no_descriptor_in_the_handshake(
+    authority, tls_server, tmp_path, monkeypatch
+):
+    authority.cert_pem.write_to_path(tmp_path / "own.pem")
+    subprocess.run(["openssl", "rehash", tmp_path], check=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'none'}:{tmp_path}")
+    async with serving(tls=tls_server) as server, calling() as caller:
+        with descriptors_left(2):  # for the two ends of the connection
+            assert (await caller.call(to(server, protocol="https"))).body == b"ok"
 
 
 async def test_tls_files_that_are_not_there_are_named(tmp_path):

@@ -6,11 +6,12 @@ import asyncio
 import http.client
 import json
 import os
-import resource
 import socket
 import sqlite3
+import sys
 import threading
-from contextlib import closing, contextmanager
+import zoneinfo
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,17 @@ import pytest
 from fractal_rm.adapters.connect.tls import TlsContexts
 from fractal_rm.adapters.sqlite.prepare import PAGE_BYTES
 from fractal_rm.changes import Changes
+from fractal_rm.config.compile import FILES
 from fractal_rm.config.control import Control, write_control
-from fractal_rm.config.load import Watch, load
+from fractal_rm.config.load import Watch, load, read_file
 from fractal_rm.config.regular_file import SECRET_BYTES
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
 from fractal_rm.domain.findings import ConfigRejected
+from fractal_rm.domain.seen import compiled
 from fractal_rm.domain.state import State
 from nodes import FLOWS, HOST, NodeProcess, wait_until
+from open_files import no_descriptor_free, open_files_limited
 from worlds import Stage
 
 
@@ -146,20 +150,6 @@ class Looking:
             await self.changes.take_up()
 
 
-@contextmanager
-def open_files_limited(pid: int, most: int):
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def no_descriptor_free():
-    return open_files_limited(os.getpid(), 0)
-
-
 async def test_a_change_that_comes_while_no_descriptor_is_free_is_taken_when_one_is(tmp_path):
     looking = Looking(tmp_path)
     (looking.disk.config / "flows.conf").write_text(MORE)
@@ -175,15 +165,47 @@ async def test_a_change_that_comes_while_no_descriptor_is_free_is_taken_when_one
     assert looking.said.count("config_taken") == 1
 
 
+@pytest.mark.parametrize(
+    "flow",
+    ['CRON "0 3 * * *" Asia/Tokyo\nTO component1 1\nGET', "TO component1 1\nPOST payload.a.b"],
+)
+async def test_what_a_flow_needs_to_be_read_is_loaded_when_a_descriptor_is_free(
+    tmp_path, monkeypatch, flow
+):
+    """Between the files and what the flow needs, somebody takes the last one."""
+    looking = Looking(tmp_path)
+    (looking.disk.config / "flows.conf").write_text(f"{FLOWS}\n9\n{flow}\n")
+    await asyncio.to_thread(len, "")
+    zoneinfo.ZoneInfo.clear_cache()
+    compiled.cache_clear()
+    monkeypatch.delitem(sys.modules, "fractal_rm.domain.jmes", raising=False)
+    with ExitStack() as taken, monkeypatch.context() as patched:
+
+        def read_then_take(path: Path):
+            text = read_file(path)
+            if path.name == FILES[-1]:
+                taken.enter_context(no_descriptor_free())
+            return text
+
+        patched.setattr("fractal_rm.config.load.read_file", read_then_take)
+        await looking.at_rest()
+    assert looking.said == ["config_rejected", "config_finding"]
+    await looking.later()
+    assert looking.said[-1] == "config_taken"
+    assert "9" in looking.stage.world.config.flows
+
+
 def test_a_charset_and_tls_that_come_first_while_no_descriptor_is_free_fail_nothing(
     make, components
 ):
     """Python loads what each of them needs when it is first used."""
     euro = (200, b"\x80", {"Content-Type": "text/plain; charset=windows-1252"})
+    kana = (200, b"\x83\x4b", {"Content-Type": "text/plain; charset=Shift_JIS"})
     node = make()
     node.edit("components", component3__config__protocol="https")
     (node.config / "flows.conf").write_text(f"{FLOWS}\n3\nTO component3 1\nGET\n")
-    node.before = ["env"]  # the command itself: a copy of the tests' has loaded more
+    # The command itself, as a copy of the tests' has loaded more; with few of them from its start.
+    node.before = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
     node.start()
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
 
@@ -200,7 +222,32 @@ def test_a_charset_and_tls_that_come_first_while_no_descriptor_is_free_fail_noth
         assert outcome("2", 20)["state"] == "succeeded"  # its connection is kept, too
         components.answers["/endpoint2"] = euro
         assert outcome("2", 0)["results"] == ["€"]
+        components.answers["/endpoint2"] = kana
+        assert outcome("2", 0)["results"] == ["ガ"]
         assert "what it sends is not TLS" in outcome("3", 1)["reason"]
+
+
+def test_a_run_of_before_a_restart_whose_path_comes_first_while_no_descriptor_is_free(
+    make, components
+):
+    """The configuration has no path any more, for which the node would have loaded its library."""
+    goes_on = threading.Event()
+    components.answers["/endpoint2"] = lambda *_: (goes_on.wait(30), (200, "done"))[1]
+    node = make()
+    flow = "8\nTO component1 2\nGET\nTO component1 1\nPOST payload.a.b\n"
+    (node.config / "flows.conf").write_text(f"{FLOWS}\n{flow}")
+    node.start()
+    run = node.trigger("8", {"a": {"b": 1}})[2]["run"]
+    wait_until(lambda: len(components.requests) == 1)
+    node.kill()
+    (node.config / "flows.conf").write_text(FLOWS)
+    node.before = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+    node.start()
+    wait_until(lambda: len(components.requests) == 2)
+    with no_descriptor_free(node.process.pid):
+        goes_on.set()
+        wait_until(lambda: len(components.requests) == 3)
+    wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
 async def test_a_file_that_takes_long_to_read_holds_up_nothing_else(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from fractal_rm.adapters.schedule import Schedules
 from fractal_rm.domain.errors import Busy
 from fractal_rm.domain.flow import CatchUp, Cron, Queueing, Starts
 from fractal_rm.domain.state import State
+from open_files import no_descriptor_free
 from worlds import ManualClock, Stage, config, until
 
 START_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z
@@ -86,6 +87,25 @@ async def test_every_begins_one_interval_after_the_start_and_goes_on(town):
         await town.look(1)
         await town.look(30_000)
         assert town.new() == [START_MS + 30_000, START_MS + 60_000]
+
+
+async def test_a_change_that_comes_while_no_descriptor_is_free_for_its_zone_leaves_all_as_it_was(
+    town,
+):
+    town = town(every_ms=HOUR_MS)
+    async with town.stage:
+        await town.begin()
+        town.clock.ms += HOUR_MS // 2
+        town.starts = Starts(every_ms=HOUR_MS, cron=Cron("30 * * * *", "Asia/Tokyo"))
+        ZoneInfo.clear_cache()
+        with no_descriptor_free(), pytest.raises(OSError, match="Too many open files"):
+            town.schedules.reconfigured()
+        assert "schedule_unreadable" not in town.events
+        await town.look(HOUR_MS // 2)
+        assert town.new() == [START_MS + HOUR_MS]
+        town.schedules.reconfigured()
+        await town.look(HOUR_MS // 2)
+        assert town.new() == [START_MS + HOUR_MS * 3 // 2]
 
 
 async def test_the_payload_says_when(town):

@@ -15,6 +15,7 @@ import pytest
 
 from fractal_rm.signals import NOT_FOR_US
 from nodes import FLOWS, NodeProcess, wait_until
+from open_files import no_descriptor_free
 
 
 def works(node: NodeProcess) -> bool:
@@ -67,7 +68,8 @@ def test_the_end_of_its_time_or_power_is_an_ordered_end_however_often_it_is_said
     assert logged(node, "stopped") == 1
 
 
-def test_a_terminal_that_is_closed_ends_the_node_in_it_in_order(node):
+def launched_in_terminal(node: NodeProcess) -> int:
+    """Our end of the terminal that it is started in."""
     ours, its = pty.openpty()
 
     def take_terminal() -> None:
@@ -76,6 +78,24 @@ def test_a_terminal_that_is_closed_ends_the_node_in_it_in_order(node):
     streams = {"stdin": its, "stdout": its, "stderr": its}
     node.launch_ready({**streams, "start_new_session": True, "preexec_fn": take_terminal})
     os.close(its)
+    return ours
+
+
+def test_hang_up_while_no_descriptor_is_free_closes_no_terminal(node):
+    ours = launched_in_terminal(node)
+    with no_descriptor_free(node.process.pid):
+        node.process.send_signal(signal.SIGHUP)
+        (node.config / "flows.conf").write_text(f"{FLOWS}\n9\nTO component1 1\nGET\n")
+        wait_until(lambda: logged(node, "config_rejected") == 1)
+    wait_until(lambda: logged(node, "told_to_read_again") == 1)
+    wait_until(lambda: logged(node, "config_taken") == 1)
+    assert works(node)
+    assert node.stop() == 0
+    os.close(ours)
+
+
+def test_a_terminal_that_is_closed_ends_the_node_in_it_in_order(node):
+    ours = launched_in_terminal(node)
     assert works(node)
     os.close(ours)
     assert node.process.wait(30) == 0

@@ -15,6 +15,7 @@ from fractal_rm.domain.topic import (
     name_fault,
     subscription_identifier,
 )
+from open_files import no_descriptor_free
 
 
 @pytest.mark.parametrize(
@@ -179,6 +180,14 @@ def test_a_file_that_cannot_be_read_knows_of_none(tmp_path):
     file.write_text("{")
     assert kept.read() == frozenset()
     assert [path for path, _ in told] == [file]
+
+
+def test_a_file_for_which_no_descriptor_is_free_is_not_taken_for_one_that_knows_of_none(tmp_path):
+    kept = KeptTopics(tmp_path, "node", not_told)
+    kept.write(HERE, frozenset({"a"}))
+    with no_descriptor_free(), pytest.raises(OSError, match="Too many open files"):
+        kept.read()
+    assert kept.read() == {"a"}
 
 
 def test_what_is_no_filter_is_not_asked_of_a_broker(tmp_path):

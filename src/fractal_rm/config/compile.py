@@ -40,7 +40,8 @@ def compile_config(
 ) -> Compiled:
     """Compile the files. A file that could not be read is given as the finding about it.
 
-    Raises ConfigRejected with every finding of all files.
+    Raises ConfigRejected with every finding of all files, OSError where what it takes to read them
+    cannot be loaded.
     """
     compiler = _Compiler(texts, folder, environ)
     config = compiler.compile()

@@ -15,7 +15,12 @@ from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
     """Read and compile the configuration in ``folder``. Raises ConfigRejected."""
     _check_there(folder)
-    return compile_config({file: read_file(folder / file) for file in FILES}, folder, environ)
+    texts = {file: read_file(folder / file) for file in FILES}
+    try:
+        return compile_config(texts, folder, environ)
+    except OSError as error:  # time zones and JMESPath, which are loaded when a flow has one
+        what = f"what it takes to read it cannot be loaded: {error}"
+        raise ConfigRejected([Finding("flows.conf", Place(), "C201", what)]) from error
 
 
 def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:

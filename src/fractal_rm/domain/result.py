@@ -39,9 +39,10 @@ SMALL_CODECS = frozenset({
     "ascii", "latin_1", *(f"iso8859_{part}" for part in (*range(2, 12), *range(13, 17))),
     *(f"cp125{page}" for page in range(9)), "koi8_r", "koi8_u",
 })  # fmt: skip
-_CODECS = SMALL_CODECS | {
+LARGE_CODECS = frozenset({
     "gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949",
-}  # fmt: skip
+})  # fmt: skip
+_CODECS = SMALL_CODECS | LARGE_CODECS
 # Python is not asked for any other name: it would keep every name that it was ever asked for.
 _BY_NAME = {codec: codec for codec in _CODECS} | {
     alias: codec for alias, codec in aliases.items() if codec in _CODECS

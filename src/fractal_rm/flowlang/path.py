@@ -26,7 +26,10 @@ class NoPath(Exception):
 
 
 def read_path(text: str) -> str:
-    """The path that stands behind a dot. Raises NoPath."""
+    """The path that stands behind a dot.
+
+    Raises NoPath, OSError where what it takes to read paths cannot be loaded.
+    """
     quoted = text.startswith('"')
     path = _unquoted(text) if quoted else text
     if not path:
@@ -39,6 +42,8 @@ def read_path(text: str) -> str:
         raise NoPath("this path is nested too deeply") from None
     except NoJson as error:
         raise NoPath(str(error)) from None
+    except OSError:  # it is loaded for the first path
+        raise
     except Exception as error:  # noqa: BLE001 - foreign code, and any text may come here
         raise NoPath(_why(error, path), _what_helps(path)) from None
     for name in _functions(tree):

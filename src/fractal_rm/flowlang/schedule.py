@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 
+from fractal_rm.domain.none_left import NONE_LEFT
+
 MOST_CHARACTERS = 200
 _FIELDS = "minute, hour, day of the month, month, day of the week"
 _ANY_MOMENT = datetime(2000, 1, 1, tzinfo=timezone.utc)
@@ -52,13 +54,18 @@ def days_fit(expression: str) -> str | None:
 
 
 def check_zone(name: str) -> None:
-    """Raise NoSchedule where a text is not the name of an IANA time zone."""
+    """Raise NoSchedule where a text is not the name of an IANA time zone.
+
+    Raises OSError where no file descriptor is free to look.
+    """
     import zoneinfo  # noqa: PLC0415 - see above
 
     try:
         zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # no such file, or a folder
-        raise _no_zone(name) from None
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in NONE_LEFT:
+            raise
+        raise _no_zone(name) from None  # no such file, or a folder
 
 
 def _no_zone(name: str) -> NoSchedule:

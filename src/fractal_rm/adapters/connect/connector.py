@@ -13,11 +13,11 @@ from fractal_rm.adapters.connect.files import is_address
 from fractal_rm.adapters.connect.names import KEPT_AT_MOST, Names, NotResolved
 from fractal_rm.adapters.connect.numeric import connected, why_no_socket
 from fractal_rm.adapters.connect.tls_words import tls_words
-from fractal_rm.adapters.none_left import NONE_LEFT
 from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.domain.address import is_link_local
 from fractal_rm.domain.errors import ConnectFailed
 from fractal_rm.domain.named import MOST_NAMED
+from fractal_rm.domain.none_left import NONE_LEFT
 
 T = TypeVar("T")
 Release = Callable[[], None]

@@ -8,7 +8,7 @@ import resource
 import socket
 from collections.abc import Callable
 
-from fractal_rm.adapters.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import NONE_LEFT
 
 LOOK_EVERY_S = 0.1  # what other parts of the process or the machine let go is not told
 

@@ -7,7 +7,7 @@ import socket
 import threading
 from contextlib import suppress
 
-from fractal_rm.adapters.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import NONE_LEFT
 
 MOST_AT_ONCE = 4
 

@@ -16,7 +16,7 @@ from fractal_rm.adapters.connect.message import (
     read_answer,
 )
 from fractal_rm.adapters.connect.numeric import connected, numeric, why_no_socket
-from fractal_rm.adapters.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import NONE_LEFT
 
 PORT = 53
 PAUSE_S = 0.5  # before the next server, or the same one again: an answer may still come

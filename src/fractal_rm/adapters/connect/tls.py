@@ -6,10 +6,10 @@ import codecs
 import ssl
 
 from fractal_rm.adapters.connect.certificates import files_of, tls_context
-from fractal_rm.adapters.none_left import NONE_LEFT
 from fractal_rm.config.regular_file import Version, stat_regular, version_of
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.none_left import NONE_LEFT
 
 
 class TlsContexts:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from fractal_rm.adapters.none_left import NONE_LEFT
 from fractal_rm.adapters.still_there import StillThere
 from fractal_rm.config.regular_file import READ_BYTES, stat_regular
 from fractal_rm.config.whole_file import sync_folder
 from fractal_rm.domain.errors import JournalGone
+from fractal_rm.domain.none_left import NONE_LEFT
 
 _NAME = re.compile("[0-9a-f]{32}")  # see `Log.new_blob`
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

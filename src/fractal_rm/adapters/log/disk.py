@@ -11,7 +11,6 @@ from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 from typing import Protocol
 
-from fractal_rm.adapters.none_left import NONE_LEFT
 from fractal_rm.adapters.still_there import StillThere
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.config.whole_file import sync_folder
@@ -23,6 +22,7 @@ from fractal_rm.domain.errors import (
     JournalReadOnly,
     JournalWithoutFile,
 )
+from fractal_rm.domain.none_left import NONE_LEFT
 
 _FILLED_AT_ONCE = 1 << 16  # more would stay in the process's memory
 

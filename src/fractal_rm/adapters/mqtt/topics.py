@@ -22,6 +22,7 @@ from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.none_left import NONE_LEFT
 from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.domain.topic import MOST_BYTES, has_wildcards, matches, subscription_identifier
 
@@ -105,6 +106,7 @@ class KeptTopics:
     while the node was away, or at another broker, must be known to be taken back. Two addresses may
     lead to one session, so what was asked for at one is taken back at each. A file that cannot be
     read knows of none: what was left out may still come, and is set aside. ``unread`` is told why.
+    Where no file descriptor is free, OSError is raised: it can be read later.
     """
 
     def __init__(self, folder: Path, client_id: str, unread: Callable[[Path, str], None]) -> None:
@@ -113,7 +115,7 @@ class KeptTopics:
         self._path = folder / f"mqtt-topics-{name}.json"
 
     def read(self) -> frozenset[str]:
-        """The filters that were written last, for any broker."""
+        """The filters that were written last, for any broker. Raises OSError."""
         return frozenset(each for filters in self._read().values() for each in filters)
 
     def write(self, broker: Broker, filters: frozenset[str]) -> None:
@@ -130,6 +132,8 @@ class KeptTopics:
         except FileNotFoundError:
             return {}
         except (OSError, Malformed, msgspec.ValidationError) as error:
+            if isinstance(error, OSError) and error.errno in NONE_LEFT:
+                raise
             self._unread(self._path, str(error))
             return {}
         return {

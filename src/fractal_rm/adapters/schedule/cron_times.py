@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from fractal_rm.domain.errors import BadSchedule
+from fractal_rm.domain.none_left import NONE_LEFT
 
 # To look for the next moment: 29 February is a Monday every 28 years, or after 40 about 2100.
 MOST_DAYS = timedelta(days=366 * 50)
@@ -28,7 +29,9 @@ _ANY = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
 class CronTimes:
-    """Moments are milliseconds since 1970, UTC. Raises BadSchedule.
+    """Moments are milliseconds since 1970, UTC.
+
+    Raises BadSchedule, OSError where no file descriptor is free to read the time zone.
 
     Going forwards and backwards both ask for the moments of one day, so they cannot differ.
     """
@@ -40,6 +43,8 @@ class CronTimes:
         except CronSimError as error:
             raise BadSchedule(f"CRON {expression!r:.60}: {error}") from error
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in NONE_LEFT:
+                raise
             raise BadSchedule(f"there is no time zone {zone!r:.40}") from error
         self._as_it_goes = len(self._fields.hours) == 24
         self._moments_of = lru_cache(maxsize=16)(self._made_moments)

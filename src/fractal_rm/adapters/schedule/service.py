@@ -114,7 +114,7 @@ class Schedules:
 
     def _take_up(self, remembered: Remembered) -> None:
         now_ms, steady_ms = self._clock.now_ms(), self._clock.steady_ms()
-        before, self._timetables = self._timetables, {}
+        timetables: dict[str, Timetable] = {}
         for flow in self._flows().values():
             if flow.starts is UNSET:
                 continue
@@ -125,7 +125,7 @@ class Schedules:
                 continue
             for rule in rules:
                 name = f"{flow.id} {rule.spec}"
-                known = before.get(name)
+                known = self._timetables.get(name)
                 if known is None:
                     known = Timetable(
                         flow.id,
@@ -136,7 +136,8 @@ class Schedules:
                         steady_ms,
                     )
                 known.catch_up = flow.starts.catch_up
-                self._timetables[name] = known
+                timetables[name] = known
+        self._timetables = timetables  # all: where no descriptor is free, those before stay
 
     async def _watch(self) -> None:
         while True:

@@ -13,7 +13,6 @@ from itertools import islice
 from typing import Any
 
 from fractal_rm.adapters.log.blobs import BlobFiles
-from fractal_rm.adapters.none_left import NONE_LEFT
 from fractal_rm.adapters.sqlite import statements, verify
 from fractal_rm.adapters.sqlite.blobs import AT_ONCE, ROW_BYTES, Found, has_in, look_at_blobs
 from fractal_rm.adapters.sqlite.causes import is_held
@@ -21,6 +20,7 @@ from fractal_rm.adapters.sqlite.chain import ChainBroken, chain_holds
 from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.salvage import Salvage
 from fractal_rm.adapters.sqlite.sums import decode_any
+from fractal_rm.domain.none_left import NONE_LEFT
 
 BYTES_PER_S = 32 * 1024
 SLICE_BYTES = 256 * 1024  # at most so much at once, however long nothing was read
