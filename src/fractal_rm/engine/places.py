@@ -191,33 +191,33 @@ class Places:
 
         ``go_on`` has its places taken, as at a start.
         """
-        self._again[run.id] = run, go_on
-        self._give_again(run.id)
+        if self._has_room_again(run):
+            go_on()
+        else:
+            self._again[run.id] = run, go_on
 
     def give_again(self) -> None:
         """Let those go on whose places are free."""
-        for run_id in [*self._again]:
-            self._give_again(run_id)
+        for run, go_on in [*self._again.values()]:
+            if self._has_room_again(run):
+                del self._again[run.id]
+                go_on()
 
     @property
     def wanted_again(self) -> set[str]:
         """The ids of the runs that wait for the places that they had."""
         return set(self._again)
 
-    def _give_again(self, run_id: str) -> None:
-        run, go_on = self._again[run_id]
-        if all(self._has_room(flow, places) for flow, places in self._had(run).items()):
-            del self._again[run_id]
-            go_on()
+    def _has_room_again(self, run: Run) -> bool:
+        had = self._had(run)
+        return not had or all(self._has_room(flow, places) for flow, places in had.items())
 
-    def _had(self, run: Run) -> Counter[str]:
+    def _had(self, run: Run) -> dict[str, int]:
         """How many places a run that the journal held had, with those within it, by flow."""
-        had = Counter[str]()
-        for child in self._within(run):
-            had[child.flow.id] += 1
+        flows = [child.flow.id for child in self._within(run)]
         if run.placement is HERE:
-            had[run.flow.id] += 1
-        return had
+            flows.append(run.flow.id)
+        return Counter(flows) if flows else {}  # most of very many had none
 
     def _has_room(self, flow: str, places: int) -> bool:
         """For so many at once; where that is more than LIMIT is now, while nobody else has one."""

@@ -40,7 +40,13 @@ class Recovery:
             await self._set_aside(broken.run, Dead(Cause.UNREADABLE.text, why))
         crashed = None if found.clean else self._at_the_crash(found.runs)
         for run in found.runs:
-            await self._take_up(run, crashed)
+            try:
+                if not self._goes_on(run, crashed):
+                    await self._end(run)
+            except JournalError:  # noqa: PERF203 - each by itself: the others are not at fault
+                raise
+            except Exception as error:  # noqa: BLE001
+                await self._set_aside(run, fault(error), error)
 
     def _at_the_crash(self, runs: Iterable[Run]) -> Waits:
         """Who only waited then: by the places that all had, as not all have theirs again yet."""
@@ -53,27 +59,22 @@ class Recovery:
             places.readmit_within(run)
         return Waits(self._runs, places, self._world.clock)
 
-    async def _take_up(self, run: Run, crashed: Waits | None) -> None:
-        try:
-            await self._decide(run, crashed)
-        except JournalError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the other runs are not at fault
-            await self._set_aside(run, fault(error), error)
-
-    async def _decide(self, run: Run, crashed: Waits | None) -> None:
+    def _goes_on(self, run: Run, crashed: Waits | None) -> bool:
+        """Put it back in line, or park it. False: it may be what ends the process (G12)."""
         if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
-            return  # a person lets it go on, or it ends with the run that has begun it
+            return True  # a person lets it go on, or it ends with the run that has begun it
         bounds, age_ms = self._world.config.bounds, self._age_ms(run)
-        old = too_old(age_ms, bounds.recovery_max_age_s)
-        stale = waits_in_vain(run, self._world.clock.steady_ms())
-        if old and run.replying is None and not stale:
+        old = too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
+        if old and not waits_in_vain(run, self._world.clock.steady_ms()):
             why = f"found at start, {age_ms // 1000} s after its trigger"
             _ = self._runs.write(run, Parked(why, Cause.OLD))
         elif crashed is None:
             self._readmit(run)
+        elif run.begun and run.attempts >= bounds.max_attempts and not _is_harmless(run, crashed):
+            return False
         else:
-            await self._after_crash(run, bounds.max_attempts, crashed)
+            self._begin_again(run)
+        return True
 
     async def _set_aside(self, run: Run, dead: Dead, error: Exception | None = None) -> None:
         """And the runs that it has begun: nobody else carries them."""
@@ -93,29 +94,31 @@ class Recovery:
         another.
         """
         clock = self._world.clock
-        ages_ms = [clock.steady_ms() - run.steady_ms]
+        age_ms = clock.steady_ms() - run.steady_ms
         if run.waiting is not None:
-            ages_ms.append(past_ms(run.waiting.until, clock.moment()))
-        ages_ms += [self._age_ms(child) for child in self._runs.children(run)]
-        return min(ages_ms)
+            age_ms = min(age_ms, past_ms(run.waiting.until, clock.moment()))
+        for child in self._runs.children(run):
+            age_ms = min(age_ms, self._age_ms(child))
+        return age_ms
 
-    async def _after_crash(self, run: Run, max_attempts: int, crashed: Waits) -> None:
-        """The process ended with this run in flight or in line: it may be the cause (G12)."""
-        # What is left of it kills nothing, or its time has not come.
-        harmless = run.replying is not None or crashed.only_waits(run)
-        if run.begun and run.attempts >= max_attempts and not harmless:
-            if run.placement in OFFERED:
-                self._park_offered(run)
-                return
-            why = f"it was running {run.attempts} times when the Runtime Manager ended"
-            await self._lifecycle.set_aside_children(run)  # one of them may be the cause
-            if run.reply_topic is None:
-                await self._runs.close(run, Dead(Cause.ATTEMPTS.text, why))
-                return
-            # Its sender is told first.
+    async def _end(self, run: Run) -> None:
+        """The process ended each time that it was running; its sender is told first."""
+        if run.placement in OFFERED:
+            self._park_offered(run)
+            return
+        why = f"it was running {run.attempts} times when the Runtime Manager ended"
+        await self._lifecycle.set_aside_children(run)  # one of them may be the cause
+        if run.reply_topic is None:
+            await self._runs.close(run, Dead(Cause.ATTEMPTS.text, why))
+        else:
             await self._runs.write(run, Replying(State.DEAD, why, Cause.ATTEMPTS))
+            self._begin_again(run)
+
+    def _begin_again(self, run: Run) -> None:
+        """Back in line; in its last attempt nothing runs beside it."""
         self._lifecycle.interrupted.add(run.id)
-        self._readmit(run, alone=is_last_attempt(run.attempts + 1, max_attempts))
+        last = is_last_attempt(run.attempts + 1, self._world.config.bounds.max_attempts)
+        self._readmit(run, alone=last)
 
     def _park_offered(self, run: Run) -> None:
         """Another node may have it: it must not end here before that is known (G4)."""
@@ -148,3 +151,8 @@ class Recovery:
         for run in chosen:
             self._readmit(run)
         return len(chosen)
+
+
+def _is_harmless(run: Run, crashed: Waits) -> bool:
+    """What is left of it kills nothing, or its time has not come."""
+    return run.replying is not None or crashed.only_waits(run)
