@@ -7,6 +7,7 @@ or ``pages`` then gets both, and needs to know nothing of it.
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
@@ -75,8 +76,8 @@ def _write_over(db: sqlite3.Connection, stories: Stories) -> None:
         "INSERT INTO temp.runs SELECT * FROM main.runs WHERE id = ?",
         [(story.run_id,) for story in stories if story.new is None],
     )
-    writing = Writing(db, stories.flows, _tails(db, stories), last + 1, faults)
-    writing.change(stories.older)
+    writing = Writing(db, stories.flows, last + 1, faults)
+    writing.change(stories.older, partial(_tails, db, stories))
     writing.add(stories.new)
     writing.end(stories.again)
     for name, more in writing.counts.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Union
 
 import msgspec
@@ -37,13 +37,11 @@ class Writing:
         self,
         db: sqlite3.Connection,
         flows: Mapping[str, bytes],
-        open_runs: Mapping[str, Tail],
         next_no: int,
         faults: Faults,
     ) -> None:
         self._db = db
         self._flows = flows
-        self._open = open_runs
         self._faults = faults
         self._pages: Rows = []  # of one call
         self._blobs: Rows = []
@@ -63,11 +61,13 @@ class Writing:
         many_at_once(self._db, statements.INSERT_RUNS, rows)
         self._put_pages()
 
-    def change(self, stories: Iterable[Story]) -> None:
-        """Runs that are there. Raises ChainBroken where one is not."""
-        changed = [(story, self._tail(story.run_id)) for story in stories if story.is_told]
-        if not changed:
+    def change(self, stories: Iterable[Story], tails: Callable[[], Mapping[str, Tail]]) -> None:
+        """Runs that are there, which ``tails`` is asked for. Raises ChainBroken: one is not."""
+        told = [story for story in stories if story.is_told]
+        if not told:
             return
+        known = tails()
+        changed = [(story, _tail(known, story.run_id)) for story in told]
         rows = self._changed_rows(changed)
         many_at_once(self._db, statements.UPDATE_RUNS[0], rows, statements.UPDATE_RUNS[1])
         self._put_pages()
@@ -122,12 +122,6 @@ class Writing:
                 self._ended.append((no, flow, state, accepted_ms, run_id))
         return rows
 
-    def _tail(self, run_id: str) -> Tail:
-        tail = self._open.get(run_id)
-        if tail is None:
-            raise ChainBroken(f"run {run_id}, of which its log tells, is not in it")
-        return tail
-
     def _fault(self, story: Story, no: int) -> int | None:
         if story.state not in TROUBLE:
             return None
@@ -154,6 +148,13 @@ class Writing:
     def _put_pages(self) -> None:
         many_at_once(self._db, statements.INSERT_PAGES, self._pages)
         self._pages = []
+
+
+def _tail(known: Mapping[str, Tail], run_id: str) -> Tail:
+    tail = known.get(run_id)
+    if tail is None:
+        raise ChainBroken(f"run {run_id}, of which its log tells, is not in it")
+    return tail
 
 
 def blob_rows(no: int, refs: Iterable[Ref]) -> Rows:

@@ -70,7 +70,7 @@ class HistoryStore:
         self._synchronous = synchronous
         self._monotonic_s = monotonic_s
         self._passing = passing
-        self._open: dict[str, Tail] = {}
+        self._tails: dict[str, Tail] | None = None  # of open runs, when one of them has changed
         self._versions: set[str] = set()
         self._next_no = 1
         self._purge = Purge()
@@ -95,7 +95,8 @@ class HistoryStore:
             self._reader = self._connect_to_read()
             self._scrub.open(self._connect_to_read())
             self._files = files_of(self._path)
-            self._read_tails()
+            self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
+            self._faults = Faults(self._db)
             had = projected(self._db)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             self.let_go()
@@ -124,12 +125,6 @@ class HistoryStore:
         db = self._connect()
         db.execute("PRAGMA schema_version").fetchone()
         return db
-
-    def _read_tails(self) -> None:
-        rows = self._db.execute(statements.OPEN_RUNS)
-        self._open = {row[1]: (row[0], row[2], row[3]) for row in rows}
-        self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
-        self._faults = Faults(self._db)
 
     def take_lock(self) -> None:
         """Hold the file; `open` does so. Raises JournalInUse, JournalError."""
@@ -166,8 +161,11 @@ class HistoryStore:
     # --- to and from other journals -----------------------------------------------------------
 
     def open_ids(self) -> list[str]:
-        """The ids of the runs that have no end."""
-        return list(self._open)
+        """The ids of the runs that have no end. Raises JournalError."""
+        try:
+            return list(self._tails_now())
+        except sqlite3.Error as error:
+            raise unusable(self._path, error) from error
 
     def body_of(self, run_ids: Sequence[str]) -> bytes:
         """All that is known of open runs, as a log says it of new ones. Raises JournalError."""
@@ -187,8 +185,7 @@ class HistoryStore:
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
         delete_all(self._blobs, names)
-        for run_id in run_ids:
-            self._open.pop(run_id, None)
+        self._forget_tails(run_ids)
 
     def close(self, *, clean: bool) -> None:
         """Mark how it ended and let go. Raises JournalBlocked: then the end counts as a crash."""
@@ -256,10 +253,8 @@ class HistoryStore:
         self._files.check()
         with self._all_or_nothing():
             self._db.execute("BEGIN IMMEDIATE")
-            self._writing = Writing(
-                self._db, stories.flows, self._open, self._next_no, self._faults
-            )  # fmt: skip
-            self._writing.change(stories.older)
+            self._writing = Writing(self._db, stories.flows, self._next_no, self._faults)
+            self._writing.change(stories.older, self._tails_now)
 
     def add(self, stories: Iterable[Story]) -> None:
         """The second part, in slices: new runs. Some 8 µs a run, and nothing old is read."""
@@ -279,9 +274,24 @@ class HistoryStore:
             db.execute("COMMIT")
         self._faults.kept()
         self._next_no = writing.next_no
-        self._open.update(writing.tails)
-        for run_id in writing.ended:
-            self._open.pop(run_id, None)
+        if self._tails is not None:
+            self._tails.update(writing.tails)
+            self._forget_tails(writing.ended)
+
+    def _tails_now(self) -> dict[str, Tail]:
+        """As is durable; read when first asked for: a start may find very many, and change few.
+
+        Raises sqlite3.Error.
+        """
+        if self._tails is None:
+            rows = self._db.execute(statements.OPEN_RUNS)
+            self._tails = {run_id: (no, pages, chain) for no, run_id, pages, chain, *_ in rows}
+        return self._tails
+
+    def _forget_tails(self, run_ids: Iterable[str]) -> None:
+        for run_id in run_ids:
+            if self._tails is not None:
+                self._tails.pop(run_id, None)
 
     @contextmanager
     def _all_or_nothing(self) -> Generator[None]:
