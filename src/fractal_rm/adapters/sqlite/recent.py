@@ -16,9 +16,10 @@ from fractal_rm.adapters.log.segments import bodies_since
 from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite import schema, statements
 from fractal_rm.adapters.sqlite.faults import Faults
+from fractal_rm.adapters.sqlite.last_pages import LastPage
 from fractal_rm.adapters.sqlite.notes import projected
 from fractal_rm.adapters.sqlite.recover import run_from
-from fractal_rm.adapters.sqlite.rows import Tail, Writing
+from fractal_rm.adapters.sqlite.rows import Writing
 from fractal_rm.domain.errors import JournalDamaged
 
 _OVER = """
@@ -77,7 +78,7 @@ def _write_over(db: sqlite3.Connection, stories: Stories) -> None:
         [(story.run_id,) for story in stories if story.new is None],
     )
     writing = Writing(db, stories.flows, last + 1, faults)
-    writing.change(stories.older, partial(_tails, db, stories))
+    writing.change(stories.older, partial(_last_pages, db, stories))
     writing.add(stories.new)
     writing.end(stories.again)
     for name, more in writing.counts.items():
@@ -86,12 +87,12 @@ def _write_over(db: sqlite3.Connection, stories: Stories) -> None:
         db.execute(statement)
 
 
-def _tails(db: sqlite3.Connection, stories: Stories) -> dict[str, Tail]:
+def _last_pages(db: sqlite3.Connection, stories: Stories) -> dict[str, LastPage]:
     """Of runs that are told of and that the history has."""
-    tails: dict[str, Tail] = {}
+    last_pages: dict[str, LastPage] = {}
     for story in stories:
         row = None if story.new else db.execute(statements.ONE_RUN, (story.run_id,)).fetchone()
         if row is not None:
             no, pages, last, *_ = row
-            tails[story.run_id] = no, pages, last
-    return tails
+            last_pages[story.run_id] = no, pages, last
+    return last_pages

@@ -14,13 +14,13 @@ from fractal_rm.adapters.log.timed import Ref
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.chain import ChainBroken, link, start_of
 from fractal_rm.adapters.sqlite.faults import Faults
+from fractal_rm.adapters.sqlite.last_pages import LastPage
 from fractal_rm.adapters.sqlite.many import Rows, many_at_once
 from fractal_rm.adapters.sqlite.schema import PAGE_BITS
 from fractal_rm.adapters.sqlite.spans import Ended, widen
 from fractal_rm.adapters.sqlite.sums import row_sum, summed
 from fractal_rm.domain.state import TROUBLE
 
-Tail = tuple[int, int, int]  # of an open run: its number, how many pages, the last one's checksum
 # Of a run: its number, id, flow, source, acceptance, parent, and how often its trigger came again.
 Unchanged = tuple[int, str, Union[str, None], str, int, Union[str, None], int]
 _decode = msgspec.json.Decoder(list[Unchanged]).decode
@@ -50,7 +50,7 @@ class Writing:
         self._again: list[tuple[int, str]] = []
         self.next_no = next_no
         self.key_rows: Rows = []
-        self.tails: dict[str, Tail] = {}  # of runs that stay open
+        self.last_pages: dict[str, LastPage] = {}  # of runs that stay open
         self.ended: list[str] = []
         self.counts = {"accepted": 0}
 
@@ -61,13 +61,15 @@ class Writing:
         many_at_once(self._db, statements.INSERT_RUNS, rows)
         self._put_pages()
 
-    def change(self, stories: Iterable[Story], tails: Callable[[], Mapping[str, Tail]]) -> None:
-        """Runs that are there, which ``tails`` is asked for. Raises ChainBroken: one is not."""
+    def change(
+        self, stories: Iterable[Story], last_pages: Callable[[], Mapping[str, LastPage]]
+    ) -> None:
+        """Runs that are there; ``last_pages`` tells, by id. Raises ChainBroken where one is not."""
         told = [story for story in stories if story.is_told]
         if not told:
             return
-        known = tails()
-        changed = [(story, _tail(known, story.run_id)) for story in told]
+        known = last_pages()
+        changed = [(story, _last_page(known, story.run_id)) for story in told]
         rows = self._changed_rows(changed)
         many_at_once(self._db, statements.UPDATE_RUNS[0], rows, statements.UPDATE_RUNS[1])
         self._put_pages()
@@ -101,15 +103,15 @@ class Writing:
              self._fault(story, no), pages, chain, 0)
         )  # fmt: skip
 
-    def _changed_rows(self, changed: Sequence[tuple[Story, Tail]]) -> Rows:
+    def _changed_rows(self, changed: Sequence[tuple[Story, LastPage]]) -> Rows:
         """What changes of rows that are there, with their new checksums."""
         rows: Rows = []
-        chosen = json.dumps([tail[0] for _, tail in changed])
+        chosen = json.dumps([last[0] for _, last in changed])
         (found,) = self._db.execute(statements.UNCHANGED, (chosen,)).fetchone()
         unchanged = {row[0]: row for row in _decode(found)}
-        for story, tail in changed:
-            pages, chain = self._close(story, tail)
-            no, run_id, flow, source, accepted_ms, parent, duplicates = unchanged[tail[0]]
+        for story, last in changed:
+            pages, chain = self._close(story, last)
+            no, run_id, flow, source, accepted_ms, parent, duplicates = unchanged[last[0]]
             state, fault = story.state.text, self._fault(story, no)
             row = (no, run_id, flow, state, story.reason, source, story.node, accepted_ms,
                    story.settled_ms, story.ahead_ms, parent, fault, pages, chain,
@@ -128,9 +130,9 @@ class Writing:
         self._in_trouble.append(no)
         return self._faults.number(self._db, story, no, self._flows)
 
-    def _close(self, story: Story, tail: Tail) -> tuple[int, int]:
+    def _close(self, story: Story, last: LastPage) -> tuple[int, int]:
         """What one transaction writes of a run is one page of it."""
-        no, pages, chain = tail
+        no, pages, chain = last
         pages += 1
         body = story.body()
         chain = link(chain, pages, body)
@@ -138,7 +140,7 @@ class Writing:
         if story.settled_ms is not None:
             self.ended.append(story.run_id)
         else:
-            self.tails[story.run_id] = no, pages, chain
+            self.last_pages[story.run_id] = no, pages, chain
         if story.again:
             self._again.append((story.again, story.run_id))
         if story.refs:
@@ -150,11 +152,11 @@ class Writing:
         self._pages = []
 
 
-def _tail(known: Mapping[str, Tail], run_id: str) -> Tail:
-    tail = known.get(run_id)
-    if tail is None:
+def _last_page(known: Mapping[str, LastPage], run_id: str) -> LastPage:
+    last = known.get(run_id)
+    if last is None:
         raise ChainBroken(f"run {run_id}, of which its log tells, is not in it")
-    return tail
+    return last
 
 
 def blob_rows(no: int, refs: Iterable[Ref]) -> Rows:

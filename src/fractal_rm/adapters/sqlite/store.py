@@ -21,6 +21,7 @@ from fractal_rm.adapters.sqlite.blobs import delete_all, sweep
 from fractal_rm.adapters.sqlite.causes import WAIT_S, damaged, is_damage, unusable
 from fractal_rm.adapters.sqlite.chain import ChainBroken
 from fractal_rm.adapters.sqlite.faults import Faults
+from fractal_rm.adapters.sqlite.last_pages import LastPages
 from fractal_rm.adapters.sqlite.lookup import find_in
 from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.moving import body_of, take_out
@@ -29,7 +30,7 @@ from fractal_rm.adapters.sqlite.place import files_of
 from fractal_rm.adapters.sqlite.prepare import check_files, prepare
 from fractal_rm.adapters.sqlite.recover import OpenRuns, run_from
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Kept, Purge, Turns
-from fractal_rm.adapters.sqlite.rows import Tail, Writing
+from fractal_rm.adapters.sqlite.rows import Writing
 from fractal_rm.adapters.sqlite.scrub import BYTES_PER_S, Scrub
 from fractal_rm.adapters.sqlite.sums import add_row_sum
 from fractal_rm.adapters.still_there import StillThere
@@ -70,7 +71,6 @@ class HistoryStore:
         self._synchronous = synchronous
         self._monotonic_s = monotonic_s
         self._passing = passing
-        self._tails: dict[str, Tail] | None = None  # of open runs, when one of them has changed
         self._versions: set[str] = set()
         self._next_no = 1
         self._purge = Purge()
@@ -79,6 +79,7 @@ class HistoryStore:
         self._lock: FileLock | None = None
         self._files = StillThere()
         self._db: sqlite3.Connection
+        self._last_pages: LastPages
         self._reader: sqlite3.Connection
         self._faults: Faults
         self._writing: Writing
@@ -97,6 +98,7 @@ class HistoryStore:
             self._files = files_of(self._path)
             self._next_no = 1 + (self._one("SELECT max(no) FROM runs") or 0)
             self._faults = Faults(self._db)
+            self._last_pages = LastPages(self._db)
             had = projected(self._db)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             self.let_go()
@@ -163,7 +165,7 @@ class HistoryStore:
     def open_ids(self) -> list[str]:
         """The ids of the runs that have no end. Raises JournalError."""
         try:
-            return list(self._tails_now())
+            return list(self._last_pages.all())
         except sqlite3.Error as error:
             raise unusable(self._path, error) from error
 
@@ -185,7 +187,7 @@ class HistoryStore:
         except sqlite3.Error as error:
             raise self._write_failed(error) from error
         delete_all(self._blobs, names)
-        self._forget_tails(run_ids)
+        self._last_pages.ended(run_ids)
 
     def close(self, *, clean: bool) -> None:
         """Mark how it ended and let go. Raises JournalBlocked: then the end counts as a crash."""
@@ -254,7 +256,7 @@ class HistoryStore:
         with self._all_or_nothing():
             self._db.execute("BEGIN IMMEDIATE")
             self._writing = Writing(self._db, stories.flows, self._next_no, self._faults)
-            self._writing.change(stories.older, self._tails_now)
+            self._writing.change(stories.older, self._last_pages.all)
 
     def add(self, stories: Iterable[Story]) -> None:
         """The second part, in slices: new runs. Some 8 µs a run, and nothing old is read."""
@@ -274,24 +276,8 @@ class HistoryStore:
             db.execute("COMMIT")
         self._faults.kept()
         self._next_no = writing.next_no
-        if self._tails is not None:
-            self._tails.update(writing.tails)
-            self._forget_tails(writing.ended)
-
-    def _tails_now(self) -> dict[str, Tail]:
-        """As is durable; read when first asked for: a start may find very many, and change few.
-
-        Raises sqlite3.Error.
-        """
-        if self._tails is None:
-            rows = self._db.execute(statements.OPEN_RUNS)
-            self._tails = {run_id: (no, pages, chain) for no, run_id, pages, chain, *_ in rows}
-        return self._tails
-
-    def _forget_tails(self, run_ids: Iterable[str]) -> None:
-        for run_id in run_ids:
-            if self._tails is not None:
-                self._tails.pop(run_id, None)
+        self._last_pages.written(writing.last_pages)
+        self._last_pages.ended(writing.ended)
 
     @contextmanager
     def _all_or_nothing(self) -> Generator[None]:
