@@ -14,6 +14,8 @@ from fractal_rm.domain.none_left import NONE_LEFT
 if TYPE_CHECKING:  # so that signals are right before the rest of the program is loaded
     from fractal_rm.engine.ports import Telemetry
 
+# uvloop may tell of one signal twice, where another one comes at the same moment.
+SECOND_AFTER_S = 0.1
 LOOK_AGAIN_S = 1.0  # for the terminal, where no file descriptor is free to look
 
 STOP = (signal.SIGTERM, signal.SIGINT)
@@ -57,17 +59,24 @@ def _read_anyway(_number: int, _frame: FrameType | None) -> None:
 class Signals:
     """Those that a node acts upon. ``stop`` is set when it is to stop in order (G6).
 
-    ``reread`` is called at SIGHUP, ``end_now`` at a second SIGTERM or SIGINT.
+    ``reread`` is called at SIGHUP, ``end_now`` at a second SIGTERM or SIGINT, at least
+    `SECOND_AFTER_S` after the first.
     """
 
     def __init__(
-        self, telemetry: Telemetry, *, reread: Callable[[], None], end_now: Callable[[], None]
+        self,
+        telemetry: Telemetry,
+        *,
+        reread: Callable[[], None],
+        end_now: Callable[[], None],
+        monotonic_s: Callable[[], float],
     ) -> None:
         self._telemetry = telemetry
         self._reread = reread
         self._end_now = end_now
         self._had_terminal = _has_terminal()
-        self._told = False
+        self._monotonic_s = monotonic_s
+        self._told_s: float | None = None
         self.stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in STOP:
@@ -78,11 +87,13 @@ class Signals:
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
 
     def _told_to_stop(self) -> None:
-        if self._told:
+        now_s = self._monotonic_s()
+        if self._told_s is None:
+            self._told_s = now_s
+            self.stop.set()
+        elif now_s - self._told_s >= SECOND_AFTER_S:
             self._telemetry.event("ended_by_second_signal")
             self._end_now()
-        self._told = True
-        self.stop.set()
 
     def _hung_up(self) -> None:
         """Two meanings: somebody asks to read again, or the terminal that it ran in is closed."""

@@ -109,7 +109,12 @@ async def _serve(
     world = make_world(compiled.config, journal, mqtt="mqtt" in ways_in)
     node = Node(world, {name: partial(make, world) for name, make in ways_in.items()})
     changes = Changes(node, world, files)
-    signals = Signals(world.telemetry, reread=changes.reread, end_now=_end_at_once)
+    signals = Signals(
+        world.telemetry,
+        reread=changes.reread,
+        end_now=_end_at_once,
+        monotonic_s=world.clock.monotonic_s,
+    )
     for finding in compiled.warnings:
         world.telemetry.problem("config_warning", at=finding.headline())
     try:

@@ -106,25 +106,34 @@ class KeptTopics:
     while the node was away, or at another broker, must be known to be taken back. Two addresses may
     lead to one session, so what was asked for at one is taken back at each. A file that cannot be
     read knows of none: what was left out may still come, and is set aside. ``unread`` is told why.
-    Where no file descriptor is free, OSError is raised: it can be read later.
+    Where no file descriptor is free, OSError is raised: it can be read later. It is read once, as
+    nobody else writes it: who connects again needs no descriptor for it.
     """
 
     def __init__(self, folder: Path, client_id: str, unread: Callable[[Path, str], None]) -> None:
         self._unread = unread
         name = blake2b(client_id.encode(), digest_size=8).hexdigest()
         self._path = folder / f"mqtt-topics-{name}.json"
+        self._known: dict[str, frozenset[str]] | None = None
 
     def read(self) -> frozenset[str]:
         """The filters that were written last, for any broker. Raises OSError."""
-        return frozenset(each for filters in self._read().values() for each in filters)
+        return frozenset(each for filters in self._kept().values() for each in filters)
 
     def write(self, broker: Broker, filters: frozenset[str]) -> None:
         """Keep those of a broker. Raises OSError."""
-        kept = self._read()
-        if filters != kept.pop(str(broker), None):
-            others = list(kept.items())[-MOST_BROKERS + 1 :]
-            now = {**dict(others), str(broker): sorted(filters)}
-            replace_file(self._path, msgspec.json.encode(now))
+        others = {**self._kept()}
+        if filters != others.pop(str(broker), None):
+            newest = list(others.items())[-MOST_BROKERS + 1 :]
+            now = {**dict(newest), str(broker): filters}
+            in_order = {name: sorted(each) for name, each in now.items()}
+            replace_file(self._path, msgspec.json.encode(in_order))
+            self._known = now
+
+    def _kept(self) -> dict[str, frozenset[str]]:
+        if self._known is None:
+            self._known = self._read()
+        return self._known
 
     def _read(self) -> dict[str, frozenset[str]]:
         try:
