@@ -123,7 +123,7 @@ class KeptTopics:
     def write(self, broker: Broker, filters: frozenset[str]) -> None:
         """Keep those of a broker. Raises OSError."""
         others = {**self._kept()}
-        if filters != others.pop(str(broker), None):
+        if filters != others.pop(str(broker), None) or not self._path.exists():
             newest = list(others.items())[-MOST_BROKERS + 1 :]
             now = {**dict(newest), str(broker): filters}
             in_order = {name: sorted(each) for name, each in now.items()}
