@@ -33,6 +33,9 @@ class Source(str, Enum):
     PEER = "peer"
     SCHEDULE = "schedule"
 
+    def __init__(self, text: str) -> None:
+        self.text = text  # Enum's own value is a Python function, and each trigger has a source
+
 
 class Said(msgspec.Struct, frozen=True):
     """What a sender may say beside the body: in headers, or as MQTT 5 properties.

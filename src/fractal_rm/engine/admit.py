@@ -83,7 +83,7 @@ class Admit:
         fact = Dead(
             code=refusal.code,
             reason=f"{refusal.title}: {refusal.reason}",
-            source=arrival.source.value,
+            source=arrival.source.text,
             body=arrival.body[:DEAD_LETTER_BYTES],
         )
         now = self._world.clock.read()
@@ -186,7 +186,7 @@ class Admit:
             flow=flow.id,
             version=self._version(flow),
             payload=msgspec.Raw(trigger.payload),
-            source="peer" if offer else arrival.source.value,
+            source="peer" if offer else arrival.source.text,
             placed=trigger.placed,
             key=trigger.key,
             ahead_ms=now.ahead_ms or UNSET,

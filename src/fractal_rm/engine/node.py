@@ -231,7 +231,7 @@ class Node:
         """Keep a refused message as a dead letter."""
         await self._lifecycle.admit.set_aside(arrival, refusal)
         self._world.telemetry.problem(
-            "dead_letter", source=arrival.source.value, code=refusal.code, reason=refusal.reason
+            "dead_letter", source=arrival.source.text, code=refusal.code, reason=refusal.reason
         )
 
     async def wait_for_room(self) -> None:

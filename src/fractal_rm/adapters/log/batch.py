@@ -32,9 +32,12 @@ class Facts:
         self._refs: list[tuple[str, Ref]] = []
         self._ends: list[tuple[str, int, int]] = []
         self.records: list[Any] = [("fact", run.id, timed) for run, timed in facts]
+        age_ms: int | None = None  # now, for all of them
         for at, (run, timed) in enumerate(facts):
             if type(timed[1]) in ENDS:
-                ahead_ms = _ahead_of(timed[0], age())
+                if age_ms is None:
+                    age_ms = age()
+                ahead_ms = _ahead_of(timed[0], age_ms)
                 self.records[at] = ("end", run.id, timed, ahead_ms)
                 self._ends.append((run.id, timed[0], ahead_ms))
 

@@ -147,8 +147,10 @@ class LogJournal:
         if writer.blocked is not None:
             waiter.set_exception(again(writer.blocked))
             return waiter
-        writer.group.entries.append((entry, waiter))
-        writer.want()
+        entries = writer.group.entries
+        entries.append((entry, waiter))
+        if len(entries) == 1:  # with it, the group is wanted
+            writer.want()
         return waiter
 
     async def find(self, key: str, retention_ms: int) -> Prior | None:
