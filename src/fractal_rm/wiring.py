@@ -190,7 +190,8 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
     ``mqtt``: this process is connected to the broker.
     """
     telemetry = LogTelemetry(NodeClock.monotonic_s)
-    caller = Http1Caller(kept=_open_files(config, telemetry) // 2)
+    connections = _open_files(config, telemetry) // 2
+    caller = Http1Caller(kept=connections)
     state = Path(config.state_path)
     clock, random = NodeClock(state, telemetry), SystemRandom()
     world = World(
@@ -213,6 +214,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         telemetry=telemetry,
         known_peers=KnownPeersFile(state, telemetry, clock.monotonic_s),
         kept_id=cache(partial(kept_node_id, state, random)),
+        connections=connections,
     )
     return world
 

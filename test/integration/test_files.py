@@ -250,6 +250,36 @@ def test_a_run_of_before_a_restart_whose_path_comes_first_while_no_descriptor_is
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
+def test_runs_in_flight_are_no_more_than_half_of_the_descriptors(make, components):
+    """The others wait in line, and not within the time of a call."""
+    lock, all_there, under_way, most = threading.Lock(), threading.Event(), 0, 0
+
+    def answer(*_) -> tuple[int, str]:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        all_there.wait(30)
+        with lock:
+            under_way -= 1
+        return 200, "done"
+
+    components.answers["/endpoint2"] = answer
+    node = make()
+    node.before = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+    node.start()
+    with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
+        for n in range(300):
+            body = json.dumps({"id_flow": "2", "is_load_balancing": True, "payload": n})
+            connection.request("POST", "/startrm", body, {"Content-Type": "application/json"})
+            taken = connection.getresponse()
+            assert (taken.status, bool(taken.read())) == (200, True)
+    wait_until(lambda: under_way >= 100)  # one flow leaves some to the others
+    all_there.set()
+    wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 300)
+    assert most <= 128
+
+
 async def test_a_file_that_takes_long_to_read_holds_up_nothing_else(tmp_path, monkeypatch):
     looking = Looking(tmp_path)
     (looking.disk.config / "flows.conf").write_text(MORE)

@@ -71,11 +71,11 @@ class Bounds(msgspec.Struct, frozen=True):
     history_failed_s: int = 30 * 24 * 3600
     history_failed_bytes: int = 256 * 1024 * 1024
 
-    def limits(self) -> Limits:
-        """The bounds that admission keeps."""
+    def limits(self, connections: int) -> Limits:
+        """The bounds that admission keeps; each run in flight may have one of the connections."""
         return Limits(
             self.max_waiting_runs,
-            self.max_inflight_runs,
+            min(self.max_inflight_runs, connections),
             self.max_inflight_bytes,
             self.max_evaluated_values,
         )

@@ -30,9 +30,7 @@ class Lifecycle:
         load = Load()
         self.runs = OpenRuns(world, load)
         places = Places(self.runs, world.config.flows)
-        self.room = WaitingRoom(
-            load, world.config.bounds.limits(), places, world.alarms, self.turn_away
-        )
+        self.room = WaitingRoom(load, world.limits(), places, world.alarms, self.turn_away)
         self.admit = Admit(world, self.runs, self.room)
         self._place = Placer(world, self.runs)
         self._hand_off = HandOff(world, self.runs)

@@ -125,7 +125,7 @@ class Node:
 
     async def _take(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
         self._world.take(config)
-        self._lifecycle.room.reconfigured(config.bounds.limits(), config.flows)
+        self._lifecycle.room.reconfigured(self._world.limits(), config.flows)
         for name, way_in in ways_in.items():
             await self._open(name, way_in)
         for name, way_in in self._ways_in.items():

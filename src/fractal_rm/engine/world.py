@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fractal_rm.config.model import Config, Node
+from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.run_id import RunIds
 from fractal_rm.engine.alarms import Alarms
 from fractal_rm.engine.ports import (
@@ -27,7 +29,8 @@ class World:
 
     ``alarms`` wait on its clock, for whoever waits longer than a request takes; ``ids`` names runs.
     ``node_id`` is this node's, by which facts name it: as configured, or ``kept_id``, which is
-    asked once the journal is open, and may raise FractalError.
+    asked once the journal is open, and may raise FractalError. ``connections`` is how many may be
+    open for calls.
     """
 
     config: Config
@@ -41,6 +44,7 @@ class World:
     telemetry: Telemetry
     known_peers: KnownPeers
     kept_id: Callable[[], str]
+    connections: int = sys.maxsize
     node_id: str = field(init=False, default="")
     alarms: Alarms = field(init=False)
     ids: RunIds = field(init=False)
@@ -53,6 +57,10 @@ class World:
         """Put a configuration in force. Raises FractalError; the one before is in force then."""
         self.node_id = config.node_id or self.kept_id()
         self.config = config
+
+    def limits(self) -> Limits:
+        """What admission keeps now."""
+        return self.config.bounds.limits(self.connections)
 
     def is_ours(self, node: Node) -> bool:
         """Whether a peer is known to be a node of this program, which remembers what it took."""
