@@ -36,8 +36,10 @@ from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Prior
 
 # A group that begins so soon after the one before waits so long for company: a sync costs more than
-# most runs do. Where none came, as one sender waits for each answer, the next groups wait for none.
+# most runs do. It waits as long again for a little more. Where nobody came, as one sender waits for
+# each answer, the next groups wait for none.
 GATHER_S = 0.004
+A_FEW = 4
 GROUPS_AT_ONCE = 20
 UNSYNCED_AT_MOST_S = 1.0
 RETRY_BLOCKED_S = 0.5
@@ -181,6 +183,8 @@ class Writer:
             await asyncio.sleep(GATHER_S)
             if len(self.group) < 2:
                 self._at_once = GROUPS_AT_ONCE
+            elif len(self.group) < A_FEW:
+                await asyncio.sleep(GATHER_S)
         if not self._ends.is_set():
             self._wanted.clear()
         group, self.group = self.group, Group()
