@@ -29,6 +29,7 @@ class Descriptors:
     ) -> None:
         self._spare = spare
         self._on_short = on_short
+        self._turn = asyncio.Lock()  # of the first ones of all lines: who came first has it first
         self._freed = asyncio.Event()
         self._waiting = 0
         self._errno = errno.EMFILE  # why there was none at the last look
@@ -47,7 +48,7 @@ class Descriptors:
         self._waiting += 1
         self._on_short(True)
         try:
-            async with line:
+            async with line, self._turn:
                 while True:
                     self._freed.clear()
                     try:
