@@ -6,6 +6,8 @@ import os
 import resource
 from contextlib import contextmanager
 
+MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # before the command of a node
+
 
 @contextmanager
 def open_files_limited(pid: int, most: int):

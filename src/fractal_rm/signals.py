@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 
 if TYPE_CHECKING:  # so that signals are right before the rest of the program is loaded
     from fractal_rm.engine.ports import Telemetry
@@ -115,7 +115,7 @@ def _has_terminal() -> bool:
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
     except OSError as error:
-        if error.errno in NONE_LEFT:
+        if none_left(error):
             raise
         return False
     return True

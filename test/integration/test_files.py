@@ -29,7 +29,7 @@ from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.domain.seen import compiled
 from fractal_rm.domain.state import State
 from nodes import FLOWS, HOST, NodeProcess, wait_until
-from open_files import no_descriptor_free, open_files_limited
+from open_files import MAY_OPEN_FEW, no_descriptor_free, open_files_limited
 from worlds import Stage
 
 
@@ -205,7 +205,7 @@ def test_a_charset_and_tls_that_come_first_while_no_descriptor_is_free_fail_noth
     node.edit("components", component3__config__protocol="https")
     (node.config / "flows.conf").write_text(f"{FLOWS}\n3\nTO component3 1\nGET\n")
     # The command itself, as a copy of the tests' has loaded more; with few of them from its start.
-    node.before = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+    node.before = MAY_OPEN_FEW
     node.start()
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
 
@@ -241,7 +241,7 @@ def test_a_run_of_before_a_restart_whose_path_comes_first_while_no_descriptor_is
     wait_until(lambda: len(components.requests) == 1)
     node.kill()
     (node.config / "flows.conf").write_text(FLOWS)
-    node.before = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+    node.before = MAY_OPEN_FEW
     node.start()
     wait_until(lambda: len(components.requests) == 2)
     with no_descriptor_free(node.process.pid):
@@ -266,7 +266,7 @@ def test_runs_in_flight_are_no_more_than_half_of_the_descriptors(make, component
 
     components.answers["/endpoint2"] = answer
     node = make()
-    node.before = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
+    node.before = MAY_OPEN_FEW
     node.start()
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
         for n in range(300):

@@ -18,6 +18,7 @@ from components import Components
 from fractal_rm.domain.state import State
 from machines import joined, machine
 from nodes import NodeProcess, wait_until
+from open_files import MAY_OPEN_FEW
 
 FIRST, SECOND, STRANGER = "10.177.0.1", "10.177.0.2", "10.177.0.9"
 FIRST_6, SECOND_6, STRANGER_6 = "fd77::1", "fd77::2", "fd77::9"
@@ -42,7 +43,7 @@ class Site:
         port = self.components.port
         self.node = NodeProcess(folder, components=port, balancer=port, mode="api")
         # On its machine, not where the loaded program is; with few descriptors, as a small one.
-        self.node.before = ["prlimit", "--nofile=256"]
+        self.node.before = MAY_OPEN_FEW
         self.node.edit("comm", node__id=node_id, rest__host=host)
 
     def balancer_says(self, node_id: str | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 
 MOST_CHARACTERS = 200
 _FIELDS = "minute, hour, day of the month, month, day of the week"
@@ -63,7 +63,7 @@ def check_zone(name: str) -> None:
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in NONE_LEFT:
+        if none_left(error):
             raise
         raise _no_zone(name) from None  # no such file, or a folder
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 from fractal_rm.domain.pem import passphrase_words
 
 # OpenSSL's reasons: another key, or one of another kind.
@@ -83,7 +83,7 @@ def _passed_over() -> Generator[None]:
     except ssl.SSLError:  # an OSError whose number is OpenSSL's
         return
     except OSError as error:
-        if error.errno in NONE_LEFT:
+        if none_left(error):
             raise
 
 

@@ -17,7 +17,7 @@ from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.domain.address import is_link_local
 from fractal_rm.domain.errors import ConnectFailed
 from fractal_rm.domain.named import MOST_NAMED
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 
 T = TypeVar("T")
 Release = Callable[[], None]
@@ -126,7 +126,7 @@ class Connector:
             try:
                 return await do(_nothing if held is None else held.close)
             except OSError as error:
-                if error.errno not in NONE_LEFT:
+                if not none_left(error):
                     raise
             finally:
                 if held is not None:
@@ -200,7 +200,7 @@ class _Way:
         except ConnectionRefusedError as error:
             raise _NotOpened("connection refused") from error
         except OSError as error:
-            if error.errno in NONE_LEFT:
+            if none_left(error):
                 raise
             raise _NotOpened(why_no_socket(self._address, error)) from error
         except UnicodeError as error:

@@ -8,7 +8,7 @@ import resource
 import socket
 from collections.abc import Callable
 
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 
 LOOK_EVERY_S = 0.1  # what other parts of the process or the machine let go is not told
 
@@ -54,7 +54,7 @@ class Descriptors:
                     try:
                         return socket.socket()
                     except OSError as error:
-                        if error.errno not in NONE_LEFT:
+                        if not none_left(error):
                             raise
                         self._errno = error.errno
                     self._spare()

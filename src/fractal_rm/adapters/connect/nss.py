@@ -7,7 +7,7 @@ import socket
 import threading
 from contextlib import suppress
 
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 
 MOST_AT_ONCE = 4
 
@@ -76,5 +76,5 @@ def _look_up(name: str) -> tuple[str, ...] | OSError:
     except UnicodeError as error:
         return socket.gaierror(socket.EAI_FAIL, str(error))
     except OSError as error:  # EBUSY: none of the sources is installed
-        return error if error.errno in NONE_LEFT else socket.gaierror(error.errno, error.strerror)
+        return error if none_left(error) else socket.gaierror(error.errno, error.strerror)
     return tuple(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))

@@ -16,7 +16,7 @@ from fractal_rm.adapters.connect.message import (
     read_answer,
 )
 from fractal_rm.adapters.connect.numeric import connected, numeric, why_no_socket
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 
 PORT = 53
 PAUSE_S = 0.5  # before the next server, or the same one again: an answer may still come
@@ -70,7 +70,7 @@ class _Asking:
             except asyncio.TimeoutError:
                 continue
             if isinstance(came, OSError):
-                if came.errno in NONE_LEFT:
+                if none_left(came):
                     raise came
                 self._failed[server] = why_no_socket(server, came)
             elif came.truncated:

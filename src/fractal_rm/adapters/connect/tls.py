@@ -9,7 +9,7 @@ from fractal_rm.adapters.connect.certificates import files_of, tls_context
 from fractal_rm.config.regular_file import Version, stat_regular, version_of
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import ConnectFailed
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 
 
 class TlsContexts:
@@ -31,7 +31,7 @@ class TlsContexts:
                 _ = codecs.lookup("idna")  # in which TLS names a host: loaded at its first use
                 known = self._contexts[tls] = versions, tls_context(tls)
         except OSError as error:
-            if error.errno in NONE_LEFT:
+            if none_left(error):
                 raise
             raise ConnectFailed(f"TLS files: {error}") from error
         return known[1]

@@ -12,7 +12,7 @@ from fractal_rm.adapters.still_there import StillThere
 from fractal_rm.config.regular_file import READ_BYTES, stat_regular
 from fractal_rm.config.whole_file import sync_folder
 from fractal_rm.domain.errors import JournalGone
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 
 _NAME = re.compile("[0-9a-f]{32}")  # see `Log.new_blob`
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -74,7 +74,7 @@ class FolderBlobs:
                 for name in names:
                     self._do(do, name)
         except OSError as error:
-            if error.errno not in NONE_LEFT:
+            if not none_left(error):
                 raise
             os.sync()  # of all there is, which needs no descriptor
         else:

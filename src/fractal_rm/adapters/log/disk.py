@@ -22,7 +22,7 @@ from fractal_rm.domain.errors import (
     JournalReadOnly,
     JournalWithoutFile,
 )
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 
 _FILLED_AT_ONCE = 1 << 16  # more would stay in the process's memory
 
@@ -187,7 +187,7 @@ class FolderDisk:
 
 def refusal(error: OSError) -> OSError | JournalFull:
     """Why something was not written: JournalFull, where that may pass by itself."""
-    if error.errno in NONE_LEFT:
+    if none_left(error):
         return JournalWithoutFile("no file descriptor is free for the log; raise `ulimit -n`")
     if isinstance(error, PermissionError):
         what = error.filename or "the log"

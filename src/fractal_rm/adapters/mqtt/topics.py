@@ -22,7 +22,7 @@ from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.domain.topic import MOST_BYTES, has_wildcards, matches, subscription_identifier
 
@@ -141,7 +141,7 @@ class KeptTopics:
         except FileNotFoundError:
             return {}
         except (OSError, Malformed, msgspec.ValidationError) as error:
-            if isinstance(error, OSError) and error.errno in NONE_LEFT:
+            if none_left(error):
                 raise
             self._unread(self._path, str(error))
             return {}

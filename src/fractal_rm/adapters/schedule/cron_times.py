@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from fractal_rm.domain.errors import BadSchedule
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 
 # To look for the next moment: 29 February is a Monday every 28 years, or after 40 about 2100.
 MOST_DAYS = timedelta(days=366 * 50)
@@ -43,7 +43,7 @@ class CronTimes:
         except CronSimError as error:
             raise BadSchedule(f"CRON {expression!r:.60}: {error}") from error
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            if isinstance(error, OSError) and error.errno in NONE_LEFT:
+            if none_left(error):
                 raise
             raise BadSchedule(f"there is no time zone {zone!r:.40}") from error
         self._as_it_goes = len(self._fields.hours) == 24

@@ -21,7 +21,7 @@ class LastPages:
         """By run id, in order of acceptance. Raises sqlite3.Error."""
         if self._known is None:
             rows = self._db.execute(statements.OPEN_RUNS)
-            self._known = {run_id: (no, pages, chain) for no, run_id, pages, chain, *_ in rows}
+            self._known = {run_id: (no, pages, chain) for no, run_id, pages, chain in rows}
         return self._known
 
     def written(self, last_pages: Mapping[str, LastPage]) -> None:

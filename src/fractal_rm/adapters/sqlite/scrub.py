@@ -20,7 +20,7 @@ from fractal_rm.adapters.sqlite.chain import ChainBroken, chain_holds
 from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.salvage import Salvage
 from fractal_rm.adapters.sqlite.sums import decode_any
-from fractal_rm.domain.none_left import NONE_LEFT
+from fractal_rm.domain.none_left import none_left
 
 BYTES_PER_S = 32 * 1024
 SLICE_BYTES = 256 * 1024  # at most so much at once, however long nothing was read
@@ -120,7 +120,7 @@ def _round(db: sqlite3.Connection, files: BlobFiles) -> Iterator[Found]:
     try:
         yield from look_at_blobs(db, files, has_in(db))
     except Exception as error:  # noqa: BLE001 - what is damaged may be of any type
-        passes = is_held(error) or (isinstance(error, OSError) and error.errno in NONE_LEFT)
+        passes = is_held(error) or none_left(error)
         yield ROW_BYTES, [] if passes else [f"blobs cannot be read ({error})"]
 
 

@@ -146,9 +146,7 @@ NEWEST_END = (
     " ORDER BY no DESC LIMIT 1"
 )
 
-OPEN_RUNS = (
-    "SELECT no, id, pages, chain, flow, accepted_ms FROM runs WHERE settled_ms IS NULL ORDER BY no"
-)
+OPEN_RUNS = "SELECT no, id, pages, chain FROM runs WHERE settled_ms IS NULL ORDER BY no"
 ONE_RUN = "SELECT no, pages, chain, accepted_ms, flow FROM runs WHERE id = ?"
 AN_OPEN_BLOB = (
     "SELECT 1 FROM runs JOIN blobs ON blobs.run = runs.no WHERE settled_ms IS NULL LIMIT 1"
