@@ -136,6 +136,34 @@ def test_facts_that_make_no_run_set_that_run_aside_and_the_start_goes_on(node):
     assert asyncio.run(open_runs(node)) == 0
 
 
+class AcceptedOtherwise(Accepted, frozen=True, tag="accepted-otherwise"):
+    """The first fact of a run as a later release may write it."""
+
+
+async def accepted_and_killed(node: NodeProcess, runs: dict[str, type[Accepted]]) -> None:
+    """A process was killed when it had accepted these runs of flow 2 by facts of these kinds."""
+    flow, now_ms = load(node.config, {}).config.flows["2"], SystemClock.now_ms()
+    journal = open_journal(
+        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: now_ms, on_lost=print
+    )
+    await journal.open()
+    for run_id, kind in runs.items():
+        fact = kind("2", flow_version(flow), msgspec.Raw(b'{"id": 1}'), "rest", placed=True)
+        await journal.accept(Entry(run_id, flow, now_ms, (fact,), State.ACCEPTED, ""))
+    journal.crash()
+
+
+def test_a_first_fact_that_cannot_be_read_sets_its_run_aside_and_the_start_goes_on(node):
+    one, two = ids(1, 2)
+    asyncio.run(accepted_and_killed(node, {one: AcceptedOtherwise, two: Accepted}))
+    node.start()
+    wait_until(lambda: all(run.state.final for run in node.runs()))
+    found = {run.id: run for run in node.runs()}
+    assert (found[one].state, found[two].state) == (State.DEAD, State.SUCCEEDED)
+    assert found[one].flow == "2"
+    assert "cannot be read" in found[one].reason
+
+
 async def open_runs(node: NodeProcess) -> int:
     journal = open_journal(
         node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: 1, on_lost=print

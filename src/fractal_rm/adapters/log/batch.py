@@ -154,14 +154,15 @@ def _may_be_large(body: bytes, begins: bytes) -> bool:
 
 
 def beginning_of(
-    first: AnyFact, flow: str | None, at_ms: int, key: str | None, digest: str, key_until_ms: int
-) -> Beginning:
-    """What the history needs to know of a run with this first fact."""
-    version = first.version if isinstance(first, Accepted) else ""
+    first: AnyFact | None, flow: str | None, at_ms: int, key: str | None, digest: str,
+    key_until_ms: int,
+) -> Beginning:  # fmt: skip
+    """What the history needs to know of a run with this first fact; None: nobody can read it."""
+    version, parent = "", None
+    if isinstance(first, Accepted):
+        version, parent = first.version, parent_of(first)
     source = getattr(first, "source", "")
-    return Beginning(
-        flow, version, source, at_ms, key, digest, key_until_ms, parent_of(first)
-    )  # fmt: skip
+    return Beginning(flow, version, source, at_ms, key, digest, key_until_ms, parent)
 
 
 def _ahead_of(ended_ms: int, age_ms: int) -> int:

@@ -63,13 +63,12 @@ class _Replay:
             self._go_on(self.stories.of(record.run_id), [record.fact], ahead_ms)
 
     def _begin(self, record: records.RunRecord) -> None:
-        first = timed.decode(record.facts[0])
+        at_ms, first = timed.first_of(record.facts)
         story = Story(record.run_id, state=State.ACCEPTED)
         self.stories.begin(story, beginning_of(
-            first.fact, record.flow, first.at_ms, record.key, record.digest,
-            record.key_until_ms,
+            first, record.flow, at_ms, record.key, record.digest, record.key_until_ms,
         ))  # fmt: skip
-        self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), first.at_ms)
+        self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), at_ms)
         self._go_on(story, record.facts, record.ahead_ms)
 
     def _go_on(self, story: Story, facts: list[msgspec.Raw], ahead_ms: int) -> None:
