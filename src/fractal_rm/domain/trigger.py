@@ -183,13 +183,16 @@ def _trigger(body: bytes, arrival: Arrival) -> Trigger:
         raise WrongShape(_readable(str(error))) from None
     except msgspec.DecodeError as error:
         raise Malformed(str(error)) from None
-    deadline = message.deadline_ms
+    key, deadline, by_mqtt = arrival.key, message.deadline_ms, arrival.source is Source.MQTT
+    if key is None and message.id is not msgspec.UNSET:
+        key = _text(message.id, "id")
     return Trigger(
         flow_id=str(message.id_flow),
         payload=bytes(message.payload),
-        placed=_placed(message, arrival.source),
-        key=_checked_key(arrival.key if arrival.key is not None else _text(message.id, "id")),
-        offer=_offer(message) if arrival.source is not Source.MQTT else None,
+        # Over MQTT the original asks its balancer whatever the message says.
+        placed=not by_mqtt and _placed(message),
+        key=None if key is None else _checked_key(key),
+        offer=None if by_mqtt else _offer(message),
         budget_ms=None if deadline is msgspec.UNSET else _budget_ms(deadline, arrival.waited_ms),
     )
 
@@ -202,7 +205,8 @@ def _addressed(arrival: Arrival, flow_id: str) -> Trigger:
     by_topic = arrival.source is Source.MQTT
     if arrival.source is Source.SCHEDULE:  # our own
         return Trigger(flow_id, arrival.body, key=arrival.key, scope=f"\0schedule:{flow_id}:")
-    key, scope, trace = _checked_key(arrival.key), f"\0topic:{flow_id}:" if by_topic else "", None
+    key = None if arrival.key is None else _checked_key(arrival.key)
+    scope, trace = f"\0topic:{flow_id}:" if by_topic else "", None
     payload = _any_text(arrival.body) if by_topic else _any_json(arrival.body)
     if _is_event(arrival.said, payload, by_topic=by_topic):
         event = read_event(payload)
@@ -289,11 +293,9 @@ def _budget_ms(raw: msgspec.Raw, waited_ms: int) -> int:
     return max(1, budget_ms - waited_ms)
 
 
-def _placed(message: _Message, source: Source) -> bool:
-    # Over MQTT the original asks its balancer whatever the message says; over REST all three
-    # keys are mandatory there, and "false" would count as true: ours wants a boolean.
-    if source is Source.MQTT:
-        return False
+def _placed(message: _Message) -> bool:
+    # Over REST all three keys are mandatory in the original, and "false" counts as true there:
+    # ours wants a boolean.
     raw = message.is_load_balancing
     if raw is msgspec.UNSET:
         raise WrongShape("the key is_load_balancing is missing")
@@ -329,9 +331,7 @@ def _text(raw: msgspec.Raw | msgspec.UnsetType, name: str) -> str | None:
         raise WrongShape(f"{name} must be a string") from None
 
 
-def _checked_key(key: str | None) -> str | None:
-    if key is None:
-        return None
+def _checked_key(key: str) -> str:
     if not 0 < len(key) <= MAX_KEY_LENGTH or not key.isprintable():
         raise WrongShape(f"a trigger id is 1 to {MAX_KEY_LENGTH} printable characters")
     return key

@@ -21,7 +21,8 @@ from fractal_rm.domain.errors import JournalBlocked
 PROJECT_EVERY_S = 5.0
 PROJECT_BYTES = 1024 * 1024  # larger batches hold others up for longer
 ADDED_AT_ONCE = 64  # runs; half a millisecond
-SEGMENTS_HELD = 4  # for the sake of open runs
+# For the sake of open runs: one that ends meanwhile is written into the history once.
+SEGMENTS_HELD = 8
 RETRY_BLOCKED_S = 0.5
 
 

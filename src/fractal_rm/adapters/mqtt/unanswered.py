@@ -144,6 +144,8 @@ class Unanswered:
                 if numbered[1].begun:
                     self._noted.incomplete()
                 self._begin(self._offer_again(numbered), self._waiting)
+        if self._gate.held and not self._ending and not self._full():
+            self._gate.release()
 
     async def _offer_again(self, numbered: Numbered) -> None:
         """One for which there was no room: by itself, when there may be some."""
@@ -156,8 +158,6 @@ class Unanswered:
             self._acknowledge(numbered)
         self._count -= 1
         self._bytes -= len(numbered[1].body)
-        if self._gate.held and not self._ending and not self._full():
-            self._gate.release()
 
     def _full(self) -> bool:
         return (self._counted and self._count >= self._most) or self._bytes >= MOST_BYTES
