@@ -161,6 +161,40 @@ def test_a_frame_that_was_synced_and_does_not_hold_is_damage_and_no_torn_end():
         read(disk, 0)
 
 
+@pytest.mark.parametrize("large", [50, 1500])  # in one segment, and over several
+def test_who_reads_beside_a_writer_is_told_of_damage_and_of_no_end_that_is_being_written(large):
+    disk = MemoryDisk()
+    log = filled(disk, *(bytes([n]) * large for n in b"abcde"))
+    log.put(b"f" * large)
+    name = next(name for name in disk.names() if b"f" * large in disk.read(name))
+    disk.write(name, disk.read(name).index(b"f" * large), b"torn")
+    assert put_in(disk) == [bytes([n]) * large for n in b"abcde"]
+    name = next(name for name in disk.names() if b"b" * large in disk.read(name))
+    disk.write(name, disk.read(name).index(b"b" * large), b"flipped")
+    with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) does not hold at byte"):
+        bodies_since(disk, 0)
+
+
+def test_frames_that_are_written_while_a_log_is_read_are_no_damage():
+    class Written(MemoryDisk):
+        """Something more is put and synced behind what a reader has seen."""
+
+        log: Log | None = None
+
+        def read(self, name, most=-1, place=0):
+            found = super().read(name, most, place)
+            if place and self.log is not None:
+                log, self.log = self.log, None
+                for body in (b"two", b"three"):
+                    log.put(body)
+                    log.sync()
+            return found
+
+    disk = Written()
+    disk.log = filled(disk, b"one")
+    assert put_in(disk)[:1] == [b"one"]
+
+
 def test_the_end_of_a_log_that_was_never_synced_may_be_anything():
     disk = MemoryDisk()
     log = filled(disk, b"one" * 50)

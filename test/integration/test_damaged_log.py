@@ -241,3 +241,27 @@ async def test_a_segment_that_cannot_be_read_is_named(state, monkeypatch):
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(JournalError, match=r"up\.log/2 cannot be used .*permission"):
         await survivors(state)
+
+
+async def test_a_list_has_what_the_history_holds_and_says_that_the_log_is_damaged(tmp_path):
+    journal = journal_in(tmp_path)
+    await journal.open()
+    await journal.accept(entry("brought-over"))
+    await journal.bring_over()
+    for name in ("one", "flipped", "three"):
+        await journal.accept(entry(name))
+    journal.crash()
+    history = SqliteHistory(tmp_path)
+    assert [run.id for run in history.page().runs] == ["three", "one", "flipped", "brought-over"]
+    flip(tmp_path / "up.log", b"flipped")
+    page = history.page()
+    assert [run.id for run in page.runs] == ["brought-over"]
+    assert "does not hold at byte" in page.unreadable[0]
+
+
+def flip(folder: Path, what: bytes) -> None:
+    """A bit of the first file that has these bytes."""
+    path = next(path for path in folder.iterdir() if what in path.read_bytes())
+    data = bytearray(path.read_bytes())
+    data[data.index(what)] ^= 1
+    path.write_bytes(data)

@@ -94,12 +94,15 @@ def places(data: bytes, place: int = 0) -> Iterator[int]:
         at = data.find(_MAGIC, at + 1)
 
 
-def all_behind(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int, Frame]]:
+def all_behind(
+    data: bytes, *, salt: int, place: int, offset: int = 0
+) -> Iterator[tuple[int, Frame]]:
     """Every frame from ``place`` on that holds, with its place, whatever stands between them."""
-    for at in places(data, place):
-        frame = decode(data, salt=salt, place=at) if at >= place else None
+    for at in places(data, place - offset):
+        here = at + offset
+        frame = decode(data, salt=salt, place=here, offset=offset) if here >= place else None
         if frame is not None:
-            yield at, frame
+            yield here, frame
             place = frame.end
 
 
@@ -115,9 +118,9 @@ def crcs_at(data: bytes, place: int) -> tuple[Callable[[int], int], int] | None:
     return (lambda salt: _crc(body, salt, place, synced)), crc
 
 
-def latest_synced(data: bytes, *, salt: int, place: int) -> int:
+def latest_synced(data: bytes, *, salt: int, place: int, offset: int = 0) -> int:
     """The latest position that a frame behind ``place`` knows to have been synced; 0: none does."""
-    found = all_behind(data, salt=salt, place=place)
+    found = all_behind(data, salt=salt, place=place, offset=offset)
     return max((frame.synced for _, frame in found), default=0)
 
 

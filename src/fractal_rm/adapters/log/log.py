@@ -36,6 +36,7 @@ from fractal_rm.adapters.log.segments import (
     look_through,
     number_of,
     position,
+    was_synced,
     with_what_follows,
 )
 from fractal_rm.adapters.log.threads import Worker
@@ -137,12 +138,9 @@ class Log:
 
     def _check_torn(self) -> None:
         """What does not hold at `end`: was it never synced? Raises JournalDamaged."""
-        last, place = self._used[-1], self._place
-        for segment in (last, *self._left):
-            data = self._disk.read(segment.name)
-            if frames.latest_synced(data, salt=segment.salt, place=place) > self._end:
-                raise damaged(self._disk, f"{_named(last)} {self._how()}")
-            place = 0
+        last = self._used[-1]
+        if was_synced(self._disk, (last, *self._left), self._place):
+            raise damaged(self._disk, f"{last} {self._how()}")
 
     def _how(self) -> str:
         return f"does not hold at byte {self._place}{self._lost}"
@@ -152,7 +150,7 @@ class Log:
         last = self._used[-1]
         if is_marked(self._disk.read(last.name, BEGIN), last):
             how = "is not the last one" if ended else self._how()
-            raise damaged(self._disk, f"{_named(last)} {how}")
+            raise damaged(self._disk, f"{last} {how}")
 
     def begin(self) -> None:
         """Write from here on, behind all that was read. Raises JournalFull, OSError."""
@@ -345,7 +343,3 @@ class Log:
 
 def _nothing() -> None:
     pass
-
-
-def _named(segment: Segment) -> str:
-    return f"segment {segment.number} (file {segment.name})"

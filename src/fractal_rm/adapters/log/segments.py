@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count, pairwise
 from typing import NamedTuple
@@ -54,6 +54,9 @@ class Segment(msgspec.Struct, frozen=True):
     salt: int
     before: int
     size: int
+
+    def __str__(self) -> str:
+        return f"segment {self.number} (file {self.name})"
 
 
 class Put(NamedTuple):
@@ -245,14 +248,21 @@ def bodies_since(disk: Disk, since: int) -> list[Put]:
     Raises JournalDamaged (also where the position is one that was released), JournalTooNew,
     OSError.
     """
+    bodies: list[Put] = []
+    damage = None
     try:
         wanted = following(disk, look_through(disk), since)
-        bodies = list(_bodies(disk, wanted, since))
+        try:
+            bodies += _bodies(disk, wanted, since)
+        except JournalDamaged as error:
+            damage = error
         now = look_through(disk).segments
     except FileNotFoundError as error:  # released, and deleted
         raise Reused(f"{disk.where} cannot be read: {error.filename} is gone") from error
     if not {segment.number for segment in wanted} <= {segment.number for segment in now}:
         raise Reused(f"{disk.where} cannot be read: its files were used again meanwhile")
+    if damage is not None:
+        raise damage
     return bodies
 
 
@@ -260,10 +270,32 @@ def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[Put]:
     for at, segment in enumerate(wanted):
         if at and not follows(segment, wanted[at - 1]):
             return
-        ended = False
-        for frame in frames_since(disk, segment, since):
-            ended = not frame.body
-            if frame.body:
-                yield Put(frame.body, position(segment.number, frame.end))
-        if not ended:
-            return
+        place, ended, is_more_known = begin_of(segment, since), False, False
+        while not ended:
+            begin = place
+            for frame in frames_in(partial(disk.read, segment.name), segment, place):
+                ended, place = not frame.body, frame.end
+                if frame.body:
+                    yield Put(frame.body, position(segment.number, place))
+            if ended:
+                break
+            if is_more_known and place == begin:  # nor has it been written meanwhile
+                raise damaged(disk, f"{segment} does not hold at byte {place}")
+            is_more_known = was_synced(disk, wanted[at:], place, READ_BYTES)
+            if not is_more_known:
+                return
+
+
+def was_synced(disk: Disk, found: Sequence[Segment], place: int, most: int = -1) -> bool:
+    """Whether a later frame says that more was synced than holds: up to a place in the first.
+
+    Else the log ends there, and what is behind may be anything. Of each segment at ``most`` so many
+    bytes are looked at. Raises OSError.
+    """
+    end = position(found[0].number, place)
+    for segment in found:
+        data = disk.read(segment.name, most, place)
+        if frames.latest_synced(data, salt=segment.salt, place=place, offset=place) > end:
+            return True
+        place = BEGIN
+    return False

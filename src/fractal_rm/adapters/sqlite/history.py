@@ -84,13 +84,9 @@ class SqliteHistory:
         found: list[RunSummary] = []
         unreadable: list[str] = []
         for path in self._journals():
-            try:
-                with reading(path) as db:
-                    rows, broken = newest(db, wanted)
-                    found += [summary_of(row, path) for row in rows]
-                    unreadable += [f"{path.stem}: {each}" for each in broken]
-            except JournalDamaged as error:  # noqa: PERF203 - the others are read all the same
-                unreadable.append(f"{path.stem}: {error}")
+            runs, broken = _newest_readable(path, wanted)
+            found += runs
+            unreadable += [f"{path.stem}: {each}" for each in broken]
         once = {run.id: run for run in found}  # while one is moved, it may be in two journals
         runs = sorted(once.values(), key=lambda run: run.id, reverse=True)
         return RunPage(runs[:limit], unreadable)
@@ -205,6 +201,27 @@ def _unread(path: Path, error: Exception) -> JournalDamaged | JournalUnreadable:
             " user of the node, or with a copy of the folder and of comm.conf"
         )
     return JournalDamaged(f"{path} cannot be read ({text})")
+
+
+def _newest_readable(path: Path, wanted: Wanted) -> tuple[list[RunSummary], list[str]]:
+    """The newest runs of one journal, and what cannot be read; of a damaged log, without it."""
+    try:
+        return _newest(path, wanted)
+    except JournalDamaged as error:
+        damage = str(error)
+    try:
+        runs, broken = _newest(path, wanted, with_log=False)
+    except JournalDamaged:
+        return [], [damage]
+    return runs, [damage, *broken]
+
+
+def _newest(
+    path: Path, wanted: Wanted, *, with_log: bool = True
+) -> tuple[list[RunSummary], list[str]]:
+    with reading(path, with_log=with_log) as db:
+        rows, broken = newest(db, wanted)
+        return [summary_of(row, path) for row in rows], broken
 
 
 def summary_of(row: Row, path: Path) -> RunSummary:
