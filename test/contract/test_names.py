@@ -301,7 +301,22 @@ async def test_a_c_library_that_is_silent_holds_up_no_name_of_dns(tmp_path, libr
         lookups = [asyncio.create_task(names.addresses(name)) for name in mute]
         await asyncio.sleep(0)
         assert "10.0.0.7" in await names.addresses("camera.plant")
-        assert "4 other names already" in await why(names, "printer.local")
+        assert "16 other names already" in await why(names, "printer.local")
+        assert not any(each.done() for each in lookups)
+        for each in lookups:
+            each.cancel()
+
+
+async def test_a_dozen_names_of_which_the_c_library_is_silent_hold_up_no_other_one(
+    tmp_path, library
+):
+    """As machines of mDNS that are off."""
+    mute = {f"mute{n}.local": None for n in range(12)}
+    library.update(mute)
+    async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (_, names):
+        lookups = [asyncio.create_task(names.addresses(name)) for name in mute]
+        await asyncio.sleep(0)
+        assert await names.addresses("printer.local") == ("10.0.0.3",)
         assert not any(each.done() for each in lookups)
         for each in lookups:
             each.cancel()

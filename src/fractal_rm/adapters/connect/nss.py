@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from fractal_rm.domain.none_left import none_left
 
-MOST_AT_ONCE = 4
+MOST_AT_ONCE = 16  # half of the lookups that there may be: names of DNS have the others
 
 
 class CLibrary:
