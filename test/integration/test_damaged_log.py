@@ -253,13 +253,18 @@ async def test_a_list_has_what_the_history_holds_and_says_that_the_log_is_damage
     journal.crash()
     history = SqliteHistory(tmp_path)
     assert [run.id for run in history.page().runs] == ["three", "one", "flipped", "brought-over"]
-    flip(tmp_path / "up.log", b"flipped")
+    flip_a_bit(tmp_path / "up.log", b"flipped")
     page = history.page()
     assert [run.id for run in page.runs] == ["brought-over"]
     assert "does not hold at byte" in page.unreadable[0]
+    found = history.run("brought-over")
+    assert (len(found.facts), "does not hold at byte" in found.unreadable) == (1, True)
+    with pytest.raises(JournalDamaged, match="does not hold at byte"):
+        history.run("three")
+    assert [sum(ledger.states.values()) for ledger in history.ledger()] == [1]
 
 
-def flip(folder: Path, what: bytes) -> None:
+def flip_a_bit(folder: Path, what: bytes) -> None:
     """A bit of the first file that has these bytes."""
     path = next(path for path in folder.iterdir() if what in path.read_bytes())
     data = bytearray(path.read_bytes())

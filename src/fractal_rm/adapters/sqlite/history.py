@@ -84,8 +84,14 @@ class SqliteHistory:
         found: list[RunSummary] = []
         unreadable: list[str] = []
         for path in self._journals():
-            runs, broken = _newest_readable(path, wanted)
-            found += runs
+            broken: list[str] = []
+            try:
+                with reading(path, broken=broken) as db:
+                    rows, rows_broken = newest(db, wanted)
+                    found += [summary_of(row, path) for row in rows]
+                    broken += rows_broken
+            except JournalDamaged as error:  # noqa: PERF203 - the others are read all the same
+                broken.append(str(error))
             unreadable += [f"{path.stem}: {each}" for each in broken]
         once = {run.id: run for run in found}  # while one is moved, it may be in two journals
         runs = sorted(once.values(), key=lambda run: run.id, reverse=True)
@@ -95,25 +101,30 @@ class SqliteHistory:
         """One run, or None; see the port. Raises JournalDamaged where it may be in what is lost."""
         damage: JournalDamaged | None = None
         for path in self._journals():
+            broken: list[str] = []
             try:
-                with reading(path) as db:
+                with reading(path, broken=broken) as db:
                     row = one_by_id(db, run_id)
                     if row is not None:
-                        return RunDetail(summary_of(row, path), *_facts(db, row, path))
+                        facts, not_whole = _facts(db, row, path)
+                        said = not_whole or next(iter(broken), None)
+                        return RunDetail(summary_of(row, path), facts, said)
             except JournalDamaged as error:  # noqa: PERF203 - another journal may have it
                 damage = error
+            else:
+                damage = JournalDamaged(broken[0]) if broken else damage
         if damage is not None:
             raise damage
         return None
 
     def ledger(self) -> list[Ledger]:
-        """The accounts; see the port."""
+        """The accounts; see the port. A log that is damaged is left out."""
         states: dict[str | None, Counter[State]] = {}
         received: Counter[str | None] = Counter()
         duplicates: Counter[str | None] = Counter()
         maybe_twice: Counter[str | None] = Counter()
         for path in self._journals():
-            with reading(path) as db:
+            with reading(path, broken=[]) as db:
                 for flow, count in db.execute(_RECEIVED):
                     received[flow] += count
                 for flow, state, count, again in db.execute(_STATES):
@@ -162,10 +173,13 @@ def open_runs_of(path: Path) -> list[str]:
 
 
 @contextmanager
-def reading(path: Path, *, with_log: bool = True) -> Generator[sqlite3.Connection]:
+def reading(
+    path: Path, *, with_log: bool = True, broken: list[str] | None = None
+) -> Generator[sqlite3.Connection]:
     """A journal as it is at one moment, whatever is written meanwhile.
 
-    ``with_log``: with what its log tells beyond the history.
+    ``with_log``: with what its log tells beyond the history. Where that is damaged, it is without
+    it, and says so in ``broken`` if that is given.
 
     Raises JournalUnreadable where this user cannot read it, JournalDamaged for whatever cannot be
     read in it, JournalTooNew where it may mean more than this release knows, JournalTooOld where it
@@ -182,7 +196,12 @@ def reading(path: Path, *, with_log: bool = True) -> Generator[sqlite3.Connectio
             found = format_of(db, path)
             show_as_now(db, found)
             if found >= SUMMED_SINCE and with_log:
-                lay_over(db, path)
+                try:
+                    lay_over(db, path)
+                except JournalDamaged as error:
+                    if broken is None:
+                        raise
+                    broken.append(str(error))
             yield db
     except UnicodeEncodeError:  # it is in what was asked for
         raise
@@ -201,27 +220,6 @@ def _unread(path: Path, error: Exception) -> JournalDamaged | JournalUnreadable:
             " user of the node, or with a copy of the folder and of comm.conf"
         )
     return JournalDamaged(f"{path} cannot be read ({text})")
-
-
-def _newest_readable(path: Path, wanted: Wanted) -> tuple[list[RunSummary], list[str]]:
-    """The newest runs of one journal, and what cannot be read; of a damaged log, without it."""
-    try:
-        return _newest(path, wanted)
-    except JournalDamaged as error:
-        damage = str(error)
-    try:
-        runs, broken = _newest(path, wanted, with_log=False)
-    except JournalDamaged:
-        return [], [damage]
-    return runs, [damage, *broken]
-
-
-def _newest(
-    path: Path, wanted: Wanted, *, with_log: bool = True
-) -> tuple[list[RunSummary], list[str]]:
-    with reading(path, with_log=with_log) as db:
-        rows, broken = newest(db, wanted)
-        return [summary_of(row, path) for row in rows], broken
 
 
 def summary_of(row: Row, path: Path) -> RunSummary:
