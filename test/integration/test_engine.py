@@ -9,6 +9,7 @@ import pytest
 
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.config.model import Bounds
+from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import (
     BadReply,
     Broken,
@@ -28,8 +29,9 @@ from fractal_rm.domain.facts import Begun, Dead, Placed
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine import admit
+from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Receipt
-from worlds import URL, ManualClock, Stage, config, until
+from worlds import URL, ManualClock, Stage, config, flows, until
 
 HOUR_MS = 3_600_000
 
@@ -221,6 +223,37 @@ async def test_a_component_s_limit_holds():
         go.set()
         await until(lambda: stage.node.unfinished == 0)
         assert len(stage.components.requests) == 10
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        "1\nTO a 1\nPOST item\n  FOREACH payload\n  LIMIT 9",
+        "1\nORDER dataflow" + "\nTO a 1\nGET" * 9,
+        "1\nORDER dataflow" + "\nRUN 2 payload" * 9 + "\n\n2\nTO a 1\nGET",
+    ],
+)
+async def test_calls_of_runs_that_fan_out_share_half_of_the_connections(flow):
+    """The others wait before their own time begins."""
+    stage = Stage(flows=flows(f"{flow}\n"))
+    stage.world.connections = 4
+    stage.node = Node(stage.world, {})
+    async with stage:
+        under_way = most = 0
+
+        async def answer(_):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+            return Reply(200, b"", b"1")
+
+        stage.components.answers[f"{URL}/a/1"] = answer
+        for _ in range(3):
+            await stage.send("1", payload=[0] * 9)
+        await until(lambda: stage.node.unfinished == 0)
+        assert (len(stage.components.requests), most) == (27, 2)
 
 
 # --- placed ------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import nullcontext
 from typing import cast
 
 import msgspec
@@ -29,7 +31,12 @@ from fractal_rm.engine.world import World
 
 
 class Calls:
-    """Makes calls under each component's own limit, and writes what came of them."""
+    """Makes calls under each component's own limit, and writes what came of them.
+
+    A run in flight makes one call at a time, for which there is a connection. Runs that may have
+    several calls under way share half as many connections beside those; a call waits for one of
+    them before its own time begins.
+    """
 
     def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom, budgets: Budgets) -> None:
         self._world = world
@@ -38,6 +45,7 @@ class Calls:
         self._budgets = budgets
         self._tries = Tries(world, runs)
         self._slots = Slots()
+        self._shared = asyncio.Semaphore(max(1, world.connections // 2))
 
     async def make(self, run: Run, call: Call, part: Part | None = None) -> Settled | None:
         """Make one call, or a part of one. None: it has its result; otherwise how the run ends."""
@@ -64,7 +72,7 @@ class Calls:
             try:
                 answer = await (
                     self._world.components.call(route, body, headers, timeout_s)
-                    if self._is_plain(run, component)
+                    if self._is_plain(run, call, component)
                     else self._attempt(run, call, component, request, attempt, part)
                 )
             except CallFailed as error:
@@ -124,15 +132,26 @@ class Calls:
             fact = Finished(call.number, 0, 0, result)
         _ = self._runs.write(run, fact)
 
-    def _is_plain(self, run: Run, component: Component) -> bool:
+    def _is_plain(self, run: Run, call: Call, component: Component) -> bool:
         """Whether a call needs nothing of what `_attempt` sees to: most do not."""
         return (
             component.limit is None
             and component.idempotent
             and not run.flow.durable.each_step
-            and run.flow.order is UNSET
             and not self._budgets.ends_s
+            and not self._has_others_beside(run, call)
         )
+
+    def _has_others_beside(self, run: Run, call: Call) -> bool:
+        """Whether a run, or the one that carries it, may have other calls under way meanwhile."""
+        if call.terms is not UNSET and call.terms.each is not None and call.terms.each.at_once > 1:
+            return True
+        above: Run | None = run
+        while above is not None:
+            if above.flow.order is not UNSET:
+                return True
+            above = self._runs.parent(above)
+        return False
 
     async def _attempt(
         self,
@@ -143,15 +162,14 @@ class Calls:
         attempt: int,
         part: Part | None,
     ) -> Reply:
-        """Call once, in the component's slot, within the run's time. Raises CallFailed.
+        """Call once, in its turn, within the run's time. Raises CallFailed.
 
         Where a crash must not repeat it unasked, that it leaves is written first: no earlier, as a
-        call that still waits for its slot is in no doubt, and each time, as any attempt may arrive.
+        call that still waits for its turn is in no doubt, and each time, as any attempt may arrive.
         """
         slot = self._slots.slot(component.name, component.limit)
-        if slot is not None:
-            await slot.acquire()
-        try:
+        shared = self._shared if self._has_others_beside(run, call) else None
+        async with slot or nullcontext(), shared or nullcontext():
             if run.flow.durable.each_step or not component.idempotent:
                 await self._runs.write(run, _started(call, attempt, part))
             elif run.flow.order is not UNSET:
@@ -160,9 +178,6 @@ class Calls:
             if self._budgets.ends_s and (part is None or part.undo is None):
                 return await self._timed(run, request)
             return await self._world.components.call(*request)
-        finally:
-            if slot is not None:
-                slot.release()
 
     async def _timed(self, run: Run, request: Request) -> Reply:
         """Call once, in a world where some runs have to end by a moment. Raises TimeIsUp."""
