@@ -72,7 +72,7 @@ class Calls:
             try:
                 answer = await (
                     self._world.components.call(route, body, headers, timeout_s)
-                    if self._is_plain(run, call, component)
+                    if self._is_plain(run, component, part)
                     else self._attempt(run, call, component, request, attempt, part)
                 )
             except CallFailed as error:
@@ -132,14 +132,16 @@ class Calls:
             fact = Finished(call.number, 0, 0, result)
         _ = self._runs.write(run, fact)
 
-    def _is_plain(self, run: Run, call: Call, component: Component) -> bool:
+    def _is_plain(self, run: Run, component: Component, part: Part | None) -> bool:
         """Whether a call needs nothing of what `_attempt` sees to: most do not."""
         return (
             component.limit is None
             and component.idempotent
             and not run.flow.durable.each_step
             and not self._budgets.ends_s
-            and not self._has_others_beside(run, call)
+            and run.flow.order is UNSET
+            and run.origin is None
+            and part is None
         )
 
     def _has_others_beside(self, run: Run, call: Call) -> bool:
