@@ -109,7 +109,7 @@ class SqliteHistory:
                         facts, not_whole = _facts(db, row, path)
                         said = not_whole or next(iter(broken), None)
                         return RunDetail(summary_of(row, path), facts, said)
-            except JournalDamaged as error:  # noqa: PERF203 - another journal may have it
+            except JournalDamaged as error:  # another journal may have it
                 damage = error
             else:
                 damage = JournalDamaged(broken[0]) if broken else damage
