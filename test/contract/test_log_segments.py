@@ -17,7 +17,7 @@ from fractal_rm.adapters.log.blobs import Blobs, lost_in
 from fractal_rm.adapters.log.blobs import read as read_blob
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.log import Log
-from fractal_rm.adapters.log.segments import Reused, bodies_since
+from fractal_rm.adapters.log.segments import BEGIN, READ_BYTES, Reused, bodies_since
 from fractal_rm.adapters.log.survey import survey
 from fractal_rm.adapters.log.timed import Blob, Ref
 from fractal_rm.adapters.memory.blobs import MemoryBlobs
@@ -41,9 +41,10 @@ class Salts:
         return self._random.getrandbits(64)
 
 
-def log_on(disk: MemoryDisk, salts: Salts | None = None, most_bytes=1 << 20, blobs=None) -> Log:
+def log_on(disk: MemoryDisk, salts: Salts | None = None, most_bytes=1 << 20, blobs=None,
+           segment_bytes=SEGMENT) -> Log:  # fmt: skip
     return Log(
-        lambda: disk, Blobs(blobs or MemoryBlobs()), salts or Salts(), segment_bytes=SEGMENT,
+        lambda: disk, Blobs(blobs or MemoryBlobs()), salts or Salts(), segment_bytes=segment_bytes,
         most_bytes=most_bytes,
     )  # fmt: skip
 
@@ -175,6 +176,19 @@ def test_who_reads_beside_a_writer_is_told_of_damage_and_of_no_end_that_is_being
         bodies_since(disk, 0)
 
 
+def test_who_reads_beside_a_writer_is_told_of_damage_in_a_large_frame():
+    disk = MemoryDisk()
+    log = log_on(disk, segment_bytes=1 << 18)
+    assert opened(log) == []
+    for body in (b"a", b"b" * 2 * READ_BYTES, b"c", b"d"):
+        log.put(body)
+        log.sync()
+    (name,) = disk.names()
+    disk.write(name, disk.read(name).index(b"bbb"), b"flipped")
+    with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) does not hold at byte"):
+        bodies_since(disk, 0)
+
+
 def test_frames_that_are_written_while_a_log_is_read_are_no_damage():
     class Written(MemoryDisk):
         """Something more is put and synced behind what a reader has seen."""
@@ -193,6 +207,26 @@ def test_frames_that_are_written_while_a_log_is_read_are_no_damage():
     disk = Written()
     disk.log = filled(disk, b"one")
     assert put_in(disk)[:1] == [b"one"]
+
+
+def test_a_segment_that_is_begun_while_a_log_is_read_is_no_damage():
+    class Written(MemoryDisk):
+        """It is begun and synced when the last one has been read to its end."""
+
+        log: Log | None = None
+
+        def read(self, name, most=-1, place=0):
+            found = super().read(name, most, place)
+            if place > BEGIN and self.log is not None:
+                log, self.log = self.log, None
+                for body in (b"y" * 1900, b"z" * 1900):
+                    log.put(body)
+                    log.sync()
+            return found
+
+    disk = Written()
+    disk.log = filled(disk, b"x" * 1900)
+    assert put_in(disk)[:1] == [b"x" * 1900]
 
 
 def test_the_end_of_a_log_that_was_never_synced_may_be_anything():

@@ -196,6 +196,7 @@ HARMS = {
 async def test_a_segment_that_is_not_what_it_was_is_named(state, how, which):
     segments = segments_of(state)
     HARMS[how](segments[which])
+    assert SqliteHistory(state).page().unreadable, "a list ends there, and does not say so"
     with pytest.raises(JournalDamaged):
         await survivors(state)
 

@@ -11,8 +11,9 @@ order), unless a later frame says that it had been synced: then it is damage.
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from zlib import crc32
 
 import msgspec
@@ -20,6 +21,7 @@ import msgspec
 ALIGNED_BYTES = 8
 _MAGIC = b"FRMf"
 _HEAD = struct.Struct("<4sIIIQ")
+_NUMBER = struct.Struct("<I")  # of a segment: the upper half of a position
 _COVERED = struct.Struct("<QQIQ")  # salt, place, length, synced
 HEAD_BYTES = _HEAD.size
 _FILLING = [bytes(-(HEAD_BYTES + length) % ALIGNED_BYTES) for length in range(ALIGNED_BYTES)]
@@ -76,6 +78,15 @@ def size_at(data: bytes, at: int) -> int:
     return room_for(length) if magic == _MAGIC else 0
 
 
+def heads_synced_in(segments: Iterable[int]) -> re.Pattern[bytes]:
+    """What finds heads whose ``synced`` is in one of these segments.
+
+    What an earlier use of a segment has left was synced in earlier ones: it is not looked at.
+    """
+    numbers = b"|".join(re.escape(_NUMBER.pack(number)) for number in segments)
+    return re.compile(_MAGIC + b".{8}\0{4}.{4}(?:" + numbers + b")", re.DOTALL)
+
+
 def scan(data: bytes, *, salt: int, place: int, offset: int = 0) -> Iterator[Frame]:
     """The frames from ``place`` on that follow each other and hold; see `decode`."""
     while True:
@@ -94,15 +105,12 @@ def places(data: bytes, place: int = 0) -> Iterator[int]:
         at = data.find(_MAGIC, at + 1)
 
 
-def all_behind(
-    data: bytes, *, salt: int, place: int, offset: int = 0
-) -> Iterator[tuple[int, Frame]]:
+def all_behind(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int, Frame]]:
     """Every frame from ``place`` on that holds, with its place, whatever stands between them."""
-    for at in places(data, place - offset):
-        here = at + offset
-        frame = decode(data, salt=salt, place=here, offset=offset) if here >= place else None
+    for at in places(data, place):
+        frame = decode(data, salt=salt, place=at) if at >= place else None
         if frame is not None:
-            yield here, frame
+            yield at, frame
             place = frame.end
 
 
@@ -118,9 +126,9 @@ def crcs_at(data: bytes, place: int) -> tuple[Callable[[int], int], int] | None:
     return (lambda salt: _crc(body, salt, place, synced)), crc
 
 
-def latest_synced(data: bytes, *, salt: int, place: int, offset: int = 0) -> int:
+def latest_synced(data: bytes, *, salt: int, place: int) -> int:
     """The latest position that a frame behind ``place`` knows to have been synced; 0: none does."""
-    found = all_behind(data, salt=salt, place=place, offset=offset)
+    found = all_behind(data, salt=salt, place=place)
     return max((frame.synced for _, frame in found), default=0)
 
 

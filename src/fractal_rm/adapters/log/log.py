@@ -32,7 +32,7 @@ from fractal_rm.adapters.log.segments import (
     following,
     follows,
     frames_since,
-    is_marked,
+    has_mark,
     look_through,
     number_of,
     position,
@@ -148,7 +148,7 @@ class Log:
     def _check_last(self, ended: bool) -> None:
         """Was there a segment behind the last one? Raises JournalDamaged."""
         last = self._used[-1]
-        if is_marked(self._disk.read(last.name, BEGIN), last):
+        if has_mark(self._disk, last):
             how = "is not the last one" if ended else self._how()
             raise damaged(self._disk, f"{last} {how}")
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import count, pairwise
 from typing import NamedTuple
@@ -194,6 +194,11 @@ def is_marked(data: bytes, segment: Segment) -> bool:
     return data[MARK_PLACE : MARK_PLACE + _MARK.size] == encode_mark(segment)
 
 
+def has_mark(disk: Disk, segment: Segment) -> bool:
+    """As `is_marked`, of what is in the file now. Raises OSError."""
+    return is_marked(disk.read(segment.name, BEGIN), segment)
+
+
 def begin_alone(disk: Disk, number: int, salt: int) -> int:
     """Make a small segment that follows on none, durable; returns the position where it begins.
 
@@ -268,34 +273,61 @@ def bodies_since(disk: Disk, since: int) -> list[Put]:
 
 def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[Put]:
     for at, segment in enumerate(wanted):
-        if at and not follows(segment, wanted[at - 1]):
+        ended = yield from _bodies_in(disk, wanted[at:], begin_of(segment, since))
+        if not ended:
             return
-        place, ended, is_more_known = begin_of(segment, since), False, False
-        while not ended:
-            begin = place
-            for frame in frames_in(partial(disk.read, segment.name), segment, place):
-                ended, place = not frame.body, frame.end
-                if frame.body:
-                    yield Put(frame.body, position(segment.number, place))
-            if ended:
-                break
-            if is_more_known and place == begin:  # nor has it been written meanwhile
-                raise damaged(disk, f"{segment} does not hold at byte {place}")
-            is_more_known = was_synced(disk, wanted[at:], place, READ_BYTES)
-            if not is_more_known:
-                return
+        if at + 1 == len(wanted) or not follows(wanted[at + 1], segment):
+            _check_last(disk, segment)
+            return
 
 
-def was_synced(disk: Disk, found: Sequence[Segment], place: int, most: int = -1) -> bool:
+def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[Put, None, bool]:
+    """What the first one holds from a place on; returns whether another was begun behind it."""
+    segment, is_more_known = found[0], False
+    while True:
+        begin = place
+        for frame in frames_in(partial(disk.read, segment.name), segment, place):
+            if not frame.body:
+                return True
+            place = frame.end
+            yield Put(frame.body, position(segment.number, place))
+        if is_more_known and place == begin:  # nor has it been written meanwhile
+            raise damaged(disk, f"{segment} does not hold at byte {place}")
+        is_more_known = was_synced(disk, found, place) or has_mark(disk, segment)
+        if not is_more_known:
+            return False
+
+
+def _check_last(disk: Disk, last: Segment) -> None:
+    """Is one missing behind it? Raises JournalDamaged."""
+    is_marked_last = has_mark(disk, last)  # before the look: what it tells of is there by then
+    now = look_through(disk).segments
+    if is_marked_last and not any(follows(each, last) for each in now):
+        raise damaged(disk, f"{last} is not the last one")
+
+
+def was_synced(disk: Disk, found: Sequence[Segment], place: int) -> bool:
     """Whether a later frame says that more was synced than holds: up to a place in the first.
 
-    Else the log ends there, and what is behind may be anything. Of each segment at ``most`` so many
-    bytes are looked at. Raises OSError.
+    Else the log ends there, and what is behind may be anything. Raises OSError.
     """
     end = position(found[0].number, place)
     for segment in found:
-        data = disk.read(segment.name, most, place)
-        if frames.latest_synced(data, salt=segment.salt, place=place, offset=place) > end:
+        if _knows_more(disk, segment, place, end):
             return True
         place = BEGIN
+    return False
+
+
+def _knows_more(disk: Disk, segment: Segment, place: int, end: int) -> bool:
+    """Whether a frame from a place on, whatever is before it, says that more was synced."""
+    heads = frames.heads_synced_in(range(number_of(end), segment.number + 1))
+    for offset in range(place, segment.size, READ_BYTES):
+        data = disk.read(segment.name, READ_BYTES + frames.HEAD_BYTES, offset)
+        for head in heads.finditer(data):
+            here = offset + head.start()
+            whole = disk.read(segment.name, frames.size_at(data, head.start()), here)
+            frame = frames.decode(whole, salt=segment.salt, place=here, offset=here)
+            if frame is not None and frame.synced > end:
+                return True
     return False
