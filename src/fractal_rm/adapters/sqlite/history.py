@@ -90,7 +90,7 @@ class SqliteHistory:
                     rows, rows_broken = newest(db, wanted)
                     found += [summary_of(row, path) for row in rows]
                     broken += rows_broken
-            except JournalDamaged as error:  # noqa: PERF203 - the others are read all the same
+            except JournalDamaged as error:  # the others are read all the same
                 broken.append(str(error))
             unreadable += [f"{path.stem}: {each}" for each in broken]
         once = {run.id: run for run in found}  # while one is moved, it may be in two journals
