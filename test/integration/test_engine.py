@@ -234,9 +234,9 @@ async def test_a_component_s_limit_holds():
     ],
 )
 async def test_calls_of_runs_that_fan_out_share_half_of_the_connections(flow):
-    """The others wait before their own time begins."""
+    """The others wait before their own time begins. One component has as many as it leaves."""
     stage = Stage(flows=flows(f"{flow}\n"))
-    stage.world.connections = 4
+    stage.world.connections = 8
     stage.node = Node(stage.world, {})
     async with stage:
         under_way = most = 0
@@ -254,6 +254,34 @@ async def test_calls_of_runs_that_fan_out_share_half_of_the_connections(flow):
             await stage.send("1", payload=[0] * 9)
         await until(lambda: stage.node.unfinished == 0)
         assert (len(stage.components.requests), most) == (27, 2)
+
+
+async def test_components_that_hang_in_fan_outs_leave_connections_to_the_others():
+    """The first one gets half of them, and the second a quarter."""
+    flow = "{0}\nTO {1} 1\nPOST item\n  FOREACH payload\n  LIMIT 9\n"
+    texts = [flow.format(number, name) for number, name in enumerate(("a", "b", "slow"), start=1)]
+    stage = Stage(flows=flows("\n".join(texts)))
+    stage.world.connections = 8
+    stage.node = Node(stage.world, {})
+    async with stage:
+        hangs = asyncio.Event()
+
+        async def hang(_):
+            await hangs.wait()
+            return Reply(200, b"", b"1")
+
+        for name in "ab":
+            stage.components.answers[f"{URL}/{name}/1"] = hang
+        stage.components.answers[f"{URL}/slow/1"] = Reply(200, b"", b"1")
+        for number in "12":
+            await stage.send(number, payload=[0] * 9)
+        await until(lambda: len(stage.components.requests) == 3)
+        for _ in range(2):
+            await stage.send("3", payload=[0] * 9)
+        await until(lambda: len(stage.components.requests) == 3 + 18)
+        hangs.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert len(stage.components.requests) == 4 * 9
 
 
 # --- placed ------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import nullcontext
 from typing import cast
 
@@ -25,7 +24,7 @@ from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.tries import Tries, failure_in, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.request import Part, Request, request_of, seen_by, within
-from fractal_rm.engine.slots import Slots
+from fractal_rm.engine.slots import SharedSlots, Slots
 from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
 
@@ -35,7 +34,7 @@ class Calls:
 
     A run in flight makes one call at a time, for which there is a connection. Runs that may have
     several calls under way share half as many connections beside those; a call waits for one of
-    them before its own time begins.
+    them before its own time begins. A component that hangs leaves some to the others.
     """
 
     def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom, budgets: Budgets) -> None:
@@ -45,7 +44,7 @@ class Calls:
         self._budgets = budgets
         self._tries = Tries(world, runs)
         self._slots = Slots()
-        self._shared = asyncio.Semaphore(max(1, world.connections // 2))
+        self._shared = SharedSlots(max(1, world.connections // 2))
 
     async def make(self, run: Run, call: Call, part: Part | None = None) -> Settled | None:
         """Make one call, or a part of one. None: it has its result; otherwise how the run ends."""
@@ -170,8 +169,9 @@ class Calls:
         call that still waits for its turn is in no doubt, and each time, as any attempt may arrive.
         """
         slot = self._slots.slot(component.name, component.limit)
-        shared = self._shared if self._has_others_beside(run, call) else None
-        async with slot or nullcontext(), shared or nullcontext():
+        beside = self._has_others_beside(run, call)
+        shared = self._shared.slot(component.name) if beside else nullcontext()
+        async with slot or nullcontext(), shared:
             if run.flow.durable.each_step or not component.idempotent:
                 await self._runs.write(run, _started(call, attempt, part))
             elif run.flow.order is not UNSET:
