@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
-from time import monotonic
 from typing import Any
+
+from fractal_rm.adapters.clock import NodeClock
 
 SHORT_S = 0.002
 SHORT_IN_A_ROW = 100
@@ -17,7 +18,7 @@ SHORT_IN_A_ROW = 100
 class Worker:
     """Does blocking work, one piece after the other."""
 
-    def __init__(self, name: str, monotonic_s: Callable[[], float] = monotonic) -> None:
+    def __init__(self, name: str, monotonic_s: Callable[[], float] = NodeClock.monotonic_s) -> None:
         self._name = name
         self._monotonic_s = monotonic_s
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
