@@ -20,7 +20,3 @@ class Worker(Protocol):
     def run(self, work: Callable[[], Any]) -> Awaitable[Any]:
         """Have work done; returns or raises what it does."""
         ...
-
-    async def run_short(self, work: Callable[[], Any]) -> Any:
-        """Have work done here or there, whatever takes less; returns or raises what it does."""
-        ...

@@ -98,7 +98,7 @@ class Writer:
                 await self._check_writable()
                 known, found = await self._look_up(group)
                 priors = self._put(group, known)
-                await self._sync(few=len(group) < A_FEW)
+                await self._sync()
                 await self._wait_until_found()
             except JournalBlocked as error:
                 self.blocked = error
@@ -264,16 +264,12 @@ class Writer:
             self._flows.clear()
         self._flows |= flows
 
-    async def _sync(self, *, few: bool) -> None:
+    async def _sync(self) -> None:
         """What is written after this has begun waits for the next sync."""
         if self._unsynced is not None:
             self._unsynced.cancel()
             self._unsynced = None
-        if self._log.synced == self._log.end:
-            return
-        if few:
-            await self._thread.run_short(self._log.sync)
-        else:  # while so much is synced, more comes that can be written
+        if self._log.synced < self._log.end:
             await self._thread.run(self._log.sync)
 
     # --- what cannot be written -----------------------------------------------------------------
