@@ -11,6 +11,7 @@ from fractal_rm.adapters.log.batch import beginning_of
 from fractal_rm.adapters.log.segments import Put
 from fractal_rm.adapters.log.stories import Stories, Story
 from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.facts import Dead
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
@@ -63,7 +64,7 @@ class _Replay:
             self._go_on(self.stories.of(record.run_id), [record.fact], ahead_ms)
 
     def _begin(self, record: records.RunRecord) -> None:
-        at_ms, first = timed.first_of(record.facts)
+        at_ms, first = timed.decode_any(record.facts[0])
         story = Story(record.run_id, state=State.ACCEPTED)
         self.stories.begin(story, beginning_of(
             first, record.flow, at_ms, record.key, record.digest, record.key_until_ms,
@@ -78,6 +79,7 @@ class _Replay:
             story.refs += tuple(timed.refs_in(facts))
         run = self._run(story.run_id)
         if run is None:
+            self._set_aside(story, facts[-1], ahead_ms)
             return
         settled_ms = None
         try:
@@ -91,6 +93,14 @@ class _Replay:
         story.stand_as(run)
         if settled_ms is not None:
             self.stories.end(story.run_id, settled_ms, ahead_ms)
+
+    def _set_aside(self, story: Story, last: msgspec.Raw, ahead_ms: int) -> None:
+        """A run of which nothing can be made has ended where it was set aside."""
+        at_ms, dead = timed.decode_any(last)
+        if isinstance(dead, Dead):
+            story.state, story.reason, story.cause = State.DEAD, dead.reason, dead.cause.value
+            story.flow = story.new and story.new.flow
+            self.stories.end(story.run_id, at_ms, ahead_ms)
 
     def _run(self, run_id: str) -> Run | None:
         if run_id not in self._runs:

@@ -8,7 +8,7 @@ So who wants to know what happened, and not what was sent, reads no blob; see `b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Union
 from zlib import crc32
 
@@ -73,13 +73,13 @@ decode_page = msgspec.json.Decoder(list[Timed]).decode
 _decode_loose = msgspec.json.Decoder(_Loose).decode
 
 
-def first_of(facts: Sequence[msgspec.Raw]) -> tuple[int, AnyFact | None]:
-    """When a run began, and its first fact; None: this release cannot read it."""
+def decode_any(raw: msgspec.Raw) -> tuple[int, AnyFact | None]:
+    """When something happened, and what; None: this release cannot read it."""
     try:
-        first = decode(facts[0])
+        timed = decode(raw)
     except msgspec.ValidationError:
-        return msgspec.json.decode(_decode_loose(facts[0]).at_ms, type=int), None
-    return first.at_ms, first.fact
+        return msgspec.json.decode(_decode_loose(raw).at_ms, type=int), None
+    return timed.at_ms, timed.fact
 
 
 def take_out(fact: AnyFact, new_name: Callable[[], str]) -> tuple[AnyFact, Blob] | None:
