@@ -160,8 +160,8 @@ class RabbitMq:
         raise AssertionError("RabbitMQ does not listen")
 
     def stop(self) -> None:
-        """End it, and then what was started for it."""
-        os.kill(int((self.folder / "pid").read_text()), signal.SIGTERM)
+        """End it, at once, as nobody wants what it keeps; and then what was started for it."""
+        os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL)
         for process in reversed(self._processes):
             if process is self._processes[0]:
                 process.terminate()
