@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -16,10 +17,6 @@ from fractal_rm.domain.run import Run, change
 from fractal_rm.domain.state import State
 
 ROOT = Path(__file__).parents[2]
-TREES = {
-    str(path.relative_to(ROOT)): ast.parse(path.read_text())
-    for path in sorted((ROOT / "src").rglob("*.py"))
-}
 WITH_CAUSE = {"Placed", "StepFailed", "Stopping", "Parked", "Replying", "Settled", "Failure"}
 # In the order of the fields, so many come before the cause.
 BEFORE_CAUSE = {"Placed": 3, "StepFailed": 7, "Parked": 1, "Failure": 0}
@@ -35,8 +32,15 @@ def family(kind: type[Exception]):
         yield from family(below)
 
 
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Each source, by its path."""
+    paths = sorted((ROOT / "src").rglob("*.py"))
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in paths}
+
+
 def nodes(kind):
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, kind):
                 yield f"{path}:{node.lineno}", node

@@ -40,32 +40,39 @@ def test_what_is_not_shown_is_an_error_where_one_of_it_is():
     assert findings(empty + "9999\nWAIT\n")[-1].level is Level.ERROR
 
 
-def garbage() -> dict[str, str]:
-    """256 KiB each of what is no flow, and of what is hard on a reader that looks back."""
-    random = Random(1)
-    signs = "".join(map(chr, range(32, 127))) + "\n\n\n   "
-    return {
-        "signs": "".join(random.choices(signs, k=SIZE)),
-        "latin": random.randbytes(SIZE).decode("latin-1"),
-        "lines": "1\n" + "psot payload\n" * (SIZE // 13),
-        "words": "1\nTO camera 1\nPOST" + " x" * (SIZE // 2),
-        "a word": "1\n" + "x" * SIZE,
-        "quotes": "1\nTO camera 1\n" + 'POST "a\n' * (SIZE // 8),
-        "brackets": "1\nTO camera 1\nGET\n  WHEN " + "(" * SIZE,
-        "topics": "1\n" + "".join(f"ON a/{n}\n" for n in range(SIZE // 11)),
-        "names": "1\nTO camera 1\n" + "".join(f"POST b{n}\n  AS a{n}\n" for n in range(SIZE // 22)),
-        "no such flow": "".join(f"{n}\nRUN x{n}\n\n" for n in range(SIZE // 19)),
-        "loops": "1\n"
+def signs() -> str:
+    some = "".join(map(chr, range(32, 127))) + "\n\n\n   "
+    return "".join(Random(1).choices(some, k=SIZE))
+
+
+# 256 KiB each of what is no flow, and of what is hard on a reader that looks back; made by who
+# asks for it, as each process of the tests reads this file.
+GARBAGE = {
+    "signs": signs,
+    "latin": lambda: Random(1).randbytes(SIZE).decode("latin-1"),
+    "lines": lambda: "1\n" + "psot payload\n" * (SIZE // 13),
+    "words": lambda: "1\nTO camera 1\nPOST" + " x" * (SIZE // 2),
+    "a word": lambda: "1\n" + "x" * SIZE,
+    "quotes": lambda: "1\nTO camera 1\n" + 'POST "a\n' * (SIZE // 8),
+    "brackets": lambda: "1\nTO camera 1\nGET\n  WHEN " + "(" * SIZE,
+    "topics": lambda: "1\n" + "".join(f"ON a/{n}\n" for n in range(SIZE // 11)),
+    "names": lambda: (
+        "1\nTO camera 1\n" + "".join(f"POST b{n}\n  AS a{n}\n" for n in range(SIZE // 22))
+    ),
+    "no such flow": lambda: "".join(f"{n}\nRUN x{n}\n\n" for n in range(SIZE // 19)),
+    "loops": lambda: (
+        "1\n"
         + "".join(f"ON a/{n}/+\n" for n in range(SIZE // 32))
         + "PUBLISH a/b/c\n" * (SIZE // 32)
-        + "POST\n",
-        "circles": "".join(f"{n}\nRUN {n + 1}\nRUN 0\n\n" for n in range(SIZE // 24)),
-    }
+        + "POST\n"
+    ),
+    "circles": lambda: "".join(f"{n}\nRUN {n + 1}\nRUN 0\n\n" for n in range(SIZE // 24)),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", garbage().values(), ids=garbage())
+@pytest.mark.parametrize("text", GARBAGE.values(), ids=GARBAGE)
 def test_very_much_of_anything_is_a_bounded_number_of_short_findings(text):
-    found = findings(text)
+    found = findings(text())
     assert 1 <= len(found) <= MOST_SHOWN + 1
     assert sum(len(finding.render()) for finding in found) < 1 << 20
