@@ -12,7 +12,7 @@ WORKERS ?= 6
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test run-tests lint format bench lock clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -29,8 +29,12 @@ $(VENV)/.made: requirements.lock pyproject.toml
 demo: $(VENV)/.made
 	@$(BIN)/fractal-rm demo $(if $(ONCE),--once)
 
-test: $(VENV)/.made lint
+# The linters take one core for a while, and the tests wait now and then: both at once.
+test: $(VENV)/.made
 	@.ci/needs mosquitto rabbitmq-server openssl strace ip faketime
+	@$(MAKE) --no-print-directory --jobs=2 lint run-tests
+
+run-tests: $(VENV)/.made
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -q
 
 lint: $(VENV)/.made
