@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import resource
+from collections.abc import Callable
 from contextlib import contextmanager
 from errno import EACCES
+from functools import partial
 from zlib import crc32
 
 import pytest
@@ -180,53 +182,48 @@ def test_who_reads_beside_a_writer_is_told_of_damage_in_a_large_frame():
     disk = MemoryDisk()
     log = log_on(disk, segment_bytes=1 << 18)
     assert opened(log) == []
-    for body in (b"a", b"b" * 2 * READ_BYTES, b"c", b"d"):
-        log.put(body)
-        log.sync()
+    put_and_synced(log, b"a", b"b" * 2 * READ_BYTES, b"c", b"d")
     (name,) = disk.names()
     disk.write(name, disk.read(name).index(b"bbb"), b"flipped")
     with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) does not hold at byte"):
         bodies_since(disk, 0)
 
 
+class Meanwhile(MemoryDisk):
+    """Something is done once, behind the first read of a place beyond ``behind``."""
+
+    def __init__(self, behind: int = 0) -> None:
+        super().__init__()
+        self._behind = behind
+        self.then: Callable[[], None] | None = None
+
+    def read(self, name, most=-1, place=0):
+        found = super().read(name, most, place)
+        if place > self._behind and self.then is not None:
+            then, self.then = self.then, None
+            then()
+        return found
+
+
+def put_and_synced(log: Log, *bodies: bytes) -> None:
+    for body in bodies:
+        log.put(body)
+        log.sync()
+
+
 def test_frames_that_are_written_while_a_log_is_read_are_no_damage():
-    class Written(MemoryDisk):
-        """Something more is put and synced behind what a reader has seen."""
-
-        log: Log | None = None
-
-        def read(self, name, most=-1, place=0):
-            found = super().read(name, most, place)
-            if place and self.log is not None:
-                log, self.log = self.log, None
-                for body in (b"two", b"three"):
-                    log.put(body)
-                    log.sync()
-            return found
-
-    disk = Written()
-    disk.log = filled(disk, b"one")
+    disk = Meanwhile()
+    disk.then = partial(put_and_synced, filled(disk, b"one"), b"two", b"three")
     assert put_in(disk)[:1] == [b"one"]
+    assert disk.then is None
 
 
 def test_a_segment_that_is_begun_while_a_log_is_read_is_no_damage():
-    class Written(MemoryDisk):
-        """It is begun and synced when the last one has been read to its end."""
-
-        log: Log | None = None
-
-        def read(self, name, most=-1, place=0):
-            found = super().read(name, most, place)
-            if place > BEGIN and self.log is not None:
-                log, self.log = self.log, None
-                for body in (b"y" * 1900, b"z" * 1900):
-                    log.put(body)
-                    log.sync()
-            return found
-
-    disk = Written()
-    disk.log = filled(disk, b"x" * 1900)
+    """It is begun and synced when the last one has been read to its end."""
+    disk = Meanwhile(behind=BEGIN)
+    disk.then = partial(put_and_synced, filled(disk, b"x" * 1900), b"y" * 1900, b"z" * 1900)
     assert put_in(disk)[:1] == [b"x" * 1900]
+    assert disk.then is None
 
 
 def test_the_end_of_a_log_that_was_never_synced_may_be_anything():
@@ -292,24 +289,16 @@ def test_segments_are_used_again_and_one_is_ready_before_it_is_needed():
 
 
 def test_who_reads_while_segments_are_used_again_is_told_so():
-    class Passing(MemoryDisk):
-        """Released and written again between two looks of a reader."""
-
-        log: Log | None = None
-
-        def read(self, name, most=-1, place=0):
-            found = super().read(name, most, place)
-            if place and self.log is not None:
-                log, self.log = self.log, None
-                log.release(log.end)
-                for number in range(8):
-                    log.put(bytes([number]) * 1500)
-            return found
-
-    disk = Passing()
+    disk = Meanwhile()
     log = filled(disk, b"one", b"x" * 1900, b"y" * 1900)
     assert put_in(disk) == [b"one", b"x" * 1900, b"y" * 1900]
-    disk.log = log
+
+    def released_and_written_again() -> None:
+        log.release(log.end)
+        for number in range(8):
+            log.put(bytes([number]) * 1500)
+
+    disk.then = released_and_written_again
     with pytest.raises(Reused):
         bodies_since(disk, 0)
 

@@ -269,5 +269,5 @@ def flip_a_bit(folder: Path, what: bytes) -> None:
     """A bit of the first file that has these bytes."""
     path = next(path for path in folder.iterdir() if what in path.read_bytes())
     data = bytearray(path.read_bytes())
-    data[data.index(what)] ^= 1
+    flip(data, data.index(what))
     path.write_bytes(data)

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from fractal_rm.adapters.balancer import HttpBalancer
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.journal_files import open_journal
+from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.memory import MemoryCaller
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.peers import HttpPeers
@@ -63,13 +64,18 @@ def node(tmp_path, components):
         one.process.wait()
 
 
+def journal_of(node: NodeProcess, retention_ms: int) -> LogJournal:
+    return open_journal(
+        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: retention_ms,
+        on_lost=print,
+    )  # fmt: skip
+
+
 async def written(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) -> None:
     """A journal of an earlier process, with open runs of these facts after their first."""
     flows = load(node.config, {}).config.flows
     now_ms = SystemClock.now_ms()
-    journal = open_journal(
-        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: now_ms, on_lost=print
-    )
+    journal = journal_of(node, now_ms)
     await journal.open()
     for run_id, (flow_id, payload, *more) in entries.items():
         flow = flows[flow_id]
@@ -143,9 +149,7 @@ class AcceptedOtherwise(Accepted, frozen=True, tag="accepted-otherwise"):
 async def accepted_and_killed(node: NodeProcess, runs: dict[str, type[Accepted]]) -> None:
     """A process was killed when it had accepted these runs of flow 2 by facts of these kinds."""
     flow, now_ms = load(node.config, {}).config.flows["2"], SystemClock.now_ms()
-    journal = open_journal(
-        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: now_ms, on_lost=print
-    )
+    journal = journal_of(node, now_ms)
     await journal.open()
     for run_id, kind in runs.items():
         fact = kind("2", flow_version(flow), msgspec.Raw(b'{"id": 1}'), "rest", placed=True)
@@ -165,9 +169,7 @@ def test_a_first_fact_that_cannot_be_read_sets_its_run_aside_and_the_start_goes_
 
 
 async def open_runs(node: NodeProcess) -> int:
-    journal = open_journal(
-        node.state / "api.journal", keep=lambda: (1, 1), retention_ms=lambda: 1, on_lost=print
-    )
+    journal = journal_of(node, 1)
     recovered = await journal.open()
     await journal.close(clean=True)
     return len(recovered.runs)

@@ -98,8 +98,9 @@ class _Replay:
         """A run of which nothing can be made has ended where it was set aside."""
         at_ms, dead = timed.decode_any(last)
         if isinstance(dead, Dead):
-            story.state, story.reason, story.cause = State.DEAD, dead.reason, dead.cause.value
-            story.flow = story.new and story.new.flow
+            run = Run(story.run_id, Flow((story.new and story.new.flow) or ""), at_ms)
+            run.apply(dead)
+            story.stand_as(run)
             self.stories.end(story.run_id, at_ms, ahead_ms)
 
     def _run(self, run_id: str) -> Run | None:
