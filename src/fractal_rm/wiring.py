@@ -301,7 +301,7 @@ def _schedules(world: World, config: Config, intake: Intake) -> WayIn:
 
 
 def _rest(world: World, config: Config, intake: Intake) -> WayIn:
-    from fractal_rm.adapters.rest import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
+    from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
 
     return RestService(
         config.rest,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fractal_rm.adapters.rest.triggers import preferred_wait_s
 from fractal_rm.domain.state import State
+from fractal_rm.web.api.triggers import preferred_wait_s
 from nodes import HOST, NodeProcess, wait_until
 
 

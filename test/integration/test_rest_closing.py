@@ -14,10 +14,10 @@ from uvicorn import Config as UvicornConfig
 
 from components import Components
 from fractal_rm.adapters.memory import QuietTelemetry
-from fractal_rm.adapters.rest import closing, protocol
-from fractal_rm.adapters.rest.access import Access
-from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
 from fractal_rm.config.model import Rest
+from fractal_rm.web import closing, protocol
+from fractal_rm.web.access import Access
+from fractal_rm.web.peer_refusals import PeerRefusals
 from nodes import HOST, NodeProcess
 
 

@@ -18,12 +18,12 @@ from uvicorn import Config as UvicornConfig
 from components import Components
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.memory import QuietTelemetry
-from fractal_rm.adapters.rest import protocol
-from fractal_rm.adapters.rest.access import MAX_STRANGERS, Access
-from fractal_rm.adapters.rest.head import MAX_HEAD_BYTES
-from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import read_network
+from fractal_rm.web import protocol
+from fractal_rm.web.access import MAX_STRANGERS, Access
+from fractal_rm.web.head import MAX_HEAD_BYTES
+from fractal_rm.web.peer_refusals import PeerRefusals
 from nodes import HOST, NodeProcess
 
 TRIGGER = b'{"id_flow": "1", "is_load_balancing": true, "payload": 1}'

@@ -12,9 +12,9 @@ import pytest
 
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.memory import QuietTelemetry
-from fractal_rm.adapters.rest import RestService
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.flow import Flow
+from fractal_rm.web import RestService
 from nodes import HOST
 from ports import free_port
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fractal_rm.adapters.rest.access import Access, Standing
-from fractal_rm.adapters.rest.head import read_head
-from fractal_rm.adapters.rest.peer_refusals import MOST_PEERS, SAY_AGAIN_S, PeerRefusals
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import read_network
+from fractal_rm.web.access import Access, Standing
+from fractal_rm.web.head import read_head
+from fractal_rm.web.peer_refusals import MOST_PEERS, SAY_AGAIN_S, PeerRefusals
 
 
 class Log:

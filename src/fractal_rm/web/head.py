@@ -12,8 +12,8 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from fractal_rm.adapters.rest.problems import Problem
 from fractal_rm.domain.address import is_authority
+from fractal_rm.web.problems import Problem
 
 MAX_HEAD_BYTES = 16 * 1024
 HEAD_TOO_LARGE = Problem("about:blank", "The header section is too large", 431,

@@ -25,8 +25,6 @@ from litestar.params import Parameter
 from litestar.types import ASGIApp
 
 from fractal_rm import __version__
-from fractal_rm.adapters.rest import problems
-from fractal_rm.adapters.rest.triggers import Answer, Triggers
 from fractal_rm.domain.errors import JournalError, Refused
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.state import State
@@ -39,6 +37,8 @@ from fractal_rm.engine.ports import (
     RunSummary,
     Telemetry,
 )
+from fractal_rm.web import problems
+from fractal_rm.web.api.triggers import Answer, Triggers
 
 MOST_RUNS = 500
 

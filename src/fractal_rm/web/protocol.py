@@ -18,9 +18,9 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fractal_rm.adapters.rest.access import MAX_STRANGERS, Access, Standing
-from fractal_rm.adapters.rest.closing import ClosingTransport
-from fractal_rm.adapters.rest.head import (
+from fractal_rm.web.access import MAX_STRANGERS, Access, Standing
+from fractal_rm.web.closing import ClosingTransport
+from fractal_rm.web.head import (
     HEAD_TOO_LARGE,
     MAX_HEAD_BYTES,
     malformed,
@@ -28,7 +28,7 @@ from fractal_rm.adapters.rest.head import (
     read_head,
     size_of,
 )
-from fractal_rm.adapters.rest.problems import Problem, always, in_full
+from fractal_rm.web.problems import Problem, always, in_full
 
 HEAD_LIMIT_S = 10.0
 BODY_LIMIT_S = 30.0

@@ -1,5 +1,5 @@
 """Triggers, questions and health over HTTP."""
 
-from fractal_rm.adapters.rest.service import RestService
+from fractal_rm.web.service import RestService
 
 __all__ = ["RestService"]

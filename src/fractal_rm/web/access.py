@@ -14,11 +14,11 @@ from enum import Enum
 
 import msgspec
 
-from fractal_rm.adapters.rest.head import Head, asked_host, asked_path, fault_in
-from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
-from fractal_rm.adapters.rest.problems import Problem
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import Address, host_in, is_loopback, is_within, read_address
+from fractal_rm.web.head import Head, asked_host, asked_path, fault_in
+from fractal_rm.web.peer_refusals import PeerRefusals
+from fractal_rm.web.problems import Problem
 
 MAX_STRANGERS = 64  # connections of machines that are not trusted, each for one refusal
 MOST_KNOWN = 256  # values of Host and Origin that were found right, and stay so

@@ -11,20 +11,20 @@ from typing import cast
 
 from uvicorn import Config as UvicornConfig
 
-from fractal_rm.adapters.rest.access import Access
-from fractal_rm.adapters.rest.app import make_app
-from fractal_rm.adapters.rest.listening import (
+from fractal_rm.config.model import Rest
+from fractal_rm.domain.call import Origin
+from fractal_rm.domain.flow import Flow
+from fractal_rm.engine.ports import Check, Clock, History, Intake, Telemetry, WayIn
+from fractal_rm.web.access import Access
+from fractal_rm.web.app import make_app
+from fractal_rm.web.listening import (
     BACKLOG,
     NO_LISTENERS,
     CannotListen,
     listen,
 )
-from fractal_rm.adapters.rest.peer_refusals import PeerRefusals
-from fractal_rm.adapters.rest.protocol import GuardedProtocol, Served
-from fractal_rm.config.model import Rest
-from fractal_rm.domain.call import Origin
-from fractal_rm.domain.flow import Flow
-from fractal_rm.engine.ports import Check, Clock, History, Intake, Telemetry, WayIn
+from fractal_rm.web.peer_refusals import PeerRefusals
+from fractal_rm.web.protocol import GuardedProtocol, Served
 
 KEEP_ALIVE_S = 75
 STOP_LIMIT_S = 5.0
