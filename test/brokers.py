@@ -37,10 +37,10 @@ class Broker:
         self.kind = kind
         self.port = free_port()
         self.folder = folder
-        self._config = folder / f"{kind}.conf"
+        self.config = folder / f"{kind}.conf"
         self._process: subprocess.Popen[bytes] | None = None
         if kind == "mosquitto":
-            self._config.write_text(
+            self.config.write_text(
                 # Otherwise it keeps 1,000 messages for a client that is away and drops more.
                 "max_queued_messages 0\n"
                 f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{extra}"
@@ -48,7 +48,7 @@ class Broker:
                 "user root\n"
             )
         else:
-            self._config.write_text(
+            self.config.write_text(
                 f'server_name: test\nlisten: "127.0.0.1:{free_port()}"\n'
                 f'jetstream {{ store_dir: "{folder / "nats"}" }}\n'
                 f'mqtt {{ listen: "127.0.0.1:{self.port}", ack_wait: "2s" }}\n{extra}'
@@ -65,7 +65,7 @@ class Broker:
         log = (self.folder / f"{self.kind}.log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                [program, "-c", str(self._config)], stdout=log, stderr=log
+                [program, "-c", str(self.config)], stdout=log, stderr=log
             )
         end = time.monotonic() + START_LIMIT_S
         while time.monotonic() < end:
