@@ -206,7 +206,7 @@ async def test_the_tries_to_publish_a_reply_are_bounded(short_pauses, monkeypatc
         assert "reply_lost" in stage.telemetry.events
 
 
-# --- runs that end in the queue -----------------------------------------------------------------------------
+# --- runs that end in the queue -----------------------------------------------------------------
 
 
 def queueing_by(queueing):
