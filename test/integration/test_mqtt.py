@@ -1,4 +1,4 @@
-"""MQTT with real brokers: nothing is acknowledged before it is durable, nothing is lost."""
+"""MQTT with real brokers: no PUBACK before a trigger is durable, and no message is lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from nodes import NodeProcess, wait_until
 from ports import free_port
 
 
-async def test_the_newest_protocol_that_the_broker_speaks_is_used(broker, tmp_path):
+async def test_the_newest_version_that_the_broker_supports_is_used(broker, tmp_path):
     async with connected(broker, tmp_path) as way_in:
         assert way_in.status().text.endswith(f"MQTT {broker.protocol}")
         await trigger(broker, b"1", b"2")
@@ -185,7 +185,9 @@ async def test_a_message_that_is_being_written_at_a_stop_is_acknowledged_and_not
 async def test_a_message_that_waits_for_room_does_not_delay_a_stop_and_is_redelivered(
     broker, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(connection_module, "SETTLE_LIMIT_S", 3600)  # waiting for it would not end
+    monkeypatch.setattr(
+        connection_module, "SETTLE_LIMIT_S", 3600
+    )  # a stop that waits for it would not return
     async with connected(broker, tmp_path) as way_in:
         way_in.intake.refusal = Busy("full")
         await trigger(broker, b"patient")
@@ -219,7 +221,7 @@ async def test_an_unexpected_error_while_connecting_is_reported_and_tried_again(
         topic="t/in", brokers=brokers_at(mosquitto.port), username="u", password="p" * 70_000
     )
     way_in = MqttStage(tmp_path, mqtt)
-    await way_in.start()  # no packet can hold that, which the configuration would have said
+    await way_in.start()  # the password is too long for a packet; `check` would report it
     await until(lambda: way_in.telemetry.events.count("mqtt_disconnected") > 1)
     assert way_in.telemetry.fields_of("mqtt_disconnected")[0]["exc_info"] is not None
     assert "error: " in way_in.status().text
@@ -402,13 +404,13 @@ async def test_a_puback_is_sent_after_the_fsync(mosquitto, tmp_path, components)
 
 
 def lines_with(trace: Path, ended: str) -> list[str] | None:
-    """A whole trace, when its first process has ended."""
+    """The lines of a trace; None until its first process has ended."""
     lines = [" ".join(line.split()) for line in trace.read_text().splitlines()]
     return lines if any(line.startswith(ended) for line in lines) else None
 
 
 def first(calls: list[str], *words: str) -> int:
-    """The first call that says all of these."""
+    """The index of the first call that contains all of these words."""
     return next(at for at, call in enumerate(calls) if all(word in call for word in words))
 
 
@@ -427,7 +429,7 @@ def test_a_second_process_with_the_same_client_id_does_not_start(mosquitto, tmp_
 
 @pytest.fixture(scope="module")
 def node_and_broker(tmp_path_factory):
-    """One node for all bad messages: it must outlive each."""
+    """One node for all bad messages: none of them may stop it."""
     folder = tmp_path_factory.mktemp("bad")
     broker = Broker("mosquitto", folder).start()
     components = Components()

@@ -49,7 +49,7 @@ def only_3_1_1(answer):
     return lambda version: answer if version == 5 else connack(mqtt_5=False)
 
 
-# --- which MQTT ---------------------------------------------------------------------------------
+# --- the MQTT version ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ async def test_silence_for_another_reason_does_not_change_the_version(tmp_path, 
         broker.on_connect = lambda version: CLOSE if len(broker.connects) < 10 else connack()
         way_in.connection.abort()
         await until(lambda: len(broker.connects) >= 10)
-        assert set(broker.connects[6:]) == {5}  # it is known to speak it
+        assert set(broker.connects[6:]) == {5}  # it has accepted MQTT 5 before
 
 
 @pytest.mark.parametrize(("version", "spoken"), [("5", 5), ("3.1.1", 4)])
@@ -124,7 +124,7 @@ def test_there_is_a_pause_if_both_versions_are_refused():
 def test_after_each_pause_the_first_options_are_tried(
     version,
 ):
-    """A proxy whose broker is away ends each connection without a CONNACK."""
+    """A proxy whose broker is down closes each connection without a CONNACK."""
     brokers = Brokers(Mqtt(version=version), BrokerMemory())
     first = brokers.options
     after_pauses = [brokers.options for _ in range(12) if not brokers.failed(ConnectResult.SILENCE)]
@@ -132,7 +132,7 @@ def test_after_each_pause_the_first_options_are_tried(
 
 
 def test_silence_before_the_broker_went_down_does_not_change_the_version():
-    """One that hangs, and is started again."""
+    """A broker that hangs, and is restarted."""
     brokers = Brokers(Mqtt(), BrokerMemory())
     assert [brokers.failed(ConnectResult.SILENCE) for _ in range(2)] == [False, True]
     assert not brokers.options.mqtt_5
@@ -142,7 +142,7 @@ def test_silence_before_the_broker_went_down_does_not_change_the_version():
 
 @pytest.mark.slow
 async def test_messages_come_from_rabbitmq_and_go_to_it(rabbitmq, tmp_path):
-    """Its 3.10 closes the connection of who speaks MQTT 5."""
+    """RabbitMQ 3.10 closes the connection at a CONNECT of MQTT 5."""
     held = connected(rabbitmq, tmp_path, flows_on(a=("f/+",)))
     async with held as way_in, listener(rabbitmq, "answers") as received:
         assert "MQTT 3.1.1" in way_in.status().text
@@ -250,7 +250,7 @@ async def test_brokers_are_tried_in_turn_and_the_one_that_accepts_is_kept(tmp_pa
     second.stop()
 
 
-# --- what a broker may lack ---------------------------------------------------------------------
+# --- unsupported features -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
@@ -297,13 +297,13 @@ async def test_a_missing_right_to_publish_is_reported_in_words(tmp_path):
         assert str(caught.value) == words
         assert way_in.telemetry.fields_of("status_refused") == [{"reason": words}]
         assert "does not support publishing this node's status" in way_in.status().text
-        # Mosquitto 2.0.11 without a bound of queued messages ends the connection at each refusal.
+        # Mosquitto 2.0.11 with an unbounded queue closes the connection at each refusal.
         assert len(way_in.telemetry.fields_of("mqtt_connected")) <= 2
     broker.stop()
 
 
 async def test_an_end_after_a_refused_status_does_not_count_against_the_filters_of_flows(tmp_path):
-    """Mosquitto 2.0.11 ends it there while they are subscribed to, one after another."""
+    """Mosquitto 2.0.11 closes the connection while the filters are being subscribed to."""
     acl = tmp_path / "acl"
     acl.write_text("topic read #\n")
     broker = Broker("mosquitto", tmp_path, f"acl_file {acl}\n").start()
@@ -345,7 +345,7 @@ async def test_a_feature_that_the_broker_announces_as_unsupported_is_not_request
     assert broker.received == []
 
 
-# --- what no broker sends -----------------------------------------------------------------------
+# --- packets against the protocol ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ async def test_a_packet_against_the_protocol_ends_the_connection_with_a_reason(
     assert set(broker.connects) == {5}
 
 
-# --- the topic of triggers ----------------------------------------------------------------------
+# --- the trigger topic --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("topic", ["$share/nodes/t/in", "t/+", "t/#", "$share/nodes/t/#"])
@@ -410,7 +410,7 @@ async def test_each_message_goes_to_one_of_two_nodes_with_a_shared_trigger_topic
         connected(mosquitto, tmp_path / "a", topic=topic) as one,
         connected(mosquitto, tmp_path / "b", topic=topic) as other,
     ):
-        for half in (range(10), range(10, 20)):  # gmqtt keeps to what Mosquitto takes at once
+        for half in (range(10), range(10, 20)):  # gmqtt respects Mosquitto's Receive Maximum
             await trigger(mosquitto, *(b"%d" % n for n in half))
         both = lambda: one.intake.bodies() + other.intake.bodies()  # noqa: E731
         await until(lambda: len(both()) == 20)

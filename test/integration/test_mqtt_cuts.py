@@ -193,7 +193,7 @@ async def test_an_equal_new_message_is_another_run(mosquitto, tmp_path):
 
 
 async def test_an_uncertain_message_runs_again_and_is_counted(mosquitto, tmp_path):
-    async with connected(mosquitto, tmp_path) as way_in:  # packet ids 1 and 2 prove nothing
+    async with connected(mosquitto, tmp_path) as way_in:  # ids 1 and 2 may be the lowest free ones
         await acknowledged_late(way_in, mosquitto, b"1", b"2")
         assert way_in.intake.bodies() == [b"1", b"2"] * 2
         assert way_in.redelivered() == [{"messages": 2, "recognized": 0, "may_run_twice": 2}]
@@ -265,7 +265,7 @@ async def test_a_message_redelivered_after_a_pause_is_recognized(tmp_path):
 
 
 async def test_a_message_that_a_short_connection_may_have_brought_is_uncertain(tmp_path):
-    """RabbitMQ sends it by the next one, under another packet id."""
+    """RabbitMQ redelivers it on the next connection, under another packet id."""
     broker = ScriptedBroker(lambda _: connack(session=True))
     async with broker.listening(), connected(broker, tmp_path) as way_in:
         broker.send(message("t/in", b"1", 1))
@@ -279,7 +279,7 @@ async def test_a_message_that_a_short_connection_may_have_brought_is_uncertain(t
 
 
 async def test_no_message_runs_twice_if_the_broker_exceeds_receive_maximum(tmp_path):
-    """MQTT 3.1.1 does not tell it, and Mosquitto exceeds it after a connection that was cut."""
+    """MQTT 3.1.1 does not have it, and Mosquitto exceeds it after a lost connection."""
     broker = ScriptedBroker(lambda _: connack(session=True, mqtt_5=False))
     of_3_1_1 = {"version": "3.1.1", "receive_maximum": 1}
 

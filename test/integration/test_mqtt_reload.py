@@ -28,7 +28,7 @@ def short_quiet_time(monkeypatch):
 
 
 class Reloads:
-    """One MQTT way in after the other, with one session."""
+    """Starts MQTT ways in, one after the other, with the same session."""
 
     def __init__(self, broker, state):
         self.mqtt = {"topic": "t/in", "brokers": brokers_at(broker.port), "client_id": "n"}
@@ -102,7 +102,7 @@ async def test_a_message_acknowledged_before_a_reload_is_recognized_after_it(tmp
 
 
 async def test_a_broker_that_does_not_answer_mqtt_5_is_not_asked_again_after_a_reload(tmp_path):
-    """A CONNECT without an answer would leave nothing certain either."""
+    """After a CONNECT without a CONNACK no message would be recognized."""
 
     def older(version):
         return CLOSE if version == 5 else connack(session=True, mqtt_5=False)
@@ -128,7 +128,7 @@ async def test_in_another_session_no_message_is_recognized(tmp_path):
 
 
 async def test_after_a_reload_during_a_connect_no_message_is_recognized(tmp_path):
-    """The broker may have sent messages by that connection."""
+    """The broker may have sent messages on that connection."""
     answers = [connack(session=True), NOTHING, connack(session=True)]
     async with reloading(lambda _: answers.pop(0), tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50))
@@ -177,7 +177,7 @@ def test_after_a_reload_a_message_that_waited_for_room_is_certainly_new(
     assert node.stop() == 0
 
 
-# --- what is kept ---------------------------------------------------------------------------------
+# --- the memory of a session --------------------------------------------------------------------
 
 ONE = Message(b"1", retained=False)
 HERE, MQTT = Broker(), Mqtt(username="u", tls=Tls(cert="c.pem"))
@@ -242,7 +242,7 @@ def test_of_the_windows_before_and_after_a_reload_the_larger_one_counts():
 
 
 def test_a_message_redelivered_in_the_other_mqtt_version_is_not_certainly_new():
-    """Its properties are left out, or not any more."""
+    """It has lost its properties."""
     acknowledged = AcknowledgedMessages(10)
     acknowledged.new_session(mqtt_5=True)
     acknowledged.add([(50, Message(b"1", retained=False, metadata=Said(reply_topic="a")))])

@@ -75,7 +75,7 @@ async def test_a_message_is_acknowledged_when_all_of_its_runs_are_durable(mosqui
         full[0] = False
         way_in.intake.room.set()
         await until(lambda: way_in.connection.unacknowledged == 0)
-        assert took == ["a", "b", "b"]  # what is durable is not taken again
+        assert took == ["a", "b", "b"]  # the durable run is not started again
 
 
 async def test_a_message_that_cannot_be_a_trigger_becomes_a_dead_letter(mosquitto, tmp_path):
@@ -220,7 +220,7 @@ async def test_a_message_before_the_suback_is_acknowledged_when_the_node_is_stop
         assert way_in.intake.bodies() == [b"last"]
 
 
-# --- messages that leave -----------------------------------------------------------------------
+# --- published messages -------------------------------------------------------------------------
 
 
 async def test_a_published_message_arrives_with_its_correlation_data(broker, tmp_path):
@@ -352,7 +352,7 @@ async def test_a_node_replies_at_the_response_topic(node, mosquitto):
         assert node.history.run(reply["run"]) is not None
 
 
-async def test_a_reply_outlives_the_broker_and_a_kill(node, mosquitto):
+async def test_a_reply_is_published_after_a_broker_restart_and_a_kill(node, mosquitto):
     def when_told(*_):
         node.components.go_on.wait(60)
         return 200, "at last"

@@ -164,7 +164,7 @@ async def test_a_moment_fired_again_after_a_crash_is_one_run(make, jump_ms):
         await schedules.begin()
         await schedules.look(HOUR_MS)
         await schedules.end()
-        file.write_bytes(before)  # as a crash in the second after leaves it
+        file.write_bytes(before)  # as after a crash within the next second
         schedules.clock.jumped_ms = jump_ms
         await schedules.begin()
         assert schedules.new() == [START_MS + HOUR_MS]
@@ -386,7 +386,7 @@ async def test_cron_follows_daylight_saving(make):
             await schedules.look(HOUR_MS // 2)
         assert schedules.new() == [
             at("2027-03-27T02:30", "Europe/Rome"),
-            at("2027-03-28T03:00", "Europe/Rome"),  # there is no half past two in that night
+            at("2027-03-28T03:00", "Europe/Rome"),  # 02:30 does not exist in that night
             at("2027-03-29T02:30", "Europe/Rome"),
         ]
 

@@ -16,7 +16,7 @@ the same trigger:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -37,35 +37,20 @@ class AcknowledgedMessages:
     """
 
     def __init__(self, window: int, trigger_topic: str = "") -> None:
-        self._window = window
         self._trigger_topic = trigger_topic
         self._mqtt_5 = True  # on the current connection
-        self._batches: deque[tuple[Sequence[NumberedMessage], int]] = deque()
-        self._count = self._bytes = 0
-        self._current: Mapping[int, Message] | None = None  # index of `_batches`, built on demand
-        self._ids_increase = False
+        self._current = _Batches(window)
         self._complete = False  # an earlier process may have acknowledged messages, too
-        self._previous: Mapping[int, Message] = {}  # of the connection before, by packet id
+        self._previous: dict[int, Message] = {}  # of the connection before, by packet id
         self._previous_bodies: frozenset[bytes] = frozenset()
         self._previous_complete = False
         self._older: dict[int, int] = {}  # of earlier connections: hashes of bodies, by packet id
+        self._ids_increase = False  # the broker is known not to use the lowest free packet id
 
     def add(self, batch: Sequence[NumberedMessage]) -> None:
         """PUBACKs are sent for these."""
-        size = sum([len(message.body) for _, message in batch])
-        self._batches.append((batch, size))
-        self._current = None
-        self._count += len(batch)
-        self._bytes += size
-        while len(self._batches) > 1:
-            oldest, size = self._batches[0]
-            if self._count - len(oldest) < self._window:  # the broker may not have these PUBACKs
-                if self._bytes <= MOST_BYTES:
-                    break
-                self._complete = False
-            self._batches.popleft()
-            self._count -= len(oldest)
-            self._bytes -= size
+        if not self._current.add(batch):
+            self._complete = False
 
     def new_session(self, *, mqtt_5: bool) -> None:
         """The broker has begun a new session: no message of it came before."""
@@ -74,7 +59,7 @@ class AcknowledgedMessages:
 
     def forget(self) -> None:
         """Forget everything: it may not apply to the session of the next connection."""
-        self._clear()
+        self._current.clear()
         self._previous = {}
         self._older.clear()
         self._ids_increase = self._complete = False
@@ -93,12 +78,21 @@ class AcknowledgedMessages:
         if mqtt_5 != mqtt_5_before:
             self._complete = False
         self._older.update((at, hash(message.body)) for at, message in self._previous.items())
-        self._previous = self._by_id()
+        self._previous = dict(self._current.by_id())
         self._previous_bodies = frozenset(each.body for each in self._previous.values())
-        if mqtt_5_before and max(self._previous, default=0) > self._window:
+        if mqtt_5_before and max(self._previous, default=0) > self._current.window:
             self._ids_increase = True
         self._previous_complete, self._complete = self._complete, True
-        self._clear()
+        self._current.clear()
+
+    def first_new(self, packet_id: int, position: int) -> None:
+        """The first new message after the redelivered ones, and its position on the connection.
+
+        A broker that uses the lowest free id would have used all lower ids for the messages before
+        it.
+        """
+        if packet_id > position:
+            self._ids_increase = True
 
     def has(self, packet_id: int, message: Message, *, no_new_yet: bool) -> bool | None:
         """Whether a redelivered message was acknowledged before; None: perhaps.
@@ -109,9 +103,7 @@ class AcknowledgedMessages:
         so it can be late by several connections. A broker whose use of packet ids is not known may
         redeliver it under another id, as RabbitMQ does.
         """
-        if self._current is None:
-            self._current = self._by_id()
-        current = same_message(self._current.get(packet_id), message)
+        current = same_message(self._current.by_id().get(packet_id), message)
         previous = same_message(self._previous.get(packet_id), message)
         if self._ids_increase and (current or previous):
             return True
@@ -127,44 +119,72 @@ class AcknowledgedMessages:
 
     def reconfigured(self, window: int, trigger_topic: str) -> None:
         """Apply the values after a reload. Of both windows the larger one counts."""
-        self._window = max(self._window, window)
-        if trigger_topic == self._trigger_topic:
+        self._current.window = max(self._current.window, window)
+        before = self._trigger_topic
+        if trigger_topic == before:
             return
-        self._previous = {
-            packet_id: self._retopic(message, trigger_topic)
-            for packet_id, message in self._previous.items()
-        }
+        self._trigger_topic = trigger_topic
+
+        def changed(message: Message) -> Message:
+            topic = before if message.topic is None else message.topic
+            return msgspec.structs.replace(message, topic=None if topic == trigger_topic else topic)
+
+        self._previous = {at: changed(message) for at, message in self._previous.items()}
+        self._current.change(changed)
+
+
+class _Batches:
+    """The last acknowledged messages: as many as ``window``, as long as ``MOST_BYTES`` allow."""
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self._batches: deque[tuple[Sequence[NumberedMessage], int]] = deque()
+        self._count = self._bytes = 0
+        self._by_id: dict[int, Message] | None = None  # built on demand
+
+    def add(self, batch: Sequence[NumberedMessage]) -> bool:
+        """Returns False if messages within the window had to be dropped."""
+        size = sum([len(message.body) for _, message in batch])
+        self._batches.append((batch, size))
+        self._by_id = None
+        self._count += len(batch)
+        self._bytes += size
+        complete = True
+        while len(self._batches) > 1:
+            oldest, size = self._batches[0]
+            if self._count - len(oldest) < self.window:  # the broker may not have these PUBACKs
+                if self._bytes <= MOST_BYTES:
+                    break
+                complete = False
+            self._batches.popleft()
+            self._count -= len(oldest)
+            self._bytes -= size
+        return complete
+
+    def by_id(self) -> Mapping[int, Message]:
+        """The messages by their packet ids."""
+        if self._by_id is None:
+            self._by_id = {
+                packet_id: message
+                for batch, _ in self._batches
+                for packet_id, message in batch
+                if packet_id is not None
+            }
+        return self._by_id
+
+    def change(self, changed: Callable[[Message], Message]) -> None:
+        """Replace each message."""
         self._batches = deque(
-            ([(packet_id, self._retopic(each, trigger_topic)) for packet_id, each in batch], size)
+            ([(packet_id, changed(each)) for packet_id, each in batch], size)
             for batch, size in self._batches
         )
-        self._current, self._trigger_topic = None, trigger_topic
+        self._by_id = None
 
-    def _retopic(self, message: Message, trigger_topic: str) -> Message:
-        topic = self._trigger_topic if message.topic is None else message.topic
-        return msgspec.structs.replace(message, topic=None if topic == trigger_topic else topic)
-
-    def _by_id(self) -> dict[int, Message]:
-        return {
-            packet_id: message
-            for batch, _ in self._batches
-            for packet_id, message in batch
-            if packet_id is not None
-        }
-
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Drop all messages."""
         self._batches.clear()
         self._count = self._bytes = 0
-        self._current = None
-
-    def first_new(self, packet_id: int, position: int) -> None:
-        """The first new message after the redelivered ones, and its position on the connection.
-
-        A broker that gives out the lowest free id would have used all lower ids for the messages
-        before it.
-        """
-        if packet_id > position:
-            self._ids_increase = True
+        self._by_id = None
 
 
 def same_message(known: Message | None, message: Message) -> bool:

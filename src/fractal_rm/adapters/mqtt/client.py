@@ -52,6 +52,7 @@ class Client:
 
     def __init__(self, target: Target, on_disconnect: Callable[[bytes | Exception], None]) -> None:
         self._target = target
+        self._loop_time = asyncio.get_running_loop().time
         mqtt, options = target.mqtt, target.options
         will = gmqtt.Message(
             status_topic(target.client_id),
@@ -117,14 +118,13 @@ class Client:
         keepalive: int,
     ) -> MQTTConnection:
         """Replaces gmqtt's own function: connects with ``protocol``."""
-        ends_s = asyncio.get_running_loop().time() + CONNECT_LIMIT_S
         transport = await self._target.connector.connect(
             protocol,
             host,
             port,
             tls=partial(TlsContexts().context, self._target.mqtt.tls) if ssl else None,
             limit_s=CONNECT_LIMIT_S,
-            ends_s=ends_s,
+            ends_s=self._loop_time() + CONNECT_LIMIT_S,
         )
         if transport.is_closing():
             raise ConnectionResetError("the broker closed the connection at once")
@@ -206,9 +206,9 @@ class Client:
         connection = self._connection
         return None if connection is None else connection.keepalive or self._target.mqtt.keepalive
 
-    def received_at(self, now_s: float) -> None:
-        """Note that something was received at this time of the event loop's clock."""
-        self._connection._last_data_in = now_s  # noqa: SLF001
+    def note_received(self) -> None:
+        """Something was received now."""
+        self._connection._last_data_in = self._loop_time()  # noqa: SLF001
 
     @property
     def received_s(self) -> float:
@@ -223,7 +223,7 @@ class Client:
     def ping(self) -> None:
         """Send PINGREQ."""
         connection = self._connection
-        connection._last_data_out = asyncio.get_running_loop().time()  # noqa: SLF001
+        connection._last_data_out = self._loop_time()  # noqa: SLF001
         connection._send_ping_request()  # noqa: SLF001
 
 

@@ -144,7 +144,7 @@ class Connection:
         await self._unless_closed(self._client.connect(self._wire))
         self._outgoing.begin()
         await self.subscriptions.begin(identified=identified)
-        self._incoming.unacknowledged.opened()
+        self._incoming.unacknowledged.opened(self._target.mqtt.receive_maximum)
         self.status.publish_online()
 
     @property

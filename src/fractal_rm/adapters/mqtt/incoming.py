@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fractal_rm.adapters.mqtt.acknowledged import DUP, AcknowledgedMessages
 from fractal_rm.adapters.mqtt.packets import Packet
+from fractal_rm.adapters.mqtt.pubacks import Pubacks
 from fractal_rm.adapters.mqtt.publish_packet import read_publish, topic_field
 from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.redelivery import Redelivery
@@ -31,10 +32,11 @@ class IncomingMessages:
         self._mqtt_5 = mqtt_5
         self._trigger_field = topic_field(mqtt.topic)
         self._telemetry = telemetry
+        pubacks = Pubacks(send, acknowledged)
         self.unacknowledged = UnacknowledgedMessages(
-            receiver, mqtt.receive_maximum, reading, send, acknowledged
+            receiver, reading, pubacks, acknowledged.incomplete
         )
-        self.redelivery = Redelivery(acknowledged, self.unacknowledged, self._report)
+        self.redelivery = Redelivery(acknowledged, pubacks, self._report)
 
     def on_publish(self, packet: Packet) -> None:
         """A PUBLISH packet came. Raises NotMqtt."""

@@ -66,7 +66,7 @@ class KeepAlive:
         keepalive_s, now_s = client.keepalive_s, loop.time()
         if keepalive_s is not None:
             if not self._listening():
-                client.received_at(now_s)
+                client.note_received()
             received_ago_s = now_s - client.received_s
             found = heartbeat(
                 keepalive_s, received_ago_s=received_ago_s, sent_ago_s=now_s - client.sent_s

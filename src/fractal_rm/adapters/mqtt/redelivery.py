@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from fractal_rm.adapters.mqtt.acknowledged import DUP, AcknowledgedMessages
 from fractal_rm.adapters.mqtt.packets import Packet
+from fractal_rm.adapters.mqtt.pubacks import Pubacks
 from fractal_rm.adapters.mqtt.publish_packet import Message
-from fractal_rm.adapters.mqtt.unacknowledged import UnacknowledgedMessages
 
 QUIET_AFTER_S = 1.0
 
@@ -31,11 +31,11 @@ class Redelivery:
     def __init__(
         self,
         acknowledged: AcknowledgedMessages,
-        unacknowledged: UnacknowledgedMessages,
+        pubacks: Pubacks,
         report: Callable[[Redelivery], None],
     ) -> None:
         self._acknowledged = acknowledged
-        self._unacknowledged = unacknowledged
+        self._pubacks = pubacks
         self._report = report
         self._timer: asyncio.TimerHandle | None = None
         self._quiet = False  # no redelivered message has come for a while
@@ -66,14 +66,14 @@ class Redelivery:
             return False
         self.messages += 1
         self._report_later()
-        if self._unacknowledged.has(packet_id, message):  # one PUBACK will answer both
+        if self._pubacks.owes(packet_id, message):  # one PUBACK will answer both
             self.recognized += 1
             return True
         self._from_before += self.no_new_yet
         known = self._acknowledged.has(packet_id, message, no_new_yet=self.no_new_yet)
         if known:
             self.recognized += 1
-            self._unacknowledged.acknowledge(packet_id, message)
+            self._pubacks.add((packet_id, message))
         elif known is None and message.key is None:  # a trigger id is one run in any case
             self.uncertain += 1
         return bool(known)

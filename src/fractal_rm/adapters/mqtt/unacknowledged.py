@@ -1,4 +1,4 @@
-"""Messages of one connection that are not acknowledged yet.
+"""Received messages of one connection that are not acknowledged yet.
 
     read ──admit──> durable ──> acknowledged
            │  ^
@@ -13,21 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-import struct
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from fractal_rm.adapters.mqtt.acknowledged import (
-    AcknowledgedMessages,
-    NumberedMessage,
-    same_message,
-)
+from fractal_rm.adapters.mqtt.acknowledged import NumberedMessage
+from fractal_rm.adapters.mqtt.pubacks import Pubacks
 from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.adapters.mqtt.receiver import Receiver
 
-# Reading stops while so many bytes are unacknowledged, so that memory is bounded.
+# Reading pauses while so many bytes are unacknowledged, so that memory is bounded.
 MOST_BYTES = 16 * 1024 * 1024
-_PUBACK = struct.Struct("!BBH")
 
 
 class Reading(Protocol):
@@ -46,57 +41,48 @@ class UnacknowledgedMessages:
     """Offers each message to the receiver until it is durable, then acknowledges it.
 
     Messages read in one turn of the event loop are offered together. A message that finds no room
-    is offered again by itself when there may be room. Reading pauses while ``most`` messages are
-    unacknowledged, as MQTT 3.1.1 has no Receive Maximum. ``send`` sends PUBACK packets.
-    ``acknowledged`` gets each acknowledged message, even after the end of the connection.
+    is offered again by itself when there may be room. ``on_incomplete`` is called if a message
+    was handled, in whole or in part, and may have no PUBACK when the connection ends.
     """
 
     def __init__(
         self,
         receiver: Receiver,
-        most: int,
         reading: Reading,
-        send: Callable[[bytes], None],
-        acknowledged: AcknowledgedMessages,
+        pubacks: Pubacks,
+        on_incomplete: Callable[[], None],
     ) -> None:
         self._receiver = receiver
-        self._most = math.inf  # while the connection is opened only bytes count
-        self._most_when_open = most
         self._reading = reading
-        self._send = send
-        self._loop = asyncio.get_running_loop()
-        self._acknowledged = acknowledged
-        self._by_id: dict[int | None, Message] = {}
+        self._pubacks = pubacks
+        self._on_incomplete = on_incomplete
+        self._most = math.inf  # messages; while the connection is opened only bytes count
         self._arrived: list[NumberedMessage] = []  # in this turn of the event loop
-        self._durable: list[NumberedMessage] = []
         self._admitting: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()  # for room
-        self._count = self._bytes = 0
+        self._bytes = 0
         self._closing = False
-
-    @property
-    def count(self) -> int:
-        """How many messages are unacknowledged."""
-        return self._count
+        self.count = 0
 
     def add(self, packet_id: int | None, message: Message) -> None:
         """Handle a message. One without a packet id (QoS 0) gets no PUBACK."""
         if not self._arrived:
-            self._loop.call_soon(self._admit_arrived)
+            asyncio.get_running_loop().call_soon(self._admit_arrived)
         self._arrived.append((packet_id, message))
         if packet_id is not None:
-            self._by_id[packet_id] = message
-        self._count += 1
+            self._pubacks.owed[packet_id] = message
+        self.count += 1
         self._bytes += len(message.body)
         if self._full():
             self._reading.pause()
 
-    def opened(self) -> None:
-        """From now on the number of messages is bounded, too, and not only their bytes.
+    def opened(self, most: int) -> None:
+        """From now on reading also pauses while ``most`` messages are unacknowledged.
 
-        While the connection is opened, redelivered messages can come before the SUBACK.
+        MQTT 3.1.1 has no Receive Maximum. While the connection is opened there is no such limit,
+        since redelivered messages can come before the SUBACK.
         """
-        self._most = self._most_when_open
+        self._most = most
         if self._full():
             self._reading.pause()
 
@@ -114,16 +100,8 @@ class UnacknowledgedMessages:
         if self._admitting:
             await asyncio.wait(self._admitting, timeout=limit_s)
         if self._admitting:
-            self._acknowledged.incomplete()
-        self._send_pubacks()
-
-    def has(self, packet_id: int, message: Message) -> bool:
-        """Whether this message is unacknowledged. Until its PUBACK the packet id is its own."""
-        return same_message(self._by_id.get(packet_id), message)
-
-    def acknowledge(self, packet_id: int, message: Message) -> None:
-        """Acknowledge a message that was handled before."""
-        self._acknowledge((packet_id, message))
+            self._on_incomplete()
+        self._pubacks.send()
 
     def stop_offering(self) -> None:
         """Offer no more messages to the receiver."""
@@ -137,7 +115,7 @@ class UnacknowledgedMessages:
             self._start(self._offer(arrived), self._admitting)
 
     def _start(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
-        task = self._loop.create_task(work)
+        task = asyncio.create_task(work)
         among.add(task)
         task.add_done_callback(among.discard)
 
@@ -149,7 +127,7 @@ class UnacknowledgedMessages:
             else:
                 # Without a PUBACK the broker keeps it, and Receive Maximum slows the broker down.
                 if numbered[1].started:
-                    self._acknowledged.incomplete()
+                    self._on_incomplete()
                 self._start(self._offer_again(numbered), self._waiting)
         if self._reading.paused and not self._closing and not self._full():
             self._reading.resume()
@@ -161,25 +139,9 @@ class UnacknowledgedMessages:
 
     def _done(self, numbered: NumberedMessage) -> None:
         if numbered[0] is not None:
-            self._acknowledge(numbered)
-        self._count -= 1
+            self._pubacks.add(numbered)
+        self.count -= 1
         self._bytes -= len(numbered[1].body)
 
     def _full(self) -> bool:
-        return self._count >= self._most or self._bytes >= MOST_BYTES
-
-    def _acknowledge(self, numbered: NumberedMessage) -> None:
-        """Send the PUBACK with those of the same turn of the event loop."""
-        if not self._durable:
-            self._loop.call_soon(self._send_pubacks)
-        self._durable.append(numbered)
-
-    def _send_pubacks(self) -> None:
-        """PUBACK (MQTT 5, 3.4)."""
-        batch = self._durable
-        if batch:
-            self._durable = []
-            self._acknowledged.add(batch)
-            for packet_id, _ in batch:
-                self._by_id.pop(packet_id, None)
-            self._send(b"".join([_PUBACK.pack(0x40, 2, packet_id) for packet_id, _ in batch]))
+        return self.count >= self._most or self._bytes >= MOST_BYTES

@@ -37,6 +37,9 @@ class Wire(MQTTProtocol):
     ``on_broken`` gets the reason why the packets cannot be used, and ends the connection.
     """
 
+    _connection: Any  # both are set by gmqtt
+    _transport: Any
+
     def __init__(
         self,
         client: Client,
@@ -52,9 +55,6 @@ class Wire(MQTTProtocol):
         self._on_publish = _refuse  # until the CONNACK
         self._on_packet = on_packet
         self._on_broken = on_broken
-        self._loop_time = asyncio.get_running_loop().time
-        self._connection: Any = None  # of gmqtt, as is the next one
-        self._transport: Any = None
         self._socket_paused = False
         self._skips_all = False
         self.paused = False
@@ -139,7 +139,7 @@ class Wire(MQTTProtocol):
             return
         if self._skips_all:
             return
-        self._client.received_at(self._loop_time())
+        self._client.note_received()
         self._packets.feed(data)
         self._hand_over()
 

@@ -31,7 +31,7 @@ def short_pauses(monkeypatch):
 
 
 async def why_not_connected(broker, tmp_path):
-    """The reason why there is no connection, and the messages that came nevertheless."""
+    """The reason in the log, and the bodies of the messages that were received."""
     async with broker.listening():
         way_in = MqttStage(tmp_path, Mqtt(topic="t/in", brokers=brokers_at(broker.port)))
         await way_in.start()
@@ -80,7 +80,7 @@ async def test_a_broker_with_a_server_keep_alive_of_0_is_pinged(tmp_path):
 
 
 async def test_after_a_disconnect_the_broker_closes_the_connection_first(tmp_path):
-    """A reset for what was not read here, or a quick next connection, might overtake a PUBACK."""
+    """If the node closed it first, the system could reset it before the broker reads a PUBACK."""
     ended = []
 
     class Slow(ScriptedBroker):
@@ -158,7 +158,7 @@ async def test_a_filter_is_left_out_only_if_the_connection_ends_at_it_twice_in_a
 
 
 async def test_after_a_connect_without_connack_no_message_is_recognized(tmp_path):
-    """A broker that has crashed may have sent another message under the same packet id by it."""
+    """A crashed broker may have sent another message with the same packet id on that connection."""
     # An id greater than the window: this broker does not give out the lowest free id.
     same = {"topic": "t/in", "body": b"same", "packet_id": 5_000}
     answers = iter([connack(), CLOSE])
