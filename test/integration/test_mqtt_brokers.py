@@ -157,9 +157,8 @@ async def test_messages_come_from_rabbitmq_and_go_to_it(rabbitmq, tmp_path):
         await until(lambda: (None, b"held") in way_in.intake.started())
         way_in.connection.abort()
         way_in.intake.answers.set()
-        await until(
-            lambda: way_in.intake.started().count((None, b"held")) == 2
-        )  # under another packet id
+        # It comes again under another packet id.
+        await until(lambda: way_in.intake.started().count((None, b"held")) == 2)
         await until(way_in.redelivered)
         assert way_in.redelivered()[0]["may_run_twice"] == 1
 

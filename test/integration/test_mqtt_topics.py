@@ -48,10 +48,8 @@ async def test_filters_that_overlap_start_each_flow_once(mosquitto, tmp_path):
         await received_last(way_in)
         mine = [each for each in way_in.intake.started() if each[1] in (b"1", b"2")]
         assert sorted(mine) == [(flow, body) for flow in "abc" for body in (b"1", b"2")]
-        assert (
-            None,
-            b"last",
-        ) not in way_in.intake.started()  # once: the copy for `#` is no trigger
+        # It came once: the copy for `#` is no trigger.
+        assert (None, b"last") not in way_in.intake.started()
 
 
 async def test_a_message_is_acknowledged_when_all_of_its_runs_are_durable(mosquitto, tmp_path):
