@@ -12,7 +12,7 @@ from fractal_rm.domain.admission import FAIR_TURN
 from fractal_rm.domain.flow import Flow, Queueing
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
-from fractal_rm.engine.lines import Lines
+from fractal_rm.engine.queue.lines import Lines
 
 
 def flow(name: str = "1", priority: int | None = None) -> Flow:

@@ -6,7 +6,7 @@ new ──start──> serving ──drain──> draining ──> stopped
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fractal_rm import MADE_MS
 from fractal_rm.config.model import Config
@@ -17,7 +17,7 @@ from fractal_rm.domain.steady import WORTH_A_LINE_MS, doubt
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.inventory import Inventory
 from fractal_rm.engine.lifecycle import Lifecycle
-from fractal_rm.engine.ports import Adopted, Check, Intake, WayIn
+from fractal_rm.engine.ports import Adopted, Check, Intake, Taken, WayIn
 from fractal_rm.engine.recover import Recovery
 from fractal_rm.engine.world import World
 
@@ -34,20 +34,18 @@ class Node:
         self._world = world
         self._make = ways_in
         self._ways_in: dict[str, WayIn] = {}
-        self._lifecycle = Lifecycle(world)
-        self._recovery = Recovery(world, self._lifecycle)
-        self._inventory = Inventory(self._lifecycle.runs, self._lifecycle.room, world.telemetry)
+        self.lifecycle = Lifecycle(world)
+        self._recovery = Recovery(world, self.lifecycle)
+        self._inventory = Inventory(self.lifecycle.runs, self.lifecycle.queue, world.telemetry)
         self._paused = False
         self._serving = False
         self._blocked_by: str | None = None
         self._damage: str | None = None
-        self.receive = self._lifecycle.admit.receive
-        self.receive_all = self._lifecycle.admit.receive_all
 
     @property
     def unfinished(self) -> int:
         """How many runs have no end yet."""
-        return len(self._lifecycle.runs)
+        return len(self.lifecycle.runs)
 
     # --- start, drain, stop -------------------------------------------------------------------
 
@@ -62,6 +60,7 @@ class Node:
         self._world.clock.go_on_after(found.latest_ms)
         self._doubt_clock()
         await self.watch_clock()
+        self.lifecycle.start()
         await self._recovery.recover(found)
         self._serving = True
         self._regulate()
@@ -77,22 +76,27 @@ class Node:
         if not self._serving:
             return
         self._serving = False
-        self._lifecycle.admit.closed = True
+        self.lifecycle.acceptance.closed = True
         self._regulate()
         try:
             await asyncio.wait_for(
-                self._lifecycle.room.wait_until_idle(), self._world.config.bounds.drain_s
+                self.lifecycle.queue.slots.wait_until_idle(), self._world.config.bounds.drain_s
             )
         except asyncio.TimeoutError:
-            self._world.telemetry.problem("drain_ended_early", unfinished=len(self._lifecycle.runs))
+            self._world.telemetry.problem("drain_ended_early", unfinished=len(self.lifecycle.runs))
         # Last, so that whoever waits over REST for an outcome still gets it, or hears of none.
-        self._lifecycle.runs.let_go()
+        self.lifecycle.outcomes.release_all()
         for name in list(self._ways_in):
             await self._ways_in.pop(name).stop()
-        await self._lifecycle.room.cancel()
+        await self.lifecycle.stop()
         await self._world.journal.close(clean=True)
         self._say_left_unwritten()
         await self._world.components.close()
+
+    def kill(self) -> None:
+        """End at once, as if the process was killed: wait for nothing and write nothing."""
+        self._serving = False
+        self.lifecycle.kill()
 
     def _say_left_unwritten(self) -> None:
         blocked = self._world.journal.blocked
@@ -125,7 +129,7 @@ class Node:
 
     async def _take(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
         self._world.take(config)
-        self._lifecycle.room.reconfigured(self._world.limits(), config.flows)
+        self.lifecycle.queue.reconfigure(self._world.limits(), config.flows)
         for name, way_in in ways_in.items():
             await self._open(name, way_in)
         for name, way_in in self._ways_in.items():
@@ -207,11 +211,11 @@ class Node:
             self._world.telemetry.problem("wall_clock_doubtful", why=why, cure="set it, or use NTP")
 
     def _regulate(self) -> None:
-        room = self._lifecycle.room
+        queue = self.lifecycle.queue
         if self._serving and not self._paused and self._world.journal.blocked is None:
-            room.open(self._lifecycle.carry)
+            queue.open()
         else:
-            room.close()
+            queue.close()
 
     def _made(self, names: Iterable[str], config: Config) -> dict[str, WayIn]:
         return {name: self._make[name](config, self) for name in names}
@@ -227,30 +231,42 @@ class Node:
 
     # --- the intake ---------------------------------------------------------------------------
 
+    async def receive(self, arrival: Arrival) -> Taken:
+        """Accept a trigger; it is durable when this returns. Raises Refused."""
+        [answer] = await self.lifecycle.accept((arrival,))
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+    async def receive_all(self, arrivals: Sequence[Arrival]) -> list[Taken | Refused]:
+        """Accept triggers that came together; a refusal stands in the place of its arrival."""
+        return await self.lifecycle.accept(arrivals)
+
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
         """Keep a refused message as a dead letter."""
-        await self._lifecycle.admit.set_aside(arrival, refusal)
+        await self.lifecycle.acceptance.set_aside(arrival, refusal)
         self._world.telemetry.problem(
             "dead_letter", source=arrival.source.text, code=refusal.code, reason=refusal.reason
         )
 
     async def wait_for_room(self) -> None:
         """Return when a refused trigger may be tried again."""
-        await self._lifecycle.room.wait_for_room()
+        await self.lifecycle.queue.capacity.wait_for_room()
 
     async def outcome(self, run_id: str, timeout_s: float) -> Outcome | None:
         """How an open run ends, or None if it has not by then."""
-        return await self._lifecycle.runs.outcome(run_id, timeout_s)
+        return await self.lifecycle.outcomes.wait(run_id, timeout_s)
 
     def state_of(self, run_id: str) -> State | None:
         """Where an open run stands."""
-        run = self._lifecycle.runs.get(run_id)
+        run = self.lifecycle.runs.get(run_id)
         return run.state if run else None
 
     def readiness(self) -> list[Check]:
         """Everything that must hold before triggers can be taken."""
         blocked = self._world.journal.blocked
-        load, limits = self._lifecycle.room.load, self._lifecycle.room.limits
+        capacity = self.lifecycle.queue.capacity
+        load, limits = capacity.load, capacity.limits
         return [
             Check("serving", self._serving, "serving" if self._serving else "stopping"),
             Check("journal", blocked is None, blocked.why if blocked else "writable"),
@@ -269,7 +285,7 @@ class Node:
 
     def _held_up(self) -> str:
         """What LIMIT has to do with it, for the flows that hold up the most."""
-        flows = self._lifecycle.room.held_up().most_common(3)
+        flows = self.lifecycle.queue.held_up().most_common(3)
         return "".join(f", {count} for LIMIT of flow {flow}" for flow, count in flows)
 
     def _status(self, name: str) -> Check:

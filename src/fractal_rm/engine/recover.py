@@ -17,8 +17,8 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, OFFERED, State
 from fractal_rm.engine.execute.waits import Waits
 from fractal_rm.engine.lifecycle import Lifecycle
-from fractal_rm.engine.places import Places
 from fractal_rm.engine.ports import Recovered
+from fractal_rm.engine.queue.permits import Permits
 from fractal_rm.engine.world import World
 
 
@@ -29,7 +29,8 @@ class Recovery:
         self._world = world
         self._lifecycle = lifecycle
         self._runs = lifecycle.runs
-        self._room = lifecycle.room
+        self._recorder = lifecycle.recorder
+        self._queue = lifecycle.queue
 
     async def recover(self, found: Recovered) -> None:
         """Decide for each run that was found. Raises JournalError."""
@@ -50,7 +51,7 @@ class Recovery:
 
     def _at_the_crash(self, runs: Iterable[Run]) -> Waits:
         """Who only waited then: by the places that all had, as not all have theirs again yet."""
-        places = Places(self._runs, self._world.config.flows)
+        places = Permits(self._runs, self._world.config.flows)
         for run in runs:
             if run.state is State.PARKED or self._runs.parent(run) is not None:
                 continue
@@ -67,7 +68,7 @@ class Recovery:
         old = too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
         if old and not waits_in_vain(run, self._world.clock.steady_ms()):
             why = f"found at start, {age_ms // 1000} s after its trigger"
-            _ = self._runs.write(run, Parked(why, Cause.OLD))
+            self._recorder.record(run, Parked(why, Cause.OLD))
         elif crashed is None:
             self._readmit(run)
         elif run.begun and run.attempts >= bounds.max_attempts and not _is_harmless(run, crashed):
@@ -84,8 +85,8 @@ class Recovery:
         for child in [each for each in self._runs if self._runs.parent(each) is run]:
             why = f"run {run.id}, which it belongs to, is set aside"
             await self._set_aside(child, Dead(Cause.PARENT.text, why))
-        self._room.share_places(run)
-        await self._runs.close(run, dead)
+        self._queue.release_permits(run)
+        await self._recorder.settle(run, dead)
 
     def _age_ms(self, run: Run) -> int:
         """How long ago its flow last asked for it: by its trigger, or at the end of a WAIT.
@@ -107,16 +108,16 @@ class Recovery:
             self._park_offered(run)
             return
         why = f"it was running {run.attempts} times when the Runtime Manager ended"
-        await self._lifecycle.set_aside_children(run)  # one of them may be the cause
+        await self._lifecycle.executor.set_aside_children(run)  # one of them may be the cause
         if run.reply_topic is None:
-            await self._runs.close(run, Dead(Cause.ATTEMPTS.text, why))
+            await self._recorder.settle(run, Dead(Cause.ATTEMPTS.text, why))
         else:
-            await self._runs.write(run, Replying(State.DEAD, why, Cause.ATTEMPTS))
+            await self._recorder.record_durably(run, Replying(State.DEAD, why, Cause.ATTEMPTS))
             self._begin_again(run)
 
     def _begin_again(self, run: Run) -> None:
         """Back in line; in its last attempt nothing runs beside it."""
-        self._lifecycle.interrupted.add(run.id)
+        self._lifecycle.attempts.expect(run)
         last = is_last_attempt(run.attempts + 1, self._world.config.bounds.max_attempts)
         self._readmit(run, alone=last)
 
@@ -127,20 +128,20 @@ class Recovery:
             f" and was in flight {run.attempts} times when the Runtime Manager ended"
         )
         self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
-        _ = self._runs.write(run, Parked(why, Cause.ATTEMPTS))
+        self._recorder.record(run, Parked(why, Cause.ATTEMPTS))
 
     def _readmit(self, run: Run, *, alone: bool = False) -> None:
         """Put a run back in line when the places are free that it had, and runs within it (LIMIT).
 
         Others have them where it was parked, or comes from a process that has ended beside this.
         """
-        self._room.places.want_again(run, partial(self._stand_in_line, run, alone=alone))
+        self._queue.permits.want_again(run, partial(self._stand_in_line, run, alone=alone))
 
     def _stand_in_line(self, run: Run, *, alone: bool) -> None:
         if run.state is State.PARKED:
-            _ = self._runs.write(run, Released())
-        self._room.places.readmit_within(run)
-        self._room.readmit(run, alone=alone)
+            self._recorder.record(run, Released())
+        self._queue.permits.readmit_within(run)
+        self._queue.readmit(run, alone=alone)
 
     def release(self) -> int:
         """Let parked runs go on: all, as runs are parked at a start only. Returns how many.

@@ -1,6 +1,6 @@
 """How many runs of each flow have begun and not ended, and who waits to begin one by RUN (LIMIT).
 
-A run of its own takes its place when it leaves the line (`engine.waiting_room`). One that another
+A run of its own takes its place when it leaves the line (`engine.queue`). One that another
 flow begins by RUN takes its place here, before it exists, and takes no slot: until then its parent
 leaves its own slot and waits, within its own time.
 
@@ -29,8 +29,8 @@ from fractal_rm.domain.admission import FAIR_TURN, within_limit
 from fractal_rm.domain.flow import Flow, SubFlow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
-from fractal_rm.engine.deadlock import Carriers, Deadlock
 from fractal_rm.engine.open_runs import OpenRuns, origin_of, parent_id
+from fractal_rm.engine.queue.deadlock import Carriers, Deadlock
 
 
 class _Queue(msgspec.Struct):
@@ -44,7 +44,7 @@ class _Queue(msgspec.Struct):
     granted: int = 0
 
 
-class Places:
+class Permits:
     """Runs in flight and ``away`` (they have begun, and wait for another turn), by flow.
 
     ``flows`` are those in force: where they change, `grant` for all that are `waited_for`. Steps
@@ -183,6 +183,15 @@ class Places:
     def in_use(self) -> bool:
         """Whether any step has a place, or anybody but the line waits for one."""
         return bool(self._held or self._queues or self._again)
+
+    def __len__(self) -> int:
+        """How many entries are kept of steps and runs; none of those that have ended."""
+        kept = (self._children, self._held, self._queues, self._carriers, self.tell, self._again)
+        return sum(len(each) for each in kept)
+
+    def __bool__(self) -> bool:
+        """Always true: an empty one is one, too."""
+        return True
 
     # --- runs that had places before ------------------------------------------------------------
 
