@@ -286,8 +286,10 @@ async def test_runs_that_only_waited_at_each_crash_did_not_end_the_process(order
     for _ in range(3):
         await stage.send("7")
     for _ in range(4):
-        room = stage.queue
-        await until(lambda room=room: room.held_up() == {"8": 2} and not room.capacity.load.in_flight)
+        queue, load = stage.queue, stage.load
+        await until(
+            lambda queue=queue, load=load: queue.held_up() == {"8": 2} and not load.in_flight
+        )
         stage.crash()
         stage = stage_of(*flows, disk=disk, clock=clock)
         await stage.node.start()

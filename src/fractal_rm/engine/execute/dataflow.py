@@ -65,7 +65,7 @@ class Dataflow:
         )
         failed = bool(flight.endings) or _has_failed(run)
         ready = self._had_begun(run) if failed else _ready(run, plan)
-        self._permits.tell[run.id] = flight.wake
+        self._permits.on_grant[run.id] = flight.wake
         try:
             while True:
                 flight.begin(ready)
@@ -77,7 +77,7 @@ class Dataflow:
                         self._forgo(run, step)
                 ready = [] if failed or flight.endings else _ready(run, plan)
         finally:
-            del self._permits.tell[run.id]
+            del self._permits.on_grant[run.id]
             await flight.close()
 
     def _ended(self, run: Run, position: int, ending: Settled) -> None:

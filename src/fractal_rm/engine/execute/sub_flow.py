@@ -136,7 +136,7 @@ class SubFlows:
         if step.when is not None and not holds(step.when, self._seen(run)):
             self._put(run, step, SKIPPED)
             return None
-        if not self._queue.permits.ask(run, step.number, step.flow):
+        if not self._queue.permits.request(run, step.number, step.flow):
             return Later(ASK_AGAIN_S, begun=False)
         return await self._begun(run, step)
 

@@ -49,4 +49,4 @@ class Waits:
         child = self._runs.child(run, step.number)
         if child is not None:
             return self.only_waits(child)
-        return not self._permits.has_one_for(run, step.number, step.flow)
+        return not self._permits.is_available_for(run, step.number, step.flow)

@@ -40,7 +40,7 @@ class Order:
         """
         queueing = run.flow.queueing
         if queueing is UNSET or run.begun:
-            self._lines.stand(run, alone=alone)
+            self._lines.add(run, alone=alone)
         else:
             self._add_by_rules(run, queueing, most_values, alone=alone, held=held)
 
@@ -49,14 +49,14 @@ class Order:
     ) -> None:
         """LATEST: it replaces an older run about the same. STALE: it waits for so long at most."""
         label = what_it_is_about(run.flow.id, queueing.latest, run.payload, most_values) or run.id
-        other = self._lines.under(label)
+        other = self._lines.labelled(label)
         if other is not None:
             if held and run.steady_ms < other.steady_ms:
                 self._withdraw(run, as_superseded(other.id))
                 return
             _ = self._cancel_timer(other)
             self._withdraw(other, as_superseded(run.id))
-        self._lines.stand_under(label, run, alone=alone)
+        self._lines.add_labelled(label, run, alone=alone)
         if queueing.stale_ms is not None:
             left_ms = queueing.stale_ms
             if held:
@@ -92,7 +92,7 @@ class Order:
 
     def _expire(self, label: str, run: Run, stale_ms: int) -> None:
         del self._stale[run.id]
-        self._lines.leave(label)
+        self._lines.remove(label)
         self._withdraw(run, as_stale(stale_ms))
 
     def _cancel_timer(self, run: Run) -> bool:

@@ -63,14 +63,14 @@ class RunQueue:
         """Put a run in line that the journal held. ``alone``: it is on its last attempt."""
         self.capacity.add(run.payload_bytes)
         if run.placement is HERE:
-            self.permits.away[run.flow.id] += 1
+            self.permits.deferred[run.flow.id] += 1
         try:
             most_values = self.capacity.limits.evaluated_values
             self._order.add(run, most_values, alone=alone, held=True)
         except Exception:
             self.capacity.release(run.payload_bytes)
             if run.placement is HERE:
-                self.permits.away[run.flow.id] -= 1
+                self.permits.deferred[run.flow.id] -= 1
             raise
         self._dispatch_unless_asked()
 
@@ -171,7 +171,7 @@ class RunQueue:
 
     def release_permits(self, ended: Run) -> None:
         """A run has ended: the line of its flow, and steps that wait to RUN the flow, continue."""
-        self._grant(self.permits.leave(ended))
+        self._grant(self.permits.release_all_of(ended))
 
     def withdraw_request(self, run: Run, number: int, flow: str) -> None:
         """A step that asked for a permit begins no run: others may have the permit."""
@@ -179,7 +179,7 @@ class RunQueue:
             self._grant({flow})
 
     def _grant(self, flows: set[str]) -> None:
-        self.permits.give_again()
+        self.permits.resume_waiting()
         for flow in flows:
             if self.permits.line_is_next(flow):
                 self._dispatch()
@@ -191,7 +191,7 @@ class RunQueue:
 
     def ids(self) -> set[str]:
         """The ids of all its runs: in line, in flight, deferred, withdrawn, waiting for permits."""
-        again = self.permits.wanted_again
+        again = self.permits.waiting_to_resume
         return {*self._order.ids(), *self._handled, *self.deferred.ids(), *again}
 
     def held_up(self) -> Counter[str]:

@@ -32,12 +32,12 @@ class Slots:
         else:
             may = may_begin(self._permits.in_flight[run.flow.id], self.load, self.limits)
         # A run that executes here already has its permit.
-        return may and (run.placement is HERE or self._permits.line_may_begin(run.flow))
+        return may and (run.placement is HERE or self._permits.may_begin_another(run.flow))
 
     def take(self, run: Run, *, alone: bool) -> None:
         """Take a slot for a run."""
         self.load.in_flight += 1
-        self._permits.begins(run)
+        self._permits.take(run)
         if run.placement is HERE:
             self.load.result_bytes += run.result_bytes  # of an earlier turn, or before a crash
         if alone:
@@ -48,7 +48,7 @@ class Slots:
         """Free the slot of a run. Returns whether it went alone."""
         self.load.in_flight -= 1
         self.load.result_bytes -= run.result_bytes
-        self._permits.pauses(run, ended=ended)
+        self._permits.free(run, ended=ended)
         alone = self._last_attempt == run.id
         if alone:
             self._last_attempt = None
