@@ -19,14 +19,14 @@ from nodes import HOST, NodeProcess, wait_until
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     components = Components()
-    made = NodeProcess(tmp_path_factory.mktemp("rest"), components=components.port, mode="api")
-    made.edit("comm", max_trigger_bytes=10_000)
-    with (made.config / "flows.conf").open("a") as file:
+    process = NodeProcess(tmp_path_factory.mktemp("rest"), components=components.port, mode="api")
+    process.edit("comm", max_trigger_bytes=10_000)
+    with (process.config / "flows.conf").open("a") as file:
         file.write('\n4\nTO component1 1\nPOST payload\nREPLY JSON {"line": payload}\n')
-    made.start()
-    made.components = components
-    yield made
-    assert made.stop() == 0
+    process.start()
+    process.components = components
+    yield process
+    assert process.stop() == 0
     components.end()
 
 
@@ -112,8 +112,8 @@ def test_a_cloud_event_can_contain_a_trigger(node):
     status, _, answer = post(node, body, Content_Type=EVENT_TYPE)
     again = post(node, body, Content_Type=EVENT_TYPE)[2]
     assert (status, again["run"]) == (200, answer["run"])
-    kept = accepted_fact(node, answer)
-    assert (kept.key, kept.budget_ms) == ("/line 7", 60_000)
+    fact = accepted_fact(node, answer)
+    assert (fact.key, fact.budget_ms) == ("/line 7", 60_000)
 
 
 def test_at_the_path_of_a_flow_the_data_of_an_event_is_the_payload(node):
@@ -124,8 +124,8 @@ def test_at_the_path_of_a_flow_the_data_of_an_event_is_the_payload(node):
 
 def test_headers_set_the_time_limit_and_the_trace(node):
     _, _, answer = node.trigger(Fractal_Time_Left="60000", traceparent=TRACE)
-    kept = accepted_fact(node, answer)
-    assert (kept.budget_ms, kept.traceparent) == (60_000, TRACE)
+    fact = accepted_fact(node, answer)
+    assert (fact.budget_ms, fact.traceparent) == (60_000, TRACE)
 
 
 @pytest.mark.parametrize(
@@ -372,9 +372,9 @@ def test_without_file_descriptors_clients_are_disconnected_and_runs_wait(node):
     pid, kind = node.process.pid, resource.RLIMIT_NOFILE
     allowed = resource.prlimit(pid, kind)
     highest = max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir())
-    crowd = []
+    clients = []
 
-    def taken():
+    def try_trigger():
         try:
             return node.trigger()
         except ConnectionError:
@@ -382,11 +382,11 @@ def test_without_file_descriptors_clients_are_disconnected_and_runs_wait(node):
 
     try:
         resource.prlimit(pid, kind, (highest + 4, allowed[1]))
-        crowd += [socket.create_connection((HOST, node.rest), timeout=40) for _ in range(64)]
-        assert crowd[-1].recv(1) == b""
-        for each in crowd:
+        clients += [socket.create_connection((HOST, node.rest), timeout=40) for _ in range(64)]
+        assert clients[-1].recv(1) == b""
+        for each in clients:
             each.close()
-        runs = [wait_until(taken)[2]["run"] for _ in range(10)]
+        runs = [wait_until(try_trigger)[2]["run"] for _ in range(10)]
         for run in runs:
             wait_until(lambda run=run: node.history.run(run).summary.state is State.SUCCEEDED)
     finally:

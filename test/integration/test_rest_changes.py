@@ -43,17 +43,19 @@ def test_requests_are_served_while_rest_changes(make, components):
     node = make().start()
     waiting = send(node, "POST", "/v1/flows/2/runs", 1, Prefer="wait=60")
     body = b'{"id_flow": "1", "is_load_balancing": true, "payload": 1}'
-    half = socket.create_connection((HOST, node.rest), 40)
-    half.sendall(b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                 b"Content-Length: %d\r\n\r\n" % len(body) + body[:9])  # fmt: skip
+    half_sent = socket.create_connection((HOST, node.rest), 40)
+    half_sent.sendall(
+        b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(body) + body[:9]
+    )
     idle = idle_connection(node)
     wait_until(lambda: len(node.runs()) == 1)
     node.edit("comm", rest__trusted_peers=["10.1.0.2"], rest__endpoint="/another")
     while count(node, "config_taken") == 0:
         assert node.get("/livez")[0] == 200
-    half.sendall(body[9:])
-    assert half.recv(100).startswith(b"HTTP/1.1 200 ")
-    half.close()
+    half_sent.sendall(body[9:])
+    assert half_sent.recv(100).startswith(b"HTTP/1.1 200 ")
+    half_sent.close()
     for path, status in [("/startrm", 404), ("/another", 200)]:
         idle.request("POST", path, body, {"Content-Type": "application/json"})
         answer = idle.getresponse()

@@ -25,11 +25,13 @@ from nodes import HOST, NodeProcess
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     components = Components()
-    made = NodeProcess(tmp_path_factory.mktemp("closing"), components=components.port, mode="api")
-    made.start()
-    yield made
-    assert made.stop() == 0
-    assert "Traceback" not in made.log
+    process = NodeProcess(
+        tmp_path_factory.mktemp("closing"), components=components.port, mode="api"
+    )
+    process.start()
+    yield process
+    assert process.stop() == 0
+    assert "Traceback" not in process.log
     components.end()
 
 

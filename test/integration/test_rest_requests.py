@@ -193,13 +193,15 @@ EACH = pytest.mark.parametrize(("sent", "statuses"), TABLE.values(), ids=TABLE)
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     components = Components()
-    made = NodeProcess(tmp_path_factory.mktemp("requests"), components=components.port, mode="api")
-    made.edit("comm", max_trigger_bytes=10_000)
-    made.start()
-    yield made
-    assert made.stop() == 0
-    assert "Traceback" not in made.log
-    assert made.problems() == []
+    process = NodeProcess(
+        tmp_path_factory.mktemp("requests"), components=components.port, mode="api"
+    )
+    process.edit("comm", max_trigger_bytes=10_000)
+    process.start()
+    yield process
+    assert process.stop() == 0
+    assert "Traceback" not in process.log
+    assert process.problems() == []
     components.end()
 
 
@@ -309,14 +311,14 @@ async def test_responses_do_not_depend_on_tcp_segments(size):
     found, expected = {}, {}
     for name, row in TABLE.items():
         sent, expected[name] = completed(*row)
-        wire, made = Wire(), connections(Rest())()
-        made.connection_made(wire)
+        wire, connection = Wire(), connections(Rest())()
+        connection.connection_made(wire)
         for at in range(0, len(sent), size):
-            made.data_received(sent[at : at + size])
+            connection.data_received(sent[at : at + size])
             if at % 64 == 0:
                 await asyncio.sleep(0)
         await asyncio.wait_for(wire.ended.wait(), 20)
-        made.connection_lost(None)
+        connection.connection_lost(None)
         found[name] = Responses(wire.sent).statuses
     assert found == expected
 
@@ -329,19 +331,19 @@ async def test_connections_of_other_machines_leave_room_for_local_ones(
     connect = connections(Rest(trusted_peers=(read_network("10.1.0.0/24"),)))
     opened = []
 
-    def wires(client: str, number: int) -> list[Wire]:
-        made = [(connect(), Wire(client)) for _ in range(number)]
-        for connection, wire in made:
+    def connect_many(client: str, number: int) -> list[Wire]:
+        pairs = [(connect(), Wire(client)) for _ in range(number)]
+        for connection, wire in pairs:
             connection.connection_made(wire)
             if wire.ended.is_set() and not wire.sent:
                 connection.connection_lost(None)  # it was aborted
             else:
                 opened.append(connection)
-        return [wire for _, wire in made]
+        return [wire for _, wire in pairs]
 
-    peers = wires("10.1.0.2", DEFAULT_LIMITS.max_connections + 500)
-    wires("10.9.9.9", MAX_UNTRUSTED)
-    assert not any(wire.ended.is_set() for wire in wires("127.0.0.1", 100))
+    peers = connect_many("10.1.0.2", DEFAULT_LIMITS.max_connections + 500)
+    connect_many("10.9.9.9", MAX_UNTRUSTED)
+    assert not any(wire.ended.is_set() for wire in connect_many("127.0.0.1", 100))
     refused = [wire for wire in peers if wire.sent]
     assert len(refused) == min(most, DEFAULT_LIMITS.max_refused_at_once)
     assert Responses(refused[0].sent).statuses == [503]

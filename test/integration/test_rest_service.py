@@ -36,12 +36,12 @@ def service(rest: Rest, title: str = "") -> RestService:
 
 
 async def test_a_response_that_is_being_read_when_the_node_stops_is_sent_completely():
-    made = service(Rest(port=free_port()), title="x" * 30_000_000)  # more than a kernel buffers
-    await made.start()
-    reader, writer = await asyncio.open_connection(HOST, made.listeners.port)
+    running = service(Rest(port=free_port()), title="x" * 30_000_000)  # more than a kernel buffers
+    await running.start()
+    reader, writer = await asyncio.open_connection(HOST, running.listeners.port)
     writer.write(b"GET /v1/flows HTTP/1.1\r\nHost: localhost\r\n\r\n")
     head = await reader.readuntil(b"\r\n\r\n")
-    stopping = asyncio.create_task(made.stop())
+    stopping = asyncio.create_task(running.stop())
     body = await asyncio.wait_for(reader.read(), 30)
     length = cast("re.Match[bytes]", re.search(rb"content-length: ([0-9]+)", head))[1]
     assert len(body) == int(length)

@@ -61,9 +61,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, config: Config, shared: SharedState) -> None:
         super().__init__(config, shared, {})
         self._shared = shared
-        self._limits = shared.limits
         self._progress = RequestProgress()
         self.ended = asyncio.Event()
+
+    @property
+    def _limits(self) -> ConnectionLimits:
+        return self._shared.limits
 
     # --- the connection -----------------------------------------------------------------------
 
