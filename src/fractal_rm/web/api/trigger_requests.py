@@ -56,7 +56,9 @@ def check_content_type(request: Request[Any, Any, Any]) -> str:
     given = request.headers.get("content-type", "")
     kind = given.partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
-        raise WrongContentType(f"it is {given[:60]!r}" if given else "there is none")
+        raise WrongContentType(
+            f"the content type is {given[:60]!r}" if given else "there is no content type"
+        )
     return kind
 
 
@@ -67,14 +69,14 @@ def explain_malformed(
     codings = ", ".join(request.headers.getall("content-encoding", []))
     if {each.strip().lower() for each in codings.split(",")} <= {"identity", ""}:
         return error
-    return WrongContentCoding(f"it is {codings[:60]!r}, and the body is not JSON: {error}")
+    return WrongContentCoding(f"the coding is {codings[:60]!r}, and the body is not JSON: {error}")
 
 
 async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
     """Read at most ``max_bytes``. Raises TooLarge; before reading if the length is known."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
-        raise TooLarge(f"{length} bytes, and at most {max_bytes} are taken")
+        raise TooLarge(f"{length} bytes; at most {max_bytes} are allowed")
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
