@@ -246,11 +246,6 @@ async def test_the_reply_of_a_run_that_waited_too_long_to_begin_says_so():
         assert "reply" not in content
 
 
-def room(stage):
-    """How `/readyz` describes the load."""
-    return next(check.text for check in stage.node.readiness() if check.name == "room")
-
-
 async def test_a_run_that_ended_in_the_queue_keeps_its_place_until_its_reply_is_acknowledged(
     short_pauses,
 ):
@@ -262,10 +257,11 @@ async def test_a_run_that_ended_in_the_queue_keeps_its_place_until_its_reply_is_
         older = await ask(stage, "4")
         await stage.send("4")
         await until(lambda: "Replying" in stage.facts(older))
-        assert "1 runs in flight, 2 waiting" in room(stage)
+        load = stage.load
+        assert (load.waiting, load.in_flight) == (2, 1)
         stage.publisher.down = False
         assert await final(stage, older) is State.SUPERSEDED
-        await until(lambda: "1 runs in flight, 1 waiting" in room(stage))
+        await until(lambda: load.waiting == 1)
         assert len(replies(stage)) == 1
         go.set()
 

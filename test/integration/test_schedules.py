@@ -12,7 +12,7 @@ import pytest
 
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.schedule import Schedules
-from fractal_rm.domain.errors import Busy, Draining
+from fractal_rm.domain.errors import Busy
 from fractal_rm.domain.flow import CatchUp, Cron, Queueing, Starts
 from fractal_rm.domain.state import State
 from open_files import no_descriptor_free
@@ -189,10 +189,10 @@ async def test_a_moment_during_a_drain_is_fired_after_the_next_start(make):
     schedules = make(every_ms=HOUR_MS)
     async with schedules.stage:
         await schedules.begin()
-        schedules.refusal = Draining("stopping")
+        schedules.stage.node.lifecycle.acceptance.closed = True
         await schedules.look(HOUR_MS)
         await schedules.end()
-        schedules.refusal = None
+        schedules.stage.node.lifecycle.acceptance.closed = False
         await schedules.begin()
         assert schedules.new() == [START_MS + HOUR_MS]
         assert "schedule_delayed" not in schedules.events
