@@ -78,7 +78,7 @@ def kept_client_id(state: Path, random: Random) -> str:
         return _create(path, random)
     if len(kept) > MOST_BYTES or not kept.isascii() or not kept.decode("ascii").isprintable():
         raise ClientIdUnreadable(
-            f"{path} does not hold an MQTT client id; write the id into it that the broker knows"
+            f"{path} does not hold an MQTT client id; write the one into it that the broker knows"
             " this node by, or delete the file: the node then takes a new id, and messages that"
             " wait at the broker for the old id do not come"
         )
