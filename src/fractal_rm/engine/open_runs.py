@@ -82,7 +82,7 @@ class OpenRuns:
         had_bytes = run.result_bytes
         run.apply(fact)
         self._load.result_bytes += run.result_bytes - had_bytes
-        return self._journal.append(run, fact, self._clock.now_ms())
+        return self._journal.append_durably(run, fact, self._clock.now_ms())
 
     def close(self, run: Run, fact: AnyFact) -> Awaitable[None]:
         """Write the last fact of a run. Await what is returned: it tells those who wait."""

@@ -112,14 +112,22 @@ class MemoryJournal:
         await self._turn()
         return self._find(key, retention_ms)
 
-    def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+    def append(self, run: Run, fact: AnyFact, at_ms: int) -> None:
         """Add a fact; see the port."""
+        self._append(run, fact, at_ms)
+
+    def append_durably(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+        """Add a fact; see the port."""
+        return asyncio.shield(self._append(run, fact, at_ms))
+
+    def _append(self, run: Run, fact: AnyFact, at_ms: int) -> asyncio.Future[None]:
+        """Return what is done when the fact is durable."""
         self._behind.append((run.id, TimedFact(at_ms, fact)))
         loop = asyncio.get_running_loop()
         if self._flushed is None or self._flushed.done():
             self._flushed = loop.create_future()
             loop.call_soon(self._flush)
-        return asyncio.shield(self._flushed)
+        return self._flushed
 
     damage = None  # there is no history
 
