@@ -18,7 +18,7 @@ from test_descriptors import descriptors_left
 from test_history_damage import scrub_all
 from test_journals import DAY_S, GIB, a_day_passes, sqlite_journal
 
-from fractal_rm.adapters.log.batch import Beginnings, Facts, encoded
+from fractal_rm.adapters.log.batch import EntryBatch, FactBatch, encoded
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.timed import VALUE_BYTES
@@ -137,10 +137,10 @@ def test_a_large_value_is_found_among_many_that_are_small(place, more):
     facts = small.copy()
     facts[place] = (begun("large"), (1, Finished(1, 200, 0.1, value)))
     for batch, expected in ((facts, more), (small * 10, 0)):
-        body, blobs = encoded(Facts(batch, lambda: 1), lambda: "0" * 32)
+        body, blobs = encoded(FactBatch(batch, lambda: 1), lambda: "0" * 32)
         assert len(blobs) == expected
         assert (len(body) < VALUE_BYTES * 2) == (batch is facts)
-    entries = Beginnings(lambda: 1)
+    entries = EntryBatch(lambda: 1)
     for n in range(500):
         payload = value if n == place else b"1"
         entries.begin(entry(f"run-{n}", facts=(accepted(payload=payload),)))
@@ -382,9 +382,9 @@ async def test_what_nobody_names_after_a_kill_is_swept_at_the_next_start(tmp_pat
 
 
 def frame_of(journal):
-    batch = Beginnings(lambda: 1_000)
+    batch = EntryBatch(lambda: 1_000)
     batch.begin(entry("never", facts=(accepted(payload=large(b"n")),)))
-    return encoded(batch, journal._log.new_blob)
+    return encoded(batch, journal._log.new_blob_name)
 
 
 async def test_a_check_takes_no_value_for_lost_that_goes_meanwhile(tmp_path, monkeypatch):

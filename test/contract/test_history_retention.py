@@ -9,7 +9,8 @@ from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.facts import Accepted, Settled
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import FLOW, begun, entry, flow_version, write
+from fractal_rm.domain.flow import flow_version
+from fractal_rm.testing.journal import FLOW, begun, entry, write
 
 BIG = (Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b'"%b"' % (b"x" * 10_000)), "mqtt"),)
 

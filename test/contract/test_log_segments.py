@@ -19,7 +19,7 @@ from fractal_rm.adapters.log.blobs import Blobs, lost_in
 from fractal_rm.adapters.log.blobs import read as read_blob
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.log import Log
-from fractal_rm.adapters.log.segments import BEGIN, READ_BYTES, Reused, bodies_since
+from fractal_rm.adapters.log.segments import BEGIN, READ_BYTES, SegmentReused, bodies_since
 from fractal_rm.adapters.log.survey import survey
 from fractal_rm.adapters.log.timed import Blob, Ref
 from fractal_rm.adapters.memory.blobs import MemoryBlobs
@@ -46,14 +46,14 @@ class Salts:
 def log_on(disk: MemoryDisk, salts: Salts | None = None, most_bytes=1 << 20, blobs=None,
            segment_bytes=SEGMENT) -> Log:  # fmt: skip
     return Log(
-        lambda: disk, Blobs(blobs or MemoryBlobs()), salts or Salts(), segment_bytes=segment_bytes,
+        disk, Blobs(blobs or MemoryBlobs()), salts or Salts(), segment_bytes=segment_bytes,
         most_bytes=most_bytes,
     )  # fmt: skip
 
 
 def with_blob(log: Log, value: bytes) -> tuple[bytes, list[Blob]]:
     """A body that names a blob, and that."""
-    ref = Ref("payload", log.new_blob(), len(value), crc32(value))
+    ref = Ref("payload", log.new_blob_name(), len(value), crc32(value))
     return records.encode([("blobs", [ref])]), [Blob(ref, value)]
 
 
@@ -160,7 +160,7 @@ def test_a_frame_that_was_synced_and_does_not_hold_is_damage_and_no_torn_end():
     filled(disk, b"one" * 50, b"two" * 50, b"three" * 50).close()
     name = next(name for name in disk.names() if b"two" in disk.read(name))
     disk.write(name, disk.read(name).index(b"two"), b"TWO")
-    with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) does not hold at byte"):
+    with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) is not valid at byte"):
         read(disk, 0)
 
 
@@ -174,7 +174,7 @@ def test_who_reads_beside_a_writer_is_told_of_damage_and_of_no_end_that_is_being
     assert put_in(disk) == [bytes([n]) * large for n in b"abcde"]
     name = next(name for name in disk.names() if b"b" * large in disk.read(name))
     disk.write(name, disk.read(name).index(b"b" * large), b"flipped")
-    with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) does not hold at byte"):
+    with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) is not valid at byte"):
         bodies_since(disk, 0)
 
 
@@ -185,7 +185,7 @@ def test_who_reads_beside_a_writer_is_told_of_damage_in_a_large_frame():
     put_and_synced(log, b"a", b"b" * 2 * READ_BYTES, b"c", b"d")
     (name,) = disk.names()
     disk.write(name, disk.read(name).index(b"bbb"), b"flipped")
-    with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) does not hold at byte"):
+    with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) is not valid at byte"):
         bodies_since(disk, 0)
 
 
@@ -241,7 +241,7 @@ def test_a_segment_that_is_missing_is_damage():
     log.close()
     first = next(name for name in disk.names() if b"\2" * 1500 in disk.read(name))
     disk.delete(first)
-    with pytest.raises(JournalDamaged, match=r"is missing|does not hold"):
+    with pytest.raises(JournalDamaged, match=r"is missing|is not valid"):
         read(disk, 0)
 
 
@@ -299,7 +299,7 @@ def test_who_reads_while_segments_are_used_again_is_told_so():
             log.put(bytes([number]) * 1500)
 
     disk.then = released_and_written_again
-    with pytest.raises(Reused):
+    with pytest.raises(SegmentReused):
         bodies_since(disk, 0)
 
 
@@ -398,7 +398,7 @@ def test_a_segment_of_another_log_is_never_read_as_one_of_this(salt):
         if salt == "of this log":
             assert read(copy, 0) == bodies
         else:
-            with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) does not hold"):
+            with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) is not valid"):
                 read(copy, 0)
 
 

@@ -257,10 +257,10 @@ async def test_a_list_has_what_the_history_holds_and_says_that_the_log_is_damage
     flip_a_bit(tmp_path / "up.log", b"flipped")
     page = history.page()
     assert [run.id for run in page.runs] == ["brought-over"]
-    assert "does not hold at byte" in page.unreadable[0]
+    assert "is not valid at byte" in page.unreadable[0]
     found = history.run("brought-over")
-    assert (len(found.facts), "does not hold at byte" in found.unreadable) == (1, True)
-    with pytest.raises(JournalDamaged, match="does not hold at byte"):
+    assert (len(found.facts), "is not valid at byte" in found.unreadable) == (1, True)
+    with pytest.raises(JournalDamaged, match="is not valid at byte"):
         history.run("three")
     assert [sum(ledger.states.values()) for ledger in history.ledger()] == [1]
 
