@@ -16,11 +16,17 @@ import msgspec
 import pytest
 from test_descriptors import descriptors_left
 from test_history_damage import scrub_all
-from test_journals import DAY_S, GIB, a_day_passes, sqlite_journal
+from test_journals import (
+    DAY_S,
+    GIB,
+    ManualRetentionClock,
+    SmallDisk,
+    a_day_passes,
+    sqlite_journal,
+)
 
 from fractal_rm.adapters.log.batch import EntryBatch, FactBatch, encoded
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
-from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.timed import VALUE_BYTES
 from fractal_rm.adapters.sqlite import SqliteHistory, check
 from fractal_rm.adapters.sqlite.check import check_journal
@@ -37,7 +43,7 @@ from fractal_rm.domain.facts import Accepted, Finished, Passed, Settled
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import FLOW, accepted, begun, entry, write
+from fractal_rm.testing.journal import FLOW, accepted, begun, entry, write, write_behind
 
 SIZE = 100_000
 MARK = b"only once on this disk"
@@ -67,7 +73,7 @@ async def written(folder: Path, *, over: bool) -> None:
     for name in ("open", "a", "b"):
         run = await takes(journal, name)
         if name != "open":
-            _ = write(journal, run, Passed(2, large(b"said")))
+            write_behind(journal, run, Passed(2, large(b"said")))
             await write(journal, run, Settled(State.SUCCEEDED))
     if over:
         await journal.bring_over()
@@ -258,7 +264,7 @@ async def test_a_repair_keeps_all_but_the_value_and_says_so(tmp_path, damage, sa
     for name, state in (("a", State.SUCCEEDED), ("open", State.UNKNOWN)):
         detail = history.run(name)
         assert detail.summary.state is state
-        assert "is gone, as a repair has found" in detail.unreadable
+        assert "is lost, as a repair found" in detail.unreadable
         assert detail.facts[0].fact.payload == large(MARK)
     journal = sqlite_journal(tmp_path)
     assert (await journal.open()).runs == []
@@ -302,13 +308,14 @@ async def test_what_lost_its_row_is_not_swept_and_a_repair_finds_it_again(tmp_pa
 
 
 async def test_values_go_with_the_history_that_is_too_old(tmp_path):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
     run = await takes(journal, "a")
     await write(journal, run, Settled(State.SUCCEEDED))
     await journal.bring_over()
     assert len(blobs_in(tmp_path)) == 2
-    await a_day_passes(journal)
+    await a_day_passes(journal, clock)
     await journal.accept(entry("later", at_ms=DAY_S * 1_000))
     await journal.bring_over()
     await journal.close(clean=True)
@@ -341,9 +348,8 @@ async def test_values_may_go_while_the_log_still_has_what_named_them(tmp_path, m
     ended = await takes(journal, "ended")
     await write(journal, ended, Settled(State.SUCCEEDED))
     await write(journal, open_run, Finished(2, 200, 0.1, msgspec.Raw(b"2")))
-    assert await journal._projector._bring_over(whole=False)
-    for _ in range(2):  # what has ended goes
-        journal._projector._look_after(1_000)
+    for _ in range(3):  # the run that has ended is purged after the first
+        await journal.bring_over(open_runs=False)
     assert len(blobs_in(tmp_path)) == 2
     journal.crash()
     assert check_journal(tmp_path / "up.journal").problems == []
@@ -355,7 +361,8 @@ async def test_values_may_go_while_the_log_still_has_what_named_them(tmp_path, m
 
 
 async def test_what_nobody_names_after_a_kill_is_swept_at_the_next_start(tmp_path, monkeypatch):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
     run = await takes(journal, "old")
     await write(journal, run, Settled(State.SUCCEEDED))
@@ -363,14 +370,13 @@ async def test_what_nobody_names_after_a_kill_is_swept_at_the_next_start(tmp_pat
     await journal.bring_over()
     with monkeypatch.context() as killed:  # after the rows are deleted, before the files are
         killed.setattr(FolderBlobs, "delete", lambda *_: None)
-        await a_day_passes(journal)
+        await a_day_passes(journal, clock)
         await journal.accept(entry("later", at_ms=DAY_S * 1_000))
         await journal.bring_over()
     assert SqliteHistory(tmp_path).run("old") is None
     assert len(blobs_in(tmp_path)) == 4
-    with monkeypatch.context() as killed:  # after the file is written, before the frame is
-        killed.setattr(Log, "_put", lambda *_: None)
-        journal._log.put(*frame_of(journal))
+    _, blobs = frame_of(journal)  # killed after the blob is written, before the frame
+    journal.log.blobs.write(blobs)
     assert len(blobs_in(tmp_path)) == 5
     journal.crash()
     journal = sqlite_journal(tmp_path)
@@ -384,7 +390,7 @@ async def test_what_nobody_names_after_a_kill_is_swept_at_the_next_start(tmp_pat
 def frame_of(journal):
     batch = EntryBatch(lambda: 1_000)
     batch.begin(entry("never", facts=(accepted(payload=large(b"n")),)))
-    return encoded(batch, journal._log.new_blob_name)
+    return encoded(batch, journal.log.new_blob_name)
 
 
 async def test_a_check_takes_no_value_for_lost_that_goes_meanwhile(tmp_path, monkeypatch):
@@ -445,19 +451,18 @@ async def test_a_disk_that_is_full_in_the_middle_of_a_value_keeps_no_part_of_it(
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_a_frame_that_finds_no_room_takes_its_values_along(tmp_path):
+async def test_if_a_frame_cannot_be_written_its_blobs_are_deleted(tmp_path, monkeypatch):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    put = journal._log._put
 
     def full(*_):
-        raise JournalFull("no room")
+        raise OSError(errno.ENOSPC, "no room")
 
-    journal._log._put = full
-    with pytest.raises(JournalFull):
-        await journal.accept(entry("a", facts=(accepted(payload=large(b"a")),)))
-    assert blobs_in(tmp_path) == []
-    journal._log._put = put
+    with monkeypatch.context() as filled:
+        filled.setattr(SmallDisk, "write", full)
+        with pytest.raises(JournalFull):
+            await journal.accept(entry("a", facts=(accepted(payload=large(b"a")),)))
+        assert blobs_in(tmp_path) == []
     await journal.close(clean=True)
 
 
@@ -476,7 +481,7 @@ async def test_without_a_free_descriptor_it_refuses_and_what_was_taken_is_synced
     with monkeypatch.context() as without:
         without.setattr("fractal_rm.adapters.log.blob_folder.os.open", none_free)
         without.setattr("fractal_rm.adapters.log.blob_folder.os.sync", lambda: synced.append(1))
-        journal._log._blobs.files.sync([file.name for file in blobs_in(tmp_path)])
+        journal.log.blobs.files.sync([file.name for file in blobs_in(tmp_path)])
         assert synced == [1]
         with pytest.raises(JournalWithoutFile):
             await journal.accept(entry("b", facts=(accepted(payload=large(b"b")),)))

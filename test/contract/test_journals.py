@@ -58,7 +58,14 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.flow import flow_version
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import FLOW, JournalConformance, begun, entry, write
+from fractal_rm.testing.journal import (
+    FLOW,
+    JournalConformance,
+    begun,
+    entry,
+    write,
+    write_behind,
+)
 from old_journals import as_written_by
 
 DAY_S, GIB = 86_400, 1 << 30
@@ -68,8 +75,8 @@ def lost(error: JournalError) -> None:
     raise AssertionError(error)
 
 
-class Age:
-    """The clock by which history ages, moved by hand."""
+class ManualRetentionClock:
+    """A retention clock that tests set by hand."""
 
     ms = 1_000
 
@@ -85,11 +92,13 @@ def sqlite_journal(
     disk=None,
     failed=None,
     blobs=None,
+    retention_ms=None,
 ) -> LogJournal:
-    """A journal that looks for old history after every batch, with small segments."""
+    """A journal with small segments that purges after every batch."""
     path = folder / f"{name}.journal"
     return open_journal(
-        path, keep=lambda: Keep(*keep, *(failed or keep)), retention_ms=Age(), on_lost=on_lost,
+        path, keep=lambda: Keep(*keep, *(failed or keep)), on_lost=on_lost,
+        retention_ms=retention_ms or ManualRetentionClock(),
         purge_every_s=0, segment_bytes=64 * 1024, most_bytes=4 << 20, disk=disk or SmallDisk,
         blobs=blobs or SmallBlobs,
     )  # fmt: skip
@@ -188,6 +197,33 @@ class TestLogJournalWithoutPower(JournalConformance):
 
     def move(self, journal, *, away):
         self.disk.away = self.blobs.away = away
+
+
+class WatchedConnection(sqlite3.Connection):
+    """Calls ``before`` with each statement, before it is executed."""
+
+    before = staticmethod(lambda _: None)
+
+    def execute(self, statement, *values):
+        self.before(statement)
+        return super().execute(statement, *values)
+
+    def executemany(self, statement, *values):
+        self.before(statement)
+        return super().executemany(statement, *values)
+
+
+@pytest.fixture
+def connections(monkeypatch) -> list[WatchedConnection]:
+    """The connections that were opened: of a journal, first the one that writes, then a reader."""
+    opened, connect = [], sqlite3.connect
+
+    def watched(*args, **options):
+        opened.append(connect(*args, factory=WatchedConnection, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", watched)
+    return opened
 
 
 # --- what a disk can do ----------------------------------------------------------------------
@@ -401,8 +437,8 @@ async def test_the_lock_is_looked_at_while_something_is_written(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     syncing, looked = threading.Event(), threading.Event()
-    sync = journal._log.sync
-    journal._log.sync = lambda: (syncing.set(), looked.wait(), sync())[2]
+    sync = journal.log.sync
+    journal.log.sync = lambda: (syncing.set(), looked.wait(), sync())[2]
     written = journal.accept(entry("A"))
     await asyncio.to_thread(syncing.wait)
     (tmp_path / "up.lock").unlink()
@@ -575,15 +611,15 @@ async def moved_while_it_writes(folder: Path):
     """
     journal = sqlite_journal(folder)
     await journal.open()
-    aside, sync = folder.with_name("aside"), journal._log.sync
+    aside, sync = folder.with_name("aside"), journal.log.sync
 
     def sync_and_move():
         end = sync()
-        journal._log.sync = sync
+        journal.log.sync = sync
         folder.rename(aside)
         return end
 
-    journal._log.sync = sync_and_move
+    journal.log.sync = sync_and_move
     on_its_way = journal.accept(entry("A"))
     while journal.blocked is None:
         await asyncio.sleep(0)
@@ -687,7 +723,7 @@ async def test_what_a_full_disk_held_back_stands_before_what_happened_meanwhile(
     durable = asyncio.ensure_future(write(journal, one, Finished(1, 200, 0.5, result)))
     while journal.blocked is None:
         await asyncio.sleep(0)
-    _ = write(journal, one, Started(2))
+    write_behind(journal, one, Started(2))
     SmallDisk.full = False
     await durable
     await journal.close(clean=True)
@@ -707,22 +743,23 @@ async def test_a_read_only_folder_names_the_cause_and_the_cure(small_disk):
         await opened(small_disk)
 
 
-async def a_day_passes(journal: LogJournal) -> None:
+async def a_day_passes(journal: LogJournal, clock: ManualRetentionClock) -> None:
     await journal.bring_over()
-    journal._retention_ms.ms = DAY_S * 1_000
+    clock.ms = DAY_S * 1_000
     for name in ("a day later", "just after"):
         await journal.accept(entry(name, at_ms=DAY_S * 1_000))
         await journal.bring_over()
 
 
 async def test_history_older_than_its_bound_is_dropped_and_open_runs_stay(tmp_path):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
     await journal.accept(entry("open", at_ms=0))
     for n in range(20):
         await journal.accept(entry(f"old-{n}", at_ms=1_000))
         await write(journal, begun(f"old-{n}"), Settled(State.SUCCEEDED))
-    await a_day_passes(journal)
+    await a_day_passes(journal, clock)
     await journal.close(clean=True)
     history = SqliteHistory(tmp_path)
     assert {run.id for run in history.runs(limit=100)} == {"open", "a day later", "just after"}
@@ -732,18 +769,18 @@ async def test_history_older_than_its_bound_is_dropped_and_open_runs_stay(tmp_pa
 @pytest.mark.parametrize("jumped_ms", [50 * 365 * DAY_S * 1_000, -50 * 365 * DAY_S * 1_000])
 async def test_history_is_as_old_as_it_is_whatever_the_wall_clock_said(tmp_path, jumped_ms):
     start_ms, minute_ms = 1_800_000_000_000, 60_000
-    journal = sqlite_journal(tmp_path, keep=(600, GIB))
-    age = journal._retention_ms
-    age.ms = start_ms
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(600, GIB), retention_ms=clock)
+    clock.ms = start_ms
     await journal.open()
     for n in range(20):  # before, while, and after it was wrong: a minute each
-        wall_ms = age.ms + (jumped_ms if 5 <= n < 10 else 0)
+        wall_ms = clock.ms + (jumped_ms if 5 <= n < 10 else 0)
         await journal.accept(entry(f"run-{n:02}", at_ms=wall_ms))
         await write(journal, begun(f"run-{n:02}"), Settled(State.SUCCEEDED), wall_ms)
         await journal.bring_over()
-        age.ms += minute_ms
+        clock.ms += minute_ms
     for n in range(3):
-        await journal.accept(entry(f"then-{n}", at_ms=age.ms))
+        await journal.accept(entry(f"then-{n}", at_ms=clock.ms))
         await journal.bring_over()
     await journal.close(clean=True)
     kept = [run.id for run in SqliteHistory(tmp_path).runs(limit=100)]
@@ -762,9 +799,10 @@ async def test_where_no_run_has_ended_the_latest_moment_of_a_journal_is_an_accep
 
 @pytest.mark.parametrize("jumped_ms", [0, 50 * 365 * DAY_S * 1_000])
 async def test_the_latest_moment_of_a_journal_is_not_what_the_wall_clock_said(tmp_path, jumped_ms):
-    journal = sqlite_journal(tmp_path)
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, retention_ms=clock)
     assert (await journal.open()).latest_ms is None
-    journal._retention_ms.ms = 1_800_000_000_000
+    clock.ms = 1_800_000_000_000
     await journal.accept(entry("open", at_ms=1_799_999_000_000))
     wall_ms = 1_800_000_000_000 + jumped_ms
     await journal.accept(entry("ended", at_ms=wall_ms))
@@ -794,15 +832,16 @@ async def test_a_journal_of_a_release_before_is_read_and_taken_over(tmp_path, wr
 
 
 async def test_history_goes_although_a_thousand_parked_runs_are_older(tmp_path):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
     names = [f"parked-{n:04}" for n in range(1_000)]
     await asyncio.gather(*(journal.accept(entry(name)) for name in names))
     for name in names:
-        _ = write(journal, begun(name), Parked("no peer answers"))
+        write_behind(journal, begun(name), Parked("no peer answers"))
     await journal.accept(entry("old"))
     await write(journal, begun("old"), Settled(State.SUCCEEDED))
-    await a_day_passes(journal)
+    await a_day_passes(journal, clock)
     for n in range(4):  # each batch takes one slice along
         await journal.accept(entry(f"later-{n}", at_ms=DAY_S * 1_000))
         await journal.bring_over()
@@ -813,11 +852,12 @@ async def test_history_goes_although_a_thousand_parked_runs_are_older(tmp_path):
 
 
 async def test_a_run_whose_trigger_may_come_again_is_known_when_its_facts_are_gone(tmp_path):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
     await journal.accept(entry("old", key="k", at_ms=1_000, window_ms=2 * DAY_S * 1_000))
     await write(journal, begun("old"), Settled(State.SUCCEEDED))
-    await a_day_passes(journal)
+    await a_day_passes(journal, clock)
     prior = await journal.find("k", DAY_S * 1_000)
     assert prior is not None
     assert prior.run_id == "old"
@@ -1008,8 +1048,8 @@ async def test_a_disk_that_is_slow_to_read_does_not_hold_up_the_event_loop(tmp_p
     journal = sqlite_journal(tmp_path)
     await journal.open()
     looking, go_on = threading.Event(), threading.Event()
-    find = journal._history.find
-    journal._history.find = lambda asked: (looking.set(), go_on.wait(), find(asked))[2]
+    find = journal.history.find
+    journal.history.find = lambda asked: (looking.set(), go_on.wait(), find(asked))[2]
     accepted = journal.accept(entry("run-1", key="k"))
     await asyncio.to_thread(looking.wait)
     go_on.set()
@@ -1022,8 +1062,8 @@ async def test_what_comes_while_old_history_goes_is_written_after_it(tmp_path):
     await journal.open()
     await journal.accept(entry("run-1"))
     purging, go_on = threading.Event(), threading.Event()
-    purge = journal._history.purge
-    journal._history.purge = lambda now_ms: (purging.set(), go_on.wait(), purge(now_ms))[2]
+    purge = journal.history.purge
+    journal.history.purge = lambda now_ms: (purging.set(), go_on.wait(), purge(now_ms))[2]
     await journal.accept(entry("run-2"))
     brought = asyncio.ensure_future(journal.bring_over())
     await asyncio.to_thread(purging.wait)
@@ -1034,13 +1074,13 @@ async def test_what_comes_while_old_history_goes_is_written_after_it(tmp_path):
     assert len((await opened(tmp_path)).runs) == 3
 
 
-async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path):
+async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path, connections):
     told = asyncio.get_running_loop().create_future()
     journal = sqlite_journal(tmp_path, on_lost=told.set_result)
     await journal.open()
     with closing(sqlite3.connect(tmp_path / "up.journal")) as reader:
         reader.execute("SELECT count(*) FROM runs").fetchone()  # else its log goes, too
-        journal._history._db.close()
+        connections[0].close()
         await journal.accept(entry("run-1"))
         brought = asyncio.ensure_future(journal.bring_over())
         assert isinstance(await told, JournalLost)
@@ -1064,8 +1104,8 @@ async def test_of_many_triggers_at_once_each_that_came_before_is_known(tmp_path)
 async def test_many_runs_at_once_share_transactions(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    syncs, sync = [], journal._log.sync
-    journal._log.sync = lambda: (syncs.append(1), sync())[1]
+    syncs, sync = [], journal.log.sync
+    journal.log.sync = lambda: (syncs.append(1), sync())[1]
     await asyncio.gather(*(journal.accept(entry(f"run-{n:04}")) for n in range(1_000)))
     await journal.close(clean=True)
     again = sqlite_journal(tmp_path)
@@ -1087,18 +1127,18 @@ async def test_a_row_says_what_its_facts_say_also_where_the_last_fact_could_not_
     await write(journal, one, Started(1))
     await journal.bring_over()
     await write(journal, one, Finished(1, 200, 0.5, msgspec.Raw(b"7")))
-    put = journal._log.put
+    put = journal.log.put
 
     def full(*_):
         raise JournalFull("no room")
 
-    journal._log.put = full
-    _ = write(journal, one, Settled(State.SUCCEEDED))
+    journal.log.put = full
+    write_behind(journal, one, Settled(State.SUCCEEDED))
     while journal.blocked is None:
         await asyncio.sleep(0)
     await journal.bring_over()
     journal.crash()
-    journal._log.put = put
+    journal.log.put = put
     assert check_journal(tmp_path / "up.journal").problems == []
     (listed,) = SqliteHistory(tmp_path).runs()
     assert listed.state is State.RUNNING
@@ -1109,11 +1149,11 @@ async def test_a_key_is_found_while_its_run_is_on_its_way_into_the_history(tmp_p
     await journal.open()
     await journal.accept(entry("A", key="k"))
     projecting, go_on = threading.Event(), threading.Event()
-    begin = journal._history.begin
-    journal._history.begin = lambda told: (projecting.set(), go_on.wait(), begin(told))[2]
+    begin = journal.history.begin
+    journal.history.begin = lambda told: (projecting.set(), go_on.wait(), begin(told))[2]
     brought = asyncio.ensure_future(journal.bring_over())
     await asyncio.to_thread(projecting.wait)
-    _ = write(journal, begun("A"), Settled(State.FAILED, "no"))
+    write_behind(journal, begun("A"), Settled(State.FAILED, "no"))
     await asyncio.sleep(0)
     during = await journal.find("k", 1_000)
     assert (await journal.accept(entry("A", key="other"))).run_id == "A"
@@ -1124,65 +1164,50 @@ async def test_a_key_is_found_while_its_run_is_on_its_way_into_the_history(tmp_p
     await journal.close(clean=True)
 
 
-async def test_a_lookup_that_fails_undoes_nothing_that_is_being_brought_over(tmp_path):
+async def test_a_lookup_that_fails_rolls_back_no_projection(tmp_path, connections):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A", key="k"))
-    history = journal._history
-    history._db.execute("BEGIN IMMEDIATE")  # as in the middle of a projection
+    writing, reading, *_ = connections
+    writing.execute("BEGIN IMMEDIATE")  # as in the middle of a projection
 
-    class Locked:
-        def execute(self, *_):
-            raise sqlite3.OperationalError("database is locked")
+    def fail(_):
+        raise sqlite3.OperationalError("database is locked")
 
-        def close(self):
-            pass
-
-    reader, history._reader = history._reader, Locked()
+    reading.before = fail
     with pytest.raises(JournalHeld):
         await journal.find("unknown", 1_000)
-    assert history._db.in_transaction
-    history._db.execute("ROLLBACK")
-    history._reader = reader
+    assert writing.in_transaction
+    writing.execute("ROLLBACK")
+    del reading.before
     await journal.close(clean=True)
 
 
-async def test_a_projection_that_fails_in_the_middle_is_done_again_whole(tmp_path, monkeypatch):
+async def test_a_projection_that_fails_in_the_middle_is_repeated_completely(
+    tmp_path, monkeypatch, connections
+):
     monkeypatch.setattr("fractal_rm.adapters.log.projector.RETRY_BLOCKED_S", 0)
     journal = sqlite_journal(tmp_path)
     await journal.open()
     for name in "AB":
         await journal.accept(entry(name, key=name))
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
-    db, left = journal._history._db, [0, 1, 2, 3, 4, 5]
+    left, count = [0, 1, 2, 3, 4, 5], 0
 
-    class Failing:
-        """Says that the disk is full at the first statement, then at the second, and so on."""
+    def fail(statement):
+        """The disk is full at the first statement, then at the second, and so on."""
+        nonlocal count
+        if left and not statement.startswith("ROLLBACK"):
+            if count == left[0]:
+                left.pop(0)
+                count = 0
+                raise sqlite3.OperationalError("database or disk is full")
+            count += 1
 
-        count = 0
-
-        def __getattr__(self, name):
-            return getattr(db, name)
-
-        def _step(self, name, *what):
-            if left and name.startswith("execute") and not what[0].startswith("ROLLBACK"):
-                if self.count == left[0]:
-                    left.pop(0)
-                    self.count = 0
-                    raise sqlite3.OperationalError("database or disk is full")
-                self.count += 1
-            return getattr(db, name)(*what)
-
-        def execute(self, *what):
-            return self._step("execute", *what)
-
-        def executemany(self, *what):
-            return self._step("executemany", *what)
-
-    journal._history._db = Failing()
+    connections[0].before = fail
     await journal.bring_over()
     assert left == []
-    journal._history._db = db
+    del connections[0].before
     await write(journal, begun("B"), Settled(State.SUCCEEDED))
     await journal.close(clean=True)
     assert check_journal(tmp_path / "up.journal").problems == []
@@ -1205,7 +1230,7 @@ async def test_what_the_history_has_no_room_for_at_an_end_is_there_at_the_next_s
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    tried, begin, full = threading.Event(), journal._history.begin, ["here", "at the end"]
+    tried, begin, full = threading.Event(), journal.history.begin, ["here", "at the end"]
 
     def begins(stories):
         if full:
@@ -1214,7 +1239,7 @@ async def test_what_the_history_has_no_room_for_at_an_end_is_there_at_the_next_s
             raise JournalFull("no room")
         begin(stories)
 
-    journal._history.begin = begins
+    journal.history.begin = begins
     first = asyncio.ensure_future(journal.bring_over())
     await asyncio.to_thread(tried.wait)
     await journal.accept(entry("B"))
@@ -1230,8 +1255,8 @@ async def test_an_end_in_the_middle_of_a_projection_brings_over_the_rest(tmp_pat
     await journal.open()
     await journal.accept(entry("A"))
     projecting, go_on = threading.Event(), threading.Event()
-    begin = journal._history.begin
-    journal._history.begin = lambda told: (projecting.set(), go_on.wait(), begin(told))[2]
+    begin = journal.history.begin
+    journal.history.begin = lambda told: (projecting.set(), go_on.wait(), begin(told))[2]
     first = asyncio.ensure_future(journal.bring_over())
     await asyncio.to_thread(projecting.wait)
     await journal.accept(entry("B"))
@@ -1259,7 +1284,7 @@ async def test_while_it_is_full_it_is_tried_again_so_often_and_not_for_each_who_
         tries.append(1)
         raise JournalFull("no room")
 
-    put, journal._log.put = journal._log.put, full
+    put, journal.log.put = journal.log.put, full
     waiting = [asyncio.ensure_future(write(journal, begun(name), Started(1))) for name in names]
     while not tries:
         await asyncio.sleep(0)
@@ -1267,7 +1292,7 @@ async def test_while_it_is_full_it_is_tried_again_so_often_and_not_for_each_who_
         waiting.append(journal.wait_durable())
         await asyncio.sleep(0.01)
     assert len(tries) <= 4
-    journal._log.put = put
+    journal.log.put = put
     await asyncio.gather(*waiting)
     await journal.close(clean=True)
 
@@ -1283,7 +1308,7 @@ async def test_a_disk_that_the_history_fills_refuses_and_goes_on_when_it_is_larg
             name = f"run-{len(accepted):03}"
             await journal.accept(entry(name, facts=big))
             accepted.append(name)
-            await asyncio.wait([journal._projector.bring_over()], timeout=0.01)
+            await asyncio.wait([asyncio.ensure_future(journal.bring_over())], timeout=0.01)
     assert isinstance(journal.blocked, JournalFull)
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     while journal.blocked is not None:

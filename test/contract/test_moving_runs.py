@@ -142,12 +142,8 @@ async def starts(folder: Path, name: str) -> None:
 
 
 def _killed(self, **_):
-    """Its locks are gone, nothing is noted."""
-    self._history.let_go()
-    if self._is_open:
-        self._history._db.close()
-        self._history._reader.close()
-        self._history._scrub.close()
+    """Its locks are released, and nothing is recorded."""
+    self.abandon()
     raise Ended
 
 
@@ -440,7 +436,7 @@ async def test_a_key_is_found_in_a_log_whose_segments_are_used_again_while_it_is
     loop, look, waits = asyncio.get_running_loop(), lookup.Tail.look, [goes_on]
 
     def looks(self, projected):
-        if waits and self._folder.name == "mqtt.log":
+        if waits and self.folder.name == "mqtt.log":
             asyncio.run_coroutine_threadsafe(waits.pop()(), loop).result()
         look(self, projected)
 

@@ -71,7 +71,7 @@ class LogJournal:
         self._syncing.start()
         self._projecting.start()
         try:
-            recovered: Recovered = await self._projecting.run(self._open)
+            recovered: Recovered = await self._projecting.run(self.open_files)
         except BaseException:
             self._syncing.end()
             self._projecting.end()
@@ -84,8 +84,11 @@ class LogJournal:
         self._is_open = True
         return recovered
 
-    def _open(self) -> Recovered:
-        """Copy the rest of the log into the history, and read the open runs from it."""
+    def open_files(self) -> Recovered:
+        """Open both parts on the calling thread, copy the rest of the log into the history.
+
+        Returns the open runs. Nothing is written afterwards unless `open` was called.
+        """
         had = self.history.open()
         try:
             self._project_rest(had)

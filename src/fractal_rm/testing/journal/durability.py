@@ -44,7 +44,7 @@ class DurabilityTests(JournalTests):
         assert not found.clean
 
     async def test_the_newest_run_that_came_from_no_peer_is_named(self) -> None:
-        """Those of peers have ids by other clocks."""
+        """Ids of runs from peers were made with other clocks."""
         journal = self.new()
         assert (await journal.open()).newest == ""
         await journal.accept(entry("A"))
@@ -75,7 +75,7 @@ class DurabilityTests(JournalTests):
         assert run.results == {1: msgspec.Raw(b'"r"')}
 
     async def test_what_was_handed_in_in_the_turn_of_a_crash_is_lost(self) -> None:
-        """Nothing is written any more for a process that is gone, whoever still runs."""
+        """Tasks of a killed process may still run in the test: they write nothing more."""
         journal = self.new()
         await journal.open()
         await journal.accept(entry("A"))

@@ -63,13 +63,13 @@ class ValueTests(JournalTests):
         write_behind(journal, a, Finished(1, 200, 0.5, NULL, data=b"\xff\0" * 50_000))
         write_behind(journal, a, ElementFinished(2, 1, 200, 0.5, payload))
         await write(journal, a, Passed(3, reply))
-        for _again in range(2):  # out of the log, and out of what that was brought into
+        for _again in range(2):  # read from the log, then from the history
             self.crash(journal)
             journal = self.new()
             (run,) = (await journal.open()).runs
             assert run == a
             assert (run.payload, run.said) == (payload, reply)
-            await asyncio.sleep(0)  # whoever begins it has begun
+            await asyncio.sleep(0)  # let its tasks start
         await journal.close(clean=True)
 
     async def test_every_option_of_a_call_is_there_after_a_crash(self) -> None:
