@@ -23,7 +23,7 @@ from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalGone, JournalLost
-from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered
+from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, Written
 
 
 class LogJournal:
@@ -145,10 +145,10 @@ class LogJournal:
 
     # --- the port -----------------------------------------------------------------------------
 
-    def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
+    def accept(self, entry: Entry) -> Written:
         """Write a new run; see the port."""
         writer = self._writer
-        waiter: asyncio.Future[Prior | None] = self._writer.loop.create_future()
+        waiter = Written(loop=writer.loop)
         if writer.blocked is not None:
             waiter.set_exception(copy_of(writer.blocked))
             return waiter

@@ -3,10 +3,11 @@
 from fractal_rm.adapters.memory.balancer import MemoryBalancer
 from fractal_rm.adapters.memory.caller import MemoryCaller
 from fractal_rm.adapters.memory.journal import MemoryJournal
+from fractal_rm.adapters.memory.observer import SettledRuns
 from fractal_rm.adapters.memory.peers import MemoryKnownPeers, MemoryPeers
 from fractal_rm.adapters.memory.publisher import MemoryPublisher
 from fractal_rm.adapters.memory.telemetry import QuietTelemetry
 
 __all__ = ["MemoryBalancer", "MemoryCaller", "MemoryJournal", "MemoryKnownPeers", "MemoryPeers",
-    "MemoryPublisher", "QuietTelemetry",
+    "MemoryPublisher", "QuietTelemetry", "SettledRuns",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.transitions import next_state
-from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, TimedFact
+from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, TimedFact, Written
 
 
 class _Kept(msgspec.Struct):
@@ -63,6 +63,7 @@ class MemoryJournal:
         self.ended = asyncio.Event()
         self._behind: list[tuple[str, TimedFact]] = []
         self._flushed: asyncio.Future[None] | None = None
+        self._unanswered: set[Written] = set()
 
     async def open(self) -> Recovered:
         """Open it; see the port."""
@@ -75,20 +76,26 @@ class MemoryJournal:
         clean, self.disk.clean = self.disk.clean, False
         return Recovered(runs, clean, self.disk.newest)
 
-    def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
+    def accept(self, entry: Entry) -> Written:
         """Write a new run; see the port."""
-        return asyncio.ensure_future(self._accept(entry))
+        written = Written()
+        self._unanswered.add(written)
+        asyncio.get_running_loop().call_soon(self._answer, entry, written)
+        return written
 
-    async def _accept(self, entry: Entry) -> Prior | None:
-        if not self._may_write():
-            await _never()
-        prior = await self._add(entry)
-        if not self._may_answer():
-            await _never()
-        return prior
+    def _answer(self, entry: Entry, written: Written) -> None:
+        if self.disk.owner is not self or not self._may_write():
+            return
+        if self.blocked is not None:
+            self._unanswered.discard(written)
+            written.set_exception(self.blocked)
+            return
+        prior = self._accept(entry)
+        if self._may_answer():
+            self._unanswered.discard(written)
+            written.set_result(prior)
 
-    async def _add(self, entry: Entry) -> Prior | None:
-        await self._turn()
+    def _accept(self, entry: Entry) -> Prior | None:
         prior = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
         prior = prior or self._with_id(entry)
         if prior is not None:
@@ -173,6 +180,8 @@ class MemoryJournal:
         """End like a power loss."""
         self._behind.clear()
         self.disk.owner = None
+        for written in self._unanswered:
+            written.abandon()
 
     def _find(self, key: str, retention_ms: int) -> Prior | None:
         for disk in (self.disk, *self.disk.others):

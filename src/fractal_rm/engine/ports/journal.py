@@ -43,6 +43,21 @@ class Prior(msgspec.Struct, frozen=True):
     state: State
 
 
+class Written(asyncio.Future[Prior | None]):
+    """Done when a new run is durable. It cannot be cancelled, as what is written stays written.
+
+    A task that is cancelled while it awaits this gets its CancelledError when this is done.
+    """
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - as asyncio calls it
+        """Change nothing; returns False."""
+        return False
+
+    def abandon(self) -> None:
+        """Cancel those that await this: the journal was killed."""
+        super().cancel()
+
+
 class BrokenRun(msgspec.Struct, frozen=True):
     """A run whose facts are undamaged but cannot be applied by this release, and why.
 
@@ -107,8 +122,8 @@ class Journal(Protocol):
         """
         ...
 
-    def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
-        """Write a new run. The result is None once it is durable. It must not be cancelled.
+    def accept(self, entry: Entry) -> Written:
+        """Write a new run. The result is None once it is durable.
 
         All calls of one turn of the event loop are written together, in order.
 

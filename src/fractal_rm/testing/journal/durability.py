@@ -90,7 +90,7 @@ class DurabilityTests(JournalTests):
         await again.close(clean=True)
         assert [(run.id, run.results) for run in found.runs] == [("A", {})]
         assert [run.id for run in (await self.reopen()).runs] == ["A", "C"]
-        assert not accepted.done()
+        assert not accepted.done() or accepted.cancelled()  # it is not reported as durable
 
     async def test_facts_of_one_turn_become_durable_together(self) -> None:
         journal = self.new()
