@@ -345,7 +345,7 @@ def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
     for key, run_id in parents.items():
         assert states[run_id] is (State.FAILED if "7" in key else State.SUCCEEDED), facts[run_id]
     assert {states[run_id] for run_id in children} == {State.SUCCEEDED}
-    undone = [f"{run_id}:{fact.step}" for run_id, facts_by_run in facts.items() for fact in facts_by_run
+    undone = [f"{run_id}:{fact.step}" for run_id, of_run in facts.items() for fact in of_run
               if isinstance(fact, Undone)]  # fmt: skip
     failed = [run_id for key, run_id in parents.items() if "7" in key]
     assert sorted(undone) == sorted(f"{run_id}:{step}" for run_id in failed for step in (1, 3))
