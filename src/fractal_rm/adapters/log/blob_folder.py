@@ -66,7 +66,7 @@ class FolderBlobs:
             self.write(name, file.read_bytes())
 
     def sync(self, names: Sequence[str]) -> None:
-        """Wait for the disk. A file that somebody deleted is noticed when it is read."""
+        """Wait for the disk. A file that was deleted is noticed when it is read."""
         if not self._is_open():
             return
         try:

@@ -55,7 +55,7 @@ def choose(disk: Disk, first: int) -> Chosen:
     _find_by_frames(unidentified, first, chosen)
     chosen.segments.sort(key=lambda segment: segment.number)
     chosen.problems += [
-        f"file {name} of the log has no header that holds"
+        f"file {name} of the log has no valid header"
         for name in unidentified
         if len(chosen.data[name]) >= BEGIN and has_lost_header(chosen.data[name])
     ]

@@ -68,7 +68,7 @@ class Disk(Protocol):
         """The content of a file from ``place`` on: all, or at most ``most`` bytes."""
         ...
 
-    def hold(self, name: str) -> None:
+    def keep_open(self, name: str) -> None:
         """Open a file and keep it open: later writes need no new file descriptor."""
         ...
 
@@ -140,7 +140,7 @@ class FolderDisk:
             _ = file.seek(place)
             return file.read(most) or b""
 
-    def hold(self, name: str) -> None:
+    def keep_open(self, name: str) -> None:
         """Open a file and keep it open."""
         if name not in self._files:
             _ = self._open(name)

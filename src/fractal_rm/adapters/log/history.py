@@ -39,7 +39,7 @@ class History(Protocol):
         ...
 
     def find(self, asked: Sequence[Asked]) -> list[Prior | None]:
-        """The run with each key, or else with each id. Safe to call beside other calls."""
+        """The run with each key, or else with each id. Safe to call at the same time as others."""
         ...
 
     def open_ids(self) -> Sequence[str]:

@@ -197,7 +197,7 @@ class Log:
         self._check_bound(self._segment_bytes)
         await self.prepare(thread)
         try:
-            self._disk.hold(self._files.find(self._segment_bytes))
+            self._disk.keep_open(self._files.find(self._segment_bytes))
         except OSError as error:
             raise self._files.refusal_of(error) from error
 

@@ -110,7 +110,7 @@ class Projector:
         next start continues at the position that the history has reached.
         """
         open_runs = self._write_all_behind() and open_runs
-        if not (self._recent.told if open_runs else self._recent.told.has_any_but_open):
+        if not (self._recent.current if open_runs else self._recent.current.has_any_but_open):
             return True
         leaving = self._recent.take_all() if open_runs else self._recent.take_ended()
         end = self._log.end

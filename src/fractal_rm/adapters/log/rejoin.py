@@ -105,11 +105,11 @@ class _Rejoining:
     def add(self, part: list[Put]) -> None:
         """Add bodies without a gap between them."""
         for bodies in self._decodable(part):
-            told = told_in(bodies, _do_nothing, self._before.ended_until)
-            self._stories.flows.update(told.flows)
-            for run_id, times in told.again.items():
+            updates = told_in(bodies, _do_nothing, self._before.ended_until)
+            self._stories.flows.update(updates.flows)
+            for run_id, times in updates.again.items():
                 self._stories.repeat(run_id, times)
-            for story in told:
+            for story in updates:
                 self._add_update(story, _facts_of(story))
 
     def result(self) -> Rejoined:

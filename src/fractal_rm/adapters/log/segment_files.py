@@ -33,7 +33,7 @@ class SegmentFiles:
         while size == self._segment_bytes and self._free:
             if self._disk.has(self._free[0]):
                 return self._free[0]
-            self._names.discard(self._free.pop(0))  # it was deleted by somebody
+            self._names.discard(self._free.pop(0))  # it was deleted
         name = self._new_name()
         try:
             self._disk.create(name, size)

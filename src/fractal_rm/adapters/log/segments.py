@@ -325,8 +325,8 @@ def _shows_later_sync(disk: Disk, segment: Segment, place: int, end: int) -> boo
         data = disk.read(segment.name, READ_BYTES + frames.HEAD_BYTES, offset)
         for head in heads.finditer(data):
             here = offset + head.start()
-            whole = disk.read(segment.name, frames.size_at(data, head.start()), here)
-            frame = frames.decode(whole, salt=segment.salt, place=here, offset=here)
+            content = disk.read(segment.name, frames.size_at(data, head.start()), here)
+            frame = frames.decode(content, salt=segment.salt, place=here, offset=here)
             if frame is not None and frame.synced > end:
                 return True
     return False

@@ -202,53 +202,53 @@ class Stories:
 
 
 class Recent:
-    """Updates that the history does not have yet: ``told``, and those that are being copied."""
+    """Updates that the history does not have yet: ``current``, and those that are being copied."""
 
     def __init__(self) -> None:
-        self.told = Stories()
-        self._in_transit = Stories()
+        self.current = Stories()
+        self._copying = Stories()
 
     def take_all(self) -> Stories:
         """Begin to copy all updates so far; returns them."""
-        self._in_transit, self.told = self.told, Stories()
-        for story in self._in_transit.open.values():
+        self._copying, self.current = self.current, Stories()
+        for story in self._copying.open.values():
             story.freeze()
-        return self._in_transit
+        return self._copying
 
     def take_ended(self) -> Stories:
         """Begin to copy the updates so far of runs that have ended; returns them."""
-        self._in_transit = self.told.take_ended()
-        return self._in_transit
+        self._copying = self.current.take_ended()
+        return self._copying
 
     def mark_projected(self) -> None:
         """The history has the updates that were being copied."""
-        keys = self.told.keys
-        for story in self._in_transit.ended.values():
+        keys = self.current.keys
+        for story in self._copying.ended.values():
             key = story.new and story.new.key
             if key is not None and keys.get(key) is story:
                 del keys[key]
-        self._in_transit = Stories()
+        self._copying = Stories()
 
     def prior(self, entry: Entry) -> Prior | None:
         """The run with the key of an entry, or else with its id."""
-        found = self.told.prior(entry) or self._in_transit.prior(entry)
+        found = self.current.prior(entry) or self._copying.prior(entry)
         return found and self.with_current_state(found)
 
     def with_key(self, key: str, retention_ms: int) -> Prior | None:
         """The run with a key that has not expired."""
-        found = self.told.with_key(key, retention_ms) or self._in_transit.with_key(
+        found = self.current.with_key(key, retention_ms) or self._copying.with_key(
             key, retention_ms
         )
         return found and self.with_current_state(found)
 
     def has(self, run_id: str) -> bool:
         """Whether a run began in these updates."""
-        stories = (self.told.find(run_id), self._in_transit.find(run_id))
+        stories = (self.current.find(run_id), self._copying.find(run_id))
         return any(story is not None and story.new is not None for story in stories)
 
     def with_current_state(self, prior: Prior) -> Prior:
         """The run with its latest state: where it was found, its end may be missing."""
-        for story in (self.told.find(prior.run_id), self._in_transit.find(prior.run_id)):
+        for story in (self.current.find(prior.run_id), self._copying.find(prior.run_id)):
             state = story and story.stands
             if state is not None:
                 return msgspec.structs.replace(prior, state=state)

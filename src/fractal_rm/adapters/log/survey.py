@@ -28,22 +28,22 @@ from fractal_rm.adapters.log.segments import (
 class Gap(msgspec.Struct, frozen=True):
     """A lost part: bytes of a file, or a segment if ``file`` is None.
 
-    ``behind`` is the number of valid bodies between it and the next gap.
+    ``frames_after`` is the number of valid bodies between it and the next gap.
     """
 
     segment: int
     file: str | None
     begin: int
     end: int
-    behind: int = 0
+    frames_after: int = 0
 
     def __str__(self) -> str:
         where = f"segment {self.segment} of the log"
         if self.file is None:
-            return f"{where} is missing; {self.behind} frames after it can be read"
+            return f"{where} is missing; {self.frames_after} frames after it can be read"
         return (
             f"{where} (file {self.file}) is damaged from byte {self.begin} to byte {self.end};"
-            f" {self.behind} frames after that can be read"
+            f" {self.frames_after} frames after that can be read"
         )
 
 
@@ -94,7 +94,7 @@ def survey(disk: Disk, since: int, blobs: BlobFiles, sure_until: int = 0) -> Sur
         elif piece.body:
             parts[-1].append(Put(piece.body, piece.end))
     gaps = [
-        msgspec.structs.replace(gap, behind=len(part))
+        msgspec.structs.replace(gap, frames_after=len(part))
         for gap, part in zip(gaps, parts[1:], strict=True)
     ]
     newest = max(chosen.newest, number_of(since))
@@ -153,9 +153,9 @@ def _pieces_of(segment: Segment, data: bytes, place: int) -> Iterator[_Piece]:
             place = frame.end
             if not frame.body:
                 return
-        behind = next(frames.all_valid_after(data, salt=salt, place=max(place, BEGIN)), None)
-        end = max(segment.size, place) if behind is None else behind[0]
+        next_frame = next(frames.all_valid_after(data, salt=salt, place=max(place, BEGIN)), None)
+        end = max(segment.size, place) if next_frame is None else next_frame[0]
         yield _Piece(position(number, place), 0, gap=Gap(number, segment.name, place, end))
-        if behind is None:
+        if next_frame is None:
             return
         place = end

@@ -98,8 +98,8 @@ def put_back(timed: Timed, read: Read) -> AnyFact:
     value = read(ref) if ref is not None else None
     if ref is None or value is None:
         return timed.fact
-    whole = value if ref.field == "data" else msgspec.Raw(value)
-    return msgspec.structs.replace(timed.fact, **{ref.field: whole})
+    full_value = value if ref.field == "data" else msgspec.Raw(value)
+    return msgspec.structs.replace(timed.fact, **{ref.field: full_value})
 
 
 def without_value(raw: msgspec.Raw) -> msgspec.Raw:

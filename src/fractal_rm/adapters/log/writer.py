@@ -4,13 +4,13 @@ A group is a set of waiting calls: with a new run (`Entry`), with a key, or unti
 durable. Its calls are answered when the sync that covers them has ended. A new run or a key is
 answered with the run that existed already (`Prior`).
 
-Facts that nobody waits for are written at the end of the turn of the event loop: a killed process
+Facts that no call waits for are written at the end of the turn of the event loop: a killed process
 loses none of them, a power loss at most those of the last second.
 
 Everything runs on the event loop except two calls that are awaited on ``thread``: `Lookup`, which
 has a database connection of its own, and `Log.sync`. Facts may be written during both.
 
-Calls that cannot be written fail. Writing is tried again at intervals, also if nobody waits, so
+Calls that cannot be written fail. Writing is tried again at intervals, also if no call waits, so
 that `blocked` is up to date. Meanwhile facts wait, and so do the calls that wait for them.
 """
 
@@ -126,7 +126,7 @@ class Writer:
         except JournalBlocked as error:
             self.block(error)
             raise
-        self._recent.told.take_over(stories)
+        self._recent.current.take_over(stories)
 
     def write_behind(self) -> None:
         """Write the appended facts; the next sync covers them."""
@@ -193,7 +193,7 @@ class Writer:
                 batch.add_flow(flow)
             batch.begin(entry)
         self._log.put(*encoded(batch, self._log.new_blob_name))
-        batch.add_to(self._recent.told)
+        batch.add_to(self._recent.current)
         if flows:
             self._remember_flows(flows)
         return priors
@@ -202,7 +202,7 @@ class Writer:
         facts = FactBatch(self._behind, self._retention_ms)
         self._log.put(*encoded(facts, self._log.new_blob_name))
         self._behind = []
-        facts.add_to(self._recent.told)
+        facts.add_to(self._recent.current)
 
     def _remember_flows(self, flows: dict[int, Flow]) -> None:
         if len(self._flows) >= MAX_KNOWN_FLOWS:
@@ -257,7 +257,7 @@ class Writer:
         group.refuse(error, durable=is_last)
 
     async def _pause(self) -> None:
-        """Wait before the next try, which is made also if nobody waits."""
+        """Wait before the next try, which is made also if no call waits."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._closing.wait(), RETRY_BLOCKED_S)
         self.calls.wake()

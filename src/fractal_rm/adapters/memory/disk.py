@@ -47,7 +47,7 @@ class MemoryDisk:
         """The content of a file from ``place`` on: all, or at most ``most`` bytes."""
         return bytes(self._found(name)[place : None if most < 0 else place + most])
 
-    def hold(self, name: str) -> None:
+    def keep_open(self, name: str) -> None:
         """Nothing to open: there are no descriptors here."""
 
     def write(self, name: str, place: int, data: bytes) -> None:
