@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from test_journals import DAY_S, GIB, ManualRetentionClock, a_day_passes, sqlite_journal
+from test_journals import DAY_S, GIB, ManualRetentionClock, let_a_day_pass, sqlite_journal
 
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
@@ -32,7 +32,7 @@ async def test_a_failed_run_stays_when_one_that_succeeded_goes(tmp_path):
     await journal.open()
     await end_some(journal, "bad", State.FAILED, 3)
     await end_some(journal, "good", State.SUCCEEDED, 3)
-    await a_day_passes(journal, clock)
+    await let_a_day_pass(journal, clock)
     assert kept(tmp_path) == ["", "bad"]
     clock.ms = 3 * DAY_S * 1_000
     await journal.bring_over()
