@@ -93,12 +93,12 @@ class Adoption:
         return adopting.result()
 
     async def _move_all(self, other: OtherJournal, adopting: _Adopting) -> None:
-        if not adopting.takes:
+        if not adopting.batches:
             return
         await self._working.run(other.begin_move)
-        while adopting.takes:
-            adopting.moved += await self._move(other, adopting.takes[0])
-            del adopting.takes[0]
+        while adopting.batches:
+            adopting.moved += await self._move(other, adopting.batches[0])
+            del adopting.batches[0]
         await self._working.run(other.end_move)
 
     async def _move(self, other: OtherJournal, runs: Sequence[Run]) -> list[Run]:
@@ -109,7 +109,7 @@ class Adoption:
         new = [run_id for run_id in run_ids if run_id not in known]
         if new:
             body: bytes = await work(partial(other.body_of, new))
-            self._add_moved_runs(body, await work(partial(told_in, [Put(body, 0)], _never)))
+            self._add_moved_runs(body, await work(partial(told_in, [Put(body, 0)], _no_run)))
             self._copied.update(new)
             await self._wait_durable()
         await work(partial(other.take_out, run_ids))
@@ -129,7 +129,7 @@ class _Adopting:
 
     def __init__(self, name: str) -> None:
         self.why: list[str] = []
-        self.takes: list[list[Run]] = []
+        self.batches: list[list[Run]] = []
         self.moved: list[Run] = []
         self._name = name
         self._remaining: list[Run] = []
@@ -138,17 +138,17 @@ class _Adopting:
     def sort(self, found: Recovered, carries: Callable[[Run], bool]) -> None:
         """Decide for each run whether it is moved. A batch never splits a family."""
         self._clean = found.clean
-        taken: list[Run] = []
+        batch: list[Run] = []
         for family in families(found.runs):
             if not all(map(carries, family)):
                 self._remaining += family
                 continue
-            taken += family
-            if len(taken) >= RUNS_AT_ONCE:
-                self.takes.append(taken)
-                taken = []
-        if taken:
-            self.takes.append(taken)
+            batch += family
+            if len(batch) >= RUNS_AT_ONCE:
+                self.batches.append(batch)
+                batch = []
+        if batch:
+            self.batches.append(batch)
         if self._remaining:
             self.why.append(NEED_MORE)
         if found.broken:
@@ -157,7 +157,7 @@ class _Adopting:
 
     def result(self) -> Adopted | None:
         """None: nothing was moved, and nothing is wrong."""
-        remaining = [run.id for run in chain(*self.takes, self._remaining)]
+        remaining = [run.id for run in chain(*self.batches, self._remaining)]
         if not self.moved and not self.why:
             return None
         moved = Recovered(self.moved, clean=self._clean)
@@ -175,7 +175,7 @@ def families(runs: Sequence[Run]) -> Iterable[list[Run]]:
     return by_root.values()
 
 
-def _never(_: str) -> None:
+def _no_run(_: str) -> None:
     """The history has none of these runs."""
 
 

@@ -1,8 +1,8 @@
 """The journal: a log that is written and synced, and a history that it is copied into.
 
-accept, find, append_durably ──> `Writer`: gather, look up, write, sync, answer
-append ────────────────────────> `Writer`: write at the end of the turn; the next group syncs it
-log ───────────────────────────> `Projector`: copy to the history in batches, at the same time
+accept, find, durable ──> `Writer`: gather, look up, write, sync, answer
+append ─────────────────> `Writer`: write at the end of the turn; the next group syncs it
+log ────────────────────> `Projector`: copy to the history in batches, at the same time
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class LogJournal:
         lookup = Lookup(recent, history, others, self._syncing)
         self._writer = Writer(log, history, lookup, recent, self._syncing, retention_ms, self._lose)
         self.append = self._writer.append  # see the port
-        self.append_durably = self._writer.append_durably
+        self.durable = self._writer.durable
         self._projector = Projector(
             log, history, recent, self._writer.write_all_behind, self._syncing, self._projecting,
             retention_ms,

@@ -50,7 +50,7 @@ class Projector:
         self._syncing = syncing
         self._projecting = projecting
         self._retention_ms = retention_ms
-        self._wanted = asyncio.Event()
+        self._wake = asyncio.Event()
         self._waiting: list[tuple[bool, asyncio.Future[None]]] = []  # whether with open runs
         self._closing = False
         self._reached: Projected
@@ -61,22 +61,22 @@ class Projector:
 
     async def run(self, written: Awaitable[None]) -> None:
         """Copy until `end`; ``written`` is done when the writer has then written everything."""
-        ends = False
-        while not ends:
-            looked = self._log.end
-            self._log.notify_at(looked + PROJECT_BYTES, self._wanted.set)
+        is_last = False
+        while not is_last:
+            last_end = self._log.end
+            self._log.notify_at(last_end + PROJECT_BYTES, self._wake.set)
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), PROJECT_EVERY_S)
-            self._wanted.clear()
-            ends = self._closing
-            if ends:
+                await asyncio.wait_for(self._wake.wait(), PROJECT_EVERY_S)
+            self._wake.clear()
+            is_last = self._closing
+            if is_last:
                 await written
             waiting, self._waiting = self._waiting, []
             if waiting:
                 open_runs = any(with_open for with_open, _ in waiting)
             else:
-                open_runs = looked == self._log.end or self._holds_many_segments()
-            if not await self._copy(open_runs=ends or open_runs):
+                open_runs = last_end == self._log.end or self._holds_many_segments()
+            if not await self._copy(open_runs=is_last or open_runs):
                 for _, waiter in waiting:
                     waiter.cancel()
                 return
@@ -92,13 +92,13 @@ class Projector:
         """
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append((open_runs, waiter))
-        self._wanted.set()
+        self._wake.set()
         return waiter
 
     def end(self) -> None:
         """Copy everything once more, then stop."""
         self._closing = True
-        self._wanted.set()
+        self._wake.set()
 
     def _holds_many_segments(self) -> bool:
         return number_of(self._log.end) - number_of(self._reached.all) >= SEGMENTS_HELD
@@ -112,11 +112,11 @@ class Projector:
         open_runs = self._write_all_behind() and open_runs
         if not (self._recent.current if open_runs else self._recent.current.has_any_but_open):
             return True
-        leaving = self._recent.take_all() if open_runs else self._recent.take_ended()
+        updates = self._recent.take_all() if open_runs else self._recent.take_ended()
         end = self._log.end
         reached = Projected(end if open_runs else self._reached.all, end)
         await self._syncing.run(self._log.sync)
-        while not await self._is_projected(leaving, reached):
+        while not await self._is_projected(updates, reached):
             if self._closing:
                 return False
             await asyncio.sleep(RETRY_BLOCKED_S)
@@ -131,26 +131,26 @@ class Projector:
             self._history.purge(retention_ms)
         self._history.scrub()
 
-    async def _is_projected(self, leaving: Stories, reached: Projected) -> bool:
+    async def _is_projected(self, updates: Stories, reached: Projected) -> bool:
         """Try to copy. Prepares a segment first, which the log needs if the history is locked."""
         with suppress(JournalBlocked):  # the writer reports it when it needs a segment
             await self._log.prepare(self._projecting)
         try:
-            await self._project(leaving, reached)
+            await self._project(updates, reached)
         except JournalBlocked:
             return False
         return True
 
-    async def _project(self, leaving: Stories, reached: Projected) -> None:
+    async def _project(self, updates: Stories, reached: Projected) -> None:
         """Run what may wait for the disk on the thread, but add new runs on the event loop.
 
         On the thread each statement would wait for the interpreter lock, which costs more than the
         statement does. Raises JournalBlocked.
         """
         history = self._history
-        await self._projecting.run(partial(history.begin, leaving))
-        new = leaving.new
+        await self._projecting.run(partial(history.begin, updates))
+        new = updates.new
         for at in range(0, len(new), RUNS_ADDED_AT_ONCE):
             history.add(new[at : at + RUNS_ADDED_AT_ONCE])
             await asyncio.sleep(0)
-        await self._projecting.run(partial(history.commit, leaving, reached))
+        await self._projecting.run(partial(history.commit, updates, reached))

@@ -105,7 +105,7 @@ class _Rejoining:
     def add(self, part: list[Put]) -> None:
         """Add bodies without a gap between them."""
         for bodies in self._decodable(part):
-            updates = told_in(bodies, _do_nothing, self._before.ended_until)
+            updates = told_in(bodies, _no_run, self._before.ended_until)
             self._stories.flows.update(updates.flows)
             for run_id, times in updates.again.items():
                 self._stories.repeat(run_id, times)
@@ -253,5 +253,5 @@ def _timed(at_ms: int, fact: AnyFact) -> msgspec.Raw:
     return msgspec.Raw(records.encode((at_ms, fact)))
 
 
-def _do_nothing(_: str) -> None:
+def _no_run(_: str) -> None:
     """No earlier facts: they are collected in `_Rejoining`."""

@@ -17,7 +17,7 @@ that `blocked` is up to date. Meanwhile facts wait, and so do the calls that wai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any
 
@@ -71,7 +71,7 @@ class Writer:
         self._flush: asyncio.Handle | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
         self._closing = asyncio.Event()
-        self._durable = _Durable(self)
+        self.durable = _Durable(self)  # see the port
         self._killed = False
         self.loop: asyncio.AbstractEventLoop
 
@@ -106,11 +106,6 @@ class Writer:
         self._behind.append((run, (at_ms, fact)))
         if self._flush is None:
             self._flush = self.loop.call_soon(self.write_behind)
-
-    def append_durably(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
-        """Append a fact, and sync it once the result is awaited; see the port."""
-        self.append(run, fact, at_ms)
-        return self._durable
 
     def wait_durable(self) -> asyncio.Future[None]:
         """A future that is done when everything handed in so far is durable."""

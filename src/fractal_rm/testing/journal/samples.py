@@ -44,9 +44,13 @@ def begun(run_id: str, flow: Flow = FLOW) -> Run:
 
 
 def write(journal: Journal, run: Run, fact: AnyFact, at_ms: int = 1_001) -> Awaitable[None]:
-    """Apply a fact to a run and append it, as the engine does. Await the result to sync it."""
+    """Apply a fact to a run and append it, as the engine does.
+
+    Await the result to wait until it is durable.
+    """
     run.apply(fact)
-    return journal.append_durably(run, fact, at_ms)
+    journal.append(run, fact, at_ms)
+    return journal.durable
 
 
 def write_behind(journal: Journal, run: Run, fact: AnyFact, at_ms: int = 1_001) -> None:
