@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 
-from test_mqtt import intake_at
-from test_mqtt_topics import begun_at
-
 from fractal_rm.domain.expression import Item, Payload
 from fractal_rm.domain.flow import Order, SubFlow
 from fractal_rm.domain.named import named
 from fractal_rm.domain.state import State
+from mqtt_stage import connected, flows_on
 from scripted_broker import ScriptedBroker, connack
 from steps import each, flow, get, post, undo
 from worlds import ManualClock, Stage, flows, until
@@ -102,17 +100,16 @@ async def test_of_a_reason_that_goes_through_many_runs_the_cause_stays():
 
 async def test_of_many_topics_that_a_broker_refuses_a_few_are_named(tmp_path):
     broker = ScriptedBroker(lambda _: connack())
-    granted = broker._acknowledged
+    granted = broker.answer
 
-    def acknowledged(first, data):
+    def refused(first, data):
         answer = granted(first, data)
         return answer[:-1] + b"\x87" if first == 0x82 and b"secret/" in data else answer
 
-    broker._acknowledged = acknowledged
-    flows = begun_at(**{f"f{n}": (f"secret/{n}",) for n in range(12)})
-    async with broker.listening(), intake_at(broker, tmp_path) as way_in:
-        way_in._flows = lambda: flows
-        way_in.reconfigured()
+    broker.answer = refused
+    flows = flows_on(**{f"f{n}": (f"secret/{n}",) for n in range(12)})
+    async with broker.listening(), connected(broker, tmp_path) as way_in:
+        way_in.change_flows(flows)
         await until(lambda: "refuses subscriptions to" in way_in.status().text)
         text = way_in.status().text
         assert text.count("secret/") == 8
