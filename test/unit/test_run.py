@@ -36,7 +36,7 @@ from fractal_rm.domain.facts import (
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment, left_ms
 from fractal_rm.domain.result import as_shown, result_of
-from fractal_rm.domain.run import _CHANGES, Run, fold
+from fractal_rm.domain.run import CHANGES, Run, fold
 from fractal_rm.domain.run_id import RunIds, is_run_id
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.domain.transitions import ImpossibleFact
@@ -104,7 +104,7 @@ def test_a_run_begins_with_its_acceptance_or_its_death(fact):
 
 
 def test_of_every_kind_of_fact_it_is_said_what_it_changes():
-    assert set(_CHANGES) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
+    assert set(CHANGES) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
 
 
 def test_a_step_is_in_doubt_from_its_request_to_its_result():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fractal_rm.adapters.sqlite.chain import encode_page, link, start_of, verified
 from fractal_rm.cli.runs import _words
 from fractal_rm.domain.admission import what_it_is_about
-from fractal_rm.domain.body import content_json, in_list, list_text, request_body
+from fractal_rm.domain.body import content_json, list_element, list_text, request_body
 from fractal_rm.domain.call import BodyForm
 from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CannotEvaluate, Malformed
@@ -30,7 +30,7 @@ from fractal_rm.domain.facts import Accepted, Finished
 from fractal_rm.domain.flow import Content
 from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import MAX_DEPTH, check_json, read_json
-from fractal_rm.domain.values import Values
+from fractal_rm.domain.values import ValueBudget
 
 # What JSON allows and some reader does not, at every place of a value.
 NUMBERS = [
@@ -159,7 +159,7 @@ def test_what_the_decoder_takes_every_renderer_can_handle(text):
     payload, result = msgspec.Raw(text.encode()), msgspec.Raw(msgspec.json.encode(text))
     for form in BodyForm:
         assert request_body([Payload(), Result(1)], payload, {1: result}, form)
-    listed = list_text([in_list(result, Values())] * 2)
+    listed = list_text([list_element(result, ValueBudget())] * 2)
     assert len(read_json(msgspec.json.decode(listed).encode())) == 2
     facts = [Accepted("1", "v", payload, "rest"), Finished(1, 200, 1.0, result),
              Finished(2, 0, 0, payload)]  # fmt: skip

@@ -68,7 +68,7 @@ def test_a_response_topic_that_is_none_is_refused(topic):
 
 
 def test_correlation_data_is_bounded():
-    with pytest.raises(WrongShape, match="correlation data at most 4096"):
+    with pytest.raises(WrongShape, match="correlation data has at most 4096"):
         decode(message(), said=Said(reply_topic="a", correlation=b"x" * 5_000))
 
 

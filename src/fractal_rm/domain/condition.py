@@ -1,4 +1,4 @@
-"""Whether a condition is true. Plain functions: no I/O, no clock."""
+"""Evaluate conditions: WHEN and EXPECT. Plain functions: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fractal_rm.domain.expression import (
     Result,
 )
 from fractal_rm.domain.seen import Seen, is_list, kind_of
-from fractal_rm.domain.values import Values
+from fractal_rm.domain.values import ValueBudget
 
 _ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
     Comparison.LESS: lt,
@@ -28,39 +28,39 @@ _ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
 }
 
 
-def holds(condition: Expression, seen: Seen) -> bool:
+def holds(condition: Expression, context: Seen) -> bool:
     """Whether a condition is true. Raises CannotEvaluate where it is neither true nor false."""
     if isinstance(condition, AllOf):
-        return all(holds(part, seen) for part in condition.parts)
+        return all(holds(part, context) for part in condition.parts)
     if isinstance(condition, AnyOf):
-        return any(holds(part, seen) for part in condition.parts)
+        return any(holds(part, context) for part in condition.parts)
     if isinstance(condition, Not):
-        return not holds(condition.part, seen)
-    found = _worked_out(condition, seen)
+        return not holds(condition.part, context)
+    found = _value_of(condition, context)
     if not isinstance(found, bool):
         raise CannotEvaluate(f"a condition is true or false, and this is {kind_of(found)}")
     return found
 
 
-def _worked_out(part: Expression, seen: Seen) -> Any:
+def _value_of(part: Expression, context: Seen) -> Any:
     if isinstance(part, Compare):
-        left, right = _worked_out(part.left, seen), _worked_out(part.right, seen)
-        return _compared(part.how, left, right, seen.compared)
+        left, right = _value_of(part.left, context), _value_of(part.right, context)
+        return _compare(part.how, left, right, context.comparison_budget)
     if isinstance(part, (AllOf, AnyOf, Not)):
-        return holds(part, seen)
-    # Bytes are equal to nothing but the same bytes.
-    data = seen.data(part) if isinstance(part, Result) else None
-    return evaluate(part, seen) if data is None else data
+        return holds(part, context)
+    # Bytes are equal to the same bytes only.
+    data = context.bytes_of(part) if isinstance(part, Result) else None
+    return evaluate(part, context) if data is None else data
 
 
-def _compared(how: Comparison, left: Any, right: Any, values: Values) -> bool:
+def _compare(how: Comparison, left: Any, right: Any, budget: ValueBudget) -> bool:
     try:
         if how is Comparison.EQUAL:
-            return _equal(left, right, values)
+            return _equal(left, right, budget)
         if how is Comparison.UNEQUAL:
-            return not _equal(left, right, values)
+            return not _equal(left, right, budget)
         if how is Comparison.IN:
-            return _contains(right, left, values)
+            return _contains(right, left, budget)
     except RecursionError:
         raise CannotEvaluate("it is nested too deeply to be compared") from None
     kind = kind_of(left)
@@ -70,23 +70,23 @@ def _compared(how: Comparison, left: Any, right: Any, values: Values) -> bool:
     return _ORDERS[how](left, right)
 
 
-def _equal(left: Any, right: Any, values: Values) -> bool:
-    """As JSON has it: 1 is 1.0, and true is not 1, however deep it stands."""
+def _equal(left: Any, right: Any, budget: ValueBudget) -> bool:
+    """Compare as JSON does, at every depth: 1 equals 1.0, and true does not equal 1."""
     if is_list(left) and is_list(right):
         if len(left) != len(right):
             return False
-        values.take(len(left))
-        return all(_equal(each, other, values) for each, other in zip(left, right, strict=True))
+        budget.take(len(left))
+        return all(_equal(each, other, budget) for each, other in zip(left, right, strict=True))
     if _is_object(left) and _is_object(right):
-        values.take(len(left))
-        return left.keys() == right.keys() and all(_equal(left[k], right[k], values) for k in left)
+        budget.take(len(left))
+        return left.keys() == right.keys() and all(_equal(left[k], right[k], budget) for k in left)
     return isinstance(left, bool) == isinstance(right, bool) and left == right
 
 
-def _contains(whole: Any, part: Any, values: Values) -> bool:
+def _contains(whole: Any, part: Any, budget: ValueBudget) -> bool:
     if is_list(whole):
-        values.take(len(whole))
-        return any(_equal(each, part, values) for each in whole)
+        budget.take(len(whole))
+        return any(_equal(each, part, budget) for each in whole)
     if isinstance(whole, str) and isinstance(part, str):
         return part in whole
     raise CannotEvaluate(f"in looks into a list, or for a text in a text,"

@@ -1,4 +1,4 @@
-"""The steps of a run, in the order of its flow and within its time."""
+"""Execute the steps of a run, in the order of its flow and before its deadline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Ending = Union[Settled, Later]
 
 
 class Executor:
-    """Goes on after the last finished step, to the end, whatever kinds of steps a flow has."""
+    """Executes the steps of a run that are not finished."""
 
     def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom) -> None:
         self._telemetry = world.telemetry
@@ -55,27 +55,27 @@ class Executor:
         )
 
     def execute(self, run: Run) -> Awaitable[Ending]:
-        """Do the steps that are left. Comes to how the run ends, before anything is undone."""
+        """Execute the steps that are left. Returns how the run ends, before any UNDO, or Later."""
         if run.stopping is not None:
-            return self._stopped(run)
+            return self._ending_of_stopped(run)
         if run.flow.deadline_ms is not UNSET or run.budget_ms is not None:
-            return self._in_time(run)
+            return self._steps_before_deadline(run)
         return self._steps(run)
 
     async def broken(self, run: Run, error: Exception) -> Dead:
-        """A fault of this program: the run is set aside, where a person can see it."""
+        """Log an unexpected exception. Returns the end of the run: it is set aside for a person."""
         self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
         await self.set_aside_children(run)
         return fault(error)
 
-    # --- the order ------------------------------------------------------------------------------
+    # --- steps ----------------------------------------------------------------------------------
 
     def _steps(self, run: Run) -> Awaitable[Ending]:
         if run.flow.order is Order.DATAFLOW:
             return self._dataflow.go(run)
-        return self._listed(run)
+        return self._steps_in_order(run)
 
-    async def _listed(self, run: Run) -> Ending:
+    async def _steps_in_order(self, run: Run) -> Ending:
         make = self._calls.make
         for step in run.flow.steps[run.position :]:
             if isinstance(step, Call) and (step.terms is UNSET or step.terms.each is None):
@@ -87,7 +87,7 @@ class Executor:
         return Settled(State.SUCCEEDED)
 
     async def _take(self, run: Run, position: int, step: Step) -> Ending | None:
-        """Do one step of any kind. None: it is done; otherwise how the run ends or goes on."""
+        """Execute a step. None: it is done; otherwise how the run ends, or Later."""
         if isinstance(step, Call):
             if step.terms is not UNSET and step.terms.each is not None:
                 return await self._each.make(run, step, step.terms.each)
@@ -96,10 +96,10 @@ class Executor:
             return await self._sub_flows.take(run, step)
         return await self._unnumbered.take(run, position, step)
 
-    # --- the time -------------------------------------------------------------------------------
+    # --- deadlines ------------------------------------------------------------------------------
 
-    async def _in_time(self, run: Run) -> Ending:
-        """The steps, cut off when the time of the run has ended, whatever they wait for."""
+    async def _steps_before_deadline(self, run: Run) -> Ending:
+        """Execute the steps. They are cancelled at the deadline of the run."""
         left_s = self._budgets.begin(run, self._runs.parent(run))
         ending = None
         try:
@@ -116,6 +116,7 @@ class Executor:
         return ending or await self._expired(run)
 
     async def _expired(self, run: Run) -> Settled:
+        """The end of a run whose deadline has passed."""
         counted = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
         came = f"{len(run.results)} of {len(counted)} calls were made"
         calls = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
@@ -123,21 +124,21 @@ class Executor:
         why = f"the deadline of {had_s:g} s ended when {came}{said_of(calls, run.id)}"
         return Settled(State.EXPIRED, why, Cause.DEADLINE)
 
-    # --- ends -----------------------------------------------------------------------------------
+    # --- endings --------------------------------------------------------------------------------
 
-    async def _stopped(self, run: Run) -> Ending:
-        """A crash came while it was undone: how it ends is written already."""
+    async def _ending_of_stopped(self, run: Run) -> Ending:
+        """The recorded end of a run that was being undone when the process crashed."""
         stopping = run.stopping
         if stopping is None:
             return await self._steps(run)
         return Settled(stopping.state, stopping.reason, stopping.cause)
 
     async def _carry(self, run: Run) -> Settled | Dead | Later:
-        """A run within another one: executed, and undone where it failed."""
+        """Execute a child run, and undo it where it failed."""
         try:
             ending = await self.execute(run)
             return ending if isinstance(ending, Later) else await self.undo(run, ending)
         except TimeIsUp:
             raise
-        except Exception as error:  # noqa: BLE001 - the run that carries it is not at fault
+        except Exception as error:  # noqa: BLE001 - the parent run is not at fault
             return await self.broken(run, error)

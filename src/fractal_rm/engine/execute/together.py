@@ -1,4 +1,4 @@
-"""Tasks that belong to one run: where the run is cut off, so are they."""
+"""Concurrent steps of one run: how their tasks are cancelled, and which ending counts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.state import State
 
 
-async def cut_off(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and wait until each has ended; what they raise is not asked for any more."""
+async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until each has ended. Their exceptions are ignored."""
     for task in tasks:
         task.cancel()
     if tasks:
@@ -21,7 +21,7 @@ async def cut_off(tasks: Collection[asyncio.Task[Any]]) -> None:
             task.exception()
 
 
-def worst(endings: Sequence[Settled]) -> Settled:
-    """How a run ends where several of its steps end it: in doubt, or as the first one says."""
+def worst_ending(endings: Sequence[Settled]) -> Settled:
+    """The end of a run that several steps end: an unknown one if there is any, else the first."""
     unknown = [ending for ending in endings if ending.state is State.UNKNOWN]
     return (unknown or endings)[0]

@@ -1,4 +1,4 @@
-"""The steps that have no result: WAIT, PUBLISH, REPLY."""
+"""Steps without a number, as they have no result: WAIT, PUBLISH, REPLY."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.request import seen_by
 from fractal_rm.engine.world import World
 
-HOLD_MS = 3_000  # who waits longer gives its slot to others meanwhile
-# A broker that is started again, or a node that has just been, needs some seconds to be connected.
+HOLD_MS = 3_000  # a run in a longer WAIT frees its slot
+# After a restart of the broker or of this node it takes some seconds to connect.
 PUBLISH_RETRY = Retry(7, 100)
 
 Unnumbered = Union[Wait, Publish, Respond]
 
 
 class UnnumberedSteps:
-    """Each is passed once; that it is, is written with what it said."""
+    """Executes these steps. `Passed` records that a step is done, with the reply of a REPLY."""
 
     def __init__(self, world: World, runs: OpenRuns) -> None:
         self._world = world
@@ -39,7 +39,7 @@ class UnnumberedSteps:
         self._tries = Tries(world, runs)
 
     async def take(self, run: Run, position: int, step: Unnumbered) -> Settled | Later | None:
-        """Do what a step says. None: it is done; otherwise how the run ends or goes on."""
+        """Execute a step. None: it is done; otherwise how the run ends, or Later."""
         try:
             if step.when is not None and not holds(step.when, self._seen(run)):
                 _ = self._runs.write(run, Passed(position))
@@ -57,7 +57,7 @@ class UnnumberedSteps:
         return seen_by(run, self._world.config.bounds)
 
     async def _wait(self, run: Run, position: int, step: Wait) -> Later | None:
-        """The end is durable before the wait begins, so that a restart does not move it."""
+        """Wait. When the wait ends is durable before it begins, so a restart does not extend it."""
         waiting = run.waiting
         if waiting is None or waiting.position != position:
             waiting = Waiting(position, self._world.clock.moment().after(step.ms))
@@ -70,7 +70,7 @@ class UnnumberedSteps:
         return None
 
     async def _publish(self, run: Run, position: int, step: Publish) -> Settled | None:
-        """At least once: a crash between the broker's answer and our fact sends it again."""
+        """Publish at least once: after a crash before `Passed` is durable, it is sent again."""
         body = message_body(step.content, self._seen(run))
         name = f"@{position}"
         last = last_failure(run, name)
@@ -93,7 +93,7 @@ class UnnumberedSteps:
         return self._fail(run, position, step, failure_in(last))
 
     def _again_s(self, error: PublishFailed, attempt: int) -> float | None:
-        """As a call that was never sent: a message that comes twice is what QoS 1 allows."""
+        """Retry as for a request that was never sent: QoS 1 allows duplicate messages."""
         if error.final:
             return None
         unsent = CallFailed(str(error), sent=False)
@@ -111,7 +111,7 @@ class UnnumberedSteps:
 
 
 def words_of(step: Unnumbered) -> str:
-    """A step as a reason names it."""
+    """A step, as a reason names it."""
     if isinstance(step, Publish):
         return f"PUBLISH {step.topic}"
     return "WAIT" if isinstance(step, Wait) else "REPLY"
