@@ -8,9 +8,9 @@ import json
 import pytest
 
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.jmes import Path
 from fractal_rm.domain.state import State
-from fractal_rm.domain.values import MOST_VALUES, TooManyValues, ValueBudget
+from fractal_rm.domain.value_path import ValuePath
+from fractal_rm.domain.values import MOST_VALUES, TooManyValues, Values
 from worlds import Stage, flows
 
 MANY = json.dumps([{"id": n, "score": n % 100} for n in range(60_000)])  # 180,000 values
@@ -94,8 +94,8 @@ async def test_the_length_of_texts_does_not_count():
 def test_a_path_that_looks_at_too_much_is_ended(path):
     value = [list(range(200)) for _ in range(200)]
     with pytest.raises(TooManyValues):
-        Path(path).pick(value, ValueBudget(40_000))
-    assert Path("[0][1]").pick(value, ValueBudget(40_000)) == 1
+        ValuePath(path).pick(value, Values(40_000))
+    assert ValuePath("[0][1]").pick(value, Values(40_000)) == 1
 
 
 async def test_the_list_of_a_foreach_is_made_in_turns_with_what_else_is_to_be_done():
@@ -136,19 +136,19 @@ async def test_what_a_header_or_a_query_comes_to_is_bounded(line):
 
 def test_the_use_of_a_function_is_counted():
     with pytest.raises(TooManyValues):
-        Path("[].abs(@)").pick([1] * 200, ValueBudget(1_000))
-    assert Path("[].a").pick([1] * 200, ValueBudget(1_000)) == []
+        ValuePath("[].abs(@)").pick([1] * 200, Values(1_000))
+    assert ValuePath("[].a").pick([1] * 200, Values(1_000)) == []
 
 
 @pytest.mark.parametrize("text", ["1,2,3\n", '{"a": [1, "b"]},\n', '\\\\",['])
 def test_what_stands_in_a_text_is_no_value(text):
-    ValueBudget(10).take_text(json.dumps({"a": text * 1_000, "b": [1, text]}))
+    Values(10).take_text(json.dumps({"a": text * 1_000, "b": [1, text]}))
 
 
 def test_many_texts_are_counted_without_reading_them_all():
     with pytest.raises(TooManyValues):
-        ValueBudget(10).take_text(json.dumps([",[{" * 10] * 1_000))
-    ValueBudget(10).take_text(json.dumps({f"{n},[": ",[{" for n in range(9)}))
+        Values(10).take_text(json.dumps([",[{" * 10] * 1_000))
+    Values(10).take_text(json.dumps({f"{n},[": ",[{" for n in range(9)}))
 
 
 @pytest.mark.parametrize(
@@ -166,5 +166,5 @@ def test_many_texts_are_counted_without_reading_them_all():
 def test_what_is_long_and_repeated_is_counted_by_its_length(path):
     value = {"s": "x" * 1_000_000, "l": [""] * 500, "o": dict.fromkeys(map(str, range(300)))}
     with pytest.raises(TooManyValues):
-        Path(path).pick(value, ValueBudget())
-    assert Path("join(s, ['a', 'b'])").pick(value, ValueBudget()) == f"a{value['s']}b"
+        ValuePath(path).pick(value, Values())
+    assert ValuePath("join(s, ['a', 'b'])").pick(value, Values()) == f"a{value['s']}b"

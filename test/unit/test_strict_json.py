@@ -30,7 +30,7 @@ from fractal_rm.domain.facts import Accepted, Finished
 from fractal_rm.domain.flow import Content
 from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import MAX_DEPTH, check_json, read_json
-from fractal_rm.domain.values import ValueBudget
+from fractal_rm.domain.values import Values
 
 # What JSON allows and some reader does not, at every place of a value.
 NUMBERS = [
@@ -159,7 +159,7 @@ def test_what_the_decoder_takes_every_renderer_can_handle(text):
     payload, result = msgspec.Raw(text.encode()), msgspec.Raw(msgspec.json.encode(text))
     for form in BodyForm:
         assert request_body([Payload(), Result(1)], payload, {1: result}, form)
-    listed = list_text([list_element(result, ValueBudget())] * 2)
+    listed = list_text([list_element(result, Values())] * 2)
     assert len(read_json(msgspec.json.decode(listed).encode())) == 2
     facts = [Accepted("1", "v", payload, "rest"), Finished(1, 200, 1.0, result),
              Finished(2, 0, 0, payload)]  # fmt: skip

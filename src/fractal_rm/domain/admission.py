@@ -11,9 +11,9 @@ from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.errors import Busy, CannotEvaluate, KeyReused
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.seen import decode_value, encode_value, pick
+from fractal_rm.domain.seen import decoded, encoded, pick
 from fractal_rm.domain.state import State
-from fractal_rm.domain.values import MOST_VALUES, ValueBudget
+from fractal_rm.domain.values import MOST_VALUES, Values
 
 # A flow may hold at most this many times the free slots. Alone, a busy flow gets 8/9 of the slots;
 # two busy flows get 8/17 each. So a flow with a slow component leaves slots to the others.
@@ -84,22 +84,22 @@ def what_it_is_about(
     if latest is None:
         return None
     try:
-        budget = ValueBudget(most_values)
-        picked = pick(latest, decode_value(payload, "payload", budget), "LATEST", budget)
-        same = None if picked is None else encode_value(_integers(picked), sort_keys=True)
-    except (CannotEvaluate, RecursionError):  # an older release may have accepted such a payload
+        values = Values(most_values)
+        picked = pick(latest, decoded(payload, "payload", values), "LATEST", values)
+        same = None if picked is None else encoded(_without_points(picked), in_order=True)
+    except (CannotEvaluate, RecursionError):  # an older release may have taken it
         return None
     return None if same is None else f"{flow_id}\0{latest}\0{same.decode()}"
 
 
-def _integers(value: Any) -> Any:
-    """Replace 1.0 by 1 at every depth: in JSON they are equal."""
+def _without_points(value: Any) -> Any:
+    """In JSON 1.0 is 1."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):
-        return [_integers(each) for each in cast("list[Any]", value)]
+        return [_without_points(each) for each in cast("list[Any]", value)]
     if isinstance(value, dict):
-        return {key: _integers(each) for key, each in cast("dict[str, Any]", value).items()}
+        return {key: _without_points(each) for key, each in cast("dict[str, Any]", value).items()}
     return value
 
 

@@ -12,13 +12,13 @@ import msgspec
 
 from fractal_rm.domain.call import BodyForm
 from fractal_rm.domain.errors import CannotEvaluate, Malformed
-from fractal_rm.domain.evaluate import as_json, check_size, raw_bytes, raw_value
+from fractal_rm.domain.evaluate import as_it_is, as_json, as_sent, check_size
 from fractal_rm.domain.expression import ListOf, Piece, Result
 from fractal_rm.domain.flow import Call, Content, Terms, Undo
 from fractal_rm.domain.result import NULL, StepResult
 from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import MARK, check_depth, check_json
-from fractal_rm.domain.values import ValueBudget
+from fractal_rm.domain.values import Values
 
 SKIPPED = NULL  # the result of a call that its WHEN skipped
 # The result of a call without a response under ERRORS continue: exactly the text of the original.
@@ -46,7 +46,7 @@ def call_body(call: Call, terms: Terms, context: Seen, form: BodyForm) -> bytes:
     if terms.json is not None:
         return _checked_size(as_json(terms.json, context))
     if terms.raw is not None:
-        return _checked_size(raw_bytes(terms.raw, context))
+        return _checked_size(as_sent(terms.raw, context))
     return _items_body(call.items, context, form)
 
 
@@ -60,7 +60,7 @@ def message_body(content: Content, context: Seen) -> bytes:
     if content.json is not None:
         return _checked_size(as_json(content.json, context))
     if content.raw is not None:
-        return _checked_size(raw_bytes(content.raw, context))
+        return _checked_size(as_sent(content.raw, context))
     return _items_body(content.items, context, BodyForm.JSON)
 
 
@@ -68,7 +68,7 @@ def reply_of(content: Content, context: Seen) -> StepResult:
     """The reply of a REPLY: bytes or a text for RAW, else `content_json`. Raises CannotEvaluate."""
     if content.raw is None:
         return content_json(content, context)
-    found = raw_value(content.raw, context) or ""
+    found = as_it_is(content.raw, context) or ""
     if isinstance(found, bytes):
         return _checked_size(found)
     return msgspec.Raw(_checked_size(msgspec.json.encode(found)))
@@ -114,7 +114,7 @@ def check_listable(result: StepResult, element: int) -> msgspec.Raw:
                          " and a list holds JSON and texts")  # fmt: skip
 
 
-def list_element(result: msgspec.Raw, budget: ValueBudget) -> bytes:
+def list_element(result: msgspec.Raw, budget: Values) -> bytes:
     """A result as an element of a list: the JSON in its text, or the text where it is not JSON.
 
     Raises CannotEvaluate.

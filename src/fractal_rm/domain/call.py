@@ -48,8 +48,8 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     """The part of a request that is the same for every call of one endpoint, made once.
 
     ``head`` is the request line and the fixed header lines, each ended by CRLF, without the empty
-    line: a call adds its own header lines, ``Content-Length`` and the body. ``repeatable``: the
-    same request may be sent twice. Times are in seconds, sizes in bytes.
+    line: a call adds its own header lines, ``Content-Length`` and the body. ``repeatable`` says
+    that the same request may be sent twice. Times are in seconds, sizes in bytes.
     """
 
     origin: Origin

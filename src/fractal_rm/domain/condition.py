@@ -18,7 +18,7 @@ from fractal_rm.domain.expression import (
     Result,
 )
 from fractal_rm.domain.seen import Seen, is_list, kind_of
-from fractal_rm.domain.values import ValueBudget
+from fractal_rm.domain.values import Values
 
 _ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
     Comparison.LESS: lt,
@@ -53,14 +53,14 @@ def _value_of(part: Expression, context: Seen) -> Any:
     return evaluate(part, context) if data is None else data
 
 
-def _compare(how: Comparison, left: Any, right: Any, budget: ValueBudget) -> bool:
+def _compare(how: Comparison, left: Any, right: Any, values: Values) -> bool:
     try:
         if how is Comparison.EQUAL:
-            return _equal(left, right, budget)
+            return _equal(left, right, values)
         if how is Comparison.UNEQUAL:
-            return not _equal(left, right, budget)
+            return not _equal(left, right, values)
         if how is Comparison.IN:
-            return _contains(right, left, budget)
+            return _contains(right, left, values)
     except RecursionError:
         raise CannotEvaluate("it is nested too deeply to be compared") from None
     kind = kind_of(left)
@@ -70,23 +70,23 @@ def _compare(how: Comparison, left: Any, right: Any, budget: ValueBudget) -> boo
     return _ORDERS[how](left, right)
 
 
-def _equal(left: Any, right: Any, budget: ValueBudget) -> bool:
-    """Compare as JSON does, at every depth: 1 equals 1.0, and true does not equal 1."""
+def _equal(left: Any, right: Any, values: Values) -> bool:
+    """As JSON has it: 1 is 1.0, and true is not 1, however deep it stands."""
     if is_list(left) and is_list(right):
         if len(left) != len(right):
             return False
-        budget.take(len(left))
-        return all(_equal(each, other, budget) for each, other in zip(left, right, strict=True))
+        values.take(len(left))
+        return all(_equal(each, other, values) for each, other in zip(left, right, strict=True))
     if _is_object(left) and _is_object(right):
-        budget.take(len(left))
-        return left.keys() == right.keys() and all(_equal(left[k], right[k], budget) for k in left)
+        values.take(len(left))
+        return left.keys() == right.keys() and all(_equal(left[k], right[k], values) for k in left)
     return isinstance(left, bool) == isinstance(right, bool) and left == right
 
 
-def _contains(whole: Any, part: Any, budget: ValueBudget) -> bool:
+def _contains(whole: Any, part: Any, values: Values) -> bool:
     if is_list(whole):
-        budget.take(len(whole))
-        return any(_equal(each, part, budget) for each in whole)
+        values.take(len(whole))
+        return any(_equal(each, part, values) for each in whole)
     if isinstance(whole, str) and isinstance(part, str):
         return part in whole
     raise CannotEvaluate(f"in looks into a list, or for a text in a text,"

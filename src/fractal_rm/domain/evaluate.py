@@ -22,7 +22,7 @@ from fractal_rm.domain.expression import (
     Status,
     Value,
 )
-from fractal_rm.domain.seen import Head, Seen, encode_value
+from fractal_rm.domain.seen import Head, Seen, encoded
 
 MOST_BODY_BYTES = 8 * 1024 * 1024  # of a body that is made from a template or from items
 
@@ -63,7 +63,7 @@ def as_json(value: Value, context: Seen) -> bytes:
     if isinstance(value, ObjectOf):
         fields = (msgspec.json.encode(k) + b": " + as_json(v, context) for k, v in value.fields)
         return b"{" + _join(fields) + b"}"
-    return encode_value(evaluate(value, context))
+    return encoded(evaluate(value, context))
 
 
 def _join(parts: Iterable[bytes]) -> bytes:
@@ -83,15 +83,15 @@ def check_size(size: int) -> None:
         raise CannotEvaluate(f"it comes to more than {MOST_BODY_BYTES >> 20} MiB")
 
 
-def raw_value(ref: Reference, context: Seen) -> bytes | str | None:
+def as_it_is(ref: Reference, context: Seen) -> bytes | str | None:
     """The value of ``RAW ref``: bytes, or as `as_text`. Raises CannotEvaluate."""
     data = context.bytes_of(ref)
     return as_text(ref, context) if data is None else data
 
 
-def raw_bytes(ref: Reference, context: Seen) -> bytes:
+def as_sent(ref: Reference, context: Seen) -> bytes:
     """The bytes that ``RAW ref`` sends: a text as UTF-8, null as none. Raises CannotEvaluate."""
-    return _to_bytes(raw_value(ref, context) or b"")
+    return _to_bytes(as_it_is(ref, context) or b"")
 
 
 def _to_bytes(value: bytes | str) -> bytes:
@@ -100,7 +100,7 @@ def _to_bytes(value: bytes | str) -> bytes:
 
 def _base64_of(ref: Reference, context: Seen) -> str | None:
     """The bytes that RAW would send, in base64; None for null. Raises CannotEvaluate."""
-    value = raw_value(ref, context)
+    value = as_it_is(ref, context)
     if value is None:
         return None
     data = _to_bytes(value)

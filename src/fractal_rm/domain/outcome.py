@@ -1,6 +1,6 @@
 """Decide what a response or an error means for a step: success, failure, or a retry.
 
-Plain functions. `failure_of` and `expectation_failure` decide whether an attempt has failed,
+Plain functions. `failure_of` and `unmet` decide whether an attempt has failed,
 `call_again_s` decides whether and when the call is retried. `engine.execute.calls` acts on it.
 """
 
@@ -84,9 +84,7 @@ def _body_start(response: Reply) -> str | None:
     return None if text is None else " ".join(text[:MAX_QUOTED_CHARACTERS].split())
 
 
-def expectation_failure(
-    expect: Expression, response: Reply, context: Seen, *, settles: bool
-) -> Failure | None:
+def unmet(expect: Expression, response: Reply, context: Seen, *, settles: bool) -> Failure | None:
     """Why a response fails a step with EXPECT, or None. ``context`` includes the response.
 
     ``settles``: the condition refers to the call's own status, so it alone decides which status is

@@ -10,10 +10,10 @@ import msgspec
 
 from fractal_rm.domain.errors import CannotEvaluate, Malformed
 from fractal_rm.domain.expression import Item, Payload, Reference, Result
-from fractal_rm.domain.jmes import Path
 from fractal_rm.domain.result import NULL, StepResult
 from fractal_rm.domain.strict_json import read_json
-from fractal_rm.domain.values import MOST_VALUES, ValueBudget
+from fractal_rm.domain.value_path import ValuePath
+from fractal_rm.domain.values import MOST_VALUES, Values
 
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "true or false"),  # before the numbers: bool is a subclass of int
@@ -53,8 +53,8 @@ class Seen:
     ) -> None:
         self._payload = payload
         self._most_values = most_values
-        self._budget = ValueBudget(most_values)
-        self.comparison_budget = ValueBudget(most_values)
+        self._budget = Values(most_values)
+        self.comparison_budget = Values(most_values)
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM
@@ -84,7 +84,7 @@ class Seen:
         if isinstance(ref, Payload):
             return self._payload
         if isinstance(ref, Item):
-            return msgspec.Raw(encode_value(self._parse(ref)))
+            return msgspec.Raw(encoded(self._parse(ref)))
         result = self._results.get(ref.number, NULL)
         if isinstance(result, msgspec.Raw):
             return result
@@ -135,7 +135,7 @@ class Seen:
         """A whole payload or result; a text stays a text. Raises CannotEvaluate."""
         number = _number_of(ref)
         if number not in self._decoded:
-            self._decoded[number] = decode_value(self.json_of(ref), name_of(ref), self._budget)
+            self._decoded[number] = decoded(self.json_of(ref), name_of(ref), self._budget)
         return self._decoded[number]
 
 
@@ -143,7 +143,7 @@ def _number_of(ref: Payload | Result) -> int:
     return 0 if isinstance(ref, Payload) else ref.number
 
 
-def _parse_text(number: int, text: str, budget: ValueBudget) -> Any:
+def _parse_text(number: int, text: str, budget: Values) -> Any:
     """Parse the text of a result as JSON, as strictly as a trigger."""
     budget.take_text(text)
     try:
@@ -152,7 +152,7 @@ def _parse_text(number: int, text: str, budget: ValueBudget) -> Any:
         raise CannotEvaluate(f"result{number} is not JSON: {error}") from None
 
 
-def decode_value(raw: msgspec.Raw, name: str, budget: ValueBudget) -> Any:
+def decoded(raw: msgspec.Raw, name: str, budget: Values) -> Any:
     """Decode the JSON text of a payload or a result. Raises CannotEvaluate.
 
     An older release may have accepted JSON that this one cannot read.
@@ -175,7 +175,7 @@ def name_of(ref: Reference) -> str:
     return f"{name}.{ref.path}" if ref.path else name
 
 
-def pick(path: str, value: Any, name: str, budget: ValueBudget) -> Any:
+def pick(path: str, value: Any, name: str, budget: Values) -> Any:
     """Apply a JMESPath to a value. Raises CannotEvaluate."""
     try:
         return compiled(path).pick(value, budget)
@@ -192,15 +192,15 @@ def _shortened(message: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def compiled(path: str) -> Path:
+def compiled(path: str) -> ValuePath:
     """Compile a JMESPath. Raises an error of the library or NoJson where it is not valid."""
-    return Path(path)
+    return ValuePath(path)
 
 
-def encode_value(value: Any, *, sort_keys: bool = False) -> bytes:
+def encoded(value: Any, *, in_order: bool = False) -> bytes:
     """Encode a value as JSON text. Raises CannotEvaluate."""
     try:
-        return msgspec.json.encode(value, order="sorted" if sort_keys else None)
+        return msgspec.json.encode(value, order="sorted" if in_order else None)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise CannotEvaluate(f"it cannot be written as JSON: {error}") from None
 

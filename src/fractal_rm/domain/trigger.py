@@ -69,7 +69,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What a node of this program adds to a hand-off: the id of the run, and of this offer."""
+    """What one of our own peers adds to a hand-off: whose run this is, and which offer of it."""
 
     run: str
     epoch: int
@@ -115,7 +115,7 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Message(msgspec.Struct, gc=False):
-    """The known keys of a message. Others are ignored, as in the original."""
+    """The keys that mean something; others are ignored, as the original does."""
 
     id_flow: str | int
     payload: msgspec.Raw
@@ -303,10 +303,9 @@ def _placed(message: _Message) -> bool:
 
 
 def _offer(message: _Message) -> Offer | None:
-    """The hand-off keys of a message; None where they are absent or not valid.
+    """The receipt keys of a hand-off; a sender that has other uses for these names is no peer.
 
-    Another sender may use these keys for something else. The id of a run is sent as a header of
-    every call, so only ids in the form of this program are accepted.
+    A run's name becomes a header of every call, so nothing but a name of ours is taken for one.
     """
     try:
         run = _text(message.run, "run")

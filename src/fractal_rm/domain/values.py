@@ -18,7 +18,7 @@ class TooManyValues(CannotEvaluate):
     code = "too-many-values"
 
 
-class ValueBudget:
+class Values:
     """Counts the values that the expressions of one step read together."""
 
     __slots__ = ("_left", "_max")

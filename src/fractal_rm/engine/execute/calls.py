@@ -19,7 +19,7 @@ from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.errors import CallFailed, CallTimedOut, CannotEvaluate, NotConfigured
 from fractal_rm.domain.facts import ElementFinished, Finished, Settled, Started, Undone
 from fractal_rm.domain.flow import Call, Errors, Retry
-from fractal_rm.domain.outcome import call_again_s, expectation_failure, failure_of
+from fractal_rm.domain.outcome import call_again_s, failure_of, unmet
 from fractal_rm.domain.result import result_of, stored_result_of
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Head, Seen
@@ -218,7 +218,7 @@ class Calls:
         head = Head(response.status, response.headers_by_name())
         before = self.context(run) if part is None else part.context
         context = before.with_response(call.number, result_of(response), head)
-        return expectation_failure(terms.expect, response, context, settles=terms.settles)
+        return unmet(terms.expect, response, context, settles=terms.settles)
 
     def _retry_delay_s(
         self, call: Call, component: Component, response: Reply | CallFailed, attempt: int

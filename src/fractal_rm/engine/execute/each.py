@@ -20,7 +20,7 @@ from fractal_rm.domain.needs import speaks_of_item
 from fractal_rm.domain.result import StepResult, size_of
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen
-from fractal_rm.domain.values import ValueBudget
+from fractal_rm.domain.values import Values
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.together import cancel_all, worst_ending
 from fractal_rm.engine.execute.tries import failed_for_good
@@ -63,7 +63,7 @@ class ForEach:
             if since_yield > BYTES_BETWEEN_YIELDS:
                 since_yield = 0
                 await asyncio.sleep(0)
-            parts.append(list_element(result, ValueBudget(self._calls.bounds.max_evaluated_values)))
+            parts.append(list_element(result, Values(self._calls.bounds.max_evaluated_values)))
         return list_text(parts)
 
     async def _make_all(

@@ -19,7 +19,7 @@ from jmespath.visitor import Options, TreeInterpreter
 
 from fractal_rm.domain.errors import Malformed, NoJson
 from fractal_rm.domain.strict_json import SPACE, check_json, read_json
-from fractal_rm.domain.values import ValueBudget
+from fractal_rm.domain.values import Values
 
 CHARACTERS_PER_VALUE = 256  # so many characters of a text take as long as one value
 VALUES_PER_FUNCTION_CALL = 5  # a function call takes as long as so many values
@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"-?[0-9][0-9.eE+-]*")
 _FUNCTIONS_OF_EXPRESSIONS = frozenset({"map", "sort_by", "min_by", "max_by"})
 
 
-class Path:
+class ValuePath:
     """A compiled JMESPath; ``parsed`` is its syntax tree.
 
     Raises NoJson, and the library's errors.
@@ -43,7 +43,7 @@ class Path:
             if node.get("value") not in _FUNCTIONS_OF_EXPRESSIONS:
                 _check_no_expression(node["children"])
 
-    def pick(self, value: Any, budget: ValueBudget) -> Any:
+    def pick(self, value: Any, budget: Values) -> Any:
         """Apply it to a value. Raises TooManyValues, and the library's errors."""
         interpreter = _Interpreter(budget)
         found = interpreter.visit(self.parsed, value)
@@ -53,7 +53,7 @@ class Path:
 
 
 class _Interpreter(TreeInterpreter):
-    def __init__(self, budget: ValueBudget) -> None:
+    def __init__(self, budget: Values) -> None:
         super().__init__(Options(custom_functions=_Functions(budget)))
         self._take = budget.take
 
@@ -63,7 +63,7 @@ class _Interpreter(TreeInterpreter):
 
 
 class _Functions(Functions):
-    def __init__(self, budget: ValueBudget) -> None:
+    def __init__(self, budget: Values) -> None:
         self._budget = budget
         self._take = budget.take
 
@@ -113,7 +113,7 @@ class _Functions(Functions):
         return _finite(sum(arg)) / len(arg) if arg else None
 
 
-def _take_all(value: Any, budget: ValueBudget) -> None:
+def _take_all(value: Any, budget: Values) -> None:
     """Count every value inside a value, repeated ones each time, and the length of texts."""
     waiting: list[Any] = [value]
     while waiting:
