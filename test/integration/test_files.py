@@ -163,11 +163,14 @@ async def test_a_change_that_comes_while_no_descriptor_is_free_is_taken_when_one
     assert looking.said.count("config_taken") == 1
 
 
+@pytest.mark.parametrize(
+    "flow",
+    ['CRON "0 3 * * *" Asia/Tokyo\nTO component1 1\nGET'],
+)
 async def test_what_a_flow_needs_to_be_read_is_loaded_when_a_descriptor_is_free(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, flow
 ):
     """Between the files and what the flow needs, somebody takes the last one."""
-    flow = 'CRON "0 3 * * *" Asia/Tokyo\nTO component1 1\nGET'
     looking = Looking(tmp_path)
     (looking.disk.config / "flows.conf").write_text(f"{FLOWS}\n9\n{flow}\n")
     await asyncio.to_thread(len, "")
