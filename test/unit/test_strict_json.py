@@ -28,7 +28,7 @@ from fractal_rm.domain.expression import (
 )  # fmt: skip
 from fractal_rm.domain.facts import Accepted, Finished
 from fractal_rm.domain.flow import Content
-from fractal_rm.domain.context import Seen
+from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import MAX_DEPTH, check_json, read_json
 from fractal_rm.domain.values import Values
 
