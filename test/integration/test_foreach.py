@@ -67,7 +67,7 @@ async def test_a_call_is_made_for_each_element_with_a_limit_at_once(at_once):
         assert seen[1] == min(at_once, 4)
         keys = [request.headers["idempotency-key"] for request in stage.components.requests]
         assert keys == [*(f"{run_id}:1.{n}" for n in (1, 2, 3, 4)), f"{run_id}:2"]
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_the_terms_of_a_call_may_refer_to_the_item():
@@ -140,7 +140,7 @@ async def test_results_of_more_than_8_mib_fail_the_step():
         outcome = await stage.run("9", payload=[0] * 100)
         assert outcome.reason == "step 1, a 1: it comes to more than 8 MiB"
         assert len(stage.called()) == 3
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_a_failed_element_fails_the_step_after_those_in_flight_finish():
@@ -167,7 +167,7 @@ async def test_with_errors_continue_the_text_of_a_failed_element_is_its_result()
         stage.answers("a/1", "x" * (5 * 1024 * 1024))
         outcome = await stage.run("9", payload=[1, 2, 3])
         assert json.loads(bytes(outcome.results[0])) == "[Request_Maker] - error."
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_each_element_is_retried_separately():
@@ -213,7 +213,7 @@ async def test_after_a_crash_finished_elements_are_not_called_again(at_once):
             5,
             6,
         ]
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_an_element_in_doubt_that_is_not_idempotent_leaves_the_run_unknown():

@@ -46,7 +46,7 @@ async def test_the_reply_of_the_child_run_is_the_result_of_the_step():
         assert (fact.origin, fact.source, fact.flow) == (f"{run_id}:2", "flow", "8")
         assert stage.components.requests[1].headers["idempotency-key"] == f"{child_id}:1"
         assert stage.state(child_id) is State.SUCCEEDED
-        load = stage.node._lifecycle.room.load
+        load = stage.load
         assert load.result_bytes == load.held_bytes == load.in_flight == 0
         assert stage.node.unfinished == 0
 
@@ -124,7 +124,7 @@ async def test_recursion_of_flows_ends_at_a_maximum_depth():
         assert outcome.reason.endswith("flows that run flows are at most 16 deep")
         assert len(children(stage.disk)) == 16
         assert stage.node.unfinished == 0
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_a_failed_child_run_is_undone():
@@ -141,7 +141,7 @@ async def test_a_long_wait_in_a_child_run_frees_the_slot_and_survives_a_crash():
     stage = stage_of(ONE, child, disk=disk, clock=clock)
     await stage.node.start()
     run_id = (await stage.send("9")).run
-    load = stage.node._lifecycle.room.load
+    load = stage.load
     await until(lambda: children(disk) and not load.in_flight)
     assert load.result_bytes == 0
     stage.crash()
@@ -206,7 +206,7 @@ async def test_a_bug_in_the_parent_sets_the_child_run_aside_too():
         ((child_id, _),) = children(stage.disk).items()
         assert (outcome.state, stage.state(child_id)) == (State.DEAD, State.DEAD)
         assert stage.node.unfinished == 0
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_an_unknown_child_run_leaves_its_parent_unknown():

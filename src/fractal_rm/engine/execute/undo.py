@@ -14,7 +14,7 @@ from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.calls import Calls
-from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import part_to_undo
 
 _NO_CALL = (NULL, msgspec.Raw(b'"[]"'))  # results of a skipped call, of a FOREACH over no elements
@@ -24,9 +24,9 @@ _UNDONE_STATES = frozenset({State.FAILED, State.EXPIRED})  # after "unknown" a p
 class Undoing:
     """Undoes runs that failed. After a crash it resumes with the undos that are left."""
 
-    def __init__(self, calls: Calls, runs: OpenRuns) -> None:
+    def __init__(self, calls: Calls, recorder: Recorder) -> None:
         self._calls = calls
-        self._runs = runs
+        self._recorder = recorder
 
     async def undo(self, run: Run, ending: Settled) -> Settled:
         """Undo the finished steps where ``ending`` asks for it. Returns the final ending.
@@ -40,7 +40,9 @@ class Undoing:
         if not to_undo:
             return ending
         if run.stopping is None:
-            durable = self._runs.write(run, Stopping(ending.state, ending.reason, ending.cause))
+            durable = self._recorder.record_durably(
+                run, Stopping(ending.state, ending.reason, ending.cause)
+            )
             if run.flow.durable.each_step:
                 await durable
         notes = [note for each in to_undo if (note := await self._undo_step(run, *each))]
