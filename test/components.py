@@ -20,8 +20,8 @@ class Components(ThreadingHTTPServer):
     """Responds to any path with ``answers[path]``, or with a small JSON object.
 
     An answer is a tuple (status, text) or (status, text, headers), a function of (handler, body)
-    that returns such a tuple, or one of "hang", "close", "garbage". The text may be bytes. ``go_on``
-    releases the requests that hang.
+    that returns such a tuple, or one of "hang", "close", "garbage". The text may be bytes.
+    ``go_on`` releases the requests that hang.
     """
 
     daemon_threads = True

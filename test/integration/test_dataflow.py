@@ -191,7 +191,7 @@ async def test_a_step_that_gets_its_permit_as_another_fails_does_not_begin():
             places,
             alarms,
         )
-        assert (await dataflow.go(run)).state is State.FAILED
+        assert (await dataflow.execute(run)).state is State.FAILED
         assert (taken, left_out, noted) == ([0, 1], [steps[0]], [2])
 
 

@@ -6,6 +6,7 @@ Plain functions. `failure_of` and `unmet` decide whether an attempt has failed,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from string import punctuation
 from urllib.parse import quote
@@ -18,9 +19,11 @@ from fractal_rm.domain.cause import Answered, Cause, Failure
 from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate
 from fractal_rm.domain.expression import Expression
+from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.result import text_of
 from fractal_rm.domain.seen import Seen
+from fractal_rm.domain.state import State
 
 CONNECT_TRIES = 3
 MOST_PAUSE_S = 30.0  # between two attempts, unless the flow asks for a longer pause
@@ -165,3 +168,9 @@ def _date_s(text: str) -> float | None:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+def worst_ending(endings: Sequence[Settled]) -> Settled:
+    """The end of a run that several steps end: an unknown one if there is any, else the first."""
+    unknown = [ending for ending in endings if ending.state is State.UNKNOWN]
+    return (unknown or endings)[0]

@@ -19,14 +19,14 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen
 
 # The arguments of `Components.call`: route, body, header lines, a shorter time limit.
-Request = tuple[Route, bytes | None, bytes, float | None]
+ComponentRequest = tuple[Route, bytes | None, bytes, float | None]
 
 # Characters of all HEADER or all QUERY lines of a call. Percent-encoding more takes too long.
 MAX_LINE_CHARACTERS = 1_000_000
 _NO_TERMS = Terms()
 
 
-class Part(msgspec.Struct, frozen=True):
+class CallPart(msgspec.Struct, frozen=True):
     """Another request of a call than its usual one: for one element of a FOREACH, or its undo.
 
     ``name``: see `domain.facts.name_of`. ``element`` counts from 1.
@@ -38,24 +38,24 @@ class Part(msgspec.Struct, frozen=True):
     undo: Undo | None = None
 
 
-def part_of_element(call: Call, element: int, context: Seen) -> Part:
+def part_for_element(call: Call, element: int, context: Seen) -> CallPart:
     """The request for one element of a FOREACH."""
-    return Part(f"{call.number}.{element}", context, element)
+    return CallPart(f"{call.number}.{element}", context, element)
 
 
-def part_to_undo(call: Call, undo: Undo, context: Seen) -> Part:
+def part_for_undo(call: Call, undo: Undo, context: Seen) -> CallPart:
     """The request that undoes a finished call."""
-    return Part(undo_name(call.number), context, undo=undo)
+    return CallPart(undo_name(call.number), context, undo=undo)
 
 
-def request_of(
+def build_request(
     run: Run,
     call: Call,
     component: Component,
     endpoint: Endpoint,
     config: Config,
-    part: Part | None = None,
-) -> Request | None:
+    part: CallPart | None = None,
+) -> ComponentRequest | None:
     """Build the request of a call; None: its WHEN skips it. Raises CannotEvaluate."""
     if part is not None:
         headers = f"Idempotency-Key: {run.id}:{part.name}\r\n".encode()
@@ -69,10 +69,10 @@ def request_of(
             return endpoint.get, None, headers, None
         body = request_body(call.items, run.payload, run.results, component.body)
         return endpoint.post, body, headers, None
-    return _with_terms(call, component, endpoint, headers, seen_by(run, config.bounds))
+    return _with_terms(call, component, endpoint, headers, context_of(run, config.bounds))
 
 
-def within(request: Request, left_s: float) -> Request:
+def with_time_limit(request: ComponentRequest, left_s: float) -> ComponentRequest:
     """The same request with the time that its run has left, as a header and as time limit."""
     route, body, headers, timeout_s = request
     left_s = max(left_s, 0.001)
@@ -80,7 +80,7 @@ def within(request: Request, left_s: float) -> Request:
     return route, body, headers, left_s if timeout_s is None else min(timeout_s, left_s)
 
 
-def seen_by(run: Run, bounds: Bounds) -> Seen:
+def context_of(run: Run, bounds: Bounds) -> Seen:
     """The context in which the next step is evaluated."""
     return Seen(run.payload, run.results, run.heads or {}, bounds.max_evaluated_values)
 
@@ -97,7 +97,7 @@ def _with_terms(
     context: Seen,
     *,
     of_item: bool = False,
-) -> Request | None:
+) -> ComponentRequest | None:
     """Build the request of a call that may use all of the language. None: its WHEN skips it.
 
     A WHEN that does not refer to the item was evaluated once for the whole FOREACH.

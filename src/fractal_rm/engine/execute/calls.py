@@ -25,11 +25,17 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Head, Seen
 from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.budgets import Budgets
-from fractal_rm.engine.execute.tries import Tries, failure_in, last_failure
+from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue.pace import Pace
 from fractal_rm.engine.recorder import Recorder
-from fractal_rm.engine.request import Part, Request, request_of, seen_by, within
+from fractal_rm.engine.request import (
+    CallPart,
+    ComponentRequest,
+    build_request,
+    context_of,
+    with_time_limit,
+)
 from fractal_rm.engine.slots import SharedSlots, Slots
 from fractal_rm.engine.world import World
 
@@ -55,11 +61,11 @@ class Calls:
         self._recorder = recorder
         self._pace = pace
         self._budgets = budgets
-        self._tries = Tries(world, recorder)
+        self._failed_attempts = FailedAttempts(world, recorder)
         self._slots = Slots()
         self._shared = SharedSlots(max(1, world.connections // 2))
 
-    async def make(self, run: Run, call: Call, part: Part | None = None) -> Settled | None:
+    async def make(self, run: Run, call: Call, part: CallPart | None = None) -> Settled | None:
         """Make one call, or a part of one, with its retries.
 
         Returns None where it has its result, otherwise how the run ends.
@@ -72,7 +78,7 @@ class Calls:
                 if ending is not None:
                     return ending
                 last = last_failure(run, _name(call, part))
-            request = request_of(run, call, component, endpoint, self._world.config, part)
+            request = build_request(run, call, component, endpoint, self._world.config, part)
         except CannotEvaluate as fault:
             return self.fail(run, call, Failure.of(fault), part)
         if request is None:
@@ -82,7 +88,7 @@ class Calls:
             attempt = 1
             if last is not None:
                 attempt = last.attempt + 1
-                await self._tries.pause(last, _retry(call))
+                await self._failed_attempts.wait_for_next(last, _retry(call))
             began_s = self._world.clock.monotonic_s()
             try:
                 response = await (
@@ -103,7 +109,7 @@ class Calls:
             failure = cast("Failure", failure)  # a CallFailed is always a failure
             again_s = self._retry_delay_s(call, component, response, attempt)
             name = UNSET if part is None else part.name
-            last = self._tries.failed(run, call.number, attempt, failure, again_s, name)
+            last = self._failed_attempts.record(run, call.number, attempt, failure, again_s, name)
             if again_s is None:
                 return self.fail(run, call, failure, part, response)
 
@@ -114,9 +120,9 @@ class Calls:
 
     def context(self, run: Run) -> Seen:
         """The context in which the next step of a run is evaluated."""
-        return seen_by(run, self.bounds)
+        return context_of(run, self.bounds)
 
-    def _target_of(self, call: Call, part: Part | None) -> tuple[Component, Endpoint]:
+    def _target_of(self, call: Call, part: CallPart | None) -> tuple[Component, Endpoint]:
         """The component and endpoint of a call. Raises NotConfigured."""
         component = self._world.config.components.get(call.component)
         name = call.endpoint if part is None else _endpoint(call, part)
@@ -130,7 +136,7 @@ class Calls:
         run: Run,
         call: Call,
         why: Failure,
-        part: Part | None = None,
+        part: CallPart | None = None,
         response: Reply | CallFailed | None = None,
     ) -> Settled | None:
         """End the run after a call that failed and is not retried.
@@ -144,7 +150,7 @@ class Calls:
         return self.finish_without_response(run, call, ORIGINAL_ERROR, part)
 
     def finish_without_response(
-        self, run: Run, call: Call, result: msgspec.Raw, part: Part | None = None
+        self, run: Run, call: Call, result: msgspec.Raw, part: CallPart | None = None
     ) -> None:
         """Record a result that is not from a component."""
         if part is not None:
@@ -153,7 +159,7 @@ class Calls:
             fact = Finished(call.number, 0, 0, result)
         self._recorder.record(run, fact)
 
-    def _is_plain(self, run: Run, component: Component, part: Part | None) -> bool:
+    def _is_plain(self, run: Run, component: Component, part: CallPart | None) -> bool:
         """Whether a call needs none of the steps in `_attempt`. True for most calls."""
         return (
             component.limit is None
@@ -181,9 +187,9 @@ class Calls:
         run: Run,
         call: Call,
         component: Component,
-        request: Request,
+        request: ComponentRequest,
         attempt: int,
-        part: Part | None,
+        part: CallPart | None,
     ) -> Reply:
         """Call once, in a slot, before the deadline of the run. Raises CallFailed.
 
@@ -198,25 +204,25 @@ class Calls:
             if run.flow.durable.each_step or not component.idempotent:
                 await self._recorder.record_durably(run, _started(call, attempt, part))
             elif run.flow.order is not UNSET:
-                # Where others are in flight too, a crash leaves what was with this one.
+                # Other calls may be in flight, too: after a crash this tells which ones were.
                 self._recorder.record(run, _started(call, attempt, part))
             if self._budgets.ends_s and (part is None or part.undo is None):
                 return await self._timed(run, request)
             return await self._world.components.call(*request)
 
-    async def _timed(self, run: Run, request: Request) -> Reply:
+    async def _timed(self, run: Run, request: ComponentRequest) -> Reply:
         """Call once, with the deadline of the run as time limit. Raises CallFailed, TimeIsUp."""
         left_s = self._budgets.left_s(run)
         if left_s is None:
             return await self._world.components.call(*request)
         try:
-            return await self._world.components.call(*within(request, left_s))
+            return await self._world.components.call(*with_time_limit(request, left_s))
         except CallTimedOut:
             self._budgets.check(run)
             raise
 
     def _failure(
-        self, run: Run, call: Call, response: Reply | CallFailed, part: Part | None
+        self, run: Run, call: Call, response: Reply | CallFailed, part: CallPart | None
     ) -> Failure | None:
         """Why a response fails the call, which may have an EXPECT; None: it does not."""
         terms = call.terms
@@ -243,7 +249,7 @@ class Calls:
         )
 
     def _finish(
-        self, run: Run, call: Call, reply: Reply, took_s: float, part: Part | None
+        self, run: Run, call: Call, reply: Reply, took_s: float, part: CallPart | None
     ) -> Settled | None:
         took_ms = int(took_s * 1_000_000) / 1000
         if part is not None and part.undo is not None:
@@ -262,7 +268,7 @@ class Calls:
 
 
 def _ending_from_facts(
-    run: Run, call: Call, component: Component, part: Part | None
+    run: Run, call: Call, component: Component, part: CallPart | None
 ) -> Settled | None:
     """How the facts about this call, from before a crash, end its run; None: make the call."""
     name = _name(call, part)
@@ -275,11 +281,11 @@ def _ending_from_facts(
     return _ended(State.FAILED, call, failure_in(last), part)
 
 
-def _endpoint(call: Call, part: Part) -> str:
+def _endpoint(call: Call, part: CallPart) -> str:
     return call.endpoint if part.undo is None else part.undo.endpoint
 
 
-def _name(call: Call, part: Part | None) -> str:
+def _name(call: Call, part: CallPart | None) -> str:
     return str(call.number) if part is None else part.name
 
 
@@ -287,7 +293,7 @@ def _retry(call: Call) -> Retry | None:
     return None if call.terms is UNSET else call.terms.retry
 
 
-def _started(call: Call, attempt: int, part: Part | None) -> Started:
+def _started(call: Call, attempt: int, part: CallPart | None) -> Started:
     return Started(call.number, attempt, UNSET if part is None else part.name)
 
 
@@ -297,11 +303,11 @@ def _kept(names: tuple[str, ...], reply: Reply) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _ended(state: State, call: Call, why: Failure, part: Part | None = None) -> Settled:
-    return Settled(state, f"{words_of(call, part)}: {why.reason}", why.cause)
+def _ended(state: State, call: Call, why: Failure, part: CallPart | None = None) -> Settled:
+    return Settled(state, f"{label_of(call, part)}: {why.reason}", why.cause)
 
 
-def words_of(call: Call, part: Part | None = None) -> str:
+def label_of(call: Call, part: CallPart | None = None) -> str:
     """A call, as a reason names it."""
     if part is not None and part.undo is not None:
         return f"undo of step {call.number}, {call.component} {part.undo.endpoint}"

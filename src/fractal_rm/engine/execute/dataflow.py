@@ -16,56 +16,55 @@ from msgspec import UNSET, UnsetType
 from fractal_rm.domain.facts import Settled, StepFailed, name_of
 from fractal_rm.domain.flow import Call, Errors, Flow, Step, SubFlow
 from fractal_rm.domain.needs import Plan
-from fractal_rm.domain.outcome import Later
+from fractal_rm.domain.outcome import Later, worst_ending
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.alarms import Alarm, Alarms
-from fractal_rm.engine.execute.together import cancel_all, worst_ending
-from fractal_rm.engine.execute.tries import failed_for_good, last_failure
+from fractal_rm.engine.execute.failed_attempts import failed_for_good, last_failure
+from fractal_rm.engine.execute.tasks import cancel_all
 from fractal_rm.engine.queue.permits import Permits
 
 StepOutcome = Union[Settled, Later, None]  # None: the step is done
-Take = Callable[[Run, int, Step], Coroutine[None, None, StepOutcome]]
-UnderWay = Callable[[Run, SubFlow], bool]
-Forgo = Callable[[Run, SubFlow], None]
-Note = Callable[[Run, StepFailed], object]
+ExecuteStep = Callable[[Run, int, Step], Coroutine[None, None, StepOutcome]]
+HasChild = Callable[[Run, SubFlow], bool]
+WithdrawPermit = Callable[[Run, SubFlow], None]
+Record = Callable[[Run, StepFailed], object]
 
 
 class Dataflow:
     """Executes the steps of a run concurrently.
 
-    ``take`` executes a step. ``under_way`` tells whether a RUN has an open child run. ``forgo`` is
-    called for a RUN that will not begin, to free its permit. ``note`` records that a step has ended
-    the run.
+    ``has_child`` tells whether a RUN has an open child run. ``withdraw_permit`` is called for a RUN
+    that will not begin, to free its permit. ``record`` records that a step has ended the run.
     """
 
     def __init__(
         self,
-        take: Take,
-        note: Note,
-        under_way: UnderWay,
-        forgo: Forgo,
+        execute_step: ExecuteStep,
+        record: Record,
+        has_child: HasChild,
+        withdraw_permit: WithdrawPermit,
         permits: Permits,
         alarms: Alarms,
     ) -> None:
-        self._take = take
-        self._note = note
-        self._under_way = under_way
-        self._forgo = forgo
+        self._execute_step = execute_step
+        self._record = record
+        self._has_child = has_child
+        self._withdraw_permit = withdraw_permit
         self._permits = permits
         self._alarms = alarms
 
-    async def go(self, run: Run) -> Settled | Later:
+    async def execute(self, run: Run) -> Settled | Later:
         """Execute the steps. After a failure those in flight finish, and no other begins."""
         steps, plan = run.flow.steps, Plan(run.flow.steps)
         flight = _Flight(
-            lambda position: self._take(run, position, steps[position]),
-            lambda position, ending: self._ended(run, position, ending),
+            lambda position: self._execute_step(run, position, steps[position]),
+            lambda position, ending: self._record_ending(run, position, ending),
             self._alarms,
             _recorded_endings(run),
         )
         failed = bool(flight.endings) or _has_failed(run)
-        ready = self._had_begun(run) if failed else _ready(run, plan)
+        ready = self._begun_before_failure(run) if failed else _ready(run, plan)
         self._permits.on_grant[run.id] = flight.wake
         try:
             while True:
@@ -75,22 +74,22 @@ class Dataflow:
                 await flight.wait()
                 for step in map(steps.__getitem__, flight.drop_not_begun()):
                     if isinstance(step, SubFlow):
-                        self._forgo(run, step)
+                        self._withdraw_permit(run, step)
                 ready = [] if failed or flight.endings else _ready(run, plan)
         finally:
             del self._permits.on_grant[run.id]
             await flight.close()
 
-    def _ended(self, run: Run, position: int, ending: Settled) -> None:
+    def _record_ending(self, run: Run, position: int, ending: Settled) -> None:
         """Record that a step ended the run, so that no other begins after a pause or crash."""
         number, part = _name_at(position, run.flow.steps[position])
         if name_of(number, part) not in failed_for_good(run):
             unknown = True if ending.state is State.UNKNOWN else UNSET
-            self._note(run, StepFailed(
+            self._record(run, StepFailed(
                 number, 0, ending.reason, part, final=True, unknown=unknown, cause=ending.cause
             ))  # fmt: skip
 
-    def _had_begun(self, run: Run) -> list[int]:
+    def _begun_before_failure(self, run: Run) -> list[int]:
         """The steps that had begun when the run failed. After a crash or pause they finish."""
         names = {*failed_for_good(run), *(run.in_doubt or ())}
         steps = {name.partition(".")[0] for name in names}
@@ -106,7 +105,7 @@ class Dataflow:
             return False
         if str(step.number) in begun:
             return True
-        return isinstance(step, SubFlow) and self._under_way(run, step)
+        return isinstance(step, SubFlow) and self._has_child(run, step)
 
 
 class _Pause(msgspec.Struct, frozen=True):
@@ -119,15 +118,15 @@ class _Flight:
 
     def __init__(
         self,
-        take: Callable[[int], Coroutine[None, None, StepOutcome]],
-        ended: Callable[[int, Settled], None],
+        execute_step: Callable[[int], Coroutine[None, None, StepOutcome]],
+        record_ending: Callable[[int, Settled], None],
         alarms: Alarms,
         before: dict[int, Settled],
     ) -> None:
         self.tasks: dict[asyncio.Task[StepOutcome], int] = {}
         self.endings = [*before.values()]
-        self._take = take
-        self._ended = ended
+        self._execute_step = execute_step
+        self._record_ending = record_ending
         self._alarms = alarms
         self._started = {*before}
         self._paused: dict[int, _Pause] = {}
@@ -182,7 +181,7 @@ class _Flight:
         await cancel_all(self.tasks)
 
     def _begin(self, position: int) -> None:
-        self.tasks[asyncio.ensure_future(self._take(position))] = position
+        self.tasks[asyncio.ensure_future(self._execute_step(position))] = position
 
     def _finish(self, position: int, outcome: StepOutcome) -> None:
         if isinstance(outcome, Later):
@@ -190,7 +189,7 @@ class _Flight:
             self._paused[position] = _Pause(outcome.begun, alarm)
         elif outcome is not None:
             self.endings.append(outcome)
-            self._ended(position, outcome)
+            self._record_ending(position, outcome)
 
     def _end_pause(self, position: int) -> None:
         self._paused.pop(position).alarm.cancel()

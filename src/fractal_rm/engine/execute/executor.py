@@ -20,9 +20,9 @@ from fractal_rm.engine.accept import Acceptance
 from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.dataflow import Dataflow
-from fractal_rm.engine.execute.each import ForEach
+from fractal_rm.engine.execute.foreach import ForEach
 from fractal_rm.engine.execute.sub_flow import SubFlows
-from fractal_rm.engine.execute.undo import Undoing
+from fractal_rm.engine.execute.undo import UndoSteps
 from fractal_rm.engine.execute.unnumbered import UnnumberedSteps
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue import RunQueue
@@ -48,19 +48,19 @@ class Executor:
         self._alarms = world.alarms
         self._budgets = Budgets(world)
         self._calls = Calls(world, runs, recorder, queue.pace, self._budgets)
-        self._each = ForEach(self._calls)
+        self._foreach = ForEach(self._calls)
         self._unnumbered = UnnumberedSteps(world, recorder)
-        self._undoing = Undoing(self._calls, recorder)
-        self.undo = self._undoing.undo
+        self._undo_steps = UndoSteps(self._calls, recorder)
+        self.undo = self._undo_steps.undo
         self._sub_flows = SubFlows(
-            world, runs, recorder, acceptance, queue, self._budgets, self._carry, self.undo
+            world, runs, recorder, acceptance, queue, self._budgets, self._execute_child, self.undo
         )
         self.set_aside_children = self._sub_flows.set_aside
         self._dataflow = Dataflow(
-            self._take,
+            self._execute_step,
             recorder.record,
-            self._sub_flows.under_way,
-            self._sub_flows.forgo,
+            self._sub_flows.has_child,
+            self._sub_flows.withdraw_permit,
             queue.permits,
             world.alarms,
         )
@@ -83,7 +83,7 @@ class Executor:
 
     def _steps(self, run: Run) -> Awaitable[Ending]:
         if run.flow.order is Order.DATAFLOW:
-            return self._dataflow.go(run)
+            return self._dataflow.execute(run)
         return self._steps_in_order(run)
 
     async def _steps_in_order(self, run: Run) -> Ending:
@@ -92,20 +92,20 @@ class Executor:
             if isinstance(step, Call) and (step.terms is UNSET or step.terms.each is None):
                 ending = await make(run, step)
             else:
-                ending = await self._take(run, run.position, step)
+                ending = await self._execute_step(run, run.position, step)
             if ending is not None:
                 return ending
         return Settled(State.SUCCEEDED)
 
-    async def _take(self, run: Run, position: int, step: Step) -> Ending | None:
+    async def _execute_step(self, run: Run, position: int, step: Step) -> Ending | None:
         """Execute a step. None: it is done; otherwise how the run ends, or Later."""
         if isinstance(step, Call):
             if step.terms is not UNSET and step.terms.each is not None:
-                return await self._each.make(run, step, step.terms.each)
+                return await self._foreach.make(run, step, step.terms.each)
             return await self._calls.make(run, step)
         if isinstance(step, SubFlow):
-            return await self._sub_flows.take(run, step)
-        return await self._unnumbered.take(run, position, step)
+            return await self._sub_flows.execute(run, step)
+        return await self._unnumbered.execute(run, position, step)
 
     # --- deadlines ------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class Executor:
             return await self._steps(run)
         return Settled(stopping.state, stopping.reason, stopping.cause)
 
-    async def _carry(self, run: Run) -> Settled | Dead | Later:
+    async def _execute_child(self, run: Run) -> Settled | Dead | Later:
         """Execute a child run, and undo it where it failed."""
         try:
             ending = await self.execute(run)

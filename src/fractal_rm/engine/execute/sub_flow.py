@@ -23,11 +23,11 @@ from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.state import State
 from fractal_rm.engine.accept import Acceptance
 from fractal_rm.engine.execute.budgets import Budgets
-from fractal_rm.engine.execute.tries import Tries, failure_in, last_failure
+from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.recorder import Recorder
-from fractal_rm.engine.request import seen_by
+from fractal_rm.engine.request import context_of
 from fractal_rm.engine.world import World
 
 MAX_DEPTH = 16
@@ -37,7 +37,7 @@ MAX_CHILD_REASON = 2_000  # characters of a child's reason in that of its parent
 ASK_AGAIN_S = 10.0
 
 Ended = Union[Settled, Dead, Later]
-Carry = Callable[[Run], Awaitable[Ended]]
+ExecuteRun = Callable[[Run], Awaitable[Ended]]
 Undo = Callable[[Run, Settled], Awaitable[Settled]]
 
 
@@ -58,7 +58,7 @@ class SubFlows:
         acceptance: Acceptance,
         queue: RunQueue,
         budgets: Budgets,
-        carry: Carry,
+        execute_run: ExecuteRun,
         undo: Undo,
     ) -> None:
         self._world = world
@@ -67,11 +67,11 @@ class SubFlows:
         self._acceptance = acceptance
         self._queue = queue
         self._budgets = budgets
-        self._carry = carry
+        self._execute_run = execute_run
         self._undo = undo
-        self._tries = Tries(world, recorder)
+        self._failed_attempts = FailedAttempts(world, recorder)
 
-    async def take(self, run: Run, step: SubFlow) -> Settled | Later | None:
+    async def execute(self, run: Run, step: SubFlow) -> Settled | Later | None:
         """Execute a RUN. None: the step has its result; otherwise how the run ends, or Later."""
         last = last_failure(run, str(step.number))
         if last is not None and last.final is True:
@@ -79,11 +79,11 @@ class SubFlows:
         try:
             child = await self._child(run, step)
         except CannotEvaluate as fault:
-            self.forgo(run, step)
+            self.withdraw_permit(run, step)
             return self._fail(run, step, Failure.of(fault))
         if not isinstance(child, Run):
             return child
-        ending = await self._carried(child)
+        ending = await self._execute_child(child)
         if isinstance(ending, Later):
             return Later(ending.after_s)
         run_ending = self._apply_end_of_child(run, step, child, ending)
@@ -113,16 +113,16 @@ class SubFlows:
             why = f"run {run.id}, which it belongs to, is set aside"
             await self._close(child, Dead(Cause.PARENT.text, why))
 
-    def under_way(self, run: Run, step: SubFlow) -> bool:
+    def has_child(self, run: Run, step: SubFlow) -> bool:
         """Whether the step has an open child run."""
         return self._runs.child(run, step.number) is not None
 
-    def forgo(self, run: Run, step: SubFlow) -> None:
-        """It begins no run: a place that it has, or waits for, is for others."""
+    def withdraw_permit(self, run: Run, step: SubFlow) -> None:
+        """Give up the permit that a step has or waits for, as it begins no child run."""
         self._queue.withdraw_request(run, step.number, step.flow)
 
-    def _seen(self, run: Run) -> Seen:
-        return seen_by(run, self._world.config.bounds)
+    def _context(self, run: Run) -> Seen:
+        return context_of(run, self._world.config.bounds)
 
     # --- begin a child --------------------------------------------------------------------------
 
@@ -134,14 +134,14 @@ class SubFlows:
         child = self._runs.child(run, step.number)
         if child is not None:
             return child
-        if step.when is not None and not holds(step.when, self._seen(run)):
+        if step.when is not None and not holds(step.when, self._context(run)):
             self._put(run, step, SKIPPED)
             return None
         if not self._queue.permits.request(run, step.number, step.flow):
             return Later(ASK_AGAIN_S, begun=False)
-        return await self._begun(run, step)
+        return await self._begin_child(run, step)
 
-    async def _begun(self, run: Run, step: SubFlow) -> Run | Settled:
+    async def _begin_child(self, run: Run, step: SubFlow) -> Run | Settled:
         """Begin a child run. Settled: the step had one before, with an unknown outcome.
 
         Raises CannotEvaluate where none can begin.
@@ -151,7 +151,7 @@ class SubFlows:
             raise NotConfigured(f"flows.conf has no flow {step.flow!r:.60}")
         if self._depth(run) >= MAX_DEPTH:
             raise CannotEvaluate(f"flows that run flows are at most {MAX_DEPTH} deep")
-        payload = content_json(step.content, self._seen(run))
+        payload = content_json(step.content, self._context(run))
         left_s = self._budgets.left_s(run)
         budget_ms = None if left_s is None else max(0, round(left_s * 1000))
         child = await self._acceptance.begin_child(run, step.number, flow, payload, budget_ms)
@@ -159,8 +159,8 @@ class SubFlows:
             return child
         why = f"its run {child.run_id} ended as {child.state.value} without it"
         if child.state is State.UNKNOWN:
-            self.forgo(run, step)
-            return Settled(State.UNKNOWN, f"{words_of(step)}: {why}", Cause.SUB_FLOW)
+            self.withdraw_permit(run, step)
+            return Settled(State.UNKNOWN, f"{label_of(step)}: {why}", Cause.SUB_FLOW)
         raise _EndedBefore(why)
 
     def _depth(self, run: Run) -> int:
@@ -172,12 +172,12 @@ class SubFlows:
 
     # --- end a child ----------------------------------------------------------------------------
 
-    async def _carried(self, child: Run) -> Ended:
-        """In the parent's own slot: what the child keeps in memory is counted meanwhile."""
+    async def _execute_child(self, child: Run) -> Ended:
+        """Execute a child in the slot of its parent, and count the memory that it holds."""
         slots = self._queue.slots
         slots.count_results(child.payload_bytes + child.result_bytes)
         try:
-            return await self._carry(child)
+            return await self._execute_run(child)
         finally:
             slots.count_results(-child.payload_bytes - child.result_bytes)
 
@@ -194,8 +194,8 @@ class SubFlows:
             reason = reason[:MAX_CHILD_REASON] + "…"  # the cause stands at the beginning
         why = Failure(Cause.SUB_FLOW, f"its run {child.id} is {state.value}: {reason}")
         if state is State.UNKNOWN:
-            return Settled(State.UNKNOWN, f"{words_of(step)}: {why.reason}", why.cause)
-        _ = self._tries.failed(run, step.number, 1, why, None)
+            return Settled(State.UNKNOWN, f"{label_of(step)}: {why.reason}", why.cause)
+        _ = self._failed_attempts.record(run, step.number, 1, why, None)
         return self._fail(run, step, why)
 
     async def _close(self, child: Run, ending: Settled | Dead) -> None:
@@ -206,7 +206,7 @@ class SubFlows:
 
     def _fail(self, run: Run, step: SubFlow, why: Failure) -> Settled | None:
         if run.flow.errors is not Errors.CONTINUE:
-            return Settled(State.FAILED, f"{words_of(step)}: {why.reason}", why.cause)
+            return Settled(State.FAILED, f"{label_of(step)}: {why.reason}", why.cause)
         self._put(run, step, ORIGINAL_ERROR)
         return None
 
@@ -215,6 +215,6 @@ class SubFlows:
         self._recorder.record(run, Finished(step.number, 0, 0, json, data=data))
 
 
-def words_of(step: SubFlow) -> str:
+def label_of(step: SubFlow) -> str:
     """A step, as a reason names it."""
     return f"step {step.number}, RUN {step.flow}"

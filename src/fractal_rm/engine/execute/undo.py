@@ -15,13 +15,13 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.recorder import Recorder
-from fractal_rm.engine.request import part_to_undo
+from fractal_rm.engine.request import part_for_undo
 
 _NO_CALL = (NULL, msgspec.Raw(b'"[]"'))  # results of a skipped call, of a FOREACH over no elements
 _UNDONE_STATES = frozenset({State.FAILED, State.EXPIRED})  # after "unknown" a person decides
 
 
-class Undoing:
+class UndoSteps:
     """Undoes runs that failed. After a crash it resumes with the undos that are left."""
 
     def __init__(self, calls: Calls, recorder: Recorder) -> None:
@@ -55,7 +55,7 @@ class Undoing:
         """Undo one step. Returns why it failed, or an empty text."""
         if run.undone and call.number in run.undone:
             return ""
-        part = part_to_undo(call, undo, self._calls.context(run))
+        part = part_for_undo(call, undo, self._calls.context(run))
         failed = await self._calls.make(run, call, part)
         return failed.reason if failed is not None else ""
 

@@ -17,14 +17,15 @@ from fractal_rm.domain.evaluate import check_size
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Call, Each
 from fractal_rm.domain.needs import speaks_of_item
+from fractal_rm.domain.outcome import worst_ending
 from fractal_rm.domain.result import StepResult, size_of
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.values import Values
 from fractal_rm.engine.execute.calls import Calls
-from fractal_rm.engine.execute.together import cancel_all, worst_ending
-from fractal_rm.engine.execute.tries import failed_for_good
-from fractal_rm.engine.request import Part, part_of_element
+from fractal_rm.engine.execute.failed_attempts import failed_for_good
+from fractal_rm.engine.execute.tasks import cancel_all
+from fractal_rm.engine.request import CallPart, part_for_element
 
 MAX_ELEMENTS = 10_000
 BYTES_BETWEEN_YIELDS = 128 * 1024  # of results that are parsed before other tasks run
@@ -67,7 +68,7 @@ class ForEach:
         return list_text(parts)
 
     async def _make_all(
-        self, run: Run, call: Call, parts: list[Part], at_once: int
+        self, run: Run, call: Call, parts: list[CallPart], at_once: int
     ) -> list[Settled]:
         """Make ``at_once`` calls at a time. After a failure those in flight finish, none begins."""
         progress = _Progress(_parts_left(run, call, parts))
@@ -100,7 +101,7 @@ class ForEach:
 class _Progress:
     """The elements that are left, the endings of the run, and why no list can be made, if so."""
 
-    def __init__(self, left: list[Part]) -> None:
+    def __init__(self, left: list[CallPart]) -> None:
         self.left = iter(left)
         self.endings: list[Settled] = []
         self._size = 0
@@ -132,19 +133,19 @@ def _is_skipped(call: Call, context: Seen) -> bool:
     return when is not None and not speaks_of_item(when) and not holds(when, context)
 
 
-def _parts(call: Call, each: Each, context: Seen) -> list[Part]:
+def _parts(call: Call, each: Each, context: Seen) -> list[CallPart]:
     """One part for each element. Raises CannotEvaluate."""
     found: list[Any] = context.elements(each.over)
     if len(found) > MAX_ELEMENTS:
         raise CannotEvaluate(f"FOREACH goes over {MAX_ELEMENTS} elements at most, not"
                              f" {len(found)}")  # fmt: skip
     return [
-        part_of_element(call, element, context.with_item(item))
+        part_for_element(call, element, context.with_item(item))
         for element, item in enumerate(found, start=1)
     ]
 
 
-def _parts_left(run: Run, call: Call, parts: list[Part]) -> list[Part]:
+def _parts_left(run: Run, call: Call, parts: list[CallPart]) -> list[CallPart]:
     """The unfinished parts. After a crash in a failed step: only those of them that had begun."""
     finished = _results_by_element(run, call)
     names = {part.name for part in parts}

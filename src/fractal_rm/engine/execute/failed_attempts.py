@@ -17,7 +17,7 @@ from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.world import World
 
 
-class Tries:
+class FailedAttempts:
     """Records failed attempts. The facts of a run keep their count over crashes."""
 
     def __init__(self, world: World, recorder: Recorder) -> None:
@@ -25,7 +25,7 @@ class Tries:
         self._alarms = world.alarms
         self._recorder = recorder
 
-    def failed(
+    def record(
         self,
         run: Run,
         step: int,
@@ -48,7 +48,7 @@ class Tries:
         self._recorder.record(run, fact)
         return fact
 
-    async def pause(self, failure: StepFailed, retry: Retry | None = None) -> None:
+    async def wait_for_next(self, failure: StepFailed, retry: Retry | None = None) -> None:
         """Wait until the next attempt is due. After a crash only the rest of the pause is left."""
         if failure.again is not UNSET:
             most_ms = max(MOST_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
