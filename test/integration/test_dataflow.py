@@ -167,32 +167,32 @@ async def test_a_wait_in_a_child_run_ends_in_time_while_another_step_is_in_fligh
 
 
 async def test_a_step_that_gets_its_permit_as_another_fails_does_not_begin():
-    taken: list[int] = []
-    left_out: list[SubFlow] = []
-    noted: list[int] = []
+    executed: list[int] = []
+    withdrawn: list[SubFlow] = []
+    recorded: list[int] = []
     steps = SubFlow(1, "8"), get(2, "a 1")
     run = Run("r", flow(*steps, **DATAFLOW), 0)
 
-    async def take(_, position, __):
-        taken.append(position)
+    async def execute_step(_, position, __):
+        executed.append(position)
         if position == 0:
             return Later(10, begun=False)
         await asyncio.sleep(0.001)
-        places.tell[run.id]()
+        permits.on_grant[run.id]()
         return Settled(State.FAILED, "step 2")
 
     async with stage_of() as stage:
-        places, alarms = stage.queue.permits, stage.world.alarms
+        permits, alarms = stage.queue.permits, stage.world.alarms
         dataflow = Dataflow(
-            take,
-            lambda _, fact: noted.append(fact.step),
+            execute_step,
+            lambda _, fact: recorded.append(fact.step),
             None,
-            lambda _, step: left_out.append(step),
-            places,
+            lambda _, step: withdrawn.append(step),
+            permits,
             alarms,
         )
         assert (await dataflow.execute(run)).state is State.FAILED
-        assert (taken, left_out, noted) == ([0, 1], [steps[0]], [2])
+        assert (executed, withdrawn, recorded) == ([0, 1], [steps[0]], [2])
 
 
 async def test_an_unknown_child_run_leaves_its_parent_unknown_after_a_long_wait():
