@@ -44,8 +44,8 @@ class Calls:
     """Makes calls within the limit of each component, and records their results.
 
     There is one connection for each run in flight, which is enough for runs that make one call at a
-    time. Runs that may make several calls at once use a shared pool of half as many connections;
-    a call waits for one of these before its timeout begins. See `SharedSlots`.
+    time. Runs that may make several calls at once share half as many additional connections; a call
+    waits for one of these before its timeout begins. See `SharedSlots`.
     """
 
     def __init__(

@@ -74,7 +74,7 @@ class Executor:
         return self._steps(run)
 
     async def broken(self, run: Run, error: Exception) -> Dead:
-        """Log an unexpected exception. Returns the end of the run: it is set aside for a person."""
+        """Log an unexpected exception, set the child runs aside. Returns how the run ends: Dead."""
         self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
         await self.set_aside_children(run)
         return fault(error)
@@ -129,10 +129,10 @@ class Executor:
     async def _expired(self, run: Run) -> Settled:
         """The end of a run whose deadline has passed."""
         counted = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
-        came = f"{len(run.results)} of {len(counted)} calls were made"
+        made = f"{len(run.results)} of {len(counted)} calls were made"
         calls = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
         had_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
-        why = f"the deadline of {had_s:g} s ended when {came}{said_of(calls, run.id)}"
+        why = f"the deadline of {had_s:g} s ended when {made}{said_of(calls, run.id)}"
         return Settled(State.EXPIRED, why, Cause.DEADLINE)
 
     # --- endings --------------------------------------------------------------------------------
