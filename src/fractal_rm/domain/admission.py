@@ -49,7 +49,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 def check_room(load: Load, limits: Limits, size: int) -> None:
-    """Raise Busy where one more trigger of ``size`` bytes would go over a bound."""
+    """Raise Busy if one more trigger of ``size`` bytes would go over a bound."""
     if load.waiting >= limits.waiting:
         raise Busy(f"{load.waiting} runs wait, and at most {limits.waiting} may")
     if load.held_bytes + size > limits.held_bytes:
@@ -79,7 +79,7 @@ def what_it_is_about(
 ) -> str | None:
     """A key that is equal for runs of a flow for which LATEST picks the same from their payloads.
 
-    None where the flow has no LATEST, or where it picks null or fails: no run supersedes this one.
+    None if the flow has no LATEST, or if it picks null or fails: then no run supersedes this one.
     """
     if latest is None:
         return None
@@ -123,7 +123,7 @@ def as_stale(stale_ms: int) -> Settled:
 
 
 def same_trigger(run_id: str, known_digest: str, digest: str) -> None:
-    """Raise KeyReused where a known trigger id arrives with other content."""
+    """Raise KeyReused if a known trigger id arrives with other content."""
     if known_digest != digest:
         raise KeyReused(f"it belongs to run {run_id}, which was asked for with other content")
 

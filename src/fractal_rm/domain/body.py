@@ -107,7 +107,7 @@ def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
 
 
 def check_listable(result: StepResult, element: int) -> msgspec.Raw:
-    """Return the result of an element. Raises CannotEvaluate where it is bytes."""
+    """Return the result of an element. Raises CannotEvaluate if it is bytes."""
     if isinstance(result, msgspec.Raw):
         return result
     raise CannotEvaluate(f"the answer for element {element} is no text but {len(result)} bytes,"
@@ -115,7 +115,7 @@ def check_listable(result: StepResult, element: int) -> msgspec.Raw:
 
 
 def list_element(result: msgspec.Raw, budget: Values) -> bytes:
-    """A result as an element of a list: the JSON in its text, or the text where it is not JSON.
+    """A result as an element of a list: the JSON in its text, or the text if it is not JSON.
 
     Raises CannotEvaluate.
     """

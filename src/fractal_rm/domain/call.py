@@ -75,7 +75,7 @@ def route(
 ) -> Route:
     """Make a route. ``target`` begins with ``/``. ``headers`` replace default ones, also ``Host``.
 
-    Raises ValueError where a name or value contains a control character, or is not Latin-1.
+    Raises ValueError if a name or value contains a control character, or is not Latin-1.
     """
     fixed = [("Host", origin.authority()), ("User-Agent", "fractal-rm"), *_ANY_AS_IT_IS]
     if method != "GET":
@@ -105,7 +105,7 @@ def as_method(route: Route, method: str) -> Route:
 def with_query(route: Route, parameters: list[tuple[str, str]]) -> Route:
     """The same route with more parameters, percent-encoded as UTF-8.
 
-    Raises ValueError where a text cannot be encoded as UTF-8.
+    Raises ValueError if a text cannot be encoded as UTF-8.
     """
     try:
         more = "&".join(f"{quote(n, safe='')}={quote(v, safe='')}" for n, v in parameters)

@@ -19,7 +19,7 @@ class Cause(str, Enum):
     The cause of an error has the code of that error.
     """
 
-    # Why a run is placed where it is.
+    # Why a run has its placement.
     BY_SENDER = "by-sender"
     NO_BALANCER = "no-balancer"
     BALANCER = "balancer"
@@ -97,7 +97,7 @@ class Cause(str, Enum):
 class Answered(msgspec.Struct, frozen=True, gc=False):
     """What is kept of a response that failed its step.
 
-    ``location`` is the target of a redirect. ``begin`` is the start of the body, where it is text;
+    ``location`` is the target of a redirect. ``begin`` is the start of the body, if it is text;
     white space is collapsed.
     """
 
@@ -107,7 +107,7 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):
-    """Why something failed. ``cause`` is unset where an older release wrote the fact."""
+    """Why something failed. ``cause`` is unset if an older release wrote the fact."""
 
     cause: Cause | UnsetType
     reason: str

@@ -29,7 +29,7 @@ _ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
 
 
 def holds(condition: Expression, context: Seen) -> bool:
-    """Whether a condition is true. Raises CannotEvaluate where it is neither true nor false."""
+    """Whether a condition is true. Raises CannotEvaluate if it is neither true nor false."""
     if isinstance(condition, AllOf):
         return all(holds(part, context) for part in condition.parts)
     if isinstance(condition, AnyOf):

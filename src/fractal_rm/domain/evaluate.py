@@ -54,7 +54,7 @@ def _from_head(value: Status | Header, head: Head | None) -> int | str | None:
 def as_json(value: Value, context: Seen) -> bytes:
     """Evaluate a value to JSON text. A whole payload or result is copied without parsing it.
 
-    Raises CannotEvaluate, also where the text is longer than MOST_BODY_BYTES.
+    Raises CannotEvaluate, also if the text is longer than MOST_BODY_BYTES.
     """
     if isinstance(value, (Payload, Result, Item)) and not value.path:
         return bytes(context.json_of(value))
@@ -78,7 +78,7 @@ def _join(parts: Iterable[bytes]) -> bytes:
 
 
 def check_size(size: int) -> None:
-    """Raise CannotEvaluate where ``size`` is more bytes than a body may have."""
+    """Raise CannotEvaluate if ``size`` is more bytes than a body may have."""
     if size > MOST_BODY_BYTES:
         raise CannotEvaluate(f"it comes to more than {MOST_BODY_BYTES >> 20} MiB")
 

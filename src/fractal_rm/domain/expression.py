@@ -64,13 +64,13 @@ class ObjectOf(msgspec.Struct, frozen=True, tag="object"):
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):
-    """The status of the response to the N-th call; null where it has no response."""
+    """The status of the response to the N-th call; null if it has no response."""
 
     number: int
 
 
 class Header(msgspec.Struct, frozen=True, tag="header"):
-    """A header of the response to the N-th call; null where it has none. ``name`` in lower case."""
+    """A header of the response to the N-th call; null if it has none. ``name`` in lower case."""
 
     number: int
     name: str

@@ -29,7 +29,7 @@ class Accepted(Fact, frozen=True, tag="accepted"):
 
     ``budget_ms``: the time from then within which the run must end. ``origin``: the run and step
     that began this run. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where the outcome is
-    published. ``ahead_ms``: how far the steady clock is ahead of the wall clock, where they differ.
+    published. ``ahead_ms``: how far the steady clock is ahead of the wall clock, if they differ.
     ``node``: the node that accepted it; older releases did not write it.
     """
 
@@ -49,7 +49,7 @@ class Accepted(Fact, frozen=True, tag="accepted"):
 
 
 class Received(Fact, frozen=True, tag="received"):
-    """The run was handed off by ``sender``, a node of this program; empty where it has no id."""
+    """The run was handed off by ``sender``, a node of this program; empty if it has no id."""
 
     sender: str
     epoch: int
@@ -58,10 +58,10 @@ class Received(Fact, frozen=True, tag="received"):
 class Placed(Fact, frozen=True, tag="placed"):
     """Where the run is to be executed and why: on the node that accepted it, or on another.
 
-    ``node`` is None for the node that accepted it, where `Accepted` does not name that node.
-    ``maybe_twice``: the node that it was offered to before may have executed it, too. ``named`` is
-    the node that the balancer named, where the run does not go there. ``status`` is the response of
-    the node that it was offered to before.
+    ``node`` is None for the node that accepted it, if `Accepted` does not name that node.
+    ``maybe_twice``: the node that it was offered to before may have executed it, too. ``status`` is
+    the HTTP status with which that node answered the offer. ``named`` is the node that the balancer
+    named, if the run goes to another one.
     """
 
     node: str | None
@@ -92,7 +92,7 @@ class Begun(Fact, frozen=True, tag="begun"):
 class Started(Fact, frozen=True, tag="started"):
     """A request of a step is about to be sent. ``attempt`` counts from 1.
 
-    ``part`` names the request where it is for an element or an undo: see `name_of`.
+    ``part`` names the request if it is for an element or an undo: see `name_of`.
     """
 
     step: int
@@ -103,9 +103,9 @@ class Started(Fact, frozen=True, tag="started"):
 class Finished(Fact, frozen=True, tag="finished"):
     """A step has its result: the response text as a JSON string; null for a skipped call.
 
-    The result of a RUN is the reply of the child run, which may be any JSON. ``status`` is 0 where
+    The result of a RUN is the reply of the child run, which may be any JSON. ``status`` is 0 if
     there was no response. ``headers`` are those that the flow refers to, names in lower case; unset
-    where it refers to neither headers nor status. ``data`` is a result that is bytes; ``result`` is
+    if it refers to neither headers nor status. ``data`` is a result that is bytes; ``result`` is
     null then.
     """
 
@@ -136,7 +136,7 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
 
     ``again`` is when the next attempt is due; ``final``: there is no next attempt. ``attempt`` is 0
     for a step that ended the run without an attempt; ``unknown``: the effect of the step is not
-    known. ``answer`` is the response, where there was one.
+    known. ``answer`` is the response, if there was one.
     """
 
     step: int
@@ -207,7 +207,7 @@ class Replying(Fact, frozen=True, tag="replying"):
 class Settled(Fact, frozen=True, tag="settled"):
     """The run has ended. Without a ``reason`` the run keeps the reason for its placement.
 
-    ``status`` is the response of the node that the run was offered to.
+    ``status`` is the HTTP status with which a node answered the offer of the run.
     """
 
     state: State
@@ -219,7 +219,7 @@ class Settled(Fact, frozen=True, tag="settled"):
 class Dead(Fact, frozen=True, tag="dead"):
     """A run was set aside, or a message that never became a run: a dead letter.
 
-    ``body`` is the message, cut to a maximum length. ``code`` is the cause as text, also where only
+    ``body`` is the message, cut to a maximum length. ``code`` is the cause as text, also if only
     a later release knows the cause.
     """
 

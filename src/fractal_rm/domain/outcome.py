@@ -71,7 +71,7 @@ def said_with(response: Reply) -> str:
 
 
 def _location(response: Reply) -> str:
-    """The target of a redirect; empty where the response is none."""
+    """The target of a redirect; empty if the response is none."""
     target = response.header("location") if 300 <= response.status < 400 else None
     return _percent_encoded(target[:MAX_QUOTED_CHARACTERS]) if target else ""
 
@@ -82,7 +82,7 @@ def _percent_encoded(target: str) -> str:
 
 
 def _body_start(response: Reply) -> str | None:
-    """The start of the body on one line; None where it is not text."""
+    """The start of the body on one line; None if it is not text."""
     text = text_of(response)
     return None if text is None else " ".join(text[:MAX_QUOTED_CHARACTERS].split())
 
@@ -119,7 +119,7 @@ def call_again_s(
     """After how many seconds a failed call is retried; None: it is not.
 
     A request that was never sent is always retried, as it had no effect: CONNECT_TRIES attempts, or
-    more where RETRY says so. Any other failure is retried only with RETRY, and only where the
+    more if RETRY says so. Any other failure is retried only with RETRY, and only if the
     component is idempotent and the response is not final. ``attempt`` counts from 1,
     ``fraction`` is the jitter from 0 to 1, ``now_ms`` is the wall clock.
     """
@@ -163,7 +163,7 @@ def _retry_after_s(response: Reply | CallFailed, now_ms: int) -> float:
 
 
 def _date_s(text: str) -> float | None:
-    """An HTTP date in seconds since 1970, UTC; None where it is not valid."""
+    """An HTTP date in seconds since 1970, UTC; None if it is not valid."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):

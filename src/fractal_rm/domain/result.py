@@ -1,6 +1,6 @@
 """Results of steps, made from responses.
 
-A result is a text, kept as a JSON string because it will be one in a body; or bytes, where the
+A result is a text, kept as a JSON string because it will be one in a body; or bytes, if the
 response is not text. The result of a RUN may be any JSON.
 """
 
@@ -50,10 +50,10 @@ _BY_NAME = {codec: codec for codec in _CODECS} | {
 
 
 def result_of(reply: Reply) -> StepResult:
-    """The body as text in its charset, or as bytes where it is not valid text in that charset.
+    """The body as text in its charset, or as bytes if it is not valid text in that charset.
 
-    The charset is UTF-8 where none or an unsupported one is given, and where the body begins with
-    the UTF-8 byte order mark, which takes precedence (WHATWG Encoding, 6).
+    The charset is UTF-8 if none or an unsupported one is given, and if the body begins with the
+    UTF-8 byte order mark, which takes precedence (WHATWG Encoding, 6).
     """
     return restored(*stored_result_of(reply))
 
@@ -70,7 +70,7 @@ def stored_result_of(reply: Reply) -> tuple[msgspec.Raw, bytes | UnsetType]:
 
 
 def text_of(reply: Reply) -> str | None:
-    """The body as text, or None where `result_of` returns bytes."""
+    """The body as text, or None if `result_of` returns bytes."""
     result = result_of(reply)
     return msgspec.json.decode(result, type=str) if isinstance(result, msgspec.Raw) else None
 
@@ -88,13 +88,13 @@ def _codec(head: bytes) -> str:
 def in_charset(text: str, head: bytes) -> bytes:
     """Encode a text so that `result_of` decodes it again under this head.
 
-    Raises UnicodeEncodeError where the charset lacks a character.
+    Raises UnicodeEncodeError if the charset lacks a character.
     """
     return text.encode("utf_8" if text.startswith(MARK) else _codec(head))
 
 
 def stored(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:
-    """A result as the two fields of a fact: JSON, and bytes where it is bytes."""
+    """A result as the two fields of a fact: JSON, and bytes if it is bytes."""
     return (result, UNSET) if isinstance(result, msgspec.Raw) else (NULL, result)
 
 

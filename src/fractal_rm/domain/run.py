@@ -58,7 +58,7 @@ class Run(msgspec.Struct, gc=False):
     the sizes of the payload and of all results. ``accepted_ms`` is wall time, ``ahead_ms`` how far
     the steady clock was ahead of it.
 
-    ``reason`` (for people) and ``cause`` (for programs) explain the state; ``cause`` is None where
+    ``reason`` (for people) and ``cause`` (for programs) explain the state; ``cause`` is None if
     an older release wrote the fact. ``home`` is the id that the accepting node had at that time;
     None: an older release accepted the run, and the node None in its facts means that node.
     ``node`` is the other node that the balancer named, or that the run is offered to under
@@ -136,7 +136,7 @@ class Run(msgspec.Struct, gc=False):
         return Outcome(self.id, self.state, self.reason, results, shown)
 
     def apply(self, fact: Fact) -> None:
-        """Apply one fact. Raises ImpossibleFact where the transition table does not allow it."""
+        """Apply one fact. Raises ImpossibleFact if the transition table does not allow it."""
         kind = type(fact)
         self.state, placement = NEXT[self.state].get(kind) or settling_transition(self.state, fact)
         if placement is not None:
@@ -160,7 +160,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """How a run ended, for senders that wait for it.
 
     ``results`` are in the order of the flow. ``reply`` is the reply to the sender as JSON; None
-    where there is none. Bytes are ``{"base64": "…"}``.
+    if there is none. Bytes are ``{"base64": "…"}``.
     """
 
     run: str

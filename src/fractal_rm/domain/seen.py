@@ -30,7 +30,7 @@ MAX_ERROR_CHARACTERS = 400  # of an error message of the JMESPath library
 
 
 class Head(msgspec.Struct, frozen=True):
-    """Status and headers of a response, kept where the flow refers to them. Names in lower case."""
+    """Status and headers of a response, kept if the flow refers to them. Names in lower case."""
 
     status: int
     headers: Mapping[str, str] = {}
@@ -58,9 +58,8 @@ class Seen:
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM
-        # By number of the result, 0 for the payload:
-        self._decoded: dict[int, Any] = {}  # a result that is a text as that text
-        self._parsed: dict[int, Any] = {}  # a result that is a text as the JSON in it
+        self._decoded: dict[int, Any] = {}  # values by number of the result, 0 for the payload
+        self._parsed: dict[int, Any] = {}  # the same, but texts of results parsed as JSON
 
     def with_response(self, number: int, result: StepResult, head: Head) -> Seen:
         """Return a context that also has the response to the call with this number."""
@@ -76,7 +75,7 @@ class Seen:
         return context
 
     def head(self, number: int) -> Head | None:
-        """The head of the response to a call; None where it has none."""
+        """The head of the response to a call; None if it has none."""
         return self._heads.get(number)
 
     def json_of(self, ref: Reference) -> msgspec.Raw:
@@ -193,7 +192,7 @@ def _shortened(message: str) -> str:
 
 @lru_cache(maxsize=1024)
 def compiled(path: str) -> ValuePath:
-    """Compile a JMESPath. Raises an error of the library or NoJson where it is not valid."""
+    """Compile a JMESPath. Raises an error of the library or NoJson if it is not valid."""
     return ValuePath(path)
 
 

@@ -56,7 +56,7 @@ class Placement(Enum):
     NAMED = "named"  # the balancer named another node; it is not offered to that node yet
     OFFERED = "offered"  # to a node of this program, which can be asked whether it has the run
     OFFERED_ONCE = "offered-once"  # to any other peer, which is never offered a run twice
-    HERE = "here"  # on this node, where it then also ends
+    HERE = "here"  # on this node; it never leaves it
 
 
 # Constants, as the lookup of an Enum member is slow.

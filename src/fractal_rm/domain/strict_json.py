@@ -35,7 +35,7 @@ def read_json(body: bytes) -> Any:
 def read_json_as(body: bytes, kind: type[T]) -> T:
     """Parse JSON as `read_json` does, into a value of type ``kind``. Unknown members are ignored.
 
-    Raises Malformed, and msgspec.ValidationError where the JSON does not fit the type.
+    Raises Malformed, and msgspec.ValidationError if the JSON does not fit the type.
     """
     body = body.removeprefix(BOM_UTF8)
     check_json(body)
@@ -67,7 +67,7 @@ def check_json(body: bytes) -> None:
 
 
 def check_depth(body: bytes) -> None:
-    """Raise Malformed where JSON nests deeper than MAX_DEPTH."""
+    """Raise Malformed if JSON nests deeper than MAX_DEPTH."""
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         text = body.decode()
         if _may_be_deep(text):
@@ -75,7 +75,7 @@ def check_depth(body: bytes) -> None:
 
 
 def _check_pairs(body: bytes) -> None:
-    """Raise Malformed where an escape is half of a surrogate pair: Python's decoder accepts it."""
+    """Raise Malformed if an escape is half of a surrogate pair: Python's decoder accepts it."""
     try:
         _any_decoder.decode(body)
     except msgspec.DecodeError:
@@ -112,7 +112,7 @@ def _unescaped(text: str) -> str:
 
 
 def _check_each_depth(text: str) -> None:
-    """Raise Malformed where brackets outside strings nest deeper than MAX_DEPTH."""
+    """Raise Malformed if brackets outside strings nest deeper than MAX_DEPTH."""
     depth = 0
     for found in _STRING_OR_BRACKET.finditer(_unescaped(text)):
         c = text[found.start()]

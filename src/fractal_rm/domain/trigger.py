@@ -54,7 +54,7 @@ class Said(msgspec.Struct, frozen=True):
 class Arrival(msgspec.Struct, frozen=True, gc=False):
     """A message as MQTT, REST or a schedule delivers it, before it is decoded.
 
-    ``key`` is the sender's id of the trigger where it is outside the body (the
+    ``key`` is the sender's id of the trigger if it is outside the body (the
     ``Idempotency-Key`` header, or an MQTT 5 user property). ``flow_id`` is set where the URL or the
     topic names the flow; the body is then the payload alone. ``waited_ms`` is how long the message
     has waited on this node.
@@ -229,7 +229,7 @@ def _checked_json(body: bytes) -> bytes:
 
 
 def _json_or_text(body: bytes) -> bytes:
-    """JSON as it is, any other text as a JSON string. Raises Malformed where it is not UTF-8."""
+    """JSON as it is, any other text as a JSON string. Raises Malformed if it is not UTF-8."""
     try:
         return _checked_json(body)
     except Malformed:

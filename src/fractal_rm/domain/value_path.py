@@ -94,7 +94,7 @@ class _Functions(Functions):
 
     @signature({"types": []})
     def _func_to_number(self, arg: Any) -> Any:
-        """Parse a text as a JSON number; null where it is none."""
+        """Parse a text as a JSON number; null if it is none."""
         if isinstance(arg, str):
             try:
                 text = arg.strip(SPACE)
@@ -135,7 +135,7 @@ def _finite(number: Any) -> Any:
 
 
 def _check_json(value: Any) -> None:
-    """Raise NoJson where a literal in a path is no JSON: the library accepts NaN and 1e999."""
+    """Raise NoJson if a literal in a path is no JSON: the library accepts NaN and 1e999."""
     try:
         check_json(json.dumps(value).encode())
     except (Malformed, ValueError) as error:
@@ -143,7 +143,7 @@ def _check_json(value: Any) -> None:
 
 
 def _check_no_expression(nodes: list[Any]) -> None:
-    """Raise NoJson where an expression (``&a``) is used as a value."""
+    """Raise NoJson if an expression (``&a``) is used as a value."""
     inner = [cast("dict[str, Any]", node) for node in nodes if isinstance(node, dict)]
     if any(node["type"] == "expref" for node in inner):
         raise NoJson("& stands only in what map, sort_by, min_by and max_by take")

@@ -39,7 +39,7 @@ class Values:
         """Count the values of a JSON text. Raises TooManyValues."""
         count = _max_values(text)
         if count > self._left:  # commas and brackets in strings were counted, too
-            # More quotes than this are too many values, even where every second string is a key.
+            # More quotes than this are too many values, even if every second string is a key.
             count = _max_values(outside_strings(text, 4 * self._left))
         self.take(count)
 

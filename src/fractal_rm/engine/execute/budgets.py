@@ -48,7 +48,7 @@ class Budgets:
         return None if ends_s is None else ends_s - self._clock.steady_ms() / 1000
 
     def check(self, run: Run) -> None:
-        """Raise TimeIsUp where the deadline of a run has passed."""
+        """Raise TimeIsUp if the deadline of a run has passed."""
         left_s = self.left_s(run)
         if left_s is not None and left_s < TOLERANCE_S:
             raise TimeIsUp

@@ -68,7 +68,7 @@ class Calls:
     async def make(self, run: Run, call: Call, part: CallPart | None = None) -> Settled | None:
         """Make one call, or a part of one, with its retries.
 
-        Returns None where it has its result, otherwise how the run ends.
+        Returns None if it has its result, otherwise how the run ends.
         """
         try:
             component, endpoint = self._target_of(call, part)

@@ -159,7 +159,7 @@ class _Flight:
                     self._begin(position)
 
     def drop_not_begun(self) -> list[int]:
-        """Drop paused steps that have not begun, where the run has ended. Returns them."""
+        """Drop paused steps that have not begun, if the run has ended. Returns them."""
         if not self.endings:
             return []
         found = [position for position, pause in self._paused.items() if not pause.begun]

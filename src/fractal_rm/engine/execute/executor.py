@@ -145,7 +145,7 @@ class Executor:
         return Settled(stopping.state, stopping.reason, stopping.cause)
 
     async def _execute_child(self, run: Run) -> Settled | Dead | Later:
-        """Execute a child run, and undo it where it failed."""
+        """Execute a child run, and undo it if it failed."""
         try:
             ending = await self.execute(run)
             return ending if isinstance(ending, Later) else await self.undo(run, ending)

@@ -122,7 +122,7 @@ class _Progress:
         return bool(self.endings) or self._list_error is not None
 
     def check(self) -> None:
-        """Raise CannotEvaluate where no list can be made of the results."""
+        """Raise CannotEvaluate if no list can be made of the results."""
         if self._list_error is not None:
             raise self._list_error
 

@@ -127,7 +127,7 @@ class SubFlows:
     # --- begin a child --------------------------------------------------------------------------
 
     async def _child(self, run: Run, step: SubFlow) -> Run | Settled | Later | None:
-        """The child run, begun where it is not yet; or the outcome of the step without a child.
+        """The child run, begun if it is not yet; or the outcome of the step without a child.
 
         Raises CannotEvaluate.
         """
@@ -144,7 +144,7 @@ class SubFlows:
     async def _begin_child(self, run: Run, step: SubFlow) -> Run | Settled:
         """Begin a child run. Settled: the step had one before, with an unknown outcome.
 
-        Raises CannotEvaluate where none can begin.
+        Raises CannotEvaluate if none can begin.
         """
         flow = self._world.config.flows.get(step.flow)
         if flow is None:

@@ -29,7 +29,7 @@ class UndoSteps:
         self._recorder = recorder
 
     async def undo(self, run: Run, ending: Settled) -> Settled:
-        """Undo the finished steps where ``ending`` asks for it. Returns the final ending.
+        """Undo the finished steps if ``ending`` asks for it. Returns the final ending.
 
         An undo that fails is added to the reason, and the others are still made. The deadline of
         the run does not apply to them, as it may have passed.
