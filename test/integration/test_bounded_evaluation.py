@@ -1,4 +1,4 @@
-"""An evaluation reads a bounded number of values, as it blocks the node; beyond, its step fails."""
+"""An evaluation blocks the node, so the values that it reads are bounded; beyond, its step fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worlds import Stage, flows
 
 MANY = json.dumps([{"id": n, "score": n % 100} for n in range(60_000)])  # 180,000 values
 LONG = json.dumps({"text": "a,b" * 1_000_000, "n": 1})
-SAID = f"more than {MOST_VALUES:,} values (max_evaluated_values in comm.conf)"
+TOO_MANY = f"more than {MOST_VALUES:,} values (max_evaluated_values in comm.conf)"
 
 EVALUATORS = {
     "a path": "POST result1.[0].id",
@@ -41,7 +41,7 @@ async def test_every_kind_of_evaluation_is_bounded(rest):
         stage.answers("a/1", MANY)
         outcome = await stage.run("1")
         assert outcome.state is State.FAILED
-        assert SAID in outcome.reason
+        assert TOO_MANY in outcome.reason
 
 
 @pytest.mark.parametrize("compared", ["-1 in payload.a", "payload.a == payload.a"])

@@ -1,4 +1,4 @@
-"""Calls with all that the language adds to the original's, on fakes, also over a crash."""
+"""Calls with everything that the original's language lacks, on fakes, also over a crash."""
 
 from __future__ import annotations
 
@@ -388,7 +388,7 @@ async def test_a_run_that_resumes_after_a_crash_has_the_same_outcome(crash):
     go = stage.holds("slow/1")
     run_id = (await stage.send("1")).run
     await until(lambda: stage.called()[-1:] == ["slow/1"])
-    await asyncio.sleep(0.01)  # what was written behind is durable
+    await stage.journal.durable
     if crash:
         stage.crash()
         stage = Stage(disk, clock, flows=flows(RESUMED))
@@ -411,7 +411,7 @@ async def test_a_deadline_includes_the_time_of_a_crash():
     stage.holds("slow/1")
     run_id = (await stage.send("1")).run
     await until(lambda: stage.called() == ["slow/1"])
-    await asyncio.sleep(0.01)
+    await stage.journal.durable
     stage.crash()
     clock.ms += 10_001
     async with Stage(disk, clock, flows=once, bounds=Bounds()) as stage:

@@ -395,7 +395,7 @@ async def test_after_a_crash_over_the_deadline_parent_and_child_are_expired(dura
     await stage.node.start()
     run_id = (await stage.send("9")).run
     await until(lambda: stage.called() == ["b/1", "slow/1"])
-    await asyncio.sleep(0.01)  # what was written behind is durable
+    await stage.journal.durable
     stage.crash()
     clock.ms += 60_000
     async with stage_of(one, child, disk=disk, clock=clock) as stage:

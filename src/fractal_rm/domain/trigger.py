@@ -256,7 +256,7 @@ def _with_metadata(trigger: Trigger, said: Said, waited_ms: int) -> Trigger:
 
 
 def _checked_reply_topic(topic: str | None) -> str | None:
-    """Refuse topics that begin with ``$``: brokers reserve them, and any sender chooses a topic."""
+    """Refuse invalid topics, and those that begin with ``$``, which brokers reserve."""
     if topic is None:
         return None
     fault = name_fault(topic)
@@ -275,7 +275,7 @@ def _checked_correlation(said: Said) -> bytes | None:
 
 
 def _trace(traceparent: str | None) -> str | None:
-    """Ignore an invalid one, as the standard demands (W3C Trace Context, 4.3)."""
+    """Ignore an invalid one, as the standard requires (W3C Trace Context, 4.3)."""
     if traceparent is None or len(traceparent) > MAX_KEY_LENGTH:
         return None
     return traceparent if _TRACEPARENT.fullmatch(traceparent) else None

@@ -51,11 +51,9 @@ class Executor:
         self._foreach = ForEach(self._calls)
         self._unnumbered = UnnumberedSteps(world, recorder)
         self._undo_steps = UndoSteps(self._calls, recorder)
-        self.undo = self._undo_steps.undo
         self._sub_flows = SubFlows(
             world, runs, recorder, acceptance, queue, self._budgets, self._execute_child, self.undo
         )
-        self.set_aside_children = self._sub_flows.set_aside
         self._dataflow = Dataflow(
             self._execute_step,
             recorder.record,
@@ -72,6 +70,14 @@ class Executor:
         if run.flow.deadline_ms is not UNSET or run.budget_ms is not None:
             return self._steps_before_deadline(run)
         return self._steps(run)
+
+    def undo(self, run: Run, ending: Settled) -> Awaitable[Settled]:
+        """Undo the finished steps if ``ending`` asks for it. Returns the final ending."""
+        return self._undo_steps.undo(run, ending)
+
+    def set_aside_children(self, run: Run) -> Awaitable[None]:
+        """Set aside all open descendants of a run that is set aside."""
+        return self._sub_flows.set_aside(run)
 
     async def broken(self, run: Run, error: Exception) -> Dead:
         """Log an unexpected exception, set the child runs aside. Returns how the run ends: Dead."""

@@ -191,7 +191,7 @@ class SubFlows:
             return None
         reason = ending.reason
         if len(reason) > MAX_CHILD_REASON:
-            reason = reason[:MAX_CHILD_REASON] + "…"  # the cause stands at the beginning
+            reason = reason[:MAX_CHILD_REASON] + "…"  # it begins with the original cause
         why = Failure(Cause.SUB_FLOW, f"its run {child.id} is {state.value}: {reason}")
         if state is State.UNKNOWN:
             return Settled(State.UNKNOWN, f"{label_of(step)}: {why.reason}", why.cause)
