@@ -1,4 +1,4 @@
-"""An evaluation blocks the node, so the values that it reads are bounded; beyond, its step fails."""
+"""An evaluation blocks the node, so it may read only so many values; beyond, its step fails."""
 
 from __future__ import annotations
 
