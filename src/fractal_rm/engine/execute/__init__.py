@@ -2,7 +2,7 @@
 
 executor     executes the steps, in listed order or as dataflow, before the deadline of the run
   calls      one HTTP call: its slot, its attempts, its facts
-  foreach    FOREACH: a call for each element
+  each       FOREACH: a call for each element
   sub_flow   RUN: another flow, as a child run
   unnumbered WAIT, PUBLISH, REPLY
   dataflow   ORDER dataflow: concurrent steps

@@ -20,7 +20,7 @@ from fractal_rm.engine.accept import Acceptance
 from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.dataflow import Dataflow
-from fractal_rm.engine.execute.foreach import ForEach
+from fractal_rm.engine.execute.each import ForEach
 from fractal_rm.engine.execute.sub_flow import SubFlows
 from fractal_rm.engine.execute.undo import UndoSteps
 from fractal_rm.engine.execute.unnumbered import UnnumberedSteps
