@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import fractal_rm.wiring  # noqa: F401 - imports all error classes
+import fractal_rm.wiring  # noqa: F401 - all errors are known then
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate, Refused
 from fractal_rm.domain.facts import AnyFact, Dead, Parked, Placed, Settled
