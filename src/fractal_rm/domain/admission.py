@@ -1,4 +1,4 @@
-"""Decide whether a trigger is accepted and whether a run may begin. Plain functions."""
+"""Decide what this node takes on: which triggers it accepts, which runs begin. Plain functions."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Later(msgspec.Struct, frozen=True):
 
 
 def failure_of(response: Reply | CallFailed) -> Failure | None:
-    """Why a response fails its step, or None. It fails without a response, or with a status >= 300.
+    """Why an attempt failed, or None. Without a response or with a status of 300 or more it failed.
 
     A component that redirects has not done what it was asked for.
     """
@@ -118,10 +118,10 @@ def call_again_s(
 ) -> float | None:
     """After how many seconds a failed call is retried; None: it is not.
 
-    A request that was never sent is always retried, as it had no effect: CONNECT_TRIES attempts, or
-    more if RETRY says so. Any other failure is retried only with RETRY, and only if the
-    component is idempotent and the response is not final. ``attempt`` counts from 1,
-    ``fraction`` is the jitter from 0 to 1, ``now_ms`` is the wall clock.
+    A request that was never sent had no effect, so it is retried up to CONNECT_TRIES attempts, or
+    more if RETRY says so. Any other failure is retried only with RETRY, and only if the component
+    is idempotent and the response is not final. ``attempt`` counts from 1, ``fraction`` is the
+    jitter from 0 to 1, ``now_ms`` is the wall clock.
     """
     unsent = isinstance(response, CallFailed) and not response.sent
     if not unsent and (retry is None or not idempotent or _is_final(response)):
@@ -171,6 +171,6 @@ def _date_s(text: str) -> float | None:
 
 
 def worst_ending(endings: Sequence[Settled]) -> Settled:
-    """The end of a run that several steps end: an unknown one if there is any, else the first."""
+    """The ending that counts if several steps end a run: an unknown one, else the first one."""
     unknown = [ending for ending in endings if ending.state is State.UNKNOWN]
     return (unknown or endings)[0]

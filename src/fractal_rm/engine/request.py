@@ -27,7 +27,7 @@ _NO_TERMS = Terms()
 
 
 class CallPart(msgspec.Struct, frozen=True):
-    """Another request of a call than its usual one: for one element of a FOREACH, or its undo.
+    """A special request of a call: for one element of a FOREACH, or to undo the call.
 
     ``name``: see `domain.facts.name_of`. ``element`` counts from 1.
     """

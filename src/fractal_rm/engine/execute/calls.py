@@ -193,9 +193,9 @@ class Calls:
     ) -> Reply:
         """Call once, in a slot, before the deadline of the run. Raises CallFailed.
 
-        Where a crash must not repeat the call, `Started` is durable before it is sent. It is
-        recorded only in the slot, as a call that waits for a slot is not in doubt yet, and for each
-        attempt, as each may reach the component.
+        `Started` is recorded when the call has its slot: a call that waits for a slot is not in
+        doubt yet. It is recorded for each attempt, as each may reach the component. If a crash must
+        not repeat the call, it is durable before the call is sent.
         """
         slot = self._slots.slot(component.name, component.limit)
         is_concurrent = self._may_be_concurrent(run, call)
@@ -270,7 +270,7 @@ class Calls:
 def _ending_from_facts(
     run: Run, call: Call, component: Component, part: CallPart | None
 ) -> Settled | None:
-    """How the facts about this call, from before a crash, end its run; None: make the call."""
+    """How the run ends by the facts about this call from before a crash; None: make the call."""
     name = _name(call, part)
     if run.in_doubt and name in run.in_doubt and not component.idempotent:
         why = Failure(Cause.ANSWER_LOST, "it was called, and its answer was lost in a crash")
@@ -308,7 +308,7 @@ def _ended(state: State, call: Call, why: Failure, part: CallPart | None = None)
 
 
 def label_of(call: Call, part: CallPart | None = None) -> str:
-    """A call, as a reason names it."""
+    """The name of a call in reasons."""
     if part is not None and part.undo is not None:
         return f"undo of step {call.number}, {call.component} {part.undo.endpoint}"
     element = f", element {part.element}" if part is not None else ""

@@ -99,7 +99,7 @@ class ForEach:
 
 
 class _Progress:
-    """The elements that are left, the endings of the run, and why no list can be made, if so."""
+    """The progress of a FOREACH: the elements that are left, and what stops it."""
 
     def __init__(self, left: list[CallPart]) -> None:
         self.left = iter(left)

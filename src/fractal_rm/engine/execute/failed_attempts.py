@@ -34,7 +34,7 @@ class FailedAttempts:
         again_s: float | None,
         part: str | UnsetType = UNSET,
     ) -> StepFailed:
-        """Record that an attempt failed. ``again_s`` until the next one; None: there is none."""
+        """Record that an attempt failed. ``again_s``: when to make the next one; None: never."""
         fact = StepFailed(
             step,
             attempt,

@@ -216,5 +216,5 @@ class SubFlows:
 
 
 def label_of(step: SubFlow) -> str:
-    """A step, as a reason names it."""
+    """The name of a step in reasons."""
     return f"step {step.number}, RUN {step.flow}"

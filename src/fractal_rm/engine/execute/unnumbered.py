@@ -31,7 +31,7 @@ Unnumbered = Union[Wait, Publish, Respond]
 
 
 class UnnumberedSteps:
-    """Executes these steps. `Passed` records that a step is done, with the reply of a REPLY."""
+    """Executes WAIT, PUBLISH and REPLY. `Passed` records that such a step is done."""
 
     def __init__(self, world: World, recorder: Recorder) -> None:
         self._world = world
@@ -57,7 +57,7 @@ class UnnumberedSteps:
         return context_of(run, self._world.config.bounds)
 
     async def _wait(self, run: Run, position: int, step: Wait) -> Later | None:
-        """Wait. When the wait ends is durable before it begins, so a restart does not extend it."""
+        """Wait. The end of the wait is durable before it begins: a restart does not move it."""
         waiting = run.waiting
         if waiting is None or waiting.position != position:
             waiting = Waiting(position, self._world.clock.moment().after(step.ms))
@@ -111,7 +111,7 @@ class UnnumberedSteps:
 
 
 def label_of(step: Unnumbered) -> str:
-    """A step, as a reason names it."""
+    """The name of a step in reasons."""
     if isinstance(step, Publish):
         return f"PUBLISH {step.topic}"
     return "WAIT" if isinstance(step, Wait) else "REPLY"

@@ -14,7 +14,7 @@ from fractal_rm.engine.queue.permits import Permits
 
 
 class Waits:
-    """Tells of a run that has left the queue whether it executes a step next, or only waits."""
+    """Tells whether a run that has left the queue only waits, or executes a step next."""
 
     def __init__(self, runs: OpenRuns, permits: Permits, clock: Clock) -> None:
         self._runs = runs
@@ -24,8 +24,8 @@ class Waits:
     def only_waits(self, run: Run) -> bool:
         """Whether a run waits for a WAIT to end, for a permit under a LIMIT, or to be offered.
 
-        A run whose child only waits also only waits. That a run is offered to a node is recorded
-        before the offer is made.
+        A run whose child only waits also only waits. A run that is placed on another node, without
+        the fact `Offered`, was never offered: that fact is recorded before the offer is made.
         """
         if run.stopping is not None or run.replying is not None:
             return False
