@@ -103,7 +103,7 @@ def _print(detail: RunDetail) -> None:
     print_table(
         ("at", "after ms", "fact", ""),
         [
-            (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *describe_fact(timed.fact))
+            (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *_words(timed.fact))
             for timed in detail.facts
         ],
         empty="its facts were dropped for their age; see history.max_age_s",
@@ -112,8 +112,8 @@ def _print(detail: RunDetail) -> None:
         click.echo(f"not all can be read: {detail.unreadable}")
 
 
-def describe_fact(fact: AnyFact) -> tuple[str, str]:
-    """The name of a fact, and its fields as text."""
+def _words(fact: AnyFact) -> tuple[str, str]:
+    """The name of a fact, and what it says beside that."""
     said = msgspec.structs.asdict(fact)
     if isinstance(fact, Dead):
         said["body"] = fact.body.decode("utf-8", "replace")
