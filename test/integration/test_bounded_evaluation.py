@@ -131,7 +131,7 @@ async def test_the_length_of_headers_and_queries_is_bounded(line):
     async with Stage(flows=flow(f"POST\n  {line} result1")) as stage:
         stage.answers("a/1", "x" * 1_000_001)
         outcome = await stage.run("1")
-        assert outcome.reason.endswith("lines come to more than 1,000,000 characters")
+        assert outcome.reason.endswith("lines have more than 1,000,000 characters")
 
 
 def test_function_calls_are_counted():

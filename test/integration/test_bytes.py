@@ -119,8 +119,8 @@ async def test_a_path_into_bytes_fails_the_step(step):
 async def test_the_reason_suggests_raw_and_base64():
     outcome, _ = await outcome_of("1\nTO a 1\nGET\nPOST result1\n")
     assert outcome.reason == (
-        "step 2, a 1: result1 is no text but 38 bytes: RAW sends them as they are, and"
-        " base64(result1) writes them as text"
+        "step 2, a 1: result1 is not text but 38 bytes: RAW sends them unchanged, and"
+        " base64(result1) encodes them as text"
     )
 
 
@@ -139,8 +139,8 @@ async def test_a_foreach_whose_element_returns_bytes_fails_and_makes_no_further_
     outcome, stage = await outcome_of("1\nTO a 1\nGET\n  FOREACH payload\n", payload=[1, 2, 3])
     assert outcome.state is State.FAILED
     assert outcome.reason == (
-        "step 1, a 1: the answer for element 1 is no text but 38 bytes, and a list holds JSON and"
-        " texts"
+        "step 1, a 1: the response for element 1 is not text but 38 bytes, and a list can contain"
+        " only JSON and texts"
     )
     assert stage.called() == ["a/1"]
 
@@ -151,7 +151,7 @@ async def test_an_undo_with_bytes_fails_and_one_with_base64_is_made():
         "TO b 1\nGET\n  EXPECT 201\n"
     )
     outcome, stage = await outcome_of(text)
-    assert "undo of step 1, a 2: result1 is no text" in outcome.reason
+    assert "undo of step 1, a 2: result1 is not text" in outcome.reason
     assert [json.loads(body) for body in sent(stage, "a/2")] == [{"payload": [TEXT]}]
 
 

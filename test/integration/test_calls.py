@@ -171,9 +171,9 @@ async def test_a_skipped_call_has_a_number_and_the_result_null():
 @pytest.mark.parametrize(
     ("condition", "why"),
     [
-        ("payload.n > result1", "> puts numbers or texts in order, not a number and a text"),
-        ("payload.none < 1", "< puts numbers or texts in order, not null and a number"),
-        ("payload.n", "a condition is true or false, and this is a number"),
+        ("payload.n > result1", "> compares two numbers or two texts, not a number and a text"),
+        ("payload.none < 1", "< compares two numbers or two texts, not null and a number"),
+        ("payload.n", "a condition must be true or false, and this is a number"),
         ("result1.x == 1", "result1 is not JSON"),
         ("1 in payload.n", "in looks into a list"),
     ],
@@ -218,7 +218,7 @@ def response(status: int, text: str = "{}", **headers: str) -> Reply:
         ("x.ok", response(200, '{"ok": true}'), None),
         ("x.ok", response(200, '{"ok": false}'), 'not as expected: status 200: {"ok": false}'),
         ("x.ok", response(500, '{"ok": true}'), 'status 500: {"ok": true}'),
-        ("x.n > 1", response(200, '{"n": "2"}'), "EXPECT: > puts numbers or texts in order"),
+        ("x.n > 1", response(200, '{"n": "2"}'), "EXPECT: > compares two numbers or two texts"),
         ('header(x, "ETag") == "7"', response(200, etag="7"), None),
         ('payload == "p" and result1 == "{}"', response(200, "{}"), None),
     ],

@@ -117,12 +117,12 @@ async def test_a_foreach_can_iterate_over_the_result_of_another():
 @pytest.mark.parametrize(
     ("over", "payload", "why"),
     [
-        (Payload(), {"a": 1}, "FOREACH goes over a list, and payload is an object"),
-        (Payload("none"), {"a": 1}, "FOREACH goes over a list, and payload.none is null"),
-        (Payload(), "text", "FOREACH goes over a list, and payload is a text"),
+        (Payload(), {"a": 1}, "FOREACH needs a list, and payload is an object"),
+        (Payload("none"), {"a": 1}, "FOREACH needs a list, and payload.none is null"),
+        (Payload(), "text", "FOREACH needs a list, and payload is a text"),
         (Result(1), 1, "result1 is not JSON"),
         (Result(1, "x"), 1, "result1 is not JSON"),
-        (Payload(), [0] * 20_000, "FOREACH goes over 10000 elements at most, not 20000"),
+        (Payload(), [0] * 20_000, "FOREACH takes at most 10000 elements, not 20000"),
     ],
 )
 async def test_a_foreach_over_no_list_or_a_long_one_fails(over, payload, why):
@@ -138,7 +138,7 @@ async def test_results_of_more_than_8_mib_fail_the_step():
     async with stage_of(flow(get(1, "a 1", each=each(Payload())))) as stage:
         stage.answers("a/1", "x" * (3 * 1024 * 1024))
         outcome = await stage.run("9", payload=[0] * 100)
-        assert outcome.reason == "step 1, a 1: it comes to more than 8 MiB"
+        assert outcome.reason == "step 1, a 1: it is larger than 8 MiB"
         assert len(stage.called()) == 3
         assert stage.load.result_bytes == 0
 

@@ -273,14 +273,14 @@ HUGE = "x" * (5 * 1024 * 1024)
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        (Publish("t", items(Result(1), Result(1))), "PUBLISH t: it comes to more than 8 MiB"),
-        (Respond(items(Result(1), Result(1))), "REPLY: it comes to more than 8 MiB"),
+        (Publish("t", items(Result(1), Result(1))), "PUBLISH t: it is larger than 8 MiB"),
+        (Respond(items(Result(1), Result(1))), "REPLY: it is larger than 8 MiB"),
         (
             post(2, "b 1", json=ObjectOf((("a", Result(1)), ("b", Result(1))))),
-            "step 2, b 1: it comes to more than 8 MiB",
+            "step 2, b 1: it is larger than 8 MiB",
         ),
         (Respond(items(Result(1, "a"))), "REPLY: result1 is not JSON"),
-        (Wait(1, Payload()), "WAIT: a condition is true or false, and this is a text"),
+        (Wait(1, Payload()), "WAIT: a condition must be true or false, and this is a text"),
     ],
 )
 async def test_a_value_that_is_too_large_or_cannot_be_evaluated_fails_its_step(step, why):

@@ -90,13 +90,13 @@ def test_conditions_that_are_true(text):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("payload.t < payload.n", "< puts numbers or texts in order, not a text and a number"),
+        ("payload.t < payload.n", "< compares two numbers or two texts, not a text and a number"),
         ("payload.none < 1", "not null and a number"),
         ("payload.yes < true or true", None),
         ("payload.yes > payload.no", "not true or false and true or false"),
         ("payload.l < payload.l", "not a list and a list"),
         ("1 in payload.o", "in looks into a list, or for a text in a text"),
-        ("payload.n and payload.yes", "a condition is true or false, and this is a number"),
+        ("payload.n and payload.yes", "a condition must be true or false, and this is a number"),
         ("payload.none", "and this is null"),
         ("payload", "and this is an object"),
         ('payload."contains(t, `1`)"', "payload.contains(t, `1`): "),

@@ -110,8 +110,8 @@ def check_listable(result: StepResult, element: int) -> msgspec.Raw:
     """Return the result of an element. Raises CannotEvaluate if it is bytes."""
     if isinstance(result, msgspec.Raw):
         return result
-    raise CannotEvaluate(f"the answer for element {element} is no text but {len(result)} bytes,"
-                         " and a list holds JSON and texts")  # fmt: skip
+    raise CannotEvaluate(f"the response for element {element} is not text but {len(result)} bytes,"
+                         " and a list can contain only JSON and texts")  # fmt: skip
 
 
 def list_element(result: msgspec.Raw, budget: Values) -> bytes:

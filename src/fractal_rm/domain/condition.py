@@ -38,7 +38,7 @@ def holds(condition: Expression, context: Seen) -> bool:
         return not holds(condition.part, context)
     found = _value_of(condition, context)
     if not isinstance(found, bool):
-        raise CannotEvaluate(f"a condition is true or false, and this is {kind_of(found)}")
+        raise CannotEvaluate(f"a condition must be true or false, and this is {kind_of(found)}")
     return found
 
 
@@ -65,7 +65,7 @@ def _compare(how: Comparison, left: Any, right: Any, values: Values) -> bool:
         raise CannotEvaluate("it is nested too deeply to be compared") from None
     kind = kind_of(left)
     if kind != kind_of(right) or kind not in ("a number", "a text"):
-        raise CannotEvaluate(f"{how.value} puts numbers or texts in order,"
+        raise CannotEvaluate(f"{how.value} compares two numbers or two texts,"
                              f" not {kind} and {kind_of(right)}")  # fmt: skip
     return _ORDERS[how](left, right)
 

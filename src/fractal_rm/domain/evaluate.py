@@ -80,7 +80,7 @@ def _join(parts: Iterable[bytes]) -> bytes:
 def check_size(size: int) -> None:
     """Raise CannotEvaluate if ``size`` is more bytes than a body may have."""
     if size > MOST_BODY_BYTES:
-        raise CannotEvaluate(f"it comes to more than {MOST_BODY_BYTES >> 20} MiB")
+        raise CannotEvaluate(f"it is larger than {MOST_BODY_BYTES >> 20} MiB")
 
 
 def as_it_is(ref: Reference, context: Seen) -> bytes | str | None:

@@ -88,8 +88,8 @@ class Seen:
         if isinstance(result, msgspec.Raw):
             return result
         name = name_of(ref)
-        raise CannotEvaluate(f"{name} is no text but {len(result)} bytes: RAW sends them as they"
-                             f" are, and base64({name}) writes them as text")  # fmt: skip
+        raise CannotEvaluate(f"{name} is not text but {len(result)} bytes: RAW sends them"
+                             f" unchanged, and base64({name}) encodes them as text")  # fmt: skip
 
     def bytes_of(self, ref: Reference) -> bytes | None:
         """A whole result that is bytes; None for anything else."""
@@ -110,7 +110,7 @@ class Seen:
         found = pick(ref.path, parsed, name_of(ref), self._budget) if ref.path else parsed
         if not is_list(found):
             kind = kind_of(found)
-            raise CannotEvaluate(f"FOREACH goes over a list, and {name_of(ref)} is {kind}")
+            raise CannotEvaluate(f"FOREACH needs a list, and {name_of(ref)} is {kind}")
         return found
 
     def _parse(self, ref: Reference) -> Any:

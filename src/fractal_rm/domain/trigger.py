@@ -134,7 +134,7 @@ _any_decoder = msgspec.json.Decoder(msgspec.Raw)
 def decode_trigger(arrival: Arrival, max_bytes: int) -> Trigger:
     """Decode a message. Raises TooLarge, Malformed, WrongContentType or WrongShape."""
     if len(arrival.body) > max_bytes:
-        raise TooLarge(f"{len(arrival.body)} bytes, and at most {max_bytes} are taken")
+        raise TooLarge(f"{len(arrival.body)} bytes, and the maximum is {max_bytes}")
     said = arrival.said
     if arrival.flow_id is not None:
         trigger = _from_payload(arrival, arrival.flow_id)
@@ -167,7 +167,7 @@ def _from_body(arrival: Arrival) -> Trigger:
 
 def _from_event(event: Event, arrival: Arrival) -> Trigger:
     if event.data is None:
-        raise WrongShape("the CloudEvent has no data, which would be the trigger")
+        raise WrongShape("the CloudEvent has no data: its data must be the trigger")
     trigger = _from_message(event.data, arrival)
     return msgspec.structs.replace(
         trigger, key=event.name, scope="\0event:", offer=None, traceparent=_trace(event.traceparent)

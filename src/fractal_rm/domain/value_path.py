@@ -130,7 +130,7 @@ def _take_all(value: Any, budget: Values) -> None:
 
 def _finite(number: Any) -> Any:
     if not math.isfinite(number):
-        raise ValueError("it comes to a number that is too large for a double")
+        raise ValueError("the result is too large for a double")
     return number
 
 

@@ -31,7 +31,7 @@ class Values:
         self._left -= count
         if self._left < 0:
             raise TooManyValues(
-                f"a step would look at more than {self._max:,} values (max_evaluated_values in"
+                f"a step would read more than {self._max:,} values (max_evaluated_values in"
                 " comm.conf)"
             )
 

@@ -132,7 +132,7 @@ def _texts(pairs: tuple[tuple[str, Value], ...], context: Seen) -> list[tuple[st
     found = [(name, as_text(value, context)) for name, value in pairs]
     if sum(len(text) for _, text in found if text is not None) > MAX_LINE_CHARACTERS:
         raise ValueError(
-            f"its HEADER or QUERY lines come to more than {MAX_LINE_CHARACTERS:,} characters"
+            f"its HEADER or QUERY lines have more than {MAX_LINE_CHARACTERS:,} characters"
         )
     return [(name, text) for name, text in found if text is not None]
 

@@ -137,7 +137,7 @@ def _parts(call: Call, each: Each, context: Seen) -> list[CallPart]:
     """One part for each element. Raises CannotEvaluate."""
     found: list[Any] = context.elements(each.over)
     if len(found) > MAX_ELEMENTS:
-        raise CannotEvaluate(f"FOREACH goes over {MAX_ELEMENTS} elements at most, not"
+        raise CannotEvaluate(f"FOREACH takes at most {MAX_ELEMENTS} elements, not"
                              f" {len(found)}")  # fmt: skip
     return [
         part_for_element(call, element, context.with_item(item))

@@ -157,7 +157,10 @@ class SubFlows:
         child = await self._acceptance.begin_child(run, step.number, flow, payload, budget_ms)
         if isinstance(child, Run):
             return child
-        why = f"its run {child.run_id} ended as {child.state.value} without it"
+        state = child.state.value
+        why = (
+            f"its run {child.run_id} ended as {state} before a restart, and its result is not known"
+        )
         if child.state is State.UNKNOWN:
             self.withdraw_permit(run, step)
             return Settled(State.UNKNOWN, f"{label_of(step)}: {why}", Cause.SUB_FLOW)
