@@ -9,7 +9,6 @@ import gc
 import os
 from collections.abc import Callable, Coroutine, Iterable
 from functools import cache, partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,12 +243,8 @@ def _open_files(config: Config, telemetry: Telemetry) -> int:
 
 
 def _load_ahead() -> None:
-    """What is loaded at its first use, when no descriptor may be free; other nodes stay smaller.
-
-    A run from before a restart may have a path, though no flow of the configuration has one.
-    """
+    """What is loaded at its first use, when no descriptor may be free; other nodes stay smaller."""
     _load_codecs(LARGE_CODECS)
-    _ = import_module("fractal_rm.domain.jmes")
 
 
 def _calm_garbage_collection() -> None:
