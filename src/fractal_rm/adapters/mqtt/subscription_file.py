@@ -24,10 +24,12 @@ class SubscriptionFile:
 
     A broker keeps subscriptions with its session, so a filter that was removed while the node was
     down, or at another broker, must be known here. Two addresses may lead to one session, so
-    removed filters are unsubscribed at every address. If the file cannot be read, ``on_unreadable`` is
-    called with the reason, and no filters are known: messages for removed filters may still come,
-    and become dead letters. If no file descriptor is free, OSError is raised, so that the file can
-    be read later. It is read once, since no other process writes it.
+    removed filters are unsubscribed at every address.
+
+    If the file cannot be read, ``on_unreadable`` is called with the reason, and no filters are
+    known: messages for removed filters may still come, and become dead letters. If no file
+    descriptor is free, OSError is raised, so that the file can be read later. It is read once,
+    since no other process writes it.
     """
 
     def __init__(
