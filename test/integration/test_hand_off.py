@@ -14,13 +14,14 @@ from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.errors import CallFailed, CallTimedOut, OfferRefused
 from fractal_rm.domain.facts import Placed
+from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import Receipt
 from nodes import NodeProcess, wait_until
 from worlds import Stage, config, nodes, until
 from worlds import flows as compiled
+
+SILENT = NoAnswer("no answer", sent=True)
 
 
 async def offered_to(original, flow: str = "2", **more):
@@ -241,8 +242,7 @@ async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes_an
 )
 async def test_a_run_that_was_not_offered_yet_at_a_crash_was_not_in_flight(status, follows):
     async def take(*_):
-        if status != 200:
-            raise OfferRefused("busy", status)
+        return OfferRefused("busy", status) if status != 200 else NoReceipt()
 
     once = {"nodes": nodes(peer="original", limit=1), "bounds": Bounds(max_attempts=1)}
     before = Stage(**once)
@@ -267,12 +267,12 @@ def with_flow_12():
     return {"2": flow, "12": msgspec.structs.replace(flow, id="12")}
 
 
-async def gives_receipts(_node, run, _sender):
-    return Receipt(run.id, run.epoch)
+async def gives_receipts(_node, offer):
+    return Receipt(offer.run, offer.epoch)
 
 
 async def gives_none(*_):
-    return None
+    return NoReceipt()
 
 
 async def test_a_flow_that_an_original_cannot_run_is_not_given_to_a_peer_that_is_unknown():
@@ -286,13 +286,12 @@ async def test_a_flow_that_an_original_cannot_run_is_not_given_to_a_peer_that_is
 
 
 async def test_a_peer_that_is_known_is_asked_for_less_long_and_again(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
-        node = stage.world.config.nodes["2"]
         stage.balancer.answer, stage.peers.take = "2", gives_receipts
         await stage.run("2")
         await stage.run("2")
-        assert stage.peers.routes == [node.offer_once, node.offer]
+        assert stage.peers.ours == [False, True]
 
 
 async def test_a_peer_that_gives_no_receipt_any_more_is_forgotten():
@@ -333,10 +332,10 @@ async def test_an_original_in_the_place_of_a_node_of_this_program_is_not_asked_a
 async def test_where_nodes_conf_is_wrong_about_a_peer_a_run_waits_until_it_is_put_right(
     monkeypatch,
 ):
-    monkeypatch.setattr("fractal_rm.engine.hand_off.ASK_AGAIN_AT_MOST_S", 0.01)
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.MAX_PAUSE_S", 0.01)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
-        stage.balancer.answer, stage.peers.take, stage.peers.ours = "2", gives_none, False
+        stage.balancer.answer, stage.peers.take, stage.peers.recognized = "2", gives_none, False
         taken = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), doubts(stage)) == (1, 1)
@@ -348,20 +347,19 @@ async def test_where_nodes_conf_is_wrong_about_a_peer_a_run_waits_until_it_is_pu
 async def test_a_peer_that_does_not_show_what_it_is_is_asked_later_and_why_is_said_once(
     monkeypatch,
 ):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
-    silent = CallTimedOut("no answer", sent=True)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
-        stage.balancer.answer, stage.peers.ours = "2", silent
+        stage.balancer.answer, stage.peers.recognized = "2", SILENT
 
         async def take(*_):
             stage.peers.take = gives_receipts
-            raise silent
+            return SILENT
 
         stage.peers.take = take
         taken = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), doubts(stage)) == (1, 1)
-        stage.peers.ours = True
+        stage.peers.recognized = True
         assert (await stage.ended(taken.run)).state is State.HANDED_OFF
         assert len(stage.peers.offers) == 2
 
@@ -386,11 +384,8 @@ async def test_a_node_of_this_program_is_recognized_by_its_problem_details(
     components.answers["/n2"] = answer
     peers = HttpPeers(Http1Caller())
     node = nodes(port=components.port)["2"]
-    if ours is None:
-        with pytest.raises(CallFailed):
-            await peers.recognize(node)
-    else:
-        assert await peers.recognize(node) is ours
+    recognized = await peers.recognize(node)
+    assert isinstance(recognized, NoAnswer) if ours is None else recognized is ours
     assert [body for _, _, body in components.requests] == [b""]
 
 
@@ -405,7 +400,7 @@ def now(stage, peers) -> None:
 def hangs_until(event: asyncio.Event):
     async def take(*_):
         await event.wait()
-        raise CallTimedOut("no answer", sent=True)
+        return SILENT
 
     return take
 

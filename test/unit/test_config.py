@@ -20,7 +20,7 @@ from fractal_rm.config.load import Watch, load
 from fractal_rm.config.section import MOST_MASKED
 from fractal_rm.domain.call import BodyForm, Tls
 from fractal_rm.domain.findings import CODES, ConfigRejected
-from fractal_rm.domain.placement import AfterSilence
+from fractal_rm.domain.handoff import AfterSilence
 from keys import encrypted_key
 
 ROOT = Path(__file__).parents[2]

@@ -17,20 +17,23 @@ from fractal_rm.domain.call import Reply
 from fractal_rm.domain.cause import Answered, Cause, Failure
 from fractal_rm.domain.errors import Busy, CallTimedOut, ConnectFailed, KeyReused
 from fractal_rm.domain.flow import Retry
-from fractal_rm.domain.outcome import CONNECT_TRIES, MOST_PAUSE_S, call_again_s, failure_of
-from fractal_rm.domain.placement import (
-    ASK_AGAIN_AT_MOST_S,
+from fractal_rm.domain.handoff import (
+    MAX_PAUSE_S,
     OFFER_TRIES,
     AfterSilence,
     Again,
-    Here,
-    Home,
-    There,
+    NoAnswer,
+    RunHere,
+    after_answer,
     after_doubt,
-    after_unsent,
     ask_again,
+)
+from fractal_rm.domain.outcome import CONNECT_TRIES, MOST_PAUSE_S, call_again_s, failure_of
+from fractal_rm.domain.placement import (
+    Here,
+    There,
+    balancers_choice,
     cannot_run,
-    decide,
 )
 from fractal_rm.domain.state import State
 
@@ -105,12 +108,12 @@ def test_a_run_is_too_old_only_after_its_age():
     ],
 )
 def test_the_balancers_answer_becomes_a_place(answer, place):
-    assert isinstance(decide(answer, {"1": 0, "2": 0}, own_id="1"), place)
+    assert isinstance(balancers_choice(answer, {"1": 0, "2": 0}, own_id="1"), place)
 
 
 def test_every_place_says_why():
     for answer in (None, "1", "2", "no\nsuch"):
-        assert decide(answer, {"1": 0, "2": 0}, own_id="1").reason
+        assert balancers_choice(answer, {"1": 0, "2": 0}, own_id="1").reason
 
 
 @pytest.mark.parametrize(
@@ -130,16 +133,19 @@ def test_what_may_be_an_original_is_offered_only_flows_that_it_can_find(peer, fl
 
 
 @given(st.integers(1, 50), fractions)
-def test_an_offer_that_never_left_is_tried_three_times_and_then_comes_home(tries, fraction):
-    following = after_unsent(tries, "2", "refused", fraction)
-    assert isinstance(following, Again if tries < OFFER_TRIES else Home)
+def test_an_offer_that_was_never_sent_is_tried_three_times_and_then_the_run_runs_here(
+    tries, fraction
+):
+    unsent = NoAnswer("refused", sent=False)
+    following = after_answer(unsent, "2", tries, fraction, maybe_taken=False)
+    assert isinstance(following, Again if tries < OFFER_TRIES else RunHere)
 
 
 @given(st.integers(1, 10_000), fractions)
-def test_a_peer_of_ours_that_is_silent_is_asked_for_ever_at_a_bounded_pace(tries, fraction):
+def test_a_node_of_this_program_is_asked_until_it_answers_at_a_bounded_pace(tries, fraction):
     following = ask_again(tries, "no answer", fraction)
-    assert (following.silent, following.reason) == (True, "no answer")
-    assert 0 < following.after_s <= ASK_AGAIN_AT_MOST_S
+    assert (following.maybe_taken, following.reason) == (True, "no answer")
+    assert 0 < following.after_s <= MAX_PAUSE_S
 
 
 RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
@@ -156,11 +162,11 @@ RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
         (None, None, False, False),
     ],
 )
-def test_what_any_other_peer_may_have_executed_runs_here_or_is_unknown(
+def test_a_run_that_a_plain_peer_may_have_executed_runs_here_or_is_unknown(
     rule, once_only, in_time, here
 ):
     following = after_doubt(SILENT, rule=rule, once_only=once_only, in_time=in_time)
-    assert isinstance(following, Home) is here
+    assert isinstance(following, RunHere) is here
     assert following.reason.startswith("it hangs; it may have been executed there")
     assert following.maybe_twice if here else following.state is State.UNKNOWN
     said = following.why if here else following

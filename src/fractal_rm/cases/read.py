@@ -1,4 +1,4 @@
-"""flows.cases.toml: its text into cases, or every finding of it."""
+"""Read flows.cases.toml into cases, or report every finding."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fractal_rm.cases.model import (
     START_MS,
     WATCHED_MS,
     BalancerMock,
+    Body,
     Case,
     Expected,
     ExpectedCall,
     ExpectedMessage,
     Fault,
-    Mock,
     PeerMock,
-    Said,
+    ReplyMock,
     Selector,
 )
-from fractal_rm.cases.table import Source, Table
+from fractal_rm.cases.table import Table, TomlFile
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import header_line
 from fractal_rm.domain.errors import Malformed
@@ -39,7 +39,7 @@ _BROKER = ("up", "down")
 
 def read_cases(text: str, config: Config, file: str = FILE) -> list[Case]:
     """Read the cases of ``config``. Raises ConfigRejected with every finding."""
-    reader = _Reader(Source(file, text), config)
+    reader = _CasesReader(TomlFile(file, text), config)
     cases = reader.cases()
     if reader.source.findings:
         found = sorted(reader.source.findings, key=lambda f: (f.place.line, f.place.column))
@@ -47,8 +47,8 @@ def read_cases(text: str, config: Config, file: str = FILE) -> list[Case]:
     return cases
 
 
-class _Reader:
-    def __init__(self, source: Source, config: Config) -> None:
+class _CasesReader:
+    def __init__(self, source: TomlFile, config: Config) -> None:
         self.source = source
         self._config = config
         self._names: dict[str, int] = {}
@@ -107,13 +107,13 @@ class _Reader:
             table.bad("flow", f"flows.conf has no flow {wanted}", hint, "T302")
         return flow
 
-    # --- what the world answers ---------------------------------------------------------------
+    # --- replies ------------------------------------------------------------------------------
 
-    def _mock(self, table: Table, flow: Flow | None) -> Mock:
-        mock = Mock(
+    def _mock(self, table: Table, flow: Flow | None) -> ReplyMock:
+        mock = ReplyMock(
             on=self._selector(table, flow),
             status=table.whole("status", 200, 200, 599),
-            body=_said(table),
+            body=_body(table),
             headers=_headers(table),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
@@ -134,10 +134,10 @@ class _Reader:
 
     def _target(self, table: Table) -> tuple[str | None, str | None]:
         """``to``: a component, and perhaps one of its endpoints, as after TO in a flow."""
-        said = table.text("to")
-        if said is None:
+        to = table.text("to")
+        if to is None:
             return None, None
-        name, *more = said.split() or [""]
+        name, *more = to.split() or [""]
         component = self._config.components.get(name)
         if component is None:
             hint = did_you_mean(name, self._config.components)
@@ -160,7 +160,7 @@ class _Reader:
         if table is None:
             return BalancerMock()
         mock = BalancerMock(
-            node=table.identifier("node"),  # it may well name one that nodes.conf does not have
+            node=table.identifier("node"),  # nodes.conf need not have it
             status=table.whole("status", 200, 200, 599),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
@@ -203,7 +203,7 @@ class _Reader:
         call = ExpectedCall(
             on=self._selector(table, flow),
             method=table.one_of("method", [method.value for method in Method]),
-            body=_said(table),
+            body=_body(table),
             headers=_pairs(table, "headers"),
             query=_pairs(table, "query"),
             line=table.line,
@@ -213,27 +213,27 @@ class _Reader:
 
 
 def _message(table: Table) -> ExpectedMessage:
-    message = ExpectedMessage(table.needed_text("topic"), _said(table), table.line)
+    message = ExpectedMessage(table.needed_text("topic"), _body(table), table.line)
     table.finish()
     return message
 
 
-def _said(table: Table) -> Said:
+def _body(table: Table) -> Body:
     """One of ``text``, ``json`` and ``base64``."""
     text, json, data = table.text("text"), table.json("json", UNSET), table.base64("base64")
     given = [key for key in ("text", "json", "base64") if table.has(key)]
     if len(given) > 1:
         table.bad(given[-1], f"a body is {given[0]} or {given[-1]}, not both")
-    return Said(UNSET if text is None else text, json, UNSET if data is None else data)
+    return Body(UNSET if text is None else text, json, UNSET if data is None else data)
 
 
 def _fault(table: Table) -> Fault | None:
-    said = table.one_of("fault", _FAULTS)
-    return None if said is None else Fault(said)
+    fault = table.one_of("fault", _FAULTS)
+    return None if fault is None else Fault(fault)
 
 
 def _payload(table: Table) -> bytes:
-    """``payload``, or ``payload_json`` for what TOML cannot say: null. Without one it is null."""
+    """``payload``, or ``payload_json`` where TOML has no such value (null). Without them: null."""
     text = table.text("payload_json")
     if text is None:
         return msgspec.json.encode(table.json("payload"))
@@ -247,7 +247,7 @@ def _payload(table: Table) -> bytes:
 
 
 def _pairs(table: Table, key: str) -> tuple[tuple[str, str], ...]:
-    """A table of texts; a number stands for its text."""
+    """A table of texts; a number is read as text."""
     inner = table.table(key)
     if inner is None:
         return ()
@@ -255,7 +255,7 @@ def _pairs(table: Table, key: str) -> tuple[tuple[str, str], ...]:
 
 
 def _headers(table: Table) -> tuple[tuple[str, str], ...]:
-    """Headers that an answer can have (RFC 9110, 5)."""
+    """Headers that a reply can have (RFC 9110, 5)."""
     pairs = _pairs(table, "headers")
     try:
         b"".join(header_line(name, value) for name, value in pairs)
@@ -265,7 +265,7 @@ def _headers(table: Table) -> tuple[tuple[str, str], ...]:
 
 
 def _results(table: Table | None, flow: Flow | None) -> tuple[tuple[int, Any], ...]:
-    """By the number of their call, or the name that AS gave it."""
+    """Expected results, by the number of their call, or by its name (AS)."""
     if table is None or flow is None:
         return ()
     known = _numbers(flow)
@@ -300,7 +300,7 @@ def _check_number(table: Table, key: str, number: int, flow: Flow) -> None:
 
 
 def _numbers(flow: Flow) -> dict[str, int]:
-    """Names and numbers of the steps that have a result, with their numbers."""
+    """The steps that have a result: the number of each, by its name and by its number as text."""
     found: dict[str, int] = {}
     for step in flow.steps:
         if isinstance(step, (Call, SubFlow)):
@@ -322,7 +322,7 @@ def _or(value: int | None, default: int) -> int:
 
 
 def check_names(wanted: Collection[str], cases: Collection[Case]) -> str | None:
-    """The first wanted name that no case has a part of, in a sentence; None where all are well."""
+    """Complain of the first wanted name that is part of no case's name; None if there is none."""
     names = [case.name for case in cases]
     for part in wanted:
         if not any(part.lower() in name.lower() for name in names):

@@ -18,11 +18,11 @@ from fractal_rm.domain.strict_json import MAX_DEPTH
 from fractal_rm.flowlang.duration import LIKE, duration_ms
 
 T = TypeVar("T")
-# tomli is what the standard library took over in 3.11.
+# tomli is the standard library's tomllib for Python 3.10.
 _TOML = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 _loads: Callable[[str], dict[str, Any]] = _TOML.loads
 _KINDS: tuple[tuple[type, str], ...] = (
-    (bool, "true or false"),  # before the numbers: Python counts it among them
+    (bool, "true or false"),  # before the numbers: in Python a bool is an int
     (dict, "a table"),
     (list, "a list"),
     (str, "a text"),
@@ -32,8 +32,8 @@ _KINDS: tuple[tuple[type, str], ...] = (
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
-class Source:
-    """One TOML file: its places and lines, and what was found in it."""
+class TomlFile:
+    """One TOML file, with the places of its keys and the findings about it."""
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
@@ -43,11 +43,11 @@ class Source:
 
     @cached_property
     def _lines(self) -> list[str]:
-        """What findings show of the file."""
+        """The lines that findings show, without secrets."""
         return mask(self._text).split("\n")
 
     def root(self) -> Table:
-        """The file's own table; an empty one, and a finding, where it is not TOML."""
+        """The file's own table; an empty one, with a finding, if it is not TOML."""
         try:
             content = _loads(self._text.replace("\r\n", "\n"))
         except ValueError as error:
@@ -60,7 +60,7 @@ class Source:
         return Table(self, (), content)
 
     def place(self, path: Path) -> Place:
-        """Where a path stands; what stands inside of a line stands where its key does."""
+        """The place of a path; for a value inside an inline table, that of the line's key."""
         while path and path not in self._places:
             path = path[:-1]
         return self._places.get(path, Place())
@@ -78,9 +78,9 @@ class Source:
 
 
 class Table:
-    """A table of the file. ``path`` is where it stands."""
+    """A table of the file. ``path`` is its path in the file."""
 
-    def __init__(self, source: Source, path: Path, members: Mapping[str, Any]) -> None:
+    def __init__(self, source: TomlFile, path: Path, members: Mapping[str, Any]) -> None:
         self._source = source
         self._path = path
         self._members = members
@@ -133,7 +133,7 @@ class Table:
         return None if value is None else str(value)
 
     def one_of(self, key: str, allowed: Collection[str]) -> str | None:
-        """A text out of a few."""
+        """One of the allowed texts."""
         value = self._get(key, str)
         if value is not None and value not in allowed:
             hint = did_you_mean(value, allowed) or "there is " + ", ".join(allowed)
@@ -142,7 +142,7 @@ class Table:
         return value
 
     def duration_ms(self, key: str) -> int | None:
-        """A length of time, in milliseconds; also none at all."""
+        """A duration, in milliseconds; it may be 0."""
         text = self._get(key, str)
         if text is None:
             return None
@@ -173,12 +173,12 @@ class Table:
             return None
 
     def json(self, key: str, default: Any = None) -> Any:
-        """Anything that JSON can hold."""
+        """Any JSON value."""
         if not self.has(key):
             return default
         value = self._members[key]
         if not _is_json(value):
-            self.bad(key, f"{key} holds what JSON has not", _JSON_HAS_NOT, "C205")
+            self.bad(key, f"{key} holds a value that JSON does not have", _JSON_LIMITS, "C205")
             return default
         return value
 
@@ -217,7 +217,7 @@ class Table:
         self._source.add(code, self._source.place((*self._path, key)), text, hint)
 
     def finish(self) -> None:
-        """Call it last: whatever nobody has asked for is not known."""
+        """Call it last: each key that was never asked for is a finding."""
         for key in self._members:
             if key not in self._asked:
                 known = sorted(self._asked)
@@ -238,7 +238,7 @@ class Table:
         return None
 
 
-_JSON_HAS_NOT = f"no date, time, inf or nan, and nothing deeper than {MAX_DEPTH}: put it in quotes"
+_JSON_LIMITS = f"no date, time, inf or nan, and nothing deeper than {MAX_DEPTH}: put it in quotes"
 _WRITE = 'write a line that begins with "%s = "'
 _MOMENT = "such as 2026-01-01T06:00:00Z"
 
@@ -248,7 +248,7 @@ def _kind(value: object) -> str:
 
 
 def _is_json(value: object, depth: int = 0) -> bool:
-    """Whether it can be a payload or a body: as deep, and numbers as large, as is sent."""
+    """Whether it can be a payload or a body: within the limits of depth and of numbers."""
     if isinstance(value, (dict, list)):
         whole = cast("dict[str, object] | list[object]", value)
         inner = whole.values() if isinstance(whole, dict) else whole

@@ -22,10 +22,11 @@ from fractal_rm.domain.errors import (
 )
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Received, fault
 from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.handoff import ReceivedOffer
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import OFFERED, State
 from fractal_rm.domain.steady import Reading
-from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
+from fractal_rm.domain.trigger import Arrival, Trigger, decode_trigger
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Entry, Prior, Taken
 from fractal_rm.engine.waiting_room import WaitingRoom
@@ -199,13 +200,13 @@ class Admit:
             facts += (Received(offer.sender, offer.epoch),)
         for fact in facts:
             run.apply(fact)
-        key = _offer_key(offer) if offer else trigger.known_as
+        key = offer.key if offer else trigger.known_as
         digest = trigger.digest() if key is not None else ""
         until_ms = now.retention_ms + self._world.config.bounds.dedup_window_s * 1000
         state, why, asked_ms = run.state, run.reason, now.retention_ms
         return Entry(new_id, flow, now_ms, facts, state, why, key, digest, until_ms, asked_ms), run
 
-    async def _known_offer(self, trigger: Trigger, offer: Offer) -> Taken | None:
+    async def _known_offer(self, trigger: Trigger, offer: ReceivedOffer) -> Taken | None:
         """A peer that had no answer asks again: what it may learn comes before any refusal (G4).
 
         Raises OwnRun where we would hand a run to ourselves: nodes.conf names this node.
@@ -215,7 +216,7 @@ class Admit:
             raise OwnRun(f"this node itself has offered run {offer.run}")
         try:
             retention_ms = self._world.clock.read().retention_ms
-            prior = await self._world.journal.find(_offer_key(offer), retention_ms)
+            prior = await self._world.journal.find(offer.key, retention_ms)
         except JournalBlocked as error:
             raise _unavailable(error) from error
         return None if prior is None else self._repeated(trigger, prior)
@@ -251,8 +252,3 @@ def _or_unset(value: Value | None) -> Value | msgspec.UnsetType:
 
 def _unavailable(blocked: JournalBlocked) -> JournalUnavailable:
     return JournalUnavailable(blocked.why, retry_after_s=5)
-
-
-def _offer_key(offer: Offer) -> str:
-    """Under this key an offer is remembered; a sender's own ids cannot begin with a NUL."""
-    return f"\0offer:{offer.run}:{offer.epoch}"

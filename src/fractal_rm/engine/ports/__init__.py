@@ -30,7 +30,6 @@ from fractal_rm.engine.ports.peers import (
     Balancer,
     KnownPeers,
     Peers,
-    Receipt,
 )
 from fractal_rm.engine.ports.publisher import (
     Publisher,
@@ -59,7 +58,6 @@ __all__ = [
     "Prior",
     "Publisher",
     "Random",
-    "Receipt",
     "Recovered",
     "RunDetail",
     "RunPage",
