@@ -173,7 +173,8 @@ def test_a_run_whose_time_ended_within_another_flow_keeps_its_reason_but_for_the
     known = flows("1\nDEADLINE 10s\nRUN 2 payload\n\n2\nTO once 1\nGET\n")
     case, _ = passes(lambda stage: stage.holds("once/1"), known=known)
     assert case.expected.reason == (
-        "the deadline of 10 s ended when 0 of 1 calls were made, and call 1 may have been in its run"
+        "the deadline of 10 s ended when 0 of 1 calls were made,"
+        " and call 1 may have been in its run"
     )
 
 
