@@ -98,9 +98,7 @@ async def test_a_folder_that_was_moved_away_is_not_created_again(tmp_path):
     assert not (tmp_path / "state").exists()
 
 
-async def test_a_suspended_process_that_has_the_lock_is_not_waited_for(
-    tmp_path, monkeypatch
-):
+async def test_a_suspended_process_that_has_the_lock_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr("fractal_rm.adapters.peers.known.RETRY_S", 0)
     telemetry = QuietTelemetry()
     known = peers_file(tmp_path, telemetry)

@@ -27,9 +27,10 @@ from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Entry, Prior
 from fractal_rm.engine.world import World
+from fractal_rm.simulation.clock import VirtualClock
 from fractal_rm.simulation.components import SimulatedCaller
 from fractal_rm.simulation.loop import run_virtual
-from fractal_rm.simulation.world import EvenRandom, VirtualClock
+from fractal_rm.simulation.random import FixedRandom
 
 
 class PublishedMessage(msgspec.Struct, frozen=True):
@@ -68,7 +69,7 @@ class TriggerRefused(msgspec.Struct, frozen=True):
 def play(case: Case, config: Config) -> PlayedRun | TriggerRefused:
     """Run a case until its run ends, or for its ``watched_ms`` at most.
 
-    The state folder of ``config`` is not touched. Raises Stuck where the engine can never continue.
+    The state folder of ``config`` is not touched. Raises Deadlocked if the run can never continue.
     """
     return run_virtual(_SimulatedNode(case, config).play())
 
@@ -124,7 +125,7 @@ class _SimulatedNode:
             make_balancer=partial(make_balancer, caller),
             publisher=self._publisher,
             clock=clock,
-            random=EvenRandom(),
+            random=FixedRandom(),
             telemetry=QuietTelemetry(),
             known_peers=MemoryKnownPeers(*self._replies.known_peers(self._config)),
             kept_id=lambda: "this node",
