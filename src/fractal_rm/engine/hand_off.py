@@ -33,7 +33,7 @@ from fractal_rm.domain.handoff import (
 from fractal_rm.domain.placement import cannot_run
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import OFFERED, Placement, State
-from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.slots import Slots
 from fractal_rm.engine.world import World
 
@@ -55,9 +55,9 @@ class HandOff:
     the run again, it must be recognized as one again.
     """
 
-    def __init__(self, world: World, runs: OpenRuns) -> None:
+    def __init__(self, world: World, recorder: Recorder) -> None:
         self._world = world
-        self._runs = runs
+        self._recorder = recorder
         self._slots = Slots()
         self._attempts: dict[str, _Attempts] = {}  # of runs in doubt that wait for another turn
 
@@ -78,7 +78,7 @@ class HandOff:
             if isinstance(following, Settled):
                 return following
             if isinstance(following, RunHere):
-                _ = self._runs.write(run, _placed_here(run, following))
+                self._recorder.record(run, _placed_here(run, following))
                 return None
             maybe_taken = maybe_taken or following.maybe_taken
             if maybe_taken and (attempts.tries >= OFFER_TRIES or following.after_s > HOLD_S):
@@ -135,7 +135,7 @@ class HandOff:
                 return _TOO_LATE
             left_ms = 1  # a node of this program that may have it is still asked
         if run.placement not in OFFERED:
-            await self._runs.write(run, Offered(node.id, run.epoch + 1, ours))
+            await self._recorder.record_durably(run, Offered(node.id, run.epoch + 1, ours))
         offer = _offer_of(run, self._world.node_id, left_ms)
         answer = await self._world.peers.offer(node, offer, ours=ours)
         return await self._after_answer(answer, run, node, tries, maybe_taken=maybe_taken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fractal_rm.config.model import Config, Node
@@ -16,6 +16,7 @@ from fractal_rm.engine.ports import (
     Components,
     Journal,
     KnownPeers,
+    Observer,
     Peers,
     Publisher,
     Random,
@@ -31,6 +32,7 @@ class World:
     ``node_id`` is this node's, by which facts name it: as configured, or ``kept_id``, which is
     asked once the journal is open, and may raise FractalError. ``connections`` is how many may be
     open for calls. ``make_balancer`` returns the balancer of a configuration, None if it has none.
+    ``observers`` are offered every fact that is written.
     """
 
     config: Config
@@ -45,6 +47,7 @@ class World:
     known_peers: KnownPeers
     kept_id: Callable[[], str]
     connections: int = sys.maxsize
+    observers: Sequence[Observer] = ()
     node_id: str = field(init=False, default="")
     balancer: Balancer | None = field(init=False, default=None)
     alarms: Alarms = field(init=False)
