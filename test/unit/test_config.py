@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from fractal_rm.config.compile import FILES, Compiled, compile_config
 from fractal_rm.config.control import Control, ControlUnreadable, read_control, write_control
 from fractal_rm.config.json_text import JsonFault, Value, parse_json
+from fractal_rm.config.key_reader import MAX_MASKED
 from fractal_rm.config.load import Watch, load
-from fractal_rm.config.section import MOST_MASKED
 from fractal_rm.domain.call import BodyForm, Tls
 from fractal_rm.domain.findings import CODES, ConfigRejected
 from fractal_rm.domain.handoff import AfterSilence
@@ -360,7 +360,7 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"log__path": "state/../state/api.journal"}, "comm.conf C206"),
         ("comm", {"log__path": "state/rm.log"}, None),
         ("comm", {"more": [0] * 50_000}, "comm.conf C232"),
-        ("comm", {"more": "x" * MOST_MASKED, "drain_s": 0}, "comm.conf C206"),
+        ("comm", {"more": "x" * MAX_MASKED, "drain_s": 0}, "comm.conf C206"),
         ("comm", {"state__pth": "x"}, "comm.conf C203"),
         ("comm", {"drain_s": 0}, "comm.conf C206"),
         ("components", {"component1__config__port": None}, None),

@@ -61,18 +61,18 @@ class _CasesReader:
 
     def _case(self, table: Table) -> Case:
         name = self._name(table)
-        flow = self._flow(table, table.identifier("flow"), needed=True)
+        flow = self._flow(table, table.identifier("flow", None), needed=True)
         number = flow.id if flow else ""
         case = Case(
             name=name,
             flow=number,
             payload=_payload(table),
             key=table.text("key"),
-            placed=table.flag("placed") or False,
+            placed=table.flag("placed", default=False),
             deadline_ms=table.duration_ms("deadline"),
             start_ms=_or(table.moment_ms("at"), START_MS),
             watched_ms=table.duration_ms("watch") or WATCHED_MS,
-            broker_down=table.one_of("broker", _BROKER) == "down",
+            broker_down=table.one_of("broker", _BROKER, "up") == "down",
             replies=table.tables("reply", lambda each: self._mock(each, flow)) or (),
             balancer=self._balancer(table.table("balancer")),
             peers=table.tables("peer", self._peer) or (),
@@ -85,8 +85,7 @@ class _CasesReader:
     def _name(self, table: Table) -> str:
         name = table.text("name")
         if name is None:
-            if not table.has("name"):
-                table.missing("name")
+            table.missing("name")
         elif name in self._names:
             table.bad("name", f'the case of line {self._names[name]} is called "{name}" too',
                       code="T303")  # fmt: skip
@@ -98,7 +97,7 @@ class _CasesReader:
 
     def _flow(self, table: Table, wanted: str | None, *, needed: bool = False) -> Flow | None:
         if wanted is None:
-            if needed and not table.has("flow"):
+            if needed:
                 table.missing("flow")
             return None
         flow = self._config.flows.get(wanted)
@@ -122,7 +121,7 @@ class _CasesReader:
         return mock
 
     def _selector(self, table: Table, flow: Flow | None) -> Selector:
-        of = table.identifier("flow")
+        of = table.identifier("flow", None)
         if of is not None:
             flow = self._flow(table, of)
         component, endpoint = self._target(table)
@@ -130,7 +129,7 @@ class _CasesReader:
         if call is not None and flow is not None:
             _check_number(table, "call", call, flow)
         element = table.whole("element", 0, 1, 10_000) or None
-        return Selector(component, endpoint, call, of, element, table.flag("undo"))
+        return Selector(component, endpoint, call, of, element, table.flag("undo", None))
 
     def _target(self, table: Table) -> tuple[str | None, str | None]:
         """``to``: a component, and perhaps one of its endpoints, as after TO in a flow."""
@@ -150,7 +149,7 @@ class _CasesReader:
         return name, more[0] if more else None
 
     def _node(self, table: Table) -> str | None:
-        node = table.identifier("node")
+        node = table.identifier("node", None)
         if node is not None and node not in self._config.nodes and node != self._config.node_id:
             hint = did_you_mean(node, self._config.nodes)
             table.bad("node", f"nodes.conf has no node {node}", hint, "T302")
@@ -160,7 +159,7 @@ class _CasesReader:
         if table is None:
             return BalancerMock()
         mock = BalancerMock(
-            node=table.identifier("node"),  # nodes.conf need not have it
+            node=table.identifier("node", None),  # nodes.conf need not have it
             status=table.whole("status", 200, 200, 599),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
@@ -169,11 +168,10 @@ class _CasesReader:
         return mock
 
     def _peer(self, table: Table) -> PeerMock:
-        receipt = table.flag("receipt")
         mock = PeerMock(
             node=self._node(table),
             status=table.whole("status", 202, 200, 599),
-            receipt=True if receipt is None else receipt,
+            receipt=table.flag("receipt", default=True),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
         )
@@ -186,7 +184,7 @@ class _CasesReader:
         if table is None:
             return Expected()
         expected = Expected(
-            state=State(table.one_of("state", _STATES) or State.SUCCEEDED),
+            state=State(table.one_of("state", _STATES, State.SUCCEEDED.value)),
             reason=table.text("reason"),
             node=self._node(table),
             reply=table.json("reply", UNSET),
@@ -202,7 +200,7 @@ class _CasesReader:
     def _call(self, table: Table, flow: Flow | None) -> ExpectedCall:
         call = ExpectedCall(
             on=self._selector(table, flow),
-            method=table.one_of("method", [method.value for method in Method]),
+            method=table.one_of("method", [method.value for method in Method], None),
             body=_body(table),
             headers=_pairs(table, "headers"),
             query=_pairs(table, "query"),
@@ -228,7 +226,7 @@ def _body(table: Table) -> Body:
 
 
 def _fault(table: Table) -> Fault | None:
-    fault = table.one_of("fault", _FAULTS)
+    fault = table.one_of("fault", _FAULTS, None)
     return None if fault is None else Fault(fault)
 
 
@@ -251,7 +249,7 @@ def _pairs(table: Table, key: str) -> tuple[tuple[str, str], ...]:
     inner = table.table(key)
     if inner is None:
         return ()
-    return tuple((name, inner.identifier(name) or "") for name in inner.keys())  # noqa: SIM118
+    return tuple((name, inner.identifier(name, "")) for name in inner.keys())  # noqa: SIM118
 
 
 def _headers(table: Table) -> tuple[tuple[str, str], ...]:

@@ -14,7 +14,7 @@ import msgspec
 from fractal_rm.config.comm import read_comm
 from fractal_rm.config.model import Component, Config, Endpoint, Node
 from fractal_rm.config.mqtt import warn_of_triggers
-from fractal_rm.config.section import Section, Source, Surroundings, each
+from fractal_rm.config.section import JsonFile, Section, Surroundings, each
 from fractal_rm.config.targets import read_target
 from fractal_rm.domain.address import as_compared, host_in
 from fractal_rm.domain.call import BodyForm, Route
@@ -126,8 +126,8 @@ class _Compiler:
         text = self._texts[file]
         if isinstance(text, Finding):
             self.findings.append(text)
-            return Source(file, "{}", Surroundings.none()).section()
-        return Source(file, text, self._around).section()
+            return JsonFile(file, "{}", Surroundings.none()).section()
+        return JsonFile(file, text, self._around).section()
 
     def _named(self, listed: Section, read: Callable[[str, Section, Section], T]) -> dict[str, T]:
         """Read a file of ``{name: {"id": …, "config": {…}}}``."""

@@ -118,7 +118,7 @@ def read_tls(section: Section) -> Tls | None:
     if tls.key and not tls.cert:
         inner.missing("cert")
     path = tls.key or tls.cert  # which may hold both
-    if path and not inner.unknown("key") and needs_passphrase(_content(Path(path))):
+    if path and not inner.is_unusable("key") and needs_passphrase(_content(Path(path))):
         hint = f"make one without: openssl pkey -in {Path(path).name} -out plain.pem"
         inner.bad("key" if tls.key else "cert", passphrase_words(path), hint, "C225")
     inner.finish()
