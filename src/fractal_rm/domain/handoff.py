@@ -5,8 +5,8 @@
     placed on node N
       │ `Offered` is durable
       ▼
-    offered ──Offer: run, epoch, sender, ─────> it has this run and epoch ──> the same Receipt again
-      │       flow, payload, time left          it has offered this run ───> refusal `own-run`
+    offered ──Offer: run, epoch, sender, ─────> it has offered this run ───> refusal `own-run`
+      │       flow, payload, time left          it has this run and epoch ──> the same Receipt again
       │                                         it has no such flow ───────> refusal `unknown-flow`
       │                                         no room, stopping, disk ───> refusal
       │                                         `Received` is durable ─────> Receipt: run, epoch
@@ -172,8 +172,11 @@ class NoAnswer(msgspec.Struct, frozen=True):
 
 OfferAnswer = Union[Receipt, NoReceipt, OfferRefused, NoAnswer]
 
-# A node of this program refuses with these only after it has looked for the run in its journal.
-CODES_AFTER_LOOKUP = frozenset({UnknownFlow.code, OwnRun.code})
+# A refusal of this program has as its type (RFC 9457) this prefix and the code of the error.
+CODE_PREFIX = "urn:fractal-rm:"
+# With these codes a node of this program says that it does not hold the run under any offer: it
+# refuses an unknown flow only after it has looked into its journal.
+CODES_NOT_HELD = frozenset({UnknownFlow.code, OwnRun.code})
 _TIME_LIMIT, _FIRST_FAULT, _BUSY = 408, 500, 503
 
 
@@ -197,12 +200,12 @@ def is_not_taken(refusal: OfferRefused, *, maybe_taken: bool) -> bool:
     """Whether a refusal shows that the peer does not hold the run.
 
     ``maybe_taken``: an earlier offer of the run may have been taken. Then only a node of this
-    program that has looked into its journal can tell. Otherwise any refusal does, except for a time
-    limit (408) and a fault (5xx): an original answers 500 where a flow failed halfway, a gateway
-    502 or 504 where it lost its connection to the peer. 503 means "busy".
+    program can tell, by its code. Otherwise any refusal shows it, except for a time limit (408) and
+    a fault (5xx): an original answers 500 if a flow failed halfway, a gateway 502 or 504 if it lost
+    its connection to the peer. 503 means "busy".
     """
     if maybe_taken:
-        return refusal.code in CODES_AFTER_LOOKUP
+        return refusal.code in CODES_NOT_HELD
     return refusal.status == _BUSY or not _tells_nothing(refusal.status)
 
 

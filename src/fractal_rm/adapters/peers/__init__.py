@@ -12,6 +12,7 @@ from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Caller
 from fractal_rm.domain.errors import CallFailed, Malformed
 from fractal_rm.domain.handoff import (
+    CODE_PREFIX,
     NoAnswer,
     Offer,
     OfferAnswer,
@@ -22,8 +23,6 @@ from fractal_rm.domain.handoff import (
 )
 from fractal_rm.domain.outcome import said_with
 from fractal_rm.domain.strict_json import read_json_as
-
-_CODE_PREFIX = "urn:fractal-rm:"  # of the problem types of this program
 
 
 class _Problem(msgspec.Struct):
@@ -70,4 +69,4 @@ def _code_in(body: bytes) -> str | None:
         kind = read_json_as(body, _Problem).type
     except (Malformed, msgspec.ValidationError):
         return None
-    return kind.removeprefix(_CODE_PREFIX) if kind.startswith(_CODE_PREFIX) else None
+    return kind.removeprefix(CODE_PREFIX) if kind.startswith(CODE_PREFIX) else None
