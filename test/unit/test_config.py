@@ -87,6 +87,18 @@ def test_the_shipped_files_are_those_of_the_seed(folder):
     assert config.node_id is None
 
 
+def test_a_route_has_the_names_it_was_made_for(folder):
+    config = load(folder, {}).config
+    endpoint = config.components["component1"].endpoints["2"]
+    node = config.nodes["2"]
+    routes = [endpoint.get, endpoint.post, node.offer, node.offer_once, config.balancer]
+    assert [(route.component, route.endpoint, route.node) for route in routes] == [
+        ("component1", "2", None), ("component1", "2", None),
+        (None, None, "2"), (None, None, "2"),
+        (None, None, None),
+    ]  # fmt: skip
+
+
 def test_times_and_bounds_have_the_defaults_that_are_promised(folder):
     config = load(folder, {}).config
     step = config.components["component1"].endpoints["1"].get

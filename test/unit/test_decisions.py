@@ -1,4 +1,4 @@
-"""Admission, placement and outcome are plain functions."""
+"""Decisions of admission, placement, hand-off and outcome: plain functions."""
 
 import pytest
 from hypothesis import given
@@ -37,7 +37,7 @@ from fractal_rm.domain.placement import (
 )
 from fractal_rm.domain.state import State
 
-SILENT = Failure(Cause.PEER_SILENT, "it hangs")
+NO_ANSWER = Failure(Cause.PEER_SILENT, "it hangs")
 fractions = st.floats(0, 1, exclude_max=True)
 
 
@@ -45,7 +45,7 @@ fractions = st.floats(0, 1, exclude_max=True)
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 10))
-def test_nothing_is_taken_beyond_a_bound(waiting, held, size):
+def test_no_run_is_accepted_beyond_a_bound(waiting, held, size):
     limits = Limits(waiting=10, in_flight=5, held_bytes=15)
     fits = waiting < 10 and held + size <= 15
     try:
@@ -58,7 +58,7 @@ def test_nothing_is_taken_beyond_a_bound(waiting, held, size):
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=200), st.integers(2, 50))
-def test_whatever_flows_come_the_slots_are_never_exceeded_and_one_flow_never_has_all(asked, slots):
+def test_slots_are_never_exceeded_and_one_flow_never_has_all_of_them(asked, slots):
     limits = Limits(in_flight=slots)
     held = dict.fromkeys(range(6), 0)
     for flow in asked:
@@ -73,7 +73,7 @@ def test_a_flow_with_nothing_in_flight_may_begin_while_any_slot_is_free():
     assert not may_begin(0, Load(in_flight=10), Limits(in_flight=10))
 
 
-def test_where_results_fill_the_memory_only_a_run_that_is_alone_begins():
+def test_while_results_fill_the_memory_a_run_begins_only_if_no_other_is_in_flight():
     limits = Limits(held_bytes=100)
     assert not may_begin(0, Load(in_flight=1, result_bytes=100), limits)
     assert may_begin(0, Load(in_flight=1, result_bytes=99), limits)
@@ -95,7 +95,7 @@ def test_a_run_is_too_old_only_after_its_age():
     assert too_old(3_600_001, 3600)
 
 
-# --- placement
+# --- placement and hand-off
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_a_run_is_too_old_only_after_its_age():
         ("9", Here),
     ],
 )
-def test_the_balancers_answer_becomes_a_place(answer, place):
+def test_the_answer_of_the_balancer_becomes_a_place(answer, place):
     assert isinstance(balancers_choice(answer, {"1": 0, "2": 0}, own_id="1"), place)
 
 
-def test_every_place_says_why():
+def test_every_place_has_a_reason():
     for answer in (None, "1", "2", "no\nsuch"):
         assert balancers_choice(answer, {"1": 0, "2": 0}, own_id="1").reason
 
@@ -127,9 +127,11 @@ def test_every_place_says_why():
         ("fractal", "12", True, None),
     ],
 )
-def test_what_may_be_an_original_is_offered_only_flows_that_it_can_find(peer, flow, ours, why):
-    said = cannot_run(peer, flow, ours=ours)
-    assert said == why or said.startswith(why)
+def test_a_peer_that_may_be_an_original_is_offered_only_flows_that_an_original_can_run(
+    peer, flow, ours, why
+):
+    reason = cannot_run(peer, flow, ours=ours)
+    assert reason == why or reason.startswith(why)
 
 
 @given(st.integers(1, 50), fractions)
@@ -165,12 +167,12 @@ RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
 def test_a_run_that_a_plain_peer_may_have_executed_runs_here_or_is_unknown(
     rule, once_only, in_time, here
 ):
-    following = after_doubt(SILENT, rule=rule, once_only=once_only, in_time=in_time)
+    following = after_doubt(NO_ANSWER, rule=rule, once_only=once_only, in_time=in_time)
     assert isinstance(following, RunHere) is here
     assert following.reason.startswith("it hangs; it may have been executed there")
     assert following.maybe_twice if here else following.state is State.UNKNOWN
-    said = following.why if here else following
-    assert said.cause is Cause.PEER_SILENT
+    cause = following.why.cause if here else following.cause
+    assert cause is Cause.PEER_SILENT
 
 
 # --- outcome

@@ -14,7 +14,7 @@ import msgspec
 from fractal_rm.config.comm import read_comm
 from fractal_rm.config.model import Component, Config, Endpoint, Node
 from fractal_rm.config.mqtt import warn_of_triggers
-from fractal_rm.config.section import JsonFile, Section, Surroundings, each
+from fractal_rm.config.section import FileContext, JsonFile, Section, each
 from fractal_rm.config.targets import read_target
 from fractal_rm.domain.address import as_compared, host_in
 from fractal_rm.domain.call import BodyForm, Route
@@ -74,9 +74,9 @@ class _Compiler:
     ) -> None:
         self._texts = texts
         self._folder = folder
-        self._around = Surroundings(environ, folder.absolute().parent)
-        self.findings = self._around.findings
-        self.referenced = self._around.referenced
+        self._context = FileContext(environ, folder.absolute().parent)
+        self.findings = self._context.findings
+        self.referenced = self._context.referenced
 
     def compile(self) -> Config:
         """Read everything, whatever is wrong with the rest."""
@@ -87,7 +87,7 @@ class _Compiler:
         balancer = _balancer(self._section("load_balancer.conf"))
         comm_section = self._section("comm.conf")
         comm = read_comm(comm_section)
-        state_path = comm.state_path or str(self._around.base / "state")
+        state_path = comm.state_path or str(self._context.base / "state")
         self._check_log(comm_section, comm.log_path, state_path)
         flows = self._flows(components)
         if not any(finding.level is Level.ERROR for finding in self.findings):
@@ -126,8 +126,8 @@ class _Compiler:
         text = self._texts[file]
         if isinstance(text, Finding):
             self.findings.append(text)
-            return JsonFile(file, "{}", Surroundings.none()).section()
-        return JsonFile(file, text, self._around).section()
+            return JsonFile(file, "{}", FileContext.none()).section()
+        return JsonFile(file, text, self._context).section()
 
     def _named(self, listed: Section, read: Callable[[str, Section, Section], T]) -> dict[str, T]:
         """Read a file of ``{name: {"id": …, "config": {…}}}``."""

@@ -15,7 +15,7 @@ from fractal_rm.domain.findings import Finding, Place
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
-class Surroundings:
+class FileContext:
     """What the files of one configuration share: the findings, and the files they refer to.
 
     ``referenced`` has the content of each such file; None: it cannot be read. Each is read once, so
@@ -29,7 +29,7 @@ class Surroundings:
         self.referenced: dict[Path, str | None] = {}
 
     @classmethod
-    def none(cls) -> Surroundings:
+    def none(cls) -> FileContext:
         """For a file that is not there: its findings are dropped."""
         return cls({}, Path())
 
@@ -37,9 +37,9 @@ class Surroundings:
 class JsonFile(CheckedFile):
     """One JSON file of a configuration."""
 
-    def __init__(self, file: str, text: str, around: Surroundings) -> None:
-        super().__init__(file, text, around.findings)
-        self._around = around
+    def __init__(self, file: str, text: str, context: FileContext) -> None:
+        super().__init__(file, text, context.findings)
+        self._context = context
 
     def section(self) -> Section:
         """The file's object; an empty one, with a finding, if it has none."""
@@ -56,7 +56,7 @@ class JsonFile(CheckedFile):
 
     def path(self, text: str) -> str:
         """A path as text; a relative one starts at the folder that holds config_files."""
-        return str(self._around.base / text)
+        return str(self._context.base / text)
 
     def _referred(self, reference: str, place: Place) -> str:
         kind, _, name = reference.partition(":")
@@ -66,14 +66,14 @@ class JsonFile(CheckedFile):
             self.add("C207", place, f"${{{reference:.60}}} is no reference",
                      "write ${env:NAME} or ${file:path}")  # fmt: skip
             return ""
-        path = self._around.base / name
-        content = self._around.referenced.get(path)
+        path = self._context.base / name
+        content = self._context.referenced.get(path)
         if content is None:  # if it cannot be read, each place gets a finding
-            content = self._around.referenced[path] = self._content(path, place)
+            content = self._context.referenced[path] = self._content(path, place)
         return (content or "").rstrip("\r\n")
 
     def _variable(self, name: str, place: Place) -> str:
-        value = self._around.environ.get(name)
+        value = self._context.environ.get(name)
         if value is None:
             self.add("C207", place, f"the environment has no variable {name}")
         elif HALF_A_PAIR.search(value):

@@ -37,11 +37,11 @@ from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.slots import Slots
 from fractal_rm.engine.world import World
 
-HOLD_S = 1.0  # a longer pause gives the slot of the run to others
+MAX_PAUSE_IN_SLOT_S = 1.0  # for a longer pause, the run releases its slot
 _TOO_LATE = Settled(State.EXPIRED, "its time ended before it could be handed off", Cause.DEADLINE)
 
 
-class _Attempts(msgspec.Struct):
+class _OfferProgress(msgspec.Struct):
     """How often a run was offered, and the reason for its doubt that was logged last."""
 
     tries: int = 0
@@ -59,7 +59,7 @@ class HandOff:
         self._world = world
         self._recorder = recorder
         self._slots = Slots()
-        self._attempts: dict[str, _Attempts] = {}  # of runs in doubt that wait for another turn
+        self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
 
     async def hand_off(self, run: Run, node_id: str) -> Settled | Again | None:
         """Offer ``run`` to a node. Returns how it ended, or None: it is to run here.
@@ -67,39 +67,41 @@ class HandOff:
         Again: the peer may have it, and cannot be asked now. It is asked in a later turn, so that
         runs in doubt do not hold the slots of runs that can continue.
         """
-        attempts = self._attempts.pop(run.id, None) or _Attempts()
-        # In an earlier turn, or before a crash.
+        progress = self._in_doubt.pop(run.id, None) or _OfferProgress()
+        # It was offered in an earlier turn, or before a crash.
         maybe_taken = run.placement in OFFERED
         while True:
-            attempts.tries += 1
-            following = await self._offer_in_slot(
-                run, node_id, attempts.tries, maybe_taken=maybe_taken
+            progress.tries += 1
+            next_step = await self._offer_in_slot(
+                run, node_id, progress.tries, maybe_taken=maybe_taken
             )
-            if isinstance(following, Settled):
-                return following
-            if isinstance(following, RunHere):
-                self._recorder.record(run, _placed_here(run, following))
+            if isinstance(next_step, Settled):
+                return next_step
+            if isinstance(next_step, RunHere):
+                self._recorder.record(run, _placed_here(run, next_step))
                 return None
-            maybe_taken = maybe_taken or following.maybe_taken
-            if maybe_taken and (attempts.tries >= OFFER_TRIES or following.after_s > HOLD_S):
-                self._attempts[run.id] = attempts
-                self._log_doubt(run, attempts, following.reason)
-                return following
-            await asyncio.sleep(following.after_s)
+            maybe_taken = maybe_taken or next_step.maybe_taken
+            if maybe_taken and (
+                progress.tries >= OFFER_TRIES or next_step.after_s > MAX_PAUSE_IN_SLOT_S
+            ):
+                self._in_doubt[run.id] = progress
+                self._log_doubt(run, progress, next_step.reason)
+                return next_step
+            await asyncio.sleep(next_step.after_s)
 
-    def _log_doubt(self, run: Run, attempts: _Attempts, reason: str) -> None:
+    def _log_doubt(self, run: Run, progress: _OfferProgress, reason: str) -> None:
         """Log why it is unknown whether a node has a run: once for each reason."""
-        if reason != attempts.logged:
-            attempts.logged = reason
+        if reason != progress.logged:
+            progress.logged = reason
             self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=reason)
 
     async def _offer_in_slot(
         self, run: Run, node_id: str, tries: int, *, maybe_taken: bool
     ) -> Settled | Again | RunHere:
         """One offer, in a slot of its node. nodes.conf may change while it waits for the slot."""
-        following = self._without_offer(run, node_id, maybe_taken=maybe_taken)
-        if following is not None:
-            return following
+        next_step = self._without_offer(run, node_id, maybe_taken=maybe_taken)
+        if next_step is not None:
+            return next_step
         slot = self._slots.slot(node_id, self._world.config.nodes[node_id].limit)
         if slot is None:
             return await self._offer(run, node_id, tries, maybe_taken=maybe_taken)
@@ -120,14 +122,14 @@ class HandOff:
         self, run: Run, node_id: str, tries: int, *, maybe_taken: bool
     ) -> Settled | Again | RunHere:
         """One offer, to the address that nodes.conf now has for the node."""
-        following = self._without_offer(run, node_id, maybe_taken=maybe_taken)
-        if following is not None:
-            return following
+        next_step = self._without_offer(run, node_id, maybe_taken=maybe_taken)
+        if next_step is not None:
+            return next_step
         node = self._world.config.nodes[node_id]
         if maybe_taken:
-            following = await self._unless_recognized(run, node, tries)
-            if following is not None:
-                return following
+            next_step = await self._unless_recognized(run, node, tries)
+            if next_step is not None:
+                return next_step
         ours = maybe_taken or self._world.is_ours(node)
         left_ms = self._left_ms(run)
         if left_ms is not None and left_ms <= 0:
@@ -205,12 +207,12 @@ class HandOff:
         if isinstance(answer, NoReceipt) and node.peer != "fractal":
             return await self._accepted_by_plain_peer(run, node)
         fraction = self._world.random.fraction()
-        following = after_answer(answer, node.id, tries, fraction, maybe_taken=maybe_taken)
-        if not isinstance(following, Failure):
-            return following
+        next_step = after_answer(answer, node.id, tries, fraction, maybe_taken=maybe_taken)
+        if not isinstance(next_step, Failure):
+            return next_step
         if self._can_be_asked(run, node):
-            return ask_again(tries, following.reason, fraction)
-        return self._after_doubt(run, following)
+            return ask_again(tries, next_step.reason, fraction)
+        return self._after_doubt(run, next_step)
 
     async def _accepted_by_plain_peer(self, run: Run, node: Node) -> Settled | RunHere:
         """An accepted offer without a receipt: whatever was there before is not there now."""
@@ -225,14 +227,14 @@ class HandOff:
         """A peer that cannot be asked may have executed it; nodes.conf now says what follows."""
         node = self._world.config.nodes.get(run.node or "")
         left_ms = self._left_ms(run)
-        following = after_doubt(
+        next_step = after_doubt(
             why,
             rule=node.after_silence if node is not None else None,
             once_only=self._once_only(run),
             in_time=left_ms is None or left_ms > 0,
         )
-        self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=following.reason)
-        return following
+        self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=next_step.reason)
+        return next_step
 
     def _once_only(self, run: Run) -> str | None:
         """A component of its flow that must not be called twice, or is not known; None: none is."""
@@ -248,11 +250,11 @@ def _offer_of(run: Run, sender: str, left_ms: int | None) -> Offer:
     return Offer(run.id, run.epoch, sender, run.flow.id, run.payload, left_ms, run.traceparent)
 
 
-def _placed_here(run: Run, following: RunHere) -> Placed:
+def _placed_here(run: Run, next_step: RunHere) -> Placed:
     return Placed(
         run.home,
-        following.reason,
-        True if following.maybe_twice else UNSET,
-        following.why.cause,
-        status=status_of(following.why),
+        next_step.reason,
+        True if next_step.maybe_twice else UNSET,
+        next_step.why.cause,
+        status=status_of(next_step.why),
     )
