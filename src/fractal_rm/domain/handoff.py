@@ -12,7 +12,7 @@
       │                                         `Received` is durable ─────> Receipt: run, epoch
       │
       ├── Receipt ─────────────> handed off
-      ├── NoReceipt ───────────> handed off: it is a plain peer, such as an original
+      ├── NoReceipt ───────────> handed off, if the peer may be an original that has the flow
       ├── OfferRefused ────────> runs here, if the refusal shows that the peer has not taken it
       ├── NoAnswer, not sent ──> offered again; after OFFER_TRIES it runs here
       └── anything else ───────> in doubt: the peer may have taken the run
@@ -81,7 +81,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def offer_message(offer: Offer) -> bytes:
-    """The JSON of an offer. A ``traceparent`` is sent beside it."""
+    """The JSON of an offer. Its ``traceparent`` is not part of it, and is sent as a header."""
     message = _OfferMessage(
         offer.payload,
         offer.flow_id,
@@ -95,7 +95,7 @@ def offer_message(offer: Offer) -> bytes:
 
 
 class OfferFields(msgspec.Struct, kw_only=True):
-    """The keys of a received message that make it an offer; any sender may use them otherwise."""
+    """The keys that make a message an offer. Other senders may use them for something else."""
 
     run: msgspec.Raw | UnsetType = UNSET
     epoch: msgspec.Raw | UnsetType = UNSET
@@ -103,7 +103,7 @@ class OfferFields(msgspec.Struct, kw_only=True):
 
 
 class ReceivedOffer(msgspec.Struct, frozen=True):
-    """What the receiver knows of an offer beside its trigger."""
+    """The part of a received offer that other triggers do not have."""
 
     run: str
     epoch: int
@@ -111,14 +111,14 @@ class ReceivedOffer(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """The key under which the offer is found again. The keys of other triggers have no NUL."""
+        """The key under which the journal keeps the offer. No sender's own key begins with NUL."""
         return f"\0offer:{self.run}:{self.epoch}"
 
 
 def received_offer(fields: OfferFields) -> ReceivedOffer | None:
-    """Read the keys of an offer; None where the message is no offer.
+    """Read the keys of an offer; None if the message is no offer.
 
-    The id of a run becomes a header of every call, so nothing but an id of this program is taken.
+    The id of the run becomes a header of every call, so only an id of this program is accepted.
     """
     try:
         run = _text(fields.run)
@@ -154,8 +154,8 @@ class NoReceipt(msgspec.Struct, frozen=True):
 class OfferRefused(msgspec.Struct, frozen=True):
     """The peer, or a gateway before it, answered with an error.
 
-    ``code`` is that of the refusal, where a node of this program gave it. `is_not_taken` tells what
-    it means.
+    ``code`` is the error code, if a node of this program answered. `is_not_taken` tells what the
+    refusal means.
     """
 
     reason: str
@@ -210,10 +210,10 @@ def is_not_taken(refusal: OfferRefused, *, maybe_taken: bool) -> bool:
 
 
 def recognized(status: int, code: str | None) -> bool | None:
-    """Whether a node of this program gave this answer to an empty message; None: unknown.
+    """Whether a node of this program answered an empty message so; None: it cannot be known.
 
-    Only a node of this program refuses with a ``code``. Any other program executes nothing for an
-    empty message. A gateway's fault tells nothing about the peer.
+    Only a node of this program answers with a ``code``. No program executes anything for an empty
+    message. A gateway's fault tells nothing about the peer.
     """
     if code is not None:
         return True
@@ -288,19 +288,19 @@ def _after_unsent(tries: int, node: str, why: str, fraction: float) -> Again | R
 
 
 def ask_again(tries: int, why: str, fraction: float) -> Again:
-    """A node of this program may have the run. It can tell, so the run must not start here too."""
+    """What follows if a node of this program may have the run: it can tell, so it is asked."""
     return Again(pause_s(tries, fraction), maybe_taken=True, reason=why)
 
 
 def wait_for_node(why: str) -> Again:
-    """A node of this program may have the run, and cannot be asked now."""
+    """What follows if a node of this program may have the run, but cannot be asked now."""
     return Again(MAX_PAUSE_S, maybe_taken=True, reason=why)
 
 
 def after_doubt(
     why: Failure, *, rule: AfterSilence | None, once_only: str | None, in_time: bool
 ) -> RunHere | Settled:
-    """A plain peer may have executed the run; asked again, it might execute it again.
+    """What follows if a plain peer may have executed the run. It must not be asked again.
 
     ``rule`` is what nodes.conf chooses. Without one it depends on ``once_only``: a component of
     the flow that must not be called twice. ``in_time``: the run is still worth something.
