@@ -68,7 +68,7 @@ def test_the_smallest_case_is_a_flow_and_a_reply(made):
 def test_a_call_without_a_reply_fails_its_case_and_is_named(made):
     found = differences(made, "flow = 1")
     assert found[0][0] == "POST to a 1 (call 1 of flow 1)"
-    assert found[0][2] == "none fits it: add a [[case.reply]]"
+    assert found[0][2] == "no reply fits: add a [[case.reply]]"
 
 
 def test_replies_to_one_call_are_given_in_order_and_the_last_one_is_repeated(made):
@@ -329,12 +329,15 @@ NOT_JSON = "4 C205 payload holds a value that JSON does not have"
         ("case = [1]\n", "1 C205 case must hold tables, not a whole number"),
         (HEAD + "pyload = 1\n", '4 C203 pyload is not known (did you mean "payload"?)'),
         (HEAD + "xyz = 1\n", "4 C203 xyz is not known (there is at, balancer"),
-        (HEAD + "payload = 1\npayload_json = '1'\n", "5 C206 a case has one payload, not both"),
+        (
+            HEAD + "payload = 1\npayload_json = '1'\n",
+            "5 C206 use payload or payload_json, not both",
+        ),
         (HEAD + "payload_json = '{'\n", "4 C206 this is not JSON"),
         (HEAD + "[[case.reply]]\nbase64 = 'AA'\n", "5 C206 base64 is not base64"),
         (
             HEAD + "[[case.reply]]\nbase64 = 'AA=='\ntext = ''\n",
-            "5 C206 a body is text or base64, not both",
+            "5 C206 use text or base64, not both",
         ),
         (HEAD + "payload = 07:32:00\n", NOT_JSON),
         (HEAD + "payload = [nan]\n", NOT_JSON),
@@ -348,19 +351,19 @@ NOT_JSON = "4 C205 payload holds a value that JSON does not have"
         (HEAD + "broker = 'dwon'\n", '4 C206 broker is "dwon" (did you mean "down"?)'),
         (HEAD + "[[case.reply]]\nto = 'c 1'\n", '5 T302 component "c" is not in components.conf'),
         (HEAD + "[[case.reply]]\nto = 'a 3'\n", '5 T302 component "a" has no endpoint "3"'),
-        (HEAD + "[[case.reply]]\nto = 'a 1 2'\n", "5 C206 to is a component and one endpoint"),
+        (HEAD + "[[case.reply]]\nto = 'a 1 2'\n", "5 C206 to must be a component and at most"),
         (HEAD + "[[case.reply]]\nto = ''\n", '5 T302 component "" is not in components.conf'),
         (HEAD + "[[case.reply]]\ncall = 3\n", "5 T302 flow 1 has no call 3 (its calls are 1 to 2)"),
         (HEAD + "[[case.reply]]\ncall = 0\n", "5 C206 call must be from 1 to 10000"),
         (HEAD + "[[case.reply]]\nstatus = 99\n", "5 C206 status must be from 200 to 599"),
-        (HEAD + "[[case.reply]]\ntext = ''\njson = 1\n", "6 C206 a body is text or json, not both"),
+        (HEAD + "[[case.reply]]\ntext = ''\njson = 1\n", "6 C206 use text or json, not both"),
         (HEAD + "[[case.reply]]\nheaders = 'x'\n", "5 C205 headers must be a table, not a text"),
         (HEAD + "[[case.reply]]\n\n[[case.reply]]\nfault = 'no'\n", '7 C206 fault is "no" (there'),
         (HEAD + "[[case.peer]]\nnode = 9\n", "5 T302 nodes.conf has no node 9"),
         (HEAD + "[case.expect]\nresults.thrid = 1\n", '5 T302 flow 1 has no result "thrid"'),
         (HEAD + "[case.expect]\nskipped = [3]\n", '5 T302 flow 1 has no call "3"'),
         (HEAD + "[[case.expect.publish]]\n", "4 C204 topic is missing"),
-        (HEAD + HEAD, '5 T303 the case of line 1 is called "it" too'),
+        (HEAD + HEAD, '5 T303 the case at line 1 has the name "it", too'),
     ],
 )
 def test_a_mistake_is_a_finding_with_its_line_and_help(made, text, found):

@@ -54,7 +54,7 @@ def differences(case: Case, played: PlayedRun | TriggerRefused) -> list[Differen
 def _unanswered(played: PlayedRun) -> Iterator[Difference]:
     """Calls for which the case has no reply: the case is incomplete."""
     for words in dict.fromkeys(map(words_of, played.unanswered)):
-        yield Difference(words, "a reply in the case", "none fits it: add a [[case.reply]]")
+        yield Difference(words, "a reply in the case", "no reply fits: add a [[case.reply]]")
 
 
 # --- calls ------------------------------------------------------------------------------------

@@ -87,12 +87,12 @@ class _CasesReader:
         if name is None:
             table.missing("name")
         elif name in self._names:
-            table.bad("name", f'the case of line {self._names[name]} is called "{name}" too',
+            table.bad("name", f'the case at line {self._names[name]} has the name "{name}", too',
                       code="T303")  # fmt: skip
         elif name:
             self._names[name] = table.line
         else:
-            table.bad("name", "a case needs a name")
+            table.bad("name", "name must not be empty")
         return name or ""
 
     def _flow(self, table: Table, wanted: str | None, *, needed: bool = False) -> Flow | None:
@@ -142,7 +142,9 @@ class _CasesReader:
             hint = did_you_mean(name, self._config.components)
             table.bad("to", f'component "{name}" is not in components.conf', hint, "T302")
         elif len(more) > 1:
-            table.bad("to", "to is a component and one endpoint of it", f'write "{name} {more[0]}"')
+            table.bad(
+                "to", "to must be a component and at most one endpoint", f'write "{name} {more[0]}"'
+            )
         elif more and more[0] not in component.endpoints:
             hint = did_you_mean(more[0], component.endpoints)
             table.bad("to", f'component "{name}" has no endpoint "{more[0]}"', hint, "T302")
@@ -221,7 +223,7 @@ def _body(table: Table) -> Body:
     text, json, data = table.text("text"), table.json("json", UNSET), table.base64("base64")
     given = [key for key in ("text", "json", "base64") if table.has(key)]
     if len(given) > 1:
-        table.bad(given[-1], f"a body is {given[0]} or {given[-1]}, not both")
+        table.bad(given[-1], f"use {given[0]} or {given[-1]}, not both")
     return Body(UNSET if text is None else text, json, UNSET if data is None else data)
 
 
@@ -236,7 +238,7 @@ def _payload(table: Table) -> bytes:
     if text is None:
         return msgspec.json.encode(table.json("payload"))
     if table.has("payload"):
-        table.bad("payload_json", "a case has one payload, not both")
+        table.bad("payload_json", "use payload or payload_json, not both")
     try:
         check_json(text.encode())
     except Malformed as error:
@@ -278,7 +280,7 @@ def _results(table: Table | None, flow: Flow | None) -> tuple[tuple[int, Any], .
 
 
 def _skipped(table: Table, flow: Flow | None) -> tuple[int, ...]:
-    """Numbers or names of calls."""
+    """The calls in ``skipped``, which are given by number or name."""
     known = _numbers(flow) if flow else {}
     found: list[int] = []
     for name in map(str, table.items("skipped") or ()):
@@ -320,7 +322,7 @@ def _or(value: int | None, default: int) -> int:
 
 
 def check_names(wanted: Collection[str], cases: Collection[Case]) -> str | None:
-    """Complain of the first wanted name that is part of no case's name; None if there is none."""
+    """An error text for the first of ``wanted`` that is in no case's name; None: there is none."""
     names = [case.name for case in cases]
     for part in wanted:
         if not any(part.lower() in name.lower() for name in names):
