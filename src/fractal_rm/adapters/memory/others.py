@@ -1,4 +1,4 @@
-"""Peers, a balancer and telemetry that do what they are told and remember what they were asked."""
+"""Fakes of the ports to peers, balancer, publisher, observers and telemetry."""
 
 from __future__ import annotations
 
