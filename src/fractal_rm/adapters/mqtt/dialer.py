@@ -1,4 +1,4 @@
-"""Makes connections, and learns from each one which broker and options to use for the next."""
+"""Chooses the broker and the options of each connection, from what earlier ones have shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps a connection alive by pings, and notices when it is dead (MQTT 5, 3.1.2.10)."""
+"""Checks by pings whether a connection is alive (MQTT 5, 3.1.2.10)."""
 
 from __future__ import annotations
 

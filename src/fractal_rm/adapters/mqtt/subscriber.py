@@ -1,4 +1,4 @@
-"""Subscribes each connection to the configured topics, and unsubscribes from all others."""
+"""Keeps the subscriptions of each connection as they are configured."""
 
 from __future__ import annotations
 
