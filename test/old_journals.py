@@ -7,10 +7,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from fractal_rm.adapters.sqlite.migrations import schema_sum
-from fractal_rm.adapters.sqlite.schema import APPLICATION_ID
-from fractal_rm.adapters.sqlite.statements import NOTE
-from fractal_rm.adapters.sqlite.sums import add_row_sum
+from fractal_rm.adapters.sqlite.format.migrations import schema_sum
+from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum
+from fractal_rm.adapters.sqlite.format.schema import APPLICATION_ID
+from fractal_rm.adapters.sqlite.format.statements import NOTE
 
 _AHEAD = "ended_ahead_ms INTEGER NOT NULL DEFAULT 0,"
 _TABLES = """

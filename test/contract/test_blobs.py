@@ -22,8 +22,9 @@ from fractal_rm.adapters.log.batch import Beginnings, Facts, encoded
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.timed import VALUE_BYTES
-from fractal_rm.adapters.sqlite import SqliteHistory, check
+from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
+from fractal_rm.adapters.sqlite.check import journal as check
 from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.errors import (
     JournalDamaged,
@@ -389,7 +390,7 @@ def frame_of(journal):
 
 async def test_a_check_takes_no_value_for_lost_that_goes_meanwhile(tmp_path, monkeypatch):
     await written(tmp_path, over=True)
-    looks = check.look_at_blobs
+    looks = check.verify_blobs
 
     def meanwhile(db, files, has):
         with closing(sqlite3.connect(tmp_path / "up.journal")) as other, other:
@@ -398,7 +399,7 @@ async def test_a_check_takes_no_value_for_lost_that_goes_meanwhile(tmp_path, mon
             blob_of(tmp_path, value).unlink()
         return looks(db, files, has)
 
-    monkeypatch.setattr(check, "look_at_blobs", meanwhile)
+    monkeypatch.setattr(check, "verify_blobs", meanwhile)
     lost = [line for line in check_journal(tmp_path / "up.journal").problems if "blobs" in line]
     assert len(lost) == 1  # of b
 

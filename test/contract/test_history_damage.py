@@ -16,7 +16,7 @@ from test_journals import sqlite_journal
 
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.adapters.sqlite.prepare import PAGE_BYTES
+from fractal_rm.adapters.sqlite.format.prepare import PAGE_BYTES
 from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.errors import JournalBlocked, JournalDamaged, JournalError, JournalInUse
 from fractal_rm.domain.facts import Settled
@@ -65,23 +65,9 @@ async def test_a_bit_that_flips_in_any_row_is_found(tmp_path):
 RUNS = 150
 
 
-class Quick:
-    """A clock on which the scrub may read all at once."""
-
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        Quick.now_s += 10_000.0
-        return Quick.now_s
-
-
 def scrub_all(journal) -> str | None:
-    """Let the scrub look at everything; returns what it found."""
-    scrub = journal._history._scrub
-    scrub._monotonic_s = Quick()
-    rounds = scrub.rounds
-    while scrub.rounds < rounds + 1:
-        scrub.read_on()
+    """Complete one round of the scrub; returns the damage found."""
+    journal._history.scrubber.complete_round()
     return journal.damage
 
 

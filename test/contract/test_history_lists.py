@@ -80,7 +80,7 @@ def test_a_list_of_what_is_nowhere_reads_no_run(listed, monkeypatch):
     monkeypatch.setattr(sqlite3, "connect", traced)
     assert history.runs(flow="rare", state=State.DEAD) == []
     assert [text for text in asked if "no BETWEEN" in text] == []
-    with closing(connect(history._folder / "up.journal")) as db:
+    with closing(connect(history.folder / "up.journal")) as db:
         (text,) = [text for text in asked if "settled_ms IS NULL" in text]
         assert "USING INDEX open_runs" in str(db.execute(f"EXPLAIN QUERY PLAN {text}").fetchall())
     rare = history.runs(flow="rare", limit=3)

@@ -1,12 +1,14 @@
-"""Failures are kept longer than successes, and a busy day of successes does not push them out."""
+"""Failed runs are kept longer than others, and many successes do not displace them."""
 
 from __future__ import annotations
 
 import msgspec
-from test_journals import DAY_S, GIB, a_day_passes, sqlite_journal
+from test_journals import DAY_S, GIB, Age, lost, sqlite_journal
 
+from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
+from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.domain.facts import Accepted, Settled
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, begun, entry, flow_version, write
@@ -25,22 +27,33 @@ def kept(folder) -> list[str]:
     return sorted({run.id.rpartition("-")[0] for run in SqliteHistory(folder).runs(limit=1_000)})
 
 
-async def test_a_failed_run_stays_when_one_that_succeeded_goes(tmp_path):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB), failed=(2 * DAY_S, GIB))
+async def test_a_failed_run_is_kept_when_one_that_succeeded_is_dropped(tmp_path):
+    limits, age = Keep(60, GIB, 2 * DAY_S, GIB), Age()
+    journal = open_journal(
+        tmp_path / "up.journal", keep=lambda: limits, retention_ms=age, on_lost=lost,
+        purge_every_s=0,
+    )  # fmt: skip
     await journal.open()
     await end_some(journal, "bad", State.FAILED, 3)
     await end_some(journal, "good", State.SUCCEEDED, 3)
-    await a_day_passes(journal)
-    assert kept(tmp_path) == ["", "bad"]
-    journal._retention_ms.ms = 3 * DAY_S * 1_000
     await journal.bring_over()
-    assert kept(tmp_path) == [""]
+    age.ms = DAY_S * 1_000
+    for n in range(2):
+        await journal.accept(entry(f"later-{n}", at_ms=age.ms))
+        await journal.bring_over()
+    assert kept(tmp_path) == ["bad", "later"]
+    age.ms = 3 * DAY_S * 1_000
+    await journal.bring_over()
+    assert kept(tmp_path) == ["later"]
     await journal.close(clean=True)
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
 async def fill_up(folder, failed_bytes: int, bad: int) -> tuple[int, int]:
-    """A failed run, then a megabyte and more of others; returns how many failed and others stay."""
+    """Write failed runs, then more than a megabyte of others.
+
+    Returns how many failed runs are kept, and how many runs in all.
+    """
     journal = sqlite_journal(folder, keep=(DAY_S, 1 << 20), failed=(DAY_S, failed_bytes))
     await journal.open()
     await end_some(journal, "bad", State.FAILED, bad)
@@ -54,17 +67,17 @@ async def fill_up(folder, failed_bytes: int, bad: int) -> tuple[int, int]:
     return sum(name.startswith("bad") for name in names), len(names)
 
 
-async def test_successes_that_are_too_many_push_out_no_failure(tmp_path):
+async def test_too_many_successes_displace_no_failure(tmp_path):
     failed, in_all = await fill_up(tmp_path, 1 << 19, bad=20)
     assert failed == 20
     assert in_all < 120
 
 
-async def test_failures_that_take_more_than_their_share_go_as_well(tmp_path):
+async def test_failures_that_take_more_than_their_share_are_dropped_as_well(tmp_path):
     failed, _ = await fill_up(tmp_path, 1 << 17, bad=60)
     assert failed < 60
 
 
-async def test_where_failures_alone_are_too_much_they_go_all_the_same(tmp_path):
+async def test_failures_are_dropped_when_nothing_else_is_left_to_drop(tmp_path):
     failed, _ = await fill_up(tmp_path, GIB, bad=150)
     assert failed < 150

@@ -28,11 +28,11 @@ from fractal_rm.adapters.memory.blobs import MemoryBlobs
 from fractal_rm.adapters.memory.disk import MemoryDisk
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.sqlite import SqliteHistory
-from fractal_rm.adapters.sqlite.chain import link, start_of
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.adapters.sqlite.history import journals_in
-from fractal_rm.adapters.sqlite.retention import Keep
-from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
+from fractal_rm.adapters.sqlite.format.page_chain import chain_start, page_sum
+from fractal_rm.adapters.sqlite.format.schema import FORMAT, OLDEST
+from fractal_rm.adapters.sqlite.read.snapshot import journals_in
+from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.domain.errors import (
     JournalDamaged,
     JournalError,
@@ -265,7 +265,7 @@ async def test_a_row_that_says_other_than_its_facts_is_named(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE runs SET reason = 'it fell asleep' WHERE id = 'run-4'")
-    said = ["the row of run run-4 does not say what its facts say",
+    said = ["the row of run run-4 does not match its facts",
             "the row of run run-4 (no. 5) does not match its checksum"]  # fmt: skip
     assert check_journal(tmp_path / "up.journal").problems == said
 
@@ -329,7 +329,7 @@ async def test_a_run_whose_facts_cannot_follow_on_each_other_is_named(tmp_path):
     with sqlite3.connect(tmp_path / "up.journal") as db:
         (body,) = db.execute("SELECT body FROM pages WHERE run = 4 AND n = 1").fetchone()
         twice = msgspec.json.encode(2 * msgspec.json.decode(body))
-        last = link(start_of("run-3"), 1, twice)
+        last = page_sum(chain_start("run-3"), 1, twice)
         db.execute("DELETE FROM pages WHERE run = 4 AND n > 1")
         db.execute("UPDATE pages SET body = ?, sum = ? WHERE run = 4", (twice, last))
         db.execute("UPDATE runs SET pages = 1, chain = ? WHERE no = 4", (last,))
@@ -351,7 +351,7 @@ async def test_a_row_of_another_flow_than_its_facts_is_named(tmp_path):
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE runs SET flow = 'other' WHERE id = 'run-4'")
     problems = check_journal(tmp_path / "up.journal").problems
-    assert problems == ["the row of run run-4 does not say what its facts say",
+    assert problems == ["the row of run run-4 does not match its facts",
                         "the row of run run-4 (no. 5) does not match its checksum"]  # fmt: skip
 
 
@@ -829,7 +829,7 @@ async def test_a_run_whose_trigger_may_come_again_is_known_when_its_facts_are_go
 @pytest.fixture
 def person(tmp_path, monkeypatch):
     """Somebody at a prompt of sqlite3, for whom nobody waits long."""
-    monkeypatch.setattr("fractal_rm.adapters.sqlite.store.WAIT_S", 0)
+    monkeypatch.setattr("fractal_rm.adapters.sqlite.write.file.WAIT_S", 0)
     with closing(sqlite3.connect(tmp_path / "up.journal", isolation_level=None)) as person:
         yield person
 
@@ -1040,7 +1040,7 @@ async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path):
     await journal.open()
     with closing(sqlite3.connect(tmp_path / "up.journal")) as reader:
         reader.execute("SELECT count(*) FROM runs").fetchone()  # else its log goes, too
-        journal._history._db.close()
+        journal._history.file.db.close()
         await journal.accept(entry("run-1"))
         brought = asyncio.ensure_future(journal.bring_over())
         assert isinstance(await told, JournalLost)
@@ -1129,7 +1129,7 @@ async def test_a_lookup_that_fails_undoes_nothing_that_is_being_brought_over(tmp
     await journal.open()
     await journal.accept(entry("A", key="k"))
     history = journal._history
-    history._db.execute("BEGIN IMMEDIATE")  # as in the middle of a projection
+    history.file.db.execute("BEGIN IMMEDIATE")  # as in the middle of a projection
 
     class Locked:
         def execute(self, *_):
@@ -1138,12 +1138,12 @@ async def test_a_lookup_that_fails_undoes_nothing_that_is_being_brought_over(tmp
         def close(self):
             pass
 
-    reader, history._reader = history._reader, Locked()
+    reader, history.file.reader = history.file.reader, Locked()
     with pytest.raises(JournalHeld):
         await journal.find("unknown", 1_000)
-    assert history._db.in_transaction
-    history._db.execute("ROLLBACK")
-    history._reader = reader
+    assert history.file.db.in_transaction
+    history.file.db.execute("ROLLBACK")
+    history.file.reader = reader
     await journal.close(clean=True)
 
 
@@ -1154,7 +1154,7 @@ async def test_a_projection_that_fails_in_the_middle_is_done_again_whole(tmp_pat
     for name in "AB":
         await journal.accept(entry(name, key=name))
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
-    db, left = journal._history._db, [0, 1, 2, 3, 4, 5]
+    db, left = journal._history.file.db, [0, 1, 2, 3, 4, 5]
 
     class Failing:
         """Says that the disk is full at the first statement, then at the second, and so on."""
@@ -1179,10 +1179,10 @@ async def test_a_projection_that_fails_in_the_middle_is_done_again_whole(tmp_pat
         def executemany(self, *what):
             return self._step("executemany", *what)
 
-    journal._history._db = Failing()
+    journal._history.file.db = Failing()
     await journal.bring_over()
     assert left == []
-    journal._history._db = db
+    journal._history.file.db = db
     await write(journal, begun("B"), Settled(State.SUCCEEDED))
     await journal.close(clean=True)
     assert check_journal(tmp_path / "up.journal").problems == []

@@ -20,7 +20,7 @@ from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.memory import MemoryCaller
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.peers import HttpPeers
-from fractal_rm.adapters.sqlite.chain import link, start_of
+from fractal_rm.adapters.sqlite.format.page_chain import chain_start, page_sum
 from fractal_rm.cli.main import cli
 from fractal_rm.config.load import load
 from fractal_rm.domain.call import Reply
@@ -290,7 +290,7 @@ async def test_a_run_whose_facts_lack_the_first_is_set_aside_at_start(node):
     await written(node, {lacking: ("2", b"{}"), other: ("2", b'{"id": 1}')}, clean=False)
     with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
         body = b"[]"
-        of_run = (body, link(start_of(lacking), 1, body), lacking)
+        of_run = (body, page_sum(chain_start(lacking), 1, body), lacking)
         no = "(SELECT no FROM runs WHERE id = ?)"
         db.execute(f"UPDATE pages SET body = ?, sum = ? WHERE place >> 24 = {no}", of_run)
         db.execute("UPDATE runs SET chain = ? WHERE id = ?", of_run[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import Accepted

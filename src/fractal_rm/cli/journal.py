@@ -9,8 +9,8 @@ import msgspec
 
 from fractal_rm.adapters.sqlite import SqliteHistory, open_runs_of
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.adapters.sqlite.check_log import log_problems
-from fractal_rm.adapters.sqlite.history import journals_in
+from fractal_rm.adapters.sqlite.check.log import log_problems
+from fractal_rm.adapters.sqlite.read.snapshot import journals_in
 from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option, json_option, print_json, print_table, state_of

@@ -9,7 +9,7 @@ import click
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.cli.find_run import find_run
 from fractal_rm.cli.options import (
     config_option,

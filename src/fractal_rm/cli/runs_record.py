@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.cases.read import read_cases
 from fractal_rm.cases.record import CannotRecord, Recorded, recorded
 from fractal_rm.cases.run import text_of
