@@ -261,9 +261,7 @@ asyncio.run(kills.start(Path(sys.argv[1]), killed_at=int(sys.argv[2])))
 
 
 @pytest.mark.parametrize("n", [20, 25, 30])
-async def test_a_projection_of_a_process_that_is_killed_is_undone(
-    tmp_path, n
-):
+async def test_a_projection_of_a_process_that_is_killed_is_undone(tmp_path, n):
     await write_into_log(tmp_path)
     before = position_and_content(tmp_path)
     here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
