@@ -207,11 +207,11 @@ async def start(folder: Path, *, killed_at: float = float("inf")) -> bool:
     try:
         await journal.open()
     except Killed:
+        journal.crash()
         return True
     finally:
         Killing.left = float("inf")
-        journal.crash()
-        store.close(clean=False)
+    await journal.close(clean=False)
     return False
 
 

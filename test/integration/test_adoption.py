@@ -114,9 +114,7 @@ def test_a_process_without_mqtt_leaves_runs_that_need_it_and_says_so(make, compo
     wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [plain])
     found = audit(node)
     assert found.return_value == EXIT_NOT_WELL
-    assert f"run {publishes} is carried by nobody: restart its node (`fractal-rm up`)" in (
-        found.output
-    )
+    assert f"run {publishes} is not handled: restart its node (`fractal-rm up`)" in (found.output)
 
 
 def test_a_journal_that_cannot_be_taken_keeps_no_process_from_starting(make, components):
