@@ -9,17 +9,17 @@ from __future__ import annotations
 from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Check, Telemetry
-from fractal_rm.engine.waiting_room import WaitingRoom
+from fractal_rm.engine.queue import RunQueue
 
 MAX_SHOWN = 3
 
 
 class Inventory:
-    """Compares the open runs with those in the waiting room, at each call of `look`."""
+    """Compares the open runs with those in the queue, at each call of `look`."""
 
-    def __init__(self, runs: OpenRuns, room: WaitingRoom, telemetry: Telemetry) -> None:
+    def __init__(self, runs: OpenRuns, queue: RunQueue, telemetry: Telemetry) -> None:
         self._runs = runs
-        self._room = room
+        self._queue = queue
         self._telemetry = telemetry
         self._previous: frozenset[str] = frozenset()
         self.uncarried: frozenset[str] = frozenset()
@@ -36,7 +36,7 @@ class Inventory:
         self.uncarried = found
 
     def _not_handled(self) -> frozenset[str]:
-        handled = self._room.carried()
+        handled = self._queue.ids()
         return frozenset(
             run.id
             for run in self._runs
