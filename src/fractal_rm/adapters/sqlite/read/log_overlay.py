@@ -81,7 +81,7 @@ def _write_temporary_tables(db: sqlite3.Connection, stories: Stories) -> None:
     rows.update(stories.older, partial(_last_pages, db, stories))
     rows.insert(stories.new)
     rows.finish(stories.again)
-    for name, more in rows.counts.items():
+    for name, more in rows.written.counts.items():
         db.execute(statements.COUNT, {"name": name, "more": more})
     for statement in _VIEWS.split(";"):
         db.execute(statement)

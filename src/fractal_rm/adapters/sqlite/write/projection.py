@@ -47,19 +47,19 @@ class Projection:
 
     def commit(self, stories: Stories, reached: Projected) -> None:
         """Write the rest, and the positions reached in the log; then all of it is durable."""
-        db, rows = self._file.db, self._rows
+        db, rows, written = self._file.db, self._rows, self._rows.written
         with self._rolled_back_on_error():
             rows.finish(stories.again)
-            execute_bulk(db, statements.INSERT_KEYS, rows.key_rows)
-            for name, more in rows.counts.items():
+            execute_bulk(db, statements.INSERT_KEYS, written.key_rows)
+            for name, more in written.counts.items():
                 db.execute(statements.COUNT, {"name": name, "more": more})
             self._file.set_meta("projected", reached.all)
             self._file.set_meta("ended_until", reached.ended)
             db.execute("COMMIT")
         self._faults.commit()
-        self._next_no = rows.next_no
-        self.last_pages.update(rows.last_pages)
-        self.last_pages.remove(rows.ended)
+        self._next_no = written.next_no
+        self.last_pages.update(written.last_pages)
+        self.last_pages.remove(written.ended)
 
     @contextmanager
     def _rolled_back_on_error(self) -> Generator[None]:

@@ -26,12 +26,23 @@ Unchanged = tuple[int, str, Union[str, None], str, int, Union[str, None], int]
 _decode = msgspec.json.Decoder(list[Unchanged]).decode
 
 
-class RunRows:
-    """Call `update`, `insert` as often as needed, `finish`. All raise sqlite3.Error.
+class WrittenRuns(msgspec.Struct, gc=False):
+    """What a transaction has written, and what its caller must still write.
 
-    ``counts`` are to be added to the counts in ``meta``, and ``key_rows`` to be inserted, by the
-    caller.
+    The caller inserts ``key_rows`` and adds ``counts`` to those in ``meta``. ``last_pages`` are
+    those of runs that are still open, ``ended`` the ids of the others. ``next_no`` is the number
+    of the next new run.
     """
+
+    next_no: int
+    key_rows: Rows = []
+    last_pages: dict[str, LastPage] = {}
+    ended: list[str] = []
+    counts: dict[str, int] = {}
+
+
+class RunRows:
+    """Call `update`, `insert` as often as needed, `finish`. All raise sqlite3.Error."""
 
     def __init__(
         self,
@@ -48,16 +59,12 @@ class RunRows:
         self._spans: list[EndedRun] = []
         self._in_trouble: list[int] = []
         self._again: list[tuple[int, str]] = []
-        self.next_no = next_no
-        self.key_rows: Rows = []
-        self.last_pages: dict[str, LastPage] = {}  # of runs that are still open
-        self.ended: list[str] = []
-        self.counts = {"accepted": 0}
+        self.written = WrittenRuns(next_no, counts={"accepted": 0})
 
     def insert(self, stories: Iterable[Story]) -> None:
         """Insert new runs, at the ends of the tables: no existing row is read."""
         rows = [self._new_row(story, story.new) for story in stories if story.new is not None]
-        self.counts["accepted"] += len(rows)
+        self.written.counts["accepted"] += len(rows)
         execute_bulk(self._db, statements.INSERT_RUNS, rows)
         self._insert_pages()
 
@@ -83,20 +90,21 @@ class RunRows:
         db.executemany(statements.COUNT_DUPLICATES, self._again)
         add_to_spans(db, self._spans)
         execute_bulk(db, statements.INSERT_BLOBS, self._blobs)
-        self.counts["settled"] = len(self.ended)
+        counts = self.written.counts
+        counts["settled"] = len(self.written.ended)
         if self._blobs:
-            self.counts["blob_bytes"] = sum(size for _, _, size, *_ in self._blobs)
+            counts["blob_bytes"] = sum(size for _, _, size, *_ in self._blobs)
         if self._in_trouble:
-            self.counts["trouble_bytes"] = bytes_of(db, self._in_trouble)
+            counts["trouble_bytes"] = bytes_of(db, self._in_trouble)
 
     def _new_row(self, story: Story, new: Beginning) -> tuple[Any, ...]:
-        run_id, no = story.run_id, self.next_no
-        self.next_no += 1
+        run_id, no = story.run_id, self.written.next_no
+        self.written.next_no += 1
         pages, chain = self._add_page(story, (no, 0, chain_start(run_id)))
         if story.settled_ms is not None:
             self._spans.append((no, new.flow, story.state.text, new.accepted_ms, run_id))
         if new.key is not None:
-            self.key_rows.append(with_sum((new.key, no, new.digest, new.key_until_ms)))
+            self.written.key_rows.append(with_sum((new.key, no, new.digest, new.key_until_ms)))
         return with_sum(
             (no, run_id, new.flow, story.state.text, story.reason, new.source, story.node,
              new.accepted_ms, story.settled_ms, story.ahead_ms, new.parent,
@@ -141,9 +149,9 @@ class RunRows:
         chain = page_sum(chain, pages, body)
         self._pages.append((no << PAGE_BITS | pages, body, chain))
         if story.settled_ms is not None:
-            self.ended.append(story.run_id)
+            self.written.ended.append(story.run_id)
         else:
-            self.last_pages[story.run_id] = no, pages, chain
+            self.written.last_pages[story.run_id] = no, pages, chain
         if story.again:
             self._again.append((story.again, story.run_id))
         if story.refs:
