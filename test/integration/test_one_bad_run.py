@@ -72,7 +72,7 @@ def journal_of(node: NodeProcess, retention_ms: int) -> LogJournal:
 
 
 async def written(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) -> None:
-    """Write a journal of an earlier process; ``entries``: flow, payload and further facts of runs."""
+    """Write a journal of an earlier process; ``entries`` are flow, payload and later facts."""
     flows = load(node.config, {}).config.flows
     now_ms = SystemClock.now_ms()
     journal = journal_of(node, now_ms)
