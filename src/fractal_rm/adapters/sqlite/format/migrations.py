@@ -58,7 +58,7 @@ def add_views_of_old_format(db: sqlite3.Connection, found: int) -> None:
     _run(db, schema.LIST_TABLES.replace("CREATE TABLE", "CREATE TEMP TABLE"))
     _run(
         db,
-        f"CREATE TEMP VIEW runs ({statements.RUN}, sum) AS"
+        f"CREATE TEMP VIEW runs ({statements.RUN_COLUMNS}, sum) AS"
         f" SELECT {values}, row_sum({values}) FROM main.runs;"
         "CREATE TEMP VIEW meta (name, value, sum) AS"
         " SELECT name, value, row_sum(name, value) FROM main.meta",
@@ -82,7 +82,7 @@ def _apply(db: sqlite3.Connection, number: int, step: Step) -> None:
         step(db)
         db.execute(f"PRAGMA user_version = {number}")
         if number >= schema.SUMMED_SINCE:
-            db.execute(statements.NOTE, {"name": "schema", "value": schema_sum(db)})
+            db.execute(statements.SET_META, {"name": "schema", "value": schema_sum(db)})
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
@@ -94,7 +94,7 @@ def _create(db: sqlite3.Connection) -> None:
     _run(db, schema.CREATE)
     db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
     for name, value in {**dict.fromkeys(schema.COUNTS, 0), "clean": 1}.items():
-        db.execute(statements.NOTE, {"name": name, "value": value})
+        db.execute(statements.SET_META, {"name": name, "value": value})
 
 
 def _to_3(_: sqlite3.Connection) -> None:
@@ -120,12 +120,12 @@ def _to_5(db: sqlite3.Connection) -> None:
     )  # fmt: skip
     notes = {"projected": 0, "ended_until": 0, "dropped": accepted - kept}
     for name, value in (notes | {"trouble_bytes": _add_from_facts(db)}).items():
-        db.execute(statements.NOTE, {"name": name, "value": value})
+        db.execute(statements.SET_META, {"name": name, "value": value})
 
 
 def _to_6(db: sqlite3.Connection) -> None:
     _run(db, schema.BLOBS)
-    db.execute(statements.NOTE, {"name": "blob_bytes", "value": 0})
+    db.execute(statements.SET_META, {"name": "blob_bytes", "value": 0})
 
 
 def _rewrite(db: sqlite3.Connection, table: str, definition: str, values: str) -> None:

@@ -1,12 +1,12 @@
 """The SQL statements."""
 
-# ruff: noqa: S608 - statements are put together from the words of this file alone
+# ruff: noqa: S608 - statements are built from constants of this file only
 from __future__ import annotations
 
 # --- writing; statements that end in VALUES take many rows (see bulk.py) -----------------------
 
 # The columns of `runs` that its checksum covers, in order.
-RUN = (
+RUN_COLUMNS = (
     "no, id, flow, state, reason, source, node, accepted_ms, settled_ms, ended_ahead_ms, parent,"
     " fault, pages, chain, duplicates"
 )
@@ -40,11 +40,11 @@ EXTEND_SPANS = (  # the text before the rows, and after them
         " min(first_id, excluded.first_id), max(last_id, excluded.last_id))"
     ),
 )
-NOTE = "INSERT OR REPLACE INTO meta VALUES (:name, :value, row_sum(:name, :value))"
-COUNT = (
+SET_META = "INSERT OR REPLACE INTO meta VALUES (:name, :value, row_sum(:name, :value))"
+ADD_TO_META = (
     "UPDATE meta SET value = value + :more, sum = row_sum(name, value + :more) WHERE name = :name"
 )
-READ_NOTE = "SELECT value FROM meta WHERE name = ?"
+READ_META = "SELECT value FROM meta WHERE name = ?"
 PROJECTED = "SELECT name, value FROM meta WHERE name IN ('projected', 'ended_until')"
 FIRST_VERSION = (  # the version of the flow that a run began with
     "SELECT json_extract(CAST(body AS TEXT), '$[0][1].version') FROM pages"
@@ -82,7 +82,7 @@ EVERY_PAGE = (
     "SELECT runs.id, runs.pages, runs.chain, flow, state, reason, node, n, body, pages.sum"
     f" FROM runs LEFT JOIN pages ON {OF_RUN} WHERE runs.pages > 0 ORDER BY runs.no, place"
 )
-EVERY_RUN = f"SELECT {RUN}, sum FROM runs"
+EVERY_RUN = f"SELECT {RUN_COLUMNS}, sum FROM runs"
 RUNS_BETWEEN = f"{EVERY_RUN} WHERE no BETWEEN ? AND ? ORDER BY no DESC"
 SPANS_WHERE = "SELECT block, zones, last_id FROM spans WHERE "
 LAST_NO = (  # the highest of these is an upper bound of run numbers

@@ -14,7 +14,7 @@ from fractal_rm.adapters.log.blobs import read
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, valid_facts
 from fractal_rm.adapters.sqlite.format.row_sums import sum_matches
 from fractal_rm.adapters.sqlite.format.schema import LOSSES
-from fractal_rm.adapters.sqlite.format.statements import PAGES, READ_NOTE
+from fractal_rm.adapters.sqlite.format.statements import PAGES, READ_META
 from fractal_rm.adapters.sqlite.read.lists import Row, RunFilter, newest_runs, one_run
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.errors import JournalDamaged
@@ -140,7 +140,7 @@ class SqliteHistory:
         found: dict[str, Losses] = {}
         for path in self._journals():
             with snapshot(path, with_log=False) as db:
-                rows = [db.execute(READ_NOTE, (name,)).fetchone() or (0,) for name in LOSSES]
+                rows = [db.execute(READ_META, (name,)).fetchone() or (0,) for name in LOSSES]
             losses = Losses(*(value for (value,) in rows))
             if losses.places or losses.runs:
                 found[path.stem] = losses

@@ -82,7 +82,7 @@ def _write_temporary_tables(db: sqlite3.Connection, stories: Stories) -> None:
     rows.insert(stories.new)
     rows.finish(stories.again)
     for name, more in rows.written.counts.items():
-        db.execute(statements.COUNT, {"name": name, "more": more})
+        db.execute(statements.ADD_TO_META, {"name": name, "more": more})
     for statement in _VIEWS.split(";"):
         db.execute(statement)
 

@@ -123,8 +123,8 @@ def _count_losses(db: sqlite3.Connection, found: Survey, rejoined: Rejoined) -> 
         "lost_runs": rejoined.touched,
     }
     for name, more in filter(lambda loss: loss[1], losses.items()):
-        (before,) = db.execute(statements.READ_NOTE, (name,)).fetchone() or (0,)
-        db.execute(statements.NOTE, {"name": name, "value": before + more})
+        (before,) = db.execute(statements.READ_META, (name,)).fetchone() or (0,)
+        db.execute(statements.SET_META, {"name": name, "value": before + more})
 
 
 def _gone(found: Survey, rejoined: Rejoined, *, position_known: bool) -> list[str]:

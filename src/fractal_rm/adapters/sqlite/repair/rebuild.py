@@ -84,7 +84,7 @@ class Rebuild:
             is_known = all(name in values for name in names)
             self.projected = Projected(*(values[name] for name in names)) if is_known else None
         for name, value in {**counts, "clean": 0}.items():
-            self._new.db.execute(statements.NOTE, {"name": name, "value": value})
+            self._new.db.execute(statements.SET_META, {"name": name, "value": value})
 
     def _rows(self, what: str, statement: str, *, note: bool = True) -> Iterator[Row]:
         """Rows of the old history, until one cannot be read."""

@@ -117,7 +117,7 @@ class HistoryFile:
         self._watched.check()
 
     def keep_lock(self) -> None:
-        """Lock again if the lock file was deleted. Raises JournalGone; JournalLost if another has.
+        """Lock again if the lock file was deleted. Raises JournalGone, JournalLost.
 
         `check_in_place` is called first.
         """
@@ -140,7 +140,7 @@ class HistoryFile:
 
     def set_meta(self, name: str, value: int) -> None:
         """Set a row of the table ``meta``."""
-        self.db.execute(statements.NOTE, {"name": name, "value": value})
+        self.db.execute(statements.SET_META, {"name": name, "value": value})
 
     def write_failed(self, error: sqlite3.Error) -> JournalError:
         """As `failed`; where writing can be retried, the transaction is rolled back."""

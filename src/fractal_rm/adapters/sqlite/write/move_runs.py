@@ -17,7 +17,7 @@ from fractal_rm.adapters.sqlite.format.row_sums import sum_matches
 from fractal_rm.adapters.sqlite.write.purge import drop_blob_rows
 from fractal_rm.domain.facts import Accepted
 
-RUN = f"SELECT {statements.RUN}, sum FROM runs WHERE id = ?"  # noqa: S608 - of our own words
+RUN = f"SELECT {statements.RUN_COLUMNS}, sum FROM runs WHERE id = ?"  # noqa: S608 - constants
 KEY = "SELECT * FROM keys WHERE run = ?"
 NUMBERS = "SELECT no FROM runs WHERE id IN (SELECT value FROM json_each(?)) AND settled_ms IS NULL"
 DROP_KEYS = "DELETE FROM keys WHERE run IN (SELECT value FROM json_each(?))"
@@ -71,7 +71,7 @@ def delete_runs(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[str]:
     blobs = drop_blob_rows(db, numbers)
     for statement in (DROP_KEYS, statements.DROP_PAGES, statements.DROP_RUNS):
         db.execute(statement, (chosen,))
-    db.execute(statements.COUNT, {"name": "accepted", "more": -len(numbers)})
+    db.execute(statements.ADD_TO_META, {"name": "accepted", "more": -len(numbers)})
     return blobs
 
 

@@ -52,7 +52,7 @@ class Projection:
             rows.finish(stories.again)
             execute_bulk(db, statements.INSERT_KEYS, written.key_rows)
             for name, more in written.counts.items():
-                db.execute(statements.COUNT, {"name": name, "more": more})
+                db.execute(statements.ADD_TO_META, {"name": name, "more": more})
             self._file.set_meta("projected", reached.all)
             self._file.set_meta("ended_until", reached.ended)
             db.execute("COMMIT")

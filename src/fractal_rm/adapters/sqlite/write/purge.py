@@ -109,11 +109,11 @@ def _blob_sizes(db: sqlite3.Connection, numbers: list[int]) -> dict[int, int]:
 
 
 def _add_to_count(db: sqlite3.Connection, name: str, more: int) -> None:
-    db.execute(statements.COUNT, {"name": name, "more": more})
+    db.execute(statements.ADD_TO_META, {"name": name, "more": more})
 
 
 def _count_of(db: sqlite3.Connection, name: str) -> int:
-    value: int = db.execute(statements.READ_NOTE, (name,)).fetchone()[0]
+    value: int = db.execute(statements.READ_META, (name,)).fetchone()[0]
     return value
 
 
