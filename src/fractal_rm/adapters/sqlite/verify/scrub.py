@@ -37,13 +37,13 @@ MAX_PROBLEMS = 20  # of a round
 
 
 class Scrub:
-    """Call `open`, then `read_on` regularly."""
+    """Call `open`, then `read_on` regularly. ``monotonic_s`` is the clock for its pace."""
 
     def __init__(
         self, monotonic_s: Callable[[], float], bytes_per_s: int, blobs: BlobFiles
     ) -> None:
         self._blobs = blobs
-        self._monotonic_s = monotonic_s
+        self.monotonic_s = monotonic_s
         self._bytes_per_s = bytes_per_s
         self._last_call_s = self._next_round_s = monotonic_s()
         self._db: sqlite3.Connection | None = None
@@ -75,7 +75,7 @@ class Scrub:
 
     def read_on(self) -> None:
         """Read as much as the time since the last call allows. Raises nothing for damage."""
-        now_s = self._monotonic_s()
+        now_s = self.monotonic_s()
         left = min(int((now_s - self._last_call_s) * self._bytes_per_s), SLICE_BYTES)
         self._last_call_s = now_s
         while left > 0:
@@ -85,28 +85,16 @@ class Scrub:
                 if now_s >= self._next_round_s:
                     self._begin_round(now_s)
                 return
-            left -= self._note_all(part)
-
-    def complete_round(self) -> None:
-        """Read the rest of this round, or a whole new one, now."""
-        if self._round is None:
-            self._begin_round(self._monotonic_s())
-        for part in self._round or ():
-            self._note_all(part)
-        self._end_round()
+            read, problems = part
+            for problem in problems:
+                self.note(problem)
+            left -= read
 
     def close(self) -> None:
         """Close the connection."""
         if self._db is not None:
             self._db.close()
             self._db = None
-
-    def _note_all(self, part: Part) -> int:
-        """Note the problems; returns the bytes read."""
-        read, problems = part
-        for problem in problems:
-            self.note(problem)
-        return read
 
     def _begin_round(self, now_s: float) -> None:
         self._next_round_s = now_s + ROUND_EVERY_S
