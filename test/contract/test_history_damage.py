@@ -77,7 +77,7 @@ class FastClock:
 
 def scrub_all(journal) -> str | None:
     """Complete a round of the scrub; returns the damage found."""
-    scrubber = journal._history.scrubber
+    scrubber = journal.history.scrubber
     scrubber.monotonic_s = FastClock()
     rounds = scrubber.rounds
     while scrubber.rounds < rounds + 1:

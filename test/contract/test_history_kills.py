@@ -100,7 +100,7 @@ class InlineWorker:
 
 
 def journal_of(store: HistoryStore, path: Path) -> LogJournal:
-    log = Log(lambda: FolderDisk(log_folder(path)), Blobs(FolderBlobs(blob_folder(path))),
+    log = Log(FolderDisk(log_folder(path)), Blobs(FolderBlobs(blob_folder(path))),
               partial(secrets.randbits, 64), segment_bytes=64 * 1024)  # fmt: skip
     return LogJournal(log, store, worker=InlineWorker, retention_ms=lambda: 1_000, on_lost=lost)
 

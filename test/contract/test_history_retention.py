@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import msgspec
-from test_journals import DAY_S, GIB, Age, lost, sqlite_journal
+from test_journals import DAY_S, GIB, ManualRetentionClock, let_a_day_pass, sqlite_journal
 
-from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.domain.facts import Accepted, Settled
+from fractal_rm.domain.flow import flow_version
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import FLOW, begun, entry, flow_version, write
+from fractal_rm.testing.journal import FLOW, begun, entry, write
 
 BIG = (Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b'"%b"' % (b"x" * 10_000)), "mqtt"),)
 
@@ -28,23 +27,16 @@ def kept(folder) -> list[str]:
 
 
 async def test_a_failed_run_is_kept_when_one_that_succeeded_is_dropped(tmp_path):
-    limits, age = Keep(60, GIB, 2 * DAY_S, GIB), Age()
-    journal = open_journal(
-        tmp_path / "up.journal", keep=lambda: limits, retention_ms=age, on_lost=lost,
-        purge_every_s=0,
-    )  # fmt: skip
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), failed=(2 * DAY_S, GIB), retention_ms=clock)
     await journal.open()
     await end_some(journal, "bad", State.FAILED, 3)
     await end_some(journal, "good", State.SUCCEEDED, 3)
+    await let_a_day_pass(journal, clock)
+    assert kept(tmp_path) == ["", "bad"]
+    clock.ms = 3 * DAY_S * 1_000
     await journal.bring_over()
-    age.ms = DAY_S * 1_000
-    for n in range(2):
-        await journal.accept(entry(f"later-{n}", at_ms=age.ms))
-        await journal.bring_over()
-    assert kept(tmp_path) == ["bad", "later"]
-    age.ms = 3 * DAY_S * 1_000
-    await journal.bring_over()
-    assert kept(tmp_path) == ["later"]
+    assert kept(tmp_path) == [""]
     await journal.close(clean=True)
     assert check_journal(tmp_path / "up.journal").problems == []
 
