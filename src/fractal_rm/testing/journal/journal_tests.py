@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fractal_rm.engine.ports import Journal, Recovered
 
 
 class JournalTests:
-    """Override all methods but `reopen`."""
+    """Override the methods that raise NotImplementedError."""
 
     def new(self) -> Journal:
         """Make a journal. All of one test have the same place."""
@@ -34,3 +36,8 @@ class JournalTests:
         found = await journal.open()
         await journal.close(clean=True)
         return found
+
+    async def wait_blocked(self, journal: Journal) -> None:
+        """Wait until it has noticed that it cannot write."""
+        while journal.blocked is None:  # noqa: ASYNC110 - no journal has an event for it
+            await asyncio.sleep(0)
