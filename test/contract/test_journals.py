@@ -252,7 +252,7 @@ async def test_a_journal_with_a_flipped_byte_is_never_read_as_valid(tmp_path):
     await write_some(tmp_path)
     path = tmp_path / "up.journal"
     good = path.read_bytes()
-    whole = msgspec.json.encode((await opened(tmp_path)).runs)
+    expected = msgspec.json.encode((await opened(tmp_path)).runs)
     good = path.read_bytes()
     silently_wrong = []
     for at in range(0, len(good), 61):
@@ -265,7 +265,7 @@ async def test_a_journal_with_a_flipped_byte_is_never_read_as_valid(tmp_path):
             found = await opened(tmp_path)
         except JournalError:
             continue
-        if msgspec.json.encode(found.runs) != whole:
+        if msgspec.json.encode(found.runs) != expected:
             silently_wrong.append(at)
     assert silently_wrong == []
 

@@ -273,8 +273,8 @@ async def test_both_journals_are_valid_after_moves_of_runs_with_failures_parents
             assert msgspec.json.encode(now.facts) == msgspec.json.encode(was.facts)
     await end_all_runs(tmp_path, "up", runs)
     assert problems(tmp_path) == []
-    assert parents(tmp_path / "up.journal") == {"child": "whole"}
-    assert parents(tmp_path / "mqtt.journal") == {"failed child": "whole"}
+    assert parents(tmp_path / "up.journal") == {"child": "parent"}
+    assert parents(tmp_path / "mqtt.journal") == {"failed child": "parent"}
     failed = SqliteHistory(tmp_path).runs(state=State.FAILED)
     assert {run.id for run in failed} >= {*runs, "failed child"}
 
@@ -284,9 +284,9 @@ def accepted_with(**more):
 
 
 FACTS = {
-    "whole": (accepted_with(key="key of whole"), Placed(None, "here"), Started(1)),
-    "failed child": (accepted_with(origin="whole:1"), Started(1)),
-    "child": (accepted_with(origin="whole:2"), Started(1), StepFailed(1, 1, "no 17", again=AGAIN)),
+    "parent": (accepted_with(key="key of parent"), Placed(None, "here"), Started(1)),
+    "failed child": (accepted_with(origin="parent:1"), Started(1)),
+    "child": (accepted_with(origin="parent:2"), Started(1), StepFailed(1, 1, "no 17", again=AGAIN)),
     "elsewhere": (accepted_with(), Placed("3", "there"), Offered("3", 1)),
     "accepted": (accepted_with(),),
 }
