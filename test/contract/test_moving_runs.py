@@ -13,10 +13,11 @@ import pytest
 from fractal_rm.adapters import other_journals
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.log.adoption import RUNS_AT_ONCE, families
-from fractal_rm.adapters.sqlite import SqliteHistory, lookup
+from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.adapters.sqlite.history import journals_in
-from fractal_rm.adapters.sqlite.retention import Keep
+from fractal_rm.adapters.sqlite.read import other_histories as lookup
+from fractal_rm.adapters.sqlite.read.snapshot import journals_in
+from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.errors import JournalError, JournalHeld
 from fractal_rm.domain.facts import (
