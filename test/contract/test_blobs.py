@@ -25,7 +25,8 @@ from fractal_rm.adapters.log.timed import VALUE_BYTES
 from fractal_rm.adapters.sqlite import SqliteHistory, check
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.repair import repair
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.facts import Accepted, Finished, Passed, Settled
+from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalFull,
     JournalGone,
@@ -33,7 +34,6 @@ from fractal_rm.domain.errors import (
     JournalUnreadable,
     JournalWithoutFile,
 )
-from fractal_rm.domain.facts import Accepted, Finished, Passed, Settled
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State

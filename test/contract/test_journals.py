@@ -33,7 +33,18 @@ from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.history import journals_in
 from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.facts import (
+    Accepted,
+    Dead,
+    Finished,
+    Parked,
+    Placed,
+    Settled,
+    Started,
+    StepFailed,
+)
+from fractal_rm.domain.flow import flow_version
+from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalError,
     JournalFull,
@@ -46,17 +57,6 @@ from fractal_rm.domain.errors import (
     JournalTooOld,
     JournalUnreadable,
 )
-from fractal_rm.domain.facts import (
-    Accepted,
-    Dead,
-    Finished,
-    Parked,
-    Placed,
-    Settled,
-    Started,
-    StepFailed,
-)
-from fractal_rm.domain.flow import flow_version
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, JournalConformance, begun, entry, write
 from old_journals import as_written_by

@@ -18,7 +18,6 @@ from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.history import journals_in
 from fractal_rm.adapters.sqlite.retention import Keep
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.errors import JournalError, JournalHeld
 from fractal_rm.domain.facts import (
     Accepted,
     Finished,
@@ -29,6 +28,7 @@ from fractal_rm.domain.facts import (
     StepFailed,
 )
 from fractal_rm.domain.flow import flow_version
+from fractal_rm.domain.journal_errors import JournalError, JournalHeld
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State

@@ -10,22 +10,19 @@ import pytest
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import (
-    BadReply,
+from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed, OfferRefused
+from fractal_rm.domain.facts import Begun, Dead, Placed
+from fractal_rm.domain.refusals import (
     Broken,
     Busy,
-    CallTimedOut,
-    ConnectFailed,
     Draining,
     JournalUnavailable,
     KeyReused,
     Malformed,
-    OfferRefused,
     OwnRun,
     UnknownFlow,
     WrongShape,
 )
-from fractal_rm.domain.facts import Begun, Dead, Placed
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine import admit

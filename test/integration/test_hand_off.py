@@ -14,7 +14,7 @@ from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.errors import CallFailed, CallTimedOut, OfferRefused
+from fractal_rm.domain.call_errors import CallFailed, CallTimedOut, OfferRefused
 from fractal_rm.domain.facts import Placed
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Receipt

@@ -30,7 +30,7 @@ from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.config import model
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Busy, Malformed
+from fractal_rm.domain.refusals import Busy, Malformed
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.ports import Taken

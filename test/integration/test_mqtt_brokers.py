@@ -23,7 +23,7 @@ from fractal_rm.adapters.mqtt.known_brokers import KnownBrokers
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import Tls
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 from keys import encrypted_key
 from ports import free_port
 from scripted_broker import CLOSE, NOTHING, ScriptedBroker, connack, message

@@ -15,7 +15,7 @@ from fractal_rm.adapters.mqtt.answered import Answered
 from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Busy
+from fractal_rm.domain.refusals import Busy
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Said
 from nodes import NodeProcess, wait_until

@@ -18,8 +18,9 @@ from fractal_rm.adapters.mqtt.publisher import MqttPublisher
 from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 from fractal_rm.adapters.mqtt.wire import PUBACK
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Busy, Malformed, PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.flow import Flow, Starts
+from fractal_rm.domain.refusals import Busy, Malformed
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Taken
 from nodes import NodeProcess

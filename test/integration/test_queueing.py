@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.admission import Limits, Load, what_it_is_about
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import CallTimedOut
+from fractal_rm.domain.call_errors import CallTimedOut
 from fractal_rm.domain.facts import Offered, Placed
 from fractal_rm.domain.flow import Flow, Queueing
 from fractal_rm.domain.run import Run

@@ -14,8 +14,8 @@ from fractal_rm.domain.admission import (
     too_old,
 )
 from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call_errors import CallTimedOut, ConnectFailed
 from fractal_rm.domain.cause import Answered, Cause, Failure
-from fractal_rm.domain.errors import Busy, CallTimedOut, ConnectFailed, KeyReused
 from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.outcome import CONNECT_TRIES, MOST_PAUSE_S, call_again_s, failure_of
 from fractal_rm.domain.placement import (
@@ -32,6 +32,7 @@ from fractal_rm.domain.placement import (
     cannot_run,
     decide,
 )
+from fractal_rm.domain.refusals import Busy, KeyReused
 from fractal_rm.domain.state import State
 
 SILENT = Failure(Cause.PEER_SILENT, "it hangs")

@@ -20,7 +20,7 @@ from fractal_rm.adapters.other_journals import FolderOfJournals
 from fractal_rm.adapters.sqlite import HistoryStore
 from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Kept
 from fractal_rm.adapters.worker import Worker
-from fractal_rm.domain.errors import JournalError
+from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run import Run
 
 

@@ -20,7 +20,7 @@ from fractal_rm.adapters.sqlite import HistoryStore, open_runs_of
 from fractal_rm.adapters.sqlite.causes import unusable
 from fractal_rm.adapters.sqlite.lookup import OtherHistories
 from fractal_rm.adapters.sqlite.retention import Keep
-from fractal_rm.domain.errors import JournalBlocked
+from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Recovered
 

@@ -19,7 +19,7 @@ from fractal_rm.cases.model import (
     said_in,
 )
 from fractal_rm.cases.play import Message, Observed, TriggerRefused
-from fractal_rm.domain.errors import Malformed
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json
 from fractal_rm.flowlang.duration import duration
 

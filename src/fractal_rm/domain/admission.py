@@ -8,8 +8,9 @@ from typing import Any, cast
 import msgspec
 
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.errors import Busy, CannotEvaluate, KeyReused
 from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.flow_errors import CannotEvaluate
+from fractal_rm.domain.refusals import Busy, KeyReused
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import decoded, encoded, pick
 from fractal_rm.domain.state import State

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from operator import ge, gt, le, lt
 from typing import Any, TypeGuard
 
-from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.evaluate import evaluate
 from fractal_rm.domain.expression import (
     AllOf,
@@ -17,6 +16,7 @@ from fractal_rm.domain.expression import (
     Not,
     Result,
 )
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.seen import Seen, is_list, kind_of
 from fractal_rm.domain.values import Values
 

@@ -6,7 +6,7 @@ with their length: half a microsecond for each (docs/decisions/0016-bounded-eval
 
 from __future__ import annotations
 
-from fractal_rm.domain.errors import CannotEvaluate
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.strict_json import outside_strings
 
 MOST_VALUES = 100_000

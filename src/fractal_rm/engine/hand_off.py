@@ -10,8 +10,8 @@ from msgspec import UNSET
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.budget import time_left_ms
+from fractal_rm.domain.call_errors import CallFailed, OfferRefused
 from fractal_rm.domain.cause import Answered, Cause, Failure
-from fractal_rm.domain.errors import CallFailed, OfferRefused
 from fractal_rm.domain.facts import Offered, Placed, Settled
 from fractal_rm.domain.flow import components_of
 from fractal_rm.domain.placement import (

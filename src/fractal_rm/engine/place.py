@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fractal_rm.domain.call_errors import CallFailed
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.errors import CallFailed
 from fractal_rm.domain.facts import Placed
 from fractal_rm.domain.placement import Here, Place, There, cannot_run, decide
 from fractal_rm.domain.run import Run

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.expression import AllOf, AnyOf, Compare, Expression, Literal, Not
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.seen import Seen
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
@@ -32,6 +31,7 @@ from fractal_rm.domain.expression import (
     Status,
     Value,
 )
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import TOO_LARGE, read_json
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import BASE64, BASE64_STANDS, Scope

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import msgspec
 
-from fractal_rm.domain.errors import NoJson
 from fractal_rm.domain.findings import did_you_mean
+from fractal_rm.domain.flow_errors import NoJson
 from fractal_rm.domain.seen import compiled
 
 _BARE = re.compile(r"[A-Za-z_]\w*(?:\[[-0-9:*]*\])*|[*@]", re.ASCII)

@@ -17,7 +17,7 @@ import msgspec
 
 from fractal_rm.config.model import Component, Config, Endpoint, Node
 from fractal_rm.domain.call import Reply, Route
-from fractal_rm.domain.errors import BadReply, CallTimedOut, ConnectFailed
+from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
 
 _KEY = re.compile(r"(?P<run>[^:]+):(?P<undo>undo\.)?(?P<number>\d+)(?:\.(?P<element>\d+))?")
 

@@ -14,7 +14,6 @@ from collections.abc import Awaitable
 import msgspec
 import pytest
 
-from fractal_rm.domain.errors import JournalFull, JournalGone, JournalInUse
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
@@ -67,6 +66,7 @@ from fractal_rm.domain.flow import (
     Wait,
     flow_version,
 )
+from fractal_rm.domain.journal_errors import JournalFull, JournalGone, JournalInUse
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, fold

@@ -25,8 +25,9 @@ from litestar.params import Parameter
 from litestar.types import ASGIApp
 
 from fractal_rm import __version__
-from fractal_rm.domain.errors import JournalError, Refused
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.journal_errors import JournalError
+from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import (
     Check,

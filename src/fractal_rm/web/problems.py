@@ -9,7 +9,8 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from fractal_rm.domain.errors import JournalError, Refused
+from fractal_rm.domain.journal_errors import JournalError
+from fractal_rm.domain.refusals import Refused
 from fractal_rm.engine.ports import Telemetry
 
 MEDIA_TYPE = "application/problem+json"

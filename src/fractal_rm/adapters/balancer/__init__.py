@@ -7,8 +7,9 @@ from functools import lru_cache
 import msgspec
 
 from fractal_rm.domain.call import Caller, Route
-from fractal_rm.domain.errors import BadReply, Malformed
+from fractal_rm.domain.call_errors import BadReply
 from fractal_rm.domain.outcome import said_with
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
 
 KNOWN_BYTES = 200  # answers up to this length are remembered

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Route
-from fractal_rm.domain.errors import CallFailed, ConnectFailed, PublishFailed
+from fractal_rm.domain.call_errors import CallFailed, ConnectFailed, PublishFailed
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Receipt
 

@@ -25,7 +25,7 @@ from fractal_rm.adapters.mqtt.redelivery import Redelivery
 from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 from fractal_rm.adapters.mqtt.unanswered import Take, Unanswered
 from fractal_rm.adapters.mqtt.wire import CONNACK, PUBACK, Wire
-from fractal_rm.domain.errors import ConnectFailed, PublishFailed
+from fractal_rm.domain.call_errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.topic import name_fault, status_topic
 from fractal_rm.engine.ports import Telemetry
 

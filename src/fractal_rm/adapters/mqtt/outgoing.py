@@ -10,7 +10,7 @@ from gmqtt.mqtt.package import PublishPacket  # pyright: ignore[reportMissingTyp
 
 from fractal_rm.adapters.mqtt.client import said_by_broker, status
 from fractal_rm.adapters.mqtt.codes import NOT_AUTHORIZED, PASSING, REFUSED, in_words
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 
 AT_ONCE = 500
 PUBACK_LIMIT_S = 10.0

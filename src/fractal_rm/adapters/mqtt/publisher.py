@@ -20,7 +20,7 @@ from hashlib import blake2b
 
 from fractal_rm.adapters.mqtt.link import Link
 from fractal_rm.adapters.mqtt.outgoing import LinkGone
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 
 WAIT_FOR_LINK_S = 5.0  # a node that has just begun, or a broker, is back within this as a rule
 PATIENCE_S = 300.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.adapters.mqtt.topics import Topics
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Broken, Refused, UnknownFlow
+from fractal_rm.domain.refusals import Broken, Refused, UnknownFlow
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.ports import Intake, Taken, Telemetry
 

@@ -12,8 +12,9 @@ import msgspec
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Caller, Route
-from fractal_rm.domain.errors import BadReply, Malformed, OfferRefused, OwnRun, UnknownFlow
+from fractal_rm.domain.call_errors import BadReply, OfferRefused
 from fractal_rm.domain.outcome import said_with
+from fractal_rm.domain.refusals import Malformed, OwnRun, UnknownFlow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.engine.ports import Receipt

@@ -14,8 +14,9 @@ from msgspec import UNSET
 from fractal_rm.adapters.schedule.timetable import Timetable, rules_of
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
-from fractal_rm.domain.errors import BadSchedule, Draining, KeyReused, Malformed, Refused
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.flow_errors import BadSchedule
+from fractal_rm.domain.refusals import Draining, KeyReused, Malformed, Refused
 from fractal_rm.domain.steady import MOST_MS
 from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.domain.trigger import Arrival, Source

@@ -17,8 +17,8 @@ from fractal_rm.adapters.sqlite.check_log import log_problems
 from fractal_rm.adapters.sqlite.history import reading
 from fractal_rm.adapters.sqlite.prepare import format_of
 from fractal_rm.adapters.sqlite.schema import FORMAT, SUMMED_SINCE
-from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.transitions import ImpossibleFact
 

@@ -13,7 +13,7 @@ from fractal_rm.adapters.sqlite.before_log import history_in
 from fractal_rm.adapters.sqlite.history import reading
 from fractal_rm.adapters.sqlite.notes import projected
 from fractal_rm.adapters.sqlite.repair_blobs import why_lost
-from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.journal_errors import JournalDamaged
 
 
 def log_problems(path: Path) -> list[str]:

@@ -21,7 +21,7 @@ from fractal_rm.adapters.sqlite.recent import lay_over
 from fractal_rm.adapters.sqlite.schema import LOSSES, SUMMED_SINCE
 from fractal_rm.adapters.sqlite.statements import PAGES, READ_NOTE
 from fractal_rm.adapters.sqlite.sums import add_row_sum, decode_any, holds
-from fractal_rm.domain.errors import JournalDamaged, JournalUnreadable
+from fractal_rm.domain.journal_errors import JournalDamaged, JournalUnreadable
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Ledger, RunDetail, RunPage, RunSummary, TimedFact
 

@@ -15,7 +15,7 @@ from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.many import many_at_once
 from fractal_rm.adapters.sqlite.notes import projected
 from fractal_rm.adapters.sqlite.prepare import check_files, format_of
-from fractal_rm.domain.errors import JournalDamaged, JournalError
+from fractal_rm.domain.journal_errors import JournalDamaged, JournalError
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Prior
 

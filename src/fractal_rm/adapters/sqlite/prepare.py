@@ -11,7 +11,7 @@ from fractal_rm.adapters.sqlite.causes import damaged
 from fractal_rm.adapters.sqlite.migrations import create, migrate
 from fractal_rm.config.regular_file import NotRegular, stat_regular
 from fractal_rm.config.whole_file import sync_folder
-from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
+from fractal_rm.domain.journal_errors import JournalDamaged, JournalTooNew, JournalTooOld
 
 PAGE_BYTES = 4096  # a small commit writes each page that it touches: what wears flash out
 WAL_BYTES = 4 * 1024 * 1024  # so much is gathered in the log before it goes into the file

@@ -20,7 +20,7 @@ from fractal_rm.adapters.sqlite.last_pages import LastPage
 from fractal_rm.adapters.sqlite.notes import projected
 from fractal_rm.adapters.sqlite.recover import run_from
 from fractal_rm.adapters.sqlite.rows import Writing
-from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.journal_errors import JournalDamaged
 
 _OVER = """
 ALTER TABLE temp.runs RENAME TO recent_runs;

@@ -16,9 +16,9 @@ from fractal_rm.adapters.log.blobs import BlobFiles, read
 from fractal_rm.adapters.sqlite import statements
 from fractal_rm.adapters.sqlite.causes import damaged
 from fractal_rm.adapters.sqlite.chain import ChainBroken, Unreadable, verified
-from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.facts import Accepted, AnyFact
 from fractal_rm.domain.flow import Flow, version_of
+from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.transitions import ImpossibleFact

@@ -42,9 +42,9 @@ from fractal_rm.adapters.sqlite.schema import LOSSES, PAGE_BITS, SUMMED_SINCE
 from fractal_rm.adapters.sqlite.spans import widen
 from fractal_rm.adapters.sqlite.sums import add_row_sum, decode_any, holds, summed
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.errors import JournalInUse
 from fractal_rm.domain.facts import Settled, parent_of
 from fractal_rm.domain.flow import Flow, version_of
+from fractal_rm.domain.journal_errors import JournalInUse
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import TROUBLE, State
 from fractal_rm.domain.transitions import ImpossibleFact

@@ -34,7 +34,7 @@ from fractal_rm.adapters.sqlite.rows import Writing
 from fractal_rm.adapters.sqlite.scrub import BYTES_PER_S, Scrub
 from fractal_rm.adapters.sqlite.sums import add_row_sum
 from fractal_rm.adapters.still_there import StillThere
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.journal_errors import (
     HistoryDamaged,
     JournalBlocked,
     JournalError,

@@ -16,10 +16,11 @@ from msgspec import UNSET
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, content_json
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CannotEvaluate, JournalBlocked, NotConfigured
 from fractal_rm.domain.facts import Accepted, Dead, Finished, Placed, Settled
 from fractal_rm.domain.flow import Errors, Flow, SubFlow, flow_version
+from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
 from fractal_rm.domain.in_doubt import calls_in_doubt, said_of
+from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.result import NULL, StepResult, stored
 from fractal_rm.domain.run import Run

@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 from litestar import Request
 
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.facts import Finished, Passed
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.refusals import (
     Malformed,
     TooLarge,
     WrongContentCoding,
     WrongContentType,
     WrongShape,
 )
-from fractal_rm.domain.facts import Finished, Passed
-from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Outcome, Run, change
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Said, Source
