@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -19,6 +19,7 @@ from fractal_rm.cases.model import (
     said_in,
 )
 from fractal_rm.cases.play import Message, Observed, TriggerRefused
+from fractal_rm.domain.json_equal import json_equal
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json
 from fractal_rm.flowlang.duration import duration
@@ -170,7 +171,7 @@ def _results(expected: Expected, came: Observed) -> Iterator[Difference]:
 def _value(what: str, expected: Any, came: msgspec.Raw) -> Iterator[Difference]:
     """A text is compared with the text that came, anything else with what that says as JSON."""
     got = msgspec.json.decode(came)
-    if same(got, expected):
+    if json_equal(got, expected):
         return
     said = Said(text=expected) if isinstance(expected, str) else Said(json=expected)
     body = got.encode() if isinstance(got, str) else bytes(came)
@@ -185,20 +186,9 @@ def says(said: Said, body: bytes) -> bool:
     if said.json is UNSET:
         return body == said.as_bytes()
     try:
-        return same(read_json(body), said.json)
+        return json_equal(read_json(body), said.json)
     except Malformed:
         return False
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two values mean the same in JSON: 1 is 1.0, and true is not 1, however deep."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        left, right = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
-        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
-    if isinstance(one, list) and isinstance(other, list):
-        pairs = cast("list[Any]", one), cast("list[Any]", other)
-        return len(pairs[0]) == len(pairs[1]) and all(map(same, *pairs))
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def _in_one_form(said: Said, body: bytes) -> tuple[str, str]:
