@@ -25,7 +25,7 @@ from fractal_rm.config.model import Config
 from fractal_rm.domain.flow import Method
 from fractal_rm.flowlang import compile_flows
 from fractal_rm.flowlang.parse import SETTINGS
-from fractal_rm.flowlang.terms import MODIFIERS
+from fractal_rm.flowlang.modifiers import MODIFIERS
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "flows.md"
 COMPONENTS = {"camera": ("frame",), "detector": ("1",), "actuator": ("1", "2")}

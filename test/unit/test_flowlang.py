@@ -32,8 +32,8 @@ from fractal_rm.domain.flow import (
     Wait,
 )
 from fractal_rm.flowlang import compile_flows
-from fractal_rm.flowlang.terms import MODIFIERS
-from fractal_rm.flowlang.words import SAID_OF_A_STEP
+from fractal_rm.flowlang.modifiers import MODIFIERS
+from fractal_rm.flowlang.words import MODIFIER_KEYWORDS
 
 KNOWN = {"camera": ("1", "2"), "detector": ("1",)}
 
@@ -396,7 +396,7 @@ def is_understood_or_pointed_at(text: str) -> None:
 
 
 def test_the_words_that_stand_under_an_instruction_are_the_modifiers():
-    assert set(MODIFIERS) == SAID_OF_A_STEP
+    assert set(MODIFIERS) == MODIFIER_KEYWORDS
 
 
 @given(st.lists(st.lists(st.sampled_from(["GET", "POST"]), min_size=1, max_size=6), max_size=8))

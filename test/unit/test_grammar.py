@@ -11,7 +11,7 @@ import pytest
 
 from fractal_rm.flowlang.instructions import INSTRUCTIONS
 from fractal_rm.flowlang.settings import SETTINGS
-from fractal_rm.flowlang.terms import MODIFIERS
+from fractal_rm.flowlang.modifiers import MODIFIERS
 
 ROOT = Path(__file__).parents[2]
 GRAMMAR = json.loads((ROOT / "docs" / "editors" / "flows.tmLanguage.json").read_text())

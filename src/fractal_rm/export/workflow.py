@@ -56,7 +56,7 @@ class Workflow:
             "inputs": {"type": "object", "properties": self._expressions.inputs},
             "steps": steps,
             **reply,
-            "x-fractal-begins-with": [" ".join(entry) for entry in above.begins],
+            "x-fractal-begins-with": [" ".join(entry) for entry in above.starts],
             **({"x-fractal-settings": dict(above.settings)} if above.settings else {}),
         }
 
@@ -85,7 +85,7 @@ class Workflow:
         document |= self._call(step, card) if isinstance(step, Call) else self._run(step, card)
         if self._flow.errors is Errors.CONTINUE:
             document.setdefault("onFailure", []).append(self._after_failure(step))
-        texts = {"when": card.when or card.picks, "foreach": card.each, "undo": card.undo}
+        texts = {"when": card.when or card.element_when, "foreach": card.foreach, "undo": card.undo}
         document |= {f"x-fractal-{key}": text for key, text in texts.items() if text}
         if self._flow.order is Order.DATAFLOW:
             needed = sorted(needs(step))
