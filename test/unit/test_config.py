@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from fractal_rm.config.compile import FILES, Compiled, compile_config
 from fractal_rm.config.control import Control, ControlUnreadable, read_control, write_control
+from fractal_rm.config.json_source import MOST_MASKED
 from fractal_rm.config.json_text import JsonFault, Value, parse_json
 from fractal_rm.config.load import Watch, load
-from fractal_rm.config.section import MOST_MASKED
 from fractal_rm.domain.call import BodyForm, Tls
 from fractal_rm.domain.findings import CODES, ConfigRejected
 from fractal_rm.domain.placement import AfterSilence
@@ -275,7 +275,7 @@ def test_a_flow_that_begins_where_triggers_come_is_warned_about(folder):
         flows += f"\n\n{flow}\nON {topic}\nTO component1 1\nGET\n"
     (folder / "flows.conf").write_text(flows)
     (warning,) = load(folder, {}).warnings
-    assert "flow 8 begins at plant/+/frame, where every message is a trigger" in warning.headline()
+    assert "flow 8 has ON plant/+/frame, but every message there is a trigger" in warning.headline()
     assert "[C222]" in warning.headline()
 
 
