@@ -11,14 +11,11 @@ from datetime import datetime, timezone
 
 from fractal_rm.adapters.telemetry.line_writer import LineWriter
 from fractal_rm.adapters.telemetry.outlets import LogFile, Stream
-from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import State
 
 STANDARD_ERROR = 2
 WINDOW_S = 10.0
 LINES_PER_WINDOW = 20
 FIELD_LENGTH = 500
-_AS_WANTED = frozenset({State.SUCCEEDED, State.HANDED_OFF})
 
 _log = logging.getLogger("fractal_rm")
 
@@ -73,18 +70,6 @@ class LogTelemetry:
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._now_s = monotonic_s
         self._window: dict[str, tuple[float, int]] = {}
-
-    def run_settled(self, run: Run, steady_ms: Callable[[], int]) -> None:
-        """A run ended. Only an end that somebody should look at makes a line."""
-        if run.state in _AS_WANTED:
-            return
-        self.problem(
-            f"run_{run.state.value}",
-            run=run.id,
-            flow=run.flow.id,
-            reason=run.reason,
-            took_ms=steady_ms() - run.steady_ms,
-        )
 
     def event(self, name: str, **fields: object) -> None:
         """Something that an operator may want to know."""

@@ -1,0 +1,33 @@
+"""One log line for each run that ended as nobody wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fractal_rm.domain.facts import AnyFact, Dead, Settled
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import Telemetry
+
+_AS_WANTED = frozenset({State.SUCCEEDED, State.HANDED_OFF})
+
+
+class RunLog:
+    """Port `Observer`. ``steady_ms`` is the time now, on the clock of `Run.steady_ms`."""
+
+    kinds: frozenset[type[AnyFact]] = frozenset({Settled, Dead})
+
+    def __init__(self, telemetry: Telemetry, steady_ms: Callable[[], int]) -> None:
+        self._telemetry = telemetry
+        self._steady_ms = steady_ms
+
+    def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:  # noqa: ARG002
+        """Log an end that somebody should look at."""
+        if run.state not in _AS_WANTED:
+            self._telemetry.problem(
+                f"run_{run.state.value}",
+                run=run.id,
+                flow=run.flow.id,
+                reason=run.reason,
+                took_ms=self._steady_ms() - run.steady_ms,
+            )
