@@ -36,7 +36,7 @@ def test_an_error_is_shown_and_explained(text, expected):
 def test_every_code_of_flows_has_a_case():
     shown = "".join(expected for _, expected in cases())
     missing = [code for code in CODES if code[0] == "F" and f"[{code}]" not in shown]
-    # These two are about the encoding and the size: see test_config_findings.py and test_flow_limits.py.
+    # They are tested in test_config_findings.py (F113) and test_flow_limits.py (F136).
     assert missing == ["F113", "F136"]
 
 

@@ -6,10 +6,10 @@ from fractal_rm.domain.errors import FractalError
 
 
 class CallFailed(FractalError):
-    """No reply could be had.
+    """There is no usable answer.
 
-    ``sent`` tells whether a byte of the request may have left: only a call that was not sent is
-    known not to have had an effect.
+    ``sent``: a byte of the request may have been sent. Only a call that was not sent is known to
+    have had no effect.
     """
 
     code = "call-failed"
@@ -20,9 +20,9 @@ class CallFailed(FractalError):
 
 
 class ConnectFailed(CallFailed):
-    """No connection: refused, unreachable, TLS refused, not within the connect limit.
+    """No connection was made: it was refused, unreachable, too slow, or failed in TLS.
 
-    Or one that was closed before anything was sent on it.
+    Or it was closed before anything was sent.
     """
 
     code = "connect-failed"
@@ -32,13 +32,13 @@ class ConnectFailed(CallFailed):
 
 
 class CallTimedOut(CallFailed):
-    """The total time limit of the call ended first."""
+    """The time limit of the whole call has passed."""
 
     code = "timed-out"
 
 
 class BadReply(CallFailed):
-    """The answer is not HTTP/1.1, or it ended early."""
+    """The answer is not valid HTTP/1.1, or not complete."""
 
     code = "bad-reply"
 
@@ -56,9 +56,9 @@ class ReplyTooLarge(CallFailed):
 
 
 class PublishFailed(FractalError):
-    """No broker took a message: none is connected, or it did not acknowledge in time.
+    """No broker is connected, or the broker did not acknowledge the message in time.
 
-    ``final``: it was refused, and will be refused again.
+    ``final``: the broker refused the message, and would refuse it again.
     """
 
     code = "publish-failed"
@@ -71,7 +71,7 @@ class PublishFailed(FractalError):
 class OfferRefused(FractalError):
     """A peer answered an offer with an error status.
 
-    ``looked``: it is one of ours, and says so after it has looked into its journal.
+    ``looked``: the peer is a node of this program, and has checked its journal before it answered.
     """
 
     code = "offer-refused"

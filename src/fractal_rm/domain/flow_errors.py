@@ -1,4 +1,4 @@
-"""Errors of the text of a flow: a value, a reference, a condition or a schedule that fails."""
+"""Errors of what a flow contains: values, references, conditions and schedules."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from fractal_rm.domain.errors import FractalError
 
 
 class NoJson(FractalError):
-    """A path of a flow has a value or a key in it that JSON cannot say."""
+    """A path of a flow has a value or a key that JSON cannot represent."""
 
     code = "no-json"
 
 
 class CannotEvaluate(FractalError):
-    """A reference, template or condition of a flow that comes to nothing: the step fails."""
+    """A reference, template or condition of a flow cannot be evaluated, so its step fails."""
 
     code = "cannot-evaluate"
 
 
 class NotConfigured(CannotEvaluate):
-    """A flow names what the configuration no longer has."""
+    """A flow names a component, an endpoint or a flow that the configuration no longer has."""
 
     code = "not-configured"
 
 
 class BadSchedule(FractalError):
-    """A CRON expression or a time zone that cannot be read."""
+    """A CRON expression or a time zone cannot be read."""
 
     code = "bad-schedule"

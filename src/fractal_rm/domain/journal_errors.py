@@ -1,4 +1,4 @@
-"""Errors of the journal: it cannot be opened, read or written. Each text names cause and cure."""
+"""Errors of the journal: it cannot be opened, read or written."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from fractal_rm.domain.errors import FractalError
 
 
 class JournalError(FractalError):
-    """The journal cannot be used. The text names the cause and the cure."""
+    """The journal cannot be used. The text names the cause and what to do."""
 
     code = "journal"
 
 
 class JournalInUse(JournalError):
-    """Another process has it."""
+    """Another process uses the journal."""
 
     code = "journal-in-use"
 
@@ -24,9 +24,9 @@ class JournalReadOnly(JournalError):
 
 
 class JournalBlocked(JournalError):
-    """Nothing was written, and nothing can be for now; it goes on by itself when it can (G7).
+    """The journal cannot be written now. Nothing was written. It resumes without a restart.
 
-    ``why`` and ``cure`` are for people who know which journal it is.
+    ``why`` and ``cure`` are for messages that name the journal themselves.
     """
 
     code = "journal-blocked"
@@ -50,31 +50,31 @@ class JournalWithoutFile(JournalFull):
 
 
 class JournalForbidden(JournalFull):
-    """The user of this program may not make the next file of the log."""
+    """The user of this program must not create the next file of the log."""
 
     code = "journal-forbidden"
-    why = "its log's folder may not be written"
+    why = "the folder of its log cannot be written"
     cure = "give the user of this program read and write permission"
 
 
 class JournalHeld(JournalBlocked):
-    """Another program has begun to write into the file, and does not end: somebody's sqlite3."""
+    """Another program, such as sqlite3, has an open transaction in the file."""
 
     code = "journal-held"
-    why = "another program holds its file"
+    why = "another program has locked its file"
     cure = "end the transaction of that program, or the program"
 
 
 class JournalGone(JournalBlocked):
-    """Its files were moved, deleted or replaced: what is written would not be found again."""
+    """Its files were moved, deleted or replaced, so new data would be lost at the next start."""
 
     code = "journal-gone"
-    why = "its files are not where they were: moved, deleted or replaced while in use"
+    why = "its files were moved, deleted or replaced while in use"
     cure = "put them back as they were"
 
 
 class HistoryDamaged(JournalBlocked):
-    """The history cannot be read or written where it must be; the log goes on while it has room."""
+    """The history cannot be read or written. The log can be written until it is full."""
 
     code = "history-damaged"
     why = "its history is damaged"
@@ -82,30 +82,30 @@ class HistoryDamaged(JournalBlocked):
 
 
 class JournalDamaged(JournalError):
-    """A checksum does not hold, or SQLite cannot read the file (G14)."""
+    """A checksum is wrong, or SQLite cannot read the file."""
 
     code = "journal-damaged"
 
 
 class JournalUnreadable(JournalError):
-    """It cannot be read by this user, or where it is. The text names the cause and the cure."""
+    """The user of this program cannot read it, or it cannot be read in this folder."""
 
     code = "journal-unreadable"
 
 
 class JournalTooNew(JournalError):
-    """Written by a newer release (G15)."""
+    """A newer release has written it."""
 
     code = "journal-too-new"
 
 
 class JournalTooOld(JournalError):
-    """Written before the first release."""
+    """It was written before the first release."""
 
     code = "journal-too-old"
 
 
 class JournalLost(JournalError):
-    """An fsync failed: what the disk holds is no longer known, and the process must end (G7)."""
+    """An fsync failed, so the content of the disk is not known. The process must end."""
 
     code = "journal-lost"

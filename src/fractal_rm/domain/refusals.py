@@ -13,7 +13,7 @@ from fractal_rm.domain.errors import FractalError
 
 
 class Refused(FractalError):
-    """A trigger that is not taken."""
+    """A trigger is not accepted."""
 
     code = "refused"
     status: ClassVar[int] = 400
@@ -23,7 +23,7 @@ class Refused(FractalError):
 
 
 class Malformed(Refused):
-    """Not JSON as we read it (see `domain.strict_json`)."""
+    """The content is not valid JSON (see `domain.strict_json`)."""
 
     code = "malformed"
     status = 400
@@ -31,7 +31,7 @@ class Malformed(Refused):
 
 
 class TooLarge(Refused):
-    """More bytes than ``max_trigger_bytes``."""
+    """The content has more bytes than ``max_trigger_bytes``."""
 
     code = "too-large"
     status = 413
@@ -39,7 +39,7 @@ class TooLarge(Refused):
 
 
 class WrongContentType(Refused):
-    """A content type that is not JSON (REST only)."""
+    """The content type is not JSON (REST only)."""
 
     code = "wrong-content-type"
     status = 415
@@ -47,7 +47,7 @@ class WrongContentType(Refused):
 
 
 class WrongContentCoding(Refused):
-    """A content that is compressed (REST only; RFC 9110, 15.5.16)."""
+    """The content is compressed (REST only; RFC 9110, 15.5.16)."""
 
     code = "wrong-content-coding"
     status = 415
@@ -55,7 +55,7 @@ class WrongContentCoding(Refused):
 
 
 class WrongShape(Refused):
-    """JSON, but a key is missing or has the wrong type."""
+    """The content is JSON, but a key is missing or has the wrong type."""
 
     code = "wrong-shape"
     status = 422
@@ -71,7 +71,7 @@ class UnknownFlow(Refused):
 
 
 class KeyReused(Refused):
-    """A trigger id that was used within the window, with other content (G3)."""
+    """The trigger id was used within the window, with other content."""
 
     code = "key-reused"
     status = 422
@@ -79,7 +79,7 @@ class KeyReused(Refused):
 
 
 class OwnRun(Refused):
-    """A hand-off of a run that this node itself has offered: it came back to its sender."""
+    """A hand-off offers a run to the node that offered it."""
 
     code = "own-run"
     status = 409
@@ -87,7 +87,7 @@ class OwnRun(Refused):
 
 
 class Busy(Refused):
-    """Over a bound (G5). Nothing was taken; send again later."""
+    """A bound of the node is reached. Nothing was accepted; send the trigger again later."""
 
     code = "busy"
     status = 503
@@ -100,21 +100,21 @@ class Busy(Refused):
 
 
 class Draining(Busy):
-    """The node is stopping (G6)."""
+    """The node is stopping."""
 
     code = "draining"
     title = "The node is stopping"
 
 
 class JournalUnavailable(Busy):
-    """The journal cannot be written at the moment, for example on a full disk (G7)."""
+    """The journal cannot be written now, for example because the disk is full."""
 
     code = "journal-unavailable"
     title = "The journal cannot be written at the moment"
 
 
 class Broken(Refused):
-    """A fault of ours, not of the message: it is kept where a person can see it."""
+    """An error in this program. The message is kept as a dead letter."""
 
     code = "internal"
     status = 500
