@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-from fractal_rm.adapters.balancer import HttpBalancer
+from fractal_rm.adapters.balancer import make_balancer
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
@@ -208,7 +208,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         ),
         components=caller,
         peers=HttpPeers(caller),
-        balancer=HttpBalancer(caller),
+        make_balancer=partial(make_balancer, caller),
         publisher=MqttPublisher(served=mqtt),
         clock=clock,
         random=random,

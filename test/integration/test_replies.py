@@ -10,13 +10,14 @@ import pytest
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.call_errors import ConnectFailed, PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.flow import Queueing
+from fractal_rm.domain.handoff import NoAnswer, Receipt
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Said, Source
 from fractal_rm.engine import reply
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Check, Receipt
+from fractal_rm.engine.ports import Check
 from worlds import URL, ManualClock, Stage, config, until
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -78,8 +79,8 @@ async def test_a_failure_is_told_with_its_reason():
 async def test_who_asked_hears_that_a_run_was_handed_off():
     async with Stage() as stage:
 
-        async def take(_node, run, _sender):
-            return Receipt(run.id, run.epoch)
+        async def take(_node, offer):
+            return Receipt(offer.run, offer.epoch)
 
         stage.peers.take, stage.balancer.answer = take, "3"
         run_id = await ask(stage)
@@ -289,8 +290,8 @@ async def test_after_a_crash_a_run_that_ended_in_line_is_told_and_stands_in_no_o
 async def test_a_hand_off_says_how_much_time_is_left():
     async with Stage() as stage:
 
-        async def take(_node, run, _sender):
-            return Receipt(run.id, run.epoch)
+        async def take(_node, offer):
+            return Receipt(offer.run, offer.epoch)
 
         stage.peers.take, stage.balancer.answer = take, "3"
         await stage.run(deadline_ms=5_000)
@@ -302,9 +303,9 @@ async def test_a_run_whose_time_has_ended_is_not_handed_off():
     async with Stage() as stage:
         asked = stage.balancer.ask
 
-        async def slowly(route):
+        async def slowly():
             stage.clock.ms += 6_000
-            return await asked(route)
+            return await asked()
 
         stage.balancer.ask, stage.balancer.answer = slowly, "3"
         outcome = await stage.run(deadline_ms=5_000)
@@ -314,13 +315,11 @@ async def test_a_run_whose_time_has_ended_is_not_handed_off():
 async def test_a_peer_that_may_have_it_is_asked_even_when_the_time_has_ended():
     async with Stage() as stage:
 
-        async def take(_node, run, _sender):
+        async def take(_node, offer):
             stage.clock.ms += 6_000
             if len(stage.peers.offers) == 1:
-                raise_ = ConnectFailed("lost")
-                raise_.sent = True
-                raise raise_
-            return Receipt(run.id, run.epoch)
+                return NoAnswer("lost", sent=True)
+            return Receipt(offer.run, offer.epoch)
 
         stage.peers.take, stage.balancer.answer = take, "3"
         outcome = await stage.run(deadline_ms=5_000)

@@ -13,7 +13,7 @@ from fractal_rm.config.compile import FILES, compile_config
 from fractal_rm.config.load import load
 from fractal_rm.domain.call import BodyForm, Tls
 from fractal_rm.domain.findings import ConfigRejected
-from fractal_rm.domain.placement import AfterSilence
+from fractal_rm.domain.handoff import AfterSilence
 
 
 @pytest.fixture
@@ -124,6 +124,18 @@ def test_a_peer_is_identified_by_its_address_and_not_by_its_name(folder):
         address(endpoint="x"),
     }
     assert len(found) == 5
+
+
+def test_a_route_has_the_names_that_it_was_made_for(folder):
+    config = load(folder, {}).config
+    endpoint = config.components["component1"].endpoints["2"]
+    node = config.nodes["2"]
+    routes = [endpoint.get, endpoint.post, node.offer, node.offer_once, config.balancer]
+    assert [(route.component, route.endpoint, route.node) for route in routes] == [
+        ("component1", "2", None), ("component1", "2", None),
+        (None, None, "2"), (None, None, "2"),
+        (None, None, None),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

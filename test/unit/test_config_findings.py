@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from config_files import ROOT, copy_shipped, edit, findings, write
-from fractal_rm.config.json_source import MOST_MASKED
+from fractal_rm.config.key_reader import MAX_MASKED
 from fractal_rm.config.load import load
 from fractal_rm.domain.findings import CODES, ConfigRejected
 
@@ -79,7 +79,7 @@ def folder(tmp_path):
         ("comm", {"log__path": "state/../state/api.journal"}, "comm.conf C206"),
         ("comm", {"log__path": "state/rm.log"}, None),
         ("comm", {"more": [0] * 50_000}, "comm.conf C232"),
-        ("comm", {"more": "x" * MOST_MASKED, "drain_s": 0}, "comm.conf C206"),
+        ("comm", {"more": "x" * MAX_MASKED, "drain_s": 0}, "comm.conf C206"),
         ("comm", {"state__pth": "x"}, "comm.conf C203"),
         ("comm", {"drain_s": 0}, "comm.conf C206"),
         ("components", {"component1__config__port": None}, None),

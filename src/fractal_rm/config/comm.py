@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from fractal_rm.config.json_source import JsonSource, Shared
 from fractal_rm.config.model import Bounds, Mqtt, Rest
 from fractal_rm.config.mqtt import read_mqtt
 from fractal_rm.config.rest import read_rest
-from fractal_rm.config.section import Section, read_section
+from fractal_rm.config.section import FileContext, JsonFile, Section
 
 
 class Comm(msgspec.Struct, frozen=True):
@@ -35,7 +34,7 @@ def read_comm(comm: Section) -> Comm:
     )
     for section in (state, node, log, comm):
         section.finish()
-    if state.unresolved("path"):  # the log may be in the state folder
+    if state.is_unusable("path"):  # the log may be in the state folder
         return msgspec.structs.replace(read, log_path=None)
     return read
 
@@ -69,4 +68,4 @@ def _bounds(comm: Section, state: Section) -> Bounds:
 
 def _part(comm: Section, key: str) -> Section:
     """A section; an empty one if it is absent."""
-    return comm.section(key) or read_section(JsonSource("", "{}", Shared.empty()))
+    return comm.section(key) or JsonFile("", "{}", FileContext.none()).section()

@@ -29,8 +29,19 @@ class Target(msgspec.Struct, frozen=True):
     timeout_s: float
     max_response_bytes: int
 
-    def route(self, method: str, path: str, *, repeatable: bool = True) -> Route:
-        """The route of a call to ``path``, which may lack the first slash.
+    def route(
+        self,
+        method: str,
+        path: str,
+        *,
+        repeatable: bool = True,
+        component: str | None = None,
+        endpoint: str | None = None,
+        node: str | None = None,
+    ) -> Route:
+        """The route of a call to ``path``, for an endpoint of a component or for a node.
+
+        ``path`` may lack the first slash.
 
         Characters that a request line cannot have are percent-encoded as UTF-8; a ``%`` is kept.
         """
@@ -43,6 +54,9 @@ class Target(msgspec.Struct, frozen=True):
             timeout_s=self.timeout_s,
             max_response_bytes=self.max_response_bytes,
             repeatable=repeatable,
+            component=component,
+            endpoint=endpoint,
+            node=node,
         )
 
 
@@ -105,7 +119,7 @@ def read_tls(section: Section) -> Tls | None:
     if tls.key and not tls.cert:
         inner.missing("cert")
     path = tls.key or tls.cert  # which may hold both
-    if path and not inner.unresolved("key") and needs_passphrase(_content(Path(path))):
+    if path and not inner.is_unusable("key") and needs_passphrase(_content(Path(path))):
         hint = (
             f"write a key without a passphrase: openssl pkey -in {Path(path).name} -out plain.pem"
         )

@@ -1,4 +1,4 @@
-"""Errors of what is sent to others: calls, offers to peers, and messages to brokers."""
+"""Errors of what is sent to others: calls, and messages to brokers."""
 
 from __future__ import annotations
 
@@ -66,17 +66,3 @@ class PublishFailed(FractalError):
     def __init__(self, message: str, *, final: bool = False) -> None:
         super().__init__(message)
         self.final = final
-
-
-class OfferRefused(FractalError):
-    """A peer answered an offer with an error status.
-
-    ``looked``: the peer is a node of this program, and has checked its journal before it answered.
-    """
-
-    code = "offer-refused"
-
-    def __init__(self, message: str, status: int, *, looked: bool = False) -> None:
-        super().__init__(message)
-        self.status = status
-        self.looked = looked

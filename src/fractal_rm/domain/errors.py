@@ -3,7 +3,7 @@
 FractalError
 ├── Refused            a trigger is not accepted          domain/refusals.py
 ├── CallFailed         a call has no usable answer        domain/call_errors.py
-├── OfferRefused       a peer refuses a hand-off          domain/call_errors.py
+├── OfferRefused       a peer refuses a hand-off          domain/handoff.py
 ├── PublishFailed      no broker accepts a message        domain/call_errors.py
 ├── CannotEvaluate     a reference or condition fails     domain/flow_errors.py
 ├── NoJson             a value has no JSON form           domain/flow_errors.py
