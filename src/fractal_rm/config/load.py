@@ -18,7 +18,7 @@ def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
     texts = {file: read_file(folder / file) for file in FILES}
     try:
         return compile_config(texts, folder, environ)
-    except OSError as error:  # the libraries for time zones and JMESPath are loaded when needed
+    except OSError as error:  # the libraries for schedules are loaded when needed
         what = f"a library for this file cannot be loaded: {error}"
         raise ConfigRejected([Finding("flows.conf", Place(), "C201", what)]) from error
 

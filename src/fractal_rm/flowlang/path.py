@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import msgspec
+from jmespath.functions import Functions
 
 from fractal_rm.domain.findings import did_you_mean
 from fractal_rm.domain.flow_errors import NoJson
@@ -26,10 +27,7 @@ class PathError(Exception):
 
 
 def read_path(text: str) -> str:
-    """The path after a dot.
-
-    Raises PathError, and OSError if the library for paths cannot be loaded.
-    """
+    """The path after a dot. Raises PathError."""
     quoted = text.startswith('"')
     path = _unquoted(text) if quoted else text
     if not path:
@@ -42,8 +40,6 @@ def read_path(text: str) -> str:
         raise PathError("this path is nested too deeply") from None
     except NoJson as error:
         raise PathError(str(error)) from None
-    except OSError:  # the library is loaded for the first path
-        raise
     except Exception as error:  # noqa: BLE001 - foreign code, and any text may come here
         raise PathError(_why(error, path), _hint(path)) from None
     for name in _function_names(tree):
@@ -94,8 +90,6 @@ def _function_names(tree: Any) -> Iterator[str]:
 
 
 def _check_function(name: str) -> None:
-    import jmespath.functions  # noqa: PLC0415 - see `compiled`
-
-    known = cast("dict[str, object]", jmespath.functions.Functions.FUNCTION_TABLE)
+    known = cast("dict[str, object]", Functions.FUNCTION_TABLE)
     if name not in known:
         raise PathError(f"JMESPath has no function {name}", did_you_mean(name, known))
