@@ -10,12 +10,12 @@ import pytest
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import (
-    BadReply,
+from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
+from fractal_rm.domain.facts import Begun, Dead, Placed
+from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
+from fractal_rm.domain.refusals import (
     Broken,
     Busy,
-    CallTimedOut,
-    ConnectFailed,
     Draining,
     JournalUnavailable,
     KeyReused,
@@ -24,8 +24,6 @@ from fractal_rm.domain.errors import (
     UnknownFlow,
     WrongShape,
 )
-from fractal_rm.domain.facts import Begun, Dead, Placed
-from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine import accept
