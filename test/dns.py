@@ -7,8 +7,8 @@ import ipaddress
 import socket
 from contextlib import asynccontextmanager
 
-from fractal_rm.adapters.connect import Names
-from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.adapters.connect import Resolver
+from fractal_rm.adapters.operating_system import SystemRandom
 
 A, CNAME, AAAA = 1, 5, 28
 SILENT = "silent"
@@ -102,7 +102,7 @@ def _labels(name: str) -> bytes:
 @asynccontextmanager
 async def resolving(folder, answers, *, servers="nameserver 127.0.0.1\n", hosts="", nsswitch="",
                     **more):  # fmt: skip
-    """A server, and `Names` that are set up to ask it by the files in a folder."""
+    """A server, and a `Resolver` that is set up to ask it by the files in a folder."""
     dns = Dns(answers, **more)
     loop = asyncio.get_running_loop()
     listening = await asyncio.start_server(dns.by_tcp, "127.0.0.1", 0)
@@ -114,7 +114,7 @@ async def resolving(folder, answers, *, servers="nameserver 127.0.0.1\n", hosts=
     opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     opened.bind(("127.0.0.1", dns.port))
     transport, _ = await loop.create_datagram_endpoint(lambda: dns, sock=opened)
-    names = Names(
+    names = Resolver(
         SystemRandom().token,
         resolv_conf=dns.files["resolv.conf"],
         hosts=dns.files["hosts"],

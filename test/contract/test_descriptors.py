@@ -208,7 +208,7 @@ async def test_the_time_of_the_step_bounds_the_wait_and_the_connect_limit_does_n
         with pytest.raises(ConnectFailed) as caught:
             await caller.call(to(ports[1], timeout_s=0.3))
         assert "all file descriptors are in use" in str(caught.value)
-        assert "and none came free within" in str(caught.value)
+        assert "and none became free within" in str(caught.value)
         assert not caught.value.sent
         assert not patient.done()
         free_one()
@@ -219,7 +219,7 @@ async def test_the_time_of_the_step_bounds_the_wait_and_the_connect_limit_does_n
 
 async def test_a_lookup_waits_for_a_descriptor_and_is_no_silent_server(ports, tmp_path):
     async with resolving(tmp_path, {"camera.plant": ["127.0.0.1"]}) as (_, names):
-        caller = Http1Caller(names=names)
+        caller = Http1Caller(resolver=names)
         with descriptors_left(0) as free_one:
             call = asyncio.ensure_future(caller.call(to(ports[0], host="camera.plant")))
             await asyncio.sleep(0.05)

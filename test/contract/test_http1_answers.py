@@ -13,9 +13,9 @@ import zlib
 import pytest
 from test_http1 import calling, serving, to
 
-from fractal_rm.adapters.http1.coding import GIVEN_BYTES, TAKEN_BYTES, packed_in
+from fractal_rm.adapters.http1.coding import MAX_INPUT_BYTES, MAX_OUTPUT_BYTES, encoded_reply
 from fractal_rm.adapters.http1.connection import Connection
-from fractal_rm.adapters.http1.heads import Heads
+from fractal_rm.adapters.http1.heads import HeadCache
 from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import BadReply, CallTimedOut, ConnectFailed, ReplyTooLarge
@@ -72,27 +72,27 @@ REFUSED = {
     "a length with a sign": (answer(b"Content-Length: +2\r\n"), NOT_HTTP),
     "a length that is empty": (answer(b"Content-Length: \r\n"), NOT_HTTP),
     "another transfer coding": (answer(b"Transfer-Encoding: gzip, chunked\r\n", CHUNKS),
-                                "transfer coding 'gzip, chunked' was not asked for"),
+                                "transfer coding 'gzip, chunked' was not requested"),
     "chunks in the middle": (answer(b"Transfer-Encoding: chunked, gzip\r\n", CHUNKS),
-                             "transfer coding 'chunked, gzip' was not asked for"),
+                             "transfer coding 'chunked, gzip' was not requested"),
     "chunks and another in two lines": (answer(CHUNKED + b"Transfer-Encoding: identity\r\n", b"ok"),
-                                        "transfer coding 'chunked, identity' was not asked for"),
+                                        "transfer coding 'chunked, identity' was not requested"),
     "chunks and nothing":
         (answer(b"Transfer-Encoding: chunked,\r\n", CHUNKS),
-         "transfer coding 'chunked, ' was not asked for"),
+         "transfer coding 'chunked, ' was not requested"),
     "nothing and chunks":
         (answer(b"Transfer-Encoding: , chunked\r\n", CHUNKS),
-         "transfer coding ', chunked' was not asked for"),
+         "transfer coding ', chunked' was not requested"),
     "another transfer coding in a folded head":
         (answer(b"Transfer-Encoding: gzip,\r\n chunked\r\n", CHUNKS),
-         "transfer coding 'gzip, chunked' was not asked for"),
+         "transfer coding 'gzip, chunked' was not requested"),
     "a folded head of no status":
         (answer(b"X: a\r\n b\r\n" + LENGTH, b"ok", b"HTTP/1.1 099 Odd\r\n"),
-         "there is no status 099"),
+         "099 is not a valid status"),
     "chunks twice": (answer(CHUNKED + CHUNKED, CHUNKS),
-                     "transfer coding 'chunked, chunked' was not asked for"),
+                     "transfer coding 'chunked, chunked' was not requested"),
     "another coding beside a length": (answer(LENGTH + b"Transfer-Encoding: identity\r\n"),
-                                       "transfer coding 'identity' was not asked for"),
+                                       "transfer coding 'identity' was not requested"),
     "a space before the colon": (answer(b"Content-Length : 2\r\n"), NOT_HTTP),
     "a space before the first header": (answer(b" X: a\r\n" + LENGTH), NOT_HTTP),
     "lines without CR": (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", NOT_HTTP),
@@ -104,7 +104,7 @@ REFUSED = {
     "a chunk in hexadecimal of C": (answer(CHUNKED, b"0x2\r\nok\r\n0\r\n\r\n"), NOT_HTTP),
     "a chunk that is longer": (answer(CHUNKED, b"2\r\nokay\r\n0\r\n\r\n"), NOT_HTTP),
     "a status below 100":
-        (answer(LENGTH, b"ok", b"HTTP/1.1 099 Odd\r\n"), "there is no status 099"),
+        (answer(LENGTH, b"ok", b"HTTP/1.1 099 Odd\r\n"), "099 is not a valid status"),
     "a status of two digits": (answer(LENGTH, b"ok", b"HTTP/1.1 20 OK\r\n"), NOT_HTTP),
 }  # fmt: skip
 
@@ -129,14 +129,14 @@ class Transport(asyncio.Transport):
         return 0
 
 
-async def fed(*segments: bytes, heads: Heads | None = None):
+async def fed(*segments: bytes, heads: HeadCache | None = None):
     """What a connection makes of the segments of an answer, and whether it is kept."""
     idle: list[Connection] = []
-    connection = Connection(idle.append, lambda _: None, Outbox(), heads or Heads())
+    connection = Connection(idle.append, lambda _: None, Outbox(), heads or HeadCache())
     transport = Transport()
     connection.connection_made(transport)
     loop = asyncio.get_running_loop()
-    reply = connection.ask(b"", loop, loop.time() + 60, 1_000)
+    reply = connection.send(b"", loop, loop.time() + 60, 1_000)
     for segment in segments:
         if not reply.done():
             connection.data_received(segment)
@@ -175,7 +175,7 @@ async def test_what_is_refused_is_refused_wherever_its_segments_end(what):
 @pytest.mark.parametrize("what", TAKEN)
 async def test_a_known_head_changes_nothing(what):
     data, body, kept = TAKEN[what]
-    heads = Heads()
+    heads = HeadCache()
     for _ in range(4):
         reply, was_kept = await fed(data, heads=heads)
         assert (reply.result().body, was_kept) == (body, kept)
@@ -204,7 +204,7 @@ async def test_the_reason_of_an_answer_that_was_cut_off_has_its_status():
 
 @pytest.mark.parametrize("when", ["before", "closing", "meanwhile"])
 async def test_a_request_that_the_server_closed_before_was_not_sent(when):
-    connection = Connection(lambda _: None, lambda _: None, Outbox(), Heads())
+    connection = Connection(lambda _: None, lambda _: None, Outbox(), HeadCache())
     transport, loop = Transport(), asyncio.get_running_loop()
     connection.connection_made(transport)
     error = ssl.SSLError(1, "alert")
@@ -212,7 +212,7 @@ async def test_a_request_that_the_server_closed_before_was_not_sent(when):
     if when == "before":
         connection.connection_lost(error)
     transport.closed = True
-    reply = connection.ask(b"GET", loop, loop.time() + 60, 1_000)
+    reply = connection.send(b"GET", loop, loop.time() + 60, 1_000)
     if when == "closing":
         await asyncio.sleep(0)
     if when != "before":
@@ -222,10 +222,10 @@ async def test_a_request_that_the_server_closed_before_was_not_sent(when):
 
 
 async def test_what_was_sent_to_a_server_that_refuses_our_certificate_was_not_read():
-    connection = Connection(lambda _: None, lambda _: None, Outbox(), Heads())
+    connection = Connection(lambda _: None, lambda _: None, Outbox(), HeadCache())
     connection.connection_made(Transport())
     loop = asyncio.get_running_loop()
-    reply = connection.ask(b"POST", loop, loop.time() + 60, 1_000)
+    reply = connection.send(b"POST", loop, loop.time() + 60, 1_000)
     await asyncio.sleep(0)  # it is sent
     error = ssl.SSLError(1, "alert")
     error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
@@ -279,7 +279,7 @@ def raw_deflate(data: bytes) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
-def packed(coding: str, body: bytes) -> bytes:
+def encoded_answer(coding: str, body: bytes) -> bytes:
     return answer(f"Content-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n".encode(), body)
 
 
@@ -307,7 +307,7 @@ GZIP = gzip.compress(TEXT, mtime=0)  # as each process that runs tests makes it
     ],
 )
 async def test_a_body_that_is_packed_is_unpacked_each_time(coding, body):
-    script = [packed(coding, body)]
+    script = [encoded_answer(coding, body)]
     async with serving(*[script] * 4) as server, calling() as caller:
         for _ in range(4):
             assert (await caller.call(to(server))).body == TEXT
@@ -323,35 +323,36 @@ async def test_a_body_in_chunks_and_one_that_ends_with_its_connection_are_unpack
 
 
 async def test_nothing_is_unpacked_where_nothing_came():
-    reply = await call(packed("gzip", b""))
+    reply = await call(encoded_answer("gzip", b""))
     assert reply.body == b""
 
 
 @pytest.mark.parametrize(
     ("coding", "body", "said"),
     [
-        ("br", b"ok", "content coding 'br' was not asked for"),
-        ("gzip, gzip", b"ok", "content coding 'gzip, gzip' was not asked for"),
-        ("gzip\r\nContent-Encoding: br", b"ok", "content coding 'gzip, br' was not asked for"),
+        ("br", b"ok", "content coding 'br' was not requested"),
+        ("gzip, gzip", b"ok", "content coding 'gzip, gzip' was not requested"),
+        ("gzip\r\nContent-Encoding: br", b"ok", "content coding 'gzip, br' was not requested"),
         ("gzip", b"ok", "the body of the answer is not gzip: "),
-        ("gzip", GZIP[:-1], "the body of the answer is not gzip: it ends early"),
-        ("gzip", GZIP[:20], "the body of the answer is not gzip: it ends early"),
+        ("gzip", GZIP[:-1], "the body of the answer is not gzip: it is truncated"),
+        ("gzip", GZIP[:20], "the body of the answer is not gzip: it is truncated"),
         ("gzip", GZIP + b"more", "the body of the answer is not gzip: "),
         ("gzip", GZIP[:-8] + b"12345678", "the body of the answer is not gzip: "),
         ("gzip", gzip.compress(b"", mtime=0) * 10_001,
-         "the body of the answer is not gzip: it has more than 10000 parts"),
+         "the body of the answer is not gzip: it has more than 10000 members"),
         ("deflate", b"\xff" * 9, "the body of the answer is not deflate: "),
         ("deflate", zlib.compress(TEXT)[:-1],
-         "the body of the answer is not deflate: it ends early"),
-        ("deflate", raw_deflate(TEXT)[:-1], "the body of the answer is not deflate: it ends early"),
+         "the body of the answer is not deflate: it is truncated"),
+        ("deflate", raw_deflate(TEXT)[:-1],
+         "the body of the answer is not deflate: it is truncated"),
         ("deflate", zlib.compress(TEXT) + b"x",
-         "the body of the answer is not deflate: something follows its end"),
+         "the body of the answer is not deflate: there is data after its end"),
     ],
     ids=itertools.count(),
 )  # fmt: skip
 async def test_a_coding_that_cannot_be_unpacked_is_said(coding, body, said):
     with pytest.raises(BadReply) as caught:
-        await call(packed(coding, body))
+        await call(encoded_answer(coding, body))
     assert caught.value.reason.startswith(said)
 
 
@@ -360,7 +361,7 @@ async def test_a_coding_that_cannot_be_unpacked_is_said(coding, body, said):
     ("coding", "body"), [("br", b"\x0b\x02\x80busy"), ("gzip", b"busy"), ("gzip", GZIP)]
 )
 async def test_a_status_that_is_no_success_counts_whatever_its_body_is(status, coding, body):
-    data = packed(coding, body).replace(b"200 OK", status)
+    data = encoded_answer(coding, body).replace(b"200 OK", status)
     reply = await call(data, max_response_bytes=len(GZIP))
     assert (reply.status, reply.body) == (int(status[:3]), body)
 
@@ -369,14 +370,14 @@ async def test_a_status_that_is_no_success_counts_whatever_its_body_is(status, c
 async def test_what_unpacks_to_as_much_as_is_taken_is_taken_and_one_byte_more_is_not(pack):
     coding = "gzip" if pack is gzip.compress else "deflate"
     size = 3 << 20
-    body = packed(coding, pack(bytes(size)))
+    body = encoded_answer(coding, pack(bytes(size)))
     assert (await call(body, max_response_bytes=size)).body == bytes(size)
-    with pytest.raises(ReplyTooLarge, match="when unpacked"):
+    with pytest.raises(ReplyTooLarge, match="when decoded"):
         await call(body, max_response_bytes=size - 1)
 
 
 async def test_a_bomb_is_given_up_before_it_fills_the_memory():
-    bomb = packed("gzip", gzip.compress(bytes(48 << 20), 1))
+    bomb = encoded_answer("gzip", gzip.compress(bytes(48 << 20), 1))
     async with serving([bomb]) as server, calling() as caller:
         tracemalloc.start()
         try:
@@ -390,16 +391,16 @@ async def test_a_bomb_is_given_up_before_it_fills_the_memory():
 
 async def test_unpacking_ends_with_the_time_of_its_call():
     loop = asyncio.get_running_loop()
-    packed = packed_in(Reply(200, b"Content-Encoding: gzip\r\n", GZIP))
+    encoded = encoded_reply(Reply(200, b"Content-Encoding: gzip\r\n", GZIP))
     with pytest.raises(CallTimedOut):
-        await packed.unpacked(1 << 20, loop, loop.time() - 1)
+        await encoded.decode(1 << 20, loop, loop.time() - 1)
 
 
 @pytest.mark.parametrize(
     ("body", "slices"),
     [
-        (gzip.compress(bytes(8 << 20)), (8 << 20) // GIVEN_BYTES),
-        (gzip.compress(random.Random(7).randbytes(1 << 20)), (1 << 20) // TAKEN_BYTES),
+        (gzip.compress(bytes(8 << 20)), (8 << 20) // MAX_OUTPUT_BYTES),
+        (gzip.compress(random.Random(7).randbytes(1 << 20)), (1 << 20) // MAX_INPUT_BYTES),
         (gzip.compress(b"") * 1_000, 1_000),
     ],
     ids=itertools.count(),
@@ -415,8 +416,8 @@ async def test_others_go_on_while_a_body_is_unpacked(body, slices):
 
     loop = asyncio.get_running_loop()
     counting = asyncio.ensure_future(count())
-    packed = packed_in(Reply(200, b"Content-Encoding: gzip\r\n", body))
-    found = await packed.unpacked(8 << 20, loop, loop.time() + 60)
+    encoded = encoded_reply(Reply(200, b"Content-Encoding: gzip\r\n", body))
+    found = await encoded.decode(8 << 20, loop, loop.time() + 60)
     counting.cancel()
     assert found.body == gzip.decompress(body)
     assert turns >= slices - 1

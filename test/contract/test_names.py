@@ -14,9 +14,9 @@ import uvloop
 
 from dns import AAAA, SERVER_FAILURE, SILENT, A, resolving
 from fractal_rm.adapters.connect import nss
-from fractal_rm.adapters.connect.files import Settings, Watched, read_settings
-from fractal_rm.adapters.connect.message import CODES, is_name, question, read_answer
-from fractal_rm.adapters.connect.names import MOST_LOOKUPS, SILENT_S, NotResolved
+from fractal_rm.adapters.connect.dns_message import CODES, is_name, question, read_answer
+from fractal_rm.adapters.connect.resolver import MAX_LOOKUPS, SILENT_S, NotResolved
+from fractal_rm.adapters.connect.resolver_files import ResolverSettings, WatchedFile, read_settings
 from fractal_rm.simulation.loop import run_virtual
 
 CAMERA = {"camera.plant": ["10.0.0.7", "fd00::7"]}
@@ -114,7 +114,7 @@ async def test_a_server_that_cannot_be_reached_from_here_holds_up_no_other(tmp_p
 
 
 @pytest.mark.parametrize(("server", "why"), [
-    ("fe80::1%none", "there is no interface 'none' to it here"),
+    ("fe80::1%none", "there is no interface 'none' on this machine"),
     ("fe80::1", "a link-local address needs its interface"),
 ])  # fmt: skip
 async def test_what_is_wrong_with_the_zone_of_a_server_is_said(tmp_path, server, why):
@@ -295,7 +295,7 @@ async def test_without_a_thread_for_the_c_library_a_name_did_not_resolve(tmp_pat
 
 
 async def test_a_c_library_that_is_silent_holds_up_no_name_of_dns(tmp_path, library):
-    mute = {f"mute{n}.local": None for n in range(nss.MOST_AT_ONCE)}
+    mute = {f"mute{n}.local": None for n in range(nss.MAX_THREADS)}
     library.update(mute)
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (_, names):
         lookups = [asyncio.create_task(names.addresses(name)) for name in mute]
@@ -336,7 +336,7 @@ async def test_the_c_library_is_asked_anew_when_the_files_have_changed(tmp_path,
 async def _mute_name(folder, library):
     library["mute.local"] = None
     async with resolving(folder, CAMERA, nsswitch=SOURCES) as (_, names):
-        for _ in range(nss.MOST_AT_ONCE):
+        for _ in range(nss.MAX_THREADS):
             assert "no answer from the C library" in await why(names, "mute.local")
             await asyncio.sleep(SILENT_S)
         assert await why_or_addresses(names, "printer.local") == ("10.0.0.3",)
@@ -392,7 +392,7 @@ async def _crowd(folder):
     async with resolving(folder, silent(40)) as (dns, names):
         lookups = [asyncio.create_task(names.addresses(name)) for name in dns.answers]
         await asyncio.sleep(2.9)
-        assert len({name for name, _ in dns.asked}) == MOST_LOOKUPS
+        assert len({name for name, _ in dns.asked}) == MAX_LOOKUPS
         assert "32 others are being looked up" in names.unanswered("silent39.plant")
         await asyncio.gather(*lookups, return_exceptions=True)
         assert len({name for name, _ in dns.asked}) == 40
@@ -403,9 +403,9 @@ def test_no_more_than_32_lookups_are_under_way(tmp_path):
 
 
 async def test_silent_names_hold_up_no_other_name(tmp_path):
-    answers = {**CAMERA, **silent(MOST_LOOKUPS - 1)}
+    answers = {**CAMERA, **silent(MAX_LOOKUPS - 1)}
     async with resolving(tmp_path, answers, hosts="10.0.0.8 press\n") as (_, names):
-        lookups = [asyncio.create_task(names.addresses(name)) for name in silent(MOST_LOOKUPS - 1)]
+        lookups = [asyncio.create_task(names.addresses(name)) for name in silent(MAX_LOOKUPS - 1)]
         await asyncio.sleep(0)
         assert "10.0.0.7" in await names.addresses("camera.plant")
         assert await names.addresses("press") == ("10.0.0.8",)
@@ -438,7 +438,7 @@ nameserver 10.0.0.55
 options ndots:2 attempts:9 rotate edns0
 """
     settings = read_settings(text)
-    assert settings == Settings(
+    assert settings == ResolverSettings(
         ("10.0.0.53", "fe80::1%eth0", "10.0.0.54"), ("plant.example", "lab.example"), 2, 5, True
     )
     assert settings.candidates("a.b") == ("a.b.plant.example", "a.b.lab.example", "a.b")
@@ -483,4 +483,4 @@ def test_no_bytes_break_the_reader():
 def test_a_hosts_file_that_is_a_fifo_keeps_nobody_waiting(tmp_path):
     os.mkfifo(tmp_path / "hosts")
     with pytest.raises(OSError, match="it is a FIFO"):
-        Watched(tmp_path / "hosts").fresh()
+        WatchedFile(tmp_path / "hosts").read_if_changed()

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from fractal_rm.adapters.connect.tls import TlsContexts
 from fractal_rm.adapters.sqlite.prepare import PAGE_BYTES
+from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import FILES
 from fractal_rm.config.control import Control, write_control
@@ -224,7 +224,7 @@ def test_a_charset_and_tls_that_come_first_while_no_descriptor_is_free_fail_noth
         assert outcome("2", 0)["results"] == ["€"]
         components.answers["/endpoint2"] = kana
         assert outcome("2", 0)["results"] == ["ガ"]
-        assert "what it sends is not TLS" in outcome("3", 1)["reason"]
+        assert "it does not speak TLS" in outcome("3", 1)["reason"]
 
 
 def test_a_run_of_before_a_restart_whose_path_comes_first_while_no_descriptor_is_free(

@@ -27,7 +27,7 @@ from fractal_rm.adapters.mqtt import link as link_module
 from fractal_rm.adapters.mqtt.client_id import ClientId, ClientIdInUse, kept_client_id
 from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES
 from fractal_rm.adapters.mqtt.publisher import MqttPublisher
-from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.config import model
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy, Malformed

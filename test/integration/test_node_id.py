@@ -9,8 +9,8 @@ import pytest
 from fractal_rm.adapters.lock import FileLock
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.node_id import FILE, NodeIdUnreadable, kept_node_id
+from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.adapters.sqlite import SqliteHistory
-from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.cli.main import EXIT_CANNOT
 from fractal_rm.domain.facts import Accepted, Placed
 from fractal_rm.domain.flow import Flow

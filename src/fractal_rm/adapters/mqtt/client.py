@@ -17,9 +17,9 @@ from gmqtt.mqtt.connection import MQTTConnection  # pyright: ignore[reportMissin
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311  # pyright: ignore[reportMissingTypeStubs]
 
 from fractal_rm.adapters.connect import Connector
-from fractal_rm.adapters.connect.tls import TlsContexts
 from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions
 from fractal_rm.adapters.mqtt.wire import Wire
+from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import status_topic
 

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 from gmqtt.mqtt.protocol import MQTTProtocol  # pyright: ignore[reportMissingTypeStubs]
 
-from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, Packets
 from fractal_rm.adapters.mqtt.publish_packet import PUBLISH
+from fractal_rm.adapters.tls import describe_tls_error
 
 CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
 # Type and flags of what a broker sends to a client that subscribes at QoS 1 and asks for no
@@ -156,7 +156,7 @@ class Wire(MQTTProtocol):
         """
         if not self._accepted:
             if isinstance(exc, ssl.SSLError):
-                self.refused = tls_words(exc)
+                self.refused = describe_tls_error(exc)
             elif isinstance(exc, ConnectionError) and self._transport.get_extra_info("ssl_object"):
                 self.refused = _RESET
         if self._connection is not None:
