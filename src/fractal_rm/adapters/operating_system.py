@@ -1,4 +1,4 @@
-"""The chance of the machine, and how many files it allows."""
+"""What the operating system provides: random numbers, and the limit of open files."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import random
 import resource
 import sys
 
-_DRAWN_AT_ONCE = 4096  # a system call for each run id would cost as much as the id
+_BUFFER_BYTES = 4096  # a system call for each run id would cost as much as the rest of the id
 
 
 class SystemRandom:
-    """Port `Random`: the only place that draws."""
+    """Port `Random`: the only source of random numbers."""
 
     def __init__(self) -> None:
-        self._drawn = b""
-        self._at = 0
+        self._buffer = b""
+        self._used = 0
 
     def fraction(self) -> float:
         """From 0 up to, not including, 1."""
-        return random.random()  # noqa: TID251, S311 - this is the source, and it is jitter
+        return random.random()  # noqa: TID251, S311 - the only source; used for jitter
 
     def token(self, size: int) -> bytes:
         """``size`` random bytes."""
-        if self._at + size > len(self._drawn):
-            self._drawn, self._at = os.urandom(max(size, _DRAWN_AT_ONCE)), 0
-        self._at += size
-        return self._drawn[self._at - size : self._at]
+        if self._used + size > len(self._buffer):
+            self._buffer, self._used = os.urandom(max(size, _BUFFER_BYTES)), 0
+        self._used += size
+        return self._buffer[self._used - size : self._used]
 
 
 def raise_open_files() -> int:
-    """Take all the open files that this process may have; it is begun with leave for 1,024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return sys.maxsize if most == resource.RLIM_INFINITY else most
+    """Raise the soft limit of open files (often 1,024) to the hard limit, and return it."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
