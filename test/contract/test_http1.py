@@ -1,4 +1,4 @@
-"""Calls over HTTP/1.1 against servers that tell the truth, and against one that lies."""
+"""HTTP/1.1 calls to servers that behave well, and to servers that do not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from ports import free_port
 
 
 class Server:
-    """Answers with scripted bytes; each script is a list of chunks, None closes, a float waits."""
+    """Answers each request with a script: a list of bytes; None closes, a float waits (seconds)."""
 
     def __init__(self):
         self.scripts = []
@@ -112,7 +112,7 @@ def to(server, method="GET", *, protocol="http", host="127.0.0.1", tls=None, **l
 
 
 async def answer(*script, **limits):
-    """What a call makes of one scripted answer."""
+    """The reply to a call with this script as the answer."""
     async with serving(list(script)) as server, calling() as caller:
         return await caller.call(to(server, **limits))
 
@@ -144,7 +144,7 @@ async def test_every_form_of_body_is_read_whole(script, status, body):
     assert (reply.status, reply.body) == (status, body)
 
 
-async def test_the_request_is_what_http_asks_for():
+async def test_the_request_has_the_headers_that_http_requires():
     async with serving() as server, calling() as caller:
         post = to(server, "POST", headers=(("Host", "camera.local"), ("X-Key", "s")))
         await caller.call(post, b'{"a": 1}', b"Idempotency-Key: run:1\r\n")
@@ -169,7 +169,7 @@ async def test_connections_are_kept_and_used_again():
         assert server.connections == 5
 
 
-async def test_a_connection_that_the_server_wants_closed_is_not_used_again():
+async def test_after_connection_close_the_connection_is_not_used_again():
     closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with serving([closing, 0.0], [OK]) as server, calling() as caller:
         await caller.call(to(server))
@@ -178,7 +178,7 @@ async def test_a_connection_that_the_server_wants_closed_is_not_used_again():
 
 
 @pytest.mark.parametrize("end", [None, RESET])
-async def test_a_kept_connection_that_was_closed_is_replaced_where_the_call_may_be_repeated(end):
+async def test_a_repeatable_call_on_a_closed_kept_connection_is_sent_again(end):
     async with serving([OK], [end], [OK]) as server, calling() as caller:
         await caller.call(to(server))
         reply = await caller.call(to(server))
@@ -186,7 +186,7 @@ async def test_a_kept_connection_that_was_closed_is_replaced_where_the_call_may_
         assert server.connections == 2
 
 
-async def test_a_call_that_must_not_be_repeated_goes_on_a_connection_of_its_own():
+async def test_a_call_that_must_not_be_repeated_uses_a_new_connection():
     async with serving([OK], [None]) as server, calling() as caller:
         await caller.call(to(server))
         with pytest.raises(BadReply) as caught:
@@ -195,7 +195,7 @@ async def test_a_call_that_must_not_be_repeated_goes_on_a_connection_of_its_own(
         assert len(server.requests) == 2
 
 
-async def test_what_was_answered_in_part_is_not_repeated():
+async def test_a_call_with_a_partial_answer_is_not_repeated():
     async with serving([OK], [b"HTTP/1.1 200", None]) as server, calling() as caller:
         await caller.call(to(server))
         with pytest.raises(BadReply):
@@ -211,7 +211,7 @@ def closing(status):
     [closing(408), None], [b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\nbye", None],
     [b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 9\r\n\r\ncut", None],
 ])  # fmt: skip
-async def test_a_408_that_ends_a_kept_connection_is_as_if_it_were_closed_in_silence(script):
+async def test_a_408_that_ends_a_kept_connection_counts_as_a_close_without_an_answer(script):
     async with serving([OK], script, [OK]) as server, calling() as caller:
         await caller.call(to(server))
         assert (await caller.call(to(server))).body == b"ok"
@@ -220,7 +220,7 @@ async def test_a_408_that_ends_a_kept_connection_is_as_if_it_were_closed_in_sile
 
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("said", [b"HTTP/1.1 408", closing(408)[:-4], closing(408)[:-2]])
-async def test_a_408_that_is_cut_off_in_its_head_is_no_answer_as_any_other(said, kept):
+async def test_a_408_with_an_incomplete_head_is_a_bad_reply(said, kept):
     script = [said, None]
     async with serving(*[[OK]] * kept, script, [OK]) as server, calling() as caller:
         if kept:
@@ -252,7 +252,7 @@ async def test_another_answer_that_ends_a_kept_connection_is_an_answer(status):
 
 
 async def _crossing(status):
-    """The server says goodbye while this loop is busy, so that the next request crosses it."""
+    """The server sends an error and closes, while our next request is on its way."""
     said, go = threading.Event(), threading.Event()
 
     def serve(listener):
@@ -273,21 +273,21 @@ async def _crossing(status):
         async with calling() as caller:
             await caller.call(there)
             go.set()
-            assert said.wait(30)  # and the loop stands still
+            assert said.wait(30)  # the loop is blocked meanwhile
             assert (await caller.call(there)).body == b"ok"
         thread.join(30)
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 @pytest.mark.parametrize("status", [400, 408, 503])
-def test_an_error_that_was_sent_before_the_request_came_is_no_answer_to_it(run, status):
+def test_an_error_that_was_sent_before_the_request_arrived_is_not_its_answer(run, status):
     run(_crossing(status))
 
 
-# --- heads that were seen before ----------------------------------------------------------------
+# --- known heads --------------------------------------------------------------------------------
 
 HEAD = b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\n"
-SEEN = [[HEAD + b"one"]] * 3
+THREE_TIMES = [[HEAD + b"one"]] * 3
 
 
 @pytest.mark.parametrize(
@@ -301,8 +301,8 @@ SEEN = [[HEAD + b"one"]] * 3
         [HEAD + b"two" + HEAD + b"two"],
     ],
 )
-async def test_an_answer_with_a_known_head_is_read_whole_however_it_comes(script):
-    async with serving(*SEEN, script, [OK]) as server, calling() as caller:
+async def test_an_answer_with_a_known_head_is_read_in_parts_of_any_size(script):
+    async with serving(*THREE_TIMES, script, [OK]) as server, calling() as caller:
         for body in (b"one", b"one", b"one", b"two"):
             reply = await caller.call(to(server))
             assert (reply.status, reply.body) == (404, body)
@@ -312,23 +312,23 @@ async def test_an_answer_with_a_known_head_is_read_whole_however_it_comes(script
 
 @pytest.mark.parametrize("script", [[HEAD, None], [HEAD + b"tw", None], [HEAD + b"tw", RESET]])
 async def test_an_answer_with_a_known_head_and_half_a_body_is_a_bad_reply(script):
-    async with serving(*SEEN, script) as server, calling() as caller:
-        for _ in SEEN:
+    async with serving(*THREE_TIMES, script) as server, calling() as caller:
+        for _ in THREE_TIMES:
             await caller.call(to(server))
         with pytest.raises(BadReply) as caught:
             await caller.call(to(server))
         assert caught.value.sent
 
 
-async def test_an_answer_with_a_known_head_keeps_to_the_bound_of_its_call():
-    async with serving(*SEEN, *SEEN) as server, calling() as caller:
-        for _ in SEEN:
+async def test_an_answer_with_a_known_head_has_the_size_limit_of_its_call():
+    async with serving(*THREE_TIMES, *THREE_TIMES) as server, calling() as caller:
+        for _ in THREE_TIMES:
             await caller.call(to(server))
         with pytest.raises(ReplyTooLarge):
             await caller.call(to(server, max_response_bytes=2))
 
 
-async def test_a_head_that_closes_its_connection_does_so_each_time():
+async def test_a_repeated_head_with_connection_close_closes_each_time():
     closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with serving(*[[closing, 0.0]] * 4) as server, calling() as caller:
         for _ in range(4):
@@ -336,7 +336,7 @@ async def test_a_head_that_closes_its_connection_does_so_each_time():
         assert server.connections == 4
 
 
-# --- lies ---------------------------------------------------------------------------------------
+# --- invalid answers ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -386,13 +386,13 @@ async def test_an_answer_that_is_not_http_is_a_bad_reply(script):
         [b"HTTP/1.1 200 OK\r\n\r\n", *[b"x", 0.05] * 99],
     ],
 )
-async def test_one_limit_holds_for_the_whole_call_however_it_drips(script):
+async def test_the_time_limit_is_for_the_whole_call(script):
     with pytest.raises(CallTimedOut) as caught:
         await answer(*script, timeout_s=0.3)
     assert caught.value.sent
 
 
-async def test_a_limit_is_reached_though_calls_are_made_and_end_all_the_time():
+async def test_a_call_times_out_while_other_calls_keep_the_loop_busy():
     async with serving() as server, serving([3600.0]) as deaf, calling() as caller:
         waiting = asyncio.ensure_future(caller.call(to(deaf, timeout_s=0.3)))
         while not waiting.done():
@@ -401,7 +401,7 @@ async def test_a_limit_is_reached_though_calls_are_made_and_end_all_the_time():
             await waiting
 
 
-async def test_every_call_has_a_limit_of_its_own():
+async def test_every_call_has_its_own_time_limit():
     async with serving(*[[3600.0]] * 3) as deaf, calling() as caller:
         ended = []
 
@@ -415,7 +415,7 @@ async def test_every_call_has_a_limit_of_its_own():
 
 
 @pytest.mark.parametrize("before_s", [30.0, 0.1])
-async def test_a_kept_connection_keeps_to_the_limit_of_each_call(before_s):
+async def test_calls_on_a_kept_connection_have_their_own_time_limits(before_s):
     async with serving([OK], [0.2, OK], [5.0]) as server, calling() as caller:
         await caller.call(to(server, timeout_s=before_s))
         await caller.call(to(server))  # it takes longer than the limit of the call before
@@ -432,12 +432,12 @@ async def test_a_kept_connection_keeps_to_the_limit_of_each_call(before_s):
         [b"HTTP/1.1 200 OK\r\n\r\n", *[b"x" * 1024] * 200],
     ],
 )  # fmt: skip
-async def test_an_endless_answer_is_cut_off_at_its_bound(script):
+async def test_an_endless_answer_is_refused_at_the_size_limit(script):
     with pytest.raises(ReplyTooLarge):
         await answer(*script, max_response_bytes=100_000)
 
 
-async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_one_in_large_ones():
+async def test_a_body_in_tiny_chunks_takes_little_memory():
     chunks = b"2\r\nok\r\n" * 2_000
     script = [CHUNKED, *[chunks] * 100, b"0\r\n\r\n"]
     tracemalloc.start()
@@ -445,26 +445,26 @@ async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_one_in_large_ones
         reply = await answer(*script)
         assert len(reply.body) == 400_000
         peak = tracemalloc.get_traced_memory()[1]
-        assert peak < 8 * len(reply.body)  # with what is on its way; as pieces it would be 20 times
+        assert peak < 8 * len(reply.body)  # a list of pieces would be 20 times
     finally:
         tracemalloc.stop()
 
 
-async def test_a_trailer_is_no_header():
+async def test_a_trailer_is_not_a_header():
     late = b"Transfer-Encoding: gzip\r\nContent-Type: text/plain; charset=latin-1\r\n\r\n"
     reply = await answer(CHUNKED + b"2\r\nok\r\n0\r\n" + late)
     assert reply.body == b"ok"
     assert reply.headers_by_name() == {"transfer-encoding": "chunked"}
 
 
-async def test_a_second_answer_to_one_request_spoils_the_connection_not_the_next_call():
+async def test_after_a_second_answer_to_one_request_the_next_call_uses_a_new_connection():
     async with serving([OK + OK], [OK]) as server, calling() as caller:
         await caller.call(to(server))
         assert (await caller.call(to(server))).body == b"ok"
         assert server.connections == 2
 
 
-async def test_half_of_a_second_answer_does_not_leak_into_the_next_one():
+async def test_half_of_a_second_answer_is_not_part_of_the_next_answer():
     async with serving([OK + b"HTTP/1.1 200 OK\r\nX-Sm"], [OK]) as server, calling() as caller:
         await caller.call(to(server))
         reply = await caller.call(to(server))
@@ -472,7 +472,7 @@ async def test_half_of_a_second_answer_does_not_leak_into_the_next_one():
         assert server.connections == 2
 
 
-async def test_a_cancelled_call_leaves_no_answer_behind_for_the_next_one():
+async def test_the_answer_to_a_cancelled_call_does_not_go_to_the_next_call():
     slow = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow"
     async with serving([0.1, slow], [OK]) as server, calling() as caller:
         asking = asyncio.ensure_future(caller.call(to(server)))
@@ -482,7 +482,7 @@ async def test_a_cancelled_call_leaves_no_answer_behind_for_the_next_one():
         assert (await caller.call(to(server))).body == b"ok"
 
 
-async def test_a_call_that_is_cancelled_as_its_answer_comes_does_not_end_the_next_one():
+async def test_cancelling_a_call_whose_answer_has_come_does_not_close_the_connection_of_the_next():
     accepted = asyncio.Queue()
     listening = await asyncio.start_server(
         lambda *streams: accepted.put_nowait(streams), "127.0.0.1", free_port()
@@ -495,7 +495,7 @@ async def test_a_call_that_is_cancelled_as_its_answer_comes_does_not_end_the_nex
         writer.write(OK)
         await asyncio.sleep(0)  # the answer is read in this step of the loop, after this task
         second = asyncio.ensure_future(caller.call(asked))
-        await asyncio.sleep(0)  # the second has the connection, and the first is yet to go on
+        await asyncio.sleep(0)  # the second call has the connection, and the first has not resumed
         first.cancel()
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)
@@ -509,7 +509,7 @@ async def test_a_call_that_is_cancelled_as_its_answer_comes_does_not_end_the_nex
 # --- connecting ---------------------------------------------------------------------------------
 
 
-async def test_a_refused_connection_was_not_sent():
+async def test_after_a_refused_connection_nothing_was_sent():
     async with serving() as server:
         pass
     async with calling() as caller:
@@ -518,7 +518,7 @@ async def test_a_refused_connection_was_not_sent():
     assert not caught.value.sent
 
 
-async def test_why_an_address_cannot_be_reached_is_said_in_the_words_of_the_system(monkeypatch):
+async def test_the_error_for_an_unreachable_address_has_the_text_of_the_system(monkeypatch):
     async def fail(*_):
         raise OSError(errno.EHOSTUNREACH, "Connect call failed ('10.0.0.7', 80)")  # as asyncio does
 
@@ -528,8 +528,8 @@ async def test_why_an_address_cannot_be_reached_is_said_in_the_words_of_the_syst
             await caller.call(route(Origin("http", "10.0.0.7", 80), "GET", "/"))
 
 
-async def test_connecting_has_a_limit_of_its_own():
-    with socket.socket() as deaf:  # its backlog is full, so nobody answers the next SYN
+async def test_connecting_has_its_own_time_limit():
+    with socket.socket() as deaf:  # its backlog is full, so the next SYN is not answered
         deaf.bind(("127.0.0.1", free_port()))
         deaf.listen(0)
         crowd = []
@@ -558,7 +558,7 @@ async def test_connecting_has_a_limit_of_its_own():
     ],
 )
 @pytest.mark.parametrize("protocol", ["http", "https"])
-async def test_a_name_that_does_not_or_cannot_exist_was_not_sent(protocol, name, words, tmp_path):
+async def test_a_name_that_does_not_exist_is_a_connect_failure(protocol, name, words, tmp_path):
     there = Route(Origin(protocol, name, 80), "GET", "/", b"GET / HTTP/1.1\r\n")
     async with resolving(tmp_path, {}) as (_, names), calling(names) as caller:
         with pytest.raises(ConnectFailed, match=words) as caught:
@@ -566,7 +566,7 @@ async def test_a_name_that_does_not_or_cannot_exist_was_not_sent(protocol, name,
         assert not caught.value.sent
 
 
-async def test_a_name_that_takes_longer_than_connecting_may_is_the_reason(tmp_path):
+async def test_the_error_names_a_name_that_is_not_resolved_in_time(tmp_path):
     there = route(Origin("http", "mute.plant", 80), "GET", "/", connect_timeout_s=0.1)
     async with resolving(tmp_path, {"mute.plant": SILENT}) as (_, names), calling(names) as caller:
         with pytest.raises(ConnectFailed) as caught:
@@ -577,7 +577,7 @@ async def test_a_name_that_takes_longer_than_connecting_may_is_the_reason(tmp_pa
     )
 
 
-async def test_a_file_that_keeps_a_name_from_being_looked_up_is_the_reason(tmp_path):
+async def test_the_error_names_a_resolver_file_that_cannot_be_read(tmp_path):
     there = route(Origin("http", "camera.plant", 80), "GET", "/")
     async with resolving(tmp_path, {}) as (dns, names), calling(names) as caller:
         dns.files["resolv.conf"].unlink()
@@ -590,7 +590,7 @@ async def test_a_file_that_keeps_a_name_from_being_looked_up_is_the_reason(tmp_p
     )
 
 
-async def test_silent_names_hold_up_no_call_to_another_host(tmp_path):
+async def test_names_without_an_answer_do_not_delay_calls_to_other_hosts(tmp_path):
     mute = {f"mute{n}.plant": SILENT for n in range(40)}
     with_hosts = resolving(tmp_path, mute, hosts="127.0.0.1 camera\n")
     async with serving() as server, with_hosts as (_, names), calling(names) as caller:
@@ -602,7 +602,7 @@ async def test_silent_names_hold_up_no_call_to_another_host(tmp_path):
             each.cancel()
 
 
-async def test_the_addresses_of_a_name_are_tried_in_turn_and_the_one_that_worked_first(tmp_path):
+async def test_addresses_are_tried_in_turn_beginning_with_the_one_that_worked_last(tmp_path):
     answers = {"camera.plant": ["127.0.0.9", "127.0.0.8", "127.0.0.1"]}
     async with serving() as server, resolving(tmp_path, answers) as (_, names):
         there = to(server, host="camera.plant", repeatable=False)
@@ -618,14 +618,14 @@ async def test_the_addresses_of_a_name_are_tried_in_turn_and_the_one_that_worked
     assert refused in str(caught.value)
 
 
-async def test_a_server_that_does_not_speak_tls_in_time_is_told_from_one_that_is_not_there():
+async def test_a_server_that_does_not_answer_the_tls_handshake_times_out():
     async with serving() as server, calling() as caller:
         deaf = to(server, protocol="https", connect_timeout_s=0.1)
         with pytest.raises(ConnectFailed, match="did not answer the TLS handshake in time"):
             await caller.call(deaf)
 
 
-async def test_a_zone_is_this_machines_own_and_is_not_sent():
+async def test_the_zone_of_an_address_is_not_sent():
     server = Server()
     listening = await asyncio.start_server(server.handle, "::1", free_port())
     server.port = listening.sockets[0].getsockname()[1]
@@ -645,7 +645,7 @@ def test_a_control_character_cannot_become_a_header():
     assert header_line("X", "a\tb") == b"X: a\tb"  # RFC 9110, 5.5
 
 
-async def test_a_zone_that_this_machine_does_not_have_is_said():
+async def test_an_unknown_zone_is_an_error():
     async with serving() as server, calling() as caller:
         with pytest.raises(ConnectFailed, match=r"::1%none\]:\d+: .*no interface 'none'"):
             await caller.call(to(server, host="fe80::1%none"))
@@ -657,13 +657,13 @@ async def test_a_zone_that_this_machine_does_not_have_is_said():
         ("::1%lo", "only a link-local address may have an interface: leave out %lo"),
         ("fe80::1", "a link-local address needs its interface, as in fe80::7%eth0"),
         ("fe80::1%0", "a link-local address needs its interface, as in fe80::7%eth0"),
-        # What no name can have: an empty label, and one of more than 63 characters.
+        # Not valid in a name: an empty label, and one of more than 63 characters.
         ("fe80::1%a..b", "there is no interface 'a..b' on this machine"),
         ("::1%a..b", "there is no interface 'a..b' on this machine"),
         ("fe80::1%" + 64 * "a", "there is no interface 'a{64}' on this machine"),
     ],
 )
-async def test_a_zone_that_is_missing_or_too_much_is_said(host, why):
+async def test_a_missing_or_needless_zone_is_an_error(host, why):
     async with serving() as server, calling() as caller:
         with pytest.raises(ConnectFailed, match=why):
             await caller.call(to(server, host=host))
@@ -684,7 +684,7 @@ async def _answered_by_the_second_interface():
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_a_zone_says_by_which_interface(run):
+def test_a_zone_selects_the_interface(run):
     here = machine()
     try:
         for name in ("first", "second"):
@@ -698,7 +698,7 @@ def test_a_zone_says_by_which_interface(run):
         here.end()
 
 
-async def test_a_reason_does_not_name_hundreds_of_addresses(tmp_path):
+async def test_the_error_does_not_list_hundreds_of_addresses(tmp_path):
     answers = {"farm.plant": [f"127.0.1.{n}" for n in range(1, 201)]}
     with_names = resolving(tmp_path, answers)
     async with serving() as server, with_names as (_, names), calling(names) as caller:
@@ -723,7 +723,7 @@ def tls_server(authority):
     return context
 
 
-async def test_a_private_authority_is_trusted_where_it_is_named(authority, tls_server, tmp_path):
+async def test_an_authority_is_trusted_only_where_it_is_configured(authority, tls_server, tmp_path):
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with serving(tls=tls_server) as server, calling() as caller:
         own = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
@@ -736,7 +736,7 @@ async def test_a_private_authority_is_trusted_where_it_is_named(authority, tls_s
     ("between", "why"),
     [(((2090, 1, 1), (2091, 1, 1)), "not yet valid"), (((2001, 1, 1), (2002, 1, 1)), "expired")],
 )
-async def test_a_certificate_that_is_out_of_its_time_names_the_clock(
+async def test_the_error_for_an_expired_certificate_has_the_time_of_this_machine(
     authority, tmp_path, between, why
 ):
     first, last = (datetime(*day, tzinfo=timezone.utc) for day in between)
@@ -759,7 +759,7 @@ async def test_a_certificate_for_another_name_is_refused(authority, tmp_path):
             await caller.call(own)
 
 
-async def test_a_server_that_asks_for_a_certificate_gets_ours(authority, tls_server, tmp_path):
+async def test_our_certificate_is_sent_to_a_server_that_asks(authority, tls_server, tmp_path):
     tls_server.verify_mode = ssl.CERT_REQUIRED
     authority.configure_trust(tls_server)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -781,7 +781,7 @@ async def _refused(port, tls):
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_server_that_gets_no_certificate_of_ours_says_so(tmp_path, version, run):
+def test_the_error_says_that_a_server_asks_for_a_certificate(tmp_path, version, run):
     with demanding(tmp_path, version) as (port, ca):
         assert "it asks for a certificate" in run(_refused(port, Tls(ca=ca)))
 
@@ -800,12 +800,12 @@ async def _plain(reader, writer):
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_a_server_that_does_not_speak_tls_is_told_from_one_that_closes_and_a_slow_one(run):
+def test_the_error_distinguishes_a_server_without_tls_from_one_that_closes(run):
     assert "it does not speak TLS (" in run(_refused_by(_plain))
     assert "it closed the connection" in run(_refused_by(lambda _, writer: writer.close()))
 
 
-async def _heard(reader, writer):
+async def _close_after_a_byte(reader, writer):
     await reader.read(1)
     writer.close()
 
@@ -817,7 +817,7 @@ async def _closed_after(steps):
     def close(plain, left):
         if left:
             loop.call_soon(close, plain, left - 1)
-        elif plain.is_reading():  # who does not read notices no end
+        elif plain.is_reading():  # otherwise asyncio does not notice the end
             plain.abort()
 
     async def connect_and_close(*arguments):
@@ -828,18 +828,18 @@ async def _closed_after(steps):
     loop.create_connection = connect_and_close
     logged = []
     loop.set_exception_handler(lambda _, context: logged.append(context))
-    reason = await _refused_by(_heard)
+    reason = await _refused_by(_close_after_a_byte)
     assert logged == []
     return reason
 
 
 @pytest.mark.parametrize("steps", range(5))
-def test_a_server_may_close_at_every_step_before_tls_begins(steps):
-    """``steps`` of the event loop have been made since it took the connection."""
+def test_a_server_may_close_at_any_time_before_the_handshake(steps):
+    """It closes ``steps`` turns of the event loop after it accepted the connection."""
     assert "it closed the connection" in uvloop.run(_closed_after(steps))
 
 
-async def test_authorities_that_change_are_read_again_also_where_they_are_the_systems(
+async def test_changed_authorities_of_the_system_are_read_again(
     authority, tls_server, tmp_path, monkeypatch
 ):
     standard = tmp_path / "standard.pem"
@@ -855,7 +855,7 @@ async def test_authorities_that_change_are_read_again_also_where_they_are_the_sy
         assert (await caller.call(there)).body == b"ok"
 
 
-async def test_authorities_of_the_systems_folder_need_no_descriptor_in_the_handshake(
+async def test_the_authorities_in_a_folder_need_no_descriptor_during_the_handshake(
     authority, tls_server, tmp_path, monkeypatch
 ):
     authority.cert_pem.write_to_path(tmp_path / "own.pem")
@@ -867,7 +867,7 @@ async def test_authorities_of_the_systems_folder_need_no_descriptor_in_the_hands
             assert (await caller.call(to(server, protocol="https"))).body == b"ok"
 
 
-async def test_tls_files_that_are_not_there_are_named(tmp_path):
+async def test_the_error_names_a_missing_tls_file(tmp_path):
     async with serving() as server, calling() as caller:
         missing = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "none.pem")))
         with pytest.raises(ConnectFailed, match=r"none\.pem"):
@@ -875,7 +875,7 @@ async def test_tls_files_that_are_not_there_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["pkcs8", "traditional", "with its certificate"])
-async def test_an_encrypted_key_is_told_and_nobody_is_asked(form, tls_server, tmp_path):
+async def test_an_encrypted_key_is_an_error(form, tls_server, tmp_path):
     cert, key = encrypted_key(tmp_path, form)
     async with serving(tls=tls_server) as server, calling() as caller:
         there = to(server, protocol="https", tls=Tls(cert=str(cert), key=key and str(key)))
@@ -894,7 +894,7 @@ async def test_an_encrypted_key_is_told_and_nobody_is_asked(form, tls_server, tm
         ("weak", r"the certificate in .*cert\.pem is too weak for this OpenSSL \(EE_KEY_TOO_SMALL"),
     ],
 )
-async def test_a_tls_file_that_holds_the_wrong_thing_is_named(authority, tmp_path, wrong, why):
+async def test_the_error_names_a_tls_file_with_wrong_content(authority, tmp_path, wrong, why):
     paths = {each: tmp_path / f"{each}.pem" for each in ("ca", "cert", "key")}
     ours, other = authority.issue_cert("node-1"), authority.issue_cert("node-2")
     authority.cert_pem.write_to_path(paths["ca"])
@@ -912,14 +912,14 @@ async def test_a_tls_file_that_holds_the_wrong_thing_is_named(authority, tmp_pat
             await caller.call(to(server, protocol="https", tls=tls))
 
 
-# --- beside another client ----------------------------------------------------------------------
+# --- compared with another client ---------------------------------------------------------------
 
 _bodies = st.binary(max_size=5_000)
 
 
 @st.composite
 def exchanges(draw):
-    """A well-formed answer in any of the forms of a body."""
+    """A valid answer with any kind of body, cut into parts."""
     status = draw(st.sampled_from([200, 201, 202, 302, 400, 404, 418, 500, 503]))
     body = draw(_bodies)
     form = draw(st.sampled_from(["length", "chunked", "close"]))
@@ -949,7 +949,7 @@ def exchanges(draw):
 
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(exchanges(), min_size=1, max_size=4))
-def test_random_answers_are_read_as_aiohttp_reads_them_and_again_when_they_are_known(scripts):
+def test_random_answers_are_read_as_by_aiohttp_also_with_known_heads(scripts):
     async def both():
         often = [script for script in scripts for _ in range(3)]
         async with serving(*scripts, *often) as server, calling() as caller:

@@ -81,6 +81,11 @@ class Connector:
         """Another connector with its own resolver; both take turns for file descriptors."""
         return Connector(descriptors=self._descriptors)
 
+    @property
+    def waiting(self) -> int:
+        """How many connections wait for a file descriptor, those of `beside` included."""
+        return self._descriptors.waiting
+
     def preferred_address(self, host: str) -> str | None:
         """The address that is tried first, where an earlier one of this host did not work."""
         return self._last_address.get(host)

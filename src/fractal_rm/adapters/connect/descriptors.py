@@ -29,13 +29,13 @@ class DescriptorQueue:
         self._on_short = on_short
         self._turn = asyncio.Lock()  # among the first of each queue, in the order of arrival
         self._freed = asyncio.Event()
-        self._waiting = 0
+        self.waiting = 0  # how many requests wait
         self._errno = errno.EMFILE  # the error of the last attempt
 
     @property
     def short(self) -> bool:
         """Whether anybody waits; a new request then waits behind them."""
-        return self._waiting > 0
+        return self.waiting > 0
 
     def freed(self) -> None:
         """Note that a descriptor may have become free."""
@@ -46,7 +46,7 @@ class DescriptorQueue:
 
         ``queue`` is a lock that all requests of one queue share.
         """
-        self._waiting += 1
+        self.waiting += 1
         self._on_short(True)
         try:
             async with queue, self._turn:
@@ -61,7 +61,7 @@ class DescriptorQueue:
                     self._spare()
                     await self._wait_to_retry()
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
             self._on_short(self.short)
 
     def describe(self) -> str:

@@ -76,6 +76,16 @@ class Http1Caller:
                 connection.cancel()
                 raise
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open or being opened."""
+        return self._pool.open_count
+
+    @property
+    def established_connections(self) -> int:
+        """How many connections are open."""
+        return self._pool.established_count
+
     async def close(self) -> None:
         """Close every connection."""
         self.connector.close()

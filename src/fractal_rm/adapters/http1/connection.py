@@ -73,6 +73,11 @@ class Connection(asyncio.Protocol):
         self.was_idle = False  # at the last sweep of the pool
         self._expect_reply()
 
+    @property
+    def is_established(self) -> bool:
+        """Whether the connection is open: it was made and is not lost."""
+        return self._transport is not None
+
     # --- requests -----------------------------------------------------------------------------
 
     def send(

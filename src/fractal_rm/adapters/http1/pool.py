@@ -34,6 +34,16 @@ class Pool:
         self._open: set[Connection] = set()
         self._sweep_timer: asyncio.TimerHandle | None = None
 
+    @property
+    def open_count(self) -> int:
+        """How many connections are open or being opened."""
+        return len(self._open)
+
+    @property
+    def established_count(self) -> int:
+        """How many connections are open."""
+        return sum(connection.is_established for connection in self._open)
+
     def new_connection(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> Connection:
         """Make a connection that returns to the pool when it is idle."""
         idle = self._idle.setdefault(origin, [])
