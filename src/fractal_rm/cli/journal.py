@@ -1,4 +1,4 @@
-"""`journal check` and `audit`: whether what is on the disk holds, and the accounts balance."""
+"""`journal check`, `journal repair` and `audit`."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from fractal_rm.domain.errors import FractalError, Malformed
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Ledger
 
-SHOWN = 20  # runs of a journal that nobody carries
+SHOWN = 20  # unhandled runs of a journal
 
 
 @click.group()
 def journal() -> None:
-    """Look after the journals."""
+    """Check and repair the journals."""
 
 
 @journal.command("check")
 @config_option
 @json_option
 def check(folder: Path, as_json: bool) -> int:
-    """Verify every fact of every journal of the node; it may run meanwhile.
+    """Verify every fact in every journal of the node, also while the node runs.
 
-    Exits 1 where something does not hold.
+    Exits 1 if there is damage.
     """
     state = state_of(folder)
     reports = [check_journal(path) for path in journals_in(state)]
@@ -45,7 +45,7 @@ def check(folder: Path, as_json: bool) -> int:
         click.echo(f"{state} has no journals")
     for report in reports:
         click.echo(
-            f"{report.journal}: {'well' if not report.problems else 'DAMAGED'}, {report.runs} runs"
+            f"{report.journal}: {'DAMAGED' if report.problems else 'OK'}, {report.runs} runs"
             f" ({report.open_runs} unfinished), {report.facts} facts"
         )
         for problem in report.problems:
@@ -57,10 +57,10 @@ def check(folder: Path, as_json: bool) -> int:
 @config_option
 @json_option
 def repair_journals(folder: Path, as_json: bool) -> int:
-    """Make the damaged journals of the node again, of what can be read.
+    """Rebuild the damaged journals of the node from everything that can be read.
 
-    What is well is left as it is. The damaged file is kept beside the new one, and so is its log.
-    Exits 1 where something is gone. Not while a process of the node runs.
+    Journals without damage are not changed. The damaged file is kept under another name, and so is
+    its log. Exits 1 if something is lost. The node must not run meanwhile.
     """
     state = state_of(folder)
     broken = [path for path in journals_in(state) if check_journal(path).problems]
@@ -68,13 +68,13 @@ def repair_journals(folder: Path, as_json: bool) -> int:
     if as_json:
         print_json({"journals": reports})
     elif not reports:
-        click.echo("all is well, and was left as it is")
+        click.echo("no journal is damaged; nothing was changed")
     for report in () if as_json else reports:
         click.echo(
-            f"{report.journal}: made again with {report.runs} runs, {report.rebuilt} of them of"
-            f" their facts alone; the damaged file is {report.kept_as}"
-            + (f", its log {report.log_kept_as}" if report.log_kept_as else "")
-            + (f", blobs that no run has {report.blobs_kept_as}" if report.blobs_kept_as else "")
+            f"{report.journal}: rebuilt with {report.runs} runs, {report.rebuilt} of them from"
+            f" their facts only; the damaged file is kept as {report.kept_as}"
+            + (f", its log as {report.log_kept_as}" if report.log_kept_as else "")
+            + (f", blobs without a run as {report.blobs_kept_as}" if report.blobs_kept_as else "")
         )
         for what in report.gone:
             click.echo(f"  gone: {what}")
@@ -82,7 +82,7 @@ def repair_journals(folder: Path, as_json: bool) -> int:
 
 
 class Account(msgspec.Struct):
-    """One flow's account: what was received, and where it is now."""
+    """The triggers of one flow: how many were received, and the states of their runs."""
 
     flow: str | None
     received: int
@@ -98,12 +98,13 @@ class Account(msgspec.Struct):
 def audit(folder: Path, as_json: bool) -> int:
     """Prove that no run is missing.
 
-    For each flow, what was received must be accounted for. Received triggers are counted from
-    the accepted facts, states from the runs; duplicates were answered with the run that they
-    repeat. Counted besides: runs that another node, which did not answer an offer, may have
-    executed as well. Exits 1 where an account does not balance, where the log is damaged, or where
-    a running node has found that nobody carries an open run: one of its own, or one that it could
-    not take over. What repairs could not bring over is said, and is in no account.
+    For each flow, the number of accepted triggers (from the facts) must match the number of runs in
+    all states. Duplicates were answered with the run of the first trigger. "maybe twice" counts
+    runs that another node may have executed too, as it did not answer an offer.
+
+    Exits 1 if counts do not match, if the log is damaged, or if a running node has reported an open
+    run that no process handles: its own, or one that it could not take over. Losses of earlier
+    repairs are listed, and are in no count.
     """
     state = state_of(folder)
     history = SqliteHistory(state)
@@ -136,47 +137,47 @@ def audit(folder: Path, as_json: bool) -> int:
             empty="no runs yet",
         )
         if not balanced or damage:
-            click.echo("`fractal-rm journal check` names what does not hold")
+            click.echo("`fractal-rm journal check` lists the damage")
         for name, losses in lost.items():
             click.echo(
-                f"{name}: repairs found {losses.places} places of its log gone: what came in them"
-                f" is in no account, and {losses.runs} runs are not whole"
+                f"{name}: {losses.places} gaps in its log were found by repairs: triggers in them"
+                f" are not counted, and {losses.runs} runs are incomplete"
             )
         for name, run_ids in uncarried.items():
-            _say_uncarried(name, run_ids)
+            _print_uncarried(name, run_ids)
     well = balanced and not damage and not any(uncarried.values())
     return 0 if well else EXIT_NOT_WELL
 
 
-def _say_uncarried(name: str, run_ids: list[str]) -> None:
+def _print_uncarried(name: str, run_ids: list[str]) -> None:
     for run_id in run_ids[:SHOWN]:
-        cure = f"restart its node (`fractal-rm {name}`), which takes it up"
+        cure = f"restart its node (`fractal-rm {name}`), which resumes it"
         click.echo(f"run {run_id} is carried by nobody: {cure}")
     if len(run_ids) > SHOWN:
         click.echo(f"and {len(run_ids) - SHOWN:,} more runs of {name}: --json names them all")
 
 
 def _uncarried(state: Path) -> dict[str, list[str]]:
-    """For each journal, its open runs of which a node says that nobody carries them."""
+    """For each journal, its open runs that no process handles, as reported by a node."""
     found: dict[str, list[str]] = {}
     for path in journals_in(state):
-        if named := _named(state, path.stem):
+        if reported := _reported(state, path.stem):
             still_open = set(open_runs_of(path))
-            found[path.stem] = [run_id for run_id in named if run_id in still_open]
+            found[path.stem] = [run_id for run_id in reported if run_id in still_open]
     return found
 
 
-def _named(state: Path, journal: str) -> list[str]:
+def _reported(state: Path, journal: str) -> list[str]:
     try:
         return read_uncarried(state, journal)
     except Malformed as error:
         raise CannotRead(
-            f"what the node of {journal}.journal says of it is broken: {error}"
+            f"the report of the node of {journal}.journal cannot be read: {error}"
         ) from None
 
 
 class CannotRead(FractalError):
-    """A file of the state folder is not what the node has written."""
+    """A file in the state folder has invalid content."""
 
     code = "cannot-read"
 

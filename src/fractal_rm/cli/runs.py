@@ -1,4 +1,4 @@
-"""`runs`: what was run, and everything that happened to it."""
+"""`runs`: the runs of a node and their facts."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
-MOST_LISTED = 100_000
+MAX_LISTED = 100_000
 _STATES = [state.value for state in State if state is not State.NEW]
 
 
 @click.group()
 def runs() -> None:
-    """List runs, show one, or make a test of one."""
+    """List runs, show a run, or make a test case from a run."""
 
 
 runs.add_command(record_run)
 
 
 @runs.command("list")
-@click.option("--state", type=click.Choice(_STATES), help="Only those that stand there.")
-@click.option("--flow", metavar="ID", help="Only those of this flow.")
+@click.option("--state", type=click.Choice(_STATES), help="Only runs in this state.")
+@click.option("--flow", metavar="ID", help="Only runs of this flow.")
 @click.option(
     "--limit",
-    type=click.IntRange(1, MOST_LISTED),
+    type=click.IntRange(1, MAX_LISTED),
     default=20,
     show_default=True,
-    help="At most so many.",
+    help="The maximum number of runs.",
 )
-@click.option("--before", metavar="RUN", help="Only older ones than this run.")
+@click.option("--before", metavar="RUN", help="Only runs older than this one.")
 @config_option
 @json_option
 def list_runs(
     state: str | None, flow: str | None, limit: int, before: str | None, folder: Path, as_json: bool
 ) -> None:
-    """The newest runs first, of all journals of the node."""
+    """List the runs in all journals of the node, the newest first."""
     history = SqliteHistory(state_of(folder))
     page = history.page(
         state=State(state) if state else None, flow=flow, limit=limit, before=before
@@ -88,7 +88,7 @@ def list_runs(
 @config_option
 @json_option
 def show_run(run_id: str, folder: Path, as_json: bool) -> None:
-    """One run, fact by fact; the first letters of its id will do."""
+    """Show the facts of a run. The first characters of its id are sufficient."""
     detail = find_run(SqliteHistory(state_of(folder)), run_id)
     if as_json:
         print_json(detail)
@@ -103,26 +103,26 @@ def _print(detail: RunDetail) -> None:
     print_table(
         ("at", "after ms", "fact", ""),
         [
-            (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *_words(timed.fact))
+            (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *_describe(timed.fact))
             for timed in detail.facts
         ],
-        empty="its facts were dropped for their age; see history.max_age_s",
+        empty="its facts were deleted because of their age; see history.max_age_s",
     )
     if detail.unreadable:
-        click.echo(f"not all can be read: {detail.unreadable}")
+        click.echo(f"some of it cannot be read: {detail.unreadable}")
 
 
-def _words(fact: AnyFact) -> tuple[str, str]:
-    """The name of a fact, and what it says beside that."""
-    said = msgspec.structs.asdict(fact)
+def _describe(fact: AnyFact) -> tuple[str, str]:
+    """The name of a fact and its fields."""
+    fields = msgspec.structs.asdict(fact)
     if isinstance(fact, Dead):
-        said["body"] = fact.body.decode("utf-8", "replace")
-    if said.get("status") == 0:  # a step that is not one call: nothing answered it
-        said |= {"status": None, "took_ms": said.get("took_ms") or None}
-    _ = said.pop("answer", None)  # the reason says it
-    told = {key: value for key, value in said.items() if value not in (None, "", UNSET)}
+        fields["body"] = fact.body.decode("utf-8", "replace")
+    if fields.get("status") == 0:  # a step that is not a single call has no status
+        fields |= {"status": None, "took_ms": fields.get("took_ms") or None}
+    _ = fields.pop("answer", None)  # it is in the reason
+    shown = {key: value for key, value in fields.items() if value not in (None, "", UNSET)}
     name = str(fact.__struct_config__.tag)
-    return name, "  ".join(f"{key} {_short(value)}" for key, value in told.items())
+    return name, "  ".join(f"{key} {_short(value)}" for key, value in shown.items())
 
 
 def _short(value: object) -> str:
@@ -135,7 +135,7 @@ def _short(value: object) -> str:
 
 
 def _json(value: object) -> str:
-    """A value as JSON, and JSON text as it stands; of a JSON string what it says."""
+    """A value as JSON; a string without its quotes."""
     text = msgspec.json.encode(value).decode()
     try:
         return msgspec.json.decode(text, type=str)
