@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import programs
+from components import Components
 from nodes import NodeProcess, wait_until
 from ports import free_port
 
@@ -31,8 +33,6 @@ def rm(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[s
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     """A stopped node with some runs."""
-    from components import Components
-
     components = Components()
     made = NodeProcess(tmp_path_factory.mktemp("cli"), components=components.port, mode="api")
     with (made.config / "flows.conf").open("a") as file:
@@ -124,8 +124,6 @@ def test_audit_finds_that_the_counts_match(node):
 
 
 def test_audit_reports_counts_that_do_not_match(node, tmp_path):
-    import sqlite3
-
     shutil.copytree(node.folder, tmp_path / "copy")
     with sqlite3.connect(tmp_path / "copy" / "state" / "api.journal") as db:
         db.execute("DELETE FROM runs WHERE flow = '2'")
