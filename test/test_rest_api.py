@@ -1,8 +1,8 @@
-"""Simulates what a Runtime Manager talks to: components, other nodes and the Load Balancer.
+"""Simulates components, other nodes and the Load Balancer.
 
     python test_rest_api.py [PORT]
 
-It listens on 127.0.0.1, port 6000 as in the shipped configuration files, and needs nothing but
+It listens on 127.0.0.1, port 6000, as the shipped configuration files expect, and needs only
 Python. It is a program, not a pytest test.
 """
 
@@ -19,18 +19,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 PORT = 6000
 NODES = ("nodo1", "nodo2", "nodo3")
 ENDPOINTS = ("endpoint1", "endpoint2", "slow")
-SLOW_S = 10  # what `slow` takes: long enough to pull a plug meanwhile
+SLOW_S = 10  # how long `slow` takes: enough time to kill the node
 
 
 class Simulator(BaseHTTPRequestHandler):
-    """Answers every request with a small JSON object and prints what it was asked."""
+    """Answers every request with a small JSON object, and prints both."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1  # one packet for an answer
+    wbufsize = -1  # one packet per response
 
     def do_GET(self) -> None:
-        """The balancer and the endpoints of components."""
+        """Answer as the balancer, or as an endpoint of a component."""
         name = self.path.strip("/")
         if name == "LB/id_node":
             self._answer(200, {"id_node": random.choice((1, 2, 3, None))})
@@ -40,7 +40,7 @@ class Simulator(BaseHTTPRequestHandler):
             self._answer(404, {"error": f"there is no {self.path}"})
 
     def do_POST(self) -> None:
-        """Other nodes, which take a hand-off, and the endpoints of components."""
+        """Answer as a node that takes a hand-off, or as an endpoint of a component."""
         name = self.path.strip("/")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if name in NODES:
@@ -51,9 +51,9 @@ class Simulator(BaseHTTPRequestHandler):
             self._answer(404, {"error": f"there is no {self.path}"}, body)
 
     def _answer(self, status: int, content: dict[str, object], body: bytes = b"") -> None:
-        said = body[:200].decode("utf-8", "replace")
+        shown = body[:200].decode("utf-8", "replace")
         key = self.headers.get("Idempotency-Key")
-        print(self.command, self.path, said, f"(key {key})" if key else "", flush=True)
+        print(self.command, self.path, shown, f"(key {key})" if key else "", flush=True)
         if self.path.strip("/") == "slow":
             time.sleep(SLOW_S)
         print("  ->", status, json.dumps(content), flush=True)
@@ -65,7 +65,7 @@ class Simulator(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: `_answer` says more."""
+        """Print nothing: `_answer` prints more."""
 
 
 def serve(port: int = PORT) -> ThreadingHTTPServer:

@@ -17,6 +17,7 @@ from fractal_rm.adapters.memory import (
     MemoryPeers,
     MemoryPublisher,
     QuietTelemetry,
+    SettledRuns,
 )
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.operating_system import SystemRandom
@@ -175,23 +176,27 @@ class Stage:
         disk: Disk | None = None,
         clock: ManualClock | None = None,
         known_peers: MemoryKnownPeers | None = None,
+        journal: MemoryJournal | None = None,
         **changes,
     ):
         self.disk = disk or Disk()
         self.clock = clock or ManualClock()
-        self.journal = MemoryJournal(self.disk)
+        self.journal = journal or MemoryJournal(self.disk)
         self.components = MemoryCaller({})
         self.peers = MemoryPeers()
         self.balancer = MemoryBalancer()
         self.publisher = MemoryPublisher()
         self.known_peers = known_peers or MemoryKnownPeers()
         self.telemetry = QuietTelemetry()
+        self.ended_runs = SettledRuns(self.clock.steady_ms)
         self.world = World(
             config(**changes), self.journal, self.components, self.peers, self.balancer,
             self.publisher, self.clock, SystemRandom(), self.telemetry, self.known_peers,
-            kept_id=lambda: "kept",
+            kept_id=lambda: "kept", observers=(self.ended_runs,),
         )  # fmt: skip
         self.node = Node(self.world, {})
+        self.queue = self.node.lifecycle.queue
+        self.load = self.queue.capacity.load
         for name in ("a/1", "a/2", "b/1", "b/2", "once/1"):
             self.answers(name, f"from {name}")
 
@@ -236,8 +241,7 @@ class Stage:
     def crash(self) -> None:
         """As kill -9: tasks stop where they are, what is not durable is gone."""
         self.journal.crash()
-        for task in list(self.node._lifecycle.room._tasks):
-            task.cancel()
+        self.node.kill()
 
     async def send(self, flow: str = "1", payload: object = "p", **keys: object):
         """A trigger by MQTT."""

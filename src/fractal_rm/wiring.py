@@ -25,7 +25,7 @@ from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.retention import Keep
-from fractal_rm.adapters.telemetry import LogTelemetry, flush_log, open_log
+from fractal_rm.adapters.telemetry import LogTelemetry, RunLog, flush_log, open_log
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import Watch, load
@@ -215,6 +215,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         known_peers=KnownPeersFile(state, telemetry, clock.monotonic_s),
         kept_id=cache(partial(kept_node_id, state, random)),
         connections=connections,
+        observers=(RunLog(telemetry, clock.steady_ms),),
     )
     return world
 

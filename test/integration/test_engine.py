@@ -28,7 +28,7 @@ from fractal_rm.domain.errors import (
 from fractal_rm.domain.facts import Begun, Dead, Placed
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
-from fractal_rm.engine import admit
+from fractal_rm.engine import accept
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Receipt
 from worlds import URL, ManualClock, Stage, config, flows, until
@@ -181,7 +181,7 @@ async def test_results_that_fill_the_memory_let_those_in_flight_end_first():
         for _ in range(50):
             await stage.send("1")
         await until(lambda: stage.called().count("b/1") >= 2)
-        load = stage.node._lifecycle.room.load
+        load = stage.load
         begun = load.in_flight
         await stage.send("1")
         await asyncio.sleep(0)
@@ -463,7 +463,7 @@ async def test_a_peer_that_asks_again_learns_it_even_from_a_node_that_stops():
     async with stage:
         go = stage.holds("slow/1")
         await stage.offer("4", run=THEIRS, epoch=1)
-        stage.node._lifecycle.admit.closed = True
+        stage.node.lifecycle.acceptance.closed = True
         again = await stage.offer("4", run=THEIRS, epoch=1)
         assert again.duplicate
         with pytest.raises(Draining):
@@ -506,14 +506,14 @@ async def test_of_what_comes_together_each_gets_its_own_answer(monkeypatch):
         return Arrival(Source.MQTT, f'{{"id_flow": "{flow}", "payload": 1}}'.encode())
 
     async with Stage() as stage:
-        decode = admit.decode_trigger
+        decode = accept.decode_trigger
 
         def broken(arrival, most):
             if b"666" in arrival.body:
                 raise RuntimeError("nobody foresaw this")
             return decode(arrival, most)
 
-        monkeypatch.setattr(admit, "decode_trigger", broken)
+        monkeypatch.setattr(accept, "decode_trigger", broken)
         arrivals = [arrival("2"), arrival("99"), arrival("666"), arrival("2")]
         first, unknown, fault, second = await stage.node.receive_all(arrivals)
         assert [type(unknown), type(fault)] == [UnknownFlow, Broken]
@@ -588,7 +588,7 @@ async def test_bytes_are_bounded_too():
                 await stage.send("4", payload="x" * 1_000)
         go.set()
         await until(lambda: stage.node.unfinished == 0)
-        assert stage.node._lifecycle.room.load.held_bytes == 0
+        assert stage.load.held_bytes == 0
 
 
 async def test_a_full_disk_refuses_and_holds_runs_back_and_goes_on_by_itself():
@@ -625,7 +625,7 @@ async def test_messages_that_wait_for_a_full_disk_do_not_wake_one_another():
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        assert not stage.node._lifecycle.room._refused
+        assert not stage.queue.capacity.refused
         stage.journal.full = False
 
 
@@ -635,7 +635,7 @@ async def test_looking_for_an_outcome_leaves_nothing_behind():
         run = (await stage.send("4")).run
         for _ in range(10):
             assert await stage.node.outcome(run, 0) is None
-        assert not stage.node._lifecycle.runs._waiting
+        assert not stage.node.lifecycle.outcomes.waiting
         go.set()
 
 
@@ -867,6 +867,6 @@ async def test_every_trigger_is_accounted_for():
             await stage.run(flow)
         assert stage.node.unfinished == 0
         assert all(kept.state.final for kept in stage.disk.runs.values())
-        assert len(stage.telemetry.settled) == 4
+        assert len(stage.ended_runs.settled) == 4
         for run_id in stage.disk.runs:
             assert any(isinstance(fact, Placed) for fact in stage.disk.facts(run_id))

@@ -62,11 +62,13 @@ class MortalJournal(MemoryJournal):
         self._told = told
         self.died = asyncio.Event()
 
-    async def _accept(self, entry):
+    def _answer(self, entry, written) -> None:
         if not self._live():
-            await asyncio.Event().wait()
-        prior = await super()._accept(entry)
-        return await self._heard(prior)
+            return
+        if self.lives == 0 and not self._told:
+            self._accept(entry)
+        else:
+            super()._answer(entry, written)
 
     def _flush(self) -> None:
         if not self._live():
@@ -76,11 +78,6 @@ class MortalJournal(MemoryJournal):
             self._write_behind()
         else:
             super()._flush()
-
-    async def _heard(self, prior):
-        if self.lives == 0 and not self._told:
-            await asyncio.Event().wait()
-        return prior
 
     def _live(self) -> bool:
         if self.lives == 0:
@@ -109,9 +106,10 @@ class World:
             return Reply(503, b"", b"not yet")
         return Reply(200, b"", b"[1, 2, 3]" if name == "a/1" else request.body or name.encode())
 
-    def stage(self, disk: Disk, clock: ManualClock, one) -> Stage:
+    def stage(self, disk: Disk, clock: ManualClock, one, journal=None) -> Stage:
         patient = Bounds(max_attempts=100)  # what the kills interrupt is not at fault
-        stage = Stage(disk, clock, flows={each.id: each for each in (one, CHILD)}, bounds=patient)
+        flows = {each.id: each for each in (one, CHILD)}
+        stage = Stage(disk, clock, journal=journal, flows=flows, bounds=patient)
         components = {
             name: replace(component, idempotent=True)
             for name, component in stage.world.config.components.items()
@@ -157,10 +155,8 @@ class Story:
 
     async def live(self, lives: int, *, heard: bool) -> bool:
         """One node, killed after so many transactions. Returns whether it was."""
-        stage = self.world.stage(self.disk, self.clock, self.one)
         journal = MortalJournal(self.disk, lives, told=heard)
-        stage.journal = stage.world.journal = journal
-        stage.node._lifecycle.runs._journal = journal
+        stage = self.world.stage(self.disk, self.clock, self.one, journal)
         await stage.node.start()
         sending = asyncio.ensure_future(self._send(stage))
         await until(lambda: journal.died.is_set() or self._is_over(stage))

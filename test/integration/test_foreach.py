@@ -67,7 +67,7 @@ async def test_a_call_is_made_for_each_element_so_many_at_once(at_once):
         assert seen[1] == min(at_once, 4)
         keys = [request.headers["idempotency-key"] for request in stage.components.requests]
         assert keys == [*(f"{run_id}:1.{n}" for n in (1, 2, 3, 4)), f"{run_id}:2"]
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_what_a_call_says_may_speak_of_the_item():
@@ -140,7 +140,7 @@ async def test_results_that_would_fill_the_memory_fail_the_step():
         outcome = await stage.run("9", payload=[0] * 100)
         assert outcome.reason == "step 1, a 1: it comes to more than 8 MiB"
         assert len(stage.called()) == 3
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_an_element_that_fails_fails_the_step_and_those_in_flight_finish():
@@ -167,7 +167,7 @@ async def test_where_errors_continue_an_element_that_fails_has_the_text_that_cam
         stage.answers("a/1", "x" * (5 * 1024 * 1024))
         outcome = await stage.run("9", payload=[1, 2, 3])
         assert json.loads(bytes(outcome.results[0])) == "[Request_Maker] - error."
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_each_element_is_tried_again_on_its_own():
@@ -213,7 +213,7 @@ async def test_after_a_crash_the_elements_that_are_finished_are_not_made_again(a
             5,
             6,
         ]
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_an_element_that_must_not_be_repeated_leaves_the_run_unknown():

@@ -64,10 +64,10 @@ async def test_a_run_whose_task_ended_by_a_fault_is_named():
         async def breaks(*_):
             raise OSError("nobody foresaw it")
 
-        stage.node._lifecycle.settle = breaks
+        stage.node.lifecycle.settle = breaks
         taken = await stage.send("2")
         await until(lambda: stage.called() == ["b/2"])
-        await until(lambda: stage.node._lifecycle.room.load.in_flight == 0)
+        await until(lambda: stage.load.in_flight == 0)
         assert stage.node.take_stock() == frozenset()  # once may be chance
         assert stage.node.take_stock() == {taken.run}
         check = runs_check(stage)

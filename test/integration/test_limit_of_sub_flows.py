@@ -17,7 +17,6 @@ from fractal_rm.domain.flow import Content, Errors, Flow, Order, Queueing, SubFl
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, State
 from fractal_rm.engine.open_runs import OpenRuns
-from fractal_rm.engine.places import Places
 from steps import flow, get
 from worlds import URL, ManualClock, Stage, until
 
@@ -31,7 +30,7 @@ def stage_of(*flows: Flow, **changes: object) -> Stage:
 
 
 def in_flight(stage: Stage) -> int:
-    return stage.node._lifecycle.room.load.in_flight
+    return stage.load.in_flight
 
 
 async def test_runs_that_other_flows_begin_count_for_the_limit():
@@ -92,7 +91,7 @@ async def test_it_waits_within_the_time_of_its_parent():
         holder = (await stage.send("8")).run
         await until(lambda: in_flight(stage) == 1)
         run_id = (await stage.send("7")).run
-        await until(lambda: stage.node._lifecycle.room.load.waiting == 1)
+        await until(lambda: stage.load.waiting == 1)
         stage.clock.ms += 50
         outcome = await stage.ended(run_id)
         assert (outcome.state, outcome.reason) == (
@@ -210,27 +209,17 @@ async def test_what_a_step_costs_that_waits_does_not_grow_with_those_that_wait(m
 
 async def test_nothing_is_kept_of_a_run_that_has_ended():
     async with stage_of(PARENT, LIMITED) as stage:
-        room = stage.node._lifecycle.room
-        empty = sizes(room.places)
+        queue = stage.queue
+        assert len(queue.permits) == len(queue.deferred) == 0
         go = stage.holds("b/1")
         runs = [(await stage.send("7")).run for _ in range(20)]
         await until(lambda: stage.called() == ["b/1"] and in_flight(stage) == 1)
-        assert sizes(room.places) != empty
+        assert len(queue.permits) > 20
         go.set()
         for each in runs:
             await stage.ended(each)
         await until(lambda: not in_flight(stage))
-        assert (sizes(room.places), room._recalled) == (empty, set())
-
-
-def sizes(places: Places) -> dict[str, int]:
-    """How much its containers hold, and those of what it consists of; by flow little is kept."""
-    parts = {**vars(places), **vars(places._carriers)}
-    by_flow = ("in_flight", "away")
-    return {
-        name: len(part) for name, part in parts.items()
-        if isinstance(part, (dict, set)) and name not in by_flow
-    }  # fmt: skip
+        assert len(queue.permits) == len(queue.deferred) == 0
 
 
 async def test_a_flow_that_runs_itself_needs_no_second_place():
@@ -280,7 +269,7 @@ async def test_after_a_crash_a_run_within_another_has_its_place_still():
     stage.crash()
     async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
         own = (await stage.send("8")).run
-        await until(lambda: stage.node._lifecycle.room.load.waiting == 2 and not in_flight(stage))
+        await until(lambda: stage.load.waiting == 2 and not in_flight(stage))
         assert stage.facts(own) == ["Accepted"]
         clock.ms += 60_000
     async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
@@ -297,8 +286,10 @@ async def test_runs_that_only_waited_at_each_crash_did_not_end_the_process(order
     for _ in range(3):
         await stage.send("7")
     for _ in range(4):
-        room = stage.node._lifecycle.room
-        await until(lambda room=room: room.held_up() == {"8": 2} and not room.load.in_flight)
+        queue, load = stage.queue, stage.load
+        await until(
+            lambda queue=queue, load=load: queue.held_up() == {"8": 2} and not load.in_flight
+        )
         stage.crash()
         stage = stage_of(*flows, disk=disk, clock=clock)
         await stage.node.start()
@@ -330,10 +321,10 @@ async def test_who_has_a_place_is_looked_at_as_it_was_at_the_crash(waiter, other
     await until(lambda: sum("Waiting" in facts(each) for each in disk.runs) == 1 + len(others))
     clock.ms += 20_000
     stage.world.alarms.look()
-    await until(lambda: stage.node._lifecycle.room.held_up() == {"8": 1} and not in_flight(stage))
+    await until(lambda: stage.queue.held_up() == {"8": 1} and not in_flight(stage))
     stage.crash()
     async with stage_of(*flows, disk=disk, clock=clock, bounds=once) as stage:
-        await until(lambda: stage.node._lifecycle.room.held_up() == {"8": 1})
+        await until(lambda: stage.queue.held_up() == {"8": 1})
         assert not any("Dead" in stage.facts(each) for each in disk.runs)
 
 
@@ -373,7 +364,7 @@ async def test_what_another_process_left_goes_on_when_its_place_is_free(left):
         await until(stage.called)
         stage.disk.others.append(before.disk)
         assert await stage.node.adopt()
-        assert stage.node._lifecycle.room.held_up() == {"8": 1}
+        assert stage.queue.held_up() == {"8": 1}
         for _ in range(2):  # once may be chance
             assert stage.node.take_stock() == frozenset()
         assert stage.called() == ["b/1"]
@@ -408,7 +399,7 @@ def made(number: int, steps: list[str | None], limit: int | None, order: Order) 
 
 
 def check_limits(stage: Stage) -> None:
-    open_runs = stage.node._lifecycle.runs
+    open_runs = stage.node.lifecycle.runs
 
     def counts(run: Run) -> bool:
         """It has begun, and no run of its flow carries it."""
@@ -448,6 +439,6 @@ def test_limits_hold_and_every_run_ends(flows, rules, triggers):
             for each in runs:
                 assert (await stage.ended(each)).state in {State.SUCCEEDED, State.FAILED}
             assert stage.node.unfinished == 0
-            assert not stage.node._lifecycle.room.places.in_use
+            assert not stage.queue.permits.in_use
 
     asyncio.run(play())

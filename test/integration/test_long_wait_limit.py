@@ -14,7 +14,7 @@ async def test_a_run_in_a_long_wait_still_counts_for_the_limit():
     stage = Stage(disk, clock, flows={"9": one, "8": other})
     await stage.node.start()
     first = (await stage.send("9")).run
-    load = stage.node._lifecycle.room.load
+    load = stage.load
     await until(lambda: stage.facts(first)[-1] == "Waiting" and not load.in_flight)
     second = (await stage.send("9")).run
     assert (await stage.run("8")).state is State.SUCCEEDED

@@ -30,8 +30,8 @@ from fractal_rm.domain.flow import Queueing, flow_version
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
-from fractal_rm.engine import waiting_room
 from fractal_rm.engine.ports import Entry
+from fractal_rm.engine.queue import order
 from nodes import HOST, NodeProcess, wait_until
 from worlds import URL, Stage, config, until
 
@@ -83,7 +83,7 @@ async def written(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) 
         run = fold(Run(run_id, flow, now_ms), [fact])
         await journal.accept(Entry(run_id, flow, now_ms, (fact,), run.state, ""))
         for each in more:
-            await journal.append(run, each, now_ms)
+            await journal.append_durably(run, each, now_ms)
     await journal.close(clean=clean)
 
 
@@ -183,14 +183,14 @@ class PoisonError(Exception):
 def poison(monkeypatch):
     """Payloads with which a run cannot be put in line."""
     payloads: set[bytes] = set()
-    true = waiting_room.what_it_is_about
+    true = order.what_it_is_about
 
     def label(flow_id, latest, payload, most):
         if bytes(payload) in payloads:
             raise PoisonError
         return true(flow_id, latest, payload, most)
 
-    monkeypatch.setattr(waiting_room, "what_it_is_about", label)
+    monkeypatch.setattr(order, "what_it_is_about", label)
     return payloads
 
 
@@ -208,7 +208,7 @@ def states(stage: Stage, *taken) -> list[State]:
 
 
 def places(stage: Stage) -> tuple[int, ...]:
-    load = stage.node._lifecycle.room.load
+    load = stage.load
     return load.waiting, load.in_flight, load.held_bytes
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.admission import Limits, Load, what_it_is_about
 from fractal_rm.domain.call import Reply
@@ -20,8 +21,9 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, State
 from fractal_rm.engine.alarms import Alarms
 from fractal_rm.engine.open_runs import OpenRuns
-from fractal_rm.engine.places import Places
-from fractal_rm.engine.waiting_room import WaitingRoom
+from fractal_rm.engine.queue import RunQueue
+from fractal_rm.engine.queue.permits import Permits
+from fractal_rm.engine.workers import Workers
 from worlds import URL, ManualClock, Stage, config, until
 
 HOUR_MS = 3_600_000
@@ -137,7 +139,7 @@ async def test_a_stale_run_is_noticed_without_a_free_slot():
         await stage.send("4")
         stale = await stage.send("4")
         assert (await stage.ended(stale.run)).state is State.EXPIRED
-        load = stage.node._lifecycle.room.load
+        load = stage.load
         assert (load.waiting, load.in_flight) == (0, 1)
         go.set()
 
@@ -233,14 +235,14 @@ async def test_a_flood_of_news_holds_one_place():
         await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
         sent = [await stage.send("4", payload=n) for n in range(100)]
-        load = stage.node._lifecycle.room.load
+        load = stage.load
         assert load.waiting == 1
         go.set()
         await until(lambda: stage.node.unfinished == 0)
         assert Counter(ends(stage, *sent)) == {State.SUPERSEDED: 99, State.SUCCEEDED: 1}
         assert stage.state(sent[-1].run) is State.SUCCEEDED
         assert (load.waiting, load.held_bytes) == (0, 0)
-        assert len(stage.telemetry.settled) == 101
+        assert len(stage.ended_runs.settled) == 101
 
 
 @pytest.mark.parametrize("released_last", [True, False])
@@ -324,7 +326,7 @@ happenings = st.one_of(
 
 
 class Line:
-    """A waiting room, with runs whose end a test decides about."""
+    """A queue, with runs whose end a test decides about."""
 
     def __init__(self, queueings: list[Queueing], slots: int) -> None:
         self.flows = [Flow(str(n), queueing=each) for n, each in enumerate(queueings)]
@@ -335,13 +337,24 @@ class Line:
         self.came: list[str] = []
         self.at_work: dict[str, tuple[Run, asyncio.Future[float | None]]] = {}
         self.begun: dict[str, Run] = {}  # and has not ended
-        places = Places(OpenRuns(Stage().world, Load()), {})
-        self.room = WaitingRoom(Load(), Limits(in_flight=slots), places, self.alarms, self.settle)
-        self.room.open(self.carry)
+        self.load = Load()
+        permits = Permits(OpenRuns(), {})
+        self.queue = RunQueue(self.load, Limits(in_flight=slots), permits, self.alarms)
+        self.queue.open()
+        self.workers = Workers(QuietTelemetry())
+        for work in (*(self.work() for _ in range(slots)), self.withdraw()):
+            self.workers.start(work)
 
-    async def settle(self, run, _ending):
-        assert run.id not in self.begun
-        self.settled.append(run.id)
+    async def work(self):
+        while (run := await self.queue.next()) is not None:
+            self.queue.leave(run, await self.carry(run))
+
+    async def withdraw(self):
+        while True:
+            run, _ = await self.queue.next_withdrawn()
+            assert run.id not in self.begun
+            self.settled.append(run.id)
+            self.queue.drop(run)
 
     async def carry(self, run):
         assert run.id not in self.at_work
@@ -373,20 +386,20 @@ class Line:
         run.state = State.ACCEPTED
         self.came.append(run.id)
         if what == "comes":
-            self.room.reserve(run.payload_bytes)
-            self.room.join(run)
+            self.queue.capacity.reserve(run.payload_bytes)
+            self.queue.join(run)
             return
         if what == "begun" or (what == "last" and about == 1):
             run.apply(Placed(None, "here"))
             self.begun[run.id] = run
         if what == "doubt" or (what == "last" and about == 2):
             run.apply(Offered("2", 1))
-        self.room.readmit(run, alone=what == "last")
+        self.queue.readmit(run, alone=what == "last")
 
     def check(self) -> None:
-        assert self.room.load.in_flight == len(self.at_work) <= self.room.limits.in_flight
+        assert self.load.in_flight == len(self.at_work) <= self.queue.slots.limits.in_flight
         waiting = len(self.came) - len(self.settled) - len(self.ended) - len(self.at_work)
-        assert self.room.load.waiting == waiting
+        assert self.load.waiting == waiting
 
 
 async def settle_down() -> None:
@@ -400,14 +413,14 @@ async def play(line: Line, history: list[tuple[str, int, int]]) -> None:
         line.happens(*happening)
         await settle_down()
         line.check()
-    while line.room.load.waiting or line.at_work:
+    while line.load.waiting or line.at_work:
         assert line.at_work  # else those that wait would wait for ever
         line.happens("ends", 0, 0)
         await settle_down()
         line.check()
     assert sorted(line.came) == sorted(line.ended + line.settled)
-    assert line.room.load.held_bytes == 0
-    await line.room.cancel()
+    assert line.load.held_bytes == 0
+    await line.workers.cancel()
 
 
 @settings(max_examples=200)

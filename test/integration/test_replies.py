@@ -254,7 +254,7 @@ async def test_a_run_that_ended_in_line_keeps_its_place_until_the_broker_has_the
         older = await ask(stage, "4")
         await stage.send("4")
         await until(lambda: "Replying" in stage.facts(older))
-        load = stage.node._lifecycle.room.load
+        load = stage.load
         assert (load.waiting, load.in_flight) == (2, 1)
         stage.publisher.down = False
         assert await final(stage, older) is State.SUPERSEDED

@@ -1,4 +1,4 @@
-"""The REST interface of a real node: what it answers, and to whom it does not."""
+"""The REST interface of a real node."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import gzip
 import json
 import resource
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
+from components import Components
 from fractal_rm.domain.state import State
-from fractal_rm.web.api.triggers import preferred_wait_s
+from fractal_rm.web.api.trigger_requests import preferred_wait_s
 from nodes import HOST, NodeProcess, wait_until
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    from components import Components
-
     components = Components()
-    made = NodeProcess(tmp_path_factory.mktemp("rest"), components=components.port, mode="api")
-    made.edit("comm", max_trigger_bytes=10_000)
-    with (made.config / "flows.conf").open("a") as file:
+    process = NodeProcess(tmp_path_factory.mktemp("rest"), components=components.port, mode="api")
+    process.edit("comm", max_trigger_bytes=10_000)
+    with (process.config / "flows.conf").open("a") as file:
         file.write('\n4\nTO component1 1\nPOST payload\nREPLY JSON {"line": payload}\n')
-    made.start()
-    made.components = components
-    yield made
-    assert made.stop() == 0
+    process.start()
+    process.components = components
+    yield process
+    assert process.stop() == 0
     components.end()
 
 
@@ -49,23 +47,23 @@ def test_a_trigger_is_answered_as_soon_as_it_is_durable(node):
     wait_until(lambda: node.history.run(answer["run"]).summary.state is State.SUCCEEDED)
 
 
-def test_who_prefers_to_wait_gets_the_results(node):
+def test_a_client_that_waits_gets_the_results(node):
     status, _, answer = node.trigger(Prefer="wait=30")
     assert (status, answer["state"]) == (200, "succeeded")
     assert answer["results"] == ['{"ok": true}'] * 3
     assert answer["reply"] == '{"ok": true}'
 
 
-def test_who_prefers_to_wait_is_told_what_reply_says(node):
-    for _ in range(2):  # again, it is read from the disk
-        _, _, answer = node.trigger("4", Prefer="wait=30", Idempotency_Key="told")
+def test_a_client_that_waits_gets_the_value_of_reply(node):
+    for _ in range(2):  # the second time, it is read from the disk
+        _, _, answer = node.trigger("4", Prefer="wait=30", Idempotency_Key="waited")
         assert (answer["results"], answer["reply"]) == (['{"ok": true}'], {"line": "p"})
         wait_until(lambda run=answer["run"]: node.history.run(run).summary.state.final)
 
 
-def test_bytes_are_told_in_base64_and_written_down(node):
+def test_bytes_are_returned_in_base64(node):
     node.components.answers["/endpoint2"] = (200, b"\xff\xd8\xff", {"Content-Type": "image/jpeg"})
-    for _ in range(2):  # again, it is read from the disk
+    for _ in range(2):  # the second time, it is read from the disk
         _, _, answer = node.trigger("2", Prefer="wait=30", Idempotency_Key="bytes")
         assert answer["results"] == [{"base64": "/9j/"}]
         assert answer["reply"] == {"base64": "/9j/"}
@@ -76,7 +74,7 @@ def test_bytes_are_told_in_base64_and_written_down(node):
     del node.components.answers["/endpoint2"]
 
 
-def test_who_does_not_wait_long_enough_gets_the_state(node):
+def test_a_client_whose_wait_ends_early_gets_the_state(node):
     node.components.answers["/endpoint2"] = "hang"
     _, _, answer = node.trigger("2", Prefer="wait=1")
     assert answer["state"] in ("accepted", "running")
@@ -87,7 +85,7 @@ def test_who_does_not_wait_long_enough_gets_the_state(node):
     del node.components.answers["/endpoint2"]
 
 
-def test_a_flow_can_be_named_in_the_address(node):
+def test_a_flow_can_be_named_in_the_path(node):
     status, headers, answer = node.request(
         "POST", "/v1/flows/1/runs", b'{"any": "payload"}', Content_Type="application/json"
     )
@@ -105,33 +103,33 @@ EVENT_TYPE = "application/cloudevents+json"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def accepted(node, answer):
+def accepted_fact(node, answer):
     return wait_until(lambda: node.history.run(answer["run"])).facts[0].fact
 
 
-def test_a_cloud_event_carries_a_trigger(node):
+def test_a_cloud_event_can_contain_a_trigger(node):
     body = json.dumps({**EVENT, "data": {**GOOD, "deadline_ms": 60_000}}).encode()
     status, _, answer = post(node, body, Content_Type=EVENT_TYPE)
     again = post(node, body, Content_Type=EVENT_TYPE)[2]
     assert (status, again["run"]) == (200, answer["run"])
-    kept = accepted(node, answer)
-    assert (kept.key, kept.budget_ms) == ("/line 7", 60_000)
+    fact = accepted_fact(node, answer)
+    assert (fact.key, fact.budget_ms) == ("/line 7", 60_000)
 
 
-def test_at_the_address_of_a_flow_the_data_of_an_event_is_the_payload(node):
+def test_at_the_path_of_a_flow_the_data_of_an_event_is_the_payload(node):
     body = json.dumps({**EVENT, "id": "8", "data": [1, 2]}).encode()
     _, _, answer = node.request("POST", "/v1/flows/1/runs", body, Content_Type=EVENT_TYPE)
-    assert bytes(accepted(node, answer).payload) == b"[1, 2]"
+    assert bytes(accepted_fact(node, answer).payload) == b"[1, 2]"
 
 
-def test_headers_say_how_much_time_is_left_and_what_trace_it_is(node):
+def test_headers_set_the_time_limit_and_the_trace(node):
     _, _, answer = node.trigger(Fractal_Time_Left="60000", traceparent=TRACE)
-    kept = accepted(node, answer)
-    assert (kept.budget_ms, kept.traceparent) == (60_000, TRACE)
+    fact = accepted_fact(node, answer)
+    assert (fact.budget_ms, fact.traceparent) == (60_000, TRACE)
 
 
 @pytest.mark.parametrize(
-    ("change", "headers", "status", "said"),
+    ("change", "headers", "status", "detail"),
     [
         ({"data_base64": "AA=="}, {}, 422, "data_base64"),
         ({"specversion": "2.0"}, {}, 422, "specversion"),
@@ -140,11 +138,11 @@ def test_headers_say_how_much_time_is_left_and_what_trace_it_is(node):
         ({"data": {**GOOD, "deadline_ms": 0}}, {}, 422, "deadline_ms"),
     ],
 )
-def test_an_event_that_cannot_be_taken_is_refused_in_words(node, change, headers, status, said):
+def test_a_refused_event_gets_a_detail(node, change, headers, status, detail):
     body = json.dumps({**EVENT, "data": GOOD, **change}).encode()
     found, _, problem = post(node, body, **{"Content_Type": EVENT_TYPE, **headers})
     assert found == status
-    assert said in problem["detail"]
+    assert detail in problem["detail"]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +167,7 @@ def test_an_event_that_cannot_be_taken_is_refused_in_words(node, change, headers
         (b'{"id_flow": "99", "is_load_balancing": true, "payload": 1}', 404, "unknown-flow"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_answered_with_problem_details(node, body, status, kind):
+def test_a_refused_trigger_gets_problem_details(node, body, status, kind):
     found, headers, problem = post(node, body)
     assert (found, problem["status"]) == (status, status)
     assert headers["content-type"] == "application/problem+json"
@@ -183,7 +181,7 @@ def test_refused_requests_leave_nothing_in_the_journal(node):
     assert len(node.runs()) == before
 
 
-def test_a_number_names_the_same_flow_as_its_text(node):
+def test_a_flow_id_may_be_a_number(node):
     assert node.trigger(1)[0] == 200
 
 
@@ -196,7 +194,7 @@ def test_a_body_that_is_not_labelled_json_is_refused(node, kind):
     assert node.trigger(Content_Type=kind)[0] == 415
 
 
-def test_a_compressed_body_is_refused_for_that(node):
+def test_a_compressed_body_is_refused_for_its_coding(node):
     body = gzip.compress(json.dumps(GOOD).encode())
     status, _, answer = post(node, body, Content_Encoding="gzip")
     assert (status, answer["type"]) == (415, "urn:fractal-rm:wrong-content-coding")
@@ -206,13 +204,13 @@ def test_a_compressed_body_is_refused_for_that(node):
 @pytest.mark.parametrize(("coding", "status"), [
     ("identity, gzip", 415), ("utf-8", 415), ("identity, identity", 400), ("", 400),
 ])  # fmt: skip
-def test_a_body_that_is_no_json_says_so_whatever_its_coding(node, coding, status):
+def test_the_detail_of_a_body_that_is_not_json_says_so_for_every_coding(node, coding, status):
     found, _, answer = post(node, b"{", Content_Encoding=coding)
     assert found == status
     assert "line 1 column 2" in answer["detail"]
 
 
-def test_a_charset_beside_json_is_fine(node):
+def test_a_charset_parameter_is_accepted(node):
     assert node.trigger(Content_Type="application/json; charset=utf-8")[0] == 200
 
 
@@ -226,7 +224,7 @@ def test_the_same_idempotency_key_is_the_same_run(node):
     assert (status, problem["type"]) == (422, "urn:fractal-rm:key-reused")
 
 
-def test_a_journal_that_cannot_be_read_is_said_to_who_asks_for_runs(node):
+def test_an_unreadable_journal_is_named_in_the_list_of_runs(node):
     other = node.state / "other.journal"
     other.write_bytes(b"no database")
     status, _, answer = node.get("/v1/runs")
@@ -248,29 +246,29 @@ def test_lists_are_filtered_and_paged(node):
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "detail"),
     [
         ("state=bad", "state: Invalid enum value 'bad'"),
         ("limit=0", "limit: Expected `int` >= 1"),
         ("limit=x&state=bad", "limit: Expected `int`, got `str`"),
     ],
 )
-def test_a_question_that_cannot_be_answered_is_told_which_part_of_it(node, query, said):
-    assert said in node.get(f"/v1/runs?{query}")[2]["detail"]
+def test_a_bad_query_parameter_is_named(node, query, detail):
+    assert detail in node.get(f"/v1/runs?{query}")[2]["detail"]
 
 
-def test_a_problem_repeats_only_so_much_of_what_was_asked(node):
+def test_a_problem_quotes_the_request_only_in_part(node):
     detail = node.get(f"/v1/runs?state={'x' * 5_000}")[2]["detail"]
     assert detail.startswith("state: ")
     assert len(detail) < 300
 
 
-def test_flows_can_be_asked_for(node):
+def test_flows_can_be_listed(node):
     _, _, flows = node.get("/v1/flows")
     assert [flow["id"] for flow in flows] == ["1", "2", "4"]
 
 
-def test_what_is_not_there_is_a_problem_too(node):
+def test_an_unknown_path_gets_problem_details(node):
     for path in ("/nothing", "/v1/runs/NOSUCHRUN", "/v1/flows/1/nothing"):
         status, headers, problem = node.get(path)
         assert (status, problem["status"]) == (404, 404)
@@ -280,7 +278,7 @@ def test_what_is_not_there_is_a_problem_too(node):
     assert "POST" in headers["allow"]
 
 
-def test_health_is_told_to_supervisors(node):
+def test_supervisors_can_read_the_health(node):
     assert node.get("/livez")[0] == 200
     status, _, health = node.get("/readyz")
     assert (status, health["ready"]) == (200, True)
@@ -290,7 +288,7 @@ def test_health_is_told_to_supervisors(node):
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/flows", "/v1/runs", "/schema"])
-def test_head_is_answered_as_get_without_the_content(node, path):
+def test_head_is_answered_like_get_without_the_content(node, path):
     status, headers, _ = node.request("GET", path)
     found = node.request("HEAD", path)
     assert (found[0], found[2]) == (status, None)
@@ -298,13 +296,13 @@ def test_head_is_answered_as_get_without_the_content(node, path):
     assert int(found[1]["content-length"]) > 0
 
 
-def test_where_nothing_can_be_got_head_gets_nothing_either(node):
+def test_head_is_not_allowed_where_get_is_not(node):
     assert node.request("HEAD", "/startrm")[0] == 405
     assert node.request("HEAD", "/nothing")[0] == 404
     assert node.request("PUT", "/livez")[1]["allow"] == "GET, HEAD, OPTIONS"
 
 
-def test_the_interface_describes_itself(node):
+def test_the_api_has_an_openapi_description(node):
     _, _, schema = node.get("/schema")
     assert schema["openapi"].startswith("3.1")
     assert {"/startrm", "/v1/runs", "/v1/runs/{run_id}", "/v1/flows/{flow_id}/runs"} <= set(
@@ -312,24 +310,21 @@ def test_the_interface_describes_itself(node):
     )
 
 
-def test_a_page_of_another_site_cannot_start_runs(node):
+def test_a_web_page_of_another_site_cannot_start_runs(node):
     assert node.trigger(Host="evil.example")[0] == 421
     assert node.trigger(Origin="http://evil.example")[0] == 421
     assert node.trigger(Host=f"localhost:{node.rest}")[0] == 200
     assert node.trigger(Origin=f"http://127.0.0.1:{node.rest}")[0] == 200
 
 
-def raw(node, *parts: bytes | float, within_s: float = 20) -> bytes:
-    """Send pieces, and return what comes back until the node closes."""
-    with socket.create_connection((HOST, node.rest), timeout=within_s) as connection:
+def raw(node, *parts: bytes, timeout_s: float = 20) -> bytes:
+    """Send pieces, and return what is received until the node closes."""
+    with socket.create_connection((HOST, node.rest), timeout=timeout_s) as connection:
         for part in parts:
-            if isinstance(part, float):
-                time.sleep(part)
-            else:
-                try:
-                    connection.sendall(part)
-                except OSError:
-                    break
+            try:
+                connection.sendall(part)
+            except OSError:
+                break
         received = b""
         try:
             while chunk := connection.recv(65_536):
@@ -339,12 +334,12 @@ def raw(node, *parts: bytes | float, within_s: float = 20) -> bytes:
         return received
 
 
-def test_endless_headers_are_cut_off(node):
+def test_endless_headers_are_refused(node):
     answer = raw(node, b"POST /startrm HTTP/1.1\r\n", *[b"X-A: " + b"y" * 1_000 + b"\r\n"] * 60)
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
-def test_a_body_of_unknown_length_is_cut_off_at_the_bound(node):
+def test_a_body_of_unknown_length_is_refused_at_the_bound(node):
     head = (
         b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n"
@@ -361,25 +356,25 @@ def test_a_large_body_is_refused_before_it_is_sent(node):
     assert raw(node, head).startswith(b"HTTP/1.1 413 ")
 
 
-def test_what_is_not_http_is_answered_and_closed(node):
+def test_a_request_that_is_not_http_is_answered_and_closed(node):
     assert raw(node, b"\x16\x03\x01 hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.slow
-def test_who_never_finishes_a_head_is_cut_off(node):
+def test_a_client_that_never_finishes_a_head_is_disconnected(node):
     with socket.create_connection((HOST, node.rest), timeout=40) as headless:
         headless.sendall(b"POST /startrm HTTP/1.1\r\nHost: loc")
         assert headless.recv(100).startswith(b"HTTP/1.1 408 ")
     assert node.get("/livez")[0] == 200
 
 
-def test_without_file_descriptors_clients_are_turned_away_and_runs_wait(node):
+def test_without_file_descriptors_clients_are_disconnected_and_runs_wait(node):
     pid, kind = node.process.pid, resource.RLIMIT_NOFILE
     allowed = resource.prlimit(pid, kind)
     highest = max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir())
-    crowd = []
+    clients = []
 
-    def taken():
+    def try_trigger():
         try:
             return node.trigger()
         except ConnectionError:
@@ -387,11 +382,11 @@ def test_without_file_descriptors_clients_are_turned_away_and_runs_wait(node):
 
     try:
         resource.prlimit(pid, kind, (highest + 4, allowed[1]))
-        crowd += [socket.create_connection((HOST, node.rest), timeout=40) for _ in range(64)]
-        assert crowd[-1].recv(1) == b""
-        for each in crowd:
+        clients += [socket.create_connection((HOST, node.rest), timeout=40) for _ in range(64)]
+        assert clients[-1].recv(1) == b""
+        for each in clients:
             each.close()
-        runs = [wait_until(taken)[2]["run"] for _ in range(10)]
+        runs = [wait_until(try_trigger)[2]["run"] for _ in range(10)]
         for run in runs:
             wait_until(lambda run=run: node.history.run(run).summary.state is State.SUCCEEDED)
     finally:
@@ -399,7 +394,7 @@ def test_without_file_descriptors_clients_are_turned_away_and_runs_wait(node):
     assert node.get("/livez")[0] == 200
 
 
-def test_nothing_of_all_this_has_damaged_the_node(node):
+def test_the_node_is_undamaged_after_all_this(node):
     assert "Traceback" not in node.log
     assert node.problems() == []
 
@@ -417,5 +412,5 @@ def test_nothing_of_all_this_has_damaged_the_node(node):
         (["await=5"], None),
     ],
 )
-def test_a_preference_is_read_as_rfc_7240_writes_it(prefer, seconds):
+def test_prefer_is_parsed_as_in_rfc_7240(prefer, seconds):
     assert preferred_wait_s(prefer) == seconds

@@ -1,4 +1,4 @@
-"""What a change of `rest` in comm.conf does to requests and connections that are there."""
+"""How a change of `rest` in comm.conf affects requests in progress and open connections."""
 
 from __future__ import annotations
 
@@ -9,65 +9,67 @@ import threading
 
 from nodes import HOST, wait_until
 
-NOT_OURS = "192.0.2.1"  # RFC 5737: no machine has it
+FOREIGN_ADDRESS = "192.0.2.1"  # RFC 5737: no machine has it
 
 
-def ask(node, method: str, path: str, body: object = None, **headers: str):
-    """A connection on which something is asked."""
-    asked = http.client.HTTPConnection(HOST, node.rest, timeout=40)
+def send(node, method: str, path: str, body: object = None, **headers: str):
+    """Open a connection and send a request."""
+    connection = http.client.HTTPConnection(HOST, node.rest, timeout=40)
     headers.setdefault("Content-Type", "application/json")
-    asked.request(method, path, json.dumps(body), headers)
-    return asked
+    connection.request(method, path, json.dumps(body), headers)
+    return connection
 
 
-def kept(node):
-    """A connection that stays open after its first answer."""
-    asked = ask(node, "GET", "/livez")
-    assert asked.getresponse().read()
-    return asked
+def idle_connection(node):
+    """A connection that stays open after its first response."""
+    connection = send(node, "GET", "/livez")
+    assert connection.getresponse().read()
+    return connection
 
 
 def count(node, event: str) -> int:
     return node.log.count(f" {event} ")
 
 
-def test_who_waits_and_who_comes_are_served_while_rest_changes(make, components):
-    """What was begun is finished; all else, also on the connections of before, is judged anew."""
-    go_on = threading.Event()
+def test_requests_are_served_while_rest_changes(make, components):
+    """Requests whose head was read finish; later ones on old connections use the new rules."""
+    release = threading.Event()
 
     def late(_handler, _body):
-        assert go_on.wait(30)
+        assert release.wait(30)
         return 200, "late"
 
     components.answers["/endpoint2"] = late
     node = make().start()
-    waiting = ask(node, "POST", "/v1/flows/2/runs", 1, Prefer="wait=60")
+    waiting = send(node, "POST", "/v1/flows/2/runs", 1, Prefer="wait=60")
     body = b'{"id_flow": "1", "is_load_balancing": true, "payload": 1}'
-    half = socket.create_connection((HOST, node.rest), 40)
-    half.sendall(b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                 b"Content-Length: %d\r\n\r\n" % len(body) + body[:9])  # fmt: skip
-    idle = kept(node)
+    half_sent = socket.create_connection((HOST, node.rest), 40)
+    half_sent.sendall(
+        b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(body) + body[:9]
+    )
+    idle = idle_connection(node)
     wait_until(lambda: len(node.runs()) == 1)
     node.edit("comm", rest__trusted_peers=["10.1.0.2"], rest__endpoint="/another")
     while count(node, "config_taken") == 0:
         assert node.get("/livez")[0] == 200
-    half.sendall(body[9:])
-    assert half.recv(100).startswith(b"HTTP/1.1 200 ")
-    half.close()
+    half_sent.sendall(body[9:])
+    assert half_sent.recv(100).startswith(b"HTTP/1.1 200 ")
+    half_sent.close()
     for path, status in [("/startrm", 404), ("/another", 200)]:
         idle.request("POST", path, body, {"Content-Type": "application/json"})
         answer = idle.getresponse()
         answer.read()
         assert answer.status == status
-    go_on.set()
+    release.set()
     answer = waiting.getresponse()
     assert (answer.status, json.loads(answer.read())["results"]) == (200, ["late"])
 
 
-def test_an_address_that_cannot_be_had_disturbs_nobody(make):
+def test_an_address_that_cannot_be_used_changes_nothing(make):
     node = make().start()
-    waiting = kept(node)
-    node.edit("comm", rest__host=NOT_OURS, rest__trusted_peers=["10.1.0.2"])
+    waiting = idle_connection(node)
+    node.edit("comm", rest__host=FOREIGN_ADDRESS, rest__trusted_peers=["10.1.0.2"])
     wait_until(lambda: count(node, "config_not_taken") == 1)
     node.edit("comm", rest__host="fe80::7%0")
     wait_until(lambda: count(node, "config_not_taken") == 2)
@@ -79,18 +81,18 @@ def test_an_address_that_cannot_be_had_disturbs_nobody(make):
     assert waiting.getresponse().status == 200
     node.edit("comm", rest__host="0.0.0.0")
     wait_until(lambda: count(node, "config_taken") == 1)
-    node.edit("comm", rest__host=NOT_OURS)  # nobody can listen there beside 0.0.0.0
+    node.edit("comm", rest__host=FOREIGN_ADDRESS)  # nobody can listen there beside 0.0.0.0
     wait_until(lambda: count(node, "config_not_taken") == 4)
     assert node.get("/readyz")[0] == 200
     assert node.stop() == 0
 
 
-def test_a_node_that_is_told_to_stop_after_a_change_answers_who_has_waited_since(make, components):
+def test_a_request_that_waited_through_a_change_is_answered_when_the_node_stops(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make()
     node.edit("comm", drain_s=0.1)
     node.start()
-    waiting = ask(node, "POST", "/v1/flows/2/runs", 1, Prefer="wait=60")
+    waiting = send(node, "POST", "/v1/flows/2/runs", 1, Prefer="wait=60")
     wait_until(lambda: len(node.runs()) == 1)
     node.edit("comm", rest__endpoint="/another")
     wait_until(lambda: count(node, "config_taken") == 1)

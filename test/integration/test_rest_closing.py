@@ -1,4 +1,4 @@
-"""What becomes of a connection whose client is late, does not read, or sends too much."""
+"""Connections whose client is late, does not read, or sends too much."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from uvicorn import Config as UvicornConfig
 from components import Components
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.config.model import Rest
-from fractal_rm.web import closing, protocol
 from fractal_rm.web.access import Access
+from fractal_rm.web.limits import DEFAULT_LIMITS, ConnectionLimits
 from fractal_rm.web.peer_refusals import PeerRefusals
+from fractal_rm.web.protocol import GuardedProtocol, SharedState
 from nodes import HOST, NodeProcess
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     components = Components()
-    made = NodeProcess(tmp_path_factory.mktemp("closing"), components=components.port, mode="api")
-    made.start()
-    yield made
-    assert made.stop() == 0
-    assert "Traceback" not in made.log
+    process = NodeProcess(
+        tmp_path_factory.mktemp("closing"), components=components.port, mode="api"
+    )
+    process.start()
+    yield process
+    assert process.stop() == 0
+    assert "Traceback" not in process.log
     components.end()
 
 
@@ -50,7 +53,7 @@ KEPT, CLOSED = {}, {"Connection": "close"}
         ("/livez", {"X": "x" * 20_000}, 431),
     ],
 )
-def test_who_sends_all_of_a_body_before_reading_gets_the_answer(
+def test_a_client_that_sends_its_whole_body_before_reading_gets_the_response(
     node, path, fields, status, megabytes
 ):
     client = http.client.HTTPConnection(HOST, node.rest, timeout=40)
@@ -61,7 +64,7 @@ def test_who_sends_all_of_a_body_before_reading_gets_the_answer(
     client.close()
 
 
-def test_a_body_in_chunks_that_becomes_too_large_gets_the_answer(node):
+def test_a_chunked_body_that_becomes_too_large_gets_the_response(node):
     client = http.client.HTTPConnection(HOST, node.rest, timeout=40)
     body = (b"x" * 100_000 for _ in range(50))
     client.request("POST", "/startrm", body, {"Content-Type": "application/json"})
@@ -69,7 +72,7 @@ def test_a_body_in_chunks_that_becomes_too_large_gets_the_answer(node):
     client.close()
 
 
-def test_a_client_that_ends_its_side_after_the_request_gets_the_answers(node):
+def test_a_client_that_closes_its_sending_side_gets_the_responses(node):
     body = json.dumps({"id_flow": "1", "is_load_balancing": True, "payload": 1}).encode()
     head = b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
@@ -86,7 +89,7 @@ def test_a_client_that_ends_its_side_after_the_request_gets_the_answers(node):
         assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == statuses
 
 
-def test_a_refused_request_that_was_read_to_its_end_keeps_its_connection(node):
+def test_a_refused_request_that_was_read_completely_keeps_its_connection(node):
     refused = b"POST /startrm HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
     following = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with socket.create_connection((HOST, node.rest), 20) as client:
@@ -98,13 +101,13 @@ def test_a_refused_request_that_was_read_to_its_end_keeps_its_connection(node):
 
 
 class Server:
-    """The guarded protocol before an application that answers when it is let go."""
+    """The guarded protocol in front of an application that answers when ``go`` is set."""
 
-    def __init__(self, answer: bytes) -> None:
+    def __init__(self, answer: bytes, limits: ConnectionLimits = DEFAULT_LIMITS) -> None:
         self.answer = answer
         self.go = asyncio.Event()
         access = Access(Rest(), frozenset, PeerRefusals(QuietTelemetry(), lambda: 0.0))
-        self.state = protocol.Served(access, self)
+        self.state = SharedState(access, self, limits)
 
     async def __call__(self, _scope, receive, send):
         while (await receive()).get("more_body"):
@@ -118,20 +121,20 @@ class Server:
 
     @asynccontextmanager
     async def serving(self):
-        """Its port."""
+        """Serve; yields the port."""
         config = UvicornConfig(self, log_config=None, access_log=False, lifespan="off", ws="none")
         config.load()
         server = await asyncio.get_running_loop().create_server(
-            lambda: protocol.GuardedProtocol(config, self.state), HOST, 0
+            lambda: GuardedProtocol(config, self.state), HOST, 0
         )
         yield server.sockets[0].getsockname()[1]
         server.close()
 
 
 @pytest.mark.parametrize("head", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
-async def test_who_does_not_read_its_answer_does_not_keep_its_connection(monkeypatch, head):
-    monkeypatch.setattr(protocol, "UNSENT_LOOK_S", 0.05)
-    app = Server(b"x" * 30_000_000)  # more than any kernel takes
+async def test_a_client_that_does_not_read_its_response_is_disconnected(head):
+    # The response is larger than what a kernel buffers.
+    app = Server(b"x" * 30_000_000, ConnectionLimits(unread_s=0.05))
     app.go.set()
     async with app.serving() as port:
         with socket.create_connection((HOST, port)) as client:
@@ -155,9 +158,8 @@ async def answers(port: int, request: bytes) -> bytes:
     return received
 
 
-async def test_a_late_body_is_answered_once(monkeypatch):
-    monkeypatch.setattr(protocol, "BODY_LIMIT_S", 0.05)
-    app = Server(b"too late")
+async def test_a_late_body_is_answered_once():
+    app = Server(b"too late", ConnectionLimits(body_s=0.05))
     app.go.set()
     async with app.serving() as port:
         received = await answers(port, LATE)
@@ -166,17 +168,17 @@ async def test_a_late_body_is_answered_once(monkeypatch):
 
 
 @pytest.mark.parametrize(("rest", "status"), [(b"", b"408"), (b"x" * 200_000, b"200")])
-async def test_a_body_is_late_only_from_when_its_request_is_served(monkeypatch, rest, status):
-    """Of a large one, not all is read while an earlier request waits for its answer."""
-    monkeypatch.setattr(protocol, "BODY_LIMIT_S", 0.05)
-    app = Server(b"answer")
+async def test_the_time_limit_of_a_body_starts_when_its_request_is_served(rest, status):
+    """A large body is not read completely while an earlier request is being served."""
+    limits = ConnectionLimits(body_s=0.05)
+    app = Server(b"answer", limits)
     async with app.serving() as port:
         reader, writer = await asyncio.open_connection(HOST, port)
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + LATE)
         while not any(connection.pipeline for connection in app.state.connections):
             await asyncio.sleep(0.005)
         writer.write(rest)
-        await asyncio.sleep(2 * protocol.BODY_LIMIT_S)
+        await asyncio.sleep(2 * limits.body_s)
         app.go.set()
         received = await asyncio.wait_for(reader.read(), 30)
     assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == [b"200", status]
@@ -197,9 +199,8 @@ BEGUN, REST = WHOLE[:20], WHOLE[20:]
         ([WHOLE + WHOLE[:-1]], [b"200", b"408"]),
     ],
 )
-async def test_a_late_head_is_answered_however_its_beginning_came(monkeypatch, sent, statuses):
-    monkeypatch.setattr(protocol, "HEAD_LIMIT_S", 0.05)
-    app = Server(b"answer")
+async def test_a_late_head_is_answered_in_every_position(sent, statuses):
+    app = Server(b"answer", ConnectionLimits(head_s=0.05))
     app.go.set()
     async with app.serving() as port:
         reader, writer = await asyncio.open_connection(HOST, port)
@@ -212,10 +213,10 @@ async def test_a_late_head_is_answered_however_its_beginning_came(monkeypatch, s
     writer.close()
 
 
-async def test_a_head_is_not_late_while_it_is_not_read(monkeypatch):
-    """Nothing is, while a request waits behind another one."""
-    monkeypatch.setattr(protocol, "HEAD_LIMIT_S", 0.05)
-    app = Server(b"answer")
+async def test_the_time_limit_of_a_head_is_suspended_while_reading_is_paused():
+    """Reading is paused while a request waits behind another one."""
+    limits = ConnectionLimits(head_s=0.05)
+    app = Server(b"answer", limits)
     async with app.serving() as port:
         reader, writer = await asyncio.open_connection(HOST, port)
         writer.write(WHOLE)
@@ -225,14 +226,14 @@ async def test_a_head_is_not_late_while_it_is_not_read(monkeypatch):
         while not any(connection.flow.read_paused for connection in app.state.connections):
             await asyncio.sleep(0.005)
         writer.write(REST[:-2] + b"Connection: close\r\n\r\n")
-        await asyncio.sleep(2 * protocol.HEAD_LIMIT_S)
+        await asyncio.sleep(2 * limits.head_s)
         app.go.set()
         received = await asyncio.wait_for(reader.read(), 30)
     assert re.findall(rb"HTTP/1.1 ([0-9]+)", received) == [b"200"] * 3
     writer.close()
 
 
-# --- how long a client is listened to that was refused -----------------------------------------
+# --- how long a refused client is read from -----------------------------------------------------
 
 REFUSED = (
     b"POST / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
@@ -244,7 +245,7 @@ async def gone(app: Server) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_the_answer_is_followed_by_the_end_of_what_is_sent():
+async def test_after_the_last_response_only_the_sending_side_is_closed():
     app = Server(b"")
     async with app.serving() as port:
         reader, writer = await asyncio.open_connection(HOST, port)
@@ -255,9 +256,8 @@ async def test_the_answer_is_followed_by_the_end_of_what_is_sent():
         await asyncio.wait_for(gone(app), 30)
 
 
-async def test_a_refused_client_that_sends_no_more_and_stays_is_cut_off(monkeypatch):
-    monkeypatch.setattr(closing, "READ_ON_S", 0.05)
-    app = Server(b"")
+async def test_a_refused_client_that_stays_connected_without_sending_is_disconnected():
+    app = Server(b"", ConnectionLimits(linger_s=0.05))
     async with app.serving() as port:
         _, writer = await asyncio.open_connection(HOST, port)
         writer.write(REFUSED)
@@ -266,9 +266,8 @@ async def test_a_refused_client_that_sends_no_more_and_stays_is_cut_off(monkeypa
         writer.close()
 
 
-async def test_a_refused_client_that_sends_without_end_is_cut_off(monkeypatch):
-    monkeypatch.setattr(closing, "READ_ON_BYTES", 1_000_000)
-    app = Server(b"")
+async def test_a_refused_client_that_sends_without_end_is_disconnected():
+    app = Server(b"", ConnectionLimits(linger_bytes=1_000_000))
     async with app.serving() as port:
         _, writer = await asyncio.open_connection(HOST, port)
         writer.write(REFUSED)
@@ -288,10 +287,8 @@ async def served(app: Server) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_more_connections_than_may_be_are_refused_in_words_and_then_at_once(monkeypatch):
-    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 1)
-    monkeypatch.setattr(protocol, "REFUSED_AT_ONCE", 1)
-    app = Server(b"")
+async def test_connections_above_the_bound_get_503_and_further_ones_are_aborted():
+    app = Server(b"", ConnectionLimits(max_connections=1, max_refused_at_once=1))
     app.go.set()
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with app.serving() as port:

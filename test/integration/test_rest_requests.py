@@ -1,6 +1,6 @@
-"""What is answered to each kind of request that HTTP/1.1 knows or forbids, sent as bytes.
+"""The response to each kind of request that HTTP/1.1 allows or forbids, sent as bytes.
 
-RFC 9112, and RFC 9110 where it is about fields.
+RFC 9112, and RFC 9110 for fields.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import read_network
-from fractal_rm.web import protocol
-from fractal_rm.web.access import MAX_STRANGERS, Access
+from fractal_rm.web.access import MAX_UNTRUSTED, Access
 from fractal_rm.web.head import MAX_HEAD_BYTES
+from fractal_rm.web.limits import DEFAULT_LIMITS
 from fractal_rm.web.peer_refusals import PeerRefusals
+from fractal_rm.web.protocol import GuardedProtocol, SharedState
 from nodes import HOST, NodeProcess
 
 TRIGGER = b'{"id_flow": "1", "is_load_balancing": true, "payload": 1}'
@@ -35,7 +36,7 @@ LAST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def request(*fields: bytes, line=b"POST /startrm HTTP/1.1", body=TRIGGER, host=b"Host: localhost"):
-    """A trigger whose fields, but for the host and the type, are given."""
+    """A trigger with the given fields, a host and a content type."""
     lines = [line, *([host] if host else []), b"Content-Type: application/json", *fields]
     return b"\r\n".join([*lines, b"", body])
 
@@ -49,16 +50,17 @@ def get(line: bytes) -> bytes:
 
 
 def head_of(size: int) -> bytes:
-    """A request whose head has so many bytes."""
+    """A request whose head has ``size`` bytes."""
     rest = len(request(LENGTH, b"X: ")) - len(TRIGGER)
     return request(LENGTH, b"X: " + b"x" * (size - rest))
 
 
-# What is sent, and the statuses of the answers. What is served is followed by a last request.
+# What is sent, and the statuses of the responses. Another request follows what is served.
+# None: the connection is closed after the response.
 TABLE = {
     "a trigger": (request(LENGTH), [200]),
     "chunked": (request(CHUNKED, body=chunk()), [200]),
-    "chunked, in other letters": (request(b"TRANSFER-encoding: Chunked", body=chunk()), [200]),
+    "chunked, in another case": (request(b"TRANSFER-encoding: Chunked", body=chunk()), [200]),
     # Upgrade is ignored: RFC 9110, 7.8
     "h2c": (request(*UPGRADE, LENGTH), [200]),
     "h2c, chunked": (request(*UPGRADE, CHUNKED, body=chunk()), [200]),
@@ -73,14 +75,14 @@ TABLE = {
     "HTTP/1.2": (request(LENGTH, line=b"POST /startrm HTTP/1.2"), [400]),
     "HTTP/0.9": (b"GET /livez\r\n\r\n", [505]),
     "TLS": (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + b"a" * 100, [400]),
-    # HTTP/1.0: the connection ends with the answer, whatever it asks for
+    # HTTP/1.0: the connection always ends with the response
     "HTTP/1.0": (request(LENGTH, line=b"POST /startrm HTTP/1.0", host=None), [200, None]),
     "HTTP/1.0, kept alive": (
         request(LENGTH, b"Connection: keep-alive", line=b"POST /startrm HTTP/1.0"), [200, None]),
     "HTTP/1.0, chunked": (request(CHUNKED, line=b"POST /startrm HTTP/1.0", body=chunk()), [400]),
     "HTTP/1.0, expecting": (
         request(LENGTH, b"Expect: 100-continue", line=b"POST /startrm HTTP/1.0"), [200, None]),
-    # whose it is: 3.2
+    # the host: 3.2
     "no host": (request(LENGTH, host=None), [400]),
     "two hosts": (request(LENGTH, b"Host: evil.example"), [400]),
     "the same host twice": (request(LENGTH, b"Host: localhost"), [400]),
@@ -115,10 +117,10 @@ TABLE = {
     # the request line: 3
     "tabs for spaces": (request(LENGTH, line=b"POST\t/startrm\tHTTP/1.1"), [400]),
     "a space at its end": (request(LENGTH, line=b"POST /startrm HTTP/1.1 "), [400]),
-    "a method that nobody knows": (request(LENGTH, line=b"FOO /startrm HTTP/1.1"), [400]),
-    "a method in small letters": (request(LENGTH, line=b"post /startrm HTTP/1.1"), [400]),
+    "an unknown method": (request(LENGTH, line=b"FOO /startrm HTTP/1.1"), [400]),
+    "a method in lower case": (request(LENGTH, line=b"post /startrm HTTP/1.1"), [400]),
     "TRACE": (get(b"TRACE /startrm HTTP/1.1"), [405]),
-    "empty lines before it": (b"\r\n\r\n" + request(LENGTH), [200]),
+    "empty lines before a request": (b"\r\n\r\n" + request(LENGTH), [200]),
     # the fields: 5
     "a folded line": (request(LENGTH, b"X: a\r\n b"), [400]),
     "a folded first line": (get(b"GET /livez HTTP/1.1\r\n X: a"), [400]),
@@ -140,7 +142,7 @@ TABLE = {
     "a negative length": (request(b"Content-Length: -5"), [400]),
     "a length in hexadecimal": (request(b"Content-Length: 0x5"), [400]),
     "no length": (request(b"Content-Length:"), [400]),
-    "a length that no number holds": (request(b"Content-Length: " + b"9" * 30), [400]),
+    "a length that overflows": (request(b"Content-Length: " + b"9" * 30), [400]),
     "a length of an exabyte": (request(b"Content-Length: " + b"9" * 18), [413]),
     "a length, and chunked": (request(LENGTH, CHUNKED, body=chunk()), [400]),
     "chunked, and a length": (request(CHUNKED, LENGTH, body=chunk()), [400]),
@@ -153,8 +155,8 @@ TABLE = {
     "chunked twice": (request(CHUNKED, CHUNKED, body=chunk()), [400]),
     "no transfer coding": (request(b"Transfer-Encoding:", body=chunk()), [400]),
     # the chunks: 7.1
-    "a size that is none": (request(CHUNKED, body=chunk(size=b"zz")), [400]),
-    "a size that no number holds": (request(CHUNKED, body=chunk(size=b"f" * 20)), [400]),
+    "an invalid size": (request(CHUNKED, body=chunk(size=b"zz")), [400]),
+    "a size that overflows": (request(CHUNKED, body=chunk(size=b"f" * 20)), [400]),
     "a negative size": (request(CHUNKED, body=chunk(size=b"-5")), [400]),
     "a size and a space": (request(CHUNKED, body=chunk(size=b"5 ")), [400]),
     "LF after a size": (request(CHUNKED, body=chunk(end=b"\n")), [400]),
@@ -191,18 +193,20 @@ EACH = pytest.mark.parametrize(("sent", "statuses"), TABLE.values(), ids=TABLE)
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     components = Components()
-    made = NodeProcess(tmp_path_factory.mktemp("requests"), components=components.port, mode="api")
-    made.edit("comm", max_trigger_bytes=10_000)
-    made.start()
-    yield made
-    assert made.stop() == 0
-    assert "Traceback" not in made.log
-    assert made.problems() == []
+    process = NodeProcess(
+        tmp_path_factory.mktemp("requests"), components=components.port, mode="api"
+    )
+    process.edit("comm", max_trigger_bytes=10_000)
+    process.start()
+    yield process
+    assert process.stop() == 0
+    assert "Traceback" not in process.log
+    assert process.problems() == []
     components.end()
 
 
-class Answers:
-    """What a server has sent until it closed: the status of each answer, and the last one whole."""
+class Responses:
+    """What a server sent until it closed: all statuses, and the last response."""
 
     def __init__(self, received: bytes) -> None:
         self.statuses: list[int] = []
@@ -217,7 +221,7 @@ class Answers:
 
 
 def completed(sent: bytes, statuses: list[int | None]) -> tuple[bytes, list[int]]:
-    """Where the connection should be kept, a last request closes it, and is answered too."""
+    """Append a last request, which is answered if the connection is kept open."""
     if statuses[-1] in (200, 404, 405):
         return sent + LAST, [*statuses, 200]
     return sent + LAST, [status for status in statuses if status]
@@ -232,16 +236,16 @@ def test_a_request_is_served_or_refused_with_problem_details(node, sent, statuse
         received = b""
         while some := client.recv(65_536):
             received += some
-    answers = Answers(received)
-    assert answers.statuses == expected
-    if answers.statuses[-1] >= 400:
-        assert answers.fields["content-type"] == "application/problem+json"
-        assert answers.fields["connection"] == "close"
-        assert json.loads(answers.body)["status"] == answers.statuses[-1]
+    responses = Responses(received)
+    assert responses.statuses == expected
+    if responses.statuses[-1] >= 400:
+        assert responses.fields["content-type"] == "application/problem+json"
+        assert responses.fields["connection"] == "close"
+        assert json.loads(responses.body)["status"] == responses.statuses[-1]
     assert len(node.runs()) - runs == sum(status == 200 for status in statuses)
 
 
-def test_nothing_is_taken_from_a_trailer(node):
+def test_a_trailer_is_ignored(node):
     sent = request(CHUNKED, body=chunk(trailer=b"Idempotency-Key: late\r\n"))
     with socket.create_connection((HOST, node.rest), 20) as client:
         client.sendall(sent + sent + LAST)
@@ -252,11 +256,11 @@ def test_nothing_is_taken_from_a_trailer(node):
     assert first != second
 
 
-# --- in the same process: how the segments fall ----------------------------------------------
+# --- in this process: TCP segments ------------------------------------------------------------
 
 
 class Wire(asyncio.Transport):
-    """A transport that keeps what is sent."""
+    """A transport that records what is sent."""
 
     def __init__(self, client: str = "127.0.0.1") -> None:
         super().__init__({"peername": (client, 1), "sockname": ("127.0.0.1", 2)})
@@ -276,13 +280,13 @@ class Wire(asyncio.Transport):
         return 0
 
     def pause_reading(self):
-        """Whatever comes is read."""
+        """Reading is never paused."""
 
     resume_reading = pause_reading
 
 
 async def app(scope, receive, send):
-    """Answers as the node does, by what stands in the head."""
+    """Answer as the node does, by the head."""
     too_large = (b"content-length", b"9" * 18) in scope["headers"]
     refused = {"*": 404, "/": 404, "TRACE": 405}
     status = refused.get(scope["path"]) or refused.get(scope["method"]) or 200
@@ -295,54 +299,54 @@ async def app(scope, receive, send):
 
 
 def connections(rest: Rest):
-    """What makes the server's end of each connection."""
+    """A factory of server-side connections."""
     config = UvicornConfig(app, log_config=None, access_log=False, lifespan="off", ws="none")
     config.load()
     access = Access(rest, frozenset, PeerRefusals(QuietTelemetry(), SystemClock().monotonic_s))
-    return partial(protocol.GuardedProtocol, config, protocol.Served(access, app))
+    return partial(GuardedProtocol, config, SharedState(access, app))
 
 
 @pytest.mark.parametrize("size", [1, 7, 1_000, 1 << 20])
-async def test_what_is_answered_does_not_depend_on_how_the_segments_fall(size):
+async def test_responses_do_not_depend_on_tcp_segments(size):
     found, expected = {}, {}
     for name, row in TABLE.items():
         sent, expected[name] = completed(*row)
-        wire, made = Wire(), connections(Rest())()
-        made.connection_made(wire)
+        wire, connection = Wire(), connections(Rest())()
+        connection.connection_made(wire)
         for at in range(0, len(sent), size):
-            made.data_received(sent[at : at + size])
+            connection.data_received(sent[at : at + size])
             if at % 64 == 0:
                 await asyncio.sleep(0)
         await asyncio.wait_for(wire.ended.wait(), 20)
-        made.connection_lost(None)
-        found[name] = Answers(wire.sent).statuses
+        connection.connection_lost(None)
+        found[name] = Responses(wire.sent).statuses
     assert found == expected
 
 
 @pytest.mark.parametrize(("descriptors", "most"), [(20_000, 1_700), (256, 64)])
-async def test_other_machines_that_connect_without_end_leave_room_for_this_one(
+async def test_connections_of_other_machines_leave_room_for_local_ones(
     monkeypatch, descriptors, most
 ):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
     connect = connections(Rest(trusted_peers=(read_network("10.1.0.0/24"),)))
     opened = []
 
-    def wires(client: str, number: int) -> list[Wire]:
-        made = [(connect(), Wire(client)) for _ in range(number)]
-        for connection, wire in made:
+    def connect_many(client: str, number: int) -> list[Wire]:
+        pairs = [(connect(), Wire(client)) for _ in range(number)]
+        for connection, wire in pairs:
             connection.connection_made(wire)
             if wire.ended.is_set() and not wire.sent:
-                connection.connection_lost(None)  # it was ended at once
+                connection.connection_lost(None)  # it was aborted
             else:
                 opened.append(connection)
-        return [wire for _, wire in made]
+        return [wire for _, wire in pairs]
 
-    peers = wires("10.1.0.2", protocol.MAX_CONNECTIONS + 500)
-    wires("10.9.9.9", MAX_STRANGERS)
-    assert not any(wire.ended.is_set() for wire in wires("127.0.0.1", 100))
-    told = [wire for wire in peers if wire.sent]
-    assert len(told) == min(most, protocol.REFUSED_AT_ONCE)
-    assert Answers(told[0].sent).statuses == [503]
+    peers = connect_many("10.1.0.2", DEFAULT_LIMITS.max_connections + 500)
+    connect_many("10.9.9.9", MAX_UNTRUSTED)
+    assert not any(wire.ended.is_set() for wire in connect_many("127.0.0.1", 100))
+    refused = [wire for wire in peers if wire.sent]
+    assert len(refused) == min(most, DEFAULT_LIMITS.max_refused_at_once)
+    assert Responses(refused[0].sent).statuses == [503]
     assert peers[0].ended.is_set() is peers[most - 1].ended.is_set() is False
     for connection in opened:
         connection.connection_lost(None)

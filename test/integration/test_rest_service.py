@@ -1,4 +1,4 @@
-"""The REST service in this process: what its start in the place of another, and its end, do."""
+"""The REST service in this process: replacing another one, and stopping."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from fractal_rm.web import RestService
 from nodes import HOST
 from ports import free_port
 
-NOBODY: Any = None  # takes no trigger: none comes so far
+UNUSED: Any = None  # no trigger is sent
 
 
 def service(rest: Rest, title: str = "") -> RestService:
-    """One whose list of flows is as long as the title of the only one."""
+    """A service with one flow. The title makes the list of flows as large as wanted."""
     return RestService(
         rest,
-        intake=NOBODY,
-        history=NOBODY,
+        intake=UNUSED,
+        history=UNUSED,
         flows=lambda: {"1": Flow("1", title)},
         names=frozenset,
         max_trigger_bytes=lambda: 1_000,
@@ -35,13 +35,13 @@ def service(rest: Rest, title: str = "") -> RestService:
     )
 
 
-async def test_an_answer_that_a_client_reads_while_the_node_stops_comes_whole():
-    made = service(Rest(port=free_port()), title="x" * 30_000_000)  # more than any kernel takes
-    await made.start()
-    reader, writer = await asyncio.open_connection(HOST, made.listeners.port)
+async def test_a_response_that_is_being_read_when_the_node_stops_is_sent_completely():
+    running = service(Rest(port=free_port()), title="x" * 30_000_000)  # more than a kernel buffers
+    await running.start()
+    reader, writer = await asyncio.open_connection(HOST, running.listeners.port)
     writer.write(b"GET /v1/flows HTTP/1.1\r\nHost: localhost\r\n\r\n")
     head = await reader.readuntil(b"\r\n\r\n")
-    stopping = asyncio.create_task(made.stop())
+    stopping = asyncio.create_task(running.stop())
     body = await asyncio.wait_for(reader.read(), 30)
     length = cast("re.Match[bytes]", re.search(rb"content-length: ([0-9]+)", head))[1]
     assert len(body) == int(length)
@@ -50,8 +50,8 @@ async def test_an_answer_that_a_client_reads_while_the_node_stops_comes_whole():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-async def test_a_client_that_comes_while_rest_changes_is_served_as_it_is_then(steps):
-    """``steps`` of the event loop have been made since it connected: so far is its connection."""
+async def test_a_client_that_connects_while_rest_changes_gets_the_new_configuration(steps):
+    """It connected ``steps`` turns of the event loop before the change."""
     port = free_port()
     before, after = service(Rest("/before", port=port)), service(Rest("/after", port=port))
     await before.start()
@@ -61,13 +61,13 @@ async def test_a_client_that_comes_while_rest_changes_is_served_as_it_is_then(st
     await after.start(before)
     reader, writer = await asyncio.open_connection(sock=client)
     writer.write(b"GET /after HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert (await reader.readline()).startswith(b"HTTP/1.1 405 ")  # it is there, for POST
+    assert (await reader.readline()).startswith(b"HTTP/1.1 405 ")  # the path exists, for POST
     writer.close()
     await after.stop()
 
 
-async def test_an_address_that_stays_needs_no_descriptor():
-    """All may be in use, by clients, and one of them is who must not come any more."""
+async def test_an_unchanged_address_needs_no_file_descriptor():
+    """Clients may use all of them, and the change may be meant to refuse one of these clients."""
     port = free_port()
     before, after = service(Rest("/before", port=port)), service(Rest("/after", port=port))
     await before.start()

@@ -191,10 +191,10 @@ async def test_while_the_node_drains_nothing_is_lost(town):
     town = town(every_ms=HOUR_MS)
     async with town.stage:
         await town.begin()
-        town.stage.node._lifecycle.admit.closed = True
+        town.stage.node.lifecycle.acceptance.closed = True
         await town.look(HOUR_MS)
         await town.end()
-        town.stage.node._lifecycle.admit.closed = False
+        town.stage.node.lifecycle.acceptance.closed = False
         await town.begin()
         assert town.new() == [START_MS + HOUR_MS]
         assert "schedule_held_back" not in town.events

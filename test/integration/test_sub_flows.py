@@ -46,7 +46,7 @@ async def test_a_flow_is_run_as_a_run_of_its_own_and_its_reply_is_the_result():
         assert (fact.origin, fact.source, fact.flow) == (f"{run_id}:2", "flow", "8")
         assert stage.components.requests[1].headers["idempotency-key"] == f"{child_id}:1"
         assert stage.state(child_id) is State.SUCCEEDED
-        load = stage.node._lifecycle.room.load
+        load = stage.load
         assert load.result_bytes == load.held_bytes == load.in_flight == 0
         assert stage.node.unfinished == 0
 
@@ -124,7 +124,7 @@ async def test_flows_that_run_themselves_end():
         assert outcome.reason.endswith("flows that run flows are at most 16 deep")
         assert len(children(stage.disk)) == 16
         assert stage.node.unfinished == 0
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_it_is_undone_by_itself_where_it_fails():
@@ -141,7 +141,7 @@ async def test_a_long_wait_in_it_holds_no_slot_and_begins_nothing_twice():
     stage = stage_of(ONE, child, disk=disk, clock=clock)
     await stage.node.start()
     run_id = (await stage.send("9")).run
-    load = stage.node._lifecycle.room.load
+    load = stage.load
     await until(lambda: children(disk) and not load.in_flight)
     assert load.result_bytes == 0
     stage.crash()
@@ -206,7 +206,7 @@ async def test_a_fault_of_ours_beside_it_sets_it_aside_with_its_parent():
         ((child_id, _),) = children(stage.disk).items()
         assert (outcome.state, stage.state(child_id)) == (State.DEAD, State.DEAD)
         assert stage.node.unfinished == 0
-        assert stage.node._lifecycle.room.load.result_bytes == 0
+        assert stage.load.result_bytes == 0
 
 
 async def test_one_that_is_in_doubt_leaves_its_parent_in_doubt():

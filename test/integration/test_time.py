@@ -162,7 +162,7 @@ async def test_the_duration_of_a_run_is_measured_on_the_steady_clock():
         clock.ms += 1_234
         go.set()
         await stage.ended(run)
-        assert stage.telemetry.took_ms == {run: 1_234}
+        assert stage.ended_runs.took_ms == {run: 1_234}
 
 
 # --- the machine is suspended ---------------------------------------------------------------------
@@ -173,7 +173,7 @@ async def test_a_wait_ends_in_time_after_a_suspend():
     one = Flow("9", steps=(Wait(10 * HOUR_MS), *flows("9\nTO a 1\nGET\n")["9"].steps))
     async with Stage(clock=clock, flows={"9": one}) as stage:
         run = (await stage.send("9")).run
-        load = stage.node._lifecycle.room.load
+        load = stage.load
         await until(lambda: stage.facts(run)[-1] == "Waiting" and not load.in_flight)
         clock.sleep(10 * HOUR_MS)
         await stage.node.watch_clock()
@@ -234,7 +234,7 @@ async def test_a_wait_continues_over_a_reboot_after_the_wall_clock_was_set(by_ms
     clock.read()
     clock.reboot(5 * MINUTE_MS)
     async with Stage(disk, clock, flows={"9": one}) as after:
-        load = after.node._lifecycle.room.load
+        load = after.load
         await until(lambda: load.waiting == 1 and not load.in_flight)
         clock.ms += 5 * MINUTE_MS
         await after.node.watch_clock()

@@ -61,7 +61,7 @@ async def test_a_run_in_a_long_wait_is_not_what_ended_the_process():
     one = flow(Wait(HOUR_MS), get(1, "a 1"))
     run_id = await crashed(one, disk, clock, "Waiting")
     async with stage_of(one, disk, clock, bounds=Bounds(max_attempts=1)) as stage:
-        await until(lambda: stage.node._lifecycle.room.load.waiting == 1)
+        await until(lambda: stage.load.waiting == 1)
         assert stage.facts(run_id)[-1] == "Waiting"
 
 
@@ -69,7 +69,7 @@ async def test_a_long_wait_holds_no_slot():
     one = flow(Wait(HOUR_MS), get(1, "a 1"))
     async with stage_of(one) as stage:
         run_id = (await stage.send("9")).run
-        load = stage.node._lifecycle.room.load
+        load = stage.load
         await until(lambda: stage.facts(run_id)[-1] == "Waiting" and not load.in_flight)
         assert load.waiting == 1
         assert stage.called() == []
@@ -94,7 +94,7 @@ async def test_after_a_reboot_a_wait_goes_by_the_wall_clock(jump_ms, passes):
     clock.ms += jump_ms
     clock.reboot()
     async with stage_of(one, disk, clock) as stage:
-        load = stage.node._lifecycle.room.load
+        load = stage.load
         if passes:
             await until(lambda: stage.state(run_id) is State.SUCCEEDED)
         else:
@@ -109,7 +109,7 @@ async def test_on_the_same_boot_a_wall_clock_that_jumps_moves_no_wait(jumped_ms)
     run_id = await crashed(one, disk, clock, "Waiting")
     clock.jumped_ms = jumped_ms
     async with stage_of(one, disk, clock) as stage:
-        load = stage.node._lifecycle.room.load
+        load = stage.load
         await until(lambda: load.waiting == 1 and not load.in_flight)
         assert stage.called() == []
     clock.ms += 60_000
@@ -125,7 +125,7 @@ async def test_a_run_that_waited_as_it_was_told_to_is_not_old_for_that(within):
     stage = Stage(disk, clock, flows={"8": outer, "9": one})
     await stage.node.start()
     await stage.send("8" if within else "9")
-    load = stage.node._lifecycle.room.load
+    load = stage.load
     await until(lambda: load.waiting == 1 and not load.in_flight)
     stage.crash()
     clock.ms += 5 * HOUR_MS

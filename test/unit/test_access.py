@@ -1,4 +1,4 @@
-"""Who may ask for what, by address; and what is said of those who may not."""
+"""Access control by the address of the client, and the log of refusals."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import read_network
-from fractal_rm.web.access import Access, Standing
+from fractal_rm.web.access import Access, ClientKind
 from fractal_rm.web.head import read_head
-from fractal_rm.web.peer_refusals import MOST_PEERS, SAY_AGAIN_S, PeerRefusals
+from fractal_rm.web.peer_refusals import LOG_INTERVAL_S, MAX_PEERS, PeerRefusals
 
 
-class Log:
-    """Telemetry that keeps what it is told."""
+class RecordingTelemetry:
+    """Telemetry that keeps its lines."""
 
     def __init__(self):
         self.lines = []
@@ -23,12 +23,12 @@ class Log:
 
 @pytest.fixture
 def log():
-    return Log()
+    return RecordingTelemetry()
 
 
 def access(*trusted: str, endpoint: str = "/startrm", names=("edge-1",), log=None) -> Access:
     rest = Rest(endpoint, "10.1.0.1", 5000, tuple(map(read_network, trusted)))
-    return Access(rest, lambda: names, PeerRefusals(log or Log(), lambda: 0.0))
+    return Access(rest, lambda: names, PeerRefusals(log or RecordingTelemetry(), lambda: 0.0))
 
 
 def asked(line: str, host: str = "localhost", **fields: str):
@@ -42,44 +42,44 @@ def status(found) -> int:
 
 
 @pytest.mark.parametrize(
-    ("address", "standing"),
+    ("address", "kind"),
     [
-        ("127.0.0.1", Standing.LOCAL),
-        ("127.9.9.9", Standing.LOCAL),
-        ("::1", Standing.LOCAL),
-        ("::ffff:127.0.0.1", Standing.LOCAL),
-        ("10.1.0.2", Standing.PEER),
-        ("::ffff:10.1.0.2", Standing.PEER),
-        ("fd00::7", Standing.PEER),
-        ("fe80::5%eth0", Standing.PEER),
-        ("10.1.1.2", Standing.STRANGER),
-        ("::ffff:10.1.1.2", Standing.STRANGER),
-        ("::10.1.0.2", Standing.STRANGER),
-        ("fd00:0:0:1::7", Standing.STRANGER),
-        ("", Standing.STRANGER),  # gone before it could be asked
+        ("127.0.0.1", ClientKind.LOCAL),
+        ("127.9.9.9", ClientKind.LOCAL),
+        ("::1", ClientKind.LOCAL),
+        ("::ffff:127.0.0.1", ClientKind.LOCAL),
+        ("10.1.0.2", ClientKind.PEER),
+        ("::ffff:10.1.0.2", ClientKind.PEER),
+        ("fd00::7", ClientKind.PEER),
+        ("fe80::5%eth0", ClientKind.PEER),
+        ("10.1.1.2", ClientKind.UNTRUSTED),
+        ("::ffff:10.1.1.2", ClientKind.UNTRUSTED),
+        ("::10.1.0.2", ClientKind.UNTRUSTED),
+        ("fd00:0:0:1::7", ClientKind.UNTRUSTED),
+        ("", ClientKind.UNTRUSTED),  # disconnected before its address was read
     ],
 )
-def test_a_client_is_known_by_its_address_however_it_is_written(address, standing):
+def test_a_client_is_classified_by_its_address_in_any_notation(address, kind):
     trusting = access("10.1.0.0/24", "fd00::/64", "fe80::5")
-    assert trusting.connected(address, "10.1.0.1").standing is standing
+    assert trusting.connected(address, "10.1.0.1").kind is kind
 
 
 @pytest.mark.parametrize("mapped", ["::ffff:10.1.0.0/24", "::ffff:0:0/95"])
-def test_a_range_of_ipv4_behind_ipv6_is_not_taken_for_another_one(mapped):
+def test_an_ipv4_range_in_ipv6_notation_is_refused(mapped):
     with pytest.raises(ValueError, match="write its range as IPv4"):
         read_network(mapped)
 
 
-def test_a_stranger_is_counted_while_it_is_connected():
+def test_an_untrusted_client_is_counted_while_it_is_connected():
     trusting = access("10.1.0.2")
     clients = [trusting.connected(a, "10.1.0.1") for a in ("10.1.0.2", "10.1.0.3", "127.0.0.1")]
-    assert trusting.strangers == 1
+    assert trusting.untrusted_connections == 1
     for client in clients:
         trusting.disconnected(client)
-    assert trusting.strangers == 0
+    assert trusting.untrusted_connections == 0
 
 
-def test_an_endpoint_that_is_also_a_question_is_open_for_triggers_only():
+def test_peers_may_only_post_to_the_endpoint_even_if_it_can_also_be_read():
     trusting = access("10.1.0.2", endpoint="/v1/runs")
     peer = trusting.connected("10.1.0.2", "10.1.0.1")
     assert status(trusting.refusal(peer, asked("POST /v1/runs"))) == 200
@@ -89,13 +89,13 @@ def test_an_endpoint_that_is_also_a_question_is_open_for_triggers_only():
 @pytest.mark.parametrize(
     "target", ["/startrm", "/startrm?a=/v1", "/%73tartrm", "http://localhost/startrm"]
 )
-def test_the_endpoint_is_the_same_however_it_is_written(target):
+def test_the_endpoint_is_recognized_in_any_notation(target):
     trusting = access("10.1.0.2")
     peer = trusting.connected("10.1.0.2", "10.1.0.1")
     assert status(trusting.refusal(peer, asked(f"POST {target}"))) == 200
 
 
-def test_without_trusted_peers_only_loopback_names_this_machine():
+def test_without_trusted_peers_only_loopback_hosts_are_accepted():
     alone = access(names=("edge-1",))
     local = alone.connected("127.0.0.1", "127.0.0.1")
     for host, expected in [("localhost:5000", 200), ("127.0.0.1", 200), ("[::1]:5000", 200),
@@ -103,7 +103,7 @@ def test_without_trusted_peers_only_loopback_names_this_machine():
         assert status(alone.refusal(local, asked("GET /v1/runs", host))) == expected
 
 
-def test_names_of_this_node_follow_nodes_conf():
+def test_names_of_this_node_change_with_nodes_conf():
     names = {"edge-1"}
     trusting = access("10.1.0.2", names=names)
     local = trusting.connected("127.0.0.1", "127.0.0.1")
@@ -113,14 +113,14 @@ def test_names_of_this_node_follow_nodes_conf():
     assert status(trusting.refusal(local, asked("GET /v1/runs", "edge-1"))) == 421
 
 
-def test_the_host_that_nodes_conf_has_for_this_node_counts_where_another_forwards_to_it():
+def test_the_host_that_nodes_conf_has_for_this_node_is_accepted():
     trusting = access("10.1.0.2", names=("edge-1", "203.0.113.5"))
     peer = trusting.connected("10.1.0.2", "10.1.0.1")
     for host, expected in [("203.0.113.5:80", 200), ("10.1.0.1", 200), ("203.0.113.6", 421)]:
         assert status(trusting.refusal(peer, asked("POST /startrm", host))) == expected
 
 
-def test_each_origin_must_be_this_machine():
+def test_every_origin_must_name_this_machine():
     local = access().connected("127.0.0.1", "127.0.0.1")
     for origin, expected in [("http://localhost:8080", 200), ("http://evil.example", 421),
                              ("null", 421), ("http://localhost.evil.example", 421),
@@ -128,27 +128,27 @@ def test_each_origin_must_be_this_machine():
         assert status(access().refusal(local, asked("GET /", origin=origin))) == expected
 
 
-def test_a_refusal_is_said_once_a_minute_for_each_peer_with_how_many_there_were(log):
+def test_refusals_are_logged_once_a_minute_per_peer_with_their_number(log):
     now = [0.0]
     refusals = PeerRefusals(log, lambda: now[0])
     for _ in range(3):
         refusals.note("10.1.0.9", "GET /", "why")
     refusals.note("10.1.0.8", "GET /", "why")
-    now[0] = SAY_AGAIN_S
+    now[0] = LOG_INTERVAL_S
     refusals.note("10.1.0.9", "GET /", "why")
     assert [(f["peer"], f["requests"], f["total"]) for _, f in log.lines] == [
         ("10.1.0.9", 1, 1), ("10.1.0.8", 1, 4), ("10.1.0.9", 3, 5),
     ]  # fmt: skip
 
 
-def test_more_peers_than_the_table_has_room_for_are_said_together(log):
+def test_peers_that_do_not_fit_into_the_table_are_logged_together(log):
     now = [0.0]
     refusals = PeerRefusals(log, lambda: now[0])
-    for number in range(MOST_PEERS + 1_000):
+    for number in range(MAX_PEERS + 1_000):
         refusals.note(f"fd00::{number:x}", "GET /", "why")
-    assert len(log.lines) == MOST_PEERS + 1
+    assert len(log.lines) == MAX_PEERS + 1
     assert log.lines[-1][1]["peer"] == "others"
-    assert refusals.total == MOST_PEERS + 1_000
-    now[0] = SAY_AGAIN_S
+    assert refusals.total == MAX_PEERS + 1_000
+    now[0] = LOG_INTERVAL_S
     refusals.note("fd00::ffff", "GET /", "why")
     assert log.lines[-1][1]["peer"] == "fd00::ffff"

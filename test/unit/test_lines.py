@@ -12,7 +12,7 @@ from fractal_rm.domain.admission import FAIR_TURN
 from fractal_rm.domain.flow import Flow, Queueing
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
-from fractal_rm.engine.lines import Lines
+from fractal_rm.engine.queue.lines import Lines
 
 
 def flow(name: str = "1", priority: int | None = None) -> Flow:
@@ -35,7 +35,7 @@ def taken(lines: Lines, may=always) -> list[str]:
 def test_runs_of_a_flow_go_in_the_order_of_their_coming_and_flows_in_turn(flows):
     lines = Lines()
     for number, name in enumerate(flows):
-        lines.stand(Run(f"{name}/{number}", flow(str(name)), 0))
+        lines.add(Run(f"{name}/{number}", flow(str(name)), 0))
     order = taken(lines)
     assert len(order) == len(flows)
     gone = Counter()
@@ -54,21 +54,21 @@ priorities = st.dictionaries(st.integers(0, 30), st.integers(0, 9), min_size=1, 
 def test_all_turns_but_every_eighth_go_to_the_highest_priority(lines_of, turns):
     lines, rank = Lines(), {str(name): priority for name, priority in lines_of.items()}
     for name, priority in rank.items():
-        lines.stand(Run(name, flow(name, priority), 0))
+        lines.add(Run(name, flow(name, priority), 0))
     for turn in range(turns):
         found = lines.take(always)
         assert found is not None
         run, _ = found
         if turn % FAIR_TURN:
             assert rank[run.id] == max(rank.values())
-        lines.stand(run)  # nobody runs out of work
+        lines.add(run)  # nobody runs out of work
 
 
 @given(priorities)
 def test_whatever_is_more_urgent_nothing_waits_for_ever(lines_of):
     lines = Lines()
     for name, priority in lines_of.items():
-        lines.stand(Run(str(name), flow(str(name), priority), 0))
+        lines.add(Run(str(name), flow(str(name), priority), 0))
     levels = len({*lines_of.values(), Queueing().priority})
     turns = FAIR_TURN * levels * len(lines_of)
     begun = set()
@@ -76,14 +76,14 @@ def test_whatever_is_more_urgent_nothing_waits_for_ever(lines_of):
         found = lines.take(always)
         assert found is not None
         begun.add(found[0].id)
-        lines.stand(found[0])
+        lines.add(found[0])
     assert begun == {str(name) for name in lines_of}
 
 
 def test_a_line_that_may_not_begin_leaves_its_turn_to_lower_priorities():
     lines = Lines()
-    lines.stand(Run("urgent", flow("1", 9), 0))
-    lines.stand(Run("later", flow("2", 0), 0))
+    lines.add(Run("urgent", flow("1", 9), 0))
+    lines.add(Run("later", flow("2", 0), 0))
     assert taken(lines, lambda run, _: run.id != "urgent") == ["later"]
     assert taken(lines) == ["urgent"]
 
@@ -91,17 +91,17 @@ def test_a_line_that_may_not_begin_leaves_its_turn_to_lower_priorities():
 @pytest.mark.parametrize("alone", [False, True])
 def test_those_that_have_begun_here_do_not_stand_behind_those_that_have_not(alone):
     lines = Lines()
-    lines.stand(Run("new", flow(), 0), alone=alone)
-    lines.stand_under("label", Run("labelled", flow(), 0), alone=alone)
-    lines.stand(Run("begun", flow(), 0, placement=HERE), alone=alone)
+    lines.add(Run("new", flow(), 0), alone=alone)
+    lines.add_labelled("label", Run("labelled", flow(), 0), alone=alone)
+    lines.add(Run("begun", flow(), 0, placement=HERE), alone=alone)
     assert taken(lines, lambda run, _: run.placement is HERE) == ["begun"]
 
 
 def test_runs_that_go_alone_are_told_apart_whatever_their_flow():
     lines = Lines()
     for number, name in enumerate("121"):
-        lines.stand(Run(str(number), flow(name), 0), alone=True)
-    lines.stand(Run("3", flow("1"), 0))
+        lines.add(Run(str(number), flow(name), 0), alone=True)
+    lines.add(Run("3", flow("1"), 0))
     assert taken(lines, lambda _, alone: not alone) == ["3"]
     assert taken(lines, lambda _, alone: alone) == ["0", "1", "2"]
 
@@ -109,17 +109,17 @@ def test_runs_that_go_alone_are_told_apart_whatever_their_flow():
 def test_a_newer_run_takes_the_place_of_the_older_under_its_label():
     lines = Lines()
     for name in ("a1", "b1", "a2"):
-        lines.stand_under(name[0], Run(name, flow(), 0))
-    assert lines.under("a").id == "a2"
+        lines.add_labelled(name[0], Run(name, flow(), 0))
+    assert lines.labelled("a").id == "a2"
     assert taken(lines) == ["a2", "b1"]
-    assert lines.under("a") is None
+    assert lines.labelled("a") is None
 
 
 def test_a_newer_run_of_another_priority_stands_where_that_goes():
     lines = Lines()
-    lines.stand_under("a", Run("a1", flow("1", 1), 0))
-    lines.stand_under("b", Run("b1", flow("1", 5), 0))
-    lines.stand_under("a", Run("a2", flow("1", 9), 0))
+    lines.add_labelled("a", Run("a1", flow("1", 1), 0))
+    lines.add_labelled("b", Run("b1", flow("1", 5), 0))
+    lines.add_labelled("a", Run("a2", flow("1", 9), 0))
     assert taken(lines) == ["a2", "b1"]
 
 
@@ -134,18 +134,18 @@ def test_whatever_comes_and_goes_each_run_leaves_once(history):
         run = Run(f"run{number}", flow(str(name), priority), 0)
         label = f"label{name}"
         if what == "stand":
-            lines.stand(run)
+            lines.add(run)
             inside[run.id] += 1
         elif what == "label":
-            older = lines.under(label)
+            older = lines.labelled(label)
             assert (older.id if older else None) == labels.get(label)
             if older:
                 inside[older.id] -= 1
-            lines.stand_under(label, run)
+            lines.add_labelled(label, run)
             labels[label] = run.id
             inside[run.id] += 1
         elif what == "leave" and label in labels:
-            lines.leave(label)
+            lines.remove(label)
             inside[labels.pop(label)] -= 1
         elif what == "take" and (found := lines.take(always)) is not None:
             inside[found[0].id] -= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fractal_rm.engine.pace import FEW, MORE_IN_A_TURN, Pace
+from fractal_rm.engine.queue.pace import FEW, MORE_IN_A_TURN, Pace
 
 
 def beginning(pace: Pace, in_flight: int) -> int:
@@ -17,7 +17,7 @@ def beginning(pace: Pace, in_flight: int) -> int:
 
 
 def test_few_begin_at_once_whoever_is_slow():
-    pace = Pace()
+    pace = Pace(lambda: None)
     assert beginning(pace, 0) == FEW
     pace.answers = FEW
     pace.turn(FEW)
@@ -26,7 +26,7 @@ def test_few_begin_at_once_whoever_is_slow():
 
 @pytest.mark.parametrize("answers", [0, 1, FEW // 8 - 1])
 def test_more_begin_in_each_turn_while_components_are_slow(answers):
-    pace, in_flight = Pace(), FEW
+    pace, in_flight = Pace(lambda: None), FEW
     for _ in range(100):
         pace.answers = answers
         pace.turn(in_flight)
@@ -35,7 +35,7 @@ def test_more_begin_in_each_turn_while_components_are_slow(answers):
 
 
 def test_no_more_begin_where_one_in_eight_has_waited_for_this_node():
-    pace = Pace()
+    pace = Pace(lambda: None)
     pace.answers = 25
     pace.turn(200)
     assert beginning(pace, 200) == 0
@@ -45,7 +45,7 @@ def test_no_more_begin_where_one_in_eight_has_waited_for_this_node():
 
 
 def test_a_turn_without_an_answer_is_a_quiet_one():
-    pace = Pace()
+    pace = Pace(lambda: None)
     assert pace.turn(FEW)
     pace.answers = 1
     assert not pace.turn(FEW)

@@ -24,7 +24,7 @@ from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Entry, Prior
+from fractal_rm.engine.ports import Entry, Written
 from fractal_rm.engine.world import World
 from fractal_rm.simulation.components import SimulatedCaller, marked
 from fractal_rm.simulation.loop import run_virtual
@@ -79,7 +79,7 @@ class _Journal(MemoryJournal):
         super().__init__()
         self._flow_of = flow_of
 
-    def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
+    def accept(self, entry: Entry) -> Written:
         """Write a new run; see the port."""
         if entry.flow is not None:
             self._flow_of[entry.run_id] = entry.flow.id

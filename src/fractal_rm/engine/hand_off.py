@@ -28,8 +28,8 @@ from fractal_rm.domain.placement import (
 )
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import OFFERED, Placement, State
-from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Receipt
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.slots import Slots
 from fractal_rm.engine.world import World
 
@@ -52,9 +52,9 @@ class HandOff:
     is asked again it has to show that it still is.
     """
 
-    def __init__(self, world: World, runs: OpenRuns) -> None:
+    def __init__(self, world: World, recorder: Recorder) -> None:
         self._world = world
-        self._runs = runs
+        self._recorder = recorder
         self._slots = Slots()
         self._asked: dict[str, _Asked] = {}  # runs in doubt that wait for another turn
 
@@ -73,7 +73,7 @@ class HandOff:
             if isinstance(following, Settled):
                 return following
             if isinstance(following, Home):
-                _ = self._runs.write(run, _placed_here(run, following))
+                self._recorder.record(run, _placed_here(run, following))
                 return None
             silent = silent or following.silent
             if silent and (asked.tries >= OFFER_TRIES or following.after_s > HOLD_S):
@@ -130,7 +130,7 @@ class HandOff:
                 return _TOO_LATE
             left_ms = 1  # a node of ours that may have it is asked all the same
         if run.placement not in OFFERED:
-            await self._runs.write(run, Offered(node.id, run.epoch + 1, ours))
+            await self._recorder.record_durably(run, Offered(node.id, run.epoch + 1, ours))
         answer = await self._answer(run, node, left_ms, ours=ours)
         if isinstance(answer, Receipt):
             await self._world.remember_as_ours(node)

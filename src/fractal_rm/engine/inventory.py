@@ -10,7 +10,7 @@ from __future__ import annotations
 from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.ports import Check, Telemetry
-from fractal_rm.engine.waiting_room import WaitingRoom
+from fractal_rm.engine.queue import RunQueue
 
 SHOWN = 3
 
@@ -18,9 +18,9 @@ SHOWN = 3
 class Inventory:
     """Compares the open runs with what the waiting room has, each time that it is told to look."""
 
-    def __init__(self, runs: OpenRuns, room: WaitingRoom, telemetry: Telemetry) -> None:
+    def __init__(self, runs: OpenRuns, queue: RunQueue, telemetry: Telemetry) -> None:
         self._runs = runs
-        self._room = room
+        self._queue = queue
         self._telemetry = telemetry
         self._seen: frozenset[str] = frozenset()
         self.uncarried: frozenset[str] = frozenset()
@@ -37,7 +37,7 @@ class Inventory:
         self.uncarried = found
 
     def _not_carried(self) -> frozenset[str]:
-        carried = self._room.carried()
+        carried = self._queue.ids()
         return frozenset(
             run.id
             for run in self._runs

@@ -1,69 +1,91 @@
-"""The sentence: a trigger is admitted, journalled, placed, executed, settled.
-
-Where a step has failed, what was done before it is undone between the last two.
-"""
+"""A trigger is accepted, journalled, queued, placed, executed, settled."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fractal_rm.domain.admission import Load
-from fractal_rm.domain.facts import Begun, Dead, Settled
+from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.facts import Dead, Settled
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.placement import Again
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
-from fractal_rm.engine.admit import Admit
+from fractal_rm.domain.trigger import Arrival
+from fractal_rm.engine.accept import Acceptance
+from fractal_rm.engine.attempts import Attempts
 from fractal_rm.engine.execute import Executor
 from fractal_rm.engine.execute.waits import Waits
 from fractal_rm.engine.hand_off import HandOff
 from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.outcomes import Outcomes
 from fractal_rm.engine.place import Placer
-from fractal_rm.engine.places import Places
+from fractal_rm.engine.ports import Taken
+from fractal_rm.engine.queue import RunQueue, Withdrawn
+from fractal_rm.engine.queue.permits import Permits
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.reply import Replies
-from fractal_rm.engine.waiting_room import WaitingRoom
+from fractal_rm.engine.workers import Workers
 from fractal_rm.engine.world import World
 
 
 class Lifecycle:
-    """What happens to every trigger, in order."""
+    """What happens to every trigger, from arrival to outcome."""
 
     def __init__(self, world: World) -> None:
-        load = Load()
-        self.runs = OpenRuns(world, load)
-        places = Places(self.runs, world.config.flows)
-        self.room = WaitingRoom(load, world.limits(), places, world.alarms, self.turn_away)
-        self.admit = Admit(world, self.runs, self.room)
-        self._place = Placer(world, self.runs)
-        self._hand_off = HandOff(world, self.runs)
-        self._execute = Executor(world, self.runs, self.room)
-        self._replies = Replies(world, self.runs)
-        self._waits = Waits(self.runs, places, world.clock)
-        self.set_aside_children = self._execute.set_aside_children
-        self._clock = world.clock
+        self.runs = OpenRuns()
+        self.outcomes = Outcomes(self.runs)
+        permits = Permits(self.runs, world.config.flows)
+        self.queue = RunQueue(Load(), world.limits(), permits, world.alarms)
+        self.recorder = Recorder(world, self.runs, self.outcomes, self.queue.slots)
+        self.acceptance = Acceptance(world, self.runs, self.recorder, self.queue)
+        self.attempts = Attempts(self.recorder, Waits(self.runs, permits, world.clock))
+        self.executor = Executor(world, self.runs, self.recorder, self.acceptance, self.queue)
+        self._placer = Placer(world, self.recorder)
+        self._hand_off = HandOff(world, self.recorder)
+        self._replies = Replies(world, self.recorder)
         self._alarms = world.alarms
         self._telemetry = world.telemetry
-        self.interrupted: set[str] = set()  # runs that a crash interrupted, not begun again yet
+        self._workers = Workers(world.telemetry)
 
-    async def carry(self, run: Run) -> float | None:
-        """Placed, executed, settled: called for each run when its turn has come.
+    # --- the sentence -----------------------------------------------------------------------------
 
-        Returns None when it has ended, or after how many seconds it wants another turn.
+    async def accept(self, arrivals: Sequence[Arrival]) -> list[Taken | Refused]:
+        """Journal triggers that came together, and queue them. They are durable then."""
+        return await self.acceptance.receive(arrivals)
+
+    async def _work(self) -> None:
+        """One worker: take the run whose turn it is, again and again."""
+        while (run := await self.queue.next()) is not None:
+            deferred_s = None
+            try:
+                deferred_s = await self.run(run)
+            except Exception as error:  # noqa: BLE001 - it stays in the journal, for a restart
+                self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
+            finally:
+                self.queue.leave(run, deferred_s)
+
+    async def run(self, run: Run) -> float | None:
+        """Place a run, hand it off or execute it, undo what failed, reply, settle.
+
+        Returns None when it has ended, otherwise after how many seconds it wants its next turn.
         """
-        if run.id in self.interrupted:
-            await self._count(run)
+        if self.attempts.is_expected(run):
+            await self.attempts.count(run)
         try:
             ending = _ended_before(run)
             if ending is None:
-                node_id = await self._place.place(run)
+                node_id = await self._placer.place(run)
                 if node_id is not None:
                     ending = await self._hand_off.hand_off(run, node_id)
             if ending is None:
-                if run.id in self.interrupted:  # for another node until now
-                    await self._count(run)
-                ending = await self._execute.execute(run)
+                if self.attempts.is_expected(run):  # it was for another node until now
+                    await self.attempts.count(run)
+                ending = await self.executor.execute(run)
                 if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
-                    ending = await self._execute.undo(run, ending)
+                    ending = await self.executor.undo(run, ending)
         except Exception as error:  # noqa: BLE001 - the top of the task
-            ending = await self._execute.broken(run, error)  # and the node goes on with the others
+            ending = await self.executor.broken(run, error)
         if run.reply_topic is not None and not isinstance(ending, (Again, Later)):
             ending = await self._replies.deliver(run, run.reply_topic, ending)
         if isinstance(ending, (Again, Later)):
@@ -71,30 +93,55 @@ class Lifecycle:
         await self.settle(run, ending)
         return None
 
-    async def _count(self, run: Run) -> None:
-        """Count an attempt before it runs: if it then ends the process, that is known (G12)."""
-        if not self._waits.only_waits(run):
-            self.interrupted.discard(run.id)
-            await self.runs.write(run, Begun(run.attempts + 1))
-
-    async def turn_away(self, run: Run, ending: Settled | Dead) -> None:
-        """Settle a run that is not to begin any more; the waiting room does. Its sender is told."""
-        while run.reply_topic is not None:
-            told = await self._replies.deliver(run, run.reply_topic, ending)
-            if not isinstance(told, Again):
-                ending = told
-                break
-            await self._alarms.sleep(told.after_s * 1000)
-        await self.settle(run, ending)
-
     async def settle(self, run: Run, ending: Settled | Dead) -> None:
-        """Write how a run ended."""
-        self.interrupted.discard(run.id)
-        await self.runs.close(run, ending)
-        self._telemetry.run_settled(run, self._clock.steady_ms)
+        """Write how a run ended, and tell those who wait for its end."""
+        self.attempts.forget(run)
+        await self.recorder.settle(run, ending)
+
+    # --- its tasks --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the tasks that serve the queue. Nothing begins before the queue is opened."""
+        self._workers.start(self._add_workers())
+        self._workers.start(self._end_withdrawn())
+
+    async def stop(self) -> None:
+        """Cancel what is in flight; the journal knows how far each run came."""
+        self.queue.cancel_timers()
+        await self._workers.cancel()
+
+    def kill(self) -> None:
+        """End without waiting for anything, as if the process was killed."""
+        self.queue.cancel_timers()
+        self._workers.kill()
+
+    async def _add_workers(self) -> None:
+        """Start a worker for each run that holds a slot and found no idle worker."""
+        while True:
+            for _ in range(await self.queue.workers_wanted()):
+                self._workers.start(self._work())
+
+    async def _end_withdrawn(self) -> None:
+        """Settle each run that is not to begin any more (STALE, LATEST)."""
+        while True:
+            self._workers.start(self._end(await self.queue.next_withdrawn()))
+
+    async def _end(self, withdrawn: Withdrawn) -> None:
+        """Tell the sender of a withdrawn run how it ended, and settle it."""
+        run, ending = withdrawn
+        try:
+            while run.reply_topic is not None:
+                told = await self._replies.deliver(run, run.reply_topic, ending)
+                if not isinstance(told, Again):
+                    ending = told
+                    break
+                await self._alarms.sleep(told.after_s * 1000)
+            await self.settle(run, ending)
+        finally:
+            self.queue.drop(run)
 
 
 def _ended_before(run: Run) -> Settled | None:
-    """How it has ended already, in an earlier turn or before a crash: its sender is to be told."""
-    told = run.replying
-    return None if told is None else Settled(told.state, told.reason, told.cause)
+    """How it ended in an earlier turn, or before a crash, when only its reply is left to send."""
+    replying = run.replying
+    return None if replying is None else Settled(replying.state, replying.reason, replying.cause)

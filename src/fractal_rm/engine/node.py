@@ -6,7 +6,7 @@ new ──start──> serving ──drain──> draining ──> stopped
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fractal_rm import MADE_MS
 from fractal_rm.config.model import Config
@@ -17,7 +17,7 @@ from fractal_rm.domain.steady import WORTH_A_LINE_MS, doubt
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.inventory import Inventory
 from fractal_rm.engine.lifecycle import Lifecycle
-from fractal_rm.engine.ports import Adopted, Check, Intake, WayIn
+from fractal_rm.engine.ports import Adopted, Check, Intake, Taken, WayIn
 from fractal_rm.engine.recover import Recovery
 from fractal_rm.engine.world import World
 
@@ -34,27 +34,25 @@ class Node:
         self._world = world
         self._make = ways_in
         self._ways_in: dict[str, WayIn] = {}
-        self._lifecycle = Lifecycle(world)
-        self._recovery = Recovery(world, self._lifecycle)
-        self._inventory = Inventory(self._lifecycle.runs, self._lifecycle.room, world.telemetry)
+        self.lifecycle = Lifecycle(world)
+        self._recovery = Recovery(world, self.lifecycle)
+        self._inventory = Inventory(self.lifecycle.runs, self.lifecycle.queue, world.telemetry)
         self._paused = False
         self._serving = False
         self._blocked_by: str | None = None
         self._damage: str | None = None
-        self.receive = self._lifecycle.admit.receive
-        self.receive_all = self._lifecycle.admit.receive_all
 
     @property
     def unfinished(self) -> int:
-        """How many runs have no end yet."""
-        return len(self._lifecycle.runs)
+        """How many runs have not ended."""
+        return len(self.lifecycle.runs)
 
     # --- start, drain, stop -------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the journal, put what it holds back in line, then open the ways in.
+        """Open the journal, queue the runs that it holds, then open the ways in.
 
-        Raises JournalError, and what a way in raises where it can never start.
+        Raises JournalError, and whatever a way in raises that can never start.
         """
         found = await self._world.journal.open()
         self._world.take(self._world.config)
@@ -62,39 +60,45 @@ class Node:
         self._world.clock.go_on_after(found.latest_ms)
         self._doubt_clock()
         await self.watch_clock()
+        self.lifecycle.start()
         await self._recovery.recover(found)
         self._serving = True
-        self._regulate()
+        self._open_or_close_queue()
         for name, way_in in self._made(self._make, self._world.config).items():
             await self._open(name, way_in)
         self._world.telemetry.event("ready", found=len(found.runs), after_crash=not found.clean)
 
     async def drain(self) -> None:
-        """Take no more, finish what is in flight within the drain time, stop (G6).
+        """Accept no more triggers, finish what is in flight within the drain time, stop.
 
-        What is not finished by then, or waits in line, stays in the journal for the next start.
+        Runs that have not ended by then stay in the journal for the next start.
         """
         if not self._serving:
             return
         self._serving = False
-        self._lifecycle.admit.closed = True
-        self._regulate()
+        self.lifecycle.acceptance.closed = True
+        self._open_or_close_queue()
         try:
             await asyncio.wait_for(
-                self._lifecycle.room.wait_until_idle(), self._world.config.bounds.drain_s
+                self.lifecycle.queue.slots.wait_until_idle(), self._world.config.bounds.drain_s
             )
         except asyncio.TimeoutError:
-            self._world.telemetry.problem("drain_ended_early", unfinished=len(self._lifecycle.runs))
-        # Last, so that whoever waits over REST for an outcome still gets it, or hears of none.
-        self._lifecycle.runs.let_go()
+            self._world.telemetry.problem("drain_ended_early", unfinished=len(self.lifecycle.runs))
+        # Last, so that REST clients that wait for an outcome get it, or an answer without one.
+        self.lifecycle.outcomes.release_all()
         for name in list(self._ways_in):
             await self._ways_in.pop(name).stop()
-        await self._lifecycle.room.cancel()
+        await self.lifecycle.stop()
         await self._world.journal.close(clean=True)
-        self._say_left_unwritten()
+        self._log_unwritten_end()
         await self._world.components.close()
 
-    def _say_left_unwritten(self) -> None:
+    def kill(self) -> None:
+        """End at once, as if the process was killed: wait for nothing and write nothing."""
+        self._serving = False
+        self.lifecycle.kill()
+
+    def _log_unwritten_end(self) -> None:
         blocked = self._world.journal.blocked
         if blocked is not None:
             note = "this end counts as a crash: the next start goes on from what is on the disk"
@@ -103,10 +107,10 @@ class Node:
     # --- changes while it runs ----------------------------------------------------------------
 
     async def reconfigure(self, config: Config) -> None:
-        """Take a new configuration whole (G13). A way in is opened anew where its section differs.
+        """Put a new configuration in force. A way in is opened again if its section has changed.
 
-        Runs keep the flow that they began with. Raises whatever keeps a way in from being opened
-        so: the node is then as it was before.
+        Runs keep the flow that they began with. Raises what a way in raises that cannot be opened:
+        the configuration from before is in force then.
         """
         before = self._world.config
         changed = [
@@ -125,7 +129,7 @@ class Node:
 
     async def _take(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
         self._world.take(config)
-        self._lifecycle.room.reconfigured(self._world.limits(), config.flows)
+        self.lifecycle.queue.reconfigure(self._world.limits(), config.flows)
         for name, way_in in ways_in.items():
             await self._open(name, way_in)
         for name, way_in in self._ways_in.items():
@@ -133,20 +137,20 @@ class Node:
                 way_in.reconfigured()
 
     def pause(self, paused: bool) -> None:
-        """Begin no further run, or go on. Triggers are taken all the same, up to the bounds."""
+        """Pause or resume. While paused, triggers are accepted up to the bounds; no run begins."""
         if paused != self._paused:
             self._world.telemetry.event("paused" if paused else "resumed")
         self._paused = paused
-        self._regulate()
+        self._open_or_close_queue()
 
     def release_parked(self) -> int:
-        """Let parked runs go on. Returns how many."""
+        """Resume parked runs. Returns how many."""
         return self._recovery.release()
 
     async def adopt(self) -> list[Adopted]:
-        """Take up the open runs of processes that have ended. Called every few seconds.
+        """Take over the open runs of processes that have ended. Called every few seconds.
 
-        Returns what came of each journal that was found. Raises JournalError.
+        Returns one entry for each journal that was found. Raises JournalError.
         """
         if not self._serving:
             return []
@@ -165,13 +169,13 @@ class Node:
         return adopted
 
     def take_stock(self) -> frozenset[str]:
-        """Look for open runs that nobody carries; returns their ids. Called every few seconds."""
+        """Look for open runs that nothing handles; returns their ids. Called every few seconds."""
         if self._serving:
             self._inventory.look()
         return self._inventory.uncarried
 
     def watch_journal(self) -> None:
-        """Hold runs back while their facts could not be written (G7)."""
+        """Let no run begin while facts cannot be written."""
         self._world.journal.look()
         blocked = self._world.journal.blocked
         code = blocked and blocked.code
@@ -187,10 +191,10 @@ class Node:
         if damage is not None and self._damage is None:
             self._world.telemetry.problem("history_damaged", what=damage, cure=HistoryDamaged.cure)
         self._damage = damage
-        self._regulate()
+        self._open_or_close_queue()
 
     async def watch_clock(self) -> None:
-        """Follow what was done to the clocks, and do what was due while the machine slept."""
+        """Follow changes of the clocks, and ring alarms that were due while the machine slept."""
         look = self._world.clock.look()
         tell = self._world.telemetry
         if look.slept_ms >= WORTH_A_LINE_MS:
@@ -206,18 +210,18 @@ class Node:
         if why is not None:
             self._world.telemetry.problem("wall_clock_doubtful", why=why, cure="set it, or use NTP")
 
-    def _regulate(self) -> None:
-        room = self._lifecycle.room
+    def _open_or_close_queue(self) -> None:
+        queue = self.lifecycle.queue
         if self._serving and not self._paused and self._world.journal.blocked is None:
-            room.open(self._lifecycle.carry)
+            queue.open()
         else:
-            room.close()
+            queue.close()
 
     def _made(self, names: Iterable[str], config: Config) -> dict[str, WayIn]:
         return {name: self._make[name](config, self) for name in names}
 
     async def _open(self, name: str, way_in: WayIn) -> None:
-        """In the place of the one that is open, if there is one."""
+        """Open a way in, in place of the one that is open, if there is one."""
         before = self._ways_in.get(name)
         if before is not None and not way_in.takes_over:
             await self._ways_in.pop(name).stop()
@@ -227,30 +231,42 @@ class Node:
 
     # --- the intake ---------------------------------------------------------------------------
 
+    async def receive(self, arrival: Arrival) -> Taken:
+        """Accept a trigger; it is durable when this returns. Raises Refused."""
+        [answer] = await self.lifecycle.accept((arrival,))
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
+    async def receive_all(self, arrivals: Sequence[Arrival]) -> list[Taken | Refused]:
+        """Accept triggers that came together; a refusal stands in the place of its arrival."""
+        return await self.lifecycle.accept(arrivals)
+
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
         """Keep a refused message as a dead letter."""
-        await self._lifecycle.admit.set_aside(arrival, refusal)
+        await self.lifecycle.acceptance.set_aside(arrival, refusal)
         self._world.telemetry.problem(
             "dead_letter", source=arrival.source.text, code=refusal.code, reason=refusal.reason
         )
 
     async def wait_for_room(self) -> None:
         """Return when a refused trigger may be tried again."""
-        await self._lifecycle.room.wait_for_room()
+        await self.lifecycle.queue.capacity.wait_for_room()
 
     async def outcome(self, run_id: str, timeout_s: float) -> Outcome | None:
-        """How an open run ends, or None if it has not by then."""
-        return await self._lifecycle.runs.outcome(run_id, timeout_s)
+        """How a run ends, or ended lately; None if it has not ended in time or is not known."""
+        return await self.lifecycle.outcomes.wait(run_id, timeout_s)
 
     def state_of(self, run_id: str) -> State | None:
         """Where an open run stands."""
-        run = self._lifecycle.runs.get(run_id)
+        run = self.lifecycle.runs.get(run_id)
         return run.state if run else None
 
     def readiness(self) -> list[Check]:
         """Everything that must hold before triggers can be taken."""
         blocked = self._world.journal.blocked
-        load, limits = self._lifecycle.room.load, self._lifecycle.room.limits
+        capacity = self.lifecycle.queue.capacity
+        load, limits = capacity.load, capacity.limits
         return [
             Check("serving", self._serving, "serving" if self._serving else "stopping"),
             Check("journal", blocked is None, blocked.why if blocked else "writable"),
@@ -260,7 +276,7 @@ class Node:
                 f"{load.in_flight} runs in flight, {load.waiting} waiting{self._held_up()}"
                 + (", paused" if self._paused else ""),
             ),
-            # Both are said, and triggers can be taken all the same.
+            # Both are shown, and triggers can be accepted all the same.
             Check("history", ok=True, text=self._world.journal.damage or "no damage was found"),
             Check("clock", ok=True, text=doubt(self._world.clock.read(), MADE_MS) or "plausible"),
             self._inventory.check(),
@@ -268,8 +284,8 @@ class Node:
         ]
 
     def _held_up(self) -> str:
-        """What LIMIT has to do with it, for the flows that hold up the most."""
-        flows = self._lifecycle.room.held_up().most_common(3)
+        """How many runs wait because of LIMIT, for the flows with the most."""
+        flows = self.lifecycle.queue.held_up().most_common(3)
         return "".join(f", {count} for LIMIT of flow {flow}" for flow, count in flows)
 
     def _status(self, name: str) -> Check:

@@ -8,7 +8,7 @@ from fractal_rm.domain.facts import Placed
 from fractal_rm.domain.placement import Here, Place, There, cannot_run, decide
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import BY_SENDER, HERE, OFFERED
-from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.world import World
 
 _BY_SENDER = Here("the sender had placed it here", Cause.BY_SENDER)
@@ -18,9 +18,9 @@ _NO_BALANCER = Here("no balancer is configured", Cause.NO_BALANCER)
 class Placer:
     """Chooses a place once for each run and keeps the reason with it."""
 
-    def __init__(self, world: World, runs: OpenRuns) -> None:
+    def __init__(self, world: World, recorder: Recorder) -> None:
         self._world = world
-        self._runs = runs
+        self._recorder = recorder
 
     async def place(self, run: Run) -> str | None:
         """The node that ``run`` is offered to; None: it runs here.
@@ -33,10 +33,10 @@ class Placer:
             return None
         place = await self._choose(run)
         if isinstance(place, There):
-            _ = self._runs.write(run, Placed(place.node, place.reason, cause=Cause.BALANCER))
+            self._recorder.record(run, Placed(place.node, place.reason, cause=Cause.BALANCER))
             return place.node
         fact = Placed(run.home, place.reason, cause=place.cause, named=place.named)
-        _ = self._runs.write(run, fact)
+        self._recorder.record(run, fact)
         return None
 
     async def _choose(self, run: Run) -> Place:

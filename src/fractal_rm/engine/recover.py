@@ -1,6 +1,6 @@
-"""Recover: what becomes of the runs that the journal holds without an end, at start.
+"""Recover: at start, decide what happens to each run in the journal that has not ended.
 
-Whatever is wrong with one of them sets that one aside, and the start goes on with the others.
+A fault in one of them sets that run aside, and the start continues with the others.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, OFFERED, State
 from fractal_rm.engine.execute.waits import Waits
 from fractal_rm.engine.lifecycle import Lifecycle
-from fractal_rm.engine.places import Places
 from fractal_rm.engine.ports import Recovered
+from fractal_rm.engine.queue.permits import Permits
 from fractal_rm.engine.world import World
 
 
 class Recovery:
-    """Puts found runs back in line, oldest first; parks what is old, sets aside what kills."""
+    """Queues the runs that were found, oldest first; parks old ones, sets aside dangerous ones."""
 
     def __init__(self, world: World, lifecycle: Lifecycle) -> None:
         self._world = world
         self._lifecycle = lifecycle
         self._runs = lifecycle.runs
-        self._room = lifecycle.room
+        self._recorder = lifecycle.recorder
+        self._queue = lifecycle.queue
 
     async def recover(self, found: Recovered) -> None:
         """Decide for each run that was found. Raises JournalError."""
@@ -41,7 +42,7 @@ class Recovery:
         crashed = None if found.clean else self._at_the_crash(found.runs)
         for run in found.runs:
             try:
-                if not self._goes_on(run, crashed):
+                if not self._resumes(run, crashed):
                     await self._end(run)
             except JournalError:  # noqa: PERF203 - each by itself: the others are not at fault
                 raise
@@ -49,25 +50,25 @@ class Recovery:
                 await self._set_aside(run, fault(error), error)
 
     def _at_the_crash(self, runs: Iterable[Run]) -> Waits:
-        """Who only waited then: by the places that all had, as not all have theirs again yet."""
-        places = Places(self._runs, self._world.config.flows)
+        """Tells which runs only waited at the crash, by the permits that all of them held then."""
+        permits = Permits(self._runs, self._world.config.flows)
         for run in runs:
             if run.state is State.PARKED or self._runs.parent(run) is not None:
                 continue
             if run.placement is HERE:
-                places.away[run.flow.id] += 1
-            places.readmit_within(run)
-        return Waits(self._runs, places, self._world.clock)
+                permits.deferred[run.flow.id] += 1
+            permits.retake_for_children(run)
+        return Waits(self._runs, permits, self._world.clock)
 
-    def _goes_on(self, run: Run, crashed: Waits | None) -> bool:
-        """Put it back in line, or park it. False: it may be what ends the process (G12)."""
+    def _resumes(self, run: Run, crashed: Waits | None) -> bool:
+        """Queue it again, or park it. False: it may be the cause of the crashes."""
         if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
-            return True  # a person lets it go on, or it ends with the run that has begun it
+            return True  # an operator resumes it, or it ends with the run that has begun it
         bounds, age_ms = self._world.config.bounds, self._age_ms(run)
         old = too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
         if old and not waits_in_vain(run, self._world.clock.steady_ms()):
             why = f"found at start, {age_ms // 1000} s after its trigger"
-            _ = self._runs.write(run, Parked(why, Cause.OLD))
+            self._recorder.record(run, Parked(why, Cause.OLD))
         elif crashed is None:
             self._readmit(run)
         elif run.begun and run.attempts >= bounds.max_attempts and not _is_harmless(run, crashed):
@@ -77,21 +78,20 @@ class Recovery:
         return True
 
     async def _set_aside(self, run: Run, dead: Dead, error: Exception | None = None) -> None:
-        """And the runs that it has begun: nobody else carries them."""
+        """Set aside a run, and the runs that it has begun: no other run handles them."""
         self._world.telemetry.problem(
             "run_set_aside", run=run.id, reason=dead.reason, exc_info=error
         )
         for child in [each for each in self._runs if self._runs.parent(each) is run]:
             why = f"run {run.id}, which it belongs to, is set aside"
             await self._set_aside(child, Dead(Cause.PARENT.text, why))
-        self._room.share_places(run)
-        await self._runs.close(run, dead)
+        self._queue.release_permits(run)
+        await self._recorder.settle(run, dead)
 
     def _age_ms(self, run: Run) -> int:
-        """How long ago its flow last asked for it: by its trigger, or at the end of a WAIT.
+        """How long ago it was last due: at its trigger, or at the end of a WAIT.
 
-        A run that waited as it was told to is not old for that, and neither is one that waits for
-        another.
+        A run does not become old while it waits as its flow says, or for a run that it has begun.
         """
         clock = self._world.clock
         age_ms = clock.steady_ms() - run.steady_ms
@@ -102,50 +102,50 @@ class Recovery:
         return age_ms
 
     async def _end(self, run: Run) -> None:
-        """The process ended each time that it was running; its sender is told first."""
+        """Set aside a run that was in flight at too many crashes; its sender is told first."""
         if run.placement in OFFERED:
             self._park_offered(run)
             return
         why = f"it was running {run.attempts} times when the Runtime Manager ended"
-        await self._lifecycle.set_aside_children(run)  # one of them may be the cause
+        await self._lifecycle.executor.set_aside_children(run)  # one of them may be the cause
         if run.reply_topic is None:
-            await self._runs.close(run, Dead(Cause.ATTEMPTS.text, why))
+            await self._recorder.settle(run, Dead(Cause.ATTEMPTS.text, why))
         else:
-            await self._runs.write(run, Replying(State.DEAD, why, Cause.ATTEMPTS))
+            await self._recorder.record_durably(run, Replying(State.DEAD, why, Cause.ATTEMPTS))
             self._begin_again(run)
 
     def _begin_again(self, run: Run) -> None:
-        """Back in line; in its last attempt nothing runs beside it."""
-        self._lifecycle.interrupted.add(run.id)
+        """Queue it again, and count the attempt; no other last attempt is in flight beside it."""
+        self._lifecycle.attempts.expect(run)
         last = is_last_attempt(run.attempts + 1, self._world.config.bounds.max_attempts)
         self._readmit(run, alone=last)
 
     def _park_offered(self, run: Run) -> None:
-        """Another node may have it: it must not end here before that is known (G4)."""
+        """Park a run that another node may have: it must not end here before that is known."""
         why = (
             f"it was offered to node {run.node}, whose answer is not known,"
             f" and was in flight {run.attempts} times when the Runtime Manager ended"
         )
         self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
-        _ = self._runs.write(run, Parked(why, Cause.ATTEMPTS))
+        self._recorder.record(run, Parked(why, Cause.ATTEMPTS))
 
     def _readmit(self, run: Run, *, alone: bool = False) -> None:
-        """Put a run back in line when the places are free that it had, and runs within it (LIMIT).
+        """Queue a run again when the permits are free that it and the runs within it held (LIMIT).
 
-        Others have them where it was parked, or comes from a process that has ended beside this.
+        Others may hold them, if it was parked or comes from another process that has ended.
         """
-        self._room.places.want_again(run, partial(self._stand_in_line, run, alone=alone))
+        self._queue.permits.resume_when_available(run, partial(self._enqueue, run, alone=alone))
 
-    def _stand_in_line(self, run: Run, *, alone: bool) -> None:
+    def _enqueue(self, run: Run, *, alone: bool) -> None:
         if run.state is State.PARKED:
-            _ = self._runs.write(run, Released())
-        self._room.places.readmit_within(run)
-        self._room.readmit(run, alone=alone)
+            self._recorder.record(run, Released())
+        self._queue.permits.retake_for_children(run)
+        self._queue.readmit(run, alone=alone)
 
     def release(self) -> int:
-        """Let parked runs go on: all, as runs are parked at a start only. Returns how many.
+        """Resume all parked runs. Returns how many.
 
-        One that had a place stays parked until it is free.
+        One that held a permit stays parked until the permit is free.
         """
         chosen = [run for run in self._runs if run.state is State.PARKED]
         for run in chosen:
@@ -154,5 +154,5 @@ class Recovery:
 
 
 def _is_harmless(run: Run, crashed: Waits) -> bool:
-    """What is left of it kills nothing, or its time has not come."""
+    """Whether the rest of it cannot end the process: a reply, or a wait."""
     return run.replying is not None or crashed.only_waits(run)

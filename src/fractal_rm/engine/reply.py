@@ -19,7 +19,7 @@ from fractal_rm.domain.placement import Again
 from fractal_rm.domain.result import as_shown
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
-from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.world import World
 
 AGAIN_FIRST_S, AGAIN_AT_MOST_S = 0.5, 30.0
@@ -43,9 +43,9 @@ _encoder = msgspec.json.Encoder()
 class Replies:
     """Counts the tries of each run whose reply no broker has taken yet."""
 
-    def __init__(self, world: World, runs: OpenRuns) -> None:
+    def __init__(self, world: World, recorder: Recorder) -> None:
         self._world = world
-        self._runs = runs
+        self._recorder = recorder
         self._tries: dict[str, int] = {}
 
     async def deliver(self, run: Run, topic: str, ending: Ending) -> Ending | Again:
@@ -55,7 +55,7 @@ class Replies:
         """
         if run.replying is None:
             state = ending.state if isinstance(ending, Settled) else State.DEAD
-            await self._runs.write(run, Replying(state, ending.reason, ending.cause))
+            await self._recorder.record_durably(run, Replying(state, ending.reason, ending.cause))
         try:
             await self._world.publisher.publish(topic, answer(run), correlation=run.correlation)
         except PublishFailed as error:

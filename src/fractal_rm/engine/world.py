@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fractal_rm.config.model import Config, Node
@@ -16,6 +16,7 @@ from fractal_rm.engine.ports import (
     Components,
     Journal,
     KnownPeers,
+    Observer,
     Peers,
     Publisher,
     Random,
@@ -30,7 +31,7 @@ class World:
     ``alarms`` wait on its clock, for whoever waits longer than a request takes; ``ids`` names runs.
     ``node_id`` is this node's, by which facts name it: as configured, or ``kept_id``, which is
     asked once the journal is open, and may raise FractalError. ``connections`` is how many may be
-    open for calls.
+    open for calls. ``observers`` are offered every fact that is written.
     """
 
     config: Config
@@ -45,6 +46,7 @@ class World:
     known_peers: KnownPeers
     kept_id: Callable[[], str]
     connections: int = sys.maxsize
+    observers: Sequence[Observer] = ()
     node_id: str = field(init=False, default="")
     alarms: Alarms = field(init=False)
     ids: RunIds = field(init=False)

@@ -1,4 +1,4 @@
-"""Triggers, questions and health over HTTP."""
+"""Triggers, runs, flows and health over HTTP."""
 
 from fractal_rm.web.service import RestService
 

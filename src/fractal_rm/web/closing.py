@@ -1,9 +1,9 @@
-"""Closes a connection so that its client gets the last answer.
+"""Closes a connection so that its client receives the last response.
 
-A socket that is closed while its client still sends is reset, and the reset takes away what was
-sent last: a client that first sends all of its body and then reads would never see that it was
-refused. So the sending side is closed, and what still comes is read and dropped, until the client
-closes, within a time and a number of bytes (RFC 9112, 9.6).
+If a socket is closed while its client still sends, the kernel resets the connection, and the client
+loses what it has not read yet. A client that sends its whole body before it reads would never see
+that it was refused. So only the sending side is closed. What still arrives is read and discarded
+until the client closes, within a time and a number of bytes (RFC 9112, 9.6).
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-READ_ON_S = 30.0
-READ_ON_BYTES = 64 * 1024 * 1024
+from fractal_rm.web.limits import ConnectionLimits
 
 
 class ClosingTransport:
-    """A transport whose `close` reads on; everything else it leaves to the real one.
+    """A transport whose `close` lingers; everything else is delegated to the real transport.
 
-    ``is_whole``: whether all of what the client has begun to send was read.
+    ``request_complete``: whether the current request was read to its end.
     """
 
     def __init__(
         self,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
-        is_whole: Callable[[], bool],
+        request_complete: Callable[[], bool],
+        limits: ConnectionLimits,
     ) -> None:
         self._transport = transport
         self._loop = loop
-        self._is_whole = is_whole
-        self._left = READ_ON_BYTES
-        self.client_ended = False
-        self._end: asyncio.TimerHandle | None = None
+        self._request_complete = request_complete
+        self._linger_s = limits.linger_s
+        self._linger_bytes_left = limits.linger_bytes
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self.client_sent_eof = False
         self.write = transport.write
         self.abort = transport.abort
         self.pause_reading = transport.pause_reading
@@ -41,38 +42,38 @@ class ClosingTransport:
         self.get_write_buffer_size = transport.get_write_buffer_size
 
     def is_closing(self) -> bool:
-        """Whether nothing more is to be sent."""
-        return self._end is not None or self._transport.is_closing()
+        """Whether nothing more can be sent."""
+        return self._linger_timer is not None or self._transport.is_closing()
 
     def close(self) -> None:
-        """Close what is between two requests; read on in the midst of one."""
-        if self._is_whole():
+        """Close between two requests; linger if a request was read only in part."""
+        if self._request_complete():
             self._transport.close()
         else:
-            self.read_on()
+            self.linger()
 
-    def read_on(self) -> None:
-        """Send no more, and close when the client does."""
+    def linger(self) -> None:
+        """Send nothing more, and close when the client closes or a bound is reached."""
         if self.is_closing():
             return
-        if self.client_ended:
+        if self.client_sent_eof:
             self._transport.close()
             return
-        self._end = self._loop.call_later(READ_ON_S, self._transport.close)
+        self._linger_timer = self._loop.call_later(self._linger_s, self._transport.close)
         self._transport.write_eof()
         self._transport.resume_reading()
 
-    def end(self) -> None:
-        """Read no more, and close when what was written is sent."""
+    def flush_and_close(self) -> None:
+        """Stop reading, and close when the write buffer is empty."""
         self._transport.close()
 
-    def drop(self, data: bytes) -> None:
-        """Take what came since."""
-        self._left -= len(data)
-        if self._left < 0:
+    def discard(self, data: bytes) -> None:
+        """Drop what arrives while lingering."""
+        self._linger_bytes_left -= len(data)
+        if self._linger_bytes_left < 0:
             self._transport.close()
 
-    def lost(self) -> None:
-        """The connection is gone."""
-        if self._end is not None:
-            self._end.cancel()
+    def connection_lost(self) -> None:
+        """Cancel the timer."""
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()

@@ -1,4 +1,4 @@
-"""Opens the sockets that requests come in by."""
+"""Opens listening sockets."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ LOOPBACK = "127.0.0.1"
 
 
 class CannotListen(FractalError):
-    """The address cannot be had; the text names the cure."""
+    """The address cannot be used; the message says what to do."""
 
     code = "cannot-listen"
 
 
 class Listeners(msgspec.Struct, frozen=True):
-    """Sockets that listen, by their addresses."""
+    """Listening sockets of one port, by host."""
 
     port: int
     by_host: Mapping[str, socket.socket]
 
-    def are_in_the_way(self, host: str, port: int) -> bool:
-        """Whether the address cannot be had while these are open, although it is another one.
+    def block(self, host: str, port: int) -> bool:
+        """Whether these sockets must be closed before another address can be listened on.
 
-        Whoever listens at all addresses has the port of each (``0.0.0.0``, ``::``).
+        A socket at all addresses (``0.0.0.0``, ``::``) occupies the port at every address.
         """
-        hosts = _hosts(host)
+        hosts = _listening_hosts(host)
         shared = port == self.port and set(hosts) != set(self.by_host)
-        return shared and any(map(_is_everywhere, [*hosts, *self.by_host]))
+        return shared and any(map(_is_unspecified, [*hosts, *self.by_host]))
 
-    def reach(self, host: str, port: int | None) -> bool:
-        """Whether a client that connects to an address of this machine comes to one of these."""
-        host = _as_always_written(host)
+    def cover(self, host: str, port: int | None) -> bool:
+        """Whether a connection to an address of this machine is accepted by one of these."""
+        host = _canonical(host)
         every = {"::", "::" if ":" in host else "0.0.0.0"}
         return port == self.port and not self.by_host.keys().isdisjoint({host, *every})
 
@@ -49,41 +49,40 @@ class Listeners(msgspec.Struct, frozen=True):
 NO_LISTENERS = Listeners(0, {})
 
 
-def listen(host: str, port: int, held: Listeners) -> Listeners:
-    """Listen at ``host`` and, where that is an address that others reach, at 127.0.0.1 too.
+def listen(host: str, port: int, existing: Listeners) -> Listeners:
+    """Listen at ``host``, and at 127.0.0.1 too if other machines can reach ``host``.
 
-    ``0.0.0.0`` and ``::`` have that in them; ``::`` takes IPv4 as well. What is wanted of ``held``
-    is kept, so that no client is refused meanwhile. Raises CannotListen.
+    ``0.0.0.0`` and ``::`` include 127.0.0.1; ``::`` accepts IPv4 as well. Sockets of ``existing``
+    are reused if their address is the same, so that no client is refused. Raises CannotListen.
     """
-    kept = (held if held.port == port else NO_LISTENERS).by_host
+    reusable = (existing if existing.port == port else NO_LISTENERS).by_host
     with ExitStack() as opened:
         by_host = {
-            each: kept[each] if each in kept else opened.enter_context(_listener(each, port))
-            for each in _hosts(host)
+            each: reusable[each] if each in reusable else opened.enter_context(_open(each, port))
+            for each in _listening_hosts(host)
         }
-        opened.pop_all()  # none is closed again: all are open
+        opened.pop_all()  # all are open: do not close them
     return Listeners(port, by_host)
 
 
-def _hosts(host: str) -> list[str]:
-    """Where to listen."""
-    host = LOOPBACK if host == "localhost" else _as_always_written(host)
-    return [host] if is_loopback(host) or _is_everywhere(host) else [host, LOOPBACK]
+def _listening_hosts(host: str) -> list[str]:
+    host = LOOPBACK if host == "localhost" else _canonical(host)
+    return [host] if is_loopback(host) or _is_unspecified(host) else [host, LOOPBACK]
 
 
-def _as_always_written(host: str) -> str:
-    """One text for each address, with its zone."""
+def _canonical(host: str) -> str:
+    """Return one text for each address, with its zone."""
     return f"{read_address(host) or host}{''.join(host.partition('%')[1:])}"
 
 
-def _is_everywhere(host: str) -> bool:
+def _is_unspecified(host: str) -> bool:
     address = read_address(host)
     return address is not None and address.is_unspecified
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _open(host: str, port: int) -> socket.socket:
     try:
-        return _listening(host, port)
+        return _open_socket(host, port)
     except OSError as error:
         reason = why_no_socket(host, error)
         if error.errno == errno.EADDRINUSE:
@@ -94,7 +93,7 @@ def _listener(host: str, port: int) -> socket.socket:
         raise CannotListen(f"cannot listen on {where}: {reason}") from error
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _open_socket(host: str, port: int) -> socket.socket:
     family, where = numeric(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -102,7 +101,7 @@ def _listening(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(where)
-        listener.listen(BACKLOG)  # that the port is taken may come out only here
+        listener.listen(BACKLOG)  # may raise EADDRINUSE although bind did not
         listener.setblocking(False)
     except OSError:
         listener.close()

@@ -1,4 +1,4 @@
-"""What other machines were refused: counted, and said once a minute for each."""
+"""Counts refused requests of other machines, and logs them at most once a minute per machine."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ from collections.abc import Callable
 
 from fractal_rm.engine.ports import Telemetry
 
-SAY_AGAIN_S = 60.0
-MOST_PEERS = 256  # what comes from more of them within a minute is said of all together
+LOG_INTERVAL_S = 60.0
+MAX_PEERS = 256  # further machines within an interval are logged together, as OTHERS
 OTHERS = "others"
 
 
 class PeerRefusals:
-    """``now_s`` never jumps back. ``total`` counts since the start."""
+    """``now_s`` is monotonic. ``total`` counts since the start."""
 
     def __init__(self, telemetry: Telemetry, now_s: Callable[[], float]) -> None:
         self.total = 0
         self._telemetry = telemetry
         self._now_s = now_s
-        self._said_s: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
+        self._logged_s: dict[str, float] = {}
+        self._not_logged: dict[str, int] = {}
 
     def note(self, peer: str, asked: str, why: str) -> None:
-        """Count one, and say it unless that was done within the last minute."""
+        """Count a refusal, and log it unless the peer was logged within the interval."""
         self.total += 1
         now_s = self._now_s()
         peer = self._entry(peer, now_s)
-        requests = self._unsaid.pop(peer, 0) + 1
-        if now_s - self._said_s.get(peer, now_s - SAY_AGAIN_S) < SAY_AGAIN_S:
-            self._unsaid[peer] = requests
+        requests = self._not_logged.pop(peer, 0) + 1
+        if now_s - self._logged_s.get(peer, now_s - LOG_INTERVAL_S) < LOG_INTERVAL_S:
+            self._not_logged[peer] = requests
             return
-        self._said_s[peer] = now_s
+        self._logged_s[peer] = now_s
         self._telemetry.problem(
             "peer_refused", peer=peer, asked=asked, why=why, requests=requests, total=self.total
         )
 
     def _entry(self, peer: str, now_s: float) -> str:
-        """Under which name a peer is counted: its own while there is room."""
-        if peer in self._said_s:
+        """Return the key under which a peer is counted: its address while the table has room."""
+        if peer in self._logged_s:
             return peer
-        if len(self._said_s) >= MOST_PEERS:
-            late = [p for p, said_s in self._said_s.items() if now_s - said_s >= SAY_AGAIN_S]
-            for each in late:
-                del self._said_s[each]
-                self._unsaid.pop(each, None)
-        return peer if len(self._said_s) < MOST_PEERS else OTHERS
+        if len(self._logged_s) >= MAX_PEERS:
+            expired = [p for p, at_s in self._logged_s.items() if now_s - at_s >= LOG_INTERVAL_S]
+            for each in expired:
+                del self._logged_s[each]
+                self._not_logged.pop(each, None)
+        return peer if len(self._logged_s) < MAX_PEERS else OTHERS

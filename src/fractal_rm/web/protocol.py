@@ -1,10 +1,11 @@
-"""Uvicorn's HTTP protocol with what it lacks: limits, and a refusal for what must not be served.
+"""Uvicorn's HTTP protocol with limits and access control.
 
-Without limits a client that sends a byte now and then keeps a connection for ever, as does one that
-does not read its answers, and one that sends headers without end fills the memory.
+Without limits, a client that sends a byte now and then, or that does not read its responses, keeps
+its connection for ever, and a client that sends headers without end fills the memory.
 
-A request that is refused by its head is answered before its body is read, and so is what cannot be
-read as HTTP: each in its turn, after the requests before it, and as the last of its connection.
+A request with a head that must be refused is answered before its body is read. A request that
+cannot be parsed is answered, too. Both responses come after those to earlier pipelined requests,
+and each is the last one of its connection.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fractal_rm.web.access import MAX_STRANGERS, Access, Standing
+from fractal_rm.web.access import MAX_UNTRUSTED, Access, ClientKind
 from fractal_rm.web.closing import ClosingTransport
 from fractal_rm.web.head import (
     HEAD_TOO_LARGE,
@@ -28,144 +29,132 @@ from fractal_rm.web.head import (
     read_head,
     size_of,
 )
-from fractal_rm.web.problems import Problem, always, in_full
+from fractal_rm.web.limits import DEFAULT_LIMITS, ConnectionLimits
+from fractal_rm.web.problems import Problem, encode_response, problem_app
+from fractal_rm.web.request_progress import RequestProgress
+from fractal_rm.web.unread_responses import UnreadResponseWatch
 
-HEAD_LIMIT_S = 10.0
-BODY_LIMIT_S = 30.0
-UNSENT_LOOK_S = 10.0
-MAX_CONNECTIONS = 2_000
-MAX_FOR_PEERS = 1_700  # with those that are refused and strangers, this leaves an operator room
-REFUSED_AT_ONCE = 100  # connections above a bound that are told so
-
-_TOO_SLOW = Problem(
-    "about:blank",
-    "The request came too slowly",
-    408,
-    f"its head may take {HEAD_LIMIT_S:.0f} s, and its body {BODY_LIMIT_S:.0f} s",
-)
 _TOO_MANY = Problem("about:blank", "There are too many connections", 503)
 
 
-class Served(ServerState):
-    """What all connections share: who may ask for what, and what answers, as it is now."""
+class SharedState(ServerState):
+    """What all connections share. ``access`` and ``app`` change with the configuration."""
 
-    def __init__(self, access: Access, app: Any) -> None:
+    def __init__(self, access: Access, app: Any, limits: ConnectionLimits = DEFAULT_LIMITS) -> None:
         super().__init__()
         self.access = access
         self.app = app
-        # Nor may others take the descriptors that operators, calls and the journal need.
+        self.limits = limits
+        # Local clients, calls and the journal need file descriptors, too.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.most_for_peers = min(MAX_FOR_PEERS, descriptors // 4)
+        self.max_peer_connections = min(limits.max_peer_connections, descriptors // 4)
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Reads requests within limits (RFC 9110, 15.5.9; RFC 6585, 5), and asks `Access` of each."""
+    """Reads requests within limits (RFC 9110, 15.5.9; RFC 6585, 5), and checks each by `Access`."""
 
-    _limit: asyncio.TimerHandle | None = None
-    _look: asyncio.TimerHandle | None = None
-    _unsent = 0
-    _begun = False  # a request, of which not all was read
-    _in_head = True
-    _in_trailer = False  # or before the content of a chunk
-    _field_bytes = 0  # of a head or trailer that has not ended
-    _refused = False  # the request that came last: nothing after it is read
-    _last_answer: Problem | None = None  # to be sent when the requests before it are answered
-    _keep_alive = True  # as the client wants it
+    _timer: asyncio.TimerHandle | None = None  # when the current head or body is late
+    _refused = False  # the latest request was refused: nothing after it is read
+    _last_problem: Problem | None = None  # is sent after the responses to earlier requests
+    _keep_alive = True  # what the client asked for
 
-    def __init__(self, config: Config, served: Served) -> None:
-        super().__init__(config, served, {})
-        self._served = served
+    def __init__(self, config: Config, shared: SharedState) -> None:
+        super().__init__(config, shared, {})
+        self._shared = shared
+        self._progress = RequestProgress()
         self.ended = asyncio.Event()
+
+    @property
+    def _limits(self) -> ConnectionLimits:
+        return self._shared.limits
 
     # --- the connection -----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected: its first headers are due."""
+        """Start the time limit of the first head, or refuse the connection."""
         real = cast("asyncio.Transport", transport)
-        self._closing = ClosingTransport(real, self.loop, self._is_whole)
+        self._closing = ClosingTransport(
+            real, self.loop, lambda: not self._progress.begun, self._limits
+        )
         super().connection_made(cast("asyncio.Transport", self._closing))
-        self._follow()
-        self._look_at_unsent()
+        self._use_current_config()
+        self._unread_watch = UnreadResponseWatch(real, self.loop, self._limits.unread_s)
         if self._has_room():
-            self._due_within(HEAD_LIMIT_S)
+            self._set_time_limit(self._limits.head_s)
 
     def reconfigured(self) -> None:
-        """Judge and answer the requests whose head is still to come as is right now."""
+        """Use the new access rules and application for every request whose head is not read yet."""
         self._access.disconnected(self._client)
-        self._follow()
+        self._use_current_config()
 
-    def _follow(self) -> None:
-        self._access, self.app = self._served.access, self._served.app
+    def _use_current_config(self) -> None:
+        self._access, self.app = self._shared.access, self._shared.app
         theirs, ours = self.client, self.server
         self._client = self._access.connected(theirs[0] if theirs else "", ours[0] if ours else "")
 
     def _has_room(self) -> bool:
-        """Refuse the connection where there are too many; such a refusal takes room itself."""
-        standing = self._client.standing
-        if standing is Standing.STRANGER:
-            if self._access.strangers <= MAX_STRANGERS:
+        """Refuse the connection if there are too many; the number of refusals is bounded, too."""
+        kind = self._client.kind
+        if kind is ClientKind.UNTRUSTED:
+            if self._access.untrusted_connections <= MAX_UNTRUSTED:
                 return True
-            self._access.turn_away(self._client)
+            self._access.note_connection_refused(self._client)
             self.transport.abort()
             return False
-        count, most = len(self.connections), MAX_CONNECTIONS
-        if standing is Standing.PEER:  # strangers have a bound of their own
-            count, most = count - self._access.strangers, self._served.most_for_peers
+        count, most = len(self.connections), self._limits.max_connections
+        if kind is ClientKind.PEER:  # untrusted machines have a bound of their own
+            count -= self._access.untrusted_connections
+            most = self._shared.max_peer_connections
         above = count - most
-        if above > min(REFUSED_AT_ONCE, most):
+        if above > min(self._limits.max_refused_at_once, most):
             self.transport.abort()
         elif above > 0:
             self._end_with(_TOO_MANY)
         return above <= 0
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """Cancel all timers."""
         self._access.disconnected(self._client)
-        self._due_within(None)
-        if self._look is not None:
-            self._look.cancel()
+        self._set_time_limit(None)
+        self._unread_watch.cancel()
         super().connection_lost(exc)
-        self._closing.lost()
+        self._closing.connection_lost()
         self.ended.set()
 
     def shutdown(self) -> None:
-        """Close when the request that is served has been answered."""
+        """Close after the response to the current request."""
         self._keep_alive = False
         super().shutdown()
 
-    def end(self) -> None:
-        """Read no more, and close when the client has what was sent."""
-        self._closing.end()
+    def flush_and_close(self) -> None:
+        """Stop reading, and close when the write buffer is empty."""
+        self._closing.flush_and_close()
 
-    def _is_whole(self) -> bool:
-        return not self._begun
-
-    # --- what comes ---------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came. Of a head, the parser is given only so many as a head may have."""
+        """Parse. The parser gets at most as many bytes of a head as a head may have."""
         if self._closing.is_closing():
-            self._closing.drop(data)
+            self._closing.discard(data)
             return
         self._unset_keepalive_if_required()
-        if self._in_head and self._limit is None:  # an empty line before a request, too
-            self._due_within(HEAD_LIMIT_S)
-        while data and not self._reads_no_more():
-            if not (self._in_head or self._in_trailer):
-                self._feed(data)
+        if self._progress.in_head and self._timer is None:  # an empty line starts a head, too
+            self._set_time_limit(self._limits.head_s)
+        while data and not self._stopped_reading():
+            split = self._progress.next_fields(data)
+            if split is None:
+                self._parse(data)
                 return
-            room = MAX_HEAD_BYTES - self._field_bytes
-            piece, data = data[:room], data[room:]
-            self._field_bytes += len(piece)
-            self._feed(piece)
-            if self._field_bytes >= MAX_HEAD_BYTES and not self._reads_no_more():
+            piece, data = split
+            self._parse(piece)
+            if self._progress.fields_too_large and not self._stopped_reading():
                 self._end_with(HEAD_TOO_LARGE)
 
-    def _reads_no_more(self) -> bool:
-        """Whether what comes is dropped: the last answer of this connection is known."""
-        return self._refused or self._last_answer is not None or self._closing.is_closing()
+    def _stopped_reading(self) -> bool:
+        """Whether the last response of this connection is known: further bytes are dropped."""
+        return self._refused or self._last_problem is not None or self._closing.is_closing()
 
-    def _feed(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
         upgrade: int | None = None
         try:
             self.parser.feed_data(data)
@@ -174,55 +163,55 @@ class GuardedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             cause = error.__context__
             if cause is not None and not isinstance(cause, httptools.HttpParserError):
-                raise  # a fault of ours
-            if not self._reads_no_more():
+                raise  # a fault of this program, in one of the callbacks below
+            if not self._stopped_reading():
                 self._end_with(malformed(str(error)))
-        if upgrade is not None and not self._reads_no_more():
-            self._read_without_upgrade(data[upgrade:])
+        if upgrade is not None and not self._stopped_reading():
+            self._parse_without_upgrade(data[upgrade:])
 
-    def _read_without_upgrade(self, rest: bytes) -> None:
-        """Ignore Upgrade, as RFC 9110, 7.8 allows: read the same request again without it.
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Ignore Upgrade (RFC 9110, 7.8): parse the same request again without that field.
 
-        To the parser the message has ended with its head, whatever length that has said.
+        With the field, the parser ends the message after its head, whatever its length is.
         """
         lines = [b"%b %b HTTP/%b" % (
             self.parser.get_method(), self.url, self.parser.get_http_version().encode()
         )]  # fmt: skip
         lines += [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        self._feed(b"\r\n".join([*lines, b"", rest]))
+        self._parse(b"\r\n".join([*lines, b"", rest]))
 
     def eof_received(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The client sends no more, but may read: what it has asked for whole is answered."""
-        self._closing.client_ended = True
+        """The client sends nothing more, but may still read: answer its complete requests."""
+        self._closing.client_sent_eof = True
         running: Any = self.cycle
-        if not self._in_head or running is None or running.response_complete:
+        if not self._progress.in_head or running is None or running.response_complete:
             return False  # asyncio closes the connection
-        if self._last_answer is None:
+        if self._last_problem is None:
             self._keep_alive = running.keep_alive = False
         return True
 
-    # --- what the parser has found ------------------------------------------------------------
+    # --- callbacks of the parser --------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """The first byte of a request came, perhaps right behind the one before it."""
+        """The first byte of a request was read."""
         super().on_message_begin()
-        self._begun = True
-        self._rest_is_due()
+        self._progress.begun = True
+        self._limit_current_request()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field came; the parser leaves the spaces behind its value (RFC 9110, 5.5)."""
+        """Strip the spaces that the parser leaves behind a value (RFC 9110, 5.5)."""
         super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """Serve the request, or refuse it in its turn."""
+        """Serve the request, or refuse it after the responses to earlier requests."""
         method = self.parser.get_method()
-        if self._reads_no_more() or (self.parser.should_upgrade() and method != b"CONNECT"):
+        if self._stopped_reading() or (self.parser.should_upgrade() and method != b"CONNECT"):
             return
         head = read_head(method, self.url, self.parser.get_http_version(), self.headers)
         refusal = self._access.refusal(self._client, head)
-        self._in_head, self._field_bytes = False, 0
-        self._due_within(None)
+        self._progress.head_complete()
+        self._set_time_limit(None)
         if head.version == "1.0":
             self.expect_100_continue = False  # RFC 9110, 10.1.1
         if refusal is None:
@@ -230,95 +219,96 @@ class GuardedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
         else:
             self._refuse(refusal)
-        self.headers = []  # of trailers: nothing is taken from them
-        # An answer that is sent before the whole request was read ends the connection.
+        self.headers = []  # collects the trailer from here on, which is not used
+        # A response that starts before the whole request was read ends the connection.
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
-        self._rest_is_due()
+        self._limit_current_request()
 
     def on_chunk_header(self) -> None:
-        """The size of a chunk came: content follows, or, after the last one, a trailer."""
-        self._in_trailer, self._field_bytes = True, 0
+        """The size of a chunk was read."""
+        self._progress.chunk_header()
 
     def on_body(self, body: bytes) -> None:
-        """Content came."""
-        self._in_trailer = False
+        """Content was read."""
+        self._progress.in_trailer = False
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Until the next request, uvicorn's keep-alive limit holds."""
+        """Uvicorn's keep-alive timeout applies until the next request."""
         if self.parser.should_upgrade():
             return
         if self.headers and size_of(self.headers) > MAX_HEAD_BYTES:
             self._end_with(HEAD_TOO_LARGE)
             return
-        self._begun, self._in_head, self._in_trailer, self._field_bytes = False, True, False, 0
-        self._due_within(None)
+        self._progress.complete()
+        self._set_time_limit(None)
         if not self.cycle.response_started:
             self.cycle.keep_alive = self._keep_alive
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """The answer to the oldest request was sent."""
+        """The response to the oldest request was sent."""
         was_last = not self.pipeline
         super().on_response_complete()
-        self._rest_is_due()
-        if was_last and self._last_answer is not None:
-            self._send_last(self._last_answer)
+        self._limit_current_request()
+        if was_last and self._last_problem is not None:
+            self._send_last(self._last_problem)
 
     def _refuse(self, refusal: Problem) -> None:
-        """Let uvicorn answer it as any request, in its turn."""
+        """Let uvicorn answer the request in its turn, by an application that only refuses."""
         self._refused = True
-        self.url = b"/"  # whatever it was: it leads nowhere
-        served: Any = self.app
-        self.app = always(refusal)
+        self.url = b"/"  # the target may be invalid, and the application ignores it
+        app: Any = self.app
+        self.app = problem_app(refusal)
         super().on_headers_complete()
-        self.app = served
+        self.app = app
 
     # --- limits -------------------------------------------------------------------------------
 
-    def _rest_is_due(self) -> None:
-        """Of a request that has begun. While another waits to be served, nothing is read."""
-        if self._begun and self._limit is None and not self.pipeline:
-            self._due_within(HEAD_LIMIT_S if self._in_head else BODY_LIMIT_S)
+    def _limit_current_request(self) -> None:
+        """Start the time limit of a request that has begun, unless reading is paused.
 
-    def _due_within(self, limit_s: float | None) -> None:
-        if self._limit is not None:
-            self._limit.cancel()
-            self._limit = None
+        Uvicorn pauses reading while another request waits in the pipeline.
+        """
+        if self._progress.begun and self._timer is None and not self.pipeline:
+            limits = self._limits
+            self._set_time_limit(limits.head_s if self._progress.in_head else limits.body_s)
+
+    def _set_time_limit(self, limit_s: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if limit_s is not None:
-            self._limit = self.loop.call_later(limit_s, self._end_with, _TOO_SLOW)
+            self._timer = self.loop.call_later(limit_s, self._time_out)
 
-    def _end_with(self, answer: Problem) -> None:
-        """Read no further; ``answer`` is the last one, in its turn."""
-        self._due_within(None)
+    def _time_out(self) -> None:
+        limits = self._limits
+        detail = f"its head may take {limits.head_s:.0f} s, and its body {limits.body_s:.0f} s"
+        self._end_with(Problem("about:blank", "The request came too slowly", 408, detail))
+
+    def _end_with(self, problem: Problem) -> None:
+        """Stop reading, and send ``problem`` as the last response, after those before it."""
+        self._set_time_limit(None)
         if self._closing.is_closing():
             return
-        if self._in_head:
-            answer = self._access.answer_to_unread(self._client, answer)
+        in_head = self._progress.in_head
+        if in_head:
+            problem = self._access.problem_for_unreadable(self._client, problem)
         running: Any = self.cycle
         if running is None or running.response_complete:
-            self._send_last(answer)
-        elif self._in_head or self.pipeline:
-            if not self._in_head:
-                self.pipeline.popleft()  # the one whose body fails: it is not served
-            self._last_answer = answer
+            self._send_last(problem)
+        elif in_head or self.pipeline:
+            if not in_head:
+                self.pipeline.popleft()  # its body failed: the application must not get it
+            self._last_problem = problem
             self.flow.pause_reading()
         else:
-            # It is its own body that fails. The application can answer no more.
+            # The body of the running request failed. The application can send nothing more.
             running.disconnected = True
             running.message_event.set()
-            self._send_last(None if running.response_started else answer)
+            self._send_last(None if running.response_started else problem)
 
-    def _send_last(self, answer: Problem | None) -> None:
-        if answer is not None and not self._closing.is_closing():
-            self.transport.write(in_full(answer))
-        self._closing.read_on()
-
-    def _look_at_unsent(self) -> None:
-        """Abort where nothing is read of what waits to be sent: `close` would wait for ever."""
-        unsent = self.transport.get_write_buffer_size()
-        if unsent and unsent == self._unsent:
-            self.transport.abort()
-            return
-        self._unsent = unsent
-        self._look = self.loop.call_later(UNSENT_LOOK_S, self._look_at_unsent)
+    def _send_last(self, problem: Problem | None) -> None:
+        if problem is not None and not self._closing.is_closing():
+            self.transport.write(encode_response(problem))
+        self._closing.linger()

@@ -1,4 +1,4 @@
-"""Serves the HTTP interface in the node's own event loop."""
+"""Serves the HTTP interface in the event loop of the node."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from fractal_rm.web.listening import (
     listen,
 )
 from fractal_rm.web.peer_refusals import PeerRefusals
-from fractal_rm.web.protocol import GuardedProtocol, Served
+from fractal_rm.web.protocol import GuardedProtocol, SharedState
 
 KEEP_ALIVE_S = 75
 STOP_LIMIT_S = 5.0
 
 
 class RestService:
-    """Port `WayIn`. uvicorn's server would take the signals and the log; its protocol suffices."""
+    """Port `WayIn`. Uses uvicorn's protocol, but not its server, which installs signal handlers."""
 
     takes_over = True
 
@@ -47,7 +47,7 @@ class RestService:
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        """``names``: what nodes.conf has for this node; see `Config.own_names`."""
+        """``names``: the names that nodes.conf has for this node; see `Config.own_names`."""
         self._rest = rest
         self._url = str(Origin("http", rest.host, rest.port))
         self._telemetry = telemetry
@@ -71,27 +71,28 @@ class RestService:
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         self._config.load()
-        self.served = Served(self._access, app)
+        self.shared = SharedState(self._access, app)
         self.servers: dict[socket.socket, asyncio.Server] = {}
         self.listeners = NO_LISTENERS
 
     @property
     def refusals(self) -> PeerRefusals:
-        """What other machines were refused since the node was started."""
+        """Refused requests of other machines since the node was started."""
         return self._access.refusals
 
     async def start(self, before: WayIn | None = None) -> None:
-        """Listen. Raises CannotListen; ``before`` then goes on.
+        """Listen, and take over the connections of ``before``.
 
-        An address that stays is listened on without a break. Requests whose head was read are
-        finished as they were taken. Connections go on, with what their clients may ask for now;
-        those to an address that is left are then closed. Refusals are counted on.
+        Sockets whose address stays the same are kept open. Requests whose head was read finish
+        under the old configuration; later ones on the same connections use the new one. Connections
+        to an address that is no longer listened on are closed after their response. The count of
+        refusals is kept. Raises CannotListen; ``before`` then continues.
         """
         if not isinstance(before, RestService):
             await self.listen()
             return
-        ours, self.served = self.served, before.served
-        if before.listeners.are_in_the_way(self._rest.host, self._rest.port):
+        own, self.shared = self.shared, before.shared
+        if before.listeners.block(self._rest.host, self._rest.port):
             before.stop_listening()
             try:
                 await self.listen()
@@ -102,60 +103,60 @@ class RestService:
             await self.listen(before)
             before.stop_listening()
         self._access.refusals = before.refusals
-        self.served.access, self.served.app = ours.access, ours.app
-        self._take_connections()
+        self.shared.access, self.shared.app = own.access, own.app
+        self._reconfigure_connections()
 
     async def listen(self, before: RestService | None = None) -> None:
-        """Listen; what ``before`` listens on too is taken from it. Raises CannotListen."""
-        held, servers = (before.listeners, before.servers) if before else (NO_LISTENERS, {})
-        self.listeners = listen(self._rest.host, self._rest.port, held)
+        """Listen, reusing the sockets of ``before`` where possible. Raises CannotListen."""
+        existing, servers = (before.listeners, before.servers) if before else (NO_LISTENERS, {})
+        self.listeners = listen(self._rest.host, self._rest.port, existing)
         for listener in self.listeners.by_host.values():
             self.servers[listener] = servers.pop(listener, None) or await self._serve(listener)
 
     async def _serve(self, listener: socket.socket) -> asyncio.Server:
         server = await asyncio.get_running_loop().create_server(
-            partial(GuardedProtocol, self._config, self.served), sock=listener, backlog=BACKLOG
+            partial(GuardedProtocol, self._config, self.shared), sock=listener, backlog=BACKLOG
         )
         at = listener.getsockname()
         self._telemetry.event("rest_listening", url=str(Origin("http", at[0], at[1])))
         return server
 
     def stop_listening(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         self.listeners = NO_LISTENERS
         while self.servers:
             self.servers.popitem()[1].close()
 
     def _connections(self) -> list[GuardedProtocol]:
-        return cast("list[GuardedProtocol]", list(self.served.connections))
+        return cast("list[GuardedProtocol]", list(self.shared.connections))
 
-    def _take_connections(self) -> None:
+    def _reconfigure_connections(self) -> None:
         for connection in self._connections():
             connection.reconfigured()
-            if connection.server is None or not self.listeners.reach(*connection.server):
+            if connection.server is None or not self.listeners.cover(*connection.server):
                 connection.shutdown()
 
     async def stop(self) -> None:
-        """Stop listening; requests in progress get their answers, within a bound."""
+        """Stop listening. Requests in progress are answered, within a bound."""
         self.stop_listening()
         for connection in self._connections():
             connection.shutdown()
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._answer_all(), STOP_LIMIT_S)
+            await asyncio.wait_for(self._finish_requests(), STOP_LIMIT_S)
         for connection in self._connections():
             connection.transport.abort()
 
-    async def _answer_all(self) -> None:
-        """Return when all requests are answered, and their clients have the answers."""
-        while self.served.tasks:
-            await asyncio.wait(self.served.tasks)
+    async def _finish_requests(self) -> None:
+        """Return when all requests are answered and all responses have been sent."""
+        while self.shared.tasks:
+            await asyncio.wait(self.shared.tasks)
         connections = self._connections()
         for connection in connections:
-            connection.end()
+            connection.flush_and_close()
         await asyncio.gather(*(connection.ended.wait() for connection in connections))
 
     def reconfigured(self) -> None:
-        """Forget which names were this node's; all else is looked up for each request."""
+        """Forget the cached names of this node; everything else is looked up for each request."""
         self._access.reconfigured()
 
     def status(self) -> Check:

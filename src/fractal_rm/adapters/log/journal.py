@@ -1,8 +1,8 @@
 """The journal: a log that is written and synced, and a history that it is brought into.
 
-accept, find, durable ──> `Writer`: gather, look up, write, sync, answer
-append ─────────────────> `Writer`: write, at the end of the turn; the next group syncs it
-log ────────────────────> `Projector`: into the history, in batches, beside all that
+accept, find, append_durably ──> `Writer`: gather, look up, write, sync, answer
+append ────────────────────────> `Writer`: write at the end of the turn; the next group syncs it
+log ───────────────────────────> `Projector`: into the history, in batches, beside all that
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.writer import Writer
 from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalGone, JournalLost
-from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered
+from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, Written
 
 
 class LogJournal:
@@ -53,6 +53,7 @@ class LogJournal:
         self._others = others = others or NoOthers()
         self._writer = Writer(log, history, others, recent, self._syncing, retention_ms, self._lose)
         self.append = self._writer.append  # see the port
+        self.append_durably = self._writer.append_durably
         self._projector = Projector(
             log, history, recent, self._writer.tell_all, self._syncing, self._projecting,
             retention_ms,
@@ -140,10 +141,10 @@ class LogJournal:
 
     # --- the port -----------------------------------------------------------------------------
 
-    def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
+    def accept(self, entry: Entry) -> Written:
         """Write a new run; see the port."""
         writer = self._writer
-        waiter: asyncio.Future[Prior | None] = self._writer.loop.create_future()
+        waiter = Written(loop=writer.loop)
         if writer.blocked is not None:
             waiter.set_exception(again(writer.blocked))
             return waiter

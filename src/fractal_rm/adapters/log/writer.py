@@ -113,11 +113,15 @@ class Writer:
         """`group` has somebody who waits."""
         self._wanted.set()
 
-    def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
-        """Write a fact at the end of this turn of the loop, at the latest; see the port."""
+    def append(self, run: Run, fact: AnyFact, at_ms: int) -> None:
+        """Write a fact at the end of this turn of the event loop, at the latest; see the port."""
         self._behind.append((run, (at_ms, fact)))
         if self._flush is None:
             self._flush = self.loop.call_soon(self.write_behind)
+
+    def append_durably(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+        """Append a fact, and sync it once the result is awaited; see the port."""
+        self.append(run, fact, at_ms)
         return self._durable
 
     def wait_durable(self) -> asyncio.Future[None]:

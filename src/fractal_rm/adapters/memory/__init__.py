@@ -8,8 +8,9 @@ from fractal_rm.adapters.memory.others import (
     MemoryPeers,
     MemoryPublisher,
     QuietTelemetry,
+    SettledRuns,
 )
 
 __all__ = ["MemoryBalancer", "MemoryCaller", "MemoryJournal", "MemoryKnownPeers", "MemoryPeers",
-    "MemoryPublisher", "QuietTelemetry",
+    "MemoryPublisher", "QuietTelemetry", "SettledRuns",
 ]  # fmt: skip

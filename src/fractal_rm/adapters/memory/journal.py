@@ -13,7 +13,7 @@ from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.transitions import next_state
-from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, TimedFact
+from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, TimedFact, Written
 
 
 class _Kept(msgspec.Struct):
@@ -55,6 +55,7 @@ class MemoryJournal:
         self.full = self.away = False
         self._behind: list[tuple[str, TimedFact]] = []
         self._flushed: asyncio.Future[None] | None = None
+        self._unanswered: set[Written] = set()
 
     async def open(self) -> Recovered:
         """Take the disk; see the port."""
@@ -67,12 +68,23 @@ class MemoryJournal:
         clean, self.disk.clean = self.disk.clean, False
         return Recovered(runs, clean, self.disk.newest)
 
-    def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
+    def accept(self, entry: Entry) -> Written:
         """Write a new run; see the port."""
-        return asyncio.ensure_future(self._accept(entry))
+        written = Written()
+        self._unanswered.add(written)
+        asyncio.get_running_loop().call_soon(self._answer, entry, written)
+        return written
 
-    async def _accept(self, entry: Entry) -> Prior | None:
-        await self._turn()
+    def _answer(self, entry: Entry, written: Written) -> None:
+        if self.disk.owner is not self:  # it has crashed, and nobody hears of it
+            return
+        self._unanswered.discard(written)
+        if self.blocked is not None:
+            written.set_exception(self.blocked)
+        else:
+            written.set_result(self._accept(entry))
+
+    def _accept(self, entry: Entry) -> Prior | None:
         prior = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
         prior = prior or self._with_id(entry)
         if prior is not None:
@@ -112,14 +124,22 @@ class MemoryJournal:
         await self._turn()
         return self._find(key, retention_ms)
 
-    def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+    def append(self, run: Run, fact: AnyFact, at_ms: int) -> None:
         """Add a fact; see the port."""
+        self._append(run, fact, at_ms)
+
+    def append_durably(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+        """Add a fact; see the port."""
+        return asyncio.shield(self._append(run, fact, at_ms))
+
+    def _append(self, run: Run, fact: AnyFact, at_ms: int) -> asyncio.Future[None]:
+        """Return what is done when the fact is durable."""
         self._behind.append((run.id, TimedFact(at_ms, fact)))
         loop = asyncio.get_running_loop()
         if self._flushed is None or self._flushed.done():
             self._flushed = loop.create_future()
             loop.call_soon(self._flush)
-        return asyncio.shield(self._flushed)
+        return self._flushed
 
     damage = None  # there is no history
 
@@ -149,6 +169,8 @@ class MemoryJournal:
         """The power goes."""
         self._behind.clear()
         self.disk.owner = None
+        for written in self._unanswered:
+            written.abandon()
 
     def _find(self, key: str, retention_ms: int) -> Prior | None:
         for disk in (self.disk, *self.disk.others):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Route
 from fractal_rm.domain.errors import CallFailed, ConnectFailed, PublishFailed
+from fractal_rm.domain.facts import AnyFact, Dead, Settled
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Receipt
 
@@ -99,13 +100,6 @@ class QuietTelemetry:
 
     def __init__(self) -> None:
         self.events: list[str] = []
-        self.settled: list[Run] = []
-        self.took_ms: dict[str, int] = {}
-
-    def run_settled(self, run: Run, steady_ms: Callable[[], int]) -> None:
-        """A run ended."""
-        self.settled.append(run)
-        self.took_ms[run.id] = steady_ms() - run.steady_ms
 
     def event(self, name: str, **fields: object) -> None:  # noqa: ARG002
         """Something happened."""
@@ -114,3 +108,19 @@ class QuietTelemetry:
     def problem(self, name: str, **fields: object) -> None:  # noqa: ARG002
         """Something went wrong."""
         self.events.append(name)
+
+
+class SettledRuns:
+    """Port `Observer`. Keeps the runs that have ended, and how long each took."""
+
+    kinds: frozenset[type[AnyFact]] = frozenset({Settled, Dead})
+
+    def __init__(self, steady_ms: Callable[[], int]) -> None:
+        self.settled: list[Run] = []
+        self.took_ms: dict[str, int] = {}
+        self._steady_ms = steady_ms
+
+    def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:  # noqa: ARG002
+        """A run ended."""
+        self.settled.append(run)
+        self.took_ms[run.id] = self._steady_ms() - run.steady_ms

@@ -1,5 +1,6 @@
 """The log."""
 
 from fractal_rm.adapters.telemetry.log import LogTelemetry, flush_log, open_log
+from fractal_rm.adapters.telemetry.run_log import RunLog
 
-__all__ = ["LogTelemetry", "flush_log", "open_log"]
+__all__ = ["LogTelemetry", "RunLog", "flush_log", "open_log"]

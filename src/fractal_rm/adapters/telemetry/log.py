@@ -12,14 +12,11 @@ from datetime import datetime, timezone
 
 from fractal_rm.adapters.telemetry.line_writer import LineWriter
 from fractal_rm.adapters.telemetry.outlets import LogFile, Stream
-from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import State
 
 STANDARD_ERROR = 2
 WINDOW_S = 10.0
 LINES_PER_WINDOW = 20  # for each event
 MAX_FIELD_LENGTH = 500
-_NOT_LOGGED = frozenset({State.SUCCEEDED, State.HANDED_OFF})
 
 _log = logging.getLogger("fractal_rm")
 
@@ -74,18 +71,6 @@ class LogTelemetry:
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._now_s = monotonic_s
         self._window: dict[str, tuple[float, int]] = {}
-
-    def run_settled(self, run: Run, steady_ms: Callable[[], int]) -> None:
-        """Log the end of a run, unless it succeeded or was handed off."""
-        if run.state in _NOT_LOGGED:
-            return
-        self.problem(
-            f"run_{run.state.value}",
-            run=run.id,
-            flow=run.flow.id,
-            reason=run.reason,
-            took_ms=steady_ms() - run.steady_ms,
-        )
 
     def event(self, name: str, **fields: object) -> None:
         """Log at level info."""

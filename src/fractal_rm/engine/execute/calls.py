@@ -23,9 +23,10 @@ from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.tries import Tries, failure_in, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.queue.pace import Pace
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import Part, Request, request_of, seen_by, within
 from fractal_rm.engine.slots import SharedSlots, Slots
-from fractal_rm.engine.waiting_room import WaitingRoom
 from fractal_rm.engine.world import World
 
 
@@ -37,12 +38,20 @@ class Calls:
     them before its own time begins. A component that hangs leaves some to the others.
     """
 
-    def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom, budgets: Budgets) -> None:
+    def __init__(
+        self,
+        world: World,
+        runs: OpenRuns,
+        recorder: Recorder,
+        pace: Pace,
+        budgets: Budgets,
+    ) -> None:
         self._world = world
         self._runs = runs
-        self._pace = room.pace
+        self._recorder = recorder
+        self._pace = pace
         self._budgets = budgets
-        self._tries = Tries(world, runs)
+        self._tries = Tries(world, recorder)
         self._slots = Slots()
         self._shared = SharedSlots(max(1, world.connections // 2))
 
@@ -129,7 +138,7 @@ class Calls:
             fact = ElementFinished(call.number, part.element, 0, 0, result)
         else:
             fact = Finished(call.number, 0, 0, result)
-        _ = self._runs.write(run, fact)
+        self._recorder.record(run, fact)
 
     def _is_plain(self, run: Run, component: Component, part: Part | None) -> bool:
         """Whether a call needs nothing of what `_attempt` sees to: most do not."""
@@ -173,10 +182,10 @@ class Calls:
         shared = self._shared.slot(component.name) if beside else nullcontext()
         async with slot or nullcontext(), shared:
             if run.flow.durable.each_step or not component.idempotent:
-                await self._runs.write(run, _started(call, attempt, part))
+                await self._recorder.record_durably(run, _started(call, attempt, part))
             elif run.flow.order is not UNSET:
                 # Where others are in flight too, a crash leaves what was with this one.
-                _ = self._runs.write(run, _started(call, attempt, part))
+                self._recorder.record(run, _started(call, attempt, part))
             if self._budgets.ends_s and (part is None or part.undo is None):
                 return await self._timed(run, request)
             return await self._world.components.call(*request)
@@ -223,18 +232,18 @@ class Calls:
     ) -> Settled | None:
         took_ms = int(took_s * 1_000_000) / 1000
         if part is not None and part.undo is not None:
-            _ = self._runs.write(run, Undone(call.number, reply.status, took_ms))
+            self._recorder.record(run, Undone(call.number, reply.status, took_ms))
             return
         self._pace.answers += 1
         json, data = stored_result_of(reply)
         if part is not None:
             fact = ElementFinished(call.number, part.element, reply.status, took_ms, json, data)
-            _ = self._runs.write(run, fact)
+            self._recorder.record(run, fact)
             return
         fact = Finished(call.number, reply.status, took_ms, json, data=data)
         if call.terms is not UNSET and call.terms.keeps is not None:
             fact = msgspec.structs.replace(fact, headers=_kept(call.terms.keeps, reply))
-        _ = self._runs.write(run, fact)
+        self._recorder.record(run, fact)
 
 
 def _ending_before(run: Run, call: Call, component: Component, part: Part | None) -> Settled | None:

@@ -22,7 +22,7 @@ from fractal_rm.domain.state import State
 from fractal_rm.engine.alarms import Alarm, Alarms
 from fractal_rm.engine.execute.together import cut_off, worst
 from fractal_rm.engine.execute.tries import failed_for_good, last_failure
-from fractal_rm.engine.places import Places
+from fractal_rm.engine.queue.permits import Permits
 
 Came = Union[Settled, Later, None]
 Take = Callable[[Run, int, Step], Coroutine[None, None, Came]]
@@ -44,14 +44,14 @@ class Dataflow:
         note: Note,
         under_way: UnderWay,
         forgo: Forgo,
-        places: Places,
+        permits: Permits,
         alarms: Alarms,
     ) -> None:
         self._take = take
         self._note = note
         self._under_way = under_way
         self._forgo = forgo
-        self._places = places
+        self._permits = permits
         self._alarms = alarms
 
     async def go(self, run: Run) -> Settled | Later:
@@ -65,7 +65,7 @@ class Dataflow:
         )
         failed = bool(flight.endings) or _has_failed(run)
         ready = self._had_begun(run) if failed else _ready(run, plan)
-        self._places.tell[run.id] = flight.wake
+        self._permits.on_grant[run.id] = flight.wake
         try:
             while True:
                 flight.begin(ready)
@@ -77,7 +77,7 @@ class Dataflow:
                         self._forgo(run, step)
                 ready = [] if failed or flight.endings else _ready(run, plan)
         finally:
-            del self._places.tell[run.id]
+            del self._permits.on_grant[run.id]
             await flight.close()
 
     def _ended(self, run: Run, position: int, ending: Settled) -> None:

@@ -16,6 +16,7 @@ from fractal_rm.domain.in_doubt import said_of
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
+from fractal_rm.engine.accept import Acceptance
 from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.dataflow import Dataflow
@@ -24,7 +25,8 @@ from fractal_rm.engine.execute.sub_flow import SubFlows
 from fractal_rm.engine.execute.undo import Undoing
 from fractal_rm.engine.execute.unnumbered import UnnumberedSteps
 from fractal_rm.engine.open_runs import OpenRuns
-from fractal_rm.engine.waiting_room import WaitingRoom
+from fractal_rm.engine.queue import RunQueue
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.world import World
 
 Ending = Union[Settled, Later]
@@ -33,24 +35,33 @@ Ending = Union[Settled, Later]
 class Executor:
     """Goes on after the last finished step, to the end, whatever kinds of steps a flow has."""
 
-    def __init__(self, world: World, runs: OpenRuns, room: WaitingRoom) -> None:
+    def __init__(
+        self,
+        world: World,
+        runs: OpenRuns,
+        recorder: Recorder,
+        acceptance: Acceptance,
+        queue: RunQueue,
+    ) -> None:
         self._telemetry = world.telemetry
         self._runs = runs
         self._alarms = world.alarms
         self._budgets = Budgets(world)
-        self._calls = Calls(world, runs, room, self._budgets)
+        self._calls = Calls(world, runs, recorder, queue.pace, self._budgets)
         self._each = ForEach(self._calls)
-        self._unnumbered = UnnumberedSteps(world, runs)
-        self._undoing = Undoing(self._calls, runs)
+        self._unnumbered = UnnumberedSteps(world, recorder)
+        self._undoing = Undoing(self._calls, recorder)
         self.undo = self._undoing.undo
-        self._sub_flows = SubFlows(world, runs, room, self._budgets, self._carry, self.undo)
+        self._sub_flows = SubFlows(
+            world, runs, recorder, acceptance, queue, self._budgets, self._carry, self.undo
+        )
         self.set_aside_children = self._sub_flows.set_aside
         self._dataflow = Dataflow(
             self._take,
-            runs.write,
+            recorder.record,
             self._sub_flows.under_way,
             self._sub_flows.forgo,
-            room.places,
+            queue.permits,
             world.alarms,
         )
 

@@ -6,31 +6,28 @@ the disk together: a parent never asks how a run ended that has gone.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Union
-
-import msgspec
-from msgspec import UNSET
 
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, content_json
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CannotEvaluate, JournalBlocked, NotConfigured
-from fractal_rm.domain.facts import Accepted, Dead, Finished, Placed, Settled
-from fractal_rm.domain.flow import Errors, Flow, SubFlow, flow_version
+from fractal_rm.domain.errors import CannotEvaluate, NotConfigured
+from fractal_rm.domain.facts import Dead, Finished, Settled
+from fractal_rm.domain.flow import Errors, SubFlow
 from fractal_rm.domain.in_doubt import calls_in_doubt, said_of
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.result import NULL, StepResult, stored
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.state import State
+from fractal_rm.engine.accept import Acceptance
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.tries import Tries, failure_in, last_failure
-from fractal_rm.engine.open_runs import OpenRuns, origin_of
-from fractal_rm.engine.ports import Entry, Prior
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.queue import RunQueue
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import seen_by
-from fractal_rm.engine.waiting_room import RECHECK_S, WaitingRoom
 from fractal_rm.engine.world import World
 
 MOST_DEPTH = 16
@@ -57,19 +54,22 @@ class SubFlows:
         self,
         world: World,
         runs: OpenRuns,
-        room: WaitingRoom,
+        recorder: Recorder,
+        acceptance: Acceptance,
+        queue: RunQueue,
         budgets: Budgets,
         carry: Carry,
         undo: Undo,
     ) -> None:
         self._world = world
         self._runs = runs
-        self._room = room
+        self._recorder = recorder
+        self._acceptance = acceptance
+        self._queue = queue
         self._budgets = budgets
         self._carry = carry
         self._undo = undo
-        self._tries = Tries(world, runs)
-        self._ids = world.ids
+        self._tries = Tries(world, recorder)
 
     async def take(self, run: Run, step: SubFlow) -> Settled | Later | None:
         """Run it. None: the step has its result; otherwise how the run ends or goes on."""
@@ -118,7 +118,7 @@ class SubFlows:
 
     def forgo(self, run: Run, step: SubFlow) -> None:
         """It begins no run: a place that it has, or waits for, is for others."""
-        self._room.forgo_place(run, step.number, step.flow)
+        self._queue.withdraw_request(run, step.number, step.flow)
 
     def _seen(self, run: Run) -> Seen:
         return seen_by(run, self._world.config.bounds)
@@ -136,7 +136,7 @@ class SubFlows:
         if step.when is not None and not holds(step.when, self._seen(run)):
             self._put(run, step, SKIPPED)
             return None
-        if not self._room.places.ask(run, step.number, step.flow):
+        if not self._queue.permits.request(run, step.number, step.flow):
             return Later(ASK_AGAIN_S, begun=False)
         return await self._begun(run, step)
 
@@ -151,66 +151,16 @@ class SubFlows:
         if self._depth(run) >= MOST_DEPTH:
             raise CannotEvaluate(f"flows that run flows are at most {MOST_DEPTH} deep")
         payload = content_json(step.content, self._seen(run))
-        while True:
-            entry, child = self._entry(run, step, flow, payload)
-            try:
-                prior = await self._accepted(entry, child)
-            except JournalBlocked:
-                await asyncio.sleep(RECHECK_S)  # as every fact of an open run waits
-                continue
-            if prior is None:
-                return child
-            why = f"its run {prior.run_id} ended as {prior.state.value} without it"
-            if prior.state is State.UNKNOWN:
-                self.forgo(run, step)
-                return Settled(State.UNKNOWN, f"{words_of(step)}: {why}", Cause.SUB_FLOW)
-            raise _EndedBefore(why)
-
-    async def _accepted(self, entry: Entry, child: Run) -> Prior | None:
-        """Whatever cuts this off, a child that is on the disk is among the open runs too."""
-        written = self._world.journal.accept(entry)
-        try:
-            await asyncio.wait((written,))
-        except asyncio.CancelledError:
-            await asyncio.wait((written,))
-            raise
-        finally:
-            if written.done() and written.exception() is None and written.result() is None:
-                self._runs.add(child)
-        return written.result()
-
-    def _entry(
-        self, run: Run, step: SubFlow, flow: Flow, payload: msgspec.Raw
-    ) -> tuple[Entry, Run]:
-        now = self._world.clock.read()
         left_s = self._budgets.left_s(run)
-        origin = origin_of(run, step.number)
-        key = f"\0run:{origin}"  # a sender's own ids cannot begin with a NUL
-        facts = (
-            Accepted(
-                flow=flow.id,
-                version=flow_version(flow),
-                payload=payload,
-                source="flow",
-                placed=True,
-                key=key,
-                budget_ms=UNSET if left_s is None else max(0, round(left_s * 1000)),
-                origin=origin,
-                traceparent=UNSET if run.traceparent is None else run.traceparent,
-                ahead_ms=now.ahead_ms or UNSET,
-                node=self._world.node_id,
-            ),
-            Placed(self._world.node_id, f"it belongs to run {run.id}", cause=Cause.PARENT),
-        )
-        child = Run(self._ids.next(now.id_ms), flow, now.wall_ms)
-        for fact in facts:
-            child.apply(fact)
-        until_ms = now.retention_ms + self._world.config.bounds.dedup_window_s * 1000
-        entry = Entry(
-            child.id, flow, now.wall_ms, facts, child.state, child.reason, key, "", until_ms,
-            now.retention_ms,
-        )  # fmt: skip
-        return entry, child
+        budget_ms = None if left_s is None else max(0, round(left_s * 1000))
+        child = await self._acceptance.begin_child(run, step.number, flow, payload, budget_ms)
+        if isinstance(child, Run):
+            return child
+        why = f"its run {child.run_id} ended as {child.state.value} without it"
+        if child.state is State.UNKNOWN:
+            self.forgo(run, step)
+            return Settled(State.UNKNOWN, f"{words_of(step)}: {why}", Cause.SUB_FLOW)
+        raise _EndedBefore(why)
 
     def _depth(self, run: Run) -> int:
         """How many runs above it carry it."""
@@ -223,12 +173,12 @@ class SubFlows:
 
     async def _carried(self, child: Run) -> Ended:
         """In the parent's own slot: what the child keeps in memory is counted meanwhile."""
-        load = self._room.load
-        load.result_bytes += child.payload_bytes + child.result_bytes
+        slots = self._queue.slots
+        slots.count_results(child.payload_bytes + child.result_bytes)
         try:
             return await self._carry(child)
         finally:
-            load.result_bytes -= child.payload_bytes + child.result_bytes
+            slots.count_results(-child.payload_bytes - child.result_bytes)
 
     def _after(self, run: Run, step: SubFlow, child: Run, ending: Settled | Dead) -> Settled | None:
         """What the end of the child is for its parent, written in the same turn."""
@@ -246,11 +196,10 @@ class SubFlows:
         return self._fail(run, step, why)
 
     async def _close(self, child: Run, ending: Settled | Dead) -> None:
-        durable = self._runs.close(child, ending)
-        if self._room.places.in_use:
-            self._room.share_places(child)
+        durable = self._recorder.settle(child, ending)
+        if self._queue.permits.in_use:
+            self._queue.release_permits(child)
         await durable
-        self._world.telemetry.run_settled(child, self._world.clock.steady_ms)
 
     def _fail(self, run: Run, step: SubFlow, why: Failure) -> Settled | None:
         if run.flow.errors is not Errors.CONTINUE:
@@ -260,7 +209,7 @@ class SubFlows:
 
     def _put(self, run: Run, step: SubFlow, result: StepResult) -> None:
         json, data = stored(result)
-        _ = self._runs.write(run, Finished(step.number, 0, 0, json, data=data))
+        self._recorder.record(run, Finished(step.number, 0, 0, json, data=data))
 
 
 def words_of(step: SubFlow) -> str:

@@ -10,17 +10,17 @@ from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import MOST_RETRY_AFTER_S
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.world import World
 
 
 class Tries:
     """Counts attempts over crashes: the facts of a run say how many there were."""
 
-    def __init__(self, world: World, runs: OpenRuns) -> None:
+    def __init__(self, world: World, recorder: Recorder) -> None:
         self._clock = world.clock
         self._alarms = world.alarms
-        self._runs = runs
+        self._recorder = recorder
 
     def failed(
         self,
@@ -42,7 +42,7 @@ class Tries:
             cause=failure.cause,
             answer=failure.answer,
         )
-        _ = self._runs.write(run, fact)
+        self._recorder.record(run, fact)
         return fact
 
     async def pause(self, failure: StepFailed, retry: Retry | None = None) -> None:

@@ -14,7 +14,7 @@ from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.calls import Calls
-from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import part_to_undo
 
 _NOTHING = (NULL, msgspec.Raw(b'"[]"'))  # of what was skipped, of a FOREACH over nothing
@@ -24,9 +24,9 @@ _UNDONE = frozenset({State.FAILED, State.EXPIRED})  # what is in doubt, an opera
 class Undoing:
     """Goes on after the undos that were made, where a crash came between."""
 
-    def __init__(self, calls: Calls, runs: OpenRuns) -> None:
+    def __init__(self, calls: Calls, recorder: Recorder) -> None:
         self._calls = calls
-        self._runs = runs
+        self._recorder = recorder
 
     async def undo(self, run: Run, ending: Settled) -> Settled:
         """Undo what the run did, if that is how it ends. Returns how it ends, with what failed.
@@ -40,7 +40,9 @@ class Undoing:
         if not to_undo:
             return ending
         if run.stopping is None:
-            durable = self._runs.write(run, Stopping(ending.state, ending.reason, ending.cause))
+            durable = self._recorder.record_durably(
+                run, Stopping(ending.state, ending.reason, ending.cause)
+            )
             if run.flow.durable.each_step:
                 await durable
         notes = [note for each in to_undo if (note := await self._once(run, *each))]

@@ -19,7 +19,7 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.tries import Tries, failure_in, last_failure
-from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import seen_by
 from fractal_rm.engine.world import World
 
@@ -33,16 +33,16 @@ Unnumbered = Union[Wait, Publish, Respond]
 class UnnumberedSteps:
     """Each is passed once; that it is, is written with what it said."""
 
-    def __init__(self, world: World, runs: OpenRuns) -> None:
+    def __init__(self, world: World, recorder: Recorder) -> None:
         self._world = world
-        self._runs = runs
-        self._tries = Tries(world, runs)
+        self._recorder = recorder
+        self._tries = Tries(world, recorder)
 
     async def take(self, run: Run, position: int, step: Unnumbered) -> Settled | Later | None:
         """Do what a step says. None: it is done; otherwise how the run ends or goes on."""
         try:
             if step.when is not None and not holds(step.when, self._seen(run)):
-                _ = self._runs.write(run, Passed(position))
+                self._recorder.record(run, Passed(position))
                 return None
             if isinstance(step, Wait):
                 return await self._wait(run, position, step)
@@ -61,12 +61,12 @@ class UnnumberedSteps:
         waiting = run.waiting
         if waiting is None or waiting.position != position:
             waiting = Waiting(position, self._world.clock.moment().after(step.ms))
-            await self._runs.write(run, waiting)
+            await self._recorder.record_durably(run, waiting)
         left = left_ms(waiting.until, self._world.clock.moment(), step.ms)
         if left > HOLD_MS:
             return Later(left / 1000)
         await self._world.alarms.sleep(left)
-        _ = self._runs.write(run, Passed(position))
+        self._recorder.record(run, Passed(position))
         return None
 
     async def _publish(self, run: Run, position: int, step: Publish) -> Settled | None:
@@ -86,7 +86,7 @@ class UnnumberedSteps:
                 why = Failure(Cause.PUBLISH_FAILED, str(error))
                 last = self._tries.failed(run, 0, attempt, why, again_s, name)
             else:
-                durable = self._runs.write(run, Passed(position))
+                durable = self._recorder.record_durably(run, Passed(position))
                 if run.flow.durable.each_step:
                     await durable
                 return None
@@ -101,11 +101,11 @@ class UnnumberedSteps:
 
     def _reply(self, run: Run, position: int, step: Respond) -> None:
         reply = reply_of(step.content, self._seen(run))
-        _ = self._runs.write(run, Passed(position, *stored(reply)))
+        self._recorder.record(run, Passed(position, *stored(reply)))
 
     def _fail(self, run: Run, position: int, step: Unnumbered, why: Failure) -> Settled | None:
         if run.flow.errors is Errors.CONTINUE:
-            _ = self._runs.write(run, Passed(position))
+            self._recorder.record(run, Passed(position))
             return None
         return Settled(State.FAILED, f"{words_of(step)}: {why.reason}", why.cause)
 

@@ -9,16 +9,16 @@ from fractal_rm.domain.state import HERE, NAMED
 from fractal_rm.engine.execute.dataflow import may_begin
 from fractal_rm.engine.execute.unnumbered import HOLD_MS
 from fractal_rm.engine.open_runs import OpenRuns
-from fractal_rm.engine.places import Places
 from fractal_rm.engine.ports import Clock
+from fractal_rm.engine.queue.permits import Permits
 
 
 class Waits:
     """Looks at a run that has left the line: it does a step next, or waits."""
 
-    def __init__(self, runs: OpenRuns, places: Places, clock: Clock) -> None:
+    def __init__(self, runs: OpenRuns, permits: Permits, clock: Clock) -> None:
         self._runs = runs
-        self._places = places
+        self._permits = permits
         self._clock = clock
 
     def only_waits(self, run: Run) -> bool:
@@ -49,4 +49,4 @@ class Waits:
         child = self._runs.child(run, step.number)
         if child is not None:
             return self.only_waits(child)
-        return not self._places.has_one_for(run, step.number, step.flow)
+        return not self._permits.is_available_for(run, step.number, step.flow)

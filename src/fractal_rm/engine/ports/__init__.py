@@ -25,7 +25,9 @@ from fractal_rm.engine.ports.journal import (
     Journal,
     Prior,
     Recovered,
+    Written,
 )
+from fractal_rm.engine.ports.observer import Observer
 from fractal_rm.engine.ports.peers import (
     Balancer,
     KnownPeers,
@@ -55,6 +57,7 @@ __all__ = [
     "Journal",
     "KnownPeers",
     "Ledger",
+    "Observer",
     "Peers",
     "Prior",
     "Publisher",
@@ -68,4 +71,5 @@ __all__ = [
     "Telemetry",
     "TimedFact",
     "WayIn",
+    "Written",
 ]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from fractal_rm.domain.moment import Moment
-from fractal_rm.domain.run import Run
 from fractal_rm.domain.steady import Look, Reading
 
 
@@ -60,10 +58,6 @@ class Random(Protocol):
 
 class Telemetry(Protocol):
     """Events for the log. Never raises, never blocks."""
-
-    def run_settled(self, run: Run, steady_ms: Callable[[], int]) -> None:
-        """A run has ended. ``steady_ms`` returns the steady clock, as in `Run.steady_ms`."""
-        ...
 
     def event(self, name: str, **fields: object) -> None:
         """An event that an operator may want to know about."""

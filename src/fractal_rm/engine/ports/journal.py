@@ -43,6 +43,21 @@ class Prior(msgspec.Struct, frozen=True):
     state: State
 
 
+class Written(asyncio.Future[Prior | None]):
+    """Done when a new run is durable. It cannot be cancelled, as what is written stays written.
+
+    A task that is cancelled while it awaits this gets its CancelledError when this is done.
+    """
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - as asyncio calls it
+        """Nothing changes; returns False."""
+        return False
+
+    def abandon(self) -> None:
+        """The journal was killed: whoever awaits this is cancelled."""
+        super().cancel()
+
+
 class BrokenRun(msgspec.Struct, frozen=True):
     """A run whose facts hold and still make no run of this release, and why.
 
@@ -91,10 +106,10 @@ class Adopted(msgspec.Struct, frozen=True):
 
 
 class Journal(Protocol):
-    """Facts of runs, appended in order. Group commit: facts given meanwhile share one fsync.
+    """Facts of runs, appended in order. Facts that wait at the same time share one fsync.
 
-    ``accept`` and ``append`` are called on the event loop and never block it. Facts have the wall
-    clock as it stands at the call, right or wrong; nothing is decided by it.
+    ``accept``, ``append`` and ``append_durably`` are called on the event loop and never block it.
+    ``at_ms`` is the wall clock at the time of the call, correct or not; nothing is decided by it.
     """
 
     async def open(self) -> Recovered:
@@ -107,8 +122,8 @@ class Journal(Protocol):
         """
         ...
 
-    def accept(self, entry: Entry) -> asyncio.Future[Prior | None]:
-        """Write a new run. Done with None once it is durable; not to be cancelled.
+    def accept(self, entry: Entry) -> Written:
+        """Write a new run. Done with None once it is durable.
 
         What is handed in during one turn of the event loop is done together, in order.
 
@@ -131,11 +146,18 @@ class Journal(Protocol):
         """
         ...
 
-    def append(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
-        """Add a fact that an open run has just followed; done once the fact is durable.
+    def append(self, run: Run, fact: AnyFact, at_ms: int) -> None:
+        """Add a fact that was just applied to an open run. It becomes durable later.
 
-        It may be left alone: the fact is then written behind. While the journal is blocked it
-        waits.
+        A killed process loses none of the facts of earlier turns of the event loop, a power loss
+        at most those of the last second. While the journal is blocked, facts wait.
+        """
+        ...
+
+    def append_durably(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
+        """Add a fact as `append` does, at once. Await the result to wait until it is durable.
+
+        Raises JournalBlocked: the journal was closed while it could not write.
         """
         ...
 

@@ -1,1 +1,1 @@
-"""The REST API, a file for each resource."""
+"""The REST API: one file per resource."""

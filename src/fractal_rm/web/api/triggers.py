@@ -1,40 +1,35 @@
-"""Requests into triggers, and outcomes into answers."""
+"""``<rest.endpoint>`` and ``/v1/flows/{id}/runs``: triggers."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from litestar import Request
+from litestar import Request, Response, post
+from litestar.handlers import HTTPRouteHandler
 
-from fractal_rm.domain.errors import (
-    Malformed,
-    TooLarge,
-    WrongContentCoding,
-    WrongContentType,
-    WrongShape,
-)
+from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.facts import Finished, Passed
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Outcome, Run, change
 from fractal_rm.domain.state import State
-from fractal_rm.domain.trigger import Arrival, Said, Source
 from fractal_rm.engine.ports import History, Intake, Taken
+from fractal_rm.web.api.trigger_requests import (
+    explain_malformed,
+    preferred_wait_s,
+    read_arrival,
+)
 
-LONGEST_WAIT_S = 300
-LONGEST_NUMBER = 15  # digits: it is far below what a journal can hold
-ENDED_LOOKS, ENDED_AGAIN_S = 20, 0.05
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
+ENDED_READS, ENDED_READ_INTERVAL_S = 20, 0.05
 
 
-class Answer(msgspec.Struct, omit_defaults=True):
-    """The answer to a trigger. ``results`` are response texts, in the order of the calls.
+class TriggerResponse(msgspec.Struct, omit_defaults=True):
+    """The response to a trigger. ``results`` are response texts, in the order of the calls.
 
-    ``epoch`` stands in the answer to a hand-off: the receipt. ``reply`` is what a REPLY says, or
-    the last result; left out where the run has none.
+    ``epoch`` is in the response to a hand-off: with ``run`` it is the receipt. ``reply`` is the
+    value of REPLY, or the last result; it is left out if the run has none.
     """
 
     run: str
@@ -45,31 +40,31 @@ class Answer(msgspec.Struct, omit_defaults=True):
     reply: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class Triggers:
-    """Takes triggers for both addresses that have them."""
+class TriggerHandler:
+    """Hands triggers to the engine, and waits for the outcome if the client prefers that."""
 
     def __init__(self, intake: Intake, history: History, max_bytes: Callable[[], int]) -> None:
         self._intake = intake
         self._history = history
         self._max_bytes = max_bytes
 
-    async def take(self, request: Request[Any, Any, Any], flow_id: str | None = None) -> Answer:
+    async def handle(
+        self, request: Request[Any, Any, Any], flow_id: str | None = None
+    ) -> TriggerResponse:
         """Take a trigger; with ``Prefer: wait=N`` (RFC 7240) wait for its end. Raises Refused."""
-        content_type = check_content_type(request)
-        body = await read_body(request, self._max_bytes())
-        key = request.headers.get("idempotency-key")
-        said = said_in(request, content_type)
+        arrival = await read_arrival(request, flow_id, self._max_bytes())
         try:
-            taken = await self._intake.receive(Arrival(Source.REST, body, key, flow_id, said))
+            taken = await self._intake.receive(arrival)
         except Malformed as error:
-            raise as_sent(request, error) from None
+            raise explain_malformed(request, error) from None
         wait_s = preferred_wait_s(request.headers.getall("prefer", []))
         if wait_s is None:
-            return Answer(taken.run, taken.state, taken.epoch)
-        outcome = await self._outcome(taken, wait_s)
+            return TriggerResponse(taken.run, taken.state, taken.epoch)
+        outcome = await self._wait_for_outcome(taken, wait_s)
         if outcome is None:
-            return Answer(taken.run, self._intake.state_of(taken.run) or taken.state, taken.epoch)
-        return Answer(
+            state = self._intake.state_of(taken.run) or taken.state
+            return TriggerResponse(taken.run, state, taken.epoch)
+        return TriggerResponse(
             outcome.run,
             outcome.state,
             taken.epoch,
@@ -78,19 +73,20 @@ class Triggers:
             msgspec.UNSET if outcome.reply is None else outcome.reply,
         )
 
-    async def _outcome(self, taken: Taken, wait_s: int) -> Outcome | None:
+    async def _wait_for_outcome(self, taken: Taken, wait_s: int) -> Outcome | None:
         outcome = await self._intake.outcome(taken.run, wait_s)
         if outcome is not None or self._intake.state_of(taken.run) is not None:
             return outcome
-        # It has ended already: a trigger that came again. Its end is told when it is on the disk.
-        for _ in range(ENDED_LOOKS):
-            outcome = await asyncio.to_thread(self._ended, taken.run)
+        # A repeated trigger, whose run has ended. Its outcome may not be on the disk yet.
+        for _ in range(ENDED_READS):
+            outcome = await asyncio.to_thread(self._recorded_outcome, taken.run)
             if outcome is not None:
                 break
-            await asyncio.sleep(ENDED_AGAIN_S)
+            await asyncio.sleep(ENDED_READ_INTERVAL_S)
         return outcome
 
-    def _ended(self, run_id: str) -> Outcome | None:
+    def _recorded_outcome(self, run_id: str) -> Outcome | None:
+        """Make the outcome of an ended run again from its facts."""
         detail = self._history.run(run_id)
         if detail is None or detail.unreadable or not detail.summary.state.final:
             return None
@@ -102,61 +98,24 @@ class Triggers:
         return ended.outcome()
 
 
-def said_in(request: Request[Any, Any, Any], content_type: str) -> Said | None:
-    """What else the headers say. Raises WrongShape."""
-    trace, left = (request.headers.get(name) for name in ("traceparent", "fractal-time-left"))
-    is_plain = content_type == "application/json"
-    if is_plain and trace is None and left is None:
-        return None
-    return Said(
-        left_ms=None if left is None else _left_ms(left),
-        content_type=content_type,
-        traceparent=trace,
-    )
+def trigger_routes(endpoint: str, handler: TriggerHandler) -> list[HTTPRouteHandler]:
+    """Make the routes. ``endpoint`` is the path that originals send triggers to."""
 
+    @post(endpoint, status_code=200, summary="Run a flow, in the format of the original")
+    async def start(request: Request[Any, Any, Any]) -> TriggerResponse:
+        """Body: ``{"id_flow", "is_load_balancing", "payload"}``; other keys are ignored."""
+        return await handler.handle(request)
 
-def _left_ms(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER and int(text) > 0):
-        raise WrongShape("Fractal-Time-Left must be a positive whole number, in milliseconds")
-    return int(text)
+    @post("/v1/flows/{flow_id:str}/runs", status_code=202, summary="Run a flow with a payload")
+    async def start_flow(
+        request: Request[Any, Any, Any], flow_id: str
+    ) -> Response[TriggerResponse]:
+        """Body: the payload, any JSON. ``Prefer: wait=N`` waits for the end (then 200)."""
+        response = await handler.handle(request, flow_id)
+        return Response(
+            response,
+            status_code=200 if response.state.final else 202,
+            headers={"Location": f"/v1/runs/{response.run}"},
+        )
 
-
-def check_content_type(request: Request[Any, Any, Any]) -> str:
-    """Of what type the body is. Raises WrongContentType unless that is JSON."""
-    given = request.headers.get("content-type", "")
-    kind = given.partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
-        raise WrongContentType(f"it is {given[:60]!r}" if given else "there is none")
-    return kind
-
-
-def as_sent(request: Request[Any, Any, Any], error: Malformed) -> Malformed | WrongContentCoding:
-    """What is wrong with a body that is no JSON: its content codings, where it says any."""
-    codings = ", ".join(request.headers.getall("content-encoding", []))
-    if {each.strip().lower() for each in codings.split(",")} <= {"identity", ""}:
-        return error
-    return WrongContentCoding(f"it is {codings[:60]!r}, and no JSON as it came: {error}")
-
-
-async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
-    """Read at most ``max_bytes``. Raises TooLarge, before reading where the length is known."""
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > max_bytes:
-        raise TooLarge(f"{length} bytes, and at most {max_bytes} are taken")
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise TooLarge(f"more than {max_bytes} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def preferred_wait_s(prefer: Sequence[str]) -> int | None:
-    """The seconds of ``wait`` (RFC 7240, 4.3), or None."""
-    for line in prefer:
-        found = _WAIT.search(line)
-        if found:
-            return min(int(found[1]), LONGEST_WAIT_S)
-    return None
+    return [start, start_flow]

@@ -1,7 +1,7 @@
-"""Who is next: lines of runs, one for each flow, served in turn. No clock, no I/O.
+"""Lines of waiting runs, one for each flow, served in turn. No clock, no I/O.
 
-Of the lines that may begin, those of a higher priority go first; but one turn in `FAIR_TURN` begins
-at another priority, each in its turn, so that nothing waits for ever behind what is more urgent.
+Lines of a higher priority are served first; one turn in `FAIR_TURN` begins at another priority, so
+that no line starves.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
 
 DEFAULT_PRIORITY = Queueing().priority
-_ALONE = ""  # the flow of the line of runs on their last attempt: none has an empty id
-# Flow, priority, and whether its runs have begun here. Those that have count for the limit of their
-# flow, so that they must not stand behind runs that it holds up.
+_ALONE = ""  # in place of a flow's id, for runs on their last attempt: no flow has an empty id
+# Flow, priority, and whether its runs have begun here. Runs that have begun hold a permit of their
+# flow (LIMIT), so that they must not wait behind runs that need one.
 _Key = tuple[str, int, bool]
 
 
@@ -41,7 +41,7 @@ class _Line:
 
 
 class _LabelledLine:
-    """A line that a run can leave before its turn, as each stands under a label."""
+    """A line of runs with labels, which can be removed before their turn."""
 
     __slots__ = ("key", "runs")
 
@@ -56,7 +56,7 @@ class _LabelledLine:
         return iter(self.runs.values())
 
 
-_Level = deque[Union[_Line, _LabelledLine]]  # the lines of one priority that have somebody in them
+_Level = deque[Union[_Line, _LabelledLine]]  # the lines of one priority that are not empty
 
 
 class Lines:
@@ -65,12 +65,12 @@ class Lines:
     def __init__(self) -> None:
         self._lines: dict[_Key, _Line] = {}
         self._labelled: dict[_Key, _LabelledLine] = {}
-        self._where: dict[str, _LabelledLine] = {}  # the run under a label stands
-        # By priority, highest first. One that was needed stays: there are ten at most.
+        self._where: dict[str, _LabelledLine] = {}  # the line that has the run with a label
+        # By priority, highest first. Kept when empty: there are ten at most.
         self._levels: dict[int, _Level] = {DEFAULT_PRIORITY: deque()}
         self._turns = 0
 
-    def stand(self, run: Run, *, alone: bool = False) -> None:
+    def add(self, run: Run, *, alone: bool = False) -> None:
         """Put a run at the end of its line."""
         key = _key(run, alone)
         line = self._lines.get(key)
@@ -79,12 +79,12 @@ class Lines:
             self._level(key).append(line)
         line.runs.append(run)
 
-    def stand_under(self, label: str, run: Run, *, alone: bool = False) -> None:
-        """Put a run in a line that it can `leave`; it takes the place of the one that is there."""
+    def add_labelled(self, label: str, run: Run, *, alone: bool = False) -> None:
+        """Put a run in a line under a label; it replaces the run with the same label."""
         key = _key(run, alone)
         where = self._where.get(label)
-        if where is not None and where.key != key:  # the flow has another priority now
-            self.leave(label)
+        if where is not None and where.key != key:  # the priority of the flow has changed
+            self.remove(label)
         line = self._labelled.get(key)
         if line is None:
             line = self._labelled[key] = _LabelledLine(key)
@@ -93,12 +93,12 @@ class Lines:
         self._where[label] = line
 
     def ids(self) -> Iterator[str]:
-        """The ids of all runs that stand in line."""
+        """The ids of all waiting runs."""
         for line in (*self._lines.values(), *self._labelled.values()):
             yield from (run.id for run in line)
 
     def waiting(self) -> Counter[str]:
-        """How many runs of each flow stand in line to begin."""
+        """How many runs of each flow wait to begin."""
         count: Counter[str] = Counter()
         for line in (*self._lines.values(), *self._labelled.values()):
             flow, _, has_begun = line.key
@@ -106,13 +106,13 @@ class Lines:
                 count[flow] += len(line.runs)
         return count
 
-    def under(self, label: str) -> Run | None:
-        """The run that stands under a label."""
+    def labelled(self, label: str) -> Run | None:
+        """The waiting run with a label."""
         line = self._where.get(label)
         return None if line is None else line.runs[label]
 
-    def leave(self, label: str) -> None:
-        """Take out a run before its turn."""
+    def remove(self, label: str) -> None:
+        """Remove a run before its turn."""
         line = self._where.pop(label)
         del line.runs[label]
         if not line.runs:
@@ -120,9 +120,9 @@ class Lines:
             del self._labelled[line.key]
 
     def take(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
-        """The next run leaves its line, with whether it goes alone; None: none may begin.
+        """Remove the run whose turn it is; with whether it goes alone. None: none may begin.
 
-        ``may_begin`` is asked about the first run of a line and whether it goes alone.
+        ``may_begin`` is called with the first run of a line, and whether it goes alone.
         """
         for level in self._in_order():
             for _ in range(len(level)):
@@ -145,7 +145,7 @@ class Lines:
         return [*levels][first:] + [*levels][:first]
 
     def _shorten(self, line: _Line | _LabelledLine) -> None:
-        """The first of a line is no longer in it."""
+        """Remove the first run of a line."""
         if isinstance(line, _Line):
             line.runs.popleft()
             if not line.runs:

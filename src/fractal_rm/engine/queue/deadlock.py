@@ -29,6 +29,10 @@ class Carriers:
         self._flows: dict[str, Counter[str]] = {}  # by run, which flows its steps wait for
         self._alike: dict[str, Counter[frozenset[str]]] = {}  # by flow, how many runs for the same
 
+    def __len__(self) -> int:
+        """How many entries are kept, by run and by flow."""
+        return len(self._flows) + len(self._alike)
+
     def wait(self, runs: Iterable[Run], flow: str) -> None:
         """A step that these carry begins to wait for a place of ``flow``."""
         for run in runs:

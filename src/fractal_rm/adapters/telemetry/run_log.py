@@ -1,0 +1,33 @@
+"""Logs each run that did not end as expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fractal_rm.domain.facts import AnyFact, Dead, Settled
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import Telemetry
+
+_NOT_LOGGED = frozenset({State.SUCCEEDED, State.HANDED_OFF})
+
+
+class RunLog:
+    """Port `Observer`. ``steady_ms`` reads the steady clock, as in `Run.steady_ms`."""
+
+    kinds: frozenset[type[AnyFact]] = frozenset({Settled, Dead})
+
+    def __init__(self, telemetry: Telemetry, steady_ms: Callable[[], int]) -> None:
+        self._telemetry = telemetry
+        self._steady_ms = steady_ms
+
+    def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:  # noqa: ARG002
+        """Log the end of a run, unless it succeeded or was handed off."""
+        if run.state not in _NOT_LOGGED:
+            self._telemetry.problem(
+                f"run_{run.state.value}",
+                run=run.id,
+                flow=run.flow.id,
+                reason=run.reason,
+                took_ms=self._steady_ms() - run.steady_ms,
+            )

@@ -1,0 +1,330 @@
+"""Accept: bytes come in, and a durable run comes out, or a refusal that the sender sees.
+
+Triggers, hand-offs and runs of RUN steps become runs here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.domain.admission import same_trigger
+from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.errors import (
+    Broken,
+    Draining,
+    JournalBlocked,
+    JournalUnavailable,
+    OwnRun,
+    Refused,
+    UnknownFlow,
+)
+from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Placed, Received, fault
+from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import OFFERED, State
+from fractal_rm.domain.steady import Reading
+from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
+from fractal_rm.engine.open_runs import OpenRuns, origin_of
+from fractal_rm.engine.ports import Entry, Prior, Taken, Written
+from fractal_rm.engine.queue import RECHECK_S, RunQueue
+from fractal_rm.engine.recorder import Recorder
+from fractal_rm.engine.world import World
+
+Value = TypeVar("Value")
+
+DEAD_LETTER_BYTES = 64 * 1024  # of a message that never became a run, this much is kept
+
+
+class NewRun(msgspec.Struct):
+    """A run that was given to the journal; ``written`` is done when it is durable."""
+
+    run: Run
+    entry: Entry
+    written: Written
+
+    def is_durable(self) -> bool:
+        """Whether the journal has it, as a run of its own."""
+        written = self.written
+        return (
+            written.done()
+            and not written.cancelled()
+            and written.exception() is None
+            and written.result() is None
+        )
+
+
+class Entering(msgspec.Struct):
+    """A trigger, and the run that it has become."""
+
+    trigger: Trigger
+    new: NewRun
+
+
+class Acceptance:
+    """Decodes triggers, checks for duplicates and room, and gives new runs to the journal."""
+
+    def __init__(self, world: World, runs: OpenRuns, recorder: Recorder, queue: RunQueue) -> None:
+        self._world = world
+        self._runs = runs
+        self._recorder = recorder
+        self._queue = queue
+        self._versions: dict[str, tuple[Flow, str]] = {}
+        self._ids = world.ids
+        self.closed = False  # while the node drains
+
+    # --- triggers and hand-offs -----------------------------------------------------------------
+
+    async def receive(self, arrivals: Sequence[Arrival]) -> list[Taken | Refused]:
+        """Accept what came together, in order; a refusal stands in the place of its arrival.
+
+        Each is durable when this returns: what is given to the journal in one turn of the event
+        loop shares one sync.
+        """
+        now = self._world.clock.read()
+        decoded = [await self._decoded(arrival) for arrival in arrivals]
+        entering = [self._enter(*each, now) for each in zip(arrivals, decoded, strict=True)]
+        new = [each.new for each in entering if isinstance(each, Entering)]
+        if new:
+            try:
+                await new[-1].written  # the last is done when all are
+            except JournalBlocked:
+                pass  # each answer says so
+            finally:  # what is durable is queued, even if nobody waits for the answer any more
+                for each in new:
+                    self._enqueue(each)
+        return [self._answer(each) for each in entering]
+
+    async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
+        """Keep a refused message as a dead letter. Raises JournalUnavailable."""
+        fact = Dead(
+            code=refusal.code,
+            reason=f"{refusal.title}: {refusal.reason}",
+            source=arrival.source.text,
+            body=arrival.body[:DEAD_LETTER_BYTES],
+        )
+        now = self._world.clock.read()
+        new_id = self._ids.next(now.id_ms)
+        entry = Entry(new_id, None, now.wall_ms, (fact,), State.DEAD, fact.reason)
+        try:
+            await self._recorder.accept(entry)
+        except JournalBlocked as error:
+            raise _unavailable(error) from error
+
+    async def _decoded(self, arrival: Arrival) -> Trigger | Taken | Refused:
+        """The trigger; or the answer, of a hand-off that is known or a message that is wrong."""
+        try:
+            trigger = decode_trigger(arrival, self._world.config.bounds.max_trigger_bytes)
+            known = trigger.offer and await self._known_offer(trigger, trigger.offer)
+        except Refused as refusal:
+            return refusal
+        except Exception as error:  # noqa: BLE001 - the others that came with it are not at fault
+            return self._broken(error)
+        return known or trigger
+
+    def _enter(
+        self, arrival: Arrival, trigger: Trigger | Taken | Refused, now: Reading
+    ) -> Entering | Taken | Refused:
+        """Reserve room for a trigger, and give its run to the journal."""
+        if not isinstance(trigger, Trigger):
+            return trigger
+        try:
+            return self._new(arrival, trigger, now)
+        except Refused as refusal:
+            return refusal
+        except Exception as error:  # noqa: BLE001 - the others that came with it are not at fault
+            return self._broken(error)
+
+    def _broken(self, error: Exception) -> Broken:
+        self._world.telemetry.problem("message_broke", error=repr(error), exc_info=error)
+        return Broken(repr(error))
+
+    def _new(self, arrival: Arrival, trigger: Trigger, now: Reading) -> Entering:
+        """Raises Refused."""
+        if self.closed:
+            raise Draining("send it again to the node when it is back")
+        if self._world.journal.blocked is not None:
+            raise _unavailable(self._world.journal.blocked)
+        flow = self._world.config.flows.get(trigger.flow_id)
+        if flow is None:
+            raise UnknownFlow(f"flows.conf has no flow {trigger.flow_id!r:.60}")
+        offer = trigger.offer
+        accepted = Accepted(
+            flow=flow.id,
+            version=self._version(flow),
+            payload=msgspec.Raw(trigger.payload),
+            source="peer" if offer else arrival.source.text,
+            placed=trigger.placed,
+            key=trigger.key,
+            ahead_ms=now.ahead_ms or UNSET,
+            node=self._world.node_id,
+        )
+        if trigger.says_more:
+            accepted = _with_more(accepted, trigger)
+        facts: tuple[AnyFact, ...] = (accepted,)
+        if offer:
+            facts += (Received(offer.sender, offer.epoch),)
+        run_id = offer.run if offer else self._ids.next(now.id_ms)
+        key = _offer_key(offer) if offer else trigger.known_as
+        digest = trigger.digest() if key is not None else ""
+        run, entry = self._made(run_id, flow, facts, key, digest, now)
+        self._queue.capacity.reserve(run.payload_bytes)
+        return Entering(trigger, NewRun(run, entry, self._recorder.accept(entry)))
+
+    def _enqueue(self, new: NewRun) -> None:
+        """Put a durable run in the queue; one that cannot be queued is set aside."""
+        run = new.run
+        if not new.is_durable():
+            self._queue.capacity.release(run.payload_bytes)
+            return
+        self._recorder.add(run, new.entry)
+        try:
+            self._queue.join(run)
+        except Exception as error:  # noqa: BLE001 - those that came with it are not at fault
+            dead = fault(error)
+            self._world.telemetry.problem(
+                "run_set_aside", run=run.id, reason=dead.reason, exc_info=error
+            )
+            _ = self._recorder.settle(run, dead)  # nobody waits for it yet
+            self._queue.capacity.release(run.payload_bytes)
+
+    def _answer(self, entering: Entering | Taken | Refused) -> Taken | Refused:
+        if not isinstance(entering, Entering):
+            return entering
+        trigger, new = entering.trigger, entering.new
+        try:
+            prior = new.written.result()
+            if prior is not None:
+                return self._repeated(trigger, prior)
+        except JournalBlocked as error:
+            return _unavailable(error)
+        except Refused as refusal:
+            return refusal
+        state = State.DEAD if new.run.state is State.DEAD else State.ACCEPTED
+        return Taken(new.run.id, state, epoch=trigger.offer.epoch if trigger.offer else None)
+
+    async def _known_offer(self, trigger: Trigger, offer: Offer) -> Taken | None:
+        """A peer that had no answer offers again: it is answered before anything is refused.
+
+        Raises OwnRun where this node would hand a run to itself: nodes.conf names this node.
+        """
+        own = self._runs.get(offer.run)
+        if own is not None and own.placement in OFFERED:
+            raise OwnRun(f"this node itself has offered run {offer.run}")
+        try:
+            retention_ms = self._world.clock.read().retention_ms
+            prior = await self._world.journal.find(_offer_key(offer), retention_ms)
+        except JournalBlocked as error:
+            raise _unavailable(error) from error
+        return None if prior is None else self._repeated(trigger, prior)
+
+    def _repeated(self, trigger: Trigger, prior: Prior) -> Taken:
+        """Raises KeyReused."""
+        same_trigger(prior.run_id, prior.digest, trigger.digest())
+        epoch = trigger.offer.epoch if trigger.offer else None
+        open_run = self._runs.get(prior.run_id)
+        state = open_run.state if open_run is not None else prior.state
+        return Taken(prior.run_id, state, duplicate=True, epoch=epoch)
+
+    # --- runs of RUN steps ----------------------------------------------------------------------
+
+    async def begin_child(
+        self, parent: Run, number: int, flow: Flow, payload: msgspec.Raw, budget_ms: int | None
+    ) -> Run | Prior:
+        """A new run for a RUN step; durable, open, and not queued: its parent executes it.
+
+        Prior: the step had a run in an earlier process. While the journal is blocked it waits, as
+        every fact of an open run does.
+        """
+        while True:
+            new = self._new_child(parent, number, flow, payload, budget_ms)
+            try:
+                prior = await new.written
+            except JournalBlocked:
+                await asyncio.sleep(RECHECK_S)
+                continue
+            finally:  # also where the parent is cancelled meanwhile
+                if new.is_durable():
+                    self._recorder.add(new.run, new.entry)
+            return new.run if prior is None else prior
+
+    def _new_child(
+        self, parent: Run, number: int, flow: Flow, payload: msgspec.Raw, budget_ms: int | None
+    ) -> NewRun:
+        now = self._world.clock.read()
+        origin = origin_of(parent, number)
+        key = f"\0run:{origin}"  # a sender's own ids cannot begin with a NUL
+        accepted = Accepted(
+            flow=flow.id,
+            version=self._version(flow),
+            payload=payload,
+            source="flow",
+            placed=True,
+            key=key,
+            budget_ms=_or_unset(budget_ms),
+            origin=origin,
+            traceparent=_or_unset(parent.traceparent),
+            ahead_ms=now.ahead_ms or UNSET,
+            node=self._world.node_id,
+        )
+        why = f"it belongs to run {parent.id}"
+        placed = Placed(self._world.node_id, why, cause=Cause.PARENT)
+        run_id = self._ids.next(now.id_ms)
+        run, entry = self._made(run_id, flow, (accepted, placed), key, "", now)
+        return NewRun(run, entry, self._recorder.accept(entry))
+
+    # --- all --------------------------------------------------------------------------------------
+
+    def _made(
+        self,
+        run_id: str,
+        flow: Flow,
+        facts: tuple[AnyFact, ...],
+        key: str | None,
+        digest: str,
+        now: Reading,
+    ) -> tuple[Run, Entry]:
+        """A run with its first facts, and what the journal is given of it."""
+        run = Run(run_id, flow, now.wall_ms)
+        for fact in facts:
+            run.apply(fact)
+        until_ms = now.retention_ms + self._world.config.bounds.dedup_window_s * 1000
+        entry = Entry(
+            run_id, flow, now.wall_ms, facts, run.state, run.reason, key, digest, until_ms,
+            now.retention_ms,
+        )  # fmt: skip
+        return run, entry
+
+    def _version(self, flow: Flow) -> str:
+        known = self._versions.get(flow.id)
+        if known is None or known[0] is not flow:
+            known = self._versions[flow.id] = flow, flow_version(flow)
+        return known[1]
+
+
+def _with_more(accepted: Accepted, trigger: Trigger) -> Accepted:
+    return msgspec.structs.replace(
+        accepted,
+        budget_ms=_or_unset(trigger.budget_ms),
+        reply_topic=_or_unset(trigger.reply_topic),
+        correlation=_or_unset(trigger.correlation),
+        traceparent=_or_unset(trigger.traceparent),
+    )
+
+
+def _or_unset(value: Value | None) -> Value | msgspec.UnsetType:
+    """None is not written."""
+    return msgspec.UNSET if value is None else value
+
+
+def _unavailable(blocked: JournalBlocked) -> JournalUnavailable:
+    return JournalUnavailable(blocked.why, retry_after_s=5)
+
+
+def _offer_key(offer: Offer) -> str:
+    """An offer is remembered under this key; a sender's own ids cannot begin with a NUL."""
+    return f"\0offer:{offer.run}:{offer.epoch}"

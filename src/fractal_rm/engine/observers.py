@@ -1,0 +1,34 @@
+"""Offers every fact that is written to the observers of runs: the log is the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fractal_rm.domain.facts import AnyFact
+from fractal_rm.domain.run import Run
+from fractal_rm.engine.ports import Observer, Telemetry
+
+
+class Observers:
+    """An observer that raises is told nothing more: it cannot break a run."""
+
+    def __init__(self, observers: Iterable[Observer], telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._by_kind: dict[type, list[Observer]] = {}
+        for observer in observers:
+            for kind in observer.kinds:
+                self._by_kind.setdefault(kind, []).append(observer)
+
+    def offer(self, run: Run, fact: AnyFact, at_ms: int) -> None:
+        """Tell those who observe facts of this kind. The fact is applied to the run already."""
+        for observer in self._by_kind.get(type(fact), ()):
+            try:
+                observer.written(run, fact, at_ms)
+            except Exception as error:  # noqa: BLE001, PERF203 - the run is not at fault
+                self._remove(observer, error)
+
+    def _remove(self, broken: Observer, error: Exception) -> None:
+        for kind, observers in self._by_kind.items():
+            self._by_kind[kind] = [each for each in observers if each is not broken]
+        name = type(broken).__name__
+        self._telemetry.problem("observer_broke", observer=name, error=repr(error), exc_info=error)

@@ -1,0 +1,75 @@
+"""The one place where facts are applied to runs and given to the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Generator
+
+from fractal_rm.domain.facts import AnyFact, Dead, Settled
+from fractal_rm.domain.run import Run
+from fractal_rm.engine.observers import Observers
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.outcomes import Outcomes
+from fractal_rm.engine.ports import Entry, Written
+from fractal_rm.engine.queue.slots import Slots
+from fractal_rm.engine.world import World
+
+
+class _Done:
+    """Awaiting it returns at once."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+_ALREADY_DONE = _Done()
+
+
+class Recorder:
+    """Writes facts. Every fact that is written is offered to the observers.
+
+    ``slots`` counts the memory that results take.
+    """
+
+    def __init__(self, world: World, runs: OpenRuns, outcomes: Outcomes, slots: Slots) -> None:
+        self._journal = world.journal
+        self._clock = world.clock
+        self._observers = Observers(world.observers, world.telemetry)
+        self._runs = runs
+        self._outcomes = outcomes
+        self._slots = slots
+
+    def accept(self, entry: Entry) -> Written:
+        """Give a new run to the journal; see `Journal.accept`. Its facts are applied already."""
+        return self._journal.accept(entry)
+
+    def add(self, run: Run, entry: Entry) -> None:
+        """A new run is durable: it is open now, and observers are offered its first facts."""
+        self._runs.add(run)
+        for fact in entry.facts:
+            self._observers.offer(run, fact, entry.at_ms)
+
+    def record(self, run: Run, fact: AnyFact) -> None:
+        """Apply a fact and write it behind: it is durable within about a second."""
+        now_ms = self._apply(run, fact)
+        self._journal.append(run, fact, now_ms)
+
+    def record_durably(self, run: Run, fact: AnyFact) -> Awaitable[None]:
+        """Apply a fact and write it now. Await the result to wait until it is durable."""
+        now_ms = self._apply(run, fact)
+        return self._journal.append_durably(run, fact, now_ms)
+
+    def settle(self, run: Run, fact: Settled | Dead) -> Awaitable[None]:
+        """Write the last fact of a run. Await the result: it tells those who wait for the end."""
+        durable = self.record_durably(run, fact)
+        self._runs.remove(run)
+        return self._outcomes.ended(run, durable) or _ALREADY_DONE
+
+    def _apply(self, run: Run, fact: AnyFact) -> int:
+        """Returns the time of the fact, by the wall clock."""
+        had_bytes = run.result_bytes
+        run.apply(fact)
+        if run.result_bytes != had_bytes:
+            self._slots.count_results(run.result_bytes - had_bytes)
+        now_ms = self._clock.now_ms()
+        self._observers.offer(run, fact, now_ms)
+        return now_ms

@@ -1,0 +1,90 @@
+"""Maps exceptions of the API to problem details."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+
+from fractal_rm.domain.errors import JournalError, Refused
+from fractal_rm.engine.ports import Telemetry
+from fractal_rm.web.problems import MEDIA_TYPE, Problem
+
+MAX_DETAIL = 200  # characters; the detail may quote a part of the request, which may be long
+
+
+def make_error_handlers(telemetry: Telemetry) -> dict[Any, Any]:
+    """Return a handler for every exception that a route may raise."""
+    return {
+        Refused: _trigger_refused(telemetry),
+        HTTPException: _http_error,
+        JournalError: _journal_unreadable(telemetry),
+        Exception: _internal_error(telemetry),
+    }
+
+
+def _response(problem: Problem, headers: dict[str, str] | None = None) -> Response[Problem]:
+    return Response(problem, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _trigger_refused(telemetry: Telemetry) -> Any:
+    """Log the refusal, because a refused trigger leaves nothing in the journal."""
+
+    def handle(_: Request[Any, Any, Any], error: Refused) -> Response[Problem]:
+        telemetry.event("refused", code=error.code, reason=error.reason)
+        headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
+        kind = f"urn:fractal-rm:{error.code}"
+        return _response(Problem(kind, error.title, error.status, error.reason), headers)
+
+    return handle
+
+
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    """Errors that the framework finds: an unknown path, a wrong method, a bad parameter."""
+    title = {404: "Not found", 405: "Method not allowed"}.get(
+        error.status_code, "The request cannot be answered"
+    )
+    # HEAD is allowed wherever GET is; see `head_as_get`.
+    allowed = (error.headers or {}).get("allow", "").replace("GET", "GET, HEAD")
+    headers = {"Allow": allowed} if allowed else {}
+    is_parameter = isinstance(error, ValidationException)
+    detail = _bad_parameters(request, error) if is_parameter else error.detail
+    shown = detail if len(detail) <= MAX_DETAIL else detail[:MAX_DETAIL] + "…"
+    return _response(Problem("about:blank", title, error.status_code, shown), headers)
+
+
+def _bad_parameters(request: Request[Any, Any, Any], error: HTTPException) -> str:
+    """Name each bad parameter, as the client wrote it, and what is wrong with it."""
+    known = request.route_handler.parsed_fn_signature.parameters
+
+    def query_name(name: str) -> str:
+        # The framework reserves some names, so the handler has `in_state` for `state`.
+        defined = known[name].kwarg_definition if name in known else None
+        return getattr(defined, "query", None) or name
+
+    found: list[Any] = error.extra if isinstance(error.extra, list) else []
+    texts = [f"{query_name(each.get('key', ''))}: {each.get('message', '')}" for each in found]
+    return "; ".join(texts) or error.detail
+
+
+def _journal_unreadable(telemetry: Telemetry) -> Any:
+    """A journal in the state folder, perhaps of another process, cannot be read."""
+
+    def handle(_: Request[Any, Any, Any], error: JournalError) -> Response[Problem]:
+        telemetry.problem("journal_unreadable", code=error.code, reason=str(error))
+        kind, title = f"urn:fractal-rm:{error.code}", "A journal cannot be read"
+        return _response(Problem(kind, title, 500, str(error)))
+
+    return handle
+
+
+def _internal_error(telemetry: Telemetry) -> Any:
+    """Log a fault of this program with its traceback; the client gets no details."""
+
+    def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+        telemetry.problem("request_failed", path=request.url.path, exc_info=error)
+        title = "A fault in the Runtime Manager"
+        return _response(Problem("urn:fractal-rm:internal", title, 500, "see the log of the node"))
+
+    return handle

@@ -1,0 +1,32 @@
+"""``/livez`` and ``/readyz``: health for supervisors."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar import Response, get
+from litestar.handlers import HTTPRouteHandler
+
+from fractal_rm.engine.ports import Check, Intake
+
+
+class ReadinessResponse(msgspec.Struct):
+    """``ready``: whether every check is ok."""
+
+    ready: bool
+    checks: list[Check]
+
+
+def health_routes(intake: Intake) -> list[HTTPRouteHandler]:
+    """Make the routes."""
+
+    @get("/livez", summary="Whether the process answers")
+    async def livez() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @get("/readyz", summary="Whether triggers can be taken")
+    async def readyz() -> Response[ReadinessResponse]:
+        checks = intake.readiness()
+        ready = all(check.ok for check in checks)
+        return Response(ReadinessResponse(ready, checks), status_code=200 if ready else 503)
+
+    return [livez, readyz]

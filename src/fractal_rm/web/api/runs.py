@@ -1,0 +1,55 @@
+"""``/v1/runs``: the runs in the journals of the node."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import msgspec
+from litestar import get
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import Parameter
+
+from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import History, RunDetail, RunPage, RunSummary
+
+MAX_RUNS = 500
+
+
+class RunsResponse(msgspec.Struct):
+    """A page of runs, the newest first. ``next`` is the ``before`` of the next page.
+
+    ``unreadable`` names journals and runs that are damaged and therefore not listed.
+    """
+
+    runs: list[RunSummary]
+    next: str | None
+    unreadable: list[str]
+
+
+def run_routes(history: History) -> list[HTTPRouteHandler]:
+    """Make the routes. They read the disk in threads."""
+
+    @get("/v1/runs", summary="Runs, the newest first")
+    async def list_runs(
+        in_state: Annotated[State | None, Parameter(query="state")] = None,
+        flow: str | None = None,
+        limit: Annotated[int, Parameter(ge=1, le=MAX_RUNS)] = 50,
+        before: str | None = None,
+    ) -> RunsResponse:
+        def read() -> RunPage:
+            return history.page(state=in_state, flow=flow, limit=limit, before=before)
+
+        page = await asyncio.to_thread(read)
+        last = page.runs[-1].id if len(page.runs) == limit else None
+        return RunsResponse(page.runs, last, page.unreadable)
+
+    @get("/v1/runs/{run_id:str}", summary="One run with all its facts")
+    async def show_run(run_id: str) -> RunDetail:
+        detail = await asyncio.to_thread(history.run, run_id)
+        if detail is None:
+            raise HTTPException(status_code=404, detail=f"no run {run_id[:40]} is in the journals")
+        return detail
+
+    return [list_runs, show_run]

@@ -1,0 +1,96 @@
+"""Reads triggers from HTTP requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from litestar import Request
+
+from fractal_rm.domain.errors import (
+    Malformed,
+    TooLarge,
+    WrongContentCoding,
+    WrongContentType,
+    WrongShape,
+)
+from fractal_rm.domain.trigger import Arrival, Said, Source
+
+MAX_WAIT_S = 300
+MAX_DIGITS = 15  # of a number of milliseconds; far below what a journal can store
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.IGNORECASE)
+
+
+async def read_arrival(
+    request: Request[Any, Any, Any], flow_id: str | None, max_bytes: int
+) -> Arrival:
+    """Read the body and the headers of a trigger. Raises Refused."""
+    content_type = check_content_type(request)
+    body = await read_body(request, max_bytes)
+    key = request.headers.get("idempotency-key")
+    return Arrival(Source.REST, body, key, flow_id, read_metadata(request, content_type))
+
+
+def read_metadata(request: Request[Any, Any, Any], content_type: str) -> Said | None:
+    """Read what the headers say beside the trigger id. Raises WrongShape."""
+    trace, left = (request.headers.get(name) for name in ("traceparent", "fractal-time-left"))
+    is_plain = content_type == "application/json"
+    if is_plain and trace is None and left is None:
+        return None
+    return Said(
+        left_ms=None if left is None else _left_ms(left),
+        content_type=content_type,
+        traceparent=trace,
+    )
+
+
+def _left_ms(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS and int(text) > 0):
+        raise WrongShape("Fractal-Time-Left must be a positive whole number, in milliseconds")
+    return int(text)
+
+
+def check_content_type(request: Request[Any, Any, Any]) -> str:
+    """Return the media type of the body. Raises WrongContentType unless it is a JSON type."""
+    given = request.headers.get("content-type", "")
+    kind = given.partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and "+json" in kind):
+        raise WrongContentType(
+            f"the content type is {given[:60]!r}" if given else "there is no content type"
+        )
+    return kind
+
+
+def explain_malformed(
+    request: Request[Any, Any, Any], error: Malformed
+) -> Malformed | WrongContentCoding:
+    """Return the error for a body that is not JSON: its content coding, if it has one."""
+    codings = ", ".join(request.headers.getall("content-encoding", []))
+    if {each.strip().lower() for each in codings.split(",")} <= {"identity", ""}:
+        return error
+    return WrongContentCoding(f"the coding is {codings[:60]!r}, and the body is not JSON: {error}")
+
+
+async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
+    """Read at most ``max_bytes``. Raises TooLarge; before reading if the length is known."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > max_bytes:
+        raise TooLarge(f"{length} bytes; at most {max_bytes} are allowed")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_bytes:
+            raise TooLarge(f"more than {max_bytes} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def preferred_wait_s(prefer: Sequence[str]) -> int | None:
+    """Return the seconds of ``wait`` in ``Prefer`` headers (RFC 7240, 4.3), or None."""
+    for line in prefer:
+        found = _WAIT.search(line)
+        if found:
+            return min(int(found[1]), MAX_WAIT_S)
+    return None

@@ -1,0 +1,50 @@
+"""Whether an IP address belongs to this machine now."""
+
+from __future__ import annotations
+
+import socket
+
+from fractal_rm.domain.address import Address, read_address
+
+_UNUSED_PORT = 9  # nothing is sent to it
+
+
+def is_own_address(address: Address) -> bool:
+    """Ask the kernel, since an address may move to another machine (VRRP)."""
+    if address.is_unspecified or address.is_multicast:
+        return False
+    try:
+        if address.version == 4:
+            return _is_own_ipv4(str(address))
+        # A link-local address may belong to any interface.
+        zones = [index for index, _ in socket.if_nameindex()] if address.is_link_local else [0]
+        return any(_is_own_ipv6(str(address), zone) for zone in zones)
+    except OSError:  # the interfaces cannot be listed
+        return False
+
+
+def _is_own_ipv4(address: str) -> bool:
+    """Whether a socket bound to the address can send to it.
+
+    A network address (10.1.0.0) can be bound, but not connected to.
+    """
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+            probe.connect(probe.getsockname())
+    except OSError:
+        return False
+    return True
+
+
+def _is_own_ipv6(address: str, zone: int) -> bool:
+    """Whether the source address to reach ``address`` is the same (RFC 6724, 5, rule 1).
+
+    Binding proves nothing here: with ``ip_nonlocal_bind``, any IPv6 address can send to itself.
+    """
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, _UNUSED_PORT, 0, zone))  # sends nothing
+            return read_address(probe.getsockname()[0]) == read_address(address)
+    except OSError:
+        return False
