@@ -195,9 +195,7 @@ async def test_modules_that_a_flow_needs_are_loaded_when_a_descriptor_is_free(
     assert "9" in watched.stage.world.config.flows
 
 
-def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(
-    make, components
-):
+def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, components):
     """Python loads modules for them at the first use."""
     euro = (200, b"\x80", {"Content-Type": "text/plain; charset=windows-1252"})
     kana = (200, b"\x83\x4b", {"Content-Type": "text/plain; charset=Shift_JIS"})
@@ -227,9 +225,7 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(
         assert "it does not speak TLS" in outcome("3", 1)["reason"]
 
 
-def test_a_run_from_before_a_restart_uses_a_path_first_without_a_free_descriptor(
-    make, components
-):
+def test_a_run_from_before_a_restart_uses_a_path_first_without_a_free_descriptor(make, components):
     """The configuration has no path any more, so the node did not load JMESPath for it."""
     resume = threading.Event()
     components.answers["/endpoint2"] = lambda *_: (resume.wait(30), (200, "done"))[1]
