@@ -11,40 +11,26 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-import httptools
-
 from fractal_rm.adapters.http1.coding import EncodedReply, encoded_reply
-from fractal_rm.adapters.http1.framing import (
-    check_codings,
-    check_head,
-    check_overhead,
-    header_values,
-    is_delimited,
-    is_end_ambiguous,
-    is_folded,
-    too_large,
-    unfolded,
-)
-from fractal_rm.adapters.http1.heads import END_OF_HEAD, HeadCache
+from fractal_rm.adapters.http1.framing import is_delimited
+from fractal_rm.adapters.http1.heads import HeadCache
 from fractal_rm.adapters.http1.outbox import Outbox
+from fractal_rm.adapters.http1.reply_parser import ReplyParser
 from fractal_rm.adapters.http1.stale import REQUEST_TIMEOUT, StaleConnection, unread_bytes
 from fractal_rm.adapters.tls import describe_tls_error, is_handshake_alert
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ConnectFailed
+from fractal_rm.domain.errors import BadReply, CallTimedOut, ConnectFailed
 
-MAX_UNFOLDED = 8  # heads with folded headers: of a reply and the interim replies (1xx) before it
 _CLOSED_FIRST = "the connection was closed before the request was sent"
-_FIRST_STATUS, _FIRST_FINAL_STATUS, _NO_CONTENT = 100, 200, 204
 
 
 class Connection(asyncio.Protocol):
     """HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or closed."""
 
     __slots__ = (
-        "_body", "_chunked", "_ends_s", "_folded", "_got_bytes", "_head", "_heads", "_in_body",
-        "_max_bytes", "_on_closed", "_on_idle", "_outbox", "_overhead_bytes", "_parser", "_reply",
-        "_reused", "_timer", "_timer_s", "_tls_error", "_transport", "_unfolded", "_unsent",
-        "was_idle",
+        "_ends_s", "_got_bytes", "_heads", "_max_bytes", "_on_closed", "_on_idle", "_outbox",
+        "_parser", "_reply", "_reused", "_timer", "_timer_s", "_tls_error", "_transport",
+        "_unsent", "was_idle",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +43,7 @@ class Connection(asyncio.Protocol):
         self._on_idle = on_idle
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
-        self._parser = self._new_parser()
+        self._parser = ReplyParser(self._on_reply)
         self._reply: asyncio.Future[Reply] | None = None
         self._outbox = outbox
         self._heads = heads
@@ -68,10 +54,9 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._reused = self._unsent = False
         self._tls_error = ""  # why TLS ended the connection, as the end of a sentence
-        self._max_bytes = self._overhead_bytes = self._unfolded = 0
+        self._max_bytes = 0  # of the body of the current reply
         self._got_bytes = False
         self.was_idle = False  # at the last sweep of the pool
-        self._expect_reply()
 
     @property
     def is_established(self) -> bool:
@@ -157,73 +142,9 @@ class Connection(asyncio.Protocol):
             self._end(whole)
         else:
             self._got_bytes = True
-            self._parse(data)
-
-    def _parse(self, data: bytes) -> None:
-        reply, in_head, had = self._reply, not self._in_body, len(self._body)
-        if in_head:
-            self._head += data
-        fault = None if self._folded else self._feed(data)
-        if self._folded:
-            self._unfold(len(data))
-        elif fault is not None:
-            self._fail(fault)
-        elif self._reply is reply:  # it is not complete yet
-            self._check_part(0 if len(self._body) > had else len(data), in_head=in_head)
-
-    def _feed(self, data: bytes) -> CallFailed | None:
-        """Parse. Returns why the data is not a valid answer; for a folded header sets ``_folded``.
-
-        An error that a callback raises is the context of the parser's error. So do not call this
-        while another error is handled.
-        """
-        try:
-            self._parser.feed_data(data)
-        except CallFailed as error:
-            return error
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            return cause if isinstance(cause, CallFailed) else BadReply(f"the answer: {cause!r}")
-        except httptools.HttpParserUpgrade:
-            return BadReply("the server switches to another protocol")
-        except httptools.HttpParserError as error:
-            head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
-            self._folded = self._reply is not None and not self._in_body and is_folded(head)
-            return None if self._folded else BadReply(f"the answer is not HTTP/1.1: {error}")
-        return None
-
-    def _check_part(self, overhead_bytes: int, *, in_head: bool) -> None:
-        """Check the limits of a reply that is not complete yet.
-
-        ``max_bytes`` limits the body. This counts the received bytes of everything else: heads, 1xx
-        replies, chunk extensions, trailers. The lengths of parsed headers would not do: the parser
-        reports a line only at its end, and buffers it until then.
-        """
-        self._overhead_bytes = self._overhead_bytes + overhead_bytes if overhead_bytes else 0
-        try:
-            check_overhead(self._overhead_bytes)
-            if in_head and self._in_body:
-                check_head(self._reply_so_far().head, self._max_bytes)
-        except CallFailed as error:
-            self._fail(error)
-
-    def _unfold(self, new_bytes: int) -> None:
-        """Unfold the head and parse again: the parser refuses folded headers (RFC 9112, 5.2).
-
-        Until the head is complete, wait for the rest.
-        """
-        head, end, rest = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)
-        if not end:
-            self._check_part(new_bytes, in_head=True)
-            return
-        self._unfolded += 1
-        if self._unfolded > MAX_UNFOLDED:
-            self._fail(BadReply(f"more than {MAX_UNFOLDED} heads with folded headers"))
-            return
-        self._expect_reply()
-        self._overhead_bytes = 0
-        self._parser = self._new_parser()
-        self._parse(unfolded(head) + end + rest)
+            error = self._parser.parse(data, self._max_bytes)
+            if error is not None:
+                self._fail(error)
 
     def eof_received(self) -> None:
         """Called by the loop; `connection_lost` follows."""
@@ -236,12 +157,12 @@ class Connection(asyncio.Protocol):
         self._on_closed(self)
         if self._reply is None:
             return
-        reply = self._reply_so_far()
-        if self._in_body and exc is None and not is_delimited(reply.head):
+        reply, in_body = self._parser.reply_so_far(), self._parser.in_body
+        if in_body and exc is None and not is_delimited(reply.head):
             self._end(reply, kept=False, encoded=encoded_reply(reply))
         elif not self._got_bytes and self._reused:
             self._fail(StaleConnection())
-        elif self._in_body and self._reused and reply.status == REQUEST_TIMEOUT:
+        elif in_body and self._reused and reply.status == REQUEST_TIMEOUT:
             self._fail(StaleConnection())  # closed before it read our request, so TCP reset it
         elif self._unsent or self._outbox.held_bytes(self):
             self._fail(ConnectFailed(f"{_CLOSED_FIRST}{self._tls_error}"))
@@ -250,64 +171,13 @@ class Connection(asyncio.Protocol):
         elif not self._got_bytes:
             self._fail(BadReply(f"the connection was closed without an answer{self._tls_error}"))
         else:
-            status = f" (status {reply.status})" if self._in_body else ""
+            status = f" (status {reply.status})" if in_body else ""
             self._fail(BadReply(f"the connection was closed before the answer was whole{status}"))
 
-    # --- the reply, from the parser -----------------------------------------------------------
+    # --- the reply ----------------------------------------------------------------------------
 
-    def _new_parser(self) -> httptools.HttpResponseParser:
-        parser = httptools.HttpResponseParser(self)
-        # Chunks override a Content-Length, and the connection is not kept: RFC 9112, 6.3.
-        parser.set_dangerous_leniencies(lenient_chunked_length=True)
-        return parser
-
-    def _expect_reply(self) -> None:
-        self._head: bytes = b""
-        self._body: bytes | bytearray = b""
-        self._in_body = self._chunked = self._folded = False
-
-    def on_message_begin(self) -> None:
-        """Called by the parser."""
-        if self._reply is None:
-            raise BadReply("a second answer to one request")
-
-    def on_headers_complete(self) -> None:
-        """Called by the parser."""
-        self._in_body = True
-
-    def on_chunk_header(self) -> None:
-        """Called by the parser."""
-        self._chunked = True
-
-    def on_body(self, data: bytes) -> None:
-        """Called by the parser."""
-        if self._body:
-            # A list of tiny pieces would take 20 times the memory.
-            if isinstance(self._body, bytes):
-                self._body = bytearray(self._body)
-            self._body += data
-        else:
-            self._body = data  # most bodies come in one piece
-        if len(self._body) > self._max_bytes:
-            raise too_large(self._max_bytes)
-
-    def on_message_complete(self) -> None:
-        """Called by the parser at the end of every reply, also of an interim one (1xx)."""
-        reply = self._reply_so_far()
-        check_overhead(len(reply.head))
-        if reply.status < _FIRST_STATUS:
-            raise BadReply(f"{reply.status:03} is not a valid status")
-        if reply.status < _FIRST_FINAL_STATUS:
-            following = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[2]
-            self._expect_reply()
-            self._head = following
-            return
-        kept = self._parser.should_keep_alive()
-        if self._chunked or reply.status == _NO_CONTENT:
-            check_codings(header_values("transfer-encoding", reply.head))
-            kept = kept and not is_end_ambiguous(reply, self._parser.get_http_version())
-        self._expect_reply()
-        self._overhead_bytes = self._unfolded = 0
+    def _on_reply(self, reply: Reply, kept: bool) -> None:
+        """Called by the parser with a complete reply."""
         if kept:
             self._heads.learn(reply)
         self._end(reply, kept=kept, encoded=encoded_reply(reply))
@@ -332,8 +202,3 @@ class Connection(asyncio.Protocol):
             self._on_idle(self)
         else:
             transport.abort()
-
-    def _reply_so_far(self) -> Reply:
-        """The reply as received so far; its head is the received text, without trailers."""
-        head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
-        return Reply(self._parser.get_status_code(), head, bytes(self._body))
