@@ -15,8 +15,9 @@ import uvloop
 from dns import AAAA, SERVER_FAILURE, SILENT, A, resolving
 from fractal_rm.adapters.connect import nss
 from fractal_rm.adapters.connect.dns_message import CODES, is_name, question, read_answer
-from fractal_rm.adapters.connect.resolver import MAX_LOOKUPS, SILENT_S, NotResolved
+from fractal_rm.adapters.connect.resolver import MAX_LOOKUPS, SILENT_S
 from fractal_rm.adapters.connect.resolver_files import ResolverSettings, WatchedFile, read_settings
+from fractal_rm.adapters.connect.sources import NotResolved
 from fractal_rm.simulation.loop import run_virtual
 
 CAMERA = {"camera.plant": ["10.0.0.7", "fd00::7"]}
@@ -199,8 +200,9 @@ async def test_files_written_again_with_the_same_settings_change_nothing(tmp_pat
 
 
 async def test_a_changed_file_is_not_missed_while_another_one_cannot_be_read(tmp_path):
-    servers = "nameserver 127.0.0.1\nsearch plant\n"
-    async with resolving(tmp_path, CAMERA, servers=servers) as (dns, names):
+    async with resolving(tmp_path, CAMERA, servers="nameserver 127.0.0.1\n") as (dns, names):
+        assert "does not exist" in await why(names, "camera")
+        dns.files["resolv.conf"].write_text("nameserver 127.0.0.1\nsearch plant\n")
         dns.files["nsswitch.conf"].unlink()
         dns.files["nsswitch.conf"].mkdir()
         with pytest.raises(IsADirectoryError):

@@ -10,8 +10,10 @@ from typing import TypeVar
 
 from fractal_rm.adapters.connect.descriptors import DescriptorQueue
 from fractal_rm.adapters.connect.numeric import connect_socket, why_no_socket
-from fractal_rm.adapters.connect.resolver import MAX_CACHED_NAMES, NotResolved, Resolver
+from fractal_rm.adapters.connect.resolver import Resolver
 from fractal_rm.adapters.connect.resolver_files import is_address
+from fractal_rm.adapters.connect.sources import NotResolved
+from fractal_rm.adapters.connect.watched_settings import MAX_CACHED_NAMES
 from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.adapters.tls import describe_tls_error
 from fractal_rm.domain.address import is_link_local

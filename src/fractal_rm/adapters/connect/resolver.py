@@ -11,35 +11,25 @@ threads that the event loop has for lookups, and every other name would have to 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from fractal_rm.adapters.connect.dns_client import PORT, ServersFailed, ask
-from fractal_rm.adapters.connect.dns_message import AAAA, NO_SUCH_NAME, A, DnsAnswer, is_name
-from fractal_rm.adapters.connect.nss import CLibrary
-from fractal_rm.adapters.connect.resolver_files import (
-    ResolverSettings,
-    WatchedFile,
-    addresses_in,
-    is_address,
-    other_sources,
-    read_settings,
+from fractal_rm.adapters.connect.dns_client import PORT, ServersFailed
+from fractal_rm.adapters.connect.dns_message import is_name
+from fractal_rm.adapters.connect.resolver_files import is_address
+from fractal_rm.adapters.connect.sources import MAX_TTL_S, NameSources, NotResolved
+from fractal_rm.adapters.connect.watched_settings import (
+    MAX_CACHED_NAMES,
+    HostsFile,
+    WatchedSettings,
 )
 
 MAX_LOOKUPS = 32
 LOOKUP_LIMIT_S = 3.0
 SILENT_S = 30.0  # how long a timeout is cached
 FAILED_S = 5.0  # how long it is cached that a name does not exist or that its servers refused
-MAX_TTL_S = 30.0  # the longest time for which addresses are cached
-MAX_CACHED_NAMES = 1024  # more than any configuration has
-OTHER_FAMILY_S = 0.05  # how long IPv4 and IPv6 answers wait for each other (RFC 8305, 3)
-
-
-class NotResolved(Exception):
-    """A name has no address; the text says why."""
 
 
 class _Cached(msgspec.Struct, frozen=True):
@@ -65,19 +55,11 @@ class Resolver:
         nsswitch: Path = Path("/etc/nsswitch.conf"),
         port: int = PORT,
     ) -> None:
-        self._hosts, self._resolv_conf, self._nsswitch = (
-            WatchedFile(path) for path in (hosts, resolv_conf, nsswitch)
-        )
-        self._port = port
-        self._token = token
-        self._library = CLibrary()
-        self._settings = ResolverSettings()
-        self._other_sources: frozenset[str] = frozenset()
-        self._rotated = 0
+        self._hosts = HostsFile(hosts)
+        self._settings = WatchedSettings(resolv_conf, nsswitch)
+        self._sources = NameSources(self._settings, token, port)
         self._cache: dict[str, _Cached] = {}
-        self._in_hosts: dict[str, tuple[str, ...]] = {}
         self._lookups: dict[str, asyncio.Task[tuple[str, ...]]] = {}
-        self._asked: dict[str, str] = {}  # by name: the server or source that is asked now
         self._slots = asyncio.Semaphore(MAX_LOOKUPS)
         self._closed = False
 
@@ -90,12 +72,15 @@ class Resolver:
         if is_address(name):
             return (name,)
         name = name.lower()  # names are case-insensitive (RFC 4343): share the lookup
-        found = self._from_hosts(name)
+        found = self._hosts.addresses(name)
         if found:
             return found
         if not is_name(name):
             raise ValueError(f"{name!r:.80} is not a valid host name")
-        self._reload_settings()
+        if self._settings.reload():
+            self._cache.clear()
+            self._end_lookups()
+            self._sources.forget_lookups()
         now_s = asyncio.get_running_loop().time()
         cached = self._cache.get(name)
         if cached is not None and now_s < cached.until_s:
@@ -113,7 +98,7 @@ class Resolver:
 
     def unanswered(self, name: str) -> str:
         """Why the lookup of a name has no result yet."""
-        asked = self._asked.get(name.lower())
+        asked = self._sources.asked.get(name.lower())
         if asked is None:
             return f"the name {name} did not resolve: {MAX_LOOKUPS} others are being looked up"
         return f"the name {name} did not resolve: no answer from {asked}"
@@ -122,38 +107,6 @@ class Resolver:
         """End all lookups."""
         self._closed = True
         self._end_lookups()
-
-    # --- files and caches ---------------------------------------------------------------------
-
-    def _reload_settings(self) -> None:
-        settings = self._resolv_conf.read_if_changed()
-        if settings is not None:
-            self._set(read_settings(settings), self._other_sources)
-        sources = self._nsswitch.read_if_changed()
-        if sources is not None:
-            self._set(self._settings, other_sources(sources))
-
-    def _set(self, settings: ResolverSettings, sources: frozenset[str]) -> None:
-        """Use these settings. If they differ, drop the cache and restart the lookups.
-
-        A file that is written again with the same settings, as by a DHCP client, changes nothing.
-        """
-        if (settings, sources) == (self._settings, self._other_sources):
-            return
-        self._settings, self._other_sources = settings, sources
-        self._cache.clear()
-        self._end_lookups()
-        self._library.forget_lookups()
-
-    def _from_hosts(self, name: str) -> tuple[str, ...]:
-        if self._hosts.read_if_changed() is not None:
-            self._in_hosts.clear()
-        found = self._in_hosts.get(name)
-        if found is None:
-            if len(self._in_hosts) >= MAX_CACHED_NAMES:
-                self._in_hosts.clear()
-            found = self._in_hosts[name] = addresses_in(self._hosts.read(), name)
-        return found
 
     # --- a lookup -----------------------------------------------------------------------------
 
@@ -168,7 +121,7 @@ class Resolver:
     def _forget(self, name: str, lookup: asyncio.Task[tuple[str, ...]]) -> None:
         if self._lookups.get(name) is lookup:
             del self._lookups[name]
-            self._asked.pop(name, None)
+            self._sources.asked.pop(name, None)
         if not lookup.cancelled():
             lookup.exception()  # nobody may wait any more: asyncio would log it as not retrieved
 
@@ -176,13 +129,13 @@ class Resolver:
         for lookup in self._lookups.values():
             lookup.cancel()
         self._lookups.clear()
-        self._asked.clear()
+        self._sources.asked.clear()
 
     async def _look_up(self, name: str) -> tuple[str, ...]:
         loop = asyncio.get_running_loop()
         async with self._slots:
             try:
-                addresses, ttl_s = await asyncio.wait_for(self._ask(name), LOOKUP_LIMIT_S)
+                addresses, ttl_s = await asyncio.wait_for(self._sources.ask(name), LOOKUP_LIMIT_S)
             except asyncio.TimeoutError:
                 why = f"{self.unanswered(name)} within {LOOKUP_LIMIT_S:.0f} s"
                 result = _Cached(loop.time() + SILENT_S, why=why)
@@ -197,77 +150,3 @@ class Resolver:
         if result.why:
             raise NotResolved(result.why)
         return result.addresses
-
-    async def _ask(self, name: str) -> tuple[tuple[str, ...], float]:
-        """The addresses and their TTL. DNS is asked first, except for the names of mDNS."""
-        by_mdns = any("mdns" in source for source in self._other_sources)
-        if by_mdns and name.rstrip(".").endswith(".local"):
-            return await self._ask_library(name)
-        asked = self._asked[name] = f"DNS {', '.join(self._settings.servers)}"
-        failed = None
-        for candidate in filter(is_name, self._settings.candidates(name)):
-            try:
-                addresses, ttl_s = await self._ask_servers(candidate)
-            except ServersFailed as error:
-                failed = error
-                continue
-            if addresses:
-                return addresses, ttl_s
-        if self._other_sources:
-            return await self._ask_library(name)
-        raise failed or NotResolved(f"it does not exist or has no address, says {asked}")
-
-    async def _ask_library(self, name: str) -> tuple[tuple[str, ...], float]:
-        sources = ", ".join(sorted(self._other_sources))
-        asked = self._asked[name] = f"the C library ({sources})"
-        try:
-            addresses = await self._library.addresses(name)
-        except socket.gaierror as error:
-            raise NotResolved(f"{asked}: {error.strerror}") from error
-        if not addresses:
-            raise NotResolved(f"it does not exist or has no address, says {asked}")
-        return addresses, MAX_TTL_S
-
-    async def _ask_servers(self, name: str) -> tuple[tuple[str, ...], int]:
-        """Ask for IPv4 and IPv6 addresses at the same time; IPv6 ones are first (RFC 6724)."""
-        settings = self._settings
-        if settings.rotate:
-            self._rotated += 1
-            start = self._rotated % len(settings.servers)
-            servers = settings.servers[start:] + settings.servers[:start]
-            settings = msgspec.structs.replace(settings, servers=servers)
-        queries = [
-            asyncio.create_task(ask(settings, name, kind, self._message_id(), self._port))
-            for kind in (AAAA, A)
-        ]
-        try:
-            done, left = await asyncio.wait(queries, return_when=asyncio.FIRST_COMPLETED)
-            if left:
-                sufficient = any(_is_sufficient(each, is_a=each is queries[1]) for each in done)
-                await asyncio.wait(left, timeout=OTHER_FAMILY_S if sufficient else None)
-            ended = [query for query in queries if query.done()]
-            found = [a for a in map(_answer, ended) if a is not None and a.addresses]
-            if not found:
-                for query in ended:
-                    query.result()  # raises the error of the query, if it has one
-            addresses = tuple(address for answer in found for address in answer.addresses)
-            return addresses, min((answer.ttl_s for answer in found), default=0)
-        finally:
-            for query in queries:
-                query.cancel()
-
-    def _message_id(self) -> int:
-        return int.from_bytes(self._token(2), "big")
-
-
-def _answer(query: asyncio.Task[DnsAnswer]) -> DnsAnswer | None:
-    return None if query.exception() else query.result()
-
-
-def _is_sufficient(query: asyncio.Task[DnsAnswer], *, is_a: bool) -> bool:
-    """Whether the other query need not end: this one found an address, or that no name exists.
-
-    "No such name" counts for A only: some servers say it for AAAA although the name exists.
-    """
-    answer = _answer(query)
-    return answer is not None and (bool(answer.addresses) or (is_a and answer.code == NO_SUCH_NAME))
