@@ -27,15 +27,15 @@ _CLOSED = "it closed the connection at once"
 
 
 class Connector:
-    """Resolves a name and tries its addresses in turn; an error lists all that was tried."""
+    """Resolves a name and tries its addresses in turn. An error lists all attempts."""
 
     def __init__(
         self, resolver: Resolver | None = None, descriptors: DescriptorQueue | None = None
     ) -> None:
         self._resolver = resolver or Resolver(SystemRandom().token)
         self._descriptors = descriptors or DescriptorQueue()
-        self._queue = asyncio.Lock()  # those of this connector who wait for a descriptor
-        self._last_address: dict[str, str] = {}  # by host, where the last connection was made
+        self._queue = asyncio.Lock()  # the queue of this connector for descriptors
+        self._preferred: dict[str, str] = {}  # by host, the address that worked after others failed
 
     async def connect(
         self,
@@ -89,15 +89,15 @@ class Connector:
         return self._descriptors.waiting
 
     def preferred_address(self, host: str) -> str | None:
-        """The address that is tried first, where an earlier one of this host did not work."""
-        return self._last_address.get(host)
+        """The address of a host that is tried first because others failed before; None: any."""
+        return self._preferred.get(host)
 
     def close(self) -> None:
         """End all name lookups."""
         self._resolver.close()
 
     async def _resolve(self, host: str, deadline: _Deadline) -> tuple[str, ...]:
-        """The addresses of a host; the one that worked last is first."""
+        """The addresses of a host, the preferred one first."""
         if is_address(host):
             return (host,)
         try:
@@ -115,13 +115,13 @@ class Connector:
             where = f"{error.filename}: " if error.filename else ""
             why = f"the name {host} did not resolve: {where}{error.strerror or error}"
             raise ConnectFailed(why) from error
-        first = self._last_address.get(host)
+        first = self._preferred.get(host)
         return tuple(sorted(found, key=lambda each: each != first))
 
     def _prefer(self, host: str, address: str) -> None:
-        if len(self._last_address) >= MAX_CACHED_NAMES:
-            self._last_address.clear()
-        self._last_address[host] = address
+        if len(self._preferred) >= MAX_CACHED_NAMES:
+            self._preferred.clear()
+        self._preferred[host] = address
 
     async def _look_up(self, host: str, limit_s: float, release: Release) -> tuple[str, ...]:
         release()
@@ -268,7 +268,7 @@ class _Placeholder(asyncio.Protocol):
 
 
 def _describe_handshake_error(error: BaseException) -> str | None:
-    """Why the handshake failed, for people; None for an error that is not the network's."""
+    """Why the handshake failed, for people; None for an error with another cause."""
     if isinstance(error, asyncio.TimeoutError):
         return "it accepted the connection, but did not answer the TLS handshake in time"
     if isinstance(error, ssl.SSLError):

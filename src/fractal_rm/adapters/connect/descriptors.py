@@ -14,7 +14,7 @@ RETRY_S = 0.1  # nobody tells us when another part of the process, or another pr
 
 
 class DescriptorQueue:
-    """Gives out descriptors in the order of the requests, from one or more queues in turn.
+    """Gives descriptors to requests: in each queue in order, and the queues take turns.
 
     ``spare`` closes a connection that is not needed, if there is one. ``on_short`` is called with
     whether anybody waits. Call `freed` after closing a descriptor.

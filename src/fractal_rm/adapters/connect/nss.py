@@ -38,7 +38,7 @@ class CLibrary:
         return result
 
     def forget_lookups(self) -> None:
-        """Start a new lookup for the next caller; callers so far keep theirs."""
+        """Start new lookups for new callers; earlier callers keep waiting for theirs."""
         self._lookups.clear()
 
     def _start(self, name: str) -> asyncio.Future[tuple[str, ...] | OSError]:

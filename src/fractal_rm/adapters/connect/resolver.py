@@ -29,7 +29,7 @@ from fractal_rm.adapters.connect.watched_settings import (
 MAX_LOOKUPS = 32
 LOOKUP_LIMIT_S = 3.0
 SILENT_S = 30.0  # how long a timeout is cached
-FAILED_S = 5.0  # how long it is cached that a name does not exist or that its servers refused
+FAILED_S = 5.0  # how long a failure is cached: no such name, or all servers refused
 
 
 class _Cached(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ class NameSources:
         self.asked: dict[str, str] = {}
 
     def forget_lookups(self) -> None:
-        """Do not let new callers wait for lookups that have begun in the C library."""
+        """Start new lookups in the C library for new callers."""
         self._library.forget_lookups()
 
     async def ask(self, name: str) -> tuple[tuple[str, ...], float]:
@@ -110,7 +110,7 @@ def _answer(query: asyncio.Task[DnsAnswer]) -> DnsAnswer | None:
 
 
 def _is_sufficient(query: asyncio.Task[DnsAnswer], *, is_a: bool) -> bool:
-    """Whether the other query need not end: this one found an address, or that no name exists.
+    """Whether this result is enough without the other one: an address, or "no such name".
 
     "No such name" counts for A only: some servers say it for AAAA although the name exists.
     """

@@ -60,7 +60,7 @@ def too_large(max_bytes: int) -> ReplyTooLarge:
 
 
 def is_delimited(head: bytes) -> bool:
-    """Whether a length or chunks end the body, not the end of the connection (RFC 9112, 6.3)."""
+    """Whether the head says where the body ends, by a length or chunks (RFC 9112, 6.3)."""
     return bool(header_values("content-length", head) or header_values("transfer-encoding", head))
 
 

@@ -78,7 +78,7 @@ class Pool:
         return idle.pop()
 
     def keep_none(self, none: bool) -> None:
-        """While ``none``: close connections when they become idle, as descriptors are needed."""
+        """Keep no idle connections while ``none`` is true: their descriptors are needed."""
         self._kept = 0 if none else self._max_kept
 
     def close_one(self) -> None:

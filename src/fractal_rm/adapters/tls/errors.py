@@ -48,7 +48,7 @@ def is_handshake_alert(error: ssl.SSLError) -> bool:
 
 
 def _describe_untrusted(error: ssl.SSLCertVerificationError) -> str:
-    """Why a certificate is not trusted; if its dates are the reason, with the time of this machine.
+    """Why a certificate is not trusted, with the time of this machine if its dates are the reason.
 
     OpenSSL compares with the clock of the machine, so this reads the same clock.
     """
