@@ -30,8 +30,10 @@ def names(folder: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir())
 
 
-def flows(folder: Path, *words: str, said: str = "") -> subprocess.CompletedProcess[bytes]:
-    done = programs.run("flows", *words, "--config", folder, said=said.encode())
+def flows(
+    folder: Path, *words: str, standard_input: str = ""
+) -> subprocess.CompletedProcess[bytes]:
+    done = programs.run("flows", *words, "--config", folder, said=standard_input.encode())
     assert b"Traceback" not in done.stdout + done.stderr
     return done
 
@@ -89,11 +91,11 @@ def test_fmt_does_not_check_that_the_endpoint_of_an_undo_exists(folder):
 
 def test_fmt_formats_standard_input(folder):
     anywhere = UGLY.replace("component1", "no-such-component")
-    done = flows(folder, "fmt", "-", said=anywhere)
+    done = flows(folder, "fmt", "-", standard_input=anywhere)
     assert done.stdout.decode() == CANONICAL.replace("component1", "no-such-component")
     assert (folder / "flows.conf").read_bytes() == UGLY.encode()
-    assert flows(folder, "fmt", "--check", "-", said=anywhere).returncode == 1
-    assert flows(folder, "fmt", "-", said="1\nPSOT").returncode == 3
+    assert flows(folder, "fmt", "--check", "-", standard_input=anywhere).returncode == 1
+    assert flows(folder, "fmt", "-", standard_input="1\nPSOT").returncode == 3
 
 
 def test_graph_draws_svg_and_mermaid(folder):

@@ -123,9 +123,9 @@ async def test_a_408_that_ends_a_kept_connection_counts_as_a_close_without_an_an
 
 
 @pytest.mark.parametrize("kept", [False, True])
-@pytest.mark.parametrize("said", [b"HTTP/1.1 408", closing(408)[:-4], closing(408)[:-2]])
-async def test_a_408_with_an_incomplete_head_is_a_bad_reply(said, kept):
-    script = [said, None]
+@pytest.mark.parametrize("head", [b"HTTP/1.1 408", closing(408)[:-4], closing(408)[:-2]])
+async def test_a_408_with_an_incomplete_head_is_a_bad_reply(head, kept):
+    script = [head, None]
     async with serving(*[[OK]] * kept, script, [OK]) as server, calling() as caller:
         if kept:
             await caller.call(to(server))
@@ -157,7 +157,7 @@ async def test_another_answer_that_ends_a_kept_connection_is_an_answer(status):
 
 async def _crossing(status):
     """The server sends an error and closes, while our next request is on its way."""
-    said, go = threading.Event(), threading.Event()
+    sent, go = threading.Event(), threading.Event()
 
     def serve(listener):
         for _ in range(2):
@@ -165,10 +165,10 @@ async def _crossing(status):
             with connection:
                 connection.recv(65_536)
                 connection.sendall(OK)
-                if not said.is_set():
+                if not sent.is_set():
                     go.wait(30)
                     connection.sendall(closing(status))
-            said.set()
+            sent.set()
 
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
@@ -177,7 +177,7 @@ async def _crossing(status):
         async with calling() as caller:
             await caller.call(there)
             go.set()
-            assert said.wait(30)  # the loop is blocked meanwhile
+            assert sent.wait(30)  # the loop is blocked meanwhile
             assert (await caller.call(there)).body == b"ok"
         thread.join(30)
 

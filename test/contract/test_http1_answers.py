@@ -1,4 +1,4 @@
-"""Framing and codings of answers (RFC 9112), received in segments of any size."""
+"""The framing of answers (RFC 9112), received in segments of any size."""
 
 from __future__ import annotations
 

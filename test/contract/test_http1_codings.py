@@ -33,7 +33,7 @@ async def call(*script, **limits):
 
 
 TEXT = b'{"temperature": 21.5}' * 50
-GZIP = gzip.compress(TEXT, mtime=0)  # as each process that runs tests makes it
+GZIP = gzip.compress(TEXT, mtime=0)  # the same bytes in every test process
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ async def test_every_call_has_its_own_time_limit():
 async def test_calls_on_a_kept_connection_have_their_own_time_limits(before_s):
     async with serving([OK], [0.2, OK], [5.0]) as server, calling() as caller:
         await caller.call(to(server, timeout_s=before_s))
-        await caller.call(to(server))  # it takes longer than the limit of the call before
+        await caller.call(to(server))  # longer than the limit of the first call
         with pytest.raises(CallTimedOut):
             await caller.call(to(server, timeout_s=0.1))
         assert server.connections == 1
@@ -171,7 +171,7 @@ async def test_cancelling_a_call_whose_answer_has_come_does_not_close_the_connec
         reader, writer = await accepted.get()
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)
-        await asyncio.sleep(0)  # the answer is read in this step of the loop, after this task
+        await asyncio.sleep(0)  # the loop reads the answer in this turn, after this task
         second = asyncio.ensure_future(caller.call(asked))
         await asyncio.sleep(0)  # the second call has the connection, and the first has not resumed
         first.cancel()

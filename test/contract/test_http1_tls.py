@@ -218,7 +218,7 @@ async def test_the_error_names_a_tls_file_with_wrong_content(authority, tmp_path
     if wrong == "broken":
         paths["ca"].write_text(f"{paths['ca'].read_text()}-----BEGIN CERTIFICATE-----\n")
     if wrong in paths:
-        paths[wrong].write_bytes(b"\x30\x82")  # as DER begins
+        paths[wrong].write_bytes(b"\x30\x82")  # the beginning of DER
     async with serving() as server, calling() as caller:
         tls = Tls(**{each: str(path) for each, path in paths.items()})
         with pytest.raises(ConnectFailed, match=why):

@@ -280,15 +280,15 @@ async def test_no_free_descriptor_for_the_c_library_does_not_mean_that_a_name_do
 
 
 async def test_sources_that_are_not_installed_are_an_error_of_the_c_library(tmp_path, library):
-    library["press.local"] = OSError(errno.EBUSY, "Device or resource busy")  # as glibc says it
+    library["press.local"] = OSError(errno.EBUSY, "Device or resource busy")  # the text of glibc
     async with resolving(tmp_path, {}, nsswitch=SOURCES) as (_, names):
-        said = "press.local did not resolve: the C library (mdns4_minimal, myhostname): Device or"
-        assert said in await why(names, "press.local")
+        error = "press.local did not resolve: the C library (mdns4_minimal, myhostname): Device or"
+        assert error in await why(names, "press.local")
 
 
 async def test_a_name_is_not_resolved_if_no_thread_can_be_started(tmp_path, monkeypatch):
     def start(_):
-        raise RuntimeError("can't start new thread")  # as Python says it
+        raise RuntimeError("can't start new thread")  # the text of Python
 
     async with resolving(tmp_path, CAMERA, nsswitch=SOURCES) as (_, names):
         monkeypatch.setattr(threading.Thread, "start", start)
@@ -353,10 +353,10 @@ def test_an_unanswered_name_has_at_most_one_thread_of_the_c_library(tmp_path, li
 
 async def test_the_error_distinguishes_an_unknown_name_from_a_server_that_fails(tmp_path):
     async with resolving(tmp_path, {"broken.plant": SERVER_FAILURE}) as (dns, names):
-        said = (
+        error = (
             "nobody.plant did not resolve: it does not exist or has no address, says DNS 127.0.0.1"
         )
-        assert (await why(names, "nobody.plant")).endswith(said)
+        assert (await why(names, "nobody.plant")).endswith(error)
         assert "did not resolve: DNS 127.0.0.1: server failure" in await why(names, "broken.plant")
         count = len(dns.asked)
         assert "looked up again in 5 s" in await why(names, "nobody.plant")
@@ -367,8 +367,8 @@ async def _silence(folder):
     async with resolving(folder, {"mute.plant": SILENT}) as (dns, names):
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        said = await why(names, "mute.plant")
-        assert said.endswith("mute.plant did not resolve: no answer from DNS 127.0.0.1 within 3 s")
+        error = await why(names, "mute.plant")
+        assert error.endswith("mute.plant did not resolve: no answer from DNS 127.0.0.1 within 3 s")
         assert loop.time() - began_s == pytest.approx(3)
         count = len(dns.asked)
         assert count == 4  # two kinds of address, two attempts
@@ -446,7 +446,7 @@ options ndots:2 attempts:9 rotate edns0
     assert settings.candidates("a.b") == ("a.b.plant.example", "a.b.lab.example", "a.b")
     assert settings.candidates("a.b.c")[0] == "a.b.c"
     assert settings.candidates("a.b.") == ("a.b.",)
-    assert read_settings("options ndots:\u00b2") == read_settings("")  # isdecimal() is false for it
+    assert read_settings("options ndots:\u00b2") == read_settings("")  # a digit, but not a decimal
     assert read_settings("search .\n").servers == ("127.0.0.1",)
 
 

@@ -246,7 +246,7 @@ def test_the_steady_clock_never_runs_slower_than_the_machine_and_loses_at_most_a
             machine.reboot(number)
         else:
             machine.reboot(0, wall_ms=number)
-            least_ms = -WRITE_EVERY_MS  # what was not saved
+            least_ms = -WRITE_EVERY_MS  # this much was not saved
         after = machine.reading()
         assert after.steady_ms - before.steady_ms >= least_ms
         wrong_ms -= machine.timeline.believed_ms  # time of reboots that is no longer counted
