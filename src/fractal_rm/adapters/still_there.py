@@ -3,7 +3,7 @@
 A process can write into an open file that was deleted or renamed. The write succeeds, but the next
 start does not find the data.
 
-Deleting or renaming a file changes the modification time of its folder, and so does renaming the
+Deleting or renaming a file changes the times of its folder (mtime, ctime), and so does renaming the
 folder itself. So while the times of the folders are unchanged, the paths need not be checked.
 Changes further up (a parent folder, a link, a mount) are found at the next check of the paths.
 """
