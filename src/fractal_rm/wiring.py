@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fractal_rm.adapters.balancer import HttpBalancer
+from fractal_rm.adapters.balancer import make_balancer
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
@@ -213,7 +213,7 @@ def make_world(
         ),
         components=caller,
         peers=HttpPeers(caller),
-        balancer=HttpBalancer(caller),
+        make_balancer=partial(make_balancer, caller),
         publisher=NoMqtt() if session is None else session.publisher,
         clock=clock,
         random=random,

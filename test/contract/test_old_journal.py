@@ -16,9 +16,9 @@ from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Accepted, Placed, Settled, StepFailed
+from fractal_rm.domain.handoff import Receipt
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Receipt
 from worlds import ManualClock, Stage, until
 
 WRITTEN = Path(__file__).with_name("journal_of_format_4.sql").read_text()
@@ -80,9 +80,9 @@ async def test_its_runs_have_the_states_that_they_had(path):
 async def test_its_runs_are_resumed_and_end(path):
     stage, offers = stage_with(path), []
 
-    async def take(node, run, sender):
-        offers.append((node.id, run.id, run.epoch, sender))
-        return Receipt(run.id, run.epoch)
+    async def take(node, offer):
+        offers.append((node.id, offer.run, offer.epoch, offer.sender))
+        return Receipt(offer.run, offer.epoch)
 
     stage.peers.take = take
     async with stage:

@@ -20,17 +20,16 @@ from fractal_rm.domain.errors import (
     JournalUnavailable,
     KeyReused,
     Malformed,
-    OfferRefused,
     OwnRun,
     UnknownFlow,
     WrongShape,
 )
 from fractal_rm.domain.facts import Begun, Dead, Placed
+from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine import accept
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Receipt
 from worlds import URL, ManualClock, Stage, config, flows, until
 
 HOUR_MS = 3_600_000
@@ -293,9 +292,12 @@ async def test_components_that_hang_in_fan_outs_leave_connections_to_the_others(
         (None, "the balancer said here"),
         ("1", "the balancer named node 1, which is this one"),
         ("99", "the balancer named node '99', which nodes.conf does not have"),
-        (CallTimedOut("no answer within the time limit", sent=True), "did not help: no answer"),
-        (BadReply("its answer is not {'id_node': …}"), "did not help: its answer is not"),
-        (ConnectFailed("refused"), "did not help: refused"),
+        (
+            CallTimedOut("no answer within the time limit", sent=True),
+            "the balancer failed: no answer",
+        ),
+        (BadReply("its answer is not {'id_node': …}"), "the balancer failed: its answer is not"),
+        (ConnectFailed("refused"), "the balancer failed: refused"),
     ],
 )
 async def test_whatever_the_balancer_does_a_run_has_a_place_and_a_reason(answer, reason):
@@ -331,18 +333,18 @@ def peer(*answers):
     """Each offer takes the next answer; the last one stays."""
     left = list(answers)
 
-    async def take(_node, run, _sender):
+    async def take(_node, offer):
         answer = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return Receipt(run.id, run.epoch) if answer == "receipt" else None
+        if answer == "receipt":
+            return Receipt(offer.run, offer.epoch)
+        return NoReceipt() if answer == "plain" else answer
 
     return take
 
 
 THEIRS, OTHER = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6"
-SILENT = CallTimedOut("no answer within the time limit", sent=True)
-UNSENT = ConnectFailed("refused")
+SILENT = NoAnswer("no answer within the time limit", sent=True)
+UNSENT = NoAnswer("refused", sent=False)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +367,7 @@ UNSENT = ConnectFailed("refused")
         ("3", [SILENT, UNSENT, UNSENT, UNSENT, "receipt"], State.HANDED_OFF, 5),
         ("3", [SILENT, OfferRefused("busy", 503), "receipt"], State.HANDED_OFF, 3),
         ("3", [SILENT, OfferRefused("a proxy's", 404), "receipt"], State.HANDED_OFF, 3),
-        ("3", [SILENT, OfferRefused("unknown flow", 404, looked=True)], State.SUCCEEDED, 2),
+        ("3", [SILENT, OfferRefused("unknown flow", 404, "unknown-flow")], State.SUCCEEDED, 2),
         ("3", [OfferRefused("a fault", 500), "receipt"], State.HANDED_OFF, 2),
         ("3", ["plain", "receipt"], State.HANDED_OFF, 2),
         ("3", [UNSENT], State.SUCCEEDED, 3),
@@ -374,7 +376,7 @@ UNSENT = ConnectFailed("refused")
 async def test_an_offer_ends_there_or_at_home_but_never_nowhere(
     monkeypatch, node, answers, state, offers
 ):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
         stage.balancer.answer = node
         stage.peers.take = peer(*answers)
@@ -386,11 +388,11 @@ async def test_an_offer_ends_there_or_at_home_but_never_nowhere(
 
 
 async def test_a_peer_that_does_not_answer_holds_no_slot_of_runs_that_can_go_on(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(bounds=Bounds(max_inflight_runs=4)) as stage:
         asked = []
 
-        async def ask(_):
+        async def ask():
             asked.append(1)
             return "3" if len(asked) <= 20 else None
 
@@ -406,14 +408,14 @@ async def test_a_peer_that_does_not_answer_holds_no_slot_of_runs_that_can_go_on(
 
 
 async def test_a_peer_is_asked_again_where_the_configuration_says_now_that_it_is(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
         stage.balancer.answer = "3"
 
-        async def take(node, run, _sender):
+        async def take(node, offer):
             if node.name != "moved":
-                raise SILENT
-            return Receipt(run.id, run.epoch)
+                return SILENT
+            return Receipt(offer.run, offer.epoch)
 
         stage.peers.take = take
         taken = await stage.send("2")
@@ -439,9 +441,9 @@ async def test_an_offer_is_durable_before_it_leaves():
     async with Stage() as stage:
         stage.balancer.answer = "2"
 
-        async def take(_node, run, _sender):
-            assert stage.facts(run.id) == ["Accepted", "Placed", "Offered"]
-            return Receipt(run.id, run.epoch)
+        async def take(_node, offer):
+            assert stage.facts(offer.run) == ["Accepted", "Placed", "Offered"]
+            return Receipt(offer.run, offer.epoch)
 
         stage.peers.take = take
         assert (await stage.run("1")).state is State.HANDED_OFF
@@ -475,11 +477,10 @@ async def test_a_node_that_is_named_to_itself_does_not_take_its_own_run():
     async with Stage() as stage:
         stage.balancer.answer = "2"
 
-        async def loop(_node, run, sender):
-            try:
-                await stage.offer(run=run.id, epoch=run.epoch, sender=sender)
-            except OwnRun as error:
-                raise OfferRefused(str(error), 409, looked=True) from error
+        async def loop(_node, offer):
+            with pytest.raises(OwnRun) as refusal:
+                await stage.offer(run=offer.run, epoch=offer.epoch, sender=offer.sender)
+            return OfferRefused(str(refusal.value), 409, OwnRun.code)
 
         stage.peers.take = loop
         outcome = await stage.run("2")

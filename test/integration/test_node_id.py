@@ -14,9 +14,9 @@ from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.cli.main import EXIT_CANNOT
 from fractal_rm.domain.facts import Accepted, Placed
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.handoff import Receipt
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import Placement, State
-from fractal_rm.engine.ports import Receipt
 from worlds import ManualClock, Stage, until
 
 
@@ -144,9 +144,9 @@ async def test_without_an_id_in_the_configuration_the_stored_one_is_used():
 async def test_an_offer_has_the_stored_id_as_its_sender():
     senders = []
 
-    async def take(_node, run, sender):
-        senders.append(sender)
-        return Receipt(run.id, run.epoch)
+    async def take(_node, offer):
+        senders.append(offer.sender)
+        return Receipt(offer.run, offer.epoch)
 
     async with named(None) as stage:
         stage.balancer.answer, stage.peers.take = "3", take

@@ -14,9 +14,9 @@ from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.admission import Limits, Load, what_it_is_about
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import CallTimedOut
 from fractal_rm.domain.facts import Offered, Placed
 from fractal_rm.domain.flow import Flow, Queueing
+from fractal_rm.domain.handoff import NoAnswer
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, State
 from fractal_rm.engine.alarms import Alarms
@@ -270,14 +270,14 @@ async def test_after_a_restart_only_the_newest_is_left_whoever_comes_back_first(
 
 
 async def test_a_run_that_a_peer_may_have_is_neither_superseded_nor_stale(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     clock = ManualClock()
     rules = queued(_2=Queueing(limit=1, stale_ms=1_000, latest="'all'"))
     async with Stage(clock=clock, flows=rules) as stage:
         stage.balancer.answer = "3"
 
         async def silent(*_):
-            raise CallTimedOut("no answer within the time limit", sent=True)
+            return NoAnswer("no answer within the time limit", sent=True)
 
         stage.peers.take = silent
         doubted = (await stage.send("2")).run

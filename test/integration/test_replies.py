@@ -10,13 +10,14 @@ import pytest
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import ConnectFailed, PublishFailed
+from fractal_rm.domain.errors import PublishFailed
 from fractal_rm.domain.flow import Queueing
+from fractal_rm.domain.handoff import NoAnswer, Receipt
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Said, Source
 from fractal_rm.engine import reply
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Check, Receipt
+from fractal_rm.engine.ports import Check
 from worlds import URL, ManualClock, Stage, config, until
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -79,8 +80,8 @@ async def test_the_reply_of_a_failed_run_has_its_reason():
 async def test_the_reply_of_a_run_that_was_handed_off_says_so():
     async with Stage() as stage:
 
-        async def take(_node, run, _sender):
-            return Receipt(run.id, run.epoch)
+        async def take(_node, offer):
+            return Receipt(offer.run, offer.epoch)
 
         stage.peers.take, stage.balancer.answer = take, "3"
         run_id = await ask(stage)
@@ -292,8 +293,8 @@ async def test_after_a_crash_a_run_that_ended_in_the_queue_is_replied_and_displa
 async def test_a_hand_off_carries_the_time_left():
     async with Stage() as stage:
 
-        async def take(_node, run, _sender):
-            return Receipt(run.id, run.epoch)
+        async def take(_node, offer):
+            return Receipt(offer.run, offer.epoch)
 
         stage.peers.take, stage.balancer.answer = take, "3"
         await stage.run(deadline_ms=5_000)
@@ -305,9 +306,9 @@ async def test_a_run_whose_deadline_has_passed_is_not_handed_off():
     async with Stage() as stage:
         asked = stage.balancer.ask
 
-        async def slowly(route):
+        async def slowly():
             stage.clock.ms += 6_000
-            return await asked(route)
+            return await asked()
 
         stage.balancer.ask, stage.balancer.answer = slowly, "3"
         outcome = await stage.run(deadline_ms=5_000)
@@ -317,13 +318,11 @@ async def test_a_run_whose_deadline_has_passed_is_not_handed_off():
 async def test_a_peer_that_may_have_the_run_is_asked_even_after_the_deadline():
     async with Stage() as stage:
 
-        async def take(_node, run, _sender):
+        async def take(_node, offer):
             stage.clock.ms += 6_000
             if len(stage.peers.offers) == 1:
-                raise_ = ConnectFailed("lost")
-                raise_.sent = True
-                raise raise_
-            return Receipt(run.id, run.epoch)
+                return NoAnswer("lost", sent=True)
+            return Receipt(offer.run, offer.epoch)
 
         stage.peers.take, stage.balancer.answer = take, "3"
         outcome = await stage.run(deadline_ms=5_000)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import fractal_rm
 from fractal_rm.domain.errors import FractalError, Malformed, Refused, TooLarge, WrongShape
+from fractal_rm.domain.handoff import ReceivedOffer
 from fractal_rm.domain.strict_json import MAX_DEPTH
-from fractal_rm.domain.trigger import Arrival, Offer, Source, decode_trigger
+from fractal_rm.domain.trigger import Arrival, Source, decode_trigger
 
 MAX = 256 * 1024
 json_values = st.recursive(
@@ -143,7 +144,7 @@ def test_over_mqtt_the_load_balancer_is_always_asked():
 def test_over_rest_a_hand_off_has_its_offer():
     body = b"""{"id_flow": "1", "payload": 1, "is_load_balancing": true,
                 "run": "01M87NTQZMXFEQPS51973PM0F5", "epoch": 2, "sender": "a"}"""
-    assert rest(body).offer == Offer("01M87NTQZMXFEQPS51973PM0F5", 2, "a")
+    assert rest(body).offer == ReceivedOffer("01M87NTQZMXFEQPS51973PM0F5", 2, "a")
     assert mqtt(body).offer is None
 
 

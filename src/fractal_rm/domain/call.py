@@ -50,6 +50,9 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     ``head`` is the request line and the fixed header lines, each ended by CRLF, without the empty
     line: a call adds its own header lines, ``Content-Length`` and the body. ``repeatable`` says
     that the same request may be sent twice. Times are in seconds, sizes in bytes.
+
+    ``component`` and ``endpoint`` are the names in components.conf, ``node`` is the id in
+    nodes.conf; all three are None for the balancer.
     """
 
     origin: Origin
@@ -60,6 +63,9 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     timeout_s: float = 30.0
     max_response_bytes: int = 8 * 1024 * 1024
     repeatable: bool = True
+    component: str | None = None
+    endpoint: str | None = None
+    node: str | None = None
 
 
 def route(
@@ -72,6 +78,9 @@ def route(
     timeout_s: float = 30.0,
     max_response_bytes: int = 8 * 1024 * 1024,
     repeatable: bool = True,
+    component: str | None = None,
+    endpoint: str | None = None,
+    node: str | None = None,
 ) -> Route:
     """Make a route. ``target`` begins with ``/``. ``headers`` replace default ones, also ``Host``.
 
@@ -93,6 +102,9 @@ def route(
         timeout_s=timeout_s,
         max_response_bytes=max_response_bytes,
         repeatable=repeatable,
+        component=component,
+        endpoint=endpoint,
+        node=node,
     )
 
 

@@ -14,12 +14,11 @@ import msgspec
 
 from fractal_rm.domain.cloud_event import Event, looks_like_event, read_event, says_event
 from fractal_rm.domain.errors import Malformed, TooLarge, WrongShape
-from fractal_rm.domain.run_id import is_run_id
+from fractal_rm.domain.handoff import OfferFields, ReceivedOffer, received_offer
 from fractal_rm.domain.strict_json import check_json
 from fractal_rm.domain.topic import name_fault
 
 MAX_KEY_LENGTH = 200
-MAX_EPOCH = 2**53
 MAX_BUDGET_MS = 2**53
 MAX_CORRELATION_BYTES = 4_096
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{32})(-[0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
@@ -68,14 +67,6 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     waited_ms: int = 0
 
 
-class Offer(msgspec.Struct, frozen=True):
-    """What one of our own peers adds to a hand-off: whose run this is, and which offer of it."""
-
-    run: str
-    epoch: int
-    sender: str = ""
-
-
 class Trigger(msgspec.Struct, frozen=True, gc=False):
     """A request to run a flow. ``payload`` is JSON text; ``placed``: run it on this node.
 
@@ -89,7 +80,7 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     placed: bool = False
     key: str | None = None
-    offer: Offer | None = None
+    offer: ReceivedOffer | None = None
     scope: str = ""
     budget_ms: int | None = None
     reply_topic: str | None = None
@@ -114,16 +105,13 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-class _Message(msgspec.Struct, gc=False):
+class _Message(OfferFields, kw_only=True, gc=False):
     """The keys that mean something; others are ignored, as the original does."""
 
     id_flow: str | int
     payload: msgspec.Raw
     is_load_balancing: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    run: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    epoch: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    sender: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     deadline_ms: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -183,14 +171,14 @@ def _from_message(body: bytes, arrival: Arrival) -> Trigger:
         raise Malformed(str(error)) from None
     key, deadline, by_mqtt = arrival.key, message.deadline_ms, arrival.source is Source.MQTT
     if key is None and message.id is not msgspec.UNSET:
-        key = _text(message.id, "id")
+        key = _text(message.id)
     return Trigger(
         flow_id=str(message.id_flow),
         payload=bytes(message.payload),
         # For MQTT triggers the original always asks its balancer.
         placed=not by_mqtt and _placed(message),
         key=None if key is None else _checked_key(key),
-        offer=None if by_mqtt else _offer(message),
+        offer=None if by_mqtt else received_offer(message),
         budget_ms=None if deadline is msgspec.UNSET else _budget_ms(deadline, arrival.waited_ms),
     )
 
@@ -302,31 +290,13 @@ def _placed(message: _Message) -> bool:
     return bytes(raw) == b"true"
 
 
-def _offer(message: _Message) -> Offer | None:
-    """The receipt keys of a hand-off; a sender that has other uses for these names is no peer.
-
-    A run's name becomes a header of every call, so nothing but a name of ours is taken for one.
-    """
-    try:
-        run = _text(message.run, "run")
-        if run is None or not is_run_id(run) or message.epoch is msgspec.UNSET:
-            return None
-        epoch = msgspec.json.decode(message.epoch, type=int)
-        sender = _text(message.sender, "sender") or ""
-    except (WrongShape, msgspec.ValidationError):
-        return None
-    if not 1 <= epoch <= MAX_EPOCH:
-        return None
-    return Offer(run, epoch, sender[:MAX_KEY_LENGTH])
-
-
-def _text(raw: msgspec.Raw | msgspec.UnsetType, name: str) -> str | None:
-    if raw is msgspec.UNSET or bytes(raw) == b"null":
+def _text(raw: msgspec.Raw) -> str | None:
+    if bytes(raw) == b"null":
         return None
     try:
         return msgspec.json.decode(raw, type=str)
     except msgspec.ValidationError:
-        raise WrongShape(f"{name} must be a string") from None
+        raise WrongShape("id must be a string") from None
 
 
 def _checked_key(key: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractal_rm.domain.call import Route
-
 
 class MemoryBalancer:
     """Port `Balancer`. Returns ``answer``, or raises it if it is an exception."""
@@ -12,7 +10,7 @@ class MemoryBalancer:
         self.answer = answer
         self.asked = 0
 
-    async def ask(self, route: Route) -> str | None:  # noqa: ARG002 - there is one balancer
+    async def ask(self) -> str | None:
         """Ask once; see the port."""
         self.asked += 1
         if isinstance(self.answer, Exception):

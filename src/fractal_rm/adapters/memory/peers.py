@@ -5,45 +5,38 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from fractal_rm.config.model import Node
-from fractal_rm.domain.call import Route
-from fractal_rm.domain.errors import CallFailed, ConnectFailed
-from fractal_rm.domain.run import Run
-from fractal_rm.engine.ports import Receipt
+from fractal_rm.domain.handoff import NoAnswer, Offer, OfferAnswer
 
-Take = Callable[[Node, Run, str], Awaitable[Receipt | None]]
+AnswerOffer = Callable[[Node, Offer], Awaitable[OfferAnswer]]
 
 
 class MemoryPeers:
-    """Port `Peers`. ``take`` answers offers; without it, no peer can be reached.
+    """Port `Peers`. ``take`` answers an offer; without one, no peer can be reached.
 
-    ``ours`` is the result of `recognize`, or an exception that it raises.
+    ``recognized`` is the answer to `recognize`.
     """
 
-    def __init__(self, take: Take | None = None) -> None:
+    def __init__(self, take: AnswerOffer | None = None) -> None:
         self.take = take
-        self.ours: bool | CallFailed = True
-        self.questions = 0  # how often `recognize` was called
+        self.recognized: bool | NoAnswer = True
+        self.questions = 0  # calls of `recognize`
         self.offers: list[tuple[str, str, int]] = []  # node, run, epoch
         self.left_ms: list[int | None] = []  # of each offer
-        self.routes: list[Route] = []  # of each offer
+        self.ours: list[bool] = []  # of each offer
 
-    async def offer(
-        self, node: Node, route: Route, run: Run, sender: str, *, left_ms: int | None = None
-    ) -> Receipt | None:
+    async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
         """Offer once; see the port."""
-        self.routes.append(route)
-        self.left_ms.append(left_ms)
-        self.offers.append((node.id, run.id, run.epoch))
+        self.ours.append(ours)
+        self.left_ms.append(offer.left_ms)
+        self.offers.append((node.id, offer.run, offer.epoch))
         if self.take is None:
-            raise ConnectFailed(f"{node.offer.origin}: connection refused")
-        return await self.take(node, run, sender)
+            return NoAnswer(f"{node.offer.origin}: connection refused", sent=False)
+        return await self.take(node, offer)
 
-    async def recognize(self, node: Node) -> bool:  # noqa: ARG002 - all are alike
-        """Ask once; see the port."""
+    async def recognize(self, node: Node) -> bool | NoAnswer:  # noqa: ARG002 - all are alike
+        """Return ``recognized``; see the port."""
         self.questions += 1
-        if isinstance(self.ours, CallFailed):
-            raise self.ours
-        return self.ours
+        return self.recognized
 
 
 class MemoryKnownPeers:
