@@ -103,7 +103,7 @@ def _print(detail: RunDetail) -> None:
     print_table(
         ("at", "after ms", "fact", ""),
         [
-            (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *_describe(timed.fact))
+            (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *describe_fact(timed.fact))
             for timed in detail.facts
         ],
         empty="its facts were deleted because of their age; see history.max_age_s",
@@ -112,7 +112,7 @@ def _print(detail: RunDetail) -> None:
         click.echo(f"some of it cannot be read: {detail.unreadable}")
 
 
-def _describe(fact: AnyFact) -> tuple[str, str]:
+def describe_fact(fact: AnyFact) -> tuple[str, str]:
     """The name of a fact and its fields."""
     fields = msgspec.structs.asdict(fact)
     if isinstance(fact, Dead):
