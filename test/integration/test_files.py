@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fractal_rm.adapters.sqlite.prepare import PAGE_BYTES
+from fractal_rm.adapters.sqlite.format.prepare import PAGE_BYTES
 from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import FILES

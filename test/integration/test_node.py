@@ -21,7 +21,7 @@ import pytest
 
 import programs
 from components import slow
-from fractal_rm.adapters.sqlite.schema import FORMAT
+from fractal_rm.adapters.sqlite.format.schema import FORMAT
 from fractal_rm.changes import Changes
 from fractal_rm.config.control import Control, write_control
 from fractal_rm.config.load import Watch
@@ -734,7 +734,7 @@ def test_a_damaged_journal_is_left_alone_and_named(make, components):
             "UPDATE pages SET body = CAST(replace(CAST(body AS TEXT), 'rest', 'mqtt') AS BLOB)"
         )
     log = refusal(node)
-    assert f"the checksum of page 1 of run {run} does not hold" in log
+    assert f"page 1 of run {run} does not match its checksum" in log
     assert "fractal-rm journal check" in log
     checked = cli(node, "journal", "check")
     assert checked.returncode == 1

@@ -1,10 +1,10 @@
-"""Finds a run by its id or the first characters of its id."""
+"""Find a run by its id, or by the first characters of its id."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import Accepted
@@ -16,14 +16,14 @@ _LISTED = "`fractal-rm runs list` lists them"
 
 
 class NoSuchRun(FractalError):
-    """The id is in no journal of the node."""
+    """No journal of the node has the run."""
 
     code = "no-such-run"
 
 
 def find_run(history: SqliteHistory, run_id: str) -> RunDetail:
     """The run with this id, or the only one whose id begins with it. Raises NoSuchRun."""
-    if not run_id:  # all ids begin with it
+    if not run_id:  # every id begins with it
         raise NoSuchRun(f"give the first characters of a run's id; {_LISTED}")
     detail = history.run(run_id) or _by_prefix(history, run_id)
     if detail is None:
@@ -40,7 +40,7 @@ def _by_prefix(history: SqliteHistory, first: str) -> RunDetail | None:
 
 
 def children_of(history: SqliteHistory, parent: RunDetail, config: Config) -> Iterator[RunDetail]:
-    """The runs that a run started with RUN, and the runs that those started, in order."""
+    """The runs that the RUN steps of a run started, each followed by its own children."""
     flow = config.flows.get(parent.summary.flow or "")
     for step in flow.steps if flow else ():
         if isinstance(step, SubFlow):
@@ -51,12 +51,16 @@ def children_of(history: SqliteHistory, parent: RunDetail, config: Config) -> It
 
 
 def _child(history: SqliteHistory, parent: RunSummary, step: SubFlow) -> RunDetail | None:
-    """The run that a step of the parent started: later than the parent, with it as the origin."""
+    """The run that a RUN step of the parent started, if it is in the history.
+
+    It was accepted after its parent, and its first fact contains its origin.
+    """
     origin, before = f"{parent.id}:{step.number}", None
     while True:
         page = history.runs(flow=step.flow, limit=PAGE, before=before)
         for run in page:
-            # Check time and id: the wall clock may have been set, or a peer made the parent's id.
+            # Both conditions: the wall clock may be set back, and another node may have made the
+            # id of the parent.
             if run.accepted_ms < parent.accepted_ms and run.id < parent.id:
                 return None
             detail = history.run(run.id) if run.source == "flow" else None

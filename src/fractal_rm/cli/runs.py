@@ -1,4 +1,4 @@
-"""`runs`: the runs of a node and their facts."""
+"""`runs`: list runs, or show one with its facts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.cli.find_run import find_run
 from fractal_rm.cli.options import (
     config_option,
@@ -31,7 +31,7 @@ _STATES = [state.value for state in State if state is not State.NEW]
 
 @click.group()
 def runs() -> None:
-    """List runs, show a run, or make a test case from a run."""
+    """List runs, show one, or write a test case from one."""
 
 
 runs.add_command(record_run)
@@ -45,7 +45,7 @@ runs.add_command(record_run)
     type=click.IntRange(1, MAX_LISTED),
     default=20,
     show_default=True,
-    help="The maximum number of runs.",
+    help="At most this many.",
 )
 @click.option("--before", metavar="RUN", help="Only runs older than this one.")
 @config_option
@@ -53,7 +53,7 @@ runs.add_command(record_run)
 def list_runs(
     state: str | None, flow: str | None, limit: int, before: str | None, folder: Path, as_json: bool
 ) -> None:
-    """List the runs in all journals of the node, the newest first."""
+    """List the newest runs of all journals of the node."""
     history = SqliteHistory(state_of(folder))
     page = history.page(
         state=State(state) if state else None, flow=flow, limit=limit, before=before
@@ -88,7 +88,7 @@ def list_runs(
 @config_option
 @json_option
 def show_run(run_id: str, folder: Path, as_json: bool) -> None:
-    """Show the facts of a run. The first characters of its id are sufficient."""
+    """Show one run with its facts. The first characters of its id are enough."""
     detail = find_run(SqliteHistory(state_of(folder)), run_id)
     if as_json:
         print_json(detail)
@@ -106,20 +106,20 @@ def _print(detail: RunDetail) -> None:
             (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *describe_fact(timed.fact))
             for timed in detail.facts
         ],
-        empty="its facts were deleted because of their age; see history.max_age_s",
+        empty="its facts were dropped for their age; see history.max_age_s",
     )
     if detail.unreadable:
         click.echo(f"some of it cannot be read: {detail.unreadable}")
 
 
 def describe_fact(fact: AnyFact) -> tuple[str, str]:
-    """The name of a fact and its fields."""
+    """The name of a fact, and its fields as text."""
     fields = msgspec.structs.asdict(fact)
     if isinstance(fact, Dead):
         fields["body"] = fact.body.decode("utf-8", "replace")
-    if fields.get("status") == 0:  # a step that is not a single call has no status
+    if fields.get("status") == 0:  # a step that is not one call has no status
         fields |= {"status": None, "took_ms": fields.get("took_ms") or None}
-    _ = fields.pop("answer", None)  # it is in the reason
+    _ = fields.pop("answer", None)  # the reason contains it
     shown = {key: value for key, value in fields.items() if value not in (None, "", UNSET)}
     name = str(fact.__struct_config__.tag)
     return name, "  ".join(f"{key} {_short(value)}" for key, value in shown.items())
@@ -135,7 +135,7 @@ def _short(value: object) -> str:
 
 
 def _json(value: object) -> str:
-    """A value as JSON; a string without its quotes."""
+    """A value as JSON; JSON text is not encoded again, and a JSON string loses its quotes."""
     text = msgspec.json.encode(value).decode()
     try:
         return msgspec.json.decode(text, type=str)

@@ -1,4 +1,4 @@
-"""`runs record`: makes a test case for flows.cases.toml from a run."""
+"""`runs record`: write a case for flows.cases.toml from a real run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.cases.read import read_cases
 from fractal_rm.cases.record import CannotRecord, Recorded, recorded
 from fractal_rm.cases.run import text_of
@@ -23,15 +23,15 @@ from fractal_rm.config.model import Config
     "--into",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Append the case to this file; by default it is printed.",
+    help="Append it to this file; by default it is printed.",
 )
 @click.option("--name", help="The name of the case.")
 @config_option
 def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -> int:
-    """Make a test case of a flow from a real run, with secrets masked.
+    """Write a test case of a flow from a real run, with secrets masked.
 
-    The first characters of the run's id are sufficient. Exits 1 if the case does not pass yet: add
-    what the journal does not have, such as a long answer that an EXPECT refused.
+    The first characters of the run's id are enough. Exits 1 if the case does not pass yet: fill in
+    what the journal does not contain, such as a long answer that an EXPECT refused.
     """
     config = read_config(folder)
     history = SqliteHistory(Path(config.state_path))
@@ -56,13 +56,11 @@ def _text(found: Recorded) -> str:
 
 
 def _append(file: Path, found: Recorded, config: Config) -> None:
-    """Raises ConfigRejected if the file has errors, CannotRecord if it has a case of this name."""
+    """Raises ConfigRejected if it is not a file of cases, CannotRecord if it has this name."""
     before = text_of(file) if file.exists() else ""
     if any(case.name == found.case.name for case in read_cases(before, config, file.name)):
-        raise CannotRecord(
-            f'{file} already has a case "{found.case.name}"; choose another name with --name'
-        )
+        raise CannotRecord(f'{file} already has a case "{found.case.name}"; give another --name')
     lead = "" if not before else "\n" if before.endswith("\n") else "\n\n"
     with file.open("a", encoding="utf-8") as out:
         out.write(f"{lead}{_text(found)}")
-    click.echo(f'added the case "{found.case.name}" to {file}')
+    click.echo(f'added case "{found.case.name}" to {file}')
