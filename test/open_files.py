@@ -1,4 +1,4 @@
-"""Processes that may open no more files."""
+"""Limits of open files, for tests."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import resource
 from contextlib import contextmanager
 
-MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # before the command of a node
+MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # for `NodeProcess.before`
 
 
 @contextmanager
 def open_files_limited(pid: int, most: int):
-    """A process has so many file descriptors, numbered from 0; those that are open stay so."""
+    """Limit a process to descriptors below ``most``; those that are open stay open."""
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
     try:
@@ -21,5 +21,5 @@ def open_files_limited(pid: int, most: int):
 
 
 def no_descriptor_free(pid: int | None = None):
-    """None is free in a process, or in this one."""
+    """Leave no descriptor free in a process; by default in this one."""
     return open_files_limited(os.getpid() if pid is None else pid, 0)

@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
 
 
 def flows(folder: Path, *words: str, said: str = "") -> subprocess.CompletedProcess[bytes]:
-    done = programs.run("flows", *words, "--config", folder, said=said.encode())
+    done = programs.run("flows", *words, "--config", folder, stdin=said.encode())
     assert b"Traceback" not in done.stdout + done.stderr
     return done
 

@@ -1,4 +1,4 @@
-"""A file that the seed's rules accept means what it always meant, and is kept as it always was."""
+"""Files in the original's language keep their meaning, and the JSON text of their flows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ COMPONENTS = {
 }
 
 
-def seed_s_meaning(text: str) -> list[dict[str, object]]:
-    """The seed's rules, as an earlier release wrote its flows down: the order of keys counts."""
+def flows_by_the_originals_rules(text: str) -> list[dict[str, object]]:
+    """Flows by the original's rules, as an earlier release encoded them, with keys in order."""
     flows: list[dict[str, object]] = []
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         words = line.split()
@@ -63,7 +63,7 @@ _targets = st.sampled_from([(c, e) for c, endpoints in COMPONENTS.items() for e 
 
 
 @st.composite
-def seed_files(draw) -> str:
+def files_in_the_originals_language(draw) -> str:
     text = draw(_comments)
     for number in draw(st.lists(st.integers(0, 10**6), unique=True, max_size=4)):
         text += f"{draw(_spaces)}{number}{draw(_titles)}\n"
@@ -81,18 +81,19 @@ def seed_files(draw) -> str:
     return text.replace("\n", draw(st.sampled_from(["\n", "\r\n"])))
 
 
-@given(seed_files())
-def test_a_file_of_the_seed_s_language_means_and_is_written_what_it_always_was(text):
+@given(files_in_the_originals_language())
+def test_a_file_in_the_originals_language_compiles_to_the_same_json_as_before(text):
     flows, findings = compile_flows(text, COMPONENTS)
     assert [f.render() for f in findings if f.code != "F110"] == []
     written = [msgspec.json.encode(flow).decode() for flow in flows.values()]
     as_before = [
-        json.dumps(flow, ensure_ascii=False, separators=(",", ":")) for flow in seed_s_meaning(text)
+        json.dumps(flow, ensure_ascii=False, separators=(",", ":"))
+        for flow in flows_by_the_originals_rules(text)
     ]
     assert written == as_before
 
 
-def test_the_flows_that_the_seed_shipped_are_written_as_they_always_were():
+def test_the_flows_that_the_original_shipped_compile_to_the_same_json_as_before():
     text = (
         "1\nTO component1 1\nPOST payload\nTO component2 1\nPOST result1\n"
         "TO component3 1\nPOST result1 result2\n\n"
@@ -104,16 +105,16 @@ def test_the_flows_that_the_seed_shipped_are_written_as_they_always_were():
         flows, findings = compile_flows(text.replace("\n", ends), shipped)
         assert findings == []
         written = [json.loads(msgspec.json.encode(flow)) for flow in flows.values()]
-        assert written == seed_s_meaning(text)
+        assert written == flows_by_the_originals_rules(text)
         assert all(step.terms is msgspec.UNSET for flow in flows.values() for step in flow.steps)
 
 
-def test_a_flow_of_the_seed_s_language_has_the_version_that_it_always_had():
+def test_a_flow_in_the_originals_language_keeps_its_version():
     (flow,) = compile_flows("1 a title\nTO camera 1\nPOST payload\n", COMPONENTS)[0].values()
     assert flow_version(flow) == "a676e98c0897b81b09167fe3"
 
 
-def test_what_an_earlier_release_wrote_down_is_read():
+def test_a_flow_encoded_by_an_earlier_release_is_decoded():
     before = (
         b'{"id":"1","title":"","steps":[{"type":"call","number":1,"component":"a","endpoint":"1",'
         b'"method":"GET","items":[],"line":3}],"line":1,"durable":"accept"}'
@@ -124,7 +125,7 @@ def test_what_an_earlier_release_wrote_down_is_read():
 
 
 @pytest.mark.parametrize("library", ["jmespath", "cronsim"])
-def test_without_a_path_or_a_schedule_what_reads_them_is_not_in_memory(library):
+def test_libraries_for_paths_and_schedules_are_imported_only_when_needed(library):
     program = (
         "import sys; from fractal_rm.flowlang import compile_flows; import fractal_rm.wiring\n"
         "compile_flows('1\\nTO a 1\\nPOST payload\\n  WHEN payload == 1\\n', {'a': ['1']})\n"
@@ -134,7 +135,7 @@ def test_without_a_path_or_a_schedule_what_reads_them_is_not_in_memory(library):
 
 
 @pytest.mark.parametrize("comment", ["# a comment", '  # with "a quote', "\t#"])
-def test_a_comment_may_follow_on_a_line(comment):
+def test_a_line_may_end_with_a_comment(comment):
     text = f"1 a title {comment}\nTO camera 1 {comment}\nPOST payload\t{comment}\nGET {comment}\n"
     (flow,) = compile_flows(text, COMPONENTS)[0].values()
     assert flow.title == "a title"
@@ -144,7 +145,7 @@ def test_a_comment_may_follow_on_a_line(comment):
     ]
 
 
-def test_within_a_string_there_is_no_comment():
+def test_a_hash_sign_within_a_string_begins_no_comment():
     text = '1\nTO camera 1\nPOST JSON {"a": "x # y \\" # z"} # a comment\n'
     (flow,) = compile_flows(text, COMPONENTS)[0].values()
     assert flow.steps[0].terms.json.value == {"a": 'x # y " # z'}
