@@ -75,7 +75,7 @@ class NodeProcess:
         other.mode, other.process = mode or self.mode, None
         return other
 
-    # --- configuration --------------------------------------------------------------------
+    # --- configuration ---------------------------------------------------------------------------
 
     def read(self, name: str):
         """A JSON file of the configuration."""
@@ -107,7 +107,7 @@ class NodeProcess:
         }}  # fmt: skip
         self.write("nodes", nodes)
 
-    # --- the process ----------------------------------------------------------------------
+    # --- the process -----------------------------------------------------------------------------
 
     @property
     def log(self) -> str:
@@ -180,7 +180,7 @@ class NodeProcess:
         self.process = None
         return code
 
-    # --- REST -----------------------------------------------------------------------------
+    # --- REST ------------------------------------------------------------------------------------
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str):
         """Status, headers and decoded body of one request."""
@@ -205,7 +205,7 @@ class NodeProcess:
         headers.setdefault("Content_Type", "application/json")
         return self.request("POST", "/startrm", json.dumps(message).encode(), **headers)
 
-    # --- its journals ----------------------------------------------------------------
+    # --- its journals ----------------------------------------------------------------------------
 
     @property
     def history(self) -> SqliteHistory:

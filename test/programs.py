@@ -140,7 +140,7 @@ def _read_number(file: int) -> int:
     return _NUMBER.unpack(os.read(file, _NUMBER.size))[0]
 
 
-# --- in the loader ---------------------------------------------------
+# --- in the loader -------------------------------------------------------------------------------
 
 
 def _serve(channel: socket.socket) -> None:

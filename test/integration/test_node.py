@@ -1,4 +1,4 @@
-"""Whole nodes: side by side, handing off, changed while they run, stopped, and lied to."""
+"""Real nodes: two on one machine, hand-offs, changed configurations, bad peers, stops."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import gmqtt
 import pytest
+from gmqtt.mqtt.constants import MQTTv311
+from gmqtt.storage import PersistentStorage
 
 import programs
-from components import slow
+from components import Components, slow
 from fractal_rm.adapters.sqlite.schema import FORMAT
 from fractal_rm.changes import Changes
 from fractal_rm.config.control import Control, write_control
@@ -35,23 +37,22 @@ from worlds import Stage, config
 
 
 def outcome(node: NodeProcess, flow: str = "2", **headers):
-    """The answer to a trigger that is waited for; the balancer is asked."""
+    """Send a trigger that the balancer places, and wait for its outcome."""
     return node.trigger(flow, placed=False, Prefer="wait=30", **headers)[2]
 
 
 def node_at(port: int, endpoint: str, **more):
-    """A nodes.conf with node 2 there."""
+    """A nodes.conf with node 2 at this address."""
     config = {"protocol": "http", "ip": "127.0.0.1", "port": port, "endpoint": endpoint, **more}
     return {"2": {"config": config}}
 
 
-# --- two on one node ---------------------------------------------------------------------------
+# --- two processes on one machine ----------------------------------------------------------------
 
 
-def test_rm_mqtt_and_rm_api_run_side_by_side_on_one_node(make, tmp_path, mosquitto, components):
+def test_rm_mqtt_and_rm_api_run_at_the_same_time_on_one_node(make, tmp_path, mosquitto, components):
     api = make("both", broker=mosquitto.port).start()
-    mqtt = object.__new__(NodeProcess)
-    mqtt.__dict__.update(api.__dict__, mode="mqtt", process=None)
+    mqtt = api.beside("mqtt")
     api_log = api.folder / "node.log"
     api_log.rename(api.folder / "api.log")
     mqtt.start()
@@ -66,26 +67,21 @@ def test_rm_mqtt_and_rm_api_run_side_by_side_on_one_node(make, tmp_path, mosquit
 
 
 def publish(port: int, topic: str, message: object) -> None:
-    """One message, by Mosquitto's own client."""
-    command = ["mosquitto_pub", "-p", str(port), "-t", topic, "-q", "1", "-m", json.dumps(message)]
-    try:
-        subprocess.run(command, check=True)
-    except FileNotFoundError:
-        import gmqtt
-        from gmqtt.mqtt.constants import MQTTv311
+    """Publish one message at QoS 1 and wait for its PUBACK."""
 
-        async def send():
-            client = gmqtt.Client("one")
-            await client.connect("127.0.0.1", port, version=MQTTv311)
-            client.publish(topic, json.dumps(message), qos=1)
-            await client._persistent_storage.wait_empty()
-            await client.disconnect()
+    async def send():
+        unacknowledged = PersistentStorage()
+        client = gmqtt.Client("one", persistent_storage=unacknowledged)
+        await client.connect("127.0.0.1", port, version=MQTTv311)
+        client.publish(topic, json.dumps(message), qos=1)
+        await unacknowledged.wait_empty()
+        await client.disconnect()
 
-        asyncio.run(send())
+    asyncio.run(send())
 
 
 def listening(pid: int) -> list[str]:
-    """The TCP sockets of a process that listen."""
+    """The TCP sockets on which a process listens."""
     opened = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
     inodes = {name[8:-1] for name in opened if name.startswith("socket:")}
     lines = [
@@ -105,10 +101,9 @@ def test_the_mqtt_launcher_imports_no_web_stack():
     assert done.stdout == b"[]\n"
 
 
-def test_a_second_node_on_the_same_journal_is_told_so(make):
+def test_a_second_process_on_the_same_journal_is_refused(make):
     node = make().start()
-    other = object.__new__(NodeProcess)
-    other.__dict__.update(node.__dict__, process=None)
+    other = node.beside()
     other.edit("comm", rest__port=free_port())
     other.launch()
     assert other.process.wait(20) == 4
@@ -116,10 +111,10 @@ def test_a_second_node_on_the_same_journal_is_told_so(make):
     assert "Traceback" not in other.log
 
 
-# --- flows that begin by themselves --------------------------------------------------------------
+# --- flows with ON, EVERY and CRON ---------------------------------------------------------------
 
 
-BEGIN_BY_THEMSELVES = """\
+TRIGGERED_FLOWS = """\
 1 at a topic
 ON plant/+/frame
 TO component1 1
@@ -130,34 +125,34 @@ EVERY 200ms
 TO component1 2
 GET
 
-3 at moments
+3 at times
 CRON "* * * * *" Europe/Rome
 TO component2 1
 POST payload
 """
 
 
-def test_flows_begin_at_their_topic_and_as_time_passes(make, mosquitto):
+def test_flows_are_triggered_by_their_topic_and_their_schedule(make, mosquitto):
     node = make(broker=mosquitto.port, mode="up")
-    (node.config / "flows.conf").write_text(BEGIN_BY_THEMSELVES)
+    (node.config / "flows.conf").write_text(TRIGGERED_FLOWS)
     node.start().wait_connected()
     publish(mosquitto.port, "plant/7/frame", {"n": 7})
-    publish(mosquitto.port, "plant/frame", "of no flow")
-    assert begun(node, "1", 1) == [("mqtt", {"n": 7})]
-    pulse = begun(node, "2", 3)
-    assert {source for source, _ in pulse} == {"schedule"}
-    moments = [datetime.fromisoformat(payload["at"][:-1]) for _, payload in pulse]
-    apart = [later - one for one, later in pairwise(moments)]
-    assert all(each and not each % timedelta(milliseconds=200) for each in apart)
+    publish(mosquitto.port, "plant/frame", "for no flow")
+    assert first_runs(node, "1", 1) == [("mqtt", {"n": 7})]
+    scheduled = first_runs(node, "2", 3)
+    assert {source for source, _ in scheduled} == {"schedule"}
+    times = [datetime.fromisoformat(payload["at"][:-1]) for _, payload in scheduled]
+    intervals = [later - one for one, later in pairwise(times)]
+    assert all(each and not each % timedelta(milliseconds=200) for each in intervals)
     assert node.stop() == 0
-    been_away(node, "3 CRON", 600)
-    ((source, payload), *_) = begun(node.start(), "3", 1)
+    stop_earlier(node, "3 CRON", 600)
+    ((source, payload), *_) = first_runs(node.start(), "3", 1)
     assert (source, payload["at"][-4:]) == ("schedule", ":00Z")
     assert node.stop() == 0
 
 
-def begun(node: NodeProcess, flow: str, least: int) -> list[tuple[str, object]]:
-    """The first runs of a flow, when there are as many: where each came from, and its payload."""
+def first_runs(node: NodeProcess, flow: str, least: int) -> list[tuple[str, object]]:
+    """Wait for so many runs of a flow; returns the source and the payload of each, oldest first."""
     listed = f"/v1/runs?flow={flow}&state=succeeded"
 
     def enough():
@@ -169,18 +164,18 @@ def begun(node: NodeProcess, flow: str, least: int) -> list[tuple[str, object]]:
     return [(fact.source, json.loads(bytes(fact.payload))) for fact in firsts]
 
 
-def been_away(node: NodeProcess, rule: str, seconds: int) -> None:
-    """As if a node that is stopped had been so for longer: for one of its schedules."""
+def stop_earlier(node: NodeProcess, rule: str, seconds: int) -> None:
+    """Change the state of one schedule as if the node had been stopped for longer."""
     path = node.state / "schedules.json"
     kept = json.loads(path.read_text())
     (name,) = [each for each in kept if each.startswith(rule)]
     path.write_text(json.dumps({**kept, name: kept[name] - seconds * 1000}))
 
 
-# --- handing off -------------------------------------------------------------------------------
+# --- handing off ---------------------------------------------------------------------------------
 
 
-def test_a_hand_off_runs_once_there_and_the_receipt_is_kept_here(make, components):
+def test_a_handed_off_run_executes_once_and_its_receipt_is_kept(make, components):
     there = make("there").start()
     here = make("here", balancer=components.port)
     here.knows(there)
@@ -196,32 +191,34 @@ def test_a_hand_off_runs_once_there_and_the_receipt_is_kept_here(make, component
     assert known == [f"http://127.0.0.1:{there.rest}/startrm"]
 
 
-def test_a_receiver_that_dies_after_its_commit_is_asked_again_and_runs_it_once(make, components):
+def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_once(
+    make, components
+):
     there = make("there").start()
     here = make("here", balancer=components.port)
-    # The answer is lost: a middleman delivers the first offer, kills the receiver, says nothing.
+    # A proxy delivers the first offer, kills the receiver, and does not pass on the response.
     offers = []
-    asked_again = threading.Event()
+    offered_again = threading.Event()
 
-    def middleman(_, body):
-        if body:  # else it is asked whether it is a node of this program
+    def proxy(_, body):
+        if body:  # an empty body asks whether it is a node of this program
             offers.append(body)
         status, _, answer = there.request("POST", "/startrm", body, Content_Type="application/json")
         if len(offers) > 1:
-            asked_again.set()
+            offered_again.set()
         elif body:
             there.kill()
             there.start()
-            asked_again.wait(60)
+            offered_again.wait(60)
         return status, json.dumps(answer)
 
-    components.answers["/middle"] = middleman
+    components.answers["/proxy"] = proxy
     components.answers["/LB/id_node"] = (200, '{"id_node": "2"}')
-    here.write("nodes", node_at(components.port, "middle", peer="fractal"))
+    here.write("nodes", node_at(components.port, "proxy", peer="fractal"))
     here.start()
     answer = outcome(here, "1")
     assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has it")
-    assert asked_again.is_set()
+    assert offered_again.is_set()
     assert len(set(offers)) == 1
     wait_until(lambda: [run.state for run in there.runs()] == [State.SUCCEEDED])
     assert here.runs(State.SUCCEEDED) == []
@@ -240,7 +237,7 @@ def test_a_receiver_that_dies_after_its_commit_is_asked_again_and_runs_it_once(m
         (None, "succeeded", "node 2 could not be reached"),
     ],
 )
-def test_whatever_a_peer_does_the_run_ends(make, components, answer, state, reason):
+def test_a_run_ends_for_every_response_of_a_peer(make, components, answer, state, reason):
     node = make(balancer=components.port)
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     components.answers["/peer"] = answer
@@ -252,7 +249,7 @@ def test_whatever_a_peer_does_the_run_ends(make, components, answer, state, reas
     assert reason in found["reason"]
 
 
-def test_the_offer_is_the_original_s_message_with_keys_that_it_ignores(make, components):
+def test_an_offer_is_the_originals_message_with_more_keys(make, components):
     node = make(balancer=components.port)
     node.edit("comm", node__id="7")
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
@@ -266,7 +263,7 @@ def test_the_offer_is_the_original_s_message_with_keys_that_it_ignores(make, com
     }  # fmt: skip
 
 
-def test_an_offer_takes_along_what_time_is_left(make, components):
+def test_an_offer_contains_the_time_left(make, components):
     node = make(balancer=components.port)
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     node.write("nodes", node_at(components.port, "peer"))
@@ -276,7 +273,7 @@ def test_an_offer_takes_along_what_time_is_left(make, components):
     assert 0 < body["deadline_ms"] <= 60_000
 
 
-# --- lied to -----------------------------------------------------------------------------------
+# --- balancers and components that fail ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -298,7 +295,7 @@ def test_an_offer_takes_along_what_time_is_left(make, components):
         ("garbage", "not HTTP/1.1"),
     ],
 )
-def test_whatever_the_balancer_does_the_run_goes_on_here(balanced, answer, reason):
+def test_a_run_executes_here_for_every_failure_of_the_balancer(balanced, answer, reason):
     node, components = balanced
     components.answers["/LB/id_node"] = answer
     found = outcome(node)
@@ -308,7 +305,7 @@ def test_whatever_the_balancer_does_the_run_goes_on_here(balanced, answer, reaso
 
 @pytest.fixture
 def balanced(node_and_balancer):
-    """One node and its balancer for many answers; none is left from the test before."""
+    """One node and its balancer for many tests, without the answers of the test before."""
     _, components = node_and_balancer
     components.answers.clear()
     return node_and_balancer
@@ -316,8 +313,6 @@ def balanced(node_and_balancer):
 
 @pytest.fixture(scope="module")
 def node_and_balancer(tmp_path_factory):
-    from components import Components
-
     components = Components()
     folder = tmp_path_factory.mktemp("balanced")
     node = NodeProcess(folder / "n", components=components.port, balancer=components.port,
@@ -339,7 +334,7 @@ def node_and_balancer(tmp_path_factory):
         ("garbage", "not HTTP/1.1"),
     ],
 )
-def test_whatever_a_component_does_it_costs_its_own_run_only(balanced, answer, reason):
+def test_a_bad_answer_of_a_component_fails_only_its_own_run(balanced, answer, reason):
     node, components = balanced
     components.answers["/LB/id_node"] = (200, '{"id_node": null}')
     components.answers["/endpoint2"] = answer
@@ -351,7 +346,7 @@ def test_whatever_a_component_does_it_costs_its_own_run_only(balanced, answer, r
     assert outcome(node, "1")["state"] == "succeeded"
 
 
-def test_a_balancer_that_hangs_is_not_waited_for(make, components):
+def test_a_balancer_that_hangs_delays_a_run_by_its_timeout_only(make, components):
     node = make(balancer=components.port)
     node.edit("load_balancer", timeout_s=0.3)
     components.answers["/LB/id_node"] = "hang"
@@ -360,7 +355,7 @@ def test_a_balancer_that_hangs_is_not_waited_for(make, components):
     assert "no answer within the time limit" in found["reason"]
 
 
-def test_a_component_that_hangs_costs_its_own_run_only(make, components):
+def test_a_component_that_hangs_fails_only_its_own_run(make, components):
     node = make()
     node.edit("components", component1__config__timeout_s=0.3)
     (node.config / "flows.conf").write_text(FLOWS + "\n9\nTO component2 1\nGET\n")
@@ -372,7 +367,7 @@ def test_a_component_that_hangs_costs_its_own_run_only(make, components):
     assert outcome(node, "9")["state"] == "succeeded"
 
 
-def test_the_python_text_of_the_original_can_be_asked_for(make, components):
+def test_a_component_can_be_sent_python_text_as_by_the_original(make, components):
     node = make()
     node.edit("components", component1__config__body="python-repr")
     node.start()
@@ -380,19 +375,17 @@ def test_the_python_text_of_the_original_can_be_asked_for(make, components):
     assert components.requests[0][2] == b"{'payload': [{'a': 'x', 'b': [True, None]}]}"
 
 
-# --- changed while it runs ---------------------------------------------------------------------
+# --- changed configurations ----------------------------------------------------------------------
 
 
-def test_a_change_on_the_disk_is_taken_within_a_second(make):
+def test_a_change_of_flows_conf_is_taken_while_the_node_runs(make):
     node = make().start()
-    began = time.monotonic()
     (node.config / "flows.conf").write_text(FLOWS + "\n9 new\nTO component1 1\nGET\n")
     wait_until(lambda: len(node.get("/v1/flows")[2]) == 3)
-    assert time.monotonic() - began < 5  # it is half a second here; a slow machine is no error
     assert node.trigger("9", Prefer="wait=30")[2]["state"] == "succeeded"
 
 
-def test_a_broken_change_leaves_the_running_one_in_place_and_says_so(make):
+def test_a_broken_configuration_is_rejected_and_the_old_one_stays_in_force(make):
     node = make().start()
     (node.config / "flows.conf").write_text("1\nTO compnent1 1\nGET\n")
     wait_until(lambda: "config_rejected" in node.log)
@@ -402,7 +395,7 @@ def test_a_broken_change_leaves_the_running_one_in_place_and_says_so(make):
     wait_until(lambda: "config_taken" in node.log)
 
 
-def test_the_rest_address_can_be_changed_and_a_taken_one_is_refused(make):
+def test_the_rest_port_can_be_changed_but_not_to_one_that_is_in_use(make):
     node = make().start()
     old, new = node.rest, free_port()
     node.edit("comm", rest__port=new)
@@ -415,18 +408,18 @@ def test_the_rest_address_can_be_changed_and_a_taken_one_is_refused(make):
     assert old != node.rest
 
 
-def test_a_mistake_in_a_reference_is_said_and_can_be_mended(make):
+def test_a_broken_reference_is_rejected_and_taken_when_its_file_exists(make):
     node = make().start()
     node.edit("comm", mqtt__password="${file:sec\0ret}")
     wait_until(lambda: "config_rejected" in node.log)
     node.edit("comm", mqtt__password="${file:secret}")
     wait_until(lambda: node.log.count("config_rejected") == 2)
-    (node.folder / "secret").write_text("x")  # that alone mends it
+    (node.folder / "secret").write_text("x")  # now the reference is valid
     wait_until(lambda: "config_taken" in node.log)
     assert "Traceback" not in node.log
 
 
-def test_an_endpoint_that_is_no_plain_path_leaves_the_interface_open(make):
+def test_an_endpoint_that_is_no_plain_path_is_rejected_and_rest_stays_open(make):
     node = make().start()
     node.edit("comm", rest__endpoint="/{b:foo}")
     wait_until(lambda: "C206" in node.log)
@@ -436,7 +429,7 @@ def test_an_endpoint_that_is_no_plain_path_leaves_the_interface_open(make):
     wait_until(lambda: answers(node))
 
 
-def test_the_size_that_a_trigger_may_have_is_changed_by_all_who_look_at_it(make):
+def test_a_changed_max_trigger_bytes_is_applied_to_rest_triggers(make):
     node = make()
     node.edit("comm", max_trigger_bytes=1_000)
     node.start()
@@ -446,7 +439,7 @@ def test_the_size_that_a_trigger_may_have_is_changed_by_all_who_look_at_it(make)
     assert node.trigger("2", "x" * 5_000)[0] == 200
 
 
-def test_the_state_folder_stays_the_same_until_the_restart(make):
+def test_a_changed_state_folder_needs_a_restart(make):
     node = make().start()
     run = node.trigger("2", Prefer="wait=30")[2]["run"]
     node.edit("comm", state__path="elsewhere", rest__port=free_port())
@@ -457,7 +450,7 @@ def test_the_state_folder_stays_the_same_until_the_restart(make):
     assert not (node.folder / "elsewhere").exists()
 
 
-async def test_whatever_breaks_while_changes_are_looked_for_is_said_and_the_next_look_is_taken(
+async def test_an_error_while_watching_for_changes_is_logged_and_watching_continues(
     tmp_path,
 ):
     stage = Stage()
@@ -480,7 +473,7 @@ async def test_whatever_breaks_while_changes_are_looked_for_is_said_and_the_next
         assert "watch_broke" in stage.telemetry.events
 
 
-async def test_a_pause_holds_while_the_state_folder_is_away(tmp_path):
+async def test_a_node_stays_paused_while_its_state_folder_is_missing(tmp_path):
     stage = Stage()
     stage.world.config = config(folder=str(tmp_path), state_path=str(tmp_path / "state"))
     write_control(tmp_path / "state", Control(paused=True))
@@ -495,72 +488,72 @@ async def test_a_pause_holds_while_the_state_folder_is_away(tmp_path):
         assert "resumed" in stage.telemetry.events
 
 
-class Way:
-    """A way in that writes down what is done with it."""
+class RecordedWayIn:
+    """A way in that records its calls in ``calls``; ``fault``: `start` raises it."""
 
     takes_over = False
 
-    def __init__(self, name: str, told: list[str], fault: Exception | None = None) -> None:
-        self.name, self.told, self.fault = name, told, fault
+    def __init__(self, name: str, calls: list[str], fault: Exception | None = None) -> None:
+        self.name, self.calls, self.fault = name, calls, fault
 
     async def start(self, _before=None):
         if self.fault is not None:
             raise self.fault
-        self.told.append(f"{self.name} opened")
+        self.calls.append(f"{self.name} opened")
 
     async def stop(self):
-        self.told.append(f"{self.name} stopped")
+        self.calls.append(f"{self.name} stopped")
 
     def status(self):
         return Check(self.name, ok=True, text="open")
 
 
-def ways(stage: Stage, faults: dict[int, Exception]) -> list[str]:
-    """A node with one way in; on some ports it cannot be opened. What is done with it, in order."""
-    told: list[str] = []
+def with_way_in(stage: Stage, faults: dict[int, Exception]) -> list[str]:
+    """Give the node one way in, which fails on some ports; returns the list of its calls."""
+    calls: list[str] = []
 
     def make(given, _):
         port = given.rest.port
         if isinstance(faults.get(port), ValueError):
             raise faults[port]
-        return Way(str(port), told, faults.get(port))
+        return RecordedWayIn(str(port), calls, faults.get(port))
 
     stage.node = Node(stage.world, {"rest": make})
-    return told
+    return calls
 
 
-async def test_a_way_in_that_cannot_be_made_costs_the_one_that_is_open_nothing():
+async def test_a_way_in_that_cannot_be_made_leaves_the_old_one_open():
     stage = Stage(rest=Rest(port=1))
-    told = ways(stage, {2: ValueError("a fault of ours")})
+    calls = with_way_in(stage, {2: ValueError("a fault of ours")})
     async with stage:
         with pytest.raises(ValueError, match="a fault"):
             await stage.node.reconfigure(config(rest=Rest(port=2)))
-        assert told == ["1 opened"]
+        assert calls == ["1 opened"]
         assert stage.world.config.rest.port == 1
 
 
-async def test_whatever_keeps_a_way_in_from_opening_the_one_before_is_opened_again():
+async def test_the_old_way_in_is_opened_again_when_the_new_one_does_not_open():
     stage = Stage(rest=Rest(port=1))
-    told = ways(stage, {2: RuntimeError("a fault of ours")})
+    calls = with_way_in(stage, {2: RuntimeError("a fault of ours")})
     async with stage:
         with pytest.raises(RuntimeError):
             await stage.node.reconfigure(config(rest=Rest(port=2)))
-        assert told == ["1 opened", "1 stopped", "1 opened"]
+        assert calls == ["1 opened", "1 stopped", "1 opened"]
         assert stage.world.config.rest.port == 1
 
 
-async def test_a_way_in_that_was_lost_is_missed_and_the_next_configuration_opens_it():
+async def test_a_lost_way_in_fails_readiness_and_the_next_configuration_opens_it():
     stage = Stage(rest=Rest(port=1))
     faults: dict[int, Exception] = {2: RuntimeError("no")}
-    told = ways(stage, faults)
+    calls = with_way_in(stage, faults)
     async with stage:
-        faults[1] = RuntimeError("somebody else was quicker")
+        faults[1] = RuntimeError("the port is in use")
         with pytest.raises(RuntimeError):
             await stage.node.reconfigure(config(rest=Rest(port=2)))
         assert [check.ok for check in stage.node.readiness() if check.name == "rest"] == [False]
         del faults[1]
         await stage.node.reconfigure(config(rest=Rest(port=1)))
-        assert told[-1] == "1 opened"
+        assert calls[-1] == "1 opened"
 
 
 def answers(node: NodeProcess) -> bool:
@@ -584,7 +577,7 @@ def test_pause_and_resume_survive_a_restart(make):
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
-def test_a_node_that_is_started_paused_begins_nothing(make, components):
+def test_a_node_that_starts_paused_begins_no_run(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make().start()
     run = node.trigger("2")[2]["run"]
@@ -598,7 +591,7 @@ def test_a_node_that_is_started_paused_begins_nothing(make, components):
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
-def test_a_run_is_not_released_by_what_was_asked_before_it_was_parked(make, components):
+def test_a_parked_run_is_not_released_by_an_earlier_command(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make()
     node.edit("comm", recovery__max_age_s=0)
@@ -609,15 +602,15 @@ def test_a_run_is_not_released_by_what_was_asked_before_it_was_parked(make, comp
     wait_until(lambda: "parked_released" in node.log)
     node.kill()
     node.start()
-    paused_and_seen(node)
+    pause_and_wait(node)
     assert node.history.run(run).summary.state is State.PARKED
     components.answers["/endpoint2"] = (200, "late")
     assert cli(node, "resume", "--parked").returncode == 0
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
-def paused_and_seen(node: NodeProcess) -> None:
-    """The node has looked at what is asked of it since its start."""
+def pause_and_wait(node: NodeProcess) -> None:
+    """Pause the node, and wait until it has read the command."""
     cli(node, "pause", "--all")
     wait_until(lambda: "paused" in checks(node)["room"])
 
@@ -630,11 +623,11 @@ def cli(node: NodeProcess, *words: str) -> subprocess.CompletedProcess[str]:
     return programs.run_text(*words, "--config", node.config)
 
 
-# --- stopped -----------------------------------------------------------------------------------
+# --- stopped -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_what_is_in_flight_and_exits_well(make, components, number):
+def test_after_a_signal_the_node_finishes_runs_in_flight_and_exits_with_0(make, components, number):
     components.answers["/endpoint2"] = slow(0.5)
     node = make().start()
     run = node.trigger("2")[2]["run"]
@@ -644,7 +637,7 @@ def test_a_signal_finishes_what_is_in_flight_and_exits_well(make, components, nu
     assert "after_crash=False" in node.start().log
 
 
-def test_a_second_signal_ends_it_at_once_and_loses_nothing(make, components):
+def test_a_second_signal_ends_the_node_at_once_and_the_run_resumes(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make().start()
     run = node.trigger("2")[2]["run"]
@@ -652,11 +645,11 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(make, components):
     node.process.send_signal(signal.SIGTERM)
     wait_until(lambda: "stopping" in node.log)
 
-    def told_again() -> bool:
+    def ended_by_signal() -> bool:
         node.process.send_signal(signal.SIGTERM)
         return node.process.poll() is not None
 
-    wait_until(told_again)  # what comes at the same moment counts as the first one
+    wait_until(ended_by_signal)  # signals at the same moment count as one
     assert node.process.wait(10) == 130
     assert "ended_by_second_signal" in node.log
     components.answers["/endpoint2"] = (200, "late")
@@ -664,7 +657,7 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(make, components):
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
-def test_who_waits_for_an_outcome_gets_it_from_a_node_that_stops(make, components):
+def test_a_client_that_waits_for_an_outcome_gets_it_from_a_node_that_stops(make, components):
     components.answers["/endpoint2"] = slow(0.5)
     node = make().start()
     answer = []
@@ -676,9 +669,9 @@ def test_who_waits_for_an_outcome_gets_it_from_a_node_that_stops(make, component
     assert answer[0]["state"] == "succeeded"
 
 
-def test_who_waits_for_a_run_that_will_not_end_hears_where_it_stands(make):
+def test_a_client_that_waits_gets_the_state_of_a_run_that_has_not_ended_when_the_node_stops(make):
     node = make().start()
-    paused_and_seen(node)
+    pause_and_wait(node)
     answer = []
     waiting = threading.Thread(target=lambda: answer.append(node.trigger("2", Prefer="wait=60")))
     waiting.start()
@@ -689,7 +682,7 @@ def test_who_waits_for_a_run_that_will_not_end_hears_where_it_stands(make):
     assert (status, said["state"]) == (200, "accepted")
 
 
-# --- what it refuses to start with -------------------------------------------------------------
+# --- refused starts ------------------------------------------------------------------------------
 
 
 def refusal(node: NodeProcess, code: int = 4) -> str:
@@ -699,7 +692,7 @@ def refusal(node: NodeProcess, code: int = 4) -> str:
     return node.log
 
 
-def test_a_broken_configuration_is_shown_whole(make):
+def test_all_errors_of_a_configuration_are_shown_at_once(make):
     node = make()
     node.edit("comm", rest__port="x")
     (node.config / "flows.conf").write_text("1\nGET\n")
@@ -708,13 +701,13 @@ def test_a_broken_configuration_is_shown_whole(make):
     assert "error[F106]" in log
 
 
-def test_a_port_that_is_taken_is_named_with_the_cure(make):
+def test_a_port_in_use_is_reported_with_the_key_to_change(make):
     node = make()
     with socket.create_server(("127.0.0.1", node.rest)):
         assert "another program listens there; stop it, or set rest.port" in refusal(node)
 
 
-def test_a_newer_journal_is_left_alone(make):
+def test_a_node_refuses_a_journal_of_a_newer_release(make):
     node = make().start()
     node.stop()
     with sqlite3.connect(node.state / "api.journal") as db:
@@ -722,7 +715,7 @@ def test_a_newer_journal_is_left_alone(make):
     assert "was written by a newer release" in refusal(node)
 
 
-def test_a_damaged_journal_is_left_alone_and_named(make, components):
+def test_a_node_refuses_a_damaged_journal_and_names_the_run(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make().start()
     run = node.trigger("2")[2]["run"]
@@ -741,20 +734,20 @@ def test_a_damaged_journal_is_left_alone_and_named(make, components):
     assert "DAMAGED" in checked.stdout
 
 
-def test_a_log_path_that_cannot_be_written_is_named(make):
+def test_an_unwritable_log_path_is_reported(make):
     node = make()
     node.edit("comm", log__path="no/such/folder/rm.log")
     assert "log.path" in refusal(node)
 
 
-def test_a_log_path_that_nobody_reads_is_said_to_be_that(make):
+def test_a_log_path_that_is_a_fifo_without_a_reader_is_reported(make):
     node = make()
     os.mkfifo(node.folder / "fifo")
     node.edit("comm", log__path="fifo")
     assert "a FIFO that nobody reads" in refusal(node)
 
 
-def test_the_log_goes_where_the_configuration_says(make):
+def test_the_log_is_written_to_the_configured_file(make):
     node = make()
     node.edit("comm", log__path="rm.log")
     node.launch()
@@ -763,7 +756,7 @@ def test_the_log_goes_where_the_configuration_says(make):
     assert node.stop() == 0
 
 
-def test_a_full_disk_under_a_whole_node_is_refused_and_survived(make, tmp_path):
+def test_a_node_refuses_triggers_while_its_disk_is_full_and_recovers(make, tmp_path):
     state = tmp_path / "disk"
     state.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(state)])
@@ -802,17 +795,17 @@ def refused(node: NodeProcess, payload: object = "p"):
     return answer if answer[0] != 200 else None
 
 
-# --- a flow that says more ----------------------------------------------------------------------
+# --- a flow with many settings -------------------------------------------------------------------
 
-TOLD = """\
-1 what a call can say
+WITH_SETTINGS = """\
+1 calls with settings
 DEADLINE 60s
 TO component1 1
 GET
   AS found
   RETRY 3 EVERY 10ms
 TO component2 1
-PUT JSON {"score": found.score, "line": payload}     # found at the second try
+PUT JSON {"score": found.score, "line": payload}     # GET succeeds at its second try
   WHEN found.score > 0.5 and status(found) == 200
   QUERY q "a b"
 DELETE
@@ -823,9 +816,9 @@ GET
 """
 
 
-def test_a_flow_that_says_more_is_run_as_it_says(make, components):
-    node = make("told")
-    (node.config / "flows.conf").write_text(TOLD)
+def test_the_settings_of_calls_are_applied(make, components):
+    node = make("settings")
+    (node.config / "flows.conf").write_text(WITH_SETTINGS)
     node.start()
     tries = iter([(503, "busy"), (200, '{"score": 0.75}')])
     components.answers["/endpoint1"] = lambda handler, _: (
