@@ -177,6 +177,7 @@ class Stage:
         clock: ManualClock | None = None,
         known_peers: MemoryKnownPeers | None = None,
         journal: MemoryJournal | None = None,
+        observers=(),
         **changes,
     ):
         self.disk = disk or Disk()
@@ -192,7 +193,7 @@ class Stage:
         self.world = World(
             config(**changes), self.journal, self.components, self.peers, self.balancer,
             self.publisher, self.clock, SystemRandom(), self.telemetry, self.known_peers,
-            kept_id=lambda: "kept", observers=(self.ended_runs,),
+            kept_id=lambda: "kept", observers=(self.ended_runs, *observers),
         )  # fmt: skip
         self.node = Node(self.world, {})
         self.queue = self.node.lifecycle.queue

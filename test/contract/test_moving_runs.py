@@ -253,7 +253,8 @@ async def test_both_journals_hold_after_moves_of_runs_with_failures_parents_and_
         runs[name] = fold(Run(name, FLOW, 1_000), list(facts))
         await journal.accept(entry(name, key=f"key of {name}", facts=facts[:1]))
         for fact in facts[1:]:
-            await journal.append_durably(runs[name], fact, 1_001)
+            journal.append(runs[name], fact, 1_001)
+            await journal.durable
         await journal.accept(entry("again", key=f"key of {name}"))
     await fails(journal, runs.pop("failed child"))
     await journal.close(clean=True)

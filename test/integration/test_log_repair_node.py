@@ -82,7 +82,8 @@ async def left_by_a_process(node: NodeProcess, run_ids: list[str]) -> None:
         run = fold(Run(run_id, flow, now_ms), [fact])
         await journal.accept(Entry(run_id, flow, now_ms, (fact,), run.state, ""))
     for run_id in run_ids[:-1]:
-        await journal.append_durably(Run(run_id, flow, now_ms), Started(1), now_ms)
+        journal.append(Run(run_id, flow, now_ms), Started(1), now_ms)
+        await journal.durable
     journal.crash()
 
 

@@ -83,7 +83,8 @@ async def written(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) 
         run = fold(Run(run_id, flow, now_ms), [fact])
         await journal.accept(Entry(run_id, flow, now_ms, (fact,), run.state, ""))
         for each in more:
-            await journal.append_durably(run, each, now_ms)
+            journal.append(run, each, now_ms)
+            await journal.durable
     await journal.close(clean=clean)
 
 

@@ -49,13 +49,10 @@ class NewRun(msgspec.Struct):
 
     def is_durable(self) -> bool:
         """Whether the journal has it, as a run of its own."""
-        written = self.written
-        return (
-            written.done()
-            and not written.cancelled()
-            and written.exception() is None
-            and written.result() is None
-        )
+        try:
+            return self.written.result() is None
+        except (JournalBlocked, asyncio.CancelledError, asyncio.InvalidStateError):
+            return False
 
 
 class Entering(msgspec.Struct):
@@ -86,7 +83,10 @@ class Acceptance:
         loop shares one sync.
         """
         now = self._world.clock.read()
-        decoded = [await self._decoded(arrival) for arrival in arrivals]
+        decoded = [self._decoded(arrival) for arrival in arrivals]
+        for place, trigger in enumerate(decoded):
+            if isinstance(trigger, Trigger) and trigger.offer is not None:
+                decoded[place] = await self._known_offer(trigger, trigger.offer) or trigger
         entering = [self._enter(*each, now) for each in zip(arrivals, decoded, strict=True)]
         new = [each.new for each in entering if isinstance(each, Entering)]
         if new:
@@ -115,16 +115,13 @@ class Acceptance:
         except JournalBlocked as error:
             raise _unavailable(error) from error
 
-    async def _decoded(self, arrival: Arrival) -> Trigger | Taken | Refused:
-        """The trigger; or the answer, of a hand-off that is known or a message that is wrong."""
+    def _decoded(self, arrival: Arrival) -> Trigger | Taken | Refused:
         try:
-            trigger = decode_trigger(arrival, self._world.config.bounds.max_trigger_bytes)
-            known = trigger.offer and await self._known_offer(trigger, trigger.offer)
+            return decode_trigger(arrival, self._world.config.bounds.max_trigger_bytes)
         except Refused as refusal:
             return refusal
         except Exception as error:  # noqa: BLE001 - the others that came with it are not at fault
             return self._broken(error)
-        return known or trigger
 
     def _enter(
         self, arrival: Arrival, trigger: Trigger | Taken | Refused, now: Reading
@@ -207,20 +204,19 @@ class Acceptance:
         state = State.DEAD if new.run.state is State.DEAD else State.ACCEPTED
         return Taken(new.run.id, state, epoch=trigger.offer.epoch if trigger.offer else None)
 
-    async def _known_offer(self, trigger: Trigger, offer: Offer) -> Taken | None:
-        """A peer that had no answer offers again: it is answered before anything is refused.
-
-        Raises OwnRun where this node would hand a run to itself: nodes.conf names this node.
-        """
+    async def _known_offer(self, trigger: Trigger, offer: Offer) -> Taken | Refused | None:
+        """A peer that had no answer offers again: it is answered before anything is refused."""
         own = self._runs.get(offer.run)
-        if own is not None and own.placement in OFFERED:
-            raise OwnRun(f"this node itself has offered run {offer.run}")
+        if own is not None and own.placement in OFFERED:  # nodes.conf names this node
+            return OwnRun(f"this node itself has offered run {offer.run}")
         try:
             retention_ms = self._world.clock.read().retention_ms
             prior = await self._world.journal.find(_offer_key(offer), retention_ms)
+            return None if prior is None else self._repeated(trigger, prior)
         except JournalBlocked as error:
-            raise _unavailable(error) from error
-        return None if prior is None else self._repeated(trigger, prior)
+            return _unavailable(error)
+        except Refused as refusal:
+            return refusal
 
     def _repeated(self, trigger: Trigger, prior: Prior) -> Taken:
         """Raises KeyReused."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.run import Run
@@ -18,6 +18,11 @@ class Observers:
         for observer in observers:
             for kind in observer.kinds:
                 self._by_kind.setdefault(kind, []).append(observer)
+
+    @property
+    def kinds(self) -> Container[type]:
+        """The kinds of facts that anybody observes."""
+        return self._by_kind
 
     def offer(self, run: Run, fact: AnyFact, at_ms: int) -> None:
         """Tell those who observe facts of this kind. The fact is applied to the run already."""

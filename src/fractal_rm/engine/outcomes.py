@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Awaitable
 
 from fractal_rm.domain.run import Outcome, Run
 from fractal_rm.engine.open_runs import OpenRuns
 
-MOST_KEPT = 1_000  # ended runs
-MOST_KEPT_BYTES = 8 * 1024 * 1024  # of their payloads and results
+MOST_KEPT = 64  # ended runs: more would push others out of the processor's caches
+MOST_KEPT_BYTES = 1024 * 1024  # of their payloads and results
 
 
 class Outcomes:
@@ -19,7 +19,7 @@ class Outcomes:
     def __init__(self, runs: OpenRuns) -> None:
         self._runs = runs
         self._waiters: dict[str, list[asyncio.Future[Outcome | None]]] = {}
-        self._ended: OrderedDict[str, tuple[Run, Awaitable[None]]] = OrderedDict()
+        self._ended: deque[tuple[Run, Awaitable[None]]] = deque()
         self._kept_bytes = 0
         self._released = False
 
@@ -31,10 +31,9 @@ class Outcomes:
 
     async def wait(self, run_id: str, timeout_s: float) -> Outcome | None:
         """How a run ends, or ended lately; None if it has not in time, or is not known here."""
-        kept = self._ended.get(run_id)
-        if kept is not None:
-            run, durable = kept
-            return await self._within(_outcome(run, durable), timeout_s)
+        for run, durable in self._ended:
+            if run.id == run_id:
+                return await self._within(_outcome(run, durable), timeout_s)
         if run_id not in self._runs or self._released:
             return None
         waiter: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
@@ -59,10 +58,11 @@ class Outcomes:
         return len(self._waiters)
 
     def _keep(self, run: Run, durable: Awaitable[None]) -> None:
-        self._ended[run.id] = run, durable
+        ended = self._ended
+        ended.append((run, durable))
         self._kept_bytes += run.payload_bytes + run.result_bytes
-        while len(self._ended) > MOST_KEPT or self._kept_bytes > MOST_KEPT_BYTES:
-            _, (oldest, _) = self._ended.popitem(last=False)
+        while len(ended) > MOST_KEPT or self._kept_bytes > MOST_KEPT_BYTES:
+            oldest, _ = ended.popleft()
             self._kept_bytes -= oldest.payload_bytes + oldest.result_bytes
 
     async def _tell(

@@ -34,6 +34,7 @@ class Recorder:
         self._journal = world.journal
         self._clock = world.clock
         self._observers = Observers(world.observers, world.telemetry)
+        self._observed = self._observers.kinds
         self._runs = runs
         self._outcomes = outcomes
         self._slots = slots
@@ -46,30 +47,27 @@ class Recorder:
         """A new run is durable: it is open now, and observers are offered its first facts."""
         self._runs.add(run)
         for fact in entry.facts:
-            self._observers.offer(run, fact, entry.at_ms)
+            if type(fact) in self._observed:
+                self._observers.offer(run, fact, entry.at_ms)
 
     def record(self, run: Run, fact: AnyFact) -> None:
         """Apply a fact and write it behind: it is durable within about a second."""
-        now_ms = self._apply(run, fact)
-        self._journal.append(run, fact, now_ms)
-
-    def record_durably(self, run: Run, fact: AnyFact) -> Awaitable[None]:
-        """Apply a fact and write it now. Await the result to wait until it is durable."""
-        now_ms = self._apply(run, fact)
-        return self._journal.append_durably(run, fact, now_ms)
-
-    def settle(self, run: Run, fact: Settled | Dead) -> Awaitable[None]:
-        """Write the last fact of a run. Await the result: it tells those who wait for the end."""
-        durable = self.record_durably(run, fact)
-        self._runs.remove(run)
-        return self._outcomes.ended(run, durable) or _ALREADY_DONE
-
-    def _apply(self, run: Run, fact: AnyFact) -> int:
-        """Returns the time of the fact, by the wall clock."""
         had_bytes = run.result_bytes
         run.apply(fact)
         if run.result_bytes != had_bytes:
             self._slots.count_results(run.result_bytes - had_bytes)
-        now_ms = self._clock.now_ms()
-        self._observers.offer(run, fact, now_ms)
-        return now_ms
+        at_ms = self._clock.now_ms()
+        self._journal.append(run, fact, at_ms)
+        if type(fact) in self._observed:
+            self._observers.offer(run, fact, at_ms)
+
+    def record_durably(self, run: Run, fact: AnyFact) -> Awaitable[None]:
+        """Apply a fact and write it now. Await the result to wait until it is durable."""
+        self.record(run, fact)
+        return self._journal.durable
+
+    def settle(self, run: Run, fact: Settled | Dead) -> Awaitable[None]:
+        """Write the last fact of a run. Await the result: it tells those who wait for the end."""
+        self.record(run, fact)
+        self._runs.remove(run)
+        return self._outcomes.ended(run, self._journal.durable) or _ALREADY_DONE

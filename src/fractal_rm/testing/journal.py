@@ -164,7 +164,8 @@ def begun(run_id: str, flow: Flow = FLOW) -> Run:
 def write(journal: Journal, run: Run, fact: AnyFact, at_ms: int = 1_001) -> Awaitable[None]:
     """Let a run follow a fact and append it, as the engine does."""
     run.apply(fact)
-    return journal.append_durably(run, fact, at_ms)
+    journal.append(run, fact, at_ms)
+    return journal.durable
 
 
 class JournalConformance:

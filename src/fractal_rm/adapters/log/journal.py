@@ -1,8 +1,8 @@
 """The journal: a log that is written and synced, and a history that it is brought into.
 
-accept, find, append_durably ──> `Writer`: gather, look up, write, sync, answer
-append ────────────────────────> `Writer`: write at the end of the turn; the next group syncs it
-log ───────────────────────────> `Projector`: into the history, in batches, beside all that
+accept, find, durable ──> `Writer`: gather, look up, write, sync, answer
+append ─────────────────> `Writer`: write at the end of the turn; the next group syncs it
+log ────────────────────> `Projector`: into the history, in batches, beside all that
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LogJournal:
         self._others = others = others or NoOthers()
         self._writer = Writer(log, history, others, recent, self._syncing, retention_ms, self._lose)
         self.append = self._writer.append  # see the port
-        self.append_durably = self._writer.append_durably
+        self.durable = self._writer.durable
         self._projector = Projector(
             log, history, recent, self._writer.tell_all, self._syncing, self._projecting,
             retention_ms,

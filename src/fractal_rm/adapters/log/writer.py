@@ -17,7 +17,7 @@ so that `blocked` says how it stands. Facts wait meanwhile, and who waits for th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -80,7 +80,7 @@ class Writer:
         self._flush: asyncio.Handle | None = None
         self._unsynced: asyncio.TimerHandle | None = None
         self._ends = asyncio.Event()
-        self._durable = _Durable(self)
+        self.durable = _Durable(self)  # see the port
         self._killed = False
         self.loop: asyncio.AbstractEventLoop
 
@@ -118,11 +118,6 @@ class Writer:
         self._behind.append((run, (at_ms, fact)))
         if self._flush is None:
             self._flush = self.loop.call_soon(self.write_behind)
-
-    def append_durably(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
-        """Append a fact, and sync it once the result is awaited; see the port."""
-        self.append(run, fact, at_ms)
-        return self._durable
 
     def wait_durable(self) -> asyncio.Future[None]:
         """A future that is done when everything handed in so far is on the disk."""

@@ -126,20 +126,16 @@ class MemoryJournal:
 
     def append(self, run: Run, fact: AnyFact, at_ms: int) -> None:
         """Add a fact; see the port."""
-        self._append(run, fact, at_ms)
-
-    def append_durably(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
-        """Add a fact; see the port."""
-        return asyncio.shield(self._append(run, fact, at_ms))
-
-    def _append(self, run: Run, fact: AnyFact, at_ms: int) -> asyncio.Future[None]:
-        """Return what is done when the fact is durable."""
         self._behind.append((run.id, TimedFact(at_ms, fact)))
         loop = asyncio.get_running_loop()
         if self._flushed is None or self._flushed.done():
             self._flushed = loop.create_future()
             loop.call_soon(self._flush)
-        return self._flushed
+
+    @property
+    def durable(self) -> Awaitable[None]:
+        """Wait for what was appended; see the port."""
+        return asyncio.sleep(0) if self._flushed is None else asyncio.shield(self._flushed)
 
     damage = None  # there is no history
 

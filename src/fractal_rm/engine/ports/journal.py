@@ -108,7 +108,7 @@ class Adopted(msgspec.Struct, frozen=True):
 class Journal(Protocol):
     """Facts of runs, appended in order. Facts that wait at the same time share one fsync.
 
-    ``accept``, ``append`` and ``append_durably`` are called on the event loop and never block it.
+    ``accept`` and ``append`` are called on the event loop and never block it.
     ``at_ms`` is the wall clock at the time of the call, correct or not; nothing is decided by it.
     """
 
@@ -154,8 +154,9 @@ class Journal(Protocol):
         """
         ...
 
-    def append_durably(self, run: Run, fact: AnyFact, at_ms: int) -> Awaitable[None]:
-        """Add a fact as `append` does, at once. Await the result to wait until it is durable.
+    @property
+    def durable(self) -> Awaitable[None]:
+        """Await it to wait until all facts that were appended before are durable.
 
         Raises JournalBlocked: the journal was closed while it could not write.
         """

@@ -1,0 +1,85 @@
+"""How a run ended is told once it is durable, and kept for a short while."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import State
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.outcomes import MOST_KEPT, MOST_KEPT_BYTES, Outcomes
+from worlds import Stage, until
+
+
+def ended(run_id: str, size: int = 2) -> Run:
+    run = Run(run_id, Flow("1"), 0, payload=msgspec.Raw(b"1" * size))
+    run.payload_bytes = size
+    run.state = State.SUCCEEDED
+    return run
+
+
+class Durable:
+    """May be awaited any number of times."""
+
+    def __init__(self) -> None:
+        self.done = asyncio.Event()
+
+    def __await__(self):
+        return self.done.wait().__await__()
+
+
+async def test_who_asks_after_the_end_gets_the_outcome_without_a_look_at_the_disk():
+    async with Stage() as stage:
+        taken = await stage.send("2")
+        await until(lambda: stage.node.unfinished == 0)
+        stage.journal.full = True  # nothing can be read or written
+        outcome = await stage.node.outcome(taken.run, 10)
+        stage.journal.full = False
+    assert outcome is not None
+    assert outcome.state is State.SUCCEEDED
+
+
+async def test_an_outcome_is_not_told_before_it_is_durable():
+    written = Durable()
+    outcomes = Outcomes(OpenRuns())
+    assert outcomes.ended(ended("a"), written) is None
+    waiting = asyncio.ensure_future(outcomes.wait("a", 10))
+    assert await outcomes.wait("a", 0) is None
+    written.done.set()
+    outcome = await waiting
+    assert outcome is not None
+    assert outcome.run == "a"
+
+
+async def test_a_bounded_number_of_ended_runs_is_kept():
+    outcomes, written = Outcomes(OpenRuns()), Durable()
+    written.done.set()
+    for number in range(MOST_KEPT + 1):
+        outcomes.ended(ended(str(number)), written)
+    assert await outcomes.wait("0", 1) is None
+    assert await outcomes.wait("1", 1) is not None
+
+
+async def test_ended_runs_are_kept_within_a_bounded_number_of_bytes():
+    outcomes, written = Outcomes(OpenRuns()), Durable()
+    written.done.set()
+    outcomes.ended(ended("small"), written)
+    outcomes.ended(ended("large", MOST_KEPT_BYTES), written)
+    assert await outcomes.wait("small", 1) is None
+    assert await outcomes.wait("large", 1) is not None
+    outcomes.ended(ended("too large", MOST_KEPT_BYTES + 1), written)
+    assert await outcomes.wait("too large", 1) is None
+
+
+async def test_when_the_node_stops_waiters_are_released_and_later_ones_do_not_wait():
+    runs = OpenRuns()
+    runs.add(Run("a", Flow("1"), 0))
+    outcomes = Outcomes(runs)
+    waiting = asyncio.ensure_future(outcomes.wait("a", 60))
+    await until(lambda: outcomes.waiting == 1)
+    outcomes.release_all()
+    assert await waiting is None
+    assert await outcomes.wait("a", 60) is None

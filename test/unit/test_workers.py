@@ -1,0 +1,60 @@
+"""Workers are started as runs need them; a few stay idle for the next runs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fractal_rm.domain.state import State
+from fractal_rm.engine.queue.ready import MOST_IDLE
+from worlds import Stage, until
+
+
+def workers(name: str = "Lifecycle._work") -> list[asyncio.Task]:
+    return [task for task in asyncio.all_tasks() if name in repr(task)]
+
+
+async def test_runs_one_after_another_share_one_worker():
+    async with Stage() as stage:
+        for _ in range(5):
+            assert (await stage.run("2")).state is State.SUCCEEDED
+        assert len(workers()) <= 2  # one may still be on its way to the next run
+
+
+async def test_a_burst_leaves_no_more_idle_workers_than_are_kept():
+    async with Stage() as stage:
+        go = stage.holds("slow/1")
+        sent = [await stage.send("4") for _ in range(3 * MOST_IDLE)]
+        await until(lambda: stage.load.in_flight == 3 * MOST_IDLE)
+        assert len(workers()) == 3 * MOST_IDLE
+        go.set()
+        for each in sent:
+            assert (await stage.ended(each.run)).state is State.SUCCEEDED
+        await until(lambda: len(workers()) == MOST_IDLE)
+
+
+async def test_a_node_that_is_killed_leaves_no_task():
+    stage = Stage()
+    await stage.node.start()
+    stage.holds("slow/1")
+    await stage.send("4")
+    await until(lambda: stage.load.in_flight == 1)
+    stage.crash()
+    await until(lambda: not workers("Lifecycle"))
+    assert not stage.state(next(iter(stage.disk.runs))).final
+
+
+async def test_a_worker_that_breaks_is_logged_and_others_take_the_next_runs(monkeypatch):
+    async with Stage() as stage:
+        settle, broken = stage.node.lifecycle.settle, []
+
+        async def breaks_once(run, ending):
+            if not broken:
+                broken.append(run.id)
+                raise OSError("nobody expected this")
+            await settle(run, ending)
+
+        monkeypatch.setattr(stage.node.lifecycle, "settle", breaks_once)
+        await stage.send("2")
+        await until(lambda: broken)
+        assert (await stage.run("2")).state is State.SUCCEEDED
+        assert "run_broke" in stage.telemetry.events
