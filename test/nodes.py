@@ -205,6 +205,32 @@ class NodeProcess:
         headers.setdefault("Content_Type", "application/json")
         return self.request("POST", "/startrm", json.dumps(message).encode(), **headers)
 
+    def outcome(self, flow: object = "2", **headers):
+        """The outcome of a trigger that the balancer places."""
+        return self.trigger(flow, placed=False, Prefer="wait=30", **headers)[2]
+
+    def is_live(self) -> bool:
+        """Whether it answers on its REST port."""
+        try:
+            return self.get("/livez")[0] == 200
+        except OSError:
+            return False
+
+    def checks(self) -> dict[str, str]:
+        """The texts of /readyz, by name."""
+        return {check["name"]: check["text"] for check in self.get("/readyz")[2]["checks"]}
+
+    # --- commands -------------------------------------------------------------------------------
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run ``fractal-rm`` with its configuration."""
+        return programs.run_text(*words, "--config", self.config)
+
+    def pause(self) -> None:
+        """Pause it, and wait until it has read the command."""
+        self.command("pause", "--all")
+        wait_until(lambda: "paused" in self.checks()["room"])
+
     # --- its journals ----------------------------------------------------------------------------
 
     @property
