@@ -19,7 +19,7 @@ START_LIMIT_S = 20
 
 
 def need(program: str) -> str:
-    """The path of a program; without it a test is left out, which CI does not accept."""
+    """The path of a program. If it is missing, the test is skipped; in CI it fails."""
     found = shutil.which(program, path=f"{os.environ['PATH']}:{sysconfig.get_path('scripts')}")
     if found is None and Path(f"/usr/sbin/{program}").exists():
         found = f"/usr/sbin/{program}"
@@ -31,24 +31,24 @@ def need(program: str) -> str:
 
 
 class Broker:
-    """A broker process on a port of its own; it can be stopped, killed and started again."""
+    """A broker process on its own port; it can be stopped, killed and restarted."""
 
     def __init__(self, kind: str, folder: Path, extra: str = "") -> None:
         self.kind = kind
         self.port = free_port()
         self.folder = folder
-        self._config = folder / f"{kind}.conf"
+        self.config = folder / f"{kind}.conf"
         self._process: subprocess.Popen[bytes] | None = None
         if kind == "mosquitto":
-            self._config.write_text(
-                # Otherwise it keeps 1,000 messages for a client that is away and drops more.
+            self.config.write_text(
+                # By default it keeps 1,000 messages for a disconnected client and drops the rest.
                 "max_queued_messages 0\n"
                 f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{extra}"
                 f"persistence true\npersistence_location {folder}/\nautosave_interval 1\n"
                 "user root\n"
             )
         else:
-            self._config.write_text(
+            self.config.write_text(
                 f'server_name: test\nlisten: "127.0.0.1:{free_port()}"\n'
                 f'jetstream {{ store_dir: "{folder / "nats"}" }}\n'
                 f'mqtt {{ listen: "127.0.0.1:{self.port}", ack_wait: "2s" }}\n{extra}'
@@ -56,7 +56,7 @@ class Broker:
 
     @property
     def protocol(self) -> str:
-        """The MQTT that it speaks."""
+        """The newest MQTT version that it supports."""
         return "5" if self.kind == "mosquitto" else "3.1.1"
 
     def start(self) -> Broker:
@@ -65,7 +65,7 @@ class Broker:
         log = (self.folder / f"{self.kind}.log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                [program, "-c", str(self._config)], stdout=log, stderr=log
+                [program, "-c", str(self.config)], stdout=log, stderr=log
             )
         end = time.monotonic() + START_LIMIT_S
         while time.monotonic() < end:
@@ -81,7 +81,7 @@ class Broker:
         self._process.send_signal(number)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """End it and wait for that."""
+        """Stop it, and wait until it has ended."""
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait(20)
@@ -105,10 +105,10 @@ def mosquitto(tmp_path):
 
 
 class RabbitMq:
-    """A RabbitMQ with its MQTT plugin, in a folder of its own and under a name of its own.
+    """A RabbitMQ with its MQTT plugin, with its own folder and node name.
 
-    It speaks MQTT 3.1.1 only. Its start takes seconds: one for all tests of a process. The port
-    mapper that it would leave behind is started, and ended, by us.
+    It supports only MQTT 3.1.1. It takes seconds to start, so all tests of a process share one. Its
+    port mapper (epmd) would continue to run, so it is started and stopped here.
     """
 
     protocol = "3.1.1"
@@ -144,7 +144,7 @@ class RabbitMq:
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
         }
-        # /usr/sbin/rabbitmq-server changes to another user, with other folders.
+        # /usr/sbin/rabbitmq-server would switch to another user with other folders.
         for command in (["epmd"], ["/usr/lib/rabbitmq/bin/rabbitmq-server"]):
             with (self.folder / "out").open("ab") as out:
                 self._processes.append(
@@ -160,7 +160,7 @@ class RabbitMq:
         raise AssertionError("RabbitMQ does not listen")
 
     def stop(self) -> None:
-        """End it, at once, as nobody wants what it keeps; and then what was started for it."""
+        """Kill it, since its data is not needed, then stop the port mapper."""
         os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL)
         for process in reversed(self._processes):
             if process is self._processes[0]:

@@ -1,4 +1,4 @@
-"""Flows of every kind of step, and cases of them as texts."""
+"""Flows with every kind of step, for tests of cases."""
 
 from __future__ import annotations
 
@@ -53,6 +53,6 @@ STEPPED = {each.id: each for each in (PATIENT, PARENT, CHILD, LIST, CAREFUL, AT_
 
 
 def differences(made: Config, text: str) -> list[tuple[str, str, str]]:
-    """What, expected and got, of the one case of a text."""
+    """Run the one case of a text. Returns ``what``, ``expected`` and ``got`` of each difference."""
     (case,) = read_cases(f'[[case]]\nname = "it"\n{text}', made)
     return [(each.what, each.expected, each.got) for each in judged(case, made).differences]

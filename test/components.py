@@ -1,4 +1,4 @@
-"""Components, balancers and peers for tests: one HTTP server in a thread that misbehaves on cue."""
+"""An HTTP server in a thread: components, balancers and peers for tests, with any misbehaviour."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _NONE: Mapping[str, str] = {}
 
 
 class Components(ThreadingHTTPServer):
-    """Answers any path with ``answers[path]``, or with a small object.
+    """Responds to any path with ``answers[path]``, or with a small JSON object.
 
     An answer is a tuple (status, text) or (status, text, headers), a function of (handler, body)
-    that returns one, or one of the words "hang", "close", "garbage". A text may be bytes.
+    that returns such a tuple, or one of "hang", "close", "garbage". The text may be bytes.
+    ``go_on`` releases the requests that hang.
     """
 
     daemon_threads = True
@@ -36,17 +37,17 @@ class Components(ThreadingHTTPServer):
         self._thread.start()
 
     def per_key(self) -> Counter[str]:
-        """How often each step was asked for."""
+        """How many requests there were with each Idempotency-Key."""
         return Counter(key for _, key, _ in self.requests if key)
 
     def end(self) -> None:
-        """Stop answering."""
+        """Stop the server."""
         self.go_on.set()
         self.shutdown()
         self.server_close()
 
     def handle_error(self, *_: object) -> None:
-        """Clients that are killed are no errors here."""
+        """Ignore clients that were killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -84,11 +85,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 def slow(seconds: float):
-    """Answer after a while."""
+    """An answer that takes ``seconds``."""
 
     def answer(*_):
         time.sleep(seconds)

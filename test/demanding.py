@@ -1,4 +1,4 @@
-"""A TLS server that asks for a certificate, and refuses all who have none."""
+"""A TLS server that demands a client certificate and refuses clients without one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ports import free_port
 
 @contextmanager
 def demanding(folder, version=ssl.TLSVersion.TLSv1_3):
-    """Gives its port on 127.0.0.1, and the file of the authority behind it."""
+    """Yields the port on 127.0.0.1, and the path of the CA certificate."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -39,5 +39,5 @@ def _refuse(listening: socket.socket, context: ssl.SSLContext) -> None:
                 secured.do_handshake()
             with socket.socket(fileno=secured.detach()) as plain, suppress(ConnectionError):
                 plain.shutdown(socket.SHUT_WR)
-                while plain.recv(4096):  # what is not read would overtake the reason as a reset
+                while plain.recv(4096):  # unread data would cause a reset before the alert arrives
                     pass

@@ -1,4 +1,4 @@
-"""Journals as earlier releases wrote them, made of one that this release has written."""
+"""Makes journals in the formats of earlier releases, from one that this release wrote."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ INSERT INTO meta SELECT name, value FROM new.meta WHERE name IN ('accepted', 'se
 
 
 def as_written_by(path: Path, number: int) -> None:
-    """Let a journal, which is closed, be one of an earlier format: before 5, without a log."""
+    """Convert a closed journal to an earlier format; before format 5 there is no log."""
     if number >= 5:
         _without_blobs(path, number)
         return

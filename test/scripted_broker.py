@@ -1,4 +1,4 @@
-"""A broker on a real socket that does what a test says, for what no installed broker does."""
+"""A broker on a real socket that answers as a test says, also as no installed broker does."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def message(topic: str, body: bytes, packet_id: int, *, mqtt_5: bool = True, dup
 
 
 class ScriptedBroker:
-    """``on_connect`` is given the version (5 or 4) and answers it: bytes, CLOSE or NOTHING.
+    """``on_connect`` gets the version (5 or 4) and returns the answer: bytes, CLOSE or NOTHING.
 
-    ``after`` is sent once a connection is subscribed; ``send`` sends more on the newest one.
-    ``connects`` has the version of each CONNECT, ``received`` the type of each other packet, with
-    its content.
+    ``after`` is sent after each SUBACK; ``send`` sends more on the newest connection. ``connects``
+    has the version of each CONNECT, ``received`` the type and content of each other packet.
+    ``ended`` counts the connections that have ended.
     """
 
     def __init__(self, on_connect: Callable[[int], bytes | None], after: bytes = b"") -> None:
@@ -45,8 +45,8 @@ class ScriptedBroker:
         self.port = 0
         self.send: Callable[[bytes], None] = lambda _: None
 
-    async def at_goodbye(self) -> None:
-        """After a DISCONNECT, before the connection is closed."""
+    async def before_close(self) -> None:
+        """Called after a DISCONNECT, before the connection is closed."""
 
     @asynccontextmanager
     async def listening(self):
@@ -61,13 +61,13 @@ class ScriptedBroker:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
-                await self._answer(*await _packet(reader), writer)
+                await self._handle(*await _packet(reader), writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             self.ended += 1
         finally:
             writer.close()
 
-    async def _answer(self, first: int, data: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _handle(self, first: int, data: bytes, writer: asyncio.StreamWriter) -> None:
         if first == 0x10:
             version = data[6]
             self.connects.append(version)
@@ -79,16 +79,17 @@ class ScriptedBroker:
             return
         self.received.append((first, data))
         if first == 0xE0:
-            await self.at_goodbye()
+            await self.before_close()
             raise ConnectionError
-        writer.write(self._acknowledged(first, data))
+        writer.write(self.answer(first, data))
         if first == 0x82:
             writer.write(self.after)
 
-    def _acknowledged(self, first: int, data: bytes) -> bytes:
+    def answer(self, first: int, data: bytes) -> bytes:
+        """What is sent for a packet: SUBACK, UNSUBACK, PUBACK or nothing. Tests replace it."""
         packet_id, mqtt_5 = data[:2], self.connects[-1] == 5
         if first == 0x82:
-            granted = b"\0\1" if mqtt_5 else b"\1"  # in MQTT 5 behind no properties
+            granted = b"\0\1" if mqtt_5 else b"\1"  # in MQTT 5 after an empty list of properties
             return bytes([SUBACK, 2 + len(granted)]) + packet_id + granted
         if first == 0xA2:
             done = b"\0\0" if mqtt_5 else b""
@@ -108,3 +109,15 @@ async def _packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
         shift += 7
         if byte < 0x80:
             return first, await reader.readexactly(size)
+
+
+def answering(broker: ScriptedBroker, answer) -> ScriptedBroker:
+    """Let it answer a packet with ``answer(type, content)``, and as usual if that is None."""
+    usual = broker.answer
+
+    def answer_or_usual(first: int, data: bytes) -> bytes:
+        special = answer(first, data)
+        return usual(first, data) if special is None else special
+
+    broker.answer = answer_or_usual
+    return broker

@@ -1,4 +1,4 @@
-"""Flows as values, for tests of what the engine does with them."""
+"""Short functions that build flows, for tests of the engine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fractal_rm.domain.flow import Call, Content, Each, Flow, Method, Step, Term
 
 
 def flow(*steps: Step, flow_id: str = "9", **settings: object) -> Flow:
-    """A flow of these steps."""
+    """A flow with these steps."""
     return Flow(flow_id, steps=steps, **settings)
 
 
@@ -17,7 +17,7 @@ def get(number: int, where: str, **terms: object) -> Call:
 
 
 def post(number: int, where: str, *items: object, **terms: object) -> Call:
-    """A POST of items, or of a template (``json``)."""
+    """A POST of items, or of a template (``json``), to ``where``, such as "a 1"."""
     component, endpoint = where.split()
     return Call(number, component, endpoint, Method.POST, tuple(items), **_terms(terms))
 

@@ -15,20 +15,21 @@ import sys
 from pathlib import Path
 
 import gmqtt
+from gmqtt.mqtt.constants import MQTTv311
+from gmqtt.storage import PersistentStorage
 
 COMM = Path(__file__).resolve().parent.parent / "runtime_manager" / "config_files" / "comm.conf"
 PAYLOAD = "0x03abcdefghil"
 
 
 async def publish(host: str, port: int, topic: str, flow: str, payload: object) -> None:
-    """Publish one trigger at QoS 1 and wait until the broker has it. Raises OSError."""
-    from gmqtt.mqtt.constants import MQTTv311  # every broker speaks it
-
-    client = gmqtt.Client(None)
-    await client.connect(host, port, version=MQTTv311)
+    """Publish one trigger at QoS 1 and wait for its PUBACK. Raises OSError."""
+    unacknowledged = PersistentStorage()
+    client = gmqtt.Client(None, persistent_storage=unacknowledged)
+    await client.connect(host, port, version=MQTTv311)  # every broker supports it
     message = {"id_flow": flow, "payload": payload}
     client.publish(topic, json.dumps(message), qos=1)
-    await client._persistent_storage.wait_empty()  # the broker's acknowledgement
+    await unacknowledged.wait_empty()
     await client.disconnect()
     print(f"published on {topic} at {host}:{port}: {json.dumps(message)}")
 

@@ -191,7 +191,7 @@ class Stage:
         self.telemetry = QuietTelemetry()
         self.ended_runs = SettledRuns(self.clock.steady_ms)
         self.world = World(
-            config(**changes), self.journal, self.components, self.peers, self.balancer,
+            config(**changes), self.journal, self.components, self.peers, self._made_balancer,
             self.publisher, self.clock, SystemRandom(), self.telemetry, self.known_peers,
             kept_id=lambda: "kept", observers=(self.ended_runs, *observers),
         )  # fmt: skip
@@ -200,6 +200,9 @@ class Stage:
         self.load = self.queue.capacity.load
         for name in ("a/1", "a/2", "b/1", "b/2", "once/1"):
             self.answers(name, f"from {name}")
+
+    def _made_balancer(self, config: Config) -> MemoryBalancer | None:
+        return None if config.balancer is None else self.balancer
 
     def answers(self, name: str, said: str | bytes, status: int = 200, **headers: str) -> None:
         head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()

@@ -9,16 +9,14 @@ import gc
 import os
 from collections.abc import Callable, Coroutine, Iterable
 from functools import cache, partial
-from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-from fractal_rm.adapters.balancer import HttpBalancer
+from fractal_rm.adapters.balancer import make_balancer
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
-from fractal_rm.adapters.mqtt.known_brokers import KnownBrokers
-from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.adapters.no_mqtt import NoMqtt
 from fractal_rm.adapters.node_id import kept_node_id
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
@@ -39,6 +37,9 @@ from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
 from fractal_rm.engine.world import World
 from fractal_rm.signals import Signals
+
+if TYPE_CHECKING:
+    from fractal_rm.adapters.mqtt import MqttSession
 
 # Which process runs beside this one, by its journal, and takes up its own runs when it is back.
 BESIDE = {"up": (), "mqtt": ("api",), "api": ("mqtt",)}
@@ -68,13 +69,7 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     files.refer_to(compiled.referenced)
     _open_log(compiled.config)
     _load_codecs(SMALL_CODECS)
-    ways_in: dict[str, MakeForWorld] = {}
-    if mqtt:
-        ways_in["mqtt"] = partial(_mqtt, KnownBrokers())
-        ways_in["schedules"] = _schedules  # in one process: MQTT's, of which there is one
-    if rest:
-        ways_in["rest"] = _rest
-    return _run(partial(_serve, compiled, files, ways_in, journal))
+    return _run(partial(_serve, compiled, files, journal, mqtt=mqtt, rest=rest))
 
 
 def _open_log(config: Config) -> None:
@@ -103,10 +98,14 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     return uvloop.run(main())
 
 
-async def _serve(
-    compiled: Compiled, files: Watch, ways_in: dict[str, MakeForWorld], journal: str
-) -> int:
-    world = make_world(compiled.config, journal, mqtt="mqtt" in ways_in)
+async def _serve(compiled: Compiled, files: Watch, journal: str, *, mqtt: bool, rest: bool) -> int:
+    world, session = make_world(compiled.config, journal, mqtt=mqtt)
+    ways_in: dict[str, MakeForWorld] = {}
+    if session is not None:
+        ways_in["mqtt"] = partial(_mqtt, session)
+        ways_in["schedules"] = _schedules  # only one process of a node may fire them
+    if rest:
+        ways_in["rest"] = _rest
     node = Node(world, {name: partial(make, world) for name, make in ways_in.items()})
     changes = Changes(node, world, files)
     signals = Signals(
@@ -184,16 +183,23 @@ def _carries(mqtt: bool) -> Callable[[Run], bool]:
     )
 
 
-def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "FULL") -> World:
+def make_world(
+    config: Config, journal: str, *, mqtt: bool, synchronous: str = "FULL"
+) -> tuple[World, MqttSession | None]:
     """The real adapters for a configuration. ``synchronous`` is SQLite's; tests weaken it.
 
-    ``mqtt``: this process is connected to the broker.
+    ``mqtt``: this process connects to the broker, by the session that is returned.
     """
     telemetry = LogTelemetry(NodeClock.monotonic_s)
     connections = _open_files(config, telemetry) // 2
     caller = Http1Caller(kept=connections)
     state = Path(config.state_path)
     clock, random = NodeClock(state, telemetry), SystemRandom()
+    session = None
+    if mqtt:
+        from fractal_rm.adapters.mqtt import MqttSession  # noqa: PLC0415 - rm_api needs no MQTT
+
+        session = MqttSession(state, clock, random, telemetry, caller.connector.beside)
     world = World(
         config=config,
         journal=open_journal(
@@ -207,8 +213,8 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         ),
         components=caller,
         peers=HttpPeers(caller),
-        balancer=HttpBalancer(caller),
-        publisher=MqttPublisher(served=mqtt),
+        make_balancer=partial(make_balancer, caller),
+        publisher=NoMqtt() if session is None else session.publisher,
         clock=clock,
         random=random,
         telemetry=telemetry,
@@ -217,7 +223,7 @@ def make_world(config: Config, journal: str, *, mqtt: bool, synchronous: str = "
         connections=connections,
         observers=(RunLog(telemetry, clock.steady_ms),),
     )
-    return world
+    return world, session
 
 
 def _kept(bounds: Bounds) -> Keep:
@@ -237,12 +243,8 @@ def _open_files(config: Config, telemetry: Telemetry) -> int:
 
 
 def _load_ahead() -> None:
-    """What is loaded at its first use, when no descriptor may be free; other nodes stay smaller.
-
-    A run from before a restart may have a path, though no flow of the configuration has one.
-    """
+    """What is loaded at its first use, when no descriptor may be free; other nodes stay smaller."""
     _load_codecs(LARGE_CODECS)
-    _ = import_module("fractal_rm.domain.jmes")
 
 
 def _calm_garbage_collection() -> None:
@@ -271,21 +273,17 @@ def _end_at_once() -> None:
 # --- the ways in -----------------------------------------------------------------------------
 
 
-def _mqtt(known: KnownBrokers, world: World, config: Config, intake: Intake) -> WayIn:
-    from fractal_rm.adapters.mqtt import MqttIntake  # noqa: PLC0415 - rm_api needs no MQTT
+def _mqtt(session: MqttSession, world: World, config: Config, intake: Intake) -> WayIn:
+    from fractal_rm.adapters.mqtt import MqttWayIn  # noqa: PLC0415 - rm_api needs no MQTT
 
-    return MqttIntake(
+    return MqttWayIn(
+        session,
         config.mqtt,
         intake,
-        Path(config.state_path),
         world.clock,
-        world.random,
         world.telemetry,
         max_trigger_bytes=lambda: world.config.bounds.max_trigger_bytes,
         flows=lambda: world.config.flows,
-        publisher=cast("MqttPublisher", world.publisher),  # as `make_world` made it, and the next
-        connector=cast("Http1Caller", world.components).connector.beside(),
-        known=known,
     )
 
 

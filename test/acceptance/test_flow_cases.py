@@ -1,4 +1,4 @@
-"""`flows test` and `runs record`, as a person and as a script use them."""
+"""The commands `flows test` and `runs record`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def config(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """A node that has run something, well and badly, and has stopped."""
+    """A stopped node with runs that succeeded and runs that failed."""
     from components import Components
 
     components = Components()
@@ -78,7 +78,7 @@ def test_the_state_folder_is_not_touched(config):
     assert [path.name for path in config.parent.iterdir()] == ["config_files"]
 
 
-def test_a_case_that_fails_is_shown_with_what_came(config):
+def test_a_failed_case_is_shown_with_its_differences(config):
     text = (config / CASES).read_text().replace("from the trigger", "from elsewhere", 1)
     (config / CASES).write_text(text)
     done = rm("flows", "test", "payload goes", "--config", config)
@@ -108,19 +108,19 @@ def test_a_file_with_mistakes_is_not_run(config):
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "said"),
+    ("content", "code", "error"),
     [(None, 3, "error[C201]"), (b"\xff", 3, "error[T301]: byte 0 is not UTF-8")],
 )
-def test_a_file_that_cannot_be_read_is_said(config, content, code, said):
+def test_a_file_that_cannot_be_read_is_an_error(config, content, code, error):
     (config / CASES).unlink()
     if content is not None:
         (config / CASES).write_bytes(content)
     done = rm("flows", "test", "--config", config)
     assert done.returncode == code
-    assert said in done.stderr
+    assert error in done.stderr
 
 
-def test_a_name_that_no_case_has_is_said(config):
+def test_a_name_that_no_case_has_is_an_error(config):
     done = rm("flows", "test", "nosuch", "--config", config)
     assert done.returncode == 4
     assert 'no case is called "nosuch"' in done.stderr
@@ -146,14 +146,14 @@ def test_real_runs_become_cases_that_pass(node):
 def test_a_recorded_case_is_printed_as_a_file_of_its_own(node, tmp_path):
     run = runs_of(node)[0]
     done = rm("runs", "record", run[:24], "--config", node.config)
-    if done.returncode == 4:  # two runs of one millisecond begin so
+    if done.returncode == 4:  # the ids of two runs in the same millisecond begin with it
         done = rm("runs", "record", run, "--config", node.config)
     assert done.returncode == 0
     (node.config / CASES).write_text(done.stdout)
     assert rm("flows", "test", "--config", node.config).returncode == 0
 
 
-def test_only_what_is_there_and_has_ended_can_be_recorded(node):
+def test_an_unknown_run_cannot_be_recorded(node):
     done = rm("runs", "record", "NOSUCH", "--config", node.config)
     assert done.returncode == 4
     assert "no run NOSUCH" in done.stderr

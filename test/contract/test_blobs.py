@@ -1,4 +1,4 @@
-"""Large values: each is a file of its own, and log and history refer to it."""
+"""Large values are files of their own, to which log and history refer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ import msgspec
 import pytest
 from test_descriptors import descriptors_left
 from test_history_damage import scrub_all
-from test_journals import DAY_S, GIB, a_day_passes, sqlite_journal
+from test_journals import (
+    DAY_S,
+    GIB,
+    ManualRetentionClock,
+    SmallDisk,
+    let_a_day_pass,
+    sqlite_journal,
+)
 
-from fractal_rm.adapters.log.batch import Beginnings, Facts, encoded
+from fractal_rm.adapters.log.batch import EntryBatch, FactBatch, encoded
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
-from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.timed import VALUE_BYTES
 from fractal_rm.adapters.sqlite import SqliteHistory, check
 from fractal_rm.adapters.sqlite.check import check_journal
@@ -37,7 +43,7 @@ from fractal_rm.domain.facts import Accepted, Finished, Passed, Settled
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import FLOW, accepted, begun, entry, write
+from fractal_rm.testing.journal import FLOW, accepted, begun, entry, write, write_behind
 
 SIZE = 100_000
 MARK = b"only once on this disk"
@@ -51,8 +57,8 @@ def blobs_in(folder: Path) -> list[Path]:
     return sorted((folder / "up.blobs").iterdir()) if (folder / "up.blobs").exists() else []
 
 
-async def takes(journal, name: str, begin: bytes = MARK) -> Run:
-    """A run with a large payload and, as its first result, large bytes."""
+async def accept_large(journal, name: str, begin: bytes = MARK) -> Run:
+    """Accept a run with a large payload, and write large bytes as its first result."""
     first = accepted(payload=large(begin))
     await journal.accept(entry(name, key=name, facts=(first,)))
     run = fold(Run(name, FLOW, 1_000), [first])
@@ -60,16 +66,16 @@ async def takes(journal, name: str, begin: bytes = MARK) -> Run:
     return run
 
 
-async def written(folder: Path, *, over: bool) -> None:
-    """Two runs that have ended and one that is open; ``over``: they are in the history."""
+async def write_runs(folder: Path, *, in_history: bool) -> None:
+    """Write two ended runs and an open one; ``in_history``: copy them to the history."""
     journal = sqlite_journal(folder)
     await journal.open()
     for name in ("open", "a", "b"):
-        run = await takes(journal, name)
+        run = await accept_large(journal, name)
         if name != "open":
-            _ = write(journal, run, Passed(2, large(b"said")))
+            write_behind(journal, run, Passed(2, large(b"fault")))
             await write(journal, run, Settled(State.SUCCEEDED))
-    if over:
+    if in_history:
         await journal.bring_over()
         await journal.close(clean=True)
     else:
@@ -80,29 +86,29 @@ def blob_of(folder: Path, value: bytes) -> Path:
     return next(file for file in blobs_in(folder) if value in file.read_bytes()[:100])
 
 
-def missing(file: Path) -> None:
+def delete(file: Path) -> None:
     file.unlink()
 
 
-def cut(file: Path) -> None:
+def truncate(file: Path) -> None:
     os.truncate(file, SIZE // 2)
 
 
-def flipped(file: Path) -> None:
+def flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[SIZE // 2] ^= 1
     file.write_bytes(content)
 
 
 DAMAGE = pytest.mark.parametrize(
-    ("damage", "said"),
-    [(missing, "is missing"), (cut, "has 50000 of"), (flipped, "does not match its checksum")],
+    ("damage", "fault"),
+    [(delete, "is missing"), (truncate, "has 50000 of"), (flip, "does not match its checksum")],
 )
 
 
-@pytest.mark.parametrize("over", [True, False])
-async def test_a_large_value_is_in_one_file_and_every_reader_finds_it(tmp_path, over):
-    await written(tmp_path, over=over)
+@pytest.mark.parametrize("in_history", [True, False])
+async def test_a_large_value_is_in_one_file_and_every_reader_finds_it(tmp_path, in_history):
+    await write_runs(tmp_path, in_history=in_history)
     holding = [file for file in tmp_path.rglob("*") if file.is_file() and MARK in file.read_bytes()]
     assert len(holding) == 3
     assert {file.parent.name for file in holding} == {"up.blobs"}
@@ -111,14 +117,14 @@ async def test_a_large_value_is_in_one_file_and_every_reader_finds_it(tmp_path, 
     detail = SqliteHistory(tmp_path).run("a")
     first, done, passed, _ = (timed.fact for timed in detail.facts)
     assert (first.payload, done.data, passed.reply) == (
-        large(MARK), b"a" + b"\xff" * SIZE, large(b"said"),
+        large(MARK), b"a" + b"\xff" * SIZE, large(b"fault"),
     )  # fmt: skip
     assert detail.unreadable is None
     assert [row.received for row in SqliteHistory(tmp_path).ledger()] == [3]
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_what_is_small_makes_no_folder(tmp_path):
+async def test_small_values_make_no_folder(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     names = [f"run-{n}" for n in range(100)]
@@ -137,17 +143,17 @@ def test_a_large_value_is_found_among_many_that_are_small(place, more):
     facts = small.copy()
     facts[place] = (begun("large"), (1, Finished(1, 200, 0.1, value)))
     for batch, expected in ((facts, more), (small * 10, 0)):
-        body, blobs = encoded(Facts(batch, lambda: 1), lambda: "0" * 32)
+        body, blobs = encoded(FactBatch(batch, lambda: 1), lambda: "0" * 32)
         assert len(blobs) == expected
         assert (len(body) < VALUE_BYTES * 2) == (batch is facts)
-    entries = Beginnings(lambda: 1)
+    entries = EntryBatch(lambda: 1)
     for n in range(500):
         payload = value if n == place else b"1"
         entries.begin(entry(f"run-{n}", facts=(accepted(payload=payload),)))
     assert len(encoded(entries, lambda: "0" * 32)[1]) == more
 
 
-async def test_a_value_that_looks_as_if_a_record_began_in_it_is_kept_all_the_same(tmp_path):
+async def test_a_value_that_contains_record_prefixes_is_kept(tmp_path):
     value = msgspec.Raw(
         b'[["a"],["fact","b"],["run","c"]%b]' % (b',["fact","x"],["run","y"]' * 9_000)
     )
@@ -160,8 +166,8 @@ async def test_a_value_that_looks_as_if_a_record_began_in_it_is_kept_all_the_sam
     assert (first.payload, done.result) == (value, value)
 
 
-async def test_where_no_descriptor_is_free_nothing_is_said_to_be_damaged(tmp_path):
-    await written(tmp_path, over=True)
+async def test_without_a_free_descriptor_no_damage_is_reported(tmp_path):
+    await write_runs(tmp_path, in_history=True)
     journal = sqlite_journal(tmp_path)
     await journal.open()
     with descriptors_left(0):
@@ -170,37 +176,33 @@ async def test_where_no_descriptor_is_free_nothing_is_said_to_be_damaged(tmp_pat
 
 
 @DAMAGE
-async def test_a_value_that_is_lost_is_named_and_what_else_is_known_is_shown(
-    tmp_path, damage, said
-):
-    await written(tmp_path, over=True)
+async def test_a_lost_value_is_named_and_the_rest_is_shown(tmp_path, damage, fault):
+    await write_runs(tmp_path, in_history=True)
     file = blob_of(tmp_path, b"a\xff")
     damage(file)
     detail = SqliteHistory(tmp_path).run("a")
     assert str(file) in detail.unreadable
-    assert said in detail.unreadable
+    assert fault in detail.unreadable
     kinds = [type(timed.fact) for timed in detail.facts]
     assert kinds == [Accepted, Finished, Passed, Settled]
     assert detail.facts[0].fact.payload == large(MARK)
     assert len(SqliteHistory(tmp_path).runs()) == 3
     (problem,) = check_journal(tmp_path / "up.journal").problems
     assert file.name in problem
-    assert said in problem
+    assert fault in problem
     journal = sqlite_journal(tmp_path)
     found = await journal.open()
     assert [run.id for run in found.runs] == ["open"]
-    assert said in (scrub_all(journal) or "")
+    assert fault in (scrub_all(journal) or "")
     await journal.close(clean=True)
 
 
 @DAMAGE
-async def test_a_run_that_is_open_and_lacks_a_value_is_set_aside_and_no_other(
-    tmp_path, damage, said
-):
-    await written(tmp_path, over=True)
+async def test_an_open_run_with_a_lost_value_is_set_aside_and_no_other(tmp_path, damage, fault):
+    await write_runs(tmp_path, in_history=True)
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    await takes(journal, "other")
+    await accept_large(journal, "other")
     await journal.close(clean=True)
     damage(blob_of(tmp_path, b"open\xff"))
     journal = sqlite_journal(tmp_path)
@@ -208,11 +210,11 @@ async def test_a_run_that_is_open_and_lacks_a_value_is_set_aside_and_no_other(
     await journal.close(clean=True)
     assert [run.id for run in found.runs] == ["other"]
     assert [each.run.id for each in found.broken] == ["open"]
-    assert said in found.broken[0].why
+    assert fault in found.broken[0].why
 
 
-async def test_a_folder_that_was_moved_away_is_asked_for_at_the_start(tmp_path):
-    await written(tmp_path, over=True)
+async def test_a_start_reports_a_missing_folder(tmp_path):
+    await write_runs(tmp_path, in_history=True)
     (tmp_path / "up.blobs").rename(tmp_path / "aside")
     journal = sqlite_journal(tmp_path)
     with pytest.raises(JournalDamaged, match=r"up\.blobs is missing"):
@@ -224,33 +226,33 @@ async def test_a_folder_that_was_moved_away_is_asked_for_at_the_start(tmp_path):
 
 
 @DAMAGE
-async def test_a_lost_value_that_the_log_had_on_the_disk_is_damage_and_named(
-    tmp_path, damage, said
-):
-    await written(tmp_path, over=False)
+async def test_a_lost_value_that_was_synced_is_reported_as_damage(tmp_path, damage, fault):
+    await write_runs(tmp_path, in_history=False)
     file = blob_of(tmp_path, b"a\xff")
     damage(file)
     (problem,) = check_journal(tmp_path / "up.journal").problems
     assert file.name in problem
-    assert said in problem
-    if damage is flipped:  # found when it is read
+    assert fault in problem
+    if damage is flip:  # noticed when it is read
         return
     journal = sqlite_journal(tmp_path)
-    with pytest.raises(JournalDamaged, match=said):
+    with pytest.raises(JournalDamaged, match=fault):
         await journal.open()
-    assert file.exists() == (damage is not missing)
+    assert file.exists() == (damage is not delete)
 
 
-@pytest.mark.parametrize("over", [True, False])
+@pytest.mark.parametrize("in_history", [True, False])
 @DAMAGE
-async def test_a_repair_keeps_all_but_the_value_and_says_so(tmp_path, damage, said, over):
-    await written(tmp_path, over=over)
+async def test_a_repair_keeps_all_but_the_lost_value_and_reports_it(
+    tmp_path, damage, fault, in_history
+):
+    await write_runs(tmp_path, in_history=in_history)
     path = tmp_path / "up.journal"
     for value in (b"a\xff", b"open\xff"):
         damage(blob_of(tmp_path, value))
     report = repair(path)
     for name in ("a", "open"):
-        assert any(f"run {name}" in each and said in each for each in report.gone)
+        assert any(f"run {name}" in each and fault in each for each in report.gone)
     assert any("run open" in each and "unknown" in each for each in report.gone)
     assert check_journal(path).problems == []
     history = SqliteHistory(tmp_path)
@@ -258,17 +260,17 @@ async def test_a_repair_keeps_all_but_the_value_and_says_so(tmp_path, damage, sa
     for name, state in (("a", State.SUCCEEDED), ("open", State.UNKNOWN)):
         detail = history.run(name)
         assert detail.summary.state is state
-        assert "is gone, as a repair has found" in detail.unreadable
+        assert "is lost, as a repair found" in detail.unreadable
         assert detail.facts[0].fact.payload == large(MARK)
     journal = sqlite_journal(tmp_path)
     assert (await journal.open()).runs == []
     await journal.close(clean=True)
     assert check_journal(path).problems == []
-    assert len(blobs_in(tmp_path)) == 6  # three of b, two of a, one of the one that was open
+    assert len(blobs_in(tmp_path)) == 6  # three of b, two of a, one of the open run
 
 
 async def test_a_repair_keeps_the_values_of_runs_that_are_lost(tmp_path):
-    await written(tmp_path, over=True)
+    await write_runs(tmp_path, in_history=True)
     path = tmp_path / "up.journal"
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE pages SET body = 'nothing' WHERE run = 2")
@@ -282,8 +284,8 @@ async def test_a_repair_keeps_the_values_of_runs_that_are_lost(tmp_path):
     assert {file.name for file in blobs_in(tmp_path)} == before - kept
 
 
-async def test_what_lost_its_row_is_not_swept_and_a_repair_finds_it_again(tmp_path):
-    await written(tmp_path, over=True)
+async def test_a_blob_without_its_row_is_not_deleted_and_a_repair_restores_the_row(tmp_path):
+    await write_runs(tmp_path, in_history=True)
     path = tmp_path / "up.journal"
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("DELETE FROM blobs WHERE run = 2")
@@ -298,17 +300,18 @@ async def test_what_lost_its_row_is_not_swept_and_a_repair_finds_it_again(tmp_pa
     assert len(blobs_in(tmp_path)) == 8
 
 
-# --- what goes ---------------------------------------------------------------------------------
+# --- retention ---------------------------------------------------------------------------------
 
 
-async def test_values_go_with_the_history_that_is_too_old(tmp_path):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+async def test_blobs_are_deleted_with_purged_history(tmp_path):
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
-    run = await takes(journal, "a")
+    run = await accept_large(journal, "a")
     await write(journal, run, Settled(State.SUCCEEDED))
     await journal.bring_over()
     assert len(blobs_in(tmp_path)) == 2
-    await a_day_passes(journal)
+    await let_a_day_pass(journal, clock)
     await journal.accept(entry("later", at_ms=DAY_S * 1_000))
     await journal.bring_over()
     await journal.close(clean=True)
@@ -317,12 +320,12 @@ async def test_values_go_with_the_history_that_is_too_old(tmp_path):
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED])
-async def test_values_count_among_the_bytes_that_are_kept(tmp_path, state):
+async def test_blobs_count_in_the_size_limit_of_history(tmp_path, state):
     most = 10 * SIZE
     journal = sqlite_journal(tmp_path, keep=(7 * DAY_S, most), failed=(7 * DAY_S, most))
     await journal.open()
     for n in range(20):
-        run = await takes(journal, f"run-{n}")
+        run = await accept_large(journal, f"run-{n}")
         await write(journal, run, Settled(state))
         await journal.bring_over()
     for n in range(5):
@@ -333,17 +336,16 @@ async def test_values_count_among_the_bytes_that_are_kept(tmp_path, state):
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_values_may_go_while_the_log_still_has_what_named_them(tmp_path, monkeypatch):
+async def test_blobs_may_be_purged_while_the_log_still_refers_to_them(tmp_path, monkeypatch):
     monkeypatch.setattr("fractal_rm.adapters.log.projector.PROJECT_EVERY_S", 600)
     journal = sqlite_journal(tmp_path, keep=(7 * DAY_S, 0))
     await journal.open()
-    open_run = await takes(journal, "open")
-    ended = await takes(journal, "ended")
+    open_run = await accept_large(journal, "open")
+    ended = await accept_large(journal, "ended")
     await write(journal, ended, Settled(State.SUCCEEDED))
     await write(journal, open_run, Finished(2, 200, 0.1, msgspec.Raw(b"2")))
-    assert await journal._projector._bring_over(whole=False)
-    for _ in range(2):  # what has ended goes
-        journal._projector._look_after(1_000)
+    for _ in range(3):  # the run that has ended is purged after the first
+        await journal.bring_over(open_runs=False)
     assert len(blobs_in(tmp_path)) == 2
     journal.crash()
     assert check_journal(tmp_path / "up.journal").problems == []
@@ -354,23 +356,23 @@ async def test_values_may_go_while_the_log_still_has_what_named_them(tmp_path, m
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_what_nobody_names_after_a_kill_is_swept_at_the_next_start(tmp_path, monkeypatch):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+async def test_blobs_without_a_reference_are_deleted_at_the_next_start(tmp_path, monkeypatch):
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
-    run = await takes(journal, "old")
+    run = await accept_large(journal, "old")
     await write(journal, run, Settled(State.SUCCEEDED))
-    await takes(journal, "open")
+    await accept_large(journal, "open")
     await journal.bring_over()
-    with monkeypatch.context() as killed:  # after the rows are deleted, before the files are
+    with monkeypatch.context() as killed:  # after the rows were deleted, before the files
         killed.setattr(FolderBlobs, "delete", lambda *_: None)
-        await a_day_passes(journal)
+        await let_a_day_pass(journal, clock)
         await journal.accept(entry("later", at_ms=DAY_S * 1_000))
         await journal.bring_over()
     assert SqliteHistory(tmp_path).run("old") is None
     assert len(blobs_in(tmp_path)) == 4
-    with monkeypatch.context() as killed:  # after the file is written, before the frame is
-        killed.setattr(Log, "_put", lambda *_: None)
-        journal._log.put(*frame_of(journal))
+    _, blobs = encoded_frame(journal)  # killed after the blob was written, before the frame
+    journal.log.blobs.write(blobs)
     assert len(blobs_in(tmp_path)) == 5
     journal.crash()
     journal = sqlite_journal(tmp_path)
@@ -381,30 +383,30 @@ async def test_what_nobody_names_after_a_kill_is_swept_at_the_next_start(tmp_pat
     assert len(blobs_in(tmp_path)) == 2
 
 
-def frame_of(journal):
-    batch = Beginnings(lambda: 1_000)
+def encoded_frame(journal):
+    batch = EntryBatch(lambda: 1_000)
     batch.begin(entry("never", facts=(accepted(payload=large(b"n")),)))
-    return encoded(batch, journal._log.new_blob)
+    return encoded(batch, journal.log.new_blob_name)
 
 
-async def test_a_check_takes_no_value_for_lost_that_goes_meanwhile(tmp_path, monkeypatch):
-    await written(tmp_path, over=True)
+async def test_a_check_does_not_report_blobs_that_are_purged_meanwhile(tmp_path, monkeypatch):
+    await write_runs(tmp_path, in_history=True)
     looks = check.look_at_blobs
 
-    def meanwhile(db, files, has):
+    def purge_meanwhile(db, files, has):
         with closing(sqlite3.connect(tmp_path / "up.journal")) as other, other:
             other.execute("DELETE FROM blobs WHERE run IN (SELECT no FROM runs WHERE id = 'a')")
         for value in (b"a\xff", b"b\xff"):
             blob_of(tmp_path, value).unlink()
         return looks(db, files, has)
 
-    monkeypatch.setattr(check, "look_at_blobs", meanwhile)
+    monkeypatch.setattr(check, "look_at_blobs", purge_meanwhile)
     lost = [line for line in check_journal(tmp_path / "up.journal").problems if "blobs" in line]
     assert len(lost) == 1  # of b
 
 
-async def test_files_of_others_in_the_folder_stay(tmp_path):
-    await written(tmp_path, over=True)
+async def test_other_files_in_the_folder_are_kept(tmp_path):
+    await write_runs(tmp_path, in_history=True)
     (tmp_path / "up.blobs" / "note").write_text("of a person")
     journal = sqlite_journal(tmp_path)
     await journal.open()
@@ -412,12 +414,10 @@ async def test_files_of_others_in_the_folder_stay(tmp_path):
     assert (tmp_path / "up.blobs" / "note").exists()
 
 
-# --- what a disk can do ------------------------------------------------------------------------
+# --- full disks and moved folders -------------------------------------------------------------
 
 
-async def test_a_disk_that_is_full_in_the_middle_of_a_value_keeps_no_part_of_it(
-    tmp_path, monkeypatch
-):
+async def test_if_the_disk_is_full_no_part_of_a_blob_is_kept(tmp_path, monkeypatch):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     write_some, left = os.write, 1_000
@@ -426,9 +426,9 @@ async def test_a_disk_that_is_full_in_the_middle_of_a_value_keeps_no_part_of_it(
         nonlocal left
         if not left:
             raise OSError(errno.ENOSPC, "no room")
-        written = write_some(file, bytes(data[:left]))
-        left -= written
-        return written
+        write_runs = write_some(file, bytes(data[:left]))
+        left -= write_runs
+        return write_runs
 
     with monkeypatch.context() as filled:
         filled.setattr("fractal_rm.adapters.log.blob_folder.os.write", full)
@@ -438,35 +438,34 @@ async def test_a_disk_that_is_full_in_the_middle_of_a_value_keeps_no_part_of_it(
         assert blobs_in(tmp_path) == []
     while journal.blocked is not None:
         await asyncio.sleep(0.05)
-    run = await takes(journal, "b")
+    run = await accept_large(journal, "b")
     await write(journal, run, Settled(State.SUCCEEDED))
     await journal.close(clean=True)
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["b"]
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_a_frame_that_finds_no_room_takes_its_values_along(tmp_path):
+async def test_if_a_frame_cannot_be_written_its_blobs_are_deleted(tmp_path, monkeypatch):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    put = journal._log._put
 
     def full(*_):
-        raise JournalFull("no room")
+        raise OSError(errno.ENOSPC, "no room")
 
-    journal._log._put = full
-    with pytest.raises(JournalFull):
-        await journal.accept(entry("a", facts=(accepted(payload=large(b"a")),)))
-    assert blobs_in(tmp_path) == []
-    journal._log._put = put
+    with monkeypatch.context() as filled:
+        filled.setattr(SmallDisk, "write", full)
+        with pytest.raises(JournalFull):
+            await journal.accept(entry("a", facts=(accepted(payload=large(b"a")),)))
+        assert blobs_in(tmp_path) == []
     await journal.close(clean=True)
 
 
-async def test_without_a_free_descriptor_it_refuses_and_what_was_taken_is_synced(
+async def test_without_a_free_descriptor_runs_are_refused_and_earlier_ones_are_synced(
     tmp_path, monkeypatch
 ):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    await takes(journal, "a")
+    await accept_large(journal, "a")
 
     synced = []
 
@@ -476,19 +475,19 @@ async def test_without_a_free_descriptor_it_refuses_and_what_was_taken_is_synced
     with monkeypatch.context() as without:
         without.setattr("fractal_rm.adapters.log.blob_folder.os.open", none_free)
         without.setattr("fractal_rm.adapters.log.blob_folder.os.sync", lambda: synced.append(1))
-        journal._log._blobs.files.sync([file.name for file in blobs_in(tmp_path)])
+        journal.log.blobs.files.sync([file.name for file in blobs_in(tmp_path)])
         assert synced == [1]
         with pytest.raises(JournalWithoutFile):
             await journal.accept(entry("b", facts=(accepted(payload=large(b"b")),)))
     while journal.blocked is not None:
         await asyncio.sleep(0.05)
-    await takes(journal, "b")
+    await accept_large(journal, "b")
     await journal.close(clean=True)
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_what_this_process_cannot_read_now_is_not_set_aside(tmp_path, monkeypatch):
-    await written(tmp_path, over=True)
+async def test_a_run_whose_blob_may_not_be_read_is_not_set_aside(tmp_path, monkeypatch):
+    await write_runs(tmp_path, in_history=True)
 
     def may_not(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -508,16 +507,16 @@ async def test_the_folder_may_be_a_link_to_another_disk(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "up.blobs").symlink_to(tmp_path / "other")
-    await written(tmp_path / "state", over=True)
+    await write_runs(tmp_path / "state", in_history=True)
     assert len(list((tmp_path / "other").iterdir())) == 8
     assert SqliteHistory(tmp_path / "state").run("a").unreadable is None
 
 
 @pytest.mark.parametrize("how", ["moved", "replaced"])
-async def test_a_folder_that_is_moved_away_refuses_until_it_is_back(tmp_path, how):
+async def test_a_moved_folder_refuses_runs_until_it_is_back(tmp_path, how):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    await takes(journal, "a")
+    await accept_large(journal, "a")
     folder, aside = tmp_path / "up.blobs", tmp_path / "aside"
     folder.rename(aside)
     if how == "replaced":
@@ -535,7 +534,7 @@ async def test_a_folder_that_is_moved_away_refuses_until_it_is_back(tmp_path, ho
 
 
 @pytest.mark.parametrize("what", ["a file", "a link to a disk that is not there"])
-async def test_what_stands_in_the_place_of_the_folder_refuses_large_values_only(tmp_path, what):
+async def test_a_file_in_place_of_the_folder_refuses_large_values_only(tmp_path, what):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     folder = tmp_path / "up.blobs"
@@ -545,17 +544,17 @@ async def test_what_stands_in_the_place_of_the_folder_refuses_large_values_only(
         folder.symlink_to("disk")
     for name in ("a", "b"):
         with pytest.raises(JournalGone, match=r"up\.blobs is no folder"):
-            await takes(journal, name)
+            await accept_large(journal, name)
     while journal.blocked is not None:
         await asyncio.sleep(0.05)
     assert await journal.accept(entry("small")) is None
     folder.unlink()
-    await takes(journal, "a")
+    await accept_large(journal, "a")
     await journal.close(clean=True)
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_a_first_large_value_while_the_state_folder_is_renamed_waits_for_it(tmp_path):
+async def test_a_first_large_value_waits_while_the_state_folder_is_renamed(tmp_path):
     folder, aside, lost = tmp_path / "state", tmp_path / "aside", []
     journal = sqlite_journal(folder, on_lost=lost.append)
     await journal.open()
@@ -582,14 +581,14 @@ async def test_values_are_written_through_a_link_to_the_journal(tmp_path):
     (tmp_path / "linked" / "up.journal").symlink_to(tmp_path / "real" / "up.journal")
     journal = sqlite_journal(tmp_path / "linked")
     await journal.open()
-    await takes(journal, "a")
+    await accept_large(journal, "a")
     await journal.close(clean=True)
     assert len(blobs_in(tmp_path / "real")) == 2
     assert blob_folder(tmp_path / "linked" / "up.journal") == tmp_path / "real" / "up.blobs"
     assert SqliteHistory(tmp_path / "linked").run("a").unreadable is None
 
 
-async def test_a_value_next_to_the_bound_stays_where_it_is(tmp_path):
+async def test_a_value_of_exactly_the_limit_is_no_blob(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("a"))
@@ -627,7 +626,7 @@ async def main():
     await journal.open()
     blob_folder.os = Dying()
     for n in range(50):
-        run = await blobs.takes(journal, f"run-{n}")
+        run = await blobs.accept_large(journal, f"run-{n}")
         print(run.id, flush=True)
         if n % 2:
             await blobs.write(journal, run, blobs.Settled(blobs.State.SUCCEEDED))
@@ -638,7 +637,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("n", [*range(0, 12, 2), 41, 42])
-async def test_a_process_that_is_killed_at_any_call_leaves_values_whole_and_none_over(tmp_path, n):
+async def test_killed_at_any_system_call_all_blobs_are_complete_and_referenced(tmp_path, n):
     here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     command = [sys.executable, "-c", _DIES, str(tmp_path), str(n), *here]
     ended = subprocess.run(command, check=False, capture_output=True)

@@ -77,7 +77,7 @@ class Quick:
 
 def scrub_all(journal) -> str | None:
     """Let the scrub look at everything; returns what it found."""
-    scrub = journal._history._scrub
+    scrub = journal.history._scrub
     scrub._monotonic_s = Quick()
     rounds = scrub.rounds
     while scrub.rounds < rounds + 1:

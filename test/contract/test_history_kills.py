@@ -173,16 +173,15 @@ def start(folder: Path, *, killed_at: float = float("inf")) -> bool:
     journal = sqlite_journal(folder)
     Killing.left = killed_at
     try:
-        journal._open()
+        journal.open_files()
     except Killed:
         return True
     finally:
         Killing.left = float("inf")
-        journal._history._scrub.close()
-        journal._history.let_go()
-        if hasattr(journal._log, "_disk"):
-            journal._log.close()
-    journal._history.close(clean=False)
+        journal.history._scrub.close()
+        journal.history.let_go()
+        journal.log.close()
+    journal.history.close(clean=False)
     return False
 
 

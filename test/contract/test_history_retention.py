@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import msgspec
-from test_journals import DAY_S, GIB, a_day_passes, sqlite_journal
+from test_journals import DAY_S, GIB, ManualRetentionClock, let_a_day_pass, sqlite_journal
 
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.facts import Accepted, Settled
+from fractal_rm.domain.flow import flow_version
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import FLOW, begun, entry, flow_version, write
+from fractal_rm.testing.journal import FLOW, begun, entry, write
 
 BIG = (Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b'"%b"' % (b"x" * 10_000)), "mqtt"),)
 
@@ -26,13 +27,14 @@ def kept(folder) -> list[str]:
 
 
 async def test_a_failed_run_stays_when_one_that_succeeded_goes(tmp_path):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB), failed=(2 * DAY_S, GIB))
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), failed=(2 * DAY_S, GIB), retention_ms=clock)
     await journal.open()
     await end_some(journal, "bad", State.FAILED, 3)
     await end_some(journal, "good", State.SUCCEEDED, 3)
-    await a_day_passes(journal)
+    await let_a_day_pass(journal, clock)
     assert kept(tmp_path) == ["", "bad"]
-    journal._retention_ms.ms = 3 * DAY_S * 1_000
+    clock.ms = 3 * DAY_S * 1_000
     await journal.bring_over()
     assert kept(tmp_path) == [""]
     await journal.close(clean=True)

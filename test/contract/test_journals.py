@@ -1,4 +1,4 @@
-"""Both journals keep the journal's promises; what only a disk can do to one stands below."""
+"""The conformance suite for both journals, then what only the journal on a disk can do."""
 
 from __future__ import annotations
 
@@ -58,7 +58,14 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.flow import flow_version
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import FLOW, JournalConformance, begun, entry, write
+from fractal_rm.testing.journal import (
+    FLOW,
+    JournalConformance,
+    begun,
+    entry,
+    write,
+    write_behind,
+)
 from old_journals import as_written_by
 
 DAY_S, GIB = 86_400, 1 << 30
@@ -68,8 +75,8 @@ def lost(error: JournalError) -> None:
     raise AssertionError(error)
 
 
-class Age:
-    """The clock by which history ages, moved by hand."""
+class ManualRetentionClock:
+    """A retention clock that tests set by hand."""
 
     ms = 1_000
 
@@ -85,18 +92,20 @@ def sqlite_journal(
     disk=None,
     failed=None,
     blobs=None,
+    retention_ms=None,
 ) -> LogJournal:
-    """A journal that looks for old history after every batch, with small segments."""
+    """A journal with small segments that purges after every batch."""
     path = folder / f"{name}.journal"
     return open_journal(
-        path, keep=lambda: Keep(*keep, *(failed or keep)), retention_ms=Age(), on_lost=on_lost,
+        path, keep=lambda: Keep(*keep, *(failed or keep)), on_lost=on_lost,
+        retention_ms=retention_ms or ManualRetentionClock(),
         purge_every_s=0, segment_bytes=64 * 1024, most_bytes=4 << 20, disk=disk or SmallDisk,
         blobs=blobs or SmallBlobs,
     )  # fmt: skip
 
 
 class SmallDisk(FolderDisk):
-    """A folder that can be full."""
+    """A folder on a disk that can be full."""
 
     full = False
 
@@ -107,7 +116,7 @@ class SmallDisk(FolderDisk):
 
 
 class SmallBlobs(FolderBlobs):
-    """The same for blobs."""
+    """Blobs on a disk that can be full."""
 
     def write(self, name, data):
         if SmallDisk.full:
@@ -149,7 +158,7 @@ class TestLogJournal(JournalConformance):
         return sqlite_journal(self.folder, "mqtt")
 
     def crash(self, journal):
-        """As kill -9 does: files are closed, locks are gone, nothing is flushed."""
+        """Close files and release locks without a flush, as kill -9 does."""
         journal.crash()
 
     def fill(self, journal, *, full):
@@ -161,9 +170,9 @@ class TestLogJournal(JournalConformance):
 
 
 class TestLogJournalWithoutPower(JournalConformance):
-    """Each crash takes the power away from the log, which keeps what was synced and some more.
+    """Each crash is a power loss for the log: it keeps synced sectors and some others.
 
-    Its history is on a disk that keeps all: it is never brought further than what was synced.
+    The history is on a disk that keeps everything, as it only has what was synced in the log.
     """
 
     @pytest.fixture(autouse=True)
@@ -175,7 +184,7 @@ class TestLogJournalWithoutPower(JournalConformance):
         return sqlite_journal(self.folder, disk=lambda _: self.disk, blobs=lambda _: self.blobs)
 
     def beside(self):
-        """The disk of its log keeps all."""
+        """Its log is on a disk that keeps everything."""
         return sqlite_journal(self.folder, "mqtt")
 
     def crash(self, journal):
@@ -190,7 +199,34 @@ class TestLogJournalWithoutPower(JournalConformance):
         self.disk.away = self.blobs.away = away
 
 
-# --- what a disk can do ----------------------------------------------------------------------
+class WatchedConnection(sqlite3.Connection):
+    """Calls ``before`` with each statement, before it is executed."""
+
+    before = staticmethod(lambda _: None)
+
+    def execute(self, statement, *values):
+        self.before(statement)
+        return super().execute(statement, *values)
+
+    def executemany(self, statement, *values):
+        self.before(statement)
+        return super().executemany(statement, *values)
+
+
+@pytest.fixture
+def connections(monkeypatch) -> list[WatchedConnection]:
+    """The connections that were opened: of a journal, first the one that writes, then a reader."""
+    opened, connect = [], sqlite3.connect
+
+    def watched(*args, **options):
+        opened.append(connect(*args, factory=WatchedConnection, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", watched)
+    return opened
+
+
+# --- damaged journals ----------------------------------------------------------------------
 
 
 async def write_some(folder: Path, *, runs: int = 5) -> None:
@@ -199,7 +235,7 @@ async def write_some(folder: Path, *, runs: int = 5) -> None:
     for n in range(runs):
         await journal.accept(entry(f"run-{n}", key=f"key-{n}"))
         one = begun(f"run-{n}")
-        await write(journal, one, Placed(None, "the balancer said here"))
+        await write(journal, one, Placed(None, "placed by the balancer"))
         await write(journal, one, Finished(1, 200, 0.1, msgspec.Raw(b'"r"')))
     await journal.close(clean=True)
 
@@ -212,7 +248,7 @@ async def opened(folder: Path):
         await journal.close(clean=True)
 
 
-async def test_a_flipped_byte_is_never_read_as_a_good_journal(tmp_path):
+async def test_a_journal_with_a_flipped_byte_is_never_read_as_valid(tmp_path):
     await write_some(tmp_path)
     path = tmp_path / "up.journal"
     good = path.read_bytes()
@@ -234,7 +270,7 @@ async def test_a_flipped_byte_is_never_read_as_a_good_journal(tmp_path):
     assert silently_wrong == []
 
 
-async def test_a_journal_that_was_cut_short_is_refused(tmp_path):
+async def test_a_truncated_journal_is_refused(tmp_path):
     await write_some(tmp_path, runs=50)
     path = tmp_path / "up.journal"
     good = path.read_bytes()
@@ -244,7 +280,7 @@ async def test_a_journal_that_was_cut_short_is_refused(tmp_path):
             await opened(tmp_path)
 
 
-async def test_a_page_that_is_missing_is_named(tmp_path):
+async def test_a_missing_page_is_named(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("DELETE FROM pages WHERE run = 3")
@@ -253,7 +289,7 @@ async def test_a_page_that_is_missing_is_named(tmp_path):
     assert check_journal(tmp_path / "up.journal").problems == ["run run-2 has 0 of 1 pages"]
 
 
-async def test_a_run_that_has_vanished_is_missed(tmp_path):
+async def test_a_missing_run_is_noticed(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("DELETE FROM runs WHERE id = 'run-4'")
@@ -261,13 +297,13 @@ async def test_a_run_that_has_vanished_is_missed(tmp_path):
         await opened(tmp_path)
 
 
-async def test_a_row_that_says_other_than_its_facts_is_named(tmp_path):
+async def test_a_row_that_contradicts_its_facts_is_named(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE runs SET reason = 'it fell asleep' WHERE id = 'run-4'")
-    said = ["the row of run run-4 does not say what its facts say",
-            "the row of run run-4 (no. 5) does not match its checksum"]  # fmt: skip
-    assert check_journal(tmp_path / "up.journal").problems == said
+    expected = ["the row of run run-4 does not say what its facts say",
+                "the row of run run-4 (no. 5) does not match its checksum"]  # fmt: skip
+    assert check_journal(tmp_path / "up.journal").problems == expected
 
 
 async def test_a_newer_journal_is_refused_and_not_changed(tmp_path):
@@ -280,7 +316,7 @@ async def test_a_newer_journal_is_refused_and_not_changed(tmp_path):
         check_journal(tmp_path / "up.journal")
 
 
-async def test_a_journal_from_before_the_first_release_is_refused_and_not_called_damaged(tmp_path):
+async def test_a_journal_from_before_the_first_release_is_refused_as_too_old(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("PRAGMA user_version = 1")
@@ -290,20 +326,20 @@ async def test_a_journal_from_before_the_first_release_is_refused_and_not_called
         check_journal(tmp_path / "up.journal")
 
 
-async def test_another_program_s_database_is_refused(tmp_path):
+async def test_a_database_of_another_program_is_refused(tmp_path):
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("CREATE TABLE t (a)")
     with pytest.raises(JournalDamaged, match="another program"):
         await opened(tmp_path)
 
 
-async def test_a_file_that_is_no_database_is_refused(tmp_path):
+async def test_a_file_that_is_not_a_database_is_refused(tmp_path):
     (tmp_path / "up.journal").write_bytes(b"hello, world. " * 100)
     with pytest.raises(JournalDamaged, match="cannot be read"):
         await opened(tmp_path)
 
 
-async def test_a_journal_that_is_gone_while_its_log_has_runs_is_not_begun_anew(tmp_path):
+async def test_an_empty_journal_with_runs_in_its_wal_is_refused(tmp_path):
     await write_some(tmp_path)
     (tmp_path / "up.journal").write_bytes(b"")
     (tmp_path / "up.journal-wal").write_bytes(b"runs")
@@ -324,7 +360,7 @@ async def test_a_row_with_a_value_of_another_type_is_named(tmp_path, change):
     assert "the row of run run-4 (no. 5) does not match its checksum" in problems
 
 
-async def test_a_run_whose_facts_cannot_follow_on_each_other_is_named(tmp_path):
+async def test_a_run_whose_facts_cannot_be_applied_is_named(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         (body,) = db.execute("SELECT body FROM pages WHERE run = 4 AND n = 1").fetchone()
@@ -355,7 +391,7 @@ async def test_a_row_of_another_flow_than_its_facts_is_named(tmp_path):
                         "the row of run run-4 (no. 5) does not match its checksum"]  # fmt: skip
 
 
-async def test_one_page_that_is_no_json_leaves_the_other_accounts_as_they_are(tmp_path):
+async def test_a_page_that_is_not_json_does_not_change_the_other_counts(tmp_path):
     await write_some(tmp_path)
     before = SqliteHistory(tmp_path).ledger()
     with sqlite3.connect(tmp_path / "up.journal") as db:
@@ -364,7 +400,7 @@ async def test_one_page_that_is_no_json_leaves_the_other_accounts_as_they_are(tm
     assert (account.received, account.states) == (was.received - 1, was.states)
 
 
-def test_a_state_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path):
+def test_an_unreadable_state_folder_is_not_taken_for_an_empty_one(tmp_path):
     assert SqliteHistory(tmp_path / "not yet").runs() == []
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "unmounted").symlink_to("nowhere")
@@ -373,7 +409,7 @@ def test_a_state_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_pa
             SqliteHistory(tmp_path / name).ledger()
 
 
-async def test_a_journal_that_cannot_be_read_keeps_no_other_from_being_checked(tmp_path):
+async def test_an_unreadable_journal_does_not_prevent_the_check_of_others(tmp_path):
     await write_some(tmp_path)
     (tmp_path / "a.journal").mkdir()
     (tmp_path / "b.journal").symlink_to("b.journal")
@@ -384,25 +420,25 @@ async def test_a_journal_that_cannot_be_read_keeps_no_other_from_being_checked(t
     assert good.problems == []
 
 
-def test_a_journal_that_is_a_fifo_keeps_nobody_waiting_who_looks_at_runs(tmp_path):
+def test_a_fifo_in_place_of_a_journal_does_not_block_a_list(tmp_path):
     os.mkfifo(tmp_path / "other.journal")
     (unreadable,) = SqliteHistory(tmp_path).page().unreadable
     assert "it is a FIFO" in unreadable
 
 
 @pytest.mark.parametrize(("make", "what"), [(os.mkfifo, "it is a FIFO"), (os.mkdir, "a directory")])
-async def test_a_start_names_the_file_of_a_journal_that_is_none(tmp_path, make, what):
+async def test_a_start_names_a_file_of_a_journal_that_is_not_a_regular_file(tmp_path, make, what):
     make(tmp_path / "up.journal-wal")
     with pytest.raises(JournalDamaged, match=f"up.journal-wal: .*{what}"):
         await opened(tmp_path)
 
 
-async def test_the_lock_is_looked_at_while_something_is_written(tmp_path):
+async def test_the_lock_file_is_checked_during_a_sync(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     syncing, looked = threading.Event(), threading.Event()
-    sync = journal._log.sync
-    journal._log.sync = lambda: (syncing.set(), looked.wait(), sync())[2]
+    sync = journal.log.sync
+    journal.log.sync = lambda: (syncing.set(), looked.wait(), sync())[2]
     written = journal.accept(entry("A"))
     await asyncio.to_thread(syncing.wait)
     (tmp_path / "up.lock").unlink()
@@ -430,7 +466,7 @@ async def test_a_journal_in_use_by_another_process_names_it(tmp_path):
         other.stdin.close()
 
 
-async def test_who_looks_through_a_journal_for_a_moment_is_waited_for(tmp_path, monkeypatch):
+async def test_a_start_waits_for_a_process_that_holds_the_lock_briefly(tmp_path, monkeypatch):
     lock = tmp_path / "up.lock"
     lock.write_text("4711")
     passing = FileLock(lock, passing=True)
@@ -443,7 +479,7 @@ async def test_who_looks_through_a_journal_for_a_moment_is_waited_for(tmp_path, 
     assert (await opening).runs == []
 
 
-def test_who_looks_through_a_journal_leaves_the_lock_file_as_it_was(tmp_path):
+def test_a_brief_lock_does_not_change_the_lock_file(tmp_path):
     lock = tmp_path / "up.lock"
     lock.write_text("4711")
     passing = FileLock(lock, passing=True)
@@ -454,60 +490,61 @@ def test_who_looks_through_a_journal_leaves_the_lock_file_as_it_was(tmp_path):
     assert lock.read_text() == "4711"
 
 
-# --- what a person can do to one ---------------------------------------------------------------
+# --- moved files, full disks, age ---------------------------------------------------------------
 
 
-def delete_the_file(folder: Path) -> None:
+def delete_the_journal(folder: Path) -> None:
     (folder / "up.journal").unlink()
 
 
-def delete_the_log(folder: Path) -> None:
+def delete_the_wal(folder: Path) -> None:
     (folder / "up.journal-wal").unlink()
 
 
-def delete_the_index_of_the_log(folder: Path) -> None:
+def delete_the_index_of_the_wal(folder: Path) -> None:
     (folder / "up.journal-shm").unlink()
 
 
 def move_and_link(path: Path) -> None:
-    """As one does to have a file on another disk."""
+    """As done to have a file on another disk."""
     path.rename(path.with_name("moved"))
     path.symlink_to("moved")
 
 
-def link_the_file(folder: Path) -> None:
+def replace_the_journal_by_a_link(folder: Path) -> None:
     move_and_link(folder / "up.journal")
 
 
-def link_the_log(folder: Path) -> None:
+def replace_the_wal_by_a_link(folder: Path) -> None:
     move_and_link(folder / "up.journal-wal")
 
 
-def rename_the_file(folder: Path) -> None:
+def rename_the_journal(folder: Path) -> None:
     (folder / "up.journal").rename(folder / "old.journal")
 
 
-def copy_another_file_there(folder: Path) -> None:
+def replace_the_journal_by_a_copy(folder: Path) -> None:
     shutil.copy(folder / "up.journal", folder / "new")
     (folder / "new").replace(folder / "up.journal")
 
 
-def put_another_folder_there(folder: Path) -> None:
+def replace_the_folder_by_a_copy(folder: Path) -> None:
     folder.rename(folder.with_name("before"))
     shutil.copytree(folder.with_name("before"), folder)
 
 
 @pytest.mark.parametrize(
-    "harm",
-    [delete_the_file, delete_the_log, delete_the_index_of_the_log, link_the_file, link_the_log,
-     rename_the_file, copy_another_file_there, put_another_folder_there],
+    "change",
+    [delete_the_journal, delete_the_wal, delete_the_index_of_the_wal,
+     replace_the_journal_by_a_link, replace_the_wal_by_a_link, rename_the_journal,
+     replace_the_journal_by_a_copy, replace_the_folder_by_a_copy],
 )  # fmt: skip
-async def test_a_journal_whose_files_are_others_now_refuses(tmp_path, harm):
+async def test_a_journal_whose_files_were_replaced_refuses_runs(tmp_path, change):
     folder = tmp_path / "state"
     journal = sqlite_journal(folder)
     await journal.open()
     await journal.accept(entry("before"))
-    harm(folder)
+    change(folder)
     for name in ("after", "again"):
         with pytest.raises(JournalGone, match="is not the file that is open"):
             await journal.accept(entry(name))
@@ -515,7 +552,7 @@ async def test_a_journal_whose_files_are_others_now_refuses(tmp_path, harm):
 
 
 @pytest.mark.parametrize("end", ["", "-wal", "-shm"])
-async def test_the_files_of_a_journal_that_is_a_link_are_where_it_leads_to(tmp_path, end):
+async def test_the_files_of_a_linked_journal_are_at_the_target_of_the_link(tmp_path, end):
     data = tmp_path / "data"
     for folder in (data, tmp_path / "state"):
         folder.mkdir()
@@ -531,7 +568,7 @@ async def test_the_files_of_a_journal_that_is_a_link_are_where_it_leads_to(tmp_p
     await journal.close(clean=True)
 
 
-async def test_a_link_to_a_journal_that_leads_elsewhere_is_another_place(tmp_path):
+async def test_a_link_to_a_journal_that_was_changed_refuses_runs(tmp_path):
     (tmp_path / "up.journal").symlink_to("one")
     journal = sqlite_journal(tmp_path)
     await journal.open()
@@ -542,7 +579,7 @@ async def test_a_link_to_a_journal_that_leads_elsewhere_is_another_place(tmp_pat
     await journal.close(clean=True)
 
 
-async def test_a_file_system_that_is_mounted_over_the_journal_is_another_place(tmp_path):
+async def test_a_file_system_that_is_mounted_over_the_journal_refuses_runs(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True)
@@ -558,61 +595,61 @@ async def test_a_file_system_that_is_mounted_over_the_journal_is_another_place(t
     await journal.close(clean=True)
 
 
-async def test_what_the_log_held_when_it_was_deleted_is_saved_by_an_ordered_end(tmp_path):
+async def test_an_ordered_end_saves_runs_whose_wal_was_deleted(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    delete_the_log(tmp_path)
+    delete_the_wal(tmp_path)
     journal.look()
     await journal.close(clean=True)
     assert [run.id for run in (await opened(tmp_path)).runs] == ["A"]
 
 
-async def moved_while_it_writes(folder: Path):
-    """A journal whose folder is renamed while a group is on its way to the disk.
+async def moved_during_a_sync(folder: Path):
+    """A journal whose folder is renamed while a group is synced.
 
-    Returns it, where the folder is, and the run that is on its way.
+    Returns it, the new path of the folder, and the run that is being synced.
     """
     journal = sqlite_journal(folder)
     await journal.open()
-    aside, sync = folder.with_name("aside"), journal._log.sync
+    aside, sync = folder.with_name("aside"), journal.log.sync
 
     def sync_and_move():
         end = sync()
-        journal._log.sync = sync
+        journal.log.sync = sync
         folder.rename(aside)
         return end
 
-    journal._log.sync = sync_and_move
-    on_its_way = journal.accept(entry("A"))
+    journal.log.sync = sync_and_move
+    syncing_run = journal.accept(entry("A"))
     while journal.blocked is None:
         await asyncio.sleep(0)
-    return journal, aside, on_its_way
+    return journal, aside, syncing_run
 
 
-async def test_what_was_written_while_the_folder_was_renamed_is_answered_when_it_is_back(tmp_path):
+async def test_a_run_that_was_synced_during_a_rename_is_answered_when_the_folder_is_back(tmp_path):
     folder = tmp_path / "state"
-    journal, aside, on_its_way = await moved_while_it_writes(folder)
+    journal, aside, syncing_run = await moved_during_a_sync(folder)
     with pytest.raises(JournalGone):
         await journal.accept(entry("B"))
-    assert not on_its_way.done()
+    assert not syncing_run.done()
     aside.rename(folder)
-    assert await on_its_way is None
+    assert await syncing_run is None
     assert await journal.accept(entry("C")) is None
     await journal.close(clean=True)
     assert [run.id for run in (await opened(folder)).runs] == ["A", "C"]
 
 
-async def test_what_was_written_while_the_folder_was_renamed_keeps_no_process_from_ending(tmp_path):
-    journal, aside, on_its_way = await moved_while_it_writes(tmp_path / "state")
+async def test_a_run_that_was_synced_during_a_rename_does_not_block_the_end(tmp_path):
+    journal, aside, syncing_run = await moved_during_a_sync(tmp_path / "state")
     await journal.close(clean=True)
     with pytest.raises(JournalGone):
-        await on_its_way
+        await syncing_run
     found = await opened(aside)
     assert ([run.id for run in found.runs], found.clean) == (["A"], False)
 
 
-async def test_a_lock_file_that_was_deleted_is_made_again(tmp_path):
+async def test_a_deleted_lock_file_is_made_again(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     (tmp_path / "up.lock").unlink()
@@ -623,23 +660,23 @@ async def test_a_lock_file_that_was_deleted_is_made_again(tmp_path):
     await journal.close(clean=True)
 
 
-async def test_a_journal_that_a_second_process_has_taken_is_lost_for_the_first(tmp_path):
-    told: list[JournalError] = []
-    journal = sqlite_journal(tmp_path, on_lost=told.append)
+async def test_a_journal_that_a_second_process_has_locked_is_lost_for_the_first(tmp_path):
+    losses: list[JournalError] = []
+    journal = sqlite_journal(tmp_path, on_lost=losses.append)
     await journal.open()
     (tmp_path / "up.lock").unlink()
     second = sqlite_journal(tmp_path)
     await second.open()
     journal.look()
-    assert [type(error) for error in told] == [JournalLost]
-    assert "process" in str(told[0])
+    assert [type(error) for error in losses] == [JournalLost]
+    assert "process" in str(losses[0])
     await second.close(clean=True)
     await journal.close(clean=False)
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1 MiB, where the tests may make one."""
+    """A file system of 1 MiB; skips the test if none can be made."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -651,7 +688,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-async def test_a_full_disk_refuses_and_goes_on_by_itself_when_there_is_room(small_disk):
+async def test_a_full_disk_refuses_runs_until_there_is_room(small_disk):
     journal = sqlite_journal(small_disk)
     await journal.open()
     filler = small_disk / "filler"
@@ -678,7 +715,7 @@ async def test_a_full_disk_refuses_and_goes_on_by_itself_when_there_is_room(smal
     assert "first" not in [run.id for run in found.runs]
 
 
-async def test_what_a_full_disk_held_back_stands_before_what_happened_meanwhile(tmp_path):
+async def test_facts_that_waited_for_room_are_written_before_later_ones(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("run"))
@@ -687,7 +724,7 @@ async def test_what_a_full_disk_held_back_stands_before_what_happened_meanwhile(
     durable = asyncio.ensure_future(write(journal, one, Finished(1, 200, 0.5, result)))
     while journal.blocked is None:
         await asyncio.sleep(0)
-    _ = write(journal, one, Started(2))
+    write_behind(journal, one, Started(2))
     SmallDisk.full = False
     await durable
     await journal.close(clean=True)
@@ -695,7 +732,7 @@ async def test_what_a_full_disk_held_back_stands_before_what_happened_meanwhile(
     assert (found.results, found.in_doubt) == ({1: result}, {"2"})
 
 
-async def test_a_disk_that_is_full_at_start_says_so(small_disk):
+async def test_a_disk_that_is_full_at_start_is_reported(small_disk):
     (small_disk / "filler").write_bytes(b"\0" * (1 << 20))
     with pytest.raises(JournalFull, match="make room"):
         await opened(small_disk)
@@ -707,22 +744,23 @@ async def test_a_read_only_folder_names_the_cause_and_the_cure(small_disk):
         await opened(small_disk)
 
 
-async def a_day_passes(journal: LogJournal) -> None:
+async def let_a_day_pass(journal: LogJournal, clock: ManualRetentionClock) -> None:
     await journal.bring_over()
-    journal._retention_ms.ms = DAY_S * 1_000
+    clock.ms = DAY_S * 1_000
     for name in ("a day later", "just after"):
         await journal.accept(entry(name, at_ms=DAY_S * 1_000))
         await journal.bring_over()
 
 
-async def test_history_older_than_its_bound_is_dropped_and_open_runs_stay(tmp_path):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+async def test_history_older_than_its_limit_is_purged_except_open_runs(tmp_path):
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
     await journal.accept(entry("open", at_ms=0))
     for n in range(20):
         await journal.accept(entry(f"old-{n}", at_ms=1_000))
         await write(journal, begun(f"old-{n}"), Settled(State.SUCCEEDED))
-    await a_day_passes(journal)
+    await let_a_day_pass(journal, clock)
     await journal.close(clean=True)
     history = SqliteHistory(tmp_path)
     assert {run.id for run in history.runs(limit=100)} == {"open", "a day later", "just after"}
@@ -730,20 +768,20 @@ async def test_history_older_than_its_bound_is_dropped_and_open_runs_stay(tmp_pa
 
 
 @pytest.mark.parametrize("jumped_ms", [50 * 365 * DAY_S * 1_000, -50 * 365 * DAY_S * 1_000])
-async def test_history_is_as_old_as_it_is_whatever_the_wall_clock_said(tmp_path, jumped_ms):
+async def test_the_age_of_history_does_not_depend_on_the_wall_clock(tmp_path, jumped_ms):
     start_ms, minute_ms = 1_800_000_000_000, 60_000
-    journal = sqlite_journal(tmp_path, keep=(600, GIB))
-    age = journal._retention_ms
-    age.ms = start_ms
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(600, GIB), retention_ms=clock)
+    clock.ms = start_ms
     await journal.open()
-    for n in range(20):  # before, while, and after it was wrong: a minute each
-        wall_ms = age.ms + (jumped_ms if 5 <= n < 10 else 0)
+    for n in range(20):  # one a minute: before, while, and after the wall clock was wrong
+        wall_ms = clock.ms + (jumped_ms if 5 <= n < 10 else 0)
         await journal.accept(entry(f"run-{n:02}", at_ms=wall_ms))
         await write(journal, begun(f"run-{n:02}"), Settled(State.SUCCEEDED), wall_ms)
         await journal.bring_over()
-        age.ms += minute_ms
+        clock.ms += minute_ms
     for n in range(3):
-        await journal.accept(entry(f"then-{n}", at_ms=age.ms))
+        await journal.accept(entry(f"then-{n}", at_ms=clock.ms))
         await journal.bring_over()
     await journal.close(clean=True)
     kept = [run.id for run in SqliteHistory(tmp_path).runs(limit=100)]
@@ -751,7 +789,7 @@ async def test_history_is_as_old_as_it_is_whatever_the_wall_clock_said(tmp_path,
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_where_no_run_has_ended_the_latest_moment_of_a_journal_is_an_acceptance(tmp_path):
+async def test_if_no_run_has_ended_the_latest_time_of_a_journal_is_an_acceptance(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("one", at_ms=1_000))
@@ -761,10 +799,11 @@ async def test_where_no_run_has_ended_the_latest_moment_of_a_journal_is_an_accep
 
 
 @pytest.mark.parametrize("jumped_ms", [0, 50 * 365 * DAY_S * 1_000])
-async def test_the_latest_moment_of_a_journal_is_not_what_the_wall_clock_said(tmp_path, jumped_ms):
-    journal = sqlite_journal(tmp_path)
+async def test_the_latest_time_of_a_journal_does_not_depend_on_the_wall_clock(tmp_path, jumped_ms):
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, retention_ms=clock)
     assert (await journal.open()).latest_ms is None
-    journal._retention_ms.ms = 1_800_000_000_000
+    clock.ms = 1_800_000_000_000
     await journal.accept(entry("open", at_ms=1_799_999_000_000))
     wall_ms = 1_800_000_000_000 + jumped_ms
     await journal.accept(entry("ended", at_ms=wall_ms))
@@ -774,7 +813,7 @@ async def test_the_latest_moment_of_a_journal_is_not_what_the_wall_clock_said(tm
 
 
 @pytest.mark.parametrize("written_by", range(OLDEST, FORMAT))
-async def test_a_journal_of_a_release_before_is_read_and_taken_over(tmp_path, written_by):
+async def test_a_journal_of_an_earlier_release_is_read_and_converted(tmp_path, written_by):
     await write_some(tmp_path, runs=3)
     path = tmp_path / "up.journal"
     as_written_by(path, written_by)
@@ -793,17 +832,18 @@ async def test_a_journal_of_a_release_before_is_read_and_taken_over(tmp_path, wr
     assert check_journal(path).problems == []
 
 
-async def test_history_goes_although_a_thousand_parked_runs_are_older(tmp_path):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+async def test_history_is_purged_although_a_thousand_parked_runs_are_older(tmp_path):
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
     names = [f"parked-{n:04}" for n in range(1_000)]
     await asyncio.gather(*(journal.accept(entry(name)) for name in names))
     for name in names:
-        _ = write(journal, begun(name), Parked("no peer answers"))
+        write_behind(journal, begun(name), Parked("no peer answers"))
     await journal.accept(entry("old"))
     await write(journal, begun("old"), Settled(State.SUCCEEDED))
-    await a_day_passes(journal)
-    for n in range(4):  # each batch takes one slice along
+    await let_a_day_pass(journal, clock)
+    for n in range(4):  # each batch purges a part
         await journal.accept(entry(f"later-{n}", at_ms=DAY_S * 1_000))
         await journal.bring_over()
     await journal.close(clean=True)
@@ -812,12 +852,13 @@ async def test_history_goes_although_a_thousand_parked_runs_are_older(tmp_path):
     assert len(history.runs(state=State.PARKED, limit=2_000)) == 1_000
 
 
-async def test_a_run_whose_trigger_may_come_again_is_known_when_its_facts_are_gone(tmp_path):
-    journal = sqlite_journal(tmp_path, keep=(60, GIB))
+async def test_a_run_is_found_by_its_key_after_its_facts_were_purged(tmp_path):
+    clock = ManualRetentionClock()
+    journal = sqlite_journal(tmp_path, keep=(60, GIB), retention_ms=clock)
     await journal.open()
     await journal.accept(entry("old", key="k", at_ms=1_000, window_ms=2 * DAY_S * 1_000))
     await write(journal, begun("old"), Settled(State.SUCCEEDED))
-    await a_day_passes(journal)
+    await let_a_day_pass(journal, clock)
     prior = await journal.find("k", DAY_S * 1_000)
     assert prior is not None
     assert prior.run_id == "old"
@@ -827,41 +868,41 @@ async def test_a_run_whose_trigger_may_come_again_is_known_when_its_facts_are_go
 
 
 @pytest.fixture
-def person(tmp_path, monkeypatch):
-    """Somebody at a prompt of sqlite3, for whom nobody waits long."""
+def sqlite_prompt(tmp_path, monkeypatch):
+    """A connection that can lock the history; the journal does not wait for it."""
     monkeypatch.setattr("fractal_rm.adapters.sqlite.store.WAIT_S", 0)
-    with closing(sqlite3.connect(tmp_path / "up.journal", isolation_level=None)) as person:
-        yield person
+    with closing(sqlite3.connect(tmp_path / "up.journal", isolation_level=None)) as sqlite_prompt:
+        yield sqlite_prompt
 
 
-async def test_while_another_program_holds_the_history_runs_are_taken_and_come_in_later(
-    tmp_path, person
+async def test_while_the_history_is_locked_runs_are_accepted_and_copied_later(
+    tmp_path, sqlite_prompt
 ):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    person.execute("BEGIN IMMEDIATE")
+    sqlite_prompt.execute("BEGIN IMMEDIATE")
     assert await journal.accept(entry("A")) is None
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
-    brought = asyncio.ensure_future(journal.bring_over())
+    copied = asyncio.ensure_future(journal.bring_over())
     assert await journal.accept(entry("B")) is None
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["B", "A"]
-    assert not brought.done()
-    person.execute("COMMIT")
-    await brought
+    assert not copied.done()
+    sqlite_prompt.execute("COMMIT")
+    await copied
     await journal.close(clean=True)
     assert [run.id for run in (await opened(tmp_path)).runs] == ["B"]
 
 
-async def test_what_the_history_does_not_have_yet_is_bounded(tmp_path, person):
+async def test_the_size_of_the_log_that_is_not_in_the_history_is_limited(tmp_path, sqlite_prompt):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    person.execute("BEGIN IMMEDIATE")
+    sqlite_prompt.execute("BEGIN IMMEDIATE")
     long = msgspec.Raw(b'"%b"' % (b"x" * 60_000))
     big = (Accepted(FLOW.id, flow_version(FLOW), long, "mqtt"),)
     with pytest.raises(JournalFull, match="not in the history yet"):
         for n in range(100):
             await journal.accept(entry(f"run-{n:02}", facts=big))
-    person.execute("COMMIT")
+    sqlite_prompt.execute("COMMIT")
     while journal.blocked is not None:
         await asyncio.sleep(0.01)
     assert await journal.accept(entry("later")) is None
@@ -870,29 +911,29 @@ async def test_what_the_history_does_not_have_yet_is_bounded(tmp_path, person):
     assert found == [f"run-{n:02}" for n in range(len(found) - 1)] + ["later"]
 
 
-async def test_a_journal_closes_while_another_program_holds_its_history(tmp_path, person):
+async def test_a_journal_closes_while_its_history_is_locked(tmp_path, sqlite_prompt):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    person.execute("BEGIN IMMEDIATE")
+    sqlite_prompt.execute("BEGIN IMMEDIATE")
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
     await journal.close(clean=True)
-    person.execute("COMMIT")
+    sqlite_prompt.execute("COMMIT")
     found = await opened(tmp_path)
     assert (found.runs, found.clean) == ([], False)
 
 
-async def test_an_idle_journal_closes_while_another_program_holds_its_file(tmp_path, person):
+async def test_an_idle_journal_closes_while_its_history_is_locked(tmp_path, sqlite_prompt):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    person.execute("BEGIN IMMEDIATE")
+    sqlite_prompt.execute("BEGIN IMMEDIATE")
     await journal.close(clean=True)
-    assert isinstance(journal.blocked, JournalHeld)  # who closes it can say so
-    person.execute("COMMIT")
+    assert isinstance(journal.blocked, JournalHeld)  # so the caller can report it
+    sqlite_prompt.execute("COMMIT")
     assert not (await opened(tmp_path)).clean
 
 
-async def test_an_idle_journal_whose_files_are_gone_does_not_end_well(tmp_path):
+async def test_an_idle_journal_whose_files_are_gone_does_not_close_cleanly(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     (tmp_path / "up.journal").unlink()
@@ -900,22 +941,22 @@ async def test_an_idle_journal_whose_files_are_gone_does_not_end_well(tmp_path):
     assert isinstance(journal.blocked, JournalGone)
 
 
-async def test_the_name_of_a_folder_says_nothing_of_its_disk(tmp_path):
+async def test_the_name_of_a_folder_does_not_change_the_error(tmp_path):
     for name in ("fullstack", "unlocked"):
         (tmp_path / name / "up.lock").mkdir(parents=True)
         with pytest.raises(JournalReadOnly):
             await sqlite_journal(tmp_path / name).open()
 
 
-async def test_a_file_that_another_program_holds_at_start_says_so(tmp_path, person):
+async def test_a_history_that_is_locked_at_start_is_reported(tmp_path, sqlite_prompt):
     await (journal := sqlite_journal(tmp_path)).open()
     await journal.close(clean=True)
-    person.execute("BEGIN IMMEDIATE")
+    sqlite_prompt.execute("BEGIN IMMEDIATE")
     with pytest.raises(JournalHeld, match="another program"):
         await sqlite_journal(tmp_path).open()
 
 
-async def test_a_clock_that_is_wrong_for_a_moment_forgets_no_trigger_and_no_history(tmp_path):
+async def test_a_briefly_wrong_wall_clock_loses_no_key_and_no_history(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("first", key="k"))
@@ -929,22 +970,22 @@ async def test_a_clock_that_is_wrong_for_a_moment_forgets_no_trigger_and_no_hist
     assert len(SqliteHistory(tmp_path).run("first").facts) == 2
 
 
-async def test_a_disk_that_is_lost_while_history_goes_ends_the_node(tmp_path):
-    told = asyncio.get_running_loop().create_future()
-    journal = sqlite_journal(tmp_path, on_lost=told.set_result)
+async def test_an_error_during_a_purge_ends_the_node(tmp_path):
+    lost_with = asyncio.get_running_loop().create_future()
+    journal = sqlite_journal(tmp_path, on_lost=lost_with.set_result)
     await journal.open()
     with sqlite3.connect(tmp_path / "up.journal") as db:
-        db.execute("DROP TABLE keys")  # only a purge needs it here
+        db.execute("DROP TABLE keys")  # here only a purge needs this table
     for name in ("first", "second"):
         await journal.accept(entry(name, flow=None, facts=(Dead("malformed", "not JSON"),)))
-        brought = asyncio.ensure_future(journal.bring_over())
-        await asyncio.wait((brought, told), return_when=asyncio.FIRST_COMPLETED)
-    assert isinstance(await told, JournalLost)
-    brought.cancel()
+        copied = asyncio.ensure_future(journal.bring_over())
+        await asyncio.wait((copied, lost_with), return_when=asyncio.FIRST_COMPLETED)
+    assert isinstance(await lost_with, JournalLost)
+    copied.cancel()
     journal.crash()
 
 
-async def test_lists_and_accounts_span_all_journals_of_a_node(tmp_path):
+async def test_lists_and_counts_cover_all_journals_of_a_node(tmp_path):
     for name in ("mqtt", "api"):
         journal = sqlite_journal(tmp_path, name)
         await journal.open()
@@ -959,13 +1000,13 @@ async def test_lists_and_accounts_span_all_journals_of_a_node(tmp_path):
     assert dict(account.states) == {State.SUCCEEDED: 2}
 
 
-async def test_a_list_gives_the_reason_that_a_run_has_and_not_one_it_got_over(tmp_path):
+async def test_a_list_has_the_current_reason_of_a_run_and_no_earlier_one(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("run"))
     one = begun("run")
     for fact in (
-        Placed(None, "the balancer said here"),
+        Placed(None, "placed by the balancer"),
         StepFailed(1, 1, "connection refused"),
         Finished(1, 200, 0.1, msgspec.Raw(b'"r"')),
         Settled(State.SUCCEEDED),
@@ -973,10 +1014,10 @@ async def test_a_list_gives_the_reason_that_a_run_has_and_not_one_it_got_over(tm
         await write(journal, one, fact)
     await journal.close(clean=True)
     (listed,) = SqliteHistory(tmp_path).runs()
-    assert (listed.state, listed.reason) == (State.SUCCEEDED, "the balancer said here")
+    assert (listed.state, listed.reason) == (State.SUCCEEDED, "placed by the balancer")
 
 
-async def test_whatever_is_broken_in_a_journal_lists_and_accounts_say_that_it_is_damaged(tmp_path):
+async def test_lists_and_counts_report_damage_anywhere_in_a_journal(tmp_path):
     await write_some(tmp_path, runs=50)
     path = tmp_path / "up.journal"
     good = path.read_bytes()
@@ -996,7 +1037,7 @@ async def test_whatever_is_broken_in_a_journal_lists_and_accounts_say_that_it_is
     assert refused > 3
 
 
-async def test_pages_of_a_list_follow_one_another(tmp_path):
+async def test_the_pages_of_a_list_are_consecutive(tmp_path):
     await write_some(tmp_path, runs=7)
     history = SqliteHistory(tmp_path)
     first = history.runs(limit=4)
@@ -1004,52 +1045,52 @@ async def test_pages_of_a_list_follow_one_another(tmp_path):
     assert [run.id for run in first + second] == [f"run-{n}" for n in reversed(range(7))]
 
 
-async def test_a_disk_that_is_slow_to_read_does_not_hold_up_the_event_loop(tmp_path):
+async def test_a_slow_search_does_not_block_the_event_loop(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    looking, go_on = threading.Event(), threading.Event()
-    find = journal._history.find
-    journal._history.find = lambda asked: (looking.set(), go_on.wait(), find(asked))[2]
+    looking, resume = threading.Event(), threading.Event()
+    find = journal.history.find
+    journal.history.find = lambda asked: (looking.set(), resume.wait(), find(asked))[2]
     accepted = journal.accept(entry("run-1", key="k"))
     await asyncio.to_thread(looking.wait)
-    go_on.set()
+    resume.set()
     assert await accepted is None
     await journal.close(clean=True)
 
 
-async def test_what_comes_while_old_history_goes_is_written_after_it(tmp_path):
+async def test_runs_are_accepted_during_a_purge(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("run-1"))
-    purging, go_on = threading.Event(), threading.Event()
-    purge = journal._history.purge
-    journal._history.purge = lambda now_ms: (purging.set(), go_on.wait(), purge(now_ms))[2]
+    purging, resume = threading.Event(), threading.Event()
+    purge = journal.history.purge
+    journal.history.purge = lambda now_ms: (purging.set(), resume.wait(), purge(now_ms))[2]
     await journal.accept(entry("run-2"))
-    brought = asyncio.ensure_future(journal.bring_over())
+    copied = asyncio.ensure_future(journal.bring_over())
     await asyncio.to_thread(purging.wait)
     assert await journal.accept(entry("run-3")) is None
-    go_on.set()
-    await brought
+    resume.set()
+    await copied
     await journal.close(clean=True)
     assert len((await opened(tmp_path)).runs) == 3
 
 
-async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path):
-    told = asyncio.get_running_loop().create_future()
-    journal = sqlite_journal(tmp_path, on_lost=told.set_result)
+async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path, connections):
+    lost_with = asyncio.get_running_loop().create_future()
+    journal = sqlite_journal(tmp_path, on_lost=lost_with.set_result)
     await journal.open()
     with closing(sqlite3.connect(tmp_path / "up.journal")) as reader:
-        reader.execute("SELECT count(*) FROM runs").fetchone()  # else its log goes, too
-        journal._history._db.close()
+        reader.execute("SELECT count(*) FROM runs").fetchone()  # otherwise its WAL would be deleted
+        connections[0].close()
         await journal.accept(entry("run-1"))
-        brought = asyncio.ensure_future(journal.bring_over())
-        assert isinstance(await told, JournalLost)
-    assert not brought.done()
-    brought.cancel()
+        copied = asyncio.ensure_future(journal.bring_over())
+        assert isinstance(await lost_with, JournalLost)
+    assert not copied.done()
+    copied.cancel()
     journal.crash()
 
 
-async def test_of_many_triggers_at_once_each_that_came_before_is_known(tmp_path):
+async def test_of_many_triggers_at_once_every_duplicate_is_found(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await asyncio.gather(*(journal.accept(entry(f"old-{n}", key=f"k{n}")) for n in range(150)))
@@ -1061,11 +1102,11 @@ async def test_of_many_triggers_at_once_each_that_came_before_is_known(tmp_path)
     await journal.close(clean=True)
 
 
-async def test_many_runs_at_once_share_transactions(tmp_path):
+async def test_many_runs_at_once_share_syncs(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    syncs, sync = [], journal._log.sync
-    journal._log.sync = lambda: (syncs.append(1), sync())[1]
+    syncs, sync = [], journal.log.sync
+    journal.log.sync = lambda: (syncs.append(1), sync())[1]
     await asyncio.gather(*(journal.accept(entry(f"run-{n:04}")) for n in range(1_000)))
     await journal.close(clean=True)
     again = sqlite_journal(tmp_path)
@@ -1074,10 +1115,10 @@ async def test_many_runs_at_once_share_transactions(tmp_path):
     assert 0 < len(syncs) < 20
 
 
-# --- what two threads and a killed process leave -------------------------------------------------
+# --- projections and retries -------------------------------------------------
 
 
-async def test_a_row_says_what_its_facts_say_also_where_the_last_fact_could_not_be_written(
+async def test_a_row_matches_its_facts_if_the_last_fact_could_not_be_written(
     tmp_path,
 ):
     journal = sqlite_journal(tmp_path)
@@ -1087,125 +1128,110 @@ async def test_a_row_says_what_its_facts_say_also_where_the_last_fact_could_not_
     await write(journal, one, Started(1))
     await journal.bring_over()
     await write(journal, one, Finished(1, 200, 0.5, msgspec.Raw(b"7")))
-    put = journal._log.put
+    put = journal.log.put
 
     def full(*_):
         raise JournalFull("no room")
 
-    journal._log.put = full
-    _ = write(journal, one, Settled(State.SUCCEEDED))
+    journal.log.put = full
+    write_behind(journal, one, Settled(State.SUCCEEDED))
     while journal.blocked is None:
         await asyncio.sleep(0)
     await journal.bring_over()
     journal.crash()
-    journal._log.put = put
+    journal.log.put = put
     assert check_journal(tmp_path / "up.journal").problems == []
     (listed,) = SqliteHistory(tmp_path).runs()
     assert listed.state is State.RUNNING
 
 
-async def test_a_key_is_found_while_its_run_is_on_its_way_into_the_history(tmp_path):
+async def test_a_key_is_found_while_its_run_is_being_copied_to_the_history(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A", key="k"))
-    projecting, go_on = threading.Event(), threading.Event()
-    begin = journal._history.begin
-    journal._history.begin = lambda told: (projecting.set(), go_on.wait(), begin(told))[2]
-    brought = asyncio.ensure_future(journal.bring_over())
+    projecting, resume = threading.Event(), threading.Event()
+    begin = journal.history.begin
+    journal.history.begin = lambda lost_with: (projecting.set(), resume.wait(), begin(lost_with))[2]
+    copied = asyncio.ensure_future(journal.bring_over())
     await asyncio.to_thread(projecting.wait)
-    _ = write(journal, begun("A"), Settled(State.FAILED, "no"))
+    write_behind(journal, begun("A"), Settled(State.FAILED, "no"))
     await asyncio.sleep(0)
     during = await journal.find("k", 1_000)
     assert (await journal.accept(entry("A", key="other"))).run_id == "A"
-    go_on.set()
-    await brought
+    resume.set()
+    await copied
     after = await journal.accept(entry("B", key="k"))
     assert [(prior.run_id, prior.state) for prior in (during, after)] == [("A", State.FAILED)] * 2
     await journal.close(clean=True)
 
 
-async def test_a_lookup_that_fails_undoes_nothing_that_is_being_brought_over(tmp_path):
+async def test_a_lookup_that_fails_rolls_back_no_projection(tmp_path, connections):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A", key="k"))
-    history = journal._history
-    history._db.execute("BEGIN IMMEDIATE")  # as in the middle of a projection
+    writing, reading, *_ = connections
+    writing.execute("BEGIN IMMEDIATE")  # as in the middle of a projection
 
-    class Locked:
-        def execute(self, *_):
-            raise sqlite3.OperationalError("database is locked")
+    def fail(_):
+        raise sqlite3.OperationalError("database is locked")
 
-        def close(self):
-            pass
-
-    reader, history._reader = history._reader, Locked()
+    reading.before = fail
     with pytest.raises(JournalHeld):
         await journal.find("unknown", 1_000)
-    assert history._db.in_transaction
-    history._db.execute("ROLLBACK")
-    history._reader = reader
+    assert writing.in_transaction
+    writing.execute("ROLLBACK")
+    del reading.before
     await journal.close(clean=True)
 
 
-async def test_a_projection_that_fails_in_the_middle_is_done_again_whole(tmp_path, monkeypatch):
+async def test_a_projection_that_fails_in_the_middle_is_repeated_completely(
+    tmp_path, monkeypatch, connections
+):
     monkeypatch.setattr("fractal_rm.adapters.log.projector.RETRY_BLOCKED_S", 0)
     journal = sqlite_journal(tmp_path)
     await journal.open()
     for name in "AB":
         await journal.accept(entry(name, key=name))
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
-    db, left = journal._history._db, [0, 1, 2, 3, 4, 5]
+    left, count = [0, 1, 2, 3, 4, 5], 0
 
-    class Failing:
-        """Says that the disk is full at the first statement, then at the second, and so on."""
+    def fail(statement):
+        """The disk is full at the first statement, then at the second, and so on."""
+        nonlocal count
+        if left and not statement.startswith("ROLLBACK"):
+            if count == left[0]:
+                left.pop(0)
+                count = 0
+                raise sqlite3.OperationalError("database or disk is full")
+            count += 1
 
-        count = 0
-
-        def __getattr__(self, name):
-            return getattr(db, name)
-
-        def _step(self, name, *what):
-            if left and name.startswith("execute") and not what[0].startswith("ROLLBACK"):
-                if self.count == left[0]:
-                    left.pop(0)
-                    self.count = 0
-                    raise sqlite3.OperationalError("database or disk is full")
-                self.count += 1
-            return getattr(db, name)(*what)
-
-        def execute(self, *what):
-            return self._step("execute", *what)
-
-        def executemany(self, *what):
-            return self._step("executemany", *what)
-
-    journal._history._db = Failing()
+    connections[0].before = fail
     await journal.bring_over()
     assert left == []
-    journal._history._db = db
+    del connections[0].before
     await write(journal, begun("B"), Settled(State.SUCCEEDED))
     await journal.close(clean=True)
     assert check_journal(tmp_path / "up.journal").problems == []
     assert [run.state for run in SqliteHistory(tmp_path).runs()] == [State.SUCCEEDED] * 2
 
 
-async def test_who_no_longer_waits_for_the_history_ends_nothing(tmp_path):
+async def test_a_cancelled_wait_for_the_history_does_no_harm(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    brought = asyncio.ensure_future(journal.bring_over())
+    copied = asyncio.ensure_future(journal.bring_over())
     await asyncio.sleep(0)
-    brought.cancel()
+    copied.cancel()
     await journal.bring_over()
     await journal.close(clean=True)
 
 
-async def test_what_the_history_has_no_room_for_at_an_end_is_there_at_the_next_start(tmp_path):
-    """Also what came later, for which it had room again."""
+async def test_runs_that_the_history_had_no_room_for_are_there_at_the_next_start(tmp_path):
+    """Also runs that came later, when there was room again."""
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    tried, begin, full = threading.Event(), journal._history.begin, ["here", "at the end"]
+    tried, begin, full = threading.Event(), journal.history.begin, ["here", "at the end"]
 
     def begins(stories):
         if full:
@@ -1214,7 +1240,7 @@ async def test_what_the_history_has_no_room_for_at_an_end_is_there_at_the_next_s
             raise JournalFull("no room")
         begin(stories)
 
-    journal._history.begin = begins
+    journal.history.begin = begins
     first = asyncio.ensure_future(journal.bring_over())
     await asyncio.to_thread(tried.wait)
     await journal.accept(entry("B"))
@@ -1225,30 +1251,30 @@ async def test_what_the_history_has_no_room_for_at_an_end_is_there_at_the_next_s
     assert [run.id for run in (await opened(tmp_path)).runs] == ["A", "B"]
 
 
-async def test_an_end_in_the_middle_of_a_projection_brings_over_the_rest(tmp_path):
+async def test_closing_during_a_projection_copies_the_rest(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    projecting, go_on = threading.Event(), threading.Event()
-    begin = journal._history.begin
-    journal._history.begin = lambda told: (projecting.set(), go_on.wait(), begin(told))[2]
+    projecting, resume = threading.Event(), threading.Event()
+    begin = journal.history.begin
+    journal.history.begin = lambda lost_with: (projecting.set(), resume.wait(), begin(lost_with))[2]
     first = asyncio.ensure_future(journal.bring_over())
     await asyncio.to_thread(projecting.wait)
     await journal.accept(entry("B"))
     second = asyncio.ensure_future(journal.bring_over())
     closing = asyncio.ensure_future(journal.close(clean=True))
     await asyncio.sleep(0)
-    go_on.set()
+    resume.set()
     await asyncio.gather(first, second, closing)
-    with closing_of(tmp_path) as db:
+    with database_of(tmp_path) as db:
         assert db.execute("SELECT count(*) FROM runs").fetchone() == (2,)
 
 
-def closing_of(folder: Path):
+def database_of(folder: Path):
     return closing(sqlite3.connect(folder / "up.journal"))
 
 
-async def test_while_it_is_full_it_is_tried_again_so_often_and_not_for_each_who_waits(tmp_path):
+async def test_while_the_disk_is_full_retries_do_not_depend_on_the_number_of_waiters(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     names = [f"run-{n:02}" for n in range(50)]
@@ -1259,7 +1285,7 @@ async def test_while_it_is_full_it_is_tried_again_so_often_and_not_for_each_who_
         tries.append(1)
         raise JournalFull("no room")
 
-    put, journal._log.put = journal._log.put, full
+    put, journal.log.put = journal.log.put, full
     waiting = [asyncio.ensure_future(write(journal, begun(name), Started(1))) for name in names]
     while not tries:
         await asyncio.sleep(0)
@@ -1267,12 +1293,12 @@ async def test_while_it_is_full_it_is_tried_again_so_often_and_not_for_each_who_
         waiting.append(journal.wait_durable())
         await asyncio.sleep(0.01)
     assert len(tries) <= 4
-    journal._log.put = put
+    journal.log.put = put
     await asyncio.gather(*waiting)
     await journal.close(clean=True)
 
 
-async def test_a_disk_that_the_history_fills_refuses_and_goes_on_when_it_is_larger(small_disk):
+async def test_a_disk_that_the_history_fills_refuses_runs_until_it_is_larger(small_disk):
     journal = sqlite_journal(small_disk)
     await journal.open()
     payload = msgspec.Raw(b'"%b"' % (b"x" * 8_000))
@@ -1283,7 +1309,7 @@ async def test_a_disk_that_the_history_fills_refuses_and_goes_on_when_it_is_larg
             name = f"run-{len(accepted):03}"
             await journal.accept(entry(name, facts=big))
             accepted.append(name)
-            await asyncio.wait([journal._projector.bring_over()], timeout=0.01)
+            await asyncio.wait([asyncio.ensure_future(journal.bring_over())], timeout=0.01)
     assert isinstance(journal.blocked, JournalFull)
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     while journal.blocked is not None:

@@ -1,4 +1,4 @@
-"""What is known of peers, in memory and in the state folder."""
+"""Known peers, in memory and in the state folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import fcntl
 import pytest
 
 from fractal_rm.adapters.memory import MemoryKnownPeers, QuietTelemetry
-from fractal_rm.adapters.peers.known import FILE, MOST_KEPT, TRY_AGAIN_S, KnownPeersFile
+from fractal_rm.adapters.peers.known import FILE, MAX_KEPT, TRY_AGAIN_S, KnownPeersFile
 
 HERE, THERE = "http://10.0.0.7:5000/startrm", "http://10.0.0.8:5000/startrm a.local"
 
@@ -35,7 +35,7 @@ async def test_an_address_is_known_from_when_it_is_added_until_it_is_removed(kno
         assert (known.has(HERE), known.has(THERE)) == (False, True)
 
 
-async def test_it_outlives_the_process(tmp_path):
+async def test_known_peers_outlive_the_process(tmp_path):
     await peers_file(tmp_path).add(HERE)
     after = peers_file(tmp_path)
     assert after.has(HERE)
@@ -43,7 +43,7 @@ async def test_it_outlives_the_process(tmp_path):
     assert not peers_file(tmp_path).has(HERE)
 
 
-async def test_processes_that_share_a_folder_keep_what_the_others_have_learned(tmp_path):
+async def test_processes_that_share_a_folder_keep_the_peers_of_each_other(tmp_path):
     both = [peers_file(tmp_path) for _ in range(2)]
     await asyncio.gather(both[0].add(HERE), both[1].add(THERE))
     after = peers_file(tmp_path)
@@ -54,25 +54,25 @@ async def test_processes_that_share_a_folder_keep_what_the_others_have_learned(t
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[1]", b'{"a": []}', b'["\xff"]', b"[" * 100_000, b"\x00" * 9]
 )
-async def test_a_damaged_file_is_as_if_empty_and_is_logged(tmp_path, content):
+async def test_a_damaged_file_counts_as_empty_and_is_logged(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     telemetry = QuietTelemetry()
     known = peers_file(tmp_path, telemetry)
-    assert (known.has(HERE), telemetry.events) == (False, ["known_peers_forgotten"])
+    assert (known.has(HERE), telemetry.events) == (False, ["known_peers_unreadable"])
     await known.add(HERE)
     assert peers_file(tmp_path).has(HERE)
 
 
-async def test_a_folder_that_cannot_be_written_is_logged_and_what_was_learned_counts(tmp_path):
+async def test_a_folder_that_cannot_be_written_is_logged_and_the_peer_is_known(tmp_path):
     (tmp_path / "state").write_text("no folder")
     telemetry = QuietTelemetry()
     known = peers_file(tmp_path / "state", telemetry)
     await known.add(HERE)
     assert known.has(HERE)
-    assert "known_peers_not_kept" in telemetry.events
+    assert "known_peers_not_written" in telemetry.events
 
 
-async def test_what_could_not_be_written_is_written_when_there_is_room_again(tmp_path):
+async def test_a_failed_write_is_repeated_later(tmp_path):
     now, state = [0.0], tmp_path / "state"
     state.mkdir()
     telemetry = QuietTelemetry()
@@ -81,7 +81,7 @@ async def test_what_could_not_be_written_is_written_when_there_is_room_again(tmp
     state.rename(tmp_path / "away")
     await known.add(THERE)
     await known.remove(HERE)
-    assert telemetry.events == ["known_peers_not_kept"] * 2
+    assert telemetry.events == ["known_peers_not_written"] * 2
     (tmp_path / "away").rename(state)
     for now[0] in (TRY_AGAIN_S - 1, TRY_AGAIN_S):
         assert peers_file(state).has(HERE)
@@ -90,17 +90,15 @@ async def test_what_could_not_be_written_is_written_when_there_is_room_again(tmp
     assert (after.has(HERE), after.has(THERE)) == (False, True)
 
 
-async def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path):
-    """It could not be moved back."""
+async def test_a_folder_that_was_moved_away_is_not_created_again(tmp_path):
+    """Otherwise it could not be moved back."""
     telemetry = QuietTelemetry()
     await peers_file(tmp_path / "state", telemetry).add(HERE)
-    assert telemetry.events == ["known_peers_not_kept"]
+    assert telemetry.events == ["known_peers_not_written"]
     assert not (tmp_path / "state").exists()
 
 
-async def test_a_process_that_stopped_while_it_changed_the_file_keeps_nobody_waiting(
-    tmp_path, monkeypatch
-):
+async def test_a_suspended_process_that_has_the_lock_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr("fractal_rm.adapters.peers.known.RETRY_S", 0)
     telemetry = QuietTelemetry()
     known = peers_file(tmp_path, telemetry)
@@ -108,12 +106,12 @@ async def test_a_process_that_stopped_while_it_changed_the_file_keeps_nobody_wai
         fcntl.flock(stopped, fcntl.LOCK_EX)
         await asyncio.wait_for(known.add(HERE), 10)
     assert known.has(HERE)
-    assert telemetry.events == ["known_peers_not_kept"]
+    assert telemetry.events == ["known_peers_not_written"]
 
 
-async def test_only_the_newest_are_kept(tmp_path):
+async def test_only_the_newest_peers_are_kept(tmp_path):
     known = peers_file(tmp_path)
-    (tmp_path / FILE).write_text("[" + ",".join(f'"{n}"' for n in range(MOST_KEPT)) + "]")
+    (tmp_path / FILE).write_text("[" + ",".join(f'"{n}"' for n in range(MAX_KEPT)) + "]")
     await known.add(HERE)
     after = peers_file(tmp_path)
     assert (after.has("0"), after.has("1"), after.has(HERE)) == (False, True, True)

@@ -1,4 +1,4 @@
-"""The log alone, on a disk that forgets what was not synced, or keeps some sectors of it."""
+"""The log alone, on a disk that loses unsynced sectors, or some of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fractal_rm.adapters.log.blobs import Blobs, lost_in
 from fractal_rm.adapters.log.blobs import read as read_blob
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.log.log import Log
-from fractal_rm.adapters.log.segments import BEGIN, READ_BYTES, Reused, bodies_since
+from fractal_rm.adapters.log.segments import BEGIN, READ_BYTES, SegmentReused, bodies_since
 from fractal_rm.adapters.log.survey import survey
 from fractal_rm.adapters.log.timed import Blob, Ref
 from fractal_rm.adapters.memory.blobs import MemoryBlobs
@@ -46,14 +46,14 @@ class Salts:
 def log_on(disk: MemoryDisk, salts: Salts | None = None, most_bytes=1 << 20, blobs=None,
            segment_bytes=SEGMENT) -> Log:  # fmt: skip
     return Log(
-        lambda: disk, Blobs(blobs or MemoryBlobs()), salts or Salts(), segment_bytes=segment_bytes,
+        disk, Blobs(blobs or MemoryBlobs()), salts or Salts(), segment_bytes=segment_bytes,
         most_bytes=most_bytes,
     )  # fmt: skip
 
 
 def with_blob(log: Log, value: bytes) -> tuple[bytes, list[Blob]]:
-    """A body that names a blob, and that."""
-    ref = Ref("payload", log.new_blob(), len(value), crc32(value))
+    """A body that refers to a blob, and the blob."""
+    ref = Ref("payload", log.new_blob_name(), len(value), crc32(value))
     return records.encode([("blobs", [ref])]), [Blob(ref, value)]
 
 
@@ -63,7 +63,7 @@ def opened(log: Log, since: int = 0) -> list[bytes]:
     return found
 
 
-def put_in(disk: MemoryDisk) -> list[bytes]:
+def bodies_in(disk: MemoryDisk) -> list[bytes]:
     return [body for body, _ in bodies_since(disk, 0)]
 
 
@@ -71,8 +71,8 @@ def read(disk: MemoryDisk, since: int, salts: Salts | None = None) -> list[bytes
     return opened(log_on(disk, salts), since)
 
 
-class AtOnce:
-    """A worker without a thread."""
+class InlineWorker:
+    """A worker that runs calls at once."""
 
     async def run(self, work):
         return work()
@@ -80,11 +80,11 @@ class AtOnce:
 
 def prepare(log: Log) -> None:
     with pytest.raises(StopIteration):
-        log.prepare(AtOnce()).send(None)
+        log.prepare(InlineWorker()).send(None)
 
 
 def filled(disk: MemoryDisk, *bodies: bytes) -> Log:
-    """A log that has these, each synced."""
+    """A log with these bodies, each synced."""
     log = log_on(disk)
     assert opened(log) == []
     for body in bodies:
@@ -105,14 +105,12 @@ STEPS = st.lists(
 @given(STEPS, st.integers(0, 2**32))
 @example([("put", 2901), ("put", 1), ("put", 2993), ("power", 0)], 253)  # a header is lost
 @example([("blob", 100), ("sync", 0), ("power", 0)], 1)
-@example([("put", 10), ("blob", 100), ("power", 0)], 30)  # of the blob there are zeros
+@example([("put", 10), ("blob", 100), ("power", 0)], 30)  # the blob has zeros
 @example([("blob", 100), ("kill", 0), ("sync", 0), ("power", 0)], 1)
-def test_after_a_power_cut_there_is_all_that_was_synced_and_nothing_that_was_not_written(
-    steps, seed
-):
-    """A history is brought over at a release, as a projection does it, and begins each start.
+def test_after_a_power_loss_all_synced_bodies_are_there_and_none_that_was_not_written(steps, seed):
+    """A release moves the position from which each start reads, as a projection does.
 
-    Nor is anything of it taken for damage by who looks for that.
+    Nor does a survey report any damage.
     """
     chance, disk, salts, blobs = random.Random(seed), MemoryDisk(), Salts(), MemoryBlobs()
     log, projected, written = log_on(disk, salts, blobs=blobs), 0, []
@@ -142,7 +140,7 @@ def test_after_a_power_cut_there_is_all_that_was_synced_and_nothing_that_was_not
                 blobs.lose_power(chance)
             log, seen = log_on(disk, salts, blobs=blobs), survey(disk, projected, blobs)
             found = opened(log, projected)
-            assert all(records_lost(blobs, body) is None for body in found)
+            assert all(lost_blob(blobs, body) is None for body in found)
             assert (seen.gaps, seen.problems) == ([], [])
             assert [body for part in seen.parts for body, _ in part] == found
             assert found == written[: len(found)]
@@ -151,55 +149,55 @@ def test_after_a_power_cut_there_is_all_that_was_synced_and_nothing_that_was_not
     assert opened(log_on(disk, salts, blobs=blobs), projected) == written
 
 
-def records_lost(blobs: MemoryBlobs, body: bytes) -> str | None:
+def lost_blob(blobs: MemoryBlobs, body: bytes) -> str | None:
     return lost_in(blobs, body, read_blob)
 
 
-def test_a_frame_that_was_synced_and_does_not_hold_is_damage_and_no_torn_end():
+def test_an_invalid_frame_that_was_synced_is_damage():
     disk = MemoryDisk()
     filled(disk, b"one" * 50, b"two" * 50, b"three" * 50).close()
     name = next(name for name in disk.names() if b"two" in disk.read(name))
     disk.write(name, disk.read(name).index(b"two"), b"TWO")
-    with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) does not hold at byte"):
+    with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) is not valid at byte"):
         read(disk, 0)
 
 
 @pytest.mark.parametrize("large", [50, 1500])  # in one segment, and over several
-def test_who_reads_beside_a_writer_is_told_of_damage_and_of_no_end_that_is_being_written(large):
+def test_a_reader_beside_a_writer_reports_damage_but_no_unfinished_end(large):
     disk = MemoryDisk()
     log = filled(disk, *(bytes([n]) * large for n in b"abcde"))
     log.put(b"f" * large)
     name = next(name for name in disk.names() if b"f" * large in disk.read(name))
     disk.write(name, disk.read(name).index(b"f" * large), b"torn")
-    assert put_in(disk) == [bytes([n]) * large for n in b"abcde"]
+    assert bodies_in(disk) == [bytes([n]) * large for n in b"abcde"]
     name = next(name for name in disk.names() if b"b" * large in disk.read(name))
     disk.write(name, disk.read(name).index(b"b" * large), b"flipped")
-    with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) does not hold at byte"):
+    with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) is not valid at byte"):
         bodies_since(disk, 0)
 
 
-def test_who_reads_beside_a_writer_is_told_of_damage_in_a_large_frame():
+def test_a_reader_beside_a_writer_reports_damage_in_a_large_frame():
     disk = MemoryDisk()
     log = log_on(disk, segment_bytes=1 << 18)
     assert opened(log) == []
     put_and_synced(log, b"a", b"b" * 2 * READ_BYTES, b"c", b"d")
     (name,) = disk.names()
     disk.write(name, disk.read(name).index(b"bbb"), b"flipped")
-    with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) does not hold at byte"):
+    with pytest.raises(JournalDamaged, match=r"segment 1 \(file 1\) is not valid at byte"):
         bodies_since(disk, 0)
 
 
-class Meanwhile(MemoryDisk):
-    """Something is done once, behind the first read of a place beyond ``behind``."""
+class DiskWithAction(MemoryDisk):
+    """Runs an action once, after the first read at a place beyond ``beyond``."""
 
-    def __init__(self, behind: int = 0) -> None:
+    def __init__(self, beyond: int = 0) -> None:
         super().__init__()
-        self._behind = behind
+        self._beyond = beyond
         self.then: Callable[[], None] | None = None
 
     def read(self, name, most=-1, place=0):
         found = super().read(name, most, place)
-        if place > self._behind and self.then is not None:
+        if place > self._beyond and self.then is not None:
             then, self.then = self.then, None
             then()
         return found
@@ -211,22 +209,22 @@ def put_and_synced(log: Log, *bodies: bytes) -> None:
         log.sync()
 
 
-def test_frames_that_are_written_while_a_log_is_read_are_no_damage():
-    disk = Meanwhile()
+def test_frames_written_during_a_read_are_not_damage():
+    disk = DiskWithAction()
     disk.then = partial(put_and_synced, filled(disk, b"one"), b"two", b"three")
-    assert put_in(disk)[:1] == [b"one"]
+    assert bodies_in(disk)[:1] == [b"one"]
     assert disk.then is None
 
 
-def test_a_segment_that_is_begun_while_a_log_is_read_is_no_damage():
-    """It is begun and synced when the last one has been read to its end."""
-    disk = Meanwhile(behind=BEGIN)
+def test_a_segment_begun_during_a_read_is_not_damage():
+    """It is begun and synced after the last one was read to its end."""
+    disk = DiskWithAction(beyond=BEGIN)
     disk.then = partial(put_and_synced, filled(disk, b"x" * 1900), b"y" * 1900, b"z" * 1900)
-    assert put_in(disk)[:1] == [b"x" * 1900]
+    assert bodies_in(disk)[:1] == [b"x" * 1900]
     assert disk.then is None
 
 
-def test_the_end_of_a_log_that_was_never_synced_may_be_anything():
+def test_an_invalid_end_that_was_never_synced_is_ignored():
     disk = MemoryDisk()
     log = filled(disk, b"one" * 50)
     log.put(b"two" * 50)
@@ -235,17 +233,17 @@ def test_the_end_of_a_log_that_was_never_synced_may_be_anything():
     assert read(disk, 0) == [b"one" * 50]
 
 
-def test_a_segment_that_is_missing_is_damage():
+def test_a_missing_segment_is_damage():
     disk = MemoryDisk()
     log = filled(disk, *(bytes([n]) * 1500 for n in range(5)))
     log.close()
     first = next(name for name in disk.names() if b"\2" * 1500 in disk.read(name))
     disk.delete(first)
-    with pytest.raises(JournalDamaged, match=r"is missing|does not hold"):
+    with pytest.raises(JournalDamaged, match=r"is missing|is not valid"):
         read(disk, 0)
 
 
-def test_one_sector_of_a_head_may_be_torn():
+def test_one_copy_of_a_header_may_be_lost():
     disk = MemoryDisk()
     filled(disk, b"one").close()
     for name in disk.names():
@@ -253,7 +251,7 @@ def test_one_sector_of_a_head_may_be_torn():
     assert read(disk, 0) == [b"one"]
 
 
-def test_what_does_not_fit_is_refused_and_leaves_no_trace():
+def test_a_body_without_room_is_refused_and_not_written():
     disk = MemoryDisk()
     log = log_on(disk, most_bytes=2 * SEGMENT)
     assert opened(log) == []
@@ -274,7 +272,7 @@ def test_what_does_not_fit_is_refused_and_leaves_no_trace():
     assert read(disk, end) == [b"there is room again"]
 
 
-def test_segments_are_used_again_and_one_is_ready_before_it_is_needed():
+def test_segments_are_reused_and_one_is_prepared():
     disk = MemoryDisk()
     log = log_on(disk)
     assert opened(log) == []
@@ -285,13 +283,13 @@ def test_segments_are_used_again_and_one_is_ready_before_it_is_needed():
         prepare(log)
     assert len(disk.names()) <= 3
     disk.full = True
-    log.put(b"x" * 1900)  # needs the next segment, which is there
+    log.put(b"x" * 1900)  # needs the next segment, which is prepared
 
 
-def test_who_reads_while_segments_are_used_again_is_told_so():
-    disk = Meanwhile()
+def test_a_reader_notices_reused_segments():
+    disk = DiskWithAction()
     log = filled(disk, b"one", b"x" * 1900, b"y" * 1900)
-    assert put_in(disk) == [b"one", b"x" * 1900, b"y" * 1900]
+    assert bodies_in(disk) == [b"one", b"x" * 1900, b"y" * 1900]
 
     def released_and_written_again() -> None:
         log.release(log.end)
@@ -299,18 +297,18 @@ def test_who_reads_while_segments_are_used_again_is_told_so():
             log.put(bytes([number]) * 1500)
 
     disk.then = released_and_written_again
-    with pytest.raises(Reused):
+    with pytest.raises(SegmentReused):
         bodies_since(disk, 0)
 
 
-def test_a_reader_beside_a_writer_sees_what_was_put():
+def test_a_reader_beside_a_writer_finds_unsynced_bodies():
     disk = MemoryDisk()
     log = filled(disk, b"one")
     log.put(b"two")
-    assert put_in(disk) == [b"one", b"two"]
+    assert bodies_in(disk) == [b"one", b"two"]
 
 
-def test_a_sync_covers_no_more_than_what_was_put_when_it_began():
+def test_a_sync_covers_only_what_was_written_before_it_began():
     class Slow(MemoryDisk):
         log: Log | None = None
 
@@ -332,7 +330,7 @@ def test_a_sync_covers_no_more_than_what_was_put_when_it_began():
     assert read(disk, 0)[:2] == [b"one", b"two"]
 
 
-def test_starts_that_are_killed_before_the_history_has_the_log_take_no_more_room_each():
+def test_repeated_killed_starts_make_no_new_files():
     disk = MemoryDisk()
     filled(disk, b"one", b"x" * 1900, b"y" * 1900).close()
     first = log_on(disk)
@@ -343,7 +341,7 @@ def test_starts_that_are_killed_before_the_history_has_the_log_take_no_more_room
     assert len(disk.names()) == files
 
 
-def test_a_log_that_is_full_can_be_opened():
+def test_a_full_log_can_be_opened():
     disk = MemoryDisk()
     log = log_on(disk, most_bytes=2 * SEGMENT)
     opened(log)
@@ -357,8 +355,8 @@ def test_a_log_that_is_full_can_be_opened():
     again.put(b"there is room")
 
 
-def test_a_segment_that_is_made_on_a_thread_has_a_name_of_its_own():
-    """While it is made, the log may need one itself."""
+def test_a_segment_that_is_made_on_a_thread_has_a_unique_name():
+    """While it is made, the log may need another one."""
     disk = MemoryDisk()
     log = log_on(disk)
     opened(log)
@@ -398,11 +396,11 @@ def test_a_segment_of_another_log_is_never_read_as_one_of_this(salt):
         if salt == "of this log":
             assert read(copy, 0) == bodies
         else:
-            with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) does not hold"):
+            with pytest.raises(JournalDamaged, match=r"segment \d+ \(file \d+\) is not valid"):
                 read(copy, 0)
 
 
-def test_two_files_that_say_they_are_the_same_segment_are_named():
+def test_two_files_with_the_same_segment_are_named():
     disk = MemoryDisk()
     filled(disk, b"one").close()
     (name,) = disk.names()
@@ -414,7 +412,7 @@ def test_two_files_that_say_they_are_the_same_segment_are_named():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder in which a log was killed that had put this into three segments."""
+    """A folder with a log of three segments whose process was killed."""
     log = log_on(FolderDisk(tmp_path))
     opened(log)
     for number in range(3):
@@ -423,8 +421,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_file_that_a_killed_process_had_not_finished_is_no_segment(folder):
-    """Else it is written into, and its name is taken for the next one that is made."""
+def test_an_unfinished_file_of_a_killed_process_is_ignored(folder):
+    """Otherwise it would be written into, or its name would be used twice."""
     whole = [body for body, _ in log_on(FolderDisk(folder)).open(0)]
     for name in range(1, 10):
         (folder / f"{name}.new").write_bytes(bytes(SEGMENT))
@@ -436,7 +434,7 @@ def test_a_file_that_a_killed_process_had_not_finished_is_no_segment(folder):
     assert opened(log_on(FolderDisk(folder))) == [bytes([n]) * 1900 for n in range(9)]
 
 
-def test_a_free_segment_that_somebody_deleted_is_made_again(folder):
+def test_a_deleted_free_segment_is_made_again(folder):
     log = log_on(FolderDisk(folder))
     opened(log)
     before = set(folder.iterdir())
@@ -449,7 +447,7 @@ def test_a_free_segment_that_somebody_deleted_is_made_again(folder):
     assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
 
 
-def test_a_file_in_the_place_of_the_folder_of_a_log_is_another_place(folder):
+def test_a_file_in_place_of_the_folder_is_reported(folder):
     log = log_on(FolderDisk(folder))
     opened(log)
     aside = folder.rename(folder.with_name("aside"))
@@ -474,11 +472,11 @@ def no_descriptor_free():
 
 def find_room(log: Log) -> None:
     with pytest.raises(StopIteration):
-        log.find_room(AtOnce()).send(None)
+        log.find_room(InlineWorker()).send(None)
 
 
 @pytest.mark.parametrize("is_ready", [False, True], ids=["no segment ready", "one ready"])
-def test_while_no_descriptor_is_free_a_log_refuses_and_then_goes_on(folder, is_ready):
+def test_without_a_free_descriptor_a_log_refuses_bodies_and_then_continues(folder, is_ready):
     log = log_on(FolderDisk(folder))
     opened(log)
     log.put(b"x" * 1900)
@@ -490,7 +488,7 @@ def test_while_no_descriptor_is_free_a_log_refuses_and_then_goes_on(folder, is_r
         with pytest.raises(JournalWithoutFile):
             find_room(log)
     find_room(log)
-    with no_descriptor_free():  # it has what it needs
+    with no_descriptor_free():  # it has all the descriptors it needs
         log.put(b"y" * 1900)
     log.close()
     assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
@@ -498,7 +496,7 @@ def test_while_no_descriptor_is_free_a_log_refuses_and_then_goes_on(folder, is_r
 
 @contextmanager
 def folder_forbidden():
-    """As for a user that may not write there: root may."""
+    """Simulates a user without write permission, as the tests may run as root."""
 
     def forbidden(_, name, *more):
         raise PermissionError(EACCES, "Permission denied", name)
@@ -509,7 +507,7 @@ def folder_forbidden():
         yield
 
 
-def test_while_its_folder_may_not_be_written_a_log_refuses_and_then_goes_on(folder):
+def test_without_write_permission_a_log_refuses_bodies_and_then_continues(folder):
     log = log_on(FolderDisk(folder))
     opened(log)
     log.put(b"x" * 1900)
@@ -524,7 +522,7 @@ def test_while_its_folder_may_not_be_written_a_log_refuses_and_then_goes_on(fold
     assert opened(log_on(FolderDisk(folder)))[-2:] == [b"x" * 1900, b"y" * 1900]
 
 
-def test_segments_that_may_not_be_deleted_stay_and_are_found_free_at_the_next_start(folder):
+def test_segments_that_may_not_be_deleted_are_free_at_the_next_start(folder):
     log = log_on(FolderDisk(folder))
     opened(log)
     for number in range(9):

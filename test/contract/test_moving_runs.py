@@ -1,4 +1,4 @@
-"""Open runs on their way from one journal to another: in one of them, whenever a process ends."""
+"""Moves of open runs between journals: each run is in one of them, whenever a process ends."""
 
 from __future__ import annotations
 
@@ -51,11 +51,8 @@ def journal_in(folder: Path, name: str, carries=lambda _: True):
     )  # fmt: skip
 
 
-async def left_in(folder: Path, name: str, *run_ids: str, clean: bool = True) -> None:
-    """A journal whose process has ended, with one run that has an end, and these.
-
-    What A has answered is large.
-    """
+async def leave_open_runs(folder: Path, name: str, *run_ids: str, clean: bool = True) -> None:
+    """Leave a journal with one ended run and these open ones. The result of run A is large."""
     journal = journal_in(folder, name)
     await journal.open()
     await journal.accept(entry(f"ended in {name}", key=f"ended in {name}"))
@@ -79,8 +76,8 @@ async def adopted(folder: Path, name: str = "up", **how):
         await journal.close(clean=True)
 
 
-def where(folder: Path) -> list[tuple[str, str]]:
-    """The open runs, and in which journal each is."""
+def open_runs_by_journal(folder: Path) -> list[tuple[str, str]]:
+    """The open runs with the names of their journals."""
     runs = SqliteHistory(folder).runs(limit=1_000_000)
     return sorted((run.id, run.journal) for run in runs if run.settled_ms is None)
 
@@ -89,8 +86,8 @@ def problems(folder: Path) -> list[str]:
     return [line for path in journals_in(folder) for line in check_journal(path).problems]
 
 
-class Ended(Exception):
-    """As if the process had ended here."""
+class ProcessEnded(Exception):
+    """Simulates the end of the process."""
 
 
 STEPS = ("open", "begin_move", "body_of", "take_out", "end_move", "close")
@@ -99,70 +96,66 @@ STEPS = ("open", "begin_move", "body_of", "take_out", "end_move", "close")
 @pytest.mark.parametrize("next_one", ["up", "mqtt", "api"])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_process_that_ends_while_runs_are_moved_leaves_each_in_one_journal(
+async def test_a_process_that_ends_during_a_move_leaves_each_run_in_one_journal(
     tmp_path, monkeypatch, step, when, next_one
 ):
-    await left_in(tmp_path, "mqtt", "A", "B", clean=False)
+    await leave_open_runs(tmp_path, "mqtt", "A", "B", clean=False)
     journal = journal_in(tmp_path, "up")
     await journal.open()
     do = getattr(other_journals.FreeJournal, step)
 
-    def ends(self, *args, **how):
+    def end_process(self, *args, **how):
         if when == "after":
             do(self, *args, **how)
-        raise Ended
+        raise ProcessEnded
 
     with monkeypatch.context() as patched:
-        patched.setattr(other_journals.FreeJournal, step, ends)
-        patched.setattr(other_journals.FreeJournal, "close", _killed)
-        with pytest.raises(Ended):
+        patched.setattr(other_journals.FreeJournal, step, end_process)
+        patched.setattr(other_journals.FreeJournal, "close", _kill)
+        with pytest.raises(ProcessEnded):
             await journal.adopt()
     journal.crash()
     journal = journal_in(tmp_path, next_one)
-    carried = (await journal.open()).runs
+    resumed = (await journal.open()).runs
     for each in await journal.adopt():
-        carried += each.found.runs
-    assert sorted(run.id for run in carried) == ["A", "B"]
-    assert next(run for run in carried if run.id == "A").results == {1: LARGE}
+        resumed += each.found.runs
+    assert sorted(run.id for run in resumed) == ["A", "B"]
+    assert next(run for run in resumed if run.id == "A").results == {1: LARGE}
     await journal.close(clean=True)
-    assert where(tmp_path) == [("A", next_one), ("B", next_one)]
+    assert open_runs_by_journal(tmp_path) == [("A", next_one), ("B", next_one)]
     assert problems(tmp_path) == []
     (account,) = SqliteHistory(tmp_path).ledger()
     assert (account.received, sum(account.states.values())) == (3, 3)
     assert SqliteHistory(tmp_path).run("A").facts[1].fact.result == LARGE
-    for name in {"up", "mqtt", "api"} - {next_one}:  # each sweeps what a killed one has left
-        await starts(tmp_path, name)
+    for name in {"up", "mqtt", "api"} - {next_one}:  # each start deletes unreferenced blobs
+        await start_once(tmp_path, name)
     assert [file.parent.name for file in tmp_path.glob("*.blobs/*")] == [f"{next_one}.blobs"]
 
 
-async def starts(folder: Path, name: str) -> None:
+async def start_once(folder: Path, name: str) -> None:
     journal = journal_in(folder, name)
     await journal.open()
     await journal.close(clean=True)
 
 
-def _killed(self, **_):
-    """Its locks are gone, nothing is noted."""
-    self._history.let_go()
-    if self._is_open:
-        self._history._db.close()
-        self._history._reader.close()
-        self._history._scrub.close()
-    raise Ended
+def _kill(self, **_):
+    """Its locks are released, and nothing is recorded."""
+    self.abandon()
+    raise ProcessEnded
 
 
-async def test_a_copy_is_not_carried_while_the_other_process_has_the_run(tmp_path, monkeypatch):
-    """Both start at once after one of them was killed between the copy and its confirmation."""
-    await left_in(tmp_path, "mqtt", "A")
+async def test_a_copy_is_not_resumed_while_the_other_journal_has_the_run(tmp_path, monkeypatch):
+    """Both processes start after one was killed between copying and deleting."""
+    await leave_open_runs(tmp_path, "mqtt", "A")
     journal = journal_in(tmp_path, "up")
     await journal.open()
 
     def killed(*_):
-        raise Ended
+        raise ProcessEnded
 
     with monkeypatch.context() as patched:
         patched.setattr(other_journals.FreeJournal, "take_out", killed)
-        with pytest.raises(Ended):
+        with pytest.raises(ProcessEnded):
             await journal.adopt()
     journal.crash()
     mqtt, up = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
@@ -171,11 +164,11 @@ async def test_a_copy_is_not_carried_while_the_other_process_has_the_run(tmp_pat
     assert await up.adopt() == await mqtt.adopt() == []
     await mqtt.close(clean=True)
     await up.close(clean=True)
-    assert where(tmp_path) == [("A", "mqtt")]
+    assert open_runs_by_journal(tmp_path) == [("A", "mqtt")]
 
 
-async def test_what_could_not_be_taken_out_is_not_carried_until_it_is(tmp_path, monkeypatch):
-    await left_in(tmp_path, "mqtt", "A")
+async def test_a_run_that_could_not_be_deleted_there_is_not_resumed_here(tmp_path, monkeypatch):
+    await leave_open_runs(tmp_path, "mqtt", "A")
     journal = journal_in(tmp_path, "up")
     await journal.open()
 
@@ -191,27 +184,27 @@ async def test_what_could_not_be_taken_out_is_not_carried_until_it_is(tmp_path, 
     (found,) = await journal.adopt()
     assert [run.id for run in found.found.runs] == ["A"]
     await journal.close(clean=True)
-    assert where(tmp_path) == [("A", "up")]
+    assert open_runs_by_journal(tmp_path) == [("A", "up")]
     assert problems(tmp_path) == []
 
 
-async def test_of_two_processes_that_start_at_once_one_has_each_run(tmp_path):
+async def test_of_two_processes_that_start_at_once_one_gets_each_run(tmp_path):
     for name in ("a", "b", "c"):
-        await left_in(tmp_path, name, *(f"{name}{n}" for n in range(50)))
+        await leave_open_runs(tmp_path, name, *(f"{name}{n}" for n in range(50)))
     one, two = journal_in(tmp_path, "one"), journal_in(tmp_path, "two")
     await asyncio.gather(one.open(), two.open())
-    carried = [
+    resumed = [
         run.id
         for each in await asyncio.gather(one.adopt(), two.adopt())
         for found in each
         for run in found.found.runs
     ]
-    assert sorted(carried) == sorted(f"{name}{n}" for name in "abc" for n in range(50))
+    assert sorted(resumed) == sorted(f"{name}{n}" for name in "abc" for n in range(50))
     await asyncio.gather(one.close(clean=True), two.close(clean=True))
     assert problems(tmp_path) == []
 
 
-async def test_thousands_of_runs_are_moved_with_what_they_have_begun(tmp_path):
+async def test_thousands_of_runs_are_moved_together_with_their_children(tmp_path):
     count = 3 * RUNS_AT_ONCE
     journal = journal_in(tmp_path, "mqtt")
     await journal.open()
@@ -224,12 +217,12 @@ async def test_thousands_of_runs_are_moved_with_what_they_have_begun(tmp_path):
     assert sorted(run.id for run in found.found.runs) == [*names, "child"]
     moved = [run.id for run in found.found.runs]
     assert moved.index("child") < RUNS_AT_ONCE
-    assert {journal for _, journal in where(tmp_path)} == {"up"}
+    assert {journal for _, journal in open_runs_by_journal(tmp_path)} == {"up"}
     assert problems(tmp_path) == []
 
 
 async def test_all_that_is_known_of_a_run_is_moved(tmp_path):
-    await left_in(tmp_path, "mqtt", "A")
+    await leave_open_runs(tmp_path, "mqtt", "A")
     journal = journal_in(tmp_path, "mqtt")
     await journal.open()
     for _ in range(3):
@@ -245,39 +238,39 @@ async def test_all_that_is_known_of_a_run_is_moved(tmp_path):
     assert account.duplicates == 3
 
 
-async def test_both_journals_hold_after_moves_of_runs_with_failures_parents_and_keys(tmp_path):
+async def test_both_journals_are_valid_after_moves_of_runs_with_failures_parents_and_keys(tmp_path):
     journal = journal_in(tmp_path, "mqtt")
     await journal.open()
     runs = {}
-    for name, facts in TAKEN.items():
+    for name, facts in FACTS.items():
         runs[name] = fold(Run(name, FLOW, 1_000), list(facts))
         await journal.accept(entry(name, key=f"key of {name}", facts=facts[:1]))
         for fact in facts[1:]:
             journal.append(runs[name], fact, 1_001)
             await journal.durable
         await journal.accept(entry("again", key=f"key of {name}"))
-    await fails(journal, runs.pop("failed child"))
+    await fail(journal, runs.pop("failed child"))
     await journal.close(clean=True)
     before = {name: SqliteHistory(tmp_path).run(name) for name in runs}
     account = SqliteHistory(tmp_path).ledger()
-    for n, to in enumerate(("up", "api", "mqtt", "up")):  # also to where they came from
+    for n, to in enumerate(("up", "api", "mqtt", "up")):  # also back to where they came from
         journal = journal_in(tmp_path, to)
         await journal.open()
         (found,) = await journal.adopt()
         assert found.found.runs == list(runs.values())
-        assert problems(tmp_path) == []  # as the log tells it
+        assert problems(tmp_path) == []  # while they are in the log
         await journal.bring_over()
-        assert problems(tmp_path) == []  # as the history has it
+        assert problems(tmp_path) == []  # after they were copied to the history
         assert SqliteHistory(tmp_path).ledger() == account
-        await journal.accept(entry(f"ends there {n}"))
-        await fails(journal, begun(f"ends there {n}"))
+        await journal.accept(entry(f"ended there {n}"))
+        await fail(journal, begun(f"ended there {n}"))
         account = SqliteHistory(tmp_path).ledger()
         await journal.close(clean=True)
         for name, was in before.items():
             now = SqliteHistory(tmp_path).run(name)
             assert now.summary == msgspec.structs.replace(was.summary, journal=to)
             assert msgspec.json.encode(now.facts) == msgspec.json.encode(was.facts)
-    await journal_ends(tmp_path, "up", runs)
+    await end_all_runs(tmp_path, "up", runs)
     assert problems(tmp_path) == []
     assert parents(tmp_path / "up.journal") == {"child": "whole"}
     assert parents(tmp_path / "mqtt.journal") == {"failed child": "whole"}
@@ -285,31 +278,31 @@ async def test_both_journals_hold_after_moves_of_runs_with_failures_parents_and_
     assert {run.id for run in failed} >= {*runs, "failed child"}
 
 
-def taken(**more):
+def accepted_with(**more):
     return Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "mqtt", **more)
 
 
-TAKEN = {
-    "whole": (taken(key="key of whole"), Placed(None, "here"), Started(1)),
-    "failed child": (taken(origin="whole:1"), Started(1)),
-    "child": (taken(origin="whole:2"), Started(1), StepFailed(1, 1, "no 17", again=AGAIN)),
-    "elsewhere": (taken(), Placed("3", "there"), Offered("3", 1)),
-    "accepted": (taken(),),
+FACTS = {
+    "whole": (accepted_with(key="key of whole"), Placed(None, "here"), Started(1)),
+    "failed child": (accepted_with(origin="whole:1"), Started(1)),
+    "child": (accepted_with(origin="whole:2"), Started(1), StepFailed(1, 1, "no 17", again=AGAIN)),
+    "elsewhere": (accepted_with(), Placed("3", "there"), Offered("3", 1)),
+    "accepted": (accepted_with(),),
 }
 
 
-async def fails(journal, run: Run) -> None:
+async def fail(journal, run: Run) -> None:
     await write(journal, run, StepFailed(1, 2, "status 500", final=True, cause=Cause.STATUS))
     await write(journal, run, Settled(State.FAILED, "status 500"))
 
 
-async def journal_ends(folder: Path, name: str, runs: dict[str, Run]) -> None:
+async def end_all_runs(folder: Path, name: str, runs: dict[str, Run]) -> None:
     journal = journal_in(folder, name)
     assert (await journal.open()).runs == list(runs.values())
     for run in runs.values():
         if run.state is State.OFFERED:
             await write(journal, run, Placed(None, "no answer"))
-        await fails(journal, run)
+        await fail(journal, run)
     await journal.close(clean=True)
 
 
@@ -318,8 +311,8 @@ def parents(path: Path) -> dict[str, str]:
         return dict(db.execute("SELECT id, parent FROM runs WHERE parent IS NOT NULL"))
 
 
-async def test_a_row_that_does_not_hold_is_not_moved_as_if_it_did(tmp_path):
-    await left_in(tmp_path, "mqtt", "A", "B")
+async def test_a_damaged_row_is_not_moved(tmp_path):
+    await leave_open_runs(tmp_path, "mqtt", "A", "B")
     change(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 9 WHERE id = 'A'")
     (found,) = await adopted(tmp_path)
     assert (found.found.runs, found.left) == ([], ["A", "B"])
@@ -339,28 +332,28 @@ def change(path: Path, statement: str) -> None:
         assert db.execute(statement).rowcount == 1
 
 
-async def test_what_another_process_needs_stays_with_all_that_belongs_to_it(tmp_path):
-    await left_in(tmp_path, "mqtt", "A", "B")
+async def test_runs_that_this_process_cannot_execute_are_not_moved(tmp_path):
+    await leave_open_runs(tmp_path, "mqtt", "A", "B")
     (found,) = await adopted(tmp_path, carries=lambda run: run.id != "A")
     assert ([run.id for run in found.found.runs], found.left) == (["B"], ["A"])
-    assert where(tmp_path) == [("A", "mqtt"), ("B", "up")]
+    assert open_runs_by_journal(tmp_path) == [("A", "mqtt"), ("B", "up")]
 
 
-async def test_a_run_that_is_in_both_is_carried_once(tmp_path):
-    """A peer has offered it to each, when neither looked at the other's."""
-    await left_in(tmp_path, "mqtt", "A")
+async def test_a_run_that_is_in_both_journals_is_resumed_once(tmp_path):
+    """A peer offered it to both processes before each searched the other's journal."""
+    await leave_open_runs(tmp_path, "mqtt", "A")
     (tmp_path / "mqtt.journal").rename(tmp_path / "aside")
-    await left_in(tmp_path, "up", "A")
+    await leave_open_runs(tmp_path, "up", "A")
     (tmp_path / "aside").rename(tmp_path / "mqtt.journal")
     (found,) = await adopted(tmp_path) or (None,)
     assert found is None
-    assert where(tmp_path) == [("A", "up")]
+    assert open_runs_by_journal(tmp_path) == [("A", "up")]
 
 
-async def test_ten_old_journals_are_adopted_and_the_ended_runs_stay_where_they_are(tmp_path):
+async def test_ten_old_journals_are_adopted_and_keep_their_ended_runs(tmp_path):
     names = [f"old-{n}" for n in range(10)]
     for name in names:
-        await left_in(tmp_path, name, f"open in {name}")
+        await leave_open_runs(tmp_path, name, f"open in {name}")
     found = await adopted(tmp_path)
     assert [(each.journal, each.found.runs[0].id) for each in found] == [
         (name, f"open in {name}") for name in names
@@ -375,7 +368,7 @@ async def test_ten_old_journals_are_adopted_and_the_ended_runs_stay_where_they_a
     await journal.close(clean=True)
 
 
-async def test_a_journal_of_format_4_is_adopted_and_one_with_nothing_open_is_left_as_it_is(
+async def test_a_journal_of_format_4_is_adopted_and_one_without_open_runs_is_unchanged(
     tmp_path,
 ):
     nothing_open = (
@@ -389,7 +382,9 @@ async def test_a_journal_of_format_4_is_adopted_and_one_with_nothing_open_is_lef
     before = (tmp_path / "api.journal").read_bytes()
     journal = journal_in(tmp_path, "up")
     await journal.open()
-    still_open = {run_id for run_id, where_it_is in where(tmp_path) if where_it_is == "mqtt"}
+    still_open = {
+        run_id for run_id, where_it_is in open_runs_by_journal(tmp_path) if where_it_is == "mqtt"
+    }
     (found,) = await journal.adopt()
     assert {run.id for run in found.found.runs} == still_open
     assert len(still_open) == 4
@@ -400,8 +395,8 @@ async def test_a_journal_of_format_4_is_adopted_and_one_with_nothing_open_is_lef
     assert problems(tmp_path) == []
 
 
-async def test_a_key_is_found_in_whatever_the_process_beside_has_just_written(tmp_path):
-    """Also while its log goes on in other segments, and while they are used again."""
+async def test_a_key_is_found_in_what_another_process_has_just_written(tmp_path):
+    """Also when its log continues in other segments, and when these are reused."""
     beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
     await beside.open()
     await journal.open()
@@ -424,7 +419,7 @@ async def test_a_key_is_found_in_whatever_the_process_beside_has_just_written(tm
     await journal.close(clean=True)
 
 
-async def test_a_key_is_found_in_a_log_whose_segments_are_used_again_while_it_is_looked_for(
+async def test_a_key_is_found_in_a_log_whose_segments_are_reused_during_the_search(
     tmp_path, monkeypatch
 ):
     beside, journal = journal_in(tmp_path, "mqtt"), journal_in(tmp_path, "up")
@@ -432,20 +427,20 @@ async def test_a_key_is_found_in_a_log_whose_segments_are_used_again_while_it_is
     await journal.open()
     payload = b'"' + b"x" * 9_000 + b'"'
 
-    async def goes_on():
+    async def write_and_reuse():
         for n in range(30):
             await beside.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
         await beside.bring_over()
         await beside.accept(entry("last", key="last"))
 
-    loop, look, waits = asyncio.get_running_loop(), lookup.Tail.look, [goes_on]
+    loop, look, left = asyncio.get_running_loop(), lookup.Tail.look, [write_and_reuse]
 
-    def looks(self, projected):
-        if waits and self._folder.name == "mqtt.log":
-            asyncio.run_coroutine_threadsafe(waits.pop()(), loop).result()
+    def look_after_writes(self, projected):
+        if left and self.folder.name == "mqtt.log":
+            asyncio.run_coroutine_threadsafe(left.pop()(), loop).result()
         look(self, projected)
 
-    monkeypatch.setattr(lookup.Tail, "look", looks)
+    monkeypatch.setattr(lookup.Tail, "look", look_after_writes)
     assert (await journal.find("last", 1_000)).run_id == "last"
     await beside.close(clean=True)
     await journal.close(clean=True)
@@ -465,10 +460,10 @@ async def test_a_key_is_found_in_the_log_of_a_process_that_was_killed_before_it_
     await journal.close(clean=True)
 
 
-async def test_a_journal_beside_that_cannot_be_read_refuses_no_trigger(tmp_path):
+async def test_an_unreadable_journal_beside_does_not_refuse_triggers(tmp_path):
     (tmp_path / "a.journal").mkdir()
     (tmp_path / "b.journal").write_bytes(b"no database" * 1_000)
-    await left_in(tmp_path, "z")
+    await leave_open_runs(tmp_path, "z")
     journal = journal_in(tmp_path, "up")
     await journal.open()
     assert await journal.accept(entry("A", key="A")) is None
@@ -476,8 +471,8 @@ async def test_a_journal_beside_that_cannot_be_read_refuses_no_trigger(tmp_path)
     await journal.close(clean=True)
 
 
-async def test_a_trigger_without_a_key_asks_no_other_journal(tmp_path, monkeypatch):
-    await left_in(tmp_path, "mqtt", "A")
+async def test_a_trigger_without_a_key_searches_no_other_journal(tmp_path, monkeypatch):
+    await leave_open_runs(tmp_path, "mqtt", "A")
     journal = journal_in(tmp_path, "up")
     await journal.open()
     asked = []
@@ -493,7 +488,7 @@ async def test_a_trigger_without_a_key_asks_no_other_journal(tmp_path, monkeypat
     await journal.close(clean=True)
 
 
-def test_runs_are_put_together_with_those_that_they_began():
+def test_families_are_runs_with_their_children():
     def run(run_id, origin=None):
         first = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin=origin)
         return fold(Run(run_id, FLOW, 0), [first])

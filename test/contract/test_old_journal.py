@@ -1,6 +1,6 @@
-"""A journal that the engine of an older release wrote, until it was killed, is gone on with.
+"""Runs in the journal of an older release, which was killed, are resumed.
 
-Its facts have no causes, and say None for "here".
+Its facts have no causes, and None as the node means this node.
 """
 
 import re
@@ -16,9 +16,9 @@ from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import Accepted, Placed, Settled, StepFailed
+from fractal_rm.domain.handoff import Receipt
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Receipt
 from worlds import ManualClock, Stage, until
 
 WRITTEN = Path(__file__).with_name("journal_of_format_4.sql").read_text()
@@ -51,7 +51,7 @@ def facts(path: Path, name: str):
     return [timed.fact for timed in SqliteHistory(path.parent).run(RUN[name]).facts]
 
 
-async def test_it_holds_and_can_be_read(path):
+async def test_it_is_valid_and_can_be_read(path):
     assert check_journal(path).problems == []
     stopped, settled = facts(path, "failed")[-2:]
     assert isinstance(stopped, StepFailed)
@@ -60,7 +60,7 @@ async def test_it_holds_and_can_be_read(path):
     assert settled.reason == "step 1, a 1: status 500: out of order"
 
 
-async def test_its_runs_stand_where_they_stood(path):
+async def test_its_runs_have_the_states_that_they_had(path):
     journal = journal_at(path)
     found = {run.id: run for run in (await journal.open()).runs}
     await journal.close(clean=True)
@@ -77,12 +77,12 @@ async def test_its_runs_stand_where_they_stood(path):
     }
 
 
-async def test_its_runs_end_as_if_nothing_had_happened(path):
+async def test_its_runs_are_resumed_and_end(path):
     stage, offers = stage_with(path), []
 
-    async def take(node, run, sender):
-        offers.append((node.id, run.id, run.epoch, sender))
-        return Receipt(run.id, run.epoch)
+    async def take(node, offer):
+        offers.append((node.id, offer.run, offer.epoch, offer.sender))
+        return Receipt(offer.run, offer.epoch)
 
     stage.peers.take = take
     async with stage:

@@ -1,7 +1,7 @@
-"""What the disk holds after a power loss: a recorded trace of writes and fsyncs, replayed.
+"""The content of the disk after a power loss, computed from a trace of writes and fsyncs.
 
-The program runs under strace; a disk is rebuilt from the trace as it is when the power goes: of
-each file, the writes that an fsync of it covered, and nothing else.
+The program runs under strace. From the trace, a disk is rebuilt as it is after a power loss: each
+file has only the writes that an fsync covered.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ def record(command: list[str], trace: Path) -> None:
 
 
 class Disk:
-    """Files of a folder and of those in it: what programs see, and what would survive now.
+    """The files of a folder and its subfolders: as programs see them, and as they would survive.
 
-    A folder that was made survives; a name that was given, changed or taken away in one counts from
-    the next sync of that folder on; so does that of a file that was made as a new one (O_EXCL).
+    A new folder survives. Renaming or deleting a file survives the next sync of its folder, and so
+    does the name of a file that was made with O_EXCL.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._names: dict[int, Path] = {}
-        self._seen: dict[Path, bytearray] = {}
-        self._safe: dict[Path, bytes] = {}
-        self._begun: dict[int, dict[Path, bytes]] = {}
+        self._visible: dict[Path, bytearray] = {}
+        self._durable: dict[Path, bytes] = {}
+        self._syncing: dict[int, dict[Path, bytes]] = {}
         self._new: set[Path] = set()  # since their folder was synced
         self._moved: list[tuple[Path, Union[Path, None]]] = []  # since their folder was synced
 
     def write_to(self, folder: Path) -> None:
-        """The folder as it is after the power has come back."""
+        """Write the files as they are after a power loss."""
         folder.mkdir()
-        for name, content in self._safe.items():
+        for name, content in self._durable.items():
             if name in self._new:
                 continue
             path = folder / name.relative_to(self._folder)
@@ -53,26 +53,26 @@ class Disk:
             path.write_bytes(content)
 
     def begin(self, pid: int, call: str, arguments: str) -> None:
-        """A call was made: what it syncs is what is there at this moment.
+        """A call began. An fsync covers what was written before it began.
 
-        A descriptor is free from the beginning of its close on: another thread may have it again
-        before the close has returned.
+        A descriptor is free once its close has begun: another thread may get it before the close
+        returns.
         """
         if call == "close":
             self._names.pop(int(arguments.partition(")")[0].strip()), None)
         elif call in ("fsync", "fdatasync"):
             name = self._names.get(int(arguments.partition(")")[0].strip()))
-            self._begun[pid] = {name: bytes(self._seen[name])} if name in self._seen else {}
+            self._syncing[pid] = {name: bytes(self._visible[name])} if name in self._visible else {}
 
     def end(self, pid: int, call: str, arguments: str, result: int) -> bytes | None:
-        """A call returned. What was written to standard output is handed back."""
+        """A call returned. Returns what it wrote to standard output."""
         if call == "write":
             descriptor, data, *_ = arguments.split(", ")
             if descriptor == "1":
                 return _text(data)
             name = self._names.get(int(descriptor))
-            if name is not None:  # one that was written from its beginning on
-                self._seen[name] += _text(data)[:result]
+            if name is not None:  # it was written from its beginning on
+                self._visible[name] += _text(data)[:result]
             return None
         if result >= 0:
             getattr(self, f"_{call}")(pid, arguments.rpartition(")")[0].split(", "), result)
@@ -84,19 +84,19 @@ class Disk:
             return
         self._names[descriptor] = path
         if path != self._folder and "O_DIRECTORY" not in arguments[2]:
-            content = self._seen.setdefault(path, bytearray())
+            content = self._visible.setdefault(path, bytearray())
             if "O_TRUNC" in arguments[2]:
                 content.clear()
             if "O_EXCL" in arguments[2]:
                 self._new.add(path)
 
     def _close(self, _pid: int, _arguments: list[str], _: int) -> None:
-        """Counted when it began."""
+        """Handled in `begin`."""
 
     def _pwrite64(self, _pid: int, arguments: list[str], written: int) -> None:
         name = self._names.get(int(arguments[0]))
         if name is not None:
-            content, at = self._seen[name], int(arguments[3])
+            content, at = self._visible[name], int(arguments[3])
             data = _text(arguments[1])[:written]
             content.extend(bytes(max(0, at + len(data) - len(content))))
             content[at : at + len(data)] = data
@@ -104,7 +104,7 @@ class Disk:
     def _ftruncate(self, _pid: int, arguments: list[str], _: int) -> None:
         name = self._names.get(int(arguments[0]))
         if name is not None:
-            del self._seen[name][int(arguments[1]) :]
+            del self._visible[name][int(arguments[1]) :]
 
     def _unlink(self, _pid: int, arguments: list[str], _: int) -> None:
         self._forget(self._path(arguments[0]))
@@ -113,29 +113,29 @@ class Disk:
         self._forget(self._path_at(arguments[0], arguments[1]))
 
     def _forget(self, path: Path) -> None:
-        if self._seen.pop(path, None) is not None:
+        if self._visible.pop(path, None) is not None:
             self._moved.append((path, None))
 
     def _rename(self, _pid: int, arguments: list[str], _: int) -> None:
         before, after = self._path(arguments[0]), self._path(arguments[1])
-        if before in self._seen:
-            self._seen[after] = self._seen.pop(before)
+        if before in self._visible:
+            self._visible[after] = self._visible.pop(before)
             self._moved.append((before, after))
 
     def _fsync(self, pid: int, arguments: list[str], _: int) -> None:
-        self._safe.update(self._begun.pop(pid, {}))
+        self._durable.update(self._syncing.pop(pid, {}))
         folder = self._names.get(int(arguments[0]))
         self._new = {name for name in self._new if name.parent != folder}
         for before, after in [each for each in self._moved if each[0].parent == folder]:
             self._moved.remove((before, after))
-            content = self._safe.pop(before, None)
+            content = self._durable.pop(before, None)
             if after is not None and content is not None:
-                self._safe[after] = content
+                self._durable[after] = content
 
     _fdatasync = _fsync
 
     def _path_at(self, folder: str, quoted: str) -> Path:
-        """Of a name that may be one in a folder that is open."""
+        """The path of a name, which may be relative to an open folder."""
         named = self._names.get(int(folder)) if folder.isdigit() else None
         return self._path(quoted) if named is None else named / self._path(quoted)
 
@@ -144,7 +144,7 @@ class Disk:
 
 
 def replay(trace: Path, disk: Disk):
-    """Yield after every write to standard output, with what was written."""
+    """Yield each write to standard output, when it happens."""
     open_calls: dict[int, str] = {}
     for line in trace.read_text(errors="replace").splitlines():
         resumed = _RESUMED.match(line)
@@ -163,9 +163,9 @@ def replay(trace: Path, disk: Disk):
         result = _RESULT.search(rest)
         if result is None:
             continue
-        said = disk.end(pid, call, rest, int(result[1]))
-        if said is not None:
-            yield said
+        output = disk.end(pid, call, rest, int(result[1]))
+        if output is not None:
+            yield output
 
 
 def _text(quoted: str) -> bytes:

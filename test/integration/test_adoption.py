@@ -1,4 +1,4 @@
-"""What a process has left goes on in the next one, whichever that is, and is still known there."""
+"""Runs of an ended process are resumed by the next process of the node, whichever mode it has."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ def audit(node: NodeProcess):
     return CliRunner().invoke(cli, ["audit", "--config", str(node.config)], standalone_mode=False)
 
 
-def asked_for(components, path: str) -> int:
+def count_requests(components, path: str) -> int:
     return sum(asked == path for asked, *_ in components.requests)
 
 
-def left_with(node: NodeProcess, components, *flows: str, mode: str = "api") -> list[str]:
-    """A process that was killed while the calls of its runs were under way; the ids of those."""
+def kill_with_open_runs(node: NodeProcess, components, *flows: str, mode: str = "api") -> list[str]:
+    """Kill a process during the calls of its runs; returns the ids of the runs."""
     components.answers["/endpoint2"] = "hang"
     node.mode = mode
     node.start()
     run_ids = [node.trigger(flow)[2]["run"] for flow in flows]
-    wait_until(lambda: asked_for(components, "/endpoint2") == len(flows))
+    wait_until(lambda: count_requests(components, "/endpoint2") == len(flows))
     node.kill()
     components.answers.clear()
     return run_ids
 
 
-def test_runs_go_on_and_ids_are_known_whichever_process_comes_next(make, components):
+def test_the_next_process_resumes_runs_and_knows_trigger_ids_in_every_mode(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make().start()
     key = {"Idempotency_Key": "k"}
     _, _, ended = node.trigger("1", Prefer="wait=30", **key)
     _, _, taken = node.trigger("2")
-    wait_until(lambda: asked_for(components, "/endpoint2") == 1)
+    wait_until(lambda: count_requests(components, "/endpoint2") == 1)
     node.edit("comm", recovery__max_attempts=9)
     for mode, before in (("up", "api"), ("mqtt", "up")):
         node.kill()
@@ -60,7 +60,7 @@ def test_runs_go_on_and_ids_are_known_whichever_process_comes_next(make, compone
     assert audit(node).return_value == 0
 
 
-def test_a_process_that_runs_takes_up_what_another_leaves_later(make, components):
+def test_a_running_process_adopts_runs_that_another_leaves_later(make, components):
     components.answers["/endpoint2"] = "hang"
     node, other = make("n"), make("other", mode="up")
     other.edit("comm", state__path=str(node.state))
@@ -74,7 +74,7 @@ def test_a_process_that_runs_takes_up_what_another_leaves_later(make, components
     assert "runs_left" not in other.log
 
 
-def test_a_trigger_id_that_the_process_beside_it_has_just_taken_is_known(make, components):
+def test_a_trigger_id_that_another_process_just_took_is_known(make, components):
     node, other = make("n"), make("other", mode="up")
     other.edit("comm", state__path=str(node.state))
     node.start()
@@ -87,13 +87,13 @@ def test_a_trigger_id_that_the_process_beside_it_has_just_taken_is_known(make, c
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 20)
 
 
-def test_two_processes_that_run_side_by_side_take_up_their_own_runs(make, components):
+def test_two_processes_of_a_node_resume_their_own_runs(make, components):
     node, beside = make("n"), make("beside", mode="mqtt")
     beside.edit("comm", state__path=str(node.state))
-    (of_up,) = left_with(node, components, "2", mode="up")
+    (of_up,) = kill_with_open_runs(node, components, "2", mode="up")
     (node.state / "up.journal").rename(node.state / "aside")
     components.requests.clear()
-    (of_api,) = left_with(node, components, "2")
+    (of_api,) = kill_with_open_runs(node, components, "2")
     (node.state / "aside").rename(node.state / "up.journal")
     beside.start()
     wait_until(lambda: "runs_adopted journal=up runs=1" in beside.log)
@@ -103,11 +103,11 @@ def test_two_processes_that_run_side_by_side_take_up_their_own_runs(make, compon
     wait_until(lambda: {run.id for run in node.runs(State.SUCCEEDED)} == {of_up, of_api})
 
 
-def test_a_process_without_mqtt_leaves_runs_that_need_it_and_says_so(make, components):
+def test_a_process_without_mqtt_leaves_runs_that_need_it_and_reports_them(make, components):
     node = make()
     with (node.config / "flows.conf").open("a") as flows:
         flows.write('\n3\nTO component1 2\nGET\nPUBLISH "a"\n')
-    plain, publishes = left_with(node, components, "2", "3", mode="up")
+    plain, publishes = kill_with_open_runs(node, components, "2", "3", mode="up")
     node.mode = "api"
     node.start()
     wait_until(lambda: "runs_left journal=up runs=1" in node.log)
@@ -119,10 +119,10 @@ def test_a_process_without_mqtt_leaves_runs_that_need_it_and_says_so(make, compo
     )
 
 
-def test_a_journal_that_cannot_be_taken_keeps_no_process_from_starting(make, components):
+def test_a_process_starts_although_a_journal_cannot_be_adopted(make, components):
     node = make()
-    (run_id,) = left_with(node, components, "2")
-    harm(node, +1)
+    (run_id,) = kill_with_open_runs(node, components, "2")
+    miscount(node, +1)
     (node.state / "folder.journal").mkdir()
     node.mode = "up"
     node.start()
@@ -131,12 +131,12 @@ def test_a_journal_that_cannot_be_taken_keeps_no_process_from_starting(make, com
     assert "runs_left journal=folder" in node.log
     assert node.trigger("1", Prefer="wait=30")[0] == 200
     assert node.log.count("runs_left journal=api") == 1
-    harm(node, -1)
+    miscount(node, -1)
     wait_until(lambda: "runs_adopted journal=api runs=1" in node.log)
     (node.state / "folder.journal").rmdir()
     wait_until(lambda: run_id in [run.id for run in node.runs(State.SUCCEEDED)])
 
 
-def harm(node: NodeProcess, by: int) -> None:
+def miscount(node: NodeProcess, by: int) -> None:
     with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
         db.execute("UPDATE meta SET value = value + ? WHERE name = 'accepted'", (by,))

@@ -1,4 +1,4 @@
-"""What an evaluation looks at is bounded, so that it holds nobody up; beyond, its step fails."""
+"""An evaluation blocks the node, so it may read only so many values; beyond, its step fails."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import json
 import pytest
 
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.jmes import Path
 from fractal_rm.domain.state import State
+from fractal_rm.domain.value_path import ValuePath
 from fractal_rm.domain.values import MOST_VALUES, TooManyValues, Values
 from worlds import Stage, flows
 
 MANY = json.dumps([{"id": n, "score": n % 100} for n in range(60_000)])  # 180,000 values
 LONG = json.dumps({"text": "a,b" * 1_000_000, "n": 1})
-SAID = f"more than {MOST_VALUES:,} values (max_evaluated_values in comm.conf)"
+TOO_MANY = f"more than {MOST_VALUES:,} values (max_evaluated_values in comm.conf)"
 
 EVALUATORS = {
     "a path": "POST result1.[0].id",
@@ -36,16 +36,16 @@ def flow(rest: str):
 
 
 @pytest.mark.parametrize("rest", EVALUATORS.values(), ids=EVALUATORS)
-async def test_no_evaluator_looks_at_more_values_than_it_may(rest):
+async def test_every_kind_of_evaluation_is_bounded(rest):
     async with Stage(flows=flow(rest)) as stage:
         stage.answers("a/1", MANY)
         outcome = await stage.run("1")
         assert outcome.state is State.FAILED
-        assert SAID in outcome.reason
+        assert TOO_MANY in outcome.reason
 
 
 @pytest.mark.parametrize("compared", ["-1 in payload.a", "payload.a == payload.a"])
-async def test_what_a_condition_compares_is_bounded_in_all(compared):
+async def test_all_comparisons_of_a_condition_share_one_bound(compared):
     most = Bounds(max_evaluated_values=2_000)
     for times, state in ((1, State.SUCCEEDED), (5, State.FAILED)):
         condition = " and ".join([f"({compared}) == ({compared})"] * times)
@@ -55,7 +55,7 @@ async def test_what_a_condition_compares_is_bounded_in_all(compared):
             assert outcome.state is state
 
 
-async def test_what_a_condition_refers_to_again_and_again_is_read_once():
+async def test_a_repeated_reference_in_a_condition_is_parsed_once():
     condition = " or ".join(f'"fault {n}" == payload' for n in range(20))
     text = f"1\nTO a 1\nGET\n  WHEN not ({condition})\n"
     async with Stage(flows=flows(text), bounds=Bounds(max_evaluated_values=1_000)) as stage:
@@ -63,7 +63,7 @@ async def test_what_a_condition_refers_to_again_and_again_is_read_once():
         assert stage.called() == ["a/1"]
 
 
-async def test_who_needs_more_can_say_so():
+async def test_the_bound_can_be_configured():
     bounds = Bounds(max_evaluated_values=1_000_000)
     async with Stage(flows=flow(EVALUATORS["a filter"]), bounds=bounds) as stage:
         stage.answers("a/1", MANY)
@@ -71,7 +71,7 @@ async def test_who_needs_more_can_say_so():
 
 
 @pytest.mark.parametrize("rest", ["POST result1", "POST RAW result1", "REPLY result1"])
-async def test_what_is_handed_on_whole_has_no_such_bound(rest):
+async def test_a_result_that_is_sent_whole_has_no_such_bound(rest):
     async with Stage(flows=flow(rest)) as stage:
         stage.answers("a/1", MANY)
         assert (await stage.run("1")).state is State.SUCCEEDED
@@ -85,20 +85,20 @@ async def test_the_length_of_texts_does_not_count():
 
 
 @pytest.mark.parametrize("path", [
-    "[@, @]" + "|[@, @]" * 60,  # each doubles what it comes to
+    "[@, @]" + "|[@, @]" * 60,  # each doubles the output
     "{a: @, b: @}|{a: @, b: @}",
     "[].[@]",
     "map(&map(&[@], @), @)",
     "sort_by([], &to_number(to_string(@)))",
 ])  # fmt: skip
-def test_a_path_that_looks_at_too_much_is_ended(path):
+def test_a_path_that_reads_too_many_values_is_stopped(path):
     value = [list(range(200)) for _ in range(200)]
     with pytest.raises(TooManyValues):
-        Path(path).pick(value, Values(40_000))
-    assert Path("[0][1]").pick(value, Values(40_000)) == 1
+        ValuePath(path).pick(value, Values(40_000))
+    assert ValuePath("[0][1]").pick(value, Values(40_000)) == 1
 
 
-async def test_the_list_of_a_foreach_is_made_in_turns_with_what_else_is_to_be_done():
+async def test_other_tasks_run_while_the_list_of_a_foreach_is_made():
     text = "1\nTO a 1\nPOST item\n  FOREACH payload\n"
     async with Stage(flows=flows(text)) as stage:
         element = json.dumps(["x" * 1_000] * 100)  # 100 KB each
@@ -114,7 +114,7 @@ async def test_the_list_of_a_foreach_is_made_in_turns_with_what_else_is_to_be_do
         assert turns_without_a_call >= 20
 
 
-async def test_others_have_a_turn_between_elements_that_are_not_called():
+async def test_other_tasks_run_between_skipped_elements():
     text = "1\nTO a 1\nPOST item\n  FOREACH payload\n  WHEN item > 0\n"
     async with Stage(flows=flows(text)) as stage:
         run = asyncio.create_task(stage.run("1", payload=[0] * 50))
@@ -127,25 +127,25 @@ async def test_others_have_a_turn_between_elements_that_are_not_called():
 
 
 @pytest.mark.parametrize("line", ["HEADER X-A", "QUERY a"])
-async def test_what_a_header_or_a_query_comes_to_is_bounded(line):
+async def test_the_length_of_headers_and_queries_is_bounded(line):
     async with Stage(flows=flow(f"POST\n  {line} result1")) as stage:
         stage.answers("a/1", "x" * 1_000_001)
         outcome = await stage.run("1")
-        assert outcome.reason.endswith("lines come to more than 1,000,000 characters")
+        assert outcome.reason.endswith("lines have more than 1,000,000 characters")
 
 
-def test_the_use_of_a_function_is_counted():
+def test_function_calls_are_counted():
     with pytest.raises(TooManyValues):
-        Path("[].abs(@)").pick([1] * 200, Values(1_000))
-    assert Path("[].a").pick([1] * 200, Values(1_000)) == []
+        ValuePath("[].abs(@)").pick([1] * 200, Values(1_000))
+    assert ValuePath("[].a").pick([1] * 200, Values(1_000)) == []
 
 
 @pytest.mark.parametrize("text", ["1,2,3\n", '{"a": [1, "b"]},\n', '\\\\",['])
-def test_what_stands_in_a_text_is_no_value(text):
+def test_commas_and_brackets_in_texts_are_not_counted(text):
     Values(10).take_text(json.dumps({"a": text * 1_000, "b": [1, text]}))
 
 
-def test_many_texts_are_counted_without_reading_them_all():
+def test_more_texts_than_the_bound_are_too_many_values():
     with pytest.raises(TooManyValues):
         Values(10).take_text(json.dumps([",[{" * 10] * 1_000))
     Values(10).take_text(json.dumps({f"{n},[": ",[{" for n in range(9)}))
@@ -163,8 +163,8 @@ def test_many_texts_are_counted_without_reading_them_all():
         "[" + ",".join(["contains(s, 'y')"] * 500) + "]",
     ],
 )
-def test_what_is_long_and_repeated_is_counted_by_its_length(path):
+def test_long_repeated_texts_are_counted_by_their_length(path):
     value = {"s": "x" * 1_000_000, "l": [""] * 500, "o": dict.fromkeys(map(str, range(300)))}
     with pytest.raises(TooManyValues):
-        Path(path).pick(value, Values())
-    assert Path("join(s, ['a', 'b'])").pick(value, Values()) == f"a{value['s']}b"
+        ValuePath(path).pick(value, Values())
+    assert ValuePath("join(s, ['a', 'b'])").pick(value, Values()) == f"a{value['s']}b"

@@ -1,4 +1,4 @@
-"""Answers that are no text: they stay bytes, are handed on as they came, or fail in words."""
+"""Responses that are not text: they stay bytes and are sent unchanged, or the step fails."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ async def outcome_of(text: str, answer: bytes = JPEG, payload: object = "p", **h
         return await run(stage, payload), stage
 
 
-# --- handed on ----------------------------------------------------------------------------------
+# --- sent ---------------------------------------------------------------------------------------
 
 
-async def test_raw_hands_bytes_on_as_they_came():
+async def test_raw_sends_bytes_unchanged():
     text = FETCH + "POST RAW frame\nPUBLISH seen/it RAW frame\n"
     outcome, stage = await outcome_of(text, Content_Type="image/jpeg")
     assert outcome.state is State.SUCCEEDED
@@ -41,7 +41,7 @@ async def test_raw_hands_bytes_on_as_they_came():
     assert stage.publisher.published == [("seen/it", JPEG, None)]
 
 
-async def test_a_text_in_another_charset_is_handed_on_as_utf_8():
+async def test_a_text_in_another_charset_is_sent_as_utf_8():
     outcome, stage = await outcome_of(
         FETCH + "POST RAW frame\n", b"caf\xe9", Content_Type="text/plain; charset=iso-8859-1"
     )
@@ -49,7 +49,7 @@ async def test_a_text_in_another_charset_is_handed_on_as_utf_8():
     assert sent(stage, "b/1") == ["café".encode()]
 
 
-async def test_bytes_are_handed_on_after_a_crash():
+async def test_bytes_are_sent_after_a_crash():
     given = flows(FETCH.replace("1\n", "1\nDURABLE step\n", 1) + "POST RAW frame\n")
     stage = Stage(flows=given)
     await stage.node.start()
@@ -63,7 +63,7 @@ async def test_bytes_are_handed_on_after_a_crash():
         assert sent(again, "b/1") == [JPEG]
 
 
-async def test_base64_writes_bytes_as_text_wherever_a_value_is_sent():
+async def test_base64_encodes_bytes_in_every_kind_of_value():
     text = FETCH + (
         "POST base64(frame) payload base64(payload.n)\n"
         'POST JSON {"image": base64(frame), "of": [base64(payload), base64(payload.none)]}\n'
@@ -83,7 +83,7 @@ async def test_base64_writes_bytes_as_text_wherever_a_value_is_sent():
         assert json.loads(bytes(outcome.reply)) == TEXT
 
 
-# --- what cannot hold bytes ---------------------------------------------------------------------
+# --- where bytes are not possible ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ async def test_base64_writes_bytes_as_text_wherever_a_value_is_sent():
         "POST\n  WHEN [frame] == [1]",
     ],
 )
-async def test_what_cannot_hold_bytes_fails_in_words(step):
+async def test_bytes_where_only_json_or_text_is_possible_fail_the_step(step):
     outcome, stage = await outcome_of(FETCH + step + "\n")
     assert outcome.state is State.FAILED
     assert "bytes" in outcome.reason, outcome.reason
@@ -110,21 +110,21 @@ async def test_what_cannot_hold_bytes_fails_in_words(step):
 
 
 @pytest.mark.parametrize("step", ["POST frame.data", "POST\n  FOREACH frame", "POST frame.@"])
-async def test_bytes_are_no_json_to_pick_from(step):
+async def test_a_path_into_bytes_fails_the_step(step):
     outcome, _ = await outcome_of(FETCH + step + "\n")
     assert outcome.state is State.FAILED
     assert outcome.reason == "step 2, b 1: result1 is not JSON: it is 38 bytes"
 
 
-async def test_the_reason_says_what_helps():
+async def test_the_reason_suggests_raw_and_base64():
     outcome, _ = await outcome_of("1\nTO a 1\nGET\nPOST result1\n")
     assert outcome.reason == (
-        "step 2, a 1: result1 is no text but 38 bytes: RAW sends them as they are, and"
-        " base64(result1) writes them as text"
+        "step 2, a 1: result1 is not text but 38 bytes: RAW sends them unchanged, and"
+        " base64(result1) encodes them as text"
     )
 
 
-async def test_bytes_are_neither_null_nor_any_text_and_equal_to_the_same_bytes():
+async def test_bytes_equal_the_same_bytes_only():
     text = FETCH + (
         "POST RAW frame\n  WHEN frame != null\n"
         'POST JSON 1\n  WHEN frame == "a"\n'
@@ -135,44 +135,44 @@ async def test_bytes_are_neither_null_nor_any_text_and_equal_to_the_same_bytes()
     assert sent(stage, "b/1") == [JPEG]
 
 
-async def test_a_list_that_would_hold_bytes_fails_and_no_further_element_is_called():
+async def test_a_foreach_whose_element_returns_bytes_fails_and_makes_no_further_call():
     outcome, stage = await outcome_of("1\nTO a 1\nGET\n  FOREACH payload\n", payload=[1, 2, 3])
     assert outcome.state is State.FAILED
     assert outcome.reason == (
-        "step 1, a 1: the answer for element 1 is no text but 38 bytes, and a list holds JSON and"
-        " texts"
+        "step 1, a 1: the response for element 1 is not text but 38 bytes, and a list can contain"
+        " only JSON and texts"
     )
     assert stage.called() == ["a/1"]
 
 
-async def test_an_undo_that_cannot_write_bytes_is_noted_and_one_in_base64_is_made():
+async def test_an_undo_with_bytes_fails_and_one_with_base64_is_made():
     text = (
         "1\nTO a 1\nGET\n  UNDO 2 result1\nGET\n  UNDO 2 base64(result1)\n"
         "TO b 1\nGET\n  EXPECT 201\n"
     )
     outcome, stage = await outcome_of(text)
-    assert "undo of step 1, a 2: result1 is no text" in outcome.reason
+    assert "undo of step 1, a 2: result1 is not text" in outcome.reason
     assert [json.loads(body) for body in sent(stage, "a/2")] == [{"payload": [TEXT]}]
 
 
-async def test_where_a_flow_goes_on_after_errors_a_step_that_cannot_send_bytes_has_no_answer():
+async def test_with_errors_continue_a_step_that_cannot_send_bytes_has_the_error_text():
     text = "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nPOST result2\n"
     outcome, stage = await outcome_of(text)
     assert outcome.state is State.SUCCEEDED
     assert sent(stage, "b/1") == [b'{"payload": ["[Request_Maker] - error."]}']
 
 
-# --- what is told -------------------------------------------------------------------------------
+# --- replies ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("last", ["", "REPLY RAW frame\n"])
-async def test_who_waits_is_told_bytes_in_base64(last):
+async def test_a_waiting_sender_gets_bytes_in_base64(last):
     outcome, _ = await outcome_of("1\nTO a 1\nGET\n  AS frame\n" + last)
     assert [json.loads(bytes(each)) for each in outcome.results] == [{"base64": TEXT}]
     assert json.loads(bytes(outcome.reply)) == {"base64": TEXT}
 
 
-async def test_an_mqtt_sender_is_told_bytes_in_base64():
+async def test_an_mqtt_sender_gets_bytes_in_base64():
     async with Stage(flows=flows("1\nTO a 1\nGET\n")) as stage:
         stage.answers("a/1", JPEG)
         body = b'{"id_flow": "1", "payload": 1}'
@@ -180,19 +180,19 @@ async def test_an_mqtt_sender_is_told_bytes_in_base64():
             Arrival(Source.MQTT, body, said=Said(reply_topic="answers"))
         )
         await until(lambda: stage.state(taken.run).final)
-        ((_, told, _),) = stage.publisher.published
-        assert json.loads(told)["reply"] == {"base64": TEXT}
+        ((_, message, _),) = stage.publisher.published
+        assert json.loads(message)["reply"] == {"base64": TEXT}
 
 
 @pytest.mark.parametrize("reply", ["", "REPLY RAW result1\n"])
-async def test_a_flow_that_is_run_hands_its_bytes_to_the_one_that_runs_it(reply):
+async def test_a_child_run_returns_bytes_to_its_parent(reply):
     text = "1\nRUN 2\nTO b 1\nPOST RAW result1\n\n2\nTO a 1\nGET\n" + reply
     outcome, stage = await outcome_of(text)
     assert outcome.state is State.SUCCEEDED
     assert sent(stage, "b/1") == [JPEG]
 
 
-async def test_json_that_looks_like_told_bytes_stays_json():
+async def test_json_that_looks_like_encoded_bytes_stays_json():
     text = (
         "1\nRUN 2\nTO b 1\nPOST RAW result1\n\n"
         '2\nTO a 1\nGET\nREPLY JSON {"base64": base64(result1)}\n'

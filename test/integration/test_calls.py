@@ -1,8 +1,7 @@
-"""What a call of a flow can say beyond the seed's language, on fakes, over a crash too."""
+"""Calls with everything that the original's language lacks, on fakes, also over a crash."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -18,7 +17,7 @@ TIMED_OUT = CallTimedOut("no answer within the time limit", sent=True)
 
 
 async def run(stage: Stage, payload: object = "p"):
-    """The only flow of the stage, to its end."""
+    """Run the only flow of the stage to its end."""
     return await stage.run(next(iter(stage.world.config.flows)), payload=payload)
 
 
@@ -33,7 +32,7 @@ def results(outcome) -> list[object]:
 # --- what is sent -------------------------------------------------------------------------------
 
 
-async def test_every_method_is_sent_with_the_body_that_it_has():
+async def test_each_method_is_sent_with_or_without_a_body():
     text = "1\nTO a 1\nGET\nPOST payload\nPUT result1\nPATCH payload\nDELETE\nPUT\n"
     async with Stage(flows=flows(text)) as stage:
         assert (await run(stage)).state is State.SUCCEEDED
@@ -50,7 +49,7 @@ async def test_every_method_is_sent_with_the_body_that_it_has():
         assert kinds == [None, *["application/json"] * 3, None, "application/json"]
 
 
-async def test_a_template_is_sent_as_it_is_with_references_filled_in():
+async def test_a_template_is_sent_with_its_references_filled_in():
     text = (
         "1\nTO a 1\nGET\n  AS frame\n"
         'POST JSON {"image": frame.data, "all": payload, "raw": frame, "n": [1, true, null],'
@@ -85,7 +84,7 @@ async def test_raw_sends_the_text_itself(what, sent):
         assert bodies(stage)[1] == sent
 
 
-async def test_items_may_pick_from_what_is_there():
+async def test_items_may_have_paths():
     text = '1\nTO a 1\nGET\n  AS found\nPOST found.box payload."lines[-1]" found\n'
     async with Stage(flows=flows(text)) as stage:
         stage.answers("a/1", '{"box": {"x": 1}}')
@@ -93,7 +92,7 @@ async def test_items_may_pick_from_what_is_there():
         assert json.loads(bodies(stage)[1]) == {"payload": [{"x": 1}, 8, '{"box": {"x": 1}}']}
 
 
-async def test_a_path_into_what_is_not_json_fails_the_step_and_says_so():
+async def test_a_path_into_a_result_that_is_not_json_fails_the_step():
     async with Stage(flows=flows("1\nTO a 1\nGET\nTO b 1\nPOST result1.box\n")) as stage:
         outcome = await run(stage)
         assert outcome.state is State.FAILED
@@ -121,7 +120,7 @@ async def test_headers_and_parameters_are_added():
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b", "日本"])
-async def test_what_would_break_out_of_a_header_fails_the_step_before_it_is_called(value):
+async def test_a_value_that_no_header_can_contain_fails_the_step_before_the_call(value):
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, value)
         assert outcome.state is State.FAILED
@@ -129,14 +128,14 @@ async def test_what_would_break_out_of_a_header_fails_the_step_before_it_is_call
         assert stage.called() == []
 
 
-async def test_what_is_not_latin_1_is_named_by_its_character():
+async def test_a_header_that_is_not_latin_1_fails_and_names_the_character():
     async with Stage(flows=flows("1\nTO a 1\nGET\n  HEADER X-A payload\n")) as stage:
         outcome = await run(stage, "20 °C → 68 °F")
         assert "header 'X-A' holds '→' (U+2192), and a header is Latin-1" in outcome.reason
         assert "codec" not in outcome.reason
 
 
-async def test_the_first_of_two_equal_headers_of_an_answer_counts():
+async def test_the_first_of_two_response_headers_with_one_name_counts():
     text = '1\nTO a 1\nGET\n  AS x\nTO b 1\nPOST JSON {"tag": header(x, "etag")}\n'
     async with Stage(flows=flows(text)) as stage:
 
@@ -148,7 +147,7 @@ async def test_the_first_of_two_equal_headers_of_an_answer_counts():
         assert json.loads(stage.components.requests[-1].body) == {"tag": "one"}
 
 
-async def test_a_time_limit_of_the_call_goes_with_it():
+async def test_timeout_limits_its_own_call_only():
     async with Stage(flows=flows("1\nTO a 1\nGET\n  TIMEOUT 800ms\nGET\n")) as stage:
         await run(stage)
         assert [request.timeout_s for request in stage.components.requests] == [0.8, None]
@@ -157,7 +156,7 @@ async def test_a_time_limit_of_the_call_goes_with_it():
 # --- WHEN ---------------------------------------------------------------------------------------
 
 
-async def test_a_call_that_is_skipped_counts_and_its_result_is_null():
+async def test_a_skipped_call_has_a_number_and_the_result_null():
     text = (
         "1\nTO a 1\nGET\n  WHEN payload.go\n  AS first\nTO b 1\nPOST result1 first.x\n"
         "  WHEN first == null and status(first) == null and result1.x == null\n"
@@ -172,14 +171,14 @@ async def test_a_call_that_is_skipped_counts_and_its_result_is_null():
 @pytest.mark.parametrize(
     ("condition", "why"),
     [
-        ("payload.n > result1", "> puts numbers or texts in order, not a number and a text"),
-        ("payload.none < 1", "< puts numbers or texts in order, not null and a number"),
-        ("payload.n", "a condition is true or false, and this is a number"),
+        ("payload.n > result1", "> compares two numbers or two texts, not a number and a text"),
+        ("payload.none < 1", "< compares two numbers or two texts, not null and a number"),
+        ("payload.n", "a condition must be true or false, and this is a number"),
         ("result1.x == 1", "result1 is not JSON"),
         ("1 in payload.n", "in looks into a list"),
     ],
 )
-async def test_a_condition_that_comes_to_nothing_fails_the_step(condition, why):
+async def test_a_condition_that_cannot_be_evaluated_fails_the_step(condition, why):
     text = f"1\nTO a 1\nGET\nTO b 1\nGET\n  WHEN {condition}\n"
     async with Stage(flows=flows(text)) as stage:
         outcome = await run(stage, {"n": 1})
@@ -191,8 +190,8 @@ async def test_a_condition_that_comes_to_nothing_fails_the_step(condition, why):
 # --- EXPECT and RETRY ---------------------------------------------------------------------------
 
 
-def in_turn(stage: Stage, name: str, *answers: Reply | Exception) -> None:
-    """Each call takes the next answer; the last one stays."""
+def answers_in_turn(stage: Stage, name: str, *answers: Reply | Exception) -> None:
+    """Each call gets the next answer; the last one is repeated."""
     left = list(answers)
 
     async def answer(_):
@@ -204,7 +203,7 @@ def in_turn(stage: Stage, name: str, *answers: Reply | Exception) -> None:
     stage.components.answers[f"{URL}/{name}"] = answer
 
 
-def said(status: int, text: str = "{}", **headers: str) -> Reply:
+def response(status: int, text: str = "{}", **headers: str) -> Reply:
     head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
     return Reply(status, head, text.encode())
 
@@ -212,21 +211,21 @@ def said(status: int, text: str = "{}", **headers: str) -> Reply:
 @pytest.mark.parametrize(
     ("expected", "answer", "reason"),
     [
-        ("201", said(201), None),
-        ("201", said(200), "not as expected: status 200"),
-        ("404", said(404), None),
-        ("status(x) in [200, 404]", said(404), None),
-        ("x.ok", said(200, '{"ok": true}'), None),
-        ("x.ok", said(200, '{"ok": false}'), 'not as expected: status 200: {"ok": false}'),
-        ("x.ok", said(500, '{"ok": true}'), 'status 500: {"ok": true}'),
-        ("x.n > 1", said(200, '{"n": "2"}'), "EXPECT: > puts numbers or texts in order"),
-        ('header(x, "ETag") == "7"', said(200, etag="7"), None),
-        ('payload == "p" and result1 == "{}"', said(200, "{}"), None),
+        ("201", response(201), None),
+        ("201", response(200), "not as expected: status 200"),
+        ("404", response(404), None),
+        ("status(x) in [200, 404]", response(404), None),
+        ("x.ok", response(200, '{"ok": true}'), None),
+        ("x.ok", response(200, '{"ok": false}'), 'not as expected: status 200: {"ok": false}'),
+        ("x.ok", response(500, '{"ok": true}'), 'status 500: {"ok": true}'),
+        ("x.n > 1", response(200, '{"n": "2"}'), "EXPECT: > compares two numbers or two texts"),
+        ('header(x, "ETag") == "7"', response(200, etag="7"), None),
+        ('payload == "p" and result1 == "{}"', response(200, "{}"), None),
     ],
 )
-async def test_an_answer_that_is_not_as_expected_fails_the_step(expected, answer, reason):
+async def test_a_response_that_does_not_meet_expect_fails_the_step(expected, answer, reason):
     async with Stage(flows=flows(f"1\nTO a 1\nGET\n  EXPECT {expected}\n  AS x\n")) as stage:
-        in_turn(stage, "a/1", answer)
+        answers_in_turn(stage, "a/1", answer)
         outcome = await run(stage)
         assert outcome.state is (State.SUCCEEDED if reason is None else State.FAILED)
         assert (reason or "") in outcome.reason
@@ -235,20 +234,20 @@ async def test_an_answer_that_is_not_as_expected_fails_the_step(expected, answer
 @pytest.mark.parametrize(
     ("answers", "calls"),
     [
-        ([said(503), said(200)], 2),
-        ([said(503)], 4),
-        ([said(404)], 1),
-        *[([said(status), said(200)], 2) for status in (408, 425, 429, 500, 502)],
-        ([TIMED_OUT, BadReply("not HTTP"), said(200)], 3),
+        ([response(503), response(200)], 2),
+        ([response(503)], 4),
+        ([response(404)], 1),
+        *[([response(status), response(200)], 2) for status in (408, 425, 429, 500, 502)],
+        ([TIMED_OUT, BadReply("not HTTP"), response(200)], 3),
         ([ConnectFailed("refused")], 4),
-        ([said(200, '{"done": false}'), said(200, '{"done": true}')], 2),
-        ([said(503, retry_after="301")], 1),
+        ([response(200, '{"done": false}'), response(200, '{"done": true}')], 2),
+        ([response(503, retry_after="301")], 1),
     ],
 )
-async def test_a_failed_call_is_tried_again_as_often_as_the_flow_says(answers, calls):
+async def test_a_failed_call_is_retried_as_often_as_retry_says(answers, calls):
     text = "1\nTO a 1\nGET\n  AS x\n  RETRY 3 EVERY 1ms\n  EXPECT x.done != false\n"
     async with Stage(flows=flows(text)) as stage:
-        in_turn(stage, "a/1", *answers)
+        answers_in_turn(stage, "a/1", *answers)
         outcome = await run(stage)
         assert stage.called() == ["a/1"] * calls
         ends_well = isinstance(answers[-1], Reply) and answers[-1].status == 200
@@ -257,11 +256,11 @@ async def test_a_failed_call_is_tried_again_as_often_as_the_flow_says(answers, c
 
 
 @pytest.mark.parametrize(
-    ("answer", "calls"), [(said(503), 1), (TIMED_OUT, 1), (ConnectFailed("refused"), 3)]
+    ("answer", "calls"), [(response(503), 1), (TIMED_OUT, 1), (ConnectFailed("refused"), 3)]
 )
-async def test_what_must_not_be_repeated_is_tried_again_only_where_it_was_never_sent(answer, calls):
+async def test_a_call_that_is_not_idempotent_is_retried_only_where_it_was_never_sent(answer, calls):
     async with Stage(flows=flows("1\nTO once 1\nGET\n  RETRY 2 EVERY 1ms\n")) as stage:
-        in_turn(stage, "once/1", answer)
+        answers_in_turn(stage, "once/1", answer)
         assert (await run(stage)).state is State.FAILED
         assert stage.called() == ["once/1"] * calls
 
@@ -269,7 +268,7 @@ async def test_what_must_not_be_repeated_is_tried_again_only_where_it_was_never_
 # --- DEADLINE and ERRORS ------------------------------------------------------------------------
 
 
-async def test_a_call_in_flight_at_the_deadline_is_cut_off_and_the_run_is_expired():
+async def test_a_call_in_flight_at_the_deadline_is_cancelled_and_the_run_is_expired():
     async with Stage(flows=flows("1\nDEADLINE 30ms\nTO a 1\nGET\nTO slow 1\nGET\n")) as stage:
         stage.holds("slow/1")
         outcome = await run(stage)
@@ -287,7 +286,7 @@ async def test_a_pause_before_a_retry_ends_at_the_deadline():
         assert stage.called() == ["a/1"]
 
 
-async def test_a_call_that_waits_for_its_slot_ends_at_the_deadline_and_leaves_no_slot_taken():
+async def test_a_call_that_waits_for_a_slot_ends_at_the_deadline_and_holds_no_slot():
     text = "1\nTO once 1\nGET\n\n2\nDEADLINE 30ms\nTO once 1\nGET\n"
     async with Stage(flows=flows(text), once_limit=1) as stage:
         go = stage.holds("once/1")
@@ -299,7 +298,7 @@ async def test_a_call_that_waits_for_its_slot_ends_at_the_deadline_and_leaves_no
         assert (await stage.run("1")).state is State.SUCCEEDED
 
 
-async def test_a_run_that_waited_in_line_over_its_deadline_makes_no_call():
+async def test_a_run_whose_deadline_passed_in_the_queue_makes_no_call():
     async with Stage(flows=flows("1\nDEADLINE 5s\nTO a 1\nGET\n")) as stage:
         stage.node.pause(True)
         taken = await stage.send("1")
@@ -315,7 +314,7 @@ async def test_a_flow_that_ends_within_its_deadline_succeeds():
         assert (await run(stage)).state is State.SUCCEEDED
 
 
-async def test_where_errors_continue_the_flow_goes_on_as_the_original_does():
+async def test_with_errors_continue_the_flow_continues_as_in_the_original():
     text = (
         "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\nTO a 2\nPOST result1.x\n"
         "TO b 2\nPOST result1 result2 result3\n  WHEN status(result1) == null\n"
@@ -331,14 +330,14 @@ async def test_where_errors_continue_the_flow_goes_on_as_the_original_does():
         assert stage.called() == ["a/1", "b/1", "b/2"]
 
 
-async def test_without_it_the_first_failure_ends_the_run():
+async def test_with_errors_stop_the_first_failure_ends_the_run():
     async with Stage(flows=flows("1\nERRORS stop\nTO a 1\nGET\nTO b 1\nGET\n")) as stage:
         stage.answers("a/1", "no", 500)
         assert (await run(stage)).state is State.FAILED
         assert stage.called() == ["a/1"]
 
 
-async def test_a_stop_before_the_deadline_leaves_the_run_to_the_next_start():
+async def test_a_run_that_is_cancelled_by_a_drain_resumes_at_the_next_start():
     disk = Disk()
     text = "1\nDEADLINE 1h\nTO slow 1\nGET\n"
     async with Stage(disk, flows=flows(text), bounds=Bounds(drain_s=0.01)) as stage:
@@ -352,7 +351,7 @@ async def test_a_stop_before_the_deadline_leaves_the_run_to_the_next_start():
         await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
 
 
-async def test_a_call_that_must_not_be_repeated_and_is_cut_off_is_named():
+async def test_an_expired_run_names_the_call_that_may_have_been_made():
     async with Stage(flows=flows("1\nDEADLINE 30ms\nTO once 1\nGET\n")) as stage:
         stage.holds("once/1")
         outcome = await run(stage)
@@ -380,7 +379,7 @@ POST JSON {"score": found.score, "was": skipped, "tag": header(found, "ETag")}
 
 
 @pytest.mark.parametrize("crash", [False, True])
-async def test_a_run_that_goes_on_after_a_crash_comes_to_the_same(crash):
+async def test_a_run_that_resumes_after_a_crash_has_the_same_outcome(crash):
     disk, clock = Disk(), ManualClock()
     stage = Stage(disk, clock, flows=flows(RESUMED))
     await stage.node.start()
@@ -388,7 +387,7 @@ async def test_a_run_that_goes_on_after_a_crash_comes_to_the_same(crash):
     go = stage.holds("slow/1")
     run_id = (await stage.send("1")).run
     await until(lambda: stage.called()[-1:] == ["slow/1"])
-    await asyncio.sleep(0.01)  # what was written behind is durable
+    await stage.journal.durable
     if crash:
         stage.crash()
         stage = Stage(disk, clock, flows=flows(RESUMED))
@@ -403,7 +402,7 @@ async def test_a_run_that_goes_on_after_a_crash_comes_to_the_same(crash):
     await stage.node.drain()
 
 
-async def test_a_deadline_goes_on_over_a_crash():
+async def test_a_deadline_includes_the_time_of_a_crash():
     disk, clock = Disk(), ManualClock()
     once = flows("1\nDEADLINE 10s\nTO slow 1\nGET\n")
     stage = Stage(disk, clock, flows=once)
@@ -411,7 +410,7 @@ async def test_a_deadline_goes_on_over_a_crash():
     stage.holds("slow/1")
     run_id = (await stage.send("1")).run
     await until(lambda: stage.called() == ["slow/1"])
-    await asyncio.sleep(0.01)
+    await stage.journal.durable
     stage.crash()
     clock.ms += 10_001
     async with Stage(disk, clock, flows=once, bounds=Bounds()) as stage:
@@ -424,7 +423,7 @@ async def test_a_deadline_goes_on_over_a_crash():
 MARKED = b'\xef\xbb\xbf{"a": [1, 2]}'
 
 
-async def test_a_byte_order_mark_before_the_json_of_an_answer_is_passed_over():
+async def test_a_byte_order_mark_before_the_json_of_a_response_is_ignored():
     text = (
         "1\nTO a 1\nGET\nPOST result1.a\nPOST RAW result1\n"
         "GET\n  FOREACH result1.a\nPOST result4.@\n"
@@ -443,7 +442,7 @@ async def test_a_byte_order_mark_before_the_json_of_an_answer_is_passed_over():
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 305, 307, 308, 399])
-async def test_a_component_that_points_elsewhere_has_done_nothing(status):
+async def test_a_redirect_fails_the_step_without_a_retry(status):
     async with Stage(flows=flows("1\nTO a 1\nPOST payload\n  RETRY 3\nTO b 1\nGET\n")) as stage:
         stage.answers("a/1", "see  there", status, Location="http://10.0.0.7:8080/a/1/")
         outcome = await run(stage)
@@ -454,7 +453,7 @@ async def test_a_component_that_points_elsewhere_has_done_nothing(status):
         assert stage.called() == ["a/1"]
 
 
-async def test_where_an_answer_points_is_said_as_an_address():
+async def test_the_target_of_a_redirect_is_percent_encoded():
     async with Stage(flows=flows("1\nTO a 1\nPOST payload\n")) as stage:
         stage.answers("a/1", "", 301, Location="/Stra\u00dfe\t1 2/")  # as some servers send it
         assert (await run(stage)).reason.endswith("pointing to /Stra%C3%9Fe%091%202/")
@@ -469,7 +468,7 @@ async def test_where_an_answer_points_is_said_as_an_address():
         ("307", State.FAILED),
     ],
 )
-async def test_a_redirect_is_taken_where_it_is_expected(expect, state):
+async def test_a_redirect_that_is_expected_succeeds(expect, state):
     async with Stage(flows=flows(f"1\nTO a 1\nPOST payload\n  EXPECT {expect}\n")) as stage:
         stage.answers("a/1", "", 308, Location="/a/1/")
         outcome = await run(stage)
@@ -477,7 +476,7 @@ async def test_a_redirect_is_taken_where_it_is_expected(expect, state):
         assert (", pointing to /a/1/" in outcome.reason) == (state is State.FAILED)
 
 
-async def test_where_a_flow_goes_on_after_errors_the_body_of_a_redirect_is_the_result():
+async def test_with_errors_continue_the_body_of_a_redirect_is_the_result():
     text = "1\nERRORS continue\nTO a 1\nGET\nTO b 1\nPOST result1\n"
     async with Stage(flows=flows(text)) as stage:
         stage.answers("a/1", "moved", 302, Location="/b")
@@ -485,7 +484,7 @@ async def test_where_a_flow_goes_on_after_errors_the_body_of_a_redirect_is_the_r
         assert json.loads(bodies(stage)[1]) == {"payload": ["moved"]}
 
 
-async def test_an_undo_that_is_pointed_elsewhere_is_noted():
+async def test_an_undo_that_is_redirected_is_in_the_reason():
     text = "1\nTO a 1\nGET\n  UNDO 2\nTO b 1\nGET\n  EXPECT 201\n"
     async with Stage(flows=flows(text)) as stage:
         stage.answers("a/2", "", 307, Location="/a/2/")
@@ -499,7 +498,7 @@ async def test_an_undo_that_is_pointed_elsewhere_is_noted():
         (b"\xff\xd8\xff", "image/jpeg", "status 500: 3 bytes"),
     ],
 )
-async def test_a_reason_repeats_the_text_of_an_answer_and_no_bytes(body, kind, said):
+async def test_a_reason_quotes_a_text_but_no_bytes(body, kind, said):
     async with Stage(flows=flows("1\nTO a 1\nGET\n")) as stage:
         stage.answers("a/1", body, 500, Content_Type=kind)
         assert (await run(stage)).reason == f"step 1, a 1: {said}"

@@ -1,4 +1,4 @@
-"""Kill -9 at random moments under load: nothing that was acknowledged is lost (G1, G2, G16)."""
+"""Kill -9 at random times under load: no acknowledged trigger is lost, none becomes two runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from nodes import NodeProcess, wait_until
 KILLS = 25
 LOAD_PAUSE_S = 0.02
 
-# Every kind of step. A payload with a 7 in it fails the last one, and what was done is undone.
+# Every kind of step. If the payload has a 7, the last step fails and the others are undone.
 EVERY_KIND = """\
 1
 DURABLE step
@@ -73,12 +73,12 @@ EVERY_PAUSE_S = 0.05
 
 
 def payload_of(key: str) -> str:
-    """A few stand in files of their own."""
+    """The payload of a trigger; a few are large enough for a blob."""
     return key + "x" * (70_000 if key.endswith("3") else 0)
 
 
 class RestLoad(threading.Thread):
-    """Posts triggers one after another; what was answered with 200 was acknowledged."""
+    """Posts triggers one after the other; each 200 is an acknowledgement."""
 
     def __init__(self, node: NodeProcess, pause_s: float = LOAD_PAUSE_S) -> None:
         super().__init__(daemon=True)
@@ -93,14 +93,21 @@ class RestLoad(threading.Thread):
             try:
                 status, _, answer = self.node.trigger(payload=payload_of(key), Idempotency_Key=key)
             except (OSError, ValueError, EOFError) as _:
-                time.sleep(0.01)  # the same trigger again, under the same id
+                time.sleep(0.01)  # the same trigger is sent again with the same id
                 continue
-            except Exception:  # noqa: BLE001 - http.client's own: the answer was cut off
+            except Exception:  # noqa: BLE001 - of http.client: the response is incomplete
                 continue
             if status == 200:
                 self.acknowledged[key] = answer["run"]
                 number += 1
                 time.sleep(self.pause_s)
+
+
+class LoadClient(gmqtt.Client):
+    """A client that can wait until the broker has acknowledged all messages."""
+
+    async def wait_acknowledged(self) -> None:
+        await self._persistent_storage.wait_empty()
 
 
 class MqttLoad(threading.Thread):
@@ -116,7 +123,7 @@ class MqttLoad(threading.Thread):
         asyncio.run(self._publish())
 
     async def _publish(self) -> None:
-        client = gmqtt.Client("load")
+        client = LoadClient("load")
         await client.connect("127.0.0.1", self.port, version=MQTTv311)
         while not self.stop.is_set():
             key = f"mqtt-{len(self.published)}"
@@ -124,12 +131,14 @@ class MqttLoad(threading.Thread):
             client.publish(self.node.topic, json.dumps(body), qos=1)
             self.published.append(key)
             await asyncio.sleep(self.pause_s)
-        await client._persistent_storage.wait_empty()
+        await client.wait_acknowledged()
         await client.disconnect()
 
 
-def killed_under(rest: RestLoad, mqtt: MqttLoad, kills: int, chance: random.Random) -> list[float]:
-    """Kill the node so often under load, and start it again. Returns the seconds of each start."""
+def kill_under_load(
+    rest: RestLoad, mqtt: MqttLoad, kills: int, chance: random.Random
+) -> list[float]:
+    """Kill and start the node ``kills`` times under load. Returns the seconds of each start."""
     node = rest.node
     rest.start()
     mqtt.start()
@@ -147,41 +156,39 @@ def killed_under(rest: RestLoad, mqtt: MqttLoad, kills: int, chance: random.Rand
     return recovery_s
 
 
-def told_of(node: NodeProcess, run_ids) -> dict[str, list[AnyFact]]:
+def facts_of(node: NodeProcess, run_ids) -> dict[str, list[AnyFact]]:
     """The facts of runs."""
     return {run_id: [each.fact for each in node.history.run(run_id).facts] for run_id in run_ids}
 
 
-def lost_of(rest: RestLoad, mqtt: MqttLoad, keys: dict[str, str]) -> list[str]:
-    """The trigger ids that were acknowledged and are in no journal, or as another run."""
+def lost_keys(rest: RestLoad, mqtt: MqttLoad, keys: dict[str, str]) -> list[str]:
+    """The acknowledged trigger ids that are in no journal, or belong to another run."""
     lost = [key for key, run in rest.acknowledged.items() if keys.get(key) != run]
     return lost + [key for key in mqtt.published if key not in keys]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(280)
-def test_nothing_acknowledged_is_lost_by_many_kills(
-    tmp_path, components, mosquitto, record_property
-):
+def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto, record_property):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.edit("comm", recovery__max_attempts=100)  # what the kills interrupt is not at fault
+    node.edit("comm", recovery__max_attempts=100)  # interrupted attempts count
     node.start().wait_connected()
     rest, mqtt = RestLoad(node), MqttLoad(node, mosquitto.port)
-    recovery_s = killed_under(rest, mqtt, KILLS, chance)
+    recovery_s = kill_under_load(rest, mqtt, KILLS, chance)
     node.wait_connected()
     total = len(rest.acknowledged) + len(mqtt.published)
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) >= total, within_s=90)
     assert node.stop() == 0
 
     runs = {run.id: run for run in node.runs()}
-    told = told_of(node, runs)
-    keys = {first.key: run_id for run_id, (first, *_) in told.items()}
-    lost = lost_of(rest, mqtt, keys)
+    facts_by_run = facts_of(node, runs)
+    keys = {first.key: run_id for run_id, (first, *_) in facts_by_run.items()}
+    lost = lost_keys(rest, mqtt, keys)
     assert lost == []
-    for first, *_ in told.values():
+    for first, *_ in facts_by_run.values():
         assert json.loads(bytes(first.payload)) == payload_of(first.key)
     assert len(keys) == len(runs), "a trigger became two runs"
     assert {run.state for run in runs.values()} == {State.SUCCEEDED}
@@ -191,48 +198,48 @@ def test_nothing_acknowledged_is_lost_by_many_kills(
     requests = components.per_key()
     assert set(requests) == {f"{run}:{step}" for run in runs for step in (1, 2, 3)}
     repeated = sum(count - 1 for count in requests.values())
-    said = (
+    figures = (
         f"{KILLS} kills, {total} acknowledged, {len(lost)} lost, {repeated} calls repeated,"
         f" back within {max(recovery_s):.2f} s"
     )
-    print(said)
-    record_property("figures", said)
+    print(figures)
+    record_property("figures", figures)
     assert len(re.findall("after_crash=True", node.log)) == KILLS
 
 
 # --- calls that are made twice ------------------------------------------------------------------
 
-BURST = 300  # more than end before the last kill, however fast the node is
+BURST = 300  # enough that some runs are open at the last kill
 BURST_KILLS = 3
 CALLS_BETWEEN = 20, 90
-IN_FLIGHT = 8  # few, so that each ends several calls in the time of one write
+IN_FLIGHT = 8  # so few that each run ends several calls during one write
 
 
 def publish_burst(node: NodeProcess, port: int, count: int) -> None:
-    """Publish triggers as fast as they go, and return when the broker has them."""
+    """Publish triggers as fast as possible, and return when the broker has them."""
 
     async def publish() -> None:
-        client = gmqtt.Client("burst")
+        client = LoadClient("burst")
         await client.connect("127.0.0.1", port, version=MQTTv311)
         for number in range(count):
             body = {"id_flow": "1", "payload": str(number), "id": f"burst-{number}"}
             client.publish(node.topic, json.dumps(body), qos=1)
-        await client._persistent_storage.wait_empty()
+        await client.wait_acknowledged()
         await client.disconnect()
 
     asyncio.run(publish())
 
 
 @pytest.mark.parametrize("durable", ["accept", "step"])
-def test_a_kill_in_a_burst_repeats_at_most_the_call_that_each_run_was_in(
+def test_a_kill_in_a_burst_repeats_at_most_one_call_of_each_run(
     tmp_path, components, mosquitto, record_property, durable
 ):
-    """What a killed process had written is in the hands of the system, synced or not."""
+    """What a process wrote before it was killed is kept, also if it was not synced."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.edit("comm", recovery__max_attempts=100)  # what the kills interrupt is not at fault
+    node.edit("comm", recovery__max_attempts=100)  # interrupted attempts count
     node.edit("comm", state__max_inflight_runs=IN_FLIGHT)
     flows = (node.config / "flows.conf").read_text()
     (node.config / "flows.conf").write_text(flows.replace("1\n", f"1\nDURABLE {durable}\n", 1))
@@ -247,26 +254,26 @@ def test_a_kill_in_a_burst_repeats_at_most_the_call_that_each_run_was_in(
     assert node.stop() == 0
 
     runs = {run.id for run in node.runs()}
-    keys = {first.key for first, *_ in told_of(node, runs).values()}
+    keys = {first.key for first, *_ in facts_of(node, runs).values()}
     assert (len(runs), keys) == (BURST, {f"burst-{number}" for number in range(BURST)})
     assert node.problems() == []
     calls = components.per_key()
     assert set(calls) == {f"{run}:{step}" for run in runs for step in (1, 2, 3)}
     repeated = calls.total() - len(calls)
     assert repeated <= BURST_KILLS * IN_FLIGHT
-    said = (
+    figures = (
         f"DURABLE {durable}: {BURST_KILLS} kills with {IN_FLIGHT} runs in flight,"
         f" {repeated} calls repeated"
     )
-    print(said)
-    record_property("figures", said)
+    print(figures)
+    record_property("figures", figures)
 
 
 # --- every kind of step -------------------------------------------------------------------------
 
 
 def refuses_once():
-    """A component that is busy the first time that it is asked for something, but to undo it."""
+    """A component that answers the first request of each step with 503, except undo steps."""
     asked: Counter[str] = Counter()
 
     def answer(handler, _body):
@@ -278,8 +285,8 @@ def refuses_once():
     return answer
 
 
-def wrongly_made(run_id: str, facts: list[AnyFact], requests: Counter[str]) -> list[str]:
-    """Requests of a run that left before that was on the disk, or after their end was."""
+def wrong_requests(run_id: str, facts: list[AnyFact], requests: Counter[str]) -> list[str]:
+    """Requests of a run that were sent before their start, or after their end, was written."""
     begun: Counter[str] = Counter()
     ended: set[str] = set()
     again = []
@@ -288,14 +295,14 @@ def wrongly_made(run_id: str, facts: list[AnyFact], requests: Counter[str]) -> l
             name = name_of(fact.step, fact.part)
             begun[name] += 1
             if name in ended:
-                again.append(f"{run_id}:{name}, which had ended")
+                again.append(f"{run_id}:{name}, although it had ended")
         elif isinstance(fact, (Finished, ElementFinished)):
             element = f".{fact.element}" if isinstance(fact, ElementFinished) else ""
             ended.add(f"{fact.step}{element}")
         elif isinstance(fact, Undone):
             ended.add(undo_name(fact.step))
     unwritten = [
-        f"{key}, asked {count} times and written {begun[name]} times"
+        f"{key}: {count} requests, but {begun[name]} starts were written"
         for key, count in requests.items()
         for owner, _, name in [key.partition(":")]
         if owner == run_id and count > begun[name]
@@ -305,7 +312,7 @@ def wrongly_made(run_id: str, facts: list[AnyFact], requests: Counter[str]) -> l
 
 @pytest.mark.slow
 @pytest.mark.timeout(280)
-def test_a_flow_with_every_kind_of_step_goes_on_where_it_was_killed(
+def test_a_flow_with_every_kind_of_step_is_resumed_after_kills(
     tmp_path, components, mosquitto, record_property
 ):
     seed = random.randrange(1 << 32)
@@ -313,12 +320,12 @@ def test_a_flow_with_every_kind_of_step_goes_on_where_it_was_killed(
     components.answers["/endpoint1"] = 200, '{"items": [1, 2, 3]}'
     components.answers["/endpoint2"] = refuses_once()
     node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.edit("comm", recovery__max_attempts=100)  # what the kills interrupt is not at fault
+    node.edit("comm", recovery__max_attempts=100)  # interrupted attempts count
     (node.config / "flows.conf").write_text(EVERY_KIND)
     node.start().wait_connected()
     rest = RestLoad(node, EVERY_PAUSE_S)
     mqtt = MqttLoad(node, mosquitto.port, EVERY_PAUSE_S)
-    recovery_s = killed_under(rest, mqtt, EVERY_KILLS, random.Random(seed))
+    recovery_s = kill_under_load(rest, mqtt, EVERY_KILLS, random.Random(seed))
     node.wait_connected()
     total = len(rest.acknowledged) + len(mqtt.published)
     wait_until(
@@ -327,9 +334,9 @@ def test_a_flow_with_every_kind_of_step_goes_on_where_it_was_killed(
     )
     assert node.stop() == 0
 
-    facts = told_of(node, [run.id for run in node.runs()])
+    facts = facts_of(node, [run.id for run in node.runs()])
     keys = {first.key: run_id for run_id, (first, *_) in facts.items()}
-    assert lost_of(rest, mqtt, keys) == []
+    assert lost_keys(rest, mqtt, keys) == []
     parents = {key: run_id for key, run_id in keys.items() if not key.startswith("\0")}
     children = {run_id: facts[run_id][0].origin for run_id in facts.keys() - parents.values()}
     assert sorted(children.values()) == sorted(f"{run_id}:4" for run_id in parents.values())
@@ -338,7 +345,7 @@ def test_a_flow_with_every_kind_of_step_goes_on_where_it_was_killed(
     for key, run_id in parents.items():
         assert states[run_id] is (State.FAILED if "7" in key else State.SUCCEEDED), facts[run_id]
     assert {states[run_id] for run_id in children} == {State.SUCCEEDED}
-    undone = [f"{run_id}:{fact.step}" for run_id, told in facts.items() for fact in told
+    undone = [f"{run_id}:{fact.step}" for run_id, of_run in facts.items() for fact in of_run
               if isinstance(fact, Undone)]  # fmt: skip
     failed = [run_id for key, run_id in parents.items() if "7" in key]
     assert sorted(undone) == sorted(f"{run_id}:{step}" for run_id in failed for step in (1, 3))
@@ -350,11 +357,11 @@ def test_a_flow_with_every_kind_of_step_goes_on_where_it_was_killed(
     }
     wanted |= {f"{run_id}:{name}" for run_id in children for name in ("1", "2.1", "2.2", "2.3")}
     assert set(requests) == wanted
-    wrong = [each for run_id in facts for each in wrongly_made(run_id, facts[run_id], requests)]
+    wrong = [each for run_id in facts for each in wrong_requests(run_id, facts[run_id], requests)]
     assert wrong == []
-    said = (
+    figures = (
         f"{EVERY_KILLS} kills, {total} acknowledged, {len(facts)} runs, {len(requests)} calls,"
         f" {requests.total() - len(requests)} made again, back within {max(recovery_s):.2f} s"
     )
-    print(said)
-    record_property("figures", said)
+    print(figures)
+    record_property("figures", figures)

@@ -1,4 +1,4 @@
-"""What is done to the log of a node that was killed: it goes on with all, or says which file."""
+"""Damage to the log of a killed node: the next start finds all runs, or names the damaged file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def killed(folder: Path, names: Iterator[str]) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Journals that were killed with all their runs in their logs, and in no history."""
+    """Journals whose processes were killed with all runs in the logs alone."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector, "PROJECT_EVERY_S", 600)
@@ -57,7 +57,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def state(tmp_path, made):
-    """The folder of one of them; the other one is beside it."""
+    """The folder of one of them, beside the other one."""
     return shutil.copytree(made, tmp_path / "copy") / "state"
 
 
@@ -66,17 +66,17 @@ def names() -> Iterator[str]:
 
 
 def segments_of(folder: Path) -> list[Path]:
-    """In the order in which they were made."""
+    """The files of the segments, oldest first."""
     return sorted((folder / "up.log").iterdir(), key=lambda file: int(file.name))
 
 
 def end_of(file: Path) -> int:
-    """Where what is written in a segment ends."""
+    """The end of the written part of a segment."""
     return len(file.read_bytes().rstrip(b"\0"))
 
 
 async def survivors(folder: Path) -> list[str]:
-    """The runs that it holds; raises JournalError that names the log."""
+    """The ids of its runs; raises a JournalError that names the log."""
     for look in (SqliteHistory(folder).runs, lambda: check_journal(folder / "up.journal")):
         try:
             look()
@@ -114,9 +114,9 @@ def cut(data: bytearray, at: int) -> int:
     return SEGMENT
 
 
-@pytest.mark.parametrize("harm", [flip, zero_a_sector, zero_a_page, cut])
-async def test_no_damage_of_a_file_takes_a_run_silently_but_at_the_very_end(tmp_path, state, harm):
-    """What is damaged up to its end, with nothing behind it, is as a torn write leaves it."""
+@pytest.mark.parametrize("damage", [flip, zero_a_sector, zero_a_page, cut])
+async def test_no_damage_loses_a_run_silently_except_at_the_end_of_the_log(tmp_path, state, damage):
+    """Damage of the last frames looks like an unfinished write, and loses them."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -128,7 +128,7 @@ async def test_no_damage_of_a_file_takes_a_run_silently_but_at_the_very_end(tmp_
         file = chance.choice(segments)
         content = bytearray(file.read_bytes())
         end, begin = end_of(file), chance.choice((0, BEGIN))
-        harmed_to = harm(content, chance.randrange(begin, end))
+        harmed_to = damage(content, chance.randrange(begin, end))
         file.write_bytes(content)
         try:
             found = await survivors(copy)
@@ -153,7 +153,7 @@ async def test_the_names_of_segments_do_not_matter(state):
     assert await survivors(state) == list(names())
 
 
-async def test_what_else_lies_in_the_folder_of_a_log_is_left_alone(state):
+async def test_other_files_in_the_folder_of_a_log_are_ignored(state):
     folder = state / "up.log"
     for name in ("notes", "1.new", "lost+found"):
         (folder / name).mkdir()
@@ -162,7 +162,7 @@ async def test_what_else_lies_in_the_folder_of_a_log_is_left_alone(state):
     assert (folder / "backup").read_text() == "of a person"
 
 
-async def test_an_empty_file_that_has_the_name_of_a_segment_is_none(state):
+async def test_an_empty_file_with_the_name_of_a_segment_is_ignored(state):
     (state / "up.log" / "99").touch()
     assert await survivors(state) == list(names())
 
@@ -175,33 +175,33 @@ def replaced_by(make: Callable[[Path], object]) -> Callable[[Path], object]:
     return replace
 
 
-def put_one_of_another_log_there(file: Path) -> None:
+def replace_by_one_of_another_log(file: Path) -> None:
     shutil.copy(file.parents[2] / "other" / "up.log" / file.name, file)
 
 
-HARMS = {
+CHANGES = {
     "deleted": Path.unlink,
     "a FIFO": replaced_by(os.mkfifo),
     "a directory": replaced_by(os.mkdir),
     "empty": replaced_by(Path.touch),
     "longer": lambda file: file.write_bytes(file.read_bytes() + bytes(512)),
-    "of another log": put_one_of_another_log_there,
+    "of another log": replace_by_one_of_another_log,
     "a link that leads nowhere": replaced_by(lambda file: file.symlink_to("nowhere")),
     "there twice": lambda file: shutil.copy(file, file.with_name("99")),
 }
 
 
-@pytest.mark.parametrize("how", HARMS)
+@pytest.mark.parametrize("how", CHANGES)
 @pytest.mark.parametrize("which", [0, 1, -2])
-async def test_a_segment_that_is_not_what_it_was_is_named(state, how, which):
+async def test_a_changed_segment_is_named(state, how, which):
     segments = segments_of(state)
-    HARMS[how](segments[which])
-    assert SqliteHistory(state).page().unreadable, "a list ends there, and does not say so"
+    CHANGES[how](segments[which])
+    assert SqliteHistory(state).page().unreadable, "the list ends there without a message"
     with pytest.raises(JournalDamaged):
         await survivors(state)
 
 
-async def test_a_log_of_which_the_folder_is_gone_is_missed(state):
+async def test_a_missing_folder_of_a_log_is_noticed(state):
     journal = journal_in(state)
     await journal.open()
     await journal.close(clean=True)
@@ -218,7 +218,7 @@ async def test_a_log_whose_folder_is_a_file_is_named(tmp_path):
         await journal_in(tmp_path).open()
 
 
-async def test_a_start_that_was_refused_can_be_tried_again(state):
+async def test_a_failed_start_can_be_repeated(state):
     last = segments_of(state)[1]
     last.rename(state / "aside")
     journal = journal_in(state)
@@ -231,7 +231,7 @@ async def test_a_start_that_was_refused_can_be_tried_again(state):
 
 
 async def test_a_segment_that_cannot_be_read_is_named(state, monkeypatch):
-    """As it is for another user; who runs the tests may be root."""
+    """Simulates another user, as the tests may run as root."""
     opened = Path.open
 
     def refuse(path, *args, **how):
@@ -244,7 +244,7 @@ async def test_a_segment_that_cannot_be_read_is_named(state, monkeypatch):
         await survivors(state)
 
 
-async def test_a_list_has_what_the_history_holds_and_says_that_the_log_is_damaged(tmp_path):
+async def test_a_list_has_the_runs_of_the_history_and_reports_the_damaged_log(tmp_path):
     journal = journal_in(tmp_path)
     await journal.open()
     await journal.accept(entry("brought-over"))
@@ -257,16 +257,16 @@ async def test_a_list_has_what_the_history_holds_and_says_that_the_log_is_damage
     flip_a_bit(tmp_path / "up.log", b"flipped")
     page = history.page()
     assert [run.id for run in page.runs] == ["brought-over"]
-    assert "does not hold at byte" in page.unreadable[0]
+    assert "is not valid at byte" in page.unreadable[0]
     found = history.run("brought-over")
-    assert (len(found.facts), "does not hold at byte" in found.unreadable) == (1, True)
-    with pytest.raises(JournalDamaged, match="does not hold at byte"):
+    assert (len(found.facts), "is not valid at byte" in found.unreadable) == (1, True)
+    with pytest.raises(JournalDamaged, match="is not valid at byte"):
         history.run("three")
     assert [sum(ledger.states.values()) for ledger in history.ledger()] == [1]
 
 
 def flip_a_bit(folder: Path, what: bytes) -> None:
-    """A bit of the first file that has these bytes."""
+    """Flip a bit of the first file that has these bytes."""
     path = next(path for path in folder.iterdir() if what in path.read_bytes())
     data = bytearray(path.read_bytes())
     flip(data, data.index(what))

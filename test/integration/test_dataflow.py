@@ -1,4 +1,4 @@
-"""ORDER dataflow and the time of a run, on fakes, over a crash too."""
+"""ORDER dataflow and the deadline of a run, on fakes, also over a crash."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stage_of(*flows, disk=None, clock=None, **changes):
 
 
 async def crashed_in_two_calls(stage, flow_id):
-    """The run of a flow that was in ``once/1`` and ``b/1`` when its process was killed."""
+    """Crash while a run has the calls ``once/1`` and ``b/1`` in flight. Returns its id."""
     stage.holds("once/1")
     stage.holds("b/1")
     await stage.node.start()
@@ -48,7 +48,7 @@ async def crashed_in_two_calls(stage, flow_id):
     return run_id
 
 
-async def test_calls_that_need_nothing_of_each_other_are_in_flight_together():
+async def test_independent_calls_are_in_flight_together():
     async with stage_of(BOTH) as stage:
         first, second = stage.holds("a/1"), stage.holds("b/1")
         run_id = (await stage.send("9")).run
@@ -71,7 +71,7 @@ async def test_calls_that_need_nothing_of_each_other_are_in_flight_together():
 @pytest.mark.parametrize(
     "barrier", [Wait(1), Respond(items(Payload())), Publish("t", items(Payload()))]
 )
-async def test_a_step_that_stands_for_an_order_waits_and_is_waited_for(barrier):
+async def test_a_barrier_step_waits_for_all_before_it_and_all_after_it_wait(barrier):
     one = flow(get(1, "a 1"), barrier, get(2, "b 1"), **DATAFLOW)
     async with stage_of(one) as stage:
         go = stage.holds("a/1")
@@ -80,11 +80,11 @@ async def test_a_step_that_stands_for_an_order_waits_and_is_waited_for(barrier):
         assert "Passed" not in stage.facts(run_id)
         go.set()
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
-        told = [each for each in stage.facts(run_id) if each in ("Finished", "Passed")]
-        assert told == ["Finished", "Passed", "Finished"]
+        facts = [each for each in stage.facts(run_id) if each in ("Finished", "Passed")]
+        assert facts == ["Finished", "Passed", "Finished"]
 
 
-async def test_a_message_that_speaks_of_a_result_waits_for_that_one_only():
+async def test_a_message_with_a_result_waits_for_that_result_only():
     one = flow(get(1, "a 1"), get(2, "slow 1"), Publish("t", items(Result(1))), **DATAFLOW)
     async with stage_of(one) as stage:
         go = stage.holds("slow/1")
@@ -107,7 +107,7 @@ async def test_when_a_step_fails_those_in_flight_finish_and_no_other_begins():
         assert stage.called() == ["a/1", "b/1", "b/2"]
 
 
-async def test_after_a_crash_what_was_in_flight_beside_a_failure_finishes_and_is_undone():
+async def test_after_a_crash_a_call_in_flight_beside_a_failed_one_finishes_and_is_undone():
     disk, clock = Disk(), ManualClock()
     one = flow(get(1, "a 1"), get(2, "b 1", undo=undo("2")), post(3, "a 2", Result(2)), **DATAFLOW)
     stage = stage_of(one, disk=disk, clock=clock)
@@ -122,14 +122,14 @@ async def test_after_a_crash_what_was_in_flight_beside_a_failure_finishes_and_is
         assert stage.called() == ["b/1", "b/2"]
 
 
-async def test_where_errors_continue_what_needs_a_failed_call_has_its_text():
+async def test_with_errors_continue_the_text_of_a_failed_call_is_its_result():
     async with stage_of(flow(*BOTH.steps, errors=Errors.CONTINUE, **DATAFLOW)) as stage:
         stage.answers("a/1", "out of paper", 500)
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert stage.components.requests[2].body == b'{"payload": ["out of paper", "from b/1"]}'
 
 
-async def test_a_call_that_is_in_doubt_after_a_crash_is_so_however_the_others_end():
+async def test_a_call_in_doubt_leaves_the_run_unknown_whatever_the_others_do():
     disk, clock = Disk(), ManualClock()
     one = flow(get(1, "once 1"), get(2, "b 1"), **DATAFLOW)
     run_id = await crashed_in_two_calls(stage_of(one, disk=disk, clock=clock), "9")
@@ -140,7 +140,7 @@ async def test_a_call_that_is_in_doubt_after_a_crash_is_so_however_the_others_en
         assert "once/1" not in stage.called()
 
 
-async def test_a_long_wait_of_one_flow_within_holds_no_slot_and_the_others_go_on():
+async def test_a_long_wait_in_a_child_run_frees_the_slot_and_other_steps_continue():
     child = flow(Wait(60_000), get(1, "b 1"), flow_id="8")
     one = flow(SubFlow(1, "8"), get(2, "a 1"), post(3, "a 2", Result(1), Result(2)), **DATAFLOW)
     async with stage_of(one, child) as stage:
@@ -153,7 +153,7 @@ async def test_a_long_wait_of_one_flow_within_holds_no_slot_and_the_others_go_on
         assert stage.called() == ["a/1", "b/1", "a/2"]
 
 
-async def test_a_wait_of_a_flow_within_is_over_in_time_while_another_step_is_in_flight():
+async def test_a_wait_in_a_child_run_ends_in_time_while_another_step_is_in_flight():
     child = flow(Wait(60_000), get(1, "b 1"), flow_id="8")
     async with stage_of(flow(SubFlow(1, "8"), get(2, "a 1"), **DATAFLOW), child) as stage:
         go = stage.holds("a/1")
@@ -166,36 +166,36 @@ async def test_a_wait_of_a_flow_within_is_over_in_time_while_another_step_is_in_
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
 
 
-async def test_a_step_that_has_its_place_in_the_turn_of_a_failure_does_not_begin():
-    taken: list[int] = []
-    left_out: list[SubFlow] = []
-    noted: list[int] = []
+async def test_a_step_that_gets_its_permit_as_another_fails_does_not_begin():
+    executed: list[int] = []
+    withdrawn: list[SubFlow] = []
+    recorded: list[int] = []
     steps = SubFlow(1, "8"), get(2, "a 1")
     run = Run("r", flow(*steps, **DATAFLOW), 0)
 
-    async def take(_, position, __):
-        taken.append(position)
+    async def execute_step(_, position, __):
+        executed.append(position)
         if position == 0:
             return Later(10, begun=False)
         await asyncio.sleep(0.001)
-        places.tell[run.id]()
+        permits.on_grant[run.id]()
         return Settled(State.FAILED, "step 2")
 
     async with stage_of() as stage:
-        places, alarms = stage.queue.permits, stage.world.alarms
+        permits, alarms = stage.queue.permits, stage.world.alarms
         dataflow = Dataflow(
-            take,
-            lambda _, fact: noted.append(fact.step),
+            execute_step,
+            lambda _, fact: recorded.append(fact.step),
             None,
-            lambda _, step: left_out.append(step),
-            places,
+            lambda _, step: withdrawn.append(step),
+            permits,
             alarms,
         )
-        assert (await dataflow.go(run)).state is State.FAILED
-        assert (taken, left_out, noted) == ([0, 1], [steps[0]], [2])
+        assert (await dataflow.execute(run)).state is State.FAILED
+        assert (executed, withdrawn, recorded) == ([0, 1], [steps[0]], [2])
 
 
-async def test_a_run_within_in_doubt_leaves_its_parent_in_doubt_over_a_long_wait():
+async def test_an_unknown_child_run_leaves_its_parent_unknown_after_a_long_wait():
     disk, clock = Disk(), ManualClock()
     flows = (
         flow(SubFlow(1, "6"), SubFlow(2, "5"), flow_id="7", **DATAFLOW),
@@ -218,7 +218,7 @@ async def test_a_run_within_in_doubt_leaves_its_parent_in_doubt_over_a_long_wait
 
 
 @pytest.mark.parametrize("crash", [False, True])
-async def test_over_a_long_wait_no_step_begins_where_another_could_not_be_evaluated(crash):
+async def test_after_a_long_wait_no_step_begins_where_another_has_failed(crash):
     disk, clock = Disk(), ManualClock()
     reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     flows = (
@@ -248,7 +248,7 @@ async def test_over_a_long_wait_no_step_begins_where_another_could_not_be_evalua
     await stage.node.drain()
 
 
-async def test_a_call_in_doubt_stays_in_doubt_when_the_time_of_its_run_ends():
+async def test_an_expired_run_names_calls_in_doubt_from_before_a_crash():
     disk, clock = Disk(), ManualClock()
     one = flow(get(1, "once 1"), get(2, "b 1"), deadline_ms=60_000, **DATAFLOW)
     run_id = await crashed_in_two_calls(stage_of(one, disk=disk, clock=clock), "9")
@@ -263,7 +263,7 @@ async def test_a_call_in_doubt_stays_in_doubt_when_the_time_of_its_run_ends():
         )  # fmt: skip
 
 
-async def test_a_time_that_ends_names_the_calls_that_a_run_within_may_have_made():
+async def test_an_expired_run_names_the_calls_that_its_child_may_have_made():
     disk, clock = Disk(), ManualClock()
     flows = (
         flow(SubFlow(1, "6"), flow_id="7", deadline_ms=60_000),
@@ -282,7 +282,7 @@ async def test_a_time_that_ends_names_the_calls_that_a_run_within_may_have_made(
         assert "call 1, 2 may have been" in (await stage.ended(child)).reason
 
 
-async def test_an_undo_under_way_when_the_time_ends_is_no_call_that_may_have_been_made():
+async def test_an_undo_in_flight_at_the_deadline_is_not_named_as_a_call_in_doubt():
     clock = ManualClock()
     flows = (
         flow(SubFlow(1, "6"), flow_id="7", deadline_ms=60_000),
@@ -300,7 +300,7 @@ async def test_an_undo_under_way_when_the_time_ends_is_no_call_that_may_have_bee
         assert "ended; undo of step 1, once 2: " in (await stage.ended(child)).reason
 
 
-async def test_a_run_that_is_cut_off_leaves_nothing_in_flight():
+async def test_a_run_that_expires_leaves_no_task():
     async with stage_of(flow(*BOTH.steps, deadline_ms=30, **DATAFLOW)) as stage:
         stage.holds("a/1")
         stage.holds("b/1")
@@ -313,10 +313,10 @@ async def test_a_run_that_is_cut_off_leaves_nothing_in_flight():
         assert len(asyncio.all_tasks()) <= tasks_before + 1  # an idle worker
 
 
-# --- the time of a run --------------------------------------------------------------------------
+# --- deadlines ----------------------------------------------------------------------------------
 
 
-async def test_calls_are_told_how_much_time_is_left_and_have_no_more():
+async def test_the_time_left_of_a_run_is_sent_and_limits_its_calls():
     one = flow(get(1, "a 1"), get(2, "b 1", timeout_ms=800), deadline_ms=5_000)
     async with stage_of(one) as stage:
 
@@ -331,7 +331,7 @@ async def test_calls_are_told_how_much_time_is_left_and_have_no_more():
         assert (second.headers["fractal-time-left"], second.timeout_s) == ("4000", 0.8)
 
 
-async def test_a_run_without_a_limit_says_nothing_of_time():
+async def test_a_run_without_a_deadline_sends_no_time_left():
     async with stage_of(flow(get(1, "a 1"))) as stage:
         await stage.run("9")
         (request,) = stage.components.requests
@@ -339,7 +339,7 @@ async def test_a_run_without_a_limit_says_nothing_of_time():
         assert request.timeout_s is None
 
 
-async def test_a_call_cut_off_by_the_time_of_its_run_expires_it():
+async def test_a_call_that_times_out_at_the_deadline_expires_the_run():
     async with stage_of(flow(get(1, "a 1"), deadline_ms=5_000)) as stage:
 
         async def late(_):
@@ -350,7 +350,7 @@ async def test_a_call_cut_off_by_the_time_of_its_run_expires_it():
         assert (await stage.run("9")).state is State.EXPIRED
 
 
-async def test_the_time_of_a_run_is_that_of_the_runs_within_it():
+async def test_a_child_run_has_the_deadline_of_its_parent():
     child = flow(get(1, "b 1", undo=undo("2")), get(2, "slow 1"), flow_id="8")
     one = flow(get(1, "a 1", undo=undo("2")), SubFlow(2, "8"), deadline_ms=50)
     async with stage_of(one, child) as stage:
@@ -366,7 +366,7 @@ async def test_the_time_of_a_run_is_that_of_the_runs_within_it():
         assert stage.load.result_bytes == 0
 
 
-async def test_a_deadline_of_the_flow_within_fails_the_step_only():
+async def test_a_deadline_of_a_child_flow_fails_the_step_only():
     child = flow(get(1, "slow 1"), flow_id="8", deadline_ms=10)
     async with stage_of(flow(SubFlow(1, "8"), deadline_ms=60_000), child) as stage:
         stage.holds("slow/1")
@@ -375,7 +375,7 @@ async def test_a_deadline_of_the_flow_within_fails_the_step_only():
         assert "is expired: the deadline of 0.01 s ended" in outcome.reason
 
 
-async def test_a_long_wait_ends_with_the_time_of_its_run():
+async def test_a_long_wait_ends_at_the_deadline():
     async with stage_of(flow(Wait(60_000), get(1, "a 1"), deadline_ms=5_000)) as stage:
         run_id = (await stage.send("9")).run
         load = stage.load
@@ -386,7 +386,7 @@ async def test_a_long_wait_ends_with_the_time_of_its_run():
 
 
 @pytest.mark.parametrize("durable", [Durable.ACCEPT, Durable.STEP])
-async def test_a_crash_in_a_run_within_whose_time_ends_expires_both(durable):
+async def test_after_a_crash_over_the_deadline_parent_and_child_are_expired(durable):
     disk, clock = Disk(), ManualClock()
     child = flow(get(1, "b 1", undo=undo("2")), get(2, "slow 1"), flow_id="8")
     one = flow(SubFlow(1, "8"), deadline_ms=60_000, durable=durable)
@@ -395,7 +395,7 @@ async def test_a_crash_in_a_run_within_whose_time_ends_expires_both(durable):
     await stage.node.start()
     run_id = (await stage.send("9")).run
     await until(lambda: stage.called() == ["b/1", "slow/1"])
-    await asyncio.sleep(0.01)  # what was written behind is durable
+    await stage.journal.durable
     stage.crash()
     clock.ms += 60_000
     async with stage_of(one, child, disk=disk, clock=clock) as stage:

@@ -20,17 +20,16 @@ from fractal_rm.domain.errors import (
     JournalUnavailable,
     KeyReused,
     Malformed,
-    OfferRefused,
     OwnRun,
     UnknownFlow,
     WrongShape,
 )
 from fractal_rm.domain.facts import Begun, Dead, Placed
+from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine import accept
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Receipt
 from worlds import URL, ManualClock, Stage, config, flows, settle, until
 
 HOUR_MS = 3_600_000
@@ -293,9 +292,12 @@ async def test_components_that_hang_in_fan_outs_leave_connections_for_others():
         (None, "the balancer said here"),
         ("1", "the balancer named node 1, which is this one"),
         ("99", "the balancer named node '99', which nodes.conf does not have"),
-        (CallTimedOut("no answer within the time limit", sent=True), "did not help: no answer"),
-        (BadReply("its answer is not {'id_node': …}"), "did not help: its answer is not"),
-        (ConnectFailed("refused"), "did not help: refused"),
+        (
+            CallTimedOut("no answer within the time limit", sent=True),
+            "the balancer failed: no answer",
+        ),
+        (BadReply("its answer is not {'id_node': …}"), "the balancer failed: its answer is not"),
+        (ConnectFailed("refused"), "the balancer failed: refused"),
     ],
 )
 async def test_a_run_executes_here_with_a_reason_when_the_balancer_names_no_other_node(
@@ -333,18 +335,18 @@ def peer(*answers):
     """A peer that gives each offer the next answer, and repeats the last one."""
     left = list(answers)
 
-    async def take(_node, run, _sender):
+    async def take(_node, offer):
         answer = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return Receipt(run.id, run.epoch) if answer == "receipt" else None
+        if answer == "receipt":
+            return Receipt(offer.run, offer.epoch)
+        return NoReceipt() if answer == "plain" else answer
 
     return take
 
 
 THEIRS, OTHER = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6"
-SILENT = CallTimedOut("no answer within the time limit", sent=True)
-UNSENT = ConnectFailed("refused")
+SILENT = NoAnswer("no answer within the time limit", sent=True)
+UNSENT = NoAnswer("refused", sent=False)
 
 
 @pytest.mark.parametrize(
@@ -367,7 +369,7 @@ UNSENT = ConnectFailed("refused")
         ("3", [SILENT, UNSENT, UNSENT, UNSENT, "receipt"], State.HANDED_OFF, 5),
         ("3", [SILENT, OfferRefused("busy", 503), "receipt"], State.HANDED_OFF, 3),
         ("3", [SILENT, OfferRefused("a proxy's", 404), "receipt"], State.HANDED_OFF, 3),
-        ("3", [SILENT, OfferRefused("unknown flow", 404, looked=True)], State.SUCCEEDED, 2),
+        ("3", [SILENT, OfferRefused("unknown flow", 404, "unknown-flow")], State.SUCCEEDED, 2),
         ("3", [OfferRefused("a fault", 500), "receipt"], State.HANDED_OFF, 2),
         ("3", ["plain", "receipt"], State.HANDED_OFF, 2),
         ("3", [UNSENT], State.SUCCEEDED, 3),
@@ -376,7 +378,7 @@ UNSENT = ConnectFailed("refused")
 async def test_an_offered_run_is_handed_off_or_executes_here(
     monkeypatch, node, answers, state, offers
 ):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
         stage.balancer.answer = node
         stage.peers.take = peer(*answers)
@@ -388,11 +390,11 @@ async def test_an_offered_run_is_handed_off_or_executes_here(
 
 
 async def test_runs_offered_to_a_silent_peer_leave_their_slots_to_others(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(bounds=Bounds(max_inflight_runs=4)) as stage:
         asked = []
 
-        async def ask(_):
+        async def ask():
             asked.append(1)
             return "3" if len(asked) <= 20 else None
 
@@ -408,14 +410,14 @@ async def test_runs_offered_to_a_silent_peer_leave_their_slots_to_others(monkeyp
 
 
 async def test_a_repeated_offer_is_sent_to_the_address_of_the_current_configuration(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
         stage.balancer.answer = "3"
 
-        async def take(node, run, _sender):
+        async def take(node, offer):
             if node.name != "moved":
-                raise SILENT
-            return Receipt(run.id, run.epoch)
+                return SILENT
+            return Receipt(offer.run, offer.epoch)
 
         stage.peers.take = take
         taken = await stage.send("2")
@@ -441,9 +443,9 @@ async def test_an_offer_is_durable_before_it_is_sent():
     async with Stage() as stage:
         stage.balancer.answer = "2"
 
-        async def take(_node, run, _sender):
-            assert stage.facts(run.id) == ["Accepted", "Placed", "Offered"]
-            return Receipt(run.id, run.epoch)
+        async def take(_node, offer):
+            assert stage.facts(offer.run) == ["Accepted", "Placed", "Offered"]
+            return Receipt(offer.run, offer.epoch)
 
         stage.peers.take = take
         assert (await stage.run("1")).state is State.HANDED_OFF
@@ -477,11 +479,10 @@ async def test_a_node_refuses_an_offer_of_its_own_run_and_executes_it():
     async with Stage() as stage:
         stage.balancer.answer = "2"
 
-        async def loop(_node, run, sender):
-            try:
-                await stage.offer(run=run.id, epoch=run.epoch, sender=sender)
-            except OwnRun as error:
-                raise OfferRefused(str(error), 409, looked=True) from error
+        async def loop(_node, offer):
+            with pytest.raises(OwnRun) as refusal:
+                await stage.offer(run=offer.run, epoch=offer.epoch, sender=offer.sender)
+            return OfferRefused(str(refusal.value), 409, OwnRun.code)
 
         stage.peers.take = loop
         outcome = await stage.run("2")

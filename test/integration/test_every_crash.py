@@ -1,4 +1,4 @@
-"""A flow with every kind of step, ended like kill -9 after each of its transactions."""
+"""A flow with every kind of step, killed after each of its writes to the journal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHILD = flow(
 
 
 def every_kind(order: Order, *, fails: bool):
-    """Calls, one that is tried again, a FOREACH, a RUN, and every step without a number."""
+    """Calls, one of them retried, a FOREACH, a RUN, and every step without a number."""
     last = (get(6, "slow 1"),) if fails else ()
     return flow(
         get(1, "a 1", undo=undo("2", Result(1))),
@@ -50,46 +50,8 @@ def every_kind(order: Order, *, fails: bool):
     )
 
 
-class MortalJournal(MemoryJournal):
-    """Takes so many transactions, and then nothing: as a process that is killed.
-
-    ``told`` says whether whoever waits for the last of them still hears that it is durable.
-    """
-
-    def __init__(self, disk: Disk, lives: int, *, told: bool) -> None:
-        super().__init__(disk)
-        self.lives = lives
-        self._told = told
-        self.died = asyncio.Event()
-
-    def _answer(self, entry, written) -> None:
-        if not self._live():
-            return
-        if self.lives == 0 and not self._told:
-            self._accept(entry)
-        else:
-            super()._answer(entry, written)
-
-    def _flush(self) -> None:
-        if not self._live():
-            return
-        last = self.lives == 0
-        if last and not self._told:
-            self._write_behind()
-        else:
-            super()._flush()
-
-    def _live(self) -> bool:
-        if self.lives == 0:
-            return False
-        self.lives -= 1
-        if self.lives == 0:
-            self.died.set()
-        return True
-
-
-class World:
-    """Components that outlive the nodes, and what they were asked."""
+class Components:
+    """Components that survive the nodes, and count their requests."""
 
     def __init__(self, *, fails: bool) -> None:
         self.asked: Counter[str] = Counter()
@@ -107,7 +69,7 @@ class World:
         return Reply(200, b"", b"[1, 2, 3]" if name == "a/1" else request.body or name.encode())
 
     def stage(self, disk: Disk, clock: ManualClock, one, journal=None) -> Stage:
-        patient = Bounds(max_attempts=100)  # what the kills interrupt is not at fault
+        patient = Bounds(max_attempts=100)  # interrupted attempts count
         flows = {each.id: each for each in (one, CHILD)}
         stage = Stage(disk, clock, journal=journal, flows=flows, bounds=patient)
         components = {
@@ -121,7 +83,7 @@ class World:
 
 
 def finished(disk: Disk) -> set[str]:
-    """The names, as Idempotency-Keys, of the calls whose end is on the disk."""
+    """The Idempotency-Keys of the calls whose end is on the disk."""
     found = set()
     for run_id in disk.runs:
         for fact in disk.facts(run_id):
@@ -134,51 +96,52 @@ def finished(disk: Disk) -> set[str]:
     return found
 
 
-def told(disk: Disk, run_id: str):
-    """How a run ended, without the names that differ from run to run."""
+def outcome_of(disk: Disk, run_id: str):
+    """The outcome of a run, without ids."""
     run = fold(Run(run_id, disk.runs[run_id].flow, 0), disk.facts(run_id))
     outcome = run.outcome()
     results = [json.loads(bytes(each)) for each in outcome.results]
     return outcome.state, outcome.reason, results, outcome.reply and bytes(outcome.reply)
 
 
-class Story:
-    """One run of a flow over several nodes, each of them killed."""
+class Scenario:
+    """One run of a flow on several nodes, one after the other, each of which is killed."""
 
     def __init__(self, one, *, fails: bool) -> None:
         self.one = one
         self.disk, self.clock = Disk(), ManualClock()
-        self.world = World(fails=fails)
-        self.repeated: set[str] = set()
+        self.components = Components(fails=fails)
+        self.repeated_calls: set[str] = set()
         self._ended: set[str] = set()
         self._asked: Counter[str] = Counter()
 
-    async def live(self, lives: int, *, heard: bool) -> bool:
-        """One node, killed after so many transactions. Returns whether it was."""
-        journal = MortalJournal(self.disk, lives, told=heard)
-        stage = self.world.stage(self.disk, self.clock, self.one, journal)
+    async def run_until_killed(self, writes: int, *, answers_last: bool) -> bool:
+        """Run a node that is killed after so many writes. Returns whether it was killed."""
+        journal = MemoryJournal(self.disk)
+        journal.writes_left, journal.answers_last = writes, answers_last
+        stage = self.components.stage(self.disk, self.clock, self.one, journal)
         await stage.node.start()
         sending = asyncio.ensure_future(self._send(stage))
-        await until(lambda: journal.died.is_set() or self._is_over(stage))
-        killed = journal.died.is_set()
+        await until(lambda: journal.ended.is_set() or self._is_over(stage))
+        killed = journal.ended.is_set()
         if killed:
             for _ in range(3):
-                await asyncio.sleep(0)  # what is on its way when the process dies
+                await asyncio.sleep(0)  # requests that were sent before the kill arrive
             stage.crash()
         else:
             await stage.node.drain()
         sending.cancel()
-        self._look()
+        self._record_repeated()
         return killed
 
     async def end(self):
-        """A node that nobody kills. Returns how the run ended."""
-        async with self.world.stage(self.disk, self.clock, self.one) as stage:
+        """Run a node until the run ends. Returns the outcome."""
+        async with self.components.stage(self.disk, self.clock, self.one) as stage:
             await self._send(stage)
             await until(lambda: self._is_over(stage))
-        self._look()
+        self._record_repeated()
         assert len(self.disk.runs) == 2
-        return told(self.disk, next(iter(self.disk.runs)))
+        return outcome_of(self.disk, next(iter(self.disk.runs)))
 
     async def _send(self, stage: Stage) -> None:
         if not self.disk.runs:
@@ -189,10 +152,10 @@ class Story:
         states = [kept.state for kept in self.disk.runs.values()]
         return bool(states) and all(state.final for state in states) and not stage.node.unfinished
 
-    def _look(self) -> None:
-        """Note what was asked for again although its end was on the disk before."""
-        asked = self.world.asked
-        self.repeated |= {key for key in self._ended if asked[key] > self._asked[key]}
+    def _record_repeated(self) -> None:
+        """Record the calls that were repeated although their end was on the disk."""
+        asked = self.components.asked
+        self.repeated_calls |= {key for key in self._ended if asked[key] > self._asked[key]}
         self._ended, self._asked = finished(self.disk), Counter(asked)
 
 
@@ -201,34 +164,39 @@ def order(request):
     return request.param
 
 
-@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize("answers_last", [True, False])
 @pytest.mark.parametrize("fails", [False, True])
-async def test_whenever_it_is_killed_no_finished_call_is_repeated_and_it_ends_the_same(
-    order, fails, heard
+async def test_killed_after_any_write_no_finished_call_is_repeated_and_the_outcome_is_the_same(
+    order, fails, answers_last
 ):
     one = every_kind(order, fails=fails)
-    expected = await Story(one, fails=fails).end()
+    expected = await Scenario(one, fails=fails).end()
     assert expected[0] is (State.FAILED if fails else State.SUCCEEDED)
-    lives = 1
-    while await (story := Story(one, fails=fails)).live(lives, heard=heard):
-        assert await story.end() == expected, f"killed after {lives}"
-        assert story.repeated == set(), f"killed after {lives}"
-        tried_again = {key for key, count in story.world.asked.items() if count > 2}
-        assert {key.partition(":")[2] for key in tried_again} == {"5"}  # the one that is busy
-        lives += 1
-    assert lives > 20
+    writes = 1
+    while await (scenario := Scenario(one, fails=fails)).run_until_killed(
+        writes, answers_last=answers_last
+    ):
+        assert await scenario.end() == expected, f"killed after {writes}"
+        assert scenario.repeated_calls == set(), f"killed after {writes}"
+        tried_again = {key for key, count in scenario.components.asked.items() if count > 2}
+        busy_at_first = "5"
+        assert {key.partition(":")[2] for key in tried_again} == {busy_at_first}
+        writes += 1
+    assert writes > 20
 
 
-async def test_however_often_it_is_killed_no_finished_call_is_repeated(order):
+async def test_killed_repeatedly_no_finished_call_is_repeated(order):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     for fails in (False, True):
         one = every_kind(order, fails=fails)
-        expected = await Story(one, fails=fails).end()
+        expected = await Scenario(one, fails=fails).end()
         for _ in range(5):
-            story = Story(one, fails=fails)
-            while await story.live(chance.randrange(3, 12), heard=chance.random() < 0.5):
+            scenario = Scenario(one, fails=fails)
+            while await scenario.run_until_killed(
+                chance.randrange(3, 12), answers_last=chance.random() < 0.5
+            ):
                 pass
-            assert await story.end() == expected
-            assert story.repeated == set()
+            assert await scenario.end() == expected
+            assert scenario.repeated_calls == set()

@@ -1,4 +1,4 @@
-"""FOREACH: a call for each element of a list, on fakes, over a crash too."""
+"""FOREACH: a call for each element of a list, on fakes, also over a crash."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stage_of(one, disk=None, clock=None, **changes):
 
 
 def echoes(stage, name, *, fails_on=()):
-    """Answers what came, and 500 to some of it. Returns how many were in flight at once."""
+    """Respond with the item, with status 500 for some. Returns [in flight, most in flight]."""
     at_once = [0, 0]
 
     async def answer(request):
@@ -54,7 +54,7 @@ def result(outcome, number):
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 9])
-async def test_a_call_is_made_for_each_element_so_many_at_once(at_once):
+async def test_a_call_is_made_for_each_element_with_a_limit_at_once(at_once):
     one = flow(
         post(1, "a 1", Item(), each=each(Payload("list"), at_once)), post(2, "b 1", Result(1))
     )
@@ -70,7 +70,7 @@ async def test_a_call_is_made_for_each_element_so_many_at_once(at_once):
         assert stage.load.result_bytes == 0
 
 
-async def test_what_a_call_says_may_speak_of_the_item():
+async def test_the_terms_of_a_call_may_refer_to_the_item():
     terms = {
         "each": each(Result(1)),
         "json": ObjectOf((("id", Item("id")), ("all", Item()), ("p", Payload()))),
@@ -91,21 +91,21 @@ async def test_what_a_call_says_may_speak_of_the_item():
         assert sent == [{"id": n, "all": {"id": n}, "p": "p"} for n in (2, 3)]
 
 
-async def test_a_condition_that_does_not_speak_of_the_item_skips_the_step():
+async def test_a_condition_without_the_item_skips_the_whole_step():
     one = flow(get(1, "a 1", each=each(Payload()), when=Literal(False)))
     async with stage_of(one) as stage:
         outcome = await stage.run("9", payload="no list")
         assert (outcome.state, bytes(outcome.results[0])) == (State.SUCCEEDED, b"null")
 
 
-async def test_over_an_empty_list_no_call_is_made_and_the_result_is_empty():
+async def test_a_foreach_over_an_empty_list_makes_no_call():
     async with stage_of(flow(get(1, "a 1", each=each(Payload())))) as stage:
         outcome = await stage.run("9", payload=[])
         assert result(outcome, 1) == []
         assert stage.called() == []
 
 
-async def test_a_result_of_a_foreach_can_be_gone_over():
+async def test_a_foreach_can_iterate_over_the_result_of_another():
     one = flow(
         post(1, "a 1", Item(), each=each(Payload())), post(2, "a 1", Item(), each=each(Result(1)))
     )
@@ -117,15 +117,15 @@ async def test_a_result_of_a_foreach_can_be_gone_over():
 @pytest.mark.parametrize(
     ("over", "payload", "why"),
     [
-        (Payload(), {"a": 1}, "FOREACH goes over a list, and payload is an object"),
-        (Payload("none"), {"a": 1}, "FOREACH goes over a list, and payload.none is null"),
-        (Payload(), "text", "FOREACH goes over a list, and payload is a text"),
+        (Payload(), {"a": 1}, "FOREACH needs a list, and payload is an object"),
+        (Payload("none"), {"a": 1}, "FOREACH needs a list, and payload.none is null"),
+        (Payload(), "text", "FOREACH needs a list, and payload is a text"),
         (Result(1), 1, "result1 is not JSON"),
         (Result(1, "x"), 1, "result1 is not JSON"),
-        (Payload(), [0] * 20_000, "FOREACH goes over 10000 elements at most, not 20000"),
+        (Payload(), [0] * 20_000, "FOREACH takes at most 10000 elements, not 20000"),
     ],
 )
-async def test_what_cannot_be_gone_over_fails_the_step(over, payload, why):
+async def test_a_foreach_over_no_list_or_a_long_one_fails(over, payload, why):
     one = flow(get(1, "a 1"), get(2, "b 1", each=each(over)))
     async with stage_of(one, bounds=Bounds(max_trigger_bytes=1_000_000)) as stage:
         outcome = await stage.run("9", payload=payload)
@@ -134,16 +134,16 @@ async def test_what_cannot_be_gone_over_fails_the_step(over, payload, why):
         assert stage.called() == ["a/1"]
 
 
-async def test_results_that_would_fill_the_memory_fail_the_step():
+async def test_results_of_more_than_8_mib_fail_the_step():
     async with stage_of(flow(get(1, "a 1", each=each(Payload())))) as stage:
         stage.answers("a/1", "x" * (3 * 1024 * 1024))
         outcome = await stage.run("9", payload=[0] * 100)
-        assert outcome.reason == "step 1, a 1: it comes to more than 8 MiB"
+        assert outcome.reason == "step 1, a 1: it is larger than 8 MiB"
         assert len(stage.called()) == 3
         assert stage.load.result_bytes == 0
 
 
-async def test_an_element_that_fails_fails_the_step_and_those_in_flight_finish():
+async def test_a_failed_element_fails_the_step_after_those_in_flight_finish():
     one = flow(post(1, "a 1", Item(), each=each(Payload(), 2)), get(2, "b 1"))
     async with stage_of(one) as stage:
         echoes(stage, "a/1", fails_on=(3,))
@@ -157,7 +157,7 @@ async def test_an_element_that_fails_fails_the_step_and_those_in_flight_finish()
         assert stage.facts(run_id).count("ElementFinished") == 3
 
 
-async def test_where_errors_continue_an_element_that_fails_has_the_text_that_came():
+async def test_with_errors_continue_the_text_of_a_failed_element_is_its_result():
     one = flow(post(1, "a 1", Item(), each=each(Payload())), errors=Errors.CONTINUE)
     async with stage_of(one) as stage:
         echoes(stage, "a/1", fails_on=(2,))
@@ -170,7 +170,7 @@ async def test_where_errors_continue_an_element_that_fails_has_the_text_that_cam
         assert stage.load.result_bytes == 0
 
 
-async def test_each_element_is_tried_again_on_its_own():
+async def test_each_element_is_retried_separately():
     one = flow(post(1, "a 1", Item(), each=each(Payload()), retry=Retry(1, 1)))
     async with stage_of(one) as stage:
         asked = Counter()
@@ -185,7 +185,7 @@ async def test_each_element_is_tried_again_on_its_own():
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-async def test_after_a_crash_the_elements_that_are_finished_are_not_made_again(at_once):
+async def test_after_a_crash_finished_elements_are_not_called_again(at_once):
     disk, clock = Disk(), ManualClock()
     one = flow(post(1, "a 1", Item(), each=each(Payload(), at_once)), durable=STEP)
     stage = stage_of(one, disk, clock)
@@ -216,7 +216,7 @@ async def test_after_a_crash_the_elements_that_are_finished_are_not_made_again(a
         assert stage.load.result_bytes == 0
 
 
-async def test_an_element_that_must_not_be_repeated_leaves_the_run_unknown():
+async def test_an_element_in_doubt_that_is_not_idempotent_leaves_the_run_unknown():
     disk, clock = Disk(), ManualClock()
     one = flow(post(1, "once 1", Item(), each=each(Payload())))
     stage = stage_of(one, disk, clock)

@@ -1,4 +1,4 @@
-"""Hand-offs to peers of which it is not known that they are ours: a run is offered to them once."""
+"""Hand-offs: a plain peer is offered a run once, a node of this program until it answers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.errors import CallFailed, CallTimedOut, OfferRefused
 from fractal_rm.domain.facts import Placed
+from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import Receipt
 from nodes import NodeProcess, wait_until
 from worlds import Stage, config, nodes, until
 from worlds import flows as compiled
 
+SILENT = NoAnswer("no answer", sent=True)
+
 
 async def offered_to(original, flow: str = "2", **more):
-    """How a run ends that is handed to the original, which has all flows; and its facts."""
+    """The outcome and the facts of a run that is offered to the original."""
     original.flows = original.flows or {flow: lambda _: None}
     known = nodes(port=original.port, **{"timeout_s": 1, **more})
     async with Stage(nodes=known) as stage:
@@ -39,13 +40,13 @@ def maybe_twice(facts) -> bool:
     return any(isinstance(fact, Placed) and fact.maybe_twice is True for fact in facts)
 
 
-async def test_an_original_executes_what_it_is_handed_once(original):
+async def test_an_original_executes_a_run_once(original):
     outcome, _ = await offered_to(original, timeout_s=20, peer="original")
     assert (outcome.state, outcome.reason) == (State.HANDED_OFF, "node 2 answered as a plain peer")
     assert (original.offered, original.executed) == (1, [("2", "p")])
 
 
-async def test_an_original_that_is_stopped_is_offered_a_run_once_and_may_execute_it(original):
+async def test_an_original_that_does_not_answer_is_offered_a_run_once_and_may_execute_it(original):
     original.hold()
     outcome, facts = await offered_to(original)
     assert outcome.state is State.SUCCEEDED
@@ -59,7 +60,7 @@ async def test_an_original_that_is_stopped_is_offered_a_run_once_and_may_execute
     assert original.offered == 1
 
 
-async def test_an_offer_is_not_sent_again_on_another_connection_where_one_that_was_kept_closes(
+async def test_an_offer_is_not_repeated_on_a_new_connection_when_a_kept_one_closes(
     original,
 ):
     original.flows = {"2": lambda _: None}
@@ -77,7 +78,7 @@ def breaks(_payload):
 
 
 @pytest.mark.parametrize(
-    ("misbehaves", "said"),
+    ("misbehaves", "reason"),
     [
         ({"dies": True}, "node 2 did not answer: the connection was closed without an answer"),
         ({"flows": {"2": breaks, "3": breaks}}, "node 2 answered 500: <!doctype html>"),
@@ -86,14 +87,14 @@ def breaks(_payload):
     ],
 )
 @pytest.mark.parametrize(("flow", "state"), [("2", State.SUCCEEDED), ("3", State.UNKNOWN)])
-async def test_what_an_original_may_have_executed_runs_here_only_where_that_may_be_repeated(
-    original, misbehaves, said, flow, state
+async def test_a_run_that_an_original_may_have_executed_runs_here_only_if_it_is_idempotent(
+    original, misbehaves, reason, flow, state
 ):
     for name, value in misbehaves.items():
         setattr(original, name, value)
     outcome, facts = await offered_to(original, flow, timeout_s=20)
     assert outcome.state is state
-    assert outcome.reason.startswith(said)
+    assert outcome.reason.startswith(reason)
     assert maybe_twice(facts) is (state is State.SUCCEEDED)
     await until(lambda: original.executed)
     assert (original.offered, original.executed) == (1, [(flow, "p")])
@@ -107,13 +108,13 @@ async def test_what_an_original_may_have_executed_runs_here_only_where_that_may_
         ("3", "run-here", State.SUCCEEDED),
     ],
 )
-async def test_nodes_conf_can_say_what_follows_on_silence(original, flow, rule, state):
+async def test_nodes_conf_chooses_what_follows_silence(original, flow, rule, state):
     original.dies = True
     outcome, _ = await offered_to(original, flow, timeout_s=20, after_silence=rule)
     assert (outcome.state, original.offered) == (state, 1)
 
 
-async def test_a_component_in_a_flow_that_is_run_by_another_counts_too(original):
+async def test_a_component_that_is_not_idempotent_counts_in_a_sub_flow_too(original):
     flows = compiled("6\nRUN 7 payload\n\n7\nTO once 1\nPOST payload\n")
     original.dies = True
     known = nodes(port=original.port, timeout_s=20)
@@ -125,7 +126,7 @@ async def test_a_component_in_a_flow_that_is_run_by_another_counts_too(original)
     assert outcome.reason.endswith("component once is not idempotent")
 
 
-async def test_a_run_whose_time_ends_while_a_plain_peer_is_silent_is_unknown(original):
+async def test_a_run_whose_time_ends_while_a_plain_peer_does_not_answer_is_unknown(original):
     original.hold()
     known = nodes(port=original.port, timeout_s=1)
     async with Stage(nodes=known) as stage:
@@ -140,11 +141,11 @@ async def test_a_run_whose_time_ends_while_a_plain_peer_is_silent_is_unknown(ori
 
 
 def doubts(stage) -> int:
-    """How often it was said that nobody knows whether a node has a run."""
+    """How often a doubt about an offer was logged."""
     return stage.telemetry.events.count("offer_in_doubt")
 
 
-# --- what was in doubt when the process ended --------------------------------------------------
+# --- offers in doubt when the process ended ----------------------------------------------------
 
 
 def a_node(tmp_path, components, original, **more) -> NodeProcess:
@@ -192,8 +193,8 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     ],
     ids=["is no node", "nodes.conf says ours", "has given a receipt"],
 )
-async def test_what_was_in_doubt_stays_so_whatever_is_known_of_the_peer_since(now_known):
-    """What took the place of an original knows nothing of what that one executed."""
+async def test_an_offer_in_doubt_stays_in_doubt_whatever_is_learned_of_the_peer_later(now_known):
+    """A node that replaced an original does not know what that one executed."""
     before = Stage()
     async with before:
         before.balancer.answer, before.peers.take = "2", hangs_until(asyncio.Event())
@@ -207,7 +208,7 @@ async def test_what_was_in_doubt_stays_so_whatever_is_known_of_the_peer_since(no
         assert (after.called(), after.peers.offers) == ([], [])
 
 
-async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes_and_not_given_up():
+async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes():
     peers, over = {"nodes": nodes(peer="fractal")}, asyncio.Event()
     before = Stage(**peers)
     await before.node.start()
@@ -237,12 +238,13 @@ async def test_a_run_that_another_node_may_have_is_parked_after_three_crashes_an
         (200, ["Offered", "Settled"]),
         (503, ["Offered", "Placed", "Begun", "Finished", "Settled"]),
     ],
-    ids=["the node takes it", "it runs here after all, and that counts"],
+    ids=["the node takes it", "it runs here after all"],
 )
-async def test_a_run_that_was_not_offered_yet_at_a_crash_was_not_in_flight(status, follows):
+async def test_a_run_that_was_not_offered_before_a_crash_does_not_count_as_an_attempt(
+    status, follows
+):
     async def take(*_):
-        if status != 200:
-            raise OfferRefused("busy", status)
+        return OfferRefused("busy", status) if status != 200 else NoReceipt()
 
     once = {"nodes": nodes(peer="original", limit=1), "bounds": Bounds(max_attempts=1)}
     before = Stage(**once)
@@ -259,7 +261,7 @@ async def test_a_run_that_was_not_offered_yet_at_a_crash_was_not_in_flight(statu
         assert after.state(offered) is State.PARKED
 
 
-# --- whether a peer is ours --------------------------------------------------------------------
+# --- known peers -------------------------------------------------------------------------------
 
 
 def with_flow_12():
@@ -267,15 +269,15 @@ def with_flow_12():
     return {"2": flow, "12": msgspec.structs.replace(flow, id="12")}
 
 
-async def gives_receipts(_node, run, _sender):
-    return Receipt(run.id, run.epoch)
+async def gives_receipts(_node, offer):
+    return Receipt(offer.run, offer.epoch)
 
 
 async def gives_none(*_):
-    return None
+    return NoReceipt()
 
 
-async def test_a_flow_that_an_original_cannot_run_is_not_given_to_a_peer_that_is_unknown():
+async def test_a_flow_that_an_original_cannot_run_is_not_offered_to_an_unknown_peer():
     async with Stage(flows=with_flow_12()) as stage:
         stage.balancer.answer, stage.peers.take = "2", gives_receipts
         outcome = await stage.run("12")
@@ -285,17 +287,16 @@ async def test_a_flow_that_an_original_cannot_run_is_not_given_to_a_peer_that_is
         assert (await stage.run("12")).state is State.HANDED_OFF
 
 
-async def test_a_peer_that_is_known_is_asked_for_less_long_and_again(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+async def test_a_peer_that_has_given_a_receipt_is_known(monkeypatch):
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage() as stage:
-        node = stage.world.config.nodes["2"]
         stage.balancer.answer, stage.peers.take = "2", gives_receipts
         await stage.run("2")
         await stage.run("2")
-        assert stage.peers.routes == [node.offer_once, node.offer]
+        assert stage.peers.ours == [False, True]
 
 
-async def test_a_peer_that_gives_no_receipt_any_more_is_forgotten():
+async def test_a_peer_that_no_longer_gives_a_receipt_is_forgotten():
     known = MemoryKnownPeers(config().nodes["2"].address)
     async with Stage(flows=with_flow_12(), known_peers=known) as stage:
         stage.balancer.answer, stage.peers.take = "2", gives_none
@@ -307,11 +308,11 @@ async def test_a_peer_that_gives_no_receipt_any_more_is_forgotten():
         assert len(stage.peers.offers) == 1
 
 
-# --- what else may answer where a node of this program was -------------------------------------
+# --- another program at the address of a node of this program ----------------------------------
 
 
 @pytest.mark.parametrize(("flow", "state"), [("2", State.SUCCEEDED), ("3", State.UNKNOWN)])
-async def test_an_original_in_the_place_of_a_node_of_this_program_is_not_asked_again(
+async def test_an_original_that_replaced_a_node_of_this_program_is_not_offered_the_run_again(
     original, flow, state
 ):
     ends = threading.Event()
@@ -330,38 +331,37 @@ async def test_an_original_in_the_place_of_a_node_of_this_program_is_not_asked_a
     assert original.executed == [(flow, "p")]
 
 
-async def test_where_nodes_conf_is_wrong_about_a_peer_a_run_waits_until_it_is_put_right(
+async def test_a_run_waits_while_nodes_conf_is_wrong_about_a_peer(
     monkeypatch,
 ):
-    monkeypatch.setattr("fractal_rm.engine.hand_off.ASK_AGAIN_AT_MOST_S", 0.01)
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.MAX_PAUSE_S", 0.01)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
-        stage.balancer.answer, stage.peers.take, stage.peers.ours = "2", gives_none, False
+        stage.balancer.answer, stage.peers.take, stage.peers.recognized = "2", gives_none, False
         taken = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), doubts(stage)) == (1, 1)
-        now(stage, nodes(peer="original"))
+        set_nodes(stage, nodes(peer="original"))
         assert (await stage.ended(taken.run)).state is State.UNKNOWN
         assert len(stage.peers.offers) == 1
 
 
-async def test_a_peer_that_does_not_show_what_it_is_is_asked_later_and_why_is_said_once(
+async def test_a_peer_that_cannot_be_recognized_is_asked_later_and_that_is_logged_once(
     monkeypatch,
 ):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
-    silent = CallTimedOut("no answer", sent=True)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     async with Stage(nodes=nodes(peer="fractal")) as stage:
-        stage.balancer.answer, stage.peers.ours = "2", silent
+        stage.balancer.answer, stage.peers.recognized = "2", SILENT
 
         async def take(*_):
             stage.peers.take = gives_receipts
-            raise silent
+            return SILENT
 
         stage.peers.take = take
         taken = await stage.send("3")
         await until(lambda: stage.peers.questions > 5)
         assert (len(stage.peers.offers), doubts(stage)) == (1, 1)
-        stage.peers.ours = True
+        stage.peers.recognized = True
         assert (await stage.ended(taken.run)).state is State.HANDED_OFF
         assert len(stage.peers.offers) == 2
 
@@ -386,31 +386,28 @@ async def test_a_node_of_this_program_is_recognized_by_its_problem_details(
     components.answers["/n2"] = answer
     peers = HttpPeers(Http1Caller())
     node = nodes(port=components.port)["2"]
-    if ours is None:
-        with pytest.raises(CallFailed):
-            await peers.recognize(node)
-    else:
-        assert await peers.recognize(node) is ours
+    recognized = await peers.recognize(node)
+    assert isinstance(recognized, NoAnswer) if ours is None else recognized is ours
     assert [body for _, _, body in components.requests] == [b""]
 
 
-# --- nodes.conf is edited while an offer is under way ------------------------------------------
+# --- nodes.conf changes during an offer --------------------------------------------------------
 
 
-def now(stage, peers) -> None:
-    """nodes.conf says so from now on."""
+def set_nodes(stage, peers) -> None:
+    """Replace the nodes of nodes.conf."""
     stage.world.config = msgspec.structs.replace(stage.world.config, nodes=peers)
 
 
 def hangs_until(event: asyncio.Event):
     async def take(*_):
         await event.wait()
-        raise CallTimedOut("no answer", sent=True)
+        return SILENT
 
     return take
 
 
-async def test_a_run_that_waits_for_a_slot_of_a_node_goes_where_nodes_conf_then_says():
+async def test_a_run_that_waits_for_a_slot_follows_a_change_of_nodes_conf():
     over = asyncio.Event()
     async with Stage(nodes=nodes(limit=1)) as stage:
         stage.balancer.answer, stage.peers.take = "2", hangs_until(over)
@@ -418,7 +415,7 @@ async def test_a_run_that_waits_for_a_slot_of_a_node_goes_where_nodes_conf_then_
         await until(lambda: stage.peers.offers)
         waits = await stage.send("2")
         await until(lambda: "Placed" in stage.facts(waits.run))
-        now(stage, {})
+        set_nodes(stage, {})
         over.set()
         outcome = await stage.ended(waits.run)
         assert outcome.state is State.SUCCEEDED
@@ -440,22 +437,22 @@ async def test_a_run_waits_for_a_slot_of_a_node_no_longer_than_its_time():
         stage.crash()
 
 
-async def test_after_silence_counts_as_it_is_when_the_silence_is_over():
+async def test_after_silence_is_read_when_the_offer_has_timed_out():
     over = asyncio.Event()
     async with Stage() as stage:
         stage.balancer.answer, stage.peers.take = "2", hangs_until(over)
         taken = await stage.send("2")
         await until(lambda: stage.peers.offers)
-        now(stage, nodes(after_silence="unknown"))
+        set_nodes(stage, nodes(after_silence="unknown"))
         over.set()
         assert (await stage.ended(taken.run)).state is State.UNKNOWN
 
 
-# --- what is remembered ------------------------------------------------------------------------
+# --- over restarts -----------------------------------------------------------------------------
 
 
-async def test_a_receipt_is_remembered_for_as_long_as_the_address_stays(tmp_path):
-    async def twelve(**more):
+async def test_a_receipt_is_remembered_for_the_address_of_a_node(tmp_path):
+    async def state_of_flow_12(**more):
         known = KnownPeersFile(tmp_path, QuietTelemetry(), lambda: 0.0)
         async with Stage(flows=with_flow_12(), nodes=nodes(**more), known_peers=known) as stage:
             stage.balancer.answer, stage.peers.take = "2", gives_receipts
@@ -464,6 +461,6 @@ async def test_a_receipt_is_remembered_for_as_long_as_the_address_stays(tmp_path
                 return None
             return (await stage.run("12")).state
 
-    await twelve()
-    assert await twelve(limit=1) is State.HANDED_OFF
-    assert await twelve(port=6001) is State.SUCCEEDED
+    await state_of_flow_12()
+    assert await state_of_flow_12(limit=1) is State.HANDED_OFF
+    assert await state_of_flow_12(port=6001) is State.SUCCEEDED

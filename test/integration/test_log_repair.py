@@ -1,4 +1,4 @@
-"""A log that is damaged where more stands behind: what can be read goes on, the rest is said."""
+"""A log that is damaged before its settle: what can be read is kept, and the rest is reported."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.facts import Finished, Settled
 from fractal_rm.domain.state import State
-from fractal_rm.testing.journal import begun, entry, write
+from fractal_rm.testing.journal import begun, entry, write_behind
 
 RUNS = 60
 OPEN = State.ACCEPTED, State.RUNNING
 
 
-def done(journal, name: str) -> None:
-    """One has an answer that is a file of its own."""
+def finish_step(journal, name: str) -> None:
+    """Finish a step; the result of one run is a blob."""
     answer = b'"%b"' % (b"r" * (70_000 if name.endswith("25") else 1))
-    _ = write(journal, begun(name), Finished(1, 200, 0.1, msgspec.Raw(answer)))
+    write_behind(journal, begun(name), Finished(1, 200, 0.1, msgspec.Raw(answer)))
 
 
-def end(journal, name: str) -> None:
-    _ = write(journal, begun(name), Settled(State.SUCCEEDED))
+def settle(journal, name: str) -> None:
+    write_behind(journal, begun(name), Settled(State.SUCCEEDED))
 
 
 async def killed(folder: Path, prefix: str) -> None:
-    """Runs in the history that go on in the log, runs of the log alone, and some that ended.
+    """Runs of the history with facts in the log, runs of the log alone, and ended runs.
 
-    The history has what ended in the first half.
+    The history has those that ended in the first half.
     """
     journal = journal_in(folder)
     await journal.open()
@@ -63,19 +63,19 @@ async def killed(folder: Path, prefix: str) -> None:
         name = f"{prefix}-{n:03}"
         await journal.accept(entry(name, key=name))
         if n >= 8:
-            done(journal, f"{prefix}-{n - 8:03}")
-            end(journal, f"{prefix}-{n - 8:03}")
+            finish_step(journal, f"{prefix}-{n - 8:03}")
+            settle(journal, f"{prefix}-{n - 8:03}")
         if n == RUNS // 2:
-            assert await journal._projector._bring_over(whole=False)
+            await journal.bring_over(open_runs=False)
         if n % 15 == 7:
-            done(journal, f"{prefix}-old-{n // 15}")
-    end(journal, f"{prefix}-old-3")
+            finish_step(journal, f"{prefix}-old-{n // 15}")
+    settle(journal, f"{prefix}-old-3")
     await journal.wait_durable()
     journal.crash()
 
 
 def make(folder: Path) -> Path:
-    """Two journals that were killed with most of their runs in their logs alone."""
+    """Two journals whose processes were killed with most runs in the logs alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector, "PROJECT_EVERY_S", 600)
         patch.setattr(projector, "PROJECT_BYTES", 1 << 60)
@@ -108,7 +108,7 @@ def journal_of(folder: Path) -> Path:
 
 
 def runs_in(folder: Path) -> dict[str, tuple[State, list]]:
-    """Every run of a history that has its log, with its facts."""
+    """All runs of a history, with their facts."""
     found: dict[str, tuple[State, list]] = {}
     with closing(sqlite3.connect(journal_of(folder))) as db:
         for run_id, state, body in db.execute(
@@ -127,13 +127,13 @@ async def started(folder: Path) -> dict[str, tuple[State, list]]:
     return runs_in(folder)
 
 
-def assert_honest(before: dict, after: dict, gone: list[str]) -> None:
-    """Each run is what it was, or is known not to be; none goes on that is not whole."""
+def assert_unchanged_or_reported(before: dict, after: dict, gone: list[str]) -> None:
+    """Each run is unchanged or reported, and no incomplete run is resumed."""
     for run_id, (state, facts) in after.items():
         if state in (State.UNKNOWN, State.DEAD):
             assert any(run_id in each for each in gone)
         elif state in OPEN:
-            assert (state, facts) == before[run_id]  # it goes on from all that it has done
+            assert (state, facts) == before[run_id]  # it is resumed with all its facts
         else:
             assert state is before[run_id][0]
     assert gone or before == after
@@ -153,8 +153,10 @@ def both_headers_flipped(data: bytearray, at: int) -> int:
 DAMAGES = [flip, zero_a_sector, zero_a_page, cut, both_headers_zeroed, both_headers_flipped]
 
 
-@pytest.mark.parametrize("harm", DAMAGES)
-async def test_what_is_damaged_in_a_log_is_named_repaired_and_kept(tmp_path, state, harm):
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_damage_in_a_log_is_named_and_repaired_and_the_files_are_kept(
+    tmp_path, state, damage
+):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -165,14 +167,14 @@ async def test_what_is_damaged_in_a_log_is_named_repaired_and_kept(tmp_path, sta
         segments = segments_of(copy)
         file = chance.choice(segments[:-1])
         content = bytearray(file.read_bytes())
-        harm(content, chance.randrange(BEGIN, end_of(file)))
+        damage(content, chance.randrange(BEGIN, end_of(file)))
         file.write_bytes(content)
         try:
             after = await started(shutil.copytree(copy, tmp_path / f"{number}-started"))
         except JournalDamaged:
             pass
         else:
-            assert after == before  # in what is not read any more
+            assert after == before  # the damage is in a part that is not read any more
             continue
         repaired += 1
         problems = check_journal(journal_of(copy)).problems
@@ -182,11 +184,11 @@ async def test_what_is_damaged_in_a_log_is_named_repaired_and_kept(tmp_path, sta
         assert report.log_kept_as is not None
         assert (Path(report.log_kept_as) / file.name).read_bytes() == content
         after = await started(copy)
-        assert_honest(before, after, report.gone)
+        assert_unchanged_or_reported(before, after, report.gone)
     assert repaired > 2
 
 
-async def test_a_log_that_is_well_is_left_as_it_is(state):
+async def test_an_undamaged_log_has_no_problems(state):
     assert check_journal(journal_of(state)).problems == []
 
 
@@ -207,17 +209,17 @@ def delete_all(segments: list[Path]) -> None:
     shutil.rmtree(segments[0].parent)
 
 
-def put_a_fifo_there(segments: list[Path]) -> None:
+def replace_by_fifo(segments: list[Path]) -> None:
     segments[2].unlink()
     os.mkfifo(segments[2])
 
 
-def put_a_folder_there(segments: list[Path]) -> None:
+def replace_by_folder(segments: list[Path]) -> None:
     segments[2].unlink()
     (segments[2] / "of a person").mkdir(parents=True)
 
 
-def put_one_of_another_log_there(segments: list[Path]) -> None:
+def replace_by_one_of_another_log(segments: list[Path]) -> None:
     shutil.copy(segments[2].parents[2] / "other" / "up.log" / segments[2].name, segments[2])
 
 
@@ -226,45 +228,45 @@ FILES_DAMAGED = {
     delete_the_last: "segment 7 of the log is missing",
     delete_the_last_two: "segment 6 of the log is missing",
     delete_all: "segment 2 of the log is missing",
-    put_a_fifo_there: "cannot be read",
-    put_a_folder_there: "cannot be read",
-    put_one_of_another_log_there: "is of another log",
+    replace_by_fifo: "cannot be read",
+    replace_by_folder: "cannot be read",
+    replace_by_one_of_another_log: "belongs to another log",
 }
 
 
-@pytest.mark.parametrize("harm", FILES_DAMAGED)
-async def test_a_segment_that_is_gone_is_missed_and_what_is_left_goes_on(tmp_path, state, harm):
+@pytest.mark.parametrize("damage", FILES_DAMAGED)
+async def test_a_missing_segment_is_noticed_and_the_other_runs_are_kept(tmp_path, state, damage):
     before = await started(shutil.copytree(state, tmp_path / "whole"))
-    harm(segments_of(state))
+    damage(segments_of(state))
     with pytest.raises(JournalDamaged):
         await journal_in(state).open()
     problems = check_journal(journal_of(state)).problems
-    assert any(FILES_DAMAGED[harm] in each for each in problems)
+    assert any(FILES_DAMAGED[damage] in each for each in problems)
     report = repair(journal_of(state))
     assert any("is missing" in each for each in report.gone)
     after = await started(state)
     assert not any(run_id.startswith("other") for run_id in after)
-    assert_honest(before, after, report.gone)
+    assert_unchanged_or_reported(before, after, report.gone)
 
 
-@pytest.mark.parametrize("harm", [both_headers_zeroed, both_headers_flipped])
-async def test_headers_that_are_lost_of_any_segments_cost_nothing(tmp_path, state, harm):
-    """Not of the last one, nor of two that follow each other, whose salts no other one has."""
+@pytest.mark.parametrize("damage", [both_headers_zeroed, both_headers_flipped])
+async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, damage):
+    """Except of the last segment, and of two adjacent ones, whose salts no other segment has."""
     before = await started(shutil.copytree(state, tmp_path / "whole"))
     for file in segments_of(state)[-3:]:
         content = bytearray(file.read_bytes())
-        harm(content, BEGIN)
+        damage(content, BEGIN)
         file.write_bytes(content)
     with pytest.raises(JournalDamaged):
         await journal_in(state).open()
     problems = check_journal(journal_of(state)).problems
     assert len(problems) == 3
-    assert all("has no header that holds" in each for each in problems)
+    assert all("has no valid header" in each for each in problems)
     assert repair(journal_of(state)).gone == []
     assert await started(state) == before
 
 
-async def test_a_segment_that_the_disk_cannot_read_is_a_gap_and_is_kept(
+async def test_a_segment_that_the_disk_cannot_read_counts_as_a_gap_and_is_kept(
     tmp_path, state, monkeypatch
 ):
     before = await started(shutil.copytree(state, tmp_path / "whole"))
@@ -283,14 +285,14 @@ async def test_a_segment_that_the_disk_cannot_read_is_a_gap_and_is_kept(
         )
         report = repair(journal_of(state))
     assert (Path(report.log_kept_as) / bad.name).exists()
-    assert_honest(before, await started(state), report.gone)
+    assert_unchanged_or_reported(before, await started(state), report.gone)
 
 
-async def test_a_file_that_is_there_twice_costs_nothing(tmp_path, state):
+async def test_a_copied_segment_loses_no_run(tmp_path, state):
     before = await started(shutil.copytree(state, tmp_path / "whole"))
     third = segments_of(state)[2]
     shutil.copy(third, third.with_name("99"))
-    assert "all are segment" in str(check_journal(journal_of(state)).problems)
+    assert "are all segment" in str(check_journal(journal_of(state)).problems)
     assert repair(journal_of(state)).gone == []
     assert await started(state) == before
 
@@ -299,7 +301,7 @@ PAGE_BYTES = 2048
 PAGES_TRIED = 8
 
 
-async def test_a_history_and_its_log_that_are_both_damaged_are_repaired_together(tmp_path, state):
+async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_path, state):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -322,11 +324,11 @@ async def test_a_history_and_its_log_that_are_both_damaged_are_repaired_together
         except JournalDamaged:
             continue
         repaired += 1
-        assert_honest(before, await started(copy), report.gone)
+        assert_unchanged_or_reported(before, await started(copy), report.gone)
     assert repaired > 2
 
 
-async def test_what_a_log_tells_of_a_run_that_the_history_has_lost_harms_nothing(state):
+async def test_facts_in_the_log_of_a_run_that_the_history_lost_do_no_harm(state):
     with closing(sqlite3.connect(journal_of(state))) as db, db:
         db.execute("UPDATE pages SET sum = 1 WHERE run = 1")
         db.execute("DELETE FROM runs WHERE no = 2")

@@ -1,4 +1,4 @@
-"""A repair that is killed: the journal is found damaged as it was, or repaired, and all is kept."""
+"""A killed repair leaves the journal damaged as before or repaired, and keeps all files."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def state(tmp_path, made):
 
 
 class Killed(BaseException):
-    """The process has ended here."""
+    """Simulates the end of the process."""
 
 
 class Killing:
-    """Ends what runs when it is about to change the file system for the n-th time."""
+    """Ends the code under test before its n-th change of the file system."""
 
     left = float("inf")
 
@@ -71,7 +71,7 @@ def is_kept(folder: Path, content: bytes) -> bool:
 
 
 async def assert_repaired_again(folder: Path, content: bytes, expected: dict) -> bool:
-    """After a kill, as a person does; returns whether the journal was repaired already."""
+    """Repair again after a kill; returns whether the journal was repaired already."""
     try:
         alone = await started(shutil.copytree(folder, folder.with_name(f"{folder.name}-started")))
     except JournalDamaged:
@@ -114,7 +114,7 @@ log.repair_killed_at(Path(sys.argv[1]), int(sys.argv[2]))
 
 
 @pytest.mark.parametrize("share", [0.4, 0.85])
-async def test_a_process_that_is_killed_while_it_repairs_leaves_all_there(tmp_path, state, share):
+async def test_a_process_that_is_killed_during_a_repair_keeps_all_files(tmp_path, state, share):
     _, content = damaged_state(state)
     whole = shutil.copytree(state, tmp_path / "repaired")
     Killing.left = 1_000_000

@@ -1,4 +1,4 @@
-"""What people see of a damaged log: the accounts, a repair, and a node that goes on."""
+"""What users see of a damaged log: the audit, a repair, and a node that starts again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def state(tmp_path):
 
 @pytest.fixture
 def node(tmp_path, state):
-    """The folder of the configuration of a node that has this state."""
+    """The configuration folder of a node with this state."""
     folder = tmp_path / "config_files"
     folder.mkdir()
     (folder / "comm.conf").write_text(
@@ -43,12 +43,12 @@ def fractal_rm(node: Path, *args: str):
     return CliRunner().invoke(cli, [*args, "--json", "--config", str(node)], standalone_mode=False)
 
 
-async def test_the_accounts_say_what_a_damaged_log_has_lost(state, node):
+async def test_the_audit_reports_what_a_damaged_log_has_lost(state, node):
     assert fractal_rm(node, "audit").return_value == 0
     damaged_state(state)
     done = fractal_rm(node, "audit")
     assert done.return_value == 1
-    assert "does not hold from byte" in str(json.loads(done.output)["damaged"])
+    assert "is damaged from byte" in str(json.loads(done.output)["damaged"])
     done = fractal_rm(node, "journal", "repair")
     (report,) = json.loads(done.output)["journals"]
     assert (done.return_value, report["journal"]) == (1, "up")
@@ -70,7 +70,7 @@ def stopped(tmp_path, components):
 
 
 async def left_by_a_process(node: NodeProcess, run_ids: list[str]) -> None:
-    """A process that was killed with runs in its log alone; calls of all but the last began."""
+    """A killed process with runs in its log alone; the calls of all but the last had begun."""
     flow = load(node.config, {}).config.flows["1"]
     now_ms = SystemClock.now_ms()
     journal = open_journal(
@@ -91,7 +91,7 @@ def listed(node: NodeProcess) -> dict[str, str]:
     return {run["id"]: run["state"] for run in node.get("/v1/runs")[2]["runs"]}
 
 
-async def test_a_node_goes_on_after_a_repair_with_what_is_whole(stopped, components, monkeypatch):
+async def test_after_a_repair_a_node_resumes_the_complete_runs(stopped, components, monkeypatch):
     monkeypatch.setattr(projector, "PROJECT_EVERY_S", 600)
     before, lost, behind = (f"01J0000000000000000000000{n}" for n in range(3))
     await left_by_a_process(stopped, [before, lost, behind])
@@ -104,7 +104,7 @@ async def test_a_node_goes_on_after_a_repair_with_what_is_whole(stopped, compone
     args = ["journal", "repair", "--config", str(stopped.config)]
     done = await asyncio.to_thread(CliRunner().invoke, cli, args, standalone_mode=False)
     assert done.return_value == 1
-    assert f"segment 1 of the log (file {file.name}) does not hold from byte" in done.output
+    assert f"segment 1 of the log (file {file.name}) is damaged from byte" in done.output
     stopped.start()
     ended = {before: "unknown", lost: "dead", behind: "succeeded"}
     wait_until(

@@ -1,16 +1,14 @@
-"""A reason names a few of many things, and says how many more there are."""
+"""A reason names the first of many things, and says how many more there are."""
 
 from __future__ import annotations
 
 import re
 
-from test_mqtt import intake_at
-from test_mqtt_topics import begun_at
-
 from fractal_rm.domain.expression import Item, Payload
 from fractal_rm.domain.flow import Order, SubFlow
 from fractal_rm.domain.named import named
 from fractal_rm.domain.state import State
+from mqtt_stage import connected, flows_on
 from scripted_broker import ScriptedBroker, connack
 from steps import each, flow, get, post, undo
 from worlds import ManualClock, Stage, flows, until
@@ -20,7 +18,7 @@ DATAFLOW = {"order": Order.DATAFLOW}
 
 
 async def expired(stage, run_id):
-    """How it ends when its time does."""
+    """The outcome of the run after its deadline."""
     stage.clock.ms += MINUTE_MS
     await stage.node.watch_clock()
     return await stage.ended(run_id)
@@ -30,14 +28,14 @@ def stage_of(*flows):
     return Stage(clock=ManualClock(), flows={one.id: one for one in flows})
 
 
-def test_a_list_is_whole_up_to_eight_names():
+def test_a_list_has_at_most_eight_names():
     assert named([]) == ""
     assert named("abcdefgh") == "a, b, c, d, e, f, g, h"
     assert named("abcdefghi") == "a, b, c, d, e, f, g, h and 1 more"
     assert named("a" * 2_008).endswith("a and 2,000 more")
 
 
-async def test_of_many_elements_in_doubt_the_first_are_named():
+async def test_the_first_of_many_elements_in_doubt_are_named():
     one = flow(post(1, "once 1", Item(), each=each(Payload(), 2_008)), deadline_ms=MINUTE_MS)
     async with stage_of(one) as stage:
         stage.holds("once/1")
@@ -51,7 +49,7 @@ async def test_of_many_elements_in_doubt_the_first_are_named():
         )
 
 
-async def test_of_many_runs_within_a_few_are_named():
+async def test_the_first_of_many_child_runs_in_doubt_are_named():
     within = flow(get(1, "once 1"), flow_id="6")
     one = flow(*(SubFlow(n, "6") for n in range(1, 12)), deadline_ms=MINUTE_MS, **DATAFLOW)
     async with stage_of(one, within) as stage:
@@ -63,7 +61,7 @@ async def test_of_many_runs_within_a_few_are_named():
         assert reason.endswith(", and calls may have been in 3 more of its runs")
 
 
-async def test_each_run_within_is_named_beside_its_own_calls():
+async def test_each_descendant_is_named_with_its_own_calls():
     inner = flow(get(1, "once 1"), flow_id="5")
     within = flow(get(1, "once 1"), SubFlow(2, "5"), flow_id="6", **DATAFLOW)
     one = flow(SubFlow(1, "6"), deadline_ms=MINUTE_MS)
@@ -73,11 +71,11 @@ async def test_each_run_within_is_named_beside_its_own_calls():
         await until(lambda: len(stage.called()) == 2)
         reason = (await expired(stage, run_id)).reason
         by_flow = {run.flow.id: each for each, run in stage.disk.runs.items()}
-        said = [f", and call 1 may have been in its run {by_flow[each]}" for each in "65"]
-        assert reason.endswith("0 of 1 calls were made" + "".join(said))
+        parts = [f", and call 1 may have been in its run {by_flow[each]}" for each in "65"]
+        assert reason.endswith("0 of 1 calls were made" + "".join(parts))
 
 
-async def test_of_many_undos_that_fail_a_few_are_noted():
+async def test_the_first_of_many_failed_undos_are_in_the_reason():
     steps = [get(n, "a 1", undo=undo("2")) for n in range(1, 13)]
     async with stage_of(flow(*steps, get(13, "b 1"))) as stage:
         stage.answers("b/1", "no", 500)
@@ -89,7 +87,7 @@ async def test_of_many_undos_that_fail_a_few_are_noted():
         assert stage.called().count("a/2") == 12
 
 
-async def test_of_a_reason_that_goes_through_many_runs_the_cause_stays():
+async def test_a_reason_over_many_levels_of_runs_keeps_the_original_cause():
     undone = [get(n, "a 1", undo=undo("2")) for n in range(1, 9)]
     flows = [flow(*undone, SubFlow(9, f"{n + 1}"), flow_id=f"{n}") for n in range(1, 16)]
     async with stage_of(*flows, flow(get(1, "b 1"), flow_id="16")) as stage:
@@ -102,24 +100,23 @@ async def test_of_a_reason_that_goes_through_many_runs_the_cause_stays():
 
 async def test_of_many_topics_that_a_broker_refuses_a_few_are_named(tmp_path):
     broker = ScriptedBroker(lambda _: connack())
-    granted = broker._acknowledged
+    granted = broker.answer
 
-    def acknowledged(first, data):
+    def refused(first, data):
         answer = granted(first, data)
         return answer[:-1] + b"\x87" if first == 0x82 and b"secret/" in data else answer
 
-    broker._acknowledged = acknowledged
-    flows = begun_at(**{f"f{n}": (f"secret/{n}",) for n in range(12)})
-    async with broker.listening(), intake_at(broker, tmp_path) as way_in:
-        way_in._flows = lambda: flows
-        way_in.reconfigured()
+    broker.answer = refused
+    flows = flows_on(**{f"f{n}": (f"secret/{n}",) for n in range(12)})
+    async with broker.listening(), connected(broker, tmp_path) as way_in:
+        way_in.change_flows(flows)
         await until(lambda: "refuses subscriptions to" in way_in.status().text)
         text = way_in.status().text
         assert text.count("secret/") == 8
         assert text.endswith(" and 4 more")
 
 
-async def test_a_long_value_that_a_path_cannot_take_is_not_repeated_whole():
+async def test_a_long_value_in_an_error_of_a_path_is_shortened():
     one = flows('1\nTO a 1\nPOST payload."floor(@)"\n')
     async with Stage(flows=one) as stage:
         outcome = await stage.run("1", payload="x" * 200_000)

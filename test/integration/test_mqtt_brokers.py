@@ -1,4 +1,4 @@
-"""Brokers as they are: of an older MQTT, without what others have, several, or none at all."""
+"""Brokers with an older MQTT or without some features, several brokers, and unreachable ones."""
 
 from __future__ import annotations
 
@@ -10,38 +10,46 @@ import struct
 
 import pytest
 import trustme
-from test_mqtt import Heard, Intake, at, intake_at, made, publish, publisher, until
-from test_mqtt_topics import begun_at, came, listener, send
 
 from brokers import Broker
 from demanding import demanding
-from fractal_rm.adapters.mqtt import intake as intake_module
-from fractal_rm.adapters.mqtt import link as link_module
+from fractal_rm.adapters.mqtt import connect_loop
+from fractal_rm.adapters.mqtt import connection as connection_module
+from fractal_rm.adapters.mqtt.broker_memory import BrokerMemory
 from fractal_rm.adapters.mqtt.brokers import Brokers
-from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions, OptionsInTurn
-from fractal_rm.adapters.mqtt.known_brokers import KnownBrokers
-from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.adapters.mqtt.connect_options import BrokerOptions, ConnectOptions, ConnectResult
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import PublishFailed
 from keys import encrypted_key
+from mqtt_stage import (
+    MqttStage,
+    brokers_at,
+    connected,
+    flows_on,
+    listener,
+    other_client,
+    send,
+    trigger,
+    until,
+)
 from ports import free_port
-from scripted_broker import CLOSE, NOTHING, ScriptedBroker, connack, message
+from scripted_broker import CLOSE, NOTHING, ScriptedBroker, answering, connack, message
 
 
 @pytest.fixture
-def hurried(monkeypatch):
-    """Tries that follow soon, and little patience with a broker that says nothing."""
-    monkeypatch.setattr(intake_module, "AGAIN_AT_MOST_S", 0.01)
-    monkeypatch.setattr(link_module, "OPEN_LIMIT_S", 1.0)
+def short_times(monkeypatch):
+    """Reconnect soon, and wait only shortly for a CONNACK."""
+    monkeypatch.setattr(connect_loop, "LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(connection_module, "OPEN_LIMIT_S", 1.0)
 
 
-def older_than_5(answer):
-    """How a broker of MQTT 3.1.1 answers."""
+def only_3_1_1(answer):
+    """How a broker of MQTT 3.1.1 answers; ``answer`` is to a CONNECT of MQTT 5."""
     return lambda version: answer if version == 5 else connack(mqtt_5=False)
 
 
-# --- which MQTT ---------------------------------------------------------------------------------
+# --- the MQTT version ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -54,145 +62,144 @@ def older_than_5(answer):
         (CLOSE, [5, 5, 4]),
         (NOTHING, [5, 5, 4]),
     ],
-    ids=["0x84", "0x01", "0x05", "taken for 3.1.1", "close", "silence"],
+    ids=["0x84", "0x01", "0x05", "read as 3.1.1", "close", "silence"],
 )
-async def test_a_broker_that_does_not_speak_mqtt_5_is_spoken_to_in_3_1_1(
-    answer, tries, tmp_path, hurried
+async def test_mqtt_3_1_1_is_used_if_the_broker_does_not_support_mqtt_5(
+    answer, tries, tmp_path, short_times
 ):
-    broker = ScriptedBroker(older_than_5(answer))
-    async with broker.listening(), intake_at(broker, tmp_path) as way_in:
+    broker = ScriptedBroker(only_3_1_1(answer))
+    async with broker.listening(), connected(broker, tmp_path) as way_in:
         assert broker.connects == tries
         assert "MQTT 3.1.1" in way_in.status().text
-        way_in._link.abort()
+        way_in.connection.abort()
         await until(lambda: len(broker.connects) > len(tries))
-        assert broker.connects[-1] == 4  # as long as the process lives
+        assert broker.connects[-1] == 4  # until the next start
 
 
 @pytest.mark.parametrize("code", [0x80, 0x86, 0x87, 0x88, 0x89, 0x9F])
-async def test_a_refusal_for_another_reason_is_no_question_of_the_version(code, tmp_path, hurried):
+async def test_a_refusal_for_another_reason_does_not_change_the_version(
+    code, tmp_path, short_times
+):
     broker = ScriptedBroker(lambda _: connack(code))
     async with broker.listening():
-        way_in = made(Mqtt(brokers=at(broker.port)), Intake(), tmp_path, Heard())
+        way_in = MqttStage(tmp_path, Mqtt(brokers=brokers_at(broker.port)))
         await way_in.start()
         await until(lambda: len(broker.connects) >= 5)
+        assert f"(0x{code:02x})" in way_in.status().text
         await way_in.stop()
     assert set(broker.connects) == {5}
-    assert f"(0x{code:02x})" in way_in._why_not
 
 
-async def test_a_broker_that_was_silent_for_other_reasons_is_not_taken_for_an_older_one(
-    tmp_path, hurried
-):
+async def test_silence_for_another_reason_does_not_change_the_version(tmp_path, short_times):
     answers = iter([CLOSE] * 5)
     broker = ScriptedBroker(lambda version: next(answers, connack() if version == 5 else CLOSE))
-    async with broker.listening(), intake_at(broker, tmp_path) as way_in:
+    async with broker.listening(), connected(broker, tmp_path) as way_in:
         assert broker.connects == [5, 5, 4, 4, 4, 5]
         broker.on_connect = lambda version: CLOSE if len(broker.connects) < 10 else connack()
-        way_in._link.abort()
+        way_in.connection.abort()
         await until(lambda: len(broker.connects) >= 10)
-        assert set(broker.connects[6:]) == {5}  # it is known to speak it
+        assert set(broker.connects[6:]) == {5}  # it has accepted MQTT 5 before
 
 
 @pytest.mark.parametrize(("version", "spoken"), [("5", 5), ("3.1.1", 4)])
-async def test_the_configuration_can_say_which_mqtt(version, spoken, tmp_path, hurried):
+async def test_the_version_can_be_configured(version, spoken, tmp_path, short_times):
     broker = ScriptedBroker(lambda _: CLOSE)
     async with broker.listening():
-        way_in = made(Mqtt(brokers=at(broker.port), version=version), Intake(), tmp_path, Heard())
+        way_in = MqttStage(tmp_path, Mqtt(brokers=brokers_at(broker.port), version=version))
         await way_in.start()
         await until(lambda: len(broker.connects) >= 5)
         await way_in.stop()
     assert set(broker.connects) == {spoken}
 
 
-def test_both_versions_refused_is_not_tried_without_a_pause():
-    in_turn = OptionsInTurn(None)
-    assert in_turn.learn(Answer.OTHER_VERSION)
-    assert in_turn.options == ConnectOptions(mqtt_5=False)
-    assert not in_turn.learn(Answer.OTHER_VERSION)
-    assert in_turn.options == ConnectOptions()
+def test_there_is_a_pause_if_both_versions_are_refused():
+    options = BrokerOptions(None)
+    assert options.learn(ConnectResult.OTHER_VERSION)
+    assert options.options == ConnectOptions(mqtt_5=False)
+    assert not options.learn(ConnectResult.OTHER_VERSION)
+    assert options.options == ConnectOptions()
 
 
 @pytest.mark.parametrize("version", [None, "3.1.1"])
-def test_a_broker_that_comes_back_between_two_tries_is_not_taken_for_one_that_lacks_something(
+def test_after_each_pause_the_first_options_are_tried(
     version,
 ):
-    """A proxy whose broker is away ends each connection without a CONNACK."""
-    brokers = Brokers(Mqtt(version=version), KnownBrokers())
+    """A proxy whose broker is down closes each connection without a CONNACK."""
+    brokers = Brokers(Mqtt(version=version), BrokerMemory())
     first = brokers.options
-    after_pauses = [brokers.options for _ in range(12) if not brokers.failed(Answer.SILENCE)]
+    after_pauses = [brokers.options for _ in range(12) if not brokers.failed(ConnectResult.SILENCE)]
     assert set(after_pauses) == {first}
 
 
-def test_a_broker_that_was_silent_before_it_went_away_says_nothing_of_its_version():
-    """One that hangs, and is started again."""
-    brokers = Brokers(Mqtt(), KnownBrokers())
-    assert [brokers.failed(Answer.SILENCE) for _ in range(2)] == [False, True]
+def test_silence_before_the_broker_went_down_does_not_change_the_version():
+    """A broker that hangs, and is restarted."""
+    brokers = Brokers(Mqtt(), BrokerMemory())
+    assert [brokers.failed(ConnectResult.SILENCE) for _ in range(2)] == [False, True]
     assert not brokers.options.mqtt_5
-    assert not brokers.failed(Answer.NONE)
+    assert not brokers.failed(ConnectResult.NOT_SENT)
     assert brokers.options == ConnectOptions()
 
 
 @pytest.mark.slow
-async def test_rabbitmq_gives_triggers_and_takes_messages(rabbitmq, tmp_path):
-    """Its 3.10 closes the connection of who speaks MQTT 5."""
-    leaves = MqttPublisher()
-    held = intake_at(rabbitmq, tmp_path, begun_at(a=("f/+",)), publisher=leaves)
-    async with held as way_in, listener(rabbitmq, "answers") as heard:
+async def test_messages_come_from_rabbitmq_and_go_to_it(rabbitmq, tmp_path):
+    """RabbitMQ 3.10 closes the connection at a CONNECT of MQTT 5."""
+    held = connected(rabbitmq, tmp_path, flows_on(a=("f/+",)))
+    async with held as way_in, listener(rabbitmq, "answers") as received:
         assert "MQTT 3.1.1" in way_in.status().text
-        assert way_in.telemetry.events.count("mqtt_down") == 2
-        await publish(rabbitmq, b"1")
+        assert way_in.telemetry.events.count("mqtt_disconnected") == 2
+        await trigger(rabbitmq, b"1")
         await send(rabbitmq, "f/x", b"2")
-        await until(lambda: set(came(way_in)) == {(None, b"1"), ("a", b"2")})
-        await leaves.publish("answers", b"3")
-        await until(lambda: heard == [(b"3", None)])
-        way_in.intake.go.clear()
-        await publish(rabbitmq, b"held")
-        await until(lambda: (None, b"held") in came(way_in))
-        way_in._link.abort()
-        way_in.intake.go.set()
-        await until(lambda: came(way_in).count((None, b"held")) == 2)  # under another packet id
-        await until(lambda: way_in.telemetry.of("mqtt_came_again"))
-        assert way_in.telemetry.of("mqtt_came_again")[0]["may_run_twice"] == 1
+        await until(lambda: set(way_in.intake.started()) == {(None, b"1"), ("a", b"2")})
+        await way_in.publish("answers", b"3")
+        await until(lambda: received == [(b"3", None)])
+        way_in.intake.answers.clear()
+        await trigger(rabbitmq, b"held")
+        await until(lambda: (None, b"held") in way_in.intake.started())
+        way_in.connection.abort()
+        way_in.intake.answers.set()
+        # It comes again under another packet id.
+        await until(lambda: way_in.intake.started().count((None, b"held")) == 2)
+        await until(way_in.redelivered)
+        assert way_in.redelivered()[0]["may_run_twice"] == 1
 
 
 @pytest.mark.slow
-async def test_topics_with_dots_which_rabbitmq_gives_as_slashes_are_known(rabbitmq, tmp_path):
-    async with intake_at(rabbitmq, tmp_path, begun_at(a=("f.*",)), topic="plant.in") as way_in:
+async def test_topics_with_dots_which_rabbitmq_delivers_as_slashes_are_recognized(
+    rabbitmq, tmp_path
+):
+    async with connected(rabbitmq, tmp_path, flows_on(a=("f.*",)), topic="plant.in") as way_in:
         await send(rabbitmq, "plant.in", b"1")
         await send(rabbitmq, "f.x", b"2")
-        await until(lambda: len(came(way_in)) + len(way_in.intake.codes) == 2)
-        assert set(came(way_in)) == {(None, b"1"), ("a", b"2")}
+        await until(lambda: len(way_in.intake.started()) + len(way_in.intake.codes) == 2)
+        assert set(way_in.intake.started()) == {(None, b"1"), ("a", b"2")}
 
 
 # --- TLS ----------------------------------------------------------------------------------------
 
 
-async def test_an_encrypted_key_is_said_and_nobody_is_asked_for_its_passphrase(tmp_path):
+async def test_an_encrypted_key_is_reported_without_a_prompt_for_its_passphrase(tmp_path):
     cert, key = encrypted_key(tmp_path, "pkcs8")
     tls = Tls(cert=str(cert), key=str(key))
-    way_in = made(Mqtt(tls=tls), Intake(), tmp_path, Heard())
+    way_in = MqttStage(tmp_path, Mqtt(tls=tls))
     await way_in.start()
     await until(lambda: "is encrypted: the Runtime Manager cannot ask" in way_in.status().text)
     assert f"the key file {tls.key}" in way_in.status().text
     await way_in.stop()
 
 
-async def test_a_broker_whose_tls_asks_for_a_certificate_is_not_taken_for_one_of_an_older_mqtt(
-    tmp_path, hurried
+async def test_a_required_client_certificate_is_reported_and_does_not_change_the_version(
+    tmp_path, short_times
 ):
     with demanding(tmp_path) as (port, ca):
-        telemetry = Heard()
-        way_in = made(Mqtt(brokers=at(port), tls=Tls(ca=ca)), Intake(), tmp_path, telemetry)
+        way_in = MqttStage(tmp_path, Mqtt(brokers=brokers_at(port), tls=Tls(ca=ca)))
         await way_in.start()
-        await until(lambda: len(telemetry.of("mqtt_down")) > 3)
+        await until(lambda: len(way_in.telemetry.fields_of("mqtt_disconnected")) > 3)
         await way_in.stop()
-    for said in telemetry.of("mqtt_down"):
-        assert "TLS was refused: it asks for a certificate" in said["reason"]
+    for end in way_in.telemetry.fields_of("mqtt_disconnected"):
+        assert "TLS was refused: it asks for a certificate" in end["reason"]
 
 
-async def test_a_reset_in_place_of_the_reason_why_tls_is_refused_says_nothing_of_the_version(
-    tmp_path, hurried
-):
+async def test_a_reset_after_the_tls_handshake_does_not_change_the_version(tmp_path, short_times):
     async def reset(reader, writer):
         linger = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -203,36 +210,38 @@ async def test_a_reset_in_place_of_the_reason_why_tls_is_refused_says_nothing_of
     ca.issue_cert("127.0.0.1").configure_cert(context)
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     server = await asyncio.start_server(reset, "127.0.0.1", port := free_port(), ssl=context)
-    telemetry = Heard()
-    mqtt = Mqtt(brokers=at(port), tls=Tls(ca=str(tmp_path / "ca.pem")))
-    way_in = made(mqtt, Intake(), tmp_path, telemetry)
+    mqtt = Mqtt(brokers=brokers_at(port), tls=Tls(ca=str(tmp_path / "ca.pem")))
+    way_in = MqttStage(tmp_path, mqtt)
     await way_in.start()
-    await until(lambda: len(telemetry.of("mqtt_down")) > 3)
+    await until(lambda: len(way_in.telemetry.fields_of("mqtt_disconnected")) > 3)
     await way_in.stop()
     server.close()
-    for said in telemetry.of("mqtt_down"):
-        assert "the broker reset the connection right after the TLS handshake" in said["reason"]
+    for end in way_in.telemetry.fields_of("mqtt_disconnected"):
+        assert "the broker reset the connection right after the TLS handshake" in end["reason"]
 
 
 # --- several brokers ----------------------------------------------------------------------------
 
 
-async def test_brokers_are_tried_in_turn_and_the_one_that_was_found_is_kept(tmp_path):
+async def test_brokers_are_tried_in_turn_and_the_one_that_accepts_is_kept(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     first, second = (Broker("mosquitto", tmp_path / name) for name in "ab")
     second.start()
-    brokers = at(free_port(), first.port, second.port)
-    async with intake_at(second, tmp_path, brokers=brokers) as way_in:
+    brokers = brokers_at(free_port(), first.port, second.port)
+    async with connected(second, tmp_path, brokers=brokers) as way_in:
         assert f"127.0.0.1:{second.port}" in way_in.status().text
-        assert [said["again_s"] for said in way_in.telemetry.of("mqtt_down")] == [0, 0]
+        assert [end["retry_in_s"] for end in way_in.telemetry.fields_of("mqtt_disconnected")] == [
+            0,
+            0,
+        ]
         first.start()
         second.stop(signal.SIGKILL)
         await until(lambda: f"127.0.0.1:{first.port}, MQTT 5" in way_in.status().text)
-        await publish(first, b"1")
+        await trigger(first, b"1")
         await until(lambda: way_in.intake.bodies() == [b"1"])
         second.start()
-        way_in._link.abort()
+        way_in.connection.abort()
         await until(lambda: not way_in.status().ok)
         await until(lambda: way_in.status().ok)
         assert f"127.0.0.1:{first.port}" in way_in.status().text
@@ -240,104 +249,102 @@ async def test_brokers_are_tried_in_turn_and_the_one_that_was_found_is_kept(tmp_
     second.stop()
 
 
-# --- what a broker may lack ---------------------------------------------------------------------
+# --- unsupported features -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
-async def test_a_broker_without_retained_messages_is_used_and_that_is_said(
-    version, tmp_path, hurried
+async def test_a_broker_without_retained_messages_is_used_and_reported(
+    version, tmp_path, short_times
 ):
     broker = Broker("mosquitto", tmp_path, "retain_available false\n").start()
-    async with listener(broker, "fractal-rm/node/status") as heard:
+    async with listener(broker, "fractal-rm/node/status") as received:
         more = {"client_id": "node", "version": version, "retained": True}
-        async with intake_at(broker, tmp_path, **more) as way_in:
-            assert "does not have retained messages" in way_in.status().text
-            (lacks,) = way_in.telemetry.of("mqtt_lacks")
-            assert "mqtt.retained has no effect" in lacks["what"]
-            await publish(broker, b"1")
+        async with connected(broker, tmp_path, **more) as way_in:
+            assert "does not support retained messages" in way_in.status().text
+            (unsupported,) = way_in.telemetry.fields_of("mqtt_unsupported")
+            assert "mqtt.retained has no effect" in unsupported["feature"]
+            await trigger(broker, b"1")
             await until(lambda: way_in.intake.bodies() == [b"1"])
-            way_in._link._client._connection._transport.abort()
-            await until(lambda: (b'{"state": "lost"}', None) in heard)
+            way_in.connection.abort()
+            await until(lambda: (b'{"state": "lost"}', None) in received)
             await until(lambda: way_in.status().ok)
-        await until(lambda: heard[-1] == (b'{"state": "stopped"}', None))
+        await until(lambda: received[-1] == (b'{"state": "stopped"}', None))
     broker.stop()
 
 
-async def test_a_broker_without_qos_1_is_used_and_that_is_said(tmp_path):
+async def test_a_broker_without_qos_1_is_used_and_reported(tmp_path):
     broker = Broker("mosquitto", tmp_path, "max_qos 0\n").start()
-    leaves = MqttPublisher()
-    async with intake_at(broker, tmp_path, publisher=leaves) as way_in:
-        assert "does not have QoS 1" in way_in.status().text
-        async with publisher(broker) as client:
+    async with connected(broker, tmp_path) as way_in:
+        assert "does not support QoS 1" in way_in.status().text
+        async with other_client(broker) as client:
             client.publish("t/in", b"1", qos=0)
             await until(lambda: way_in.intake.bodies() == [b"1"])
-        with pytest.raises(PublishFailed, match="no messages at QoS 1"):
-            await leaves.publish("answers", b"1")
+        with pytest.raises(PublishFailed, match="accepts no messages at QoS 1"):
+            await way_in.publish("answers", b"1")
     broker.stop()
 
 
-async def test_a_user_who_may_only_read_is_told_so_in_words(tmp_path):
+async def test_a_missing_right_to_publish_is_reported_in_words(tmp_path):
     acl = tmp_path / "acl"
     acl.write_text("topic read #\n")
     broker = Broker("mosquitto", tmp_path, f"acl_file {acl}\n").start()
-    leaves = MqttPublisher()
-    async with intake_at(broker, tmp_path, publisher=leaves) as way_in:
+    async with connected(broker, tmp_path) as way_in:
         with pytest.raises(PublishFailed) as caught:
-            await leaves.publish("answers", b"1")
+            await way_in.publish("answers", b"1")
         assert caught.value.final
-        words = "the broker does not let this user publish there: not authorized (0x87)"
+        words = "this user may not publish on that topic: not authorized (0x87)"
         assert str(caught.value) == words
-        assert way_in.telemetry.of("status_refused") == [{"reason": words}]
-        assert "does not have a place for this node's status" in way_in.status().text
-        # Mosquitto 2.0.11 without a bound of queued messages ends the connection at each refusal.
-        assert len(way_in.telemetry.of("mqtt_connected")) <= 2
+        assert way_in.telemetry.fields_of("status_refused") == [{"reason": words}]
+        assert "does not support publishing this node's status" in way_in.status().text
+        # Mosquitto 2.0.11 with an unbounded queue closes the connection at each refusal.
+        assert len(way_in.telemetry.fields_of("mqtt_connected")) <= 2
     broker.stop()
 
 
-async def test_an_end_after_the_refused_status_is_no_fault_of_the_topics_of_flows(tmp_path):
-    """Mosquitto 2.0.11 ends it there while they are subscribed to, one after another."""
+async def test_an_end_after_a_refused_status_does_not_count_against_the_filters_of_flows(tmp_path):
+    """Mosquitto 2.0.11 closes the connection while the filters are being subscribed to."""
     acl = tmp_path / "acl"
     acl.write_text("topic read #\n")
     broker = Broker("mosquitto", tmp_path, f"acl_file {acl}\n").start()
-    async with intake_at(broker, tmp_path, begun_at(a=("f/x", "f/y", "f/z"))) as way_in:
-        assert way_in.telemetry.of("topic_refused") == []
-        assert "does not have a place for this node's status" in way_in.status().text
+    async with connected(broker, tmp_path, flows_on(a=("f/x", "f/y", "f/z"))) as way_in:
+        assert way_in.telemetry.fields_of("topic_refused") == []
+        assert "does not support publishing this node's status" in way_in.status().text
     broker.stop()
 
 
 @pytest.mark.parametrize("code", [0x91, 0x97])
-async def test_a_refusal_that_passes_is_not_final(code, tmp_path):
-    broker = ScriptedBroker(lambda _: connack())
-    broker._acknowledged = lambda first, data: (
-        b"\x40\x03\x00" + bytes([data[10], code])
-        if b"answers" in data
-        else ScriptedBroker._acknowledged(broker, first, data)
+async def test_a_temporary_refusal_is_not_final(code, tmp_path):
+    broker = answering(
+        ScriptedBroker(lambda _: connack()),
+        lambda _, data: b"\x40\x03\x00" + bytes([data[10], code]) if b"answers" in data else None,
     )
-    leaves = MqttPublisher()
-    async with broker.listening(), intake_at(broker, tmp_path, publisher=leaves):
+    async with broker.listening(), connected(broker, tmp_path) as way_in:
         with pytest.raises(PublishFailed, match=f"0x{code:02x}") as caught:
-            await leaves.publish("answers", b"1")
+            await way_in.publish("answers", b"1")
         assert not caught.value.final
 
 
 @pytest.mark.parametrize(
-    ("topic", "lacking", "words"),
-    [("$share/g/t", b"\x2a\0", "no shared subscriptions"), ("t/#", b"\x28\0", "with wildcards")],
+    ("topic", "announced", "words"),
+    [
+        ("$share/g/t", b"\x2a\0", "does not support shared subscriptions"),
+        ("t/#", b"\x28\0", "does not support wildcard subscriptions"),
+    ],
 )
-async def test_what_a_broker_has_said_that_it_lacks_is_not_asked_for(
-    topic, lacking, words, tmp_path
+async def test_a_feature_that_the_broker_announces_as_unsupported_is_not_requested(
+    topic, announced, words, tmp_path
 ):
-    broker = ScriptedBroker(lambda _: connack(more=lacking))
+    broker = ScriptedBroker(lambda _: connack(more=announced))
     async with broker.listening():
-        mqtt = Mqtt(topic=topic, brokers=at(broker.port))
-        way_in = made(mqtt, Intake(), tmp_path, Heard())
+        mqtt = Mqtt(topic=topic, brokers=brokers_at(broker.port))
+        way_in = MqttStage(tmp_path, mqtt)
         await way_in.start()
         await until(lambda: words in way_in.status().text)
         await way_in.stop()
     assert broker.received == []
 
 
-# --- what no broker sends -----------------------------------------------------------------------
+# --- packets against the protocol ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -356,53 +363,54 @@ async def test_what_a_broker_has_said_that_it_lacks_is_not_asked_for(
     ],
     ids=lambda part: part if isinstance(part, str) else part.hex(),
 )
-async def test_what_no_broker_sends_ends_the_connection_with_a_reason(
-    packet, reason, tmp_path, hurried, caplog
+async def test_a_packet_against_the_protocol_ends_the_connection_with_a_reason(
+    packet, reason, tmp_path, short_times, caplog
 ):
     broker = ScriptedBroker(lambda _: connack(), after=packet)
     async with broker.listening():
-        mqtt = Mqtt(topic="t/in", brokers=at(broker.port))
-        telemetry = Heard()
-        way_in = made(mqtt, Intake(), tmp_path, telemetry)
+        mqtt = Mqtt(topic="t/in", brokers=brokers_at(broker.port))
+        way_in = MqttStage(tmp_path, mqtt)
         await way_in.start()
         await until(lambda: broker.ended >= 2)
         await way_in.stop()
-    down = telemetry.of("mqtt_down")[0]
-    assert "the broker does not speak MQTT: a packet of" in down["reason"]
-    assert reason in down["reason"]
-    assert down["exc_info"] is None
+    end = way_in.telemetry.fields_of("mqtt_disconnected")[0]
+    assert "the broker does not speak MQTT: a packet of" in end["reason"]
+    assert reason in end["reason"]
+    assert end["exc_info"] is None
     assert "Traceback" not in caplog.text
     assert set(broker.connects) == {5}
 
 
-# --- the topic of triggers ----------------------------------------------------------------------
+# --- the trigger topic --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("topic", ["$share/nodes/t/in", "t/+", "t/#", "$share/nodes/t/#"])
-async def test_the_topic_of_triggers_may_be_shared_or_stand_for_several(topic, mosquitto, tmp_path):
-    flows = begun_at(a=("t/in",), b=("u",))
-    async with intake_at(mosquitto, tmp_path, flows, topic=topic) as way_in:
+async def test_the_trigger_topic_may_be_shared_or_have_wildcards(topic, mosquitto, tmp_path):
+    flows = flows_on(a=("t/in",), b=("u",))
+    async with connected(mosquitto, tmp_path, flows, topic=topic) as way_in:
         await send(mosquitto, "t/in", b"1")
         await send(mosquitto, "u", b"2")
         await until(lambda: len(way_in.intake.arrivals) == 2)
         await send(mosquitto, "t/in", b"last")
         await until(lambda: len(way_in.intake.arrivals) == 3)
-        assert sorted(came(way_in), key=lambda each: each[1]) == [
+        assert sorted(way_in.intake.started(), key=lambda each: each[1]) == [
             (None, b"1"), ("b", b"2"), (None, b"last"),
         ]  # fmt: skip
-        assert way_in.intake.set_aside_ == []
+        assert way_in.intake.dead_letters == []
 
 
-async def test_of_two_nodes_that_share_triggers_each_message_goes_to_one(mosquitto, tmp_path):
+async def test_each_message_goes_to_one_of_two_nodes_with_a_shared_trigger_topic(
+    mosquitto, tmp_path
+):
     for name in "ab":
         (tmp_path / name).mkdir()
     topic = "$share/nodes/t/in"
     async with (
-        intake_at(mosquitto, tmp_path / "a", topic=topic) as one,
-        intake_at(mosquitto, tmp_path / "b", topic=topic) as other,
+        connected(mosquitto, tmp_path / "a", topic=topic) as one,
+        connected(mosquitto, tmp_path / "b", topic=topic) as other,
     ):
-        for half in (range(10), range(10, 20)):  # gmqtt keeps to what Mosquitto takes at once
-            await publish(mosquitto, *(b"%d" % n for n in half))
+        for half in (range(10), range(10, 20)):  # gmqtt respects Mosquitto's Receive Maximum
+            await trigger(mosquitto, *(b"%d" % n for n in half))
         both = lambda: one.intake.bodies() + other.intake.bodies()  # noqa: E731
         await until(lambda: len(both()) == 20)
         assert set(both()) == {b"%d" % n for n in range(20)}
@@ -411,6 +419,6 @@ async def test_of_two_nodes_that_share_triggers_each_message_goes_to_one(mosquit
 
 
 async def test_a_client_id_of_any_characters_can_connect(mosquitto, tmp_path):
-    async with intake_at(mosquitto, tmp_path, client_id="Werk Süd ½") as way_in:
-        await publish(mosquitto, b"1")
+    async with connected(mosquitto, tmp_path, client_id="Werk Süd ½") as way_in:
+        await trigger(mosquitto, b"1")
         await until(lambda: way_in.intake.bodies() == [b"1"])

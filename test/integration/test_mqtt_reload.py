@@ -1,4 +1,4 @@
-"""What is known after a reload of `mqtt.*` of the messages that came before it."""
+"""Which redelivered messages are recognized after a reload of `mqtt.*`."""
 
 from __future__ import annotations
 
@@ -6,54 +6,56 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-from test_mqtt import Heard, Intake, at, made, until
-from test_mqtt_topics import send
 
-from fractal_rm.adapters.lock import FileLock
-from fractal_rm.adapters.mqtt import link, redelivery
-from fractal_rm.adapters.mqtt.answered import Answered
-from fractal_rm.adapters.mqtt.client_id import ClientIdInUse
-from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions, OptionsInTurn
-from fractal_rm.adapters.mqtt.known_brokers import KnownBrokers
+from fractal_rm.adapters.mqtt import connection, redelivery
+from fractal_rm.adapters.mqtt.acknowledged import AcknowledgedMessages
+from fractal_rm.adapters.mqtt.broker_memory import BrokerMemory
+from fractal_rm.adapters.mqtt.client_id import ClientId, ClientIdInUse
+from fractal_rm.adapters.mqtt.connect_options import BrokerOptions, ConnectOptions, ConnectResult
 from fractal_rm.adapters.mqtt.publish_packet import Message
+from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.trigger import Said
+from mqtt_stage import MqttStage, brokers_at, send, until
 from nodes import NodeProcess, wait_until
 from scripted_broker import CLOSE, NOTHING, ScriptedBroker, connack, message
 
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch):
+def short_quiet_time(monkeypatch):
     monkeypatch.setattr(redelivery, "QUIET_AFTER_S", 0.1)
 
 
 class Reloads:
-    """An MQTT way in after the other, with one memory."""
+    """Starts MQTT ways in, one after the other, with the same session."""
 
     def __init__(self, broker, state):
-        self.mqtt = {"topic": "t/in", "brokers": at(broker.port), "client_id": "n"}
-        self.intake, self.telemetry, self.known = Intake(), Heard(), KnownBrokers()
+        self.mqtt = {"topic": "t/in", "brokers": brokers_at(broker.port), "client_id": "n"}
         self.state = state
+        self.way_in = None
 
     async def reload(self, **changes):
-        """Begin, or end the one that is open and begin another."""
-        way_in = made(
-            Mqtt(**{**self.mqtt, **changes}), self.intake, self.state, self.telemetry,
-            known=self.known,
-        )  # fmt: skip
-        if hasattr(self, "way_in"):
-            await self.way_in.stop()
-        self.way_in = way_in
-        await way_in.start()
+        """Stop the way in, if there is one, and start another."""
+        before = self.way_in
+        kept = {name: getattr(before, name) for name in ("intake", "telemetry", "session")
+                if before is not None}  # fmt: skip
+        self.way_in = MqttStage(self.state, Mqtt(**{**self.mqtt, **changes}), **kept)
+        if before is not None:
+            await before.stop()
+        await self.way_in.start()
+
+    @property
+    def intake(self):
+        return self.way_in.intake
 
     async def connected(self):
         await until(lambda: self.way_in.status().ok)
 
-    async def came_again(self):
-        """What was said of what came again."""
-        await until(lambda: self.telemetry.of("mqtt_came_again"))
-        return self.telemetry.of("mqtt_came_again")[-1]
+    async def redelivered(self):
+        """The last report on redelivered messages."""
+        await until(self.way_in.redelivered)
+        return self.way_in.redelivered()[-1]
 
 
 @asynccontextmanager
@@ -87,20 +89,20 @@ async def taken(reloads, *bodies):
         {"topic": "t/+"},
     ],
 )
-async def test_what_was_answered_before_a_reload_is_known_after_it(tmp_path, changes):
+async def test_a_message_acknowledged_before_a_reload_is_recognized_after_it(tmp_path, changes):
     async with reloading(resumed, tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50) + message("t/in", b"2", 51))
         await taken(reloads, b"1", b"2")
         await reloads.reload(**changes)
         await reloads.connected()
         broker.send(message("t/in", b"1", 50, dup=True) + message("t/in", b"3", 52, dup=True))
-        assert await reloads.came_again() == {"messages": 2, "known": 1, "may_run_twice": 0}
+        assert await reloads.redelivered() == {"messages": 2, "recognized": 1, "may_run_twice": 0}
         assert reloads.intake.bodies().count(b"1") == 1
-        assert b"1" not in [arrival.body for arrival in reloads.intake.set_aside_]
+        assert b"1" not in [arrival.body for arrival in reloads.intake.dead_letters]
 
 
-async def test_a_broker_that_is_silent_at_mqtt_5_is_not_asked_for_it_again(tmp_path):
-    """A CONNECT without an answer would leave nothing certain either."""
+async def test_a_broker_that_does_not_answer_mqtt_5_is_not_asked_again_after_a_reload(tmp_path):
+    """After a CONNECT without a CONNACK no message would be recognized."""
 
     def older(version):
         return CLOSE if version == 5 else connack(session=True, mqtt_5=False)
@@ -111,22 +113,22 @@ async def test_a_broker_that_is_silent_at_mqtt_5_is_not_asked_for_it_again(tmp_p
         await reloads.reload(keepalive=30)
         await reloads.connected()
         broker.send(message("t/in", b"1", 50, mqtt_5=False, dup=True))
-        assert await reloads.came_again() == {"messages": 1, "known": 1, "may_run_twice": 0}
+        assert await reloads.redelivered() == {"messages": 1, "recognized": 1, "may_run_twice": 0}
         assert broker.connects == [5, 5, 4, 4]
 
 
-async def test_another_session_begins_anew(tmp_path):
+async def test_in_another_session_no_message_is_recognized(tmp_path):
     async with reloading(resumed, tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50))
         await taken(reloads, b"1")
         await reloads.reload(client_id="other")
         await reloads.connected()
         broker.send(message("t/in", b"1", 50, dup=True))
-        assert await reloads.came_again() == {"messages": 1, "known": 0, "may_run_twice": 1}
+        assert await reloads.redelivered() == {"messages": 1, "recognized": 0, "may_run_twice": 1}
 
 
-async def test_where_a_reload_cuts_off_a_connect_nothing_is_certain(tmp_path):
-    """The broker may have sent messages by that connection."""
+async def test_after_a_reload_during_a_connect_no_message_is_recognized(tmp_path):
+    """The broker may have sent messages on that connection."""
     answers = [connack(session=True), NOTHING, connack(session=True)]
     async with reloading(lambda _: answers.pop(0), tmp_path) as (broker, reloads):
         broker.send(message("t/in", b"1", 50))
@@ -136,28 +138,28 @@ async def test_where_a_reload_cuts_off_a_connect_nothing_is_certain(tmp_path):
         await reloads.reload(keepalive=31)
         await reloads.connected()
         broker.send(message("t/in", b"1", 50, dup=True))
-        assert await reloads.came_again() == {"messages": 1, "known": 0, "may_run_twice": 1}
+        assert await reloads.redelivered() == {"messages": 1, "recognized": 0, "may_run_twice": 1}
 
 
-async def test_what_is_still_taken_at_a_reload_after_the_connection_was_lost_is_in_doubt(
+async def test_a_message_still_being_written_at_a_reload_after_a_lost_connection_is_uncertain(
     tmp_path, monkeypatch
 ):
     async with reloading(resumed, tmp_path) as (broker, reloads):
-        reloads.intake.go.clear()
+        reloads.intake.answers.clear()
         broker.send(message("t/in", b"1", 50))
         await taken(reloads, b"1")
-        monkeypatch.setattr(link, "ANSWER_LIMIT_S", 60.0)
-        reloads.way_in._link.abort()
-        await until(lambda: reloads.way_in._link is None)
-        monkeypatch.setattr(link, "ANSWER_LIMIT_S", 0.05)
+        monkeypatch.setattr(connection, "SETTLE_LIMIT_S", 60.0)
+        reloads.way_in.connection.abort()
+        await until(lambda: reloads.way_in.connection is None)
+        monkeypatch.setattr(connection, "SETTLE_LIMIT_S", 0.05)
         await reloads.reload(keepalive=30)
         await reloads.connected()
-        reloads.intake.go.set()
+        reloads.intake.answers.set()
         broker.send(message("t/in", b"1", 50, dup=True))
-        assert (await reloads.came_again())["may_run_twice"] == 1
+        assert (await reloads.redelivered())["may_run_twice"] == 1
 
 
-def test_a_node_that_is_reloaded_knows_that_what_waited_for_room_is_new(
+def test_after_a_reload_a_message_that_waited_for_room_is_certainly_new(
     mosquitto, tmp_path, components
 ):
     components.answers["/endpoint1"] = "hang"
@@ -168,73 +170,81 @@ def test_a_node_that_is_reloaded_knows_that_what_waited_for_room_is_new(
     asyncio.run(send(mosquitto, node.topic, *triggers))
     wait_until(lambda: len(node.runs()) == 2)
     node.edit("comm", mqtt__keepalive=30)
-    wait_until(lambda: "mqtt_came_again" in node.log)
-    assert "mqtt_came_again messages=1 known=0 may_run_twice=0" in node.log
+    wait_until(lambda: "mqtt_redelivered" in node.log)
+    assert "mqtt_redelivered messages=1 recognized=0 may_run_twice=0" in node.log
     components.go_on.set()
     wait_until(lambda: len([run for run in node.runs() if run.state.final]) == 3)
     assert node.stop() == 0
 
 
-# --- what is kept ---------------------------------------------------------------------------------
+# --- the memory of a session --------------------------------------------------------------------
 
 ONE = Message(b"1", retained=False)
 HERE, MQTT = Broker(), Mqtt(username="u", tls=Tls(cert="c.pem"))
 
 
-def test_a_session_is_known_by_its_broker_its_client_id_and_its_user():
-    brokers = KnownBrokers()
-    known = brokers.answered(HERE, "n", MQTT)
-    assert brokers.answered(HERE, "n", Mqtt(username="u", tls=Tls(ca="x", cert="c.pem"))) is known
+def test_a_session_is_identified_by_broker_client_id_and_user():
+    memory = BrokerMemory()
+    known = memory.acknowledged(HERE, "n", MQTT)
+    assert (
+        memory.acknowledged(HERE, "n", Mqtt(username="u", tls=Tls(ca="x", cert="c.pem"))) is known
+    )
     for another in [
         (Broker("other"), "n", MQTT),
         (HERE, "m", MQTT),
         (HERE, "n", Mqtt(username="v", tls=MQTT.tls)),
         (HERE, "n", Mqtt(username="u", tls=Tls(cert="d.pem"))),
     ]:
-        brokers = KnownBrokers()
-        known = brokers.answered(HERE, "n", MQTT)
-        assert brokers.answered(*another) is not known
-        assert brokers.answered(HERE, "n", MQTT) is not known
+        memory = BrokerMemory()
+        known = memory.acknowledged(HERE, "n", MQTT)
+        assert memory.acknowledged(*another) is not known
+        assert memory.acknowledged(HERE, "n", MQTT) is not known
 
 
-async def test_a_session_that_another_process_may_have_had_is_forgotten(tmp_path):
-    brokers = KnownBrokers()
-    known = brokers.answered(HERE, "n", MQTT)
-    other = FileLock(tmp_path / "mqtt-client-id.lock")
-    with pytest.raises(ClientIdInUse):
-        await made(MQTT, Intake(), tmp_path, Heard(), known=brokers).start()
-    other.release()
-    assert brokers.answered(HERE, "n", MQTT) is not known
+async def test_a_session_that_another_process_may_have_used_is_forgotten(tmp_path):
+    async with reloading(resumed, tmp_path) as (broker, reloads):
+        broker.send(message("t/in", b"1", 50))
+        await taken(reloads, b"1")
+        await reloads.way_in.stop()
+        other = ClientId("n", tmp_path, SystemRandom())
+        with pytest.raises(ClientIdInUse):
+            await reloads.reload()
+        other.release()
+        await reloads.reload()
+        await reloads.connected()
+        broker.send(message("t/in", b"1", 50, dup=True))
+        expected = {"messages": 1, "recognized": 0, "may_run_twice": 1}
+        assert await reloads.redelivered() == expected
 
 
-def test_what_a_broker_lacked_is_asked_for_after_a_reload_and_its_version_is_not():
-    in_turn = OptionsInTurn(None)
-    for answer in (Answer.OTHER_VERSION, Answer.OTHER, Answer.NO_STATUS):
+def test_a_reload_keeps_the_mqtt_version_and_tries_unsupported_features_again():
+    in_turn = BrokerOptions(None)
+    for answer in (ConnectResult.OTHER_VERSION, ConnectResult.OTHER, ConnectResult.NO_STATUS):
         in_turn.learn(answer)
     assert in_turn.options == ConnectOptions(mqtt_5=False, status=False)
     assert in_turn.after_reload().options == ConnectOptions(mqtt_5=False)
 
 
-def test_silence_before_a_reload_says_nothing_of_the_version_after_it():
-    in_turn = OptionsInTurn(None)
+def test_silence_before_a_reload_does_not_decide_the_version_after_it():
+    in_turn = BrokerOptions(None)
     for _ in range(2):
-        in_turn.learn(Answer.SILENCE)
+        in_turn.learn(ConnectResult.SILENCE)
     assert not in_turn.options.mqtt_5
     assert in_turn.after_reload().options == ConnectOptions()
 
 
-def test_packet_ids_are_judged_by_how_many_messages_there_could_be_when_they_came():
-    answered = Answered(5_000)
-    answered.note([(4_000, ONE)])
-    answered.reconfigured(1_000, "")
-    answered.resume(mqtt_5=True)
-    assert answered.has(4_000, ONE, going_on=True) is None
+def test_of_the_windows_before_and_after_a_reload_the_larger_one_counts():
+    acknowledged = AcknowledgedMessages(5_000)
+    acknowledged.add([(4_000, ONE)])
+    acknowledged.reconfigured(1_000, "")
+    acknowledged.resumed_session(mqtt_5=True)
+    assert acknowledged.has(4_000, ONE, no_new_yet=True) is None
 
 
-def test_what_comes_again_in_the_other_version_of_mqtt_is_not_certainly_new():
-    """Its properties are left out, or not any more."""
-    answered = Answered(10)
-    answered.begin(mqtt_5=True)
-    answered.note([(50, Message(b"1", retained=False, said=Said(reply_topic="a")))])
-    answered.resume(mqtt_5=False)
-    assert answered.has(50, ONE, going_on=True) is None
+def test_a_message_redelivered_in_the_other_mqtt_version_is_not_certainly_new():
+    """It has lost its properties."""
+    acknowledged = AcknowledgedMessages(10)
+    acknowledged.new_session(mqtt_5=True)
+    acknowledged.add([(50, Message(b"1", retained=False, metadata=Said(reply_topic="a")))])
+    acknowledged.resumed_session(mqtt_5=False)
+    assert acknowledged.has(50, ONE, no_new_yet=True) is None

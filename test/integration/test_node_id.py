@@ -14,9 +14,9 @@ from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.cli.main import EXIT_CANNOT
 from fractal_rm.domain.facts import Accepted, Placed
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.handoff import Receipt
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import Placement, State
-from fractal_rm.engine.ports import Receipt
 from worlds import ManualClock, Stage, until
 
 
@@ -144,9 +144,9 @@ async def test_an_id_that_the_configuration_no_longer_has_is_the_kept_one():
 async def test_a_peer_is_told_who_offers_also_by_a_node_without_an_id_of_its_own():
     senders = []
 
-    async def take(_node, run, sender):
-        senders.append(sender)
-        return Receipt(run.id, run.epoch)
+    async def take(_node, offer):
+        senders.append(offer.sender)
+        return Receipt(offer.run, offer.epoch)
 
     async with named(None) as stage:
         stage.balancer.answer, stage.peers.take = "3", take

@@ -27,6 +27,7 @@ from fractal_rm.domain.call import Reply
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import Accepted, Finished, Placed, Released
 from fractal_rm.domain.flow import Queueing, flow_version
+from fractal_rm.domain.handoff import NoReceipt, Offer
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
@@ -253,7 +254,8 @@ async def test_an_answer_of_a_balancer_that_is_read_in_two_ways_leaves_the_run_h
         return Reply(200, b"", body)
 
     async with Stage() as stage:
-        stage.world.balancer = HttpBalancer(MemoryCaller({f"{URL}/LB": answer}))
+        route = stage.world.config.balancer
+        stage.world.balancer = HttpBalancer(MemoryCaller({f"{URL}/LB": answer}), route)
         taken = await stage.send("2")
         await until(lambda: stage.node.unfinished == 0)
         assert stage.state(taken.run) is State.SUCCEEDED
@@ -268,8 +270,9 @@ async def test_an_answer_of_a_peer_that_is_read_in_two_ways_is_no_receipt(body):
         return Reply(200, b"", body)
 
     caller = MemoryCaller({f"{URL}/n2": answer})
-    run, node = Run("01J00000000000000000000001", config().flows["2"], 0), config().nodes["2"]
-    assert await HttpPeers(caller).offer(node, node.offer, run, "me") is None
+    offer = Offer("01J00000000000000000000001", 1, "me", "2", msgspec.Raw(b"1"))
+    node = config().nodes["2"]
+    assert await HttpPeers(caller).offer(node, offer, ours=True) == NoReceipt()
 
 
 def test_a_bad_trigger_costs_none_of_those_that_came_with_it(node, mosquitto):

@@ -11,8 +11,8 @@ import pytest
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.admission import what_it_is_about
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import CallTimedOut
 from fractal_rm.domain.flow import Queueing
+from fractal_rm.domain.handoff import NoAnswer
 from fractal_rm.domain.state import State
 from worlds import URL, ManualClock, Stage, config, until
 
@@ -260,14 +260,14 @@ async def test_after_a_restart_the_newest_supersedes_a_parked_run_in_any_order(r
 
 
 async def test_a_run_that_a_peer_may_have_is_not_superseded_and_not_stale(monkeypatch):
-    monkeypatch.setattr("fractal_rm.domain.placement._backoff", lambda *_: 0.001)
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     clock = ManualClock()
     rules = queued(_2=Queueing(limit=1, stale_ms=1_000, latest="'all'"))
     async with Stage(clock=clock, flows=rules) as stage:
         stage.balancer.answer = "3"
 
         async def silent(*_):
-            raise CallTimedOut("no answer within the time limit", sent=True)
+            return NoAnswer("no answer within the time limit", sent=True)
 
         stage.peers.take = silent
         offered = (await stage.send("2")).run

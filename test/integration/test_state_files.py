@@ -1,5 +1,4 @@
-"""The small files of the state folder: whatever stands in one is said in words, and never ends a
-node with a traceback."""
+"""Damaged small files of the state folder are reported in words, never with a traceback."""
 
 from __future__ import annotations
 
@@ -30,13 +29,13 @@ def put(node: NodeProcess, name: str, content: bytes) -> None:
     (node.state / name).write_bytes(content)
 
 
-def every_way(node: NodeProcess) -> None:
-    """It serves, and has written no traceback."""
+def assert_serves(node: NodeProcess) -> None:
+    """The node serves, and has logged no traceback."""
     assert node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
     assert "Traceback" not in node.log
 
 
-def test_a_pause_that_cannot_be_read_holds_until_it_is_asked_for_again(node):
+def test_an_unreadable_pause_stays_in_force_until_resume(node):
     put(node, "control.json", DEEP)
     node.start()
     assert "control.json cannot be read: nested deeper" in node.log
@@ -46,13 +45,13 @@ def test_a_pause_that_cannot_be_read_holds_until_it_is_asked_for_again(node):
     resumed = CliRunner().invoke(cli, ["resume", "--config", str(node.config)])
     assert resumed.exit_code == 0
     wait_until(lambda: node.runs(State.SUCCEEDED))
-    for content in NOT_JSON:  # what is broken while it runs changes nothing
+    for content in NOT_JSON:  # damage while it runs changes nothing
         put(node, "control.json", content)
-    every_way(node)
+    assert_serves(node)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\0", b'{"a": 1e400}', DEEP])
-def test_memories_that_cannot_be_read_are_begun_anew_and_that_is_said(node, mosquitto, content):
+def test_unreadable_topics_and_schedules_are_reported_and_begun_again(node, mosquitto, content):
     node.edit("comm", mqtt__port=mosquitto.port, mqtt__client_id="node")
     name = blake2b(b"node", digest_size=8).hexdigest()
     put(node, f"mqtt-topics-{name}.json", content)
@@ -60,7 +59,7 @@ def test_memories_that_cannot_be_read_are_begun_anew_and_that_is_said(node, mosq
     flows = (node.config / "flows.conf").read_text()
     (node.config / "flows.conf").write_text(f"{flows}\n3\nEVERY 1h\nTO component1 1\nGET\n")
     node.start().wait_connected()
-    every_way(node)
+    assert_serves(node)
     assert " topics_forgotten " in node.log
     assert " schedules_forgotten " in node.log
     node.stop()
@@ -68,7 +67,7 @@ def test_memories_that_cannot_be_read_are_begun_anew_and_that_is_said(node, mosq
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"a\0b"])
-def test_a_client_id_that_is_none_is_not_replaced_unasked(node, content):
+def test_an_invalid_client_id_is_reported_and_not_replaced(node, content):
     put(node, "mqtt-client-id", content)
     node.launch()
     assert node.process.wait(30) == EXIT_CANNOT

@@ -1,4 +1,4 @@
-"""RUN: a flow within a flow, on fakes, over a crash too."""
+"""RUN: child runs, on fakes, also over a crash."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stage_of(*flows, disk=None, clock=None, **changes):
 
 
 def children(disk):
-    """Every run that another one has begun, with its first fact."""
+    """Every child run with its first fact."""
     firsts = {run_id: disk.facts(run_id)[0] for run_id in disk.runs}
     return {
         run_id: fact
@@ -35,7 +35,7 @@ def children(disk):
     }
 
 
-async def test_a_flow_is_run_as_a_run_of_its_own_and_its_reply_is_the_result():
+async def test_the_reply_of_the_child_run_is_the_result_of_the_step():
     async with stage_of(ONE, CHILD) as stage:
         run_id = (await stage.send("9")).run
         outcome = await stage.ended(run_id)
@@ -60,14 +60,14 @@ async def test_a_flow_is_run_as_a_run_of_its_own_and_its_reply_is_the_result():
         (Content(json=ObjectOf((("x", Payload("a")), ("y", Literal("z"))))), {"x": 1, "y": "z"}),
     ],
 )
-async def test_its_payload_is_what_the_step_hands_on(content, payload):
+async def test_the_payload_of_a_child_run_is_made_from_the_step(content, payload):
     async with stage_of(flow(SubFlow(1, "8", content)), CHILD) as stage:
         assert (await stage.run("9", payload={"a": 1})).state is State.SUCCEEDED
         (fact,) = children(stage.disk).values()
         assert json.loads(bytes(fact.payload)) == payload
 
 
-async def test_a_path_picks_from_a_reply_that_is_any_json():
+async def test_a_path_picks_from_the_reply_of_a_child_run():
     child = flow(Respond(Content(json=ObjectOf((("n", Literal([7])),)))), flow_id="8")
     one = flow(SubFlow(1, "8"), post(2, "a 1", json=Result(1, "n[0]")))
     async with stage_of(one, child) as stage:
@@ -75,7 +75,7 @@ async def test_a_path_picks_from_a_reply_that_is_any_json():
         assert stage.components.requests[0].body == b"7"
 
 
-async def test_one_that_its_condition_leaves_out_is_not_begun():
+async def test_a_skipped_run_step_begins_no_child():
     one = flow(SubFlow(1, "8", when=Literal(False)), post(2, "a 1", Result(1)))
     async with stage_of(one, CHILD) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
@@ -83,7 +83,7 @@ async def test_one_that_its_condition_leaves_out_is_not_begun():
         assert stage.components.requests[0].body == b'{"payload": [null]}'
 
 
-async def test_one_that_fails_fails_the_step():
+async def test_a_failed_child_run_fails_the_step():
     async with stage_of(ONE, CHILD) as stage:
         stage.answers("b/1", "no", 500)
         outcome = await stage.run("9")
@@ -95,7 +95,7 @@ async def test_one_that_fails_fails_the_step():
         )
 
 
-async def test_where_errors_continue_one_that_fails_has_the_original_s_text():
+async def test_with_errors_continue_a_failed_child_run_has_the_error_text_of_the_original():
     one = flow(SubFlow(1, "8"), post(2, "a 1", Result(1)), errors=Errors.CONTINUE)
     async with stage_of(one, CHILD) as stage:
         stage.answers("b/1", "no", 500)
@@ -103,7 +103,7 @@ async def test_where_errors_continue_one_that_fails_has_the_original_s_text():
         assert b"[Request_Maker] - error." in stage.components.requests[1].body
 
 
-async def test_a_fault_of_ours_in_it_sets_it_aside_and_fails_the_step():
+async def test_a_bug_in_a_child_run_sets_it_aside_and_fails_the_step():
     async with stage_of(ONE, CHILD) as stage:
         stage.raises("b/1", RuntimeError("a bug"))
         outcome = await stage.run("9")
@@ -112,12 +112,12 @@ async def test_a_fault_of_ours_in_it_sets_it_aside_and_fails_the_step():
         assert stage.node.unfinished == 0
 
 
-async def test_a_flow_that_is_gone_fails_the_step():
+async def test_a_flow_that_is_no_longer_configured_fails_the_step():
     async with stage_of(ONE) as stage:
         assert (await stage.run("9")).reason == "step 2, RUN 8: flows.conf has no flow '8'"
 
 
-async def test_flows_that_run_themselves_end():
+async def test_recursion_of_flows_ends_at_a_maximum_depth():
     async with stage_of(flow(SubFlow(1, "9"))) as stage:
         outcome = await stage.run("9")
         assert outcome.state is State.FAILED
@@ -127,7 +127,7 @@ async def test_flows_that_run_themselves_end():
         assert stage.load.result_bytes == 0
 
 
-async def test_it_is_undone_by_itself_where_it_fails():
+async def test_a_failed_child_run_is_undone():
     child = flow(get(1, "b 1", undo=undo("2")), get(2, "slow 1"), flow_id="8")
     async with stage_of(flow(SubFlow(1, "8")), child) as stage:
         stage.answers("slow/1", "no", 500)
@@ -135,7 +135,7 @@ async def test_it_is_undone_by_itself_where_it_fails():
         assert stage.called() == ["b/1", "slow/1", "b/2"]
 
 
-async def test_a_long_wait_in_it_holds_no_slot_and_begins_nothing_twice():
+async def test_a_long_wait_in_a_child_run_frees_the_slot_and_survives_a_crash():
     child = flow(Wait(60_000), get(1, "b 1"), flow_id="8")
     disk, clock = Disk(), ManualClock()
     stage = stage_of(ONE, child, disk=disk, clock=clock)
@@ -153,7 +153,7 @@ async def test_a_long_wait_in_it_holds_no_slot_and_begins_nothing_twice():
 
 
 @pytest.mark.parametrize("order", [Order.LISTED, Order.DATAFLOW])
-async def test_after_a_crash_the_parent_carries_it_on(order):
+async def test_after_a_crash_the_parent_resumes_its_child_run(order):
     disk, clock = Disk(), ManualClock()
     child = flow(get(1, "b 1"), get(2, "slow 1"), flow_id="8", durable=Durable.STEP)
     one = flow(*ONE.steps, order=order, durable=Durable.STEP)
@@ -172,7 +172,7 @@ async def test_after_a_crash_the_parent_carries_it_on(order):
         assert all(kept.state is State.SUCCEEDED for kept in disk.runs.values())
 
 
-async def test_what_was_running_at_several_crashes_is_set_aside_with_the_runs_that_it_carries():
+async def test_a_run_that_is_set_aside_after_crashes_sets_its_descendants_aside():
     disk, clock = Disk(), ManualClock()
     middle = flow(SubFlow(1, "8"), flow_id="7")
     flows = flow(SubFlow(1, "7")), middle, CHILD
@@ -192,7 +192,7 @@ async def test_what_was_running_at_several_crashes_is_set_aside_with_the_runs_th
         assert after.called() == []
 
 
-async def test_a_fault_of_ours_beside_it_sets_it_aside_with_its_parent():
+async def test_a_bug_in_the_parent_sets_the_child_run_aside_too():
     one = flow(SubFlow(1, "8"), get(2, "a 1"), order=Order.DATAFLOW)
     async with stage_of(one, CHILD) as stage:
         stage.holds("b/1")
@@ -209,7 +209,7 @@ async def test_a_fault_of_ours_beside_it_sets_it_aside_with_its_parent():
         assert stage.load.result_bytes == 0
 
 
-async def test_one_that_is_in_doubt_leaves_its_parent_in_doubt():
+async def test_an_unknown_child_run_leaves_its_parent_unknown():
     disk, clock = Disk(), ManualClock()
     child = flow(get(1, "once 1"), flow_id="8")
     one = flow(get(1, "a 1", undo=undo("2")), SubFlow(2, "8"))
@@ -224,7 +224,7 @@ async def test_one_that_is_in_doubt_leaves_its_parent_in_doubt():
         assert stage.called() == []
 
 
-async def test_a_full_disk_holds_its_beginning_back():
+async def test_a_child_run_begins_when_the_disk_is_no_longer_full():
     async with stage_of(flow(get(1, "a 1"), SubFlow(2, "8")), CHILD) as stage:
 
         async def fill(_):

@@ -1,6 +1,6 @@
-"""Two nodes on two machines, with addresses that the other one can reach, hand over to each other.
+"""Two nodes on two machines hand runs off to each other.
 
-The machines are network namespaces. The second one has another address that nobody trusts.
+The machines are network namespaces. The second one has one more address, which is not trusted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from open_files import MAY_OPEN_FEW
 FIRST, SECOND, STRANGER = "10.177.0.1", "10.177.0.2", "10.177.0.9"
 FIRST_6, SECOND_6, STRANGER_6 = "fd77::1", "fd77::2", "fd77::9"
 BODY = json.dumps({"payload": "p", "id_flow": "1", "is_load_balancing": True}).encode()
-# As the client library of the original sends them.
+# The headers that the client library of the original sends.
 AS_ORIGINAL = {
     "User-Agent": "python-requests/2.28.1",
     "Accept-Encoding": "gzip, deflate",
@@ -42,21 +42,21 @@ class Site:
         self.components = made.call(Components)
         port = self.components.port
         self.node = NodeProcess(folder, components=port, balancer=port, mode="api")
-        # On its machine, not where the loaded program is; with few descriptors, as a small one.
+        # Start it on its own machine, with few descriptors, as on a small one.
         self.node.before = MAY_OPEN_FEW
         self.node.edit("comm", node__id=node_id, rest__host=host)
 
-    def balancer_says(self, node_id: str | None) -> None:
+    def set_balancer(self, node_id: str | None) -> None:
         self.components.answers["/LB/id_node"] = (200, json.dumps({"id_node": node_id}))
 
     def run(self) -> str:
-        """Send a trigger from the machine itself; the id of its run."""
+        """Send a trigger from the machine itself. Returns the id of its run."""
         status, _, answer = self.machine.call(self.node.trigger, placed=False)
         assert status == 200
         return answer["run"]
 
-    def ended(self, run: str, state: State):
-        """Wait until a run has ended so."""
+    def wait_for(self, run: str, state: State):
+        """Wait until a run is in a state. Returns its details."""
         return wait_until(lambda: (found := self.node.history.run(run))
                           and found.summary.state is state and found)  # fmt: skip
 
@@ -64,13 +64,13 @@ class Site:
         return self.machine.call(self.node.get, "/readyz")
 
     def refused(self) -> int:
-        """How many requests of other machines were refused, as /readyz says it."""
+        """How many requests of other machines were refused, according to /readyz."""
         checks = {check["name"]: check["text"] for check in self.ready()[2]["checks"]}
         found = re.search("([0-9]+) requests of other machines were refused", checks["rest"])
         return int(found[1]) if found else 0
 
     def answer_to(self, caller, method, path, body=None, headers=None, *, to=None, source=None):
-        """What a request from another machine is answered: status and body."""
+        """The status and body of the answer to a request from another machine."""
 
         def ask():
             asked = http.client.HTTPConnection(
@@ -117,25 +117,25 @@ def sites(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("sender", "receiver"), [("first", "second"), ("second", "first")])
-def test_a_run_is_handed_over_and_executed_on_the_other_machine(sites, sender, receiver):
+def test_a_run_is_handed_off_and_executed_on_the_other_machine(sites, sender, receiver):
     sender, receiver = getattr(sites, sender), getattr(sites, receiver)
-    sender.balancer_says(receiver.node.read("comm")["node"]["id"])
+    sender.set_balancer(receiver.node.read("comm")["node"]["id"])
     run = sender.run()
-    sender.ended(run, State.HANDED_OFF)
-    receiver.ended(run, State.SUCCEEDED)
+    sender.wait_for(run, State.HANDED_OFF)
+    receiver.wait_for(run, State.SUCCEEDED)
 
 
-def test_an_original_is_handed_a_run(sites):
-    sites.first.balancer_says("3")
-    sites.first.ended(sites.first.run(), State.HANDED_OFF)
+def test_a_run_is_handed_off_to_an_original(sites):
+    sites.first.set_balancer("3")
+    sites.first.wait_for(sites.first.run(), State.HANDED_OFF)
     path, _, body = sites.original.requests[-1]
     assert (path, json.loads(body)["is_load_balancing"]) == ("/startrm", True)
 
 
-def test_an_original_hands_over_a_run(sites):
+def test_an_original_hands_off_a_run(sites):
     status, body = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, AS_ORIGINAL)
     assert status == 200
-    sites.first.ended(json.loads(body)["run"], State.SUCCEEDED)
+    sites.first.wait_for(json.loads(body)["run"], State.SUCCEEDED)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_an_original_hands_over_a_run(sites):
         ("GET", "/nothing"),
     ],
 )
-def test_a_trusted_machine_may_ask_for_nothing_but_the_trigger_endpoint(sites, method, path):
+def test_a_trusted_machine_may_use_only_the_trigger_endpoint(sites, method, path):
     status, body = sites.first.answer_to(sites.second, method, path, BODY, AS_ORIGINAL)
     assert (status, json.loads(body)["type"]) == (403, "urn:fractal-rm:peer-refused")
 
@@ -179,13 +179,13 @@ def test_a_trusted_machine_may_ask_for_nothing_but_the_trigger_endpoint(sites, m
         ("evil.example", 421),
     ],
 )
-def test_a_request_is_for_an_address_or_a_name_of_the_node(sites, host, status):
+def test_the_host_of_a_request_must_be_an_address_or_a_name_of_the_node(sites, host, status):
     headers = {**AS_ORIGINAL, "Host": host}
     found, _ = sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)
     assert found == status
 
 
-def test_the_address_of_another_machine_is_none_of_ours_where_any_can_be_bound(sites):
+def test_the_address_of_another_machine_is_refused_even_if_any_address_can_be_bound(sites):
     """As where addresses move from machine to machine (VRRP)."""
     first, setting = sites.first, Path("/proc/sys/net/ipv6/ip_nonlocal_bind")
     first.machine.call(setting.write_text, "1")
@@ -201,7 +201,7 @@ def test_the_address_of_another_machine_is_none_of_ours_where_any_can_be_bound(s
     assert answers == [421, 200]
 
 
-def test_an_address_that_has_moved_to_another_machine_is_no_longer_ours(sites):
+def test_an_address_that_has_moved_to_another_machine_is_refused(sites):
     first, moving = sites.first, ("10.177.0.50/32", "dev", "cable")
 
     def status() -> int:
@@ -219,12 +219,12 @@ def test_a_page_of_another_site_cannot_start_runs_through_a_trusted_machine(site
     assert sites.first.answer_to(sites.second, "POST", "/startrm", BODY, headers)[0] == 421
 
 
-def test_the_machine_itself_is_served_at_its_loopback(sites):
+def test_the_machine_itself_is_served_at_its_loopback_address(sites):
     assert sites.first.ready()[0] == 200
     assert sites.first.machine.call(sites.first.node.get, "/v1/flows")[0] == 200
 
 
-def test_who_is_not_trusted_is_refused_before_the_body_is_read_and_that_is_seen(sites):
+def test_a_stranger_is_refused_before_the_body_is_read_and_that_is_logged_once(sites):
     first, head = sites.first, (
         f"POST /startrm HTTP/1.1\r\nHost: {FIRST}\r\nContent-Type: application/json\r\n"
         "Content-Length: 100000\r\n\r\n"
@@ -251,7 +251,7 @@ def test_who_is_not_trusted_is_refused_before_the_body_is_read_and_that_is_seen(
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01\0", b"GET /" + 16_384 * b"a"], ids=["as TLS", "without end"]
 )
-def test_who_is_not_trusted_is_refused_where_nothing_can_be_read_too(sites, sent):
+def test_a_stranger_is_refused_also_if_its_request_cannot_be_read(sites, sent):
     def answer() -> bytes:
         where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
         with socket.create_connection(where, 20, source) as stranger:
@@ -263,7 +263,7 @@ def test_who_is_not_trusted_is_refused_where_nothing_can_be_read_too(sites, sent
     assert sites.first.refused() == before + 1
 
 
-def test_refusals_are_counted_and_said_as_before_when_other_machines_are_trusted(sites):
+def test_the_count_of_refusals_and_the_logged_peers_outlive_a_change_of_trusted_peers(sites):
     def refuse() -> None:
         answer = first.answer_to(sites.second, "GET", "/v1/runs", source=STRANGER)
         assert answer[0] == 403
@@ -271,16 +271,16 @@ def test_refusals_are_counted_and_said_as_before_when_other_machines_are_trusted
     first = sites.first
     refuse()
     before = first.refused()
-    said = first.node.log.count("peer_refused peer=10.177.0.9")
+    logged = first.node.log.count("peer_refused peer=10.177.0.9")
     taken = first.node.log.count(" config_taken ")
     first.node.edit("comm", rest__trusted_peers=[SECOND, SECOND_6, "10.177.0.7"])
     wait_until(lambda: first.node.log.count(" config_taken ") > taken)
     refuse()
     assert first.refused() == before + 1
-    assert first.node.log.count("peer_refused peer=10.177.0.9") == said
+    assert first.node.log.count("peer_refused peer=10.177.0.9") == logged
 
 
-def test_more_strangers_than_there_is_room_for_do_not_keep_the_others_out(sites):
+def test_too_many_strangers_do_not_keep_trusted_machines_out(sites):
     def connect_all() -> list[socket.socket]:
         where, source = (FIRST, sites.first.node.rest), (STRANGER, 0)
         return [socket.create_connection(where, 20, source) for _ in range(200)]
@@ -288,7 +288,7 @@ def test_more_strangers_than_there_is_room_for_do_not_keep_the_others_out(sites)
     before = sites.first.refused()
     strangers = sites.second.machine.call(connect_all)
     gone = 0
-    for stranger in strangers[100:]:  # those that came last are ended without a word
+    for stranger in strangers[100:]:  # the last ones are closed without an answer
         try:
             gone += stranger.recv(1) == b""
         except ConnectionResetError:
@@ -301,7 +301,7 @@ def test_more_strangers_than_there_is_room_for_do_not_keep_the_others_out(sites)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", FIRST_6])
-def test_addresses_are_the_same_however_they_are_written(sites, host):
+def test_an_address_is_the_same_in_every_spelling(sites, host):
     first = sites.first
     taken = first.node.log.count(" config_taken ")
     first.node.edit("comm", rest__host=host)
@@ -319,8 +319,8 @@ def test_addresses_are_the_same_however_they_are_written(sites, host):
     assert first.ready()[0] == 200
 
 
-def test_a_machine_that_is_no_longer_trusted_is_refused_on_its_open_connection_too(sites):
-    """And the run that is handed over to it is executed here."""
+def test_a_machine_that_is_no_longer_trusted_is_refused_also_on_an_open_connection(sites):
+    """A run that would be handed off to it is executed here."""
     kept = http.client.HTTPConnection(SECOND, sites.second.node.rest, 20)
 
     def answer() -> int:
@@ -334,8 +334,8 @@ def test_a_machine_that_is_no_longer_trusted_is_refused_on_its_open_connection_t
     sites.second.node.edit("comm", rest__trusted_peers=[STRANGER])
     wait_until(lambda: sites.second.node.log.count(" config_taken ") > taken)
     connected = kept.sock
-    assert (sites.first.machine.call(answer), kept.sock) == (403, None)  # it was the last answer
+    assert (sites.first.machine.call(answer), kept.sock) == (403, None)  # closed after this answer
     assert connected is not None
-    sites.first.balancer_says("2")
-    ended = sites.first.ended(sites.first.run(), State.SUCCEEDED)
+    sites.first.set_balancer("2")
+    ended = sites.first.wait_for(sites.first.run(), State.SUCCEEDED)
     assert any("node 2 answered 403" in getattr(f.fact, "reason", "") for f in ended.facts)

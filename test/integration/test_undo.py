@@ -1,4 +1,4 @@
-"""UNDO: what finished steps did is undone where a later one fails, over a crash too."""
+"""UNDO: finished steps are undone after a later one has failed, also over a crash."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stage_of(one, disk=None, clock=None, **changes):
     return stage
 
 
-async def test_finished_steps_are_undone_in_reverse_and_what_failed_is_not():
+async def test_finished_steps_are_undone_in_reverse_and_the_failed_one_is_not():
     async with stage_of(ONE) as stage:
         run_id = (await stage.send("9")).run
         outcome = await stage.ended(run_id)
@@ -52,7 +52,7 @@ async def test_a_run_that_succeeds_undoes_nothing():
         assert stage.called() == ["a/1", "b/1", "slow/1"]
 
 
-async def test_what_was_skipped_has_nothing_to_undo():
+async def test_skipped_steps_are_not_undone():
     one = flow(
         get(1, "a 1", undo=undo("2"), when=Literal(False)),
         get(2, "b 1", undo=undo("2"), each=each(Payload())),
@@ -63,14 +63,14 @@ async def test_what_was_skipped_has_nothing_to_undo():
         assert stage.called() == ["slow/1"]
 
 
-async def test_where_errors_continue_nothing_is_undone():
+async def test_with_errors_continue_nothing_is_undone():
     one = flow(*ONE.steps, errors=Errors.CONTINUE)
     async with stage_of(one) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert stage.called() == ["a/1", "b/1", "slow/1"]
 
 
-async def test_an_undo_that_fails_is_noted_and_the_others_are_made():
+async def test_a_failed_undo_is_in_the_reason_and_the_others_are_made():
     async with stage_of(ONE) as stage:
         stage.answers("b/2", "stuck", 500)
         outcome = await stage.run("9")
@@ -81,7 +81,7 @@ async def test_an_undo_that_fails_is_noted_and_the_others_are_made():
         assert stage.called()[-2:] == ["b/2", "a/2"]
 
 
-async def test_a_run_whose_time_has_ended_is_undone_in_time_of_its_own():
+async def test_the_deadline_of_a_run_does_not_limit_its_undo():
     one = flow(*ONE.steps, deadline_ms=30)
     async with stage_of(one) as stage:
         stage.holds("slow/1")
@@ -93,7 +93,7 @@ async def test_a_run_whose_time_has_ended_is_undone_in_time_of_its_own():
         assert left == [True, True, True, False, False]
 
 
-async def test_a_call_that_is_in_doubt_is_for_a_person_to_decide():
+async def test_an_unknown_run_is_not_undone():
     disk, clock = Disk(), ManualClock()
     one = flow(get(1, "a 1", undo=undo("2")), get(2, "once 1"))
     stage = stage_of(one, disk, clock)
@@ -108,7 +108,7 @@ async def test_a_call_that_is_in_doubt_is_for_a_person_to_decide():
 
 
 @pytest.mark.parametrize("durable", [Durable.ACCEPT, Durable.STEP])
-async def test_after_a_crash_undoing_goes_on_where_it_was(durable):
+async def test_after_a_crash_undo_resumes_where_it_was(durable):
     disk, clock = Disk(), ManualClock()
     one = flow(*ONE.steps, durable=durable)
     stage = stage_of(one, disk, clock)
@@ -127,7 +127,7 @@ async def test_after_a_crash_undoing_goes_on_where_it_was(durable):
         )
 
 
-async def test_an_undo_that_must_not_be_repeated_and_is_in_doubt_is_noted():
+async def test_an_undo_in_doubt_that_is_not_idempotent_is_in_the_reason():
     disk, clock = Disk(), ManualClock()
     one = flow(get(1, "a 1", undo=undo("2")), get(2, "once 1", undo=undo("2")), get(3, "slow 1"))
     stage = stage_of(one, disk, clock)
@@ -144,10 +144,10 @@ async def test_an_undo_that_must_not_be_repeated_and_is_in_doubt_is_noted():
         )
 
 
-# --- tries --------------------------------------------------------------------------------------
+# --- retries ------------------------------------------------------------------------------------
 
 
-async def test_tries_are_counted_over_a_crash_and_the_pause_goes_on():
+async def test_attempts_are_counted_over_a_crash_and_the_pause_continues():
     disk, clock = Disk(), ManualClock()
     one = flow(get(1, "a 1", retry=Retry(2, 1)))
     asked: list[int] = []
@@ -173,5 +173,5 @@ async def test_tries_are_counted_over_a_crash_and_the_pause_goes_on():
     async with second:
         await until(lambda: second.state(run_id) is State.FAILED)
     attempts = [fact.attempt for fact in disk.facts(run_id) if hasattr(fact, "attempt")]
-    assert [n for n in attempts if n] == [1, 2, 2, 3]  # one of them says that it began again
+    assert [n for n in attempts if n] == [1, 2, 2, 3]  # the second 2 is of the fact Begun
     assert len(asked) == 4

@@ -1,4 +1,4 @@
-"""WAIT, PUBLISH and REPLY, on fakes, over a crash too."""
+"""WAIT, PUBLISH and REPLY, on fakes, also over a crash."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ HOUR_MS = 3_600_000
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """A broker is asked three times, at once."""
+def fast_publish_retries(monkeypatch):
+    """Try to publish three times, without a pause."""
     monkeypatch.setattr(unnumbered, "PUBLISH_RETRY", Retry(2, 1))
 
 
@@ -35,7 +35,7 @@ def stage_of(one, disk=None, clock=None, **changes):
 
 
 async def crashed(one, disk, clock, at):
-    """A node that ends like kill -9 when the run's last fact is ``at``. Returns the run's id."""
+    """Crash when the last fact of the run is ``at``. Returns the id of the run."""
     stage = stage_of(one, disk, clock)
     await stage.node.start()
     run_id = (await stage.send(one.id)).run
@@ -47,16 +47,16 @@ async def crashed(one, disk, clock, at):
 # --- WAIT ---------------------------------------------------------------------------------------
 
 
-async def test_a_wait_holds_the_calls_after_it_and_is_written_before_it_begins():
+async def test_a_wait_is_recorded_before_it_begins_and_delays_later_calls():
     async with stage_of(flow(get(1, "a 1"), Wait(1), get(2, "b 1"))) as stage:
         taken = await stage.send("9")
         assert (await stage.ended(taken.run)).state is State.SUCCEEDED
         assert stage.called() == ["a/1", "b/1"]
-        told = ["Accepted", "Placed", "Finished", "Waiting", "Passed", "Finished", "Settled"]
-        assert stage.facts(taken.run) == told
+        facts = ["Accepted", "Placed", "Finished", "Waiting", "Passed", "Finished", "Settled"]
+        assert stage.facts(taken.run) == facts
 
 
-async def test_a_run_in_a_long_wait_is_not_what_ended_the_process():
+async def test_a_run_in_a_long_wait_is_not_counted_as_the_cause_of_a_crash():
     disk, clock = Disk(), ManualClock()
     one = flow(Wait(HOUR_MS), get(1, "a 1"))
     run_id = await crashed(one, disk, clock, "Waiting")
@@ -65,7 +65,7 @@ async def test_a_run_in_a_long_wait_is_not_what_ended_the_process():
         assert stage.facts(run_id)[-1] == "Waiting"
 
 
-async def test_a_long_wait_holds_no_slot():
+async def test_a_long_wait_frees_the_slot():
     one = flow(Wait(HOUR_MS), get(1, "a 1"))
     async with stage_of(one) as stage:
         run_id = (await stage.send("9")).run
@@ -75,7 +75,7 @@ async def test_a_long_wait_holds_no_slot():
         assert stage.called() == []
 
 
-async def test_a_restart_does_not_begin_a_wait_again():
+async def test_a_restart_does_not_extend_a_wait():
     disk, clock = Disk(), ManualClock()
     one = flow(get(1, "a 1"), Wait(60_000), get(2, "b 1"))
     run_id = await crashed(one, disk, clock, "Waiting")
@@ -103,7 +103,7 @@ async def test_after_a_reboot_a_wait_goes_by_the_wall_clock(jump_ms, passes):
 
 
 @pytest.mark.parametrize("jumped_ms", [HOUR_MS // 2, -HOUR_MS])
-async def test_on_the_same_boot_a_wall_clock_that_jumps_moves_no_wait(jumped_ms):
+async def test_on_the_same_boot_a_jump_of_the_wall_clock_changes_no_wait(jumped_ms):
     disk, clock = Disk(), ManualClock(100 * HOUR_MS)
     one = flow(Wait(60_000), get(1, "b 1"))
     run_id = await crashed(one, disk, clock, "Waiting")
@@ -118,7 +118,7 @@ async def test_on_the_same_boot_a_wall_clock_that_jumps_moves_no_wait(jumped_ms)
 
 
 @pytest.mark.parametrize("within", [False, True])
-async def test_a_run_that_waited_as_it_was_told_to_is_not_old_for_that(within):
+async def test_time_in_a_wait_does_not_make_a_run_too_old(within):
     disk, clock = Disk(), ManualClock()
     one = flow(Wait(5 * HOUR_MS), get(1, "b 1"))
     outer = flow(SubFlow(1, "9"), flow_id="8")
@@ -134,7 +134,7 @@ async def test_a_run_that_waited_as_it_was_told_to_is_not_old_for_that(within):
         assert stage.called() == ["b/1"]
 
 
-async def test_what_its_condition_leaves_out_is_passed():
+async def test_steps_with_a_false_condition_are_skipped():
     steps = (Wait(HOUR_MS, NEVER), Publish("t", items(Payload()), NEVER), Respond(items(), NEVER))
     async with stage_of(flow(*steps, get(1, "a 1"))) as stage:
         outcome = await stage.run("9")
@@ -156,13 +156,13 @@ async def test_what_its_condition_leaves_out_is_passed():
         (Content(raw=Payload("n")), b"[1,2]"),
     ],
 )
-async def test_a_message_is_published_with_the_body_that_a_post_would_have(content, body):
+async def test_a_message_has_the_body_that_a_post_would_have(content, body):
     async with stage_of(flow(get(1, "a 1"), Publish("factory/alerts", content))) as stage:
         assert (await stage.run("9", payload={"n": [1, 2]})).state is State.SUCCEEDED
         assert stage.publisher.published == [("factory/alerts", body, None)]
 
 
-async def test_a_broker_that_is_away_for_a_moment_fails_nothing():
+async def test_a_message_is_retried_while_the_broker_is_down():
     async with stage_of(flow(Publish("t", items()), get(1, "a 1"))) as stage:
         stage.publisher.down = True
         run_id = (await stage.send("9")).run
@@ -172,7 +172,7 @@ async def test_a_broker_that_is_away_for_a_moment_fails_nothing():
         assert len(stage.publisher.published) == 1
 
 
-async def test_a_broker_that_stays_away_fails_the_step():
+async def test_a_broker_that_stays_down_fails_the_step():
     async with stage_of(flow(Publish("t", items()), get(1, "a 1"))) as stage:
         stage.publisher.down = True
         run_id = (await stage.send("9")).run
@@ -185,7 +185,7 @@ async def test_a_broker_that_stays_away_fails_the_step():
         assert stage.called() == []
 
 
-async def test_a_message_that_the_broker_refuses_for_good_is_sent_once():
+async def test_a_message_that_the_broker_refuses_is_not_retried():
     async with stage_of(flow(Publish("t", items()))) as stage:
         asked = []
 
@@ -199,14 +199,14 @@ async def test_a_message_that_the_broker_refuses_for_good_is_sent_once():
         assert len(asked) == 1
 
 
-async def test_where_errors_continue_a_message_that_cannot_be_sent_is_passed():
+async def test_with_errors_continue_a_message_that_cannot_be_sent_is_skipped():
     one = flow(Publish("t", items(Payload("a.b.")), None), get(1, "a 1"), errors=Errors.CONTINUE)
     async with stage_of(one) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert stage.called() == ["a/1"]
 
 
-async def test_tries_of_a_message_are_counted_over_a_crash():
+async def test_attempts_of_a_message_are_counted_over_a_crash():
     disk, clock = Disk(), ManualClock()
     one = flow(Publish("t", items()))
     stage = stage_of(one, disk, clock)
@@ -235,7 +235,7 @@ async def test_tries_of_a_message_are_counted_over_a_crash():
         (Content(raw=Payload("n")), "1"),
     ],
 )
-async def test_a_reply_is_what_the_sender_is_told(content, reply):
+async def test_the_content_of_reply_is_the_reply_of_the_run(content, reply):
     async with stage_of(flow(get(1, "a 1"), Respond(content), get(2, "b 1"))) as stage:
         run_id = (await stage.send("9", payload={"n": 1})).run
         outcome = await stage.ended(run_id)
@@ -244,14 +244,14 @@ async def test_a_reply_is_what_the_sender_is_told(content, reply):
         assert json.loads(bytes(fact.reply)) == reply
 
 
-async def test_without_a_reply_the_last_result_is_one_unless_the_run_failed():
+async def test_without_reply_the_last_result_of_a_successful_run_is_its_reply():
     async with stage_of(flow(get(1, "a 1"), get(2, "b 1"))) as stage:
         assert bytes((await stage.run("9")).reply) == b'"from b/1"'
         stage.answers("b/1", "no", 500)
         assert (await stage.run("9")).reply is None
 
 
-async def test_a_reply_that_was_said_is_told_after_a_crash_and_after_a_failure():
+async def test_a_reply_survives_a_crash_and_a_later_failure():
     disk, clock = Disk(), ManualClock()
     one = flow(Respond(items(Payload())), get(1, "slow 1"), durable=Durable.STEP)
     stage = stage_of(one, disk, clock)
@@ -273,17 +273,17 @@ HUGE = "x" * (5 * 1024 * 1024)
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        (Publish("t", items(Result(1), Result(1))), "PUBLISH t: it comes to more than 8 MiB"),
-        (Respond(items(Result(1), Result(1))), "REPLY: it comes to more than 8 MiB"),
+        (Publish("t", items(Result(1), Result(1))), "PUBLISH t: it is larger than 8 MiB"),
+        (Respond(items(Result(1), Result(1))), "REPLY: it is larger than 8 MiB"),
         (
             post(2, "b 1", json=ObjectOf((("a", Result(1)), ("b", Result(1))))),
-            "step 2, b 1: it comes to more than 8 MiB",
+            "step 2, b 1: it is larger than 8 MiB",
         ),
         (Respond(items(Result(1, "a"))), "REPLY: result1 is not JSON"),
-        (Wait(1, Payload()), "WAIT: a condition is true or false, and this is a text"),
+        (Wait(1, Payload()), "WAIT: a condition must be true or false, and this is a text"),
     ],
 )
-async def test_what_comes_to_nothing_or_too_much_fails_its_step(step, why):
+async def test_a_value_that_is_too_large_or_cannot_be_evaluated_fails_its_step(step, why):
     async with stage_of(flow(get(1, "a 1"), step)) as stage:
         stage.answers("a/1", HUGE)
         outcome = await stage.run("9")
@@ -298,7 +298,7 @@ async def test_an_index_past_the_end_is_null():
         assert bytes((await stage.run("9")).reply) == b"null"
 
 
-async def test_a_publisher_that_is_cut_off_leaves_the_run_to_the_next_start():
+async def test_a_message_that_a_crash_interrupts_is_sent_after_the_restart():
     disk, clock = Disk(), ManualClock()
     one = flow(get(1, "a 1"), Publish("t", items(Result(1))), durable=Durable.STEP)
     stage = stage_of(one, disk, clock)

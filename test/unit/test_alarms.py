@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from fractal_rm.engine.alarms import FEW, Alarms
+from fractal_rm.simulation.clock import VirtualClock
 from fractal_rm.simulation.loop import run_virtual
-from fractal_rm.simulation.world import VirtualClock
 from worlds import ManualClock
 
 HOUR_MS = 3_600_000

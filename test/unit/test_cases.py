@@ -1,4 +1,4 @@
-"""Cases: what they can say, what they find, and what is said about a file with mistakes."""
+"""Cases: mocked replies, expectations, and the findings about a file with mistakes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POST payload
 TO b 1
 POST result1
 
-2 said more
+2 with terms
 DEADLINE 1m
 TO a 1
 GET
@@ -33,7 +33,7 @@ TO b 1
 POST JSON {"n": first.n}
   WHEN first.n > 1
 
-3 goes on
+3 continues
 ERRORS continue
 TO a 1
 GET
@@ -55,23 +55,23 @@ def passes(made, text: str) -> bool:
     return differences(made, text) == []
 
 
-WELL = "\n[[case.reply]]\njson = { n = 2 }\n"
+REPLY = "\n[[case.reply]]\njson = { n = 2 }\n"
 
 
-# --- what the world answers -------------------------------------------------------------------
+# --- replies ----------------------------------------------------------------------------------
 
 
 def test_the_smallest_case_is_a_flow_and_a_reply(made):
-    assert passes(made, f"flow = 1{WELL}")
+    assert passes(made, f"flow = 1{REPLY}")
 
 
 def test_a_call_without_a_reply_fails_its_case_and_is_named(made):
     found = differences(made, "flow = 1")
     assert found[0][0] == "POST to a 1 (call 1 of flow 1)"
-    assert found[0][2] == "none fits it: add a [[case.reply]]"
+    assert found[0][2] == "no reply fits: add a [[case.reply]]"
 
 
-def test_replies_to_one_call_are_given_in_order_and_the_last_one_stays(made):
+def test_replies_to_one_call_are_given_in_order_and_the_last_one_is_repeated(made):
     text = """flow = 2
     payload = { line = 7 }
     [[case.reply]]
@@ -93,7 +93,7 @@ def test_replies_to_one_call_are_given_in_order_and_the_last_one_stays(made):
     assert passes(made, text)
 
 
-def test_a_reply_for_a_call_goes_before_one_for_its_component_and_that_before_any_other(made):
+def test_the_most_specific_reply_is_taken(made):
     text = """flow = 1
     [[case.reply]]
     text = "any"
@@ -111,20 +111,20 @@ def test_a_reply_for_a_call_goes_before_one_for_its_component_and_that_before_an
 
 
 @pytest.mark.parametrize(
-    ("fault", "took", "said"),
+    ("fault", "took", "reason"),
     [
         ("refused", "300ms", "connection refused"),
         ("timeout", "30s", "no answer within the time limit"),
         ("broken", "0ms", "the connection was closed before the answer was whole"),
     ],
 )
-def test_a_fault_is_what_a_real_component_would_do(made, fault, took, said):
+def test_a_fault_is_handled_as_that_of_a_real_component(made, fault, took, reason):
     text = f"""flow = 1
     [[case.reply]]
     fault = "{fault}"
     [case.expect]
     state = "failed"
-    reason = "{said}"
+    reason = "{reason}"
     took = "{took}"
     """
     assert passes(made, text)
@@ -142,7 +142,7 @@ def test_a_delay_over_the_limit_of_the_component_is_a_timeout(made):
     assert passes(made, text)
 
 
-def test_an_hour_of_delays_is_virtual(made):
+def test_delays_are_virtual(made):
     text = """flow = 3
     [[case.reply]]
     call = 1
@@ -156,7 +156,7 @@ def test_an_hour_of_delays_is_virtual(made):
     assert passes(made, text)
 
 
-def test_a_sender_may_leave_it_to_another_node(made):
+def test_a_run_can_be_handed_off(made):
     text = """flow = 1
     balancer = { node = 3, delay = "20ms" }
     [case.expect]
@@ -168,10 +168,10 @@ def test_a_sender_may_leave_it_to_another_node(made):
     assert passes(made, text)
 
 
-def test_a_node_that_refuses_leaves_the_run_here(made):
+def test_a_run_that_a_node_refuses_runs_here(made):
     text = f"""flow = 1
     balancer = {{ node = 2 }}
-    {WELL}
+    {REPLY}
     [[case.peer]]
     status = 404
     [case.expect]
@@ -180,17 +180,17 @@ def test_a_node_that_refuses_leaves_the_run_here(made):
     assert passes(made, text)
 
 
-def test_a_balancer_that_does_not_help_leaves_the_run_here(made):
+def test_a_run_runs_here_if_the_balancer_fails(made):
     text = f"""flow = 1
     balancer = {{ fault = "refused" }}
-    {WELL}
+    {REPLY}
     [case.expect]
-    reason = "the balancer did not help"
+    reason = "the balancer failed"
     """
     assert passes(made, text)
 
 
-def test_a_run_without_an_end_is_watched_for_as_long_as_the_case_says(made):
+def test_a_run_that_does_not_end_is_watched_for_the_time_of_the_case(made):
     text = """flow = 1
     watch = "2m"
     balancer = { node = 3 }
@@ -202,13 +202,13 @@ def test_a_run_without_an_end_is_watched_for_as_long_as_the_case_says(made):
     assert passes(made, text)
 
 
-# --- what is expected -------------------------------------------------------------------------
+# --- expectations -----------------------------------------------------------------------------
 
 
-def test_what_differs_is_said_with_what_came(made):
+def test_each_difference_has_the_expected_and_the_real_value(made):
     text = f"""flow = 2
     payload = {{ line = 7 }}
-    {WELL}
+    {REPLY}
     [case.expect]
     state = "failed"
     reason = "no"
@@ -243,28 +243,30 @@ def test_what_differs_is_said_with_what_came(made):
         ("node", "2", "here"),
         ("took", "1s", "0ms"),
         ("result1", '{"n":3}', '{"n":2}'),
-        ("call 1", "skipped", "made, or never come to"),
+        ("call 1", "skipped", "made, or not reached"),
         ("reply", "other", '{"n":2}'),
     ]
 
 
-def test_requests_that_nobody_expected_are_said(made):
-    text = f"flow = 1{WELL}[case.expect]\ncall = []"
+def test_an_unexpected_request_is_a_difference(made):
+    text = f"flow = 1{REPLY}[case.expect]\ncall = []"
     assert [got for _, _, got in differences(made, text)] == [
         "POST to a 1 (call 1 of flow 1)", "POST to b 1 (call 2 of flow 1)",
     ]  # fmt: skip
 
 
-def test_another_request_than_the_expected_is_said_whole(made):
-    text = f'flow = 1{WELL}[case.expect]\ncall = [{{ to = "b 1", method = "GET" }}, {{ call = 2 }}]'
+def test_a_request_that_differs_in_its_target_is_one_difference(made):
+    text = (
+        f'flow = 1{REPLY}[case.expect]\ncall = [{{ to = "b 1", method = "GET" }}, {{ call = 2 }}]'
+    )
     assert differences(made, text) == [
         ("request 1", "GET to b 1", "POST to a 1 (call 1 of flow 1)")
     ]
 
 
-def test_json_is_compared_by_its_meaning_and_text_letter_for_letter(made):
+def test_json_is_compared_by_value_and_text_byte_for_byte(made):
     body = "[case.expect]\n[[case.expect.call]]\n%s\n[[case.expect.call]]\n"
-    lead = f"flow = 1\npayload = {{ a = 1, b = true }}{WELL}"
+    lead = f"flow = 1\npayload = {{ a = 1, b = true }}{REPLY}"
     assert passes(made, lead + body % "json = { payload = [{ b = true, a = 1.0 }] }")
     assert not passes(made, lead + body % "json = { payload = [{ b = 1, a = 1 }] }")
     assert passes(made, lead + body % """text = '{"payload": [{"a":1,"b":true}]}'""")
@@ -272,7 +274,7 @@ def test_json_is_compared_by_its_meaning_and_text_letter_for_letter(made):
 
 
 def test_the_id_of_the_run_can_be_expected(made):
-    text = f"""flow = 1{WELL}
+    text = f"""flow = 1{REPLY}
     [[case.expect.call]]
     headers = {{ Idempotency-Key = "<run>:1" }}
     [[case.expect.call]]
@@ -281,16 +283,16 @@ def test_the_id_of_the_run_can_be_expected(made):
     assert passes(made, text)
 
 
-def test_a_trigger_that_is_refused_is_said(made):
-    text = f'flow = 1\nkey = ""{WELL}'
+def test_a_refused_trigger_is_a_difference(made):
+    text = f'flow = 1\nkey = ""{REPLY}'
     ((what, _, got),) = differences(made, text)
     assert (what, got[:21]) == ("trigger", "refused [wrong-shape]")
 
 
-def test_null_can_be_a_payload_through_json(made):
+def test_a_payload_with_null_is_written_as_json_text(made):
     text = f"""flow = 1
     payload_json = '{{"a": null}}'
-    {WELL}
+    {REPLY}
     [case.expect]
     call = [{{ text = '{{"payload": [{{"a": null}}]}}' }}, {{}}]
     """
@@ -310,6 +312,7 @@ def findings(made, text: str) -> list[str]:
 
 
 HEAD = '[[case]]\nname = "it"\nflow = 1\n'
+NOT_JSON = "4 C205 payload holds a value that JSON does not have"
 
 
 @pytest.mark.parametrize(
@@ -324,19 +327,22 @@ HEAD = '[[case]]\nname = "it"\nflow = 1\n'
         ("[[case]]\nname = 1\nflow = 1\n", "2 C205 name must be a text, not a whole number"),
         ('[case]\nname = "it"\n', "1 C205 case must be a list, not a table (write [[case]])"),
         ("case = [1]\n", "1 C205 case must hold tables, not a whole number"),
-        (HEAD + "pyload = 1\n", '4 C203 "pyload" is not known here (did you mean "payload"?)'),
-        (HEAD + "xyz = 1\n", '4 C203 "xyz" is not known here (there is at, balancer'),
-        (HEAD + "payload = 1\npayload_json = '1'\n", "5 C206 a case has one payload, not both"),
+        (HEAD + "pyload = 1\n", '4 C203 pyload is not known (did you mean "payload"?)'),
+        (HEAD + "xyz = 1\n", "4 C203 xyz is not known (there is at, balancer"),
+        (
+            HEAD + "payload = 1\npayload_json = '1'\n",
+            "5 C206 use payload or payload_json, not both",
+        ),
         (HEAD + "payload_json = '{'\n", "4 C206 this is not JSON"),
         (HEAD + "[[case.reply]]\nbase64 = 'AA'\n", "5 C206 base64 is not base64"),
         (
             HEAD + "[[case.reply]]\nbase64 = 'AA=='\ntext = ''\n",
-            "5 C206 a body is text or base64, not both",
+            "5 C206 use text or base64, not both",
         ),
-        (HEAD + "payload = 07:32:00\n", "4 C205 payload holds what JSON has not"),
-        (HEAD + "payload = [nan]\n", "4 C205 payload holds what JSON has not"),
-        (HEAD + f"payload{'.a' * 3000} = 1\n", "4 C205 payload holds what JSON has not"),
-        (HEAD + f"payload = {'9' * 30}\n", "4 C205 payload holds what JSON has not"),
+        (HEAD + "payload = 07:32:00\n", NOT_JSON),
+        (HEAD + "payload = [nan]\n", NOT_JSON),
+        (HEAD + f"payload{'.a' * 3000} = 1\n", NOT_JSON),
+        (HEAD + f"payload = {'9' * 30}\n", NOT_JSON),
         (HEAD + "[[case.reply]]\nheaders = { A = '€' }\n", "5 C206 this cannot be a header"),
         (HEAD + '[[case.reply]]\nheaders = { A = "x\\n" }\n', "5 C206 this cannot be a header"),
         (HEAD + "at = 2026-01-01\n", "4 C205 at must be a date and time with its zone"),
@@ -345,31 +351,31 @@ HEAD = '[[case]]\nname = "it"\nflow = 1\n'
         (HEAD + "broker = 'dwon'\n", '4 C206 broker is "dwon" (did you mean "down"?)'),
         (HEAD + "[[case.reply]]\nto = 'c 1'\n", '5 T302 component "c" is not in components.conf'),
         (HEAD + "[[case.reply]]\nto = 'a 3'\n", '5 T302 component "a" has no endpoint "3"'),
-        (HEAD + "[[case.reply]]\nto = 'a 1 2'\n", "5 C206 to is a component and one endpoint"),
+        (HEAD + "[[case.reply]]\nto = 'a 1 2'\n", "5 C206 to must be a component and at most"),
         (HEAD + "[[case.reply]]\nto = ''\n", '5 T302 component "" is not in components.conf'),
         (HEAD + "[[case.reply]]\ncall = 3\n", "5 T302 flow 1 has no call 3 (its calls are 1 to 2)"),
         (HEAD + "[[case.reply]]\ncall = 0\n", "5 C206 call must be from 1 to 10000"),
         (HEAD + "[[case.reply]]\nstatus = 99\n", "5 C206 status must be from 200 to 599"),
-        (HEAD + "[[case.reply]]\ntext = ''\njson = 1\n", "6 C206 a body is text or json, not both"),
+        (HEAD + "[[case.reply]]\ntext = ''\njson = 1\n", "6 C206 use text or json, not both"),
         (HEAD + "[[case.reply]]\nheaders = 'x'\n", "5 C205 headers must be a table, not a text"),
         (HEAD + "[[case.reply]]\n\n[[case.reply]]\nfault = 'no'\n", '7 C206 fault is "no" (there'),
         (HEAD + "[[case.peer]]\nnode = 9\n", "5 T302 nodes.conf has no node 9"),
         (HEAD + "[case.expect]\nresults.thrid = 1\n", '5 T302 flow 1 has no result "thrid"'),
         (HEAD + "[case.expect]\nskipped = [3]\n", '5 T302 flow 1 has no call "3"'),
         (HEAD + "[[case.expect.publish]]\n", "4 C204 topic is missing"),
-        (HEAD + HEAD, '5 T303 the case of line 1 is called "it" too'),
+        (HEAD + HEAD, '5 T303 the case at line 1 has the name "it", too'),
     ],
 )
-def test_a_mistake_is_found_with_its_line_and_what_helps(made, text, found):
+def test_a_mistake_is_a_finding_with_its_line_and_help(made, text, found):
     assert any(found in each for each in findings(made, text)), findings(made, text)
 
 
-def test_a_name_that_is_no_text_is_one_mistake(made):
+def test_a_name_that_is_not_a_text_is_one_finding(made):
     wrong = "2 C205 name must be a text, not a whole number"
     assert findings(made, "[[case]]\nname = 3\nflow = 1\n") == [wrong]
 
 
-def test_every_mistake_is_found_at_once_whatever_stands_between(made):
+def test_all_mistakes_are_found_at_once(made):
     text = '''# a comment with [[case]] in it
 [[case]]
 name = """
@@ -403,7 +409,7 @@ def test_cases_are_chosen_by_a_part_of_their_name(made):
     assert len(chosen(two, [])) == 2
 
 
-# --- the pages about it -----------------------------------------------------------------------
+# --- the documentation ------------------------------------------------------------------------
 
 
 def test_the_cases_of_the_how_to_pass():
@@ -425,8 +431,8 @@ def test_the_cases_of_the_how_to_pass():
 def test_every_key_is_in_the_reference(made, table):
     reference = (DOCS / "reference" / "cases.md").read_text()
     text = f"{HEAD}qqqq = 1" if "?" in table else f"{HEAD}{table}\nqqqq = 1"
-    (said,) = [each for each in findings(made, text) if '"qqqq"' in each]
-    keys = re.findall(r"\w+", said.partition("(there is ")[2])
+    (finding,) = [each for each in findings(made, text) if "qqqq is not known" in each]
+    keys = re.findall(r"\w+", finding.partition("(there is ")[2])
     assert len(keys) > 2
     assert [
         key for key in keys if f"`{key}`" not in reference and f".{key}]" not in reference

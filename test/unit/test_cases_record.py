@@ -1,4 +1,4 @@
-"""A run that has happened becomes a case that passes, and holds no secret."""
+"""A recorded run becomes a case that passes, and holds no secret."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from fractal_rm.cases.secrets import STARS, Mask
 from fractal_rm.cases.write import case_text
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import with_headers
-from fractal_rm.domain.errors import CallTimedOut, ConnectFailed, OfferRefused, PublishFailed
+from fractal_rm.domain.errors import CallTimedOut, ConnectFailed, PublishFailed
+from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import Receipt, RunDetail, RunSummary
+from fractal_rm.engine.ports import RunDetail, RunSummary
+from fractal_rm.simulation.clock import VirtualClock
 from fractal_rm.simulation.loop import run_virtual
-from fractal_rm.simulation.world import VirtualClock
 from worlds import Stage, config, flows
 
-TOLD = """\
-1 told
+FLOWS = """\
+1 with terms
 TO a 1
 POST payload
   AS first
@@ -40,7 +41,7 @@ POST JSON {"n": first.n, "none": null}
   WHEN header(first, "ETag") != null
   AS second
 
-2 goes on
+2 continues
 ERRORS continue
 TO a 1
 GET
@@ -56,19 +57,19 @@ GET
 """
 
 
-def happened(prepare, flow: str = "1", payload: object = "p", known=None, **keys):
-    """A run of a real engine in a prepared world: its detail, those of its children, its world."""
+def ran(prepare, flow: str = "1", payload: object = "p", known=None, **keys):
+    """Run a flow on a prepared stage. Returns its detail, those of its children, and the config."""
 
-    async def happen():
+    async def run_it():
         clock = VirtualClock(asyncio.get_running_loop(), 1_790_000_000_000)
-        async with Stage(clock=clock, flows=known or flows(TOLD)) as stage:
+        async with Stage(clock=clock, flows=known or flows(FLOWS)) as stage:
             prepare(stage)
             run = (await stage.offer(flow, payload, is_load_balancing=False, **keys)).run
             await stage.ended(run, 10_000)
         details = [detail(stage, each) for each in stage.disk.runs]
         return details, stage
 
-    details, stage = run_virtual(happen())
+    details, stage = run_virtual(run_it())
     return details[0], details[1:], stage.world.config
 
 
@@ -86,8 +87,8 @@ def detail(stage: Stage, run_id: str) -> RunDetail:
 
 
 def passes(prepare, *args, **keys):
-    """Record what happens, read it again, run it. Returns the case and its text."""
-    first, children, made = happened(prepare, *args, **keys)
+    """Run, record, read the text again, and play it. Returns the case and its text."""
+    first, children, made = ran(prepare, *args, **keys)
     found = recorded(first, made, children=children)
     assert found.differences == ()
     text = case_text(found.case)
@@ -106,21 +107,21 @@ def answers(stage: Stage, name: str, *texts: object) -> None:
 
     async def answer(_):
         await asyncio.sleep(0.25)
-        said = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(said, Exception):
-            raise said
-        status, text = said if isinstance(said, tuple) else (200, said)
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        status, text = answer if isinstance(answer, tuple) else (200, answer)
         return Reply(status, b'ETag: "7"\r\n', str(text).encode())
 
     stage.components.answers[f"{URL}/{name}"] = answer
 
 
-def test_what_was_answered_is_mocked_and_what_was_sent_is_expected():
-    def world(stage):
+def test_replies_are_mocked_and_requests_are_expected():
+    def prepare(stage):
         answers(stage, "a/1?model=small", '{"n": 7}')
         answers(stage, "b/1", 'it\'s "done"\n')
 
-    case, text = passes(world, payload={"key": "k-1", "none": None})
+    case, text = passes(prepare, payload={"key": "k-1", "none": None})
     first, second = case.expected.calls
     assert (first.query, first.headers) == ((("model", "small"),), (("X-Key", "k-1"),))
     assert second.body.text == '{"n": 7, "none": null}'
@@ -129,13 +130,13 @@ def test_what_was_answered_is_mocked_and_what_was_sent_is_expected():
     assert "json" not in text.replace("payload_json", "")
 
 
-def test_failed_attempts_are_replies_of_their_own():
-    def world(stage):
+def test_each_failed_attempt_is_a_reply():
+    def prepare(stage):
         answers(stage, "a/1?model=small", "{}")
         silent = CallTimedOut("no answer within the time limit", sent=True)
         answers(stage, "b/1", (503, "busy"), silent, "at last")
 
-    case, _ = passes(world, payload={"key": "k"})
+    case, _ = passes(prepare, payload={"key": "k"})
     of_second = [(mock.status, mock.fault) for mock in case.replies if mock.on.call == 2]
     assert of_second == [(503, None), (200, Fault.TIMEOUT), (200, None)]
     assert len(case.expected.calls) == 4
@@ -149,55 +150,58 @@ def test_failed_attempts_are_replies_of_their_own():
         (404, "there is no such thing"),
     ],
 )
-def test_a_run_that_failed_is_a_case_of_failure(error):
+def test_a_failed_run_can_be_recorded(error):
     case, text = passes(lambda stage: answers(stage, "a/1", error), flow="2", known=flows(
-        TOLD.replace("ERRORS continue\n", "")))  # fmt: skip
+        FLOWS.replace("ERRORS continue\n", "")))  # fmt: skip
     assert case.expected.state is State.FAILED
     assert case.expected.reason.startswith("step 1, a 1")
     assert "127.0.0.1" not in text or "refused" in text
 
 
-def test_a_flow_that_went_on_after_an_error_does_so_again():
+def test_a_run_that_continued_after_an_error_can_be_recorded():
     case, _ = passes(lambda stage: answers(stage, "a/1", (500, "out of order")), flow="2")
     assert [mock.status for mock in case.replies] == [500, 200]
     assert case.expected.calls[1].body.text == '{"payload": ["out of order"]}'
 
 
-def test_a_run_whose_time_ended_is_a_case_of_that():
+def test_an_expired_run_can_be_recorded():
     case, _ = passes(lambda stage: stage.holds("slow/1"), flow="3")
     assert case.expected.state is State.EXPIRED
 
 
-def test_a_run_whose_time_ended_within_another_flow_keeps_its_reason_but_for_the_id():
+def test_the_reason_of_a_run_is_kept_up_to_the_id_of_its_sub_flow():
     known = flows("1\nDEADLINE 10s\nRUN 2 payload\n\n2\nTO once 1\nGET\n")
     case, _ = passes(lambda stage: stage.holds("once/1"), known=known)
-    assert case.expected.reason == "the deadline of 10 s ended when 0 of 1 calls were made"
+    assert case.expected.reason == (
+        "the deadline of 10 s ended when 0 of 1 calls were made,"
+        " and call 1 may have been in its run"
+    )
 
 
-def test_a_hand_off_is_one_again():
-    def world(stage):
+def test_a_hand_off_can_be_recorded():
+    def prepare(stage):
         stage.balancer.answer = "3"
 
-        async def take(_, run, __):
-            return Receipt(run.id, run.epoch)
+        async def take(_node, offer):
+            return Receipt(offer.run, offer.epoch)
 
         stage.peers.take = take
 
-    case, _ = passes(world)
+    case, _ = passes(prepare)
     assert (case.balancer.node, case.expected.node, case.expected.calls) == ("3", "3", ())
 
 
-def test_a_node_that_refused_refuses_again():
-    def world(stage):
+def test_a_refusal_of_a_node_can_be_recorded():
+    def prepare(stage):
         stage.balancer.answer = "2"
         assert isinstance(stage.peers, MemoryPeers)
 
         async def take(*_):
-            raise OfferRefused("node 2 answered 409", 409)
+            return OfferRefused("node 2 answered 409", 409)
 
         stage.peers.take = take
 
-    case, _ = passes(world, flow="2")
+    case, _ = passes(prepare, flow="2")
     assert [mock.status for mock in case.peers] == [409]
 
 
@@ -210,48 +214,47 @@ def test_a_node_that_refused_refuses_again():
         (ConnectFailed("http://127.0.0.1:6000: refused"), BalancerMock(fault=Fault.REFUSED)),
     ],
 )
-def test_what_the_balancer_said_it_says_again(answer, mock):
-    def world(stage):
+def test_the_reply_of_the_balancer_can_be_recorded(answer, mock):
+    def prepare(stage):
         stage.balancer.answer = answer
 
-    case, _ = passes(world, flow="2")
+    case, _ = passes(prepare, flow="2")
     assert case.balancer == mock
 
 
-def test_a_node_that_could_not_run_it_is_named_again():
-    def world(stage):
+def test_a_node_that_could_not_run_the_flow_can_be_recorded():
+    def prepare(stage):
         stage.balancer.answer = "4"
 
-    case, _ = passes(world, flow="22", known=flows("22\nTO a 1\nGET\n"))
+    case, _ = passes(prepare, flow="22", known=flows("22\nTO a 1\nGET\n"))
     assert (case.balancer.node, case.peers) == ("4", ())
 
 
 @pytest.mark.parametrize(
-    ("answers", "mocks"),
+    ("answer", "mocks"),
     [
-        (ConnectFailed("refused"), [PeerMock(fault=Fault.REFUSED)] * 3),
-        (CallTimedOut("no answer", sent=True), [PeerMock(fault=Fault.TIMEOUT)]),
+        (NoAnswer("refused", sent=False), [PeerMock(fault=Fault.REFUSED)] * 3),
+        (NoAnswer("no answer", sent=True), [PeerMock(fault=Fault.TIMEOUT)]),
         (OfferRefused("node 2 answered 500: out of order", 500), [PeerMock(status=500)]),
-        (None, [PeerMock(receipt=False)]),
+        (NoReceipt(), [PeerMock(receipt=False)]),
     ],
 )
-def test_what_came_of_an_offer_comes_again(answers, mocks):
-    def world(stage):
+def test_the_answer_to_an_offer_can_be_recorded(answer, mocks):
+    def prepare(stage):
         stage.balancer.answer = "2"
 
         async def take(*_):
-            if answers is not None:
-                raise answers
+            return answer
 
         stage.peers.take = take
 
-    case, _ = passes(world, flow="2")
+    case, _ = passes(prepare, flow="2")
     assert list(case.peers) == mocks
 
 
-def test_of_a_run_that_an_older_release_wrote_the_faults_are_to_be_seen_to():
+def test_the_faults_of_a_run_of_an_older_release_are_to_be_checked():
     silent = CallTimedOut("no answer within the time limit", sent=True)
-    first, _, made = happened(lambda stage: answers(stage, "a/1", silent), flow="2")
+    first, _, made = ran(lambda stage: answers(stage, "a/1", silent), flow="2")
     old = [
         msgspec.structs.replace(timed, fact=msgspec.structs.replace(timed.fact, cause=UNSET))
         if hasattr(timed.fact, "cause")
@@ -271,23 +274,23 @@ def test_every_kind_of_step_can_be_recorded(flow):
     assert case.expected.state is State.SUCCEEDED
 
 
-def test_undos_are_recorded():
+def test_undos_can_be_recorded():
     case, _ = passes(lambda stage: answers(stage, "b/1", (500, "no")), flow="5", known=STEPPED)
     assert [call.on.undo for call in case.expected.calls] == [None, None, True]
 
 
 @pytest.mark.parametrize("known", [STEPPED, flows("1\nRUN 2 payload\n\n2\nPUBLISH t payload\n")])
-def test_a_broker_that_was_down_is_down_again(known):
-    def world(stage):
+def test_a_broker_that_was_down_is_recorded(known):
+    def prepare(stage):
         stage.publisher.down = True
 
-    case, _ = passes(world, flow="1", known=known)
+    case, _ = passes(prepare, flow="1", known=known)
     assert case.broker_down
 
 
 @pytest.mark.parametrize("text", ["1\n", "1\nRUN 2 payload\n\n2\n"])
-def test_a_message_that_got_through_later_finds_the_broker_up(text):
-    def world(stage):
+def test_a_broker_that_took_a_message_later_is_recorded_as_up(text):
+    def prepare(stage):
         publish, failures = stage.publisher.publish, [PublishFailed("down")] * 2
 
         async def at_last(*message):
@@ -297,43 +300,43 @@ def test_a_message_that_got_through_later_finds_the_broker_up(text):
 
         stage.publisher.publish = at_last
 
-    case, _ = passes(world, known=flows(f"{text}PUBLISH t payload\n"))
+    case, _ = passes(prepare, known=flows(f"{text}PUBLISH t payload\n"))
     assert (case.broker_down, case.expected.state) == (False, State.SUCCEEDED)
     assert len(case.expected.published) == 1
 
 
-def test_a_reply_that_could_not_be_evaluated_is_no_broker_that_was_down():
+def test_a_reply_that_could_not_be_evaluated_is_not_recorded_as_a_broker_that_was_down():
     text = '1\nORDER dataflow\nPUBLISH t payload\nREPLY JSON {"n": payload."abs(@)"}\n'
     case, _ = passes(lambda _: None, payload=[], known=flows(text))
     assert not case.broker_down
     assert len(case.expected.published) == 1
 
 
-def test_what_an_expect_refused_is_to_be_filled_in():
+def test_a_reply_that_an_expect_refused_is_recorded_with_its_status():
     known = flows("1\nTO a 1\nGET\n  AS it\n  EXPECT it.n == 1\n")
-    first, _, made = happened(lambda stage: answers(stage, "a/1", '{"n": 2}'), known=known)
+    first, _, made = ran(lambda stage: answers(stage, "a/1", '{"n": 2}'), known=known)
     found = recorded(first, made)
     assert found.case.expected.state is State.FAILED
     assert found.case.replies[0].status == 200
 
 
-def test_a_payload_stays_letter_for_letter_as_it_was():
+def test_a_payload_is_recorded_unchanged():
     large = 10**30
     case, _ = passes(lambda stage: answers(stage, "a/1", "x"), flow="2", payload=[large, 1.0, None])
     assert case.payload == f"[{large}, 1.0, null]".encode()
 
 
-def test_a_flow_that_has_changed_is_said():
-    first, _, made = happened(lambda stage: answers(stage, "a/1", "x"), flow="2")
-    changed = flows(TOLD.replace("POST result1", "POST payload"))
+def test_a_flow_that_has_changed_is_noted():
+    first, _, made = ran(lambda stage: answers(stage, "a/1", "x"), flow="2")
+    changed = flows(FLOWS.replace("POST result1", "POST payload"))
     found = recorded(first, msgspec.structs.replace(made, flows=changed))
     assert found.notes == ("flow 2 has changed since this run",)
     with pytest.raises(CannotRecord, match="no longer has flow 2"):
         recorded(first, msgspec.structs.replace(made, flows={}))
 
 
-def test_a_run_without_an_end_cannot_be_recorded():
-    first, _, made = happened(lambda stage: answers(stage, "a/1", "x"), flow="2")
+def test_a_run_that_has_not_ended_cannot_be_recorded():
+    first, _, made = ran(lambda stage: answers(stage, "a/1", "x"), flow="2")
     open_run = msgspec.structs.replace(first.summary, state=State.RUNNING)
     with pytest.raises(CannotRecord, match="has not ended"):
         recorded(msgspec.structs.replace(first, summary=open_run), made)
@@ -345,17 +348,17 @@ def test_a_run_without_an_end_cannot_be_recorded():
 
 
 def test_a_recorded_case_holds_no_secret():
-    def world(stage):
+    def prepare(stage):
         answers(stage, "a/1?model=small", json.dumps({"n": 1, "access_token": "tell-nobody"}))
         answers(stage, "b/1", "Authorization: Bearer tell-nobody-2")
 
     payload = {"key": "k", "login": {"password": "tell-nobody-3"}, "list": [{"apiKey": "tell-4"}]}
-    _, text = passes(world, payload=payload)
+    _, text = passes(prepare, payload=payload)
     assert "tell-" not in text
     assert STARS in text
 
 
-def test_secrets_of_the_configuration_are_masked_wherever_they_stand(made_secret):
+def test_secrets_of_the_configuration_are_masked_everywhere(made_secret):
     mask = Mask(made_secret)
     assert mask.text("it said hunter22, and t0k3n-t0k3n") == f"it said {STARS}, and {STARS}"
     assert mask.value({"a": ["x hunter22"], "n": 1, "none": None}) == {
@@ -377,7 +380,7 @@ def made_secret():
     "text",
     ["", "plain words", '{"token_count_is_no": 1', "7", '"text"', '{"n": 1.0, "a": [true, null]}'],
 )
-def test_a_text_without_secrets_stays_as_it_is(made_secret, text):
+def test_a_text_without_secrets_is_unchanged(made_secret, text):
     assert Mask(made_secret).text(text) == text
 
 
@@ -414,13 +417,13 @@ def test_a_reply_of_null_is_recorded():
     assert case.expected.reply == "null"
 
 
-def test_a_header_that_only_its_own_expect_asks_for_is_played():
+def test_a_header_that_only_an_expect_reads_is_recorded():
     known = flows('1\nTO a 1\nGET\n  EXPECT header(result1, "Location") == "/b"\n')
     case, _ = passes(lambda s: s.answers("a/1", "ok", Location="/b"), known=known)
     assert case.replies[0].headers == (("location", "/b"),)
 
 
-def test_a_text_with_a_mark_of_utf_8_is_played_in_it_whatever_its_charset():
+def test_a_text_with_a_byte_order_mark_is_played_as_utf_8_whatever_its_charset():
     kind = "application/json; charset=iso-8859-1"
     known = flows('1\nTO a 1\nGET\nPOST result1.t\n  WHEN header(result1, "Content-Type") != 1\n')
     body = '\ufeff{"t": "é"}'.encode()
@@ -428,7 +431,7 @@ def test_a_text_with_a_mark_of_utf_8_is_played_in_it_whatever_its_charset():
     assert case.expected.calls[1].body.text == '{"payload": ["é"]}'
 
 
-def test_a_text_in_another_charset_is_played_in_it():
+def test_a_text_in_another_charset_is_played_in_that_charset():
     kind = "text/plain; charset=iso-8859-1"
     known = flows('1\nTO a 1\nGET\nPOST result1\n  WHEN header(result1, "Content-Type") != null\n')
     case, _ = passes(lambda s: s.answers("a/1", b"caf\xe9", Content_Type=kind), known=known)

@@ -45,7 +45,7 @@ def test_a_message_that_no_broker_takes(made):
     assert differences(made, text) == []
 
 
-def test_calls_of_a_sub_flow_are_known_by_its_id(made):
+def test_the_calls_of_a_sub_flow_are_selected_by_its_id(made):
     text = """flow = 2
     payload = { inner = "x" }
     [[case.reply]]
@@ -116,7 +116,7 @@ def test_an_undo_is_a_request_of_its_own(made):
     assert differences(made, text) == []
 
 
-def test_calls_that_need_nothing_of_each_other_share_their_time(made):
+def test_independent_calls_are_made_at_the_same_time(made):
     text = """flow = 6
     [[case.reply]]
     delay = "3s"

@@ -1,4 +1,4 @@
-"""Causes are data: a closed set, documented, beside every sentence, and no program reads those."""
+"""Causes are a closed and documented set; every reason has one, and no code parses a reason."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ from fractal_rm.domain.state import State
 
 ROOT = Path(__file__).parents[2]
 WITH_CAUSE = {"Placed", "StepFailed", "Stopping", "Parked", "Replying", "Settled", "Failure"}
-# In the order of the fields, so many come before the cause.
+# How many fields precede the cause.
 BEFORE_CAUSE = {"Placed": 3, "StepFailed": 7, "Parked": 1, "Failure": 0}
 
 
@@ -26,15 +26,16 @@ def read(fact: str):
     return msgspec.json.decode(fact, type=AnyFact)
 
 
-def family(kind: type[Exception]):
+def subclasses(kind: type[Exception]):
+    """The class itself and all its subclasses."""
     yield kind
     for below in kind.__subclasses__():
-        yield from family(below)
+        yield from subclasses(below)
 
 
 @cache
 def trees() -> dict[str, ast.Module]:
-    """Each source, by its path."""
+    """The syntax tree of each source file, by its path."""
     paths = sorted((ROOT / "src").rglob("*.py"))
     return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in paths}
 
@@ -46,31 +47,31 @@ def nodes(kind):
                 yield f"{path}:{node.lineno}", node
 
 
-def test_each_cause_is_documented_and_each_that_is_documented_is_one():
+def test_the_documented_causes_are_the_causes_of_the_program():
     page = (ROOT / "docs/reference/causes.md").read_text()
     documented = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)
     assert sorted([*documented, "other"]) == sorted(cause.value for cause in Cause)
 
 
 @pytest.mark.parametrize("kind", [CallFailed, CannotEvaluate])
-def test_why_a_step_can_fail_is_a_cause(kind):
-    assert [each.code for each in family(kind) if Cause(each.code) is Cause.OTHER] == []
+def test_every_error_that_fails_a_step_has_a_cause(kind):
+    assert [each.code for each in subclasses(kind) if Cause(each.code) is Cause.OTHER] == []
 
 
-def test_why_a_message_becomes_a_dead_letter_is_a_cause():
-    final = [each for each in family(Refused) if each.final and each is not Refused]
+def test_every_final_refusal_has_a_cause():
+    final = [each for each in subclasses(Refused) if each.final and each is not Refused]
     assert [each.code for each in final if Cause(each.code) is Cause.OTHER] == []
 
 
-def test_each_cause_is_said_somewhere():
-    said = {node.attr for _, node in nodes(ast.Attribute) if node.attr.isupper()}
+def test_every_cause_is_used():
+    used = {node.attr for _, node in nodes(ast.Attribute) if node.attr.isupper()}
     codes = {each.code for kind in (CallFailed, CannotEvaluate, Refused)
-             for each in family(kind)}  # fmt: skip
-    left = [each for each in Cause if each.name not in said and each.value not in codes]
+             for each in subclasses(kind)}  # fmt: skip
+    left = [each for each in Cause if each.name not in used and each.value not in codes]
     assert left == []
 
 
-def test_beside_every_sentence_stands_its_cause():
+def test_every_reason_in_a_fact_has_a_cause_beside_it():
     without = []
     for where, call in nodes(ast.Call):
         name = call.func.id if isinstance(call.func, ast.Name) else ""
@@ -83,40 +84,43 @@ def test_beside_every_sentence_stands_its_cause():
     assert without == []
 
 
-def test_no_program_reads_a_sentence():
-    """But for the cases: whoever writes one may expect words."""
+def test_no_code_parses_a_reason():
+    """Except in flow cases: a case may expect words in a reason."""
     reading = [
         where
         for where, call in nodes(ast.Call)
         if isinstance(call.func, ast.Attribute)
-        and (speaks(call.func.value) or (call.func.attr in MATCHES and any(map(speaks, call.args))))
+        and (
+            is_reason(call.func.value)
+            or (call.func.attr in MATCH_FUNCTIONS and any(map(is_reason, call.args)))
+        )
     ]
     reading += [
         where
         for where, compared in nodes(ast.Compare)
-        if isinstance(compared.ops[0], (ast.In, ast.NotIn)) and speaks(compared.comparators[0])
+        if isinstance(compared.ops[0], (ast.In, ast.NotIn)) and is_reason(compared.comparators[0])
     ]
     assert [where for where in reading if "cases/judge.py" not in where] == []
 
 
-MATCHES = {"match", "search", "fullmatch", "findall", "finditer"}
+MATCH_FUNCTIONS = {"match", "search", "fullmatch", "findall", "finditer"}
 
 
-def speaks(node: ast.AST) -> bool:
+def is_reason(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and node.attr == "reason"
 
 
 # --- in facts -----------------------------------------------------------------------------------
 
 
-def test_a_cause_of_a_later_release_is_read_as_other():
+def test_an_unknown_cause_is_read_as_other():
     fact = read('{"fact": "settled", "state": "failed", "reason": "x", "cause": "brand-new"}')
     assert fact.cause is Cause.OTHER
     dead = read('{"fact": "dead", "code": "brand-new", "reason": "x"}')
     assert (dead.cause, dead.code) == (Cause.OTHER, "brand-new")
 
 
-def test_a_run_has_the_cause_that_belongs_to_its_reason():
+def test_the_cause_of_a_run_belongs_to_its_reason():
     run = Run("R", Flow("1"), 0)
     change(run, Placed(None, "no balancer", cause=Cause.NO_BALANCER))
     change(run, Settled(State.SUCCEEDED))
@@ -136,5 +140,5 @@ def test_a_run_whose_reason_an_older_release_wrote_has_no_cause():
     assert (run.reason, run.cause) == ("step 1: status 500", None)
 
 
-def test_what_fails_says_its_cause_and_its_words():
+def test_a_failure_has_the_cause_and_the_reason_of_its_error():
     assert Failure.of(CallFailed("no", sent=True)) == Failure(Cause.CALL_FAILED, "no")

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from fractal_rm.config.compile import FILES, Compiled, compile_config
 from fractal_rm.config.control import Control, ControlUnreadable, read_control, write_control
 from fractal_rm.config.json_text import JsonFault, Value, parse_json
+from fractal_rm.config.key_reader import MAX_MASKED
 from fractal_rm.config.load import Watch, load
-from fractal_rm.config.section import MOST_MASKED
 from fractal_rm.domain.call import BodyForm, Tls
 from fractal_rm.domain.findings import CODES, ConfigRejected
-from fractal_rm.domain.placement import AfterSilence
+from fractal_rm.domain.handoff import AfterSilence
 from keys import encrypted_key
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +85,18 @@ def test_the_shipped_files_are_those_of_the_seed(folder):
     )  # fmt: skip
     assert config.state_path == str(folder.parent / "state")
     assert config.node_id is None
+
+
+def test_a_route_has_the_names_it_was_made_for(folder):
+    config = load(folder, {}).config
+    endpoint = config.components["component1"].endpoints["2"]
+    node = config.nodes["2"]
+    routes = [endpoint.get, endpoint.post, node.offer, node.offer_once, config.balancer]
+    assert [(route.component, route.endpoint, route.node) for route in routes] == [
+        ("component1", "2", None), ("component1", "2", None),
+        (None, None, "2"), (None, None, "2"),
+        (None, None, None),
+    ]  # fmt: skip
 
 
 def test_times_and_bounds_have_the_defaults_that_are_promised(folder):
@@ -360,7 +372,7 @@ def test_secrets_come_from_the_environment_or_a_file(folder):
         ("comm", {"log__path": "state/../state/api.journal"}, "comm.conf C206"),
         ("comm", {"log__path": "state/rm.log"}, None),
         ("comm", {"more": [0] * 50_000}, "comm.conf C232"),
-        ("comm", {"more": "x" * MOST_MASKED, "drain_s": 0}, "comm.conf C206"),
+        ("comm", {"more": "x" * MAX_MASKED, "drain_s": 0}, "comm.conf C206"),
         ("comm", {"state__pth": "x"}, "comm.conf C203"),
         ("comm", {"drain_s": 0}, "comm.conf C206"),
         ("components", {"component1__config__port": None}, None),

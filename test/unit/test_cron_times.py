@@ -1,4 +1,4 @@
-"""The moments of a CRON expression, against a clock that is watched minute by minute."""
+"""The moments of a CRON expression, compared with a wall clock that is read every minute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from fractal_rm.adapters.schedule.cron_times import CronTimes
 
 MINUTE = timedelta(minutes=1)
 FIRST = datetime(2010, 1, 1, tzinfo=timezone.utc)
-# By an hour, half of one, two and a day; at midnight, and a minute after it; four times a year.
+# Changes by an hour, half an hour, two hours and a day; at midnight, and a minute after it; four
+# times a year.
 ZONES = [
     "Europe/Rome", "America/New_York", "Australia/Lord_Howe", "Antarctica/Troll", "Pacific/Apia",
     "Africa/Cairo", "America/Havana", "America/Santiago", "America/St_Johns", "Africa/Casablanca",
@@ -23,7 +24,7 @@ ZONES = [
 
 
 def changes(zone: str) -> list[datetime]:
-    """About when the clocks of a zone are changed in some years, in UTC; else any night."""
+    """The hours, in UTC, in which the clocks of a zone change in some years; else any hour."""
 
     def offset(at: datetime) -> timedelta | None:
         return at.astimezone(ZoneInfo(zone)).utcoffset()
@@ -37,7 +38,7 @@ def changes(zone: str) -> list[datetime]:
 
 
 class Fields:
-    """An expression that was made from sets, so that nobody has to read it."""
+    """The fields of an expression as sets, so that the test need not parse it."""
 
     def __init__(self, minutes, hours, days, months, weekdays):
         self.minutes, self.hours, self.days = minutes, hours, days
@@ -49,8 +50,8 @@ class Fields:
         given = (self.minutes, self.hours, self.days, self.months, self.weekdays)
         return " ".join(",".join(map(str, sorted(each))) if each else "*" for each in given)
 
-    def name(self, wall: datetime) -> bool:
-        """Whether they name a wall time."""
+    def match(self, wall: datetime) -> bool:
+        """Whether they match a wall time."""
         in_time = [wall.minute in (self.minutes or {wall.minute}),
                    wall.hour in (self.hours or {wall.hour}),
                    wall.month in (self.months or {wall.month})]  # fmt: skip
@@ -59,17 +60,17 @@ class Fields:
         return all(in_time) and (any(by_day) or not by_day)
 
 
-def watched(fields: Fields, zone: str, start: datetime, end: datetime) -> list[int]:
-    """Look at the clock on the wall every minute, and remember what it has shown."""
-    found, at, shown = [], start - timedelta(hours=3), set()  # no hours come twice that are more
+def read_every_minute(fields: Fields, zone: str, start: datetime, end: datetime) -> list[int]:
+    """The moments found by reading a wall clock every minute."""
+    found, at, shown = [], start - timedelta(hours=3), set()  # longer than any time that repeats
     before = at.astimezone(ZoneInfo(zone)).replace(tzinfo=None) - MINUTE
     while at <= end:
         wall = at.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
-        due = fields.name(wall)
+        due = fields.match(wall)
         if not fields.all_day:
-            left_out = range(1, (wall - before) // MINUTE)
+            skipped = range(1, (wall - before) // MINUTE)
             due = (due and wall not in shown) or any(
-                fields.name(before + n * MINUTE) for n in left_out
+                fields.match(before + n * MINUTE) for n in skipped
             )
         shown.add(wall)
         before = wall
@@ -90,7 +91,7 @@ def some(values, most):
 
 @st.composite
 def nights(draw):
-    """A time zone, fields, and from when to when, about a change of the clocks."""
+    """A time zone, fields, and a time span around a change of the clocks."""
     zone = draw(st.sampled_from(ZONES))
     around = draw(st.sampled_from(CHANGES[zone]))
     hours = draw(st.one_of(some(range(24), 6), st.just(set(range(24))), st.just({0, 1, 2, 3})))
@@ -104,9 +105,9 @@ def nights(draw):
 
 @settings(max_examples=60)
 @given(nights())
-def test_the_moments_are_those_at_which_the_clock_on_the_wall_shows_the_time(night):
+def test_the_moments_are_those_at_which_a_wall_clock_shows_the_time(night):
     zone, fields, start, end = night
-    expected = watched(fields, zone, start, end)
+    expected = read_every_minute(fields, zone, start, end)
     times = CronTimes(fields.text, zone)
     start_ms, end_ms = (int(at.timestamp()) * 1000 for at in (start, end))
     assert times.newest(start_ms, end_ms, 10_000) == expected
@@ -118,8 +119,8 @@ def test_the_moments_are_those_at_which_the_clock_on_the_wall_shows_the_time(nig
         assert following is None or following > end_ms
 
 
-def shown(expression: str, zone: str, *days: date) -> list[str]:
-    """What the clocks show at the moments of some days."""
+def wall_times(expression: str, zone: str, *days: date) -> list[str]:
+    """The moments of some days as wall times."""
     tz = ZoneInfo(zone)
     first = datetime.combine(days[0], datetime.min.time(), tz) - MINUTE
     last = datetime.combine(days[-1] + timedelta(days=1), datetime.min.time(), tz) - MINUTE
@@ -140,24 +141,24 @@ SPRING, AUTUMN = date(2027, 3, 28), date(2027, 10, 31)
         ("59 1 * * *", ["01:59 +0100"], ["01:59 +0200"]),
     ],
 )
-def test_a_night_in_rome(expression, spring, autumn):
-    assert shown(expression, "Europe/Rome", SPRING) == spring
-    assert shown(expression, "Europe/Rome", AUTUMN) == autumn
+def test_the_nights_of_the_clock_changes_in_rome(expression, spring, autumn):
+    assert wall_times(expression, "Europe/Rome", SPRING) == spring
+    assert wall_times(expression, "Europe/Rome", AUTUMN) == autumn
 
 
-def test_all_hours_are_the_same_however_they_are_written():
+def test_a_star_and_all_24_hours_mean_the_same():
     for day, hours in ((SPRING, 23), (AUTUMN, 25)):
-        as_star = shown("0 * * * *", "Europe/Rome", day)
-        assert as_star == shown("0 0-23 * * *", "Europe/Rome", day)
+        as_star = wall_times("0 * * * *", "Europe/Rome", day)
+        assert as_star == wall_times("0 0-23 * * *", "Europe/Rome", day)
         assert len(as_star) == hours
 
 
-def test_half_an_hour_is_a_gap_too():
-    assert shown("15 2 * * *", "Australia/Lord_Howe", date(2027, 10, 3)) == ["02:30 +1100"]
-    assert shown("45 1 * * *", "Australia/Lord_Howe", date(2027, 4, 4)) == ["01:45 +1100"]
+def test_a_gap_of_half_an_hour():
+    assert wall_times("15 2 * * *", "Australia/Lord_Howe", date(2027, 10, 3)) == ["02:30 +1100"]
+    assert wall_times("45 1 * * *", "Australia/Lord_Howe", date(2027, 4, 4)) == ["01:45 +1100"]
 
 
-def test_a_clock_that_is_put_back_over_midnight_shows_the_day_before_again():
+def test_a_clock_set_back_over_midnight_shows_the_day_before_again():
     # On 7 November 2010 at 0:01 it was put back to 23:01 (02:31 UTC).
     times = CronTimes("0,30 * * * *", "America/St_Johns")
     minute_ms, midnight = 60_000, int(datetime(2010, 11, 7, tzinfo=timezone.utc).timestamp())
@@ -168,14 +169,14 @@ def test_a_clock_that_is_put_back_over_midnight_shows_the_day_before_again():
 
 
 @pytest.mark.parametrize("expression", ["0 0 30 2 MON#5", "0 0 29 2 *"])
-def test_what_is_rare_is_found_in_either_direction(expression):
+def test_a_rare_moment_is_found_in_both_directions(expression):
     times = CronTimes(expression, "Europe/Rome")
     now_ms = 1_800_000_000_000
     following = times.next_after(now_ms)
     assert times.newest(now_ms, following, 5) == [following]
 
 
-def test_what_never_comes_has_no_next_moment():
-    never = CronTimes("0 0 */31 2 MON#5", "UTC")  # the fifth Monday of February is no first of it
+def test_an_expression_that_never_matches_has_no_next_moment():
+    never = CronTimes("0 0 */31 2 MON#5", "UTC")  # 1 February is never a fifth Monday
     assert never.next_after(0) is None
     assert never.newest(0, 10 * 365 * 86_400_000, 5) == []

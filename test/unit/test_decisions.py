@@ -1,4 +1,4 @@
-"""Admission, placement and outcome are plain functions."""
+"""Decisions of admission, placement, hand-off and outcome: plain functions."""
 
 import pytest
 from hypothesis import given
@@ -17,24 +17,27 @@ from fractal_rm.domain.call import Reply
 from fractal_rm.domain.cause import Answered, Cause, Failure
 from fractal_rm.domain.errors import Busy, CallTimedOut, ConnectFailed, KeyReused
 from fractal_rm.domain.flow import Retry
-from fractal_rm.domain.outcome import CONNECT_TRIES, MOST_PAUSE_S, call_again_s, failure_of
-from fractal_rm.domain.placement import (
-    ASK_AGAIN_AT_MOST_S,
+from fractal_rm.domain.handoff import (
+    MAX_PAUSE_S,
     OFFER_TRIES,
     AfterSilence,
     Again,
-    Here,
-    Home,
-    There,
+    NoAnswer,
+    RunHere,
+    after_answer,
     after_doubt,
-    after_unsent,
     ask_again,
+)
+from fractal_rm.domain.outcome import CONNECT_TRIES, MOST_PAUSE_S, call_again_s, failure_of
+from fractal_rm.domain.placement import (
+    Here,
+    There,
+    balancers_choice,
     cannot_run,
-    decide,
 )
 from fractal_rm.domain.state import State
 
-SILENT = Failure(Cause.PEER_SILENT, "it hangs")
+NO_ANSWER = Failure(Cause.PEER_SILENT, "it hangs")
 fractions = st.floats(0, 1, exclude_max=True)
 
 
@@ -42,7 +45,7 @@ fractions = st.floats(0, 1, exclude_max=True)
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 10))
-def test_nothing_is_taken_beyond_a_bound(waiting, held, size):
+def test_no_run_is_accepted_beyond_a_bound(waiting, held, size):
     limits = Limits(waiting=10, in_flight=5, held_bytes=15)
     fits = waiting < 10 and held + size <= 15
     try:
@@ -55,7 +58,7 @@ def test_nothing_is_taken_beyond_a_bound(waiting, held, size):
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=200), st.integers(2, 50))
-def test_whatever_flows_come_the_slots_are_never_exceeded_and_one_flow_never_has_all(asked, slots):
+def test_slots_are_never_exceeded_and_one_flow_never_has_all_of_them(asked, slots):
     limits = Limits(in_flight=slots)
     held = dict.fromkeys(range(6), 0)
     for flow in asked:
@@ -70,7 +73,7 @@ def test_a_flow_with_nothing_in_flight_may_begin_while_any_slot_is_free():
     assert not may_begin(0, Load(in_flight=10), Limits(in_flight=10))
 
 
-def test_where_results_fill_the_memory_only_a_run_that_is_alone_begins():
+def test_while_results_fill_the_memory_a_run_begins_only_if_no_other_is_in_flight():
     limits = Limits(held_bytes=100)
     assert not may_begin(0, Load(in_flight=1, result_bytes=100), limits)
     assert may_begin(0, Load(in_flight=1, result_bytes=99), limits)
@@ -92,7 +95,7 @@ def test_a_run_is_too_old_only_after_its_age():
     assert too_old(3_600_001, 3600)
 
 
-# --- placement
+# --- placement and hand-off
 
 
 @pytest.mark.parametrize(
@@ -104,13 +107,13 @@ def test_a_run_is_too_old_only_after_its_age():
         ("9", Here),
     ],
 )
-def test_the_balancers_answer_becomes_a_place(answer, place):
-    assert isinstance(decide(answer, {"1": 0, "2": 0}, own_id="1"), place)
+def test_the_answer_of_the_balancer_becomes_a_place(answer, place):
+    assert isinstance(balancers_choice(answer, {"1": 0, "2": 0}, own_id="1"), place)
 
 
-def test_every_place_says_why():
+def test_every_place_has_a_reason():
     for answer in (None, "1", "2", "no\nsuch"):
-        assert decide(answer, {"1": 0, "2": 0}, own_id="1").reason
+        assert balancers_choice(answer, {"1": 0, "2": 0}, own_id="1").reason
 
 
 @pytest.mark.parametrize(
@@ -124,22 +127,27 @@ def test_every_place_says_why():
         ("fractal", "12", True, None),
     ],
 )
-def test_what_may_be_an_original_is_offered_only_flows_that_it_can_find(peer, flow, ours, why):
-    said = cannot_run(peer, flow, ours=ours)
-    assert said == why or said.startswith(why)
+def test_a_peer_that_may_be_an_original_is_offered_only_flows_that_an_original_can_run(
+    peer, flow, ours, why
+):
+    reason = cannot_run(peer, flow, ours=ours)
+    assert reason == why or reason.startswith(why)
 
 
 @given(st.integers(1, 50), fractions)
-def test_an_offer_that_never_left_is_tried_three_times_and_then_comes_home(tries, fraction):
-    following = after_unsent(tries, "2", "refused", fraction)
-    assert isinstance(following, Again if tries < OFFER_TRIES else Home)
+def test_an_offer_that_was_never_sent_is_tried_three_times_and_then_the_run_runs_here(
+    tries, fraction
+):
+    unsent = NoAnswer("refused", sent=False)
+    following = after_answer(unsent, "2", tries, fraction, maybe_taken=False)
+    assert isinstance(following, Again if tries < OFFER_TRIES else RunHere)
 
 
 @given(st.integers(1, 10_000), fractions)
-def test_a_peer_of_ours_that_is_silent_is_asked_for_ever_at_a_bounded_pace(tries, fraction):
+def test_a_node_of_this_program_is_asked_until_it_answers_at_a_bounded_pace(tries, fraction):
     following = ask_again(tries, "no answer", fraction)
-    assert (following.silent, following.reason) == (True, "no answer")
-    assert 0 < following.after_s <= ASK_AGAIN_AT_MOST_S
+    assert (following.maybe_taken, following.reason) == (True, "no answer")
+    assert 0 < following.after_s <= MAX_PAUSE_S
 
 
 RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
@@ -156,15 +164,15 @@ RUN_HERE, UNKNOWN = AfterSilence.RUN_HERE, AfterSilence.UNKNOWN
         (None, None, False, False),
     ],
 )
-def test_what_any_other_peer_may_have_executed_runs_here_or_is_unknown(
+def test_a_run_that_a_plain_peer_may_have_executed_runs_here_or_is_unknown(
     rule, once_only, in_time, here
 ):
-    following = after_doubt(SILENT, rule=rule, once_only=once_only, in_time=in_time)
-    assert isinstance(following, Home) is here
+    following = after_doubt(NO_ANSWER, rule=rule, once_only=once_only, in_time=in_time)
+    assert isinstance(following, RunHere) is here
     assert following.reason.startswith("it hangs; it may have been executed there")
     assert following.maybe_twice if here else following.state is State.UNKNOWN
-    said = following.why if here else following
-    assert said.cause is Cause.PEER_SILENT
+    cause = following.why.cause if here else following.cause
+    assert cause is Cause.PEER_SILENT
 
 
 # --- outcome

@@ -1,4 +1,4 @@
-"""Conditions, templates and references: what they come to, and that nothing else can be written."""
+"""Conditions, templates and references: their values, their errors, and their syntax."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fractal_rm.domain.seen import Head, Seen
 from fractal_rm.flowlang import compile_flows
 
 PAYLOAD = {"n": 2, "t": "b", "l": [1, 2.0, "x"], "o": {"k": [True]}, "yes": True, "no": False}
-SEEN = Seen(
+CONTEXT = Seen(
     msgspec.Raw(json.dumps(PAYLOAD).encode()),
     {1: msgspec.Raw(json.dumps('{"score": 0.9, "items": [{"s": 1}, {"s": 3}]}\n').encode())},
     {1: Head(204, {"etag": "7"})},
@@ -36,7 +36,7 @@ def step(line: str) -> Flow:
 
 
 def condition(text: str) -> bool:
-    return holds(step(f"POST\n  WHEN {text}").when, SEEN)
+    return holds(step(f"POST\n  WHEN {text}").when, CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -83,27 +83,27 @@ def condition(text: str) -> bool:
         "true",
     ],
 )  # fmt: skip
-def test_what_is_true(text):
+def test_conditions_that_are_true(text):
     assert condition(text)
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("payload.t < payload.n", "< puts numbers or texts in order, not a text and a number"),
+        ("payload.t < payload.n", "< compares two numbers or two texts, not a text and a number"),
         ("payload.none < 1", "not null and a number"),
         ("payload.yes < true or true", None),
         ("payload.yes > payload.no", "not true or false and true or false"),
         ("payload.l < payload.l", "not a list and a list"),
         ("1 in payload.o", "in looks into a list, or for a text in a text"),
-        ("payload.n and payload.yes", "a condition is true or false, and this is a number"),
+        ("payload.n and payload.yes", "a condition must be true or false, and this is a number"),
         ("payload.none", "and this is null"),
         ("payload", "and this is an object"),
         ('payload."contains(t, `1`)"', "payload.contains(t, `1`): "),
         ('payload."to_number(@) | sum(@)"', "payload.to_number(@) | sum(@): "),
     ],
 )
-def test_what_comes_to_nothing_says_why(text, why):
+def test_a_condition_that_cannot_be_evaluated_says_why(text, why):
     if why is None:
         _, (finding,) = compile_flows(f"1\nTO a 1\nGET\n  WHEN {text}\n", {"a": ("1",)})
         assert finding.code == "F123"
@@ -145,7 +145,7 @@ def test_what_comes_to_nothing_says_why(text, why):
         '"x"',
     ],
 )
-def test_nothing_else_can_be_written(text):
+def test_other_syntax_is_an_error_on_its_line(text):
     text = f"1\nTO a 1\nGET\n  AS found\nPOST\n  WHEN {text}\n"
     _, findings = compile_flows(text, {"a": ("1",)})
     assert findings
@@ -162,33 +162,33 @@ _json = st.recursive(
 
 
 @given(_json)
-def test_a_template_without_references_is_the_json_that_it_looks_like(value):
+def test_a_template_without_references_is_plain_json(value):
     text = json.dumps(value)
-    assert json.loads(as_json(step(f"POST JSON {text}").json, SEEN)) == value
+    assert json.loads(as_json(step(f"POST JSON {text}").json, CONTEXT)) == value
 
 
 @given(_json)
-def test_a_value_equals_itself_and_nothing_of_another_type(value):
-    seen = Seen(msgspec.Raw(json.dumps({"v": value}).encode()), {}, {})
+def test_every_json_value_equals_itself(value):
+    context = Seen(msgspec.Raw(json.dumps({"v": value}).encode()), {}, {})
     text = f"1\nTO a 1\nGET\n  WHEN payload.v == {json.dumps(value)}\n"
     flows, _ = compile_flows(text, {"a": ("1",)})
-    assert holds(flows["1"].steps[0].terms.when, seen)
+    assert holds(flows["1"].steps[0].terms.when, context)
 
 
 @given(_json)
-def test_a_payload_that_is_sent_whole_is_sent_as_it_came(value):
+def test_a_whole_payload_is_sent_byte_for_byte(value):
     came = json.dumps(value).encode()
-    seen = Seen(msgspec.Raw(came), {}, {})
-    assert as_json(step('POST JSON {"a": [payload]}').json, seen) == b'{"a": [' + came + b"]}"
+    context = Seen(msgspec.Raw(came), {}, {})
+    assert as_json(step('POST JSON {"a": [payload]}').json, context) == b'{"a": [' + came + b"]}"
 
 
-def test_what_is_no_json_cannot_be_sent():
+def test_a_path_that_picks_no_json_value_cannot_be_sent():
     with pytest.raises(CannotEvaluate):
-        as_json(Payload("&n"), SEEN)  # as a flow that an older release began may say
+        as_json(Payload("&n"), CONTEXT)  # an older release may have accepted this path
 
 
 @pytest.mark.parametrize("deep", ["[" * 5000 + "]" * 5000, "{", ""])
-def test_no_result_whatever_it_is_ends_more_than_its_step(deep):
-    seen = Seen(msgspec.Raw(b"{}"), {1: msgspec.Raw(json.dumps(deep).encode())}, {})
+def test_a_result_that_is_not_json_raises_cannot_evaluate(deep):
+    context = Seen(msgspec.Raw(b"{}"), {1: msgspec.Raw(json.dumps(deep).encode())}, {})
     with pytest.raises(CannotEvaluate):
-        holds(step("POST\n  WHEN found.x == 1").when, seen)
+        holds(step("POST\n  WHEN found.x == 1").when, context)

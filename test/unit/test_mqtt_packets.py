@@ -1,4 +1,4 @@
-"""Our reading of MQTT packets against gmqtt's packing of them, however they come in pieces."""
+"""MQTT packets that gmqtt packs are read correctly, in pieces of any size."""
 
 from __future__ import annotations
 
@@ -94,13 +94,13 @@ def test_the_trigger_id_is_found_among_the_properties(user_property, key):
 
 
 @pytest.mark.parametrize("piece", [1_000, 70_000, 10_000_000])
-def test_a_giant_is_read_past_and_what_follows_it_is_whole(piece):
-    giant = gmqtt.Message("t", b"begin" + b"x" * 2_000_000, qos=1)
+def test_a_too_large_packet_is_skipped_and_the_next_one_is_whole(piece):
+    large = gmqtt.Message("t", b"begin" + b"x" * 2_000_000, qos=1)
     small = gmqtt.Message("t", b"small", qos=1)
-    stream = packed(giant, mqtt_5=True) + packed(small, mqtt_5=True)
+    stream = packed(large, mqtt_5=True) + packed(small, mqtt_5=True)
     pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
     packets = read(pieces, largest=500_000)
-    if piece < len(stream):  # what has come whole costs nothing any more
+    if piece < len(stream):  # otherwise it came in one piece and is whole
         assert len(packets[0].data) == BEGINNING_BYTES
         packet_id, found = read_publish(packets[0], mqtt_5=True)
         assert (packet_id, found.refusal.code, found.body[:5]) == (7, "too-large", b"begin")
@@ -108,7 +108,7 @@ def test_a_giant_is_read_past_and_what_follows_it_is_whole(piece):
     assert read_publish(packets[1], mqtt_5=True)[1].body == b"small"
 
 
-def test_a_giant_is_not_answered_before_it_has_come_whole():
+def test_a_too_large_packet_is_returned_only_when_its_end_has_come():
     stream = packed(gmqtt.Message("t", b"x" * 2_000_000, qos=1), mqtt_5=True)
     assert read([stream[:-1]], largest=500_000) == []
 
@@ -118,7 +118,7 @@ def test_a_giant_is_not_answered_before_it_has_come_whole():
     [b"\x01\xfe", b"\x02\x26\x00", b"\x07\x26\x00\x01\xff\x00\x01v", b"\x03\x02\x00\x00"],
     ids=["unknown", "cut short", "no UTF-8", "a short number"],
 )
-def test_properties_that_cannot_be_read_refuse_their_message_only(block):
+def test_unreadable_properties_refuse_only_their_message(block):
     (packet,) = read([publish(b"\x00\x01t\x00\x07" + block + b"body")])
     packet_id, message = read_publish(packet, mqtt_5=True)
     assert (packet_id, message.body, message.refusal.code) == (7, b"body", "wrong-shape")
@@ -127,7 +127,7 @@ def test_properties_that_cannot_be_read_refuse_their_message_only(block):
 @pytest.mark.parametrize(
     "rest", [b"", b"\x00", b"\x00\x09t", b"\x00\x01t\x00", b"\x00\x01t\x00\x07\x09"]
 )
-def test_a_packet_that_ends_in_its_head_is_not_mqtt(rest):
+def test_a_packet_shorter_than_its_header_is_not_mqtt(rest):
     (packet,) = read([publish(rest)])
     with pytest.raises(NotMqtt):
         read_publish(packet, mqtt_5=True)
@@ -139,6 +139,6 @@ def test_a_topic_longer_than_its_packet_is_not_mqtt_at_qos_0_either():
         read_publish(packet, mqtt_5=False)
 
 
-def test_a_length_without_end_is_not_mqtt():
+def test_a_length_of_more_than_four_bytes_is_not_mqtt():
     with pytest.raises(NotMqtt):
         read([b"\x32\xff\xff\xff\xff\x01"])

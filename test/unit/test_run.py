@@ -1,4 +1,4 @@
-"""A run is what its facts say, and changes state only through one table."""
+"""A run is the sum of its facts, and changes its state only by the transition table."""
 
 import os
 from encodings.aliases import aliases
@@ -36,7 +36,7 @@ from fractal_rm.domain.facts import (
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.moment import Moment, left_ms
 from fractal_rm.domain.result import as_shown, result_of
-from fractal_rm.domain.run import _CHANGES, Run, fold
+from fractal_rm.domain.run import CHANGES, Run, fold
 from fractal_rm.domain.run_id import RunIds, is_run_id
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.domain.transitions import ImpossibleFact
@@ -69,7 +69,7 @@ def new():
 
 
 @given(st.lists(facts, max_size=12))
-def test_once_ended_a_run_takes_no_further_fact(history):
+def test_a_run_in_a_final_state_accepts_no_fact(history):
     run = new()
     for fact in history:
         ended = run.state.final
@@ -81,7 +81,7 @@ def test_once_ended_a_run_takes_no_further_fact(history):
 
 
 @given(st.lists(facts, max_size=12))
-def test_a_run_folded_from_its_facts_is_the_run(history):
+def test_folding_the_facts_of_a_run_rebuilds_it(history):
     run, taken = new(), []
     for fact in history:
         try:
@@ -94,7 +94,7 @@ def test_a_run_folded_from_its_facts_is_the_run(history):
 
 
 @given(facts)
-def test_a_run_begins_with_its_acceptance_or_its_death(fact):
+def test_the_first_fact_of_a_run_is_accepted_or_dead(fact):
     run = new()
     if isinstance(fact, Accepted | Dead):
         run.apply(fact)
@@ -103,8 +103,8 @@ def test_a_run_begins_with_its_acceptance_or_its_death(fact):
             run.apply(fact)
 
 
-def test_of_every_kind_of_fact_it_is_said_what_it_changes():
-    assert set(_CHANGES) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
+def test_every_kind_of_fact_has_a_change():
+    assert set(CHANGES) == set(get_args(AnyFact)) == set(Fact.__subclasses__())
 
 
 def test_a_step_is_in_doubt_from_its_request_to_its_result():
@@ -122,13 +122,13 @@ def test_a_run_is_offered_until_it_is_placed_here():
     assert (run.placement, run.node, run.state) == (Placement.HERE, None, State.ACCEPTED)
 
 
-def test_a_run_that_was_not_placed_asks_the_balancer_or_does_as_its_sender_said():
+def test_an_accepted_run_is_not_placed_unless_its_sender_placed_it():
     assert fold(new(), [ACCEPTED]).placement is Placement.NOT_YET
     placed = msgspec.structs.replace(ACCEPTED, placed=True)
     assert fold(new(), [placed]).placement is Placement.BY_SENDER
 
 
-def test_a_node_is_named_before_it_is_offered_the_run():
+def test_a_run_is_placed_on_a_named_node_before_it_is_offered_to_it():
     run = fold(new(), [ACCEPTED, Placed("2", "said so")])
     assert (run.placement, run.node) == (Placement.NAMED, "2")
     run.apply(Offered("2", 1))
@@ -140,17 +140,17 @@ def test_a_node_is_named_before_it_is_offered_the_run():
     StepFailed(1, 1, "no"), Waiting(0, NOW), Passed(0), Stopping(State.FAILED, "no"),
     Undone(1, 200, 1.0),
 ])  # fmt: skip
-def test_a_run_of_which_a_step_has_begun_here_ends_here(fact):
+def test_after_the_first_fact_of_a_step_a_run_is_placed_here(fact):
     run = fold(new(), [ACCEPTED, fact])
     assert (run.state, run.placement) == (State.RUNNING, Placement.HERE)
 
 
-def test_a_parked_run_keeps_what_it_knew():
+def test_a_released_run_keeps_its_placement_here():
     run = fold(new(), [ACCEPTED, Finished(1, 200, 1.0, RAW), Parked("old"), Released()])
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.HERE)
 
 
-def test_a_parked_run_is_offered_to_whom_it_was():
+def test_a_released_run_keeps_its_offer():
     offered = [ACCEPTED, Placed("2", "said so"), Offered("2", 1, ours=True)]
     run = fold(new(), [*offered, Parked("old"), Released()])
     assert (run.state, run.placement) == (State.ACCEPTED, Placement.OFFERED)
@@ -166,7 +166,7 @@ def test_run_ids_sort_by_time(now_ms, chance):
     assert is_run_id(later)
 
 
-def test_however_many_runs_a_millisecond_has_their_ids_differ():
+def test_run_ids_of_one_millisecond_differ_and_are_sorted():
     ids = RunIds(os.urandom)
     made = [ids.next(1) for _ in range(5_000)]
     assert len(set(made)) == 5_000
@@ -174,7 +174,7 @@ def test_however_many_runs_a_millisecond_has_their_ids_differ():
 
 
 @given(st.lists(st.integers(0, 2**47), min_size=1, max_size=20))
-def test_no_id_stands_before_one_that_was_made_before_it(moments_ms):
+def test_run_ids_are_sorted_in_the_order_of_their_creation_whatever_the_clock_does(moments_ms):
     ids, made = RunIds(os.urandom), []
     for moment_ms in moments_ms:
         made += [ids.next(moment_ms), ids.next(moment_ms)]
@@ -198,7 +198,7 @@ def test_a_post_without_items_sends_an_empty_list():
     assert request_body((), RAW, {}, BodyForm.JSON) == b'{"payload": []}'
 
 
-def test_a_component_may_ask_for_the_originals_python_text():
+def test_a_body_can_be_python_text_as_in_the_original():
     body = request_body((Payload(),), msgspec.Raw(b'{"a": [true, null]}'), {}, BodyForm.PYTHON_REPR)
     assert body == b"{'payload': [{'a': [True, None]}]}"
 
@@ -229,7 +229,7 @@ def test_a_component_may_ask_for_the_originals_python_text():
         ("image/svg+xml; charset=latin-1", "é".encode(), "é"),
     ],
 )
-def test_a_result_is_the_response_text_as_it_came(kind, raw, text):
+def test_a_result_is_the_response_text_in_its_charset(kind, raw, text):
     head = f"Content-Type: {kind}\r\n".encode() if kind else b""
     assert msgspec.json.decode(result_of(Reply(200, head, raw))) == text
 
@@ -257,7 +257,7 @@ def test_a_result_is_the_response_text_as_it_came(kind, raw, text):
         ),
     ],
 )
-def test_what_is_no_text_in_its_charset_stays_bytes(kind, raw):
+def test_a_response_that_is_not_text_in_its_charset_is_bytes(kind, raw):
     assert result_of(Reply(200, f"Content-Type: {kind}\r\n".encode(), raw)) == raw
 
 
@@ -265,14 +265,14 @@ _charsets = st.sampled_from([*aliases, *aliases.values(), "unicode_escape", "und
 
 
 @given(_charsets | st.text(), st.binary() | st.text(alphabet="+-AD8Uu\\d0").map(str.encode))
-def test_whatever_bytes_come_under_whatever_charset_the_result_is_a_text_or_the_bytes(charset, raw):
+def test_any_bytes_under_any_charset_result_in_a_text_or_the_same_bytes(charset, raw):
     kind = f'text/plain; charset="{charset}"'.encode("utf-8", "replace")
     result = result_of(Reply(200, b"Content-Type: %b\r\n" % kind, raw))
     assert result == raw or isinstance(msgspec.json.decode(result), str)
     assert msgspec.json.decode(as_shown(result)) is not None
 
 
-# --- what old journals hold ---------------------------------------------------------------------
+# --- facts of older releases --------------------------------------------------------------------
 
 OLD = b"""[[1, {"fact": "accepted", "flow": "7", "version": "v", "payload": "p", "source": "mqtt",
  "placed": false, "key": null}], [2, {"fact": "placed", "node": null, "reason": "here"}],
@@ -282,7 +282,7 @@ OLD = b"""[[1, {"fact": "accepted", "flow": "7", "version": "v", "payload": "p",
  [6, {"fact": "started", "step": 2, "attempt": 2}]]"""
 
 
-def test_facts_of_an_older_release_make_the_same_run():
+def test_facts_of_an_older_release_rebuild_the_run():
     page = msgspec.json.decode(OLD, type=list[tuple[int, AnyFact]])
     run = fold(new(), [fact for _, fact in page])
     assert (run.state, run.position, run.in_doubt) == (State.RUNNING, 1, {"2"})
@@ -291,7 +291,7 @@ def test_facts_of_an_older_release_make_the_same_run():
     assert (last.attempt, last.final, last.again) == (1, msgspec.UNSET, msgspec.UNSET)
 
 
-def test_what_a_run_of_the_seed_s_language_writes_is_what_it_always_wrote():
+def test_facts_of_a_flow_in_the_original_language_have_only_the_original_keys():
     facts = [ACCEPTED, Started(1), Finished(1, 200, 1.0, RAW)]
     written = [set(msgspec.json.decode(msgspec.json.encode(fact))) for fact in facts]
     assert written == [
@@ -315,5 +315,5 @@ def test_what_a_run_of_the_seed_s_language_writes_is_what_it_always_wrote():
         (Moment("other", 0, 0), 5_000),
     ],
 )
-def test_what_is_left_of_a_wait_is_never_less_than_nothing_nor_more_than_it_was(now, left):
+def test_the_rest_of_a_wait_is_between_zero_and_its_full_length(now, left):
     assert left_ms(NOW.after(5_000), now, 5_000) == left

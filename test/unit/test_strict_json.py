@@ -1,4 +1,4 @@
-"""What the strict decoder takes, everything behind it can handle."""
+"""JSON that the strict decoder accepts can be handled everywhere else."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fractal_rm.adapters.sqlite.chain import encode_page, link, start_of, verified
 from fractal_rm.cli.runs import _words
 from fractal_rm.domain.admission import what_it_is_about
-from fractal_rm.domain.body import content_json, in_list, list_text, request_body
+from fractal_rm.domain.body import content_json, list_element, list_text, request_body
 from fractal_rm.domain.call import BodyForm
 from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CannotEvaluate, Malformed
@@ -32,7 +32,7 @@ from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import MAX_DEPTH, check_json, read_json
 from fractal_rm.domain.values import Values
 
-# What JSON allows and some reader does not, at every place of a value.
+# Values that JSON allows and that some decoders do not handle.
 NUMBERS = [
     "0", "-0", "-0.0", "0e999999999", "1e-999999999", "1E+2", "1e308", "-1e308", "1e300",
     "1.7976931348623157e308", "9" * 308, "12345678901234567890123", "0." + "1" * 5000,
@@ -73,7 +73,7 @@ def test_a_number_that_no_double_holds_is_refused(number, around):
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_number_that_a_double_holds_is_taken(number):
+def test_a_number_that_a_double_holds_is_accepted(number):
     assert math.isfinite(read_json(number.encode()))
 
 
@@ -84,13 +84,13 @@ def test_half_of_a_surrogate_pair_is_refused(text):
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]")])
-def test_every_kind_of_nesting_has_the_same_bound(opening, closing):
+def test_every_kind_of_nesting_has_the_same_maximum(opening, closing):
     levels = opening.count("[") + opening.count("{")
-    fits, not_so = MAX_DEPTH // levels, MAX_DEPTH // levels + 1
-    check_json((opening * fits + "1" + closing * fits).encode())
+    allowed, too_deep = MAX_DEPTH // levels, MAX_DEPTH // levels + 1
+    check_json((opening * allowed + "1" + closing * allowed).encode())
     check_json(("[" + ",".join(['{"a": "[[{"}'] * 200) + "]").encode())
     with pytest.raises(Malformed, match="nested deeper"):
-        check_json((opening * not_so + "1" + closing * not_so).encode())
+        check_json((opening * too_deep + "1" + closing * too_deep).encode())
 
 
 DEEPEST = "[" * MAX_DEPTH + "]" * MAX_DEPTH
@@ -104,11 +104,11 @@ DEEPEST = "[" * MAX_DEPTH + "]" * MAX_DEPTH
 @example(f"[{'9' * 308}, 1e300]", "[*]")
 @example(DEEPEST, "@")
 @example(DEEPEST, "[[[[@]]]]")
-def test_what_the_decoder_takes_every_evaluator_can_handle(text, path):
+def test_json_that_the_decoder_accepts_can_be_evaluated(text, path):
     check_json(text.encode())
     payload = msgspec.Raw(text.encode())
-    seen = Seen(payload, {1: msgspec.Raw(msgspec.json.encode(text))}, {})
-    for value in evaluated(seen, path):
+    context = Seen(payload, {1: msgspec.Raw(msgspec.json.encode(text))}, {})
+    for value in evaluated(context, path):
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     label = what_it_is_about("1", path, payload)
     assert label is None or label.startswith("1\0")
@@ -116,36 +116,36 @@ def test_what_the_decoder_takes_every_evaluator_can_handle(text, path):
 
 @pytest.mark.parametrize("path", ["", "@", "id", "[0]"])
 @pytest.mark.parametrize("text", ['{"id": 1e400}', "[1e400]", "9" * 5000, "[" * 5000 + "]" * 5000])
-def test_what_an_older_release_has_taken_fails_in_words(text, path):
+def test_json_that_only_an_older_release_accepted_raises_cannot_evaluate(text, path):
     payload = msgspec.Raw(text.encode())
-    seen = Seen(payload, {1: payload}, {})
-    assert evaluated(seen, path) == []
+    context = Seen(payload, {1: payload}, {})
+    assert evaluated(context, path) == []
     assert what_it_is_about("1", path, payload) is None
-    assert in_words(request_body, [Payload()], payload, {}, BodyForm.PYTHON_REPR) is None
+    assert evaluate_or_none(request_body, [Payload()], payload, {}, BodyForm.PYTHON_REPR) is None
     assert _words(Accepted("1", "v", payload, "rest"))[1]
 
 
-def evaluated(seen, path):
-    """What references come to, after everything was done with them that a flow can do."""
+def evaluated(context, path):
+    """The values of references, after using them in every way that a flow can."""
     values = []
     for ref in (Payload(path), Result(1, path)):
-        value = in_words(evaluate, ref, seen)
+        value = evaluate_or_none(evaluate, ref, context)
         if value is not None and (path or isinstance(ref, Payload)):
             values.append(value)
-        in_words(as_text, ref, seen)
+        evaluate_or_none(as_text, ref, context)
         for comparison in (Comparison.EQUAL, Comparison.LESS, Comparison.IN):
-            in_words(holds, Compare(comparison, ref, Literal(1.5)), seen)
-            in_words(holds, Compare(comparison, Payload(), ref), seen)
+            evaluate_or_none(holds, Compare(comparison, ref, Literal(1.5)), context)
+            evaluate_or_none(holds, Compare(comparison, Payload(), ref), context)
         template = ObjectOf((("a", ref), ("b", Status(1)), ("c", Header(1, "x"))))
-        in_words(as_json, template, seen)
-        said = in_words(content_json, Content(json=template), seen)
-        if said is not None and path:
-            check_json(bytes(said))
+        evaluate_or_none(as_json, template, context)
+        body = evaluate_or_none(content_json, Content(json=template), context)
+        if body is not None and path:
+            check_json(bytes(body))
     return values
 
 
-def in_words(work, *args):
-    """What ``work`` comes to; that it cannot be said is an answer, another error is not."""
+def evaluate_or_none(work, *args):
+    """Call ``work``; CannotEvaluate is an accepted outcome, any other error is not."""
     try:
         return work(*args)
     except CannotEvaluate:
@@ -154,12 +154,12 @@ def in_words(work, *args):
 
 @settings(max_examples=40)
 @given(st.one_of(documents, deep))
-def test_what_the_decoder_takes_every_renderer_can_handle(text):
+def test_json_that_the_decoder_accepts_can_be_sent_stored_and_shown(text):
     check_json(text.encode())
     payload, result = msgspec.Raw(text.encode()), msgspec.Raw(msgspec.json.encode(text))
     for form in BodyForm:
         assert request_body([Payload(), Result(1)], payload, {1: result}, form)
-    listed = list_text([in_list(result, Values())] * 2)
+    listed = list_text([list_element(result, Values())] * 2)
     assert len(read_json(msgspec.json.decode(listed).encode())) == 2
     facts = [Accepted("1", "v", payload, "rest"), Finished(1, 200, 1.0, result),
              Finished(2, 0, 0, payload)]  # fmt: skip
@@ -168,6 +168,6 @@ def test_what_the_decoder_takes_every_renderer_can_handle(text):
                     link(start_of("r"), 1, page))  # fmt: skip
     assert [fact for _, fact in read] == facts
     for fact in facts:
-        name, said = _words(fact)
+        name, details = _words(fact)
         assert name
-        assert said
+        assert details

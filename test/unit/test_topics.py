@@ -1,10 +1,11 @@
-"""Topics and filters by the rules of MQTT 5, 4.7, and which copy of a message starts a flow."""
+"""Topics and filters (MQTT 5, 4.7), the flows that a topic starts, and the subscription file."""
 
 from __future__ import annotations
 
 import pytest
 
-from fractal_rm.adapters.mqtt.topics import KeptTopics, Topics
+from fractal_rm.adapters.mqtt.flow_topics import FlowTopics
+from fractal_rm.adapters.mqtt.subscription_file import SubscriptionFile
 from fractal_rm.config.model import Broker
 from fractal_rm.domain.flow import Flow, Starts
 from fractal_rm.domain.topic import (
@@ -69,10 +70,10 @@ NO_TOPIC = [("", "at least one"), ("ü" * 40_000, "80000"), ("\ud800", "surrogat
 
 
 @pytest.mark.parametrize(
-    ("topic", "word"), [*NO_TOPIC, ("a/+", "stands for many"), ("#", "stands for many"),
+    ("topic", "word"), [*NO_TOPIC, ("a/+", "is a wildcard"), ("#", "is a wildcard"),
                         ("ü" * 600, "1200")],
 )  # fmt: skip
-def test_a_topic_that_nothing_can_be_published_on_is_said_to_be_none(topic, word):
+def test_an_invalid_topic_has_a_fault(topic, word):
     assert word in name_fault(topic).why
 
 
@@ -81,11 +82,11 @@ def test_a_topic_that_nothing_can_be_published_on_is_said_to_be_none(topic, word
                                ("$share", "no group"), ("$share/g", "no group"),
                                ("$share//x", "no group"), ("$share/g/a#", "#")],
 )  # fmt: skip
-def test_a_filter_that_nothing_can_be_subscribed_to_by_is_said_to_be_none(topic_filter, word):
+def test_an_invalid_filter_has_a_fault(topic_filter, word):
     assert word in filter_fault(topic_filter).why
 
 
-def test_any_other_topic_has_no_fault():
+def test_a_valid_topic_has_no_fault():
     for topic in ("a/b c/ü/$x", "\U0001f600", "/" * 127):
         assert name_fault(topic) is None
         assert filter_fault(topic) is None
@@ -98,11 +99,11 @@ def test_any_other_topic_has_no_fault():
      ("$share/g/a", "a", True), ("a/+", "a/+", True), ("a", "b", False), ("a/+", "a/#", False),
      ("a/+/#", "a/#", False), ("a/b", "a/+", False), ("#", "$SYS/#", False)],
 )  # fmt: skip
-def test_a_filter_covers_another_one_that_matches_no_more(wide, narrow, whether):
+def test_a_filter_covers_one_that_matches_a_subset(wide, narrow, whether):
     assert covers(wide, narrow) is whether
 
 
-def test_the_number_of_a_subscription_follows_from_its_filter_alone():
+def test_a_subscription_identifier_depends_only_on_the_filter():
     numbers = {subscription_identifier(f"factory/{n}") for n in range(2_000)}
     assert len(numbers) == 2_000
     assert min(numbers) > 0
@@ -110,89 +111,91 @@ def test_the_number_of_a_subscription_follows_from_its_filter_alone():
     assert subscription_identifier("a/b") == subscription_identifier("a/b")
 
 
-def topics(**filters):
-    flows = {name: Flow(name, starts=Starts(topics=asked)) for name, asked in filters.items()}
-    return Topics("own", {**flows, "seed": Flow("seed"), "clock": Flow("clock", starts=Starts())})
+def flow_topics(**filters):
+    flows = {name: Flow(name, starts=Starts(topics=each)) for name, each in filters.items()}
+    return FlowTopics(
+        "own", {**flows, "seed": Flow("seed"), "clock": Flow("clock", starts=Starts())}
+    )
 
 
-def test_a_message_starts_every_flow_that_asks_for_it():
-    found = topics(a=("factory/+/frame",), b=("factory/#",), c=("other",))
-    assert found.begun_by("factory/1/frame", ()) == ["a", "b"]
-    assert found.begun_by("nobody", ()) == []
+def test_a_message_starts_every_flow_with_a_matching_filter():
+    found = flow_topics(a=("factory/+/frame",), b=("factory/#",), c=("other",))
+    assert found.flows_started_by("factory/1/frame", ()) == ["a", "b"]
+    assert found.flows_started_by("nobody", ()) == []
     assert found.filters == {"factory/+/frame", "factory/#", "other"}
 
 
-def test_of_several_copies_of_a_message_one_starts_a_flow():
-    found = topics(a=("x/+", "+/y"), b=("+/y",))
+def test_only_one_of_several_copies_of_a_message_starts_a_flow():
+    found = flow_topics(a=("x/+", "+/y"), b=("+/y",))
     first, second = subscription_identifier("x/+"), subscription_identifier("+/y")
-    assert found.begun_by("x/y", [first]) == ["a"]
-    assert found.begun_by("x/y", [second]) == ["b"]
-    assert found.begun_by("x/y", [first, second]) == ["a", "b"]
+    assert found.flows_started_by("x/y", [first]) == ["a"]
+    assert found.flows_started_by("x/y", [second]) == ["b"]
+    assert found.flows_started_by("x/y", [first, second]) == ["a", "b"]
 
 
-def test_a_copy_for_a_subscription_that_is_gone_starts_all_that_match():
-    found = topics(a=("x/+",))
-    assert found.begun_by("x/y", [subscription_identifier("#")]) == ["a"]
+def test_a_copy_for_a_removed_subscription_starts_all_flows_that_match():
+    found = flow_topics(a=("x/+",))
+    assert found.flows_started_by("x/y", [subscription_identifier("#")]) == ["a"]
 
 
 def test_a_copy_of_a_trigger_for_another_subscription_is_no_trigger():
-    found = topics(a=("#",))
+    found = flow_topics(a=("#",))
     own, other = subscription_identifier("own"), subscription_identifier("#")
-    assert found.for_triggers(())
-    assert found.for_triggers([own])
-    assert found.for_triggers([own, other])
-    assert not found.for_triggers([other])
+    assert found.is_trigger(())
+    assert found.is_trigger([own])
+    assert found.is_trigger([own, other])
+    assert not found.is_trigger([other])
 
 
-def not_told(path, reason):
+def not_called(path, reason):
     raise AssertionError(f"{path}: {reason}")
 
 
 HERE, THERE = Broker("here"), Broker("there")
 
 
-def test_what_was_subscribed_at_another_broker_is_still_to_be_taken_back(tmp_path):
-    kept = KeptTopics(tmp_path, "node", not_told)
-    kept.write(HERE, frozenset({"a", "b"}))
-    kept.write(THERE, frozenset({"a"}))
-    assert kept.read() == {"a", "b"}
-    kept.write(HERE, frozenset({"a"}))
-    assert kept.read() == {"a"}
+def test_filters_of_other_brokers_are_kept(tmp_path):
+    file = SubscriptionFile(tmp_path, "node", not_called)
+    file.write(HERE, frozenset({"a", "b"}))
+    file.write(THERE, frozenset({"a"}))
+    assert file.read() == {"a", "b"}
+    file.write(HERE, frozenset({"a"}))
+    assert file.read() == {"a"}
     for n in range(20):
-        kept.write(Broker(f"{n}"), frozenset({f"{n}"}))
-    assert len(kept.read()) == 16
+        file.write(Broker(f"{n}"), frozenset({f"{n}"}))
+    assert len(file.read()) == 16
 
 
-def test_what_was_subscribed_is_kept_for_each_client_id(tmp_path):
-    kept = KeptTopics(tmp_path, "node/1", not_told)
-    assert kept.read() == frozenset()
-    kept.write(HERE, frozenset({"a/#", "own"}))
-    assert KeptTopics(tmp_path, "node/1", not_told).read() == {"a/#", "own"}
-    assert KeptTopics(tmp_path, "node/2", not_told).read() == frozenset()
+def test_filters_are_kept_for_each_client_id(tmp_path):
+    file = SubscriptionFile(tmp_path, "node/1", not_called)
+    assert file.read() == frozenset()
+    file.write(HERE, frozenset({"a/#", "own"}))
+    assert SubscriptionFile(tmp_path, "node/1", not_called).read() == {"a/#", "own"}
+    assert SubscriptionFile(tmp_path, "node/2", not_called).read() == frozenset()
 
 
-def test_a_file_that_cannot_be_read_knows_of_none(tmp_path):
-    told = []
-    KeptTopics(tmp_path, "node", not_told).write(HERE, frozenset({"a"}))
-    file = next(tmp_path.iterdir())
-    file.write_text("{")
-    kept = KeptTopics(tmp_path, "node", lambda path, why: told.append((path, why)))
-    assert kept.read() == frozenset()
-    assert [path for path, _ in told] == [file]
+def test_a_file_that_cannot_be_read_has_no_filters_and_is_reported(tmp_path):
+    reported = []
+    SubscriptionFile(tmp_path, "node", not_called).write(HERE, frozenset({"a"}))
+    path = next(tmp_path.iterdir())
+    path.write_text("{")
+    file = SubscriptionFile(tmp_path, "node", lambda path, why: reported.append((path, why)))
+    assert file.read() == frozenset()
+    assert [each for each, _ in reported] == [path]
 
 
-def test_a_file_for_which_no_descriptor_is_free_is_not_taken_for_one_that_knows_of_none(tmp_path):
-    KeptTopics(tmp_path, "node", not_told).write(HERE, frozenset({"a"}))
-    kept = KeptTopics(tmp_path, "node", not_told)
+def test_a_file_is_read_later_if_no_descriptor_is_free(tmp_path):
+    SubscriptionFile(tmp_path, "node", not_called).write(HERE, frozenset({"a"}))
+    file = SubscriptionFile(tmp_path, "node", not_called)
     with no_descriptor_free(), pytest.raises(OSError, match="Too many open files"):
-        kept.read()
-    assert kept.read() == {"a"}
-    with no_descriptor_free():  # it is known now
-        assert kept.read() == {"a"}
-        kept.write(HERE, frozenset({"a"}))
+        file.read()
+    assert file.read() == {"a"}
+    with no_descriptor_free():  # it was read before
+        assert file.read() == {"a"}
+        file.write(HERE, frozenset({"a"}))
 
 
-def test_what_is_no_filter_is_not_asked_of_a_broker(tmp_path):
-    kept = KeptTopics(tmp_path, "node", not_told)
-    kept.write(HERE, frozenset({"a/#", "", "b\0", "c" * 70_000}))
-    assert KeptTopics(tmp_path, "node", not_told).read() == {"a/#"}
+def test_an_invalid_filter_in_the_file_is_ignored(tmp_path):
+    file = SubscriptionFile(tmp_path, "node", not_called)
+    file.write(HERE, frozenset({"a/#", "", "b\0", "c" * 70_000}))
+    assert SubscriptionFile(tmp_path, "node", not_called).read() == {"a/#"}

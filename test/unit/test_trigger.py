@@ -1,4 +1,4 @@
-"""One strict decoder for every way in."""
+"""Triggers are decoded strictly, from MQTT and from REST."""
 
 import contextlib
 import importlib
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 import fractal_rm
 from fractal_rm.domain.errors import FractalError, Malformed, Refused, TooLarge, WrongShape
+from fractal_rm.domain.handoff import ReceivedOffer
 from fractal_rm.domain.strict_json import MAX_DEPTH
-from fractal_rm.domain.trigger import Arrival, Offer, Source, decode_trigger
+from fractal_rm.domain.trigger import Arrival, Source, decode_trigger
 
 MAX = 256 * 1024
 json_values = st.recursive(
@@ -33,21 +34,21 @@ def rest(body, **more):
 
 
 @given(json_values)
-def test_a_payload_is_carried_as_it_came(payload):
+def test_a_payload_is_kept_byte_for_byte(payload):
     text = json.dumps(payload)
     trigger = mqtt(f'{{"id_flow": "1", "payload": {text}}}'.encode())
     assert trigger.payload == text.encode()
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_do_anything_but_be_taken_or_refused(body):
+def test_any_bytes_are_accepted_or_refused(body):
     for source in Source:
         with contextlib.suppress(Refused):
             decode_trigger(Arrival(source, body), MAX)
 
 
 @given(json_values)
-def test_no_json_does_anything_but_be_taken_or_refused(value):
+def test_any_json_is_accepted_or_refused(value):
     for source in Source:
         with contextlib.suppress(Refused):
             decode_trigger(Arrival(source, json.dumps(value).encode()), MAX)
@@ -74,17 +75,17 @@ def test_a_flow_may_be_named_by_a_string_or_a_number(id_flow):
         b'{"id_flow": "1", "payload": ' + b'{"a":' * 50_000,
     ],
 )
-def test_what_is_not_json_as_we_read_it_is_malformed(body):
+def test_invalid_or_ambiguous_json_is_malformed(body):
     with pytest.raises(Malformed):
         mqtt(body)
 
 
-def test_brackets_inside_strings_are_no_depth():
+def test_brackets_inside_strings_do_not_count_as_nesting():
     deep = json.dumps({"id_flow": "1", "payload": "[" * 1000 + '\\"{' * 1000})
     assert mqtt(deep.encode()).flow_id == "1"
 
 
-def test_nesting_is_taken_up_to_the_bound_and_not_beyond():
+def test_nesting_is_accepted_up_to_the_maximum():
     def nested(levels):
         return b'{"id_flow": "1", "payload": ' + b"[" * levels + b"]" * levels + b"}"
 
@@ -111,7 +112,7 @@ def test_nesting_is_taken_up_to_the_bound_and_not_beyond():
         b'{"id_flow": "1", "payload": 1, "id": "a\\nb"}',
     ],
 )
-def test_json_of_another_shape_is_refused_as_such(body):
+def test_json_of_a_wrong_shape_is_refused(body):
     with pytest.raises(WrongShape):
         mqtt(body)
 
@@ -120,18 +121,18 @@ def test_extra_keys_are_ignored():
     assert mqtt(b'{"id_flow": "1", "payload": 1, "extra": {"deep": []}}').flow_id == "1"
 
 
-def test_a_message_over_the_bound_is_too_large_whatever_it_holds():
+def test_a_message_over_the_maximum_size_is_too_large():
     with pytest.raises(TooLarge):
         decode_trigger(Arrival(Source.MQTT, b"\xff" * 11), 10)
 
 
 @pytest.mark.parametrize("value", ['"false"', "0", "1", "null", '"true"'])
-def test_over_rest_only_a_boolean_says_where_a_run_was_placed(value):
+def test_over_rest_is_load_balancing_must_be_a_boolean(value):
     with pytest.raises(WrongShape):
         rest(f'{{"id_flow": "1", "payload": 1, "is_load_balancing": {value}}}'.encode())
 
 
-def test_over_rest_all_three_keys_are_wanted():
+def test_over_rest_all_three_keys_are_required():
     with pytest.raises(WrongShape, match="is_load_balancing"):
         rest(b'{"id_flow": "1", "payload": 1}')
 
@@ -140,10 +141,10 @@ def test_over_mqtt_the_load_balancer_is_always_asked():
     assert not mqtt(b'{"id_flow": "1", "payload": 1, "is_load_balancing": true}').placed
 
 
-def test_a_hand_off_of_our_own_carries_its_receipt_keys():
+def test_over_rest_a_hand_off_has_its_offer():
     body = b"""{"id_flow": "1", "payload": 1, "is_load_balancing": true,
                 "run": "01M87NTQZMXFEQPS51973PM0F5", "epoch": 2, "sender": "a"}"""
-    assert rest(body).offer == Offer("01M87NTQZMXFEQPS51973PM0F5", 2, "a")
+    assert rest(body).offer == ReceivedOffer("01M87NTQZMXFEQPS51973PM0F5", 2, "a")
     assert mqtt(body).offer is None
 
 
@@ -158,36 +159,36 @@ def test_a_hand_off_of_our_own_carries_its_receipt_keys():
         '"run": "01M87NTQZMXFEQPS51973PM0F5\\r\\nX: y", "epoch": 1',
     ],
 )
-def test_other_uses_of_the_receipt_keys_are_extra_keys(more):
+def test_invalid_hand_off_keys_are_ignored(more):
     body = f'{{"id_flow": "1", "payload": 1, "is_load_balancing": true, {more}}}'
     assert rest(body.encode()).offer is None
 
 
 @given(st.text(max_size=20).map(lambda text: json.dumps(text).encode()))
-def test_what_is_taken_is_read_by_every_decoder(payload):
+def test_an_accepted_payload_is_read_alike_by_msgspec_and_json(payload):
     message = b'{"id_flow": "1", "is_load_balancing": true, "payload": %b}' % payload
     for taken in (rest(message), rest(payload, flow_id="1")):
         assert msgspec.json.decode(taken.payload) == json.loads(payload)
 
 
-def test_half_of_a_character_is_malformed():
+def test_half_of_a_surrogate_pair_is_malformed():
     with pytest.raises(Malformed):
         rest(b'"\\ud800"', flow_id="1")
 
 
-def test_where_the_address_names_the_flow_the_body_is_the_payload():
+def test_where_the_url_names_the_flow_the_body_is_the_payload():
     trigger = rest(b'{"any": [1]}', flow_id="3", key="k")
     assert (trigger.flow_id, trigger.payload, trigger.key) == ("3", b'{"any": [1]}', "k")
 
 
-def test_the_same_content_has_the_same_digest_and_no_other_has():
+def test_only_equal_content_has_an_equal_digest():
     one = mqtt(b'{"id_flow": "1", "payload": 1}')
     again = mqtt(b'{"payload": 1, "id_flow": 1}')
     other = mqtt(b'{"id_flow": "11", "payload": 1}')
     assert one.digest() == again.digest() != other.digest()
 
 
-def test_every_error_of_the_tree_has_a_code_of_its_own():
+def test_every_error_class_has_its_own_code():
     for module in pkgutil.walk_packages(fractal_rm.__path__, "fractal_rm."):
         importlib.import_module(module.name)
 

@@ -1,4 +1,4 @@
-"""What a sender may say beside flow and payload: time limits, replies, traces, CloudEvents."""
+"""Optional parts of a trigger: time limits, reply topics, traces, CloudEvents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def message(**more):
 
 
 @pytest.mark.parametrize("source", [Source.MQTT, Source.REST])
-def test_deadline_ms_is_what_is_left(source):
+def test_deadline_ms_is_the_time_budget(source):
     assert decode(message(deadline_ms=1500), source).budget_ms == 1500
     assert decode(message(), source).budget_ms is None
 
@@ -39,13 +39,13 @@ def test_a_deadline_is_a_positive_whole_number(value):
         decode(message(deadline_ms=value))
 
 
-def test_of_two_limits_the_shorter_counts():
+def test_the_shorter_of_two_time_limits_counts():
     assert decode(message(deadline_ms=1500), said=Said(left_ms=900)).budget_ms == 900
     assert decode(message(deadline_ms=500), said=Said(left_ms=900)).budget_ms == 500
     assert decode(message(), said=Said(left_ms=900)).budget_ms == 900
 
 
-def test_what_has_waited_here_has_less_left_and_never_none():
+def test_waiting_time_reduces_the_budget_but_leaves_at_least_1_ms():
     assert decode(message(deadline_ms=1500), waited_ms=600).budget_ms == 900
     assert decode(message(), said=Said(left_ms=500), waited_ms=600).budget_ms == 1
 
@@ -62,20 +62,20 @@ def test_a_response_topic_and_its_correlation_data_are_kept():
 @pytest.mark.parametrize(
     "topic", ["", "a/#", "a/+/b", "x" * 1_001, "a/" * 300, "$SYS/a", "$share/g/a", "a\uffff"]
 )
-def test_a_response_topic_that_is_none_is_refused(topic):
+def test_an_invalid_response_topic_is_refused(topic):
     with pytest.raises(WrongShape, match="response topic"):
         decode(message(), said=Said(reply_topic=topic))
 
 
-def test_correlation_data_is_bounded():
-    with pytest.raises(WrongShape, match="correlation data at most 4096"):
+def test_correlation_data_has_a_maximum_length():
+    with pytest.raises(WrongShape, match="correlation data has at most 4096"):
         decode(message(), said=Said(reply_topic="a", correlation=b"x" * 5_000))
 
 
 @pytest.mark.parametrize(
     ("given", "kept"), [(TRACE, TRACE), ("nonsense", None), (TRACE + "\r\nX: y", None), ("", None)]
 )
-def test_a_trace_that_can_be_read_is_kept(given, kept):
+def test_an_invalid_traceparent_is_ignored(given, kept):
     assert decode(message(), said=Said(traceparent=given)).traceparent == kept
 
 
@@ -98,12 +98,12 @@ def test_a_message_on_a_topic_is_json_or_text(body, payload):
     assert decode(body, flow_id="4").payload == payload
 
 
-def test_bytes_that_are_no_text_cannot_be_a_payload():
+def test_bytes_that_are_not_text_cannot_be_a_payload():
     with pytest.raises(Malformed, match="UTF-8"):
         decode(b"\xff\xd8", flow_id="4")
 
 
-def test_one_id_on_a_topic_counts_for_each_flow_by_itself():
+def test_the_same_id_on_a_topic_is_a_different_trigger_for_each_flow():
     first, second = (decode(b"1", flow_id=flow, key="k").known_as for flow in "45")
     assert first != second
     assert decode(b"1", flow_id="4", key="k").key == "k"
@@ -123,7 +123,7 @@ def test_the_data_of_an_event_is_the_trigger(source, said):
     assert (trigger.key, trigger.known_as) == ("/line/1 7", "\0event:/line/1 7")
 
 
-def test_source_and_id_of_an_event_are_its_id_whatever_else_is_said():
+def test_source_and_id_of_an_event_are_the_trigger_id_before_any_other_id():
     said = Said(content_type=EVENT_TYPE)
     trigger = decode({**EVENT, "data": message(id="other")}, Source.REST, said, key="third")
     assert trigger.key == "/line/1 7"
@@ -136,7 +136,7 @@ def test_on_a_topic_the_data_of_an_event_is_the_payload(said):
     assert (trigger.known_as, trigger.traceparent) == ("\0topic:4:/line/1 7", TRACE)
 
 
-def test_at_the_address_of_a_flow_an_event_needs_its_content_type():
+def test_at_the_url_of_a_flow_an_event_needs_its_content_type():
     body = {**EVENT, "data": 1}
     said = Said(content_type=EVENT_TYPE)
     assert decode(body, Source.REST, said, flow_id="4").payload == b"1"
@@ -162,7 +162,7 @@ def test_an_event_without_data_has_the_payload_null():
         ({}, "no data"),
     ],
 )
-def test_an_event_that_cannot_be_taken_is_refused_in_words(change, words):
+def test_an_invalid_event_is_refused_with_a_reason(change, words):
     said = Said(content_type=EVENT_TYPE)
     with pytest.raises(WrongShape, match=words.replace("(", r"\(")):
         decode({**EVENT, **change}, Source.REST, said)
@@ -178,17 +178,17 @@ def test_a_batch_of_events_is_refused():
         decode([EVENT], said=Said(content_type="application/cloudevents-batch+json"))
 
 
-def test_what_only_resembles_an_event_is_read_as_what_it_is():
+def test_json_that_only_resembles_an_event_is_an_ordinary_message():
     body = {"specversion": "1.0", "id": "7"}
     assert json.loads(decode(body, flow_id="4").payload) == body
     with pytest.raises(Refused, match="id_flow is missing"):
         decode(body)
 
 
-# --- the clock -------------------------------------------------------------------------------
+# --- schedules -------------------------------------------------------------------------------
 
 
-def test_a_moment_of_a_schedule_is_known_by_its_flow_and_itself():
+def test_a_scheduled_trigger_is_identified_by_its_flow_and_its_time():
     trigger = decode(b'{"at": "x"}', Source.SCHEDULE, flow_id="4", key="1800")
     assert (trigger.key, trigger.known_as) == ("1800", "\0schedule:4:1800")
 
@@ -199,7 +199,7 @@ MARK = b"\xef\xbb\xbf"
 
 
 @pytest.mark.parametrize("source", [Source.MQTT, Source.REST])
-def test_a_byte_order_mark_before_a_message_is_passed_over(source):
+def test_a_byte_order_mark_before_a_message_is_ignored(source):
     body = json.dumps(message()).encode()
     assert decode(MARK + body, source) == decode(body, source)
     event = json.dumps({**EVENT, "data": message()}).encode()
@@ -208,7 +208,7 @@ def test_a_byte_order_mark_before_a_message_is_passed_over(source):
 
 @pytest.mark.parametrize("source", [Source.MQTT, Source.REST])
 @pytest.mark.parametrize("body", [b'{"a": 1}', json.dumps({**EVENT, "data": [7]}).encode()])
-def test_a_byte_order_mark_before_a_payload_is_passed_over(source, body):
+def test_a_byte_order_mark_before_a_payload_is_ignored(source, body):
     assert decode(MARK + body, source, flow_id="7") == decode(body, source, flow_id="7")
 
 
@@ -217,6 +217,6 @@ def test_a_text_on_the_topic_of_a_flow_keeps_its_byte_order_mark():
 
 
 @pytest.mark.parametrize("body", [MARK, MARK + MARK + b"{}", b" " + MARK + b"{}"])
-def test_nothing_else_is_passed_over(body):
+def test_a_byte_order_mark_in_another_place_is_malformed(body):
     with pytest.raises(Malformed):
         decode(body)

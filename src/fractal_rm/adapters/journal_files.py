@@ -1,6 +1,6 @@
 """A journal in files: ``up.journal`` is its history, ``up.log`` the folder of its log.
 
-``up.blobs`` is the folder of what is large in both.
+``up.blobs`` is the folder of the large values of both.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def open_journal(
 ) -> LogJournal:  # fmt: skip
     """Make the journal of a process. Its files are made when it is opened.
 
-    ``beside``: the journals that it leaves to the processes beside it, by name. ``carries`` tells
-    whether it can carry a run that came to another process.
+    ``beside`` are the names of journals that it never adopts, as another process of the node uses
+    them. ``carries`` tells whether this process can execute a run that another process accepted.
     """
     files = blobs(blob_folder(path))
     return LogJournal(
-        Log(partial(disk, log_folder(path)), Blobs(files), partial(secrets.randbits, 64),
+        Log(disk(log_folder(path)), Blobs(files), partial(secrets.randbits, 64),
             segment_bytes=segment_bytes, most_bytes=most_bytes),
         HistoryStore(
             path, keep, blobs=files, synchronous=synchronous, monotonic_s=NodeClock.monotonic_s,

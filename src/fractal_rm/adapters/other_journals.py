@@ -1,6 +1,6 @@
-"""The other journals of a state folder: runs are found in all, and moved from those that are free.
+"""The other journals of a state folder: keys are searched in all, and free ones can be adopted.
 
-While runs of ``mqtt.journal`` are moved to ``up.journal``, there is a file ``mqtt.moving-to-up``.
+While runs of ``mqtt.journal`` are moved to ``up.journal``, the file ``mqtt.moving-to-up`` exists.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fractal_rm.adapters.log.blobs import BlobFiles, Blobs
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.log import Log
-from fractal_rm.adapters.log.records import refs_named
+from fractal_rm.adapters.log.records import blob_refs_of
 from fractal_rm.adapters.log.replay import told_in
 from fractal_rm.adapters.sqlite import HistoryStore, open_runs_of
 from fractal_rm.adapters.sqlite.causes import unusable
@@ -24,14 +24,14 @@ from fractal_rm.domain.errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Recovered
 
-Look = tuple[tuple[int, int], ...]  # number and time of change, of a journal's files and its lock
+Version = tuple[tuple[int, int], ...]  # inode and change time of a journal's files and its lock
 
 
 class FolderOfJournals(OtherHistories):
-    """All but ``own``, and but those of processes that run ``beside`` this one, by name.
+    """All journals of the folder of ``own``, except ``own``.
 
-    ``blobs`` are those of ``own``.
-    ``carries`` tells whether this process can carry a run that came to another.
+    Those named in ``beside`` are never adopted. ``blobs`` are those of ``own``. ``carries`` tells
+    whether this process can execute a run that another process accepted.
     """
 
     def __init__(
@@ -44,27 +44,27 @@ class FolderOfJournals(OtherHistories):
         self._blobs = blobs
         self.carries = carries
         self._synchronous = synchronous
-        self._seen: dict[Path, Look] = {}
+        self._done: dict[Path, Version] = {}
 
-    def left(self) -> list[FreeJournal]:
-        """Those that may be free, and were not looked through as they are now."""
+    def free_journals(self) -> list[FreeJournal]:
+        """The journals that may be free, without those that are unchanged since they were done."""
         return [
-            FreeJournal(path, self._own.stem, self._blobs, self._synchronous, self._note_seen)
+            FreeJournal(path, self._own.stem, self._blobs, self._synchronous, self._note_done)
             for path in sorted(self._own.parent.glob("*.journal"))
             if path.name != self._own.name
             and path.stem not in self._beside
-            and self._seen.get(path) != _look(path)
+            and self._done.get(path) != _version(path)
         ]
 
-    def _note_seen(self, path: Path) -> None:
-        self._seen[path] = _look(path)
+    def _note_done(self, path: Path) -> None:
+        self._done[path] = _version(path)
 
-    def moves_began(self) -> bool:
-        """Whether a move hither began of which it is not known that it ended."""
+    def has_unfinished_moves(self) -> bool:
+        """Whether a move to this journal began and may not have ended."""
         return bool(self._moves())
 
-    def forget_moves(self) -> None:
-        """Each run is in one journal. Raises JournalError."""
+    def clear_moves(self) -> None:
+        """Delete the files that record moves. Raises JournalError."""
         try:
             for file in self._moves():
                 file.unlink(missing_ok=True)
@@ -76,16 +76,16 @@ class FolderOfJournals(OtherHistories):
 
 
 class FreeJournal:
-    """A journal that no process may hold. ``seen`` is told where nothing in it is left to do."""
+    """A journal that may be free. ``on_done`` is called when nothing is left to be moved."""
 
     def __init__(
         self, path: Path, to: str, to_blobs: BlobFiles, synchronous: str,
-        seen: Callable[[Path], None],
+        on_done: Callable[[Path], None],
     ) -> None:  # fmt: skip
         self.name = path.stem
         self._path = path
         self._moving = path.with_suffix(f".moving-to-{to}")
-        self._seen = seen
+        self._on_done = on_done
         self._to_blobs = to_blobs
         self._blobs = FolderBlobs(blob_folder(path))
         self._history = HistoryStore(
@@ -95,7 +95,7 @@ class FreeJournal:
         self._is_open = self._clean = False
 
     def open(self) -> Recovered | None:
-        """Take it, with its log in its history; None: no run is open in it.
+        """Lock it and copy its log into its history; None: it has no open run.
 
         Raises JournalInUse, and any JournalError.
         """
@@ -105,18 +105,18 @@ class FreeJournal:
         had = self._history.open()
         self._is_open = True
         try:
-            self._bring_over(had)
+            self._copy_log(had)
         except OSError as error:
             raise unusable(self._path, error) from error
         found = self._history.recover()
         self._clean = found.clean
         return found
 
-    def _bring_over(self, had: Projected) -> None:
+    def _copy_log(self, had: Projected) -> None:
         folder = log_folder(self._path)
-        if not folder.is_dir():  # before format 5 there was none
+        if not folder.is_dir():  # there was none before format 5
             return
-        log = Log(lambda: FolderDisk(folder), Blobs(self._blobs), lambda: 0)
+        log = Log(FolderDisk(folder), Blobs(self._blobs), lambda: 0)
         try:
             stories = told_in(log.open(*had), self._history.run_of, had.ended)
             log.sync()
@@ -126,7 +126,7 @@ class FreeJournal:
             log.close()
 
     def begin_move(self) -> None:
-        """Leave a file that says so. Raises JournalError."""
+        """Make a file that records the move. Raises JournalError."""
         try:
             if not self._moving.exists():
                 FolderDisk(self._moving.parent).create(self._moving.name, 0)
@@ -134,16 +134,16 @@ class FreeJournal:
             raise unusable(self._moving, error) from error
 
     def end_move(self) -> None:
-        """All that was copied is taken out. Raises JournalError."""
+        """Delete the file that records the move. Raises JournalError."""
         try:
             self._moving.unlink(missing_ok=True)
         except OSError as error:
             raise unusable(self._moving, error) from error
 
     def body_of(self, run_ids: Sequence[str]) -> bytes:
-        """All that is known of open runs, whose blobs are here, too, then. Raises JournalError."""
+        """The complete record of open runs; copies their blobs, too. Raises JournalError."""
         body = self._history.body_of(run_ids)
-        for ref in refs_named(body):
+        for ref in blob_refs_of(body):
             file = blob_folder(self._path) / str(ref.name)
             try:
                 self._to_blobs.bring_in(file.name, file)
@@ -152,29 +152,33 @@ class FreeJournal:
         return body
 
     def take_out(self, run_ids: Sequence[str]) -> None:
-        """Forget open runs, durably. Raises JournalError."""
+        """Delete open runs durably. Raises JournalError."""
         self._history.take_out(run_ids)
 
-    def close(self, *, seen: bool) -> None:
-        """Let go; ``seen``: there is nothing to do here until somebody changes it."""
+    def close(self, *, done: bool) -> None:
+        """Close and unlock; ``done``: skip this journal until its files change."""
         try:
             if self._is_open:
                 self._history.close(clean=self._clean)
         except JournalBlocked:
-            pass  # what is left in it counts as after a crash
+            pass  # its next start counts as one after a crash
         finally:
-            self._history.let_go()
-            self._blobs.close()
-        if seen:
-            self._seen(self._path)
+            self.abandon()
+        if done:
+            self._on_done(self._path)
+
+    def abandon(self) -> None:
+        """Unlock it and record nothing, as at the end of a killed process."""
+        self._history.let_go()
+        self._blobs.close()
 
 
-def _look(path: Path) -> Look:
+def _version(path: Path) -> Version:
     wal = path.with_name(f"{path.name}-wal")
-    return tuple(map(_changed, (path, wal, path.with_suffix(".lock"))))
+    return tuple(map(_file_version, (path, wal, path.with_suffix(".lock"))))
 
 
-def _changed(file: Path) -> tuple[int, int]:
+def _file_version(file: Path) -> tuple[int, int]:
     try:
         found = file.stat()
     except OSError:

@@ -1,1 +1,1 @@
-"""Tests of flows, in the words of flows.cases.toml: read, run under virtual time, judged."""
+"""Tests of flows: the cases of flows.cases.toml are read, run under virtual time, and judged."""

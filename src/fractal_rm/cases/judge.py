@@ -1,4 +1,4 @@
-"""What differs between what a case expects and what came of it. Plain functions."""
+"""The differences between what a case expects and how its run went. Plain functions."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any, cast
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.cases.answers import Called, fits
+from fractal_rm.cases.mocked_replies import ComponentCall, fits
 from fractal_rm.cases.model import (
+    Body,
     Case,
     Expected,
     ExpectedCall,
     ExpectedMessage,
-    Said,
     base64_text,
-    said_in,
+    body_of,
 )
-from fractal_rm.cases.play import Message, Observed, TriggerRefused
+from fractal_rm.cases.play import PlayedRun, PublishedMessage, TriggerRefused
 from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.strict_json import read_json
 from fractal_rm.flowlang.duration import duration
 
-RUN = "<run>"  # in an expected header it stands for the id of the run
+RUN = "<run>"  # in an expected header: the id of the run
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One thing that is not as expected. ``line`` is where the case says so, or 0."""
+    """One thing that is not as expected. ``line`` is where the case expects it, or 0."""
 
     what: str
     expected: str
@@ -35,51 +35,53 @@ class Difference(msgspec.Struct, frozen=True):
     line: int = 0
 
 
-def differences(case: Case, came: Observed | TriggerRefused) -> list[Difference]:
+def differences(case: Case, played: PlayedRun | TriggerRefused) -> list[Difference]:
     """Everything that differs, in the order of a run: calls, messages, the end."""
-    if isinstance(came, TriggerRefused):
-        return [Difference("trigger", "a run", f"refused [{came.code}]: {came.reason}", case.line)]
+    if isinstance(played, TriggerRefused):
+        return [
+            Difference("trigger", "a run", f"refused [{played.code}]: {played.reason}", case.line)
+        ]
     expected = case.expected
     return [
-        *_unanswered(came),
-        *_calls(expected.calls, came, case.flow),
-        *_messages(expected.published, came.published),
-        *_end(expected, came),
-        *_results(expected, came),
+        *_unanswered(played),
+        *_calls(expected.calls, played, case.flow),
+        *_messages(expected.published, played.published),
+        *_end(expected, played),
+        *_results(expected, played),
     ]
 
 
-def _unanswered(came: Observed) -> Iterator[Difference]:
-    """A call that nobody answers says more about the case than about the flow."""
-    for words in dict.fromkeys(map(words_of, came.unanswered)):
-        yield Difference(words, "a reply in the case", "none fits it: add a [[case.reply]]")
+def _unanswered(played: PlayedRun) -> Iterator[Difference]:
+    """Calls for which the case has no reply: the case is incomplete."""
+    for words in dict.fromkeys(map(words_of, played.unanswered)):
+        yield Difference(words, "a reply in the case", "no reply fits: add a [[case.reply]]")
 
 
 # --- calls ------------------------------------------------------------------------------------
 
 
 def _calls(
-    expected: tuple[ExpectedCall, ...] | None, came: Observed, flow: str
+    expected: tuple[ExpectedCall, ...] | None, played: PlayedRun, flow: str
 ) -> Iterator[Difference]:
     if expected is None:
         return
-    for number, (call, called) in enumerate(zip(expected, came.calls, strict=False), start=1):
-        yield from _call(f"request {number}", call, called, came.run, flow)
-    for number, call in enumerate(expected[len(came.calls) :], start=len(came.calls) + 1):
+    for number, (call, called) in enumerate(zip(expected, played.calls, strict=False), start=1):
+        yield from _call(f"request {number}", call, called, played.run, flow)
+    for number, call in enumerate(expected[len(played.calls) :], start=len(played.calls) + 1):
         yield Difference(f"request {number}", _expected_words(call), "no such request", call.line)
-    for number, called in enumerate(came.calls[len(expected) :], start=len(expected) + 1):
+    for number, called in enumerate(played.calls[len(expected) :], start=len(expected) + 1):
         yield Difference(f"request {number}", "no more requests", words_of(called))
 
 
 def _call(
-    what: str, call: ExpectedCall, called: Called, run: str, flow: str
+    what: str, call: ExpectedCall, called: ComponentCall, run: str, flow: str
 ) -> Iterator[Difference]:
     request = called.request
     if not fits(call.on, called, flow) or call.method not in (None, request.method):
         yield Difference(what, _expected_words(call), words_of(called), call.line)
         return
     body = request.body or b""
-    if not says(call.body, body):
+    if not matches(call.body, body):
         expected, got = _in_one_form(call.body, body)
         yield Difference(f"{what}, body", expected, got or "no body", call.line)
     for name, value in call.headers:
@@ -99,7 +101,7 @@ def _expected_words(call: ExpectedCall) -> str:
     return " ".join(words) + _step_words(on.call or 0, on.flow, undo=on.undo or False)
 
 
-def words_of(called: Called) -> str:
+def words_of(called: ComponentCall) -> str:
     """A request in one line."""
     request = called.request
     return f"{request.method} to {called.to}" + _step_words(
@@ -118,102 +120,102 @@ def _step_words(number: int, flow: str | None, *, undo: bool) -> str:
 
 
 def _messages(
-    expected: tuple[ExpectedMessage, ...] | None, came: tuple[Message, ...]
+    expected: tuple[ExpectedMessage, ...] | None, played: tuple[PublishedMessage, ...]
 ) -> Iterator[Difference]:
     if expected is None:
         return
-    for number, (message, got) in enumerate(zip(expected, came, strict=False), start=1):
+    for number, (message, got) in enumerate(zip(expected, played, strict=False), start=1):
         what, body = f"message {number}", got.body
         if message.topic != got.topic:
             yield Difference(f"{what}, topic", message.topic, got.topic, message.line)
-        if not says(message.body, body):
+        if not matches(message.body, body):
             yield Difference(f"{what}, body", *_in_one_form(message.body, body), message.line)
-    for number, message in enumerate(expected[len(came) :], start=len(came) + 1):
+    for number, message in enumerate(expected[len(played) :], start=len(played) + 1):
         yield Difference(f"message {number}", message.topic, "no such message", message.line)
-    for number, got in enumerate(came[len(expected) :], start=len(expected) + 1):
+    for number, got in enumerate(played[len(expected) :], start=len(expected) + 1):
         yield Difference(f"message {number}", "no more messages", got.topic)
 
 
 # --- the end ----------------------------------------------------------------------------------
 
 
-def _end(expected: Expected, came: Observed) -> Iterator[Difference]:
-    if expected.state is not came.state:
-        yield Difference("state", expected.state.value, _state_words(came))
-    if expected.reason is not None and expected.reason not in came.reason:
-        yield Difference("reason", f"… {expected.reason} …", came.reason or "no reason")
-    if expected.node is not None and expected.node != came.node:
-        yield Difference("node", expected.node, came.node or "here")
-    if expected.took_ms is not None and expected.took_ms != came.took_ms:
-        got = "it has not ended" if came.took_ms is None else duration(came.took_ms)
+def _end(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
+    if expected.state is not played.state:
+        yield Difference("state", expected.state.value, _state_words(played))
+    if expected.reason is not None and expected.reason not in played.reason:
+        yield Difference("reason", f"… {expected.reason} …", played.reason or "no reason")
+    if expected.node is not None and expected.node != played.node:
+        yield Difference("node", expected.node, played.node or "here")
+    if expected.took_ms is not None and expected.took_ms != played.took_ms:
+        got = "it has not ended" if played.took_ms is None else duration(played.took_ms)
         yield Difference("took", duration(expected.took_ms), got)
 
 
-def _state_words(came: Observed) -> str:
-    ended = "" if came.state.final else ", as it has not ended while it was watched"
-    return f"{came.state.value}{ended}" + (f": {came.reason}" if came.reason else "")
+def _state_words(played: PlayedRun) -> str:
+    ended = "" if played.state.final else ", it has not ended in the time it was watched"
+    return f"{played.state.value}{ended}" + (f": {played.reason}" if played.reason else "")
 
 
-def _results(expected: Expected, came: Observed) -> Iterator[Difference]:
+def _results(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
     for number, value in expected.results:
-        if number in came.results:
-            yield from _value(f"result{number}", value, came.results[number])
+        if number in played.results:
+            yield from _value(f"result{number}", value, played.results[number])
         else:
             yield Difference(f"result{number}", _value_words(value), "it has none")
     for number in expected.skipped:
-        if bytes(came.results.get(number, b"")) != b"null":
-            yield Difference(f"call {number}", "skipped", "made, or never come to")
+        if bytes(played.results.get(number, b"")) != b"null":
+            yield Difference(f"call {number}", "skipped", "made, or not reached")
     if expected.reply is not UNSET:
-        yield from _value("reply", expected.reply, came.reply)
+        yield from _value("reply", expected.reply, played.reply)
 
 
-def _value(what: str, expected: Any, came: msgspec.Raw) -> Iterator[Difference]:
-    """A text is compared with the text that came, anything else with what that says as JSON."""
-    got = msgspec.json.decode(came)
-    if same(got, expected):
+def _value(what: str, expected: Any, raw: msgspec.Raw) -> Iterator[Difference]:
+    """A text is compared with the text itself, anything else as JSON."""
+    got = msgspec.json.decode(raw)
+    if same_json(got, expected):
         return
-    said = Said(text=expected) if isinstance(expected, str) else Said(json=expected)
-    body = got.encode() if isinstance(got, str) else bytes(came)
-    if not says(said, body):
-        yield Difference(what, *_in_one_form(said, body))
+    wanted = Body(text=expected) if isinstance(expected, str) else Body(json=expected)
+    body = got.encode() if isinstance(got, str) else bytes(raw)
+    if not matches(wanted, body):
+        yield Difference(what, *_in_one_form(wanted, body))
 
 
-def says(said: Said, body: bytes) -> bool:
-    """Whether a body says what is expected: letter for letter, or as JSON."""
-    if said.anything:
+def matches(wanted: Body, body: bytes) -> bool:
+    """Whether a body is the expected one: byte for byte, or as JSON."""
+    if wanted.is_any:
         return True
-    if said.json is UNSET:
-        return body == said.as_bytes()
+    if wanted.json is UNSET:
+        return body == wanted.as_bytes()
     try:
-        return same(read_json(body), said.json)
+        return same_json(read_json(body), wanted.json)
     except Malformed:
         return False
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two values mean the same in JSON: 1 is 1.0, and true is not 1, however deep."""
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two values are the same in JSON: 1 is 1.0, but true is not 1, at any depth."""
     if isinstance(one, dict) and isinstance(other, dict):
         left, right = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
-        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+        return left.keys() == right.keys() and all(same_json(left[k], right[k]) for k in left)
     if isinstance(one, list) and isinstance(other, list):
         pairs = cast("list[Any]", one), cast("list[Any]", other)
-        return len(pairs[0]) == len(pairs[1]) and all(map(same, *pairs))
+        return len(pairs[0]) == len(pairs[1]) and all(map(same_json, *pairs))
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
-def _in_one_form(said: Said, body: bytes) -> tuple[str, str]:
-    """What is expected and what came. Both are JSON alike where JSON is expected, or base64.
+def _in_one_form(wanted: Body, body: bytes) -> tuple[str, str]:
+    """The expected body and the real one in the same form: JSON, text or base64.
 
-    So they part where they differ, and not at a space or the order of the keys.
+    So JSON differs only in its values, not in spaces or the order of its keys.
     """
-    if said.json is not UNSET:
+    if wanted.json is not UNSET:
         try:
-            return _json(said.json), _json(read_json(body))
+            return _json(wanted.json), _json(read_json(body))
         except Malformed:
             pass
-    expected, got = said_in(said.as_bytes()).text, said_in(body).text
-    if said.data is not UNSET or expected is UNSET or got is UNSET:
-        return f"base64 {base64_text(said.as_bytes())}", f"base64 {base64_text(body)}"
+    expected, got = body_of(wanted.as_bytes()).text, body_of(body).text
+    if wanted.data is not UNSET or expected is UNSET or got is UNSET:
+        return f"base64 {base64_text(wanted.as_bytes())}", f"base64 {base64_text(body)}"
     return expected, got
 
 

@@ -1,4 +1,4 @@
-"""A case: what comes in, what the world around answers, and what is expected of the flow."""
+"""A case: the trigger, the mocked replies, and what is expected of the flow."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
 
 class Fault(str, Enum):
-    """How a request can go without an answer."""
+    """Why a request gets no reply."""
 
     REFUSED = "refused"
     TIMEOUT = "timeout"
     BROKEN = "broken"
 
 
-class Said(msgspec.Struct, frozen=True):
-    """A body: the bytes of a text as it is, any text that says this as JSON, or bytes."""
+class Body(msgspec.Struct, frozen=True):
+    """A body: a text, a JSON value in any spelling, or bytes. With none of them it is any body."""
 
     text: str | UnsetType = UNSET
     json: Any = UNSET
     data: bytes | UnsetType = UNSET
 
     @property
-    def anything(self) -> bool:
-        """Whether it says nothing."""
+    def is_any(self) -> bool:
+        """Whether it stands for any body."""
         return self.text is UNSET and self.json is UNSET and self.data is UNSET
 
     def as_bytes(self) -> bytes:
-        """The bytes of it; of JSON, those of one text that says it."""
+        """The bytes to send; a JSON value in one of its spellings."""
         if self.data is not UNSET:
             return self.data
         if self.text is not UNSET:
@@ -49,19 +49,19 @@ def base64_text(data: bytes) -> str:
     return b2a_base64(data, newline=False).decode()
 
 
-def said_in(body: bytes) -> Said:
-    """A body as it came: a text, or bytes that are none."""
+def body_of(body: bytes) -> Body:
+    """A body that was sent: a text, or bytes if they are not UTF-8."""
     try:
-        return Said(body.decode())
+        return Body(body.decode())
     except UnicodeDecodeError:
-        return Said(data=body)
+        return Body(data=body)
 
 
 class Selector(msgspec.Struct, frozen=True):
-    """Which requests are meant: all for which nothing that is said differs.
+    """Which requests are meant: those that match in every field that is set.
 
-    ``call`` is the number in its flow, ``flow`` that flow's id where it is a sub-flow's, and
-    ``element`` that of a FOREACH, counted from 1.
+    ``call`` is the number of the call in its flow, ``flow`` the id of that flow if it is a
+    sub-flow, and ``element`` the element of a FOREACH, counted from 1.
     """
 
     component: str | None = None
@@ -72,19 +72,19 @@ class Selector(msgspec.Struct, frozen=True):
     undo: bool | None = None
 
 
-class Mock(msgspec.Struct, frozen=True):
-    """What a request is answered with, after ``delay_ms``."""
+class ReplyMock(msgspec.Struct, frozen=True):
+    """The reply to a request, after ``delay_ms``."""
 
     on: Selector = Selector()
     status: int = 200
-    body: Said = Said()
+    body: Body = Body()
     headers: tuple[tuple[str, str], ...] = ()
     delay_ms: int = 0
     fault: Fault | None = None
 
 
 class BalancerMock(msgspec.Struct, frozen=True):
-    """What the balancer says: ``node`` is None for "here"."""
+    """The reply of the balancer: ``node`` is None for "here"."""
 
     node: str | None = None
     status: int = 200
@@ -93,7 +93,7 @@ class BalancerMock(msgspec.Struct, frozen=True):
 
 
 class PeerMock(msgspec.Struct, frozen=True):
-    """What a node answers to an offer; a 2xx comes with a receipt, unless it is an original."""
+    """The reply of a node to an offer. ``receipt``: whether a 2xx comes with a receipt."""
 
     node: str | None = None
     status: int = 202
@@ -103,11 +103,11 @@ class PeerMock(msgspec.Struct, frozen=True):
 
 
 class ExpectedCall(msgspec.Struct, frozen=True):
-    """One request that is expected. What is not said may be anything."""
+    """One request that is expected. What is not set may be anything."""
 
     on: Selector = Selector()
     method: str | None = None
-    body: Said = Said()
+    body: Body = Body()
     headers: tuple[tuple[str, str], ...] = ()
     query: tuple[tuple[str, str], ...] = ()
     line: int = 0
@@ -117,15 +117,15 @@ class ExpectedMessage(msgspec.Struct, frozen=True):
     """One message that is expected to be published."""
 
     topic: str
-    body: Said = Said()
+    body: Body = Body()
     line: int = 0
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """How it should end. What is None or unset may be anything.
+    """How the run should end. What is None or unset may be anything.
 
     ``results`` are by the number of their call; ``skipped`` are the calls that are not made.
-    ``took_ms`` is from the acceptance to the end.
+    ``took_ms`` is the time from the acceptance to the end.
     """
 
     state: State = State.SUCCEEDED
@@ -155,7 +155,7 @@ class Case(msgspec.Struct, frozen=True):
     start_ms: int = START_MS
     watched_ms: int = WATCHED_MS
     broker_down: bool = False
-    replies: tuple[Mock, ...] = ()
+    replies: tuple[ReplyMock, ...] = ()
     balancer: BalancerMock = BalancerMock()
     peers: tuple[PeerMock, ...] = ()
     expected: Expected = Expected()

@@ -1,13 +1,14 @@
-"""Run a case in the engine itself, under virtual time, without network or disk."""
+"""Run a case in the real engine, under virtual time, without network or disk."""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from fractal_rm.adapters.balancer import HttpBalancer
+from fractal_rm.adapters.balancer import make_balancer
 from fractal_rm.adapters.memory import (
     MemoryJournal,
     MemoryKnownPeers,
@@ -15,7 +16,7 @@ from fractal_rm.adapters.memory import (
     QuietTelemetry,
 )
 from fractal_rm.adapters.peers import HttpPeers
-from fractal_rm.cases.answers import Answers, Called
+from fractal_rm.cases.mocked_replies import ComponentCall, MockedReplies
 from fractal_rm.cases.model import Case
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import Refused
@@ -26,20 +27,21 @@ from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Entry, Written
 from fractal_rm.engine.world import World
-from fractal_rm.simulation.components import SimulatedCaller, marked
+from fractal_rm.simulation.clock import VirtualClock
+from fractal_rm.simulation.components import SimulatedCaller
 from fractal_rm.simulation.loop import run_virtual
-from fractal_rm.simulation.world import EvenRandom, VirtualClock
+from fractal_rm.simulation.random import FixedRandom
 
 
-class Message(msgspec.Struct, frozen=True):
+class PublishedMessage(msgspec.Struct, frozen=True):
     """One message that was published."""
 
     topic: str
     body: bytes
 
 
-class Observed(msgspec.Struct, frozen=True):
-    """What came of a case. ``took_ms`` is None for a run without an end.
+class PlayedRun(msgspec.Struct, frozen=True):
+    """The run of a case. ``took_ms`` is None if it has not ended.
 
     ``results`` are by number; bytes are ``{"base64": "…"}``. ``unanswered`` are the calls for which
     the case has no reply.
@@ -51,9 +53,9 @@ class Observed(msgspec.Struct, frozen=True):
     run: str = ""
     results: dict[int, msgspec.Raw] = {}
     reply: msgspec.Raw = NULL
-    calls: tuple[Called, ...] = ()
-    unanswered: tuple[Called, ...] = ()
-    published: tuple[Message, ...] = ()
+    calls: tuple[ComponentCall, ...] = ()
+    unanswered: tuple[ComponentCall, ...] = ()
+    published: tuple[PublishedMessage, ...] = ()
     took_ms: int | None = None
 
 
@@ -64,16 +66,16 @@ class TriggerRefused(msgspec.Struct, frozen=True):
     reason: str
 
 
-def play(case: Case, config: Config) -> Observed | TriggerRefused:
-    """Run a case to its end, or until it has been watched for as long as it says.
+def play(case: Case, config: Config) -> PlayedRun | TriggerRefused:
+    """Run a case until its run ends, or for its ``watched_ms`` at most.
 
-    The state folder of ``config`` is not touched. Raises Stuck where the engine can never go on.
+    The state folder of ``config`` is not touched. Raises Deadlocked if the run can never continue.
     """
-    return run_virtual(_Stage(case, config).play())
+    return run_virtual(_SimulatedNode(case, config).play())
 
 
 class _Journal(MemoryJournal):
-    """Tells of which flow each new run is."""
+    """Also notes the flow id of each new run."""
 
     def __init__(self, flow_of: dict[str, str]) -> None:
         super().__init__()
@@ -86,17 +88,17 @@ class _Journal(MemoryJournal):
         return super().accept(entry)
 
 
-class _Stage:
+class _SimulatedNode:
     """One node and everything around it."""
 
     def __init__(self, case: Case, config: Config) -> None:
         self._case = case
-        self._config = marked(config)
-        self._answers = Answers(case)
-        self._journal = _Journal(self._answers.flow_of)
+        self._config = config
+        self._replies = MockedReplies(case)
+        self._journal = _Journal(self._replies.flow_of)
         self._publisher = MemoryPublisher(down=case.broker_down)
 
-    async def play(self) -> Observed | TriggerRefused:
+    async def play(self) -> PlayedRun | TriggerRefused:
         """From the trigger to the end."""
         node = Node(self._world(), {})
         await node.start()
@@ -107,34 +109,36 @@ class _Stage:
         else:
             await node.outcome(taken.run, self._case.watched_ms / 1000)
             left = node.state_of(taken.run)
-            calls = tuple(self._answers.calls)
+            calls = tuple(self._replies.calls)
         finally:
             await node.drain()
-        return self._observed(taken.run, left, calls)
+        return self._played(taken.run, left, calls)
 
     def _world(self) -> World:
-        caller = SimulatedCaller(self._answers)
+        caller = SimulatedCaller(self._replies)
         clock = VirtualClock(asyncio.get_running_loop(), self._case.start_ms)
         return World(
             config=self._config,
             journal=self._journal,
             components=caller,
             peers=HttpPeers(caller),
-            balancer=HttpBalancer(caller),
+            make_balancer=partial(make_balancer, caller),
             publisher=self._publisher,
             clock=clock,
-            random=EvenRandom(),
+            random=FixedRandom(),
             telemetry=QuietTelemetry(),
-            known_peers=MemoryKnownPeers(*self._answers.known(self._config)),
+            known_peers=MemoryKnownPeers(*self._replies.known_peers(self._config)),
             kept_id=lambda: "this node",
         )
 
-    def _observed(self, run_id: str, left: State | None, calls: tuple[Called, ...]) -> Observed:
+    def _played(
+        self, run_id: str, left: State | None, calls: tuple[ComponentCall, ...]
+    ) -> PlayedRun:
         kept = self._journal.disk.runs[run_id]
         first, last = kept.facts[0], kept.facts[-1]
         facts = [timed.fact for timed in kept.facts]
         run = fold(Run(run_id, kept.flow, first.at_ms), facts)
-        return Observed(
+        return PlayedRun(
             state=left or run.state,
             reason=run.reason,
             node=run.node,
@@ -142,8 +146,8 @@ class _Stage:
             results={number: as_shown(result) for number, result in run.results.items()},
             reply=run.outcome().reply or NULL,
             calls=calls,
-            unanswered=tuple(self._answers.unanswered),
-            published=tuple(Message(t, body) for t, body, _ in self._publisher.published),
+            unanswered=tuple(self._replies.unanswered),
+            published=tuple(PublishedMessage(t, body) for t, body, _ in self._publisher.published),
             took_ms=last.at_ms - first.at_ms if left is None else None,
         )
 

@@ -1,4 +1,4 @@
-"""flows.cases.toml: its text into cases, or every finding of it."""
+"""Read flows.cases.toml into cases, or report every finding."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fractal_rm.cases.model import (
     START_MS,
     WATCHED_MS,
     BalancerMock,
+    Body,
     Case,
     Expected,
     ExpectedCall,
     ExpectedMessage,
     Fault,
-    Mock,
     PeerMock,
-    Said,
+    ReplyMock,
     Selector,
 )
-from fractal_rm.cases.table import Source, Table
+from fractal_rm.cases.table import Table, TomlFile
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import header_line
 from fractal_rm.domain.errors import Malformed
@@ -39,7 +39,7 @@ _BROKER = ("up", "down")
 
 def read_cases(text: str, config: Config, file: str = FILE) -> list[Case]:
     """Read the cases of ``config``. Raises ConfigRejected with every finding."""
-    reader = _Reader(Source(file, text), config)
+    reader = _CasesReader(TomlFile(file, text), config)
     cases = reader.cases()
     if reader.source.findings:
         found = sorted(reader.source.findings, key=lambda f: (f.place.line, f.place.column))
@@ -47,8 +47,8 @@ def read_cases(text: str, config: Config, file: str = FILE) -> list[Case]:
     return cases
 
 
-class _Reader:
-    def __init__(self, source: Source, config: Config) -> None:
+class _CasesReader:
+    def __init__(self, source: TomlFile, config: Config) -> None:
         self.source = source
         self._config = config
         self._names: dict[str, int] = {}
@@ -61,18 +61,18 @@ class _Reader:
 
     def _case(self, table: Table) -> Case:
         name = self._name(table)
-        flow = self._flow(table, table.identifier("flow"), needed=True)
+        flow = self._flow(table, table.identifier("flow", None), needed=True)
         number = flow.id if flow else ""
         case = Case(
             name=name,
             flow=number,
             payload=_payload(table),
             key=table.text("key"),
-            placed=table.flag("placed") or False,
+            placed=table.flag("placed", default=False),
             deadline_ms=table.duration_ms("deadline"),
             start_ms=_or(table.moment_ms("at"), START_MS),
             watched_ms=table.duration_ms("watch") or WATCHED_MS,
-            broker_down=table.one_of("broker", _BROKER) == "down",
+            broker_down=table.one_of("broker", _BROKER, "up") == "down",
             replies=table.tables("reply", lambda each: self._mock(each, flow)) or (),
             balancer=self._balancer(table.table("balancer")),
             peers=table.tables("peer", self._peer) or (),
@@ -85,20 +85,19 @@ class _Reader:
     def _name(self, table: Table) -> str:
         name = table.text("name")
         if name is None:
-            if not table.has("name"):
-                table.missing("name")
+            table.missing("name")
         elif name in self._names:
-            table.bad("name", f'the case of line {self._names[name]} is called "{name}" too',
+            table.bad("name", f'the case at line {self._names[name]} has the name "{name}", too',
                       code="T303")  # fmt: skip
         elif name:
             self._names[name] = table.line
         else:
-            table.bad("name", "a case needs a name")
+            table.bad("name", "name must not be empty")
         return name or ""
 
     def _flow(self, table: Table, wanted: str | None, *, needed: bool = False) -> Flow | None:
         if wanted is None:
-            if needed and not table.has("flow"):
+            if needed:
                 table.missing("flow")
             return None
         flow = self._config.flows.get(wanted)
@@ -107,13 +106,13 @@ class _Reader:
             table.bad("flow", f"flows.conf has no flow {wanted}", hint, "T302")
         return flow
 
-    # --- what the world answers ---------------------------------------------------------------
+    # --- replies ------------------------------------------------------------------------------
 
-    def _mock(self, table: Table, flow: Flow | None) -> Mock:
-        mock = Mock(
+    def _mock(self, table: Table, flow: Flow | None) -> ReplyMock:
+        mock = ReplyMock(
             on=self._selector(table, flow),
             status=table.whole("status", 200, 200, 599),
-            body=_said(table),
+            body=_body(table),
             headers=_headers(table),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
@@ -122,7 +121,7 @@ class _Reader:
         return mock
 
     def _selector(self, table: Table, flow: Flow | None) -> Selector:
-        of = table.identifier("flow")
+        of = table.identifier("flow", None)
         if of is not None:
             flow = self._flow(table, of)
         component, endpoint = self._target(table)
@@ -130,27 +129,29 @@ class _Reader:
         if call is not None and flow is not None:
             _check_number(table, "call", call, flow)
         element = table.whole("element", 0, 1, 10_000) or None
-        return Selector(component, endpoint, call, of, element, table.flag("undo"))
+        return Selector(component, endpoint, call, of, element, table.flag("undo", None))
 
     def _target(self, table: Table) -> tuple[str | None, str | None]:
         """``to``: a component, and perhaps one of its endpoints, as after TO in a flow."""
-        said = table.text("to")
-        if said is None:
+        to = table.text("to")
+        if to is None:
             return None, None
-        name, *more = said.split() or [""]
+        name, *more = to.split() or [""]
         component = self._config.components.get(name)
         if component is None:
             hint = did_you_mean(name, self._config.components)
             table.bad("to", f'component "{name}" is not in components.conf', hint, "T302")
         elif len(more) > 1:
-            table.bad("to", "to is a component and one endpoint of it", f'write "{name} {more[0]}"')
+            table.bad(
+                "to", "to must be a component and at most one endpoint", f'write "{name} {more[0]}"'
+            )
         elif more and more[0] not in component.endpoints:
             hint = did_you_mean(more[0], component.endpoints)
             table.bad("to", f'component "{name}" has no endpoint "{more[0]}"', hint, "T302")
         return name, more[0] if more else None
 
     def _node(self, table: Table) -> str | None:
-        node = table.identifier("node")
+        node = table.identifier("node", None)
         if node is not None and node not in self._config.nodes and node != self._config.node_id:
             hint = did_you_mean(node, self._config.nodes)
             table.bad("node", f"nodes.conf has no node {node}", hint, "T302")
@@ -160,7 +161,7 @@ class _Reader:
         if table is None:
             return BalancerMock()
         mock = BalancerMock(
-            node=table.identifier("node"),  # it may well name one that nodes.conf does not have
+            node=table.identifier("node", None),  # nodes.conf need not have it
             status=table.whole("status", 200, 200, 599),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
@@ -169,11 +170,10 @@ class _Reader:
         return mock
 
     def _peer(self, table: Table) -> PeerMock:
-        receipt = table.flag("receipt")
         mock = PeerMock(
             node=self._node(table),
             status=table.whole("status", 202, 200, 599),
-            receipt=True if receipt is None else receipt,
+            receipt=table.flag("receipt", default=True),
             delay_ms=table.duration_ms("delay") or 0,
             fault=_fault(table),
         )
@@ -186,7 +186,7 @@ class _Reader:
         if table is None:
             return Expected()
         expected = Expected(
-            state=State(table.one_of("state", _STATES) or State.SUCCEEDED),
+            state=State(table.one_of("state", _STATES, State.SUCCEEDED.value)),
             reason=table.text("reason"),
             node=self._node(table),
             reply=table.json("reply", UNSET),
@@ -202,8 +202,8 @@ class _Reader:
     def _call(self, table: Table, flow: Flow | None) -> ExpectedCall:
         call = ExpectedCall(
             on=self._selector(table, flow),
-            method=table.one_of("method", [method.value for method in Method]),
-            body=_said(table),
+            method=table.one_of("method", [method.value for method in Method], None),
+            body=_body(table),
             headers=_pairs(table, "headers"),
             query=_pairs(table, "query"),
             line=table.line,
@@ -213,32 +213,32 @@ class _Reader:
 
 
 def _message(table: Table) -> ExpectedMessage:
-    message = ExpectedMessage(table.needed_text("topic"), _said(table), table.line)
+    message = ExpectedMessage(table.needed_text("topic"), _body(table), table.line)
     table.finish()
     return message
 
 
-def _said(table: Table) -> Said:
+def _body(table: Table) -> Body:
     """One of ``text``, ``json`` and ``base64``."""
     text, json, data = table.text("text"), table.json("json", UNSET), table.base64("base64")
     given = [key for key in ("text", "json", "base64") if table.has(key)]
     if len(given) > 1:
-        table.bad(given[-1], f"a body is {given[0]} or {given[-1]}, not both")
-    return Said(UNSET if text is None else text, json, UNSET if data is None else data)
+        table.bad(given[-1], f"use {given[0]} or {given[-1]}, not both")
+    return Body(UNSET if text is None else text, json, UNSET if data is None else data)
 
 
 def _fault(table: Table) -> Fault | None:
-    said = table.one_of("fault", _FAULTS)
-    return None if said is None else Fault(said)
+    fault = table.one_of("fault", _FAULTS, None)
+    return None if fault is None else Fault(fault)
 
 
 def _payload(table: Table) -> bytes:
-    """``payload``, or ``payload_json`` for what TOML cannot say: null. Without one it is null."""
+    """``payload``, or ``payload_json`` where TOML has no such value (null). Without them: null."""
     text = table.text("payload_json")
     if text is None:
         return msgspec.json.encode(table.json("payload"))
     if table.has("payload"):
-        table.bad("payload_json", "a case has one payload, not both")
+        table.bad("payload_json", "use payload or payload_json, not both")
     try:
         check_json(text.encode())
     except Malformed as error:
@@ -247,15 +247,15 @@ def _payload(table: Table) -> bytes:
 
 
 def _pairs(table: Table, key: str) -> tuple[tuple[str, str], ...]:
-    """A table of texts; a number stands for its text."""
+    """A table of texts; a number is read as text."""
     inner = table.table(key)
     if inner is None:
         return ()
-    return tuple((name, inner.identifier(name) or "") for name in inner.keys())  # noqa: SIM118
+    return tuple((name, inner.identifier(name, "")) for name in inner.keys())  # noqa: SIM118
 
 
 def _headers(table: Table) -> tuple[tuple[str, str], ...]:
-    """Headers that an answer can have (RFC 9110, 5)."""
+    """Headers that a reply can have (RFC 9110, 5)."""
     pairs = _pairs(table, "headers")
     try:
         b"".join(header_line(name, value) for name, value in pairs)
@@ -265,7 +265,7 @@ def _headers(table: Table) -> tuple[tuple[str, str], ...]:
 
 
 def _results(table: Table | None, flow: Flow | None) -> tuple[tuple[int, Any], ...]:
-    """By the number of their call, or the name that AS gave it."""
+    """Expected results, by the number of their call, or by its name (AS)."""
     if table is None or flow is None:
         return ()
     known = _numbers(flow)
@@ -280,7 +280,7 @@ def _results(table: Table | None, flow: Flow | None) -> tuple[tuple[int, Any], .
 
 
 def _skipped(table: Table, flow: Flow | None) -> tuple[int, ...]:
-    """Numbers or names of calls."""
+    """The calls in ``skipped``, which are given by number or name."""
     known = _numbers(flow) if flow else {}
     found: list[int] = []
     for name in map(str, table.items("skipped") or ()):
@@ -300,7 +300,7 @@ def _check_number(table: Table, key: str, number: int, flow: Flow) -> None:
 
 
 def _numbers(flow: Flow) -> dict[str, int]:
-    """Names and numbers of the steps that have a result, with their numbers."""
+    """The steps that have a result: the number of each, by its name and by its number as text."""
     found: dict[str, int] = {}
     for step in flow.steps:
         if isinstance(step, (Call, SubFlow)):
@@ -322,7 +322,7 @@ def _or(value: int | None, default: int) -> int:
 
 
 def check_names(wanted: Collection[str], cases: Collection[Case]) -> str | None:
-    """The first wanted name that no case has a part of, in a sentence; None where all are well."""
+    """An error text for the first of ``wanted`` that is in no case's name; None: there is none."""
     names = [case.name for case in cases]
     for part in wanted:
         if not any(part.lower() in name.lower() for name in names):

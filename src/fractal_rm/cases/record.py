@@ -1,31 +1,30 @@
-"""A case from a run that has happened: its facts say what the world answered.
+"""Make a case of a real run. Its facts hold the replies.
 
-What facts do not hold, the requests above all, is derived: the case is run, and what it sends then
-is what it is to send from then on. Secrets are masked before that, so the case holds together.
+What facts do not hold, mainly the requests, is derived: the case is run, and what it sends then is
+what it is expected to send. Secrets are masked before that, so the case is consistent.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.cases.answers import Called
-from fractal_rm.cases.heard import heard
 from fractal_rm.cases.judge import Difference, differences
+from fractal_rm.cases.mocked_replies import ComponentCall
 from fractal_rm.cases.model import (
+    Body,
     Case,
     Expected,
     ExpectedCall,
     ExpectedMessage,
-    Said,
     Selector,
-    said_in,
+    body_of,
 )
-from fractal_rm.cases.play import Observed, TriggerRefused, play
+from fractal_rm.cases.play import PlayedRun, TriggerRefused, play
+from fractal_rm.cases.recorded_replies import case_with_replies
 from fractal_rm.cases.secrets import Mask
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
@@ -35,19 +34,17 @@ from fractal_rm.domain.flow import Call, Flow, Terms, flow_version
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
-_MARK = re.compile("(: |, )")  # between the parts of a reason
-
 Names = tuple[tuple[str, Value], ...]
 
 
 class CannotRecord(FractalError):
-    """A run of which no case can be made, and why."""
+    """No case can be made of a run. The text says why."""
 
     code = "cannot-record"
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """A case, and what about it differs from the run: it may not pass then, or say less."""
+    """A case of a run. ``notes`` and ``differences`` tell how it differs from that run."""
 
     case: Case
     notes: tuple[str, ...] = ()
@@ -66,13 +63,13 @@ def recorded(
     if flow is None:
         raise CannotRecord(f"flows.conf no longer has flow {accepted.flow}")
     name = name or f"run {detail.summary.id} of flow {flow.id}"
-    told = heard(detail, accepted, Mask(config), children, name)
-    came = play(told, config)
-    if isinstance(came, TriggerRefused):
-        raise CannotRecord(f"its trigger would be refused today: {came.reason}")
-    expected = _expected(detail, config, came)
-    case = msgspec.structs.replace(told, expected=expected)
-    return Recorded(case, tuple(_notes(detail, flow, accepted)), tuple(differences(case, came)))
+    unjudged = case_with_replies(detail, accepted, Mask(config), children, name)
+    played = play(unjudged, config)
+    if isinstance(played, TriggerRefused):
+        raise CannotRecord(f"its trigger would be refused today: {played.reason}")
+    expected = _expected(detail, config, played)
+    case = msgspec.structs.replace(unjudged, expected=expected)
+    return Recorded(case, tuple(_notes(detail, flow, accepted)), tuple(differences(case, played)))
 
 
 def _notes(detail: RunDetail, flow: Flow, accepted: Accepted) -> Iterator[str]:
@@ -80,7 +77,7 @@ def _notes(detail: RunDetail, flow: Flow, accepted: Accepted) -> Iterator[str]:
         yield f"flow {flow.id} has changed since this run"
     facts = [timed.fact for timed in detail.facts]
     if any(isinstance(fact, (Placed, StepFailed)) and fact.cause is UNSET for fact in facts):
-        yield "an older release wrote this run, without causes: see to the faults in its replies"
+        yield "an older release wrote this run, without causes: check the faults in its replies"
 
 
 def _accepted(detail: RunDetail) -> Accepted:
@@ -95,40 +92,43 @@ def _accepted(detail: RunDetail) -> Accepted:
     return first
 
 
-def _expected(detail: RunDetail, config: Config, came: Observed) -> Expected:
+def _expected(detail: RunDetail, config: Config, played: PlayedRun) -> Expected:
     run = detail.summary
-    messages = [ExpectedMessage(each.topic, said_in(each.body)) for each in came.published]
+    messages = [ExpectedMessage(each.topic, body_of(each.body)) for each in played.published]
     return Expected(
         state=run.state,
-        reason=_reason(run.state, run.reason, came.reason),
+        reason=_reason(run.state, run.reason, played.reason),
         node=run.node if run.state is State.HANDED_OFF else None,
-        reply=_reply(came) if run.state is State.SUCCEEDED else UNSET,
-        calls=tuple(_call(called, run.flow, config) for called in came.calls),
+        reply=_reply(played) if run.state is State.SUCCEEDED else UNSET,
+        calls=tuple(_call(called, run.flow, config) for called in played.calls),
         published=tuple(messages) or None,
     )
 
 
-def _reason(state: State, said: str, came: str) -> str | None:
-    """As much of the run's reason as the case comes to: addresses and times are not its matter."""
-    if state is State.SUCCEEDED or not said:
+def _reason(state: State, recorded: str, played: str) -> str | None:
+    """The reason of the run, up to the first word that is another one when the case is run.
+
+    The rest may depend on the machine, such as an address, a time or the id of a run.
+    """
+    if state is State.SUCCEEDED or not recorded:
         return None
-    if said == came:
-        return said
-    parts = zip(_MARK.split(said), _MARK.split(came), strict=False)
-    alike = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], parts))
-    return alike.rstrip(":, ") or None
+    if recorded == played:
+        return recorded
+    pairs = zip(recorded.split(" "), played.split(" "), strict=False)
+    same = " ".join(word for word, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return same.rstrip(":,") or None
 
 
-def _reply(came: Observed) -> str:
-    """A text as it is, anything else as JSON: TOML has no null."""
-    reply = msgspec.json.decode(came.reply)
-    return reply if isinstance(reply, str) else bytes(came.reply).decode()
+def _reply(played: PlayedRun) -> str:
+    """A text unchanged, anything else as JSON: TOML has no null."""
+    reply = msgspec.json.decode(played.reply)
+    return reply if isinstance(reply, str) else bytes(played.reply).decode()
 
 
-def _call(called: Called, own: str | None, config: Config) -> ExpectedCall:
-    """A request as it is to be made again. Of headers and parameters, those of the flow itself.
+def _call(called: ComponentCall, own: str | None, config: Config) -> ExpectedCall:
+    """The expected request. It has only those headers and parameters that the flow itself sets.
 
-    Those of the configuration may hold secrets.
+    Those that the configuration sets may hold secrets.
     """
     request = called.request
     terms = _terms(called, config)
@@ -142,20 +142,20 @@ def _call(called: Called, own: str | None, config: Config) -> ExpectedCall:
             undo=request.undo or None,
         ),
         method=request.method,
-        body=Said() if request.body is None else said_in(request.body),
-        headers=_of_flow(terms.headers, request.headers),
-        query=_of_flow(terms.query, request.query),
+        body=Body() if request.body is None else body_of(request.body),
+        headers=_set_by_flow(terms.headers, request.headers),
+        query=_set_by_flow(terms.query, request.query),
     )
 
 
-def _of_flow(said: Names, sent: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """What was sent under the names that a flow says, whose values a case can hold."""
-    found = [(name, sent.get(name, sent.get(name.lower()))) for name, _ in said]
+def _set_by_flow(names: Names, sent: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The headers or parameters that the flow names, with the values that were sent."""
+    found = [(name, sent.get(name, sent.get(name.lower()))) for name, _ in names]
     return tuple((name, value) for name, value in found if value is not None)
 
 
-def _terms(called: Called, config: Config) -> Terms:
-    """What the flow says of a call; nothing where it is an undo."""
+def _terms(called: ComponentCall, config: Config) -> Terms:
+    """The terms of a call in its flow; empty ones for an undo."""
     flow, number = config.flows.get(called.flow), called.request.number
     for step in () if flow is None or called.request.undo else flow.steps:
         if isinstance(step, Call) and step.number == number and step.terms is not UNSET:

@@ -1,4 +1,4 @@
-"""Run cases and say what came of each."""
+"""Load the cases of a folder, run them, and judge them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What came of one case: it passed where nothing differs."""
+    """The verdict on one case: it passed if nothing differs."""
 
     name: str
     flow: str
@@ -36,7 +36,7 @@ def load_cases(folder: Path, config: Config) -> list[Case]:
 
 
 def text_of(path: Path) -> str:
-    """What a file of cases says. Raises ConfigRejected where it cannot be read."""
+    """The text of a file of cases. Raises ConfigRejected where it cannot be read."""
     try:
         return read_regular(path).decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -48,11 +48,11 @@ def text_of(path: Path) -> str:
     raise ConfigRejected([found])
 
 
-_WRITE = "docs/how-to/test-flows.md begins one; `fractal-rm runs record RUN` writes a case"
+_WRITE = "docs/how-to/test-flows.md starts one; `fractal-rm runs record RUN` writes a case"
 
 
 def chosen(cases: Sequence[Case], parts: Collection[str]) -> list[Case]:
-    """The cases in whose names one of ``parts`` stands, whatever its case; all without parts."""
+    """The cases whose names hold one of ``parts``, in upper or lower case; all without parts."""
     if not parts:
         return list(cases)
     return [c for c in cases if any(part.lower() in c.name.lower() for part in parts)]

@@ -1,4 +1,4 @@
-"""What must not stand in a recorded case: the secrets of the configuration, and what looks so."""
+"""Mask secrets in a recorded case: those of the configuration, and what looks like one."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ _SECRET_KEY = re.compile(
     r"|cookie|session[-_]?id|^pin$|" + "|".join(f"^{key}$" for key in SECRET_KEYS),
     re.IGNORECASE,
 )
-# In a text that is no JSON: a key, and what follows it up to the next space or sign.
-_SAID = re.compile(
+# In a text that is not JSON: a key, and the value that follows it up to a space or a separator.
+_SECRET_IN_TEXT = re.compile(
     r"(?P<lead>\b[\w-]*(?:passw(?:or)?d|secret|token|api[-_]?key|credential)[\w-]*\s*[:=]\s*)"
     r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&]+)"
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)(?P<credentials>[A-Za-z0-9+/=._~-]{6,})"
     r"|(?P<user>://[^\s/:@]*:)(?P<password>[^\s/@]+)(?=@)",
     re.IGNORECASE,
 )
-_OWN = frozenset({"host", "user-agent", "accept", "accept-encoding", "content-type"})
-_LEAST = 4  # a shorter secret would mask every other word too
+_OWN_HEADERS = frozenset({"host", "user-agent", "accept", "accept-encoding", "content-type"})
+_MIN_LENGTH = 4  # a shorter secret would mask parts of other words, too
 
 
 class Mask:
-    """Puts stars in the place of secrets, wherever they stand in a text or a JSON value."""
+    """Replaces secrets by stars, anywhere in a text or a JSON value."""
 
     def __init__(self, config: Config) -> None:
         self._known = sorted(_secrets_of(config), key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """A text; where it is JSON, its keys count too. Without secrets it stays as it is."""
+        """Mask a text, by its keys as well if it is JSON. Without secrets it is unchanged."""
         try:
             value = msgspec.json.decode(text.removeprefix(MARK))
             if not isinstance(value, (dict, list)):
-                return self._said(text)
+                return self._masked_text(text)
             masked = self.value(cast("object", value))
         except (msgspec.DecodeError, RecursionError):
-            return self._said(text)
+            return self._masked_text(text)
         if masked == value:
             return text
         return json.dumps(masked, ensure_ascii=False, separators=(",", ":"))
 
     def value(self, value: Any) -> Any:
-        """A JSON value: what stands under a secret's key, and each text in it."""
+        """Mask a JSON value: what has the key of a secret, and each text in it."""
         if isinstance(value, dict):
             members = cast("dict[str, Any]", value)
             return {key: self._member(key, each) for key, each in members.items()}
@@ -60,7 +60,7 @@ class Mask:
         return self.text(value) if isinstance(value, str) else value
 
     def header(self, name: str, value: str) -> str:
-        """The value of a header or a parameter."""
+        """Mask the value of a header or a parameter."""
         return STARS if _SECRET_KEY.search(name) else self.text(value)
 
     def _member(self, key: str, value: Any) -> Any:
@@ -68,10 +68,10 @@ class Mask:
             return STARS
         return self.value(value)
 
-    def _said(self, text: str) -> str:
+    def _masked_text(self, text: str) -> str:
         for secret in self._known:
             text = text.replace(secret, STARS)
-        return _SAID.sub(
+        return _SECRET_IN_TEXT.sub(
             lambda found: (found["lead"] or found["scheme"] or found["user"]) + STARS, text
         )
 
@@ -83,11 +83,11 @@ def _secrets_of(config: Config) -> set[str]:
     routes += [config.balancer] if config.balancer else []
     found = {config.mqtt.password or ""}
     for route in routes:
-        for value in _added(route):
+        for value in _added_headers(route):
             found |= {value, value.rpartition(" ")[2]}  # with and without its scheme: Bearer …
-    return {secret for secret in found if len(secret) >= _LEAST}
+    return {secret for secret in found if len(secret) >= _MIN_LENGTH}
 
 
-def _added(route: Route) -> list[str]:
+def _added_headers(route: Route) -> list[str]:
     lines = (line.partition(": ") for line in route.head.decode("latin-1").split("\r\n")[1:])
-    return [value for name, _, value in lines if name and name.lower() not in _OWN]
+    return [value for name, _, value in lines if name and name.lower() not in _OWN_HEADERS]

@@ -1,4 +1,4 @@
-"""Reading one TOML table: each key once, with its type; everything else is a finding."""
+"""Read one TOML table of a file of cases: see `config.key_reader`."""
 
 from __future__ import annotations
 
@@ -6,143 +6,97 @@ import math
 import re
 import sys
 from base64 import b64decode
-from collections.abc import Callable, Collection, Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from fractal_rm.cases.toml_places import Path, places
-from fractal_rm.config.mask import mask
-from fractal_rm.domain.findings import Finding, Place, did_you_mean
+from fractal_rm.config.key_reader import CheckedFile, KeyReader
+from fractal_rm.domain.findings import Place
 from fractal_rm.domain.strict_json import MAX_DEPTH
 from fractal_rm.flowlang.duration import LIKE, duration_ms
 
 T = TypeVar("T")
-# tomli is what the standard library took over in 3.11.
+# tomli is the standard library's tomllib for Python 3.10.
 _TOML = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 _loads: Callable[[str], dict[str, Any]] = _TOML.loads
-_KINDS: tuple[tuple[type, str], ...] = (
-    (bool, "true or false"),  # before the numbers: Python counts it among them
-    (dict, "a table"),
-    (list, "a list"),
-    (str, "a text"),
-    (int, "a whole number"),
-    (float, "a number"),
-)
+# The place of a fault: before Python 3.14, tomllib gives it only at the end of its message.
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
-class Source:
-    """One TOML file: its places and lines, and what was found in it."""
+class TomlFile(CheckedFile):
+    """One TOML file, with the places of its keys."""
 
     def __init__(self, file: str, text: str) -> None:
-        self.file = file
-        self.findings: list[Finding] = []
-        self._text = text
+        super().__init__(file, text, [])
         self._places: dict[Path, Place] = {}
 
-    @cached_property
-    def _lines(self) -> list[str]:
-        """What findings show of the file."""
-        return mask(self._text).split("\n")
-
     def root(self) -> Table:
-        """The file's own table; an empty one, and a finding, where it is not TOML."""
+        """The file's own table; an empty one, with a finding, if it is not TOML."""
         try:
-            content = _loads(self._text.replace("\r\n", "\n"))
+            content = _loads(self.text.replace("\r\n", "\n"))
         except ValueError as error:
             self._broken(str(error))
             return Table(self, (), {})
         except RecursionError:
             self.add("T301", Place(), "it is nested too deeply to be read")
             return Table(self, (), {})
-        self._places = places(self._text)
+        self._places = places(self.text)
         return Table(self, (), content)
 
     def place(self, path: Path) -> Place:
-        """Where a path stands; what stands inside of a line stands where its key does."""
+        """The place of a path; for a value inside an inline table, that of the line's key."""
         while path and path not in self._places:
             path = path[:-1]
         return self._places.get(path, Place())
 
-    def add(self, code: str, place: Place, text: str, hint: str | None = None) -> None:
-        """Add a finding."""
-        line = self._lines[place.line - 1].rstrip("\r") if place.line else ""
-        self.findings.append(Finding(self.file, place, code, text, hint, text_line=line))
-
     def _broken(self, why: str) -> None:
         at = _AT.search(why)
-        line = self._text.count("\n") + 1
+        line = self.text.count("\n") + 1
         place = Place(int(at[1]), int(at[2])) if at and at[1] else Place(line, 1)
         self.add("T301", place, f"this is not TOML: {_AT.sub('', why)}")
 
 
-class Table:
-    """A table of the file. ``path`` is where it stands."""
+class Table(KeyReader):
+    """A table of the file. ``path`` is its path in the file."""
 
-    def __init__(self, source: Source, path: Path, members: Mapping[str, Any]) -> None:
-        self._source = source
+    kinds: ClassVar[Mapping[type, str]] = {
+        bool: "true or false", dict: "a table", list: "a list", str: "a text",
+        int: "a whole number", float: "a number",
+    }  # fmt: skip
+    missing_hint: ClassVar[str | None] = 'write a line that begins with "%s = "'
+
+    def __init__(self, file: TomlFile, path: Path, values: Mapping[str, Any]) -> None:
+        super().__init__(file, values)
+        self._toml = file
         self._path = path
-        self._members = members
-        self._asked: set[str] = set()
+        self._values = values
 
     @property
     def line(self) -> int:
         """The line at which it begins."""
-        return self._source.place(self._path).line
+        return self._place(None).line
 
-    # --- values -------------------------------------------------------------------------------
+    # --- the format -------------------------------------------------------------------------------
 
-    def has(self, key: str) -> bool:
-        """Whether the key is there."""
-        self._asked.add(key)
-        return key in self._members
+    def _plain(self, key: str) -> Any:
+        return self._values.get(key)
 
-    def keys(self) -> list[str]:
-        """All keys, for tables whose keys are names."""
-        self._asked.update(self._members)
-        return list(self._members)
+    def _place(self, key: str | None) -> Place:
+        return self._toml.place(self._path if key is None else (*self._path, key))
 
-    def text(self, key: str) -> str | None:
-        """A text."""
-        return self._get(key, str)
-
-    def needed_text(self, key: str) -> str:
-        """A text that must be there."""
-        if not self.has(key):
-            self.missing(key)
-        return self._get(key, str) or ""
-
-    def whole(self, key: str, default: int, at_least: int, at_most: int) -> int:
-        """A whole number within a range."""
-        value = self._get(key, int)
-        if value is None:
-            return default
-        if not at_least <= value <= at_most:
-            self.bad(key, f"{key} must be from {at_least} to {at_most}")
-            return default
-        return value
-
-    def flag(self, key: str) -> bool | None:
-        """True or false."""
-        return self._get(key, bool)
-
-    def identifier(self, key: str) -> str | None:
-        """A whole number or a text, as text: 2 and "2" are the same id."""
-        value = self._get(key, int, str)
-        return None if value is None else str(value)
-
-    def one_of(self, key: str, allowed: Collection[str]) -> str | None:
-        """A text out of a few."""
-        value = self._get(key, str)
-        if value is not None and value not in allowed:
-            hint = did_you_mean(value, allowed) or "there is " + ", ".join(allowed)
-            self.bad(key, f'{key} is "{value}"', hint)
+    def _kind_hint(self, key: str, value: object, kinds: tuple[type, ...]) -> str | None:
+        if kinds != (list,) or not isinstance(value, dict):
             return None
-        return value
+        return f"write [[{'.'.join(part for part in (*self._path, key) if isinstance(part, str))}]]"
+
+    def _kind_of(self, value: object) -> str:
+        return self.kinds.get(type(value), "a date or a time")
+
+    # --- values -----------------------------------------------------------------------------------
 
     def duration_ms(self, key: str) -> int | None:
-        """A length of time, in milliseconds; also none at all."""
+        """A duration, in milliseconds; it may be 0."""
         text = self._get(key, str)
         if text is None:
             return None
@@ -153,7 +107,7 @@ class Table:
 
     def moment_ms(self, key: str) -> int | None:
         """A date and time with its zone, as milliseconds since 1970."""
-        value = self._members.get(key) if self.has(key) else None
+        value = self._values.get(key) if self.has(key) else None
         if value is None:
             return None
         if getattr(value, "tzinfo", None) is None:
@@ -173,12 +127,12 @@ class Table:
             return None
 
     def json(self, key: str, default: Any = None) -> Any:
-        """Anything that JSON can hold."""
+        """Any JSON value."""
         if not self.has(key):
             return default
-        value = self._members[key]
+        value = self._values[key]
         if not _is_json(value):
-            self.bad(key, f"{key} holds what JSON has not", _JSON_HAS_NOT, "C205")
+            self.bad(key, f"{key} holds a value that JSON does not have", _JSON_LIMITS, "C205")
             return default
         return value
 
@@ -189,7 +143,7 @@ class Table:
     def table(self, key: str) -> Table | None:
         """A table, or None where it is absent."""
         value = self._get(key, dict)
-        return None if value is None else Table(self._source, (*self._path, key), value)
+        return None if value is None else Table(self._toml, (*self._path, key), value)
 
     def tables(self, key: str, read: Callable[[Table], T]) -> tuple[T, ...] | None:
         """Every table of a list of them, read; None where it is absent."""
@@ -200,55 +154,19 @@ class Table:
         for number, value in enumerate(values):
             path = (*self._path, key, number)
             if isinstance(value, dict):
-                found.append(read(Table(self._source, path, cast("dict[str, Any]", value))))
+                found.append(read(Table(self._toml, path, cast("dict[str, Any]", value))))
             else:
-                place = self._source.place(path)
-                self._source.add("C205", place, f"{key} must hold tables, not {_kind(value)}")
+                place = self._toml.place(path)
+                self._toml.add("C205", place, f"{key} must hold tables, not {self._kind_of(value)}")
         return tuple(found)
 
-    # --- findings -----------------------------------------------------------------------------
 
-    def missing(self, key: str) -> None:
-        """A key that must be there is not."""
-        self._source.add("C204", self._source.place(self._path), f"{key} is missing", _WRITE % key)
-
-    def bad(self, key: str, text: str, hint: str | None = None, code: str = "C206") -> None:
-        """The value of a key cannot be used."""
-        self._source.add(code, self._source.place((*self._path, key)), text, hint)
-
-    def finish(self) -> None:
-        """Call it last: whatever nobody has asked for is not known."""
-        for key in self._members:
-            if key not in self._asked:
-                known = sorted(self._asked)
-                hint = did_you_mean(key, known) or "there is " + ", ".join(known)
-                self.bad(key, f'"{key}" is not known here', hint, "C203")
-
-    def _get(self, key: str, *kinds: type) -> Any:
-        if not self.has(key):
-            return None
-        value: object = self._members[key]
-        if type(value) in kinds:
-            return value
-        wanted = " or ".join(name for kind, name in _KINDS if kind in kinds)
-        hint = None
-        if kinds == (list,) and isinstance(value, dict):
-            hint = f"write [[{'.'.join(p for p in (*self._path, key) if isinstance(p, str))}]]"
-        self.bad(key, f"{key} must be {wanted}, not {_kind(self._members[key])}", hint, "C205")
-        return None
-
-
-_JSON_HAS_NOT = f"no date, time, inf or nan, and nothing deeper than {MAX_DEPTH}: put it in quotes"
-_WRITE = 'write a line that begins with "%s = "'
+_JSON_LIMITS = f"no date, time, inf or nan, and nothing deeper than {MAX_DEPTH}: put it in quotes"
 _MOMENT = "such as 2026-01-01T06:00:00Z"
 
 
-def _kind(value: object) -> str:
-    return next((name for kind, name in _KINDS if isinstance(value, kind)), "a date or a time")
-
-
 def _is_json(value: object, depth: int = 0) -> bool:
-    """Whether it can be a payload or a body: as deep, and numbers as large, as is sent."""
+    """Whether it can be a payload or a body: within the limits of depth and of numbers."""
     if isinstance(value, (dict, list)):
         whole = cast("dict[str, object] | list[object]", value)
         inner = whole.values() if isinstance(whole, dict) else whole

@@ -1,6 +1,6 @@
-"""Where each key of a TOML text stands: the standard library's reader does not say.
+"""Find the place of each key of a TOML text, which the standard library's reader does not give.
 
-The text is known to be valid TOML: only statements are told apart here, nothing is checked.
+The text is known to be valid TOML, so nothing is checked here: only statements are separated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Union
 
 from fractal_rm.domain.findings import Place
 
-# From the file down to a key; a number is the place in a list of tables.
+# From the file down to a key; a number is an index in a list of tables.
 Path = tuple[Union[str, int], ...]
 
 _TEXT = r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\''
@@ -33,9 +33,9 @@ def places(text: str) -> dict[Path, Place]:
         keys, end = _keys(text, at + brackets)
         place = _place(lines, at, end)
         if not brackets:
-            _note(found, _settled(keys, table, counts), place, len(table))
+            _note(found, _resolved(keys, table, counts), place, len(table))
             continue
-        table = _settled(keys[:-1], (), counts) + keys[-1:]
+        table = _resolved(keys[:-1], (), counts) + keys[-1:]
         if brackets == 2:
             counts[table] = counts.get(table, -1) + 1
             found.setdefault(table, place)
@@ -47,13 +47,13 @@ def places(text: str) -> dict[Path, Place]:
 
 
 def _note(found: dict[Path, Place], path: Path, place: Place, known: int) -> None:
-    """Also for what a dotted key makes on its way."""
+    """Also for the tables that a dotted key creates."""
     for length in range(known + 1, len(path) + 1):
         found.setdefault(path[:length], place)
 
 
-def _settled(keys: Path, under: Path, counts: dict[Path, int]) -> Path:
-    """A path below ``under``; through a list of tables it goes to the last one of it."""
+def _resolved(keys: Path, under: Path, counts: dict[Path, int]) -> Path:
+    """A path below ``under``. In a list of tables it continues in the last one."""
     path = under
     for key in keys:
         path = (*path, key)
@@ -106,6 +106,6 @@ def _keys(text: str, at: int) -> tuple[Path, int]:
 
 
 def _place(lines: Sequence[int], at: int, end: int) -> Place:
-    """Of what stands from ``at`` to ``end``; ``lines`` are where the lines begin."""
+    """The place of the text from ``at`` to ``end``; ``lines`` has the start of each line."""
     line = bisect_right(lines, at)
     return Place(line, at - lines[line - 1] + 1, max(1, end - at))

@@ -1,4 +1,4 @@
-"""A case as the text that `read` reads it from."""
+"""Write a case as TOML text, which `read` reads back."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from msgspec import UNSET
 
 from fractal_rm.cases.model import (
     BalancerMock,
+    Body,
     Case,
     Expected,
     ExpectedCall,
     Fault,
-    Mock,
     PeerMock,
-    Said,
+    ReplyMock,
     Selector,
     base64_text,
 )
@@ -30,7 +30,7 @@ _NOT_LITERAL = re.compile(r"['\x00-\x08\x0a-\x1f\x7f]")
 
 
 def case_text(case: Case) -> str:
-    """The case as TOML. What is as it would be anyway is left out."""
+    """The case as TOML. Fields with their default value are left out."""
     return "\n".join(_lines(case))
 
 
@@ -46,7 +46,7 @@ def _lines(case: Case) -> Iterator[str]:
     for call in case.expected.calls or ():
         yield from _table("\n[[case.expect.call]]", _call(call))
     for message in case.expected.published or ():
-        fields = {"topic": _string(message.topic)} | _said(message.body)
+        fields = {"topic": _string(message.topic)} | _body(message.body)
         yield from _table("\n[[case.expect.publish]]", fields)
     yield ""
 
@@ -75,14 +75,14 @@ def _head(case: Case) -> Fields:
     return fields
 
 
-def _mock(mock: Mock) -> Fields:
+def _mock(mock: ReplyMock) -> Fields:
     fields = _selector(mock.on)
     if mock.fault is not None:
         fields["fault"] = _string(mock.fault.value)
     else:
         if mock.status != 200:
             fields["status"] = str(mock.status)
-        fields |= _said(mock.body)
+        fields |= _body(mock.body)
     if mock.headers:
         fields["headers"] = _pairs(mock.headers)
     return fields | _delay(mock.delay_ms)
@@ -131,7 +131,7 @@ def _call(call: ExpectedCall) -> Fields:
     fields = _selector(call.on)
     if call.method is not None:
         fields["method"] = _string(call.method)
-    fields |= _said(call.body)
+    fields |= _body(call.body)
     for key, pairs in (("headers", call.headers), ("query", call.query)):
         if pairs:
             fields[key] = _pairs(pairs)
@@ -153,12 +153,12 @@ def _selector(on: Selector) -> Fields:
     return fields
 
 
-def _said(said: Said) -> Fields:
-    if said.data is not UNSET:
-        return {"base64": _string(base64_text(said.data))}
-    if said.text is not UNSET:
-        return {"text": _string(said.text)}
-    return {} if said.json is UNSET else {"json": _value(said.json)}
+def _body(body: Body) -> Fields:
+    if body.data is not UNSET:
+        return {"base64": _string(base64_text(body.data))}
+    if body.text is not UNSET:
+        return {"text": _string(body.text)}
+    return {} if body.json is UNSET else {"json": _value(body.json)}
 
 
 def _delay(ms: int) -> Fields:
@@ -174,7 +174,7 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A JSON value without null as TOML: but for the names of keys, the two agree."""
+    """A JSON value without null as TOML. The two differ only in the names of keys."""
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, dict):
@@ -194,12 +194,12 @@ def _key(name: str) -> str:
 
 
 def _string(text: str) -> str:
-    """Between single quotes where that spares the reader backslashes."""
+    """In single quotes if that avoids backslashes."""
     if ('"' in text or "\\" in text) and not _NOT_LITERAL.search(text):
         return f"'{text}'"
     return _basic(text)
 
 
 def _basic(text: str) -> str:
-    """JSON's string is TOML's, but for DEL."""
+    """A JSON string is a TOML string, except for DEL."""
     return msgspec.json.encode(text).decode().replace("\x7f", "\\u007f")

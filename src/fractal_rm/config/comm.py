@@ -7,7 +7,7 @@ import msgspec
 from fractal_rm.config.model import Bounds, Mqtt, Rest
 from fractal_rm.config.mqtt import read_mqtt
 from fractal_rm.config.rest import read_rest
-from fractal_rm.config.section import Section, Source, Surroundings
+from fractal_rm.config.section import FileContext, JsonFile, Section
 
 
 class Comm(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ def read_comm(comm: Section) -> Comm:
     )
     for section in (state, node, log, comm):
         section.finish()
-    if state.unknown("path"):  # so nobody can say whether the log is among the state
+    if state.is_unusable("path"):  # so nobody can say whether the log is among the state
         return msgspec.structs.replace(read, log_path=None)
     return read
 
@@ -68,4 +68,4 @@ def _bounds(comm: Section, state: Section) -> Bounds:
 
 def _part(comm: Section, key: str) -> Section:
     """A section, empty where it is absent."""
-    return comm.section(key) or Source("", "{}", Surroundings.none()).section()
+    return comm.section(key) or JsonFile("", "{}", FileContext.none()).section()

@@ -14,13 +14,14 @@ import msgspec
 from fractal_rm.config.comm import read_comm
 from fractal_rm.config.model import Component, Config, Endpoint, Node
 from fractal_rm.config.mqtt import warn_of_triggers
-from fractal_rm.config.section import Section, Source, Surroundings, each
+from fractal_rm.config.section import FileContext, JsonFile, Section, each
 from fractal_rm.config.targets import read_target
 from fractal_rm.domain.address import as_compared, host_in
 from fractal_rm.domain.call import BodyForm, Route
 from fractal_rm.domain.findings import MOST_SHOWN, ConfigRejected, Finding, Level, more
 from fractal_rm.domain.flow import Call, Flow
-from fractal_rm.domain.placement import AfterSilence, cannot_run
+from fractal_rm.domain.handoff import AfterSilence
+from fractal_rm.domain.placement import cannot_run
 from fractal_rm.flowlang import compile_flows
 
 FILES = ("comm.conf", "components.conf", "flows.conf", "load_balancer.conf", "nodes.conf")
@@ -73,9 +74,9 @@ class _Compiler:
     ) -> None:
         self._texts = texts
         self._folder = folder
-        self._around = Surroundings(environ, folder.absolute().parent)
-        self.findings = self._around.findings
-        self.referenced = self._around.referenced
+        self._context = FileContext(environ, folder.absolute().parent)
+        self.findings = self._context.findings
+        self.referenced = self._context.referenced
 
     def compile(self) -> Config:
         """Read everything, whatever is wrong with the rest."""
@@ -86,7 +87,7 @@ class _Compiler:
         balancer = _balancer(self._section("load_balancer.conf"))
         comm_section = self._section("comm.conf")
         comm = read_comm(comm_section)
-        state_path = comm.state_path or str(self._around.base / "state")
+        state_path = comm.state_path or str(self._context.base / "state")
         self._check_log(comm_section, comm.log_path, state_path)
         flows = self._flows(components)
         if not any(finding.level is Level.ERROR for finding in self.findings):
@@ -125,8 +126,8 @@ class _Compiler:
         text = self._texts[file]
         if isinstance(text, Finding):
             self.findings.append(text)
-            return Source(file, "{}", Surroundings.none()).section()
-        return Source(file, text, self._around).section()
+            return JsonFile(file, "{}", FileContext.none()).section()
+        return JsonFile(file, text, self._context).section()
 
     def _named(self, listed: Section, read: Callable[[str, Section, Section], T]) -> dict[str, T]:
         """Read a file of ``{name: {"id": …, "config": {…}}}``."""
@@ -202,8 +203,11 @@ def _component(name: str, entry: Section, config: Section) -> Component:
     else:
         for key in listed.keys():  # noqa: SIM118 - not a dict
             path = listed.text(key) or ""
-            get = target.route("GET", path, repeatable=idempotent)
-            endpoints[key] = Endpoint(key, get, target.route("POST", path, repeatable=idempotent))
+            get, post = (
+                target.route(method, path, repeatable=idempotent, component=name, endpoint=key)
+                for method in ("GET", "POST")
+            )
+            endpoints[key] = Endpoint(key, get, post)
     return Component(
         name=name,
         endpoints=MappingProxyType(endpoints),
@@ -220,7 +224,8 @@ def _node(name: str, entry: Section, config: Section) -> Node:
     # A plain peer answers when the flow has ended, and nobody can tell whether it may be asked
     # again: it is given more time, and a connection of its own.
     patient = msgspec.structs.replace(target, timeout_s=config.seconds("timeout_s", 60.0))
-    offer = target.route("POST", endpoint)
+    node_id = entry.identifier("id", name)
+    offer = target.route("POST", endpoint, node=node_id)
     peer = config.one_of("peer", ("original", "fractal"), None)
     after_silence = config.one_of("after_silence", tuple(rule.value for rule in AfterSilence), None)
     if after_silence is not None and peer == "fractal":
@@ -230,12 +235,12 @@ def _node(name: str, entry: Section, config: Section) -> Node:
     hosts = [value for header, value in target.headers if header.lower() == "host"]
     asked_for = filter(None, (host_in(value.encode("latin-1")) for value in hosts))
     return Node(
-        id=entry.identifier("id", name),
+        id=node_id,
         name=name,
         address=" ".join([f"{target.origin}{offer.target}", *hosts]),
         names=frozenset({as_compared(name), as_compared(target.origin.host), *asked_for}),
         offer=offer,
-        offer_once=patient.route("POST", endpoint, repeatable=False),
+        offer_once=patient.route("POST", endpoint, repeatable=False, node=node_id),
         peer=peer,
         limit=_limit(config),
         after_silence=AfterSilence(after_silence) if after_silence else None,

@@ -11,7 +11,7 @@ from fractal_rm.domain.address import Network
 from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.call import BodyForm, Route, Tls
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.placement import AfterSilence
+from fractal_rm.domain.handoff import AfterSilence
 from fractal_rm.domain.values import MOST_VALUES
 
 

@@ -21,7 +21,7 @@ def read_rest(comm: Section) -> Rest:
     default = Rest()
     peers = section.texts("trusted_peers")
     host = section.text("host", default.host) or default.host
-    if not section.unknown("host"):
+    if not section.is_unusable("host"):
         _check_host(section, host, peers)
     rest = Rest(
         endpoint=_endpoint(section, default.endpoint),
@@ -63,7 +63,7 @@ def _check_host(section: Section, host: str, peers: list[str]) -> None:
         if peers:
             section.warn("trusted_peers", "C216",
                          f"no other machine can reach {host}: set rest.host too")  # fmt: skip
-    elif not peers and not section.unknown("trusted_peers"):
+    elif not peers and not section.is_unusable("trusted_peers"):
         section.bad("host", f"{host} can be reached from other machines, and nobody would be asked"
                     " who they are", "use 127.0.0.1, or name those machines in rest.trusted_peers",
                     "C208")  # fmt: skip

@@ -29,10 +29,20 @@ class Target(msgspec.Struct, frozen=True):
     timeout_s: float
     max_response_bytes: int
 
-    def route(self, method: str, path: str, *, repeatable: bool = True) -> Route:
-        """A call to ``path`` there. A slash before it is put where none is.
+    def route(
+        self,
+        method: str,
+        path: str,
+        *,
+        repeatable: bool = True,
+        component: str | None = None,
+        endpoint: str | None = None,
+        node: str | None = None,
+    ) -> Route:
+        """A call to ``path`` there, for a named endpoint of a component, or for a node.
 
-        What cannot stand in a request line is percent-encoded, as UTF-8; a ``%`` stays as it is.
+        ``path`` may begin with a slash. What cannot stand in a request line is percent-encoded, as
+        UTF-8; a ``%`` stays as it is.
         """
         return route(
             self.origin,
@@ -43,6 +53,9 @@ class Target(msgspec.Struct, frozen=True):
             timeout_s=self.timeout_s,
             max_response_bytes=self.max_response_bytes,
             repeatable=repeatable,
+            component=component,
+            endpoint=endpoint,
+            node=node,
         )
 
 
@@ -105,7 +118,7 @@ def read_tls(section: Section) -> Tls | None:
     if tls.key and not tls.cert:
         inner.missing("cert")
     path = tls.key or tls.cert  # which may hold both
-    if path and not inner.unknown("key") and needs_passphrase(_content(Path(path))):
+    if path and not inner.is_unusable("key") and needs_passphrase(_content(Path(path))):
         hint = f"make one without: openssl pkey -in {Path(path).name} -out plain.pem"
         inner.bad("key" if tls.key else "cert", passphrase_words(path), hint, "C225")
     inner.finish()

@@ -1,7 +1,7 @@
-"""IP addresses and ranges, compared as the machines are that stand behind them.
+"""IP addresses and ranges, in one form for each machine.
 
-A socket that takes IPv6 and IPv4 shows an IPv4 client as ``::ffff:10.0.0.7`` (RFC 4291, 2.5.5.2),
-and a link-local client with the zone of our interface (RFC 4007). Both are taken off here.
+A socket for both IPv6 and IPv4 shows an IPv4 client as ``::ffff:10.0.0.7`` (RFC 4291, 2.5.5.2), and
+a link-local client with the zone of our interface (RFC 4007). Prefix and zone are removed here.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Union
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
-# A range that is wider than that, in bits that are fixed, names no machines that anybody knows.
+# The shortest prefix of a range, in bits: a wider range holds machines that nobody knows.
 # IPv4's widest private range is 10.0.0.0/8 (RFC 1918). IPv6's are wider (RFC 4193, RFC 4291).
-WIDEST = {4: 8, 6: 16}
+SHORTEST_PREFIX = {4: 8, 6: 16}
 _PRIVATE_6 = (ipaddress.IPv6Network("fc00::/7"), ipaddress.IPv6Network("fe80::/10"))
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
-# uri-host [ ":" port ] (RFC 9110, 7.2). What stands behind "%" in brackets is a zone.
+# uri-host [ ":" port ] (RFC 9110, 7.2). In brackets, a zone follows "%".
 _AUTHORITY = re.compile(
     rb"(?:\[([0-9A-Fa-f:.]+)(?:%[^\]]*)?\]|([A-Za-z0-9._~!$&'()*+,;=%-]+))(?::[0-9]*)?"
 )
 
 
 def read_address(text: str) -> Address | None:
-    """The address that a text is, without a zone; None where it is none."""
+    """Read an address, without its zone; None if the text is no address."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -38,9 +38,9 @@ def read_address(text: str) -> Address | None:
 
 
 def read_network(text: str) -> Network:
-    """The range that a text is, such as ``10.1.0.0/24``; an address is a range of one.
+    """Read a range, such as ``10.1.0.0/24``; an address is a range of one.
 
-    Raises ValueError, whose text says what is wrong.
+    Raises ValueError with the reason.
     """
     try:
         network = ipaddress.ip_network(text, strict=False)
@@ -60,24 +60,24 @@ def read_network(text: str) -> Network:
 
 
 def is_authority(text: bytes) -> bool:
-    """Whether a text is ``host[:port]`` as a URL can have it."""
+    """Whether a text is ``host[:port]`` as in a URL."""
     return _AUTHORITY.fullmatch(text) is not None
 
 
 def host_in(authority: bytes) -> str | None:
-    """The name or address in ``host[:port]``, as it is compared; None where it is no authority."""
+    """The host in ``host[:port]`` (see `as_compared`); None if the text is no authority."""
     found = _AUTHORITY.fullmatch(authority)
     return as_compared((found[1] or found[2]).decode("ascii")) if found else None
 
 
 def as_compared(host: str) -> str:
-    """One text for each host: a name in lower case and without its last dot; an address."""
+    """One spelling for each host: a name in lower case without its final dot, or an address."""
     address = read_address(host)
     return host.lower().removesuffix(".") if address is None else str(address)
 
 
 def is_link_local(text: str) -> bool:
-    """Whether a text is an IPv6 address that counts on one interface only (RFC 4291, 2.5.6)."""
+    """Whether a text is an IPv6 address valid on one interface only (RFC 4291, 2.5.6)."""
     address = read_address(text)
     return address is not None and address.version == 6 and address.is_link_local
 
@@ -89,24 +89,24 @@ def is_loopback(text: str) -> bool:
 
 
 def is_host(text: str) -> bool:
-    """Whether a text is an address that a machine can have, or that stands for all of its own."""
+    """Whether a text is an address that a server can listen on, such as 10.0.0.7 or 0.0.0.0."""
     address = read_address(text)
     return address is not None and not address.is_multicast
 
 
 def is_within(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether one of the ranges holds an address."""
+    """Whether an address is in one of the ranges."""
     return any(address in network for network in networks)
 
 
 def too_wide(networks: Iterable[Network]) -> list[Network]:
-    """Those that hold half of the Internet, joined where they lie side by side."""
+    """The ranges with too short a prefix, after adjacent ones are joined. Private ones are not."""
     networks = list(networks)
     joined: list[Network] = [
         *ipaddress.collapse_addresses(n for n in networks if n.version == 4),
         *ipaddress.collapse_addresses(n for n in networks if n.version == 6),
     ]
-    return [n for n in joined if n.prefixlen < WIDEST[n.version] and not _is_private(n)]
+    return [n for n in joined if n.prefixlen < SHORTEST_PREFIX[n.version] and not _is_private(n)]
 
 
 def _is_private(network: Network) -> bool:

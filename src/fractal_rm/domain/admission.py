@@ -1,4 +1,4 @@
-"""May this trigger come in, and may this run begin? Plain functions; the engine obeys."""
+"""Decide what this node takes on: which triggers it accepts, which runs begin. Plain functions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fractal_rm.domain.seen import decoded, encoded, pick
 from fractal_rm.domain.state import State
 from fractal_rm.domain.values import MOST_VALUES, Values
 
-# A flow may hold at most this many times as many slots as are free. Alone it gets 8/9 of the node,
-# beside another hog each gets 8/17: a flow whose component is slow leaves something to the others.
+# A flow may hold at most this many times the free slots. Alone, a busy flow gets 8/9 of the slots;
+# two busy flows get 8/17 each. So a flow with a slow component leaves slots to the others.
 # (Dynamic thresholds: Choudhury and Hahne, 1998.)
 SHARE = 8
-# One turn in so many begins at another priority than the highest.
+# Every n-th turn is not given by priority, so that no run waits for ever behind others.
 FAIR_TURN = 8
 
 
 @dataclass(slots=True)
 class Load:
-    """What a node has taken on: runs that wait and runs in flight.
+    """How many runs wait and are in flight on this node, and the memory that they hold.
 
-    ``held_bytes`` are the payloads of both, ``result_bytes`` what has come to those in flight.
+    ``held_bytes``: payloads of all of them. ``result_bytes``: results of those in flight.
     """
 
     waiting: int = 0
@@ -37,9 +37,9 @@ class Load:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The bounds of `Load` (G5). ``held_bytes`` bounds payloads, and results once more.
+    """The bounds of `Load`. ``held_bytes`` bounds the payloads, and separately the results.
 
-    ``evaluated_values``: of a payload with more values LATEST picks nothing.
+    ``evaluated_values``: LATEST does not apply to a payload with more values.
     """
 
     waiting: int = 100_000
@@ -49,7 +49,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 def check_room(load: Load, limits: Limits, size: int) -> None:
-    """Raise Busy where one more trigger of ``size`` bytes would go over a bound."""
+    """Raise Busy if one more trigger of ``size`` bytes would go over a bound."""
     if load.waiting >= limits.waiting:
         raise Busy(f"{load.waiting} runs wait, and at most {limits.waiting} may")
     if load.held_bytes + size > limits.held_bytes:
@@ -59,27 +59,27 @@ def check_room(load: Load, limits: Limits, size: int) -> None:
 def may_begin(of_flow: int, load: Load, limits: Limits) -> bool:
     """Whether a flow that has ``of_flow`` runs in flight may begin another.
 
-    Where results fill the memory, those in flight end first.
+    While the results of runs in flight fill the memory, no other run begins.
     """
     if load.in_flight and load.result_bytes >= limits.held_bytes:
         return False
     free = limits.in_flight - load.in_flight
     if of_flow == 0:
         return free > 0
-    return free > 1 and of_flow < SHARE * free  # the last slot is for a flow that has none
+    return free > 1 and of_flow < SHARE * free  # the last slot is for a flow without runs in flight
 
 
 def within_limit(limit: int | None, begun: int) -> bool:
-    """Whether a flow may begin one more run where ``begun`` have begun and not ended (LIMIT)."""
+    """Whether LIMIT lets a flow begin one more run when ``begun`` runs have not ended."""
     return limit is None or begun < limit
 
 
 def what_it_is_about(
     flow_id: str, latest: str | None, payload: msgspec.Raw, most_values: int = MOST_VALUES
 ) -> str | None:
-    """A label that runs of a flow share where LATEST picks the same from their payloads.
+    """A key that is equal for runs of a flow for which LATEST picks the same from their payloads.
 
-    None where the flow has no LATEST, or where it picks nothing: such a run is like no other.
+    None if the flow has no LATEST, or if it picks null or fails: then no run supersedes this one.
     """
     if latest is None:
         return None
@@ -104,7 +104,7 @@ def _without_points(value: Any) -> Any:
 
 
 def waits_in_vain(run: Run, steady_ms: int) -> bool:
-    """Whether a run that has not begun is stale already (STALE)."""
+    """Whether a run that has not begun has waited longer than STALE allows."""
     queueing = run.flow.queueing
     if queueing is msgspec.UNSET or queueing.stale_ms is None or run.begun:
         return False
@@ -112,27 +112,30 @@ def waits_in_vain(run: Run, steady_ms: int) -> bool:
 
 
 def as_superseded(newer: str) -> Settled:
-    """How a run ends when a newer one about the same has come before it began."""
+    """The end of a run that a newer one replaces before it began (LATEST)."""
     return Settled(State.SUPERSEDED, f"run {newer} is newer, and about the same", Cause.SUPERSEDED)
 
 
 def as_stale(stale_ms: int) -> Settled:
-    """How a run ends that waited too long to be begun."""
+    """The end of a run that waited longer than STALE allows."""
     why = f"it waited for more than {stale_ms / 1000:g} s to begin"
     return Settled(State.EXPIRED, why, Cause.STALE)
 
 
 def same_trigger(run_id: str, known_digest: str, digest: str) -> None:
-    """Raise KeyReused where a known trigger id comes with other content (G3)."""
+    """Raise KeyReused if a known trigger id arrives with other content."""
     if known_digest != digest:
         raise KeyReused(f"it belongs to run {run_id}, which was asked for with other content")
 
 
 def is_last_attempt(attempt: int, max_attempts: int) -> bool:
-    """Whether a run that ends the process once more will be set aside."""
+    """Whether a run will be set aside if the process ends once more while it runs."""
     return attempt >= max_attempts
 
 
 def too_old(age_ms: float, max_age_s: int) -> bool:
-    """Whether a run found at start is too old to be run unasked: it may move a machine."""
+    """Whether a run found at start is too old to run without a person's consent.
+
+    It may move a machine.
+    """
     return age_ms > max_age_s * 1000

@@ -1,7 +1,6 @@
-"""The bytes that a call sends, and the list that a FOREACH comes to. Texts stay JSON text.
+"""What steps send: bodies of calls and messages, replies, payloads, the list of a FOREACH.
 
-A payload and a result are carried as the JSON that they will be in the next body, so making a
-body is joining, and nothing is parsed on the way.
+Payloads and results are kept as JSON text, so a body is made by joining texts, without parsing.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import MARK, check_depth, check_json
 from fractal_rm.domain.values import Values
 
-SKIPPED = NULL  # the result of a call that was not made
-# The result of a call without an answer where a flow goes on, letter for letter the original's.
+SKIPPED = NULL  # the result of a call that its WHEN skipped
+# The result of a call without a response under ERRORS continue: exactly the text of the original.
 ORIGINAL_ERROR = msgspec.Raw(b'"[Request_Maker] - error."')
 
 
@@ -32,74 +31,75 @@ def request_body(
     results: Mapping[int, StepResult],
     form: BodyForm,
 ) -> bytes:
-    """``{"payload": [item, …]}``, as JSON or as the original's Python text of it.
+    """The body of a call that the original's language can express: ``{"payload": [item, …]}``.
 
-    The items are whole payloads and results, none of which is bytes: nothing is checked here.
+    It is JSON, or Python's ``str()`` of it as the original sends. The items must be whole payloads
+    and results, none of them bytes: this is not checked.
     """
     parts = [results[item.number] if isinstance(item, Result) else payload for item in items]
     body = b'{"payload": [' + b", ".join(parts) + b"]}"
     return body if form.is_json else _as_python(body)
 
 
-def told_body(call: Call, terms: Terms, seen: Seen, form: BodyForm) -> bytes:
-    """The body of a call that says more than the seed's language. Raises CannotEvaluate."""
+def call_body(call: Call, terms: Terms, context: Seen, form: BodyForm) -> bytes:
+    """The body of any call: a template, RAW, or items. Raises CannotEvaluate."""
     if terms.json is not None:
-        return _checked(as_json(terms.json, seen))
+        return _checked_size(as_json(terms.json, context))
     if terms.raw is not None:
-        return _checked(as_sent(terms.raw, seen))
-    return _items_body(call.items, seen, form)
+        return _checked_size(as_sent(terms.raw, context))
+    return _items_body(call.items, context, form)
 
 
-def undo_body(undo: Undo, seen: Seen, form: BodyForm) -> bytes:
+def undo_body(undo: Undo, context: Seen, form: BodyForm) -> bytes:
     """The body of an UNDO. Raises CannotEvaluate."""
-    return _items_body(undo.items, seen, form)
+    return _items_body(undo.items, context, form)
 
 
-def message_body(content: Content, seen: Seen) -> bytes:
-    """What a PUBLISH sends: as the body of a POST. Raises CannotEvaluate."""
+def message_body(content: Content, context: Seen) -> bytes:
+    """The message of a PUBLISH, made as the body of a POST. Raises CannotEvaluate."""
     if content.json is not None:
-        return _checked(as_json(content.json, seen))
+        return _checked_size(as_json(content.json, context))
     if content.raw is not None:
-        return _checked(as_sent(content.raw, seen))
-    return _items_body(content.items, seen, BodyForm.JSON)
+        return _checked_size(as_sent(content.raw, context))
+    return _items_body(content.items, context, BodyForm.JSON)
 
 
-def reply_of(content: Content, seen: Seen) -> StepResult:
-    """What a REPLY says: as `content_json`, or a RAW as bytes or a text. Raises CannotEvaluate."""
+def reply_of(content: Content, context: Seen) -> StepResult:
+    """The reply of a REPLY: bytes or a text for RAW, else `content_json`. Raises CannotEvaluate."""
     if content.raw is None:
-        return content_json(content, seen)
-    found = as_it_is(content.raw, seen) or ""
+        return content_json(content, context)
+    found = as_it_is(content.raw, context) or ""
     if isinstance(found, bytes):
-        return _checked(found)
-    return msgspec.Raw(_checked(msgspec.json.encode(found)))
+        return _checked_size(found)
+    return msgspec.Raw(_checked_size(msgspec.json.encode(found)))
 
 
-def content_json(content: Content, seen: Seen) -> msgspec.Raw:
-    """The payload of a RUN, or what a REPLY says without RAW: one JSON text.
+def content_json(content: Content, context: Seen) -> msgspec.Raw:
+    """The payload of a RUN, or the reply of a REPLY without RAW, as JSON text.
 
-    A template as it is, one item itself, several as a list, none as null. Raises CannotEvaluate.
+    A template, the one item, or a list of several items; null without items. Raises CannotEvaluate.
     """
     if content.json is not None:
-        return _handed_on(as_json(content.json, seen))
+        return _bounded_json(as_json(content.json, context))
     if not content.items:
         return NULL
     one = content.items[0] if len(content.items) == 1 else ListOf(content.items)
-    return _handed_on(as_json(one, seen))
+    return _bounded_json(as_json(one, context))
 
 
-def _handed_on(body: bytes) -> msgspec.Raw:
-    """JSON that other runs and senders read: it keeps the bounds of what comes from a sender."""
+def _bounded_json(body: bytes) -> msgspec.Raw:
+    """Check JSON for another run or a sender: it has the same bounds as a trigger."""
     try:
-        check_depth(_checked(body))
+        check_depth(_checked_size(body))
     except Malformed as error:
         raise CannotEvaluate(f"it is {error}") from None
     return msgspec.Raw(body)
 
 
 def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
-    """The result of a FOREACH: the list of its elements' results, as a text that is JSON.
+    """The result of a FOREACH: a text that holds the JSON list of the elements' results.
 
-    ``parts`` are as `in_list`. Raises CannotEvaluate.
+    ``parts`` come from `list_element`. Raises CannotEvaluate.
     """
     text = b"[" + b", ".join(parts) + b"]"
     check_size(len(text))
@@ -107,36 +107,36 @@ def list_text(parts: Sequence[bytes]) -> msgspec.Raw:
 
 
 def check_listable(result: StepResult, element: int) -> msgspec.Raw:
-    """The result for one element. Raises CannotEvaluate where a list cannot hold it."""
+    """Return the result of an element. Raises CannotEvaluate if it is bytes."""
     if isinstance(result, msgspec.Raw):
         return result
-    raise CannotEvaluate(f"the answer for element {element} is no text but {len(result)} bytes,"
-                         " and a list holds JSON and texts")  # fmt: skip
+    raise CannotEvaluate(f"the response for element {element} is not text but {len(result)} bytes,"
+                         " and a list can contain only JSON and texts")  # fmt: skip
 
 
-def in_list(result: msgspec.Raw, values: Values) -> bytes:
-    """A result in a list: what its text says as JSON, or the text where it is none.
+def list_element(result: msgspec.Raw, budget: Values) -> bytes:
+    """A result as an element of a list: the JSON in its text, or the text if it is not JSON.
 
     Raises CannotEvaluate.
     """
     text = msgspec.json.decode(result, type=Union[str, None])
     if text is None:
         return bytes(result)
-    values.take_text(text)
-    said = text.removeprefix(MARK).strip().encode()
+    budget.take_text(text)
+    content = text.removeprefix(MARK).strip().encode()
     try:
-        check_json(said)
+        check_json(content)
     except Malformed:
         return bytes(result)
-    return said
+    return content
 
 
-def _items_body(items: Sequence[Piece], seen: Seen, form: BodyForm) -> bytes:
-    body = _checked(b'{"payload": ' + as_json(ListOf(tuple(items)), seen) + b"}")
+def _items_body(items: Sequence[Piece], context: Seen, form: BodyForm) -> bytes:
+    body = _checked_size(b'{"payload": ' + as_json(ListOf(tuple(items)), context) + b"}")
     return body if form.is_json else _as_python(body)
 
 
-def _checked(body: bytes) -> bytes:
+def _checked_size(body: bytes) -> bytes:
     check_size(len(body))
     return body
 

@@ -1,4 +1,4 @@
-"""How long a run is still worth something."""
+"""The time that a run has left."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from fractal_rm.domain.run import Run
 
 
 def time_left_ms(run: Run, steady_ms: int) -> int | None:
-    """Milliseconds until its sender's limit or its flow's ends, whichever comes first.
+    """Milliseconds until the time limit of its sender or its flow, whichever comes first.
 
-    Both count from its acceptance, on the steady clock. It may be less than none; None: no limit.
+    Both count from the acceptance, on the steady clock. Negative after the limit; None: no limit.
     """
     limits = [] if run.flow.deadline_ms is UNSET else [run.flow.deadline_ms]
     if run.budget_ms is not None:

@@ -1,4 +1,4 @@
-"""A call over HTTP: where it goes, within which limits, and what came back."""
+"""HTTP calls: the route with its limits, and the response."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from urllib.parse import quote
 import msgspec
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # the name of a header: RFC 9110, 5.6.2
-_CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")  # all but the tab
+_CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")  # every control character but the tab
 DELIMITING = frozenset({"content-length", "transfer-encoding", "connection"})
 _ANY_AS_IT_IS = (("Accept", "*/*"), ("Accept-Encoding", "identity"))  # RFC 9110, 12.5
 OWN_HEADERS = DELIMITING | {"idempotency-key", "fractal-time-left"}  # what a flow cannot set
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """Files for TLS: a CA of one's own to trust, a certificate and its key to show. PEM paths."""
+    """Paths of PEM files for TLS: a private CA to trust, a client certificate and its key."""
 
     ca: str | None = None
     cert: str | None = None
@@ -25,7 +25,7 @@ class Tls(msgspec.Struct, frozen=True):
 
 
 class Origin(msgspec.Struct, frozen=True, cache_hash=True):
-    """Where a connection goes. Connections are pooled by origin."""
+    """The server that a connection goes to. Connections are pooled by origin."""
 
     protocol: str
     host: str
@@ -36,7 +36,7 @@ class Origin(msgspec.Struct, frozen=True, cache_hash=True):
         return f"{self.protocol}://{_bracketed(self.host)}:{self.port}"
 
     def authority(self) -> str:
-        """Host and port as a request names them: an IPv6 zone is this machine's (RFC 6874, 4)."""
+        """Host and port for a request, without an IPv6 zone, which is local (RFC 6874, 4)."""
         return f"{_bracketed(self.host.partition('%')[0])}:{self.port}"
 
 
@@ -45,11 +45,14 @@ def _bracketed(host: str) -> str:
 
 
 class Route(msgspec.Struct, frozen=True, eq=False):
-    """Everything of a request that is the same for every call of one endpoint, made once.
+    """The part of a request that is the same for every call of one endpoint, made once.
 
     ``head`` is the request line and the fixed header lines, each ended by CRLF, without the empty
     line: a call adds its own header lines, ``Content-Length`` and the body. ``repeatable`` says
     that the same request may be sent twice. Times are in seconds, sizes in bytes.
+
+    ``component`` and ``endpoint`` are the names in components.conf, ``node`` is the id in
+    nodes.conf; all three are None for the balancer.
     """
 
     origin: Origin
@@ -60,6 +63,9 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     timeout_s: float = 30.0
     max_response_bytes: int = 8 * 1024 * 1024
     repeatable: bool = True
+    component: str | None = None
+    endpoint: str | None = None
+    node: str | None = None
 
 
 def route(
@@ -72,10 +78,13 @@ def route(
     timeout_s: float = 30.0,
     max_response_bytes: int = 8 * 1024 * 1024,
     repeatable: bool = True,
+    component: str | None = None,
+    endpoint: str | None = None,
+    node: str | None = None,
 ) -> Route:
-    """Make a route. ``target`` begins with ``/``. A ``Host`` in ``headers`` replaces our own.
+    """Make a route. ``target`` begins with ``/``. ``headers`` replace default ones, also ``Host``.
 
-    Raises ValueError where a name or value holds a control character, or is not Latin-1.
+    Raises ValueError if a name or value contains a control character, or is not Latin-1.
     """
     fixed = [("Host", origin.authority()), ("User-Agent", "fractal-rm"), *_ANY_AS_IT_IS]
     if method != "GET":
@@ -93,11 +102,14 @@ def route(
         timeout_s=timeout_s,
         max_response_bytes=max_response_bytes,
         repeatable=repeatable,
+        component=component,
+        endpoint=endpoint,
+        node=node,
     )
 
 
 def as_method(route: Route, method: str) -> Route:
-    """The same route with another method of the same kind: with a body, or without one."""
+    """The same route with another method. Both must have a body, or neither."""
     head = method.encode() + route.head[len(route.method) :]
     return msgspec.structs.replace(route, method=method, head=head)
 
@@ -105,7 +117,7 @@ def as_method(route: Route, method: str) -> Route:
 def with_query(route: Route, parameters: list[tuple[str, str]]) -> Route:
     """The same route with more parameters, percent-encoded as UTF-8.
 
-    Raises ValueError where a text is none that UTF-8 can hold.
+    Raises ValueError if a text cannot be encoded as UTF-8.
     """
     try:
         more = "&".join(f"{quote(n, safe='')}={quote(v, safe='')}" for n, v in parameters)
@@ -118,9 +130,9 @@ def with_query(route: Route, parameters: list[tuple[str, str]]) -> Route:
 
 
 def with_headers(route: Route, headers: list[tuple[str, str]]) -> Route:
-    """The same route with more headers; one that it has already is replaced.
+    """The same route with more headers, which replace those of the same name.
 
-    Raises ValueError on a control character, and on what is not Latin-1.
+    Raises ValueError on a control character, and on a character that is not Latin-1.
     """
     names = {name.lower().encode("latin-1") for name, _ in headers}
     request, *fixed = route.head.split(b"\r\n")[:-1]
@@ -130,9 +142,9 @@ def with_headers(route: Route, headers: list[tuple[str, str]]) -> Route:
 
 
 def header_line(name: str, value: str) -> bytes:
-    """One header line without its end.
+    """One header line without CRLF.
 
-    Raises ValueError on a control character (RFC 9110, 5.5), and on what is not Latin-1.
+    Raises ValueError on a control character (RFC 9110, 5.5), and on one that is not Latin-1.
     """
     line = f"{name}: {value}"
     control = _CONTROL.search(line)
@@ -149,10 +161,10 @@ def header_line(name: str, value: str) -> bytes:
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """What a server answered: the final status, the head as it came, the whole body.
+    """An HTTP response: the final status, the head as received, the whole body.
 
-    ``head`` has header lines, each ended by CRLF; a status line may stand before them. Few replies
-    are asked for a header, so it is read then.
+    ``head`` has header lines, each ended by CRLF, and perhaps the status line before them. It is
+    parsed only when a header is asked for, which is seldom.
     """
 
     status: int
@@ -170,7 +182,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 class BodyForm(str, Enum):
-    """How the items of a POST become its body; ``is_json`` is read for each."""
+    """How the items of a POST are encoded: as JSON, or as Python's ``str()`` of them."""
 
     JSON = "json"
     PYTHON_REPR = "python-repr"
@@ -189,7 +201,7 @@ class Caller(Protocol):
         headers: bytes = b"",
         timeout_s: float | None = None,
     ) -> Reply:
-        """Call ``route``; ``headers`` are finished header lines, each ended by CRLF.
+        """Call ``route``; ``headers`` are complete header lines, each ended by CRLF.
 
         ``timeout_s`` shortens the route's total limit, never lengthens it.
         Raises CallFailed (ConnectFailed, CallTimedOut, BadReply, ReplyTooLarge).

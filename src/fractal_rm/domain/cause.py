@@ -1,6 +1,6 @@
-"""Causes: why something came so, for programs. The sentence beside a cause is for people alone.
+"""Causes: why something happened, as codes for programs. The reason beside a cause is for people.
 
-The set is closed and small, so that causes can be counted; docs/reference/causes.md says each.
+The set is closed and small, so that causes can be counted. docs/reference/causes.md lists them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from fractal_rm.domain.errors import FractalError
 
 
 class Cause(str, Enum):
-    """Causes are kept for ever in facts: they are only added.
+    """Facts on the disk contain causes, so causes are only added, never removed or renamed.
 
-    Those of errors are the codes of those errors.
+    The cause of an error has the code of that error.
     """
 
-    # Why a run is placed where it is.
+    # Why a run has its placement.
     BY_SENDER = "by-sender"
     NO_BALANCER = "no-balancer"
     BALANCER = "balancer"
@@ -28,7 +28,7 @@ class Cause(str, Enum):
     UNFIT_PEER = "unfit-peer"
     PARENT = "parent"
 
-    # What came of an offer to a peer.
+    # How an offer to a peer ended.
     RECEIPT = "receipt"
     PLAIN_PEER = "plain-peer"
     NO_RECEIPT = "no-receipt"
@@ -54,7 +54,7 @@ class Cause(str, Enum):
     TOO_MANY_VALUES = "too-many-values"
     NOT_CONFIGURED = "not-configured"
 
-    # Why a run ended, or waits, without a step that failed.
+    # Why a run ended, or waits for a person, without a failed step.
     DEADLINE = "deadline"
     STALE = "stale"
     SUPERSEDED = "superseded"
@@ -77,7 +77,7 @@ class Cause(str, Enum):
 
     OTHER = "other"
 
-    # Enum's own hash and value are Python functions.
+    # Faster than the hash and the value of Enum, which are Python functions.
     __hash__ = str.__hash__
 
     def __init__(self, text: str) -> None:
@@ -85,20 +85,20 @@ class Cause(str, Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> Cause:  # noqa: ARG003 - the name is Enum's
-        """A cause that a later release has written, or the code of an error that is none."""
+        """A cause written by a later release, or the code of an error that is not a cause."""
         return cls.OTHER
 
     @classmethod
     def of(cls, error: FractalError) -> Cause:
-        """The cause that an error is."""
+        """The cause for an error."""
         return cls(error.code)
 
 
 class Answered(msgspec.Struct, frozen=True, gc=False):
-    """How a request was answered that failed its step: as much as is kept of it.
+    """What is kept of a response that failed its step.
 
-    ``location`` is where a redirect points, ``begin`` how the body begins, where it is text; runs
-    of white space are one space in it.
+    ``location`` is the target of a redirect. ``begin`` is the start of the body, if it is text;
+    white space is collapsed.
     """
 
     status: int
@@ -107,7 +107,7 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):
-    """Why something failed. ``cause`` is not set where an older release has written of it."""
+    """Why something failed. ``cause`` is unset if an older release wrote the fact."""
 
     cause: Cause | UnsetType
     reason: str
@@ -115,5 +115,5 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, error: FractalError) -> Failure:
-        """What an error says."""
+        """The failure for an error."""
         return cls(Cause.of(error), error.reason)

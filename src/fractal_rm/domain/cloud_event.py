@@ -9,13 +9,13 @@ from fractal_rm.domain.errors import Malformed, WrongContentType, WrongShape
 MEDIA_TYPE = "application/cloudevents+json"
 LONGEST_NAME = 1_000  # characters of source and id together
 _FAMILY = "application/cloudevents"
-_NEEDED = ("id", "source", "type")
+_REQUIRED = ("id", "source", "type")
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What of an event matters here. ``name`` is its source and id: the same is the same event.
+    """The parts of an event that are used here. ``name`` is source and id: it identifies the event.
 
-    ``data`` is JSON text, or None where the event has none.
+    ``data`` is JSON text, or None if the event has none.
     """
 
     name: str
@@ -37,53 +37,56 @@ _decoder = msgspec.json.Decoder(_Attributes)
 
 
 def says_event(content_type: str | None) -> bool:
-    """Whether a content type is that of an event in JSON. Raises WrongContentType for a batch."""
+    """Whether a content type is that of an event in JSON.
+
+    Raises WrongContentType for other kinds of CloudEvents, such as a batch.
+    """
     kind = (content_type or "").partition(";")[0].strip().lower()
     if not kind.startswith(_FAMILY):
         return False
     if kind != MEDIA_TYPE:
-        raise WrongContentType(f"of CloudEvents only {MEDIA_TYPE} is taken, one in a message")
+        raise WrongContentType(f"of CloudEvents only {MEDIA_TYPE} is accepted, one in a message")
     return True
 
 
 def looks_like_event(body: bytes) -> bool:
-    """Whether a message without a content type is an event: it says so, and has what one needs."""
+    """Whether a message without a content type is an event: version and attributes show it."""
     if b'"specversion"' not in body:
         return False
     try:
         found = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
-    return _text(found.specversion) == "1.0" and all(_text(getattr(found, n)) for n in _NEEDED)
+    return _text(found.specversion) == "1.0" and all(_text(getattr(found, n)) for n in _REQUIRED)
 
 
 def read_event(body: bytes) -> Event:
-    """Read an event; ``body`` is known to be JSON. Raises Malformed, WrongShape."""
+    """Read an event from valid JSON. Raises Malformed, WrongShape."""
     try:
         found = _decoder.decode(body)
     except msgspec.ValidationError:
-        raise WrongShape("a CloudEvent is a JSON object") from None
+        raise WrongShape("a CloudEvent must be a JSON object") from None
     except msgspec.DecodeError as error:
         raise Malformed(str(error)) from None
     version = _text(found.specversion)
     if version != "1.0":
-        raise WrongShape('a CloudEvent here has "specversion": "1.0"')
-    for name in _NEEDED:
+        raise WrongShape('a CloudEvent must have "specversion": "1.0"')
+    for name in _REQUIRED:
         if not _text(getattr(found, name)):
             raise WrongShape(f"a CloudEvent needs {name}, a text that is not empty")
     if found.data_base64 is not msgspec.UNSET:
-        raise WrongShape("the data of the CloudEvent must be JSON under data, not data_base64")
+        raise WrongShape("the CloudEvent must have JSON in data, not data_base64")
     data = None if found.data is msgspec.UNSET else bytes(found.data)
     return Event(_name(found), data, _text(found.traceparent))
 
 
 def _name(found: _Attributes) -> str:
-    # A source is a URI reference, which has no space: the two cannot be told apart wrongly.
+    # A source is a URI reference, which has no spaces, so the first space separates the two.
     name = f"{_text(found.source)} {_text(found.id)}"
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise WrongShape(
-            f"source and id of a CloudEvent are printable, and together at most {LONGEST_NAME}"
-            " characters"
+            f"source and id of a CloudEvent must be printable, and have at most {LONGEST_NAME}"
+            " characters together"
         )
     return name
 

@@ -1,4 +1,4 @@
-"""Whether a condition is true. Plain functions: no I/O, no clock."""
+"""Evaluate conditions: WHEN and EXPECT. Plain functions: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ _ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
 }
 
 
-def holds(condition: Expression, seen: Seen) -> bool:
-    """Whether a condition is true. Raises CannotEvaluate where it is neither true nor false."""
+def holds(condition: Expression, context: Seen) -> bool:
+    """Whether a condition is true. Raises CannotEvaluate if it is neither true nor false."""
     if isinstance(condition, AllOf):
-        return all(holds(part, seen) for part in condition.parts)
+        return all(holds(part, context) for part in condition.parts)
     if isinstance(condition, AnyOf):
-        return any(holds(part, seen) for part in condition.parts)
+        return any(holds(part, context) for part in condition.parts)
     if isinstance(condition, Not):
-        return not holds(condition.part, seen)
-    found = _worked_out(condition, seen)
+        return not holds(condition.part, context)
+    found = _value_of(condition, context)
     if not isinstance(found, bool):
-        raise CannotEvaluate(f"a condition is true or false, and this is {kind_of(found)}")
+        raise CannotEvaluate(f"a condition must be true or false, and this is {kind_of(found)}")
     return found
 
 
-def _worked_out(part: Expression, seen: Seen) -> Any:
+def _value_of(part: Expression, context: Seen) -> Any:
     if isinstance(part, Compare):
-        left, right = _worked_out(part.left, seen), _worked_out(part.right, seen)
-        return _compared(part.how, left, right, seen.compared)
+        left, right = _value_of(part.left, context), _value_of(part.right, context)
+        return _compare(part.how, left, right, context.comparison_budget)
     if isinstance(part, (AllOf, AnyOf, Not)):
-        return holds(part, seen)
-    # Bytes are equal to nothing but the same bytes.
-    data = seen.data(part) if isinstance(part, Result) else None
-    return evaluate(part, seen) if data is None else data
+        return holds(part, context)
+    # Bytes are equal to the same bytes only.
+    data = context.bytes_of(part) if isinstance(part, Result) else None
+    return evaluate(part, context) if data is None else data
 
 
-def _compared(how: Comparison, left: Any, right: Any, values: Values) -> bool:
+def _compare(how: Comparison, left: Any, right: Any, values: Values) -> bool:
     try:
         if how is Comparison.EQUAL:
             return _equal(left, right, values)
@@ -65,7 +65,7 @@ def _compared(how: Comparison, left: Any, right: Any, values: Values) -> bool:
         raise CannotEvaluate("it is nested too deeply to be compared") from None
     kind = kind_of(left)
     if kind != kind_of(right) or kind not in ("a number", "a text"):
-        raise CannotEvaluate(f"{how.value} puts numbers or texts in order,"
+        raise CannotEvaluate(f"{how.value} compares two numbers or two texts,"
                              f" not {kind} and {kind_of(right)}")  # fmt: skip
     return _ORDERS[how](left, right)
 

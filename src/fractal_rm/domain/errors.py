@@ -227,20 +227,6 @@ class PublishFailed(FractalError):
         self.final = final
 
 
-class OfferRefused(FractalError):
-    """A peer answered an offer with an error status.
-
-    ``looked``: it is one of ours, and says so after it has looked into its journal.
-    """
-
-    code = "offer-refused"
-
-    def __init__(self, message: str, status: int, *, looked: bool = False) -> None:
-        super().__init__(message)
-        self.status = status
-        self.looked = looked
-
-
 class BadSchedule(FractalError):
     """A CRON expression or a time zone that cannot be read."""
 

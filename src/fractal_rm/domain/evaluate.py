@@ -1,4 +1,4 @@
-"""What references and templates come to in a run. Plain functions: no I/O, no clock."""
+"""Evaluate references and templates in a context. Plain functions: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -24,47 +24,50 @@ from fractal_rm.domain.expression import (
 )
 from fractal_rm.domain.seen import Head, Seen, encoded
 
-MOST_BODY_BYTES = 8 * 1024 * 1024  # of what a template or items come to
+MOST_BODY_BYTES = 8 * 1024 * 1024  # of a body that is made from a template or from items
 
 
-def evaluate(value: Value, seen: Seen) -> Any:
-    """What a value comes to, as JSON is read into Python. Raises CannotEvaluate."""
+def evaluate(value: Value, context: Seen) -> Any:
+    """Evaluate a value to plain Python values, as a JSON decoder returns them.
+
+    Raises CannotEvaluate.
+    """
     if isinstance(value, (Payload, Result, Item)):
-        return seen.picked(value)
+        return context.value_of(value)
     if isinstance(value, Base64):
-        return _in_base64(value.of, seen)
+        return _base64_of(value.of, context)
     if isinstance(value, Literal):
         return value.value
     if isinstance(value, ListOf):
-        return [evaluate(each, seen) for each in value.values]
+        return [evaluate(each, context) for each in value.values]
     if isinstance(value, ObjectOf):
-        return {key: evaluate(each, seen) for key, each in value.fields}
-    return _asked(value, seen.head(value.number))
+        return {key: evaluate(each, context) for key, each in value.fields}
+    return _from_head(value, context.head(value.number))
 
 
-def _asked(value: Status | Header, head: Head | None) -> int | str | None:
+def _from_head(value: Status | Header, head: Head | None) -> int | str | None:
     if head is None:
         return None
     return (head.status or None) if isinstance(value, Status) else head.headers.get(value.name)
 
 
-def as_json(value: Value, seen: Seen) -> bytes:
-    """What a value comes to, as JSON text. Raises CannotEvaluate, over MOST_BODY_BYTES too.
+def as_json(value: Value, context: Seen) -> bytes:
+    """Evaluate a value to JSON text. A whole payload or result is copied without parsing it.
 
-    A payload or a result that is sent whole is not read on the way.
+    Raises CannotEvaluate, also if the text is longer than MOST_BODY_BYTES.
     """
     if isinstance(value, (Payload, Result, Item)) and not value.path:
-        return bytes(seen.raw(value))
+        return bytes(context.json_of(value))
     if isinstance(value, ListOf):
-        return b"[" + _joined(as_json(each, seen) for each in value.values) + b"]"
+        return b"[" + _join(as_json(each, context) for each in value.values) + b"]"
     if isinstance(value, ObjectOf):
-        fields = (msgspec.json.encode(k) + b": " + as_json(v, seen) for k, v in value.fields)
-        return b"{" + _joined(fields) + b"}"
-    return encoded(evaluate(value, seen))
+        fields = (msgspec.json.encode(k) + b": " + as_json(v, context) for k, v in value.fields)
+        return b"{" + _join(fields) + b"}"
+    return encoded(evaluate(value, context))
 
 
-def _joined(parts: Iterable[bytes]) -> bytes:
-    """Parts with commas between them, given up before they fill the memory."""
+def _join(parts: Iterable[bytes]) -> bytes:
+    """Join parts with commas. The size is checked after each part, to bound the memory."""
     taken: list[bytes] = []
     size = 0
     for part in parts:
@@ -75,39 +78,42 @@ def _joined(parts: Iterable[bytes]) -> bytes:
 
 
 def check_size(size: int) -> None:
-    """Raise CannotEvaluate where so many bytes are more than is sent or kept."""
+    """Raise CannotEvaluate if ``size`` is more bytes than a body may have."""
     if size > MOST_BODY_BYTES:
-        raise CannotEvaluate(f"it comes to more than {MOST_BODY_BYTES >> 20} MiB")
+        raise CannotEvaluate(f"it is larger than {MOST_BODY_BYTES >> 20} MiB")
 
 
-def as_it_is(ref: Reference, seen: Seen) -> bytes | str | None:
-    """What ``RAW ref`` stands for: bytes, or as `as_text`. Raises CannotEvaluate."""
-    data = seen.data(ref)
-    return as_text(ref, seen) if data is None else data
+def as_it_is(ref: Reference, context: Seen) -> bytes | str | None:
+    """The value of ``RAW ref``: bytes, or as `as_text`. Raises CannotEvaluate."""
+    data = context.bytes_of(ref)
+    return as_text(ref, context) if data is None else data
 
 
-def as_sent(ref: Reference, seen: Seen) -> bytes:
-    """The bytes that ``RAW ref`` sends: a text as UTF-8, null as nothing. Raises CannotEvaluate."""
-    return _bytes_of(as_it_is(ref, seen) or b"")
+def as_sent(ref: Reference, context: Seen) -> bytes:
+    """The bytes that ``RAW ref`` sends: a text as UTF-8, null as none. Raises CannotEvaluate."""
+    return _to_bytes(as_it_is(ref, context) or b"")
 
 
-def _bytes_of(found: bytes | str) -> bytes:
-    return found.encode() if isinstance(found, str) else found
+def _to_bytes(value: bytes | str) -> bytes:
+    return value.encode() if isinstance(value, str) else value
 
 
-def _in_base64(ref: Reference, seen: Seen) -> str | None:
-    """The bytes that RAW would send, as a text; null as None. Raises CannotEvaluate."""
-    found = as_it_is(ref, seen)
-    if found is None:
+def _base64_of(ref: Reference, context: Seen) -> str | None:
+    """The bytes that RAW would send, in base64; None for null. Raises CannotEvaluate."""
+    value = as_it_is(ref, context)
+    if value is None:
         return None
-    sent = _bytes_of(found)
-    check_size(len(sent) // 3 * 4)
-    return b2a_base64(sent, newline=False).decode()
+    data = _to_bytes(value)
+    check_size(len(data) // 3 * 4)
+    return b2a_base64(data, newline=False).decode()
 
 
-def as_text(value: Value, seen: Seen) -> str | None:
-    """A text as it is, anything else as JSON, null as None. Raises CannotEvaluate."""
-    found = evaluate(value, seen)
+def as_text(value: Value, context: Seen) -> str | None:
+    """Evaluate a value to text: a string as it is, null as None, anything else as JSON.
+
+    Raises CannotEvaluate.
+    """
+    found = evaluate(value, context)
     if found is None or isinstance(found, str):
         return found
-    return as_json(Literal(found), seen).decode()
+    return as_json(Literal(found), context).decode()

@@ -1,6 +1,6 @@
-"""References, JSON templates and conditions, as values. `evaluate` and `condition` work them out.
+"""References, JSON templates and conditions as data. `evaluate` and `condition` evaluate them.
 
-The journal keeps them with their flow, so fields are only ever added, with defaults.
+The journal stores them with their flow, so fields are only added, with defaults.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import msgspec
 
 
 class Payload(msgspec.Struct, frozen=True, tag="payload", omit_defaults=True):
-    """``payload``: the trigger's payload, as it came; or what a JMESPath picks from it."""
+    """``payload``: the payload of the trigger, or the value that a JMESPath picks from it."""
 
     path: str = ""
 
 
 class Result(msgspec.Struct, frozen=True, tag="result", omit_defaults=True):
-    """The response text of the N-th call of the flow, counted from 1.
+    """``resultN``: the result of the N-th numbered step of the flow, counted from 1.
 
-    With a ``path`` the text is read as JSON, and it is what the JMESPath picks from it.
+    With a ``path``, the text of the result is parsed as JSON, and the JMESPath is applied to it.
     """
 
     number: int
@@ -37,16 +37,16 @@ Reference = Union[Payload, Result, Item]
 
 
 class Base64(msgspec.Struct, frozen=True, tag="base64"):
-    """``base64(ref)``: the bytes that ``RAW ref`` would send, as a text in base64 (RFC 4648, 4)."""
+    """``base64(ref)``: the bytes that ``RAW ref`` would send, encoded in base64 (RFC 4648, 4)."""
 
     of: Reference
 
 
-Piece = Union[Payload, Result, Item, Base64]  # what items are
+Piece = Union[Payload, Result, Item, Base64]  # an item of a body
 
 
 class Literal(msgspec.Struct, frozen=True, tag="literal"):
-    """A value that stands in the flow itself: what JSON can hold."""
+    """A JSON value that the flow itself contains."""
 
     value: Any
 
@@ -58,19 +58,19 @@ class ListOf(msgspec.Struct, frozen=True, tag="list"):
 
 
 class ObjectOf(msgspec.Struct, frozen=True, tag="object"):
-    """``{"key": value, …}``, in the order in which it is written."""
+    """``{"key": value, …}``, in the order of the flow."""
 
     fields: tuple[tuple[str, Value], ...]
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):
-    """The status that the N-th call was answered with; null where it has none."""
+    """The status of the response to the N-th call; null if it has no response."""
 
     number: int
 
 
 class Header(msgspec.Struct, frozen=True, tag="header"):
-    """A header of the answer to the N-th call; null where it has none. ``name`` in lower case."""
+    """A header of the response to the N-th call; null if it has none. ``name`` in lower case."""
 
     number: int
     name: str
@@ -97,13 +97,13 @@ class Compare(msgspec.Struct, frozen=True, tag="compare"):
 
 
 class AllOf(msgspec.Struct, frozen=True, tag="and"):
-    """``part and part …``: read from the left until one is false."""
+    """``part and part …``: evaluated from the left until one is false."""
 
     parts: tuple[Expression, ...]
 
 
 class AnyOf(msgspec.Struct, frozen=True, tag="or"):
-    """``part or part …``: read from the left until one is true."""
+    """``part or part …``: evaluated from the left until one is true."""
 
     parts: tuple[Expression, ...]
 

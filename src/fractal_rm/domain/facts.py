@@ -1,6 +1,6 @@
-"""Facts: what happened to a run, and nothing of what it means for the run (`domain.run`).
+"""Facts: what happened to a run. What they mean for the run is in `domain.run`.
 
-They are kept for ever, on the disk and wherever else a journal is read, so fields are only added.
+Facts stay on the disk, where later releases read them, so fields are only added.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.state import State
 
 
-# They come by the thousand and hold no cycles, so nobody need look for some in them.
+# There are thousands, without reference cycles, so the garbage collector need not track them.
 class Fact(msgspec.Struct, frozen=True, tag_field="fact", gc=False):
     """Something that happened to a run.
 
-    Where a ``reason`` says why, in words for people, ``cause`` says it for programs; it is not set
-    in facts of older releases.
+    ``reason`` says why, for people, and ``cause`` says it for programs. Facts of older releases
+    have no cause.
     """
 
 
 class Accepted(Fact, frozen=True, tag="accepted"):
-    """The trigger is ours. ``flow`` and ``version`` name the flow as it was at this moment.
+    """A trigger was accepted. ``flow`` and ``version`` identify the flow as it was then.
 
-    ``budget_ms``: how long from now it is worth something. ``origin``: the run and the step that
-    it is a part of. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where its end is told.
-    ``ahead_ms``: how far the steady clock is ahead of the wall clock, where they do not agree.
-    ``node``: the node that has taken it; older releases have not written it.
+    ``budget_ms``: the time from then within which the run must end. ``origin``: the run and step
+    that began this run. ``reply_topic`` and ``correlation`` (MQTT 5, 4.10): where the outcome is
+    published. ``ahead_ms``: how far the steady clock is ahead of the wall clock, if they differ.
+    ``node``: the node that accepted it; older releases did not write it.
     """
 
     flow: str
@@ -49,19 +49,19 @@ class Accepted(Fact, frozen=True, tag="accepted"):
 
 
 class Received(Fact, frozen=True, tag="received"):
-    """It came as a hand-off from one of our own peers, ``sender``; empty: it had no id."""
+    """The run was handed off by ``sender``, a node of this program; empty if it has no id."""
 
     sender: str
     epoch: int
 
 
 class Placed(Fact, frozen=True, tag="placed"):
-    """Where it is to run and why: on the node that has taken it, or on another.
+    """Where the run is to be executed and why: on the node that accepted it, or on another.
 
-    ``node`` is None for the one that has taken it, where `Accepted` does not name that.
-    ``maybe_twice``: the node that it was offered to before may have executed it as well.
-    ``named`` is the node that the balancer named, where the run does not go there. ``status`` is
-    what the node answered that it was offered to before.
+    ``node`` is None for the node that accepted it, if `Accepted` does not name that node.
+    ``maybe_twice``: the node that it was offered to before may have executed it, too. ``status`` is
+    the HTTP status with which that node answered the offer. ``named`` is the node that the balancer
+    named, if the run goes to another one.
     """
 
     node: str | None
@@ -73,9 +73,9 @@ class Placed(Fact, frozen=True, tag="placed"):
 
 
 class Offered(Fact, frozen=True, tag="offered"):
-    """It is about to be offered to a peer; ``epoch`` names this offer.
+    """The run is about to be offered to a peer; ``epoch`` identifies this offer.
 
-    ``ours`` says that the peer was known to be one of ours, which remembers what it took.
+    ``ours``: the peer was known to be a node of this program, which remembers the runs it accepted.
     """
 
     node: str
@@ -84,15 +84,15 @@ class Offered(Fact, frozen=True, tag="offered"):
 
 
 class Begun(Fact, frozen=True, tag="begun"):
-    """It is about to run again after a crash: its ``attempt``-th time, counted from 1."""
+    """The run is about to be executed again after a crash. ``attempt`` counts executions from 1."""
 
     attempt: int
 
 
 class Started(Fact, frozen=True, tag="started"):
-    """The request of a step is about to leave. ``attempt`` counts from 1.
+    """A request of a step is about to be sent. ``attempt`` counts from 1.
 
-    ``part`` names the request where it is not the one of its step: see `name_of`.
+    ``part`` names the request if it is for an element or an undo: see `name_of`.
     """
 
     step: int
@@ -101,12 +101,12 @@ class Started(Fact, frozen=True, tag="started"):
 
 
 class Finished(Fact, frozen=True, tag="finished"):
-    """A step has its result: the response text as a JSON string; null for a call that was skipped.
+    """A step has its result: the response text as a JSON string; null for a skipped call.
 
-    That of a RUN is the reply of the other run, whatever JSON that is. ``status`` is 0 where there
-    was no answer. ``headers``, names in lower case, are written where the flow asks for the head
-    of this answer, and only those that it asks for. ``data`` is the result where it is bytes, and
-    ``result`` is null then.
+    The result of a RUN is the reply of the child run, which may be any JSON. ``status`` is 0 if
+    there was no response. ``headers`` are those that the flow refers to, names in lower case; unset
+    if it refers to neither headers nor status. ``data`` is a result that is bytes; ``result`` is
+    null then.
     """
 
     step: int
@@ -120,7 +120,7 @@ class Finished(Fact, frozen=True, tag="finished"):
 class ElementFinished(Fact, frozen=True, tag="element-finished"):
     """The call for one element of a FOREACH has its result. ``element`` counts from 1.
 
-    ``result`` and ``data`` are as in `Finished`.
+    ``result`` and ``data``: see `Finished`.
     """
 
     step: int
@@ -132,11 +132,11 @@ class ElementFinished(Fact, frozen=True, tag="element-finished"):
 
 
 class StepFailed(Fact, frozen=True, tag="step-failed"):
-    """An attempt of a step failed. ``part`` is as in `Started`; a PUBLISH has the step 0.
+    """An attempt of a step failed. ``part``: see `Started`. ``step`` is 0 for a PUBLISH.
 
-    ``again`` is when the next attempt is due; ``final`` says that there will be none. The attempt 0
-    stands for a step that ended the run without one; ``unknown``: what it has done is not known.
-    ``answer`` is what came, where something did.
+    ``again`` is when the next attempt is due; ``final``: there is no next attempt. ``attempt`` is 0
+    for a step that ended the run without an attempt; ``unknown``: the effect of the step is not
+    known. ``answer`` is the response, if there was one.
     """
 
     step: int
@@ -158,10 +158,10 @@ class Waiting(Fact, frozen=True, tag="waiting"):
 
 
 class Passed(Fact, frozen=True, tag="passed"):
-    """A step without a number is done, or was skipped: a WAIT, a PUBLISH, a REPLY.
+    """A step without a number is done or was skipped: a WAIT, a PUBLISH, a REPLY.
 
-    ``reply`` is what a REPLY says, as JSON. ``position`` counts the flow's steps from 0. ``data``
-    is what it says where that is bytes, and ``reply`` is null then.
+    ``position`` counts the flow's steps from 0. ``reply`` is the content of a REPLY as JSON.
+    ``data`` is a content that is bytes; ``reply`` is null then.
     """
 
     position: int
@@ -170,7 +170,7 @@ class Passed(Fact, frozen=True, tag="passed"):
 
 
 class Stopping(Fact, frozen=True, tag="stopping"):
-    """The run is going to end so; first what its finished steps did is undone."""
+    """A step has failed: the finished steps are undone, then the run ends in ``state``."""
 
     state: State
     reason: str
@@ -178,7 +178,7 @@ class Stopping(Fact, frozen=True, tag="stopping"):
 
 
 class Undone(Fact, frozen=True, tag="undone"):
-    """The UNDO of a finished step was answered."""
+    """The UNDO of a finished step succeeded."""
 
     step: int
     status: int
@@ -186,18 +186,18 @@ class Undone(Fact, frozen=True, tag="undone"):
 
 
 class Parked(Fact, frozen=True, tag="parked"):
-    """It waits for a person, and why."""
+    """The run waits for a decision of a person."""
 
     reason: str
     cause: Cause | msgspec.UnsetType = UNSET
 
 
 class Released(Fact, frozen=True, tag="released"):
-    """A person let a parked run go on."""
+    """A person released a parked run: it continues."""
 
 
 class Replying(Fact, frozen=True, tag="replying"):
-    """It has ended so; what is left is to tell it at the response topic of its sender."""
+    """The run has ended in ``state``; the outcome is still to be published to its sender."""
 
     state: State
     reason: str = ""
@@ -205,9 +205,9 @@ class Replying(Fact, frozen=True, tag="replying"):
 
 
 class Settled(Fact, frozen=True, tag="settled"):
-    """How it ended, and why. Where that needs no reason, the one for its place stays.
+    """The run has ended. Without a ``reason`` the run keeps the reason for its placement.
 
-    ``status`` is what the node answered that it was offered to.
+    ``status`` is the HTTP status with which a node answered the offer of the run.
     """
 
     state: State
@@ -217,9 +217,10 @@ class Settled(Fact, frozen=True, tag="settled"):
 
 
 class Dead(Fact, frozen=True, tag="dead"):
-    """Set aside. For what never became a run, ``body`` is what came, shortened to a bound.
+    """A run was set aside, or a message that never became a run: a dead letter.
 
-    ``code`` is the cause as text, also where only a later release knows it.
+    ``body`` is the message, cut to a maximum length. ``code`` is the cause as text, also if only
+    a later release knows the cause.
     """
 
     code: str
@@ -229,7 +230,7 @@ class Dead(Fact, frozen=True, tag="dead"):
 
     @property
     def cause(self) -> Cause:
-        """Why, for programs."""
+        """``code`` as a cause."""
         return Cause(self.code)
 
 
@@ -241,10 +242,10 @@ AnyFact = Union[
 
 
 def name_of(step: int, part: str | msgspec.UnsetType = UNSET) -> str:
-    """The name of a request in its run, as it ends its Idempotency-Key.
+    """The name of a request within its run. The Idempotency-Key of the request ends with it.
 
-    ``3``; ``3.2`` for the second element of a FOREACH; ``undo.3``. The message of a PUBLISH is
-    named by the position of its step: ``@4``.
+    ``3`` for step 3, ``3.2`` for the second element of its FOREACH, ``undo.3`` for its undo. The
+    message of a PUBLISH is named by the position of its step: ``@4``.
     """
     return str(step) if part is UNSET else part
 
@@ -255,11 +256,11 @@ def undo_name(step: int) -> str:
 
 
 def fault(error: Exception) -> Dead:
-    """How a run ends that a fault of this program keeps from going on."""
+    """The end of a run in which this program raised an unexpected exception."""
     return Dead(Cause.INTERNAL.text, f"a fault in the Runtime Manager: {error!r}")
 
 
 def parent_of(first: Fact) -> str | None:
-    """The id of the run that a run is a part of, by its first fact; None: it is a whole."""
+    """The id of the parent run, from the first fact of a run; None: it has no parent."""
     origin = first.origin if isinstance(first, Accepted) else UNSET
     return None if origin is UNSET else origin.rpartition(":")[0]

@@ -1,4 +1,4 @@
-"""Calls of which it is not known whether they were made, as the reason of a run names them."""
+"""Calls in doubt (it is not known whether they were made), as the reason of a run names them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from fractal_rm.domain.run import Run
 
 
 def calls_in_doubt(run: Run) -> list[str]:
-    """By their names, in the order of the flow; an undo that fails is said by itself."""
+    """The names of a run's calls in doubt, in the order of the flow; undos are not among them."""
     calls = [name for name in run.in_doubt or () if not name.startswith("undo.")]
     return sorted(calls, key=lambda name: [int(number) for number in name.split(".")])
 
 
 def said_of(calls: Mapping[str, Sequence[str]], run_id: str) -> str:
-    """What follows in the reason of a run; ``calls`` are its own and those of runs in it, by run.
+    """The end of a sentence that names a run's calls in doubt, or an empty text.
 
-    It names a few of the calls of a few runs: the journal has all of them.
+    ``calls`` has the calls by run: those of the run itself and of the runs that it started. Only a
+    few are named; the journal has all of them.
     """
-    said = [
+    parts = [
         f", and call {named(names)} may have been"
         + ("" if each == run_id else f" in its run {each}")
         for each, names in islice(calls.items(), MOST_NAMED)
     ]
     more = len(calls) - MOST_NAMED
     if more > 0:
-        said.append(f", and calls may have been in {more:,} more of its runs")
-    return "".join(said)
+        parts.append(f", and calls may have been in {more:,} more of its runs")
+    return "".join(parts)

@@ -1,7 +1,12 @@
-"""What a reply or a failure means for a step. Plain functions."""
+"""Decide what a response or an error means for a step: success, failure, or a retry.
+
+Plain functions. `failure_of` and `unmet` decide whether an attempt has failed,
+`call_again_s` decides whether and when the call is retried. `engine.execute.calls` acts on it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from string import punctuation
 from urllib.parse import quote
@@ -14,150 +19,158 @@ from fractal_rm.domain.cause import Answered, Cause, Failure
 from fractal_rm.domain.condition import holds
 from fractal_rm.domain.errors import CallFailed, CannotEvaluate
 from fractal_rm.domain.expression import Expression
+from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.result import text_of
 from fractal_rm.domain.seen import Seen
+from fractal_rm.domain.state import State
 
 CONNECT_TRIES = 3
-MOST_PAUSE_S = 30.0  # between two tries, unless the flow begins with a longer one
+MOST_PAUSE_S = 30.0  # between two attempts, unless the flow asks for a longer pause
 MOST_RETRY_AFTER_S = 300.0
-MOST_SAID = 200  # characters of an answer that a reason repeats
+MAX_QUOTED_CHARACTERS = 200  # of a response that a reason quotes
 
 
 class Later(msgspec.Struct, frozen=True):
-    """A run has nothing to do for so many seconds: it wants another turn then, and no slot now.
+    """A run pauses and frees its slot; it continues after ``after_s`` seconds.
 
-    ``begun`` says of the step that waits whether it has done anything yet.
+    ``begun``: whether the step that pauses has done anything yet.
     """
 
     after_s: float
     begun: bool = True
 
 
-def failure_of(answer: Reply | CallFailed) -> Failure | None:
-    """Why an answer fails its step, or None: without an answer, or with a status of 300 and above.
+def failure_of(response: Reply | CallFailed) -> Failure | None:
+    """Why an attempt failed, or None. Without a response or with a status of 300 or more it failed.
 
-    A component that points elsewhere has not done what it was asked for.
+    A component that redirects has not done what it was asked for.
     """
-    if isinstance(answer, CallFailed):
-        return Failure.of(answer)
-    if answer.status < 300:
+    if isinstance(response, CallFailed):
+        return Failure.of(response)
+    if response.status < 300:
         return None
-    return Failure(Cause.STATUS, _words_of(answer), _answered(answer))
+    return Failure(Cause.STATUS, _describe(response), _excerpt(response))
 
 
-def _words_of(answer: Reply) -> str:
-    return f"status {answer.status}{said_with(answer)}"
+def _describe(response: Reply) -> str:
+    return f"status {response.status}{said_with(response)}"
 
 
-def _answered(answer: Reply) -> Answered:
-    return Answered(answer.status, _location(answer) or UNSET, _begin(answer) or UNSET)
+def _excerpt(response: Reply) -> Answered:
+    return Answered(response.status, _location(response) or UNSET, _body_start(response) or UNSET)
 
 
-def said_with(answer: Reply) -> str:
-    """What follows on a status in words: where a redirect points, and how the body begins."""
-    location, begin = _location(answer), _begin(answer)
+def said_with(response: Reply) -> str:
+    """What a message says after a status: the target of a redirect, and the start of the body."""
+    location, begin = _location(response), _body_start(response)
     points = f", pointing to {location}" if location else ""
     if begin is None:
-        begin = f"{len(answer.body)} bytes"
+        begin = f"{len(response.body)} bytes"
     return points + (f": {begin}" if begin else "")
 
 
-def _location(answer: Reply) -> str:
-    """Where a redirect points; nothing where it is none."""
-    target = answer.header("location") if 300 <= answer.status < 400 else None
-    return _as_address(target[:MOST_SAID]) if target else ""
+def _location(response: Reply) -> str:
+    """The target of a redirect; empty if the response is none."""
+    target = response.header("location") if 300 <= response.status < 400 else None
+    return _percent_encoded(target[:MAX_QUOTED_CHARACTERS]) if target else ""
 
 
-def _as_address(target: str) -> str:
-    """The value of a Location as components.conf can have it: some servers do not encode it."""
+def _percent_encoded(target: str) -> str:
+    """A Location as components.conf can contain it: some servers do not encode theirs."""
     return quote(target, safe=punctuation, encoding="latin-1")
 
 
-def _begin(answer: Reply) -> str | None:
-    """How the body begins, on one line; None: it is no text."""
-    text = text_of(answer)
-    return None if text is None else " ".join(text[:MOST_SAID].split())
+def _body_start(response: Reply) -> str | None:
+    """The start of the body on one line; None if it is not text."""
+    text = text_of(response)
+    return None if text is None else " ".join(text[:MAX_QUOTED_CHARACTERS].split())
 
 
-def unmet(expect: Expression, answer: Reply, seen: Seen, *, settles: bool) -> Failure | None:
-    """Why an answer fails a step that says what it expects, or None.
+def unmet(expect: Expression, response: Reply, context: Seen, *, settles: bool) -> Failure | None:
+    """Why a response fails a step with EXPECT, or None. ``context`` includes the response.
 
-    ``seen`` holds the answer already. What looks at the call's own status decides about it alone
-    (``settles``): a 404 may be what was expected.
+    ``settles``: the condition refers to the call's own status, so it alone decides which status is
+    a success; a 404 may be what is expected.
     """
-    failure = failure_of(answer)
+    failure = failure_of(response)
     if failure and not settles:
         return failure
     try:
-        met = holds(expect, seen)
+        met = holds(expect, context)
     except CannotEvaluate as fault:
-        return Failure(Cause.of(fault), f"EXPECT: {fault}", _answered(answer))
+        return Failure(Cause.of(fault), f"EXPECT: {fault}", _excerpt(response))
     if met:
         return None
-    return Failure(Cause.NOT_EXPECTED, f"not as expected: {_words_of(answer)}", _answered(answer))
+    return Failure(
+        Cause.NOT_EXPECTED, f"not as expected: {_describe(response)}", _excerpt(response)
+    )
 
 
 def call_again_s(
-    answer: Reply | CallFailed,
-    tries: int,
+    response: Reply | CallFailed,
+    attempt: int,
     fraction: float,
     *,
     retry: Retry | None = None,
     idempotent: bool = True,
     now_ms: int = 0,
 ) -> float | None:
-    """After how many seconds a failed call is made again; None: no more.
+    """After how many seconds a failed call is retried; None: it is not.
 
-    What was never sent is, as nothing has happened yet; anything else only where RETRY asks for
-    it, and the component can bear it. ``tries`` counts from 1, ``fraction`` is the jitter from 0
-    to 1, ``now_ms`` is the wall clock.
+    A request that was never sent had no effect, so it is retried up to CONNECT_TRIES attempts, or
+    more if RETRY says so. Any other failure is retried only with RETRY, and only if the component
+    is idempotent and the response is not final. ``attempt`` counts from 1, ``fraction`` is the
+    jitter from 0 to 1, ``now_ms`` is the wall clock.
     """
-    unsent = isinstance(answer, CallFailed) and not answer.sent
-    if not unsent and (retry is None or not idempotent or _is_final(answer)):
+    unsent = isinstance(response, CallFailed) and not response.sent
+    if not unsent and (retry is None or not idempotent or _is_final(response)):
         return None
-    if tries >= max(retry.times + 1 if retry else 0, CONNECT_TRIES if unsent else 0):
+    if attempt >= max(retry.times + 1 if retry else 0, CONNECT_TRIES if unsent else 0):
         return None
     if retry is None:
-        return 0.1 * 3 ** (tries - 1) * (0.5 + fraction / 2)
+        return 0.1 * 3 ** (attempt - 1) * (0.5 + fraction / 2)
     longest_s = max(MOST_PAUSE_S, retry.every_ms / 1000)
-    pause_s = min(longest_s, retry.every_ms / 1000 * 2 ** min(tries - 1, 20))
-    asked_s = _retry_after_s(answer, now_ms)
+    pause_s = min(longest_s, retry.every_ms / 1000 * 2 ** min(attempt - 1, 20))
+    asked_s = _retry_after_s(response, now_ms)
     if asked_s > MOST_RETRY_AFTER_S:
-        return None  # it would hold its slot for so long
+        return None  # the run would hold its slot for too long
     return max(asked_s, pause_s * (0.5 + fraction / 2))
 
 
-def _is_final(answer: Reply | CallFailed) -> bool:
-    """Whether a component has said that the same request will get the same answer.
-
-    So have those that point elsewhere.
-    """
-    if isinstance(answer, CallFailed):
+def _is_final(response: Reply | CallFailed) -> bool:
+    """Whether the same request would get the same response: redirects and most 4xx."""
+    if isinstance(response, CallFailed):
         return False
-    return 300 <= answer.status < 500 and answer.status not in (408, 425, 429)
+    return 300 <= response.status < 500 and response.status not in (408, 425, 429)
 
 
-def _retry_after_s(answer: Reply | CallFailed, now_ms: int) -> float:
-    """Seconds or a date (RFC 9110, 10.2.3); 0 where neither is said.
+def _retry_after_s(response: Reply | CallFailed, now_ms: int) -> float:
+    """Parse Retry-After: seconds or a date (RFC 9110, 10.2.3); 0 without a valid one.
 
-    A date is compared with the answer's own ``Date`` (6.6.1): the component's clock and this one
-    need not agree.
+    A date is compared with the response's ``Date`` (6.6.1), as the component's clock may differ
+    from this machine's.
     """
-    if not isinstance(answer, Reply) or (said := answer.header("retry-after")) is None:
+    if not isinstance(response, Reply) or (value := response.header("retry-after")) is None:
         return 0.0
-    if said.isascii() and said.isdigit():
-        return float(said[:9])
-    until_s = _date_s(said)
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    until_s = _date_s(value)
     if until_s is None:
         return 0.0
-    now_s = _date_s(answer.header("date") or "")
+    now_s = _date_s(response.header("date") or "")
     return max(0.0, until_s - (now_ms / 1000 if now_s is None else now_s))
 
 
 def _date_s(text: str) -> float | None:
-    """Seconds since 1970, UTC, of an HTTP date; None where it is none."""
+    """An HTTP date in seconds since 1970, UTC; None if it is not valid."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+def worst_ending(endings: Sequence[Settled]) -> Settled:
+    """The ending that counts if several steps end a run: an unknown one, else the first one."""
+    unknown = [ending for ending in endings if ending.state is State.UNKNOWN]
+    return (unknown or endings)[0]

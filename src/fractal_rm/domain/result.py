@@ -1,7 +1,7 @@
-"""Results: what an answer comes to.
+"""Results of steps, made from responses.
 
-A text, carried as the JSON string that it will be in a body; or bytes, where it is no text. The
-result of a RUN may be any JSON.
+A result is a text, kept as a JSON string because it will be one in a body; or bytes, if the
+response is not text. The result of a RUN may be any JSON.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from msgspec import UNSET, Raw, UnsetType
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.strict_json import MARK
 
-# JSON text, or bytes that are no text. To tell them apart, ask whether it is a Raw: that is no
-# `bytes`, but its stub says so.
+# JSON text, or bytes that are not text. Tell them apart by `isinstance(result, Raw)`: a Raw is no
+# `bytes` at run time, though its type stub says so.
 StepResult = Union[msgspec.Raw, bytes]
 
 NULL = msgspec.Raw(b"null")
 _encode = msgspec.json.Encoder().encode
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([A-Za-z0-9_.:-]+)', re.IGNORECASE)
-# These are no text, and have no charset: a server that names one names it for all that it sends.
+# Not text, whatever charset is given: some servers add the same charset to all content types.
 _NO_TEXT = re.compile(
     r"(image|audio|video|font)/|application/(octet-stream|pdf|zip)", re.IGNORECASE
 )
 
-# A component names the charset, so only those are read that cost what the text is long and yield
-# nothing but characters. Of what Python has besides, punycode takes the square of the length, and
-# unicode_escape and UTF-7 yield halves of surrogate pairs, which no JSON can hold.
+# A component chooses the charset, so only codecs are used that take linear time and produce valid
+# characters. Of Python's other codecs, punycode takes quadratic time, and unicode_escape and UTF-7
+# produce halves of surrogate pairs, which JSON cannot contain.
 SMALL_CODECS = frozenset({
     "utf_8", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le",
     "ascii", "latin_1", *(f"iso8859_{part}" for part in (*range(2, 12), *range(13, 17))),
@@ -43,23 +43,23 @@ LARGE_CODECS = frozenset({
     "gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949",
 })  # fmt: skip
 _CODECS = SMALL_CODECS | LARGE_CODECS
-# Python is not asked for any other name: it would keep every name that it was ever asked for.
+# Python is never asked for another name: it would cache each name that it was asked for.
 _BY_NAME = {codec: codec for codec in _CODECS} | {
     alias: codec for alias, codec in aliases.items() if codec in _CODECS
 }
 
 
 def result_of(reply: Reply) -> StepResult:
-    """The body as text in its charset, or as bytes where it is not valid in that.
+    """The body as text in its charset, or as bytes if it is not valid text in that charset.
 
-    The charset is UTF-8 where none is named, or one that is not read here, and where the body
-    begins with a byte order mark in UTF-8, which is certain of it (WHATWG Encoding, 6).
+    The charset is UTF-8 if none or an unsupported one is given, and if the body begins with the
+    UTF-8 byte order mark, which takes precedence (WHATWG Encoding, 6).
     """
     return restored(*stored_result_of(reply))
 
 
 def stored_result_of(reply: Reply) -> tuple[msgspec.Raw, bytes | UnsetType]:
-    """What `result_of` finds, as `stored` has it."""
+    """The result of a response, as the two fields that `stored` returns."""
     codec = _codec(reply.head)
     if codec != "utf_8" and reply.body.startswith(BOM_UTF8):
         codec = "utf_8"
@@ -70,15 +70,15 @@ def stored_result_of(reply: Reply) -> tuple[msgspec.Raw, bytes | UnsetType]:
 
 
 def text_of(reply: Reply) -> str | None:
-    """The text that `result_of` finds, or None."""
+    """The body as text, or None if `result_of` returns bytes."""
     result = result_of(reply)
     return msgspec.json.decode(result, type=str) if isinstance(result, msgspec.Raw) else None
 
 
 @lru_cache(maxsize=32)
 def _codec(head: bytes) -> str:
-    """What a head says of the text under it: a server sends the same one again and again."""
-    if b"charset" not in head.lower():  # hardly one says it
+    """The codec for the body under a head. Cached: a server sends the same heads repeatedly."""
+    if b"charset" not in head.lower():  # true of most heads
         return "utf_8"
     kind = Reply(0, head, b"").header("content-type") or ""
     named = None if _NO_TEXT.match(kind) else _CHARSET.search(kind)
@@ -86,30 +86,30 @@ def _codec(head: bytes) -> str:
 
 
 def in_charset(text: str, head: bytes) -> bytes:
-    """The bytes that `result_of` reads as this text under a head.
+    """Encode a text so that `result_of` decodes it again under this head.
 
-    Raises UnicodeEncodeError where its charset does not have a character.
+    Raises UnicodeEncodeError if the charset lacks a character.
     """
     return text.encode("utf_8" if text.startswith(MARK) else _codec(head))
 
 
 def stored(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:
-    """The two fields of a fact that keep a result: JSON, and bytes where it is bytes."""
+    """A result as the two fields of a fact: JSON, and bytes if it is bytes."""
     return (result, UNSET) if isinstance(result, msgspec.Raw) else (NULL, result)
 
 
 def restored(json: msgspec.Raw, data: bytes | UnsetType) -> StepResult:
-    """The result that the two fields of a fact keep."""
+    """The result from the two fields of a fact."""
     return json if data is UNSET else data
 
 
 def as_shown(result: StepResult) -> msgspec.Raw:
-    """A result as JSON, for people and other programs: bytes are ``{"base64": "…"}``."""
+    """A result as JSON for display and for other programs: bytes become ``{"base64": "…"}``."""
     if isinstance(result, msgspec.Raw):
         return result
     return msgspec.Raw(msgspec.json.encode({"base64": result}))
 
 
 def size_of(result: StepResult) -> int:
-    """How many bytes it keeps in memory."""
+    """The size of a result in bytes."""
     return len(memoryview(result))

@@ -1,6 +1,7 @@
-"""A run: what its facts say, in order. The only place where a run changes.
+"""A run: the sum of its facts, and the only place where a run changes.
 
-`fold` makes it again from them after a crash. What may follow on what is in `domain.transitions`.
+`fold` rebuilds a run from its facts after a crash. `domain.transitions` has the table of the facts
+that are possible in each state.
 """
 
 from __future__ import annotations
@@ -39,29 +40,29 @@ from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.result import StepResult, as_shown, restored, size_of
 from fractal_rm.domain.seen import Head
 from fractal_rm.domain.state import BY_SENDER, NAMED, Placement, State
-from fractal_rm.domain.transitions import NEXT, settled
+from fractal_rm.domain.transitions import NEXT, settling_transition
 
-_AWAITED = (Placement.NOT_YET, BY_SENDER)
+_NOT_PLACED = (Placement.NOT_YET, BY_SENDER)
 
 
-# They come by the thousand and hold no cycles, so nobody need look for some in them.
+# There are thousands, without reference cycles, so the garbage collector need not track them.
 class Run(msgspec.Struct, gc=False):
-    """One run as its facts make it. What no fact has said is None.
+    """One run. A field that no fact has set is None.
 
-    ``results`` are by number, in the order in which they came. ``in_doubt`` names
-    requests that may have left without our knowing what came of them, ``failures`` the last failed
-    attempt of each request that failed (names: `name_of`). ``elements`` are the results of a
-    FOREACH that is not finished, by number and element. ``waiting`` is its last WAIT, ``passed``
-    are positions of steps that have no number and are done, ``said`` is what a REPLY said.
-    ``has_bytes``: one of the results is bytes.
-    ``payload_bytes`` and ``result_bytes``: what came, and what has come of it so far, keeps so much
-    in memory. ``accepted_ms`` is wall time, ``ahead_ms`` how far the steady clock was ahead of it.
+    ``results`` are by number of the step, in the order in which they arrived; ``has_bytes``: one of
+    them is bytes. ``in_doubt`` names the requests that may have been sent and have no known
+    outcome; ``failures`` has the last failed attempt of each request that failed (names:
+    `name_of`). ``elements`` are results of unfinished FOREACH steps, by number and element.
+    ``waiting`` is the last WAIT that began, ``passed`` are the positions of finished steps without
+    a number, ``said`` is the content of the last REPLY. ``payload_bytes`` and ``result_bytes`` are
+    the sizes of the payload and of all results. ``accepted_ms`` is wall time, ``ahead_ms`` how far
+    the steady clock was ahead of it.
 
-    ``reason`` is why it stands so, in words for people, and ``cause`` for programs; None: an older
-    release has written the fact. ``home`` is the node that has taken it, by which facts name it: it
-    keeps that name where the node gets another meanwhile. None: an older release has taken it, and
-    facts that say None mean home. ``node`` is the other node that was named, or that it is offered
-    to under ``epoch``; None: it is not for another.
+    ``reason`` (for people) and ``cause`` (for programs) explain the state; ``cause`` is None if
+    an older release wrote the fact. ``home`` is the id that the accepting node had at that time;
+    None: an older release accepted the run, and the node None in its facts means that node.
+    ``node`` is the other node that the balancer named, or that the run is offered to under
+    ``epoch``; None: no other node.
     """
 
     id: str
@@ -100,47 +101,47 @@ class Run(msgspec.Struct, gc=False):
 
     @property
     def steady_ms(self) -> int:
-        """Its acceptance on the steady clock, by which its age is measured."""
+        """When it was accepted, on the steady clock. The age of a run is counted from here."""
         return self.accepted_ms + self.ahead_ms
 
     @property
     def begun(self) -> bool:
-        """Whether it is known to have left the line: it may be what ended the process."""
-        placed = self.placement not in _AWAITED
+        """Whether it is known to have left the queue, so that it may have caused a crash."""
+        placed = self.placement not in _NOT_PLACED
         return placed or self.attempts > 1 or self.replying is not None
 
     @property
     def position(self) -> int:
-        """How many of its steps are done: where they are listed, the next one stands there."""
+        """How many of its steps are done. In listed order this is the index of the next step."""
         return len(self.results) + (len(self.passed) if self.passed else 0)
 
     @property
     def failed_step(self) -> int | None:
-        """The number of the step that failed for good, the last where several did; None: none."""
+        """The number of the last step that failed and is not retried; None: none."""
         final = [each.step for each in (self.failures or {}).values() if each.final is True]
         return final[-1] if final and final[-1] else None
 
     @property
     def reply(self) -> StepResult | None:
-        """What its sender is told: what a REPLY said, or else the last result."""
+        """The reply to the sender: the content of a REPLY, or else the last result."""
         if self.said is not None or not self.results:
             return self.said
         return self.results[max(self.results)]
 
     def outcome(self) -> Outcome:
-        """How it ended. The last result is a reply only of a run that succeeded."""
+        """How it ended. Without a REPLY, only a run that succeeded has a reply."""
         results = tuple(as_shown(self.results[number]) for number in sorted(self.results))
         reply = self.reply if self.state is State.SUCCEEDED else self.said
         shown = None if reply is None else as_shown(reply)
         return Outcome(self.id, self.state, self.reason, results, shown)
 
     def apply(self, fact: Fact) -> None:
-        """Change by one fact. Raises ImpossibleFact where the table has no such change."""
+        """Apply one fact. Raises ImpossibleFact if the transition table does not allow it."""
         kind = type(fact)
-        self.state, placement = NEXT[self.state].get(kind) or settled(self.state, fact)
+        self.state, placement = NEXT[self.state].get(kind) or settling_transition(self.state, fact)
         if placement is not None:
             self.placement = placement
-        _CHANGES[kind](self, fact)
+        CHANGES[kind](self, fact)
 
 
 def fold(run: Run, facts: Iterable[Fact]) -> Run:
@@ -151,15 +152,15 @@ def fold(run: Run, facts: Iterable[Fact]) -> Run:
 
 
 def change(run: Run, fact: Fact) -> None:
-    """Write into ``run`` what a fact says beside the state, whatever the state is."""
-    _CHANGES[type(fact)](run, fact)
+    """Apply a fact to all fields but the state and the placement, without checking the state."""
+    CHANGES[type(fact)](run, fact)
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a run ended, as its waiting senders are told.
+    """How a run ended, for senders that wait for it.
 
-    ``results`` are response texts in the order of the flow, ``reply`` is the JSON that a sender
-    gets who waits for one thing only; None where there is none. Bytes are ``{"base64": "…"}``.
+    ``results`` are in the order of the flow. ``reply`` is the reply to the sender as JSON; None
+    if there is none. Bytes are ``{"base64": "…"}``.
     """
 
     run: str
@@ -169,11 +170,10 @@ class Outcome(msgspec.Struct, frozen=True):
     reply: msgspec.Raw | None = None
 
 
-# --- what each fact changes beside the state ------------------------------------------------------
+# --- what each fact changes besides the state -----------------------------------------------------
 
 
 def _accepted(run: Run, fact: Accepted) -> None:
-    """Take over what came."""
     run.payload, run.payload_bytes = fact.payload, size_of(fact.payload)
     run.source = fact.source
     if fact.node is not UNSET:
@@ -195,7 +195,6 @@ def _accepted(run: Run, fact: Accepted) -> None:
 
 
 def _placed(run: Run, fact: Placed) -> None:
-    """Keep where it goes and why."""
     run.node, run.reason = None, fact.reason
     run.cause = None if fact.cause is UNSET else fact.cause
     if fact.node is not None and fact.node != run.home:
@@ -203,19 +202,17 @@ def _placed(run: Run, fact: Placed) -> None:
 
 
 def _offered(run: Run, fact: Offered) -> None:
-    """Keep to whom it is offered, and which offer it is."""
     run.node, run.epoch = fact.node, fact.epoch
     if fact.ours:
         run.placement = Placement.OFFERED
 
 
 def _begun(run: Run, fact: Begun) -> None:
-    """Count the attempt."""
     run.attempts = fact.attempt
 
 
 def _started(run: Run, fact: Started) -> None:
-    """From here on the request is in doubt."""
+    """The request is in doubt until its outcome is known."""
     name = name_of(fact.step, fact.part)
     if run.in_doubt is None:
         run.in_doubt = {name}
@@ -224,7 +221,7 @@ def _started(run: Run, fact: Started) -> None:
 
 
 def _finished(run: Run, fact: Finished) -> None:
-    """Keep the result; nothing of the step is in doubt."""
+    """The step is no longer in doubt, and the results of its elements are dropped."""
     result = fact.result
     if fact.data is not UNSET:
         result, run.has_bytes = fact.data, True
@@ -240,7 +237,7 @@ def _finished(run: Run, fact: Finished) -> None:
 
 
 def _element_finished(run: Run, fact: ElementFinished) -> None:
-    """Keep the result until the step has its own."""
+    """Keep the result of an element until the step has its own result."""
     if run.elements is None:
         run.elements = {}
     result = restored(fact.result, fact.data)
@@ -251,7 +248,7 @@ def _element_finished(run: Run, fact: ElementFinished) -> None:
 
 
 def _step_failed(run: Run, fact: StepFailed) -> None:
-    """The request is no longer in doubt, where it is known to have failed."""
+    """The request is no longer in doubt, unless the effect of the step is unknown."""
     name = name_of(fact.step, fact.part)
     if run.in_doubt and fact.unknown is UNSET:
         run.in_doubt.discard(name)
@@ -261,12 +258,10 @@ def _step_failed(run: Run, fact: StepFailed) -> None:
 
 
 def _waiting(run: Run, fact: Waiting) -> None:
-    """Keep when it ends."""
     run.waiting = fact
 
 
 def _passed(run: Run, fact: Passed) -> None:
-    """Keep that it is done, and what the sender is told."""
     if run.passed is None:
         run.passed = {fact.position}
     else:
@@ -279,12 +274,12 @@ def _passed(run: Run, fact: Passed) -> None:
 
 
 def _stopping(run: Run, fact: Stopping) -> None:
-    """No step begins any more."""
+    """From here on, no step begins."""
     run.stopping = fact
 
 
 def _undone(run: Run, fact: Undone) -> None:
-    """Keep that it is done; it is not in doubt."""
+    """The undo is done, and no longer in doubt."""
     if run.undone is None:
         run.undone = {fact.step}
     else:
@@ -294,33 +289,31 @@ def _undone(run: Run, fact: Undone) -> None:
 
 
 def _parked(run: Run, fact: Parked) -> None:
-    """Keep why."""
     run.reason = fact.reason
     run.cause = None if fact.cause is UNSET else fact.cause
 
 
 def _replying(run: Run, fact: Replying) -> None:
-    """Keep how it ended: nothing of it runs any more."""
+    """The run is over except for the reply to its sender."""
     run.replying = fact
 
 
 def _settled(run: Run, fact: Settled) -> None:
-    """Keep why, where it says so."""
+    """Without a reason, keep the one for the placement."""
     if fact.reason:
         run.reason = fact.reason
         run.cause = None if fact.cause is UNSET else fact.cause
 
 
 def _dead(run: Run, fact: Dead) -> None:
-    """Keep why."""
     run.reason, run.cause = fact.reason, fact.cause
 
 
 def _nothing(_run: Run, _fact: Fact) -> None:
-    """It says nothing beside the state."""
+    """The fact changes the state only."""
 
 
-_CHANGES: dict[type[Fact], Callable[[Run, Any], None]] = {
+CHANGES: dict[type[Fact], Callable[[Run, Any], None]] = {
     Accepted: _accepted,
     Placed: _placed,
     Offered: _offered,

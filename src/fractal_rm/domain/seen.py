@@ -1,10 +1,10 @@
-"""What a step can refer to: the payload, the item, results and heads. Plain functions: no I/O."""
+"""What expressions of a step can refer to: payload, item, results and response heads. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -12,13 +12,11 @@ from fractal_rm.domain.errors import CannotEvaluate, Malformed
 from fractal_rm.domain.expression import Item, Payload, Reference, Result
 from fractal_rm.domain.result import NULL, StepResult
 from fractal_rm.domain.strict_json import read_json
+from fractal_rm.domain.value_path import ValuePath
 from fractal_rm.domain.values import MOST_VALUES, Values
 
-if TYPE_CHECKING:
-    from fractal_rm.domain.jmes import Path
-
 _KINDS: tuple[tuple[type, str], ...] = (
-    (bool, "true or false"),  # before the numbers: Python counts it among them
+    (bool, "true or false"),  # before the numbers: bool is a subclass of int
     (int, "a number"),
     (float, "a number"),
     (str, "a text"),
@@ -28,22 +26,22 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (object, "null"),
 )
 _NO_ITEM: Any = object()
-MOST_OF_AN_ERROR = 400  # characters of what the library of JMESPath says
+MAX_ERROR_CHARACTERS = 400  # of an error message of the JMESPath library
 
 
 class Head(msgspec.Struct, frozen=True):
-    """Status and headers of an answer, kept where the flow asks for them. Names in lower case."""
+    """Status and headers of a response, kept if the flow refers to them. Names in lower case."""
 
     status: int
     headers: Mapping[str, str] = {}
 
 
 class Seen:
-    """What a step can refer to: the payload, results by number, the heads that were kept.
+    """The payload, the results by number, and the kept response heads, for one step.
 
-    What is referred to is read once, however often, and a text once as JSON for all paths into it.
-    A call that was skipped, or has no answer, has the result null. All that is asked of it looks at
-    ``most_values`` at most.
+    Each value is parsed once, however often the step refers to it. A call that was skipped, or that
+    has no response, has the result null. All evaluations of the step together read at most
+    ``most_values`` values; comparisons have a second budget of the same size.
     """
 
     def __init__(
@@ -54,124 +52,113 @@ class Seen:
         most_values: int = MOST_VALUES,
     ) -> None:
         self._payload = payload
-        self._most = most_values
-        self._values = Values(most_values)
-        self.compared = Values(most_values)
+        self._most_values = most_values
+        self._budget = Values(most_values)
+        self.comparison_budget = Values(most_values)
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM
-        self._wholes: dict[int, Any] = {}  # by number, 0 for the payload
-        self._read: dict[int, Any] = {}
+        self._decoded: dict[int, Any] = {}  # values by number of the result, 0 for the payload
+        self._parsed: dict[int, Any] = {}  # the same, but texts of results parsed as JSON
 
-    def with_answer(self, number: int, result: StepResult, head: Head) -> Seen:
-        """The same after the call with this number has been answered."""
+    def with_response(self, number: int, result: StepResult, head: Head) -> Seen:
+        """Return a context that also has the response to the call with this number."""
         results, heads = {**self._results, number: result}, {**self._heads, number: head}
-        seen = Seen(self._payload, results, heads, self._most)
-        seen._item = self._item
-        return seen
+        context = Seen(self._payload, results, heads, self._most_values)
+        context._item = self._item
+        return context
 
     def with_item(self, item: Any) -> Seen:
-        """The same for one element of a FOREACH; what was read as JSON is shared."""
-        seen = Seen(self._payload, self._results, self._heads, self._most)
-        seen._item, seen._wholes, seen._read = item, self._wholes, self._read
-        return seen
+        """Return a context for one element of a FOREACH. It shares what is parsed already."""
+        context = Seen(self._payload, self._results, self._heads, self._most_values)
+        context._item, context._decoded, context._parsed = item, self._decoded, self._parsed
+        return context
 
     def head(self, number: int) -> Head | None:
-        """Of a call's answer; None for a call that had none."""
+        """The head of the response to a call; None if it has none."""
         return self._heads.get(number)
 
-    def whole(self, ref: Reference) -> StepResult:
-        """A whole payload, result or item: JSON text, or bytes. Raises CannotEvaluate."""
+    def json_of(self, ref: Reference) -> msgspec.Raw:
+        """A whole payload, result or item as JSON text. Raises CannotEvaluate."""
         if isinstance(ref, Payload):
             return self._payload
         if isinstance(ref, Item):
-            return msgspec.Raw(encoded(self.inside(ref)))
-        return self._results.get(ref.number, NULL)
+            return msgspec.Raw(encoded(self._parse(ref)))
+        result = self._results.get(ref.number, NULL)
+        if isinstance(result, msgspec.Raw):
+            return result
+        name = name_of(ref)
+        raise CannotEvaluate(f"{name} is not text but {len(result)} bytes: RAW sends them"
+                             f" unchanged, and base64({name}) encodes them as text")  # fmt: skip
 
-    def raw(self, ref: Reference) -> msgspec.Raw:
-        """A whole payload, result or item as JSON text. Raises CannotEvaluate."""
-        return json_of(ref, self.whole(ref))
-
-    def data(self, ref: Reference) -> bytes | None:
+    def bytes_of(self, ref: Reference) -> bytes | None:
         """A whole result that is bytes; None for anything else."""
         if not isinstance(ref, Result) or ref.path:
             return None
-        found = self._results.get(ref.number, NULL)
-        return None if isinstance(found, msgspec.Raw) else found
+        result = self._results.get(ref.number, NULL)
+        return None if isinstance(result, msgspec.Raw) else result
 
-    def picked(self, ref: Reference) -> Any:
-        """What a reference stands for. Raises CannotEvaluate."""
+    def value_of(self, ref: Reference) -> Any:
+        """The value of a reference. Raises CannotEvaluate."""
         if ref.path:
-            return pick(ref.path, self.inside(ref), name_of(ref), self._values)
-        return self.inside(ref) if isinstance(ref, Item) else self._whole(ref)
+            return pick(ref.path, self._parse(ref), name_of(ref), self._budget)
+        return self._parse(ref) if isinstance(ref, Item) else self._decode(ref)
 
     def elements(self, ref: Reference) -> list[Any]:
-        """The list that a FOREACH goes over; a text is read as JSON. Raises CannotEvaluate."""
-        found = (
-            pick(ref.path, self.inside(ref), name_of(ref), self._values)
-            if ref.path
-            else self.inside(ref)
-        )
+        """The list for a FOREACH; a text is parsed as JSON. Raises CannotEvaluate."""
+        parsed = self._parse(ref)
+        found = pick(ref.path, parsed, name_of(ref), self._budget) if ref.path else parsed
         if not is_list(found):
             kind = kind_of(found)
-            raise CannotEvaluate(f"FOREACH goes over a list, and {name_of(ref)} is {kind}")
+            raise CannotEvaluate(f"FOREACH needs a list, and {name_of(ref)} is {kind}")
         return found
 
-    def inside(self, ref: Reference) -> Any:
-        """What a path picks from: the payload, the item, or what a result's text says as JSON."""
+    def _parse(self, ref: Reference) -> Any:
+        """The value that a path is applied to: the text of a result is parsed as JSON."""
         if isinstance(ref, Item):
             if self._item is _NO_ITEM:
                 raise CannotEvaluate("there is no item outside a FOREACH")
             return self._item
         number = _number_of(ref)
-        if number not in self._read:
-            json = self.whole(ref)
-            if not isinstance(json, msgspec.Raw):
-                raise CannotEvaluate(f"result{number} is not JSON: it is {len(json)} bytes")
-            whole = self._whole(ref)
-            # The result of a RUN may be any JSON, and of a call that was skipped it is null.
-            is_text = number and isinstance(whole, str)
-            self._read[number] = _said_in(number, whole, self._values) if is_text else whole
-        return self._read[number]
+        if number not in self._parsed:
+            data = self.bytes_of(Result(number)) if number else None
+            if data is not None:
+                raise CannotEvaluate(f"result{number} is not JSON: it is {len(data)} bytes")
+            value = self._decode(ref)
+            # The result of a RUN may be any JSON, and that of a skipped call is null.
+            is_text = number and isinstance(value, str)
+            self._parsed[number] = _parse_text(number, value, self._budget) if is_text else value
+        return self._parsed[number]
 
-    def _whole(self, ref: Payload | Result) -> Any:
-        """What a whole payload or result is, a text as a text. Raises CannotEvaluate."""
+    def _decode(self, ref: Payload | Result) -> Any:
+        """A whole payload or result; a text stays a text. Raises CannotEvaluate."""
         number = _number_of(ref)
-        if number not in self._wholes:
-            self._wholes[number] = decoded(self.raw(ref), name_of(ref), self._values)
-        return self._wholes[number]
+        if number not in self._decoded:
+            self._decoded[number] = decoded(self.json_of(ref), name_of(ref), self._budget)
+        return self._decoded[number]
 
 
 def _number_of(ref: Payload | Result) -> int:
     return 0 if isinstance(ref, Payload) else ref.number
 
 
-def _said_in(number: int, text: str, values: Values) -> Any:
-    """What a component has answered, read as strictly as what a sender sends."""
-    values.take_text(text)
+def _parse_text(number: int, text: str, budget: Values) -> Any:
+    """Parse the text of a result as JSON, as strictly as a trigger."""
+    budget.take_text(text)
     try:
         return read_json(text.encode())
     except Malformed as error:
         raise CannotEvaluate(f"result{number} is not JSON: {error}") from None
 
 
-def json_of(ref: Reference, result: StepResult) -> msgspec.Raw:
-    """The JSON text of a whole reference. Raises CannotEvaluate where it is bytes."""
-    if isinstance(result, msgspec.Raw):
-        return result
-    name = name_of(ref)
-    raise CannotEvaluate(f"{name} is no text but {len(result)} bytes: RAW sends them as they are,"
-                         f" and base64({name}) writes them as text")  # fmt: skip
+def decoded(raw: msgspec.Raw, name: str, budget: Values) -> Any:
+    """Decode the JSON text of a payload or a result. Raises CannotEvaluate.
 
-
-def decoded(raw: msgspec.Raw, name: str, values: Values) -> Any:
-    """What a payload or a result is: what an older release took need not be readable to this one.
-
-    Raises CannotEvaluate.
+    An older release may have accepted JSON that this one cannot read.
     """
     text = bytes(raw)
-    if not text.startswith(b'"'):  # one value, however long
-        values.take_text(text.decode())
+    if not text.startswith(b'"'):  # a string is one value, however long
+        budget.take_text(text.decode())
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -179,7 +166,7 @@ def decoded(raw: msgspec.Raw, name: str, values: Values) -> Any:
 
 
 def name_of(ref: Reference) -> str:
-    """A reference in words."""
+    """A reference as a flow writes it."""
     if isinstance(ref, Result):
         name = f"result{ref.number}"
     else:
@@ -187,33 +174,30 @@ def name_of(ref: Reference) -> str:
     return f"{name}.{ref.path}" if ref.path else name
 
 
-def pick(path: str, value: Any, name: str, values: Values) -> Any:
-    """What a JMESPath picks from a value. Raises CannotEvaluate."""
+def pick(path: str, value: Any, name: str, budget: Values) -> Any:
+    """Apply a JMESPath to a value. Raises CannotEvaluate."""
     try:
-        return compiled(path).pick(value, values)
-    except Exception as error:  # noqa: BLE001 - foreign code: its own errors are not all it raises
+        return compiled(path).pick(value, budget)
+    except Exception as error:  # noqa: BLE001 - the library raises more than its own errors
         raise CannotEvaluate(f"{name}: {_shortened(str(error))}") from None
 
 
-def _shortened(said: str) -> str:
-    """On one line, without most of a long value that the library repeats in what it says."""
-    half = MOST_OF_AN_ERROR // 2
-    if len(said) > MOST_OF_AN_ERROR:
-        said = f"{said[:half]} … {said[-half:]}"
-    return " ".join(said.split())
+def _shortened(message: str) -> str:
+    """Put a message on one line and cut its middle: the library repeats long values in it."""
+    half = MAX_ERROR_CHARACTERS // 2
+    if len(message) > MAX_ERROR_CHARACTERS:
+        message = f"{message[:half]} … {message[-half:]}"
+    return " ".join(message.split())
 
 
 @lru_cache(maxsize=1024)
-def compiled(path: str) -> Path:
-    """A JMESPath, ready to pick with. Raises where it is none."""
-    # A node whose flows have no paths does without it: it stays small.
-    from fractal_rm.domain.jmes import Path  # noqa: PLC0415
-
-    return Path(path)
+def compiled(path: str) -> ValuePath:
+    """Compile a JMESPath. Raises an error of the library or NoJson if it is not valid."""
+    return ValuePath(path)
 
 
 def encoded(value: Any, *, in_order: bool = False) -> bytes:
-    """A value as JSON text; ``in_order``: keys are sorted. Raises CannotEvaluate."""
+    """Encode a value as JSON text. Raises CannotEvaluate."""
     try:
         return msgspec.json.encode(value, order="sorted" if in_order else None)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -226,5 +210,5 @@ def is_list(value: Any) -> TypeGuard[list[Any]]:
 
 
 def kind_of(value: object) -> str:
-    """What a value is, in words."""
+    """The type of a value, as messages name it."""
     return next(words for kind, words in _KINDS if isinstance(value, kind))

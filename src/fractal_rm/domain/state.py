@@ -1,6 +1,6 @@
-"""Where a run stands: how far it is (`State`), and which node is to run it (`Placement`).
+"""The progress of a run (`State`), and which node is to execute it (`Placement`).
 
-What leads from one to the other is in `domain.transitions`.
+`domain.transitions` has the facts that lead from one state to another.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ _OPEN_STATES = frozenset({"new", "accepted", "running", "offered", "parked"})
 
 
 class State(str, Enum):
-    """How far a run is, as people see it. The last group is ``final``: nothing more happens to it.
+    """The progress of a run. The second group is ``final``: nothing more happens to the run.
 
     accepted ──> running ──> succeeded | failed | unknown
        │  ▲         │
-       │  └─────────┼──── offered ──> handed-off        (the offer came back: accepted again)
+       │  └─────────┼──── offered ──> handed-off        (the peer refused: accepted again)
        ▼            ▼
      parked       dead                                  (released: accepted again)
     """
@@ -35,7 +35,7 @@ class State(str, Enum):
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
 
-    # Enum's own hash and value are Python functions, and states are read all day.
+    # Faster than the hash and the value of Enum, which are Python functions.
     __hash__ = str.__hash__
 
     def __init__(self, text: str) -> None:
@@ -44,25 +44,25 @@ class State(str, Enum):
 
 
 class Placement(Enum):
-    """Which node is to run it. A run that waits for a person keeps its placement.
+    """Which node is to execute a run. A parked run keeps its placement.
 
     not-yet | by-sender ──> named ──> offered | offered-once
             │                 │          │
             └─────────────────┴──────────┴──> here
     """
 
-    NOT_YET = "not-yet"  # nobody has said it; the balancer is to be asked
-    BY_SENDER = "by-sender"  # its sender has placed it here; the balancer is not asked
-    NAMED = "named"  # another node was named, and it is not offered there yet
+    NOT_YET = "not-yet"  # the balancer is still to be asked
+    BY_SENDER = "by-sender"  # the sender placed it on this node; the balancer is not asked
+    NAMED = "named"  # the balancer named another node; it is not offered to that node yet
     OFFERED = "offered"  # to a node of this program, which can be asked whether it has the run
     OFFERED_ONCE = "offered-once"  # to any other peer, which is never offered a run twice
-    HERE = "here"  # it was placed here, or a step of it has begun here: it ends here too
+    HERE = "here"  # on this node; it never leaves it
 
 
-# For those who ask all day: to look up a member of an Enum takes longer than what is done with it.
+# Constants, as the lookup of an Enum member is slow.
 HERE, NAMED, BY_SENDER = Placement.HERE, Placement.NAMED, Placement.BY_SENDER
 OFFERED = (Placement.OFFERED, Placement.OFFERED_ONCE)
 
 
-# Ends that somebody may have to look at.
+# Final states that may need the attention of a person.
 TROUBLE = frozenset({State.FAILED, State.UNKNOWN, State.DEAD, State.EXPIRED})

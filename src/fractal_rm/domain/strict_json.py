@@ -1,9 +1,9 @@
-"""JSON as this project reads it, wherever it comes from: one strict decoder.
+"""The strict JSON decoder for everything that comes from outside.
 
-It is stricter than what JSON libraries accept, because each leniency has made two programs read one
-message differently, or one that is read later fail: a key given twice, NaN, half of a surrogate
-pair, a number that no double holds (RFC 8259, 6 and 8.2; RFC 7493, 2.2), a nesting that exhausts
-the stack. What is taken here can be read, evaluated and written again by everything behind it.
+JSON libraries also accept duplicate keys, NaN, half of a surrogate pair, numbers that no double
+holds (RFC 8259, 6 and 8.2; RFC 7493, 2.2), and nesting that exhausts the stack. Two programs may
+read such a message differently, or a later step may fail on it. So it is refused here, and all
+other code can parse, evaluate and encode whatever was accepted.
 """
 
 from __future__ import annotations
@@ -26,19 +26,16 @@ T = TypeVar("T")
 
 
 def read_json(body: bytes) -> Any:
-    """What a JSON text says. A byte order mark before it is passed over (RFC 8259, 8.1).
-
-    Raises Malformed.
-    """
+    """Parse JSON. A byte order mark before it is ignored (RFC 8259, 8.1). Raises Malformed."""
     body = body.removeprefix(BOM_UTF8)
     check_json(body)
     return msgspec.json.decode(body)
 
 
 def read_json_as(body: bytes, kind: type[T]) -> T:
-    """What `read_json` reads, as a value of ``kind``; members that it does not have are ignored.
+    """Parse JSON as `read_json` does, into a value of type ``kind``. Unknown members are ignored.
 
-    Raises Malformed, and msgspec.ValidationError where it says something else.
+    Raises Malformed, and msgspec.ValidationError if the JSON does not fit the type.
     """
     body = body.removeprefix(BOM_UTF8)
     check_json(body)
@@ -46,7 +43,7 @@ def read_json_as(body: bytes, kind: type[T]) -> T:
 
 
 def check_json(body: bytes) -> None:
-    """Raise Malformed unless ``body`` is one JSON text as this project reads JSON."""
+    """Raise Malformed unless ``body`` is one JSON text that this decoder accepts."""
     try:
         text = body.decode("utf-8").strip(SPACE)
     except UnicodeDecodeError as error:
@@ -54,7 +51,7 @@ def check_json(body: bytes) -> None:
     if not text:
         raise Malformed("it is empty")
     if text.count("[") + text.count("{") > MAX_DEPTH and _may_be_deep(text):
-        _look_for_depth(text)
+        _check_each_depth(text)
     try:
         _, end = _scan(text, 0)
     except StopIteration as stop:
@@ -64,21 +61,21 @@ def check_json(body: bytes) -> None:
     except ValueError as error:
         raise Malformed(str(error)) from None
     if end < len(text):
-        raise Malformed(f"something follows its end, at character {end}")
+        raise Malformed(f"there is text after its end, at character {end}")
     if "\\u" in text:
         _check_pairs(body)
 
 
 def check_depth(body: bytes) -> None:
-    """Raise Malformed where JSON nests deeper than MAX_DEPTH."""
+    """Raise Malformed if JSON nests deeper than MAX_DEPTH."""
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         text = body.decode()
         if _may_be_deep(text):
-            _look_for_depth(text)
+            _check_each_depth(text)
 
 
 def _check_pairs(body: bytes) -> None:
-    """Raise Malformed where an escape is half of a surrogate pair: Python's decoder takes it."""
+    """Raise Malformed if an escape is half of a surrogate pair: Python's decoder accepts it."""
     try:
         _any_decoder.decode(body)
     except msgspec.DecodeError:
@@ -86,11 +83,12 @@ def _check_pairs(body: bytes) -> None:
 
 
 def _may_be_deep(text: str) -> bool:
-    """Whether brackets are left when the innermost pairs were taken out MAX_DEPTH times.
+    """Whether JSON may nest deeper than MAX_DEPTH: a fast check before the exact one.
 
-    They are where it nests too deep, or is no JSON; and to look at each character is slow.
+    The innermost bracket pairs are removed MAX_DEPTH times. Brackets that are left are nested too
+    deep, or the text is not JSON.
     """
-    left = outside_strings(text).encode("ascii", "ignore").translate(_ALIKE, _NO_BRACKETS)
+    left = outside_strings(text).encode("ascii", "ignore").translate(_SQUARE, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
         if not left:
             return False
@@ -99,22 +97,22 @@ def _may_be_deep(text: str) -> bool:
 
 
 def outside_strings(text: str, most_quotes: int = -1) -> str:
-    """A JSON text without what its strings say; what follows on so many quotes stays as it is.
+    """A JSON text without its strings. After ``most_quotes`` quotes the rest is left unchanged.
 
-    Made of what takes no time for each character.
+    This uses only string methods that are fast on long texts.
     """
     return "".join(_unescaped(text).split('"', most_quotes)[::2])
 
 
 def _unescaped(text: str) -> str:
-    """A text as long as a JSON text, in which each quote begins or ends a string."""
+    """Replace escapes by dots, so that each quote that is left begins or ends a string."""
     if "\\" not in text:
         return text
     return text.replace("\\\\", "..").replace('\\"', "..")
 
 
-def _look_for_depth(text: str) -> None:
-    """Raise Malformed where brackets nest deeper than MAX_DEPTH; strings are stepped over."""
+def _check_each_depth(text: str) -> None:
+    """Raise Malformed if brackets outside strings nest deeper than MAX_DEPTH."""
     depth = 0
     for found in _STRING_OR_BRACKET.finditer(_unescaped(text)):
         c = text[found.start()]
@@ -126,8 +124,8 @@ def _look_for_depth(text: str) -> None:
             depth -= 1
 
 
-def _refuse_twins(pairs: list[tuple[str, Any]]) -> None:
-    """Only the checks matter here, so nothing is built."""
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> None:
+    """Check the keys of an object. Nothing is returned, as the parsed value is not used."""
     if len(pairs) > 1:
         seen: set[str] = set()
         for key, _ in pairs:
@@ -140,17 +138,17 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_ALIKE = bytes.maketrans(b"{}", b"[]")
+_SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(range(128)).translate(None, b"[]{}")
 _STRING_OR_BRACKET = re.compile(r'"[^"]*(?:"|\Z)|[][{}]')
 _any_decoder = msgspec.json.Decoder(msgspec.Raw)
-# Quicker than Python's own reading of a number, which makes Infinity of 1e400.
+# Faster than Python's parser for numbers, which turns 1e400 into Infinity.
 _number = msgspec.json.Decoder(float).decode
 _strict: Any = json.JSONDecoder(
-    object_pairs_hook=_refuse_twins,
+    object_pairs_hook=_refuse_duplicate_keys,
     parse_constant=_refuse_constant,
     parse_float=_number,
     parse_int=_number,
 )
-# Without the wrapper that looks for space around it; its stub does not know it.
+# The scanner without the wrapper that skips surrounding space; it is missing from the type stub.
 _scan: Callable[[str, int], tuple[Any, int]] = _strict.scan_once

@@ -1,4 +1,4 @@
-"""The transition table: which fact may follow in which state, and where the run stands then."""
+"""The transition table: which facts are possible in a state, and which state each leads to."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from fractal_rm.domain.facts import (
 )  # fmt: skip
 from fractal_rm.domain.state import Placement, State
 
-Standing = tuple[State, Union[Placement, None]]  # None: it is placed as before
+Transition = tuple[State, Union[Placement, None]]  # None: the placement does not change
 
 
 class ImpossibleFact(FractalError):
-    """A fact that cannot follow on the state that the run is in: a damaged journal, or a bug."""
+    """A fact that is not possible in the state of the run: the journal is damaged, or a bug."""
 
     code = "impossible-fact"
 
 
-# Facts that say that a step is under way, here.
-_STEPPING: tuple[type[Fact], ...] = (
+# Facts of steps that this node executes.
+_STEP_FACTS: tuple[type[Fact], ...] = (
     Started, Finished, StepFailed, ElementFinished, Waiting, Passed, Stopping, Undone,
 )  # fmt: skip
-# Of those that say where it runs, the placement here is the one that they say as a rule; for what
-# else they can say see `domain.run`: BY_SENDER, NAMED, OFFERED.
-NEXT: dict[State, dict[type[Fact], Standing]] = {
+# `Accepted`, `Placed` and `Offered` may set another placement than this table has: BY_SENDER, NAMED
+# or OFFERED. See `domain.run`.
+NEXT: dict[State, dict[type[Fact], Transition]] = {
     **{state: {} for state in State if state.final},
     State.NEW: {
         Accepted: (State.ACCEPTED, Placement.NOT_YET),
@@ -53,14 +53,14 @@ NEXT: dict[State, dict[type[Fact], Standing]] = {
         **dict.fromkeys((Received, Begun), (State.ACCEPTED, None)),
         Placed: (State.ACCEPTED, Placement.HERE),
         Offered: (State.OFFERED, Placement.OFFERED_ONCE),
-        **dict.fromkeys(_STEPPING, (State.RUNNING, Placement.HERE)),
+        **dict.fromkeys(_STEP_FACTS, (State.RUNNING, Placement.HERE)),
         Replying: (State.RUNNING, None),
         Parked: (State.PARKED, None),
         Dead: (State.DEAD, None),
     },
     State.RUNNING: {
         Begun: (State.RUNNING, None),
-        **dict.fromkeys((Placed, *_STEPPING), (State.RUNNING, Placement.HERE)),
+        **dict.fromkeys((Placed, *_STEP_FACTS), (State.RUNNING, Placement.HERE)),
         Replying: (State.RUNNING, None),
         Parked: (State.PARKED, None),
         Dead: (State.DEAD, None),
@@ -77,19 +77,19 @@ NEXT: dict[State, dict[type[Fact], Standing]] = {
         Released: (State.ACCEPTED, None),
     },
 }
-_BEGUN = frozenset(state for state in State if not state.final) - {State.NEW}
+_OPEN = frozenset(state for state in State if not state.final) - {State.NEW}
 
 
-def settled(state: State, fact: Fact) -> Standing:
-    """What follows on a fact that the table leaves out: ``Settled`` ends any open run as it says.
+def settling_transition(state: State, fact: Fact) -> Transition:
+    """The transition for a fact that is not in the table: ``Settled`` ends any open run.
 
-    Raises ImpossibleFact.
+    Raises ImpossibleFact for any other fact.
     """
-    if isinstance(fact, Settled) and state in _BEGUN:
+    if isinstance(fact, Settled) and state in _OPEN:
         return fact.state, None
     raise ImpossibleFact(f"{type(fact).__name__} cannot follow on {state}")
 
 
 def next_state(state: State, fact: Fact) -> State:
-    """The state that a fact leads to. Raises ImpossibleFact."""
-    return (NEXT[state].get(type(fact)) or settled(state, fact))[0]
+    """The state after a fact. Raises ImpossibleFact."""
+    return (NEXT[state].get(type(fact)) or settling_transition(state, fact))[0]

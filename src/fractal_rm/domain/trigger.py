@@ -1,6 +1,6 @@
-"""A trigger: "run flow 7 with this payload". The one strict decoder for every way in.
+"""Triggers: "run flow 7 with this payload". One strict decoder for MQTT, REST and schedules.
 
-The payload is checked once (`domain.strict_json`) and then carried as the bytes that came.
+The payload is checked once (`domain.strict_json`) and then kept as the bytes that arrived.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ import msgspec
 
 from fractal_rm.domain.cloud_event import Event, looks_like_event, read_event, says_event
 from fractal_rm.domain.errors import Malformed, TooLarge, WrongShape
-from fractal_rm.domain.run_id import is_run_id
+from fractal_rm.domain.handoff import OfferFields, ReceivedOffer, received_offer
 from fractal_rm.domain.strict_json import check_json
 from fractal_rm.domain.topic import name_fault
 
 MAX_KEY_LENGTH = 200
-MAX_EPOCH = 2**53
 MAX_BUDGET_MS = 2**53
 MAX_CORRELATION_BYTES = 4_096
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{32})(-[0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 
 class Source(str, Enum):
-    """The way by which a trigger came in."""
+    """Where a trigger came from."""
 
     MQTT = "mqtt"
     REST = "rest"
@@ -34,13 +33,13 @@ class Source(str, Enum):
     SCHEDULE = "schedule"
 
     def __init__(self, text: str) -> None:
-        self.text = text  # Enum's own value is a Python function, and each trigger has a source
+        self.text = text  # faster than the value of Enum, which is a Python function
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What a sender may say beside the body: in headers, or as MQTT 5 properties.
+    """Metadata that a sender may give outside the body: HTTP headers or MQTT 5 properties.
 
-    ``left_ms`` is how long its trigger is worth something, counted from its arrival here.
+    ``left_ms`` is the time within which the run must end, counted from the arrival on this node.
     """
 
     left_ms: int | None = None
@@ -50,14 +49,14 @@ class Said(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
 
-# Every trigger makes one of each of these; they hold no cycles, so nobody need look for some.
+# One for every trigger, without reference cycles, so the garbage collector need not track them.
 class Arrival(msgspec.Struct, frozen=True, gc=False):
-    """Bytes and what came with them, as a way in hands them over.
+    """A message as MQTT, REST or a schedule delivers it, before it is decoded.
 
-    ``key`` is the sender's id of the trigger where it stands outside the body (the
-    ``Idempotency-Key`` header, the MQTT 5 user property). ``flow_id`` is given where the address
-    or the topic names the flow; the body is then the payload alone. ``waited_ms`` is how long it
-    has waited here to be taken.
+    ``key`` is the sender's id of the trigger if it is outside the body (the
+    ``Idempotency-Key`` header, or an MQTT 5 user property). ``flow_id`` is set where the URL or the
+    topic names the flow; the body is then the payload alone. ``waited_ms`` is how long the message
+    has waited on this node.
     """
 
     source: Source
@@ -68,28 +67,20 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     waited_ms: int = 0
 
 
-class Offer(msgspec.Struct, frozen=True):
-    """What one of our own peers adds to a hand-off: whose run this is, and which offer of it."""
-
-    run: str
-    epoch: int
-    sender: str = ""
-
-
 class Trigger(msgspec.Struct, frozen=True, gc=False):
-    """A message that asks for a run. ``payload`` is JSON text; ``placed`` means: run it here.
+    """A request to run a flow. ``payload`` is JSON text; ``placed``: run it on this node.
 
-    ``scope`` keeps ids apart that come from different places: a sender's own cannot begin with a
-    NUL. ``budget_ms`` is how long from now the run is worth something. ``reply_topic`` and
-    ``correlation`` say where its end is told, ``traceparent`` (W3C Trace Context) what it is part
-    of.
+    ``scope`` is a prefix for ids that are not a sender's own; it begins with NUL, which no id of a
+    sender contains. ``budget_ms`` is the time from now within which the run must end.
+    ``reply_topic`` and ``correlation``: where the outcome is published. ``traceparent``: the trace
+    that the run belongs to (W3C Trace Context).
     """
 
     flow_id: str
     payload: bytes
     placed: bool = False
     key: str | None = None
-    offer: Offer | None = None
+    offer: ReceivedOffer | None = None
     scope: str = ""
     budget_ms: int | None = None
     reply_topic: str | None = None
@@ -98,32 +89,29 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def known_as(self) -> str | None:
-        """The key under which the same trigger is found again, or None."""
+        """The key for recognizing a repeated trigger, or None."""
         return None if self.key is None else self.scope + self.key
 
     @property
     def says_more(self) -> bool:
-        """Whether anything is said that most triggers do not say."""
+        """Whether it has a time limit, a reply topic or a trace; most triggers have none."""
         return not (
             self.budget_ms is None and self.reply_topic is None and self.traceparent is None
         )
 
     def digest(self) -> str:
-        """Names the content, to tell a repeated trigger from another one under its id (G3)."""
+        """A hash of the content. Another trigger under the same id has a different one."""
         content = self.flow_id.encode() + b"\0" + self.payload
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-class _Message(msgspec.Struct, gc=False):
+class _Message(OfferFields, kw_only=True, gc=False):
     """The keys that mean something; others are ignored, as the original does."""
 
     id_flow: str | int
     payload: msgspec.Raw
     is_load_balancing: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    run: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    epoch: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    sender: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     deadline_ms: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -132,51 +120,49 @@ _any_decoder = msgspec.json.Decoder(msgspec.Raw)
 
 
 def decode_trigger(arrival: Arrival, max_bytes: int) -> Trigger:
-    """Read an arrival. Raises TooLarge, Malformed, WrongContentType or WrongShape."""
+    """Decode a message. Raises TooLarge, Malformed, WrongContentType or WrongShape."""
     if len(arrival.body) > max_bytes:
-        raise TooLarge(f"{len(arrival.body)} bytes, and at most {max_bytes} are taken")
+        raise TooLarge(f"{len(arrival.body)} bytes, and the maximum is {max_bytes}")
     said = arrival.said
     if arrival.flow_id is not None:
-        trigger = _addressed(arrival, arrival.flow_id)
+        trigger = _from_payload(arrival, arrival.flow_id)
     else:
-        arrival = _without_mark(arrival)
+        arrival = _without_byte_order_mark(arrival)
         check_json(arrival.body)
         if said is not None and says_event(said.content_type):
-            trigger = _message_of(read_event(arrival.body), arrival)
+            trigger = _from_event(read_event(arrival.body), arrival)
         else:
-            trigger = _message(arrival)
-    return trigger if said is None else _with_said(trigger, said, arrival.waited_ms)
+            trigger = _from_body(arrival)
+    return trigger if said is None else _with_metadata(trigger, said, arrival.waited_ms)
 
 
-def _without_mark(arrival: Arrival) -> Arrival:
-    """The same without the byte order mark that may stand before JSON (RFC 8259, 8.1)."""
+def _without_byte_order_mark(arrival: Arrival) -> Arrival:
+    """Remove the byte order mark that may precede JSON (RFC 8259, 8.1)."""
     if not arrival.body.startswith(BOM_UTF8):
         return arrival
     return msgspec.structs.replace(arrival, body=arrival.body.removeprefix(BOM_UTF8))
 
 
-def _message(arrival: Arrival) -> Trigger:
-    """A message that names its flow; or a CloudEvent, as MQTT 3.1.1 does not say what a body is."""
+def _from_body(arrival: Arrival) -> Trigger:
+    """Decode a message that names its flow, or a CloudEvent: MQTT 3.1.1 has no content type."""
     try:
-        return _trigger(arrival.body, arrival)
+        return _from_message(arrival.body, arrival)
     except WrongShape:
         if arrival.source is Source.MQTT and looks_like_event(arrival.body):
-            return _message_of(read_event(arrival.body), arrival)
+            return _from_event(read_event(arrival.body), arrival)
         raise
 
 
-def _message_of(event: Event, arrival: Arrival) -> Trigger:
+def _from_event(event: Event, arrival: Arrival) -> Trigger:
     if event.data is None:
-        raise WrongShape("the CloudEvent has no data, which would be the trigger")
-    trigger = _trigger(event.data, arrival)
+        raise WrongShape("the CloudEvent has no data: its data must be the trigger")
+    trigger = _from_message(event.data, arrival)
     return msgspec.structs.replace(
         trigger, key=event.name, scope="\0event:", offer=None, traceparent=_trace(event.traceparent)
     )
 
 
-def _trigger(body: bytes, arrival: Arrival) -> Trigger:
-    # What is taken must be readable by every decoder that the journal and the peers have: Python's
-    # takes half of a surrogate pair, which is no character.
+def _from_message(body: bytes, arrival: Arrival) -> Trigger:
     try:
         message = _message_decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -185,29 +171,29 @@ def _trigger(body: bytes, arrival: Arrival) -> Trigger:
         raise Malformed(str(error)) from None
     key, deadline, by_mqtt = arrival.key, message.deadline_ms, arrival.source is Source.MQTT
     if key is None and message.id is not msgspec.UNSET:
-        key = _text(message.id, "id")
+        key = _text(message.id)
     return Trigger(
         flow_id=str(message.id_flow),
         payload=bytes(message.payload),
-        # Over MQTT the original asks its balancer whatever the message says.
+        # For MQTT triggers the original always asks its balancer.
         placed=not by_mqtt and _placed(message),
         key=None if key is None else _checked_key(key),
-        offer=None if by_mqtt else _offer(message),
+        offer=None if by_mqtt else received_offer(message),
         budget_ms=None if deadline is msgspec.UNSET else _budget_ms(deadline, arrival.waited_ms),
     )
 
 
-# --- where the address or the topic names the flow ------------------------------------------------
+# --- where the URL or the topic names the flow ----------------------------------------------------
 
 
-def _addressed(arrival: Arrival, flow_id: str) -> Trigger:
-    """The body is the payload, or a CloudEvent with the payload as its data."""
+def _from_payload(arrival: Arrival, flow_id: str) -> Trigger:
+    """Decode a body that is the payload, or a CloudEvent with the payload as its data."""
     by_topic = arrival.source is Source.MQTT
-    if arrival.source is Source.SCHEDULE:  # our own
+    if arrival.source is Source.SCHEDULE:  # made by this program: nothing to check
         return Trigger(flow_id, arrival.body, key=arrival.key, scope=f"\0schedule:{flow_id}:")
     key = None if arrival.key is None else _checked_key(arrival.key)
     scope, trace = f"\0topic:{flow_id}:" if by_topic else "", None
-    payload = _any_text(arrival.body) if by_topic else _any_json(arrival.body)
+    payload = _json_or_text(arrival.body) if by_topic else _checked_json(arrival.body)
     if _is_event(arrival.said, payload, by_topic=by_topic):
         event = read_event(payload)
         payload, key, trace = event.data or b"null", event.name, _trace(event.traceparent)
@@ -221,7 +207,7 @@ def _is_event(said: Said | None, payload: bytes, *, by_topic: bool) -> bool:
     return by_topic and looks_like_event(payload)
 
 
-def _any_json(body: bytes) -> bytes:
+def _checked_json(body: bytes) -> bytes:
     body = body.removeprefix(BOM_UTF8)
     check_json(body)
     try:
@@ -230,10 +216,10 @@ def _any_json(body: bytes) -> bytes:
         raise Malformed(str(error)) from None
 
 
-def _any_text(body: bytes) -> bytes:
-    """JSON as it is, and any other text as a JSON string. Raises Malformed where it is no text."""
+def _json_or_text(body: bytes) -> bytes:
+    """JSON as it is, any other text as a JSON string. Raises Malformed if it is not UTF-8."""
     try:
-        return _any_json(body)
+        return _checked_json(body)
     except Malformed:
         try:
             return msgspec.json.encode(body.decode("utf-8"))
@@ -241,10 +227,10 @@ def _any_text(body: bytes) -> bytes:
             raise Malformed(f"not UTF-8 at byte {error.start}") from None
 
 
-# --- what is said beside the body -----------------------------------------------------------------
+# --- metadata outside the body --------------------------------------------------------------------
 
 
-def _with_said(trigger: Trigger, said: Said, waited_ms: int) -> Trigger:
+def _with_metadata(trigger: Trigger, said: Said, waited_ms: int) -> Trigger:
     budgets = [] if trigger.budget_ms is None else [trigger.budget_ms]
     if said.left_ms is not None:
         budgets.append(max(1, said.left_ms - waited_ms))
@@ -258,7 +244,7 @@ def _with_said(trigger: Trigger, said: Said, waited_ms: int) -> Trigger:
 
 
 def _checked_reply_topic(topic: str | None) -> str | None:
-    """Strangers choose it, so none of the topics that brokers keep for themselves is taken."""
+    """Refuse invalid topics, and those that begin with ``$``, which brokers reserve."""
     if topic is None:
         return None
     fault = name_fault(topic)
@@ -272,12 +258,12 @@ def _checked_correlation(said: Said) -> bytes | None:
     if said.reply_topic is None:
         return None
     if said.correlation is not None and len(said.correlation) > MAX_CORRELATION_BYTES:
-        raise WrongShape(f"of correlation data at most {MAX_CORRELATION_BYTES} bytes are taken")
+        raise WrongShape(f"correlation data has at most {MAX_CORRELATION_BYTES} bytes")
     return said.correlation
 
 
 def _trace(traceparent: str | None) -> str | None:
-    """One that cannot be read is left out, as the standard asks (W3C Trace Context, 4.3)."""
+    """Ignore an invalid one, as the standard requires (W3C Trace Context, 4.3)."""
     if traceparent is None or len(traceparent) > MAX_KEY_LENGTH:
         return None
     return traceparent if _TRACEPARENT.fullmatch(traceparent) else None
@@ -294,8 +280,8 @@ def _budget_ms(raw: msgspec.Raw, waited_ms: int) -> int:
 
 
 def _placed(message: _Message) -> bool:
-    # Over REST all three keys are mandatory in the original, and "false" counts as true there:
-    # ours wants a boolean.
+    # For REST triggers the original demands all three keys, and takes the string "false" as true.
+    # Only a boolean is accepted here.
     raw = message.is_load_balancing
     if raw is msgspec.UNSET:
         raise WrongShape("the key is_load_balancing is missing")
@@ -304,31 +290,13 @@ def _placed(message: _Message) -> bool:
     return bytes(raw) == b"true"
 
 
-def _offer(message: _Message) -> Offer | None:
-    """The receipt keys of a hand-off; a sender that has other uses for these names is no peer.
-
-    A run's name becomes a header of every call, so nothing but a name of ours is taken for one.
-    """
-    try:
-        run = _text(message.run, "run")
-        if run is None or not is_run_id(run) or message.epoch is msgspec.UNSET:
-            return None
-        epoch = msgspec.json.decode(message.epoch, type=int)
-        sender = _text(message.sender, "sender") or ""
-    except (WrongShape, msgspec.ValidationError):
-        return None
-    if not 1 <= epoch <= MAX_EPOCH:
-        return None
-    return Offer(run, epoch, sender[:MAX_KEY_LENGTH])
-
-
-def _text(raw: msgspec.Raw | msgspec.UnsetType, name: str) -> str | None:
-    if raw is msgspec.UNSET or bytes(raw) == b"null":
+def _text(raw: msgspec.Raw) -> str | None:
+    if bytes(raw) == b"null":
         return None
     try:
         return msgspec.json.decode(raw, type=str)
     except msgspec.ValidationError:
-        raise WrongShape(f"{name} must be a string") from None
+        raise WrongShape("id must be a string") from None
 
 
 def _checked_key(key: str) -> str:
@@ -338,7 +306,7 @@ def _checked_key(key: str) -> str:
 
 
 def _readable(error: str) -> str:
-    """Msgspec's sentence, in the words of the message's sender."""
+    """A validation error of msgspec in words for the sender of the message."""
     if "missing required field" in error:
         return f"the key {error.partition('`')[2].strip('`')} is missing"
     if "$.id_flow" in error:

@@ -1,7 +1,7 @@
-"""How many values one evaluation may look at: nothing else is done on the node meanwhile.
+"""A bound on the values that one evaluation reads: an evaluation blocks the whole node.
 
-What JSON takes to be read, and a path to pick from it, grows with the number of values and hardly
-with their length: half a microsecond for each (docs/decisions/0016-bounded-evaluation.md).
+The time to parse JSON, or to apply a path to it, grows with the number of values and hardly with
+their length: half a microsecond for each value (docs/decisions/0016-bounded-evaluation.md).
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ MOST_VALUES = 100_000
 
 
 class TooManyValues(CannotEvaluate):
-    """It would look at more values than one evaluation may."""
+    """An evaluation would read more values than it may."""
 
     code = "too-many-values"
 
 
 class Values:
-    """What one evaluation, of all that a step says, may still look at."""
+    """Counts the values that the expressions of one step read together."""
 
-    __slots__ = ("_left", "_most")
+    __slots__ = ("_left", "_max")
 
-    def __init__(self, most: int = MOST_VALUES) -> None:
-        self._most = self._left = most
+    def __init__(self, maximum: int = MOST_VALUES) -> None:
+        self._max = self._left = maximum
 
     def take(self, count: int) -> None:
-        """Look at so many. Raises TooManyValues."""
+        """Count ``count`` values. Raises TooManyValues."""
         self._left -= count
         if self._left < 0:
             raise TooManyValues(
-                f"a step would look at more than {self._most:,} values (max_evaluated_values in"
+                f"a step would read more than {self._max:,} values (max_evaluated_values in"
                 " comm.conf)"
             )
 
     def take_text(self, text: str) -> None:
-        """Look at all values of a JSON text. Raises TooManyValues."""
-        count = _marks(text)
-        if count > self._left:  # some may stand in strings
-            # More quotes than that are too many values, even where every other string is a key.
-            count = _marks(outside_strings(text, 4 * self._left))
+        """Count the values of a JSON text. Raises TooManyValues."""
+        count = _max_values(text)
+        if count > self._left:  # commas and brackets in strings were counted, too
+            # More quotes than this are too many values, even if every second string is a key.
+            count = _max_values(outside_strings(text, 4 * self._left))
         self.take(count)
 
 
-def _marks(text: str) -> int:
-    """At least as many as there are values."""
+def _max_values(text: str) -> int:
+    """An upper bound of the values in a JSON text."""
     return text.count(",") + text.count("[") + text.count("{") + 1

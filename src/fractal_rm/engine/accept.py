@@ -25,10 +25,11 @@ from fractal_rm.domain.errors import (
 )
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Placed, Received, fault
 from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.handoff import ReceivedOffer
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import OFFERED, State
 from fractal_rm.domain.steady import Reading
-from fractal_rm.domain.trigger import Arrival, Offer, Trigger, decode_trigger
+from fractal_rm.domain.trigger import Arrival, Trigger, decode_trigger
 from fractal_rm.engine.open_runs import OpenRuns, origin_of
 from fractal_rm.engine.ports import Entry, Prior, Taken, Written
 from fractal_rm.engine.queue import RECHECK_S, RunQueue
@@ -166,7 +167,7 @@ class Acceptance:
         if offer:
             facts += (Received(offer.sender, offer.epoch),)
         run_id = offer.run if offer else self._ids.next(now.id_ms)
-        key = _offer_key(offer) if offer else trigger.known_as
+        key = offer.key if offer else trigger.known_as
         digest = trigger.digest() if key is not None else ""
         run, entry = self._made(run_id, flow, facts, key, digest, now)
         self._queue.capacity.reserve(run.payload_bytes)
@@ -204,14 +205,14 @@ class Acceptance:
         state = State.DEAD if new.run.state is State.DEAD else State.ACCEPTED
         return Taken(new.run.id, state, epoch=trigger.offer.epoch if trigger.offer else None)
 
-    async def _known_offer(self, trigger: Trigger, offer: Offer) -> Taken | Refused | None:
+    async def _known_offer(self, trigger: Trigger, offer: ReceivedOffer) -> Taken | Refused | None:
         """A peer that had no answer offers again: it is answered before anything is refused."""
         own = self._runs.get(offer.run)
         if own is not None and own.placement in OFFERED:  # nodes.conf names this node
             return OwnRun(f"this node itself has offered run {offer.run}")
         try:
             retention_ms = self._world.clock.read().retention_ms
-            prior = await self._world.journal.find(_offer_key(offer), retention_ms)
+            prior = await self._world.journal.find(offer.key, retention_ms)
             return None if prior is None else self._repeated(trigger, prior)
         except JournalBlocked as error:
             return _unavailable(error)
@@ -319,8 +320,3 @@ def _or_unset(value: Value | None) -> Value | msgspec.UnsetType:
 
 def _unavailable(blocked: JournalBlocked) -> JournalUnavailable:
     return JournalUnavailable(blocked.why, retry_after_s=5)
-
-
-def _offer_key(offer: Offer) -> str:
-    """An offer is remembered under this key; a sender's own ids cannot begin with a NUL."""
-    return f"\0offer:{offer.run}:{offer.epoch}"

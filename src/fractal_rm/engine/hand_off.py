@@ -1,104 +1,111 @@
-"""Hand off: offer a run to a peer until it is certain who executes it, or that nobody can say."""
+"""Hand off: offer a run to a peer until it is settled which node executes it, or that is unknown.
+
+The protocol and the decisions are in `domain.handoff`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Union
 
 import msgspec
 from msgspec import UNSET
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.budget import time_left_ms
-from fractal_rm.domain.cause import Answered, Cause, Failure
-from fractal_rm.domain.errors import CallFailed, OfferRefused
+from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.facts import Offered, Placed, Settled
 from fractal_rm.domain.flow import components_of
-from fractal_rm.domain.placement import (
-    ASK_AGAIN_AT_MOST_S,
+from fractal_rm.domain.handoff import (
     OFFER_TRIES,
     Again,
-    Home,
+    NoAnswer,
+    NoReceipt,
+    Offer,
+    OfferAnswer,
+    Receipt,
+    RunHere,
+    after_answer,
     after_doubt,
-    after_unsent,
     ask_again,
-    cannot_run,
-    has_not_taken,
     status_of,
+    wait_for_node,
 )
+from fractal_rm.domain.placement import cannot_run
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import OFFERED, Placement, State
-from fractal_rm.engine.ports import Receipt
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.slots import Slots
 from fractal_rm.engine.world import World
 
-HOLD_S = 1.0  # who waits longer gives its slot to others
-Answer = Union[Receipt, OfferRefused, CallFailed, None]  # None: a 2xx without a receipt
+MAX_PAUSE_IN_SLOT_S = 1.0  # for a longer pause, the run releases its slot
 _TOO_LATE = Settled(State.EXPIRED, "its time ended before it could be handed off", Cause.DEADLINE)
 
 
-class _Asked(msgspec.Struct):
-    """How often a run was offered, and which reason for the doubt about it was said last."""
+class _OfferProgress(msgspec.Struct):
+    """How often a run was offered, and the reason for its doubt that was logged last."""
 
     tries: int = 0
-    said: str = ""
+    logged: str = ""
 
 
 class HandOff:
-    """A node of this program may be asked again (G4); any other peer is never offered a run twice.
+    """Offers runs to peers. Only a node of this program is offered the same run again.
 
-    Which peers are ours is in nodes.conf, or shown by the receipts that they have given. Before one
-    is asked again it has to show that it still is.
+    A peer is known to be one by nodes.conf, or by a receipt that it has given. Before it is offered
+    the run again, it must be recognized as one again.
     """
 
     def __init__(self, world: World, recorder: Recorder) -> None:
         self._world = world
         self._recorder = recorder
         self._slots = Slots()
-        self._asked: dict[str, _Asked] = {}  # runs in doubt that wait for another turn
+        self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
 
     async def hand_off(self, run: Run, node_id: str) -> Settled | Again | None:
-        """Offer ``run`` to a node. Returns how it ended here, or None: it is to run here after all.
+        """Offer ``run`` to a node. Returns how it ended, or None: it is to run here.
 
-        Again: the peer may have it and does not say so. It is asked in a later turn, so that runs
-        in doubt do not hold the slots of those that could go on.
+        Again: the peer may have it, and cannot be asked now. It is asked in a later turn, so that
+        runs in doubt do not hold the slots of runs that can continue.
         """
-        asked = self._asked.pop(run.id, None) or _Asked()
-        # In an earlier turn, or a crash came between the offer and its end.
-        silent = run.placement in OFFERED
+        progress = self._in_doubt.pop(run.id, None) or _OfferProgress()
+        # It was offered in an earlier turn, or before a crash.
+        maybe_taken = run.placement in OFFERED
         while True:
-            asked.tries += 1
-            following = await self._turn(run, node_id, asked.tries, silent=silent)
-            if isinstance(following, Settled):
-                return following
-            if isinstance(following, Home):
-                self._recorder.record(run, _placed_here(run, following))
+            progress.tries += 1
+            next_step = await self._offer_in_slot(
+                run, node_id, progress.tries, maybe_taken=maybe_taken
+            )
+            if isinstance(next_step, Settled):
+                return next_step
+            if isinstance(next_step, RunHere):
+                self._recorder.record(run, _placed_here(run, next_step))
                 return None
-            silent = silent or following.silent
-            if silent and (asked.tries >= OFFER_TRIES or following.after_s > HOLD_S):
-                self._asked[run.id] = asked
-                self._say_doubt(run, asked, following.reason)
-                return following
-            await asyncio.sleep(following.after_s)
+            maybe_taken = maybe_taken or next_step.maybe_taken
+            if maybe_taken and (
+                progress.tries >= OFFER_TRIES or next_step.after_s > MAX_PAUSE_IN_SLOT_S
+            ):
+                self._in_doubt[run.id] = progress
+                self._log_doubt(run, progress, next_step.reason)
+                return next_step
+            await asyncio.sleep(next_step.after_s)
 
-    def _say_doubt(self, run: Run, asked: _Asked, reason: str) -> None:
-        """Say why nobody knows whether a node has a run: once, and again when that is another."""
-        if reason != asked.said:
-            asked.said = reason
+    def _log_doubt(self, run: Run, progress: _OfferProgress, reason: str) -> None:
+        """Log why it is unknown whether a node has a run: once for each reason."""
+        if reason != progress.logged:
+            progress.logged = reason
             self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=reason)
 
-    async def _turn(
-        self, run: Run, node_id: str, tries: int, *, silent: bool
-    ) -> Settled | Again | Home:
-        """One offer, in a slot of its node. What nodes.conf says may change while it waits."""
-        following = self._unasked(run, node_id, silent=silent)
-        if following is not None:
-            return following
+    async def _offer_in_slot(
+        self, run: Run, node_id: str, tries: int, *, maybe_taken: bool
+    ) -> Settled | Again | RunHere:
+        """One offer, in a slot of its node. nodes.conf may change while it waits for the slot."""
+        next_step = self._without_offer(run, node_id, maybe_taken=maybe_taken)
+        if next_step is not None:
+            return next_step
         slot = self._slots.slot(node_id, self._world.config.nodes[node_id].limit)
         if slot is None:
-            return await self._once(run, node_id, tries, silent=silent)
-        left_ms = None if silent else self._left_ms(run)
+            return await self._offer(run, node_id, tries, maybe_taken=maybe_taken)
+        left_ms = None if maybe_taken else self._left_ms(run)
         if left_ms is None:
             await slot.acquire()
         else:
@@ -107,142 +114,130 @@ class HandOff:
             except asyncio.TimeoutError:
                 return _TOO_LATE
         try:
-            return await self._once(run, node_id, tries, silent=silent)
+            return await self._offer(run, node_id, tries, maybe_taken=maybe_taken)
         finally:
             slot.release()
 
-    async def _once(
-        self, run: Run, node_id: str, tries: int, *, silent: bool
-    ) -> Settled | Again | Home:
-        """One offer, to where nodes.conf says now that the node is."""
-        following = self._unasked(run, node_id, silent=silent)
-        if following is not None:
-            return following
+    async def _offer(
+        self, run: Run, node_id: str, tries: int, *, maybe_taken: bool
+    ) -> Settled | Again | RunHere:
+        """One offer, to the address that nodes.conf now has for the node."""
+        next_step = self._without_offer(run, node_id, maybe_taken=maybe_taken)
+        if next_step is not None:
+            return next_step
         node = self._world.config.nodes[node_id]
-        if silent:
-            following = await self._unrecognized(run, node, tries)
-            if following is not None:
-                return following
-        ours = silent or self._world.is_ours(node)
+        if maybe_taken:
+            next_step = await self._unless_recognized(run, node, tries)
+            if next_step is not None:
+                return next_step
+        ours = maybe_taken or self._world.is_ours(node)
         left_ms = self._left_ms(run)
         if left_ms is not None and left_ms <= 0:
-            if not silent:
+            if not maybe_taken:
                 return _TOO_LATE
-            left_ms = 1  # a node of ours that may have it is asked all the same
+            left_ms = 1  # a node of this program that may have it is still asked
         if run.placement not in OFFERED:
             await self._recorder.record_durably(run, Offered(node.id, run.epoch + 1, ours))
-        answer = await self._answer(run, node, left_ms, ours=ours)
-        if isinstance(answer, Receipt):
-            await self._world.remember_as_ours(node)
-            return Settled(State.HANDED_OFF, f"node {node.id} has it", Cause.RECEIPT)
-        if answer is None and node.peer != "fractal":
-            return await self._plain(run, node)
-        return self._following(answer, run, node, tries, silent=silent)
+        offer = _offer_of(run, self._world.node_id, left_ms)
+        answer = await self._world.peers.offer(node, offer, ours=ours)
+        return await self._after_answer(answer, run, node, tries, maybe_taken=maybe_taken)
 
     def _can_be_asked(self, run: Run, node: Node) -> bool:
-        """Whether a node that may have a run knows about it: it was one of ours when it was asked.
+        """Whether a node that may have a run can tell: it was one of ours when it was offered.
 
-        What has become one since knows nothing of what was executed there before.
+        A node that has become one since then does not know what was executed there before.
         """
         return run.placement is Placement.OFFERED and node.peer != "original"
 
     def _left_ms(self, run: Run) -> int | None:
         return time_left_ms(run, self._world.clock.steady_ms())
 
-    # --- what is certain before an offer is made ------------------------------------------------
+    # --- before an offer --------------------------------------------------------------------------
 
-    def _unasked(self, run: Run, node_id: str, *, silent: bool) -> Settled | Again | Home | None:
-        """What follows where the node is not to be offered the run at all."""
+    def _without_offer(
+        self, run: Run, node_id: str, *, maybe_taken: bool
+    ) -> Settled | Again | RunHere | None:
+        """What follows if the node must not be offered the run; None: it may be."""
         node = self._world.config.nodes.get(node_id)
         if node is None:
-            return self._gone(run, node_id, silent=silent)
-        if silent and not self._can_be_asked(run, node):
+            return self._after_removal(run, node_id, maybe_taken=maybe_taken)
+        if maybe_taken and not self._can_be_asked(run, node):
             why = f"it was offered to node {node.id}, whose answer is not known"
-            return self._doubt(run, Failure(Cause.PEER_SILENT, why))
+            return self._after_doubt(run, Failure(Cause.PEER_SILENT, why))
         return None
 
-    async def _unrecognized(
-        self, run: Run, node: Node, tries: int
-    ) -> Settled | Again | Home | None:
-        """What follows where it is not certain that a node of this program would be asked again.
+    def _after_removal(
+        self, run: Run, node_id: str, *, maybe_taken: bool
+    ) -> Settled | Again | RunHere:
+        """The node was removed from nodes.conf. One of ours that may have the run can come back."""
+        why = Failure(Cause.PEER_GONE, f"nodes.conf no longer has node {node_id}")
+        if not maybe_taken:
+            return RunHere(why)
+        if run.placement is not Placement.OFFERED:
+            return self._after_doubt(run, why)
+        return wait_for_node(why.reason)
 
-        Anything else, such as an original that took its place, would execute the run again.
+    async def _unless_recognized(
+        self, run: Run, node: Node, tries: int
+    ) -> Settled | Again | RunHere | None:
+        """What follows if no node of this program is recognized; None: one is.
+
+        Anything else, such as an original in its place, would execute the run again.
         """
-        try:
-            if await self._world.peers.recognize(node):
-                return None
-        except CallFailed as error:
-            why = f"node {node.id} may have it, and does not say what it is: {error}"
+        recognized = await self._world.peers.recognize(node)
+        if isinstance(recognized, NoAnswer):
+            why = f"node {node.id} may have it, and does not say what it is: {recognized.reason}"
             return ask_again(tries, why, self._world.random.fraction())
+        if recognized:
+            return None
         why = f"it was offered to node {node.id}, where no node of this program answers now"
         if node.peer is None:
             await self._world.forget_as_ours(node)
-            return self._doubt(run, Failure(Cause.PEER_REPLACED, why))
-        return _wait_for_ours(f"{why}, though nodes.conf says so")
+            return self._after_doubt(run, Failure(Cause.PEER_REPLACED, why))
+        return wait_for_node(f"{why}, though nodes.conf says so")
 
-    async def _answer(self, run: Run, node: Node, left_ms: int | None, *, ours: bool) -> Answer:
-        sender = self._world.node_id
-        route = node.offer if ours else node.offer_once
-        try:
-            return await self._world.peers.offer(node, route, run, sender, left_ms=left_ms)
-        except (OfferRefused, CallFailed) as error:
-            return error
+    # --- after an offer ---------------------------------------------------------------------------
 
-    # --- what follows from an answer; the table is in `domain.placement` ------------------------
-
-    def _following(
-        self, answer: OfferRefused | CallFailed | None, run: Run, node: Node, tries: int,
-        *, silent: bool,
-    ) -> Settled | Again | Home:  # fmt: skip
-        """From a refusal, from no answer, and from a 2xx without the receipt that must be there."""
+    async def _after_answer(
+        self, answer: OfferAnswer, run: Run, node: Node, tries: int, *, maybe_taken: bool
+    ) -> Settled | Again | RunHere:
+        if isinstance(answer, Receipt):
+            await self._world.remember_as_ours(node)
+            return Settled(State.HANDED_OFF, f"node {node.id} has it", Cause.RECEIPT)
+        if isinstance(answer, NoReceipt) and node.peer != "fractal":
+            return await self._accepted_by_plain_peer(run, node)
         fraction = self._world.random.fraction()
-        if isinstance(answer, OfferRefused):
-            why = Failure(Cause.OFFER_REFUSED, str(answer), Answered(answer.status))
-            if has_not_taken(answer.status, looked=answer.looked, silent=silent):
-                return Home(why)
-        elif answer is None:
-            why = Failure(Cause.NO_RECEIPT, f"node {node.id} gave no receipt")
-        elif answer.sent or silent:
-            why = Failure(Cause.PEER_SILENT, f"node {node.id} did not answer: {answer}")
-        else:
-            return after_unsent(tries, node.id, str(answer), fraction)
+        next_step = after_answer(answer, node.id, tries, fraction, maybe_taken=maybe_taken)
+        if not isinstance(next_step, Failure):
+            return next_step
         if self._can_be_asked(run, node):
-            return ask_again(tries, why.reason, fraction)
-        return self._doubt(run, why)
+            return ask_again(tries, next_step.reason, fraction)
+        return self._after_doubt(run, next_step)
 
-    async def _plain(self, run: Run, node: Node) -> Settled | Home:
-        """A 2xx without a receipt: an original is there, whatever was there before."""
+    async def _accepted_by_plain_peer(self, run: Run, node: Node) -> Settled | RunHere:
+        """An accepted offer without a receipt: whatever was there before is not there now."""
         await self._world.forget_as_ours(node)
         if cannot_run(node.peer, run.flow.id, ours=False) is None:
             why = f"node {node.id} answered as a plain peer"
             return Settled(State.HANDED_OFF, why, Cause.PLAIN_PEER)
         why = f"node {node.id} gave no receipt, and an original cannot run flow {run.flow.id}"
-        return self._doubt(run, Failure(Cause.NO_RECEIPT, why))
+        return self._after_doubt(run, Failure(Cause.NO_RECEIPT, why))
 
-    def _gone(self, run: Run, node_id: str, *, silent: bool) -> Settled | Again | Home:
-        """A node that may have the run, and that we could ask, is waited for."""
-        why = Failure(Cause.PEER_GONE, f"nodes.conf no longer has node {node_id}")
-        if not silent:
-            return Home(why)
-        if run.placement is not Placement.OFFERED:
-            return self._doubt(run, why)
-        return _wait_for_ours(why.reason)
-
-    def _doubt(self, run: Run, why: Failure) -> Settled | Home:
-        """A peer that cannot be asked may have executed it. nodes.conf says now what follows."""
+    def _after_doubt(self, run: Run, why: Failure) -> Settled | RunHere:
+        """A peer that cannot be asked may have executed it; nodes.conf now says what follows."""
         node = self._world.config.nodes.get(run.node or "")
         left_ms = self._left_ms(run)
-        following = after_doubt(
+        next_step = after_doubt(
             why,
             rule=node.after_silence if node is not None else None,
             once_only=self._once_only(run),
             in_time=left_ms is None or left_ms > 0,
         )
-        self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=following.reason)
-        return following
+        self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=next_step.reason)
+        return next_step
 
     def _once_only(self, run: Run) -> str | None:
-        """A component of its flow that must not be called twice, as far as is known."""
+        """A component of its flow that must not be called twice, or is not known; None: none is."""
         config = self._world.config
         for name in sorted(components_of(run.flow, config.flows)):
             component = config.components.get(name)
@@ -251,16 +246,15 @@ class HandOff:
         return None
 
 
-def _placed_here(run: Run, home: Home) -> Placed:
+def _offer_of(run: Run, sender: str, left_ms: int | None) -> Offer:
+    return Offer(run.id, run.epoch, sender, run.flow.id, run.payload, left_ms, run.traceparent)
+
+
+def _placed_here(run: Run, next_step: RunHere) -> Placed:
     return Placed(
         run.home,
-        home.why.reason,
-        True if home.maybe_twice else UNSET,
-        home.why.cause,
-        status=status_of(home.why),
+        next_step.reason,
+        True if next_step.maybe_twice else UNSET,
+        next_step.why.cause,
+        status=status_of(next_step.why),
     )
-
-
-def _wait_for_ours(why: str) -> Again:
-    """A node of this program may have the run, and cannot be asked now."""
-    return Again(ASK_AGAIN_AT_MOST_S, silent=True, reason=why)

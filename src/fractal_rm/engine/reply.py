@@ -15,7 +15,7 @@ import msgspec
 
 from fractal_rm.domain.errors import PublishFailed
 from fractal_rm.domain.facts import Dead, Replying, Settled
-from fractal_rm.domain.placement import Again
+from fractal_rm.domain.handoff import Again
 from fractal_rm.domain.result import as_shown
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State

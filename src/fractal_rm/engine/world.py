@@ -31,14 +31,15 @@ class World:
     ``alarms`` wait on its clock, for whoever waits longer than a request takes; ``ids`` names runs.
     ``node_id`` is this node's, by which facts name it: as configured, or ``kept_id``, which is
     asked once the journal is open, and may raise FractalError. ``connections`` is how many may be
-    open for calls. ``observers`` are offered every fact that is written.
+    open for calls. ``make_balancer`` returns the balancer of a configuration, None if it has none.
+    ``observers`` are offered every fact that is written.
     """
 
     config: Config
     journal: Journal
     components: Components
     peers: Peers
-    balancer: Balancer
+    make_balancer: Callable[[Config], Balancer | None]
     publisher: Publisher
     clock: Clock
     random: Random
@@ -48,6 +49,7 @@ class World:
     connections: int = sys.maxsize
     observers: Sequence[Observer] = ()
     node_id: str = field(init=False, default="")
+    balancer: Balancer | None = field(init=False, default=None)
     alarms: Alarms = field(init=False)
     ids: RunIds = field(init=False)
 
@@ -58,6 +60,7 @@ class World:
     def take(self, config: Config) -> None:
         """Put a configuration in force. Raises FractalError; the one before is in force then."""
         self.node_id = config.node_id or self.kept_id()
+        self.balancer = self.make_balancer(config)
         self.config = config
 
     def limits(self) -> Limits:

@@ -1,1 +1,1 @@
-"""The engine under virtual time: no network, no disk, no waiting. Product code, not only tests'."""
+"""The engine under virtual time: without network, disk or waiting. The program uses it too."""

@@ -1,7 +1,7 @@
-"""An event loop whose time jumps: when every task waits, the next timer's moment has come.
+"""An event loop with virtual time: when every task waits, time jumps to the next timer.
 
-Ordinary asyncio code runs on it unchanged. An hour of pauses takes as long as what is done between
-them, and two runs of the same program see the same moments.
+Ordinary asyncio code runs on it unchanged. Pauses take no real time, and a program sees the same
+times whenever it is run.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ T = TypeVar("T")
 _RESOLUTION_S = time.get_clock_info("monotonic").resolution
 
 
-class Stuck(FractalError):
-    """Every task waits, and for nothing that time alone would bring."""
+class Deadlocked(FractalError):
+    """Every task waits, and no timer is set that would end a wait."""
 
     code = "stuck"
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Never waits: what the loop would sleep through is added to ``now_s``."""
+    """Never waits: the time that the loop would wait is added to ``now_s``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
-        """What is ready now. Raises Stuck where the loop would wait for ever."""
+        """Return what is ready now. Raises Deadlocked if the loop would wait forever."""
         ready = super().select(0)
         if ready:
             return ready
         if timeout is None:
-            raise Stuck("every task waits, and for no moment: nothing more can happen")
+            raise Deadlocked("every task waits, and no timer is set: nothing more can happen")
         if timeout > 0:
             self.now_s = _reached(self.now_s + timeout)
         return ready
 
 
 def _reached(moment_s: float) -> float:
-    """A moment at which asyncio sees that the timers for it are due.
+    """The moment, or one just after it, at which asyncio runs the timers that are due.
 
-    It looks whether they are before now plus the clock's resolution. After some months that sum is
-    now itself, as numbers lie farther apart there, and the timer would be waited for for ever.
+    asyncio runs the timers before now plus the clock's resolution. After some months of virtual
+    time, floats are too coarse: the sum would equal now, and the timer would never run.
     """
     if moment_s + _RESOLUTION_S > moment_s:
         return moment_s
@@ -69,9 +69,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:
-    """Run to the end under virtual time, as `asyncio.run` does under that of the machine.
+    """Run a coroutine to its end under virtual time, like `asyncio.run`.
 
-    Raises what ``main`` raises, and Stuck. Tasks that it leaves are cancelled.
+    Raises what ``main`` raises, and Deadlocked. Tasks that are left over are cancelled.
     """
     with closing(VirtualTimeLoop()) as loop:
         try:

@@ -15,6 +15,7 @@ import msgspec
 
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.address import Address, host_in, is_loopback, is_within, read_address
+from fractal_rm.domain.handoff import CODE_PREFIX
 from fractal_rm.web.head import Head, fault_in, requested_host, requested_path
 from fractal_rm.web.own_address import is_own_address
 from fractal_rm.web.peer_refusals import PeerRefusals
@@ -118,7 +119,7 @@ class Access:
             if not self._is_own_host(client, host):
                 shown = host[:60].decode("latin-1")
                 why = f'{field} names "{shown}", which is not this machine'
-                return Problem("urn:fractal-rm:wrong-host", "Wrong host", 421, why)
+                return Problem(CODE_PREFIX + "wrong-host", "Wrong host", 421, why)
         return None
 
     def _is_own_host(self, client: Client, host: bytes) -> bool:
@@ -154,4 +155,4 @@ def _not_trusted(client: Client) -> str:
 
 
 def _refused(why: str) -> Problem:
-    return Problem("urn:fractal-rm:peer-refused", "This client may not request this", 403, why)
+    return Problem(CODE_PREFIX + "peer-refused", "This client may not request this", 403, why)

@@ -6,15 +6,16 @@ from functools import lru_cache
 
 import msgspec
 
+from fractal_rm.config.model import Config
 from fractal_rm.domain.call import Caller, Route
 from fractal_rm.domain.errors import BadReply, Malformed
 from fractal_rm.domain.outcome import said_with
 from fractal_rm.domain.strict_json import read_json_as
 
-KNOWN_BYTES = 200  # answers up to this length are remembered
+CACHED_BYTES = 200  # what a body up to this length says is cached
 
 
-class _Answer(msgspec.Struct):
+class _BalancerReply(msgspec.Struct):
     """``id_node``: a number or a text (2 and "2" are the same node), or null for here."""
 
     id_node: int | str | None
@@ -23,27 +24,33 @@ class _Answer(msgspec.Struct):
 class HttpBalancer:
     """Port `Balancer`. The reply is read as JSON whatever its label: originals say text/html."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, route: Route) -> None:
         self._caller = caller
+        self._route = route
 
-    async def ask(self, route: Route) -> str | None:
-        """Ask once, within the route's limits. Raises CallFailed."""
-        reply = await self._caller.call(route)
+    async def ask(self) -> str | None:
+        """Ask once, within the limits of the route. Raises CallFailed."""
+        reply = await self._caller.call(self._route)
         if not 200 <= reply.status < 300:
             raise BadReply(f"status {reply.status}{said_with(reply)}")
         try:
-            known = len(reply.body) <= KNOWN_BYTES
-            return _known_node_of(reply.body) if known else _node_of(reply.body)
+            cached = len(reply.body) <= CACHED_BYTES
+            return _cached_node_in(reply.body) if cached else _node_in(reply.body)
         except (Malformed, msgspec.ValidationError) as error:
             why = f"its answer is not {{'id_node': …}} ({error}){said_with(reply)}"
             raise BadReply(why) from error
 
 
-def _node_of(body: bytes) -> str | None:
-    """The id in an answer. Raises Malformed, msgspec.ValidationError."""
-    answer = read_json_as(body, _Answer).id_node
-    return None if answer is None else str(answer)
+def make_balancer(caller: Caller, config: Config) -> HttpBalancer | None:
+    """The balancer of a configuration; None if it has none."""
+    return None if config.balancer is None else HttpBalancer(caller, config.balancer)
 
 
-# A balancer gives few different answers, and one for each run.
-_known_node_of = lru_cache(maxsize=64)(_node_of)
+def _node_in(body: bytes) -> str | None:
+    """The node id in a reply. Raises Malformed, msgspec.ValidationError."""
+    node = read_json_as(body, _BalancerReply).id_node
+    return None if node is None else str(node)
+
+
+# There are few different replies, and one for each run.
+_cached_node_in = lru_cache(maxsize=64)(_node_in)

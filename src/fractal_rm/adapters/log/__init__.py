@@ -1,4 +1,4 @@
-"""The journal: an append-only log, whose facts are brought into a history that people read."""
+"""The journal: an append-only log whose facts are copied into a history for queries."""
 
 from fractal_rm.adapters.log.journal import LogJournal
 

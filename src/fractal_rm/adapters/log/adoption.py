@@ -1,9 +1,9 @@
-"""Adoption: the open runs of a journal that no process holds are moved to this one's.
+"""Adoption: the open runs of a journal that no process has open are moved into this journal.
 
-    noted there ──> written and synced here ──> taken out there ──> they go on here
+    record there that a move begins ──> write and sync here ──> delete there ──> resume here
 
-Until a run is taken out there, its copy here counts for nothing. A process that ends in between
-leaves the note, and the next start drops its copies (`drop_copies`).
+Until a run is deleted there, its copy here does not count. If the process ends in between, the
+record of the move remains, and the next start deletes the copies (`drop_copies`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from fractal_rm.engine.ports import Adopted, Recovered
 
 RUNS_AT_ONCE = 500
 NEED_MORE = "some need what this process does not serve"
-BROKEN = "some are broken, which the process that they came to sets aside at its start"
+BROKEN = "some are broken; the process that accepted them sets them aside at its start"
 
 
 class Adoption:
-    """Moves runs, journal by journal.
+    """Moves runs, one journal after the other.
 
-    ``take_in`` writes new runs into this journal, ``wait_durable`` waits until all is on the disk.
-    ``looking`` is the thread that asks this journal's history, ``working`` the one for the others.
+    ``add_moved_runs`` writes new runs into this journal, ``wait_durable`` waits until they are
+    durable. ``looking`` is the thread that queries this journal's history, ``working`` the thread
+    for the other journals.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Adoption:
         recent: Recent,
         looking: Worker,
         working: Worker,
-        take_in: Callable[[bytes, Stories], None],
+        add_moved_runs: Callable[[bytes, Stories], None],
         wait_durable: Callable[[], Awaitable[None]],
     ) -> None:
         self._others = others
@@ -49,65 +50,66 @@ class Adoption:
         self._recent = recent
         self._looking = looking
         self._working = working
-        self._take_in = take_in
+        self._add_moved_runs = add_moved_runs
         self._wait_durable = wait_durable
-        self._copied: set[str] = set()  # here, and not known to be taken out there
+        self._copied: set[str] = set()  # here, and not yet known to be deleted there
 
     def drop_copies(self) -> None:
-        """At a start: what a move that was cut short has written here is in the other journal."""
-        if not self._others.moves_began():
+        """At a start: delete the copies of an unfinished move; the other journal has these runs."""
+        if not self._others.has_unfinished_moves():
             return
         run_ids = self._history.open_ids()
         found = self._others.find([_by_id(run_id) for run_id in run_ids])
         copies = [run_id for run_id, prior in zip(run_ids, found, strict=True) if prior]
         self._history.take_out(copies)
-        self._others.forget_moves()
+        self._others.clear_moves()
 
     async def adopt(self) -> list[Adopted]:
-        """Move what can be moved; see the port."""
-        found = [await self._adopt(other) for other in await self._working.run(self._others.left)]
+        """Move the runs that can be moved; see the port."""
+        free = await self._working.run(self._others.free_journals)
+        found = [await self._adopt(other) for other in free]
         return [adopted for adopted in found if adopted is not None]
 
     async def _adopt(self, other: OtherJournal) -> Adopted | None:
-        """One journal; None: a process holds it, or no run is open in it."""
+        """One journal; None: a process has it open, or it has no open run."""
         work = self._working.run
         adopting = _Adopting(other.name)
-        seen = False
+        done = False
         try:
             found: Recovered | None = await work(other.open)
             if found is not None:
                 adopting.sort(found, self._others.carries)
                 await self._move_all(other, adopting)
-            seen = True
+            done = True
         except JournalInUse:
             return None
         except JournalBlocked as error:
             adopting.why.append(str(error))
         except JournalError as error:
             adopting.why.append(str(error))
-            seen = True
+            done = True
         finally:
-            await work(partial(other.close, seen=seen))
+            await work(partial(other.close, done=done))
         return adopting.result()
 
     async def _move_all(self, other: OtherJournal, adopting: _Adopting) -> None:
-        if not adopting.takes:
+        if not adopting.batches:
             return
         await self._working.run(other.begin_move)
-        while adopting.takes:
-            adopting.moved += await self._move(other, adopting.takes[0])
-            del adopting.takes[0]
+        while adopting.batches:
+            adopting.moved += await self._move(other, adopting.batches[0])
+            del adopting.batches[0]
         await self._working.run(other.end_move)
 
     async def _move(self, other: OtherJournal, runs: Sequence[Run]) -> list[Run]:
-        """Returns those that go on here: a run that this journal had already is its own."""
+        """Returns the runs to resume here: not those that this journal already had as its own."""
         work = self._working.run
         run_ids = [run.id for run in runs]
         known = await self._known(run_ids)
         new = [run_id for run_id in run_ids if run_id not in known]
         if new:
             body: bytes = await work(partial(other.body_of, new))
-            self._take_in(body, await work(partial(told_in, [Put(body, 0)], _never)))
+            self._add_moved_runs(body, await work(partial(told_in, [Put(body, 0)], _no_run)))
             self._copied.update(new)
             await self._wait_durable()
         await work(partial(other.take_out, run_ids))
@@ -123,58 +125,58 @@ class Adoption:
 
 
 class _Adopting:
-    """What is found in one journal: what is taken, by batches, what was, and what stays."""
+    """The runs of one journal: to be moved, in batches; moved; and remaining there."""
 
     def __init__(self, name: str) -> None:
         self.why: list[str] = []
-        self.takes: list[list[Run]] = []
+        self.batches: list[list[Run]] = []
         self.moved: list[Run] = []
         self._name = name
-        self._stay: list[Run] = []
+        self._remaining: list[Run] = []
         self._clean = False
 
     def sort(self, found: Recovered, carries: Callable[[Run], bool]) -> None:
-        """Decide for each run. A batch has whole families."""
+        """Decide for each run whether it is moved. A batch never splits a family."""
         self._clean = found.clean
-        taken: list[Run] = []
+        batch: list[Run] = []
         for family in families(found.runs):
             if not all(map(carries, family)):
-                self._stay += family
+                self._remaining += family
                 continue
-            taken += family
-            if len(taken) >= RUNS_AT_ONCE:
-                self.takes.append(taken)
-                taken = []
-        if taken:
-            self.takes.append(taken)
-        if self._stay:
+            batch += family
+            if len(batch) >= RUNS_AT_ONCE:
+                self.batches.append(batch)
+                batch = []
+        if batch:
+            self.batches.append(batch)
+        if self._remaining:
             self.why.append(NEED_MORE)
         if found.broken:
-            self._stay += [each.run for each in found.broken]
+            self._remaining += [each.run for each in found.broken]
             self.why.append(BROKEN)
 
     def result(self) -> Adopted | None:
-        """None: there was nothing to do."""
-        stay = [run.id for run in chain(*self.takes, self._stay)]
+        """None: nothing was moved, and nothing is wrong."""
+        remaining = [run.id for run in chain(*self.batches, self._remaining)]
         if not self.moved and not self.why:
             return None
         moved = Recovered(self.moved, clean=self._clean)
-        return Adopted(self._name, moved, stay, "; ".join(self.why))
+        return Adopted(self._name, moved, remaining, "; ".join(self.why))
 
 
 def families(runs: Sequence[Run]) -> Iterable[list[Run]]:
-    """Each run with those that it has begun, oldest first."""
+    """Each run together with the runs that it began, oldest first."""
     roots: dict[str, str] = {}
     by_root: dict[str, list[Run]] = {}
-    for run in runs:  # a parent stands before its children
+    for run in runs:  # a parent comes before its children
         parent = run.origin.rpartition(":")[0] if run.origin is not None else ""
         root = roots[run.id] = roots.get(parent, run.id)
         by_root.setdefault(root, []).append(run)
     return by_root.values()
 
 
-def _never(_: str) -> None:
-    """The history has none of the runs that are new."""
+def _no_run(_: str) -> None:
+    """The history has none of these runs."""
 
 
 def _by_id(run_id: str) -> Asked:

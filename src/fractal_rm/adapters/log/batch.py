@@ -1,4 +1,4 @@
-"""What is written together: the records of one frame, and what the history is told of them."""
+"""Batches: the records that are written in one frame, and their updates of the history."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.stories import Beginning, Stories, Story
-from fractal_rm.adapters.log.timed import VALUE_BYTES, Blob, Ref, take_out
+from fractal_rm.adapters.log.timed import VALUE_BYTES, Blob, Ref, extract_blob
 from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled, parent_of
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Entry, Prior
 
-Behind = tuple[Run, tuple[int, AnyFact]]  # a fact that its run has followed, behind its moment
-Age = Callable[[], int]  # the clock by which history ages, milliseconds
-ENDS = frozenset({Settled, Dead})
-# So little the wall clock and that of history may stand apart, and count as one.
-SAME_MS = 60_000
+AppendedFact = tuple[Run, tuple[int, AnyFact]]  # an applied fact: run, time, fact
+RetentionClock = Callable[[], int]  # reads the retention clock, milliseconds
+END_FACTS = frozenset({Settled, Dead})
+# A smaller difference of the wall clock and the retention clock counts as none.
+CLOCK_TOLERANCE_MS = 60_000
 
 
-class Facts:
-    """Facts of open runs. ``records`` are what the log says."""
+class FactBatch:
+    """Facts of open runs, as ``records`` of the log."""
 
-    BEGINS = b',["fact","'  # as most of them do
+    RECORD_PREFIX = b',["fact","'  # most records begin so
 
-    def __init__(self, facts: Sequence[Behind], age: Age) -> None:
+    def __init__(self, facts: Sequence[AppendedFact], retention_ms: RetentionClock) -> None:
         self._facts: Sequence[tuple[Run, Any]] = facts
         self._refs: list[tuple[str, Ref]] = []
         self._ends: list[tuple[str, int, int]] = []
         self.records: list[Any] = [("fact", run.id, timed) for run, timed in facts]
-        age_ms: int | None = None  # now, for all of them
+        now_ms: int | None = None  # one reading for all
         for at, (run, timed) in enumerate(facts):
-            if type(timed[1]) in ENDS:
-                if age_ms is None:
-                    age_ms = age()
-                ahead_ms = _ahead_of(timed[0], age_ms)
+            if type(timed[1]) in END_FACTS:
+                if now_ms is None:
+                    now_ms = retention_ms()
+                ahead_ms = _ahead_of(timed[0], now_ms)
                 self.records[at] = ("end", run.id, timed, ahead_ms)
                 self._ends.append((run.id, timed[0], ahead_ms))
 
-    def take_out(self, new_name: Callable[[], str]) -> list[Blob]:
-        """Large values stand elsewhere from here on."""
+    def extract_blobs(self, new_name: Callable[[], str]) -> list[Blob]:
+        """Replace large values by references; returns the values."""
         blobs: list[Blob] = []
         facts = list(self._facts)
         for at, (run, (at_ms, fact)) in enumerate(self._facts):
-            found = take_out(fact, new_name)
+            found = extract_blob(fact, new_name)
             if found is not None:
                 small, blob = found
                 timed = (at_ms, small, blob.ref)
@@ -58,42 +58,42 @@ class Facts:
         self._facts = facts
         return blobs
 
-    def tell(self, stories: Stories) -> None:
-        """They stand in the log: they are on their way into the history."""
-        stories.go_on(self._facts)
+    def add_to(self, stories: Stories) -> None:
+        """The log has the facts: add them to the updates for the history."""
+        stories.add_facts(self._facts)
         for run_id, ref in self._refs:
             stories.of(run_id).refs += (ref,)
         for end in self._ends:
             stories.end(*end)
 
 
-class Beginnings:
-    """New runs, and triggers that came again."""
+class EntryBatch:
+    """New runs, and duplicates of triggers."""
 
-    BEGINS = b',["run","'
+    RECORD_PREFIX = b',["run","'
 
-    def __init__(self, age: Age) -> None:
-        self._age = age
+    def __init__(self, retention_ms: RetentionClock) -> None:
+        self._retention_ms = retention_ms
         self._begun = Stories()
         self._again: list[str] = []
         self.records: list[Any] = []
 
     def prior(self, entry: Entry) -> Prior | None:
-        """The run that began in here with the key of an entry, or else its id."""
+        """The run of this batch with the key of an entry, or else with its id."""
         return self._begun.prior(entry)
 
     def add_flow(self, flow: Flow) -> None:
-        """A definition that runs begin with from here on."""
+        """Add a flow, before the first run that uses it."""
         version, body = flow_version(flow), records.encode(flow)
         self._begun.flows[version] = body
         self.records.append(("flow", version, msgspec.Raw(body)))
 
     def begin(self, entry: Entry) -> None:
-        """A new run, or a dead letter."""
+        """Add a new run, or a dead letter."""
         at_ms, first = entry.at_ms, entry.facts[0]
         facts = [(at_ms, fact) for fact in entry.facts]
         settled_ms = at_ms if entry.state.final else None
-        ahead_ms = 0 if settled_ms is None else _ahead_of(settled_ms, self._age())
+        ahead_ms = 0 if settled_ms is None else _ahead_of(settled_ms, self._retention_ms())
         flow = entry.flow.id if entry.flow else None
         self._begun.begin(
             Story(entry.run_id, facts, entry.state, entry.reason, None, settled_ms, ahead_ms),
@@ -104,12 +104,12 @@ class Beginnings:
              ahead_ms)
         )  # fmt: skip
 
-    def take_out(self, new_name: Callable[[], str]) -> list[Blob]:
-        """Large values stand elsewhere from here on: `records` have the lists of the stories."""
+    def extract_blobs(self, new_name: Callable[[], str]) -> list[Blob]:
+        """Replace large values by references; returns the values. `records` share these lists."""
         blobs: list[Blob] = []
         for story in self._begun:
             for at, (at_ms, fact) in enumerate(story.facts):
-                found = take_out(fact, new_name)
+                found = extract_blob(fact, new_name)
                 if found is not None:
                     small, blob = found
                     story.facts[at] = (at_ms, small, blob.ref)
@@ -118,32 +118,32 @@ class Beginnings:
         return blobs
 
     def repeat(self, run_id: str) -> None:
-        """The trigger of a run has come again."""
+        """Count a duplicate of the trigger of a run."""
         self._again.append(run_id)
         self.records.append(("again", run_id))
 
-    def tell(self, stories: Stories) -> None:
-        """They stand in the log: they are on their way into the history."""
+    def add_to(self, stories: Stories) -> None:
+        """The log has them: add them to the updates for the history."""
         stories.take_over(self._begun)
         for run_id in self._again:
             stories.repeat(run_id)
 
 
-def encoded(batch: Beginnings | Facts, new_name: Callable[[], str]) -> tuple[bytes, list[Blob]]:
-    """What a frame says, and the blobs that it names."""
+def encoded(batch: EntryBatch | FactBatch, new_name: Callable[[], str]) -> tuple[bytes, list[Blob]]:
+    """The body of a frame, and the blobs that it refers to."""
     body = records.encode(batch.records)
-    blobs = batch.take_out(new_name) if _may_be_large(body, batch.BEGINS) else []
+    blobs = batch.extract_blobs(new_name) if may_have_large_value(body, batch.RECORD_PREFIX) else []
     if blobs:
         refs = [blob.ref for blob in blobs]
         body = records.encode([("blobs", refs), *batch.records])
     return body, blobs
 
 
-def _may_be_large(body: bytes, begins: bytes) -> bool:
-    """Whether there is a stretch in which a large value may stand: no record begins in it.
+def may_have_large_value(body: bytes, begins: bytes) -> bool:
+    """Whether a stretch of the body without a record prefix is long enough for a large value.
 
-    So facts are looked at one by one where one may be large, and not where they are many. A value
-    that itself has in it how a record begins may stay where it is.
+    So facts are checked one by one only if one of them may be large, not if there are many. A large
+    value that contains record prefixes may be missed: it is then stored in the body.
     """
     at = 0
     while len(body) - at > VALUE_BYTES:
@@ -157,7 +157,7 @@ def beginning_of(
     first: AnyFact | None, flow: str | None, at_ms: int, key: str | None, digest: str,
     key_until_ms: int,
 ) -> Beginning:  # fmt: skip
-    """What the history needs to know of a run with this first fact; None: nobody can read it."""
+    """The columns of a new run with this first fact; None: the fact cannot be decoded."""
     version, parent = "", None
     if isinstance(first, Accepted):
         version, parent = first.version, parent_of(first)
@@ -165,10 +165,10 @@ def beginning_of(
     return Beginning(flow, version, source, at_ms, key, digest, key_until_ms, parent)
 
 
-def _ahead_of(ended_ms: int, age_ms: int) -> int:
-    """How far the age of history is ahead of the wall clock: for days, a minute is nothing.
+def _ahead_of(ended_ms: int, now_ms: int) -> int:
+    """The retention clock minus the wall clock, or 0 if they differ by less than a minute.
 
-    So it is 0, which takes no room, as long as nobody sets the wall clock.
+    0 needs no space, and is the normal case while nobody sets the wall clock.
     """
-    ahead_ms = age_ms - ended_ms
-    return ahead_ms if abs(ahead_ms) >= SAME_MS else 0
+    ahead_ms = now_ms - ended_ms
+    return ahead_ms if abs(ahead_ms) >= CLOCK_TOLERANCE_MS else 0

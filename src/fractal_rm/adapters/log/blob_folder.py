@@ -1,4 +1,4 @@
-"""Blobs in a folder of a real file system, beside the journal: ``up.blobs``."""
+"""Blobs in a folder on the disk, beside the journal: ``up.blobs``."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from fractal_rm.config.whole_file import sync_folder
 from fractal_rm.domain.errors import JournalGone
 from fractal_rm.domain.none_left import none_left
 
-_NAME = re.compile("[0-9a-f]{32}")  # see `Log.new_blob`
+_NAME = re.compile("[0-9a-f]{32}")  # see `Log.new_blob_name`
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def blob_folder(journal: Path) -> Path:
-    """Where the blobs of a journal are: beside the file that links lead to."""
+    """The folder of the blobs of a journal. Links are resolved."""
     return journal.resolve().with_suffix(".blobs")
 
 
 class FolderBlobs:
-    """Port `BlobFiles`. The folder is made with the first blob, and stays open from there on."""
+    """Port `BlobFiles`. The folder is made with the first blob and kept open from then on."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.where = str(folder)
-        self._file = -1  # the folder, where it is there
+        self._file = -1  # the descriptor of the folder, if it exists
         self._there = StillThere()
 
     def names(self) -> list[str]:
-        """Every blob that is there; what else somebody has put there is none."""
+        """All blobs; files with other names are left out."""
         if not self._is_open():
             return []
         return [entry.name for entry in self._folder.iterdir() if _NAME.fullmatch(entry.name)]
 
     def write(self, name: str, data: bytes) -> None:
-        """Hand a whole new file to the system. Raises JournalGone, OSError."""
+        """Write a new file, without a sync. Raises JournalGone, OSError."""
         self._make()
         file = os.open(name, _NEW, 0o600, dir_fd=self._file)
         try:
@@ -53,69 +53,69 @@ class FolderBlobs:
             os.close(file)
 
     def bring_in(self, name: str, file: Path) -> None:
-        """Take a file of another folder in, under a second name or, where there is none, copied.
+        """Add a file of another folder: as a hard link, or else as a copy.
 
         Raises JournalGone, OSError.
         """
         self._make()
         try:
             os.link(file, name, dst_dir_fd=self._file)
-        except FileExistsError:  # it was brought in before
+        except FileExistsError:  # it was added before
             pass
-        except OSError:  # another file system, or one without second names
+        except OSError:  # another file system, or one without hard links
             self.write(name, file.read_bytes())
 
     def sync(self, names: Sequence[str]) -> None:
-        """Wait for the disk. What somebody has deleted meanwhile is found out when it is read."""
+        """Wait for the disk. A file that was deleted is noticed when it is read."""
         if not self._is_open():
             return
         try:
-            for do in (_begin_writing, os.fdatasync):  # all at once, not one after the other
+            for do in (_begin_writing, os.fdatasync):  # start all writes, then wait for each
                 for name in names:
                     self._do(do, name)
         except OSError as error:
             if not none_left(error):
                 raise
-            os.sync()  # of all there is, which needs no descriptor
+            os.sync()  # syncs everything, and needs no descriptor
         else:
             os.fsync(self._file)
 
     def size(self, name: str) -> int:
-        """How many bytes a file has. Raises NotRegular where it is a FIFO or the like."""
+        """How many bytes a file has. Raises NotRegular if it is a FIFO or the like."""
         return stat_regular(self._folder / name).st_size
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """What a file holds."""
+        """The content of a file, in pieces."""
         with (self._folder / name).open("rb", buffering=0) as file:
             while piece := file.read(READ_BYTES):
                 yield piece
 
     def delete(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Delete a file, if it exists."""
         if self._is_open():
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._file)
 
     def check(self) -> None:
-        """Compare the folder that is open with the one that has its name."""
+        """Compare the open folder with the one at its path."""
         self._there.check()
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Close the folder."""
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
         self._there.close()
 
     def _make(self) -> None:
-        """Open the folder; make it where it is not there. Raises JournalGone, OSError."""
+        """Open the folder; make it if it does not exist. Raises JournalGone, OSError."""
         try:
             if not self._is_open():
                 self._folder.mkdir()
                 sync_folder(self._folder.parent)
                 self._is_open()
         except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
-            # A file is there, a link to nothing, or the folder above it was renamed just now.
+            # There is a file or a dangling link, or the parent folder was just renamed.
             raise JournalGone(f"{self.where} is no folder, and none can be made there") from error
         self.check()
 
@@ -143,5 +143,5 @@ class FolderBlobs:
 
 
 def _begin_writing(file: int) -> None:
-    """Let the system begin to write what it holds of a file: Linux does at this advice."""
+    """Start writing a file's cached pages to the disk: on Linux this advice does."""
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)

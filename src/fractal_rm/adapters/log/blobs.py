@@ -1,10 +1,10 @@
-"""Blobs: large values of facts, each in a file of its own, so that it is written once.
+"""Blobs: large values of facts, each in a file of its own, so that it is written only once.
 
-    write blobs ──> put the frame that names them ──> sync blobs, their names, then the log
+    write blobs ──> write the frame that refers to them ──> sync blobs, their folder, the log
 
-A blob is whole in the system's hands before a frame names it: a killed process leaves no frame
-without its blobs. A power cut may: the kernel writes in any order. So a frame holds only if its
-blobs are whole. A file that no frame names is swept at a start.
+A blob is written completely before the frame that refers to it, so a killed process leaves no
+frame without its blobs. A power loss may, as the kernel writes in any order. So a frame is valid
+only if its blobs are complete. A file that no frame refers to is deleted at a start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fractal_rm.adapters.log.timed import Blob, Ref
 
 
 class BlobFiles(Protocol):
-    """A folder of files that are written once. All but ``check`` raise OSError.
+    """A folder of files, each written once. All methods but ``check`` raise OSError.
 
     They may be called on any thread.
     """
@@ -28,19 +28,19 @@ class BlobFiles(Protocol):
     where: str  # the folder, for people
 
     def names(self) -> list[str]:
-        """Every blob that is there; none where the folder is not made yet."""
+        """All blobs; empty if the folder was not made yet. Other files are left out."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
-        """Hand a whole new file to the system; where that fails, nothing is left of it."""
+        """Write a new file, without a sync; if that fails, the file is deleted."""
         ...
 
     def bring_in(self, name: str, file: Path) -> None:
-        """Have a file of another folder, too: under a second name, or copied."""
+        """Add a file of another folder: as a hard link, or else as a copy."""
         ...
 
     def sync(self, names: Sequence[str]) -> None:
-        """Return when these files, with their names, outlive the power."""
+        """Return when these files and their names survive a power loss."""
         ...
 
     def size(self, name: str) -> int:
@@ -48,30 +48,31 @@ class BlobFiles(Protocol):
         ...
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """What a file holds, in pieces of at most 64 KiB."""
+        """The content of a file, in pieces of at most 64 KiB."""
         ...
 
     def delete(self, name: str) -> None:
-        """Remove a file, if it is there. A power cut may bring it back."""
+        """Delete a file, if it exists. A power loss may bring it back."""
         ...
 
     def check(self) -> None:
-        """Raise JournalGone where what is written would not be found again under its name."""
+        """Raise JournalGone if the open folder is no longer the one at its path."""
         ...
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Close the folder."""
         ...
 
 
 class BlobLost(Exception):
-    """A blob is not there, or not as it was written; says which, and why."""
+    """A blob is missing or damaged; the message has the file and the reason."""
 
 
 class Blobs:
-    """The blobs of one log: which of them are to be synced yet. ``files`` are shared with readers.
+    """The blobs of one log, and which of them are not synced yet. Readers share ``files``.
 
-    All is called on the event loop, but for `sync`, which a thread calls beside `written`.
+    All methods are called on the event loop except `sync`, which a thread may call at the same
+    time as `written`.
     """
 
     def __init__(self, files: BlobFiles) -> None:
@@ -79,7 +80,7 @@ class Blobs:
         self._unsynced: list[str] = []
 
     def write(self, blobs: Iterable[Blob]) -> list[str]:
-        """Write all, or none; returns their names. Raises OSError."""
+        """Write all of them or none; returns their names. Raises OSError."""
         names: list[str] = []
         try:
             for ref, value in blobs:
@@ -92,50 +93,53 @@ class Blobs:
         return names
 
     def delete(self, names: Iterable[str]) -> None:
-        """Remove what no frame names. Raises OSError."""
+        """Delete blobs that no frame refers to. Raises OSError."""
         for name in names:
             self.files.delete(name)
 
     def written(self, names: Iterable[str]) -> None:
-        """A frame names these from here on: they are synced before it."""
+        """A frame now refers to these: the next `sync` includes them."""
         self._unsynced += names
 
     def sync(self) -> None:
-        """Wait until all `written` are on the disk. Raises OSError."""
+        """Wait until all `written` blobs are durable. Raises OSError."""
         names = self._unsynced.copy()
         if names:
             self.files.sync(names)
-            del self._unsynced[: len(names)]  # others may stand behind them by now
+            del self._unsynced[: len(names)]  # more may have been appended meanwhile
 
     def lost_in(self, body: bytes, *, is_synced: bool) -> str | None:
-        """Why a frame does not hold though its body does; None: it holds.
+        """Why a frame is invalid because of its blobs; None: it is valid.
 
-        Of one that was not synced for certain, each blob is read; else its size is looked at.
+        ``is_synced``: the frame is known to be synced. Then only sizes are compared, else each
+        blob is read.
         """
-        lost = lost_in(self.files, body, check_size if is_synced else read)
+        lost = lost_in(self.files, body, verify_size if is_synced else read)
         if lost is None:
-            self.written(ref.name for ref in records.refs_named(body) if ref.name is not None)
+            self.written(ref.name for ref in records.blob_refs_of(body) if ref.name is not None)
         return lost
 
 
-def lost_in(files: BlobFiles, body: bytes, look: Callable[[BlobFiles, Ref], object]) -> str | None:
-    """Why a body does not hold, as one of its blobs does not; None: all do."""
+def lost_in(
+    files: BlobFiles, body: bytes, verify: Callable[[BlobFiles, Ref], object]
+) -> str | None:
+    """Why a blob of a body is lost; None: all are valid."""
     try:
-        for ref in records.refs_named(body):
-            look(files, ref)
+        for ref in records.blob_refs_of(body):
+            verify(files, ref)
     except BlobLost as lost:
         return str(lost)
     return None
 
 
 def read(files: BlobFiles, ref: Ref) -> bytes:
-    """The value that a fact refers to. Raises BlobLost, and OSError where it may be there."""
+    """The value of a blob. Raises BlobLost, or OSError if it may still exist."""
     return b"".join(verified(files, ref))
 
 
 def verified(files: BlobFiles, ref: Ref) -> Iterator[bytes]:
-    """The pieces of a value, which is whole if all come. Raises as `read`."""
-    name, crc = check_size(files, ref), 0
+    """The pieces of a value, verified against its checksum at the end. Raises as `read`."""
+    name, crc = verify_size(files, ref), 0
     try:
         for piece in files.pieces(name):
             crc = crc32(piece, crc)
@@ -146,10 +150,10 @@ def verified(files: BlobFiles, ref: Ref) -> Iterator[bytes]:
         raise _lost(files, ref, "does not match its checksum")
 
 
-def check_size(files: BlobFiles, ref: Ref) -> str:
-    """Whether it is there, as long as it was; returns its name. Raises as `read`."""
+def verify_size(files: BlobFiles, ref: Ref) -> str:
+    """Verify that it exists with the right size; returns its name. Raises as `read`."""
     if ref.name is None:
-        raise BlobLost(f"the {ref.field} of {ref.size} bytes is gone, as a repair has found")
+        raise BlobLost(f"the {ref.field} of {ref.size} bytes is lost, as a repair found")
     try:
         size = files.size(ref.name)
     except OSError as error:
@@ -160,10 +164,10 @@ def check_size(files: BlobFiles, ref: Ref) -> str:
 
 
 def _why(files: BlobFiles, ref: Ref, error: OSError) -> BlobLost | OSError:
-    """Of one that cannot be read: whether it is lost, or this process alone cannot read it now."""
+    """The error to raise: BlobLost, or the OSError if only this process cannot read it now."""
     if isinstance(error, FileNotFoundError):
         return _lost(files, ref, "is missing")
-    if error.errno in (EIO, EINVAL, EISDIR, ELOOP):  # a bad sector, or no file
+    if error.errno in (EIO, EINVAL, EISDIR, ELOOP):  # a bad sector, or not a regular file
         return _lost(files, ref, f"cannot be read ({error.strerror})")
     return error
 

@@ -1,8 +1,9 @@
-"""Which file of a damaged log is which segment, and which segments are of one log.
+"""Which file of a damaged log has which segment, and which segments belong to one log.
 
-Headers tell: each has the salt of the segment before it. Where two that should follow each other do
-not, the smaller part is of another log. The same salt finds a segment again whose own header is
-lost: its frames hold under it. Where none follows, its frames themselves tell (see `salts`).
+Each header has the salt of the segment before it. If two segments with consecutive numbers do not
+match, the smaller part belongs to another log. The same salt identifies a segment whose own header
+is lost: its frames are valid with it. If no segment follows, the salt is computed from the frames
+(see `salts`).
 """
 
 from __future__ import annotations
@@ -23,67 +24,67 @@ from fractal_rm.adapters.log.segments import (
     number_of,
 )
 
-MOST_BYTES = 64 * 1024 * 1024  # of a file without a header that is looked through
+MOST_BYTES = 64 * 1024 * 1024  # larger files without a header are not read
 
 
 class Chosen(msgspec.Struct):
-    """What is to be read. ``segments`` are in order, each number once; some may be missing.
+    """The segments to read: in order, each number once; some may be missing.
 
-    ``data`` is what each file holds, by name. ``problems`` say, as sentences, what is wrong with
-    files. ``found_again`` are the files of segments without a header. No segment that was seen has
-    a higher number than ``newest``.
+    ``data`` is the content of each file, by name. ``problems`` are sentences for people about
+    damaged files. ``recovered`` are the files of segments whose header is lost. ``newest`` is the
+    highest segment number that was found.
     """
 
     segments: list[Segment] = []
     data: dict[str, bytes] = {}
     problems: list[str] = []
-    found_again: list[str] = []
+    recovered: list[str] = []
     newest: int = 0
 
 
 def choose(disk: Disk, first: int) -> Chosen:
-    """Look at every file; segments before ``first`` are not wanted. Raises JournalTooNew."""
+    """Read all files; segments before ``first`` are left out. Raises JournalTooNew."""
     chosen = Chosen()
-    found, nameless = _read_all(disk, chosen)
+    found, unidentified = _read_all(disk, chosen)
     chosen.newest = max((segment.number for segment in found), default=0)
     wanted = sorted(
         (segment for segment in found if segment.number >= first), key=lambda each: each.number
     )
-    chosen.segments = _of_one_log(_each_once(wanted, chosen), chosen)
-    _find_again(nameless, first, chosen)
-    _find_by_frames(nameless, first, chosen)
+    chosen.segments = _keep_one_log(_one_per_number(wanted, chosen), chosen)
+    _find_by_next_segment(unidentified, first, chosen)
+    _find_by_frames(unidentified, first, chosen)
     chosen.segments.sort(key=lambda segment: segment.number)
     chosen.problems += [
-        f"file {name} of the log has no header that holds"
-        for name in nameless
+        f"file {name} of the log has no valid header"
+        for name in unidentified
         if len(chosen.data[name]) >= BEGIN and has_lost_header(chosen.data[name])
     ]
     return chosen
 
 
 def _read_all(disk: Disk, chosen: Chosen) -> tuple[list[Segment], list[str]]:
-    """The segments, and the names of files in which no header holds."""
-    found, nameless = list[Segment](), list[str]()
+    """The segments, and the names of files without a valid header."""
+    found, unidentified = list[Segment](), list[str]()
     for name in _names(disk):
         try:
-            size = disk.size(name)  # first: to read a FIFO takes for ever
+            size = disk.size(name)  # first, as reading a FIFO would block
             data = disk.read(name, BEGIN)
             segment = decode_header(disk, name, data)
-            if segment is not None or size <= MOST_BYTES:  # else it is something else
+            if segment is not None or size <= MOST_BYTES:  # a larger one is not a segment
                 data = disk.read(name)
         except OSError as error:
             chosen.problems.append(f"file {name} of the log cannot be read ({error.strerror})")
             continue
         chosen.data[name] = data
         if segment is None:
-            nameless.append(name)
+            unidentified.append(name)
             continue
         if segment.size != size:
             chosen.problems.append(
                 f"file {name} of the log has {size} bytes and was made with {segment.size}"
             )
         found.append(segment)
-    return found, nameless
+    return found, unidentified
 
 
 def _names(disk: Disk) -> list[str]:
@@ -93,29 +94,29 @@ def _names(disk: Disk) -> list[str]:
         return []
 
 
-def _each_once(segments: list[Segment], chosen: Chosen) -> list[Segment]:
-    """Of two that say they are the same, the one that others know, and that holds more."""
+def _one_per_number(segments: list[Segment], chosen: Chosen) -> list[Segment]:
+    """Of files with the same number, the one that fits its neighbours and has more frames."""
     known = {(each.number + 1, each.salt) for each in segments}
-    named = {(each.number - 1, each.before) for each in segments}
+    expected = {(each.number - 1, each.before) for each in segments}
 
-    def worth(segment: Segment) -> tuple[int, int]:
+    def rank(segment: Segment) -> tuple[int, int]:
         linked = (segment.number, segment.before) in known
-        linked += (segment.number, segment.salt) in named
-        held = frames.all_behind(chosen.data[segment.name], salt=segment.salt, place=BEGIN)
-        return linked, sum(1 for _ in held)
+        linked += (segment.number, segment.salt) in expected
+        valid = frames.all_valid_after(chosen.data[segment.name], salt=segment.salt, place=BEGIN)
+        return linked, sum(1 for _ in valid)
 
     once = list[Segment]()
     for number, same in groupby(segments, key=lambda segment: segment.number):
         some = list(same)
-        once.append(max(some, key=worth) if some[1:] else some[0])
+        once.append(max(some, key=rank) if some[1:] else some[0])
         if some[1:]:
             names = " and ".join(segment.name for segment in some)
-            chosen.problems.append(f"files {names} of the log all are segment {number}")
+            chosen.problems.append(f"files {names} of the log are all segment {number}")
     return once
 
 
-def _of_one_log(segments: list[Segment], chosen: Chosen) -> list[Segment]:
-    """Without those that contradict a larger part, or one as large that stands before them."""
+def _keep_one_log(segments: list[Segment], chosen: Chosen) -> list[Segment]:
+    """Drop parts that contradict an adjacent part that is larger, or as large and earlier."""
     chains = list[list[Segment]]()
     for segment in segments:
         if chains and follows(segment, chains[-1][-1]):
@@ -127,7 +128,7 @@ def _of_one_log(segments: list[Segment], chosen: Chosen) -> list[Segment]:
         wrong = one if len(one) < len(other) else other
         chains.remove(wrong)
         chosen.problems += [
-            f"segment {segment.number} of the log (file {segment.name}) is of another log"
+            f"segment {segment.number} of the log (file {segment.name}) belongs to another log"
             for segment in wrong
         ]
     return [segment for chain in chains for segment in chain]
@@ -138,34 +139,34 @@ def _contradict(pair: tuple[list[Segment], list[Segment]]) -> bool:
     return one[-1].number + 1 == other[0].number
 
 
-def _find_again(nameless: list[str], first: int, chosen: Chosen) -> None:
-    """Those whose header is lost, and that the next one knows."""
+def _find_by_next_segment(unidentified: list[str], first: int, chosen: Chosen) -> None:
+    """Add segments whose header is lost, and whose salt the next segment has."""
     numbers = {segment.number for segment in chosen.segments}
     for following in list(chosen.segments):
         number, salt = following.number - 1, following.before
         if number in numbers or number < first:
             continue
-        for name in nameless:
-            found = frames.all_behind(chosen.data[name], salt=salt, place=BEGIN)
+        for name in unidentified:
+            found = frames.all_valid_after(chosen.data[name], salt=salt, place=BEGIN)
             if next(found, None) is not None:
-                _take_in(name, number, salt, nameless, chosen)
+                _add(name, number, salt, unidentified, chosen)
                 break
 
 
-def _find_by_frames(nameless: list[str], first: int, chosen: Chosen) -> None:
-    """Those whose frames say where they were synced: a part of the segment that they stand in."""
-    for name in nameless.copy():
+def _find_by_frames(unidentified: list[str], first: int, chosen: Chosen) -> None:
+    """Add segments whose salt can be computed: the synced positions in frames give the number."""
+    for name in unidentified.copy():
         data = chosen.data[name]
         salt = salt_in(data)
         if salt is None:
             continue
         number = number_of(frames.latest_synced(data, salt=salt, place=BEGIN))
         if number >= first and number not in {each.number for each in chosen.segments}:
-            _take_in(name, number, salt, nameless, chosen)
+            _add(name, number, salt, unidentified, chosen)
 
 
-def _take_in(name: str, number: int, salt: int, nameless: list[str], chosen: Chosen) -> None:
-    nameless.remove(name)
+def _add(name: str, number: int, salt: int, unidentified: list[str], chosen: Chosen) -> None:
+    unidentified.remove(name)
     chosen.segments.append(Segment(number, name, salt, 0, len(chosen.data[name])))
     chosen.newest = max(chosen.newest, number)
-    chosen.found_again.append(name)
+    chosen.recovered.append(name)

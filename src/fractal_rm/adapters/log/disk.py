@@ -1,7 +1,7 @@
-"""The files of a log: a folder of them, written in place and synced.
+"""The files of a log: a folder of files that are written in place and synced.
 
-What this promises is what the journal stands on; the simulation has another disk, which forgets
-what was not synced.
+The journal relies on what `Disk` promises. Tests and the simulation use a disk in memory that
+loses what was not synced.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from fractal_rm.domain.errors import (
 )
 from fractal_rm.domain.none_left import none_left
 
-_FILLED_AT_ONCE = 1 << 16  # more would stay in the process's memory
+_FILLED_AT_ONCE = 1 << 16  # a larger buffer would stay allocated
 
 
 def log_folder(journal: Path) -> Path:
-    """Where the log of a journal is: beside the file that links lead to."""
+    """The folder of the log of a journal. Links are resolved."""
     return journal.resolve().with_suffix(".log")
 
 
 class Disk(Protocol):
-    """Files whose names are numbers. All but ``check`` raise OSError.
+    """Files whose names are numbers. All methods but ``check`` raise OSError.
 
-    They are called on the event loop; ``create`` and ``sync`` may be called on a thread beside it,
-    ``sync`` only for what was written before.
+    They are called on the event loop. ``create`` and ``sync`` may also be called on a thread at the
+    same time; ``sync`` covers only what was written before it began.
     """
 
     where: str  # the folder, for people
 
     def make(self) -> None:
-        """Make the folder where it is not there."""
+        """Make the folder if it does not exist."""
         ...
 
     def names(self) -> list[str]:
-        """Every file that is there; what else somebody has put there is none."""
+        """All files; those with other names are left out."""
         ...
 
     def create(self, name: str, size: int) -> None:
         """Make a file of zeros, durable with its name.
 
-        Its zeros are written: a later write into it, and the sync of that, change no metadata.
+        The zeros are written to the disk, so that later writes and syncs change no metadata.
         """
         ...
 
     def has(self, name: str) -> bool:
-        """Whether a file is there still."""
+        """Whether a file exists."""
         ...
 
     def size(self, name: str) -> int:
@@ -65,36 +65,36 @@ class Disk(Protocol):
         ...
 
     def read(self, name: str, most: int = -1, place: int = 0) -> bytes:
-        """A file from a place on: all, or so many bytes."""
+        """The content of a file from ``place`` on: all, or at most ``most`` bytes."""
         ...
 
-    def hold(self, name: str) -> None:
-        """Have a file open: from here on writing into it needs no file descriptor."""
+    def keep_open(self, name: str) -> None:
+        """Open a file and keep it open: later writes need no new file descriptor."""
         ...
 
     def write(self, name: str, place: int, data: bytes) -> None:
-        """Hand bytes to the system: from here on they outlive the process, not the power."""
+        """Write bytes: they survive the end of the process, but not a power loss."""
         ...
 
     def sync(self, name: str) -> None:
-        """Return when what was written outlives the power."""
+        """Return when what was written survives a power loss."""
         ...
 
     def delete(self, name: str) -> None:
-        """Remove a file. A power cut may bring it back."""
+        """Delete a file. A power loss may bring it back."""
         ...
 
     def check(self) -> None:
-        """Raise JournalGone where what is written would not be found again under its name."""
+        """Raise JournalGone if an open file is no longer the one at its path."""
         ...
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         ...
 
 
 class FolderDisk:
-    """A folder of a real file system."""
+    """Port `Disk` on a folder of a file system."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -103,15 +103,15 @@ class FolderDisk:
         self._there = StillThere()
 
     def make(self) -> None:
-        """Make the folder where it is not there."""
+        """Make the folder if it does not exist."""
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
-        """Every file that is there. One that a killed process has not finished has another name."""
+        """All files. A file that a killed process did not complete has another name."""
         return sorted(entry.name for entry in self._folder.iterdir() if entry.name.isdecimal())
 
     def create(self, name: str, size: int) -> None:
-        """Fill a file with zeros beside its name, and give it the name when they are durable."""
+        """Fill a file with zeros under a temporary name, sync it, and rename it."""
         unfinished = self._folder / f"{name}.new"
         file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -127,26 +127,26 @@ class FolderDisk:
         sync_folder(self._folder)
 
     def has(self, name: str) -> bool:
-        """Whether a file is there still."""
+        """Whether a file exists."""
         return (self._folder / name).exists()
 
     def size(self, name: str) -> int:
-        """How many bytes a file has. Raises NotRegular where it is a FIFO or the like."""
+        """How many bytes a file has. Raises NotRegular if it is a FIFO or the like."""
         return stat_regular(self._folder / name).st_size
 
     def read(self, name: str, most: int = -1, place: int = 0) -> bytes:
-        """A file from a place on."""
+        """The content of a file from ``place`` on."""
         with (self._folder / name).open("rb", buffering=0) as file:
             _ = file.seek(place)
             return file.read(most) or b""
 
-    def hold(self, name: str) -> None:
-        """Have a file open."""
+    def keep_open(self, name: str) -> None:
+        """Open a file and keep it open."""
         if name not in self._files:
             _ = self._open(name)
 
     def write(self, name: str, place: int, data: bytes) -> None:
-        """Into the system's cache: some 10 µs."""
+        """Write into the page cache: about 10 µs."""
         file = self._files.get(name) or self._open(name)
         written = os.pwrite(file, data, place)
         if written != len(data):
@@ -157,18 +157,18 @@ class FolderDisk:
         os.fdatasync(self._files.get(name) or self._open(name))
 
     def delete(self, name: str) -> None:
-        """Remove a file."""
-        self._let_go(name)
+        """Delete a file."""
+        self._close(name)
         (self._folder / name).unlink()
 
     def check(self) -> None:
-        """Compare the files that are open with those that have their names."""
+        """Compare the open files with those at their paths."""
         self._there.check()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for name in list(self._files):
-            self._let_go(name)
+            self._close(name)
         self._there.close()
 
     def _open(self, name: str) -> int:
@@ -178,7 +178,7 @@ class FolderDisk:
         self._there.add(path)
         return file
 
-    def _let_go(self, name: str) -> None:
+    def _close(self, name: str) -> None:
         file = self._files.pop(name, None)
         if file is not None:
             self._there.discard(str(self._folder / name))
@@ -186,7 +186,7 @@ class FolderDisk:
 
 
 def refusal(error: OSError) -> OSError | JournalFull:
-    """Why something was not written: JournalFull, where that may pass by itself."""
+    """The error to raise for a failed write: JournalFull if a retry may succeed."""
     if none_left(error):
         return JournalWithoutFile("no file descriptor is free for the log; raise `ulimit -n`")
     if isinstance(error, PermissionError):
@@ -200,7 +200,7 @@ def refusal(error: OSError) -> OSError | JournalFull:
 
 
 def unusable(error: OSError) -> JournalError:
-    """Why the folder of a log cannot be used at a start, and the cure."""
+    """The error to raise if the folder of a log cannot be used at a start, with the cure."""
     if error.errno in (ENOSPC, EDQUOT):
         return JournalFull(
             f"{error.filename}: the disk is full; make room, or set state.path elsewhere"

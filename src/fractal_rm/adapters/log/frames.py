@@ -1,12 +1,12 @@
-"""Frames: what stands in a segment of the log, and how its end is told from damage.
+"""Frames: the content of a segment of the log, and how its end is distinguished from damage.
 
-    frame    magic "FRMf" | length | crc | 0 | synced | body, filled up to 8 bytes
+    frame    magic "FRMf" | length | crc | 0 | synced | body, padded to 8 bytes
 
-``crc`` covers the salt of the segment, the frame's place in it and all that follows: a frame of an
-earlier use of the same segment does not hold, nor one that stands elsewhere. ``synced`` is how far
-the log was on the disk for certain when the frame was written, as a position. What is behind the
-last whole frame was never acknowledged and may be anything (a power cut leaves sectors in any
-order), unless a later frame says that it had been synced: then it is damage.
+``crc`` covers the salt of the segment, the place of the frame in it, and the rest of the frame. So
+a frame of an earlier use of the segment is invalid, as is one at another place. ``synced`` is the
+position up to which the log was synced when the frame was written. Bytes after the last valid
+frame were never acknowledged and may be anything, as a power loss leaves sectors in any order. If
+a later frame has a higher ``synced`` position, these bytes had been synced: this is damage.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import msgspec
 ALIGNED_BYTES = 8
 _MAGIC = b"FRMf"
 _HEAD = struct.Struct("<4sIIIQ")
-_NUMBER = struct.Struct("<I")  # of a segment: the upper half of a position
+_NUMBER = struct.Struct("<I")  # number of a segment: the upper half of a position
 _COVERED = struct.Struct("<QQIQ")  # salt, place, length, synced
 HEAD_BYTES = _HEAD.size
-_FILLING = [bytes(-(HEAD_BYTES + length) % ALIGNED_BYTES) for length in range(ALIGNED_BYTES)]
-MOST_ROOM = 2 * HEAD_BYTES + ALIGNED_BYTES  # beside a body: its head, and an empty frame behind it
+_PADDING = [bytes(-(HEAD_BYTES + length) % ALIGNED_BYTES) for length in range(ALIGNED_BYTES)]
+OVERHEAD_BYTES = 2 * HEAD_BYTES + ALIGNED_BYTES  # of a body: head, padding, empty last frame
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """A frame that holds. ``end`` is where the next one begins, in bytes from the segment's start.
+    """A valid frame. ``end`` is the place of the next frame, in bytes from the segment's start.
 
-    The last frame of a segment that another one follows has an empty body.
+    If another segment follows, the last frame of a segment has an empty body.
     """
 
     body: bytes
@@ -45,15 +45,15 @@ def room_for(body_bytes: int) -> int:
 
 
 def encode(body: bytes, *, salt: int, place: int, synced: int) -> bytes:
-    """Make the frame that stands at ``place``."""
+    """Make the frame for ``place``."""
     length = len(body)
     crc = crc32(body, crc32(_COVERED.pack(salt, place, length, synced)))
     head = _HEAD.pack(_MAGIC, length, crc, 0, synced)
-    return b"".join((head, body, _FILLING[length % ALIGNED_BYTES]))
+    return b"".join((head, body, _PADDING[length % ALIGNED_BYTES]))
 
 
 def decode(data: bytes, *, salt: int, place: int, offset: int = 0) -> Frame | None:
-    """The frame that stands at ``place``; None: there is none that holds.
+    """The frame at ``place``; None: there is no valid one.
 
     ``data`` is the segment from ``offset`` on.
     """
@@ -71,7 +71,7 @@ def decode(data: bytes, *, salt: int, place: int, offset: int = 0) -> Frame | No
 
 
 def size_at(data: bytes, at: int) -> int:
-    """How many bytes the frame takes that stands there in ``data``, as its head says; 0: none."""
+    """The size in bytes of the frame at ``at``, according to its head; 0: no head is there."""
     if at + HEAD_BYTES > len(data):
         return 0
     magic, length, *_ = _HEAD.unpack_from(data, at)
@@ -79,16 +79,16 @@ def size_at(data: bytes, at: int) -> int:
 
 
 def heads_synced_in(segments: Iterable[int]) -> re.Pattern[bytes]:
-    """What finds heads whose ``synced`` is in one of these segments.
+    """A pattern that finds heads whose ``synced`` position is in one of these segments.
 
-    What an earlier use of a segment has left was synced in earlier ones: it is not looked at.
+    Frames of earlier uses of a segment have earlier positions: the pattern skips them.
     """
     numbers = b"|".join(re.escape(_NUMBER.pack(number)) for number in segments)
     return re.compile(_MAGIC + b".{8}\0{4}.{4}(?:" + numbers + b")", re.DOTALL)
 
 
 def scan(data: bytes, *, salt: int, place: int, offset: int = 0) -> Iterator[Frame]:
-    """The frames from ``place`` on that follow each other and hold; see `decode`."""
+    """The valid frames from ``place`` on without a gap between them; see `decode`."""
     while True:
         frame = decode(data, salt=salt, place=place, offset=offset)
         if frame is None:
@@ -98,15 +98,15 @@ def scan(data: bytes, *, salt: int, place: int, offset: int = 0) -> Iterator[Fra
 
 
 def places(data: bytes, place: int = 0) -> Iterator[int]:
-    """Where a frame may begin, from ``place`` on, as its first bytes say."""
+    """The places from ``place`` on where the first bytes are those of a frame."""
     at = data.find(_MAGIC, place)
     while at >= 0:
         yield at
         at = data.find(_MAGIC, at + 1)
 
 
-def all_behind(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int, Frame]]:
-    """Every frame from ``place`` on that holds, with its place, whatever stands between them."""
+def all_valid_after(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int, Frame]]:
+    """All valid frames from ``place`` on, each with its place, also after gaps."""
     for at in places(data, place):
         frame = decode(data, salt=salt, place=at) if at >= place else None
         if frame is not None:
@@ -115,7 +115,10 @@ def all_behind(data: bytes, *, salt: int, place: int) -> Iterator[tuple[int, Fra
 
 
 def crcs_at(data: bytes, place: int) -> tuple[Callable[[int], int], int] | None:
-    """Of what may be a frame: its checksum by the salt, and the one it has; None: it is cut."""
+    """For a possible frame: its checksum as a function of the salt, and the stored one.
+
+    None: it is truncated.
+    """
     if place + HEAD_BYTES > len(data):
         return None
     _, length, crc, _, synced = _HEAD.unpack_from(data, place)
@@ -127,8 +130,8 @@ def crcs_at(data: bytes, place: int) -> tuple[Callable[[int], int], int] | None:
 
 
 def latest_synced(data: bytes, *, salt: int, place: int) -> int:
-    """The latest position that a frame behind ``place`` knows to have been synced; 0: none does."""
-    found = all_behind(data, salt=salt, place=place)
+    """The highest ``synced`` position of the frames after ``place``; 0: there are none."""
+    found = all_valid_after(data, salt=salt, place=place)
     return max((frame.synced for _, frame in found), default=0)
 
 

@@ -1,4 +1,4 @@
-"""What is handed in meanwhile and is answered together, by one sync."""
+"""A group: the calls that are answered together, after one sync."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fractal_rm.engine.ports import Entry, Prior
 
 
 class Group:
-    """Who waits: with a new run, with a key, or for what was handed in before."""
+    """Calls that wait: with a new run, with a key, or for earlier writes to be durable."""
 
     __slots__ = ("durable", "entries", "finds")
 
@@ -22,11 +22,11 @@ class Group:
         self.durable: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many calls wait."""
         return len(self.entries) + len(self.finds) + len(self.durable)
 
     def answer(self, entries: Sequence[Prior | None], finds: Sequence[Prior | None]) -> None:
-        """All is durable. For each entry and each key: the run that was there already."""
+        """Resolve all waiters. The arguments are the existing runs, in order; None: none."""
         for (_, waiter), prior in zip(self.entries, entries, strict=True):
             if not waiter.done():
                 waiter.set_result(prior)
@@ -38,7 +38,10 @@ class Group:
                 waiter.set_result(None)
 
     def refuse(self, error: JournalBlocked, *, durable: bool) -> None:
-        """Nothing of it was written; ``durable``: who waits for what came before is told, too."""
+        """Fail the waiters: nothing of this group was written.
+
+        ``durable``: fail also those that wait for earlier writes.
+        """
         waiters: chain[asyncio.Future[Any]] = chain(
             (waiter for _, waiter in self.entries),
             (waiter for *_, waiter in self.finds),
@@ -46,9 +49,9 @@ class Group:
         )
         for waiter in waiters:
             if not waiter.done():
-                waiter.set_exception(again(error))
+                waiter.set_exception(copy_of(error))
 
 
-def again(blocked: JournalBlocked) -> JournalBlocked:
-    """To be raised: one that is raised again and again keeps every place where it was."""
+def copy_of(blocked: JournalBlocked) -> JournalBlocked:
+    """A new exception to raise: raising the same object again lets its traceback grow."""
     return type(blocked)(*blocked.args)

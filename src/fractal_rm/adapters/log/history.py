@@ -1,4 +1,4 @@
-"""The store that the log is brought into, as the log needs it."""
+"""The history: the store that the log is copied into, as the log needs it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fractal_rm.adapters.log.stories import Stories, Story
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Prior, Recovered
 
-Asked = tuple[Union[str, None], str, str, int]  # a key, a run id, a digest, when: see `Entry`
+Asked = tuple[Union[str, None], str, str, int]  # key, run id, digest, retention_ms: see `Entry`
 
 
 class Projected(NamedTuple):
-    """How far the history has the log, as positions: ``all`` of it, and what ``ended`` in it.
+    """The positions of the log up to which the history has ``all`` of it, and all ``ended`` runs.
 
-    A run that begins and ends between two looks is written once. So those that ended are brought
-    over often, and what is open only now and then.
+    A run that begins and ends between two projections is written into the history once. So ended
+    runs are copied often and open runs seldom.
     """
 
     all: int
@@ -24,80 +24,80 @@ class Projected(NamedTuple):
 
 
 class History(Protocol):
-    """Calls block; they raise JournalError."""
+    """Calls block and raise JournalError."""
 
     def open(self) -> Projected:
-        """Take it; returns how far it has the log."""
+        """Lock and open it; returns how far it has the log."""
         ...
 
     def recover(self) -> Recovered:
-        """What is open in it."""
+        """Its open runs."""
         ...
 
     def run_of(self, run_id: str) -> Run | None:
-        """A run without its flow, as it stands in here; None: it cannot be made."""
+        """A run without its flow, made of its facts in here; None: no run can be made of them."""
         ...
 
     def find(self, asked: Sequence[Asked]) -> list[Prior | None]:
-        """The run that has each key, or else the id. May be called beside other calls."""
+        """The run with each key, or else with each id. Safe to call at the same time as others."""
         ...
 
     def open_ids(self) -> Sequence[str]:
-        """The ids of the runs that have no end."""
+        """The ids of the open runs."""
         ...
 
     def take_out(self, run_ids: Sequence[str]) -> None:
-        """Forget open runs, durably: another journal has them."""
+        """Delete open runs durably: another journal has them now."""
         ...
 
     def project(self, stories: Stories, reached: Projected) -> None:
-        """Take in what the log tells, and how far that goes; or nothing of it.
+        """Write these updates and the position that they reach, in one transaction.
 
-        In parts, for who must not be held up: `begin`, `add` for all that is new, `commit`.
+        The same in parts, so as not to block the event loop for long: `begin`, `add`, `commit`.
         """
         ...
 
     def begin(self, stories: Stories) -> None:
-        """What is told of runs that it has."""
+        """Begin a transaction with the updates of runs that it has."""
         ...
 
     def add(self, stories: Sequence[Story]) -> None:
-        """Some new runs. Reads nothing: it may be called where one must not wait for the disk."""
+        """Add some new runs. Reads nothing, so it may be called on the event loop."""
         ...
 
     def commit(self, stories: Stories, reached: Projected) -> None:
-        """What else is told, and how far that goes; durable."""
+        """Write the rest and the position reached, and commit; durable."""
         ...
 
     def purge(self, retention_ms: int) -> None:
-        """Drop some of what is too old, when it is time for that."""
+        """Delete some runs that are too old, when a purge is due."""
         ...
 
     def sweep(self) -> None:
-        """Delete the blobs that nothing in it names. Only while it has all that the log tells."""
+        """Delete blobs that no row refers to. Only while it has all of the log."""
         ...
 
     def scrub(self) -> None:
-        """Look whether a little more of it holds."""
+        """Verify the next few rows."""
         ...
 
     @property
     def damage(self) -> str | None:
-        """What is known to be damaged in it; None: nothing."""
+        """The damage that was found so far; None: none."""
         ...
 
     def check(self) -> None:
-        """Raise JournalGone where it would not be found again."""
+        """Raise JournalGone if its files are no longer the ones at their paths."""
         ...
 
     def look(self) -> None:
-        """`check`, and keep what says that it is taken."""
+        """As `check`, and make the lock file again where it was deleted."""
         ...
 
     def close(self, *, clean: bool) -> None:
-        """Note how it ended, and let go."""
+        """Record whether the process ended in order; close and unlock."""
         ...
 
     def let_go(self) -> None:
-        """Let go, as a process that ends does."""
+        """Unlock without a record, as a killed process does."""
         ...

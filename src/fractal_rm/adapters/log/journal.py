@@ -1,8 +1,8 @@
-"""The journal: a log that is written and synced, and a history that it is brought into.
+"""The journal: a log that is written and synced, and a history that it is copied into.
 
 accept, find, durable ──> `Writer`: gather, look up, write, sync, answer
 append ─────────────────> `Writer`: write at the end of the turn; the next group syncs it
-log ────────────────────> `Projector`: into the history, in batches, beside all that
+log ────────────────────> `Projector`: copy to the history in batches, at the same time
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 
 from fractal_rm.adapters.log.adoption import Adoption
 from fractal_rm.adapters.log.disk import unusable
-from fractal_rm.adapters.log.group import again
+from fractal_rm.adapters.log.group import copy_of
 from fractal_rm.adapters.log.history import History, Projected
 from fractal_rm.adapters.log.log import Log
+from fractal_rm.adapters.log.lookup import Lookup
 from fractal_rm.adapters.log.others import NoOthers, OtherJournals
 from fractal_rm.adapters.log.projector import Projector
 from fractal_rm.adapters.log.replay import told_in
@@ -26,9 +27,9 @@ from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, Written
 
 
 class LogJournal:
-    """Port `Journal`. ``on_lost`` is called where the disk can no longer be trusted.
+    """Port `Journal`. ``on_lost`` is called with an error after which the disk is not trusted.
 
-    ``retention_ms`` is the clock by which history ages.
+    ``retention_ms`` reads the retention clock. ``log`` and ``history`` are its two parts.
     """
 
     def __init__(
@@ -41,26 +42,26 @@ class LogJournal:
         on_lost: Callable[[JournalError], None],
         others: OtherJournals | None = None,
     ) -> None:
-        self._log = log
-        self._history = history
+        self.log = log
+        self.history = history
         self._syncing = worker("journal")
         self._projecting = worker("history")
-        self._retention_ms = retention_ms
         self._on_lost = on_lost
         self._is_open = False
         self._tasks: list[asyncio.Task[None]] = []
         recent = Recent()
         self._others = others = others or NoOthers()
-        self._writer = Writer(log, history, others, recent, self._syncing, retention_ms, self._lose)
+        lookup = Lookup(recent, history, others, self._syncing)
+        self._writer = Writer(log, history, lookup, recent, self._syncing, retention_ms, self._lose)
         self.append = self._writer.append  # see the port
         self.durable = self._writer.durable
         self._projector = Projector(
-            log, history, recent, self._writer.tell_all, self._syncing, self._projecting,
+            log, history, recent, self._writer.write_all_behind, self._syncing, self._projecting,
             retention_ms,
         )  # fmt: skip
         self._adoption = Adoption(
             others, history, recent, self._syncing, self._projecting,
-            self._writer.take_in, self._writer.wait_durable,
+            self._writer.add_moved_runs, self._writer.wait_durable,
         )  # fmt: skip
 
     # --- open and close -----------------------------------------------------------------------
@@ -70,46 +71,49 @@ class LogJournal:
         self._syncing.start()
         self._projecting.start()
         try:
-            recovered: Recovered = await self._projecting.run(self._open)
+            recovered: Recovered = await self._projecting.run(self.open_files)
         except BaseException:
             self._syncing.end()
             self._projecting.end()
             raise
         self._writer.begin()
         self._projector.begin()
-        writing = asyncio.ensure_future(self._guarded(self._writer.run()))
-        projecting = asyncio.ensure_future(self._guarded(self._projector.run(writing)))
+        writing = asyncio.ensure_future(self._run_guarded(self._writer.run()))
+        projecting = asyncio.ensure_future(self._run_guarded(self._projector.run(writing)))
         self._tasks = [writing, projecting]
         self._is_open = True
         return recovered
 
-    def _open(self) -> Recovered:
-        """Bring the history up to the end of the log, and read from it which runs are open."""
-        had = self._history.open()
+    def open_files(self) -> Recovered:
+        """Open both parts on the calling thread, copy the rest of the log into the history.
+
+        Returns the open runs. Nothing is written afterwards unless `open` was called.
+        """
+        had = self.history.open()
         try:
-            self._bring_up(had)
+            self._project_rest(had)
             self._adoption.drop_copies()
-            self._history.sweep()
-            return self._history.recover()
+            self.history.sweep()
+            return self.history.recover()
         except OSError as error:
-            self._let_go()
+            self._close_files()
             raise unusable(error) from error
         except BaseException:
-            self._let_go()
+            self._close_files()
             raise
 
-    def _bring_up(self, had: Projected) -> None:
-        stories = told_in(self._log.open(*had), self._history.run_of, had.ended)
-        self._log.begin()
-        self._history.project(stories, Projected(self._log.end, self._log.end))
-        self._log.release(self._log.end)
+    def _project_rest(self, had: Projected) -> None:
+        stories = told_in(self.log.open(*had), self.history.run_of, had.ended)
+        self.log.begin()
+        self.history.project(stories, Projected(self.log.end, self.log.end))
+        self.log.release(self.log.end)
 
-    def _let_go(self) -> None:
-        self._history.close(clean=False)
-        self._log.close()
+    def _close_files(self) -> None:
+        self.history.close(clean=False)
+        self.log.close()
 
     async def close(self, *, clean: bool) -> None:
-        """Write what was given, let go. While it is blocked, what was given cannot be."""
+        """Write what was handed in, if it is not blocked, and close; see the port."""
         if not self._is_open:
             return
         self._is_open = False
@@ -118,25 +122,25 @@ class LogJournal:
         await asyncio.gather(*self._tasks)
         clean = clean and self._writer.blocked is None
         try:
-            await self._projecting.run(lambda: self._history.close(clean=clean))
+            await self._projecting.run(lambda: self.history.close(clean=clean))
         except JournalBlocked as error:
             self._writer.blocked = error
         finally:
-            self._log.close()
+            self.log.close()
             self._syncing.end()
             self._projecting.end()
             self._others.close()
 
     def crash(self) -> None:
-        """End as kill -9 does: what the system has is kept, the rest is forgotten."""
+        """End as kill -9 does: what was written is kept, the rest is lost."""
         self._is_open = False
         self._writer.kill()
         for task in self._tasks:
             task.cancel()
         self._syncing.end()
         self._projecting.end()
-        self._history.let_go()
-        self._log.close()
+        self.history.let_go()
+        self.log.close()
         self._others.close()
 
     # --- the port -----------------------------------------------------------------------------
@@ -146,36 +150,39 @@ class LogJournal:
         writer = self._writer
         waiter = Written(loop=writer.loop)
         if writer.blocked is not None:
-            waiter.set_exception(again(writer.blocked))
+            waiter.set_exception(copy_of(writer.blocked))
             return waiter
-        entries = writer.group.entries
+        entries = writer.calls.group.entries
         entries.append((entry, waiter))
-        if len(entries) == 1:  # with it, the group is wanted
-            writer.want()
+        if len(entries) == 1:  # the first one wakes the writer
+            writer.calls.wake()
         return waiter
 
     async def find(self, key: str, retention_ms: int) -> Prior | None:
         """Look a key up; see the port."""
         writer = self._writer
         if writer.blocked is not None:
-            raise again(writer.blocked)
+            raise copy_of(writer.blocked)
         waiter: asyncio.Future[Prior | None] = self._writer.loop.create_future()
-        writer.group.finds.append((key, retention_ms, waiter))
-        writer.want()
+        writer.calls.group.finds.append((key, retention_ms, waiter))
+        writer.calls.wake()
         return await waiter
 
     async def adopt(self) -> list[Adopted]:
-        """Move the open runs of journals that no process holds here; see the port."""
+        """Move the open runs of journals that no process has open; see the port."""
         return await self._adoption.adopt() if self._is_open else []
 
     def wait_durable(self) -> asyncio.Future[None]:
-        """A future that is done when everything handed in so far is on the disk."""
+        """A future that is done when everything handed in so far is durable."""
         return self._writer.wait_durable()
 
-    async def bring_over(self) -> None:
-        """Return when the history has all that was handed in before, and what is old has gone."""
+    async def bring_over(self, *, open_runs: bool = True) -> None:
+        """Return when the history has all that was handed in before, and old runs were purged.
+
+        ``open_runs``: if false, copy only runs that have ended.
+        """
         self._writer.write_behind()
-        await self._projector.bring_over()
+        await self._projector.bring_over(open_runs=open_runs)
 
     @property
     def blocked(self) -> JournalBlocked | None:
@@ -184,30 +191,30 @@ class LogJournal:
 
     @property
     def damage(self) -> str | None:
-        """What is known to be damaged in the history."""
-        return self._history.damage
+        """The damage that was found in the history so far."""
+        return self.history.damage
 
     def look(self) -> None:
-        """Look whether the files are where they were; see the port."""
+        """Check whether the files are still at their paths; see the port."""
         if not self._is_open:
             return
         try:
-            self._log.check()
-            self._history.look()
+            self.log.check()
+            self.history.look()
         except JournalGone as gone:
             if self._writer.blocked is None:
                 self._writer.block(gone)
         except JournalLost as error:
             self._on_lost(error)
 
-    # --- what ends it ---------------------------------------------------------------------------
+    # --- errors that end it ---------------------------------------------------------------------
 
-    async def _guarded(self, work: Awaitable[None]) -> None:
+    async def _run_guarded(self, work: Awaitable[None]) -> None:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - the top of a task
             self._lose(error)
 
     def _lose(self, error: Exception) -> None:
-        """What the disk holds is unknown. Nothing more is written, whatever waits."""
+        """The content of the disk is unknown: nothing more is written."""
         self._on_lost(error if isinstance(error, JournalError) else JournalLost(repr(error)))

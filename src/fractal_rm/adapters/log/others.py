@@ -1,4 +1,4 @@
-"""The other journals of a state folder, as the journal of a process needs them."""
+"""The other journals of a state folder, as this process's journal needs them."""
 
 from __future__ import annotations
 
@@ -11,87 +11,87 @@ from fractal_rm.engine.ports import Prior, Recovered
 
 
 class OtherJournal(Protocol):
-    """A journal that no process holds. Calls block; they raise JournalError."""
+    """A journal that no process has open. Calls block and raise JournalError."""
 
     name: str
 
     def open(self) -> Recovered | None:
-        """Take it, with its log in its history; None: no run is open. Raises JournalInUse."""
+        """Lock it and copy its log into its history; None: no run is open. Raises JournalInUse."""
         ...
 
     def begin_move(self) -> None:
-        """Note durably that runs are about to be moved to this process's journal."""
+        """Record durably that a move of runs to this process's journal has begun."""
         ...
 
     def body_of(self, run_ids: Sequence[str]) -> bytes:
-        """All that is known of open runs, as the log says it of new ones.
+        """A log body that has the complete record of these open runs, as new runs.
 
-        Their blobs are brought to this process's journal, too.
+        Their blobs are copied to this process's journal, too.
         """
         ...
 
     def take_out(self, run_ids: Sequence[str]) -> None:
-        """Forget open runs, durably: another journal has them."""
+        """Delete open runs durably: another journal has them now."""
         ...
 
     def end_move(self) -> None:
-        """Note that all that was moved is taken out."""
+        """Record that the move has ended: all moved runs were deleted here."""
         ...
 
-    def close(self, *, seen: bool) -> None:
-        """Let go; ``seen``: there is nothing to do here until somebody changes it. Never raises."""
+    def close(self, *, done: bool) -> None:
+        """Close and unlock. ``done``: skip this journal until its files change. Never raises."""
         ...
 
 
 class OtherJournals(Protocol):
-    """All but the one of this process. Calls block."""
+    """All journals of the folder except that of this process. Calls block."""
 
     def find(self, asked: Sequence[Asked]) -> list[Prior | None]:
-        """As `History.find`, in each of them that can be read. Never raises."""
+        """As `History.find`, in each journal that can be read. Never raises."""
         ...
 
-    def left(self) -> Sequence[OtherJournal]:
-        """Those that may be free and have open runs. Raises OSError."""
+    def free_journals(self) -> Sequence[OtherJournal]:
+        """Journals that may be unlocked and have open runs. Raises OSError."""
         ...
 
-    def moves_began(self) -> bool:
-        """Whether a move hither began (`begin_move`) of which it is not known that it ended."""
+    def has_unfinished_moves(self) -> bool:
+        """Whether a move to this journal began (`begin_move`) and may not have ended."""
         ...
 
-    def forget_moves(self) -> None:
-        """Each run is in one journal: moves that began have ended. Raises JournalError."""
+    def clear_moves(self) -> None:
+        """Record that no move is unfinished: each run is in one journal. Raises JournalError."""
         ...
 
     def carries(self, run: Run, /) -> bool:
-        """Whether this process can carry a run that came to another."""
+        """Whether this process can execute a run that another process accepted."""
         ...
 
     def close(self) -> None:
-        """Let go of what `find` keeps open."""
+        """Close the files that `find` keeps open."""
         ...
 
 
 class NoOthers:
-    """Of a journal that stands alone."""
+    """For a journal without others beside it."""
 
     def find(self, asked: Sequence[Asked]) -> list[Prior | None]:
-        """Nothing."""
+        """Find nothing."""
         return [None] * len(asked)
 
-    def left(self) -> Sequence[OtherJournal]:
-        """None."""
+    def free_journals(self) -> Sequence[OtherJournal]:
+        """There are none."""
         return ()
 
-    def moves_began(self) -> bool:
-        """Never."""
+    def has_unfinished_moves(self) -> bool:
+        """There are none."""
         return False
 
-    def forget_moves(self) -> None:
-        """There were none."""
+    def clear_moves(self) -> None:
+        """Nothing to clear."""
 
-    def carries(self, run: Run) -> bool:  # noqa: ARG002 - there is none
-        """Any."""
+    def carries(self, run: Run) -> bool:  # noqa: ARG002 - never asked
+        """Every run."""
         return True
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""

@@ -1,7 +1,7 @@
-"""The projector: what the log holds is brought into the history, in batches, beside all else.
+"""The projector: copies the content of the log into the history, in batches.
 
-Runs that have ended go often: most of them began and ended in between, and are written once. What
-is told of open runs goes when the log would hold on to too much, or when nothing comes.
+Ended runs are copied often: most of them began and ended since the last batch, and are written
+once. Open runs are copied when the log holds too many segments, or when nothing new was written.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.errors import JournalBlocked
 
 PROJECT_EVERY_S = 5.0
-PROJECT_BYTES = 1024 * 1024  # larger batches hold others up for longer
-ADDED_AT_ONCE = 64  # runs; half a millisecond
-# For the sake of open runs: one that ends meanwhile is written into the history once.
+PROJECT_BYTES = 1024 * 1024  # larger batches would block others for longer
+RUNS_ADDED_AT_ONCE = 64  # takes half a millisecond
+# The log is held so far back for open runs: if they end meanwhile, they are copied only once.
 SEGMENTS_HELD = 8
 RETRY_BLOCKED_S = 0.5
 
 
 class Projector:
-    """Brings over every so often, and sooner where much was written.
+    """Copies at intervals, and sooner if much was written.
 
-    ``all_told`` writes what waits to be written, and says whether ``recent`` has all of it.
+    ``write_all_behind`` writes the appended facts and returns whether ``recent`` has all of them.
     ``syncing`` and ``projecting`` are the threads that wait for the log and for the history.
     """
 
@@ -38,7 +38,7 @@ class Projector:
         log: Log,
         history: History,
         recent: Recent,
-        all_told: Callable[[], bool],
+        write_all_behind: Callable[[], bool],
         syncing: Worker,
         projecting: Worker,
         retention_ms: Callable[[], int],
@@ -46,105 +46,111 @@ class Projector:
         self._log = log
         self._history = history
         self._recent = recent
-        self._all_told = all_told
+        self._write_all_behind = write_all_behind
         self._syncing = syncing
         self._projecting = projecting
         self._retention_ms = retention_ms
-        self._wanted = asyncio.Event()
-        self._waiting: list[asyncio.Future[None]] = []
-        self._ends = False
+        self._wake = asyncio.Event()
+        self._waiting: list[tuple[bool, asyncio.Future[None]]] = []  # whether with open runs
+        self._closing = False
         self._reached: Projected
 
     def begin(self) -> None:
-        """The history has all that the log holds."""
+        """Start with a history that has all of the log."""
         self._reached = Projected(self._log.end, self._log.end)
 
     async def run(self, written: Awaitable[None]) -> None:
-        """Bring over until `end`; ``written`` is done when nothing more comes then."""
-        ends = False
-        while not ends:
-            looked = self._log.end
-            self._log.tell_at(looked + PROJECT_BYTES, self._wanted.set)
+        """Copy until `end`; ``written`` is done when the writer has then written everything."""
+        is_last = False
+        while not is_last:
+            last_end = self._log.end
+            self._log.notify_at(last_end + PROJECT_BYTES, self._wake.set)
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), PROJECT_EVERY_S)
-            self._wanted.clear()
-            ends = self._ends
-            if ends:
+                await asyncio.wait_for(self._wake.wait(), PROJECT_EVERY_S)
+            self._wake.clear()
+            is_last = self._closing
+            if is_last:
                 await written
             waiting, self._waiting = self._waiting, []
-            whole = bool(ends or waiting or looked == self._log.end or self._holds_much())
-            if not await self._bring_over(whole=whole):
-                for waiter in waiting:
+            if waiting:
+                open_runs = any(with_open for with_open, _ in waiting)
+            else:
+                open_runs = last_end == self._log.end or self._holds_many_segments()
+            if not await self._copy(open_runs=is_last or open_runs):
+                for _, waiter in waiting:
                     waiter.cancel()
                 return
-            await self._projecting.run(partial(self._look_after, self._retention_ms()))
-            for waiter in waiting:
+            await self._projecting.run(partial(self._maintain, self._retention_ms()))
+            for _, waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    def bring_over(self) -> asyncio.Future[None]:
-        """Now. Done when the history has all that was written before."""
+    def bring_over(self, *, open_runs: bool) -> asyncio.Future[None]:
+        """Copy now. Done when the history has all that was written before.
+
+        ``open_runs``: copy open runs, too.
+        """
         waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        self._wanted.set()
+        self._waiting.append((open_runs, waiter))
+        self._wake.set()
         return waiter
 
     def end(self) -> None:
-        """Bring over what there is, once more."""
-        self._ends = True
-        self._wanted.set()
+        """Copy everything once more, then stop."""
+        self._closing = True
+        self._wake.set()
 
-    def _holds_much(self) -> bool:
+    def _holds_many_segments(self) -> bool:
         return number_of(self._log.end) - number_of(self._reached.all) >= SEGMENTS_HELD
 
-    async def _bring_over(self, *, whole: bool) -> bool:
-        """Synced first: what the history has, the log must not lack after a power cut.
+    async def _copy(self, *, open_runs: bool) -> bool:
+        """Sync the log, then copy: after a power loss the log must have all that the history has.
 
-        False: it ends, and the history is held. Nothing later may be brought over then: the next
-        start goes on where the history ends.
+        False: `end` was called and the history is locked. Then nothing later may be copied, as the
+        next start continues at the position that the history has reached.
         """
-        whole = self._all_told() and whole
-        if not (self._recent.told if whole else self._recent.told.has_ended):
+        open_runs = self._write_all_behind() and open_runs
+        if not (self._recent.current if open_runs else self._recent.current.has_any_but_open):
             return True
-        leaving = self._recent.leave() if whole else self._recent.leave_ended()
+        updates = self._recent.take_all() if open_runs else self._recent.take_ended()
         end = self._log.end
-        reached = Projected(end if whole else self._reached.all, end)
+        reached = Projected(end if open_runs else self._reached.all, end)
         await self._syncing.run(self._log.sync)
-        while not await self._is_projected(leaving, reached):
-            if self._ends:
+        while not await self._is_projected(updates, reached):
+            if self._closing:
                 return False
             await asyncio.sleep(RETRY_BLOCKED_S)
         self._reached = reached
-        self._recent.arrived()
+        self._recent.mark_projected()
         self._log.release(reached.all)
         return True
 
-    def _look_after(self, retention_ms: int) -> None:
-        """On the thread."""
-        with suppress(JournalBlocked):  # another time
+    def _maintain(self, retention_ms: int) -> None:
+        """Purge and verify a little, on the thread."""
+        with suppress(JournalBlocked):  # tried again after the next batch
             self._history.purge(retention_ms)
         self._history.scrub()
 
-    async def _is_projected(self, leaving: Stories, reached: Projected) -> bool:
-        """Try it; where the history is held, the log still has its next segment ready."""
-        with suppress(JournalBlocked):  # the writer says so, once it needs one
+    async def _is_projected(self, updates: Stories, reached: Projected) -> bool:
+        """Try to copy. Prepares a segment first, which the log needs if the history is locked."""
+        with suppress(JournalBlocked):  # the writer reports it when it needs a segment
             await self._log.prepare(self._projecting)
         try:
-            await self._project(leaving, reached)
+            await self._project(updates, reached)
         except JournalBlocked:
             return False
         return True
 
-    async def _project(self, leaving: Stories, reached: Projected) -> None:
-        """What may wait for the disk is done on the thread, but new runs are added on the loop.
+    async def _project(self, updates: Stories, reached: Projected) -> None:
+        """Run what may wait for the disk on the thread, but add new runs on the event loop.
 
-        The thread would have to win the interpreter from it at every statement, and that costs
-        more than the statements do. Raises JournalBlocked.
+        On the thread each statement would wait for the interpreter lock, which costs more than the
+        statement does. Raises JournalBlocked.
         """
         history = self._history
-        await self._projecting.run(partial(history.begin, leaving))
-        new = leaving.new
-        for at in range(0, len(new), ADDED_AT_ONCE):
-            history.add(new[at : at + ADDED_AT_ONCE])
+        await self._projecting.run(partial(history.begin, updates))
+        new = updates.new
+        for at in range(0, len(new), RUNS_ADDED_AT_ONCE):
+            history.add(new[at : at + RUNS_ADDED_AT_ONCE])
             await asyncio.sleep(0)
-        await self._projecting.run(partial(history.commit, leaving, reached))
+        await self._projecting.run(partial(history.commit, updates, reached))

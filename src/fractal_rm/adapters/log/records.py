@@ -1,14 +1,14 @@
-"""What the log says, as JSON: a body is a list of records, each a list that begins with its kind.
+"""The records of the log, as JSON. A body is a list of records, each a list: its kind comes first.
 
     ["flow", version, flow]                                  a definition, before the first run
     ["run", id, flow's id, key, digest, key's end, [facts]]  a new run; null for what has none
-    ["fact", id, fact]                                       of an open run
-    ["end", id, fact, ahead_ms]                              its last one
-    ["again", id, times]                                     its trigger came again
-    ["blobs", [refs]]                                        the blobs of facts behind it; the first
+    ["fact", id, fact]                                       a fact of an open run
+    ["end", id, fact, ahead_ms]                              the last fact of a run
+    ["again", id, times]                                     its trigger arrived again
+    ["blobs", [refs]]                                        all blobs of the body; comes first
 
-A fact is ``[at_ms, {…}]``, with the wall clock as it stood; `timed` says how one refers to a blob.
-``ahead_ms``: so far the clock by which history ages was ahead of that.
+A fact is ``[at_ms, {…}]``, where ``at_ms`` is wall time; `timed` describes references to blobs.
+``ahead_ms`` is the retention clock minus the wall clock at that time.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class RunRecord(msgspec.Struct, array_like=True, tag="run", frozen=True, gc=Fals
 
 
 class FactRecord(msgspec.Struct, array_like=True, tag="fact", frozen=True, gc=False):
-    """What happened to an open run."""
+    """A fact of an open run."""
 
     run_id: str
     fact: msgspec.Raw
 
 
 class EndRecord(msgspec.Struct, array_like=True, tag="end", frozen=True, gc=False):
-    """How a run ended."""
+    """The last fact of a run."""
 
     run_id: str
     fact: msgspec.Raw
@@ -57,14 +57,14 @@ class EndRecord(msgspec.Struct, array_like=True, tag="end", frozen=True, gc=Fals
 
 
 class AgainRecord(msgspec.Struct, array_like=True, tag="again", frozen=True, gc=False):
-    """A trigger that is a run already."""
+    """A duplicate of the trigger of a run."""
 
     run_id: str
     times: int = 1
 
 
 class BlobsRecord(msgspec.Struct, array_like=True, tag="blobs", frozen=True, gc=False):
-    """All blobs of a body, so that it is known without a look at each fact whether it is whole."""
+    """All blobs of a body, so that they can be verified without decoding each fact."""
 
     refs: list[Ref]
 
@@ -75,8 +75,8 @@ _decode_begin = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_blobs = msgspec.json.Decoder(BlobsRecord).decode
 
 
-def refs_named(body: bytes) -> list[Ref]:
-    """The blobs that a body names; none of one that nobody can read, which is found out later."""
+def blob_refs_of(body: bytes) -> list[Ref]:
+    """The blobs that a body refers to; empty if it cannot be decoded, which is reported later."""
     if not body.startswith(b'[["blobs",'):
         return []
     try:

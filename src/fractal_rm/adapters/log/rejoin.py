@@ -1,10 +1,9 @@
-"""What a log tells that has gaps, run by run, with what a gap makes of a run.
+"""Makes updates of runs from a damaged log, and decides what a gap in the log means for each run.
 
-- A run that was open at a gap may have done there what nobody knows. Where its end stands behind
-  the gap, it has ended so. Else it ends as unknown, and is not repeated.
-- A run whose facts stand behind a gap, and whose beginning was in it, is set aside as dead, with
-  these facts.
-- A run that began behind the last gap is whole; where its flow was in a gap, it ends as unknown.
+- A run that was open at a gap may have lost facts in it. If its end comes after the gap, it has
+  ended so. Otherwise it ends as unknown and is not repeated.
+- A run that began in a gap and has facts after it is set aside as dead, with these facts.
+- A run that began after the last gap is complete; if its flow was in a gap, it ends as unknown.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 
-LOST = "a part of the log was lost: what it has done is not known"
+LOST = "a part of the log was lost: it is unknown what this run has done"
 LOST_FLOW = "a part of the log was lost, and with it the flow that this run began with"
 LOST_VALUE = "a value that this run has sent or received was lost"
 LOST_BEGINNING = "a part of the log was lost, and with it what this run began with"
-BODY_BYTES = 4_096  # of the facts of a run without a beginning
+BODY_BYTES = 4_096  # kept of the facts of a run without a beginning
 
 _page = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Before(msgspec.Struct, frozen=True):
-    """The history that the log goes on from. It has what had ended before ``ended_until`` in it.
+    """The history before this log. It has all runs that ended before position ``ended_until``.
 
-    ``run_of`` makes a run as it stands there, ``has_flow`` tells whether a version is there.
+    ``run_of`` makes a run of its facts there, ``has_flow`` tells whether it has a flow version.
     """
 
     open_ids: Iterable[str]
@@ -47,11 +46,11 @@ class Before(msgspec.Struct, frozen=True):
 
 
 class Rejoined(msgspec.Struct):
-    """``stories`` are all that is to come into the history.
+    """``stories`` are all updates for the history.
 
-    Runs by id: ``unknown`` end as such, ``headless`` are set aside, as their beginnings are lost,
-    and ``ended`` have their end behind a gap. ``unread`` bodies hold, and nobody can read them.
-    ``lost`` says which values of facts are.
+    By id, ``unknown`` runs end as unknown, ``headless`` runs are set aside because their beginning
+    is lost, and ``ended`` runs ended after a gap. ``unread`` is the number of valid bodies that
+    cannot be decoded. ``lost`` are messages about lost values.
     """
 
     stories: Stories
@@ -63,7 +62,7 @@ class Rejoined(msgspec.Struct):
 
     @property
     def touched(self) -> int:
-        """How many runs are not whole."""
+        """How many runs are incomplete."""
         return len(self.unknown) + len(self.headless) + len(self.ended)
 
 
@@ -72,49 +71,49 @@ def rejoin(
     before: Before,
     why_lost: Callable[[Ref], str | None] = lambda _: None,
 ) -> Rejoined:
-    """Bring the parts of a log together; between two of them is a gap.
+    """Make updates from the parts of a log; between two parts is a gap.
 
-    ``why_lost`` tells of a blob what is wrong with it; None: nothing is.
+    ``why_lost`` returns why a blob is lost; None: it is valid.
     """
-    joining = _Joining(before, why_lost)
+    joining = _Rejoining(before, why_lost)
     for number, part in enumerate(parts):
         if number:
-            joining.gap()
-        joining.take(part)
+            joining.add_gap()
+        joining.add(part)
     return joining.result()
 
 
-class _Joining:
+class _Rejoining:
     def __init__(self, before: Before, why_lost: Callable[[Ref], str | None]) -> None:
         self._before = before
         self._why_lost = why_lost
         self._lost: list[str] = []
-        self._incomplete: dict[str, None] = {}  # have facts whose blobs are lost
+        self._incomplete: dict[str, None] = {}  # runs with lost blobs
         self._stories = Stories()
         self._runs: dict[str, Run | None] = {}
-        self._open = dict.fromkeys(before.open_ids)  # in their order
-        self._doubtful: dict[str, None] = {}  # were open at a gap, or have facts that cannot be
+        self._open = dict.fromkeys(before.open_ids)  # in order
+        self._doubtful: dict[str, None] = {}  # open at a gap, or with invalid facts
         self._ended: list[str] = []
         self._headless: dict[str, list[msgspec.Raw]] = {}
         self._latest_ms = 0
         self._unread = 0
 
-    def gap(self) -> None:
-        """Whatever is open may have gone on in it."""
+    def add_gap(self) -> None:
+        """Every open run may have lost facts in it."""
         self._doubtful |= self._open
 
-    def take(self, part: list[Put]) -> None:
-        """Take in bodies that stand one behind the other."""
-        for bodies in self._readable(part):
-            told = told_in(bodies, _nothing, self._before.ended_until)
-            self._stories.flows.update(told.flows)
-            for run_id, times in told.again.items():
+    def add(self, part: list[Put]) -> None:
+        """Add bodies without a gap between them."""
+        for bodies in self._decodable(part):
+            updates = told_in(bodies, _no_run, self._before.ended_until)
+            self._stories.flows.update(updates.flows)
+            for run_id, times in updates.again.items():
                 self._stories.repeat(run_id, times)
-            for story in told:
-                self._take(story, _facts_of(story))
+            for story in updates:
+                self._add_update(story, _facts_of(story))
 
     def result(self) -> Rejoined:
-        """All that was taken, and what becomes of runs that are not whole."""
+        """End or set aside the incomplete runs; returns everything."""
         ended = self._ended.copy()
         unknown = {
             run_id: why for run_id in self._open if (why := self._why_unknown(run_id)) is not None
@@ -127,16 +126,16 @@ class _Joining:
             self._stories, list(unknown), list(self._headless), ended, self._unread, self._lost
         )
 
-    def _readable(self, part: list[Put]) -> Iterator[list[Put]]:
-        """Bodies, apart where one between them cannot be read."""
-        for can_be, bodies in groupby(part, key=_can_be_read):
-            if can_be:
+    def _decodable(self, part: list[Put]) -> Iterator[list[Put]]:
+        """The bodies that can be decoded; one that cannot counts as a gap."""
+        for can_be_decoded, bodies in groupby(part, key=_can_be_decoded):
+            if can_be_decoded:
                 yield list(bodies)
             else:
                 self._unread += len(list(bodies))
-                self.gap()
+                self.add_gap()
 
-    def _take(self, story: Story, facts: list[msgspec.Raw]) -> None:
+    def _add_update(self, story: Story, facts: list[msgspec.Raw]) -> None:
         run = self._run(story.run_id)
         if story.again:
             self._stories.repeat(story.run_id, story.again)
@@ -144,7 +143,7 @@ class _Joining:
             if run is None:
                 self._begin(story.run_id, story.new, facts, story.ahead_ms)
         elif run is not None:
-            self._go_on(run, facts, story.ahead_ms)
+            self._add_facts(run, facts, story.ahead_ms)
         elif facts:
             self._headless.setdefault(story.run_id, []).extend(facts)
 
@@ -154,13 +153,13 @@ class _Joining:
         run = Run(run_id, Flow(beginning.flow or ""), beginning.accepted_ms)
         self._runs[run_id] = run
         self._stories.begin(Story(run_id), beginning)
-        self._go_on(run, facts, ahead_ms)
+        self._add_facts(run, facts, ahead_ms)
 
-    def _go_on(self, run: Run, facts: list[msgspec.Raw], ahead_ms: int) -> None:
-        """Add facts, as long as they make a run."""
+    def _add_facts(self, run: Run, facts: list[msgspec.Raw], ahead_ms: int) -> None:
+        """Add facts, up to the first that cannot be applied."""
         settled_ms = None
         for raw in () if run.state.final else facts:
-            each = _follow(run, raw)
+            each = _apply(run, raw)
             if each is None:
                 self._doubtful[run.id] = None
                 break
@@ -180,7 +179,7 @@ class _Joining:
                 self._ended.append(run.id)
 
     def _with_blob(self, story: Story, ref: Ref, raw: msgspec.Raw) -> msgspec.Raw:
-        """A fact as it may stand."""
+        """The fact with its blob, or without it if the blob is lost."""
         why = self._why_lost(ref)
         if why is None:
             story.refs += (ref,)
@@ -190,7 +189,7 @@ class _Joining:
         return timed.without_value(raw)
 
     def _why_unknown(self, run_id: str) -> str | None:
-        """Of an open run; None: it can go on."""
+        """Why an open run ends as unknown; None: it can be resumed."""
         if run_id in self._doubtful:
             return LOST
         if run_id in self._incomplete:
@@ -203,7 +202,7 @@ class _Joining:
         return self._runs[run_id]
 
     def _has_flow(self, run_id: str) -> bool:
-        """Of an open run; one that the history has is looked at there."""
+        """Whether the flow of an open run is there. A run of the history is checked elsewhere."""
         story = self._stories.open.get(run_id)
         if story is None or story.new is None:
             return True
@@ -212,10 +211,10 @@ class _Joining:
 
     def _end_as_unknown(self, run_id: str, why: str) -> None:
         run = self._run(run_id)
-        if run is None:  # nothing can be told of it: it is found, and set aside, at the start
+        if run is None:  # no run can be made of its facts: the next start sets it aside
             return
         end = Settled(State.UNKNOWN, why, Cause.UNREADABLE)
-        self._go_on(run, [_timed(max(self._latest_ms, run.accepted_ms), end)], 0)
+        self._add_facts(run, [_timed(max(self._latest_ms, run.accepted_ms), end)], 0)
 
     def _set_aside(self, run_id: str, facts: list[msgspec.Raw]) -> None:
         fact = Dead(Cause.UNREADABLE.text, LOST_BEGINNING, "", records.encode(facts)[:BODY_BYTES])
@@ -228,8 +227,8 @@ class _Joining:
         self._stories.end(run_id, at_ms, 0)
 
 
-def _follow(run: Run, raw: msgspec.Raw) -> Timed | None:
-    """Let a run follow a fact. None: it makes no run."""
+def _apply(run: Run, raw: msgspec.Raw) -> Timed | None:
+    """Apply a fact to a run. None: it cannot be applied."""
     try:
         each = timed.decode(raw)
         run.apply(each.fact)
@@ -242,7 +241,7 @@ def _facts_of(story: Story) -> list[msgspec.Raw]:
     return story.facts if story.page is None else _page(story.page)
 
 
-def _can_be_read(placed: Put) -> bool:
+def _can_be_decoded(placed: Put) -> bool:
     try:
         records.decode(placed.body)
     except (msgspec.MsgspecError, RecursionError):
@@ -254,5 +253,5 @@ def _timed(at_ms: int, fact: AnyFact) -> msgspec.Raw:
     return msgspec.Raw(records.encode((at_ms, fact)))
 
 
-def _nothing(_: str) -> None:
-    """Facts are put together here, whatever stands between them."""
+def _no_run(_: str) -> None:
+    """No earlier facts: they are collected in `_Rejoining`."""

@@ -1,4 +1,4 @@
-"""What a log tells, made again after a crash, or read beside the process that writes it."""
+"""Makes updates of runs from a log: after a crash, or while another process writes it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from fractal_rm.domain.state import State
 def told_in(
     bodies: Iterable[Put], run_of: Callable[[str], Run | None], ended_until: int = -1
 ) -> Stories:
-    """Bring bodies together, run by run. ``run_of`` makes a run as the history has it.
+    """Collect the records of bodies by run. ``run_of`` makes a run of the facts in the history.
 
-    The history has what had ended before ``ended_until``; see `Stories.leave_ended`. Raises
-    JournalDamaged where a body that holds cannot be read.
+    The history has all runs that ended before ``ended_until``; see `Stories.take_ended`. Raises
+    JournalDamaged if a valid body cannot be decoded.
     """
     replay = _Replay(run_of)
     stories = replay.stories
@@ -36,9 +36,9 @@ def told_in(
         for record in found:
             replay.take(record)
             if end <= ended_until and isinstance(record, records.EndRecord):
-                stories.open.pop(record.run_id, None)  # the history has its end already
+                stories.open.pop(record.run_id, None)  # the history has it already
         if end <= ended_until:
-            stories.leave_ended()
+            stories.take_ended()
     return stories
 
 
@@ -50,7 +50,7 @@ class _Replay:
         self.names_blobs = False
 
     def take(self, record: records.Record) -> None:
-        """Add one record to what is told."""
+        """Add one record to the updates."""
         if isinstance(record, records.FlowRecord):
             self.stories.flows[record.version] = bytes(record.body)
         elif isinstance(record, records.AgainRecord):
@@ -61,7 +61,7 @@ class _Replay:
             self.names_blobs = True
         else:
             ahead_ms = record.ahead_ms if isinstance(record, records.EndRecord) else 0
-            self._go_on(self.stories.of(record.run_id), [record.fact], ahead_ms)
+            self._add_facts(self.stories.of(record.run_id), [record.fact], ahead_ms)
 
     def _begin(self, record: records.RunRecord) -> None:
         at_ms, first = timed.decode_any(record.facts[0])
@@ -70,16 +70,16 @@ class _Replay:
             first, record.flow, at_ms, record.key, record.digest, record.key_until_ms,
         ))  # fmt: skip
         self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), at_ms)
-        self._go_on(story, record.facts, record.ahead_ms)
+        self._add_facts(story, record.facts, record.ahead_ms)
 
-    def _go_on(self, story: Story, facts: list[msgspec.Raw], ahead_ms: int) -> None:
-        """Add facts. What makes no run is added too: it is found, and set aside, later."""
+    def _add_facts(self, story: Story, facts: list[msgspec.Raw], ahead_ms: int) -> None:
+        """Add facts, also if no run can be made of them: such a run is set aside later."""
         story.facts += facts
         if self.names_blobs:
             story.refs += tuple(timed.refs_in(facts))
         run = self._run(story.run_id)
         if run is None:
-            self._set_aside(story, facts[-1], ahead_ms)
+            self._end_if_dead(story, facts[-1], ahead_ms)
             return
         settled_ms = None
         try:
@@ -94,8 +94,8 @@ class _Replay:
         if settled_ms is not None:
             self.stories.end(story.run_id, settled_ms, ahead_ms)
 
-    def _set_aside(self, story: Story, last: msgspec.Raw, ahead_ms: int) -> None:
-        """A run of which nothing can be made has ended where it was set aside."""
+    def _end_if_dead(self, story: Story, last: msgspec.Raw, ahead_ms: int) -> None:
+        """A run that cannot be made of its facts has ended if its last fact set it aside."""
         at_ms, dead = timed.decode_any(last)
         if isinstance(dead, Dead):
             run = Run(story.run_id, Flow((story.new and story.new.flow) or ""), at_ms)

@@ -1,7 +1,8 @@
 """The salt of a segment whose headers are lost, from the checksums of its frames.
 
-A CRC is linear: of the 64 bits of a salt it keeps 32, and which 32 can be computed from any frame
-that is whole. A salt that two frames agree upon is right but for one time in four billion.
+A CRC is linear and keeps 32 of the 64 bits of a salt. These 32 bits can be computed from any
+complete frame. A salt that is valid for two frames is wrong with a probability of one in four
+billion.
 """
 
 from __future__ import annotations
@@ -12,26 +13,26 @@ from itertools import islice
 from fractal_rm.adapters.log import frames
 
 _BITS = 32
-_TRIES = 16  # frames that may be damaged themselves
+_TRIES = 16  # as the first frames may be damaged themselves
 
 
 def salt_in(data: bytes) -> int | None:
-    """A salt under which at least two frames of a segment hold; None: it is not known."""
+    """A salt with which at least two frames of a segment are valid; None: not found."""
     for place in islice(frames.places(data), _TRIES):
         crcs = frames.crcs_at(data, place)
         if crcs is None:
             continue
         salt = _solve(*crcs)
-        held = frames.all_behind(data, salt=salt, place=place)
-        if len(list(islice(held, 2))) == 2:
+        valid = frames.all_valid_after(data, salt=salt, place=place)
+        if len(list(islice(valid, 2))) == 2:
             return salt
     return None
 
 
 def _solve(crc_of: Callable[[int], int], wanted: int) -> int:
-    """The salt of 32 bits that gives a checksum, by elimination."""
+    """The salt of 32 bits that gives this checksum, by Gaussian elimination."""
     none = crc_of(0)
-    rows: dict[int, tuple[int, int]] = {}  # by highest bit: what bits of the salt change
+    rows: dict[int, tuple[int, int]] = {}  # by highest bit: change of the crc, and its salt bits
     for bit in range(_BITS):
         changed, salt = _reduced(crc_of(1 << bit) ^ none, 1 << bit, rows)
         rows[changed.bit_length()] = changed, salt

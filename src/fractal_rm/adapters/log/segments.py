@@ -1,15 +1,15 @@
-"""Segments: the files of a log, filled with zeros once and used again and again.
+"""Segments: the files of a log, filled with zeros once and then reused.
 
-A position is the number of a segment, shifted, and a place in it: positions only grow. A segment
-begins with a header, twice, so that a torn sector does not take both:
+A position is the number of a segment, shifted left by 32 bits, plus a place in it: positions only
+increase. A segment begins with a header, stored twice, as a torn sector may destroy one copy:
 
     magic "FRMlog" | format | number | salt | salt of the segment before | size of the file | crc
 
-Between them and the first frame is a mark, from when the segment that follows was first synced on:
-who deletes that one is found out (see `Log.sync`).
+When the next segment is first synced, a mark is written between the headers and the first frame.
+It shows that a next segment existed, so its deletion is noticed (see `Log.sync`).
 
-A file whose headers are zeros is free. So is one whose number is before the position from which the
-log is read: what it holds is in the history.
+A file whose headers are zeros is free. So is a segment before the position from which the log is
+read: the history has its content.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from fractal_rm.adapters.log.frames import Frame
 from fractal_rm.domain.errors import JournalDamaged, JournalTooNew
 
 FORMAT = 1
-BEGIN = 4096  # of the first frame
+BEGIN = 4096  # the place of the first frame
 
 _HEADER = struct.Struct("<6sHQQQQI")
 _MAGIC = b"FRMlog"
 HEADER_PLACES = (0, 2048)
 HEADER_BYTES = _HEADER.size
 _MARK = struct.Struct("<8sQ")  # magic, salt
-MARK_PLACE = 3072  # in the sector of no header
+MARK_PLACE = 3072  # not in the sector of a header
 READ_BYTES = 64 * 1024
 _PLACE_BITS = 32
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A segment in use: the ``number``-th, in the file ``name``.
+    """A segment in use: the ``number``-th of the log, in the file ``name``.
 
-    ``salt`` is random, so that nothing that the file held before is taken for a part of it.
-    ``before`` is the salt of the segment that it follows, so that none of another log is.
+    ``salt`` is random, so that no earlier content of the file is taken for a part of it.
+    ``before`` is the salt of the segment before it, so that no segment of another log is either.
     """
 
     number: int
@@ -60,21 +60,21 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Put(NamedTuple):
-    """What was put, and the position behind it."""
+    """A body in the log, and the position after it."""
 
     body: bytes
     end: int
 
 
 class Files(msgspec.Struct):
-    """The files of a log: ``segments`` by number, and the sizes of ``others``, which hold none."""
+    """The files of a log: ``segments`` by number, and the sizes of the ``others``, by name."""
 
     segments: list[Segment]
     others: dict[str, int]
 
 
 def position(number: int, place: int) -> int:
-    """A place in a segment, as a position."""
+    """The position of a place in a segment."""
     return number << _PLACE_BITS | place
 
 
@@ -83,8 +83,8 @@ def number_of(where: int) -> int:
     return where >> _PLACE_BITS
 
 
-def look_through(disk: Disk) -> Files:
-    """What is there. Raises JournalDamaged, JournalTooNew, OSError."""
+def read_headers(disk: Disk) -> Files:
+    """Read the headers of all files. Raises JournalDamaged, JournalTooNew, OSError."""
     found = Files([], {})
     for name in disk.names():
         size = disk.size(name)
@@ -97,10 +97,10 @@ def look_through(disk: Disk) -> Files:
     return found
 
 
-def following(disk: Disk, found: Files, since: int) -> list[Segment]:
-    """The segments that are not before a position, by number, one behind the other.
+def segments_from(disk: Disk, found: Files, since: int) -> list[Segment]:
+    """The segments from a position on, by number.
 
-    Behind a gap there may be what a power cut has left of later ones. Raises JournalDamaged.
+    After a gap there may be later segments that a power loss left. Raises JournalDamaged.
     """
     first = max(number_of(since), 1)
     wanted = [segment for segment in found.segments if segment.number >= first]
@@ -113,20 +113,20 @@ def following(disk: Disk, found: Files, since: int) -> list[Segment]:
 
 
 def follows(segment: Segment, before: Segment) -> bool:
-    """Whether one was begun behind the other."""
+    """Whether ``segment`` is the next one after ``before``."""
     return segment.number == before.number + 1 and segment.before == before.salt
 
 
-def frames_since(disk: Disk, segment: Segment, since: int) -> Iterator[Frame]:
-    """What a segment holds from a position on. Raises OSError."""
-    return frames_in(partial(disk.read, segment.name), segment, begin_of(segment, since))
+def frames_from(disk: Disk, segment: Segment, since: int) -> Iterator[Frame]:
+    """The frames of a segment from a position on. Raises OSError."""
+    return frames_in(partial(disk.read, segment.name), segment, start_place(segment, since))
 
 
 def frames_in(read: Callable[[int, int], bytes], segment: Segment, place: int) -> Iterator[Frame]:
-    """Those from ``place`` on; where there is none, hardly more than a head is read.
+    """The frames from ``place`` on. Where there is none, little more than a head is read.
 
-    ``read`` takes how many bytes, and from where. A segment as a whole would leave the process
-    larger than it was.
+    ``read`` is called with a number of bytes and a place. Segments are read in parts, as the memory
+    for a large read is not returned to the system.
     """
     wanted = frames.HEAD_BYTES
     while True:
@@ -141,8 +141,8 @@ def frames_in(read: Callable[[int, int], bytes], segment: Segment, place: int) -
         wanted = max(READ_BYTES, size)
 
 
-def with_what_follows(found: Iterator[Frame], number: int) -> Iterator[tuple[Frame, int, bool]]:
-    """Frames of a segment, the position behind each, and whether a later one says it was synced."""
+def with_synced_flags(found: Iterator[Frame], number: int) -> Iterator[tuple[Frame, int, bool]]:
+    """The frames, the position after each, and whether a later frame shows that it was synced."""
     waiting: deque[tuple[Frame, int]] = deque()
     for frame in found:
         while waiting and waiting[0][1] <= frame.synced:
@@ -152,19 +152,19 @@ def with_what_follows(found: Iterator[Frame], number: int) -> Iterator[tuple[Fra
         yield frame, end, False
 
 
-def begin_of(segment: Segment, since: int) -> int:
-    """The place from which a segment is read."""
+def start_place(segment: Segment, since: int) -> int:
+    """The place in a segment from which it is read."""
     return since & ((1 << _PLACE_BITS) - 1) if segment.number == number_of(since) else BEGIN
 
 
 def encode_header(segment: Segment) -> bytes:
-    """What stands at each of `HEADER_PLACES`."""
+    """The bytes at each of `HEADER_PLACES`."""
     fields = (_MAGIC, FORMAT, segment.number, segment.salt, segment.before, segment.size)
     return _HEADER.pack(*fields, crc32(_HEADER.pack(*fields, 0)))
 
 
 def decode_header(disk: Disk, name: str, data: bytes) -> Segment | None:
-    """The segment that a file's first bytes say it holds; None: neither header holds.
+    """The segment according to the first bytes of a file; None: neither header is valid.
 
     Raises JournalTooNew.
     """
@@ -185,24 +185,24 @@ def decode_header(disk: Disk, name: str, data: bytes) -> Segment | None:
 
 
 def encode_mark(segment: Segment) -> bytes:
-    """What stands at `MARK_PLACE`: the segment that follows on this one is on the disk."""
+    """The bytes at `MARK_PLACE`: the next segment is on the disk."""
     return _MARK.pack(b"FRMnext", segment.salt)
 
 
-def is_marked(data: bytes, segment: Segment) -> bool:
-    """Whether a segment that follows on this one is known to have been on the disk."""
+def has_mark(data: bytes, segment: Segment) -> bool:
+    """Whether ``data`` of this segment shows that a next segment was on the disk."""
     return data[MARK_PLACE : MARK_PLACE + _MARK.size] == encode_mark(segment)
 
 
-def has_mark(disk: Disk, segment: Segment) -> bool:
-    """As `is_marked`, of what is in the file now. Raises OSError."""
-    return is_marked(disk.read(segment.name, BEGIN), segment)
+def file_has_mark(disk: Disk, segment: Segment) -> bool:
+    """As `has_mark`, with the current content of the file. Raises OSError."""
+    return has_mark(disk.read(segment.name, BEGIN), segment)
 
 
 def begin_alone(disk: Disk, number: int, salt: int) -> int:
-    """Make a small segment that follows on none, durable; returns the position where it begins.
+    """Make a small segment without one before it, durable; returns the position of its begin.
 
-    Who is to read from there on needs none of the others. Raises OSError.
+    A log that is opened at this position needs no earlier segment. Raises OSError.
     """
     taken = disk.names()
     name = next(name for name in map(str, count(1)) if name not in taken)
@@ -215,7 +215,7 @@ def begin_alone(disk: Disk, number: int, salt: int) -> int:
 
 
 def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
-    """The segment that a file holds; None: its headers are zeros, or were not written whole."""
+    """The segment in a file; None: its headers are zeros or were not completely written."""
     data = disk.read(name, BEGIN)
     segment = decode_header(disk, name, data)
     if segment is not None:
@@ -223,49 +223,48 @@ def _segment_in(disk: Disk, name: str, size: int) -> Segment | None:
             raise damaged(disk, f"file {name} has {size} bytes and was made with {segment.size}")
         return segment
     if len(data) == BEGIN and has_lost_header(data):
-        raise damaged(disk, f"file {name} has no header that holds")
+        raise damaged(disk, f"file {name} has no valid header")
     return None
 
 
 def has_lost_header(data: bytes) -> bool:
-    """Of a file in which no header holds: whether there were any."""
+    """For a file without a valid header: whether headers were written."""
     return all(any(data[place : place + HEADER_BYTES]) for place in HEADER_PLACES)
 
 
 def damaged(disk: Disk, what: str) -> JournalDamaged:
-    """What does not hold, and what can be done."""
+    """The error for a damaged log, with the cure."""
     return JournalDamaged(
-        f"{disk.where} is damaged: {what}. Nothing was changed. Put the files back as they were, or"
-        " look at it with `fractal-rm journal check`: `fractal-rm journal repair` goes on with what"
-        " can be read"
+        f"{disk.where} is damaged: {what}. Nothing was changed. Restore the files, or inspect them"
+        " with `fractal-rm journal check`; `fractal-rm journal repair` keeps all that can be read"
     )
 
 
-class Reused(JournalDamaged):
-    """A segment was used again while it was read: what it held is in the history by now."""
+class SegmentReused(JournalDamaged):
+    """A segment was reused while it was read: the history has its former content by now."""
 
     code = "segment-reused"
 
 
 def bodies_since(disk: Disk, since: int) -> list[Put]:
-    """What is there from a position on, read beside the process that writes.
+    """The bodies from a position on, read while another process may write.
 
-    Raises JournalDamaged (also where the position is one that was released), JournalTooNew,
+    Raises JournalDamaged (also if segments from the position on were released), JournalTooNew,
     OSError.
     """
     bodies: list[Put] = []
     damage = None
     try:
-        wanted = following(disk, look_through(disk), since)
+        wanted = segments_from(disk, read_headers(disk), since)
         try:
             bodies += _bodies(disk, wanted, since)
         except JournalDamaged as error:
             damage = error
-        now = look_through(disk).segments
+        now = read_headers(disk).segments
     except FileNotFoundError as error:  # released, and deleted
-        raise Reused(f"{disk.where} cannot be read: {error.filename} is gone") from error
+        raise SegmentReused(f"{disk.where} cannot be read: {error.filename} is gone") from error
     if not {segment.number for segment in wanted} <= {segment.number for segment in now}:
-        raise Reused(f"{disk.where} cannot be read: its files were used again meanwhile")
+        raise SegmentReused(f"{disk.where} cannot be read: its files were reused meanwhile")
     if damage is not None:
         raise damage
     return bodies
@@ -273,17 +272,17 @@ def bodies_since(disk: Disk, since: int) -> list[Put]:
 
 def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[Put]:
     for at, segment in enumerate(wanted):
-        ended = yield from _bodies_in(disk, wanted[at:], begin_of(segment, since))
+        ended = yield from _bodies_in(disk, wanted[at:], start_place(segment, since))
         if not ended:
             return
         if at + 1 == len(wanted) or not follows(wanted[at + 1], segment):
-            _check_last(disk, segment)
+            _check_last_segment(disk, segment)
             return
 
 
 def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[Put, None, bool]:
-    """What the first one holds from a place on; returns whether another was begun behind it."""
-    segment, is_more_known = found[0], False
+    """The bodies of the first segment from a place on; returns whether a next one was begun."""
+    segment, is_damage = found[0], False
     while True:
         begin = place
         for frame in frames_in(partial(disk.read, segment.name), segment, place):
@@ -291,43 +290,43 @@ def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[Put, N
                 return True
             place = frame.end
             yield Put(frame.body, position(segment.number, place))
-        if is_more_known and place == begin:  # nor has it been written meanwhile
-            raise damaged(disk, f"{segment} does not hold at byte {place}")
-        is_more_known = was_synced(disk, found, place) or has_mark(disk, segment)
-        if not is_more_known:
+        if is_damage and place == begin:  # and no frame was written meanwhile
+            raise damaged(disk, f"{segment} is not valid at byte {place}")
+        is_damage = was_synced_beyond(disk, found, place) or file_has_mark(disk, segment)
+        if not is_damage:
             return False
 
 
-def _check_last(disk: Disk, last: Segment) -> None:
-    """Is one missing behind it? Raises JournalDamaged."""
-    if not has_mark(disk, last):  # before the look: what it tells of is there by then
+def _check_last_segment(disk: Disk, last: Segment) -> None:
+    """Raise JournalDamaged if a segment after it is missing."""
+    if not file_has_mark(disk, last):  # read first: a next segment exists before its mark
         return
-    if not any(follows(each, last) for each in look_through(disk).segments):
+    if not any(follows(each, last) for each in read_headers(disk).segments):
         raise damaged(disk, f"{last} is not the last one")
 
 
-def was_synced(disk: Disk, found: Sequence[Segment], place: int) -> bool:
-    """Whether a later frame says that more was synced than holds: up to a place in the first.
+def was_synced_beyond(disk: Disk, found: Sequence[Segment], place: int) -> bool:
+    """Whether a later frame shows that the log was synced beyond ``place`` in the first segment.
 
-    Else the log ends there, and what is behind may be anything. Raises OSError.
+    If not, the log ends there, and the bytes after it may be anything. Raises OSError.
     """
     end = position(found[0].number, place)
     for segment in found:
-        if _knows_more(disk, segment, place, end):
+        if _shows_later_sync(disk, segment, place, end):
             return True
         place = BEGIN
     return False
 
 
-def _knows_more(disk: Disk, segment: Segment, place: int, end: int) -> bool:
-    """Whether a frame from a place on, whatever is before it, says that more was synced."""
+def _shows_later_sync(disk: Disk, segment: Segment, place: int, end: int) -> bool:
+    """Whether a frame after ``place``, also after a gap, has a synced position beyond ``end``."""
     heads = frames.heads_synced_in(range(number_of(end), segment.number + 1))
     for offset in range(place, segment.size, READ_BYTES):
         data = disk.read(segment.name, READ_BYTES + frames.HEAD_BYTES, offset)
         for head in heads.finditer(data):
             here = offset + head.start()
-            whole = disk.read(segment.name, frames.size_at(data, head.start()), here)
-            frame = frames.decode(whole, salt=segment.salt, place=here, offset=here)
+            content = disk.read(segment.name, frames.size_at(data, head.start()), here)
+            frame = frames.decode(content, salt=segment.salt, place=here, offset=here)
             if frame is not None and frame.synced > end:
                 return True
     return False

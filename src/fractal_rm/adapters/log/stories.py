@@ -1,4 +1,4 @@
-"""What the log holds and the history does not yet, run by run."""
+"""Updates of runs that the log has and the history does not have yet."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from fractal_rm.engine.ports import Entry, Prior
 
 
 class Story(msgspec.Struct, gc=False):
-    """What a run is told in the log since the history was last brought up to it.
+    """The update of one run: its facts since the history was last updated.
 
-    ``facts`` are pairs of a moment, milliseconds since 1970, and a fact, or the JSON of such a
-    pair; those that refer to blobs are three (see `timed`), and ``refs`` are these blobs. When it
-    has ended, ``page`` is the JSON of them all. ``run`` is the run itself, as long as it is open
-    and each of its facts is in here; else ``state``, ``reason`` and ``node`` are how it stands
-    after ``facts``. ``settled_ms`` is None while it has no end. ``new`` holds what only a run has
-    that began in here. ``again``: so often its trigger came again. ``flow``, ``cause`` and
-    ``failed_step``, a number, are known of a run that ended in trouble.
+    ``facts`` are tuples of a time, milliseconds since 1970, and a fact, or the JSON of such a
+    tuple; a third item refers to a blob (see `timed`), and ``refs`` are all these blobs. When the
+    run has ended, ``page`` is the JSON of all facts. While it is open and its live object has the
+    same facts, ``run`` is that object; else ``state``, ``reason`` and ``node`` are those after
+    ``facts``. ``settled_ms`` is None while it is open. ``new`` is set if the run began in this
+    update. ``again`` counts duplicates of its trigger. ``flow``, ``cause`` and ``failed_step`` (a
+    number) are set if it ended in trouble.
     """
 
     run_id: str
@@ -44,37 +44,37 @@ class Story(msgspec.Struct, gc=False):
     refs: tuple[Ref, ...] = ()
 
     def stand_as(self, run: Run) -> None:
-        """Let it stand as a run does now, of which each fact is in here."""
+        """Copy the state of a run that has exactly these facts."""
         self.state, self.reason, self.node = run.state, run.reason, run.node
         if run.state in TROUBLE:
             self.flow, self.failed_step = run.flow.id or None, run.failed_step
             self.cause = run.cause and run.cause.value
 
-    def stand_still(self) -> None:
-        """Let it stand as its run does now, whatever comes of that."""
+    def freeze(self) -> None:
+        """Copy the state of its run now, so that later facts do not change it."""
         if self.run is not None:
             self.stand_as(self.run)
             self.run = None
 
     @property
     def stands(self) -> State | None:
-        """How the run stands; None: nothing is told of that in here."""
+        """The state of the run; None: this update does not change it."""
         if self.run is not None:
             return self.run.state
         return None if self.state is State.NEW else self.state
 
     @property
     def is_told(self) -> bool:
-        """Whether anything has happened to it in here."""
+        """Whether the update has facts."""
         return self.page is not None or bool(self.facts)
 
     def body(self) -> bytes:
-        """All that is told, as JSON."""
+        """All facts, as JSON."""
         return encode(self.facts) if self.page is None else self.page
 
 
 class Beginning(msgspec.Struct, frozen=True, gc=False):
-    """Of a run that the history does not have: see `Entry`."""
+    """What is known of a new run from its entry: see `Entry`."""
 
     flow: str | None
     version: str
@@ -87,9 +87,9 @@ class Beginning(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stories:
-    """By run: the ``open`` ones as they came to be told of, and the ``ended``. Flows by version.
+    """The updates by run id: of ``open`` runs, in order, and of ``ended`` ones. Flows by version.
 
-    ``again``: how often the triggers came again of runs of which no more is told.
+    ``again`` counts duplicates of triggers of runs without another update.
     """
 
     def __init__(self) -> None:
@@ -97,29 +97,29 @@ class Stories:
         self.ended: dict[str, Story] = {}
         self.flows: dict[str, bytes] = {}
         self.again: dict[str, int] = {}
-        self.keys: dict[str, Story] = {}  # of those that are new
+        self.keys: dict[str, Story] = {}  # of new runs
 
     def of(self, run_id: str) -> Story:
-        """The story of an open run that the history may have."""
+        """The update of an open run, which is made if there is none."""
         story = self.open.get(run_id)
         if story is None:
             story = self.open[run_id] = Story(run_id)
         return story
 
     def find(self, run_id: str) -> Story | None:
-        """The story of a run that is told of in here."""
+        """The update of a run; None: there is none."""
         return self.open.get(run_id) or self.ended.get(run_id)
 
     def begin(self, story: Story, beginning: Beginning) -> None:
-        """A run that is new."""
+        """Add a new run."""
         story.new = beginning
         stories = self.open if story.settled_ms is None else self.ended
         stories[story.run_id] = story
         if beginning.key is not None:
             self.keys[beginning.key] = story
 
-    def go_on(self, facts: Iterable[tuple[Run, Any]]) -> None:
-        """Facts of open runs, which the runs have followed already, each behind its run."""
+    def add_facts(self, facts: Iterable[tuple[Run, Any]]) -> None:
+        """Add facts that were already applied to open runs, each with its run."""
         stories = self.open
         for run, timed in facts:
             story = stories.get(run.id)
@@ -129,22 +129,22 @@ class Stories:
             story.facts.append(timed)
 
     def end(self, run_id: str, settled_ms: int, ahead_ms: int) -> None:
-        """The last fact of an open run is told."""
+        """Mark an open run as ended: its last fact was added."""
         story = self.ended[run_id] = self.open.pop(run_id)
-        story.stand_still()
+        story.freeze()
         story.settled_ms, story.ahead_ms = settled_ms, ahead_ms
-        story.page, story.facts = encode(story.facts), []  # let go of here, where they were made
+        story.page, story.facts = encode(story.facts), []  # freed on the thread that made them
 
     def repeat(self, run_id: str, times: int = 1) -> None:
-        """The trigger of a run has come again."""
+        """Count duplicates of the trigger of a run."""
         story = self.find(run_id)
         if story is not None:
             story.again += times
         else:
             self.again[run_id] = self.again.get(run_id, 0) + times
 
-    def leave_ended(self) -> Stories:
-        """Give out all that is not told of open runs: what comes later does not change that."""
+    def take_ended(self) -> Stories:
+        """Remove and return all but the updates of open runs: later facts do not change these."""
         leaving = Stories()
         leaving.ended, self.ended = self.ended, {}
         leaving.flows, self.flows = self.flows, {}
@@ -152,15 +152,15 @@ class Stories:
         return leaving
 
     def take_over(self, begun: Stories) -> None:
-        """Take in runs that are new, with their keys and flows."""
+        """Add new runs, with their keys and flows."""
         self.open.update(begun.open)
         self.ended.update(begun.ended)
         self.keys.update(begun.keys)
         self.flows.update(begun.flows)
 
     def prior(self, entry: Entry) -> Prior | None:
-        """The run that has the key of an entry, or else its id."""
-        found = self.under(entry.key, entry.retention_ms) if entry.key is not None else None
+        """The run with the key of an entry, or else with its id."""
+        found = self.with_key(entry.key, entry.retention_ms) if entry.key is not None else None
         if found is not None:
             return found
         story = self.find(entry.run_id)
@@ -168,30 +168,30 @@ class Stories:
             return None
         return Prior(entry.run_id, entry.digest, story.stands or story.state)
 
-    def under(self, key: str, retention_ms: int) -> Prior | None:
-        """The run that has a key, until its time has ended."""
+    def with_key(self, key: str, retention_ms: int) -> Prior | None:
+        """The run with a key that has not expired."""
         story = self.keys.get(key)
         if story is None or story.new is None or story.new.key_until_ms <= retention_ms:
             return None
         return Prior(story.run_id, story.new.digest, story.stands or story.state)
 
     @property
-    def has_ended(self) -> bool:
-        """Whether `leave_ended` would give out anything."""
+    def has_any_but_open(self) -> bool:
+        """Whether `take_ended` would return any update."""
         return bool(self.ended or self.again or self.flows)
 
     @property
     def new(self) -> list[Story]:
-        """The runs that the history does not have: those that have ended by id, then the open ones.
+        """The new runs: ended ones by id, then open ones.
 
-        That is the order in which an index of ids takes them best.
+        In this order an index of ids is updated fastest.
         """
         ended = (self.ended[run_id] for run_id in sorted(self.ended))
         return [story for story in chain(ended, self.open.values()) if story.new is not None]
 
     @property
     def older(self) -> list[Story]:
-        """The runs that it has."""
+        """The runs that the history has already."""
         return [story for story in self if story.new is None]
 
     def __iter__(self) -> Iterator[Story]:
@@ -202,51 +202,53 @@ class Stories:
 
 
 class Recent:
-    """What the log holds and the history does not: ``told`` grows, the rest is on its way."""
+    """Updates that the history does not have yet: ``current``, and those that are being copied."""
 
     def __init__(self) -> None:
-        self.told = Stories()
-        self._leaving = Stories()
+        self.current = Stories()
+        self._copying = Stories()
 
-    def leave(self) -> Stories:
-        """All that was told so far goes on its way."""
-        self._leaving, self.told = self.told, Stories()
-        for story in self._leaving.open.values():
-            story.stand_still()
-        return self._leaving
+    def take_all(self) -> Stories:
+        """Begin to copy all updates so far; returns them."""
+        self._copying, self.current = self.current, Stories()
+        for story in self._copying.open.values():
+            story.freeze()
+        return self._copying
 
-    def leave_ended(self) -> Stories:
-        """Of what was told so far, the runs that have ended go on their way."""
-        self._leaving = self.told.leave_ended()
-        return self._leaving
+    def take_ended(self) -> Stories:
+        """Begin to copy the updates so far of runs that have ended; returns them."""
+        self._copying = self.current.take_ended()
+        return self._copying
 
-    def arrived(self) -> None:
-        """The history has what was on its way."""
-        keys = self.told.keys
-        for story in self._leaving.ended.values():
+    def mark_projected(self) -> None:
+        """The history has the updates that were being copied."""
+        keys = self.current.keys
+        for story in self._copying.ended.values():
             key = story.new and story.new.key
             if key is not None and keys.get(key) is story:
                 del keys[key]
-        self._leaving = Stories()
+        self._copying = Stories()
 
     def prior(self, entry: Entry) -> Prior | None:
-        """The run that has the key of an entry, or else its id."""
-        found = self.told.prior(entry) or self._leaving.prior(entry)
-        return found and self.as_it_stands(found)
+        """The run with the key of an entry, or else with its id."""
+        found = self.current.prior(entry) or self._copying.prior(entry)
+        return found and self.with_current_state(found)
 
-    def under(self, key: str, retention_ms: int) -> Prior | None:
-        """The run that has a key, until its time has ended."""
-        found = self.told.under(key, retention_ms) or self._leaving.under(key, retention_ms)
-        return found and self.as_it_stands(found)
+    def with_key(self, key: str, retention_ms: int) -> Prior | None:
+        """The run with a key that has not expired."""
+        found = self.current.with_key(key, retention_ms) or self._copying.with_key(
+            key, retention_ms
+        )
+        return found and self.with_current_state(found)
 
     def has(self, run_id: str) -> bool:
-        """Whether a run began in here."""
-        stories = (self.told.find(run_id), self._leaving.find(run_id))
+        """Whether a run began in these updates."""
+        stories = (self.current.find(run_id), self._copying.find(run_id))
         return any(story is not None and story.new is not None for story in stories)
 
-    def as_it_stands(self, prior: Prior) -> Prior:
-        """Whoever found it may not have its end yet."""
-        for story in (self.told.find(prior.run_id), self._leaving.find(prior.run_id)):
+    def with_current_state(self, prior: Prior) -> Prior:
+        """The run with its latest state: where it was found, its end may be missing."""
+        for story in (self.current.find(prior.run_id), self._copying.find(prior.run_id)):
             state = story and story.stands
             if state is not None:
                 return msgspec.structs.replace(prior, state=state)

@@ -1,7 +1,7 @@
-"""A damaged log, as far as it can be read: what holds, and the gaps between.
+"""Reads a damaged log: all valid bodies, and the gaps between them.
 
-A gap is what is known to have been on the disk, as something that stands behind it says. Where
-nothing says so the log ends, as it does for who starts with it.
+A gap is a part that is known to have been on the disk, as something after it shows. If nothing
+after it shows that, the log ends there, as it does at a normal start.
 """
 
 from __future__ import annotations
@@ -18,41 +18,40 @@ from fractal_rm.adapters.log.segments import (
     BEGIN,
     Put,
     Segment,
-    begin_of,
-    is_marked,
+    has_mark,
     number_of,
     position,
+    start_place,
 )
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """What is gone: bytes of a file, or the whole segment, where ``file`` is None.
+    """A lost part: bytes of a file, or a segment if ``file`` is None.
 
-    ``behind`` is how many bodies that hold stand between it and the next one.
+    ``frames_after`` is the number of valid bodies between it and the next gap.
     """
 
     segment: int
     file: str | None
     begin: int
     end: int
-    behind: int = 0
+    frames_after: int = 0
 
     def __str__(self) -> str:
         where = f"segment {self.segment} of the log"
         if self.file is None:
-            return f"{where} is missing; {self.behind} frames behind it can be read"
+            return f"{where} is missing; {self.frames_after} frames after it can be read"
         return (
-            f"{where} (file {self.file}) does not hold from byte {self.begin} to byte {self.end};"
-            f" {self.behind} frames behind that can be read"
+            f"{where} (file {self.file}) is damaged from byte {self.begin} to byte {self.end};"
+            f" {self.frames_after} frames after that can be read"
         )
 
 
 class Survey(msgspec.Struct):
-    """What is in a log from a position on.
+    """The content of a log from a position on.
 
-    ``parts``: bodies that stand one behind the other; between two parts is one of ``gaps``.
-    ``problems`` say what else is wrong. No segment that was seen has a higher number than
-    ``newest``.
+    Each of ``parts`` is a list of bodies without a gap; between two parts is one of ``gaps``.
+    ``problems`` are messages about other damage. ``newest`` is the highest segment number found.
     """
 
     parts: list[list[Put]]
@@ -62,9 +61,9 @@ class Survey(msgspec.Struct):
 
 
 class _Piece(msgspec.Struct, frozen=True):
-    """A frame, a gap, or the place of a header that is lost, in ``file``.
+    """A frame, a ``gap``, or a lost header, in ``file``.
 
-    ``synced``: how far it says that the log was on the disk.
+    ``synced``: the position up to which it shows that the log was synced.
     """
 
     at: int
@@ -76,7 +75,7 @@ class _Piece(msgspec.Struct, frozen=True):
 
 
 def survey(disk: Disk, since: int, blobs: BlobFiles, sure_until: int = 0) -> Survey:
-    """Read all that is there from a position on, and change nothing. Raises JournalTooNew.
+    """Read everything from a position on, and change nothing. Raises JournalTooNew.
 
     ``sure_until`` is as in `Log.open`.
     """
@@ -90,13 +89,12 @@ def survey(disk: Disk, since: int, blobs: BlobFiles, sure_until: int = 0) -> Sur
             parts.append([])
         elif piece.file is not None:
             chosen.problems.append(
-                f"segment {number_of(piece.at)} of the log (file {piece.file}) has no header that"
-                " holds"
+                f"segment {number_of(piece.at)} of the log (file {piece.file}) has no valid header"
             )
         elif piece.body:
             parts[-1].append(Put(piece.body, piece.end))
     gaps = [
-        msgspec.structs.replace(gap, behind=len(part))
+        msgspec.structs.replace(gap, frames_after=len(part))
         for gap, part in zip(gaps, parts[1:], strict=True)
     ]
     newest = max(chosen.newest, number_of(since))
@@ -104,9 +102,9 @@ def survey(disk: Disk, since: int, blobs: BlobFiles, sure_until: int = 0) -> Sur
 
 
 def _certain(pieces: list[_Piece], blobs: BlobFiles, sure_until: int) -> list[_Piece]:
-    """All before the first that does not hold, and of which nothing says that it was on the disk.
+    """All pieces before the first invalid one that is not known to have been on the disk.
 
-    That is a gap, a lost header, or a frame with a lost blob.
+    A gap, a lost header and a frame with a lost blob are invalid.
     """
     ends = len(pieces)
     synced = 0
@@ -122,17 +120,17 @@ def _certain(pieces: list[_Piece], blobs: BlobFiles, sure_until: int) -> list[_P
 
 
 def _pieces(chosen: Chosen, first: int, since: int) -> Iterator[_Piece]:
-    """What stands one behind the other, from the first segment to the last one that there was."""
+    """All pieces in order, from the first segment to the last one that is known to have existed."""
     number, is_known = first, True
     for segment in chosen.segments:
         for missing in range(number, segment.number):
             yield _missing(missing, is_known=is_known)
             is_known = False
-        if segment.name in chosen.found_again:
+        if segment.name in chosen.recovered:
             yield _Piece(position(segment.number, 0), 0, file=segment.name)
         data = chosen.data[segment.name]
-        yield from _pieces_of(segment, data, begin_of(segment, since))
-        number, is_known = segment.number + 1, is_marked(data, segment)
+        yield from _pieces_of(segment, data, start_place(segment, since))
+        number, is_known = segment.number + 1, has_mark(data, segment)
         if is_known:
             yield _Piece(position(number, 0), position(number, 1))
     if is_known:
@@ -140,13 +138,13 @@ def _pieces(chosen: Chosen, first: int, since: int) -> Iterator[_Piece]:
 
 
 def _missing(number: int, *, is_known: bool) -> _Piece:
-    """A segment that is not there; ``is_known``: it has been, whatever is behind it."""
+    """A missing segment. ``is_known``: it existed for certain."""
     at = position(number, 0)
     return _Piece(at, at + 1 if is_known else 0, gap=Gap(number, None, 0, 0))
 
 
 def _pieces_of(segment: Segment, data: bytes, place: int) -> Iterator[_Piece]:
-    """Frames up to the empty one that ends a segment, and what stands between them."""
+    """The frames of a segment up to the empty last one, and the gaps between them."""
     number, salt = segment.number, segment.salt
     while True:
         for frame in frames.scan(data, salt=salt, place=place):
@@ -155,9 +153,9 @@ def _pieces_of(segment: Segment, data: bytes, place: int) -> Iterator[_Piece]:
             place = frame.end
             if not frame.body:
                 return
-        behind = next(frames.all_behind(data, salt=salt, place=max(place, BEGIN)), None)
-        end = max(segment.size, place) if behind is None else behind[0]
+        next_frame = next(frames.all_valid_after(data, salt=salt, place=max(place, BEGIN)), None)
+        end = max(segment.size, place) if next_frame is None else next_frame[0]
         yield _Piece(position(number, place), 0, gap=Gap(number, segment.name, place, end))
-        if behind is None:
+        if next_frame is None:
             return
         place = end

@@ -1,6 +1,6 @@
-"""Which runs began in a log that another process writes, as far as its history may not have them.
+"""The runs that began in a log of another process and may not be in its history yet.
 
-Each frame is read once, when somebody asks: what was written since is read on from there.
+Each frame is read once: every query continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from fractal_rm.adapters.log.segments import (
     BEGIN,
     HEADER_BYTES,
     Segment,
-    begin_of,
     encode_header,
-    following,
     frames_in,
-    look_through,
     number_of,
     position,
+    read_headers,
+    segments_from,
+    start_place,
 )
 from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.state import State
@@ -32,35 +32,35 @@ from fractal_rm.engine.ports import Prior
 
 
 class Tail:
-    """The runs that began behind a position. Calls block for a read."""
+    """The runs that began after a position. Calls block on reads."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._segment: Segment | None = None
-        self._file = -1  # of the segment
+        self._file = -1  # descriptor of the file of the segment
         self._header = b""  # of the segment
-        self._at = 0  # the position that is read next
-        self._since = 0  # what began before it is in the history
-        self._runs: dict[str, tuple[int, records.RunRecord]] = {}  # with the position behind each
+        self._at = 0  # the next position to read
+        self._since = 0  # the history has runs before it
+        self._runs: dict[str, tuple[int, records.RunRecord]] = {}  # each with the position after it
         self._keys: dict[str, records.RunRecord] = {}
 
     def look(self, projected: int) -> None:
-        """Read on; the history has all before ``projected``.
+        """Read what was written since; the history has everything before ``projected``.
 
-        Raises JournalDamaged and FileNotFoundError, also where a segment was used again meanwhile,
-        as the history has what it held; JournalTooNew, OSError.
+        Raises JournalDamaged and FileNotFoundError, also if a segment was reused meanwhile: then
+        the history has its content. Raises JournalTooNew, OSError.
         """
         if projected != self._since:
             self._forget_before(projected)
         if self._at < projected or self._is_another():
             self._go_to(max(self._at, projected))
         while self._segment is not None or self._find_segment():
-            if not self._read_on(self._segment):
+            if not self._read_rest(self._segment):
                 return
             self._go_to(position(number_of(self._at) + 1, BEGIN))
 
     def find(self, asked: Asked) -> Prior | None:
-        """The run that began with this key or id. How it stands by now is not known in here."""
+        """The run that began with this key or id. Its present state is not known here."""
         key, run_id, digest, retention_ms = asked
         run = self._keys.get(key) if key is not None else None
         if run is not None and run.key_until_ms > retention_ms:
@@ -68,7 +68,7 @@ class Tail:
         return Prior(run_id, digest, State.ACCEPTED) if run_id in self._runs else None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._go_to(self._at)
 
     def _go_to(self, where: int) -> None:
@@ -78,27 +78,29 @@ class Tail:
             self._file = -1
 
     def _is_another(self) -> bool:
-        """Whether the file is used again, or its segment, as it was empty, has another salt."""
+        """Whether the file was reused, or its segment, which was empty, has a new salt."""
         return self._segment is not None and self._header != os.pread(self._file, HEADER_BYTES, 0)
 
     def _find_segment(self) -> bool:
-        if not self._folder.is_dir():
+        if not self.folder.is_dir():
             return False
-        disk = FolderDisk(self._folder)
-        found = following(disk, look_through(disk), self._at)
+        disk = FolderDisk(self.folder)
+        found = segments_from(disk, read_headers(disk), self._at)
         if not found:
             return False
         self._segment = found[0]
-        self._file = os.open(self._folder / found[0].name, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = os.open(self.folder / found[0].name, os.O_RDONLY | os.O_CLOEXEC)
         self._header = encode_header(found[0])
-        self._at = position(found[0].number, begin_of(found[0], self._at))
+        self._at = position(found[0].number, start_place(found[0], self._at))
         return True
 
-    def _read_on(self, segment: Segment | None) -> bool:
-        """Whether the segment has ended."""
+    def _read_rest(self, segment: Segment | None) -> bool:
+        """Read the rest of the segment; returns whether a next segment was begun."""
         if segment is None:
             return False
-        for frame in frames_in(partial(os.pread, self._file), segment, begin_of(segment, self._at)):
+        for frame in frames_in(
+            partial(os.pread, self._file), segment, start_place(segment, self._at)
+        ):
             if not frame.body:
                 return True
             self._at = position(segment.number, frame.end)

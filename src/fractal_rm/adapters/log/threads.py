@@ -1,4 +1,4 @@
-"""What the journal asks of a thread."""
+"""A worker thread, as the journal needs it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any, Protocol
 
 
 class Worker(Protocol):
-    """A thread that does blocking work, one piece after the other."""
+    """A thread that runs blocking calls, one after the other."""
 
     def start(self) -> None:
-        """Begin; results go to the loop that runs now."""
+        """Start the thread; results are delivered to the running event loop."""
         ...
 
     def end(self) -> None:
-        """Wait until all is done."""
+        """Wait until all calls are done, then stop the thread."""
         ...
 
     def run(self, work: Callable[[], Any]) -> Awaitable[Any]:
-        """Have work done; returns or raises what it does."""
+        """Run a call on the thread; returns its result or raises its exception."""
         ...

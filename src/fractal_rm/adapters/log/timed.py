@@ -1,9 +1,9 @@
-"""A fact with its moment, as log and history say it. A large value of it stands in a file, once.
+"""A fact with its time, as log and history store it. A large value is in a file of its own.
 
     [at_ms, {…}]
-    [at_ms, {…, "payload": null}, ["payload", name, size, crc]]     where the payload is a blob
+    [at_ms, {…, "payload": null}, ["payload", name, size, crc]]     if the payload is a blob
 
-So who wants to know what happened, and not what was sent, reads no blob; see `blobs`.
+A reader that does not need the value reads no blob; see `blobs`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from msgspec import UNSET
 
 from fractal_rm.domain.facts import AnyFact
 
-VALUE_BYTES = 64 * 1024  # what is larger is a blob
+VALUE_BYTES = 64 * 1024  # larger values are blobs
 
 _NULL = msgspec.Raw(b"null")
-# Which values of facts may be large, and what stands in the fact instead.
+# The fields of facts that may be large, and what the fact has in place of a blob.
 _INSTEAD: dict[str, msgspec.Raw | bytes] = {
     "payload": _NULL, "result": _NULL, "reply": _NULL, "data": b"",
 }  # fmt: skip
 
 
 class Ref(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Which ``field`` of a fact is a blob, and which one: the ``name`` of its file.
+    """A reference to a blob: the ``field`` of the fact that it is, and the ``name`` of its file.
 
-    ``size`` is in bytes, ``crc`` a CRC-32. Without a name the value is gone, as a repair has found.
+    ``size`` is in bytes, ``crc`` a CRC-32. No name: a repair found that the value is lost.
     """
 
     field: str
@@ -39,7 +39,7 @@ class Ref(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Timed(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A fact, and when it happened, milliseconds since 1970."""
+    """A fact and its time, milliseconds since 1970."""
 
     at_ms: int
     fact: AnyFact
@@ -47,12 +47,12 @@ class Timed(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def said(self) -> tuple[int, AnyFact] | tuple[int, AnyFact, Ref]:
-        """As it is written."""
+        """The tuple that is encoded."""
         return (self.at_ms, self.fact) if self.ref is None else (self.at_ms, self.fact, self.ref)
 
 
 class _Loose(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A fact of any release."""
+    """A fact of any release, not decoded."""
 
     at_ms: msgspec.Raw
     fact: msgspec.Raw
@@ -60,13 +60,13 @@ class _Loose(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Blob(NamedTuple):
-    """A large value, on its way into its file."""
+    """A large value that is to be written, and its reference."""
 
     ref: Ref
     value: bytes | msgspec.Raw
 
 
-Read = Callable[[Ref], Union[bytes, None]]  # a blob; None: the fact stays without it
+Read = Callable[[Ref], Union[bytes, None]]  # reads a blob; None: leave the value out
 
 decode = msgspec.json.Decoder(Timed).decode
 decode_page = msgspec.json.Decoder(list[Timed]).decode
@@ -74,7 +74,7 @@ _decode_loose = msgspec.json.Decoder(_Loose).decode
 
 
 def decode_any(raw: msgspec.Raw) -> tuple[int, AnyFact | None]:
-    """When something happened, and what; None: this release cannot read it."""
+    """The time of a fact, and the fact; None: this release cannot decode it."""
     try:
         timed = decode(raw)
     except msgspec.ValidationError:
@@ -82,8 +82,8 @@ def decode_any(raw: msgspec.Raw) -> tuple[int, AnyFact | None]:
     return timed.at_ms, timed.fact
 
 
-def take_out(fact: AnyFact, new_name: Callable[[], str]) -> tuple[AnyFact, Blob] | None:
-    """A fact without its large value, and that; None: it has none."""
+def extract_blob(fact: AnyFact, new_name: Callable[[], str]) -> tuple[AnyFact, Blob] | None:
+    """The fact without its large value, and the value as a blob; None: it has none."""
     for field, instead in _INSTEAD.items():
         value = getattr(fact, field, UNSET)
         if value is not UNSET and len(value) > VALUE_BYTES:
@@ -93,17 +93,17 @@ def take_out(fact: AnyFact, new_name: Callable[[], str]) -> tuple[AnyFact, Blob]
 
 
 def put_back(timed: Timed, read: Read) -> AnyFact:
-    """A whole fact. Raises what ``read`` raises."""
+    """The fact with its large value. Raises what ``read`` raises."""
     ref = timed.ref
     value = read(ref) if ref is not None else None
     if ref is None or value is None:
         return timed.fact
-    whole = value if ref.field == "data" else msgspec.Raw(value)
-    return msgspec.structs.replace(timed.fact, **{ref.field: whole})
+    full_value = value if ref.field == "data" else msgspec.Raw(value)
+    return msgspec.structs.replace(timed.fact, **{ref.field: full_value})
 
 
 def without_value(raw: msgspec.Raw) -> msgspec.Raw:
-    """A fact that says that its blob is gone."""
+    """The fact with a reference that has no name: its blob is lost."""
     loose = _decode_loose(raw)
     if loose.ref is None:
         return raw
@@ -112,7 +112,7 @@ def without_value(raw: msgspec.Raw) -> msgspec.Raw:
 
 
 def refs_in(facts: Iterable[msgspec.Raw]) -> Iterator[Ref]:
-    """What facts refer to, also those that this release cannot read."""
+    """The references of facts, including facts that this release cannot decode."""
     for raw in facts:
         ref = _decode_loose(raw).ref
         if ref is not None:

@@ -1,15 +1,12 @@
-"""Fakes of the ports, shipped: they pass the same conformance suites as the real adapters."""
+"""Fakes of the ports. They are a part of the product and pass the same conformance suites."""
 
+from fractal_rm.adapters.memory.balancer import MemoryBalancer
 from fractal_rm.adapters.memory.caller import MemoryCaller
 from fractal_rm.adapters.memory.journal import MemoryJournal
-from fractal_rm.adapters.memory.others import (
-    MemoryBalancer,
-    MemoryKnownPeers,
-    MemoryPeers,
-    MemoryPublisher,
-    QuietTelemetry,
-    SettledRuns,
-)
+from fractal_rm.adapters.memory.observer import SettledRuns
+from fractal_rm.adapters.memory.peers import MemoryKnownPeers, MemoryPeers
+from fractal_rm.adapters.memory.publisher import MemoryPublisher
+from fractal_rm.adapters.memory.telemetry import QuietTelemetry
 
 __all__ = ["MemoryBalancer", "MemoryCaller", "MemoryJournal", "MemoryKnownPeers", "MemoryPeers",
     "MemoryPublisher", "QuietTelemetry", "SettledRuns",

@@ -1,4 +1,4 @@
-"""Blobs in memory that can lose the power: of what was not synced, nothing or a part is left."""
+"""Blobs in memory, with a simulated power loss: of an unsynced file, nothing or a part is left."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}
-        self._kept: set[str] = set()  # outlives the power
+        self._kept: set[str] = set()  # survive a power loss
         self.full = self.away = False
 
     def names(self) -> list[str]:
-        """Every blob that is there."""
+        """All blobs."""
         return list(self._files)
 
     def write(self, name: str, data: bytes) -> None:
-        """Not synced yet; ENOSPC while `full`."""
+        """Write a new file, not synced yet. Raises OSError while `full`."""
         if self.full:
-            raise OSError(ENOSPC, "the memory disk was told to be full")
+            raise OSError(ENOSPC, "the memory disk is set to full")
         self._files[name] = data
 
     def bring_in(self, name: str, file: Path) -> None:
-        """Copy it; see `write`."""
+        """Add a copy; see `write`."""
         self.write(name, file.read_bytes())
 
     def sync(self, names: Sequence[str]) -> None:
-        """From here on they outlive the power."""
+        """Let these files survive a power loss."""
         self._kept.update(names)
 
     def size(self, name: str) -> int:
@@ -45,26 +45,26 @@ class MemoryBlobs:
         return len(self._found(name))
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """What a file holds."""
+        """The content of a file, in pieces."""
         data = self._found(name)
         for at in range(0, len(data), PIECE_BYTES):
             yield data[at : at + PIECE_BYTES]
 
     def delete(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Delete a file, if it exists."""
         self._files.pop(name, None)
         self._kept.discard(name)
 
     def check(self) -> None:
-        """While `away`, it is not where it will be looked for."""
+        """Raise JournalGone while `away`."""
         if self.away:
             raise JournalGone("the memory disk was moved away")
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
     def lose_power(self, chance: random.Random | None = None) -> None:
-        """Forget what was not synced; ``chance`` lets a part of some survive, or zeros."""
+        """Lose what was not synced; with ``chance``, some files keep a part, or have zeros."""
         for name in sorted(self._files.keys() - self._kept):
             data = self._files.pop(name)
             left = chance.randrange(4) if chance else 0

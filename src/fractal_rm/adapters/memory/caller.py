@@ -1,4 +1,4 @@
-"""Components without a network: each answer is a function of the request."""
+"""Components without a network: each reply is a function of the request."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from fractal_rm.domain.call import Reply, Route
 from fractal_rm.domain.errors import ConnectFailed
 
 
-class Request(msgspec.Struct, frozen=True):
+class ReceivedRequest(msgspec.Struct, frozen=True):
     """A request as a component would see it; header names in lower case."""
 
     method: str
     url: str
     headers: dict[str, str]
     body: bytes | None
-    timeout_s: float | None = None  # where the flow asks for a shorter one
+    timeout_s: float | None = None  # if the flow sets a shorter one
 
 
-Answer = Callable[[Request], Awaitable[Reply]]
+ReplyFunction = Callable[[ReceivedRequest], Awaitable[Reply]]
 
 
 class MemoryCaller:
     """Port `Caller`. ``answers`` maps URLs to functions; any other URL refuses the connection."""
 
-    def __init__(self, answers: dict[str, Answer] | None = None) -> None:
+    def __init__(self, answers: dict[str, ReplyFunction] | None = None) -> None:
         self.answers = answers or {}
-        self.requests: list[Request] = []
+        self.requests: list[ReceivedRequest] = []
         self.closed = False
 
     async def call(
@@ -40,7 +40,8 @@ class MemoryCaller:
     ) -> Reply:
         """Answer a call; see the port."""
         url = f"{route.origin}{route.target}"
-        request = Request(route.method, url, _headers(route.head + headers), body, timeout_s)
+        lower = _headers(route.head + headers)
+        request = ReceivedRequest(route.method, url, lower, body, timeout_s)
         answer = self.answers.get(url)
         if answer is None or self.closed:
             raise ConnectFailed(f"{route.origin}: connection refused")
@@ -48,7 +49,7 @@ class MemoryCaller:
         return await answer(request)
 
     async def close(self) -> None:
-        """Refuse from now on."""
+        """Refuse all calls from now on."""
         self.closed = True
 
 

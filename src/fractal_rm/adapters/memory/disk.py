@@ -1,4 +1,4 @@
-"""A disk in memory that can lose its power: what was not synced is then gone, or there in part."""
+"""A disk in memory, with a simulated power loss: unsynced sectors are lost, or some of them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ SECTOR_BYTES = 512
 
 
 class MemoryDisk:
-    """Port `Disk`. ``chance`` decides which unsynced sectors survive a power cut; None: none."""
+    """Port `Disk`. `full` and `away` simulate a full disk and a moved folder."""
 
     where = "the memory disk"
 
     def __init__(self) -> None:
-        self._kept: dict[str, bytearray] = {}  # outlives the power
-        self._files: dict[str, bytearray] = {}  # as the system shows them
+        self._kept: dict[str, bytearray] = {}  # survives a power loss
+        self._files: dict[str, bytearray] = {}  # as a reader sees them
         self._written: dict[str, set[int]] = {}  # sectors that are not synced
         self.full = self.away = False
 
     def make(self) -> None:
-        """It is there."""
+        """Nothing to make."""
 
     def names(self) -> list[str]:
-        """Every file that is there."""
+        """All files."""
         return sorted(self._files)
 
     def create(self, name: str, size: int) -> None:
-        """Make a file of zeros; ENOSPC while `full`."""
+        """Make a file of zeros. Raises OSError while `full`."""
         if self.full:
-            raise OSError(ENOSPC, "the memory disk was told to be full")
+            raise OSError(ENOSPC, "the memory disk is set to full")
         self._files[name], self._kept[name] = bytearray(size), bytearray(size)
         self._written[name] = set()
 
     def has(self, name: str) -> bool:
-        """Whether a file is there still."""
+        """Whether a file exists."""
         return name in self._files
 
     def size(self, name: str) -> int:
@@ -44,36 +44,36 @@ class MemoryDisk:
         return len(self._found(name))
 
     def read(self, name: str, most: int = -1, place: int = 0) -> bytes:
-        """A file from a place on: all, or so many bytes."""
+        """The content of a file from ``place`` on: all, or at most ``most`` bytes."""
         return bytes(self._found(name)[place : None if most < 0 else place + most])
 
-    def hold(self, name: str) -> None:
-        """Files need no descriptor here."""
+    def keep_open(self, name: str) -> None:
+        """Nothing to open: there are no descriptors here."""
 
     def write(self, name: str, place: int, data: bytes) -> None:
-        """Not synced yet."""
+        """Write bytes, not synced yet."""
         self._found(name)[place : place + len(data)] = data
         end = place + len(data)
         self._written[name].update(range(place // SECTOR_BYTES, -(-end // SECTOR_BYTES)))
 
     def sync(self, name: str) -> None:
-        """From here on it outlives the power."""
+        """Let what was written survive a power loss."""
         self._keep(name, self._written[name])
 
     def delete(self, name: str) -> None:
-        """Remove a file."""
+        """Delete a file."""
         del self._files[name], self._kept[name], self._written[name]
 
     def check(self) -> None:
-        """While `away`, it is not where it will be looked for."""
+        """Raise JournalGone while `away`."""
         if self.away:
             raise JournalGone("the memory disk was moved away")
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
     def lose_power(self, chance: random.Random | None = None) -> None:
-        """Forget what was not synced, but for sectors that ``chance`` lets survive."""
+        """Lose what was not synced; with ``chance``, half of these sectors survive."""
         for name, sectors in self._written.items():
             survive = {each for each in sorted(sectors) if chance and chance.random() < 0.5}
             self._keep(name, survive)

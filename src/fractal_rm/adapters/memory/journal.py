@@ -1,4 +1,4 @@
-"""A journal without a disk: what is "durable" outlives the object that wrote it, and a crash."""
+"""A journal without a disk. What is durable survives the object that wrote it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, TimedFact,
 
 
 class _Kept(msgspec.Struct):
-    flow: Flow  # of a dead letter, which has none: never asked for, as it is final
+    flow: Flow  # an empty one for a dead letter
     facts: list[TimedFact]
     state: State = State.NEW
 
@@ -26,7 +26,10 @@ _NO_FLOW = Flow("")
 
 
 class Disk:
-    """What survives: give the same one to the next journal. ``others`` have journals beside it."""
+    """The durable content: pass the same object to the next journal.
+
+    ``others`` are the contents of the journals beside it.
+    """
 
     def __init__(self) -> None:
         self.others: list[Disk] = []
@@ -39,28 +42,33 @@ class Disk:
         self.owner: object | None = None
 
     def facts(self, run_id: str) -> list[AnyFact]:
-        """What is written of a run, in order."""
+        """The facts of a run, in order."""
         return [timed.fact for timed in self.runs[run_id].facts]
 
 
 class MemoryJournal:
     """Port `Journal`. A write is durable one turn of the event loop later.
 
-    ``full`` makes it refuse, as a full disk does, and ``away``, as files that were moved. `crash`
-    ends it like a power loss: what was handed in and is not durable yet is gone.
+    ``full`` simulates a full disk, ``away`` moved files. `crash` ends it like a power loss: what is
+    not durable yet is lost. ``writes_left`` lets it end by itself after that many writes: then
+    `ended` is set, and nothing is written or answered any more. ``answers_last``: whether the calls
+    that wait for the last write are still answered.
     """
 
     def __init__(self, disk: Disk | None = None) -> None:
         self.disk = disk or Disk()
         self.full = self.away = False
+        self.writes_left: int | None = None
+        self.answers_last = True
+        self.ended = asyncio.Event()
         self._behind: list[tuple[str, TimedFact]] = []
         self._flushed: asyncio.Future[None] | None = None
         self._unanswered: set[Written] = set()
 
     async def open(self) -> Recovered:
-        """Take the disk; see the port."""
+        """Open it; see the port."""
         if self.disk.owner is not None:
-            raise JournalInUse("another journal has this disk")
+            raise JournalInUse("another journal has this content open")
         self.disk.owner = self
         runs = [
             _folded(run_id, kept) for run_id, kept in self.disk.runs.items() if not kept.state.final
@@ -76,13 +84,16 @@ class MemoryJournal:
         return written
 
     def _answer(self, entry: Entry, written: Written) -> None:
-        if self.disk.owner is not self:  # it has crashed, and nobody hears of it
+        if self.disk.owner is not self or not self._may_write():
             return
-        self._unanswered.discard(written)
         if self.blocked is not None:
+            self._unanswered.discard(written)
             written.set_exception(self.blocked)
-        else:
-            written.set_result(self._accept(entry))
+            return
+        prior = self._accept(entry)
+        if self._may_answer():
+            self._unanswered.discard(written)
+            written.set_result(prior)
 
     def _accept(self, entry: Entry) -> Prior | None:
         prior = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
@@ -93,7 +104,7 @@ class MemoryJournal:
             return prior
         kept = self.disk.runs[entry.run_id] = _Kept(entry.flow or _NO_FLOW, [])
         for fact in entry.facts:
-            _add(kept, TimedFact(entry.at_ms, fact))
+            _add_fact(kept, TimedFact(entry.at_ms, fact))
         if getattr(entry.facts[0], "source", "") != "peer":
             self.disk.newest = entry.run_id
         if entry.key is not None:
@@ -101,7 +112,7 @@ class MemoryJournal:
         return None
 
     async def adopt(self) -> list[Adopted]:
-        """Move what others have left; see the port."""
+        """Move open runs here; see the port."""
         await self._turn()
         return [
             Adopted(other.name, self._moved_from(other))
@@ -137,20 +148,20 @@ class MemoryJournal:
         """Wait for what was appended; see the port."""
         return asyncio.sleep(0) if self._flushed is None else asyncio.shield(self._flushed)
 
-    damage = None  # there is no history
+    damage = None  # it has no history
 
     @property
     def blocked(self) -> JournalBlocked | None:
-        """While it is `full`, or `away`."""
+        """JournalFull while `full`, JournalGone while `away`."""
         if self.away:
             return JournalGone("the memory journal was moved away")
-        return JournalFull("the memory journal was told to be full") if self.full else None
+        return JournalFull("the memory journal is set to full") if self.full else None
 
     def look(self) -> None:
-        """Nothing to look for: `away` says it."""
+        """Nothing to check: `away` is the answer."""
 
     async def close(self, *, clean: bool) -> None:
-        """Let go; see the port."""
+        """Close it; see the port."""
         if self.disk.owner is not self:
             return
         blocked = self.blocked
@@ -162,7 +173,7 @@ class MemoryJournal:
         self.disk.owner = None
 
     def crash(self) -> None:
-        """The power goes."""
+        """End like a power loss."""
         self._behind.clear()
         self.disk.owner = None
         for written in self._unanswered:
@@ -183,29 +194,48 @@ class MemoryJournal:
 
     async def _turn(self) -> None:
         await asyncio.sleep(0)
-        if self.disk.owner is not self:  # it has crashed, and nobody hears of it
-            await asyncio.get_running_loop().create_future()
+        if self.disk.owner is not self:  # it has crashed, so nobody is answered
+            await _never()
         if self.blocked is not None:
             raise self.blocked
 
+    def _may_write(self) -> bool:
+        """Count a write; false: it has ended by itself."""
+        if self.writes_left is None:
+            return True
+        if self.writes_left == 0:
+            return False
+        self.writes_left -= 1
+        if self.writes_left == 0:
+            self.ended.set()
+        return True
+
+    def _may_answer(self) -> bool:
+        return self.answers_last or self.writes_left != 0
+
     def _flush(self) -> None:
-        if self.disk.owner is not self:
+        if self.disk.owner is not self or not self._may_write():
             return
         if self.blocked is not None:
             asyncio.get_running_loop().call_later(0.01, self._flush)
             return
         self._write_behind()
-        if self._flushed is not None and not self._flushed.done():
+        if self._flushed is not None and not self._flushed.done() and self._may_answer():
             self._flushed.set_result(None)
 
     def _write_behind(self) -> None:
         if self.disk.owner is self:
             for run_id, timed in self._behind:
-                _add(self.disk.runs[run_id], timed)
+                _add_fact(self.disk.runs[run_id], timed)
         self._behind.clear()
 
 
-def _add(kept: _Kept, timed: TimedFact) -> None:
+async def _never() -> None:
+    """Wait for ever."""
+    await asyncio.Event().wait()
+
+
+def _add_fact(kept: _Kept, timed: TimedFact) -> None:
     kept.state = next_state(kept.state, timed.fact)
     kept.facts.append(timed)
 

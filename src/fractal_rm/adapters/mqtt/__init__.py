@@ -1,5 +1,6 @@
-"""Triggers by MQTT."""
+"""MQTT: triggers come in, messages go out."""
 
-from fractal_rm.adapters.mqtt.intake import MqttIntake
+from fractal_rm.adapters.mqtt.session import MqttSession
+from fractal_rm.adapters.mqtt.way_in import MqttWayIn
 
-__all__ = ["MqttIntake"]
+__all__ = ["MqttSession", "MqttWayIn"]

@@ -1,13 +1,14 @@
 """gmqtt's client, set up for one connection.
 
-gmqtt would reconnect by itself, and does not tell what the broker has said; the few private names
-that are used in this folder are for that. Nothing outside of it knows gmqtt.
+gmqtt would reconnect by itself, and does not hand out all that the broker sends. So private names
+of gmqtt are used, only in this module. Outside this folder nothing knows gmqtt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,24 +16,25 @@ import gmqtt  # pyright: ignore[reportMissingTypeStubs]
 import msgspec
 from gmqtt.mqtt.connection import MQTTConnection  # pyright: ignore[reportMissingTypeStubs]
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311  # pyright: ignore[reportMissingTypeStubs]
+from gmqtt.mqtt.package import PublishPacket  # pyright: ignore[reportMissingTypeStubs]
 
 from fractal_rm.adapters.connect import Connector
 from fractal_rm.adapters.connect.tls import TlsContexts
-from fractal_rm.adapters.mqtt.connect_options import Answer, ConnectOptions
-from fractal_rm.adapters.mqtt.wire import Wire
+from fractal_rm.adapters.mqtt.connect_options import ConnectOptions
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import status_topic
 
-CONNECT_LIMIT_S = 8.0  # its end must not hide what was tried
-_NEVER_BY_ITSELF = -2
+CONNECT_LIMIT_S = 8.0  # less than the limit for all of opening, which would hide the reason
+_NO_RECONNECT = -2
 _PACKET_IDS = 65_535
-# gmqtt's own words about connections would double ours; its faults are worth a line.
+# gmqtt logs connections as we do; only its errors are logged.
 _log = logging.getLogger("gmqtt.link")
 _log.addFilter(lambda record: record.exc_info is not None)
+_packets: Any = PublishPacket
 
 
-class To(msgspec.Struct, frozen=True):
-    """Where a connection leads, and how it is made."""
+class Target(msgspec.Struct, frozen=True):
+    """Where to connect, and how."""
 
     mqtt: Mqtt
     broker: Broker
@@ -41,94 +43,190 @@ class To(msgspec.Struct, frozen=True):
     connector: Connector
 
 
-class LinkFailed(Exception):
-    """There is no connection, and why.
+class Client:
+    """Used for one connection only.
 
-    ``answer`` is what came of the CONNECT. ``cut``: the broker ended the connection with no message
-    of ours on its way; ``topic_filter`` is what was subscribed to then.
+    ``on_disconnect`` gets the body of a DISCONNECT (MQTT 5), which is empty if none came, or an
+    exception if gmqtt cannot read the properties of the CONNACK.
     """
 
-    def __init__(
+    def __init__(self, target: Target, on_disconnect: Callable[[bytes | Exception], None]) -> None:
+        self._target = target
+        self._loop_time = asyncio.get_running_loop().time
+        mqtt, options = target.mqtt, target.options
+        will = gmqtt.Message(
+            status_topic(target.client_id),
+            status_body("lost"),
+            qos=options.qos,
+            retain=options.retain,
+        )
+        self._client: Any = gmqtt.Client(
+            target.client_id.encode(),  # of a str gmqtt would count characters instead of bytes
+            clean_session=False,
+            optimistic_acknowledgement=False,
+            will_message=will,
+            session_expiry_interval=mqtt.session_expiry_s,
+            receive_maximum=mqtt.receive_maximum,
+            logger=_log,
+        )
+        self._client.set_config({"reconnect_retries": _NO_RECONNECT, "reconnect_delay": 0})
+
+        def disconnected(_client: Any, packet: bytes | Exception, _error: Any = None) -> None:
+            on_disconnect(packet)
+
+        self._client.on_disconnect = disconnected
+        if mqtt.username is not None:
+            self._client.set_auth_credentials(mqtt.username, mqtt.password)
+
+    def protocol_arguments(self) -> dict[str, Any]:
+        """What gmqtt's protocol class needs to belong to this client."""
+        return {
+            "connection_state": self._client._connection_state,  # noqa: SLF001
+            "id_generator": self._client._package_handler.id_generator,  # noqa: SLF001
+        }
+
+    async def connect(self, protocol: asyncio.Protocol) -> None:
+        """Open the socket, send CONNECT and wait for the CONNACK.
+
+        Raises ConnectFailed, OSError, and ValueError for a CONNACK with impossible limits.
+        """
+        target, client = self._target, self._client
+        client._create_connection = partial(self._open, protocol)  # noqa: SLF001
+        await client.connect(
+            target.broker.host,
+            port=target.broker.port,
+            ssl=target.mqtt.tls is not None,
+            keepalive=target.mqtt.keepalive,
+            version=MQTTv50 if target.options.mqtt_5 else MQTTv311,
+        )
+        # gmqtt would take packet ids for subscriptions, too, from the broker's Receive Maximum.
+        client._package_handler.id_generator._max = _PACKET_IDS  # noqa: SLF001
+        if client._connection.keepalive == 0:  # noqa: SLF001 - the broker does not watch us
+            client._connection.keepalive = target.mqtt.keepalive  # noqa: SLF001 - we watch it
+        for name in ("receive_maximum", "maximum_packet_size"):
+            if self.limit(name, 1) == 0:  # against MQTT 5, 3.2.2.3: we could send nothing
+                raise ValueError(f"the broker announces a {name.replace('_', ' ')} of 0")
+
+    async def _open(
         self,
-        reason: str,
-        answer: Answer = Answer.OTHER,
+        protocol: asyncio.Protocol,
+        host: str,
         *,
-        cut: bool = False,
-        topic_filter: str | None = None,
-    ) -> None:
-        super().__init__(reason)
-        self.answer = answer
-        self.cut = cut
-        self.topic_filter = topic_filter
-
-
-def new_client(to: To) -> Any:
-    """A client that is not connected yet."""
-    mqtt, options = to.mqtt, to.options
-    will = gmqtt.Message(
-        status_topic(to.client_id), status("lost"), qos=options.qos, retain=options.retain
-    )
-    client: Any = gmqtt.Client(
-        to.client_id.encode(),  # of a text it would count the characters
-        clean_session=False,
-        optimistic_acknowledgement=False,
-        will_message=will,
-        session_expiry_interval=mqtt.session_expiry_s,
-        receive_maximum=mqtt.receive_maximum,
-        logger=_log,
-    )
-    client.set_config({"reconnect_retries": _NEVER_BY_ITSELF, "reconnect_delay": 0})
-    if mqtt.username is not None:
-        client.set_auth_credentials(mqtt.username, mqtt.password)
-    return client
-
-
-async def connect(client: Any, to: To, wire: Wire) -> None:
-    """Open the socket, send CONNECT and wait for CONNACK.
-
-    Raises ConnectFailed, OSError, and ValueError where the broker announces what cannot be.
-    """
-    loop = asyncio.get_running_loop()
-
-    async def create(
-        host: str, *, port: int, ssl: Any, clean_session: bool, keepalive: int
+        port: int,
+        ssl: Any,
+        clean_session: bool,
+        keepalive: int,
     ) -> MQTTConnection:
-        """In the place of gmqtt's own: with our wire."""
-        transport = await to.connector.connect(
-            wire,
+        """Replaces gmqtt's own function: connects with ``protocol``."""
+        transport = await self._target.connector.connect(
+            protocol,
             host,
             port,
-            tls=partial(TlsContexts().context, to.mqtt.tls) if ssl else None,
+            tls=partial(TlsContexts().context, self._target.mqtt.tls) if ssl else None,
             limit_s=CONNECT_LIMIT_S,
-            ends_s=loop.time() + CONNECT_LIMIT_S,
+            ends_s=self._loop_time() + CONNECT_LIMIT_S,
         )
         if transport.is_closing():
             raise ConnectionResetError("the broker closed the connection at once")
-        handler = client._package_handler  # noqa: SLF001
-        return MQTTConnection(transport, wire, clean_session, keepalive, handler, _log)  # pyright: ignore[reportArgumentType]
+        handler = self._client._package_handler  # noqa: SLF001
+        return MQTTConnection(transport, protocol, clean_session, keepalive, handler, _log)  # pyright: ignore[reportArgumentType]
 
-    client._create_connection = create  # noqa: SLF001
-    await client.connect(
-        to.broker.host,
-        port=to.broker.port,
-        ssl=to.mqtt.tls is not None,
-        keepalive=to.mqtt.keepalive,
-        version=MQTTv50 if to.options.mqtt_5 else MQTTv311,
-    )
-    # It would share the broker's Receive Maximum out to subscriptions, which do not count for it.
-    client._package_handler.id_generator._max = _PACKET_IDS  # noqa: SLF001
-    if client._connection.keepalive == 0:  # noqa: SLF001 - the broker does not watch us: we do watch it
-        client._connection.keepalive = to.mqtt.keepalive  # noqa: SLF001
-    for name in ("receive_maximum", "maximum_packet_size"):
-        if said_by_broker(client, name, 1) == 0:  # against MQTT 5, 3.2.2.3, and nothing could leave
-            raise ValueError(f"the broker announces a {name.replace('_', ' ')} of 0")
+    def limit(self, name: str, default: int) -> int:
+        """A number from the properties of the CONNACK (MQTT 5, 3.2.2.3)."""
+        return self._client._package_handler._connack_properties.get(name, [default])[0]  # noqa: SLF001
+
+    @property
+    def connected(self) -> bool:
+        """Whether the CONNACK has come and the connection is not closing."""
+        return self._connection is not None and self._client.is_connected
+
+    @property
+    def _connection(self) -> Any:
+        return self._client._connection  # noqa: SLF001
+
+    # --- packets ------------------------------------------------------------------------------
+
+    def handle(self, first: int, data: bytes) -> None:
+        """Let gmqtt handle a packet that is no PUBLISH. Raises what it finds wrong."""
+        # Its public entry would log what it cannot read, and continue.
+        self._connection._handler._handle_packet(first, data)  # noqa: SLF001
+
+    def send(self, packets: bytes) -> None:
+        """Send whole packets."""
+        self._connection.send_package(packets)
+
+    def publish(self, message: gmqtt.Message) -> int:
+        """Send a message; returns its packet id.
+
+        gmqtt's own publish would store it, to send it again on a next connection that it never has.
+        """
+        connection = self._connection
+        packet_id, packet = _packets.build_package(message, connection._protocol)  # noqa: SLF001
+        connection.send_package(packet)
+        return packet_id
+
+    def answer_subscriptions_to(
+        self,
+        on_suback: Callable[[Sequence[int]], None],
+        on_unsuback: Callable[[Sequence[int]], None],
+    ) -> None:
+        """Both get the reason codes of an answer; in an UNSUBACK of MQTT 3.1.1 there are none."""
+
+        def suback(_client: Any, _id: int, codes: Sequence[int], _properties: Any) -> None:
+            on_suback(codes)
+
+        def unsuback(_client: Any, _id: int, codes: Sequence[int]) -> None:
+            on_unsuback(codes)
+
+        self._client.on_subscribe = suback
+        self._client.on_unsubscribe = unsuback
+
+    def subscribe(self, subscription: gmqtt.Subscription) -> None:
+        """Send SUBSCRIBE."""
+        self._client.subscribe(subscription)
+
+    def unsubscribe(self, topic_filter: str) -> None:
+        """Send UNSUBSCRIBE."""
+        self._client.unsubscribe([topic_filter.encode()])
+
+    def disconnect(self) -> None:
+        """Send DISCONNECT. gmqtt's own method would also close the socket at once."""
+        self._connection.send_disconnect()
+
+    def abort(self) -> None:
+        """Close the socket at once; gmqtt's own method waits for the other side."""
+        if self._connection is not None:
+            self._connection._transport.abort()  # noqa: SLF001
+
+    # --- keepalive ----------------------------------------------------------------------------
+
+    @property
+    def keepalive_s(self) -> int | None:
+        """The keepalive that counts, which the broker may have set; None before CONNECT."""
+        connection = self._connection
+        return None if connection is None else connection.keepalive or self._target.mqtt.keepalive
+
+    def note_received(self) -> None:
+        """Something was received now."""
+        self._connection._last_data_in = self._loop_time()  # noqa: SLF001
+
+    @property
+    def received_s(self) -> float:
+        """When something was last received, on the event loop's clock."""
+        return self._connection._last_data_in  # noqa: SLF001
+
+    @property
+    def sent_s(self) -> float:
+        """When something was last sent, on the event loop's clock."""
+        return self._connection._last_data_out  # noqa: SLF001
+
+    def ping(self) -> None:
+        """Send PINGREQ."""
+        connection = self._connection
+        connection._last_data_out = self._loop_time()  # noqa: SLF001
+        connection._send_ping_request()  # noqa: SLF001
 
 
-def said_by_broker(client: Any, name: str, default: int) -> int:
-    """A number of the CONNACK (MQTT 5, 3.2.2.3)."""
-    return client._package_handler._connack_properties.get(name, [default])[0]  # noqa: SLF001
-
-
-def status(what: str) -> bytes:
+def status_body(state: str) -> bytes:
     """The body of a status message."""
-    return b'{"state": "%b"}' % what.encode()
+    return b'{"state": "%b"}' % state.encode()

@@ -1,7 +1,8 @@
-"""The client id of a node: kept over restarts, and used by one process at a time.
+"""The MQTT client id of a node: kept over restarts, used by one process at a time.
 
-A broker admits one client of an id. A second one throws the first out, which comes back and throws
-out the second, for ever, and neither is told why; so the second process does not begin.
+A broker allows one client per id. A second one with the same id disconnects the first, which
+reconnects and disconnects the second, without end and without a reason. So a second process does
+not start.
 """
 
 from __future__ import annotations
@@ -16,34 +17,34 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 
 FILE = "mqtt-client-id"
-MOST_BYTES = 65_535  # of a text in MQTT (MQTT 5, 1.5.4)
+MOST_BYTES = 65_535  # of a string in MQTT (MQTT 5, 1.5.4)
 
 
 class ClientIdInUse(FractalError):
-    """Another process with this state folder has it."""
+    """Another process with this state folder uses it."""
 
     code = "client-id-in-use"
 
 
 class ClientIdUnreadable(FractalError):
-    """The file in the state folder does not hold one."""
+    """The file in the state folder does not hold a client id."""
 
     code = "client-id-unreadable"
 
 
 class ClientId:
-    """Taken from when it is made until ``release``.
+    """Locked from its creation until ``release``.
 
     Raises ClientIdInUse, ClientIdUnreadable, OSError.
 
-    ``configured`` is the one of comm.conf. It is held as the kept one is, since two launchers with
-    one configuration share either; under a name of its own, since a node with an id of its own may
-    run beside one that has another.
+    ``configured`` is the id in comm.conf. It is locked, too, since two processes with one
+    configuration share it. Its lock has a name of its own, since a node with a configured id may
+    run beside one with another id.
     """
 
     def __init__(self, configured: str | None, state: Path, random: Random) -> None:
         name = FILE
-        if configured is not None:  # it may be longer than the name of a file, and have slashes
+        if configured is not None:  # it may be too long for a file name, or contain slashes
             name += "-" + blake2b(configured.encode(), digest_size=8).hexdigest()
         try:
             self._lock = FileLock(state / f"{name}.lock")
@@ -59,32 +60,32 @@ class ClientId:
             raise
 
     def release(self) -> None:
-        """Let another process have it."""
+        """Let another process use it."""
         self._lock.release()
 
 
 def kept_client_id(state: Path, random: Random) -> str:
-    """The one in the state folder: the broker keeps its session under it over restarts.
+    """The id in the state folder, made at the first start. It names the broker's session.
 
-    Raises ClientIdUnreadable: under a new one, what the broker keeps for the node would stay there.
+    Raises ClientIdUnreadable: with a new id, the messages queued for this node would not come.
     """
     path = state / FILE
     try:
         kept = read_regular(path).strip()
     except FileNotFoundError:
-        return _keep(path, random)
+        return _create(path, random)
     if not kept:
-        return _keep(path, random)
+        return _create(path, random)
     if len(kept) > MOST_BYTES or not kept.isascii() or not kept.decode("ascii").isprintable():
         raise ClientIdUnreadable(
             f"{path} does not hold an MQTT client id; write the one into it that the broker knows"
             " this node by, or delete the file: the node then takes a new id, and messages that"
-            " wait at the broker for the old one do not come"
+            " wait at the broker for the old id do not come"
         )
     return kept.decode("ascii")
 
 
-def _keep(path: Path, random: Random) -> str:
+def _create(path: Path, random: Random) -> str:
     client_id = f"fractal-rm-{random.token(6).hex()}"
     replace_file(path, f"{client_id}\n".encode("ascii"))
     return client_id

@@ -1,9 +1,9 @@
-"""The options of a CONNECT: which version of MQTT, and what is left out as the broker lacks it.
+"""The options of a CONNECT packet: the MQTT version, and what is left out for this broker.
 
-A broker that does not speak MQTT 5 says so in its CONNACK (MQTT 5, 3.1.2.2), closes the connection,
-or says nothing. The last two have other reasons, too, such as a proxy whose broker is away: they
-count at the second time, only as long as the broker has not answered any CONNECT of this process,
-and only where it answers to other options right after that.
+A broker that does not support MQTT 5 says so in its CONNACK (MQTT 5, 3.1.2.2), closes the
+connection, or does not answer. The last two can have other causes, such as a proxy whose broker is
+down. So they count only from the second time on, only while the broker has answered no CONNECT of
+this process, and only if it answers a CONNECT with other options right after that.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from enum import Enum
 
 import msgspec
 
-from fractal_rm.adapters.mqtt.codes import NO_QOS, NO_RETAINED, OTHER_VERSION, REFUSED
+from fractal_rm.adapters.mqtt.reason_codes import (
+    NO_QOS,
+    NO_RETAINED,
+    REFUSED,
+    UNSUPPORTED_VERSION,
+)
 
 
 class ConnectOptions(msgspec.Struct, frozen=True):
-    """``retain`` and ``qos``: of the will and of the node's status.
+    """``retain`` and ``qos`` are for the will and the status of this node.
 
-    ``status``: whether that is published, other than as the will.
+    ``status``: whether the status is also published, and not only set as the will.
     """
 
     mqtt_5: bool = True
@@ -27,11 +32,11 @@ class ConnectOptions(msgspec.Struct, frozen=True):
     status: bool = True
 
 
-class Answer(Enum):
-    """What came of a connection, as far as it says how to make the next one."""
+class ConnectResult(Enum):
+    """What a connection has shown about the options to use for the next one."""
 
-    NONE = "none"  # it did not leave
-    SILENCE = "silence"  # the connection ended, or time was over, before a CONNACK
+    NOT_SENT = "not sent"  # the CONNECT packet did not leave
+    SILENCE = "silence"  # the connection ended, or the time limit passed, before a CONNACK
     OTHER_VERSION = "other version"
     NO_RETAINED = "no retained messages"
     NO_QOS = "no QoS 1"
@@ -39,71 +44,76 @@ class Answer(Enum):
     OTHER = "other"
 
 
-_FIVE, _OLDER = ConnectOptions(), ConnectOptions(mqtt_5=False)
-# A broker of 3.1.1 that lacks what a will needs closes the connection, and does not say why.
+_MQTT_5, _MQTT_3 = ConnectOptions(), ConnectOptions(mqtt_5=False)
+# A 3.1.1 broker that does not support what a will needs closes the connection without a reason.
 _PLAIN = (
     ConnectOptions(mqtt_5=False, retain=False),
     ConnectOptions(mqtt_5=False, retain=False, qos=0),
 )
-SILENT_TWICE = 2  # so many options of each turn are the same
-_IN_TURN = {
-    None: (_FIVE, _FIVE, _OLDER, *_PLAIN),
-    "5": (_FIVE,),
-    "3.1.1": (_OLDER, _OLDER, *_PLAIN),
+SAME_AT_FIRST = 2  # the first options of each list are tried so many times
+_BY_VERSION = {
+    None: (_MQTT_5, _MQTT_5, _MQTT_3, *_PLAIN),
+    "5": (_MQTT_5,),
+    "3.1.1": (_MQTT_3, _MQTT_3, *_PLAIN),
 }
 
 
-def answer_of(code: int | None, *, mqtt_5: bool) -> Answer:
-    """What the code of a CONNACK says; None: there was none."""
+def connect_result(code: int | None, *, mqtt_5: bool) -> ConnectResult:
+    """What the code of a CONNACK shows; None: no CONNACK came."""
     if code is None:
-        return Answer.SILENCE
-    if code == OTHER_VERSION or (0 < code < REFUSED and (mqtt_5 or code == 1)):
-        return Answer.OTHER_VERSION  # codes below 0x80 are refusals of MQTT 3.1.1
-    return {NO_RETAINED: Answer.NO_RETAINED, NO_QOS: Answer.NO_QOS}.get(code, Answer.OTHER)
+        return ConnectResult.SILENCE
+    if code == UNSUPPORTED_VERSION or (0 < code < REFUSED and (mqtt_5 or code == 1)):
+        return ConnectResult.OTHER_VERSION  # codes below 0x80 are errors of MQTT 3.1.1
+    return {NO_RETAINED: ConnectResult.NO_RETAINED, NO_QOS: ConnectResult.NO_QOS}.get(
+        code, ConnectResult.OTHER
+    )
 
 
-class OptionsInTurn:
-    """Of one broker, for the life of a process. ``version`` is that of the configuration."""
+class BrokerOptions:
+    """The options for one broker, for the life of a process.
+
+    ``version`` is the configured one. ``answered``: the broker has accepted a CONNECT.
+    """
 
     def __init__(self, version: str | None, at: int = 0, *, answered: bool = False) -> None:
         self._version = version
-        self._in_turn = _IN_TURN[version]
+        self._list = _BY_VERSION[version]
         self._at = at
         self._answered = answered
-        self._lacks: dict[str, bool | int] = {}
+        self._unsupported: dict[str, bool | int] = {}
 
-    def after_reload(self) -> OptionsInTurn:
-        """Its version stays, where it has answered; what it lacked is asked for again."""
+    def after_reload(self) -> BrokerOptions:
+        """Keep the version that the broker has accepted; try again what it did not support."""
         at = self._at if self._answered else 0
-        return OptionsInTurn(self._version, at, answered=self._answered)
+        return BrokerOptions(self._version, at, answered=self._answered)
 
     @property
     def options(self) -> ConnectOptions:
-        """How to connect next."""
-        return msgspec.structs.replace(self._in_turn[self._at], **self._lacks)
+        """The options for the next CONNECT."""
+        return msgspec.structs.replace(self._list[self._at], **self._unsupported)
 
-    def learn(self, answer: Answer) -> bool:
-        """Learn from a connection. True: there are other options to be tried at once."""
+    def learn(self, result: ConnectResult) -> bool:
+        """Learn from a connection. Returns whether other options are to be tried at once."""
         before = self.options
-        if answer is Answer.SILENCE and not self._answered:
-            self._at = (self._at + 1) % len(self._in_turn)
-            return self._at >= SILENT_TWICE  # later, another reason may have passed
-        if answer is Answer.NONE and not self._answered:
-            self._at = 0  # it is away, so that its silence was for no option of ours
+        if result is ConnectResult.SILENCE and not self._answered:
+            self._at = (self._at + 1) % len(self._list)
+            return self._at >= SAME_AT_FIRST  # not after a pause: the cause may be gone by then
+        if result is ConnectResult.NOT_SENT and not self._answered:
+            self._at = 0  # the broker is down, so its silence says nothing about our options
             return False
-        if answer is Answer.OTHER_VERSION:
-            self._at = self._of_other_version(before)
+        if result is ConnectResult.OTHER_VERSION:
+            self._at = self._first_of_other_version(before)
             return before.mqtt_5 and not self.options.mqtt_5
-        if answer is Answer.NO_RETAINED:
-            self._lacks["retain"] = False
-        elif answer is Answer.NO_QOS:
-            self._lacks["qos"] = 0
-        elif answer is Answer.NO_STATUS:
-            self._lacks["status"] = False
-        elif answer is Answer.OTHER:
+        if result is ConnectResult.NO_RETAINED:
+            self._unsupported["retain"] = False
+        elif result is ConnectResult.NO_QOS:
+            self._unsupported["qos"] = 0
+        elif result is ConnectResult.NO_STATUS:
+            self._unsupported["status"] = False
+        elif result is ConnectResult.OTHER:
             self._answered = True
         return self.options != before
 
-    def _of_other_version(self, options: ConnectOptions) -> int:
-        others = (at for at, each in enumerate(self._in_turn) if each.mqtt_5 is not options.mqtt_5)
+    def _first_of_other_version(self, options: ConnectOptions) -> int:
+        others = (at for at, each in enumerate(self._list) if each.mqtt_5 is not options.mqtt_5)
         return next(others, self._at)

@@ -1,7 +1,7 @@
-"""Bytes into MQTT packets (MQTT 5, 2.1), however they come in pieces.
+"""Splits the received bytes into MQTT packets (MQTT 5, 2.1).
 
-A packet of which nothing can become a run is read past: of a giant only the beginning is kept, so
-neither memory nor time depends on what a publisher sends.
+Of a packet that is too large to become a run only the beginning is kept and the rest is skipped, so
+that neither memory nor time depends on what a publisher sends.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ import msgspec
 
 from fractal_rm.domain.errors import FractalError
 
-# Of what is too large: a topic may have 64 KiB, and a dead letter keeps as much of a body.
+# Kept of a packet that is too large: enough for a topic of 64 KiB and for 64 KiB of body, which is
+# what a dead letter keeps.
 BEGINNING_BYTES = 128 * 1024
-_MORE = 0x80  # the bit by which a length goes on in the next byte
-_LONGEST_LENGTH = 4
+_MORE = 0x80  # the bit that says that the length continues in the next byte
+_MAX_LENGTH_BYTES = 4
 
 
 class NotMqtt(FractalError):
-    """What comes cannot be read as MQTT: the connection is of no use any more."""
+    """The received bytes are not MQTT: the connection cannot be used any more."""
 
     code = "not-mqtt"
 
 
 class Packet(msgspec.Struct, frozen=True):
-    """``first`` is the byte of type and flags; ``size`` is more than ``data`` has where it is cut.
+    """One packet. ``first`` is the byte with type and flags.
 
-    ``data`` and ``size`` are of what follows the fixed header.
+    ``data`` is what follows the fixed header, and ``size`` its length. ``data`` is shorter than
+    ``size`` if only the beginning was kept.
     """
 
     first: int
@@ -36,34 +38,34 @@ class Packet(msgspec.Struct, frozen=True):
 
 
 class Packets:
-    """Bytes are fed, packets are taken. ``largest`` tells how long one may be to be kept whole."""
+    """Feed bytes, take packets. ``largest`` returns the size up to which a packet is kept whole."""
 
     def __init__(self, largest: Callable[[], int]) -> None:
         self._largest = largest
         self._buffer: bytes | bytearray = b""
         self._at = 0  # where the next packet begins in it
-        self._cut: Packet | None = None  # waits for its end, which is not kept
-        self._unread = 0  # so much of that is still to come
+        self._cut: Packet | None = None  # a large packet whose rest is being skipped
+        self._to_skip = 0  # bytes of it that have not come yet
 
     def feed(self, data: bytes) -> None:
-        """Take bytes that came."""
-        if self._unread:
-            past = min(self._unread, len(data))
-            self._unread -= past
-            data = data[past:]
+        """Add received bytes."""
+        if self._to_skip:
+            skipped = min(self._to_skip, len(data))
+            self._to_skip -= skipped
+            data = data[skipped:]
         if self._at == len(self._buffer):
             self._buffer = data
         else:
-            # A bytearray grows in place: a packet of many pieces is not copied for each of them.
+            # A bytearray grows in place, so a packet of many pieces is not copied for each piece.
             if self._at or not isinstance(self._buffer, bytearray):
                 self._buffer = bytearray(self._buffer[self._at :])
             self._buffer += data
         self._at = 0
 
     def take(self) -> Packet | None:
-        """The next packet, or None until more has come. Raises NotMqtt."""
+        """The next packet, or None until more bytes come. Raises NotMqtt."""
         if self._cut is not None:
-            return self._end_of_cut()
+            return self._take_cut()
         buffer, at = self._buffer, self._at
         if len(buffer) < at + 2:
             return None
@@ -80,17 +82,17 @@ class Packets:
         return Packet(buffer[at], bytes(buffer[start:end]), size)
 
     def _cut_off(self, first: int, start: int, size: int) -> Packet | None:
-        """Keep the beginning when it is there. Taken when all has come: then it may be answered."""
+        """Keep the beginning. `take` returns it when the end has come: it can be answered then."""
         kept = start + min(BEGINNING_BYTES, size)
         if len(self._buffer) < kept:
             return None
         self._cut = Packet(first, bytes(self._buffer[start:kept]), size)
-        self._unread = start + size - len(self._buffer)
+        self._to_skip = start + size - len(self._buffer)
         self._buffer, self._at = b"", 0
         return None
 
-    def _end_of_cut(self) -> Packet | None:
-        if self._unread:
+    def _take_cut(self) -> Packet | None:
+        if self._to_skip:
             return None
         cut, self._cut = self._cut, None
         return cut
@@ -99,10 +101,10 @@ class Packets:
 def read_length(data: bytes | bytearray, at: int) -> tuple[int, int]:
     """A variable byte integer (MQTT 5, 1.5.5), and where it ends.
 
-    Raises NotMqtt, and IndexError where it has not come whole.
+    Raises NotMqtt, and IndexError if not all of it has come.
     """
     value = 0
-    for place in range(_LONGEST_LENGTH):
+    for place in range(_MAX_LENGTH_BYTES):
         byte = data[at + place]
         value |= (byte & ~_MORE) << 7 * place
         if byte < _MORE:

@@ -1,4 +1,4 @@
-"""A PUBLISH packet (MQTT 5, 3.3) into a message: the hot path, so gmqtt's is not used here."""
+"""Reads a PUBLISH packet (MQTT 5, 3.3). This is the hot path, so gmqtt's reader is not used."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from fractal_rm.domain.errors import Refused, TooLarge, WrongShape
 from fractal_rm.domain.topic import has_wildcards, unshared
 from fractal_rm.domain.trigger import Said
 
-# Type and flags of what comes at QoS 0 and 1, retained or not, and at QoS 1 again (DUP).
+# Type and flags at QoS 0 and 1, retained or not, and at QoS 1 with DUP.
 PUBLISH = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})
 _QOS, _RETAIN = 0x06, 0x01
 
 
-# Every message makes one of these: it holds no cycle, so nobody need look for one in it.
+# One is made for each message. It holds no reference cycles, so the garbage collector skips it.
 class Message(msgspec.Struct, gc=False):
-    """A message as it came. ``key`` is the trigger id among its user properties (MQTT 5).
+    """A message as it was received.
 
-    ``topic`` is None for that of triggers, if that is one. ``subscriptions`` are the identifiers of
-    those that it came for, where the broker says so. ``refusal``: it cannot become a run, which was
-    seen while it was read. While it waits for room, ``waited_ms`` grows, and ``begun`` holds the
-    flows that it has started already while others found none.
+    ``key`` is the trigger id from the user properties (MQTT 5). ``topic`` is None for the trigger
+    topic, unless that has wildcards. ``subscriptions`` are the identifiers of the subscriptions
+    that matched, if the broker sends them. ``refusal``: reading has shown that it cannot become a
+    run. While the message waits for room, ``waited_ms`` grows, and ``started`` holds the flows that
+    it has started already while others found no room.
     """
 
     body: bytes
@@ -32,14 +33,14 @@ class Message(msgspec.Struct, gc=False):
     key: str | None = None
     refusal: Refused | None = None
     topic: str | None = None
-    said: Said | None = None
+    metadata: Said | None = None
     subscriptions: tuple[int, ...] = ()
     waited_ms: int = 0
-    begun: frozenset[str] = frozenset()
+    started: frozenset[str] = frozenset()
 
 
-def own_field(topic_filter: str) -> bytes | tuple[()]:
-    """With what every message on the topic of triggers begins; ``()``: there are several topics."""
+def topic_field(topic_filter: str) -> bytes | tuple[()]:
+    """How every PUBLISH on this topic begins; ``()`` if the filter matches several topics."""
     if has_wildcards(topic_filter):
         return ()
     encoded = unshared(topic_filter).encode()
@@ -47,18 +48,18 @@ def own_field(topic_filter: str) -> bytes | tuple[()]:
 
 
 def read_publish(
-    packet: Packet, *, mqtt_5: bool, own: bytes | tuple[()] = b""
+    packet: Packet, *, mqtt_5: bool, trigger_field: bytes | tuple[()] = b""
 ) -> tuple[int | None, Message]:
-    """The packet id, which QoS 0 has not, and the message. Raises NotMqtt.
+    """The packet id (None at QoS 0) and the message. Raises NotMqtt.
 
-    ``own`` is the `own_field` of triggers: a message that begins so has no ``topic`` then. Topic
-    aliases are not offered.
+    ``trigger_field`` is the `topic_field` of the trigger topic: a message that begins with it gets
+    no ``topic``. Topic aliases cannot occur: none are offered to the broker.
     """
     first, data, size = packet.first, packet.data, packet.size
-    key = said = subscriptions = topic = refusal = packet_id = None
+    key = metadata = subscriptions = topic = refusal = packet_id = None
     try:
         at = 2 + (data[0] << 8 | data[1])
-        if not data.startswith(own):
+        if not data.startswith(trigger_field):
             topic, refusal = _topic(data[2:at])
         if first & _QOS:
             packet_id = data[at] << 8 | data[at + 1]
@@ -68,21 +69,23 @@ def read_publish(
                 length, start = read_length(data, at)
                 at = start + length
                 try:
-                    key, said, subscriptions = read_properties(data[start:at])
+                    key, metadata, subscriptions = read_properties(data[start:at])
                 except ValueError as error:
                     refusal = WrongShape(f"its MQTT properties cannot be read: {error}")
             else:
                 at += 1
     except IndexError:
-        raise NotMqtt("a PUBLISH packet that ends in its head") from None
+        raise NotMqtt("a PUBLISH packet that is shorter than its header") from None
     if at > size:
-        raise NotMqtt("a PUBLISH packet that is shorter than its head")
+        raise NotMqtt("a PUBLISH packet that is shorter than its header")
     if size > len(data):
         refusal = TooLarge(f"{size - at} bytes, of which only the beginning was read")
     retained = bool(first & _RETAIN)
-    if topic is None and said is None and not subscriptions:
+    if topic is None and metadata is None and not subscriptions:
         return packet_id, Message(data[at:], retained, key, refusal)
-    return packet_id, Message(data[at:], retained, key, refusal, topic, said, subscriptions or ())
+    return packet_id, Message(
+        data[at:], retained, key, refusal, topic, metadata, subscriptions or ()
+    )
 
 
 def _topic(data: bytes) -> tuple[str, Refused | None]:

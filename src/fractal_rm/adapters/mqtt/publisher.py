@@ -1,16 +1,16 @@
-"""Messages to the broker, by whichever link is open.
+"""Publishes messages on the open connection, and gives up a message that ends connections.
 
     sent with others ──acknowledged──> done
-           │ the broker ended the connection
+           │ the broker closed the connection
            ▼
     sent alone ──acknowledged──> done
-           │ it ended twice with nothing else on its way
+           │ the broker closed the connection twice while only this message was unacknowledged
            ▼
         given up
 
-A broker that does not take a message may end the connection instead of saying so, and would do it
-each time that the message is sent. Which one it was is known only where one was sent alone. So
-while one is in doubt, every message is sent alone.
+A broker that refuses a message may close the connection instead of giving a reason, and would do
+so each time that the message is sent. Only a message sent alone shows that it is the cause. So
+while any message is suspected, every message is sent alone.
 """
 
 from __future__ import annotations
@@ -18,125 +18,106 @@ from __future__ import annotations
 import asyncio
 from hashlib import blake2b
 
-from fractal_rm.adapters.mqtt.link import Link
-from fractal_rm.adapters.mqtt.outgoing import LinkGone
+from fractal_rm.adapters.mqtt.connection import Connection
+from fractal_rm.adapters.mqtt.errors import ConnectionLost
+from fractal_rm.adapters.mqtt.open_connection import OpenConnection
 from fractal_rm.domain.errors import PublishFailed
 
-WAIT_FOR_LINK_S = 5.0  # a node that has just begun, or a broker, is back within this as a rule
-PATIENCE_S = 300.0
-CALM_S = 0.5
-GIVEN_UP_AT = 2
-MOST_DOUBTED = 1_000
+WAIT_FOR_CONNECTION_S = 5.0  # usually enough after the start of the node or of the broker
+RETRY_LIMIT_S = 300.0
+PAUSE_S = 0.5
+MAX_ENDED_ALONE = 2
+MAX_SUSPECTS = 1_000
 
 
 class MqttPublisher:
-    """Port `Publisher`. The intake says which ``link`` is open; without one it is waited for.
+    """Port `Publisher`. Without an open connection it waits for one."""
 
-    ``served``: this process speaks MQTT at all.
-    """
-
-    def __init__(self, *, served: bool = True) -> None:
-        self._served = served
-        self._link: Link | None = None
-        self._linked = asyncio.Event()
-        self._at_risk = False  # the broker may have ended the link before for a message of ours
-        # Messages, by digest, that were on their way when the broker ended a connection, and how
-        # often they were alone then.
-        self._doubted: dict[bytes, int] = {}
-        self._sending_doubted = 0
+    def __init__(self, opened: OpenConnection) -> None:
+        self._opened = opened
+        # Messages that were unacknowledged when the broker closed a connection: how often each was
+        # the only one, by digest.
+        self._suspects: dict[bytes, int] = {}
+        self._sending_suspects = 0
 
     @property
-    def link(self) -> Link | None:
-        """The open connection to the broker."""
-        return self._link
-
-    @link.setter
-    def link(self, link: Link | None) -> None:
-        if self._link is not None:
-            self._at_risk = self._link.perhaps_ended_by_ours
-        self._link = link
-        if link is None:
-            self._linked.clear()
-        else:
-            self._linked.set()
+    def suspects(self) -> int:
+        """How many messages are suspected to have ended a connection."""
+        return len(self._suspects)
 
     async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:
         """Publish once; see the port."""
-        if not self._served:
-            raise PublishFailed("this process serves no MQTT: start it with `up`", final=True)
-        if not self._doubted:
+        if not self._suspects:
             try:
-                await (await self._opened()).publish(topic, body, correlation)
-            except LinkGone as gone:
-                self._doubt(_digest(topic, body, correlation), gone)
+                await (await self._connection()).publish(topic, body, correlation)
+            except ConnectionLost as lost:
+                self._suspect(_digest(topic, body, correlation), lost)
             else:
                 return
         try:
-            await asyncio.wait_for(self._until_taken(topic, body, correlation), PATIENCE_S)
+            await asyncio.wait_for(
+                self._publish_until_acknowledged(topic, body, correlation), RETRY_LIMIT_S
+            )
         except asyncio.TimeoutError:
             raise PublishFailed("the connection ends each time before it is acknowledged") from None
 
-    async def _until_taken(self, topic: str, body: bytes, correlation: bytes | None) -> None:
+    async def _publish_until_acknowledged(
+        self, topic: str, body: bytes, correlation: bytes | None
+    ) -> None:
         digest = _digest(topic, body, correlation)
         while True:
-            link = await self._opened()
-            doubted = digest in self._doubted
-            self._sending_doubted += doubted
+            connection = await self._connection()
+            suspected = digest in self._suspects
+            self._sending_suspects += suspected
             try:
-                if doubted:
-                    await _calm(link)
-                alone = self._sending_doubted > 0
-                await link.publish(topic, body, correlation, alone=alone)
-            except LinkGone as gone:
-                self._doubt(digest, gone)
+                if suspected:
+                    await _pause(connection)
+                alone = self._sending_suspects > 0
+                await connection.publish(topic, body, correlation, alone=alone)
+            except ConnectionLost as lost:
+                self._suspect(digest, lost)
                 continue
             except PublishFailed as refused:
                 if refused.final:
-                    self._doubted.pop(digest, None)
+                    self._suspects.pop(digest, None)
                 raise
             finally:
-                self._sending_doubted -= doubted
-            self._doubted.pop(digest, None)
+                self._sending_suspects -= suspected
+            self._suspects.pop(digest, None)
             return
 
-    def _doubt(self, digest: bytes, gone: LinkGone) -> None:
-        """Remember it as one that may have ended the connection. Raises PublishFailed."""
-        if not gone.cut:
+    def _suspect(self, digest: bytes, lost: ConnectionLost) -> None:
+        """Remember a message that may have ended the connection. Raises PublishFailed."""
+        if not lost.cut:
             return
-        times = self._doubted.pop(digest, 0) + gone.alone
-        if times >= GIVEN_UP_AT:
+        times = self._suspects.pop(digest, 0) + lost.alone
+        if times >= MAX_ENDED_ALONE:
             raise PublishFailed(
-                f"the broker ended the connection {times} times when only this was sent,"
-                f" so it is given up ({gone})",
+                f"the broker closed the connection {times} times while only this message was"
+                f" unacknowledged, so it is given up ({lost})",
                 final=True,
             )
-        if len(self._doubted) >= MOST_DOUBTED:
-            del self._doubted[next(iter(self._doubted))]
-        self._doubted[digest] = times
+        if len(self._suspects) >= MAX_SUSPECTS:
+            del self._suspects[next(iter(self._suspects))]
+        self._suspects[digest] = times
 
-    async def _opened(self) -> Link:
-        """The open link. Raises PublishFailed."""
-        if self._link is not None and not self._link.connected:
-            self.link = None  # its intake has not seen it yet
-        if self._link is None:
-            try:
-                await asyncio.wait_for(self._linked.wait(), WAIT_FOR_LINK_S)
-            except asyncio.TimeoutError:
-                raise PublishFailed("no broker is connected") from None
-        link = self._link
-        if link is None:  # it has gone in the same turn
-            raise PublishFailed("the broker has just gone")
-        if self._at_risk:
-            await _calm(link)
-        return link
+    async def _connection(self) -> Connection:
+        """The open connection. Raises PublishFailed."""
+        connection = await self._opened.wait(WAIT_FOR_CONNECTION_S)
+        if connection is None:
+            raise PublishFailed("no broker is connected")
+        if self._opened.ended_by_message:
+            await _pause(connection)
+        return connection
 
 
-async def _calm(link: Link) -> None:
-    """Wait until what comes again by a new link had time to be acknowledged.
+async def _pause(connection: Connection) -> None:
+    """Leave time to acknowledge what the broker sends again on a new connection.
 
-    Triggers whose replies end the link would run again after each end, and make more of them.
+    Otherwise triggers whose replies end the connection would run again after each end, and produce
+    more such replies.
     """
-    await asyncio.sleep(link.opened_s + CALM_S - asyncio.get_running_loop().time())
+    await asyncio.sleep(connection.opened_s + PAUSE_S - asyncio.get_running_loop().time())
 
 
 def _digest(topic: str, body: bytes, correlation: bytes | None) -> bytes:

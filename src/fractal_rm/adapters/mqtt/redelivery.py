@@ -1,10 +1,10 @@
-"""What a broker sends again, marked DUP.
+"""Messages that the broker sends again, marked DUP.
 
-On a connection that resumes our session it begins with what had no answer on the one before.
+On a connection that resumes our session the broker first sends again what was unacknowledged:
 
-CONNACK ──> what comes again ──the first new message──> over
+    CONNACK ──> redelivered messages ──the first new message──> only new ones
 
-Some repeat by the clock, on the same connection, what has no answer yet: NATS servers do.
+NATS servers also redeliver by a timer, on the same connection, what is still unacknowledged.
 """
 
 from __future__ import annotations
@@ -12,91 +12,93 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from fractal_rm.adapters.mqtt.answered import DUP, Answered
+from fractal_rm.adapters.mqtt.acknowledged import DUP, AcknowledgedMessages
 from fractal_rm.adapters.mqtt.packets import Packet
+from fractal_rm.adapters.mqtt.pubacks import Pubacks
 from fractal_rm.adapters.mqtt.publish_packet import Message
-from fractal_rm.adapters.mqtt.unanswered import Unanswered
 
 QUIET_AFTER_S = 1.0
 
 
 class Redelivery:
-    """``tell`` hears how many came again, when no more have come for a while.
+    """Recognizes redelivered messages, and counts them for the log.
 
-    Since it heard that last, ``again`` counts them, ``known`` those that were certainly taken
-    before, and ``in_doubt`` those that may have been.
+    ``report`` is called when no redelivered message has come for a while. The counts are since the
+    last report: ``messages`` is all of them, ``recognized`` those that were certainly handled
+    before, ``uncertain`` those that perhaps were.
     """
 
     def __init__(
         self,
-        answered: Answered,
-        unanswered: Unanswered,
-        tell: Callable[[Redelivery], None],
+        acknowledged: AcknowledgedMessages,
+        pubacks: Pubacks,
+        report: Callable[[Redelivery], None],
     ) -> None:
-        self._answered = answered
-        self._unanswered = unanswered
-        self._tell = tell
+        self._acknowledged = acknowledged
+        self._pubacks = pubacks
+        self._report = report
         self._timer: asyncio.TimerHandle | None = None
-        self._quiet = False  # after something came again, nothing has for a while
-        self._came = 0  # again, of the connection before
-        self.session = self.going_on = False
-        self.again = self.known = self.in_doubt = 0
+        self._quiet = False  # no redelivered message has come for a while
+        self._from_before = 0  # how many came that were sent on an earlier connection
+        self.resumed = False  # whether the broker had kept our session
+        self.no_new_yet = False  # resumed, and no new message has come
+        self.messages = self.recognized = self.uncertain = 0
 
-    def begin(self, *, session: bool, mqtt_5: bool) -> None:
-        """The broker has accepted the connection; ``session``: it had kept ours."""
-        self.session = self.going_on = session
-        if session:
-            self._answered.resume(mqtt_5=mqtt_5)
+    def begin(self, *, resumed: bool, mqtt_5: bool) -> None:
+        """The broker has accepted the connection; ``resumed``: it had kept our session."""
+        self.resumed = self.no_new_yet = resumed
+        if resumed:
+            self._acknowledged.resumed_session(mqtt_5=mqtt_5)
         else:
-            self._answered.begin(mqtt_5=mqtt_5)
+            self._acknowledged.new_session(mqtt_5=mqtt_5)
 
-    def settles(self, packet: Packet, packet_id: int | None, message: Message) -> bool:
-        """Whether a message is one that was taken before, and needs no second run.
+    def recognizes(self, packet: Packet, packet_id: int | None, message: Message) -> bool:
+        """Whether a message was handled before and needs no second run. It gets its PUBACK.
 
-        To be asked for those that are marked DUP, and for all while it is ``going_on``.
+        Call it for messages that are marked DUP, and for all of them while ``no_new_yet``.
         """
         if packet_id is None:
             return False
         if not packet.first & DUP:
-            self._answered.first_new(packet_id, came=self._came + 1)
-            self.going_on = False
-            self._say()
+            self._acknowledged.first_new(packet_id, position=self._from_before + 1)
+            self.no_new_yet = False
+            self._report_now()
             return False
-        self.again += 1
-        self._say_later()
-        if self._unanswered.has(packet_id, message):  # the answer to that one is for both
-            self.known += 1
+        self.messages += 1
+        self._report_later()
+        if self._pubacks.owes(packet_id, message):  # one PUBACK will answer both
+            self.recognized += 1
             return True
-        self._came += self.going_on
-        known = self._answered.has(packet_id, message, going_on=self.going_on)
+        self._from_before += self.no_new_yet
+        known = self._acknowledged.has(packet_id, message, no_new_yet=self.no_new_yet)
         if known:
-            self.known += 1
-            self._unanswered.answer(packet_id, message)
-        elif known is None and message.key is None:  # a trigger id is one run, whenever it comes
-            self.in_doubt += 1
+            self.recognized += 1
+            self._pubacks.add((packet_id, message))
+        elif known is None and message.key is None:  # a trigger id is one run in any case
+            self.uncertain += 1
         return bool(known)
 
     def end(self, *, silent: bool) -> None:
-        """The connection has ended; what has not come again yet may do so on the next one.
+        """The connection has ended; the broker may redeliver the rest on the next one.
 
-        ``silent``: without a CONNACK. The broker may have sent messages by it.
+        ``silent``: without a CONNACK. The broker may have sent messages on this connection.
         """
         if silent:
-            self._answered.forget()
-        if self.going_on and not self._quiet:
-            self._answered.incomplete()
-        self._say()
+            self._acknowledged.forget()
+        if self.no_new_yet and not self._quiet:
+            self._acknowledged.incomplete()
+        self._report_now()
 
-    def _say_later(self) -> None:
+    def _report_later(self) -> None:
         self._quiet = False
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._say)
+        self._timer = asyncio.get_running_loop().call_later(QUIET_AFTER_S, self._report_now)
 
-    def _say(self) -> None:
+    def _report_now(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
             self._quiet = True
-            self._tell(self)
-            self.again = self.known = self.in_doubt = 0
+            self._report(self)
+            self.messages = self.recognized = self.uncertain = 0

@@ -1,6 +1,6 @@
-"""What lies between the socket and gmqtt: packets, in order, as long as there is room for them.
+"""The asyncio protocol between the socket and gmqtt: whole packets, in order, with flow control.
 
-gmqtt copies all that has come of a packet for every piece of it, and reads on whatever happens.
+gmqtt's own protocol copies all that it has of a packet for each piece of it, and cannot pause.
 """
 
 from __future__ import annotations
@@ -14,101 +14,103 @@ from typing import Any, cast
 from gmqtt.mqtt.protocol import MQTTProtocol  # pyright: ignore[reportMissingTypeStubs]
 
 from fractal_rm.adapters.connect.tls_words import tls_words
+from fractal_rm.adapters.mqtt.client import Client
 from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, Packets
 from fractal_rm.adapters.mqtt.publish_packet import PUBLISH
 
 CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
-# Type and flags of what a broker sends to a client that subscribes at QoS 1 and asks for no
-# extended authentication (MQTT 5, 2.1); its SUBACK, UNSUBACK and PINGRESP are the other three.
-_TAKEN = frozenset({CONNACK, PUBACK, 0x90, 0xB0, 0xD0, DISCONNECT})
+# Type and flags of what a broker may send to a client that subscribes at QoS 1 and uses no extended
+# authentication (MQTT 5, 2.1). The other three are SUBACK, UNSUBACK and PINGRESP.
+_ALLOWED = frozenset({CONNACK, PUBACK, 0x90, 0xB0, 0xD0, DISCONNECT})
 _RESET = (
     "the broker reset the connection right after the TLS handshake:"
-    " perhaps it asks for a certificate that tls.cert does not name"
+    " perhaps it requires a client certificate, which tls.cert does not give"
 )
-_EARLY = "a packet before its CONNACK"  # MQTT 5, 3.2: that is the first, and comes once
+_EARLY = "a packet before its CONNACK"  # MQTT 5, 3.2: the CONNACK is the first, and comes once
 
 
 class Wire(MQTTProtocol):
-    """``on_publish`` takes the messages, and may raise NotMqtt; gmqtt takes the other packets.
+    """``on_publish`` gets the PUBLISH packets and may raise NotMqtt; gmqtt gets the others.
 
-    ``on_packet``, by type, sees some of them before gmqtt does, which forgets their reason codes.
-    ``on_broken`` is told why what comes is of no use, and ends the connection.
+    ``on_publish`` is to be set before the connection is opened.
+    ``on_packet``, by type, gets some of them before gmqtt, which drops their reason codes.
+    ``on_broken`` gets the reason why the packets cannot be used, and ends the connection.
     """
+
+    _connection: Any  # both are set by gmqtt
+    _transport: Any
 
     def __init__(
         self,
-        client: Any,
+        client: Client,
         packets: Packets,
-        on_publish: Callable[[Packet], None],
         on_packet: Mapping[int, Callable[[bytes], None]],
         on_broken: Callable[[str], None],
     ) -> None:
-        super().__init__(  # pyright: ignore[reportUnknownMemberType]
-            connection_state=client._connection_state,  # noqa: SLF001
-            id_generator=client._package_handler.id_generator,  # noqa: SLF001
-        )
+        super().__init__(**client.protocol_arguments())  # pyright: ignore[reportUnknownMemberType]
+        self._client = client
         self._packets = packets
         self._accepted = False
-        self._on_publish = self._on_early_publish
-        self._on_publish_when_accepted = on_publish
+        self.on_publish: Callable[[Packet], None] = _refuse
+        self._on_publish = _refuse  # until the CONNACK
         self._on_packet = on_packet
         self._on_broken = on_broken
-        self._loop_time = asyncio.get_running_loop().time
-        self._connection: Any = None
-        self._transport: Any = None
-        self._paused = False
-        self._reads_past = False
-        self.held = False
-        self.refused = ""  # why the broker's TLS did not let us in
+        self._socket_paused = False
+        self._skips_all = False
+        self.paused = False
+        self.tls_refusal = ""  # why the broker's TLS refused the connection
 
     @property
-    def opened(self) -> bool:
-        """Whether CONNECT could leave, and nothing shows that the broker cannot have read it."""
-        return self._connection is not None and not self.refused
+    def connect_sent(self) -> bool:
+        """Whether CONNECT was sent and nothing shows that the broker cannot have read it."""
+        return self._connection is not None and not self.tls_refusal
 
-    def hold(self) -> None:
-        """Hand over no more, and read no more."""
-        self.held = True
-        if not self._paused and not self._transport.is_closing():
-            self._paused = True
+    def pause(self) -> None:
+        """Hand over no more packets, and stop reading."""
+        self.paused = True
+        if not self._socket_paused and not self._transport.is_closing():
+            self._socket_paused = True
             self._transport.pause_reading()
 
-    def release(self) -> None:
-        """Go on, first with what was read before."""
-        self.held = False
+    def resume(self) -> None:
+        """Hand over the packets that were read already, then read again."""
+        self.paused = False
         self._hand_over()
-        if not self.held and self._paused and not self._transport.is_closing():
-            self._paused = False
-            self._transport.resume_reading()
+        if not self.paused:
+            self._resume_socket()
 
     async def wait_for_end(self) -> None:
-        """Read past all that comes, after a DISCONNECT, until the broker has ended the connection.
+        """After DISCONNECT: discard what comes until the broker has closed the connection.
 
-        It has read every PUBACK by then. Closed on this side before that, the connection may be
-        reset, as what came was not read; and a new one with the same client id may be seen first.
+        The broker has read every PUBACK by then. If this side closed the connection first, unread
+        data could make the system reset it, and the broker could see a new connection with the
+        same client id before the PUBACKs.
         """
-        self._reads_past = True
-        if self._paused and not self._transport.is_closing():
-            self._paused = False
-            self._transport.resume_reading()
+        self._skips_all = True
+        self._resume_socket()
         await cast("asyncio.Future[None]", self.closed)  # pyright: ignore[reportUnknownMemberType]
+
+    def _resume_socket(self) -> None:
+        if self._socket_paused and not self._transport.is_closing():
+            self._socket_paused = False
+            self._transport.resume_reading()
 
     def _hand_over(self) -> None:
         try:
-            while not self.held and (packet := self._packets.take()) is not None:
+            while not self.paused and (packet := self._packets.take()) is not None:
                 if packet.first in PUBLISH:
                     self._on_publish(packet)
                 else:
-                    self._take(packet)
+                    self._handle(packet)
                     if self._transport.is_closing():
                         return
         except NotMqtt as error:
             self._on_broken(error.reason)
 
-    def _take(self, packet: Packet) -> None:
-        """A packet that is no message. Raises NotMqtt."""
+    def _handle(self, packet: Packet) -> None:
+        """Handle a packet that is no PUBLISH. Raises NotMqtt."""
         kind = packet.first >> 4
-        if packet.first not in _TAKEN:
+        if packet.first not in _ALLOWED:
             raise NotMqtt(f"a packet of type {kind} with the flags {packet.first & 0x0F:04b}")
         if packet.first != DISCONNECT and (packet.first == CONNACK) is self._accepted:
             raise NotMqtt("a second CONNACK" if self._accepted else _EARLY)
@@ -119,45 +121,46 @@ class Wire(MQTTProtocol):
                     return
             if packet.first == CONNACK:
                 self._accepted = True
-                self._on_publish = self._on_publish_when_accepted
-            # gmqtt would log what it cannot read, and go on.
-            self._connection._handler._handle_packet(packet.first, packet.data)  # noqa: SLF001
+                self._on_publish = self.on_publish
+            self._client.handle(packet.first, packet.data)
         except (ValueError, LookupError, struct.error) as error:
             raise NotMqtt(f"a packet of type {kind} that cannot be read: {error}") from error
 
-    def _on_early_publish(self, _packet: Packet) -> None:
-        raise NotMqtt(_EARLY)
-
-    # --- what asyncio calls -------------------------------------------------------------------
+    # --- called by asyncio --------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """Connected. gmqtt's read loop is not begun: the place of `MQTTProtocol` is here."""
+        """Connected. `MQTTProtocol.connection_made`, which starts gmqtt's read loop, is skipped."""
         super(MQTTProtocol, self).connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Bytes were received."""
         if self._connection is None:  # before our CONNECT
             self._transport.abort()
             return
-        if self._reads_past:
+        if self._skips_all:
             return
-        self._connection._last_data_in = self._loop_time()  # noqa: SLF001 - of the same clock
+        self._client.note_received()
         self._packets.feed(data)
         self._hand_over()
 
     def eof_received(self) -> bool:
-        """The broker has ended; so do we."""
+        """The broker has closed its side; False closes ours."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone. TLS 1.3 may refuse it when CONNECT is on its way already.
+        """The connection is closed. With TLS 1.3 it can be refused after CONNECT was sent.
 
-        It is reset then, as that is not read, and the reset may overtake the reason.
+        The unread CONNECT then makes the broker's system reset it, and the reset may overtake the
+        TLS alert with the reason.
         """
         if not self._accepted:
             if isinstance(exc, ssl.SSLError):
-                self.refused = tls_words(exc)
+                self.tls_refusal = tls_words(exc)
             elif isinstance(exc, ConnectionError) and self._transport.get_extra_info("ssl_object"):
-                self.refused = _RESET
+                self.tls_refusal = _RESET
         if self._connection is not None:
             super().connection_lost(exc)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _refuse(_packet: Packet) -> None:
+    raise NotMqtt(_EARLY)

@@ -1,9 +1,7 @@
-"""Hand-offs to other Runtime Managers over HTTP, as the originals do it, with a receipt.
+"""Hand-offs over HTTP: the sender's end of `domain.handoff`.
 
-The body is the original's, with more keys that originals ignore: ``run``, ``epoch``, ``sender``,
-and ``deadline_ms`` where the run has a time limit: the milliseconds left. A peer of ours answers
-with ``run`` and ``epoch``: it holds the run durably. Any other 2xx is a plain peer's, which says
-only that nothing went wrong there.
+An offer is a POST to the node's trigger endpoint, as an original sends it, with more keys in its
+JSON, which originals ignore.
 """
 
 from __future__ import annotations
@@ -11,42 +9,26 @@ from __future__ import annotations
 import msgspec
 
 from fractal_rm.config.model import Node
-from fractal_rm.domain.call import Caller, Route
-from fractal_rm.domain.errors import BadReply, Malformed, OfferRefused, OwnRun, UnknownFlow
+from fractal_rm.domain.call import Caller
+from fractal_rm.domain.errors import CallFailed, Malformed
+from fractal_rm.domain.handoff import (
+    CODE_PREFIX,
+    NoAnswer,
+    Offer,
+    OfferAnswer,
+    OfferRefused,
+    offer_message,
+    read_receipt,
+    recognized,
+)
 from fractal_rm.domain.outcome import said_with
-from fractal_rm.domain.run import Run
 from fractal_rm.domain.strict_json import read_json_as
-from fractal_rm.engine.ports import Receipt
-
-# What a peer of ours answers only once it knows that its journal does not hold the run.
-_OURS = "urn:fractal-rm:"
-_LOOKED = frozenset({f"{_OURS}{error.code}" for error in (UnknownFlow, OwnRun)})
-# Statuses that a gateway gives of its own where the peer itself said nothing.
-_TIME_LIMIT, _FIRST_FAULT = 408, 500
-
-
-class _Offer(msgspec.Struct):
-    payload: msgspec.Raw
-    id_flow: str
-    run: str
-    epoch: int
-    sender: str
-    is_load_balancing: bool
-    deadline_ms: int | msgspec.UnsetType = msgspec.UNSET
-
-
-class _Answer(msgspec.Struct):
-    run: str | None = None
-    epoch: int | None = None
 
 
 class _Problem(msgspec.Struct):
-    """RFC 9457."""
+    """Problem details (RFC 9457)."""
 
     type: str = ""
-
-
-_encoder = msgspec.json.Encoder()
 
 
 class HttpPeers:
@@ -55,49 +37,36 @@ class HttpPeers:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
-    async def offer(
-        self, node: Node, route: Route, run: Run, sender: str, *, left_ms: int | None = None
-    ) -> Receipt | None:
-        """Offer a run once. Raises OfferRefused, CallFailed."""
-        offer = _Offer(
-            run.payload, run.flow.id, run.id, run.epoch, sender, is_load_balancing=True,
-            deadline_ms=msgspec.UNSET if left_ms is None else left_ms,
-        )  # fmt: skip
-        trace = (
-            b"" if run.traceparent is None else b"traceparent: %b\r\n" % run.traceparent.encode()
-        )
-        reply = await self._caller.call(route, _encoder.encode(offer), trace)
+    async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
+        """Send an offer once; see the port."""
+        route = node.offer if ours else node.offer_once
+        trace = offer.traceparent
+        headers = b"" if trace is None else b"traceparent: %b\r\n" % trace.encode()
+        try:
+            reply = await self._caller.call(route, offer_message(offer), headers)
+        except CallFailed as error:
+            return NoAnswer(str(error), error.sent)
         if 200 <= reply.status < 300:
-            return _receipt(reply.body, run)
+            return read_receipt(reply.body, offer)
         why = f"node {node.id} answered {reply.status}{said_with(reply)}"
-        raise OfferRefused(why, reply.status, looked=_problem_type(reply.body) in _LOOKED)
+        return OfferRefused(why, reply.status, _code_in(reply.body))
 
-    async def recognize(self, node: Node) -> bool:
-        """Whether a node of this program answers there now; see the port.
-
-        It is sent nothing, with a POST. Any other program executes nothing for that either, and
-        only a node of this program answers with one of its own problem details.
-        """
-        reply = await self._caller.call(node.offer, b"")
-        if _problem_type(reply.body).startswith(_OURS):
-            return True
-        if reply.status >= _FIRST_FAULT or reply.status == _TIME_LIMIT:
-            raise BadReply(f"node {node.id} answered {reply.status}{said_with(reply)}")
-        return False
+    async def recognize(self, node: Node) -> bool | NoAnswer:
+        """Send a POST with an empty body, and look at the answer; see the port."""
+        try:
+            reply = await self._caller.call(node.offer, b"")
+        except CallFailed as error:
+            return NoAnswer(str(error), error.sent)
+        found = recognized(reply.status, _code_in(reply.body))
+        if found is None:
+            return NoAnswer(f"node {node.id} answered {reply.status}{said_with(reply)}", sent=True)
+        return found
 
 
-def _problem_type(body: bytes) -> str:
+def _code_in(body: bytes) -> str | None:
+    """The code of a refusal that a node of this program gave; None for any other answer."""
     try:
-        return read_json_as(body, _Problem).type
-    except (Malformed, msgspec.ValidationError):
-        return ""
-
-
-def _receipt(body: bytes, run: Run) -> Receipt | None:
-    try:
-        answer = read_json_as(body, _Answer)
+        kind = read_json_as(body, _Problem).type
     except (Malformed, msgspec.ValidationError):
         return None
-    if answer.run != run.id or answer.epoch != run.epoch:
-        return None
-    return Receipt(run.id, run.epoch)
+    return kind.removeprefix(CODE_PREFIX) if kind.startswith(CODE_PREFIX) else None

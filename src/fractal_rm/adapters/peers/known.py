@@ -1,9 +1,9 @@
-"""Which peers have given a receipt: remembered over restarts, in a small file of the state folder.
+"""Which peers have given a receipt, kept over restarts in a small file of the state folder.
 
-The file is a JSON list of addresses, the newest last. It is replaced when a peer is met for the
-first time, or is found to be something else. Where that fails (a full disk, no descriptor) it is
-tried again. Processes that share a state folder share it: each changes what the file holds, under a
-lock.
+The file is a JSON list of addresses, the newest last. It is replaced when a peer gives its first
+receipt, and when something else is found at its address. If that fails (a full disk, no
+descriptor), it is tried again later. Processes that share a state folder share the file: each
+applies its own changes to it, under a lock.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from fractal_rm.engine.ports import Telemetry
 
 FILE = "known-peers.json"
 TRIES, RETRY_S = 20, 0.05  # while another process changes the file
-TRY_AGAIN_S = 60.0  # after the file could not be written: with the next answer of any peer
-MOST_KEPT = 1_000  # nodes.conf has a few; what moved away long ago need not be kept
+TRY_AGAIN_S = 60.0  # after a failed write; then the next answer of any peer triggers a new try
+MAX_KEPT = 1_000  # nodes.conf has a few; the oldest are dropped
 
 
 class KnownPeersFile:
-    """Port `KnownPeers`. What cannot be read is as if nothing was known, and is logged.
+    """Port `KnownPeers`. A file that cannot be read counts as empty, and is logged.
 
     ``now_s`` never jumps back.
     """
@@ -36,8 +36,8 @@ class KnownPeersFile:
         self._telemetry = telemetry
         self._now_s = now_s
         self._known = set(self._read())
-        self._unkept: set[str] = set()  # addresses of which the file may say something else
-        self._tries_again_s = 0.0
+        self._unwritten: set[str] = set()  # addresses whose last change is not in the file yet
+        self._next_try_s = 0.0
 
     def has(self, address: str) -> bool:
         """Whether a receipt was given there; see the port."""
@@ -45,38 +45,38 @@ class KnownPeersFile:
 
     async def add(self, address: str) -> None:
         """Remember an address; see the port."""
-        await self._learn(address, known=True)
+        await self._set(address, known=True)
 
     async def remove(self, address: str) -> None:
         """Forget an address; see the port."""
-        await self._learn(address, known=False)
+        await self._set(address, known=False)
 
-    async def _learn(self, address: str, *, known: bool) -> None:
+    async def _set(self, address: str, *, known: bool) -> None:
         if self.has(address) is known:
-            if self._unkept and self._now_s() >= self._tries_again_s:
-                await self._keep()
+            if self._unwritten and self._now_s() >= self._next_try_s:
+                await self._write()
             return
         (self._known.add if known else self._known.discard)(address)
-        self._unkept.add(address)
-        await self._keep()
+        self._unwritten.add(address)
+        await self._write()
 
-    async def _keep(self) -> None:
-        """Write what the file does not have yet."""
-        self._tries_again_s = self._now_s() + TRY_AGAIN_S
-        changes = {each: each in self._known for each in self._unkept}
+    async def _write(self) -> None:
+        """Write the changes that the file does not have yet."""
+        self._next_try_s = self._now_s() + TRY_AGAIN_S
+        changes = {each: each in self._known for each in self._unwritten}
         try:
             for _ in range(TRIES):
                 if await asyncio.to_thread(self._rewrite, changes):
-                    self._unkept -= {a for a, known in changes.items() if known is self.has(a)}
+                    self._unwritten -= {a for a, known in changes.items() if known is self.has(a)}
                     return
                 await asyncio.sleep(RETRY_S)
         except OSError as error:
-            self._say("known_peers_not_kept", str(error))
+            self._log("known_peers_not_written", str(error))
         else:
-            self._say("known_peers_not_kept", "another process has its lock")
+            self._log("known_peers_not_written", "another process has its lock")
 
     def _rewrite(self, changes: Mapping[str, bool]) -> bool:
-        """False: another process is at it; it may be stopped, so it is not waited for."""
+        """Apply changes. False: another process, which may be suspended, has the lock."""
         try:
             lock = FileLock(self._path.with_name(f"{FILE}.lock"))
         except Held:
@@ -84,7 +84,7 @@ class KnownPeersFile:
         try:
             kept = [each for each in self._read() if each not in changes]
             kept += [each for each, known in changes.items() if known]
-            replace_file(self._path, msgspec.json.encode(kept[-MOST_KEPT:]))
+            replace_file(self._path, msgspec.json.encode(kept[-MAX_KEPT:]))
         finally:
             lock.release()
         return True
@@ -95,8 +95,8 @@ class KnownPeersFile:
         except FileNotFoundError:
             return []
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            self._say("known_peers_forgotten", str(error))
+            self._log("known_peers_unreadable", str(error))
             return []
 
-    def _say(self, what: str, why: str) -> None:
-        self._telemetry.problem(what, path=str(self._path), reason=why)
+    def _log(self, event: str, why: str) -> None:
+        self._telemetry.problem(event, path=str(self._path), reason=why)

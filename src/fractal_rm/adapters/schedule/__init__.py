@@ -1,4 +1,4 @@
-"""Flows that begin by the clock."""
+"""Flows that start at times: `EVERY` and `CRON`."""
 
 from fractal_rm.adapters.schedule.service import Schedules
 

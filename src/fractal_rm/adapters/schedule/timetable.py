@@ -1,98 +1,47 @@
-"""When a flow begins by the clock: `EVERY` and `CRON`. Decides; nothing is done here.
+"""Decides at which moments a flow starts. It does no I/O.
 
-    look ──> Due: moments to fire, in order ──fired──> done ──> the next look goes on from there
-                  moments that are let go
+    look ──> Due: moments to fire, in order ──fired──> done ──> the next look continues from there
+                  moments that are skipped
 
-`EVERY` counts on the steady clock, which nobody sets. `CRON` is about wall time, in a time zone: a
-jump forward is a time that was slept through, and a jump back begins anew from there. Where it had
-come to is remembered: when the clock is put right, it goes on from there. A moment is milliseconds
-since 1970, UTC, on the clock of its rule, and names its run: what fires twice is one run.
+`EVERY` uses the steady clock, which nobody sets. `CRON` uses wall time in a time zone: a jump
+forward counts as downtime, and after a jump back the rule continues from the new time. The time
+before a jump back is remembered: when the clock is corrected, the rule continues from there. A
+moment is in milliseconds since 1970, UTC, on the clock of its rule. It identifies the run: a moment
+that fires twice is one run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import msgspec
-from msgspec import UNSET
 
 from fractal_rm import MADE_MS
-from fractal_rm.domain.flow import CatchUp, Cron, Flow
+from fractal_rm.adapters.schedule.rules import Rule
+from fractal_rm.domain.flow import CatchUp
 
-MOST_AT_ONCE = 1_000  # moments that one look makes up for
-STEP_MS = 100  # less is what reading two clocks one after the other makes of it
-JUMPED_MS = 2_000  # worth a line: in smaller steps a wall clock is corrected all the time
-# By so much CRON may be ahead of the wall clock, which is then waited for, or behind it, without
-# that its moments count as slept through.
-SMALL_MS = 60_000
-MOST_REMEMBERED = 8  # times from which the wall clock went back
+MAX_CATCH_UP = 1_000  # moments that one look can fire
+STEP_MS = 100  # smaller differences come from reading two clocks one after the other
+REPORTED_JUMP_MS = 2_000  # a wall clock is corrected in smaller steps all the time
+# The wall clock may be behind the last moment by this much: CRON then waits. If the wall clock
+# jumps forward by no more than this, the moments in between do not count as downtime.
+SMALL_JUMP_MS = 60_000
+MAX_REMEMBERED = 8  # times from which the wall clock jumped back
 
 
 class Due(msgspec.Struct, frozen=True):
-    """``moments`` to fire; ``skipped`` were let go; ``jumped_ms``: so the wall clock jumped."""
+    """``moments`` to fire, how many were ``skipped``, and by how much the wall clock jumped."""
 
     moments: tuple[int, ...] = ()
     skipped: int = 0
     jumped_ms: int = 0
 
 
-class Rule(Protocol):
-    """Which moments there are. ``spec`` names the rule: another one remembers nothing of it.
-
-    ``by_wall``: its moments are wall time; otherwise they are of the steady clock.
-    """
-
-    spec: str
-    by_wall: bool
-
-    def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
-        """Of the moments after one and up to another the newest, oldest of these first."""
-        ...
-
-    def next_after(self, moment_ms: int) -> int | None:
-        """The next one, or None where none comes any more."""
-        ...
-
-
-class Every:
-    """``EVERY``: so many milliseconds apart, counted from the one before."""
-
-    by_wall = False
-
-    def __init__(self, every_ms: int) -> None:
-        self.spec = f"EVERY {every_ms} ms"
-        self._every_ms = every_ms
-
-    def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
-        """See `Rule`."""
-        count = max(0, until_ms - after_ms) // self._every_ms
-        first = max(1, count - most + 1)
-        return [after_ms + n * self._every_ms for n in range(first, count + 1)]
-
-    def next_after(self, moment_ms: int) -> int | None:
-        """See `Rule`."""
-        return moment_ms + self._every_ms
-
-
-class CronRule:
-    """``CRON``: see `CronTimes`. Raises BadSchedule."""
-
-    def __init__(self, cron: Cron) -> None:
-        # A node without CRON loads no time zones.
-        from fractal_rm.adapters.schedule.cron_times import CronTimes  # noqa: PLC0415
-
-        self.spec = f"CRON {cron.expression} {cron.zone}"
-        self.by_wall = True
-        times = CronTimes(cron.expression, cron.zone)
-        self.newest = times.newest
-        self.next_after = times.next_after
-
-
 class Timetable:
-    """One rule of one flow, and how far it has come: ``last_ms``, the last moment that is done.
+    """One rule of one flow, with its progress: ``last_ms`` is the last moment that is done.
 
-    It goes on from what an earlier process ``remembered``, and begins now where that is nothing.
+    It continues from ``remembered``, the progress of an earlier process, or starts now if that is
+    empty.
     """
 
     def __init__(
@@ -107,99 +56,91 @@ class Timetable:
         self.flow = flow
         self.rule = rule
         self.catch_up = catch_up
-        now_ms = wall_ms if rule.by_wall else steady_ms
-        self.last_ms, *self._left = remembered or [now_ms]
+        now_ms = wall_ms if rule.by_wall_clock else steady_ms
+        self.last_ms, *self._later = remembered or [now_ms]
         self._steady_ms = steady_ms
-        self._wall_ms = wall_ms  # what the wall clock should show, as the other one goes
-        # What comes before the first look was slept through, and its clock may have been set.
-        self._woke = self._is_new = bool(remembered)
+        self._wall_ms = wall_ms  # what the wall clock shows if nobody sets it
+        # Moments before the first look fell into downtime, and the clock may have been set in it.
+        self._was_down = self._is_new = bool(remembered)
         self._next_ms = self.rule.next_after(self.last_ms)
 
     @property
     def name(self) -> str:
-        """Under which it is remembered."""
-        return f"{self.flow} {self.rule.spec}"
+        """The name under which its progress is kept."""
+        return f"{self.flow} {self.rule.name}"
 
     @property
     def remembered(self) -> list[int]:
-        """Where a later process goes on: ``last_ms``, or where the clock went back from."""
-        return [self.last_ms, *self._left]
+        """Its progress: ``last_ms``, then the times from which the wall clock jumped back."""
+        return [self.last_ms, *self._later]
 
-    def wake(self) -> None:
-        """What comes before the next look was slept through: the machine was suspended."""
-        self._woke = True
+    def resumed(self) -> None:
+        """The machine was suspended: moments before the next look fell into downtime."""
+        self._was_down = True
 
     def look(self, wall_ms: int, steady_ms: int) -> Due:
-        """What is due. Each moment of it is `done` when it is durable."""
-        jumped_ms = self._jump(wall_ms, steady_ms)
-        asleep, self._woke = self._woke, False
-        now_ms = wall_ms if self.rule.by_wall else steady_ms
+        """What is due. Call `done` for each of its moments when the moment is durable."""
+        jumped_ms = self._follow_clock(wall_ms, steady_ms)
+        was_down, self._was_down = self._was_down, False
+        now_ms = wall_ms if self.rule.by_wall_clock else steady_ms
         if self._next_ms is None or now_ms < self._next_ms:
             return Due(jumped_ms=jumped_ms)
-        found = self.rule.newest(self.last_ms, now_ms, MOST_AT_ONCE + 1)
-        fired = found[len(found) - self._how_many(len(found), asleep=asleep) :]
+        found = self.rule.newest(self.last_ms, now_ms, MAX_CATCH_UP + 1)
+        fired = found[len(found) - self._how_many(len(found), was_down=was_down) :]
         skipped = found[: len(found) - len(fired)]
         if skipped:
             self.done(skipped[-1])
         return Due(tuple(fired), len(skipped), jumped_ms)
 
     def done(self, moment_ms: int) -> None:
-        """A moment is a run, or was let go."""
+        """A moment has become a run, or was skipped."""
         self.last_ms = moment_ms
         self._next_ms = self.rule.next_after(moment_ms)
 
     def due_in_s(self, wall_ms: int, steady_ms: int) -> float:
-        """After how many seconds the next moment comes, as the clocks stand."""
-        now_ms = wall_ms if self.rule.by_wall else steady_ms
+        """Seconds until the next moment, if nobody sets the clock."""
+        now_ms = wall_ms if self.rule.by_wall_clock else steady_ms
         return float("inf") if self._next_ms is None else (self._next_ms - now_ms) / 1000
 
-    def _how_many(self, found: int, *, asleep: bool) -> int:
-        """The newest comes in its time, unless the node was away then. The rest is made up for."""
+    def _how_many(self, found: int, *, was_down: bool) -> int:
+        """How many of the moments found are fired: those that the flow catches up on.
+
+        Without downtime the newest one is on time, and is fired in any case.
+        """
         if self.catch_up is CatchUp.ALL:
-            return min(found, MOST_AT_ONCE)
-        return 0 if asleep and self.catch_up is CatchUp.NONE else min(found, 1)
+            return min(found, MAX_CATCH_UP)
+        return 0 if was_down and self.catch_up is CatchUp.NONE else min(found, 1)
 
-    def _jump(self, wall_ms: int, steady_ms: int) -> int:
-        """Follow a jump of the clock of the rule; returns how far it went, 0 for none worth a line.
+    def _follow_clock(self, wall_ms: int, steady_ms: int) -> int:
+        """Follow a jump of the rule's clock; returns its size, or 0 if it is not worth a report.
 
-        The steady clock jumps where its file was lost, and only between two processes.
+        The steady clock jumps only if its file was lost, between two processes.
         """
         self._wall_ms += steady_ms - self._steady_ms
         self._steady_ms = steady_ms
         jumped_ms, now_ms = 0, steady_ms
-        if self.rule.by_wall:
+        if self.rule.by_wall_clock:
             jumped_ms, now_ms = wall_ms - self._wall_ms, wall_ms
         if abs(jumped_ms) < STEP_MS and not self._is_new:
             return 0
         self._wall_ms, self._is_new = wall_ms, False
         behind_ms = self.last_ms - now_ms
-        self._go_on_at(now_ms)
-        self._woke = self._woke or jumped_ms > SMALL_MS
-        if behind_ms > SMALL_MS:
+        self._continue_from(now_ms)
+        self._was_down = self._was_down or jumped_ms > SMALL_JUMP_MS
+        if behind_ms > SMALL_JUMP_MS:
             return -behind_ms
-        return jumped_ms if abs(jumped_ms) >= JUMPED_MS else 0
+        return jumped_ms if abs(jumped_ms) >= REPORTED_JUMP_MS else 0
 
-    def _go_on_at(self, now_ms: int) -> None:
-        """Go on from the latest time that it had come to by now, or from now.
+    def _continue_from(self, now_ms: int) -> None:
+        """Continue from the latest remembered time that is not in the future, or from now.
 
-        Of later ones, from which the clock went back, the first are remembered: the clock may have
-        been wrong then, or be wrong now. A time before this program was made was wrong: nothing is
-        made up for from there.
+        Times in the future are those from which the clock jumped back. The earliest of them are
+        remembered, since the clock may have been wrong then, or may be wrong now. A time before
+        the release date of this program was wrong: nothing is caught up on from there.
         """
-        times = sorted({self.last_ms, *self._left})
+        times = sorted({self.last_ms, *self._later})
         if now_ms >= MADE_MS:
             times = [ms for ms in times if ms >= MADE_MS]
-        later = [ms for ms in times if ms - now_ms > SMALL_MS]
-        self._left = later[:MOST_REMEMBERED]
+        later = [ms for ms in times if ms - now_ms > SMALL_JUMP_MS]
+        self._later = later[:MAX_REMEMBERED]
         self.done(max((ms for ms in times if ms not in later), default=now_ms))
-
-
-def rules_of(flow: Flow) -> list[Rule]:
-    """Raises BadSchedule."""
-    starts = flow.starts
-    if starts is UNSET:
-        return []
-    rules: list[Rule] = [] if starts.every_ms is None else [Every(starts.every_ms)]
-    if starts.cron is not None:
-        rules.append(CronRule(starts.cron))
-    return rules

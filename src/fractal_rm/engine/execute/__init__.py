@@ -1,14 +1,16 @@
-"""Execute: do what a flow says, step after step, passing results along.
+"""Execute the steps of a run.
 
-executor     listed or as data flows, within the time that the run has
-  calls      one HTTP call: its slot, its tries, what is written of it
+executor     executes the steps, in listed order or as dataflow, before the deadline of the run
+  calls      one HTTP call: its slot, its attempts, its facts
   each       FOREACH: a call for each element
-  sub_flow   RUN: another flow, as a run of its own
+  sub_flow   RUN: another flow, as a child run
   unnumbered WAIT, PUBLISH, REPLY
-  waits      whether a run only waits, as it was told to
-  undo       what finished steps did is undone, where a later one failed
+  dataflow   ORDER dataflow: concurrent steps
+  undo       UNDO: undoes finished steps after a later one has failed
+waits        whether a run only waits
 
-Whatever is cancelled or killed goes on from the facts that are written of it.
+A run that is cancelled or killed resumes from its facts. `domain.outcome` decides whether a call is
+retried; `calls` makes the retries.
 """
 
 from fractal_rm.engine.execute.executor import Executor

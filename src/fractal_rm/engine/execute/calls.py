@@ -1,4 +1,8 @@
-"""One call over HTTP: made in its component's slot, tried again, and written down."""
+"""HTTP calls: send a request in a slot of its component, retry it, and record its result.
+
+`domain.outcome` decides whether an attempt has failed and whether it is retried; `Calls.make` acts
+on these decisions.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +25,27 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Head, Seen
 from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.budgets import Budgets
-from fractal_rm.engine.execute.tries import Tries, failure_in, last_failure
+from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue.pace import Pace
 from fractal_rm.engine.recorder import Recorder
-from fractal_rm.engine.request import Part, Request, request_of, seen_by, within
+from fractal_rm.engine.request import (
+    CallPart,
+    ComponentRequest,
+    build_request,
+    context_of,
+    with_time_limit,
+)
 from fractal_rm.engine.slots import SharedSlots, Slots
 from fractal_rm.engine.world import World
 
 
 class Calls:
-    """Makes calls under each component's own limit, and writes what came of them.
+    """Makes calls within the limit of each component, and records their results.
 
-    A run in flight makes one call at a time, for which there is a connection. Runs that may have
-    several calls under way share half as many connections beside those; a call waits for one of
-    them before its own time begins. A component that hangs leaves some to the others.
+    There is one connection for each run in flight, which is enough for runs that make one call at a
+    time. Runs that may make several calls at once share half as many additional connections; a call
+    waits for one of these before its timeout begins. See `SharedSlots`.
     """
 
     def __init__(
@@ -51,66 +61,72 @@ class Calls:
         self._recorder = recorder
         self._pace = pace
         self._budgets = budgets
-        self._tries = Tries(world, recorder)
+        self._failed_attempts = FailedAttempts(world, recorder)
         self._slots = Slots()
         self._shared = SharedSlots(max(1, world.connections // 2))
 
-    async def make(self, run: Run, call: Call, part: Part | None = None) -> Settled | None:
-        """Make one call, or a part of one. None: it has its result; otherwise how the run ends."""
+    async def make(self, run: Run, call: Call, part: CallPart | None = None) -> Settled | None:
+        """Make one call, or a part of one, with its retries.
+
+        Returns None if it has its result, otherwise how the run ends.
+        """
         try:
-            component, endpoint = self._called(call, part)
+            component, endpoint = self._target_of(call, part)
             last = None
-            if run.in_doubt or run.failures:
-                ending = _ending_before(run, call, component, part)
+            if run.in_doubt or run.failures:  # there may be attempts from before a crash
+                ending = _ending_from_facts(run, call, component, part)
                 if ending is not None:
                     return ending
                 last = last_failure(run, _name(call, part))
-            request = request_of(run, call, component, endpoint, self._world.config, part)
+            request = build_request(run, call, component, endpoint, self._world.config, part)
         except CannotEvaluate as fault:
             return self.fail(run, call, Failure.of(fault), part)
         if request is None:
-            return self.put(run, call, SKIPPED, part)
+            return self.finish_without_response(run, call, SKIPPED, part)
         route, body, headers, timeout_s = request
         while True:
             attempt = 1
             if last is not None:
                 attempt = last.attempt + 1
-                await self._tries.pause(last, _retry(call))
+                await self._failed_attempts.wait_for_next(last, _retry(call))
             began_s = self._world.clock.monotonic_s()
             try:
-                answer = await (
+                response = await (
                     self._world.components.call(route, body, headers, timeout_s)
                     if self._is_plain(run, component, part)
                     else self._attempt(run, call, component, request, attempt, part)
                 )
             except CallFailed as error:
-                answer = error
+                response = error
             failure = (
-                failure_of(answer) if call.terms is UNSET else self._unmet(run, call, answer, part)
+                failure_of(response)
+                if call.terms is UNSET
+                else self._failure(run, call, response, part)
             )
-            if isinstance(answer, Reply) and failure is None:
+            if isinstance(response, Reply) and failure is None:
                 took_s = self._world.clock.monotonic_s() - began_s
-                return self._finish(run, call, answer, took_s, part)
-            failure = cast("Failure", failure)  # as a call without an answer is one
-            again_s = self._again_s(call, component, answer, attempt)
+                return self._finish(run, call, response, took_s, part)
+            failure = cast("Failure", failure)  # a CallFailed is always a failure
+            again_s = self._retry_delay_s(call, component, response, attempt)
             name = UNSET if part is None else part.name
-            last = self._tries.failed(run, call.number, attempt, failure, again_s, name)
+            last = self._failed_attempts.record(run, call.number, attempt, failure, again_s, name)
             if again_s is None:
-                return self.fail(run, call, failure, part, answer)
+                return self.fail(run, call, failure, part, response)
 
     @property
     def bounds(self) -> Bounds:
-        """Those in force."""
+        """The bounds of the current configuration."""
         return self._world.config.bounds
 
-    def seen(self, run: Run) -> Seen:
-        """What the next step of a run can refer to."""
-        return seen_by(run, self.bounds)
+    def context(self, run: Run) -> Seen:
+        """The context in which the next step of a run is evaluated."""
+        return context_of(run, self.bounds)
 
-    def _called(self, call: Call, part: Part | None) -> tuple[Component, Endpoint]:
+    def _target_of(self, call: Call, part: CallPart | None) -> tuple[Component, Endpoint]:
+        """The component and endpoint of a call. Raises NotConfigured."""
         component = self._world.config.components.get(call.component)
-        named = call.endpoint if part is None else _endpoint(call, part)
-        endpoint = component.endpoints.get(named) if component else None
+        name = call.endpoint if part is None else _endpoint(call, part)
+        endpoint = component.endpoints.get(name) if component else None
         if component is None or endpoint is None:
             raise NotConfigured("it is no longer in components.conf")
         return component, endpoint
@@ -120,28 +136,31 @@ class Calls:
         run: Run,
         call: Call,
         why: Failure,
-        part: Part | None = None,
-        answer: Reply | CallFailed | None = None,
+        part: CallPart | None = None,
+        response: Reply | CallFailed | None = None,
     ) -> Settled | None:
-        """A call has failed for good: so has its run, unless the flow goes on as the original."""
+        """End the run after a call that failed and is not retried.
+
+        Under ERRORS continue the call has a result instead, as in the original.
+        """
         if run.flow.errors is not Errors.CONTINUE or (part is not None and part.undo is not None):
             return _ended(State.FAILED, call, why, part)
-        if isinstance(answer, Reply):
-            return self._finish(run, call, answer, 0, part)
-        return self.put(run, call, ORIGINAL_ERROR, part)
+        if isinstance(response, Reply):
+            return self._finish(run, call, response, 0, part)
+        return self.finish_without_response(run, call, ORIGINAL_ERROR, part)
 
-    def put(
-        self, run: Run, call: Call, result: msgspec.Raw, part: Part | None = None
-    ) -> Settled | None:
-        """Write a result that no component gave."""
+    def finish_without_response(
+        self, run: Run, call: Call, result: msgspec.Raw, part: CallPart | None = None
+    ) -> None:
+        """Record a result that is not from a component."""
         if part is not None:
             fact = ElementFinished(call.number, part.element, 0, 0, result)
         else:
             fact = Finished(call.number, 0, 0, result)
         self._recorder.record(run, fact)
 
-    def _is_plain(self, run: Run, component: Component, part: Part | None) -> bool:
-        """Whether a call needs nothing of what `_attempt` sees to: most do not."""
+    def _is_plain(self, run: Run, component: Component, part: CallPart | None) -> bool:
+        """Whether a call needs none of the steps in `_attempt`. True for most calls."""
         return (
             component.limit is None
             and component.idempotent
@@ -152,15 +171,15 @@ class Calls:
             and part is None
         )
 
-    def _has_others_beside(self, run: Run, call: Call) -> bool:
-        """Whether a run, or the one that carries it, may have other calls under way meanwhile."""
+    def _may_be_concurrent(self, run: Run, call: Call) -> bool:
+        """Whether the run or a run above it may make other calls at the same time."""
         if call.terms is not UNSET and call.terms.each is not None and call.terms.each.at_once > 1:
             return True
-        above: Run | None = run
-        while above is not None:
-            if above.flow.order is not UNSET:
+        current: Run | None = run
+        while current is not None:
+            if current.flow.order is not UNSET:
                 return True
-            above = self._runs.parent(above)
+            current = self._runs.parent(current)
         return False
 
     async def _attempt(
@@ -168,58 +187,60 @@ class Calls:
         run: Run,
         call: Call,
         component: Component,
-        request: Request,
+        request: ComponentRequest,
         attempt: int,
-        part: Part | None,
+        part: CallPart | None,
     ) -> Reply:
-        """Call once, in its turn, within the run's time. Raises CallFailed.
+        """Call once, in a slot, before the deadline of the run. Raises CallFailed.
 
-        Where a crash must not repeat it unasked, that it leaves is written first: no earlier, as a
-        call that still waits for its turn is in no doubt, and each time, as any attempt may arrive.
+        `Started` is recorded when the call has its slot: a call that waits for a slot is not in
+        doubt yet. It is recorded for each attempt, as each may reach the component. If a crash must
+        not repeat the call, it is durable before the call is sent.
         """
         slot = self._slots.slot(component.name, component.limit)
-        beside = self._has_others_beside(run, call)
-        shared = self._shared.slot(component.name) if beside else nullcontext()
+        is_concurrent = self._may_be_concurrent(run, call)
+        shared = self._shared.slot(component.name) if is_concurrent else nullcontext()
         async with slot or nullcontext(), shared:
             if run.flow.durable.each_step or not component.idempotent:
                 await self._recorder.record_durably(run, _started(call, attempt, part))
             elif run.flow.order is not UNSET:
-                # Where others are in flight too, a crash leaves what was with this one.
+                # Other calls may be in flight, too: after a crash this tells which ones were.
                 self._recorder.record(run, _started(call, attempt, part))
             if self._budgets.ends_s and (part is None or part.undo is None):
                 return await self._timed(run, request)
             return await self._world.components.call(*request)
 
-    async def _timed(self, run: Run, request: Request) -> Reply:
-        """Call once, in a world where some runs have to end by a moment. Raises TimeIsUp."""
+    async def _timed(self, run: Run, request: ComponentRequest) -> Reply:
+        """Call once, with the deadline of the run as time limit. Raises CallFailed, TimeIsUp."""
         left_s = self._budgets.left_s(run)
         if left_s is None:
             return await self._world.components.call(*request)
         try:
-            return await self._world.components.call(*within(request, left_s))
+            return await self._world.components.call(*with_time_limit(request, left_s))
         except CallTimedOut:
             self._budgets.check(run)
             raise
 
-    def _unmet(
-        self, run: Run, call: Call, answer: Reply | CallFailed, part: Part | None
+    def _failure(
+        self, run: Run, call: Call, response: Reply | CallFailed, part: CallPart | None
     ) -> Failure | None:
-        """Why an answer is not what the call expects, or None."""
+        """Why a response fails the call, which may have an EXPECT; None: it does not."""
         terms = call.terms
-        if terms is UNSET or terms.expect is None or isinstance(answer, CallFailed):
-            return failure_of(answer)
+        if terms is UNSET or terms.expect is None or isinstance(response, CallFailed):
+            return failure_of(response)
         if part is not None and part.undo is not None:
-            return failure_of(answer)
-        head = Head(answer.status, answer.headers_by_name())
-        before = self.seen(run) if part is None else part.seen
-        seen = before.with_answer(call.number, result_of(answer), head)
-        return unmet(terms.expect, answer, seen, settles=terms.settles)
+            return failure_of(response)
+        head = Head(response.status, response.headers_by_name())
+        before = self.context(run) if part is None else part.context
+        context = before.with_response(call.number, result_of(response), head)
+        return unmet(terms.expect, response, context, settles=terms.settles)
 
-    def _again_s(
-        self, call: Call, component: Component, answer: Reply | CallFailed, attempt: int
+    def _retry_delay_s(
+        self, call: Call, component: Component, response: Reply | CallFailed, attempt: int
     ) -> float | None:
+        """After how many seconds the call is retried; None: it is not."""
         return call_again_s(
-            answer,
+            response,
             attempt,
             self._world.random.fraction(),
             retry=_retry(call),
@@ -228,7 +249,7 @@ class Calls:
         )
 
     def _finish(
-        self, run: Run, call: Call, reply: Reply, took_s: float, part: Part | None
+        self, run: Run, call: Call, reply: Reply, took_s: float, part: CallPart | None
     ) -> Settled | None:
         took_ms = int(took_s * 1_000_000) / 1000
         if part is not None and part.undo is not None:
@@ -246,8 +267,10 @@ class Calls:
         self._recorder.record(run, fact)
 
 
-def _ending_before(run: Run, call: Call, component: Component, part: Part | None) -> Settled | None:
-    """How a call that was made before a crash ends its run, or None: it is made."""
+def _ending_from_facts(
+    run: Run, call: Call, component: Component, part: CallPart | None
+) -> Settled | None:
+    """How the run ends by the facts about this call from before a crash; None: make the call."""
     name = _name(call, part)
     if run.in_doubt and name in run.in_doubt and not component.idempotent:
         why = Failure(Cause.ANSWER_LOST, "it was called, and its answer was lost in a crash")
@@ -258,11 +281,11 @@ def _ending_before(run: Run, call: Call, component: Component, part: Part | None
     return _ended(State.FAILED, call, failure_in(last), part)
 
 
-def _endpoint(call: Call, part: Part) -> str:
+def _endpoint(call: Call, part: CallPart) -> str:
     return call.endpoint if part.undo is None else part.undo.endpoint
 
 
-def _name(call: Call, part: Part | None) -> str:
+def _name(call: Call, part: CallPart | None) -> str:
     return str(call.number) if part is None else part.name
 
 
@@ -270,22 +293,22 @@ def _retry(call: Call) -> Retry | None:
     return None if call.terms is UNSET else call.terms.retry
 
 
-def _started(call: Call, attempt: int, part: Part | None) -> Started:
+def _started(call: Call, attempt: int, part: CallPart | None) -> Started:
     return Started(call.number, attempt, UNSET if part is None else part.name)
 
 
 def _kept(names: tuple[str, ...], reply: Reply) -> dict[str, str]:
-    """The headers that the flow asks for."""
+    """The headers that the flow refers to."""
     found = {name: reply.header(name) for name in names}
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _ended(state: State, call: Call, why: Failure, part: Part | None = None) -> Settled:
-    return Settled(state, f"{words_of(call, part)}: {why.reason}", why.cause)
+def _ended(state: State, call: Call, why: Failure, part: CallPart | None = None) -> Settled:
+    return Settled(state, f"{label_of(call, part)}: {why.reason}", why.cause)
 
 
-def words_of(call: Call, part: Part | None = None) -> str:
-    """A call as a reason names it."""
+def label_of(call: Call, part: CallPart | None = None) -> str:
+    """The name of a call in reasons."""
     if part is not None and part.undo is not None:
         return f"undo of step {call.number}, {call.component} {part.undo.endpoint}"
     element = f", element {part.element}" if part is not None else ""

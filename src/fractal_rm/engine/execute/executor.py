@@ -1,4 +1,4 @@
-"""The steps of a run, in the order of its flow and within its time."""
+"""Execute the steps of a run, in the order of its flow and before its deadline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.dataflow import Dataflow
 from fractal_rm.engine.execute.each import ForEach
 from fractal_rm.engine.execute.sub_flow import SubFlows
-from fractal_rm.engine.execute.undo import Undoing
+from fractal_rm.engine.execute.undo import UndoSteps
 from fractal_rm.engine.execute.unnumbered import UnnumberedSteps
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue import RunQueue
@@ -33,7 +33,7 @@ Ending = Union[Settled, Later]
 
 
 class Executor:
-    """Goes on after the last finished step, to the end, whatever kinds of steps a flow has."""
+    """Executes the steps of a run that are not finished."""
 
     def __init__(
         self,
@@ -48,69 +48,75 @@ class Executor:
         self._alarms = world.alarms
         self._budgets = Budgets(world)
         self._calls = Calls(world, runs, recorder, queue.pace, self._budgets)
-        self._each = ForEach(self._calls)
+        self._foreach = ForEach(self._calls)
         self._unnumbered = UnnumberedSteps(world, recorder)
-        self._undoing = Undoing(self._calls, recorder)
-        self.undo = self._undoing.undo
+        self._undo_steps = UndoSteps(self._calls, recorder)
         self._sub_flows = SubFlows(
-            world, runs, recorder, acceptance, queue, self._budgets, self._carry, self.undo
+            world, runs, recorder, acceptance, queue, self._budgets, self._execute_child, self.undo
         )
-        self.set_aside_children = self._sub_flows.set_aside
         self._dataflow = Dataflow(
-            self._take,
+            self._execute_step,
             recorder.record,
-            self._sub_flows.under_way,
-            self._sub_flows.forgo,
+            self._sub_flows.has_child,
+            self._sub_flows.withdraw_permit,
             queue.permits,
             world.alarms,
         )
 
     def execute(self, run: Run) -> Awaitable[Ending]:
-        """Do the steps that are left. Comes to how the run ends, before anything is undone."""
+        """Execute the steps that are left. Returns how the run ends, before any UNDO, or Later."""
         if run.stopping is not None:
-            return self._stopped(run)
+            return self._ending_of_stopped(run)
         if run.flow.deadline_ms is not UNSET or run.budget_ms is not None:
-            return self._in_time(run)
+            return self._steps_before_deadline(run)
         return self._steps(run)
 
+    def undo(self, run: Run, ending: Settled) -> Awaitable[Settled]:
+        """Undo the finished steps if ``ending`` asks for it. Returns the final ending."""
+        return self._undo_steps.undo(run, ending)
+
+    def set_aside_children(self, run: Run) -> Awaitable[None]:
+        """Set aside all open descendants of a run that is set aside."""
+        return self._sub_flows.set_aside(run)
+
     async def broken(self, run: Run, error: Exception) -> Dead:
-        """A fault of this program: the run is set aside, where a person can see it."""
+        """Log an unexpected exception, set the child runs aside. Returns how the run ends: Dead."""
         self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
         await self.set_aside_children(run)
         return fault(error)
 
-    # --- the order ------------------------------------------------------------------------------
+    # --- steps ----------------------------------------------------------------------------------
 
     def _steps(self, run: Run) -> Awaitable[Ending]:
         if run.flow.order is Order.DATAFLOW:
-            return self._dataflow.go(run)
-        return self._listed(run)
+            return self._dataflow.execute(run)
+        return self._steps_in_order(run)
 
-    async def _listed(self, run: Run) -> Ending:
+    async def _steps_in_order(self, run: Run) -> Ending:
         make = self._calls.make
         for step in run.flow.steps[run.position :]:
             if isinstance(step, Call) and (step.terms is UNSET or step.terms.each is None):
                 ending = await make(run, step)
             else:
-                ending = await self._take(run, run.position, step)
+                ending = await self._execute_step(run, run.position, step)
             if ending is not None:
                 return ending
         return Settled(State.SUCCEEDED)
 
-    async def _take(self, run: Run, position: int, step: Step) -> Ending | None:
-        """Do one step of any kind. None: it is done; otherwise how the run ends or goes on."""
+    async def _execute_step(self, run: Run, position: int, step: Step) -> Ending | None:
+        """Execute a step. None: it is done; otherwise how the run ends, or Later."""
         if isinstance(step, Call):
             if step.terms is not UNSET and step.terms.each is not None:
-                return await self._each.make(run, step, step.terms.each)
+                return await self._foreach.make(run, step, step.terms.each)
             return await self._calls.make(run, step)
         if isinstance(step, SubFlow):
-            return await self._sub_flows.take(run, step)
-        return await self._unnumbered.take(run, position, step)
+            return await self._sub_flows.execute(run, step)
+        return await self._unnumbered.execute(run, position, step)
 
-    # --- the time -------------------------------------------------------------------------------
+    # --- deadlines ------------------------------------------------------------------------------
 
-    async def _in_time(self, run: Run) -> Ending:
-        """The steps, cut off when the time of the run has ended, whatever they wait for."""
+    async def _steps_before_deadline(self, run: Run) -> Ending:
+        """Execute the steps. They are cancelled at the deadline of the run."""
         left_s = self._budgets.begin(run, self._runs.parent(run))
         ending = None
         try:
@@ -127,28 +133,29 @@ class Executor:
         return ending or await self._expired(run)
 
     async def _expired(self, run: Run) -> Settled:
+        """The end of a run whose deadline has passed."""
         counted = [step for step in run.flow.steps if isinstance(step, (Call, SubFlow))]
-        came = f"{len(run.results)} of {len(counted)} calls were made"
+        made = f"{len(run.results)} of {len(counted)} calls were made"
         calls = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
         had_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
-        why = f"the deadline of {had_s:g} s ended when {came}{said_of(calls, run.id)}"
+        why = f"the deadline of {had_s:g} s ended when {made}{said_of(calls, run.id)}"
         return Settled(State.EXPIRED, why, Cause.DEADLINE)
 
-    # --- ends -----------------------------------------------------------------------------------
+    # --- endings --------------------------------------------------------------------------------
 
-    async def _stopped(self, run: Run) -> Ending:
-        """A crash came while it was undone: how it ends is written already."""
+    async def _ending_of_stopped(self, run: Run) -> Ending:
+        """The recorded end of a run that was being undone when the process crashed."""
         stopping = run.stopping
         if stopping is None:
             return await self._steps(run)
         return Settled(stopping.state, stopping.reason, stopping.cause)
 
-    async def _carry(self, run: Run) -> Settled | Dead | Later:
-        """A run within another one: executed, and undone where it failed."""
+    async def _execute_child(self, run: Run) -> Settled | Dead | Later:
+        """Execute a child run, and undo it if it failed."""
         try:
             ending = await self.execute(run)
             return ending if isinstance(ending, Later) else await self.undo(run, ending)
         except TimeIsUp:
             raise
-        except Exception as error:  # noqa: BLE001 - the run that carries it is not at fault
+        except Exception as error:  # noqa: BLE001 - the parent run is not at fault
             return await self.broken(run, error)

@@ -1,4 +1,4 @@
-"""Whether a run only waits, as it was told to: then it is not what ends the process."""
+"""Whether a run only waits. A run that only waits cannot have caused a crash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fractal_rm.engine.queue.permits import Permits
 
 
 class Waits:
-    """Looks at a run that has left the line: it does a step next, or waits."""
+    """Tells whether a run that has left the queue only waits, or executes a step next."""
 
     def __init__(self, runs: OpenRuns, permits: Permits, clock: Clock) -> None:
         self._runs = runs
@@ -22,9 +22,10 @@ class Waits:
         self._clock = clock
 
     def only_waits(self, run: Run) -> bool:
-        """For the end of a WAIT, or a place under a LIMIT; also where a run within it does.
+        """Whether a run waits for a WAIT to end, for a permit under a LIMIT, or to be offered.
 
-        Or for its turn to be offered to a node: that it is offered is written before it is.
+        A run whose child only waits also only waits. A run that is placed on another node, without
+        the fact `Offered`, was never offered: that fact is recorded before the offer is made.
         """
         if run.stopping is not None or run.replying is not None:
             return False
@@ -32,10 +33,10 @@ class Waits:
             return run.placement is NAMED
         steps = run.flow.steps
         if run.flow.order is Order.DATAFLOW:
-            following = may_begin(run)
+            next_positions = may_begin(run)
         else:
-            following = range(len(steps))[run.position :][:1]
-        waits = [self._waits(run, position, steps[position]) for position in following]
+            next_positions = range(len(steps))[run.position :][:1]
+        waits = [self._waits(run, position, steps[position]) for position in next_positions]
         return bool(waits) and all(waits)
 
     def _waits(self, run: Run, position: int, step: Step) -> bool:

@@ -32,7 +32,6 @@ from fractal_rm.engine.ports.peers import (
     Balancer,
     KnownPeers,
     Peers,
-    Receipt,
 )
 from fractal_rm.engine.ports.publisher import (
     Publisher,
@@ -62,7 +61,6 @@ __all__ = [
     "Prior",
     "Publisher",
     "Random",
-    "Receipt",
     "Recovered",
     "RunDetail",
     "RunPage",

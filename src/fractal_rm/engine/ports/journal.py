@@ -1,4 +1,4 @@
-"""The journal: facts of runs, appended in order by one process."""
+"""Port `Journal`: the facts of runs, appended in order by one process."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fractal_rm.domain.state import State
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A new run, or a dead letter that never became one (``flow`` is then None).
+    """A new run, or a dead letter, which never became a run (then ``flow`` is None).
 
-    ``state`` and ``reason`` are how it stands after ``facts``. ``key`` with ``digest`` make it
-    findable until ``key_until_ms``; see ``accept``. That, and the moment ``retention_ms`` at which
-    it is looked for, are on the retention clock (`domain.steady`); ``at_ms`` is wall time.
+    ``state`` and ``reason`` are those after ``facts``. The run is found by ``key`` until
+    ``key_until_ms``; see ``accept``. ``key_until_ms`` and ``retention_ms``, which is now, are times
+    of the retention clock (`domain.steady`); ``at_ms`` is wall time.
     """
 
     run_id: str
@@ -36,7 +36,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Prior(msgspec.Struct, frozen=True):
-    """The run that has this key already."""
+    """The run that has this key already, and the digest of its trigger."""
 
     run_id: str
     digest: str
@@ -50,18 +50,18 @@ class Written(asyncio.Future[Prior | None]):
     """
 
     def cancel(self, msg: object = None) -> bool:  # noqa: ARG002 - as asyncio calls it
-        """Nothing changes; returns False."""
+        """Change nothing; returns False."""
         return False
 
     def abandon(self) -> None:
-        """The journal was killed: whoever awaits this is cancelled."""
+        """Cancel those that await this: the journal was killed."""
         super().cancel()
 
 
 class BrokenRun(msgspec.Struct, frozen=True):
-    """A run whose facts hold and still make no run of this release, and why.
+    """A run whose facts are undamaged but cannot be applied by this release, and why.
 
-    Of ``run`` the id, the flow's id and the time of acceptance are known, no more.
+    Only the id, the id of the flow and the time of acceptance of ``run`` are set.
     """
 
     run: Run
@@ -69,10 +69,10 @@ class BrokenRun(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """What a journal held when it was opened. ``clean``: its last process ended in order.
+    """The content of a journal when it was opened. ``clean``: its last process ended in order.
 
-    ``newest`` is the id of the last run that was not handed over by a peer; empty: there is none.
-    ``ended_ms``: when the newest run that has an end ended, on the retention clock.
+    ``newest`` is the id of the last run that did not come from a peer; empty: there is none.
+    ``ended_ms`` is when the newest of the ended runs ended, on the retention clock.
     """
 
     runs: list[Run]
@@ -83,9 +83,9 @@ class Recovered(msgspec.Struct, frozen=True):
 
     @property
     def latest_ms(self) -> int | None:
-        """The latest moment of which it tells: an end, or else an acceptance; None: it is empty.
+        """The latest time in it: of an end, or else of an acceptance; None: it is empty.
 
-        Runs that a release without a steady clock accepted have wall time, which may be wrong.
+        Runs of a release without a steady clock have wall time, which may be wrong.
         """
         if self.ended_ms is not None:
             return self.ended_ms
@@ -93,10 +93,10 @@ class Recovered(msgspec.Struct, frozen=True):
 
 
 class Adopted(msgspec.Struct, frozen=True):
-    """What came of a journal of the state folder that no process holds.
+    """The result of adopting a journal of the state folder that no process has open.
 
-    ``found`` are open runs that are in our own journal now. ``left`` are the ids of those that stay
-    there, as far as they can be read, and ``why``.
+    ``found`` are the open runs that were moved into this journal. ``left`` are the ids of the open
+    runs that remain there, as far as they can be read, and ``why`` is the reason.
     """
 
     journal: str
@@ -113,9 +113,9 @@ class Journal(Protocol):
     """
 
     async def open(self) -> Recovered:
-        """Take the journal, verify it, and return every run without an end, oldest first.
+        """Lock the journal, verify it, and return all open runs, oldest first.
 
-        A run that cannot be made of its facts is among the broken ones: it can be closed.
+        Runs that cannot be made of their facts are returned as broken: they can only be closed.
 
         Raises JournalInUse, JournalReadOnly, JournalBlocked, JournalDamaged, JournalTooNew,
         JournalTooOld.
@@ -123,26 +123,26 @@ class Journal(Protocol):
         ...
 
     def accept(self, entry: Entry) -> Written:
-        """Write a new run. Done with None once it is durable.
+        """Write a new run. The result is None once it is durable.
 
-        What is handed in during one turn of the event loop is done together, in order.
+        All calls of one turn of the event loop are written together, in order.
 
-        Where ``entry.key`` is known, here or in a journal beside it, and its time has not ended,
-        nothing is written but the count of duplicates, and the run that has it is returned.
-        Raises JournalBlocked: nothing was written, and the same call may succeed later.
+        If a run with ``entry.key`` exists, here or in another journal of the state folder, and the
+        key has not expired, only a duplicate is counted, and that run is the result. Raises
+        JournalBlocked: nothing was written, and the same call may succeed later.
         """
         ...
 
     async def find(self, key: str, retention_ms: int) -> Prior | None:
-        """The run that has this key, if its time has not ended by then. Counts nothing."""
+        """The run with this key, if the key has not expired at that time. Counts no duplicate."""
         ...
 
     async def adopt(self) -> list[Adopted]:
-        """Move the open runs of journals beside it that no process holds, durably, into this one.
+        """Move the open runs of other journals that no process has open into this one, durably.
 
-        Each run is in one of them whenever a process ends. One that cannot be taken is said; it
-        keeps nothing else from going on. May be called again and again: what was looked through is
-        not looked at again until it has changed.
+        Whenever a process ends, each run is in exactly one journal. Runs that cannot be moved are
+        reported and do not prevent the others. May be called repeatedly: a journal without runs
+        to move is skipped until its files change.
         """
         ...
 
@@ -164,27 +164,24 @@ class Journal(Protocol):
 
     @property
     def blocked(self) -> JournalBlocked | None:
-        """Why nothing can be written; None: it can, as far as is known."""
+        """Why nothing can be written; None: writing is possible, as far as is known."""
         ...
 
     @property
     def damage(self) -> str | None:
-        """What is damaged in what it keeps of the past, as far as it has looked; None: nothing.
-
-        It goes on all the same.
-        """
+        """The damage that was found in past runs so far; None: none. The journal keeps working."""
         ...
 
     def look(self) -> None:
-        """Find out now whether what is written will be found at the next start: see `blocked`.
+        """Check now whether the next start will find what is written, and update `blocked`.
 
-        Each write looks as well, and is done only where that is so. Called on the event loop.
+        Each write checks this, too. Called on the event loop.
         """
         ...
 
     async def close(self, *, clean: bool) -> None:
-        """Write what was given, mark how it ended, let go. May be called twice.
+        """Write what was handed in, record how the process ended, and close. May be called twice.
 
-        Where that cannot be written, `blocked` says why, and the end counts as a crash.
+        If that cannot be written, `blocked` has the reason, and the end counts as a crash.
         """
         ...

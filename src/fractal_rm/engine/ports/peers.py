@@ -1,43 +1,27 @@
-"""Other machines: nodes that runs are offered to, and who chooses one."""
+"""Other machines: the nodes that runs are offered to, and the balancer that names one of them."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-import msgspec
-
 from fractal_rm.config.model import Node
-from fractal_rm.domain.call import Route
-from fractal_rm.domain.run import Run
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """A peer of ours holds the run durably."""
-
-    run: str
-    epoch: int
+from fractal_rm.domain.handoff import NoAnswer, Offer, OfferAnswer
 
 
 class Peers(Protocol):
-    """Offers runs to other Runtime Managers."""
+    """Offers runs to other Runtime Managers; the protocol is in `domain.handoff`."""
 
-    async def offer(
-        self, node: Node, route: Route, run: Run, sender: str, *, left_ms: int | None = None
-    ) -> Receipt | None:
-        """Offer ``run`` under ``run.epoch``. None: a plain peer answered 2xx without a receipt.
+    async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
+        """Send an offer to a node once, and return what it answered.
 
-        ``route`` is the one of the two of ``node`` that fits what is known of it.
-        ``left_ms`` is how long it is worth something, so that the clocks need not agree.
-
-        Raises OfferRefused where the peer certainly has not taken it, CallFailed where no answer
-        could be had.
+        ``ours``: the node is known to be one of this program. Any other gets more time to answer.
         """
         ...
 
-    async def recognize(self, node: Node) -> bool:
-        """Whether a node of this program answers there now. Nothing is executed for the question.
+    async def recognize(self, node: Node) -> bool | NoAnswer:
+        """Whether a node of this program now answers there. Nothing is executed for it.
 
-        Raises CallFailed where no answer could be had that tells.
+        NoAnswer: nothing came that tells.
         """
         ...
 
@@ -45,15 +29,15 @@ class Peers(Protocol):
 class KnownPeers(Protocol):
     """The addresses (`Node.address`) at which a node of this program has given a receipt.
 
-    They outlive the process, as far as the disk allows; one that is forgotten is learned again.
+    They outlive the process as far as the disk allows; a forgotten one is learned again.
     """
 
     def has(self, address: str) -> bool:
-        """Whether one was given there. Never blocks."""
+        """Whether a receipt was given there. Never blocks."""
         ...
 
     async def add(self, address: str) -> None:
-        """Remember an address; it counts at once, and is kept when this returns."""
+        """Remember an address: it counts at once, and is written when this returns."""
         ...
 
     async def remove(self, address: str) -> None:
@@ -62,8 +46,8 @@ class KnownPeers(Protocol):
 
 
 class Balancer(Protocol):
-    """Knows which node should run something."""
+    """Names the node that a run should go to. It is made from a configuration, and knows it."""
 
-    async def ask(self, route: Route) -> str | None:
-        """The id of a node as text, or None for here. Raises CallFailed, BadReply."""
+    async def ask(self) -> str | None:
+        """The id of a node, or None for here. Raises CallFailed."""
         ...

@@ -1,4 +1,4 @@
-"""The broker, for messages that a flow or a reply sends."""
+"""Publishing: messages from `PUBLISH` steps and replies go to the MQTT broker."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class Publisher(Protocol):
     """Sends messages to the MQTT broker."""
 
     async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:
-        """Publish once at QoS 1; returns when the broker has it. Raises PublishFailed.
+        """Publish at QoS 1; returns when the broker has acknowledged it. Raises PublishFailed.
 
-        ``correlation`` is the correlation data of a request that is answered (MQTT 5, 4.10).
+        ``correlation`` is the correlation data of the request that this replies to (MQTT 5, 4.10).
         """
         ...

@@ -1,7 +1,8 @@
-"""Whether a place can still become free: which runs that have one carry steps that wait for one.
+"""Detect deadlocks of LIMIT: runs that hold all permits of a flow and wait for such permits.
 
-Kept up to date with each step that begins or ceases to wait, so that thousands that wait cost no
-more than a few: what is looked through are flows, not steps.
+A RUN step may wait for a permit under the LIMIT of the flow that it runs, while its own run and the
+runs above it hold permits. The counts here are updated whenever a step begins or stops to wait, so
+that a check goes over flows, not over thousands of steps.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Deadlock(CannotEvaluate):
-    """A place that would never become free."""
+    """A permit that would never become free."""
 
     code = "deadlock"
 
 
 class Carriers:
-    """The runs that have a place and cannot end before a step that they carry has one."""
+    """The runs that hold a permit and cannot end before a step in them gets a permit.
+
+    ``_flows`` has, by id of the run, the flows that its steps wait for, with the number of steps.
+    ``_alike`` has, by id of the flow, how many of its runs wait for the same set of flows.
+    """
 
     def __init__(self) -> None:
         self._flows: dict[str, Counter[str]] = {}  # by run, which flows its steps wait for
@@ -34,12 +39,12 @@ class Carriers:
         return len(self._flows) + len(self._alike)
 
     def wait(self, runs: Iterable[Run], flow: str) -> None:
-        """A step that these carry begins to wait for a place of ``flow``."""
+        """A step begins to wait for a permit of ``flow``. ``runs``: its run and those above it."""
         for run in runs:
             self._count(run, flow, 1)
 
     def cease(self, runs: Iterable[Run], flow: str) -> None:
-        """A step that these carry has its place, or waits no longer."""
+        """A step in these runs has got its permit, or stops to wait."""
         for run in runs:
             self._count(run, flow, -1)
 
@@ -59,11 +64,12 @@ class Carriers:
     def are_stuck(
         self, flow: str, waited_for: Iterable[str], is_full: Callable[[str, int], bool]
     ) -> bool:
-        """Whether no place of ``flow`` can ever become free.
+        """Whether no permit of ``flow`` can ever become free.
 
-        A flow is stuck where each of its places is taken by a run that carries a step that waits
-        for a stuck flow: ``is_full`` is told how many such runs it has. Begins with all flows that
-        are waited for, and leaves out those that are not stuck, until nothing changes.
+        A flow is stuck where every one of its permits is held by a run that waits for a stuck flow;
+        ``is_full(flow, count)`` tells whether ``count`` runs hold all of its permits. The search
+        begins with all flows in ``waited_for`` and removes flows that are not stuck until none is
+        left to remove.
         """
         stuck = set(waited_for)
         while flow in stuck:

@@ -8,6 +8,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from fractal_rm.domain.errors import JournalError, Refused
+from fractal_rm.domain.handoff import CODE_PREFIX
 from fractal_rm.engine.ports import Telemetry
 from fractal_rm.web.problems import MEDIA_TYPE, Problem
 
@@ -34,7 +35,7 @@ def _trigger_refused(telemetry: Telemetry) -> Any:
     def handle(_: Request[Any, Any, Any], error: Refused) -> Response[Problem]:
         telemetry.event("refused", code=error.code, reason=error.reason)
         headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
-        kind = f"urn:fractal-rm:{error.code}"
+        kind = CODE_PREFIX + error.code
         return _response(Problem(kind, error.title, error.status, error.reason), headers)
 
     return handle
@@ -73,7 +74,7 @@ def _journal_unreadable(telemetry: Telemetry) -> Any:
 
     def handle(_: Request[Any, Any, Any], error: JournalError) -> Response[Problem]:
         telemetry.problem("journal_unreadable", code=error.code, reason=str(error))
-        kind, title = f"urn:fractal-rm:{error.code}", "A journal cannot be read"
+        kind, title = CODE_PREFIX + error.code, "A journal cannot be read"
         return _response(Problem(kind, title, 500, str(error)))
 
     return handle
@@ -85,6 +86,6 @@ def _internal_error(telemetry: Telemetry) -> Any:
     def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
         telemetry.problem("request_failed", path=request.url.path, exc_info=error)
         title = "A fault in the Runtime Manager"
-        return _response(Problem("urn:fractal-rm:internal", title, 500, "see the log of the node"))
+        return _response(Problem(CODE_PREFIX + "internal", title, 500, "see the log of the node"))
 
     return handle

@@ -1,4 +1,7 @@
-"""Failed attempts: what is written of them, and the pause before the next one."""
+"""Failed attempts of a step: their facts, and the pause before the next attempt.
+
+Whether there is a next attempt is decided in `domain.outcome`.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,15 @@ from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.world import World
 
 
-class Tries:
-    """Counts attempts over crashes: the facts of a run say how many there were."""
+class FailedAttempts:
+    """Records failed attempts. The facts of a run keep their count over crashes."""
 
     def __init__(self, world: World, recorder: Recorder) -> None:
         self._clock = world.clock
         self._alarms = world.alarms
         self._recorder = recorder
 
-    def failed(
+    def record(
         self,
         run: Run,
         step: int,
@@ -31,7 +34,7 @@ class Tries:
         again_s: float | None,
         part: str | UnsetType = UNSET,
     ) -> StepFailed:
-        """Write that an attempt failed, and when the next one is due; None: there is none."""
+        """Record that an attempt failed. ``again_s``: when to make the next one; None: never."""
         fact = StepFailed(
             step,
             attempt,
@@ -45,23 +48,23 @@ class Tries:
         self._recorder.record(run, fact)
         return fact
 
-    async def pause(self, failure: StepFailed, retry: Retry | None = None) -> None:
-        """Wait until the next attempt is due; a crash does not begin the wait again."""
+    async def wait_for_next(self, failure: StepFailed, retry: Retry | None = None) -> None:
+        """Wait until the next attempt is due. After a crash only the rest of the pause is left."""
         if failure.again is not UNSET:
             most_ms = max(MOST_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
             await self._alarms.sleep(left_ms(failure.again, self._clock.moment(), most_ms))
 
 
 def last_failure(run: Run, name: str) -> StepFailed | None:
-    """The last failed attempt of a request; see `domain.facts.name_of`."""
+    """The last failed attempt of a request. ``name``: see `domain.facts.name_of`."""
     return run.failures.get(name) if run.failures else None
 
 
 def failure_in(last: StepFailed) -> Failure:
-    """Why an attempt failed, as its fact says."""
+    """Why an attempt failed, from its fact."""
     return Failure(last.cause, last.reason, last.answer)
 
 
 def failed_for_good(run: Run) -> list[str]:
-    """The names of the requests that failed and are not made again."""
+    """The names of the requests that failed and are not retried."""
     return [name for name, last in (run.failures or {}).items() if last.final is True]

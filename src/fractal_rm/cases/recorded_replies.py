@@ -1,4 +1,4 @@
-"""What the world around a run answered, as its facts say it: the replies of a case."""
+"""The replies of a case, from the facts of a recorded run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeGuard, Union
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fractal_rm.cases.model import BalancerMock, Case, Fault, Mock, PeerMock, Said, Selector
+from fractal_rm.cases.model import BalancerMock, Body, Case, Fault, PeerMock, ReplyMock, Selector
 from fractal_rm.cases.secrets import Mask
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
@@ -25,28 +25,28 @@ from fractal_rm.domain.facts import (
     name_of,
     undo_name,
 )
-from fractal_rm.domain.placement import OFFER_TRIES
+from fractal_rm.domain.handoff import OFFER_TRIES
 from fractal_rm.domain.result import StepResult, restored
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, TimedFact
 
-Here = tuple[None, Union[str, UnsetType]]  # by which facts of a run name the node that has taken it
+Here = tuple[None, Union[str, UnsetType]]  # how facts of a run name the node that accepted it
 
 
-def heard(
+def case_with_replies(
     detail: RunDetail, accepted: Accepted, mask: Mask, children: Sequence[RunDetail], name: str
 ) -> Case:
-    """A case that says what the world around a run answered, and expects nothing yet."""
+    """A case with the replies that a run got. It expects nothing yet."""
     facts = [timed.fact for timed in detail.facts]
     here = (None, accepted.node)
-    replies: list[Mock] = []
+    replies: list[ReplyMock] = []
     broker_down = False
     for each, flow in ((detail, None), *((child, child.summary.flow) for child in children)):
         of_calls = [timed for timed in each.facts if not _is_of_a_message(timed.fact)]
         broker_down = broker_down or _was_down([timed.fact for timed in each.facts])
         replies += _mocks(of_calls, flow)
-    if detail.summary.state is State.EXPIRED:  # what was under way then was never answered
-        replies.append(Mock(fault=Fault.TIMEOUT))
+    if detail.summary.state is State.EXPIRED:  # the request in flight then got no reply
+        replies.append(ReplyMock(fault=Fault.TIMEOUT))
     return Case(
         name=name,
         flow=accepted.flow,
@@ -61,7 +61,7 @@ def heard(
 
 
 def _masked_json(raw: msgspec.Raw, mask: Mask) -> bytes:
-    """JSON text, letter for letter as it was where it holds no secret."""
+    """JSON text; unchanged if it holds no secret."""
     text = _text_of(raw)
     if text is not None:
         return msgspec.json.encode(mask.text(text))
@@ -69,7 +69,7 @@ def _masked_json(raw: msgspec.Raw, mask: Mask) -> bytes:
 
 
 def _text_of(raw: msgspec.Raw) -> str | None:
-    """What a JSON string says; None for any other JSON."""
+    """The text of a JSON string; None for any other JSON."""
     try:
         return msgspec.json.decode(raw, type=str)
     except msgspec.ValidationError:
@@ -77,18 +77,18 @@ def _text_of(raw: msgspec.Raw) -> str | None:
 
 
 def _was_down(facts: Sequence[AnyFact]) -> bool:
-    """Whether a message never got through: one that did later finds the broker up."""
+    """Whether the broker never took some message. One that it took later was sent in the end."""
     last = {fact.part: fact for fact in facts if _is_of_a_message(fact)}
     sent = {f"@{fact.position}" for fact in facts if isinstance(fact, Passed)}
     return any(fact.final is True or part not in sent for part, fact in last.items())
 
 
 def _is_of_a_message(fact: AnyFact) -> TypeGuard[StepFailed]:
-    """Whether it says that the broker did not take a message; such a step has the number 0."""
+    """Whether the fact is about a message that the broker did not take: its step has number 0."""
     return isinstance(fact, StepFailed) and fact.step == 0 and fact.attempt > 0
 
 
-def _masked(mock: Mock, mask: Mask) -> Mock:
+def _masked(mock: ReplyMock, mask: Mask) -> ReplyMock:
     return msgspec.structs.replace(
         mock,
         body=_masked_body(mock.body, mask),
@@ -96,17 +96,17 @@ def _masked(mock: Mock, mask: Mask) -> Mock:
     )
 
 
-def _masked_body(body: Said, mask: Mask) -> Said:
-    """Bytes stay as they are: no secret of a text is in them."""
-    return body if body.text is UNSET else Said(mask.text(body.text))
+def _masked_body(body: Body, mask: Mask) -> Body:
+    """Masks a text. Bytes are not masked: they hold no text."""
+    return body if body.text is UNSET else Body(mask.text(body.text))
 
 
-def _without_repeats(mocks: Iterable[Mock]) -> list[Mock]:
-    """The last reply of a request answers again and again, so the same ones before it can go."""
-    by_request: dict[Selector, list[Mock]] = {}
+def _without_repeats(mocks: Iterable[ReplyMock]) -> list[ReplyMock]:
+    """Drop equal replies at the end: the last reply of a request is repeated anyway."""
+    by_request: dict[Selector, list[ReplyMock]] = {}
     for mock in mocks:
         by_request.setdefault(mock.on, []).append(mock)
-    found: list[Mock] = []
+    found: list[ReplyMock] = []
     for answers in by_request.values():
         while len(answers) > 1 and answers[-1] == answers[-2]:
             answers.pop()
@@ -114,8 +114,8 @@ def _without_repeats(mocks: Iterable[Mock]) -> list[Mock]:
     return found
 
 
-def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[Mock]:
-    """The answer of each attempt of each request, in order. ``flow`` is given for a sub-flow."""
+def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
+    """The reply to each attempt of each request, in order. ``flow`` is set for a sub-flow."""
     failed: dict[str, StepFailed] = {}
     for timed in facts:
         fact = timed.fact
@@ -127,17 +127,17 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[Mock]:
         elif isinstance(fact, (Finished, ElementFinished, Undone)):
             name = _name(fact)
             before = failed.pop(name, None)
-            # A flow that goes on after an error finishes the step with the answer that failed it.
+            # With ERRORS continue, the reply that failed a step is also its result.
             if before is not None and not _is_the_same(before, fact):
                 yield _failing(name, before, flow)
-            if fact.status:  # without, no component was asked
+            if fact.status:  # otherwise no component was called
                 yield _answering(name, fact, flow)
     for name, fact in failed.items():
         yield _failing(name, fact, flow)
 
 
 def _is_failed_attempt(fact: AnyFact) -> TypeGuard[StepFailed]:
-    """Of a RUN there is none: its run has replies of its own."""
+    """Not for RUN, which has no reply: the run that it starts has replies of its own."""
     if not isinstance(fact, StepFailed) or fact.attempt == 0:
         return False
     return fact.cause is not Cause.SUB_FLOW
@@ -156,16 +156,16 @@ def _is_the_same(before: StepFailed, fact: Finished | ElementFinished | Undone) 
 
 
 def _selector(name: str, flow: str | None) -> Selector:
-    """The request with this name, as it ends its Idempotency-Key."""
+    """The request with this name, which is the end of its Idempotency-Key."""
     if name.startswith("undo."):
         return Selector(call=int(name[5:]), flow=flow, undo=True)
     number, _, element = name.partition(".")
     return Selector(call=int(number), flow=flow, element=int(element) if element else None)
 
 
-def _answering(name: str, fact: Finished | ElementFinished | Undone, flow: str | None) -> Mock:
-    mock = Mock(_selector(name, flow), fact.status, delay_ms=round(fact.took_ms))
-    if isinstance(fact, Undone):  # nobody reads what it was answered with
+def _answering(name: str, fact: Finished | ElementFinished | Undone, flow: str | None) -> ReplyMock:
+    mock = ReplyMock(_selector(name, flow), fact.status, delay_ms=round(fact.took_ms))
+    if isinstance(fact, Undone):  # its reply is not used
         return mock
     headers = fact.headers if isinstance(fact, Finished) else UNSET
     return msgspec.structs.replace(
@@ -175,20 +175,20 @@ def _answering(name: str, fact: Finished | ElementFinished | Undone, flow: str |
     )
 
 
-def _body(result: StepResult) -> Said:
+def _body(result: StepResult) -> Body:
     if not isinstance(result, msgspec.Raw):
-        return Said(data=result)
+        return Body(data=result)
     text = _text_of(result)
-    return Said(bytes(result).decode() if text is None else text)
+    return Body(bytes(result).decode() if text is None else text)
 
 
-def _failing(name: str, fact: StepFailed, flow: str | None) -> Mock:
+def _failing(name: str, fact: StepFailed, flow: str | None) -> ReplyMock:
     on, answer = _selector(name, flow), fact.answer
     if answer is UNSET:
-        return Mock(on, fault=_FAULTS.get(fact.cause, Fault.BROKEN))
+        return ReplyMock(on, fault=_FAULTS.get(fact.cause, Fault.BROKEN))
     headers = () if answer.location is UNSET else (("Location", answer.location),)
-    body = Said("" if answer.begin is UNSET else answer.begin)
-    return Mock(on, answer.status, body, headers)
+    body = Body("" if answer.begin is UNSET else answer.begin)
+    return ReplyMock(on, answer.status, body, headers)
 
 
 _FAULTS: dict[Cause | UnsetType, Fault] = {
@@ -209,7 +209,7 @@ def _balancer(facts: Sequence[AnyFact], here: Here) -> BalancerMock:
 
 
 def _peers(facts: Sequence[AnyFact], here: Here) -> Iterator[PeerMock]:
-    """What the node that it was offered to answered."""
+    """The replies of the node that the run was offered to."""
     offered = any(isinstance(fact, Offered) for fact in facts)
     ends = next((fact for fact in facts if _ends_an_offer(fact, here)), None)
     if not offered or not isinstance(ends, (Placed, Settled)):

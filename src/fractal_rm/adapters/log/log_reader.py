@@ -1,0 +1,80 @@
+"""Reads a log at a start: all bodies up to its end, and whether anything after it is damage."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+from fractal_rm.adapters.log.blobs import Blobs
+from fractal_rm.adapters.log.disk import Disk
+from fractal_rm.adapters.log.segments import (
+    Put,
+    Segment,
+    damaged,
+    file_has_mark,
+    follows,
+    frames_from,
+    position,
+    start_place,
+    was_synced_beyond,
+    with_synced_flags,
+)
+
+
+class LogReader:
+    """Reads from the position ``since`` on. After `read`, the attributes describe the end.
+
+    ``segments`` are those that were read, ``unconfirmed`` those after the end, which a power loss
+    left. ``place`` is the end in the last segment that was read, ``end`` the same as a position.
+    """
+
+    def __init__(self, disk: Disk, blobs: Blobs, found: list[Segment], since: int) -> None:
+        self.segments: list[Segment] = []
+        self.unconfirmed = found
+        self.place = 0
+        self.end = since
+        self._since = since
+        self._disk = disk
+        self._blobs = blobs
+        self._lost_blob = ""  # why the frame at `place` is invalid, if because of a blob
+
+    def read(self, sure_until: int) -> Iterator[Put]:
+        """The bodies. ``sure_until`` is as in `Log.open`. Raises JournalDamaged, OSError."""
+        while self.unconfirmed:
+            segment = self.unconfirmed.pop(0)
+            self.segments.append(segment)
+            ended = yield from self._read(segment, sure_until)
+            self.end = position(segment.number, self.place)
+            if not ended or not self.unconfirmed or not follows(self.unconfirmed[0], segment):
+                self._check_torn_end()
+                self._check_last_segment(ended)
+                break
+
+    def _read(self, segment: Segment, sure_until: int) -> Generator[Put, None, bool]:
+        """The bodies of a segment; returns whether a next segment was begun."""
+        self.place, self._lost_blob = start_place(segment, self._since), ""
+        found = frames_from(self._disk, segment, self._since)
+        for frame, end, is_synced in with_synced_flags(found, segment.number):
+            if not frame.body:
+                return True
+            if end > sure_until and (lost := self._blobs.lost_in(frame.body, is_synced=is_synced)):
+                self._lost_blob = f": {lost}"
+                return False
+            self.place = frame.end
+            yield Put(frame.body, end)
+        return False
+
+    def _check_torn_end(self) -> None:
+        """Raise JournalDamaged if the bytes after the end had been synced."""
+        last = self.segments[-1]
+        if was_synced_beyond(self._disk, (last, *self.unconfirmed), self.place):
+            raise damaged(self._disk, f"{last} {self._fault()}")
+
+    def _check_last_segment(self, ended: bool) -> None:
+        """Raise JournalDamaged if a segment after the last one is missing."""
+        last = self.segments[-1]
+        if file_has_mark(self._disk, last):
+            fault = "is not the last one" if ended else self._fault()
+            raise damaged(self._disk, f"{last} {fault}")
+
+    def _fault(self) -> str:
+        return f"is not valid at byte {self.place}{self._lost_blob}"

@@ -1,0 +1,59 @@
+"""Finds the runs that exist already under the keys and ids of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from fractal_rm.adapters.log.group import Group
+from fractal_rm.adapters.log.history import Asked, History
+from fractal_rm.adapters.log.others import OtherJournals
+from fractal_rm.adapters.log.stories import Recent
+from fractal_rm.adapters.log.threads import Worker
+from fractal_rm.engine.ports import Prior
+
+
+class Lookup:
+    """Searches what the history does not have yet, then the history, then the other journals."""
+
+    def __init__(
+        self, recent: Recent, history: History, others: OtherJournals, thread: Worker
+    ) -> None:
+        self._recent = recent
+        self._history = history
+        self._others = others
+        self._thread = thread
+
+    async def existing(self, group: Group) -> tuple[dict[int, Prior], list[Prior | None]]:
+        """The existing runs: of entries, by their place in the group; and of each searched key.
+
+        An entry without a key is not searched.
+        """
+        entries = [at for at, (entry, _) in enumerate(group.entries) if entry.key is not None]
+        if not entries and not group.finds:
+            return {}, []
+        recent = self._recent
+        found = [recent.prior(group.entries[at][0]) for at in entries]
+        found += [recent.with_key(key, retention_ms) for key, retention_ms, _ in group.finds]
+        asked: list[Asked] = [
+            (entry.key, entry.run_id, entry.digest, entry.retention_ms)
+            for entry in (group.entries[at][0] for at in entries)
+        ]
+        asked += [(key, "", "", retention_ms) for key, retention_ms, _ in group.finds]
+        missing = [at for at, prior in enumerate(found) if prior is None]
+        if missing:
+            searching = partial(self._search, [asked[at] for at in missing])
+            for at, prior in zip(missing, await self._thread.run(searching), strict=True):
+                found[at] = prior and recent.with_current_state(prior)
+        known = {at: prior for at, prior in zip(entries, found, strict=False) if prior is not None}
+        return known, found[len(entries) :]
+
+    def _search(self, asked: Sequence[Asked]) -> list[Prior | None]:
+        """In this journal's history, then in the other journals of its folder. On the thread."""
+        found = self._history.find(asked)
+        missing = [at for at, prior in enumerate(found) if prior is None]
+        if missing:
+            others = self._others.find([asked[at] for at in missing])
+            for at, prior in zip(missing, others, strict=True):
+                found[at] = prior
+        return found

@@ -1,0 +1,18 @@
+"""A load balancer with a fixed answer."""
+
+from __future__ import annotations
+
+
+class MemoryBalancer:
+    """Port `Balancer`. Returns ``answer``, or raises it if it is an exception."""
+
+    def __init__(self, answer: str | Exception | None = None) -> None:
+        self.answer = answer
+        self.asked = 0
+
+    async def ask(self) -> str | None:
+        """Ask once; see the port."""
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer

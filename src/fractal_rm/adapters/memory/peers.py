@@ -1,0 +1,58 @@
+"""Peers without a network, and the record of which are known."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fractal_rm.config.model import Node
+from fractal_rm.domain.handoff import NoAnswer, Offer, OfferAnswer
+
+AnswerOffer = Callable[[Node, Offer], Awaitable[OfferAnswer]]
+
+
+class MemoryPeers:
+    """Port `Peers`. ``take`` answers an offer; without one, no peer can be reached.
+
+    ``recognized`` is the answer to `recognize`.
+    """
+
+    def __init__(self, take: AnswerOffer | None = None) -> None:
+        self.take = take
+        self.recognized: bool | NoAnswer = True
+        self.questions = 0  # calls of `recognize`
+        self.offers: list[tuple[str, str, int]] = []  # node, run, epoch
+        self.left_ms: list[int | None] = []  # of each offer
+        self.ours: list[bool] = []  # of each offer
+
+    async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
+        """Offer once; see the port."""
+        self.ours.append(ours)
+        self.left_ms.append(offer.left_ms)
+        self.offers.append((node.id, offer.run, offer.epoch))
+        if self.take is None:
+            return NoAnswer(f"{node.offer.origin}: connection refused", sent=False)
+        return await self.take(node, offer)
+
+    async def recognize(self, node: Node) -> bool | NoAnswer:  # noqa: ARG002 - all are alike
+        """Return ``recognized``; see the port."""
+        self.questions += 1
+        return self.recognized
+
+
+class MemoryKnownPeers:
+    """Port `KnownPeers`, in memory only."""
+
+    def __init__(self, *addresses: str) -> None:
+        self._known = set(addresses)
+
+    def has(self, address: str) -> bool:
+        """Whether a receipt was given there; see the port."""
+        return address in self._known
+
+    async def add(self, address: str) -> None:
+        """Remember an address; see the port."""
+        self._known.add(address)
+
+    async def remove(self, address: str) -> None:
+        """Forget an address; see the port."""
+        self._known.discard(address)

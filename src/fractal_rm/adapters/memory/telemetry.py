@@ -1,0 +1,18 @@
+"""Telemetry that records events."""
+
+from __future__ import annotations
+
+
+class QuietTelemetry:
+    """Port `Telemetry`. Records the names of events."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def event(self, name: str, **fields: object) -> None:  # noqa: ARG002
+        """Something happened."""
+        self.events.append(name)
+
+    def problem(self, name: str, **fields: object) -> None:  # noqa: ARG002
+        """Something went wrong."""
+        self.events.append(name)

@@ -1,0 +1,128 @@
+"""Admits messages: makes triggers of them, and tells which ones may be acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from fractal_rm.adapters.mqtt.flow_topics import FlowTopics
+from fractal_rm.adapters.mqtt.publish_packet import Message
+from fractal_rm.config.model import Mqtt
+from fractal_rm.domain.errors import Broken, Refused, UnknownFlow
+from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.engine.ports import Clock, Intake, Taken, Telemetry
+
+
+def _arrival(message: Message, flow_id: str | None = None) -> Arrival:
+    return Arrival(
+        Source.MQTT, message.body, message.key, flow_id, message.metadata, message.waited_ms
+    )
+
+
+class MessageAdmission:
+    """A `Receiver`. ``topics`` are those of the configuration in force."""
+
+    def __init__(
+        self,
+        mqtt: Mqtt,
+        intake: Intake,
+        clock: Clock,
+        telemetry: Telemetry,
+        topics: FlowTopics,
+        max_body_bytes: Callable[[], int],
+    ) -> None:
+        self._mqtt = mqtt
+        self._intake = intake
+        self._clock = clock
+        self._telemetry = telemetry
+        self.topics = topics
+        self.max_body_bytes = max_body_bytes
+
+    async def admit(self, messages: Sequence[Message]) -> list[bool]:
+        """For each message, whether it may be acknowledged: it is durable, or makes no run."""
+        triggers = [self._triggers_of(each) for each in messages]
+        answers = iter(await self._receive([arrival for each in triggers for arrival in each]))
+        durable: list[bool] = []
+        for message, arrivals in zip(messages, triggers, strict=True):
+            if not arrivals:
+                durable.append(await self._without_run(message))
+            elif arrivals[0].flow_id is None:
+                answer = next(answers)
+                taken = isinstance(answer, Taken)
+                durable.append(taken or await self._is_durable(arrivals[0], answer))
+            else:
+                durable.append(await self._all_durable(message, arrivals, answers))
+        return durable
+
+    async def wait_for_room(self) -> int:
+        """Return when there may be room again, with the milliseconds that passed.
+
+        Time in which the machine was suspended is included.
+        """
+        since_ms = self._clock.steady_ms()
+        await self._intake.wait_for_room()
+        return self._clock.steady_ms() - since_ms
+
+    def _triggers_of(self, message: Message) -> Sequence[Arrival]:
+        """No trigger, one, or one for each flow that the message starts."""
+        if message.refusal is not None or (message.retained and not self._mqtt.retained):
+            return ()
+        if message.topic is not None and not self.topics.is_trigger_topic(message.topic):
+            flows = self.topics.flows_started_by(message.topic, message.subscriptions)
+            return [_arrival(message, flow) for flow in flows if flow not in message.started]
+        if message.subscriptions and not self.topics.is_trigger(message.subscriptions):
+            return ()
+        return (_arrival(message),)
+
+    async def _all_durable(
+        self, message: Message, arrivals: Sequence[Arrival], answers: Iterator[Taken | Refused]
+    ) -> bool:
+        """Note in the message which of its flows have started; the others are tried again."""
+        started = {
+            arrival.flow_id or ""
+            for arrival in arrivals
+            if await self._is_durable(arrival, next(answers))
+        }
+        message.started |= started
+        return len(started) == len(arrivals)
+
+    async def _is_durable(self, arrival: Arrival, answer: Taken | Refused) -> bool:
+        """Whether a trigger is durable, as a run or as a dead letter."""
+        if isinstance(answer, Taken):
+            return True
+        return answer.final and await self._set_aside(arrival, answer)
+
+    async def _receive(self, arrivals: Sequence[Arrival]) -> Sequence[Taken | Refused]:
+        if not arrivals:
+            return ()
+        try:
+            return await self._intake.receive_all(arrivals)
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            # Not acknowledged, they would take up the broker's window until the connection ends.
+            self._report_fault(error)
+            return [Broken(repr(error))] * len(arrivals)
+
+    async def _without_run(self, message: Message) -> bool:
+        """Three cases: it cannot be a run, it is retained, or another copy of it starts the run."""
+        if message.refusal is not None:
+            return await self._set_aside(_arrival(message), message.refusal)
+        if message.retained and not self._mqtt.retained:
+            self._telemetry.event("retained_ignored", topic=message.topic or self._mqtt.topic)
+            return True
+        topic = message.topic
+        if topic is None or self.topics.is_trigger_topic(topic) or self.topics.starts_any(topic):
+            return True
+        refusal = UnknownFlow(f"no flow starts at messages on {topic!r:.200}")
+        return await self._set_aside(_arrival(message), refusal)
+
+    async def _set_aside(self, arrival: Arrival, refusal: Refused) -> bool:
+        try:
+            await self._intake.set_aside(arrival, refusal)
+        except Refused:
+            return False  # even a dead letter cannot be written now
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            self._report_fault(error)
+            return False
+        return True
+
+    def _report_fault(self, error: Exception) -> None:
+        self._telemetry.problem("message_broke", error=repr(error), exc_info=error)

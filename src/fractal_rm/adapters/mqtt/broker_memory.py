@@ -1,0 +1,54 @@
+"""What this process knows about its brokers, kept over reloads.
+
+A reload closes the connection. The next one may resume the same broker session with other options,
+and the broker then sends again what was unacknowledged.
+"""
+
+from __future__ import annotations
+
+from fractal_rm.adapters.mqtt.acknowledged import AcknowledgedMessages
+from fractal_rm.adapters.mqtt.connect_options import BrokerOptions
+from fractal_rm.config.model import Broker, Mqtt
+from fractal_rm.domain.topic import unshared
+
+# An MQTT 3.1.1 broker is not told a Receive Maximum, and Mosquitto 2.0.11 does not apply it to what
+# it sends again. Their own limits are lower: 20 in Mosquitto, 100 in NATS, 10 in RabbitMQ.
+MIN_WINDOW = 1_000
+MAX_BROKERS = 16
+
+
+class BrokerMemory:
+    """One for a process. Acknowledged messages are kept for the last session only."""
+
+    def __init__(self) -> None:
+        self._options: dict[tuple[Broker, str | None], BrokerOptions] = {}
+        self._session: object = None
+        self._acknowledged = AcknowledgedMessages(MIN_WINDOW)
+
+    def options(self, broker: Broker, version: str | None) -> BrokerOptions:
+        """The options to begin with after a start or a reload."""
+        before = self._options.pop((broker, version), None)
+        known = BrokerOptions(version) if before is None else before.after_reload()
+        if len(self._options) >= MAX_BROKERS:
+            del self._options[next(iter(self._options))]
+        self._options[broker, version] = known
+        return known
+
+    def acknowledged(self, broker: Broker, client_id: str, mqtt: Mqtt) -> AcknowledgedMessages:
+        """What was acknowledged in this session; empty if the last connection had another one.
+
+        The user, known by name or certificate, is part of what names a session: a user can have a
+        virtual host (RabbitMQ) or an account (NATS) with sessions of its own.
+        """
+        certificate = mqtt.tls.cert if mqtt.tls is not None else None
+        session = (broker, client_id, mqtt.username, certificate)
+        window, trigger_topic = max(mqtt.receive_maximum, MIN_WINDOW), unshared(mqtt.topic)
+        if session != self._session:
+            self._session = session
+            self._acknowledged = AcknowledgedMessages(window, trigger_topic)
+        self._acknowledged.reconfigured(window, trigger_topic)
+        return self._acknowledged
+
+    def forget_session(self) -> None:
+        """Another process may use the session from now on."""
+        self._session = None

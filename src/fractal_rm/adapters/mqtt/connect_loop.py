@@ -1,0 +1,173 @@
+"""Keeps this node connected. The first connect and every reconnect are the same code.
+
+connect ──> subscribe ──> open ──ended──> pause ──> connect, with the next broker or options
+   └───────────┴─────────failed────────────^
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from fractal_rm.adapters.mqtt.connection import Connection
+from fractal_rm.adapters.mqtt.dialer import Dialer
+from fractal_rm.adapters.mqtt.errors import NotConnected
+from fractal_rm.adapters.mqtt.receiver import Receiver
+from fractal_rm.adapters.mqtt.subscriber import Subscriber
+from fractal_rm.domain.backoff import backoff_s
+from fractal_rm.domain.named import named
+from fractal_rm.engine.ports import Check, Clock, Random, Telemetry
+
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 10.0
+STEADY_AFTER_S = 5.0  # a connection that lasted so long counts as a success
+
+
+class _Ended(msgspec.Struct):
+    """Why no connection is open any more.
+
+    ``retry_at_once``: another broker or other options are to be tried. ``healthy``: the broker
+    closed the connection because of a message of ours. ``fault``: an unexpected exception.
+    """
+
+    reason: str
+    retry_at_once: bool = False
+    healthy: bool = False
+    fault: Exception | None = None
+
+
+class ConnectLoop:
+    """Runs from `start` to `stop`. ``on_change`` gets the open connection, or None at its end."""
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        subscriber: Subscriber,
+        receiver: Receiver,
+        on_change: Callable[[Connection | None], None],
+        clock: Clock,
+        random: Random,
+        telemetry: Telemetry,
+    ) -> None:
+        self._dialer = dialer
+        self._subscriber = subscriber
+        self._receiver = receiver
+        self._on_change = on_change
+        self._clock = clock
+        self._random = random
+        self._telemetry = telemetry
+        self._newest: Connection | None = None
+        self._why_not_open = "not connected yet"
+        self._running: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._running = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Disconnect in order.
+
+        Messages that are being written are acknowledged; those that wait for room come again.
+        """
+        self._stopping = True
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        await self._subscriber.stop()
+        if self._newest is not None:  # even if it has ended: its messages may still be written
+            await self._newest.close()
+        self._on_change(None)
+        self._dialer.close()
+
+    def topics_changed(self, connection: Connection | None) -> None:
+        """The receiver has other topics: apply them to the open connection."""
+        self._subscriber.topics_changed(connection)
+
+    def status(self, connection: Connection | None) -> Check:
+        """Whether messages can come in by the open connection."""
+        broker = self._dialer.broker
+        if connection is None:
+            return Check("mqtt", ok=False, text=f"{broker}: {self._why_not_open}")
+        text = f"{broker}, MQTT {connection.protocol}"
+        for feature in connection.unsupported():
+            text += f"; the broker does not support {feature}"
+        refused = self._subscriber.refused
+        if refused:
+            text += f"; the broker refuses subscriptions to {named(list(refused))}"
+        return Check("mqtt", ok=not refused, text=text)
+
+    async def _run(self) -> None:
+        tries = 0
+        while not self._stopping:  # wait_for may ignore a cancellation (Python before 3.12)
+            began_s, broker = self._clock.monotonic_s(), self._dialer.broker
+            connection = self._newest = self._dialer.new_connection()
+            ended = await self._connect(connection)
+            if self._stopping:
+                return
+            self._why_not_open = ended.reason
+            await connection.settle()
+            if ended.healthy or self._clock.monotonic_s() - began_s > STEADY_AFTER_S:
+                tries = 0
+            tries += not ended.retry_at_once
+            pause_s = 0.0 if ended.retry_at_once else self._pause_s(tries)
+            self._telemetry.problem(
+                "mqtt_disconnected",
+                broker=str(broker),
+                reason=ended.reason,
+                retry_in_s=round(pause_s, 1),
+                exc_info=ended.fault,
+            )
+            await asyncio.sleep(pause_s)
+
+    async def _connect(self, connection: Connection) -> _Ended:
+        """Open the connection, and wait for its end."""
+        try:
+            await self._open(connection)
+        except NotConnected as error:
+            return _Ended(str(error), retry_at_once=self._dialer.failed(error.result))
+        except OSError as error:  # of the state folder: the disk is full, or the folder is missing
+            return _Ended(str(error))
+        except Exception as error:  # noqa: BLE001 - the top of the task
+            # Retried, as the cause may pass: if this task ended, the node would stay disconnected.
+            return _Ended(f"{type(error).__name__}: {error}", fault=error)
+        self._dialer.opened()
+        self._on_change(connection)
+        if self._stopping:
+            return _Ended("")
+        self._report_connected(connection)
+        reason, _ = await asyncio.shield(connection.closed)
+        self._why_not_open = reason
+        self._on_change(None)
+        await self._dialer.learn_from_status(connection)
+        # A message of ours was the cause. It is sent again after a pause, so the broker is not.
+        return _Ended(reason, healthy=connection.ended_by_message)
+
+    async def _open(self, connection: Connection) -> None:
+        try:
+            await connection.open(identified=bool(self._receiver.topics.filters))
+            await self._subscriber.subscribe(connection)
+        except asyncio.CancelledError:  # `stop` closes it
+            raise
+        except NotConnected:
+            connection.abort()
+            # The status is published while topics are subscribed to.
+            await self._dialer.learn_from_status(connection)
+            raise
+        except BaseException:
+            connection.abort()  # no message may come in by it any more
+            raise
+
+    def _report_connected(self, connection: Connection) -> None:
+        broker = str(self._dialer.broker)
+        session = "resumed" if connection.resumed else "new"
+        self._telemetry.event(
+            "mqtt_connected", broker=broker, protocol=connection.protocol, session=session
+        )
+        for feature in connection.unsupported():
+            self._telemetry.problem("mqtt_unsupported", broker=broker, feature=feature)
+
+    def _pause_s(self, tries: int) -> float:
+        return backoff_s(tries, FIRST_PAUSE_S, LONGEST_PAUSE_S, self._random.fraction())

@@ -1,0 +1,272 @@
+"""One connection to the broker, from CONNECT to its end.
+
+    new ──open──> open ──lost, refused, dead, close──> closed
+
+A connection is used once: every connect, first or later, makes a new one. So a late PUBACK goes to
+the connection on which its message came. If that has ended, the broker sends the message again: a
+PUBACK never reaches another connection, where its packet id may belong to another message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from fractal_rm.adapters.mqtt.acknowledged import AcknowledgedMessages
+from fractal_rm.adapters.mqtt.client import Client, Target
+from fractal_rm.adapters.mqtt.connect_options import ConnectResult, connect_result
+from fractal_rm.adapters.mqtt.errors import ConnectionLost, NotConnected
+from fractal_rm.adapters.mqtt.incoming import IncomingMessages
+from fractal_rm.adapters.mqtt.keepalive import KeepAlive
+from fractal_rm.adapters.mqtt.node_status import NodeStatus
+from fractal_rm.adapters.mqtt.outgoing import OutgoingMessages
+from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES, Packets
+from fractal_rm.adapters.mqtt.reason_codes import NOT_FOR_A_MESSAGE, REFUSED, TAKEN_OVER, in_words
+from fractal_rm.adapters.mqtt.receiver import Receiver
+from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
+from fractal_rm.adapters.mqtt.unsupported import unsupported_features
+from fractal_rm.adapters.mqtt.wire import CONNACK, PUBACK, Wire
+from fractal_rm.domain.errors import ConnectFailed, PublishFailed
+from fractal_rm.domain.topic import name_fault
+from fractal_rm.engine.ports import Telemetry
+
+OPEN_LIMIT_S = 10.0  # for connecting, CONNACK and SUBACK together
+SETTLE_LIMIT_S = 2.0
+CLOSE_LIMIT_S = 2.0
+_CLOSED_HERE = "closed by this node"
+
+
+class End(NamedTuple):
+    """How a connection ended. ``cut``: the broker closed it, perhaps because of what we sent."""
+
+    reason: str
+    cut: bool
+
+
+class Connection:
+    """``closed`` is done when the connection has ended."""
+
+    def __init__(
+        self,
+        target: Target,
+        receiver: Receiver,
+        acknowledged: AcknowledgedMessages,
+        telemetry: Telemetry,
+    ) -> None:
+        self._target = target
+        mqtt, self._mqtt_5 = target.mqtt, target.options.mqtt_5
+        self._loop = loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[End] = loop.create_future()
+        self.opened_s = loop.time()
+        self._connack: int | None = None
+        self._client = client = Client(target, self._on_disconnect)
+        self._outgoing = OutgoingMessages(client, mqtt_5=self._mqtt_5)
+        self.status = NodeStatus(target, client, self._outgoing, telemetry)
+        self.subscriptions = Subscriptions(mqtt, client, self._unless_closed, mqtt_5=self._mqtt_5)
+        self._wire = Wire(
+            client,
+            Packets(lambda: receiver.max_body_bytes() + BEGINNING_BYTES),
+            {CONNACK: self._on_connack, PUBACK: self._outgoing.on_puback},
+            self._on_broken,
+        )
+        self._incoming = IncomingMessages(
+            mqtt, receiver, self._wire, self._send_pubacks, acknowledged, telemetry,
+            mqtt_5=self._mqtt_5,
+        )  # fmt: skip
+        self._wire.on_publish = self._incoming.on_publish
+        self._keepalive = KeepAlive(client, mqtt.keepalive, self._listens, self._on_dead)
+
+    @property
+    def protocol(self) -> str:
+        """The version of MQTT."""
+        return "5" if self._mqtt_5 else "3.1.1"
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is between CONNACK and its end."""
+        return not self.closed.done() and self._client.connected
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the broker had kept our session."""
+        return self._incoming.redelivery.resumed
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many received messages are unacknowledged."""
+        return self._incoming.unacknowledged.count
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether no packets are read, as too many messages are unacknowledged."""
+        return self._wire.paused
+
+    @property
+    def ended_by_message(self) -> bool:
+        """Whether the broker is known to have closed it because of a message of ours."""
+        return self._outgoing.ended_it
+
+    @property
+    def perhaps_ended_by_message(self) -> bool:
+        """Whether the broker may have closed it because of a message of ours."""
+        return self._outgoing.may_have_ended_it
+
+    def unsupported(self) -> list[str]:
+        """What the broker does not support, and what that means here."""
+        return unsupported_features(self._target, self._client, self.status, self.subscriptions)
+
+    # --- open and close -----------------------------------------------------------------------
+
+    async def open(self, *, identified: bool = False) -> None:
+        """Connect, and subscribe to the trigger topic (`Subscriptions.begin`).
+
+        Raises NotConnected.
+        """
+        self._keepalive.check()
+        try:
+            await asyncio.wait_for(self._connect_and_subscribe(identified), OPEN_LIMIT_S)
+        except NotConnected:
+            self.abort()
+            raise
+        except asyncio.TimeoutError:
+            self.abort()
+            why = f"the broker did not answer within {OPEN_LIMIT_S:.0f} s"
+            raise NotConnected(why, self._result) from None
+        except (ConnectFailed, OSError, ValueError) as error:
+            self.abort()
+            raise NotConnected(str(error) or type(error).__name__, self._result) from error
+        self.opened_s = self._loop.time()
+        self._keepalive.check()  # with the broker's keepalive
+
+    async def _connect_and_subscribe(self, identified: bool) -> None:
+        await self._unless_closed(self._client.connect(self._wire))
+        self._outgoing.begin()
+        await self.subscriptions.begin(identified=identified)
+        self._incoming.unacknowledged.opened(self._target.mqtt.receive_maximum)
+        self.status.publish_online()
+
+    @property
+    def _result(self) -> ConnectResult:
+        """What became of the CONNECT packet."""
+        if not self._wire.connect_sent:
+            return ConnectResult.NOT_SENT
+        return connect_result(self._connack, mqtt_5=self._mqtt_5)
+
+    async def _unless_closed(self, step: Awaitable[Any]) -> Any:
+        """Wait for a step of opening, or for the end of the connection. Raises NotConnected."""
+        done = asyncio.ensure_future(step)
+        done.add_done_callback(_retrieve_exception)  # this coroutine may be cancelled before
+        try:
+            await asyncio.wait((done, self.closed), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            done.cancel()
+            raise
+        if done.done():
+            return done.result()
+        while not done.done():  # wait_for may ignore a cancellation (Python before 3.12)
+            done.cancel()
+            await asyncio.sleep(0)
+        reason, cut = self.closed.result()
+        cut = cut and not self._outgoing.may_have_ended_it
+        raise NotConnected(reason, self._result, cut=cut)
+
+    async def close(self) -> None:
+        """Acknowledge what is being written, publish the status, send DISCONNECT, disconnect.
+
+        After a DISCONNECT the broker does not publish the will.
+        """
+        if self.connected:
+            await self._incoming.unacknowledged.finish(SETTLE_LIMIT_S)
+        else:
+            await self.settle()
+        if self.connected and self.status.published:
+            await self.status.publish_stopped(CLOSE_LIMIT_S)
+        if self.connected:
+            self._end(_CLOSED_HERE)
+            with suppress(asyncio.TimeoutError, OSError):  # `abort` does the rest
+                self._client.disconnect()
+                await asyncio.wait_for(self._wire.wait_for_end(), CLOSE_LIMIT_S)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._end(_CLOSED_HERE)
+        self._client.abort()
+
+    def _end(self, reason: str, *, cut: bool = False) -> None:
+        self._keepalive.stop()
+        self._incoming.unacknowledged.stop_offering()
+        self._outgoing.end(reason, cut=cut)
+        if not self.closed.done():
+            self._incoming.redelivery.end(silent=self._result is ConnectResult.SILENCE)
+            self.closed.set_result(End(reason, cut))
+
+    async def settle(self) -> None:
+        """After the end: wait until the messages that were being written are durable."""
+        await self._incoming.unacknowledged.settle(SETTLE_LIMIT_S)
+
+    async def publish(
+        self, topic: str, body: bytes, correlation: bytes | None = None, *, alone: bool = False
+    ) -> None:
+        """Publish at QoS 1, and wait for the PUBACK (`OutgoingMessages`). Raises PublishFailed."""
+        fault = name_fault(topic)
+        if fault:
+            why = f"nothing can be published on {topic!r:.60}: {fault.why}"
+            raise PublishFailed(why, final=True)
+        if not self.connected:
+            raise ConnectionLost("no broker is connected")
+        await self._outgoing.publish(topic, body, correlation, alone=alone)
+
+    # --- called by the other parts of the connection ------------------------------------------
+
+    def _send_pubacks(self, packets: bytes) -> None:
+        if not self.closed.done():
+            self._client.send(packets)
+
+    def _listens(self) -> bool:
+        """Before the CONNACK only `OPEN_LIMIT_S` counts."""
+        return not self._wire.paused and self._connack is not None
+
+    def _on_dead(self, reason: str) -> None:
+        self._end(reason)
+        self.abort()
+
+    def _on_connack(self, data: bytes) -> None:
+        """Session present and the reason code (MQTT 5, 3.2.2); in MQTT 5 properties follow."""
+        session_present, code = data[0] & 1, data[1]
+        if self._mqtt_5 and code == 0 and len(data) == 2:  # it has read our CONNECT as 3.1.1
+            code = 1
+        self._connack = code
+        if code:
+            self._end(f"the broker refuses the connection: {in_words(code)}")
+            self.abort()
+            return
+        self._incoming.redelivery.begin(resumed=bool(session_present), mqtt_5=self._mqtt_5)
+
+    def _on_broken(self, reason: str) -> None:
+        self._end(f"the broker does not speak MQTT: {reason}")
+        self.abort()
+
+    def _on_disconnect(self, packet: bytes | Exception) -> None:
+        """See `Client`."""
+        if isinstance(packet, Exception):
+            self._on_broken("a CONNACK with an unknown property")
+            return
+        code = packet[0] if packet else 0
+        if code == TAKEN_OVER:
+            self._end(in_words(code))
+        elif code >= REFUSED:
+            why = f"the broker closed the connection: {in_words(code)}"
+            self._end(why, cut=code not in NOT_FOR_A_MESSAGE)
+        elif self._connack is None:
+            closed = f"the broker closed the connection after a CONNECT of MQTT {self.protocol}"
+            self._end(self._wire.tls_refusal or closed)
+        else:
+            self._end("the broker closed the connection", cut=True)
+
+
+def _retrieve_exception(step: asyncio.Future[Any]) -> None:
+    if not step.cancelled():
+        step.exception()

@@ -1,0 +1,92 @@
+"""Which flows a message starts, by its topic.
+
+A broker may send a message once for each subscription that it matches (MQTT 5, 3.3.4), or once for
+all of them. So every subscription has an identifier, which the message carries. A flow is started
+by the copy for the first of its filters that match, and so once.
+
+RabbitMQ delivers each ``.`` of a topic as ``/``, and takes ``*`` for ``+``. So a topic that no
+filter matches as written is also compared with the filters as RabbitMQ reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from msgspec import UNSET
+
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.topic import has_wildcards, matches, subscription_identifier
+
+MAX_CACHED_TOPICS = 1_000
+
+
+class FlowTopics:
+    """The topic filters of ``flows``, and the topic on which triggers come. That starts no flow."""
+
+    def __init__(self, trigger_topic: str, flows: Mapping[str, Flow]) -> None:
+        self.trigger_topic = trigger_topic
+        self._trigger_topic_is_wide = has_wildcards(trigger_topic)
+        self._trigger_topic_in_rabbitmq = _in_rabbitmq(trigger_topic)
+        self._filters = {
+            flow.id: flow.starts.topics
+            for flow in flows.values()
+            if flow.starts is not UNSET and flow.starts.topics
+        }
+        all_filters = {each for filters in self._filters.values() for each in filters}
+        self.filters = frozenset(all_filters - {trigger_topic})
+        self._cache: dict[str, list[tuple[str, str]]] = {}  # what `_matching` returned, by topic
+        self._by_identifier = {
+            subscription_identifier(each): each for each in self.filters | {trigger_topic}
+        }
+
+    def is_trigger_topic(self, topic: str) -> bool:
+        """Whether messages on ``topic``, which differs from ``trigger_topic``, are triggers."""
+        if self._trigger_topic_is_wide and matches(self.trigger_topic, topic):
+            return True
+        in_rabbitmq = self._trigger_topic_in_rabbitmq
+        return in_rabbitmq is not None and matches(in_rabbitmq, topic) and not self._matching(topic)
+
+    def is_trigger(self, subscriptions: Collection[int]) -> bool:
+        """Whether a message on the trigger topic is a trigger, not a copy for another filter."""
+        known = self._known(subscriptions)
+        return not known or self.trigger_topic in known
+
+    def flows_started_by(self, topic: str, subscriptions: Collection[int]) -> list[str]:
+        """The ids of the flows that a message on ``topic`` starts.
+
+        A message without a known identifier starts all flows that match: it was sent before the
+        subscriptions were changed, or the broker does not support identifiers.
+        """
+        known = self._known(subscriptions)
+        return [flow for flow, first in self._matching(topic) if not known or first in known]
+
+    def starts_any(self, topic: str) -> bool:
+        """Whether any flow is started by messages on ``topic``."""
+        return bool(self._matching(topic))
+
+    def _matching(self, topic: str) -> list[tuple[str, str]]:
+        """The flows that ``topic`` starts, each with the first of its filters that match."""
+        found = self._cache.get(topic)
+        if found is None:
+            found = self._first_filters(lambda each: matches(each, topic)) or self._first_filters(
+                lambda each: (other := _in_rabbitmq(each)) is not None and matches(other, topic)
+            )
+            if len(self._cache) >= MAX_CACHED_TOPICS:
+                self._cache.clear()
+            self._cache[topic] = found
+        return found
+
+    def _first_filters(self, fits: Callable[[str], bool]) -> list[tuple[str, str]]:
+        firsts = (
+            (flow, next(filter(fits, filters), None)) for flow, filters in self._filters.items()
+        )
+        return [(flow, first) for flow, first in firsts if first is not None]
+
+    def _known(self, subscriptions: Collection[int]) -> set[str]:
+        return {self._by_identifier[each] for each in subscriptions if each in self._by_identifier}
+
+
+def _in_rabbitmq(topic_filter: str) -> str | None:
+    """A filter as RabbitMQ reads it; None if that is the same."""
+    read_as = topic_filter.replace(".", "/").replace("*", "+")
+    return read_as if read_as != topic_filter else None

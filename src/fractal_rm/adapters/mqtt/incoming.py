@@ -1,0 +1,58 @@
+"""Messages that come in by one connection, from the PUBLISH packet to the PUBACK."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fractal_rm.adapters.mqtt.acknowledged import DUP, AcknowledgedMessages
+from fractal_rm.adapters.mqtt.packets import Packet
+from fractal_rm.adapters.mqtt.pubacks import Pubacks
+from fractal_rm.adapters.mqtt.publish_packet import read_publish, topic_field
+from fractal_rm.adapters.mqtt.receiver import Receiver
+from fractal_rm.adapters.mqtt.redelivery import Redelivery
+from fractal_rm.adapters.mqtt.unacknowledged import Reading, UnacknowledgedMessages
+from fractal_rm.config.model import Mqtt
+from fractal_rm.engine.ports import Telemetry
+
+
+class IncomingMessages:
+    """``send`` sends PUBACK packets. ``acknowledged`` is kept from one connection to the next."""
+
+    def __init__(
+        self,
+        mqtt: Mqtt,
+        receiver: Receiver,
+        reading: Reading,
+        send: Callable[[bytes], None],
+        acknowledged: AcknowledgedMessages,
+        telemetry: Telemetry,
+        *,
+        mqtt_5: bool,
+    ) -> None:
+        self._mqtt_5 = mqtt_5
+        self._trigger_field = topic_field(mqtt.topic)
+        self._telemetry = telemetry
+        pubacks = Pubacks(send, acknowledged)
+        self.unacknowledged = UnacknowledgedMessages(
+            receiver, reading, pubacks, acknowledged.incomplete
+        )
+        self.redelivery = Redelivery(acknowledged, pubacks, self._report)
+
+    def on_publish(self, packet: Packet) -> None:
+        """A PUBLISH packet came. Raises NotMqtt."""
+        packet_id, message = read_publish(
+            packet, mqtt_5=self._mqtt_5, trigger_field=self._trigger_field
+        )
+        redelivery = self.redelivery
+        perhaps_known = packet.first & DUP or redelivery.no_new_yet
+        if not (perhaps_known and redelivery.recognizes(packet, packet_id, message)):
+            self.unacknowledged.add(packet_id, message)
+
+    def _report(self, redelivery: Redelivery) -> None:
+        report = self._telemetry.problem if redelivery.uncertain else self._telemetry.event
+        report(
+            "mqtt_redelivered",
+            messages=redelivery.messages,
+            recognized=redelivery.recognized,
+            may_run_twice=redelivery.uncertain,
+        )

@@ -1,0 +1,50 @@
+"""Sends PUBACK packets (MQTT 5, 3.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+
+from fractal_rm.adapters.mqtt.acknowledged import (
+    AcknowledgedMessages,
+    NumberedMessage,
+    same_message,
+)
+from fractal_rm.adapters.mqtt.publish_packet import Message
+
+_PUBACK = struct.Struct("!BBH")
+
+
+class Pubacks:
+    """The PUBACKs of one turn of the event loop are sent together.
+
+    ``owed`` holds the messages that have no PUBACK yet, by packet id. ``send`` sends packets.
+    ``acknowledged`` gets each acknowledged message, even after the end of the connection.
+    """
+
+    def __init__(self, send: Callable[[bytes], None], acknowledged: AcknowledgedMessages) -> None:
+        self._send = send
+        self._acknowledged = acknowledged
+        self._batch: list[NumberedMessage] = []
+        self.owed: dict[int | None, Message] = {}
+
+    def owes(self, packet_id: int, message: Message) -> bool:
+        """Whether this message has no PUBACK yet. Until then the packet id is its own."""
+        return same_message(self.owed.get(packet_id), message)
+
+    def add(self, numbered: NumberedMessage) -> None:
+        """Acknowledge a message in this turn of the event loop."""
+        if not self._batch:
+            asyncio.get_running_loop().call_soon(self.send)
+        self._batch.append(numbered)
+
+    def send(self) -> None:
+        """Send what was added."""
+        batch = self._batch
+        if batch:
+            self._batch = []
+            self._acknowledged.add(batch)
+            for packet_id, _ in batch:
+                self.owed.pop(packet_id, None)
+            self._send(b"".join([_PUBACK.pack(0x40, 2, packet_id) for packet_id, _ in batch]))

@@ -1,0 +1,99 @@
+"""The session of this process with its MQTT brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fractal_rm.adapters.connect import Connector
+from fractal_rm.adapters.mqtt.broker_memory import BrokerMemory
+from fractal_rm.adapters.mqtt.brokers import Brokers
+from fractal_rm.adapters.mqtt.client_id import ClientId
+from fractal_rm.adapters.mqtt.connect_loop import ConnectLoop
+from fractal_rm.adapters.mqtt.connection import Connection
+from fractal_rm.adapters.mqtt.dialer import Dialer
+from fractal_rm.adapters.mqtt.open_connection import OpenConnection
+from fractal_rm.adapters.mqtt.publisher import MqttPublisher
+from fractal_rm.adapters.mqtt.receiver import Receiver
+from fractal_rm.adapters.mqtt.subscriber import Subscriber
+from fractal_rm.adapters.mqtt.subscription_file import SubscriptionFile
+from fractal_rm.config.model import Mqtt
+from fractal_rm.engine.ports import Check, Clock, Random, Telemetry
+
+
+class MqttSession:
+    """Owns the connection to the broker. Messages come in by it (`open`) and go out (`publisher`).
+
+    One for a process. A reload closes it and opens it again with other settings. ``publisher`` and
+    what is known of brokers and of acknowledged messages stay.
+    """
+
+    def __init__(
+        self,
+        state_path: Path,
+        clock: Clock,
+        random: Random,
+        telemetry: Telemetry,
+        new_connector: Callable[[], Connector],
+    ) -> None:
+        self._state_path = state_path
+        self._clock = clock
+        self._random = random
+        self._telemetry = telemetry
+        self._new_connector = new_connector
+        self._memory = BrokerMemory()
+        self._opened = OpenConnection()
+        self._client_id: ClientId | None = None
+        self._loop: ConnectLoop | None = None
+        self.publisher = MqttPublisher(self._opened)
+
+    @property
+    def connection(self) -> Connection | None:
+        """The open connection, if there is one."""
+        return self._opened.connection
+
+    def open(self, mqtt: Mqtt, receiver: Receiver) -> None:
+        """Begin to connect, and reconnect until `close`.
+
+        Raises ClientIdInUse, ClientIdUnreadable, and OSError if the client id cannot be kept.
+        """
+        try:
+            client_id = ClientId(mqtt.client_id, self._state_path, self._random)
+        except BaseException:
+            self._memory.forget_session()
+            raise
+        self._client_id = client_id
+        telemetry, brokers = self._telemetry, Brokers(mqtt, self._memory)
+        dialer = Dialer(
+            mqtt, client_id.text, brokers, receiver, self._new_connector(), self._memory,
+            telemetry,
+        )  # fmt: skip
+        file = SubscriptionFile(self._state_path, client_id.text, self._report_unreadable)
+        subscriber = Subscriber(receiver, file, brokers, telemetry)
+        self._loop = ConnectLoop(
+            dialer, subscriber, receiver, self._opened.set, self._clock, self._random, telemetry
+        )
+        self._loop.start()
+
+    async def close(self) -> None:
+        """Disconnect in order; see `ConnectLoop.stop`."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            await loop.stop()
+        if self._client_id is not None:
+            self._client_id.release()  # last: another process with this id would disconnect us
+            self._client_id = None
+
+    def topics_changed(self) -> None:
+        """The receiver has other topics: apply them to the open connection, if there is one."""
+        if self._loop is not None:
+            self._loop.topics_changed(self.connection)
+
+    def status(self) -> Check:
+        """Whether messages can come in now."""
+        if self._loop is None:
+            return Check("mqtt", ok=False, text="not started")
+        return self._loop.status(self.connection)
+
+    def _report_unreadable(self, path: Path, reason: str) -> None:
+        self._telemetry.problem("topics_forgotten", path=str(path), reason=reason)

@@ -1,0 +1,78 @@
+"""The topic filters that the broker's sessions may be subscribed to, kept in the state folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from fractal_rm.config.model import Broker
+from fractal_rm.config.regular_file import read_regular
+from fractal_rm.config.whole_file import replace_file
+from fractal_rm.domain.errors import Malformed
+from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.strict_json import read_json_as
+from fractal_rm.domain.topic import MOST_BYTES
+
+MAX_BROKERS = 16
+
+
+class SubscriptionFile:
+    """Tells which filters to unsubscribe from: those that the configuration no longer has.
+
+    A broker keeps subscriptions with its session, so a filter that was removed while the node was
+    down, or at another broker, must be known here. Two addresses may lead to one session: what was
+    subscribed at one is unsubscribed at each. If the file cannot be read, ``on_unreadable`` is
+    called with the reason, and no filters are known: messages for removed filters may still come,
+    and become dead letters. If no file descriptor is free, OSError is raised, so that the file can
+    be read later. It is read once, since no other process writes it.
+    """
+
+    def __init__(
+        self, folder: Path, client_id: str, on_unreadable: Callable[[Path, str], None]
+    ) -> None:
+        self._on_unreadable = on_unreadable
+        name = blake2b(client_id.encode(), digest_size=8).hexdigest()
+        self._path = folder / f"mqtt-topics-{name}.json"
+        self._known: dict[str, frozenset[str]] | None = None
+
+    def read(self) -> frozenset[str]:
+        """The filters of all brokers together. Raises OSError."""
+        return frozenset(each for filters in self._by_broker().values() for each in filters)
+
+    def write(self, broker: Broker, filters: frozenset[str]) -> None:
+        """Replace the filters of a broker. Raises OSError."""
+        others = {**self._by_broker()}
+        if filters != others.pop(str(broker), None) or not self._path.exists():
+            newest = list(others.items())[-MAX_BROKERS + 1 :]
+            now = {**dict(newest), str(broker): filters}
+            in_order = {name: sorted(each) for name, each in now.items()}
+            replace_file(self._path, msgspec.json.encode(in_order))
+            self._known = now
+
+    def _by_broker(self) -> dict[str, frozenset[str]]:
+        if self._known is None:
+            self._known = self._read()
+        return self._known
+
+    def _read(self) -> dict[str, frozenset[str]]:
+        try:
+            kept = read_json_as(read_regular(self._path), dict[str, frozenset[str]])
+        except FileNotFoundError:
+            return {}
+        except (OSError, Malformed, msgspec.ValidationError) as error:
+            if none_left(error):
+                raise
+            self._on_unreadable(self._path, str(error))
+            return {}
+        return {
+            broker: frozenset(each for each in filters if _can_be_sent(each))
+            for broker, filters in kept.items()
+        }
+
+
+def _can_be_sent(topic_filter: str) -> bool:
+    """Whether the filter can be in an UNSUBSCRIBE; others would end the connection."""
+    return 0 < len(topic_filter.encode()) <= MOST_BYTES and "\0" not in topic_filter

@@ -1,0 +1,147 @@
+"""Received messages of one connection that are not acknowledged yet.
+
+    read ──admit──> durable ──> acknowledged
+           │  ^
+    no room│  │room
+           └──┘
+
+When the connection is closed in order, messages that are being written are still acknowledged.
+Those that wait for room are dropped: the broker has them and sends them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from fractal_rm.adapters.mqtt.acknowledged import NumberedMessage
+from fractal_rm.adapters.mqtt.pubacks import Pubacks
+from fractal_rm.adapters.mqtt.publish_packet import Message
+from fractal_rm.adapters.mqtt.receiver import Receiver
+
+# Reading pauses while so many bytes are unacknowledged, so that memory is bounded.
+MOST_BYTES = 16 * 1024 * 1024
+
+
+class Reading(Protocol):
+    """Reading from the connection, which can be paused."""
+
+    paused: bool
+
+    def pause(self) -> None:
+        """Read no more."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+
+class UnacknowledgedMessages:
+    """Offers each message to the receiver until it is durable, then acknowledges it.
+
+    Messages read in one turn of the event loop are offered together. A message that finds no room
+    is offered again by itself when there may be room. ``on_incomplete`` is called if a message
+    was handled, in whole or in part, and may have no PUBACK when the connection ends.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        reading: Reading,
+        pubacks: Pubacks,
+        on_incomplete: Callable[[], None],
+    ) -> None:
+        self._receiver = receiver
+        self._reading = reading
+        self._pubacks = pubacks
+        self._on_incomplete = on_incomplete
+        self._most = math.inf  # messages; while the connection is opened only bytes count
+        self._arrived: list[NumberedMessage] = []  # in this turn of the event loop
+        self._admitting: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()  # for room
+        self._bytes = 0
+        self._closing = False
+        self.count = 0
+
+    def add(self, packet_id: int | None, message: Message) -> None:
+        """Handle a message. One without a packet id (QoS 0) gets no PUBACK."""
+        if not self._arrived:
+            asyncio.get_running_loop().call_soon(self._admit_arrived)
+        self._arrived.append((packet_id, message))
+        if packet_id is not None:
+            self._pubacks.owed[packet_id] = message
+        self.count += 1
+        self._bytes += len(message.body)
+        if self._full():
+            self._reading.pause()
+
+    def opened(self, most: int) -> None:
+        """From now on reading also pauses while ``most`` messages are unacknowledged.
+
+        MQTT 3.1.1 has no Receive Maximum. While the connection is opened there is no such limit,
+        since redelivered messages can come before the SUBACK.
+        """
+        self._most = most
+        if self._full():
+            self._reading.pause()
+
+    async def finish(self, limit_s: float) -> None:
+        """Admit no more messages, and acknowledge those that are being written.
+
+        They become durable in any case. Without a PUBACK they would come again, and run twice.
+        """
+        self._reading.pause()
+        self.stop_offering()
+        await self.settle(limit_s)
+
+    async def settle(self, limit_s: float) -> None:
+        """Wait until all that is being written is handled, at most so long."""
+        if self._admitting:
+            await asyncio.wait(self._admitting, timeout=limit_s)
+        if self._admitting:
+            self._on_incomplete()
+        self._pubacks.send()
+
+    def stop_offering(self) -> None:
+        """Offer no more messages to the receiver."""
+        self._closing = True
+        for task in self._waiting:
+            task.cancel()
+
+    def _admit_arrived(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        if not self._closing:
+            self._start(self._offer(arrived), self._admitting)
+
+    def _start(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
+        task = asyncio.create_task(work)
+        among.add(task)
+        task.add_done_callback(among.discard)
+
+    async def _offer(self, messages: Sequence[NumberedMessage]) -> None:
+        durable = await self._receiver.admit([message for _, message in messages])
+        for numbered, is_durable in zip(messages, durable, strict=True):
+            if is_durable:
+                self._done(numbered)
+            else:
+                # Without a PUBACK the broker keeps it, and Receive Maximum slows the broker down.
+                if numbered[1].started:
+                    self._on_incomplete()
+                self._start(self._offer_again(numbered), self._waiting)
+        if self._reading.paused and not self._closing and not self._full():
+            self._reading.resume()
+
+    async def _offer_again(self, numbered: NumberedMessage) -> None:
+        if not self._closing:
+            numbered[1].waited_ms += await self._receiver.wait_for_room()
+            self._start(self._offer((numbered,)), self._admitting)
+
+    def _done(self, numbered: NumberedMessage) -> None:
+        if numbered[0] is not None:
+            self._pubacks.add(numbered)
+        self.count -= 1
+        self._bytes -= len(numbered[1].body)
+
+    def _full(self) -> bool:
+        return self.count >= self._most or self._bytes >= MOST_BYTES

@@ -1,0 +1,62 @@
+"""The way in by MQTT: triggers on the trigger topic, and messages that start flows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fractal_rm.adapters.mqtt.admission import MessageAdmission
+from fractal_rm.adapters.mqtt.flow_topics import FlowTopics
+from fractal_rm.adapters.mqtt.session import MqttSession
+from fractal_rm.config.model import Mqtt
+from fractal_rm.domain.flow import Flow
+from fractal_rm.engine.ports import Check, Clock, Intake, Telemetry, WayIn
+
+
+class MqttWayIn:
+    """Port `WayIn`. A broker that is down, at the start or later, is waited for.
+
+    ``flows`` returns those of the configuration in force: they say at which topics they start.
+    """
+
+    takes_over = False
+
+    def __init__(
+        self,
+        session: MqttSession,
+        mqtt: Mqtt,
+        intake: Intake,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        max_trigger_bytes: Callable[[], int],
+        flows: Callable[[], Mapping[str, Flow]],
+    ) -> None:
+        self._session = session
+        self._mqtt = mqtt
+        self._flows = flows
+        topics = FlowTopics(mqtt.topic, {})
+        self._admission = MessageAdmission(
+            mqtt, intake, clock, telemetry, topics, max_trigger_bytes
+        )
+        self._open = False
+
+    async def start(self, before: WayIn | None = None) -> None:  # noqa: ARG002 - was stopped
+        """Begin to connect; returns at once. Raises what `MqttSession.open` raises."""
+        self._admission.topics = FlowTopics(self._mqtt.topic, self._flows())
+        self._session.open(self._mqtt, self._admission)
+        self._open = True
+
+    async def stop(self) -> None:
+        """Disconnect in order."""
+        if self._open:  # the session may belong to a later way in
+            self._open = False
+            await self._session.close()
+
+    def status(self) -> Check:
+        """Whether messages can come in now."""
+        return self._session.status()
+
+    def reconfigured(self) -> None:
+        """Subscribe to the topics of the flows in force; the connection stays open."""
+        self._admission.topics = FlowTopics(self._mqtt.topic, self._flows())
+        self._session.topics_changed()

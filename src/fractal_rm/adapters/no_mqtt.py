@@ -1,0 +1,13 @@
+"""The publisher of a process that does not connect to an MQTT broker."""
+
+from __future__ import annotations
+
+from fractal_rm.domain.errors import PublishFailed
+
+
+class NoMqtt:
+    """Port `Publisher`. Every message is refused."""
+
+    async def publish(self, topic: str, body: bytes, *, correlation: bytes | None = None) -> None:  # noqa: ARG002
+        """Raises PublishFailed."""
+        raise PublishFailed("this process does not use MQTT: start it with `up`", final=True)

@@ -1,0 +1,55 @@
+"""The progress of all schedules, kept in the state folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from fractal_rm.config.regular_file import read_regular
+from fractal_rm.config.whole_file import replace_file
+from fractal_rm.domain.steady import MOST_MS
+from fractal_rm.domain.strict_json import read_json_as
+
+FILE = "schedules.json"
+
+# Milliseconds since 1970, on any clock of a node. A time near the year 10000 is no date in some
+# time zones.
+Moment = Annotated[int, msgspec.Meta(ge=0, le=MOST_MS)]
+_Content = dict[str, Moment | list[Moment]]  # a list after a clock jumped back: see `Timetable`
+
+
+class ProgressFile:
+    """The remembered moments of each timetable, by its name."""
+
+    def __init__(self, state_path: Path) -> None:
+        self.path = state_path / FILE
+        self._content: _Content = {}
+
+    def read(self) -> Mapping[str, Sequence[int]]:
+        """Raises OSError, Malformed, msgspec.ValidationError."""
+        self._content = {}
+        try:
+            self._content = read_json_as(read_regular(self.path), _Content)
+        except FileNotFoundError:
+            return {}
+        return {
+            name: [moments] if isinstance(moments, int) else moments
+            for name, moments in self._content.items()
+        }
+
+    def has(self, progress: Mapping[str, list[int]]) -> bool:
+        """Whether the file holds this progress already."""
+        return _content_of(progress) == self._content
+
+    def save(self, progress: Mapping[str, list[int]]) -> None:
+        """Replace the file. Raises OSError."""
+        content = _content_of(progress)
+        replace_file(self.path, msgspec.json.encode(content))
+        self._content = content
+
+
+def _content_of(progress: Mapping[str, list[int]]) -> _Content:
+    return {name: moments if len(moments) > 1 else moments[0] for name, moments in progress.items()}

@@ -1,0 +1,59 @@
+"""The rules by which a flow starts at times: `EVERY` and `CRON`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import UNSET
+
+from fractal_rm.adapters.schedule.cron_times import CronTimes
+from fractal_rm.domain.flow import Flow
+
+
+class Rule(Protocol):
+    """Moments at which a flow starts. ``name`` identifies the rule: progress is kept by it.
+
+    ``by_wall_clock``: its moments are wall time; otherwise they are on the steady clock.
+    """
+
+    name: str
+    by_wall_clock: bool
+
+    def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
+        """The last ``most`` moments after ``after_ms`` and up to ``until_ms``, oldest first."""
+        ...
+
+    def next_after(self, moment_ms: int) -> int | None:
+        """The next moment, or None if there is none."""
+        ...
+
+
+class Every:
+    """``EVERY``: moments with a fixed interval, counted from the last one."""
+
+    by_wall_clock = False
+
+    def __init__(self, every_ms: int) -> None:
+        self.name = f"EVERY {every_ms} ms"
+        self._every_ms = every_ms
+
+    def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
+        """See `Rule`."""
+        count = max(0, until_ms - after_ms) // self._every_ms
+        first = max(1, count - most + 1)
+        return [after_ms + n * self._every_ms for n in range(first, count + 1)]
+
+    def next_after(self, moment_ms: int) -> int | None:
+        """See `Rule`."""
+        return moment_ms + self._every_ms
+
+
+def rules_of(flow: Flow) -> list[Rule]:
+    """The rules of a flow. Raises BadSchedule."""
+    starts = flow.starts
+    if starts is UNSET:
+        return []
+    rules: list[Rule] = [] if starts.every_ms is None else [Every(starts.every_ms)]
+    if starts.cron is not None:
+        rules.append(CronTimes(starts.cron.expression, starts.cron.zone))
+    return rules

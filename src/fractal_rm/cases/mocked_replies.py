@@ -1,0 +1,155 @@
+"""Which mocked reply of a case answers a request.
+
+Of the replies that fit, the most specific are taken: one with a ``call`` before one with a ``to``,
+and that before any other. The first of these that is unused answers; when all have been used, the
+last one answers again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+from msgspec import UNSET
+
+from fractal_rm.cases.model import BalancerMock, Body, Case, Fault, PeerMock, ReplyMock, Selector
+from fractal_rm.config.model import Config
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.result import in_charset
+from fractal_rm.simulation.components import (
+    ComponentEndpoint,
+    ConnectionBroken,
+    ConnectionRefused,
+    LoadBalancer,
+    NoReply,
+    PeerNode,
+    Reaction,
+    SimulatedRequest,
+)
+
+_FAULTS = {
+    Fault.REFUSED: ConnectionRefused(),
+    Fault.TIMEOUT: NoReply(),
+    Fault.BROKEN: ConnectionBroken(),
+}
+
+
+class ComponentCall(msgspec.Struct, frozen=True):
+    """A request to a component; ``flow`` is the id of the flow whose step made it."""
+
+    request: SimulatedRequest
+    flow: str
+    to: ComponentEndpoint
+
+
+class MockedReplies:
+    """Answers the requests of one case. ``flow_of`` has the flow id of each run.
+
+    ``calls`` are the requests to components, in order; ``unanswered`` are those that no reply fits:
+    their connection is refused.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._used: set[int] = set()
+        self._offers = 0
+        self.flow_of: dict[str, str] = {}
+        self.calls: list[ComponentCall] = []
+        self.unanswered: list[ComponentCall] = []
+
+    def __call__(self, request: SimulatedRequest) -> Reaction:
+        """Answer one request."""
+        if isinstance(request.to, LoadBalancer):
+            return _of_balancer(self._case.balancer)
+        if isinstance(request.to, PeerNode):
+            return self._of_peer(request, request.to)
+        called = ComponentCall(request, self.flow_of.get(request.run, self._case.flow), request.to)
+        self.calls.append(called)
+        mock = self._chosen(called)
+        if mock is None:
+            self.unanswered.append(called)
+            return Reaction(ConnectionRefused())
+        return _of_component(mock)
+
+    def _chosen(self, called: ComponentCall) -> ReplyMock | None:
+        replies = self._case.replies
+        fitting = [n for n, mock in enumerate(replies) if fits(mock.on, called, self._case.flow)]
+        if not fitting:
+            return None
+        most = max(_specificity(replies[n].on) for n in fitting)
+        fitting = [n for n in fitting if _specificity(replies[n].on) == most]
+        chosen = next((n for n in fitting if n not in self._used), fitting[-1])
+        self._used.add(chosen)
+        return replies[chosen]
+
+    def known_peers(self, config: Config) -> Iterator[str]:
+        """The addresses of nodes whose last reply has a receipt: these count as known peers."""
+        for node in config.nodes.values():
+            last = [PeerMock(), *self._peers(node.id)][-1]
+            if last.receipt and last.fault is None and last.status < 300:
+                yield node.address
+
+    def _peers(self, node: str | None) -> list[PeerMock]:
+        return [mock for mock in self._case.peers if mock.node in (None, node)]
+
+    def _of_peer(self, request: SimulatedRequest, peer: PeerNode) -> Reaction:
+        fitting = self._peers(peer.node)
+        mock = fitting[min(self._offers, len(fitting) - 1)] if fitting else PeerMock()
+        self._offers += 1
+        if mock.fault is not None:
+            return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
+        return Reaction(Reply(mock.status, b"", _receipt(mock, request)), mock.delay_ms / 1000)
+
+
+def fits(on: Selector, called: ComponentCall, flow: str) -> bool:
+    """Whether a selector means this request; ``flow`` is the case's own."""
+    request = called.request
+    if on.call is not None and (request.number, called.flow) != (on.call, on.flow or flow):
+        return False
+    if on.flow not in (None, called.flow) or on.element not in (None, request.element):
+        return False
+    # A selector with the number of a call does not mean its undo, unless ``undo`` is set.
+    if request.undo != (on.undo or False) and (on.undo is not None or on.call is not None):
+        return False
+    return on.component in (None, called.to.component) and on.endpoint in (
+        None,
+        called.to.endpoint,
+    )
+
+
+def _specificity(on: Selector) -> list[bool]:
+    """Which fields are set, the most specific first. A greater one wins."""
+    fields = (on.call, on.element, on.endpoint, on.component, on.flow, on.undo)
+    return [each is not None for each in fields]
+
+
+def _of_component(mock: ReplyMock) -> Reaction:
+    if mock.fault is not None:
+        return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
+    head = "".join(f"{name}: {value}\r\n" for name, value in mock.headers).encode("latin-1")
+    return Reaction(Reply(mock.status, head, _encoded(mock.body, head)), mock.delay_ms / 1000)
+
+
+def _encoded(body: Body, head: bytes) -> bytes:
+    """A text in the charset that the headers name; in UTF-8 if that cannot encode it."""
+    if body.text is not UNSET:
+        try:
+            return in_charset(body.text, head)
+        except UnicodeEncodeError:
+            pass
+    return body.as_bytes()
+
+
+def _of_balancer(mock: BalancerMock) -> Reaction:
+    if mock.fault is not None:
+        return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
+    body = msgspec.json.encode({"id_node": mock.node})
+    return Reaction(Reply(mock.status, b"", body), mock.delay_ms / 1000)
+
+
+def _receipt(mock: PeerMock, request: SimulatedRequest) -> bytes:
+    """The receipt of a node of this program: the run and the epoch of the offer."""
+    if not mock.receipt or mock.status >= 300:
+        return b"{}"
+    offer = msgspec.json.decode(request.body or b"{}", type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({"run": offer["run"], "epoch": offer["epoch"]})

@@ -1,0 +1,330 @@
+"""The hand-off of a run from one node to another, for both ends.
+
+    sender                                      receiver
+    ──────                                      ────────
+    placed on node N
+      │ `Offered` is durable
+      ▼
+    offered ──Offer: run, epoch, sender, ─────> it has offered this run ───> refusal `own-run`
+      │       flow, payload, time left          it has this run and epoch ──> the same Receipt again
+      │                                         it has no such flow ───────> refusal `unknown-flow`
+      │                                         no room, stopping, disk ───> refusal
+      │                                         `Received` is durable ─────> Receipt: run, epoch
+      │
+      ├── Receipt ─────────────> handed off
+      ├── NoReceipt ───────────> handed off, if the peer may be an original that has the flow
+      ├── OfferRefused ────────> runs here, if the refusal shows that the peer has not taken it
+      ├── NoAnswer, not sent ──> offered again; after OFFER_TRIES it runs here
+      └── anything else ───────> in doubt: the peer may have taken the run
+            ├── the offer went to a node of this program: once it is recognized again, it is
+            │   offered the run again under the same epoch, until it answers
+            └── it went to any other peer: never offered again; the run is executed here as well,
+                or ends as `unknown` (see `after_doubt`)
+
+A plain peer reads the flow and the payload only. It would execute a repeated offer a second time.
+``adapters/peers`` (the sender) and ``web/api`` (the receiver) map this to HTTP.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Union
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from fractal_rm.domain.cause import Answered, Cause, Failure
+from fractal_rm.domain.errors import Malformed, OwnRun, UnknownFlow
+from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.run_id import is_run_id
+from fractal_rm.domain.state import State
+from fractal_rm.domain.strict_json import read_json_as
+
+MAX_EPOCH = 2**53
+MAX_SENDER_LENGTH = 200
+OFFER_TRIES = 3
+MAX_PAUSE_S = 30.0  # between two offers of the same run
+
+
+# --- what the sender says ------------------------------------------------------------------------
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """An offer of a run. It is repeated, if at all, under the same ``epoch``.
+
+    ``sender`` is the id of the sending node. ``left_ms`` is how long the run is still worth
+    something, so that the clocks of the two nodes need not agree; None: no limit.
+    """
+
+    run: str
+    epoch: int
+    sender: str
+    flow_id: str
+    payload: msgspec.Raw
+    left_ms: int | None = None
+    traceparent: str | None = None
+
+
+class _OfferMessage(msgspec.Struct):
+    """The keys of a trigger, and those that only a node of this program reads."""
+
+    payload: msgspec.Raw
+    id_flow: str
+    run: str
+    epoch: int
+    sender: str
+    is_load_balancing: bool
+    deadline_ms: int | UnsetType = UNSET
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def offer_message(offer: Offer) -> bytes:
+    """The JSON of an offer. Its ``traceparent`` is not part of it, and is sent as a header."""
+    message = _OfferMessage(
+        offer.payload,
+        offer.flow_id,
+        offer.run,
+        offer.epoch,
+        offer.sender,
+        is_load_balancing=True,
+        deadline_ms=UNSET if offer.left_ms is None else offer.left_ms,
+    )
+    return _encoder.encode(message)
+
+
+class OfferFields(msgspec.Struct, kw_only=True):
+    """The keys that make a message an offer. Other senders may use them for something else."""
+
+    run: msgspec.Raw | UnsetType = UNSET
+    epoch: msgspec.Raw | UnsetType = UNSET
+    sender: msgspec.Raw | UnsetType = UNSET
+
+
+class ReceivedOffer(msgspec.Struct, frozen=True):
+    """The part of a received offer that other triggers do not have."""
+
+    run: str
+    epoch: int
+    sender: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key under which the journal keeps the offer. No sender's own key begins with NUL."""
+        return f"\0offer:{self.run}:{self.epoch}"
+
+
+def received_offer(fields: OfferFields) -> ReceivedOffer | None:
+    """Read the keys of an offer; None if the message is no offer.
+
+    The id of the run becomes a header of every call, so only an id of this program is accepted.
+    """
+    try:
+        run = _text(fields.run)
+        if run is None or not is_run_id(run) or fields.epoch is UNSET:
+            return None
+        epoch = msgspec.json.decode(fields.epoch, type=int)
+        sender = _text(fields.sender) or ""
+    except msgspec.ValidationError:
+        return None
+    if not 1 <= epoch <= MAX_EPOCH:
+        return None
+    return ReceivedOffer(run, epoch, sender[:MAX_SENDER_LENGTH])
+
+
+def _text(raw: msgspec.Raw | UnsetType) -> str | None:
+    return None if raw is UNSET else msgspec.json.decode(raw, type=Union[str, None])
+
+
+# --- what the receiver answers -------------------------------------------------------------------
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The peer is a node of this program, and holds the run durably."""
+
+    run: str
+    epoch: int
+
+
+class NoReceipt(msgspec.Struct, frozen=True):
+    """The peer accepted the offer as a plain peer does: without a receipt."""
+
+
+class OfferRefused(msgspec.Struct, frozen=True):
+    """The peer, or a gateway before it, answered with an error.
+
+    ``code`` is the error code, if a node of this program answered. `is_not_taken` tells what the
+    refusal means.
+    """
+
+    reason: str
+    status: int
+    code: str | None = None
+
+
+class NoAnswer(msgspec.Struct, frozen=True):
+    """No answer came. ``sent``: the request may have arrived."""
+
+    reason: str
+    sent: bool
+
+
+OfferAnswer = Union[Receipt, NoReceipt, OfferRefused, NoAnswer]
+
+# A refusal of this program has as its type (RFC 9457) this prefix and the code of the error.
+CODE_PREFIX = "urn:fractal-rm:"
+# With these codes a node of this program says that it does not hold the run under any offer: it
+# refuses an unknown flow only after it has looked into its journal.
+CODES_NOT_HELD = frozenset({UnknownFlow.code, OwnRun.code})
+_TIME_LIMIT, _FIRST_FAULT, _BUSY = 408, 500, 503
+
+
+class _ReceiptMessage(msgspec.Struct):
+    run: str | None = None
+    epoch: int | None = None
+
+
+def read_receipt(message: bytes, offer: Offer) -> Receipt | NoReceipt:
+    """Read the answer to an accepted offer. A receipt names the run and the epoch of the offer."""
+    try:
+        answer = read_json_as(message, _ReceiptMessage)
+    except (Malformed, msgspec.ValidationError):
+        return NoReceipt()
+    if (answer.run, answer.epoch) != (offer.run, offer.epoch):
+        return NoReceipt()
+    return Receipt(offer.run, offer.epoch)
+
+
+def is_not_taken(refusal: OfferRefused, *, maybe_taken: bool) -> bool:
+    """Whether a refusal shows that the peer does not hold the run.
+
+    ``maybe_taken``: an earlier offer of the run may have been taken. Then only a node of this
+    program can tell, by its code. Otherwise any refusal shows it, except for a time limit (408) and
+    a fault (5xx): an original answers 500 if a flow failed halfway, a gateway 502 or 504 if it lost
+    its connection to the peer. 503 means "busy".
+    """
+    if maybe_taken:
+        return refusal.code in CODES_NOT_HELD
+    return refusal.status == _BUSY or not _tells_nothing(refusal.status)
+
+
+def recognized(status: int, code: str | None) -> bool | None:
+    """Whether a node of this program answered an empty message so; None: it cannot be known.
+
+    Only a node of this program answers with a ``code``. No program executes anything for an empty
+    message. A gateway's fault tells nothing about the peer.
+    """
+    if code is not None:
+        return True
+    return None if _tells_nothing(status) else False
+
+
+def _tells_nothing(status: int) -> bool:
+    return status == _TIME_LIMIT or status >= _FIRST_FAULT
+
+
+# --- what the sender does next -------------------------------------------------------------------
+
+
+class AfterSilence(str, Enum):
+    """What nodes.conf chooses for a run that a plain peer may have executed."""
+
+    RUN_HERE = "run-here"
+    UNKNOWN = "unknown"
+
+
+class Again(msgspec.Struct, frozen=True):
+    """Offer the run again, under the same epoch, after ``after_s`` seconds.
+
+    ``maybe_taken``: an offer made so far may have been taken; ``reason`` is why that is not known.
+    """
+
+    after_s: float
+    maybe_taken: bool = False
+    reason: str = ""
+
+
+class RunHere(msgspec.Struct, frozen=True):
+    """Run it on this node after all. ``maybe_twice``: the peer may execute it as well."""
+
+    why: Failure
+    maybe_twice: bool = False
+
+    @property
+    def reason(self) -> str:
+        """The reason in words."""
+        return self.why.reason
+
+
+def after_answer(
+    answer: NoReceipt | OfferRefused | NoAnswer,
+    node: str,
+    tries: int,
+    fraction: float,
+    *,
+    maybe_taken: bool,
+) -> Again | RunHere | Failure:
+    """What follows an answer that is no receipt. A Failure: the peer may have taken the run.
+
+    ``tries`` counts the offers, ``fraction`` is the jitter from 0 to 1. ``maybe_taken``: an earlier
+    offer may have been taken.
+    """
+    if isinstance(answer, OfferRefused):
+        refused = Failure(Cause.OFFER_REFUSED, answer.reason, Answered(answer.status))
+        return RunHere(refused) if is_not_taken(answer, maybe_taken=maybe_taken) else refused
+    if isinstance(answer, NoReceipt):
+        return Failure(Cause.NO_RECEIPT, f"node {node} gave no receipt")
+    if answer.sent or maybe_taken:
+        return Failure(Cause.PEER_SILENT, f"node {node} did not answer: {answer.reason}")
+    return _after_unsent(tries, node, answer.reason, fraction)
+
+
+def _after_unsent(tries: int, node: str, why: str, fraction: float) -> Again | RunHere:
+    """What follows an offer that was never sent: nothing is in doubt."""
+    if tries < OFFER_TRIES:
+        return Again(pause_s(tries, fraction))
+    return RunHere(Failure(Cause.PEER_UNREACHABLE, f"node {node} could not be reached: {why}"))
+
+
+def ask_again(tries: int, why: str, fraction: float) -> Again:
+    """What follows if a node of this program may have the run: it can tell, so it is asked."""
+    return Again(pause_s(tries, fraction), maybe_taken=True, reason=why)
+
+
+def wait_for_node(why: str) -> Again:
+    """What follows if a node of this program may have the run, but cannot be asked now."""
+    return Again(MAX_PAUSE_S, maybe_taken=True, reason=why)
+
+
+def after_doubt(
+    why: Failure, *, rule: AfterSilence | None, once_only: str | None, in_time: bool
+) -> RunHere | Settled:
+    """What follows if a plain peer may have executed the run. It must not be asked again.
+
+    ``rule`` is what nodes.conf chooses. Without one it depends on ``once_only``: a component of
+    the flow that must not be called twice. ``in_time``: the run is still worth something.
+    """
+    doubt = f"{why.reason}; it may have been executed there"
+    if rule is AfterSilence.UNKNOWN:
+        return _unknown(why, f"{doubt}, and after_silence is unknown")
+    if not in_time:
+        return _unknown(why, f"{doubt}, and its time has ended")
+    if rule is None and once_only is not None:
+        return _unknown(why, f"{doubt}, and component {once_only} is not idempotent")
+    return RunHere(Failure(why.cause, f"{doubt} too", why.answer), maybe_twice=True)
+
+
+def _unknown(why: Failure, reason: str) -> Settled:
+    return Settled(State.UNKNOWN, reason, why.cause, status_of(why))
+
+
+def status_of(why: Failure) -> int | UnsetType:
+    """The status with which the peer answered, if it did."""
+    return UNSET if why.answer is UNSET else why.answer.status
+
+
+def pause_s(tries: int, fraction: float) -> float:
+    """Seconds before the next offer: from 0.2 doubling to the bound, half of it jitter."""
+    longest_s = min(MAX_PAUSE_S, 0.2 * 2 ** min(tries - 1, 10))
+    return longest_s * (0.5 + fraction / 2)

@@ -1,0 +1,69 @@
+"""How journals of one state folder are searched and adopted."""
+
+# ruff: noqa: S101, D102 - tests, whose names are sentences
+from __future__ import annotations
+
+from fractal_rm.domain.facts import (
+    Finished,
+    Settled,
+    Started,
+)
+from fractal_rm.domain.result import NULL
+from fractal_rm.domain.state import State
+from fractal_rm.testing.journal.journal_tests import JournalTests
+from fractal_rm.testing.journal.samples import (
+    begun,
+    entry,
+    write,
+)
+
+
+class AdoptionTests(JournalTests):
+    """Each open run is in one journal of the state folder."""
+
+    async def test_open_runs_of_a_free_journal_are_moved(self) -> None:
+        left = self.beside()
+        await left.open()
+        for name in ("A", "B", "C"):
+            await left.accept(entry(name, key=f"key of {name}"))
+        a = begun("A")
+        await write(left, a, Finished(1, 200, 0.5, NULL, data=b"\xff"))
+        await write(left, begun("B"), Settled(State.SUCCEEDED))
+        self.crash(left)
+        journal = self.new()
+        assert (await journal.open()).runs == []
+        (adopted,) = await journal.adopt()
+        assert [run.id for run in adopted.found.runs] == ["A", "C"]
+        assert (adopted.found.runs[0], adopted.found.clean, adopted.left) == (a, False, [])
+        assert await journal.adopt() == []
+        await write(journal, a, Started(2))
+        self.crash(journal)
+        journal = self.new()
+        assert [run.id for run in (await journal.open()).runs] == ["A", "C"]
+        for name, state in (("A", State.RUNNING), ("B", State.SUCCEEDED), ("C", State.ACCEPTED)):
+            prior = await journal.accept(entry("new", key=f"key of {name}"))
+            assert prior is not None
+            assert (prior.run_id, prior.state) == (name, state)
+        await journal.close(clean=True)
+        left = self.beside()
+        assert (await left.open()).runs == []
+        await left.close(clean=True)
+
+    async def test_a_journal_in_use_is_searched_and_not_adopted(self) -> None:
+        held = self.beside()
+        await held.open()
+        await held.accept(entry("A", key="k", digest="x"))
+        journal = self.new()
+        await journal.open()
+        assert await journal.adopt() == []
+        prior = await journal.find("k", 1_000)
+        assert prior is not None
+        assert (prior.run_id, prior.digest) == ("A", "x")
+        for again in (entry("B", key="k"), entry("A", key="other")):
+            prior = await journal.accept(again)
+            assert prior is not None
+            assert prior.run_id == "A"
+        await held.close(clean=True)
+        (adopted,) = await journal.adopt()
+        assert ([run.id for run in adopted.found.runs], adopted.found.clean) == (["A"], True)
+        await journal.close(clean=True)

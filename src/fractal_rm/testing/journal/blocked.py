@@ -1,0 +1,109 @@
+"""What a journal does while it cannot write."""
+
+# ruff: noqa: S101, D102 - tests, whose names are sentences
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from fractal_rm.domain.errors import JournalFull, JournalGone
+from fractal_rm.domain.facts import (
+    Finished,
+    Started,
+)
+from fractal_rm.testing.journal.journal_tests import JournalTests
+from fractal_rm.testing.journal.samples import (
+    accepted,
+    begun,
+    entry,
+    write,
+    write_behind,
+)
+
+
+class BlockedTests(JournalTests):
+    """New runs are refused, facts of open runs wait."""
+
+    async def test_a_full_disk_refuses_new_runs_and_keeps_facts_of_open_runs(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        self.fill(journal, full=True)
+        big = entry("B", facts=(accepted(payload=b'"' + b"x" * 200_000 + b'"'),))
+        with pytest.raises(JournalFull):
+            await journal.accept(big)
+        a, result = begun("A"), msgspec.Raw(b'"%b"' % (b"y" * 200_000))
+        durable = asyncio.ensure_future(write(journal, a, Finished(1, 200, 0.5, result)))
+        await self.wait_blocked(journal)
+        assert isinstance(journal.blocked, JournalFull)
+        assert not durable.done()
+        write_behind(journal, a, Started(2))
+        self.fill(journal, full=False)
+        await durable
+        assert journal.blocked is None
+        assert await journal.accept(entry("C")) is None
+        await journal.close(clean=True)
+        found = await self.reopen()
+        assert [(run.id, run.in_doubt) for run in found.runs] == [("A", {"2"}), ("C", None)]
+        assert [run.results for run in found.runs] == [{1: result}, {}]
+
+    async def test_closing_while_the_disk_is_full_releases_the_waiters(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        self.fill(journal, full=True)
+        result = msgspec.Raw(b'"%b"' % (b"y" * 200_000))
+        durable = asyncio.ensure_future(write(journal, begun("A"), Finished(1, 200, 0.5, result)))
+        await self.wait_blocked(journal)
+        assert isinstance(journal.blocked, JournalFull)
+        await journal.close(clean=True)
+        with pytest.raises(JournalFull):
+            await durable
+        self.fill(journal, full=False)
+        found = await self.reopen()
+        assert ([run.results for run in found.runs], found.clean) == ([{}], False)
+
+    async def test_closing_right_after_there_is_room_again_writes_the_waiting_facts(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        self.fill(journal, full=True)
+        result = msgspec.Raw(b'"%b"' % (b"y" * 200_000))
+        write_behind(journal, begun("A"), Finished(1, 200, 0.5, result))
+        await self.wait_blocked(journal)
+        assert isinstance(journal.blocked, JournalFull)
+        self.fill(journal, full=False)
+        await journal.close(clean=True)
+        found = await self.reopen()
+        assert ([run.results for run in found.runs], found.clean) == ([{1: result}], True)
+
+    async def test_a_moved_journal_refuses_writes_until_it_is_back(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        self.move(journal, away=True)
+        with pytest.raises(JournalGone):
+            await journal.accept(entry("B"))
+        assert isinstance(journal.blocked, JournalGone)
+        a, result = begun("A"), msgspec.Raw(b'"r"')
+        durable = asyncio.ensure_future(write(journal, a, Finished(1, 200, 0.5, result)))
+        with pytest.raises(JournalGone):
+            await journal.accept(entry("C"))
+        assert not durable.done()
+        self.move(journal, away=False)
+        await durable
+        assert await journal.accept(entry("D")) is None
+        self.crash(journal)
+        found = await self.reopen()
+        assert [(run.id, run.results) for run in found.runs] == [("A", {1: result}), ("D", {})]
+
+    async def test_a_check_notices_a_moved_journal_before_a_write(self) -> None:
+        journal = self.new()
+        await journal.open()
+        self.move(journal, away=True)
+        journal.look()
+        assert isinstance(journal.blocked, JournalGone)
+        self.move(journal, away=False)
+        await journal.close(clean=True)

@@ -1,0 +1,159 @@
+"""Which runs and facts are there at the next start."""
+
+# ruff: noqa: S101, D102 - tests, whose names are sentences
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from fractal_rm.domain.errors import JournalInUse
+from fractal_rm.domain.facts import (
+    Dead,
+    Finished,
+    Placed,
+    Settled,
+    Started,
+)
+from fractal_rm.domain.state import State
+from fractal_rm.testing.journal.journal_tests import JournalTests
+from fractal_rm.testing.journal.samples import (
+    FLOW,
+    OTHER_FLOW,
+    accepted,
+    begun,
+    entry,
+    write,
+    write_behind,
+)
+
+
+class DurabilityTests(JournalTests):
+    """What is durable survives a crash; what a process wrote survives its ordered end."""
+
+    async def test_an_accepted_run_is_there_after_a_crash(self) -> None:
+        journal = self.new()
+        await journal.open()
+        assert await journal.accept(entry("A")) is None
+        self.crash(journal)
+        found = await self.reopen()
+        assert [run.id for run in found.runs] == ["A"]
+        assert found.runs[0].state is State.ACCEPTED
+        assert bytes(found.runs[0].payload) == b'"p"'
+        assert not found.clean
+
+    async def test_the_newest_run_that_came_from_no_peer_is_named(self) -> None:
+        """Ids of runs from peers were made with other clocks."""
+        journal = self.new()
+        assert (await journal.open()).newest == ""
+        await journal.accept(entry("A"))
+        await journal.accept(entry("B"))
+        handed = msgspec.structs.replace(accepted(), source="peer")
+        await journal.accept(entry("C", facts=(handed,)))
+        await journal.close(clean=True)
+        assert (await self.reopen()).newest == "B"
+
+    async def test_an_ordered_end_is_distinguished_from_a_crash(self) -> None:
+        journal = self.new()
+        assert (await journal.open()).clean
+        await journal.close(clean=True)
+        await journal.close(clean=True)
+        assert (await self.reopen()).clean
+
+    async def test_durable_facts_are_there_after_a_crash_in_order(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        a = begun("A")
+        write_behind(journal, a, Placed(None, "here"))
+        write_behind(journal, a, Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
+        await write(journal, a, Started(2))
+        self.crash(journal)
+        run = (await self.reopen()).runs[0]
+        assert (run.state, run.in_doubt, run.reason) == (State.RUNNING, {"2"}, "here")
+        assert run.results == {1: msgspec.Raw(b'"r"')}
+
+    async def test_what_was_handed_in_in_the_turn_of_a_crash_is_lost(self) -> None:
+        """Tasks of a killed process may still run in the test: they write nothing more."""
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        accepted = journal.accept(entry("B"))
+        write_behind(journal, begun("A"), Finished(1, 200, 0.5, msgspec.Raw(b'"r"')))
+        self.crash(journal)
+        write_behind(journal, begun("A"), Settled(State.SUCCEEDED))
+        again = self.new()
+        found = await again.open()
+        await asyncio.sleep(0.01)
+        assert await again.accept(entry("C")) is None
+        await again.close(clean=True)
+        assert [(run.id, run.results) for run in found.runs] == [("A", {})]
+        assert [run.id for run in (await self.reopen()).runs] == ["A", "C"]
+        assert not accepted.done() or accepted.cancelled()  # it is not reported as durable
+
+    async def test_facts_of_one_turn_become_durable_together(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        await journal.accept(entry("B"))
+        write_behind(journal, begun("A"), Finished(1, 0, 0, msgspec.Raw(b"7")))
+        await write(journal, begun("B"), Settled(State.SUCCEEDED))
+        self.crash(journal)
+        (run,) = (await self.reopen()).runs
+        assert (run.id, run.results) == ("A", {1: msgspec.Raw(b"7")})
+
+    async def test_facts_written_behind_are_there_after_an_ordered_end(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        await journal.accept(entry("B"))
+        write_behind(journal, begun("A"), Settled(State.SUCCEEDED))
+        await journal.close(clean=True)
+        assert [run.id for run in (await self.reopen()).runs] == ["B"]
+
+    async def test_a_run_keeps_the_flow_that_it_began_with(self) -> None:
+        journal = self.new()
+        await journal.open()
+        await journal.accept(entry("A"))
+        await journal.accept(entry("B", flow=OTHER_FLOW))
+        await journal.close(clean=True)
+        assert [run.flow for run in (await self.reopen()).runs] == [FLOW, OTHER_FLOW]
+
+    async def test_runs_are_found_oldest_first(self) -> None:
+        journal = self.new()
+        await journal.open()
+        for name in "CAB":
+            await journal.accept(entry(name))
+        await journal.close(clean=True)
+        assert [run.id for run in (await self.reopen()).runs] == ["C", "A", "B"]
+
+    async def test_a_dead_letter_is_not_an_open_run(self) -> None:
+        journal = self.new()
+        await journal.open()
+        fact = Dead("malformed", "not JSON", "mqtt", b"\xff\x00")
+        assert await journal.accept(entry("A", flow=None, facts=(fact,))) is None
+        await journal.close(clean=True)
+        assert (await self.reopen()).runs == []
+
+    async def test_a_cancelled_wait_does_not_disturb_other_calls(self) -> None:
+        journal = self.new()
+        await journal.open()
+        finding = asyncio.ensure_future(journal.find("k", 1_000))
+        await journal.accept(entry("A", key="k"))
+        durable = asyncio.ensure_future(write(journal, begun("A"), Started(1)))
+        await asyncio.sleep(0)
+        finding.cancel()
+        durable.cancel()
+        await write(journal, begun("A"), Finished(1, 0, 0, msgspec.Raw(b"7")))
+        await journal.close(clean=True)
+        (run,) = (await self.reopen()).runs
+        assert run.results == {1: msgspec.Raw(b"7")}
+
+    async def test_a_journal_is_opened_once_at_a_time(self) -> None:
+        journal = self.new()
+        await journal.open()
+        with pytest.raises(JournalInUse):
+            await self.new().open()
+        await journal.close(clean=True)
+        await self.reopen()

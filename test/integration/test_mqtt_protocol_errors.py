@@ -1,0 +1,172 @@
+"""Brokers that send what is against the protocol, or grant less than was requested."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from brokers import Broker
+from fractal_rm.adapters.mqtt import connect_loop
+from fractal_rm.adapters.mqtt import connection as connection_module
+from fractal_rm.config.model import Mqtt
+from mqtt_stage import MqttStage, brokers_at, connected, flows_on, other_client, until
+from scripted_broker import (
+    CLOSE,
+    NOTHING,
+    SUBACK,
+    ScriptedBroker,
+    answering,
+    connack,
+    message,
+)
+
+PINGREQ = (0xC0, b"")
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """Reconnect soon."""
+    monkeypatch.setattr(connect_loop, "LONGEST_PAUSE_S", 0.01)
+
+
+async def why_not_connected(broker, tmp_path):
+    """The reason in the log, and the bodies of the messages that were received."""
+    async with broker.listening():
+        way_in = MqttStage(tmp_path, Mqtt(topic="t/in", brokers=brokers_at(broker.port)))
+        await way_in.start()
+        await until(lambda: len(broker.connects) >= 3)
+        await way_in.stop()
+    (*_, last) = way_in.telemetry.fields_of("mqtt_disconnected")
+    return last["reason"], way_in.intake.bodies()
+
+
+EARLY = message("t/in", b"1", 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (EARLY + connack(), "a packet before its CONNACK"),
+        (EARLY, "a packet before its CONNACK"),
+        (b"\x90\x04\0\1\0\1" + connack(), "a packet before its CONNACK"),
+        (connack() + connack(), "a second CONNACK"),
+        (b"\x20\x01\x00", "a packet of type 2 that cannot be read"),
+        (connack(more=b"\x7f\0"), "a CONNACK with an unknown property"),
+        (connack(more=b"\x21\0"), "a packet of type 2 that cannot be read"),
+        (connack(more=b"\x21\0\0"), "the broker announces a receive maximum of 0"),
+        (connack(more=b"\x27\0\0\0\0"), "the broker announces a maximum packet size of 0"),
+    ],
+)
+async def test_an_invalid_connack_ends_the_connection_with_a_reason(answer, reason, tmp_path):
+    reported, received = await why_not_connected(ScriptedBroker(lambda _: answer), tmp_path)
+    assert reason in reported
+    assert received == []
+
+
+async def test_a_suback_without_reason_code_does_not_count_as_granted(tmp_path):
+    broker = answering(
+        ScriptedBroker(lambda _: connack()),
+        lambda first, data: bytes([SUBACK, 3]) + data[:2] + b"\0" if first == 0x82 else None,
+    )
+    reason, _ = await why_not_connected(broker, tmp_path)
+    assert "0 answers to a subscription to one filter" in reason
+
+
+async def test_a_broker_with_a_server_keep_alive_of_0_is_pinged(tmp_path):
+    broker = ScriptedBroker(lambda _: connack(more=b"\x13\0\0"))  # server keep alive
+    async with broker.listening(), connected(broker, tmp_path, keepalive=1):
+        await until(lambda: PINGREQ in broker.received)
+
+
+async def test_after_a_disconnect_the_broker_closes_the_connection_first(tmp_path):
+    """If the node closed it first, the system could reset it before the broker reads a PUBACK."""
+    ended = []
+
+    class Slow(ScriptedBroker):
+        async def before_close(self):
+            self.send(message("t/in", b"late", 7))
+            for _ in range(20):
+                await asyncio.sleep(0.005)
+            ended.append("by the broker")
+
+    broker = Slow(lambda _: connack())
+    async with broker.listening(), connected(broker, tmp_path) as way_in:
+        await way_in.stop()
+        ended.append("here")
+    assert ended == ["by the broker", "here"]
+    assert way_in.intake.bodies() == []
+
+
+async def test_silence_before_the_connack_is_the_reason_whatever_the_keepalive(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(connection_module, "OPEN_LIMIT_S", 2.2)  # more than two keepalives
+    broker = ScriptedBroker(lambda _: NOTHING)
+    async with broker.listening():
+        mqtt = Mqtt(topic="t/in", brokers=brokers_at(broker.port), keepalive=1)
+        way_in = MqttStage(tmp_path, mqtt)
+        await way_in.start()
+        await until(lambda: way_in.telemetry.fields_of("mqtt_disconnected"))
+        await way_in.stop()
+    end = way_in.telemetry.fields_of("mqtt_disconnected")[0]
+    assert end["reason"] == "the broker did not answer within 2 s"
+
+
+async def test_a_granted_qos_of_0_is_reported(tmp_path):
+    broker = answering(
+        ScriptedBroker(lambda _: connack()),
+        lambda first, data: bytes([SUBACK, 4]) + data[:2] + b"\0\0" if first == 0x82 else None,
+    )
+    async with broker.listening(), connected(broker, tmp_path) as way_in:
+        assert "does not support QoS 1 for this user's subscriptions" in way_in.status().text
+
+
+async def test_a_broker_of_3_1_1_without_qos_1_is_used_and_reported(tmp_path):
+    broker = Broker("mosquitto", tmp_path, "max_qos 0\n").start()
+    async with connected(broker, tmp_path, version="3.1.1") as way_in:
+        assert (
+            "does not support QoS 1: a trigger that is lost on the way is lost"
+            in way_in.status().text
+        )
+        async with other_client(broker) as client:
+            client.publish("t/in", b"1", qos=0)
+            await until(lambda: way_in.intake.bodies() == [b"1"])
+    broker.stop()
+
+
+async def test_a_shared_subscription_in_3_1_1_is_reported_as_uncertain(tmp_path):
+    broker = ScriptedBroker(lambda _: connack(mqtt_5=False))
+    more = {"version": "3.1.1", "topic": "$share/g/t"}
+    async with broker.listening(), connected(broker, tmp_path, **more) as way_in:
+        assert "whether subscriptions can be shared is not known" in way_in.status().text
+
+
+async def test_a_filter_is_left_out_only_if_the_connection_ends_at_it_twice_in_a_row(tmp_path):
+    ends = {1, 3}  # the connections that end at the filter
+    broker = answering(
+        ScriptedBroker(lambda _: connack()),
+        lambda first, data: (
+            b"\xe0\0" if first == 0x82 and b"/f" in data and len(broker.connects) in ends else None
+        ),
+    )
+    async with broker.listening(), connected(broker, tmp_path, flows_on(a=("/f",))) as way_in:
+        assert len(broker.connects) == 2
+        way_in.connection.abort()
+        await until(lambda: len(broker.connects) == 4 and way_in.status().ok)
+        assert "topic_refused" not in way_in.telemetry.events
+
+
+async def test_after_a_connect_without_connack_no_message_is_recognized(tmp_path):
+    """A crashed broker may have sent another message with the same packet id on that connection."""
+    # An id greater than the window: this broker does not give out the lowest free id.
+    same = {"topic": "t/in", "body": b"same", "packet_id": 5_000}
+    answers = iter([connack(), CLOSE])
+    broker = ScriptedBroker(lambda _: next(answers, connack(session=True)), after=message(**same))
+    async with broker.listening(), connected(broker, tmp_path, version="5") as way_in:
+        await until(lambda: way_in.intake.bodies() == [b"same"])
+        broker.after = message(**same, dup=True)
+        way_in.connection.abort()
+        await until(lambda: way_in.intake.bodies() == [b"same", b"same"])
+        await until(way_in.redelivered)
+        assert way_in.redelivered()[0]["may_run_twice"] == 1
