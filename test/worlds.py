@@ -26,6 +26,7 @@ from fractal_rm.config.model import Config
 from fractal_rm.config.model import Node as Peer
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.handoff import NoAnswer, NoReceipt, Receipt
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
@@ -280,6 +281,23 @@ class Stage:
     def called(self) -> list[str]:
         """The endpoints that were called, in order."""
         return [request.url.removeprefix(URL + "/") for request in self.components.requests]
+
+
+SILENT = NoAnswer("no answer within the time limit", sent=True)
+UNSENT = NoAnswer("refused", sent=False)
+
+
+def peer(*answers):
+    """A peer that gives each offer the next answer, and repeats the last one."""
+    left = list(answers)
+
+    async def take(_node, offer):
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if answer == "receipt":
+            return Receipt(offer.run, offer.epoch)
+        return NoReceipt() if answer == "plain" else answer
+
+    return take
 
 
 async def until(condition, within_s=10.0):
