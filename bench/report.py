@@ -53,7 +53,7 @@ def line(figure: Figure) -> str:
 
 
 def number(value: float) -> str:
-    """A number with three digits, or with all digits of its whole part."""
+    """A number as text: three digits below 1, one decimal below 100, else none."""
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.3g}" if value < 1 else f"{value:.1f}"
@@ -70,7 +70,7 @@ def verdict(figure: Figure) -> str:
 
 
 def machine() -> dict[str, str]:
-    """The machine on which was measured."""
+    """What the figures were measured on."""
     cpu = next(
         (text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines()
          if text.startswith("model name")), platform.machine(),

@@ -6,7 +6,7 @@ import os
 import resource
 from contextlib import contextmanager
 
-MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # for `NodeProcess.before`
+MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # see `NodeProcess.before`
 
 
 @contextmanager

@@ -205,11 +205,12 @@ class Stage:
     def _made_balancer(self, config: Config) -> MemoryBalancer | None:
         return None if config.balancer is None else self.balancer
 
-    def answers(self, name: str, said: str | bytes, status: int = 200, **headers: str) -> None:
+    def answers(self, name: str, body: str | bytes, status: int = 200, **headers: str) -> None:
+        """Answer calls of an endpoint in this way."""
         head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
 
         async def answer(_):
-            return Reply(status, head, said.encode() if isinstance(said, str) else said)
+            return Reply(status, head, body.encode() if isinstance(body, str) else body)
 
         self.components.answers[f"{URL}/{name}"] = answer
 

@@ -1,4 +1,4 @@
-"""Bytes that a flow writes to the disk, as flash memory wears out by writes."""
+"""Bytes that a flow writes to the disk: writes wear out flash memory."""
 
 from __future__ import annotations
 

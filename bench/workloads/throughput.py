@@ -99,7 +99,7 @@ def _ratios(found: dict[str, list[Round]], floor: list[float]) -> Iterator[Figur
 
 
 def _again(at_once: int, rounds: list[list[Round]]) -> Iterator[Figure]:
-    """The figures of the warm rounds, of ours and, where it runs, of Node-RED."""
+    """The figures of the warm rounds: ours, and those of Node-RED if it runs here."""
     for name, of_one in zip((OURS, NODE_RED), zip(*rounds, strict=True), strict=False):
         took = [found.cpu_us for found in of_one]
         yield Figure("1", name, f"warm, {at_once:,} at once: CPU per flow", "µs", took)

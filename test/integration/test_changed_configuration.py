@@ -97,18 +97,18 @@ async def test_an_error_while_watching_for_changes_is_logged_and_watching_contin
     stage.world.config = config(folder=str(tmp_path), state_path=str(tmp_path))
     async with stage:
         changes = Changes(stage.node, stage.world, Watch(tmp_path))
-        looked = asyncio.Event()
-        turns = iter([RuntimeError("a fault of ours"), None])
+        checked = asyncio.Event()
+        turns = iter([RuntimeError("an internal error"), None])
 
-        def look():
+        def check():
             fault = next(turns, None)
             if fault is not None:
                 raise fault
-            looked.set()
+            checked.set()
 
-        stage.node.watch_journal = look
+        stage.node.watch_journal = check
         watching = asyncio.create_task(changes.watch())
-        await asyncio.wait_for(looked.wait(), 10)
+        await asyncio.wait_for(checked.wait(), 10)
         watching.cancel()
         assert "watch_broke" in stage.telemetry.events
 
@@ -164,9 +164,9 @@ def with_way_in(stage: Stage, faults: dict[int, Exception]) -> list[str]:
 
 async def test_a_way_in_that_cannot_be_made_leaves_the_old_one_open():
     stage = Stage(rest=Rest(port=1))
-    calls = with_way_in(stage, {2: ValueError("a fault of ours")})
+    calls = with_way_in(stage, {2: ValueError("an internal error")})
     async with stage:
-        with pytest.raises(ValueError, match="a fault"):
+        with pytest.raises(ValueError, match="an internal error"):
             await stage.node.reconfigure(config(rest=Rest(port=2)))
         assert calls == ["1 opened"]
         assert stage.world.config.rest.port == 1
@@ -174,7 +174,7 @@ async def test_a_way_in_that_cannot_be_made_leaves_the_old_one_open():
 
 async def test_the_old_way_in_is_opened_again_when_the_new_one_does_not_open():
     stage = Stage(rest=Rest(port=1))
-    calls = with_way_in(stage, {2: RuntimeError("a fault of ours")})
+    calls = with_way_in(stage, {2: RuntimeError("an internal error")})
     async with stage:
         with pytest.raises(RuntimeError):
             await stage.node.reconfigure(config(rest=Rest(port=2)))

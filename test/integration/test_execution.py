@@ -85,38 +85,38 @@ async def test_a_refused_connection_is_tried_three_times():
 
 async def test_a_call_that_must_not_be_repeated_is_recorded_before_it_is_sent():
     async with Stage() as stage:
-        seen = []
+        facts_at_call = []
 
-        async def look(_):
+        async def record(_):
             (run_id,) = stage.disk.runs
-            seen.extend(stage.facts(run_id))
+            facts_at_call.extend(stage.facts(run_id))
             return await answer(_)
 
         answer = stage.components.answers[f"{URL}/once/1"]
-        stage.components.answers[f"{URL}/once/1"] = look
+        stage.components.answers[f"{URL}/once/1"] = record
         assert (await stage.run("3")).state is State.SUCCEEDED
-        assert seen == ["Accepted", "Placed", "Started"]
+        assert facts_at_call == ["Accepted", "Placed", "Started"]
 
 
 async def test_with_durable_step_each_call_waits_until_the_step_before_it_is_durable():
     async with Stage() as stage:
-        seen = []
+        facts_at_calls = []
 
-        def look(name):
+        def record(name):
             answer = stage.components.answers[f"{URL}/{name}"]
 
-            async def looked(call):
+            async def recorded(call):
                 (run_id,) = stage.disk.runs
-                seen.append(stage.facts(run_id))
+                facts_at_calls.append(stage.facts(run_id))
                 return await answer(call)
 
-            stage.components.answers[f"{URL}/{name}"] = looked
+            stage.components.answers[f"{URL}/{name}"] = recorded
 
-        look("a/1")
-        look("b/1")
+        record("a/1")
+        record("b/1")
         assert (await stage.run("5")).state is State.SUCCEEDED
         begun = ["Accepted", "Placed", "Started"]
-        assert seen == [begun, [*begun, "Finished", "Started"]]
+        assert facts_at_calls == [begun, [*begun, "Finished", "Started"]]
 
 
 async def test_after_a_crash_in_the_second_try_of_a_once_only_call_the_run_is_unknown():

@@ -130,7 +130,7 @@ async def test_an_adopted_run_resumes_when_its_permit_is_free(left):
         stage.disk.others.append(before.disk)
         assert await stage.node.adopt()
         assert stage.queue.held_up() == {"8": 1}
-        for _ in range(2):  # the second look must give the same result
+        for _ in range(2):  # the second time, too
             assert stage.node.take_stock() == frozenset()
         assert stage.called() == ["b/1"]
         go.set()

@@ -207,5 +207,5 @@ def test_a_client_that_waits_gets_the_state_of_a_run_that_has_not_ended_when_the
     wait_until(node.runs)
     assert node.stop() == 0
     waiting.join(10)
-    status, _, said = answer[0]
-    assert (status, said["state"]) == (200, "accepted")
+    status, _, state = answer[0]
+    assert (status, state["state"]) == (200, "accepted")

@@ -57,7 +57,7 @@ _titles = st.sampled_from(
     ["", " a frame", " 3 of 4", ' the 5" pipe', " POST payload", " x#1", ' "a b" c', " TIMEOUT",
      " ON factory/#", " EVERY 5s", " LIMIT 0", " RUN 7", " RUN RUN", ' REPLY "']
 )  # fmt: skip
-_between = st.sampled_from(["\n", "\n\n", "\n# TO nobody 1\n\n", "\n \t \n"])
+_between = st.sampled_from(["\n", "\n\n", "\n# TO nothing 1\n\n", "\n \t \n"])
 _comments = st.sampled_from(["", "", "", "# GET\n", '  # "what\n'])
 _targets = st.sampled_from([(c, e) for c, endpoints in COMPONENTS.items() for e in endpoints])
 
