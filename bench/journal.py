@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from fractal_rm.adapters.sqlite.schema import PAGE_BITS
+from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
 
 # When each of the newest runs was settled, by the payload of its trigger.
 OUTCOMES = (

@@ -22,7 +22,7 @@ import asyncio, sys
 from pathlib import Path
 import msgspec
 from fractal_rm.adapters.journal_files import open_journal
-from fractal_rm.adapters.sqlite.retention import Keep
+from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.domain.facts import Finished, Settled
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State

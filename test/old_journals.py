@@ -7,10 +7,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from fractal_rm.adapters.sqlite.migrations import schema_sum
-from fractal_rm.adapters.sqlite.schema import APPLICATION_ID
-from fractal_rm.adapters.sqlite.statements import NOTE
-from fractal_rm.adapters.sqlite.sums import add_row_sum
+from fractal_rm.adapters.sqlite.format.migrations import schema_sum
+from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum
+from fractal_rm.adapters.sqlite.format.schema import APPLICATION_ID
+from fractal_rm.adapters.sqlite.format.statements import SET_META
 
 _AHEAD = "ended_ahead_ms INTEGER NOT NULL DEFAULT 0,"
 _TABLES = """
@@ -75,5 +75,5 @@ def _without_blobs(path: Path, number: int) -> None:
         db.execute("DROP TABLE blobs")
         db.execute("DELETE FROM meta WHERE name = 'blob_bytes'")
         db.execute(f"PRAGMA user_version = {number}")
-        db.execute(NOTE, {"name": "schema", "value": schema_sum(db)})
+        db.execute(SET_META, {"name": "schema", "value": schema_sum(db)})
         db.commit()

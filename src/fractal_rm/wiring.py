@@ -21,7 +21,7 @@ from fractal_rm.adapters.node_id import kept_node_id
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
-from fractal_rm.adapters.sqlite.retention import Keep
+from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.adapters.telemetry import LogTelemetry, RunLog, flush_log, open_log
 from fractal_rm.adapters.world import SystemRandom, raise_open_files
 from fractal_rm.changes import Changes

@@ -28,8 +28,9 @@ from test_journals import (
 from fractal_rm.adapters.log.batch import EntryBatch, FactBatch, encoded
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.timed import VALUE_BYTES
-from fractal_rm.adapters.sqlite import SqliteHistory, check
+from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
+from fractal_rm.adapters.sqlite.check import journal as check
 from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.errors import (
     JournalDamaged,
@@ -391,7 +392,7 @@ def encoded_frame(journal):
 
 async def test_a_check_does_not_report_blobs_that_are_purged_meanwhile(tmp_path, monkeypatch):
     await write_runs(tmp_path, in_history=True)
-    looks = check.look_at_blobs
+    looks = check.verify_blobs
 
     def purge_meanwhile(db, files, has):
         with closing(sqlite3.connect(tmp_path / "up.journal")) as other, other:
@@ -400,7 +401,7 @@ async def test_a_check_does_not_report_blobs_that_are_purged_meanwhile(tmp_path,
             blob_of(tmp_path, value).unlink()
         return looks(db, files, has)
 
-    monkeypatch.setattr(check, "look_at_blobs", purge_meanwhile)
+    monkeypatch.setattr(check, "verify_blobs", purge_meanwhile)
     lost = [line for line in check_journal(tmp_path / "up.journal").problems if "blobs" in line]
     assert len(lost) == 1  # of b
 

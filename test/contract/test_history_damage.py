@@ -1,4 +1,4 @@
-"""What a disk does to a history: a bit that flips, a page that is zeroed."""
+"""A damaged history: flipped bits and zeroed pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from test_journals import sqlite_journal
 
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.adapters.sqlite.prepare import PAGE_BYTES
+from fractal_rm.adapters.sqlite.format.prepare import PAGE_BYTES
 from fractal_rm.adapters.sqlite.repair import repair
 from fractal_rm.domain.errors import JournalBlocked, JournalDamaged, JournalError, JournalInUse
 from fractal_rm.domain.facts import Settled
@@ -26,8 +26,8 @@ from fractal_rm.testing.journal import begun, entry, write
 ROW_TABLES = ("runs", "pages", "keys", "flows", "meta", "faults", "spans")
 
 
-def all_of(path: Path) -> str | None:
-    """Every value, with its type; None: it cannot be read."""
+def values_of(path: Path) -> str | None:
+    """Every value, with its type; None if they cannot be read."""
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             db.text_factory = bytes
@@ -35,22 +35,22 @@ def all_of(path: Path) -> str | None:
                 db.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
                 for name in (*ROW_TABLES, "sqlite_master")
             ])  # fmt: skip
-    except (sqlite3.Error, UnicodeDecodeError):  # the text of an error may be damaged, too
+    except (sqlite3.Error, UnicodeDecodeError):  # an error of SQLite may quote damaged text
         return None
 
 
-async def test_a_bit_that_flips_in_any_row_is_found(tmp_path):
+async def test_a_flipped_bit_in_any_row_is_found(tmp_path):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
-    good, whole = path.read_bytes(), all_of(path)
+    good, values = path.read_bytes(), values_of(path)
     assert check_journal(path).problems == []
     missed, harmful = [], 0
     for at in range(0, len(good), 41):
         flipped = bytearray(good)
         flipped[at] ^= 1 << at % 8
         path.write_bytes(flipped)
-        if all_of(path) == whole:
-            continue  # in what no row is in
+        if values_of(path) == values:
+            continue  # outside of all rows
         harmful += 1
         try:
             found = check_journal(path).problems
@@ -65,23 +65,23 @@ async def test_a_bit_that_flips_in_any_row_is_found(tmp_path):
 RUNS = 150
 
 
-class Quick:
-    """A clock on which the scrub may read all at once."""
+class FastClock:
+    """A clock with which the scrub may read everything at once."""
 
     now_s = 0.0
 
     def __call__(self) -> float:
-        Quick.now_s += 10_000.0
-        return Quick.now_s
+        FastClock.now_s += 10_000.0
+        return FastClock.now_s
 
 
 def scrub_all(journal) -> str | None:
-    """Let the scrub look at everything; returns what it found."""
-    scrub = journal.history._scrub
-    scrub._monotonic_s = Quick()
-    rounds = scrub.rounds
-    while scrub.rounds < rounds + 1:
-        scrub.read_on()
+    """Complete a round of the scrub; returns the damage found."""
+    scrubber = journal.history.scrubber
+    scrubber.monotonic_s = FastClock()
+    rounds = scrubber.rounds
+    while scrubber.rounds < rounds + 1:
+        scrubber.read_on()
     return journal.damage
 
 
@@ -97,8 +97,8 @@ async def write_a_small_history(folder: Path) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-async def go_on(journal, *, has_run: bool = True) -> None:
-    """A node takes triggers with and without ids, a run ends, and all is brought over if it can."""
+async def use(journal, *, has_run: bool = True) -> None:
+    """Accept triggers with and without ids, end a run, and project if that is possible."""
     for asked in (entry("new", key="new"), entry("other"), entry("again", key="some-key-7")):
         with contextlib.suppress(JournalBlocked):
             await journal.accept(asked)
@@ -106,24 +106,24 @@ async def go_on(journal, *, has_run: bool = True) -> None:
             await asyncio.sleep(0.01)
     if has_run:
         _ = write(journal, begun("run-0"), Settled(State.SUCCEEDED))
-    brought = asyncio.ensure_future(journal.bring_over())
-    await asyncio.wait([brought], timeout=0.3)
+    projected = asyncio.ensure_future(journal.bring_over())
+    await asyncio.wait([projected], timeout=0.3)
 
 
-async def test_a_zeroed_page_anywhere_is_found_and_ends_nothing(tmp_path, monkeypatch):
+async def test_any_zeroed_page_is_found_and_the_node_continues(tmp_path, monkeypatch):
     monkeypatch.setattr("fractal_rm.adapters.log.writer.RETRY_BLOCKED_S", 0.01)
     monkeypatch.setattr("fractal_rm.adapters.log.projector.RETRY_BLOCKED_S", 0.01)
-    await write_a_small_history(tmp_path / "whole")
-    good = (tmp_path / "whole" / "up.journal").read_bytes()
-    whole = all_of(tmp_path / "whole" / "up.journal")
-    pages, refused, shown = len(good) // PAGE_BYTES, 0, 0
+    await write_a_small_history(tmp_path / "good")
+    good = (tmp_path / "good" / "up.journal").read_bytes()
+    values = values_of(tmp_path / "good" / "up.journal")
+    pages, reported = len(good) // PAGE_BYTES, 0
     for page in range(pages):
         folder = tmp_path / str(page)
-        shutil.copytree(tmp_path / "whole", folder)
+        shutil.copytree(tmp_path / "good", folder)
         path = folder / "up.journal"
         at = page * PAGE_BYTES
         path.write_bytes(good[:at] + bytes(PAGE_BYTES) + good[at + PAGE_BYTES :])
-        harmless = all_of(path) == whole
+        harmless = values_of(path) == values
         listed = SqliteHistory(folder).page(limit=500)
         assert harmless or listed.unreadable or len(listed.runs) == RUNS
         ended = []
@@ -131,29 +131,26 @@ async def test_a_zeroed_page_anywhere_is_found_and_ends_nothing(tmp_path, monkey
         try:
             await journal.open()
         except JournalDamaged:
-            refused += 1
             continue
         found = scrub_all(journal)
-        await go_on(journal)
+        await use(journal)
         found = scrub_all(journal) or found
         await journal.close(clean=True)
         assert ended == []
-        assert found is not None or (  # of what is in use
-            harmless and not check_journal(path).problems
-        )
-        shown += found is not None
+        assert found is not None or (harmless and not check_journal(path).problems)
+        reported += found is not None
     assert pages > 25
-    assert shown > pages // 2
+    assert reported > pages // 2
 
 
-async def test_a_repair_makes_again_what_can_be_read_and_says_what_is_gone(tmp_path):
-    await write_a_small_history(tmp_path / "whole")
-    good = (tmp_path / "whole" / "up.journal").read_bytes()
-    before = {run.id: run for run in SqliteHistory(tmp_path / "whole").runs(limit=500)}
+async def test_a_repair_keeps_what_can_be_read_and_reports_what_is_lost(tmp_path):
+    await write_a_small_history(tmp_path / "good")
+    good = (tmp_path / "good" / "up.journal").read_bytes()
+    before = {run.id: run for run in SqliteHistory(tmp_path / "good").runs(limit=500)}
     repaired, complete = 0, 0
     for page in range(1, len(good) // PAGE_BYTES):
         folder = tmp_path / str(page)
-        shutil.copytree(tmp_path / "whole", folder)
+        shutil.copytree(tmp_path / "good", folder)
         path = folder / "up.journal"
         at = page * PAGE_BYTES
         bad = good[:at] + bytes(PAGE_BYTES) + good[at + PAGE_BYTES :]
@@ -177,7 +174,7 @@ async def test_a_repair_makes_again_what_can_be_read_and_says_what_is_gone(tmp_p
         ended = []
         journal = sqlite_journal(folder, on_lost=ended.append)
         open_ids = {run.id for run in (await journal.open()).runs}
-        await go_on(journal, has_run="run-0" in open_ids)
+        await use(journal, has_run="run-0" in open_ids)
         await journal.close(clean=True)
         assert ended == []
         assert check_journal(path).problems == []
@@ -185,7 +182,7 @@ async def test_a_repair_makes_again_what_can_be_read_and_says_what_is_gone(tmp_p
     assert complete > 5
 
 
-async def test_a_row_that_is_lost_is_made_again_of_its_facts_and_of_the_index_of_ids(tmp_path):
+async def test_an_invalid_row_is_rebuilt_from_its_facts_and_the_index_of_ids(tmp_path):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
     before = SqliteHistory(tmp_path).page()
@@ -196,7 +193,7 @@ async def test_a_row_that_is_lost_is_made_again_of_its_facts_and_of_the_index_of
     assert SqliteHistory(tmp_path).page() == before
 
 
-async def test_a_journal_that_a_process_holds_is_not_repaired(tmp_path):
+async def test_a_journal_in_use_is_not_repaired(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     with pytest.raises(JournalInUse, match=f"in use by process {os.getpid()}"):

@@ -1,26 +1,36 @@
-"""A history that is killed while it is migrated, or while the log is brought into it.
+"""A process that is killed during a migration of the history, or during a projection of the log.
 
-It is found as it was before, or as it is after, and never between.
+The next start finds the history as before or as after, never between.
 """
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from test_journals import sqlite_journal
+from test_journals import lost, sqlite_journal
 
+from fractal_rm.adapters.log import LogJournal
+from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
+from fractal_rm.adapters.log.blobs import Blobs
+from fractal_rm.adapters.log.disk import FolderDisk, log_folder
+from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.sqlite import HistoryStore
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.adapters.sqlite.retention import Keep
-from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
+from fractal_rm.adapters.sqlite.format.schema import FORMAT, OLDEST
+from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.domain.facts import Dead, Finished, Settled, StepFailed
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import OTHER_FLOW, begun, entry, write
@@ -30,11 +40,11 @@ KEEP = Keep(86_400, 1 << 30, 86_400, 1 << 30)
 
 
 class Killed(BaseException):
-    """The process has ended here."""
+    """The process was killed here."""
 
 
 class Killing(sqlite3.Connection):
-    """A connection whose process is killed at the n-th statement that it executes."""
+    """A connection whose process is killed when ``left`` statements have been executed."""
 
     left = float("inf")
 
@@ -71,8 +81,32 @@ def store_at(path: Path) -> HistoryStore:
     return HistoryStore(path, lambda: KEEP, monotonic_s=lambda: 0.0)
 
 
+class InlineWorker:
+    """Does the work in `run`, so that `Killed` reaches the caller."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def start(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+    def run(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(work())
+        return done
+
+
+def journal_of(store: HistoryStore, path: Path) -> LogJournal:
+    log = Log(FolderDisk(log_folder(path)), Blobs(FolderBlobs(blob_folder(path))),
+              partial(secrets.randbits, 64), segment_bytes=64 * 1024)  # fmt: skip
+    return LogJournal(log, store, worker=InlineWorker, retention_ms=lambda: 1_000, on_lost=lost)
+
+
 def content(path: Path) -> dict[str, list]:
-    """Every row of every table, and the number of the format."""
+    """Every row of every table, and the format."""
     with closing(sqlite3.connect(path)) as db:
         tables = [
             name for (name,) in db.execute(
@@ -85,7 +119,7 @@ def content(path: Path) -> dict[str, list]:
 
 
 async def write_runs(folder: Path) -> None:
-    """Runs of every kind that a row says something of."""
+    """Runs with every kind of row."""
     journal = sqlite_journal(folder)
     await journal.open()
     for n in range(4):
@@ -100,7 +134,7 @@ async def write_runs(folder: Path) -> None:
 
 
 def killed_at(path: Path, n: int, work) -> bool:
-    """Whether work on a store was killed at its n-th statement."""
+    """Open a store and use it; returns whether that was killed after n statements."""
     store = store_at(path)
     Killing.left = n
     try:
@@ -110,15 +144,11 @@ def killed_at(path: Path, n: int, work) -> bool:
         return True
     finally:
         Killing.left = float("inf")
-        for name in ("_db", "_reader"):
-            if hasattr(store, name):
-                getattr(store, name).close()
-        store._scrub.close()
-        store.let_go()
+        store.close(clean=False)
     return False
 
 
-async def test_a_migration_that_is_killed_at_any_statement_is_taken_or_not(tmp_path):
+async def test_a_migration_that_is_killed_at_any_statement_is_complete_or_undone(tmp_path):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
     as_written_by(path, OLDEST)
@@ -133,16 +163,16 @@ async def test_a_migration_that_is_killed_at_any_statement_is_taken_or_not(tmp_p
         found.add(now["format"][0][0])
         steps.add(msgspec.json.encode(now))
         assert check_journal(path).problems == []
-        assert not killed_at(path, 10_000, lambda store: None)  # the next start takes it again
+        assert not killed_at(path, 10_000, lambda store: None)  # the next start continues it
         assert content(path)["format"] == [(FORMAT,)]
         n += 1
     assert n > 20
     assert found == set(range(OLDEST, FORMAT + 1))
-    assert len(steps) == len(found)  # as before or after each step, and never between
+    assert len(steps) == len(found)  # as before or after each step, never between
     assert check_journal(path).problems == []
 
 
-async def test_a_history_that_is_killed_while_it_is_made_is_made_at_the_next_start(tmp_path):
+async def test_a_creation_that_is_killed_is_repeated_at_the_next_start(tmp_path):
     path, n = tmp_path / "up.journal", 0
     while killed_at(path, n, lambda store: None):
         now = content(path)
@@ -153,13 +183,13 @@ async def test_a_history_that_is_killed_while_it_is_made_is_made_at_the_next_sta
 
 
 async def write_into_log(folder: Path) -> None:
-    """A history with open runs, and a log that tells how they went on, of new ones, and flows."""
+    """A history with open runs, and a log with more of their facts, new runs and a new flow."""
     await write_runs(folder)
     journal = sqlite_journal(folder)
     await journal.open()
-    goes_on = begun("run-0")
-    await write(journal, goes_on, StepFailed(1, 1, "answered 500", final=True))
-    await write(journal, goes_on, Settled(State.FAILED, "step 1: answered 500"))
+    run = begun("run-0")
+    await write(journal, run, StepFailed(1, 1, "answered 500", final=True))
+    await write(journal, run, Settled(State.FAILED, "step 1: answered 500"))
     large = msgspec.Raw(b'"%b"' % (b"r" * 100_000))
     await write(journal, begun("run-1"), Finished(1, 200, 0.1, large))
     await journal.accept(entry("again", key="key-1"))
@@ -168,82 +198,82 @@ async def write_into_log(folder: Path) -> None:
     journal.crash()
 
 
-def start(folder: Path, *, killed_at: float = float("inf")) -> bool:
-    """Bring the log in as a start does. Returns whether it was killed."""
-    journal = sqlite_journal(folder)
+async def start(folder: Path, *, killed_at: float = float("inf")) -> bool:
+    """Start, which projects the log. Returns whether that was killed after so many statements."""
+    path = folder / "up.journal"
+    store = store_at(path)
+    journal = journal_of(store, path)
     Killing.left = killed_at
     try:
-        journal.open_files()
+        await journal.open()
     except Killed:
+        journal.crash()
         return True
     finally:
         Killing.left = float("inf")
-        journal.history._scrub.close()
-        journal.history.let_go()
-        journal.log.close()
-    journal.history.close(clean=False)
+    await journal.close(clean=False)
     return False
 
 
-def stands(folder: Path) -> tuple[int, str]:
-    """How far the log is in the history, and all else that this says."""
+def position_and_content(folder: Path) -> tuple[int, str]:
+    """The position in the log, and everything else in the history."""
     rows = content(folder / "up.journal")
     notes = {name: value for name, value, _ in rows.pop("meta")}
     del notes["clean"]
     return notes.pop("projected"), repr((notes, rows))
 
 
-async def test_what_is_killed_while_the_log_comes_in_has_position_and_rows_together(tmp_path):
+async def test_a_projection_that_is_killed_has_written_position_and_rows_together(tmp_path):
     await write_into_log(tmp_path / "killed")
-    before = stands(tmp_path / "killed")
-    shutil.copytree(tmp_path / "killed", tmp_path / "whole")
-    assert not start(tmp_path / "whole")
-    after = stands(tmp_path / "whole")
+    before = position_and_content(tmp_path / "killed")
+    shutil.copytree(tmp_path / "killed", tmp_path / "complete")
+    assert not await start(tmp_path / "complete")
+    after = position_and_content(tmp_path / "complete")
     assert after != before
     n, found = 0, set()
     while True:
         folder = tmp_path / str(n)
         shutil.copytree(tmp_path / "killed", folder)
-        if not start(folder, killed_at=n):
+        if not await start(folder, killed_at=n):
             break
-        found.add(stands(folder))
+        found.add(position_and_content(folder))
         assert check_journal(folder / "up.journal").problems == []
-        assert not start(folder)
-        assert stands(folder)[1] == after[1]
+        assert not await start(folder)
+        assert position_and_content(folder)[1] == after[1]
         n += 1
     assert n > 20
     assert {text for _, text in found} == {before[1], after[1]}
-    assert {where for where, text in found if text == before[1]} == {before[0]}
-    assert before[0] not in {where for where, text in found if text == after[1]}
+    assert {position for position, text in found if text == before[1]} == {before[0]}
+    assert before[0] not in {position for position, text in found if text == after[1]}
 
 
 _DIES = """
 import sys
 from pathlib import Path
 sys.path += sys.argv[3:]
-import os, signal, sqlite3
+import asyncio, os, signal, sqlite3
 import test_history_kills as kills
 kills.Killing.die = staticmethod(lambda: os.kill(os.getpid(), signal.SIGKILL))
 connect = sqlite3.connect
 sqlite3.connect = lambda *a, **k: connect(*a, **{"factory": kills.Killing, **k})
-kills.start(Path(sys.argv[1]), killed_at=int(sys.argv[2]))
+asyncio.run(kills.start(Path(sys.argv[1]), killed_at=int(sys.argv[2])))
 """
 
 
 @pytest.mark.parametrize("n", [20, 25, 30])
-async def test_a_process_that_is_killed_while_the_log_comes_in_leaves_it_whole(tmp_path, n):
+async def test_a_projection_of_a_process_that_is_killed_is_undone(tmp_path, n):
     await write_into_log(tmp_path)
-    before = stands(tmp_path)
+    before = position_and_content(tmp_path)
     here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     ended = subprocess.run([sys.executable, "-c", _DIES, str(tmp_path), str(n), *here], check=False)
     assert ended.returncode == -signal.SIGKILL
-    assert stands(tmp_path) == before
-    assert not start(tmp_path)
+    assert position_and_content(tmp_path) == before
+    assert not await start(tmp_path)
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
 @pytest.mark.parametrize("n", [15, 25, 35])
-async def test_a_process_that_is_killed_while_it_migrates_is_migrated_by_the_next(tmp_path, n):
+async def test_a_migration_of_a_process_that_is_killed_is_completed_by_the_next(tmp_path, n):
     await write_runs(tmp_path)
     path = tmp_path / "up.journal"
     as_written_by(path, 2)
@@ -251,6 +281,6 @@ async def test_a_process_that_is_killed_while_it_migrates_is_migrated_by_the_nex
     ended = subprocess.run([sys.executable, "-c", _DIES, str(tmp_path), str(n), *here], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert check_journal(path).problems == []
-    assert not start(tmp_path)
+    assert not await start(tmp_path)
     assert content(path)["format"] == [(FORMAT,)]
     assert check_journal(path).problems == []

@@ -1,4 +1,4 @@
-"""Lists of runs by flow and state, and what is kept beside the runs for those that come later."""
+"""Lists of runs by flow and state, and the tables `spans` and `faults`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from fractal_rm.testing.journal import FLOW, begun, entry, write
 STATES = [State.SUCCEEDED] * 12 + [State.FAILED, State.EXPIRED, State.RUNNING]
 
 
-def told(seed: int, runs: int) -> Stories:
-    """Runs of some flows in any state; a few have ids from elsewhere, which are out of order."""
+def random_runs(seed: int, runs: int) -> Stories:
+    """Runs of some flows in any state. A few have ids of other nodes, which are out of order."""
     random, stories = Random(seed), Stories()
     for n in range(runs):
         flow = "rare" if n % 5_000 == 77 else f"flow-{n % 3}"
@@ -40,10 +40,10 @@ def told(seed: int, runs: int) -> Stories:
 
 
 @pytest.fixture(scope="module")
-def listed(tmp_path_factory) -> tuple[SqliteHistory, Stories]:
-    """A history of more than one block of runs."""
+def history_and_runs(tmp_path_factory) -> tuple[SqliteHistory, Stories]:
+    """A history with more than one block of runs, and the runs in it."""
     folder: Path = tmp_path_factory.mktemp("lists")
-    store, stories = store_at(folder / "up.journal"), told(7, 20_000)
+    store, stories = store_at(folder / "up.journal"), random_runs(7, 20_000)
     store.open()
     store.project(stories, Projected(0, 0))
     store.close(clean=True)
@@ -52,8 +52,8 @@ def listed(tmp_path_factory) -> tuple[SqliteHistory, Stories]:
 
 @pytest.mark.parametrize("flow", [None, "flow-1", "rare", "none"])
 @pytest.mark.parametrize("state", [None, State.SUCCEEDED, State.FAILED, State.RUNNING, State.DEAD])
-def test_a_list_by_flow_and_state_has_what_a_look_at_every_run_finds(listed, flow, state):
-    history, stories = listed
+def test_a_list_by_flow_and_state_contains_all_matching_runs(history_and_runs, flow, state):
+    history, stories = history_and_runs
     wanted = sorted(
         (
             story.run_id for story in stories
@@ -67,8 +67,8 @@ def test_a_list_by_flow_and_state_has_what_a_look_at_every_run_finds(listed, flo
         assert [run.id for run in page] == wanted[at + 1 : at + 31] or before == "0"
 
 
-def test_a_list_of_what_is_nowhere_reads_no_run(listed, monkeypatch):
-    history, _ = listed
+def test_a_list_that_matches_no_run_reads_no_run(history_and_runs, monkeypatch):
+    history, _ = history_and_runs
     asked = []
     connect = sqlite3.connect
 
@@ -80,7 +80,7 @@ def test_a_list_of_what_is_nowhere_reads_no_run(listed, monkeypatch):
     monkeypatch.setattr(sqlite3, "connect", traced)
     assert history.runs(flow="rare", state=State.DEAD) == []
     assert [text for text in asked if "no BETWEEN" in text] == []
-    with closing(connect(history._folder / "up.journal")) as db:
+    with closing(connect(history.folder / "up.journal")) as db:
         (text,) = [text for text in asked if "settled_ms IS NULL" in text]
         assert "USING INDEX open_runs" in str(db.execute(f"EXPLAIN QUERY PLAN {text}").fetchall())
     rare = history.runs(flow="rare", limit=3)
@@ -92,7 +92,7 @@ CALLS = Flow("9", steps=(Call(1, "boiler", "e", Method.GET), Call(2, "pump", "e"
 
 
 async def fail(folder: Path, *, projected_between: bool) -> None:
-    """Two runs that fail alike but for a number, and one that fails otherwise."""
+    """Two runs with reasons that differ in a number only, and one with another reason."""
     journal = sqlite_journal(folder)
     await journal.open()
     for n, (step, reason) in enumerate([(2, "timed out after 21 ms"), (2, "timed out after 7 ms"),
@@ -113,7 +113,7 @@ async def fail(folder: Path, *, projected_between: bool) -> None:
 
 
 @pytest.mark.parametrize("projected_between", [True, False])
-async def test_runs_that_fail_alike_point_at_one_fault(tmp_path, projected_between):
+async def test_runs_with_the_same_kind_of_failure_refer_to_one_fault(tmp_path, projected_between):
     await fail(tmp_path, projected_between=projected_between)
     with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
         found = db.execute(
@@ -128,14 +128,14 @@ async def test_runs_that_fail_alike_point_at_one_fault(tmp_path, projected_betwe
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
-async def test_a_run_that_is_part_of_another_is_found_by_that(tmp_path):
+async def test_a_run_is_found_by_its_parent(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
-    first = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin="whole:2")
-    await journal.accept(entry("whole"))
-    await journal.accept(entry("part", facts=(first,)))
+    first = Accepted(FLOW.id, flow_version(FLOW), msgspec.Raw(b"1"), "flow", origin="parent:2")
+    await journal.accept(entry("parent"))
+    await journal.accept(entry("child", facts=(first,)))
     await journal.close(clean=True)
     with closing(sqlite3.connect(tmp_path / "up.journal")) as db:
-        asked = "SELECT id FROM runs WHERE parent = 'whole'"
-        assert db.execute(asked).fetchall() == [("part",)]
+        asked = "SELECT id FROM runs WHERE parent = 'parent'"
+        assert db.execute(asked).fetchall() == [("child",)]
         assert "runs_by_parent" in str(db.execute(f"EXPLAIN QUERY PLAN {asked}").fetchall())

@@ -1,4 +1,4 @@
-"""Failures are kept longer than successes, and a busy day of successes does not push them out."""
+"""Failed runs are kept longer than others, and many successes do not displace them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def kept(folder) -> list[str]:
     return sorted({run.id.rpartition("-")[0] for run in SqliteHistory(folder).runs(limit=1_000)})
 
 
-async def test_a_failed_run_stays_when_one_that_succeeded_goes(tmp_path):
+async def test_a_failed_run_is_kept_when_one_that_succeeded_is_dropped(tmp_path):
     clock = ManualRetentionClock()
     journal = sqlite_journal(tmp_path, keep=(60, GIB), failed=(2 * DAY_S, GIB), retention_ms=clock)
     await journal.open()
@@ -42,7 +42,10 @@ async def test_a_failed_run_stays_when_one_that_succeeded_goes(tmp_path):
 
 
 async def fill_up(folder, failed_bytes: int, bad: int) -> tuple[int, int]:
-    """A failed run, then a megabyte and more of others; returns how many failed and others stay."""
+    """Write failed runs, then more than a megabyte of others.
+
+    Returns how many failed runs are kept, and how many runs in all.
+    """
     journal = sqlite_journal(folder, keep=(DAY_S, 1 << 20), failed=(DAY_S, failed_bytes))
     await journal.open()
     await end_some(journal, "bad", State.FAILED, bad)
@@ -56,17 +59,17 @@ async def fill_up(folder, failed_bytes: int, bad: int) -> tuple[int, int]:
     return sum(name.startswith("bad") for name in names), len(names)
 
 
-async def test_successes_that_are_too_many_push_out_no_failure(tmp_path):
+async def test_too_many_successes_displace_no_failure(tmp_path):
     failed, in_all = await fill_up(tmp_path, 1 << 19, bad=20)
     assert failed == 20
     assert in_all < 120
 
 
-async def test_failures_that_take_more_than_their_share_go_as_well(tmp_path):
+async def test_failures_that_take_more_than_their_share_are_dropped_as_well(tmp_path):
     failed, _ = await fill_up(tmp_path, 1 << 17, bad=60)
     assert failed < 60
 
 
-async def test_where_failures_alone_are_too_much_they_go_all_the_same(tmp_path):
+async def test_failures_are_dropped_when_nothing_else_is_left_to_drop(tmp_path):
     failed, _ = await fill_up(tmp_path, GIB, bad=150)
     assert failed < 150

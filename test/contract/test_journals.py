@@ -28,11 +28,11 @@ from fractal_rm.adapters.memory.blobs import MemoryBlobs
 from fractal_rm.adapters.memory.disk import MemoryDisk
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.sqlite import SqliteHistory
-from fractal_rm.adapters.sqlite.chain import link, start_of
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.adapters.sqlite.history import journals_in
-from fractal_rm.adapters.sqlite.retention import Keep
-from fractal_rm.adapters.sqlite.schema import FORMAT, OLDEST
+from fractal_rm.adapters.sqlite.format.page_chain import chain_start, page_sum
+from fractal_rm.adapters.sqlite.format.schema import FORMAT, OLDEST
+from fractal_rm.adapters.sqlite.read.snapshot import journals_in
+from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.domain.errors import (
     JournalDamaged,
     JournalError,
@@ -252,7 +252,7 @@ async def test_a_journal_with_a_flipped_byte_is_never_read_as_valid(tmp_path):
     await write_some(tmp_path)
     path = tmp_path / "up.journal"
     good = path.read_bytes()
-    whole = msgspec.json.encode((await opened(tmp_path)).runs)
+    expected = msgspec.json.encode((await opened(tmp_path)).runs)
     good = path.read_bytes()
     silently_wrong = []
     for at in range(0, len(good), 61):
@@ -265,7 +265,7 @@ async def test_a_journal_with_a_flipped_byte_is_never_read_as_valid(tmp_path):
             found = await opened(tmp_path)
         except JournalError:
             continue
-        if msgspec.json.encode(found.runs) != whole:
+        if msgspec.json.encode(found.runs) != expected:
             silently_wrong.append(at)
     assert silently_wrong == []
 
@@ -301,7 +301,7 @@ async def test_a_row_that_contradicts_its_facts_is_named(tmp_path):
     await write_some(tmp_path)
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE runs SET reason = 'it fell asleep' WHERE id = 'run-4'")
-    expected = ["the row of run run-4 does not say what its facts say",
+    expected = ["the row of run run-4 does not match its facts",
                 "the row of run run-4 (no. 5) does not match its checksum"]  # fmt: skip
     assert check_journal(tmp_path / "up.journal").problems == expected
 
@@ -365,7 +365,7 @@ async def test_a_run_whose_facts_cannot_be_applied_is_named(tmp_path):
     with sqlite3.connect(tmp_path / "up.journal") as db:
         (body,) = db.execute("SELECT body FROM pages WHERE run = 4 AND n = 1").fetchone()
         twice = msgspec.json.encode(2 * msgspec.json.decode(body))
-        last = link(start_of("run-3"), 1, twice)
+        last = page_sum(chain_start("run-3"), 1, twice)
         db.execute("DELETE FROM pages WHERE run = 4 AND n > 1")
         db.execute("UPDATE pages SET body = ?, sum = ? WHERE run = 4", (twice, last))
         db.execute("UPDATE runs SET pages = 1, chain = ? WHERE no = 4", (last,))
@@ -387,7 +387,7 @@ async def test_a_row_of_another_flow_than_its_facts_is_named(tmp_path):
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE runs SET flow = 'other' WHERE id = 'run-4'")
     problems = check_journal(tmp_path / "up.journal").problems
-    assert problems == ["the row of run run-4 does not say what its facts say",
+    assert problems == ["the row of run run-4 does not match its facts",
                         "the row of run run-4 (no. 5) does not match its checksum"]  # fmt: skip
 
 
@@ -870,7 +870,7 @@ async def test_a_run_is_found_by_its_key_after_its_facts_were_purged(tmp_path):
 @pytest.fixture
 def sqlite_prompt(tmp_path, monkeypatch):
     """A connection that can lock the history; the journal does not wait for it."""
-    monkeypatch.setattr("fractal_rm.adapters.sqlite.store.WAIT_S", 0)
+    monkeypatch.setattr("fractal_rm.adapters.sqlite.write.file.WAIT_S", 0)
     with closing(sqlite3.connect(tmp_path / "up.journal", isolation_level=None)) as sqlite_prompt:
         yield sqlite_prompt
 

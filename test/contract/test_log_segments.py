@@ -423,11 +423,11 @@ def folder(tmp_path):
 
 def test_an_unfinished_file_of_a_killed_process_is_ignored(folder):
     """Otherwise it would be written into, or its name would be used twice."""
-    whole = [body for body, _ in log_on(FolderDisk(folder)).open(0)]
+    expected = [body for body, _ in log_on(FolderDisk(folder)).open(0)]
     for name in range(1, 10):
         (folder / f"{name}.new").write_bytes(bytes(SEGMENT))
     log = log_on(FolderDisk(folder))
-    assert opened(log) == whole
+    assert opened(log) == expected
     for number in range(3, 9):
         log.put(bytes([number]) * 1900)
     log.close()

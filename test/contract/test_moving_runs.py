@@ -13,10 +13,11 @@ import pytest
 from fractal_rm.adapters import other_journals
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.log.adoption import RUNS_AT_ONCE, families
-from fractal_rm.adapters.sqlite import SqliteHistory, lookup
+from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.adapters.sqlite.history import journals_in
-from fractal_rm.adapters.sqlite.retention import Keep
+from fractal_rm.adapters.sqlite.read import other_histories as lookup
+from fractal_rm.adapters.sqlite.read.snapshot import journals_in
+from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.errors import JournalError, JournalHeld
 from fractal_rm.domain.facts import (
@@ -272,8 +273,8 @@ async def test_both_journals_are_valid_after_moves_of_runs_with_failures_parents
             assert msgspec.json.encode(now.facts) == msgspec.json.encode(was.facts)
     await end_all_runs(tmp_path, "up", runs)
     assert problems(tmp_path) == []
-    assert parents(tmp_path / "up.journal") == {"child": "whole"}
-    assert parents(tmp_path / "mqtt.journal") == {"failed child": "whole"}
+    assert parents(tmp_path / "up.journal") == {"child": "parent"}
+    assert parents(tmp_path / "mqtt.journal") == {"failed child": "parent"}
     failed = SqliteHistory(tmp_path).runs(state=State.FAILED)
     assert {run.id for run in failed} >= {*runs, "failed child"}
 
@@ -283,9 +284,9 @@ def accepted_with(**more):
 
 
 FACTS = {
-    "whole": (accepted_with(key="key of whole"), Placed(None, "here"), Started(1)),
-    "failed child": (accepted_with(origin="whole:1"), Started(1)),
-    "child": (accepted_with(origin="whole:2"), Started(1), StepFailed(1, 1, "no 17", again=AGAIN)),
+    "parent": (accepted_with(key="key of parent"), Placed(None, "here"), Started(1)),
+    "failed child": (accepted_with(origin="parent:1"), Started(1)),
+    "child": (accepted_with(origin="parent:2"), Started(1), StepFailed(1, 1, "no 17", again=AGAIN)),
     "elsewhere": (accepted_with(), Placed("3", "there"), Offered("3", 1)),
     "accepted": (accepted_with(),),
 }

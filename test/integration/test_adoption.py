@@ -114,9 +114,7 @@ def test_a_process_without_mqtt_leaves_runs_that_need_it_and_reports_them(make, 
     wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [plain])
     found = audit(node)
     assert found.return_value == EXIT_NOT_WELL
-    assert f"run {publishes} is carried by nobody: restart its node (`fractal-rm up`)" in (
-        found.output
-    )
+    assert f"run {publishes} is not handled: restart its node (`fractal-rm up`)" in (found.output)
 
 
 def test_a_process_starts_although_a_journal_cannot_be_adopted(make, components):

@@ -120,7 +120,7 @@ async def test_no_damage_loses_a_run_silently_except_at_the_end_of_the_log(tmp_p
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    whole, refused = list(names()), 0
+    undamaged, refused = list(names()), 0
     for number in range(DAMAGES // 4):
         copy = tmp_path / f"{number}"
         shutil.copytree(state, copy)
@@ -136,7 +136,7 @@ async def test_no_damage_loses_a_run_silently_except_at_the_end_of_the_log(tmp_p
             refused += 1
             continue
         at_the_end = file == segments[-1] and (harmed_to + 300 > end or harmed_to == BEGIN)
-        assert found == whole or (at_the_end and found == whole[: len(found)])
+        assert found == undamaged or (at_the_end and found == undamaged[: len(found)])
     assert refused
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fractal_rm.adapters.connect.tls import TlsContexts
-from fractal_rm.adapters.sqlite.prepare import PAGE_BYTES
+from fractal_rm.adapters.sqlite.format.prepare import PAGE_BYTES
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import FILES
 from fractal_rm.config.control import Control, write_control

@@ -1,4 +1,4 @@
-"""An open run that nobody carries is seen: by readyz, in the log, and by `audit`."""
+"""An open run that is not handled is reported: by readyz, in the log, and by `audit`."""
 
 from __future__ import annotations
 
@@ -35,46 +35,46 @@ def runs_check(stage: Stage):
     return next(check for check in stage.node.readiness() if check.name == "runs")
 
 
-def looked_twice(stage: Stage) -> frozenset[str]:
+def unhandled_runs(stage: Stage) -> frozenset[str]:
     stage.node.take_stock()
     return stage.node.take_stock()
 
 
-async def test_a_run_that_is_anywhere_where_it_may_be_is_carried():
+async def test_a_run_in_any_expected_place_counts_as_handled():
     async with Stage(flows=flows(EVERYWHERE)) as stage:
         go = stage.holds("slow/1")
         in_flight = await stage.send("2")
         await until(stage.called)
-        await stage.send("2")  # in line
+        await stage.send("2")  # queued
         outside = await stage.send("3")
         within = await stage.send("4")  # waits for a place of flow 2
         await until(lambda: "Waiting" in stage.facts(outside.run))
-        assert looked_twice(stage) == frozenset()
+        assert unhandled_runs(stage) == frozenset()
         assert runs_check(stage).ok
         go.set()
         await until(lambda: stage.node.unfinished == 1)
         assert stage.state(in_flight.run).final
         assert stage.state(within.run).final
-        assert looked_twice(stage) == frozenset()
+        assert unhandled_runs(stage) == frozenset()
 
 
-async def test_a_run_whose_task_ended_by_a_fault_is_named():
+async def test_a_run_whose_task_has_failed_is_reported():
     async with Stage() as stage:
 
         async def breaks(*_):
-            raise OSError("nobody foresaw it")
+            raise OSError("unexpected")
 
         stage.node.lifecycle.settle = breaks
         taken = await stage.send("2")
         await until(lambda: stage.called() == ["b/2"])
         await until(lambda: stage.load.in_flight == 0)
-        assert stage.node.take_stock() == frozenset()  # once may be chance
+        assert stage.node.take_stock() == frozenset()  # one look is not enough
         assert stage.node.take_stock() == {taken.run}
         check = runs_check(stage)
         assert not check.ok
-        assert check.text == f"1 are carried by nobody until a restart: {taken.run}"
-        assert looked_twice(stage) == {taken.run}
-        assert stage.telemetry.events.count("run_not_carried") == 1
+        assert check.text == f"1 open runs are not handled until a restart: {taken.run}"
+        assert unhandled_runs(stage) == {taken.run}
+        assert stage.telemetry.events.count("run_not_handled") == 1
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def audit(node: NodeProcess):
     return CliRunner().invoke(cli, ["audit", "--config", str(node.config)], standalone_mode=False)
 
 
-def test_audit_names_a_run_that_its_node_says_nobody_carries(node, components):
+def test_audit_shows_a_run_that_its_node_reported_as_unhandled(node, components):
     components.answers["/endpoint2"] = "hang"
     node.start()
     _, _, taken = node.trigger("2")
@@ -98,7 +98,7 @@ def test_audit_names_a_run_that_its_node_says_nobody_carries(node, components):
     write_uncarried(node.state, "api", [taken["run"], "01J00000000000000000000009"])
     found = audit(node)
     assert found.return_value == EXIT_NOT_WELL
-    assert f"run {taken['run']} is carried by nobody: restart its node" in found.output
+    assert f"run {taken['run']} is not handled: restart its node" in found.output
     assert "01J00000000000000000000009" not in found.output
     node.kill()
     components.answers.clear()
@@ -108,7 +108,7 @@ def test_audit_names_a_run_that_its_node_says_nobody_carries(node, components):
     wait_until(lambda: read_uncarried(node.state, "api") == [])
 
 
-def test_of_many_runs_that_nobody_carries_audit_shows_some_and_reads_the_journal_once(
+def test_of_many_unhandled_runs_audit_shows_some_and_reads_the_journal_once(
     node, components, monkeypatch
 ):
     components.answers["/endpoint2"] = "hang"
@@ -118,6 +118,6 @@ def test_of_many_runs_that_nobody_carries_audit_shows_some_and_reads_the_journal
     monkeypatch.setattr("fractal_rm.adapters.sqlite.SqliteHistory.run", read_one_by_one.append)
     found = audit(node)
     assert found.return_value == EXIT_NOT_WELL
-    assert found.output.count("is carried by nobody") == 20
-    assert "and 3 more runs of api: --json names them all" in found.output
+    assert found.output.count("is not handled") == 20
+    assert "and 3 more runs of api: --json lists them all" in found.output
     assert read_one_by_one == []

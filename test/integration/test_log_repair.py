@@ -160,7 +160,7 @@ async def test_damage_in_a_log_is_named_and_repaired_and_the_files_are_kept(
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    before = await started(shutil.copytree(state, tmp_path / "whole"))
+    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
     repaired = 0
     for number in range(5):
         copy = shutil.copytree(state, tmp_path / f"{number}")
@@ -236,7 +236,7 @@ FILES_DAMAGED = {
 
 @pytest.mark.parametrize("damage", FILES_DAMAGED)
 async def test_a_missing_segment_is_noticed_and_the_other_runs_are_kept(tmp_path, state, damage):
-    before = await started(shutil.copytree(state, tmp_path / "whole"))
+    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
     damage(segments_of(state))
     with pytest.raises(JournalDamaged):
         await journal_in(state).open()
@@ -252,7 +252,7 @@ async def test_a_missing_segment_is_noticed_and_the_other_runs_are_kept(tmp_path
 @pytest.mark.parametrize("damage", [both_headers_zeroed, both_headers_flipped])
 async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, damage):
     """Except of the last segment, and of two adjacent ones, whose salts no other segment has."""
-    before = await started(shutil.copytree(state, tmp_path / "whole"))
+    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
     for file in segments_of(state)[-3:]:
         content = bytearray(file.read_bytes())
         damage(content, BEGIN)
@@ -269,7 +269,7 @@ async def test_lost_headers_of_several_segments_lose_no_run(tmp_path, state, dam
 async def test_a_segment_that_the_disk_cannot_read_counts_as_a_gap_and_is_kept(
     tmp_path, state, monkeypatch
 ):
-    before = await started(shutil.copytree(state, tmp_path / "whole"))
+    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
     bad, opened = segments_of(state)[2], open
 
     def fail(file, *args, **how):
@@ -289,7 +289,7 @@ async def test_a_segment_that_the_disk_cannot_read_counts_as_a_gap_and_is_kept(
 
 
 async def test_a_copied_segment_loses_no_run(tmp_path, state):
-    before = await started(shutil.copytree(state, tmp_path / "whole"))
+    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
     third = segments_of(state)[2]
     shutil.copy(third, third.with_name("99"))
     assert "are all segment" in str(check_journal(journal_of(state)).problems)
@@ -305,7 +305,7 @@ async def test_a_damaged_history_and_its_damaged_log_are_repaired_together(tmp_p
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    before = await started(shutil.copytree(state, tmp_path / "whole"))
+    before = await started(shutil.copytree(state, tmp_path / "undamaged"))
     with closing(sqlite3.connect(journal_of(state))) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     pages = journal_of(state).stat().st_size // PAGE_BYTES

@@ -89,9 +89,9 @@ async def assert_repaired_again(folder: Path, content: bytes, expected: dict) ->
 
 async def test_a_repair_that_is_killed_at_any_step_is_repeated_safely(tmp_path, state):
     _, content = damaged_state(state)
-    whole = shutil.copytree(state, tmp_path / "repaired")
-    assert repair(journal_of(whole)).gone
-    expected = await started(whole)
+    repaired_copy = shutil.copytree(state, tmp_path / "repaired")
+    assert repair(journal_of(repaired_copy)).gone
+    expected = await started(repaired_copy)
     n, repaired = 0, 0
     while True:
         folder = shutil.copytree(state, tmp_path / f"{n}")
@@ -116,12 +116,12 @@ log.repair_killed_at(Path(sys.argv[1]), int(sys.argv[2]))
 @pytest.mark.parametrize("share", [0.4, 0.85])
 async def test_a_process_that_is_killed_during_a_repair_keeps_all_files(tmp_path, state, share):
     _, content = damaged_state(state)
-    whole = shutil.copytree(state, tmp_path / "repaired")
+    repaired_copy = shutil.copytree(state, tmp_path / "repaired")
     Killing.left = 1_000_000
-    repair(journal_of(whole))
+    repair(journal_of(repaired_copy))
     steps = 1_000_000 - Killing.left
     Killing.left = float("inf")
-    expected = await started(whole)
+    expected = await started(repaired_copy)
     here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     n = str(int(steps * share))
     ended = subprocess.run([sys.executable, "-c", _DIES, str(state), n, *here], check=False)

@@ -56,9 +56,9 @@ async def test_the_audit_reports_what_a_damaged_log_has_lost(state, node):
     assert lost_runs > 0
     for _ in range(2):
         done = fractal_rm(node, "audit")
-        said = json.loads(done.output)
-        assert (done.return_value, said["balanced"], said["damaged"]) == (0, True, {})
-        assert said["lost"] == {"up": {"places": 1, "runs": lost_runs}}
+        audit = json.loads(done.output)
+        assert (done.return_value, audit["balanced"], audit["damaged"]) == (0, True, {})
+        assert audit["lost"] == {"up": {"places": 1, "runs": lost_runs}}
         await started(state)
 
 

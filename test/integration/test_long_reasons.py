@@ -98,7 +98,7 @@ async def test_a_reason_over_many_levels_of_runs_keeps_the_original_cause():
         assert len(reason) < 5_000
 
 
-async def test_of_many_topics_that_a_broker_refuses_a_few_are_named(tmp_path):
+async def test_the_first_of_many_refused_topics_are_named(tmp_path):
     broker = ScriptedBroker(lambda _: connack())
     granted = broker.answer
 

@@ -129,7 +129,7 @@ async def test_reading_pauses_if_the_protocol_has_no_receive_maximum(tmp_path):
 async def test_reading_pauses_while_too_many_bytes_are_unacknowledged(
     mosquitto, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(unacknowledged, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(unacknowledged, "MAX_BYTES", 1_000_000)
     async with connected(mosquitto, tmp_path) as way_in:
         way_in.intake.answers.clear()
         await trigger(mosquitto, *[b"%d" % n * 200_000 for n in range(10)])

@@ -159,6 +159,21 @@ async def test_a_message_still_being_written_at_a_reload_after_a_lost_connection
         assert (await reloads.redelivered())["may_run_twice"] == 1
 
 
+async def test_after_a_reload_the_publisher_uses_the_new_connection(tmp_path):
+    def sent():
+        return [
+            data[-1:] for first, data in broker.received if first == 0x32 and b"answers" in data
+        ]
+
+    async with reloading(resumed, tmp_path) as (broker, reloads):
+        publish = reloads.way_in.publish
+        await publish("answers", b"1")
+        await reloads.reload(keepalive=30)
+        await publish("answers", b"2")
+        assert sent() == [b"1", b"2"]
+        assert len(broker.connects) == 2
+
+
 def test_after_a_reload_a_message_that_waited_for_room_is_certainly_new(
     mosquitto, tmp_path, components
 ):

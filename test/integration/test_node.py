@@ -14,7 +14,7 @@ from contextlib import closing
 import pytest
 
 from components import slow
-from fractal_rm.adapters.sqlite.schema import FORMAT
+from fractal_rm.adapters.sqlite.format.schema import FORMAT
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 from ports import free_port
@@ -84,7 +84,7 @@ def test_a_node_refuses_a_damaged_journal_and_names_the_run(make, components):
             "UPDATE pages SET body = CAST(replace(CAST(body AS TEXT), 'rest', 'mqtt') AS BLOB)"
         )
     log = refusal(node)
-    assert f"the checksum of page 1 of run {run} does not hold" in log
+    assert f"page 1 of run {run} does not match its checksum" in log
     assert "fractal-rm journal check" in log
     checked = node.command("journal", "check")
     assert checked.returncode == 1

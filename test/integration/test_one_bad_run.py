@@ -1,4 +1,4 @@
-"""Whatever is wrong with one run costs that run, and not its node or what came with it."""
+"""A fault in one run ends that run only: the node, and the triggers that came with it, continue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.memory import MemoryCaller
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.peers import HttpPeers
-from fractal_rm.adapters.sqlite.chain import link, start_of
+from fractal_rm.adapters.sqlite.format.page_chain import chain_start, page_sum
 from fractal_rm.cli.main import cli
 from fractal_rm.config.load import load
 from fractal_rm.domain.call import Reply
@@ -73,7 +73,7 @@ def journal_of(node: NodeProcess, retention_ms: int) -> LogJournal:
 
 
 async def written(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) -> None:
-    """A journal of an earlier process, with open runs of these facts after their first."""
+    """Write a journal of an earlier process; ``entries`` are flow, payload and later facts."""
     flows = load(node.config, {}).config.flows
     now_ms = SystemClock.now_ms()
     journal = journal_of(node, now_ms)
@@ -98,7 +98,7 @@ def fractal_rm(node: NodeProcess, *args: str):
 
 
 @pytest.mark.parametrize("clean", [True, False])
-def test_a_payload_that_an_older_release_took_keeps_no_node_from_starting(node, clean):
+def test_an_invalid_payload_accepted_by_an_older_release_does_not_stop_a_start(node, clean):
     names = ids(*range(1, 7))
     runs = {name: (str(number % 3 + 1), BAD[number // 3]) for number, name in enumerate(names)} | {
         "01J000000000000000000000A0": ("2", b'{"id": 7}')
@@ -116,13 +116,13 @@ def test_a_payload_that_an_older_release_took_keeps_no_node_from_starting(node, 
         with urlopen(f"http://{HOST}:{node.rest}/v1/runs/{name}") as shown:
             assert shown.status == 200
         for command in ("show", "record"):
-            said = fractal_rm(node, "runs", command, name)
-            well = said.exit_code == 0 or isinstance(said.exception, FractalError)
-            assert well, said.exception
+            result = fractal_rm(node, "runs", command, name)
+            well = result.exit_code == 0 or isinstance(result.exception, FractalError)
+            assert well, result.exception
     assert fractal_rm(node, "audit").exit_code == 0
 
 
-def test_facts_that_make_no_run_set_that_run_aside_and_the_start_goes_on(node):
+def test_a_run_with_impossible_facts_is_set_aside_and_the_others_continue(node):
     one, two, three = ids(1, 2, 3)
     deep = msgspec.Raw(b"[" * 20_000 + b"]" * 20_000)
     runs = {
@@ -145,11 +145,11 @@ def test_facts_that_make_no_run_set_that_run_aside_and_the_start_goes_on(node):
 
 
 class AcceptedOtherwise(Accepted, frozen=True, tag="accepted-otherwise"):
-    """The first fact of a run as a later release may write it."""
+    """A first fact as a later release may write it."""
 
 
 async def accepted_and_killed(node: NodeProcess, runs: dict[str, type[Accepted]]) -> None:
-    """A process was killed when it had accepted these runs of flow 2 by facts of these kinds."""
+    """Accept runs of flow 2, with first facts of these types, and be killed."""
     flow, now_ms = load(node.config, {}).config.flows["2"], SystemClock.now_ms()
     journal = journal_of(node, now_ms)
     await journal.open()
@@ -159,7 +159,7 @@ async def accepted_and_killed(node: NodeProcess, runs: dict[str, type[Accepted]]
     journal.crash()
 
 
-def test_a_first_fact_that_cannot_be_read_sets_its_run_aside_and_the_start_goes_on(node):
+def test_a_run_with_an_unreadable_first_fact_is_set_aside_and_the_others_continue(node):
     one, two = ids(1, 2)
     asyncio.run(accepted_and_killed(node, {one: AcceptedOtherwise, two: Accepted}))
     node.start()
@@ -177,26 +177,26 @@ async def open_runs(node: NodeProcess) -> int:
     return len(recovered.runs)
 
 
-class PoisonError(Exception):
-    """What nobody foresaw."""
+class UnexpectedError(Exception):
+    """An error that the program does not expect."""
 
 
 @pytest.fixture
-def poison(monkeypatch):
-    """Payloads with which a run cannot be put in line."""
+def unqueueable(monkeypatch):
+    """Payloads whose run cannot be queued."""
     payloads: set[bytes] = set()
     true = order.what_it_is_about
 
     def label(flow_id, latest, payload, most):
         if bytes(payload) in payloads:
-            raise PoisonError
+            raise UnexpectedError
         return true(flow_id, latest, payload, most)
 
     monkeypatch.setattr(order, "what_it_is_about", label)
     return payloads
 
 
-def labelled() -> dict:
+def with_latest() -> dict:
     return {"2": msgspec.structs.replace(config().flows["2"], queueing=Queueing(latest="@"))}
 
 
@@ -214,9 +214,9 @@ def places(stage: Stage) -> tuple[int, ...]:
     return load.waiting, load.in_flight, load.held_bytes
 
 
-async def test_a_run_that_cannot_stand_in_line_costs_nobody_that_came_with_it(poison):
-    poison.add(b'"bad"')
-    async with Stage(flows=labelled()) as stage:
+async def test_a_run_that_cannot_be_queued_does_not_affect_the_others_of_its_batch(unqueueable):
+    unqueueable.add(b'"bad"')
+    async with Stage(flows=with_latest()) as stage:
         first, bad, last = await stage.node.receive_all(arrivals("a", "bad", "b"))
         assert bad.state is State.DEAD
         await until(lambda: stage.node.unfinished == 0)
@@ -225,15 +225,15 @@ async def test_a_run_that_cannot_stand_in_line_costs_nobody_that_came_with_it(po
 
 
 @pytest.mark.parametrize("crash", [True, False])
-async def test_a_run_that_cannot_stand_in_line_at_a_start_is_set_aside(poison, crash):
+async def test_a_run_that_cannot_be_queued_at_a_start_is_set_aside(unqueueable, crash):
     disk = Disk()
-    async with Stage(disk, flows=labelled()) as stage:
+    async with Stage(disk, flows=with_latest()) as stage:
         stage.node.pause(True)
         taken = await stage.node.receive_all(arrivals("a", "bad", "b"))
         if crash:
             stage.crash()
-    poison.add(b'"bad"')
-    async with Stage(disk, flows=labelled()) as stage:
+    unqueueable.add(b'"bad"')
+    async with Stage(disk, flows=with_latest()) as stage:
         await until(lambda: stage.node.unfinished == 0)
         assert states(stage, *taken) == [State.SUCCEEDED, State.DEAD, State.SUCCEEDED]
         assert places(stage) == (0, 0, 0)
@@ -249,7 +249,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize(("why", "body"), ANSWERS.items(), ids=ANSWERS)
-async def test_an_answer_of_a_balancer_that_is_read_in_two_ways_leaves_the_run_here(why, body):
+async def test_an_ambiguous_answer_of_the_balancer_leaves_the_run_here(why, body):
     async def answer(*_):
         return Reply(200, b"", body)
 
@@ -265,7 +265,7 @@ async def test_an_answer_of_a_balancer_that_is_read_in_two_ways_leaves_the_run_h
 
 
 @pytest.mark.parametrize("body", ANSWERS.values(), ids=ANSWERS)
-async def test_an_answer_of_a_peer_that_is_read_in_two_ways_is_no_receipt(body):
+async def test_an_ambiguous_answer_of_a_peer_is_no_receipt(body):
     async def answer(*_):
         return Reply(200, b"", body)
 
@@ -275,7 +275,7 @@ async def test_an_answer_of_a_peer_that_is_read_in_two_ways_is_no_receipt(body):
     assert await HttpPeers(caller).offer(node, offer, ours=True) == NoReceipt()
 
 
-def test_a_bad_trigger_costs_none_of_those_that_came_with_it(node, mosquitto):
+def test_a_bad_trigger_does_not_affect_those_that_came_with_it(node, mosquitto):
     node.mode = "up"
     node.edit("comm", mqtt__port=mosquitto.port)
     node.start().wait_connected()
@@ -289,12 +289,12 @@ def test_a_bad_trigger_costs_none_of_those_that_came_with_it(node, mosquitto):
     assert "Traceback" not in node.log
 
 
-async def test_a_run_whose_facts_lack_the_first_is_set_aside_at_start(node):
+async def test_a_run_without_its_first_fact_is_set_aside_at_a_start(node):
     lacking, other = ids(1, 2)
     await written(node, {lacking: ("2", b"{}"), other: ("2", b'{"id": 1}')}, clean=False)
     with closing(sqlite3.connect(node.state / "api.journal")) as db, db:
         body = b"[]"
-        of_run = (body, link(start_of(lacking), 1, body), lacking)
+        of_run = (body, page_sum(chain_start(lacking), 1, body), lacking)
         no = "(SELECT no FROM runs WHERE id = ?)"
         db.execute(f"UPDATE pages SET body = ?, sum = ? WHERE place >> 24 = {no}", of_run)
         db.execute("UPDATE runs SET chain = ? WHERE id = ?", of_run[1:])

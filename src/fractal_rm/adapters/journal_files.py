@@ -18,7 +18,8 @@ from fractal_rm.adapters.log.journal import LogJournal
 from fractal_rm.adapters.log.log import MOST_BYTES, SEGMENT_BYTES, Log
 from fractal_rm.adapters.other_journals import FolderOfJournals
 from fractal_rm.adapters.sqlite import HistoryStore
-from fractal_rm.adapters.sqlite.retention import PURGE_EVERY_S, Kept
+from fractal_rm.adapters.sqlite.write.limits import Kept
+from fractal_rm.adapters.sqlite.write.retention import PURGE_EVERY_S
 from fractal_rm.adapters.worker import Worker
 from fractal_rm.domain.errors import JournalError
 from fractal_rm.domain.run import Run

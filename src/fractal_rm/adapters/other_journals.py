@@ -17,9 +17,9 @@ from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.records import blob_refs_of
 from fractal_rm.adapters.log.replay import told_in
 from fractal_rm.adapters.sqlite import HistoryStore, open_runs_of
-from fractal_rm.adapters.sqlite.causes import unusable
-from fractal_rm.adapters.sqlite.lookup import OtherHistories
-from fractal_rm.adapters.sqlite.retention import Keep
+from fractal_rm.adapters.sqlite.errors import unusable
+from fractal_rm.adapters.sqlite.read.other_histories import OtherHistories
+from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.domain.errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Recovered

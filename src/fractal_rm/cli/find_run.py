@@ -1,29 +1,29 @@
-"""Find a run by its id, or by the first letters of it."""
+"""Find a run by its id, or by the first letters of its id."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import Accepted
 from fractal_rm.domain.flow import SubFlow
 from fractal_rm.engine.ports import RunDetail, RunSummary
 
-PAGE = 1_000  # runs that are looked through at a time
+PAGE = 1_000  # runs that are read at a time
 _LISTED = "`fractal-rm runs list` lists them"
 
 
 class NoSuchRun(FractalError):
-    """The id is in no journal of the node."""
+    """No journal of the node has the run."""
 
     code = "no-such-run"
 
 
 def find_run(history: SqliteHistory, run_id: str) -> RunDetail:
-    """The run with this id, or the one whose id begins so. Raises NoSuchRun."""
-    if not run_id:  # every id begins so
+    """The run with this id, or the only one whose id begins with it. Raises NoSuchRun."""
+    if not run_id:  # every id begins with it
         raise NoSuchRun(f"give the first letters of a run's id; {_LISTED}")
     detail = history.run(run_id) or _by_first_letters(history, run_id)
     if detail is None:
@@ -35,12 +35,12 @@ def _by_first_letters(history: SqliteHistory, first: str) -> RunDetail | None:
     found = history.runs(before=first.upper() + "~", limit=2)
     found = [run for run in found if run.id.startswith(first.upper())]
     if len(found) > 1:
-        raise NoSuchRun(f"more than one run begins with {first}: give more of its id")
+        raise NoSuchRun(f"more than one run id begins with {first}: give more letters")
     return history.run(found[0].id) if found else None
 
 
 def children_of(history: SqliteHistory, parent: RunDetail, config: Config) -> Iterator[RunDetail]:
-    """The runs that the RUNs of a run began, and those that these began, in order."""
+    """The runs that the RUN steps of a run started, each followed by its own children."""
     flow = config.flows.get(parent.summary.flow or "")
     for step in flow.steps if flow else ():
         if isinstance(step, SubFlow):
@@ -51,12 +51,16 @@ def children_of(history: SqliteHistory, parent: RunDetail, config: Config) -> It
 
 
 def _child(history: SqliteHistory, parent: RunSummary, step: SubFlow) -> RunDetail | None:
-    """A child is accepted after its parent, and its first fact names where it comes from."""
+    """The run that a RUN step of the parent started, if it is in the history.
+
+    It was accepted after its parent, and its first fact contains its origin.
+    """
     origin, before = f"{parent.id}:{step.number}", None
     while True:
         page = history.runs(flow=step.flow, limit=PAGE, before=before)
         for run in page:
-            # Both, as the wall clock may be set, and the parent may have the id of another node.
+            # Both conditions: the wall clock may be set back, and another node may have made the
+            # id of the parent.
             if run.accepted_ms < parent.accepted_ms and run.id < parent.id:
                 return None
             detail = history.run(run.id) if run.source == "flow" else None

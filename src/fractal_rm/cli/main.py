@@ -45,7 +45,7 @@ _COMMANDS = {
     "runs": "runs",
     "flows": "flows",
     "journal": "journal",
-    "audit": "journal",
+    "audit": "audit",
 }
 
 

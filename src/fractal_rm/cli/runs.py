@@ -1,4 +1,4 @@
-"""`runs`: what was run, and everything that happened to it."""
+"""`runs`: list runs, or show one with its facts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.cli.find_run import find_run
 from fractal_rm.cli.options import (
     config_option,
@@ -31,29 +31,29 @@ _STATES = [state.value for state in State if state is not State.NEW]
 
 @click.group()
 def runs() -> None:
-    """List runs, show one, or make a test of one."""
+    """List runs, show one, or write a test case from one."""
 
 
 runs.add_command(record_run)
 
 
 @runs.command("list")
-@click.option("--state", type=click.Choice(_STATES), help="Only those that stand there.")
-@click.option("--flow", metavar="ID", help="Only those of this flow.")
+@click.option("--state", type=click.Choice(_STATES), help="Only runs in this state.")
+@click.option("--flow", metavar="ID", help="Only runs of this flow.")
 @click.option(
     "--limit",
     type=click.IntRange(1, MOST_LISTED),
     default=20,
     show_default=True,
-    help="At most so many.",
+    help="At most this many.",
 )
-@click.option("--before", metavar="RUN", help="Only older ones than this run.")
+@click.option("--before", metavar="RUN", help="Only runs older than this one.")
 @config_option
 @json_option
 def list_runs(
     state: str | None, flow: str | None, limit: int, before: str | None, folder: Path, as_json: bool
 ) -> None:
-    """The newest runs first, of all journals of the node."""
+    """List the newest runs of all journals of the node."""
     history = SqliteHistory(state_of(folder))
     page = history.page(
         state=State(state) if state else None, flow=flow, limit=limit, before=before
@@ -88,7 +88,7 @@ def list_runs(
 @config_option
 @json_option
 def show_run(run_id: str, folder: Path, as_json: bool) -> None:
-    """One run, fact by fact; the first letters of its id will do."""
+    """Show one run with its facts. The first letters of its id are enough."""
     detail = find_run(SqliteHistory(state_of(folder)), run_id)
     if as_json:
         print_json(detail)
@@ -109,20 +109,20 @@ def _print(detail: RunDetail) -> None:
         empty="its facts were dropped for their age; see history.max_age_s",
     )
     if detail.unreadable:
-        click.echo(f"not all can be read: {detail.unreadable}")
+        click.echo(f"some of it cannot be read: {detail.unreadable}")
 
 
 def _words(fact: AnyFact) -> tuple[str, str]:
-    """The name of a fact, and what it says beside that."""
-    said = msgspec.structs.asdict(fact)
+    """The name of a fact, and its fields as text."""
+    fields = msgspec.structs.asdict(fact)
     if isinstance(fact, Dead):
-        said["body"] = fact.body.decode("utf-8", "replace")
-    if said.get("status") == 0:  # a step that is not one call: nothing answered it
-        said |= {"status": None, "took_ms": said.get("took_ms") or None}
-    _ = said.pop("answer", None)  # the reason says it
-    told = {key: value for key, value in said.items() if value not in (None, "", UNSET)}
+        fields["body"] = fact.body.decode("utf-8", "replace")
+    if fields.get("status") == 0:  # a step that is not one call has no status
+        fields |= {"status": None, "took_ms": fields.get("took_ms") or None}
+    _ = fields.pop("answer", None)  # the reason contains it
+    shown = {key: value for key, value in fields.items() if value not in (None, "", UNSET)}
     name = str(fact.__struct_config__.tag)
-    return name, "  ".join(f"{key} {_short(value)}" for key, value in told.items())
+    return name, "  ".join(f"{key} {_short(value)}" for key, value in shown.items())
 
 
 def _short(value: object) -> str:
@@ -135,7 +135,7 @@ def _short(value: object) -> str:
 
 
 def _json(value: object) -> str:
-    """A value as JSON, and JSON text as it stands; of a JSON string what it says."""
+    """A value as JSON; JSON text is not encoded again, and a JSON string loses its quotes."""
     text = msgspec.json.encode(value).decode()
     try:
         return msgspec.json.decode(text, type=str)

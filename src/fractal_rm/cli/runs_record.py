@@ -1,4 +1,4 @@
-"""`runs record`: write a case of flows.cases.toml from a run that has happened."""
+"""`runs record`: write a case for flows.cases.toml from a real run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fractal_rm.adapters.sqlite.history import SqliteHistory
+from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.cases.read import read_cases
 from fractal_rm.cases.record import CannotRecord, Recorded, recorded
 from fractal_rm.cases.run import text_of
@@ -23,15 +23,15 @@ from fractal_rm.config.model import Config
     "--into",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Append it to this file; without, it is printed.",
+    help="Append it to this file; by default it is printed.",
 )
 @click.option("--name", help="The name of the case.")
 @config_option
 def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -> int:
-    """Write a test of a flow from a real run, secrets masked.
+    """Write a test case of a flow from a real run, with secrets masked.
 
-    The first letters of the run's id will do. Exits 1 where the case would not pass as it is: what
-    the journal does not hold, such as a long answer that an EXPECT refused, is to be filled in.
+    The first letters of the run's id are enough. Exits 1 if the case does not pass yet: fill in
+    what the journal does not contain, such as a long answer that an EXPECT refused.
     """
     config = read_config(folder)
     history = SqliteHistory(Path(config.state_path))
@@ -46,8 +46,8 @@ def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -
     else:
         _append(into, found, config)
     for difference in found.differences:
-        said = f"{difference.what}: expected {difference.expected}, got {difference.got}"
-        click.echo(f"it does not pass yet: {said}", err=True)
+        text = f"{difference.what}: expected {difference.expected}, got {difference.got}"
+        click.echo(f"the case does not pass yet: {text}", err=True)
     return EXIT_NOT_WELL if found.differences else 0
 
 
@@ -56,11 +56,11 @@ def _text(found: Recorded) -> str:
 
 
 def _append(file: Path, found: Recorded, config: Config) -> None:
-    """Raises ConfigRejected where the file is no file of cases, CannotRecord at a known name."""
+    """Raises ConfigRejected if it is not a file of cases, CannotRecord if it has this name."""
     before = text_of(file) if file.exists() else ""
     if any(case.name == found.case.name for case in read_cases(before, config, file.name)):
-        raise CannotRecord(f'{file} has a case called "{found.case.name}"; --name gives another')
+        raise CannotRecord(f'{file} already has a case "{found.case.name}"; give another --name')
     lead = "" if not before else "\n" if before.endswith("\n") else "\n\n"
     with file.open("a", encoding="utf-8") as out:
         out.write(f"{lead}{_text(found)}")
-    click.echo(f'{file} has a case "{found.case.name}" now')
+    click.echo(f'added case "{found.case.name}" to {file}')

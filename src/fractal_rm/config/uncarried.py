@@ -1,8 +1,8 @@
-"""What a running node says of runs that it has and nobody carries, for `audit`: a small file.
+"""The file in which a running node reports its unhandled open runs, for `audit`.
 
-The journal cannot know: a run that waits for its turn writes nothing meanwhile either. The file is
-there only while there are such runs, and a start takes it away. Where a node hangs as a whole,
-nobody writes it: that is what `livez` is for.
+The journal cannot show them: a waiting run writes nothing either. The file exists only while there
+are unhandled runs, and a start removes it. A node that hangs does not write it: `livez` is for
+that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SUFFIX = ".uncarried.json"
 
 
 def write_uncarried(state: Path, journal: str, run_ids: Collection[str]) -> None:
-    """Say which runs of a journal nobody carries; none: take the file away. Raises OSError."""
+    """Report the unhandled runs of a journal; remove the file if there are none. Raises OSError."""
     path = state / f"{journal}{SUFFIX}"
     if run_ids:
         replace_file(path, msgspec.json.encode(sorted(run_ids)))
@@ -30,7 +30,7 @@ def write_uncarried(state: Path, journal: str, run_ids: Collection[str]) -> None
 
 
 def read_uncarried(state: Path, journal: str) -> list[str]:
-    """What was written last. Raises OSError, and Malformed where it is no list of ids."""
+    """The runs in the last report. Raises OSError, and Malformed if it is not a list of ids."""
     path = state / f"{journal}{SUFFIX}"
     try:
         return read_json_as(read_regular(path), list[str])

@@ -7,7 +7,7 @@ import msgspec
 from fractal_rm.domain.errors import Malformed, WrongContentType, WrongShape
 
 MEDIA_TYPE = "application/cloudevents+json"
-LONGEST_NAME = 1_000  # characters of source and id together
+MAX_NAME_LENGTH = 1_000  # characters of source and id together
 _FAMILY = "application/cloudevents"
 _REQUIRED = ("id", "source", "type")
 
@@ -83,9 +83,9 @@ def read_event(body: bytes) -> Event:
 def _name(found: _Attributes) -> str:
     # A source is a URI reference, which has no spaces, so the first space separates the two.
     name = f"{_text(found.source)} {_text(found.id)}"
-    if len(name) > LONGEST_NAME or not name.isprintable():
+    if len(name) > MAX_NAME_LENGTH or not name.isprintable():
         raise WrongShape(
-            f"source and id of a CloudEvent must be printable, and have at most {LONGEST_NAME}"
+            f"source and id of a CloudEvent must be printable, and have at most {MAX_NAME_LENGTH}"
             " characters together"
         )
     return name

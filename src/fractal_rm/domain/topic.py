@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 SHARED = "$share/"  # how the filter of a shared subscription begins (4.8.2)
 MOST_BYTES = 65_535  # of a filter
-MOST_NAME_BYTES = 1_000
-MOST_LEVELS = 128
-LARGEST_IDENTIFIER = 268_435_455  # MQTT 5, 3.8.2.1.2
+MAX_NAME_BYTES = 1_000
+MAX_LEVELS = 128
+MAX_IDENTIFIER = 268_435_455  # MQTT 5, 3.8.2.1.2
 # MQTT 5, 1.5.4: a receiver may close the connection for these, and must for U+0000.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _NO_CHARACTER = re.compile(
@@ -79,7 +79,7 @@ def name_fault(topic: str) -> Fault | None:
         if wildcard in topic:
             return Fault(f"a message is published on one topic, and {wildcard} is a wildcard",
                          "+ and # are for ON only")  # fmt: skip
-    return _text_fault(topic, MOST_NAME_BYTES)
+    return _text_fault(topic, MAX_NAME_BYTES)
 
 
 def filter_fault(topic_filter: str) -> Fault | None:
@@ -112,8 +112,8 @@ def _text_fault(topic: str, most_bytes: int) -> Fault | None:
         return Fault("a topic has at least one character")
     if size > most_bytes:
         return Fault(f"a topic has at most {most_bytes} bytes, and this one has {size}")
-    if topic.count("/") >= MOST_LEVELS:
-        return Fault(f"a topic has at most {MOST_LEVELS} levels,"
+    if topic.count("/") >= MAX_LEVELS:
+        return Fault(f"a topic has at most {MAX_LEVELS} levels,"
                      f" and this one has {topic.count('/') + 1}")  # fmt: skip
     character = not_taken(topic)
     if character:
@@ -139,4 +139,4 @@ def subscription_identifier(topic_filter: str) -> int:
     come to this one.
     """
     digest = blake2b(topic_filter.encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") % LARGEST_IDENTIFIER + 1
+    return int.from_bytes(digest, "big") % MAX_IDENTIFIER + 1

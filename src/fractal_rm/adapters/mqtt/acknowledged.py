@@ -23,7 +23,7 @@ import msgspec
 from fractal_rm.adapters.mqtt.publish_packet import Message
 
 DUP = 0x08
-MOST_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 
 NumberedMessage = tuple["int | None", Message]  # with its packet id
 
@@ -134,7 +134,7 @@ class AcknowledgedMessages:
 
 
 class _Batches:
-    """The last acknowledged messages: as many as ``window``, as long as ``MOST_BYTES`` allow."""
+    """The last acknowledged messages: as many as ``window``, as long as ``MAX_BYTES`` allow."""
 
     def __init__(self, window: int) -> None:
         self.window = window
@@ -153,7 +153,7 @@ class _Batches:
         while len(self._batches) > 1:
             oldest, size = self._batches[0]
             if self._count - len(oldest) < self.window:  # the broker may not have these PUBACKs
-                if self._bytes <= MOST_BYTES:
+                if self._bytes <= MAX_BYTES:
                     break
                 complete = False
             self._batches.popleft()

@@ -1,4 +1,4 @@
-"""Admits messages: makes triggers of them, and tells which ones may be acknowledged."""
+"""Admits messages as triggers."""
 
 from __future__ import annotations
 

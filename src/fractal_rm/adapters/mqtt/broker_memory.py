@@ -1,7 +1,7 @@
 """What this process knows about its brokers, kept over reloads.
 
-A reload closes the connection. The next one may resume the same broker session with other options,
-and the broker then sends again what was unacknowledged.
+A reload closes the connection. The next one may resume the same broker session with other options.
+The broker then redelivers the unacknowledged messages.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from fractal_rm.adapters.mqtt.connect_options import BrokerOptions
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import unshared
 
-# An MQTT 3.1.1 broker is not told a Receive Maximum, and Mosquitto 2.0.11 does not apply it to what
-# it sends again. Their own limits are lower: 20 in Mosquitto, 100 in NATS, 10 in RabbitMQ.
+# MQTT 3.1.1 has no Receive Maximum, and Mosquitto 2.0.11 does not apply it to redelivered messages.
+# The brokers' own limits are lower: 20 in Mosquitto, 100 in NATS, 10 in RabbitMQ.
 MIN_WINDOW = 1_000
 MAX_BROKERS = 16
 

@@ -147,8 +147,8 @@ class Client:
     # --- packets ------------------------------------------------------------------------------
 
     def handle(self, first: int, data: bytes) -> None:
-        """Let gmqtt handle a packet that is no PUBLISH. Raises what it finds wrong."""
-        # Its public entry would log what it cannot read, and continue.
+        """Let gmqtt handle a packet other than PUBLISH. Raises gmqtt's exceptions."""
+        # gmqtt's public method would log errors and continue.
         self._connection._handler._handle_packet(first, data)  # noqa: SLF001
 
     def send(self, packets: bytes) -> None:

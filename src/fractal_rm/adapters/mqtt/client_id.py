@@ -17,7 +17,7 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 
 FILE = "mqtt-client-id"
-MOST_BYTES = 65_535  # of a string in MQTT (MQTT 5, 1.5.4)
+MAX_BYTES = 65_535  # of a string in MQTT (MQTT 5, 1.5.4)
 
 
 class ClientIdInUse(FractalError):
@@ -76,7 +76,7 @@ def kept_client_id(state: Path, random: Random) -> str:
         return _create(path, random)
     if not kept:
         return _create(path, random)
-    if len(kept) > MOST_BYTES or not kept.isascii() or not kept.decode("ascii").isprintable():
+    if len(kept) > MAX_BYTES or not kept.isascii() or not kept.decode("ascii").isprintable():
         raise ClientIdUnreadable(
             f"{path} does not hold an MQTT client id; write the one into it that the broker knows"
             " this node by, or delete the file: the node then takes a new id, and messages that"

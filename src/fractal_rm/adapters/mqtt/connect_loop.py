@@ -22,19 +22,19 @@ from fractal_rm.engine.ports import Check, Clock, Random, Telemetry
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
-STEADY_AFTER_S = 5.0  # a connection that lasted so long counts as a success
+STEADY_AFTER_S = 5.0  # a connection that lasted longer counts as a success
 
 
 class _Ended(msgspec.Struct):
     """Why no connection is open any more.
 
-    ``retry_at_once``: another broker or other options are to be tried. ``healthy``: the broker
-    closed the connection because of a message of ours. ``fault``: an unexpected exception.
+    ``retry_at_once``: another broker or other options are to be tried. ``by_message``: the
+    broker closed the connection because of a message of ours. ``fault``: an unexpected exception.
     """
 
     reason: str
     retry_at_once: bool = False
-    healthy: bool = False
+    by_message: bool = False
     fault: Exception | None = None
 
 
@@ -109,7 +109,7 @@ class ConnectLoop:
                 return
             self._why_not_open = ended.reason
             await connection.settle()
-            if ended.healthy or self._clock.monotonic_s() - began_s > STEADY_AFTER_S:
+            if ended.by_message or self._clock.monotonic_s() - began_s > STEADY_AFTER_S:
                 tries = 0
             tries += not ended.retry_at_once
             pause_s = 0.0 if ended.retry_at_once else self._pause_s(tries)
@@ -142,8 +142,8 @@ class ConnectLoop:
         self._why_not_open = reason
         self._on_change(None)
         await self._dialer.learn_from_status(connection)
-        # A message of ours was the cause. It is sent again after a pause, so the broker is not.
-        return _Ended(reason, healthy=connection.ended_by_message)
+        # If a message of ours was the cause, the broker is healthy: the next pause is short.
+        return _Ended(reason, by_message=connection.ended_by_message)
 
     async def _open(self, connection: Connection) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The options of a CONNECT packet: the MQTT version, and what is left out for this broker.
+"""The options of a CONNECT packet: the MQTT version, and the features to leave out.
 
 A broker that does not support MQTT 5 says so in its CONNACK (MQTT 5, 3.1.2.2), closes the
 connection, or does not answer. The last two can have other causes, such as a proxy whose broker is
@@ -50,7 +50,7 @@ _PLAIN = (
     ConnectOptions(mqtt_5=False, retain=False),
     ConnectOptions(mqtt_5=False, retain=False, qos=0),
 )
-SAME_AT_FIRST = 2  # the first options of each list are tried so many times
+SAME_AT_FIRST = 2  # how many times the first options of each list are tried
 _BY_VERSION = {
     None: (_MQTT_5, _MQTT_5, _MQTT_3, *_PLAIN),
     "5": (_MQTT_5,),

@@ -173,7 +173,7 @@ class Connection:
         raise NotConnected(reason, self._result, cut=cut)
 
     async def close(self) -> None:
-        """Acknowledge what is being written, publish the status, send DISCONNECT, disconnect.
+        """Acknowledge messages that are being written, publish the status, disconnect.
 
         After a DISCONNECT the broker does not publish the will.
         """

@@ -1,4 +1,4 @@
-"""Makes connections, and learns from each one which broker and options to use for the next."""
+"""Chooses the broker and the options of each connection, from what earlier ones have shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.engine.ports import Telemetry
 
-MAX_STATUS_CUTS = 2  # after so many ends of the connection at the status it is not published
+MAX_STATUS_CUTS = 2  # ends of the connection at the status; then it is not published any more
 
 
 class Dialer:

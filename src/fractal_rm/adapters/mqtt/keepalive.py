@@ -1,4 +1,4 @@
-"""Keeps a connection alive by pings, and notices when it is dead (MQTT 5, 3.1.2.10)."""
+"""Checks by pings whether a connection is alive (MQTT 5, 3.1.2.10)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum
 
 from fractal_rm.adapters.mqtt.client import Client
 
-PING_AFTER_KEEPALIVES = 0.7  # gmqtt may take 1.3; NATS servers close after 1, if that is 1 s
+PING_AFTER_KEEPALIVES = 0.7  # gmqtt pings after up to 1.3; NATS servers close at 1 if it is 1 s
 DEAD_AFTER_KEEPALIVES = 1.4
 _CHECKS_PER_KEEPALIVE = 16
 
@@ -22,7 +22,7 @@ class Heartbeat(Enum):
 
 
 def heartbeat(keepalive_s: float, *, received_ago_s: float, sent_ago_s: float) -> Heartbeat:
-    """Ping before a whole keepalive passes without a packet from us; dead without an answer."""
+    """PING before a keepalive passes without a packet from us; DEAD if the broker stays silent."""
     if received_ago_s > DEAD_AFTER_KEEPALIVES * keepalive_s:
         return Heartbeat.DEAD
     return Heartbeat.PING if sent_ago_s > PING_AFTER_KEEPALIVES * keepalive_s else Heartbeat.NOTHING
@@ -31,7 +31,7 @@ def heartbeat(keepalive_s: float, *, received_ago_s: float, sent_ago_s: float) -
 class KeepAlive:
     """Checks one connection until `stop`.
 
-    ``listening`` tells whether packets of the broker would be read now: without that its silence
+    ``listening`` returns whether packets from the broker would be read now. If not, its silence
     does not count. ``on_dead`` gets the reason.
     """
 

@@ -52,7 +52,7 @@ class NodeStatus:
             await asyncio.wait_for(self._publish_unconfirmed("stopped"), limit_s)
 
     async def wait_until_known(self) -> None:
-        """After the end of the connection: wait for what has become of the status."""
+        """After the end of the connection: wait until publishing has succeeded or failed."""
         if self._publishing is not None:
             await asyncio.wait((self._publishing,))
 

@@ -31,7 +31,7 @@ class OpenConnection:
             self._opened.set()
 
     async def wait(self, limit_s: float) -> Connection | None:
-        """The open connection; waits for one, at most so long."""
+        """The open connection; waits up to ``limit_s`` for one."""
         if self._connection is not None and not self._connection.connected:
             self.set(None)  # it has ended, and the connect loop has not noticed yet
         if self._connection is None:

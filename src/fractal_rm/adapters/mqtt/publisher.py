@@ -1,4 +1,4 @@
-"""Publishes messages on the open connection, and gives up a message that ends connections.
+"""Publishes messages on the open connection.
 
     sent with others ──acknowledged──> done
            │ the broker closed the connection
@@ -10,7 +10,8 @@
 
 A broker that refuses a message may close the connection instead of giving a reason, and would do
 so each time that the message is sent. Only a message sent alone shows that it is the cause. So
-while any message is suspected, every message is sent alone.
+while any message is suspected, every message is sent alone. A message that is the cause is given
+up.
 """
 
 from __future__ import annotations

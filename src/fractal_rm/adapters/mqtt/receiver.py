@@ -1,4 +1,4 @@
-"""Who handles the messages that come in by a connection."""
+"""The interface for handling received messages."""
 
 from __future__ import annotations
 

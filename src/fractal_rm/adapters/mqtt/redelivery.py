@@ -1,10 +1,10 @@
 """Messages that the broker sends again, marked DUP.
 
-On a connection that resumes our session the broker first sends again what was unacknowledged:
+On a connection that resumes our session the broker first redelivers unacknowledged messages:
 
     CONNACK ──> redelivered messages ──the first new message──> only new ones
 
-NATS servers also redeliver by a timer, on the same connection, what is still unacknowledged.
+NATS servers also redeliver them on the same connection, by a timer.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from fractal_rm.engine.ports import Check, Clock, Random, Telemetry
 
 
 class MqttSession:
-    """Owns the connection to the broker. Messages come in by it (`open`) and go out (`publisher`).
+    """Owns the connection to the broker, for received messages (`open`) and for the `publisher`.
 
-    One for a process. A reload closes it and opens it again with other settings. ``publisher`` and
-    what is known of brokers and of acknowledged messages stay.
+    One for a process. A reload closes the connection and opens another one with the new settings.
+    ``publisher``, and the memory of brokers and acknowledged messages, are kept.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Subscribes each connection to the configured topics, and unsubscribes from all others."""
+"""Keeps the subscriptions of each connection as they are configured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscription_file import SubscriptionFile
 from fractal_rm.engine.ports import Telemetry
 
-MAX_CUTS = 2  # after so many ends of the connection at one filter it is left out
+MAX_CUTS = 2  # ends of the connection at one filter; then the filter is left out
 
 
 class Subscriber:

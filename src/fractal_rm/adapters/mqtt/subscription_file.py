@@ -20,14 +20,16 @@ MAX_BROKERS = 16
 
 
 class SubscriptionFile:
-    """Tells which filters to unsubscribe from: those that the configuration no longer has.
+    """Remembers the filters to unsubscribe from when the configuration no longer has them.
 
     A broker keeps subscriptions with its session, so a filter that was removed while the node was
-    down, or at another broker, must be known here. Two addresses may lead to one session: what was
-    subscribed at one is unsubscribed at each. If the file cannot be read, ``on_unreadable`` is
-    called with the reason, and no filters are known: messages for removed filters may still come,
-    and become dead letters. If no file descriptor is free, OSError is raised, so that the file can
-    be read later. It is read once, since no other process writes it.
+    down, or at another broker, must be known here. Two addresses may lead to one session, so
+    removed filters are unsubscribed at every address.
+
+    If the file cannot be read, ``on_unreadable`` is called with the reason, and no filters are
+    known: messages for removed filters may still come, and become dead letters. If no file
+    descriptor is free, OSError is raised, so that the file can be read later. It is read once,
+    since no other process writes it.
     """
 
     def __init__(

@@ -21,8 +21,8 @@ from fractal_rm.adapters.mqtt.pubacks import Pubacks
 from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.adapters.mqtt.receiver import Receiver
 
-# Reading pauses while so many bytes are unacknowledged, so that memory is bounded.
-MOST_BYTES = 16 * 1024 * 1024
+# Reading pauses at this many unacknowledged bytes, so that memory is bounded.
+MAX_BYTES = 16 * 1024 * 1024
 
 
 class Reading(Protocol):
@@ -96,7 +96,7 @@ class UnacknowledgedMessages:
         await self.settle(limit_s)
 
     async def settle(self, limit_s: float) -> None:
-        """Wait until all that is being written is handled, at most so long."""
+        """Wait up to ``limit_s`` until all messages that are being written are handled."""
         if self._admitting:
             await asyncio.wait(self._admitting, timeout=limit_s)
         if self._admitting:
@@ -144,4 +144,4 @@ class UnacknowledgedMessages:
         self._bytes -= len(numbered[1].body)
 
     def _full(self) -> bool:
-        return self.count >= self._most or self._bytes >= MOST_BYTES
+        return self.count >= self._most or self._bytes >= MAX_BYTES

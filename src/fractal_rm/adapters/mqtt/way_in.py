@@ -15,7 +15,7 @@ from fractal_rm.engine.ports import Check, Clock, Intake, Telemetry, WayIn
 class MqttWayIn:
     """Port `WayIn`. A broker that is down, at the start or later, is waited for.
 
-    ``flows`` returns those of the configuration in force: they say at which topics they start.
+    ``flows`` returns the flows of the configuration in force, with the topics that start them.
     """
 
     takes_over = False

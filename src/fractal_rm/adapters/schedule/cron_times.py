@@ -54,8 +54,8 @@ class CronTimes:
         self._all_hours = len(self._fields.hours) == 24
         self._moments_of = lru_cache(maxsize=16)(self._compute_moments)
 
-    def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
-        """The last ``most`` moments after ``after_ms`` and up to ``until_ms``, oldest first."""
+    def newest(self, after_ms: int, until_ms: int, limit: int) -> list[int]:
+        """The last ``limit`` moments after ``after_ms`` and up to ``until_ms``, oldest first."""
         found: list[int] = []
         last = self._day_of(after_ms) - MAX_OFFSET
         for day in self._days(self._day_of(until_ms) + MAX_OFFSET, last):
@@ -63,8 +63,8 @@ class CronTimes:
                 break
             more = [ms for ms in self._moments_of(day) if after_ms < ms <= until_ms]
             if more:
-                found = sorted({*found, *more})[-most:]
-                if len(found) == most:  # skip days whose moments are all older
+                found = sorted({*found, *more})[-limit:]
+                if len(found) == limit:  # skip days whose moments are all older
                     last = self._day_of(found[0]) - MAX_OFFSET
         return found
 

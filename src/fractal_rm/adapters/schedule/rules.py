@@ -19,8 +19,8 @@ class Rule(Protocol):
     name: str
     by_wall_clock: bool
 
-    def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
-        """The last ``most`` moments after ``after_ms`` and up to ``until_ms``, oldest first."""
+    def newest(self, after_ms: int, until_ms: int, limit: int) -> list[int]:
+        """The last ``limit`` moments after ``after_ms`` and up to ``until_ms``, oldest first."""
         ...
 
     def next_after(self, moment_ms: int) -> int | None:
@@ -37,10 +37,10 @@ class Every:
         self.name = f"EVERY {every_ms} ms"
         self._every_ms = every_ms
 
-    def newest(self, after_ms: int, until_ms: int, most: int) -> list[int]:
+    def newest(self, after_ms: int, until_ms: int, limit: int) -> list[int]:
         """See `Rule`."""
         count = max(0, until_ms - after_ms) // self._every_ms
-        first = max(1, count - most + 1)
+        first = max(1, count - limit + 1)
         return [after_ms + n * self._every_ms for n in range(first, count + 1)]
 
     def next_after(self, moment_ms: int) -> int | None:

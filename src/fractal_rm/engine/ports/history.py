@@ -1,4 +1,4 @@
-"""The history: what is known of runs that began in any process. Read by anybody."""
+"""The history: the runs of all journals of a node, read-only."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class RunSummary(msgspec.Struct, frozen=True):
 
 
 class RunPage(msgspec.Struct, frozen=True):
-    """Part of a list of runs, and what is damaged so that it could not be looked at."""
+    """Part of a list of runs, and what could not be read because it is damaged."""
 
     runs: list[RunSummary]
     unreadable: list[str]
 
 
 class TimedFact(msgspec.Struct, frozen=True):
-    """A fact and when it was written."""
+    """A fact, and when it was written: milliseconds since 1970, UTC."""
 
     at_ms: int
     fact: AnyFact
 
 
 class RunDetail(msgspec.Struct, frozen=True):
-    """A run with all its facts; ``unreadable`` says why some are not there, of one damaged."""
+    """A run with its facts; ``unreadable`` says why some of them, or their values, are missing."""
 
     summary: RunSummary
     facts: list[TimedFact]
@@ -48,11 +48,12 @@ class RunDetail(msgspec.Struct, frozen=True):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """Of one flow: how many triggers became runs, and in which state how many of those stand.
+    """The counts of one flow: triggers that became runs, and runs in each state.
 
-    ``received`` is counted from the facts and ``states`` from the runs, so that they can differ.
-    ``duplicates`` came again and were answered with the run that they repeat. ``maybe_twice`` ran
-    here after another node had been asked that may have executed them as well.
+    ``received`` is counted from the facts and ``states`` from the runs; after damage they may
+    differ. ``duplicates`` are triggers that came again and were answered with an existing run.
+    ``maybe_twice`` are runs that were offered to another node, which may have executed them, and
+    were then executed here.
     """
 
     flow: str | None
@@ -63,7 +64,7 @@ class Ledger(msgspec.Struct, frozen=True):
 
 
 class History(Protocol):
-    """All journals of a node's state folder, read-only. Calls block for a disk read."""
+    """All journals of a node's state folder. Calls block while they read from the disk."""
 
     def page(
         self,
@@ -73,13 +74,13 @@ class History(Protocol):
         limit: int = 50,
         before: str | None = None,
     ) -> RunPage:
-        """The newest runs first; ``before`` is the id of the last run of the page before."""
+        """The newest runs first. ``before``: the last run id of the previous page."""
         ...
 
     def run(self, run_id: str) -> RunDetail | None:
-        """One run, or None."""
+        """One run, or None if no journal has it."""
         ...
 
     def ledger(self) -> list[Ledger]:
-        """The accounts of every flow, over all journals of the node."""
+        """The counts of every flow, over all journals of the node."""
         ...

@@ -1,0 +1,141 @@
+"""Verify a whole journal: its log, rows, facts, counts, and SQLite's structure."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from itertools import groupby, islice
+from pathlib import Path
+
+import msgspec
+
+from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
+from fractal_rm.adapters.sqlite.check.log import log_problems
+from fractal_rm.adapters.sqlite.format import statements
+from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, verified_facts
+from fractal_rm.adapters.sqlite.format.prepare import format_of
+from fractal_rm.adapters.sqlite.format.schema import FORMAT, SUMMED_SINCE
+from fractal_rm.adapters.sqlite.read.snapshot import snapshot
+from fractal_rm.adapters.sqlite.verify import rows as verify
+from fractal_rm.adapters.sqlite.verify.blobs import has_blob, verify_blobs
+from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.transitions import ImpossibleFact
+
+MAX_PROBLEMS = 20
+
+
+class JournalReport(msgspec.Struct, frozen=True):
+    """What was verified, and all problems found, at most MAX_PROBLEMS of each kind."""
+
+    journal: str
+    runs: int
+    open_runs: int
+    facts: int
+    problems: list[str]
+
+
+def check_journal(path: Path) -> JournalReport:
+    """Read a journal from end to end; a node may write to it meanwhile.
+
+    Raises JournalError for what is not damage: a missing permission, another release.
+    """
+    report = _check_history(path)
+    problems = dict.fromkeys((*report.problems, *log_problems(path)))
+    return msgspec.structs.replace(report, problems=list(problems))
+
+
+def _check_history(path: Path) -> JournalReport:
+    """Check the history together with the log, or alone if the log is damaged."""
+    for with_log in (True, False):
+        try:
+            with snapshot(path, with_log=with_log) as db:
+                return _report(path, db)
+        except JournalDamaged as error:  # noqa: PERF203 - of the log or of the history
+            damage = str(error)
+    return JournalReport(path.stem, 0, 0, 0, [damage])
+
+
+class _FactCounter:
+    count = 0  # of valid facts
+
+
+def _report(path: Path, db: sqlite3.Connection) -> JournalReport:
+    facts = _FactCounter()
+    checks: list[Callable[[], Iterator[str]]] = [
+        lambda: _structure(db),
+        lambda: verify.wrong_counts(db),
+        lambda: _invalid_facts(db, facts),
+        lambda: verify.invalid_run_rows(db.execute(statements.EVERY_RUN)),
+    ]
+    if format_of(db, path) >= SUMMED_SINCE:
+        checks += [
+            lambda: _invalid_blobs(db, path),
+            lambda: verify.invalid_rows("trigger id", db.execute("SELECT * FROM keys")),
+            lambda: verify.invalid_small_tables(db),
+            lambda: verify.missing_references(db),
+        ]
+    problems = [problem for check in checks for problem in _found_by(check)]
+    return JournalReport(path.stem, *_runs(db), facts.count, list(dict.fromkeys(problems)))
+
+
+def _found_by(check: Callable[[], Iterator[str]]) -> list[str]:
+    """What one check finds. If it fails, the others are still made."""
+    found = list[str]()
+    try:
+        for problem in islice(check(), MAX_PROBLEMS):
+            found.append(problem)
+    except Exception as error:  # noqa: BLE001 - damaged content may raise anything
+        found.append(f"cannot be read on ({error})")
+    return found
+
+
+def _runs(db: sqlite3.Connection) -> tuple[int, int]:
+    try:
+        runs, still_open = db.execute(
+            "SELECT count(*), coalesce(sum(settled_ms IS NULL), 0) FROM runs"
+        ).fetchone()
+    except sqlite3.Error:
+        return 0, 0
+    return runs, still_open
+
+
+def _structure(db: sqlite3.Connection) -> Iterator[str]:
+    """SQLite's own check, which accepts many damaged files."""
+    for (line,) in db.execute(f"PRAGMA integrity_check({MAX_PROBLEMS})"):
+        if line != "ok":
+            yield line
+
+
+def _invalid_blobs(db: sqlite3.Connection, path: Path) -> Iterator[str]:
+    if format_of(db, path) != FORMAT:
+        return
+
+    def has(no: int, name: str) -> bool:
+        """Whether the run has the blob now, not when the check began."""
+        with snapshot(path, with_log=False) as now:
+            return has_blob(now)(no, name)
+
+    for _, problems in verify_blobs(db, FolderBlobs(blob_folder(path)), has):
+        yield from problems
+
+
+def _invalid_facts(db: sqlite3.Connection, facts: _FactCounter) -> Iterator[str]:
+    for head, rows in groupby(db.execute(statements.EVERY_PAGE), key=lambda row: row[:7]):
+        run_id, count, last, *row = head
+        pages = [each[7:] for each in rows if each[7] is not None]
+        try:
+            page = verified_facts(run_id, pages, count, last)
+            run = fold(Run(run_id, Flow(""), 0), [fact for _, fact in page])
+            flow = getattr(page[0][1], "flow", None)  # none if it never became a run
+            facts.count += len(page)
+        except ChainBroken as error:
+            yield str(error)
+        except ImpossibleFact as error:
+            yield f"the facts of run {verify.printable(run_id)} make no run: {error}"
+        except Exception as error:  # noqa: BLE001 - facts of other releases may raise anything
+            yield f"the facts of run {verify.printable(run_id)} make no run: {error!r}"
+        else:
+            if row != [flow, run.state, run.reason, run.node]:
+                yield f"the row of run {verify.printable(run_id)} does not match its facts"

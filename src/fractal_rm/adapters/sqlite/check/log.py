@@ -1,0 +1,52 @@
+"""Verify a log while a process may write to it, and predict the result of a repair."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
+from fractal_rm.adapters.log.disk import FolderDisk, log_folder
+from fractal_rm.adapters.log.rejoin import Rejoined, rejoin
+from fractal_rm.adapters.log.survey import Survey, survey
+from fractal_rm.adapters.sqlite.format.meta import read_projected
+from fractal_rm.adapters.sqlite.read.history_before_log import history_before_log
+from fractal_rm.adapters.sqlite.read.snapshot import snapshot
+from fractal_rm.adapters.sqlite.verify.blobs import why_lost
+from fractal_rm.domain.errors import JournalDamaged
+
+
+def log_problems(path: Path) -> list[str]:
+    """The problems of a journal's log, as sentences. Raises JournalError for what is not damage.
+
+    A read during a write may find half a record, so a problem counts if two reads find it.
+    """
+    before = None
+    try:
+        while True:
+            with snapshot(path, with_log=False) as db:
+                had = read_projected(db)
+                if had is None or not (had.all or log_folder(path).exists()):  # no log yet
+                    return []
+                blobs = FolderBlobs(blob_folder(path))
+                found = survey(FolderDisk(log_folder(path)), had.all, blobs, had.ended)
+                history = history_before_log(db, had.ended)
+                problems = _sentences(found, rejoin(found.parts, history, partial(why_lost, blobs)))
+            if not problems or (had, problems) == before:
+                return problems
+            before = had, problems
+    except JournalDamaged as error:
+        return [str(error)]
+
+
+def _sentences(found: Survey, rejoined: Rejoined) -> list[str]:
+    sentences = [*found.problems, *map(str, found.gaps), *rejoined.lost]
+    if rejoined.unread:
+        sentences.append(f"{rejoined.unread} valid frames of the log cannot be decoded")
+    if rejoined.touched:
+        sentences.append(
+            f"so {rejoined.touched} runs may lack facts. A repair ends {len(rejoined.unknown)} of"
+            f" them as unknown and sets {len(rejoined.headless)} aside as dead;"
+            f" {len(rejoined.ended)} have ended in a known state"
+        )
+    return sentences

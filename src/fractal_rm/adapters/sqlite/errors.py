@@ -1,0 +1,57 @@
+"""Translate errors of SQLite and of the system to errors of the journal: the cause and the cure."""
+
+from __future__ import annotations
+
+import sqlite3
+from errno import ENOSPC
+from pathlib import Path
+
+from fractal_rm.domain.errors import (
+    JournalDamaged,
+    JournalError,
+    JournalFull,
+    JournalHeld,
+    JournalReadOnly,
+)
+
+WAIT_S = 5  # for the lock of another program, such as a sqlite3 prompt
+
+
+def unusable(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeError) -> JournalError:
+    """The JournalError for an error while the journal at ``path`` was used."""
+    if isinstance(error, UnicodeDecodeError):  # SQLite quotes what it has read
+        return damaged(path, "cannot be read")
+    text = str(error)  # the text of an OSError includes the path, which may contain any word
+    of_sqlite = isinstance(error, sqlite3.Error)
+    if "full" in text if of_sqlite else error.errno == ENOSPC:
+        return JournalFull(f"{path}: the disk is full; make room, or set state.path elsewhere")
+    if is_locked(error):
+        return JournalHeld(
+            f"{path}: another program has locked it for {WAIT_S} s; end that program"
+        )
+    if not of_sqlite or "readonly" in text or "unable to open" in text:
+        return JournalReadOnly(
+            f"{path} cannot be written ({text}); give the user of this program write permission to"
+            " the folder, or set state.path in comm.conf to another one"
+        )
+    return damaged(path, f"cannot be read ({text})")
+
+
+def damaged(path: Path, what: str) -> JournalDamaged:
+    """The error for a journal that ``is …`` or ``cannot …``, with the commands that help."""
+    return JournalDamaged(
+        f"{path} {what}. `fractal-rm journal check` shows the damage; `fractal-rm journal repair`"
+        " rebuilds it from what can be read; to start without it, move it, its -wal file, its log"
+        " and its blobs away"
+    )
+
+
+def is_locked(error: Exception) -> bool:
+    """Whether another program has locked the file. This does not mean damage."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the content of the file is invalid, while the disk works."""
+    text = str(error)
+    return any(each in text for each in ("malformed", "not a database", "cannot hold BLOB"))

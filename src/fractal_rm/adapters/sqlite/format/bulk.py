@@ -1,0 +1,39 @@
+"""One statement for many rows.
+
+Each statement releases the GIL and must acquire it again, so few statements are faster than many.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain
+from typing import Any
+
+Rows = list[tuple[Any, ...]]
+ROWS_AT_ONCE = 256  # a power of two: the rest is split into powers of two, so few texts are needed
+
+
+def execute_bulk(
+    db: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]], tail: str = ""
+) -> Rows:
+    """Execute ``head``, a list of row values, ``tail``. Returns all results.
+
+    Raises sqlite3.Error.
+    """
+    found: Rows = []
+    at, size = 0, ROWS_AT_ONCE
+    while at < len(rows):
+        while at + size > len(rows):
+            size //= 2
+        flat = tuple(chain.from_iterable(rows[at : at + size]))
+        found += db.execute(_statement(head, tail, len(rows[at]), size), flat)
+        at += size
+    return found
+
+
+@cache
+def _statement(head: str, tail: str, columns: int, rows: int) -> str:
+    one = "(" + ",".join("?" * columns) + ")"
+    return head + ",".join([one] * rows) + tail

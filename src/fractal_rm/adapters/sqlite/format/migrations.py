@@ -1,0 +1,188 @@
+"""The migrations from each format of the history to the next.
+
+Each step is one transaction, which also sets the number of the new format. If the process is killed
+during a step, the file is unchanged and the next start repeats the step.
+
+1  was never released; it had another checksum.
+2  has the tables of 3.
+3  allows results that are bytes, and base64 in flows.
+4  adds `ended_ahead_ms`: 0 for older runs, as there was only the wall clock.
+5  adds a checksum to every row, the tables `faults` and `spans`, and `projected`: the log begins.
+6  adds `blobs`.
+"""
+
+# ruff: noqa: S608 - statements are built from constants of this package only
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+from zlib import crc32
+
+from fractal_rm.adapters.log.stories import Story
+from fractal_rm.adapters.sqlite.format import schema, statements
+from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
+from fractal_rm.adapters.sqlite.format.faults import Faults
+from fractal_rm.adapters.sqlite.format.spans import add_to_spans
+from fractal_rm.adapters.sqlite.read.open_runs import load_run
+from fractal_rm.domain.state import TROUBLE
+
+Step = Callable[[sqlite3.Connection], None]
+_ROWS_AT_ONCE = 4_096
+_RUNS = "no, id, flow, state, reason, source, node, accepted_ms, settled_ms"
+# The columns of format 5 from those of 4 and 3. Parents and faults come from the facts later.
+RUNS_OF_4 = f"{_RUNS}, ended_ahead_ms, NULL, NULL, pages, sum, duplicates"
+RUNS_OF_3 = f"{_RUNS}, 0, NULL, NULL, pages, sum, duplicates"
+
+
+def migrate(db: sqlite3.Connection, found: int) -> None:
+    """Apply every step after a format. Raises sqlite3.Error; the failed step changed nothing."""
+    for number, step in STEPS.items():
+        if number > found:
+            _apply(db, number, step)
+
+
+def create(db: sqlite3.Connection) -> None:
+    """Create the tables in an empty file. Raises sqlite3.Error; then the file is still empty."""
+    _apply(db, schema.FORMAT, _create)
+
+
+def add_views_of_old_format(db: sqlite3.Connection, found: int) -> None:
+    """Give a connection temporary views, so that it reads an old file like a new one.
+
+    There is no view for `blobs`.
+    """
+    if found >= schema.SUMMED_SINCE:  # it has the tables themselves
+        return
+    values = RUNS_OF_3 if found < 4 else RUNS_OF_4
+    _run(db, schema.LIST_TABLES.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+    _run(
+        db,
+        f"CREATE TEMP VIEW runs ({statements.RUN_COLUMNS}, sum) AS"
+        f" SELECT {values}, row_sum({values}) FROM main.runs;"
+        "CREATE TEMP VIEW meta (name, value, sum) AS"
+        " SELECT name, value, row_sum(name, value) FROM main.meta",
+    )
+    _add_spans(db)
+
+
+def schema_sum(db: sqlite3.Connection) -> int:
+    """The checksum of the table definitions, the application id and the format."""
+    definitions = repr([
+        db.execute("PRAGMA application_id").fetchone(),
+        db.execute("PRAGMA user_version").fetchone(),
+        *db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"),
+    ])  # fmt: skip
+    return crc32(definitions.encode("utf-8", "surrogateescape"))
+
+
+def _apply(db: sqlite3.Connection, number: int, step: Step) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        step(db)
+        db.execute(f"PRAGMA user_version = {number}")
+        if number >= schema.SUMMED_SINCE:
+            db.execute(statements.SET_META, {"name": "schema", "value": schema_sum(db)})
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _create(db: sqlite3.Connection) -> None:
+    _run(db, schema.CREATE)
+    db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    for name, value in {**dict.fromkeys(schema.COUNTS, 0), "clean": 1}.items():
+        db.execute(statements.SET_META, {"name": name, "value": value})
+
+
+def _to_3(_: sqlite3.Connection) -> None:
+    """The tables are the same."""
+
+
+def _to_4(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE runs ADD COLUMN ended_ahead_ms INTEGER NOT NULL DEFAULT 0")
+
+
+def _to_5(db: sqlite3.Connection) -> None:
+    db.execute("DROP VIEW story")
+    _rewrite(db, "runs", schema.RUNS, RUNS_OF_4)
+    _rewrite(db, "keys", schema.KEYS, "key, run, digest, until_ms")
+    _rewrite(db, "meta", schema.META, "name, value")
+    _run(db, schema.LIST_TABLES + schema.INDEXES)
+    _add_spans(db)
+    kept, accepted = (
+        db.execute(statement).fetchone()[0]
+        for statement in (
+            "SELECT count(*) FROM runs", "SELECT value FROM meta WHERE name = 'accepted'"
+        )
+    )  # fmt: skip
+    notes = {"projected": 0, "ended_until": 0, "dropped": accepted - kept}
+    for name, value in (notes | {"trouble_bytes": _add_from_facts(db)}).items():
+        db.execute(statements.SET_META, {"name": name, "value": value})
+
+
+def _to_6(db: sqlite3.Connection) -> None:
+    _run(db, schema.BLOBS)
+    db.execute(statements.SET_META, {"name": "blob_bytes", "value": 0})
+
+
+def _rewrite(db: sqlite3.Connection, table: str, definition: str, values: str) -> None:
+    """Replace a table by one with these values of its rows, and a checksum for each."""
+    db.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
+    _run(db, definition)
+    db.execute(f"INSERT INTO {table} SELECT {values}, row_sum({values}) FROM old_{table}")
+    db.execute(f"DROP TABLE old_{table}")
+
+
+def _add_spans(db: sqlite3.Connection) -> None:
+    rows = db.execute(
+        "SELECT no, flow, state, accepted_ms, id FROM runs WHERE settled_ms IS NOT NULL"
+    )
+    while some := rows.fetchmany(_ROWS_AT_ONCE):
+        add_to_spans(db, some)
+
+
+def _add_from_facts(db: sqlite3.Connection) -> int:
+    """Read parents and faults from the facts. Returns the size of runs in trouble, in bytes."""
+    faults, in_bytes, last = Faults(db), 0, 0
+    states = ",".join(f"'{state.value}'" for state in TROUBLE)
+    wanted = (
+        "SELECT no, id, reason FROM runs WHERE no > ? AND pages > 0"
+        f" AND (source = 'flow' OR state IN ({states})) ORDER BY no LIMIT {_ROWS_AT_ONCE}"
+    )
+    while some := db.execute(wanted, (last,)).fetchall():
+        last = some[-1][0]
+        found = [_from_facts(db, faults, *row) for row in some]
+        execute_bulk(db, statements.INSERT_FAULTS, faults.new_rows)
+        faults.commit()
+        db.executemany(statements.SET_FROM_FACTS, found)
+        chosen = [each["no"] for each in found if each["fault"] is not None]
+        in_bytes += db.execute(statements.TROUBLE_BYTES, (str(chosen),)).fetchone()[0]
+    return in_bytes
+
+
+def _from_facts(
+    db: sqlite3.Connection, faults: Faults, no: int, run_id: str, reason: str
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"no": no, "parent": None, "fault": None}
+    run = load_run(db, run_id)
+    if run is not None:
+        if run.origin is not None:
+            found["parent"] = run.origin.rpartition(":")[0]
+        if run.state in TROUBLE:
+            story = Story(run_id, reason=reason)
+            story.stand_as(run)
+            found["fault"] = faults.number_of(db, story, no, {})
+    return found
+
+
+def _run(db: sqlite3.Connection, script: str) -> None:
+    """Execute statements within the transaction; `executescript` would commit it."""
+    for statement in script.split(";"):
+        if statement.strip():
+            db.execute(statement)
+
+
+STEPS: dict[int, Step] = {3: _to_3, 4: _to_4, 5: _to_5, 6: _to_6}

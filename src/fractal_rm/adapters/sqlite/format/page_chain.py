@@ -1,0 +1,146 @@
+"""The chained checksums of a run's pages: each covers the page, its number and the checksum before.
+
+A flipped bit, or a page that is missing, moved or belongs to another run, breaks the chain.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from zlib import crc32
+
+import msgspec
+
+from fractal_rm.adapters.log import timed
+from fractal_rm.adapters.log.blobs import BlobLost
+from fractal_rm.adapters.log.timed import Read, Ref, Timed
+from fractal_rm.domain.facts import AnyFact
+
+Facts = list[tuple[int, AnyFact]]  # each with its time, milliseconds since 1970
+Pages = Iterable[tuple[int, bytes, int]]  # n, body, sum
+
+encode_page = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(Facts)
+
+
+class ChainBroken(Exception):
+    """A page is missing or does not match its checksum; the text says which."""
+
+
+class PageUnreadable(ChainBroken):
+    """A page matches its checksum, but this release cannot decode its facts."""
+
+
+def chain_start(run_id: str) -> int:
+    """The value that the checksum of a run's first page continues."""
+    return crc32(run_id.encode())
+
+
+def page_sum(before: int, n: int, body: bytes) -> int:
+    """The checksum of page ``n``: a CRC-32, which finds damage by a disk, not by a forger."""
+    return crc32(body, crc32(b"%d\0" % n, before))
+
+
+def verified_facts(
+    run_id: str, pages: Pages, count: int, last: int, read: Read | None = None
+) -> Facts:
+    """The facts of a run with ``count`` pages, of which ``last`` is the last checksum.
+
+    ``read`` reads blobs; without it, facts lack their large values. Raises ChainBroken,
+    PageUnreadable.
+    """
+    facts: Facts = []
+    for n, body in _verified(run_id, pages, count, last):
+        facts += _facts_of(run_id, n, body, read)
+    return facts
+
+
+def valid_facts(
+    run_id: str, pages: Pages, count: int, last: int, read: Read | None = None
+) -> tuple[Facts, str | None]:
+    """The facts before the first invalid page, and what is invalid; None if nothing is.
+
+    A fact whose blob is lost is included without it.
+    """
+    facts: Facts = []
+    lost: list[str] = []
+
+    def read_or_note(ref: Ref) -> bytes | None:
+        try:
+            return read(ref) if read is not None else None
+        except BlobLost as error:
+            lost.append(str(error))
+            return None
+
+    try:
+        for n, body in _verified(run_id, pages, count, last):
+            facts += _facts_of(run_id, n, body, read and read_or_note)
+    except (ChainBroken, sqlite3.DatabaseError) as error:
+        return facts, str(error)
+    return facts, lost[0] if lost else None
+
+
+def valid_timed_facts(
+    run_id: str, pages: Pages, count: int, last: int
+) -> tuple[list[Timed], str | None]:
+    """As `valid_facts`, but with the references to blobs instead of their values."""
+    facts: list[Timed] = []
+    try:
+        for n, body in _verified(run_id, pages, count, last):
+            facts += _timed_of(run_id, n, body)
+    except (ChainBroken, sqlite3.DatabaseError) as error:
+        return facts, str(error)
+    return facts, None
+
+
+def verify_chain(run_id: str, pages: Pages, count: int, last: int) -> None:
+    """Verify the checksums without decoding. Raises ChainBroken."""
+    for _ in _verified(run_id, pages, count, last):
+        pass
+
+
+def _facts_of(run_id: str, n: int, body: bytes, read: Read | None) -> Facts:
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError:
+        pass  # it may refer to blobs: rare, and slower to decode
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _unreadable(run_id, n, error) from error
+    try:
+        return [
+            (each.at_ms, each.fact if read is None else timed.put_back(each, read))
+            for each in _timed_of(run_id, n, body)
+        ]
+    except BlobLost as error:
+        raise _unreadable(run_id, n, error) from error
+
+
+def _timed_of(run_id: str, n: int, body: bytes) -> list[Timed]:
+    try:
+        return timed.decode_page(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _unreadable(run_id, n, error) from error
+
+
+def _unreadable(run_id: str, n: int, error: Exception) -> PageUnreadable:
+    return PageUnreadable(f"page {n} of run {run_id} cannot be read: {error}")
+
+
+def _verified(run_id: str, pages: Pages, count: int, last: int) -> Iterator[tuple[int, bytes]]:
+    """Yield number and body of each page after verifying it. Raises ChainBroken."""
+    before, expected = (chain_start(run_id), 1) if count else (last, 1)
+    for n, body, stored in pages:
+        if n != expected:
+            raise ChainBroken(f"page {expected} of run {run_id} is missing")
+        try:
+            before = page_sum(before, n, body)
+            if before != stored:
+                raise ChainBroken(f"page {n} of run {run_id} does not match its checksum")
+        except TypeError as error:
+            raise ChainBroken(f"page {n} of run {run_id} cannot be read: {error}") from error
+        yield n, body
+        expected += 1
+    if expected - 1 != count:
+        raise ChainBroken(f"run {run_id} has {expected - 1} of {count} pages")
+    if before != last:
+        raise ChainBroken(f"the last page of run {run_id} does not match the checksum in its row")

@@ -1,0 +1,95 @@
+"""Create a journal's file, or migrate an existing one."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from fractal_rm.adapters.sqlite.errors import damaged
+from fractal_rm.adapters.sqlite.format import schema
+from fractal_rm.adapters.sqlite.format.migrations import create, migrate
+from fractal_rm.config.regular_file import NotRegular, stat_regular
+from fractal_rm.config.whole_file import sync_folder
+from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
+
+PAGE_BYTES = 4096  # a small commit writes every page that it changes, which wears flash
+WAL_BYTES = 4 * 1024 * 1024  # at this size the -wal file is copied into the journal
+# A run's row is written again when it ends; by then thousands of others may have come. The pages
+# stay in the cache, so that an end does not read two of them from the disk.
+CACHE_KIB = 16 * 1024
+WAL_KEPT_BYTES = 64 * 1024 * 1024
+
+
+def check_files(path: Path) -> None:
+    """Check the files of a journal before SQLite opens them. Raises JournalDamaged, OSError.
+
+    SQLite would wait for a writer of a FIFO, and would delete the -wal file of an empty database.
+    """
+    real = os.path.realpath(path)
+    size, wal_size, _ = [_size(path, Path(f"{real}{end}")) for end in ("", "-wal", "-shm")]
+    if wal_size and not size:
+        raise damaged(path, "is empty or missing, while its -wal file has runs: restore it")
+
+
+def _size(journal: Path, file: Path) -> int:
+    try:
+        return stat_regular(file).st_size
+    except FileNotFoundError:
+        return 0
+    except (NotRegular, IsADirectoryError) as error:
+        raise damaged(journal, f"cannot be read ({file}: {error.strerror})") from error
+
+
+def prepare(db: sqlite3.Connection, path: Path, synchronous: str) -> None:
+    """Create or migrate the tables. Raises JournalError, sqlite3.Error.
+
+    A file of another program, or of a release that cannot be migrated, is not changed.
+    """
+    created = not _value(db, "SELECT count(*) FROM sqlite_master")
+    found = schema.FORMAT if created else format_of(db, path)
+    for pragma in (
+        f"page_size = {PAGE_BYTES}",
+        f"wal_autocheckpoint = {WAL_BYTES // PAGE_BYTES}",
+        "journal_mode = WAL",
+        f"synchronous = {synchronous}",
+        f"journal_size_limit = {WAL_KEPT_BYTES}",
+        "temp_store = MEMORY",
+        f"cache_size = -{CACHE_KIB}",
+    ):
+        db.execute(f"PRAGMA {pragma}")
+    if created:
+        create(db)
+        sync_folder(path.resolve().parent)  # the folder of the file, if the path is a link
+    else:
+        migrate(db, found)
+
+
+def format_of(db: sqlite3.Connection, path: Path) -> int:
+    """The format of a journal, if this release can read it. Raises JournalError."""
+    if not _value(db, "SELECT count(*) FROM sqlite_master"):
+        raise JournalDamaged(f"{path} is empty; the next start of its node creates it")
+    if _value(db, "PRAGMA application_id") != schema.APPLICATION_ID:
+        raise JournalDamaged(
+            f"{path} is a database of another program; move it away, or set state.path"
+            " in comm.conf to another folder"
+        )
+    found: int = _value(db, "PRAGMA user_version")
+    if found > schema.FORMAT:
+        raise JournalTooNew(
+            f"{path} was written by a newer release (format {found}, this one reads"
+            f" {schema.FORMAT}); start that release again, or set state.path in comm.conf to"
+            " an empty folder"
+        )
+    if found < schema.OLDEST:
+        raise JournalTooOld(
+            f"{path} was written before the first release (format {found}, this one reads"
+            f" {schema.FORMAT}); finish its runs with the program that wrote it, and move it"
+            " and its -wal file away"
+        )
+    return found
+
+
+def _value(db: sqlite3.Connection, statement: str) -> int:
+    value: int = db.execute(statement).fetchone()[0]
+    return value

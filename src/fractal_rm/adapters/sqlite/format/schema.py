@@ -1,0 +1,152 @@
+"""The tables. One journal's history is one SQLite file in WAL mode.
+
+Raise FORMAT with every change of the tables, and with every change that an older program would
+misread: an older program refuses a newer journal. Formats from OLDEST on are read, and are migrated
+when a process opens its journal (see migrations.py).
+
+Every row ends with a checksum of the whole row (see row_sums.py). The checksum of a flow is its
+version; those of pages are chained (see page_chain.py).
+"""
+
+from __future__ import annotations
+
+FORMAT = 6
+SUMMED_SINCE = 5  # since this format every row has a checksum, and there is a log
+OLDEST = 2
+APPLICATION_ID = 0x46524D4A  # "FRMJ": distinguishes our files from other SQLite databases
+
+PAGE_BITS = 24  # the bits of a page's place that are its number in the run, counted from 1
+
+RUNS = """
+-- One row a run, for lists and starts. It can be rebuilt from the facts.
+CREATE TABLE runs (
+    no          INTEGER PRIMARY KEY,         -- in order of acceptance
+    id          TEXT NOT NULL UNIQUE,
+    flow        TEXT,                        -- NULL: a message that never became a run
+    state       TEXT NOT NULL,
+    reason      TEXT NOT NULL,
+    source      TEXT NOT NULL,
+    node        TEXT,                        -- NULL: this node
+    accepted_ms INTEGER NOT NULL,            -- wall time, and so is settled_ms
+    settled_ms  INTEGER,                     -- NULL: not ended
+    ended_ahead_ms INTEGER NOT NULL,         -- retention clock minus wall clock when it ended
+    parent      TEXT,                        -- the run that started it by a RUN step
+    fault       INTEGER,                     -- of a run in trouble: its row of `faults`
+    pages       INTEGER NOT NULL,            -- the number of pages
+    chain       INTEGER NOT NULL,            -- the checksum of the last page
+    duplicates  INTEGER NOT NULL,            -- how often its trigger came again
+    sum         INTEGER NOT NULL
+);
+"""
+
+PAGES_TABLE = """
+-- The facts, in order. A page has the facts of one run that one transaction wrote, as JSON:
+-- [[at_ms, fact], …]. `sum` also covers the sum of the page before (see page_chain.py). Page n of
+-- a run has the place run << 24 | n: in this order the table grows at its end.
+CREATE TABLE pages (
+    place INTEGER PRIMARY KEY,
+    body  BLOB NOT NULL,
+    sum   INTEGER NOT NULL,
+    run   INTEGER AS (place >> 24),
+    n     INTEGER AS (place & 0xFFFFFF)
+);
+
+-- Every flow definition that a run began with.
+CREATE TABLE flows (version TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+LIST_TABLES = """
+-- Each kind of failure once. Runs in trouble refer to a row, so a component, a cause or a text is
+-- searched in these few rows. `shape` is the reason without its numbers.
+CREATE TABLE faults (
+    no        INTEGER PRIMARY KEY,
+    state     TEXT NOT NULL,
+    flow      TEXT,
+    component TEXT,                          -- that was called last, if a step failed
+    cause     TEXT,
+    shape     TEXT NOT NULL,
+    sum       INTEGER NOT NULL
+);
+
+-- In which blocks of 16,384 runs a flow has ended runs in a state. `zones` has one bit for every
+-- 256 runs of the block, set if any of them is such a run. Also the first and last time of
+-- acceptance, and the first and last id, of these runs.
+CREATE TABLE spans (
+    block    INTEGER NOT NULL,
+    flow     TEXT NOT NULL,                  -- '': of a message that never became a run
+    state    TEXT NOT NULL,
+    zones    INTEGER NOT NULL,
+    first_ms INTEGER NOT NULL,
+    last_ms  INTEGER NOT NULL,
+    first_id TEXT NOT NULL,
+    last_id  TEXT NOT NULL,
+    sum      INTEGER NOT NULL,
+    PRIMARY KEY (block, flow, state)
+) WITHOUT ROWID;
+"""
+
+BLOBS = """
+-- The large values of each run's facts. Each is a file next to the journal. Its fact also contains
+-- its name, its size in bytes and its CRC-32.
+CREATE TABLE blobs (
+    run  INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    crc  INTEGER NOT NULL,
+    sum  INTEGER NOT NULL,
+    PRIMARY KEY (run, name)
+) WITHOUT ROWID;
+"""
+
+KEYS = """
+-- Trigger ids: a trigger that comes again is answered with the run that it started.
+CREATE TABLE keys (
+    key      TEXT PRIMARY KEY,
+    run      INTEGER NOT NULL,
+    digest   TEXT NOT NULL,
+    until_ms INTEGER NOT NULL,
+    sum      INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+META = """
+-- `accepted`, `settled` and `dropped` count runs since the file was made, so that a missing run is
+-- noticed. `clean` is 1 if the last process ended in order. `projected` is the position up to which
+-- the history contains the log, `ended_until` the one up to which it contains the runs that ended.
+-- `trouble_bytes` is the size of runs in trouble, `blob_bytes` the size of all blobs, and `schema`
+-- the checksum of the table definitions.
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL,
+    sum   INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+# The tables about runs. A reader also makes them as temporary tables: see read/log_overlay.py.
+RUN_TABLES = RUNS + PAGES_TABLE + LIST_TABLES + BLOBS
+
+# What can be rebuilt from the tables.
+INDEXES = """
+CREATE INDEX open_runs ON runs (no) WHERE settled_ms IS NULL;
+CREATE INDEX runs_by_fault ON runs (fault) WHERE fault IS NOT NULL;
+CREATE INDEX runs_by_parent ON runs (parent) WHERE parent IS NOT NULL;
+CREATE INDEX runs_elsewhere ON runs (node) WHERE node IS NOT NULL;
+CREATE INDEX keys_by_end ON keys (until_ms);
+CREATE INDEX keys_by_run ON keys (run);
+
+-- For people with a sqlite3 prompt: each fact as a row.
+CREATE VIEW story AS
+    SELECT runs.id AS run,
+           strftime('%Y-%m-%dT%H:%M:%fZ', json_extract(value, '$[0]') / 1000.0, 'unixepoch') AS at,
+           json_extract(value, '$[1]') AS fact
+    FROM runs JOIN pages ON pages.place BETWEEN runs.no << 24 AND runs.no << 24 | 0xFFFFFF,
+         json_each(CAST(pages.body AS TEXT))
+    ORDER BY runs.no, n, key;
+"""
+
+LOSSES = ("lost_places", "lost_runs")  # rows of `meta`: what repairs found lost in the log, if any
+COUNTS = (  # rows of `meta` that begin at 0
+    "accepted", "settled", "dropped", "projected", "ended_until", "trouble_bytes", "blob_bytes",
+)  # fmt: skip
+
+CREATE = RUN_TABLES + KEYS + META + INDEXES

@@ -1,0 +1,199 @@
+"""The SQL statements."""
+
+# ruff: noqa: S608 - statements are built from constants of this file only
+from __future__ import annotations
+
+# --- writing; statements that end in VALUES take many rows (see bulk.py) -----------------------
+
+# The columns of `runs` that its checksum covers, in order.
+RUN_COLUMNS = (
+    "no, id, flow, state, reason, source, node, accepted_ms, settled_ms, ended_ahead_ms, parent,"
+    " fault, pages, chain, duplicates"
+)
+INSERT_RUNS = "INSERT INTO runs VALUES "
+INSERT_PAGES = "INSERT INTO pages (place, body, sum) VALUES "
+INSERT_KEYS = "INSERT OR REPLACE INTO keys VALUES "
+INSERT_FAULTS = "INSERT INTO faults VALUES "
+INSERT_BLOBS = "INSERT OR REPLACE INTO blobs VALUES "
+INSERT_FLOW = "INSERT OR IGNORE INTO flows (version, body) VALUES (?, ?)"
+UPDATE_RUNS = (  # the text before the rows, and after them
+    (
+        "UPDATE runs SET state = v.column2, reason = v.column3, node = v.column4,"
+        " settled_ms = v.column5, ended_ahead_ms = v.column6, fault = v.column7,"
+        " pages = v.column8, chain = v.column9, sum = v.column10 FROM (VALUES "
+    ),
+    ") AS v WHERE no = v.column1",
+)
+COUNT_DUPLICATES = (
+    "UPDATE runs SET duplicates = duplicates + ?1, sum = row_sum(no, id, flow, state, reason,"
+    " source, node, accepted_ms, settled_ms, ended_ahead_ms, parent, fault, pages, chain,"
+    " duplicates + ?1) WHERE id = ?2"
+)
+EXTEND_SPANS = (  # the text before the rows, and after them
+    "INSERT INTO spans VALUES ",
+    (
+        " ON CONFLICT (block, flow, state) DO UPDATE SET zones = zones | excluded.zones,"
+        " first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms),"
+        " first_id = min(first_id, excluded.first_id), last_id = max(last_id, excluded.last_id),"
+        " sum = row_sum(block, flow, state, zones | excluded.zones,"
+        " min(first_ms, excluded.first_ms), max(last_ms, excluded.last_ms),"
+        " min(first_id, excluded.first_id), max(last_id, excluded.last_id))"
+    ),
+)
+SET_META = "INSERT OR REPLACE INTO meta VALUES (:name, :value, row_sum(:name, :value))"
+ADD_TO_META = (
+    "UPDATE meta SET value = value + :more, sum = row_sum(name, value + :more) WHERE name = :name"
+)
+READ_META = "SELECT value FROM meta WHERE name = ?"
+PROJECTED = "SELECT name, value FROM meta WHERE name IN ('projected', 'ended_until')"
+FIRST_VERSION = (  # the version of the flow that a run began with
+    "SELECT json_extract(CAST(body AS TEXT), '$[0][1].version') FROM pages"
+    " WHERE place = ? << 24 | 1 AND json_valid(CAST(body AS TEXT))"
+)
+FLOW_BODY = "SELECT body FROM main.flows WHERE version = ?"
+FAULTS = "SELECT no, state, flow, component, cause, shape FROM faults"
+SET_FROM_FACTS = (
+    "UPDATE runs SET parent = :parent, fault = :fault, sum = row_sum(no, id, flow, state, reason,"
+    " source, node, accepted_ms, settled_ms, ended_ahead_ms, :parent, :fault, pages, chain,"
+    " duplicates) WHERE no = :no"
+)
+UNCHANGED = (  # columns that UPDATE_RUNS keeps; all in one row, as each row releases the GIL
+    "SELECT json_group_array(json_array(no, id, flow, source, accepted_ms, parent, duplicates))"
+    " FROM runs WHERE no IN (SELECT value FROM json_each(?))"
+)
+TROUBLE_BYTES = (  # of runs by number; 100: about what a page takes besides its body
+    "SELECT coalesce(sum(length(body) + 100), 0) FROM json_each(?) CROSS JOIN pages"
+    " ON pages.place BETWEEN value << 24 AND value << 24 | 0xFFFFFF"
+)
+BLOB_BYTES = (  # of runs by number
+    "SELECT coalesce(sum(size), 0) FROM json_each(?) CROSS JOIN blobs ON blobs.run = value"
+)
+FIND_KEYS = (
+    "SELECT key, until_ms, runs.id, keys.digest, runs.state FROM keys"
+    " JOIN runs ON runs.no = keys.run WHERE key IN (VALUES "
+)
+FIND_RUNS = "SELECT id, state FROM runs WHERE id IN (VALUES "
+
+# --- reading ----------------------------------------------------------------------------------
+
+OF_RUN = "pages.place BETWEEN runs.no << 24 AND runs.no << 24 | 0xFFFFFF"
+PAGES = f"SELECT n, body, pages.sum FROM runs JOIN pages ON {OF_RUN} WHERE runs.no = ? ORDER BY n"
+EVERY_PAGE = (
+    "SELECT runs.id, runs.pages, runs.chain, flow, state, reason, node, n, body, pages.sum"
+    f" FROM runs LEFT JOIN pages ON {OF_RUN} WHERE runs.pages > 0 ORDER BY runs.no, place"
+)
+EVERY_RUN = f"SELECT {RUN_COLUMNS}, sum FROM runs"
+RUNS_BETWEEN = f"{EVERY_RUN} WHERE no BETWEEN ? AND ? ORDER BY no DESC"
+SPANS_WHERE = "SELECT block, zones, last_id FROM spans WHERE "
+LAST_NO = (  # the highest of these is an upper bound of run numbers
+    "SELECT max(no) FROM runs",
+    "SELECT max(place) >> 24 FROM pages",
+    "SELECT value FROM meta WHERE name = 'accepted'",
+)
+BLOB_NAMES = "SELECT name FROM blobs"
+KEYS_AFTER = "SELECT * FROM keys WHERE key > ? ORDER BY key LIMIT ?"
+COUNT_OPEN = "SELECT count(*) FROM runs INDEXED BY open_runs WHERE settled_ms IS NULL"
+# Indexes, with the position of their column in a row of the table.
+INDEXED = (
+    ("sqlite_autoindex_runs_1", 1),
+    ("runs_elsewhere", 6),
+    ("runs_by_parent", 10),
+    ("runs_by_fault", 11),
+)
+KEYS_INDEXED = (("keys_by_run", 1), ("keys_by_end", 3))
+_COLUMNS = {
+    "sqlite_autoindex_runs_1": "id",
+    "runs_elsewhere": "node",
+    "runs_by_parent": "parent",
+    "runs_by_fault": "fault",
+    "keys_by_run": "run",
+    "keys_by_end": "until_ms",
+}
+
+
+def read_index(table: str, index: str) -> str:
+    """Read from an index; it may have no rows."""
+    column = _COLUMNS[index]
+    return f"SELECT {column} FROM {table} INDEXED BY {index} WHERE {column} > '' LIMIT 1"
+
+
+def not_found_by(index: str) -> tuple[str, str]:
+    """Select those of the rows (value, run number or key) that an index does not find.
+
+    Returns the text before the rows, and after them.
+    """
+    table, by = ("keys", "key") if index.startswith("keys") else ("runs", "no")
+    finds = f"{_COLUMNS[index]} = v.column1 AND {by} = v.column2"
+    tail = f") AS v WHERE NOT EXISTS (SELECT 1 FROM {table} INDEXED BY {index} WHERE {finds})"
+    return "SELECT v.column2 FROM (VALUES ", tail
+
+
+PAGES_BETWEEN = (
+    "SELECT run, n, body, sum FROM pages WHERE place BETWEEN ? << 24 AND ? << 24 | 0xFFFFFF"
+)
+
+# --- at start ---------------------------------------------------------------------------------
+
+# The newest run with an id of this node, unless very many runs of peers came since.
+NEWEST = (
+    "SELECT id FROM (SELECT id, source FROM runs ORDER BY id DESC LIMIT 10000)"
+    " WHERE source != 'peer' LIMIT 1"
+)
+
+# When the newest settled run ended, on the retention clock.
+NEWEST_END = (
+    "SELECT settled_ms + ended_ahead_ms FROM runs WHERE settled_ms IS NOT NULL"
+    " ORDER BY no DESC LIMIT 1"
+)
+
+OPEN_RUNS = "SELECT no, id, pages, chain FROM runs WHERE settled_ms IS NULL ORDER BY no"
+ONE_RUN = "SELECT no, pages, chain, accepted_ms, flow FROM runs WHERE id = ?"
+AN_OPEN_BLOB = (
+    "SELECT 1 FROM runs JOIN blobs ON blobs.run = runs.no WHERE settled_ms IS NULL LIMIT 1"
+)
+EXPECTED_OPEN = (
+    "SELECT sum(CASE name WHEN 'accepted' THEN value ELSE -value END) FROM meta"
+    " WHERE name IN ('accepted', 'settled')"
+)
+OPEN_PAGES = (  # each page with its run; also the runs without pages
+    "SELECT no, id, pages, chain, flow, accepted_ms, n, body, pages.sum FROM runs"
+    f" LEFT JOIN pages ON {OF_RUN} WHERE settled_ms IS NULL ORDER BY no, place"
+)
+
+# --- retention ---------------------------------------------------------------------------------
+
+# When runs were accepted and when they ended, on the retention clock; NULL: not ended.
+SLICE = (
+    "SELECT no, min(accepted_ms, settled_ms) + ended_ahead_ms, settled_ms + ended_ahead_ms,"
+    " fault IS NOT NULL FROM runs WHERE no > ? ORDER BY no LIMIT ?"
+)
+DROP_PAGES = (
+    "DELETE FROM pages WHERE place IN (SELECT pages.place FROM json_each(?) CROSS JOIN runs"
+    f" ON runs.no = value JOIN pages ON {OF_RUN})"
+)
+BLOB_SIZES = (
+    "SELECT run, sum(size) FROM json_each(?) CROSS JOIN blobs ON blobs.run = value GROUP BY run"
+)
+BLOBS_OF = "SELECT name, size FROM json_each(?) CROSS JOIN blobs ON blobs.run = value"
+DROP_BLOBS = "DELETE FROM blobs WHERE run IN (SELECT value FROM json_each(?))"
+DROP_RUNS = (  # a run whose trigger id is still valid keeps its row
+    "DELETE FROM runs WHERE no IN (SELECT value FROM json_each(?))"
+    " AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.run = runs.no)"
+)
+STRIP_RUNS = (
+    "UPDATE runs SET pages = 0, chain = 0, sum = row_sum(no, id, flow, state, reason, source, node,"
+    " accepted_ms, settled_ms, ended_ahead_ms, parent, fault, 0, 0, duplicates)"
+    " WHERE no IN (SELECT value FROM json_each(?)) AND pages > 0"
+)
+DROP_KEYS = "DELETE FROM keys WHERE key IN (SELECT key FROM keys WHERE until_ms <= ? LIMIT ?)"
+DROP_SPANS = "DELETE FROM spans WHERE block < (SELECT min(no) FROM runs) >> 14"
+DROP_FAULTS = (
+    "DELETE FROM faults WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.fault = faults.no)"
+)
+
+# --- blobs -------------------------------------------------------------------------------------
+
+BLOB_BYTES_NOTED_AND_FOUND = (
+    "SELECT (SELECT value FROM main.meta WHERE name = 'blob_bytes'),"
+    " (SELECT coalesce(sum(size), 0) FROM main.blobs)"
+)

@@ -1,0 +1,171 @@
+"""All journals of a state folder, read-only."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
+from fractal_rm.adapters.log.blobs import read
+from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, valid_facts
+from fractal_rm.adapters.sqlite.format.row_sums import sum_matches
+from fractal_rm.adapters.sqlite.format.schema import LOSSES
+from fractal_rm.adapters.sqlite.format.statements import PAGES, READ_META
+from fractal_rm.adapters.sqlite.read.lists import Row, RunFilter, newest_runs, one_run
+from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
+from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.state import State
+from fractal_rm.engine.ports import Ledger, RunDetail, RunPage, RunSummary, TimedFact
+
+# Runs whose pages were dropped for their age are in none of these counts.
+_STATES = (
+    "SELECT flow, state, count(*), sum(duplicates) FROM runs WHERE pages > 0 GROUP BY flow, state"
+)
+_RECEIVED = (
+    "SELECT json_extract(CAST(body AS TEXT), '$[0][1].flow') AS of, count(*) FROM pages WHERE n = 1"
+    " AND json_valid(CAST(body AS TEXT)) GROUP BY of"
+)
+# `instr` finds the few pages that contain the text; a payload may contain it too.
+_MAYBE_TWICE = """
+    SELECT runs.flow, count(DISTINCT runs.no)
+    FROM pages JOIN runs ON runs.no = pages.run,
+         json_each(iif(json_valid(CAST(pages.body AS TEXT)), CAST(pages.body AS TEXT), NULL))
+    WHERE instr(pages.body, CAST('"maybe_twice":true' AS BLOB))
+          AND json_extract(value, '$[1].maybe_twice')
+    GROUP BY runs.flow
+"""
+
+
+class Losses(msgspec.Struct, frozen=True):
+    """What repairs found lost: ``places`` of the log, and ``runs`` that lack facts for that."""
+
+    places: int
+    runs: int
+
+
+class SqliteHistory:
+    """Port `History`. Each call opens its own connection, as calls are rare.
+
+    Raises JournalError if a journal or the folder cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def runs(
+        self,
+        *,
+        state: State | None = None,
+        flow: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> list[RunSummary]:
+        """The newest runs that can be read; see `page`."""
+        return self.page(state=state, flow=flow, limit=limit, before=before).runs
+
+    def page(
+        self,
+        *,
+        state: State | None = None,
+        flow: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> RunPage:
+        """The newest runs first; see the port."""
+        wanted = RunFilter(state and state.value, flow, before, limit)
+        found: list[RunSummary] = []
+        unreadable: list[str] = []
+        for path in self._journals():
+            damage: list[str] = []
+            try:
+                with snapshot(path, damage=damage) as db:
+                    rows, damaged_rows = newest_runs(db, wanted)
+                    found += [_summary(row, path) for row in rows]
+                    damage += damaged_rows
+            except JournalDamaged as error:  # still read the others
+                damage.append(str(error))
+            unreadable += [f"{path.stem}: {each}" for each in damage]
+        once = {run.id: run for run in found}  # a run that is being moved may be in two journals
+        runs = sorted(once.values(), key=lambda run: run.id, reverse=True)
+        return RunPage(runs[:limit], unreadable)
+
+    def run(self, run_id: str) -> RunDetail | None:
+        """One run, or None; see the port.
+
+        Raises JournalDamaged if it is not found and something could not be read.
+        """
+        error: JournalDamaged | None = None
+        for path in self._journals():
+            damage: list[str] = []
+            try:
+                with snapshot(path, damage=damage) as db:
+                    row = one_run(db, run_id)
+                    if row is not None:
+                        facts, missing = _facts(db, row, path)
+                        unreadable = missing or next(iter(damage), None)
+                        return RunDetail(_summary(row, path), facts, unreadable)
+            except JournalDamaged as caught:  # another journal may have it
+                error = caught
+            else:
+                error = JournalDamaged(damage[0]) if damage else error
+        if error is not None:
+            raise error
+        return None
+
+    def ledger(self) -> list[Ledger]:
+        """The counts of every flow; see the port. A damaged log is not counted."""
+        states: dict[str | None, Counter[State]] = {}
+        received: Counter[str | None] = Counter()
+        duplicates: Counter[str | None] = Counter()
+        maybe_twice: Counter[str | None] = Counter()
+        for path in self._journals():
+            with snapshot(path, damage=[]) as db:
+                for flow, count in db.execute(_RECEIVED):
+                    received[flow] += count
+                for flow, state, count, again in db.execute(_STATES):
+                    states.setdefault(flow, Counter())[State(state)] += count
+                    duplicates[flow] += again
+                maybe_twice.update(dict(db.execute(_MAYBE_TWICE)))
+        return [
+            Ledger(flow, received[flow], states.get(flow, {}), duplicates[flow], maybe_twice[flow])
+            for flow in sorted(received.keys() | states.keys(), key=str)
+        ]
+
+    def losses(self) -> dict[str, Losses]:
+        """What repairs found lost, by the name of the journal, where anything was."""
+        found: dict[str, Losses] = {}
+        for path in self._journals():
+            with snapshot(path, with_log=False) as db:
+                rows = [db.execute(READ_META, (name,)).fetchone() or (0,) for name in LOSSES]
+            losses = Losses(*(value for (value,) in rows))
+            if losses.places or losses.runs:
+                found[path.stem] = losses
+        return found
+
+    def _journals(self) -> list[Path]:
+        return journals_in(self.folder)
+
+
+def _summary(row: Row, path: Path) -> RunSummary:
+    """A row of ``runs``. Raises ChainBroken if it does not match its checksum."""
+    (_, run_id, flow, state, reason, source, node, accepted_ms, settled_ms, *_) = row
+    if not sum_matches(row):
+        raise ChainBroken(f"the row of run {run_id} does not match its checksum")
+    return RunSummary(
+        run_id, flow, State(state), reason, source, node, accepted_ms, settled_ms, path.stem
+    )
+
+
+def _facts(db: sqlite3.Connection, row: Row, path: Path) -> tuple[list[TimedFact], str | None]:
+    """The facts, and why some are missing."""
+    no, run_id, *_ = row
+    count, last = row[12], row[13]
+    if not count:  # its pages were dropped for their age
+        return [], None
+    read_blob = partial(read, FolderBlobs(blob_folder(path)))
+    facts, invalid = valid_facts(run_id, db.execute(PAGES, (no,)), count, last, read_blob)
+    return [TimedFact(at_ms, fact) for at_ms, fact in facts], invalid

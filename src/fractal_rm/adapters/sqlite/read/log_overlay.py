@@ -1,0 +1,98 @@
+"""Let a reader see what is in the log but not yet in the history.
+
+It uses temporary tables and views of the connection, which hide those of the file. A statement that
+selects from ``runs`` or ``pages`` then reads both, unchanged.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import partial
+from pathlib import Path
+
+from fractal_rm.adapters.log.disk import FolderDisk, log_folder
+from fractal_rm.adapters.log.replay import told_in
+from fractal_rm.adapters.log.segments import bodies_since
+from fractal_rm.adapters.log.stories import Stories
+from fractal_rm.adapters.sqlite.format import schema, statements
+from fractal_rm.adapters.sqlite.format.faults import Faults
+from fractal_rm.adapters.sqlite.format.meta import read_projected
+from fractal_rm.adapters.sqlite.read.open_runs import load_run
+from fractal_rm.adapters.sqlite.write.last_pages import LastPage
+from fractal_rm.adapters.sqlite.write.run_rows import RunRows
+from fractal_rm.domain.errors import JournalDamaged
+
+_VIEWS = """
+ALTER TABLE temp.runs RENAME TO recent_runs;
+ALTER TABLE temp.pages RENAME TO recent_pages;
+ALTER TABLE temp.flows RENAME TO recent_flows;
+ALTER TABLE temp.faults RENAME TO recent_faults;
+ALTER TABLE temp.spans RENAME TO recent_spans;
+ALTER TABLE temp.meta RENAME TO recent_meta;
+CREATE TEMP VIEW runs AS
+    SELECT * FROM recent_runs
+    UNION ALL SELECT * FROM main.runs WHERE no NOT IN (SELECT no FROM recent_runs);
+CREATE TEMP VIEW pages AS SELECT * FROM recent_pages UNION ALL SELECT * FROM main.pages;
+CREATE TEMP VIEW flows AS
+    SELECT * FROM recent_flows
+    UNION ALL SELECT * FROM main.flows WHERE version NOT IN (SELECT version FROM recent_flows);
+CREATE TEMP VIEW faults AS SELECT * FROM recent_faults UNION ALL SELECT * FROM main.faults;
+CREATE TEMP VIEW spans AS SELECT * FROM recent_spans UNION ALL SELECT * FROM main.spans;
+CREATE TEMP VIEW meta AS SELECT * FROM recent_meta;
+"""
+
+
+def add_log(db: sqlite3.Connection, path: Path) -> None:
+    """Add the end of the log to a connection that is in a read transaction.
+
+    Raises JournalError, sqlite3.Error, OSError.
+    """
+    disk = FolderDisk(log_folder(path))
+    had = read_projected(db)
+    if had is None or not (had.all or log_folder(path).exists()):  # no log yet
+        return
+    while True:
+        try:
+            bodies = bodies_since(disk, had.all)
+            break
+        except JournalDamaged:  # perhaps the writer projected and reused a segment meanwhile
+            before = had
+            db.execute("COMMIT")
+            db.execute("BEGIN")
+            had = read_projected(db)
+            if had is None or had == before:  # it did not
+                raise
+    stories = told_in(bodies, lambda run_id: load_run(db, run_id), had.ended)
+    if stories:
+        _write_temporary_tables(db, stories)
+
+
+def _write_temporary_tables(db: sqlite3.Connection, stories: Stories) -> None:
+    (last,) = db.execute("SELECT coalesce(max(no), 0) FROM main.runs").fetchone()
+    faults = Faults(db)
+    for statement in schema.RUN_TABLES.replace("CREATE TABLE", "CREATE TEMP TABLE").split(";"):
+        db.execute(statement)
+    db.execute("CREATE TEMP TABLE meta AS SELECT * FROM main.meta")
+    db.executemany(
+        "INSERT INTO temp.runs SELECT * FROM main.runs WHERE id = ?",
+        [(story.run_id,) for story in stories if story.new is None],
+    )
+    rows = RunRows(db, stories.flows, last + 1, faults)
+    rows.update(stories.older, partial(_last_pages, db, stories))
+    rows.insert(stories.new)
+    rows.finish(stories.again)
+    for name, more in rows.written.counts.items():
+        db.execute(statements.ADD_TO_META, {"name": name, "more": more})
+    for statement in _VIEWS.split(";"):
+        db.execute(statement)
+
+
+def _last_pages(db: sqlite3.Connection, stories: Stories) -> dict[str, LastPage]:
+    """The last pages of the runs that the history has already."""
+    last_pages: dict[str, LastPage] = {}
+    for story in stories:
+        row = None if story.new else db.execute(statements.ONE_RUN, (story.run_id,)).fetchone()
+        if row is not None:
+            no, pages, last, *_ = row
+            last_pages[story.run_id] = no, pages, last
+    return last_pages

@@ -1,0 +1,131 @@
+"""Read the open runs of a history at a start."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Union
+
+import msgspec
+
+from fractal_rm.adapters.log.blobs import BlobFiles, read
+from fractal_rm.adapters.sqlite.errors import damaged
+from fractal_rm.adapters.sqlite.format import statements
+from fractal_rm.adapters.sqlite.format.page_chain import (
+    ChainBroken,
+    PageUnreadable,
+    verified_facts,
+)
+from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.facts import Accepted, AnyFact
+from fractal_rm.domain.flow import Flow, version_of
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import State
+from fractal_rm.domain.transitions import ImpossibleFact
+from fractal_rm.engine.ports import BrokenRun
+
+# See statements.OPEN_PAGES: no, id, pages, chain, flow, accepted_ms of a run; n, body, sum of one
+# of its pages, or None if it has none.
+Row = tuple[int, str, int, int, Union[str, None], int, Any, Any, Any]
+
+
+class OpenRunReader:
+    """`read` fills ``runs``, and ``broken`` with runs that this release cannot continue."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path, blobs: BlobFiles) -> None:
+        self._db = db
+        self._path = path
+        self._blobs = blobs
+        self._read_blob = partial(read, blobs)
+        self._flows: dict[str, Flow] = {}
+        self.runs: list[Run] = []
+        self.broken: list[BrokenRun] = []
+
+    def read(self) -> None:
+        """Read all open runs, oldest first. Raises JournalDamaged, sqlite3.Error."""
+        rows: Iterable[Row] = self._db.execute(statements.OPEN_PAGES)
+        for _, of_run in groupby(rows, itemgetter(0)):
+            found = self._run_or_broken(list(of_run))
+            if isinstance(found, Run):
+                self.runs.append(found)
+            else:
+                self.broken.append(found)
+        if self.broken and self._has_lost_all_blobs():
+            raise self._damaged(f"its folder {self._blobs.where} is missing, or empty")
+        (expected,) = self._db.execute(statements.EXPECTED_OPEN).fetchone()
+        held = len(self.runs) + len(self.broken)
+        if held != expected:
+            raise self._damaged(f"it should hold {expected} unfinished runs and holds {held}")
+
+    def _has_lost_all_blobs(self) -> bool:
+        """Whether there are none, while open runs have some: perhaps the folder was moved."""
+        return not self._blobs.names() and bool(
+            self._db.execute(statements.AN_OPEN_BLOB).fetchone()
+        )
+
+    def _run_or_broken(self, rows: list[Row]) -> Run | BrokenRun:
+        """A run from its rows. What is wrong with one run does not stop the others."""
+        try:
+            return self._run(rows)
+        except (PageUnreadable, ImpossibleFact) as error:
+            return _broken(rows[0], str(error))
+        except ChainBroken as error:
+            raise self._damaged(str(error)) from error
+        except OSError:  # not about this run
+            raise
+        except Exception as error:  # noqa: BLE001 - facts of other releases may raise anything
+            return _broken(rows[0], repr(error))
+
+    def _run(self, rows: list[Row]) -> Run:
+        _, run_id, count, last, *_ = rows[0]
+        pages = [row[6:] for row in rows if row[6] is not None]
+        timed = verified_facts(run_id, pages, count, last, self._read_blob)
+        flow = self._flow(timed[0][1]) if timed else None
+        if flow is None:
+            raise PageUnreadable(f"run {run_id} has no accepted fact")
+        return fold(Run(run_id, flow, timed[0][0]), [fact for _, fact in timed])
+
+    def _flow(self, first: AnyFact) -> Flow | None:
+        """The flow that a run began with, by its first fact."""
+        if not isinstance(first, Accepted):
+            return None
+        version = first.version
+        known = self._flows.get(version)
+        if known is not None:
+            return known
+        row = self._db.execute("SELECT body FROM flows WHERE version = ?", (version,)).fetchone()
+        body = row[0] if row else b""
+        if version_of(body) != version:
+            raise ChainBroken(f"flow version {version} does not match its checksum")
+        try:
+            flow = msgspec.json.decode(body, type=Flow)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise PageUnreadable(f"flow version {version}: {error}") from error
+        self._flows[version] = flow
+        return flow
+
+    def _damaged(self, what: str) -> JournalDamaged:
+        return damaged(self._path, f"is damaged: {what}. Nothing was changed")
+
+
+def _broken(row: Row, why: str) -> BrokenRun:
+    """A run of which only its row is known."""
+    _, run_id, _, _, flow_id, accepted_ms, *_ = row
+    return BrokenRun(Run(run_id, Flow(flow_id or ""), accepted_ms, state=State.ACCEPTED), why)
+
+
+def load_run(db: sqlite3.Connection, run_id: str) -> Run | None:
+    """One run from its pages, without the steps of its flow; None if they make no run."""
+    row = db.execute(statements.ONE_RUN, (run_id,)).fetchone()
+    if row is None:
+        return None
+    no, count, last, accepted_ms, flow_id = row
+    try:
+        timed = verified_facts(run_id, db.execute(statements.PAGES, (no,)), count, last)
+        return fold(Run(run_id, Flow(flow_id or ""), accepted_ms), [fact for _, fact in timed])
+    except (ChainBroken, ImpossibleFact):
+        return None

@@ -1,0 +1,96 @@
+"""Read runs of a damaged file: in ranges of run numbers, which are halved where reading fails.
+
+A damaged page of the file hides the rows in it, and no others.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fractal_rm.adapters.sqlite.errors import is_locked
+from fractal_rm.adapters.sqlite.format import statements
+
+RANGE = 4_096
+Row = tuple[Any, ...]
+Page = tuple[int, int, bytes, int]  # run number, page number, body, checksum
+
+
+class Salvage:
+    """``unreadable`` are the ranges of run numbers, first to last, whose rows cannot be read."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._why = ""
+        self.unreadable: list[tuple[int, int]] = []
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read so far, as sentences."""
+        problems = [
+            f"runs no. {first} to {last} cannot be read ({self._why})"
+            for first, last in self.unreadable
+        ]
+        return problems or ["an index cannot be read: `fractal-rm journal repair` rebuilds it"]
+
+    def rows_newest_first(self, enough: Callable[[], bool] = lambda: False) -> Iterator[Row]:
+        """Rows of ``runs``, range after range, until ``enough`` returns true."""
+        last = self.last_no()
+        while last > 0 and not enough():
+            first = max(1, last - RANGE + 1)
+            yield from self.rows_between(first, last)
+            last = first - 1
+
+    def rows_oldest_first(self) -> Iterator[Row]:
+        """Rows of ``runs``."""
+        last = self.last_no()
+        for first in range(1, last + 1, RANGE):
+            rows = list(self.rows_between(first, min(first + RANGE - 1, last)))
+            yield from reversed(rows)
+
+    def last_no(self) -> int:
+        """An upper bound of run numbers, from what can be read. Raises sqlite3.Error."""
+        highest, failed = 0, None
+        for statement in statements.LAST_NO:
+            try:
+                highest = max(highest, self._db.execute(statement).fetchone()[0] or 0)
+            except (sqlite3.DatabaseError, TypeError) as error:  # noqa: PERF203 - try the others
+                failed = error
+        if not highest and failed is not None:
+            raise sqlite3.DatabaseError(str(failed))
+        return highest
+
+    def pages_of(self, no: int) -> list[Page]:
+        """The readable pages of a run."""
+        found: list[Page] = []
+        try:
+            found.extend(self._db.execute(statements.PAGES_BETWEEN, (no, no)))
+        except sqlite3.DatabaseError as error:
+            if is_locked(error):
+                raise
+        return found
+
+    def rows_between(self, first: int, last: int) -> Iterator[Row]:
+        """The readable rows of runs ``first`` to ``last``, newest first."""
+        try:
+            rows = self._db.execute(statements.RUNS_BETWEEN, (first, last)).fetchall()
+        except sqlite3.DatabaseError as error:
+            if is_locked(error):
+                raise
+            if first == last:
+                self._add_unreadable(first, str(error))
+                return
+            middle = (first + last) // 2
+            yield from self.rows_between(middle + 1, last)
+            yield from self.rows_between(first, middle)
+        else:
+            yield from rows
+
+    def _add_unreadable(self, no: int, why: str) -> None:
+        self._why = why
+        for at, (first, last) in enumerate(self.unreadable):
+            if no in (first - 1, last + 1):
+                self.unreadable[at] = min(first, no), max(last, no)
+                return
+        self.unreadable.append((no, no))

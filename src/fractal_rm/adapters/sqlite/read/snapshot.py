@@ -1,0 +1,87 @@
+"""Open a journal read-only, as it is at one moment. Readers never block the writer (WAL)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from fractal_rm.adapters.sqlite.format.migrations import add_views_of_old_format
+from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken
+from fractal_rm.adapters.sqlite.format.prepare import check_files, format_of
+from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum, decode_damaged
+from fractal_rm.adapters.sqlite.format.schema import SUMMED_SINCE
+from fractal_rm.adapters.sqlite.read.log_overlay import add_log
+from fractal_rm.domain.errors import JournalDamaged, JournalUnreadable
+
+
+@contextmanager
+def snapshot(
+    path: Path, *, with_log: bool = True, damage: list[str] | None = None
+) -> Generator[sqlite3.Connection]:
+    """A connection that reads one journal, in one transaction.
+
+    ``with_log``: it also reads what is in the log but not yet in the history. If the log is
+    damaged, it reads the history alone and adds the reason to ``damage``; without ``damage``, it
+    raises JournalDamaged.
+
+    Raises JournalUnreadable if this user cannot read it, JournalDamaged if anything in it cannot be
+    read, JournalTooNew, JournalTooOld.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        check_files(path)
+        path.stat()  # for a link that leads nowhere, SQLite's error would not say so
+        with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
+            add_row_sum(db)
+            db.text_factory = decode_damaged
+            db.execute("BEGIN")
+            found = format_of(db, path)
+            add_views_of_old_format(db, found)
+            if found >= SUMMED_SINCE and with_log:
+                try:
+                    add_log(db, path)
+                except JournalDamaged as error:
+                    if damage is None:
+                        raise
+                    damage.append(str(error))
+            yield db
+    except UnicodeEncodeError:  # a value of the caller
+        raise
+    except (OSError, sqlite3.Error, ChainBroken, ValueError) as error:  # ValueError: a state
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> JournalDamaged | JournalUnreadable:
+    if isinstance(error, PermissionError):
+        what = f"{path} cannot be read ({error.strerror})"
+        return JournalUnreadable(f"{what}; do this as the user of the node")
+    text = str(error) if not isinstance(error, OSError) else str(error.strerror)
+    if isinstance(error, sqlite3.Error) and ("unable to open" in text or "readonly" in text):
+        return JournalUnreadable(
+            f"{path} cannot be read ({text}): SQLite writes files next to the one that it reads; do"
+            " this as the user of the node, or with a copy of the folder and of comm.conf"
+        )
+    return JournalDamaged(f"{path} cannot be read ({text})")
+
+
+def journals_in(folder: Path) -> list[Path]:
+    """The journals of a state folder; none if it does not exist yet. Raises JournalUnreadable."""
+    try:
+        files = list(folder.iterdir())  # `glob` would return nothing for a folder it cannot read
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not folder.is_symlink():
+            return []
+        raise JournalUnreadable(
+            f"{folder} cannot be read ({error.strerror}); do this as the user of the node, or"
+            " correct state.path in comm.conf"
+        ) from error
+    return sorted(file for file in files if file.suffix == ".journal")
+
+
+def open_runs_of(path: Path) -> list[str]:
+    """The ids of the open runs of a journal, in order of acceptance. Raises JournalError."""
+    with snapshot(path) as db:
+        rows = db.execute("SELECT id FROM runs WHERE settled_ms IS NULL ORDER BY no").fetchall()
+    return [run_id for (run_id,) in rows]

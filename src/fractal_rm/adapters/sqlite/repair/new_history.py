@@ -1,0 +1,93 @@
+"""The history that a repair builds: inserts runs with all that belongs to their rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from fractal_rm.adapters.log.stories import Story
+from fractal_rm.adapters.log.timed import Timed
+from fractal_rm.adapters.sqlite.format import statements
+from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
+from fractal_rm.adapters.sqlite.format.faults import Faults
+from fractal_rm.adapters.sqlite.format.row_sums import with_sum
+from fractal_rm.adapters.sqlite.format.schema import PAGE_BITS
+from fractal_rm.adapters.sqlite.format.spans import add_to_spans
+from fractal_rm.adapters.sqlite.read.salvage import Page
+from fractal_rm.adapters.sqlite.repair.blobs import refs_in_page
+from fractal_rm.adapters.sqlite.write.run_rows import blob_rows, bytes_of
+from fractal_rm.domain.facts import parent_of
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import TROUBLE
+
+Row = tuple[Any, ...]
+
+
+class NewHistory:
+    """``counts`` are for the table ``meta``; ``runs`` is the number of runs inserted.
+
+    All methods raise sqlite3.Error.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+        self._faults = Faults(db)
+        self.counts = {"accepted": 0, "settled": 0, "trouble_bytes": 0, "blob_bytes": 0}
+        self.runs = 0
+
+    def add_run(
+        self, no: int, run: Run, facts: list[Timed], pages: list[Page], old_row: Row | None
+    ) -> None:
+        """Insert a run with its facts, which are in ``pages``.
+
+        The row is rebuilt from the facts; what they do not contain comes from the old row.
+        """
+        refs = [ref for _, _, body, _ in pages for ref in refs_in_page(body)]
+        execute_bulk(self.db, statements.INSERT_BLOBS, blob_rows(no, refs))
+        self.counts["blob_bytes"] += sum(ref.size for ref in refs)
+        rows = [(no << PAGE_BITS | n, body, page_sum) for no, n, body, page_sum in pages]
+        execute_bulk(self.db, statements.INSERT_PAGES, rows)
+        at_ms, first = facts[0].at_ms, facts[0].fact
+        settled_ms = facts[-1].at_ms if run.state.final else None
+        flow = getattr(first, "flow", None)
+        ahead_ms, duplicates = (old_row[9], old_row[14]) if old_row else (0, 0)
+        self.add_row((
+            no, run.id, flow, run.state.text, run.reason, getattr(first, "source", ""), run.node,
+            at_ms, settled_ms, ahead_ms, parent_of(first), self._fault_of_run(no, run, flow),
+            *count_and_last_sum(pages), duplicates,
+        ))  # fmt: skip
+        if run.state in TROUBLE:
+            self.counts["trouble_bytes"] += bytes_of(self.db, [no])
+
+    def add_row(self, values: Row) -> None:
+        """Insert a row of ``runs``, without its checksum."""
+        execute_bulk(self.db, statements.INSERT_FAULTS, self._faults.new_rows)
+        self._faults.commit()
+        execute_bulk(self.db, statements.INSERT_RUNS, [with_sum(values)])
+        ended = values[8] is not None
+        if ended:
+            add_to_spans(self.db, [(values[0], values[2], values[3], values[7], values[1])])
+        self.runs += 1
+        self.counts["accepted"] += 1
+        self.counts["settled"] += ended
+
+    def has_flow(self, version: object) -> bool:
+        """Whether a version of a flow has been inserted."""
+        return self.db.execute(statements.FLOW_BODY, (version,)).fetchone() is not None
+
+    def fault_of(self, no: int, story: Story) -> int:
+        """The number of a run's kind of failure."""
+        return self._faults.number_of(self.db, story, no, {})
+
+    def _fault_of_run(self, no: int, run: Run, flow: str | None) -> int | None:
+        if run.state not in TROUBLE:
+            return None
+        story = Story(run.id)
+        story.stand_as(run)
+        story.flow = flow
+        return self.fault_of(no, story)
+
+
+def count_and_last_sum(pages: list[Page]) -> tuple[int, int]:
+    """The columns ``pages`` and ``chain`` of a run with these pages."""
+    return (len(pages), pages[-1][3]) if pages else (0, 0)

@@ -1,0 +1,139 @@
+"""Copy one run of a damaged history as far as it is valid.
+
+An ended run keeps its row without facts. An open run that may lack facts ends as unknown: to
+continue it might repeat calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fractal_rm.adapters.log.blobs import BlobFiles
+from fractal_rm.adapters.log.stories import Story
+from fractal_rm.adapters.log.timed import Timed
+from fractal_rm.adapters.sqlite.format.page_chain import (
+    chain_start,
+    encode_page,
+    page_sum,
+    valid_timed_facts,
+)
+from fractal_rm.adapters.sqlite.format.row_sums import sum_matches
+from fractal_rm.adapters.sqlite.read.salvage import Page, Salvage
+from fractal_rm.adapters.sqlite.repair.blobs import without_lost_blobs
+from fractal_rm.adapters.sqlite.repair.new_history import (
+    NewHistory,
+    Row,
+    count_and_last_sum,
+)
+from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.run import Run, fold
+from fractal_rm.domain.state import TROUBLE, State
+from fractal_rm.domain.transitions import ImpossibleFact
+
+LOST = "its facts were damaged: what it has done is not known"
+
+
+class RunRebuilder:
+    """``rebuilt`` is the number of runs whose row was rebuilt from their facts alone."""
+
+    def __init__(
+        self, salvage: Salvage, new: NewHistory, blobs: BlobFiles, add_gone: Callable[[str], None]
+    ) -> None:
+        self._salvage = salvage
+        self._new = new
+        self._blobs = blobs
+        self._add_gone = add_gone
+        self.rebuilt = 0
+
+    def copy(self, no: int, row: Row | None, indexed_id: str | None) -> None:
+        """Copy a run, of which the row and the id in the index were found, or not."""
+        row = row if row is not None and sum_matches(row) else None
+        run_id = row[1] if row else indexed_id
+        if run_id is None:
+            self._add_gone(f"run no. {no}, whose id is not known")
+            return
+        pages = self._salvage.pages_of(no)
+        count, last = (row[12], row[13]) if row else count_and_last_sum(pages)
+        if row and not count:  # its facts were dropped for their age
+            self._new.add_row(row[:-1])
+            return
+        facts, invalid = valid_timed_facts(run_id, [page[1:] for page in pages], count, last)
+        facts, lost = without_lost_blobs(self._blobs, facts)
+        for each in lost:
+            self._add_gone(f"of run {run_id}, {each}")
+        if invalid is None and facts:
+            try:
+                run = fold(Run(run_id, Flow(row[2] if row else _flow_of(facts) or ""), 0),
+                           [each.fact for each in facts])  # fmt: skip
+            except ImpossibleFact as error:
+                invalid = str(error)
+            else:
+                if not run.state.final and not self._new.has_flow(_version_of(facts)):
+                    invalid = "its flow is lost"
+                elif not run.state.final and lost:
+                    invalid = lost[0]
+                else:
+                    self.rebuilt += row is None
+                    new_pages = _as_one_page(no, run_id, facts) if lost else pages
+                    self._new.add_run(no, run, facts, new_pages, row)
+                    return
+        self._copy_without_facts(no, run_id, row, facts, invalid or "it has no facts")
+
+    def _copy_without_facts(
+        self, no: int, run_id: str, row: Row | None, facts: list[Timed], why: str
+    ) -> None:
+        ended = row is not None and row[8] is not None
+        self._add_gone(f"facts of run {run_id} ({why})" + ("" if ended else "; it ends as unknown"))
+        if row is not None and ended:
+            fault = None
+            if row[3] in {state.value for state in TROUBLE}:
+                story = Story(run_id, state=State(row[3]), reason=row[4], flow=row[2])
+                fault = self._new.fault_of(no, story)
+            self._new.add_row((*row[:11], fault, 0, 0, row[14]))
+            return
+        run = Run(run_id, Flow(_flow_of(facts) or ""), facts[0].at_ms if facts else 0)
+        valid = _apply_while_possible(run, facts)
+        if not valid:
+            self._end_as_unknown(no, row)
+            return
+        if not run.state.final:
+            end = Settled(State.UNKNOWN, LOST, Cause.UNREADABLE)
+            run.apply(end)
+            valid.append(Timed(valid[-1].at_ms, end))
+        self._new.add_run(no, run, valid, _as_one_page(no, run_id, valid), row)
+
+    def _end_as_unknown(self, no: int, row: Row | None) -> None:
+        """End a run of which only the row is left."""
+        if row is None:
+            return
+        story = Story(row[1], state=State.UNKNOWN, reason=LOST, flow=row[2])
+        fault = self._new.fault_of(no, story)
+        ended = (State.UNKNOWN.text, LOST, row[5], row[6], row[7], row[7])
+        self._new.add_row((*row[:3], *ended, 0, row[10], fault, 0, 0, row[14]))
+
+
+def _apply_while_possible(run: Run, facts: list[Timed]) -> list[Timed]:
+    """Apply facts until one is impossible; returns those that were applied."""
+    applied: list[Timed] = []
+    for each in facts:
+        try:
+            run.apply(each.fact)
+        except ImpossibleFact:
+            break
+        applied.append(each)
+    return applied
+
+
+def _as_one_page(no: int, run_id: str, facts: list[Timed]) -> list[Page]:
+    body = encode_page([each.said for each in facts])
+    return [(no, 1, body, page_sum(chain_start(run_id), 1, body))]
+
+
+def _flow_of(facts: list[Timed]) -> str | None:
+    return getattr(facts[0].fact, "flow", None) if facts else None
+
+
+def _version_of(facts: list[Timed]) -> object:
+    return getattr(facts[0].fact, "version", None)

@@ -1,0 +1,66 @@
+"""Verify the blobs of the history's runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fractal_rm.adapters.log.blobs import BlobFiles, BlobLost, verified
+from fractal_rm.adapters.log.timed import Ref
+from fractal_rm.adapters.sqlite.format import statements
+from fractal_rm.adapters.sqlite.verify.rows import invalid_rows
+
+ROWS_AT_ONCE = 64
+ROW_BYTES = 100  # about the size of a row besides its body
+AFTER = (
+    "SELECT run, name, size, crc, sum FROM main.blobs WHERE (run, name) > (?, ?)"
+    " ORDER BY run, name LIMIT ?"
+)
+HAS = "SELECT 1 FROM main.blobs WHERE run = ? AND name = ?"
+
+Part = tuple[int, list[str]]  # one part of a verification: bytes read, problems found
+
+HasBlob = Callable[[int, str], bool]  # whether the run still has the blob
+
+
+def verify_blobs(db: sqlite3.Connection, files: BlobFiles, has: HasBlob) -> Iterator[Part]:
+    """Verify all rows, and the files piece by piece in order of runs. Raises sqlite3.Error.
+
+    A missing file is a problem only if ``has`` says that its run still has it.
+    """
+    noted, found = db.execute(statements.BLOB_BYTES_NOTED_AND_FOUND).fetchone()
+    if noted != found:
+        yield ROW_BYTES, [f"the large values of its runs should have {noted} bytes, not {found}"]
+    after: tuple[Any, ...] = (0, "")
+    while rows := db.execute(AFTER, (*after, ROWS_AT_ONCE)).fetchall():
+        yield len(rows) * ROW_BYTES, list(invalid_rows("blob of run no.", rows))
+        for row in rows:
+            yield from _verify_file(files, row, has)
+        after = rows[-1][:2]
+
+
+def has_blob(db: sqlite3.Connection) -> HasBlob:
+    """As a connection reads it at the time of the call."""
+    return lambda no, name: db.execute(HAS, (no, name)).fetchone() is not None
+
+
+def why_lost(files: BlobFiles, ref: Ref) -> str | None:
+    """Why a blob cannot be read; None if it can, or is known to be lost."""
+    if ref.name is not None:
+        try:
+            for _ in verified(files, ref):
+                pass
+        except BlobLost as lost:
+            return str(lost)
+    return None
+
+
+def _verify_file(files: BlobFiles, row: tuple[Any, ...], has: HasBlob) -> Iterator[Part]:
+    no, name, size, crc, _ = row
+    try:
+        for piece in verified(files, Ref("large value", name, size, crc)):
+            yield len(piece), []
+    except BlobLost as lost:
+        if has(no, name):
+            yield ROW_BYTES, [f"of run no. {no}, {lost}"]

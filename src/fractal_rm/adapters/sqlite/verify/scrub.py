@@ -1,0 +1,209 @@
+"""Read every row and blob of the history slowly, in rounds, to find damage that nobody has read.
+
+It verifies checksums, not the meaning of facts. Its connection has a small cache, so that rows are
+read from the file. Nothing is raised for damage: it is noted, and reported until a round finds
+none.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from fractal_rm.adapters.log.blobs import BlobFiles
+from fractal_rm.adapters.sqlite.errors import is_locked
+from fractal_rm.adapters.sqlite.format import statements
+from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
+from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken, verify_chain
+from fractal_rm.adapters.sqlite.format.row_sums import decode_damaged
+from fractal_rm.adapters.sqlite.read.salvage import Salvage
+from fractal_rm.adapters.sqlite.verify import rows as verify
+from fractal_rm.adapters.sqlite.verify.blobs import (
+    ROW_BYTES,
+    ROWS_AT_ONCE,
+    Part,
+    has_blob,
+    verify_blobs,
+)
+from fractal_rm.domain.none_left import none_left
+
+BYTES_PER_S = 32 * 1024
+SLICE_BYTES = 256 * 1024  # at most this much at once, however long ago the last call was
+ROUND_EVERY_S = 3_600  # so that a small history is not read all the time
+CACHE_KIB = 128
+MAX_PROBLEMS = 20  # of a round
+
+
+class Scrub:
+    """Call `open`, then `read_on` regularly. ``monotonic_s`` is the clock for its pace."""
+
+    def __init__(
+        self, monotonic_s: Callable[[], float], bytes_per_s: int, blobs: BlobFiles
+    ) -> None:
+        self._blobs = blobs
+        self.monotonic_s = monotonic_s
+        self._bytes_per_s = bytes_per_s
+        self._last_call_s = self._next_round_s = monotonic_s()
+        self._db: sqlite3.Connection | None = None
+        self._round: Iterator[Part] | None = None
+        self._problems: list[str] = []  # of this round
+        self._last_problems: list[str] = []  # of the round before
+        self.rounds = 0  # completed
+
+    @property
+    def damage(self) -> str | None:
+        """The problems found, as a sentence; None if there are none."""
+        found = list(dict.fromkeys((*self._problems, *self._last_problems)))
+        if not found:
+            return None
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        return f"the history is damaged: {found[0]}{more}"
+
+    def open(self, db: sqlite3.Connection) -> None:
+        """Use a connection, and read from it once, so that its files are open."""
+        self._db = db
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        db.text_factory = decode_damaged
+        db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+
+    def note(self, problem: str) -> None:
+        """Add a problem found elsewhere. It is reported until the next round has ended."""
+        if problem not in self._problems and len(self._problems) < MAX_PROBLEMS:
+            self._problems.append(problem)
+
+    def read_on(self) -> None:
+        """Read as much as the time since the last call allows. Raises nothing for damage."""
+        now_s = self.monotonic_s()
+        left = min(int((now_s - self._last_call_s) * self._bytes_per_s), SLICE_BYTES)
+        self._last_call_s = now_s
+        while left > 0:
+            part = next(self._round, None) if self._round is not None else None
+            if part is None:
+                self._end_round()
+                if now_s >= self._next_round_s:
+                    self._begin_round(now_s)
+                return
+            read, problems = part
+            for problem in problems:
+                self.note(problem)
+            left -= read
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def _begin_round(self, now_s: float) -> None:
+        self._next_round_s = now_s + ROUND_EVERY_S
+        if self._db is not None:
+            self._round = _round(self._db, self._blobs)
+
+    def _end_round(self) -> None:
+        if self._round is not None:
+            self._round = None
+            self.rounds += 1
+            self._last_problems, self._problems = self._problems, []
+
+
+def _round(db: sqlite3.Connection, files: BlobFiles) -> Iterator[Part]:
+    """Verify all tables and blobs once, in parts."""
+    try:
+        last = Salvage(db).last_no()
+    except sqlite3.Error as error:
+        yield SLICE_BYTES, [f"it cannot be read ({error})"]
+        last = 0
+    for first in range(1, last + 1, ROWS_AT_ONCE):
+        yield _guarded(lambda first=first: _runs(db, first, first + ROWS_AT_ONCE - 1))
+    yield _guarded(lambda: _small_tables(db))
+    key: str | None = ""
+    while key is not None:
+        part, key = _keys(db, key)
+        yield part
+    try:
+        yield from verify_blobs(db, files, has_blob(db))
+    except Exception as error:  # noqa: BLE001 - damaged content may raise anything
+        passes = is_locked(error) or none_left(error)
+        yield ROW_BYTES, [] if passes else [f"blobs cannot be read ({error})"]
+
+
+def _guarded(verify_part: Callable[[], Part]) -> Part:
+    try:
+        return verify_part()
+    except Exception as error:  # noqa: BLE001 - damaged content may raise anything
+        return ROW_BYTES, [] if is_locked(error) else [f"it cannot be read on ({error})"]
+
+
+def _runs(db: sqlite3.Connection, first: int, last: int) -> Part:
+    salvage = Salvage(db)
+    rows = list(salvage.rows_between(first, last))
+    pages: dict[int, list[Any]] = {}
+    read, problems = len(rows) * ROW_BYTES, list(verify.invalid_run_rows(rows))
+    if salvage.unreadable:
+        problems += salvage.problems
+    try:
+        for no, *page in db.execute(statements.PAGES_BETWEEN, (first, last)):
+            pages.setdefault(no, []).append(page)
+            read += ROW_BYTES + len(page[1])
+    except sqlite3.DatabaseError as error:
+        return read, [*problems, f"facts of runs no. {first} to {last} cannot be read ({error})"]
+    problems += filter(None, (_broken_chain(row, pages.pop(row[0], [])) for row in rows))
+    problems += [f"pages of run no. {no} have no run" for no in pages if not salvage.unreadable]
+    return read, problems + _missing_in_index(db, rows)
+
+
+def _broken_chain(row: Any, pages: list[Any]) -> str | None:
+    try:
+        verify_chain(row[1], pages, row[12], row[13])
+    except ChainBroken as error:
+        return str(error)
+    return None
+
+
+def _missing_in_index(db: sqlite3.Connection, rows: list[Any]) -> list[str]:
+    """Runs that an index does not find."""
+    try:
+        return [
+            f"the index `{name}` does not find run no. {no}"
+            for name, column in statements.INDEXED
+            for no in _not_found(db, name, [row for row in rows if row[column] is not None], column)
+        ]
+    except sqlite3.DatabaseError as error:
+        return [f"an index cannot be read ({error})"]
+
+
+def _not_found(db: sqlite3.Connection, index: str, rows: list[Any], column: int) -> list[Any]:
+    """The first values of those rows that an index does not find."""
+    head, tail = statements.not_found_by(index)
+    found = execute_bulk(db, head, [(row[column], row[0]) for row in rows], tail)
+    return [first for (first,) in found]
+
+
+def _small_tables(db: sqlite3.Connection) -> Part:
+    problems = list(islice(verify.invalid_small_tables(db), MAX_PROBLEMS))
+    (still_open,) = db.execute(statements.COUNT_OPEN).fetchone()
+    (expected,) = db.execute(statements.EXPECTED_OPEN).fetchone()
+    if still_open != expected:
+        problems.append(f"it should hold {expected} unfinished runs and holds {still_open}")
+    for table, indexes in (("runs", statements.INDEXED), ("keys", statements.KEYS_INDEXED)):
+        for name, _ in indexes:
+            db.execute(statements.read_index(table, name)).fetchall()
+    return SLICE_BYTES // 4, problems
+
+
+def _keys(db: sqlite3.Connection, after: str) -> tuple[Part, str | None]:
+    """Verify the trigger ids that follow one; returns the last of them, or None at the end."""
+    try:
+        rows = db.execute(statements.KEYS_AFTER, (after, ROWS_AT_ONCE)).fetchall()
+        problems = list(verify.invalid_rows("trigger id", rows))
+        problems += [
+            f"the index `{name}` does not find trigger id {verify.printable(key)}"
+            for name, column in statements.KEYS_INDEXED
+            for key in _not_found(db, name, rows, column)
+        ]
+    except Exception as error:  # noqa: BLE001 - damaged content may raise anything
+        return (ROW_BYTES, [f"trigger ids cannot be read ({error})"]), None
+    more = rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
+    return (len(rows) * ROW_BYTES + 1, problems), more

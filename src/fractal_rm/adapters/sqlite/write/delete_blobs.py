@@ -1,0 +1,26 @@
+"""Delete the files of blobs that no run refers to."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import suppress
+
+from fractal_rm.adapters.log.blobs import BlobFiles
+from fractal_rm.adapters.sqlite.format import statements
+
+
+def sweep(db: sqlite3.Connection, files: BlobFiles) -> None:
+    """Delete the files without a row, if no row is missing. Raises OSError, sqlite3.Error."""
+    existing = set(files.names())
+    noted, found = db.execute(statements.BLOB_BYTES_NOTED_AND_FOUND).fetchone()
+    if existing and noted == found:
+        with_row = (name for (name,) in db.execute(statements.BLOB_NAMES))
+        delete_all(files, existing.difference(with_row))
+
+
+def delete_all(files: BlobFiles, names: Iterable[str]) -> None:
+    """Delete files. After an error the rest is left for the `sweep` of the next start."""
+    with suppress(OSError):
+        for name in names:
+            files.delete(name)

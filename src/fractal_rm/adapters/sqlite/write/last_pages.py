@@ -1,0 +1,36 @@
+"""The number and checksum of the last page of each open run, which its next page continues."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+from fractal_rm.adapters.sqlite.format import statements
+
+LastPage = tuple[int, int, int]  # run number, number of pages, checksum of the last page
+
+
+class LastPages:
+    """As committed. Read at the first use: a start may find many open runs and change few."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._known: dict[str, LastPage] | None = None
+
+    def all(self) -> Mapping[str, LastPage]:
+        """By run id, in order of acceptance. Raises sqlite3.Error."""
+        if self._known is None:
+            rows = self._db.execute(statements.OPEN_RUNS)
+            self._known = {run_id: (no, pages, chain) for no, run_id, pages, chain in rows}
+        return self._known
+
+    def update(self, last_pages: Mapping[str, LastPage]) -> None:
+        """Pages of these runs were committed."""
+        if self._known is not None:
+            self._known.update(last_pages)
+
+    def remove(self, run_ids: Iterable[str]) -> None:
+        """These runs have ended, or were moved to another journal."""
+        if self._known is not None:
+            for run_id in run_ids:
+                self._known.pop(run_id, None)

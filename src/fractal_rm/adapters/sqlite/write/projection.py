@@ -1,0 +1,72 @@
+"""Write the content of the log into the history: one transaction in three parts."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+
+from fractal_rm.adapters.log.history import Projected
+from fractal_rm.adapters.log.stories import Stories, Story
+from fractal_rm.adapters.sqlite.errors import damaged
+from fractal_rm.adapters.sqlite.format import statements
+from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
+from fractal_rm.adapters.sqlite.format.faults import Faults
+from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken
+from fractal_rm.adapters.sqlite.write.file import HistoryFile
+from fractal_rm.adapters.sqlite.write.last_pages import LastPages
+from fractal_rm.adapters.sqlite.write.run_rows import RunRows
+
+
+class Projection:
+    """`begin`, `add` as often as needed, `commit`. All raise JournalBlocked, JournalLost.
+
+    After an error nothing of the transaction is in the history.
+    """
+
+    def __init__(self, file: HistoryFile) -> None:
+        """Read what the first transaction needs. Raises sqlite3.Error."""
+        self._file = file
+        self._next_no = 1 + (file.value("SELECT max(no) FROM runs") or 0)
+        self._faults = Faults(file.db)
+        self.last_pages = LastPages(file.db)
+        self._rows: RunRows
+
+    def begin(self, stories: Stories) -> None:
+        """Update the runs that the history has already."""
+        self._file.check_in_place()
+        with self._rolled_back_on_error():
+            self._file.db.execute("BEGIN IMMEDIATE")
+            self._rows = RunRows(self._file.db, stories.flows, self._next_no, self._faults)
+            self._rows.update(stories.older, self.last_pages.all)
+
+    def add(self, stories: Iterable[Story]) -> None:
+        """Insert new runs, about 8 µs a run. Reads nothing from the file."""
+        with self._rolled_back_on_error():
+            self._rows.insert(stories)
+
+    def commit(self, stories: Stories, reached: Projected) -> None:
+        """Write the rest, and the positions reached in the log; then all of it is durable."""
+        db, rows, written = self._file.db, self._rows, self._rows.written
+        with self._rolled_back_on_error():
+            rows.finish(stories.again)
+            execute_bulk(db, statements.INSERT_KEYS, written.key_rows)
+            for name, more in written.counts.items():
+                db.execute(statements.ADD_TO_META, {"name": name, "more": more})
+            self._file.set_meta("projected", reached.all)
+            self._file.set_meta("ended_until", reached.ended)
+            db.execute("COMMIT")
+        self._faults.commit()
+        self._next_no = written.next_no
+        self.last_pages.update(written.last_pages)
+        self.last_pages.remove(written.ended)
+
+    @contextmanager
+    def _rolled_back_on_error(self) -> Generator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._faults.rollback()
+            raise self._file.write_failed(error) from error
+        except ChainBroken as error:
+            raise damaged(self._file.path, f"is damaged: {error}") from error

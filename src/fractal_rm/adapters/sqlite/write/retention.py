@@ -1,0 +1,53 @@
+"""When the history drops a slice of old runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from fractal_rm.adapters.log.blobs import BlobFiles
+from fractal_rm.adapters.sqlite.errors import is_damage
+from fractal_rm.adapters.sqlite.write.delete_blobs import delete_all
+from fractal_rm.adapters.sqlite.write.file import HistoryFile
+from fractal_rm.adapters.sqlite.write.limits import Kept
+from fractal_rm.adapters.sqlite.write.purge import Purge
+
+PURGE_EVERY_S = 10.0
+
+
+class Retention:
+    """Drops a slice every ``every_s``, or at each call while a round has more to drop."""
+
+    def __init__(
+        self, file: HistoryFile, blobs: BlobFiles, keep: Kept, *,
+        monotonic_s: Callable[[], float], every_s: float,
+    ) -> None:  # fmt: skip
+        self._file = file
+        self._blobs = blobs
+        self._keep = keep
+        self._monotonic_s = monotonic_s
+        self._every_s = every_s
+        self._next_s: float | None = None  # None: not called yet; a start has other work first
+        self._purge = Purge()
+
+    def drop_if_due(self, retention_ms: int) -> None:
+        """Drop one slice if it is time. Raises JournalBlocked, JournalLost."""
+        if not self._is_due():
+            return
+        db = self._file.db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            more, names = self._purge.drop_slice(db, retention_ms, self._keep())
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._purge = Purge(self._purge.next_slice) if is_damage(error) else Purge()
+            raise self._file.write_failed(error) from error
+        delete_all(self._blobs, names)
+        if more:
+            self._next_s = float("-inf")
+
+    def _is_due(self) -> bool:
+        now_s, next_s = self._monotonic_s(), self._next_s
+        if next_s is None or now_s >= next_s:
+            self._next_s = now_s + self._every_s
+        return next_s is not None and now_s >= next_s
