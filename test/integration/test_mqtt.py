@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from brokers import Broker, need
-from components import Components
 from dns import SERVER_FAILURE, resolving
 from fractal_rm.adapters.mqtt import connection as connection_module
 from fractal_rm.adapters.mqtt import unacknowledged
-from fractal_rm.adapters.mqtt.client_id import ClientId, ClientIdInUse, kept_client_id
+from fractal_rm.adapters.mqtt.client_id import ClientId
 from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES
 from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.config import model
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy, Malformed
-from fractal_rm.domain.state import State
 from mqtt_stage import MqttStage, brokers_at, connected, other_client, trigger, until
-from nodes import NodeProcess, wait_until
 from ports import free_port
 
 
@@ -348,24 +342,6 @@ async def test_user_name_and_password_are_sent_to_the_broker(tmp_path):
     broker.stop()
 
 
-def test_the_client_id_is_kept_and_begins_with_the_program_s_name(tmp_path):
-    first = kept_client_id(tmp_path, SystemRandom())
-    assert first == kept_client_id(tmp_path, SystemRandom())
-    assert first.startswith("fractal-rm-")
-
-
-@pytest.mark.parametrize("configured", [None, "node-a", "a/b", "x" * 1_000])
-def test_a_client_id_is_used_by_one_process_at_a_time(tmp_path, configured):
-    first = ClientId(configured, tmp_path, SystemRandom())
-    with pytest.raises(ClientIdInUse, match=f"in use by process {os.getpid()}; stop that one"):
-        ClientId(configured, tmp_path, SystemRandom())
-    ClientId("its own", tmp_path, SystemRandom()).release()
-    first.release()
-    again = ClientId(configured, tmp_path, SystemRandom())
-    assert again.text == first.text
-    again.release()
-
-
 async def test_a_state_folder_that_was_moved_away_is_not_created_again(mosquitto, tmp_path):
     folder, moved = tmp_path / "state", tmp_path / "moved"
     folder.mkdir()
@@ -379,97 +355,3 @@ async def test_a_state_folder_that_was_moved_away_is_not_created_again(mosquitto
         assert all(end["exc_info"] is None for end in ends)
         moved.rename(folder)
         await until(lambda: way_in.status().ok)
-
-
-# --- a whole node ------------------------------------------------------------------------------
-
-
-async def test_a_puback_is_sent_after_the_fsync(mosquitto, tmp_path, components):
-    need("strace")
-    trace = tmp_path / "trace"
-    node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port)
-    node.before = ["strace", "-D", "-f", "-o", str(trace), "-xx", "-s", "999", "-e",
-                   "trace=recvfrom,read,write,sendto,fdatasync"]  # fmt: skip
-    node.start().wait_connected()
-    async with other_client(mosquitto) as client:
-        client.publish(node.topic, json.dumps({"id_flow": "2", "payload": "sync me"}), qos=1)
-        wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 1)
-    assert node.stop() == 0
-    ended = f"{trace.read_text().split()[0]} +++ exited"
-    calls = wait_until(lambda: lines_with(trace, ended))
-    came = first(calls, "".join(f"\\x{byte:02x}" for byte in b"sync me"))
-    synced = first(calls[came:], "fdatasync", "= 0")
-    puback = first(calls[came:], ', "\\x40\\x')
-    assert 0 < synced < puback
-
-
-def lines_with(trace: Path, ended: str) -> list[str] | None:
-    """The lines of a trace; None until its first process has ended."""
-    lines = [" ".join(line.split()) for line in trace.read_text().splitlines()]
-    return lines if any(line.startswith(ended) for line in lines) else None
-
-
-def first(calls: list[str], *words: str) -> int:
-    """The index of the first call that contains all of these words."""
-    return next(at for at, call in enumerate(calls) if all(word in call for word in words))
-
-
-def test_a_second_process_with_the_same_client_id_does_not_start(mosquitto, tmp_path, components):
-    node = NodeProcess(tmp_path / "n", components=components.port, broker=mosquitto.port).start()
-    node.wait_connected()
-    launcher = [sys.executable, "-m", "fractal_rm.cli.main", "mqtt", "--config", node.config]
-    second = subprocess.run(launcher, capture_output=True, text=True, timeout=30)
-    assert second.returncode == 4
-    assert f"is in use by process {node.process.pid}; stop that one first" in second.stderr
-    assert "Traceback" not in second.stderr
-    assert node.check("mqtt")
-    assert node.stop() == 0
-    assert node.log.count("mqtt_connected") == 1
-
-
-@pytest.fixture(scope="module")
-def node_and_broker(tmp_path_factory):
-    """One node for all bad messages: none of them may stop it."""
-    folder = tmp_path_factory.mktemp("bad")
-    broker = Broker("mosquitto", folder).start()
-    components = Components()
-    node = NodeProcess(folder / "n", components=components.port, broker=broker.port).start()
-    yield node.wait_connected(), broker
-    assert node.stop() == 0
-    assert "Traceback" not in node.log
-    broker.stop()
-    components.end()
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"\xff\xfe\xfd",
-        b"plain text",
-        b"\x00\x01\x02" * 1000,
-        b"[" * 100_000,
-        b"x" * 10_000_000,
-        b'{"id_flow": "1"}',
-        b'{"payload": 1}',
-        b'{"id_flow": {}, "payload": 1}',
-        b'{"id_flow": "1", "payload": NaN}',
-        b'{"id_flow": "1", "id_flow": "2", "payload": 1}',
-        b'{"id_flow": "99", "payload": 1}',
-    ],
-    ids=["empty", "broken UTF-8", "text", "binary", "deep", "10 MB", "no payload", "no flow",
-         "mistyped", "NaN", "twice", "unknown"],
-)  # fmt: skip
-async def test_a_message_that_cannot_become_a_run_is_a_dead_letter(node_and_broker, body):
-    node, broker = node_and_broker
-    before = len(node.runs(State.DEAD))
-    async with other_client(broker) as client:
-        client.publish(node.topic, body, qos=1)
-        await client.storage.wait_empty()
-        wait_until(lambda: len(node.runs(State.DEAD)) == before + 1)
-        newest = node.runs(State.DEAD)[0]
-        assert newest.reason
-        assert newest.source == "mqtt"
-        client.publish(node.topic, b'{"id_flow": "2", "payload": 1}', qos=1)
-        await client.storage.wait_empty()
-    wait_until(lambda: node.runs()[0].state is State.SUCCEEDED)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import socket
-import ssl
-import struct
 
 import pytest
-import trustme
 
 from brokers import Broker
-from demanding import demanding
 from fractal_rm.adapters.mqtt import connect_loop
 from fractal_rm.adapters.mqtt import connection as connection_module
 from fractal_rm.adapters.mqtt.broker_memory import BrokerMemory
 from fractal_rm.adapters.mqtt.brokers import Brokers
 from fractal_rm.adapters.mqtt.connect_options import BrokerOptions, ConnectOptions, ConnectResult
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.call import Tls
 from fractal_rm.domain.errors import PublishFailed
-from keys import encrypted_key
 from mqtt_stage import (
     MqttStage,
     brokers_at,
@@ -172,52 +164,6 @@ async def test_topics_with_dots_which_rabbitmq_delivers_as_slashes_are_recognize
         await send(rabbitmq, "f.x", b"2")
         await until(lambda: len(way_in.intake.started()) + len(way_in.intake.codes) == 2)
         assert set(way_in.intake.started()) == {(None, b"1"), ("a", b"2")}
-
-
-# --- TLS ----------------------------------------------------------------------------------------
-
-
-async def test_an_encrypted_key_is_reported_without_a_prompt_for_its_passphrase(tmp_path):
-    cert, key = encrypted_key(tmp_path, "pkcs8")
-    tls = Tls(cert=str(cert), key=str(key))
-    way_in = MqttStage(tmp_path, Mqtt(tls=tls))
-    await way_in.start()
-    await until(lambda: "is encrypted: the Runtime Manager cannot ask" in way_in.status().text)
-    assert f"the key file {tls.key}" in way_in.status().text
-    await way_in.stop()
-
-
-async def test_a_required_client_certificate_is_reported_and_does_not_change_the_version(
-    tmp_path, short_times
-):
-    with demanding(tmp_path) as (port, ca):
-        way_in = MqttStage(tmp_path, Mqtt(brokers=brokers_at(port), tls=Tls(ca=ca)))
-        await way_in.start()
-        await until(lambda: len(way_in.telemetry.fields_of("mqtt_disconnected")) > 3)
-        await way_in.stop()
-    for end in way_in.telemetry.fields_of("mqtt_disconnected"):
-        assert "TLS was refused: it asks for a certificate" in end["reason"]
-
-
-async def test_a_reset_after_the_tls_handshake_does_not_change_the_version(tmp_path, short_times):
-    async def reset(reader, writer):
-        linger = struct.pack("ii", 1, 0)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        await reader.read(1)
-        writer.transport.abort()
-
-    ca, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("127.0.0.1").configure_cert(context)
-    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
-    server = await asyncio.start_server(reset, "127.0.0.1", port := free_port(), ssl=context)
-    mqtt = Mqtt(brokers=brokers_at(port), tls=Tls(ca=str(tmp_path / "ca.pem")))
-    way_in = MqttStage(tmp_path, mqtt)
-    await way_in.start()
-    await until(lambda: len(way_in.telemetry.fields_of("mqtt_disconnected")) > 3)
-    await way_in.stop()
-    server.close()
-    for end in way_in.telemetry.fields_of("mqtt_disconnected"):
-        assert "the broker reset the connection right after the TLS handshake" in end["reason"]
 
 
 # --- several brokers ----------------------------------------------------------------------------
@@ -379,43 +325,6 @@ async def test_a_packet_against_the_protocol_ends_the_connection_with_a_reason(
     assert end["exc_info"] is None
     assert "Traceback" not in caplog.text
     assert set(broker.connects) == {5}
-
-
-# --- the trigger topic --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("topic", ["$share/nodes/t/in", "t/+", "t/#", "$share/nodes/t/#"])
-async def test_the_trigger_topic_may_be_shared_or_have_wildcards(topic, mosquitto, tmp_path):
-    flows = flows_on(a=("t/in",), b=("u",))
-    async with connected(mosquitto, tmp_path, flows, topic=topic) as way_in:
-        await send(mosquitto, "t/in", b"1")
-        await send(mosquitto, "u", b"2")
-        await until(lambda: len(way_in.intake.arrivals) == 2)
-        await send(mosquitto, "t/in", b"last")
-        await until(lambda: len(way_in.intake.arrivals) == 3)
-        assert sorted(way_in.intake.started(), key=lambda each: each[1]) == [
-            (None, b"1"), ("b", b"2"), (None, b"last"),
-        ]  # fmt: skip
-        assert way_in.intake.dead_letters == []
-
-
-async def test_each_message_goes_to_one_of_two_nodes_with_a_shared_trigger_topic(
-    mosquitto, tmp_path
-):
-    for name in "ab":
-        (tmp_path / name).mkdir()
-    topic = "$share/nodes/t/in"
-    async with (
-        connected(mosquitto, tmp_path / "a", topic=topic) as one,
-        connected(mosquitto, tmp_path / "b", topic=topic) as other,
-    ):
-        for half in (range(10), range(10, 20)):  # gmqtt respects Mosquitto's Receive Maximum
-            await trigger(mosquitto, *(b"%d" % n for n in half))
-        both = lambda: one.intake.bodies() + other.intake.bodies()  # noqa: E731
-        await until(lambda: len(both()) == 20)
-        assert set(both()) == {b"%d" % n for n in range(20)}
-        assert one.intake.arrivals
-        assert other.intake.arrivals
 
 
 async def test_a_client_id_of_any_characters_can_connect(mosquitto, tmp_path):

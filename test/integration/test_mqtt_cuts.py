@@ -9,12 +9,9 @@ import pytest
 from brokers import Broker
 from fractal_rm.adapters.mqtt import publisher as publisher_module
 from fractal_rm.adapters.mqtt import redelivery
-from fractal_rm.adapters.mqtt.acknowledged import AcknowledgedMessages
-from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy
 from fractal_rm.domain.state import State
-from fractal_rm.domain.trigger import Said
 from mqtt_stage import MqttStage, brokers_at, connected, flows_on, listener, trigger, until
 from nodes import NodeProcess, wait_until
 from scripted_broker import PUBACK, ScriptedBroker, answering, connack, message
@@ -297,95 +294,6 @@ async def test_no_message_runs_twice_if_the_broker_exceeds_receive_maximum(tmp_p
         await until(way_in.redelivered)
         assert way_in.redelivered()[0]["recognized"] == 1
         assert way_in.intake.bodies() == [b"1", b"2", b"new"]
-
-
-def resumed(acknowledged, *redelivered, mqtt_5=True):
-    """Which of these are recognized on a new connection."""
-    acknowledged.resumed_session(mqtt_5=mqtt_5)
-    return [acknowledged.has(*each, no_new_yet=True) for each in redelivered]
-
-
-def added(acknowledged, *batch):
-    acknowledged.add(batch)
-    return acknowledged
-
-
-ONE, TWO = Message(b"1", retained=False), Message(b"2", retained=False)
-
-
-def test_a_message_is_uncertain_if_the_broker_may_use_the_lowest_free_packet_id():
-    acknowledged = added(AcknowledgedMessages(10), (1, ONE))
-    assert resumed(acknowledged, (1, ONE)) == [None]
-    acknowledged.first_new(1, position=1)
-    assert resumed(added(acknowledged, (1, ONE)), (1, ONE)) == [None]
-    acknowledged.first_new(2, position=1)
-    assert resumed(added(acknowledged, (1, ONE)), (1, ONE), (1, TWO), (2, ONE)) == [
-        True,
-        False,
-        False,
-    ]
-
-
-def test_a_message_that_may_have_had_another_packet_id_is_uncertain():
-    acknowledged = added(AcknowledgedMessages(10), (1, ONE))
-    acknowledged.resumed_session(mqtt_5=False)
-    assert resumed(added(acknowledged, (1, ONE)), (2, ONE), (2, TWO), mqtt_5=False) == [None, False]
-
-
-def test_a_message_redelivered_only_on_a_later_connection_is_uncertain():
-    acknowledged = added(AcknowledgedMessages(10), (11, ONE), (12, TWO))
-    assert resumed(acknowledged, (12, TWO)) == [True]
-    added(acknowledged, (12, TWO))  # acknowledged again
-    assert resumed(acknowledged, (11, ONE), (12, TWO), (11, TWO)) == [None, True, False]
-    acknowledged.incomplete()
-    assert resumed(acknowledged, (12, TWO)) == [None]
-
-
-def test_a_packet_id_above_the_window_shows_that_packet_ids_increase():
-    assert resumed(added(AcknowledgedMessages(10), (11, ONE)), (11, ONE)) == [True]
-    older = AcknowledgedMessages(10)  # in MQTT 3.1.1 the broker does not know the window
-    older.new_session(mqtt_5=False)
-    assert resumed(added(older, (11, ONE)), (11, ONE), mqtt_5=False) == [None]
-
-
-def test_only_the_expiry_interval_may_differ():
-    def with_metadata(**metadata):
-        return Message(b"1", retained=False, metadata=Said(**metadata))
-
-    acknowledged = AcknowledgedMessages(1)
-    acknowledged.resumed_session(mqtt_5=True)
-    added(acknowledged, (7, with_metadata(left_ms=9_000, reply_topic="a")))
-    again = (7, with_metadata(left_ms=8_000, reply_topic="a"))
-    assert resumed(acknowledged, again, (7, with_metadata(left_ms=8_000, reply_topic="b"))) == [
-        True,
-        False,
-    ]
-
-
-def test_the_messages_of_a_session_that_the_broker_has_lost_are_forgotten():
-    acknowledged = added(AcknowledgedMessages(1), (7, ONE))
-    acknowledged.forget()
-    assert resumed(acknowledged, (7, ONE)) == [None]
-
-
-def test_all_acknowledged_messages_of_a_session_begun_here_are_known():
-    acknowledged = AcknowledgedMessages(1)
-    acknowledged.new_session(mqtt_5=True)
-    assert resumed(added(acknowledged, (7, ONE)), (7, ONE), (8, TWO)) == [True, False]
-
-
-def test_the_window_is_kept_and_a_forgotten_message_is_uncertain():
-    acknowledged = AcknowledgedMessages(10)
-    for packet_id in range(1, 31):
-        added(acknowledged, (packet_id, ONE))
-    acknowledged.resumed_session(mqtt_5=True)
-    kept = [n for n in range(1, 31) if acknowledged.has(n, ONE, no_new_yet=True)]
-    assert kept == list(range(21, 31))
-    large = Message(b"x" * 3_000_000, retained=False)
-    added(acknowledged, (31, large))
-    added(acknowledged, (32, large))
-    assert resumed(acknowledged, (31, large), (32, large)) == [None, True]
-    assert resumed(acknowledged, (31, large)) == [False]
 
 
 async def test_a_full_node_reconnects_before_there_is_room(mosquitto, tmp_path):

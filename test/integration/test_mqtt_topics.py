@@ -8,7 +8,6 @@ import json
 import pytest
 
 from brokers import Broker
-from components import Components
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.mqtt import outgoing
 from fractal_rm.adapters.mqtt import publisher as publisher_module
@@ -17,8 +16,7 @@ from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.errors import Busy, Malformed, PublishFailed
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Taken
-from mqtt_stage import MqttStage, brokers_at, connected, flows_on, listener, send, until
-from nodes import NodeProcess
+from mqtt_stage import MqttStage, brokers_at, connected, flows_on, listener, send, trigger, until
 from scripted_broker import ScriptedBroker, answering, connack, message
 
 
@@ -189,6 +187,43 @@ async def test_the_time_that_a_message_waits_for_room_is_counted(mosquitto, tmp_
         assert way_in.intake.arrivals[1].waited_ms >= 5_000
 
 
+# --- the trigger topic --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("topic", ["$share/nodes/t/in", "t/+", "t/#", "$share/nodes/t/#"])
+async def test_the_trigger_topic_may_be_shared_or_have_wildcards(topic, mosquitto, tmp_path):
+    flows = flows_on(a=("t/in",), b=("u",))
+    async with connected(mosquitto, tmp_path, flows, topic=topic) as way_in:
+        await send(mosquitto, "t/in", b"1")
+        await send(mosquitto, "u", b"2")
+        await until(lambda: len(way_in.intake.arrivals) == 2)
+        await send(mosquitto, "t/in", b"last")
+        await until(lambda: len(way_in.intake.arrivals) == 3)
+        assert sorted(way_in.intake.started(), key=lambda each: each[1]) == [
+            (None, b"1"), ("b", b"2"), (None, b"last"),
+        ]  # fmt: skip
+        assert way_in.intake.dead_letters == []
+
+
+async def test_each_message_goes_to_one_of_two_nodes_with_a_shared_trigger_topic(
+    mosquitto, tmp_path
+):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    topic = "$share/nodes/t/in"
+    async with (
+        connected(mosquitto, tmp_path / "a", topic=topic) as one,
+        connected(mosquitto, tmp_path / "b", topic=topic) as other,
+    ):
+        for half in (range(10), range(10, 20)):  # gmqtt respects Mosquitto's Receive Maximum
+            await trigger(mosquitto, *(b"%d" % n for n in half))
+        both = lambda: one.intake.bodies() + other.intake.bodies()  # noqa: E731
+        await until(lambda: len(both()) == 20)
+        assert set(both()) == {b"%d" % n for n in range(20)}
+        assert one.intake.arrivals
+        assert other.intake.arrivals
+
+
 # --- a node that is stopped while it connects ---------------------------------------------------
 
 
@@ -319,56 +354,3 @@ async def test_a_message_without_puback_at_the_end_of_a_connection_is_sent_on_th
         way_in.connection.abort()
         await waiting
         assert sent() == [b"1", b"1"]
-
-
-# --- a real node ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def node(tmp_path, mosquitto):
-    components = Components()
-    made = NodeProcess(tmp_path / "node", components=components.port, broker=mosquitto.port)
-    made.components = components
-    yield made
-    made.stop()
-    components.end()
-
-
-async def request(node, broker, payload):
-    message = json.dumps({"id_flow": "2", "payload": payload}).encode()
-    await send(broker, node.topic, message, response_topic="answers", correlation_data=b"c")
-
-
-async def test_a_node_replies_at_the_response_topic(node, mosquitto):
-    node.start().wait_connected()
-    async with listener(mosquitto, "answers") as received:
-        await request(node, mosquitto, "p")
-        await until(lambda: received)
-        ((body, correlation),) = received
-        reply = json.loads(body)
-        assert (reply["state"], reply["reply"], correlation) == ("succeeded", '{"ok": true}', b"c")
-        assert node.history.run(reply["run"]) is not None
-
-
-async def test_a_reply_is_published_after_a_broker_restart_and_a_kill(node, mosquitto):
-    def when_told(*_):
-        node.components.go_on.wait(60)
-        return 200, "at last"
-
-    node.components.answers["/endpoint2"] = when_told
-    node.start().wait_connected()
-    await request(node, mosquitto, "p")
-    await until(lambda: node.components.requests)
-    mosquitto.stop()
-    node.components.go_on.set()
-    (run,) = node.runs()
-    kinds = lambda: [type(each.fact).__name__ for each in node.history.run(run.id).facts]  # noqa: E731
-    await until(lambda: "Replying" in kinds())
-    node.kill()
-    mosquitto.start()
-    async with listener(mosquitto, "answers") as received:
-        node.start()
-        await until(lambda: received)
-        assert json.loads(received[0][0])["run"] == run.id
-    await until(lambda: node.runs(State.SUCCEEDED))
-    assert len(node.components.requests) == 1
