@@ -1,6 +1,6 @@
-# make demo   two nodes, a broker, components and a balancer at work on this machine
-# make test   everything that must hold: lint, types, import rules, every test
-# make bench  how fast it is and what it takes, beside its peers (QUICK=1: in about five minutes)
+# make demo   run two nodes, a broker, components and a balancer on this machine
+# make test   run all checks: lint, types, import rules, every test
+# make bench  measure speed and cost, beside its peers (QUICK=1: in about five minutes)
 
 PYTHON ?= python3
 BENCH_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
@@ -8,7 +8,7 @@ VENV := .dev-venv
 BIN := $(VENV)/bin
 WORKERS ?= 6
 
-# Programs that tests start are compiled once, whatever the shell says.
+# Python may write bytecode, so programs that tests start are compiled only once.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -17,10 +17,10 @@ export PYTHONDONTWRITEBYTECODE :=
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
 
-# The environment: exact versions, verified by hash, then this folder itself.
+# The environment: packages of exact versions, verified by hash, and this project.
 $(VENV)/.made: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
-		echo 'Python cannot make environments here: apt install python3-venv'; exit 1; }
+		echo 'Python cannot make virtual environments: apt install python3-venv'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -29,7 +29,7 @@ $(VENV)/.made: requirements.lock pyproject.toml
 demo: $(VENV)/.made
 	@$(BIN)/fractal-rm demo $(if $(ONCE),--once)
 
-# The linters take one core for a while, and the tests wait now and then: both at once.
+# Linters and tests run at the same time: the linters take one core, and tests often wait.
 test: $(VENV)/.made
 	@.ci/needs mosquitto rabbitmq-server openssl strace ip faketime
 	@$(MAKE) --no-print-directory --jobs=2 lint run-tests
@@ -48,20 +48,20 @@ format: $(VENV)/.made
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# In an environment of its own, of the system's Python: that is what a node runs on.
+# It uses the system's Python, in an environment of its own, as a node does.
 bench:
 	@.ci/needs mosquitto nginx wrk redis-server python3-venv mount mkfs.ext4
 	@$(MAKE) --no-print-directory VENV=.bench-venv PYTHON=$(BENCH_PYTHON) .bench-venv/.made
 	.bench-venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(AGAINST),--against $(AGAINST))
 
-# New versions of everything: look at what changed, run the tests, commit.
+# Lock new versions of all packages. Then review the changes, run the tests, and commit.
 lock:
 	$(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/pip install --quiet pip-tools
 	.lock-venv/bin/pip-compile --quiet --upgrade --generate-hashes --all-extras --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		--no-header --no-annotate -o requirements.lock pyproject.toml
-	sed -i '1i # Hashes of what `make` installs; made by `make lock`.' requirements.lock
+	sed -i '1i # Hashes of the packages that `make` installs; made by `make lock`.' requirements.lock
 	{ echo '# The versions that every test ran with; made by `make lock`.'; \
 		sed -n 's/^\([A-Za-z0-9_.-]*==[^ ]*\).*/\1/p' requirements.lock; } > constraints.txt
 	rm -rf .lock-venv

@@ -1,1 +1,1 @@
-"""How fast the Runtime Manager is, and what it takes, beside its peers on the same machine."""
+"""Measures the speed and the cost of the Runtime Manager, beside its peers on the same machine."""

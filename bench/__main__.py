@@ -1,12 +1,12 @@
-"""How fast the Runtime Manager is, and what it takes, beside its peers on the same machine.
+"""Measures the speed and the cost of the Runtime Manager, beside its peers on the same machine.
 
     make bench              everything, into bench/results and docs/explanation
     make bench QUICK=1      a small version of everything, in about five minutes
     make bench ONLY="1 8"   some workloads
-    make bench AGAINST=main with workload 12: this state and another commit, in turns
+    make bench AGAINST=main with workload 12: this commit and another, in turns
 
-Everything shares this machine: nginx as the components, Mosquitto, the load and what is measured.
-So ratios count, in turns, with the median of several rounds.
+nginx (the components), Mosquitto, the load and the measured system share this machine. So ratios
+count: systems are measured in turns, and a figure is the median of several rounds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bench.workloads import (
     ways,
 )
 
-TRIES = 3  # of a round that others have touched
+MAX_TRIES = 3  # of a round that other programs have disturbed
 
 WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
     "1": throughput.measure,
@@ -54,19 +54,19 @@ WORKLOADS: dict[str, Callable[..., Iterator[Figure]]] = {
 
 
 def main() -> int:
-    """Measure, print, and keep what a full run found. 1 where a figure misses its bound."""
+    """Measure and print; save the figures of a full run. Returns 1 if a figure misses its bound."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small, in about five minutes")
     parser.add_argument("--only", nargs="*", choices=WORKLOADS, help="these workloads")
     parser.add_argument("--against", help="another commit, for workload 12")
     chosen = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # context managers end what was started
     began = time.monotonic()
     found: list[Figure] = []
     for number in chosen.only or WORKLOADS:
         figures = run(number, chosen)
         if not chosen.quick and missed(figures):
-            print("   a bound is missed: twice more, and the median counts", flush=True)
+            print("   a bound is missed: two more runs, and the median counts", flush=True)
             runs = [figures, run(number, chosen), run(number, chosen)]
             figures = report.of_three(runs)
             for figure in missed(figures):
@@ -74,15 +74,15 @@ def main() -> int:
         found += figures
     print(f"\n{time.monotonic() - began:.0f} s")
     if not chosen.quick:
-        report.keep(found)
+        report.save(found)
     return 1 if missed(found) else 0
 
 
 def run(number: str, chosen: argparse.Namespace) -> list[Figure]:
-    """Measure a workload, and print what is found as it comes."""
+    """Measure a workload, and print each figure at once."""
     measure, found = WORKLOADS[number], []
     print(report.heading(number, sys.modules[measure.__module__].__doc__), flush=True)
-    with Stage(1 if chosen.quick else TRIES, chosen.against) as stage:
+    with Stage(1 if chosen.quick else MAX_TRIES, chosen.against) as stage:
         for figure in measure(stage, quick=chosen.quick):
             found.append(figure)
             print(report.line(figure), flush=True)
@@ -90,7 +90,7 @@ def run(number: str, chosen: argparse.Namespace) -> list[Figure]:
 
 
 def missed(figures: list[Figure]) -> list[Figure]:
-    """Those beyond their bounds."""
+    """The figures that miss their bounds."""
     return [figure for figure in figures if figure.holds(figure.at_least) is False]
 
 

@@ -1,7 +1,7 @@
-"""For how long one evaluation holds the event loop, at the bounds: `python -m bench.evaluation`.
+"""How long one evaluation blocks the event loop, at the bounds: `python -m bench.evaluation`.
 
-Each line is the median of nine, in milliseconds of CPU, with the longest beside it. Nothing else is
-done on a node meanwhile, so no line may be far above 50.
+Each line has the median and the maximum of nine rounds, in milliseconds of CPU time. A node does
+nothing else meanwhile, so no line may be far above 50.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ ROW = {"id": 1, "label": "person", "score": 0.5, "box": [1, 2, 3, 4]}
 
 
 def answered(rows: int) -> msgspec.Raw:
-    """The result of a call that was answered with so many rows."""
+    """The result of a call whose response has so many rows."""
     text = json.dumps([{**ROW, "id": n, "score": n % 100 / 100} for n in range(rows)])
     return msgspec.Raw(msgspec.json.encode(text))
 
 
 def seen(result: msgspec.Raw) -> Seen:
-    """What a step sees, with nothing read yet."""
+    """The values that a step can read, with none of them decoded yet."""
     return Seen(result, {1: result}, {})
 
 
 def evaluations() -> Iterator[tuple[str, Callable[[], object]]]:
-    """What there is to measure, as large as it may be."""
-    # Of a row eleven signs are counted as values, and a filter looks at six more.
+    """The evaluations to measure, as large as the bounds allow."""
+    # A row counts as eleven values, and a filter reads six more.
     read, filtered = MOST_VALUES // 11 - 10, MOST_VALUES // 17 - 10
     many, fewer = answered(read), answered(filtered)
     is_first = Compare(Comparison.EQUAL, Result(1, "[0].id"), Literal(0))
@@ -64,7 +64,7 @@ def evaluations() -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     for what, evaluate in evaluations():
         took_ms = []
         for _ in range(ROUNDS):

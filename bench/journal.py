@@ -1,4 +1,4 @@
-"""What the bench knows of the tables of a journal: the only place that follows their schema."""
+"""The tables of a history, for the bench: the only place that depends on their schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OUTCOMES = (
     " (SELECT no, settled_ms FROM runs ORDER BY no DESC LIMIT ?)"
     f" JOIN pages ON place = no << {PAGE_BITS} | 1"
 )
-# Of each table that `multiply` copies: which rows, and what becomes of which columns.
+# For each table that `multiply` copies: the rows, and the new values of columns that change.
 COPIED = (
     ("runs", "no <= :made", {"no": "no + :by", "id": "printf('%026d', no + :by)"}),
     ("pages", f"place < :made + 1 << {PAGE_BITS}", {"place": f"place + (:by << {PAGE_BITS})"}),
@@ -28,7 +28,7 @@ def rows(journal: Path, statement: str, *values: object) -> list[tuple]:
 
 
 def used_bytes(journal: Path) -> int:
-    """Of its file, without what is free in it."""
+    """The size of its file without free pages."""
     used, free, size = (
         rows(journal, f"PRAGMA {name}")[0][0]
         for name in ("page_count", "freelist_count", "page_size")
@@ -37,7 +37,7 @@ def used_bytes(journal: Path) -> int:
 
 
 def multiply(journal: Path, many: int) -> None:
-    """Copy the runs of a journal that nobody holds, under new numbers and ids."""
+    """Copy the runs of a history that no node has open, under new numbers and ids."""
     with closing(sqlite3.connect(journal, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = OFF")
         made = db.execute("SELECT max(no) FROM runs").fetchone()[0]
@@ -53,7 +53,7 @@ def multiply(journal: Path, many: int) -> None:
 
 
 def _copy(db: sqlite3.Connection, table: str, which: str, changed: dict[str, str]) -> str:
-    """The statement that copies rows, whatever columns a table has beside those that change."""
+    """The statement that copies rows of a table with all its columns."""
     columns = [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
     values = ", ".join(changed.get(name, name) for name in columns)
     return f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table} WHERE {which}"

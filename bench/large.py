@@ -1,7 +1,7 @@
-"""What a flow with large values writes to the disk: ``python -m bench.large [SRC ...]``.
+"""Bytes that a flow with large values writes to the disk: ``python -m bench.large [SRC ...]``.
 
 SRC is the `src` folder of another commit, to compare with. Each flow has a payload and a result of
-256 KiB, and is written by the journal alone; its history and its end in order are included.
+256 KiB, and is written by the journal without a node. The history and an orderly stop are included.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.disks import own_disk
 ROOT = Path(__file__).parent.parent
 FLOWS = 200
 VALUE_KIB = 256
-WRITES = """
+WRITER = """
 import asyncio, sys
 from pathlib import Path
 import msgspec
@@ -47,13 +47,13 @@ asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:])))
 
 
 def main(sources: list[str]) -> None:
-    """Print a line for each commit."""
+    """Print a line for each source folder."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as made:
         for number, source in enumerate([str(ROOT / "src"), *sources]):
             with own_disk(Path(made, str(number))) as disk:
                 before = disk.written()
                 subprocess.run(
-                    [sys.executable, "-c", WRITES, disk.folder, str(FLOWS), str(VALUE_KIB)],
+                    [sys.executable, "-c", WRITER, disk.folder, str(FLOWS), str(VALUE_KIB)],
                     check=True, env=os.environ | {"PYTHONPATH": source},
                 )  # fmt: skip
                 written = (disk.written() - before) / 1024 / FLOWS

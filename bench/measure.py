@@ -1,4 +1,4 @@
-"""One round: triggers go in, flows come out; what it took, and how long each of them took."""
+"""One round: publish triggers, wait for the flows, and measure CPU time and latencies."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from bench.stage import Stage, cpu_s, memory_mib, wait_until
 from bench.systems import System
 
 POLL_S = 0.02
-NOISE_PERCENT = 5.0  # of the machine, for others: so much is measured again
-STUCK_S = 120  # without one more flow that ends
-SETTLE_S = 0.2  # what flows do after their last call counts for their CPU
+NOISE_PERCENT = 5.0  # a round is repeated when other programs took more of the machine
+STUCK_S = 120  # flows are lost when none has ended for so long
+SETTLE_S = 0.2  # work after the last call of a flow counts for its CPU time
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: the median of its rounds, and the lowest and highest of them.
+    """One line of the table: the median of its rounds, with the lowest and the highest.
 
-    ``at_least`` and ``aim`` are bounds; a figure is better below them, or above where ``more``.
-    Figures that have a ``load`` are a table of their own.
+    ``at_least`` and ``aim`` are upper bounds, or lower bounds if ``more`` is set. Figures with a
+    ``load`` are shown in a second table.
     """
 
     workload: str
@@ -44,11 +44,11 @@ class Figure:
 
     @property
     def median(self) -> float:
-        """Of the rounds."""
+        """The median of the rounds."""
         return statistics.median(self.rounds)
 
     def holds(self, bound: float | None) -> bool | None:
-        """Whether the median is on the good side of a bound; None where there is none."""
+        """Whether the median is within a bound. None: there is no bound."""
         if bound is None:
             return None
         return self.median >= bound if self.more else self.median <= bound
@@ -56,7 +56,7 @@ class Figure:
 
 @dataclass
 class Round:
-    """What one round measured. Times in seconds, CPU of the measured processes together."""
+    """The measurements of one round. Times are in seconds; CPU time is that of all processes."""
 
     count: int
     took_s: float
@@ -70,36 +70,36 @@ class Round:
 
     @property
     def flows_per_s(self) -> float:
-        """Over the whole round."""
+        """The mean of the whole round."""
         return self.count / self.took_s
 
     @property
     def cpu_us(self) -> float:
-        """Microseconds of CPU a flow."""
+        """Microseconds of CPU time for each flow."""
         return self.cpu_s / self.count * 1e6
 
     @property
     def written_kib(self) -> float:
-        """KiB a flow that came to the disk; 0 where the system has none of its own."""
+        """KiB written to the disk for each flow; 0 if the system has no disk of its own."""
         return self.written_bytes / self.count / 1024
 
     def wait_ms(self, percentile: int) -> float:
         """From publish to outcome, in milliseconds.
 
-        Where outcomes do not name their triggers, the n-th outcome is taken for that of the n-th
-        trigger: the mean is exact, and a percentile is so as far as flows end in order.
+        Where outcomes do not name their triggers, the n-th outcome is counted for the n-th trigger:
+        the mean is exact, and a percentile is exact if flows end in order.
         """
         waits = self.waits or [b - a for a, b in zip(self.sent, self.ended, strict=True)]
         return 1000 * percentile_of(waits, percentile)
 
     def pace(self, first: float, last: float) -> float:
-        """Flows a second in a part of the round, from 0 to 1 of the flows."""
+        """Flows a second in a part of the round, from 0 to 1."""
         low, high = int(self.count * first), int(self.count * last) - 1
         return (high - low) / max(self.ended[high] - self.ended[low], 0.001)
 
 
 def percentile_of(values: Sequence[float], percentile: int) -> float:
-    """Of unordered values."""
+    """A percentile of values in any order."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, len(ordered) * percentile // 100)]
 
@@ -108,7 +108,7 @@ def percentile_of(values: Sequence[float], percentile: int) -> float:
 def publisher(
     stage: Stage, count: int, rate: float = 0, topic: str = TOPIC
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """The load in a process of its own, connected and ready to begin."""
+    """A process that publishes triggers once its standard input is closed."""
     times = stage.folder / "sent"
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.publish", str(stage.broker), topic, str(count), str(rate),
@@ -124,7 +124,7 @@ def publisher(
 
 
 def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
-    """Publish triggers, and wait until as many flows have ended and all is written down of them."""
+    """Publish triggers; wait until as many flows have ended and are in the history."""
     count = count or system.count
     written, noise = system.written(), Noise()
     first, cpu_before = stage.ended(), cpu_s(*system.pids)
@@ -137,12 +137,12 @@ def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> 
             if ended != (ended := stage.ended()):
                 moved = time.monotonic()
             elif time.monotonic() - moved > STUCK_S:
-                sys.exit(f"{system.name} has lost {first + count - ended} of {count} flows")
+                sys.exit(f"{system.name} lost {first + count - ended} of {count} flows")
             peak = max(peak, memory_mib(*system.pids))
             if process.poll() not in (None, 0):
-                sys.exit("the load failed")
+                sys.exit("the publisher failed")
         if process.wait(60):
-            sys.exit("the load failed")
+            sys.exit("the publisher failed")
         if system.finish is not None:
             system.finish(count)
         time.sleep(SETTLE_S)
@@ -160,19 +160,19 @@ def one_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> 
 
 
 def quiet_round(stage: Stage, system: System, count: int = 0, rate: float = 0) -> Round:
-    """A round that others have not touched: the quietest, if all were touched."""
+    """Repeat a round that other programs disturbed; returns the least disturbed one."""
     tries = [one_round(stage, system, count, rate)]
     while tries[-1].noise_percent > NOISE_PERCENT and len(tries) < stage.tries:
-        taken = f"{tries[-1].noise_percent:.0f} % of the machine went to others"
-        print(f"   {system.name}: {taken}; once more", flush=True)
+        taken = f"other programs took {tries[-1].noise_percent:.0f} % of the machine"
+        print(f"   {system.name}: {taken}; measured again", flush=True)
         tries.append(one_round(stage, system, count, rate))
     return min(tries, key=lambda tried: tried.noise_percent)
 
 
 def fill_queue(stage: Stage, count: int) -> None:
-    """Leave triggers at the broker, for a node that is away."""
+    """Publish triggers that wait at the broker, for a node that is not running."""
     with publisher(stage, count) as (process, _):
         process.stdin.close()
         wait_until(lambda: process.poll() is not None, 300)
         if process.returncode:
-            sys.exit("the load failed")
+            sys.exit("the publisher failed")

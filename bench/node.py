@@ -1,4 +1,4 @@
-"""This project as a system under measurement: the shipped configuration, pointed at the stage."""
+"""A node of this program to measure: the shipped configuration, with the addresses of the stage."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Node:
         self.log = self.folder / "node.log"
         self.mode = mode
         self.rest = free_port()
-        # Another state of this project, whose modules come before those that are installed.
+        # Modules of another commit come before the installed ones.
         self._also = {"PYTHONPATH": str(source)} if source else {}
         self._stage = stage
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +65,7 @@ class Node:
         path.write_text(json.dumps(content))
 
     def knows(self, other: Node) -> None:
-        """Let the balancer's node 2 be another node."""
+        """Add another node to nodes.conf, as node 2."""
         address = {"protocol": "http", "ip": HOST, "port": other.rest, "endpoint": "startrm"}
         self.edit("nodes", lambda file: file.update({"2": {"id": 2, "config": address}}))
 
@@ -78,7 +78,7 @@ class Node:
 
     @property
     def pid(self) -> int:
-        """Of the running node."""
+        """The process id of the running node."""
         return self._process.pid
 
     @property
@@ -88,7 +88,7 @@ class Node:
 
     @contextmanager
     def serving(self) -> Iterator[Node]:
-        """Start it, wait until triggers can come in, and end it in order after the block."""
+        """Start it, wait until it is ready for triggers, and stop it after the block."""
         self.start()
         try:
             yield self
@@ -104,7 +104,7 @@ class Node:
                 [sys.executable, "-m", "fractal_rm.cli.main", self.mode, "--config", self.config],
                 stdout=out, stderr=out, env={**os.environ, **self._also},
             )  # fmt: skip
-        self._stage.outlives(self._process)
+        self._stage.kill_at_end(self._process)
         wait_until(lambda: b" ready " in self.log.read_bytes() or self._ended(), START_LIMIT_S)
         took = time.perf_counter() - began
         if self.mode != "api":
@@ -119,28 +119,28 @@ class Node:
         return False
 
     def end(self, *, kill: bool = False) -> None:
-        """End it in order, or as a power loss would."""
+        """Stop it with SIGTERM, or kill it."""
         if kill:
             self._process.kill()
         else:
             self._process.terminate()
         self._process.wait(120)
 
-    # --- what came of it ----------------------------------------------------------------------
+    # --- its journal ----------------------------------------------------------------------
 
     def count(self, name: str) -> int:
-        """Of the journal's accounts: ``accepted`` or ``settled`` runs, so far."""
+        """The number of ``accepted`` or ``settled`` runs so far."""
         return self.one(f"SELECT value FROM meta WHERE name = '{name}'")
 
     def one(self, statement: str) -> int:
-        """A number from the journal."""
+        """A number from the history."""
         return self.rows(statement)[0][0]
 
     def rows(self, statement: str, *values: object) -> list[tuple]:
-        """Rows from the journal, read-only."""
+        """Rows from the history, read-only."""
         return journal.rows(self.journal, statement, *values)
 
     def outcomes(self, count: int) -> dict[str, float]:
-        """When each of the newest runs was settled, by its payload; in seconds since 1970."""
+        """When each of the newest runs was settled, in seconds since 1970, by payload."""
         found = self.rows(journal.OUTCOMES, count)
         return {payload: settled_ms / 1000 for payload, settled_ms in found}

@@ -1,4 +1,4 @@
-"""Processes that a peer is made of: started, waited for by what they say, and stopped for sure."""
+"""Processes of peers: starts them, waits for a line in their log, and stops them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ STOPPED_WITHIN_S = 10
 
 @dataclass(frozen=True)
 class Running:
+    """A process and the file with its output."""
+
     pid: int
     process: subprocess.Popen[bytes]
     log: Path
 
-    def wait_said(self, text: str) -> None:
-        """Waits until its log has the text; raises with the log's end if that cannot come."""
+    def wait_for_log(self, text: str) -> None:
+        """Wait until its log has the text. Raises RuntimeError with the end of the log."""
         deadline = time.monotonic() + READY_WITHIN_S
-        while text not in (said := self.log.read_text(errors="replace")):
+        while text not in (logged := self.log.read_text(errors="replace")):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"never said {text!r}; the last it said: {said[-2000:]}")
+                raise RuntimeError(f"its log has no {text!r}, and ends in: {logged[-2000:]}")
             time.sleep(0.01)
 
     def children(self) -> list[int]:
+        """The process ids of its children."""
         found = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # it ended meanwhile
+            with suppress(OSError):  # the process has ended
                 parent = int(stat.read_text().rpartition(")")[2].split()[1])
                 if parent == self.pid:
                     found.append(int(stat.parent.name))
@@ -43,10 +46,10 @@ class Running:
 
 @contextmanager
 def running(*command: str | Path, log: Path, also: Mapping[str, str] = {}) -> Iterator[Running]:
-    """Runs a command with `also` in its environment, its output in the log.
+    """Run a command with ``also`` in its environment and its output in ``log``.
 
-    It leads a process group of its own: what it leaves behind when it is told to end is ended too,
-    and Ctrl-C reaches it only through here.
+    It leads a process group of its own, so that its children are killed with it, and Ctrl-C does
+    not reach it.
     """
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -58,12 +61,13 @@ def running(*command: str | Path, log: Path, also: Mapping[str, str] = {}) -> It
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOPPED_WITHIN_S)
-        with suppress(ProcessLookupError):  # as it should be: nobody is left
+        with suppress(ProcessLookupError):  # no process of the group is left
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def free_port() -> int:
+    """A port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]

@@ -1,10 +1,10 @@
-"""The load: triggers by MQTT 3.1.1 at QoS 1, written as bytes so that it costs next to nothing.
+"""Publishes triggers by MQTT 3.1.1 at QoS 1. It writes bytes, so it needs little CPU time.
 
     python -m bench.publish PORT TOPIC COUNT RATE TIMES
 
-It connects, says "ready", waits for the end of its standard input, publishes COUNT triggers for
-flow 1, at RATE a second or as fast as the broker takes them (0), waits for every PUBACK and writes
-into TIMES when each was sent (seconds since 1970, doubles).
+It connects, prints "ready", waits for the end of its standard input, publishes COUNT triggers for
+flow 1, at RATE a second or as fast as the broker takes them (0), waits for every PUBACK, and writes
+to TIMES when each was sent (seconds since 1970, doubles).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SLOT_S = 0.002
 
 
 def body(number: int) -> bytes:
-    """The message of the seed's test, with a payload of its own for each trigger."""
+    """The message of the original's test, with a different payload for each trigger."""
     return b'{"id_flow": "1", "payload": "0x%012x"}' % number
 
 
 def packet(kind: int, content: bytes) -> bytes:
-    """MQTT 3.1.1, 2.2: a byte, the length in base 128, the content."""
+    """A packet (MQTT 3.1.1, 2.2): a byte, the length in base 128, the content."""
     length, left = bytearray(), len(content)
     while left > 127:
         length.append(left % 128 | 128)
@@ -39,12 +39,12 @@ def packet(kind: int, content: bytes) -> bytes:
 
 
 def text(value: bytes) -> bytes:
-    """MQTT 3.1.1, 1.5.3."""
+    """A string (MQTT 3.1.1, 1.5.3)."""
     return struct.pack("!H", len(value)) + value
 
 
 def connect(port: int) -> socket.socket:
-    """A session of the broker."""
+    """Connect to the broker."""
     link = socket.create_connection((HOST, port))
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     link.sendall(packet(0x10, text(b"MQTT") + b"\x04\x02\x00\x00" + text(b"bench-load")))
@@ -53,7 +53,7 @@ def connect(port: int) -> socket.socket:
 
 
 def publish(link: socket.socket, topic: bytes, first: int, count: int) -> None:
-    """Send some triggers in one write; packet ids may be used again once they are acknowledged."""
+    """Send triggers in one write. A packet id is used again after its acknowledgement."""
     packets = [
         packet(0x32, text(topic) + struct.pack("!H", number % 65535 + 1) + body(number))
         for number in range(first, first + count)
@@ -62,7 +62,7 @@ def publish(link: socket.socket, topic: bytes, first: int, count: int) -> None:
 
 
 def batches(count: int, rate: float) -> Iterator[tuple[int, int]]:
-    """First and size of each batch, when its time has come."""
+    """Wait for the time of each batch; yields its first number and its size."""
     if not rate:
         for first in range(0, count, BATCH):
             yield first, min(BATCH, count - first)
@@ -77,7 +77,7 @@ def batches(count: int, rate: float) -> Iterator[tuple[int, int]]:
 
 
 def main(port: int, topic: bytes, count: int, rate: float, times: Path) -> None:
-    """Publish all of it."""
+    """Publish all triggers, and write when each was sent."""
     link = connect(port)
     print("ready", flush=True)
     sys.stdin.read()
@@ -86,22 +86,22 @@ def main(port: int, topic: bytes, count: int, rate: float, times: Path) -> None:
     for first, size in batches(count, rate):
         sent.extend([time.time()] * size)
         publish(link, topic, first, size)
-        # Never more than 60,000 without an answer: packet ids have 16 bits.
+        # At most 60,000 are unacknowledged: packet ids have 16 bits.
         while left > (count - first - size + 60_000) * PUBACK_BYTES or readable(link):
-            left -= answered(link)
+            left -= receive_pubacks(link)
     while left:
-        left -= answered(link)
+        left -= receive_pubacks(link)
     link.sendall(packet(0xE0, b""))
     times.write_bytes(sent.tobytes())
 
 
-def answered(link: socket.socket) -> int:
-    """Wait for answers; returns their bytes."""
+def receive_pubacks(link: socket.socket) -> int:
+    """Wait for PUBACKs; returns how many bytes came."""
     return len(link.recv(65536)) or sys.exit("the broker has closed the connection")
 
 
 def readable(link: socket.socket) -> bool:
-    """Whether answers have come."""
+    """Whether PUBACKs can be read."""
     return bool(select.select([link], [], [], 0)[0])
 
 

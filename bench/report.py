@@ -1,4 +1,4 @@
-"""What was measured, as lines for a terminal, JSON, a table in Markdown, and plots."""
+"""Shows figures: lines for a terminal, JSON, a table in Markdown, and plots."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STYLE = Style(
 
 
 def of_three(runs: list[list[Figure]]) -> list[Figure]:
-    """Of three runs of a workload each figure's median, as the rounds of one figure."""
+    """Merge three runs of a workload: the medians of a figure become its rounds."""
     of_each = [{(f.load, f.system, f.what): f for f in run} for run in runs]
     merged = []
     for place, figure in of_each[0].items():
@@ -37,7 +37,7 @@ def of_three(runs: list[list[Figure]]) -> list[Figure]:
 
 
 def heading(number: str, text: str | None) -> str:
-    """Before the lines of a workload."""
+    """The line before the figures of a workload."""
     return f"\n{number}. {(text or '').partition(chr(10))[0]}"
 
 
@@ -53,14 +53,14 @@ def line(figure: Figure) -> str:
 
 
 def number(value: float) -> str:
-    """With as many digits as mean something."""
+    """A number as text: three digits below 1, one decimal below 100, else none."""
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.3g}" if value < 1 else f"{value:.1f}"
 
 
 def verdict(figure: Figure) -> str:
-    """How a figure stands to its bounds."""
+    """Whether a figure is within its bounds."""
     if figure.at_least is None or figure.aim is None:
         return ""
     if not figure.holds(figure.at_least):
@@ -70,7 +70,7 @@ def verdict(figure: Figure) -> str:
 
 
 def machine() -> dict[str, str]:
-    """What it was measured on."""
+    """What the figures were measured on."""
     cpu = next(
         (text.partition(":")[2].strip() for text in Path("/proc/cpuinfo").read_text().splitlines()
          if text.startswith("model name")), platform.machine(),
@@ -86,8 +86,8 @@ def machine() -> dict[str, str]:
     }
 
 
-def keep(figures: list[Figure]) -> None:
-    """Write everything into bench/results; a run of some workloads replaces those only."""
+def save(figures: list[Figure]) -> None:
+    """Write bench/results and the page; a run of some workloads replaces the figures of those."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "results.json"
     kept = msgspec.json.decode(path.read_bytes()) if path.exists() else {"figures": []}
@@ -103,7 +103,7 @@ def keep(figures: list[Figure]) -> None:
 
 
 def table(figures: list[Figure]) -> str:
-    """All figures in Markdown; those that have a load in a table of their own."""
+    """All figures in Markdown; those with a load are in a second table."""
     rows = [
         "| | system | | median | lowest to highest | at least | aim | |",
         "|---|---|---|---:|---|---:|---:|---|",
@@ -116,11 +116,11 @@ def table(figures: list[Figure]) -> str:
         cells = [f.workload, f.system, f.what, shown(f), spread, *bounds, f.note]
         rows.append(f"| {' | '.join(cells)} |")
     about = "; ".join(f"{name} {value}" for name, value in machine().items())
-    return f"{about}.\n\n" + "\n".join([*rows, "", *of_loads(figures)]) + "\n"
+    return f"{about}.\n\n" + "\n".join([*rows, "", *load_table(figures)]) + "\n"
 
 
-def of_loads(figures: list[Figure]) -> list[str]:
-    """A line for each load and system, and a column for each thing that was measured."""
+def load_table(figures: list[Figure]) -> list[str]:
+    """A row for each load and system, and a column for each kind of figure."""
     loaded = [figure for figure in figures if figure.load]
     if not loaded:
         return []
@@ -145,7 +145,7 @@ def shown(figure: Figure) -> str:
 
 
 def plot(figures: list[Figure]) -> None:
-    """The two pictures that say most: flows a second, and what a flow takes."""
+    """Draw flows a second, and the CPU time of a flow."""
     for name, what, title in (
         ("flows", "flows/s", "flows per second, more is better"),
         ("cpu", "CPU per flow", "µs of CPU for each flow, less is better"),

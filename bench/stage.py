@@ -1,4 +1,4 @@
-"""The stage of every measurement: nginx as the components, Mosquitto as the broker, and /proc."""
+"""What every measurement needs: nginx as the components, Mosquitto as the broker, and /proc."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from bench.processes import HOST, free_port, running
 LOG_LINE_BYTES = len("1795554073.123\n")
 WAIT_LIMIT_S = 600
 
-# A flow's third call has two results in its body, so it is told from the others by its length, and
-# nginx writes down when it came: the moment at which a flow ends, seen alike for every system.
-# The component that tells of each call answers with what it was asked, so that every later call of
-# a flow has its trigger in it, too.
+# The third call of a flow has two results in its body, so nginx recognizes it by its length, and
+# logs its time as the end of the flow, for every system alike. The component at ``telling`` logs
+# each call, and returns the body of the request: every later call of the flow then contains the
+# payload of its trigger, too.
 NGINX = """
 daemon off; worker_processes 1; worker_rlimit_nofile 65536; user root;
 pid {folder}/nginx.pid; error_log {folder}/nginx.err;
@@ -81,26 +81,26 @@ Found = TypeVar("Found")
 def wait_until(
     condition: Callable[[], Found], within_s: float = WAIT_LIMIT_S, every_s: float = 0.005
 ) -> Found:
-    """Look until it holds, and return what it returned."""
+    """Wait until a condition holds, and return its value."""
     end = time.monotonic() + within_s
     while not (found := condition()):
         if time.monotonic() > end:
-            sys.exit(f"what was waited for did not happen within {within_s:.0f} s")
+            sys.exit(f"timed out after {within_s:.0f} s")
         time.sleep(every_s)
     return found
 
 
 def listens(port: int) -> bool:
-    """Whether somebody answers there."""
+    """Whether a program listens on a port."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 
 
 class Stage:
-    """nginx and Mosquitto on ports of their own, and a folder for everything that is written."""
+    """nginx and Mosquitto on ports of their own, and a folder for all files."""
 
     def __init__(self, tries: int = 1, against: str | None = None) -> None:
-        """A round that others have touched is measured ``tries`` times at most.
+        """A round that other programs disturb is measured at most ``tries`` times.
 
         ``against`` is another commit of this project, to compare with.
         """
@@ -129,10 +129,10 @@ class Stage:
         shutil.rmtree(self.folder)
 
     def disk(self, name: str) -> Disk:
-        """An empty disk for a system, for as long as the stage is open."""
+        """An empty disk for a system, until the stage is closed."""
         return self._open.enter_context(own_disk(self.folder / name))
 
-    def outlives(self, process: subprocess.Popen[bytes]) -> None:
+    def kill_at_end(self, process: subprocess.Popen[bytes]) -> None:
         """Kill a process before the stage closes, if it still runs then."""
         self._open.callback(process.wait)
         self._open.callback(process.kill)
@@ -148,13 +148,13 @@ class Stage:
             return [float(line) for line in log.read(count * LOG_LINE_BYTES).split()]
 
 
-# --- what a process takes ---------------------------------------------------------------------
+# --- CPU time and memory of a process ----------------------------------------------------------
 
 
 def cpu_s(*pids: int) -> float:
-    """Seconds of CPU, user and system, that processes have used so far, to the nanosecond.
+    """Seconds of CPU time, user and system, that processes have used so far.
 
-    Their clocks, as clock_getcpuclockid(3) makes the number of one: threads that have ended count.
+    The number of the clock is that of clock_getcpuclockid(3). Threads that have ended count.
     """
     return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
 
@@ -169,5 +169,5 @@ def memory_mib(*pids: int, what: str = "VmRSS") -> float:
 
 
 def forget_peak(pid: int) -> None:
-    """Let the peak begin anew (proc_pid_clear_refs(5))."""
+    """Reset the peak of its memory (proc_pid_clear_refs(5))."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")

@@ -1,4 +1,4 @@
-"""Who is measured: this project, and whichever of its peers can run here."""
+"""The systems that are measured: this program, and those of its peers that can run here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class System:
     count: int
     durable: str
     disk: Disk | None = None
-    # Waits until so many more runs are in its history, as that is work for them, too.
+    # Waits until so many more runs are in the history, as writing them costs CPU time, too.
     finish: Callable[[int], None] | None = None
     outcomes: Callable[[int], dict[str, float]] | None = None
 
@@ -39,7 +39,7 @@ class System:
 
 
 def ours(node: Node, count: int, name: str = OURS) -> System:
-    """A node of this project: its journal tells when each run was settled."""
+    """A node of this program; its history says when each run was settled."""
     return System(
         name, node.topic, [node.pid], count, "trigger, steps, outcome", node.disk,
         finishing(node), node.outcomes,
@@ -47,7 +47,7 @@ def ours(node: Node, count: int, name: str = OURS) -> System:
 
 
 def finishing(*nodes: Node) -> Callable[[int], None]:
-    """What waits until each node has so many more runs in its history, with their ends."""
+    """Returns a function that waits until so many more runs are settled in each node's history."""
     expected = {node: node.count("accepted") for node in nodes}
 
     def finish(runs: int) -> None:
@@ -62,9 +62,10 @@ def start_peers(
     stage: Stage, within: ExitStack, count: int, of_slow: int, peers: Sequence[Peer] = PEERS,
     *, disks: bool = False,
 ) -> list[System]:  # fmt: skip
-    """Start peers for ``count`` triggers at once, slow ones for ``of_slow``: or what each bears.
+    """Start peers for ``count`` triggers at once, slow ones for ``of_slow``.
 
-    With ``disks`` each has one of its own. One that cannot run here is said.
+    None gets more than its `max_triggers`. With ``disks``, each has a disk of its own. A message
+    says which peers cannot run here.
     """
     started = []
     for peer in peers:
@@ -79,6 +80,6 @@ def start_peers(
         folder = disk.folder if disk else stage.folder / name
         folder.mkdir(exist_ok=True)
         pids = within.enter_context(peer.start(folder, stage.nginx, stage.broker, topic))
-        most = min(of_slow if peer.slow else count, peer.most)
-        started.append(System(peer.name, topic, pids, most, peer.durable, disk))
+        number = min(of_slow if peer.slow else count, peer.max_triggers)
+        started.append(System(peer.name, topic, pids, number, peer.durable, disk))
     return started

@@ -1,4 +1,4 @@
-"""Shared by all tests: brokers, servers and nodes are real, and are told to end when it is over."""
+"""Settings and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-# How long an example takes says more about the machine than about the program.
+# How long an example takes depends on the machine.
 settings.register_profile("no-times", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no-times")
 
@@ -17,7 +17,7 @@ pytest_plugins = ["brokers", "components", "nodes", "originals"]
 
 
 def pytest_sessionfinish() -> None:
-    """Nodes of tests that failed do not outlive them."""
+    """Kill nodes that failed tests have left."""
     from nodes import NodeProcess
 
     for process in NodeProcess.launched:

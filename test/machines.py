@@ -1,6 +1,6 @@
-"""Machines for tests: network namespaces, each with a loopback of its own, joined by one cable.
+"""Machines for tests: two network namespaces, joined by a virtual cable.
 
-A thread of this process lives in each namespace: what it opens and what it starts is there.
+A thread of this process runs in each namespace: its sockets and the processes it starts are there.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ CLONE_NEWNET = 0x40000000
 
 
 class Machine:
-    """Calls are made on it one after another; what is listed in ``addresses`` it has."""
+    """A network namespace with some addresses. Calls run in its thread, one after another."""
 
     def __init__(self, *addresses: str) -> None:
         self.addresses = addresses
         self._thread = ThreadPoolExecutor(1)
-        self.thread_id = self.call(self._leave)
+        self.thread_id = self.call(self._enter_namespace)
 
     @staticmethod
-    def _leave() -> int:
-        """Leave the namespace of this process."""
+    def _enter_namespace() -> int:
+        """Move this thread to a new namespace; returns the id of the thread."""
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(CLONE_NEWNET):
             number = ctypes.get_errno()
@@ -39,7 +39,7 @@ class Machine:
         return threading.get_native_id()
 
     def call(self, made: Callable[..., Any], *args: Any, **named: Any) -> Any:
-        """What a function returns, called on this machine."""
+        """Call a function on this machine; returns its result."""
         return self._thread.submit(made, *args, **named).result(60)
 
     def ip(self, *words: str) -> None:
@@ -48,22 +48,22 @@ class Machine:
         assert done.returncode == 0, done.stderr
 
     def up(self) -> None:
-        """Give the cable's end its addresses."""
+        """Give the end of the cable its addresses."""
         self.ip("link", "set", "lo", "up")
         self.ip("link", "set", "cable", "up")
         for address in self.addresses:
-            # No other machine can have it, so it need not be asked for first.
+            # Without duplicate address detection: no other machine can have it.
             more = ("nodad",) if ":" in address else ()
             self.ip("address", "add", address, "dev", "cable", *more)
 
     def end(self) -> None:
-        """The namespace goes with its last process and its thread."""
+        """End its thread. The kernel removes the namespace with its last process."""
         self._thread.shutdown()
 
 
 @contextmanager
 def joined(first: Machine, second: Machine) -> Iterator[None]:
-    """Two machines with a cable between them."""
+    """Connect two machines with a cable."""
     try:
         first.ip("link", "add", "cable", "type", "veth",
                  "peer", "name", "cable", "netns", str(second.thread_id))  # fmt: skip
@@ -76,11 +76,11 @@ def joined(first: Machine, second: Machine) -> Iterator[None]:
 
 
 def machine(*addresses: str) -> Machine:
-    """A machine; where none can be made the test is left out, which CI does not accept."""
+    """A machine. Without the permission to make one, the test is skipped, or fails in CI."""
     need("ip")
     try:
         return Machine(*addresses)
     except OSError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"no network namespace: {error}")
-        pytest.skip(f"no network namespace: {error}; root may make one")
+        pytest.skip(f"no network namespace: {error}; only root may make one")

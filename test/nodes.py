@@ -1,7 +1,8 @@
-"""Real nodes: the real command, in a folder of its own, on ports of its own."""
+"""Real nodes: processes of the real command, each with its own folder and ports."""
 
 from __future__ import annotations
 
+import copy
 import http.client
 import json
 import os
@@ -50,7 +51,7 @@ class NodeProcess:
         self.topic = f"test/{folder.name}"
         self.mode = mode
         self.process: subprocess.Popen[bytes] | programs.Program | None = None
-        self.before: list[str] = []  # the command under which it is started
+        self.before: list[str] = []  # a command that starts it, such as `faketime`
         self.config.mkdir(parents=True)
         address = {"protocol": "http", "ip": HOST}
         endpoints = {"1": "endpoint1", "2": "endpoint2"}
@@ -63,19 +64,25 @@ class NodeProcess:
             for n in (1, 2, 3)
         })  # fmt: skip
         self.write("nodes", {})
-        # Patient: a machine that is busy with other tests is no other answer.
+        # A long timeout, as the machine may be busy with other tests.
         lb = {**address, "port": balancer, "endpoint": "LB/id_node", "timeout_s": 20}
         self.write("load_balancer", lb if balancer else {})
         (self.config / "flows.conf").write_text(FLOWS)
 
-    # --- configuration --------------------------------------------------------------------
+    def beside(self, mode: str | None = None) -> NodeProcess:
+        """Another process with the same configuration, state folder and log."""
+        other = copy.copy(self)
+        other.mode, other.process = mode or self.mode, None
+        return other
+
+    # --- configuration ---------------------------------------------------------------------------
 
     def read(self, name: str):
         """A JSON file of the configuration."""
         return json.loads((self.config / f"{name}.conf").read_text())
 
     def write(self, name: str, content: object) -> None:
-        """Replace a JSON file of the configuration whole."""
+        """Replace a JSON file of the configuration."""
         temporary = self.config / f".{name}.new"
         temporary.write_text(json.dumps(content, indent=2))
         temporary.replace(self.config / f"{name}.conf")
@@ -100,18 +107,18 @@ class NodeProcess:
         }}  # fmt: skip
         self.write("nodes", nodes)
 
-    # --- the process ----------------------------------------------------------------------
+    # --- the process -----------------------------------------------------------------------------
 
     @property
     def log(self) -> str:
-        """Everything that it has written."""
+        """Its output so far."""
         path = self.folder / "node.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def launch(self, how: dict[str, Any] | None = None, **environ: str) -> NodeProcess:
         """Start it and return at once.
 
-        ``how`` is for Popen, instead of a log in its folder: the command itself is run.
+        ``how``: arguments of Popen, in place of a log in its folder; the real command is started.
         """
         words = [self.mode, "--config", str(self.config)]
         environ = {**os.environ, **environ}
@@ -126,7 +133,7 @@ class NodeProcess:
         return self
 
     def start(self, **environ: str) -> NodeProcess:
-        """Start it and wait until triggers can come in every way."""
+        """Start it and wait until it accepts triggers on all interfaces."""
         starts = self.log.count(" ready ")
         self.launch(**environ)
         wait_until(lambda: self.log.count(" ready ") > starts or self._ended())
@@ -134,7 +141,7 @@ class NodeProcess:
         return self
 
     def launch_ready(self, how: dict[str, Any]) -> NodeProcess:
-        """Start it with a log that is not looked at, and wait until triggers can come by REST."""
+        """Start it with arguments of Popen, and wait until it accepts triggers by REST."""
         self.launch(how)
         wait_until(self._answers)
         return self
@@ -160,12 +167,12 @@ class NodeProcess:
         return next(check["ok"] for check in health["checks"] if check["name"] == name)
 
     def kill(self) -> None:
-        """As a power loss of the process."""
+        """End it with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """End it in order; returns its exit code."""
+        """Send it a signal and wait for its end; returns its exit code."""
         if self.process is None:
             return 0
         self.process.send_signal(number)
@@ -173,7 +180,7 @@ class NodeProcess:
         self.process = None
         return code
 
-    # --- REST -----------------------------------------------------------------------------
+    # --- REST ------------------------------------------------------------------------------------
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str):
         """Status, headers and decoded body of one request."""
@@ -189,20 +196,46 @@ class NodeProcess:
             connection.close()
 
     def get(self, path: str):
-        """GET it."""
+        """The response to a GET."""
         return self.request("GET", path)
 
     def trigger(self, flow: object = "1", payload: object = "p", *, placed: bool = True, **headers):
-        """POST a trigger as the seed does."""
+        """POST a trigger as the original does; ``placed``: without asking the balancer."""
         message = {"id_flow": flow, "is_load_balancing": placed, "payload": payload}
         headers.setdefault("Content_Type", "application/json")
         return self.request("POST", "/startrm", json.dumps(message).encode(), **headers)
 
-    # --- what is on its disk ----------------------------------------------------------------
+    def outcome(self, flow: object = "2", **headers):
+        """The outcome of a trigger that the balancer places."""
+        return self.trigger(flow, placed=False, Prefer="wait=30", **headers)[2]
+
+    def is_live(self) -> bool:
+        """Whether it answers on its REST port."""
+        try:
+            return self.get("/livez")[0] == 200
+        except OSError:
+            return False
+
+    def checks(self) -> dict[str, str]:
+        """The texts of /readyz, by name."""
+        return {check["name"]: check["text"] for check in self.get("/readyz")[2]["checks"]}
+
+    # --- commands -------------------------------------------------------------------------------
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run ``fractal-rm`` with its configuration."""
+        return programs.run_text(*words, "--config", self.config)
+
+    def pause(self) -> None:
+        """Pause it, and wait until it has read the command."""
+        self.command("pause", "--all")
+        wait_until(lambda: "paused" in self.checks()["room"])
+
+    # --- its journals ----------------------------------------------------------------------------
 
     @property
     def history(self) -> SqliteHistory:
-        """Its journals, read-only."""
+        """The history of its journals, read-only."""
         return SqliteHistory(self.state)
 
     def runs(self, state: State | None = None):
@@ -210,13 +243,13 @@ class NodeProcess:
         return self.history.runs(state=state, limit=100_000)
 
     def problems(self) -> list[str]:
-        """What does not hold in its journals."""
+        """Damage in its journals, as `journal check` finds it."""
         return [p for path in self.state.glob("*.journal") for p in check_journal(path).problems]
 
 
 @pytest.fixture
 def make(tmp_path, components):
-    """Make nodes; all of them end with the test."""
+    """Makes nodes, which are killed at the end of the test."""
     nodes = []
 
     def make_node(name: str = "n", **how) -> NodeProcess:
@@ -232,11 +265,11 @@ def make(tmp_path, components):
 
 
 def wait_until(condition, within_s: float = WITHIN_S):
-    """Look until it holds; returns what it returned."""
+    """Wait until a condition holds; returns its value."""
     end = time.monotonic() + within_s
     while True:
         found = condition()
         if found:
             return found
-        assert time.monotonic() < end, "it did not come to pass"
+        assert time.monotonic() < end, f"timed out after {within_s} s"
         time.sleep(0.01)

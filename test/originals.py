@@ -1,8 +1,8 @@
-"""The REST side of an original, as others see it, on a real socket.
+"""The REST interface of an original, on a real socket.
 
-It answers after the flow has ended: 200 and ``200``, also for a flow that it does not have; 400 to
-what is not JSON, 500 in HTML where a key is missing or the flow broke in the middle. It finds a
-flow by the first character of its own id, and executes one at a time.
+It answers when the flow has ended: 200 with the text ``200``, also if it has no such flow; 400 to a
+body that is not JSON; 500 in HTML if a key is missing or the flow failed. It finds a flow by the
+first character of its id, and executes one at a time.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ BROKEN = "<!doctype html>\n<title>500 Internal Server Error</title>"
 
 
 class Original(ThreadingHTTPServer):
-    """``flows`` are what it executes, by id: a function of the payload; raising breaks the flow.
+    """``flows``: a function of the payload for each flow, by id; one that raises fails the flow.
 
-    ``executed`` has the id and the payload of every flow that began. ``hold`` makes it stop
-    before it reads a request, as SIGSTOP does; ``gateway`` is a status that something between
-    answers at once, while the original goes on.
+    ``executed`` has the id and the payload of every flow that began. After `hold` it stops before
+    it reads a request, as with SIGSTOP. ``gateway``: a gateway in front answers at once with this
+    status, and the original continues.
     """
 
     daemon_threads = True
@@ -35,7 +35,7 @@ class Original(ThreadingHTTPServer):
         self.flows: dict[str, Callable[[object], object]] = {}
         self.executed: list[tuple[str, object]] = []
         self.offered = 0
-        self.dies = False  # with the flow done, and before its answer
+        self.dies = False  # it closes the connection after the flow, without an answer
         self.gateway: int | None = None
         self.goes_on = threading.Event()
         self.goes_on.set()
@@ -43,11 +43,11 @@ class Original(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def hold(self) -> None:
-        """Stop, until ``goes_on`` is set."""
+        """Read no request until ``goes_on`` is set."""
         self.goes_on.clear()
 
     def execute(self, body: bytes) -> tuple[int, str, str]:
-        """Status, content type and text of the answer."""
+        """Execute flows; returns status, content type and text of the answer."""
         try:
             message = json.loads(body)
         except ValueError:
@@ -60,18 +60,18 @@ class Original(ThreadingHTTPServer):
                     if known[0] == str(flow_id):
                         self.executed.append((known, payload))
                         flow(payload)
-        except Exception:  # noqa: BLE001 - whatever it is
+        except Exception:  # noqa: BLE001 - any failure is answered
             return 500, "text/html; charset=utf-8", BROKEN
         return 200, "application/json", "200\n"
 
     def end(self) -> None:
-        """Stop answering."""
+        """Stop the server."""
         self.goes_on.set()
         self.shutdown()
         self.server_close()
 
     def handle_error(self, *_: object) -> None:
-        """A sender that does not wait is no error here."""
+        """Ignore senders that close the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -102,12 +102,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def original():
-    """A running one."""
+    """A running original."""
     made = Original()
     yield made
     made.end()

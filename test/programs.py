@@ -1,9 +1,9 @@
-"""The program in processes of its own, started from one that has it loaded.
+"""Starts the program quickly: in processes forked from one that has loaded it.
 
-Loading the program takes half a second of a small machine's CPU, and tests start it hundreds of
-times. So each test process has one process that has loaded it, and that forks whenever the program
-is to be started: the copy gets its own arguments, environment, folder and standard streams, and
-does from there what the command does. Tests of the start itself run the command.
+Loading the program takes half a second of a small machine's CPU time, and tests start it hundreds
+of times. So each test process starts one loader, which imports the program and forks for each
+start. The fork gets its own arguments, environment, folder and standard streams, and does what the
+command does. Tests of the start itself run the command.
 """
 
 from __future__ import annotations
@@ -29,77 +29,81 @@ import fractal_rm
 from fractal_rm.cli.main import main
 
 COMMAND = (sys.executable, "-m", "fractal_rm.cli.main")
-_NUMBER = struct.Struct("=i")  # a process id, then what waitpid says of its end
+_NUMBER = struct.Struct("=i")  # a process id, then the status of waitpid
 _MOST_BYTES = 1 << 17
 _channel: socket.socket | None = None
 
 
 class Program:
-    """One that was started; the part of subprocess.Popen that tests need."""
+    """A started program, with the part of subprocess.Popen that tests need."""
 
-    def __init__(self, pid: int, ends: int) -> None:
+    def __init__(self, pid: int, status_pipe: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._ends = ends  # tells of the end
+        self._status_pipe = status_pipe  # has the status when the program has ended
 
     def poll(self) -> int | None:
-        """Its exit code; None: it runs. A signal's number is negative."""
-        return self._look(0)
+        """Its exit code, negative for a signal. None: it is running."""
+        return self._poll(0)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end. Raises subprocess.TimeoutExpired."""
-        code = self._look(None if timeout is None else timeout * 1000)
+        code = self._poll(None if timeout is None else timeout * 1000)
         if code is None:
             raise subprocess.TimeoutExpired("fractal-rm", timeout or 0)
         return code
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it runs."""
+        """Send it a signal, if it is running."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it as a power loss would."""
+        """End it with SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
-    def _look(self, within_ms: float | None) -> int | None:
+    def _poll(self, within_ms: float | None) -> int | None:
         if self.returncode is None:
             poll = select.poll()
-            poll.register(self._ends, select.POLLIN)
+            poll.register(self._status_pipe, select.POLLIN)
             if poll.poll(within_ms):
-                self.returncode = os.waitstatus_to_exitcode(_read_number(self._ends))
-                os.close(self._ends)
+                self.returncode = os.waitstatus_to_exitcode(_read_number(self._status_pipe))
+                os.close(self._status_pipe)
         return self.returncode
 
 
 def start(
     words: Sequence[str], out: IO[bytes], err: IO[bytes], *,
-    said: IO[bytes] | None = None, cwd: Path | None = None,
+    stdin: IO[bytes] | None = None, cwd: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Program:  # fmt: skip
-    """Start ``fractal-rm`` with arguments; ``said`` is its standard input."""
-    what = {"words": list(words), "cwd": str(cwd or Path.cwd()), "env": dict(environ or os.environ)}
-    message = json.dumps(what).encode()
-    ends, told = os.pipe()
+    """Start ``fractal-rm`` with arguments."""
+    order = {
+        "words": list(words),
+        "cwd": str(cwd or Path.cwd()),
+        "env": dict(environ or os.environ),
+    }
+    message = json.dumps(order).encode()
+    status_pipe, its_end = os.pipe()
     with Path(os.devnull).open("rb") as nothing:
-        standard_input = said or nothing
+        standard_input = stdin or nothing
         files = [each.fileno() for each in (standard_input, out, err)]
-        socket.send_fds(_loaded(), [message], [*files, told])
-    os.close(told)
-    return Program(_read_number(ends), ends)
+        socket.send_fds(_loader(), [message], [*files, its_end])
+    os.close(its_end)
+    return Program(_read_number(status_pipe), status_pipe)
 
 
 def run(
-    *words: object, said: bytes = b"", cwd: Path | None = None, limit_s: float = 60.0
+    *words: object, stdin: bytes = b"", cwd: Path | None = None, limit_s: float = 60.0
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run ``fractal-rm`` with arguments to its end, as subprocess.run does."""
+    """Run ``fractal-rm`` with arguments and wait for its end, as subprocess.run does."""
     texts = [str(word) for word in words]
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
-        files[0].write(said)
+        files[0].write(stdin)
         for each in files:
             each.seek(0)
-        program = start(texts, files[1], files[2], said=files[0], cwd=cwd)
+        program = start(texts, files[1], files[2], stdin=files[0], cwd=cwd)
         try:
             code = program.wait(limit_s)
         finally:
@@ -118,8 +122,8 @@ def run_text(*words: object, cwd: Path | None = None) -> subprocess.CompletedPro
     )
 
 
-def _loaded() -> socket.socket:
-    """The way to the process that has loaded the program; it ends when this one does."""
+def _loader() -> socket.socket:
+    """The socket of the loader, which is started once and ends with this process."""
     global _channel
     if _channel is None:
         _channel, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -136,50 +140,51 @@ def _read_number(file: int) -> int:
     return _NUMBER.unpack(os.read(file, _NUMBER.size))[0]
 
 
-# --- in the process that has loaded the program ---------------------------------------------------
+# --- in the loader -------------------------------------------------------------------------------
 
 
 def _serve(channel: socket.socket) -> None:
     for module in pkgutil.walk_packages(fractal_rm.__path__, "fractal_rm."):
         importlib.import_module(module.name)
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who wait are not waited for
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
     while True:
         message, files, _, _ = socket.recv_fds(channel, _MOST_BYTES, 4)
         if not message:
             return
         if os.fork() == 0:
             channel.close()
-            _wait_for(json.loads(message), *files)
+            _start_and_wait(json.loads(message), *files)
             return
         for each in files:
             os.close(each)
 
 
-def _wait_for(what: dict, standard_input: int, out: int, err: int, told: int) -> None:
-    """Start the program, and tell of its beginning and its end."""
+def _start_and_wait(order: dict, stdin: int, out: int, err: int, status_pipe: int) -> None:
+    """Start the program; write its process id, and the status when it has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
-        os.close(told)
-        _become(what, standard_input, out, err)
-    for each in (standard_input, out, err):
+        os.close(status_pipe)
+        _become(order, stdin, out, err)
+    for each in (stdin, out, err):
         os.close(each)
-    os.write(told, _NUMBER.pack(pid))
+    os.write(status_pipe, _NUMBER.pack(pid))
     _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(BrokenPipeError):  # the test ended before
-        os.write(told, _NUMBER.pack(status))
+    with contextlib.suppress(BrokenPipeError):  # the test has ended
+        os.write(status_pipe, _NUMBER.pack(status))
     os._exit(0)
 
 
-def _become(what: dict, *files: int) -> None:
+def _become(order: dict, *files: int) -> None:
+    """Turn this process into the program."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     os.environ.clear()
-    os.environ.update(what["env"])
-    os.chdir(what["cwd"])
-    sys.argv = ["fractal-rm", *what["words"]]
+    os.environ.update(order["env"])
+    os.chdir(order["cwd"])
+    sys.argv = ["fractal-rm", *order["words"]]
     main()  # ends with sys.exit
 
 

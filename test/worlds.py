@@ -1,4 +1,4 @@
-"""A node on fakes: the whole engine without a socket or a disk."""
+"""The whole engine on in-memory adapters, without a socket or a disk."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from fractal_rm.config.model import Config
 from fractal_rm.config.model import Node as Peer
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.handoff import NoAnswer, NoReceipt, Receipt
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
@@ -100,7 +101,7 @@ def config(once_limit: int | None = None, **changes: object) -> Config:
 
 
 def nodes(**more: object) -> Mapping[str, Peer]:
-    """Node 2 as nodes.conf says it, with more keys in its config."""
+    """The nodes of a nodes.conf with node 2 only; ``more``: keys of its config."""
     target = {"protocol": "http", "ip": "127.0.0.1", "port": 6000, "endpoint": "n2", **more}
     texts = dict.fromkeys(FILES, "{}")
     texts["flows.conf"], texts["nodes.conf"] = "", json.dumps({"2": {"config": target}})
@@ -108,7 +109,7 @@ def nodes(**more: object) -> Mapping[str, Peer]:
 
 
 def flows(text: str) -> dict[str, Flow]:
-    """The flows of a text that has nothing wrong with it, for the components of `config`."""
+    """The flows of a text without findings, for the components of `config`."""
     endpoints = {name: tuple(c.endpoints) for name, c in config().components.items()}
     found, findings = compile_flows(text, endpoints)
     assert [finding.render() for finding in findings] == []
@@ -116,7 +117,7 @@ def flows(text: str) -> dict[str, Flow]:
 
 
 class ManualClock:
-    """Time stands still until ``ms`` is moved; ``jumped_ms`` moves the wall clock alone."""
+    """A clock that only the test moves: with ``ms``; with ``jumped_ms``, the wall clock only."""
 
     def __init__(self, now_ms: int = 1_000_000) -> None:
         self.ms = now_ms
@@ -141,7 +142,7 @@ class ManualClock:
         return self.read().steady_ms
 
     def read(self) -> Reading:
-        """As if it had just been looked at."""
+        """The time now."""
         self._timeline = looked_at(self._timeline, self._machine())
         return self._timeline.read(self._timeline.boot_ms)
 
@@ -155,12 +156,12 @@ class ManualClock:
         pass
 
     def sleep(self, ms: int) -> None:
-        """The machine is suspended for so long."""
+        """Suspend the machine for so long."""
         self.ms += ms
         self.slept_ms += ms
 
     def reboot(self, off_ms: int = 0, *, wall_ms: int | None = None) -> None:
-        """The clock since boot begins again; ``wall_ms``: what the wall clock then says."""
+        """Restart the clock since boot; ``wall_ms``: the wall clock after the boot."""
         self.ms += off_ms
         self.boot, self.booted_ms = f"after {self.boot}", self.ms
         if wall_ms is not None:
@@ -169,7 +170,7 @@ class ManualClock:
 
 
 class Stage:
-    """One node and everything around it; the disk outlives the node."""
+    """One node on fakes of everything outside it. The next stage may get the same disk."""
 
     def __init__(
         self,
@@ -204,33 +205,34 @@ class Stage:
     def _made_balancer(self, config: Config) -> MemoryBalancer | None:
         return None if config.balancer is None else self.balancer
 
-    def answers(self, name: str, said: str | bytes, status: int = 200, **headers: str) -> None:
+    def answers(self, name: str, body: str | bytes, status: int = 200, **headers: str) -> None:
+        """Answer calls of an endpoint in this way."""
         head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
 
         async def answer(_):
-            return Reply(status, head, said.encode() if isinstance(said, str) else said)
+            return Reply(status, head, body.encode() if isinstance(body, str) else body)
 
         self.components.answers[f"{URL}/{name}"] = answer
 
     def raises(self, name: str, *errors: Exception | None) -> None:
-        """Each call takes the next error, None answers, and the last one stays."""
+        """Each call raises the next error, or answers if it is None; the last is repeated."""
         left = list(errors)
 
         async def answer(_):
             error = left.pop(0) if len(left) > 1 else left[0]
             if error is not None:
                 raise error
-            return Reply(200, b"", b"at last")
+            return Reply(200, b"", b"answered")
 
         self.components.answers[f"{URL}/{name}"] = answer
 
     def holds(self, name: str) -> asyncio.Event:
-        """Answers only when the event is set."""
+        """Calls are answered when the returned event is set."""
         go = asyncio.Event()
 
         async def answer(_):
             await go.wait()
-            return Reply(200, b"", b"went on")
+            return Reply(200, b"", b"released")
 
         self.components.answers[f"{URL}/{name}"] = answer
         return go
@@ -243,48 +245,73 @@ class Stage:
         await self.node.drain()
 
     def crash(self) -> None:
-        """As kill -9: tasks stop where they are, what is not durable is gone."""
+        """End the node as kill -9 does: tasks stop, and facts that are not durable are lost."""
         self.journal.crash()
         self.node.kill()
 
     async def send(self, flow: str = "1", payload: object = "p", **keys: object):
-        """A trigger by MQTT."""
+        """Send a trigger by MQTT."""
         body = {"id_flow": flow, "payload": payload, **keys}
         return await self.node.receive(Arrival(Source.MQTT, json.dumps(body).encode()))
 
     async def offer(self, flow: str = "1", payload: object = "p", **keys: object):
-        """A hand-off, as a peer of ours sends it."""
+        """Send a hand-off, as another node of this program does."""
         body = {"id_flow": flow, "payload": payload, "is_load_balancing": True, **keys}
         return await self.node.receive(Arrival(Source.REST, json.dumps(body).encode()))
 
     async def ended(self, run_id: str, within_s: float = 10):
-        """The outcome of a run."""
+        """Wait for the outcome of a run."""
         outcome = await self.node.outcome(run_id, within_s)
-        if outcome is None:  # it was quicker than the question
+        if outcome is None:  # it had ended before
             await until(lambda: self.state(run_id).final)
             run = fold(Run(run_id, self.disk.runs[run_id].flow, 0), self.disk.facts(run_id))
             outcome = run.outcome()
         return outcome
 
     async def run(self, flow: str = "1", **keys: object):
-        """Send and wait for the end."""
+        """Send a trigger and wait for the outcome."""
         return await self.ended((await self.send(flow, **keys)).run)
 
     def state(self, run_id: str) -> State:
         return self.disk.runs[run_id].state
 
     def facts(self, run_id: str) -> list[str]:
-        """The names of a run's facts."""
+        """The names of the facts of a run."""
         return [type(fact).__name__ for fact in self.disk.facts(run_id)]
 
     def called(self) -> list[str]:
-        """What was called, in order."""
+        """The endpoints that were called, in order."""
         return [request.url.removeprefix(URL + "/") for request in self.components.requests]
 
 
+SILENT = NoAnswer("no answer within the time limit", sent=True)
+UNSENT = NoAnswer("refused", sent=False)
+
+
+def peer(*answers):
+    """A peer that gives each offer the next answer, and repeats the last one."""
+    left = list(answers)
+
+    async def take(_node, offer):
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if answer == "receipt":
+            return Receipt(offer.run, offer.epoch)
+        return NoReceipt() if answer == "plain" else answer
+
+    return take
+
+
 async def until(condition, within_s=10.0):
+    """Wait until a condition holds."""
+
     async def wait():
         while not condition():
             await asyncio.sleep(0.001)
 
     await asyncio.wait_for(wait(), within_s)
+
+
+async def settle(turns: int = 100) -> None:
+    """Let ready tasks run, for some turns of the event loop."""
+    for _ in range(turns):
+        await asyncio.sleep(0)

@@ -1,7 +1,7 @@
-"""What else could do this work, each behind the same four questions.
+"""Other programs that could do this work, behind one interface.
 
 A peer takes triggers at QoS 1, asks the balancer (GET /LB/id_node) and makes the three calls of
-flow 1 (POST /endpoint1), as a user of it would build that. Everything it opens is on loopback.
+flow 1 (POST /endpoint1), as one of its users would build it. It uses loopback only.
 """
 
 from __future__ import annotations
@@ -12,39 +12,41 @@ from typing import Protocol
 
 
 class Peer(Protocol):
+    """A program to compare with."""
+
     @property
     def name(self) -> str:
-        """For tables, with the versions that are installed."""
+        """Its name and installed version, for tables."""
         ...
 
     @property
     def durable(self) -> str:
-        """What survives the machine's end, in a word or two."""
+        """What survives a power loss, in a few words."""
         ...
 
     @property
-    def most(self) -> int:
-        """So many triggers at once it bears."""
+    def max_triggers(self) -> int:
+        """How many triggers at once it can handle."""
         ...
 
     @property
     def slow(self) -> bool:
-        """Whether somebody would wait too long for it with as many triggers as the others."""
+        """Whether it gets fewer triggers, as it would need too long for those of the others."""
         ...
 
     def missing(self) -> str | None:
-        """Why it cannot run here, with the cure; None where it can."""
+        """Why it cannot run here, with what to install; None: it can."""
         ...
 
     def install(self) -> None:
-        """Fetches what it needs, by package name and verified by hash; at once if it is there."""
+        """Install its packages, verified by hash, unless they are installed."""
         ...
 
     def start(
         self, folder: Path, nginx_port: int, broker_port: int, topic: str
     ) -> AbstractContextManager[list[int]]:
-        """Runs it with its files in the folder, for as long as the context is open.
+        """Run it with its files in ``folder`` until the context is closed.
 
-        Opens when it has subscribed and can work; yields the processes whose CPU and memory count.
+        Returns when it has subscribed; yields the ids of the processes whose CPU and memory count.
         """
         ...

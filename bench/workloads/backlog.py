@@ -1,4 +1,4 @@
-"""A queue at the broker when a node comes back: is it as fast at the end as at the beginning?"""
+"""A backlog at the broker: is the node as fast at its end as at its beginning?"""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SLICE = 0.15
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Ours has its queue at the broker; peers that keep no session are sent theirs at once."""
+    """Ours finds the triggers at the broker; a peer without a session gets them all at once."""
     rounds, count, of_slow = (1, 10_000, 2_000) if quick else (3, 100_000, 20_000)
     node = Node(stage, "backlog")
     node.start()
     node.end()
-    found = [_come_back(stage, node, count) for _ in range(rounds)]
+    found = [_work_off(stage, node, count) for _ in range(rounds)]
     yield from _of(OURS, found, f"{count:,} queued at the broker", (90, 98), (200, 120))
     with ExitStack() as within:
         for system in start_peers(stage, within, count, of_slow, [NodeRed()]):
@@ -28,8 +28,8 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
             yield from _of(system.name, sent, f"{system.count:,} sent at once", (), ())
 
 
-def _come_back(stage: Stage, node: Node, count: int) -> Round:
-    """The node is away while the broker's queue fills, and then works it off."""
+def _work_off(stage: Stage, node: Node, count: int) -> Round:
+    """Fill the queue of the broker, then start the node and measure until the queue is empty."""
     fill_queue(stage, count)
     first, settled = stage.ended(), node.count("settled")
     node.start()

@@ -1,4 +1,4 @@
-"""`check`: ten thousand flows, and a megabyte of garbage, as an operator waits for it."""
+"""The `check` command on ten thousand flows, and on a megabyte of garbage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.stage import Stage
 from bench.systems import OURS
 
 MEGABYTE = 1 << 20
-SEED_FLOW = """TO component1 1
+ORIGINALS_FLOW = """TO component1 1
 POST payload
 TO component2 1
 POST result1
@@ -48,10 +48,10 @@ PUBLISH factory/alerts JSON {"box": found.box}
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """The whole command, from its start to its end, with what it prints."""
+    """Measure the whole command, with its output."""
     flows, rounds = (1_000, 1) if quick else (10_000, 5)
     for what, flow, bounds in (
-        ("flows of the seed's language", SEED_FLOW, (2, 1)),
+        ("flows of the original's language", ORIGINALS_FLOW, (2, 1)),
         ("flows with most of the keywords", LONG_FLOW, ()),
     ):
         text = "\n".join(f"{number}\n{flow}" for number in range(flows))
@@ -68,24 +68,24 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
 
 
 def _garbage() -> Iterator[tuple[str, str]]:
-    signs = "".join(random.Random(1).choices(string.printable, k=MEGABYTE))
-    yield "any signs", signs
-    yield "lines with a slip", "1\nTO component1 1\n" + "PSOT paylod\n" * (MEGABYTE // 12)
+    characters = "".join(random.Random(1).choices(string.printable, k=MEGABYTE))
+    yield "random characters", characters
+    yield "lines with a typo", "1\nTO component1 1\n" + "PSOT paylod\n" * (MEGABYTE // 12)
     yield "words in one line", "1\nTO component1 1\nPOST" + " paylod" * (MEGABYTE // 7)
     yield "quotes", "1\nTO component1 1\n" + 'POST "a\n' * (MEGABYTE // 8)
 
 
 def _check(stage: Stage, text: str, rounds: int) -> tuple[list[float], list[str]]:
-    """Seconds of each round, and the lines that the last one printed."""
+    """The seconds of each round, and the output lines of the last one."""
     folder = _folder(stage, text)
     took: list[float] = []
     printed: list[str] = []
     for _ in range(rounds):
         began = time.perf_counter()
         command = [sys.executable, "-m", "fractal_rm.cli.main", "check", str(folder)]
-        said = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         took.append(time.perf_counter() - began)
-        printed = said.stdout.splitlines()
+        printed = done.stdout.splitlines()
     return took, printed
 
 

@@ -1,4 +1,4 @@
-"""What a flow writes to the disk, for the life of a flash memory."""
+"""Bytes that a flow writes to the disk: writes wear out flash memory."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from bench.node import Node
 from bench.stage import Stage
 from bench.systems import OURS, ours
 
-QUIET = 50  # triggers a second
+LOW_RATE = 50  # triggers a second
 BOUNDS = {"accept": (9, 6), "step": (18, 12)}
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Flat out, where many flows share a sync, and at a quiet rate, where few do."""
+    """At full speed, where many flows share a sync, and at a low rate, where few do."""
     rounds, many, few = (1, 2_000, 100) if quick else (3, 20_000, 1_000)
     for durable, bounds in BOUNDS.items():
         disk = stage.disk(f"disk-{durable}")
         node = Node(stage, durable, disk=disk)
         node.write_durable(durable)
         of_many = _written_kib(stage, node, disk, rounds, many, 0)
-        what = f"DURABLE {durable}, flat out"
+        what = f"DURABLE {durable}, at full speed"
         yield Figure("9", OURS, what, "KiB", of_many, note=disk.counts)
-        of_few = _written_kib(stage, node, disk, rounds, few, QUIET)
-        what = f"DURABLE {durable}, {QUIET} flows/s"
+        of_few = _written_kib(stage, node, disk, rounds, few, LOW_RATE)
+        what = f"DURABLE {durable}, {LOW_RATE} flows/s"
         yield Figure("9", OURS, what, "KiB", of_few, *(() if quick else bounds))
 
 
 def _written_kib(
     stage: Stage, node: Node, disk: Disk, rounds: int, count: int, rate: float
 ) -> list[float]:
-    """KiB a flow of each round, the history and its end in order included.
+    """KiB for each flow, by round, with the history and an orderly stop.
 
-    What was left over for later is written when a node ends. The node has been used before, so that
-    the files of its log are there.
+    A node that stops writes what it had left for later. The node has been used before, so that the
+    files of its log exist.
     """
     with node.serving():
         one_round(stage, ours(node, count))

@@ -1,4 +1,4 @@
-"""The journal as it grows: bytes a run, the cost of a run beside ten million, and of forgetting."""
+"""A growing history: bytes for each run, the cost of a run beside ten million, and of deletion."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bench.systems import OURS, ours
 
 KEEP_ALL = {"max_age_s": 316_000_000, "max_bytes": 10**12}
 RATE = 500
-AS_WITHOUT = (1.1, 1.03)  # what the noise of the medians leaves
-QUERIES = (  # those that find nothing have to look the longest
+AS_WITHOUT = (1.1, 1.03)  # as without a history, but for the noise of the medians
+QUERIES = (  # those that find nothing take longest
     "limit=100", "flow=1", "flow=3", "state=succeeded", "state=failed", "component=component1",
     "component=none", "cause=deadline", "source=mqtt", "source=cron", "node=2", "text=none",
     "until=2020-01-01T00:00:00Z", "parent=none",
@@ -27,7 +27,7 @@ KEEP_LITTLE = {"max_age_s": 316_000_000, "max_bytes": 1 << 20}
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Runs that were really made are copied under new ids until the history is long."""
+    """Make some runs, then copy them under new ids until the history is long."""
     count, many, seconds = (2_000, 50_000, 22) if quick else (10_000, 10_000_000, 40)
     rounds = 1 if quick else 3
     node = Node(stage, "history", history=KEEP_ALL)
@@ -51,24 +51,24 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     for query, took_ms in _pages_ms(node):
         yield Figure("7", OURS, f"a page of the list, {query}", "ms", took_ms,
                      *(() if quick else (100, 30)))  # fmt: skip
-    steady = RATE * seconds, RATE  # long enough for a few looks at what is old
+    steady = RATE * seconds, RATE  # long enough for several searches for old runs
     keeping = one_round(stage, long, *steady).cpu_us
     node.end()
     node.edit("comm", lambda file: file.update(history=KEEP_LITTLE))
     with node.serving():
-        # Their outcomes are forgotten too, before they could be asked for.
+        # Their outcomes are deleted, too, before they could be read.
         long = replace(ours(node, count), outcomes=None)
         before = node.one("SELECT count(*) FROM runs")
-        forgetting = one_round(stage, long, *steady).cpu_us
-        forgotten = before + steady[0] - node.one("SELECT count(*) FROM runs")
+        deleting = one_round(stage, long, *steady).cpu_us
+        deleted = before + steady[0] - node.one("SELECT count(*) FROM runs")
     at = f"at {RATE} flows/s"
     yield Figure("7", OURS, f"CPU per flow {at}", "µs", [keeping])
-    yield Figure("7", OURS, f"CPU per flow {at}, forgetting", "µs", [forgetting],
-                 note=f"{forgotten:,} runs forgotten in {seconds} s")  # fmt: skip
+    yield Figure("7", OURS, f"CPU per flow {at}, deleting old runs", "µs", [deleting],
+                 note=f"{deleted:,} runs deleted in {seconds} s")  # fmt: skip
 
 
 def _pages_ms(node: Node) -> Iterator[tuple[str, list[float]]]:
-    """How long a page of the list takes by each filter that there is, found or not."""
+    """How long a page of the list takes with each filter of the API, in milliseconds."""
     url = f"http://{HOST}:{node.rest}"
     with urllib.request.urlopen(f"{url}/schema") as answer:
         parameters = json.load(answer)["paths"]["/v1/runs"]["get"]["parameters"]

@@ -1,4 +1,4 @@
-"""A node with nothing to do: how soon it is ready, and what it takes then."""
+"""An idle node: how soon it is ready, and its memory and CPU time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = {"up": "up", "mqtt": "rm_mqtt.py"}
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Connected to its broker, with the shipped configuration."""
+    """Measure a node with the shipped configuration, connected to its broker."""
     starts, seconds = (3, 3) if quick else (10, 20)
     for mode, (ready_s, mib, percent) in BOUNDS.items():
         node = Node(stage, f"idle-{mode}", mode=mode)

@@ -1,4 +1,4 @@
-"""Components that take 50 ms, and some that take 3 s: as many flows as may be in flight."""
+"""Slow components, of 50 ms and of 3 s: many flows in flight."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bench.stage import Stage
 from bench.systems import OURS, ours
 
 SLOW_CALLS = 3
-LOOK_S = 0.1
+POLL_S = 0.1
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """The bound is what the latency allows; the processor is the other one.
+    """Either the bound of runs in flight, with the latency, limits the rate, or the processor does.
 
-    With 50 ms the processor is the narrower: so few flows are in flight as the latency makes
-    necessary. With 3 s the bound of the node is: that many really are.
+    With calls of 50 ms it is the processor: fewer flows are in flight than may be. With calls of
+    3 s it is the bound: as many flows are in flight as may be.
     """
     rounds = 1 if quick else 3
     share = 1 if quick else 4
@@ -52,30 +52,30 @@ def _one(
     allows = in_flight / (SLOW_CALLS * call_s)
     what = f"at most {in_flight:,}, calls of {call_s:g} s"
     yield Figure("4", OURS, f"{what}: flows/s", "", [r.flows_per_s for r in found], more=True,
-                 note=f"in flight ÷ latency is {allows:,.0f}; {most:,} were seen")  # fmt: skip
+                 note=f"in flight ÷ latency is {allows:,.0f}; {most:,} in flight")  # fmt: skip
     yield Figure("4", OURS, f"{what}: failed", "", [failed], 0, 0)
     peak = [max(r.peak_mib for r in found)]
     yield Figure("4", OURS, f"{what}: peak memory", "MiB", peak, *memory)
 
 
 class _Watch(threading.Thread):
-    """The most runs in flight that /readyz has told of."""
+    """Polls /readyz for the largest number of runs in flight."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
         self._url = f"http://{HOST}:{port}/readyz"
         self._most = 0
-        self._over = threading.Event()
+        self._ended = threading.Event()
         self.start()
 
     def run(self) -> None:
-        while not self._over.wait(LOOK_S):
+        while not self._ended.wait(POLL_S):
             with urllib.request.urlopen(self._url, timeout=30) as answer:
                 checks = json.load(answer)["checks"]
             text = next(check["text"] for check in checks if check["name"] == "room")
             self._most = max(self._most, int(re.match(r"\d+", text)[0]))
 
     def end(self) -> int:
-        self._over.set()
+        self._ended.set()
         self.join()
         return self._most

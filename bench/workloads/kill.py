@@ -1,4 +1,4 @@
-"""kill -9 in a burst: what was lost, and which calls were made again."""
+"""kill -9 in a burst: which flows are lost, and which calls are repeated."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bench.stage import Stage, wait_until
 from bench.systems import OURS
 
 TRIGGER = re.compile(r"0x[0-9a-f]{12}")
-STEP_OF = {1: 1, 2: 2, 4: 3}  # so often the word payload is in the body of a step: see stage.py
+STEP_OF = {1: 1, 2: 2, 4: 3}  # by how often the word payload is in the body: see stage.py
 LAST = 3
 LOG_FLUSHED_S = 0.3
 LATELY_S = 1.0  # before the kill
-USUAL = 90  # percent of the times between two calls of a flow are no longer than what is usual
-QUIET_S = 3.0  # nothing comes any more
-LOST_S = 60.0  # or so long after the last call, where flows are missing
+USUAL = 90  # the percentile of the times between two calls of a flow
+QUIET_S = 3.0  # no call for so long: the burst is over
+LOST_S = 60.0  # the same, where flows are missing
 
 Start = Callable[[], AbstractContextManager[list[int]]]
 Call = tuple[str, int]  # trigger and step
@@ -33,25 +33,25 @@ Call = tuple[str, int]  # trigger and step
 
 @dataclass
 class Outcome:
-    """What a kill did to a burst."""
+    """The effects of a kill."""
 
     in_flight: int
     lost: int
     repeated: int  # calls
-    flows: int  # with calls that were made again
+    flows: int  # with repeated calls
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """All processes of a system are killed when a quarter of the flows has ended.
+    """Kill all processes of a system when a quarter of the flows has ended, and start it again.
 
-    At the next start it has to go on by itself. Triggers wait at the broker meanwhile.
+    It must continue by itself. Triggers wait at the broker meanwhile.
     """
     rounds, count = (1, 2_000) if quick else (3, 20_000)
     for durable in ("accept", "step"):
         node = Node(stage, f"kill-{durable}", nginx=stage.telling, topic=f"bench/{durable}")
         node.write_durable(durable)
         start = partial(_serving, node)
-        found = [_killed(stage, start, node.topic, count) for _ in range(rounds)]
+        found = [_kill_once(stage, start, node.topic, count) for _ in range(rounds)]
         yield from _of(OURS, f"DURABLE {durable}: ", found, count, (1, 1))
     peer = Restate()
     if why := peer.missing():
@@ -61,7 +61,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     folder, topic = stage.folder / "kill-restate", "bench/kill-restate"
     folder.mkdir()
     start = partial(peer.start, folder, stage.telling, stage.broker, topic)
-    found = [_killed(stage, start, topic, count) for _ in range(rounds)]
+    found = [_kill_once(stage, start, topic, count) for _ in range(rounds)]
     yield from _of(peer.name, "", found, count, ())
 
 
@@ -71,30 +71,33 @@ def _serving(node: Node) -> Iterator[list[int]]:
         yield [node.pid]
 
 
-def _killed(stage: Stage, start: Start, topic: str, count: int) -> Outcome:
-    """One burst, one kill, and what came of it."""
-    heard = _Calls(stage)
+def _kill_once(stage: Stage, start: Start, topic: str, count: int) -> Outcome:
+    """One burst with one kill."""
+    calls = _Calls(stage)
     with publisher(stage, count, 0, topic) as (load, _):
         with start() as pids:
             load.stdin.close()
-            wait_until(lambda: heard.ended() >= count // 4)
+            wait_until(lambda: calls.ended() >= count // 4)
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             killed_at = time.time()
         time.sleep(LOG_FLUSHED_S)
-        in_flight = heard.in_flight(killed_at)
+        in_flight = calls.in_flight(killed_at)
         with start():
-            wait_until(lambda: heard.over(count))
+            wait_until(lambda: calls.over(count))
         load.wait()
-    again = {call: times - 1 for call, times in heard.made.items() if times > 1}
+    repeated = {call: times - 1 for call, times in calls.made.items() if times > 1}
     return Outcome(
-        in_flight, count - heard.ended(), sum(again.values()), len({flow for flow, _ in again})
+        in_flight,
+        count - calls.ended(),
+        sum(repeated.values()),
+        len({flow for flow, _ in repeated}),
     )
 
 
 @dataclass
 class _Calls:
-    """The calls of a burst, as the component has written them down."""
+    """The calls of a burst, as the component has logged them."""
 
     stage: Stage
     made: Counter[Call] = field(default_factory=Counter)
@@ -103,8 +106,10 @@ class _Calls:
         self._log = (self.stage.folder / "calls.log").open("rb")
         self._log.seek(0, os.SEEK_END)
         self._part = b""
-        self._last: dict[str, tuple[int, float]] = {}  # of each flow: the step, and when
-        self._gaps: list[tuple[float, float]] = []  # of two calls of a flow: when, and how long
+        self._last: dict[str, tuple[int, float]] = {}  # by flow: the step and its time
+        self._gaps: list[
+            tuple[float, float]
+        ] = []  # between two calls of a flow: its end and its length
         self._moved = time.monotonic()
 
     def _read(self) -> None:
@@ -126,10 +131,10 @@ class _Calls:
         return sum(step == LAST for _, step in self.made)
 
     def in_flight(self, at: float) -> int:
-        """How many flows had made a call by then, and not yet written down its answer.
+        """How many flows had made a call by then, and not yet recorded the response.
 
-        Nobody sees from outside when a system writes an answer down. It makes the next call of the
-        flow after that: as long as this took of late, the answer to a last call may take, too.
+        When a system records a response cannot be seen from outside. It makes the next call of the
+        flow after that, so the recent times between two calls are an estimate.
         """
         self._read()
         lately = [gap for made, gap in self._gaps if at - LATELY_S < made <= at]
@@ -137,7 +142,7 @@ class _Calls:
         return sum(step < LAST or when > at - took_s for step, when in self._last.values())
 
     def over(self, count: int) -> bool:
-        """Whether nothing more is to come of so many flows."""
+        """Whether no further call is expected of so many flows."""
         quiet_s = QUIET_S if self.ended() == count else LOST_S
         return time.monotonic() - self._moved > quiet_s
 

@@ -1,4 +1,4 @@
-"""Flat out, beside another commit of this project, in turns: `make bench ONLY=12 AGAINST=main`."""
+"""Full speed, in turns with another commit: `make bench ONLY=12 AGAINST=main`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bench.node import ROOT, Node
 from bench.stage import Stage
 from bench.systems import OURS, ours
 
-BOUNDS = (1.03, 0.9)  # of its CPU
+BOUNDS = (1.03, 0.9)  # times the CPU time of the other commit
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Each pair of rounds is one after the other, so that it meets the same neighbours."""
+    """Measure rounds in pairs, so that the same other programs disturb both."""
     if stage.against is None:
-        print("   left out: say which commit, as AGAINST=main", flush=True)
+        print("   left out: name a commit, as in AGAINST=main", flush=True)
         return
     rounds, count = (2, 4_000) if quick else (9, 20_000)
     folder = stage.folder / "before"
@@ -37,7 +37,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
 
 
 def _unpack(commit: str, folder: Path) -> None:
-    """The files of a commit, without a place in the repository's list of worktrees."""
+    """Write the files of a commit into a folder, without adding a worktree to the repository."""
     folder.mkdir()
     packed = subprocess.run(
         ["git", "-C", str(ROOT), "archive", commit, "src"], check=True, capture_output=True

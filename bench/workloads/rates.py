@@ -1,4 +1,4 @@
-"""Flow 1 at the rates that small nodes see: what it takes, how long, and what it writes."""
+"""Flow 1 at the rates of small nodes: CPU time, latency, and bytes written."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from bench.workloads.throughput import CALLS_PER_FLOW
 
 RATES = (20, 100, 500, 2_000)
 QUICK_RATES = (20, 500)
-HALF, FLAT_OUT = "half of flat out", "flat out"
-FEWEST = 200  # of a round: a percentile of fewer says little
+HALF_SPEED, FULL_SPEED = "half speed", "full speed"
+FEWEST = 200  # triggers in a round: a percentile of fewer is not exact
 STEP = f"{OURS}, step"
-KEPT_UP = 0.9  # of the rate
+KEPT_UP = 0.9  # a system keeps up if it reaches this share of the rate
 
-# By rate, of the median: at least, and the aim.
+# By rate: the bound and the aim of the median.
 CPU_US = {100: (800, 550), 500: (520, 350)}
-AGAINST = (  # our mode, whom, and by rate
+AGAINST = (  # our mode, the peer, and bounds by rate
     (OURS, "Node-RED", {100: (4, 6), 500: (4, 6)}),
     (STEP, "Restate", {20: (6, 9), 500: (4, 6)}),
 )
@@ -37,7 +37,7 @@ Found = dict[str, list[Round]]  # by system
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Each system alone at each rate, in turns; half of flat out is half of what it has shown."""
+    """Measure each system at each rate, in turns; half speed is half of its own full speed."""
     rounds, seconds, count, of_slow = (1, 1, 1_000, 300) if quick else (3, 6, 20_000, 5_000)
     fewest = FEWEST // 10 if quick else FEWEST
     with ExitStack() as within:
@@ -45,24 +45,24 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
         own_ms = CALLS_PER_FLOW * 1000 * component_s(stage)
         for system in systems:  # to warm up
             one_round(stage, system)
-        flat_out = {system.name: [quiet_round(stage, system)] for system in systems}
-        half = {name: round(found[0].flows_per_s / 2) for name, found in flat_out.items()}
+        at_full_speed = {system.name: [quiet_round(stage, system)] for system in systems}
+        half = {name: round(found[0].flows_per_s / 2) for name, found in at_full_speed.items()}
         for rate in QUICK_RATES if quick else RATES:
             rates = dict.fromkeys(half, rate)
             found = _in_turns(stage, systems, rates, rounds, seconds, fewest)
             yield from _of_load(f"{rate:,}/s", systems, found, rates)
             yield from _bounds(rate, found)
         found = _in_turns(stage, systems, half, rounds, seconds, fewest)
-        yield from _of_load(HALF, systems, found, half)
-        yield from _of_load(FLAT_OUT, systems, flat_out, {})
+        yield from _of_load(HALF_SPEED, systems, found, half)
+        yield from _of_load(FULL_SPEED, systems, at_full_speed, {})
     yield Figure("2", "the components", "four calls, one after another", "ms", [own_ms])
     for percentile, bounds in ((50, ()), (99, ADDED_P99_MS)):
         added = [each.wait_ms(percentile) - own_ms for each in found[OURS]]
-        yield Figure("2", OURS, f"{HALF}: added latency, p{percentile}", "ms", added, *bounds)
+        yield Figure("2", OURS, f"{HALF_SPEED}: added latency, p{percentile}", "ms", added, *bounds)
 
 
 def _systems(stage: Stage, within: ExitStack, count: int, of_slow: int) -> list[System]:
-    """Each on a disk of its own."""
+    """Start the systems, each on a disk of its own."""
     systems = []
     for name, durable in ((OURS, "accept"), (STEP, "step")):
         disk = stage.disk(f"disk-{durable}")
@@ -105,22 +105,22 @@ def _of_load(
 
 
 def _note(load: str, rounds: list[Round], rate: int | None) -> str:
-    """What somebody must know beside the rate."""
+    """The note beside a rate."""
     reached = percentile_of([each.flows_per_s for each in rounds], 50)
     if rate is None:
         return f"{reached:,.0f} flows/s"
     if reached < KEPT_UP * rate:
         return f"did not keep up: {reached:,.0f} flows/s"
-    return f"{rate:,} triggers a second" if load == HALF else ""
+    return f"{rate:,} triggers a second" if load == HALF_SPEED else ""
 
 
 def _counted(disk: Disk) -> str:
-    """Where what was written is not what came to the device, it has to be seen."""
+    """A note where the bytes written were not counted at the device."""
     return "" if isinstance(disk, LoopDisk) else f"written: {disk.counts}"
 
 
 def _bounds(rate: int, found: Found) -> Iterator[Figure]:
-    """What has to hold at a rate."""
+    """The figures of a rate that have bounds."""
     if rate in CPU_US:
         took = [each.cpu_us for each in found[OURS]]
         yield Figure("2", OURS, f"{rate}/s: CPU per flow", "µs", took, *CPU_US[rate])
@@ -133,7 +133,7 @@ def _bounds(rate: int, found: Found) -> Iterator[Figure]:
 
 
 def component_s(stage: Stage) -> float:
-    """How long nginx takes for a call, from a plain client on a kept connection: the median."""
+    """The median time of a call to nginx, from a plain client on a kept connection."""
     connection = HTTPConnection(HOST, stage.nginx)
     took = []
     for _ in range(500):

@@ -1,4 +1,4 @@
-"""A crash with unfinished runs in the journal: how soon is the node back?"""
+"""A crash with unfinished runs in the journal: how soon is the node ready again?"""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from bench.systems import OURS
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """A paused node takes them; it is killed, and let go on at its next start."""
+    """A paused node accepts runs and is killed; it is resumed before its last start."""
     count = 10_000 if quick else 100_000
     node = Node(stage, "restart")
-    _say(node, "pause", "--all")
+    _command(node, "pause", "--all")
     node.start()
     fill_queue(stage, count)
     wait_until(lambda: node.count("accepted") == count)
@@ -26,7 +26,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     for _ in range(1 if quick else 3):
         ready.append(node.start())
         node.end(kill=True)
-    _say(node, "resume")
+    _command(node, "resume")
     began, ended = time.perf_counter(), stage.ended()
     node.start()
     wait_until(lambda: stage.ended() > ended)
@@ -40,7 +40,7 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
     yield Figure("6", OURS, f"{what}: peak memory", "MiB", [memory], *of_memory)
 
 
-def _say(node: Node, *words: str) -> None:
-    """As an operator would."""
+def _command(node: Node, *words: str) -> None:
+    """Run a command as an operator does."""
     command = [sys.executable, "-m", "fractal_rm.cli.main", *words, "--config", str(node.config)]
     subprocess.run(command, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Flow 1, durable, QoS 1, as fast as it goes: this project, its peers, and wrk as the floor."""
+"""Flow 1, durable, QoS 1, at full speed: this program, its peers, and wrk as the limit."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from bench.systems import OURS, System, ours, start_peers
 CALLS_PER_FLOW = 4
 NODE_RED = "Node-RED"
 SLOWEST = ("Celery", "DBOS")
-FEW_ROUNDS = 3  # of those
+FEW_ROUNDS = 3  # of the slowest
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """In turns, so that every system meets the same neighbours.
+    """Measure systems in turns, so that the same other programs disturb all of them.
 
-    A peer that takes what comes is the faster, the less that is, and the more has come before: so
-    Node-RED is measured again, with as much as it bears, and then at its best, warm and with less.
+    Node-RED takes all triggers at once: it is faster with fewer, and when it is warm. So it is
+    measured again when it is warm, with as many triggers as it can handle, and with fewer.
     """
     rounds, count, of_slow = (2, 4_000, 4_000) if quick else (5, 20_000, 5_000)
-    again = () if quick else (min(count, NodeRed().most), of_slow)
+    again = () if quick else (min(count, NodeRed().max_triggers), of_slow)
     with ExitStack() as within:
         node = within.enter_context(Node(stage, "throughput").serving())
         systems = [ours(node, count), *start_peers(stage, within, count, of_slow)]
@@ -54,17 +54,17 @@ def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
 
 
 def wrk_calls_per_s(stage: Stage) -> float:
-    """The floor of this machine: the same POST, and nothing else."""
+    """The limit of this machine: the same POST, and nothing else."""
     script = stage.folder / "post.lua"
     script.write_text(
         'wrk.method = "POST"\nwrk.body = \'{"payload": ["0x03abcdefghil"]}\'\n'
         'wrk.headers["Content-Type"] = "application/json"\n'
     )
-    said = subprocess.run(
+    output = subprocess.run(
         ["wrk", "-t1", "-c32", "-d3s", "-s", str(script), f"http://{HOST}:{stage.nginx}/endpoint1"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1])
 
 
 def _of_system(system: System, rounds: list[Round], idle_mib: float) -> Iterator[Figure]:
@@ -99,7 +99,7 @@ def _ratios(found: dict[str, list[Round]], floor: list[float]) -> Iterator[Figur
 
 
 def _again(at_once: int, rounds: list[list[Round]]) -> Iterator[Figure]:
-    """Of rounds after all the others: of ours and, where it runs, of Node-RED, with as many."""
+    """The figures of the warm rounds: ours, and those of Node-RED if it runs here."""
     for name, of_one in zip((OURS, NODE_RED), zip(*rounds, strict=True), strict=False):
         took = [found.cpu_us for found in of_one]
         yield Figure("1", name, f"warm, {at_once:,} at once: CPU per flow", "µs", took)

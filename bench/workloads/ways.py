@@ -1,4 +1,4 @@
-"""REST triggers instead of MQTT; a hand-off to a second node instead of home."""
+"""REST triggers instead of MQTT, and hand-offs to a second node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.systems import OURS, System, finishing, ours
 
 
 def measure(stage: Stage, *, quick: bool) -> Iterator[Figure]:
-    """Each with nodes of its own."""
+    """Measure both, each with nodes of its own."""
     yield from _rest(stage, 2 if quick else 5, 1 if quick else 3)
     yield from _hand_off(stage, 2_000 if quick else 10_000, 1 if quick else 3)
 
@@ -31,7 +31,7 @@ def _rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
         url = f"http://{HOST}:{node.rest}/startrm"
         for _ in range(rounds):
             before, cpu_before, began = node.count("accepted"), cpu_s(node.pid), time.time()
-            said = subprocess.run(
+            output = subprocess.run(
                 ["wrk", "-t1", "-c64", f"-d{seconds}s", "--latency", "-s", str(script), url],
                 capture_output=True, text=True, check=True,
             ).stdout  # fmt: skip
@@ -39,7 +39,7 @@ def _rest(stage: Stage, seconds: int, rounds: int) -> Iterator[Figure]:
             runs, took = node.count("accepted") - before, time.time() - began
             flows.append(runs / took)
             cpu.append((cpu_s(node.pid) - cpu_before) / runs * 1e6)
-            answers.append(_milliseconds(re.search(r"99%\s+([\d.]+)(us|ms|s)", said)))
+            answers.append(_milliseconds(re.search(r"99%\s+([\d.]+)(us|ms|s)", output)))
     yield Figure("5", OURS, "REST triggers: flows/s", "", flows, more=True,
                  note="64 connections, until every run has ended")  # fmt: skip
     yield Figure("5", OURS, "REST triggers: CPU per flow", "µs", cpu)

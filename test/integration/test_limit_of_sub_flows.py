@@ -1,4 +1,4 @@
-"""LIMIT holds for runs that other flows begin by RUN, and nothing waits for ever behind it."""
+"""LIMIT for runs that RUN steps begin: it holds, and every run that waits for it ends."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import asyncio
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
 from fractal_rm.domain.expression import Literal, ObjectOf, Payload
-from fractal_rm.domain.flow import Content, Errors, Flow, Order, Queueing, SubFlow, Wait
+from fractal_rm.domain.flow import Content, Errors, Flow, Order, Queueing, SubFlow
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import HERE, State
+from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
 from steps import flow, get
-from worlds import URL, ManualClock, Stage, until
+from worlds import URL, Stage, until
 
-ONE_AT_ONCE = Queueing(limit=1)
-LIMITED = flow(get(1, "b 1"), flow_id="8", queueing=ONE_AT_ONCE)
+ONE_AT_A_TIME = Queueing(limit=1)
+LIMITED = flow(get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
 PARENT = flow(SubFlow(1, "8"), get(2, "a 1"), flow_id="7")
 
 
@@ -33,7 +30,7 @@ def in_flight(stage: Stage) -> int:
     return stage.load.in_flight
 
 
-async def test_runs_that_other_flows_begin_count_for_the_limit():
+async def test_runs_that_run_steps_begin_count_for_the_limit():
     async with stage_of(PARENT, LIMITED) as stage:
         go = stage.holds("b/1")
         runs = [(await stage.send(each)).run for each in ("7", "7", "8", "7", "8")]
@@ -44,7 +41,7 @@ async def test_runs_that_other_flows_begin_count_for_the_limit():
         assert stage.called().count("b/1") == 5
 
 
-async def test_no_slot_is_held_by_who_waits_for_a_place():
+async def test_a_run_that_waits_for_a_permit_holds_no_slot():
     async with stage_of(PARENT, LIMITED, flow(get(1, "a 2"), flow_id="6"),
                         bounds=Bounds(max_inflight_runs=2)) as stage:  # fmt: skip
         go = stage.holds("b/1")
@@ -56,7 +53,7 @@ async def test_no_slot_is_held_by_who_waits_for_a_place():
             assert (await stage.ended(each)).state is State.SUCCEEDED
 
 
-async def test_places_are_given_in_the_order_of_asking():
+async def test_permits_are_given_in_the_order_of_requests():
     began: list[str] = []
     async with stage_of(PARENT, LIMITED) as stage:
 
@@ -73,7 +70,7 @@ async def test_places_are_given_in_the_order_of_asking():
         assert origins == [f"{run}:1" for run in runs]
 
 
-async def test_the_line_has_its_turn_while_steps_of_other_runs_wait():
+async def test_a_run_in_line_gets_a_permit_while_steps_of_other_runs_wait():
     async with stage_of(PARENT, LIMITED) as stage:
         go = stage.holds("b/1")
         others = [(await stage.send("7")).run for _ in range(40)]
@@ -84,7 +81,7 @@ async def test_the_line_has_its_turn_while_steps_of_other_runs_wait():
         assert any(not stage.state(each).final for each in others)
 
 
-async def test_it_waits_within_the_time_of_its_parent():
+async def test_the_deadline_of_the_parent_ends_the_wait_for_a_permit():
     parent = flow(SubFlow(1, "8"), flow_id="7", deadline_ms=50)
     async with stage_of(parent, LIMITED) as stage:
         go = stage.holds("b/1")
@@ -99,11 +96,13 @@ async def test_it_waits_within_the_time_of_its_parent():
         )  # fmt: skip
         go.set()
         assert (await stage.ended(holder)).state is State.SUCCEEDED
-        assert (await stage.run("8")).state is State.SUCCEEDED  # its place in the queue is gone
+        assert (await stage.run("8")).state is State.SUCCEEDED  # the expired run has left the queue
 
 
-@pytest.mark.parametrize("between", [False, True], ids=["its own RUN", "one of a flow within"])
-async def test_a_place_is_taken_at_once_while_another_step_is_in_flight(between):
+@pytest.mark.parametrize(
+    "between", [False, True], ids=["its own RUN", "RUN of a flow that it runs"]
+)
+async def test_a_step_gets_a_free_permit_at_once_while_another_step_is_in_flight(between):
     within = flow(SubFlow(1, "8"), flow_id="6")
     asks = SubFlow(1, "6" if between else "8")
     parent = flow(asks, get(2, "a 1"), order=Order.DATAFLOW, flow_id="7")
@@ -119,7 +118,7 @@ async def test_a_place_is_taken_at_once_while_another_step_is_in_flight(between)
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
 
 
-async def test_what_a_failed_run_waited_for_is_for_others():
+async def test_a_failed_run_leaves_its_request_for_a_permit_to_others():
     parent = flow(SubFlow(1, "8"), get(2, "slow 1"), order=Order.DATAFLOW, flow_id="7")
     async with stage_of(parent, LIMITED, PARENT.__class__("6", steps=PARENT.steps)) as stage:
         go = stage.holds("b/1")
@@ -135,7 +134,7 @@ async def test_what_a_failed_run_waited_for_is_for_others():
         assert (await stage.ended(other)).state is State.SUCCEEDED
 
 
-async def test_a_run_that_has_failed_does_not_wait_for_a_place():
+async def test_a_run_that_has_failed_stops_waiting_for_a_permit():
     reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     parent = flow(SubFlow(1, "8"), SubFlow(2, "6", reading), order=Order.DATAFLOW, flow_id="7")
     async with stage_of(parent, LIMITED, flow(get(1, "a 1"), flow_id="6")) as stage:
@@ -149,7 +148,7 @@ async def test_a_run_that_has_failed_does_not_wait_for_a_place():
         assert stage.called() == ["b/1"]
 
 
-async def test_a_run_that_has_failed_keeps_no_place_that_others_and_its_own_child_wait_for():
+async def test_a_run_that_has_failed_holds_no_permit_for_which_its_child_and_others_wait():
     child = flow(get(1, "a 2"), SubFlow(2, "8"), flow_id="6")
     parent = flow(SubFlow(1, "6"), SubFlow(2, "8"), get(3, "a 1"), order=Order.DATAFLOW,
                   flow_id="7")  # fmt: skip
@@ -173,10 +172,12 @@ async def test_a_run_that_has_failed_keeps_no_place_that_others_and_its_own_chil
             assert (await stage.ended(each)).state is State.SUCCEEDED
         go_child.set()
         assert (await stage.ended(run_id)).state is State.FAILED
-        assert stage.called().count("b/1") == 3  # the child's has gone on
+        assert (
+            stage.called().count("b/1") == 3
+        )  # the holder, the later run, and the run of the child
 
 
-async def test_a_step_that_begins_no_run_after_all_leaves_its_place_to_others():
+async def test_a_step_that_begins_no_run_gives_its_permit_back():
     reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     parent = flow(SubFlow(1, "8", reading), get(2, "a 1"), flow_id="7", errors=Errors.CONTINUE)
     async with stage_of(parent, LIMITED) as stage:
@@ -188,12 +189,14 @@ async def test_a_step_that_begins_no_run_after_all_leaves_its_place_to_others():
         assert (await stage.ended(run_id)).state is State.SUCCEEDED
 
 
-async def test_what_a_step_costs_that_waits_does_not_grow_with_those_that_wait(monkeypatch):
-    looks = Counter()
+async def test_the_cost_of_a_waiting_step_does_not_grow_with_the_number_of_waiting_steps(
+    monkeypatch,
+):
+    lookups = Counter()
     parent_of = OpenRuns.parent
 
     def counted(runs: OpenRuns, run: Run) -> Run | None:
-        looks["parent"] += 1
+        lookups["parent"] += 1
         return parent_of(runs, run)
 
     monkeypatch.setattr(OpenRuns, "parent", counted)
@@ -204,10 +207,10 @@ async def test_what_a_step_costs_that_waits_does_not_grow_with_those_that_wait(m
         go.set()
         for each in runs:
             assert (await stage.ended(each)).state is State.SUCCEEDED
-    assert looks["parent"] < 20 * len(runs)
+    assert lookups["parent"] < 20 * len(runs)
 
 
-async def test_nothing_is_kept_of_a_run_that_has_ended():
+async def test_no_entries_are_kept_for_a_run_that_has_ended():
     async with stage_of(PARENT, LIMITED) as stage:
         queue = stage.queue
         assert len(queue.permits) == len(queue.deferred) == 0
@@ -222,11 +225,11 @@ async def test_nothing_is_kept_of_a_run_that_has_ended():
         assert len(queue.permits) == len(queue.deferred) == 0
 
 
-async def test_a_flow_that_runs_itself_needs_no_second_place():
+async def test_a_flow_that_runs_itself_needs_no_second_permit():
     again = flow(get(1, "b 1"), SubFlow(2, "9", when=Literal(False)), SubFlow(3, "8"),
-                 queueing=ONE_AT_ONCE)  # fmt: skip
+                 queueing=ONE_AT_A_TIME)  # fmt: skip
     through = flow(SubFlow(1, "9", when=Literal(False)), get(2, "a 1"), flow_id="8")
-    itself = flow(SubFlow(1, "6"), flow_id="6", queueing=ONE_AT_ONCE)
+    itself = flow(SubFlow(1, "6"), flow_id="6", queueing=ONE_AT_A_TIME)
     async with stage_of(again, through, itself) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
         outcome = await stage.run("6")
@@ -234,12 +237,12 @@ async def test_a_flow_that_runs_itself_needs_no_second_place():
 
 
 @pytest.mark.parametrize("errors", list(Errors))
-async def test_of_two_runs_that_wait_for_each_other_the_second_to_ask_fails(errors):
+async def test_of_two_runs_that_wait_for_each_other_the_second_to_wait_fails(errors):
     def running(number: str, other: str, where: str) -> Flow:
         no_further = Content(json=ObjectOf((("go", Literal(False)),)))
         runs_other = SubFlow(2, other, no_further, when=Payload("go"))
         steps = get(1, where), runs_other
-        return flow(*steps, flow_id=number, queueing=ONE_AT_ONCE, errors=errors)
+        return flow(*steps, flow_id=number, queueing=ONE_AT_A_TIME, errors=errors)
 
     first, second = running("9", "8", "a 1"), running("8", "9", "b 1")
     async with stage_of(first, second) as stage:
@@ -257,188 +260,3 @@ async def test_of_two_runs_that_wait_for_each_other_the_second_to_ask_fails(erro
             )
         assert (await stage.ended(one)).state is State.SUCCEEDED
         assert stage.node.unfinished == 0
-
-
-async def test_after_a_crash_a_run_within_another_has_its_place_still():
-    disk, clock = Disk(), ManualClock()
-    child = flow(Wait(60_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_ONCE)
-    stage = stage_of(PARENT, child, disk=disk, clock=clock)
-    await stage.node.start()
-    parent = (await stage.send("7")).run
-    await until(lambda: any("Waiting" in stage.facts(each) for each in disk.runs))
-    stage.crash()
-    async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
-        own = (await stage.send("8")).run
-        await until(lambda: stage.load.waiting == 2 and not in_flight(stage))
-        assert stage.facts(own) == ["Accepted"]
-        clock.ms += 60_000
-    async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
-        assert (await stage.ended(parent)).state is State.SUCCEEDED
-
-
-@pytest.mark.parametrize("order", list(Order))
-async def test_runs_that_only_waited_at_each_crash_did_not_end_the_process(order):
-    disk, clock = Disk(), ManualClock()
-    child = flow(Wait(60_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_ONCE)
-    flows = flow(SubFlow(1, "8"), flow_id="7", order=order), child
-    stage = stage_of(*flows, disk=disk, clock=clock)
-    await stage.node.start()
-    for _ in range(3):
-        await stage.send("7")
-    for _ in range(4):
-        queue, load = stage.queue, stage.load
-        await until(
-            lambda queue=queue, load=load: queue.held_up() == {"8": 2} and not load.in_flight
-        )
-        stage.crash()
-        stage = stage_of(*flows, disk=disk, clock=clock)
-        await stage.node.start()
-    facts = [stage.facts(each) for each in disk.runs]
-    assert sorted(each[-1] for each in facts) == ["Placed", "Placed", "Placed", "Waiting"]
-    clock.ms += 60_000
-    stage.crash()
-    async with stage_of(*flows, disk=disk, clock=clock) as stage:
-        await until(lambda: sum("Begun" in stage.facts(each) for each in disk.runs) == 2)
-
-
-@pytest.mark.parametrize(
-    ("waiter", "others"),
-    [
-        ((Wait(20_000), SubFlow(1, "8")), ["8"]),
-        ((SubFlow(1, "8"), SubFlow(2, "8")), []),
-    ],
-    ids=["a younger run has the place", "a run of its own has it"],
-)
-async def test_who_has_a_place_is_looked_at_as_it_was_at_the_crash(waiter, others):
-    disk, clock, once = Disk(), ManualClock(), Bounds(max_attempts=1)
-    child = flow(Wait(600_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_ONCE)
-    flows = flow(*waiter, flow_id="7", order=Order.DATAFLOW), child
-    stage = stage_of(*flows, disk=disk, clock=clock, bounds=once)
-    await stage.node.start()
-    for each in ("7", *others):
-        await stage.send(each)
-    facts = stage.facts
-    await until(lambda: sum("Waiting" in facts(each) for each in disk.runs) == 1 + len(others))
-    clock.ms += 20_000
-    stage.world.alarms.look()
-    await until(lambda: stage.queue.held_up() == {"8": 1} and not in_flight(stage))
-    stage.crash()
-    async with stage_of(*flows, disk=disk, clock=clock, bounds=once) as stage:
-        await until(lambda: stage.queue.held_up() == {"8": 1})
-        assert not any("Dead" in stage.facts(each) for each in disk.runs)
-
-
-@pytest.mark.parametrize("parked", ["8", "7"], ids=["a run of its own", "one within another"])
-async def test_a_parked_run_that_had_a_place_goes_on_when_it_is_free_again(parked):
-    disk, clock = Disk(), ManualClock()
-    before = stage_of(PARENT, LIMITED, disk=disk, clock=clock)
-    await before.node.start()
-    before.holds("b/1")
-    old = (await before.send(parked)).run
-    await until(before.called)
-    before.crash()
-    clock.ms += 2 * 3_600_000
-    async with stage_of(PARENT, LIMITED, disk=disk, clock=clock) as stage:
-        go = stage.holds("b/1")
-        new = (await stage.send("8")).run
-        await until(stage.called)
-        for _ in range(2):  # the first time, it did not go on
-            assert stage.node.release_parked() == 1
-        go.set()
-        for run in (new, old):
-            assert (await stage.ended(run)).state is State.SUCCEEDED
-        assert stage.facts(old).count("Released") == 1
-
-
-@pytest.mark.parametrize("left", ["8", "7"], ids=["a run of its own", "one within another"])
-async def test_what_another_process_left_goes_on_when_its_place_is_free(left):
-    before = stage_of(PARENT, LIMITED)
-    await before.node.start()
-    before.holds("b/1")
-    old = (await before.send(left)).run
-    await until(before.called)
-    before.crash()
-    async with stage_of(PARENT, LIMITED) as stage:
-        go = stage.holds("b/1")
-        new = (await stage.send("8")).run
-        await until(stage.called)
-        stage.disk.others.append(before.disk)
-        assert await stage.node.adopt()
-        assert stage.queue.held_up() == {"8": 1}
-        for _ in range(2):  # once may be chance
-            assert stage.node.take_stock() == frozenset()
-        assert stage.called() == ["b/1"]
-        go.set()
-        for run in (new, old):
-            assert (await stage.ended(run)).state is State.SUCCEEDED
-
-
-# --- whatever flows run each other, LIMIT holds and every run ends ------------------------------
-
-names = st.sampled_from(["1", "2", "3"])
-rules = st.tuples(st.sampled_from([1, 1, 2, None]), st.sampled_from(list(Order)))
-call = st.none()
-# Either each runs one flow, perhaps in a circle, or several that come after it.
-in_circles = st.tuples(*[st.tuples(st.lists(call, max_size=2), names)] * 3).map(
-    lambda flows: [[*calls, name] for calls, name in flows]
-)
-onwards = st.tuples(
-    st.lists(st.sampled_from([None, "2", "3"]), min_size=1, max_size=3),
-    st.lists(st.sampled_from([None, "3"]), min_size=1, max_size=3),
-    st.lists(call, min_size=1, max_size=2),
-)
-
-
-def made(number: int, steps: list[str | None], limit: int | None, order: Order) -> Flow:
-    """A flow that calls a component for each None, and runs the others."""
-    made = [
-        get(at, "a 1") if each is None else SubFlow(at, each)
-        for at, each in enumerate(steps, start=1)
-    ]
-    return flow(*made, flow_id=str(number), order=order, queueing=Queueing(limit=limit))
-
-
-def check_limits(stage: Stage) -> None:
-    open_runs = stage.node.lifecycle.runs
-
-    def counts(run: Run) -> bool:
-        """It has begun, and no run of its flow carries it."""
-        above, begun = open_runs.parent(run), run.placement is HERE
-        while above is not None:
-            if above.flow.id == run.flow.id:
-                return False
-            above = open_runs.parent(above)
-        return begun
-
-    for name, count in Counter(run.flow.id for run in open_runs if counts(run)).items():
-        limit = stage.world.config.flows[name].queueing.limit
-        assert limit is None or count <= limit
-
-
-@settings(max_examples=60)
-@given(
-    st.one_of(in_circles, onwards),
-    st.lists(rules, min_size=3, max_size=3),
-    st.lists(names, min_size=2, max_size=10),
-)
-def test_limits_hold_and_every_run_ends(flows, rules, triggers):
-    async def play() -> None:
-        all_flows = [
-            made(number, steps, *rule)
-            for number, (steps, rule) in enumerate(zip(flows, rules, strict=True), start=1)
-        ]
-        async with stage_of(*all_flows, bounds=Bounds(max_inflight_runs=4)) as stage:
-
-            async def answer(_):
-                check_limits(stage)
-                await asyncio.sleep(0)
-                return Reply(200, b"", b"")
-
-            stage.components.answers[f"{URL}/a/1"] = answer
-            runs = [(await stage.send(each)).run for each in triggers]
-            for each in runs:
-                assert (await stage.ended(each)).state in {State.SUCCEEDED, State.FAILED}
-            assert stage.node.unfinished == 0
-            assert not stage.queue.permits.in_use
-
-    asyncio.run(play())

@@ -1,3 +1,7 @@
+"""LIMIT counts runs that wait without a slot."""
+
+from __future__ import annotations
+
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.flow import Queueing, Wait
 from fractal_rm.domain.state import State
@@ -7,7 +11,7 @@ from worlds import ManualClock, Stage, until
 HOUR_MS = 3_600_000
 
 
-async def test_a_run_in_a_long_wait_still_counts_for_the_limit():
+async def test_a_run_in_a_long_wait_counts_for_its_limit_also_after_a_crash():
     one = flow(Wait(HOUR_MS), get(1, "a 1"), queueing=Queueing(limit=1))
     other = flow(get(1, "b 1"), flow_id="8")
     disk, clock = Disk(), ManualClock()

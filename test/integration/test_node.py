@@ -1,9 +1,7 @@
-"""Whole nodes: side by side, handing off, changed while they run, stopped, and lied to."""
+"""Real nodes: how they start, refuse to start, and stop."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import signal
 import socket
@@ -11,89 +9,15 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from contextlib import closing
-from datetime import datetime, timedelta
-from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
-import programs
 from components import slow
 from fractal_rm.adapters.sqlite.format.schema import FORMAT
-from fractal_rm.changes import Changes
-from fractal_rm.config.control import Control, write_control
-from fractal_rm.config.load import Watch
-from fractal_rm.config.model import Rest
 from fractal_rm.domain.state import State
-from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Check
-from nodes import FLOWS, NodeProcess, wait_until
+from nodes import NodeProcess, wait_until
 from ports import free_port
-from worlds import Stage, config
-
-
-def outcome(node: NodeProcess, flow: str = "2", **headers):
-    """The answer to a trigger that is waited for; the balancer is asked."""
-    return node.trigger(flow, placed=False, Prefer="wait=30", **headers)[2]
-
-
-def node_at(port: int, endpoint: str, **more):
-    """A nodes.conf with node 2 there."""
-    config = {"protocol": "http", "ip": "127.0.0.1", "port": port, "endpoint": endpoint, **more}
-    return {"2": {"config": config}}
-
-
-# --- two on one node ---------------------------------------------------------------------------
-
-
-def test_rm_mqtt_and_rm_api_run_side_by_side_on_one_node(make, tmp_path, mosquitto, components):
-    api = make("both", broker=mosquitto.port).start()
-    mqtt = object.__new__(NodeProcess)
-    mqtt.__dict__.update(api.__dict__, mode="mqtt", process=None)
-    api_log = api.folder / "node.log"
-    api_log.rename(api.folder / "api.log")
-    mqtt.start()
-    wait_until(lambda: "mqtt_connected" in mqtt.log)
-    publish(mosquitto.port, api.topic, {"id_flow": "2", "payload": 1})
-    api.trigger("2", Prefer="wait=30")
-    wait_until(lambda: len(api.runs(State.SUCCEEDED)) == 2)
-    assert {run.journal for run in api.runs()} == {"mqtt", "api"}
-    assert listening(mqtt.process.pid) == []
-    assert mqtt.stop() == 0
-    assert api.stop() == 0
-
-
-def publish(port: int, topic: str, message: object) -> None:
-    """One message, by Mosquitto's own client."""
-    command = ["mosquitto_pub", "-p", str(port), "-t", topic, "-q", "1", "-m", json.dumps(message)]
-    try:
-        subprocess.run(command, check=True)
-    except FileNotFoundError:
-        import gmqtt
-        from gmqtt.mqtt.constants import MQTTv311
-
-        async def send():
-            client = gmqtt.Client("one")
-            await client.connect("127.0.0.1", port, version=MQTTv311)
-            client.publish(topic, json.dumps(message), qos=1)
-            await client._persistent_storage.wait_empty()
-            await client.disconnect()
-
-        asyncio.run(send())
-
-
-def listening(pid: int) -> list[str]:
-    """The TCP sockets of a process that listen."""
-    opened = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
-    inodes = {name[8:-1] for name in opened if name.startswith("socket:")}
-    lines = [
-        line.split()
-        for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()
-    ]
-    return [line[1] for line in lines if line[3] == "0A" and line[9] in inodes]
 
 
 def test_the_mqtt_launcher_imports_no_web_stack():
@@ -105,10 +29,9 @@ def test_the_mqtt_launcher_imports_no_web_stack():
     assert done.stdout == b"[]\n"
 
 
-def test_a_second_node_on_the_same_journal_is_told_so(make):
+def test_a_second_process_on_the_same_journal_is_refused(make):
     node = make().start()
-    other = object.__new__(NodeProcess)
-    other.__dict__.update(node.__dict__, process=None)
+    other = node.beside()
     other.edit("comm", rest__port=free_port())
     other.launch()
     assert other.process.wait(20) == 4
@@ -116,580 +39,7 @@ def test_a_second_node_on_the_same_journal_is_told_so(make):
     assert "Traceback" not in other.log
 
 
-# --- flows that begin by themselves --------------------------------------------------------------
-
-
-BEGIN_BY_THEMSELVES = """\
-1 at a topic
-ON plant/+/frame
-TO component1 1
-POST payload
-
-2 again and again
-EVERY 200ms
-TO component1 2
-GET
-
-3 at moments
-CRON "* * * * *" Europe/Rome
-TO component2 1
-POST payload
-"""
-
-
-def test_flows_begin_at_their_topic_and_as_time_passes(make, mosquitto):
-    node = make(broker=mosquitto.port, mode="up")
-    (node.config / "flows.conf").write_text(BEGIN_BY_THEMSELVES)
-    node.start().wait_connected()
-    publish(mosquitto.port, "plant/7/frame", {"n": 7})
-    publish(mosquitto.port, "plant/frame", "of no flow")
-    assert begun(node, "1", 1) == [("mqtt", {"n": 7})]
-    pulse = begun(node, "2", 3)
-    assert {source for source, _ in pulse} == {"schedule"}
-    moments = [datetime.fromisoformat(payload["at"][:-1]) for _, payload in pulse]
-    apart = [later - one for one, later in pairwise(moments)]
-    assert all(each and not each % timedelta(milliseconds=200) for each in apart)
-    assert node.stop() == 0
-    been_away(node, "3 CRON", 600)
-    ((source, payload), *_) = begun(node.start(), "3", 1)
-    assert (source, payload["at"][-4:]) == ("schedule", ":00Z")
-    assert node.stop() == 0
-
-
-def begun(node: NodeProcess, flow: str, least: int) -> list[tuple[str, object]]:
-    """The first runs of a flow, when there are as many: where each came from, and its payload."""
-    listed = f"/v1/runs?flow={flow}&state=succeeded"
-
-    def enough():
-        found = node.get(listed)[2]["runs"]
-        return len(found) >= least and found
-
-    ids = sorted(run["id"] for run in wait_until(enough))[:least]
-    firsts = [node.history.run(run_id).facts[0].fact for run_id in ids]
-    return [(fact.source, json.loads(bytes(fact.payload))) for fact in firsts]
-
-
-def been_away(node: NodeProcess, rule: str, seconds: int) -> None:
-    """As if a node that is stopped had been so for longer: for one of its schedules."""
-    path = node.state / "schedules.json"
-    kept = json.loads(path.read_text())
-    (name,) = [each for each in kept if each.startswith(rule)]
-    path.write_text(json.dumps({**kept, name: kept[name] - seconds * 1000}))
-
-
-# --- handing off -------------------------------------------------------------------------------
-
-
-def test_a_hand_off_runs_once_there_and_the_receipt_is_kept_here(make, components):
-    there = make("there").start()
-    here = make("here", balancer=components.port)
-    here.knows(there)
-    here.start()
-    components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
-    answer = outcome(here, "1")
-    assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has it")
-    run = wait_until(lambda: there.history.run(answer["run"]))
-    wait_until(lambda: there.history.run(answer["run"]).summary.state is State.SUCCEEDED)
-    assert run.summary.source == "peer"
-    assert set(components.per_key().values()) == {1}
-    known = json.loads((here.state / "known-peers.json").read_text())
-    assert known == [f"http://127.0.0.1:{there.rest}/startrm"]
-
-
-def test_a_receiver_that_dies_after_its_commit_is_asked_again_and_runs_it_once(make, components):
-    there = make("there").start()
-    here = make("here", balancer=components.port)
-    # The answer is lost: a middleman delivers the first offer, kills the receiver, says nothing.
-    offers = []
-    asked_again = threading.Event()
-
-    def middleman(_, body):
-        if body:  # else it is asked whether it is a node of this program
-            offers.append(body)
-        status, _, answer = there.request("POST", "/startrm", body, Content_Type="application/json")
-        if len(offers) > 1:
-            asked_again.set()
-        elif body:
-            there.kill()
-            there.start()
-            asked_again.wait(60)
-        return status, json.dumps(answer)
-
-    components.answers["/middle"] = middleman
-    components.answers["/LB/id_node"] = (200, '{"id_node": "2"}')
-    here.write("nodes", node_at(components.port, "middle", peer="fractal"))
-    here.start()
-    answer = outcome(here, "1")
-    assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has it")
-    assert asked_again.is_set()
-    assert len(set(offers)) == 1
-    wait_until(lambda: [run.state for run in there.runs()] == [State.SUCCEEDED])
-    assert here.runs(State.SUCCEEDED) == []
-
-
-@pytest.mark.parametrize(
-    ("answer", "state", "reason"),
-    [
-        ((200, "200\n"), "handed-off", "answered as a plain peer"),
-        ((500, "<html>no"), "succeeded", "node 2 answered 500: <html>no"),
-        ((404, "{}"), "succeeded", "node 2 answered 404"),
-        ((503, "{}"), "succeeded", "node 2 answered 503"),
-        ("hang", "succeeded", "node 2 did not answer"),
-        ("close", "succeeded", "node 2 did not answer"),
-        ("garbage", "succeeded", "node 2 did not answer"),
-        (None, "succeeded", "node 2 could not be reached"),
-    ],
-)
-def test_whatever_a_peer_does_the_run_ends(make, components, answer, state, reason):
-    node = make(balancer=components.port)
-    components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
-    components.answers["/peer"] = answer
-    port = free_port() if answer is None else components.port
-    node.write("nodes", node_at(port, "peer", timeout_s=0.3 if answer == "hang" else 20))
-    node.start()
-    found = outcome(node)
-    assert found["state"] == state
-    assert reason in found["reason"]
-
-
-def test_the_offer_is_the_original_s_message_with_keys_that_it_ignores(make, components):
-    node = make(balancer=components.port)
-    node.edit("comm", node__id="7")
-    components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
-    node.write("nodes", node_at(components.port, "peer"))
-    node.start()
-    run = node.trigger("1", {"a": 1}, placed=False, Prefer="wait=30")[2]["run"]
-    (body,) = [json.loads(body) for path, _, body in components.requests if path == "/peer"]
-    assert body == {
-        "payload": {"a": 1}, "id_flow": "1", "is_load_balancing": True,
-        "run": run, "epoch": 1, "sender": "7",
-    }  # fmt: skip
-
-
-def test_an_offer_takes_along_what_time_is_left(make, components):
-    node = make(balancer=components.port)
-    components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
-    node.write("nodes", node_at(components.port, "peer"))
-    node.start()
-    node.trigger(placed=False, Prefer="wait=30", Fractal_Time_Left="60000")
-    (body,) = [json.loads(body) for path, _, body in components.requests if path == "/peer"]
-    assert 0 < body["deadline_ms"] <= 60_000
-
-
-# --- lied to -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        ((200, '{"id_node": null}'), "the balancer said here"),
-        ((200, '\ufeff{"id_node": null}'), "the balancer said here"),
-        ((200, '{"id_node": 99}'), "which nodes.conf does not have"),
-        ((200, '{"id_node": "1"}'), "which is this one"),
-        ((200, "<html>busy</html>"), "its answer is not"),
-        ((200, '{"node": 1}'), "its answer is not"),
-        ((200, '{"id_node": [1]}'), "its answer is not"),
-        ((200, "\ufffd"), "its answer is not"),
-        ((200, b"\xff\xd8\0\x1b"), "(not UTF-8 at byte 0): 4 bytes"),
-        ((503, b"?", {"Content-Encoding": "br"}), "status 503: ?"),
-        ((500, "{}"), "status 500"),
-        ((302, '{"id_node": 2}', {"Location": "/LB/"}), "status 302, pointing to /LB/"),
-        ("close", "closed without an answer"),
-        ("garbage", "not HTTP/1.1"),
-    ],
-)
-def test_whatever_the_balancer_does_the_run_goes_on_here(balanced, answer, reason):
-    node, components = balanced
-    components.answers["/LB/id_node"] = answer
-    found = outcome(node)
-    assert found["state"] == "succeeded"
-    assert reason in found["reason"]
-
-
-@pytest.fixture
-def balanced(node_and_balancer):
-    """One node and its balancer for many answers; none is left from the test before."""
-    _, components = node_and_balancer
-    components.answers.clear()
-    return node_and_balancer
-
-
-@pytest.fixture(scope="module")
-def node_and_balancer(tmp_path_factory):
-    from components import Components
-
-    components = Components()
-    folder = tmp_path_factory.mktemp("balanced")
-    node = NodeProcess(folder / "n", components=components.port, balancer=components.port,
-                       mode="api")  # fmt: skip
-    node.edit("comm", node__id="1")
-    node.start()
-    yield node, components
-    components.end()
-    assert node.stop() == 0
-    assert "Traceback" not in node.log
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [
-        ((500, "out of paper"), "status 500: out of paper"),
-        ((404, ""), "status 404"),
-        ("close", "closed without an answer"),
-        ("garbage", "not HTTP/1.1"),
-    ],
-)
-def test_whatever_a_component_does_it_costs_its_own_run_only(balanced, answer, reason):
-    node, components = balanced
-    components.answers["/LB/id_node"] = (200, '{"id_node": null}')
-    components.answers["/endpoint2"] = answer
-    found = outcome(node, "2")
-    assert (found["state"], found["reason"].partition(": ")[0]) == (
-        "failed", "step 1, component1 2",
-    )  # fmt: skip
-    assert reason in found["reason"]
-    assert outcome(node, "1")["state"] == "succeeded"
-
-
-def test_a_balancer_that_hangs_is_not_waited_for(make, components):
-    node = make(balancer=components.port)
-    node.edit("load_balancer", timeout_s=0.3)
-    components.answers["/LB/id_node"] = "hang"
-    found = outcome(node.start())
-    assert found["state"] == "succeeded"
-    assert "no answer within the time limit" in found["reason"]
-
-
-def test_a_component_that_hangs_costs_its_own_run_only(make, components):
-    node = make()
-    node.edit("components", component1__config__timeout_s=0.3)
-    (node.config / "flows.conf").write_text(FLOWS + "\n9\nTO component2 1\nGET\n")
-    components.answers["/endpoint2"] = "hang"
-    node.start()
-    found = outcome(node, "2")
-    assert found["state"] == "failed"
-    assert "no answer within the time limit" in found["reason"]
-    assert outcome(node, "9")["state"] == "succeeded"
-
-
-def test_the_python_text_of_the_original_can_be_asked_for(make, components):
-    node = make()
-    node.edit("components", component1__config__body="python-repr")
-    node.start()
-    node.trigger("1", {"a": "x", "b": [True, None]}, Prefer="wait=30")
-    assert components.requests[0][2] == b"{'payload': [{'a': 'x', 'b': [True, None]}]}"
-
-
-# --- changed while it runs ---------------------------------------------------------------------
-
-
-def test_a_change_on_the_disk_is_taken_within_a_second(make):
-    node = make().start()
-    began = time.monotonic()
-    (node.config / "flows.conf").write_text(FLOWS + "\n9 new\nTO component1 1\nGET\n")
-    wait_until(lambda: len(node.get("/v1/flows")[2]) == 3)
-    assert time.monotonic() - began < 5  # it is half a second here; a slow machine is no error
-    assert node.trigger("9", Prefer="wait=30")[2]["state"] == "succeeded"
-
-
-def test_a_broken_change_leaves_the_running_one_in_place_and_says_so(make):
-    node = make().start()
-    (node.config / "flows.conf").write_text("1\nTO compnent1 1\nGET\n")
-    wait_until(lambda: "config_rejected" in node.log)
-    assert 'did you mean \\"component1\\"' in node.log or "F104" in node.log
-    assert node.trigger("2", Prefer="wait=30")[2]["state"] == "succeeded"
-    (node.config / "flows.conf").write_text(FLOWS)
-    wait_until(lambda: "config_taken" in node.log)
-
-
-def test_the_rest_address_can_be_changed_and_a_taken_one_is_refused(make):
-    node = make().start()
-    old, new = node.rest, free_port()
-    node.edit("comm", rest__port=new)
-    node.rest = new
-    wait_until(lambda: answers(node))
-    with socket.create_server(("127.0.0.1", free_port())) as occupied:
-        node.edit("comm", rest__port=occupied.getsockname()[1])
-        wait_until(lambda: "config_not_taken" in node.log)
-    assert answers(node)
-    assert old != node.rest
-
-
-def test_a_mistake_in_a_reference_is_said_and_can_be_mended(make):
-    node = make().start()
-    node.edit("comm", mqtt__password="${file:sec\0ret}")
-    wait_until(lambda: "config_rejected" in node.log)
-    node.edit("comm", mqtt__password="${file:secret}")
-    wait_until(lambda: node.log.count("config_rejected") == 2)
-    (node.folder / "secret").write_text("x")  # that alone mends it
-    wait_until(lambda: "config_taken" in node.log)
-    assert "Traceback" not in node.log
-
-
-def test_an_endpoint_that_is_no_plain_path_leaves_the_interface_open(make):
-    node = make().start()
-    node.edit("comm", rest__endpoint="/{b:foo}")
-    wait_until(lambda: "C206" in node.log)
-    assert answers(node)
-    node.edit("comm", rest__endpoint="/run")
-    wait_until(lambda: "config_taken" in node.log)
-    wait_until(lambda: answers(node))
-
-
-def test_the_size_that_a_trigger_may_have_is_changed_by_all_who_look_at_it(make):
-    node = make()
-    node.edit("comm", max_trigger_bytes=1_000)
-    node.start()
-    assert node.trigger("2", "x" * 5_000)[0] == 413
-    node.edit("comm", max_trigger_bytes=100_000)
-    wait_until(lambda: "config_taken" in node.log)
-    assert node.trigger("2", "x" * 5_000)[0] == 200
-
-
-def test_the_state_folder_stays_the_same_until_the_restart(make):
-    node = make().start()
-    run = node.trigger("2", Prefer="wait=30")[2]["run"]
-    node.edit("comm", state__path="elsewhere", rest__port=free_port())
-    wait_until(lambda: "restart_needed for_the_change_of=state.path" in node.log)
-    node.rest = node.read("comm")["rest"]["port"]
-    wait_until(lambda: answers(node))
-    assert node.get(f"/v1/runs/{run}")[0] == 200
-    assert not (node.folder / "elsewhere").exists()
-
-
-async def test_whatever_breaks_while_changes_are_looked_for_is_said_and_the_next_look_is_taken(
-    tmp_path,
-):
-    stage = Stage()
-    stage.world.config = config(folder=str(tmp_path), state_path=str(tmp_path))
-    async with stage:
-        changes = Changes(stage.node, stage.world, Watch(tmp_path))
-        looked = asyncio.Event()
-        turns = iter([RuntimeError("a fault of ours"), None])
-
-        def look():
-            fault = next(turns, None)
-            if fault is not None:
-                raise fault
-            looked.set()
-
-        stage.node.watch_journal = look
-        watching = asyncio.create_task(changes.watch())
-        await asyncio.wait_for(looked.wait(), 10)
-        watching.cancel()
-        assert "watch_broke" in stage.telemetry.events
-
-
-async def test_a_pause_holds_while_the_state_folder_is_away(tmp_path):
-    stage = Stage()
-    stage.world.config = config(folder=str(tmp_path), state_path=str(tmp_path / "state"))
-    write_control(tmp_path / "state", Control(paused=True))
-    async with stage:
-        changes = Changes(stage.node, stage.world, Watch(tmp_path))
-        (tmp_path / "state").rename(tmp_path / "aside")
-        stage.world.journal.away = True
-        await changes.take_up()
-        assert "resumed" not in stage.telemetry.events
-        stage.world.journal.away = False
-        await changes.take_up()
-        assert "resumed" in stage.telemetry.events
-
-
-class Way:
-    """A way in that writes down what is done with it."""
-
-    takes_over = False
-
-    def __init__(self, name: str, told: list[str], fault: Exception | None = None) -> None:
-        self.name, self.told, self.fault = name, told, fault
-
-    async def start(self, _before=None):
-        if self.fault is not None:
-            raise self.fault
-        self.told.append(f"{self.name} opened")
-
-    async def stop(self):
-        self.told.append(f"{self.name} stopped")
-
-    def status(self):
-        return Check(self.name, ok=True, text="open")
-
-
-def ways(stage: Stage, faults: dict[int, Exception]) -> list[str]:
-    """A node with one way in; on some ports it cannot be opened. What is done with it, in order."""
-    told: list[str] = []
-
-    def make(given, _):
-        port = given.rest.port
-        if isinstance(faults.get(port), ValueError):
-            raise faults[port]
-        return Way(str(port), told, faults.get(port))
-
-    stage.node = Node(stage.world, {"rest": make})
-    return told
-
-
-async def test_a_way_in_that_cannot_be_made_costs_the_one_that_is_open_nothing():
-    stage = Stage(rest=Rest(port=1))
-    told = ways(stage, {2: ValueError("a fault of ours")})
-    async with stage:
-        with pytest.raises(ValueError, match="a fault"):
-            await stage.node.reconfigure(config(rest=Rest(port=2)))
-        assert told == ["1 opened"]
-        assert stage.world.config.rest.port == 1
-
-
-async def test_whatever_keeps_a_way_in_from_opening_the_one_before_is_opened_again():
-    stage = Stage(rest=Rest(port=1))
-    told = ways(stage, {2: RuntimeError("a fault of ours")})
-    async with stage:
-        with pytest.raises(RuntimeError):
-            await stage.node.reconfigure(config(rest=Rest(port=2)))
-        assert told == ["1 opened", "1 stopped", "1 opened"]
-        assert stage.world.config.rest.port == 1
-
-
-async def test_a_way_in_that_was_lost_is_missed_and_the_next_configuration_opens_it():
-    stage = Stage(rest=Rest(port=1))
-    faults: dict[int, Exception] = {2: RuntimeError("no")}
-    told = ways(stage, faults)
-    async with stage:
-        faults[1] = RuntimeError("somebody else was quicker")
-        with pytest.raises(RuntimeError):
-            await stage.node.reconfigure(config(rest=Rest(port=2)))
-        assert [check.ok for check in stage.node.readiness() if check.name == "rest"] == [False]
-        del faults[1]
-        await stage.node.reconfigure(config(rest=Rest(port=1)))
-        assert told[-1] == "1 opened"
-
-
-def answers(node: NodeProcess) -> bool:
-    try:
-        return node.get("/livez")[0] == 200
-    except OSError:
-        return False
-
-
-def test_pause_and_resume_survive_a_restart(make):
-    node = make().start()
-    assert cli(node, "pause", "--all").returncode == 0
-    wait_until(lambda: "paused" in checks(node)["room"])
-    wait_until(lambda: " paused" in node.log)
-    run = node.trigger("2")[2]["run"]
-    node.stop()
-    node.start()
-    wait_until(lambda: "paused" in checks(node)["room"])
-    assert node.history.run(run).summary.state is State.ACCEPTED
-    assert cli(node, "resume").returncode == 0
-    wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
-
-
-def test_a_node_that_is_started_paused_begins_nothing(make, components):
-    components.answers["/endpoint2"] = "hang"
-    node = make().start()
-    run = node.trigger("2")[2]["run"]
-    wait_until(lambda: components.requests)
-    assert cli(node, "pause", "--all").returncode == 0
-    node.kill()
-    node.start()
-    assert checks(node)["room"] == "0 runs in flight, 1 waiting, paused"
-    components.answers["/endpoint2"] = (200, "late")
-    assert cli(node, "resume").returncode == 0
-    wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
-
-
-def test_a_run_is_not_released_by_what_was_asked_before_it_was_parked(make, components):
-    components.answers["/endpoint2"] = "hang"
-    node = make()
-    node.edit("comm", recovery__max_age_s=0)
-    node.start()
-    run = node.trigger("2")[2]["run"]
-    wait_until(lambda: components.requests)
-    assert cli(node, "resume", "--parked").returncode == 0
-    wait_until(lambda: "parked_released" in node.log)
-    node.kill()
-    node.start()
-    paused_and_seen(node)
-    assert node.history.run(run).summary.state is State.PARKED
-    components.answers["/endpoint2"] = (200, "late")
-    assert cli(node, "resume", "--parked").returncode == 0
-    wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
-
-
-def paused_and_seen(node: NodeProcess) -> None:
-    """The node has looked at what is asked of it since its start."""
-    cli(node, "pause", "--all")
-    wait_until(lambda: "paused" in checks(node)["room"])
-
-
-def checks(node: NodeProcess) -> dict[str, str]:
-    return {check["name"]: check["text"] for check in node.get("/readyz")[2]["checks"]}
-
-
-def cli(node: NodeProcess, *words: str) -> subprocess.CompletedProcess[str]:
-    return programs.run_text(*words, "--config", node.config)
-
-
-# --- stopped -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_what_is_in_flight_and_exits_well(make, components, number):
-    components.answers["/endpoint2"] = slow(0.5)
-    node = make().start()
-    run = node.trigger("2")[2]["run"]
-    wait_until(lambda: components.requests)
-    assert node.stop(number) == 0
-    assert node.history.run(run).summary.state is State.SUCCEEDED
-    assert "after_crash=False" in node.start().log
-
-
-def test_a_second_signal_ends_it_at_once_and_loses_nothing(make, components):
-    components.answers["/endpoint2"] = "hang"
-    node = make().start()
-    run = node.trigger("2")[2]["run"]
-    wait_until(lambda: components.requests)
-    node.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: "stopping" in node.log)
-
-    def told_again() -> bool:
-        node.process.send_signal(signal.SIGTERM)
-        return node.process.poll() is not None
-
-    wait_until(told_again)  # what comes at the same moment counts as the first one
-    assert node.process.wait(10) == 130
-    assert "ended_by_second_signal" in node.log
-    components.answers["/endpoint2"] = (200, "late")
-    node.start()
-    wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
-
-
-def test_who_waits_for_an_outcome_gets_it_from_a_node_that_stops(make, components):
-    components.answers["/endpoint2"] = slow(0.5)
-    node = make().start()
-    answer = []
-    waiting = threading.Thread(target=lambda: answer.append(node.trigger("2", Prefer="wait=30")[2]))
-    waiting.start()
-    wait_until(lambda: components.requests)
-    assert node.stop() == 0
-    waiting.join(10)
-    assert answer[0]["state"] == "succeeded"
-
-
-def test_who_waits_for_a_run_that_will_not_end_hears_where_it_stands(make):
-    node = make().start()
-    paused_and_seen(node)
-    answer = []
-    waiting = threading.Thread(target=lambda: answer.append(node.trigger("2", Prefer="wait=60")))
-    waiting.start()
-    wait_until(node.runs)
-    assert node.stop() == 0
-    waiting.join(10)
-    status, _, said = answer[0]
-    assert (status, said["state"]) == (200, "accepted")
-
-
-# --- what it refuses to start with -------------------------------------------------------------
+# --- refused starts ------------------------------------------------------------------------------
 
 
 def refusal(node: NodeProcess, code: int = 4) -> str:
@@ -699,7 +49,7 @@ def refusal(node: NodeProcess, code: int = 4) -> str:
     return node.log
 
 
-def test_a_broken_configuration_is_shown_whole(make):
+def test_all_errors_of_a_configuration_are_shown_at_once(make):
     node = make()
     node.edit("comm", rest__port="x")
     (node.config / "flows.conf").write_text("1\nGET\n")
@@ -708,13 +58,13 @@ def test_a_broken_configuration_is_shown_whole(make):
     assert "error[F106]" in log
 
 
-def test_a_port_that_is_taken_is_named_with_the_cure(make):
+def test_a_port_in_use_is_reported_with_the_key_to_change(make):
     node = make()
     with socket.create_server(("127.0.0.1", node.rest)):
         assert "another program listens there; stop it, or set rest.port" in refusal(node)
 
 
-def test_a_newer_journal_is_left_alone(make):
+def test_a_node_refuses_a_journal_of_a_newer_release(make):
     node = make().start()
     node.stop()
     with sqlite3.connect(node.state / "api.journal") as db:
@@ -722,7 +72,7 @@ def test_a_newer_journal_is_left_alone(make):
     assert "was written by a newer release" in refusal(node)
 
 
-def test_a_damaged_journal_is_left_alone_and_named(make, components):
+def test_a_node_refuses_a_damaged_journal_and_names_the_run(make, components):
     components.answers["/endpoint2"] = "hang"
     node = make().start()
     run = node.trigger("2")[2]["run"]
@@ -736,25 +86,25 @@ def test_a_damaged_journal_is_left_alone_and_named(make, components):
     log = refusal(node)
     assert f"page 1 of run {run} does not match its checksum" in log
     assert "fractal-rm journal check" in log
-    checked = cli(node, "journal", "check")
+    checked = node.command("journal", "check")
     assert checked.returncode == 1
     assert "DAMAGED" in checked.stdout
 
 
-def test_a_log_path_that_cannot_be_written_is_named(make):
+def test_an_unwritable_log_path_is_reported(make):
     node = make()
     node.edit("comm", log__path="no/such/folder/rm.log")
     assert "log.path" in refusal(node)
 
 
-def test_a_log_path_that_nobody_reads_is_said_to_be_that(make):
+def test_a_log_path_that_is_a_fifo_without_a_reader_is_reported(make):
     node = make()
     os.mkfifo(node.folder / "fifo")
     node.edit("comm", log__path="fifo")
     assert "a FIFO that nobody reads" in refusal(node)
 
 
-def test_the_log_goes_where_the_configuration_says(make):
+def test_the_log_is_written_to_the_configured_file(make):
     node = make()
     node.edit("comm", log__path="rm.log")
     node.launch()
@@ -763,7 +113,7 @@ def test_the_log_goes_where_the_configuration_says(make):
     assert node.stop() == 0
 
 
-def test_a_full_disk_under_a_whole_node_is_refused_and_survived(make, tmp_path):
+def test_a_node_refuses_triggers_while_its_disk_is_full_and_recovers(make, tmp_path):
     state = tmp_path / "disk"
     state.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", str(state)])
@@ -774,7 +124,7 @@ def test_a_full_disk_under_a_whole_node_is_refused_and_survived(make, tmp_path):
         node.edit("comm", state__path=str(state))
         node.state = state
         node.start()
-        assert outcome(node)["state"] == "succeeded"
+        assert node.outcome()["state"] == "succeeded"
         filler = state / "filler"
         with filler.open("wb", buffering=0) as file:
             try:
@@ -790,7 +140,7 @@ def test_a_full_disk_under_a_whole_node_is_refused_and_survived(make, tmp_path):
         assert node.get("/livez")[0] == 200
         filler.unlink()
         wait_until(lambda: node.get("/readyz")[0] == 200)
-        assert outcome(node)["state"] == "succeeded"
+        assert node.outcome()["state"] == "succeeded"
         assert node.stop() == 0
         assert node.problems() == []
     finally:
@@ -802,40 +152,60 @@ def refused(node: NodeProcess, payload: object = "p"):
     return answer if answer[0] != 200 else None
 
 
-# --- a flow that says more ----------------------------------------------------------------------
-
-TOLD = """\
-1 what a call can say
-DEADLINE 60s
-TO component1 1
-GET
-  AS found
-  RETRY 3 EVERY 10ms
-TO component2 1
-PUT JSON {"score": found.score, "line": payload}     # found at the second try
-  WHEN found.score > 0.5 and status(found) == 200
-  QUERY q "a b"
-DELETE
-  EXPECT status(result3) in [200, 404]
-TO component3 1
-GET
-  WHEN found.score > 1
-"""
+# --- stopped -------------------------------------------------------------------------------------
 
 
-def test_a_flow_that_says_more_is_run_as_it_says(make, components):
-    node = make("told")
-    (node.config / "flows.conf").write_text(TOLD)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_after_a_signal_the_node_finishes_runs_in_flight_and_exits_with_0(make, components, number):
+    components.answers["/endpoint2"] = slow(0.5)
+    node = make().start()
+    run = node.trigger("2")[2]["run"]
+    wait_until(lambda: components.requests)
+    assert node.stop(number) == 0
+    assert node.history.run(run).summary.state is State.SUCCEEDED
+    assert "after_crash=False" in node.start().log
+
+
+def test_a_second_signal_ends_the_node_at_once_and_the_run_resumes(make, components):
+    components.answers["/endpoint2"] = "hang"
+    node = make().start()
+    run = node.trigger("2")[2]["run"]
+    wait_until(lambda: components.requests)
+    node.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "stopping" in node.log)
+
+    def ended_by_signal() -> bool:
+        node.process.send_signal(signal.SIGTERM)
+        return node.process.poll() is not None
+
+    wait_until(ended_by_signal)  # signals at the same moment count as one
+    assert node.process.wait(10) == 130
+    assert "ended_by_second_signal" in node.log
+    components.answers["/endpoint2"] = (200, "late")
     node.start()
-    tries = iter([(503, "busy"), (200, '{"score": 0.75}')])
-    components.answers["/endpoint1"] = lambda handler, _: (
-        next(tries) if handler.command == "GET" else (404, "gone")
-    )
-    _, _, answer = node.trigger("1", payload="L7", Prefer="wait=30")
-    assert answer["state"] == "succeeded"
-    assert json.loads(answer["results"][0]) == {"score": 0.75}
-    assert answer["results"][2:] == ["gone", None]
-    paths = [path for path, _, _ in components.requests]
-    assert paths == ["/endpoint1", "/endpoint1", "/endpoint1?q=a%20b", "/endpoint1"]
-    assert json.loads(components.requests[2][2]) == {"score": 0.75, "line": "L7"}
+    wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
+
+
+def test_a_client_that_waits_for_an_outcome_gets_it_from_a_node_that_stops(make, components):
+    components.answers["/endpoint2"] = slow(0.5)
+    node = make().start()
+    answer = []
+    waiting = threading.Thread(target=lambda: answer.append(node.trigger("2", Prefer="wait=30")[2]))
+    waiting.start()
+    wait_until(lambda: components.requests)
     assert node.stop() == 0
+    waiting.join(10)
+    assert answer[0]["state"] == "succeeded"
+
+
+def test_a_client_that_waits_gets_the_state_of_a_run_that_has_not_ended_when_the_node_stops(make):
+    node = make().start()
+    node.pause()
+    answer = []
+    waiting = threading.Thread(target=lambda: answer.append(node.trigger("2", Prefer="wait=60")))
+    waiting.start()
+    wait_until(node.runs)
+    assert node.stop() == 0
+    waiting.join(10)
+    status, _, state = answer[0]
+    assert (status, state["state"]) == (200, "accepted")

@@ -1,4 +1,4 @@
-"""What a flow says of how its runs wait, on fakes: LIMIT, PRIORITY, STALE, LATEST."""
+"""How runs wait for their turn: LIMIT, PRIORITY, STALE, LATEST, on in-memory adapters."""
 
 from __future__ import annotations
 
@@ -7,30 +7,20 @@ from collections import Counter
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.memory.journal import Disk
-from fractal_rm.domain.admission import Limits, Load, what_it_is_about
+from fractal_rm.domain.admission import what_it_is_about
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.facts import Offered, Placed
-from fractal_rm.domain.flow import Flow, Queueing
+from fractal_rm.domain.flow import Queueing
 from fractal_rm.domain.handoff import NoAnswer
-from fractal_rm.domain.run import Run
-from fractal_rm.domain.state import HERE, State
-from fractal_rm.engine.alarms import Alarms
-from fractal_rm.engine.open_runs import OpenRuns
-from fractal_rm.engine.queue import RunQueue
-from fractal_rm.engine.queue.permits import Permits
-from fractal_rm.engine.workers import Workers
+from fractal_rm.domain.state import State
 from worlds import URL, ManualClock, Stage, config, until
 
 HOUR_MS = 3_600_000
 
 
 def queued(**queueing_of: Queueing) -> dict:
-    """The flows of `worlds`, with these rules: ``_4=Queueing(…)`` for flow 4."""
+    """The flows of `worlds` with other settings: ``_4=Queueing(…)`` for flow 4."""
     flows = dict(config().flows)
     for name, queueing in queueing_of.items():
         flow_id = name.lstrip("_")
@@ -38,14 +28,14 @@ def queued(**queueing_of: Queueing) -> dict:
     return flows
 
 
-def ends(stage: Stage, *runs) -> list[State]:
+def states(stage: Stage, *runs) -> list[State]:
     return [stage.state(taken.run) for taken in runs]
 
 
-# --- LIMIT -------------------------------------------------------------------------------------
+# --- LIMIT ---------------------------------------------------------------------------------------
 
 
-async def test_no_more_runs_of_a_flow_are_at_work_than_its_limit():
+async def test_a_flow_has_at_most_limit_runs_at_once():
     async with Stage(flows=queued(_4=Queueing(limit=2))) as stage:
         at_once = []
         busy = 0
@@ -68,16 +58,16 @@ async def test_no_more_runs_of_a_flow_are_at_work_than_its_limit():
         assert len(at_once) == 20
 
 
-async def test_a_flow_at_its_limit_holds_up_no_other():
+async def test_a_flow_at_its_limit_does_not_delay_other_flows():
     async with Stage(flows=queued(_4=Queueing(limit=1))) as stage:
         go = stage.holds("slow/1")
         held = [await stage.send("4") for _ in range(5)]
         assert (await stage.run("2")).state is State.SUCCEEDED
         go.set()
-        await until(lambda: set(ends(stage, *held)) == {State.SUCCEEDED})
+        await until(lambda: set(states(stage, *held)) == {State.SUCCEEDED})
 
 
-async def test_after_a_restart_a_run_that_had_begun_still_counts_and_goes_first():
+async def test_after_a_restart_a_run_that_had_begun_still_counts_and_resumes_first():
     disk, rules = Disk(), queued(_4=Queueing(limit=1))
     stage = Stage(disk, flows=rules)
     await stage.node.start()
@@ -95,36 +85,36 @@ async def test_after_a_restart_a_run_that_had_begun_still_counts_and_goes_first(
         await until(lambda: after.state(waiting) is State.SUCCEEDED)
 
 
-# --- PRIORITY ----------------------------------------------------------------------------------
+# --- PRIORITY ------------------------------------------------------------------------------------
 
 
-async def test_of_those_that_wait_the_higher_priority_goes_first():
+async def test_waiting_runs_of_higher_priority_begin_first():
     rules = queued(_2=Queueing(priority=0), _4=Queueing(priority=9))
     async with Stage(flows=rules) as stage:
-        stage.answers("slow/1", "quick today")
+        stage.answers("slow/1", "answered at once")
         stage.node.pause(True)
         low = [await stage.send("2") for _ in range(3)]
         high = [await stage.send("4") for _ in range(3)]
         stage.node.pause(False)
         await until(lambda: stage.node.unfinished == 0)
-        # The first turn is one that goes to each priority by itself.
+        # The first turn is one of those that may begin at another priority.
         assert stage.called()[-2:] == ["b/2", "b/2"]
-        assert set(ends(stage, *low, *high)) == {State.SUCCEEDED}
+        assert set(states(stage, *low, *high)) == {State.SUCCEEDED}
 
 
-# --- STALE -------------------------------------------------------------------------------------
+# --- STALE ---------------------------------------------------------------------------------------
 
 
-async def test_a_run_that_waited_too_long_is_not_begun_and_its_sender_is_told():
+async def test_a_stale_run_expires_and_its_outcome_is_reported():
     clock = ManualClock()
     async with Stage(clock=clock, flows=queued(_4=Queueing(limit=1, stale_ms=60_000))) as stage:
         go = stage.holds("slow/1")
         first, late = [await stage.send("4") for _ in range(2)]
-        told = asyncio.create_task(stage.node.outcome(late.run, 10))
+        waiting = asyncio.create_task(stage.node.outcome(late.run, 10))
         await until(lambda: stage.called() == ["slow/1"])
         clock.ms += 60_000
         go.set()
-        outcome = await told
+        outcome = await waiting
         assert outcome.state is State.EXPIRED
         assert outcome.reason == "it waited for more than 60 s to begin"
         assert (await stage.ended(first.run)).state is State.SUCCEEDED
@@ -132,7 +122,7 @@ async def test_a_run_that_waited_too_long_is_not_begun_and_its_sender_is_told():
         assert stage.facts(late.run) == ["Accepted", "Settled"]
 
 
-async def test_a_stale_run_is_noticed_without_a_free_slot():
+async def test_a_stale_run_expires_without_a_free_slot():
     rules = queued(_4=Queueing(limit=1, stale_ms=1))
     async with Stage(flows=rules) as stage:
         go = stage.holds("slow/1")
@@ -144,14 +134,14 @@ async def test_a_stale_run_is_noticed_without_a_free_slot():
         go.set()
 
 
-async def test_a_stale_run_is_noticed_while_the_node_is_paused():
+async def test_a_stale_run_expires_while_the_node_is_paused():
     async with Stage(flows=queued(_2=Queueing(stale_ms=1))) as stage:
         stage.node.pause(True)
         taken = await stage.send("2")
         assert (await stage.ended(taken.run)).state is State.EXPIRED
 
 
-async def test_what_has_begun_is_never_stale():
+async def test_a_run_that_has_begun_is_never_stale():
     clock = ManualClock()
     async with Stage(clock=clock, flows=queued(_4=Queueing(stale_ms=1_000))) as stage:
         go = stage.holds("slow/1")
@@ -163,8 +153,8 @@ async def test_what_has_begun_is_never_stale():
 
 
 @pytest.mark.parametrize("away_ms", [60_000, 10 * HOUR_MS])
-async def test_what_became_stale_while_the_node_was_down_is_not_begun(away_ms):
-    """Nor parked for a person to decide about, however old it is."""
+async def test_a_run_that_became_stale_while_the_node_was_down_expires(away_ms):
+    """It is not parked, however old it is."""
     disk, clock = Disk(), ManualClock()
     rules = queued(_2=Queueing(stale_ms=60_000))
     stage = Stage(disk, clock, flows=rules)
@@ -179,7 +169,7 @@ async def test_what_became_stale_while_the_node_was_down_is_not_begun(away_ms):
         assert after.node.unfinished == 0
 
 
-async def test_a_clock_that_was_set_back_makes_nobody_stale():
+async def test_a_clock_that_was_set_back_makes_no_run_stale():
     disk, clock = Disk(), ManualClock()
     rules = queued(_2=Queueing(stale_ms=60_000))
     stage = Stage(disk, clock, flows=rules)
@@ -192,10 +182,10 @@ async def test_a_clock_that_was_set_back_makes_nobody_stale():
         await until(lambda: after.state(run) is State.SUCCEEDED)
 
 
-# --- LATEST ------------------------------------------------------------------------------------
+# --- LATEST --------------------------------------------------------------------------------------
 
 
-async def test_of_waiting_runs_about_the_same_only_the_newest_is_begun():
+async def test_of_waiting_runs_with_the_same_label_only_the_newest_begins():
     async with Stage(flows=queued(_4=Queueing(limit=1, latest="door"))) as stage:
         go = stage.holds("slow/1")
         begun = await stage.send("4", payload={"door": 1, "open": 0})
@@ -209,27 +199,27 @@ async def test_of_waiting_runs_about_the_same_only_the_newest_is_begun():
         assert outcome.reason == f"run {newest.run} is newer, and about the same"
         go.set()
         await until(lambda: stage.node.unfinished == 0)
-        assert set(ends(stage, begun, other, newest)) == {State.SUCCEEDED}
+        assert set(states(stage, begun, other, newest)) == {State.SUCCEEDED}
         keys = [request.headers["idempotency-key"] for request in stage.components.requests]
-        # The newest has the place in line of the one that it replaced.
+        # The newest has the position in line of the one that it replaced.
         assert keys == [f"{taken.run}:1" for taken in (begun, newest, other)]
 
 
-async def test_who_waits_for_a_superseded_run_is_told_when_that_is_durable():
+async def test_the_outcome_of_a_superseded_run_is_reported_when_it_is_durable():
     async with Stage(flows=queued(_4=Queueing(limit=1, latest="door"))) as stage:
         go = stage.holds("slow/1")
         await stage.send("4", payload={"door": 1})
         await until(lambda: stage.called() == ["slow/1"])
         older = await stage.send("4", payload={"door": 1})
-        told = asyncio.create_task(stage.node.outcome(older.run, 10))
+        waiting = asyncio.create_task(stage.node.outcome(older.run, 10))
         await asyncio.sleep(0)
         await stage.send("4", payload={"door": 1})
-        assert (await told).state is State.SUPERSEDED
+        assert (await waiting).state is State.SUPERSEDED
         assert stage.facts(older.run) == ["Accepted", "Settled"]
         go.set()
 
 
-async def test_a_flood_of_news_holds_one_place():
+async def test_many_runs_with_the_same_label_hold_one_position():
     async with Stage(flows=queued(_4=Queueing(limit=1, latest="'all'"))) as stage:
         go = stage.holds("slow/1")
         await stage.send("4")
@@ -239,14 +229,14 @@ async def test_a_flood_of_news_holds_one_place():
         assert load.waiting == 1
         go.set()
         await until(lambda: stage.node.unfinished == 0)
-        assert Counter(ends(stage, *sent)) == {State.SUPERSEDED: 99, State.SUCCEEDED: 1}
+        assert Counter(states(stage, *sent)) == {State.SUPERSEDED: 99, State.SUCCEEDED: 1}
         assert stage.state(sent[-1].run) is State.SUCCEEDED
         assert (load.waiting, load.held_bytes) == (0, 0)
         assert len(stage.ended_runs.settled) == 101
 
 
 @pytest.mark.parametrize("released_last", [True, False])
-async def test_after_a_restart_only_the_newest_is_left_whoever_comes_back_first(released_last):
+async def test_after_a_restart_the_newest_supersedes_a_parked_run_in_any_order(released_last):
     disk, clock = Disk(), ManualClock()
     rules = queued(_2=Queueing(latest="door"))
     stage = Stage(disk, clock, flows=rules)
@@ -269,7 +259,7 @@ async def test_after_a_restart_only_the_newest_is_left_whoever_comes_back_first(
         await until(lambda: after.state(newer) is State.SUCCEEDED)
 
 
-async def test_a_run_that_a_peer_may_have_is_neither_superseded_nor_stale(monkeypatch):
+async def test_a_run_that_a_peer_may_have_is_not_superseded_and_not_stale(monkeypatch):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     clock = ManualClock()
     rules = queued(_2=Queueing(limit=1, stale_ms=1_000, latest="'all'"))
@@ -280,155 +270,25 @@ async def test_a_run_that_a_peer_may_have_is_neither_superseded_nor_stale(monkey
             return NoAnswer("no answer within the time limit", sent=True)
 
         stage.peers.take = silent
-        doubted = (await stage.send("2")).run
+        offered = (await stage.send("2")).run
         await until(lambda: len(stage.peers.offers) > 4)
         stage.balancer.answer = None
         clock.ms += HOUR_MS
         assert (await stage.run("2")).state is State.SUCCEEDED
-        assert stage.state(doubted) is State.OFFERED
+        assert stage.state(offered) is State.OFFERED
 
 
-def about(latest: str, payload: object) -> str | None:
+def label(latest: str, payload: object) -> str | None:
     return what_it_is_about("1", latest, msgspec.Raw(msgspec.json.encode(payload)))
 
 
-def test_what_picks_nothing_is_like_no_other():
-    assert about("door", {}) is None
-    assert about("door", "no object") is None
-    assert about("abs(@)", "no number") is None
+def test_a_run_where_latest_picks_nothing_has_no_label():
+    assert label("door", {}) is None
+    assert label("door", "no object") is None
+    assert label("abs(@)", "no number") is None
 
 
-def test_the_same_in_json_is_the_same():
-    assert about("@", {"a": 1, "b": [2.0]}) == about("@", {"b": [2], "a": 1.0})
-    assert about("@", True) != about("@", 1)
-    assert about("@", "1") != about("@", 1)
-
-
-# --- all together: whatever comes, the bounds hold and each run ends once ------------------------
-
-rules = st.builds(
-    Queueing,
-    limit=st.sampled_from([None, 1, 1, 2]),
-    priority=st.integers(0, 9),
-    stale_ms=st.none() | st.integers(1, 5_000).map(lambda hours: hours * HOUR_MS),
-    latest=st.sampled_from([None, "@"]),
-)
-numbers = st.integers(0, 99)
-happenings = st.one_of(
-    st.tuples(st.just("comes"), st.integers(0, 1), st.integers(0, 4)),
-    st.tuples(st.just("comes"), st.integers(0, 1), st.integers(0, 4)),
-    st.tuples(
-        st.sampled_from(["held", "begun", "doubt", "last"]), st.integers(0, 1), st.integers(0, 4)
-    ),
-    st.tuples(st.sampled_from(["ends", "again"]), numbers, numbers),
-    st.tuples(st.just("time"), st.integers(0, 3_000), numbers),
-)
-
-
-class Line:
-    """A queue, with runs whose end a test decides about."""
-
-    def __init__(self, queueings: list[Queueing], slots: int) -> None:
-        self.flows = [Flow(str(n), queueing=each) for n, each in enumerate(queueings)]
-        self.clock = ManualClock()
-        self.alarms = Alarms(self.clock)
-        self.settled: list[str] = []
-        self.ended: list[str] = []
-        self.came: list[str] = []
-        self.at_work: dict[str, tuple[Run, asyncio.Future[float | None]]] = {}
-        self.begun: dict[str, Run] = {}  # and has not ended
-        self.load = Load()
-        permits = Permits(OpenRuns(), {})
-        self.queue = RunQueue(self.load, Limits(in_flight=slots), permits, self.alarms)
-        self.queue.open()
-        self.workers = Workers(QuietTelemetry())
-        for work in (*(self.work() for _ in range(slots)), self.withdraw()):
-            self.workers.start(work)
-
-    async def work(self):
-        while (run := await self.queue.next()) is not None:
-            self.queue.leave(run, await self.carry(run))
-
-    async def withdraw(self):
-        while True:
-            run, _ = await self.queue.next_withdrawn()
-            assert run.id not in self.begun
-            self.settled.append(run.id)
-            self.queue.drop(run)
-
-    async def carry(self, run):
-        assert run.id not in self.at_work
-        limit = run.flow.queueing.limit
-        if run.placement is not HERE and limit is not None:
-            assert [other.flow for other in self.begun.values()].count(run.flow) < limit
-        run.apply(Placed(None, "here"))
-        end = asyncio.get_running_loop().create_future()
-        self.at_work[run.id], self.begun[run.id] = (run, end), run
-        return await end
-
-    def happens(self, what: str, number: int, other: int) -> None:
-        """A run comes new, or from the journal; ends, or wants another turn; or time goes by."""
-        if what == "time":
-            self.clock.ms += number * HOUR_MS
-            self.alarms.look()
-        elif what not in ("ends", "again"):
-            self._comes(what, self.flows[number], other)
-        elif self.at_work:
-            run_id = list(self.at_work)[number % len(self.at_work)]
-            _, end = self.at_work.pop(run_id)
-            if what == "ends":
-                del self.begun[run_id]
-                self.ended.append(run_id)
-            end.set_result(None if what == "ends" else 0.0)
-
-    def _comes(self, what: str, flow: Flow, about: int) -> None:
-        run = Run(f"run{len(self.came)}", flow, self.clock.ms, payload=msgspec.Raw(b"%d" % about))
-        run.state = State.ACCEPTED
-        self.came.append(run.id)
-        if what == "comes":
-            self.queue.capacity.reserve(run.payload_bytes)
-            self.queue.join(run)
-            return
-        if what == "begun" or (what == "last" and about == 1):
-            run.apply(Placed(None, "here"))
-            self.begun[run.id] = run
-        if what == "doubt" or (what == "last" and about == 2):
-            run.apply(Offered("2", 1))
-        self.queue.readmit(run, alone=what == "last")
-
-    def check(self) -> None:
-        assert self.load.in_flight == len(self.at_work) <= self.queue.slots.limits.in_flight
-        waiting = len(self.came) - len(self.settled) - len(self.ended) - len(self.at_work)
-        assert self.load.waiting == waiting
-
-
-async def settle_down() -> None:
-    """Let everything that is ready happen."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-async def play(line: Line, history: list[tuple[str, int, int]]) -> None:
-    for happening in history:
-        line.happens(*happening)
-        await settle_down()
-        line.check()
-    while line.load.waiting or line.at_work:
-        assert line.at_work  # else those that wait would wait for ever
-        line.happens("ends", 0, 0)
-        await settle_down()
-        line.check()
-    assert sorted(line.came) == sorted(line.ended + line.settled)
-    assert line.load.held_bytes == 0
-    await line.workers.cancel()
-
-
-@settings(max_examples=200)
-@given(
-    st.lists(rules, min_size=2, max_size=2), st.integers(2, 6), st.lists(happenings, max_size=30)
-)
-def test_the_bounds_hold_and_every_run_ends_once(queueings, slots, history):
-    async def run():
-        await play(Line(queueings, slots), history)
-
-    asyncio.run(run())
+def test_equal_json_values_have_the_same_label():
+    assert label("@", {"a": 1, "b": [2.0]}) == label("@", {"b": [2], "a": 1.0})
+    assert label("@", True) != label("@", 1)
+    assert label("@", "1") != label("@", 1)

@@ -1,4 +1,4 @@
-"""Whose turn it is: lines of runs, priorities, and runs that leave before their turn."""
+"""Lines of waiting runs: turns, priorities, and runs that are removed before their turn."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def always(*_: object) -> bool:
     return True
 
 
-def taken(lines: Lines, may=always) -> list[str]:
-    """Everything that may begin, in its order."""
+def take_all(lines: Lines, may_begin=always) -> list[str]:
+    """The ids of all runs that may begin, in order."""
     order = []
-    while (found := lines.take(may)) is not None:
+    while (found := lines.take(may_begin)) is not None:
         order.append(found[0].id)
     return order
 
 
 @given(st.lists(st.integers(0, 4), max_size=60))
-def test_runs_of_a_flow_go_in_the_order_of_their_coming_and_flows_in_turn(flows):
+def test_flows_take_turns_and_runs_of_a_flow_keep_their_order(flows):
     lines = Lines()
     for number, name in enumerate(flows):
         lines.add(Run(f"{name}/{number}", flow(str(name)), 0))
-    order = taken(lines)
+    order = take_all(lines)
     assert len(order) == len(flows)
     gone = Counter()
     for run_id in order:
@@ -51,7 +51,7 @@ priorities = st.dictionaries(st.integers(0, 30), st.integers(0, 9), min_size=1, 
 
 
 @given(priorities, st.integers(1, 300))
-def test_all_turns_but_every_eighth_go_to_the_highest_priority(lines_of, turns):
+def test_every_turn_but_each_eighth_goes_to_the_highest_priority(lines_of, turns):
     lines, rank = Lines(), {str(name): priority for name, priority in lines_of.items()}
     for name, priority in rank.items():
         lines.add(Run(name, flow(name, priority), 0))
@@ -61,11 +61,11 @@ def test_all_turns_but_every_eighth_go_to_the_highest_priority(lines_of, turns):
         run, _ = found
         if turn % FAIR_TURN:
             assert rank[run.id] == max(rank.values())
-        lines.add(run)  # nobody runs out of work
+        lines.add(run)  # so that no line becomes empty
 
 
 @given(priorities)
-def test_whatever_is_more_urgent_nothing_waits_for_ever(lines_of):
+def test_every_line_has_a_turn_whatever_its_priority(lines_of):
     lines = Lines()
     for name, priority in lines_of.items():
         lines.add(Run(str(name), flow(str(name), priority), 0))
@@ -80,63 +80,63 @@ def test_whatever_is_more_urgent_nothing_waits_for_ever(lines_of):
     assert begun == {str(name) for name in lines_of}
 
 
-def test_a_line_that_may_not_begin_leaves_its_turn_to_lower_priorities():
+def test_a_line_whose_run_may_not_begin_leaves_its_turn_to_lower_priorities():
     lines = Lines()
     lines.add(Run("urgent", flow("1", 9), 0))
     lines.add(Run("later", flow("2", 0), 0))
-    assert taken(lines, lambda run, _: run.id != "urgent") == ["later"]
-    assert taken(lines) == ["urgent"]
+    assert take_all(lines, lambda run, _: run.id != "urgent") == ["later"]
+    assert take_all(lines) == ["urgent"]
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_those_that_have_begun_here_do_not_stand_behind_those_that_have_not(alone):
+def test_runs_that_have_begun_do_not_wait_behind_runs_that_have_not(alone):
     lines = Lines()
     lines.add(Run("new", flow(), 0), alone=alone)
     lines.add_labelled("label", Run("labelled", flow(), 0), alone=alone)
     lines.add(Run("begun", flow(), 0, placement=HERE), alone=alone)
-    assert taken(lines, lambda run, _: run.placement is HERE) == ["begun"]
+    assert take_all(lines, lambda run, _: run.placement is HERE) == ["begun"]
 
 
-def test_runs_that_go_alone_are_told_apart_whatever_their_flow():
+def test_runs_on_their_last_attempt_share_one_line():
     lines = Lines()
     for number, name in enumerate("121"):
         lines.add(Run(str(number), flow(name), 0), alone=True)
     lines.add(Run("3", flow("1"), 0))
-    assert taken(lines, lambda _, alone: not alone) == ["3"]
-    assert taken(lines, lambda _, alone: alone) == ["0", "1", "2"]
+    assert take_all(lines, lambda _, alone: not alone) == ["3"]
+    assert take_all(lines, lambda _, alone: alone) == ["0", "1", "2"]
 
 
-def test_a_newer_run_takes_the_place_of_the_older_under_its_label():
+def test_a_newer_run_takes_the_position_of_the_older_one_with_its_label():
     lines = Lines()
     for name in ("a1", "b1", "a2"):
         lines.add_labelled(name[0], Run(name, flow(), 0))
     assert lines.labelled("a").id == "a2"
-    assert taken(lines) == ["a2", "b1"]
+    assert take_all(lines) == ["a2", "b1"]
     assert lines.labelled("a") is None
 
 
-def test_a_newer_run_of_another_priority_stands_where_that_goes():
+def test_a_newer_run_of_another_priority_joins_the_line_of_that_priority():
     lines = Lines()
     lines.add_labelled("a", Run("a1", flow("1", 1), 0))
     lines.add_labelled("b", Run("b1", flow("1", 5), 0))
     lines.add_labelled("a", Run("a2", flow("1", 9), 0))
-    assert taken(lines) == ["a2", "b1"]
+    assert take_all(lines) == ["a2", "b1"]
 
 
-steps = st.tuples(st.sampled_from(["stand", "label", "leave", "take"]), st.integers(0, 5),
+steps = st.tuples(st.sampled_from(["add", "add_labelled", "remove", "take"]), st.integers(0, 5),
                   st.sampled_from([None, 0, 5, 9]))  # fmt: skip
 
 
 @given(st.lists(steps, max_size=80))
-def test_whatever_comes_and_goes_each_run_leaves_once(history):
+def test_every_run_leaves_once_in_any_order_of_calls(history):
     lines, inside, labels = Lines(), defaultdict(int), {}
     for number, (what, name, priority) in enumerate(history):
         run = Run(f"run{number}", flow(str(name), priority), 0)
         label = f"label{name}"
-        if what == "stand":
+        if what == "add":
             lines.add(run)
             inside[run.id] += 1
-        elif what == "label":
+        elif what == "add_labelled":
             older = lines.labelled(label)
             assert (older.id if older else None) == labels.get(label)
             if older:
@@ -144,12 +144,12 @@ def test_whatever_comes_and_goes_each_run_leaves_once(history):
             lines.add_labelled(label, run)
             labels[label] = run.id
             inside[run.id] += 1
-        elif what == "leave" and label in labels:
+        elif what == "remove" and label in labels:
             lines.remove(label)
             inside[labels.pop(label)] -= 1
         elif what == "take" and (found := lines.take(always)) is not None:
             inside[found[0].id] -= 1
             labels = {key: value for key, value in labels.items() if value != found[0].id}
-    for run_id in taken(lines):
+    for run_id in take_all(lines):
         inside[run_id] -= 1
     assert not any(inside.values())

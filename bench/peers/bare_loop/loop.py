@@ -1,4 +1,4 @@
-"""Flow 1 and nothing else: a trigger that is taken is gone if this ends.
+"""Flow 1 and nothing else: when this process ends, its triggers are lost.
 
 python loop.py NGINX_PORT BROKER_PORT TOPIC
 """
@@ -22,7 +22,7 @@ encode, decode = msgspec.json.encode, msgspec.json.decode
 
 
 class Lane(asyncio.Protocol):
-    """A keep-alive connection, and the one flow at a time that uses it."""
+    """A keep-alive connection. One flow at a time uses it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -67,7 +67,7 @@ class Lane(asyncio.Protocol):
         self._answer.set_result(self._body)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._answer.done():  # ends the program: a lost call is a measurement lost
+        if not self._answer.done():  # ends the program, as the measurement is invalid
             self._answer.set_exception(exc or ConnectionResetError("closed before the answer"))
 
 

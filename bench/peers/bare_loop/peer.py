@@ -1,4 +1,4 @@
-"""A bare loop: the floor of this design in Python, with nothing kept, checked or limited."""
+"""The lower limit of this design in Python: nothing is kept, checked or limited."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 class BareLoop:
     durable = "no"
-    most = sys.maxsize
+    max_triggers = sys.maxsize
     slow = False
 
     @property
@@ -22,7 +22,7 @@ class BareLoop:
         return "bare loop"
 
     def missing(self) -> str | None:
-        return None  # it runs on what the Runtime Manager runs on
+        return None  # it needs only the packages of the Runtime Manager
 
     def install(self) -> None:
         pass
@@ -33,5 +33,5 @@ class BareLoop:
     ) -> Iterator[list[int]]:
         loop = (sys.executable, HERE / "loop.py", str(nginx_port), str(broker_port), topic)
         with running(*loop, log=folder / "loop.log") as process:
-            process.wait_said("subscribed")
+            process.wait_for_log("subscribed")
             yield [process.pid]

@@ -1,4 +1,4 @@
-"""From the MQTT broker to Celery: a trigger is acknowledged when Redis has its task."""
+"""Passes triggers from MQTT to Celery: one is acknowledged when Redis has its task."""
 
 from __future__ import annotations
 

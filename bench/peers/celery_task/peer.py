@@ -1,4 +1,4 @@
-"""Celery with Redis: what a Python programmer would pick, one task for each flow."""
+"""Celery with Redis, one task for each flow: what a Python programmer might choose."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers.installed import PLACE, install_once, pip_install, version_in
+from bench.peers.installed import FOLDER, install_once, pip_install, version_in
 from bench.processes import HOST, free_port, running
 
 HERE = Path(__file__).parent
-INSTALLED = PLACE / "celery_task"
+INSTALLED = FOLDER / "celery_task"
 LOCK = HERE / "requirements.lock"
 PYTHON = INSTALLED / "bin" / "python"
 WORKER_PROCESSES = 2
@@ -20,7 +20,7 @@ WORKER_PROCESSES = 2
 
 class CeleryTask:
     durable = "broker only"
-    most = sys.maxsize
+    max_triggers = sys.maxsize
     slow = True
 
     @property
@@ -54,9 +54,9 @@ class CeleryTask:
         )  # fmt: skip
         bridge = (PYTHON, HERE / "bridge.py", HOST, str(broker_port), topic)
         with running(*store, log=folder / "redis.log") as redis:
-            redis.wait_said("Ready to accept connections")
+            redis.wait_for_log("Ready to accept connections")
             with running(*worker, log=folder / "worker.log", also=addresses) as pool:
-                pool.wait_said("worker ready")
+                pool.wait_for_log("worker ready")
                 with running(*bridge, log=folder / "bridge.log", also=addresses) as taker:
-                    taker.wait_said("subscribed")
+                    taker.wait_for_log("subscribed")
                     yield [redis.pid, pool.pid, *pool.children(), taker.pid]

@@ -13,14 +13,14 @@ COMPONENT = os.environ["BENCH_WEB"] + "/endpoint1"
 
 app = Celery("bench", broker=os.environ["BENCH_REDIS"])
 app.conf.update(
-    task_acks_late=True,  # a task whose worker dies is done again
+    task_acks_late=True,  # a task is repeated when its worker dies
     task_ignore_result=True,
     broker_connection_retry_on_startup=True,
 )
 
-# Each worker process has its own after the fork; it opens its connection at the first call.
+# Each worker process has its own copy after the fork, which connects at its first call.
 session = requests.Session()
-session.trust_env = False  # proxies are not for loopback, and asking for them costs each call
+session.trust_env = False  # loopback needs no proxies, and looking for them takes time in each call
 
 
 @app.task

@@ -1,4 +1,4 @@
-"""DBOS on SQLite: durable execution as a library, on what a small node would give it."""
+"""DBOS on SQLite: durable execution as a library, as a small node could run it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers.installed import PLACE, install_once, pip_install, version_in
+from bench.peers.installed import FOLDER, install_once, pip_install, version_in
 from bench.processes import running
 
 HERE = Path(__file__).parent
-INSTALLED = PLACE / "dbos_workflow"
+INSTALLED = FOLDER / "dbos_workflow"
 LOCK = HERE / "requirements.lock"
 
 
 class DbosWorkflow:
     durable = "trigger, each step, outcome"
-    most = 200  # at once: more take it a quarter of a minute
+    max_triggers = 200  # it needs 15 s for more
     slow = True
 
     @property
@@ -38,5 +38,5 @@ class DbosWorkflow:
             topic, folder / "dbos.sqlite",
         )  # fmt: skip
         with running(*workflow, log=folder / "dbos.log") as process:
-            process.wait_said("subscribed")
+            process.wait_for_log("subscribed")
             yield [process.pid]

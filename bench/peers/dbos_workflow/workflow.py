@@ -18,7 +18,7 @@ from dbos import DBOS
 from gmqtt.mqtt.constants import MQTTv311
 
 HOST = "127.0.0.1"
-TAKEN = 0  # a handler's result for which gmqtt sends PUBACK
+TAKEN = 0  # gmqtt sends PUBACK when a handler returns this
 nginx_port, broker_port, topic, file = sys.argv[1:]
 session: aiohttp.ClientSession
 

@@ -1,4 +1,4 @@
-"""Node-RED: what a user would pick instead, with flow 1 drawn in its editor."""
+"""Node-RED with flow 1 drawn in its editor: what a user might choose instead."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
-from bench.peers.installed import PLACE, install_once, no_node, node, npm_ci
+from bench.peers.installed import FOLDER, install_once, no_node, node, npm_ci
 from bench.processes import free_port, running
 from fractal_rm.adapters.operating_system import raise_open_files
 
 HERE = Path(__file__).parent
-INSTALLED = PLACE / "node_red"
+INSTALLED = FOLDER / "node_red"
 PACKAGE = INSTALLED / "node_modules" / "node-red"
 
 
@@ -29,10 +29,10 @@ class NodeRed:
         return f"Node-RED {version}"
 
     @property
-    def most(self) -> int:
+    def max_triggers(self) -> int:
         """It opens a socket for each flow in flight, and loses the flows that get none.
 
-        It is started from here, and may open as many files.
+        It inherits the limit of open files from this process.
         """
         return raise_open_files() * 3 // 4
 
@@ -55,7 +55,7 @@ class NodeRed:
             node(), PACKAGE / "red.js", "--userDir", folder, "--port", str(free_port()),
             log=folder / "node-red.log",
         ) as node_red:  # fmt: skip
-            node_red.wait_said("Started flows")
-            # It writes SUBSCRIBE in the same turn of its loop in which it says this.
-            node_red.wait_said("Connected to broker")
+            node_red.wait_for_log("Started flows")
+            # It sends SUBSCRIBE in the same turn of its event loop in which it logs this.
+            node_red.wait_for_log("Connected to broker")
             yield [node_red.pid]

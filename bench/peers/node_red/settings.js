@@ -1,5 +1,5 @@
-// What a first start would write, less what reaches out or asks: no projects, no catalogues of
-// nodes, no question about telemetry or updates.
+// The settings that a first start writes, without projects, catalogues of nodes, telemetry and
+// updates.
 module.exports = {
     uiHost: "127.0.0.1",
     flowFile: "flows.json",
@@ -7,6 +7,6 @@ module.exports = {
     telemetry: { enabled: false, updateNotification: false },
     externalModules: { autoInstall: false, palette: { allowInstall: false, allowUpdate: false } },
     editorTheme: { projects: { enabled: false }, tours: false },
-    // "info" says when the broker is connected, and nothing of a message.
+    // "info" logs when the broker is connected, and no messages.
     logging: { console: { level: "info", metrics: false, audit: false } },
 };

@@ -1,8 +1,8 @@
-"""From the MQTT broker to Restate: a trigger is acknowledged when Restate has taken it.
+"""Passes triggers from MQTT to Restate: one is acknowledged when Restate has accepted it.
 
 python bridge.py INGRESS_PORT BROKER_PORT TOPIC
 
-It is as cheap as the bare loop, so that what is measured is Restate.
+It costs as little as the bare loop, so that Restate is measured.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gmqtt.mqtt.constants import MQTTv311
 
 HOST = "127.0.0.1"
 CONNECTIONS = 64
-AGAIN_S = 0.1
-TAKEN = 0  # a handler's result for which gmqtt sends PUBACK
+RETRY_S = 0.1
+TAKEN = 0  # gmqtt sends PUBACK when a handler returns this
 
 
 class Lane(asyncio.Protocol):
-    """A keep-alive connection to the ingress, and the one request at a time that uses it."""
+    """A keep-alive connection to the ingress. One request at a time uses it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -34,7 +34,7 @@ class Lane(asyncio.Protocol):
         ).encode()
 
     async def send(self, trigger: bytes) -> int:
-        """Returns the status. Raises OSError if no answer comes."""
+        """Send a trigger; returns the status. Raises OSError if there is no response."""
         loop = asyncio.get_running_loop()
         if self._transport is None or self._transport.is_closing():
             self._transport, _ = await loop.create_connection(lambda: self, HOST, self._port)
@@ -62,13 +62,13 @@ async def main(ingress_port: int, broker_port: int, topic: str) -> None:
     async def take(_client: gmqtt.Client, _topic: str, payload: bytes, _qos: int, _: Any) -> int:
         lane = await free.get()
         try:
-            while not await accepted(lane, payload):  # noqa: ASYNC110 - Restate tells nobody
-                await asyncio.sleep(AGAIN_S)
+            while not await accepted(lane, payload):  # noqa: ASYNC110 - Restate has no event to wait for
+                await asyncio.sleep(RETRY_S)
         finally:
             free.put_nowait(lane)
         return TAKEN
 
-    # With a session that is kept: what was not acknowledged comes again.
+    # The broker keeps the session, and sends unacknowledged messages again.
     client = gmqtt.Client("bench-restate", clean_session=False, optimistic_acknowledgement=False)
     client.on_connect = lambda *_: client.subscribe(topic, qos=1)
     client.on_subscribe = lambda *_: print("subscribed", flush=True)

@@ -1,4 +1,4 @@
-"""Restate: durable execution as a server of its own, with flow 1 as a service of its SDK."""
+"""Restate: durable execution as a server, with flow 1 as a service of its SDK."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers.installed import PLACE, install_once, no_node, node, npm_ci
+from bench.peers.installed import FOLDER, install_once, no_node, node, npm_ci
 from bench.processes import HOST, READY_WITHIN_S, Running, free_port, running
 
 HERE = Path(__file__).parent
-INSTALLED = PLACE / "restate"
+INSTALLED = FOLDER / "restate"
 PACKAGES = INSTALLED / "node_modules" / "@restatedev"
 MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
 
 
 class Restate:
     durable = "trigger, each step, outcome"
-    most = sys.maxsize
+    max_triggers = sys.maxsize
     slow = True
 
     @property
@@ -44,9 +44,9 @@ class Restate:
     def start(
         self, folder: Path, nginx_port: int, broker_port: int, topic: str
     ) -> Iterator[list[int]]:
-        """As it is shipped, on loopback alone; with telemetry off, and no line for each run.
+        """Run it as shipped, on loopback, without telemetry, and without a log line for each run.
 
-        In a folder that it had before it goes on: it knows its service by its port.
+        In a folder of an earlier start it continues: its ports, which are kept, name its service.
         """
         kept = folder / "ports.json"
         known = kept.exists()
@@ -63,30 +63,30 @@ class Restate:
             "--no-logo", "--listen-mode", "tcp", "--node-name", "bench", "--bind-ip", HOST,
             "--bind-port", str(internal), "--base-dir", folder / "restate",
         )  # fmt: skip
-        # Beside what it imports: that is where Node looks for it.
+        # In the folder of its packages, as Node.js looks for them there.
         script = shutil.copy(HERE / "service.js", INSTALLED)
         service = (node(), script, str(own), str(nginx_port))
         quiet = {"RESTATE_LOGGING": "ERROR", "NODE_ENV": "production"}
         bridge = (sys.executable, HERE / "bridge.py", str(ingress), str(broker_port), topic)
         with (
-            running(*server, log=folder / "server.log", also=settings) as keeper,
-            running(*service, log=folder / "service.log", also=quiet) as worker,
+            running(*server, log=folder / "server.log", also=settings) as server_process,
+            running(*service, log=folder / "service.log", also=quiet) as service_process,
         ):
-            worker.wait_said("listening")
-            _wait_healthy(keeper, f"http://{HOST}:{admin}/health")
+            service_process.wait_for_log("listening")
+            _wait_healthy(server_process, f"http://{HOST}:{admin}/health")
             if not known:
                 _register(f"http://{HOST}:{admin}/deployments", f"http://{HOST}:{own}")
-            _wait_healthy(keeper, f"http://{HOST}:{ingress}/restate/health")
-            with running(*bridge, log=folder / "bridge.log") as taker:
-                taker.wait_said("subscribed")
-                yield [keeper.pid, worker.pid, taker.pid]
+            _wait_healthy(server_process, f"http://{HOST}:{ingress}/restate/health")
+            with running(*bridge, log=folder / "bridge.log") as bridge_process:
+                bridge_process.wait_for_log("subscribed")
+                yield [server_process.pid, service_process.pid, bridge_process.pid]
 
 
 def _wait_healthy(server: Running, url: str) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while not _answers(url):
         if server.process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"no answer; the last it said: {server.log.read_text()[-2000:]}")
+            raise RuntimeError(f"not healthy; its log ends in: {server.log.read_text()[-2000:]}")
         time.sleep(0.05)
 
 
@@ -99,7 +99,7 @@ def _answers(url: str) -> bool:
 
 
 def _register(url: str, service: str) -> None:
-    """Tell Restate where the service is."""
+    """Register the address of the service with Restate."""
     body = json.dumps({"uri": service}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     urllib.request.urlopen(request, timeout=30).close()

@@ -1,4 +1,4 @@
-// Flow 1 as a service: its four calls are steps, each of which Restate keeps before the next.
+// Flow 1 as a service: its four calls are steps. Restate records each before the next.
 //
 //     node service.js PORT NGINX_PORT
 import http from "node:http";
@@ -10,7 +10,7 @@ const HOST = "127.0.0.1";
 const [port, nginxPort] = process.argv.slice(2).map(Number);
 const agent = new http.Agent({ keepAlive: true });
 
-/** Make a call on a kept connection; resolves to the answer's text. */
+/** Make a call on a kept connection; resolves to the text of the response. */
 function call(method, path, body) {
     return new Promise((resolve, reject) => {
         const headers = body === undefined ? {} : {

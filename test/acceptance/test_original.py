@@ -1,4 +1,4 @@
-"""The seed's README, step by step, on a copy of this project with an environment of its own."""
+"""The steps of the original's README, in a copy of this project with its own environment."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def listens(port: int) -> bool:
 
 
 class Shell:
-    """Types commands in folders of the copy, with its environment activated."""
+    """Runs commands in folders of the copy, with its environment activated."""
 
     def __init__(self, project: Path) -> None:
         self.project = project
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def type(self, command: str, folder: str = ".") -> str:
-        """Run to the end; it must succeed."""
+    def run(self, command: str, folder: str = ".") -> str:
+        """Run a command to its end; it must succeed."""
         done = subprocess.run(
             ["bash", "-c", self._activated(command)], cwd=self.project / folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self._environ(),
@@ -51,7 +51,7 @@ class Shell:
         return done.stdout
 
     def launch(self, command: str, folder: str) -> Path:
-        """Leave it running; returns where its output goes."""
+        """Start a command; returns the file with its output."""
         log = self.project / f"{command.rsplit(maxsplit=1)[-1]}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -62,7 +62,7 @@ class Shell:
         return log
 
     def interrupt_all(self) -> list[int]:
-        """Ctrl-C everywhere; returns exit codes, the last launched first."""
+        """Send Ctrl-C to all; returns the exit codes, the last started first."""
         codes = []
         for process in reversed(self._running):
             process.send_signal(signal.SIGINT)
@@ -75,7 +75,11 @@ class Shell:
 
     def _environ(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "VIRTUAL_ENV"))}
-        return {**kept, "PYTHONUNBUFFERED": "1", "PIP_NO_COMPILE": "1"}  # most is never imported
+        return {
+            **kept,
+            "PYTHONUNBUFFERED": "1",
+            "PIP_NO_COMPILE": "1",
+        }  # most modules are never imported
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ def shell(tmp_path):
 
 @pytest.fixture
 def broker_at_1883(tmp_path):
-    """What the reader has: a broker at the usual port."""
+    """A broker at the usual port."""
     if listens(1883):
         yield
         return
@@ -112,7 +116,7 @@ def broker_at_1883(tmp_path):
     process.wait()
 
 
-def test_the_readme_has_the_steps_that_are_typed_here():
+def test_the_readme_has_the_steps_of_this_test():
     lines = [line.strip() for line in (ROOT / "README.md").read_text().splitlines()]
     places = [lines.index(step) for step in STEPS]
     assert places == sorted(places)
@@ -122,11 +126,13 @@ def test_the_readme_has_the_steps_that_are_typed_here():
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("broker_at_1883")
-def test_a_person_who_follows_the_seed_succeeds_at_each_step(shell):
+def test_every_step_of_the_originals_readme_succeeds(shell):
     for port in (5000, 6000):
-        assert not listens(port), f"something listens on port {port}, which the seed's files use"
+        assert not listens(port), (
+            f"something listens on port {port}, which the original's files use"
+        )
     subprocess.run([sys.executable, "-m", "venv", str(shell.project / ".venv")], check=True)
-    shell.type("pip install -q -r requirements.txt")
+    shell.run("pip install -q -r requirements.txt")
 
     flows = shell.project / "runtime_manager" / "config_files" / "flows.conf"
     flows.write_text(flows.read_text().replace("1\nTO", "1 my first flow\nTO", 1))
@@ -135,7 +141,7 @@ def test_a_person_who_follows_the_seed_succeeds_at_each_step(shell):
     wait_until(lambda: listens(6000))
     rm_mqtt = shell.launch("python rm_mqtt.py", "runtime_manager")
     wait_until(lambda: "mqtt_connected" in rm_mqtt.read_text())
-    published = shell.type("python test_mqtt_publisher.py", "test")
+    published = shell.run("python test_mqtt_publisher.py", "test")
     assert "published on component_msg" in published
     wait_until(lambda: "endpoint1" in simulator.read_text() or "nodo" in simulator.read_text())
 
@@ -152,11 +158,11 @@ def test_a_person_who_follows_the_seed_succeeds_at_each_step(shell):
             answer = json.load(reply)
         assert answer["state"] == "succeeded"
     for flow in ("2", "3"):
-        shell.type(f"python test_mqtt_publisher.py {flow}", "test")
+        shell.run(f"python test_mqtt_publisher.py {flow}", "test")
 
     def ended():
         config = "--config runtime_manager/config_files --json"
-        listed = json.loads(shell.type(f"fractal-rm runs list {config}"))["runs"]
+        listed = json.loads(shell.run(f"fractal-rm runs list {config}"))["runs"]
         ways = sorted((run["source"], run["flow"]) for run in listed)
         assert {run["state"] for run in listed} <= {
             "succeeded", "handed-off", "accepted", "running", "offered",
@@ -165,13 +171,13 @@ def test_a_person_who_follows_the_seed_succeeds_at_each_step(shell):
         return ways if final and len(ways) == 6 else None
 
     assert wait_until(ended) == [(way, flow) for way in ("mqtt", "rest") for flow in "123"]
-    assert shell.type("fractal-rm audit --config runtime_manager/config_files").count("yes") == 3
+    assert shell.run("fractal-rm audit --config runtime_manager/config_files").count("yes") == 3
     assert sorted(path.name for path in (shell.project / "runtime_manager" / "state").iterdir()
                   if path.suffix == ".journal") == ["api.journal", "mqtt.journal"]  # fmt: skip
     assert shell.interrupt_all() == [0, 0, 0]
 
 
-def test_the_simulators_can_be_imported():
+def test_the_simulators_can_be_imported_as_modules():
     script = "import test_rest_api, test_mqtt_publisher; print(test_rest_api.PORT)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT / "test", capture_output=True, check=True

@@ -1,0 +1,181 @@
+"""Acceptance of triggers on in-memory adapters: duplicates, bounds, dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.facts import Dead
+from fractal_rm.domain.refusals import (
+    Broken,
+    Busy,
+    JournalUnavailable,
+    KeyReused,
+    Malformed,
+    UnknownFlow,
+    WrongShape,
+)
+from fractal_rm.domain.state import State
+from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.engine import accept
+from worlds import Stage, settle, until
+
+
+async def test_unknown_flows_and_malformed_triggers_are_refused():
+    async with Stage() as stage:
+        with pytest.raises(UnknownFlow, match="'99'"):
+            await stage.send("99")
+        with pytest.raises(WrongShape):
+            await stage.node.receive(Arrival(Source.MQTT, b'{"id_flow": "1"}'))
+        with pytest.raises(Malformed):
+            await stage.node.receive(Arrival(Source.MQTT, b"{"))
+        assert stage.disk.runs == {}
+
+
+async def test_triggers_that_arrive_together_get_separate_answers(monkeypatch):
+    def arrival(flow):
+        return Arrival(Source.MQTT, f'{{"id_flow": "{flow}", "payload": 1}}'.encode())
+
+    async with Stage() as stage:
+        decode = accept.decode_trigger
+
+        def broken(arrival, most):
+            if b"666" in arrival.body:
+                raise RuntimeError("an unforeseen error")
+            return decode(arrival, most)
+
+        monkeypatch.setattr(accept, "decode_trigger", broken)
+        arrivals = [arrival("2"), arrival("99"), arrival("666"), arrival("2")]
+        first, unknown, fault, second = await stage.node.receive_all(arrivals)
+        assert [type(unknown), type(fault)] == [UnknownFlow, Broken]
+        await until(lambda: stage.node.unfinished == 0)
+        assert stage.state(first.run) is stage.state(second.run) is State.SUCCEEDED
+        assert len(stage.disk.runs) == 2
+
+
+async def test_a_run_executes_though_its_receiver_was_cancelled():
+    async with Stage() as stage:
+        receiving = asyncio.create_task(stage.send("2"))
+        await asyncio.sleep(0)
+        receiving.cancel()
+        await until(lambda: stage.disk.runs and stage.node.unfinished == 0)
+        (run_id,) = stage.disk.runs
+        await until(lambda: stage.state(run_id) is State.SUCCEEDED)
+
+
+async def test_a_dead_letter_keeps_the_message_and_the_reason():
+    async with Stage() as stage:
+        arrival = Arrival(Source.MQTT, b"\xff" * 100_000)
+        await stage.node.set_aside(arrival, Malformed("not UTF-8 at byte 0"))
+        ((fact,),) = [stage.disk.facts(run_id) for run_id in stage.disk.runs]
+        assert isinstance(fact, Dead)
+        assert (fact.code, fact.source) == ("malformed", "mqtt")
+        assert fact.body == b"\xff" * 65_536
+
+
+async def test_a_trigger_with_a_known_id_returns_the_same_run():
+    async with Stage() as stage:
+        go = stage.holds("slow/1")
+        first = await stage.send("4", id="k")
+        again = await stage.send("4", id="k")
+        assert (again.run, again.duplicate) == (first.run, True)
+        with pytest.raises(KeyReused):
+            await stage.send("4", payload="other", id="k")
+        go.set()
+        await stage.ended(first.run)
+        after = await stage.send("4", id="k")
+        assert (after.run, after.state) == (first.run, State.SUCCEEDED)
+        assert len(stage.components.requests) == 1
+
+
+async def test_duplicates_that_arrive_at_the_same_time_make_one_run():
+    async with Stage() as stage:
+        taken = await asyncio.gather(*(stage.send("2", id="k") for _ in range(50)))
+        assert len({each.run for each in taken}) == 1
+        await until(lambda: stage.node.unfinished == 0)
+        assert stage.called() == ["b/2"]
+
+
+async def test_triggers_over_a_bound_are_refused_and_accepted_runs_succeed():
+    async with Stage(bounds=Bounds(max_inflight_runs=2, max_waiting_runs=3)) as stage:
+        go = stage.holds("slow/1")
+        taken = []
+        with pytest.raises(Busy) as refused:
+            for _ in range(10):
+                taken.append(await stage.send("4"))
+        assert refused.value.retry_after_s
+        assert 3 <= len(taken) <= 5
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert [stage.state(each.run) for each in taken] == [State.SUCCEEDED] * len(taken)
+        assert await stage.send("2")
+
+
+async def test_the_bytes_of_unfinished_runs_are_bounded():
+    async with Stage(bounds=Bounds(max_inflight_bytes=10_000)) as stage:
+        go = stage.holds("slow/1")
+        with pytest.raises(Busy, match="bytes"):
+            for _ in range(20):
+                await stage.send("4", payload="x" * 1_000)
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert stage.load.held_bytes == 0
+
+
+async def test_triggers_are_refused_while_the_disk_is_full_and_accepted_afterwards():
+    async with Stage() as stage:
+        stage.journal.full = True
+        stage.node.watch_journal()
+        with pytest.raises(JournalUnavailable) as refused:
+            await stage.send("2")
+        assert refused.value.retry_after_s
+        assert not all(check.ok for check in stage.node.readiness())
+        stage.journal.full = False
+        stage.node.watch_journal()
+        assert (await stage.run("2")).state is State.SUCCEEDED
+        assert all(check.ok for check in stage.node.readiness())
+
+
+async def test_senders_that_wait_for_a_full_disk_do_not_wake_each_other():
+    async with Stage() as stage:
+        stage.journal.full = True
+        tries = []
+
+        async def send_until_accepted():
+            while True:
+                tries.append(1)
+                try:
+                    return await stage.send("2")
+                except Busy:
+                    await stage.node.wait_for_room()
+
+        waiting = [asyncio.create_task(send_until_accepted()) for _ in range(3)]
+        await settle()
+        assert len(tries) == 3
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert not stage.queue.capacity.refused
+        stage.journal.full = False
+
+
+async def test_asking_for_an_outcome_leaves_no_waiter_behind():
+    async with Stage() as stage:
+        go = stage.holds("slow/1")
+        run = (await stage.send("4")).run
+        for _ in range(10):
+            assert await stage.node.outcome(run, 0) is None
+        assert not stage.node.lifecycle.outcomes.waiting
+        go.set()
+
+
+async def test_a_paused_node_accepts_triggers_and_begins_no_run():
+    async with Stage() as stage:
+        stage.node.pause(True)
+        taken = await stage.send("2")
+        await settle()
+        assert stage.called() == []
+        stage.node.pause(False)
+        await until(lambda: stage.state(taken.run) is State.SUCCEEDED)

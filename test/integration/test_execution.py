@@ -1,0 +1,260 @@
+"""Execution of runs on in-memory adapters: calls, slots, connections."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
+from fractal_rm.domain.state import State
+from fractal_rm.engine.node import Node
+from worlds import URL, Stage, config, flows, until
+
+
+async def test_calls_are_made_in_order_and_get_the_results_of_earlier_calls():
+    async with Stage() as stage:
+        outcome = await stage.run("1", payload={"x": [1, 2.50]})
+        assert outcome.state is State.SUCCEEDED
+        assert stage.called() == ["a/1", "b/1", "a/1"]
+        assert [request.body for request in stage.components.requests] == [
+            b'{"payload": [{"x": [1, 2.5]}]}',
+            b'{"payload": ["from a/1"]}',
+            b'{"payload": ["from a/1", "from b/1"]}',
+        ]
+        assert [msgspec.json.decode(r) for r in outcome.results] == [
+            "from a/1",
+            "from b/1",
+            "from a/1",
+        ]
+
+
+async def test_each_call_has_its_own_idempotency_key():
+    async with Stage() as stage:
+        taken = await stage.send("1")
+        await stage.ended(taken.run)
+        keys = [request.headers["idempotency-key"] for request in stage.components.requests]
+        assert keys == [f"{taken.run}:{n}" for n in (1, 2, 3)]
+
+
+async def test_facts_are_written_in_order():
+    async with Stage() as stage:
+        taken = await stage.send("1")
+        await stage.ended(taken.run)
+    assert stage.facts(taken.run) == ["Accepted", "Placed", *["Finished"] * 3, "Settled"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 503])
+async def test_an_error_status_fails_the_step_and_the_run(status):
+    async with Stage() as stage:
+        stage.answers("b/1", "out of paper", status)
+        outcome = await stage.run("1")
+        assert outcome.state is State.FAILED
+        assert outcome.reason == f"step 2, b 1: status {status}: out of paper"
+        assert stage.called() == ["a/1", "b/1"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [CallTimedOut("no answer within the time limit", sent=True), BadReply("not HTTP")],
+)
+async def test_a_call_that_may_have_arrived_is_not_repeated_without_retry(error):
+    async with Stage() as stage:
+        stage.raises("b/1", error)
+        outcome = await stage.run("1")
+        assert outcome.state is State.FAILED
+        assert str(error) in outcome.reason
+        assert stage.called() == ["a/1", "b/1"]
+
+
+async def test_a_refused_connection_is_tried_three_times():
+    async with Stage() as stage:
+        stage.raises("b/1", ConnectFailed("refused"), ConnectFailed("refused"), None)
+        assert (await stage.run("1")).state is State.SUCCEEDED
+        stage.raises("b/1", ConnectFailed("refused"))
+        outcome = await stage.run("1")
+        assert (outcome.state, outcome.reason) == (State.FAILED, "step 2, b 1: refused")
+
+
+async def test_a_call_that_must_not_be_repeated_is_recorded_before_it_is_sent():
+    async with Stage() as stage:
+        facts_at_call = []
+
+        async def record(_):
+            (run_id,) = stage.disk.runs
+            facts_at_call.extend(stage.facts(run_id))
+            return await answer(_)
+
+        answer = stage.components.answers[f"{URL}/once/1"]
+        stage.components.answers[f"{URL}/once/1"] = record
+        assert (await stage.run("3")).state is State.SUCCEEDED
+        assert facts_at_call == ["Accepted", "Placed", "Started"]
+
+
+async def test_with_durable_step_each_call_waits_until_the_step_before_it_is_durable():
+    async with Stage() as stage:
+        facts_at_calls = []
+
+        def record(name):
+            answer = stage.components.answers[f"{URL}/{name}"]
+
+            async def recorded(call):
+                (run_id,) = stage.disk.runs
+                facts_at_calls.append(stage.facts(run_id))
+                return await answer(call)
+
+            stage.components.answers[f"{URL}/{name}"] = recorded
+
+        record("a/1")
+        record("b/1")
+        assert (await stage.run("5")).state is State.SUCCEEDED
+        begun = ["Accepted", "Placed", "Started"]
+        assert facts_at_calls == [begun, [*begun, "Finished", "Started"]]
+
+
+async def test_after_a_crash_in_the_second_try_of_a_once_only_call_the_run_is_unknown():
+    stage = Stage()
+    await stage.node.start()
+    sent = asyncio.Event()
+
+    async def answer(_):
+        if not sent.is_set() and len(stage.components.requests) == 1:
+            raise ConnectFailed("refused")
+        sent.set()
+        await asyncio.Event().wait()
+
+    stage.components.answers[f"{URL}/once/1"] = answer
+    run = (await stage.send("3")).run
+    await sent.wait()
+    await until(lambda: stage.facts(run)[-1] == "Started")
+    stage.crash()
+    async with Stage(stage.disk) as after:
+        await after.ended(run)
+        assert after.state(run) is State.UNKNOWN
+        assert after.called() == []
+
+
+async def test_a_call_that_waited_for_a_slot_is_made_after_a_restart():
+    stage = Stage(bounds=Bounds(drain_s=0.01), once_limit=1)
+    await stage.node.start()
+    stage.holds("once/1")
+    first, second = [(await stage.send("3")).run for _ in range(2)]
+    await until(lambda: "Started" in stage.facts(first))
+    await stage.node.drain()
+    async with Stage(stage.disk) as after:
+        await after.ended(first)
+        await after.ended(second)
+        assert (after.state(first), after.state(second)) == (State.UNKNOWN, State.SUCCEEDED)
+
+
+async def test_no_run_begins_while_results_exceed_the_memory_bound():
+    async with Stage(bounds=Bounds(max_inflight_bytes=100_000)) as stage:
+        stage.answers("a/1", "x" * 60_000)
+        go = stage.holds("b/1")
+        for _ in range(50):
+            await stage.send("1")
+        await until(lambda: stage.called().count("b/1") >= 2)
+        load = stage.load
+        begun = load.in_flight
+        await stage.send("1")
+        await asyncio.sleep(0)
+        assert load.in_flight == begun < 50
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert load.result_bytes == load.held_bytes == 0
+
+
+async def test_a_slow_component_does_not_delay_other_flows():
+    bounds = Bounds(max_inflight_runs=10)
+    async with Stage(bounds=bounds) as stage:
+        go = stage.holds("slow/1")
+        slow = [await stage.send("4") for _ in range(50)]
+        for _ in range(20):
+            assert (await stage.run("2")).state is State.SUCCEEDED
+        go.set()
+        await until(lambda: all(stage.state(taken.run).final for taken in slow))
+
+
+async def test_thousands_of_runs_are_in_flight_at_once():
+    async with Stage(bounds=Bounds(max_inflight_runs=5_000)) as stage:
+        go = stage.holds("slow/1")
+        for _ in range(3_000):
+            await stage.send("4")
+        await until(lambda: len(stage.components.requests) == 3_000)
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+
+
+async def test_the_limit_of_a_component_holds():
+    components = dict(config().components)
+    components["slow"] = msgspec.structs.replace(components["slow"], limit=3)
+    async with Stage(components=components) as stage:
+        go = stage.holds("slow/1")
+        for _ in range(10):
+            await stage.send("4")
+        await until(lambda: len(stage.components.requests) == 3)
+        go.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert len(stage.components.requests) == 10
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        "1\nTO a 1\nPOST item\n  FOREACH payload\n  LIMIT 9",
+        "1\nORDER dataflow" + "\nTO a 1\nGET" * 9,
+        "1\nORDER dataflow" + "\nRUN 2 payload" * 9 + "\n\n2\nTO a 1\nGET",
+    ],
+)
+async def test_calls_of_runs_that_fan_out_share_half_of_the_connections(flow):
+    """One component holds at most as many of the shared connections as it leaves free."""
+    stage = Stage(flows=flows(f"{flow}\n"))
+    stage.world.connections = 8
+    stage.node = Node(stage.world, {})
+    async with stage:
+        under_way = most = 0
+
+        async def answer(_):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+            return Reply(200, b"", b"1")
+
+        stage.components.answers[f"{URL}/a/1"] = answer
+        for _ in range(3):
+            await stage.send("1", payload=[0] * 9)
+        await until(lambda: stage.node.unfinished == 0)
+        assert (len(stage.components.requests), most) == (27, 2)
+
+
+async def test_components_that_hang_in_fan_outs_leave_connections_for_others():
+    """The first one gets half of the shared connections, and the second a quarter."""
+    flow = "{0}\nTO {1} 1\nPOST item\n  FOREACH payload\n  LIMIT 9\n"
+    texts = [flow.format(number, name) for number, name in enumerate(("a", "b", "slow"), start=1)]
+    stage = Stage(flows=flows("\n".join(texts)))
+    stage.world.connections = 8
+    stage.node = Node(stage.world, {})
+    async with stage:
+        hangs = asyncio.Event()
+
+        async def hang(_):
+            await hangs.wait()
+            return Reply(200, b"", b"1")
+
+        for name in "ab":
+            stage.components.answers[f"{URL}/{name}/1"] = hang
+        stage.components.answers[f"{URL}/slow/1"] = Reply(200, b"", b"1")
+        for number in "12":
+            await stage.send(number, payload=[0] * 9)
+        await until(lambda: len(stage.components.requests) == 3)
+        for _ in range(2):
+            await stage.send("3", payload=[0] * 9)
+        await until(lambda: len(stage.components.requests) == 3 + 18)
+        hangs.set()
+        await until(lambda: stage.node.unfinished == 0)
+        assert len(stage.components.requests) == 4 * 9

@@ -1,0 +1,107 @@
+"""Real nodes: balancers and components that fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from components import Components
+from nodes import FLOWS, NodeProcess
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((200, '{"id_node": null}'), "the balancer said here"),
+        ((200, '\ufeff{"id_node": null}'), "the balancer said here"),
+        ((200, '{"id_node": 99}'), "which nodes.conf does not have"),
+        ((200, '{"id_node": "1"}'), "which is this one"),
+        ((200, "<html>busy</html>"), "its answer is not"),
+        ((200, '{"node": 1}'), "its answer is not"),
+        ((200, '{"id_node": [1]}'), "its answer is not"),
+        ((200, "\ufffd"), "its answer is not"),
+        ((200, b"\xff\xd8\0\x1b"), "(not UTF-8 at byte 0): 4 bytes"),
+        ((503, b"?", {"Content-Encoding": "br"}), "status 503: ?"),
+        ((500, "{}"), "status 500"),
+        ((302, '{"id_node": 2}', {"Location": "/LB/"}), "status 302, pointing to /LB/"),
+        ("close", "closed without an answer"),
+        ("garbage", "not HTTP/1.1"),
+    ],
+)
+def test_a_run_executes_here_for_every_failure_of_the_balancer(balanced, answer, reason):
+    node, components = balanced
+    components.answers["/LB/id_node"] = answer
+    found = node.outcome()
+    assert found["state"] == "succeeded"
+    assert reason in found["reason"]
+
+
+@pytest.fixture
+def balanced(node_and_balancer):
+    """One node and its balancer for many tests, without the answers of the test before."""
+    _, components = node_and_balancer
+    components.answers.clear()
+    return node_and_balancer
+
+
+@pytest.fixture(scope="module")
+def node_and_balancer(tmp_path_factory):
+    components = Components()
+    folder = tmp_path_factory.mktemp("balanced")
+    node = NodeProcess(folder / "n", components=components.port, balancer=components.port,
+                       mode="api")  # fmt: skip
+    node.edit("comm", node__id="1")
+    node.start()
+    yield node, components
+    components.end()
+    assert node.stop() == 0
+    assert "Traceback" not in node.log
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((500, "out of paper"), "status 500: out of paper"),
+        ((404, ""), "status 404"),
+        ("close", "closed without an answer"),
+        ("garbage", "not HTTP/1.1"),
+    ],
+)
+def test_a_bad_answer_of_a_component_fails_only_its_own_run(balanced, answer, reason):
+    node, components = balanced
+    components.answers["/LB/id_node"] = (200, '{"id_node": null}')
+    components.answers["/endpoint2"] = answer
+    found = node.outcome("2")
+    assert (found["state"], found["reason"].partition(": ")[0]) == (
+        "failed", "step 1, component1 2",
+    )  # fmt: skip
+    assert reason in found["reason"]
+    assert node.outcome("1")["state"] == "succeeded"
+
+
+def test_a_balancer_that_hangs_delays_a_run_by_its_timeout_only(make, components):
+    node = make(balancer=components.port)
+    node.edit("load_balancer", timeout_s=0.3)
+    components.answers["/LB/id_node"] = "hang"
+    found = node.start().outcome()
+    assert found["state"] == "succeeded"
+    assert "no answer within the time limit" in found["reason"]
+
+
+def test_a_component_that_hangs_fails_only_its_own_run(make, components):
+    node = make()
+    node.edit("components", component1__config__timeout_s=0.3)
+    (node.config / "flows.conf").write_text(FLOWS + "\n9\nTO component2 1\nGET\n")
+    components.answers["/endpoint2"] = "hang"
+    node.start()
+    found = node.outcome("2")
+    assert found["state"] == "failed"
+    assert "no answer within the time limit" in found["reason"]
+    assert node.outcome("9")["state"] == "succeeded"
+
+
+def test_a_component_can_be_sent_python_text_as_by_the_original(make, components):
+    node = make()
+    node.edit("components", component1__config__body="python-repr")
+    node.start()
+    node.trigger("1", {"a": "x", "b": [True, None]}, Prefer="wait=30")
+    assert components.requests[0][2] == b"{'payload': [{'a': 'x', 'b': [True, None]}]}"

@@ -1,0 +1,138 @@
+"""LIMIT and RUN after a crash: the runs that held permits hold them again."""
+
+from __future__ import annotations
+
+import pytest
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.flow import Flow, Order, Queueing, SubFlow, Wait
+from fractal_rm.domain.state import State
+from steps import flow, get
+from worlds import ManualClock, Stage, until
+
+ONE_AT_A_TIME = Queueing(limit=1)
+LIMITED = flow(get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
+PARENT = flow(SubFlow(1, "8"), get(2, "a 1"), flow_id="7")
+
+
+def stage_of(*flows: Flow, **changes: object) -> Stage:
+    return Stage(flows={each.id: each for each in flows}, **changes)
+
+
+def in_flight(stage: Stage) -> int:
+    return stage.load.in_flight
+
+
+async def test_after_a_crash_the_run_of_a_run_step_still_holds_its_permit():
+    disk, clock = Disk(), ManualClock()
+    child = flow(Wait(60_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
+    stage = stage_of(PARENT, child, disk=disk, clock=clock)
+    await stage.node.start()
+    parent = (await stage.send("7")).run
+    await until(lambda: any("Waiting" in stage.facts(each) for each in disk.runs))
+    stage.crash()
+    async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
+        own = (await stage.send("8")).run
+        await until(lambda: stage.load.waiting == 2 and not in_flight(stage))
+        assert stage.facts(own) == ["Accepted"]
+        clock.ms += 60_000
+    async with stage_of(PARENT, child, disk=disk, clock=clock) as stage:
+        assert (await stage.ended(parent)).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("order", list(Order))
+async def test_runs_that_only_waited_at_each_crash_count_no_attempt(order):
+    disk, clock = Disk(), ManualClock()
+    child = flow(Wait(60_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
+    flows = flow(SubFlow(1, "8"), flow_id="7", order=order), child
+    stage = stage_of(*flows, disk=disk, clock=clock)
+    await stage.node.start()
+    for _ in range(3):
+        await stage.send("7")
+    for _ in range(4):
+        queue, load = stage.queue, stage.load
+        await until(
+            lambda queue=queue, load=load: queue.held_up() == {"8": 2} and not load.in_flight
+        )
+        stage.crash()
+        stage = stage_of(*flows, disk=disk, clock=clock)
+        await stage.node.start()
+    facts = [stage.facts(each) for each in disk.runs]
+    assert sorted(each[-1] for each in facts) == ["Placed", "Placed", "Placed", "Waiting"]
+    clock.ms += 60_000
+    stage.crash()
+    async with stage_of(*flows, disk=disk, clock=clock) as stage:
+        await until(lambda: sum("Begun" in stage.facts(each) for each in disk.runs) == 2)
+
+
+@pytest.mark.parametrize(
+    ("waiter", "others"),
+    [
+        ((Wait(20_000), SubFlow(1, "8")), ["8"]),
+        ((SubFlow(1, "8"), SubFlow(2, "8")), []),
+    ],
+    ids=["a younger run holds the permit", "another step of the run holds it"],
+)
+async def test_a_restart_gives_permits_to_the_runs_that_held_them_at_the_crash(waiter, others):
+    disk, clock, once = Disk(), ManualClock(), Bounds(max_attempts=1)
+    child = flow(Wait(600_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
+    flows = flow(*waiter, flow_id="7", order=Order.DATAFLOW), child
+    stage = stage_of(*flows, disk=disk, clock=clock, bounds=once)
+    await stage.node.start()
+    for each in ("7", *others):
+        await stage.send(each)
+    facts = stage.facts
+    await until(lambda: sum("Waiting" in facts(each) for each in disk.runs) == 1 + len(others))
+    clock.ms += 20_000
+    stage.world.alarms.look()
+    await until(lambda: stage.queue.held_up() == {"8": 1} and not in_flight(stage))
+    stage.crash()
+    async with stage_of(*flows, disk=disk, clock=clock, bounds=once) as stage:
+        await until(lambda: stage.queue.held_up() == {"8": 1})
+        assert not any("Dead" in stage.facts(each) for each in disk.runs)
+
+
+@pytest.mark.parametrize("parked", ["8", "7"], ids=["a run in line", "the run of a RUN step"])
+async def test_a_released_run_that_held_a_permit_resumes_when_the_permit_is_free(parked):
+    disk, clock = Disk(), ManualClock()
+    before = stage_of(PARENT, LIMITED, disk=disk, clock=clock)
+    await before.node.start()
+    before.holds("b/1")
+    old = (await before.send(parked)).run
+    await until(before.called)
+    before.crash()
+    clock.ms += 2 * 3_600_000
+    async with stage_of(PARENT, LIMITED, disk=disk, clock=clock) as stage:
+        go = stage.holds("b/1")
+        new = (await stage.send("8")).run
+        await until(stage.called)
+        for _ in range(2):  # the first time, it did not resume
+            assert stage.node.release_parked() == 1
+        go.set()
+        for run in (new, old):
+            assert (await stage.ended(run)).state is State.SUCCEEDED
+        assert stage.facts(old).count("Released") == 1
+
+
+@pytest.mark.parametrize("left", ["8", "7"], ids=["a run in line", "the run of a RUN step"])
+async def test_an_adopted_run_resumes_when_its_permit_is_free(left):
+    before = stage_of(PARENT, LIMITED)
+    await before.node.start()
+    before.holds("b/1")
+    old = (await before.send(left)).run
+    await until(before.called)
+    before.crash()
+    async with stage_of(PARENT, LIMITED) as stage:
+        go = stage.holds("b/1")
+        new = (await stage.send("8")).run
+        await until(stage.called)
+        stage.disk.others.append(before.disk)
+        assert await stage.node.adopt()
+        assert stage.queue.held_up() == {"8": 1}
+        for _ in range(2):  # the second time, too
+            assert stage.node.take_stock() == frozenset()
+        assert stage.called() == ["b/1"]
+        go.set()
+        for run in (new, old):
+            assert (await stage.ended(run)).state is State.SUCCEEDED

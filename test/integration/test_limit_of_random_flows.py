@@ -1,0 +1,90 @@
+"""Random flows that run each other: LIMIT holds, and every run ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.call import Reply
+from fractal_rm.domain.flow import Flow, Order, Queueing, SubFlow
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import HERE, State
+from steps import flow, get
+from worlds import URL, Stage
+
+
+def stage_of(*flows: Flow, **changes: object) -> Stage:
+    return Stage(flows={each.id: each for each in flows}, **changes)
+
+
+names = st.sampled_from(["1", "2", "3"])
+rules = st.tuples(st.sampled_from([1, 1, 2, None]), st.sampled_from(list(Order)))
+call = st.none()
+# Either each flow runs one flow, perhaps in a circle, or several flows with higher numbers.
+in_circles = st.tuples(*[st.tuples(st.lists(call, max_size=2), names)] * 3).map(
+    lambda flows: [[*calls, name] for calls, name in flows]
+)
+onwards = st.tuples(
+    st.lists(st.sampled_from([None, "2", "3"]), min_size=1, max_size=3),
+    st.lists(st.sampled_from([None, "3"]), min_size=1, max_size=3),
+    st.lists(call, min_size=1, max_size=2),
+)
+
+
+def make_flow(number: int, steps: list[str | None], limit: int | None, order: Order) -> Flow:
+    """A flow with a call for each None, and a RUN step for each flow id."""
+    made_steps = [
+        get(at, "a 1") if each is None else SubFlow(at, each)
+        for at, each in enumerate(steps, start=1)
+    ]
+    return flow(*made_steps, flow_id=str(number), order=order, queueing=Queueing(limit=limit))
+
+
+def check_limits(stage: Stage) -> None:
+    open_runs = stage.node.lifecycle.runs
+
+    def counts(run: Run) -> bool:
+        """It has begun, and is not within a run of its own flow."""
+        above, begun = open_runs.parent(run), run.placement is HERE
+        while above is not None:
+            if above.flow.id == run.flow.id:
+                return False
+            above = open_runs.parent(above)
+        return begun
+
+    for name, count in Counter(run.flow.id for run in open_runs if counts(run)).items():
+        limit = stage.world.config.flows[name].queueing.limit
+        assert limit is None or count <= limit
+
+
+@settings(max_examples=60)
+@given(
+    st.one_of(in_circles, onwards),
+    st.lists(rules, min_size=3, max_size=3),
+    st.lists(names, min_size=2, max_size=10),
+)
+def test_limits_hold_and_every_run_ends(flows, rules, triggers):
+    async def play() -> None:
+        all_flows = [
+            make_flow(number, steps, *rule)
+            for number, (steps, rule) in enumerate(zip(flows, rules, strict=True), start=1)
+        ]
+        async with stage_of(*all_flows, bounds=Bounds(max_inflight_runs=4)) as stage:
+
+            async def answer(_):
+                check_limits(stage)
+                await asyncio.sleep(0)
+                return Reply(200, b"", b"")
+
+            stage.components.answers[f"{URL}/a/1"] = answer
+            runs = [(await stage.send(each)).run for each in triggers]
+            for each in runs:
+                assert (await stage.ended(each)).state in {State.SUCCEEDED, State.FAILED}
+            assert stage.node.unfinished == 0
+            assert not stage.queue.permits.in_use
+
+    asyncio.run(play())

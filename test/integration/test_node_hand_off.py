@@ -1,0 +1,116 @@
+"""Real nodes: hand-offs, and peers that fail."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from fractal_rm.domain.state import State
+from nodes import wait_until
+from ports import free_port
+
+
+def node_at(port: int, endpoint: str, **more):
+    """A nodes.conf with node 2 at this address."""
+    config = {"protocol": "http", "ip": "127.0.0.1", "port": port, "endpoint": endpoint, **more}
+    return {"2": {"config": config}}
+
+
+def test_a_handed_off_run_executes_once_and_its_receipt_is_kept(make, components):
+    there = make("there").start()
+    here = make("here", balancer=components.port)
+    here.knows(there)
+    here.start()
+    components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
+    answer = here.outcome("1")
+    assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has it")
+    run = wait_until(lambda: there.history.run(answer["run"]))
+    wait_until(lambda: there.history.run(answer["run"]).summary.state is State.SUCCEEDED)
+    assert run.summary.source == "peer"
+    assert set(components.per_key().values()) == {1}
+    known = json.loads((here.state / "known-peers.json").read_text())
+    assert known == [f"http://127.0.0.1:{there.rest}/startrm"]
+
+
+def test_a_receiver_that_is_killed_after_its_commit_executes_a_repeated_offer_once(
+    make, components
+):
+    there = make("there").start()
+    here = make("here", balancer=components.port)
+    # A proxy delivers the first offer, kills the receiver, and does not pass on the response.
+    offers = []
+    offered_again = threading.Event()
+
+    def proxy(_, body):
+        if body:  # an empty body asks whether it is a node of this program
+            offers.append(body)
+        status, _, answer = there.request("POST", "/startrm", body, Content_Type="application/json")
+        if len(offers) > 1:
+            offered_again.set()
+        elif body:
+            there.kill()
+            there.start()
+            offered_again.wait(60)
+        return status, json.dumps(answer)
+
+    components.answers["/proxy"] = proxy
+    components.answers["/LB/id_node"] = (200, '{"id_node": "2"}')
+    here.write("nodes", node_at(components.port, "proxy", peer="fractal"))
+    here.start()
+    answer = here.outcome("1")
+    assert (answer["state"], answer["reason"]) == ("handed-off", "node 2 has it")
+    assert offered_again.is_set()
+    assert len(set(offers)) == 1
+    wait_until(lambda: [run.state for run in there.runs()] == [State.SUCCEEDED])
+    assert here.runs(State.SUCCEEDED) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "reason"),
+    [
+        ((200, "200\n"), "handed-off", "answered as a plain peer"),
+        ((500, "<html>no"), "succeeded", "node 2 answered 500: <html>no"),
+        ((404, "{}"), "succeeded", "node 2 answered 404"),
+        ((503, "{}"), "succeeded", "node 2 answered 503"),
+        ("hang", "succeeded", "node 2 did not answer"),
+        ("close", "succeeded", "node 2 did not answer"),
+        ("garbage", "succeeded", "node 2 did not answer"),
+        (None, "succeeded", "node 2 could not be reached"),
+    ],
+)
+def test_a_run_ends_for_every_response_of_a_peer(make, components, answer, state, reason):
+    node = make(balancer=components.port)
+    components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
+    components.answers["/peer"] = answer
+    port = free_port() if answer is None else components.port
+    node.write("nodes", node_at(port, "peer", timeout_s=0.3 if answer == "hang" else 20))
+    node.start()
+    found = node.outcome()
+    assert found["state"] == state
+    assert reason in found["reason"]
+
+
+def test_an_offer_is_the_originals_message_with_more_keys(make, components):
+    node = make(balancer=components.port)
+    node.edit("comm", node__id="7")
+    components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
+    node.write("nodes", node_at(components.port, "peer"))
+    node.start()
+    run = node.trigger("1", {"a": 1}, placed=False, Prefer="wait=30")[2]["run"]
+    (body,) = [json.loads(body) for path, _, body in components.requests if path == "/peer"]
+    assert body == {
+        "payload": {"a": 1}, "id_flow": "1", "is_load_balancing": True,
+        "run": run, "epoch": 1, "sender": "7",
+    }  # fmt: skip
+
+
+def test_an_offer_contains_the_time_left(make, components):
+    node = make(balancer=components.port)
+    components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
+    node.write("nodes", node_at(components.port, "peer"))
+    node.start()
+    node.trigger(placed=False, Prefer="wait=30", Fractal_Time_Left="60000")
+    (body,) = [json.loads(body) for path, _, body in components.requests if path == "/peer"]
+    assert 0 < body["deadline_ms"] <= 60_000

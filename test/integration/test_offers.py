@@ -1,0 +1,198 @@
+"""Placement of runs, and offers to other nodes, on in-memory adapters."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
+from fractal_rm.domain.handoff import OfferRefused, Receipt
+from fractal_rm.domain.refusals import Draining, JournalUnavailable, OwnRun
+from fractal_rm.domain.state import State
+from worlds import SILENT, UNSENT, Stage, config, peer, until
+
+THEIRS, OTHER = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (None, "the balancer said here"),
+        ("1", "the balancer named node 1, which is this one"),
+        ("99", "the balancer named node '99', which nodes.conf does not have"),
+        (
+            CallTimedOut("no answer within the time limit", sent=True),
+            "the balancer failed: no answer",
+        ),
+        (BadReply("its answer is not {'id_node': …}"), "the balancer failed: its answer is not"),
+        (ConnectFailed("refused"), "the balancer failed: refused"),
+    ],
+)
+async def test_a_run_executes_here_with_a_reason_when_the_balancer_names_no_other_node(
+    answer, reason
+):
+    async with Stage() as stage:
+        stage.balancer.answer = answer
+        outcome = await stage.run("1")
+        assert outcome.state is State.SUCCEEDED
+        assert reason in outcome.reason
+
+
+async def test_a_run_handed_off_to_this_node_executes_here_without_asking_the_balancer():
+    async with Stage() as stage:
+        stage.balancer.answer = "2"
+        outcome = await stage.ended((await stage.offer()).run)
+        assert outcome.state is State.SUCCEEDED
+        assert stage.balancer.asked == 0
+
+
+async def test_an_original_is_not_offered_a_flow_that_it_cannot_run():
+    flows = {"12": msgspec.structs.replace(config().flows["2"], id="12")}
+    async with Stage(flows=flows) as stage:
+        stage.balancer.answer = "4"
+        outcome = await stage.run("12")
+        assert outcome.state is State.SUCCEEDED
+        assert "an original, which cannot run flow 12" in outcome.reason
+        assert stage.peers.offers == []
+
+
+@pytest.mark.parametrize(
+    ("node", "answers", "state", "offers"),
+    [
+        ("2", ["receipt"], State.HANDED_OFF, 1),
+        ("2", ["plain"], State.HANDED_OFF, 1),
+        ("4", ["plain"], State.HANDED_OFF, 1),
+        ("2", [UNSENT], State.SUCCEEDED, 3),
+        ("2", [UNSENT, UNSENT, "receipt"], State.HANDED_OFF, 3),
+        ("2", [OfferRefused("no", 404)], State.SUCCEEDED, 1),
+        ("2", [OfferRefused("busy", 503)], State.SUCCEEDED, 1),
+        ("2", [OfferRefused("a gateway's", 502), "plain"], State.SUCCEEDED, 1),
+        ("2", [OfferRefused("it broke", 500), "plain"], State.SUCCEEDED, 1),
+        ("2", [OfferRefused("a time limit", 408), "plain"], State.SUCCEEDED, 1),
+        ("2", [SILENT, "plain"], State.SUCCEEDED, 1),
+        ("4", [SILENT, "plain"], State.SUCCEEDED, 1),
+        ("4", [UNSENT, SILENT, "plain"], State.SUCCEEDED, 2),
+        ("3", [SILENT, SILENT, SILENT, SILENT, "receipt"], State.HANDED_OFF, 5),
+        ("3", [SILENT, UNSENT, UNSENT, UNSENT, "receipt"], State.HANDED_OFF, 5),
+        ("3", [SILENT, OfferRefused("busy", 503), "receipt"], State.HANDED_OFF, 3),
+        ("3", [SILENT, OfferRefused("a proxy's", 404), "receipt"], State.HANDED_OFF, 3),
+        ("3", [SILENT, OfferRefused("unknown flow", 404, "unknown-flow")], State.SUCCEEDED, 2),
+        ("3", [OfferRefused("a fault", 500), "receipt"], State.HANDED_OFF, 2),
+        ("3", ["plain", "receipt"], State.HANDED_OFF, 2),
+        ("3", [UNSENT], State.SUCCEEDED, 3),
+    ],
+)
+async def test_an_offered_run_is_handed_off_or_executes_here(
+    monkeypatch, node, answers, state, offers
+):
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    async with Stage() as stage:
+        stage.balancer.answer = node
+        stage.peers.take = peer(*answers)
+        outcome = await stage.run("2")
+        assert outcome.state is state
+        assert len(stage.peers.offers) == offers
+        assert {epoch for _, _, epoch in stage.peers.offers} == {1}
+        assert stage.called() == ([] if state is State.HANDED_OFF else ["b/2"])
+
+
+async def test_runs_offered_to_a_silent_peer_leave_their_slots_to_others(monkeypatch):
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    async with Stage(bounds=Bounds(max_inflight_runs=4)) as stage:
+        asked = []
+
+        async def ask():
+            asked.append(1)
+            return "3" if len(asked) <= 20 else None
+
+        stage.balancer.ask = ask
+        stage.peers.take = peer(SILENT)
+        doubted = [await stage.send("2") for _ in range(20)]
+        await until(lambda: len(asked) == 20)
+        assert (await stage.run("2")).state is State.SUCCEEDED
+        stage.peers.take = peer("receipt")
+        for taken in doubted:
+            await until(lambda taken=taken: stage.state(taken.run).final)
+        assert {stage.state(taken.run) for taken in doubted} == {State.HANDED_OFF}
+
+
+async def test_a_repeated_offer_is_sent_to_the_address_of_the_current_configuration(monkeypatch):
+    monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
+    async with Stage() as stage:
+        stage.balancer.answer = "3"
+
+        async def take(node, offer):
+            if node.name != "moved":
+                return SILENT
+            return Receipt(offer.run, offer.epoch)
+
+        stage.peers.take = take
+        taken = await stage.send("2")
+        await until(lambda: len(stage.peers.offers) > 5)
+        nodes = dict(stage.world.config.nodes)
+        nodes["3"] = msgspec.structs.replace(nodes["3"], name="moved")
+        await stage.node.reconfigure(msgspec.structs.replace(stage.world.config, nodes=nodes))
+        await until(lambda: stage.state(taken.run) is State.HANDED_OFF)
+
+
+async def test_a_repeated_offer_is_refused_as_unavailable_while_the_journal_is_blocked():
+    async with Stage() as stage:
+        go = stage.holds("a/1")
+        await stage.offer(run=THEIRS, epoch=1)
+        stage.journal.full = True
+        with pytest.raises(JournalUnavailable):
+            await stage.offer(run=THEIRS, epoch=1)
+        stage.journal.full = False
+        go.set()
+
+
+async def test_an_offer_is_durable_before_it_is_sent():
+    async with Stage() as stage:
+        stage.balancer.answer = "2"
+
+        async def take(_node, offer):
+            assert stage.facts(offer.run) == ["Accepted", "Placed", "Offered"]
+            return Receipt(offer.run, offer.epoch)
+
+        stage.peers.take = take
+        assert (await stage.run("1")).state is State.HANDED_OFF
+
+
+async def test_a_repeated_offer_is_answered_with_the_run_that_exists():
+    async with Stage() as stage:
+        offer = {"run": THEIRS, "epoch": 1, "sender": "2"}
+        first = await stage.offer(**offer)
+        assert (first.run, first.epoch, first.duplicate) == (THEIRS, 1, False)
+        await stage.ended(THEIRS)
+        again = await stage.offer(**offer)
+        assert (again.run, again.epoch, again.duplicate) == (THEIRS, 1, True)
+        assert stage.called() == ["a/1", "b/1", "a/1"]
+
+
+async def test_a_repeated_offer_is_answered_also_while_the_node_drains():
+    stage = Stage()
+    async with stage:
+        go = stage.holds("slow/1")
+        await stage.offer("4", run=THEIRS, epoch=1)
+        stage.node.lifecycle.acceptance.closed = True
+        again = await stage.offer("4", run=THEIRS, epoch=1)
+        assert again.duplicate
+        with pytest.raises(Draining):
+            await stage.offer("4", run=OTHER, epoch=1)
+        go.set()
+
+
+async def test_a_node_refuses_an_offer_of_its_own_run_and_executes_it():
+    async with Stage() as stage:
+        stage.balancer.answer = "2"
+
+        async def loop(_node, offer):
+            with pytest.raises(OwnRun) as refusal:
+                await stage.offer(run=offer.run, epoch=offer.epoch, sender=offer.sender)
+            return OfferRefused(str(refusal.value), 409, OwnRun.code)
+
+        stage.peers.take = loop
+        outcome = await stage.run("2")
+        assert outcome.state is State.SUCCEEDED
+        assert stage.called() == ["b/2"]

@@ -1,0 +1,235 @@
+"""Runs after a crash, a drain or an internal error, on in-memory adapters."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.config.model import Bounds
+from fractal_rm.domain.call_errors import ConnectFailed
+from fractal_rm.domain.facts import Begun, Placed
+from fractal_rm.domain.refusals import Draining
+from fractal_rm.domain.state import State
+from worlds import UNSENT, ManualClock, Stage, peer, settle, until
+
+HOUR_MS = 3_600_000
+
+
+async def crashed_in(flow: str, at: str, disk: Disk, clock: ManualClock) -> str:
+    """Crash a node while the call ``at`` of a run is in flight; returns the id of the run."""
+    stage = Stage(disk, clock)
+    await stage.node.start()
+    stage.holds(at)
+    taken = await stage.send(flow)
+    await until(lambda: stage.called()[-1:] == [at])
+    await settle()  # until earlier facts are durable
+    stage.crash()
+    return taken.run
+
+
+async def test_after_a_crash_a_run_resumes_at_the_first_unfinished_step_with_the_same_key():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("1", "b/1", disk, clock)
+    async with Stage(disk, clock) as stage:
+        await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
+        assert stage.called() == ["b/1", "a/1"]
+        assert stage.components.requests[0].headers["idempotency-key"] == f"{run_id}:2"
+        assert stage.components.requests[0].body == b'{"payload": ["from a/1"]}'
+
+
+async def test_after_a_crash_a_run_that_has_tried_calls_here_stays_here():
+    """The balancer names another node after the crash; a failed call counts as tried."""
+    disk, clock = Disk(), ManualClock()
+    stage = Stage(disk, clock)
+    await stage.node.start()
+    stage.raises("b/2", ConnectFailed("refused"))
+    taken = await stage.send("2")
+    await until(lambda: "StepFailed" in stage.facts(taken.run))
+    stage.crash()
+    stage = Stage(disk, clock)
+    stage.balancer.answer = "2"
+    stage.peers.take = peer("receipt")
+    async with stage:
+        await until(lambda: disk.runs[taken.run].state is State.SUCCEEDED)
+        assert stage.peers.offers == []
+
+
+async def test_after_a_crash_a_run_that_was_placed_here_stays_here():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("2", "b/2", disk, clock)
+    stage = Stage(disk, clock)
+    stage.balancer.answer = "2"
+    async with stage:
+        await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
+        assert stage.peers.offers == []
+
+
+async def test_a_run_that_only_waited_at_a_crash_counts_no_attempt():
+    disk, clock = Disk(), ManualClock()
+    stage = Stage(disk, clock)
+    await stage.node.start()
+    stage.node.pause(True)
+    run_id = (await stage.send("2")).run
+    stage.crash()
+    async with Stage(disk, clock, bounds=Bounds(max_attempts=1)):
+        await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
+
+
+async def test_after_a_crash_in_a_once_only_call_the_run_is_unknown():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("3", "once/1", disk, clock)
+    async with Stage(disk, clock) as stage:
+        await until(lambda: disk.runs[run_id].state is State.UNKNOWN)
+        assert stage.called() == []
+        assert "its answer was lost" in disk.facts(run_id)[-1].reason
+
+
+async def test_a_run_that_crashes_the_process_is_a_dead_letter_after_three_attempts():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("4", "slow/1", disk, clock)
+    for _ in range(2):
+        stage = Stage(disk, clock)
+        stage.holds("slow/1")
+        await stage.node.start()
+        await until(lambda stage=stage: stage.called() == ["slow/1"])
+        stage.crash()
+    attempts = [fact.attempt for fact in disk.facts(run_id) if isinstance(fact, Begun)]
+    assert attempts == [2, 3]
+    async with Stage(disk, clock) as stage:
+        await until(lambda: disk.runs[run_id].state is State.DEAD)
+        assert stage.called() == []
+    assert disk.facts(run_id)[-1].code == "attempts"
+
+
+async def test_all_runs_of_a_burst_are_in_flight_when_their_component_is_slow():
+    async with Stage() as stage:
+        go = stage.holds("slow/1")
+        for _ in range(200):
+            await stage.send("4")
+        await until(lambda: len(stage.called()) == 200)
+        go.set()
+
+
+async def test_an_attempt_is_counted_before_its_first_call():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("4", "slow/1", disk, clock)
+    stage = Stage(disk, clock)
+    stage.holds("slow/1")
+    await stage.node.start()
+    await until(lambda: stage.called() == ["slow/1"])
+    assert "Begun" in stage.facts(run_id)
+    stage.crash()
+
+
+async def test_a_drain_counts_no_attempt():
+    disk, clock = Disk(), ManualClock()
+    for _ in range(5):
+        stage = Stage(disk, clock, bounds=Bounds(drain_s=0.01))
+        stage.holds("slow/1")
+        async with stage:
+            if not disk.runs:
+                await stage.send("4")
+            await until(lambda stage=stage: stage.called() == ["slow/1"])
+    (run_id,) = disk.runs
+    assert not disk.runs[run_id].state.final
+    assert not any(isinstance(fact, Begun) for fact in disk.facts(run_id))
+
+
+async def test_after_a_crash_an_old_run_is_parked_until_it_is_released():
+    disk, clock = Disk(), ManualClock()
+    run_id = await crashed_in("2", "b/2", disk, clock)
+    clock.ms += HOUR_MS + 1_000
+    async with Stage(disk, clock) as stage:
+        await until(lambda: disk.runs[run_id].state is State.PARKED)
+        fresh = await stage.send("2")
+        await until(lambda: disk.runs[fresh.run].state is State.SUCCEEDED)
+        assert stage.called() == ["b/2"]
+    async with Stage(disk, clock) as stage:
+        await settle()
+        assert disk.runs[run_id].state is State.PARKED
+        assert stage.node.release_parked() == 1
+        await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
+
+
+async def test_after_a_crash_an_unanswered_offer_is_repeated_under_the_same_epoch():
+    disk, clock = Disk(), ManualClock()
+    stage = Stage(disk, clock)
+    stage.balancer.answer = "3"
+    asked = asyncio.Event()
+
+    async def never(*_):
+        asked.set()
+        await asyncio.Event().wait()
+
+    stage.peers.take = never
+    await stage.node.start()
+    taken = await stage.send("2")
+    await asked.wait()
+    stage.crash()
+    stage = Stage(disk, clock)
+    stage.peers.take = peer("receipt")
+    async with stage:
+        await until(lambda: disk.runs[taken.run].state is State.HANDED_OFF)
+        assert stage.peers.offers == [("3", taken.run, 1)]
+        assert stage.balancer.asked == 0
+
+
+async def test_a_run_keeps_its_flow_when_the_configuration_changes():
+    async with Stage() as stage:
+        go = stage.holds("a/1")
+        taken = await stage.send("1")
+        await until(lambda: stage.called() == ["a/1"])
+        flows = dict(stage.world.config.flows)
+        flows["1"] = msgspec.structs.replace(flows["2"], id="1")
+        await stage.node.reconfigure(msgspec.structs.replace(stage.world.config, flows=flows))
+        go.set()
+        await stage.ended(taken.run)
+        assert stage.called() == ["a/1", "b/1", "a/1"]
+        await stage.run("1")
+        assert stage.called()[3:] == ["b/2"]
+
+
+async def test_drain_finishes_runs_in_flight_and_keeps_waiting_runs():
+    disk = Disk()
+    bounds = Bounds(max_inflight_runs=3)
+    stage = Stage(disk, bounds=bounds)
+    await stage.node.start()
+    go = stage.holds("slow/1")
+    taken = [await stage.send("4") for _ in range(5)]
+    await until(lambda: len(stage.called()) == 2)
+    draining = asyncio.create_task(stage.node.drain())
+    await settle()
+    with pytest.raises(Draining):
+        await stage.send("2")
+    go.set()
+    await draining
+    await stage.node.drain()
+    states = [disk.runs[each.run].state for each in taken]
+    assert sorted(states) == sorted([State.SUCCEEDED] * 2 + [State.ACCEPTED] * 3)
+    assert disk.clean
+
+
+async def test_an_internal_error_makes_its_run_a_dead_letter_and_others_continue():
+    async with Stage() as stage:
+        stage.raises("b/1", RuntimeError("a bug"))
+        taken = await stage.send("1")
+        await until(lambda: stage.state(taken.run) is State.DEAD)
+        assert "a bug" in stage.disk.facts(taken.run)[-1].reason
+        assert (await stage.run("2")).state is State.SUCCEEDED
+
+
+async def test_every_accepted_trigger_is_placed_and_settled():
+    async with Stage() as stage:
+        stage.balancer.answer = "2"
+        stage.peers.take = peer("receipt", UNSENT)
+        for flow in "1234":
+            stage.answers("slow/1", "no", 500)
+            await stage.run(flow)
+        assert stage.node.unfinished == 0
+        assert all(kept.state.final for kept in stage.disk.runs.values())
+        assert len(stage.ended_runs.settled) == 4
+        for run_id in stage.disk.runs:
+            assert any(isinstance(fact, Placed) for fact in stage.disk.facts(run_id))

@@ -1,0 +1,145 @@
+"""The run queue with random events: its bounds hold, and every run ends once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fractal_rm.adapters.memory import QuietTelemetry
+from fractal_rm.domain.admission import Limits, Load
+from fractal_rm.domain.facts import Offered, Placed
+from fractal_rm.domain.flow import Flow, Queueing
+from fractal_rm.domain.run import Run
+from fractal_rm.domain.state import HERE, State
+from fractal_rm.engine.alarms import Alarms
+from fractal_rm.engine.open_runs import OpenRuns
+from fractal_rm.engine.queue import RunQueue
+from fractal_rm.engine.queue.permits import Permits
+from fractal_rm.engine.workers import Workers
+from worlds import ManualClock, settle
+
+HOUR_MS = 3_600_000
+
+rules = st.builds(
+    Queueing,
+    limit=st.sampled_from([None, 1, 1, 2]),
+    priority=st.integers(0, 9),
+    stale_ms=st.none() | st.integers(1, 5_000).map(lambda hours: hours * HOUR_MS),
+    latest=st.sampled_from([None, "@"]),
+)
+numbers = st.integers(0, 99)
+events = st.one_of(
+    st.tuples(st.just("new"), st.integers(0, 1), st.integers(0, 4)),
+    st.tuples(st.just("new"), st.integers(0, 1), st.integers(0, 4)),
+    st.tuples(
+        st.sampled_from(["held", "begun", "offered", "last attempt"]),
+        st.integers(0, 1),
+        st.integers(0, 4),
+    ),
+    st.tuples(st.sampled_from(["ends", "deferred"]), numbers, numbers),
+    st.tuples(st.just("time"), st.integers(0, 3_000), numbers),
+)
+
+
+class QueueUnderTest:
+    """A queue with workers, and runs that end when the test says so."""
+
+    def __init__(self, queueings: list[Queueing], slots: int) -> None:
+        self.flows = [Flow(str(n), queueing=each) for n, each in enumerate(queueings)]
+        self.clock = ManualClock()
+        self.alarms = Alarms(self.clock)
+        self.settled: list[str] = []
+        self.ended: list[str] = []
+        self.joined: list[str] = []
+        self.in_flight: dict[str, tuple[Run, asyncio.Future[float | None]]] = {}
+        self.begun: dict[str, Run] = {}  # and not ended
+        self.load = Load()
+        permits = Permits(OpenRuns(), {})
+        self.queue = RunQueue(self.load, Limits(in_flight=slots), permits, self.alarms)
+        self.queue.open()
+        self.workers = Workers(QuietTelemetry())
+        for work in (*(self.work() for _ in range(slots)), self.withdraw()):
+            self.workers.start(work)
+
+    async def work(self):
+        while (run := await self.queue.next()) is not None:
+            self.queue.leave(run, await self.execute(run))
+
+    async def withdraw(self):
+        while True:
+            run, _ = await self.queue.next_withdrawn()
+            assert run.id not in self.begun
+            self.settled.append(run.id)
+            self.queue.drop(run)
+
+    async def execute(self, run):
+        assert run.id not in self.in_flight
+        limit = run.flow.queueing.limit
+        if run.placement is not HERE and limit is not None:
+            assert [other.flow for other in self.begun.values()].count(run.flow) < limit
+        run.apply(Placed(None, "here"))
+        end = asyncio.get_running_loop().create_future()
+        self.in_flight[run.id], self.begun[run.id] = (run, end), run
+        return await end
+
+    def apply(self, what: str, number: int, other: int) -> None:
+        """A run joins, new or from the journal; or ends, or is deferred; or time passes."""
+        if what == "time":
+            self.clock.ms += number * HOUR_MS
+            self.alarms.look()
+        elif what not in ("ends", "deferred"):
+            self._join(what, self.flows[number], other)
+        elif self.in_flight:
+            run_id = list(self.in_flight)[number % len(self.in_flight)]
+            _, end = self.in_flight.pop(run_id)
+            if what == "ends":
+                del self.begun[run_id]
+                self.ended.append(run_id)
+            end.set_result(None if what == "ends" else 0.0)
+
+    def _join(self, what: str, flow: Flow, about: int) -> None:
+        run = Run(f"run{len(self.joined)}", flow, self.clock.ms, payload=msgspec.Raw(b"%d" % about))
+        run.state = State.ACCEPTED
+        self.joined.append(run.id)
+        if what == "new":
+            self.queue.capacity.reserve(run.payload_bytes)
+            self.queue.join(run)
+            return
+        if what == "begun" or (what == "last attempt" and about == 1):
+            run.apply(Placed(None, "here"))
+            self.begun[run.id] = run
+        if what == "offered" or (what == "last attempt" and about == 2):
+            run.apply(Offered("2", 1))
+        self.queue.readmit(run, alone=what == "last attempt")
+
+    def check(self) -> None:
+        assert self.load.in_flight == len(self.in_flight) <= self.queue.slots.limits.in_flight
+        waiting = len(self.joined) - len(self.settled) - len(self.ended) - len(self.in_flight)
+        assert self.load.waiting == waiting
+
+
+async def play(queue: QueueUnderTest, history: list[tuple[str, int, int]]) -> None:
+    for event in history:
+        queue.apply(*event)
+        await settle(20)
+        queue.check()
+    while queue.load.waiting or queue.in_flight:
+        assert queue.in_flight  # otherwise waiting runs would never begin
+        queue.apply("ends", 0, 0)
+        await settle(20)
+        queue.check()
+    assert sorted(queue.joined) == sorted(queue.ended + queue.settled)
+    assert queue.load.held_bytes == 0
+    await queue.workers.cancel()
+
+
+@settings(max_examples=200)
+@given(st.lists(rules, min_size=2, max_size=2), st.integers(2, 6), st.lists(events, max_size=30))
+def test_the_bounds_hold_and_every_run_ends_once(queueings, slots, history):
+    async def run():
+        await play(QueueUnderTest(queueings, slots), history)
+
+    asyncio.run(run())
