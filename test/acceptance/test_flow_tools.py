@@ -33,7 +33,7 @@ def names(folder: Path) -> list[str]:
 def flows(
     folder: Path, *words: str, standard_input: str = ""
 ) -> subprocess.CompletedProcess[bytes]:
-    done = programs.run("flows", *words, "--config", folder, said=standard_input.encode())
+    done = programs.run("flows", *words, "--config", folder, stdin=standard_input.encode())
     assert b"Traceback" not in done.stdout + done.stderr
     return done
 

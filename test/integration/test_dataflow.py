@@ -59,10 +59,10 @@ async def test_independent_calls_are_in_flight_together():
         first.set()
         outcome = await stage.ended(run_id)
         assert outcome.state is State.SUCCEEDED
-        assert stage.components.requests[2].body == b'{"payload": ["went on", "went on"]}'
+        assert stage.components.requests[2].body == b'{"payload": ["released", "released"]}'
         assert [bytes(each) for each in outcome.results] == [
-            b'"went on"',
-            b'"went on"',
+            b'"released"',
+            b'"released"',
             b'"from a/2"',
         ]
         assert bytes(outcome.reply) == b'"from a/2"'
