@@ -1,4 +1,4 @@
-"""What the simulators share: JSON over HTTP or HTTPS, with Python's standard library alone."""
+"""A JSON server over HTTP or HTTPS for all simulators. It needs only the standard library."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 CERTIFICATES = Path(__file__).parent / "certificates"
-# Of a method, a path and a decoded body: the status and the content of the answer.
+# From a method, a path and a decoded body to the status and the content of the answer.
 Answer = Callable[[str, str, object], tuple[int, object]]
 
 
-class Wrong(Exception):
-    """A request that the component does not take: its status, and why."""
+class WrongRequest(Exception):
+    """A request that the component refuses, with the status and the reason."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -25,46 +25,46 @@ class Wrong(Exception):
 
 
 class Simulator(BaseHTTPRequestHandler):
-    """Prints each request and what was answered."""
+    """Prints each request with its answer."""
 
     protocol_version = "HTTP/1.1"
     answer: Answer
 
-    def _any(self) -> None:
+    def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
             status, content = type(self).answer(self.command, self.path, _decoded(body))
-        except Wrong as wrong:
+        except WrongRequest as wrong:
             status, content = wrong.status, {"error": str(wrong)}
         text = json.dumps(content)
-        asked = body[:120].decode("utf-8", "replace")
-        print(f"{self.command} {self.path} {asked}\n  -> {status} {text[:200]}", flush=True)
+        shown = body[:120].decode("utf-8", "replace")
+        print(f"{self.command} {self.path} {shown}\n  -> {status} {text[:200]}", flush=True)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text.encode())
 
-    do_GET = do_POST = _any  # noqa: N815 - http.server names them
+    do_GET = do_POST = _handle  # noqa: N815 - http.server needs these names
 
     def log_message(self, *_: object) -> None:
-        """Nothing: `_any` says more."""
+        """Print nothing: `_handle` prints each request."""
 
 
 def _decoded(body: bytes) -> object:
     try:
         return json.loads(body) if body else None
     except ValueError as error:
-        raise Wrong(400, f"the body is not JSON: {error}") from error
+        raise WrongRequest(400, f"the body is not JSON: {error}") from error
 
 
-def no_such(method: str, path: str) -> Wrong:
-    """What is not there."""
-    return Wrong(404, f"there is no {method} {path}")
+def no_such(method: str, path: str) -> WrongRequest:
+    """The error for an unknown path or method."""
+    return WrongRequest(404, f"there is no {method} {path}")
 
 
 def main(about: str, port: int, answer: Answer, *, https: bool = False) -> None:
-    """Serve until Ctrl-C. The command takes another PORT, or 0 for any that is free."""
+    """Serve until Ctrl-C. The command may have another PORT, or 0 for any free port."""
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("port", nargs="?", type=int, default=port, help=f"(default: {port})")
     wanted = parser.parse_args().port
@@ -82,4 +82,4 @@ def main(about: str, port: int, answer: Answer, *, https: bool = False) -> None:
     except KeyboardInterrupt:
         pass
     except (OSError, OverflowError) as error:
-        sys.exit(f"cannot listen on {HOST}:{wanted}: {error}. Another port can be given: PORT")
+        sys.exit(f"cannot listen on {HOST}:{wanted}: {error}. Give another PORT")

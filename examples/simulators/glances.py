@@ -1,9 +1,9 @@
-"""Simulates the metrics exporter (Glances 4): what this machine is doing, by GET.
+"""Simulates the metrics exporter (Glances 4), with the metrics of this machine.
 
     python glances.py [PORT]
 
-`/api/4/cpu` in percent, `/api/4/mem` in bytes, `/api/4/load` as the three averages of Linux, and
-`/api/4/quicklook` with one number of each.
+GET `/api/4/cpu` (percent), `/api/4/mem` (bytes), `/api/4/load` (the three load averages of Linux),
+or `/api/4/quicklook` (one number of each).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ PORT = 61208
 
 
 def cpu() -> dict[str, object]:
-    """Shares of the CPU's time since the machine was started, in percent; and counts since then."""
+    """Shares of the CPU time in percent, and counters, since the start of the machine."""
     lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
     kept = {
         name: list(map(int, rest.split())) for name, _, rest in (x.partition(" ") for x in lines)
     }
     names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest")
     ticks = dict(zip(names, kept["cpu"], strict=False))
-    whole = sum(ticks.values()) - ticks["guest"] or 1  # a guest's time is in that of its user
+    whole = sum(ticks.values()) - ticks["guest"] or 1  # the time of user includes that of guest
     shares = {name: round(100 * count / whole, 1) for name, count in ticks.items()}
     del shares["softirq"]
     return {"total": round(100 - shares["idle"], 1), **shares, "ctx_switches": kept["ctxt"][0],
@@ -46,13 +46,13 @@ def mem() -> dict[str, object]:
 
 
 def load() -> dict[str, object]:
-    """Runnable processes, on average over 1, 5 and 15 minutes."""
+    """The average number of runnable processes over 1, 5 and 15 minutes."""
     minutes = dict(zip(("min1", "min5", "min15"), os.getloadavg(), strict=True))
     return {**minutes, "cpucore": os.cpu_count()}
 
 
 def quicklook() -> dict[str, object]:
-    """All in percent; the load of 15 minutes, of what the cores could take."""
+    """All in percent; the load of 15 minutes relative to the number of cores."""
     cores = os.cpu_count() or 1
     return {"cpu": cpu()["total"], "mem": mem()["percent"],
             "load": round(100 * os.getloadavg()[2] / cores, 1), "cpu_log_core": cores}  # fmt: skip
@@ -62,7 +62,7 @@ METRICS = {f"/api/4/{metric.__name__}": metric for metric in (cpu, mem, load, qu
 
 
 def answer(method: str, path: str, _body: object) -> tuple[int, object]:
-    """One metric."""
+    """Answer with one metric."""
     metric = METRICS.get(path)
     if method != "GET" or metric is None:
         raise no_such(method, path)

@@ -1,30 +1,30 @@
-"""Simulates a model server, by HTTPS with a certificate of a private CA.
+"""Simulates a model server over HTTPS, with a certificate of a private CA.
 
     python model_server.py [PORT]
 
-`POST /api/v1/models/<tag>/prediction` takes `{"values": [numbers]}`. It knows one model, `defects`:
-how sure it is that the part is broken, from 0 to 1.
+`POST /api/v1/models/<tag>/prediction` accepts `{"values": [numbers]}`. There is one model,
+`defects`, which predicts the probability that the part is broken, from 0 to 1.
 """
 
 from __future__ import annotations
 
-from component import Wrong, main, no_such
+from component import WrongRequest, main, no_such
 
 PORT = 8000
 MODELS = ("defects",)
 
 
 def answer(method: str, path: str, body: object) -> tuple[int, object]:
-    """Ask one model."""
+    """Make one prediction."""
     before, _, rest = path.partition("/api/v1/models/")
     tag, _, what = rest.partition("/")
     if method != "POST" or before or what != "prediction":
         raise no_such(method, path)
     if tag not in MODELS:
-        raise Wrong(404, f"there is no model {tag}")
+        raise WrongRequest(404, f"there is no model {tag}")
     values = body.get("values") if isinstance(body, dict) else None
     if not isinstance(values, list) or not values or not all(map(_is_number, values)):
-        raise Wrong(422, 'the body is not {"values": [numbers]}')
+        raise WrongRequest(422, 'the body is not {"values": [numbers]}')
     return 200, {"model": tag, "prediction": round(1 - sum(values) / len(values), 3)}
 
 

@@ -1,41 +1,41 @@
-"""Simulates the edge orchestrator: which nodes there are, and which of them take work.
+"""Simulates the edge orchestrator, which knows the nodes and marks those that accept work.
 
     python orchestrator.py [PORT]
 
-`POST /api/v1/load_nodes` takes `{"ips": [addresses], "orchestrator": name}`, and
-`POST /api/v1/update_taints` takes `{}`.
+`POST /api/v1/load_nodes` accepts `{"ips": [addresses], "orchestrator": name}`, and
+`POST /api/v1/update_taints` accepts `{}`.
 """
 
 from __future__ import annotations
 
 import ipaddress
 
-from component import Wrong, main, no_such
+from component import WrongRequest, main, no_such
 
 PORT = 9999
 nodes: list[str] = []
 
 
 def load_nodes(body: object) -> tuple[int, object]:
-    """Take these nodes in the place of those before."""
+    """Replace the list of nodes."""
     if not isinstance(body, dict) or body.keys() != {"ips", "orchestrator"}:
-        raise Wrong(422, 'the body is not {"ips", "orchestrator"}')
+        raise WrongRequest(422, 'the body is not {"ips", "orchestrator"}')
     ips = body["ips"]
     if not isinstance(ips, list) or not ips:
-        raise Wrong(422, "ips is no list of addresses")
+        raise WrongRequest(422, "ips is not a list of addresses")
     try:
         nodes[:] = [str(ipaddress.ip_address(ip)) for ip in ips]
     except ValueError as error:
-        raise Wrong(422, str(error)) from error
+        raise WrongRequest(422, str(error)) from error
     return 200, {"orchestrator": body["orchestrator"], "nodes": len(nodes)}
 
 
 def update_taints(body: object) -> tuple[int, object]:
-    """Say anew which of them take work."""
+    """Update which nodes accept work."""
     if body != {}:
-        raise Wrong(422, "the body is not {}")
+        raise WrongRequest(422, "the body is not {}")
     if not nodes:
-        raise Wrong(409, "no nodes are loaded")
+        raise WrongRequest(409, "no nodes are loaded")
     return 200, {"updated": nodes}
 
 
@@ -43,7 +43,7 @@ CALLS = {"/api/v1/load_nodes": load_nodes, "/api/v1/update_taints": update_taint
 
 
 def answer(method: str, path: str, body: object) -> tuple[int, object]:
-    """One call."""
+    """Answer one call."""
     call = CALLS.get(path)
     if method != "POST" or call is None:
         raise no_such(method, path)

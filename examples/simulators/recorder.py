@@ -1,26 +1,26 @@
-"""Simulates a recorder: keeps one JSON object after another.
+"""Simulates a recorder, which stores JSON objects.
 
     python recorder.py [PORT]
 
-`POST /records` keeps one and answers 201 with its number; `GET /records` gives them all.
+`POST /records` stores one and answers 201 with its number; `GET /records` answers with all of them.
 """
 
 from __future__ import annotations
 
-from component import Wrong, main, no_such
+from component import WrongRequest, main, no_such
 
 PORT = 9300
 records: list[object] = []
 
 
 def answer(method: str, path: str, body: object) -> tuple[int, object]:
-    """Keep, or give."""
+    """Store a record, or answer with all records."""
     if path != "/records":
         raise no_such(method, path)
     if method == "GET":
         return 200, records
     if not isinstance(body, dict) or not body:
-        raise Wrong(422, "a record is a JSON object that says something")
+        raise WrongRequest(422, "a record is a JSON object that is not empty")
     records.append(body)
     return 201, {"number": len(records)}
 

@@ -12,8 +12,9 @@ from fractal_rm.config.compile import Compiled
 from fractal_rm.config.control import Control, read_control
 from fractal_rm.config.load import Watch, load
 from fractal_rm.config.model import Config
-from fractal_rm.domain.errors import FractalError, JournalGone
+from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
+from fractal_rm.domain.journal_errors import JournalGone
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.world import World
 

@@ -29,8 +29,9 @@ from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import Watch, load
 from fractal_rm.config.model import Bounds, Config
 from fractal_rm.config.uncarried import write_uncarried
-from fractal_rm.domain.errors import FractalError, JournalError
+from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import Publish, SubFlow
+from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.result import LARGE_CODECS, SMALL_CODECS
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.node import Node

@@ -1,4 +1,4 @@
-"""The examples: each flow, on a real node, against the simulators of its components."""
+"""The examples: each flow runs on a real node, with the simulators of its components."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from nodes import WITHIN_S, NodeProcess, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ["metrics", "orchestrator", "picture"]
-# The component of components.conf that each simulator plays.
-PLAYED = {
+# Component in components.conf -> its simulator.
+SIMULATOR_OF = {
     "glances": "glances",
     "recorder": "recorder",
     "recognition": "image_recognition",
@@ -36,7 +36,7 @@ class Simulators:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str) -> int:
-        """Start one on a free port, and return that."""
+        """Start one on a free port. Returns the port."""
         log = self._folder / f"{name}.log"
         with log.open("wb") as out:
             self._processes.append(
@@ -47,8 +47,8 @@ class Simulators:
             )  # fmt: skip
         return int(wait_until(lambda: re.search(r"127\.0\.0\.1:(\d+)", log.read_text()))[1])
 
-    def end(self) -> None:
-        """End them all."""
+    def stop(self) -> None:
+        """Stop all of them."""
         for process in self._processes:
             process.kill()
             process.wait()
@@ -56,15 +56,15 @@ class Simulators:
 
 @pytest.fixture
 def simulators(tmp_path):
-    """Started by the tests, ended here."""
+    """The tests start them; they are stopped here."""
     made = Simulators(tmp_path)
     yield made
-    made.end()
+    made.stop()
 
 
 @pytest.fixture
 def launch(tmp_path, simulators):
-    """A node with an example's files, whose ports alone are changed to free ones."""
+    """A node with the files of an example; only the ports are changed to free ones."""
     started: list[NodeProcess] = []
 
     def launched(name: str) -> tuple[NodeProcess, dict[str, int]]:
@@ -72,12 +72,12 @@ def launch(tmp_path, simulators):
         port, ports = node.rest, {}
         for file in FILES:
             shutil.copy(EXAMPLES / name / "config_files" / file, node.config / file)
-        # Paths of the example's files count from its folder.
+        # Paths in the files start at the folder of the example.
         shutil.copytree(EXAMPLES / "simulators" / "certificates",
                         tmp_path / "simulators" / "certificates")  # fmt: skip
         node.edit("comm", rest__port=port)
         for component in node.read("components"):
-            ports[component] = simulators.start(PLAYED[component])
+            ports[component] = simulators.start(SIMULATOR_OF[component])
             node.edit("components", **{f"{component}__config__port": ports[component]})
         started.append(node)
         return node.start(), ports
@@ -88,12 +88,12 @@ def launch(tmp_path, simulators):
 
 
 def trigger_of(name: str) -> bytes:
-    """The message that the example's README sends."""
+    """The trigger in the README of the example."""
     return (EXAMPLES / name / "trigger.json").read_bytes()
 
 
 def sent(node: NodeProcess, body: bytes):
-    """Send a trigger and wait for its end: state, reason and results."""
+    """Send a trigger. Returns the outcome of its run: state, reason and results."""
     wait = {"Content_Type": "application/json", "Prefer": f"wait={WITHIN_S}"}
     status, _, outcome = node.request("POST", "/startrm", body, **wait)
     assert status == 200, outcome
@@ -101,7 +101,7 @@ def sent(node: NodeProcess, body: bytes):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_files_of_an_example_are_well(name):
+def test_the_files_of_an_example_have_no_findings(name):
     folder = EXAMPLES / name / "config_files"
     assert [finding.render() for finding in load(folder, {}).warnings] == []
 
@@ -112,12 +112,12 @@ def test_a_readme_names_every_file_that_it_needs(name):
     assert f"fractal-rm api --config examples/{name}/config_files" in text
     assert f"@examples/{name}/trigger.json" in text
     for component in json.loads((EXAMPLES / name / "config_files/components.conf").read_text()):
-        assert f"python examples/simulators/{PLAYED[component]}.py" in text
+        assert f"python examples/simulators/{SIMULATOR_OF[component]}.py" in text
     flow = (EXAMPLES / name / "config_files" / "flows.conf").read_text()
     assert flow in text
 
 
-def test_metrics_are_picked_from_three_answers_and_recorded(launch):
+def test_metrics_from_three_answers_are_recorded(launch):
     node, ports = launch("metrics")
     outcome = sent(node, trigger_of("metrics"))
     assert outcome["state"] == "succeeded"
@@ -137,7 +137,7 @@ def test_a_picture_becomes_a_prediction_over_https_of_a_private_ca(launch):
     assert 0 <= broken["prediction"] <= 1
 
 
-def test_a_picture_of_megabytes_is_taken_and_without_a_part_no_model_is_asked(launch):
+def test_a_picture_of_megabytes_is_accepted_and_without_a_part_no_model_is_called(launch):
     node, _ = launch("picture")
     belt = {"img_byte": [20] * 1_000_000}
     trigger = {"id_flow": 1, "is_load_balancing": False, "payload": belt}
@@ -146,7 +146,7 @@ def test_a_picture_of_megabytes_is_taken_and_without_a_part_no_model_is_asked(la
     assert outcome["results"][1] is None
 
 
-def test_the_orchestrator_learns_the_nodes_and_updates_its_taints(launch):
+def test_the_orchestrator_gets_the_nodes_and_updates_its_taints(launch):
     node, _ = launch("orchestrator")
     outcome = sent(node, trigger_of("orchestrator"))
     assert outcome["state"] == "succeeded"
@@ -155,7 +155,7 @@ def test_the_orchestrator_learns_the_nodes_and_updates_its_taints(launch):
     assert updated == {"updated": ["10.0.0.11", "10.0.0.12", "10.0.0.13"]}
 
 
-def test_what_the_orchestrator_does_not_take_ends_the_run_with_its_words(launch):
+def test_a_refusal_of_the_orchestrator_is_the_reason_of_the_run(launch):
     node, _ = launch("orchestrator")
     trigger = json.loads(trigger_of("orchestrator"))
     trigger["payload"]["ips"] = ["press 3"]

@@ -32,7 +32,8 @@ from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.check import journal as check
 from fractal_rm.adapters.sqlite.repair import repair
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.facts import Accepted, Finished, Passed, Settled
+from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalFull,
     JournalGone,
@@ -40,7 +41,6 @@ from fractal_rm.domain.errors import (
     JournalUnreadable,
     JournalWithoutFile,
 )
-from fractal_rm.domain.facts import Accepted, Finished, Passed, Settled
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State

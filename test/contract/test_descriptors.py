@@ -17,8 +17,9 @@ from test_journals import opened, sqlite_journal
 from dns import resolving
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.domain.call import Origin, route
-from fractal_rm.domain.errors import ConnectFailed, JournalWithoutFile
+from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.journal_errors import JournalWithoutFile
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import begun, entry, write
 

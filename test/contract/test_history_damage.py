@@ -18,8 +18,13 @@ from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.format.prepare import PAGE_BYTES
 from fractal_rm.adapters.sqlite.repair import repair
-from fractal_rm.domain.errors import JournalBlocked, JournalDamaged, JournalError, JournalInUse
 from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.journal_errors import (
+    JournalBlocked,
+    JournalDamaged,
+    JournalError,
+    JournalInUse,
+)
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import begun, entry, write
 

@@ -26,7 +26,7 @@ from demanding import demanding
 from dns import SILENT, resolving
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.domain.call import Origin, Route, Tls, header_line, route
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.call_errors import (
     BadReply,
     CallFailed,
     CallTimedOut,

@@ -18,7 +18,7 @@ from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.heads import Heads
 from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import BadReply, CallTimedOut, ConnectFailed, ReplyTooLarge
+from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed, ReplyTooLarge
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKS = b"2\r\nok\r\n0\r\n\r\n"

@@ -33,7 +33,18 @@ from fractal_rm.adapters.sqlite.format.page_chain import chain_start, page_sum
 from fractal_rm.adapters.sqlite.format.schema import FORMAT, OLDEST
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in
 from fractal_rm.adapters.sqlite.write.limits import Keep
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.facts import (
+    Accepted,
+    Dead,
+    Finished,
+    Parked,
+    Placed,
+    Settled,
+    Started,
+    StepFailed,
+)
+from fractal_rm.domain.flow import flow_version
+from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalError,
     JournalFull,
@@ -46,17 +57,6 @@ from fractal_rm.domain.errors import (
     JournalTooOld,
     JournalUnreadable,
 )
-from fractal_rm.domain.facts import (
-    Accepted,
-    Dead,
-    Finished,
-    Parked,
-    Placed,
-    Settled,
-    Started,
-    StepFailed,
-)
-from fractal_rm.domain.flow import flow_version
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import (
     FLOW,

@@ -24,7 +24,7 @@ from fractal_rm.adapters.log.survey import survey
 from fractal_rm.adapters.log.timed import Blob, Ref
 from fractal_rm.adapters.memory.blobs import MemoryBlobs
 from fractal_rm.adapters.memory.disk import MemoryDisk
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalForbidden,
     JournalFull,

@@ -19,7 +19,6 @@ from fractal_rm.adapters.sqlite.read import other_histories as lookup
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in
 from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.errors import JournalError, JournalHeld
 from fractal_rm.domain.facts import (
     Accepted,
     Finished,
@@ -30,6 +29,7 @@ from fractal_rm.domain.facts import (
     StepFailed,
 )
 from fractal_rm.domain.flow import flow_version
+from fractal_rm.domain.journal_errors import JournalError, JournalHeld
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.facts import Dead
+from fractal_rm.domain.refusals import (
     Broken,
     Busy,
     JournalUnavailable,
@@ -16,7 +17,6 @@ from fractal_rm.domain.errors import (
     UnknownFlow,
     WrongShape,
 )
-from fractal_rm.domain.facts import Dead
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine import accept

@@ -9,7 +9,7 @@ import pytest
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import BadReply, CallTimedOut, ConnectFailed
+from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
 from fractal_rm.domain.state import State
 from worlds import URL, ManualClock, Stage, flows, until
 

@@ -16,7 +16,7 @@ from fractal_rm.adapters.log import LogJournal, projector
 from fractal_rm.adapters.log.segments import BEGIN
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.domain.errors import JournalDamaged, JournalError
+from fractal_rm.domain.journal_errors import JournalDamaged, JournalError
 from fractal_rm.testing.journal import entry
 
 SEGMENT = BEGIN + 4096

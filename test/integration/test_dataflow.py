@@ -8,7 +8,7 @@ import pytest
 
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import CallTimedOut
+from fractal_rm.domain.call_errors import CallTimedOut
 from fractal_rm.domain.expression import ObjectOf, Payload, Result
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import (

@@ -9,11 +9,7 @@ import pytest
 
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import (
-    BadReply,
-    CallTimedOut,
-    ConnectFailed,
-)
+from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
 from fractal_rm.domain.state import State
 from fractal_rm.engine.node import Node
 from worlds import URL, Stage, config, flows, until

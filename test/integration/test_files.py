@@ -23,7 +23,7 @@ from fractal_rm.config.control import Control, write_control
 from fractal_rm.config.load import Watch, load, read_file
 from fractal_rm.config.regular_file import SECRET_BYTES
 from fractal_rm.domain.call import Tls
-from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.domain.state import State
 from nodes import FLOWS, HOST, NodeProcess, wait_until

@@ -28,8 +28,8 @@ from test_damaged_log import (
 from fractal_rm.adapters.log import projector
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.repair import repair
-from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.facts import Finished, Settled
+from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import begun, entry, write_behind
 

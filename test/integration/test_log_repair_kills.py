@@ -14,7 +14,7 @@ from test_log_repair import damaged_state, journal_of, make, started
 
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.repair import repair
-from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.journal_errors import JournalDamaged
 
 STEPS = ("os.rename", "os.link", "os.mkdir", "os.remove", "shutil.copyfile")
 

@@ -18,7 +18,7 @@ from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES
 from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.config import model
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Busy, Malformed
+from fractal_rm.domain.refusals import Busy, Malformed
 from mqtt_stage import MqttStage, brokers_at, connected, other_client, trigger, until
 from ports import free_port
 

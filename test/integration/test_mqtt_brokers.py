@@ -13,7 +13,7 @@ from fractal_rm.adapters.mqtt.broker_memory import BrokerMemory
 from fractal_rm.adapters.mqtt.brokers import Brokers
 from fractal_rm.adapters.mqtt.connect_options import BrokerOptions, ConnectOptions, ConnectResult
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 from mqtt_stage import (
     MqttStage,
     brokers_at,

@@ -10,7 +10,7 @@ from brokers import Broker
 from fractal_rm.adapters.mqtt import publisher as publisher_module
 from fractal_rm.adapters.mqtt import redelivery
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Busy
+from fractal_rm.domain.refusals import Busy
 from fractal_rm.domain.state import State
 from mqtt_stage import MqttStage, brokers_at, connected, flows_on, listener, trigger, until
 from nodes import NodeProcess, wait_until

@@ -13,7 +13,8 @@ from fractal_rm.adapters.mqtt import outgoing
 from fractal_rm.adapters.mqtt import publisher as publisher_module
 from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Busy, Malformed, PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
+from fractal_rm.domain.refusals import Busy, Malformed
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Taken
 from mqtt_stage import MqttStage, brokers_at, connected, flows_on, listener, send, trigger, until

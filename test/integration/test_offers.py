@@ -6,15 +6,9 @@ import msgspec
 import pytest
 
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.errors import (
-    BadReply,
-    CallTimedOut,
-    ConnectFailed,
-    Draining,
-    JournalUnavailable,
-    OwnRun,
-)
+from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
 from fractal_rm.domain.handoff import OfferRefused, Receipt
+from fractal_rm.domain.refusals import Draining, JournalUnavailable, OwnRun
 from fractal_rm.domain.state import State
 from worlds import SILENT, UNSENT, Stage, config, peer, until
 

@@ -19,7 +19,7 @@ from power_loss import Disk, record, replay
 
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.sqlite.check import check_journal
-from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.journal_errors import JournalDamaged
 
 WRITER = """
 import asyncio, os, sys

@@ -9,11 +9,9 @@ import pytest
 
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.errors import (
-    ConnectFailed,
-    Draining,
-)
+from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.facts import Begun, Placed
+from fractal_rm.domain.refusals import Draining
 from fractal_rm.domain.state import State
 from worlds import UNSENT, ManualClock, Stage, peer, settle, until
 

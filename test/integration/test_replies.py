@@ -10,7 +10,7 @@ import pytest
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.flow import Queueing
 from fractal_rm.domain.handoff import NoAnswer, Receipt
 from fractal_rm.domain.state import State

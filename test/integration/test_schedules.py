@@ -12,8 +12,8 @@ import pytest
 
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.schedule import Schedules
-from fractal_rm.domain.errors import Busy
 from fractal_rm.domain.flow import CatchUp, Cron, Queueing, Starts
+from fractal_rm.domain.refusals import Busy
 from fractal_rm.domain.state import State
 from open_files import no_descriptor_free
 from worlds import ManualClock, Stage, config, until

@@ -9,7 +9,7 @@ import pytest
 
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.expression import ListOf, Literal, ObjectOf, Payload, Result
 from fractal_rm.domain.facts import Passed
 from fractal_rm.domain.flow import Content, Durable, Errors, Publish, Respond, Retry, SubFlow, Wait

@@ -19,7 +19,7 @@ from fractal_rm.cases.secrets import STARS, Mask
 from fractal_rm.cases.write import case_text
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call import with_headers
-from fractal_rm.domain.errors import CallTimedOut, ConnectFailed, PublishFailed
+from fractal_rm.domain.call_errors import CallTimedOut, ConnectFailed, PublishFailed
 from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State

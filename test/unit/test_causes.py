@@ -9,10 +9,12 @@ import msgspec
 import pytest
 
 import fractal_rm.wiring  # noqa: F401 - all errors are known then
+from fractal_rm.domain.call_errors import CallFailed
 from fractal_rm.domain.cause import Cause, Failure
-from fractal_rm.domain.errors import CallFailed, CannotEvaluate, Refused
 from fractal_rm.domain.facts import AnyFact, Dead, Parked, Placed, Settled
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.flow_errors import CannotEvaluate
+from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Run, change
 from fractal_rm.domain.state import State
 

@@ -14,8 +14,8 @@ from fractal_rm.domain.admission import (
     too_old,
 )
 from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call_errors import CallTimedOut, ConnectFailed
 from fractal_rm.domain.cause import Answered, Cause, Failure
-from fractal_rm.domain.errors import Busy, CallTimedOut, ConnectFailed, KeyReused
 from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.handoff import (
     MAX_PAUSE_S,
@@ -35,6 +35,7 @@ from fractal_rm.domain.placement import (
     balancers_choice,
     cannot_run,
 )
+from fractal_rm.domain.refusals import Busy, KeyReused
 from fractal_rm.domain.state import State
 
 NO_ANSWER = Failure(Cause.PEER_SILENT, "it hangs")

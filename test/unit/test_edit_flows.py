@@ -1,4 +1,4 @@
-"""docs/how-to/edit-flows.md shows what the program draws."""
+"""The example and the picture in docs/how-to/edit-flows.md are correct."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def example() -> str:
     return found[1]
 
 
-def test_the_picture_is_that_of_the_flow_above_it():
+def test_the_picture_shows_the_example():
     flows, findings = compile_flows(example(), COMPONENTS)
     assert [finding.render() for finding in findings] == []
     assert (DOCS / "how-to" / "inspect-a-frame.svg").read_text() == svg(flows["1"])
 
 
-def test_the_example_is_canonical():
+def test_the_example_is_formatted():
     assert format_flows(example()) == example()
 
 
-def test_the_extension_for_an_editor_names_files_that_are_there():
+def test_the_editor_extension_names_existing_files():
     package = json.loads((DOCS / "editors" / "package.json").read_text())
     (grammar,) = package["contributes"]["grammars"]
     (language,) = package["contributes"]["languages"]
-    said = json.loads((DOCS / "editors" / grammar["path"]).read_text())
-    assert said["scopeName"] == grammar["scopeName"]
-    assert language["filenames"] == said["fileTypes"]
+    grammar_file = json.loads((DOCS / "editors" / grammar["path"]).read_text())
+    assert grammar_file["scopeName"] == grammar["scopeName"]
+    assert language["filenames"] == grammar_file["fileTypes"]
     json.loads((DOCS / "editors" / language["configuration"]).read_text())

@@ -1,4 +1,4 @@
-"""A flow as an Arazzo description: what it says, and what stands beside it."""
+"""A flow as an Arazzo description, with the extensions for what Arazzo cannot express."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_flow_and_the_flows_that_it_runs_are_workflows():
     ]
 
 
-def test_calls_stand_in_their_order_with_what_they_send():
+def test_calls_are_steps_in_their_order_with_their_bodies():
     assert [each["stepId"] for each in FIRST["steps"]] == [
         "frame", "found", "call-3", "call-4", "printed",
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_calls_stand_in_their_order_with_what_they_send():
     assert "requestBody" not in step("frame")
 
 
-def test_headers_parameters_success_and_retries_are_said():
+def test_headers_parameters_success_and_retries_are_exported():
     assert step("found")["parameters"] == [
         {"name": "key", "in": "query", "value": "v"},
         {"name": "model", "in": "query", "value": "small"},
@@ -132,10 +132,10 @@ def test_headers_parameters_success_and_retries_are_said():
     ]
 
 
-def test_a_flow_that_goes_on_after_errors_goes_on():
+def test_errors_continue_becomes_an_on_failure_action():
     assert [each["onFailure"] for each in SECOND["steps"]] == [
-        [{"name": "go-on", "type": "goto", "stepId": "call-2"}],
-        [{"name": "go-on", "type": "end"}],
+        [{"name": "continue", "type": "goto", "stepId": "call-2"}],
+        [{"name": "continue", "type": "end"}],
     ]
 
 
@@ -145,7 +145,7 @@ def test_the_reply_is_the_output():
     assert step("printed")["outputs"] == {"result": "$outputs.reply"}
 
 
-def test_what_arazzo_cannot_say_stands_beside_it_in_the_flow_s_own_words():
+def test_what_arazzo_cannot_express_is_in_extensions_in_the_words_of_the_flow():
     assert step("frame")["x-fractal-timeout-ms"] == 800
     assert step("found")["x-fractal-before"] == ["WAIT 2s"]
     assert step("call-3")["x-fractal-before"] == ["PUBLISH alerts payload"]
@@ -160,13 +160,13 @@ def test_what_arazzo_cannot_say_stands_beside_it_in_the_flow_s_own_words():
     assert FIRST["inputs"]["properties"]["payload-line"]["x-fractal-from"] == "payload.line"
 
 
-def test_dataflow_is_said_by_what_a_step_needs():
+def test_dataflow_order_is_exported_as_what_each_step_needs():
     text = "1\nORDER dataflow\nTO camera frame\nGET\nGET\nPOST result1 result2\n"
     (workflow,) = exported(text)["flow-1.arazzo.json"]["workflows"]
     assert [each["x-fractal-needs"] for each in workflow["steps"]] == [[], [], ["call-1", "call-2"]]
 
 
-def test_every_operation_is_in_a_description_that_goes_with_it():
+def test_every_operation_is_in_an_exported_description():
     sources = {each["name"]: each["url"] for each in DOCUMENT["sourceDescriptions"]}
     assert sorted(sources) == ["actuator", "camera", "detector"]
     for workflow in DOCUMENT["workflows"]:
@@ -179,7 +179,7 @@ def test_every_operation_is_in_a_description_that_goes_with_it():
                 assert known.count(operation) == 1
 
 
-def test_names_that_would_be_the_same_are_told_apart():
+def test_equal_names_get_a_number():
     text = "1\nTO a||b x/y\nGET\nTO a||b x-y\nGET\n".replace("a||b", "a/b")
     known = {"a/b": component("a/b", "x/y", "x-y")}
     flows, _ = compile_flows(text, {"a/b": ("x/y", "x-y")})
@@ -190,7 +190,7 @@ def test_names_that_would_be_the_same_are_told_apart():
     ]  # fmt: skip
 
 
-def test_every_name_is_one_that_arazzo_takes():
+def test_every_name_is_valid_in_arazzo():
     name = re.compile(r"[A-Za-z0-9_-]+")
     for workflow in DOCUMENT["workflows"]:
         assert name.fullmatch(workflow["workflowId"])
@@ -200,6 +200,6 @@ def test_every_name_is_one_that_arazzo_takes():
 
 
 @pytest.mark.parametrize("text", ["1\nWAIT 1s\n", "1\nRUN 2\n\n2\nWAIT 1s\n"])
-def test_a_flow_that_calls_nothing_cannot_be_said(text):
+def test_a_flow_without_calls_cannot_be_exported(text):
     with pytest.raises(CannotExport, match="at least one"):
         exported(text)

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.evaluate import as_json
 from fractal_rm.domain.expression import Payload
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.seen import Head, Seen
 from fractal_rm.flowlang import compile_flows
 

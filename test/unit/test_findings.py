@@ -1,4 +1,4 @@
-"""How a finding is shown: where, what, and what helps."""
+"""How a finding is shown: its place, its text and its help."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fractal_rm.domain.findings import SHOWN, Finding, Place
 
 
 @pytest.mark.parametrize("code", ["C201", "C202", "C204"])
-def test_a_finding_without_help_of_its_own_has_that_of_its_code(code):
+def test_a_finding_without_a_help_has_the_help_of_its_code(code):
     assert "\n  help: " in Finding("comm.conf", Place(), code, "it is wrong").render()
-    with_its_own = Finding("comm.conf", Place(), code, "it is wrong", "mend it").render()
-    assert with_its_own.endswith("\n  help: mend it")
+    with_its_own = Finding("comm.conf", Place(), code, "it is wrong", "correct it").render()
+    assert with_its_own.endswith("\n  help: correct it")
 
 
 def shown(line: str, place: Place) -> tuple[str, str]:
@@ -21,7 +21,7 @@ def shown(line: str, place: Place) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("at", [0, 30, 119, 120, 50_000, 99_990, 99_999])
-def test_of_a_very_long_line_the_part_around_the_caret_is_shown(at):
+def test_the_part_of_a_very_long_line_around_the_caret_is_shown(at):
     text, caret = shown("." * at + "X" + "." * (99_999 - at), Place(1, at + 1))
     assert text.index("X") == caret.index("^")
     assert len(text) <= 4 + SHOWN + 2
@@ -29,12 +29,12 @@ def test_of_a_very_long_line_the_part_around_the_caret_is_shown(at):
     assert text.endswith("…") is (at < 100_000 - SHOWN // 2)
 
 
-def test_a_line_that_fits_is_shown_whole():
+def test_a_short_line_is_shown_completely():
     line = "\tTO compnent1 1".ljust(SHOWN)
     assert shown(line, Place(1, 5, 9)) == (f"    {line}", "    \t   " + "^" * 9)
 
 
-def test_a_caret_under_a_very_long_word_ends_with_what_is_shown_of_it():
+def test_the_caret_under_a_very_long_word_ends_with_the_shown_part():
     text, caret = shown("x" * 9_002, Place(1, 3, 9_000))
     assert caret.index("^") == 4 + 2
     assert len(caret) <= len(text)

@@ -1,6 +1,7 @@
-"""What is said about a mistake in a flow, word for word: flow_findings.txt has them all.
+"""The exact findings of wrong flows; flow_findings.txt has them all.
 
-After a change of a text, `python test/unit/test_flow_findings.py` writes the file anew: read it.
+After a change of a text, run `python test/unit/test_flow_findings.py` to update the file, and check
+the changes.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ BREAK = "\n--------\n"
 
 
 def cases() -> list[tuple[str, str]]:
-    """Flows, each with what is said about it."""
+    """Wrong flows with their findings."""
     parts = FILE.read_text().removesuffix("\n").split(BREAK)
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 
-def said(text: str) -> str:
+def rendered(text: str) -> str:
     return "\n".join(finding.render() for finding in compile_flows(text, KNOWN)[1])
 
 
 @pytest.mark.parametrize(("text", "expected"), cases())
-def test_a_mistake_is_shown_and_explained(text, expected):
-    assert said(text) == expected
+def test_an_error_is_shown_and_explained(text, expected):
+    assert rendered(text) == expected
 
 
-def test_every_code_of_flows_is_among_them():
+def test_every_code_of_flows_has_a_case():
     shown = "".join(expected for _, expected in cases())
     missing = [code for code in CODES if code[0] == "F" and f"[{code}]" not in shown]
-    # They are about the bytes of the file, and its size: see test_config.py, test_flow_limits.py.
+    # They are tested in test_config_findings.py (F113) and test_flow_limits.py (F136).
     assert missing == ["F113", "F136"]
 
 
 if __name__ == "__main__":
-    shown = [part for text, _ in cases() for part in (text, said(text))]
+    shown = [part for text, _ in cases() for part in (text, rendered(text))]
     FILE.write_text(BREAK.join(shown) + "\n")

@@ -1,4 +1,4 @@
-"""Of very many findings so many are shown as anybody reads; the others are counted."""
+"""The number of findings shown is limited; the others are counted."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ def findings(text: str) -> list[Finding]:
     return compile_flows(text, KNOWN)[1]
 
 
-def test_of_a_file_a_thousand_findings_are_shown_and_the_others_are_counted():
+def test_a_thousand_findings_of_a_file_are_shown_and_the_others_are_counted():
     *shown, last = findings("1\nTO camera 1\n" + "POST paylod\n" * 1_500)
     assert [finding.place.line for finding in shown] == list(range(3, MOST_SHOWN + 3))
     assert last.render() == (
         "flows.conf: error[F136]: 500 more findings of flows.conf are not shown\n"
-        "  help: mend what is shown, and look again"
+        "  help: correct the findings above, then check again"
     )
 
 
-def test_of_a_line_twenty_findings_are_shown():
+def test_twenty_findings_of_a_line_are_shown():
     *shown, other, last = findings("1\nTO camera 1\nPOST" + " paylod" * 100 + "\nPOST x\n")
     assert len(shown) == MOST_OF_A_LINE
     assert other.place.line == 4
     assert last.text.startswith("80 more findings")
 
 
-def test_what_is_not_shown_is_an_error_where_one_of_it_is():
+def test_the_count_is_an_error_if_a_finding_that_is_not_shown_is_one():
     empty = "".join(f"{number}\n\n" for number in range(MOST_SHOWN + 10))
     assert findings(empty)[-1].level is Level.WARNING
     assert findings(empty + "9999\nWAIT\n")[-1].level is Level.ERROR
 
 
-def signs() -> str:
+def random_characters() -> str:
     some = "".join(map(chr, range(32, 127))) + "\n\n\n   "
     return "".join(Random(1).choices(some, k=SIZE))
 
 
-# 256 KiB each of what is no flow, and of what is hard on a reader that looks back; made by who
-# asks for it, as each process of the tests reads this file.
+# 256 KiB each of invalid text, and of text that is slow for a parser that backtracks. Functions,
+# because every test process imports this file.
 GARBAGE = {
-    "signs": signs,
+    "characters": random_characters,
     "latin": lambda: Random(1).randbytes(SIZE).decode("latin-1"),
     "lines": lambda: "1\n" + "psot payload\n" * (SIZE // 13),
     "words": lambda: "1\nTO camera 1\nPOST" + " x" * (SIZE // 2),
@@ -66,13 +66,13 @@ GARBAGE = {
         + "PUBLISH a/b/c\n" * (SIZE // 32)
         + "POST\n"
     ),
-    "circles": lambda: "".join(f"{n}\nRUN {n + 1}\nRUN 0\n\n" for n in range(SIZE // 24)),
+    "cycles": lambda: "".join(f"{n}\nRUN {n + 1}\nRUN 0\n\n" for n in range(SIZE // 24)),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", GARBAGE.values(), ids=GARBAGE)
-def test_very_much_of_anything_is_a_bounded_number_of_short_findings(text):
+def test_a_large_text_gives_a_bounded_number_of_short_findings(text):
     found = findings(text())
     assert 1 <= len(found) <= MOST_SHOWN + 1
     assert sum(len(finding.render()) for finding in found) < 1 << 20

@@ -1,7 +1,7 @@
-"""The examples of docs/reference/flows.md are flows that run, and no keyword is without one.
+"""The examples of docs/reference/flows.md are run, and every keyword has an example.
 
-An example ends as succeeded where its components answer as below. A comment before it may hold a
-case of its own, in the words of flows.cases.toml without ``case.``:
+The run of an example succeeds with the answers below. A comment before the example may have another
+case, written as in flows.cases.toml without ``case.``:
 
     <!-- case
     payload = { line = 3 }
@@ -24,8 +24,8 @@ from fractal_rm.config.compile import compile_config
 from fractal_rm.config.model import Config
 from fractal_rm.domain.flow import Method
 from fractal_rm.flowlang import compile_flows
+from fractal_rm.flowlang.modifiers import MODIFIERS
 from fractal_rm.flowlang.parse import SETTINGS
-from fractal_rm.flowlang.terms import MODIFIERS
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "flows.md"
 COMPONENTS = {"camera": ("frame",), "detector": ("1",), "actuator": ("1", "2")}
@@ -52,13 +52,13 @@ def config() -> Config:
     return compile_config(texts, Path("/nowhere/config_files"), {}).config
 
 
-def case_of(example: str, said: str) -> str:
-    """The case of an example: what its comment says, and what is so where it says nothing."""
+def case_of(example: str, comment: str) -> str:
+    """The case of an example: the lines of its comment, and defaults for the rest."""
     flow = example.split(maxsplit=1)[0]
     lines = ["[[case]]", f'name = "{flow}"', f'flow = "{flow}"']
-    if not re.search(r"^payload\b", said, re.MULTILINE):
+    if not re.search(r"^payload\b", comment, re.MULTILINE):
         lines.append(f"payload_json = '{json.dumps(PAYLOAD)}'")
-    lines.append(re.sub(r"^(\[{1,2})(?=\w)", r"\1case.", said, flags=re.MULTILINE))
+    lines.append(re.sub(r"^(\[{1,2})(?=\w)", r"\1case.", comment, flags=re.MULTILINE))
     lines.append(f"[[case.reply]]\ntext = '{json.dumps(REPLY)}'")
     return "\n".join(lines)
 
@@ -70,11 +70,11 @@ def test_every_example_is_a_flow():
 
 
 @pytest.mark.parametrize(
-    ("said", "example"), FOUND, ids=[example.split("\n", 1)[0] for example in EXAMPLES]
+    ("comment", "example"), FOUND, ids=[example.split("\n", 1)[0] for example in EXAMPLES]
 )
-def test_every_example_ends_as_the_page_says(said, example):
+def test_every_example_ends_as_the_page_says(comment, example):
     made = config()
-    (case,) = read_cases(case_of(example, said), made)
+    (case,) = read_cases(case_of(example, comment), made)
     assert judged(case, made).differences == ()
 
 

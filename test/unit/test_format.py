@@ -1,4 +1,4 @@
-"""The canonical text of flows: it means the same, and is what it is."""
+"""Formatting keeps the meaning of flows, and formatting twice changes nothing."""
 
 from __future__ import annotations
 
@@ -78,28 +78,28 @@ GET
 """
 
 
-def test_a_file_comes_into_its_manner():
+def test_a_file_is_formatted():
     assert format_flows(BEFORE) == AFTER
     assert meaning(BEFORE) == meaning(AFTER)
 
 
 @pytest.mark.parametrize("text", ["", "\n", " \t\r\n\r", "\ufeff"])
-def test_a_file_that_says_nothing_is_empty(text):
+def test_a_blank_file_becomes_empty(text):
     assert format_flows(text) == ""
 
 
-def test_a_very_long_line_does_not_push_the_comments_of_the_others():
+def test_a_very_long_line_does_not_move_the_comments_of_other_lines():
     text = "1\nTO camera 1  # here\nPOST" + " payload" * 20 + "  # there\n"
     assert format_flows(text) == text
 
 
-def test_a_comment_that_is_indented_under_a_call_stays_there():
+def test_a_comment_indented_under_a_call_stays_indented():
     text = "1\nTO camera 1\nGET\n  # AS frame\nGET\n# GET\n"
     assert format_flows(text) == text
     assert format_flows(text.replace("\n", "\n   ").rstrip(" ")) == text
 
 
-def test_what_stands_in_the_quotes_of_a_path_stays():
+def test_quoted_text_in_a_path_is_not_changed():
     text = "1\nTO camera 1\nGET\nPOST result1.\"a[?b == `'x  y'`]\"  payload\n"
     assert format_flows(text) == text.replace("  payload", " payload")
 
@@ -142,7 +142,7 @@ FOR_EACH = st.sampled_from([(), (("FOREACH", "payload.a"), ("LIMIT", "4"))])
 
 @st.composite
 def files(draw: st.DrawFn) -> str:
-    """Files without errors, written in any manner."""
+    """Files without errors, in any layout."""
     lines: list[str] = []
 
     def line(*words: str, indent: str = "", comment: bool = True) -> None:
@@ -181,7 +181,7 @@ def files(draw: st.DrawFn) -> str:
 
 
 @given(files())
-def test_the_canonical_text_means_the_same(text):
+def test_formatting_keeps_the_meaning(text):
     assert meaning(format_flows(text)) == meaning(text)
 
 
@@ -194,7 +194,7 @@ def test_formatting_again_changes_nothing(text):
 
 
 @given(files())
-def test_comments_survive_in_their_order(text):
+def test_formatting_keeps_the_comments_in_order(text):
     assert comments(format_flows(text)) == comments(text)
 
 

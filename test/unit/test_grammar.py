@@ -1,4 +1,4 @@
-"""The grammar for editors colours every keyword of the language."""
+"""The grammar for editors has a colour for every keyword of the language."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fractal_rm.flowlang.instructions import INSTRUCTIONS
+from fractal_rm.flowlang.modifiers import MODIFIERS
 from fractal_rm.flowlang.settings import SETTINGS
-from fractal_rm.flowlang.terms import MODIFIERS
 
 ROOT = Path(__file__).parents[2]
 GRAMMAR = json.loads((ROOT / "docs" / "editors" / "flows.tmLanguage.json").read_text())
@@ -19,7 +19,7 @@ REFERENCE = (ROOT / "docs" / "reference" / "flows.md").read_text()
 
 
 def rules(patterns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without their includes."""
+    """All rules, with the included ones in their place."""
     found: list[dict[str, Any]] = []
     for rule in patterns:
         if "include" in rule:
@@ -39,7 +39,7 @@ def short(scope: str) -> str:
 
 
 def colours(line: str) -> dict[str, str]:
-    """The scope of each coloured part of a line: as an editor does it, leftmost match first."""
+    """The scope of each coloured part of a line. As in an editor, the leftmost match is first."""
     found: dict[str, str] = {}
     at = 0
     while True:
@@ -62,18 +62,18 @@ def colours(line: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("keyword", [*INSTRUCTIONS, "TO"])
-def test_every_instruction_has_its_colour(keyword):
+def test_every_instruction_has_a_colour(keyword):
     assert colours(f"{keyword} a 1")[keyword].startswith("keyword.control")
     assert keyword not in colours(f"GET {keyword}") or keyword == "GET"
 
 
 @pytest.mark.parametrize("keyword", list(SETTINGS))
-def test_every_setting_has_its_colour(keyword):
+def test_every_setting_has_a_colour(keyword):
     assert colours(f"{keyword} 5")[keyword] == "storage.modifier.setting"
 
 
 @pytest.mark.parametrize("keyword", list(MODIFIERS))
-def test_every_modifier_has_its_colour(keyword):
+def test_every_modifier_has_a_colour(keyword):
     kind = "storage.modifier.setting" if keyword in SETTINGS else "keyword.other.modifier"
     assert colours(f"  {keyword} a")[keyword] == kind
 

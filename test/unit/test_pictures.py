@@ -1,4 +1,4 @@
-"""Pictures of flows: everything is in them, nothing lies upon another thing, all is escaped."""
+"""Pictures of flows: they are complete, nothing overlaps, and all texts are escaped."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ FULL = Flow(
     starts=Starts(("factory/+/frame",), 30_000),
     queueing=Queueing(limit=4),
 )  # fmt: skip
-IN_IT = [
+EXPECTED_TEXTS = [
     "Flow 1", 'inspect <a> "frame" & more', "factory/+/frame", "30s", "DEADLINE", "5s", "LIMIT",
     "GET", "camera frame", "= frame", "3 EVERY 100ms", "frame.score > 0.8", "frame payload",
     "POST detector 2 frame", "FOREACH", "result2.boxes, 4 at once", "RAW item.text", "WAIT",
@@ -77,36 +77,36 @@ def many(count: int, seed: int, order: Order = Order.DATAFLOW) -> Flow:
     for number in range(1, count + 1):
         earlier = range(max(1, number - 9), number)
         needed = chance.sample(earlier, min(chance.choice([0, 1, 1, 2, 3]), len(earlier)))
-        terms = Terms(when=WHEN if chance.random() < 0.2 and number > 1 else None,
-                      each=Each(Payload()) if chance.random() < 0.2 else None)  # fmt: skip
+        options = Terms(when=WHEN if chance.random() < 0.2 and number > 1 else None,
+                        each=Each(Payload()) if chance.random() < 0.2 else None)  # fmt: skip
         items = tuple(map(Result, needed))
-        steps.append(Call(number, "component", "run", Method.POST, items, 0, terms))
+        steps.append(Call(number, "component", "run", Method.POST, items, 0, options))
         if chance.random() < 0.05:
             steps.append(Wait(1000))
     return Flow("1", "many", tuple(steps), order=order)
 
 
 @pytest.mark.parametrize("order", list(Order))
-def test_everything_that_the_flow_says_is_in_it(order):
-    said = texts(svg(msgspec.structs.replace(FULL, order=order)))
-    assert [each for each in IN_IT if each not in said] == []
+def test_the_picture_has_every_text_of_the_flow(order):
+    shown = texts(svg(msgspec.structs.replace(FULL, order=order)))
+    assert [each for each in EXPECTED_TEXTS if each not in shown] == []
 
 
-def test_a_topic_stands_as_in_the_file():
+def test_a_topic_is_written_as_in_the_file():
     starts = Starts(("#", "line 3/frame", "line/3"))
     flow = Flow("1", steps=(Publish("to all", Content()),), starts=starts)
-    topics = [said for keyword, said in heading(flow).begins if keyword == "ON"]
+    topics = [text for keyword, text in heading(flow).starts if keyword == "ON"]
     assert topics == ['"#"', '"line 3/frame"', "line/3"]
     assert cards(flow)[0].target == '"to all"'
 
 
-def test_a_condition_about_elements_is_no_way_around_the_step():
+def test_a_condition_about_elements_is_not_a_bypass_of_the_step():
     when = Compare(Comparison.GREATER, Item("x"), Literal(3))
-    terms = Terms(each=Each(Payload("boxes")), when=when)
-    flow = Flow("1", steps=(Call(1, "camera", "1", Method.POST, (), 0, terms),))
-    said = texts(svg(flow))
-    assert said.index("FOREACH") < said.index("WHEN")
-    assert "else" not in said
+    options = Terms(each=Each(Payload("boxes")), when=when)
+    flow = Flow("1", steps=(Call(1, "camera", "1", Method.POST, (), 0, options),))
+    shown = texts(svg(flow))
+    assert shown.index("FOREACH") < shown.index("WHEN")
+    assert "else" not in shown
     assert "FOREACH payload.boxes, one at a time<br/>WHEN item.x #62; 3" in mermaid(flow)
     assert "{" not in mermaid(flow)
 
@@ -123,7 +123,7 @@ def test_a_flow_without_steps_has_a_picture():
 
 
 def boxes(picture: str) -> list[tuple[float, float, float, float]]:
-    """Where each box is: left, top, right, bottom."""
+    """The left, top, right and bottom of each box."""
     found = []
     for group in ET.fromstring(picture).iter(f"{SVG}g"):
         moved = re.fullmatch(r"translate\((\S+) (\S+)\)", group.get("transform", ""))
@@ -136,7 +136,7 @@ def boxes(picture: str) -> list[tuple[float, float, float, float]]:
 
 
 def lines(picture: str) -> list[tuple[float, float, float, float]]:
-    """The parts of the lines between boxes, which stand beside these in the picture."""
+    """The segments of the lines between boxes."""
     found = []
     for group in ET.fromstring(picture).iter(f"{SVG}g"):
         if not any(e.tag == f"{SVG}g" and e.find(f"{SVG}g") is None for e in group):
@@ -151,7 +151,7 @@ def lines(picture: str) -> list[tuple[float, float, float, float]]:
 
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("count", [1, 2, 7, 20, 60])
-def test_nothing_lies_upon_another_thing(count, order):
+def test_boxes_and_lines_do_not_overlap(count, order):
     for seed in range(3):
         flow = many(count, seed, order)
         picture = svg(flow)
@@ -190,12 +190,12 @@ def test_any_text_fits_into_its_box(name, path, topic):
         for element in box(card).elements:
             found = re.search(r'<text x="(\S+)" .*?font-size="(\S+)"(.*?)>(.*)</text>', element)
             if found and "text-anchor" not in found[3]:
-                said = ET.fromstring(f"<a>{found[4]}</a>").text or ""
-                assert float(found[1]) + cells(said) * float(found[2]) * CELL <= WIDTH
+                shown = ET.fromstring(f"<a>{found[4]}</a>").text or ""
+                assert float(found[1]) + cells(shown) * float(found[2]) * CELL <= WIDTH
 
 
 @given(ODD, st.integers(10, 60), st.integers(1, 4))
-def test_what_is_too_long_is_cut_in_the_middle(text, width, most):
+def test_a_long_text_is_cut_in_the_middle(text, width, most):
     found = wrap(text, width, most)
     assert len(found) <= most
     assert all(cells(line) <= width for line in found)
@@ -203,7 +203,7 @@ def test_what_is_too_long_is_cut_in_the_middle(text, width, most):
         assert "…" in "".join(found)
 
 
-def test_what_fits_is_not_cut():
+def test_a_text_that_fits_is_not_cut():
     assert shorten("0123456789", 10) == "0123456789"
     assert shorten("0123456789", 9) == "0123…6789"
     assert shorten("漢字漢字漢字", 9) == "漢字…漢字"
@@ -213,13 +213,13 @@ def call(number: int, *needed: int) -> Call:
     return Call(number, "c", "e", Method.POST, tuple(map(Result, needed)))
 
 
-def test_arrows_come_from_what_a_step_needs_and_from_nothing_that_follows_from_that():
+def test_arrows_come_only_from_the_steps_that_a_step_waits_for_directly():
     steps = (call(1), call(2, 1), call(3, 1), call(4, 1, 2, 3))
     assert predecessors(steps) == [[], [0], [0], [1, 2]]
     assert layers(predecessors(steps)) == [[0], [1, 2], [3]]
 
 
-def test_a_wait_a_reply_and_a_publish_of_no_result_wait_for_everything_and_hold_up_everything():
+def test_wait_reply_and_a_publish_without_results_wait_for_all_steps_and_delay_all_later_ones():
     steps = (call(1), call(2), Wait(1), call(3, 1), Publish("t"), call(4), Respond())
     assert predecessors(steps) == [[], [], [0, 1], [2], [3], [4], [5]]
     sends = Publish("t", Content((Result(1),)))

@@ -36,7 +36,7 @@ def component(name: str) -> Component:
     return Component(name, {each: Endpoint(each, get, post) for each in COMPONENTS[name]})
 
 
-def test_formatting_the_examples_changes_nothing_of_what_they_mean():
+def test_formatting_keeps_the_meaning_of_the_examples():
     formatted = format_flows(TEXT)
     flows, findings = compile_flows(formatted, COMPONENTS)
     assert [finding.render() for finding in findings] == []
@@ -45,7 +45,7 @@ def test_formatting_the_examples_changes_nothing_of_what_they_mean():
 
 
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=lambda flow: flow.id)
-def test_the_examples_have_pictures(flow):
+def test_the_examples_can_be_drawn(flow):
     ET.fromstring(svg(flow))
     assert mermaid(flow).startswith("flowchart TD\n")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fractal_rm.adapters.still_there import LOOK_AT_PATHS_S, SETTLED_S, StillThere
-from fractal_rm.domain.errors import JournalGone
+from fractal_rm.domain.journal_errors import JournalGone
 
 
 class Clock:

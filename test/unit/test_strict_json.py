@@ -19,7 +19,6 @@ from fractal_rm.domain.admission import what_it_is_about
 from fractal_rm.domain.body import content_json, list_element, list_text, request_body
 from fractal_rm.domain.call import BodyForm
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CannotEvaluate, Malformed
 from fractal_rm.domain.evaluate import as_json, as_text, evaluate
 from fractal_rm.domain.expression import (
     Compare,
@@ -33,6 +32,8 @@ from fractal_rm.domain.expression import (
 )  # fmt: skip
 from fractal_rm.domain.facts import Accepted, Finished
 from fractal_rm.domain.flow import Content
+from fractal_rm.domain.flow_errors import CannotEvaluate
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import MAX_DEPTH, check_json, read_json
 from fractal_rm.domain.values import Values

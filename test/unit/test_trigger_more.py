@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fractal_rm.domain.errors import Malformed, Refused, WrongContentType, WrongShape
+from fractal_rm.domain.refusals import Malformed, Refused, WrongContentType, WrongShape
 from fractal_rm.domain.trigger import Arrival, Said, Source, decode_trigger
 
 MAX = 256 * 1024

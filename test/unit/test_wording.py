@@ -1,4 +1,4 @@
-"""Conditions and templates in words: what is written so reads back as the same."""
+"""Written conditions and templates are read back as the same values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fractal_rm.domain.expression import (
 from fractal_rm.domain.findings import Level
 from fractal_rm.domain.flow import Call, Terms
 from fractal_rm.flowlang import compile_flows
-from fractal_rm.flowlang.duration import duration
+from fractal_rm.flowlang.duration import duration, duration_ms
 from fractal_rm.flowlang.wording import Wording, names_of
 
 KNOWN = {"camera": ("1",)}
@@ -33,7 +33,7 @@ BEFORE = "1\nTO camera 1\nGET\n  AS frame\nGET\nPOST"
 WORDS = Wording({1: "frame"})
 
 
-def terms_of(text: str) -> Terms:
+def options_of(text: str) -> Terms:
     flows, findings = compile_flows(text, KNOWN)
     assert [f.render() for f in findings if f.level is Level.ERROR] == []
     call = flows["1"].steps[-1]
@@ -52,28 +52,28 @@ LITERALS = st.one_of(
     allow_infinity=False), TEXTS,
 ).map(Literal)  # fmt: skip
 BASE64 = REFERENCES.map(Base64)
-ASKED = st.one_of(
+FUNCTIONS = st.one_of(
     st.integers(1, 2).map(Status), st.builds(Header, st.integers(1, 2), st.just("x-a"))
 )
 
 
-def one_reference(values: list[Expression]) -> bool:
+def has_reference(values: list[Expression]) -> bool:
     return any(not isinstance(value, Literal) for value in values)
 
 
 VALUES = st.recursive(
-    st.one_of(REFERENCES, ASKED, LITERALS),
+    st.one_of(REFERENCES, FUNCTIONS, LITERALS),
     lambda inner: st.one_of(
         st.lists(inner, min_size=1, max_size=3)
-        .filter(one_reference)
+        .filter(has_reference)
         .map(lambda v: ListOf(tuple(v))),
         st.dictionaries(TEXTS, inner, min_size=1, max_size=3)
-        .filter(lambda fields: one_reference(list(fields.values())))
+        .filter(lambda fields: has_reference(list(fields.values())))
         .map(lambda fields: ObjectOf(tuple(fields.items()))),
     ),
     max_leaves=6,
 )
-TRUTHS = st.recursive(
+CONDITIONS = st.recursive(
     st.one_of(REFERENCES, st.builds(Compare, st.just(Comparison.EQUAL), VALUES, VALUES)),
     lambda inner: st.one_of(
         inner.map(Not),
@@ -89,7 +89,7 @@ TRUTHS = st.recursive(
 def test_a_template_reads_back_as_the_same(value, base64):
     for each in (value, base64, ListOf((value, base64))):
         text = WORDS.expression(each)
-        assert terms_of(f"{BEFORE} JSON {text}").json == each
+        assert options_of(f"{BEFORE} JSON {text}").json == each
 
 
 @given(st.lists(REFERENCES | BASE64, min_size=1, max_size=3))
@@ -99,26 +99,24 @@ def test_items_read_back_as_the_same(items):
     assert flows["1"].steps[-1].items == tuple(items)
 
 
-@given(TRUTHS)
+@given(CONDITIONS)
 def test_a_condition_reads_back_as_the_same(value):
     text = WORDS.expression(value)
-    assert terms_of(f"{BEFORE}\n  WHEN {text}").when == value
+    assert options_of(f"{BEFORE}\n  WHEN {text}").when == value
 
 
-def test_it_is_written_as_a_person_would():
+def test_a_condition_is_written_without_needless_parentheses():
     text = 'not (frame.a or payload.b) and (status(frame) == 200 or payload.c in [1, "x"])'
-    when = terms_of(f"{BEFORE}\n  WHEN {text}").when
+    when = options_of(f"{BEFORE}\n  WHEN {text}").when
     assert when is not None
     assert WORDS.expression(when) == text
 
 
 @pytest.mark.parametrize("text", ["1ms", "1500ms", "2s", "90s", "3m", "24h"])
-def test_lengths_of_time(text):
-    from fractal_rm.flowlang.duration import duration_ms
-
+def test_a_duration_is_written_in_the_largest_whole_unit(text):
     assert duration(duration_ms(text)) == text
 
 
-def test_the_names_of_a_flow_are_known():
+def test_the_names_of_calls_are_found():
     flows, _ = compile_flows(BEFORE, KNOWN)
     assert names_of(flows["1"]) == {1: "frame"}

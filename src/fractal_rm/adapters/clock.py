@@ -11,8 +11,8 @@ import msgspec
 
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
-from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.moment import Moment
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.steady import (
     STEP_MS,
     WRITE_EVERY_MS,

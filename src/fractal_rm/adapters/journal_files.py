@@ -21,7 +21,7 @@ from fractal_rm.adapters.sqlite import HistoryStore
 from fractal_rm.adapters.sqlite.write.limits import Kept
 from fractal_rm.adapters.sqlite.write.retention import PURGE_EVERY_S
 from fractal_rm.adapters.worker import Worker
-from fractal_rm.domain.errors import JournalError
+from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.run import Run
 
 

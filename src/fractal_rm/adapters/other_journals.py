@@ -20,7 +20,7 @@ from fractal_rm.adapters.sqlite import HistoryStore, open_runs_of
 from fractal_rm.adapters.sqlite.errors import unusable
 from fractal_rm.adapters.sqlite.read.other_histories import OtherHistories
 from fractal_rm.adapters.sqlite.write.limits import Keep
-from fractal_rm.domain.errors import JournalBlocked
+from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Recovered
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fractal_rm.adapters.clock import NodeClock
-from fractal_rm.domain.errors import JournalGone
+from fractal_rm.domain.journal_errors import JournalGone
 
 Look = Callable[[str], os.stat_result]
 Inode = tuple[int, int]  # the device, and the number on it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -19,7 +19,8 @@ from fractal_rm.cases.model import (
     body_of,
 )
 from fractal_rm.cases.play import PlayedRun, PublishedMessage, TriggerRefused
-from fractal_rm.domain.errors import Malformed
+from fractal_rm.domain.json_equal import json_equal
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json
 from fractal_rm.flowlang.duration import duration
 
@@ -172,7 +173,7 @@ def _results(expected: Expected, played: PlayedRun) -> Iterator[Difference]:
 def _value(what: str, expected: Any, raw: msgspec.Raw) -> Iterator[Difference]:
     """A text is compared with the text itself, anything else as JSON."""
     got = msgspec.json.decode(raw)
-    if same_json(got, expected):
+    if json_equal(got, expected):
         return
     wanted = Body(text=expected) if isinstance(expected, str) else Body(json=expected)
     body = got.encode() if isinstance(got, str) else bytes(raw)
@@ -187,20 +188,9 @@ def matches(wanted: Body, body: bytes) -> bool:
     if wanted.json is UNSET:
         return body == wanted.as_bytes()
     try:
-        return same_json(read_json(body), wanted.json)
+        return json_equal(read_json(body), wanted.json)
     except Malformed:
         return False
-
-
-def same_json(one: Any, other: Any) -> bool:
-    """Whether two values are the same in JSON: 1 is 1.0, but true is not 1, at any depth."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        left, right = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
-        return left.keys() == right.keys() and all(same_json(left[k], right[k]) for k in left)
-    if isinstance(one, list) and isinstance(other, list):
-        pairs = cast("list[Any]", one), cast("list[Any]", other)
-        return len(pairs[0]) == len(pairs[1]) and all(map(same_json, *pairs))
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def _in_one_form(wanted: Body, body: bytes) -> tuple[str, str]:

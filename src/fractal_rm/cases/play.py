@@ -19,7 +19,7 @@ from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.cases.mocked_replies import ComponentCall, MockedReplies
 from fractal_rm.cases.model import Case
 from fractal_rm.config.model import Config
-from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.result import NULL, as_shown
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State

@@ -25,9 +25,9 @@ from fractal_rm.cases.model import (
 from fractal_rm.cases.table import Table, TomlFile
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import header_line
-from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.findings import ConfigRejected, did_you_mean
 from fractal_rm.domain.flow import Call, Flow, Method, SubFlow
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.state import State
 from fractal_rm.domain.strict_json import check_json
 

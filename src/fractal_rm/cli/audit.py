@@ -14,7 +14,8 @@ from fractal_rm.adapters.sqlite.read.snapshot import journals_in
 from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option, json_option, print_json, print_table, state_of
 from fractal_rm.config.uncarried import read_uncarried
-from fractal_rm.domain.errors import FractalError, Malformed
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Ledger
 

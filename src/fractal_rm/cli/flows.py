@@ -63,7 +63,7 @@ def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
         return
     head = heading(flow)
     click.echo(f"flow {flow.id}" + (f", {flow.title}" if flow.title else ""))
-    for keyword, said in (*head.begins[1:], *head.settings):
+    for keyword, said in (*head.starts[1:], *head.settings):
         click.echo(f"{keyword} {said}")
     print_table(
         ("call", "does", "of", "address", "sends", "when"),
@@ -77,4 +77,4 @@ def _row(config: Config, step: Step, card: Card) -> tuple[object, ...]:
     if isinstance(step, Call):
         route = config.components[step.component].endpoints[step.endpoint].post
         of, address = step.component, f"{route.origin}{route.target}"
-    return card.number or "", card.keyword, of, address, card.sends, card.when or card.picks
+    return card.number or "", card.keyword, of, address, card.sends, card.when or card.element_when

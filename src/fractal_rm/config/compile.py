@@ -1,4 +1,4 @@
-"""The five files' texts into one Config, or every finding of all of them."""
+"""Compiles the texts of the five files into one Config, or into findings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """A configuration that may be taken, what to warn about, and the files that it refers to."""
+    """A valid configuration, its warnings, and the files that it refers to."""
 
     config: Config
     warnings: list[Finding]
@@ -39,9 +39,9 @@ class Compiled(msgspec.Struct, frozen=True):
 def compile_config(
     texts: Mapping[str, str | Finding], folder: Path, environ: Mapping[str, str]
 ) -> Compiled:
-    """Compile the files. A file that could not be read is given as the finding about it.
+    """Compile the files. For a file that could not be read, ``texts`` has a finding.
 
-    Raises ConfigRejected with every finding of all files, OSError where what it takes to read them
+    Raises ConfigRejected with all findings of all files, and OSError if a library that is needed
     cannot be loaded.
     """
     compiler = _Compiler(texts, folder, environ)
@@ -54,17 +54,17 @@ def compile_config(
 
 
 def _in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """By file and place; of one file so many as anybody reads, and how many more there are."""
+    """Findings by file and place. A file with too many has only the first ones and a count."""
     by_file: dict[str, list[Finding]] = {}
     for finding in sorted(findings, key=lambda f: (f.file, f.place.line, f.place.column)):
         by_file.setdefault(finding.file, []).append(finding)
     shown: list[Finding] = []
-    for file, found in by_file.items():
-        if file == "flows.conf":  # has its bound, which keeps it from being slow
-            shown += sorted(found, key=lambda finding: finding.code == "F136")
+    for file, of_file in by_file.items():
+        if file == "flows.conf":  # the flow language limits its own findings
+            shown += sorted(of_file, key=lambda finding: finding.code == "F136")
         else:
-            hidden = [finding.level for finding in found[MOST_SHOWN:]]
-            shown += found[:MOST_SHOWN] + more(file, "C212", hidden)
+            hidden = [finding.level for finding in of_file[MOST_SHOWN:]]
+            shown += of_file[:MOST_SHOWN] + more(file, "C212", hidden)
     return shown
 
 
@@ -79,7 +79,7 @@ class _Compiler:
         self.referenced = self._context.referenced
 
     def compile(self) -> Config:
-        """Read everything, whatever is wrong with the rest."""
+        """Read all files, also after errors."""
         listed = self._section("components.conf")
         components = self._named(listed, _component)
         listed_nodes = self._section("nodes.conf")
@@ -111,7 +111,7 @@ class _Compiler:
         )
 
     def _check_log(self, comm: Section, log_path: str | None, state_path: str) -> None:
-        """The log is not appended to what is read here, nor to what a node keeps."""
+        """Report a log path that is a file of the configuration or of the state."""
         if log_path is None or "\0" in log_path + state_path:
             return
         read = [*(self._folder / file for file in FILES), *self.referenced]
@@ -119,8 +119,8 @@ class _Compiler:
         if str(real) in map(os.path.realpath, read):
             comm.bad("log", f"log.path is {log_path}, a file of the configuration")
         elif real.suffix != ".log" and str(real.parent) == os.path.realpath(state_path):
-            comm.bad("log", f"log.path is {log_path}, where a node keeps its state",
-                     "end its name with .log, or put it into another folder")  # fmt: skip
+            comm.bad("log", f"log.path is {log_path}, in the folder of the node's state",
+                     "write a name that ends with .log, or use another folder")  # fmt: skip
 
     def _section(self, file: str) -> Section:
         text = self._texts[file]
@@ -131,20 +131,20 @@ class _Compiler:
 
     def _named(self, listed: Section, read: Callable[[str, Section, Section], T]) -> dict[str, T]:
         """Read a file of ``{name: {"id": …, "config": {…}}}``."""
-        found: dict[str, T] = {}
+        named: dict[str, T] = {}
 
         def one(name: str, entry: Section) -> None:
             config = entry.section("config")
             if config is None:
                 entry.missing("config")
             else:
-                found[name] = read(name, entry, config)
+                named[name] = read(name, entry, config)
                 config.finish()
             entry.identifier("id", name)
             entry.finish()
 
         each(listed, one)
-        return found
+        return named
 
     def _nodes(self, listed: Section) -> dict[str, Node]:
         nodes: dict[str, Node] = {}
@@ -152,8 +152,8 @@ class _Compiler:
         def read(name: str, entry: Section, config: Section) -> None:
             node = _node(name, entry, config)
             if node.id in nodes:
-                entry.bad("id", f"node {node.id} is there already, as {nodes[node.id].name}",
-                          code="C209")  # fmt: skip
+                entry.bad("id", f"the id {node.id} is used twice: {nodes[node.id].name} has it too",
+                          "give each node an id of its own", code="C209")  # fmt: skip
             nodes.setdefault(node.id, node)
 
         self._named(listed, read)
@@ -168,7 +168,7 @@ class _Compiler:
         flows, findings = compile_flows(text, endpoints)
         unread = {"C201", "C202", "C210"}
         if any(f.file == "components.conf" and f.code in unread for f in self.findings):
-            # What follows from that says nothing new.
+            # Its endpoints are not known, so these findings would be wrong.
             findings = [finding for finding in findings if finding.code not in ("F104", "F105")]
         self.findings += findings
         return flows
@@ -177,15 +177,18 @@ class _Compiler:
         content = hashlib.blake2b(digest_size=12)
         for file in FILES:
             content.update(str(self._texts[file]).encode() + b"\0")
-        for said in self.referenced.values():
-            content.update((said or "").encode() + b"\0")
+        for text in self.referenced.values():
+            content.update((text or "").encode() + b"\0")
         return content.hexdigest()
 
 
 def _warn_of_unused(
     listed: Section, components: Mapping[str, Component], flows: Mapping[str, Flow]
 ) -> None:
-    """Not where there are mistakes: a component may be one that was misspelt."""
+    """Warn of components that no flow calls.
+
+    Only without errors: otherwise the name in a flow may be misspelt.
+    """
     calls = (step for flow in flows.values() for step in flow.steps if isinstance(step, Call))
     used = {call.component for call in calls}
     for name in components:
@@ -221,9 +224,9 @@ def _component(name: str, entry: Section, config: Section) -> Component:
 def _node(name: str, entry: Section, config: Section) -> Node:
     target = read_target(config, timeout_s=5.0)
     endpoint = config.needed_text("endpoint")
-    # A plain peer answers when the flow has ended, and nobody can tell whether it may be asked
-    # again: it is given more time, and a connection of its own.
-    patient = msgspec.structs.replace(target, timeout_s=config.seconds("timeout_s", 60.0))
+    # An original answers when its flow has ended, and the request must not be repeated. So it gets
+    # more time and a new connection.
+    once = msgspec.structs.replace(target, timeout_s=config.seconds("timeout_s", 60.0))
     node_id = entry.identifier("id", name)
     offer = target.route("POST", endpoint, node=node_id)
     peer = config.one_of("peer", ("original", "fractal"), None)
@@ -231,16 +234,16 @@ def _node(name: str, entry: Section, config: Section) -> Node:
     if after_silence is not None and peer == "fractal":
         text = "after_silence has no effect: a node of this program is asked until it answers"
         config.warn("after_silence", "C229", text)
-    # A gateway may tell nodes apart by it, and may hand it on.
+    # A gateway may distinguish nodes by the Host header, and may forward it.
     hosts = [value for header, value in target.headers if header.lower() == "host"]
-    asked_for = filter(None, (host_in(value.encode("latin-1")) for value in hosts))
+    host_names = filter(None, (host_in(value.encode("latin-1")) for value in hosts))
     return Node(
         id=node_id,
         name=name,
         address=" ".join([f"{target.origin}{offer.target}", *hosts]),
-        names=frozenset({as_compared(name), as_compared(target.origin.host), *asked_for}),
+        names=frozenset({as_compared(name), as_compared(target.origin.host), *host_names}),
         offer=offer,
-        offer_once=patient.route("POST", endpoint, repeatable=False, node=node_id),
+        offer_once=once.route("POST", endpoint, repeatable=False, node=node_id),
         peer=peer,
         limit=_limit(config),
         after_silence=AfterSilence(after_silence) if after_silence else None,
@@ -248,14 +251,14 @@ def _node(name: str, entry: Section, config: Section) -> Node:
 
 
 def _warn_of_unknown(listed: Section, nodes: Mapping[str, Node], flows: Mapping[str, Flow]) -> None:
-    """A node that is not said to be of this program may be an original, which cannot run them."""
-    kept = [flow for flow in flows if cannot_run(None, flow, ours=False) is not None]
-    if not kept:
+    """Warn of nodes that may be originals, if an original cannot run all flows."""
+    excluded = [flow for flow in flows if cannot_run(None, flow, ours=False) is not None]
+    if not excluded:
         return
-    which = f"flow {kept[0]}" + (f" and {len(kept) - 1} more" if len(kept) > 1 else "")
+    which = f"flow {excluded[0]}" + (f" and {len(excluded) - 1} more" if len(excluded) > 1 else "")
     for node in nodes.values():
         if node.peer is None:
-            text = f"node {node.id} may be an original, so it is not given {which} before it"
+            text = f"node {node.id} may be an original, so it is not given {which} until it"
             listed.warn(node.name, "C228", f"{text} has given a receipt")
 
 
@@ -264,10 +267,10 @@ def _limit(config: Section) -> int | None:
 
 
 def _balancer(section: Section) -> Route | None:
-    """An empty object means that there is no balancer: everything runs here."""
+    """The balancer; None for an empty object: then every run is local."""
     if not section.keys():
         return None
     target = read_target(section, timeout_s=1.0)
-    asked = target.route("GET", section.needed_text("endpoint"))
+    balancer = target.route("GET", section.needed_text("endpoint"))
     section.finish()
-    return asked
+    return balancer

@@ -1,4 +1,4 @@
-"""What `pause` and `resume` ask of the nodes of a state folder: a small file that survives them."""
+"""The file in which `pause` and `resume` tell the nodes of a state folder what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import msgspec
 
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
-from fractal_rm.domain.errors import FractalError, Malformed
+from fractal_rm.domain.errors import FractalError
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
 
 NAME = "control.json"
@@ -22,14 +23,14 @@ class CannotAsk(FractalError):
 
 
 class ControlUnreadable(OSError):
-    """The file is there, and what it asks for cannot be known."""
+    """The file exists, but cannot be read."""
 
 
 class Control(msgspec.Struct, frozen=True):
-    """``release_parked_before_ms``: when it was last asked that parked runs go on (wall clock).
+    """``paused``: the nodes begin no runs.
 
-    That is asked of the nodes that run now, once, by a change of it: all parked runs are meant, as
-    runs are parked at a start only. ``paused`` holds until it is taken back.
+    ``release_parked_before_ms`` is the wall-clock time of the last request to release parked runs.
+    When it changes, a running node releases all of them once; runs are only parked at a start.
     """
 
     paused: bool = False
@@ -37,9 +38,9 @@ class Control(msgspec.Struct, frozen=True):
 
 
 def read_control(state: Path) -> Control:
-    """What is asked for; nothing where there is no file. Raises OSError: ControlUnreadable.
+    """Read the file; the defaults if there is none. Raises OSError, such as ControlUnreadable.
 
-    It may have asked for a pause, and so must not be taken for one that asks for nothing.
+    A file that cannot be read may ask for a pause, so it must not be ignored.
     """
     try:
         return read_json_as(read_regular(state / NAME), Control)
@@ -47,13 +48,13 @@ def read_control(state: Path) -> Control:
         return Control()
     except (Malformed, msgspec.ValidationError) as error:
         raise ControlUnreadable(
-            f"{state / NAME} cannot be read: {error}; `fractal-rm pause --all` or `fractal-rm"
-            " resume` writes it anew"
+            f"{state / NAME} cannot be read: {error}; run `fractal-rm pause --all` or"
+            " `fractal-rm resume` to write it again"
         ) from None
 
 
 def write_control(state: Path, control: Control) -> None:
-    """Replace the file whole, or leave it as it is. Raises CannotAsk."""
+    """Replace the file atomically. Raises CannotAsk."""
     try:
         state.mkdir(parents=True, exist_ok=True)
         replace_file(state / NAME, msgspec.json.encode(control))

@@ -1,4 +1,4 @@
-"""JSON that knows where each of its values stands, so that a finding can point at it."""
+"""Reads JSON with the place of each value, so that a finding can point at it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fractal_rm.domain.findings import Place
 
 MAX_DEPTH = 64
 MAX_VALUES = 50_000  # each takes 0.3 KB in memory
-MAX_NUMBER = 1_000  # characters; Python itself refuses a whole number of 4,301 digits
+MAX_NUMBER = 1_000  # characters; Python refuses an integer of 4,301 digits
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -25,7 +25,7 @@ Plain = Union[str, int, float, bool, None]
 
 
 class Value(msgspec.Struct):
-    """A value and its place. Of an object ``keys`` has the place of each key."""
+    """A value and its place. For an object, ``keys`` has the place of each key."""
 
     plain: Plain | dict[str, Value] | list[Value]
     place: Place
@@ -33,7 +33,7 @@ class Value(msgspec.Struct):
 
 
 class JsonFault(Exception):
-    """Not JSON as we read it; says what was expected, and where."""
+    """The text is not valid JSON. The error has the place, and what is expected there."""
 
     def __init__(self, place: Place, text: str, code: str = "C202") -> None:
         super().__init__(text)
@@ -42,12 +42,12 @@ class JsonFault(Exception):
 
 
 def parse_json(text: str) -> Value:
-    """Read one JSON text (RFC 8259). Raises JsonFault: at bad syntax, a key given twice."""
+    """Read one JSON text (RFC 8259). Raises JsonFault, also for a key that is given twice."""
     reader = _Reader(text.removeprefix("\ufeff"))
     value = reader.value(0)
     reader.skip_space()
     if reader.at < len(reader.text):
-        raise reader.fault("nothing more was expected here")
+        raise reader.fault("the end of the file is expected here")
     return value
 
 
@@ -56,7 +56,7 @@ class _Reader:
         self.text = text
         self.at = 0
         self._values = 0
-        self._lines = [0, *(found.end() for found in re.finditer("\n", text))]  # where they begin
+        self._lines = [0, *(end.end() for end in re.finditer("\n", text))]  # where lines begin
 
     def place(self, at: int, width: int = 1) -> Place:
         line = bisect_right(self._lines, at)
@@ -68,8 +68,8 @@ class _Reader:
         return JsonFault(self.place(self.at), text)
 
     def skip_space(self) -> None:
-        found = _SPACE.match(self.text, self.at)
-        self.at = found.end() if found else self.at
+        space = _SPACE.match(self.text, self.at)
+        self.at = space.end() if space else self.at
 
     def take(self, token: str) -> bool:
         self.skip_space()
@@ -81,7 +81,7 @@ class _Reader:
     def value(self, depth: int) -> Value:
         self.skip_space()
         if depth > MAX_DEPTH:
-            raise self.fault(f"nested deeper than {MAX_DEPTH}")
+            raise self.fault(f"this is nested more than {MAX_DEPTH} levels deep")
         self._values += 1
         if self._values > MAX_VALUES:
             place = self.place(self.at)
@@ -99,7 +99,7 @@ class _Reader:
         for word, plain in _WORDS.items():
             if self.take(word):
                 return Value(plain, self.place(start, len(word)))
-        raise self.fault("a value was expected here")
+        raise self.fault("a value is expected here")
 
     def _number(self, number: re.Match[str]) -> int | float:
         if len(number[0]) > MAX_NUMBER:
@@ -115,17 +115,17 @@ class _Reader:
         keys: dict[str, Place] = {}
         while not self.take("}"):
             if members and not self.take(","):
-                raise self.fault('"," or "}" was expected here')
+                raise self.fault('"," or "}" is expected here')
             self.skip_space()
             key_at = self.at
             if not self.text.startswith('"', key_at):
-                raise self.fault("a key in double quotes was expected here")
+                raise self.fault("a key in double quotes is expected here")
             key = self._string()
             place = self.place(key_at, self.at - key_at)
             if key in members:
                 raise JsonFault(place, f'the key "{key}" is given twice', "C210")
             if not self.take(":"):
-                raise self.fault('":" was expected here')
+                raise self.fault('":" is expected here')
             keys[key] = place
             members[key] = self.value(depth + 1)
         return Value(members, self.place(start), keys)
@@ -134,19 +134,19 @@ class _Reader:
         items: list[Value] = []
         while not self.take("]"):
             if items and not self.take(","):
-                raise self.fault('"," or "]" was expected here')
+                raise self.fault('"," or "]" is expected here')
             items.append(self.value(depth + 1))
         return Value(items, self.place(start))
 
     def _string(self) -> str:
-        found = _STRING.match(self.text, self.at)
-        if found is None:
-            raise self.fault("this string does not end, or holds a control character")
+        string = _STRING.match(self.text, self.at)
+        if string is None:
+            raise self.fault("this string has no end, or has a control character")
         try:
-            text = json.loads(found[0])
+            text = json.loads(string[0])
         except ValueError:
             raise self.fault("this string has a bad escape") from None
-        if HALF_A_PAIR.search(text):  # it could be neither written nor sent (RFC 8259, 8.2)
+        if HALF_A_PAIR.search(text):  # it cannot be encoded as UTF-8 (RFC 8259, 8.2)
             raise self.fault("this string has half of a surrogate pair")
-        self.at = found.end()
+        self.at = string.end()
         return text

@@ -1,4 +1,4 @@
-"""The five files on the disk: read them, and see when they change."""
+"""Reads the five files from the disk, and detects their changes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def load(folder: Path, environ: Mapping[str, str]) -> Compiled:
     texts = {file: read_file(folder / file) for file in FILES}
     try:
         return compile_config(texts, folder, environ)
-    except OSError as error:  # time zones and JMESPath, which are loaded when a flow has one
-        what = f"what it takes to read it cannot be loaded: {error}"
+    except OSError as error:  # the libraries for schedules are loaded when needed
+        what = f"a library for this file cannot be loaded: {error}"
         raise ConfigRejected([Finding("flows.conf", Place(), "C201", what)]) from error
 
 
 def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
-    """comm.conf alone, as if the other files said nothing. Raises ConfigRejected.
+    """Load only comm.conf, as if the other files were empty. Raises ConfigRejected.
 
-    For who only has to know where the journals are: a mistake in another file must keep nobody from
-    looking at the runs, or from pausing.
+    It is for commands that only need the place of the journals: they must work although another
+    file has errors.
     """
     _check_there(folder)
     texts: dict[str, str | Finding] = dict.fromkeys(FILES, "{}")
@@ -38,7 +38,7 @@ def load_comm(folder: Path, environ: Mapping[str, str]) -> Config:
 def _check_there(folder: Path) -> None:
     if not any(_may_be_there(folder / file) for file in FILES):
         what = f"there is no configuration in {folder}"
-        hint = "name the folder of the five files: --config DIR, or check DIR"
+        hint = "write the folder of the five files: --config DIR, or check DIR"
         raise ConfigRejected([Finding(FILES[0], Place(), "C201", what, hint)])
 
 
@@ -47,13 +47,13 @@ def _may_be_there(path: Path) -> bool:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:  # to read it says why
+    except OSError:  # reading it will give the error
         return True
     return True
 
 
 def read_file(path: Path) -> str | Finding:
-    """The text of one of the five files, or the finding about it."""
+    """The text of one of the five files, or a finding if it cannot be read."""
     try:
         return read_regular(path, CONFIG_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -66,11 +66,11 @@ def read_file(path: Path) -> str | Finding:
 
 
 class Watch:
-    """Says when files have changed and have come to rest.
+    """Detects that files have changed, and have stopped changing.
 
-    An editor may write a file in several pieces, and five files are changed one after another: a
-    change counts when two looks in a row see the same, until `take` says that it is taken up. Make
-    it before the files are read, so that what changes while they are read is a change.
+    An editor may write a file in several parts, and several files may be changed one after another.
+    So a change counts when two checks in a row see the same state, until `take` is called. Create
+    the watch before the files are read, so that a change during the reading is detected.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,7 +79,7 @@ class Watch:
         self._seen = self._taken
 
     def refer_to(self, referenced: Sequence[Path]) -> None:
-        """The files that the configuration on the disk refers to are watched too."""
+        """Watch also the files that the configuration refers to."""
         taken = self._taken
         watched = [*self._own, *referenced]
         self._taken = self._seen = {
@@ -87,16 +87,16 @@ class Watch:
         }
 
     def changed(self) -> bool:
-        """Look. True for a change that has come to rest and was not taken."""
+        """Check the files. True for a complete change that was not taken yet."""
         before, self._seen = self._seen, self._look()
         return self._seen == before and self._seen != self._taken
 
     def take(self) -> None:
-        """The files are read now: what differs from here on is another change."""
+        """Take the current change: the files are read now."""
         self._taken = self._seen
 
     def still(self) -> bool:
-        """Whether nothing has changed since ``take``: what was read is whole."""
+        """Whether nothing has changed since `take`, so that what was read is consistent."""
         return self._look() == self._taken
 
     def _look(self) -> dict[Path, Version]:
@@ -105,7 +105,7 @@ class Watch:
 
 def _signature(path: Path) -> Version:
     try:
-        found = os.stat(path)  # noqa: PTH116 - four times a second for every file, so the cheap one
-    except (OSError, ValueError):  # it is not there, or cannot be: a NUL in its name
+        found = os.stat(path)  # noqa: PTH116 - called four times a second for every file
+    except (OSError, ValueError):  # it does not exist, or its name has a NUL
         return 0, 0, 0, 0
     return version_of(found)

@@ -1,4 +1,4 @@
-"""The compiled configuration: immutable, complete, checked. The engine sees only this."""
+"""The compiled configuration: immutable, complete and checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fractal_rm.domain.values import MOST_VALUES
 
 
 class Broker(msgspec.Struct, frozen=True):
-    """Where an MQTT broker listens."""
+    """The address of an MQTT broker."""
 
     host: str = "127.0.0.1"
     port: int = 1883
@@ -28,8 +28,8 @@ class Broker(msgspec.Struct, frozen=True):
 class Mqtt(msgspec.Struct, frozen=True):
     """``mqtt`` of comm.conf. Times in seconds.
 
-    ``brokers`` are tried in turn. ``version`` is ``"5"`` or ``"3.1.1"``; None: what the broker
-    speaks.
+    ``brokers`` are tried in turn. ``version`` is ``"5"`` or ``"3.1.1"``; None: the version of the
+    broker.
     """
 
     topic: str = "component_msg"
@@ -46,7 +46,7 @@ class Mqtt(msgspec.Struct, frozen=True):
 
 
 class Rest(msgspec.Struct, frozen=True):
-    """``rest`` of comm.conf. ``trusted_peers`` may reach the endpoint, and nothing else."""
+    """``rest`` of comm.conf. ``trusted_peers`` can use only the endpoint."""
 
     endpoint: str = "/startrm"
     host: str = "127.0.0.1"
@@ -55,7 +55,7 @@ class Rest(msgspec.Struct, frozen=True):
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """How much a node takes on (G5). Counts of runs, sizes in bytes, times in seconds."""
+    """The bounds of a node. Counts of runs, sizes in bytes, times in seconds."""
 
     max_inflight_runs: int = 1_000
     max_waiting_runs: int = 100_000
@@ -72,7 +72,7 @@ class Bounds(msgspec.Struct, frozen=True):
     history_failed_bytes: int = 256 * 1024 * 1024
 
     def limits(self, connections: int) -> Limits:
-        """The bounds that admission keeps; each run in flight may have one of the connections."""
+        """The bounds for admission. Every run in flight may need one of the connections."""
         return Limits(
             self.max_waiting_runs,
             min(self.max_inflight_runs, connections),
@@ -90,7 +90,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Component(msgspec.Struct, frozen=True):
-    """One entry of components.conf. ``limit`` is how many calls to it may be in flight at once."""
+    """One entry of components.conf. ``limit``: how many calls to it may be in flight."""
 
     name: str
     endpoints: Mapping[str, Endpoint]
@@ -103,10 +103,10 @@ class Component(msgspec.Struct, frozen=True):
 class Node(msgspec.Struct, frozen=True):
     """One entry of nodes.conf. ``id`` is text: the balancer's 2 and "2" are the same node.
 
-    ``address`` tells whether two entries are the same peer; a request may ask for it by any of
-    ``names`` (`domain.address.as_compared`). ``peer`` is ``"original"``, ``"fractal"`` or None for
-    not said. ``offer`` is the way to a peer that is known to be ours; ``offer_once``, to any other,
-    waits longer, and never sends a request twice.
+    Two entries with the same ``address`` are the same peer. ``names`` are the names by which other
+    machines may address it (`domain.address.as_compared`). ``peer`` is ``"original"``,
+    ``"fractal"``, or None if not given. ``offer`` is the route to a peer that is known to be a node
+    of this program; ``offer_once`` is for any other: it has a longer timeout and is never repeated.
     """
 
     id: str
@@ -121,7 +121,7 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """All five files. ``digest`` names exactly this content; mappings are read-only."""
+    """All five files. ``digest`` identifies their content; mappings are read-only."""
 
     digest: str
     folder: str
@@ -138,6 +138,6 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def own_names(self) -> frozenset[str]:
-        """By what nodes.conf lets other machines ask for this node."""
+        """The names of this node in nodes.conf."""
         own = self.nodes.get(self.node_id or "")
         return own.names if own else frozenset()

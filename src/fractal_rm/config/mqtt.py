@@ -1,4 +1,4 @@
-"""``mqtt`` of comm.conf: the brokers, the topic of triggers, and how the node is known there."""
+"""Reads ``mqtt`` of comm.conf: the brokers, the topic of triggers, and the client id."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ADDRESS = re.compile(
 
 
 def read_mqtt(section: Section | None) -> Mqtt:
-    """Read the section; what is wrong with it goes to its findings."""
+    """Read the section. Errors become findings."""
     default = Mqtt()
     if section is None:
         return default
@@ -56,12 +56,12 @@ def read_mqtt(section: Section | None) -> Mqtt:
 
 
 def warn_of_triggers(comm: Section, topic: str, flows: Mapping[str, Flow]) -> None:
-    """A message on the topic of triggers starts no other flow."""
+    """Warn of flows whose topic is the topic of triggers: such messages do not start them."""
     section = comm.section("mqtt") or comm
     for flow in flows.values():
         for each in () if flow.starts is UNSET else flow.starts.topics:
             if covers(topic, each):
-                why = f"flow {flow.id} begins at {each}, where every message is a trigger"
+                why = f"flow {flow.id} has ON {each}, but every message there is a trigger"
                 section.warn("topic", "C222", why)
 
 
@@ -70,16 +70,16 @@ def _brokers(section: Section) -> tuple[Broker, ...]:
     port = section.whole("port", default.port, 1, 65_535)
     hosts = section.texts("host", or_one=True) or [default.host]
     if len(hosts) > MOST_BROKERS:
-        section.bad("host", f"mqtt.host names {len(hosts)} brokers, and at most {MOST_BROKERS} are"
-                    " tried", code="C221")  # fmt: skip
-    found = [_broker(host, port) for host in hosts]
-    for host, broker in zip(hosts, found, strict=True):
+        section.bad("host", f"mqtt.host has {len(hosts)} brokers, and may have {MOST_BROKERS}",
+                    code="C221")  # fmt: skip
+    brokers = [_broker(host, port) for host in hosts]
+    for host, broker in zip(hosts, brokers, strict=True):
         if broker is None:
             section.bad("host", f'"{host:.60}" is not the address of a broker',
-                        "write a name or an address, with :port where it is not mqtt.port;"
-                        " an IPv6 address with a port as [::1]:1883, several as a list",
+                        "write a name or an address, with :port if it is not mqtt.port; an"
+                        " IPv6 address with a port as [::1]:1883; several brokers as a list",
                         "C221")  # fmt: skip
-    return tuple(broker for broker in found if broker is not None) or (default,)
+    return tuple(broker for broker in brokers if broker is not None) or (default,)
 
 
 def _broker(host: str, port: int) -> Broker | None:
@@ -101,23 +101,27 @@ def _version(section: Section) -> str | None:
 def _check_credentials(section: Section, mqtt: Mqtt) -> None:
     for key, text in (("username", mqtt.username or ""), ("password", mqtt.password or "")):
         if len(text.encode()) > MOST_BYTES:
-            section.bad(key, f"mqtt.{key} has more than {MOST_BYTES} bytes: no packet can hold it")
+            section.bad(
+                key, f"mqtt.{key} has more than {MOST_BYTES} bytes, too many for an MQTT packet"
+            )
     character = not_taken(mqtt.username or "")
     if character:
-        section.bad("username", f"mqtt.username holds {character}: brokers close the connection")
+        section.bad(
+            "username", f"mqtt.username has {character}: brokers would close the connection"
+        )
 
 
 def _check_client_id(section: Section, client_id: str | None) -> None:
     if client_id is None:
         return
     if client_id.isdigit():
-        section.bad("client_id", "a bare number is the client id of a Load Balancer",
-                    "give it a name, for example fractal-rm-1")  # fmt: skip
+        section.bad("client_id", "mqtt.client_id is a number: only Load Balancers have such ids",
+                    "write a name, such as fractal-rm-1")  # fmt: skip
         return
     fault = name_fault(status_topic(client_id)) if client_id else None
     if fault:
-        section.bad("client_id", "the node's status is published at fractal-rm/<client id>/status,"
-                    f" and {fault.why}", code="C220")  # fmt: skip
+        section.bad("client_id", "mqtt.client_id cannot be part of the topic of the node's status,"
+                    f" fractal-rm/<client id>/status: {fault.why}", code="C220")  # fmt: skip
 
 
 def _check_topic(section: Section, mqtt: Mqtt) -> None:
@@ -125,8 +129,8 @@ def _check_topic(section: Section, mqtt: Mqtt) -> None:
     if fault:
         section.bad("topic", f"mqtt.topic: {fault.why}", fault.hint, "C219")
     elif matches(mqtt.topic, status_topic(mqtt.client_id or "fractal-rm-0")):
-        why = "mqtt.topic takes in fractal-rm/…/status, where nodes say how they are"
+        why = "mqtt.topic includes fractal-rm/…/status, where nodes publish their status"
         section.bad("topic", why, "write a narrower filter", "C219")
     elif mqtt.topic.startswith(_OF_EMQX):
-        why = "EMQX takes $queue/ and $exclusive/ off the topic of what comes, a dead letter then"
+        why = "EMQX removes $queue/ and $exclusive/ from the topic, so messages become dead letters"
         section.warn("topic", "C219", f"{why}; write $share/<group>/<topic>")

@@ -1,7 +1,7 @@
-"""Files that people name or make: only regular ones are read, and so much of one as is agreed.
+"""Reads only regular files, up to a size.
 
-Who opens a FIFO waits until somebody writes, a device may give without end, and what opens some of
-them does something. A file system that does not answer holds up all the same whoever asks it.
+Opening a FIFO blocks until there is a writer, a device may have no end, and opening some devices
+has effects. A file system that does not answer can still block the caller.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ SECRET_BYTES = 1024 * 1024  # of a file that a key refers to
 
 READ_BYTES = 64 * 1024  # at once
 
-# Moment, size, inode; and the moment of the inode, which is all that a new mode or owner changes.
+# Modification time, size, inode, and change time, which also changes with the mode and the owner.
 Version = tuple[int, int, int, int]
 
 
 class NotRegular(OSError):
-    """It is something else than a file with a content and an end."""
+    """It is not a regular file."""
 
 
 class TooLarge(OSError):
-    """It has more bytes than are read."""
+    """It has more bytes than are allowed."""
 
 
 def read_regular(path: Path, at_most: int = FILE_BYTES) -> bytes:
-    """The content of a file. Raises OSError: NotRegular, TooLarge where it is not read."""
-    stat_regular(path)  # before it is opened, as that may be too much already
+    """The content of a file. Raises OSError, such as NotRegular and TooLarge."""
+    stat_regular(path)  # before it is opened, which may already have effects
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(path, flags)
     content = bytearray()
     try:
-        _check(os.fstat(descriptor), path)  # it may be another one now
+        _check(os.fstat(descriptor), path)  # it may be another file now
         while piece := os.read(descriptor, READ_BYTES):
             content += piece
             if len(content) > at_most:
@@ -47,19 +47,19 @@ def read_regular(path: Path, at_most: int = FILE_BYTES) -> bytes:
 
 
 def stat_regular(path: Path) -> os.stat_result:
-    """What the system knows about a file. Raises OSError: NotRegular where it would not be read."""
+    """The status of a file. Raises OSError, such as NotRegular."""
     found = path.stat()
     _check(found, path)
     return found
 
 
 def version_of(found: os.stat_result) -> Version:
-    """What differs once a file has been written or replaced, also by an older one."""
+    """A value that changes when a file is written or replaced, also by an older file."""
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
 
 
 def code_of(error: OSError, otherwise: str) -> str:
-    """The code of the finding that says so."""
+    """The code of the finding about an error."""
     if isinstance(error, NotRegular):
         return "C231"
     return "C232" if isinstance(error, TooLarge) else otherwise
@@ -69,7 +69,7 @@ def _check(found: os.stat_result, path: Path) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no file")
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "not a file")
         raise NotRegular(errno.EINVAL, f"it is {kind}; only regular files are read", str(path))
 
 

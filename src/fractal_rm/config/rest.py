@@ -1,4 +1,4 @@
-"""``rest`` of comm.conf: where triggers are posted, and which machines may do so."""
+"""Reads ``rest`` of comm.conf: the endpoint for triggers, and the machines that may use it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from fractal_rm.config.model import Rest
 from fractal_rm.config.section import Section
 from fractal_rm.domain.address import Network, is_host, is_loopback, read_network, too_wide
 
-# What every client and proxy sends as it stands (RFC 3986, 2.3), and no router takes for a pattern.
+# Characters that clients and proxies do not change (RFC 3986, 2.3), and that are no patterns.
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 _OWN_PATH = re.compile(r"/schema(/|$)")
 
 
 def read_rest(comm: Section) -> Rest:
-    """Read the section; what is wrong with it goes to its findings."""
+    """Read the section. Errors become findings."""
     section = comm.section("rest")
     if section is None:
         return Rest()
@@ -37,9 +37,13 @@ def _endpoint(section: Section, default: str) -> str:
     endpoint = "/" + (section.text("endpoint") or default).strip("/")
     if not _PLAIN_PATH.fullmatch(endpoint):
         section.bad("endpoint", f"{endpoint} is not a plain path",
-                    "write words of letters, digits and -._~, with slashes between")  # fmt: skip
+                    "write words of letters, digits and -._~, separated by slashes")  # fmt: skip
     elif _OWN_PATH.match(endpoint):
-        section.bad("endpoint", f"{endpoint} is where the interface describes itself")
+        section.bad(
+            "endpoint",
+            f"{endpoint} is reserved for the description of the API",
+            "write another path",
+        )
     return endpoint
 
 
@@ -52,22 +56,26 @@ def _networks(section: Section, peers: list[str]) -> tuple[Network, ...]:
             section.bad("trusted_peers", str(error),
                         "write an address, or a range such as 10.1.0.0/24", "C213")  # fmt: skip
     for network in too_wide(networks):
-        section.bad("trusted_peers", f"{network} holds machines that nobody knows",
-                    "name the network of the nodes, or each node", "C214")  # fmt: skip
+        section.bad(
+            "trusted_peers",
+            f"{network} is too wide: it includes unknown machines",
+            "write the network of the nodes, or the address of each node",
+            "C214",
+        )
     return tuple(networks)
 
 
 def _check_host(section: Section, host: str, peers: list[str]) -> None:
-    """What other machines can reach needs the names of those that may."""
+    """An address that other machines can reach needs a list of the machines that may use it."""
     if host == "localhost" or is_loopback(host):
         if peers:
             section.warn("trusted_peers", "C216",
-                         f"no other machine can reach {host}: set rest.host too")  # fmt: skip
+                         f"trusted peers cannot reach {host}: set rest.host too")  # fmt: skip
     elif not peers and not section.is_unusable("trusted_peers"):
-        section.bad("host", f"{host} can be reached from other machines, and nobody would be asked"
-                    " who they are", "use 127.0.0.1, or name those machines in rest.trusted_peers",
+        section.bad("host", f"{host} can be reached from other machines without authentication",
+                    "write 127.0.0.1, or list the machines in rest.trusted_peers",
                     "C208")  # fmt: skip
     elif not is_host(host):
         section.bad("host", f"{host} is not the address of a machine",
-                    "write an IP address of this machine; 0.0.0.0 and :: are all of them",
+                    "write an IP address of this machine; 0.0.0.0 and :: mean all of them",
                     "C215")  # fmt: skip

@@ -16,10 +16,10 @@ _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
 class FileContext:
-    """What the files of one configuration share: the findings, and the files they refer to.
+    """What the files of one configuration share: the findings, and the files that they refer to.
 
-    ``referenced`` has the content of each such file; None: it cannot be read. Each is read once, so
-    that a configuration is made of one content.
+    ``referenced`` has the content of each of these files; None: it cannot be read. Each file is
+    read once, so that all references to it have the same content.
     """
 
     def __init__(self, environ: Mapping[str, str], base: Path) -> None:
@@ -30,7 +30,7 @@ class FileContext:
 
     @classmethod
     def none(cls) -> FileContext:
-        """For a file that is not there: its findings are dropped."""
+        """For a missing file: its findings are dropped."""
         return cls({}, Path())
 
 
@@ -63,7 +63,7 @@ class JsonFile(CheckedFile):
         if kind == "env":
             return self._variable(name, place)
         if kind != "file":
-            self.add("C207", place, f"${{{reference:.60}}} is no reference",
+            self.add("C207", place, f"${{{reference:.60}}} is not a reference",
                      "write ${env:NAME} or ${file:path}")  # fmt: skip
             return ""
         path = self._context.base / name
@@ -112,7 +112,7 @@ class Section(KeyReader):
         self._values: Mapping[str, Value] = members
         self._object = value
         self._name = name
-        self._broken = broken  # reported already: missing keys need no findings
+        self._broken = broken  # it has a finding already, so missing keys are not reported
         if not isinstance(value.plain, dict):
             self._broken = True
             file.add("C205", value.place, f"{name or 'the file'} must be an object")
@@ -173,14 +173,18 @@ class Section(KeyReader):
             else:
                 self._unusable.add(key)
                 kind = self._kind_of(item.plain)
-                self._json.add("C205", item.place, f"{self._label(key)} holds {kind}: not a text")
+                self._json.add(
+                    "C205",
+                    item.place,
+                    f"{self._label(key)} has {kind} in it, and must have only texts",
+                )
         return texts
 
     def path(self, key: str) -> str | None:
         """A path, made absolute."""
         text = self.text(key)
         if text and "\0" in text:
-            self.bad(key, f"{self._label(key)} cannot be a path: it holds NUL")
+            self.bad(key, f"{self._label(key)} cannot be a path: it has a NUL character")
         return self._json.path(text) if text else None
 
     def seconds(self, key: str, default: float, at_most: float = 86_400) -> float:

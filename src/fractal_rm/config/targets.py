@@ -1,4 +1,4 @@
-"""Addresses: what components, nodes and the balancer have in common."""
+"""Reads the addresses of components, nodes and the balancer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fractal_rm.domain.pem import needs_passphrase, passphrase_words
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
-# What looks like an address. After "%" comes a zone, of which `ipaddress` takes any characters.
+# Texts that look like an address. `ipaddress` would accept any characters after "%", in a zone.
 _ADDRESS = re.compile(r"[0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]+)?")
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where something answers, and within which limits (seconds, bytes)."""
+    """The address of a server, with its limits in seconds and bytes."""
 
     origin: Origin
     headers: tuple[tuple[str, str], ...]
@@ -39,10 +39,11 @@ class Target(msgspec.Struct, frozen=True):
         endpoint: str | None = None,
         node: str | None = None,
     ) -> Route:
-        """A call to ``path`` there, for a named endpoint of a component, or for a node.
+        """The route of a call to ``path``, for an endpoint of a component or for a node.
 
-        ``path`` may begin with a slash. What cannot stand in a request line is percent-encoded, as
-        UTF-8; a ``%`` stays as it is.
+        ``path`` may lack the first slash.
+
+        Characters that a request line cannot have are percent-encoded as UTF-8; a ``%`` is kept.
         """
         return route(
             self.origin,
@@ -84,19 +85,19 @@ def read_target(section: Section, *, timeout_s: float) -> Target:
 
 
 def _host(section: Section) -> str:
-    """An address or a name, fit for a Host header and for the resolver; empty where it is not."""
+    """An address or a host name; empty if it is not valid."""
     host = section.needed_text("ip")
     if not host or may_be_host(host):
         return host
     hint = None if host.isascii() else "write the name in its ASCII form, xn--…"
     if host.startswith("["):
-        hint = "write an IPv6 address without brackets, and the port at its own key"
+        hint = "write an IPv6 address without brackets, and the port in its own key"
     section.bad("ip", "ip must be an IP address or a host name", hint)
     return ""
 
 
 def may_be_host(text: str) -> bool:
-    """Whether a text is an address, or a name that a host can have."""
+    """Whether a text is an IP address or a valid host name."""
     if not _ADDRESS.fullmatch(text):
         return _HOST_NAME.fullmatch(text) is not None
     try:
@@ -109,7 +110,7 @@ def may_be_host(text: str) -> bool:
 def read_tls(section: Section) -> Tls | None:
     """Read ``tls``: true, or an object with ``ca``, ``cert`` and ``key``, paths of PEM files.
 
-    Of the files, only the one with the key is looked at: the others may come later.
+    Only the file with the key is read now: the others may be created later.
     """
     inner = section.section_or_flag("tls")
     if isinstance(inner, bool):
@@ -119,14 +120,16 @@ def read_tls(section: Section) -> Tls | None:
         inner.missing("cert")
     path = tls.key or tls.cert  # which may hold both
     if path and not inner.is_unusable("key") and needs_passphrase(_content(Path(path))):
-        hint = f"make one without: openssl pkey -in {Path(path).name} -out plain.pem"
+        hint = (
+            f"write a key without a passphrase: openssl pkey -in {Path(path).name} -out plain.pem"
+        )
         inner.bad("key" if tls.key else "cert", passphrase_words(path), hint, "C225")
     inner.finish()
     return tls
 
 
 def _content(path: Path) -> bytes:
-    """What is in a file; nothing where it cannot be read now: a call will say so."""
+    """The content of a file; empty if it cannot be read now: a call will report this."""
     try:
         return read_regular(path, SECRET_BYTES)
     except (OSError, ValueError):  # a NUL in its name
@@ -146,10 +149,10 @@ def _headers(section: Section) -> tuple[tuple[str, str], ...]:
             inner.bad(name, f"this cannot be a header: {error}")
             continue
         if not TOKEN.fullmatch(name):
-            inner.bad(name, f'"{name}" cannot be the name of a header (RFC 9110, 5.1)')
+            inner.bad(name, f'"{name}" is not a valid header name (RFC 9110, 5.1)')
             continue
         if name.lower() in DELIMITING:
-            inner.bad(name, f"{name} is the caller's own business")
+            inner.bad(name, f"{name} is set by the program itself and cannot be configured")
             continue
         headers.append((name, value))
     return tuple(headers)

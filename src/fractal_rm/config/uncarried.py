@@ -14,7 +14,7 @@ import msgspec
 
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
-from fractal_rm.domain.errors import Malformed
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
 
 SUFFIX = ".uncarried.json"

@@ -1,4 +1,4 @@
-"""Small files that are replaced: after a crash there is the old content or the new, whole."""
+"""Replaces small files atomically: after a crash, the file has its old or its new content."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes, *, alike: bool = False) -> None:
-    """Replace ``path`` whole and durably. Blocks for the disk. Raises OSError.
+    """Replace ``path`` atomically and durably. Blocks for the disk. Raises OSError.
 
-    ``alike``: the new file gets the mode and the owner of the one that is there. Else, written by
-    root, it gets the owner of its folder: whoever has that must be able to read it.
+    ``alike``: the new file gets the mode and the owner of the old one. Otherwise, if root writes
+    it, it gets the owner of its folder, who must be able to read it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.unlink(missing_ok=True)  # of an earlier process with this number
+        temporary.unlink(missing_ok=True)  # from an earlier process with the same id
         with temporary.open("xb") as file:
             if alike:
                 shutil.copymode(path, temporary)
@@ -40,7 +40,7 @@ def sync_folder(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until what a file holds is on the disk. Raises OSError."""
+    """Wait until the content of a file is on the disk. Raises OSError."""
     _sync(path, 0)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
 
 import msgspec
 
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.errors import Busy, CannotEvaluate, KeyReused
 from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.flow_errors import CannotEvaluate
+from fractal_rm.domain.json_equal import canonical
+from fractal_rm.domain.refusals import Busy, KeyReused
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import decoded, encoded, pick
 from fractal_rm.domain.state import State
@@ -86,21 +87,10 @@ def what_it_is_about(
     try:
         values = Values(most_values)
         picked = pick(latest, decoded(payload, "payload", values), "LATEST", values)
-        same = None if picked is None else encoded(_without_points(picked), in_order=True)
+        same = None if picked is None else encoded(canonical(picked), in_order=True)
     except (CannotEvaluate, RecursionError):  # an older release may have taken it
         return None
     return None if same is None else f"{flow_id}\0{latest}\0{same.decode()}"
-
-
-def _without_points(value: Any) -> Any:
-    """In JSON 1.0 is 1."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, list):
-        return [_without_points(each) for each in cast("list[Any]", value)]
-    if isinstance(value, dict):
-        return {key: _without_points(each) for key, each in cast("dict[str, Any]", value).items()}
-    return value
 
 
 def waits_in_vain(run: Run, steady_ms: int) -> bool:

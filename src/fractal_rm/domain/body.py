@@ -11,10 +11,11 @@ from typing import Any, Union
 import msgspec
 
 from fractal_rm.domain.call import BodyForm
-from fractal_rm.domain.errors import CannotEvaluate, Malformed
 from fractal_rm.domain.evaluate import as_it_is, as_json, as_sent, check_size
 from fractal_rm.domain.expression import ListOf, Piece, Result
 from fractal_rm.domain.flow import Call, Content, Terms, Undo
+from fractal_rm.domain.flow_errors import CannotEvaluate
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.result import NULL, StepResult
 from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import MARK, check_depth, check_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from fractal_rm.domain.errors import Malformed, WrongContentType, WrongShape
+from fractal_rm.domain.refusals import Malformed, WrongContentType, WrongShape
 
 MEDIA_TYPE = "application/cloudevents+json"
 MAX_NAME_LENGTH = 1_000  # characters of source and id together

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import ge, gt, le, lt
-from typing import Any, TypeGuard
+from typing import Any
 
-from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.evaluate import evaluate
 from fractal_rm.domain.expression import (
     AllOf,
@@ -17,6 +16,8 @@ from fractal_rm.domain.expression import (
     Not,
     Result,
 )
+from fractal_rm.domain.flow_errors import CannotEvaluate
+from fractal_rm.domain.json_equal import json_equal
 from fractal_rm.domain.seen import Seen, is_list, kind_of
 from fractal_rm.domain.values import Values
 
@@ -56,9 +57,9 @@ def _value_of(part: Expression, context: Seen) -> Any:
 def _compare(how: Comparison, left: Any, right: Any, values: Values) -> bool:
     try:
         if how is Comparison.EQUAL:
-            return _equal(left, right, values)
+            return json_equal(left, right, values)
         if how is Comparison.UNEQUAL:
-            return not _equal(left, right, values)
+            return not json_equal(left, right, values)
         if how is Comparison.IN:
             return _contains(right, left, values)
     except RecursionError:
@@ -70,28 +71,11 @@ def _compare(how: Comparison, left: Any, right: Any, values: Values) -> bool:
     return _ORDERS[how](left, right)
 
 
-def _equal(left: Any, right: Any, values: Values) -> bool:
-    """As JSON has it: 1 is 1.0, and true is not 1, however deep it stands."""
-    if is_list(left) and is_list(right):
-        if len(left) != len(right):
-            return False
-        values.take(len(left))
-        return all(_equal(each, other, values) for each, other in zip(left, right, strict=True))
-    if _is_object(left) and _is_object(right):
-        values.take(len(left))
-        return left.keys() == right.keys() and all(_equal(left[k], right[k], values) for k in left)
-    return isinstance(left, bool) == isinstance(right, bool) and left == right
-
-
 def _contains(whole: Any, part: Any, values: Values) -> bool:
     if is_list(whole):
         values.take(len(whole))
-        return any(_equal(each, part, values) for each in whole)
+        return any(json_equal(each, part, values) for each in whole)
     if isinstance(whole, str) and isinstance(part, str):
         return part in whole
     raise CannotEvaluate(f"in looks into a list, or for a text in a text,"
                          f" not for {kind_of(part)} in {kind_of(whole)}")  # fmt: skip
-
-
-def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)

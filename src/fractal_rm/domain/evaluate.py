@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.expression import (
     Base64,
     Header,
@@ -22,6 +21,7 @@ from fractal_rm.domain.expression import (
     Status,
     Value,
 )
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.seen import Head, Seen, encoded
 
 MOST_BODY_BYTES = 8 * 1024 * 1024  # of a body that is made from a template or from items

@@ -1,8 +1,8 @@
-"""Findings: what is wrong with a configuration, where, and what was probably meant.
+"""Findings: what is wrong with a configuration, where, and what to write instead.
 
-All findings of all files are gathered before any is shown. Codes are stable: F for flows.conf,
-C for the JSON files, T for flows.cases.toml (which has C203 to C206 too);
-docs/reference/findings.md has a paragraph for each.
+All findings of all files are collected before any is shown. Codes are stable: F for flows.conf,
+C for the JSON files, T for flows.cases.toml (which also has C203 to C206).
+docs/reference/findings.md explains each of them.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ CODES = {
     "C204": "a key is missing",
     "C205": "a value has the wrong type",
     "C206": "a value is out of its range, or not one of those allowed",
-    "C207": "a reference to the environment or to a file leads nowhere",
+    "C207": "a reference to the environment or to a file cannot be resolved",
     "C208": "an address that is not loopback needs authentication",
     "C209": "an id is used twice",
     "C210": "a key is given twice",
-    "C211": "a component is used by no flow",
+    "C211": "no flow calls a component",
     "C212": "there are more findings than are shown",
     "C213": "a trusted peer is neither an address nor a range",
     "C214": "a range of trusted peers is too wide",
     "C215": "rest.host is not the address of a machine",
     "C216": "trusted peers cannot reach this node",
-    "C219": "the topic of triggers is none that can be subscribed to",
+    "C219": "the topic of triggers cannot be subscribed to",
     "C220": "an MQTT client id cannot be part of a topic",
     "C221": "an address of a broker cannot be read",
-    "C222": "a flow begins at messages that are triggers",
+    "C222": "a flow starts at messages that are triggers",
     "C225": "the key of a certificate is encrypted",
-    "C228": "a node that does not say what it is gets less than it could",
+    "C228": "the program of a node is not known, so it gets fewer flows",
     "C229": "a key has no effect",
     "C231": "a file is a FIFO, a device or a socket",
     "C232": "a file is too large",
@@ -48,72 +48,76 @@ CODES = {
     "F105": "a component does not have an endpoint",
     "F106": "a call comes before any TO",
     "F107": "a word is neither payload nor a result",
-    "F108": "a result is used before its call has happened",
-    "F109": "GET and DELETE send nothing",
+    "F108": "a result is used before its call",
+    "F109": "GET and DELETE send no body",
     "F110": "a flow has no calls",
-    "F111": "an instruction stands outside of any flow",
+    "F111": "an instruction is outside of any flow",
     "F112": "a flow begins without a blank line before it",
     "F113": "flows.conf is not UTF-8",
     "F114": "a setting comes too late, or twice",
-    "F115": "a setting does not have such a value",
+    "F115": "a setting cannot have this value",
     "F116": "a modifier is not indented under a call",
     "F117": "a call has a modifier or a header twice",
-    "F118": "a modifier does not have such a value",
+    "F118": "a modifier cannot have this value",
     "F119": "a word cannot be the name of a call",
     "F120": "two calls of a flow have the same name",
     "F121": "a path is not a JMESPath",
     "F122": "a condition or a template cannot be read",
-    "F123": "two values can never be compared so",
-    "F124": "a header cannot be sent so",
-    "F125": "a keyword stands without the one that it belongs to",
-    "F126": "an instruction does not take such a modifier",
-    "F127": "an instruction does not have such a value",
-    "F128": "a flow that is to be run is not there",
+    "F123": "two values cannot be compared in this way",
+    "F124": "a header cannot be sent",
+    "F125": "a keyword needs another keyword",
+    "F126": "an instruction cannot have this modifier",
+    "F127": "an instruction cannot have this value",
+    "F128": "RUN names a flow that does not exist",
     "F129": "flows run each other without end",
-    "F130": "item stands outside of a FOREACH",
-    "F131": "a topic is none of MQTT",
+    "F130": "item is used without FOREACH",
+    "F131": "a topic is not valid in MQTT",
     "F132": "a schedule cannot be read",
-    "F133": "a result is used that may not be there",
+    "F133": "a result is used that may be missing",
     "F134": "something can never happen",
-    "F135": "a deadline ends before its flow can",
+    "F135": "a deadline is shorter than its flow",
     "F136": "there are more findings than are shown",
-    "F137": "a flow begins itself again without end",
+    "F137": "a flow starts itself again without end",
     "F141": "base64 takes one reference",
-    "F142": "base64 cannot stand here",
-    "F145": "a schedule has days of the month or days of the week",
-    "F146": "a schedule has days that must fit twice",
+    "F142": "base64 cannot be used here",
+    "F145": "a schedule needs only one of two conditions for days",
+    "F146": "a schedule needs both conditions for days",
     "T301": "flows.cases.toml is not TOML",
     "T302": "a case names what the configuration does not have",
     "T303": "two cases have the same name",
 }
 
-# What is not read may be readable at the next try: a disk, a share, a limit of open files.
+# A file that cannot be read now may be readable later: a disk, a share, a limit of open files.
 UNREAD = frozenset({"C201", "C207"})
 
-# What helps where a finding has no help of its own: short words from docs/reference/findings.md.
+# The help for findings without a help of their own.
 HELP = {
-    "C201": "all five files must be in the folder, and readable; a JSON file that says nothing"
-    " holds {}",
-    "C202": "JSON has no comma after the last entry, no single quotes and no comments, and is"
-    " saved as UTF-8",
-    "C204": "an address needs protocol, ip and port; a component endpoints; a node and the balancer"
-    " an endpoint; a TLS key its cert",
-    "C228": 'set "peer" in its config: "fractal" for a node of this program, else "original"',
+    "C201": "all five files must be in the folder and readable; write {} in a JSON file without"
+    " settings",
+    "C202": "JSON has no comma after the last entry, no single quotes and no comments; save it"
+    " as UTF-8",
+    "C204": "an address needs protocol, ip and port; a component also needs endpoints, a node and"
+    " the balancer an endpoint, and a TLS key a cert",
+    "C228": 'write "peer": "fractal" in its config for a node of this program, else "peer":'
+    ' "original"',
 }
 
-MOST_SHOWN = 1_000  # findings of one file; the others are counted
-SHOWN = 120  # characters of a line: a file may be one line of a hundred thousand
+MOST_SHOWN = 1_000  # findings of one file; the others are only counted
+SHOWN = 120  # characters of a line: a line may be very long
 
 
 class Level(str, Enum):
-    """An error keeps the configuration from being taken; a warning does not."""
+    """With an error, the configuration cannot be used; with a warning, it can."""
 
     ERROR = "error"
     WARNING = "warning"
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """A place in a file. Lines and columns count from 1, columns in characters; 0 is the file."""
+    """A place in a file. Lines and columns count from 1, columns in characters.
+
+    Line 0 is the whole file.
+    """
 
     line: int = 0
     column: int = 0
@@ -121,9 +125,9 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that is wrong. ``text_line`` is the line as it stands in the file.
+    """One error or warning. ``text_line`` is the line in the file.
 
-    Without a ``help`` of its own it has that of its code.
+    A finding without a ``help`` has the one from `HELP`.
     """
 
     file: str
@@ -157,19 +161,21 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def more(file: str, code: str, hidden: Sequence[Level]) -> list[Finding]:
-    """What stands for findings of a file that are not shown: one, or none where nothing is hidden.
+    """One finding for all findings of a file that are not shown; none if all are shown.
 
-    It is an error where one of them is.
+    It is an error if one of them is.
     """
     if not hidden:
         return []
     level = Level.ERROR if Level.ERROR in hidden else Level.WARNING
     text = f"{len(hidden):,} more findings of {file} are not shown"
-    return [Finding(file, Place(), code, text, "mend what is shown, and look again", level)]
+    return [
+        Finding(file, Place(), code, text, "correct the findings above, then check again", level)
+    ]
 
 
 def _around(line: str, at: int) -> tuple[str, int]:
-    """What is shown of a line around a character of it, and where that character is in it."""
+    """The shown part of a line around an index, and this index within the part."""
     if len(line) <= SHOWN:
         return line, at
     start = max(0, min(at - SHOWN // 2, len(line) - SHOWN))
@@ -178,16 +184,16 @@ def _around(line: str, at: int) -> tuple[str, int]:
 
 
 class ConfigRejected(FractalError):
-    """A configuration with errors. ``findings`` has every one of them, and the warnings.
+    """A configuration with errors. ``findings`` has all errors and warnings.
 
-    ``referenced`` are the files that it refers to: to change one of them may mend it.
+    ``referenced`` has the files that it refers to: the error may be in one of them.
     """
 
     code = "config-rejected"
 
     @property
     def unread(self) -> bool:
-        """Whether there is a file that could not be read: that may pass, although none changes."""
+        """Whether a file could not be read. This may pass without a change of the configuration."""
         return any(finding.code in UNREAD for finding in self.findings)
 
     def __init__(self, findings: Iterable[Finding], referenced: Iterable[Path] = ()) -> None:
@@ -199,20 +205,20 @@ class ConfigRejected(FractalError):
 
 def nearest(word: str, known: Collection[str]) -> str | None:
     """The known word that was probably meant, or None."""
-    if len(word) > 3 * max(map(len, known), default=0):  # far from each, and long to compare
+    if len(word) > 3 * max(map(len, known), default=0):  # similar to none, and slow to compare
         return None
     by_lower = {name.lower(): name for name in known}
     for lower, name in by_lower.items():
-        if sorted(lower) == sorted(word.lower()):  # letters have changed places
+        if sorted(lower) == sorted(word.lower()):  # two letters are swapped
             return name
-    import difflib  # noqa: PLC0415 - a node that runs seldom has slips to name
+    import difflib  # noqa: PLC0415 - a running node seldom needs it
 
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str | None:
-    """A help line: the nearest known word, else all of them where they are few."""
+    """A help: the nearest known word; if there is none, all known words if they are few."""
     near = nearest(word, known)
     if near is not None:
         return f'did you mean "{near}"?'

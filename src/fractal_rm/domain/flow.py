@@ -1,7 +1,7 @@
-"""A flow: calls in order, as flows.conf states them, after every check has passed.
+"""A flow: its steps and settings, as compiled from flows.conf.
 
-These values are also what the journal keeps of a flow, so that a run ends with the flow that it
-began with (G13): fields are only ever added, with defaults.
+The journal keeps flows as JSON, so that a run continues with the flow that it began with. The names
+of fields are in this JSON, and so in the version of a flow. Fields are only added, with defaults.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from fractal_rm.domain.expression import Expression, Piece, Reference, Value
 class Method(str, Enum):
     """The HTTP method of a call.
 
-    ``of_seed``: whether the seed's language has it. ``sends``: whether it has a body; one of a
-    DELETE has no meaning that is agreed on (RFC 9110).
+    ``of_seed``: the original has it, too. ``sends``: it has a body; the body of a DELETE would have
+    no defined meaning (RFC 9110).
     """
 
     GET = "GET"
@@ -35,10 +35,11 @@ class Method(str, Enum):
 
 
 class Durable(str, Enum):
-    """What must be on the disk before a call leaves: the trigger, or every step before it too.
+    """What must be on the disk before a call is sent.
 
-    Under ``accept`` steps are written behind, and a crash may repeat the last calls under their
-    keys; under ``step`` (``each_step``) it can repeat only the one call that was in flight.
+    ``accept``: the trigger. Results are written later, so a crash may repeat the last calls, with
+    the same keys. ``step`` (``each_step``): also the results of all steps before it, so a crash may
+    repeat only the call that was in flight.
     """
 
     ACCEPT = "accept"
@@ -49,39 +50,39 @@ class Durable(str, Enum):
 
 
 class Errors(str, Enum):
-    """What a failed step does: it ends its run; or, as in the original, the flow goes on."""
+    """What follows a failed step: the run ends; or, as in the original, the flow continues."""
 
     STOP = "stop"
     CONTINUE = "continue"
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """``RETRY n EVERY …``: a failed call is made at most ``times`` more; pauses begin so long."""
+    """``RETRY n EVERY …``: at most ``times`` retries; ``every_ms`` is the first pause."""
 
     times: int
     every_ms: int = 100
 
 
 class Undo(msgspec.Struct, frozen=True):
-    """``UNDO endpoint items``: a POST to the call's own component, if a later step fails."""
+    """``UNDO endpoint items``: a POST to the component of the call, if a later step fails."""
 
     endpoint: str
     items: tuple[Piece, ...] = ()
 
 
 class Each(msgspec.Struct, frozen=True):
-    """``FOREACH ref``: a call is made once for each element, at most ``at_once`` at a time."""
+    """``FOREACH ref``: one call for each element, at most ``at_once`` at the same time."""
 
     over: Reference
     at_once: int = 1
 
 
 class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a call says beyond the seed's language. A call that says nothing more has none.
+    """The options of a call, which the original does not have. A call without options has none.
 
-    ``json`` and ``raw`` are its body where it is not made of items. ``settles`` says that
-    ``expect`` looks at the call's own status, and so decides about it alone. ``keeps`` are the
-    headers of the answer that the flow asks for, and empty where it asks for the status only.
+    ``json`` or ``raw`` is its body if the body is not made of items. ``settles``: ``expect`` tests
+    the status of the call, so it alone decides whether the status is a success. ``keeps`` has the
+    headers of the answer that the flow uses; it is empty if the flow uses only the status.
     """
 
     name: str = ""
@@ -100,10 +101,10 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Call(msgspec.Struct, frozen=True, tag="call"):
-    """One call and the ``TO`` that it stands under.
+    """One call, with the target from the ``TO`` above it.
 
-    ``number`` counts the flow's calls from 1, ``line`` is its line in flows.conf, counted from 1.
-    ``items`` are the body in order where it is ``{"payload": [item, …]}``, and empty for a GET.
+    ``number`` counts the calls of the flow from 1, ``line`` the lines of flows.conf from 1.
+    ``items`` make the body ``{"payload": [item, …]}``; a GET has none.
     """
 
     number: int
@@ -116,7 +117,7 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
 
 
 class Content(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an instruction other than a call hands on: items, a template, or one text as it is."""
+    """The content of an instruction that is not a call: items, a template, or one raw value."""
 
     items: tuple[Piece, ...] = ()
     json: Value | None = None
@@ -124,10 +125,9 @@ class Content(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SubFlow(msgspec.Struct, frozen=True, tag="run", omit_defaults=True):
-    """``RUN flow items``: another flow, as a run of its own; its reply is the result.
+    """``RUN flow items``: runs another flow; its reply is the result, ``resultN``.
 
-    It counts for ``resultN``. Its payload is the template, or the one item, or the list of items,
-    or null.
+    The payload of the other run is the template, the one item, the list of items, or null.
     """
 
     number: int
@@ -139,7 +139,7 @@ class SubFlow(msgspec.Struct, frozen=True, tag="run", omit_defaults=True):
 
 
 class Wait(msgspec.Struct, frozen=True, tag="wait", omit_defaults=True):
-    """``WAIT duration``: a restart does not begin it again."""
+    """``WAIT duration``. A restart does not begin it again."""
 
     ms: int
     when: Expression | None = None
@@ -156,7 +156,7 @@ class Publish(msgspec.Struct, frozen=True, tag="publish", omit_defaults=True):
 
 
 class Respond(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
-    """``REPLY items``: what the sender is told; without one, the last result."""
+    """``REPLY items``: the reply to the sender. Without it, the reply is the last result."""
 
     content: Content = Content()
     when: Expression | None = None
@@ -164,18 +164,18 @@ class Respond(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
 
 
 Step = Union[Call, SubFlow, Wait, Publish, Respond]
-Counted = Union[Call, SubFlow]  # these have a number and a result
+Counted = Union[Call, SubFlow]  # the steps that have a number and a result
 
 
 class Order(str, Enum):
-    """One after another as listed; or calls that need nothing of each other at the same time."""
+    """Steps one after another as listed, or independent steps at the same time."""
 
     LISTED = "listed"
     DATAFLOW = "dataflow"
 
 
 class CatchUp(str, Enum):
-    """Which of the moments that a node slept through a schedule makes up for."""
+    """Which missed runs of a schedule are made up for after the node was down."""
 
     NONE = "none"
     ONE = "one"
@@ -183,14 +183,14 @@ class CatchUp(str, Enum):
 
 
 class Cron(msgspec.Struct, frozen=True):
-    """``CRON "expression" zone``: five fields, in the wall time of an IANA time zone."""
+    """``CRON "expression" zone``: five fields, in the local time of an IANA time zone."""
 
     expression: str
     zone: str = "UTC"
 
 
 class Starts(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What begins a flow besides the messages that name it.
+    """What starts a flow, besides triggers.
 
     ``topics`` are MQTT topic filters (MQTT 5, 4.7).
     """
@@ -202,11 +202,11 @@ class Starts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Queueing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How runs of a flow wait for their turn.
+    """How the runs of a flow wait in the queue of a node.
 
-    ``limit``: so many at once on this node. ``priority``: 9 goes before 0. ``stale_ms``: who has
-    waited longer is not run. ``latest``: of those for which this JMESPath picks the same from the
-    payload only the newest is run.
+    ``limit``: how many may run at the same time. ``priority``: 9 begins before 0. ``stale_ms``: a
+    run that has waited longer is not run. ``latest``: a JMESPath into the payload; of the waiting
+    runs with the same value there, only the newest is run.
     """
 
     limit: int | None = None
@@ -216,10 +216,9 @@ class Queueing(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Flow(msgspec.Struct, frozen=True):
-    """One flow. ``id`` is the number of its first line, as text; ``title`` the rest of it.
+    """One flow. ``id`` is the number in its first line, as text; ``title`` is the rest of it.
 
-    What is unset is not written down either: a flow of the seed's language has the version that
-    it always had.
+    Unset fields are not in the JSON, so that the version of an old flow does not change.
     """
 
     id: str
@@ -235,24 +234,24 @@ class Flow(msgspec.Struct, frozen=True):
 
 
 def components_of(flow: Flow, flows: Mapping[str, Flow]) -> set[str]:
-    """The names of the components that a flow calls, itself or by the ``flows`` that it runs."""
+    """The names of the components that a flow and the flows that it runs call."""
     names: set[str] = set()
-    seen, left = {flow.id}, [flow]
-    while left:
-        for step in left.pop().steps:
+    visited, waiting = {flow.id}, [flow]
+    while waiting:
+        for step in waiting.pop().steps:
             if isinstance(step, Call):
                 names.add(step.component)
-            elif isinstance(step, SubFlow) and step.flow in flows and step.flow not in seen:
-                seen.add(step.flow)
-                left.append(flows[step.flow])
+            elif isinstance(step, SubFlow) and step.flow in flows and step.flow not in visited:
+                visited.add(step.flow)
+                waiting.append(flows[step.flow])
     return names
 
 
 def flow_version(flow: Flow) -> str:
-    """Names exactly this definition: the journal keeps each one once."""
+    """The version of a flow: a digest of its JSON. The journal keeps each version once."""
     return version_of(msgspec.json.encode(flow))
 
 
 def version_of(body: bytes) -> str:
-    """The version of a flow as it was written down, perhaps by a release that knew less of it."""
+    """The version of a flow by its JSON, which an older release may have written."""
     return hashlib.blake2b(body, digest_size=12).hexdigest()

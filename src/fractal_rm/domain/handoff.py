@@ -34,8 +34,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from fractal_rm.domain.cause import Answered, Cause, Failure
-from fractal_rm.domain.errors import Malformed, OwnRun, UnknownFlow
 from fractal_rm.domain.facts import Settled
+from fractal_rm.domain.refusals import Malformed, OwnRun, UnknownFlow
 from fractal_rm.domain.run_id import is_run_id
 from fractal_rm.domain.state import State
 from fractal_rm.domain.strict_json import read_json_as

@@ -1,4 +1,4 @@
-"""A list in a sentence for people: it names a few, and says how many more there are."""
+"""A list of names for a sentence: the first few, and the number of the others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ MOST_NAMED = 8
 
 
 def named(names: Sequence[str]) -> str:
-    """``a, b, c``, or the first of them ``and 1,200 more``."""
+    """``a, b, c``; a long list is cut: ``a, b, c and 1,200 more``."""
     more = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")

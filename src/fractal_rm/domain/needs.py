@@ -1,4 +1,4 @@
-"""Which calls a step needs the answers of, and which steps of a flow may begin."""
+"""The calls whose results a step needs, and the steps of a flow that may begin."""
 
 from __future__ import annotations
 
@@ -12,43 +12,50 @@ from fractal_rm.domain.flow import Call, Publish, Respond, Step, SubFlow, Wait
 
 
 def needs(step: Step) -> frozenset[int]:
-    """The numbers of the calls that a step refers to, wherever it does; not its own."""
+    """The numbers of the calls that a step refers to, without its own."""
     own = step.number if isinstance(step, (Call, SubFlow)) else 0
     return frozenset(_numbers(step)) - {own}
 
 
 def speaks_of_item(value: object) -> bool:
-    """Whether a condition, a template or a reference names the element of a FOREACH."""
+    """Whether a condition, a template or a reference uses ``item``."""
     return any(isinstance(part, Item) for part in _parts(value))
 
 
 def is_barrier(step: Step) -> bool:
-    """Whether everything before a step is finished when it begins, and everything after waits."""
-    return isinstance(step, (Wait, Respond)) or (isinstance(step, Publish) and not needs(step))
+    """Whether a step begins after all steps before it, and all steps after it wait for it."""
+    match step:
+        case Wait() | Respond():
+            return True
+        case Publish():
+            return not needs(step)
+        case Call() | SubFlow():
+            return False
 
 
 class Plan:
-    """The steps of a flow under ORDER dataflow, with what each needs: found once, asked often."""
+    """The steps of a flow with ORDER dataflow, with what each step needs, computed once."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = [(needs(step), is_barrier(step)) for step in steps]
 
     def may_begin(self, done: Container[int], finished: AbstractSet[int]) -> list[int]:
-        """The positions of steps that may begin, or have begun already.
+        """The positions of the steps that may begin, or have begun already.
 
-        ``done`` are positions, ``finished`` the numbers of the calls that have their result.
+        ``done`` has the positions of the steps that have ended, ``finished`` the numbers of the
+        calls that have a result.
         """
-        found: list[int] = []
+        ready: list[int] = []
         all_before_done = True
         for position, (needed, barrier) in enumerate(self._steps):
             if position in done:
                 continue
             if barrier:
-                return [*found, position] if all_before_done else found
+                return [*ready, position] if all_before_done else ready
             if needed <= finished:
-                found.append(position)
+                ready.append(position)
             all_before_done = False
-        return found
+        return ready
 
 
 def _numbers(value: object) -> Iterator[int]:
@@ -58,7 +65,7 @@ def _numbers(value: object) -> Iterator[int]:
 
 
 def _parts(value: object) -> Iterator[object]:
-    """A value and everything in it."""
+    """A value and all values in it."""
     yield value
     if isinstance(value, msgspec.Struct):
         for field in value.__struct_fields__:

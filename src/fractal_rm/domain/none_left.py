@@ -1,4 +1,4 @@
-"""Whether an error says that all file descriptors of the process or of the machine are in use."""
+"""Recognizes the error that no file descriptor is free in the process or the system."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _NUMBERS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def none_left(error: BaseException) -> bool:
-    """What failed so can be tried again when one is free."""
+    """Whether the error is EMFILE or ENFILE: the operation may succeed when one is free."""
     return isinstance(error, OSError) and error.errno in _NUMBERS

@@ -15,12 +15,13 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call_errors import CallFailed
 from fractal_rm.domain.cause import Answered, Cause, Failure
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CallFailed, CannotEvaluate
 from fractal_rm.domain.expression import Expression
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Retry
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.result import text_of
 from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.state import State

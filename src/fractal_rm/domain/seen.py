@@ -8,8 +8,9 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from fractal_rm.domain.errors import CannotEvaluate, Malformed
 from fractal_rm.domain.expression import Item, Payload, Reference, Result
+from fractal_rm.domain.flow_errors import CannotEvaluate
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.result import NULL, StepResult
 from fractal_rm.domain.strict_json import read_json
 from fractal_rm.domain.value_path import ValuePath

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-from fractal_rm.domain.errors import Malformed
+from fractal_rm.domain.refusals import Malformed
 
 MARK = "\ufeff"  # byte order mark
 SPACE = " \t\r\n"  # between the parts of a JSON text

@@ -17,7 +17,8 @@ import jmespath
 from jmespath.functions import Functions, signature
 from jmespath.visitor import Options, TreeInterpreter
 
-from fractal_rm.domain.errors import Malformed, NoJson
+from fractal_rm.domain.flow_errors import NoJson
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import SPACE, check_json, read_json
 from fractal_rm.domain.values import Values
 

@@ -6,7 +6,7 @@ their length: half a microsecond for each value (docs/decisions/0016-bounded-eva
 
 from __future__ import annotations
 
-from fractal_rm.domain.errors import CannotEvaluate
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.strict_json import outside_strings
 
 MOST_VALUES = 100_000

@@ -14,18 +14,18 @@ from msgspec import UNSET
 
 from fractal_rm.domain.admission import same_trigger
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Placed, Received, fault
+from fractal_rm.domain.flow import Flow, flow_version
+from fractal_rm.domain.handoff import ReceivedOffer
+from fractal_rm.domain.journal_errors import JournalBlocked
+from fractal_rm.domain.refusals import (
     Broken,
     Draining,
-    JournalBlocked,
     JournalUnavailable,
     OwnRun,
     Refused,
     UnknownFlow,
 )
-from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Placed, Received, fault
-from fractal_rm.domain.flow import Flow, flow_version
-from fractal_rm.domain.handoff import ReceivedOffer
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import OFFERED, State
 from fractal_rm.domain.steady import Reading

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fractal_rm.domain.admission import Load
-from fractal_rm.domain.errors import Refused
 from fractal_rm.domain.facts import Dead, Settled
 from fractal_rm.domain.handoff import Again
 from fractal_rm.domain.outcome import Later
+from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival

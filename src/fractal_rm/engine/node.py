@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fractal_rm import MADE_MS
 from fractal_rm.config.model import Config
-from fractal_rm.domain.errors import HistoryDamaged, Refused
+from fractal_rm.domain.journal_errors import HistoryDamaged
+from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import State
 from fractal_rm.domain.steady import WORTH_A_LINE_MS, doubt

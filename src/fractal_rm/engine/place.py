@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractal_rm.domain.errors import CallFailed
+from fractal_rm.domain.call_errors import CallFailed
 from fractal_rm.domain.facts import Placed
 from fractal_rm.domain.placement import (
     NO_BALANCER,

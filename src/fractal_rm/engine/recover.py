@@ -10,8 +10,8 @@ from functools import partial
 
 from fractal_rm.domain.admission import is_last_attempt, too_old, waits_in_vain
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.errors import JournalError
 from fractal_rm.domain.facts import Dead, Parked, Released, Replying, fault
+from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.moment import past_ms
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, OFFERED, State

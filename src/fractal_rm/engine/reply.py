@@ -13,7 +13,7 @@ from typing import Union
 
 import msgspec
 
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.facts import Dead, Replying, Settled
 from fractal_rm.domain.handoff import Again
 from fractal_rm.domain.result import as_shown

@@ -9,11 +9,11 @@ from fractal_rm.config.model import Bounds, Component, Config, Endpoint
 from fractal_rm.domain.body import call_body, request_body, undo_body
 from fractal_rm.domain.call import Route, as_method, with_headers, with_query
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.evaluate import as_text
 from fractal_rm.domain.expression import Value
 from fractal_rm.domain.facts import undo_name
 from fractal_rm.domain.flow import Call, Terms, Undo
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.needs import speaks_of_item
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.seen import Seen

@@ -1,4 +1,4 @@
-"""The components that flows call, as OpenAPI 3.1 descriptions: addresses and methods, no more."""
+"""The components that flows call, as OpenAPI 3.1 descriptions of their addresses and methods."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Document = dict[str, Any]
 
 
 class Operation(NamedTuple):
-    """What Arazzo calls it, and the part of its address that OpenAPI has no place for."""
+    """How Arazzo refers to an operation, and its query, which an OpenAPI path cannot hold."""
 
     reference: str
     query: list[tuple[str, str]]
 
 
 class Apis:
-    """Gathers the operations that are called: a description for each component."""
+    """Collects the operations that are called, in one description for each component."""
 
     def __init__(self, components: Mapping[str, Component]) -> None:
         self._components = components
-        self._names: dict[str, str] = {}  # of components, as a source may be called
+        self._names: dict[str, str] = {}  # component -> name of its source description
         self._documents: dict[str, Document] = {}
 
     def operation(self, component: str, endpoint: str, method: Method) -> Operation:
-        """One operation, which from now on is described."""
+        """One operation; it is added to the description of its component."""
         source = self._source(component)
         target = self._components[component].endpoints[endpoint].post.target
         path, _, query = target.partition("?")
@@ -42,8 +42,8 @@ class Apis:
                 "operationId": free(f"{method.value.lower()}-{plain(endpoint)}", taken),
                 "description": f"endpoint {endpoint} of {component}",
                 "responses": {
-                    "2XX": {"description": "it is done"},
-                    "default": {"description": "it is not done"},
+                    "2XX": {"description": "success"},
+                    "default": {"description": "failure"},
                 },
             },
         )
@@ -64,13 +64,13 @@ class Apis:
         name = self._names.get(component)
         if name is None:
             name = self._names[component] = free(plain(component), self._documents)
-            found = self._components[component]
-            origin = next(iter(found.endpoints.values())).post.origin
+            described = self._components[component]
+            origin = next(iter(described.endpoints.values())).post.origin
             self._documents[name] = {
                 "openapi": "3.1.0",
                 "info": {
                     "title": component,
-                    "description": "as components.conf has it",
+                    "description": "from components.conf",
                     "version": "1",
                 },
                 "servers": [{"url": str(origin).replace("%", "%25")}],  # a zone: RFC 6874, 2
@@ -80,17 +80,17 @@ class Apis:
 
 
 def plain(name: str) -> str:
-    """Letters, digits, ``_`` and ``-``: what Arazzo takes as a name."""
+    """A name of letters, digits, ``_`` and ``-`` only, as Arazzo requires."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name) or "-"
 
 
 def free(name: str, taken: Any) -> str:
-    """The name, or the first free one after it."""
-    found, number = name, 1
-    while found in taken:
+    """The name, or, where it is taken, the name with the first free number."""
+    candidate, number = name, 1
+    while candidate in taken:
         number += 1
-        found = f"{name}-{number}"
-    return found
+        candidate = f"{name}-{number}"
+    return candidate
 
 
 def _file(source: str) -> str:

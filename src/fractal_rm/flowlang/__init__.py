@@ -1,4 +1,4 @@
-"""The text of flows.conf, and the flows that it means. Pure."""
+"""The flow language: compiles, writes and formats the text of flows.conf. No I/O."""
 
 from fractal_rm.flowlang.compile import compile_flows
 

@@ -1,4 +1,4 @@
-"""What is sent, published, replied or handed on: items, a JSON template, or one text as it is."""
+"""The content of a step, after its keyword: items, a JSON template, or one value with RAW."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from fractal_rm.domain.flow import Content
 from fractal_rm.flowlang.expression import read_value
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import BASE64, Scope
-from fractal_rm.flowlang.words import on_its_own
+from fractal_rm.flowlang.words import modifier_hint
 
 FORMS = ("JSON", "RAW")
-_ITEM = Payload()
-_NOTHING = Content()
+_PAYLOAD = Payload()
+_NO_CONTENT = Content()
 
 
 def read_content(line: Line, words: Sequence[Word], scope: Scope) -> Content:
-    """What the words at the end of a line stand for. What is wrong with them is a finding."""
+    """The content that the words at the end of a line mean. Errors become findings."""
     if not words:
-        return _NOTHING
+        return _NO_CONTENT
     first = words[0]
     if first.text == "JSON":
         return Content(json=read_value(line, first, scope, "a template"))
@@ -29,7 +29,7 @@ def read_content(line: Line, words: Sequence[Word], scope: Scope) -> Content:
 
 
 def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Piece, ...]:
-    """Items of the seed's language: payload and results, each perhaps with a path, or as base64."""
+    """Items: references, each with an optional path, or ``base64(reference)``."""
     if words and _meant_as_json(line, words[0], scope):
         return ()
     items: list[Piece] = []
@@ -37,24 +37,24 @@ def read_items(line: Line, words: Sequence[Word], scope: Scope) -> tuple[Piece, 
         item = _item(line, word, scope)
         if item is not None:
             items.append(item)
-        elif on_its_own(word.text):
-            break  # there is a finding, and the rest belongs to it
+        elif modifier_hint(word.text):
+            break  # it has a finding, and the words after it belong to it
     return tuple(items)
 
 
 def _item(line: Line, word: Word, scope: Scope) -> Piece | None:
     if word.text == "payload":
-        return _ITEM
+        return _PAYLOAD
     if word.text.startswith(f"{BASE64}("):
         return _base64(line, word, scope)
     return scope.reference(line, word)
 
 
 def _base64(line: Line, word: Word, scope: Scope) -> Base64 | None:
-    """``base64(ref)``, as an item in one word."""
+    """An item ``base64(reference)``, in one word."""
     start, end = line.after(word) - len(word.text) + len(BASE64) + 1, line.after(word) - 1
     if end <= start or not word.text.endswith(")"):
-        scope.report.add("F141", line, word, f"{BASE64} takes one reference, in brackets",
+        scope.report.add("F141", line, word, f"{BASE64} takes one reference, in parentheses",
                          f"write it without spaces: {BASE64}(result1)")  # fmt: skip
         return None
     ref = scope.reference(line, line.word(start, end))
@@ -66,18 +66,18 @@ def _raw(line: Line, words: Sequence[Word], scope: Scope) -> Reference | None:
         return scope.reference(line, words[1])
     at = words[2] if len(words) > 2 else words[0]
     scope.report.add("F122", line, at,
-                     "RAW sends one text: payload, a result or what a path picks from it",
-                     on_its_own(at.text)
-                     or "to send more than one thing, use JSON or items")  # fmt: skip
+                     "RAW takes one reference: payload, a result or a path into one of them",
+                     modifier_hint(at.text)
+                     or "to send several values, use JSON or items")  # fmt: skip
     return None
 
 
 def _meant_as_json(line: Line, word: Word, scope: Scope) -> bool:
-    """One finding for a template whose keyword is missing or misspelt, not one for each word."""
+    """Report once a JSON template whose keyword is missing or misspelt. True if it is one."""
     text = word.text
     if text[0] in "{[":
         before = line.text[: word.place.column - 1].strip()
-        hint = f"a JSON template is written: {before} JSON {text[0]}…"
+        hint = f"for a JSON template, write: {before} JSON {text[0]}…"
     elif text.upper() in FORMS and text not in FORMS:
         hint = f'did you mean "{text.upper()}"?'
     else:

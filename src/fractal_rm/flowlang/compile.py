@@ -1,10 +1,10 @@
-"""From the text of a flows.conf to its flows, or to every finding."""
+"""Compiles the text of a flows.conf to its flows, or to every finding."""
 
 from __future__ import annotations
 
 from fractal_rm.domain.findings import Finding
 from fractal_rm.domain.flow import Flow
-from fractal_rm.flowlang.foresee import foresee
+from fractal_rm.flowlang.cross_checks import check_flows
 from fractal_rm.flowlang.parse import parse
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.resolve import Endpoints, resolve
@@ -14,13 +14,13 @@ from fractal_rm.flowlang.scan import scan
 def compile_flows(
     text: str, endpoints: Endpoints, file: str = "flows.conf"
 ) -> tuple[dict[str, Flow], list[Finding]]:
-    """Compile ``text``. ``endpoints`` names the endpoints of every component that exists.
+    """Compile ``text``. ``endpoints`` has the names of the endpoints of every component.
 
-    Never raises; where a finding is an error, the flows are not to be used. Of very many findings
-    the last one says how many more there are.
+    Never raises. With an error among the findings, the flows must not be used. If there are too
+    many findings, the last one says how many more there are.
     """
     report = Report(file)
     trees = parse(scan(text), report)
     flows = resolve(trees, endpoints, report)
-    foresee(trees, flows, report)
+    check_flows(trees, flows, report)
     return flows, report.findings()

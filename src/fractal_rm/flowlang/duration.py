@@ -1,4 +1,4 @@
-"""Lengths of time, as a flow writes them: ``800ms``, ``1.5s``, ``2m``, ``1h``."""
+"""Durations as a flow writes them: ``800ms``, ``1.5s``, ``2m``, ``1h``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 LIKE = "a length of time such as 800ms, 5s, 2m or 1h, at most 24h"
 
 _DURATION = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)(ms|s|m|h)")
-_MS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}  # the largest first
+_MS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}  # largest first
 _MOST_MS = 24 * 3_600_000
 
 
 def duration_ms(text: str) -> int | None:
-    """How many milliseconds that is, at least 1; None where it is no length of time."""
+    """A duration in milliseconds, at least 1; None if the text is not a duration."""
     found = _DURATION.fullmatch(text)
     if found is None:
         return None
@@ -21,6 +21,6 @@ def duration_ms(text: str) -> int | None:
 
 
 def duration(ms: int) -> str:
-    """A length of time in the largest unit in which it is whole: ``0ms``, ``750ms``, ``2m``."""
+    """A duration in the largest unit that gives a whole number: ``0ms``, ``750ms``, ``2m``."""
     unit = next(unit for unit, size in _MS.items() if size == 1 or (ms and ms % size == 0))
     return f"{ms // _MS[unit]}{unit}"

@@ -1,4 +1,4 @@
-"""Conditions and templates: from a part of a line to a tree, or to a finding at its first fault.
+"""Reads conditions and templates from a part of a line; reports the first error of each.
 
 condition  = all { "or" all }
 all        = truth { "and" truth }
@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
@@ -32,30 +31,34 @@ from fractal_rm.domain.expression import (
     Status,
     Value,
 )
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import TOO_LARGE, read_json
 from fractal_rm.flowlang.scan import Line, Word
-from fractal_rm.flowlang.scope import BASE64, BASE64_STANDS, Scope
+from fractal_rm.flowlang.scope import BASE64, BASE64_PLACES, Scope
 from fractal_rm.flowlang.tokens import Misread, Tokens
 
 _CONSTANTS = {"true": True, "false": False, "null": None}
-_QUESTIONS = ("status", "header")
+_CALL_FUNCTIONS = ("status", "header")
 _COMPARISONS = {each.value: each for each in Comparison}
 T = TypeVar("T")
 Key = tuple[str, Value]
 
 
 def read_condition(line: Line, after: Word, scope: Scope) -> Expression | None:
-    """The condition that follows a word. None: there is a finding."""
-    scope.deciding(True)
-    reader = _Reader(line, line.after(after), scope, decides=True)
-    found = _read(reader, after, "a condition", reader.condition)
-    scope.deciding(False)
-    return found
+    """The condition that follows a word. None if it has an error, which is reported."""
+    scope.skipped.in_condition = True
+    reader = _Reader(line, line.after(after), scope, is_condition=True)
+    condition = _read(reader, after, "a condition", reader.condition)
+    scope.skipped.in_condition = False
+    return condition
 
 
 def read_value(line: Line, after: Word, scope: Scope, what: str) -> Value | None:
-    """The value or template that follows a word, called ``what``. None: there is a finding."""
-    reader = _Reader(line, line.after(after), scope, decides=False)
+    """The value or template that follows a word. None if it has an error, which is reported.
+
+    ``what`` names it in the finding.
+    """
+    reader = _Reader(line, line.after(after), scope, is_condition=False)
     return _read(reader, after, what, reader.value)
 
 
@@ -64,25 +67,25 @@ def _read(reader: _Reader, after: Word, what: str, read: Callable[[], T]) -> T |
         reader.report("F122", after, f"{what} is missing after {after.text}")
         return None
     try:
-        found = read()
+        expression = read()
         reader.expect_end()
-    except Misread as fault:
-        if not reader.unknown:
-            reader.report(fault.code, fault.at, fault.text, fault.hint)
+    except Misread as error:
+        if not reader.unknown_word:
+            reader.report(error.code, error.at, error.text, error.hint)
         return None
-    return found
+    return expression
 
 
 class _Reader(Tokens):
-    """Reads as the grammar above says. ``decides``: it is a condition, and no value or template.
+    """Reads the grammar above. ``is_condition``: it reads a condition, not a value or a template.
 
-    ``unknown``: a word was not known, and said to be so. What follows from that is not said.
+    ``unknown_word``: a word was not known, and has a finding. An error after it is not reported.
     """
 
-    def __init__(self, line: Line, start: int, scope: Scope, *, decides: bool) -> None:
+    def __init__(self, line: Line, start: int, scope: Scope, *, is_condition: bool) -> None:
         super().__init__(line, start, scope)
-        self._decides = decides
-        self.unknown = False
+        self._is_condition = is_condition
+        self.unknown_word = False
 
     # --- conditions ---------------------------------------------------------------------------
 
@@ -112,15 +115,16 @@ class _Reader(Tokens):
         if isinstance(part, (ListOf, ObjectOf)) or (
             isinstance(part, Literal) and not isinstance(part.value, bool)
         ):
-            raise Misread(at, "this alone is neither true nor false", self._to_compare(part))
+            raise Misread(at, "this value is not a condition", self._to_compare(part))
         return Not(part) if negated else part
 
     def _to_compare(self, part: Expression) -> str:
-        """What helps with a value that is no condition; EXPECT alone sees its own answer."""
-        if self.scope.own_too and isinstance(part, Literal) and isinstance(part.value, int):
-            own = f"result{self.scope.number}"
-            return f"one status stands alone; for several write: status({own}) in [200, 204]"
-        return "compare it with something"
+        """The hint for a value that is not a condition."""
+        in_expect = self.scope.step.own_answer
+        if in_expect and isinstance(part, Literal) and isinstance(part.value, int):
+            own = f"result{self.scope.step.number}"
+            return f"write one status alone, or several as: status({own}) in [200, 204]"
+        return "compare it with another value"
 
     def _compared(self) -> Expression:
         left = self._operand()
@@ -130,8 +134,8 @@ class _Reader(Tokens):
         sign = self.next()
         right = self._operand()
         if self.text in _COMPARISONS:
-            raise Misread(self.here(), "a comparison has two sides",
-                           "join two of them: a < b and b < c")  # fmt: skip
+            raise Misread(self.here(), "a comparison has only two sides",
+                           "write two comparisons: a < b and b < c")  # fmt: skip
         why = _impossible(how, left, right)
         if why:
             raise Misread(sign, why, code="F123")
@@ -148,7 +152,7 @@ class _Reader(Tokens):
     # --- values -------------------------------------------------------------------------------
 
     def value(self) -> Value:
-        """A literal, a reference, a list or an object of them, or a question about an answer."""
+        """A literal, a reference, a list or an object of them, or a function such as ``status``."""
         if self.kind in ("string", "number"):
             return Literal(self._literal())
         if self.text == "[":
@@ -160,11 +164,11 @@ class _Reader(Tokens):
         word = self.next()
         if word.text in _CONSTANTS:
             return Literal(_CONSTANTS[word.text])
-        if self.text == "(" or word.text in _QUESTIONS:
-            return self._base64(word) if word.text == BASE64 else self._question(word)
+        if self.text == "(" or word.text in _CALL_FUNCTIONS:
+            return self._base64(word) if word.text == BASE64 else self._call_function(word)
         found = self.scope.reference(self.line, word, *_CONSTANTS)
-        self.unknown = self.unknown or found is None
-        return found or Payload()  # there is a finding: anything will do
+        self.unknown_word = self.unknown_word or found is None
+        return found or Payload()  # it has a finding: the value is not used
 
     def _literal(self) -> Any:
         what = "text" if self.kind == "string" else "number"
@@ -173,7 +177,7 @@ class _Reader(Tokens):
             return read_json(word.text.encode())
         except Malformed as error:
             closed = len(word.text) > 1 and word.text.endswith('"')
-            hint = None if what == "number" or closed else 'a text ends with a double quote: "'
+            hint = None if what == "number" or closed else 'end the text with a double quote: "'
             large = str(error) == TOO_LARGE
             why = "this number is too large for a double" if large else f"this is not a JSON {what}"
             raise Misread(word, why, hint) from None
@@ -188,7 +192,7 @@ class _Reader(Tokens):
         at = self.here()
         fields = self._separated("}", self._field)
         if len({key for key, _ in fields}) < len(fields):
-            raise Misread(at, "this object has a key twice")
+            raise Misread(at, "this object has the same key twice")
         if all(isinstance(value, Literal) for _, value in fields):
             return Literal({key: _constant(value) for key, value in fields})
         return ObjectOf(tuple(fields))
@@ -196,55 +200,55 @@ class _Reader(Tokens):
     def _field(self) -> Key:
         at = self.here()
         if self.kind != "string":
-            hint = f'a key stands in quotes: "{self.text}"' if self.kind == "word" else None
-            raise Misread(at, "this is not the key of an object", hint)
+            hint = f'write: "{self.text}"' if self.kind == "word" else None
+            raise Misread(at, "the key of an object must be a text in quotes", hint)
         key = str(self._literal())
         self.take(":")
         return key, self.value()
 
     def _separated(self, end: str, read: Callable[[], T]) -> list[T]:
-        """What stands between an opening sign, which is next, and ``end``, with commas between."""
-        found: list[T] = []
+        """The elements between an opening sign, which is next, and ``end``, separated by commas."""
+        elements: list[T] = []
         self.advance()
         while self.text != end:
-            if found and self.text != ",":
+            if elements and self.text != ",":
                 raise self.unexpected(f'"," or "{end}"')
-            if found:
+            if elements:
                 self.advance()
-            found.append(read())
+            elements.append(read())
         self.advance()
-        return found
+        return elements
 
     def _base64(self, word: Word) -> Value:
         """``base64(reference)``."""
-        if self._decides:
-            raise Misread(word, f"{BASE64} cannot stand in a condition", BASE64_STANDS, "F142")
+        if self._is_condition:
+            raise Misread(word, f"{BASE64} cannot be used in a condition", BASE64_PLACES, "F142")
         self.take("(")
         if self.kind != "word":
-            raise Misread(word, f"{BASE64} takes one reference, in brackets",
+            raise Misread(word, f"{BASE64} takes one reference, in parentheses",
                            f"write: {BASE64}(result1)", "F141")  # fmt: skip
         found = self.scope.reference(self.line, self.next())
-        self.unknown = self.unknown or found is None
+        self.unknown_word = self.unknown_word or found is None
         self.take(")")
-        return Base64(found or Payload())  # where there is a finding, anything will do
+        return Base64(found or Payload())  # with a finding, the value is not used
 
-    def _question(self, word: Word) -> Value:
+    def _call_function(self, word: Word) -> Value:
         """``status(call)`` or ``header(call, "name")``."""
-        if word.text not in _QUESTIONS:
+        if word.text not in _CALL_FUNCTIONS:
             known = 'status(name) and header(name, "x")'
-            known = known if self._decides else f"{BASE64}(ref), {known}"
-            raise Misread(word, f"there is no {word.text}(…)", f"there are {known}")
+            known = known if self._is_condition else f"{BASE64}(ref), {known}"
+            raise Misread(word, f"there is no function {word.text}", f"the functions are {known}")
         self.take("(")
         if self.kind != "word":
             raise self.unexpected("the name of a call")
         call = self.next()
         number = self.scope.call(self.line, call)
-        self.unknown = self.unknown or number is None
+        self.unknown_word = self.unknown_word or number is None
         header = self._header_name() if word.text == "header" else None
         self.take(")")
         if number is None:
-            return Payload()  # there is a finding, or its name was not understood: anything will do
-        self.scope.ask(self.line, call, number, header)
+            return Payload()  # the value is not used
+        self.scope.keep_head(self.line, call, number, header)
         return Status(number) if header is None else Header(number, header)
 
     def _header_name(self) -> str:
@@ -259,17 +263,17 @@ def _constant(value: Value) -> Any:
 
 
 def _impossible(how: Comparison, left: Expression, right: Expression) -> str | None:
-    """Why a comparison can never be made, as far as the flow itself tells."""
+    """Why a comparison can never be made, judged by its literals; None if it can."""
     sides = [side.value for side in (left, right) if isinstance(side, Literal)]
     if how in (Comparison.EQUAL, Comparison.UNEQUAL):
         return None
     if how is Comparison.IN:
-        looked_into = right.value if isinstance(right, Literal) else ""
-        known = isinstance(looked_into, (str, list)) and not isinstance(right, ObjectOf)
-        return None if known else "in looks into a list, or for a text in a text"
+        container = right.value if isinstance(right, Literal) else ""
+        known = isinstance(container, (str, list)) and not isinstance(right, ObjectOf)
+        return None if known else "the right side of in must be a list or a text"
     if None in sides:
-        return "null is compared by == and != only"
+        return "null can only be compared by == and !="
     ordered = [isinstance(side, str) for side in sides if type(side) in (str, int, float)]
     if len(ordered) < len(sides) or len(set(ordered)) > 1:
-        return f"{how.value} puts two numbers or two texts in order"
+        return f"{how.value} compares two numbers or two texts"
     return None

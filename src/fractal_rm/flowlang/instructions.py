@@ -1,6 +1,7 @@
-"""The lines that become steps: calls, RUN, WAIT, PUBLISH and REPLY, each read by its own function.
+"""The instructions of the flow language: calls, RUN, WAIT, PUBLISH and REPLY.
 
-``TO`` is no step: it says where the calls after it go.
+`INSTRUCTIONS` at the end of this file is the table of them. CONTRIBUTING.md has the steps to add
+one. ``TO`` is not in the table: it sets the target of the calls after it.
 """
 
 from __future__ import annotations
@@ -24,21 +25,27 @@ from fractal_rm.domain.flow import (
 )
 from fractal_rm.domain.needs import speaks_of_item
 from fractal_rm.flowlang.body import read_content
-from fractal_rm.flowlang.certain import always, parts_of
+from fractal_rm.flowlang.constant import constant_result, parts_of
+from fractal_rm.flowlang.modifiers import (
+    MODIFIERS,
+    Fields,
+    has_foreach,
+    read_duration,
+    read_modifiers,
+)
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import Scope
-from fractal_rm.flowlang.terms import MODIFIERS, Fields, is_for_each, read_duration, read_terms
-from fractal_rm.flowlang.topic import read_topic_name
+from fractal_rm.flowlang.topic_words import read_topic_name
 from fractal_rm.flowlang.tree import StepNode
-from fractal_rm.flowlang.words import on_its_own, words_of
+from fractal_rm.flowlang.words import modifier_hint, words_of
 
 Reader = Callable[[StepNode, Scope], Step]
 
 
 class Instruction(msgspec.Struct, frozen=True):
-    """How a line is read, which modifiers it takes, and whether it counts for ``resultN``.
+    """How a line is read, and which modifiers it can have.
 
-    A call needs a ``TO`` before it.
+    ``counts``: it has a result, ``resultN``. ``calls``: it needs a ``TO`` before it.
     """
 
     read: Reader
@@ -48,27 +55,27 @@ class Instruction(msgspec.Struct, frozen=True):
 
 
 def read_step(node: StepNode, scope: Scope) -> Step:
-    """The step that a line stands for. What is wrong with it, or doubtful, is a finding."""
+    """The step that a line means. Errors and warnings become findings."""
     instruction = INSTRUCTIONS[node.keyword.text]
     step = instruction.read(node, scope)
     when = _condition(step)
-    scope.warn_of_skipped(parts_of(when))
-    if when is not None and instruction.counts and _may_leave_out(when):
-        scope.may_skip(when)
+    scope.end_step(parts_of(when))
+    if when is not None and instruction.counts and _may_skip(when):
+        scope.skipped.add(scope.step.number, when)
     return step
 
 
-def _may_leave_out(when: Expression) -> bool:
-    """Whether a step may be left out for its WHEN.
+def _may_skip(when: Expression) -> bool:
+    """Whether a WHEN may skip the whole step.
 
-    One that speaks of the item leaves out elements of a FOREACH: there is a list all the same.
+    A WHEN about ``item`` skips elements of a FOREACH; the result is still a list.
     """
-    return always(when) is None and not speaks_of_item(when)
+    return constant_result(when) is None and not speaks_of_item(when)
 
 
 def _call(node: StepNode, scope: Scope) -> Call:
     method = Method(node.keyword.text)
-    scope.item = bool(node.modifiers) and is_for_each(node)
+    scope.step.item = bool(node.modifiers) and has_foreach(node)
     content = _body(node.line, method, scope)
     fields: Fields = {}
     if content.json is not None:
@@ -76,22 +83,22 @@ def _call(node: StepNode, scope: Scope) -> Call:
     if content.raw is not None:
         fields["raw"] = content.raw
     if node.modifiers:
-        fields |= read_terms(node, scope)
-    scope.item = False
-    target = scope.target
+        fields |= read_modifiers(node, scope)
+    scope.step.item = False
+    target = scope.step.target
     return Call(
-        number=scope.number,
+        number=scope.step.number,
         component=target.component.text if target else "",
         endpoint=target.endpoint.text if target else "",
         method=method,
         items=content.items,
         line=node.line.number,
-        terms=_terms(fields, content),
+        terms=_options(fields, content),
     )
 
 
-def _terms(fields: Fields, content: Content) -> Terms | msgspec.UnsetType:
-    """A call of the seed's language has none, so that it costs and is written as it always was."""
+def _options(fields: Fields, content: Content) -> Terms | msgspec.UnsetType:
+    """The options of a call; none for a call of the original's language, to keep its version."""
     more = any(isinstance(item, Base64) or item.path for item in content.items)
     return Terms(**fields) if fields or more else UNSET
 
@@ -100,9 +107,13 @@ def _body(line: Line, method: Method, scope: Scope) -> Content:
     if method.sends:
         return read_content(line, words_of(line)[1:], scope)
     if len(line.words) > 1:
-        scope.report.add("F109", line, line.words[1],
-                         f"{method.value} sends nothing, so no item may follow it",
-                         on_its_own(line.words[1].text) or "to send items, use POST")  # fmt: skip
+        scope.report.add(
+            "F109",
+            line,
+            line.words[1],
+            f"{method.value} sends no body, so it takes no items",
+            modifier_hint(line.words[1].text) or "to send items, use POST",
+        )
     return Content()
 
 
@@ -114,32 +125,32 @@ def _run(node: StepNode, scope: Scope) -> SubFlow:
         _check_run_content(line, words[2:], scope)
         flow, content = words[1].text, read_content(line, words[2:], scope)
     else:
-        _misses(node, scope, "the number of a flow", "RUN 7 payload")
+        _report_missing(node, scope, "the number of a flow", "RUN 7 payload")
         flow, content = "", Content()
-    fields = read_terms(node, scope)
-    return SubFlow(scope.number, flow, content, fields.get("name", ""), fields.get("when"),
+    fields = read_modifiers(node, scope)
+    return SubFlow(scope.step.number, flow, content, fields.get("name", ""), fields.get("when"),
                    line.number)  # fmt: skip
 
 
 def _check_flow(line: Line, word: Word, scope: Scope) -> None:
-    if word.text not in scope.around.flows:
+    if word.text not in scope.known.flows:
         scope.report.add("F128", line, word, f'there is no flow "{word.text}"',
-                         scope.report.did_you_mean(word.text, scope.around.flows))  # fmt: skip
+                         scope.report.did_you_mean(word.text, scope.known.flows))  # fmt: skip
 
 
 def _check_run_content(line: Line, words: Sequence[Word], scope: Scope) -> None:
     if words and words[0].text == "RAW":
         item = words[1].text if words[1:] else "payload"
         flow = line.words[1].text
-        scope.report.add("F127", line, words[0], "RUN hands on items or JSON",
-                         f"one item is handed on as it is: RUN {flow} {item}")  # fmt: skip
+        scope.report.add("F127", line, words[0], "RUN takes items or JSON, not RAW",
+                         f"write one item without RAW: RUN {flow} {item}")  # fmt: skip
 
 
 def _wait(node: StepNode, scope: Scope) -> Wait:
     """``WAIT duration``."""
     line, keyword = node.line, node.keyword
     ms = read_duration(line, keyword, line.words[1:], scope, "F127")
-    return Wait(ms or 1, read_terms(node, scope).get("when"), line.number)
+    return Wait(ms or 1, read_modifiers(node, scope).get("when"), line.number)
 
 
 def _publish(node: StepNode, scope: Scope) -> Publish:
@@ -149,23 +160,24 @@ def _publish(node: StepNode, scope: Scope) -> Publish:
     if len(words) > 1:
         topic = read_topic_name(line, words[1], scope.report)
     else:
-        _misses(node, scope, "a topic", "PUBLISH factory/alerts payload")
+        _report_missing(node, scope, "a topic", "PUBLISH factory/alerts payload")
     content = read_content(line, words[2:], scope)
-    return Publish(topic or "", content, read_terms(node, scope).get("when"), line.number)
+    return Publish(topic or "", content, read_modifiers(node, scope).get("when"), line.number)
 
 
 def _reply(node: StepNode, scope: Scope) -> Respond:
     """``REPLY items``."""
     content = read_content(node.line, words_of(node.line)[1:], scope)
-    return Respond(content, read_terms(node, scope).get("when"), node.line.number)
+    return Respond(content, read_modifiers(node, scope).get("when"), node.line.number)
 
 
-def _misses(node: StepNode, scope: Scope, what: str, example: str) -> None:
-    scope.report.add("F127", node.line, node.keyword, f"{node.keyword.text} takes {what}, and"
-                     " what is handed on", f"write: {example}")  # fmt: skip
+def _report_missing(node: StepNode, scope: Scope, what: str, example: str) -> None:
+    scope.report.add("F127", node.line, node.keyword, f"{node.keyword.text} needs {what}",
+                     f"write: {example}")  # fmt: skip
 
 
 def _condition(step: Step) -> Expression | None:
+    """The WHEN of a step."""
     if isinstance(step, Call):
         return None if step.terms is UNSET else step.terms.when
     return step.when

@@ -1,4 +1,4 @@
-"""Where findings about one flows.conf are gathered, and how many of them are kept."""
+"""Collects the findings of one flows.conf, and limits their number."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fractal_rm.domain.findings import MOST_SHOWN, Finding, Level, more
 from fractal_rm.flowlang.scan import Line, Word
 
 MOST_OF_A_LINE = 20
-MOST_CHARACTERS = 400  # of what is said: a word may be as long as the file
-LONGEST_WORD = 60  # for which the nearest right one is looked for
-MOST_COMPARED = 100_000  # words, which takes longer than everything else
+MOST_CHARACTERS = 400  # of a text: a word may be as long as the file
+LONGEST_WORD = 60  # for which a similar known word is searched
+MOST_COMPARED = 100_000  # words: the search is the slowest part
 
 
 class Report:
-    """Findings in the order in which they were made; those that are too many are counted."""
+    """Findings in the order in which they are added. Above the limits they are only counted."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -42,11 +42,11 @@ class Report:
         if self.full or self._of_this_line > MOST_OF_A_LINE:
             self._hidden.append(level)
             return
-        said = _shortened(text), hint and _shortened(hint)
-        self._kept.append(Finding(self._file, at.place, code, *said, level, line.text))
+        texts = _shortened(text), hint and _shortened(hint)
+        self._kept.append(Finding(self._file, at.place, code, *texts, level, line.text))
 
     def warn(self, code: str, line: Line, at: Word, text: str, hint: str | None = None) -> None:
-        """Add a finding that does not keep the flows from being taken."""
+        """Add a warning: the flows can still be used."""
         self.add(code, line, at, text, hint, level=Level.WARNING)
 
     @property
@@ -55,23 +55,23 @@ class Report:
         return len(self._kept) >= MOST_SHOWN
 
     def only_counts(self, line: Line) -> bool:
-        """Whether a further finding about a line is only counted: what helps need not be sought."""
+        """Whether a further finding of a line is only counted, so that it needs no hint."""
         return self.full or (line.number == self._line and self._of_this_line >= MOST_OF_A_LINE)
 
     def findings(self) -> list[Finding]:
-        """In the order of the file; the last one says how many were not kept."""
+        """All findings in the order of the file. The last one says how many are not shown."""
         kept = sorted(self._kept, key=lambda found: (found.place.line, found.place.column))
         return kept + more(self._file, "F136", self._hidden)
 
     def nearest(self, word: str, known: Collection[str]) -> str | None:
-        """The known word that was probably meant; None after many questions, too."""
-        return findings.nearest(word, known) if self._may_look(word, known) else None
+        """The known word that was probably meant; None if there is none, or after many searches."""
+        return findings.nearest(word, known) if self._may_search(word, known) else None
 
     def did_you_mean(self, word: str, known: Collection[str]) -> str | None:
-        """A help line: the nearest known word, else all of them where they are few."""
-        return findings.did_you_mean(word, known) if self._may_look(word, known) else None
+        """A hint: the nearest known word; if there is none, all known words if they are few."""
+        return findings.did_you_mean(word, known) if self._may_search(word, known) else None
 
-    def _may_look(self, word: str, known: Collection[str]) -> bool:
+    def _may_search(self, word: str, known: Collection[str]) -> bool:
         if self.full or len(word) > LONGEST_WORD or self._compared > MOST_COMPARED:
             return False
         self._compared += len(known)

@@ -1,4 +1,4 @@
-"""A tree into flows: names are looked up, results are counted."""
+"""Turns the tree into flows: resolves names and numbers results."""
 
 from __future__ import annotations
 
@@ -8,65 +8,74 @@ from msgspec import UNSET
 from fractal_rm.domain.findings import Level
 from fractal_rm.domain.flow import Call, Flow, Step, Terms
 from fractal_rm.flowlang.instructions import INSTRUCTIONS, read_step
+from fractal_rm.flowlang.modifiers import has_foreach, read_name
 from fractal_rm.flowlang.report import Report
-from fractal_rm.flowlang.scope import Around, Endpoints, Scope
+from fractal_rm.flowlang.scope import Endpoints, KnownNames, Scope
 from fractal_rm.flowlang.settings import read_settings
-from fractal_rm.flowlang.terms import is_for_each, read_name
 from fractal_rm.flowlang.tree import FlowNode, StepNode, ToNode
 
 
 def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict[str, Flow]:
-    """Make the flows, by id. What does not resolve goes to ``report``."""
+    """The flows by their id. What cannot be resolved is reported."""
     flows: dict[str, Flow] = {}
-    around = Around(endpoints, dict.fromkeys(tree.id.text for tree in trees))
+    known = KnownNames(endpoints, dict.fromkeys(tree.id.text for tree in trees))
     for tree in trees:
         number = tree.id.text
         if number in flows:
-            report.add("F102", tree.line, tree.id, f"there is a flow {number} already",
-                       f"it is in line {flows[number].line}")  # fmt: skip
+            report.add(
+                "F102",
+                tree.line,
+                tree.id,
+                f"there is a flow {number} already",
+                f"it is in line {flows[number].line}: give this one another number",
+            )
             continue
         settings = read_settings(tree.settings, report) if tree.settings else {}
-        steps = _steps(tree, around, report)
+        steps = _steps(tree, known, report)
         flows[number] = Flow(number, tree.title, steps, tree.line.number, **settings)
     return flows
 
 
-def _steps(tree: FlowNode, around: Around, report: Report) -> tuple[Step, ...]:
+def _steps(tree: FlowNode, known: KnownNames, report: Report) -> tuple[Step, ...]:
     steps: list[Step] = []
-    scope = Scope(_names(tree, report), around, report, doubtful=tree.doubtful)
+    scope = Scope(_names(tree, report), known, report, incomplete=tree.incomplete)
     counted = 0
     for node in tree.instructions:
         if isinstance(node, ToNode):
-            scope.target = node
-            _check_target(node, around.endpoints, report)
+            scope.step.target = node
+            _check_target(node, known.endpoints, report)
             continue
         instruction = INSTRUCTIONS[node.keyword.text]
-        if instruction.calls and scope.target is None:
-            if not tree.doubtful:
+        if instruction.calls and scope.step.target is None:
+            if not tree.incomplete:
                 report.add("F106", node.line, node.keyword,
                            f"this {node.keyword.text} has no target",
-                           "put TO <component> <endpoint> before it")  # fmt: skip
+                           "write TO <component> <endpoint> before it")  # fmt: skip
             continue
-        scope.number, scope.counts = counted + 1, instruction.counts
+        scope.step.number, scope.step.counts = counted + 1, instruction.counts
         steps.append(read_step(node, scope))
         if instruction.counts:
             counted += 1
-            _note_headless(node, counted, scope)
-    if not tree.instructions and not tree.doubtful:
-        report.add("F110", tree.line, tree.id, f"flow {tree.id.text} makes no calls",
+            _note_without_head(node, counted, scope)
+    if not tree.instructions and not tree.incomplete:
+        report.add("F110", tree.line, tree.id, f"flow {tree.id.text} has no calls",
                    level=Level.WARNING)  # fmt: skip
-    return tuple(_keeping(step, scope.asked) for step in steps) if scope.asked else tuple(steps)
+    kept = scope.kept_headers
+    return tuple(_with_kept_headers(step, kept) for step in steps) if kept else tuple(steps)
 
 
-def _note_headless(node: StepNode, number: int, scope: Scope) -> None:
+def _note_without_head(node: StepNode, number: int, scope: Scope) -> None:
     if node.keyword.text == "RUN":
-        scope.headless[number] = "it is a RUN"
-    elif node.modifiers and is_for_each(node):
-        scope.headless[number] = "it is made for each element"
+        scope.without_head[number] = "it is a RUN"
+    elif node.modifiers and has_foreach(node):
+        scope.without_head[number] = "it has FOREACH"
 
 
 def _names(tree: FlowNode, report: Report) -> dict[str, int]:
-    """Which call has which name. All of them first, so that one too early is told from a slip."""
+    """The number of each named call.
+
+    All names are read first, so that a name used too early is told from a misspelt one.
+    """
     names: dict[str, int] = {}
     number, targeted = 0, False
     for node in tree.instructions:
@@ -84,12 +93,12 @@ def _names(tree: FlowNode, report: Report) -> dict[str, int]:
     return names
 
 
-def _keeping(step: Step, asked: dict[int, set[str]]) -> Step:
-    """A step, told which headers of its answer its EXPECT or a later step asks for."""
-    if not isinstance(step, Call) or step.number not in asked:
+def _with_kept_headers(step: Step, kept: dict[int, set[str]]) -> Step:
+    """A step with the headers of its answer that its EXPECT or a later step uses."""
+    if not isinstance(step, Call) or step.number not in kept:
         return step
     terms = Terms() if step.terms is UNSET else step.terms
-    terms = msgspec.structs.replace(terms, keeps=tuple(sorted(asked[step.number])))
+    terms = msgspec.structs.replace(terms, keeps=tuple(sorted(kept[step.number])))
     return msgspec.structs.replace(step, terms=terms)
 
 

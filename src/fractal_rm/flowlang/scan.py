@@ -1,4 +1,4 @@
-"""Text into lines of words, each with its place."""
+"""Splits a text into lines of words, each with its place."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import msgspec
 
 from fractal_rm.domain.findings import Place
 
-# A string that is not closed goes on to the end of its line, so that looking for its end is done
-# once and no text takes the square of its length.
+# A string without an end extends to the end of its line. So the end is searched once, and scanning
+# never takes quadratic time.
 STRING = r'"(?:[^"\\]|\\.)*(?:"|\\?$)'
 _WORD = re.compile(r"\S+")
 _QUOTED_WORD = re.compile(rf'(?:[^\s"]|{STRING})+')
@@ -18,16 +18,16 @@ _STRING_OR_COMMENT = re.compile(rf"{STRING}|\s#")
 
 
 class Word(msgspec.Struct, frozen=True, gc=False):
-    """A word and where it stands."""
+    """A word and its place."""
 
     text: str
     place: Place
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """One line. No words: it is blank, and ends a flow. ``text`` is the line as it stands.
+    """One line. A line without words is blank, and ends a flow. ``text`` is the whole line.
 
-    ``end`` is how far it means something: a comment may follow.
+    ``end`` is where its comment begins, or its length.
     """
 
     number: int
@@ -37,16 +37,16 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def rest(self) -> str:
-        """What follows the first word."""
+        """The text after the first word, without a comment."""
         return self.text[self.after(self.words[0]) : self.end].strip()
 
     @property
     def indent(self) -> int:
-        """How far its first word is from the left."""
+        """The number of characters before its first word."""
         return self.words[0].place.column - 1
 
     def after(self, word: Word) -> int:
-        """Where a word has ended."""
+        """The index after a word."""
         return word.place.column - 1 + len(word.text)
 
     def word(self, start: int, end: int) -> Word:
@@ -54,43 +54,43 @@ class Line(msgspec.Struct, frozen=True, gc=False):
         return Word(self.text[start:end], Place(self.number, start + 1, max(1, end - start)))
 
     def quoted_words(self) -> tuple[Word, ...]:
-        """Its words, where spaces within quotes end none."""
+        """Its words; a space within quotes does not end a word."""
         return _words(_QUOTED_WORD, self.number, self.text[: self.end])
 
 
 def scan(text: str) -> Iterator[Line]:
-    """Yield every line but comments. Line ends may be LF, CRLF or CR; a byte order mark goes."""
+    """Yield every line that is not a comment. Line ends may be LF, CRLF or CR."""
     for number, line in enumerate(text_lines(text), 1):
         if not is_comment(line):
             yield read_line(number, line)
 
 
 def text_lines(text: str) -> list[str]:
-    """Every line as it stands, without its end."""
+    """Every line without its line end; a byte order mark is removed."""
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def is_comment(line: str) -> bool:
-    """Whether there is nothing but a comment in it."""
+    """Whether a line has only a comment."""
     return line.lstrip().startswith("#")
 
 
 def read_line(number: int, line: str) -> Line:
-    """The words of a line that is no comment, up to the comment that may follow them."""
+    """A line that is not only a comment."""
     end = _end(line) if "#" in line else len(line)
     return Line(number, line, _words(_WORD, number, line[:end]), end)
 
 
 def _words(kind: re.Pattern[str], number: int, text: str) -> tuple[Word, ...]:
     return tuple(
-        Word(found[0], Place(number, found.start() + 1, len(found[0])))
-        for found in kind.finditer(text)
+        Word(match[0], Place(number, match.start() + 1, len(match[0])))
+        for match in kind.finditer(text)
     )
 
 
 def _end(line: str) -> int:
-    """Where a comment begins: at a ``#`` after a space, outside of a string."""
-    for found in _STRING_OR_COMMENT.finditer(line):
-        if not found[0].startswith('"'):
-            return found.start()
+    """Where the comment begins: at a ``#`` after a space, outside of a string."""
+    for match in _STRING_OR_COMMENT.finditer(line):
+        if not match[0].startswith('"'):
+            return match.start()
     return len(line)

@@ -1,6 +1,7 @@
-"""Cron expressions and time zones: whether they are any.
+"""Checks cron expressions and time zones.
 
-What it takes to read them is loaded for the first flow that has one: a node without stays small.
+The libraries for them are loaded for the first flow with a schedule, to save memory on a node
+without schedules.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ _FIELDS = "minute, hour, day of the month, month, day of the week"
 _ANY_MOMENT = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 
-class NoSchedule(Exception):
-    """The text is no cron expression or no time zone; what helps, or what it may have meant."""
+class ScheduleError(Exception):
+    """The text is not a cron expression, or not a time zone.
+
+    ``hint`` says what to write instead; ``known`` has the names that may be meant.
+    """
 
     def __init__(self, why: str, hint: str | None = None, known: Sequence[str] = ()) -> None:
         super().__init__(why)
@@ -26,25 +30,25 @@ class NoSchedule(Exception):
 
 
 def check_cron(expression: str) -> None:
-    """Raise NoSchedule where a text is not a cron expression of five fields."""
+    """Raise ScheduleError if a text is not a cron expression of five fields."""
     if len(expression) > MOST_CHARACTERS or len(expression.split()) != 5:
-        raise NoSchedule("a cron expression has five fields", f"they are: {_FIELDS}")
+        raise ScheduleError("a cron expression has five fields", f"the fields are: {_FIELDS}")
     from cronsim import CronSim, CronSimError  # noqa: PLC0415 - see above
 
     try:
         CronSim(expression, _ANY_MOMENT)
     except CronSimError as error:  # "Bad day-of-month"
         which = str(error).removeprefix("Bad ").replace("-", " ")
-        raise NoSchedule(f"the {which} of this cron expression is not one",
+        raise ScheduleError(f"the {which} of this cron expression is wrong",
                          f"the fields are: {_FIELDS}") from None  # fmt: skip
     except Exception:  # noqa: BLE001 - foreign code, and any text may come here
-        raise NoSchedule("this is not a cron expression", f"its fields are: {_FIELDS}") from None
+        raise ScheduleError("this is not a cron expression", f"the fields are: {_FIELDS}") from None
 
 
-def days_fit(expression: str) -> str | None:
-    """``one`` or ``both`` of the two fields for days must fit; None where one says nothing.
+def matching_days(expression: str) -> str | None:
+    """Whether a day must match ``one`` or ``both`` of the two fields for days.
 
-    As in Debian's cron: both, where one of them begins with a star.
+    As in Debian's cron: both, if one of them begins with a star. None if one of them is a star.
     """
     fields = expression.split()
     month_day, week_day = fields[2], fields[4]
@@ -54,9 +58,9 @@ def days_fit(expression: str) -> str | None:
 
 
 def check_zone(name: str) -> None:
-    """Raise NoSchedule where a text is not the name of an IANA time zone.
+    """Raise ScheduleError if a text is not the name of an IANA time zone.
 
-    Raises OSError where no file descriptor is free to look.
+    Raises OSError if no file descriptor is free.
     """
     import zoneinfo  # noqa: PLC0415 - see above
 
@@ -68,13 +72,13 @@ def check_zone(name: str) -> None:
         raise _no_zone(name) from None  # no such file, or a folder
 
 
-def _no_zone(name: str) -> NoSchedule:
-    """Where only a city is given, the zone of that city is what was meant."""
+def _no_zone(name: str) -> ScheduleError:
+    """The error for an unknown zone. If the text is a city, the hint is the zone of the city."""
     zones = _zones()
     city = name.rpartition("/")[2].lower()
-    there = next((zone for zone in zones if zone.rpartition("/")[2].lower() == city), None)
-    hint = there and f'did you mean "{there}"?'
-    return NoSchedule(f'there is no time zone "{name}"', hint, zones)
+    match = next((zone for zone in zones if zone.rpartition("/")[2].lower() == city), None)
+    hint = match and f'did you mean "{match}"?'
+    return ScheduleError(f'there is no time zone "{name}"', hint, zones)
 
 
 @lru_cache(maxsize=1)

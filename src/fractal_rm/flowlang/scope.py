@@ -1,4 +1,4 @@
-"""What words mean at one step of a flow: payload, resultN, names, item; endpoints and flows."""
+"""The meaning of words at one step of a flow: payload, resultN, names of calls, item."""
 
 from __future__ import annotations
 
@@ -9,119 +9,152 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from fractal_rm.domain.expression import Expression, Item, Payload, Reference, Result
-from fractal_rm.flowlang.path import NoPath, read_path
+from fractal_rm.flowlang.path import PathError, read_path
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line, Word
+from fractal_rm.flowlang.skipped import SkippedResults
 from fractal_rm.flowlang.tree import ToNode
-from fractal_rm.flowlang.words import on_its_own
+from fractal_rm.flowlang.words import modifier_hint
 
-# For the nearest right word: a flow may have thousands of calls, and as many words that are wrong.
-LOOKED_THROUGH = 30
+# Only the last calls are searched for a similar name: a flow may have thousands of them.
+MOST_SEARCHED = 30
 
-BASE64 = "base64"  # base64(ref) is bytes as text
+BASE64 = "base64"  # base64(reference) writes bytes as text
 Endpoints = Mapping[str, Collection[str]]  # component name -> names of its endpoints
 
-BASE64_STANDS = "base64(ref) is an item, or a value in a template: it writes as text what RAW sends"
+BASE64_PLACES = "base64(ref) can be an item, or a value in a JSON template"
 
 _RESULT = re.compile(r"result([1-9][0-9]{0,5})")
 
 
-class Around(msgspec.Struct, frozen=True):
-    """What a flow can refer to outside of itself."""
+class KnownNames(msgspec.Struct, frozen=True):
+    """The names outside of a flow that it can refer to."""
 
     endpoints: Endpoints
     flows: Collection[str]
 
 
-class Scope:
-    """Looks words up as a step of a flow sees them.
+class StepContext(msgspec.Struct):
+    """What is known about the step that is being read.
 
-    ``number`` is that of the step or, where it does not count, of the next one that does.
-    ``names`` are those of the whole flow, in the order of its calls. ``target`` is the ``TO`` that
-    the step stands under. ``asked`` gathers of which calls the flow asks for the status, and for
-    which headers; ``headless`` are calls that have neither, and why. ``item``: the step is made for
-    each element of a list. In an EXPECT the call's own answer can be referred to: ``own_too``.
+    ``number`` is its number; a step that does not count has the number of the next one that does.
+    ``target`` is the ``TO`` above it. ``item``: it can use ``item``. ``own_answer``: it can use the
+    answer of its own call, as in EXPECT; ``asks_own_status``: it has used its status.
+    """
+
+    number: int = 1
+    counts: bool = True
+    target: ToNode | None = None
+    item: bool = False
+    own_answer: bool = False
+    asks_own_status: bool = False
+
+    @property
+    def last_known(self) -> int:
+        """The number of the last call whose result the step can use."""
+        return self.number - 1 + self.own_answer
+
+
+class CallNames:
+    """The names of a flow's calls, in the order of the calls."""
+
+    def __init__(self, numbers: Mapping[str, int]) -> None:
+        self._by_name = numbers
+        self._names = list(numbers)
+        self._numbers = list(numbers.values())
+
+    def number(self, name: str) -> int | None:
+        """The number of the call with this name."""
+        return self._by_name.get(name)
+
+    def up_to(self, last: int) -> list[str]:
+        """The last names of the calls up to the call ``last``."""
+        end = bisect_right(self._numbers, last)
+        return self._names[max(0, end - MOST_SEARCHED) : end]
+
+
+class Scope:
+    """Resolves the words of a flow, step by step.
+
+    ``kept_headers`` has the calls whose status or headers the flow uses, with the names of these
+    headers; ``without_head`` has the calls without status and headers, with the reason.
+    ``incomplete``: a line of the flow was not understood, so a name may be missing.
     """
 
     def __init__(
-        self, names: Mapping[str, int], around: Around, report: Report, *, doubtful: bool
+        self, names: Mapping[str, int], known: KnownNames, report: Report, *, incomplete: bool
     ) -> None:
         self.report = report
-        self.around = around
-        self.target: ToNode | None = None
-        self.asked: dict[int, set[str]] = {}
-        self.headless: dict[int, str] = {}
-        self.number = 1
-        self.counts = True
-        self.item = False
-        self.own_too = False
-        self.asks_own_status = False
-        self._names = names
-        self._doubtful = doubtful
-        self._named = list(names)
-        self._numbers = list(names.values())
-        self._skippable: dict[int, Expression] = {}
-        self._used: dict[int, tuple[Line, Word]] = {}  # what this step uses of those
-        self._looked_at: set[int] = set()
-        self._deciding = False
+        self.known = known
+        self.step = StepContext()
+        self.skipped = SkippedResults()
+        self.kept_headers: dict[int, set[str]] = {}
+        self.without_head: dict[int, str] = {}
+        self._names = CallNames(names)
+        self._incomplete = incomplete
 
     # --- references ---------------------------------------------------------------------------
 
     def reference(self, line: Line, word: Word, *more: str) -> Reference | None:
-        """What a word refers to, or None with a finding; ``more`` is what it could be besides."""
+        """The reference that a word means. None if it has an error, which is reported.
+
+        ``more`` are other words that are allowed here.
+        """
         if word.text.startswith('"'):
-            self.report.add("F107", line, word, f"{word.text} is a text, and no reference",
-                            "a text stands in a JSON template only")  # fmt: skip
+            self.report.add("F107", line, word, f"{word.text} is a text, not a reference",
+                            "a text can only be in a JSON template")  # fmt: skip
             return None
         if word.text.startswith(f"{BASE64}("):
-            self.report.add("F142", line, word, f"{BASE64} cannot stand here", BASE64_STANDS)
+            self.report.add("F142", line, word, f"{BASE64} cannot be used here", BASE64_PLACES)
             return None
         name, dot, path = word.text.partition(".")
         at = word
         if dot:
             start = word.place.column - 1
             at = line.word(start, start + len(name))
-        picked = self._path(line, word, path) if dot else ""
+        checked = self._path(line, word, path) if dot else ""
         if name == "item":
-            return self._item(line, at, picked)
+            return self._item(line, at, checked)
         number = 0 if name == "payload" else self.call(line, at, "payload", *more)
-        if number is None or picked is None:
+        if number is None or checked is None:
             return None
-        return Result(number, picked) if number else Payload(picked)
+        return Result(number, checked) if number else Payload(checked)
 
     def call(self, line: Line, word: Word, *more: str) -> int | None:
-        """The number of the call that a word names, or None with a finding."""
-        found = _RESULT.fullmatch(word.text)
-        number = int(found[1]) if found else self._names.get(word.text)
+        """The number of the call that a word names. None if it has an error, which is reported."""
+        match = _RESULT.fullmatch(word.text)
+        number = int(match[1]) if match else self._names.number(word.text)
         if number is None:
             self._unknown(line, word, more)
-        elif number >= self.number + self.own_too and not self._doubtful:
-            self._too_early(line, word, number, named=found is None)
-        elif number in self._skippable:
-            if self._deciding:
-                self._looked_at.add(number)
-            else:
-                self._used.setdefault(number, (line, word))
+        elif number > self.step.last_known and not self._incomplete:
+            self._too_early(line, word, number, named=match is None)
+        else:
+            self.skipped.note_use(number, line, word)
         return number
 
-    def ask(self, line: Line, word: Word, number: int, header: str | None = None) -> None:
-        """Note that the flow asks for the status of a call, or for a header of its answer."""
-        if number == self.number and header is None:
-            self.asks_own_status = True
+    def keep_head(self, line: Line, word: Word, number: int, header: str | None = None) -> None:
+        """Note that the flow uses the status of a call, or a header of its answer."""
+        if number == self.step.number and header is None:
+            self.step.asks_own_status = True
             return
-        if number in self.headless:
+        if number in self.without_head:
+            why = self.without_head[number]
             self.report.add("F107", line, word,
-                            f"{word.text} has no status and no headers: {self.headless[number]}",
-                            "status and header ask about a call that is made once")  # fmt: skip
-        asked = self.asked.setdefault(number, set())
+                            f"{word.text} has no status and no headers: {why}",
+                            "use status and header with a call without FOREACH")  # fmt: skip
+        headers = self.kept_headers.setdefault(number, set())
         if header is not None:
-            asked.add(header)
+            headers.add(header)
 
     def _item(self, line: Line, at: Word, path: str | None) -> Item | None:
-        if not self.item:
-            self.report.add("F130", line, at, "there is no item here: it is an element of FOREACH",
-                            "item is known in what a call with FOREACH sends, and in its WHEN and"
-                            " EXPECT")  # fmt: skip
+        if not self.step.item:
+            self.report.add(
+                "F130",
+                line,
+                at,
+                "item can only be used under a call with FOREACH",
+                "use it in what this call sends, and in its WHEN and EXPECT",
+            )
             return None
         return None if path is None else Item(path)
 
@@ -130,69 +163,59 @@ class Scope:
         if self.report.only_counts(line):
             self.report.add("F107", line, word, what)
             return
-        last = self.number - 1 + self.own_too
-        upto = bisect_right(self._numbers, last)
-        named = self._named[max(0, upto - LOOKED_THROUGH) : upto]
-        results = range(max(1, last + 1 - LOOKED_THROUGH), last + 1)
-        item = ["item"] if self.item and more else []
+        last = self.step.last_known
+        results = range(max(1, last + 1 - MOST_SEARCHED), last + 1)
+        item = ["item"] if self.step.item and more else []
+        named = self._names.up_to(last)
         known = [*more, *item, *(f"result{n}" for n in results), *named]
         near = self.report.nearest(word.text, known)
-        meant = _meant(word.text, known)
-        if self._doubtful and near is None and meant is None:
-            return  # the line that would have given the name was perhaps not understood
+        meant = _foreign_hint(word.text, known)
+        if self._incomplete and near is None and meant is None:
+            return  # the name may be in the line that was not understood
         hint = meant or self.report.did_you_mean(word.text, known)
         if len(more) > 1 and near is None and meant is None:
-            hint = f'if it is a text, it stands in quotes: "{word.text}"'
+            hint = f'write a text in quotes: "{word.text}"'
         self.report.add("F107", line, word, f'"{word.text}" is {what}', hint)
 
     def _too_early(self, line: Line, word: Word, number: int, *, named: bool) -> None:
-        before = f"only {self.number - 1} came before" if self.number > 1 else "none came before"
-        is_there = f"it names call {number}, " if named else ""
-        this = f"this is call {self.number}, " if self.counts else "of the calls "
-        own = number == self.number and self.counts and named
-        hint = "only EXPECT and UNDO can look at the answer of their own call" if own else None
-        what = f"{word.text} is not there yet: {is_there}{this}{before}"
-        self.report.add("F108", line, word, what, hint)
+        step = self.step
+        if not step.counts:
+            before = f"only {step.number - 1} calls are" if step.number > 2 else "only 1 call is"
+            why = f"{before if step.number > 1 else 'no call is'} before this line"
+        elif named:
+            why = f"it is the result of call {number}, and this is call {step.number}"
+        else:
+            why = f"this is call {step.number}"
+        is_own = number == step.number and step.counts and named
+        hint = "only EXPECT and UNDO can use the answer of their own call" if is_own else None
+        self.report.add("F108", line, word, f"{word.text} is not known yet: {why}", hint)
 
     def _path(self, line: Line, word: Word, path: str) -> str | None:
-        """The JMESPath at the end of a word, out of its quotes. None: there is a finding."""
+        """The JMESPath at the end of a word. None if it has an error, which is reported."""
         try:
             return read_path(path)
-        except NoPath as fault:
+        except PathError as error:
             end = line.after(word)
             at = line.word(end - len(path), end) if path else word
-            self.report.add("F121", line, at, str(fault), fault.hint)
+            self.report.add("F121", line, at, str(error), error.hint)
             return None
 
-    # --- calls that may be skipped ------------------------------------------------------------
+    def end_step(self, parts: Collection[Expression]) -> None:
+        """Warn of the results that the step uses although they may be null, and end the step.
 
-    def deciding(self, yes: bool) -> None:
-        """From here on, or no longer, a condition is read: it may look at what is not there."""
-        self._deciding = yes
-
-    def may_skip(self, condition: Expression) -> None:
-        """Note that the call of this step is made only where a condition is true."""
-        self._skippable[self.number] = condition
-
-    def warn_of_skipped(self, parts: Collection[Expression]) -> None:
-        """Say which results the step uses that may not be there, and end the step.
-
-        ``parts`` all hold when it is done: the same condition as that of the call, or a look at
-        the call, says that its author knows.
+        ``parts`` are all conditions that are true when the step is made.
         """
-        for number, (line, word) in self._used.items():
-            if number not in self._looked_at and self._skippable[number] not in parts:
-                what = f"{word.text} is null where the WHEN of call {number} is not true"
-                hint = f"give this step a WHEN too, such as: WHEN {word.text} != null"
-                self.report.warn("F133", line, word, what, hint)
-        self._used, self._looked_at = {}, set()
+        for number, line, word in self.skipped.end_step(parts):
+            what = f"{word.text} is null if call {number} is skipped by its WHEN"
+            hint = f"add a WHEN to this step too, such as: WHEN {word.text} != null"
+            self.report.warn("F133", line, word, what, hint)
 
 
-def _meant(text: str, known: Collection[str]) -> str | None:
-    """What helps with a word that is written in the manner of another language."""
+def _foreign_hint(text: str, known: Collection[str]) -> str | None:
+    """The hint for a word that is written as in another language."""
     name, bracket, path = text.partition("[")
     if bracket and name in known:
-        return f"a path begins with a dot: {name}.[{path}"
+        return f"write the path after a dot: {name}.[{path}"
     if "," in text and text.partition(",")[0] in known:
-        return "items stand with spaces between, without commas"
-    return on_its_own(text)
+        return "separate items by spaces, without commas"
+    return modifier_hint(text)

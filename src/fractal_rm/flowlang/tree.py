@@ -1,4 +1,4 @@
-"""What a flows.conf says, before its names are looked up."""
+"""The parsed lines of a flows.conf, before names are resolved."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class ToNode(msgspec.Struct, frozen=True, gc=False):
 
 
 class ModifierNode(msgspec.Struct, frozen=True, gc=False):
-    """A line that is indented under an instruction and says how it is done."""
+    """A line that is indented under an instruction, such as ``TIMEOUT 5s``."""
 
     line: Line
     keyword: Word
 
 
 class StepNode(msgspec.Struct, frozen=True, gc=False):
-    """A line that becomes a step, and the modifiers under it, in order."""
+    """A line that becomes a step, with its modifiers in order."""
 
     line: Line
     keyword: Word
@@ -38,8 +38,8 @@ Instruction = Union[ToNode, StepNode]
 class FlowNode(msgspec.Struct):
     """A flow's header, the lines of its settings, and its instructions in order.
 
-    ``step`` is what a modifier in the next line would belong to. ``doubtful``: a line of it was not
-    understood, so what would follow from that is not said.
+    ``step`` is the instruction that a modifier in the next line belongs to. ``incomplete``: a line
+    was not understood and is missing, so errors that may only follow from this are not reported.
     """
 
     line: Line
@@ -48,4 +48,4 @@ class FlowNode(msgspec.Struct):
     settings: list[Line] = []
     instructions: list[Instruction] = []
     step: StepNode | None = None
-    doubtful: bool = False
+    incomplete: bool = False

@@ -1,6 +1,6 @@
-"""References, templates and conditions back into the words of the language.
+"""Writes references, templates and conditions as text of the flow language.
 
-What is written so reads back as the same value: see `expression`.
+`expression` reads the text back as the same value.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from fractal_rm.domain.flow import Call, Content, Flow, SubFlow, Terms
 from fractal_rm.flowlang.scope import BASE64
 
 _BARE_PATH = re.compile(r"(?:[A-Za-z_]\w*)(?:\.[A-Za-z_]\w*|\[[0-9]+\])*", re.ASCII)
-_NO_BARE_TOPIC = re.compile(r'[\s"]|^#')
-Names = Mapping[int, str]  # of calls by their number
+_NEEDS_QUOTES = re.compile(r'[\s"]|^#')
+Names = Mapping[int, str]  # call number -> name
 
 
 def names_of(flow: Flow) -> dict[int, str]:
-    """The names that AS gives."""
+    """The names that AS gives, by the number of their call."""
     names: dict[int, str] = {}
     for step in flow.steps:
         if isinstance(step, SubFlow) and step.name:
@@ -48,7 +48,7 @@ def names_of(flow: Flow) -> dict[int, str]:
 
 
 class Wording:
-    """Writes as one flow would: with the names that it gives to its calls."""
+    """Writes text with the names that a flow gives to its calls."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -69,11 +69,11 @@ class Wording:
         return f"{name}.{value.path if bare else _json(value.path)}"
 
     def items(self, values: Iterable[Piece]) -> str:
-        """Items with spaces between."""
+        """Items, separated by spaces."""
         return " ".join(map(self.expression, values))
 
     def content(self, content: Content) -> str:
-        """What an instruction hands on, as it follows its keyword."""
+        """The content of an instruction, as it is after the keyword."""
         if content.json is not None:
             return f"JSON {self.expression(content.json)}"
         if content.raw is not None:
@@ -89,10 +89,10 @@ class Wording:
         if isinstance(value, Base64):
             return f"{BASE64}({self.reference(value.of)})"
         if isinstance(value, (Status, Header)):
-            return self._question(value)
+            return self._call_function(value)
         return self._template(value)
 
-    def _question(self, value: Status | Header) -> str:
+    def _call_function(self, value: Status | Header) -> str:
         call = self.call(value.number)
         if isinstance(value, Status):
             return f"status({call})"
@@ -111,23 +111,23 @@ class Wording:
             left, right = self._operand(value.left), self._operand(value.right)
             return f"{left} {value.how.value} {right}"
         if isinstance(value, Not):
-            return f"not {self._within(value.part, Not, AllOf, AnyOf)}"
+            return f"not {self._part(value.part, Not, AllOf, AnyOf)}"
         if isinstance(value, AllOf):
-            return " and ".join(self._within(part, AnyOf, AllOf) for part in value.parts)
-        return " or ".join(self._within(part, AnyOf) for part in value.parts)
+            return " and ".join(self._part(part, AnyOf, AllOf) for part in value.parts)
+        return " or ".join(self._part(part, AnyOf) for part in value.parts)
 
     def _operand(self, value: Expression) -> str:
-        return self._within(value, Compare, AllOf, AnyOf, Not)
+        return self._part(value, Compare, AllOf, AnyOf, Not)
 
-    def _within(self, value: Expression, *looser: type) -> str:
-        """A part, in brackets where it binds less than what it is part of."""
+    def _part(self, value: Expression, *looser: type) -> str:
+        """A part of a condition, in parentheses if it is one of the ``looser`` kinds."""
         text = self.expression(value)
         return f"({text})" if isinstance(value, looser) else text
 
 
 def topic_word(topic: str) -> str:
-    """A topic as it stands after ON or PUBLISH: in quotes, where it has to."""
-    return _json(topic) if _NO_BARE_TOPIC.search(topic) else topic
+    """A topic as it is after ON or PUBLISH, in quotes if necessary."""
+    return _json(topic) if _NEEDS_QUOTES.search(topic) else topic
 
 
 def _json(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The words of a line that may hold quotes."""
+"""The words of a line that may have quotes, and hints about them."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import msgspec
 
 from fractal_rm.flowlang.scan import Line, Word
 
-# What may stand under an instruction: see `terms.MODIFIERS`.
-SAID_OF_A_STEP = frozenset(
+# The keywords of `modifiers.MODIFIERS`, which imports this module.
+MODIFIER_KEYWORDS = frozenset(
     ("WHEN", "AS", "TIMEOUT", "RETRY", "EXPECT", "HEADER", "QUERY", "UNDO", "FOREACH", "LIMIT")
 )
 
 
 def words_of(line: Line) -> tuple[Word, ...]:
-    """The words of a line, where spaces within quotes end none."""
+    """The words of a line; a space within quotes does not end a word."""
     return line.quoted_words() if '"' in line.text else line.words
 
 
-def too_many(words: Sequence[Word], most: int) -> Word:
-    """The first word after so many; where there are fewer, the keyword, which misses something."""
+def surplus_or_keyword(words: Sequence[Word], most: int) -> Word:
+    """The word to report: the first one after ``most``, or the keyword if there are too few."""
     return words[most] if len(words) > most else words[0]
 
 
-def on_its_own(text: str) -> str | None:
-    """What helps where a modifier stands behind its instruction; None for any other word."""
-    if text not in SAID_OF_A_STEP:
+def modifier_hint(text: str) -> str | None:
+    """The hint for a modifier in the line of its instruction; None for any other word."""
+    if text not in MODIFIER_KEYWORDS:
         return None
-    return f"{text} stands in a line of its own, indented under the instruction"
+    return f"write {text} in a line of its own, indented under the instruction"
 
 
 def unquoted(text: str) -> str | None:
-    """A word out of its quotes, if it has any; None where what stands in them is no JSON text."""
+    """A word without its quotes, if it has any; None if the quoted word is not a JSON text."""
     if not text.startswith('"'):
         return text
     try:

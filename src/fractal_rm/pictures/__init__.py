@@ -1,1 +1,1 @@
-"""Pictures of a flow. Pure: a flow becomes a text, the same each time."""
+"""Pictures of a flow, as SVG or Mermaid. The same flow always gives the same text."""

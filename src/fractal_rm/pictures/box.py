@@ -1,13 +1,15 @@
-"""A step as a box: what it is by its outline, what is said of it by lines of text.
+"""Draws a step as a box.
+
+The outline shows the kind of the step:
 
     a call       a rectangle, the number of its result in a disc
-    a sub-flow   with double sides, as flow charts have it (ISO 5807)
-    a wait       with round ends, and a clock
-    a publish    with a point to the right, as UML draws what is sent
-    a reply      with round ends, and an arrow back
+    a sub-flow   a rectangle with double sides, as in flow charts (ISO 5807)
+    a wait       round ends, and a clock
+    a publish    a point to the right, as UML draws a sent signal
+    a reply      round ends, and an arrow back
 
-A condition is a grey band at its top, and its outline is dashed; what is done for each element is
-a stack; an undo stands under a dashed line.
+A step with a condition has a grey band at its top and a dashed outline; a step with FOREACH is a
+stack; UNDO is under a dashed line.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ from fractal_rm.pictures.ink import (
 )
 
 WIDTH = 400.0
-STACK = 8.0  # how far the sheets of a stack stand out, to the right and above
+STACK = 8.0  # how far a stack extends to the right and above
 _SIZE = 12.0
 _LINE = 17.0
 _HEAD = 34.0
 _PAD = 14.0
-_LEFT = 40.0  # where texts begin, right of the disc
+_LEFT = 40.0  # the left edge of texts, right of the disc
 _POINT = 16.0
 _ROUND = 15.0
 _KEYWORD = 10  # characters
@@ -45,7 +47,7 @@ _MOST_LINES = 4
 
 
 class Box(msgspec.Struct, frozen=True):
-    """The elements of a box whose upper left corner is at 0, 0. It is WIDTH wide."""
+    """The elements of a box with its upper left corner at 0, 0. Its width is WIDTH."""
 
     height: float
     elements: list[str]
@@ -55,16 +57,17 @@ def box(card: Card) -> Box:
     """Draw a step."""
     elements: list[str] = []
     y = 0.0
-    for keyword, said in (("WHEN", card.when), ("FOREACH", card.each), ("WHEN", card.picks)):
-        if said:
-            y = _band(elements, y, keyword, said, card.kind)
-    bands = y
+    bands = ("WHEN", card.when), ("FOREACH", card.foreach), ("WHEN", card.element_when)
+    for keyword, content in bands:
+        if content:
+            y = _band(elements, y, keyword, content, card.kind)
+    head = y
     elements += _head(card, y)
     y += _HEAD
     y = _paragraph(elements, y, card.sends)
-    for keyword, said in card.terms:
-        y = _said(elements, y, keyword, said)
-    y += 6 if y > bands + _HEAD else 0
+    for keyword, content in card.options:
+        y = _option(elements, y, keyword, content)
+    y += 6 if y > head + _HEAD else 0
     if card.undo:
         y = _undo(elements, y, card.undo)
     return Box(y, [*_outline(card, y), *elements, *_edge(card, y)])
@@ -73,9 +76,9 @@ def box(card: Card) -> Box:
 # --- lines of text --------------------------------------------------------------------------------
 
 
-def _band(elements: list[str], y: float, keyword: str, said: str, kind: Kind) -> float:
-    """A grey band with a keyword and what it says. Returns where it ends."""
-    lines = wrap(said, fitting(_inner(kind) - _text_left(keyword) - 4, _SIZE), _MOST_LINES)
+def _band(elements: list[str], y: float, keyword: str, content: str, kind: Kind) -> float:
+    """A grey band with a keyword and its text. Returns the y of its end."""
+    lines = wrap(content, fitting(_inner(kind) - _text_left(keyword) - 4, _SIZE), _MOST_LINES)
     height = len(lines) * _LINE + 8
     elements.append(shape(_band_shape(y, height, kind), f' fill="{GREY}" stroke="none"'))
     elements.append(path([(0, y + height), (_inner(kind), y + height)], ' stroke-width="0.8"'))
@@ -102,35 +105,35 @@ def _head(card: Card, y: float) -> Iterator[str]:
         name = f"= {shorten(card.name or f'result{card.number}', 18)}"
     yield text((_LEFT, middle + 5), card.keyword, 14, bold=True)
     taken = cells(card.keyword) + 1
-    # The name is in smaller letters than the head.
+    # The name has smaller letters than the rest of the head.
     target = shorten(card.target, room - taken - (cells(name) + 1 if name else 0))
     yield text((_LEFT + taken * 14 * 0.602, middle + 5), target, 14)
     if name:
         yield text((_inner(card.kind) - _PAD, middle + 5), name, right=True)
 
 
-def _paragraph(elements: list[str], y: float, said: str) -> float:
-    if not said:
+def _paragraph(elements: list[str], y: float, content: str) -> float:
+    if not content:
         return y
-    lines = wrap(said, fitting(WIDTH - _LEFT - _PAD - _POINT, _SIZE), _MOST_LINES)
+    lines = wrap(content, fitting(WIDTH - _LEFT - _PAD - _POINT, _SIZE), _MOST_LINES)
     elements += _lines(lines, _LEFT, y - 8)
     return y + len(lines) * _LINE
 
 
-def _said(elements: list[str], y: float, keyword: str, said: str) -> float:
+def _option(elements: list[str], y: float, keyword: str, content: str) -> float:
     left = _text_left(keyword)
-    lines = wrap(said, fitting(WIDTH - left - _PAD - _POINT, _SIZE), _MOST_LINES)
+    lines = wrap(content, fitting(WIDTH - left - _PAD - _POINT, _SIZE), _MOST_LINES)
     elements.append(text((_LEFT, y + 9), keyword, 10, bold=True))
     elements += _lines(lines, left, y - 8)
     return y + len(lines) * _LINE
 
 
-def _undo(elements: list[str], y: float, said: str) -> float:
+def _undo(elements: list[str], y: float, content: str) -> float:
     left = _text_left("UNDO")
-    lines = wrap(said, fitting(WIDTH - left - _PAD, _SIZE), _MOST_LINES)
+    lines = wrap(content, fitting(WIDTH - left - _PAD, _SIZE), _MOST_LINES)
     height = len(lines) * _LINE + 8
     elements.append(path([(0, y), (WIDTH, y)], ' stroke-dasharray="3 3" stroke-width="0.9"'))
-    elements += _back(y + 12.5)
+    elements += _back_arrow(y + 12.5)
     elements.append(text((_LEFT, y + 17), "UNDO", bold=True))
     elements += _lines(lines, left, y)
     return y + height
@@ -149,13 +152,13 @@ def _text_left(keyword: str) -> float:
 
 
 def _inner(kind: Kind) -> float:
-    """How wide it is, without its point."""
+    """The width of a box without its point."""
     return WIDTH - (_POINT if kind is Kind.PUBLISH else 0)
 
 
 def _outline(card: Card, height: float) -> Iterator[str]:
-    """What is behind the texts: white, over the sheets of a stack."""
-    for sheet in (STACK, STACK / 2) if card.each else ():
+    """The white background of the texts, and the sheets of a stack behind it."""
+    for sheet in (STACK, STACK / 2) if card.foreach else ():
         yield rectangle((sheet, -sheet), WIDTH, height, more=' fill="white"')
     yield _shape(card, height, ' fill="white" stroke="none"')
 
@@ -183,10 +186,10 @@ def _shape(card: Card, height: float, more: str) -> str:
 def _icon(card: Card, y: float) -> Iterator[str]:
     if card.number is not None:
         yield circle((22, y), 11, ' fill="black"')
-        said = str(card.number)
-        size = {1: 12, 2: 12, 3: 10, 4: 8}.get(len(said), 6)
-        left = 22 - len(said) * size * 0.602 / 2
-        yield text((left, y + size * 0.36), said, size, bold=True, fill="white")
+        content = str(card.number)
+        size = {1: 12, 2: 12, 3: 10, 4: 8}.get(len(content), 6)
+        left = 22 - len(content) * size * 0.602 / 2
+        yield text((left, y + size * 0.36), content, size, bold=True, fill="white")
     elif card.kind is Kind.WAIT:
         yield circle((22, y), 9)
         yield path([(22, y - 6), (22, y), (26, y + 2.5)])
@@ -208,6 +211,6 @@ def _sheets(y: float) -> Iterator[str]:
         yield rectangle((16 + by, y - 4 - by), 9, 8, more=' fill="white"')
 
 
-def _back(y: float) -> Iterator[str]:
+def _back_arrow(y: float) -> Iterator[str]:
     yield shape(f"M16 {y + 6:g}H24A5 5 0 0 0 24 {y - 4:g}H18")
     yield shape(f"M14 {y - 4:g}L20 {y - 8:g}V{y:g}Z", ' fill="black" stroke="none"')

@@ -1,4 +1,4 @@
-"""What a picture says of a flow and of each of its steps, in words."""
+"""The texts of a flow's picture: its heading, and a card for each step."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fractal_rm.domain.flow import (
     Flow,
     Publish,
     Queueing,
+    Respond,
     Starts,
     Step,
     SubFlow,
@@ -24,11 +25,11 @@ from fractal_rm.domain.needs import speaks_of_item
 from fractal_rm.flowlang.duration import duration
 from fractal_rm.flowlang.wording import Wording, names_of, topic_word
 
-Said = tuple[str, str]  # a keyword and what follows it
+Entry = tuple[str, str]  # a keyword and the text after it
 
 
 class Kind(str, Enum):
-    """What a step is."""
+    """The kind of a step."""
 
     CALL = "call"
     RUN = "run"
@@ -38,9 +39,9 @@ class Kind(str, Enum):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """A step. ``number`` is that of its result; texts are empty where nothing is said.
+    """A step. ``number`` is the number of its result. A text is empty if the step has no such line.
 
-    ``when`` decides about the step, ``picks`` about each element of a FOREACH.
+    ``when`` is the condition of the step, ``element_when`` that of each element of a FOREACH.
     """
 
     kind: Kind
@@ -50,79 +51,82 @@ class Card(msgspec.Struct, frozen=True):
     name: str = ""
     sends: str = ""
     when: str = ""
-    each: str = ""
-    picks: str = ""
-    terms: tuple[Said, ...] = ()
+    foreach: str = ""
+    element_when: str = ""
+    options: tuple[Entry, ...] = ()
     undo: str = ""
 
 
 class Heading(msgspec.Struct, frozen=True):
-    """What stands above the steps: the flow's name, what begins it, its settings."""
+    """The texts above the steps: the flow's name, what starts it, its settings."""
 
     name: str
     title: str
-    begins: tuple[Said, ...]
-    settings: tuple[Said, ...]
+    starts: tuple[Entry, ...]
+    settings: tuple[Entry, ...]
 
 
 def heading(flow: Flow) -> Heading:
-    """The head of a flow's picture."""
-    return Heading(f"Flow {flow.id}", flow.title, _begins(flow), _settings(flow))
+    """The heading of a flow's picture."""
+    return Heading(f"Flow {flow.id}", flow.title, _starts(flow), _settings(flow))
 
 
 def cards(flow: Flow) -> tuple[Card, ...]:
-    """Its steps, in order."""
+    """The cards of its steps, in order."""
     words = Wording(names_of(flow))
     return tuple(_card(step, words) for step in flow.steps)
 
 
-def _begins(flow: Flow) -> tuple[Said, ...]:
+def _starts(flow: Flow) -> tuple[Entry, ...]:
     starts = Starts() if flow.starts is UNSET else flow.starts
-    said = [("trigger", f"for flow {flow.id}")]
-    said += [("ON", topic_word(topic)) for topic in starts.topics]
+    entries = [("trigger", f"for flow {flow.id}")]
+    entries += [("ON", topic_word(topic)) for topic in starts.topics]
     if starts.every_ms is not None:
-        said.append(("EVERY", duration(starts.every_ms)))
+        entries.append(("EVERY", duration(starts.every_ms)))
     if starts.cron is not None:
-        said.append(("CRON", f'"{starts.cron.expression}" {starts.cron.zone}'))
+        entries.append(("CRON", f'"{starts.cron.expression}" {starts.cron.zone}'))
     if starts.catch_up is not CatchUp.ONE:
-        said.append(("CATCHUP", starts.catch_up.value))
-    return tuple(said)
+        entries.append(("CATCHUP", starts.catch_up.value))
+    return tuple(entries)
 
 
-def _settings(flow: Flow) -> tuple[Said, ...]:
+def _settings(flow: Flow) -> tuple[Entry, ...]:
     queueing = Queueing() if flow.queueing is UNSET else flow.queueing
-    said: list[Said] = []
+    entries: list[Entry] = []
     if flow.deadline_ms is not UNSET:
-        said.append(("DEADLINE", duration(flow.deadline_ms)))
+        entries.append(("DEADLINE", duration(flow.deadline_ms)))
     if queueing.limit is not None:
-        said.append(("LIMIT", str(queueing.limit)))
+        entries.append(("LIMIT", str(queueing.limit)))
     if queueing.priority != Queueing().priority:
-        said.append(("PRIORITY", str(queueing.priority)))
+        entries.append(("PRIORITY", str(queueing.priority)))
     if queueing.stale_ms is not None:
-        said.append(("STALE", duration(queueing.stale_ms)))
+        entries.append(("STALE", duration(queueing.stale_ms)))
     if queueing.latest is not None:
-        said.append(("LATEST", queueing.latest))
+        entries.append(("LATEST", queueing.latest))
     if flow.durable is not Durable.ACCEPT:
-        said.append(("DURABLE", flow.durable.value))
+        entries.append(("DURABLE", flow.durable.value))
     if flow.order is not UNSET:
-        said.append(("ORDER", flow.order.value))
+        entries.append(("ORDER", flow.order.value))
     if flow.errors is not UNSET:
-        said.append(("ERRORS", flow.errors.value))
-    return tuple(said)
+        entries.append(("ERRORS", flow.errors.value))
+    return tuple(entries)
 
 
 def _card(step: Step, words: Wording) -> Card:
     if isinstance(step, Call):
         return _call(step, words)
     when = "" if step.when is None else words.expression(step.when)
-    if isinstance(step, Wait):
-        return Card(Kind.WAIT, "WAIT", duration(step.ms), when=when)
-    sends = words.content(step.content)
-    if isinstance(step, SubFlow):
-        return Card(Kind.RUN, "RUN", f"flow {step.flow}", step.number, step.name, sends, when)
-    if isinstance(step, Publish):
-        return Card(Kind.PUBLISH, "PUBLISH", topic_word(step.topic), sends=sends, when=when)
-    return Card(Kind.REPLY, "REPLY", sends=sends, when=when)
+    match step:
+        case Wait():
+            return Card(Kind.WAIT, "WAIT", duration(step.ms), when=when)
+        case SubFlow():
+            sends = words.content(step.content)
+            return Card(Kind.RUN, "RUN", f"flow {step.flow}", step.number, step.name, sends, when)
+        case Publish():
+            sends = words.content(step.content)
+            return Card(Kind.PUBLISH, "PUBLISH", topic_word(step.topic), sends=sends, when=when)
+        case Respond():
+            return Card(Kind.REPLY, "REPLY", sends=words.content(step.content), when=when)
 
 
 def _call(call: Call, words: Wording) -> Card:
@@ -132,13 +136,13 @@ def _call(call: Call, words: Wording) -> Card:
         sends = f"JSON {words.expression(terms.json)}"
     elif terms.raw is not None:
         sends = f"RAW {words.reference(terms.raw)}"
-    when = each = picks = undo = ""
+    when = foreach = element_when = undo = ""
     if terms.when is not None and speaks_of_item(terms.when):
-        picks = words.expression(terms.when)
+        element_when = words.expression(terms.when)
     elif terms.when is not None:
         when = words.expression(terms.when)
     if terms.each is not None:
-        each = f"{words.reference(terms.each.over)}, {_at_once(terms.each.at_once)}"
+        foreach = f"{words.reference(terms.each.over)}, {_at_once(terms.each.at_once)}"
     if terms.undo is not None:
         undo = f"POST {call.component} {terms.undo.endpoint}"
         undo += f" {words.items(terms.undo.items)}" if terms.undo.items else ""
@@ -150,9 +154,9 @@ def _call(call: Call, words: Wording) -> Card:
         terms.name,
         sends,
         when,
-        each,
-        picks,
-        _terms(terms, words),
+        foreach,
+        element_when,
+        _options(terms, words),
         undo,
     )
 
@@ -161,14 +165,14 @@ def _at_once(number: int) -> str:
     return "one at a time" if number == 1 else f"{number} at once"
 
 
-def _terms(terms: Terms, words: Wording) -> tuple[Said, ...]:
-    said: list[Said] = []
+def _options(terms: Terms, words: Wording) -> tuple[Entry, ...]:
+    entries: list[Entry] = []
     if terms.timeout_ms is not None:
-        said.append(("TIMEOUT", duration(terms.timeout_ms)))
+        entries.append(("TIMEOUT", duration(terms.timeout_ms)))
     if terms.retry is not None:
-        said.append(("RETRY", f"{terms.retry.times} EVERY {duration(terms.retry.every_ms)}"))
-    said += [("HEADER", f"{name} {words.expression(value)}") for name, value in terms.headers]
-    said += [("QUERY", f"{name} {words.expression(value)}") for name, value in terms.query]
+        entries.append(("RETRY", f"{terms.retry.times} EVERY {duration(terms.retry.every_ms)}"))
+    entries += [("HEADER", f"{name} {words.expression(value)}") for name, value in terms.headers]
+    entries += [("QUERY", f"{name} {words.expression(value)}") for name, value in terms.query]
     if terms.expect is not None:
-        said.append(("EXPECT", words.expression(terms.expect)))
-    return tuple(said)
+        entries.append(("EXPECT", words.expression(terms.expect)))
+    return tuple(entries)

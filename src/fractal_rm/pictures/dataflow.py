@@ -1,10 +1,9 @@
-"""Steps by what they need: a layer below those that it needs, with an arrow from each.
+"""Draws steps in dataflow order: each step below the steps that it needs, with an arrow from each.
 
-Boxes stand in a grid. A line leaves a box at the middle of its bottom, goes across in the channel
-under its row, down in a gutter between two columns where it passes other rows, across again in the
-channel above the box that it goes to, and down into that. Every box has a lane of its own in every
-channel and gutter that its lines use: lines of two boxes may cross, but never run into each other,
-nor through a box.
+Boxes are in a grid. A line starts at the middle of the bottom of a box and runs through the channel
+under its row. If it passes other rows, it runs down through a gutter between two columns, and then
+through the channel above its target box. Every box has its own lane in every channel and gutter
+that its lines use: lines of two boxes may cross, but never overlap, and never run through a box.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from fractal_rm.pictures.ink import Point, arrow, moved, text
 from fractal_rm.pictures.order import layers, predecessors
 
 _MOST_COLUMNS = 4
-_LANE = 9.0  # between two lines that run beside each other
-_GUTTER = 22.0  # besides its lanes
+_LANE = 9.0  # between two parallel lines
+_GUTTER = 22.0  # without its lanes
 _CHANNEL = 40.0
-_CAPTION = "a step begins when those are finished that its arrows come from"
+_CAPTION = "a step begins when all steps with an arrow to it have finished"
 _PORT = 12.0  # between two arrows into one box
 
 
@@ -34,7 +33,7 @@ class _Cell(NamedTuple):
 
 
 class _Edge(NamedTuple):
-    """From one box to another; ``gutter`` is None where the one is in the row below the other."""
+    """From one box to another; ``gutter`` is None if the target is in the next row."""
 
     source: int
     target: int
@@ -56,25 +55,25 @@ def dataflow(steps: Sequence[Step], cards: Sequence[Card]) -> Drawn:
 
 
 def _cells(before: Sequence[Sequence[int]]) -> list[_Cell]:
-    """Where each step stands: below what it needs, and near to it."""
-    found = layers(before)
-    count = min(_MOST_COLUMNS, max(map(len, found)))
+    """The cell of each step: below the steps that it needs, and near to them."""
+    layered = layers(before)
+    count = min(_MOST_COLUMNS, max(map(len, layered)))
     cells: dict[int, _Cell] = {}
     row = 0
-    for layer in found:
+    for layer in layered:
         wanted = {each: _wanted(before[each], cells, count) for each in layer}
         ordered = sorted(layer, key=lambda each: (wanted[each], each))
         for start in range(0, len(ordered), count):
-            together = ordered[start : start + count]
-            columns = _side_by_side([wanted[each] for each in together], count)
-            for each, column in zip(together, columns, strict=True):
+            in_row = ordered[start : start + count]
+            columns = _side_by_side([wanted[each] for each in in_row], count)
+            for each, column in zip(in_row, columns, strict=True):
                 cells[each] = _Cell(row, column)
             row += 1
     return [cells[each] for each in range(len(before))]
 
 
 def _side_by_side(wanted: Sequence[float], count: int) -> list[int]:
-    """Columns in that order, each near to the wanted one; equal wishes share their middle."""
+    """Columns in this order, each near to the wanted one; equal wishes are spread around it."""
     columns: list[int] = []
     for at, wish in enumerate(wanted):
         spread = at - wanted.index(wish) - (wanted.count(wish) - 1) / 2
@@ -90,14 +89,14 @@ def _wanted(before: Sequence[int], cells: dict[int, _Cell], count: int) -> float
 
 
 def _gutter(source: _Cell, target: _Cell) -> int | None:
-    """Gutter N is left of column N."""
+    """The gutter of a line; gutter N is left of column N."""
     if target.row == source.row + 1:
         return None
     return source.column + (target.column > source.column)
 
 
 class _Grid:
-    """Knows how wide every channel and gutter must be, and so where everything is."""
+    """Computes the widths of channels and gutters, and from them all positions."""
 
     def __init__(
         self, cells: list[_Cell], edges: list[_Edge], boxes: list[Box], cards: Sequence[Card]
@@ -106,7 +105,7 @@ class _Grid:
         self._edges = edges
         self._boxes = boxes
         self._cards = cards
-        self._channels: dict[int, list[int]] = {}  # by the row above: whose lines use it
+        self._channels: dict[int, list[int]] = {}  # row above -> boxes whose lines use it
         self._gutters: dict[int, list[int]] = {}
         for edge in edges:
             if not self._is_straight(edge):
@@ -119,9 +118,9 @@ class _Grid:
         self._ports = self._entries()
 
     def drawn(self) -> Drawn:
-        """All of it."""
+        """The whole grid."""
         elements = [text((self._lefts[0], 0), _CAPTION, 10)]
-        elements += [arrow(self._way(edge)) for edge in self._edges]
+        elements += [arrow(self._points(edge)) for edge in self._edges]
         for place, drawn in enumerate(self._boxes):
             cell = self._cells[place]
             elements.append(moved(drawn.elements, (self._lefts[cell.column], self._tops[cell.row])))
@@ -138,7 +137,7 @@ class _Grid:
         return edge.gutter is None and same
 
     def _columns(self) -> list[float]:
-        """Where each column begins, and where the last gutter ends."""
+        """The x of each column, and of the end of the last gutter."""
         count = max(cell.column for cell in self._cells) + 1
         lefts: list[float] = []
         x = 0.0
@@ -152,7 +151,7 @@ class _Grid:
         return _GUTTER + len(self._gutters.get(gutter, ())) * _LANE
 
     def _rows(self) -> list[float]:
-        """Where each row begins, and where the last one ends."""
+        """The y of each row, and of the end of the last one."""
         heights = [0.0] * (max(cell.row for cell in self._cells) + 1)
         for drawn, cell in zip(self._boxes, self._cells, strict=True):
             heights[cell.row] = max(heights[cell.row], drawn.height)
@@ -164,7 +163,7 @@ class _Grid:
         return [*tops, y - _CHANNEL]
 
     def _entries(self) -> dict[_Edge, float]:
-        """How far from the middle of its box each arrow comes in: as it arrives, from the left."""
+        """The distance of each arrow from the middle of its target box."""
         sides: dict[tuple[int, bool], list[_Edge]] = {}
         ports: dict[_Edge, float] = {}
         for edge in self._edges:
@@ -189,7 +188,7 @@ class _Grid:
         return self._vertical(edge), edge.source
 
     def _vertical(self, edge: _Edge) -> float:
-        """Where the line comes down into the channel above its target."""
+        """The x of the vertical part of a line."""
         if edge.gutter is None:
             return self._middle(edge.source)
         lane = self._gutters[edge.gutter].index(edge.source)
@@ -200,17 +199,17 @@ class _Grid:
         return self._lefts[self._cells[place].column] + WIDTH / 2
 
     def _lane(self, row: int, source: int) -> float:
-        """How far down the lane of a box is in the channel under a row."""
+        """The y of the lane of a box in the channel under a row."""
         lanes = self._channels[row]
         below = len(lanes) - lanes.index(source)
         return self._tops[row + 1] - STACK - 14 - below * _LANE
 
-    def _way(self, edge: _Edge) -> list[Point]:
+    def _points(self, edge: _Edge) -> list[Point]:
         source, target = self._cells[edge.source], self._cells[edge.target]
         x = self._middle(edge.source)
         start = (x, self._tops[source.row] + self._boxes[edge.source].height)
         into = self._middle(edge.target) + self._ports[edge]
-        end = (into, self._tops[target.row] - STACK * bool(self._cards[edge.target].each))
+        end = (into, self._tops[target.row] - STACK * bool(self._cards[edge.target].foreach))
         if self._is_straight(edge):
             return [start, end]
         across = self._lane(source.row, edge.source)

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Drawn(msgspec.Struct, frozen=True):
-    """Elements from 0, 0 to the right and down, and how large they are together."""
+    """Elements to the right of and below 0, 0, with their width and height."""
 
     width: float
     height: float

@@ -1,6 +1,6 @@
-"""Texts and lines as SVG, in black; lengths in pixels.
+"""Black texts and lines as SVG elements; lengths in pixels.
 
-Texts are in a font whose characters are all as wide, so that what fits is known without the font.
+The font is monospaced, so that the width of a text is known without the font.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from xml.sax.saxutils import escape
 
 MONO = "'DejaVu Sans Mono','Liberation Mono',Menlo,Consolas,monospace"
 SANS = "'DejaVu Sans','Liberation Sans',Helvetica,Arial,sans-serif"
-CELL = 0.61  # how wide a character is for its size, in the widest of these fonts
+CELL = 0.61  # width of a character divided by its size, in the widest of these fonts
 GREY = "#ececec"
 
 Point = tuple[float, float]
 
 
 def cells(text: str) -> int:
-    """How many characters wide a text is; Chinese, Japanese and Korean signs take two."""
-    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+    """The width of a text in characters; a Chinese, Japanese or Korean character takes two."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def fitting(width: float, size: float) -> int:
@@ -28,7 +28,7 @@ def fitting(width: float, size: float) -> int:
 
 
 def shorten(text: str, most: int) -> str:
-    """The text, cut in its middle where it is longer than ``most`` characters wide."""
+    """The text; if it is wider than ``most`` characters, its middle is cut out."""
     if cells(text) <= most:
         return text
     keep = max(most - 1, 0)
@@ -37,7 +37,7 @@ def shorten(text: str, most: int) -> str:
 
 
 def wrap(text: str, width: int, most: int) -> list[str]:
-    """The text in at most ``most`` lines, cut in its middle where it is longer than that."""
+    """The text in at most ``most`` lines; if it is longer, its middle is cut out."""
     room = width * most
     while True:
         lines = _wrapped(shorten(text, room), width)
@@ -58,30 +58,30 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _first(text: str, most: int) -> str:
-    """As many signs from the left as fit."""
+    """As many characters from the left as fit."""
     taken = 0
-    for at, sign in enumerate(text):
-        taken += cells(sign)
+    for at, char in enumerate(text):
+        taken += cells(char)
         if taken > most:
             return text[:at]
     return text
 
 
 def text(
-    at: Point, said: str, size: float = 12, *, bold: bool = False, right: bool = False,
+    at: Point, content: str, size: float = 12, *, bold: bool = False, right: bool = False,
     fill: str = "black", sans: bool = False,
 ) -> str:  # fmt: skip
-    """A line of text. ``at`` is the left end of its base line, or the right end."""
+    """A line of text. ``at`` is the left end of its base line, or with ``right`` the right end."""
     more = ' font-weight="bold"' * bold + ' text-anchor="end"' * right
     more += f' fill="{fill}" stroke="none"'
     more += f' font-family="{SANS}"' if sans else ""
     where = f'x="{_number(at[0])}" y="{_number(at[1])}" font-size="{_number(size)}"'
-    return f"<text {where}{more}>{escape(printable(said))}</text>"
+    return f"<text {where}{more}>{escape(printable(content))}</text>"
 
 
-def printable(said: str) -> str:
-    """What XML cannot hold, or a line of text cannot show, is one sign."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in said)
+def printable(content: str) -> str:
+    """The text with every character that is not printable replaced."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in content)
 
 
 def path(points: Iterable[Point], more: str = "") -> str:
@@ -92,12 +92,12 @@ def path(points: Iterable[Point], more: str = "") -> str:
 
 
 def shape(way: str, more: str = "") -> str:
-    """A path that is written out already."""
+    """A path from its SVG commands."""
     return f'<path d="{way}"{more}/>'
 
 
 def arrow(points: Iterable[Point], more: str = "") -> str:
-    """A line through points with a head at its end, which it goes down to or across to."""
+    """A line through points with an arrow head; its last part is horizontal or vertical."""
     way = list(points)
     (x0, y0), (x, y) = way[-2:]
     length = max(abs(x - x0), abs(y - y0)) or 1
@@ -123,12 +123,12 @@ def rectangle(at: Point, width: float, height: float, radius: float = 0, more: s
 
 
 def moved(elements: Iterable[str], by: Point) -> str:
-    """Elements, elsewhere."""
+    """Elements, moved by a distance."""
     return f'<g transform="translate({_pair(by)})">{"".join(elements)}</g>'
 
 
 def page(elements: Iterable[str], width: float, height: float, title: str) -> str:
-    """A whole SVG document on white."""
+    """A whole SVG document with a white background."""
     w, h = _number(width), _number(height)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}"'
     lines = [

@@ -1,4 +1,4 @@
-"""Steps one after another: one column, or several where that would be longer than a page is."""
+"""Draws steps in listed order: in one column, or in several if it would be longer than a page."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fractal_rm.pictures.drawn import Drawn
 from fractal_rm.pictures.ink import Point, arrow, circle, moved, text
 
 _GAP = 26.0  # between two boxes
-_WIDE_GAP = 40.0  # where there is a way around one: it joins above the way around the next
-_JOINS = 12.0
-_FORKS = 22.0
-_AROUND = 22.0  # how far to the left of a box the way around it is
+_WIDE_GAP = 40.0  # before or after a step with a condition, which has a bypass
+_JOINS = 12.0  # from a box down to the end of its bypass
+_FORKS = 22.0  # from the end of the gap above down to the start of a bypass
+_AROUND = 22.0  # from the left of a box to its bypass
 _BETWEEN = 76.0  # between two columns
 _TOP = 46.0  # the start, above the first box
 _END = 60.0
-_PAGE = 1.45  # how much higher than wide a picture may be
+_PAGE = 1.45  # the largest ratio of height to width
 
 
 def listed(steps: Sequence[Step], cards: Sequence[Card]) -> Drawn:
@@ -34,33 +34,33 @@ def listed(steps: Sequence[Step], cards: Sequence[Card]) -> Drawn:
     for number, column in enumerate(columns):
         x, y = _AROUND + number * (WIDTH + _BETWEEN), _TOP
         for place in column:
-            top = y - STACK * bool(cards[place].each)
-            elements += _entered(at, x, top, first=place == column[0])
+            top = y - STACK * bool(cards[place].foreach)
+            elements += _entry_arrow(at, x, top, first=place == column[0])
             if cards[place].when:
-                elements += _way_around(x, top, y + boxes[place].height)
+                elements += _bypass(x, top, y + boxes[place].height)
             elements.append(moved(boxes[place].elements, (x, y)))
             y += boxes[place].height
             at = (x + WIDTH / 2, y)
             height = max(height, y)
             y += gaps[place]
-    elements += _end(at, says_so=any(isinstance(step, Respond) for step in steps), steps=steps)
+    elements += _end(at, has_reply=any(isinstance(step, Respond) for step in steps), steps=steps)
     width = 2 * _AROUND + len(columns) * WIDTH + (len(columns) - 1) * _BETWEEN
     return Drawn(width, max(height, at[1]) + _END, elements)
 
 
 def _gaps(cards: Sequence[Card]) -> list[float]:
-    """How far below each box the next one stands."""
+    """The distance from each box to the next one."""
     nothing = Card(Kind.CALL, "")
     gaps: list[float] = []
     for at, card in enumerate(cards):
         below = cards[at + 1] if at + 1 < len(cards) else nothing
         forked = card.when or below.when
-        gaps.append((_WIDE_GAP if forked else _GAP) + STACK * bool(below.each))
+        gaps.append((_WIDE_GAP if forked else _GAP) + STACK * bool(below.foreach))
     return gaps
 
 
 def _columns(heights: Sequence[float]) -> list[list[int]]:
-    """Which boxes stand in which column: as few as a page in its proportions needs."""
+    """The boxes of each column, in as few columns as fit a page."""
     total = sum(heights)
     count = 1
     while count < len(heights) and total / count > _PAGE * count * (WIDTH + _BETWEEN) + 300:
@@ -75,8 +75,8 @@ def _columns(heights: Sequence[float]) -> list[list[int]]:
     return columns
 
 
-def _entered(at: Point, x: float, y: float, *, first: bool) -> list[str]:
-    """The arrow from the end of the step before to the top of a box."""
+def _entry_arrow(at: Point, x: float, y: float, *, first: bool) -> list[str]:
+    """The arrow from the previous step to the top of a box."""
     middle = x + WIDTH / 2
     if not first or at[0] == middle:
         return [arrow([at, (middle, y)])]
@@ -85,8 +85,8 @@ def _entered(at: Point, x: float, y: float, *, first: bool) -> list[str]:
     return [arrow([at, (at[0], down), (between, down), (between, 6), (middle, 6), (middle, y)])]
 
 
-def _way_around(x: float, top: float, bottom: float) -> list[str]:
-    """From above a box that is made on a condition to below it."""
+def _bypass(x: float, top: float, bottom: float) -> list[str]:
+    """The line around a box with a condition."""
     middle, left = x + WIDTH / 2, x - _AROUND
     above, below = top - _WIDE_GAP + _FORKS, bottom + _JOINS
     return [
@@ -96,7 +96,7 @@ def _way_around(x: float, top: float, bottom: float) -> list[str]:
     ]
 
 
-def _end(at: Point, *, says_so: bool, steps: Sequence[Step]) -> list[str]:
+def _end(at: Point, *, has_reply: bool, steps: Sequence[Step]) -> list[str]:
     x, y = at
     bottom = y + 44
     elements = [
@@ -104,6 +104,6 @@ def _end(at: Point, *, says_so: bool, steps: Sequence[Step]) -> list[str]:
         circle((x, bottom), 9),
         circle((x, bottom), 5, ' fill="black"'),
     ]
-    if steps and not says_so:
+    if steps and not has_reply:
         elements.append(text((x + 18, bottom + 4), "replies with the last result", 10))
     return elements

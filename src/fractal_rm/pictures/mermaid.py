@@ -1,11 +1,11 @@
-"""A flow as the text of a Mermaid flow chart, for what shows Markdown."""
+"""Writes a flow as a Mermaid flow chart, for Markdown viewers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from fractal_rm.domain.flow import Flow, Order
-from fractal_rm.pictures.card import Card, Kind, Said, cards, heading
+from fractal_rm.pictures.card import Card, Entry, Kind, cards, heading
 from fractal_rm.pictures.ink import printable, shorten
 from fractal_rm.pictures.order import predecessors
 
@@ -17,29 +17,31 @@ _SHAPES = {
     Kind.PUBLISH: (">", "]"),
     Kind.REPLY: ("([", "])"),
 }
-_ALLOWED = frozenset(" ,.:=_+*/-")  # beside letters and digits: what means nothing to Mermaid
-Arrow = tuple[str, str, str]  # from, to, and what is written on it
+_ALLOWED = frozenset(" ,.:=_+*/-")  # and letters and digits: they have no meaning in Mermaid
+Arrow = tuple[str, str, str]  # from, to, label
 
 
 def mermaid(flow: Flow) -> str:
     """Write a flow. The same flow gives the same text."""
     made = cards(flow)
     lines = ["flowchart TD", f"  start{_box('([', _heading(flow), '])')}", "  done(((end)))"]
-    forks = flow.order is not Order.DATAFLOW  # there, who needs a skipped result gets null
+    forks = flow.order is not Order.DATAFLOW  # there, no arrow goes around a skipped step
     for at, card in enumerate(made):
         lines += _node(at, card, forks=forks)
     arrows = _one_by_one(made) if forks else _by_need(predecessors(flow.steps))
-    lines += [f"  {source} -->{said and f'|{said}|'} {target}" for source, target, said in arrows]
+    lines += [
+        f"  {source} -->{label and f'|{label}|'} {target}" for source, target, label in arrows
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _heading(flow: Flow) -> list[str]:
     above = heading(flow)
-    return [f"{above.name} {above.title}".strip(), *map(_said, (*above.begins, *above.settings))]
+    return [f"{above.name} {above.title}".strip(), *map(_line, (*above.starts, *above.settings))]
 
 
-def _said(said: Said) -> str:
-    return f"{said[0]} {said[1]}"
+def _line(entry: Entry) -> str:
+    return f"{entry[0]} {entry[1]}"
 
 
 def _node(at: int, card: Card, *, forks: bool) -> Iterator[str]:
@@ -48,9 +50,9 @@ def _node(at: int, card: Card, *, forks: bool) -> Iterator[str]:
         lines[0] = f"{card.number}: {lines[0]}"
         lines += [f"= {card.name}"] if card.name else []
     lines += [card.sends] if card.sends else []
-    lines += [f"FOREACH {card.each}"] if card.each else []
-    lines += [f"WHEN {card.picks}"] if card.picks else []
-    lines += map(_said, card.terms)
+    lines += [f"FOREACH {card.foreach}"] if card.foreach else []
+    lines += [f"WHEN {card.element_when}"] if card.element_when else []
+    lines += map(_line, card.options)
     if card.when and not forks:
         lines.insert(0, f"WHEN {card.when}")
     opened, closed = _SHAPES[card.kind]
@@ -69,9 +71,9 @@ def _box(opened: str, lines: Iterable[str], closed: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Every sign that could mean something to Mermaid or to HTML, by its number."""
+    """The text with every character that has a meaning in Mermaid or HTML as its number."""
     return "".join(
-        sign if sign.isalnum() or sign in _ALLOWED else f"#{ord(sign)};" for sign in text
+        char if char.isalnum() or char in _ALLOWED else f"#{ord(char)};" for char in text
     )
 
 
@@ -80,7 +82,7 @@ def _entry(at: int, card: Card) -> str:
 
 
 def _one_by_one(made: Sequence[Card]) -> Iterator[Arrow]:
-    """From each step to the next; from a condition that does not hold, too."""
+    """An arrow from each step to the next, and from each condition that is false."""
     entries = [*(_entry(at, card) for at, card in enumerate(made)), "done"]
     yield "start", entries[0], ""
     for at, card in enumerate(made):
@@ -90,7 +92,7 @@ def _one_by_one(made: Sequence[Card]) -> Iterator[Arrow]:
 
 
 def _by_need(before: Sequence[Sequence[int]]) -> Iterator[Arrow]:
-    """From what a step waits for to it."""
+    """An arrow to each step from each step that it waits for."""
     last = set(range(len(before))) - {each for sources in before for each in sources}
     for at, sources in enumerate(before):
         for source in [f"s{each}" for each in sources] or ["start"]:

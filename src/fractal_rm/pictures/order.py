@@ -1,4 +1,4 @@
-"""Which steps wait for which: what the arrows of a flow in dataflow order are."""
+"""The steps that each step waits for in dataflow order: the arrows of the picture."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fractal_rm.domain.needs import is_barrier, needs
 
 
 def predecessors(steps: Sequence[Step]) -> list[list[int]]:
-    """For each step the places of the steps that it waits for, without those that follow."""
+    """For each step the places of the steps that it waits for directly."""
     places = {step.number: at for at, step in enumerate(steps) if isinstance(step, (Call, SubFlow))}
-    before: list[int] = []  # for each step all that are finished before it, as bits
-    found: list[list[int]] = []
+    before: list[int] = []  # for each step, all steps that end before it, as bits
+    direct: list[list[int]] = []
     barrier: int | None = None
     for at, step in enumerate(steps):
         if is_barrier(step):
@@ -21,26 +21,26 @@ def predecessors(steps: Sequence[Step]) -> list[list[int]]:
             candidates = sorted(places[number] for number in needs(step) if places[number] < at)
             candidates += [] if barrier is None else [barrier]
         nearest = _nearest(candidates, before)
-        found.append(nearest)
+        direct.append(nearest)
         before.append(sum(1 << each for each in nearest) | _all(before[each] for each in nearest))
         if is_barrier(step):
             barrier = at
-    return found
+    return direct
 
 
 def layers(before: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The steps by how many others they come after, one after another."""
+    """The steps in layers: each step is one layer below the lowest step that it waits for."""
     depth: list[int] = []
     for each in before:
         depth.append(1 + max((depth[at] for at in each), default=-1))
-    found: list[list[int]] = [[] for _ in range(max(depth, default=-1) + 1)]
+    layered: list[list[int]] = [[] for _ in range(max(depth, default=-1) + 1)]
     for at, level in enumerate(depth):
-        found[level].append(at)
-    return found
+        layered[level].append(at)
+    return layered
 
 
 def _nearest(candidates: list[int], before: Sequence[int]) -> list[int]:
-    """Those that none of the others waits for."""
+    """The candidates that no other candidate waits for."""
     implied = _all(before[each] for each in candidates)
     return [each for each in sorted(set(candidates)) if not implied >> each & 1]
 

@@ -1,9 +1,9 @@
-"""A flow as SVG, for the screen and for paper: black on white."""
+"""Draws a flow as SVG, black on white."""
 
 from __future__ import annotations
 
 from fractal_rm.domain.flow import Flow, Order
-from fractal_rm.pictures.card import Heading, Said, cards, heading
+from fractal_rm.pictures.card import Entry, Heading, cards, heading
 from fractal_rm.pictures.dataflow import dataflow
 from fractal_rm.pictures.ink import cells, fitting, moved, page, path, shorten, text, wrap
 from fractal_rm.pictures.listed import listed
@@ -11,7 +11,7 @@ from fractal_rm.pictures.listed import listed
 MARGIN = 28.0
 NARROWEST = 620.0
 _LINE = 17.0
-_MOST_SAID = 16  # settings are few; topics may be many
+_MOST_ENTRIES = 16  # a flow may have many topics
 
 
 def svg(flow: Flow) -> str:
@@ -30,7 +30,7 @@ def svg(flow: Flow) -> str:
 
 
 def _head(above: Heading, width: float) -> tuple[list[str], float]:
-    """The name, what begins it and its settings; and how high that is."""
+    """The heading of the picture, and its height."""
     room = fitting(width, 20)
     name = shorten(above.name, room // 2)
     elements = [text((0, 20), name, 20, bold=True, sans=True)]
@@ -44,7 +44,7 @@ def _head(above: Heading, width: float) -> tuple[list[str], float]:
     y += 14
     elements.append(path([(0, y), (width, y)]))
     half = width / 2
-    columns = [_column("BEGINS WITH", above.begins, 0, y, half - 16)]
+    columns = [_column("BEGINS WITH", above.starts, 0, y, half - 16)]
     if above.settings:
         columns.append(_column("SETTINGS", above.settings, half, y, half))
     for drawn, _ in columns:
@@ -53,18 +53,18 @@ def _head(above: Heading, width: float) -> tuple[list[str], float]:
 
 
 def _column(
-    name: str, said: tuple[Said, ...], x: float, y: float, width: float
+    name: str, entries: tuple[Entry, ...], x: float, y: float, width: float
 ) -> tuple[list[str], float]:
     elements = [text((x, y + 20), name, 9, bold=True, sans=True, fill="#444")]
     y += 38
-    shown = said if len(said) <= _MOST_SAID else said[: _MOST_SAID - 1]
+    shown = entries if len(entries) <= _MOST_ENTRIES else entries[: _MOST_ENTRIES - 1]
     left = x + 10 * 12 * 0.602
-    for keyword, what in shown:
+    for keyword, content in shown:
         elements.append(text((x, y), keyword, bold=True))
-        for line in wrap(what, fitting(width - (left - x), 12), 2):
+        for line in wrap(content, fitting(width - (left - x), 12), 2):
             elements.append(text((left, y), line))
             y += _LINE
-    if len(shown) < len(said):
-        elements.append(text((x, y), f"… and {len(said) - len(shown)} more"))
+    if len(shown) < len(entries):
+        elements.append(text((x, y), f"… and {len(entries) - len(shown)} more"))
         y += _LINE
     return elements, y - _LINE

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from fractal_rm.domain.call import Reply, Route
-from fractal_rm.domain.errors import BadReply, CallTimedOut, ConnectFailed
+from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
 
 _KEY = re.compile(r"(?P<run>[^:]+):(?P<undo>undo\.)?(?P<number>\d+)(?:\.(?P<element>\d+))?")
 

@@ -8,8 +8,9 @@ import msgspec
 
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import Caller, Route
-from fractal_rm.domain.errors import BadReply, Malformed
+from fractal_rm.domain.call_errors import BadReply
 from fractal_rm.domain.outcome import said_with
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
 
 CACHED_BYTES = 200  # what a body up to this length says is cached

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.domain.call import Tls
-from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.none_left import none_left
 from fractal_rm.domain.pem import passphrase_words
 

@@ -15,7 +15,7 @@ from fractal_rm.adapters.connect.numeric import connected, why_no_socket
 from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.domain.address import is_link_local
-from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.named import MOST_NAMED
 from fractal_rm.domain.none_left import none_left
 

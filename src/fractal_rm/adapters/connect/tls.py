@@ -8,7 +8,7 @@ import ssl
 from fractal_rm.adapters.connect.certificates import files_of, tls_context
 from fractal_rm.config.regular_file import Version, stat_regular, version_of
 from fractal_rm.domain.call import Tls
-from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.none_left import none_left
 
 

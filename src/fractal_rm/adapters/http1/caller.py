@@ -17,7 +17,7 @@ from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.pool import Pool
 from fractal_rm.adapters.http1.stale import Stale
 from fractal_rm.domain.call import Reply, Route
-from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.call_errors import ConnectFailed
 
 _WITH_BODY = b"%b%bContent-Length: %d\r\n\r\n%b"
 

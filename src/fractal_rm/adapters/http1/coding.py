@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from fractal_rm.adapters.http1.framing import all_of
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import BadReply, CallTimedOut, ReplyTooLarge
+from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ReplyTooLarge
 
 # At most, of a slice. What is taken is copied at the end of each part of a gzip: there may be many.
 TAKEN_BYTES, GIVEN_BYTES = 16 * 1024, 256 * 1024

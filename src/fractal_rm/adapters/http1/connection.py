@@ -30,7 +30,7 @@ from fractal_rm.adapters.http1.heads import END_OF_HEAD, Heads
 from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.adapters.http1.stale import REQUEST_TIMEOUT, Stale, unread_bytes
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import BadReply, CallFailed, CallTimedOut, ConnectFailed
+from fractal_rm.domain.call_errors import BadReply, CallFailed, CallTimedOut, ConnectFailed
 
 MOST_UNFOLDED = 8  # heads of an answer and of the interim ones (1xx) before it
 _CLOSED_FIRST = "the connection was closed before the request was sent"

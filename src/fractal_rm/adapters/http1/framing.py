@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from fractal_rm.domain.call import Reply
-from fractal_rm.domain.errors import BadReply, ReplyTooLarge
+from fractal_rm.domain.call_errors import BadReply, ReplyTooLarge
 
 _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 _NO_CONTENT = 204

@@ -18,7 +18,7 @@ from fractal_rm.adapters.log.replay import told_in
 from fractal_rm.adapters.log.segments import Put
 from fractal_rm.adapters.log.stories import Recent, Stories
 from fractal_rm.adapters.log.threads import Worker
-from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalInUse
+from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalInUse
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Adopted, Recovered
 

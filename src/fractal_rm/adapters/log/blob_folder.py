@@ -11,7 +11,7 @@ from pathlib import Path
 from fractal_rm.adapters.still_there import StillThere
 from fractal_rm.config.regular_file import READ_BYTES, stat_regular
 from fractal_rm.config.whole_file import sync_folder
-from fractal_rm.domain.errors import JournalGone
+from fractal_rm.domain.journal_errors import JournalGone
 from fractal_rm.domain.none_left import none_left
 
 _NAME = re.compile("[0-9a-f]{32}")  # see `Log.new_blob_name`

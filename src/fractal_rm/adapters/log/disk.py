@@ -14,7 +14,7 @@ from typing import Protocol
 from fractal_rm.adapters.still_there import StillThere
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.config.whole_file import sync_folder
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalError,
     JournalForbidden,

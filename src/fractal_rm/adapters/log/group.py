@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from fractal_rm.domain.errors import JournalBlocked
+from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.engine.ports import Entry, Prior
 
 

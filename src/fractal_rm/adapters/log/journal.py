@@ -22,7 +22,7 @@ from fractal_rm.adapters.log.replay import told_in
 from fractal_rm.adapters.log.stories import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.writer import Writer
-from fractal_rm.domain.errors import JournalBlocked, JournalError, JournalGone, JournalLost
+from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalGone, JournalLost
 from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, Written
 
 

@@ -33,7 +33,7 @@ from fractal_rm.adapters.log.segments import (
 )
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.timed import Blob
-from fractal_rm.domain.errors import JournalFull
+from fractal_rm.domain.journal_errors import JournalFull
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 MOST_BYTES = 64 * 1024 * 1024  # in segments that are not released

@@ -16,7 +16,7 @@ from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.segments import number_of
 from fractal_rm.adapters.log.stories import Recent, Stories
 from fractal_rm.adapters.log.threads import Worker
-from fractal_rm.domain.errors import JournalBlocked
+from fractal_rm.domain.journal_errors import JournalBlocked
 
 PROJECT_EVERY_S = 5.0
 PROJECT_BYTES = 1024 * 1024  # larger batches would block others for longer

@@ -10,9 +10,9 @@ from fractal_rm.adapters.log import records, timed
 from fractal_rm.adapters.log.batch import beginning_of
 from fractal_rm.adapters.log.segments import Put
 from fractal_rm.adapters.log.stories import Stories, Story
-from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.facts import Dead
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 

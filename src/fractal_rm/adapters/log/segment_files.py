@@ -9,7 +9,7 @@ from itertools import count
 from fractal_rm.adapters.log.disk import Disk, refusal
 from fractal_rm.adapters.log.segments import Segment
 from fractal_rm.adapters.log.threads import Worker
-from fractal_rm.domain.errors import JournalFull
+from fractal_rm.domain.journal_errors import JournalFull
 
 FREE_KEPT = 4
 

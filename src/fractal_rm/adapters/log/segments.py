@@ -27,7 +27,7 @@ import msgspec
 from fractal_rm.adapters.log import frames
 from fractal_rm.adapters.log.disk import Disk
 from fractal_rm.adapters.log.frames import Frame
-from fractal_rm.domain.errors import JournalDamaged, JournalTooNew
+from fractal_rm.domain.journal_errors import JournalDamaged, JournalTooNew
 
 FORMAT = 1
 BEGIN = 4096  # the place of the first frame

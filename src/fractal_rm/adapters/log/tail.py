@@ -26,7 +26,7 @@ from fractal_rm.adapters.log.segments import (
     segments_from,
     start_place,
 )
-from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Prior
 

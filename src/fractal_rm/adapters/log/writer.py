@@ -29,9 +29,9 @@ from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.lookup import Lookup
 from fractal_rm.adapters.log.stories import Recent, Stories
 from fractal_rm.adapters.log.threads import Worker
-from fractal_rm.domain.errors import JournalBlocked, JournalFull, JournalGone
 from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.journal_errors import JournalBlocked, JournalFull, JournalGone
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Prior
 

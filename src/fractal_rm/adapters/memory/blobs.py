@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from errno import ENOENT, ENOSPC
 from pathlib import Path
 
-from fractal_rm.domain.errors import JournalGone
+from fractal_rm.domain.journal_errors import JournalGone
 
 PIECE_BYTES = 64 * 1024
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from fractal_rm.domain.call import Reply, Route
-from fractal_rm.domain.errors import ConnectFailed
+from fractal_rm.domain.call_errors import ConnectFailed
 
 
 class ReceivedRequest(msgspec.Struct, frozen=True):

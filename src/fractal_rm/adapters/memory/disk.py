@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from errno import ENOENT, ENOSPC
 
-from fractal_rm.domain.errors import JournalGone
+from fractal_rm.domain.journal_errors import JournalGone
 
 SECTOR_BYTES = 512
 

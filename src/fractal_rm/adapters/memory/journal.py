@@ -7,9 +7,9 @@ from collections.abc import Awaitable
 
 import msgspec
 
-from fractal_rm.domain.errors import JournalBlocked, JournalFull, JournalGone, JournalInUse
 from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.journal_errors import JournalBlocked, JournalFull, JournalGone, JournalInUse
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.transitions import next_state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 
 
 class MemoryPublisher:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fractal_rm.adapters.mqtt.flow_topics import FlowTopics
 from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.errors import Broken, Refused, UnknownFlow
+from fractal_rm.domain.refusals import Broken, Refused, UnknownFlow
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.ports import Clock, Intake, Taken, Telemetry
 

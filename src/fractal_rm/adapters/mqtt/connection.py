@@ -28,7 +28,7 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscriptions import Subscriptions
 from fractal_rm.adapters.mqtt.unsupported import unsupported_features
 from fractal_rm.adapters.mqtt.wire import CONNACK, PUBACK, Wire
-from fractal_rm.domain.errors import ConnectFailed, PublishFailed
+from fractal_rm.domain.call_errors import ConnectFailed, PublishFailed
 from fractal_rm.domain.topic import name_fault
 from fractal_rm.engine.ports import Telemetry
 

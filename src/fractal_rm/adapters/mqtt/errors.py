@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractal_rm.adapters.mqtt.connect_options import ConnectResult
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 
 
 class NotConnected(Exception):

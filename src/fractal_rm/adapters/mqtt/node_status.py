@@ -8,7 +8,7 @@ from contextlib import suppress
 from fractal_rm.adapters.mqtt.client import Client, Target, status_body
 from fractal_rm.adapters.mqtt.errors import ConnectionLost
 from fractal_rm.adapters.mqtt.outgoing import OutgoingMessages
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.topic import status_topic
 from fractal_rm.engine.ports import Telemetry
 

@@ -10,7 +10,7 @@ import gmqtt  # pyright: ignore[reportMissingTypeStubs]
 from fractal_rm.adapters.mqtt.client import Client
 from fractal_rm.adapters.mqtt.errors import ConnectionLost
 from fractal_rm.adapters.mqtt.reason_codes import NOT_AUTHORIZED, REFUSED, TEMPORARY, in_words
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 
 MAX_WINDOW = 500
 PUBACK_LIMIT_S = 10.0

@@ -8,7 +8,7 @@ import msgspec
 
 from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, read_length
 from fractal_rm.adapters.mqtt.properties import read_properties
-from fractal_rm.domain.errors import Refused, TooLarge, WrongShape
+from fractal_rm.domain.refusals import Refused, TooLarge, WrongShape
 from fractal_rm.domain.topic import has_wildcards, unshared
 from fractal_rm.domain.trigger import Said
 

@@ -22,7 +22,7 @@ from hashlib import blake2b
 from fractal_rm.adapters.mqtt.connection import Connection
 from fractal_rm.adapters.mqtt.errors import ConnectionLost
 from fractal_rm.adapters.mqtt.open_connection import OpenConnection
-from fractal_rm.domain.errors import PublishFailed
+from fractal_rm.domain.call_errors import PublishFailed
 
 WAIT_FOR_CONNECTION_S = 5.0  # usually enough after the start of the node or of the broker
 RETRY_LIMIT_S = 300.0

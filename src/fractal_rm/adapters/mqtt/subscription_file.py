@@ -11,8 +11,8 @@ import msgspec
 from fractal_rm.config.model import Broker
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
-from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.domain.topic import MOST_BYTES
 

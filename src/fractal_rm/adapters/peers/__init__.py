@@ -10,7 +10,7 @@ import msgspec
 
 from fractal_rm.config.model import Node
 from fractal_rm.domain.call import Caller
-from fractal_rm.domain.errors import CallFailed, Malformed
+from fractal_rm.domain.call_errors import CallFailed
 from fractal_rm.domain.handoff import (
     CODE_PREFIX,
     NoAnswer,
@@ -22,6 +22,7 @@ from fractal_rm.domain.handoff import (
     recognized,
 )
 from fractal_rm.domain.outcome import said_with
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
 
 

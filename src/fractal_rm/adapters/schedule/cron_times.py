@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from fractal_rm.domain.errors import BadSchedule
+from fractal_rm.domain.flow_errors import BadSchedule
 from fractal_rm.domain.none_left import none_left
 
 # How far the next moment is searched: 29 February is a Monday every 28 years, or after 40 years

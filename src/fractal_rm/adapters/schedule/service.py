@@ -13,8 +13,9 @@ from msgspec import UNSET
 from fractal_rm.adapters.schedule.progress_file import ProgressFile
 from fractal_rm.adapters.schedule.rules import rules_of
 from fractal_rm.adapters.schedule.timetable import Timetable
-from fractal_rm.domain.errors import BadSchedule, Draining, KeyReused, Malformed, Refused
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.flow_errors import BadSchedule
+from fractal_rm.domain.refusals import Draining, KeyReused, Malformed, Refused
 from fractal_rm.domain.trigger import Arrival, Source
 from fractal_rm.engine.ports import Check, Clock, Intake, Telemetry, WayIn
 

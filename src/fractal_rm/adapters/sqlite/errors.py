@@ -6,7 +6,7 @@ import sqlite3
 from errno import ENOSPC
 from pathlib import Path
 
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalError,
     JournalFull,

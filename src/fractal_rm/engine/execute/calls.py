@@ -15,10 +15,11 @@ from msgspec import UNSET
 from fractal_rm.config.model import Bounds, Component, Endpoint
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
 from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call_errors import CallFailed, CallTimedOut
 from fractal_rm.domain.cause import Cause, Failure
-from fractal_rm.domain.errors import CallFailed, CallTimedOut, CannotEvaluate, NotConfigured
 from fractal_rm.domain.facts import ElementFinished, Finished, Settled, Started, Undone
 from fractal_rm.domain.flow import Call, Errors, Retry
+from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
 from fractal_rm.domain.outcome import call_again_s, failure_of, unmet
 from fractal_rm.domain.result import result_of, stored_result_of
 from fractal_rm.domain.run import Run

@@ -12,10 +12,10 @@ from msgspec import UNSET
 from fractal_rm.domain.body import SKIPPED, check_listable, list_element, list_text
 from fractal_rm.domain.cause import Failure
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.evaluate import check_size
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Call, Each
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.needs import speaks_of_item
 from fractal_rm.domain.outcome import worst_ending
 from fractal_rm.domain.result import StepResult, size_of

@@ -12,9 +12,9 @@ from typing import Union
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, content_json
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CannotEvaluate, NotConfigured
 from fractal_rm.domain.facts import Dead, Finished, Settled
 from fractal_rm.domain.flow import Errors, SubFlow
+from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
 from fractal_rm.domain.in_doubt import calls_in_doubt, said_of
 from fractal_rm.domain.outcome import Later
 from fractal_rm.domain.result import NULL, StepResult, stored

@@ -7,11 +7,12 @@ from typing import Union
 from msgspec import UNSET
 
 from fractal_rm.domain.body import message_body, reply_of
+from fractal_rm.domain.call_errors import CallFailed, PublishFailed
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CallFailed, CannotEvaluate, PublishFailed
 from fractal_rm.domain.facts import Passed, Settled, Waiting
 from fractal_rm.domain.flow import Errors, Publish, Respond, Retry, Wait
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.moment import left_ms
 from fractal_rm.domain.outcome import Later, call_again_s
 from fractal_rm.domain.result import stored

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import msgspec
 
-from fractal_rm.domain.errors import JournalBlocked
 from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from fractal_rm.domain.errors import Refused
+from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival

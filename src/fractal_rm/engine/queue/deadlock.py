@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
-from fractal_rm.domain.errors import CannotEvaluate
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.run import Run
 
 Key = TypeVar("Key", bound=Hashable)

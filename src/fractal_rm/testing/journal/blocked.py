@@ -8,11 +8,11 @@ import asyncio
 import msgspec
 import pytest
 
-from fractal_rm.domain.errors import JournalFull, JournalGone
 from fractal_rm.domain.facts import (
     Finished,
     Started,
 )
+from fractal_rm.domain.journal_errors import JournalFull, JournalGone
 from fractal_rm.testing.journal.journal_tests import JournalTests
 from fractal_rm.testing.journal.samples import (
     accepted,

@@ -8,7 +8,6 @@ import asyncio
 import msgspec
 import pytest
 
-from fractal_rm.domain.errors import JournalInUse
 from fractal_rm.domain.facts import (
     Dead,
     Finished,
@@ -16,6 +15,7 @@ from fractal_rm.domain.facts import (
     Settled,
     Started,
 )
+from fractal_rm.domain.journal_errors import JournalInUse
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal.journal_tests import JournalTests
 from fractal_rm.testing.journal.samples import (

@@ -7,8 +7,9 @@ from typing import Any
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from fractal_rm.domain.errors import JournalError, Refused
 from fractal_rm.domain.handoff import CODE_PREFIX
+from fractal_rm.domain.journal_errors import JournalError
+from fractal_rm.domain.refusals import Refused
 from fractal_rm.engine.ports import Telemetry
 from fractal_rm.web.problems import MEDIA_TYPE, Problem
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from litestar import Request
 
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.refusals import (
     Malformed,
     TooLarge,
     WrongContentCoding,

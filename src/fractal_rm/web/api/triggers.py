@@ -10,9 +10,9 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 
-from fractal_rm.domain.errors import Malformed
 from fractal_rm.domain.facts import Finished, Passed
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.run import Outcome, Run, change
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import History, Intake, Taken

@@ -18,8 +18,8 @@ from fractal_rm.adapters.sqlite.format.schema import FORMAT, SUMMED_SINCE
 from fractal_rm.adapters.sqlite.read.snapshot import snapshot
 from fractal_rm.adapters.sqlite.verify import rows as verify
 from fractal_rm.adapters.sqlite.verify.blobs import has_blob, verify_blobs
-from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.flow import Flow
+from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.transitions import ImpossibleFact
 

@@ -13,7 +13,7 @@ from fractal_rm.adapters.sqlite.format.meta import read_projected
 from fractal_rm.adapters.sqlite.read.history_before_log import history_before_log
 from fractal_rm.adapters.sqlite.read.snapshot import snapshot
 from fractal_rm.adapters.sqlite.verify.blobs import why_lost
-from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.journal_errors import JournalDamaged
 
 
 def log_problems(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ from fractal_rm.adapters.sqlite.format import schema
 from fractal_rm.adapters.sqlite.format.migrations import create, migrate
 from fractal_rm.config.regular_file import NotRegular, stat_regular
 from fractal_rm.config.whole_file import sync_folder
-from fractal_rm.domain.errors import JournalDamaged, JournalTooNew, JournalTooOld
+from fractal_rm.domain.journal_errors import JournalDamaged, JournalTooNew, JournalTooOld
 
 PAGE_BYTES = 4096  # a small commit writes every page that it changes, which wears flash
 WAL_BYTES = 4 * 1024 * 1024  # at this size the -wal file is copied into the journal

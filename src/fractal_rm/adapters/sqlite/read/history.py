@@ -17,7 +17,7 @@ from fractal_rm.adapters.sqlite.format.schema import LOSSES
 from fractal_rm.adapters.sqlite.format.statements import PAGES, READ_META
 from fractal_rm.adapters.sqlite.read.lists import Row, RunFilter, newest_runs, one_run
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
-from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Ledger, RunDetail, RunPage, RunSummary, TimedFact
 

@@ -20,7 +20,7 @@ from fractal_rm.adapters.sqlite.format.meta import read_projected
 from fractal_rm.adapters.sqlite.read.open_runs import load_run
 from fractal_rm.adapters.sqlite.write.last_pages import LastPage
 from fractal_rm.adapters.sqlite.write.run_rows import RunRows
-from fractal_rm.domain.errors import JournalDamaged
+from fractal_rm.domain.journal_errors import JournalDamaged
 
 _VIEWS = """
 ALTER TABLE temp.runs RENAME TO recent_runs;

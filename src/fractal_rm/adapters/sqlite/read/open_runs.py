@@ -20,9 +20,9 @@ from fractal_rm.adapters.sqlite.format.page_chain import (
     PageUnreadable,
     verified_facts,
 )
-from fractal_rm.domain.errors import JournalDamaged
 from fractal_rm.domain.facts import Accepted, AnyFact
 from fractal_rm.domain.flow import Flow, version_of
+from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.transitions import ImpossibleFact

@@ -14,7 +14,7 @@ from fractal_rm.adapters.log.tail import Tail
 from fractal_rm.adapters.sqlite.format.meta import read_projected
 from fractal_rm.adapters.sqlite.format.prepare import check_files, format_of
 from fractal_rm.adapters.sqlite.read.by_trigger_id import find_runs
-from fractal_rm.domain.errors import JournalDamaged, JournalError
+from fractal_rm.domain.journal_errors import JournalDamaged, JournalError
 from fractal_rm.engine.ports import Prior
 
 

@@ -13,7 +13,7 @@ from fractal_rm.adapters.sqlite.format.prepare import check_files, format_of
 from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum, decode_damaged
 from fractal_rm.adapters.sqlite.format.schema import SUMMED_SINCE
 from fractal_rm.adapters.sqlite.read.log_overlay import add_log
-from fractal_rm.domain.errors import JournalDamaged, JournalUnreadable
+from fractal_rm.domain.journal_errors import JournalDamaged, JournalUnreadable
 
 
 @contextmanager

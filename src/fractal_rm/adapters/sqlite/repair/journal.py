@@ -28,7 +28,7 @@ from fractal_rm.adapters.sqlite.repair.files import (
 from fractal_rm.adapters.sqlite.repair.log import LogRepair
 from fractal_rm.adapters.sqlite.repair.new_history import NewHistory
 from fractal_rm.adapters.sqlite.repair.rebuild import Rebuild
-from fractal_rm.domain.errors import JournalInUse
+from fractal_rm.domain.journal_errors import JournalInUse
 
 
 class RepairReport(msgspec.Struct):

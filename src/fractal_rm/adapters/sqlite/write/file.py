@@ -14,7 +14,7 @@ from fractal_rm.adapters.sqlite.format.prepare import check_files, prepare
 from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum
 from fractal_rm.adapters.sqlite.write.watched_files import watch_files
 from fractal_rm.adapters.still_there import StillThere
-from fractal_rm.domain.errors import (
+from fractal_rm.domain.journal_errors import (
     HistoryDamaged,
     JournalBlocked,
     JournalError,

@@ -24,7 +24,7 @@ from fractal_rm.adapters.sqlite.write.file import HistoryFile
 from fractal_rm.adapters.sqlite.write.limits import Kept
 from fractal_rm.adapters.sqlite.write.projection import Projection
 from fractal_rm.adapters.sqlite.write.retention import PURGE_EVERY_S, Retention
-from fractal_rm.domain.errors import JournalError, JournalGone
+from fractal_rm.domain.journal_errors import JournalError, JournalGone
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Prior, Recovered
 

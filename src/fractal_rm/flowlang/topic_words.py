@@ -1,4 +1,4 @@
-"""MQTT topics: the names that are published to, the filters that are listened to (MQTT 5, 4.7)."""
+"""MQTT topics in a flow: topic names after PUBLISH, topic filters after ON (MQTT 5, 4.7)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fractal_rm.flowlang.words import unquoted
 
 
 def read_topic_filter(line: Line, word: Word, report: Report) -> str | None:
-    """What messages are listened to. None: there is a finding."""
+    """The filter after ON. None if it has an error, which is reported."""
     return _read(line, word, report, filter_fault)
 
 
 def read_topic_name(line: Line, word: Word, report: Report) -> str | None:
-    """Where a message is published. None: there is a finding."""
+    """The topic after PUBLISH. None if it has an error, which is reported."""
     return _read(line, word, report, name_fault)
 
 

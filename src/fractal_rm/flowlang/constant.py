@@ -1,34 +1,36 @@
-"""What a condition comes to whatever happens."""
+"""Conditions whose result does not depend on the run."""
 
 from __future__ import annotations
 
 from fractal_rm.domain.condition import holds
-from fractal_rm.domain.errors import CannotEvaluate
 from fractal_rm.domain.expression import AllOf, AnyOf, Compare, Expression, Literal, Not
+from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.seen import Seen
 
 
-def always(condition: Expression | None) -> bool | None:
-    """True or False where a condition always comes to that, None where it depends.
+def constant_result(condition: Expression | None) -> bool | None:
+    """True or False for a condition that always has this result, None for any other.
 
-    No condition is always true.
+    A missing condition is true.
     """
     if condition is None:
         return True
     if isinstance(condition, Not):
-        inner = always(condition.part)
+        inner = constant_result(condition.part)
         return None if inner is None else not inner
     if isinstance(condition, (AllOf, AnyOf)):
-        return _joined([always(part) for part in condition.parts], isinstance(condition, AnyOf))
+        return _joined(
+            [constant_result(part) for part in condition.parts], isinstance(condition, AnyOf)
+        )
     return _of_constants(condition)
 
 
-def _joined(parts: list[bool | None], ends_it: bool) -> bool | None:
-    """Parts of which one that comes to ``ends_it`` decides about all."""
-    if ends_it in parts:
-        return ends_it
-    return None if None in parts else not ends_it
+def _joined(parts: list[bool | None], deciding: bool) -> bool | None:
+    """The result of parts of which one with the result ``deciding`` decides about all."""
+    if deciding in parts:
+        return deciding
+    return None if None in parts else not deciding
 
 
 def _of_constants(condition: Expression) -> bool | None:
@@ -47,7 +49,7 @@ def _are_constants(*sides: Expression) -> bool:
 
 
 def parts_of(condition: Expression | None) -> list[Expression]:
-    """All that holds where a condition does: itself, and what it joins by ``and``."""
+    """All conditions that are true when this one is: itself, and its parts joined by ``and``."""
     if condition is None:
         return []
     return [condition, *(condition.parts if isinstance(condition, AllOf) else ())]

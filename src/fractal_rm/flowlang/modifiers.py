@@ -1,4 +1,7 @@
-"""What is indented under an instruction: modifiers, each read by its own function."""
+"""The modifiers of the flow language: the lines that are indented under an instruction.
+
+`MODIFIERS` at the end of this file is the table of them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from fractal_rm.domain.call import OWN_HEADERS, TOKEN, header_line
 from fractal_rm.domain.expression import Compare, Comparison, Literal, Status, Value
 from fractal_rm.domain.flow import Each, Retry, Undo
 from fractal_rm.flowlang.body import FORMS, read_items
-from fractal_rm.flowlang.certain import always
+from fractal_rm.flowlang.constant import constant_result
 from fractal_rm.flowlang.duration import LIKE, duration_ms
 from fractal_rm.flowlang.expression import read_condition, read_value
 from fractal_rm.flowlang.report import Report
@@ -20,48 +23,49 @@ from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import Scope
 from fractal_rm.flowlang.settings import whole
 from fractal_rm.flowlang.tree import ModifierNode, StepNode
-from fractal_rm.flowlang.words import on_its_own, too_many, words_of
+from fractal_rm.flowlang.words import modifier_hint, surplus_or_keyword, words_of
 
 MOST_RETRIES = 100
 MOST_AT_ONCE = 10_000
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_MEANS_SOMETHING = re.compile(
+_RESERVED = re.compile(
     r"payload|result[0-9]*|item|status|header|and|or|not|in|true|false|null|JSON|RAW"
 )
 Fields = dict[str, Any]  # of Terms
 Reader = Callable[[ModifierNode, Scope, Fields], None]
 
-EVERY_STEP = ("WHEN",)
-COUNTED = ("WHEN", "AS")
-
 
 class Modifier(msgspec.Struct, frozen=True):
-    """How a modifier is read, and whether it may stand there several times."""
+    """How a modifier is read, and whether a step may have several of it."""
 
     read: Reader
     often: bool = False
 
 
-def read_terms(node: StepNode, scope: Scope) -> Fields:
-    """The fields of `Terms` that the modifiers of a step fill. What is wrong is a finding."""
+def read_modifiers(node: StepNode, scope: Scope) -> Fields:
+    """The fields of `Terms` that the modifiers of a step fill. Errors become findings."""
     fields: Fields = {}
-    before: dict[str, ModifierNode] = {}
+    given: dict[str, ModifierNode] = {}
     for modifier in node.modifiers:
         keyword = modifier.keyword.text
-        first = before.setdefault(keyword, modifier)
+        first = given.setdefault(keyword, modifier)
         if first is not modifier and not MODIFIERS[keyword].often:
-            scope.report.add("F117", modifier.line, modifier.keyword,
-                             f"this {node.keyword.text} has {keyword} already",
-                             f"it is in line {first.line.number}")  # fmt: skip
+            scope.report.add(
+                "F117",
+                modifier.line,
+                modifier.keyword,
+                f"this {node.keyword.text} has {keyword} already",
+                f"remove one of them: the other is in line {first.line.number}",
+            )
         else:
             MODIFIERS[keyword].read(modifier, scope, fields)
-    # Gathered in what grows in place: a call may have thousands of them.
+    # They are collected in mutable containers: a call may have thousands of them.
     if "headers" in fields:
         fields["headers"] = tuple(fields["headers"].values())
     if "query" in fields:
         fields["query"] = tuple(fields["query"])
-    _check_limit(before, scope)
+    _check_limit(given, scope)
     at_once = fields.pop("at_once", None) or 1
     over = fields.pop("over", None)
     if over is not None:
@@ -69,21 +73,25 @@ def read_terms(node: StepNode, scope: Scope) -> Fields:
     return fields
 
 
-def is_for_each(node: StepNode) -> bool:
-    """Whether a step is made for each element of a list."""
+def has_foreach(node: StepNode) -> bool:
+    """Whether a step has FOREACH."""
     return any(each.keyword.text == "FOREACH" for each in node.modifiers)
 
 
 def _check_limit(given: Mapping[str, ModifierNode], scope: Scope) -> None:
     if "LIMIT" in given and "FOREACH" not in given:
         limit = given["LIMIT"]
-        scope.report.add("F125", limit.line, limit.keyword, "this LIMIT stands under no FOREACH",
-                         "that of a FOREACH stands beside it; that of the flow before the first"
-                         " instruction")  # fmt: skip
+        scope.report.add(
+            "F125",
+            limit.line,
+            limit.keyword,
+            "this call has LIMIT without FOREACH",
+            "add FOREACH; a LIMIT of the whole flow goes before its first instruction",
+        )
 
 
 def read_name(node: StepNode, names: Mapping[str, int], report: Report) -> str | None:
-    """The name that AS gives to a call; None where there is none, or it cannot be its name."""
+    """The name that AS gives to a call. None without AS, or if the name is not allowed."""
     given = next((each for each in node.modifiers if each.keyword.text == "AS"), None)
     if given is None:
         return None
@@ -93,18 +101,19 @@ def read_name(node: StepNode, names: Mapping[str, int], report: Report) -> str |
     if len(words) != 1 or not _NAME.fullmatch(name):
         report.add("F119", given.line, at, "AS takes one name: letters, digits and _",
                    "write: AS frame")  # fmt: skip
-    elif _MEANS_SOMETHING.fullmatch(name):
-        report.add("F119", given.line, at, f"{name} means something else already",
+    elif _RESERVED.fullmatch(name):
+        report.add("F119", given.line, at, f"{name} is a reserved word",
                    "choose another name")  # fmt: skip
     elif name in names:
-        report.add("F120", given.line, at, f"call {names[name]} has the name {name} already")
+        report.add("F120", given.line, at, f"call {names[name]} has the name {name} already",
+                   "choose another name")  # fmt: skip
     else:
         return name
     return None
 
 
 def _as(node: ModifierNode, scope: Scope, fields: Fields) -> None:  # noqa: ARG001 - as the others
-    """Names are looked at before everything else: see `read_name`."""
+    """The name is checked before all other lines of the flow: see `read_name`."""
     fields["name"] = node.line.words[-1].text
 
 
@@ -115,11 +124,11 @@ def _timeout(node: ModifierNode, scope: Scope, fields: Fields) -> None:
 def read_duration(
     line: Line, keyword: Word, words: Sequence[Word], scope: Scope, code: str = "F118"
 ) -> int | None:
-    """The milliseconds that one word after a keyword stands for. None: there is a finding."""
+    """The duration after a keyword, in milliseconds. None if it has an error, which is reported."""
     ms = duration_ms(words[0].text) if len(words) == 1 else None
     if ms is None:
         at = words[min(1, len(words) - 1)] if words else keyword
-        scope.report.add(code, line, at, f"{keyword.text} takes {LIKE}", on_its_own(at.text))
+        scope.report.add(code, line, at, f"{keyword.text} takes {LIKE}", modifier_hint(at.text))
     return ms
 
 
@@ -128,12 +137,12 @@ def _retry(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     times = words[0].text if words else ""
     if whole(times, 1, MOST_RETRIES) is None:
         scope.report.add("F118", node.line, words[0] if words else node.keyword,
-                         f"RETRY takes how often, from 1 to {MOST_RETRIES}",
+                         f"RETRY takes a number of retries from 1 to {MOST_RETRIES}",
                          "write: RETRY 3 EVERY 100ms")  # fmt: skip
     elif len(words) == 1:
         fields["retry"] = Retry(int(times))
     elif words[1].text != "EVERY":
-        scope.report.add("F118", node.line, words[1], f"{words[1].text} stands where EVERY would",
+        scope.report.add("F118", node.line, words[1], f"unexpected {words[1].text}, expected EVERY",
                          "write: RETRY 3 EVERY 100ms")  # fmt: skip
     else:
         every_ms = read_duration(node.line, words[1], words[2:], scope)
@@ -142,10 +151,10 @@ def _retry(node: ModifierNode, scope: Scope, fields: Fields) -> None:
 
 def _when(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     fields["when"] = condition = read_condition(node.line, node.keyword, scope)
-    if condition is not None and always(condition) is False:
+    if condition is not None and constant_result(condition) is False:
         scope.report.warn("F134", node.line, node.keyword,
-                          "this is never true, so its step is never done",
-                          "to take a step out, put # before its lines")  # fmt: skip
+                          "this is never true, so the step is always skipped",
+                          "to disable a step, write # before its lines")  # fmt: skip
 
 
 def _expect(node: ModifierNode, scope: Scope, fields: Fields) -> None:
@@ -154,38 +163,46 @@ def _expect(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         fields["expect"] = _expected_status(node.line, words[0], scope)
         fields["settles"] = True
         return
-    scope.own_too, scope.asks_own_status = True, False
+    scope.step.own_answer, scope.step.asks_own_status = True, False
     fields["expect"] = condition = read_condition(node.line, node.keyword, scope)
-    if condition is not None and always(condition) is False:
-        scope.report.warn("F134", node.line, node.keyword, "this is never true: the step fails")
-    fields["settles"] = scope.asks_own_status
-    scope.own_too = False
+    if condition is not None and constant_result(condition) is False:
+        scope.report.warn(
+            "F134", node.line, node.keyword, "this is never true, so the step always fails"
+        )
+    fields["settles"] = scope.step.asks_own_status
+    scope.step.own_answer = False
 
 
 def _expected_status(line: Line, word: Word, scope: Scope) -> Compare:
     status = int(word.text[:9])
     if not 200 <= status <= 599:
-        scope.report.add("F118", line, word, "the status of an answer is from 200 to 599")
-    return Compare(Comparison.EQUAL, Status(scope.number), Literal(status))
+        scope.report.add("F118", line, word, "the status of an answer is a number from 200 to 599")
+    return Compare(Comparison.EQUAL, Status(scope.step.number), Literal(status))
 
 
 def _header(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     """``HEADER name value``."""
     if len(node.line.words) < 2:
-        _needs_two(node, scope)
+        _report_name_and_value(node, scope)
         return
     name = node.line.words[1]
     if not TOKEN.fullmatch(name.text) or name.text.lower() in OWN_HEADERS:
         scope.report.add("F124", node.line, name, f"{name.text} cannot be set with HEADER",
-                         "the name of a header is letters, digits and hyphens; what delimits or"
-                         " names a call is set by the node itself")  # fmt: skip
+                         "a header name has letters, digits and hyphens; the node itself sets"
+                         " Content-Length, Transfer-Encoding, Connection, Idempotency-Key and"
+                         " Fractal-Time-Left")  # fmt: skip
     given: dict[str, tuple[str, Value | None]] = fields.setdefault("headers", {})
     if name.text.lower() in given:
         scope.report.add("F117", node.line, name, f"this call has the header {name.text} already")
     value = read_value(node.line, name, scope, "a value")
     if isinstance(value, Literal) and not _can_be_sent(name.text, value.value):
-        scope.report.add("F124", node.line, name, f"this value of {name.text} cannot be sent",
-                         "a header is one line of Latin-1 without NUL")  # fmt: skip
+        scope.report.add(
+            "F124",
+            node.line,
+            name,
+            f"this value of {name.text} cannot be sent",
+            "a header value is one line of Latin-1 characters without NUL",
+        )
     given[name.text.lower()] = name.text, value
 
 
@@ -200,17 +217,21 @@ def _can_be_sent(name: str, value: object) -> bool:
 def _query(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     """``QUERY name value``."""
     if len(node.line.words) < 2:
-        _needs_two(node, scope)
+        _report_name_and_value(node, scope)
         return
     name = node.line.words[1]
     value = read_value(node.line, name, scope, "a value")
     fields.setdefault("query", []).append((name.text, value))
 
 
-def _needs_two(node: ModifierNode, scope: Scope) -> None:
-    scope.report.add("F118", node.line, node.keyword,
-                     f"{node.keyword.text} takes a name and a value",
-                     f'write: {node.keyword.text} <name> "text", or a reference')  # fmt: skip
+def _report_name_and_value(node: ModifierNode, scope: Scope) -> None:
+    scope.report.add(
+        "F118",
+        node.line,
+        node.keyword,
+        f"{node.keyword.text} takes a name and a value",
+        f'write: {node.keyword.text} <name> "text", or a reference instead of the text',
+    )
 
 
 def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
@@ -223,38 +244,43 @@ def _undo(node: ModifierNode, scope: Scope, fields: Fields) -> None:
                          "write: UNDO 2 result1")  # fmt: skip
         return
     endpoint = words[0]
-    component = scope.target.component.text if scope.target else ""
-    known = scope.around.endpoints.get(component)
+    component = scope.step.target.component.text if scope.step.target else ""
+    known = scope.known.endpoints.get(component)
     if known is not None and endpoint.text not in known:
         scope.report.add("F105", node.line, endpoint,
                          f'component "{component}" has no endpoint "{endpoint.text}"',
                          scope.report.did_you_mean(endpoint.text, known))  # fmt: skip
-    # It is made after its call has ended, once: it can look at the answer, and at no element.
-    scope.own_too, for_each, scope.item = True, scope.item, False
+    # UNDO is made once, after its call has ended: it can use the answer, but no element.
+    step, item = scope.step, scope.step.item
+    step.own_answer, step.item = True, False
     fields["undo"] = Undo(endpoint.text, read_items(node.line, words[1:], scope))
-    scope.own_too, scope.item = False, for_each
+    step.own_answer, step.item = False, item
 
 
 def _for_each(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     """``FOREACH ref``."""
     words = words_of(node.line)
     if len(words) != 2:
-        scope.report.add("F118", node.line, too_many(words, 2),
-                         "FOREACH takes one list: payload, a result or what a path picks from it",
+        scope.report.add("F118", node.line, surplus_or_keyword(words, 2),
+                         "FOREACH takes one reference to a list, such as payload.lines",
                          "write: FOREACH payload.lines")  # fmt: skip
         return
-    scope.item = False
+    scope.step.item = False
     fields["over"] = scope.reference(node.line, words[1])
-    scope.item = True
+    scope.step.item = True
 
 
 def _limit(node: ModifierNode, scope: Scope, fields: Fields) -> None:
-    """``LIMIT n``: so many of a FOREACH at once."""
+    """``LIMIT n``: how many elements of a FOREACH are called at the same time."""
     _, *words = node.line.words
     fields["at_once"] = whole(words[0].text, 1, MOST_AT_ONCE) if len(words) == 1 else None
     if fields["at_once"] is None:
-        scope.report.add("F118", node.line, words[0] if words else node.keyword,
-                         f"LIMIT takes how many at once, from 1 to {MOST_AT_ONCE}")  # fmt: skip
+        scope.report.add(
+            "F118",
+            node.line,
+            words[0] if words else node.keyword,
+            f"LIMIT takes a number of calls from 1 to {MOST_AT_ONCE}",
+        )
 
 
 MODIFIERS: dict[str, Modifier] = {

@@ -1,0 +1,111 @@
+"""Errors of the journal: it cannot be opened, read or written."""
+
+from __future__ import annotations
+
+from fractal_rm.domain.errors import FractalError
+
+
+class JournalError(FractalError):
+    """The journal cannot be used. The text names the cause and what to do."""
+
+    code = "journal"
+
+
+class JournalInUse(JournalError):
+    """Another process uses the journal."""
+
+    code = "journal-in-use"
+
+
+class JournalReadOnly(JournalError):
+    """The folder or the file cannot be written."""
+
+    code = "journal-read-only"
+
+
+class JournalBlocked(JournalError):
+    """The journal cannot be written now. Nothing was written. It resumes without a restart.
+
+    ``why`` and ``cure`` are for messages that name the journal themselves.
+    """
+
+    code = "journal-blocked"
+    why = cure = ""
+
+
+class JournalFull(JournalBlocked):
+    """The disk is full."""
+
+    code = "journal-full"
+    why = "the disk is full"
+    cure = "make room on its disk"
+
+
+class JournalWithoutFile(JournalFull):
+    """No file descriptor is free for the next file of the log."""
+
+    code = "journal-without-file"
+    why = "no file descriptor is free"
+    cure = "raise `ulimit -n`, or close connections"
+
+
+class JournalForbidden(JournalFull):
+    """The user of this program must not create the next file of the log."""
+
+    code = "journal-forbidden"
+    why = "the folder of its log cannot be written"
+    cure = "give the user of this program read and write permission"
+
+
+class JournalHeld(JournalBlocked):
+    """Another program, such as sqlite3, has an open transaction in the file."""
+
+    code = "journal-held"
+    why = "another program has locked its file"
+    cure = "end the transaction of that program, or the program"
+
+
+class JournalGone(JournalBlocked):
+    """Its files were moved, deleted or replaced, so new data would be lost at the next start."""
+
+    code = "journal-gone"
+    why = "its files were moved, deleted or replaced while in use"
+    cure = "put them back as they were"
+
+
+class HistoryDamaged(JournalBlocked):
+    """The history cannot be read or written. The log can be written until it is full."""
+
+    code = "history-damaged"
+    why = "its history is damaged"
+    cure = "stop the node, run `fractal-rm journal repair`, and start it again"
+
+
+class JournalDamaged(JournalError):
+    """A checksum is wrong, or SQLite cannot read the file."""
+
+    code = "journal-damaged"
+
+
+class JournalUnreadable(JournalError):
+    """The user of this program cannot read it, or it cannot be read in this folder."""
+
+    code = "journal-unreadable"
+
+
+class JournalTooNew(JournalError):
+    """A newer release has written it."""
+
+    code = "journal-too-new"
+
+
+class JournalTooOld(JournalError):
+    """It was written before the first release."""
+
+    code = "journal-too-old"
+
+
+class JournalLost(JournalError):
+    """An fsync failed, so the content of the disk is not known. The process must end."""
+
+    code = "journal-lost"

@@ -1,0 +1,42 @@
+"""Equality of JSON values: 1 equals 1.0, and true does not equal 1, at any depth."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from fractal_rm.domain.values import Values
+
+
+def json_equal(left: Any, right: Any, values: Values | None = None) -> bool:
+    """Whether two values are equal in JSON.
+
+    ``values`` counts the elements that are compared. Raises TooManyValues at its limit, and
+    RecursionError for values that are nested too deeply.
+    """
+    if isinstance(left, list) and isinstance(right, list):
+        ones, others = cast("list[Any]", left), cast("list[Any]", right)
+        if len(ones) != len(others):
+            return False
+        if values is not None:
+            values.take(len(ones))
+        pairs = zip(ones, others, strict=True)
+        return all(json_equal(one, other, values) for one, other in pairs)
+    if isinstance(left, dict) and isinstance(right, dict):
+        one, other = cast("dict[str, Any]", left), cast("dict[str, Any]", right)
+        if values is not None:
+            values.take(len(one))
+        return one.keys() == other.keys() and all(
+            json_equal(one[key], other[key], values) for key in one
+        )
+    return isinstance(left, bool) == isinstance(right, bool) and left == right
+
+
+def canonical(value: Any) -> Any:
+    """The same value with whole numbers as ``int``: equal values have the same sorted JSON text."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [canonical(each) for each in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {key: canonical(each) for key, each in cast("dict[str, Any]", value).items()}
+    return value

@@ -1,0 +1,184 @@
+"""One flow as a workflow of Arazzo: its steps, and when each of them succeeds or fails."""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from fractal_rm.domain.expression import Literal, Result
+from fractal_rm.domain.flow import (
+    Call,
+    Content,
+    Counted,
+    Errors,
+    Flow,
+    Order,
+    Respond,
+    SubFlow,
+    Terms,
+)
+from fractal_rm.domain.needs import needs
+from fractal_rm.export.expressions import Expressions, NotExpressible
+from fractal_rm.export.openapi import Apis, Document
+from fractal_rm.pictures.card import Card, cards, heading
+
+
+def title(flow: Flow) -> str:
+    """The number and the title of a flow."""
+    return f"Flow {flow.id} {flow.title}".strip()
+
+
+def workflow_id(flow_id: str) -> str:
+    """The id of the workflow that a flow becomes."""
+    return f"flow-{flow_id}"
+
+
+class Workflow:
+    """Makes the workflow of one flow. ``apis`` collects the operations that it calls."""
+
+    def __init__(self, flow: Flow, apis: Apis) -> None:
+        self._flow = flow
+        self._apis = apis
+        self._expressions = Expressions(flow)
+
+    def document(self) -> Document:
+        """The workflow."""
+        flow, outputs = self._flow, self._expressions.outputs
+        steps = self._steps()
+        reply = self._reply()
+        for step, document in zip(counted(flow), steps, strict=True):
+            if step.number in outputs:
+                document["outputs"] = outputs[step.number]
+        above = heading(flow)
+        return {
+            "workflowId": workflow_id(flow.id),
+            "summary": title(flow),
+            "description": f"{len(flow.steps)} steps, as flows.conf has them",
+            "inputs": {"type": "object", "properties": self._expressions.inputs},
+            "steps": steps,
+            **reply,
+            "x-fractal-begins-with": [" ".join(entry) for entry in above.starts],
+            **({"x-fractal-settings": dict(above.settings)} if above.settings else {}),
+        }
+
+    def _steps(self) -> list[Document]:
+        """The calls and sub-flows. Any other step goes into a key of the call that follows it."""
+        steps: list[Document] = []
+        between: list[str] = []
+        for step, card in zip(self._flow.steps, cards(self._flow), strict=True):
+            if not isinstance(step, (Call, SubFlow)):
+                between.append(_one_line(card))
+                continue
+            document = self._step(step, card)
+            if between:
+                document["x-fractal-before"] = between
+                between = []
+            steps.append(document)
+        if between:
+            steps[-1]["x-fractal-after"] = between
+        return steps
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    def _step(self, step: Counted, card: Card) -> Document:
+        document: Document = {"stepId": self._expressions.step_id(step.number)}
+        document["description"] = f"{card.keyword} {card.target}"
+        document |= self._call(step, card) if isinstance(step, Call) else self._run(step, card)
+        if self._flow.errors is Errors.CONTINUE:
+            document.setdefault("onFailure", []).append(self._after_failure(step))
+        texts = {"when": card.when or card.element_when, "foreach": card.foreach, "undo": card.undo}
+        document |= {f"x-fractal-{key}": text for key, text in texts.items() if text}
+        if self._flow.order is Order.DATAFLOW:
+            needed = sorted(needs(step))
+            document["x-fractal-needs"] = [self._expressions.step_id(each) for each in needed]
+        return document
+
+    def _after_failure(self, step: Counted) -> Document:
+        """Which step follows a failed one under ERRORS continue."""
+        after = [each.number for each in counted(self._flow) if each.number > step.number]
+        if not after:
+            return {"name": "continue", "type": "end"}
+        return {"name": "continue", "type": "goto", "stepId": self._expressions.step_id(after[0])}
+
+    def _call(self, call: Call, card: Card) -> Document:
+        terms = Terms() if call.terms is UNSET else call.terms
+        operation = self._apis.operation(call.component, call.endpoint, call.method)
+        document: Document = {"operationId": operation.reference}
+        parameters: list[Document] = [
+            {"name": name, "in": "query", "value": value} for name, value in operation.query
+        ]
+        for place, given in (("query", terms.query), ("header", terms.headers)):
+            parameters += [
+                {"name": name, "in": place, "value": self._expressions.value(value)[0]}
+                for name, value in given
+            ]
+        if parameters:
+            document["parameters"] = parameters
+        if call.method.sends:
+            document |= self._body(call, terms, card)
+        document["successCriteria"] = self._success(call, terms, document)
+        if terms.retry is not None:
+            document["onFailure"] = [
+                {
+                    "name": "retry",
+                    "type": "retry",
+                    "retryAfter": terms.retry.every_ms / 1000,
+                    "retryLimit": terms.retry.times,
+                }
+            ]
+        if terms.timeout_ms is not None:
+            document["x-fractal-timeout-ms"] = terms.timeout_ms
+        return document
+
+    def _run(self, step: SubFlow, card: Card) -> Document:
+        document: Document = {"workflowId": workflow_id(step.flow)}
+        value, whole = self._expressions.content(step.content)
+        document["parameters"] = [{"name": "payload", "value": value}]
+        return document if whole else document | {"x-fractal-sends": card.sends}
+
+    def _body(self, call: Call, terms: Terms, card: Card) -> Document:
+        if terms.json is not None or terms.raw is not None:
+            payload, whole = self._expressions.content(Content((), terms.json, terms.raw))
+        else:
+            pairs = [self._expressions.value(item) for item in call.items]
+            payload = {"payload": [value for value, _ in pairs]}
+            whole = all(each for _, each in pairs)
+        document = {"requestBody": {"contentType": _content_type(terms), "payload": payload}}
+        return document if whole else document | {"x-fractal-sends": card.sends}
+
+    def _success(self, call: Call, terms: Terms, document: Document) -> list[Document]:
+        default = [] if terms.settles else [{"condition": "$statusCode < 300"}]
+        if terms.expect is None:
+            return default
+        try:
+            return [*default, {"condition": self._expressions.condition(terms.expect, call.number)}]
+        except NotExpressible:
+            document["x-fractal-expect"] = self._expressions.words.expression(terms.expect)
+            return default or [{"condition": "$statusCode < 600"}]
+
+    def _reply(self) -> Document:
+        replies = [step.content for step in self._flow.steps if isinstance(step, Respond)]
+        if not replies:
+            last = Result(counted(self._flow)[-1].number)
+            return {"outputs": {"reply": self._expressions.expression(last)}}
+        content = replies[-1]
+        value, whole = self._expressions.content(content)
+        if whole and isinstance(value, str) and value.startswith("$"):
+            return {"outputs": {"reply": value}}
+        return {"x-fractal-reply": self._expressions.words.content(content)}
+
+
+def counted(flow: Flow) -> list[Counted]:
+    """The steps that have a result."""
+    return [step for step in flow.steps if isinstance(step, (Call, SubFlow))]
+
+
+def _content_type(terms: Terms) -> str:
+    for name, value in terms.headers:
+        if name.lower() == "content-type" and isinstance(value, Literal):
+            return str(value.value)
+    return "application/json"
+
+
+def _one_line(card: Card) -> str:
+    words = [card.keyword, card.target, card.sends, card.when and f"WHEN {card.when}"]
+    return " ".join(word for word in words if word)

@@ -1,0 +1,160 @@
+"""Checks of flows as a whole, and of flows that run each other.
+
+Errors: flows that run each other without end. Warnings: a flow that starts itself again, a
+deadline that is shorter than its flow, an UNDO that has no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+from msgspec import UNSET
+
+from fractal_rm.domain.flow import Call, Errors, Flow, Order, Publish, Step, SubFlow, Wait
+from fractal_rm.domain.needs import needs
+from fractal_rm.domain.topic import matches
+from fractal_rm.flowlang.constant import constant_result
+from fractal_rm.flowlang.duration import duration
+from fractal_rm.flowlang.report import Report
+from fractal_rm.flowlang.scan import Line
+from fractal_rm.flowlang.tree import FlowNode, StepNode
+from fractal_rm.flowlang.words import words_of
+
+MOST_SHOWN = 5  # flows of a cycle
+MOST_COMPARED = 100_000  # pairs of topics and filters: a flow may have thousands of each
+
+
+def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report) -> None:
+    """Report what is wrong with the flows as a whole."""
+    by_id: dict[str, FlowNode] = {}
+    for tree in trees:
+        by_id.setdefault(tree.id.text, tree)
+    least_ms: dict[str, int] = {}  # by flow
+    for flow in _inner_first(by_id, flows, report):
+        least_ms[flow.id] = least = _least_ms(flow, least_ms)
+        if flow.deadline_ms is not UNSET:
+            if flow.deadline_ms <= least:
+                _deadline_too_short(by_id[flow.id], least, report)
+            least_ms[flow.id] = min(least, flow.deadline_ms)
+        if flow.errors is Errors.CONTINUE:
+            _undo_without_effect(by_id[flow.id], report)
+    _check_self_starts(by_id, flows, report)
+
+
+def _inner_first(
+    trees: Mapping[str, FlowNode], flows: Mapping[str, Flow], report: Report
+) -> Iterator[Flow]:
+    """Every flow after the flows that it always runs. A cycle of flows is reported."""
+    done: set[str] = set()
+    for flow in flows.values():
+        if flow.id in done:
+            continue
+        path = {flow.id: _always_run(flow)}  # each flow with the RUNs that are still to be visited
+        while path:
+            outer, runs = next(reversed(path.items()))
+            step = next((each for each in runs if each.flow in flows), None)
+            if step is None:
+                path.popitem()
+                done.add(outer)
+                yield flows[outer]
+            elif step.flow in path:
+                if not report.full:
+                    cycle = [*_from(step.flow, path), f"flow {step.flow}"]
+                    _report_cycle(cycle, step, trees[outer], report)
+            elif step.flow not in done:
+                path[step.flow] = _always_run(flows[step.flow])
+
+
+def _always_run(flow: Flow) -> Iterator[SubFlow]:
+    return (step for step in flow.steps if isinstance(step, SubFlow) and constant_result(step.when))
+
+
+def _from(first: str, path: dict[str, Iterator[SubFlow]]) -> list[str]:
+    """The flows of a path from ``first`` on; of a long path, the first and the last ones."""
+    flows: list[str] = []
+    for flow in reversed(path):
+        flows.append(f"flow {flow}")
+        if flow == first:
+            break
+        if len(flows) == MOST_SHOWN:
+            flows += "…", f"flow {first}"
+            break
+    return flows[::-1]
+
+
+def _report_cycle(cycle: list[str], step: SubFlow, tree: FlowNode, report: Report) -> None:
+    line = _line(tree, step.line)
+    report.add("F129", line, line.words[1], f"this never ends: {' runs '.join(cycle)}",
+               "add a WHEN to one of these RUNs")  # fmt: skip
+
+
+def _line(tree: FlowNode, number: int) -> Line:
+    return next(node.line for node in tree.instructions if node.line.number == number)
+
+
+def _deadline_too_short(tree: FlowNode, least_ms: int, report: Report) -> None:
+    line = next(each for each in tree.settings if each.words[0].text == "DEADLINE")
+    least = duration(least_ms)
+    report.warn("F135", line, line.words[1],
+                f"flow {tree.id.text} takes at least {least}, so it always expires",
+                f"make DEADLINE longer than {least}")  # fmt: skip
+
+
+def _check_self_starts(
+    trees: Mapping[str, FlowNode], flows: Mapping[str, Flow], report: Report
+) -> None:
+    """Warn once of each flow that always publishes a message that starts it."""
+    starting: dict[str, tuple[Publish, str]] = {}
+    for flow_id, step, topic_filter in islice(_topics_and_filters(flows), MOST_COMPARED):
+        if flow_id not in starting and matches(topic_filter, step.topic):
+            starting[flow_id] = step, topic_filter
+    for flow_id, (step, topic_filter) in starting.items():
+        line = _line(trees[flow_id], step.line)
+        report.warn("F137", line, words_of(line)[1],
+                    f"this message starts flow {flow_id} again without end, by its"
+                    f" ON {topic_filter}",
+                    "add a WHEN to this PUBLISH, or use another topic")  # fmt: skip
+
+
+def _topics_and_filters(flows: Mapping[str, Flow]) -> Iterator[tuple[str, Publish, str]]:
+    """Every topic that a flow always publishes to, with every filter that starts the flow."""
+    for flow in flows.values():
+        if flow.starts is UNSET or not flow.starts.topics:
+            continue
+        for step in flow.steps:
+            if isinstance(step, Publish) and step.topic and constant_result(step.when):
+                yield from ((flow.id, step, each) for each in flow.starts.topics)
+
+
+def _undo_without_effect(tree: FlowNode, report: Report) -> None:
+    steps = (node for node in tree.instructions if isinstance(node, StepNode))
+    for undo in (each for step in steps for each in step.modifiers):
+        if undo.keyword.text == "UNDO":
+            report.warn("F134", undo.line, undo.keyword, "UNDO has no effect under ERRORS continue",
+                        "remove ERRORS continue, or this line")  # fmt: skip
+
+
+def _least_ms(flow: Flow, of_others: Mapping[str, int]) -> int:
+    """The least time that a run of a flow takes, if every call is answered immediately."""
+    durations = [(step, _step_ms(step, of_others)) for step in flow.steps]
+    if flow.order is not Order.DATAFLOW:
+        return sum(ms for _, ms in durations)
+    ends: dict[int, int] = {}  # call number -> when its result is known
+    since = latest = 0
+    for step, ms in durations:
+        if isinstance(step, (Call, SubFlow)):
+            begins = max((ends.get(number, 0) for number in needs(step)), default=0)
+            ends[step.number] = end = max(begins, since) + ms
+            latest = max(latest, end)
+        elif ms:  # a WAIT begins after all earlier steps and delays all later ones
+            since = latest = latest + ms
+    return latest
+
+
+def _step_ms(step: Step, of_others: Mapping[str, int]) -> int:
+    if isinstance(step, Wait):
+        return step.ms if constant_result(step.when) else 0
+    if isinstance(step, SubFlow):
+        return of_others.get(step.flow, 0) if constant_result(step.when) else 0
+    return 0

@@ -1,0 +1,46 @@
+"""Calls that may be skipped, and the steps that use their results."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from fractal_rm.domain.expression import Expression
+from fractal_rm.flowlang.scan import Line, Word
+
+
+class SkippedResults:
+    """The results of a flow that are null if their call is skipped.
+
+    ``in_condition``: a condition is being read. A step may look at such a result there, because it
+    can test whether the result is null.
+    """
+
+    def __init__(self) -> None:
+        self.in_condition = False
+        self._conditions: dict[int, Expression] = {}  # call number -> its WHEN
+        self._used: dict[int, tuple[Line, Word]] = {}  # by the current step
+        self._tested: set[int] = set()  # in a condition of the current step
+
+    def add(self, number: int, condition: Expression) -> None:
+        """Note that a call is made only if a condition is true."""
+        self._conditions[number] = condition
+
+    def note_use(self, number: int, line: Line, word: Word) -> None:
+        """Note that the current step refers to the result of a call."""
+        if number not in self._conditions:
+            return
+        if self.in_condition:
+            self._tested.add(number)
+        else:
+            self._used.setdefault(number, (line, word))
+
+    def end_step(self, parts: Collection[Expression]) -> Iterator[tuple[int, Line, Word]]:
+        """The results that the current step uses although they may be null.
+
+        ``parts`` are all conditions that are true when the step is made. A step that tests the
+        result, or has the condition of its call, is safe.
+        """
+        for number, (line, word) in self._used.items():
+            if number not in self._tested and self._conditions[number] not in parts:
+                yield number, line, word
+        self._used, self._tested = {}, set()

@@ -1,0 +1,45 @@
+"""Copies and changes of the shipped configuration, for tests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from fractal_rm.config.load import load
+from fractal_rm.domain.findings import CODES, ConfigRejected
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "runtime_manager" / "config_files"
+
+
+def copy_shipped(folder: Path) -> Path:
+    """A copy of the shipped configuration in a folder."""
+    return Path(shutil.copytree(SHIPPED, folder / "config_files"))
+
+
+def write(folder: Path, name: str, content: object) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / f"{name}.conf").write_text(text)
+
+
+def edit(folder: Path, name: str, **changes: object) -> None:
+    """Set keys of a file; ``a__b=1`` sets b in a."""
+    content = json.loads((folder / f"{name}.conf").read_text())
+    for path, value in changes.items():
+        inner = content
+        *outer, last = path.split("__")
+        for key in outer:
+            inner = inner.setdefault(key, {})
+        inner[last] = value
+    write(folder, name, content)
+
+
+def findings(folder: Path, **environ: str) -> list[str]:
+    """``file code`` of every finding, warnings too."""
+    try:
+        found = load(folder, environ).warnings
+    except ConfigRejected as rejected:
+        found = rejected.findings
+    assert all(finding.code in CODES for finding in found)
+    return [f"{finding.file} {finding.code}" for finding in found]

@@ -1,0 +1,99 @@
+"""Changes of configuration files on the disk, and the control file."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from config_files import copy_shipped, write
+from fractal_rm.config.control import Control, ControlUnreadable, read_control, write_control
+from fractal_rm.config.load import Watch, load
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return copy_shipped(tmp_path)
+
+
+def test_a_complete_change_is_reported_until_it_is_taken(folder):
+    watch = Watch(folder)
+    assert not watch.changed()
+    write(folder, "flows", "1\n")
+    assert not watch.changed()  # it may still be written
+    assert watch.changed()
+    assert watch.changed()
+    watch.take()
+    assert not watch.changed()
+
+
+def test_a_change_while_the_files_are_read_is_a_change(folder):
+    watch = Watch(folder)
+    load(folder, {})
+    write(folder, "flows", "1\n")
+    watch.refer_to([])
+    assert [watch.changed(), watch.changed()] == [False, True]
+
+
+def test_files_that_are_still_being_written_are_not_a_change(folder):
+    watch = Watch(folder)
+    for n in range(4):
+        write(folder, "flows", "x" * n)
+        assert not watch.changed()
+    assert watch.changed()
+
+
+def test_a_file_that_is_deleted_or_replaced_is_a_change(folder):
+    watch = Watch(folder)
+    (folder / "nodes.conf").unlink()
+    assert [watch.changed(), watch.changed()] == [False, True]
+    watch.take()
+    write(folder, "nodes", {})
+    assert [watch.changed(), watch.changed()] == [False, True]
+
+
+def test_a_changed_secret_is_a_change(folder):
+    secret = folder.parent / "secret"
+    secret.write_text("a")
+    watch = Watch(folder)
+    watch.refer_to([secret])
+    secret.write_text("bb")
+    assert [watch.changed(), watch.changed()] == [False, True]
+
+
+def test_a_secret_that_becomes_readable_is_a_change(folder):
+    secret = folder.parent / "secret"
+    secret.write_text("a")
+    secret.chmod(0)
+    watch = Watch(folder)
+    watch.refer_to([secret])
+    secret.chmod(0o600)
+    assert [watch.changed(), watch.changed()] == [False, True]
+
+
+def test_a_change_after_take_is_detected(folder):
+    watch = Watch(folder)
+    write(folder, "flows", "1\n")
+    watch.changed()
+    assert watch.changed()
+    watch.take()
+    assert watch.still()
+    write(folder, "flows", "1\n\n")
+    assert not watch.still()
+
+
+def test_the_control_file_keeps_what_was_written(tmp_path):
+    assert read_control(tmp_path) == Control()
+    write_control(tmp_path, Control(paused=True, release_parked_before_ms=5))
+    assert read_control(tmp_path) == Control(paused=True, release_parked_before_ms=5)
+    assert [path.name for path in tmp_path.iterdir()] == ["control.json"]
+    (tmp_path / "control.json").write_text("{broken")
+    with pytest.raises(ControlUnreadable, match=r"control\.json cannot be read: .*resume"):
+        read_control(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_control_file_written_by_root_belongs_to_the_owner_of_the_state_folder(tmp_path):
+    os.chown(tmp_path, 65534, 65534)
+    write_control(tmp_path, Control(paused=True))
+    assert (tmp_path / "control.json").stat().st_uid == 65534

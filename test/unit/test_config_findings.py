@@ -1,0 +1,297 @@
+"""Findings about wrong configuration files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from config_files import ROOT, copy_shipped, edit, findings, write
+from fractal_rm.config.key_reader import MAX_MASKED
+from fractal_rm.config.load import load
+from fractal_rm.domain.findings import CODES, ConfigRejected
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return copy_shipped(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("comm", {"mqtt__topik": "x"}, "comm.conf C203"),
+        ("comm", {"mqtt__port": "1883"}, "comm.conf C205"),
+        ("comm", {"mqtt__port": 0}, "comm.conf C206"),
+        ("comm", {"mqtt__port": True}, "comm.conf C205"),
+        ("comm", {"mqtt__client_id": "2"}, "comm.conf C206"),
+        ("comm", {"mqtt": 1}, "comm.conf C205"),
+        ("comm", {"mqtt__topic": ""}, "comm.conf C219"),
+        ("comm", {"mqtt__topic": "a#b"}, "comm.conf C219"),
+        ("comm", {"mqtt__topic": "a/" * 200}, "comm.conf C219"),
+        ("comm", {"mqtt__topic": "$share/g"}, "comm.conf C219"),
+        ("comm", {"mqtt__topic": "#"}, "comm.conf C219"),
+        ("comm", {"mqtt__topic": "$share/g/fractal-rm/+/status"}, "comm.conf C219"),
+        ("comm", {"mqtt__client_id": "node/#"}, "comm.conf C220"),
+        ("comm", {"mqtt__client_id": "a\0"}, "comm.conf C220"),
+        ("comm", {"mqtt__client_id": "x" * 1_000}, "comm.conf C220"),
+        ("comm", {"mqtt__username": "a\0"}, "comm.conf C206"),
+        ("comm", {"mqtt__username": "a\tb"}, "comm.conf C206"),
+        ("comm", {"mqtt__password": "p" * 65_536}, "comm.conf C206"),
+        ("comm", {"mqtt__host": ""}, "comm.conf C221"),
+        ("comm", {"mqtt__host": ["", "a"]}, "comm.conf C221"),
+        ("comm", {"mqtt__host": []}, "comm.conf C206"),
+        ("comm", {"mqtt__host": ["a", 7]}, "comm.conf C205"),
+        ("comm", {"mqtt__host": {"a": 1}}, "comm.conf C205"),
+        ("comm", {"mqtt__host": "http://a"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": ["a", "b:0"]}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "b:65536"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "a b"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "a,b"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "a:1883,b:1883"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "user:word@b:1883"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "a:1883;b:1883"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "10.0.0.300"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": "[::1"}, "comm.conf C221"),
+        ("comm", {"mqtt__host": ["a"] * 17}, "comm.conf C221"),
+        ("comm", {"mqtt__version": "3.1"}, "comm.conf C206"),
+        ("comm", {"mqtt__version": 4}, "comm.conf C206"),
+        ("comm", {"mqtt__version": 3.1}, "comm.conf C205"),
+        ("comm", {"mqtt__password": "${env:NONE}"}, "comm.conf C207"),
+        ("comm", {"mqtt__password": "${file:none}"}, "comm.conf C207"),
+        ("comm", {"mqtt__password": "${ENV:PW}"}, "comm.conf C207"),
+        ("comm", {"mqtt__password": "${pw}"}, "comm.conf C207"),
+        ("comm", {"mqtt__password": "${file:no\0ne}"}, "comm.conf C207"),
+        ("comm", {"mqtt__password": "${file:config_files}"}, "comm.conf C207"),
+        ("comm", {"rest__host": "0.0.0.0"}, "comm.conf C208"),
+        ("comm", {"rest__host": "edge-7"}, "comm.conf C208"),
+        ("comm", {"rest__host": "10.0.0.1", "rest__trusted_peers": []}, "comm.conf C208"),
+        ("comm", {"rest__trusted_peers": ["10.0.0.2"]}, "comm.conf C216"),
+        ("comm", {"rest__endpoint": "/{b:foo}"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "/start rm"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "/startrm?x=1"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "/start%20rm"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "http://h/startrm"}, "comm.conf C206"),
+        ("comm", {"rest__endpoint": "/schema/x"}, "comm.conf C206"),
+        ("comm", {"log__path": "rm\0.log"}, "comm.conf C206"),
+        ("comm", {"log__path": "config_files/flows.conf"}, "comm.conf C206"),
+        ("comm", {"log__path": "state/../state/api.journal"}, "comm.conf C206"),
+        ("comm", {"log__path": "state/rm.log"}, None),
+        ("comm", {"more": [0] * 50_000}, "comm.conf C232"),
+        ("comm", {"more": "x" * MAX_MASKED, "drain_s": 0}, "comm.conf C206"),
+        ("comm", {"state__pth": "x"}, "comm.conf C203"),
+        ("comm", {"drain_s": 0}, "comm.conf C206"),
+        ("components", {"component1__config__port": None}, None),
+        ("components", {"component1__config__protocol": "ftp"}, "components.conf C206"),
+        ("components", {"component1__config__ip": ""}, "components.conf C204"),
+        ("components", {"component1__config__idempotnt": False}, "components.conf C203"),
+        ("components", {"component1__config__body": "xml"}, "components.conf C206"),
+        ("components", {"component1__config__headers": {"X": "a\r\nB: c"}}, "components.conf C206"),
+        ("components", {"component1__config__headers": {"X y": "a"}}, "components.conf C206"),
+        ("components", {"component1__config__headers": {"Host\n": "a"}}, "components.conf C206"),
+        ("components", {"component1__config__limit": 0}, "components.conf C206"),
+        ("components", {"component1__config__tls": {"key": "k"}}, "components.conf C204"),
+        ("nodes", {"2__id": "1"}, "nodes.conf C209"),
+        ("nodes", {"1__config__peer": "old"}, "nodes.conf C206"),
+        ("nodes", {"1__config__endpoint": ""}, "nodes.conf C204"),
+        ("nodes", {"1__config__ip": "127.0.0.1.5"}, "nodes.conf C206"),
+        ("nodes", {"1__config__ip": "::1::"}, "nodes.conf C206"),
+        ("nodes", {"1__config__ip": "主机.local"}, "nodes.conf C206"),
+        ("nodes", {"1__config__ip": "fe80::1%e\nX: y"}, "nodes.conf C206"),
+        ("nodes", {"1__config__ip": "a" * 64}, "nodes.conf C206"),
+        ("nodes", {"1__config__ip": "http://camera"}, "nodes.conf C206"),
+        ("load_balancer", {"ip": "lb..local"}, "load_balancer.conf C206"),
+        ("nodes", {"1__config__pi": "x"}, "nodes.conf C203"),
+        ("load_balancer", {"ip": 7}, "load_balancer.conf C205"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_a_finding(folder, name, changes, expected):
+    edit(folder, name, **changes)
+    if expected is not None:
+        assert expected in findings(folder)
+
+
+def test_a_wrong_value_that_is_read_twice_is_reported_once(folder):
+    edit(folder, "nodes", **{"1__config__timeout_s": 0, "1__id": 2.5})
+    assert findings(folder) == ["nodes.conf C205", "nodes.conf C206"]
+
+
+def test_a_value_of_a_wrong_type_is_not_also_missing(folder):
+    edit(folder, "components", component1__config__endpoints=["/a"], component2__config=7)
+    edit(folder, "nodes", **{"1__config__protocol": 7})
+    found = [each for each in findings(folder) if not each.startswith("flows")]
+    assert found == ["components.conf C205"] * 2 + ["nodes.conf C205"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "C202"),
+        ("{", "C202"),
+        ("[]", "C205"),
+        ('{"a": 1,}', "C202"),
+        ("{'a': 1}", "C202"),
+        ('{"mqtt": NaN}', "C202"),
+        ('{"mqtt": {}, "mqtt": {}}', "C210"),
+        ('{"mqtt": "a\nb"}', "C202"),
+        ("{} x", "C202"),
+        ('{"mqtt": {"port": ' + "9" * 5_000 + "}}", "C202"),
+        ('{"mqtt": {"topic": "\\ud800"}}', "C202"),
+        ("[" * 100, "C202"),
+    ],
+)
+def test_invalid_json_is_a_finding(folder, text, code):
+    write(folder, "comm", text)
+    assert findings(folder) == [f"comm.conf {code}"]
+
+
+@pytest.mark.parametrize(
+    ("host", "peers", "expected"),
+    [
+        ("10.1.0.1", ["10.1.0.2", "fd00::/64", "10.0.0.0/8", "fc00::/7"], []),
+        ("0.0.0.0", ["10.1.0.0/24"], []),
+        ("::", ["::ffff:10.1.0.0/120"], []),
+        ("fe80::1%eth0", ["fe80::/64"], []),
+        ("10.1.0.1", ["10.1.0.2/24"], ["comm.conf C213"]),
+        ("10.1.0.1", ["edge-2"], ["comm.conf C213"]),
+        ("10.1.0.1", ["fe80::1%eth0"], ["comm.conf C213"]),
+        ("10.1.0.1", ["10.1.0.2:5000", ""], ["comm.conf C213"] * 2),
+        ("10.1.0.1", [7, "10.1.0.2"], ["comm.conf C205"]),
+        ("10.1.0.1", ["0.0.0.0/0", "10.1.0.2"], ["comm.conf C214"]),
+        ("10.1.0.1", ["0.0.0.0/1", "128.0.0.0/1"], ["comm.conf C214"]),
+        ("10.1.0.1", ["10.0.0.0/8", "11.0.0.0/8"], ["comm.conf C214"]),
+        ("10.1.0.1", ["::ffff:0:0/96"], ["comm.conf C214"]),
+        ("10.1.0.1", ["::/0"], ["comm.conf C214"]),
+        ("10.1.0.1", ["2000::/8"], ["comm.conf C214"]),
+        ("edge-1", ["10.1.0.2"], ["comm.conf C215"]),
+        ("[fd00::1]", ["fd00::2"], ["comm.conf C215"]),
+        ("224.0.0.1", ["10.1.0.2"], ["comm.conf C215"]),
+        ("localhost", ["10.1.0.2"], ["comm.conf C216"]),
+        ("::ffff:127.0.0.1", ["10.1.0.2"], ["comm.conf C216"]),
+    ],
+)
+def test_an_address_that_is_not_loopback_needs_trusted_peers(folder, host, peers, expected):
+    edit(folder, "comm", rest__host=host, rest__trusted_peers=peers)
+    assert findings(folder) == expected
+
+
+def test_findings_of_all_files_are_given_together(folder):
+    edit(folder, "comm", rest__prt=1)
+    edit(folder, "components", component1__config__port=99_999)
+    write(folder, "flows", "1\nTO compnent1 1\nGET\n")
+    (folder / "load_balancer.conf").unlink()
+    write(folder, "nodes", "nonsense")
+    assert findings(folder) == [
+        "comm.conf C203",
+        "components.conf C206",
+        "flows.conf F104",
+        "load_balancer.conf C201",
+        "nodes.conf C202",
+    ]
+
+
+def test_an_error_in_components_has_no_findings_in_flows(folder):
+    text = (folder / "components.conf").read_text()
+    write(folder, "components", text.replace('"component1":', '"component1"'))
+    assert findings(folder) == ["components.conf C202"]
+
+
+def test_a_folder_without_a_configuration_has_one_finding(tmp_path):
+    assert findings(tmp_path) == ["comm.conf C201"]
+
+
+def test_a_missing_file_has_no_findings_in_other_files(folder):
+    (folder / "components.conf").unlink()
+    assert findings(folder) == ["components.conf C201"]
+
+
+def test_bytes_that_are_not_utf8_are_a_finding(folder):
+    (folder / "flows.conf").write_bytes(b"1\nTO component1 1\nGET\n# \xff\n")
+    (folder / "nodes.conf").write_bytes(b'{"\xff": 1}')
+    assert findings(folder) == ["flows.conf F113", "nodes.conf C202"]
+
+
+def test_keys_of_other_programs_are_only_warnings(folder):
+    edit(folder, "comm", vendor_extension={"a": 1})
+    assert findings(folder) == ["comm.conf C203"]
+    assert len(load(folder, {}).warnings) == 1
+
+
+def test_a_component_that_no_flow_calls_is_a_warning(folder):
+    components = json.loads((folder / "components.conf").read_text())
+    write(folder, "components", {"spare": components["component1"], **components})
+    (warning,) = load(folder, {}).warnings
+    assert warning.headline() == (
+        'components.conf:1:2: warning[C211]: no flow calls component "spare"'
+    )
+
+
+def test_a_misspelt_component_is_not_also_unused(folder):
+    flows = (folder / "flows.conf").read_text()
+    (folder / "flows.conf").write_text(flows.replace("TO component3", "TO compnent3"))
+    assert findings(folder) == ["flows.conf F104"]
+
+
+def test_at_most_a_thousand_findings_of_a_file_are_shown(folder):
+    write(folder, "comm", {f"other{number}": 1 for number in range(1_500)})
+    (folder / "flows.conf").write_text("1\nTO component1 1\n" + "POST paylod\n" * 1_500)
+    shown = findings(folder)
+    assert Counter(shown) == {
+        "comm.conf C203": 1_000, "comm.conf C212": 1,
+        "flows.conf F107": 1_000, "flows.conf F136": 1,
+    }  # fmt: skip
+    assert [shown[1_000], shown[-1]] == ["comm.conf C212", "flows.conf F136"]
+
+
+def test_files_for_tls_have_no_effect_without_https(folder):
+    edit(folder, "components", component1__config__tls={"ca": "ca.pem"})
+    for protocol, found in (("http", ["C229"]), ("https", [])):
+        edit(folder, "components", component1__config__protocol=protocol)
+        assert [finding.code for finding in load(folder, {}).warnings] == found
+
+
+def test_the_help_for_an_address_in_brackets_is_to_remove_them(folder):
+    edit(folder, "components", component1__config__ip="[::1]:80")
+    with pytest.raises(ConfigRejected) as rejected:
+        load(folder, {})
+    assert "without brackets" in rejected.value.findings[0].render()
+
+
+def test_after_silence_for_a_node_of_this_program_is_a_warning(folder):
+    edit(folder, "nodes", **{"1__config__peer": "fractal", "1__config__after_silence": "unknown"})
+    assert [finding.code for finding in load(folder, {}).warnings] == ["C229"]
+
+
+def test_a_node_that_may_be_an_original_is_a_warning_if_it_could_not_run_all_flows(folder):
+    flows = (folder / "flows.conf").read_text()
+    (folder / "flows.conf").write_text(flows + "\n12\nTO component1 1\nGET\n")
+    edit(folder, "nodes", **{"1__config__peer": "original", "2__config__peer": "fractal"})
+    (finding,) = load(folder, {}).warnings
+    assert (finding.code, finding.file) == ("C228", "nodes.conf")
+    assert "node 3 may be an original, so it is not given flow 12" in finding.text
+    (folder / "load_balancer.conf").write_text("{}")
+    assert load(folder, {}).warnings == []
+
+
+def test_a_flow_on_the_topic_of_triggers_is_a_warning(folder):
+    edit(folder, "comm", mqtt__topic="$share/nodes/plant/#")
+    flows = (folder / "flows.conf").read_text()
+    for flow, topic in (("8", "plant/+/frame"), ("9", "plants/a")):
+        flows += f"\n\n{flow}\nON {topic}\nTO component1 1\nGET\n"
+    (folder / "flows.conf").write_text(flows)
+    (warning,) = load(folder, {}).warnings
+    assert "flow 8 has ON plant/+/frame, but every message there is a trigger" in warning.headline()
+    assert "[C222]" in warning.headline()
+
+
+def test_a_topic_with_a_prefix_that_emqx_removes_is_a_warning(folder):
+    edit(folder, "comm", mqtt__topic="$queue/plant")
+    (warning,) = load(folder, {}).warnings
+    assert "[C219]" in warning.headline()
+
+
+def test_every_code_has_a_paragraph_in_the_reference():
+    reference = (ROOT / "docs" / "reference" / "findings.md").read_text()
+    missing = [code for code in CODES if f"### {code}" not in reference]
+    assert missing == []
