@@ -1,4 +1,4 @@
-"""A DNS server for tests: it answers what it is told to, by UDP and TCP, on one loopback port."""
+"""A DNS server for tests, by UDP and TCP on one loopback port."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import ipaddress
 import socket
 from contextlib import asynccontextmanager
 
-from fractal_rm.adapters.connect import Names
-from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.adapters.connect import Resolver
+from fractal_rm.adapters.operating_system import SystemRandom
 
 A, CNAME, AAAA = 1, 5, 28
 SILENT = "silent"
@@ -16,11 +16,11 @@ SERVER_FAILURE, NO_SUCH_NAME = 2, 3
 
 
 class Dns(asyncio.DatagramProtocol):
-    """``answers`` has, by name, addresses and aliases, a code, SILENT, or what makes the message.
+    """``answers``, by name: addresses and aliases, a code, SILENT, or a function for the message.
 
     Other names do not exist.
 
-    ``asked`` has what was asked: name and type. ``only_tcp``: what is asked by UDP is cut short.
+    ``asked``: the questions (name and type). ``only_tcp``: answers by UDP are truncated.
     """
 
     def __init__(self, answers: dict[str, object], ttl_s: int = 300) -> None:
@@ -102,7 +102,7 @@ def _labels(name: str) -> bytes:
 @asynccontextmanager
 async def resolving(folder, answers, *, servers="nameserver 127.0.0.1\n", hosts="", nsswitch="",
                     **more):  # fmt: skip
-    """A server, and `Names` that are set up to ask it by the files in a folder."""
+    """A server, and a `Resolver` that asks it. Its files are in ``folder``."""
     dns = Dns(answers, **more)
     loop = asyncio.get_running_loop()
     listening = await asyncio.start_server(dns.by_tcp, "127.0.0.1", 0)
@@ -114,7 +114,7 @@ async def resolving(folder, answers, *, servers="nameserver 127.0.0.1\n", hosts=
     opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     opened.bind(("127.0.0.1", dns.port))
     transport, _ = await loop.create_datagram_endpoint(lambda: dns, sock=opened)
-    names = Names(
+    names = Resolver(
         SystemRandom().token,
         resolv_conf=dns.files["resolv.conf"],
         hosts=dns.files["hosts"],

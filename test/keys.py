@@ -1,4 +1,4 @@
-"""Keys that are of no use, as openssl writes them."""
+"""Unusable private keys, made with openssl."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def encrypted_key(folder: Path, form: str) -> tuple[Path, Path | None]:
-    """A certificate and its key: "pkcs8", "traditional", or in one file "with its certificate"."""
+    """A certificate and its encrypted key; ``form``: pkcs8, traditional, with its certificate."""
     cert, plain, key = (folder / name for name in ("cert.pem", "plain.pem", "key.pem"))
     _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
              "-nodes", "-subj", "/CN=node", "-keyout", plain, "-out", cert)  # fmt: skip
@@ -20,7 +20,7 @@ def encrypted_key(folder: Path, form: str) -> tuple[Path, Path | None]:
 
 
 def weak_key(key: Path, cert: Path) -> None:
-    """A key that OpenSSL takes no more, and its certificate."""
+    """A key that OpenSSL refuses as too weak, and its certificate."""
     _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp112r1",
              "-nodes", "-subj", "/CN=node", "-keyout", key, "-out", cert)  # fmt: skip
 

@@ -14,7 +14,7 @@ from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.connect import Connector
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.adapters.mqtt import MqttSession, MqttWayIn
-from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.config import model
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.flow import Flow, Starts

@@ -1,4 +1,4 @@
-"""Limits of open files, for tests."""
+"""Limits of open files for tests."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import resource
 from contextlib import contextmanager
 
-MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # see `NodeProcess.before`
+MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # put before the command of a node
 
 
 @contextmanager
 def open_files_limited(pid: int, most: int):
-    """Limit a process to descriptors below ``most``; those that are open stay open."""
+    """Limit a process to descriptors with numbers below ``most``; open ones stay open."""
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
     try:
@@ -21,5 +21,5 @@ def open_files_limited(pid: int, most: int):
 
 
 def no_descriptor_free(pid: int | None = None):
-    """Leave no descriptor free in a process; by default in this one."""
+    """Leave no file descriptor free in a process, or in this one."""
     return open_files_limited(os.getpid() if pid is None else pid, 0)

@@ -20,7 +20,7 @@ from fractal_rm.adapters.memory import (
     SettledRuns,
 )
 from fractal_rm.adapters.memory.journal import Disk
-from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.config.compile import FILES, compile_config
 from fractal_rm.config.model import Config
 from fractal_rm.config.model import Node as Peer

@@ -18,12 +18,12 @@ from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.no_mqtt import NoMqtt
 from fractal_rm.adapters.node_id import kept_node_id
+from fractal_rm.adapters.operating_system import SystemRandom, raise_open_files
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.write.limits import Keep
 from fractal_rm.adapters.telemetry import LogTelemetry, RunLog, flush_log, open_log
-from fractal_rm.adapters.world import SystemRandom, raise_open_files
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.load import Watch, load

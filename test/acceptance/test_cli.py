@@ -1,4 +1,4 @@
-"""The command line, as a person and as a script use it."""
+"""The command line, used by people and by scripts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import programs
+from components import Components
 from nodes import NodeProcess, wait_until
 from ports import free_port
 
@@ -30,9 +32,7 @@ def rm(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[s
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """A node that has run something, and has stopped."""
-    from components import Components
-
+    """A stopped node with some runs."""
     components = Components()
     made = NodeProcess(tmp_path_factory.mktemp("cli"), components=components.port, mode="api")
     with (made.config / "flows.conf").open("a") as file:
@@ -59,10 +59,10 @@ def test_help_names_every_command_and_the_exit_codes():
         assert rm(command, "--help").returncode == 0
 
 
-def test_check_says_what_is_well_and_what_is_not(tmp_path):
+def test_check_reports_a_valid_configuration_and_findings(tmp_path):
     done = rm("check", SHIPPED)
     assert (done.returncode, done.stdout) == (
-        0, f"{SHIPPED}: well. 3 flows, 3 components, 3 nodes\n",
+        0, f"{SHIPPED}: OK. 3 flows, 3 components, 3 nodes\n",
     )  # fmt: skip
     shutil.copytree(SHIPPED, tmp_path / "config_files")
     (tmp_path / "config_files" / "flows.conf").write_text("1\nTO compnent1 1\nGET\n")
@@ -92,7 +92,7 @@ def test_runs_are_listed_and_shown(node):
     assert detail["summary"]["state"] == "failed"
 
 
-def test_a_step_that_no_answer_belongs_to_is_shown_without_a_status(node):
+def test_a_step_without_an_answer_of_its_own_is_shown_without_a_status(node):
     listed = rm("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
     (run,) = json.loads(listed)["runs"]
     shown = rm("runs", "show", run["id"], "--config", node.config).stdout.splitlines()
@@ -101,7 +101,7 @@ def test_a_step_that_no_answer_belongs_to_is_shown_without_a_status(node):
     assert whole == 'finished          step 1  result [{"ok": true}]'
 
 
-def test_the_end_of_a_wait_is_shown_as_a_moment(node):
+def test_the_end_of_a_wait_is_shown_as_a_local_time(node):
     listed = rm("runs", "list", "--flow", "4", "--json", "--config", node.config).stdout
     (run,) = json.loads(listed)["runs"]
     shown = rm("runs", "show", run["id"], "--config", node.config).stdout
@@ -115,7 +115,7 @@ def test_flows_are_listed_and_shown(node):
     assert json.loads(rm("flows", "show", "1", "--json", "--config", node.config).stdout)["steps"]
 
 
-def test_the_accounts_balance(node):
+def test_audit_finds_that_the_counts_match(node):
     done = rm("audit", "--json", "--config", node.config)
     audit = json.loads(done.stdout)
     assert (done.returncode, audit["balanced"]) == (0, True)
@@ -123,9 +123,7 @@ def test_the_accounts_balance(node):
     assert (first["flow"], first["received"], first["duplicates"]) == ("1", 2, 1)
 
 
-def test_accounts_that_do_not_balance_are_said(node, tmp_path):
-    import sqlite3
-
+def test_audit_reports_counts_that_do_not_match(node, tmp_path):
     shutil.copytree(node.folder, tmp_path / "copy")
     with sqlite3.connect(tmp_path / "copy" / "state" / "api.journal") as db:
         db.execute("DELETE FROM runs WHERE flow = '2'")
@@ -136,55 +134,55 @@ def test_accounts_that_do_not_balance_are_said(node, tmp_path):
 
 def test_a_journal_is_checked(node):
     done = rm("journal", "check", "--config", node.config)
-    assert (done.returncode, done.stdout) == (0, "api: well, 3 runs (0 unfinished), 17 facts\n")
+    assert (done.returncode, done.stdout) == (0, "api: OK, 3 runs (0 unfinished), 17 facts\n")
     assert json.loads(rm("journal", "check", "--json", "--config", node.config).stdout)["well"]
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "error"),
     [
-        (["chek"], 2, "There is: up, mqtt"),
+        (["chek"], 2, "The commands are: up, mqtt"),
         (["pause"], 2, "--all"),
         (["runs", "show", "NOSUCH"], 4, "no run NOSUCH"),
         (["flows", "show", "11"], 4, "flows.conf has no flow 11"),
         (["runs", "show", "NOSUCH"], 4, "`fractal-rm runs list` lists them"),
-        (["runs", "show", ""], 4, "give the first letters of a run's id"),
+        (["runs", "show", ""], 4, "give the first characters of a run's id"),
         (["runs", "list", "--state", "happy"], 2, "is not one of"),
         (["runs", "list", "--limit", "-3"], 2, "is not in the range"),
         (["runs", "list", "--limit", "0"], 2, "is not in the range"),
         (["runs", "list", "--limit", "9" * 20], 2, "is not in the range"),
     ],
 )
-def test_a_mistake_is_answered_with_a_sentence(node, words, code, said):
+def test_a_mistake_is_reported_in_a_sentence(node, words, code, error):
     config = [] if words in (["chek"], ["pause"]) else ["--config", node.config]
     done = rm(*words, *config)
     assert done.returncode == code
-    assert said in done.stderr
+    assert error in done.stderr
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path):
+def test_a_missing_folder_is_a_finding(tmp_path):
     done = rm("up", "--config", tmp_path / "none")
     assert done.returncode == 3
     assert "comm.conf: error[C201]" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("output", "code", "said"),
+    ("output", "code", "error"),
     [("| true", 0, ""), ("> /dev/full", 4, "error: No space left on device\n")],
 )
-def test_what_nobody_reads_is_no_error_and_what_cannot_be_written_is_one(node, output, code, said):
+def test_output_without_a_reader_is_no_error_but_a_full_disk_is(node, output, code, error):
     command = f"{sys.executable} -m fractal_rm.cli.main runs list --config {node.config} {output}"
     bash = ["bash", "-o", "pipefail", "-c", command]
     done = subprocess.run(bash, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (code, said)
+    assert (done.returncode, done.stderr) == (code, error)
 
 
-# --- when something is broken --------------------------------------------------------------------
+# --- with a broken configuration or disk ---------------------------------------------------------
 
 
 @pytest.fixture
 def broken(node, tmp_path):
-    """A copy of the node, whose flows.conf and components.conf are broken."""
+    """The folder of a copy of the node with a broken flows.conf and components.conf."""
     shutil.copytree(node.folder, tmp_path / "broken")
     folder = tmp_path / "broken" / "config_files"
     (folder / "flows.conf").write_text("1\nTO nowhere\n")
@@ -196,7 +194,7 @@ def broken(node, tmp_path):
     "words",
     ["runs list", "audit", "journal check", "pause --all", "resume", "resume --parked"],
 )
-def test_who_looks_or_pauses_needs_nothing_but_a_good_comm_conf(broken, words):
+def test_commands_for_runs_and_pauses_read_only_comm_conf(broken, words):
     done = rm(*words.split(), "--config", broken)
     assert (done.returncode, done.stderr) == (0, "")
     (broken / "comm.conf").write_text("{,}")
@@ -204,12 +202,12 @@ def test_who_looks_or_pauses_needs_nothing_but_a_good_comm_conf(broken, words):
     assert (done.returncode, "comm.conf:1:2: error[C202]" in done.stderr) == (3, True)
 
 
-def test_who_asks_for_parked_runs_is_told_that_they_were_asked_to_go_on(broken):
-    assert "parked runs were asked" not in rm("resume", "--config", broken).stdout
-    assert "parked runs were asked" in rm("resume", "--parked", "--config", broken).stdout
+def test_resume_says_whether_parked_runs_were_requested_to_resume(broken):
+    assert "requested parked runs" not in rm("resume", "--config", broken).stdout
+    assert "requested parked runs" in rm("resume", "--parked", "--config", broken).stdout
 
 
-def test_pause_on_a_full_disk_is_answered_with_the_cure_and_leaves_nothing(broken, tmp_path):
+def test_pause_on_a_full_disk_fails_with_a_hint_and_leaves_no_file(broken, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
@@ -226,7 +224,7 @@ def test_pause_on_a_full_disk_is_answered_with_the_cure_and_leaves_nothing(broke
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_pause_in_a_folder_that_cannot_be_is_answered_with_the_cure(broken):
+def test_pause_in_an_impossible_folder_fails_with_a_hint(broken):
     (broken / "comm.conf").write_text('{"state": {"path": "/proc/nope"}}')
     done = rm("pause", "--all", "--config", broken)
     assert done.returncode == 4
@@ -238,7 +236,7 @@ def test_pause_in_a_folder_that_cannot_be_is_answered_with_the_cure(broken):
 
 
 def python(*words: object, isolated: bool = False) -> subprocess.CompletedProcess[str]:
-    """A program of the project; ``isolated``: where nothing is installed."""
+    """Run a program of the project; ``isolated``: without installed packages."""
     command = [sys.executable, *(["-I", "-S"] if isolated else []), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stdout + done.stderr
@@ -246,7 +244,7 @@ def python(*words: object, isolated: bool = False) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("name", ["rm_mqtt.py", "rm_api.py"])
-def test_a_launcher_takes_the_configuration_beside_it_and_says_so(name, tmp_path):
+def test_a_launcher_uses_the_configuration_next_to_it(name, tmp_path):
     launcher = shutil.copy(ROOT / "runtime_manager" / name, tmp_path)
     shown = "".join(python(launcher, "--help").stdout.split())
     assert f"[default:{tmp_path}/config_files]" in shown
@@ -255,13 +253,13 @@ def test_a_launcher_takes_the_configuration_beside_it_and_says_so(name, tmp_path
 
 
 @pytest.mark.parametrize("name", ["rm_mqtt.py", "rm_api.py"])
-def test_a_launcher_outside_of_the_environment_says_what_is_missing(name):
+def test_a_launcher_outside_of_the_environment_reports_that(name):
     done = python(ROOT / "runtime_manager" / name, isolated=True)
     assert done.returncode == 1
     assert "no fractal_rm here: . .venv/bin/activate first" in done.stderr
 
 
-def test_the_simulator_says_how_it_is_used_and_why_it_cannot_listen():
+def test_the_simulator_has_help_and_reports_why_it_cannot_listen():
     simulator = ROOT / "test" / "test_rest_api.py"
     assert "usage: test_rest_api.py [-h] [port]" in python(simulator, "--help").stdout
     with socket.create_server(("127.0.0.1", free_port())) as taken:
@@ -273,11 +271,11 @@ def test_the_simulator_says_how_it_is_used_and_why_it_cannot_listen():
     assert "cannot listen on 127.0.0.1:99999: " in python(simulator, 99_999).stderr
 
 
-# --- the demonstration ---------------------------------------------------------------------------
+# --- the demo ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("broker", ["mosquitto", "nats-server"])
-def test_the_demonstration_fires_each_flow_once_and_all_end_as_they_should(broker):
+def test_the_demo_runs_each_flow_on_both_nodes(broker):
     path = os.environ["PATH"] if broker == "mosquitto" else "/usr/bin:/bin"
     command = [sys.executable, "-m", "fractal_rm.cli.main", "demo", "--once", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path})
@@ -292,8 +290,8 @@ def test_the_demonstration_fires_each_flow_once_and_all_end_as_they_should(broke
     assert done.stderr == ""
 
 
-def demonstration(folder: Path, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
-    """The process, whose temporary files are in a folder, and what it prints."""
+def start_demo(folder: Path, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """The process, with its temporary files in ``folder``, and the file with its output."""
     command = [sys.executable, "-m", "fractal_rm.cli.main", "demo", *options]
     log = folder / "demo.log"
     (folder / "temporary").mkdir()
@@ -313,8 +311,8 @@ def nothing_is_left(children: list[str], folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_ctrl_c_and_a_closed_terminal_end_all_of_the_demonstration(tmp_path, number):
-    process, log = demonstration(tmp_path)
+def test_sigint_and_sighup_end_all_processes_of_the_demo(tmp_path, number):
+    process, log = start_demo(tmp_path)
     wait_until(lambda: "handed-off" in log.read_text())
     children = children_of(process)
     assert len(children) == 4
@@ -325,8 +323,8 @@ def test_ctrl_c_and_a_closed_terminal_end_all_of_the_demonstration(tmp_path, num
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 0), (("--once",), 1)])
-def test_a_demonstration_that_is_ended_while_it_starts_leaves_nothing(tmp_path, options, code):
-    process, log = demonstration(tmp_path, *options)
+def test_a_demo_that_is_ended_while_it_starts_leaves_nothing(tmp_path, options, code):
+    process, log = start_demo(tmp_path, *options)
     children = wait_until(lambda: children_of(process)[3:] and children_of(process))
     process.send_signal(signal.SIGTERM)
     assert process.wait(40) == code

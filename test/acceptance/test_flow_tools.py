@@ -1,4 +1,4 @@
-"""`flows fmt`, `graph` and `export`, as a person and as a script use them."""
+"""The commands `flows fmt`, `flows graph` and `flows export`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ def names(folder: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir())
 
 
-def flows(folder: Path, *words: str, said: str = "") -> subprocess.CompletedProcess[bytes]:
-    done = programs.run("flows", *words, "--config", folder, stdin=said.encode())
+def flows(
+    folder: Path, *words: str, standard_input: str = ""
+) -> subprocess.CompletedProcess[bytes]:
+    done = programs.run("flows", *words, "--config", folder, said=standard_input.encode())
     assert b"Traceback" not in done.stdout + done.stderr
     return done
 
@@ -62,7 +64,7 @@ def test_fmt_follows_a_link(folder, tmp_path):
     assert (tmp_path / "real.conf").read_text() == CANONICAL
 
 
-def test_check_only_says_what_would_change(folder):
+def test_fmt_check_changes_nothing(folder):
     done = flows(folder, "fmt", "--check")
     assert (done.returncode, done.stdout) == (1, b"flows.conf: would change\n")
     assert (folder / "flows.conf").read_bytes() == UGLY.encode()
@@ -70,7 +72,7 @@ def test_check_only_says_what_would_change(folder):
     assert flows(folder, "fmt", "--check").returncode == 0
 
 
-def test_a_file_with_errors_is_not_touched(folder):
+def test_fmt_does_not_change_a_file_with_errors(folder):
     broken = UGLY.replace("POST", "PSOT").encode()
     (folder / "flows.conf").write_bytes(broken)
     done = flows(folder, "fmt")
@@ -81,19 +83,19 @@ def test_a_file_with_errors_is_not_touched(folder):
     assert b"F113" in flows(folder, "fmt").stderr
 
 
-def test_fmt_takes_the_endpoint_of_an_undo_to_be_there(folder):
+def test_fmt_does_not_check_that_the_endpoint_of_an_undo_exists(folder):
     text = "1\nTO component1 1\nPOST payload\n  UNDO back result1\nTO component2 1\nGET\n  UNDO 2\n"
     (folder / "flows.conf").write_text(text)
     assert flows(folder, "fmt", "--check").stdout == b"flows.conf: is canonical\n"
 
 
-def test_fmt_goes_from_standard_input_to_standard_output(folder):
+def test_fmt_formats_standard_input(folder):
     anywhere = UGLY.replace("component1", "no-such-component")
-    done = flows(folder, "fmt", "-", said=anywhere)
+    done = flows(folder, "fmt", "-", standard_input=anywhere)
     assert done.stdout.decode() == CANONICAL.replace("component1", "no-such-component")
     assert (folder / "flows.conf").read_bytes() == UGLY.encode()
-    assert flows(folder, "fmt", "--check", "-", said=anywhere).returncode == 1
-    assert flows(folder, "fmt", "-", said="1\nPSOT").returncode == 3
+    assert flows(folder, "fmt", "--check", "-", standard_input=anywhere).returncode == 1
+    assert flows(folder, "fmt", "-", standard_input="1\nPSOT").returncode == 3
 
 
 def test_graph_draws_svg_and_mermaid(folder):

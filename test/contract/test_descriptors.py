@@ -1,4 +1,4 @@
-"""Where no file descriptor is left: calls wait for one, in turn, and a journal refuses."""
+"""Without a free file descriptor calls wait for one, in turn, and a journal refuses triggers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fractal_rm.domain.journal_errors import JournalWithoutFile
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import begun, entry, write
 
-# In a process of its own: it needs descriptors too. A GET of /<n> is answered after n milliseconds.
+# In its own process, as it needs descriptors too. It answers a GET of /<n> after n milliseconds.
 SERVER = """
 import asyncio
 
@@ -63,8 +63,7 @@ def ports():
 
 @contextmanager
 def descriptors_left(count):
-    """All descriptors of this process but so many are in use."""
-
+    """Use all file descriptors of this process except ``count``. Yields what frees one more."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir()) + 1
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 64, before[1]))
@@ -102,11 +101,11 @@ async def _more_calls_than_descriptors(port):
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_calls_wait_for_a_connection_to_come_free(run, ports):
+def test_more_calls_than_descriptors_all_succeed(run, ports):
     run(_more_calls_than_descriptors(ports[0]))
 
 
-async def test_kept_connections_to_others_are_closed_first(ports):
+async def test_an_idle_connection_is_closed_for_a_call_to_another_host(ports):
     caller = Http1Caller()
     await asyncio.gather(*(caller.call(to(ports[0], 5)) for _ in range(5)))
     with descriptors_left(0):
@@ -116,16 +115,16 @@ async def test_kept_connections_to_others_are_closed_first(ports):
 
 
 async def closed(caller):
-    """Its descriptors are free."""
+    """Close, and wait until its descriptors are free."""
     await caller.close()
-    while caller._pool._open:
+    while caller.open_connections:
         await asyncio.sleep(0)
     await asyncio.sleep(0)
 
 
 async def connected(caller):
-    """It has a connection."""
-    while not any(each._transport for each in caller._pool._open):
+    """Wait until it has a connection."""
+    while not caller.established_connections:
         await asyncio.sleep(0)
 
 
@@ -145,7 +144,7 @@ async def _one_after_the_other(busy, other):
         waiting = []
         for n in range(6):
             waiting.append(asyncio.ensure_future(call(n, to(busy if n % 2 else other))))
-            while caller.connector._descriptors._waiting <= n:
+            while caller.connector.waiting <= n:
                 await asyncio.sleep(0)
         await asyncio.gather(holder, *waiting)
     assert ended == ["holder", 0, 1, 2, 3, 4, 5]
@@ -153,22 +152,22 @@ async def _one_after_the_other(busy, other):
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_who_came_first_is_served_first(run, ports):
+def test_calls_get_descriptors_in_the_order_of_their_requests(run, ports):
     run(_one_after_the_other(*ports))
 
 
-class Once(asyncio.Protocol):
-    """Tells of its connection, and closes it."""
+class ConnectOnce(asyncio.Protocol):
+    """Reports its connection, and closes it."""
 
-    def __init__(self, tell):
-        self._tell = tell
+    def __init__(self, on_connected):
+        self._on_connected = on_connected
 
     def connection_made(self, transport):
-        self._tell()
+        self._on_connected()
         transport.abort()
 
 
-async def test_a_broker_does_not_wait_behind_all_calls(ports):
+async def test_a_broker_need_not_wait_for_all_calls(ports):
     other = ports[1]
     caller = Http1Caller()
     beside = caller.connector.beside()
@@ -180,25 +179,25 @@ async def test_a_broker_does_not_wait_behind_all_calls(ports):
 
     def connect(limit_s):
         ends_s = asyncio.get_running_loop().time() + limit_s
-        broker = Once(lambda: ended.append("broker"))
+        broker = ConnectOnce(lambda: ended.append("broker"))
         return beside.connect(broker, "127.0.0.1", other, limit_s=limit_s, ends_s=ends_s)
 
     with descriptors_left(0) as free_one:
         calls = []
         for each in (*(call(n) for n in range(5)), connect(20)):
-            waiting = beside._descriptors._waiting
+            waiting = beside.waiting
             calls.append(asyncio.ensure_future(each))
-            while beside._descriptors._waiting == waiting:
+            while beside.waiting == waiting:
                 await asyncio.sleep(0)
-        ended.append("holder")  # whoever had it lets it go
+        ended.append("holder")  # which frees its descriptor
         free_one()
         await asyncio.gather(*calls)
-    assert "broker" in ended[1:3]  # the two lines take turns
+    assert "broker" in ended[1:3]  # the two queues take turns
     assert [each for each in ended if each != "broker"] == ["holder", 0, 1, 2, 3, 4]
     await caller.close()
 
 
-async def test_the_time_of_the_step_bounds_the_wait_and_the_connect_limit_does_not(ports):
+async def test_the_time_limit_of_the_call_limits_the_wait_and_the_connect_limit_does_not(ports):
     caller = Http1Caller()
     await caller.call(to(ports[1]))
     await closed(caller)
@@ -209,7 +208,7 @@ async def test_the_time_of_the_step_bounds_the_wait_and_the_connect_limit_does_n
         with pytest.raises(ConnectFailed) as caught:
             await caller.call(to(ports[1], timeout_s=0.3))
         assert "all file descriptors are in use" in str(caught.value)
-        assert "and none came free within" in str(caught.value)
+        assert "and none became free within" in str(caught.value)
         assert not caught.value.sent
         assert not patient.done()
         free_one()
@@ -218,9 +217,9 @@ async def test_the_time_of_the_step_bounds_the_wait_and_the_connect_limit_does_n
     await caller.close()
 
 
-async def test_a_lookup_waits_for_a_descriptor_and_is_no_silent_server(ports, tmp_path):
+async def test_a_name_lookup_waits_for_a_descriptor(ports, tmp_path):
     async with resolving(tmp_path, {"camera.plant": ["127.0.0.1"]}) as (_, names):
-        caller = Http1Caller(names=names)
+        caller = Http1Caller(resolver=names)
         with descriptors_left(0) as free_one:
             call = asyncio.ensure_future(caller.call(to(ports[0], host="camera.plant")))
             await asyncio.sleep(0.05)
@@ -231,7 +230,7 @@ async def test_a_lookup_waits_for_a_descriptor_and_is_no_silent_server(ports, tm
         await caller.close()
 
 
-async def test_whether_a_trigger_came_before_can_be_looked_up_without_a_descriptor(tmp_path):
+async def test_a_repeated_trigger_is_found_without_a_free_descriptor(tmp_path):
     lost = asyncio.get_running_loop().create_future()
     journal = sqlite_journal(tmp_path, on_lost=lost.set_exception)
     await journal.open()
@@ -243,7 +242,7 @@ async def test_whether_a_trigger_came_before_can_be_looked_up_without_a_descript
     await journal.close(clean=True)
 
 
-async def test_a_journal_whose_next_file_cannot_be_opened_refuses_until_it_can(tmp_path):
+async def test_a_journal_that_cannot_open_its_next_file_refuses_until_it_can(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     accepted = 0

@@ -1,4 +1,4 @@
-"""The clock of the machine, and the file by which the steady one outlives a process."""
+"""The clocks of the machine, and the file in which the steady clock is saved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rewrite(folder, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-async def test_a_later_process_of_the_same_boot_goes_on(tmp_path):
+async def test_a_later_process_on_the_same_boot_continues_the_steady_clock(tmp_path):
     first, _ = new(tmp_path)
     await first.keep()
     rewrite(tmp_path, ahead_ms=first.read().steady_ms - 10 * DAY_MS - first.moment().boot_ms)
@@ -31,11 +31,11 @@ async def test_a_later_process_of_the_same_boot_goes_on(tmp_path):
     reading = second.read()
     assert -10 * DAY_MS - 1_000 < reading.ahead_ms < -10 * DAY_MS + 1_000
     assert second.moment().ahead_ms == reading.ahead_ms
-    assert reading.id_ms == reading.wall_ms  # which is the later one
+    assert reading.id_ms == reading.wall_ms  # the id clock follows the later one
     assert telemetry.events == []
 
 
-async def test_after_another_boot_it_goes_on_by_the_wall_clock(tmp_path):
+async def test_after_a_reboot_the_wall_clock_says_how_much_time_passed(tmp_path):
     first, _ = new(tmp_path)
     await first.keep()
     known = json.loads((tmp_path / FILE).read_text())
@@ -44,10 +44,10 @@ async def test_after_another_boot_it_goes_on_by_the_wall_clock(tmp_path):
     second, _ = new(tmp_path)
     reading = second.read()
     assert reading.ahead_ms == 0
-    assert reading.steady_ms - reading.retention_ms > 3 * DAY_MS  # of five days off, one counts
+    assert reading.steady_ms - reading.retention_ms > 3 * DAY_MS  # only 20 hours of five days count
 
 
-async def test_it_is_written_once_and_not_at_every_look(tmp_path):
+async def test_the_file_is_not_written_at_every_look(tmp_path):
     clock, _ = new(tmp_path)
     await clock.keep()
     written = (tmp_path / FILE).read_bytes()
@@ -63,31 +63,31 @@ async def test_it_is_written_once_and_not_at_every_look(tmp_path):
         b'{"boot": "a", "boot_ms": 1, "wall_ms": 2, "ahead_ms": 1' + b"0" * 400 + b"}",
     ],
 )  # fmt: skip
-async def test_a_file_that_cannot_be_read_is_said_and_replaced(tmp_path, content):
+async def test_a_file_that_cannot_be_read_is_reported_and_replaced(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     clock, telemetry = new(tmp_path)
-    assert telemetry.events == ["clock_forgotten"]
+    assert telemetry.events == ["clock_file_ignored"]
     assert clock.read().ahead_ms == 0
     await clock.keep()
     assert new(tmp_path)[1].events == []
 
 
-async def test_a_folder_that_cannot_be_written_is_said_once(tmp_path):
+async def test_a_folder_that_cannot_be_written_is_reported_once(tmp_path):
     (tmp_path / "file").write_text("")
     clock, telemetry = new(tmp_path / "file" / "state")
     await clock.keep()
     await clock.keep()
-    assert telemetry.events == ["clock_forgotten", "clock_not_kept"]
+    assert telemetry.events == ["clock_file_ignored", "clock_not_saved"]
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-async def test_what_is_no_file_is_not_waited_for(tmp_path, make):
+async def test_reading_does_not_block_where_it_is_not_a_regular_file(tmp_path, make):
     make(tmp_path / FILE)
-    assert new(tmp_path)[1].events == ["clock_forgotten"]
+    assert new(tmp_path)[1].events == ["clock_file_ignored"]
 
 
 @pytest.mark.parametrize("by_days", [10, 50 * 365])
-async def test_without_its_file_it_goes_on_after_the_journal(tmp_path, by_days):
+async def test_without_its_file_the_clock_continues_after_the_journal(tmp_path, by_days):
     clock, telemetry = new(tmp_path)
     latest_ms = clock.read().wall_ms - by_days * DAY_MS
     clock.go_on_after(latest_ms)
@@ -97,29 +97,29 @@ async def test_without_its_file_it_goes_on_after_the_journal(tmp_path, by_days):
     assert telemetry.events == []
 
 
-async def test_without_its_file_it_is_not_behind_the_journal(tmp_path):
+async def test_without_its_file_the_clock_is_not_behind_the_journal(tmp_path):
     clock, _ = new(tmp_path)
-    latest_ms = clock.read().wall_ms + 50 * 365 * DAY_MS  # this machine has booted in 1970
+    latest_ms = clock.read().wall_ms + 50 * 365 * DAY_MS  # as if this machine had booted in 1970
     clock.go_on_after(latest_ms)
     await clock.keep()
     reading = new(tmp_path)[0].read()
     assert latest_ms <= reading.retention_ms == reading.steady_ms < latest_ms + DAY_MS
 
 
-async def test_the_file_of_another_journal_is_not_believed(tmp_path):
+async def test_the_file_of_another_journal_is_ignored(tmp_path):
     board, _ = new(tmp_path)
     await board.keep()
     years_behind = board.moment().boot_ms
-    rewrite(tmp_path, ahead_ms=-years_behind)  # it was new when this board stood in 1970
+    rewrite(tmp_path, ahead_ms=-years_behind)  # as if the file was made when this board showed 1970
     clock, telemetry = new(tmp_path)
     clock.go_on_after(clock.read().wall_ms - 10 * DAY_MS)
-    assert telemetry.events == ["clock_forgotten"]
+    assert telemetry.events == ["clock_file_ignored"]
     assert clock.read().ahead_ms == 0
 
 
 @pytest.mark.parametrize("latest_ms", [None, 0, 60_000])
-async def test_the_file_of_this_journal_is_believed(tmp_path, latest_ms):
-    """The journal may be a minute ahead of it: that was lost with the power."""
+async def test_the_file_of_this_journal_is_used(tmp_path, latest_ms):
+    """The journal may be a minute ahead: a power loss may lose the last minute of the clock."""
     first, _ = new(tmp_path)
     await first.keep()
     rewrite(tmp_path, ahead_ms=first.read().steady_ms + 10 * DAY_MS - first.moment().boot_ms)

@@ -1,4 +1,4 @@
-"""Real processes whose wall clock is set while they run, and machines that slept between two."""
+"""Nodes as processes: the wall clock is set while they run, or the machine sleeps in between."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ GET
 """
 
 
-class Faked:
-    """The wall clock of one process, by libfaketime; the clocks since boot stay as they are."""
+class FakeWallClock:
+    """The wall clock of one process, by libfaketime; the clock since boot is not changed."""
 
     def __init__(self, folder: Path) -> None:
         found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
@@ -43,7 +43,7 @@ class Faked:
         self.set("+0")
 
     def set(self, to: str) -> None:
-        """By so many seconds from the true time, or to a date."""
+        """Set it: "+60" for 60 s ahead of the true time, or a date."""
         new = self.file.with_suffix(".new")
         new.write_text(f"{to}\n")
         new.replace(self.file)
@@ -58,15 +58,15 @@ def node(tmp_path, components):
         made.kill()
 
 
-def said_of_clock(node: NodeProcess) -> str:
-    """What /readyz says of it; the node is ready all the same."""
+def clock_check(node: NodeProcess) -> str:
+    """The text of the check `clock` of /readyz; the node is ready in any case."""
     status, _, health = node.get("/readyz")
     assert status == 200
     return next(check["text"] for check in health["checks"] if check["name"] == "clock")
 
 
-def test_a_clock_that_is_set_while_a_node_runs(node, components, tmp_path):
-    wall = Faked(tmp_path)
+def test_setting_the_wall_clock_affects_no_run_and_no_trigger_id(node, components, tmp_path):
+    wall = FakeWallClock(tmp_path)
     node.before = wall.command
     components.answers["/endpoint1"] = "hang"
     node.edit("components", component1__config__timeout_s=3_600)
@@ -82,8 +82,8 @@ def test_a_clock_that_is_set_while_a_node_runs(node, components, tmp_path):
         assert again[0] == again[1]
         runs.append(node.trigger("3", by_s)[2]["run"])
     assert [run.id for run in reversed(node.runs()) if run.id in runs] == runs
-    assert len([run for run in node.runs() if run.flow == "3"]) == len(runs)  # and "the same" once
-    assert "before this program was made" in said_of_clock(node)
+    assert len([run for run in node.runs() if run.flow == "3"]) == len(runs)  # "the same" once
+    assert "before this program was made" in clock_check(node)
     assert node.get(f"/v1/runs/{hangs}")[2]["summary"]["state"] not in {"expired", "failed"}
     node.kill()
     wall.set("+3600")
@@ -96,8 +96,8 @@ def test_a_clock_that_is_set_while_a_node_runs(node, components, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["other boot", "file is lost"])
-def test_a_trigger_comes_again_after_a_start_that_is_fifty_years_ahead(node, tmp_path, what):
-    wall = Faked(tmp_path)
+def test_a_trigger_is_known_after_a_start_with_a_clock_fifty_years_ahead(node, tmp_path, what):
+    wall = FakeWallClock(tmp_path)
     node.before = wall.command
     node.start()
     run = node.trigger("3", Idempotency_Key="the same")[2]["run"]
@@ -112,7 +112,7 @@ def test_a_trigger_comes_again_after_a_start_that_is_fifty_years_ahead(node, tmp
     assert node.trigger("3", Idempotency_Key="the same")[2]["run"] == run
 
 
-def test_time_that_a_machine_slept_counts_and_the_wall_clock_does_not(node):
+def test_time_in_suspend_counts_and_the_wall_clock_does_not(node):
     asleep = ["unshare", "--time", "--boottime", "2700"]
     awake_s, _ = _uptime([])
     slept = _uptime(asleep)
@@ -132,7 +132,7 @@ def test_time_that_a_machine_slept_counts_and_the_wall_clock_does_not(node):
 
 
 def _uptime(before: list[str]) -> tuple[float, float] | None:
-    """Seconds on the clock since boot, and on an idle processor; None: it may not be asked."""
+    """Seconds since boot, and idle seconds of the processors; None: this is not permitted."""
     asked = subprocess.run([*before, "cat", "/proc/uptime"], capture_output=True, text=True)
     if asked.returncode != 0:
         return None

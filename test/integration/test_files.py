@@ -1,4 +1,4 @@
-"""What can happen to the files of a running node: its journal, its configuration, its log."""
+"""Faults of the files of a running node: its journal, its configuration, its keys."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from fractal_rm.adapters.connect.tls import TlsContexts
 from fractal_rm.adapters.sqlite.format.prepare import PAGE_BYTES
+from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import FILES
 from fractal_rm.config.control import Control, write_control
@@ -32,7 +32,7 @@ from worlds import Stage
 
 
 def succeeded(node: NodeProcess) -> str:
-    """A trigger that is taken and run to its end: the id of its run."""
+    """Send a trigger whose run succeeds; return the id of the run."""
     status, _, answer = node.trigger("2", Prefer="wait=30")
     assert (status, answer["state"]) == (200, "succeeded")
     return answer["run"]
@@ -41,7 +41,7 @@ def succeeded(node: NodeProcess) -> str:
 # --- the journal -------------------------------------------------------------------------------
 
 
-def test_a_node_whose_state_folder_was_renamed_acknowledges_nothing_until_it_is_back(make):
+def test_a_node_whose_state_folder_was_renamed_refuses_triggers_until_it_is_back(make):
     node = make().start()
     acknowledged = [succeeded(node)]
     aside = node.state.with_name("aside")
@@ -61,7 +61,7 @@ def test_a_node_whose_state_folder_was_renamed_acknowledges_nothing_until_it_is_
     assert node.problems() == []
 
 
-def test_a_node_whose_journal_was_deleted_says_so_before_any_trigger_comes(make):
+def test_a_deleted_journal_is_reported_before_the_next_trigger(make):
     node = make().start()
     (node.state / "api.journal").unlink()
     wait_until(lambda: not node.check("journal"))
@@ -70,7 +70,7 @@ def test_a_node_whose_journal_was_deleted_says_so_before_any_trigger_comes(make)
     assert node.stop() == 0
 
 
-def test_a_node_that_cannot_write_how_a_run_ended_says_so_when_it_stops(make, components):
+def test_a_node_that_cannot_write_the_end_of_a_run_reports_it_when_it_stops(make, components):
     def answer(*_):
         components.go_on.wait(60)
         return 200, "late"
@@ -91,7 +91,7 @@ def test_a_node_that_cannot_write_how_a_run_ended_says_so_when_it_stops(make, co
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
-def test_a_page_of_old_history_that_is_zeroed_is_shown_while_the_node_goes_on(make, components):
+def test_a_zeroed_page_of_the_history_is_reported_and_the_node_continues(make, components):
     node = make().start()
     run_ids = [node.trigger()[2]["run"] for _ in range(40)]
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 40)
@@ -125,8 +125,8 @@ def test_a_page_of_old_history_that_is_zeroed_is_shown_while_the_node_goes_on(ma
 MORE = FLOWS + "\n9 new\nTO component1 1\nGET\n"
 
 
-class Looking:
-    """The configuration of a node on the disk, and what looks for changes of it."""
+class WatchedNode:
+    """A node with its configuration on the disk, and the `Changes` that watch it."""
 
     def __init__(self, folder: Path) -> None:
         self.disk = NodeProcess(folder / "n", components=1)
@@ -134,45 +134,45 @@ class Looking:
         self.stage = Stage()
         self.stage.world.config = load(self.disk.config, {}).config
         self.changes = Changes(self.stage.node, self.stage.world, files)
-        self.said = self.stage.telemetry.events
+        self.events = self.stage.telemetry.events
 
-    async def at_rest(self) -> None:
-        """Two looks: a change has come to rest."""
+    async def apply_change(self) -> None:
+        """Check twice: a change is applied when two checks find the same files."""
         await self.changes.take_up()
         await self.changes.take_up()
 
     async def later(self, times: int = 1) -> None:
-        """Looks of which each comes a minute later."""
+        """Check, each time a minute later."""
         for _ in range(times):
             self.stage.clock.ms += 60_000
             await self.changes.take_up()
 
 
-async def test_a_change_that_comes_while_no_descriptor_is_free_is_taken_when_one_is(tmp_path):
-    looking = Looking(tmp_path)
-    (looking.disk.config / "flows.conf").write_text(MORE)
-    await asyncio.to_thread(len, "")  # a node has used threads from its start on
+async def test_a_change_without_a_free_descriptor_is_applied_when_one_is_free(tmp_path):
+    watched = WatchedNode(tmp_path)
+    (watched.disk.config / "flows.conf").write_text(MORE)
+    await asyncio.to_thread(len, "")  # start a thread of the pool now: it needs descriptors
     with no_descriptor_free():
-        await looking.at_rest()
-        await looking.later(3)
-    assert looking.said.count("config_rejected") == 1
-    await looking.later()
-    assert looking.said[-1] == "config_taken"
-    assert "9" in looking.stage.world.config.flows
-    await looking.later(3)
-    assert looking.said.count("config_taken") == 1
+        await watched.apply_change()
+        await watched.later(3)
+    assert watched.events.count("config_rejected") == 1
+    await watched.later()
+    assert watched.events[-1] == "config_taken"
+    assert "9" in watched.stage.world.config.flows
+    await watched.later(3)
+    assert watched.events.count("config_taken") == 1
 
 
 @pytest.mark.parametrize(
     "flow",
     ['CRON "0 3 * * *" Asia/Tokyo\nTO component1 1\nGET'],
 )
-async def test_what_a_flow_needs_to_be_read_is_loaded_when_a_descriptor_is_free(
+async def test_modules_that_a_flow_needs_are_loaded_when_a_descriptor_is_free(
     tmp_path, monkeypatch, flow
 ):
-    """Between the files and what the flow needs, somebody takes the last one."""
-    looking = Looking(tmp_path)
-    (looking.disk.config / "flows.conf").write_text(f"{FLOWS}\n9\n{flow}\n")
+    """The last descriptor is taken after the files were read, before the modules are loaded."""
+    watched = WatchedNode(tmp_path)
+    (watched.disk.config / "flows.conf").write_text(f"{FLOWS}\n9\n{flow}\n")
     await asyncio.to_thread(len, "")
     zoneinfo.ZoneInfo.clear_cache()
     with ExitStack() as taken, monkeypatch.context() as patched:
@@ -184,29 +184,27 @@ async def test_what_a_flow_needs_to_be_read_is_loaded_when_a_descriptor_is_free(
             return text
 
         patched.setattr("fractal_rm.config.load.read_file", read_then_take)
-        await looking.at_rest()
-    assert looking.said == ["config_rejected", "config_finding"]
-    await looking.later()
-    assert looking.said[-1] == "config_taken"
-    assert "9" in looking.stage.world.config.flows
+        await watched.apply_change()
+    assert watched.events == ["config_rejected", "config_finding"]
+    await watched.later()
+    assert watched.events[-1] == "config_taken"
+    assert "9" in watched.stage.world.config.flows
 
 
-def test_a_charset_and_tls_that_come_first_while_no_descriptor_is_free_fail_nothing(
-    make, components
-):
-    """Python loads what each of them needs when it is first used."""
+def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, components):
+    """Python loads modules for them at the first use."""
     euro = (200, b"\x80", {"Content-Type": "text/plain; charset=windows-1252"})
     kana = (200, b"\x83\x4b", {"Content-Type": "text/plain; charset=Shift_JIS"})
     node = make()
     node.edit("components", component3__config__protocol="https")
     (node.config / "flows.conf").write_text(f"{FLOWS}\n3\nTO component3 1\nGET\n")
-    # The command itself, as a copy of the tests' has loaded more; with few of them from its start.
+    # As a process of its own, as the test process has loaded more modules; with few descriptors.
     node.before = MAY_OPEN_FEW
     node.start()
     with closing(http.client.HTTPConnection(HOST, node.rest, timeout=40)) as connection:
 
         def outcome(flow: str, left: int) -> dict:
-            """Of a run while so many descriptors are left, over a connection that is kept."""
+            """The outcome of a run while ``left`` descriptors are free."""
             used = {int(each.name) for each in Path(f"/proc/{node.process.pid}/fd").iterdir()}
             first_free = min(set(range(len(used) + 1)) - used)
             with open_files_limited(node.process.pid, first_free + left):
@@ -215,20 +213,18 @@ def test_a_charset_and_tls_that_come_first_while_no_descriptor_is_free_fail_noth
                 connection.request("POST", "/startrm", body, how)
                 return json.loads(connection.getresponse().read())
 
-        assert outcome("2", 20)["state"] == "succeeded"  # its connection is kept, too
+        assert outcome("2", 20)["state"] == "succeeded"  # its connection is kept
         components.answers["/endpoint2"] = euro
         assert outcome("2", 0)["results"] == ["€"]
         components.answers["/endpoint2"] = kana
         assert outcome("2", 0)["results"] == ["ガ"]
-        assert "what it sends is not TLS" in outcome("3", 1)["reason"]
+        assert "it does not speak TLS" in outcome("3", 1)["reason"]
 
 
-def test_a_run_of_before_a_restart_whose_path_comes_first_while_no_descriptor_is_free(
-    make, components
-):
-    """The configuration has no path any more, for which the node would have loaded its library."""
-    goes_on = threading.Event()
-    components.answers["/endpoint2"] = lambda *_: (goes_on.wait(30), (200, "done"))[1]
+def test_a_run_from_before_a_restart_uses_a_path_first_without_a_free_descriptor(make, components):
+    """The configuration has no path any more, so the node did not load JMESPath for it."""
+    resume = threading.Event()
+    components.answers["/endpoint2"] = lambda *_: (resume.wait(30), (200, "done"))[1]
     node = make()
     flow = "8\nTO component1 2\nGET\nTO component1 1\nPOST payload.a.b\n"
     (node.config / "flows.conf").write_text(f"{FLOWS}\n{flow}")
@@ -241,13 +237,13 @@ def test_a_run_of_before_a_restart_whose_path_comes_first_while_no_descriptor_is
     node.start()
     wait_until(lambda: len(components.requests) == 2)
     with no_descriptor_free(node.process.pid):
-        goes_on.set()
+        resume.set()
         wait_until(lambda: len(components.requests) == 3)
     wait_until(lambda: node.history.run(run).summary.state is State.SUCCEEDED)
 
 
-def test_runs_in_flight_are_no_more_than_half_of_the_descriptors(make, components):
-    """The others wait in line, and not within the time of a call."""
+def test_runs_in_flight_use_at_most_half_of_the_descriptors(make, components):
+    """The others wait in the queue, which does not use up the time limit of a call."""
     lock, all_there, under_way, most = threading.Lock(), threading.Event(), 0, 0
 
     def answer(*_) -> tuple[int, str]:
@@ -270,51 +266,51 @@ def test_runs_in_flight_are_no_more_than_half_of_the_descriptors(make, component
             connection.request("POST", "/startrm", body, {"Content-Type": "application/json"})
             taken = connection.getresponse()
             assert (taken.status, bool(taken.read())) == (200, True)
-    wait_until(lambda: under_way >= 100)  # one flow leaves some to the others
+    wait_until(lambda: under_way >= 100)  # one flow leaves some slots to the others
     all_there.set()
     wait_until(lambda: len(node.runs(State.SUCCEEDED)) == 300)
     assert most <= 128
 
 
-async def test_a_file_that_takes_long_to_read_holds_up_nothing_else(tmp_path, monkeypatch):
-    looking = Looking(tmp_path)
-    (looking.disk.config / "flows.conf").write_text(MORE)
-    others_had_their_turn = threading.Event()
+async def test_reading_a_slow_file_does_not_block_the_event_loop(tmp_path, monkeypatch):
+    watched = WatchedNode(tmp_path)
+    (watched.disk.config / "flows.conf").write_text(MORE)
+    loop_has_run = threading.Event()
 
     def slow(*which: object):
-        assert others_had_their_turn.wait(30)
+        assert loop_has_run.wait(30)
         return load(*which)
 
     monkeypatch.setattr("fractal_rm.changes.load", slow)
-    taken = asyncio.create_task(looking.at_rest())
-    asyncio.get_running_loop().call_later(0.01, others_had_their_turn.set)
+    taken = asyncio.create_task(watched.apply_change())
+    asyncio.get_running_loop().call_later(0.01, loop_has_run.set)
     await taken
-    assert looking.said[-1] == "config_taken"
+    assert watched.events[-1] == "config_taken"
 
 
-async def test_what_is_asked_for_while_a_configuration_is_read_is_read_after_it(
+async def test_a_reload_requested_while_a_configuration_is_read_is_done_after_it(
     tmp_path, monkeypatch
 ):
-    looking = Looking(tmp_path)
+    watched = WatchedNode(tmp_path)
     reads = []
 
-    def asked_for_meanwhile(*which: object):
+    def load_and_request_reload(*which: object):
         if not reads:
-            looking.changes.reread()
+            watched.changes.reread()
         reads.append(which)
         return load(*which)
 
-    monkeypatch.setattr("fractal_rm.changes.load", asked_for_meanwhile)
-    (looking.disk.config / "flows.conf").write_text(MORE)
-    await looking.at_rest()
-    await looking.later(2)
+    monkeypatch.setattr("fractal_rm.changes.load", load_and_request_reload)
+    (watched.disk.config / "flows.conf").write_text(MORE)
+    await watched.apply_change()
+    await watched.later(2)
     assert len(reads) == 2
-    assert looking.said.count("config_taken") == 2
+    assert watched.events.count("config_taken") == 2
 
 
-async def test_a_change_that_was_not_taken_is_tried_again_and_that_is_said_once(tmp_path):
-    looking = Looking(tmp_path)
-    reconfigure = looking.stage.node.reconfigure
+async def test_a_change_that_was_not_applied_is_tried_again_and_reported_once(tmp_path):
+    watched = WatchedNode(tmp_path)
+    reconfigure = watched.stage.node.reconfigure
     occupied = [OSError("another program listens there")] * 3
 
     async def refuse(config):
@@ -322,45 +318,45 @@ async def test_a_change_that_was_not_taken_is_tried_again_and_that_is_said_once(
             raise occupied.pop()
         await reconfigure(config)
 
-    looking.stage.node.reconfigure = refuse
-    (looking.disk.config / "flows.conf").write_text(MORE)
-    await looking.at_rest()
-    await looking.later(2)
-    assert looking.said == ["config_not_taken"]
-    await looking.later()
-    assert looking.said == ["config_not_taken", "config_taken"]
+    watched.stage.node.reconfigure = refuse
+    (watched.disk.config / "flows.conf").write_text(MORE)
+    await watched.apply_change()
+    await watched.later(2)
+    assert watched.events == ["config_not_taken"]
+    await watched.later()
+    assert watched.events == ["config_not_taken", "config_taken"]
 
 
-async def test_what_is_wrong_with_a_configuration_is_not_looked_for_again_while_no_file_changes(
+async def test_a_rejected_configuration_is_not_read_again_until_a_file_changes(
     tmp_path, monkeypatch
 ):
-    looking = Looking(tmp_path)
-    (looking.disk.config / "flows.conf").write_text("1\nTO nobody 1\nGET\n")
-    await looking.at_rest()
+    watched = WatchedNode(tmp_path)
+    (watched.disk.config / "flows.conf").write_text("1\nTO nobody 1\nGET\n")
+    await watched.apply_change()
     monkeypatch.setattr("fractal_rm.changes.load", None)
-    await looking.later(3)
-    assert set(looking.said) == {"config_rejected", "config_finding"}
+    await watched.later(3)
+    assert set(watched.events) == {"config_rejected", "config_finding"}
 
 
 async def test_a_node_stays_paused_while_the_control_file_cannot_be_read(tmp_path):
-    looking = Looking(tmp_path)
-    write_control(looking.disk.state, Control(paused=True))
-    await looking.later()
+    watched = WatchedNode(tmp_path)
+    write_control(watched.disk.state, Control(paused=True))
+    await watched.later()
     with no_descriptor_free():
-        await looking.later(3)
-    await looking.later()
-    assert looking.said == ["paused", "control_unread"]
+        await watched.later(3)
+    await watched.later()
+    assert watched.events == ["paused", "control_unread"]
 
 
-async def test_a_node_that_cannot_tell_at_its_start_whether_it_is_paused_begins_nothing(tmp_path):
+async def test_a_node_that_cannot_read_the_control_file_at_its_start_is_paused(tmp_path):
     state = tmp_path / "n" / "state"
     state.mkdir(parents=True)
     os.mkfifo(state / "control.json")
-    looking = Looking(tmp_path)
-    assert looking.said == ["control_unread", "paused"]
+    watched = WatchedNode(tmp_path)
+    assert watched.events == ["control_unread", "paused"]
     (state / "control.json").unlink()
-    await looking.later()
-    assert looking.said[-1] == "resumed"
+    await watched.later()
+    assert watched.events[-1] == "resumed"
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "device", "socket", "link to a device"])
@@ -378,7 +374,7 @@ def test_only_regular_files_are_read(tmp_path, kind):
 
 
 def put_there(path: Path, kind: str) -> None:
-    """What is no regular file."""
+    """Make something that is not a regular file."""
     if kind == "FIFO":
         os.mkfifo(path)
     elif kind == "socket":
@@ -388,7 +384,7 @@ def put_there(path: Path, kind: str) -> None:
         path.symlink_to("/dev/zero")
 
 
-def test_a_reference_to_what_is_no_regular_file_is_a_finding_at_its_place(tmp_path):
+def test_a_reference_to_something_other_than_a_regular_file_is_a_finding(tmp_path):
     node = NodeProcess(tmp_path / "n", components=1)
     os.mkfifo(node.folder / "secret")
     node.edit("comm", mqtt__password="${file:secret}")
@@ -400,15 +396,15 @@ def test_a_reference_to_what_is_no_regular_file_is_a_finding_at_its_place(tmp_pa
     assert all(found.place.line for found in rejected.value.findings)
 
 
-def test_a_file_without_end_is_read_up_to_a_bound(tmp_path):
+def test_a_huge_file_is_read_up_to_a_limit(tmp_path):
     node = NodeProcess(tmp_path / "n", components=1)
     with (node.config / "flows.conf").open("ab") as file:
-        file.truncate(1 << 40)  # it has holes for a tebibyte
+        file.truncate(1 << 40)  # a sparse file of a tebibyte
     with pytest.raises(ConfigRejected, match="C232"):
         load(node.config, {})
 
 
-def test_a_configuration_that_becomes_a_fifo_leaves_the_running_one_in_place(make):
+def test_a_configuration_that_becomes_a_fifo_is_not_applied(make):
     node = make().start()
     flows = node.config / "flows.conf"
     flows.unlink()
@@ -420,7 +416,7 @@ def test_a_configuration_that_becomes_a_fifo_leaves_the_running_one_in_place(mak
     wait_until(lambda: "config_taken" in node.log)
 
 
-def test_tls_files_that_are_none_fail_a_call_in_words(tmp_path):
+def test_a_tls_file_that_is_a_fifo_is_an_error(tmp_path):
     os.mkfifo(tmp_path / "ca.pem")
     with pytest.raises(ConnectFailed, match="it is a FIFO"):
         TlsContexts().context(Tls(str(tmp_path / "ca.pem"), None, None))

@@ -1,4 +1,4 @@
-"""The log: what disturbs it disturbs nothing else, and is said in it."""
+"""The log: its faults do not affect the rest of the node, and lost lines are reported."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from collections import Counter
 
 import pytest
 
-from fractal_rm.adapters.telemetry import line_writer, outlets
 from fractal_rm.adapters.telemetry.line_writer import LineWriter
 from fractal_rm.adapters.telemetry.outlets import LogFile, Stream
 from nodes import NodeProcess, wait_until
 
 
-class Shaky:
-    """An outlet that fails, or keeps who writes waiting, until it is told not to."""
+class FaultyOutlet:
+    """An outlet that fails while ``fails``, and blocks while ``free`` is not set."""
 
     def __init__(self) -> None:
         self.text = b""
@@ -32,19 +31,21 @@ class Shaky:
         if self.fails:
             raise OSError("no space left on device")
         self.free.wait()
-        some = line[:5]  # as a pipe may: the rest comes next
+        some = line[:5]  # a partial write, as to a pipe
         self.text += some
         return len(some)
 
 
 @pytest.fixture
-def shaky(monkeypatch):
-    monkeypatch.setattr(line_writer, "RETRY_S", 0.01)
-    monkeypatch.setattr(line_writer, "HELD_BYTES", 100)
-    outlet = Shaky()
+def faulty():
+    outlet = FaultyOutlet()
     yield outlet
     outlet.fails = False
     outlet.free.set()
+
+
+def writer_to(outlet: FaultyOutlet) -> LineWriter:
+    return LineWriter(outlet, max_queued_bytes=100, retry_s=0.01)
 
 
 def write(writer: LineWriter, *lines: str) -> None:
@@ -53,36 +54,36 @@ def write(writer: LineWriter, *lines: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["fails", "waits"])
-def test_what_does_not_fit_while_a_log_cannot_be_written_is_counted_in_its_place(shaky, how):
-    writer = LineWriter(shaky)
+def test_lines_that_do_not_fit_into_the_queue_are_counted_and_reported_in_their_place(faulty, how):
+    writer = writer_to(faulty)
     write(writer, "before")
     writer.flush()
-    shaky.fails = how == "fails"
-    shaky.free.clear()
-    write(writer, *(f"line {n:03}" for n in range(20)))  # nine bytes each, with its end
-    shaky.fails = False
-    shaky.free.set()
-    wait_until(lambda: b"count=9" in shaky.text)
+    faulty.fails = how == "fails"
+    faulty.free.clear()
+    write(writer, *(f"line {n:03}" for n in range(20)))  # nine bytes each, with the line end
+    faulty.fails = False
+    faulty.free.set()
+    wait_until(lambda: b"count=9" in faulty.text)
     write(writer, "after")
     writer.flush()
-    lines = shaky.text.decode().splitlines()
+    lines = faulty.text.decode().splitlines()
     assert lines == [
         "before", *(f"line {n:03}" for n in range(11)), "log_lines_lost count=9", "after"
     ]  # fmt: skip
     writer.close()
 
 
-def test_what_is_written_at_the_end_of_a_process_is_not_waited_for_while_it_fails(shaky):
-    shaky.fails = True
-    writer = LineWriter(shaky)
+def test_a_flush_does_not_wait_while_writing_fails(faulty):
+    faulty.fails = True
+    writer = writer_to(faulty)
     write(writer, "never")
-    wait_until(lambda: shaky.tries)
+    wait_until(lambda: faulty.tries)
     writer.flush()
     writer.close()
-    assert shaky.text == b""
+    assert faulty.text == b""
 
 
-def test_a_log_that_was_moved_away_goes_on_in_a_new_file(tmp_path):
+def test_after_the_log_file_is_moved_away_the_next_line_goes_to_a_new_file(tmp_path):
     log = LogFile(str(tmp_path / "rm.log"))
     log.write(b"one\n")
     (tmp_path / "rm.log").rename(tmp_path / "rm.log.old")
@@ -91,7 +92,7 @@ def test_a_log_that_was_moved_away_goes_on_in_a_new_file(tmp_path):
     assert (tmp_path / "rm.log").read_text() == "two\n"
 
 
-def test_a_log_whose_folder_is_gone_fails_until_it_is_back(tmp_path):
+def test_writing_fails_while_the_folder_of_the_log_is_missing(tmp_path):
     (tmp_path / "log").mkdir()
     log = LogFile(str(tmp_path / "log" / "rm.log"))
     (tmp_path / "log").rename(tmp_path / "aside")
@@ -102,51 +103,47 @@ def test_a_log_whose_folder_is_gone_fails_until_it_is_back(tmp_path):
     assert (tmp_path / "log" / "rm.log").read_text() == "two\n"
 
 
-def test_two_processes_that_share_a_log_rotate_it_without_losing_a_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(outlets, "FILE_BYTES", 1_000)
-    monkeypatch.setattr(outlets, "FILES_KEPT", 20)
+def test_two_writers_of_one_log_rotate_it_without_losing_a_line(tmp_path):
     path = tmp_path / "rm.log"
 
-    def fill(who: str) -> None:
-        log = LogFile(str(path))
+    def write_lines(name: str) -> None:
+        log = LogFile(str(path), max_bytes=1_000, rotated_files=20)
         for n in range(300):
-            log.write(b"%b %06d\n" % (who.encode(), n))
+            log.write(b"%b %06d\n" % (name.encode(), n))
 
-    writers = [threading.Thread(target=fill, args=(who,)) for who in ("a", "b")]
+    writers = [threading.Thread(target=write_lines, args=(name,)) for name in ("a", "b")]
     for each in writers:
         each.start()
     for each in writers:
         each.join()
     lines = [line for file in tmp_path.iterdir() for line in file.read_text().splitlines()]
-    assert set(Counter(lines)) == {f"{who} {n:06}" for who in "ab" for n in range(300)}
+    assert set(Counter(lines)) == {f"{name} {n:06}" for name in "ab" for n in range(300)}
     assert max(file.stat().st_size for file in tmp_path.iterdir()) <= 1_020
     assert len(list(tmp_path.iterdir())) >= 6
 
 
-def test_what_a_link_leads_to_is_not_rotated(tmp_path, monkeypatch):
-    monkeypatch.setattr(outlets, "FILE_BYTES", 5)
+def test_the_target_of_a_symbolic_link_is_not_rotated(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "rm.log")
-    log = LogFile(str(tmp_path / "link"))
+    log = LogFile(str(tmp_path / "link"), max_bytes=5)
     log.write(b"one\n")
     log.write(b"two\n")
     assert (tmp_path / "rm.log").read_text() == "one\ntwo\n"
 
 
-def test_a_log_that_cannot_be_rotated_grows_and_keeps_nobody_else_waiting(tmp_path, monkeypatch):
-    monkeypatch.setattr(outlets, "FILE_BYTES", 5)
+def test_a_log_that_cannot_be_rotated_grows_and_its_lock_is_released(tmp_path):
     path = tmp_path / "rm.log"
     (tmp_path / "rm.log.1").mkdir()
-    (tmp_path / "rm.log.2").touch()  # so that the folder cannot take its name
+    (tmp_path / "rm.log.2").touch()  # the folder rm.log.1 cannot be renamed to this file
     (tmp_path / "rm.log.3" / "full").mkdir(parents=True)
-    for log in (LogFile(str(path)), LogFile(str(path))):
+    for log in (LogFile(str(path), max_bytes=5), LogFile(str(path), max_bytes=5)):
         log.write(b"one\n")
         log.write(b"two\n")
     assert path.read_text() == "one\ntwo\none\ntwo\n"
     with path.open() as other:
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where it is not let go of
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if it is still locked
 
 
-def test_a_pipe_that_others_made_non_blocking_is_waited_for_and_left_so():
+def test_a_pipe_that_others_made_non_blocking_stays_so():
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     fill(writer)
@@ -160,7 +157,7 @@ def test_a_pipe_that_others_made_non_blocking_is_waited_for_and_left_so():
 
 
 def fill(pipe: int) -> None:
-    """Write until nothing more goes in."""
+    """Write until the pipe is full."""
     before = os.get_blocking(pipe)
     os.set_blocking(pipe, False)
     try:
@@ -179,7 +176,7 @@ def works(node: NodeProcess) -> bool:
 
 @pytest.fixture
 def unread(make):
-    """A node whose standard error is a pipe that is full, and the end of it that may be read."""
+    """A node whose standard error is a full pipe, and the reading end of that pipe."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     fill(writer)
@@ -189,13 +186,13 @@ def unread(make):
         yield node, pipe
 
 
-def test_a_pipe_that_nobody_reads_stops_nothing(unread):
+def test_a_node_works_while_nobody_reads_its_log_pipe(unread):
     node, _ = unread
     assert works(node)
     assert node.stop() == 0
 
 
-def test_a_pipe_that_is_read_late_gives_every_line(unread):
+def test_no_line_is_lost_in_a_pipe_that_is_read_late(unread):
     node, pipe = unread
     node.process.send_signal(signal.SIGTERM)
     lines = pipe.read().lstrip("x").splitlines()
@@ -203,7 +200,7 @@ def test_a_pipe_that_is_read_late_gives_every_line(unread):
     assert node.process.wait() == 0
 
 
-def test_a_log_on_a_full_disk_stops_nothing_and_prints_no_traceback(make):
+def test_a_node_with_its_log_on_a_full_disk_works_and_prints_no_traceback(make):
     node = make()
     node.edit("comm", log__path="/dev/full")
     node.launch_ready({})

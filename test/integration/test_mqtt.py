@@ -15,7 +15,7 @@ from fractal_rm.adapters.mqtt import connection as connection_module
 from fractal_rm.adapters.mqtt import unacknowledged
 from fractal_rm.adapters.mqtt.client_id import ClientId
 from fractal_rm.adapters.mqtt.packets import BEGINNING_BYTES
-from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.config import model
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.refusals import Busy, Malformed

@@ -13,7 +13,7 @@ from fractal_rm.adapters.mqtt.broker_memory import BrokerMemory
 from fractal_rm.adapters.mqtt.client_id import ClientId, ClientIdInUse
 from fractal_rm.adapters.mqtt.connect_options import BrokerOptions, ConnectOptions, ConnectResult
 from fractal_rm.adapters.mqtt.publish_packet import Message
-from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.trigger import Said

@@ -1,4 +1,4 @@
-"""Facts name nodes absolutely: a node without ``node.id`` has an id that its state folder keeps."""
+"""A node without ``node.id`` in its configuration has an id in its state folder."""
 
 import os
 import threading
@@ -9,8 +9,8 @@ import pytest
 from fractal_rm.adapters.lock import FileLock
 from fractal_rm.adapters.memory.journal import Disk
 from fractal_rm.adapters.node_id import FILE, NodeIdUnreadable, kept_node_id
+from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.adapters.sqlite import SqliteHistory
-from fractal_rm.adapters.world import SystemRandom
 from fractal_rm.cli.main import EXIT_CANNOT
 from fractal_rm.domain.facts import Accepted, Placed
 from fractal_rm.domain.flow import Flow
@@ -20,62 +20,62 @@ from fractal_rm.domain.state import Placement, State
 from worlds import ManualClock, Stage, until
 
 
-def kept(folder):
+def node_id(folder):
     return kept_node_id(folder, SystemRandom())
 
 
-def test_it_is_made_once(tmp_path):
-    first = kept(tmp_path)
+def test_the_id_is_created_once(tmp_path):
+    first = node_id(tmp_path)
     assert (tmp_path / FILE).read_text() == f"{first}\n"
-    assert kept(tmp_path) == first
+    assert node_id(tmp_path) == first
     assert len(first) == 12
 
 
-def test_processes_that_make_it_at_once_have_the_same(tmp_path):
+def test_processes_that_create_it_at_the_same_time_get_the_same_id(tmp_path):
     found = []
-    threads = [threading.Thread(target=lambda: found.append(kept(tmp_path))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: found.append(node_id(tmp_path))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(found) == 8
-    assert set(found) == {kept(tmp_path)}
+    assert set(found) == {node_id(tmp_path)}
 
 
-def test_one_that_another_process_makes_for_ever_is_not_waited_for(tmp_path, monkeypatch):
+def test_waiting_for_another_process_to_create_it_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr("fractal_rm.adapters.node_id.RETRY_S", 0)
     lock = FileLock(tmp_path / f"{FILE}.lock")
     with pytest.raises(NodeIdUnreadable, match="another process"):
-        kept(tmp_path)
+        node_id(tmp_path)
     lock.release()
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"0123456789a", b"0123456789AB", b"0123456789ab0", b"\xff\0", b"7\n"]
 )
-def test_a_file_that_holds_none_is_not_replaced_unasked(tmp_path, content):
+def test_a_file_without_a_valid_id_is_an_error_and_not_replaced(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(NodeIdUnreadable, match=r"does not hold the id of a node.*delete the file"):
-        kept(tmp_path)
+    with pytest.raises(NodeIdUnreadable, match=r"has no valid node id.*delete the file"):
+        node_id(tmp_path)
     assert (tmp_path / FILE).read_bytes() == content
 
 
-def test_a_folder_that_cannot_be_used_is_said_with_the_cure(tmp_path):
+def test_an_unusable_folder_is_an_error_with_a_hint(tmp_path):
     (tmp_path / FILE).mkdir()
     with pytest.raises(NodeIdUnreadable, match=r"node-id.*node\.id in comm\.conf"):
-        kept(tmp_path)
+        node_id(tmp_path)
     with pytest.raises(NodeIdUnreadable, match="No such file or directory"):
-        kept(tmp_path / "gone")
+        node_id(tmp_path / "gone")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_is_read_only_is_said_with_the_cure(tmp_path):
+def test_a_read_only_folder_is_an_error_with_a_hint(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(NodeIdUnreadable, match=r"Permission denied.*node\.id in comm\.conf"):
-        kept(tmp_path)
+        node_id(tmp_path)
 
 
-def test_a_node_that_starts_without_an_id_keeps_one_and_its_facts_say_it(make):
+def test_a_node_without_an_id_creates_one_and_its_facts_have_it(make):
     node = make().start()
     _, _, taken = node.trigger("2", Prefer="wait=30")
     assert taken["state"] == "succeeded"
@@ -84,7 +84,7 @@ def test_a_node_that_starts_without_an_id_keeps_one_and_its_facts_say_it(make):
     facts = [timed.fact for timed in SqliteHistory(node.state).run(taken["run"]).facts]
     assert [each.node for each in facts if isinstance(each, Accepted | Placed)] == [own, own]
     (run,) = SqliteHistory(node.state).runs()
-    assert run.node is None  # people see what went elsewhere
+    assert run.node is None  # it ran on this node
 
 
 def test_a_node_whose_id_is_damaged_does_not_start(make):
@@ -93,7 +93,7 @@ def test_a_node_whose_id_is_damaged_does_not_start(make):
     (node.state / FILE).write_bytes(b"damaged")
     node.launch()
     assert node.process.wait(30) == EXIT_CANNOT
-    assert f"{FILE} does not hold the id of a node" in node.log
+    assert f"{FILE} has no valid node id" in node.log
     assert "Traceback" not in node.log
     node.edit("comm", node__id="7")
     node.start()
@@ -106,7 +106,7 @@ def test_a_node_whose_id_is_damaged_does_not_start(make):
     assert placed.node == "7"
 
 
-# --- runs keep the name of the node that has taken them -------------------------------------------
+# --- runs keep the id of the node that accepted them ----------------------------------------------
 
 
 def named(node_id: str | None, **how) -> Stage:
@@ -115,25 +115,25 @@ def named(node_id: str | None, **how) -> Stage:
     return stage
 
 
-async def test_a_run_that_was_placed_here_stays_here_although_the_node_has_another_id_now():
+async def test_a_run_that_was_placed_here_runs_here_after_a_change_of_the_node_id():
     disk, clock = Disk(), ManualClock()
     async with named("1", disk=disk, clock=clock) as first:
         first.node.pause(True)
         taken = await first.send("5")
         first.crash()
-    async with named("9", disk=disk, clock=clock) as second:  # it is placed by this one
+    async with named("9", disk=disk, clock=clock) as second:  # this one places it
         second.holds("a/1")
         await until(lambda: "a/1" in second.called())
         second.crash()
     third = named("8", disk=disk, clock=clock)
-    third.balancer.answer = "3"  # which is not asked again
+    third.balancer.answer = "3"  # the balancer is not asked again
     async with third:
         assert (await third.ended(taken.run)).state is State.SUCCEEDED
     placed = [fact for fact in disk.facts(taken.run) if isinstance(fact, Placed)]
     assert [fact.node for fact in placed] == ["1"]
 
 
-async def test_an_id_that_the_configuration_no_longer_has_is_the_kept_one():
+async def test_without_an_id_in_the_configuration_the_stored_one_is_used():
     async with named("1") as stage:
         await stage.node.reconfigure(msgspec.structs.replace(stage.world.config, node_id=None))
         taken = await stage.send("1")
@@ -141,7 +141,7 @@ async def test_an_id_that_the_configuration_no_longer_has_is_the_kept_one():
         assert stage.disk.facts(taken.run)[0].node == "kept"
 
 
-async def test_a_peer_is_told_who_offers_also_by_a_node_without_an_id_of_its_own():
+async def test_an_offer_has_the_stored_id_as_its_sender():
     senders = []
 
     async def take(_node, offer):
@@ -154,7 +154,7 @@ async def test_a_peer_is_told_who_offers_also_by_a_node_without_an_id_of_its_own
     assert senders == ["kept"]
 
 
-def test_a_fact_that_names_the_node_that_has_taken_the_run_means_here():
+def test_a_run_placed_on_the_node_that_accepted_it_is_placed_here():
     accepted = Accepted("1", "v", msgspec.Raw(b"1"), "mqtt", node="abc")
     new = Run("R", Flow("1"), 0)
     assert fold(new, [accepted, Placed("abc", "why")]).placement is Placement.HERE

@@ -1,4 +1,4 @@
-"""Whole nodes: what they do with signals, and without standard streams."""
+"""Nodes as processes: signals, and missing standard streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fractal_rm.signals import NOT_FOR_US
+from fractal_rm.signals import IGNORED
 from nodes import FLOWS, NodeProcess, wait_until
 from open_files import no_descriptor_free
 
@@ -30,19 +30,19 @@ def logged(node: NodeProcess, event: str) -> int:
 
 @pytest.fixture
 def node(make):
-    """One that writes to a log file."""
+    """A node that writes to a log file."""
     made = make()
     made.edit("comm", log__path="rm.log")
     return made
 
 
-def test_hang_up_has_the_configuration_read_again_although_no_file_changed(node):
+def test_sighup_reloads_the_configuration_even_if_no_file_changed(node):
     node.launch_ready({})
     node.process.send_signal(signal.SIGHUP)
     wait_until(lambda: logged(node, "config_taken") == 1)
     (node.config / "flows.conf").write_text("1\nTO nobody 1\nGET\n")
     wait_until(lambda: logged(node, "config_rejected") == 1)
-    node.process.send_signal(signal.SIGHUP)  # what is wrong is said again
+    node.process.send_signal(signal.SIGHUP)  # the errors are logged again
     wait_until(lambda: logged(node, "config_rejected") == 2)
     (node.folder / "rm.log").rename(node.folder / "rm.log.1")  # as logrotate does
     (node.config / "flows.conf").write_text(FLOWS)
@@ -51,16 +51,16 @@ def test_hang_up_has_the_configuration_read_again_although_no_file_changed(node)
     assert node.stop() == 0
 
 
-def test_signals_that_are_not_for_it_end_no_node(node):
+def test_ignored_signals_do_not_end_the_node(node):
     node.launch_ready({})
-    for number in NOT_FOR_US:
+    for number in IGNORED:
         node.process.send_signal(number)
     assert works(node)
     assert node.stop() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGXCPU, signal.SIGPWR])
-def test_the_end_of_its_time_or_power_is_an_ordered_end_however_often_it_is_said(node, number):
+def test_a_cpu_limit_or_power_failure_drains_the_node_however_often_it_is_signalled(node, number):
     node.launch_ready({})
     for _ in range(3):
         node.process.send_signal(number)
@@ -69,7 +69,7 @@ def test_the_end_of_its_time_or_power_is_an_ordered_end_however_often_it_is_said
 
 
 def launched_in_terminal(node: NodeProcess) -> int:
-    """Our end of the terminal that it is started in."""
+    """Start a node in a terminal, and return our end of it."""
     ours, its = pty.openpty()
 
     def take_terminal() -> None:
@@ -81,20 +81,20 @@ def launched_in_terminal(node: NodeProcess) -> int:
     return ours
 
 
-def test_hang_up_while_no_descriptor_is_free_closes_no_terminal(node):
+def test_sighup_without_a_free_descriptor_is_not_taken_for_a_closed_terminal(node):
     ours = launched_in_terminal(node)
     with no_descriptor_free(node.process.pid):
         node.process.send_signal(signal.SIGHUP)
         (node.config / "flows.conf").write_text(f"{FLOWS}\n9\nTO component1 1\nGET\n")
         wait_until(lambda: logged(node, "config_rejected") == 1)
-    wait_until(lambda: logged(node, "told_to_read_again") == 1)
+    wait_until(lambda: logged(node, "reload_requested") == 1)
     wait_until(lambda: logged(node, "config_taken") == 1)
     assert works(node)
     assert node.stop() == 0
     os.close(ours)
 
 
-def test_a_terminal_that_is_closed_ends_the_node_in_it_in_order(node):
+def test_closing_its_terminal_drains_the_node(node):
     ours = launched_in_terminal(node)
     assert works(node)
     os.close(ours)
@@ -102,8 +102,8 @@ def test_a_terminal_that_is_closed_ends_the_node_in_it_in_order(node):
     assert logged(node, "terminal_closed") == 1
 
 
-def test_signals_are_right_before_the_program_is_loaded():
-    """It takes seconds on a small machine, and a supervisor may ask for a reload by then."""
+def test_signals_are_handled_before_the_program_is_loaded():
+    """Loading takes seconds on a small machine; a supervisor may send SIGHUP in that time."""
     program = (
         "import importlib, signal; from fractal_rm.cli import main; load = importlib.import_module;"
         "default = signal.SIG_DFL; numbers = signal.SIGHUP, signal.SIGUSR1;"
@@ -118,7 +118,7 @@ def test_signals_are_right_before_the_program_is_loaded():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGPWR])
-def test_a_node_that_is_told_to_stop_while_it_is_loaded_ends_well(number):
+def test_a_node_that_is_stopped_while_it_is_loaded_exits_with_0(number):
     program = (
         "import importlib, os; from fractal_rm.cli import main;"
         f"importlib.import_module = lambda name: os.kill(os.getpid(), {int(number)});"
@@ -128,7 +128,7 @@ def test_a_node_that_is_told_to_stop_while_it_is_loaded_ends_well(number):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_who_blocks_signals_and_starts_a_node_can_still_stop_it(node):
+def test_a_node_unblocks_signals_that_its_parent_has_blocked(node):
     def block() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
 
@@ -136,7 +136,7 @@ def test_who_blocks_signals_and_starts_a_node_can_still_stop_it(node):
     assert node.stop() == 0
 
 
-def test_nohup_keeps_a_node_running(node):
+def test_under_nohup_sighup_is_ignored(node):
     def nohup() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -144,7 +144,7 @@ def test_nohup_keeps_a_node_running(node):
     node.process.send_signal(signal.SIGHUP)
     assert works(node)
     assert node.stop() == 0
-    assert logged(node, "told_to_read_again") == 0
+    assert logged(node, "reload_requested") == 0
 
 
 # --- streams -----------------------------------------------------------------------------------
@@ -155,18 +155,18 @@ def close_streams() -> None:
         os.close(number)
 
 
-def test_a_node_without_standard_streams_works_and_ends_in_order(node):
+def test_a_node_without_standard_streams_works_and_stops(node):
     node.launch_ready({"preexec_fn": close_streams})
-    its = Path(f"/proc/{node.process.pid}/fd")
-    assert {str((its / name).readlink()) for name in "012"} == {"/dev/null"}
+    descriptors = Path(f"/proc/{node.process.pid}/fd")
+    assert {str((descriptors / name).readlink()) for name in "012"} == {"/dev/null"}
     assert works(node)
     assert node.stop() == 0
     assert logged(node, "stopped") == 1
 
 
 @pytest.mark.parametrize("launcher", ["rm_mqtt.py", "rm_api.py"])
-def test_launchers_have_their_streams_before_anything_else(launcher, tmp_path):
-    """The configuration that it is pointed to is broken, which ends it before it serves."""
+def test_launchers_open_missing_streams_first(launcher, tmp_path):
+    """The configuration is invalid, so the launcher exits before it serves."""
     (tmp_path / "comm.conf").write_text("{")
     program = Path(__file__).parents[2] / "runtime_manager" / launcher
     command = [sys.executable, str(program), "--config", str(tmp_path)]
@@ -174,7 +174,7 @@ def test_launchers_have_their_streams_before_anything_else(launcher, tmp_path):
     assert done.returncode == 3
 
 
-def test_a_command_whose_output_is_closed_says_by_its_exit_code_what_it_found(make):
+def test_a_command_without_standard_output_exits_with_its_usual_code(make):
     command = [sys.executable, "-m", "fractal_rm.cli.main", "runs", "list"]
     config = ["--config", str(make().config)]
     done = subprocess.run(
@@ -187,8 +187,8 @@ def test_a_command_whose_output_is_closed_says_by_its_exit_code_what_it_found(ma
     ("stream", "to", "code"),
     [("stdout", "pipe", 0), ("stderr", "pipe", 3), ("stderr", "/dev/full", 3)],
 )
-def test_a_command_whose_output_nobody_takes_ends_as_it_would_have(stream, to, code, tmp_path):
-    """On its standard output it prints its help, on the other one that a file is broken."""
+def test_a_command_that_cannot_print_exits_with_its_usual_code(stream, to, code, tmp_path):
+    """It prints its help to standard output, or a finding to standard error."""
     (tmp_path / "comm.conf").write_text("{")
     reading, writing = os.pipe()
     os.close(reading)

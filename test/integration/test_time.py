@@ -1,4 +1,4 @@
-"""What a node does when its clock is set, when the machine sleeps, and when it boots in 1970."""
+"""A node whose wall clock is set, whose machine is suspended, or that boots in 1970."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stage_of(text: str, disk: Disk | None = None, clock: ManualClock | None = No
 
 
 async def accepted_and_crashed(text: str, disk: Disk, clock: ManualClock) -> str:
-    """A node that takes a trigger while it is paused, and ends as by kill -9."""
+    """A paused node accepts a trigger, and is killed. Returns the id of the run."""
     stage = stage_of(text, disk, clock)
     await stage.node.start()
     stage.node.pause(True)
@@ -38,7 +38,7 @@ async def accepted_and_crashed(text: str, disk: Disk, clock: ManualClock) -> str
 
 
 @set_by
-async def test_a_deadline_is_as_far_away_as_it_was(by_ms):
+async def test_setting_the_wall_clock_does_not_move_a_deadline(by_ms):
     clock = ManualClock(NOW_MS)
     async with stage_of(PATIENT, clock=clock) as stage:
         stage.holds("slow/1")
@@ -56,7 +56,7 @@ async def test_a_deadline_is_as_far_away_as_it_was(by_ms):
 
 
 @set_by
-async def test_a_deadline_counts_on_over_a_restart(by_ms):
+async def test_a_deadline_continues_over_a_restart(by_ms):
     disk, clock = Disk(), ManualClock(NOW_MS)
     clock.jumped_ms = by_ms
     run = await accepted_and_crashed(PATIENT, disk, clock)
@@ -71,7 +71,7 @@ async def test_a_deadline_counts_on_over_a_restart(by_ms):
 
 
 @set_by
-async def test_no_run_is_parked_for_a_wall_clock_that_was_set(by_ms):
+async def test_setting_the_wall_clock_parks_no_run(by_ms):
     disk, clock = Disk(), ManualClock(NOW_MS)
     run = await accepted_and_crashed("9\nTO a 1\nGET\n", disk, clock)
     clock.jumped_ms = by_ms
@@ -80,7 +80,7 @@ async def test_no_run_is_parked_for_a_wall_clock_that_was_set(by_ms):
 
 
 @set_by
-async def test_a_run_that_is_old_is_parked_whatever_the_wall_clock_says(by_ms):
+async def test_an_old_run_is_parked_whatever_the_wall_clock_shows(by_ms):
     disk, clock = Disk(), ManualClock(NOW_MS)
     clock.jumped_ms = by_ms
     run = await accepted_and_crashed("9\nTO a 1\nGET\n", disk, clock)
@@ -93,7 +93,7 @@ async def test_a_run_that_is_old_is_parked_whatever_the_wall_clock_says(by_ms):
 
 
 @set_by
-async def test_stale_counts_what_has_passed(by_ms):
+async def test_stale_is_measured_on_the_steady_clock(by_ms):
     disk, clock = Disk(), ManualClock(NOW_MS)
     rules = {"9": msgspec.structs.replace(config().flows["2"], id="9",
                                           queueing=Queueing(stale_ms=10 * MINUTE_MS))}  # fmt: skip
@@ -112,7 +112,7 @@ async def test_stale_counts_what_has_passed(by_ms):
 
 
 @set_by
-async def test_a_trigger_that_comes_again_within_its_window_is_known(by_ms):
+async def test_a_repeated_trigger_is_known_within_its_window(by_ms):
     clock = ManualClock(NOW_MS)
     async with stage_of("9\nTO a 1\nGET\n", clock=clock, bounds=WINDOW) as stage:
         for jumps_ms in ((0, by_ms), (by_ms, 0)):
@@ -127,7 +127,7 @@ async def test_a_trigger_that_comes_again_within_its_window_is_known(by_ms):
 
 
 @set_by
-async def test_runs_are_listed_in_the_order_in_which_they_came(by_ms):
+async def test_run_ids_are_in_the_order_of_acceptance(by_ms):
     clock = ManualClock(NOW_MS)
     async with stage_of("9\nTO a 1\nGET\n", clock=clock) as stage:
         runs = []
@@ -140,7 +140,7 @@ async def test_runs_are_listed_in_the_order_in_which_they_came(by_ms):
         assert runs == sorted(runs)
 
 
-async def test_the_runs_of_two_processes_of_a_node_are_listed_in_the_order_in_which_they_came():
+async def test_run_ids_of_two_processes_of_a_node_are_in_the_order_of_acceptance():
     clock, one = ManualClock(NOW_MS), "9\nTO a 1\nGET\n"
     async with stage_of(one, clock=clock) as mqtt, stage_of(one, clock=clock) as api:
         runs = []
@@ -152,7 +152,7 @@ async def test_the_runs_of_two_processes_of_a_node_are_listed_in_the_order_in_wh
         assert runs == sorted(runs)
 
 
-async def test_what_a_run_took_is_measured_and_not_read_off_the_wall():
+async def test_the_duration_of_a_run_is_measured_on_the_steady_clock():
     clock = ManualClock(NOW_MS)
     async with stage_of(PATIENT, clock=clock) as stage:
         go = stage.holds("slow/1")
@@ -165,10 +165,10 @@ async def test_what_a_run_took_is_measured_and_not_read_off_the_wall():
         assert stage.ended_runs.took_ms == {run: 1_234}
 
 
-# --- the machine sleeps ---------------------------------------------------------------------------
+# --- the machine is suspended ---------------------------------------------------------------------
 
 
-async def test_a_wait_ends_in_time_although_the_machine_slept():
+async def test_a_wait_ends_in_time_after_a_suspend():
     clock = ManualClock(NOW_MS)
     one = Flow("9", steps=(Wait(10 * HOUR_MS), *flows("9\nTO a 1\nGET\n")["9"].steps))
     async with Stage(clock=clock, flows={"9": one}) as stage:
@@ -180,7 +180,7 @@ async def test_a_wait_ends_in_time_although_the_machine_slept():
         assert (await stage.ended(run)).state is State.SUCCEEDED
 
 
-async def test_a_retry_is_made_in_time_although_the_machine_slept():
+async def test_a_retry_is_made_in_time_after_a_suspend():
     clock = ManualClock(NOW_MS)
     async with stage_of("9\nTO a 1\nGET\n  RETRY 3\n", clock=clock) as stage:
         stage.answers("a/1", "busy", 503, Retry_After="300")
@@ -192,7 +192,7 @@ async def test_a_retry_is_made_in_time_although_the_machine_slept():
         assert (await stage.ended(run)).state is State.SUCCEEDED
 
 
-async def test_a_run_in_line_is_stale_when_the_machine_wakes():
+async def test_a_queued_run_is_stale_after_a_suspend():
     clock = ManualClock(NOW_MS)
     rules = {"9": msgspec.structs.replace(config().flows["2"], id="9",
                                           queueing=Queueing(stale_ms=HOUR_MS))}  # fmt: skip
@@ -210,9 +210,9 @@ async def test_a_run_in_line_is_stale_when_the_machine_wakes():
 @pytest.mark.parametrize(
     ("off_ms", "state"), [(9 * MINUTE_MS, State.SUCCEEDED), (HOUR_MS, State.EXPIRED)]
 )
-async def test_over_a_reboot_a_deadline_goes_by_the_wall_clock(off_ms, state):
+async def test_during_a_reboot_a_deadline_is_measured_on_the_wall_clock(off_ms, state):
     disk, clock = Disk(), ManualClock(NOW_MS)
-    clock.jumped_ms = 3 * DAY_MS  # and it was set while the machine was up
+    clock.jumped_ms = 3 * DAY_MS  # it is set while the machine is up
     clock.read()
     run = await accepted_and_crashed("9\nDEADLINE 10m\nTO a 1\nGET\n", disk, clock)
     clock.reboot(off_ms)
@@ -222,7 +222,7 @@ async def test_over_a_reboot_a_deadline_goes_by_the_wall_clock(off_ms, state):
 
 
 @set_by
-async def test_a_wait_goes_on_over_a_reboot_and_a_clock_that_was_set_before(by_ms):
+async def test_a_wait_continues_over_a_reboot_after_the_wall_clock_was_set(by_ms):
     disk, clock = Disk(), ManualClock(NOW_MS)
     one = Flow("9", steps=(Wait(10 * MINUTE_MS), *flows("9\nTO a 1\nGET\n")["9"].steps))
     stage = Stage(disk, clock, flows={"9": one})
@@ -241,16 +241,16 @@ async def test_a_wait_goes_on_over_a_reboot_and_a_clock_that_was_set_before(by_m
         await until(lambda: after.state(run) is State.SUCCEEDED)
 
 
-async def test_a_board_that_boots_in_1970_goes_on_and_says_so():
+async def test_a_board_that_boots_in_1970_works_and_reports_its_clock():
     disk, clock = Disk(), ManualClock(NOW_MS)
     run = await accepted_and_crashed(PATIENT, disk, clock)
     clock.reboot(DAY_MS, wall_ms=30_000)
     async with stage_of(PATIENT, disk, clock) as stage:
         go = stage.holds("slow/1")
         assert stage.telemetry.events.count("wall_clock_doubtful") == 1
-        (said,) = [check for check in stage.node.readiness() if check.name == "clock"]
-        assert said.ok
-        assert "before this program was made" in said.text
+        (check,) = [each for each in stage.node.readiness() if each.name == "clock"]
+        assert check.ok
+        assert "before this program was made" in check.text
         await until(lambda: stage.called() == ["slow/1"])
         later = (await stage.send("9")).run
         clock.jumped_ms = 0
@@ -260,5 +260,5 @@ async def test_a_board_that_boots_in_1970_goes_on_and_says_so():
             State.SUCCEEDED
         ] * 3
         assert run < later < last
-        (said,) = [check for check in stage.node.readiness() if check.name == "clock"]
-        assert said.text == "plausible"
+        (check,) = [each for each in stage.node.readiness() if each.name == "clock"]
+        assert check.text == "plausible"

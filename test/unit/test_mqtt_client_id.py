@@ -7,7 +7,7 @@ import os
 import pytest
 
 from fractal_rm.adapters.mqtt.client_id import ClientId, ClientIdInUse, kept_client_id
-from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.adapters.operating_system import SystemRandom
 
 
 def test_the_client_id_is_kept_and_begins_with_the_program_s_name(tmp_path):

@@ -1,4 +1,4 @@
-"""The steady clock: whatever is done to the wall clock, and whatever reboots, it goes on."""
+"""The steady clock: setting the wall clock does not change it, and it continues over reboots."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.steady import (
-    MOST_OFF_MS,
+    MAX_REBOOT_AGING_MS,
     WRITE_EVERY_MS,
     Timeline,
     doubt,
     looked_at,
     resumed,
-    set_between,
+    wall_clock_set_by,
 )
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
@@ -26,7 +26,7 @@ NOW_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 
 @dataclass
 class Machine:
-    """A machine with a node on it: what happens to its clocks, and what the node makes of it."""
+    """A machine and its node: changes of the machine's clocks, and the node's timeline."""
 
     wall_ms: int = NOW_MS
     boot_ms: int = 5_000
@@ -45,12 +45,12 @@ class Machine:
     def look(self) -> int:
         before, self.timeline = self.timeline, looked_at(self.timeline, self.moment())
         since_ms = self.timeline.boot_ms - self.written.boot_ms
-        if since_ms >= WRITE_EVERY_MS or set_between(before, self.timeline):
+        if since_ms >= WRITE_EVERY_MS or wall_clock_set_by(before, self.timeline):
             self.written = self.timeline
-        return set_between(before, self.timeline)
+        return wall_clock_set_by(before, self.timeline)
 
-    def passes(self, ms: int) -> int:
-        """Time passes, awake or asleep; a node looks twice a second, and at its end."""
+    def pass_time(self, ms: int) -> int:
+        """Time passes, awake or in suspend; the node looks at its clocks at the end."""
         self.wall_ms += ms
         self.boot_ms += ms
         return self.look()
@@ -64,18 +64,18 @@ class Machine:
         self.timeline = resumed(self.written, self.moment())
 
     def reboot(self, off_ms: int, *, wall_ms: int | None = None, up_ms: int = 10_000):
-        """The power is gone for ``off_ms``; ``wall_ms`` is what the wall clock then says."""
+        """The power is off for ``off_ms``; ``wall_ms`` is what the wall clock shows afterwards."""
         self.wall_ms = self.wall_ms + off_ms + up_ms if wall_ms is None else wall_ms
         self.boots, self.boot_ms = self.boots + 1, up_ms
         self.timeline = resumed(self.written, self.moment())
         self.written = self.timeline
 
 
-def test_until_somebody_sets_the_wall_clock_all_of_them_agree():
+def test_all_clocks_agree_until_the_wall_clock_is_set():
     machine = Machine()
-    machine.passes(HOUR_MS)
+    machine.pass_time(HOUR_MS)
     machine.restart()
-    machine.passes(7)
+    machine.pass_time(7)
     machine.reboot(2 * HOUR_MS)
     reading = machine.reading()
     assert reading.wall_ms == reading.steady_ms == reading.retention_ms == reading.id_ms
@@ -88,11 +88,11 @@ SETTINGS = [HOUR_MS, 10 * DAY_MS, 50 * YEAR_MS, -HOUR_MS, -10 * DAY_MS, -50 * YE
 
 @pytest.mark.parametrize("by_ms", SETTINGS)
 @pytest.mark.parametrize("again", ["", "restart", "reboot"])
-def test_a_wall_clock_that_is_set_moves_nothing_that_is_measured(by_ms, again):
+def test_setting_the_wall_clock_changes_no_other_clock(by_ms, again):
     machine = Machine()
     before = machine.reading()
     assert machine.set_by(by_ms) == by_ms
-    machine.passes(30_000)
+    machine.pass_time(30_000)
     if again == "restart":
         machine.restart()
     if again == "reboot":
@@ -105,15 +105,15 @@ def test_a_wall_clock_that_is_set_moves_nothing_that_is_measured(by_ms, again):
     assert after.id_ms - before.id_ms == passed_ms + max(0, by_ms)
 
 
-def test_a_board_without_a_battery_that_is_set_an_hour_later():
+def test_the_wall_clock_of_a_board_without_a_battery_is_set_an_hour_after_boot():
     machine = Machine()
-    machine.passes(5 * DAY_MS)
+    machine.pass_time(5 * DAY_MS)
     before = machine.reading()
     machine.reboot(6 * HOUR_MS, wall_ms=30_000, up_ms=30_000)
     booted = machine.reading()
     assert booted.steady_ms - before.steady_ms == 30_000
     assert "before this program was made" in doubt(booted, NOW_MS - YEAR_MS)
-    machine.passes(HOUR_MS)
+    machine.pass_time(HOUR_MS)
     machine.set_by(NOW_MS + 5 * DAY_MS + 7 * HOUR_MS - machine.wall_ms)
     after = machine.reading()
     assert after.steady_ms - booted.steady_ms == HOUR_MS
@@ -121,15 +121,15 @@ def test_a_board_without_a_battery_that_is_set_an_hour_later():
     assert doubt(after, NOW_MS - YEAR_MS) is None
 
 
-def test_a_clock_that_is_fifty_years_ahead_at_a_boot_ages_history_by_a_day_until_it_is_put_right():
+def test_a_clock_fifty_years_ahead_at_boot_ages_history_by_20_hours_until_it_is_corrected():
     machine = Machine()
     before = machine.reading()
     machine.reboot(60_000, wall_ms=NOW_MS + 50 * YEAR_MS)
     after = machine.reading()
-    assert after.steady_ms - before.steady_ms == 50 * YEAR_MS  # what is open is old by the clock
-    assert after.retention_ms - before.retention_ms <= MOST_OFF_MS + 10_000
+    assert after.steady_ms - before.steady_ms == 50 * YEAR_MS  # open runs are that old
+    assert after.retention_ms - before.retention_ms <= MAX_REBOOT_AGING_MS + 10_000
     machine.set_by(-50 * YEAR_MS)
-    machine.passes(1_000)
+    machine.pass_time(1_000)
     right = machine.reading()
     assert right.retention_ms - before.retention_ms == 1_000
     assert right.steady_ms - after.steady_ms == right.id_ms - after.id_ms == 1_000
@@ -137,18 +137,18 @@ def test_a_clock_that_is_fifty_years_ahead_at_a_boot_ages_history_by_a_day_until
 
 
 @pytest.mark.parametrize("ahead_ms", [2 * HOUR_MS, 73 * YEAR_MS])
-@pytest.mark.parametrize("put_right", ["at once", "when stopped", "at every other boot"])
-def test_a_board_whose_clock_is_ahead_at_each_boot_forgets_nothing_for_it(ahead_ms, put_right):
-    """As one whose clock shows local time, where NTP sets the wall clock after each boot."""
+@pytest.mark.parametrize("corrected", ["at once", "when stopped", "at every other boot"])
+def test_a_board_whose_clock_is_ahead_at_each_boot_forgets_nothing(ahead_ms, corrected):
+    """For example a hardware clock with local time; NTP sets the wall clock after each boot."""
     machine = Machine()
     before, right_ms = machine.reading(), NOW_MS
     for boot in range(6):
         right_ms += 5 * MINUTE_MS
         machine.reboot(0, wall_ms=right_ms + ahead_ms)
-        if put_right == "at every other boot" and boot % 2 == 0:
+        if corrected == "at every other boot" and boot % 2 == 0:
             continue
         machine.wall_ms = right_ms
-        machine.restart() if put_right == "when stopped" else machine.look()
+        machine.restart() if corrected == "when stopped" else machine.look()
         machine.written = machine.timeline
     after = machine.reading()
     assert 0 <= after.retention_ms - before.retention_ms <= 31 * MINUTE_MS
@@ -157,12 +157,12 @@ def test_a_board_whose_clock_is_ahead_at_each_boot_forgets_nothing_for_it(ahead_
 
 @pytest.mark.parametrize("by_ms", [HOUR_MS, 50 * YEAR_MS])
 @pytest.mark.parametrize("again", ["", "restart", "reboot"])
-def test_a_wall_clock_that_was_ahead_is_not_doubted_for_ever(by_ms, again):
+def test_a_corrected_wall_clock_is_not_doubted(by_ms, again):
     machine = Machine()
     machine.set_by(by_ms)
-    machine.passes(1_000)
+    machine.pass_time(1_000)
     machine.set_by(-by_ms)
-    machine.passes(1_000)
+    machine.pass_time(1_000)
     if again == "restart":
         machine.restart()
     if again == "reboot":
@@ -180,8 +180,8 @@ def test_a_wall_clock_that_goes_back_is_doubted(again):
     assert "behind" in doubt(machine.reading(), 0)
 
 
-def test_another_machine_that_was_up_for_long_goes_on_by_the_wall_clock():
-    """As where a container comes up elsewhere, with the state folder of before."""
+def test_on_another_machine_with_a_long_uptime_the_wall_clock_counts():
+    """For example a container that moves to another machine, with its state folder."""
     machine = Machine()
     before = machine.reading()
     machine.reboot(0, wall_ms=NOW_MS + MINUTE_MS, up_ms=100 * DAY_MS)
@@ -189,38 +189,38 @@ def test_another_machine_that_was_up_for_long_goes_on_by_the_wall_clock():
     assert after.steady_ms - before.steady_ms == MINUTE_MS
     assert after.retention_ms - before.retention_ms == MINUTE_MS
     assert after.id_ms == after.wall_ms == machine.wall_ms
-    machine.passes(7)
+    machine.pass_time(7)
     assert machine.reading().steady_ms - after.steady_ms == 7
 
 
-def test_of_another_machine_whose_wall_clock_is_behind_history_ages_by_a_day_at_most():
+def test_on_another_machine_whose_wall_clock_is_behind_history_ages_by_at_most_20_hours():
     machine = Machine()
     before = machine.reading()
     machine.reboot(0, wall_ms=NOW_MS - 10_000, up_ms=100 * DAY_MS)
     after = machine.reading()
-    assert after.steady_ms - before.steady_ms == 100 * DAY_MS  # what is open may be as old
-    assert 0 <= after.retention_ms - before.retention_ms <= MOST_OFF_MS
+    assert after.steady_ms - before.steady_ms == 100 * DAY_MS  # open runs may be that old
+    assert 0 <= after.retention_ms - before.retention_ms <= MAX_REBOOT_AGING_MS
 
 
-def test_another_time_namespace_is_as_a_reboot():
-    """CLOCK_BOOTTIME begins lower there, on a boot of the same name."""
+def test_another_time_namespace_counts_as_a_reboot():
+    """CLOCK_BOOTTIME is lower there, and the boot id is the same."""
     machine = Machine()
-    machine.passes(DAY_MS)
+    machine.pass_time(DAY_MS)
     before = machine.reading()
     machine.boot_ms, machine.wall_ms = 1_000, machine.wall_ms + 1_000
     machine.restart()
     assert machine.reading().steady_ms - before.steady_ms == 1_000
 
 
-def test_a_difference_that_only_reading_makes_is_none():
+def test_a_difference_of_one_millisecond_does_not_count_as_a_setting():
     timeline = Timeline("boot", 1_000, NOW_MS, NOW_MS - 1_000)
     later = looked_at(timeline, Moment("boot", 1_500, NOW_MS + 501))
-    assert set_between(timeline, later) == 0
+    assert wall_clock_set_by(timeline, later) == 0
     assert later.read(1_500).ahead_ms == 0
 
 
-happenings = st.one_of(
-    st.tuples(st.just("passes"), st.integers(0, 40 * DAY_MS)),
+events = st.one_of(
+    st.tuples(st.just("time passes"), st.integers(0, 40 * DAY_MS)),
     st.tuples(st.just("set"), st.integers(-60 * YEAR_MS, 60 * YEAR_MS)),
     st.tuples(st.just("restart"), st.just(0)),
     st.tuples(st.just("reboot"), st.integers(0, YEAR_MS)),
@@ -228,15 +228,15 @@ happenings = st.one_of(
 )
 
 
-@given(st.lists(happenings, max_size=30))
-def test_it_never_goes_slower_than_the_machine_and_loses_a_minute_at_most(history):
+@given(st.lists(events, max_size=30))
+def test_the_steady_clock_never_runs_slower_than_the_machine_and_loses_at_most_a_minute(history):
     machine = Machine()
     for what, number in history:
         before, wrong_ms = machine.reading(), machine.timeline.believed_ms
         least_ms = 0
-        if what == "passes":
+        if what == "time passes":
             for part_ms in (number - min(number, 30_000), min(number, 30_000)):
-                machine.passes(part_ms)  # the last half minute is not written down
+                machine.pass_time(part_ms)  # the last half minute is not saved
             least_ms = number
         elif what == "set":
             machine.set_by(number)
@@ -246,12 +246,12 @@ def test_it_never_goes_slower_than_the_machine_and_loses_a_minute_at_most(histor
             machine.reboot(number)
         else:
             machine.reboot(0, wall_ms=number)
-            least_ms = -WRITE_EVERY_MS  # what was not written down
+            least_ms = -WRITE_EVERY_MS  # this much was not saved
         after = machine.reading()
         assert after.steady_ms - before.steady_ms >= least_ms
-        wrong_ms -= machine.timeline.believed_ms  # so much of the reboots was no time at all
+        wrong_ms -= machine.timeline.believed_ms  # time of reboots that is no longer counted
         assert after.retention_ms - before.retention_ms >= least_ms - max(0, wrong_ms)
-        assert 0 <= machine.timeline.believed_ms <= MOST_OFF_MS
+        assert 0 <= machine.timeline.believed_ms <= MAX_REBOOT_AGING_MS
         assert after.id_ms - before.id_ms >= least_ms
         assert after.id_ms >= after.wall_ms
         assert after.retention_ms <= after.steady_ms

@@ -1,4 +1,4 @@
-"""Files that are open, and the paths at which the next start will look for them."""
+"""Open files, and the paths at which the next start will look for them."""
 
 import errno
 import os
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fractal_rm.adapters.still_there import LOOK_AT_PATHS_S, SETTLED_S, StillThere
+from fractal_rm.adapters.still_there import CHECK_PATHS_S, TRUSTED_AFTER_S, StillThere
 from fractal_rm.domain.journal_errors import JournalGone
 
 
 class Clock:
-    """Stands still unless it is told otherwise."""
+    """A clock that only the test moves."""
 
     now_s = 1_000.0
 
@@ -33,34 +33,34 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def looked() -> list[str]:
-    """Paths that were followed."""
+def checked() -> list[str]:
+    """The paths that were checked."""
     return []
 
 
 @pytest.fixture
-def there(tmp_path: Path, folder: Path, clock: Clock, looked: list[str]):
-    """Its folder has been as it is for long."""
+def there(tmp_path: Path, folder: Path, clock: Clock, checked: list[str]):
+    """Files in a folder that was unchanged for a long time."""
 
-    def look(path: str) -> os.stat_result:
-        looked.append(path)
+    def stat(path: str) -> os.stat_result:
+        checked.append(path)
         return os.lstat(path)
 
     there = StillThere(clock)
-    there.add(str(folder / "journal"), look)
+    there.add(str(folder / "journal"), stat)
     there.check()
-    clock.now_s += SETTLED_S
+    clock.now_s += TRUSTED_AFTER_S
     there.check()
-    looked.clear()
-    while made(tmp_path / "later").stat().st_ctime_ns <= folder.stat().st_ctime_ns:
-        pass  # the file system's clock counts in steps: until its next one
+    checked.clear()
+    while created(tmp_path / "later").stat().st_ctime_ns <= folder.stat().st_ctime_ns:
+        pass  # wait until the clock of the file system has moved
     yield there
     there.close()
 
 
-def test_while_the_folder_is_as_it_was_no_path_is_followed(there, looked):
+def test_while_the_folder_is_unchanged_no_path_is_checked(there, checked):
     there.check()
-    assert looked == []
+    assert checked == []
 
 
 @pytest.mark.parametrize(
@@ -69,21 +69,19 @@ def test_while_the_folder_is_as_it_was_no_path_is_followed(there, looked):
         lambda folder: (folder / "journal").unlink(),
         lambda folder: (folder / "journal").rename(folder / "other"),
         lambda folder: folder.rename(folder.with_name("other")),
-        lambda folder: made(folder / "new").replace(folder / "journal"),
+        lambda folder: created(folder / "new").replace(folder / "journal"),
     ],
     ids=["deleted", "renamed", "its folder renamed", "replaced"],
 )
-def test_what_is_not_at_its_path_is_noticed_at_once_and_as_long_as_it_is_so(
-    there, folder, clock, change
-):
+def test_a_file_that_is_not_at_its_path_is_reported_at_every_check(there, folder, clock, change):
     change(folder)
     for _ in range(3):
-        with pytest.raises(JournalGone, match="put that one back"):
+        with pytest.raises(JournalGone, match="put that file back"):
             there.check()
-        clock.now_s += SETTLED_S
+        clock.now_s += TRUSTED_AFTER_S
 
 
-def test_it_is_well_again_when_the_file_is_put_back(there, folder):
+def test_a_file_that_is_put_back_is_no_longer_reported(there, folder):
     (folder / "journal").rename(folder / "other")
     with pytest.raises(JournalGone):
         there.check()
@@ -91,28 +89,28 @@ def test_it_is_well_again_when_the_file_is_put_back(there, folder):
     there.check()
 
 
-def test_a_folder_that_has_changed_just_now_is_not_trusted(there, folder, clock, looked):
-    made(folder / "another")
+def test_a_folder_that_has_just_changed_is_not_trusted(there, folder, clock, checked):
+    created(folder / "another")
     for _ in range(2):
         there.check()
-    assert len(looked) == 2
-    clock.now_s += SETTLED_S
+    assert len(checked) == 2
+    clock.now_s += TRUSTED_AFTER_S
     there.check()
-    looked.clear()
+    checked.clear()
     there.check()
-    assert looked == []
+    assert checked == []
 
 
-def test_what_is_done_farther_up_is_noticed_at_the_next_look_at_the_paths(there, folder, clock):
+def test_a_renamed_parent_folder_is_found_at_the_next_check_of_the_paths(there, folder, clock):
     folder.parent.rename(folder.parent.with_name("elsewhere"))
-    clock.now_s += LOOK_AT_PATHS_S
+    clock.now_s += CHECK_PATHS_S
     with pytest.raises(JournalGone):
         there.check()
 
 
-def test_where_the_folder_cannot_be_looked_at_the_paths_tell(there, folder, monkeypatch):
+def test_if_the_folder_cannot_be_read_the_paths_are_checked(there, folder, monkeypatch):
     def fails(_):
-        raise OSError(errno.ESTALE, "Stale file handle")  # as of a disk or a server that is gone
+        raise OSError(errno.ESTALE, "Stale file handle")  # the disk or file server is gone
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fstat", fails)
@@ -122,6 +120,6 @@ def test_where_the_folder_cannot_be_looked_at_the_paths_tell(there, folder, monk
             there.check()
 
 
-def made(path: Path) -> Path:
+def created(path: Path) -> Path:
     path.write_bytes(b"")
     return path

@@ -14,7 +14,7 @@ from fractal_rm.adapters.sqlite.format.page_chain import (
     page_sum,
     verified_facts,
 )
-from fractal_rm.cli.runs import _words
+from fractal_rm.cli.runs import describe_fact
 from fractal_rm.domain.admission import what_it_is_about
 from fractal_rm.domain.body import content_json, list_element, list_text, request_body
 from fractal_rm.domain.call import BodyForm
@@ -128,7 +128,7 @@ def test_json_that_only_an_older_release_accepted_raises_cannot_evaluate(text, p
     assert evaluated(context, path) == []
     assert what_it_is_about("1", path, payload) is None
     assert evaluate_or_none(request_body, [Payload()], payload, {}, BodyForm.PYTHON_REPR) is None
-    assert _words(Accepted("1", "v", payload, "rest"))[1]
+    assert describe_fact(Accepted("1", "v", payload, "rest"))[1]
 
 
 def evaluated(context, path):
@@ -174,6 +174,6 @@ def test_json_that_the_decoder_accepts_can_be_sent_stored_and_shown(text):
                     page_sum(chain_start("r"), 1, page))  # fmt: skip
     assert [fact for _, fact in read] == facts
     for fact in facts:
-        name, details = _words(fact)
+        name, details = describe_fact(fact)
         assert name
         assert details

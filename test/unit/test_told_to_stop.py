@@ -1,4 +1,4 @@
-"""Which SIGTERM is a second one."""
+"""When a SIGTERM counts as the second one."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.signals import SECOND_AFTER_S, Signals
 
 
-async def test_only_what_comes_a_moment_later_is_a_second_signal():
-    now_s, at_once, reread = 1.0, [], asyncio.Event()
+async def test_only_a_later_signal_counts_as_the_second():
+    now_s, ended, reread = 1.0, [], asyncio.Event()
     signals = Signals(
         QuietTelemetry(),
         reread=reread.set,
-        end_now=lambda: at_once.append(now_s),
+        end_now=lambda: ended.append(now_s),
         monotonic_s=lambda: now_s,
     )
 
-    async def tell() -> None:
-        """Return when it has been seen: by the signal that is sent behind it."""
+    async def send_sigterm() -> None:
+        """Return when it was handled: the SIGHUP that follows is handled after it."""
         reread.clear()
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGHUP)
         await reread.wait()
 
     try:
-        await tell()
-        await tell()  # as uvloop may do by itself
+        await send_sigterm()
+        await send_sigterm()  # uvloop may report one signal twice
         assert signals.stop.is_set()
-        assert at_once == []
+        assert ended == []
         now_s += SECOND_AFTER_S
-        await tell()
-        assert set(at_once) == {now_s}
+        await send_sigterm()
+        assert set(ended) == {now_s}
     finally:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU, signal.SIGPWR):

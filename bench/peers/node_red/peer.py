@@ -11,7 +11,7 @@ from string import Template
 
 from bench.peers.installed import FOLDER, install_once, no_node, node, npm_ci
 from bench.processes import free_port, running
-from fractal_rm.adapters.world import raise_open_files
+from fractal_rm.adapters.operating_system import raise_open_files
 
 HERE = Path(__file__).parent
 INSTALLED = FOLDER / "node_red"

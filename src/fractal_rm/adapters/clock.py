@@ -1,4 +1,4 @@
-"""The clocks of the machine, and the file by which the steady one outlives a process."""
+"""The clocks of the machine, and the file in which the steady clock is saved."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fractal_rm.domain.steady import (
     Look,
     Reading,
     Timeline,
-    begun_after,
     is_foreign,
     looked_at,
     resumed,
-    set_between,
+    started_after,
+    wall_clock_set_by,
 )
 from fractal_rm.domain.strict_json import read_json_as
 from fractal_rm.engine.ports import Telemetry
@@ -33,7 +33,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SystemClock:
-    """Port `Clock`: the only place that reads a clock. ``known``: how the steady one stood last."""
+    """Port `Clock`: the only place that reads a clock. ``known``: the saved timeline."""
 
     def __init__(self, known: Timeline | None = None) -> None:
         self._boot = _boot_id()
@@ -45,17 +45,17 @@ class SystemClock:
         """Wall clock: milliseconds since 1970, UTC."""
         return time.time_ns() // 1_000_000  # noqa: TID251 - this is the clock
 
-    # Seconds since some moment; never jumps, and stands still in suspend, as the event loop's.
+    # Seconds since some moment, like the event loop: never jumps, and stops in suspend.
     monotonic_s = staticmethod(time.monotonic)  # noqa: TID251 - this is the clock
 
     def moment(self) -> Moment:
-        """Now, as it can be compared after a reboot; see the port."""
+        """Now, in a form that can be compared after a reboot; see the port."""
         since_ms = _since_boot_ms()
         now = self._timeline.read(since_ms)
         return Moment(self._boot, since_ms, now.wall_ms, now.ahead_ms)
 
     def read(self) -> Reading:
-        """Every clock, by one look at that since boot: the wall clock as of the last `look`."""
+        """Every clock; the wall clock is computed from its value at the last `look`."""
         return self._timeline.read(_since_boot_ms())
 
     def steady_ms(self) -> int:
@@ -63,30 +63,31 @@ class SystemClock:
         return _since_boot_ms() + self._timeline.ahead_ms
 
     def look(self) -> Look:
-        """See whether the wall clock was set, or the machine suspended, since the last look."""
+        """Detect whether the wall clock was set, or the machine suspended, since the last look."""
         before, awake_s = self._timeline, self.monotonic_s()
         self._timeline = looked_at(before, self._machine())
         passed_ms = self._timeline.boot_ms - before.boot_ms
         slept_ms = passed_ms - round((awake_s - self._awake_s) * 1000)
         self._awake_s = awake_s
-        return Look(set_between(before, self._timeline), slept_ms if slept_ms >= STEP_MS else 0)
+        set_by_ms = wall_clock_set_by(before, self._timeline)
+        return Look(set_by_ms, slept_ms if slept_ms >= STEP_MS else 0)
 
     def _machine(self) -> Moment:
-        """What the machine's own clocks say: that since boot, and that on the wall."""
+        """The machine's own clocks: the clock since boot and the wall clock."""
         return Moment(self._boot, _since_boot_ms(), self.now_ms())
 
     def go_on_after(self, latest_ms: int | None) -> None:
-        """Without a file, this process is all that there is."""
+        """Do nothing: there is no file."""
 
     async def keep(self) -> None:
-        """Without a file, this process is all that there is."""
+        """Do nothing: there is no file."""
 
 
 class NodeClock(SystemClock):
-    """The clock of a node: the steady one goes on where the last process of ``state`` left it.
+    """The clock of a node: the steady clock continues from the last process of the state folder.
 
     All processes of a node share the file. It is written once a minute, and when the wall clock was
-    set; after a reboot that minute is all that the file does not know.
+    set.
     """
 
     def __init__(self, state: Path, telemetry: Telemetry) -> None:
@@ -99,30 +100,32 @@ class NodeClock(SystemClock):
         super().__init__(known)
 
     def retention_ms(self) -> int:
-        """The retention clock: by it trigger ids and history age."""
+        """The retention clock, for the age of trigger ids and history."""
         return self.read().retention_ms
 
     def go_on_after(self, latest_ms: int | None) -> None:
-        """Begin anew from the journal, where the file was lost or is another journal's."""
+        """Start again from the journal if the file was lost or belongs to another journal."""
         if latest_ms is None:
             return
         if self._is_known:
             if not is_foreign(self._timeline, latest_ms):
                 return
-            self._forgotten("it is behind the journal: it was not kept, or is of another folder")
-        self._timeline = begun_after(latest_ms, self._machine())
+            self._report_ignored(
+                "it is behind the journal: it was not saved, or is from another state folder"
+            )
+        self._timeline = started_after(latest_ms, self._machine())
 
     async def keep(self) -> None:
-        """Write down how the clocks stand, where there is news; see the port."""
+        """Save the timeline if it is time for that; see the port."""
         timeline = self._timeline
-        if not self._is_news(timeline):
+        if not self._is_due(timeline):
             return
         try:
             await asyncio.to_thread(replace_file, self._path, msgspec.json.encode(timeline))
         except OSError as error:
-            if not self._failed:  # one line, and not two a second
+            if not self._failed:  # log it once: this is called twice a second
                 why = str(error)
-                self._telemetry.problem("clock_not_kept", path=str(self._path), reason=why)
+                self._telemetry.problem("clock_not_saved", path=str(self._path), reason=why)
             self._failed = True
         else:
             self._written, self._failed = timeline, False
@@ -133,18 +136,18 @@ class NodeClock(SystemClock):
         except FileNotFoundError:
             return None
         except (OSError, Malformed, msgspec.ValidationError) as error:
-            self._forgotten(str(error))
+            self._report_ignored(str(error))
             return None
 
-    def _forgotten(self, why: str) -> None:
-        self._telemetry.problem("clock_forgotten", path=str(self._path), reason=why)
+    def _report_ignored(self, why: str) -> None:
+        self._telemetry.problem("clock_file_ignored", path=str(self._path), reason=why)
 
-    def _is_news(self, timeline: Timeline) -> bool:
+    def _is_due(self, timeline: Timeline) -> bool:
         written = self._written
         if written is None:
             return True
         since_ms = timeline.boot_ms - written.boot_ms
-        return since_ms >= WRITE_EVERY_MS or set_between(written, timeline) != 0
+        return since_ms >= WRITE_EVERY_MS or wall_clock_set_by(written, timeline) != 0
 
 
 def _since_boot_ms() -> int:
@@ -152,7 +155,7 @@ def _since_boot_ms() -> int:
 
 
 def _boot_id() -> str:
-    """The kernel's name for this boot. Where it gives none, this process counts as one."""
+    """The kernel's id of this boot; without one, an id for this process."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:

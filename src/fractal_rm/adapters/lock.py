@@ -1,4 +1,4 @@
-"""A file that one process at a time may hold; the system lets go of it when that process ends."""
+"""A lock file: one process at a time holds it. When that process ends, the system releases it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-_PASSING = " passing"
+_PASSING = " passing"  # written after the process id by a holder that will release the lock soon
 _RETRY_S = 0.02
-_CERTAIN = 3  # what the file says and who holds it are two things for some microseconds
-_TRIES = 1_500  # to move a hundred thousand runs takes some seconds
+# How often the file must name a permanent holder before that is believed: for some microseconds
+# after the lock is taken, the file still has the text of the previous holder.
+_CERTAIN = 3
+_TRIES = 1_500  # a holder may need some seconds, for example to move a hundred thousand runs
 
 
 class Held(Exception):
-    """Another process holds it; ``by`` is its id. ``passing``: it lets go of it soon."""
+    """Another process, with the id ``by``, holds the lock. ``passing``: it will release it soon."""
 
     def __init__(self, by: str, *, passing: bool = False) -> None:
         super().__init__(f"held by process {by}")
@@ -24,60 +26,66 @@ class Held(Exception):
 
 
 class FileLock:
-    """Held from when it is made until ``release``. The file has the holder's process id.
+    """A lock, held from its construction to ``release``. The file has the holder's process id.
 
-    ``passing``: it is held for a moment only, and the file is left as it was.
+    ``passing``: the lock is held for a moment only; ``release`` restores the text of the file.
     """
 
     def __init__(self, path: Path, *, passing: bool = False) -> None:
-        """Take it. Raises Held, OSError."""
+        """Take the lock. Raises Held, OSError."""
         self._path = path
-        self._left: bytes | None = None
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._text_before: bytes | None = None
+        self._file = self._take(passing=passing)
+
+    def _take(self, *, passing: bool = False) -> int:
+        """Open and lock the file. Raises Held, OSError."""
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if passing:
-                self._left = os.pread(self._file, 40, 0)
-            self._write(f"{os.getpid()}{_PASSING if passing else ''}".encode())
+                self._text_before = os.pread(file, 40, 0)
+            _replace_text(file, f"{os.getpid()}{_PASSING if passing else ''}".encode())
         except BlockingIOError:
-            text = os.pread(self._file, 40, 0).decode(errors="replace")
-            os.close(self._file)
+            text = os.pread(file, 40, 0).decode(errors="replace")
+            os.close(file)
             by = text.removesuffix(_PASSING).strip()
             raise Held(by or "unknown", passing=text.endswith(_PASSING)) from None
         except OSError:
-            os.close(self._file)
+            os.close(file)
             raise
+        return file
 
     def keep(self) -> None:
-        """Take it again where its file was deleted or replaced. Raises Held, OSError."""
+        """Take the lock again if its file was deleted or replaced. Raises Held, OSError."""
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(self._file), self._path.stat()):
                 return
-        again = FileLock(self._path)
+        file = self._take()
         self.release()
-        self._file = again._file
+        self._file = file
 
     def release(self) -> None:
-        """Let go."""
-        if self._left is not None:
+        """Release the lock."""
+        if self._text_before is not None:
             with suppress(OSError):
-                self._write(self._left)
+                _replace_text(self._file, self._text_before)
         os.close(self._file)
 
-    def _write(self, text: bytes) -> None:
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, text, 0)
+
+def _replace_text(file: int, text: bytes) -> None:
+    os.ftruncate(file, 0)
+    os.pwrite(file, text, 0)
 
 
 def wait_for_lock(path: Path) -> FileLock:
-    """Take it when who holds it for a moment has let go. Raises Held, OSError."""
-    stays = 0  # so often it was seen that who holds it will keep it
+    """Take the lock; wait for a holder that will release it soon. Raises Held, OSError."""
+    permanent = 0  # how often the file named a holder that keeps the lock
     for _ in range(_TRIES):
         try:
             return FileLock(path)
         except Held as held:
-            stays += not held.passing
-            if stays >= _CERTAIN:
+            permanent += not held.passing
+            if permanent >= _CERTAIN:
                 raise
         time.sleep(_RETRY_S)
     return FileLock(path)

@@ -1,7 +1,7 @@
-"""The id of a node that has none in its configuration: made once, and kept in its state folder.
+"""The id of a node without one in its configuration: created once, and stored in the state folder.
 
-Facts name the node that took a run by it, for ever, so a file that does not hold one is not
-replaced unasked. The processes of a state folder are one node.
+The journal names this node by it. So a damaged file is an error: it is not replaced. All processes
+with the same state folder have the same id.
 """
 
 from __future__ import annotations
@@ -17,44 +17,45 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.engine.ports import Random
 
 FILE = "node-id"
-TRIES, RETRY_S = 40, 0.05  # while another process makes it
+TRIES, RETRY_S = 40, 0.05  # while another process creates the file
 _FORM = re.compile(rb"[0-9a-f]{12}")
 
 
 class NodeIdUnreadable(FractalError):
-    """The file in the state folder does not hold one, or cannot be read or made."""
+    """The file in the state folder has no valid id, or cannot be read or created."""
 
     code = "node-id-unreadable"
 
 
 def kept_node_id(state: Path, random: Random) -> str:
-    """The one in the state folder, which is there. Raises NodeIdUnreadable."""
+    """Read or create the id in the state folder, which must exist. Raises NodeIdUnreadable."""
     path = state / FILE
     try:
-        return _kept(path) or _make(path, random)
+        return _read(path) or _create(path, random)
     except OSError as error:
         why = error.strerror or str(error)
         raise NodeIdUnreadable(
-            f"{error.filename or path}: {why}; the id of this node is kept there. Let the node read"
-            " and write it, or give it an id of its own: node.id in comm.conf"
+            f"{error.filename or path}: {why}; the id of this node is stored there. Give the node"
+            " permission to read and write it, or set an id: node.id in comm.conf"
         ) from error
 
 
-def _kept(path: Path) -> str | None:
+def _read(path: Path) -> str | None:
     try:
-        kept = read_regular(path).strip()
+        content = read_regular(path).strip()
     except FileNotFoundError:
         return None
-    if _FORM.fullmatch(kept) is None:
+    if _FORM.fullmatch(content) is None:
         raise NodeIdUnreadable(
-            f"{path} does not hold the id of a node, 12 digits of 0 to 9 and a to f; write the one"
-            " into it by which facts name this node (`fractal-rm runs show`), or delete the file:"
-            " the node then takes a new id. With node.id in comm.conf it is not read"
+            f"{path} has no valid node id (12 digits of 0 to 9 and a to f). Write this node's id"
+            " into it, which the facts of its runs have (`fractal-rm runs show`), or delete the"
+            " file: the node then creates a new id. If node.id in comm.conf is set, the file is not"
+            " read"
         )
-    return kept.decode()
+    return content.decode()
 
 
-def _make(path: Path, random: Random) -> str:
+def _create(path: Path, random: Random) -> str:
     for _ in range(TRIES):
         try:
             lock = FileLock(path.with_name(f"{FILE}.lock"))
@@ -62,14 +63,14 @@ def _make(path: Path, random: Random) -> str:
             time.sleep(RETRY_S)
             continue
         try:
-            return _kept(path) or _keep(path, random)
+            return _read(path) or _write(path, random)
         finally:
             lock.release()
-    raise NodeIdUnreadable(f"{path} is being made by another process, which does not end")
+    raise NodeIdUnreadable(f"another process is creating {path} and does not finish")
 
 
-def _keep(path: Path, random: Random) -> str:
-    """On the disk with its name before any fact has it."""
+def _write(path: Path, random: Random) -> str:
+    """Create an id. File and folder entry are synced before any fact has the id."""
     node_id = random.token(6).hex()
     replace_file(path, f"{node_id}\n".encode())
     sync_folder(path.parent)

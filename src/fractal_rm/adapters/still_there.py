@@ -1,11 +1,11 @@
-"""Whether files that are open are still the ones that the next start will open.
+"""Checks that open files are still at their paths, where the next start will look for them.
 
-Who deletes or renames a file takes it from nobody who has it open: what is written into it then is
-written well, and is not found at the next start.
+A process can write into an open file that was deleted or renamed. The write succeeds, but the next
+start does not find the data.
 
-Whoever does so changes the folder of the file, and whoever renames that folder changes it as well:
-while their folders are as they were, no path has to be followed. What is done farther up (a folder
-above them, a link, a mount) is seen when the paths are looked at again.
+Deleting or renaming a file changes the times of its folder (mtime, ctime), and so does renaming the
+folder itself. So while the times of the folders are unchanged, the paths need not be checked.
+Changes further up (a parent folder, a link, a mount) are found at the next check of the paths.
 """
 
 from __future__ import annotations
@@ -17,85 +17,85 @@ from pathlib import Path
 from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.domain.journal_errors import JournalGone
 
-Look = Callable[[str], os.stat_result]
-Inode = tuple[int, int]  # the device, and the number on it
-Times = tuple[int, int]  # of the last changes that a folder bears, ns
+StatFunction = Callable[[str], os.stat_result]  # os.stat or os.lstat
+Inode = tuple[int, int]  # device and inode number
+FolderTimes = tuple[int, int]  # mtime and ctime, ns
 
-LOOK_AT_PATHS_S = 0.1
-# File systems count in steps of up to 2 s, so two changes may bear the same time: a folder is
-# trusted when it has borne the same for longer.
-SETTLED_S = 3.0
+CHECK_PATHS_S = 0.1  # how long a check of the paths is valid
+# The times of a file system may have steps of up to 2 s, so two changes may leave the same time.
+# A folder's time is trusted when it has been the same for longer than that.
+TRUSTED_AFTER_S = 3.0
 
 
 class StillThere:
-    """Files that are open, and stay open: so no other ones get their inodes."""
+    """A set of open files with their paths. Their inodes cannot be reused while they are open."""
 
     def __init__(self, monotonic_s: Callable[[], float] = NodeClock.monotonic_s) -> None:
         self._monotonic_s = monotonic_s
-        self._files: dict[str, tuple[Look, Inode | None]] = {}
+        self._files: dict[str, tuple[StatFunction, Inode | None]] = {}
         self._folders: dict[str, _Folder] = {}
-        self._look_at_s = 0.0
+        self._paths_valid_until_s = 0.0
 
-    def add(self, path: str, look: Look = os.lstat) -> None:
-        """Take what is at a path now, or that there is nothing. Raises OSError."""
-        self._files[path] = look, _inode(path, look)
+    def add(self, path: str, stat: StatFunction = os.lstat) -> None:
+        """Expect at this path what is there now, even if that is nothing. Raises OSError."""
+        self._files[path] = stat, _inode(path, stat)
         folder = str(Path(path).parent)
         if folder not in self._folders:
             self._folders[folder] = _Folder(folder)
-        self._look_at_s = 0.0
+        self._paths_valid_until_s = 0.0
 
     def discard(self, path: str) -> None:
-        """It is not open any more."""
+        """Remove a file that was closed."""
         self._files.pop(path, None)
 
     def close(self) -> None:
-        """Nothing is open any more."""
+        """Remove all files."""
         for folder in self._folders.values():
-            os.close(folder.opened)
+            os.close(folder.descriptor)
         self._folders, self._files = {}, {}
 
     def check(self) -> None:
-        """Compare: 1 µs a folder, or else 2 µs a file. Raises JournalGone."""
+        """Raise JournalGone if a file is not at its path: 1 µs a folder, or else 2 µs a file."""
         now_s = self._monotonic_s()
-        as_it_was = now_s < self._look_at_s
+        unchanged = now_s < self._paths_valid_until_s
         for folder in self._folders.values():
             times = folder.times_now()
             if times != folder.times:
-                folder.times, folder.settled_at_s = times, now_s + SETTLED_S
-            if times is None or now_s < folder.settled_at_s:
-                as_it_was = False
-        if not as_it_was:
-            self._look_at_paths(now_s)
+                folder.times, folder.trusted_from_s = times, now_s + TRUSTED_AFTER_S
+            if times is None or now_s < folder.trusted_from_s:
+                unchanged = False
+        if not unchanged:
+            self._check_paths(now_s)
 
-    def _look_at_paths(self, now_s: float) -> None:
-        for path, (look, inode) in self._files.items():
-            if _inode(path, look) != inode:
-                self._look_at_s = 0.0
-                raise JournalGone(f"{path} is not the file that is open: put that one back")
-        self._look_at_s = now_s + LOOK_AT_PATHS_S
+    def _check_paths(self, now_s: float) -> None:
+        for path, (stat, inode) in self._files.items():
+            if _inode(path, stat) != inode:
+                self._paths_valid_until_s = 0.0
+                raise JournalGone(f"{path} is not the file that is open: put that file back")
+        self._paths_valid_until_s = now_s + CHECK_PATHS_S
 
 
 class _Folder:
-    """One that is ``opened``, whatever is done to its name, and since when it is as it is."""
+    """A folder, open so that renaming it does not matter, and since when it is unchanged."""
 
     def __init__(self, path: str) -> None:
-        self.opened = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.times: Times | None = None
-        self.settled_at_s = 0.0
+        self.descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.times: FolderTimes | None = None
+        self.trusted_from_s = 0.0
 
-    def times_now(self) -> Times | None:
-        """None: its server does not know it any more, or its disk is gone."""
+    def times_now(self) -> FolderTimes | None:
+        """The times of the folder; None if its file server or disk does not have it any more."""
         try:
-            found = os.fstat(self.opened)
+            found = os.fstat(self.descriptor)
         except OSError:
             return None
         return found.st_mtime_ns, found.st_ctime_ns
 
 
-def _inode(path: str, look: Look) -> Inode | None:
-    """None: there is nothing."""
+def _inode(path: str, stat: StatFunction) -> Inode | None:
+    """None if there is nothing at the path."""
     try:
-        found = look(path)
+        found = stat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -1,4 +1,4 @@
-"""A thread that waits for the disk, so that the event loop need not."""
+"""A thread for work that blocks, such as disk access, so that the event loop does not block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Worker:
-    """Does blocking work, one piece after the other."""
+    """Runs blocking functions in a thread, one after the other."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -19,39 +19,39 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop
 
     def start(self) -> None:
-        """Begin; results go to the loop that runs now."""
+        """Start the thread. Results go to the current event loop."""
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        self._thread = threading.Thread(target=self._run_jobs, name=self._name, daemon=True)
         self._thread.start()
 
     def end(self) -> None:
-        """Wait until all that was handed over is done."""
+        """Wait until all submitted work is done, and end the thread."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._jobs.put(None)
             thread.join()
 
     def run(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Have work done; returns a future of what it returns or raises."""
+        """Submit a function; returns a future of its result."""
         done: asyncio.Future[Any] = self._loop.create_future()
 
         def job() -> None:
             try:
                 value, error = work(), None
-            except Exception as caught:  # noqa: BLE001 - handed to who waits
+            except Exception as caught:  # noqa: BLE001 - passed to the future
                 value, error = None, caught
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(_settle, done, value, error)
+                self._loop.call_soon_threadsafe(_set_result, done, value, error)
 
         self._jobs.put(job)
         return done
 
-    def _work(self) -> None:
+    def _run_jobs(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
 
 
-def _settle(done: asyncio.Future[Any], value: Any, error: Exception | None) -> None:
+def _set_result(done: asyncio.Future[Any], value: Any, error: Exception | None) -> None:
     if done.cancelled():
         return
     if error is None:

@@ -1,4 +1,4 @@
-"""`check`: every finding of all five files at once."""
+"""`check`: reports the findings of all five configuration files."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from fractal_rm.domain.findings import ConfigRejected, Finding
 )
 @json_option
 def check(folder: Path, as_json: bool) -> int:
-    """Look for mistakes in the configuration.
+    """Check the configuration for mistakes.
 
-    All five files in DIR are read, and nothing is run. Exits 1 where there is an error; a
-    warning alone does not keep a node from starting.
+    Reads the five files in DIR, and runs nothing. Exits 1 if there is an error. A node starts in
+    spite of warnings.
     """
     try:
         compiled = load(folder, os.environ)
@@ -36,7 +36,7 @@ def check(folder: Path, as_json: bool) -> int:
     if not as_json:
         config = compiled.config
         click.echo(
-            f"{folder}: well. {_count(config.flows, 'flow')}, "
+            f"{folder}: OK. {_count(config.flows, 'flow')}, "
             f"{_count(config.components, 'component')}, {_count(config.nodes, 'node')}"
         )
     return 0

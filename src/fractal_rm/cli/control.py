@@ -1,4 +1,4 @@
-"""`pause` and `resume`: asked of the nodes of a state folder, over restarts."""
+"""`pause` and `resume`: requests to the nodes of a state folder, valid over restarts."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from fractal_rm.config.control import Control, ControlUnreadable, read_control, 
 @click.option("--all", "everything", is_flag=True, required=True, help="Every flow.")
 @config_option
 @json_option
-def pause(everything: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG001 - it must be said
-    """Begin no further run. Triggers are still taken, and wait; runs in flight go on.
+def pause(everything: bool, folder: Path, as_json: bool) -> None:  # noqa: ARG001 - the option is required
+    """Start no more runs. Triggers are still accepted, and wait; runs in flight continue.
 
-    A running node takes it up within a second. It holds until `resume`, over restarts too.
+    A running node applies it within a second. It holds until `resume`, also over restarts.
     """
     state = state_of(folder)
-    _ask(state, msgspec.structs.replace(_asked(state), paused=True), "paused", as_json)
+    _write(state, msgspec.structs.replace(_read(state), paused=True), "paused", as_json)
 
 
 @click.command()
-@click.option("--parked", is_flag=True, help="Let the parked runs go on, too.")
+@click.option("--parked", is_flag=True, help="Resume the parked runs, too.")
 @config_option
 @json_option
 def resume(parked: bool, folder: Path, as_json: bool) -> None:
-    """Let runs begin again after `pause`; a running node takes it up within a second.
+    """Start runs again after `pause`. A running node applies it within a second.
 
-    Runs that were found at a start and were older than recovery.max_age_s are parked: an old
-    command must not move a machine. So are runs that were in flight at several crashes and that
-    another node may have; it is asked when they go on. They stay parked until --parked is given
-    while their node runs; it says nothing about runs that are parked later. One that had begun
-    goes on when there is a place for it again, where its flow has a LIMIT.
+    A node parks two kinds of runs when it starts: runs older than recovery.max_age_s, as an old
+    command must not move a machine; and runs that were in flight at several crashes and may be on
+    another node, which is asked about them when they resume. --parked resumes the runs that are
+    parked now, on the nodes that run now. If the flow has a LIMIT, a run that had started waits
+    for a place.
     """
     state = state_of(folder)
-    control = msgspec.structs.replace(_asked(state), paused=False)
-    answer = "runs may begin"
+    control = msgspec.structs.replace(_read(state), paused=False)
+    answer = "resumed"
     if parked:
-        answer += "; parked runs were asked to go on"
-        asked_ms = SystemClock().now_ms()
-        if asked_ms == control.release_parked_before_ms:
-            asked_ms += 1  # it is asked by a change
-        control = msgspec.structs.replace(control, release_parked_before_ms=asked_ms)
-    _ask(state, control, answer, as_json)
+        answer += "; requested parked runs to resume"
+        now_ms = SystemClock().now_ms()
+        if now_ms == control.release_parked_before_ms:
+            now_ms += 1  # a node notices only a changed value
+        control = msgspec.structs.replace(control, release_parked_before_ms=now_ms)
+    _write(state, control, answer, as_json)
 
 
-def _asked(state: Path) -> Control:
-    """What was asked for before; a file that cannot be read is written anew."""
+def _read(state: Path) -> Control:
+    """The current requests; none if the file cannot be read: then it is replaced."""
     try:
         return read_control(state)
     except ControlUnreadable:
         return Control()
 
 
-def _ask(state: Path, control: Control, answer: str, as_json: bool) -> None:
+def _write(state: Path, control: Control, answer: str, as_json: bool) -> None:
     write_control(state, control)
     if as_json:
         print_json(control)

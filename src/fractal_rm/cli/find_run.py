@@ -1,4 +1,4 @@
-"""Find a run by its id, or by the first letters of its id."""
+"""Find a run by its id, or by the first characters of its id."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class NoSuchRun(FractalError):
 def find_run(history: SqliteHistory, run_id: str) -> RunDetail:
     """The run with this id, or the only one whose id begins with it. Raises NoSuchRun."""
     if not run_id:  # every id begins with it
-        raise NoSuchRun(f"give the first letters of a run's id; {_LISTED}")
-    detail = history.run(run_id) or _by_first_letters(history, run_id)
+        raise NoSuchRun(f"give the first characters of a run's id; {_LISTED}")
+    detail = history.run(run_id) or _by_prefix(history, run_id)
     if detail is None:
         raise NoSuchRun(f"no run {run_id} is in the journals of this node; {_LISTED}")
     return detail
 
 
-def _by_first_letters(history: SqliteHistory, first: str) -> RunDetail | None:
+def _by_prefix(history: SqliteHistory, first: str) -> RunDetail | None:
     found = history.runs(before=first.upper() + "~", limit=2)
     found = [run for run in found if run.id.startswith(first.upper())]
     if len(found) > 1:
-        raise NoSuchRun(f"more than one run id begins with {first}: give more letters")
+        raise NoSuchRun(f"more than one run id begins with {first}: give more characters")
     return history.run(found[0].id) if found else None
 
 

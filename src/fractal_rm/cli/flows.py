@@ -1,4 +1,4 @@
-"""`flows`: what can be run."""
+"""`flows`: the flows of the configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fractal_rm.pictures.card import Card, cards, heading
 
 @click.group()
 def flows() -> None:
-    """List flows, show one, draw or export it; put flows.conf in order, test them."""
+    """List, show, draw, export, format and test flows."""
 
 
 flows.add_command(fmt)
@@ -38,7 +38,7 @@ flows.add_command(test_flows)
 @config_option
 @json_option
 def list_flows(folder: Path, as_json: bool) -> None:
-    """Every flow of flows.conf."""
+    """List the flows in flows.conf."""
     found = list(read_config(folder).flows.values())
     if as_json:
         print_json({"flows": found})
@@ -55,7 +55,7 @@ def list_flows(folder: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
-    """One flow, step by step, with what begins it and the addresses that are called."""
+    """Show a flow: its schedule and settings, its steps, and the addresses that it calls."""
     config = read_config(folder)
     flow = find_flow(config, flow_id)
     if as_json:
@@ -63,8 +63,8 @@ def show_flow(flow_id: str, folder: Path, as_json: bool) -> None:
         return
     head = heading(flow)
     click.echo(f"flow {flow.id}" + (f", {flow.title}" if flow.title else ""))
-    for keyword, said in (*head.starts[1:], *head.settings):
-        click.echo(f"{keyword} {said}")
+    for keyword, value in (*head.starts[1:], *head.settings):
+        click.echo(f"{keyword} {value}")
     print_table(
         ("call", "does", "of", "address", "sends", "when"),
         [_row(config, step, card) for step, card in zip(flow.steps, cards(flow), strict=True)],

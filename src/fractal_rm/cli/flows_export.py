@@ -1,4 +1,4 @@
-"""`flows export`: a flow in a format of others."""
+"""`flows export`: a flow in a format of another tool."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fractal_rm.export.arazzo import arazzo
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write there, the OpenAPI descriptions of the components too.",
+    help="Write the files to this folder, with the OpenAPI descriptions of the components.",
 )
 @config_option
 def export(flow_id: str, form: str, output: Path | None, folder: Path) -> None:  # noqa: ARG001 - one form so far
     """Write a flow as an Arazzo 1.0.1 description.
 
-    It refers to an OpenAPI description of each component that is called: with --output they are
-    written beside it. Without, the Arazzo description alone is printed.
+    It refers to an OpenAPI description of each component that the flow calls. With --output, these
+    are written too; without it, only the Arazzo description is printed.
     """
     config = read_config(folder)
     flow = find_flow(config, flow_id)

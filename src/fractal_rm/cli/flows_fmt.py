@@ -1,4 +1,4 @@
-"""`flows fmt`: the canonical text of flows.conf."""
+"""`flows fmt`: formats flows.conf."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ FILE = "flows.conf"
 
 
 class CannotFormat(FractalError):
-    """The canonical text would not mean the same, so it is not written."""
+    """The canonical text would change the meaning of the flows, so it is not written."""
 
     code = "cannot-format"
 
 
 @click.command()
 @click.argument("source", metavar="[-]", required=False, type=click.Choice(["-"]))
-@click.option("--check", is_flag=True, help="Write nothing; exit 1 where something would change.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if the text would change.")
 @config_option
 def fmt(source: str | None, check: bool, folder: Path) -> int:
-    """Write the canonical text of flows.conf in place.
+    """Rewrite flows.conf in its canonical format.
 
-    With - the text comes from standard input, and the canonical text goes to standard output.
-    Comments stay, and what the flows mean. A file with errors is not touched.
+    With -, read the text from standard input and write the result to standard output. Comments and
+    the meaning of the flows do not change. A file with errors is not changed.
     """
     path = folder / FILE
     text = _standard_input() if source else _read(path)
@@ -72,29 +72,28 @@ def _read(path: Path) -> str:
 
 
 def _canonical(text: str) -> str:
-    """The canonical text. Raises ConfigRejected where ``text`` has errors."""
+    """The canonical text. Raises ConfigRejected if ``text`` has errors."""
     before = _compiled(text)
     formatted = format_flows(text)
     if formatted != text and _compiled(formatted) != before:
-        raise CannotFormat(f"{FILE} is left as it is: its canonical text would mean something else")
+        raise CannotFormat(f"{FILE} was not changed: its canonical text has another meaning")
     return formatted
 
 
 def _compiled(text: str) -> list[Flow]:
-    """The flows without their lines. Raises ConfigRejected where ``text`` has errors.
+    """The flows without their line numbers. Raises ConfigRejected if ``text`` has errors.
 
-    Every endpoint that a TO or an UNDO names is taken to be there: the other files do not matter
-    here.
+    Every endpoint that a TO or an UNDO names counts as known: the other files are not read.
     """
     endpoints: dict[str, list[str]] = {}
-    of: list[str] = []
+    current: list[str] = []  # the endpoints of the component of the last TO
     for line in scan(text):
         match [word.text for word in line.words]:
             case ["TO", component, endpoint]:
-                of = endpoints.setdefault(component, [])
-                of.append(endpoint)
+                current = endpoints.setdefault(component, [])
+                current.append(endpoint)
             case ["UNDO", endpoint, *_]:
-                of.append(endpoint)
+                current.append(endpoint)
             case _:
                 pass
     found, findings = compile_flows(text, endpoints)

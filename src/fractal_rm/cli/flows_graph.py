@@ -1,4 +1,4 @@
-"""`flows graph`: a picture of a flow."""
+"""`flows graph`: draws a flow."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _FORMATS = {"svg": svg, "mermaid": mermaid}
 )
 @config_option
 def graph(flow_id: str, form: str, folder: Path) -> None:
-    """Draw a flow: what begins it, its steps, what they wait for.
+    """Draw a flow: its triggers, its steps, and which steps wait for which.
 
-    SVG prints well, black on white: `flows graph 1 --format svg > 1.svg`. Mermaid is text that
+    SVG is for printing, for example `flows graph 1 --format svg > 1.svg`. Mermaid is text that
     Markdown viewers draw.
     """
     flow = find_flow(read_config(folder), flow_id)

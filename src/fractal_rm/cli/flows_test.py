@@ -1,4 +1,4 @@
-"""`flows test`: run the cases of flows.cases.toml."""
+"""`flows test`: runs the cases in flows.cases.toml."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fractal_rm.cli.main import EXIT_NOT_WELL
 from fractal_rm.cli.options import config_option, json_option, print_json, read_config
 from fractal_rm.domain.errors import FractalError
 
-ALIKE = 8  # so many characters must be alike before a caret shows where two texts part
-SHOWN = 160  # characters of an expected or a received text, around where they part
+MIN_COMMON = 8  # a caret marks the first difference after at least so many equal characters
+SHOWN = 160  # characters of an expected or a received text, around the first difference
 
 
 class NoSuchCase(FractalError):
-    """No case has this in its name."""
+    """No case has this text in its name."""
 
     code = "no-such-case"
 
@@ -29,10 +29,10 @@ class NoSuchCase(FractalError):
 @config_option
 @json_option
 def test_flows(names: tuple[str, ...], folder: Path, as_json: bool) -> int:
-    """Run the cases of flows.cases.toml, without network and in no time.
+    """Run the cases in flows.cases.toml, without network and without waiting.
 
-    With a NAME, only cases that have it in their name. The flows run in the engine itself, with
-    the replies that the case gives them. Exits 1 where a case fails, 3 where the file has errors.
+    With a NAME, run only the cases with NAME in their name. The flows run in the real engine, with
+    the replies in the case. Exits 1 if a case fails, 3 if the file has errors.
     """
     config = read_config(folder)
     cases = load_cases(folder, config)
@@ -62,23 +62,23 @@ def _report(verdict: Verdict) -> str:
 
 
 def _shown(difference: Difference) -> list[str]:
-    """What differs, with what was expected above what came, and a caret where they part."""
+    """The difference: the expected text, the received text, and a caret where they differ."""
     at = f" (line {difference.line})" if difference.line else ""
-    parts = _common(difference.expected, difference.got)
-    expected, caret = _around(difference.expected, parts)
-    got, _ = _around(difference.got, parts)
+    index = _common(difference.expected, difference.got)
+    expected, caret = _around(difference.expected, index)
+    got, _ = _around(difference.got, index)
     lines = [f"  {difference.what}{at}", f"    expected  {expected}", f"    got       {got}"]
-    return [*lines, f"              {' ' * caret}^"] if parts >= ALIKE else lines
+    return [*lines, f"              {' ' * caret}^"] if index >= MIN_COMMON else lines
 
 
 def _common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """The length of the common beginning of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _around(text: str, at: int) -> tuple[str, int]:
-    """On one line, what stands around a place of a text, and where that place is in it."""
+    """The text around an index, on one line, and the position of the index in that line."""
     start = max(0, at - SHOWN // 2)
     before, shown = _on_one_line(text[start:at]), _on_one_line(text[at : start + SHOWN])
     lead, tail = "…" if start else "", "…" if start + SHOWN < len(text) else ""
@@ -86,7 +86,7 @@ def _around(text: str, at: int) -> tuple[str, int]:
 
 
 def _on_one_line(text: str) -> str:
-    """What came from outside cannot steer the terminal."""
+    """Escape control characters: texts from outside must not control the terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -36,7 +36,7 @@ def check(folder: Path, as_json: bool) -> int:
         click.echo(f"{state} has no journals")
     for report in reports:
         click.echo(
-            f"{report.journal}: {'well' if not report.problems else 'DAMAGED'}, {report.runs} runs"
+            f"{report.journal}: {'DAMAGED' if report.problems else 'OK'}, {report.runs} runs"
             f" ({report.open_runs} unfinished), {report.facts} facts"
         )
         for problem in report.problems:

@@ -1,13 +1,13 @@
-"""The command line. Each command's code is loaded when it is called: a node needs none of it.
+"""The command line. The module of a command is loaded when the command is used.
 
 Exit codes, for scripts:
 
-    0    it is done, and what was asked about is well
-    1    it is done, and what was asked about is not well (check, flows test, runs record,
-         journal check, audit, demo)
-    2    the command was not understood
+    0    success: nothing is wrong
+    1    the command has found problems (check, flows test, flows fmt --check, runs record,
+         journal check, journal repair, audit, demo)
+    2    wrong usage
     3    the configuration has errors
-    4    it cannot be done: a journal or an address that cannot be had, an id that is not there
+    4    the command failed: for example, a journal or an address is in use, or an id is unknown
     5    the disk of the journal failed while the node ran
     130  ended by a second signal
 """
@@ -24,13 +24,13 @@ from typing import Any
 import click
 
 from fractal_rm import __version__
-from fractal_rm.cli.streams import drop_output, open_missing_streams, outlive_readers
+from fractal_rm.cli.streams import drop_output, ignore_broken_pipes, open_missing_streams
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.signals import ignore_stray_signals
 
 EXIT_NOT_WELL = 1
-EXIT_NOT_UNDERSTOOD = 2
+EXIT_USAGE = 2
 EXIT_CONFIG = 3
 EXIT_CANNOT = 4
 
@@ -65,7 +65,7 @@ class _Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            hint = f"{error.message} There is: {', '.join(_COMMANDS)}."
+            hint = f"{error.message} The commands are: {', '.join(_COMMANDS)}."
             raise click.UsageError(hint, ctx) from error
 
 
@@ -74,27 +74,27 @@ class _Commands(click.Group):
 def cli() -> None:
     """The FRACTAL Runtime Manager: runs flows of HTTP calls on this node.
 
-    A trigger that comes in by MQTT or REST is written to a journal before it is acknowledged, is
-    placed on a node, its flow's calls are made, and its outcome is kept. DIR is the folder of the
-    five configuration files; without it, ./config_files is taken.
+    A trigger by MQTT or REST is written to a journal before it is acknowledged. Its run is placed
+    on a node, the calls of its flow are made, and the outcome is stored. DIR is the folder of the
+    five configuration files; the default is ./config_files.
 
-    Exit codes: 0 well, 1 not well, 2 not understood, 3 configuration errors, 4 cannot be done,
-    5 the journal's disk failed, 130 ended by a second signal.
+    Exit codes: 0 success, 1 problems found, 2 wrong usage, 3 configuration errors, 4 failed, 5 the
+    journal's disk failed, 130 ended by a second signal.
     """
 
 
 def launch(command: str, folder: Path) -> None:
-    """Run ``command`` as a program of its own, whose configuration is in ``folder`` by default."""
+    """Run ``command`` as a separate program; its default configuration folder is ``folder``."""
     main([command, *sys.argv[1:]], {command: {"folder": folder}})
 
 
 def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None = None) -> None:
-    """Run a command; a user's mistake is a sentence, never a traceback.
+    """Run a command. A mistake of the user is reported as a sentence, not as a traceback.
 
-    ``defaults`` has options of commands: they stand in its help, and can be said otherwise.
+    ``defaults``: for each command, default values of its options.
     """
     open_missing_streams()
-    outlive_readers()
+    ignore_broken_pipes()
     code: int | None = EXIT_CANNOT
     try:
         code = cli(args, standalone_mode=False, default_map=defaults)
@@ -108,21 +108,21 @@ def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None =
         code = error.exit_code
     except ConfigRejected as error:
         code = EXIT_CONFIG
-        _say("\n".join(finding.render() for finding in error.findings))
+        _print_error("\n".join(finding.render() for finding in error.findings))
     except UnicodeEncodeError:
-        code = EXIT_NOT_UNDERSTOOD
-        _say("error: an argument is not UTF-8")
+        code = EXIT_USAGE
+        _print_error("error: an argument is not UTF-8")
     except OSError as error:
-        drop_output()  # which may be what failed
+        drop_output()  # the error may be that of standard output
         where = f"{error.filename}: " if error.filename else ""
-        _say(f"error: {where}{error.strerror or error}")
+        _print_error(f"error: {where}{error.strerror or error}")
     except FractalError as error:
-        _say(f"error: {error}")
+        _print_error(f"error: {error}")
     sys.exit(code or 0)
 
 
-def _say(text: str) -> None:
-    """Write to standard error. Where that fails, the exit code has to do."""
+def _print_error(text: str) -> None:
+    """Write to standard error. If that fails, only the exit code remains."""
     with suppress(OSError):
         click.echo(text, err=True)
 

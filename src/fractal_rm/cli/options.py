@@ -1,4 +1,4 @@
-"""What several commands share: where the configuration is, and how results are printed."""
+"""Shared by the commands: common options, reading the configuration, printing results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fractal_rm.domain.flow import Flow
 
 
 class NoSuchFlow(FractalError):
-    """The id is not in flows.conf."""
+    """flows.conf has no flow with this id."""
 
     code = "no-such-flow"
 
@@ -47,7 +47,7 @@ def read_config(folder: Path) -> Config:
 
 
 def find_flow(config: Config, flow_id: str) -> Flow:
-    """One flow of the configuration. Raises NoSuchFlow, with what was probably meant."""
+    """A flow of the configuration. Raises NoSuchFlow, with a suggestion."""
     flow = config.flows.get(flow_id)
     if flow is None:
         hint = did_you_mean(flow_id, config.flows) or "`fractal-rm flows list` lists them"
@@ -56,20 +56,20 @@ def find_flow(config: Config, flow_id: str) -> Flow:
 
 
 def state_of(folder: Path) -> Path:
-    """Where the journals of the node are: comm.conf says it. Raises ConfigRejected."""
+    """The state folder in comm.conf, which has the journals. Raises ConfigRejected."""
     return Path(load_comm(folder, os.environ).state_path)
 
 
 def print_json(value: Any) -> None:
-    """One JSON text, indented; its keys are a contract."""
+    """Print indented JSON. Its keys are a stable interface."""
     text = msgspec.json.encode(value)
-    with suppress(RecursionError):  # what is nested so deep stays on one line
+    with suppress(RecursionError):  # too deeply nested to indent: print it on one line
         text = msgspec.json.format(text, indent=2)
     click.echo(text.decode())
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """Columns as wide as their content; the last one is cut at the edge of a terminal."""
+    """Print aligned columns; on a terminal, lines are cut at its width."""
     lines = [[_text(cell) for cell in row] for row in rows]
     if not lines:
         click.echo(empty)
@@ -82,13 +82,13 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], empty: st
 
 
 def _text(cell: object) -> str:
-    """What came from outside stays on its line and cannot steer the terminal."""
+    """Escape line breaks and control characters: values may come from outside."""
     text = "" if cell is None else str(cell)
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def moment(at_ms: int) -> str:
-    """A moment in local time, to the millisecond; one that no calendar has, as it is."""
+    """A time in local time, with milliseconds; as a number if it is outside of the calendar."""
     try:
         at = datetime.fromtimestamp(at_ms / 1000, timezone.utc).astimezone()
     except (ValueError, OverflowError):

@@ -25,7 +25,7 @@ from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
-MOST_LISTED = 100_000
+MAX_LISTED = 100_000
 _STATES = [state.value for state in State if state is not State.NEW]
 
 
@@ -42,7 +42,7 @@ runs.add_command(record_run)
 @click.option("--flow", metavar="ID", help="Only runs of this flow.")
 @click.option(
     "--limit",
-    type=click.IntRange(1, MOST_LISTED),
+    type=click.IntRange(1, MAX_LISTED),
     default=20,
     show_default=True,
     help="At most this many.",
@@ -88,7 +88,7 @@ def list_runs(
 @config_option
 @json_option
 def show_run(run_id: str, folder: Path, as_json: bool) -> None:
-    """Show one run with its facts. The first letters of its id are enough."""
+    """Show one run with its facts. The first characters of its id are enough."""
     detail = find_run(SqliteHistory(state_of(folder)), run_id)
     if as_json:
         print_json(detail)
@@ -103,7 +103,7 @@ def _print(detail: RunDetail) -> None:
     print_table(
         ("at", "after ms", "fact", ""),
         [
-            (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *_words(timed.fact))
+            (moment(timed.at_ms), timed.at_ms - run.accepted_ms, *describe_fact(timed.fact))
             for timed in detail.facts
         ],
         empty="its facts were dropped for their age; see history.max_age_s",
@@ -112,7 +112,7 @@ def _print(detail: RunDetail) -> None:
         click.echo(f"some of it cannot be read: {detail.unreadable}")
 
 
-def _words(fact: AnyFact) -> tuple[str, str]:
+def describe_fact(fact: AnyFact) -> tuple[str, str]:
     """The name of a fact, and its fields as text."""
     fields = msgspec.structs.asdict(fact)
     if isinstance(fact, Dead):

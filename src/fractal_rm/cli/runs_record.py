@@ -30,7 +30,7 @@ from fractal_rm.config.model import Config
 def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -> int:
     """Write a test case of a flow from a real run, with secrets masked.
 
-    The first letters of the run's id are enough. Exits 1 if the case does not pass yet: fill in
+    The first characters of the run's id are enough. Exits 1 if the case does not pass yet: fill in
     what the journal does not contain, such as a long answer that an EXPECT refused.
     """
     config = read_config(folder)

@@ -1,4 +1,4 @@
-"""`up`, `mqtt`, `api`: run a node until it is told to stop."""
+"""`up`, `mqtt`, `api`: run a node until it is stopped."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fractal_rm.wiring import serve
 @click.command()
 @config_option
 def up(folder: Path) -> int:
-    """Run the node, with triggers by MQTT and by REST."""
+    """Run the node with triggers by MQTT and REST."""
     return serve(folder, mqtt=True, rest=True, journal="up")
 
 
 @click.command()
 @config_option
 def mqtt(folder: Path) -> int:
-    """Run the node for MQTT only, as rm_mqtt.py does.
+    """Run the node for MQTT only, like rm_mqtt.py.
 
-    It opens no port; its journal is its own.
+    It listens on no port, and has its own journal.
     """
     return serve(folder, mqtt=True, rest=False, journal="mqtt")
 
@@ -30,8 +30,8 @@ def mqtt(folder: Path) -> int:
 @click.command()
 @config_option
 def api(folder: Path) -> int:
-    """Run the node for REST only, as rm_api.py does.
+    """Run the node for REST only, like rm_api.py.
 
-    Its journal is its own, so it runs beside `mqtt` on one node.
+    It has its own journal, so `mqtt` can run on the same node.
     """
     return serve(folder, mqtt=False, rest=True, journal="api")

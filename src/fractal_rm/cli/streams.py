@@ -1,4 +1,4 @@
-"""The standard streams: there, whatever the program was started with, and whoever reads them."""
+"""Makes the standard streams usable if they are closed or nobody reads them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def open_missing_streams() -> None:
-    """Open /dev/null in the place of each stream that was closed (``>&-``) at the start.
+    """Open /dev/null for each standard stream that is closed (``>&-``).
 
-    Otherwise the first socket or the journal gets its number, and what a library prints goes there.
-    Call it before anything else is opened.
+    Otherwise a socket or the journal may get its number, and output of a library is written to it.
+    Call this before anything else is opened.
     """
     for number, (name, mode) in enumerate(_STREAMS):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-def outlive_readers() -> None:
-    """Let a command finish although nobody reads its output any more (``… | head``).
+def ignore_broken_pipes() -> None:
+    """Let a command finish when the reader of its output has gone (``… | head``).
 
-    Its exit code says what came of it, which is not that of `head`.
+    So its exit code is that of the command itself.
     """
     output = io.BufferedWriter(_Output(sys.stdout.fileno(), "w", closefd=False))
     encoding = sys.stdout.encoding
@@ -36,10 +36,10 @@ def outlive_readers() -> None:
 
 
 def drop_output() -> None:
-    """Let what was printed and could not be written (a full disk) go nowhere, also at the exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    """Send output that could not be written (a full disk) to /dev/null, also at exit."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 class _Output(io.FileIO):

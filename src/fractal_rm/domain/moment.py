@@ -1,4 +1,4 @@
-"""A moment that outlives the process: the clock since boot, and the wall clock beside it."""
+"""A moment that can be stored: the time on the clock since boot and on the wall clock."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import msgspec
 
 
 class Moment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``boot_ms`` counts milliseconds since the machine's boot named ``boot``, asleep or not.
+    """``boot_ms``: milliseconds since the boot with the id ``boot``, with time in suspend.
 
-    ``wall_ms`` is the wall clock, milliseconds since 1970, UTC, and ``ahead_ms`` how far the steady
-    clock is ahead of it (`domain.steady`): what a reboot leaves.
+    ``wall_ms``: the wall clock, milliseconds since 1970, UTC. ``ahead_ms``: how far the steady
+    clock is ahead of it (`domain.steady`). Only these two can be compared after a reboot.
     """
 
     boot: str
@@ -23,7 +23,7 @@ class Moment(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.wall_ms + self.ahead_ms
 
     def after(self, ms: float) -> Moment:
-        """The moment so many milliseconds later."""
+        """The moment ``ms`` milliseconds later."""
         later_ms = round(ms)
         return msgspec.structs.replace(
             self, boot_ms=self.boot_ms + later_ms, wall_ms=self.wall_ms + later_ms
@@ -31,16 +31,16 @@ class Moment(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def past_ms(end: Moment, now: Moment) -> int:
-    """How long ``end`` is past; less than none where it is still to come. The clocks: `left_ms`."""
+    """How long ago ``end`` was; negative if it is in the future. For the clocks see `left_ms`."""
     if end.boot == now.boot:
         return now.boot_ms - end.boot_ms
     return now.steady_ms - end.steady_ms
 
 
 def left_ms(end: Moment, now: Moment, most_ms: float) -> float:
-    """How long it is until ``end``: never negative, and never more than it was to be at first.
+    """The time until ``end``: from 0 to ``most_ms``, which is the full time of the wait.
 
-    The clock since boot does not jump. Where the machine has been booted since, the steady clock is
-    asked, to which the wall clock has said how long that took.
+    On the same boot, the clock since boot measures it. After a reboot the steady clock does: it has
+    taken from the wall clock how long the reboot took.
     """
     return min(max(0, -past_ms(end, now)), most_ms)

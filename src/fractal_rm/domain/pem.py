@@ -1,4 +1,4 @@
-"""Private keys in PEM files: whether one needs a passphrase."""
+"""Whether a private key in a PEM file needs a passphrase."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _KEY = re.compile(
 
 
 def needs_passphrase(pem: bytes) -> bool:
-    """Whether the first private key in a PEM file, which is the one that counts, is encrypted."""
+    """Whether the first private key in a PEM file, which is the one that is used, is encrypted."""
     found = _KEY.search(pem)
     return found is not None and bool(found["new"] or found["old"])
 
 
 def passphrase_words(path: str) -> str:
-    """Why such a file is of no use."""
+    """The error text for an encrypted key."""
     return f"the key file {path} is encrypted: the Runtime Manager cannot ask for its passphrase"

@@ -1,6 +1,6 @@
-"""Connections to a host: its name, its addresses, and a file descriptor for it."""
+"""Connections to a host: name lookup, its addresses in turn, and a file descriptor."""
 
 from fractal_rm.adapters.connect.connector import Connector
-from fractal_rm.adapters.connect.names import Names
+from fractal_rm.adapters.connect.resolver import Resolver
 
-__all__ = ["Connector", "Names"]
+__all__ = ["Connector", "Resolver"]

@@ -1,4 +1,4 @@
-"""TCP connections, with TLS or without, to a host that has a name or an address."""
+"""TCP connections, with or without TLS, to a host given by name or by address."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from fractal_rm.adapters.connect.descriptors import Descriptors
-from fractal_rm.adapters.connect.files import is_address
-from fractal_rm.adapters.connect.names import KEPT_AT_MOST, Names, NotResolved
-from fractal_rm.adapters.connect.numeric import connected, why_no_socket
-from fractal_rm.adapters.connect.tls_words import tls_words
-from fractal_rm.adapters.world import SystemRandom
+from fractal_rm.adapters.connect.descriptors import DescriptorQueue
+from fractal_rm.adapters.connect.numeric import connect_socket, why_no_socket
+from fractal_rm.adapters.connect.resolver import Resolver
+from fractal_rm.adapters.connect.resolver_files import is_address
+from fractal_rm.adapters.connect.sources import NotResolved
+from fractal_rm.adapters.connect.watched_settings import MAX_CACHED_NAMES
+from fractal_rm.adapters.operating_system import SystemRandom
+from fractal_rm.adapters.tls import describe_tls_error
 from fractal_rm.domain.address import is_link_local
 from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.named import MOST_NAMED
@@ -25,13 +27,15 @@ _CLOSED = "it closed the connection at once"
 
 
 class Connector:
-    """Resolves a name, tries its addresses in turn, and tells what it tried."""
+    """Resolves a name and tries its addresses in turn. An error lists all attempts."""
 
-    def __init__(self, names: Names | None = None, descriptors: Descriptors | None = None) -> None:
-        self._names = names or Names(SystemRandom().token)
-        self._descriptors = descriptors or Descriptors()
-        self._line = asyncio.Lock()
-        self._worked: dict[str, str] = {}  # by host, the address that took the last connection
+    def __init__(
+        self, resolver: Resolver | None = None, descriptors: DescriptorQueue | None = None
+    ) -> None:
+        self._resolver = resolver or Resolver(SystemRandom().token)
+        self._descriptors = descriptors or DescriptorQueue()
+        self._queue = asyncio.Lock()  # the queue of this connector for descriptors
+        self._preferred: dict[str, str] = {}  # by host, the address that worked after others failed
 
     async def connect(
         self,
@@ -45,83 +49,94 @@ class Connector:
     ) -> asyncio.Transport:
         """Connect ``protocol`` within ``limit_s`` seconds. Raises ConnectFailed.
 
-        Waiting for a file descriptor is no part of them: it ends at ``ends_s`` of the loop's clock.
+        Time spent waiting for a file descriptor does not count. That wait ends at ``ends_s`` on the
+        loop's clock.
         """
         context = None
         if tls is not None:
-            context = await self._once_possible(_at_once(tls), _Time(limit_s, ends_s))
-        time = _Time(limit_s, ends_s)
-        addresses = await self._resolve(host, time)
+            context = await self._with_descriptor(_async(tls), _Deadline(limit_s, ends_s))
+        deadline = _Deadline(limit_s, ends_s)
+        addresses = await self._resolve(host, deadline)
         tried: list[str] = []
-        for at, address in enumerate(addresses):
-            way = _Way(address, port, host, context)
-            left = len(addresses) - at
+        for index, address in enumerate(addresses):
+            attempt = _Attempt(address, port, host, context)
+            left = len(addresses) - index
             try:
-                transport = await self._once_possible(
-                    lambda release, way=way, left=left: way.open(
-                        protocol, time.left_s() / left, release
+                transport = await self._with_descriptor(
+                    lambda release, attempt=attempt, left=left: attempt.open(
+                        protocol, deadline.left_s() / left, release
                     ),
-                    time,
+                    deadline,
                     in_turn=True,
                 )
-            except _NotOpened as error:
+            except _AttemptFailed as error:
                 tried.append(str(error) if address == host else f"{address}: {error}")
                 continue
-            if at:
+            if index:
                 self._prefer(host, address)
             return transport
         if len(tried) > MOST_NAMED:
-            tried[MOST_NAMED:] = [f"and so on: none of {len(tried)} addresses took it"]
+            tried[MOST_NAMED:] = [f"and so on: all {len(tried)} addresses failed"]
         raise ConnectFailed("; ".join(tried))
 
     def beside(self) -> Connector:
-        """Another one: it waits behind no name of ours, and takes turns with us for descriptors."""
+        """Another connector with its own resolver; both take turns for file descriptors."""
         return Connector(descriptors=self._descriptors)
 
-    def close(self) -> None:
-        """End all lookups of names."""
-        self._names.close()
+    @property
+    def waiting(self) -> int:
+        """How many connections wait for a file descriptor, those of `beside` included."""
+        return self._descriptors.waiting
 
-    async def _resolve(self, host: str, time: _Time) -> tuple[str, ...]:
-        """The addresses of a host, with the one first that worked last."""
+    def preferred_address(self, host: str) -> str | None:
+        """The address of a host that is tried first because others failed before; None: any."""
+        return self._preferred.get(host)
+
+    def close(self) -> None:
+        """End all name lookups."""
+        self._resolver.close()
+
+    async def _resolve(self, host: str, deadline: _Deadline) -> tuple[str, ...]:
+        """The addresses of a host, the preferred one first."""
         if is_address(host):
             return (host,)
         try:
-            found = await self._once_possible(
-                lambda release: self._addresses(host, time.left_s(), release), time
+            found = await self._with_descriptor(
+                lambda release: self._look_up(host, deadline.left_s(), release), deadline
             )
         except asyncio.TimeoutError:
-            why = f"{self._names.unanswered(host)} within {time.limit_s:.3g} s"
+            why = f"{self._resolver.unanswered(host)} within {deadline.limit_s:.3g} s"
             raise ConnectFailed(why) from None
         except NotResolved as error:
             raise ConnectFailed(str(error)) from error
         except ValueError:
-            raise ConnectFailed("there can be no host of this name") from None
+            raise ConnectFailed("this is not a valid host name") from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             why = f"the name {host} did not resolve: {where}{error.strerror or error}"
             raise ConnectFailed(why) from error
-        first = self._worked.get(host)
+        first = self._preferred.get(host)
         return tuple(sorted(found, key=lambda each: each != first))
 
     def _prefer(self, host: str, address: str) -> None:
-        if len(self._worked) >= KEPT_AT_MOST:
-            self._worked.clear()
-        self._worked[host] = address
+        if len(self._preferred) >= MAX_CACHED_NAMES:
+            self._preferred.clear()
+        self._preferred[host] = address
 
-    async def _addresses(self, host: str, limit_s: float, release: Release) -> tuple[str, ...]:
+    async def _look_up(self, host: str, limit_s: float, release: Release) -> tuple[str, ...]:
         release()
-        return await asyncio.wait_for(self._names.addresses(host), limit_s)
+        return await asyncio.wait_for(self._resolver.addresses(host), limit_s)
 
-    async def _once_possible(
-        self, do: Callable[[Release], Awaitable[T]], time: _Time, *, in_turn: bool = False
+    async def _with_descriptor(
+        self, do: Callable[[Release], Awaitable[T]], deadline: _Deadline, *, in_turn: bool = False
     ) -> T:
-        """Do what takes a file descriptor; where none is left, once one has come free.
+        """Do work that needs a file descriptor; where none is free, wait for one and try again.
 
-        ``do`` is given a function that releases the one that was kept for it, and calls that right
-        before it takes one. ``in_turn``: not before those who wait already. Raises ConnectFailed.
+        A descriptor that was waited for is held open for ``do``. ``do`` calls its argument, which
+        releases it, right before it opens its own. ``in_turn``: if others already wait, wait behind
+        them. Raises ConnectFailed.
         """
-        held = await self._descriptor(time) if in_turn and self._descriptors.short else None
+        held = await self._reserve(deadline) if in_turn and self._descriptors.short else None
         while True:
             try:
                 return await do(_nothing if held is None else held.close)
@@ -131,24 +146,25 @@ class Connector:
             finally:
                 if held is not None:
                     held.close()
-            held = await self._descriptor(time)
+            held = await self._reserve(deadline)
 
-    async def _descriptor(self, time: _Time) -> socket.socket:
-        began_s = time.now_s()
-        waits_s = max(0.0, time.ends_s - began_s)
+    async def _reserve(self, deadline: _Deadline) -> socket.socket:
+        """Wait for a file descriptor; a socket holds it."""
+        began_s = deadline.now_s()
+        limit_s = max(0.0, deadline.ends_s - began_s)
         try:
-            return await asyncio.wait_for(self._descriptors.get(self._line), waits_s)
+            return await asyncio.wait_for(self._descriptors.get(self._queue), limit_s)
         except asyncio.TimeoutError:
-            why = f"{self._descriptors.words()}, and none came free within {waits_s:.2g} s"
+            why = f"{self._descriptors.describe()}, and none became free within {limit_s:.2g} s"
             raise ConnectFailed(why) from None
         finally:
-            time.until_s += time.now_s() - began_s
+            deadline.until_s += deadline.now_s() - began_s
 
 
-class _Time:
-    """``limit_s`` seconds from now, until ``until_s`` of the loop's clock.
+class _Deadline:
+    """``limit_s`` seconds from now, that is, at ``until_s`` on the loop's clock.
 
-    Each wait for a descriptor puts that off; nothing goes beyond ``ends_s``.
+    Each wait for a descriptor moves ``until_s`` back, but never beyond ``ends_s``.
     """
 
     def __init__(self, limit_s: float, ends_s: float) -> None:
@@ -158,89 +174,90 @@ class _Time:
         self.until_s = self.now_s() + limit_s
 
     def left_s(self) -> float:
-        """How long what is done now may take."""
+        """The seconds until the deadline; never negative."""
         return max(0.0, min(self.until_s, self.ends_s) - self.now_s())
 
 
-class _NotOpened(Exception):
-    """An address did not take the connection, and why."""
+class _AttemptFailed(Exception):
+    """No connection to this address; the text says why."""
 
 
-class _Way:
-    """One address of a host, and how it is spoken to there."""
+class _Attempt:
+    """A connection attempt to one address of a host."""
 
     def __init__(self, address: str, port: int, host: str, context: ssl.SSLContext | None) -> None:
         self._address = address
         self._port = port
         self._context = context
-        # A certificate names no zone, and no dot at the end (RFC 6066, 3).
-        self._certified = host.partition("%")[0].rstrip(".")
+        # A certificate has the host name without a zone and without a dot at the end (RFC 6066, 3).
+        self._certificate_name = host.partition("%")[0].rstrip(".")
 
     async def open(
         self, protocol: asyncio.Protocol, limit_s: float, release: Release
     ) -> asyncio.Transport:
-        """Raises _NotOpened, and OSError where no file descriptor is left."""
+        """Connect. Raises _AttemptFailed, and OSError where no file descriptor is free."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + limit_s
         first = protocol if self._context is None else asyncio.Protocol()
 
-        async def opened() -> asyncio.Transport:
-            release()  # and nobody else runs until the socket is made
+        async def open_plain() -> asyncio.Transport:
+            release()  # the socket is made in the same turn of the loop: nobody can take it
             if is_link_local(self._address):
-                sock = await connected(self._address, self._port)
+                sock = await connect_socket(self._address, self._port)
                 transport, _ = await loop.create_connection(lambda: first, sock=sock)
                 return transport
             transport, _ = await loop.create_connection(lambda: first, self._address, self._port)
             return transport
 
         try:
-            transport = await asyncio.wait_for(opened(), limit_s)
+            transport = await asyncio.wait_for(open_plain(), limit_s)
         except asyncio.TimeoutError:
-            raise _NotOpened(f"no connection within {limit_s:.3g} s") from None
+            raise _AttemptFailed(f"no connection within {limit_s:.3g} s") from None
         except ConnectionRefusedError as error:
-            raise _NotOpened("connection refused") from error
+            raise _AttemptFailed("connection refused") from error
         except OSError as error:
             if none_left(error):
                 raise
-            raise _NotOpened(why_no_socket(self._address, error)) from error
+            raise _AttemptFailed(why_no_socket(self._address, error)) from error
         except UnicodeError as error:
-            raise _NotOpened(why_no_socket(self._address, error)) from error
+            raise _AttemptFailed(why_no_socket(self._address, error)) from error
         if self._context is None:
             return transport
-        transport = await self._secured(transport, self._context, ends_s - loop.time())
+        transport = await self._start_tls(transport, self._context, ends_s - loop.time())
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         return transport
 
-    async def _secured(
+    async def _start_tls(
         self, plain: asyncio.Transport, context: ssl.SSLContext, limit_s: float
     ) -> asyncio.Transport:
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(loop)
+        placeholder = _Placeholder(loop)
+        name = self._certificate_name
 
-        async def begun() -> asyncio.Transport | None:
-            if plain.is_closing():  # uvloop would wait for an answer all the same
-                raise _NotOpened(_CLOSED)
-            return await loop.start_tls(plain, waiting, context, server_hostname=self._certified)
+        async def handshake() -> asyncio.Transport | None:
+            if plain.is_closing():  # uvloop would wait for an answer nevertheless
+                raise _AttemptFailed(_CLOSED)
+            return await loop.start_tls(plain, placeholder, context, server_hostname=name)
 
         try:
-            transport = await asyncio.wait_for(begun(), limit_s)
+            transport = await asyncio.wait_for(handshake(), limit_s)
         except BaseException as error:
             plain.abort()
-            reason = _tls_reason(error)
+            reason = _describe_handshake_error(error)
             if reason is None:
                 raise
-            raise _NotOpened(reason) from error
-        if transport is None or transport.is_closing():  # TLS 1.3: it refuses behind the handshake
+            raise _AttemptFailed(reason) from error
+        if transport is None or transport.is_closing():  # TLS 1.3: refused after the handshake
             plain.abort()
-            told, _ = await asyncio.wait((waiting.lost,), timeout=limit_s)
-            lost = waiting.lost.result() if told else None
-            raise _NotOpened((lost and _tls_reason(lost)) or _CLOSED) from lost
+            done, _ = await asyncio.wait((placeholder.lost,), timeout=limit_s)
+            lost = placeholder.lost.result() if done else None
+            raise _AttemptFailed((lost and _describe_handshake_error(lost)) or _CLOSED) from lost
         return transport
 
 
-class _Waiting(asyncio.Protocol):
-    """In the place of the protocol until TLS is there; tells why the connection was lost."""
+class _Placeholder(asyncio.Protocol):
+    """Stands in for the protocol during the handshake; ``lost`` says why the connection ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.lost: asyncio.Future[Exception | None] = loop.create_future()
@@ -250,12 +267,12 @@ class _Waiting(asyncio.Protocol):
         self.lost.set_result(exc)
 
 
-def _tls_reason(error: BaseException) -> str | None:
-    """Why TLS did not come to be, for people; None where it is not the network's fault."""
+def _describe_handshake_error(error: BaseException) -> str | None:
+    """Why the handshake failed, for people; None for an error with another cause."""
     if isinstance(error, asyncio.TimeoutError):
-        return "it took the connection, and did not answer the TLS handshake in time"
+        return "it accepted the connection, but did not answer the TLS handshake in time"
     if isinstance(error, ssl.SSLError):
-        return tls_words(error)
+        return describe_tls_error(error)
     if isinstance(error, ConnectionError):
         return "it closed the connection in the TLS handshake"
     if isinstance(error, OSError):
@@ -267,9 +284,9 @@ def _nothing() -> None:
     pass
 
 
-def _at_once(make: Callable[[], T]) -> Callable[[Release], Awaitable[T]]:
-    async def made(release: Release) -> T:
+def _async(make: Callable[[], T]) -> Callable[[Release], Awaitable[T]]:
+    async def run(release: Release) -> T:
         release()
         return make()
 
-    return made
+    return run

@@ -1,4 +1,4 @@
-"""File descriptors, where all that the process or the machine may have are in use."""
+"""Waiting for a file descriptor when the process or the machine has none left."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from collections.abc import Callable
 
 from fractal_rm.domain.none_left import none_left
 
-LOOK_EVERY_S = 0.1  # what other parts of the process or the machine let go is not told
+RETRY_S = 0.1  # nobody tells us when another part of the process, or another process, closes one
 
 
-class Descriptors:
-    """Those who wait for a descriptor in a line get one in the order in which they came.
+class DescriptorQueue:
+    """Gives descriptors to requests: in each queue in order, and the queues take turns.
 
-    The first ones of several lines take turns.
-
-    ``spare`` closes something that can be done without, if there is anything; ``on_short`` is told
-    whether anybody waits. Whoever closes something calls `freed`.
+    ``spare`` closes a connection that is not needed, if there is one. ``on_short`` is called with
+    whether anybody waits. Call `freed` after closing a descriptor.
     """
 
     def __init__(
@@ -29,26 +27,29 @@ class Descriptors:
     ) -> None:
         self._spare = spare
         self._on_short = on_short
-        self._turn = asyncio.Lock()  # of the first ones of all lines: who came first has it first
+        self._turn = asyncio.Lock()  # among the first of each queue, in the order of arrival
         self._freed = asyncio.Event()
-        self._waiting = 0
-        self._errno = errno.EMFILE  # why there was none at the last look
+        self.waiting = 0  # how many requests wait
+        self._errno = errno.EMFILE  # the error of the last attempt
 
     @property
     def short(self) -> bool:
-        """Whether anybody waits: whoever comes now waits behind them."""
-        return self._waiting > 0
+        """Whether anybody waits; a new request then waits behind them."""
+        return self.waiting > 0
 
     def freed(self) -> None:
-        """A descriptor has perhaps come free."""
+        """Note that a descriptor may have become free."""
         self._freed.set()
 
-    async def get(self, line: asyncio.Lock) -> socket.socket:
-        """A socket that holds a descriptor until it is closed; who calls bounds the time."""
-        self._waiting += 1
+    async def get(self, queue: asyncio.Lock) -> socket.socket:
+        """Wait, without a limit, for a descriptor; the socket holds it until it is closed.
+
+        ``queue`` is a lock that all requests of one queue share.
+        """
+        self.waiting += 1
         self._on_short(True)
         try:
-            async with line, self._turn:
+            async with queue, self._turn:
                 while True:
                     self._freed.clear()
                     try:
@@ -58,20 +59,20 @@ class Descriptors:
                             raise
                         self._errno = error.errno
                     self._spare()
-                    await self._look_again()
+                    await self._wait_to_retry()
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
             self._on_short(self.short)
 
-    def words(self) -> str:
-        """What is in use, and what can be done about it."""
+    def describe(self) -> str:
+        """Which limit is reached, and where to raise it."""
         if self._errno == errno.ENFILE:
             return "all file descriptors of this machine are in use (sysctl fs.file-max)"
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return f"all file descriptors are in use; this process may have {most} (ulimit -n)"
 
-    async def _look_again(self) -> None:
+    async def _wait_to_retry(self) -> None:
         try:
-            await asyncio.wait_for(self._freed.wait(), LOOK_EVERY_S)
+            await asyncio.wait_for(self._freed.wait(), RETRY_S)
         except asyncio.TimeoutError:
             return

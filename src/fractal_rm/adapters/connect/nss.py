@@ -1,4 +1,4 @@
-"""Names that only the C library finds: by mDNS, LDAP and whatever else nsswitch.conf(5) names."""
+"""Names that only the C library finds: by mDNS, LDAP and other sources in nsswitch.conf(5)."""
 
 from __future__ import annotations
 
@@ -9,62 +9,62 @@ from contextlib import suppress
 
 from fractal_rm.domain.none_left import none_left
 
-MOST_AT_ONCE = 16  # half of the lookups that there may be: names of DNS have the others
+MAX_THREADS = 16  # half of the lookups at one time, so that DNS always has the other half
 
 
 class CLibrary:
-    """Asks ``getaddrinfo`` in a thread for each name.
+    """Calls ``getaddrinfo`` in a thread for each name.
 
-    A thread that waits there cannot be ended: there are at most `MOST_AT_ONCE`, nothing else of the
-    program waits for one of them, and none keeps the process from ending. Who asks for a name that
-    a thread is still looking up waits for that one.
+    Such a thread cannot be stopped. So there are at most `MAX_THREADS`, nothing else waits for
+    them, and they do not keep the process from ending. If a thread already looks up a name, the
+    caller waits for that thread.
     """
 
     def __init__(self) -> None:
         self._threads = 0
-        self._under_way: dict[str, asyncio.Future[tuple[str, ...] | OSError]] = {}
+        self._lookups: dict[str, asyncio.Future[tuple[str, ...] | OSError]] = {}
 
     async def addresses(self, name: str) -> tuple[str, ...]:
-        """The addresses of a name, in the C library's order; none: it does not know the name.
+        """The addresses of a name, in the C library's order; empty if it does not know the name.
 
-        Raises gaierror, also where `MOST_AT_ONCE` names are being looked up already or no thread is
-        to be had, and OSError where it could not look, as where no file descriptor is left.
+        Raises gaierror, also where `MAX_THREADS` names are being looked up or no thread can be
+        started; OSError where the lookup was not possible, as without a free file descriptor.
         """
-        found = self._under_way.get(name) or self._begin(name)
-        await asyncio.wait((found,))  # which goes on when whoever waits here is cancelled
+        found = self._lookups.get(name) or self._start(name)
+        await asyncio.wait((found,))  # does not cancel the lookup if the caller is cancelled
         result = found.result()
         if isinstance(result, OSError):
             raise result
         return result
 
-    def ask_anew(self) -> None:
-        """Nobody waits any more for what threads have begun to look up by now."""
-        self._under_way.clear()
+    def forget_lookups(self) -> None:
+        """Start new lookups for new callers; earlier callers keep waiting for theirs."""
+        self._lookups.clear()
 
-    def _begin(self, name: str) -> asyncio.Future[tuple[str, ...] | OSError]:
-        if self._threads >= MOST_AT_ONCE:
-            why = f"the C library looks up {MOST_AT_ONCE} other names already"
+    def _start(self, name: str) -> asyncio.Future[tuple[str, ...] | OSError]:
+        if self._threads >= MAX_THREADS:
+            why = f"the C library looks up {MAX_THREADS} other names already"
             raise socket.gaierror(socket.EAI_AGAIN, why)
         loop = asyncio.get_running_loop()
         found: asyncio.Future[tuple[str, ...] | OSError] = loop.create_future()
 
         def end(result: tuple[str, ...] | OSError) -> None:
             self._threads -= 1
-            if self._under_way.get(name) is found:
-                del self._under_way[name]
+            if self._lookups.get(name) is found:
+                del self._lookups[name]
             found.set_result(result)
 
         def look_up() -> None:
             result = _look_up(name)
-            with suppress(RuntimeError):  # the loop has ended meanwhile
+            with suppress(RuntimeError):  # the loop is closed by now
                 loop.call_soon_threadsafe(end, result)
 
         try:
             threading.Thread(target=look_up, name=f"look up {name}", daemon=True).start()
-        except RuntimeError as error:  # the system gives no more, as where `TasksMax=` is reached
+        except RuntimeError as error:  # a limit of the system, such as `TasksMax=`
             raise socket.gaierror(socket.EAI_AGAIN, str(error)) from None
         self._threads += 1
-        self._under_way[name] = found
+        self._lookups[name] = found
         return found
 
 

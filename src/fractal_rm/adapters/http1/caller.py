@@ -1,7 +1,7 @@
-"""Calls over kept connections: as small as HTTP/1.1 allows, and complete.
+"""HTTP/1.1 calls over connections that are kept open.
 
-No redirects, no cookies: a component is called at the address that the configuration gives. An
-answer that is packed, though nobody asked for it, is unpacked.
+No redirects and no cookies: calls go to the addresses in the configuration only. An answer that is
+compressed, although no encoding was accepted, is decompressed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from fractal_rm.adapters.connect import Connector, Names
-from fractal_rm.adapters.connect.descriptors import Descriptors
-from fractal_rm.adapters.connect.tls import TlsContexts
-from fractal_rm.adapters.http1.coding import Packed, packed_in
+from fractal_rm.adapters.connect import Connector, Resolver
+from fractal_rm.adapters.connect.descriptors import DescriptorQueue
+from fractal_rm.adapters.http1.coding import EncodedReply, encoded_reply
 from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.pool import Pool
-from fractal_rm.adapters.http1.stale import Stale
+from fractal_rm.adapters.http1.stale import StaleConnection
+from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.domain.call import Reply, Route
 from fractal_rm.domain.call_errors import ConnectFailed
 
@@ -23,18 +23,18 @@ _WITH_BODY = b"%b%bContent-Length: %d\r\n\r\n%b"
 
 
 class Http1Caller:
-    """Port `Caller`. Bounded by its callers: a connection is open for each call in flight.
+    """Port `Caller`. Its callers limit the calls in flight, each of which has a connection.
 
-    ``kept`` is how many more may stay open between calls.
+    ``kept``: how many idle connections may stay open.
     """
 
-    def __init__(self, kept: int = 1_000, names: Names | None = None) -> None:
+    def __init__(self, kept: int = 1_000, resolver: Resolver | None = None) -> None:
         self._pool = pool = Pool(kept)
-        descriptors = Descriptors(spare=pool.close_one, on_short=pool.keep_none)
+        descriptors = DescriptorQueue(spare=pool.close_one, on_short=pool.keep_none)
         pool.on_freed = descriptors.freed
-        self.connector = Connector(names, descriptors)
+        self.connector = Connector(resolver, descriptors)
         self._tls = TlsContexts()
-        self._loop: asyncio.AbstractEventLoop | None = None  # asking for it is a system call
+        self._loop: asyncio.AbstractEventLoop | None = None  # get_running_loop is a system call
 
     async def call(
         self,
@@ -43,7 +43,7 @@ class Http1Caller:
         headers: bytes = b"",
         timeout_s: float | None = None,
     ) -> Reply:
-        """Make one call; see the port."""
+        """Make a call; see the port."""
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
@@ -54,27 +54,37 @@ class Http1Caller:
             request = b"%b%b\r\n" % (route.head, headers)
         else:
             request = _WITH_BODY % (route.head, headers, len(body), body)
-        # A request that must not be sent twice goes on a new connection: on a kept one nobody
-        # could tell whether the server had read it before it closed.
+        # A request that must not be repeated needs a new connection: if the server closes a kept
+        # one, it is not known whether it has read the request.
         connection = self._pool.take(route.origin) if route.repeatable else None
         while True:
             if connection is None:
                 connection = await self._connect(route, loop, ends_s)
             try:
-                return await connection.ask(request, loop, ends_s, route.max_response_bytes)
-            except Packed as packed:
-                return await packed.unpacked(route.max_response_bytes, loop, ends_s)
-            except Stale as stale:
+                return await connection.send(request, loop, ends_s, route.max_response_bytes)
+            except EncodedReply as encoded:
+                return await encoded.decode(route.max_response_bytes, loop, ends_s)
+            except StaleConnection as stale:
                 reply = stale.answer_to(request)
                 if reply is not None:
-                    packed = packed_in(reply)
-                    if packed is None:
+                    encoded = encoded_reply(reply)
+                    if encoded is None:
                         return reply
-                    return await packed.unpacked(route.max_response_bytes, loop, ends_s)
-                connection = None  # the server had let it go meanwhile: ask on a new one
+                    return await encoded.decode(route.max_response_bytes, loop, ends_s)
+                connection = None  # the server has not read the request: send it on a new one
             except asyncio.CancelledError:
-                connection.give_up()
+                connection.cancel()
                 raise
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open or being opened."""
+        return self._pool.open_count
+
+    @property
+    def established_connections(self) -> int:
+        """How many connections are open."""
+        return self._pool.established_count
 
     async def close(self) -> None:
         """Close every connection."""

@@ -1,4 +1,4 @@
-"""Connections that are kept open between calls, by origin."""
+"""Idle connections, kept open for the next calls to the same origin."""
 
 from __future__ import annotations
 
@@ -6,45 +6,57 @@ import asyncio
 from collections.abc import Callable
 
 from fractal_rm.adapters.http1.connection import Connection
-from fractal_rm.adapters.http1.heads import Heads
+from fractal_rm.adapters.http1.heads import HeadCache
 from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.domain.call import Origin
 
-LOOK_EVERY_S = 30.0
+SWEEP_EVERY_S = 30.0
 
 
 class Pool:
-    """The last one used is the first one taken, so that what is not needed grows old.
+    """A stack of idle connections for each origin; those that are not needed sink to its bottom.
 
-    One that two looks in a row find idle is closed: no call needs a look at the clock for that.
+    A sweep closes each connection that was idle at the previous sweep too. So a call need not read
+    the clock.
 
-    ``kept`` bounds those of all origins together. It is generous: closing what a burst has opened
-    costs more than keeping it, and each one closed holds its port for a minute (TIME-WAIT).
+    ``kept`` limits the idle connections of all origins together. It is high: to close what a burst
+    has opened costs more than to keep it, and each closed one holds its port for a minute
+    (TIME-WAIT).
     """
 
     def __init__(self, kept: int) -> None:
-        self._kept = self._allowed = kept
-        self.on_freed: Callable[[], None] = lambda: None  # called for each one that was closed
+        self._kept = self._max_kept = kept
+        self.on_freed: Callable[[], None] = lambda: None  # called for each closed connection
         self._idle_count = 0
         self._outbox = Outbox()
-        self._heads = Heads()
+        self._heads = HeadCache()
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
-        self._look: asyncio.TimerHandle | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def open_count(self) -> int:
+        """How many connections are open or being opened."""
+        return len(self._open)
+
+    @property
+    def established_count(self) -> int:
+        """How many connections are open."""
+        return sum(connection.is_established for connection in self._open)
 
     def new_connection(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> Connection:
-        """Make a connection that comes back here when it is idle."""
+        """Make a connection that returns to the pool when it is idle."""
         idle = self._idle.setdefault(origin, [])
 
         def on_idle(connection: Connection) -> None:
             if self._idle_count >= self._kept:
                 connection.close()
                 return
-            connection.looked_at = False
+            connection.was_idle = False
             idle.append(connection)
             self._idle_count += 1
-            if self._look is None:
-                self._look = loop.call_later(LOOK_EVERY_S, self._close_old, loop)
+            if self._sweep_timer is None:
+                self._sweep_timer = loop.call_later(SWEEP_EVERY_S, self._sweep, loop)
 
         def on_closed(connection: Connection) -> None:
             self._open.discard(connection)
@@ -58,7 +70,7 @@ class Pool:
         return connection
 
     def take(self, origin: Origin) -> Connection | None:
-        """The idle connection that was used last, if there is one."""
+        """Take the idle connection that was used last, if there is one."""
         idle = self._idle.get(origin)
         if not idle:
             return None
@@ -66,34 +78,34 @@ class Pool:
         return idle.pop()
 
     def keep_none(self, none: bool) -> None:
-        """Close what falls idle, for as long as somebody waits for its file descriptor."""
-        self._kept = 0 if none else self._allowed
+        """Keep no idle connections while ``none`` is true: their descriptors are needed."""
+        self._kept = 0 if none else self._max_kept
 
     def close_one(self) -> None:
-        """Close the idle connection that was not used for longest, of one origin or another."""
+        """Close the idle connection of some origin that was unused for longest."""
         for idle in self._idle.values():
             if idle:
                 idle[0].close()
                 return
 
     def forget(self, connection: Connection) -> None:
-        """A connection that never came to be."""
+        """Drop a connection that could not be opened."""
         self._open.discard(connection)
 
     def close(self) -> None:
         """Close every connection, idle or not."""
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
         for connection in list(self._open):
             connection.close()
 
-    def _close_old(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._look = None
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweep_timer = None
         for idle in self._idle.values():
-            for connection in [each for each in idle if each.looked_at]:
+            for connection in [each for each in idle if each.was_idle]:
                 connection.close()
             for connection in idle:
-                connection.looked_at = True
+                connection.was_idle = True
         if any(self._idle.values()):
-            self._look = loop.call_later(LOOK_EVERY_S, self._close_old, loop)
+            self._sweep_timer = loop.call_later(SWEEP_EVERY_S, self._sweep, loop)

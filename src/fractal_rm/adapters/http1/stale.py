@@ -1,7 +1,7 @@
-"""A kept connection whose server had let it go when the next request was sent on it.
+"""A kept connection that the server was already closing when the next request was sent on it.
 
-A server that wants no more of an idle connection closes it, or says so first (RFC 9110, 15.5.9;
-RFC 9112, 9.5), and that may cross our request on the way.
+A server closes an idle connection, or first sends an error such as 408 (RFC 9110, 15.5.9; RFC 9112,
+9.5). Meanwhile our next request may be on its way.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from fractal_rm.domain.call import Reply
 REQUEST_TIMEOUT = 408
 
 
-class Stale(Exception):
-    """A kept connection ended without an answer to the request, or with ``reply``, an error.
+class StaleConnection(Exception):
+    """A kept connection ended, without a reply or with ``reply``, which is an error.
 
-    ``unread_bytes`` had not yet come to the server's machine when the reply came. Only connections
-    that have answered before raise it, so asking on a new one ends.
+    ``unread_bytes``: how much the server's machine had not yet received when the reply came. Only a
+    connection with an earlier reply raises this; so on a new connection it is not raised again.
     """
 
     def __init__(self, reply: Reply | None = None, unread_bytes: int = 0) -> None:
@@ -30,10 +30,10 @@ class Stale(Exception):
         self._unread_bytes = unread_bytes
 
     def answer_to(self, request: bytes) -> Reply | None:
-        """The reply, if it is one to the request.
+        """The reply, if it is an answer to this request.
 
-        A 408 is none: it says that no request came. Neither is what was sent before the first byte
-        of the request came.
+        A 408 is not: it says that no request came. A reply that was sent before the first byte of
+        the request arrived is not an answer either.
         """
         reply = self._reply
         if reply is None or reply.status == REQUEST_TIMEOUT:
@@ -42,12 +42,12 @@ class Stale(Exception):
 
 
 def unread_bytes(transport: asyncio.Transport | None) -> int:
-    """What was written and the other side's machine has not acknowledged (tcp(7), SIOCOUTQ)."""
+    """The bytes that were written and not acknowledged by the other machine (tcp(7), SIOCOUTQ)."""
     if transport is None:
         return 0
     sock: socket.socket = transport.get_extra_info("socket")
     try:
         found = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:  # a system that cannot tell
+    except OSError:  # this system does not support it
         return transport.get_write_buffer_size()
     return transport.get_write_buffer_size() + int.from_bytes(found, sys.byteorder)

@@ -19,8 +19,8 @@ from gmqtt.mqtt.constants import MQTTv50, MQTTv311  # pyright: ignore[reportMiss
 from gmqtt.mqtt.package import PublishPacket  # pyright: ignore[reportMissingTypeStubs]
 
 from fractal_rm.adapters.connect import Connector
-from fractal_rm.adapters.connect.tls import TlsContexts
 from fractal_rm.adapters.mqtt.connect_options import ConnectOptions
+from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.topic import status_topic
 

@@ -13,10 +13,10 @@ from typing import Any, cast
 
 from gmqtt.mqtt.protocol import MQTTProtocol  # pyright: ignore[reportMissingTypeStubs]
 
-from fractal_rm.adapters.connect.tls_words import tls_words
 from fractal_rm.adapters.mqtt.client import Client
 from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, Packets
 from fractal_rm.adapters.mqtt.publish_packet import PUBLISH
+from fractal_rm.adapters.tls import describe_tls_error
 
 CONNACK, PUBACK, DISCONNECT = 0x20, 0x40, 0xE0
 # Type and flags of what a broker may send to a client that subscribes at QoS 1 and uses no extended
@@ -155,7 +155,7 @@ class Wire(MQTTProtocol):
         """
         if not self._accepted:
             if isinstance(exc, ssl.SSLError):
-                self.tls_refusal = tls_words(exc)
+                self.tls_refusal = describe_tls_error(exc)
             elif isinstance(exc, ConnectionError) and self._transport.get_extra_info("ssl_object"):
                 self.tls_refusal = _RESET
         if self._connection is not None:

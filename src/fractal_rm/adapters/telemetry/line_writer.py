@@ -1,8 +1,8 @@
-"""Lines of the log, on their way to where they are written.
+"""Writes log lines in a thread of its own.
 
-The event loop hands a line over and goes on: a disk that is full, a share that does not answer or
-a pipe that nobody reads keeps a thread waiting, and nothing else. What waits is bounded. Lines that
-do not fit are counted, and when it works again that is said in their place.
+The event loop only appends a line to a queue. So a full disk, a share that does not answer or a
+pipe that nobody reads blocks the thread, and nothing else. The queue is bounded: lines that do not
+fit are counted, and when writing works again, one line with their number is written in their place.
 """
 
 from __future__ import annotations
@@ -13,42 +13,50 @@ from collections import deque
 
 from fractal_rm.adapters.telemetry.outlets import Outlet
 
-HELD_BYTES = 1024 * 1024
+MAX_QUEUED_BYTES = 1024 * 1024
 RETRY_S = 1.0
-FLUSH_LIMIT_S = 1.0  # at the end of the process, which a reader must not hold up
+FLUSH_LIMIT_S = 1.0  # so that a slow reader does not delay the end of the process
 
 
 class LineWriter(logging.Handler):
-    """Formats on the caller's thread, writes on its own, in order."""
+    """Formats lines in the caller's thread, and writes them in its own, in order."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(
+        self,
+        outlet: Outlet,
+        *,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+        retry_s: float = RETRY_S,
+    ) -> None:
         super().__init__()
         self._outlet = outlet
-        self._lines: deque[bytes] = deque()  # the first may be written in part
-        self._held_bytes = 0
+        self._max_queued_bytes = max_queued_bytes
+        self._retry_s = retry_s
+        self._lines: deque[bytes] = deque()  # a part of the first may be written already
+        self._queued_bytes = 0
         self._lost = 0
         self._failing = self._closed = False
         self._changed = threading.Condition()
-        threading.Thread(target=self._work, name="log", daemon=True).start()
+        threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line, or count it."""
+        """Add a line to the queue, or count it as lost."""
         line = self._line(record)
         with self._changed:
-            self._say_lost()
+            self._report_lost()
             if self._lost or not self._has_room(line):
                 self._lost += 1
             else:
-                self._hold(line)
+                self._append(line)
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until everything is written, unless that fails or takes long."""
+        """Wait until all lines are written; return early if that fails or takes too long."""
         with self._changed:
             self._changed.wait_for(lambda: not self._lines or self._failing, FLUSH_LIMIT_S)
 
     def close(self) -> None:
-        """Write what is there, and no more."""
+        """End the thread when the queue is empty, or at the next failure."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -57,44 +65,47 @@ class LineWriter(logging.Handler):
     def _line(self, record: logging.LogRecord) -> bytes:
         try:
             text = self.format(record)
-        except Exception as error:  # noqa: BLE001 - who logs must not fail by it
-            text = f"a line of {record.name} that cannot be formatted: {error!r}"
+        except Exception as error:  # noqa: BLE001 - logging must not fail for its caller
+            text = f"cannot format a line of {record.name}: {error!r}"
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
-    # --- under the condition ------------------------------------------------------------------
+    # --- with the condition held --------------------------------------------------------------
 
     def _has_room(self, line: bytes) -> bool:
-        return self._held_bytes + len(line) <= HELD_BYTES
+        return self._queued_bytes + len(line) <= self._max_queued_bytes
 
-    def _hold(self, line: bytes) -> None:
+    def _append(self, line: bytes) -> None:
         self._lines.append(line)
-        self._held_bytes += len(line)
+        self._queued_bytes += len(line)
 
-    def _say_lost(self) -> None:
+    def _report_lost(self) -> None:
         if self._lost:
-            said = logging.makeLogRecord(
+            record = logging.makeLogRecord(
                 {"name": "fractal_rm", "levelno": logging.WARNING, "levelname": "WARNING",
                  "msg": f"log_lines_lost count={self._lost}"}
             )  # fmt: skip
-            line = self._line(said)
+            line = self._line(record)
             if self._has_room(line):
-                self._hold(line)
+                self._append(line)
                 self._lost = 0
 
+    # --- in the thread ------------------------------------------------------------------------
+
     def _next(self) -> bytes | None:
-        """What is to be written now; None: nothing comes any more."""
+        """Wait for the next line; None when the writer is closed and all lines are written."""
         with self._changed:
             if not self._lines:
-                self._say_lost()
+                self._report_lost()
             self._changed.wait_for(lambda: self._lines or self._closed)
             return self._lines[0] if self._lines else None
 
-    def _wrote(self, size: int) -> None:
+    def _remove(self, size: int) -> None:
+        """Remove the written bytes from the queue."""
         with self._changed:
             rest = self._lines.popleft()[size:]
             if rest:
                 self._lines.appendleft(rest)
-            self._held_bytes -= size
+            self._queued_bytes -= size
             self._failing = False
             self._changed.notify_all()
 
@@ -102,19 +113,17 @@ class LineWriter(logging.Handler):
         with self._changed:
             self._failing = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._closed, RETRY_S)
+            self._changed.wait_for(lambda: self._closed, self._retry_s)
 
-    # --- on its thread ------------------------------------------------------------------------
-
-    def _work(self) -> None:
+    def _run(self) -> None:
         while (line := self._next()) is not None and (self._write(line) or not self._closed):
             pass
 
     def _write(self, line: bytes) -> bool:
         try:
             size = self._outlet.write(line)
-        except OSError:  # whatever it is: the disk, the folder, a reader that has gone
+        except OSError:  # of any kind: the disk, the folder, a reader that has closed its pipe
             self._wait_to_retry()
             return False
-        self._wrote(size)
+        self._remove(size)
         return True

@@ -1,6 +1,7 @@
-"""The log: one line for each thing that an operator may want to know, and never a flood of them.
+"""The log: one line for each event, with a limit on how often an event is written.
 
-A line is ``2026-11-24T09:12:07.120Z warning run_failed run=01M… flow=3 reason="status 500"``.
+For example:
+``2026-11-24T09:12:07.120Z warning run_failed run=01M… flow=3 reason="status 500"``
 """
 
 from __future__ import annotations
@@ -14,32 +15,32 @@ from fractal_rm.adapters.telemetry.outlets import LogFile, Stream
 
 STANDARD_ERROR = 2
 WINDOW_S = 10.0
-LINES_PER_WINDOW = 20
-FIELD_LENGTH = 500
+LINES_PER_WINDOW = 20  # for each event
+MAX_FIELD_LENGTH = 500
 
 _log = logging.getLogger("fractal_rm")
 
 
 def open_log(path: str | None) -> None:
-    """Send log lines to a file that is rotated at 10 MiB, or to standard error. Raises OSError."""
+    """Write the log to a file, which is rotated at 10 MiB, or to standard error. Raises OSError."""
     handler = LineWriter(Stream(STANDARD_ERROR) if path is None else LogFile(path))
-    handler.setFormatter(_Line())
+    handler.setFormatter(_LineFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.ERROR)  # of the libraries
+    root.setLevel(logging.ERROR)  # for the libraries
     _log.setLevel(logging.INFO)
 
 
 def flush_log() -> None:
-    """Before the process ends without Python's own end: write what waits, within a second."""
+    """Write queued lines, for at most a second. Call it before `os._exit`."""
     logging.shutdown()
 
 
-class _Line(logging.Formatter):
-    """A record as one line; a traceback follows on lines of its own."""
+class _LineFormatter(logging.Formatter):
+    """Formats a record as one line; a traceback follows on more lines."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write time, level, event and fields."""
+        """Time, level, event and fields."""
         moment = datetime.fromtimestamp(record.created, timezone.utc)
         at = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = f"{at} {record.levelname.lower()} {record.getMessage()}"
@@ -49,15 +50,15 @@ class _Line(logging.Formatter):
 
 
 def logfmt(name: str, fields: dict[str, object]) -> str:
-    """``name key=value …``; a value is shortened, and quoted where it would not stay one word."""
+    """``name key=value …``. A long value is shortened; one with spaces is quoted."""
     return " ".join([name, *(f"{key}={_value(value)}" for key, value in fields.items())])
 
 
 def _value(value: object) -> str:
     text = value if isinstance(value, str) else str(value)
-    if len(text) > FIELD_LENGTH:
-        text = text[:FIELD_LENGTH] + "…"
-    # What came from outside may hold line breaks or worse; a log line stays one line.
+    if len(text) > MAX_FIELD_LENGTH:
+        text = text[:MAX_FIELD_LENGTH] + "…"
+    # Values from outside may contain line breaks or control characters.
     if not text.isprintable():
         text = ascii(text)[1:-1]
     plain = text and not any(c in text for c in ' "=')
@@ -65,18 +66,18 @@ def _value(value: object) -> str:
 
 
 class LogTelemetry:
-    """Port `Telemetry`. Of one event at most 20 lines are written in 10 s; the rest is counted."""
+    """Port `Telemetry`. Writes at most 20 lines of an event in 10 s, and counts the others."""
 
     def __init__(self, monotonic_s: Callable[[], float]) -> None:
         self._now_s = monotonic_s
         self._window: dict[str, tuple[float, int]] = {}
 
     def event(self, name: str, **fields: object) -> None:
-        """Something that an operator may want to know."""
+        """Log at level info."""
         self._write(logging.INFO, name, fields)
 
     def problem(self, name: str, **fields: object) -> None:
-        """Something that an operator should know; ``exc_info`` adds the traceback."""
+        """Log a warning. The field ``exc_info`` is an error whose traceback is added."""
         self._write(logging.WARNING, name, fields)
 
     def _write(self, level: int, name: str, fields: dict[str, object]) -> None:
@@ -88,6 +89,6 @@ class LogTelemetry:
             since_s, count = now_s, 0
         self._window[name] = since_s, count + 1
         if count < LINES_PER_WINDOW:
-            fault = fields.pop("exc_info", None)
-            shown = fault if isinstance(fault, BaseException) else None
-            _log.log(level, "%s", logfmt(name, fields), exc_info=shown)
+            error = fields.pop("exc_info", None)
+            exc_info = error if isinstance(error, BaseException) else None
+            _log.log(level, "%s", logfmt(name, fields), exc_info=exc_info)

@@ -1,6 +1,6 @@
-"""Where lines of the log go: a file that is rotated and found again, or a stream that is there.
+"""Where log lines are written: a file with rotation, or an open stream.
 
-Writing blocks for as long as a disk or a reader takes: for a thread of its own.
+Writing may block, so call it in a thread of its own.
 """
 
 from __future__ import annotations
@@ -13,46 +13,54 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-FILE_BYTES = 10 * 1024 * 1024
-FILES_KEPT = 3
+MAX_FILE_BYTES = 10 * 1024 * 1024
+ROTATED_FILES = 3
 WAIT_MS = 1_000
 
 
 class Outlet(Protocol):
-    """Takes bytes."""
+    """A target for bytes."""
 
     def write(self, line: bytes) -> int:
-        """Write some of them, and return how many. Blocks. Raises OSError."""
+        """Write some bytes, and return their number. Blocks. Raises OSError."""
         ...
 
 
 class Stream:
-    """A descriptor that other programs may share, so that nothing about it is changed."""
+    """An open descriptor. Other programs may share it, so its flags must not be changed."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def write(self, line: bytes) -> int:
-        """Write some; 0 where one of the others has made it non-blocking and it takes none."""
+        """Write some bytes; 0 if another program made it non-blocking and it is full."""
         try:
             return os.write(self._descriptor, line)
         except BlockingIOError:
-            room = select.poll()
-            room.register(self._descriptor, select.POLLOUT)
-            room.poll(WAIT_MS)
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLOUT)
+            poll.poll(WAIT_MS)
             return 0
 
 
 class LogFile:
-    """The file at a path. Whoever moves it away (logrotate) finds the next line in a new one.
+    """The file at a path. If it is moved away (logrotate), the next line goes to a new file.
 
-    A regular file is rotated at 10 MiB, also where several processes write into it; what a symbolic
-    link leads to is left as it is.
+    A regular file is rotated when it is full, even if several processes write into it. The target
+    of a symbolic link is not rotated.
     """
 
-    def __init__(self, path: str) -> None:
-        """Open it. Raises OSError, also where it is a FIFO that nobody reads."""
+    def __init__(
+        self,
+        path: str,
+        *,
+        max_bytes: int = MAX_FILE_BYTES,
+        rotated_files: int = ROTATED_FILES,
+    ) -> None:
+        """Open the file. Raises OSError, also for a FIFO without a reader."""
         self._path = path
+        self._max_bytes = max_bytes
+        self._rotated_files = rotated_files
         self._descriptor = -1
         self._open()
 
@@ -60,14 +68,14 @@ class LogFile:
         """Append."""
         if not self._is_at_its_path():
             self._open()
-        if os.fstat(self._descriptor).st_size + len(line) > FILE_BYTES:
-            with suppress(OSError):  # the folder may be another user's: then the file grows
+        if os.fstat(self._descriptor).st_size + len(line) > self._max_bytes:
+            with suppress(OSError):  # no permission in the folder: then the file grows
                 self._rotate()
         return os.write(self._descriptor, line)
 
     def _open(self) -> None:
-        # Not to wait for a reader of a FIFO. What is opened here is nobody else's, so that it can
-        # be made to wait when it is written.
+        # Non-blocking, so that opening a FIFO does not wait for a reader. The descriptor is not
+        # shared, so it can be made blocking for writes.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK
         opened = os.open(self._path, flags, 0o666)
         os.set_blocking(opened, True)
@@ -85,14 +93,14 @@ class LogFile:
             return
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
-            if self._is_at_its_path():  # else another process has just done it
-                self._move_away()
+            if self._is_at_its_path():  # else another process has just rotated it
+                self._rename_files()
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self._open()
 
-    def _move_away(self) -> None:
-        names = [Path(f"{self._path}.{n}") for n in range(FILES_KEPT, 0, -1)]
+    def _rename_files(self) -> None:
+        names = [Path(f"{self._path}.{n}") for n in range(self._rotated_files, 0, -1)]
         for older, newer in zip(names, [*names[1:], Path(self._path)], strict=True):
             with suppress(FileNotFoundError):
                 newer.replace(older)

@@ -1,4 +1,4 @@
-"""One log line for each run that ended as nobody wanted."""
+"""Logs each run that did not end as expected."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import Telemetry
 
-_AS_WANTED = frozenset({State.SUCCEEDED, State.HANDED_OFF})
+_NOT_LOGGED = frozenset({State.SUCCEEDED, State.HANDED_OFF})
 
 
 class RunLog:
-    """Port `Observer`. ``steady_ms`` is the time now, on the clock of `Run.steady_ms`."""
+    """Port `Observer`. ``steady_ms`` reads the steady clock, as in `Run.steady_ms`."""
 
     kinds: frozenset[type[AnyFact]] = frozenset({Settled, Dead})
 
@@ -22,8 +22,8 @@ class RunLog:
         self._steady_ms = steady_ms
 
     def written(self, run: Run, fact: AnyFact, at_ms: int) -> None:  # noqa: ARG002
-        """Log an end that somebody should look at."""
-        if run.state not in _AS_WANTED:
+        """Log the end of a run, unless it succeeded or was handed off."""
+        if run.state not in _NOT_LOGGED:
             self._telemetry.problem(
                 f"run_{run.state.value}",
                 run=run.id,

@@ -1,1 +1,1 @@
-"""The demonstration: a broker, two nodes, components and a balancer on this machine."""
+"""The demo: a broker, two nodes, components and a balancer on this machine."""

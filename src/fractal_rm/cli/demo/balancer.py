@@ -1,17 +1,17 @@
-"""The demonstration's Load Balancer: it says "here" and "node 2" by turns."""
+"""The Load Balancer of the demo: its answers are "here" and "node 2"."""
 
 from __future__ import annotations
 
 import asyncio
 from itertools import cycle
 
-# For two triggers of each flow, one by MQTT and one by REST, this order runs each flow once here
-# and once there, and each way in once here and once there.
+# With two triggers of each flow, one by MQTT and one by REST, this order runs each flow once here
+# and once on node 2, and triggers of each kind on both nodes.
 ANSWERS = (None, "2", "2", None, None, "2")
 
 
 class DemoBalancer:
-    """Answers every request, whatever it says."""
+    """Answers every request with the next answer."""
 
     def __init__(self) -> None:
         self._answers = cycle(ANSWERS)
@@ -38,7 +38,7 @@ class DemoBalancer:
             self._writers.discard(writer)
 
     async def close(self) -> None:
-        """Stop listening, and let go of who is still connected."""
+        """Stop listening, and close all connections."""
         if self._server is not None:
             self._server.close()
         for writer in list(self._writers):

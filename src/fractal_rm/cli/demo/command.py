@@ -1,4 +1,4 @@
-"""`demo`: fire the flows by MQTT and REST, and print each run as it ends."""
+"""`demo`: triggers the flows by MQTT and REST, and prints each run when it has ended."""
 
 from __future__ import annotations
 
@@ -33,43 +33,47 @@ _COLUMNS = "{:<13} {:<7} {:<5} {:<5} {:<8} {:<11} {:>5}   {}"
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Fire each flow once by each way, print, and end.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="Trigger each flow once by MQTT and once by REST, print the runs, and exit.",
+)
 @json_option
 def demo(once: bool, as_json: bool) -> int:
-    """Show two nodes at work on this machine.
+    """Run two nodes on this machine, and show their runs.
 
-    Ctrl-C ends all of it. With --once it exits 0 only if every run ended as it should.
+    Ctrl-C ends the demo. With --once, it exits 0 only if every run ended as expected.
     """
     return asyncio.run(_demo(once=once, as_json=as_json))
 
 
 async def _demo(*, once: bool, as_json: bool) -> int:
-    """Show it until it is done, or one of STOP comes: at whatever moment, all of it is ended."""
-    shown = asyncio.ensure_future(_shown(once=once, as_json=as_json))
+    """Run the demo until it is done or a STOP signal comes; then end all its processes."""
+    task = asyncio.ensure_future(_with_balancer(once=once, as_json=as_json))
     for number in STOP:
-        asyncio.get_running_loop().add_signal_handler(number, shown.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        return await shown
+        return await task
     except asyncio.CancelledError:
         return EXIT_NOT_WELL if once else 0
 
 
-async def _shown(*, once: bool, as_json: bool) -> int:
+async def _with_balancer(*, once: bool, as_json: bool) -> int:
     balancer = DemoBalancer()
     balancer_port = await balancer.start()
     try:
-        return await _on_stage(balancer_port, once=once, as_json=as_json)
+        return await _with_processes(balancer_port, once=once, as_json=as_json)
     finally:
         await balancer.close()
 
 
-async def _on_stage(balancer_port: int, *, once: bool, as_json: bool) -> int:
+async def _with_processes(balancer_port: int, *, once: bool, as_json: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="fractal-rm-demo-") as folder:
         async with Stage(Path(folder), balancer_port) as stage, _show(stage, as_json) as show:
             if once:
                 return 0 if await _once(show) else EXIT_NOT_WELL
             try:
-                await asyncio.gather(_fire_on(show), show.until(lambda: False))
+                await asyncio.gather(_trigger_repeatedly(show), show.until(lambda: False))
             finally:
                 click.echo("\nending everything")
     return 0
@@ -77,28 +81,28 @@ async def _on_stage(balancer_port: int, *, once: bool, as_json: bool) -> int:
 
 async def _once(show: _Show) -> bool:
     with suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(_fire_each(show), ONCE_LIMIT_S)
-    well = show.is_well(fired=2 * len(FLOWS))
-    show.finish(well)
-    return well
+        await asyncio.wait_for(_trigger_each(show), ONCE_LIMIT_S)
+    passed = show.passed(triggers=2 * len(FLOWS))
+    show.print_result(passed)
+    return passed
 
 
-async def _fire_each(show: _Show) -> None:
-    fired = 0
+async def _trigger_each(show: _Show) -> None:
+    count = 0
     for flow in FLOWS:
-        for fire in (show.fire_mqtt, show.fire_rest):
-            await fire(flow)
-            fired += 1
-            await show.until(lambda n=fired: len(show.ended_at("1")) >= n)
-    # What went to node 2 ends there too, under the same id.
+        for trigger in (show.trigger_by_mqtt, show.trigger_by_rest):
+            await trigger(flow)
+            count += 1
+            await show.until(lambda n=count: len(show.ended_at("1")) >= n)
+    # A run that was handed off ends on node 2 too, with the same id.
     await show.until(lambda: show.handed_off() <= {run.id for run in show.ended_at("2")})
 
 
-async def _fire_on(show: _Show) -> None:
+async def _trigger_repeatedly(show: _Show) -> None:
     while True:
         for flow in FLOWS:
-            await show.fire_mqtt(flow)
-            await show.fire_rest(flow)
+            await show.trigger_by_mqtt(flow)
+            await show.trigger_by_rest(flow)
         await asyncio.sleep(1.0)
 
 
@@ -121,7 +125,7 @@ class _Page(msgspec.Struct):
 
 
 class _Show:
-    """Fires triggers at node 1, and prints what both nodes say about their runs."""
+    """Sends triggers to node 1, and prints the runs of both nodes."""
 
     def __init__(self, stage: Stage, client: Any, caller: Http1Caller, as_json: bool) -> None:
         self._nodes = {node.id: node for node in stage.nodes}
@@ -130,34 +134,34 @@ class _Show:
         self._as_json = as_json
         self._ended: dict[tuple[str, str], RunSummary] = {}
         if not as_json:
-            click.echo(f"{stage.broker}, two nodes, three components and a balancer are up.\n")
+            click.echo(f"{stage.broker}, two nodes, three components and a balancer are running.\n")
             head = ("ENDED", "NODE", "FLOW", "BY", "RAN", "STATE", "MS", "WHY")
             click.echo(_COLUMNS.format(*head))
 
-    async def fire_mqtt(self, flow: str) -> None:
-        """A trigger by MQTT at QoS 1."""
+    async def trigger_by_mqtt(self, flow: str) -> None:
+        """Send a trigger by MQTT with QoS 1."""
         body = json.dumps({"id_flow": flow, "payload": PAYLOAD})
         self._client.publish(self._nodes["1"].topic, body, qos=1)
 
-    async def fire_rest(self, flow: str) -> None:
-        """A trigger by REST."""
+    async def trigger_by_rest(self, flow: str) -> None:
+        """Send a trigger by REST."""
         message = {"id_flow": flow, "is_load_balancing": False, "payload": PAYLOAD}
         await self._ask(self._nodes["1"], "POST", "/startrm", json.dumps(message).encode())
 
     async def until_ready(self) -> None:
-        """A message that is published before a node has subscribed is nobody's."""
+        """Wait until both nodes are ready: a message before they subscribe would be lost."""
         for node in self._nodes.values():
             while (await self._call(node, "GET", "/readyz")).status != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def until(self, condition: Any) -> None:
-        """Look at both nodes until a condition holds."""
-        await self._look()
+        """Poll both nodes until a condition is true."""
+        await self._poll()
         while not condition():
             await asyncio.sleep(0.1)
-            await self._look()
+            await self._poll()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         new: list[tuple[DemoNode, RunSummary]] = []
         for node in self._nodes.values():
             page = msgspec.json.decode(
@@ -192,30 +196,30 @@ class _Show:
         line = (at, f"node {node.id}", run.flow, run.source, ran, run.state.value, took_ms)
         click.echo(_COLUMNS.format(*line, run.reason))
 
-    # --- what came of it ----------------------------------------------------------------------
+    # --- results ------------------------------------------------------------------------------
 
     def ended_at(self, node: str) -> list[RunSummary]:
-        """The runs that have ended at a node."""
+        """The runs that have ended on a node."""
         return [run for (at, _), run in self._ended.items() if at == node]
 
     def handed_off(self) -> set[str]:
         """The ids of the runs that node 1 handed to node 2."""
         return {run.id for run in self.ended_at("1") if run.state is State.HANDED_OFF}
 
-    def is_well(self, *, fired: int) -> bool:
-        """Each trigger ended once, half of them here and half there, and all succeeded."""
+    def passed(self, *, triggers: int) -> bool:
+        """Whether all runs succeeded, half of them on node 1 and half on node 2."""
         here = [run for run in self.ended_at("1") if run.state is State.SUCCEEDED]
         there = {run.id for run in self.ended_at("2") if run.state is State.SUCCEEDED}
         return (
-            len(here) == fired // 2
-            and len(self.ended_at("1")) == fired
+            len(here) == triggers // 2
+            and len(self.ended_at("1")) == triggers
             and self.handed_off() == there
         )
 
-    def finish(self, well: bool) -> None:
-        """The last word."""
+    def print_result(self, passed: bool) -> None:
+        """Print whether all runs ended as expected."""
         if self._as_json:
             runs = [{"at_node": at, "run": run} for (at, _), run in self._ended.items()]
-            print_json({"well": well, "runs": runs})
+            print_json({"well": passed, "runs": runs})
         else:
-            click.echo("\nevery run ended as it should" if well else "\nNOT every run ended well")
+            click.echo(f"\n{'every' if passed else 'NOT every'} run ended as expected")

@@ -1,4 +1,4 @@
-"""What the demonstration runs on: processes on free ports of loopback, in a folder of its own."""
+"""The processes of the demo, on free ports of loopback, with their files in one folder."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ HOST = "127.0.0.1"
 
 
 class CannotShow(FractalError):
-    """Something that the demonstration needs is missing."""
+    """A program that the demo needs is missing."""
 
     code = "cannot-show"
 
 
 class DemoNode(msgspec.Struct, frozen=True):
-    """A node of the demonstration and where it is reached."""
+    """A node of the demo, with its addresses."""
 
     id: str
     topic: str
@@ -39,7 +39,7 @@ class DemoNode(msgspec.Struct, frozen=True):
 
 
 class Stage:
-    """Starts everything on entering, ends everything on leaving, whatever happened between."""
+    """Starts the processes when entered, and ends them when left, also after an error."""
 
     def __init__(self, folder: Path, balancer_port: int) -> None:
         self._folder = folder
@@ -79,7 +79,7 @@ class Stage:
         self._end()
 
     def _start_broker(self) -> str:
-        """Mosquitto where it is, else the NATS server through its MQTT port."""
+        """Start Mosquitto if it is installed, otherwise the NATS server with MQTT."""
         configuration = self._folder / "broker.conf"
         mosquitto = shutil.which("mosquitto")
         if mosquitto:
@@ -103,7 +103,7 @@ class Stage:
         return "NATS server"
 
     def _write_config(self, node: DemoNode) -> None:
-        """The shipped flows, on the ports of this demonstration."""
+        """Write the shipped flows, with the ports of the demo."""
         folder = node.folder / "config_files"
         folder.mkdir(parents=True)
         address = {"protocol": "http", "ip": HOST}
@@ -154,19 +154,19 @@ class Stage:
                 _, writer = await asyncio.open_connection(HOST, port)
             except OSError:  # noqa: PERF203 - not yet
                 if any(process.poll() is not None for process in self._processes):
-                    raise CannotShow(self._last_words()) from None
+                    raise CannotShow(self._describe_failure()) from None
                 await asyncio.sleep(0.05)
             else:
                 writer.close()
                 return
 
-    def _last_words(self) -> str:
+    def _describe_failure(self) -> str:
         logs = sorted(self._folder.glob("*.log"))
-        said = "\n".join(f"{log.stem}: {log.read_text(errors='replace')[-500:]}" for log in logs)
-        return f"a program ended at its start\n{said}"
+        ends = "\n".join(f"{log.stem}: {log.read_text(errors='replace')[-500:]}" for log in logs)
+        return f"a program exited at its start\n{ends}"
 
     def _end(self) -> None:
-        """The nodes first, so that they can finish what they do."""
+        """End the nodes first, so that they can finish their runs."""
         for process in reversed(self._processes):
             process.terminate()
         for process in reversed(self._processes):
@@ -201,17 +201,17 @@ GET
 
 
 def free_port() -> int:
-    """A port that nothing listens on at the moment."""
+    """A port that is not in use at the moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]
 
 
 def _simulator() -> str:
-    """The seed's simulator: beside this file in an installed package, else in the checkout."""
+    """The original's simulator: next to this file in an installed package, or in the checkout."""
     places = [Path(__file__).with_name("test_rest_api.py")]
     places += [parent / "test" / "test_rest_api.py" for parent in Path(__file__).parents]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise CannotShow("test_rest_api.py is not there; run the demonstration in a checkout")
+        raise CannotShow("test_rest_api.py is missing; run the demo in a checkout")
     return str(found)

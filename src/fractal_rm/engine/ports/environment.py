@@ -1,4 +1,4 @@
-"""Time, randomness, and where events are told."""
+"""The ports for time, randomness and the log."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from fractal_rm.domain.steady import Look, Reading
 
 
 class Clock(Protocol):
-    """Time. Waiting is asyncio's, so that a virtual loop can move both."""
+    """Time. To wait, use asyncio: then a virtual event loop can control both."""
 
     def now_ms(self) -> int:
-        """Wall clock: milliseconds since 1970, UTC. May jump: nothing is measured by it."""
+        """Wall clock: milliseconds since 1970, UTC. It may jump, so do not measure with it."""
         ...
 
     def monotonic_s(self) -> float:
-        """Seconds since some moment, as the event loop counts them: those awake."""
+        """Seconds since some moment, like the event loop: time in suspend does not count."""
         ...
 
     def steady_ms(self) -> int:
-        """Milliseconds on the clock that nobody sets, and that goes on in suspend."""
+        """Steady clock: milliseconds, not affected by setting the wall clock; runs in suspend."""
         ...
 
     def read(self) -> Reading:
-        """Now on each clock; the wall clock as it was found by the last `look`."""
+        """The current time on every clock; the wall clock as set at the last `look`."""
         ...
 
     def look(self) -> Look:
-        """Follow what was done to the clocks since the last look."""
+        """Return whether the wall clock was set, or the machine suspended, since the last call."""
         ...
 
     def go_on_after(self, latest_ms: int | None) -> None:
-        """Be the clock of a journal with this as its latest moment; see `Recovered.latest_ms`."""
+        """Continue after the latest moment in a journal; see `Recovered.latest_ms`."""
         ...
 
     async def keep(self) -> None:
-        """Let the steady clock outlive this process and the next reboot. Never raises."""
+        """Save the steady clock for the next process and the next reboot. Never raises."""
         ...
 
     def moment(self) -> Moment:
-        """Now, as it can be written down and compared after a crash or a reboot."""
+        """Now, in a form that can be stored and compared after a crash or a reboot."""
         ...
 
 
@@ -57,12 +57,12 @@ class Random(Protocol):
 
 
 class Telemetry(Protocol):
-    """What happened, for logs and later metrics. Never raises, never blocks."""
+    """Events for the log. Never raises, never blocks."""
 
     def event(self, name: str, **fields: object) -> None:
-        """Something that an operator may want to know."""
+        """An event that an operator may want to know about."""
         ...
 
     def problem(self, name: str, **fields: object) -> None:
-        """Something that an operator should know."""
+        """An event that an operator should know about; the field ``exc_info`` may have an error."""
         ...

@@ -1,11 +1,11 @@
-"""TLS contexts, made once for each set of files and made anew when one of them has changed."""
+"""TLS contexts: one for each set of files, replaced when one of the files changes."""
 
 from __future__ import annotations
 
 import codecs
 import ssl
 
-from fractal_rm.adapters.connect.certificates import files_of, tls_context
+from fractal_rm.adapters.tls.certificates import client_context, files_of
 from fractal_rm.config.regular_file import Version, stat_regular, version_of
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.call_errors import ConnectFailed
@@ -13,23 +13,26 @@ from fractal_rm.domain.none_left import none_left
 
 
 class TlsContexts:
-    """Certificates are renewed while a node runs: each new connection looks whether one was."""
+    """A cache of contexts. Certificates are renewed while a node runs: each call checks the files.
+
+    Only for clients so far.
+    """
 
     def __init__(self) -> None:
         self._contexts: dict[Tls, tuple[list[Version], ssl.SSLContext]] = {}
 
     def context(self, tls: Tls | None) -> ssl.SSLContext:
-        """The context for ``tls``.
+        """The context of a client with these files; None: with the authorities of the system.
 
-        Raises ConnectFailed where its files are unusable, OSError where no descriptor is left.
+        Raises ConnectFailed where the files are unusable, OSError where no file descriptor is free.
         """
         tls = tls or Tls()
         try:
             versions = [version_of(stat_regular(path)) for path in files_of(tls)]
             known = self._contexts.get(tls)
             if known is None or known[0] != versions:
-                _ = codecs.lookup("idna")  # in which TLS names a host: loaded at its first use
-                known = self._contexts[tls] = versions, tls_context(tls)
+                _ = codecs.lookup("idna")  # TLS encodes host names with it: load it at first use
+                known = self._contexts[tls] = versions, client_context(tls)
         except OSError as error:
             if none_left(error):
                 raise

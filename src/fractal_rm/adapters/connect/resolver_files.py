@@ -1,4 +1,4 @@
-"""What the machine's files say of names: hosts(5), resolv.conf(5), nsswitch.conf(5)."""
+"""The files that configure name lookup: hosts(5), resolv.conf(5), nsswitch.conf(5)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import msgspec
 
 from fractal_rm.config.regular_file import Version, read_regular, version_of
 
-_MOST_SERVERS, _MOST_NDOTS, _MOST_ATTEMPTS = 3, 15, 5  # as the C library's
-_OURS = {"files", "dns"}  # sources of names that need no C library
-_ACTIONS = re.compile(r"\[[^]]*\]")  # behind a source, as [!UNAVAIL=return]
+_MAX_SERVERS, _MAX_NDOTS, _MAX_ATTEMPTS = 3, 15, 5  # the C library's limits
+_OWN_SOURCES = {"files", "dns"}  # read without the C library
+_ACTIONS = re.compile(r"\[[^]]*\]")  # after a source, for example [!UNAVAIL=return]
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
-class Settings(msgspec.Struct, frozen=True):
-    """Of resolv.conf. ``search`` has domains that are tried behind a name."""
+class ResolverSettings(msgspec.Struct, frozen=True):
+    """The content of resolv.conf. ``search``: domains that are appended to a name."""
 
     servers: tuple[str, ...] = ("127.0.0.1",)
     search: tuple[str, ...] = ()
@@ -29,15 +29,15 @@ class Settings(msgspec.Struct, frozen=True):
     by_tcp: bool = False
 
     def candidates(self, name: str) -> tuple[str, ...]:
-        """The absolute names that a name may stand for, in the order in which they are tried."""
+        """The absolute names to try for a name, in order."""
         if name.endswith("."):
             return (name,)
         longer = tuple(f"{name}.{domain}" for domain in self.search)
         return (name, *longer) if name.count(".") >= self.ndots else (*longer, name)
 
 
-def read_settings(text: str) -> Settings:
-    """Read resolv.conf; what is not known there is passed over, as the C library does."""
+def read_settings(text: str) -> ResolverSettings:
+    """Parse resolv.conf. Unknown lines and options are ignored, as by the C library."""
     servers: list[str] = []
     search: list[str] | None = None
     options: dict[str, str] = {}
@@ -45,22 +45,23 @@ def read_settings(text: str) -> Settings:
         key, *values = line.split() or [""]
         if key == "nameserver" and values and is_address(values[0]):
             servers.append(values[0])
-        elif key in ("search", "domain"):  # the last one counts
+        elif key in ("search", "domain"):  # the last line is used
             search = [each.strip(".") for each in values if each.strip(".")]
         elif key == "options":
             options |= {k: v for k, _, v in (each.partition(":") for each in values)}
-    return Settings(
-        servers=tuple(servers[:_MOST_SERVERS]) or Settings().servers,
+    default = ResolverSettings()
+    return ResolverSettings(
+        servers=tuple(servers[:_MAX_SERVERS]) or default.servers,
         search=tuple(own_domain() if search is None else search),
-        ndots=_bounded(options.get("ndots"), Settings().ndots, _MOST_NDOTS),
-        attempts=max(1, _bounded(options.get("attempts"), Settings().attempts, _MOST_ATTEMPTS)),
+        ndots=_bounded(options.get("ndots"), default.ndots, _MAX_NDOTS),
+        attempts=max(1, _bounded(options.get("attempts"), default.attempts, _MAX_ATTEMPTS)),
         rotate="rotate" in options,
         by_tcp="use-vc" in options,
     )
 
 
 def own_domain() -> list[str]:
-    """The domain in this machine's name, if it has one: searched where resolv.conf says none."""
+    """The domain part of this machine's name: the search list if resolv.conf has none."""
     domain = socket.gethostname().partition(".")[2]
     return [domain] if domain else []
 
@@ -70,14 +71,14 @@ def _bounded(text: str | None, default: int, most: int) -> int:
 
 
 def addresses_in(hosts: str, name: str) -> tuple[str, ...]:
-    """The addresses that the text of a hosts file has for a name, in its order.
+    """The addresses of a name in the text of a hosts file, in its order.
 
-    ``localhost`` is loopback also where the file does not have it (RFC 6761, 6.3).
+    ``localhost`` is a loopback address even where the file does not have it (RFC 6761, 6.3).
     """
     name = name.rstrip(".").lower()
     found: list[str] = []
     for line in hosts.splitlines():
-        if name not in line.lower():  # files that block half of the net have 100,000 lines
+        if name not in line.lower():  # a fast check: files that block advertisers are very long
             continue
         address, *names = line.partition("#")[0].split() or [""]
         if name in (each.lower() for each in names) and is_address(address):
@@ -88,17 +89,17 @@ def addresses_in(hosts: str, name: str) -> tuple[str, ...]:
 
 
 def other_sources(nsswitch: str) -> frozenset[str]:
-    """The sources of host names beside the hosts file and DNS: mDNS, LDAP, what systemd adds."""
+    """The sources of host names other than the hosts file and DNS, such as mDNS and LDAP."""
     for line in nsswitch.splitlines():
         key, colon, rest = line.partition("#")[0].partition(":")
         if colon and key.strip() == "hosts":
-            return frozenset(_ACTIONS.sub(" ", rest).split()) - _OURS
+            return frozenset(_ACTIONS.sub(" ", rest).split()) - _OWN_SOURCES
     return frozenset()
 
 
-@lru_cache(1024)  # each new connection asks for one of a few
+@lru_cache(1024)  # called for each new connection, with few different hosts
 def is_address(text: str) -> bool:
-    """Whether a text is an IP address; an IPv6 one may have a zone behind ``%``."""
+    """Whether a text is an IP address; an IPv6 address may have a zone after ``%``."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -106,30 +107,30 @@ def is_address(text: str) -> bool:
     return True
 
 
-class Watched:
-    """A text file that may be replaced or written at any time; one that is missing is empty."""
+class WatchedFile:
+    """A text file that may change at any time. A missing file counts as empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: Version | tuple[()] | None = None
+        self._version: Version | tuple[()] | None = None  # at the last read
 
-    def fresh(self) -> str | None:
-        """Its text, where it is not as it was at the last call; None: it is.
+    def read_if_changed(self) -> str | None:
+        """The text, or None if the file is unchanged since the last call.
 
-        Raises OSError where it cannot be read; the next call tries again.
+        Raises OSError where it cannot be read; the next call then tries again.
         """
         try:
-            seen = version_of(self._path.stat())
+            version = version_of(self._path.stat())
         except FileNotFoundError:
-            seen = ()
-        if seen == self._seen:
+            version = ()
+        if version == self._version:
             return None
-        text = self.text()
-        self._seen = seen
+        text = self.read()
+        self._version = version
         return text
 
-    def text(self) -> str:
-        """What is in it now. Raises OSError where it cannot be read."""
+    def read(self) -> str:
+        """The text. Raises OSError where it cannot be read."""
         try:
             return read_regular(self._path).decode("utf-8", "replace")
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""One question to the name servers of resolv.conf, until one of them answers it."""
+"""Sends a question to the name servers of resolv.conf until one of them answers."""
 
 from __future__ import annotations
 
@@ -6,44 +6,46 @@ import asyncio
 import socket
 from collections import deque
 
-from fractal_rm.adapters.connect.files import Settings
-from fractal_rm.adapters.connect.message import (
+from fractal_rm.adapters.connect.dns_message import (
     CODES,
     NO_ERROR,
     NO_SUCH_NAME,
-    Answer,
+    DnsAnswer,
     question,
     read_answer,
 )
-from fractal_rm.adapters.connect.numeric import connected, numeric, why_no_socket
+from fractal_rm.adapters.connect.numeric import connect_socket, numeric, why_no_socket
+from fractal_rm.adapters.connect.resolver_files import ResolverSettings
 from fractal_rm.domain.none_left import none_left
 
 PORT = 53
-PAUSE_S = 0.5  # before the next server, or the same one again: an answer may still come
-_LARGEST_DATAGRAM = 65_535
+PAUSE_S = 0.5  # before asking the next server, or the same one again
+_MAX_DATAGRAM_BYTES = 65_535
 
 
 class ServersFailed(Exception):
-    """None of the servers answers this question; the text says what each of them did."""
+    """All servers failed; the text says how each of them did."""
 
 
-async def ask(settings: Settings, name: str, kind: int, number: int, port: int = PORT) -> Answer:
-    """Ask all servers in turn, ``attempts`` times; the first one that knows the answer counts.
+async def ask(
+    settings: ResolverSettings, name: str, kind: int, number: int, port: int = PORT
+) -> DnsAnswer:
+    """Ask all servers in turn, ``attempts`` times, and return the first answer.
 
-    ``number`` is the question's, of 16 bits, and drawn by chance (RFC 5452, 4.3). It waits as long
-    as a server may still answer, so whoever calls bounds its time.
+    ``number`` is the message id: 16 random bits (RFC 5452, 4.3). There is no time limit: while a
+    server may still answer, this waits.
 
-    Raises ServersFailed, OSError where no file descriptor is left.
+    Raises ServersFailed, OSError where no file descriptor is free.
     """
-    asking = _Asking(question(number, name, kind), port)
+    query = _Query(question(number, name, kind), port)
     try:
-        return await asking.ask(settings)
+        return await query.ask(settings)
     finally:
-        asking.close()
+        query.close()
 
 
-class _Asking:
-    """One question on its way: a socket for each server that was asked."""
+class _Query:
+    """A question that has been sent, with a socket for each server."""
 
     def __init__(self, asked: bytes, port: int) -> None:
         self._asked = asked
@@ -51,10 +53,10 @@ class _Asking:
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[str, socket.socket] = {}
         self._by_tcp: dict[str, asyncio.Task[None]] = {}
-        self._came: asyncio.Queue[tuple[str, Answer | OSError]] = asyncio.Queue()
-        self._failed: dict[str, str] = {}
+        self._received: asyncio.Queue[tuple[str, DnsAnswer | OSError]] = asyncio.Queue()
+        self._failed: dict[str, str] = {}  # by server, the reason
 
-    async def ask(self, settings: Settings) -> Answer:
+    async def ask(self, settings: ResolverSettings) -> DnsAnswer:
         left = deque(settings.servers * settings.attempts)
         while len(self._failed) < len(set(settings.servers)):
             if left:
@@ -66,34 +68,35 @@ class _Asking:
                 else:
                     self._send(server)
             try:
-                server, came = await asyncio.wait_for(self._came.get(), PAUSE_S if left else None)
+                received = self._received.get()
+                server, result = await asyncio.wait_for(received, PAUSE_S if left else None)
             except asyncio.TimeoutError:
                 continue
-            if isinstance(came, OSError):
-                if none_left(came):
-                    raise came
-                self._failed[server] = why_no_socket(server, came)
-            elif came.truncated:
+            if isinstance(result, OSError):
+                if none_left(result):
+                    raise result
+                self._failed[server] = why_no_socket(server, result)
+            elif result.truncated:
                 self._ask_by_tcp(server)
-            elif came.code in (NO_ERROR, NO_SUCH_NAME):
-                return came
+            elif result.code in (NO_ERROR, NO_SUCH_NAME):
+                return result
             else:
-                self._failed[server] = CODES.get(came.code, f"code {came.code}")
-        said = (f"DNS {server}: {why}" for server, why in self._failed.items())
-        raise ServersFailed("; ".join(said))
+                self._failed[server] = CODES.get(result.code, f"code {result.code}")
+        reasons = (f"DNS {server}: {why}" for server, why in self._failed.items())
+        raise ServersFailed("; ".join(reasons))
 
     def _send(self, server: str) -> None:
-        """Send it in a datagram."""
+        """Send the question in a datagram."""
         try:
             opened = self._sockets.get(server) or self._socket_to(server)
             opened.send(self._asked)
         except BlockingIOError:
-            pass  # as good as lost on its way
+            pass  # treat it as a datagram that was lost
         except OSError as error:
-            self._came.put_nowait((server, error))
+            self._received.put_nowait((server, error))
 
     def _socket_to(self, server: str) -> socket.socket:
-        """A socket that is connected, so that nobody else can answer. Raises OSError."""
+        """A connected socket, which receives datagrams of this server only. Raises OSError."""
         family, address = numeric(server, self._port)
         opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._sockets[server] = opened
@@ -103,17 +106,17 @@ class _Asking:
 
     def _read(self, server: str, opened: socket.socket) -> None:
         try:
-            answer = read_answer(opened.recv(_LARGEST_DATAGRAM), self._asked)
+            answer = read_answer(opened.recv(_MAX_DATAGRAM_BYTES), self._asked)
         except BlockingIOError:
             return
-        except OSError as error:  # an ICMP message came: nobody listens there
-            self._came.put_nowait((server, error))
+        except OSError as error:  # from an ICMP message: no server listens there
+            self._received.put_nowait((server, error))
             return
         if answer is not None:
-            self._came.put_nowait((server, answer))
+            self._received.put_nowait((server, answer))
 
     def _ask_by_tcp(self, server: str) -> None:
-        """For what does not fit into a datagram (RFC 7766). No other server waits for this one."""
+        """For an answer too large for a datagram (RFC 7766). Other servers are asked meanwhile."""
         if server not in self._by_tcp:
             self._by_tcp[server] = asyncio.create_task(self._exchange_by_tcp(server))
 
@@ -121,12 +124,12 @@ class _Asking:
         try:
             answer = await self._answer_by_tcp(server)
         except OSError as error:
-            self._came.put_nowait((server, error))
+            self._received.put_nowait((server, error))
         else:
-            self._came.put_nowait((server, answer))
+            self._received.put_nowait((server, answer))
 
-    async def _answer_by_tcp(self, server: str) -> Answer:
-        opened = await connected(server, self._port)
+    async def _answer_by_tcp(self, server: str) -> DnsAnswer:
+        opened = await connect_socket(server, self._port)
         reader, writer = await asyncio.open_connection(sock=opened)
         try:
             writer.write(len(self._asked).to_bytes(2, "big") + self._asked)
@@ -137,7 +140,7 @@ class _Asking:
         finally:
             writer.transport.abort()
         if answer is None or answer.truncated:
-            raise OSError("no whole answer by TCP")
+            raise OSError("no complete answer by TCP")
         return answer
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""DNS messages (RFC 1035, 4): one question for the addresses of a name, and the answer to it."""
+"""DNS messages (RFC 1035, 4): a question for the addresses of a name, and its answer."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import ipaddress
 
 import msgspec
 
-A, AAAA, CNAME = 1, 28, 5  # types of records (RFC 1035, 3.2.2; RFC 3596, 2.1)
-NO_ERROR, NO_SUCH_NAME, REFUSED = 0, 3, 5  # codes of answers (RFC 1035, 4.1.1)
+A, AAAA, CNAME = 1, 28, 5  # record types (RFC 1035, 3.2.2; RFC 3596, 2.1)
+NO_ERROR, NO_SUCH_NAME, REFUSED = 0, 3, 5  # response codes (RFC 1035, 4.1.1)
 CODES = {1: "format error", 2: "server failure", 4: "not implemented", REFUSED: "refused"}
 _IN = 1
 _HEAD_BYTES = 12
 _IS_ANSWER, _AUTHORITATIVE, _TRUNCATED = 0x8000, 0x0400, 0x0200
 _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x0100, 0x0080
-_LONGEST_CHAIN = 16  # of CNAME records
-_MOST_POINTERS = 64  # in one name
-_MOST_RECORDS = 256  # that are read: 64 KiB of pointers to a long name take 0.2 s
+_MAX_ALIASES = 16  # CNAME records that are followed
+_MAX_POINTERS = 64  # in one name
+_MAX_RECORDS = 256  # that are read: 64 KiB of pointers to a long name would take 0.2 s
 _ADDRESS_BYTES = {A: 4, AAAA: 16}
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What a server says: a code, the addresses, and for how many seconds they hold."""
+class DnsAnswer(msgspec.Struct, frozen=True):
+    """The answer of a server: response code, addresses, and how long they are valid."""
 
     code: int
     truncated: bool
@@ -37,23 +37,23 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 def is_name(text: str) -> bool:
-    """Whether there can be a host of this name (RFC 1035, 2.3.4), whatever its characters are."""
+    """Whether the lengths in a host name are valid (RFC 1035, 2.3.4). Any ASCII is accepted."""
     name = text.rstrip(".")
     return text.isascii() and len(name) <= 253 and all(1 <= len(x) <= 63 for x in name.split("."))
 
 
 def question(number: int, name: str, kind: int) -> bytes:
-    """The message that asks for the records of ``kind`` (A or AAAA) of an absolute name."""
+    """A message with the id ``number`` that asks for the ``kind`` (A, AAAA) of an absolute name."""
     head = b"".join(n.to_bytes(2, "big") for n in (number, _RECURSION_DESIRED, 1, 0, 0, 0))
     labels = name.rstrip(".").encode("ascii").split(b".")
     asked = b"".join(bytes([len(label)]) + label for label in labels)
     return head + asked + b"\0" + kind.to_bytes(2, "big") + _IN.to_bytes(2, "big")
 
 
-def read_answer(data: bytes, asked: bytes) -> Answer | None:
-    """The answer to the message ``asked``; None where ``data`` is none, or cannot be read.
+def read_answer(data: bytes, asked: bytes) -> DnsAnswer | None:
+    """The answer to the message ``asked``; None where ``data`` is no answer to it.
 
-    What does not repeat the number and the question may be anybody's (RFC 5452, 4).
+    An answer must repeat the id and the question; otherwise it may be forged (RFC 5452, 4).
     """
     try:
         return _read(data, asked)
@@ -61,23 +61,23 @@ def read_answer(data: bytes, asked: bytes) -> Answer | None:
         return None
 
 
-def _read(data: bytes, asked: bytes) -> Answer | None:
+def _read(data: bytes, asked: bytes) -> DnsAnswer | None:
     flags, questions, answers = (_number(data, at) for at in (2, 4, 6))
     code = flags & 0xF
     if data[:2] != asked[:2] or not flags & _IS_ANSWER:
         return None
-    if not questions and code in CODES:  # some do not repeat what they do not answer
-        return Answer(code, truncated=False)
+    if not questions and code in CODES:  # some servers do not repeat the question in an error
+        return DnsAnswer(code, truncated=False)
     name, at = _name(data, _HEAD_BYTES)
     if questions != 1 or (name, data[at : at + 4]) != (_name(asked, _HEAD_BYTES)[0], asked[-4:]):
         return None
     if flags & _TRUNCATED:
-        return Answer(code, truncated=True)
+        return DnsAnswer(code, truncated=True)
     if code == NO_ERROR and not answers and not flags & (_AUTHORITATIVE | _RECURSION_AVAILABLE):
-        code = REFUSED  # it knows of other servers, and asks none
+        code = REFUSED  # a referral to other servers: this one does not resolve names for us
     records: list[_Record] = []
     at += 4
-    for _ in range(min(answers, _MOST_RECORDS)):
+    for _ in range(min(answers, _MAX_RECORDS)):
         record = _record(data, at)
         at = record.at + record.size
         records.append(record)
@@ -85,11 +85,11 @@ def _read(data: bytes, asked: bytes) -> Answer | None:
     return _answer(data, code, records, name, kind)
 
 
-def _answer(data: bytes, code: int, records: list[_Record], name: str, kind: int) -> Answer:
-    """Follow the aliases from ``name`` on, and take the addresses of what they end at."""
+def _answer(data: bytes, code: int, records: list[_Record], name: str, kind: int) -> DnsAnswer:
+    """Follow the aliases of ``name``, and take the addresses of the last one."""
     aliases = {record.name: record for record in records if record.kind == CNAME}
     ttls: list[int] = []
-    for _ in range(_LONGEST_CHAIN):
+    for _ in range(_MAX_ALIASES):
         alias = aliases.get(name)
         if alias is None:
             break
@@ -99,7 +99,7 @@ def _answer(data: bytes, code: int, records: list[_Record], name: str, kind: int
     found = [r for r in records if (r.name, r.kind, r.size) == (name, kind, size)]
     ttls += [record.ttl_s for record in found]
     addresses = dict.fromkeys(str(ipaddress.ip_address(data[r.at : r.at + r.size])) for r in found)
-    return Answer(code, truncated=False, addresses=tuple(addresses), ttl_s=min(ttls, default=0))
+    return DnsAnswer(code, truncated=False, addresses=tuple(addresses), ttl_s=min(ttls, default=0))
 
 
 def _record(data: bytes, at: int) -> _Record:
@@ -111,10 +111,10 @@ def _record(data: bytes, at: int) -> _Record:
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:
-    """A name in lower case, and where it ends. A pointer stands for the rest of it (4.1.4)."""
+    """The name at a position, in lower case, and where it ends (with pointers: RFC 1035, 4.1.4)."""
     labels: list[str] = []
     end = 0
-    for _ in range(_MOST_POINTERS + 128):
+    for _ in range(_MAX_POINTERS + 128):
         size = data[at]
         if size >= 0xC0:
             end = end or at + 2
@@ -124,7 +124,7 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
             at += 1 + size
         else:
             return ".".join(labels), end or at + 1
-    raise ValueError("its pointers do not end")
+    raise ValueError("too many pointers in a name")
 
 
 def _number(data: bytes, at: int) -> int:

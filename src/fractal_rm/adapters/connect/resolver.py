@@ -1,0 +1,152 @@
+"""Resolves host names without blocking threads, and with a limit on everything.
+
+    IP address, /etc/hosts ──> returned at once
+    cached name            ──> returned at once, until it expires
+    any other name         ──> a lookup: one for each name, at most 32 at a time, 3 s each
+
+Lookups by the C library cannot be stopped. A few DNS servers that do not answer would occupy all
+threads that the event loop has for lookups, and every other name would have to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from fractal_rm.adapters.connect.dns_client import PORT, ServersFailed
+from fractal_rm.adapters.connect.dns_message import is_name
+from fractal_rm.adapters.connect.resolver_files import is_address
+from fractal_rm.adapters.connect.sources import MAX_TTL_S, NameSources, NotResolved
+from fractal_rm.adapters.connect.watched_settings import (
+    MAX_CACHED_NAMES,
+    HostsFile,
+    WatchedSettings,
+)
+
+MAX_LOOKUPS = 32
+LOOKUP_LIMIT_S = 3.0
+SILENT_S = 30.0  # how long a timeout is cached
+FAILED_S = 5.0  # how long a failure is cached: no such name, or all servers refused
+
+
+class _Cached(msgspec.Struct, frozen=True):
+    """The result of a lookup, until ``until_s`` on the loop's clock; ``why`` if no addresses."""
+
+    until_s: float
+    addresses: tuple[str, ...] = ()
+    why: str = ""
+
+
+class Resolver:
+    """Resolves names with the settings of this machine. Each call notices changes of its files.
+
+    ``token`` returns random bytes; ``port`` is the port of the DNS servers.
+    """
+
+    def __init__(
+        self,
+        token: Callable[[int], bytes],
+        *,
+        hosts: Path = Path("/etc/hosts"),
+        resolv_conf: Path = Path("/etc/resolv.conf"),
+        nsswitch: Path = Path("/etc/nsswitch.conf"),
+        port: int = PORT,
+    ) -> None:
+        self._hosts = HostsFile(hosts)
+        self._settings = WatchedSettings(resolv_conf, nsswitch)
+        self._sources = NameSources(self._settings, token, port)
+        self._cache: dict[str, _Cached] = {}
+        self._lookups: dict[str, asyncio.Task[tuple[str, ...]]] = {}
+        self._slots = asyncio.Semaphore(MAX_LOOKUPS)
+        self._closed = False
+
+    async def addresses(self, name: str) -> tuple[str, ...]:
+        """The addresses of a host, in the order in which to try them.
+
+        Raises NotResolved; ValueError where the name is not valid; OSError where a file cannot be
+        read or no socket can be opened.
+        """
+        if is_address(name):
+            return (name,)
+        name = name.lower()  # names are case-insensitive (RFC 4343): share the lookup
+        found = self._hosts.addresses(name)
+        if found:
+            return found
+        if not is_name(name):
+            raise ValueError(f"{name!r:.80} is not a valid host name")
+        if self._settings.reload():
+            self._cache.clear()
+            self._end_lookups()
+            self._sources.forget_lookups()
+        now_s = asyncio.get_running_loop().time()
+        cached = self._cache.get(name)
+        if cached is not None and now_s < cached.until_s:
+            if cached.addresses:
+                return cached.addresses
+            again_s = cached.until_s - now_s
+            raise NotResolved(f"{cached.why}; it is looked up again in {again_s:.0f} s")
+        lookup = self._lookup(name)
+        await asyncio.wait((lookup,))  # does not cancel the lookup if the caller is cancelled
+        if not lookup.cancelled():
+            return lookup.result()
+        if self._closed:
+            raise NotResolved(f"the name {name} did not resolve: the node is stopping")
+        return await self.addresses(name)  # the settings have changed: look up again
+
+    def unanswered(self, name: str) -> str:
+        """Why the lookup of a name has no result yet."""
+        asked = self._sources.asked.get(name.lower())
+        if asked is None:
+            return f"the name {name} did not resolve: {MAX_LOOKUPS} others are being looked up"
+        return f"the name {name} did not resolve: no answer from {asked}"
+
+    def close(self) -> None:
+        """End all lookups."""
+        self._closed = True
+        self._end_lookups()
+
+    # --- a lookup -----------------------------------------------------------------------------
+
+    def _lookup(self, name: str) -> asyncio.Task[tuple[str, ...]]:
+        """The running lookup of a name, or a new one."""
+        lookup = self._lookups.get(name)
+        if lookup is None:
+            lookup = self._lookups[name] = asyncio.create_task(self._look_up(name))
+            lookup.add_done_callback(lambda done: self._forget(name, done))
+        return lookup
+
+    def _forget(self, name: str, lookup: asyncio.Task[tuple[str, ...]]) -> None:
+        if self._lookups.get(name) is lookup:
+            del self._lookups[name]
+            self._sources.asked.pop(name, None)
+        if not lookup.cancelled():
+            lookup.exception()  # nobody may wait any more: asyncio would log it as not retrieved
+
+    def _end_lookups(self) -> None:
+        for lookup in self._lookups.values():
+            lookup.cancel()
+        self._lookups.clear()
+        self._sources.asked.clear()
+
+    async def _look_up(self, name: str) -> tuple[str, ...]:
+        loop = asyncio.get_running_loop()
+        async with self._slots:
+            try:
+                addresses, ttl_s = await asyncio.wait_for(self._sources.ask(name), LOOKUP_LIMIT_S)
+            except asyncio.TimeoutError:
+                why = f"{self.unanswered(name)} within {LOOKUP_LIMIT_S:.0f} s"
+                result = _Cached(loop.time() + SILENT_S, why=why)
+            except (NotResolved, ServersFailed) as error:
+                why = f"the name {name} did not resolve: {error}"
+                result = _Cached(loop.time() + FAILED_S, why=why)
+            else:
+                result = _Cached(loop.time() + max(1.0, min(MAX_TTL_S, ttl_s)), addresses)
+        if len(self._cache) >= MAX_CACHED_NAMES:
+            self._cache.clear()
+        self._cache[name] = result
+        if result.why:
+            raise NotResolved(result.why)
+        return result.addresses

@@ -1,0 +1,118 @@
+"""Asks the sources of names: DNS servers, and the C library for all others."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import msgspec
+
+from fractal_rm.adapters.connect.dns_client import ServersFailed, ask
+from fractal_rm.adapters.connect.dns_message import AAAA, NO_SUCH_NAME, A, DnsAnswer, is_name
+from fractal_rm.adapters.connect.nss import CLibrary
+from fractal_rm.adapters.connect.watched_settings import WatchedSettings
+
+MAX_TTL_S = 30.0  # the longest time for which addresses are used
+OTHER_FAMILY_S = 0.05  # how long IPv4 and IPv6 answers wait for each other (RFC 8305, 3)
+
+
+class NotResolved(Exception):
+    """A name has no address; the text says why."""
+
+
+class NameSources:
+    """Asks the sources in the settings of this machine. It has no cache and no time limits.
+
+    ``token`` returns random bytes; ``port`` is the port of the DNS servers. ``asked`` has, by name,
+    the server or source that is asked at the moment.
+    """
+
+    def __init__(self, settings: WatchedSettings, token: Callable[[int], bytes], port: int) -> None:
+        self._settings = settings
+        self._token = token
+        self._port = port
+        self._library = CLibrary()
+        self._rotated = 0
+        self.asked: dict[str, str] = {}
+
+    def forget_lookups(self) -> None:
+        """Start new lookups in the C library for new callers."""
+        self._library.forget_lookups()
+
+    async def ask(self, name: str) -> tuple[tuple[str, ...], float]:
+        """The addresses of a name and their TTL. DNS is asked first, except for the names of mDNS.
+
+        Raises NotResolved, ServersFailed, and OSError where no file descriptor is free.
+        """
+        by_mdns = any("mdns" in source for source in self._settings.other_sources)
+        if by_mdns and name.rstrip(".").endswith(".local"):
+            return await self._ask_library(name)
+        asked = self.asked[name] = f"DNS {', '.join(self._settings.resolver.servers)}"
+        failed = None
+        for candidate in filter(is_name, self._settings.resolver.candidates(name)):
+            try:
+                addresses, ttl_s = await self._ask_servers(candidate)
+            except ServersFailed as error:
+                failed = error
+                continue
+            if addresses:
+                return addresses, ttl_s
+        if self._settings.other_sources:
+            return await self._ask_library(name)
+        raise failed or NotResolved(f"it does not exist or has no address, says {asked}")
+
+    async def _ask_library(self, name: str) -> tuple[tuple[str, ...], float]:
+        sources = ", ".join(sorted(self._settings.other_sources))
+        asked = self.asked[name] = f"the C library ({sources})"
+        try:
+            addresses = await self._library.addresses(name)
+        except socket.gaierror as error:
+            raise NotResolved(f"{asked}: {error.strerror}") from error
+        if not addresses:
+            raise NotResolved(f"it does not exist or has no address, says {asked}")
+        return addresses, MAX_TTL_S
+
+    async def _ask_servers(self, name: str) -> tuple[tuple[str, ...], int]:
+        """Ask for IPv4 and IPv6 addresses at the same time; IPv6 ones are first (RFC 6724)."""
+        settings = self._settings.resolver
+        if settings.rotate:
+            self._rotated += 1
+            start = self._rotated % len(settings.servers)
+            servers = settings.servers[start:] + settings.servers[:start]
+            settings = msgspec.structs.replace(settings, servers=servers)
+        queries = [
+            asyncio.create_task(ask(settings, name, kind, self._message_id(), self._port))
+            for kind in (AAAA, A)
+        ]
+        try:
+            done, left = await asyncio.wait(queries, return_when=asyncio.FIRST_COMPLETED)
+            if left:
+                sufficient = any(_is_sufficient(each, is_a=each is queries[1]) for each in done)
+                await asyncio.wait(left, timeout=OTHER_FAMILY_S if sufficient else None)
+            ended = [query for query in queries if query.done()]
+            found = [a for a in map(_answer, ended) if a is not None and a.addresses]
+            if not found:
+                for query in ended:
+                    query.result()  # raises the error of the query, if it has one
+            addresses = tuple(address for answer in found for address in answer.addresses)
+            return addresses, min((answer.ttl_s for answer in found), default=0)
+        finally:
+            for query in queries:
+                query.cancel()
+
+    def _message_id(self) -> int:
+        return int.from_bytes(self._token(2), "big")
+
+
+def _answer(query: asyncio.Task[DnsAnswer]) -> DnsAnswer | None:
+    return None if query.exception() else query.result()
+
+
+def _is_sufficient(query: asyncio.Task[DnsAnswer], *, is_a: bool) -> bool:
+    """Whether this result is enough without the other one: an address, or "no such name".
+
+    "No such name" counts for A only: some servers say it for AAAA although the name exists.
+    """
+    answer = _answer(query)
+    return answer is not None and (bool(answer.addresses) or (is_a and answer.code == NO_SUCH_NAME))

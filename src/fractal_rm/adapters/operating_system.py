@@ -1,0 +1,36 @@
+"""What the operating system provides: random numbers, and the limit of open files."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import sys
+
+_BUFFER_BYTES = 4096  # a system call for each run id would cost as much as the rest of the id
+
+
+class SystemRandom:
+    """Port `Random`: the only source of random numbers."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._used = 0
+
+    def fraction(self) -> float:
+        """From 0 up to, not including, 1."""
+        return random.random()  # noqa: TID251, S311 - the only source; used for jitter
+
+    def token(self, size: int) -> bytes:
+        """``size`` random bytes."""
+        if self._used + size > len(self._buffer):
+            self._buffer, self._used = os.urandom(max(size, _BUFFER_BYTES)), 0
+        self._used += size
+        return self._buffer[self._used - size : self._used]
+
+
+def raise_open_files() -> int:
+    """Raise the soft limit of open files (often 1,024) to the hard limit, and return it."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit

@@ -1,0 +1,107 @@
+"""TLS contexts from the files that a configuration names, with a clear error for each bad file."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from fractal_rm.config.regular_file import stat_regular
+from fractal_rm.domain.call import Tls
+from fractal_rm.domain.call_errors import ConnectFailed
+from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.pem import passphrase_words
+
+# OpenSSL's reasons when key and certificate do not match, or are of different types.
+_MISMATCH = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+_HASH_NAME = re.compile("[0-9a-f]{8}\\.[0-9]+")  # the file names that OpenSSL looks for
+_NO_CERTIFICATE = "NO_CERTIFICATE_OR_CRL_FOUND"
+_TOO_WEAK = frozenset({"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"})
+
+
+def files_of(tls: Tls) -> list[Path]:
+    """The files that a context reads; the system's authorities where ``tls`` names none."""
+    ca = tls.ca or ssl.get_default_verify_paths().cafile
+    return [Path(path) for path in (ca, tls.cert, tls.key) if path]
+
+
+def client_context(tls: Tls) -> ssl.SSLContext:
+    """Make the context of a client.
+
+    Raises ConnectFailed where the content of a file is wrong, OSError where one cannot be read.
+    """
+    for path in files_of(tls):
+        stat_regular(path)  # refuses a FIFO, in which OpenSSL would block
+    context = _context_with_authorities(tls.ca)
+    if tls.cert:
+        _load_own_certificate(context, tls.cert, tls.key or tls.cert)
+    return context
+
+
+def _context_with_authorities(ca: str | None) -> ssl.SSLContext:
+    standard = ssl.get_default_verify_paths()
+    if ca is None and standard.cafile:
+        # Without a free descriptor, OpenSSL would load no authority and report no error. Opening
+        # the file here raises OSError instead.
+        os.close(os.open(standard.cafile, os.O_RDONLY | os.O_CLOEXEC))
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except ssl.SSLError as error:
+        why = "holds no certificate in PEM form that OpenSSL can read"
+        if error.reason != _NO_CERTIFICATE:
+            why = "holds a certificate that OpenSSL cannot read"
+        raise ConnectFailed(f"{ca} {why}") from error
+    if ca is None and not standard.cafile:
+        folders = os.environ.get(standard.openssl_capath_env, standard.openssl_capath)
+        _load_folders(context, folders.split(os.pathsep))
+    return context
+
+
+def _load_folders(context: ssl.SSLContext, folders: Iterable[str]) -> None:
+    """Load the authorities in folders now (openssl-rehash(1)).
+
+    OpenSSL loads them during a handshake. Without a free descriptor at that time, it would find
+    none and refuse the server. Files that are added later are still loaded during a handshake.
+    """
+    for folder in folders:
+        paths: list[Path] = []
+        with _skip_unreadable():
+            paths += (path for path in Path(folder).iterdir() if _HASH_NAME.fullmatch(path.name))
+        for path in paths:
+            with _skip_unreadable():
+                stat_regular(path)
+                context.load_verify_locations(str(path))
+
+
+@contextmanager
+def _skip_unreadable() -> Generator[None]:
+    """Ignore unreadable files, as OpenSSL does. Raises OSError if no file descriptor is free."""
+    try:
+        yield
+    except ssl.SSLError:  # an OSError, but its errno is a code of OpenSSL
+        return
+    except OSError as error:
+        if none_left(error):
+            raise
+
+
+def _load_own_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
+    def refuse_passphrase() -> NoReturn:
+        """Without this, OpenSSL asks for the passphrase on the terminal, and the node blocks."""
+        raise ConnectFailed(passphrase_words(key))
+
+    try:
+        context.load_cert_chain(cert, key, refuse_passphrase)
+    except ssl.SSLError as error:
+        if error.reason in _MISMATCH:
+            why = f"the key in {key} does not match the first certificate in {cert}"
+        elif error.reason in _TOO_WEAK:
+            why = f"the certificate in {cert} is too weak for this OpenSSL ({error.reason})"
+        else:
+            _context_with_authorities(cert)  # raises where the certificate is the bad file
+            why = f"{key} holds no private key in PEM form that OpenSSL can read"
+        raise ConnectFailed(why) from error

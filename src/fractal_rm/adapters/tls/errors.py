@@ -1,0 +1,59 @@
+"""Texts for TLS errors."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import datetime, timezone
+
+from fractal_rm.adapters.clock import SystemClock
+
+_WRONG_TIME = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED (openssl verify)
+_VERSION = "it supports no TLS version that is allowed here"
+_CERTIFICATE = "it does not accept the certificate in tls.cert"
+_MISSING = "it asks for a certificate, and tls.cert has no suitable one"
+# By OpenSSL's reason. Those with ALERT in their name come from the server (RFC 8446, 6.2).
+_TEXTS = {
+    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+    "UNSUPPORTED_PROTOCOL": _VERSION,
+    "TLSV1_ALERT_PROTOCOL_VERSION": _VERSION,
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": _MISSING,
+    "TLSV1_ALERT_UNKNOWN_CA": _CERTIFICATE,
+    "SSLV3_ALERT_BAD_CERTIFICATE": _CERTIFICATE,
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": _CERTIFICATE,
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": _CERTIFICATE,
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": _CERTIFICATE,
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": _CERTIFICATE,
+    "TLSV1_ALERT_ACCESS_DENIED": _CERTIFICATE,
+    "TLSV1_UNRECOGNIZED_NAME": "it has no host with this name",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "there is no common cipher, or it asks for a certificate",
+}
+
+
+def describe_tls_error(error: ssl.SSLError) -> str:
+    """What is wrong, with OpenSSL's own reason, which can be searched for."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _describe_untrusted(error)
+    reason = error.reason or str(error)
+    text = _TEXTS.get(reason)
+    return f"TLS was refused: {text} ({reason})" if text else f"TLS was refused: {reason}"
+
+
+def is_handshake_alert(error: ssl.SSLError) -> bool:
+    """Whether the server refused the handshake (RFC 8446, 4.4.2.4).
+
+    In TLS 1.3 this may arrive after the first request was sent. The server has not read the
+    request then.
+    """
+    return "ALERT" in (error.reason or "") and error.reason in _TEXTS
+
+
+def _describe_untrusted(error: ssl.SSLCertVerificationError) -> str:
+    """Why a certificate is not trusted, with the time of this machine if its dates are the reason.
+
+    OpenSSL compares with the clock of the machine, so this reads the same clock.
+    """
+    why = f"its certificate is not trusted: {error.verify_message}"
+    if error.verify_code not in _WRONG_TIME:
+        return why
+    now = datetime.fromtimestamp(SystemClock.now_ms() // 1000, timezone.utc)
+    return f"{why} (the clock of this machine says {now:%Y-%m-%dT%H:%M:%SZ})"

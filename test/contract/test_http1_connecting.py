@@ -1,0 +1,216 @@
+"""Connecting to a host for HTTP/1.1 calls: names, addresses, zones, time limits."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+
+import pytest
+import uvloop
+
+from dns import SILENT, resolving
+from fractal_rm.domain.call import Origin, Route, header_line, route
+from fractal_rm.domain.call_errors import ConnectFailed
+from machines import machine
+from ports import free_port
+from scripted_server import Server, calling, serving, to
+
+
+async def test_after_a_refused_connection_nothing_was_sent():
+    async with serving() as server:
+        pass
+    async with calling() as caller:
+        with pytest.raises(ConnectFailed, match="refused") as caught:
+            await caller.call(to(server))
+    assert not caught.value.sent
+
+
+async def test_the_error_for_an_unreachable_address_has_the_text_of_the_system(monkeypatch):
+    async def fail(*_):
+        raise OSError(errno.EHOSTUNREACH, "Connect call failed ('10.0.0.7', 80)")  # as asyncio does
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", fail)
+    async with calling() as caller:
+        with pytest.raises(ConnectFailed, match=r"//10\.0\.0\.7:80: No route to host"):
+            await caller.call(route(Origin("http", "10.0.0.7", 80), "GET", "/"))
+
+
+async def test_connecting_has_its_own_time_limit():
+    with socket.socket() as deaf:  # its backlog is full, so the next SYN is not answered
+        deaf.bind(("127.0.0.1", free_port()))
+        deaf.listen(0)
+        crowd = []
+        for _ in range(4):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+            crowd.append(one)
+        there = route(
+            Origin("http", "127.0.0.1", deaf.getsockname()[1]), "GET", "/", connect_timeout_s=0.2
+        )
+        async with calling() as caller:
+            with pytest.raises(ConnectFailed, match=r"within 0\.2 s"):
+                await caller.call(there)
+        for one in crowd:
+            one.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nobody.plant", "the name nobody.plant did not resolve: it does not exist"),
+        ("lb..local", "this is not a valid host name"),
+        ("x" * 64, "this is not a valid host name"),
+        ("a\0b", "does not exist"),
+    ],
+)
+@pytest.mark.parametrize("protocol", ["http", "https"])
+async def test_a_name_that_does_not_exist_is_a_connect_failure(protocol, name, words, tmp_path):
+    there = Route(Origin(protocol, name, 80), "GET", "/", b"GET / HTTP/1.1\r\n")
+    async with resolving(tmp_path, {}) as (_, names), calling(names) as caller:
+        with pytest.raises(ConnectFailed, match=words) as caught:
+            await caller.call(there)
+        assert not caught.value.sent
+
+
+async def test_the_error_names_a_name_that_is_not_resolved_in_time(tmp_path):
+    there = route(Origin("http", "mute.plant", 80), "GET", "/", connect_timeout_s=0.1)
+    async with resolving(tmp_path, {"mute.plant": SILENT}) as (_, names), calling(names) as caller:
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(there)
+    assert str(caught.value) == (
+        "http://mute.plant:80: the name mute.plant did not resolve: "
+        "no answer from DNS 127.0.0.1 within 0.1 s"
+    )
+
+
+async def test_the_error_names_a_resolver_file_that_cannot_be_read(tmp_path):
+    there = route(Origin("http", "camera.plant", 80), "GET", "/")
+    async with resolving(tmp_path, {}) as (dns, names), calling(names) as caller:
+        dns.files["resolv.conf"].unlink()
+        dns.files["resolv.conf"].mkdir()
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(there)
+    assert str(caught.value) == (
+        "http://camera.plant:80: the name camera.plant did not resolve: "
+        f"{dns.files['resolv.conf']}: Is a directory"
+    )
+
+
+async def test_names_without_an_answer_do_not_delay_calls_to_other_hosts(tmp_path):
+    mute = {f"mute{n}.plant": SILENT for n in range(40)}
+    with_hosts = resolving(tmp_path, mute, hosts="127.0.0.1 camera\n")
+    async with serving() as server, with_hosts as (_, names), calling(names) as caller:
+        hung = [asyncio.ensure_future(caller.call(to(server, host=name))) for name in mute]
+        await asyncio.sleep(0)
+        assert (await caller.call(to(server, host="camera"))).body == b"ok"
+        assert not any(each.done() for each in hung)
+        for each in hung:
+            each.cancel()
+
+
+async def test_addresses_are_tried_in_turn_beginning_with_the_one_that_worked_last(tmp_path):
+    answers = {"camera.plant": ["127.0.0.9", "127.0.0.8", "127.0.0.1"]}
+    async with serving() as server, resolving(tmp_path, answers) as (_, names):
+        there = to(server, host="camera.plant", repeatable=False)
+        async with calling(names) as caller:
+            assert (await caller.call(there)).body == b"ok"
+            await names.addresses("camera.plant")
+            assert caller.connector.preferred_address("camera.plant") == "127.0.0.1"
+            assert (await caller.call(there)).body == b"ok"
+    async with calling(names) as caller:
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(there)
+    refused = "127.0.0.9: connection refused; 127.0.0.8: connection refused; 127.0.0.1: connection"
+    assert refused in str(caught.value)
+
+
+async def test_a_server_that_does_not_answer_the_tls_handshake_times_out():
+    async with serving() as server, calling() as caller:
+        deaf = to(server, protocol="https", connect_timeout_s=0.1)
+        with pytest.raises(ConnectFailed, match="did not answer the TLS handshake in time"):
+            await caller.call(deaf)
+
+
+async def test_the_zone_of_an_address_is_not_sent():
+    server = Server()
+    listening = await asyncio.start_server(server.handle, "::1", free_port())
+    server.port = listening.sockets[0].getsockname()[1]
+    async with calling() as caller:
+        assert (await caller.call(to(server, host="::1%1"))).body == b"ok"
+        await caller.close()
+        await server.closed.wait()
+    listening.close()
+    assert b"Host: [::1]:%d\r\n" % server.port in server.requests[0]
+    assert str(Origin("http", "fe80::7%eth0", 80)) == "http://[fe80::7%eth0]:80"
+
+
+def test_a_control_character_cannot_become_a_header():
+    for bad in ("a\r\nX: y", "a\nb", "a\0b", "\x1b[31m", "a\x0bb", "\x7f"):
+        with pytest.raises(ValueError, match="control character"):
+            header_line("X", bad)
+    assert header_line("X", "a\tb") == b"X: a\tb"  # RFC 9110, 5.5
+
+
+async def test_an_unknown_zone_is_an_error():
+    async with serving() as server, calling() as caller:
+        with pytest.raises(ConnectFailed, match=r"::1%none\]:\d+: .*no interface 'none'"):
+            await caller.call(to(server, host="fe80::1%none"))
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("::1%lo", "only a link-local address may have an interface: leave out %lo"),
+        ("fe80::1", "a link-local address needs its interface, as in fe80::7%eth0"),
+        ("fe80::1%0", "a link-local address needs its interface, as in fe80::7%eth0"),
+        # Not valid in a name: an empty label, and one of more than 63 characters.
+        ("fe80::1%a..b", "there is no interface 'a..b' on this machine"),
+        ("::1%a..b", "there is no interface 'a..b' on this machine"),
+        ("fe80::1%" + 64 * "a", "there is no interface 'a{64}' on this machine"),
+    ],
+)
+async def test_a_missing_or_needless_zone_is_an_error(host, why):
+    async with serving() as server, calling() as caller:
+        with pytest.raises(ConnectFailed, match=why):
+            await caller.call(to(server, host=host))
+
+
+async def _answered_by_the_second_interface():
+    async with calling() as caller:
+        server = Server()
+        listening = await asyncio.start_server(server.handle, "::", free_port())
+        server.port = listening.sockets[0].getsockname()[1]
+        reply = await caller.call(to(server, host="fe80::7%second"))
+        with pytest.raises(ConnectFailed, match="no interface 'third'"):
+            await caller.call(to(server, host="fe80::7%third"))
+        with pytest.raises(ConnectFailed, match="needs its interface"):
+            await caller.call(to(server, host="fe80::7"))
+        listening.close()
+    return reply.body
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_zone_selects_the_interface(run):
+    here = machine()
+    try:
+        for name in ("first", "second"):
+            here.ip("link", "add", name, "type", "veth", "peer", "name", f"{name}-end")
+            here.ip("link", "set", f"{name}-end", "up")
+            here.ip("link", "set", name, "up")
+            here.ip("address", "add", "fe80::1/64", "dev", name, "nodad")
+        here.ip("address", "add", "fe80::7/64", "dev", "second-end", "nodad")
+        assert here.call(run, _answered_by_the_second_interface()) == b"ok"
+    finally:
+        here.end()
+
+
+async def test_the_error_does_not_list_hundreds_of_addresses(tmp_path):
+    answers = {"farm.plant": [f"127.0.1.{n}" for n in range(1, 201)]}
+    with_names = resolving(tmp_path, answers)
+    async with serving() as server, with_names as (_, names), calling(names) as caller:
+        with pytest.raises(ConnectFailed) as caught:
+            await caller.call(to(server, host="farm.plant"))
+    assert "127.0.1.8: connection refused; and so on: all 200 addresses failed" in str(caught.value)
+    assert "127.0.1.9" not in str(caught.value)

@@ -1,0 +1,222 @@
+"""HTTP/1.1 calls over TLS: certificates, authorities, keys, and servers that refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import subprocess
+from datetime import datetime, timezone
+
+import pytest
+import trustme
+import uvloop
+from test_descriptors import descriptors_left
+
+from demanding import demanding
+from fractal_rm.domain.call import Origin, Tls, route
+from fractal_rm.domain.call_errors import CallFailed, ConnectFailed
+from keys import encrypted_key, weak_key
+from ports import free_port
+from scripted_server import calling, serving, to
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls_server(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+async def test_an_authority_is_trusted_only_where_it_is_configured(authority, tls_server, tmp_path):
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with serving(tls=tls_server) as server, calling() as caller:
+        own = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
+        assert (await caller.call(own)).body == b"ok"
+        with pytest.raises(ConnectFailed, match="not trusted"):
+            await caller.call(to(server, protocol="https"))
+
+
+@pytest.mark.parametrize(
+    ("between", "why"),
+    [(((2090, 1, 1), (2091, 1, 1)), "not yet valid"), (((2001, 1, 1), (2002, 1, 1)), "expired")],
+)
+async def test_the_error_for_an_expired_certificate_has_the_time_of_this_machine(
+    authority, tmp_path, between, why
+):
+    first, last = (datetime(*day, tzinfo=timezone.utc) for day in between)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", not_before=first, not_after=last).configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with serving(tls=context) as server, calling() as caller:
+        own = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
+        with pytest.raises(ConnectFailed, match=rf"{why} \(the clock of this machine says 20\d\d-"):
+            await caller.call(own)
+
+
+async def test_a_certificate_for_another_name_is_refused(authority, tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("camera.example").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with serving(tls=context) as server, calling() as caller:
+        own = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "ca.pem")))
+        with pytest.raises(ConnectFailed, match="not trusted"):
+            await caller.call(own)
+
+
+async def test_our_certificate_is_sent_to_a_server_that_asks(authority, tls_server, tmp_path):
+    tls_server.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(tls_server)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    ours = authority.issue_cert("node-1")
+    ours.private_key_pem.write_to_path(tmp_path / "key.pem")
+    ours.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    names = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")}
+    async with serving(tls=tls_server) as server, calling() as caller:
+        reply = await caller.call(to(server, protocol="https", tls=Tls(**names)))
+        assert reply.body == b"ok"
+
+
+async def _refused(port, tls):
+    async with calling() as caller:
+        with pytest.raises(CallFailed) as caught:
+            await caller.call(route(Origin("https", "127.0.0.1", port, tls), "GET", "/x"))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_error_says_that_a_server_asks_for_a_certificate(tmp_path, version, run):
+    with demanding(tmp_path, version) as (port, ca):
+        assert "it asks for a certificate" in run(_refused(port, Tls(ca=ca)))
+
+
+async def _refused_by(handle):
+    listening = await asyncio.start_server(handle, "127.0.0.1", free_port())
+    try:
+        return await _refused(listening.sockets[0].getsockname()[1], None)
+    finally:
+        listening.close()
+
+
+async def _plain(reader, writer):
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_the_error_distinguishes_a_server_without_tls_from_one_that_closes(run):
+    assert "it does not speak TLS (" in run(_refused_by(_plain))
+    assert "it closed the connection" in run(_refused_by(lambda _, writer: writer.close()))
+
+
+async def _close_after_a_byte(reader, writer):
+    await reader.read(1)
+    writer.close()
+
+
+async def _closed_after(steps):
+    loop = asyncio.get_running_loop()
+    connect = loop.create_connection
+
+    def close(plain, left):
+        if left:
+            loop.call_soon(close, plain, left - 1)
+        elif plain.is_reading():  # otherwise asyncio does not notice the end
+            plain.abort()
+
+    async def connect_and_close(*arguments):
+        plain, protocol = await connect(*arguments)
+        close(plain, steps)
+        return plain, protocol
+
+    loop.create_connection = connect_and_close
+    logged = []
+    loop.set_exception_handler(lambda _, context: logged.append(context))
+    reason = await _refused_by(_close_after_a_byte)
+    assert logged == []
+    return reason
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_server_may_close_at_any_time_before_the_handshake(steps):
+    """It closes ``steps`` turns of the event loop after it accepted the connection."""
+    assert "it closed the connection" in uvloop.run(_closed_after(steps))
+
+
+async def test_changed_authorities_of_the_system_are_read_again(
+    authority, tls_server, tmp_path, monkeypatch
+):
+    standard = tmp_path / "standard.pem"
+    trustme.CA().cert_pem.write_to_path(standard)
+    monkeypatch.setenv("SSL_CERT_FILE", str(standard))
+    async with serving(tls=tls_server) as server, calling() as caller:
+        there = to(server, protocol="https")
+        with pytest.raises(ConnectFailed, match="not trusted"):
+            await caller.call(there)
+        before = standard.stat()
+        authority.cert_pem.write_to_path(standard)
+        os.utime(standard, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and tar do
+        assert (await caller.call(there)).body == b"ok"
+
+
+async def test_the_authorities_in_a_folder_need_no_descriptor_during_the_handshake(
+    authority, tls_server, tmp_path, monkeypatch
+):
+    authority.cert_pem.write_to_path(tmp_path / "own.pem")
+    subprocess.run(["openssl", "rehash", tmp_path], check=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'none'}:{tmp_path}")
+    async with serving(tls=tls_server) as server, calling() as caller:
+        with descriptors_left(2):  # for the two ends of the connection
+            assert (await caller.call(to(server, protocol="https"))).body == b"ok"
+
+
+async def test_the_error_names_a_missing_tls_file(tmp_path):
+    async with serving() as server, calling() as caller:
+        missing = to(server, protocol="https", tls=Tls(ca=str(tmp_path / "none.pem")))
+        with pytest.raises(ConnectFailed, match=r"none\.pem"):
+            await caller.call(missing)
+
+
+@pytest.mark.parametrize("form", ["pkcs8", "traditional", "with its certificate"])
+async def test_an_encrypted_key_is_an_error(form, tls_server, tmp_path):
+    cert, key = encrypted_key(tmp_path, form)
+    async with serving(tls=tls_server) as server, calling() as caller:
+        there = to(server, protocol="https", tls=Tls(cert=str(cert), key=key and str(key)))
+        with pytest.raises(ConnectFailed, match=f"the key file {key or cert} is encrypted: the"):
+            await caller.call(there)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("key", r"key\.pem holds no private key in PEM"),
+        ("cert", r"cert\.pem holds no certificate in PEM"),
+        ("ca", r"ca\.pem holds no certificate in PEM"),
+        ("another", r"key\.pem does not match the first certificate in .*cert\.pem"),
+        ("broken", r"ca\.pem holds a certificate that OpenSSL cannot read"),
+        ("weak", r"the certificate in .*cert\.pem is too weak for this OpenSSL \(EE_KEY_TOO_SMALL"),
+    ],
+)
+async def test_the_error_names_a_tls_file_with_wrong_content(authority, tmp_path, wrong, why):
+    paths = {each: tmp_path / f"{each}.pem" for each in ("ca", "cert", "key")}
+    ours, other = authority.issue_cert("node-1"), authority.issue_cert("node-2")
+    authority.cert_pem.write_to_path(paths["ca"])
+    ours.cert_chain_pems[0].write_to_path(paths["cert"])
+    (other if wrong == "another" else ours).private_key_pem.write_to_path(paths["key"])
+    if wrong == "weak":
+        weak_key(paths["key"], paths["cert"])
+    if wrong == "broken":
+        paths["ca"].write_text(f"{paths['ca'].read_text()}-----BEGIN CERTIFICATE-----\n")
+    if wrong in paths:
+        paths[wrong].write_bytes(b"\x30\x82")  # the beginning of DER
+    async with serving() as server, calling() as caller:
+        tls = Tls(**{each: str(path) for each, path in paths.items()})
+        with pytest.raises(ConnectFailed, match=why):
+            await caller.call(to(server, protocol="https", tls=tls))
