@@ -1,4 +1,4 @@
-"""Files in the original's language keep their meaning, and the JSON text of their flows."""
+"""A flows.conf of the original keeps its meaning, and its JSON in the journal never changes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ COMPONENTS = {
 }
 
 
-def flows_by_the_originals_rules(text: str) -> list[dict[str, object]]:
-    """Flows by the original's rules, as an earlier release encoded them, with keys in order."""
+def meaning_in_the_original(text: str) -> list[dict[str, object]]:
+    """The rules of the original, in the JSON of an earlier release. The order of keys counts."""
     flows: list[dict[str, object]] = []
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         words = line.split()
@@ -57,13 +57,13 @@ _titles = st.sampled_from(
     ["", " a frame", " 3 of 4", ' the 5" pipe', " POST payload", " x#1", ' "a b" c', " TIMEOUT",
      " ON factory/#", " EVERY 5s", " LIMIT 0", " RUN 7", " RUN RUN", ' REPLY "']
 )  # fmt: skip
-_between = st.sampled_from(["\n", "\n\n", "\n# TO nothing 1\n\n", "\n \t \n"])
+_between = st.sampled_from(["\n", "\n\n", "\n# TO nobody 1\n\n", "\n \t \n"])
 _comments = st.sampled_from(["", "", "", "# GET\n", '  # "what\n'])
 _targets = st.sampled_from([(c, e) for c, endpoints in COMPONENTS.items() for e in endpoints])
 
 
 @st.composite
-def files_in_the_originals_language(draw) -> str:
+def original_files(draw) -> str:
     text = draw(_comments)
     for number in draw(st.lists(st.integers(0, 10**6), unique=True, max_size=4)):
         text += f"{draw(_spaces)}{number}{draw(_titles)}\n"
@@ -81,19 +81,19 @@ def files_in_the_originals_language(draw) -> str:
     return text.replace("\n", draw(st.sampled_from(["\n", "\r\n"])))
 
 
-@given(files_in_the_originals_language())
-def test_a_file_in_the_originals_language_compiles_to_the_same_json_as_before(text):
+@given(original_files())
+def test_a_file_of_the_original_has_the_same_meaning_and_the_same_json(text):
     flows, findings = compile_flows(text, COMPONENTS)
     assert [f.render() for f in findings if f.code != "F110"] == []
     written = [msgspec.json.encode(flow).decode() for flow in flows.values()]
-    as_before = [
+    expected = [
         json.dumps(flow, ensure_ascii=False, separators=(",", ":"))
-        for flow in flows_by_the_originals_rules(text)
+        for flow in meaning_in_the_original(text)
     ]
-    assert written == as_before
+    assert written == expected
 
 
-def test_the_flows_that_the_original_shipped_compile_to_the_same_json_as_before():
+def test_the_flows_shipped_with_the_original_have_the_same_json():
     text = (
         "1\nTO component1 1\nPOST payload\nTO component2 1\nPOST result1\n"
         "TO component3 1\nPOST result1 result2\n\n"
@@ -105,16 +105,16 @@ def test_the_flows_that_the_original_shipped_compile_to_the_same_json_as_before(
         flows, findings = compile_flows(text.replace("\n", ends), shipped)
         assert findings == []
         written = [json.loads(msgspec.json.encode(flow)) for flow in flows.values()]
-        assert written == flows_by_the_originals_rules(text)
+        assert written == meaning_in_the_original(text)
         assert all(step.terms is msgspec.UNSET for flow in flows.values() for step in flow.steps)
 
 
-def test_a_flow_in_the_originals_language_keeps_its_version():
+def test_a_flow_of_the_original_has_the_same_version():
     (flow,) = compile_flows("1 a title\nTO camera 1\nPOST payload\n", COMPONENTS)[0].values()
     assert flow_version(flow) == "a676e98c0897b81b09167fe3"
 
 
-def test_a_flow_encoded_by_an_earlier_release_is_decoded():
+def test_the_json_of_an_earlier_release_is_read():
     before = (
         b'{"id":"1","title":"","steps":[{"type":"call","number":1,"component":"a","endpoint":"1",'
         b'"method":"GET","items":[],"line":3}],"line":1,"durable":"accept"}'
@@ -124,17 +124,18 @@ def test_a_flow_encoded_by_an_earlier_release_is_decoded():
     assert msgspec.json.encode(flow) == before
 
 
-def test_the_library_for_schedules_is_imported_only_when_needed():
+@pytest.mark.parametrize("library", ["cronsim", "zoneinfo"])
+def test_without_schedules_their_libraries_are_not_loaded(library):
     program = (
         "import sys; from fractal_rm.flowlang import compile_flows; import fractal_rm.wiring\n"
         "compile_flows('1\\nTO a 1\\nPOST payload\\n  WHEN payload == 1\\n', {'a': ['1']})\n"
-        "sys.exit('cronsim' in sys.modules)"
+        f"sys.exit('{library}' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("comment", ["# a comment", '  # with "a quote', "\t#"])
-def test_a_line_may_end_with_a_comment(comment):
+def test_a_comment_may_follow_in_a_line(comment):
     text = f"1 a title {comment}\nTO camera 1 {comment}\nPOST payload\t{comment}\nGET {comment}\n"
     (flow,) = compile_flows(text, COMPONENTS)[0].values()
     assert flow.title == "a title"
@@ -144,7 +145,7 @@ def test_a_line_may_end_with_a_comment(comment):
     ]
 
 
-def test_a_hash_sign_within_a_string_begins_no_comment():
+def test_a_string_may_contain_the_comment_sign():
     text = '1\nTO camera 1\nPOST JSON {"a": "x # y \\" # z"} # a comment\n'
     (flow,) = compile_flows(text, COMPONENTS)[0].values()
     assert flow.steps[0].terms.json.value == {"a": 'x # y " # z'}
