@@ -15,12 +15,12 @@ import msgspec
 
 from fractal_rm.domain.body import list_text, request_body
 from fractal_rm.domain.call import BodyForm
-from fractal_rm.domain.condition import holds
-from fractal_rm.domain.evaluate import MOST_BODY_BYTES, as_json, as_text
+from fractal_rm.domain.condition import is_true
+from fractal_rm.domain.evaluate import MAX_BODY_BYTES, as_json, as_text
+from fractal_rm.domain.evaluation_context import EvaluationContext
 from fractal_rm.domain.expression import Compare, Comparison, Literal, ObjectOf, Payload, Result
-from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import check_json
-from fractal_rm.domain.values import MOST_VALUES
+from fractal_rm.domain.value_budget import MAX_VALUES
 
 ROUNDS = 9
 ROW = {"id": 1, "label": "person", "score": 0.5, "box": [1, 2, 3, 4]}
@@ -32,21 +32,21 @@ def answered(rows: int) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(text))
 
 
-def seen(result: msgspec.Raw) -> Seen:
+def seen(result: msgspec.Raw) -> EvaluationContext:
     """The values that a step can read, with none of them decoded yet."""
-    return Seen(result, {1: result}, {})
+    return EvaluationContext(result, {1: result}, {})
 
 
 def evaluations() -> Iterator[tuple[str, Callable[[], object]]]:
     """The evaluations to measure, as large as the bounds allow."""
     # A row counts as eleven values, and a filter reads six more.
-    read, filtered = MOST_VALUES // 11 - 10, MOST_VALUES // 17 - 10
+    read, filtered = MAX_VALUES // 11 - 10, MAX_VALUES // 17 - 10
     many, fewer = answered(read), answered(filtered)
     is_first = Compare(Comparison.EQUAL, Result(1, "[0].id"), Literal(0))
-    yield f"a path into {read} rows", lambda: holds(is_first, seen(many))
+    yield f"a path into {read} rows", lambda: is_true(is_first, seen(many))
     found = ObjectOf((("found", Result(1, "[?score > `0.9`].id")),))
     yield f"a filter over {filtered} rows", lambda: as_json(found, seen(fewer))
-    text = "x" * (MOST_BODY_BYTES - 100)
+    text = "x" * (MAX_BODY_BYTES - 100)
     raw = msgspec.Raw(msgspec.json.encode(text))
     yield (
         "8 MiB of text, in a body",

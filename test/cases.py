@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from fractal_rm.cases.read import read_cases
-from fractal_rm.cases.run import judged
+from fractal_rm.cases.run import run_case
 from fractal_rm.config.model import Config
 from fractal_rm.domain.expression import Item, Payload, Result
 from fractal_rm.domain.flow import (
     Call,
+    CallOptions,
     Content,
-    Each,
     Flow,
+    ForEach,
     Method,
     Order,
     Publish,
-    Respond,
+    Reply,
     SubFlow,
-    Terms,
     Undo,
     Wait,
 )
@@ -28,19 +28,28 @@ PATIENT = Flow(
         Wait(3_600_000),
         Publish("seen/it", Content(items=(Result(1),))),
         Call(2, "b", "1", Method.GET),
-        Respond(Content(items=(Result(1),))),
+        Reply(Content(items=(Result(1),))),
     ),
 )
 PARENT = Flow("2", steps=(SubFlow(1, "3", Content(items=(Payload("inner"),))),))
 CHILD = Flow("3", steps=(Call(1, "b", "1", Method.POST, (Payload(),)), Wait(60_000)))
 LIST = Flow(
     "4",
-    steps=(Call(1, "a", "1", Method.POST, (Item(),), terms=Terms(each=Each(Payload("all"), 2))),),
+    steps=(
+        Call(
+            1,
+            "a",
+            "1",
+            Method.POST,
+            (Item(),),
+            options=CallOptions(foreach=ForEach(Payload("all"), 2)),
+        ),
+    ),
 )
 CAREFUL = Flow(
     "5",
     steps=(
-        Call(1, "a", "1", Method.POST, terms=Terms(undo=Undo("2", (Result(1),)))),
+        Call(1, "a", "1", Method.POST, options=CallOptions(undo=Undo("2", (Result(1),)))),
         Call(2, "b", "1", Method.GET),
     ),
 )
@@ -55,4 +64,4 @@ STEPPED = {each.id: each for each in (PATIENT, PARENT, CHILD, LIST, CAREFUL, AT_
 def differences(made: Config, text: str) -> list[tuple[str, str, str]]:
     """Run the one case of a text. Returns ``what``, ``expected`` and ``got`` of each difference."""
     (case,) = read_cases(f'[[case]]\nname = "it"\n{text}', made)
-    return [(each.what, each.expected, each.got) for each in judged(case, made).differences]
+    return [(each.what, each.expected, each.got) for each in run_case(case, made).differences]

@@ -32,7 +32,7 @@ class Components(ThreadingHTTPServer):
         self.port = self.server_port
         self.answers: dict[str, object] = {}
         self.requests: list[tuple[str, str, bytes]] = []  # path, idempotency key, body
-        self.go_on = threading.Event()
+        self.release = threading.Event()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -40,9 +40,9 @@ class Components(ThreadingHTTPServer):
         """How many requests there were with each Idempotency-Key."""
         return Counter(key for _, key, _ in self.requests if key)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Stop the server."""
-        self.go_on.set()
+        self.release.set()
         self.shutdown()
         self.server_close()
 
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append((self.path, self.headers.get("Idempotency-Key", ""), body))
         answer = self.server.answers.get(self.path, (200, '{"ok": true}'))
         if answer == "hang":
-            self.server.go_on.wait(60)
+            self.server.release.wait(60)
             self.close_connection = True
         elif answer == "close":
             self.close_connection = True
@@ -103,4 +103,4 @@ def components():
     """A running server."""
     made = Components()
     yield made
-    made.end()
+    made.stop()

@@ -17,10 +17,10 @@ from fractal_rm.adapters.mqtt import MqttSession, MqttWayIn
 from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.config import model
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.flow import Flow, Starts
+from fractal_rm.domain.flow import Flow, StartSettings
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival
-from fractal_rm.engine.ports import Taken
+from fractal_rm.engine.ports import AcceptedTrigger
 
 MAX_TRIGGER_BYTES = 256 * 1024
 
@@ -46,7 +46,7 @@ class FakeIntake:
         await self.answers.wait()
         if isinstance(self.refusal, RuntimeError):
             raise self.refusal
-        return [self.refusal or Taken("run", State.ACCEPTED) for _ in arrivals]
+        return [self.refusal or AcceptedTrigger("run", State.ACCEPTED) for _ in arrivals]
 
     async def set_aside(self, arrival, refusal):
         self.dead_letters.append(arrival)
@@ -146,7 +146,7 @@ def brokers_at(*ports):
 
 def flows_on(**filters):
     """Flows by their ids, with the topic filters that start them."""
-    return {f: Flow(f, starts=Starts(topics=topics)) for f, topics in filters.items()}
+    return {f: Flow(f, starts=StartSettings(topics=topics)) for f, topics in filters.items()}
 
 
 async def until(condition, within_s=30.0):

@@ -98,7 +98,7 @@ class NodeProcess:
             inner[last] = value
         self.write(name, content)
 
-    def knows(self, other: NodeProcess, node_id: str = "2", **more: object) -> None:
+    def add_peer(self, other: NodeProcess, node_id: str = "2", **more: object) -> None:
         """Add another node to nodes.conf."""
         nodes = self.read("nodes")
         nodes[node_id] = {"id": node_id, "config": {

@@ -35,16 +35,16 @@ class Original(ThreadingHTTPServer):
         self.flows: dict[str, Callable[[object], object]] = {}
         self.executed: list[tuple[str, object]] = []
         self.offered = 0
-        self.dies = False  # it closes the connection after the flow, without an answer
+        self.closes_unanswered = False  # it closes the connection after the flow, without an answer
         self.gateway: int | None = None
-        self.goes_on = threading.Event()
-        self.goes_on.set()
+        self.resumed = threading.Event()
+        self.resumed.set()
         self.one_at_a_time = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def hold(self) -> None:
         """Read no request until ``goes_on`` is set."""
-        self.goes_on.clear()
+        self.resumed.clear()
 
     def execute(self, body: bytes) -> tuple[int, str, str]:
         """Execute flows; returns status, content type and text of the answer."""
@@ -66,7 +66,7 @@ class Original(ThreadingHTTPServer):
 
     def end(self) -> None:
         """Stop the server."""
-        self.goes_on.set()
+        self.resumed.set()
         self.shutdown()
         self.server_close()
 
@@ -82,13 +82,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         original = self.server
         original.offered += 1
-        original.goes_on.wait(60)
+        original.resumed.wait(60)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if original.gateway is not None:
             self._answer(original.gateway, "text/html", "<h1>Bad Gateway</h1>")
             self.wfile.flush()
         answer = original.execute(body)
-        if original.dies or original.gateway is not None:
+        if original.closes_unanswered or original.gateway is not None:
             self.close_connection = True
             return
         self._answer(*answer)

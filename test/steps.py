@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractal_rm.domain.flow import Call, Content, Each, Flow, Method, Step, Terms, Undo
+from fractal_rm.domain.flow import Call, CallOptions, Content, Flow, ForEach, Method, Step, Undo
 
 
 def flow(*steps: Step, flow_id: str = "9", **settings: object) -> Flow:
@@ -22,8 +22,8 @@ def post(number: int, where: str, *items: object, **terms: object) -> Call:
     return Call(number, component, endpoint, Method.POST, tuple(items), **_terms(terms))
 
 
-def each(over: object, at_once: int = 1) -> Each:
-    return Each(over, at_once)
+def each(over: object, at_once: int = 1) -> ForEach:
+    return ForEach(over, at_once)
 
 
 def undo(endpoint: str, *items: object) -> Undo:
@@ -35,4 +35,4 @@ def items(*references: object) -> Content:
 
 
 def _terms(terms: dict[str, object]) -> dict[str, object]:
-    return {"terms": Terms(**terms)} if terms else {}
+    return {"terms": CallOptions(**terms)} if terms else {}

@@ -10,13 +10,13 @@ import msgspec
 
 from fractal_rm.config.compile import Compiled
 from fractal_rm.config.control import Control, read_control
-from fractal_rm.config.load import Watch, load
+from fractal_rm.config.load import FileWatch, load
 from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
-from fractal_rm.domain.journal_errors import JournalGone
+from fractal_rm.domain.journal_errors import JournalMoved
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.world import World
 
 POLL_S = 0.5  # how often the configuration files and the control file are checked
 RETRY_S = 5.0  # the first pause before a failed change is tried again; each later pause is doubled
@@ -31,7 +31,7 @@ class Changes:
     release parked runs that was made to an earlier process is not repeated.
     """
 
-    def __init__(self, node: Node, world: World, files: Watch) -> None:
+    def __init__(self, node: Node, world: Dependencies, files: FileWatch) -> None:
         self._node = node
         self._world = world
         self._files = files
@@ -54,14 +54,14 @@ class Changes:
         """Apply changes within a second, until cancelled."""
         while True:
             try:
-                await self.take_up()
+                await self.apply()
             except Exception as error:  # noqa: BLE001 - the top of the task
                 # This task must not end: it also applies pauses and new configurations, and opens
                 # the node again after a full disk.
                 self._world.telemetry.problem("watch_broke", error=repr(error), exc_info=error)
             await asyncio.sleep(POLL_S)
 
-    async def take_up(self) -> None:
+    async def apply(self) -> None:
         """Check once, and apply what has changed."""
         self._node.watch_journal()
         await self._node.watch_clock()
@@ -76,7 +76,7 @@ class Changes:
 
     def _apply_control(self) -> None:
         """Apply the control file; if it cannot be read or its folder is missing, change nothing."""
-        if isinstance(self._world.journal.blocked, JournalGone):
+        if isinstance(self._world.journal.blocked, JournalMoved):
             return
         try:
             self._control = read_control(self._state)
@@ -106,21 +106,21 @@ class Changes:
         Errors in the content of the files remain until a file changes. Other errors may pass: a
         file that cannot be read, a port in use, a fault in this program. Those are tried again.
         """
-        self._files.take()
+        self._files.accept()
         planned_s = self._again_s = self._world.clock.monotonic_s() + self._retry_s
         self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
         try:
             # In a thread: a file may be large, and its disk slow.
             compiled = await asyncio.to_thread(load, self._folder, os.environ)
         except ConfigRejected as error:
-            self._files.refer_to(error.referenced)
-            if not error.unread:
+            self._files.watch_also(error.referenced)
+            if not error.has_unreadable_file:
                 self._cancel_retry(planned_s)
             self._report_rejected(error)
             return
-        if not self._files.still():
+        if not self._files.unchanged():
             return  # a file changed while it was read: the next check finds that
-        self._files.refer_to(compiled.referenced)
+        self._files.watch_also(compiled.referenced)
         config = self._with_fixed_keys(compiled.config)
         try:
             await self._node.reconfigure(config)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 if TYPE_CHECKING:  # this module must be usable before the rest of the program is loaded
     from fractal_rm.engine.ports import Telemetry
@@ -116,7 +116,7 @@ def _has_terminal() -> bool:
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
     except OSError as error:
-        if none_left(error):
+        if is_out_of_descriptors(error):
             raise
         return False
     return True

@@ -17,26 +17,26 @@ from fractal_rm.adapters.clock import NodeClock
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.no_mqtt import NoMqtt
-from fractal_rm.adapters.node_id import kept_node_id
-from fractal_rm.adapters.operating_system import SystemRandom, raise_open_files
+from fractal_rm.adapters.node_id import stored_node_id
+from fractal_rm.adapters.operating_system import SystemRandom, raise_open_file_limit
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.peers.known import KnownPeersFile
 from fractal_rm.adapters.sqlite import SqliteHistory
-from fractal_rm.adapters.sqlite.write.limits import Keep
+from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.adapters.telemetry import LogTelemetry, RunLog, flush_log, open_log
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import Compiled
-from fractal_rm.config.load import Watch, load
+from fractal_rm.config.load import FileWatch, load
 from fractal_rm.config.model import Bounds, Config
-from fractal_rm.config.uncarried import write_uncarried
+from fractal_rm.config.unhandled_runs import write_unhandled_runs
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.flow import Publish, SubFlow
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.result import LARGE_CODECS, SMALL_CODECS
 from fractal_rm.domain.run import Run
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
 from fractal_rm.engine.ports import Intake, Telemetry, WayIn
-from fractal_rm.engine.world import World
 from fractal_rm.signals import Signals
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 BESIDE = {"up": (), "mqtt": ("api",), "api": ("mqtt",)}
 ADOPT_S = 2.0  # how often it is looked for runs that another process has left
 STOCK_S = 5.0  # how often open runs are looked through for one that nobody carries
-MakeForWorld = Callable[[World, Config, Intake], WayIn]
+MakeForWorld = Callable[[Dependencies, Config, Intake], WayIn]
 OTHER_FILES = 2_500  # REST connections, at most 2,000, the journal, the broker and the log
 EXIT_STOPPED_TWICE = 130
 _NO_READER = "it is a FIFO that nobody reads, a socket, or there is no terminal"
@@ -65,9 +65,9 @@ def serve(folder: Path, *, mqtt: bool, rest: bool, journal: str) -> int:
     ``journal`` names its journal in the state folder: ``mqtt``, ``api`` or ``up``. Raises
     ConfigRejected, and any FractalError that keeps the node from starting.
     """
-    files = Watch(folder)
+    files = FileWatch(folder)
     compiled = load(folder, os.environ)
-    files.refer_to(compiled.referenced)
+    files.watch_also(compiled.referenced)
     _open_log(compiled.config)
     _load_codecs(SMALL_CODECS)
     return _run(partial(_serve, compiled, files, journal, mqtt=mqtt, rest=rest))
@@ -99,7 +99,9 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     return uvloop.run(main())
 
 
-async def _serve(compiled: Compiled, files: Watch, journal: str, *, mqtt: bool, rest: bool) -> int:
+async def _serve(
+    compiled: Compiled, files: FileWatch, journal: str, *, mqtt: bool, rest: bool
+) -> int:
     world, session = make_world(compiled.config, journal, mqtt=mqtt)
     ways_in: dict[str, MakeForWorld] = {}
     if session is not None:
@@ -124,7 +126,7 @@ async def _serve(compiled: Compiled, files: Watch, journal: str, *, mqtt: bool, 
             asyncio.create_task(each)
             for each in (
                 changes.watch(),
-                _take_stock(node, world, journal),
+                _report_unhandled_runs(node, world, journal),
                 _adopt(node, world),
             )
         ]
@@ -143,14 +145,14 @@ async def _serve(compiled: Compiled, files: Watch, journal: str, *, mqtt: bool, 
     return 0
 
 
-async def _take_stock(node: Node, world: World, journal: str) -> None:
+async def _report_unhandled_runs(node: Node, world: Dependencies, journal: str) -> None:
     """Look for runs that nobody carries, and tell `audit`, until it is cancelled."""
     state, said = Path(world.config.state_path), None
     while True:
         try:
-            found = node.take_stock()
+            found = node.find_unhandled_runs()
             if found != said:
-                await asyncio.to_thread(write_uncarried, state, journal, found)
+                await asyncio.to_thread(write_unhandled_runs, state, journal, found)
                 said = found
         except Exception as error:  # noqa: BLE001 - the top of the task
             fault = None if isinstance(error, OSError) else error
@@ -158,15 +160,17 @@ async def _take_stock(node: Node, world: World, journal: str) -> None:
         await asyncio.sleep(STOCK_S)
 
 
-async def _adopt(node: Node, world: World) -> None:
+async def _adopt(node: Node, world: Dependencies) -> None:
     """Take up what processes that have ended have left, and tell `audit` what stays there."""
     state, said = Path(world.config.state_path), dict[str, list[str]]()
     while True:
         try:
             for adopted in await node.adopt():
-                if said.get(adopted.journal, []) != adopted.left:
-                    await asyncio.to_thread(write_uncarried, state, adopted.journal, adopted.left)
-                    said[adopted.journal] = adopted.left
+                if said.get(adopted.journal, []) != adopted.remaining:
+                    await asyncio.to_thread(
+                        write_unhandled_runs, state, adopted.journal, adopted.remaining
+                    )
+                    said[adopted.journal] = adopted.remaining
         except Exception as error:  # noqa: BLE001 - the top of the task
             fault = None if isinstance(error, (OSError, JournalError)) else error
             world.telemetry.problem("runs_not_adopted", reason=str(error), exc_info=fault)
@@ -186,7 +190,7 @@ def _carries(mqtt: bool) -> Callable[[Run], bool]:
 
 def make_world(
     config: Config, journal: str, *, mqtt: bool, synchronous: str = "FULL"
-) -> tuple[World, MqttSession | None]:
+) -> tuple[Dependencies, MqttSession | None]:
     """The real adapters for a configuration. ``synchronous`` is SQLite's; tests weaken it.
 
     ``mqtt``: this process connects to the broker, by the session that is returned.
@@ -200,8 +204,8 @@ def make_world(
     if mqtt:
         from fractal_rm.adapters.mqtt import MqttSession  # noqa: PLC0415 - rm_api needs no MQTT
 
-        session = MqttSession(state, clock, random, telemetry, caller.connector.beside)
-    world = World(
+        session = MqttSession(state, clock, random, telemetry, caller.connector.with_own_resolver)
+    world = Dependencies(
         config=config,
         journal=open_journal(
             state / f"{journal}.journal",
@@ -220,15 +224,15 @@ def make_world(
         random=random,
         telemetry=telemetry,
         known_peers=KnownPeersFile(state, telemetry, clock.monotonic_s),
-        kept_id=cache(partial(kept_node_id, state, random)),
+        kept_id=cache(partial(stored_node_id, state, random)),
         connections=connections,
         observers=(RunLog(telemetry, clock.steady_ms),),
     )
     return world, session
 
 
-def _kept(bounds: Bounds) -> Keep:
-    return Keep(
+def _kept(bounds: Bounds) -> HistoryLimits:
+    return HistoryLimits(
         bounds.history_s, bounds.history_bytes, bounds.history_failed_s,
         bounds.history_failed_bytes,
     )  # fmt: skip
@@ -236,7 +240,7 @@ def _kept(bounds: Bounds) -> Keep:
 
 def _open_files(config: Config, telemetry: Telemetry) -> int:
     """How many files this process may open: each run in flight may hold a connection."""
-    allowed, wanted = raise_open_files(), config.bounds.max_inflight_runs + OTHER_FILES
+    allowed, wanted = raise_open_file_limit(), config.bounds.max_inflight_runs + OTHER_FILES
     if allowed < wanted:
         telemetry.problem("few_open_files", allowed=allowed, wanted=wanted, cure="ulimit -n")
         _load_ahead()
@@ -274,7 +278,7 @@ def _end_at_once() -> None:
 # --- the ways in -----------------------------------------------------------------------------
 
 
-def _mqtt(session: MqttSession, world: World, config: Config, intake: Intake) -> WayIn:
+def _mqtt(session: MqttSession, world: Dependencies, config: Config, intake: Intake) -> WayIn:
     from fractal_rm.adapters.mqtt import MqttWayIn  # noqa: PLC0415 - rm_api needs no MQTT
 
     return MqttWayIn(
@@ -288,7 +292,7 @@ def _mqtt(session: MqttSession, world: World, config: Config, intake: Intake) ->
     )
 
 
-def _schedules(world: World, config: Config, intake: Intake) -> WayIn:
+def _schedules(world: Dependencies, config: Config, intake: Intake) -> WayIn:
     from fractal_rm.adapters.schedule import Schedules  # noqa: PLC0415 - rm_api has none
 
     return Schedules(
@@ -300,7 +304,7 @@ def _schedules(world: World, config: Config, intake: Intake) -> WayIn:
     )
 
 
-def _rest(world: World, config: Config, intake: Intake) -> WayIn:
+def _rest(world: Dependencies, config: Config, intake: Intake) -> WayIn:
     from fractal_rm.web import RestService  # noqa: PLC0415 - rm_mqtt loads no web stack
 
     return RestService(

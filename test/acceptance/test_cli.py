@@ -44,7 +44,7 @@ def node(tmp_path_factory):
     made.trigger("2", Prefer="wait=30")
     made.trigger("4", payload=[1], Prefer="wait=30")
     made.stop()
-    components.end()
+    components.stop()
     return made
 
 

@@ -54,7 +54,7 @@ def node(tmp_path_factory):
     components.answers["/endpoint2"] = (500, "no")
     made.trigger("2", Prefer="wait=30")
     made.stop()
-    components.end()
+    components.stop()
     return made
 
 

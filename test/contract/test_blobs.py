@@ -36,10 +36,10 @@ from fractal_rm.domain.facts import Accepted, Finished, Passed, Settled
 from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalFull,
-    JournalGone,
+    JournalMoved,
+    JournalNoDescriptor,
     JournalReadOnly,
     JournalUnreadable,
-    JournalWithoutFile,
 )
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, fold
@@ -77,7 +77,7 @@ async def write_runs(folder: Path, *, in_history: bool) -> None:
             write_behind(journal, run, Passed(2, large(b"fault")))
             await write(journal, run, Settled(State.SUCCEEDED))
     if in_history:
-        await journal.bring_over()
+        await journal.update_history()
         await journal.close(clean=True)
     else:
         journal.crash()
@@ -121,7 +121,7 @@ async def test_a_large_value_is_in_one_file_and_every_reader_finds_it(tmp_path, 
         large(MARK), b"a" + b"\xff" * SIZE, large(b"fault"),
     )  # fmt: skip
     assert detail.unreadable is None
-    assert [row.received for row in SqliteHistory(tmp_path).ledger()] == [3]
+    assert [row.received for row in SqliteHistory(tmp_path).flow_counts()] == [3]
     assert check_journal(tmp_path / "up.journal").problems == []
 
 
@@ -310,11 +310,11 @@ async def test_blobs_are_deleted_with_purged_history(tmp_path):
     await journal.open()
     run = await accept_large(journal, "a")
     await write(journal, run, Settled(State.SUCCEEDED))
-    await journal.bring_over()
+    await journal.update_history()
     assert len(blobs_in(tmp_path)) == 2
     await let_a_day_pass(journal, clock)
     await journal.accept(entry("later", at_ms=DAY_S * 1_000))
-    await journal.bring_over()
+    await journal.update_history()
     await journal.close(clean=True)
     assert blobs_in(tmp_path) == []
     assert check_journal(tmp_path / "up.journal").problems == []
@@ -328,10 +328,10 @@ async def test_blobs_count_in_the_size_limit_of_history(tmp_path, state):
     for n in range(20):
         run = await accept_large(journal, f"run-{n}")
         await write(journal, run, Settled(state))
-        await journal.bring_over()
+        await journal.update_history()
     for n in range(5):
         await journal.accept(entry(f"later-{n}"))
-        await journal.bring_over()
+        await journal.update_history()
     await journal.close(clean=True)
     assert 0 < sum(file.stat().st_size for file in blobs_in(tmp_path)) < most
     assert check_journal(tmp_path / "up.journal").problems == []
@@ -346,7 +346,7 @@ async def test_blobs_may_be_purged_while_the_log_still_refers_to_them(tmp_path, 
     await write(journal, ended, Settled(State.SUCCEEDED))
     await write(journal, open_run, Finished(2, 200, 0.1, msgspec.Raw(b"2")))
     for _ in range(3):  # the run that has ended is purged after the first
-        await journal.bring_over(open_runs=False)
+        await journal.update_history(open_runs=False)
     assert len(blobs_in(tmp_path)) == 2
     journal.crash()
     assert check_journal(tmp_path / "up.journal").problems == []
@@ -364,12 +364,12 @@ async def test_blobs_without_a_reference_are_deleted_at_the_next_start(tmp_path,
     run = await accept_large(journal, "old")
     await write(journal, run, Settled(State.SUCCEEDED))
     await accept_large(journal, "open")
-    await journal.bring_over()
+    await journal.update_history()
     with monkeypatch.context() as killed:  # after the rows were deleted, before the files
         killed.setattr(FolderBlobs, "delete", lambda *_: None)
         await let_a_day_pass(journal, clock)
         await journal.accept(entry("later", at_ms=DAY_S * 1_000))
-        await journal.bring_over()
+        await journal.update_history()
     assert SqliteHistory(tmp_path).run("old") is None
     assert len(blobs_in(tmp_path)) == 4
     _, blobs = encoded_frame(journal)  # killed after the blob was written, before the frame
@@ -478,7 +478,7 @@ async def test_without_a_free_descriptor_runs_are_refused_and_earlier_ones_are_s
         without.setattr("fractal_rm.adapters.log.blob_folder.os.sync", lambda: synced.append(1))
         journal.log.blobs.files.sync([file.name for file in blobs_in(tmp_path)])
         assert synced == [1]
-        with pytest.raises(JournalWithoutFile):
+        with pytest.raises(JournalNoDescriptor):
             await journal.accept(entry("b", facts=(accepted(payload=large(b"b")),)))
     while journal.blocked is not None:
         await asyncio.sleep(0.05)
@@ -522,7 +522,7 @@ async def test_a_moved_folder_refuses_runs_until_it_is_back(tmp_path, how):
     folder.rename(aside)
     if how == "replaced":
         folder.mkdir()
-    with pytest.raises(JournalGone, match=r"up\.blobs is not the file that is open"):
+    with pytest.raises(JournalMoved, match=r"up\.blobs is not the file that is open"):
         await journal.accept(entry("b"))
     if how == "replaced":
         folder.rmdir()
@@ -544,7 +544,7 @@ async def test_a_file_in_place_of_the_folder_refuses_large_values_only(tmp_path,
     else:
         folder.symlink_to("disk")
     for name in ("a", "b"):
-        with pytest.raises(JournalGone, match=r"up\.blobs is no folder"):
+        with pytest.raises(JournalMoved, match=r"up\.blobs is no folder"):
             await accept_large(journal, name)
     while journal.blocked is not None:
         await asyncio.sleep(0.05)

@@ -19,7 +19,7 @@ from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.domain.call import Origin, route
 from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.facts import Settled
-from fractal_rm.domain.journal_errors import JournalWithoutFile
+from fractal_rm.domain.journal_errors import JournalNoDescriptor
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import begun, entry, write
 
@@ -170,7 +170,7 @@ class ConnectOnce(asyncio.Protocol):
 async def test_a_broker_need_not_wait_for_all_calls(ports):
     other = ports[1]
     caller = Http1Caller()
-    beside = caller.connector.beside()
+    beside = caller.connector.with_own_resolver()
     ended = []
 
     async def call(name):
@@ -247,12 +247,12 @@ async def test_a_journal_that_cannot_open_its_next_file_refuses_until_it_can(tmp
     await journal.open()
     accepted = 0
     with descriptors_left(0):
-        with pytest.raises(JournalWithoutFile, match="ulimit"):
+        with pytest.raises(JournalNoDescriptor, match="ulimit"):
             while True:
                 await asyncio.wait_for(journal.accept(entry(f"run-{accepted}")), 20)
                 accepted += 1
         durable = write(journal, begun("run-0"), Settled(State.SUCCEEDED))
-        assert isinstance(journal.blocked, JournalWithoutFile)
+        assert isinstance(journal.blocked, JournalNoDescriptor)
     await durable
     assert await journal.accept(entry("after")) is None
     await journal.close(clean=True)

@@ -30,13 +30,13 @@ from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.sqlite import HistoryStore
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.format.schema import FORMAT, OLDEST
-from fractal_rm.adapters.sqlite.write.limits import Keep
+from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.domain.facts import Dead, Finished, Settled, StepFailed
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import OTHER_FLOW, begun, entry, write
 from old_journals import as_written_by
 
-KEEP = Keep(86_400, 1 << 30, 86_400, 1 << 30)
+KEEP = HistoryLimits(86_400, 1 << 30, 86_400, 1 << 30)
 
 
 class Killed(BaseException):

@@ -13,7 +13,7 @@ from test_history_kills import store_at
 from test_journals import sqlite_journal
 
 from fractal_rm.adapters.log.history import Projected
-from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.domain.facts import Accepted, Settled, StepFailed
@@ -24,9 +24,9 @@ from fractal_rm.testing.journal import FLOW, begun, entry, write
 STATES = [State.SUCCEEDED] * 12 + [State.FAILED, State.EXPIRED, State.RUNNING]
 
 
-def random_runs(seed: int, runs: int) -> Stories:
+def random_runs(seed: int, runs: int) -> RunUpdates:
     """Runs of some flows in any state. A few have ids of other nodes, which are out of order."""
-    random, stories = Random(seed), Stories()
+    random, stories = Random(seed), RunUpdates()
     for n in range(runs):
         flow = "rare" if n % 5_000 == 77 else f"flow-{n % 3}"
         elsewhere = random.random() < 0.01
@@ -34,13 +34,13 @@ def random_runs(seed: int, runs: int) -> Stories:
         state = random.choice(STATES)
         accepted = Accepted(flow, "v", msgspec.Raw(b"1"), "mqtt")
         fact = msgspec.Raw(msgspec.json.encode((n, accepted)))
-        story = Story(run_id, [fact], state, settled_ms=n + 1 if state.final else None)
-        stories.begin(story, Beginning(flow, "v", "mqtt", n, None, "", 0))
+        story = RunUpdate(run_id, [fact], state, settled_ms=n + 1 if state.final else None)
+        stories.begin(story, RunStart(flow, "v", "mqtt", n, None, "", 0))
     return stories
 
 
 @pytest.fixture(scope="module")
-def history_and_runs(tmp_path_factory) -> tuple[SqliteHistory, Stories]:
+def history_and_runs(tmp_path_factory) -> tuple[SqliteHistory, RunUpdates]:
     """A history with more than one block of runs, and the runs in it."""
     folder: Path = tmp_path_factory.mktemp("lists")
     store, stories = store_at(folder / "up.journal"), random_runs(7, 20_000)
@@ -100,7 +100,7 @@ async def fail(folder: Path, *, projected_between: bool) -> None:
         await journal.accept(entry(f"run-{n}", flow=CALLS))
         run = begun(f"run-{n}", CALLS)
         if projected_between:
-            await journal.bring_over()
+            await journal.update_history()
         await write(journal, run, StepFailed(step, 1, reason, final=True))
         await write(journal, run, Settled(State.FAILED, reason))
     if projected_between:

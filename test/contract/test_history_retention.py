@@ -35,7 +35,7 @@ async def test_a_failed_run_is_kept_when_one_that_succeeded_is_dropped(tmp_path)
     await let_a_day_pass(journal, clock)
     assert kept(tmp_path) == ["", "bad"]
     clock.ms = 3 * DAY_S * 1_000
-    await journal.bring_over()
+    await journal.update_history()
     assert kept(tmp_path) == [""]
     await journal.close(clean=True)
     assert check_journal(tmp_path / "up.journal").problems == []
@@ -52,7 +52,7 @@ async def fill_up(folder, failed_bytes: int, bad: int) -> tuple[int, int]:
     for n in range(3):
         await end_some(journal, f"good-{n}", State.SUCCEEDED, 60)
         for _ in range(3):
-            await journal.bring_over()
+            await journal.update_history()
     await journal.close(clean=True)
     assert check_journal(folder / "up.journal").problems == []
     names = [run.id for run in SqliteHistory(folder).runs(limit=1_000)]

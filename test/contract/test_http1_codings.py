@@ -13,7 +13,7 @@ import pytest
 from test_http1_answers import CHUNKED, answer
 
 from fractal_rm.adapters.http1.coding import MAX_INPUT_BYTES, MAX_OUTPUT_BYTES, encoded_reply
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ReplyTooLarge
 from scripted_server import calling, serving, to
 
@@ -135,7 +135,7 @@ async def test_decoding_stops_before_a_bomb_fills_the_memory():
 
 async def test_decoding_stops_at_the_time_limit_of_the_call():
     loop = asyncio.get_running_loop()
-    encoded = encoded_reply(Reply(200, b"Content-Encoding: gzip\r\n", GZIP))
+    encoded = encoded_reply(HttpResponse(200, b"Content-Encoding: gzip\r\n", GZIP))
     with pytest.raises(CallTimedOut):
         await encoded.decode(1 << 20, loop, loop.time() - 1)
 
@@ -160,7 +160,7 @@ async def test_other_tasks_run_while_a_body_is_decoded(body, slices):
 
     loop = asyncio.get_running_loop()
     counting = asyncio.ensure_future(count())
-    encoded = encoded_reply(Reply(200, b"Content-Encoding: gzip\r\n", body))
+    encoded = encoded_reply(HttpResponse(200, b"Content-Encoding: gzip\r\n", body))
     found = await encoded.decode(8 << 20, loop, loop.time() + 60)
     counting.cancel()
     assert found.body == gzip.decompress(body)

@@ -13,7 +13,7 @@ import trustme
 import uvloop
 from test_descriptors import descriptors_left
 
-from demanding import demanding
+from client_certificates import client_certificate_server
 from fractal_rm.domain.call import Origin, Tls, route
 from fractal_rm.domain.call_errors import CallFailed, ConnectFailed
 from keys import encrypted_key, weak_key
@@ -92,7 +92,7 @@ async def _refused(port, tls):
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_the_error_says_that_a_server_asks_for_a_certificate(tmp_path, version, run):
-    with demanding(tmp_path, version) as (port, ca):
+    with client_certificate_server(tmp_path, version) as (port, ca):
         assert "it asks for a certificate" in run(_refused(port, Tls(ca=ca)))
 
 

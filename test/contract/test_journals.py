@@ -19,20 +19,20 @@ import msgspec
 import pytest
 
 from fractal_rm.adapters.journal_files import open_journal
-from fractal_rm.adapters.lock import FileLock, Held
+from fractal_rm.adapters.lock import FileLock, LockHeld
 from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.log.blob_folder import FolderBlobs
 from fractal_rm.adapters.log.disk import FolderDisk
 from fractal_rm.adapters.memory import MemoryJournal
 from fractal_rm.adapters.memory.blobs import MemoryBlobs
 from fractal_rm.adapters.memory.disk import MemoryDisk
-from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.format.page_chain import chain_start, page_sum
 from fractal_rm.adapters.sqlite.format.schema import FORMAT, OLDEST
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in
-from fractal_rm.adapters.sqlite.write.limits import Keep
+from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.domain.facts import (
     Accepted,
     Dead,
@@ -48,10 +48,10 @@ from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalError,
     JournalFull,
-    JournalGone,
-    JournalHeld,
     JournalInUse,
+    JournalLocked,
     JournalLost,
+    JournalMoved,
     JournalReadOnly,
     JournalTooNew,
     JournalTooOld,
@@ -97,7 +97,7 @@ def sqlite_journal(
     """A journal with small segments that purges after every batch."""
     path = folder / f"{name}.journal"
     return open_journal(
-        path, keep=lambda: Keep(*keep, *(failed or keep)), on_lost=on_lost,
+        path, keep=lambda: HistoryLimits(*keep, *(failed or keep)), on_lost=on_lost,
         retention_ms=retention_ms or ManualRetentionClock(),
         purge_every_s=0, segment_bytes=64 * 1024, most_bytes=4 << 20, disk=disk or SmallDisk,
         blobs=blobs or SmallBlobs,
@@ -127,8 +127,8 @@ class SmallBlobs(FolderBlobs):
 class TestMemoryJournal(JournalConformance):
     @pytest.fixture(autouse=True)
     def _disk(self):
-        self.disk = Disk()
-        self.disk.others = [Disk()]
+        self.disk = JournalContent()
+        self.disk.others = [JournalContent()]
 
     def new(self):
         return MemoryJournal(self.disk)
@@ -393,10 +393,10 @@ async def test_a_row_of_another_flow_than_its_facts_is_named(tmp_path):
 
 async def test_a_page_that_is_not_json_does_not_change_the_other_counts(tmp_path):
     await write_some(tmp_path)
-    before = SqliteHistory(tmp_path).ledger()
+    before = SqliteHistory(tmp_path).flow_counts()
     with sqlite3.connect(tmp_path / "up.journal") as db:
         db.execute("UPDATE pages SET body = CAST('\"maybe_twice\":true' AS BLOB) WHERE run = 4")
-    (account,), (was,) = SqliteHistory(tmp_path).ledger(), before
+    (account,), (was,) = SqliteHistory(tmp_path).flow_counts(), before
     assert (account.received, account.states) == (was.received - 1, was.states)
 
 
@@ -406,7 +406,7 @@ def test_an_unreadable_state_folder_is_not_taken_for_an_empty_one(tmp_path):
     (tmp_path / "unmounted").symlink_to("nowhere")
     for name in ("loop", "unmounted"):
         with pytest.raises(JournalUnreadable, match="cannot be read"):
-            SqliteHistory(tmp_path / name).ledger()
+            SqliteHistory(tmp_path / name).flow_counts()
 
 
 async def test_an_unreadable_journal_does_not_prevent_the_check_of_others(tmp_path):
@@ -442,7 +442,7 @@ async def test_the_lock_file_is_checked_during_a_sync(tmp_path):
     written = journal.accept(entry("A"))
     await asyncio.to_thread(syncing.wait)
     (tmp_path / "up.lock").unlink()
-    journal.look()
+    journal.check()
     assert (tmp_path / "up.lock").exists()
     looked.set()
     assert await written is None
@@ -483,9 +483,9 @@ def test_a_brief_lock_does_not_change_the_lock_file(tmp_path):
     lock = tmp_path / "up.lock"
     lock.write_text("4711")
     passing = FileLock(lock, passing=True)
-    with pytest.raises(Held) as held:
+    with pytest.raises(LockHeld) as held:
         FileLock(lock)
-    assert (held.value.by, held.value.passing) == (str(os.getpid()), True)
+    assert (held.value.by, held.value.brief) == (str(os.getpid()), True)
     passing.release()
     assert lock.read_text() == "4711"
 
@@ -546,7 +546,7 @@ async def test_a_journal_whose_files_were_replaced_refuses_runs(tmp_path, change
     await journal.accept(entry("before"))
     change(folder)
     for name in ("after", "again"):
-        with pytest.raises(JournalGone, match="is not the file that is open"):
+        with pytest.raises(JournalMoved, match="is not the file that is open"):
             await journal.accept(entry(name))
     await journal.close(clean=True)
 
@@ -561,7 +561,7 @@ async def test_the_files_of_a_linked_journal_are_at_the_target_of_the_link(tmp_p
     await journal.open()
     await journal.accept(entry("before"))
     (data / f"real{end}").rename(data / "aside")
-    with pytest.raises(JournalGone):
+    with pytest.raises(JournalMoved):
         await journal.accept(entry("after"))
     (data / "aside").rename(data / f"real{end}")
     await journal.wait_durable()
@@ -574,7 +574,7 @@ async def test_a_link_to_a_journal_that_was_changed_refuses_runs(tmp_path):
     await journal.open()
     (tmp_path / "new").symlink_to("two")
     (tmp_path / "new").replace(tmp_path / "up.journal")
-    with pytest.raises(JournalGone):
+    with pytest.raises(JournalMoved):
         await journal.accept(entry("after"))
     await journal.close(clean=True)
 
@@ -586,7 +586,7 @@ async def test_a_file_system_that_is_mounted_over_the_journal_refuses_runs(tmp_p
     if mounted.returncode != 0:
         pytest.skip("only root may mount")
     try:
-        with pytest.raises(JournalGone):
+        with pytest.raises(JournalMoved):
             await journal.accept(entry("over"))
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
@@ -600,7 +600,7 @@ async def test_an_ordered_end_saves_runs_whose_wal_was_deleted(tmp_path):
     await journal.open()
     await journal.accept(entry("A"))
     delete_the_wal(tmp_path)
-    journal.look()
+    journal.check()
     await journal.close(clean=True)
     assert [run.id for run in (await opened(tmp_path)).runs] == ["A"]
 
@@ -630,7 +630,7 @@ async def moved_during_a_sync(folder: Path):
 async def test_a_run_that_was_synced_during_a_rename_is_answered_when_the_folder_is_back(tmp_path):
     folder = tmp_path / "state"
     journal, aside, syncing_run = await moved_during_a_sync(folder)
-    with pytest.raises(JournalGone):
+    with pytest.raises(JournalMoved):
         await journal.accept(entry("B"))
     assert not syncing_run.done()
     aside.rename(folder)
@@ -643,7 +643,7 @@ async def test_a_run_that_was_synced_during_a_rename_is_answered_when_the_folder
 async def test_a_run_that_was_synced_during_a_rename_does_not_block_the_end(tmp_path):
     journal, aside, syncing_run = await moved_during_a_sync(tmp_path / "state")
     await journal.close(clean=True)
-    with pytest.raises(JournalGone):
+    with pytest.raises(JournalMoved):
         await syncing_run
     found = await opened(aside)
     assert ([run.id for run in found.runs], found.clean) == (["A"], False)
@@ -653,7 +653,7 @@ async def test_a_deleted_lock_file_is_made_again(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     (tmp_path / "up.lock").unlink()
-    journal.look()
+    journal.check()
     assert await journal.accept(entry("A")) is None
     with pytest.raises(JournalInUse):
         await opened(tmp_path)
@@ -667,7 +667,7 @@ async def test_a_journal_that_a_second_process_has_locked_is_lost_for_the_first(
     (tmp_path / "up.lock").unlink()
     second = sqlite_journal(tmp_path)
     await second.open()
-    journal.look()
+    journal.check()
     assert [type(error) for error in losses] == [JournalLost]
     assert "process" in str(losses[0])
     await second.close(clean=True)
@@ -745,11 +745,11 @@ async def test_a_read_only_folder_names_the_cause_and_the_cure(small_disk):
 
 
 async def let_a_day_pass(journal: LogJournal, clock: ManualRetentionClock) -> None:
-    await journal.bring_over()
+    await journal.update_history()
     clock.ms = DAY_S * 1_000
     for name in ("a day later", "just after"):
         await journal.accept(entry(name, at_ms=DAY_S * 1_000))
-        await journal.bring_over()
+        await journal.update_history()
 
 
 async def test_history_older_than_its_limit_is_purged_except_open_runs(tmp_path):
@@ -778,11 +778,11 @@ async def test_the_age_of_history_does_not_depend_on_the_wall_clock(tmp_path, ju
         wall_ms = clock.ms + (jumped_ms if 5 <= n < 10 else 0)
         await journal.accept(entry(f"run-{n:02}", at_ms=wall_ms))
         await write(journal, begun(f"run-{n:02}"), Settled(State.SUCCEEDED), wall_ms)
-        await journal.bring_over()
+        await journal.update_history()
         clock.ms += minute_ms
     for n in range(3):
         await journal.accept(entry(f"then-{n}", at_ms=clock.ms))
-        await journal.bring_over()
+        await journal.update_history()
     await journal.close(clean=True)
     kept = [run.id for run in SqliteHistory(tmp_path).runs(limit=100)]
     assert sorted(kept) == [f"run-{n}" for n in range(10, 20)] + ["then-0", "then-1", "then-2"]
@@ -845,7 +845,7 @@ async def test_history_is_purged_although_a_thousand_parked_runs_are_older(tmp_p
     await let_a_day_pass(journal, clock)
     for n in range(4):  # each batch purges a part
         await journal.accept(entry(f"later-{n}", at_ms=DAY_S * 1_000))
-        await journal.bring_over()
+        await journal.update_history()
     await journal.close(clean=True)
     history = SqliteHistory(tmp_path)
     assert history.run("old") is None
@@ -883,7 +883,7 @@ async def test_while_the_history_is_locked_runs_are_accepted_and_copied_later(
     sqlite_prompt.execute("BEGIN IMMEDIATE")
     assert await journal.accept(entry("A")) is None
     await write(journal, begun("A"), Settled(State.SUCCEEDED))
-    copied = asyncio.ensure_future(journal.bring_over())
+    copied = asyncio.ensure_future(journal.update_history())
     assert await journal.accept(entry("B")) is None
     assert [run.id for run in SqliteHistory(tmp_path).runs()] == ["B", "A"]
     assert not copied.done()
@@ -928,7 +928,7 @@ async def test_an_idle_journal_closes_while_its_history_is_locked(tmp_path, sqli
     await journal.open()
     sqlite_prompt.execute("BEGIN IMMEDIATE")
     await journal.close(clean=True)
-    assert isinstance(journal.blocked, JournalHeld)  # so the caller can report it
+    assert isinstance(journal.blocked, JournalLocked)  # so the caller can report it
     sqlite_prompt.execute("COMMIT")
     assert not (await opened(tmp_path)).clean
 
@@ -938,7 +938,7 @@ async def test_an_idle_journal_whose_files_are_gone_does_not_close_cleanly(tmp_p
     await journal.open()
     (tmp_path / "up.journal").unlink()
     await journal.close(clean=True)
-    assert isinstance(journal.blocked, JournalGone)
+    assert isinstance(journal.blocked, JournalMoved)
 
 
 async def test_the_name_of_a_folder_does_not_change_the_error(tmp_path):
@@ -952,7 +952,7 @@ async def test_a_history_that_is_locked_at_start_is_reported(tmp_path, sqlite_pr
     await (journal := sqlite_journal(tmp_path)).open()
     await journal.close(clean=True)
     sqlite_prompt.execute("BEGIN IMMEDIATE")
-    with pytest.raises(JournalHeld, match="another program"):
+    with pytest.raises(JournalLocked, match="another program"):
         await sqlite_journal(tmp_path).open()
 
 
@@ -978,7 +978,7 @@ async def test_an_error_during_a_purge_ends_the_node(tmp_path):
         db.execute("DROP TABLE keys")  # here only a purge needs this table
     for name in ("first", "second"):
         await journal.accept(entry(name, flow=None, facts=(Dead("malformed", "not JSON"),)))
-        copied = asyncio.ensure_future(journal.bring_over())
+        copied = asyncio.ensure_future(journal.update_history())
         await asyncio.wait((copied, lost_with), return_when=asyncio.FIRST_COMPLETED)
     assert isinstance(await lost_with, JournalLost)
     copied.cancel()
@@ -995,7 +995,7 @@ async def test_lists_and_counts_cover_all_journals_of_a_node(tmp_path):
         await journal.close(clean=True)
     history = SqliteHistory(tmp_path)
     assert [run.journal for run in history.runs()] == ["mqtt", "api"]
-    (account,) = history.ledger()
+    (account,) = history.flow_counts()
     assert (account.received, account.duplicates) == (2, 2)
     assert dict(account.states) == {State.SUCCEEDED: 2}
 
@@ -1025,7 +1025,7 @@ async def test_lists_and_counts_report_damage_anywhere_in_a_journal(tmp_path):
     refused = 0
     for at in range(0, len(good), 4_096):
         path.write_bytes(good[:at] + b"\xff" * 512 + good[at + 512 :])
-        for ask in (history.runs, history.ledger, lambda: history.run("run-7")):
+        for ask in (history.runs, history.flow_counts, lambda: history.run("run-7")):
             try:
                 ask()
             except JournalDamaged:
@@ -1066,7 +1066,7 @@ async def test_runs_are_accepted_during_a_purge(tmp_path):
     purge = journal.history.purge
     journal.history.purge = lambda now_ms: (purging.set(), resume.wait(), purge(now_ms))[2]
     await journal.accept(entry("run-2"))
-    copied = asyncio.ensure_future(journal.bring_over())
+    copied = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(purging.wait)
     assert await journal.accept(entry("run-3")) is None
     resume.set()
@@ -1083,7 +1083,7 @@ async def test_a_fault_while_a_transaction_is_filled_ends_the_node(tmp_path, con
         reader.execute("SELECT count(*) FROM runs").fetchone()  # otherwise its WAL would be deleted
         connections[0].close()
         await journal.accept(entry("run-1"))
-        copied = asyncio.ensure_future(journal.bring_over())
+        copied = asyncio.ensure_future(journal.update_history())
         assert isinstance(await lost_with, JournalLost)
     assert not copied.done()
     copied.cancel()
@@ -1126,7 +1126,7 @@ async def test_a_row_matches_its_facts_if_the_last_fact_could_not_be_written(
     await journal.accept(entry("A"))
     one = begun("A")
     await write(journal, one, Started(1))
-    await journal.bring_over()
+    await journal.update_history()
     await write(journal, one, Finished(1, 200, 0.5, msgspec.Raw(b"7")))
     put = journal.log.put
 
@@ -1137,7 +1137,7 @@ async def test_a_row_matches_its_facts_if_the_last_fact_could_not_be_written(
     write_behind(journal, one, Settled(State.SUCCEEDED))
     while journal.blocked is None:
         await asyncio.sleep(0)
-    await journal.bring_over()
+    await journal.update_history()
     journal.crash()
     journal.log.put = put
     assert check_journal(tmp_path / "up.journal").problems == []
@@ -1152,7 +1152,7 @@ async def test_a_key_is_found_while_its_run_is_being_copied_to_the_history(tmp_p
     projecting, resume = threading.Event(), threading.Event()
     begin = journal.history.begin
     journal.history.begin = lambda lost_with: (projecting.set(), resume.wait(), begin(lost_with))[2]
-    copied = asyncio.ensure_future(journal.bring_over())
+    copied = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(projecting.wait)
     write_behind(journal, begun("A"), Settled(State.FAILED, "no"))
     await asyncio.sleep(0)
@@ -1176,7 +1176,7 @@ async def test_a_lookup_that_fails_rolls_back_no_projection(tmp_path, connection
         raise sqlite3.OperationalError("database is locked")
 
     reading.before = fail
-    with pytest.raises(JournalHeld):
+    with pytest.raises(JournalLocked):
         await journal.find("unknown", 1_000)
     assert writing.in_transaction
     writing.execute("ROLLBACK")
@@ -1206,7 +1206,7 @@ async def test_a_projection_that_fails_in_the_middle_is_repeated_completely(
             count += 1
 
     connections[0].before = fail
-    await journal.bring_over()
+    await journal.update_history()
     assert left == []
     del connections[0].before
     await write(journal, begun("B"), Settled(State.SUCCEEDED))
@@ -1219,10 +1219,10 @@ async def test_a_cancelled_wait_for_the_history_does_no_harm(tmp_path):
     journal = sqlite_journal(tmp_path)
     await journal.open()
     await journal.accept(entry("A"))
-    copied = asyncio.ensure_future(journal.bring_over())
+    copied = asyncio.ensure_future(journal.update_history())
     await asyncio.sleep(0)
     copied.cancel()
-    await journal.bring_over()
+    await journal.update_history()
     await journal.close(clean=True)
 
 
@@ -1241,7 +1241,7 @@ async def test_runs_that_the_history_had_no_room_for_are_there_at_the_next_start
         begin(stories)
 
     journal.history.begin = begins
-    first = asyncio.ensure_future(journal.bring_over())
+    first = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(tried.wait)
     await journal.accept(entry("B"))
     await write(journal, begun("A"), Started(1))
@@ -1258,10 +1258,10 @@ async def test_closing_during_a_projection_copies_the_rest(tmp_path):
     projecting, resume = threading.Event(), threading.Event()
     begin = journal.history.begin
     journal.history.begin = lambda lost_with: (projecting.set(), resume.wait(), begin(lost_with))[2]
-    first = asyncio.ensure_future(journal.bring_over())
+    first = asyncio.ensure_future(journal.update_history())
     await asyncio.to_thread(projecting.wait)
     await journal.accept(entry("B"))
-    second = asyncio.ensure_future(journal.bring_over())
+    second = asyncio.ensure_future(journal.update_history())
     closing = asyncio.ensure_future(journal.close(clean=True))
     await asyncio.sleep(0)
     resume.set()
@@ -1309,13 +1309,13 @@ async def test_a_disk_that_the_history_fills_refuses_runs_until_it_is_larger(sma
             name = f"run-{len(accepted):03}"
             await journal.accept(entry(name, facts=big))
             accepted.append(name)
-            await asyncio.wait([asyncio.ensure_future(journal.bring_over())], timeout=0.01)
+            await asyncio.wait([asyncio.ensure_future(journal.update_history())], timeout=0.01)
     assert isinstance(journal.blocked, JournalFull)
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     while journal.blocked is not None:
         await asyncio.sleep(0.01)
     assert await journal.accept(entry("after")) is None
-    await journal.bring_over()
+    await journal.update_history()
     await journal.close(clean=True)
     assert [run.id for run in (await opened(small_disk)).runs] == [*accepted, "after"]
     assert check_journal(small_disk / "up.journal").problems == []

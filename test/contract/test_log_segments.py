@@ -28,8 +28,8 @@ from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalForbidden,
     JournalFull,
-    JournalGone,
-    JournalWithoutFile,
+    JournalMoved,
+    JournalNoDescriptor,
 )
 
 SEGMENT = 4096 + 2048
@@ -452,7 +452,7 @@ def test_a_file_in_place_of_the_folder_is_reported(folder):
     opened(log)
     aside = folder.rename(folder.with_name("aside"))
     folder.touch()
-    with pytest.raises(JournalGone, match="is not the file that is open"):
+    with pytest.raises(JournalMoved, match="is not the file that is open"):
         prepare(log)
     folder.unlink()
     aside.rename(folder)
@@ -483,9 +483,9 @@ def test_without_a_free_descriptor_a_log_refuses_bodies_and_then_continues(folde
     if is_ready:
         prepare(log)
     with no_descriptor_free():
-        with pytest.raises(JournalWithoutFile):
+        with pytest.raises(JournalNoDescriptor):
             log.put(b"y" * 1900)
-        with pytest.raises(JournalWithoutFile):
+        with pytest.raises(JournalNoDescriptor):
             find_room(log)
     find_room(log)
     with no_descriptor_free():  # it has all the descriptors it needs

@@ -17,7 +17,7 @@ from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.read import other_histories as lookup
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in
-from fractal_rm.adapters.sqlite.write.limits import Keep
+from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import (
     Accepted,
@@ -29,14 +29,14 @@ from fractal_rm.domain.facts import (
     StepFailed,
 )
 from fractal_rm.domain.flow import flow_version
-from fractal_rm.domain.journal_errors import JournalError, JournalHeld
+from fractal_rm.domain.journal_errors import JournalError, JournalLocked
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, accepted, begun, entry, write
 
 AGAIN = Moment("boot", 5_000, 1_700_000_000_000)
-KEEP = Keep(7 * 86_400, 1 << 30, 7 * 86_400, 1 << 30)
+KEEP = HistoryLimits(7 * 86_400, 1 << 30, 7 * 86_400, 1 << 30)
 LARGE = msgspec.Raw(b'"%b"' % (b"r" * 100_000))
 FORMAT_4 = Path(__file__).with_name("journal_of_format_4.sql").read_text()
 
@@ -119,13 +119,13 @@ async def test_a_process_that_ends_during_a_move_leaves_each_run_in_one_journal(
     journal = journal_in(tmp_path, next_one)
     resumed = (await journal.open()).runs
     for each in await journal.adopt():
-        resumed += each.found.runs
+        resumed += each.moved.runs
     assert sorted(run.id for run in resumed) == ["A", "B"]
     assert next(run for run in resumed if run.id == "A").results == {1: LARGE}
     await journal.close(clean=True)
     assert open_runs_by_journal(tmp_path) == [("A", next_one), ("B", next_one)]
     assert problems(tmp_path) == []
-    (account,) = SqliteHistory(tmp_path).ledger()
+    (account,) = SqliteHistory(tmp_path).flow_counts()
     assert (account.received, sum(account.states.values())) == (3, 3)
     assert SqliteHistory(tmp_path).run("A").facts[1].fact.result == LARGE
     for name in {"up", "mqtt", "api"} - {next_one}:  # each start deletes unreferenced blobs
@@ -174,16 +174,16 @@ async def test_a_run_that_could_not_be_deleted_there_is_not_resumed_here(tmp_pat
     await journal.open()
 
     def held(*_):
-        raise JournalHeld("another program has held it")
+        raise JournalLocked("another program has held it")
 
     with monkeypatch.context() as patched:
         patched.setattr(other_journals.FreeJournal, "take_out", held)
         for _ in range(2):
             (found,) = await journal.adopt()
-            assert (found.found.runs, found.left) == ([], ["A"])
+            assert (found.moved.runs, found.remaining) == ([], ["A"])
             assert found.why == "another program has held it"
     (found,) = await journal.adopt()
-    assert [run.id for run in found.found.runs] == ["A"]
+    assert [run.id for run in found.moved.runs] == ["A"]
     await journal.close(clean=True)
     assert open_runs_by_journal(tmp_path) == [("A", "up")]
     assert problems(tmp_path) == []
@@ -198,7 +198,7 @@ async def test_of_two_processes_that_start_at_once_one_gets_each_run(tmp_path):
         run.id
         for each in await asyncio.gather(one.adopt(), two.adopt())
         for found in each
-        for run in found.found.runs
+        for run in found.moved.runs
     ]
     assert sorted(resumed) == sorted(f"{name}{n}" for name in "abc" for n in range(50))
     await asyncio.gather(one.close(clean=True), two.close(clean=True))
@@ -215,8 +215,8 @@ async def test_thousands_of_runs_are_moved_together_with_their_children(tmp_path
     await journal.accept(entry("child", facts=(child,)))
     await journal.close(clean=True)
     (found,) = await adopted(tmp_path)
-    assert sorted(run.id for run in found.found.runs) == [*names, "child"]
-    moved = [run.id for run in found.found.runs]
+    assert sorted(run.id for run in found.moved.runs) == [*names, "child"]
+    moved = [run.id for run in found.moved.runs]
     assert moved.index("child") < RUNS_AT_ONCE
     assert {journal for _, journal in open_runs_by_journal(tmp_path)} == {"up"}
     assert problems(tmp_path) == []
@@ -230,12 +230,12 @@ async def test_all_that_is_known_of_a_run_is_moved(tmp_path):
         await journal.accept(entry("again", key="A"))
     await journal.close(clean=True)
     before = SqliteHistory(tmp_path).run("A")
-    (account,) = SqliteHistory(tmp_path).ledger()
+    (account,) = SqliteHistory(tmp_path).flow_counts()
     await adopted(tmp_path)
     after = SqliteHistory(tmp_path).run("A")
     assert msgspec.json.encode(after.facts) == msgspec.json.encode(before.facts)
     assert after.summary == msgspec.structs.replace(before.summary, journal="up")
-    assert SqliteHistory(tmp_path).ledger() == [account]
+    assert SqliteHistory(tmp_path).flow_counts() == [account]
     assert account.duplicates == 3
 
 
@@ -253,19 +253,19 @@ async def test_both_journals_are_valid_after_moves_of_runs_with_failures_parents
     await fail(journal, runs.pop("failed child"))
     await journal.close(clean=True)
     before = {name: SqliteHistory(tmp_path).run(name) for name in runs}
-    account = SqliteHistory(tmp_path).ledger()
+    account = SqliteHistory(tmp_path).flow_counts()
     for n, to in enumerate(("up", "api", "mqtt", "up")):  # also back to where they came from
         journal = journal_in(tmp_path, to)
         await journal.open()
         (found,) = await journal.adopt()
-        assert found.found.runs == list(runs.values())
+        assert found.moved.runs == list(runs.values())
         assert problems(tmp_path) == []  # while they are in the log
-        await journal.bring_over()
+        await journal.update_history()
         assert problems(tmp_path) == []  # after they were copied to the history
-        assert SqliteHistory(tmp_path).ledger() == account
+        assert SqliteHistory(tmp_path).flow_counts() == account
         await journal.accept(entry(f"ended there {n}"))
         await fail(journal, begun(f"ended there {n}"))
-        account = SqliteHistory(tmp_path).ledger()
+        account = SqliteHistory(tmp_path).flow_counts()
         await journal.close(clean=True)
         for name, was in before.items():
             now = SqliteHistory(tmp_path).run(name)
@@ -316,15 +316,15 @@ async def test_a_damaged_row_is_not_moved(tmp_path):
     await leave_open_runs(tmp_path, "mqtt", "A", "B")
     change(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 9 WHERE id = 'A'")
     (found,) = await adopted(tmp_path)
-    assert (found.found.runs, found.left) == ([], ["A", "B"])
+    assert (found.moved.runs, found.remaining) == ([], ["A", "B"])
     assert "does not match its checksum" in found.why
     assert "fractal-rm journal repair" in found.why
     change(tmp_path / "mqtt.journal", "UPDATE runs SET duplicates = 0 WHERE id = 'A'")
     change(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'e' WHERE key = 'B'")
-    assert (await adopted(tmp_path))[0].left == ["A", "B"]
+    assert (await adopted(tmp_path))[0].remaining == ["A", "B"]
     change(tmp_path / "mqtt.journal", "UPDATE keys SET digest = 'd' WHERE key = 'B'")
     (found,) = await adopted(tmp_path)
-    assert [run.id for run in found.found.runs] == ["A", "B"]
+    assert [run.id for run in found.moved.runs] == ["A", "B"]
     assert problems(tmp_path) == []
 
 
@@ -336,7 +336,7 @@ def change(path: Path, statement: str) -> None:
 async def test_runs_that_this_process_cannot_execute_are_not_moved(tmp_path):
     await leave_open_runs(tmp_path, "mqtt", "A", "B")
     (found,) = await adopted(tmp_path, carries=lambda run: run.id != "A")
-    assert ([run.id for run in found.found.runs], found.left) == (["B"], ["A"])
+    assert ([run.id for run in found.moved.runs], found.remaining) == (["B"], ["A"])
     assert open_runs_by_journal(tmp_path) == [("A", "mqtt"), ("B", "up")]
 
 
@@ -356,7 +356,7 @@ async def test_ten_old_journals_are_adopted_and_keep_their_ended_runs(tmp_path):
     for name in names:
         await leave_open_runs(tmp_path, name, f"open in {name}")
     found = await adopted(tmp_path)
-    assert [(each.journal, each.found.runs[0].id) for each in found] == [
+    assert [(each.journal, each.moved.runs[0].id) for each in found] == [
         (name, f"open in {name}") for name in names
     ]
     journal = journal_in(tmp_path, "up")
@@ -387,7 +387,7 @@ async def test_a_journal_of_format_4_is_adopted_and_one_without_open_runs_is_unc
         run_id for run_id, where_it_is in open_runs_by_journal(tmp_path) if where_it_is == "mqtt"
     }
     (found,) = await journal.adopt()
-    assert {run.id for run in found.found.runs} == still_open
+    assert {run.id for run in found.moved.runs} == still_open
     assert len(still_open) == 4
     assert (await journal.find("a trigger", 1_000)).run_id in still_open
     await journal.close(clean=True)
@@ -405,7 +405,7 @@ async def test_a_key_is_found_in_what_another_process_has_just_written(tmp_path)
     for n in range(60):
         await beside.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
         if n % 7 == 0:
-            await beside.bring_over()
+            await beside.update_history()
         if n % 3 == 0:
             for known in range(max(0, n - 20), n + 1):
                 prior = await journal.find(f"{known}", 1_000)
@@ -431,7 +431,7 @@ async def test_a_key_is_found_in_a_log_whose_segments_are_reused_during_the_sear
     async def write_and_reuse():
         for n in range(30):
             await beside.accept(entry(f"run {n}", key=f"{n}", facts=(accepted(payload=payload),)))
-        await beside.bring_over()
+        await beside.update_history()
         await beside.accept(entry("last", key="last"))
 
     loop, look, left = asyncio.get_running_loop(), lookup.Tail.look, [write_and_reuse]

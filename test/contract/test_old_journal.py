@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import UNSET
 
+from engine_stage import ManualClock, Stage, until
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.sqlite import SqliteHistory
 from fractal_rm.adapters.sqlite.check import check_journal
@@ -19,7 +20,6 @@ from fractal_rm.domain.facts import Accepted, Placed, Settled, StepFailed
 from fractal_rm.domain.handoff import Receipt
 from fractal_rm.domain.state import Placement, State
 from fractal_rm.engine.node import Node
-from worlds import ManualClock, Stage, until
 
 WRITTEN = Path(__file__).with_name("journal_of_format_4.sql").read_text()
 RUN = dict(re.findall(r"^-- ([a-z-]+): ([0-9A-Z]{26})$", WRITTEN, re.MULTILINE))
@@ -65,7 +65,7 @@ async def test_its_runs_have_the_states_that_they_had(path):
     found = {run.id: run for run in (await journal.open()).runs}
     await journal.close(clean=True)
     standing = {
-        name: (run.state, run.placement, run.home, run.node)
+        name: (run.state, run.placement, run.accepted_by, run.node)
         for name, run_id in RUN.items()
         if (run := found.get(run_id)) is not None
     }

@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
+from engine_stage import Stage, settle, until
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.facts import Dead
 from fractal_rm.domain.refusals import (
-    Broken,
     Busy,
+    InternalFault,
     JournalUnavailable,
     KeyReused,
     Malformed,
@@ -18,9 +19,8 @@ from fractal_rm.domain.refusals import (
     WrongShape,
 )
 from fractal_rm.domain.state import State
-from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.domain.trigger import Arrival, TriggerSource
 from fractal_rm.engine import accept
-from worlds import Stage, settle, until
 
 
 async def test_unknown_flows_and_malformed_triggers_are_refused():
@@ -28,15 +28,15 @@ async def test_unknown_flows_and_malformed_triggers_are_refused():
         with pytest.raises(UnknownFlow, match="'99'"):
             await stage.send("99")
         with pytest.raises(WrongShape):
-            await stage.node.receive(Arrival(Source.MQTT, b'{"id_flow": "1"}'))
+            await stage.node.receive(Arrival(TriggerSource.MQTT, b'{"id_flow": "1"}'))
         with pytest.raises(Malformed):
-            await stage.node.receive(Arrival(Source.MQTT, b"{"))
+            await stage.node.receive(Arrival(TriggerSource.MQTT, b"{"))
         assert stage.disk.runs == {}
 
 
 async def test_triggers_that_arrive_together_get_separate_answers(monkeypatch):
     def arrival(flow):
-        return Arrival(Source.MQTT, f'{{"id_flow": "{flow}", "payload": 1}}'.encode())
+        return Arrival(TriggerSource.MQTT, f'{{"id_flow": "{flow}", "payload": 1}}'.encode())
 
     async with Stage() as stage:
         decode = accept.decode_trigger
@@ -49,7 +49,7 @@ async def test_triggers_that_arrive_together_get_separate_answers(monkeypatch):
         monkeypatch.setattr(accept, "decode_trigger", broken)
         arrivals = [arrival("2"), arrival("99"), arrival("666"), arrival("2")]
         first, unknown, fault, second = await stage.node.receive_all(arrivals)
-        assert [type(unknown), type(fault)] == [UnknownFlow, Broken]
+        assert [type(unknown), type(fault)] == [UnknownFlow, InternalFault]
         await until(lambda: stage.node.unfinished == 0)
         assert stage.state(first.run) is stage.state(second.run) is State.SUCCEEDED
         assert len(stage.disk.runs) == 2
@@ -67,7 +67,7 @@ async def test_a_run_executes_though_its_receiver_was_cancelled():
 
 async def test_a_dead_letter_keeps_the_message_and_the_reason():
     async with Stage() as stage:
-        arrival = Arrival(Source.MQTT, b"\xff" * 100_000)
+        arrival = Arrival(TriggerSource.MQTT, b"\xff" * 100_000)
         await stage.node.set_aside(arrival, Malformed("not UTF-8 at byte 0"))
         ((fact,),) = [stage.disk.facts(run_id) for run_id in stage.disk.runs]
         assert isinstance(fact, Dead)

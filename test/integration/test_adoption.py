@@ -7,7 +7,7 @@ from contextlib import closing
 
 from click.testing import CliRunner
 
-from fractal_rm.cli.main import EXIT_NOT_WELL, cli
+from fractal_rm.cli.main import EXIT_PROBLEMS, cli
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 
@@ -113,7 +113,7 @@ def test_a_process_without_mqtt_leaves_runs_that_need_it_and_reports_them(make, 
     wait_until(lambda: "runs_left journal=up runs=1" in node.log)
     wait_until(lambda: [run.id for run in node.runs(State.SUCCEEDED)] == [plain])
     found = audit(node)
-    assert found.return_value == EXIT_NOT_WELL
+    assert found.return_value == EXIT_PROBLEMS
     assert f"run {publishes} is not handled: restart its node (`fractal-rm up`)" in (found.output)
 
 

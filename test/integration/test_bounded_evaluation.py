@@ -7,15 +7,15 @@ import json
 
 import pytest
 
+from engine_stage import Stage, flows
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.state import State
+from fractal_rm.domain.value_budget import MAX_VALUES, TooManyValues, ValueBudget
 from fractal_rm.domain.value_path import ValuePath
-from fractal_rm.domain.values import MOST_VALUES, TooManyValues, Values
-from worlds import Stage, flows
 
 MANY = json.dumps([{"id": n, "score": n % 100} for n in range(60_000)])  # 180,000 values
 LONG = json.dumps({"text": "a,b" * 1_000_000, "n": 1})
-TOO_MANY = f"more than {MOST_VALUES:,} values (max_evaluated_values in comm.conf)"
+TOO_MANY = f"more than {MAX_VALUES:,} values (max_evaluated_values in comm.conf)"
 
 EVALUATORS = {
     "a path": "POST result1.[0].id",
@@ -94,8 +94,8 @@ async def test_the_length_of_texts_does_not_count():
 def test_a_path_that_reads_too_many_values_is_stopped(path):
     value = [list(range(200)) for _ in range(200)]
     with pytest.raises(TooManyValues):
-        ValuePath(path).pick(value, Values(40_000))
-    assert ValuePath("[0][1]").pick(value, Values(40_000)) == 1
+        ValuePath(path).pick(value, ValueBudget(40_000))
+    assert ValuePath("[0][1]").pick(value, ValueBudget(40_000)) == 1
 
 
 async def test_other_tasks_run_while_the_list_of_a_foreach_is_made():
@@ -136,19 +136,19 @@ async def test_the_length_of_headers_and_queries_is_bounded(line):
 
 def test_function_calls_are_counted():
     with pytest.raises(TooManyValues):
-        ValuePath("[].abs(@)").pick([1] * 200, Values(1_000))
-    assert ValuePath("[].a").pick([1] * 200, Values(1_000)) == []
+        ValuePath("[].abs(@)").pick([1] * 200, ValueBudget(1_000))
+    assert ValuePath("[].a").pick([1] * 200, ValueBudget(1_000)) == []
 
 
 @pytest.mark.parametrize("text", ["1,2,3\n", '{"a": [1, "b"]},\n', '\\\\",['])
 def test_commas_and_brackets_in_texts_are_not_counted(text):
-    Values(10).take_text(json.dumps({"a": text * 1_000, "b": [1, text]}))
+    ValueBudget(10).take_text(json.dumps({"a": text * 1_000, "b": [1, text]}))
 
 
 def test_more_texts_than_the_bound_are_too_many_values():
     with pytest.raises(TooManyValues):
-        Values(10).take_text(json.dumps([",[{" * 10] * 1_000))
-    Values(10).take_text(json.dumps({f"{n},[": ",[{" for n in range(9)}))
+        ValueBudget(10).take_text(json.dumps([",[{" * 10] * 1_000))
+    ValueBudget(10).take_text(json.dumps({f"{n},[": ",[{" for n in range(9)}))
 
 
 @pytest.mark.parametrize(
@@ -166,5 +166,5 @@ def test_more_texts_than_the_bound_are_too_many_values():
 def test_long_repeated_texts_are_counted_by_their_length(path):
     value = {"s": "x" * 1_000_000, "l": [""] * 500, "o": dict.fromkeys(map(str, range(300)))}
     with pytest.raises(TooManyValues):
-        ValuePath(path).pick(value, Values())
-    assert ValuePath("join(s, ['a', 'b'])").pick(value, Values()) == f"a{value['s']}b"
+        ValuePath(path).pick(value, ValueBudget())
+    assert ValuePath("join(s, ['a', 'b'])").pick(value, ValueBudget()) == f"a{value['s']}b"

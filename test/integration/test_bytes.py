@@ -7,9 +7,9 @@ from base64 import b64encode
 
 import pytest
 
+from engine_stage import Stage, flows, until
 from fractal_rm.domain.state import State
-from fractal_rm.domain.trigger import Arrival, Said, Source
-from worlds import Stage, flows, until
+from fractal_rm.domain.trigger import Arrival, TriggerMetadata, TriggerSource
 
 JPEG = bytes.fromhex("ffd8ffe000104a46494600010101004800480000ffdb00430003020203020203030303040303")
 TEXT = b64encode(JPEG).decode()
@@ -177,7 +177,7 @@ async def test_an_mqtt_sender_gets_bytes_in_base64():
         stage.answers("a/1", JPEG)
         body = b'{"id_flow": "1", "payload": 1}'
         taken = await stage.node.receive(
-            Arrival(Source.MQTT, body, said=Said(reply_topic="answers"))
+            Arrival(TriggerSource.MQTT, body, metadata=TriggerMetadata(reply_topic="answers"))
         )
         await until(lambda: stage.state(taken.run).final)
         ((_, message, _),) = stage.publisher.published

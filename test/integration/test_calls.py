@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from fractal_rm.adapters.memory.journal import Disk
+from engine_stage import URL, ManualClock, Stage, flows, until
+from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
 from fractal_rm.domain.state import State
-from worlds import URL, ManualClock, Stage, flows, until
 
 TIMED_OUT = CallTimedOut("no answer within the time limit", sent=True)
 
@@ -140,7 +140,7 @@ async def test_the_first_of_two_response_headers_with_one_name_counts():
     async with Stage(flows=flows(text)) as stage:
 
         async def twice(_):
-            return Reply(200, b"ETag: one\r\netag: two\r\n", b"{}")
+            return HttpResponse(200, b"ETag: one\r\netag: two\r\n", b"{}")
 
         stage.components.answers[f"{URL}/a/1"] = twice
         assert (await run(stage, "p")).state is State.SUCCEEDED
@@ -190,7 +190,7 @@ async def test_a_condition_that_cannot_be_evaluated_fails_the_step(condition, wh
 # --- EXPECT and RETRY ---------------------------------------------------------------------------
 
 
-def answers_in_turn(stage: Stage, name: str, *answers: Reply | Exception) -> None:
+def answers_in_turn(stage: Stage, name: str, *answers: HttpResponse | Exception) -> None:
     """Each call gets the next answer; the last one is repeated."""
     left = list(answers)
 
@@ -203,9 +203,9 @@ def answers_in_turn(stage: Stage, name: str, *answers: Reply | Exception) -> Non
     stage.components.answers[f"{URL}/{name}"] = answer
 
 
-def response(status: int, text: str = "{}", **headers: str) -> Reply:
+def response(status: int, text: str = "{}", **headers: str) -> HttpResponse:
     head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
-    return Reply(status, head, text.encode())
+    return HttpResponse(status, head, text.encode())
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ async def test_a_failed_call_is_retried_as_often_as_retry_says(answers, calls):
         answers_in_turn(stage, "a/1", *answers)
         outcome = await run(stage)
         assert stage.called() == ["a/1"] * calls
-        ends_well = isinstance(answers[-1], Reply) and answers[-1].status == 200
+        ends_well = isinstance(answers[-1], HttpResponse) and answers[-1].status == 200
         assert outcome.state is (State.SUCCEEDED if ends_well else State.FAILED)
         assert len({r.headers["idempotency-key"] for r in stage.components.requests}) == 1
 
@@ -338,7 +338,7 @@ async def test_with_errors_stop_the_first_failure_ends_the_run():
 
 
 async def test_a_run_that_is_cancelled_by_a_drain_resumes_at_the_next_start():
-    disk = Disk()
+    disk = JournalContent()
     text = "1\nDEADLINE 1h\nTO slow 1\nGET\n"
     async with Stage(disk, flows=flows(text), bounds=Bounds(drain_s=0.01)) as stage:
         stage.holds("slow/1")
@@ -380,7 +380,7 @@ POST JSON {"score": found.score, "was": skipped, "tag": header(found, "ETag")}
 
 @pytest.mark.parametrize("crash", [False, True])
 async def test_a_run_that_resumes_after_a_crash_has_the_same_outcome(crash):
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     stage = Stage(disk, clock, flows=flows(RESUMED))
     await stage.node.start()
     stage.answers("a/1", '{"score": 0.5}', 203, ETag="7", other="not kept")
@@ -403,7 +403,7 @@ async def test_a_run_that_resumes_after_a_crash_has_the_same_outcome(crash):
 
 
 async def test_a_deadline_includes_the_time_of_a_crash():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     once = flows("1\nDEADLINE 10s\nTO slow 1\nGET\n")
     stage = Stage(disk, clock, flows=once)
     await stage.node.start()

@@ -7,15 +7,15 @@ import socket
 
 import pytest
 
+from engine_stage import Stage, config
 from fractal_rm.changes import Changes
 from fractal_rm.config.control import Control, write_control
-from fractal_rm.config.load import Watch
+from fractal_rm.config.load import FileWatch
 from fractal_rm.config.model import Rest
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Check
+from fractal_rm.engine.ports import ReadinessCheck
 from nodes import FLOWS, wait_until
 from ports import free_port
-from worlds import Stage, config
 
 
 def test_a_change_of_flows_conf_is_taken_while_the_node_runs(make):
@@ -96,7 +96,7 @@ async def test_an_error_while_watching_for_changes_is_logged_and_watching_contin
     stage = Stage()
     stage.world.config = config(folder=str(tmp_path), state_path=str(tmp_path))
     async with stage:
-        changes = Changes(stage.node, stage.world, Watch(tmp_path))
+        changes = Changes(stage.node, stage.world, FileWatch(tmp_path))
         checked = asyncio.Event()
         turns = iter([RuntimeError("an internal error"), None])
 
@@ -118,13 +118,13 @@ async def test_a_node_stays_paused_while_its_state_folder_is_missing(tmp_path):
     stage.world.config = config(folder=str(tmp_path), state_path=str(tmp_path / "state"))
     write_control(tmp_path / "state", Control(paused=True))
     async with stage:
-        changes = Changes(stage.node, stage.world, Watch(tmp_path))
+        changes = Changes(stage.node, stage.world, FileWatch(tmp_path))
         (tmp_path / "state").rename(tmp_path / "aside")
         stage.world.journal.away = True
-        await changes.take_up()
+        await changes.apply()
         assert "resumed" not in stage.telemetry.events
         stage.world.journal.away = False
-        await changes.take_up()
+        await changes.apply()
         assert "resumed" in stage.telemetry.events
 
 
@@ -145,7 +145,7 @@ class RecordedWayIn:
         self.calls.append(f"{self.name} stopped")
 
     def status(self):
-        return Check(self.name, ok=True, text="open")
+        return ReadinessCheck(self.name, ok=True, text="open")
 
 
 def with_way_in(stage: Stage, faults: dict[int, Exception]) -> list[str]:

@@ -25,7 +25,7 @@ def rewrite(folder, **changes) -> None:
 
 async def test_a_later_process_on_the_same_boot_continues_the_steady_clock(tmp_path):
     first, _ = new(tmp_path)
-    await first.keep()
+    await first.save()
     rewrite(tmp_path, ahead_ms=first.read().steady_ms - 10 * DAY_MS - first.moment().boot_ms)
     second, telemetry = new(tmp_path)
     reading = second.read()
@@ -37,7 +37,7 @@ async def test_a_later_process_on_the_same_boot_continues_the_steady_clock(tmp_p
 
 async def test_after_a_reboot_the_wall_clock_says_how_much_time_passed(tmp_path):
     first, _ = new(tmp_path)
-    await first.keep()
+    await first.save()
     known = json.loads((tmp_path / FILE).read_text())
     rewrite(tmp_path, boot="before", wall_ms=known["wall_ms"] - 5 * DAY_MS, boot_ms=0,
             ahead_ms=known["wall_ms"] - 5 * DAY_MS)  # fmt: skip
@@ -49,10 +49,10 @@ async def test_after_a_reboot_the_wall_clock_says_how_much_time_passed(tmp_path)
 
 async def test_the_file_is_not_written_at_every_look(tmp_path):
     clock, _ = new(tmp_path)
-    await clock.keep()
+    await clock.save()
     written = (tmp_path / FILE).read_bytes()
-    clock.look()
-    await clock.keep()
+    clock.detect_changes()
+    await clock.save()
     assert (tmp_path / FILE).read_bytes() == written
 
 
@@ -68,15 +68,15 @@ async def test_a_file_that_cannot_be_read_is_reported_and_replaced(tmp_path, con
     clock, telemetry = new(tmp_path)
     assert telemetry.events == ["clock_file_ignored"]
     assert clock.read().ahead_ms == 0
-    await clock.keep()
+    await clock.save()
     assert new(tmp_path)[1].events == []
 
 
 async def test_a_folder_that_cannot_be_written_is_reported_once(tmp_path):
     (tmp_path / "file").write_text("")
     clock, telemetry = new(tmp_path / "file" / "state")
-    await clock.keep()
-    await clock.keep()
+    await clock.save()
+    await clock.save()
     assert telemetry.events == ["clock_file_ignored", "clock_not_saved"]
 
 
@@ -90,7 +90,7 @@ async def test_reading_does_not_block_where_it_is_not_a_regular_file(tmp_path, m
 async def test_without_its_file_the_clock_continues_after_the_journal(tmp_path, by_days):
     clock, telemetry = new(tmp_path)
     latest_ms = clock.read().wall_ms - by_days * DAY_MS
-    clock.go_on_after(latest_ms)
+    clock.continue_after(latest_ms)
     reading = clock.read()
     assert reading.ahead_ms == 0
     assert latest_ms < reading.retention_ms < latest_ms + DAY_MS
@@ -100,19 +100,19 @@ async def test_without_its_file_the_clock_continues_after_the_journal(tmp_path, 
 async def test_without_its_file_the_clock_is_not_behind_the_journal(tmp_path):
     clock, _ = new(tmp_path)
     latest_ms = clock.read().wall_ms + 50 * 365 * DAY_MS  # as if this machine had booted in 1970
-    clock.go_on_after(latest_ms)
-    await clock.keep()
+    clock.continue_after(latest_ms)
+    await clock.save()
     reading = new(tmp_path)[0].read()
     assert latest_ms <= reading.retention_ms == reading.steady_ms < latest_ms + DAY_MS
 
 
 async def test_the_file_of_another_journal_is_ignored(tmp_path):
     board, _ = new(tmp_path)
-    await board.keep()
+    await board.save()
     years_behind = board.moment().boot_ms
     rewrite(tmp_path, ahead_ms=-years_behind)  # as if the file was made when this board showed 1970
     clock, telemetry = new(tmp_path)
-    clock.go_on_after(clock.read().wall_ms - 10 * DAY_MS)
+    clock.continue_after(clock.read().wall_ms - 10 * DAY_MS)
     assert telemetry.events == ["clock_file_ignored"]
     assert clock.read().ahead_ms == 0
 
@@ -121,9 +121,9 @@ async def test_the_file_of_another_journal_is_ignored(tmp_path):
 async def test_the_file_of_this_journal_is_used(tmp_path, latest_ms):
     """The journal may be a minute ahead: a power loss may lose the last minute of the clock."""
     first, _ = new(tmp_path)
-    await first.keep()
+    await first.save()
     rewrite(tmp_path, ahead_ms=first.read().steady_ms + 10 * DAY_MS - first.moment().boot_ms)
     clock, telemetry = new(tmp_path)
-    clock.go_on_after(latest_ms and clock.read().steady_ms + latest_ms)
+    clock.continue_after(latest_ms and clock.read().steady_ms + latest_ms)
     assert clock.read().ahead_ms > 9 * DAY_MS
     assert telemetry.events == []

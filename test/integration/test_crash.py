@@ -20,8 +20,8 @@ from fractal_rm.domain.facts import (
     Finished,
     Started,
     Undone,
-    name_of,
-    undo_name,
+    request_name,
+    undo_request_name,
 )
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
@@ -193,7 +193,7 @@ def test_many_kills_lose_no_acknowledged_trigger(tmp_path, components, mosquitto
     assert len(keys) == len(runs), "a trigger became two runs"
     assert {run.state for run in runs.values()} == {State.SUCCEEDED}
     assert node.problems() == []
-    (account,) = node.history.ledger()
+    (account,) = node.history.flow_counts()
     assert account.received == len(runs) == sum(account.states.values())
     requests = components.per_key()
     assert set(requests) == {f"{run}:{step}" for run in runs for step in (1, 2, 3)}
@@ -292,7 +292,7 @@ def wrong_requests(run_id: str, facts: list[AnyFact], requests: Counter[str]) ->
     again = []
     for fact in facts:
         if isinstance(fact, Started):
-            name = name_of(fact.step, fact.part)
+            name = request_name(fact.step, fact.part)
             begun[name] += 1
             if name in ended:
                 again.append(f"{run_id}:{name}, although it had ended")
@@ -300,7 +300,7 @@ def wrong_requests(run_id: str, facts: list[AnyFact], requests: Counter[str]) ->
             element = f".{fact.element}" if isinstance(fact, ElementFinished) else ""
             ended.add(f"{fact.step}{element}")
         elif isinstance(fact, Undone):
-            ended.add(undo_name(fact.step))
+            ended.add(undo_request_name(fact.step))
     unwritten = [
         f"{key}: {count} requests, but {begun[name]} starts were written"
         for key, count in requests.items()

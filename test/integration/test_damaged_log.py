@@ -248,7 +248,7 @@ async def test_a_list_has_the_runs_of_the_history_and_reports_the_damaged_log(tm
     journal = journal_in(tmp_path)
     await journal.open()
     await journal.accept(entry("brought-over"))
-    await journal.bring_over()
+    await journal.update_history()
     for name in ("one", "flipped", "three"):
         await journal.accept(entry(name))
     journal.crash()
@@ -262,7 +262,7 @@ async def test_a_list_has_the_runs_of_the_history_and_reports_the_damaged_log(tm
     assert (len(found.facts), "is not valid at byte" in found.unreadable) == (1, True)
     with pytest.raises(JournalDamaged, match="is not valid at byte"):
         history.run("three")
-    assert [sum(ledger.states.values()) for ledger in history.ledger()] == [1]
+    assert [sum(ledger.states.values()) for ledger in history.flow_counts()] == [1]
 
 
 def flip_a_bit(folder: Path, what: bytes) -> None:

@@ -6,28 +6,28 @@ import asyncio
 
 import pytest
 
-from fractal_rm.adapters.memory.journal import Disk
-from fractal_rm.domain.call import Reply
+from engine_stage import URL, ManualClock, Stage, until
+from fractal_rm.adapters.memory.journal import JournalContent
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallTimedOut
 from fractal_rm.domain.expression import ObjectOf, Payload, Result
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import (
     Content,
-    Durable,
-    Errors,
+    Durability,
+    OnError,
     Order,
     Publish,
-    Queueing,
-    Respond,
+    QueueSettings,
+    Reply,
     SubFlow,
     Wait,
 )
-from fractal_rm.domain.outcome import Later
+from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.execute.dataflow import Dataflow
 from steps import flow, get, items, post, undo
-from worlds import URL, ManualClock, Stage, until
 
 DATAFLOW = {"order": Order.DATAFLOW}
 BOTH = flow(get(1, "a 1"), get(2, "b 1"), post(3, "a 2", Result(1), Result(2)), **DATAFLOW)
@@ -69,7 +69,7 @@ async def test_independent_calls_are_in_flight_together():
 
 
 @pytest.mark.parametrize(
-    "barrier", [Wait(1), Respond(items(Payload())), Publish("t", items(Payload()))]
+    "barrier", [Wait(1), Reply(items(Payload())), Publish("t", items(Payload()))]
 )
 async def test_a_barrier_step_waits_for_all_before_it_and_all_after_it_wait(barrier):
     one = flow(get(1, "a 1"), barrier, get(2, "b 1"), **DATAFLOW)
@@ -108,7 +108,7 @@ async def test_when_a_step_fails_those_in_flight_finish_and_no_other_begins():
 
 
 async def test_after_a_crash_a_call_in_flight_beside_a_failed_one_finishes_and_is_undone():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(get(1, "a 1"), get(2, "b 1", undo=undo("2")), post(3, "a 2", Result(2)), **DATAFLOW)
     stage = stage_of(one, disk=disk, clock=clock)
     stage.answers("a/1", "no", 500)
@@ -123,14 +123,14 @@ async def test_after_a_crash_a_call_in_flight_beside_a_failed_one_finishes_and_i
 
 
 async def test_with_errors_continue_the_text_of_a_failed_call_is_its_result():
-    async with stage_of(flow(*BOTH.steps, errors=Errors.CONTINUE, **DATAFLOW)) as stage:
+    async with stage_of(flow(*BOTH.steps, errors=OnError.CONTINUE, **DATAFLOW)) as stage:
         stage.answers("a/1", "out of paper", 500)
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert stage.components.requests[2].body == b'{"payload": ["out of paper", "from b/1"]}'
 
 
 async def test_a_call_in_doubt_leaves_the_run_unknown_whatever_the_others_do():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(get(1, "once 1"), get(2, "b 1"), **DATAFLOW)
     run_id = await crashed_in_two_calls(stage_of(one, disk=disk, clock=clock), "9")
     stage = stage_of(one, disk=disk, clock=clock)
@@ -158,7 +158,7 @@ async def test_a_wait_in_a_child_run_ends_in_time_while_another_step_is_in_fligh
     async with stage_of(flow(SubFlow(1, "8"), get(2, "a 1"), **DATAFLOW), child) as stage:
         go = stage.holds("a/1")
         run_id = (await stage.send("9")).run
-        await until(lambda: stage.called() == ["a/1"] and stage.world.alarms._heap)
+        await until(lambda: stage.called() == ["a/1"] and stage.world.timers._heap)
         stage.clock.ms += 60_000
         await stage.node.watch_clock()
         await until(lambda: stage.called() == ["a/1", "b/1"])
@@ -176,13 +176,13 @@ async def test_a_step_that_gets_its_permit_as_another_fails_does_not_begin():
     async def execute_step(_, position, __):
         executed.append(position)
         if position == 0:
-            return Later(10, begun=False)
+            return ResumeLater(10, begun=False)
         await asyncio.sleep(0.001)
         permits.on_grant[run.id]()
         return Settled(State.FAILED, "step 2")
 
     async with stage_of() as stage:
-        permits, alarms = stage.queue.permits, stage.world.alarms
+        permits, alarms = stage.queue.permits, stage.world.timers
         dataflow = Dataflow(
             execute_step,
             lambda _, fact: recorded.append(fact.step),
@@ -196,7 +196,7 @@ async def test_a_step_that_gets_its_permit_as_another_fails_does_not_begin():
 
 
 async def test_an_unknown_child_run_leaves_its_parent_unknown_after_a_long_wait():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     flows = (
         flow(SubFlow(1, "6"), SubFlow(2, "5"), flow_id="7", **DATAFLOW),
         flow(Wait(60_000), get(1, "a 2"), flow_id="6"),
@@ -219,12 +219,12 @@ async def test_an_unknown_child_run_leaves_its_parent_unknown_after_a_long_wait(
 
 @pytest.mark.parametrize("crash", [False, True])
 async def test_after_a_long_wait_no_step_begins_where_another_has_failed(crash):
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
     flows = (
         flow(SubFlow(1, "6"), SubFlow(2, "5"), SubFlow(3, "6", reading), flow_id="7", **DATAFLOW),
         flow(Wait(60_000), flow_id="6"),
-        flow(get(1, "b 1"), flow_id="5", queueing=Queueing(limit=1)),
+        flow(get(1, "b 1"), flow_id="5", queueing=QueueSettings(limit=1)),
     )
     stage = stage_of(*flows, disk=disk, clock=clock)
     await stage.node.start()
@@ -233,7 +233,7 @@ async def test_after_a_long_wait_no_step_begins_where_another_has_failed(crash):
     await until(lambda: stage.called() == ["b/1"])
     run_id = (await stage.send("7", payload=[])).run
     await until(lambda: "StepFailed" in stage.facts(run_id))
-    await until(lambda: stage.world.alarms._heap)
+    await until(lambda: stage.world.timers._heap)
     if crash:
         stage.crash()
         stage = stage_of(*flows, disk=disk, clock=clock)
@@ -249,7 +249,7 @@ async def test_after_a_long_wait_no_step_begins_where_another_has_failed(crash):
 
 
 async def test_an_expired_run_names_calls_in_doubt_from_before_a_crash():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(get(1, "once 1"), get(2, "b 1"), deadline_ms=60_000, **DATAFLOW)
     run_id = await crashed_in_two_calls(stage_of(one, disk=disk, clock=clock), "9")
     async with stage_of(one, disk=disk, clock=clock) as stage:
@@ -264,7 +264,7 @@ async def test_an_expired_run_names_calls_in_doubt_from_before_a_crash():
 
 
 async def test_an_expired_run_names_the_calls_that_its_child_may_have_made():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     flows = (
         flow(SubFlow(1, "6"), flow_id="7", deadline_ms=60_000),
         flow(get(1, "once 1"), get(2, "b 1"), flow_id="6", **DATAFLOW),
@@ -322,7 +322,7 @@ async def test_the_time_left_of_a_run_is_sent_and_limits_its_calls():
 
         async def takes_a_while(_):
             stage.clock.ms += 1_000
-            return Reply(200, b"", b"")
+            return HttpResponse(200, b"", b"")
 
         stage.components.answers[f"{URL}/a/1"] = takes_a_while
         assert (await stage.run("9")).state is State.SUCCEEDED
@@ -385,9 +385,9 @@ async def test_a_long_wait_ends_at_the_deadline():
         assert (await stage.ended(run_id)).state is State.EXPIRED
 
 
-@pytest.mark.parametrize("durable", [Durable.ACCEPT, Durable.STEP])
+@pytest.mark.parametrize("durable", [Durability.ACCEPT, Durability.STEP])
 async def test_after_a_crash_over_the_deadline_parent_and_child_are_expired(durable):
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     child = flow(get(1, "b 1", undo=undo("2")), get(2, "slow 1"), flow_id="8")
     one = flow(SubFlow(1, "8"), deadline_ms=60_000, durable=durable)
     stage = stage_of(one, child, disk=disk, clock=clock)

@@ -10,25 +10,25 @@ from collections import Counter
 import pytest
 from msgspec.structs import replace
 
-from fractal_rm.adapters.memory.journal import Disk, MemoryJournal
+from engine_stage import URL, ManualClock, Stage, until
+from fractal_rm.adapters.memory.journal import JournalContent, MemoryJournal
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.expression import Item, Literal, Payload, Result
-from fractal_rm.domain.facts import ElementFinished, Finished, Undone, undo_name
-from fractal_rm.domain.flow import Durable, Order, Publish, Respond, Retry, SubFlow, Wait
+from fractal_rm.domain.facts import ElementFinished, Finished, Undone, undo_request_name
+from fractal_rm.domain.flow import Durability, Order, Publish, Reply, Retry, SubFlow, Wait
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
-from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.domain.trigger import Arrival, TriggerSource
 from steps import each, flow, get, items, post, undo
-from worlds import URL, ManualClock, Stage, until
 
 CHILD = flow(
     post(1, "b 1", Payload()),
     Wait(1),
     post(2, "b 2", Item(), each=each(Payload(), 2)),
-    Respond(items(Result(2))),
+    Reply(items(Result(2))),
     flow_id="8",
-    durable=Durable.STEP,
+    durable=Durability.STEP,
 )
 
 
@@ -43,9 +43,9 @@ def every_kind(order: Order, *, fails: bool):
         get(3, "b 1", when=Literal(False), undo=undo("2")),
         SubFlow(4, "8", items(Result(1, "@"))),
         post(5, "once 1", Result(4), retry=Retry(3, 1), undo=undo("2")),
-        Respond(items(Result(4), Result(5))),
+        Reply(items(Result(4), Result(5))),
         *last,
-        durable=Durable.STEP,
+        durable=Durability.STEP,
         order=order,
     )
 
@@ -63,12 +63,14 @@ class Components:
         await asyncio.sleep(0)
         name = request.url.removeprefix(URL + "/")
         if name == "slow/1" and self._fails:
-            return Reply(500, b"", b"no")
+            return HttpResponse(500, b"", b"no")
         if name == "once/1" and self.asked[key] <= 2:
-            return Reply(503, b"", b"not yet")
-        return Reply(200, b"", b"[1, 2, 3]" if name == "a/1" else request.body or name.encode())
+            return HttpResponse(503, b"", b"not yet")
+        return HttpResponse(
+            200, b"", b"[1, 2, 3]" if name == "a/1" else request.body or name.encode()
+        )
 
-    def stage(self, disk: Disk, clock: ManualClock, one, journal=None) -> Stage:
+    def stage(self, disk: JournalContent, clock: ManualClock, one, journal=None) -> Stage:
         patient = Bounds(max_attempts=100)  # interrupted attempts count
         flows = {each.id: each for each in (one, CHILD)}
         stage = Stage(disk, clock, journal=journal, flows=flows, bounds=patient)
@@ -82,7 +84,7 @@ class Components:
         return stage
 
 
-def finished(disk: Disk) -> set[str]:
+def finished(disk: JournalContent) -> set[str]:
     """The Idempotency-Keys of the calls whose end is on the disk."""
     found = set()
     for run_id in disk.runs:
@@ -92,11 +94,11 @@ def finished(disk: Disk) -> set[str]:
             elif isinstance(fact, ElementFinished):
                 found.add(f"{run_id}:{fact.step}.{fact.element}")
             elif isinstance(fact, Undone):
-                found.add(f"{run_id}:{undo_name(fact.step)}")
+                found.add(f"{run_id}:{undo_request_name(fact.step)}")
     return found
 
 
-def outcome_of(disk: Disk, run_id: str):
+def outcome_of(disk: JournalContent, run_id: str):
     """The outcome of a run, without ids."""
     run = fold(Run(run_id, disk.runs[run_id].flow, 0), disk.facts(run_id))
     outcome = run.outcome()
@@ -109,7 +111,7 @@ class Scenario:
 
     def __init__(self, one, *, fails: bool) -> None:
         self.one = one
-        self.disk, self.clock = Disk(), ManualClock()
+        self.disk, self.clock = JournalContent(), ManualClock()
         self.components = Components(fails=fails)
         self.repeated_calls: set[str] = set()
         self._ended: set[str] = set()
@@ -146,7 +148,7 @@ class Scenario:
     async def _send(self, stage: Stage) -> None:
         if not self.disk.runs:
             body = json.dumps({"id_flow": "9", "payload": "p"}).encode()
-            await stage.node.receive(Arrival(Source.MQTT, body))
+            await stage.node.receive(Arrival(TriggerSource.MQTT, body))
 
     def _is_over(self, stage: Stage) -> bool:
         states = [kept.state for kept in self.disk.runs.values()]

@@ -7,12 +7,12 @@ import asyncio
 import msgspec
 import pytest
 
+from engine_stage import URL, Stage, config, flows, until
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
 from fractal_rm.domain.state import State
 from fractal_rm.engine.node import Node
-from worlds import URL, Stage, config, flows, until
 
 
 async def test_calls_are_made_in_order_and_get_the_results_of_earlier_calls():
@@ -223,7 +223,7 @@ async def test_calls_of_runs_that_fan_out_share_half_of_the_connections(flow):
             most = max(most, under_way)
             await asyncio.sleep(0)
             under_way -= 1
-            return Reply(200, b"", b"1")
+            return HttpResponse(200, b"", b"1")
 
         stage.components.answers[f"{URL}/a/1"] = answer
         for _ in range(3):
@@ -244,11 +244,11 @@ async def test_components_that_hang_in_fan_outs_leave_connections_for_others():
 
         async def hang(_):
             await hangs.wait()
-            return Reply(200, b"", b"1")
+            return HttpResponse(200, b"", b"1")
 
         for name in "ab":
             stage.components.answers[f"{URL}/{name}/1"] = hang
-        stage.components.answers[f"{URL}/slow/1"] = Reply(200, b"", b"1")
+        stage.components.answers[f"{URL}/slow/1"] = HttpResponse(200, b"", b"1")
         for number in "12":
             await stage.send(number, payload=[0] * 9)
         await until(lambda: len(stage.components.requests) == 3)

@@ -52,7 +52,7 @@ def node_and_balancer(tmp_path_factory):
     node.edit("comm", node__id="1")
     node.start()
     yield node, components
-    components.end()
+    components.stop()
     assert node.stop() == 0
     assert "Traceback" not in node.log
 

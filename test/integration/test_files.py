@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from engine_stage import Stage
 from fractal_rm.adapters.sqlite.format.prepare import PAGE_BYTES
 from fractal_rm.adapters.tls import TlsContexts
 from fractal_rm.changes import Changes
 from fractal_rm.config.compile import FILES
 from fractal_rm.config.control import Control, write_control
-from fractal_rm.config.load import Watch, load, read_file
+from fractal_rm.config.load import FileWatch, load, read_file
 from fractal_rm.config.regular_file import SECRET_BYTES
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.call_errors import ConnectFailed
@@ -28,7 +29,6 @@ from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.domain.state import State
 from nodes import FLOWS, HOST, NodeProcess, wait_until
 from open_files import MAY_OPEN_FEW, no_descriptor_free, open_files_limited
-from worlds import Stage
 
 
 def succeeded(node: NodeProcess) -> str:
@@ -130,7 +130,7 @@ class WatchedNode:
 
     def __init__(self, folder: Path) -> None:
         self.disk = NodeProcess(folder / "n", components=1)
-        files = Watch(self.disk.config)
+        files = FileWatch(self.disk.config)
         self.stage = Stage()
         self.stage.world.config = load(self.disk.config, {}).config
         self.changes = Changes(self.stage.node, self.stage.world, files)
@@ -138,14 +138,14 @@ class WatchedNode:
 
     async def apply_change(self) -> None:
         """Check twice: a change is applied when two checks find the same files."""
-        await self.changes.take_up()
-        await self.changes.take_up()
+        await self.changes.apply()
+        await self.changes.apply()
 
     async def later(self, times: int = 1) -> None:
         """Check, each time a minute later."""
         for _ in range(times):
             self.stage.clock.ms += 60_000
-            await self.changes.take_up()
+            await self.changes.apply()
 
 
 async def test_a_change_without_a_free_descriptor_is_applied_when_one_is_free(tmp_path):

@@ -8,9 +8,10 @@ from collections import Counter
 
 import pytest
 
-from fractal_rm.adapters.memory.journal import Disk
+from engine_stage import URL, ManualClock, Stage, until
+from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.expression import (
     Compare,
     Comparison,
@@ -21,12 +22,11 @@ from fractal_rm.domain.expression import (
     Result,
     Status,
 )
-from fractal_rm.domain.flow import Durable, Errors, Retry
+from fractal_rm.domain.flow import Durability, OnError, Retry
 from fractal_rm.domain.state import State
 from steps import each, flow, get, post
-from worlds import URL, ManualClock, Stage, until
 
-STEP = Durable.STEP
+STEP = Durability.STEP
 
 
 def stage_of(one, disk=None, clock=None, **changes):
@@ -43,7 +43,7 @@ def echoes(stage, name, *, fails_on=()):
         await asyncio.sleep(0)
         at_once[0] -= 1
         item = json.loads(request.body)["payload"][0]
-        return Reply(500 if item in fails_on else 200, b"", json.dumps(item).encode())
+        return HttpResponse(500 if item in fails_on else 200, b"", json.dumps(item).encode())
 
     stage.components.answers[f"{URL}/{name}"] = answer
     return at_once
@@ -158,7 +158,7 @@ async def test_a_failed_element_fails_the_step_after_those_in_flight_finish():
 
 
 async def test_with_errors_continue_the_text_of_a_failed_element_is_its_result():
-    one = flow(post(1, "a 1", Item(), each=each(Payload())), errors=Errors.CONTINUE)
+    one = flow(post(1, "a 1", Item(), each=each(Payload())), errors=OnError.CONTINUE)
     async with stage_of(one) as stage:
         echoes(stage, "a/1", fails_on=(2,))
         assert result(await stage.run("9", payload=[1, 2, 3]), 1) == [1, 2, 3]
@@ -177,7 +177,7 @@ async def test_each_element_is_retried_separately():
 
         async def answer(request):
             asked[request.body] += 1
-            return Reply(503 if asked[request.body] == 1 else 200, b"", b"7")
+            return HttpResponse(503 if asked[request.body] == 1 else 200, b"", b"7")
 
         stage.components.answers[f"{URL}/a/1"] = answer
         assert result(await stage.run("9", payload=[1, 2]), 1) == [7, 7]
@@ -186,7 +186,7 @@ async def test_each_element_is_retried_separately():
 
 @pytest.mark.parametrize("at_once", [1, 3])
 async def test_after_a_crash_finished_elements_are_not_called_again(at_once):
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(post(1, "a 1", Item(), each=each(Payload(), at_once)), durable=STEP)
     stage = stage_of(one, disk, clock)
     hold = asyncio.Event()
@@ -195,7 +195,7 @@ async def test_after_a_crash_finished_elements_are_not_called_again(at_once):
         item = json.loads(request.body)["payload"][0]
         if item >= 4:
             await hold.wait()
-        return Reply(200, b"", json.dumps(item).encode())
+        return HttpResponse(200, b"", json.dumps(item).encode())
 
     stage.components.answers[f"{URL}/a/1"] = answer
     await stage.node.start()
@@ -217,7 +217,7 @@ async def test_after_a_crash_finished_elements_are_not_called_again(at_once):
 
 
 async def test_an_element_in_doubt_that_is_not_idempotent_leaves_the_run_unknown():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(post(1, "once 1", Item(), each=each(Payload())))
     stage = stage_of(one, disk, clock)
     stage.holds("once/1")

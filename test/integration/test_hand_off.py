@@ -8,6 +8,8 @@ import threading
 import msgspec
 import pytest
 
+from engine_stage import Stage, config, nodes, until
+from engine_stage import flows as compiled
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.adapters.memory import MemoryKnownPeers, QuietTelemetry
 from fractal_rm.adapters.peers import HttpPeers
@@ -18,8 +20,6 @@ from fractal_rm.domain.facts import Placed
 from fractal_rm.domain.handoff import NoAnswer, NoReceipt, OfferRefused, Receipt
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
-from worlds import Stage, config, nodes, until
-from worlds import flows as compiled
 
 SILENT = NoAnswer("no answer", sent=True)
 
@@ -178,7 +178,7 @@ def test_an_offer_that_a_crash_left_in_doubt_is_not_repeated_to_a_plain_peer(
     assert found[again].state is State.SUCCEEDED
     assert "whose answer is not known; it may have been executed there too" in found[again].reason
     assert original.offered == 2
-    accounts = {account.flow: account for account in SqliteHistory(node.state).ledger()}
+    accounts = {account.flow: account for account in SqliteHistory(node.state).flow_counts()}
     assert (accounts["1"].maybe_twice, accounts["2"].maybe_twice) == (0, 1)
     assert accounts["2"].states == {State.SUCCEEDED: 1}
     assert node.problems() == []
@@ -431,7 +431,7 @@ async def test_a_run_waits_for_a_slot_of_a_node_no_longer_than_its_time():
         waits = await stage.send("2", deadline_ms=5_000)
         await until(lambda: "Placed" in stage.facts(waits.run))
         stage.clock.ms += 6_000
-        stage.world.alarms.look()
+        stage.world.timers.fire_due()
         assert (await stage.ended(waits.run)).state is State.EXPIRED
         assert not stage.state(first.run).final
         stage.crash()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fractal_rm.adapters.memory.journal import Disk
+from engine_stage import ManualClock, Stage, until
+from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.flow import Flow, Order, Queueing, SubFlow, Wait
+from fractal_rm.domain.flow import Flow, Order, QueueSettings, SubFlow, Wait
 from fractal_rm.domain.state import State
 from steps import flow, get
-from worlds import ManualClock, Stage, until
 
-ONE_AT_A_TIME = Queueing(limit=1)
+ONE_AT_A_TIME = QueueSettings(limit=1)
 LIMITED = flow(get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
 PARENT = flow(SubFlow(1, "8"), get(2, "a 1"), flow_id="7")
 
@@ -25,7 +25,7 @@ def in_flight(stage: Stage) -> int:
 
 
 async def test_after_a_crash_the_run_of_a_run_step_still_holds_its_permit():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     child = flow(Wait(60_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
     stage = stage_of(PARENT, child, disk=disk, clock=clock)
     await stage.node.start()
@@ -43,7 +43,7 @@ async def test_after_a_crash_the_run_of_a_run_step_still_holds_its_permit():
 
 @pytest.mark.parametrize("order", list(Order))
 async def test_runs_that_only_waited_at_each_crash_count_no_attempt(order):
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     child = flow(Wait(60_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
     flows = flow(SubFlow(1, "8"), flow_id="7", order=order), child
     stage = stage_of(*flows, disk=disk, clock=clock)
@@ -75,7 +75,7 @@ async def test_runs_that_only_waited_at_each_crash_count_no_attempt(order):
     ids=["a younger run holds the permit", "another step of the run holds it"],
 )
 async def test_a_restart_gives_permits_to_the_runs_that_held_them_at_the_crash(waiter, others):
-    disk, clock, once = Disk(), ManualClock(), Bounds(max_attempts=1)
+    disk, clock, once = JournalContent(), ManualClock(), Bounds(max_attempts=1)
     child = flow(Wait(600_000), get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
     flows = flow(*waiter, flow_id="7", order=Order.DATAFLOW), child
     stage = stage_of(*flows, disk=disk, clock=clock, bounds=once)
@@ -85,7 +85,7 @@ async def test_a_restart_gives_permits_to_the_runs_that_held_them_at_the_crash(w
     facts = stage.facts
     await until(lambda: sum("Waiting" in facts(each) for each in disk.runs) == 1 + len(others))
     clock.ms += 20_000
-    stage.world.alarms.look()
+    stage.world.timers.fire_due()
     await until(lambda: stage.queue.held_up() == {"8": 1} and not in_flight(stage))
     stage.crash()
     async with stage_of(*flows, disk=disk, clock=clock, bounds=once) as stage:
@@ -95,7 +95,7 @@ async def test_a_restart_gives_permits_to_the_runs_that_held_them_at_the_crash(w
 
 @pytest.mark.parametrize("parked", ["8", "7"], ids=["a run in line", "the run of a RUN step"])
 async def test_a_released_run_that_held_a_permit_resumes_when_the_permit_is_free(parked):
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     before = stage_of(PARENT, LIMITED, disk=disk, clock=clock)
     await before.node.start()
     before.holds("b/1")
@@ -131,7 +131,7 @@ async def test_an_adopted_run_resumes_when_its_permit_is_free(left):
         assert await stage.node.adopt()
         assert stage.queue.held_up() == {"8": 1}
         for _ in range(2):  # the second time, too
-            assert stage.node.take_stock() == frozenset()
+            assert stage.node.find_unhandled_runs() == frozenset()
         assert stage.called() == ["b/1"]
         go.set()
         for run in (new, old):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fractal_rm.domain.flow import Queueing, SubFlow
+from engine_stage import Stage, until
+from fractal_rm.domain.flow import QueueSettings, SubFlow
 from fractal_rm.domain.state import State
 from steps import flow, get
-from worlds import Stage, until
 
 OTHERS = {"7": flow(SubFlow(1, "8"), flow_id="7"), "6": flow(get(1, "a 1"), flow_id="6")}
 
 
 def flows_with(limit: int | None):
     """Flow 8 with a LIMIT, flow 7, which runs it, and flow 6."""
-    return OTHERS | {"8": flow(get(1, "b 1"), flow_id="8", queueing=Queueing(limit=limit))}
+    return OTHERS | {"8": flow(get(1, "b 1"), flow_id="8", queueing=QueueSettings(limit=limit))}
 
 
 async def change(stage: Stage, flows) -> None:

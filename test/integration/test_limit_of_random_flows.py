@@ -8,13 +8,13 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine_stage import URL, Stage
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.call import Reply
-from fractal_rm.domain.flow import Flow, Order, Queueing, SubFlow
+from fractal_rm.domain.call import HttpResponse
+from fractal_rm.domain.flow import Flow, Order, QueueSettings, SubFlow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, State
 from steps import flow, get
-from worlds import URL, Stage
 
 
 def stage_of(*flows: Flow, **changes: object) -> Stage:
@@ -41,7 +41,7 @@ def make_flow(number: int, steps: list[str | None], limit: int | None, order: Or
         get(at, "a 1") if each is None else SubFlow(at, each)
         for at, each in enumerate(steps, start=1)
     ]
-    return flow(*made_steps, flow_id=str(number), order=order, queueing=Queueing(limit=limit))
+    return flow(*made_steps, flow_id=str(number), order=order, queueing=QueueSettings(limit=limit))
 
 
 def check_limits(stage: Stage) -> None:
@@ -78,7 +78,7 @@ def test_limits_hold_and_every_run_ends(flows, rules, triggers):
             async def answer(_):
                 check_limits(stage)
                 await asyncio.sleep(0)
-                return Reply(200, b"", b"")
+                return HttpResponse(200, b"", b"")
 
             stage.components.answers[f"{URL}/a/1"] = answer
             runs = [(await stage.send(each)).run for each in triggers]

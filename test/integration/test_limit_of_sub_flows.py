@@ -7,17 +7,17 @@ from collections import Counter
 
 import pytest
 
+from engine_stage import URL, Stage, until
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.expression import Literal, ObjectOf, Payload
-from fractal_rm.domain.flow import Content, Errors, Flow, Order, Queueing, SubFlow
+from fractal_rm.domain.flow import Content, Flow, OnError, Order, QueueSettings, SubFlow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
 from steps import flow, get
-from worlds import URL, Stage, until
 
-ONE_AT_A_TIME = Queueing(limit=1)
+ONE_AT_A_TIME = QueueSettings(limit=1)
 LIMITED = flow(get(1, "b 1"), flow_id="8", queueing=ONE_AT_A_TIME)
 PARENT = flow(SubFlow(1, "8"), get(2, "a 1"), flow_id="7")
 
@@ -60,7 +60,7 @@ async def test_permits_are_given_in_the_order_of_requests():
         async def answer(request):
             began.append(request.headers["idempotency-key"].partition(":")[0])
             await asyncio.sleep(0)
-            return Reply(200, b"", b"")
+            return HttpResponse(200, b"", b"")
 
         stage.components.answers[f"{URL}/b/1"] = answer
         runs = [(await stage.send("7")).run for _ in range(5)]
@@ -158,7 +158,7 @@ async def test_a_run_that_has_failed_holds_no_permit_for_which_its_child_and_oth
 
         async def failing(_):
             await fails.wait()
-            return Reply(500, b"", b"")
+            return HttpResponse(500, b"", b"")
 
         stage.components.answers[f"{URL}/a/1"] = failing
         holder = (await stage.send("8")).run
@@ -179,7 +179,7 @@ async def test_a_run_that_has_failed_holds_no_permit_for_which_its_child_and_oth
 
 async def test_a_step_that_begins_no_run_gives_its_permit_back():
     reading = Content(json=ObjectOf((("of", Payload("abs(@)")),)))
-    parent = flow(SubFlow(1, "8", reading), get(2, "a 1"), flow_id="7", errors=Errors.CONTINUE)
+    parent = flow(SubFlow(1, "8", reading), get(2, "a 1"), flow_id="7", errors=OnError.CONTINUE)
     async with stage_of(parent, LIMITED) as stage:
         go = stage.holds("a/1")
         run_id = (await stage.send("7", payload=[])).run
@@ -236,7 +236,7 @@ async def test_a_flow_that_runs_itself_needs_no_second_permit():
         assert outcome.reason.endswith("flows that run flows are at most 16 deep")
 
 
-@pytest.mark.parametrize("errors", list(Errors))
+@pytest.mark.parametrize("errors", list(OnError))
 async def test_of_two_runs_that_wait_for_each_other_the_second_to_wait_fails(errors):
     def running(number: str, other: str, where: str) -> Flow:
         no_further = Content(json=ObjectOf((("go", Literal(False)),)))
@@ -253,7 +253,7 @@ async def test_of_two_runs_that_wait_for_each_other_the_second_to_wait_fails(err
         await until(lambda: in_flight(stage) == 1)
         go_b.set()
         outcome = await stage.ended(two)
-        if errors is Errors.STOP:
+        if errors is OnError.STOP:
             assert (outcome.state, outcome.reason) == (
                 State.FAILED,
                 "step 2, RUN 9: LIMIT 1 of flow 9 is taken by runs that wait for this one to end",

@@ -66,7 +66,7 @@ async def killed(folder: Path, prefix: str) -> None:
             finish_step(journal, f"{prefix}-{n - 8:03}")
             settle(journal, f"{prefix}-{n - 8:03}")
         if n == RUNS // 2:
-            await journal.bring_over(open_runs=False)
+            await journal.update_history(open_runs=False)
         if n % 15 == 7:
             finish_step(journal, f"{prefix}-old-{n // 15}")
     settle(journal, f"{prefix}-old-3")

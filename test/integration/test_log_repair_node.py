@@ -19,7 +19,7 @@ from fractal_rm.config.load import load
 from fractal_rm.domain.facts import Accepted, Started
 from fractal_rm.domain.flow import flow_version
 from fractal_rm.domain.run import Run, fold
-from fractal_rm.engine.ports import Entry
+from fractal_rm.engine.ports import NewRun
 from nodes import NodeProcess, wait_until
 
 
@@ -80,7 +80,7 @@ async def left_by_a_process(node: NodeProcess, run_ids: list[str]) -> None:
     for run_id in run_ids:
         fact = Accepted("1", flow_version(flow), msgspec.Raw(b'"p"'), "rest", placed=True)
         run = fold(Run(run_id, flow, now_ms), [fact])
-        await journal.accept(Entry(run_id, flow, now_ms, (fact,), run.state, ""))
+        await journal.accept(NewRun(run_id, flow, now_ms, (fact,), run.state, ""))
     for run_id in run_ids[:-1]:
         journal.append(Run(run_id, flow, now_ms), Started(1), now_ms)
         await journal.durable

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
+from engine_stage import ManualClock, Stage, flows, until
 from fractal_rm.domain.expression import Item, Payload
 from fractal_rm.domain.flow import Order, SubFlow
-from fractal_rm.domain.named import named
+from fractal_rm.domain.list_names import list_names
 from fractal_rm.domain.state import State
 from mqtt_stage import connected, flows_on
 from scripted_broker import ScriptedBroker, connack
 from steps import each, flow, get, post, undo
-from worlds import ManualClock, Stage, flows, until
 
 MINUTE_MS = 60_000
 DATAFLOW = {"order": Order.DATAFLOW}
@@ -29,10 +29,10 @@ def stage_of(*flows):
 
 
 def test_a_list_has_at_most_eight_names():
-    assert named([]) == ""
-    assert named("abcdefgh") == "a, b, c, d, e, f, g, h"
-    assert named("abcdefghi") == "a, b, c, d, e, f, g, h and 1 more"
-    assert named("a" * 2_008).endswith("a and 2,000 more")
+    assert list_names([]) == ""
+    assert list_names("abcdefgh") == "a, b, c, d, e, f, g, h"
+    assert list_names("abcdefghi") == "a, b, c, d, e, f, g, h and 1 more"
+    assert list_names("a" * 2_008).endswith("a and 2,000 more")
 
 
 async def test_the_first_of_many_elements_in_doubt_are_named():

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from fractal_rm.adapters.memory.journal import Disk
-from fractal_rm.domain.flow import Queueing, Wait
+from engine_stage import ManualClock, Stage, until
+from fractal_rm.adapters.memory.journal import JournalContent
+from fractal_rm.domain.flow import QueueSettings, Wait
 from fractal_rm.domain.state import State
 from steps import flow, get
-from worlds import ManualClock, Stage, until
 
 HOUR_MS = 3_600_000
 
 
 async def test_a_run_in_a_long_wait_counts_for_its_limit_also_after_a_crash():
-    one = flow(Wait(HOUR_MS), get(1, "a 1"), queueing=Queueing(limit=1))
+    one = flow(Wait(HOUR_MS), get(1, "a 1"), queueing=QueueSettings(limit=1))
     other = flow(get(1, "b 1"), flow_id="8")
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     stage = Stage(disk, clock, flows={"9": one, "8": other})
     await stage.node.start()
     first = (await stage.send("9")).run

@@ -70,7 +70,7 @@ def node_and_broker(tmp_path_factory):
     assert node.stop() == 0
     assert "Traceback" not in node.log
     broker.stop()
-    components.end()
+    components.stop()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def node(tmp_path, mosquitto):
     made.components = components
     yield made
     made.stop()
-    components.end()
+    components.stop()
 
 
 async def request(node, broker, payload):

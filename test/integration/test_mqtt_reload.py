@@ -16,7 +16,7 @@ from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.config.model import Broker, Mqtt
 from fractal_rm.domain.call import Tls
-from fractal_rm.domain.trigger import Said
+from fractal_rm.domain.trigger import TriggerMetadata
 from mqtt_stage import MqttStage, brokers_at, send, until
 from nodes import NodeProcess, wait_until
 from scripted_broker import CLOSE, NOTHING, ScriptedBroker, connack, message
@@ -260,6 +260,8 @@ def test_a_message_redelivered_in_the_other_mqtt_version_is_not_certainly_new():
     """It has lost its properties."""
     acknowledged = AcknowledgedMessages(10)
     acknowledged.new_session(mqtt_5=True)
-    acknowledged.add([(50, Message(b"1", retained=False, metadata=Said(reply_topic="a")))])
+    acknowledged.add(
+        [(50, Message(b"1", retained=False, metadata=TriggerMetadata(reply_topic="a")))]
+    )
     acknowledged.resumed_session(mqtt_5=False)
     assert acknowledged.has(50, ONE, no_new_yet=True) is None

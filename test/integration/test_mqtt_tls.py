@@ -10,7 +10,7 @@ import struct
 import pytest
 import trustme
 
-from demanding import demanding
+from client_certificates import client_certificate_server
 from fractal_rm.adapters.mqtt import connect_loop
 from fractal_rm.adapters.mqtt import connection as connection_module
 from fractal_rm.config.model import Mqtt
@@ -44,7 +44,7 @@ async def test_an_encrypted_key_is_reported_without_a_prompt_for_its_passphrase(
 async def test_a_required_client_certificate_is_reported_and_does_not_change_the_version(
     tmp_path, short_times
 ):
-    with demanding(tmp_path) as (port, ca):
+    with client_certificate_server(tmp_path) as (port, ca):
         way_in = MqttStage(tmp_path, Mqtt(brokers=brokers_at(port), tls=Tls(ca=ca)))
         await way_in.start()
         await until(lambda: len(way_in.telemetry.fields_of("mqtt_disconnected")) > 3)

@@ -16,7 +16,7 @@ from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.refusals import Busy, Malformed
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import Taken
+from fractal_rm.engine.ports import AcceptedTrigger
 from mqtt_stage import MqttStage, brokers_at, connected, flows_on, listener, send, trigger, until
 from scripted_broker import ScriptedBroker, answering, connack, message
 
@@ -61,7 +61,7 @@ async def test_a_message_is_acknowledged_when_all_of_its_runs_are_durable(mosqui
             return [
                 Busy("no room")
                 if full[0] and arrival.flow_id == "b"
-                else Taken("r", State.ACCEPTED)
+                else AcceptedTrigger("r", State.ACCEPTED)
                 for arrival in arrivals
             ]
 
@@ -160,7 +160,7 @@ async def test_the_properties_of_a_message_become_metadata_of_its_trigger(mosqui
         )  # fmt: skip
         await until(lambda: way_in.intake.arrivals)
         (arrival,) = way_in.intake.arrivals
-        said = arrival.said
+        said = arrival.metadata
         assert (arrival.key, said.reply_topic, said.correlation) == ("k", "answers", b"\x01")
         assert (said.traceparent, said.content_type) == (trace, "application/cloudevents+json")
         assert 29_000 <= said.left_ms <= 30_000

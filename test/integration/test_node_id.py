@@ -6,22 +6,22 @@ import threading
 import msgspec
 import pytest
 
+from engine_stage import ManualClock, Stage, until
 from fractal_rm.adapters.lock import FileLock
-from fractal_rm.adapters.memory.journal import Disk
-from fractal_rm.adapters.node_id import FILE, NodeIdUnreadable, kept_node_id
+from fractal_rm.adapters.memory.journal import JournalContent
+from fractal_rm.adapters.node_id import FILE, NodeIdUnreadable, stored_node_id
 from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.adapters.sqlite import SqliteHistory
-from fractal_rm.cli.main import EXIT_CANNOT
+from fractal_rm.cli.main import EXIT_FAILED
 from fractal_rm.domain.facts import Accepted, Placed
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.handoff import Receipt
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import Placement, State
-from worlds import ManualClock, Stage, until
 
 
 def node_id(folder):
-    return kept_node_id(folder, SystemRandom())
+    return stored_node_id(folder, SystemRandom())
 
 
 def test_the_id_is_created_once(tmp_path):
@@ -92,7 +92,7 @@ def test_a_node_whose_id_is_damaged_does_not_start(make):
     node.state.mkdir(parents=True)
     (node.state / FILE).write_bytes(b"damaged")
     node.launch()
-    assert node.process.wait(30) == EXIT_CANNOT
+    assert node.process.wait(30) == EXIT_FAILED
     assert f"{FILE} has no valid node id" in node.log
     assert "Traceback" not in node.log
     node.edit("comm", node__id="7")
@@ -116,7 +116,7 @@ def named(node_id: str | None, **how) -> Stage:
 
 
 async def test_a_run_that_was_placed_here_runs_here_after_a_change_of_the_node_id():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     async with named("1", disk=disk, clock=clock) as first:
         first.node.pause(True)
         taken = await first.send("5")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from engine_stage import SILENT, UNSENT, Stage, config, peer, until
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
 from fractal_rm.domain.handoff import OfferRefused, Receipt
 from fractal_rm.domain.refusals import Draining, JournalUnavailable, OwnRun
 from fractal_rm.domain.state import State
-from worlds import SILENT, UNSENT, Stage, config, peer, until
 
 THEIRS, OTHER = "01M87NTQZMXFEQPS51973PM0F5", "01M87NTQZMXFEQPS51973PM0F6"
 

@@ -13,28 +13,28 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from engine_stage import URL, Stage, config, until
 from fractal_rm.adapters.balancer import HttpBalancer
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.journal_files import open_journal
 from fractal_rm.adapters.log import LogJournal
 from fractal_rm.adapters.memory import MemoryCaller
-from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.adapters.sqlite.format.page_chain import chain_start, page_sum
 from fractal_rm.cli.main import cli
 from fractal_rm.config.load import load
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.facts import Accepted, Finished, Placed, Released
-from fractal_rm.domain.flow import Queueing, flow_version
+from fractal_rm.domain.flow import QueueSettings, flow_version
 from fractal_rm.domain.handoff import NoReceipt, Offer
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
-from fractal_rm.domain.trigger import Arrival, Source
-from fractal_rm.engine.ports import Entry
+from fractal_rm.domain.trigger import Arrival, TriggerSource
+from fractal_rm.engine.ports import NewRun
 from fractal_rm.engine.queue import order
 from nodes import HOST, NodeProcess, wait_until
-from worlds import URL, Stage, config, until
 
 FLOWS = """\
 1
@@ -82,7 +82,7 @@ async def written(node: NodeProcess, entries: dict[str, tuple], *, clean: bool) 
         flow = flows[flow_id]
         fact = Accepted(flow_id, flow_version(flow), msgspec.Raw(payload), "rest", placed=True)
         run = fold(Run(run_id, flow, now_ms), [fact])
-        await journal.accept(Entry(run_id, flow, now_ms, (fact,), run.state, ""))
+        await journal.accept(NewRun(run_id, flow, now_ms, (fact,), run.state, ""))
         for each in more:
             journal.append(run, each, now_ms)
             await journal.durable
@@ -155,7 +155,7 @@ async def accepted_and_killed(node: NodeProcess, runs: dict[str, type[Accepted]]
     await journal.open()
     for run_id, kind in runs.items():
         fact = kind("2", flow_version(flow), msgspec.Raw(b'{"id": 1}'), "rest", placed=True)
-        await journal.accept(Entry(run_id, flow, now_ms, (fact,), State.ACCEPTED, ""))
+        await journal.accept(NewRun(run_id, flow, now_ms, (fact,), State.ACCEPTED, ""))
     journal.crash()
 
 
@@ -185,7 +185,7 @@ class UnexpectedError(Exception):
 def unqueueable(monkeypatch):
     """Payloads whose run cannot be queued."""
     payloads: set[bytes] = set()
-    true = order.what_it_is_about
+    true = order.latest_key
 
     def label(flow_id, latest, payload, most):
         if bytes(payload) in payloads:
@@ -197,12 +197,12 @@ def unqueueable(monkeypatch):
 
 
 def with_latest() -> dict:
-    return {"2": msgspec.structs.replace(config().flows["2"], queueing=Queueing(latest="@"))}
+    return {"2": msgspec.structs.replace(config().flows["2"], queueing=QueueSettings(latest="@"))}
 
 
 def arrivals(*payloads: str) -> list[Arrival]:
     bodies = [json.dumps({"id_flow": "2", "payload": each}).encode() for each in payloads]
-    return [Arrival(Source.MQTT, body) for body in bodies]
+    return [Arrival(TriggerSource.MQTT, body) for body in bodies]
 
 
 def states(stage: Stage, *taken) -> list[State]:
@@ -226,7 +226,7 @@ async def test_a_run_that_cannot_be_queued_does_not_affect_the_others_of_its_bat
 
 @pytest.mark.parametrize("crash", [True, False])
 async def test_a_run_that_cannot_be_queued_at_a_start_is_set_aside(unqueueable, crash):
-    disk = Disk()
+    disk = JournalContent()
     async with Stage(disk, flows=with_latest()) as stage:
         stage.node.pause(True)
         taken = await stage.node.receive_all(arrivals("a", "bad", "b"))
@@ -251,7 +251,7 @@ ANSWERS = {
 @pytest.mark.parametrize(("why", "body"), ANSWERS.items(), ids=ANSWERS)
 async def test_an_ambiguous_answer_of_the_balancer_leaves_the_run_here(why, body):
     async def answer(*_):
-        return Reply(200, b"", body)
+        return HttpResponse(200, b"", body)
 
     async with Stage() as stage:
         route = stage.world.config.balancer
@@ -267,7 +267,7 @@ async def test_an_ambiguous_answer_of_the_balancer_leaves_the_run_here(why, body
 @pytest.mark.parametrize("body", ANSWERS.values(), ids=ANSWERS)
 async def test_an_ambiguous_answer_of_a_peer_is_no_receipt(body):
     async def answer(*_):
-        return Reply(200, b"", body)
+        return HttpResponse(200, b"", body)
 
     caller = MemoryCaller({f"{URL}/n2": answer})
     offer = Offer("01J00000000000000000000001", 1, "me", "2", msgspec.Raw(b"1"))

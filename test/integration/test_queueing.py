@@ -8,19 +8,19 @@ from collections import Counter
 import msgspec
 import pytest
 
-from fractal_rm.adapters.memory.journal import Disk
-from fractal_rm.domain.admission import what_it_is_about
-from fractal_rm.domain.call import Reply
-from fractal_rm.domain.flow import Queueing
+from engine_stage import URL, ManualClock, Stage, config, until
+from fractal_rm.adapters.memory.journal import JournalContent
+from fractal_rm.domain.admission import latest_key
+from fractal_rm.domain.call import HttpResponse
+from fractal_rm.domain.flow import QueueSettings
 from fractal_rm.domain.handoff import NoAnswer
 from fractal_rm.domain.state import State
-from worlds import URL, ManualClock, Stage, config, until
 
 HOUR_MS = 3_600_000
 
 
-def queued(**queueing_of: Queueing) -> dict:
-    """The flows of `worlds` with other settings: ``_4=Queueing(…)`` for flow 4."""
+def queued(**queueing_of: QueueSettings) -> dict:
+    """The flows of `engine_stage` with other settings: ``_4=Queueing(…)`` for flow 4."""
     flows = dict(config().flows)
     for name, queueing in queueing_of.items():
         flow_id = name.lstrip("_")
@@ -36,7 +36,7 @@ def states(stage: Stage, *runs) -> list[State]:
 
 
 async def test_a_flow_has_at_most_limit_runs_at_once():
-    async with Stage(flows=queued(_4=Queueing(limit=2))) as stage:
+    async with Stage(flows=queued(_4=QueueSettings(limit=2))) as stage:
         at_once = []
         busy = 0
 
@@ -46,7 +46,7 @@ async def test_a_flow_has_at_most_limit_runs_at_once():
             at_once.append(busy)
             await asyncio.sleep(0)
             busy -= 1
-            return Reply(200, b"", b"done")
+            return HttpResponse(200, b"", b"done")
 
         stage.components.answers[f"{URL}/slow/1"] = answer
         stage.node.pause(True)
@@ -59,7 +59,7 @@ async def test_a_flow_has_at_most_limit_runs_at_once():
 
 
 async def test_a_flow_at_its_limit_does_not_delay_other_flows():
-    async with Stage(flows=queued(_4=Queueing(limit=1))) as stage:
+    async with Stage(flows=queued(_4=QueueSettings(limit=1))) as stage:
         go = stage.holds("slow/1")
         held = [await stage.send("4") for _ in range(5)]
         assert (await stage.run("2")).state is State.SUCCEEDED
@@ -68,7 +68,7 @@ async def test_a_flow_at_its_limit_does_not_delay_other_flows():
 
 
 async def test_after_a_restart_a_run_that_had_begun_still_counts_and_resumes_first():
-    disk, rules = Disk(), queued(_4=Queueing(limit=1))
+    disk, rules = JournalContent(), queued(_4=QueueSettings(limit=1))
     stage = Stage(disk, flows=rules)
     await stage.node.start()
     stage.holds("slow/1")
@@ -89,7 +89,7 @@ async def test_after_a_restart_a_run_that_had_begun_still_counts_and_resumes_fir
 
 
 async def test_waiting_runs_of_higher_priority_begin_first():
-    rules = queued(_2=Queueing(priority=0), _4=Queueing(priority=9))
+    rules = queued(_2=QueueSettings(priority=0), _4=QueueSettings(priority=9))
     async with Stage(flows=rules) as stage:
         stage.answers("slow/1", "answered at once")
         stage.node.pause(True)
@@ -107,7 +107,9 @@ async def test_waiting_runs_of_higher_priority_begin_first():
 
 async def test_a_stale_run_expires_and_its_outcome_is_reported():
     clock = ManualClock()
-    async with Stage(clock=clock, flows=queued(_4=Queueing(limit=1, stale_ms=60_000))) as stage:
+    async with Stage(
+        clock=clock, flows=queued(_4=QueueSettings(limit=1, stale_ms=60_000))
+    ) as stage:
         go = stage.holds("slow/1")
         first, late = [await stage.send("4") for _ in range(2)]
         waiting = asyncio.create_task(stage.node.outcome(late.run, 10))
@@ -123,7 +125,7 @@ async def test_a_stale_run_expires_and_its_outcome_is_reported():
 
 
 async def test_a_stale_run_expires_without_a_free_slot():
-    rules = queued(_4=Queueing(limit=1, stale_ms=1))
+    rules = queued(_4=QueueSettings(limit=1, stale_ms=1))
     async with Stage(flows=rules) as stage:
         go = stage.holds("slow/1")
         await stage.send("4")
@@ -135,7 +137,7 @@ async def test_a_stale_run_expires_without_a_free_slot():
 
 
 async def test_a_stale_run_expires_while_the_node_is_paused():
-    async with Stage(flows=queued(_2=Queueing(stale_ms=1))) as stage:
+    async with Stage(flows=queued(_2=QueueSettings(stale_ms=1))) as stage:
         stage.node.pause(True)
         taken = await stage.send("2")
         assert (await stage.ended(taken.run)).state is State.EXPIRED
@@ -143,7 +145,7 @@ async def test_a_stale_run_expires_while_the_node_is_paused():
 
 async def test_a_run_that_has_begun_is_never_stale():
     clock = ManualClock()
-    async with Stage(clock=clock, flows=queued(_4=Queueing(stale_ms=1_000))) as stage:
+    async with Stage(clock=clock, flows=queued(_4=QueueSettings(stale_ms=1_000))) as stage:
         go = stage.holds("slow/1")
         taken = await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
@@ -155,8 +157,8 @@ async def test_a_run_that_has_begun_is_never_stale():
 @pytest.mark.parametrize("away_ms", [60_000, 10 * HOUR_MS])
 async def test_a_run_that_became_stale_while_the_node_was_down_expires(away_ms):
     """It is not parked, however old it is."""
-    disk, clock = Disk(), ManualClock()
-    rules = queued(_2=Queueing(stale_ms=60_000))
+    disk, clock = JournalContent(), ManualClock()
+    rules = queued(_2=QueueSettings(stale_ms=60_000))
     stage = Stage(disk, clock, flows=rules)
     await stage.node.start()
     stage.node.pause(True)
@@ -170,8 +172,8 @@ async def test_a_run_that_became_stale_while_the_node_was_down_expires(away_ms):
 
 
 async def test_a_clock_that_was_set_back_makes_no_run_stale():
-    disk, clock = Disk(), ManualClock()
-    rules = queued(_2=Queueing(stale_ms=60_000))
+    disk, clock = JournalContent(), ManualClock()
+    rules = queued(_2=QueueSettings(stale_ms=60_000))
     stage = Stage(disk, clock, flows=rules)
     await stage.node.start()
     stage.node.pause(True)
@@ -186,7 +188,7 @@ async def test_a_clock_that_was_set_back_makes_no_run_stale():
 
 
 async def test_of_waiting_runs_with_the_same_label_only_the_newest_begins():
-    async with Stage(flows=queued(_4=Queueing(limit=1, latest="door"))) as stage:
+    async with Stage(flows=queued(_4=QueueSettings(limit=1, latest="door"))) as stage:
         go = stage.holds("slow/1")
         begun = await stage.send("4", payload={"door": 1, "open": 0})
         await until(lambda: stage.called() == ["slow/1"])
@@ -206,7 +208,7 @@ async def test_of_waiting_runs_with_the_same_label_only_the_newest_begins():
 
 
 async def test_the_outcome_of_a_superseded_run_is_reported_when_it_is_durable():
-    async with Stage(flows=queued(_4=Queueing(limit=1, latest="door"))) as stage:
+    async with Stage(flows=queued(_4=QueueSettings(limit=1, latest="door"))) as stage:
         go = stage.holds("slow/1")
         await stage.send("4", payload={"door": 1})
         await until(lambda: stage.called() == ["slow/1"])
@@ -220,7 +222,7 @@ async def test_the_outcome_of_a_superseded_run_is_reported_when_it_is_durable():
 
 
 async def test_many_runs_with_the_same_label_hold_one_position():
-    async with Stage(flows=queued(_4=Queueing(limit=1, latest="'all'"))) as stage:
+    async with Stage(flows=queued(_4=QueueSettings(limit=1, latest="'all'"))) as stage:
         go = stage.holds("slow/1")
         await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
@@ -237,8 +239,8 @@ async def test_many_runs_with_the_same_label_hold_one_position():
 
 @pytest.mark.parametrize("released_last", [True, False])
 async def test_after_a_restart_the_newest_supersedes_a_parked_run_in_any_order(released_last):
-    disk, clock = Disk(), ManualClock()
-    rules = queued(_2=Queueing(latest="door"))
+    disk, clock = JournalContent(), ManualClock()
+    rules = queued(_2=QueueSettings(latest="door"))
     stage = Stage(disk, clock, flows=rules)
     await stage.node.start()
     stage.node.pause(True)
@@ -262,7 +264,7 @@ async def test_after_a_restart_the_newest_supersedes_a_parked_run_in_any_order(r
 async def test_a_run_that_a_peer_may_have_is_not_superseded_and_not_stale(monkeypatch):
     monkeypatch.setattr("fractal_rm.domain.handoff.pause_s", lambda *_: 0.001)
     clock = ManualClock()
-    rules = queued(_2=Queueing(limit=1, stale_ms=1_000, latest="'all'"))
+    rules = queued(_2=QueueSettings(limit=1, stale_ms=1_000, latest="'all'"))
     async with Stage(clock=clock, flows=rules) as stage:
         stage.balancer.answer = "3"
 
@@ -279,7 +281,7 @@ async def test_a_run_that_a_peer_may_have_is_not_superseded_and_not_stale(monkey
 
 
 def label(latest: str, payload: object) -> str | None:
-    return what_it_is_about("1", latest, msgspec.Raw(msgspec.json.encode(payload)))
+    return latest_key("1", latest, msgspec.Raw(msgspec.json.encode(payload)))
 
 
 def test_a_run_where_latest_picks_nothing_has_no_label():

@@ -7,18 +7,18 @@ import asyncio
 import msgspec
 import pytest
 
-from fractal_rm.adapters.memory.journal import Disk
+from engine_stage import UNSENT, ManualClock, Stage, peer, settle, until
+from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call_errors import ConnectFailed
 from fractal_rm.domain.facts import Begun, Placed
 from fractal_rm.domain.refusals import Draining
 from fractal_rm.domain.state import State
-from worlds import UNSENT, ManualClock, Stage, peer, settle, until
 
 HOUR_MS = 3_600_000
 
 
-async def crashed_in(flow: str, at: str, disk: Disk, clock: ManualClock) -> str:
+async def crashed_in(flow: str, at: str, disk: JournalContent, clock: ManualClock) -> str:
     """Crash a node while the call ``at`` of a run is in flight; returns the id of the run."""
     stage = Stage(disk, clock)
     await stage.node.start()
@@ -31,7 +31,7 @@ async def crashed_in(flow: str, at: str, disk: Disk, clock: ManualClock) -> str:
 
 
 async def test_after_a_crash_a_run_resumes_at_the_first_unfinished_step_with_the_same_key():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     run_id = await crashed_in("1", "b/1", disk, clock)
     async with Stage(disk, clock) as stage:
         await until(lambda: disk.runs[run_id].state is State.SUCCEEDED)
@@ -42,7 +42,7 @@ async def test_after_a_crash_a_run_resumes_at_the_first_unfinished_step_with_the
 
 async def test_after_a_crash_a_run_that_has_tried_calls_here_stays_here():
     """The balancer names another node after the crash; a failed call counts as tried."""
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     stage = Stage(disk, clock)
     await stage.node.start()
     stage.raises("b/2", ConnectFailed("refused"))
@@ -58,7 +58,7 @@ async def test_after_a_crash_a_run_that_has_tried_calls_here_stays_here():
 
 
 async def test_after_a_crash_a_run_that_was_placed_here_stays_here():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     run_id = await crashed_in("2", "b/2", disk, clock)
     stage = Stage(disk, clock)
     stage.balancer.answer = "2"
@@ -68,7 +68,7 @@ async def test_after_a_crash_a_run_that_was_placed_here_stays_here():
 
 
 async def test_a_run_that_only_waited_at_a_crash_counts_no_attempt():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     stage = Stage(disk, clock)
     await stage.node.start()
     stage.node.pause(True)
@@ -79,7 +79,7 @@ async def test_a_run_that_only_waited_at_a_crash_counts_no_attempt():
 
 
 async def test_after_a_crash_in_a_once_only_call_the_run_is_unknown():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     run_id = await crashed_in("3", "once/1", disk, clock)
     async with Stage(disk, clock) as stage:
         await until(lambda: disk.runs[run_id].state is State.UNKNOWN)
@@ -88,7 +88,7 @@ async def test_after_a_crash_in_a_once_only_call_the_run_is_unknown():
 
 
 async def test_a_run_that_crashes_the_process_is_a_dead_letter_after_three_attempts():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     run_id = await crashed_in("4", "slow/1", disk, clock)
     for _ in range(2):
         stage = Stage(disk, clock)
@@ -114,7 +114,7 @@ async def test_all_runs_of_a_burst_are_in_flight_when_their_component_is_slow():
 
 
 async def test_an_attempt_is_counted_before_its_first_call():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     run_id = await crashed_in("4", "slow/1", disk, clock)
     stage = Stage(disk, clock)
     stage.holds("slow/1")
@@ -125,7 +125,7 @@ async def test_an_attempt_is_counted_before_its_first_call():
 
 
 async def test_a_drain_counts_no_attempt():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     for _ in range(5):
         stage = Stage(disk, clock, bounds=Bounds(drain_s=0.01))
         stage.holds("slow/1")
@@ -139,7 +139,7 @@ async def test_a_drain_counts_no_attempt():
 
 
 async def test_after_a_crash_an_old_run_is_parked_until_it_is_released():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     run_id = await crashed_in("2", "b/2", disk, clock)
     clock.ms += HOUR_MS + 1_000
     async with Stage(disk, clock) as stage:
@@ -155,7 +155,7 @@ async def test_after_a_crash_an_old_run_is_parked_until_it_is_released():
 
 
 async def test_after_a_crash_an_unanswered_offer_is_repeated_under_the_same_epoch():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     stage = Stage(disk, clock)
     stage.balancer.answer = "3"
     asked = asyncio.Event()
@@ -193,7 +193,7 @@ async def test_a_run_keeps_its_flow_when_the_configuration_changes():
 
 
 async def test_drain_finishes_runs_in_flight_and_keeps_waiting_runs():
-    disk = Disk()
+    disk = JournalContent()
     bounds = Bounds(max_inflight_runs=3)
     stage = Stage(disk, bounds=bounds)
     await stage.node.start()

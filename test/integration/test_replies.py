@@ -7,18 +7,18 @@ import json
 import msgspec
 import pytest
 
+from engine_stage import URL, ManualClock, Stage, config, until
 from fractal_rm.adapters.peers import HttpPeers
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import PublishFailed
-from fractal_rm.domain.flow import Queueing
+from fractal_rm.domain.flow import QueueSettings
 from fractal_rm.domain.handoff import NoAnswer, Receipt
 from fractal_rm.domain.state import State
-from fractal_rm.domain.trigger import Arrival, Said, Source
+from fractal_rm.domain.trigger import Arrival, TriggerMetadata, TriggerSource
 from fractal_rm.engine import reply
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Check
-from worlds import URL, ManualClock, Stage, config, until
+from fractal_rm.engine.ports import ReadinessCheck
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -26,8 +26,8 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 async def ask(stage, flow="1", *, said=None, **keys):
     """Send a trigger as by MQTT 5, with a response topic; returns the id of its run."""
     body = json.dumps({"id_flow": flow, "payload": "p", **keys}).encode()
-    said = said or Said(reply_topic="answers", correlation=b"7")
-    taken = await stage.node.receive(Arrival(Source.MQTT, body, said=said))
+    said = said or TriggerMetadata(reply_topic="answers", correlation=b"7")
+    taken = await stage.node.receive(Arrival(TriggerSource.MQTT, body, metadata=said))
     return taken.run
 
 
@@ -217,7 +217,7 @@ def queueing_by(queueing):
 
 
 async def test_the_reply_of_a_superseded_run_names_the_newer_run():
-    async with Stage(flows=queueing_by(Queueing(limit=1, latest="'all'"))) as stage:
+    async with Stage(flows=queueing_by(QueueSettings(limit=1, latest="'all'"))) as stage:
         go = stage.holds("slow/1")
         await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
@@ -234,7 +234,9 @@ async def test_the_reply_of_a_superseded_run_names_the_newer_run():
 
 async def test_the_reply_of_a_run_that_waited_too_long_to_begin_says_so():
     clock = ManualClock()
-    async with Stage(clock=clock, flows=queueing_by(Queueing(limit=1, stale_ms=60_000))) as stage:
+    async with Stage(
+        clock=clock, flows=queueing_by(QueueSettings(limit=1, stale_ms=60_000))
+    ) as stage:
         go = stage.holds("slow/1")
         await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
@@ -250,7 +252,7 @@ async def test_the_reply_of_a_run_that_waited_too_long_to_begin_says_so():
 async def test_a_run_that_ended_in_the_queue_keeps_its_place_until_its_reply_is_acknowledged(
     short_pauses,
 ):
-    async with Stage(flows=queueing_by(Queueing(limit=1, latest="'all'"))) as stage:
+    async with Stage(flows=queueing_by(QueueSettings(limit=1, latest="'all'"))) as stage:
         go = stage.holds("slow/1")
         await stage.send("4")
         await until(lambda: stage.called() == ["slow/1"])
@@ -270,7 +272,7 @@ async def test_a_run_that_ended_in_the_queue_keeps_its_place_until_its_reply_is_
 async def test_after_a_crash_a_run_that_ended_in_the_queue_is_replied_and_displaces_no_other_run(
     short_pauses,
 ):
-    flows = queueing_by(Queueing(latest="'all'"))
+    flows = queueing_by(QueueSettings(latest="'all'"))
     stage = Stage(flows=flows)
     await stage.node.start()
     stage.node.pause(True)
@@ -332,7 +334,9 @@ async def test_a_peer_that_may_have_the_run_is_asked_even_after_the_deadline():
 
 async def test_the_metadata_of_a_trigger_is_kept_with_its_run():
     async with Stage() as stage:
-        said = Said(left_ms=9_000, reply_topic="a", correlation=b"\x00", traceparent=TRACE)
+        said = TriggerMetadata(
+            left_ms=9_000, reply_topic="a", correlation=b"\x00", traceparent=TRACE
+        )
         run_id = await ask(stage, said=said)
         accepted = stage.disk.facts(run_id)[0]
         kept = (accepted.budget_ms, accepted.reply_topic, accepted.correlation)
@@ -344,7 +348,7 @@ async def test_a_hand_off_carries_the_traceparent_as_a_header():
     async with Stage() as stage:
         stage.answers("n3", "{}")
         stage.world.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
-        run_id = await ask(stage, said=Said(left_ms=9_000, traceparent=TRACE))
+        run_id = await ask(stage, said=TriggerMetadata(left_ms=9_000, traceparent=TRACE))
         await until(lambda: stage.components.requests)
         request = stage.components.requests[0]
         assert request.headers["traceparent"] == TRACE
@@ -358,7 +362,7 @@ async def test_a_receipt_may_have_a_byte_order_mark():
         async def answer(request):
             offer = json.loads(request.body)
             receipt = json.dumps({"run": offer["run"], "epoch": offer["epoch"]}).encode()
-            return Reply(202, b"", b"\xef\xbb\xbf" + receipt)
+            return HttpResponse(202, b"", b"\xef\xbb\xbf" + receipt)
 
         stage.components.answers[f"{URL}/n3"] = answer
         stage.world.peers, stage.balancer.answer = HttpPeers(stage.components), "3"
@@ -403,7 +407,7 @@ async def test_a_way_in_that_stays_open_is_reconfigured():
             pass
 
         def status(self):
-            return Check("way", ok=True, text="")
+            return ReadinessCheck("way", ok=True, text="")
 
         def reconfigured(self):
             self.reconfigurations += 1

@@ -27,7 +27,7 @@ def node(tmp_path_factory):
     process.components = components
     yield process
     assert process.stop() == 0
-    components.end()
+    components.stop()
 
 
 def post(node, body: bytes, **headers):

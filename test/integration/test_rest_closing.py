@@ -32,7 +32,7 @@ def node(tmp_path_factory):
     yield process
     assert process.stop() == 0
     assert "Traceback" not in process.log
-    components.end()
+    components.stop()
 
 
 KEPT, CLOSED = {}, {"Connection": "close"}

@@ -202,7 +202,7 @@ def node(tmp_path_factory):
     assert process.stop() == 0
     assert "Traceback" not in process.log
     assert process.problems() == []
-    components.end()
+    components.stop()
 
 
 class Responses:

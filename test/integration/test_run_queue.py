@@ -8,23 +8,23 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine_stage import ManualClock, settle
 from fractal_rm.adapters.memory import QuietTelemetry
 from fractal_rm.domain.admission import Limits, Load
 from fractal_rm.domain.facts import Offered, Placed
-from fractal_rm.domain.flow import Flow, Queueing
+from fractal_rm.domain.flow import Flow, QueueSettings
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, State
-from fractal_rm.engine.alarms import Alarms
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.queue.permits import Permits
+from fractal_rm.engine.timers import Timers
 from fractal_rm.engine.workers import Workers
-from worlds import ManualClock, settle
 
 HOUR_MS = 3_600_000
 
 rules = st.builds(
-    Queueing,
+    QueueSettings,
     limit=st.sampled_from([None, 1, 1, 2]),
     priority=st.integers(0, 9),
     stale_ms=st.none() | st.integers(1, 5_000).map(lambda hours: hours * HOUR_MS),
@@ -47,10 +47,10 @@ events = st.one_of(
 class QueueUnderTest:
     """A queue with workers, and runs that end when the test says so."""
 
-    def __init__(self, queueings: list[Queueing], slots: int) -> None:
+    def __init__(self, queueings: list[QueueSettings], slots: int) -> None:
         self.flows = [Flow(str(n), queueing=each) for n, each in enumerate(queueings)]
         self.clock = ManualClock()
-        self.alarms = Alarms(self.clock)
+        self.alarms = Timers(self.clock)
         self.settled: list[str] = []
         self.ended: list[str] = []
         self.joined: list[str] = []
@@ -89,7 +89,7 @@ class QueueUnderTest:
         """A run joins, new or from the journal; or ends, or is deferred; or time passes."""
         if what == "time":
             self.clock.ms += number * HOUR_MS
-            self.alarms.look()
+            self.alarms.fire_due()
         elif what not in ("ends", "deferred"):
             self._join(what, self.flows[number], other)
         elif self.in_flight:

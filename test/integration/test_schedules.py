@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
+from engine_stage import ManualClock, Stage, config, until
 from fractal_rm.adapters.clock import SystemClock
 from fractal_rm.adapters.schedule import Schedules
-from fractal_rm.domain.flow import CatchUp, Cron, Queueing, Starts
+from fractal_rm.domain.flow import CatchUp, Cron, QueueSettings, StartSettings
 from fractal_rm.domain.refusals import Busy
 from fractal_rm.domain.state import State
 from open_files import no_descriptor_free
-from worlds import ManualClock, Stage, config, until
 
 START_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
@@ -36,7 +36,7 @@ class ScheduleStage:
         self.folder = folder
         self.clock = ManualClock(now_ms)
         self.stage = Stage(clock=self.clock)
-        self.starts = Starts(**starts)
+        self.starts = StartSettings(**starts)
         self.refusal = None
         self.fired: list[int] = []
 
@@ -101,7 +101,7 @@ async def test_a_reload_changes_nothing_if_no_descriptor_is_free_to_read_the_tim
     async with schedules.stage:
         await schedules.begin()
         schedules.clock.ms += HOUR_MS // 2
-        schedules.starts = Starts(every_ms=HOUR_MS, cron=Cron("30 * * * *", "Asia/Tokyo"))
+        schedules.starts = StartSettings(every_ms=HOUR_MS, cron=Cron("30 * * * *", "Asia/Tokyo"))
         ZoneInfo.clear_cache()
         with no_descriptor_free(), pytest.raises(OSError, match="Too many open files"):
             schedules.way_in.reconfigured()
@@ -347,7 +347,7 @@ async def test_a_clock_that_was_ahead_once_does_not_change_what_is_caught_up_on(
         await schedules.begin()
         schedules.clock.jumped_ms = ahead_ms
         await schedules.look()
-        schedules.starts = Starts(cron=CRON_0, catch_up=CatchUp.ALL)
+        schedules.starts = StartSettings(cron=CRON_0, catch_up=CatchUp.ALL)
         schedules.way_in.reconfigured()
         schedules.clock.jumped_ms = 0
         await schedules.look(HOUR_MS + MINUTE_MS)
@@ -393,7 +393,7 @@ async def test_cron_follows_daylight_saving(make):
 
 async def test_a_flow_slower_than_its_schedule_keeps_one_run_waiting_as_documented(make):
     schedules = make(every_ms=30_000)
-    rules = Queueing(limit=1, latest="'all'")
+    rules = QueueSettings(limit=1, latest="'all'")
     schedules.flows = lambda: {"4": msgspec.structs.replace(
         config().flows["4"], starts=schedules.starts, queueing=rules)}  # fmt: skip
     schedules.stage = Stage(clock=schedules.clock, flows=schedules.flows())
@@ -424,11 +424,11 @@ async def test_a_reload_keeps_the_progress_of_an_unchanged_rule(make):
     async with schedules.stage:
         await schedules.begin()
         await schedules.look(HOUR_MS // 2)
-        schedules.starts = Starts(every_ms=HOUR_MS, catch_up=CatchUp.ALL)
+        schedules.starts = StartSettings(every_ms=HOUR_MS, catch_up=CatchUp.ALL)
         schedules.way_in.reconfigured()
         await schedules.look(HOUR_MS // 2)
         assert schedules.new() == [START_MS + HOUR_MS]
-        schedules.starts = Starts(every_ms=2 * HOUR_MS)
+        schedules.starts = StartSettings(every_ms=2 * HOUR_MS)
         schedules.way_in.reconfigured()
         await schedules.look(HOUR_MS)
         assert schedules.new() == []

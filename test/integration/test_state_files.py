@@ -7,7 +7,7 @@ from hashlib import blake2b
 import pytest
 from click.testing import CliRunner
 
-from fractal_rm.cli.main import EXIT_CANNOT, cli
+from fractal_rm.cli.main import EXIT_FAILED, cli
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
 
@@ -70,7 +70,7 @@ def test_unreadable_topics_and_schedules_are_reported_and_begun_again(node, mosq
 def test_an_invalid_client_id_is_reported_and_not_replaced(node, content):
     put(node, "mqtt-client-id", content)
     node.launch()
-    assert node.process.wait(30) == EXIT_CANNOT
+    assert node.process.wait(30) == EXIT_FAILED
     assert "mqtt-client-id does not hold an MQTT client id; write the one into it" in node.log
     assert "Traceback" not in node.log
     assert (node.state / "mqtt-client-id").read_bytes() == content

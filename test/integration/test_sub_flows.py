@@ -7,17 +7,17 @@ import json
 
 import pytest
 
-from fractal_rm.adapters.memory.journal import Disk
+from engine_stage import URL, ManualClock, Stage, until
+from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.config.model import Bounds
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.expression import Literal, ObjectOf, Payload, Result
 from fractal_rm.domain.facts import Accepted
-from fractal_rm.domain.flow import Content, Durable, Errors, Order, Respond, SubFlow, Wait
+from fractal_rm.domain.flow import Content, Durability, OnError, Order, Reply, SubFlow, Wait
 from fractal_rm.domain.state import State
 from steps import flow, get, items, post, undo
-from worlds import URL, ManualClock, Stage, until
 
-CHILD = flow(post(1, "b 1", Payload()), Respond(items(Payload(), Result(1))), flow_id="8")
+CHILD = flow(post(1, "b 1", Payload()), Reply(items(Payload(), Result(1))), flow_id="8")
 ONE = flow(get(1, "a 1"), SubFlow(2, "8", items(Result(1))), post(3, "a 2", Result(2)))
 
 
@@ -68,7 +68,7 @@ async def test_the_payload_of_a_child_run_is_made_from_the_step(content, payload
 
 
 async def test_a_path_picks_from_the_reply_of_a_child_run():
-    child = flow(Respond(Content(json=ObjectOf((("n", Literal([7])),)))), flow_id="8")
+    child = flow(Reply(Content(json=ObjectOf((("n", Literal([7])),)))), flow_id="8")
     one = flow(SubFlow(1, "8"), post(2, "a 1", json=Result(1, "n[0]")))
     async with stage_of(one, child) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
@@ -96,7 +96,7 @@ async def test_a_failed_child_run_fails_the_step():
 
 
 async def test_with_errors_continue_a_failed_child_run_has_the_error_text_of_the_original():
-    one = flow(SubFlow(1, "8"), post(2, "a 1", Result(1)), errors=Errors.CONTINUE)
+    one = flow(SubFlow(1, "8"), post(2, "a 1", Result(1)), errors=OnError.CONTINUE)
     async with stage_of(one, CHILD) as stage:
         stage.answers("b/1", "no", 500)
         assert (await stage.run("9")).state is State.SUCCEEDED
@@ -137,7 +137,7 @@ async def test_a_failed_child_run_is_undone():
 
 async def test_a_long_wait_in_a_child_run_frees_the_slot_and_survives_a_crash():
     child = flow(Wait(60_000), get(1, "b 1"), flow_id="8")
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     stage = stage_of(ONE, child, disk=disk, clock=clock)
     await stage.node.start()
     run_id = (await stage.send("9")).run
@@ -154,9 +154,9 @@ async def test_a_long_wait_in_a_child_run_frees_the_slot_and_survives_a_crash():
 
 @pytest.mark.parametrize("order", [Order.LISTED, Order.DATAFLOW])
 async def test_after_a_crash_the_parent_resumes_its_child_run(order):
-    disk, clock = Disk(), ManualClock()
-    child = flow(get(1, "b 1"), get(2, "slow 1"), flow_id="8", durable=Durable.STEP)
-    one = flow(*ONE.steps, order=order, durable=Durable.STEP)
+    disk, clock = JournalContent(), ManualClock()
+    child = flow(get(1, "b 1"), get(2, "slow 1"), flow_id="8", durable=Durability.STEP)
+    one = flow(*ONE.steps, order=order, durable=Durability.STEP)
     stage = stage_of(one, child, disk=disk, clock=clock)
     stage.holds("slow/1")
     await stage.node.start()
@@ -173,7 +173,7 @@ async def test_after_a_crash_the_parent_resumes_its_child_run(order):
 
 
 async def test_a_run_that_is_set_aside_after_crashes_sets_its_descendants_aside():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     middle = flow(SubFlow(1, "8"), flow_id="7")
     flows = flow(SubFlow(1, "7")), middle, CHILD
     stage = stage_of(*flows, disk=disk, clock=clock)
@@ -210,7 +210,7 @@ async def test_a_bug_in_the_parent_sets_the_child_run_aside_too():
 
 
 async def test_an_unknown_child_run_leaves_its_parent_unknown():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     child = flow(get(1, "once 1"), flow_id="8")
     one = flow(get(1, "a 1", undo=undo("2")), SubFlow(2, "8"))
     stage = stage_of(one, child, disk=disk, clock=clock)
@@ -230,7 +230,7 @@ async def test_a_child_run_begins_when_the_disk_is_no_longer_full():
         async def fill(_):
             stage.journal.full = True
             asyncio.get_running_loop().call_later(0.01, make_room)
-            return Reply(200, b"", b"")
+            return HttpResponse(200, b"", b"")
 
         def make_room():
             stage.journal.full = False

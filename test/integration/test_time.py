@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fractal_rm.adapters.memory.journal import Disk
-from fractal_rm.domain.flow import Flow, Queueing, Wait
+from engine_stage import ManualClock, Stage, config, flows, until
+from fractal_rm.adapters.memory.journal import JournalContent
+from fractal_rm.domain.flow import Flow, QueueSettings, Wait
 from fractal_rm.domain.run_id import is_run_id
 from fractal_rm.domain.state import State
-from worlds import ManualClock, Stage, config, flows, until
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 YEAR_MS = 365 * DAY_MS
@@ -20,11 +20,13 @@ WINDOW = msgspec.structs.replace(config().bounds, dedup_window_s=3_600)
 PATIENT = "9\nDEADLINE 10m\nTO slow 1\nGET\n"
 
 
-def stage_of(text: str, disk: Disk | None = None, clock: ManualClock | None = None, **changes):
+def stage_of(
+    text: str, disk: JournalContent | None = None, clock: ManualClock | None = None, **changes
+):
     return Stage(disk, clock or ManualClock(NOW_MS), flows=flows(text), **changes)
 
 
-async def accepted_and_crashed(text: str, disk: Disk, clock: ManualClock) -> str:
+async def accepted_and_crashed(text: str, disk: JournalContent, clock: ManualClock) -> str:
     """A paused node accepts a trigger, and is killed. Returns the id of the run."""
     stage = stage_of(text, disk, clock)
     await stage.node.start()
@@ -57,7 +59,7 @@ async def test_setting_the_wall_clock_does_not_move_a_deadline(by_ms):
 
 @set_by
 async def test_a_deadline_continues_over_a_restart(by_ms):
-    disk, clock = Disk(), ManualClock(NOW_MS)
+    disk, clock = JournalContent(), ManualClock(NOW_MS)
     clock.jumped_ms = by_ms
     run = await accepted_and_crashed(PATIENT, disk, clock)
     clock.jumped_ms = 0
@@ -72,7 +74,7 @@ async def test_a_deadline_continues_over_a_restart(by_ms):
 
 @set_by
 async def test_setting_the_wall_clock_parks_no_run(by_ms):
-    disk, clock = Disk(), ManualClock(NOW_MS)
+    disk, clock = JournalContent(), ManualClock(NOW_MS)
     run = await accepted_and_crashed("9\nTO a 1\nGET\n", disk, clock)
     clock.jumped_ms = by_ms
     async with stage_of("9\nTO a 1\nGET\n", disk, clock) as stage:
@@ -81,7 +83,7 @@ async def test_setting_the_wall_clock_parks_no_run(by_ms):
 
 @set_by
 async def test_an_old_run_is_parked_whatever_the_wall_clock_shows(by_ms):
-    disk, clock = Disk(), ManualClock(NOW_MS)
+    disk, clock = JournalContent(), ManualClock(NOW_MS)
     clock.jumped_ms = by_ms
     run = await accepted_and_crashed("9\nTO a 1\nGET\n", disk, clock)
     clock.jumped_ms = 0
@@ -94,9 +96,9 @@ async def test_an_old_run_is_parked_whatever_the_wall_clock_shows(by_ms):
 
 @set_by
 async def test_stale_is_measured_on_the_steady_clock(by_ms):
-    disk, clock = Disk(), ManualClock(NOW_MS)
-    rules = {"9": msgspec.structs.replace(config().flows["2"], id="9",
-                                          queueing=Queueing(stale_ms=10 * MINUTE_MS))}  # fmt: skip
+    disk, clock = JournalContent(), ManualClock(NOW_MS)
+    stale = QueueSettings(stale_ms=10 * MINUTE_MS)
+    rules = {"9": msgspec.structs.replace(config().flows["2"], id="9", queueing=stale)}
     stage = Stage(disk, clock, flows=rules)
     await stage.node.start()
     stage.node.pause(True)
@@ -195,7 +197,7 @@ async def test_a_retry_is_made_in_time_after_a_suspend():
 async def test_a_queued_run_is_stale_after_a_suspend():
     clock = ManualClock(NOW_MS)
     rules = {"9": msgspec.structs.replace(config().flows["2"], id="9",
-                                          queueing=Queueing(stale_ms=HOUR_MS))}  # fmt: skip
+                                          queueing=QueueSettings(stale_ms=HOUR_MS))}  # fmt: skip
     async with Stage(clock=clock, flows=rules) as stage:
         stage.node.pause(True)
         run = (await stage.send("9")).run
@@ -211,7 +213,7 @@ async def test_a_queued_run_is_stale_after_a_suspend():
     ("off_ms", "state"), [(9 * MINUTE_MS, State.SUCCEEDED), (HOUR_MS, State.EXPIRED)]
 )
 async def test_during_a_reboot_a_deadline_is_measured_on_the_wall_clock(off_ms, state):
-    disk, clock = Disk(), ManualClock(NOW_MS)
+    disk, clock = JournalContent(), ManualClock(NOW_MS)
     clock.jumped_ms = 3 * DAY_MS  # it is set while the machine is up
     clock.read()
     run = await accepted_and_crashed("9\nDEADLINE 10m\nTO a 1\nGET\n", disk, clock)
@@ -223,7 +225,7 @@ async def test_during_a_reboot_a_deadline_is_measured_on_the_wall_clock(off_ms, 
 
 @set_by
 async def test_a_wait_continues_over_a_reboot_after_the_wall_clock_was_set(by_ms):
-    disk, clock = Disk(), ManualClock(NOW_MS)
+    disk, clock = JournalContent(), ManualClock(NOW_MS)
     one = Flow("9", steps=(Wait(10 * MINUTE_MS), *flows("9\nTO a 1\nGET\n")["9"].steps))
     stage = Stage(disk, clock, flows={"9": one})
     await stage.node.start()
@@ -242,7 +244,7 @@ async def test_a_wait_continues_over_a_reboot_after_the_wall_clock_was_set(by_ms
 
 
 async def test_a_board_that_boots_in_1970_works_and_reports_its_clock():
-    disk, clock = Disk(), ManualClock(NOW_MS)
+    disk, clock = JournalContent(), ManualClock(NOW_MS)
     run = await accepted_and_crashed(PATIENT, disk, clock)
     clock.reboot(DAY_MS, wall_ms=30_000)
     async with stage_of(PATIENT, disk, clock) as stage:

@@ -103,11 +103,11 @@ def sites(tmp_path_factory):
         second.node.edit("comm", rest__trusted_peers=[FIRST])
         for site in (first, second):
             own = {"ip": "Edge-1.local.", "headers": {"Host": "gateway.example:8443"}}
-            site.node.knows(first.node, "1", **(own if site is first else {"ip": FIRST}))
-            site.node.knows(second.node, "2", ip=SECOND, peer="fractal")
+            site.node.add_peer(first.node, "1", **(own if site is first else {"ip": FIRST}))
+            site.node.add_peer(second.node, "2", ip=SECOND, peer="fractal")
         original = there.call(Components, SECOND)
         original.answers["/startrm"] = (200, "200\n")
-        first.node.knows(SimpleNamespace(rest=original.port), "3", ip=SECOND, peer="original")
+        first.node.add_peer(SimpleNamespace(rest=original.port), "3", ip=SECOND, peer="original")
         for site in (first, second):
             site.machine.call(site.node.start)
         yield SimpleNamespace(first=first, second=second, original=original)

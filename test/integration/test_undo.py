@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from fractal_rm.adapters.memory.journal import Disk
-from fractal_rm.domain.call import Reply
+from engine_stage import URL, ManualClock, Stage, until
+from fractal_rm.adapters.memory.journal import JournalContent
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.expression import Literal, Payload, Result
-from fractal_rm.domain.flow import Durable, Errors, Retry
+from fractal_rm.domain.flow import Durability, OnError, Retry
 from fractal_rm.domain.state import State
 from steps import each, flow, get, undo
-from worlds import URL, ManualClock, Stage, until
 
 ONE = flow(
     get(1, "a 1", undo=undo("2", Result(1), Payload())),
@@ -64,7 +64,7 @@ async def test_skipped_steps_are_not_undone():
 
 
 async def test_with_errors_continue_nothing_is_undone():
-    one = flow(*ONE.steps, errors=Errors.CONTINUE)
+    one = flow(*ONE.steps, errors=OnError.CONTINUE)
     async with stage_of(one) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert stage.called() == ["a/1", "b/1", "slow/1"]
@@ -94,7 +94,7 @@ async def test_the_deadline_of_a_run_does_not_limit_its_undo():
 
 
 async def test_an_unknown_run_is_not_undone():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(get(1, "a 1", undo=undo("2")), get(2, "once 1"))
     stage = stage_of(one, disk, clock)
     stage.holds("once/1")
@@ -107,9 +107,9 @@ async def test_an_unknown_run_is_not_undone():
         assert stage.called() == []
 
 
-@pytest.mark.parametrize("durable", [Durable.ACCEPT, Durable.STEP])
+@pytest.mark.parametrize("durable", [Durability.ACCEPT, Durability.STEP])
 async def test_after_a_crash_undo_resumes_where_it_was(durable):
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(*ONE.steps, durable=durable)
     stage = stage_of(one, disk, clock)
     stage.answers("b/2", "stuck", 500)
@@ -128,7 +128,7 @@ async def test_after_a_crash_undo_resumes_where_it_was(durable):
 
 
 async def test_an_undo_in_doubt_that_is_not_idempotent_is_in_the_reason():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(get(1, "a 1", undo=undo("2")), get(2, "once 1", undo=undo("2")), get(3, "slow 1"))
     stage = stage_of(one, disk, clock)
     stage.holds("once/2")
@@ -148,7 +148,7 @@ async def test_an_undo_in_doubt_that_is_not_idempotent_is_in_the_reason():
 
 
 async def test_attempts_are_counted_over_a_crash_and_the_pause_continues():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(get(1, "a 1", retry=Retry(2, 1)))
     asked: list[int] = []
 
@@ -157,7 +157,7 @@ async def test_attempts_are_counted_over_a_crash_and_the_pause_continues():
             asked.append(1)
             if len(asked) == 2 and stage is first:
                 await asyncio.Event().wait()
-            return Reply(503, b"", b"no")
+            return HttpResponse(503, b"", b"no")
 
         stage.components.answers[f"{URL}/a/1"] = answer
 

@@ -7,16 +7,25 @@ import json
 
 import pytest
 
-from fractal_rm.adapters.memory.journal import Disk
+from engine_stage import ManualClock, Stage, until
+from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.config.model import Bounds
 from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.expression import ListOf, Literal, ObjectOf, Payload, Result
 from fractal_rm.domain.facts import Passed
-from fractal_rm.domain.flow import Content, Durable, Errors, Publish, Respond, Retry, SubFlow, Wait
+from fractal_rm.domain.flow import (
+    Content,
+    Durability,
+    OnError,
+    Publish,
+    Reply,
+    Retry,
+    SubFlow,
+    Wait,
+)
 from fractal_rm.domain.state import State
 from fractal_rm.engine.execute import unnumbered
 from steps import flow, get, items, post
-from worlds import ManualClock, Stage, until
 
 HOUR_MS = 3_600_000
 
@@ -57,7 +66,7 @@ async def test_a_wait_is_recorded_before_it_begins_and_delays_later_calls():
 
 
 async def test_a_run_in_a_long_wait_is_not_counted_as_the_cause_of_a_crash():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(Wait(HOUR_MS), get(1, "a 1"))
     run_id = await crashed(one, disk, clock, "Waiting")
     async with stage_of(one, disk, clock, bounds=Bounds(max_attempts=1)) as stage:
@@ -76,7 +85,7 @@ async def test_a_long_wait_frees_the_slot():
 
 
 async def test_a_restart_does_not_extend_a_wait():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(get(1, "a 1"), Wait(60_000), get(2, "b 1"))
     run_id = await crashed(one, disk, clock, "Waiting")
     clock.ms += 60_000
@@ -88,7 +97,7 @@ async def test_a_restart_does_not_extend_a_wait():
 
 @pytest.mark.parametrize(("jump_ms", "passes"), [(60_000, True), (-HOUR_MS, False)])
 async def test_after_a_reboot_a_wait_goes_by_the_wall_clock(jump_ms, passes):
-    disk, clock = Disk(), ManualClock(100 * HOUR_MS)
+    disk, clock = JournalContent(), ManualClock(100 * HOUR_MS)
     one = flow(Wait(60_000), get(1, "b 1"))
     run_id = await crashed(one, disk, clock, "Waiting")
     clock.ms += jump_ms
@@ -104,7 +113,7 @@ async def test_after_a_reboot_a_wait_goes_by_the_wall_clock(jump_ms, passes):
 
 @pytest.mark.parametrize("jumped_ms", [HOUR_MS // 2, -HOUR_MS])
 async def test_on_the_same_boot_a_jump_of_the_wall_clock_changes_no_wait(jumped_ms):
-    disk, clock = Disk(), ManualClock(100 * HOUR_MS)
+    disk, clock = JournalContent(), ManualClock(100 * HOUR_MS)
     one = flow(Wait(60_000), get(1, "b 1"))
     run_id = await crashed(one, disk, clock, "Waiting")
     clock.jumped_ms = jumped_ms
@@ -119,7 +128,7 @@ async def test_on_the_same_boot_a_jump_of_the_wall_clock_changes_no_wait(jumped_
 
 @pytest.mark.parametrize("within", [False, True])
 async def test_time_in_a_wait_does_not_make_a_run_too_old(within):
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(Wait(5 * HOUR_MS), get(1, "b 1"))
     outer = flow(SubFlow(1, "9"), flow_id="8")
     stage = Stage(disk, clock, flows={"8": outer, "9": one})
@@ -135,7 +144,7 @@ async def test_time_in_a_wait_does_not_make_a_run_too_old(within):
 
 
 async def test_steps_with_a_false_condition_are_skipped():
-    steps = (Wait(HOUR_MS, NEVER), Publish("t", items(Payload()), NEVER), Respond(items(), NEVER))
+    steps = (Wait(HOUR_MS, NEVER), Publish("t", items(Payload()), NEVER), Reply(items(), NEVER))
     async with stage_of(flow(*steps, get(1, "a 1"))) as stage:
         outcome = await stage.run("9")
         assert outcome.state is State.SUCCEEDED
@@ -200,14 +209,14 @@ async def test_a_message_that_the_broker_refuses_is_not_retried():
 
 
 async def test_with_errors_continue_a_message_that_cannot_be_sent_is_skipped():
-    one = flow(Publish("t", items(Payload("a.b.")), None), get(1, "a 1"), errors=Errors.CONTINUE)
+    one = flow(Publish("t", items(Payload("a.b.")), None), get(1, "a 1"), errors=OnError.CONTINUE)
     async with stage_of(one) as stage:
         assert (await stage.run("9")).state is State.SUCCEEDED
         assert stage.called() == ["a/1"]
 
 
 async def test_attempts_of_a_message_are_counted_over_a_crash():
-    disk, clock = Disk(), ManualClock()
+    disk, clock = JournalContent(), ManualClock()
     one = flow(Publish("t", items()))
     stage = stage_of(one, disk, clock)
     await stage.node.start()
@@ -236,7 +245,7 @@ async def test_attempts_of_a_message_are_counted_over_a_crash():
     ],
 )
 async def test_the_content_of_reply_is_the_reply_of_the_run(content, reply):
-    async with stage_of(flow(get(1, "a 1"), Respond(content), get(2, "b 1"))) as stage:
+    async with stage_of(flow(get(1, "a 1"), Reply(content), get(2, "b 1"))) as stage:
         run_id = (await stage.send("9", payload={"n": 1})).run
         outcome = await stage.ended(run_id)
         assert json.loads(bytes(outcome.reply)) == reply
@@ -252,8 +261,8 @@ async def test_without_reply_the_last_result_of_a_successful_run_is_its_reply():
 
 
 async def test_a_reply_survives_a_crash_and_a_later_failure():
-    disk, clock = Disk(), ManualClock()
-    one = flow(Respond(items(Payload())), get(1, "slow 1"), durable=Durable.STEP)
+    disk, clock = JournalContent(), ManualClock()
+    one = flow(Reply(items(Payload())), get(1, "slow 1"), durable=Durability.STEP)
     stage = stage_of(one, disk, clock)
     await stage.node.start()
     stage.holds("slow/1")
@@ -274,12 +283,12 @@ HUGE = "x" * (5 * 1024 * 1024)
     ("step", "why"),
     [
         (Publish("t", items(Result(1), Result(1))), "PUBLISH t: it is larger than 8 MiB"),
-        (Respond(items(Result(1), Result(1))), "REPLY: it is larger than 8 MiB"),
+        (Reply(items(Result(1), Result(1))), "REPLY: it is larger than 8 MiB"),
         (
             post(2, "b 1", json=ObjectOf((("a", Result(1)), ("b", Result(1))))),
             "step 2, b 1: it is larger than 8 MiB",
         ),
-        (Respond(items(Result(1, "a"))), "REPLY: result1 is not JSON"),
+        (Reply(items(Result(1, "a"))), "REPLY: result1 is not JSON"),
         (Wait(1, Payload()), "WAIT: a condition must be true or false, and this is a text"),
     ],
 )
@@ -293,14 +302,14 @@ async def test_a_value_that_is_too_large_or_cannot_be_evaluated_fails_its_step(s
 
 
 async def test_an_index_past_the_end_is_null():
-    async with stage_of(flow(get(1, "a 1"), Respond(items(Result(1, "list[9]"))))) as stage:
+    async with stage_of(flow(get(1, "a 1"), Reply(items(Result(1, "list[9]"))))) as stage:
         stage.answers("a/1", '{"list": [1]}')
         assert bytes((await stage.run("9")).reply) == b"null"
 
 
 async def test_a_message_that_a_crash_interrupts_is_sent_after_the_restart():
-    disk, clock = Disk(), ManualClock()
-    one = flow(get(1, "a 1"), Publish("t", items(Result(1))), durable=Durable.STEP)
+    disk, clock = JournalContent(), ManualClock()
+    one = flow(get(1, "a 1"), Publish("t", items(Result(1))), durable=Durability.STEP)
     stage = stage_of(one, disk, clock)
     asked = asyncio.Event()
 

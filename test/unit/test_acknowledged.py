@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractal_rm.adapters.mqtt.acknowledged import AcknowledgedMessages
 from fractal_rm.adapters.mqtt.publish_packet import Message
-from fractal_rm.domain.trigger import Said
+from fractal_rm.domain.trigger import TriggerMetadata
 
 
 def resumed(acknowledged, *redelivered, mqtt_5=True):
@@ -58,7 +58,7 @@ def test_a_packet_id_above_the_window_shows_that_packet_ids_increase():
 
 def test_only_the_expiry_interval_may_differ():
     def with_metadata(**metadata):
-        return Message(b"1", retained=False, metadata=Said(**metadata))
+        return Message(b"1", retained=False, metadata=TriggerMetadata(**metadata))
 
     acknowledged = AcknowledgedMessages(1)
     acknowledged.resumed_session(mqtt_5=True)

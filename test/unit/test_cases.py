@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cases import differences
+from engine_stage import config, flows
 from fractal_rm.cases.read import read_cases
-from fractal_rm.cases.run import chosen, judged, text_of
+from fractal_rm.cases.run import run_case, select_cases, text_of
 from fractal_rm.domain.findings import ConfigRejected
-from worlds import config, flows
 
 DOCS = Path(__file__).parents[2] / "docs"
 FLOWS = """\
@@ -405,8 +405,8 @@ def test_secrets_of_a_line_are_not_shown(made):
 
 def test_cases_are_chosen_by_a_part_of_their_name(made):
     two = read_cases(HEAD + HEAD.replace("it", "Another"), made)
-    assert [case.name for case in chosen(two, ["ANO"])] == ["Another"]
-    assert len(chosen(two, [])) == 2
+    assert [case.name for case in select_cases(two, ["ANO"])] == ["Another"]
+    assert len(select_cases(two, [])) == 2
 
 
 # --- the documentation ------------------------------------------------------------------------
@@ -420,7 +420,7 @@ def test_the_cases_of_the_how_to_pass():
     text = "\n".join(found).replace("component1", "a").replace("component2", "b")
     cases = read_cases(text, named)
     assert len(cases) == 2
-    assert [judged(case, named).differences for case in cases] == [(), ()]
+    assert [run_case(case, named).differences for case in cases] == [(), ()]
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import pytest
 from msgspec import UNSET
 
 from cases import STEPPED
+from engine_stage import Stage, config, flows
 from fractal_rm.adapters.memory import MemoryPeers
 from fractal_rm.cases.model import BalancerMock, Fault, PeerMock
 from fractal_rm.cases.read import read_cases
-from fractal_rm.cases.record import CannotRecord, recorded
-from fractal_rm.cases.run import judged
+from fractal_rm.cases.record import CannotRecord, record_case
+from fractal_rm.cases.run import run_case
 from fractal_rm.cases.secrets import STARS, Mask
 from fractal_rm.cases.write import case_text
 from fractal_rm.config.model import Mqtt
@@ -26,7 +27,6 @@ from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail, RunSummary
 from fractal_rm.simulation.clock import VirtualClock
 from fractal_rm.simulation.loop import run_virtual
-from worlds import Stage, config, flows
 
 FLOWS = """\
 1 with terms
@@ -89,19 +89,20 @@ def detail(stage: Stage, run_id: str) -> RunDetail:
 def passes(prepare, *args, **keys):
     """Run, record, read the text again, and play it. Returns the case and its text."""
     first, children, made = ran(prepare, *args, **keys)
-    found = recorded(first, made, children=children)
+    found = record_case(first, made, children=children)
     assert found.differences == ()
     text = case_text(found.case)
     (case,) = read_cases(text, made)
-    assert judged(case, made).differences == ()
+    assert run_case(case, made).differences == ()
     assert case.expected.state is first.summary.state
     return case, text
 
 
 def answers(stage: Stage, name: str, *texts: object) -> None:
     """Each call takes the next text, or raises the next error; the last one stays."""
-    from fractal_rm.domain.call import Reply
-    from worlds import URL
+    from engine_stage import URL
+
+    from fractal_rm.domain.call import HttpResponse
 
     left = list(texts)
 
@@ -111,7 +112,7 @@ def answers(stage: Stage, name: str, *texts: object) -> None:
         if isinstance(answer, Exception):
             raise answer
         status, text = answer if isinstance(answer, tuple) else (200, answer)
-        return Reply(status, b'ETag: "7"\r\n', str(text).encode())
+        return HttpResponse(status, b'ETag: "7"\r\n', str(text).encode())
 
     stage.components.answers[f"{URL}/{name}"] = answer
 
@@ -261,7 +262,7 @@ def test_the_faults_of_a_run_of_an_older_release_are_to_be_checked():
         else timed
         for timed in first.facts
     ]
-    found = recorded(msgspec.structs.replace(first, facts=old), made)
+    found = record_case(msgspec.structs.replace(first, facts=old), made)
     assert "without causes" in found.notes[0]
     assert found.case.replies[0].fault is Fault.BROKEN
 
@@ -315,7 +316,7 @@ def test_a_reply_that_could_not_be_evaluated_is_not_recorded_as_a_broker_that_wa
 def test_a_reply_that_an_expect_refused_is_recorded_with_its_status():
     known = flows("1\nTO a 1\nGET\n  AS it\n  EXPECT it.n == 1\n")
     first, _, made = ran(lambda stage: answers(stage, "a/1", '{"n": 2}'), known=known)
-    found = recorded(first, made)
+    found = record_case(first, made)
     assert found.case.expected.state is State.FAILED
     assert found.case.replies[0].status == 200
 
@@ -329,19 +330,19 @@ def test_a_payload_is_recorded_unchanged():
 def test_a_flow_that_has_changed_is_noted():
     first, _, made = ran(lambda stage: answers(stage, "a/1", "x"), flow="2")
     changed = flows(FLOWS.replace("POST result1", "POST payload"))
-    found = recorded(first, msgspec.structs.replace(made, flows=changed))
+    found = record_case(first, msgspec.structs.replace(made, flows=changed))
     assert found.notes == ("flow 2 has changed since this run",)
     with pytest.raises(CannotRecord, match="no longer has flow 2"):
-        recorded(first, msgspec.structs.replace(made, flows={}))
+        record_case(first, msgspec.structs.replace(made, flows={}))
 
 
 def test_a_run_that_has_not_ended_cannot_be_recorded():
     first, _, made = ran(lambda stage: answers(stage, "a/1", "x"), flow="2")
     open_run = msgspec.structs.replace(first.summary, state=State.RUNNING)
     with pytest.raises(CannotRecord, match="has not ended"):
-        recorded(msgspec.structs.replace(first, summary=open_run), made)
+        record_case(msgspec.structs.replace(first, summary=open_run), made)
     with pytest.raises(CannotRecord, match="dropped for their age"):
-        recorded(msgspec.structs.replace(first, facts=[]), made)
+        record_case(msgspec.structs.replace(first, facts=[]), made)
 
 
 # --- secrets ----------------------------------------------------------------------------------
@@ -368,7 +369,7 @@ def test_secrets_of_the_configuration_are_masked_everywhere(made_secret):
 
 @pytest.fixture
 def made_secret():
-    from worlds import config
+    from engine_stage import config
 
     made = config(mqtt=Mqtt(password="hunter22"))
     assert made.balancer is not None

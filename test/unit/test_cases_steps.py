@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cases import STEPPED, differences
-from worlds import config, flows
+from engine_stage import config, flows
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from fractal_rm.domain.facts import AnyFact, Dead, Parked, Placed, Settled
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.refusals import Refused
-from fractal_rm.domain.run import Run, change
+from fractal_rm.domain.run import Run, apply_fact
 from fractal_rm.domain.state import State
 
 ROOT = Path(__file__).parents[2]
@@ -124,21 +124,21 @@ def test_an_unknown_cause_is_read_as_other():
 
 def test_the_cause_of_a_run_belongs_to_its_reason():
     run = Run("R", Flow("1"), 0)
-    change(run, Placed(None, "no balancer", cause=Cause.NO_BALANCER))
-    change(run, Settled(State.SUCCEEDED))
+    apply_fact(run, Placed(None, "no balancer", cause=Cause.NO_BALANCER))
+    apply_fact(run, Settled(State.SUCCEEDED))
     assert (run.reason, run.cause) == ("no balancer", Cause.NO_BALANCER)
-    change(run, Settled(State.FAILED, "step 1: status 500", Cause.STATUS))
+    apply_fact(run, Settled(State.FAILED, "step 1: status 500", Cause.STATUS))
     assert run.cause is Cause.STATUS
-    change(run, Parked("old", Cause.OLD))
+    apply_fact(run, Parked("old", Cause.OLD))
     assert run.cause is Cause.OLD
-    change(run, Dead("attempts", "3 times"))
+    apply_fact(run, Dead("attempts", "3 times"))
     assert run.cause is Cause.ATTEMPTS
 
 
 def test_a_run_whose_reason_an_older_release_wrote_has_no_cause():
     run = Run("R", Flow("1"), 0)
-    change(run, Placed(None, "no balancer", cause=Cause.NO_BALANCER))
-    change(run, read('{"fact": "settled", "state": "failed", "reason": "step 1: status 500"}'))
+    apply_fact(run, Placed(None, "no balancer", cause=Cause.NO_BALANCER))
+    apply_fact(run, read('{"fact": "settled", "state": "failed", "reason": "step 1: status 500"}'))
     assert (run.reason, run.cause) == ("step 1: status 500", None)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from config_files import copy_shipped, write
 from fractal_rm.config.control import Control, ControlUnreadable, read_control, write_control
-from fractal_rm.config.load import Watch, load
+from fractal_rm.config.load import FileWatch, load
 
 
 @pytest.fixture
@@ -17,26 +17,26 @@ def folder(tmp_path):
 
 
 def test_a_complete_change_is_reported_until_it_is_taken(folder):
-    watch = Watch(folder)
+    watch = FileWatch(folder)
     assert not watch.changed()
     write(folder, "flows", "1\n")
     assert not watch.changed()  # it may still be written
     assert watch.changed()
     assert watch.changed()
-    watch.take()
+    watch.accept()
     assert not watch.changed()
 
 
 def test_a_change_while_the_files_are_read_is_a_change(folder):
-    watch = Watch(folder)
+    watch = FileWatch(folder)
     load(folder, {})
     write(folder, "flows", "1\n")
-    watch.refer_to([])
+    watch.watch_also([])
     assert [watch.changed(), watch.changed()] == [False, True]
 
 
 def test_files_that_are_still_being_written_are_not_a_change(folder):
-    watch = Watch(folder)
+    watch = FileWatch(folder)
     for n in range(4):
         write(folder, "flows", "x" * n)
         assert not watch.changed()
@@ -44,10 +44,10 @@ def test_files_that_are_still_being_written_are_not_a_change(folder):
 
 
 def test_a_file_that_is_deleted_or_replaced_is_a_change(folder):
-    watch = Watch(folder)
+    watch = FileWatch(folder)
     (folder / "nodes.conf").unlink()
     assert [watch.changed(), watch.changed()] == [False, True]
-    watch.take()
+    watch.accept()
     write(folder, "nodes", {})
     assert [watch.changed(), watch.changed()] == [False, True]
 
@@ -55,8 +55,8 @@ def test_a_file_that_is_deleted_or_replaced_is_a_change(folder):
 def test_a_changed_secret_is_a_change(folder):
     secret = folder.parent / "secret"
     secret.write_text("a")
-    watch = Watch(folder)
-    watch.refer_to([secret])
+    watch = FileWatch(folder)
+    watch.watch_also([secret])
     secret.write_text("bb")
     assert [watch.changed(), watch.changed()] == [False, True]
 
@@ -65,21 +65,21 @@ def test_a_secret_that_becomes_readable_is_a_change(folder):
     secret = folder.parent / "secret"
     secret.write_text("a")
     secret.chmod(0)
-    watch = Watch(folder)
-    watch.refer_to([secret])
+    watch = FileWatch(folder)
+    watch.watch_also([secret])
     secret.chmod(0o600)
     assert [watch.changed(), watch.changed()] == [False, True]
 
 
 def test_a_change_after_take_is_detected(folder):
-    watch = Watch(folder)
+    watch = FileWatch(folder)
     write(folder, "flows", "1\n")
     watch.changed()
     assert watch.changed()
-    watch.take()
-    assert watch.still()
+    watch.accept()
+    assert watch.unchanged()
     write(folder, "flows", "1\n\n")
-    assert not watch.still()
+    assert not watch.unchanged()
 
 
 def test_the_control_file_keeps_what_was_written(tmp_path):

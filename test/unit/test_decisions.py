@@ -8,27 +8,27 @@ from fractal_rm.domain.admission import (
     Limits,
     Load,
     check_room,
+    check_same_trigger,
     is_last_attempt,
+    is_too_old,
     may_begin,
-    same_trigger,
-    too_old,
 )
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallTimedOut, ConnectFailed
-from fractal_rm.domain.cause import Answered, Cause, Failure
+from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
 from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.handoff import (
     MAX_PAUSE_S,
     OFFER_TRIES,
     AfterSilence,
-    Again,
     NoAnswer,
     RunHere,
+    TryAgain,
     after_answer,
     after_doubt,
     ask_again,
 )
-from fractal_rm.domain.outcome import CONNECT_TRIES, MOST_PAUSE_S, call_again_s, failure_of
+from fractal_rm.domain.outcome import CONNECT_ATTEMPTS, MAX_RETRY_PAUSE_S, failure_of, retry_delay_s
 from fractal_rm.domain.placement import (
     Here,
     There,
@@ -82,9 +82,9 @@ def test_while_results_fill_the_memory_a_run_begins_only_if_no_other_is_in_fligh
 
 
 def test_a_known_trigger_id_with_other_content_is_refused():
-    same_trigger("run", "digest", "digest")
+    check_same_trigger("run", "digest", "digest")
     with pytest.raises(KeyReused, match="run"):
-        same_trigger("run", "digest", "other")
+        check_same_trigger("run", "digest", "other")
 
 
 def test_the_last_attempt_is_known_before_it_begins():
@@ -92,8 +92,8 @@ def test_the_last_attempt_is_known_before_it_begins():
 
 
 def test_a_run_is_too_old_only_after_its_age():
-    assert not too_old(3_600_000, 3600)
-    assert too_old(3_600_001, 3600)
+    assert not is_too_old(3_600_000, 3600)
+    assert is_too_old(3_600_001, 3600)
 
 
 # --- placement and hand-off
@@ -141,7 +141,7 @@ def test_an_offer_that_was_never_sent_is_tried_three_times_and_then_the_run_runs
 ):
     unsent = NoAnswer("refused", sent=False)
     following = after_answer(unsent, "2", tries, fraction, maybe_taken=False)
-    assert isinstance(following, Again if tries < OFFER_TRIES else RunHere)
+    assert isinstance(following, TryAgain if tries < OFFER_TRIES else RunHere)
 
 
 @given(st.integers(1, 10_000), fractions)
@@ -181,54 +181,57 @@ def test_a_run_that_a_plain_peer_may_have_executed_runs_here_or_is_unknown(
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
 def test_a_status_below_300_is_no_failure(status):
-    assert failure_of(Reply(status, b"", b"anything")) is None
+    assert failure_of(HttpResponse(status, b"", b"anything")) is None
 
 
 @pytest.mark.parametrize("status", [300, 302, 400, 404, 500, 599])
 def test_a_status_of_300_or_more_fails_and_says_what_the_component_said(status):
-    said = failure_of(Reply(status, b"", b"no\n such  thing"))
+    said = failure_of(HttpResponse(status, b"", b"no\n such  thing"))
     assert said.reason == f"status {status}: no such thing"
-    assert (said.cause, said.answer) == (Cause.STATUS, Answered(status, begin="no such thing"))
+    assert (said.cause, said.answer) == (
+        Cause.STATUS,
+        ResponseExcerpt(status, begin="no such thing"),
+    )
 
 
 def test_of_a_redirect_it_is_known_where_it_points():
-    said = failure_of(Reply(308, b"Location: http://b/x y\r\n", b"\xff"))
+    said = failure_of(HttpResponse(308, b"Location: http://b/x y\r\n", b"\xff"))
     assert said.reason == "status 308, pointing to http://b/x%20y: 1 bytes"
-    assert said.answer == Answered(308, "http://b/x%20y")
+    assert said.answer == ResponseExcerpt(308, "http://b/x%20y")
 
 
 @given(fractions)
 def test_a_call_that_was_never_sent_is_tried_three_times(fraction):
     unsent = ConnectFailed("refused")
-    again = [call_again_s(unsent, tries, fraction) for tries in range(1, CONNECT_TRIES + 1)]
+    again = [retry_delay_s(unsent, tries, fraction) for tries in range(1, CONNECT_ATTEMPTS + 1)]
     assert all(pause is not None and pause > 0 for pause in again[:-1])
     assert again[-1] is None
 
 
-FAILED = Reply(503, b"", b"")
+FAILED = HttpResponse(503, b"", b"")
 LOST = CallTimedOut("no answer", sent=True)
 
 
 @given(st.integers(1, 10), fractions)
 def test_what_may_have_arrived_is_tried_again_only_where_the_flow_says_so(tries, fraction):
     for answer in (FAILED, LOST):
-        assert call_again_s(answer, tries, fraction) is None
-        assert call_again_s(answer, tries, fraction, retry=Retry(9), idempotent=False) is None
-        pause = call_again_s(answer, tries, fraction, retry=Retry(9))
+        assert retry_delay_s(answer, tries, fraction) is None
+        assert retry_delay_s(answer, tries, fraction, retry=Retry(9), idempotent=False) is None
+        pause = retry_delay_s(answer, tries, fraction, retry=Retry(9))
         assert (pause is None) == (tries > 9)
 
 
 @given(st.integers(1, 100), st.integers(1, 86_400_000), fractions)
 def test_pauses_double_from_the_first_and_are_bounded(tries, every_ms, fraction):
-    pause = call_again_s(FAILED, tries, fraction, retry=Retry(100, every_ms))
+    pause = retry_delay_s(FAILED, tries, fraction, retry=Retry(100, every_ms))
     assert pause is not None
-    full = min(max(MOST_PAUSE_S, every_ms / 1000), every_ms / 1000 * 2 ** min(tries - 1, 20))
+    full = min(max(MAX_RETRY_PAUSE_S, every_ms / 1000), every_ms / 1000 * 2 ** min(tries - 1, 20))
     assert full / 2 <= pause <= full
 
 
 @pytest.mark.parametrize("status", [200, 302, 308, 400, 404, 408, 425, 429, 499, 500, 503])
 def test_a_3xx_or_4xx_says_that_the_same_request_gets_the_same_answer_but_for_three(status):
-    pause = call_again_s(Reply(status, b"", b""), 1, 0, retry=Retry(1))
+    pause = retry_delay_s(HttpResponse(status, b"", b""), 1, 0, retry=Retry(1))
     assert (pause is None) == (status in {302, 308, 400, 404, 499})
 
 
@@ -249,12 +252,12 @@ def test_a_3xx_or_4xx_says_that_the_same_request_gets_the_same_answer_but_for_th
     ],
 )
 def test_retry_after_is_honoured_or_the_call_is_not_made_again(said, pause):
-    answer = Reply(429, f"Retry-After: {said}\r\n".encode(), b"")
-    assert call_again_s(answer, 1, 0, retry=Retry(1, 100), now_ms=10_000) == pause
+    answer = HttpResponse(429, f"Retry-After: {said}\r\n".encode(), b"")
+    assert retry_delay_s(answer, 1, 0, retry=Retry(1, 100), now_ms=10_000) == pause
 
 
 @pytest.mark.parametrize("now_ms", [0, 1_800_000_000_000, 4_000_000_000_000])
 def test_a_date_to_retry_after_is_measured_by_the_clock_of_who_said_it(now_ms):
     head = "Date: Fri, 15 Jan 2027 08:00:00 GMT\r\nRetry-After: Fri, 15 Jan 2027 08:00:30 GMT\r\n"
-    answer = Reply(503, head.encode(), b"")
-    assert call_again_s(answer, 1, 0, retry=Retry(1, 100), now_ms=now_ms) == 30
+    answer = HttpResponse(503, head.encode(), b"")
+    assert retry_delay_s(answer, 1, 0, retry=Retry(1, 100), now_ms=now_ms) == 30

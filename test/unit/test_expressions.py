@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fractal_rm.domain.condition import holds
+from fractal_rm.domain.condition import is_true
 from fractal_rm.domain.evaluate import as_json
+from fractal_rm.domain.evaluation_context import EvaluationContext, ResponseHead
 from fractal_rm.domain.expression import Payload
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.flow_errors import CannotEvaluate
-from fractal_rm.domain.seen import Head, Seen
 from fractal_rm.flowlang import compile_flows
 
 PAYLOAD = {"n": 2, "t": "b", "l": [1, 2.0, "x"], "o": {"k": [True]}, "yes": True, "no": False}
-CONTEXT = Seen(
+CONTEXT = EvaluationContext(
     msgspec.Raw(json.dumps(PAYLOAD).encode()),
     {1: msgspec.Raw(json.dumps('{"score": 0.9, "items": [{"s": 1}, {"s": 3}]}\n').encode())},
-    {1: Head(204, {"etag": "7"})},
+    {1: ResponseHead(204, {"etag": "7"})},
 )
 
 
@@ -32,11 +32,11 @@ def step(line: str) -> Flow:
     assert [finding.render() for finding in findings] == []
     flow = flows["1"]
     assert msgspec.json.decode(msgspec.json.encode(flow), type=Flow) == flow
-    return flow.steps[1].terms
+    return flow.steps[1].options
 
 
 def condition(text: str) -> bool:
-    return holds(step(f"POST\n  WHEN {text}").when, CONTEXT)
+    return is_true(step(f"POST\n  WHEN {text}").when, CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -169,16 +169,16 @@ def test_a_template_without_references_is_plain_json(value):
 
 @given(_json)
 def test_every_json_value_equals_itself(value):
-    context = Seen(msgspec.Raw(json.dumps({"v": value}).encode()), {}, {})
+    context = EvaluationContext(msgspec.Raw(json.dumps({"v": value}).encode()), {}, {})
     text = f"1\nTO a 1\nGET\n  WHEN payload.v == {json.dumps(value)}\n"
     flows, _ = compile_flows(text, {"a": ("1",)})
-    assert holds(flows["1"].steps[0].terms.when, context)
+    assert is_true(flows["1"].steps[0].options.when, context)
 
 
 @given(_json)
 def test_a_whole_payload_is_sent_byte_for_byte(value):
     came = json.dumps(value).encode()
-    context = Seen(msgspec.Raw(came), {}, {})
+    context = EvaluationContext(msgspec.Raw(came), {}, {})
     assert as_json(step('POST JSON {"a": [payload]}').json, context) == b'{"a": [' + came + b"]}"
 
 
@@ -189,6 +189,6 @@ def test_a_path_that_picks_no_json_value_cannot_be_sent():
 
 @pytest.mark.parametrize("deep", ["[" * 5000 + "]" * 5000, "{", ""])
 def test_a_result_that_is_not_json_raises_cannot_evaluate(deep):
-    context = Seen(msgspec.Raw(b"{}"), {1: msgspec.Raw(json.dumps(deep).encode())}, {})
+    context = EvaluationContext(msgspec.Raw(b"{}"), {1: msgspec.Raw(json.dumps(deep).encode())}, {})
     with pytest.raises(CannotEvaluate):
-        holds(step("POST\n  WHEN found.x == 1").when, context)
+        is_true(step("POST\n  WHEN found.x == 1").when, context)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from fractal_rm.cases.read import read_cases
-from fractal_rm.cases.run import judged
+from fractal_rm.cases.run import run_case
 from fractal_rm.config.compile import compile_config
 from fractal_rm.config.model import Config
 from fractal_rm.domain.flow import Method
@@ -75,7 +75,7 @@ def test_every_example_is_a_flow():
 def test_every_example_ends_as_the_page_says(comment, example):
     made = config()
     (case,) = read_cases(case_of(example, comment), made)
-    assert judged(case, made).differences == ()
+    assert run_case(case, made).differences == ()
 
 
 def test_every_keyword_has_an_example():

@@ -14,15 +14,15 @@ from fractal_rm.domain.flow import (
     CatchUp,
     Content,
     Cron,
-    Durable,
-    Each,
+    Durability,
     Flow,
+    ForEach,
     Method,
     Order,
     Publish,
-    Queueing,
-    Respond,
-    Starts,
+    QueueSettings,
+    Reply,
+    StartSettings,
     SubFlow,
     Undo,
     Wait,
@@ -105,7 +105,7 @@ def test_a_flow_may_have_a_title():
 
 def test_durable_is_read():
     flows = flows_of("1\nDURABLE step\nTO camera 1\nGET\n\n2\nTO camera 1\nGET\n")
-    assert [flow.durable for flow in flows.values()] == [Durable.STEP, Durable.ACCEPT]
+    assert [flow.durable for flow in flows.values()] == [Durability.STEP, Durability.ACCEPT]
 
 
 def steps_of(text: str) -> tuple[object, ...]:
@@ -116,17 +116,17 @@ def steps_of(text: str) -> tuple[object, ...]:
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ("ON factory/+/frame", Starts(("factory/+/frame",))),
-        ("ON a\nON b/#", Starts(("a", "b/#"))),
-        ('ON "#"\nON "line 3/frame"', Starts(("#", "line 3/frame"))),
-        ("ON $share/nodes/frames/#", Starts(("$share/nodes/frames/#",))),
-        ("EVERY 30s", Starts(every_ms=30_000)),
-        ('CRON "0 6 * * 1-5" Europe/Rome', Starts(cron=Cron("0 6 * * 1-5", "Europe/Rome"))),
-        ('CRON "0\t6 * *\t*"\tEurope/Rome', Starts(cron=Cron("0 6 * * *", "Europe/Rome"))),
-        ('CRON "0 6 * JAN MON-FRI"', Starts(cron=Cron("0 6 * JAN MON-FRI"))),
-        ('CRON "*/15 * * * *"\nCATCHUP all', Starts(cron=Cron("*/15 * * * *"),
+        ("ON factory/+/frame", StartSettings(("factory/+/frame",))),
+        ("ON a\nON b/#", StartSettings(("a", "b/#"))),
+        ('ON "#"\nON "line 3/frame"', StartSettings(("#", "line 3/frame"))),
+        ("ON $share/nodes/frames/#", StartSettings(("$share/nodes/frames/#",))),
+        ("EVERY 30s", StartSettings(every_ms=30_000)),
+        ('CRON "0 6 * * 1-5" Europe/Rome', StartSettings(cron=Cron("0 6 * * 1-5", "Europe/Rome"))),
+        ('CRON "0\t6 * *\t*"\tEurope/Rome', StartSettings(cron=Cron("0 6 * * *", "Europe/Rome"))),
+        ('CRON "0 6 * JAN MON-FRI"', StartSettings(cron=Cron("0 6 * JAN MON-FRI"))),
+        ('CRON "*/15 * * * *"\nCATCHUP all', StartSettings(cron=Cron("*/15 * * * *"),
                                                    catch_up=CatchUp.ALL)),
-        ("CATCHUP none\nEVERY 1h", Starts(every_ms=3_600_000, catch_up=CatchUp.NONE)),
+        ("CATCHUP none\nEVERY 1h", StartSettings(every_ms=3_600_000, catch_up=CatchUp.NONE)),
     ],
 )  # fmt: skip
 def test_topics_and_schedules_are_read(lines, expected):
@@ -138,10 +138,10 @@ def test_topics_and_schedules_are_read(lines, expected):
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ("LIMIT 4", Queueing(limit=4)),
-        ("PRIORITY 0", Queueing(priority=0)),
-        ("STALE 10s\nLATEST machine.id", Queueing(stale_ms=10_000, latest="machine.id")),
-        ('LATEST "payload.id"', Queueing(latest="payload.id")),
+        ("LIMIT 4", QueueSettings(limit=4)),
+        ("PRIORITY 0", QueueSettings(priority=0)),
+        ("STALE 10s\nLATEST machine.id", QueueSettings(stale_ms=10_000, latest="machine.id")),
+        ('LATEST "payload.id"', QueueSettings(latest="payload.id")),
     ],
 )
 def test_the_settings_of_the_queue_are_read(lines, expected):
@@ -164,7 +164,7 @@ def test_only_calls_and_sub_flows_have_numbers():
         SubFlow(2, "2", Content((Result(1),)), "sub", line=5),
         Publish("a", Content((Payload(),)), line=7),
         Call(3, "camera", "1", Method.POST, (Result(2), Result(2)), 8),
-        Respond(Content((Result(3),)), line=9),
+        Reply(Content((Result(3),)), line=9),
     )
 
 
@@ -190,7 +190,7 @@ def test_every_instruction_can_have_a_condition():
 
 def test_instructions_other_than_calls_need_no_target():
     flow = flows_of("1\nRUN 2 payload\nREPLY result1\n\n2\nWAIT 1ms\n")["1"]
-    assert [type(step) for step in flow.steps] == [SubFlow, Respond]
+    assert [type(step) for step in flow.steps] == [SubFlow, Reply]
 
 
 def test_foreach_is_read():
@@ -199,9 +199,9 @@ def test_foreach_is_read():
     )
     _, call, after = steps_of(text)
     assert call.items == (Item("box"),)
-    assert call.terms.each == Each(Result(1, "boxes"), 4)
+    assert call.terms.each == ForEach(Result(1, "boxes"), 4)
     assert after.items == (Result(2),)
-    assert steps_of("POST item\n  FOREACH payload")[0].terms.each == Each(Payload(), 1)
+    assert steps_of("POST item\n  FOREACH payload")[0].terms.each == ForEach(Payload(), 1)
 
 
 def test_undo_can_use_the_answer_of_its_own_call():
@@ -211,7 +211,7 @@ def test_undo_can_use_the_answer_of_its_own_call():
 
 def test_a_setting_and_a_modifier_may_have_the_same_keyword():
     flow = flows_of("1\nLIMIT 3\nTO camera 1\nPOST item\n  FOREACH payload\n  LIMIT 2\n")["1"]
-    assert (flow.queueing.limit, flow.steps[0].terms.each.at_once) == (3, 2)
+    assert (flow.queueing.limit, flow.steps[0].options.foreach.at_once) == (3, 2)
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fractal_rm.domain.admission import FAIR_TURN
-from fractal_rm.domain.flow import Flow, Queueing
+from fractal_rm.domain.flow import Flow, QueueSettings
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
 from fractal_rm.engine.queue.lines import Lines
 
 
 def flow(name: str = "1", priority: int | None = None) -> Flow:
-    return Flow(name) if priority is None else Flow(name, queueing=Queueing(priority=priority))
+    return Flow(name) if priority is None else Flow(name, queueing=QueueSettings(priority=priority))
 
 
 def always(*_: object) -> bool:
@@ -69,7 +69,7 @@ def test_every_line_has_a_turn_whatever_its_priority(lines_of):
     lines = Lines()
     for name, priority in lines_of.items():
         lines.add(Run(str(name), flow(str(name), priority), 0))
-    levels = len({*lines_of.values(), Queueing().priority})
+    levels = len({*lines_of.values(), QueueSettings().priority})
     turns = FAIR_TURN * levels * len(lines_of)
     begun = set()
     for _ in range(turns):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from engine_stage import Stage
 from fractal_rm.domain.facts import Accepted, Finished, Placed, Settled
 from fractal_rm.domain.state import State
-from worlds import Stage
 
 
 class Recording:

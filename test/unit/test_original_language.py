@@ -106,7 +106,7 @@ def test_the_flows_shipped_with_the_original_have_the_same_json():
         assert findings == []
         written = [json.loads(msgspec.json.encode(flow)) for flow in flows.values()]
         assert written == meaning_in_the_original(text)
-        assert all(step.terms is msgspec.UNSET for flow in flows.values() for step in flow.steps)
+        assert all(step.options is msgspec.UNSET for flow in flows.values() for step in flow.steps)
 
 
 def test_a_flow_of_the_original_has_the_same_version():
@@ -148,4 +148,4 @@ def test_a_comment_may_follow_in_a_line(comment):
 def test_a_string_may_contain_the_comment_sign():
     text = '1\nTO camera 1\nPOST JSON {"a": "x # y \\" # z"} # a comment\n'
     (flow,) = compile_flows(text, COMPONENTS)[0].values()
-    assert flow.steps[0].terms.json.value == {"a": 'x # y " # z'}
+    assert flow.steps[0].options.json.value == {"a": 'x # y " # z'}

@@ -6,12 +6,12 @@ import asyncio
 
 import msgspec
 
+from engine_stage import Stage, until
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.outcomes import MOST_KEPT, MOST_KEPT_BYTES, Outcomes
-from worlds import Stage, until
 
 
 def ended(run_id: str, size: int = 2) -> Run:

@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from fractal_rm.domain.expression import Compare, Comparison, Item, Literal, Payload, Result
 from fractal_rm.domain.flow import (
     Call,
+    CallOptions,
     Content,
-    Each,
     Flow,
+    ForEach,
     Method,
     Order,
     Publish,
-    Queueing,
-    Respond,
+    QueueSettings,
+    Reply,
     Retry,
-    Starts,
+    StartSettings,
     Step,
     SubFlow,
-    Terms,
     Undo,
     Wait,
 )
@@ -44,19 +44,20 @@ FULL = Flow(
     "1",
     'inspect <a> "frame" & more',
     (
-        Call(1, "camera", "frame", Method.GET, (), 0, Terms(name="frame", retry=Retry(3, 100))),
+        Call(1, "camera", "frame", Method.GET, (), 0,
+             CallOptions(name="frame", retry=Retry(3, 100))),
         Call(2, "detector", "1", Method.POST, (Result(1), Payload()), 0,
-             Terms(when=WHEN, undo=Undo("2", (Result(1),)), timeout_ms=800)),
+             CallOptions(when=WHEN, undo=Undo("2", (Result(1),)), timeout_ms=800)),
         Call(3, "store", "1", Method.PUT, (), 0,
-             Terms(raw=Item("text"), each=Each(Result(2, "boxes"), 4))),
+             CallOptions(raw=Item("text"), foreach=ForEach(Result(2, "boxes"), 4))),
         Wait(2000),
         SubFlow(4, "7", Content((Result(3),)), "printed"),
         Publish("factory/alerts", Content(json=Literal({"a": 1})), WHEN),
-        Respond(Content((Result(2),))),
+        Reply(Content((Result(2),))),
     ),
     deadline_ms=5000,
-    starts=Starts(("factory/+/frame",), 30_000),
-    queueing=Queueing(limit=4),
+    starts=StartSettings(("factory/+/frame",), 30_000),
+    queueing=QueueSettings(limit=4),
 )  # fmt: skip
 EXPECTED_TEXTS = [
     "Flow 1", 'inspect <a> "frame" & more', "factory/+/frame", "30s", "DEADLINE", "5s", "LIMIT",
@@ -77,8 +78,8 @@ def many(count: int, seed: int, order: Order = Order.DATAFLOW) -> Flow:
     for number in range(1, count + 1):
         earlier = range(max(1, number - 9), number)
         needed = chance.sample(earlier, min(chance.choice([0, 1, 1, 2, 3]), len(earlier)))
-        options = Terms(when=WHEN if chance.random() < 0.2 and number > 1 else None,
-                        each=Each(Payload()) if chance.random() < 0.2 else None)  # fmt: skip
+        options = CallOptions(when=WHEN if chance.random() < 0.2 and number > 1 else None,
+                        foreach=ForEach(Payload()) if chance.random() < 0.2 else None)  # fmt: skip
         items = tuple(map(Result, needed))
         steps.append(Call(number, "component", "run", Method.POST, items, 0, options))
         if chance.random() < 0.05:
@@ -93,7 +94,7 @@ def test_the_picture_has_every_text_of_the_flow(order):
 
 
 def test_a_topic_is_written_as_in_the_file():
-    starts = Starts(("#", "line 3/frame", "line/3"))
+    starts = StartSettings(("#", "line 3/frame", "line/3"))
     flow = Flow("1", steps=(Publish("to all", Content()),), starts=starts)
     topics = [text for keyword, text in heading(flow).starts if keyword == "ON"]
     assert topics == ['"#"', '"line 3/frame"', "line/3"]
@@ -102,7 +103,7 @@ def test_a_topic_is_written_as_in_the_file():
 
 def test_a_condition_about_elements_is_not_a_bypass_of_the_step():
     when = Compare(Comparison.GREATER, Item("x"), Literal(3))
-    options = Terms(each=Each(Payload("boxes")), when=when)
+    options = CallOptions(foreach=ForEach(Payload("boxes")), when=when)
     flow = Flow("1", steps=(Call(1, "camera", "1", Method.POST, (), 0, options),))
     shown = texts(svg(flow))
     assert shown.index("FOREACH") < shown.index("WHEN")
@@ -179,8 +180,9 @@ def test_any_text_fits_into_its_box(name, path, topic):
         topic,
         (
             Call(1, name, topic, Method.PATCH, (Payload(path),) * 3, 0,
-                 Terms(name=name, when=Compare(Comparison.EQUAL, Payload(path), Literal(topic)),
-                       each=Each(Payload(path)), undo=Undo(topic, (Payload(path),)),
+                 CallOptions(name=name,
+                       when=Compare(Comparison.EQUAL, Payload(path), Literal(topic)),
+                       foreach=ForEach(Payload(path)), undo=Undo(topic, (Payload(path),)),
                        headers=((name, Literal(path)),))),
             Publish(topic, Content(raw=Payload(path))),
         ),
@@ -220,7 +222,7 @@ def test_arrows_come_only_from_the_steps_that_a_step_waits_for_directly():
 
 
 def test_wait_reply_and_a_publish_without_results_wait_for_all_steps_and_delay_all_later_ones():
-    steps = (call(1), call(2), Wait(1), call(3, 1), Publish("t"), call(4), Respond())
+    steps = (call(1), call(2), Wait(1), call(3, 1), Publish("t"), call(4), Reply())
     assert predecessors(steps) == [[], [], [0, 1], [2], [3], [4], [5]]
     sends = Publish("t", Content((Result(1),)))
     assert predecessors((call(1), call(2), sends, call(3))) == [[], [], [0], []]

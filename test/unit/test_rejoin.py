@@ -5,17 +5,17 @@ from __future__ import annotations
 import msgspec
 
 from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.rejoin import LOST, LOST_BEGINNING, LOST_FLOW, Before, rejoin
-from fractal_rm.adapters.log.segments import Put
-from fractal_rm.adapters.log.stories import Story
+from fractal_rm.adapters.log.rejoin import LOST, LOST_BEGINNING, LOST_FLOW, HistoryBefore, rejoin
+from fractal_rm.adapters.log.run_updates import RunUpdate
+from fractal_rm.adapters.log.segments import PlacedBody
 from fractal_rm.domain.facts import AnyFact, Finished, Released, Settled
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal import FLOW, accepted, begun
 
-EMPTY = Before([], lambda _: None, lambda _: False)
-LATER = Put(b'[["later", 7]]', 0)
+EMPTY = HistoryBefore([], lambda _: None, lambda _: False)
+LATER = PlacedBody(b'[["later", 7]]', 0)
 
 
 def timed(fact: AnyFact) -> msgspec.Raw:
@@ -42,11 +42,11 @@ def flow() -> tuple:
     return ("flow", flow_version(FLOW), msgspec.Raw(records.encode(FLOW)))
 
 
-def body(*entries: tuple) -> Put:
-    return Put(records.encode(entries), 0)
+def body(*entries: tuple) -> PlacedBody:
+    return PlacedBody(records.encode(entries), 0)
 
 
-def updates_of(found) -> dict[str, Story]:
+def updates_of(found) -> dict[str, RunUpdate]:
     return {story.run_id: story for story in found.stories}
 
 
@@ -81,7 +81,9 @@ def test_a_run_that_was_open_at_a_gap_ends_as_unknown_unless_its_end_follows():
 
 def test_the_same_holds_for_a_run_that_is_open_in_the_history():
     def of(parts: list[list[bytes]]) -> dict[str, State]:
-        return states(rejoin(parts, Before(["held"], {"held": begun("held")}.get, lambda _: True)))
+        return states(
+            rejoin(parts, HistoryBefore(["held"], {"held": begun("held")}.get, lambda _: True))
+        )
 
     assert of([[]]) == {}
     assert of([[], []]) == {"held": State.UNKNOWN}
@@ -100,14 +102,14 @@ def test_a_run_whose_flow_was_in_a_gap_ends_as_unknown():
     found = rejoin([[], [body(begin("a"))]], EMPTY)
     assert states(found) == {"a": State.UNKNOWN}
     assert updates_of(found)["a"].reason == LOST_FLOW
-    known = Before([], lambda _: None, lambda version: version == flow_version(FLOW))
+    known = HistoryBefore([], lambda _: None, lambda version: version == flow_version(FLOW))
     assert states(rejoin([[], [body(begin("a"))]], known)) == {"a": State.ACCEPTED}
 
 
 def test_a_valid_body_that_cannot_be_decoded_is_a_gap():
     found = rejoin([[body(flow(), begin("a")), LATER, body(begin("b"))]], EMPTY)
     assert states(found) == {"a": State.UNKNOWN, "b": State.ACCEPTED}
-    assert found.unread == 1
+    assert found.undecodable == 1
 
 
 def test_a_run_with_an_inapplicable_fact_ends_as_unknown_with_its_earlier_facts():
@@ -118,14 +120,14 @@ def test_a_run_with_an_inapplicable_fact_ends_as_unknown_with_its_earlier_facts(
 
 def test_facts_of_a_run_that_has_ended_in_the_history_change_nothing():
     ended = Run("a", Flow("7"), 0, state=State.UNKNOWN)
-    held = Before([], {"a": ended}.get, lambda _: True)
+    held = HistoryBefore([], {"a": ended}.get, lambda _: True)
     found = rejoin([[body(finish_step("a"))]], held)
     assert updates_of(found) == {}
 
 
 def test_runs_that_ended_before_the_position_of_the_history_are_left_out():
-    first = Put(body(flow(), begin("a"), begin("b"), end("b"), duplicate("x")).body, 10)
-    second = Put(body(finish_step("a"), duplicate("x")).body, 20)
-    found = rejoin([[first, second]], Before([], lambda _: None, lambda _: True, 10))
+    first = PlacedBody(body(flow(), begin("a"), begin("b"), end("b"), duplicate("x")).body, 10)
+    second = PlacedBody(body(finish_step("a"), duplicate("x")).body, 20)
+    found = rejoin([[first, second]], HistoryBefore([], lambda _: None, lambda _: True, 10))
     assert states(found) == {"a": State.RUNNING}
     assert found.stories.again == {"x": 1}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fractal_rm.domain.body import request_body
-from fractal_rm.domain.call import BodyForm, Reply
+from fractal_rm.domain.call import BodyForm, HttpResponse
 from fractal_rm.domain.expression import Payload, Result
 from fractal_rm.domain.facts import (
     Accepted,
@@ -179,7 +179,7 @@ def test_run_ids_are_sorted_in_the_order_of_their_creation_whatever_the_clock_do
     for moment_ms in moments_ms:
         made += [ids.next(moment_ms), ids.next(moment_ms)]
     later = RunIds(os.urandom)
-    later.go_on_after(made[-1])
+    later.continue_after(made[-1])
     made.append(later.next(0))
     assert made == sorted(made)
     assert len(set(made)) == len(made)
@@ -231,7 +231,7 @@ def test_a_body_can_be_python_text_as_in_the_original():
 )
 def test_a_result_is_the_response_text_in_its_charset(kind, raw, text):
     head = f"Content-Type: {kind}\r\n".encode() if kind else b""
-    assert msgspec.json.decode(result_of(Reply(200, head, raw))) == text
+    assert msgspec.json.decode(result_of(HttpResponse(200, head, raw))) == text
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_result_is_the_response_text_in_its_charset(kind, raw, text):
     ],
 )
 def test_a_response_that_is_not_text_in_its_charset_is_bytes(kind, raw):
-    assert result_of(Reply(200, f"Content-Type: {kind}\r\n".encode(), raw)) == raw
+    assert result_of(HttpResponse(200, f"Content-Type: {kind}\r\n".encode(), raw)) == raw
 
 
 _charsets = st.sampled_from([*aliases, *aliases.values(), "unicode_escape", "undefined"])
@@ -267,7 +267,7 @@ _charsets = st.sampled_from([*aliases, *aliases.values(), "unicode_escape", "und
 @given(_charsets | st.text(), st.binary() | st.text(alphabet="+-AD8Uu\\d0").map(str.encode))
 def test_any_bytes_under_any_charset_result_in_a_text_or_the_same_bytes(charset, raw):
     kind = f'text/plain; charset="{charset}"'.encode("utf-8", "replace")
-    result = result_of(Reply(200, b"Content-Type: %b\r\n" % kind, raw))
+    result = result_of(HttpResponse(200, b"Content-Type: %b\r\n" % kind, raw))
     assert result == raw or isinstance(msgspec.json.decode(result), str)
     assert msgspec.json.decode(as_shown(result)) is not None
 

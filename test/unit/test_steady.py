@@ -13,9 +13,9 @@ from fractal_rm.domain.steady import (
     MAX_REBOOT_AGING_MS,
     WRITE_EVERY_MS,
     Timeline,
-    doubt,
-    looked_at,
-    resumed,
+    timeline_at_start,
+    updated,
+    wall_clock_fault,
     wall_clock_set_by,
 )
 
@@ -33,7 +33,7 @@ class Machine:
     boots: int = 1
 
     def __post_init__(self):
-        self.timeline = resumed(None, self.moment())
+        self.timeline = timeline_at_start(None, self.moment())
         self.written = self.timeline
 
     def moment(self) -> Moment:
@@ -43,7 +43,7 @@ class Machine:
         return self.timeline.read(self.timeline.boot_ms)
 
     def look(self) -> int:
-        before, self.timeline = self.timeline, looked_at(self.timeline, self.moment())
+        before, self.timeline = self.timeline, updated(self.timeline, self.moment())
         since_ms = self.timeline.boot_ms - self.written.boot_ms
         if since_ms >= WRITE_EVERY_MS or wall_clock_set_by(before, self.timeline):
             self.written = self.timeline
@@ -61,13 +61,13 @@ class Machine:
 
     def restart(self):
         """Another process, on the same boot."""
-        self.timeline = resumed(self.written, self.moment())
+        self.timeline = timeline_at_start(self.written, self.moment())
 
     def reboot(self, off_ms: int, *, wall_ms: int | None = None, up_ms: int = 10_000):
         """The power is off for ``off_ms``; ``wall_ms`` is what the wall clock shows afterwards."""
         self.wall_ms = self.wall_ms + off_ms + up_ms if wall_ms is None else wall_ms
         self.boots, self.boot_ms = self.boots + 1, up_ms
-        self.timeline = resumed(self.written, self.moment())
+        self.timeline = timeline_at_start(self.written, self.moment())
         self.written = self.timeline
 
 
@@ -112,13 +112,13 @@ def test_the_wall_clock_of_a_board_without_a_battery_is_set_an_hour_after_boot()
     machine.reboot(6 * HOUR_MS, wall_ms=30_000, up_ms=30_000)
     booted = machine.reading()
     assert booted.steady_ms - before.steady_ms == 30_000
-    assert "before this program was made" in doubt(booted, NOW_MS - YEAR_MS)
+    assert "before this program was made" in wall_clock_fault(booted, NOW_MS - YEAR_MS)
     machine.pass_time(HOUR_MS)
     machine.set_by(NOW_MS + 5 * DAY_MS + 7 * HOUR_MS - machine.wall_ms)
     after = machine.reading()
     assert after.steady_ms - booted.steady_ms == HOUR_MS
     assert after.id_ms >= after.wall_ms == machine.wall_ms
-    assert doubt(after, NOW_MS - YEAR_MS) is None
+    assert wall_clock_fault(after, NOW_MS - YEAR_MS) is None
 
 
 def test_a_clock_fifty_years_ahead_at_boot_ages_history_by_20_hours_until_it_is_corrected():
@@ -133,7 +133,7 @@ def test_a_clock_fifty_years_ahead_at_boot_ages_history_by_20_hours_until_it_is_
     right = machine.reading()
     assert right.retention_ms - before.retention_ms == 1_000
     assert right.steady_ms - after.steady_ms == right.id_ms - after.id_ms == 1_000
-    assert doubt(right, 0) is None
+    assert wall_clock_fault(right, 0) is None
 
 
 @pytest.mark.parametrize("ahead_ms", [2 * HOUR_MS, 73 * YEAR_MS])
@@ -152,7 +152,7 @@ def test_a_board_whose_clock_is_ahead_at_each_boot_forgets_nothing(ahead_ms, cor
         machine.written = machine.timeline
     after = machine.reading()
     assert 0 <= after.retention_ms - before.retention_ms <= 31 * MINUTE_MS
-    assert doubt(after, 0) is None
+    assert wall_clock_fault(after, 0) is None
 
 
 @pytest.mark.parametrize("by_ms", [HOUR_MS, 50 * YEAR_MS])
@@ -167,7 +167,7 @@ def test_a_corrected_wall_clock_is_not_doubted(by_ms, again):
         machine.restart()
     if again == "reboot":
         machine.reboot(20_000)
-    assert doubt(machine.reading(), 0) is None
+    assert wall_clock_fault(machine.reading(), 0) is None
 
 
 @pytest.mark.parametrize("again", ["set", "reboot"])
@@ -177,7 +177,7 @@ def test_a_wall_clock_that_goes_back_is_doubted(again):
         machine.set_by(-HOUR_MS)
     else:
         machine.reboot(0, wall_ms=NOW_MS - HOUR_MS)
-    assert "behind" in doubt(machine.reading(), 0)
+    assert "behind" in wall_clock_fault(machine.reading(), 0)
 
 
 def test_on_another_machine_with_a_long_uptime_the_wall_clock_counts():
@@ -214,7 +214,7 @@ def test_another_time_namespace_counts_as_a_reboot():
 
 def test_a_difference_of_one_millisecond_does_not_count_as_a_setting():
     timeline = Timeline("boot", 1_000, NOW_MS, NOW_MS - 1_000)
-    later = looked_at(timeline, Moment("boot", 1_500, NOW_MS + 501))
+    later = updated(timeline, Moment("boot", 1_500, NOW_MS + 501))
     assert wall_clock_set_by(timeline, later) == 0
     assert later.read(1_500).ahead_ms == 0
 

@@ -15,11 +15,12 @@ from fractal_rm.adapters.sqlite.format.page_chain import (
     verified_facts,
 )
 from fractal_rm.cli.runs import describe_fact
-from fractal_rm.domain.admission import what_it_is_about
+from fractal_rm.domain.admission import latest_key
 from fractal_rm.domain.body import content_json, list_element, list_text, request_body
 from fractal_rm.domain.call import BodyForm
-from fractal_rm.domain.condition import holds
+from fractal_rm.domain.condition import is_true
 from fractal_rm.domain.evaluate import as_json, as_text, evaluate
+from fractal_rm.domain.evaluation_context import EvaluationContext
 from fractal_rm.domain.expression import (
     Compare,
     Comparison,
@@ -34,9 +35,8 @@ from fractal_rm.domain.facts import Accepted, Finished
 from fractal_rm.domain.flow import Content
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.refusals import Malformed
-from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.strict_json import MAX_DEPTH, check_json, read_json
-from fractal_rm.domain.values import Values
+from fractal_rm.domain.value_budget import ValueBudget
 
 # Values that JSON allows and that some decoders do not handle.
 NUMBERS = [
@@ -113,10 +113,10 @@ DEEPEST = "[" * MAX_DEPTH + "]" * MAX_DEPTH
 def test_json_that_the_decoder_accepts_can_be_evaluated(text, path):
     check_json(text.encode())
     payload = msgspec.Raw(text.encode())
-    context = Seen(payload, {1: msgspec.Raw(msgspec.json.encode(text))}, {})
+    context = EvaluationContext(payload, {1: msgspec.Raw(msgspec.json.encode(text))}, {})
     for value in evaluated(context, path):
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    label = what_it_is_about("1", path, payload)
+    label = latest_key("1", path, payload)
     assert label is None or label.startswith("1\0")
 
 
@@ -124,9 +124,9 @@ def test_json_that_the_decoder_accepts_can_be_evaluated(text, path):
 @pytest.mark.parametrize("text", ['{"id": 1e400}', "[1e400]", "9" * 5000, "[" * 5000 + "]" * 5000])
 def test_json_that_only_an_older_release_accepted_raises_cannot_evaluate(text, path):
     payload = msgspec.Raw(text.encode())
-    context = Seen(payload, {1: payload}, {})
+    context = EvaluationContext(payload, {1: payload}, {})
     assert evaluated(context, path) == []
-    assert what_it_is_about("1", path, payload) is None
+    assert latest_key("1", path, payload) is None
     assert evaluate_or_none(request_body, [Payload()], payload, {}, BodyForm.PYTHON_REPR) is None
     assert describe_fact(Accepted("1", "v", payload, "rest"))[1]
 
@@ -140,8 +140,8 @@ def evaluated(context, path):
             values.append(value)
         evaluate_or_none(as_text, ref, context)
         for comparison in (Comparison.EQUAL, Comparison.LESS, Comparison.IN):
-            evaluate_or_none(holds, Compare(comparison, ref, Literal(1.5)), context)
-            evaluate_or_none(holds, Compare(comparison, Payload(), ref), context)
+            evaluate_or_none(is_true, Compare(comparison, ref, Literal(1.5)), context)
+            evaluate_or_none(is_true, Compare(comparison, Payload(), ref), context)
         template = ObjectOf((("a", ref), ("b", Status(1)), ("c", Header(1, "x"))))
         evaluate_or_none(as_json, template, context)
         body = evaluate_or_none(content_json, Content(json=template), context)
@@ -165,7 +165,7 @@ def test_json_that_the_decoder_accepts_can_be_sent_stored_and_shown(text):
     payload, result = msgspec.Raw(text.encode()), msgspec.Raw(msgspec.json.encode(text))
     for form in BodyForm:
         assert request_body([Payload(), Result(1)], payload, {1: result}, form)
-    listed = list_text([list_element(result, Values())] * 2)
+    listed = list_text([list_element(result, ValueBudget())] * 2)
     assert len(read_json(msgspec.json.decode(listed).encode())) == 2
     facts = [Accepted("1", "v", payload, "rest"), Finished(1, 200, 1.0, result),
              Finished(2, 0, 0, payload)]  # fmt: skip

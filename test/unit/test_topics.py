@@ -7,7 +7,7 @@ import pytest
 from fractal_rm.adapters.mqtt.flow_topics import FlowTopics
 from fractal_rm.adapters.mqtt.subscription_file import SubscriptionFile
 from fractal_rm.config.model import Broker
-from fractal_rm.domain.flow import Flow, Starts
+from fractal_rm.domain.flow import Flow, StartSettings
 from fractal_rm.domain.topic import (
     MAX_IDENTIFIER,
     covers,
@@ -112,9 +112,9 @@ def test_a_subscription_identifier_depends_only_on_the_filter():
 
 
 def flow_topics(**filters):
-    flows = {name: Flow(name, starts=Starts(topics=each)) for name, each in filters.items()}
+    flows = {name: Flow(name, starts=StartSettings(topics=each)) for name, each in filters.items()}
     return FlowTopics(
-        "own", {**flows, "seed": Flow("seed"), "clock": Flow("clock", starts=Starts())}
+        "own", {**flows, "seed": Flow("seed"), "clock": Flow("clock", starts=StartSettings())}
     )
 
 

@@ -15,7 +15,7 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.handoff import ReceivedOffer
 from fractal_rm.domain.refusals import Malformed, Refused, TooLarge, WrongShape
 from fractal_rm.domain.strict_json import MAX_DEPTH
-from fractal_rm.domain.trigger import Arrival, Source, decode_trigger
+from fractal_rm.domain.trigger import Arrival, TriggerSource, decode_trigger
 
 MAX = 256 * 1024
 json_values = st.recursive(
@@ -27,11 +27,11 @@ json_values = st.recursive(
 
 
 def mqtt(body, **more):
-    return decode_trigger(Arrival(Source.MQTT, body, **more), MAX)
+    return decode_trigger(Arrival(TriggerSource.MQTT, body, **more), MAX)
 
 
 def rest(body, **more):
-    return decode_trigger(Arrival(Source.REST, body, **more), MAX)
+    return decode_trigger(Arrival(TriggerSource.REST, body, **more), MAX)
 
 
 @given(json_values)
@@ -43,14 +43,14 @@ def test_a_payload_is_kept_byte_for_byte(payload):
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_accepted_or_refused(body):
-    for source in Source:
+    for source in TriggerSource:
         with contextlib.suppress(Refused):
             decode_trigger(Arrival(source, body), MAX)
 
 
 @given(json_values)
 def test_any_json_is_accepted_or_refused(value):
-    for source in Source:
+    for source in TriggerSource:
         with contextlib.suppress(Refused):
             decode_trigger(Arrival(source, json.dumps(value).encode()), MAX)
 
@@ -124,7 +124,7 @@ def test_extra_keys_are_ignored():
 
 def test_a_message_over_the_maximum_size_is_too_large():
     with pytest.raises(TooLarge):
-        decode_trigger(Arrival(Source.MQTT, b"\xff" * 11), 10)
+        decode_trigger(Arrival(TriggerSource.MQTT, b"\xff" * 11), 10)
 
 
 @pytest.mark.parametrize("value", ['"false"', "0", "1", "null", '"true"'])

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fractal_rm.domain.refusals import Malformed, Refused, WrongContentType, WrongShape
-from fractal_rm.domain.trigger import Arrival, Said, Source, decode_trigger
+from fractal_rm.domain.trigger import Arrival, TriggerMetadata, TriggerSource, decode_trigger
 
 MAX = 256 * 1024
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -15,9 +15,9 @@ EVENT = {"specversion": "1.0", "id": "7", "source": "/line/1", "type": "frame.ta
 EVENT_TYPE = "application/cloudevents+json"
 
 
-def decode(body, source=Source.MQTT, said=None, **more):
+def decode(body, source=TriggerSource.MQTT, said=None, **more):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return decode_trigger(Arrival(source, raw, said=said, **more), MAX)
+    return decode_trigger(Arrival(source, raw, metadata=said, **more), MAX)
 
 
 def message(**more):
@@ -27,7 +27,7 @@ def message(**more):
 # --- time ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", [Source.MQTT, Source.REST])
+@pytest.mark.parametrize("source", [TriggerSource.MQTT, TriggerSource.REST])
 def test_deadline_ms_is_the_time_budget(source):
     assert decode(message(deadline_ms=1500), source).budget_ms == 1500
     assert decode(message(), source).budget_ms is None
@@ -40,23 +40,25 @@ def test_a_deadline_is_a_positive_whole_number(value):
 
 
 def test_the_shorter_of_two_time_limits_counts():
-    assert decode(message(deadline_ms=1500), said=Said(left_ms=900)).budget_ms == 900
-    assert decode(message(deadline_ms=500), said=Said(left_ms=900)).budget_ms == 500
-    assert decode(message(), said=Said(left_ms=900)).budget_ms == 900
+    assert decode(message(deadline_ms=1500), said=TriggerMetadata(left_ms=900)).budget_ms == 900
+    assert decode(message(deadline_ms=500), said=TriggerMetadata(left_ms=900)).budget_ms == 500
+    assert decode(message(), said=TriggerMetadata(left_ms=900)).budget_ms == 900
 
 
 def test_waiting_time_reduces_the_budget_but_leaves_at_least_1_ms():
     assert decode(message(deadline_ms=1500), waited_ms=600).budget_ms == 900
-    assert decode(message(), said=Said(left_ms=500), waited_ms=600).budget_ms == 1
+    assert decode(message(), said=TriggerMetadata(left_ms=500), waited_ms=600).budget_ms == 1
 
 
 # --- replies and traces ----------------------------------------------------------------------
 
 
 def test_a_response_topic_and_its_correlation_data_are_kept():
-    trigger = decode(message(), said=Said(reply_topic="answers/7", correlation=b"\x00\xff"))
+    trigger = decode(
+        message(), said=TriggerMetadata(reply_topic="answers/7", correlation=b"\x00\xff")
+    )
     assert (trigger.reply_topic, trigger.correlation) == ("answers/7", b"\x00\xff")
-    assert decode(message(), said=Said(correlation=b"1")).correlation is None
+    assert decode(message(), said=TriggerMetadata(correlation=b"1")).correlation is None
 
 
 @pytest.mark.parametrize(
@@ -64,19 +66,19 @@ def test_a_response_topic_and_its_correlation_data_are_kept():
 )
 def test_an_invalid_response_topic_is_refused(topic):
     with pytest.raises(WrongShape, match="response topic"):
-        decode(message(), said=Said(reply_topic=topic))
+        decode(message(), said=TriggerMetadata(reply_topic=topic))
 
 
 def test_correlation_data_has_a_maximum_length():
     with pytest.raises(WrongShape, match="correlation data has at most 4096"):
-        decode(message(), said=Said(reply_topic="a", correlation=b"x" * 5_000))
+        decode(message(), said=TriggerMetadata(reply_topic="a", correlation=b"x" * 5_000))
 
 
 @pytest.mark.parametrize(
     ("given", "kept"), [(TRACE, TRACE), ("nonsense", None), (TRACE + "\r\nX: y", None), ("", None)]
 )
 def test_an_invalid_traceparent_is_ignored(given, kept):
-    assert decode(message(), said=Said(traceparent=given)).traceparent == kept
+    assert decode(message(), said=TriggerMetadata(traceparent=given)).traceparent == kept
 
 
 # --- ON: the topic names the flow ---------------------------------------------------------------
@@ -104,7 +106,7 @@ def test_bytes_that_are_not_text_cannot_be_a_payload():
 
 
 def test_the_same_id_on_a_topic_is_a_different_trigger_for_each_flow():
-    first, second = (decode(b"1", flow_id=flow, key="k").known_as for flow in "45")
+    first, second = (decode(b"1", flow_id=flow, key="k").dedup_key for flow in "45")
     assert first != second
     assert decode(b"1", flow_id="4", key="k").key == "k"
 
@@ -114,33 +116,33 @@ def test_the_same_id_on_a_topic_is_a_different_trigger_for_each_flow():
 
 @pytest.mark.parametrize(
     ("source", "said"),
-    [(Source.MQTT, None), (Source.MQTT, Said(content_type=EVENT_TYPE)),
-     (Source.REST, Said(content_type=EVENT_TYPE + "; charset=utf-8"))],
+    [(TriggerSource.MQTT, None), (TriggerSource.MQTT, TriggerMetadata(content_type=EVENT_TYPE)),
+     (TriggerSource.REST, TriggerMetadata(content_type=EVENT_TYPE + "; charset=utf-8"))],
 )  # fmt: skip
 def test_the_data_of_an_event_is_the_trigger(source, said):
     trigger = decode({**EVENT, "data": message(deadline_ms=9)}, source, said)
     assert (trigger.flow_id, trigger.payload, trigger.budget_ms) == ("1", b'"p"', 9)
-    assert (trigger.key, trigger.known_as) == ("/line/1 7", "\0event:/line/1 7")
+    assert (trigger.key, trigger.dedup_key) == ("/line/1 7", "\0event:/line/1 7")
 
 
 def test_source_and_id_of_an_event_are_the_trigger_id_before_any_other_id():
-    said = Said(content_type=EVENT_TYPE)
-    trigger = decode({**EVENT, "data": message(id="other")}, Source.REST, said, key="third")
+    said = TriggerMetadata(content_type=EVENT_TYPE)
+    trigger = decode({**EVENT, "data": message(id="other")}, TriggerSource.REST, said, key="third")
     assert trigger.key == "/line/1 7"
 
 
-@pytest.mark.parametrize("said", [None, Said(content_type=EVENT_TYPE)])
+@pytest.mark.parametrize("said", [None, TriggerMetadata(content_type=EVENT_TYPE)])
 def test_on_a_topic_the_data_of_an_event_is_the_payload(said):
     trigger = decode({**EVENT, "data": {"b": 2}, "traceparent": TRACE}, said=said, flow_id="4")
     assert (trigger.flow_id, trigger.payload) == ("4", b'{"b": 2}')
-    assert (trigger.known_as, trigger.traceparent) == ("\0topic:4:/line/1 7", TRACE)
+    assert (trigger.dedup_key, trigger.traceparent) == ("\0topic:4:/line/1 7", TRACE)
 
 
 def test_at_the_url_of_a_flow_an_event_needs_its_content_type():
     body = {**EVENT, "data": 1}
-    said = Said(content_type=EVENT_TYPE)
-    assert decode(body, Source.REST, said, flow_id="4").payload == b"1"
-    assert json.loads(decode(body, Source.REST, flow_id="4").payload) == body
+    said = TriggerMetadata(content_type=EVENT_TYPE)
+    assert decode(body, TriggerSource.REST, said, flow_id="4").payload == b"1"
+    assert json.loads(decode(body, TriggerSource.REST, flow_id="4").payload) == body
 
 
 def test_an_event_without_data_has_the_payload_null():
@@ -163,19 +165,19 @@ def test_an_event_without_data_has_the_payload_null():
     ],
 )
 def test_an_invalid_event_is_refused_with_a_reason(change, words):
-    said = Said(content_type=EVENT_TYPE)
+    said = TriggerMetadata(content_type=EVENT_TYPE)
     with pytest.raises(WrongShape, match=words.replace("(", r"\(")):
-        decode({**EVENT, **change}, Source.REST, said)
+        decode({**EVENT, **change}, TriggerSource.REST, said)
 
 
 def test_an_event_is_a_json_object():
     with pytest.raises(WrongShape, match="object"):
-        decode([1], said=Said(content_type=EVENT_TYPE))
+        decode([1], said=TriggerMetadata(content_type=EVENT_TYPE))
 
 
 def test_a_batch_of_events_is_refused():
     with pytest.raises(WrongContentType, match="one in a message"):
-        decode([EVENT], said=Said(content_type="application/cloudevents-batch+json"))
+        decode([EVENT], said=TriggerMetadata(content_type="application/cloudevents-batch+json"))
 
 
 def test_json_that_only_resembles_an_event_is_an_ordinary_message():
@@ -189,8 +191,8 @@ def test_json_that_only_resembles_an_event_is_an_ordinary_message():
 
 
 def test_a_scheduled_trigger_is_identified_by_its_flow_and_its_time():
-    trigger = decode(b'{"at": "x"}', Source.SCHEDULE, flow_id="4", key="1800")
-    assert (trigger.key, trigger.known_as) == ("1800", "\0schedule:4:1800")
+    trigger = decode(b'{"at": "x"}', TriggerSource.SCHEDULE, flow_id="4", key="1800")
+    assert (trigger.key, trigger.dedup_key) == ("1800", "\0schedule:4:1800")
 
 
 # --- a byte order mark --------------------------------------------------------------------------
@@ -198,7 +200,7 @@ def test_a_scheduled_trigger_is_identified_by_its_flow_and_its_time():
 MARK = b"\xef\xbb\xbf"
 
 
-@pytest.mark.parametrize("source", [Source.MQTT, Source.REST])
+@pytest.mark.parametrize("source", [TriggerSource.MQTT, TriggerSource.REST])
 def test_a_byte_order_mark_before_a_message_is_ignored(source):
     body = json.dumps(message()).encode()
     assert decode(MARK + body, source) == decode(body, source)
@@ -206,7 +208,7 @@ def test_a_byte_order_mark_before_a_message_is_ignored(source):
     assert decode(MARK + event) == decode(event)
 
 
-@pytest.mark.parametrize("source", [Source.MQTT, Source.REST])
+@pytest.mark.parametrize("source", [TriggerSource.MQTT, TriggerSource.REST])
 @pytest.mark.parametrize("body", [b'{"a": 1}', json.dumps({**EVENT, "data": [7]}).encode()])
 def test_a_byte_order_mark_before_a_payload_is_ignored(source, body):
     assert decode(MARK + body, source, flow_id="7") == decode(body, source, flow_id="7")

@@ -23,7 +23,7 @@ from fractal_rm.domain.expression import (
     Status,
 )  # fmt: skip
 from fractal_rm.domain.findings import Level
-from fractal_rm.domain.flow import Call, Terms
+from fractal_rm.domain.flow import Call, CallOptions
 from fractal_rm.flowlang import compile_flows
 from fractal_rm.flowlang.duration import duration, duration_ms
 from fractal_rm.flowlang.wording import Wording, names_of
@@ -33,13 +33,13 @@ BEFORE = "1\nTO camera 1\nGET\n  AS frame\nGET\nPOST"
 WORDS = Wording({1: "frame"})
 
 
-def options_of(text: str) -> Terms:
+def options_of(text: str) -> CallOptions:
     flows, findings = compile_flows(text, KNOWN)
     assert [f.render() for f in findings if f.level is Level.ERROR] == []
     call = flows["1"].steps[-1]
     assert isinstance(call, Call)
-    assert isinstance(call.terms, Terms)
-    return call.terms
+    assert isinstance(call.options, CallOptions)
+    return call.options
 
 
 PATHS = st.sampled_from(["", "a", "a.b_c[0].d", "a[?x > `0.5`]", '"a b"', "*.c", "length(@)"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from engine_stage import Stage, until
 from fractal_rm.domain.state import State
 from fractal_rm.engine.queue.ready import MOST_IDLE
-from worlds import Stage, until
 
 
 def workers(name: str = "Lifecycle._work") -> list[asyncio.Task]:

@@ -11,7 +11,7 @@ from string import Template
 
 from bench.peers.installed import FOLDER, install_once, no_node, node, npm_ci
 from bench.processes import free_port, running
-from fractal_rm.adapters.operating_system import raise_open_files
+from fractal_rm.adapters.operating_system import raise_open_file_limit
 
 HERE = Path(__file__).parent
 INSTALLED = FOLDER / "node_red"
@@ -34,7 +34,7 @@ class NodeRed:
 
         It inherits the limit of open files from this process.
         """
-        return raise_open_files() * 3 // 4
+        return raise_open_file_limit() * 3 // 4
 
     def missing(self) -> str | None:
         return no_node("Node-RED")

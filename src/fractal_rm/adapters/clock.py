@@ -16,13 +16,13 @@ from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.steady import (
     STEP_MS,
     WRITE_EVERY_MS,
-    Look,
-    Reading,
+    ClockChange,
+    ClockReading,
     Timeline,
     is_foreign,
-    looked_at,
-    resumed,
     started_after,
+    timeline_at_start,
+    updated,
     wall_clock_set_by,
 )
 from fractal_rm.domain.strict_json import read_json_as
@@ -37,7 +37,7 @@ class SystemClock:
 
     def __init__(self, known: Timeline | None = None) -> None:
         self._boot = _boot_id()
-        self._timeline = resumed(known, self._machine())
+        self._timeline = timeline_at_start(known, self._machine())
         self._awake_s = self.monotonic_s()
 
     @staticmethod
@@ -54,7 +54,7 @@ class SystemClock:
         now = self._timeline.read(since_ms)
         return Moment(self._boot, since_ms, now.wall_ms, now.ahead_ms)
 
-    def read(self) -> Reading:
+    def read(self) -> ClockReading:
         """Every clock; the wall clock is computed from its value at the last `look`."""
         return self._timeline.read(_since_boot_ms())
 
@@ -62,24 +62,24 @@ class SystemClock:
         """The steady clock alone."""
         return _since_boot_ms() + self._timeline.ahead_ms
 
-    def look(self) -> Look:
+    def detect_changes(self) -> ClockChange:
         """Detect whether the wall clock was set, or the machine suspended, since the last look."""
         before, awake_s = self._timeline, self.monotonic_s()
-        self._timeline = looked_at(before, self._machine())
+        self._timeline = updated(before, self._machine())
         passed_ms = self._timeline.boot_ms - before.boot_ms
         slept_ms = passed_ms - round((awake_s - self._awake_s) * 1000)
         self._awake_s = awake_s
         set_by_ms = wall_clock_set_by(before, self._timeline)
-        return Look(set_by_ms, slept_ms if slept_ms >= STEP_MS else 0)
+        return ClockChange(set_by_ms, slept_ms if slept_ms >= STEP_MS else 0)
 
     def _machine(self) -> Moment:
         """The machine's own clocks: the clock since boot and the wall clock."""
         return Moment(self._boot, _since_boot_ms(), self.now_ms())
 
-    def go_on_after(self, latest_ms: int | None) -> None:
+    def continue_after(self, latest_ms: int | None) -> None:
         """Do nothing: there is no file."""
 
-    async def keep(self) -> None:
+    async def save(self) -> None:
         """Do nothing: there is no file."""
 
 
@@ -103,7 +103,7 @@ class NodeClock(SystemClock):
         """The retention clock, for the age of trigger ids and history."""
         return self.read().retention_ms
 
-    def go_on_after(self, latest_ms: int | None) -> None:
+    def continue_after(self, latest_ms: int | None) -> None:
         """Start again from the journal if the file was lost or belongs to another journal."""
         if latest_ms is None:
             return
@@ -115,7 +115,7 @@ class NodeClock(SystemClock):
             )
         self._timeline = started_after(latest_ms, self._machine())
 
-    async def keep(self) -> None:
+    async def save(self) -> None:
         """Save the timeline if it is time for that; see the port."""
         timeline = self._timeline
         if not self._is_due(timeline):

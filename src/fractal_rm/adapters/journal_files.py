@@ -18,7 +18,7 @@ from fractal_rm.adapters.log.journal import LogJournal
 from fractal_rm.adapters.log.log import MOST_BYTES, SEGMENT_BYTES, Log
 from fractal_rm.adapters.other_journals import FolderOfJournals
 from fractal_rm.adapters.sqlite import HistoryStore
-from fractal_rm.adapters.sqlite.write.limits import Kept
+from fractal_rm.adapters.sqlite.write.limits import GetHistoryLimits
 from fractal_rm.adapters.sqlite.write.retention import PURGE_EVERY_S
 from fractal_rm.adapters.worker import Worker
 from fractal_rm.domain.journal_errors import JournalError
@@ -26,7 +26,7 @@ from fractal_rm.domain.run import Run
 
 
 def open_journal(
-    path: Path, *, keep: Kept, retention_ms: Callable[[], int],
+    path: Path, *, keep: GetHistoryLimits, retention_ms: Callable[[], int],
     on_lost: Callable[[JournalError], None], synchronous: str = "FULL",
     purge_every_s: float = PURGE_EVERY_S, segment_bytes: int = SEGMENT_BYTES,
     most_bytes: int = MOST_BYTES,

@@ -16,13 +16,13 @@ _CERTAIN = 3
 _TRIES = 1_500  # a holder may need some seconds, for example to move a hundred thousand runs
 
 
-class Held(Exception):
+class LockHeld(Exception):
     """Another process, with the id ``by``, holds the lock. ``passing``: it will release it soon."""
 
     def __init__(self, by: str, *, passing: bool = False) -> None:
         super().__init__(f"held by process {by}")
         self.by = by
-        self.passing = passing
+        self.brief = passing
 
 
 class FileLock:
@@ -49,13 +49,13 @@ class FileLock:
             text = os.pread(file, 40, 0).decode(errors="replace")
             os.close(file)
             by = text.removesuffix(_PASSING).strip()
-            raise Held(by or "unknown", passing=text.endswith(_PASSING)) from None
+            raise LockHeld(by or "unknown", passing=text.endswith(_PASSING)) from None
         except OSError:
             os.close(file)
             raise
         return file
 
-    def keep(self) -> None:
+    def retake_if_replaced(self) -> None:
         """Take the lock again if its file was deleted or replaced. Raises Held, OSError."""
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(self._file), self._path.stat()):
@@ -83,8 +83,8 @@ def wait_for_lock(path: Path) -> FileLock:
     for _ in range(_TRIES):
         try:
             return FileLock(path)
-        except Held as held:
-            permanent += not held.passing
+        except LockHeld as held:
+            permanent += not held.brief
             if permanent >= _CERTAIN:
                 raise
         time.sleep(_RETRY_S)

@@ -10,7 +10,7 @@ import re
 import time
 from pathlib import Path
 
-from fractal_rm.adapters.lock import FileLock, Held
+from fractal_rm.adapters.lock import FileLock, LockHeld
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file, sync_folder
 from fractal_rm.domain.errors import FractalError
@@ -27,7 +27,7 @@ class NodeIdUnreadable(FractalError):
     code = "node-id-unreadable"
 
 
-def kept_node_id(state: Path, random: Random) -> str:
+def stored_node_id(state: Path, random: Random) -> str:
     """Read or create the id in the state folder, which must exist. Raises NodeIdUnreadable."""
     path = state / FILE
     try:
@@ -59,7 +59,7 @@ def _create(path: Path, random: Random) -> str:
     for _ in range(TRIES):
         try:
             lock = FileLock(path.with_name(f"{FILE}.lock"))
-        except Held:
+        except LockHeld:
             time.sleep(RETRY_S)
             continue
         try:

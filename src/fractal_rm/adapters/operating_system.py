@@ -29,7 +29,7 @@ class SystemRandom:
         return self._buffer[self._used - size : self._used]
 
 
-def raise_open_files() -> int:
+def raise_open_file_limit() -> int:
     """Raise the soft limit of open files (often 1,024) to the hard limit, and return it."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))

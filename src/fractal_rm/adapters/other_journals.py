@@ -15,11 +15,11 @@ from fractal_rm.adapters.log.disk import FolderDisk, log_folder
 from fractal_rm.adapters.log.history import Projected
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.records import blob_refs_of
-from fractal_rm.adapters.log.replay import told_in
+from fractal_rm.adapters.log.replay import updates_in
 from fractal_rm.adapters.sqlite import HistoryStore, open_runs_of
-from fractal_rm.adapters.sqlite.errors import unusable
+from fractal_rm.adapters.sqlite.errors import journal_error
 from fractal_rm.adapters.sqlite.read.other_histories import OtherHistories
-from fractal_rm.adapters.sqlite.write.limits import Keep
+from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.run import Run
 from fractal_rm.engine.ports import Recovered
@@ -69,7 +69,7 @@ class FolderOfJournals(OtherHistories):
             for file in self._moves():
                 file.unlink(missing_ok=True)
         except OSError as error:
-            raise unusable(self._own, error) from error
+            raise journal_error(self._own, error) from error
 
     def _moves(self) -> list[Path]:
         return list(self._own.parent.glob(f"*.moving-to-{self._own.stem}"))
@@ -89,9 +89,13 @@ class FreeJournal:
         self._to_blobs = to_blobs
         self._blobs = FolderBlobs(blob_folder(path))
         self._history = HistoryStore(
-            path, keep=lambda: Keep(0, 0, 0, 0), blobs=self._blobs, synchronous=synchronous,
-            monotonic_s=NodeClock.monotonic_s, passing=True,
-        )  # fmt: skip
+            path,
+            keep=lambda: HistoryLimits(0, 0, 0, 0),
+            blobs=self._blobs,
+            synchronous=synchronous,
+            monotonic_s=NodeClock.monotonic_s,
+            passing=True,
+        )
         self._is_open = self._clean = False
 
     def open(self) -> Recovered | None:
@@ -107,7 +111,7 @@ class FreeJournal:
         try:
             self._copy_log(had)
         except OSError as error:
-            raise unusable(self._path, error) from error
+            raise journal_error(self._path, error) from error
         found = self._history.recover()
         self._clean = found.clean
         return found
@@ -118,7 +122,7 @@ class FreeJournal:
             return
         log = Log(FolderDisk(folder), Blobs(self._blobs), lambda: 0)
         try:
-            stories = told_in(log.open(*had), self._history.run_of, had.ended)
+            stories = updates_in(log.open(*had), self._history.run_of, had.ended)
             log.sync()
             if stories:
                 self._history.project(stories, Projected(log.end, log.end))
@@ -131,14 +135,14 @@ class FreeJournal:
             if not self._moving.exists():
                 FolderDisk(self._moving.parent).create(self._moving.name, 0)
         except OSError as error:
-            raise unusable(self._moving, error) from error
+            raise journal_error(self._moving, error) from error
 
     def end_move(self) -> None:
         """Delete the file that records the move. Raises JournalError."""
         try:
             self._moving.unlink(missing_ok=True)
         except OSError as error:
-            raise unusable(self._moving, error) from error
+            raise journal_error(self._moving, error) from error
 
     def body_of(self, run_ids: Sequence[str]) -> bytes:
         """The complete record of open runs; copies their blobs, too. Raises JournalError."""
@@ -148,12 +152,12 @@ class FreeJournal:
             try:
                 self._to_blobs.bring_in(file.name, file)
             except OSError as error:
-                raise unusable(file, error) from error
+                raise journal_error(file, error) from error
         return body
 
     def take_out(self, run_ids: Sequence[str]) -> None:
         """Delete open runs durably. Raises JournalError."""
-        self._history.take_out(run_ids)
+        self._history.delete_open(run_ids)
 
     def close(self, *, done: bool) -> None:
         """Close and unlock; ``done``: skip this journal until its files change."""
@@ -169,7 +173,7 @@ class FreeJournal:
 
     def abandon(self) -> None:
         """Unlock it and record nothing, as at the end of a killed process."""
-        self._history.let_go()
+        self._history.abandon()
         self._blobs.close()
 
 

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from fractal_rm.cases.model import BalancerMock, Body, Case, Fault, PeerMock, ReplyMock, Selector
 from fractal_rm.config.model import Config
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.result import in_charset
 from fractal_rm.simulation.components import (
     ComponentEndpoint,
@@ -98,7 +98,9 @@ class MockedReplies:
         self._offers += 1
         if mock.fault is not None:
             return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
-        return Reaction(Reply(mock.status, b"", _receipt(mock, request)), mock.delay_ms / 1000)
+        return Reaction(
+            HttpResponse(mock.status, b"", _receipt(mock, request)), mock.delay_ms / 1000
+        )
 
 
 def fits(on: Selector, called: ComponentCall, flow: str) -> bool:
@@ -127,7 +129,9 @@ def _of_component(mock: ReplyMock) -> Reaction:
     if mock.fault is not None:
         return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
     head = "".join(f"{name}: {value}\r\n" for name, value in mock.headers).encode("latin-1")
-    return Reaction(Reply(mock.status, head, _encoded(mock.body, head)), mock.delay_ms / 1000)
+    return Reaction(
+        HttpResponse(mock.status, head, _encoded(mock.body, head)), mock.delay_ms / 1000
+    )
 
 
 def _encoded(body: Body, head: bytes) -> bytes:
@@ -144,7 +148,7 @@ def _of_balancer(mock: BalancerMock) -> Reaction:
     if mock.fault is not None:
         return Reaction(_FAULTS[mock.fault], mock.delay_ms / 1000)
     body = msgspec.json.encode({"id_node": mock.node})
-    return Reaction(Reply(mock.status, b"", body), mock.delay_ms / 1000)
+    return Reaction(HttpResponse(mock.status, b"", body), mock.delay_ms / 1000)
 
 
 def _receipt(mock: PeerMock, request: SimulatedRequest) -> bytes:

@@ -23,10 +23,10 @@ from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.result import NULL, as_shown
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
-from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.domain.trigger import Arrival, TriggerSource
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.ports import Entry, Written
-from fractal_rm.engine.world import World
+from fractal_rm.engine.ports import AcceptFuture, NewRun
 from fractal_rm.simulation.clock import VirtualClock
 from fractal_rm.simulation.components import SimulatedCaller
 from fractal_rm.simulation.loop import run_virtual
@@ -81,7 +81,7 @@ class _Journal(MemoryJournal):
         super().__init__()
         self._flow_of = flow_of
 
-    def accept(self, entry: Entry) -> Written:
+    def accept(self, entry: NewRun) -> AcceptFuture:
         """Write a new run; see the port."""
         if entry.flow is not None:
             self._flow_of[entry.run_id] = entry.flow.id
@@ -114,10 +114,10 @@ class _SimulatedNode:
             await node.drain()
         return self._played(taken.run, left, calls)
 
-    def _world(self) -> World:
+    def _world(self) -> Dependencies:
         caller = SimulatedCaller(self._replies)
         clock = VirtualClock(asyncio.get_running_loop(), self._case.start_ms)
-        return World(
+        return Dependencies(
             config=self._config,
             journal=self._journal,
             components=caller,
@@ -160,4 +160,4 @@ def _arrival(case: Case) -> Arrival:
     }
     if case.deadline_ms is not None:
         message["deadline_ms"] = case.deadline_ms
-    return Arrival(Source.REST, msgspec.json.encode(message), key=case.key)
+    return Arrival(TriggerSource.REST, msgspec.json.encode(message), key=case.key)

@@ -314,7 +314,7 @@ def _numbers(flow: Flow) -> dict[str, int]:
 def _name_of(step: Call | SubFlow) -> str:
     if isinstance(step, SubFlow):
         return step.name
-    return "" if step.terms is UNSET else step.terms.name
+    return "" if step.options is UNSET else step.options.name
 
 
 def _or(value: int | None, default: int) -> int:

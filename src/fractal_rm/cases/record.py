@@ -30,7 +30,7 @@ from fractal_rm.config.model import Config
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.expression import Value
 from fractal_rm.domain.facts import Accepted, Placed, StepFailed
-from fractal_rm.domain.flow import Call, Flow, Terms, flow_version
+from fractal_rm.domain.flow import Call, CallOptions, Flow, flow_version
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunDetail
 
@@ -43,7 +43,7 @@ class CannotRecord(FractalError):
     code = "cannot-record"
 
 
-class Recorded(msgspec.Struct, frozen=True):
+class RecordedCase(msgspec.Struct, frozen=True):
     """A case of a run. ``notes`` and ``differences`` tell how it differs from that run."""
 
     case: Case
@@ -51,9 +51,9 @@ class Recorded(msgspec.Struct, frozen=True):
     differences: tuple[Difference, ...] = ()
 
 
-def recorded(
+def record_case(
     detail: RunDetail, config: Config, name: str | None = None, children: Sequence[RunDetail] = ()
-) -> Recorded:
+) -> RecordedCase:
     """Make a case of a run that has ended. ``children`` are the runs that its RUNs began.
 
     Raises CannotRecord.
@@ -69,7 +69,9 @@ def recorded(
         raise CannotRecord(f"its trigger would be refused today: {played.reason}")
     expected = _expected(detail, config, played)
     case = msgspec.structs.replace(unjudged, expected=expected)
-    return Recorded(case, tuple(_notes(detail, flow, accepted)), tuple(differences(case, played)))
+    return RecordedCase(
+        case, tuple(_notes(detail, flow, accepted)), tuple(differences(case, played))
+    )
 
 
 def _notes(detail: RunDetail, flow: Flow, accepted: Accepted) -> Iterator[str]:
@@ -154,10 +156,10 @@ def _set_by_flow(names: Names, sent: Mapping[str, str]) -> tuple[tuple[str, str]
     return tuple((name, value) for name, value in found if value is not None)
 
 
-def _terms(called: ComponentCall, config: Config) -> Terms:
+def _terms(called: ComponentCall, config: Config) -> CallOptions:
     """The terms of a call in its flow; empty ones for an undo."""
     flow, number = config.flows.get(called.flow), called.request.number
     for step in () if flow is None or called.request.undo else flow.steps:
-        if isinstance(step, Call) and step.number == number and step.terms is not UNSET:
-            return step.terms
-    return Terms()
+        if isinstance(step, Call) and step.number == number and step.options is not UNSET:
+            return step.options
+    return CallOptions()

@@ -22,8 +22,8 @@ from fractal_rm.domain.facts import (
     Settled,
     StepFailed,
     Undone,
-    name_of,
-    undo_name,
+    request_name,
+    undo_request_name,
 )
 from fractal_rm.domain.handoff import OFFER_TRIES
 from fractal_rm.domain.result import StepResult, restored
@@ -120,7 +120,7 @@ def _mocks(facts: Sequence[TimedFact], flow: str | None) -> Iterator[ReplyMock]:
     for timed in facts:
         fact = timed.fact
         if _is_failed_attempt(fact):
-            name = name_of(fact.step, fact.part)
+            name = request_name(fact.step, fact.part)
             if name in failed:
                 yield _failing(name, failed[name], flow)
             failed[name] = fact
@@ -145,7 +145,7 @@ def _is_failed_attempt(fact: AnyFact) -> TypeGuard[StepFailed]:
 
 def _name(fact: Finished | ElementFinished | Undone) -> str:
     if isinstance(fact, Undone):
-        return undo_name(fact.step)
+        return undo_request_name(fact.step)
     return f"{fact.step}.{fact.element}" if isinstance(fact, ElementFinished) else str(fact.step)
 
 

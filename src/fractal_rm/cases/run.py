@@ -12,7 +12,7 @@ from fractal_rm.cases.model import Case
 from fractal_rm.cases.play import play
 from fractal_rm.cases.read import FILE, read_cases
 from fractal_rm.config.model import Config
-from fractal_rm.config.regular_file import code_of, read_regular
+from fractal_rm.config.regular_file import finding_code, read_regular
 from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
 
@@ -44,21 +44,21 @@ def text_of(path: Path) -> str:
         found = Finding(path.name, place, "T301", f"byte {error.start} is not UTF-8")
     except OSError as error:
         what = f"{path}: {error.strerror or error}"
-        found = Finding(path.name, Place(), code_of(error, "C201"), what, _WRITE)
+        found = Finding(path.name, Place(), finding_code(error, "C201"), what, _WRITE)
     raise ConfigRejected([found])
 
 
 _WRITE = "docs/how-to/test-flows.md starts one; `fractal-rm runs record RUN` writes a case"
 
 
-def chosen(cases: Sequence[Case], parts: Collection[str]) -> list[Case]:
+def select_cases(cases: Sequence[Case], parts: Collection[str]) -> list[Case]:
     """The cases whose names hold one of ``parts``, in upper or lower case; all without parts."""
     if not parts:
         return list(cases)
     return [c for c in cases if any(part.lower() in c.name.lower() for part in parts)]
 
 
-def judged(case: Case, config: Config) -> Verdict:
+def run_case(case: Case, config: Config) -> Verdict:
     """Run one case."""
     found = differences(case, play(case, config))
     return Verdict(case.name, case.flow, case.line, tuple(found))

@@ -11,7 +11,7 @@ import msgspec
 from fractal_rm.config.mask import SECRET_KEYS
 from fractal_rm.config.model import Config
 from fractal_rm.domain.call import Route
-from fractal_rm.domain.strict_json import MARK
+from fractal_rm.domain.strict_json import BYTE_ORDER_MARK
 
 STARS = "*****"
 _SECRET_KEY = re.compile(
@@ -40,7 +40,7 @@ class Mask:
     def text(self, text: str) -> str:
         """Mask a text, by its keys as well if it is JSON. Without secrets it is unchanged."""
         try:
-            value = msgspec.json.decode(text.removeprefix(MARK))
+            value = msgspec.json.decode(text.removeprefix(BYTE_ORDER_MARK))
             if not isinstance(value, (dict, list)):
                 return self._masked_text(text)
             masked = self.value(cast("object", value))

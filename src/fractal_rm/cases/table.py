@@ -14,7 +14,7 @@ from fractal_rm.cases.toml_places import Path, places
 from fractal_rm.config.key_reader import CheckedFile, KeyReader
 from fractal_rm.domain.findings import Place
 from fractal_rm.domain.strict_json import MAX_DEPTH
-from fractal_rm.flowlang.duration import LIKE, duration_ms
+from fractal_rm.flowlang.duration import DURATION_HINT, duration_ms
 
 T = TypeVar("T")
 # tomli is the standard library's tomllib for Python 3.10.
@@ -102,7 +102,7 @@ class Table(KeyReader):
             return None
         ms = 0 if text in ("0ms", "0s") else duration_ms(text)
         if ms is None:
-            self.bad(key, f'{key} is "{text}", and should be {LIKE}')
+            self.bad(key, f'{key} is "{text}", and should be {DURATION_HINT}')
         return ms
 
     def moment_ms(self, key: str) -> int | None:

@@ -11,13 +11,13 @@ from fractal_rm.adapters.sqlite import SqliteHistory, open_runs_of
 from fractal_rm.adapters.sqlite.check import log_problems
 from fractal_rm.adapters.sqlite.read.history import Losses
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in
-from fractal_rm.cli.main import EXIT_NOT_WELL
+from fractal_rm.cli.main import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, print_table, state_of
-from fractal_rm.config.uncarried import read_uncarried
+from fractal_rm.config.unhandled_runs import read_unhandled_runs
 from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import Ledger
+from fractal_rm.engine.ports import FlowCounts
 
 MAX_UNHANDLED_SHOWN = 20  # of each journal
 
@@ -55,7 +55,7 @@ def audit(folder: Path, as_json: bool) -> int:
     """
     state = state_of(folder)
     history = SqliteHistory(state)
-    accounts = [_account(counts) for counts in history.ledger()]
+    accounts = [_account(counts) for counts in history.flow_counts()]
     damage = {path.stem: found for path in journals_in(state) if (found := log_problems(path))}
     lost = history.losses()
     unhandled = _unhandled_runs(state)
@@ -73,10 +73,10 @@ def audit(folder: Path, as_json: bool) -> int:
         _print_losses(lost)
         _print_unhandled(unhandled)
     well = counts_match and not damage and not any(unhandled.values())
-    return 0 if well else EXIT_NOT_WELL
+    return 0 if well else EXIT_PROBLEMS
 
 
-def _account(counts: Ledger) -> Account:
+def _account(counts: FlowCounts) -> Account:
     states = {state.value: count for state, count in counts.states.items()}
     received = counts.received + counts.duplicates
     balanced = sum(states.values()) == counts.received
@@ -132,7 +132,7 @@ def _unhandled_runs(state: Path) -> dict[str, list[str]]:
 
 def _reported(state: Path, journal: str) -> list[str]:
     try:
-        return read_uncarried(state, journal)
+        return read_unhandled_runs(state, journal)
     except Malformed as error:
         raise CannotRead(
             f"the file of unhandled runs of {journal}.journal is damaged: {error}"

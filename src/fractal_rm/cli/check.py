@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fractal_rm.cli.main import EXIT_NOT_WELL
+from fractal_rm.cli.main import EXIT_PROBLEMS
 from fractal_rm.cli.options import json_option, print_json
 from fractal_rm.config.load import load
 from fractal_rm.domain.findings import ConfigRejected, Finding
@@ -31,7 +31,7 @@ def check(folder: Path, as_json: bool) -> int:
         compiled = load(folder, os.environ)
     except ConfigRejected as rejected:
         _print(rejected.findings, as_json)
-        return EXIT_NOT_WELL
+        return EXIT_PROBLEMS
     _print(compiled.warnings, as_json)
     if not as_json:
         config = compiled.config

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from fractal_rm.cli.main import EXIT_NOT_WELL
+from fractal_rm.cli.main import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option
 from fractal_rm.config.load import read_file
 from fractal_rm.config.whole_file import replace_file
@@ -44,7 +44,7 @@ def fmt(source: str | None, check: bool, folder: Path) -> int:
     changed = formatted != text
     if check:
         click.echo(f"{FILE}: {'would change' if changed else 'is canonical'}", err=bool(source))
-        return EXIT_NOT_WELL if changed else 0
+        return EXIT_PROBLEMS if changed else 0
     if source:
         sys.stdout.buffer.write(formatted.encode())
         return 0

@@ -9,8 +9,8 @@ import msgspec
 
 from fractal_rm.cases.judge import Difference
 from fractal_rm.cases.read import FILE, check_names
-from fractal_rm.cases.run import Verdict, chosen, judged, load_cases
-from fractal_rm.cli.main import EXIT_NOT_WELL
+from fractal_rm.cases.run import Verdict, load_cases, run_case, select_cases
+from fractal_rm.cli.main import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, read_config
 from fractal_rm.domain.errors import FractalError
 
@@ -39,12 +39,12 @@ def test_flows(names: tuple[str, ...], folder: Path, as_json: bool) -> int:
     unknown = check_names(names, cases)
     if unknown is not None:
         raise NoSuchCase(f"{unknown}; {folder / FILE} has {len(cases)}")
-    verdicts = [judged(case, config) for case in chosen(cases, names)]
+    verdicts = [run_case(case, config) for case in select_cases(cases, names)]
     if as_json:
         print_json({"cases": [_as_json(verdict) for verdict in verdicts]})
     else:
         click.echo("\n".join([*map(_report, verdicts), _summary(verdicts)]))
-    return 0 if all(verdict.passed for verdict in verdicts) else EXIT_NOT_WELL
+    return 0 if all(verdict.passed for verdict in verdicts) else EXIT_PROBLEMS
 
 
 def _as_json(verdict: Verdict) -> dict[str, object]:

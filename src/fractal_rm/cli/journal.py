@@ -9,7 +9,7 @@ import click
 from fractal_rm.adapters.sqlite.check import check_journal
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in
 from fractal_rm.adapters.sqlite.repair import repair
-from fractal_rm.cli.main import EXIT_NOT_WELL
+from fractal_rm.cli.main import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, json_option, print_json, state_of
 
 
@@ -31,7 +31,7 @@ def check(folder: Path, as_json: bool) -> int:
     well = not any(report.problems for report in reports)
     if as_json:
         print_json({"well": well, "journals": reports})
-        return 0 if well else EXIT_NOT_WELL
+        return 0 if well else EXIT_PROBLEMS
     if not reports:
         click.echo(f"{state} has no journals")
     for report in reports:
@@ -41,7 +41,7 @@ def check(folder: Path, as_json: bool) -> int:
         )
         for problem in report.problems:
             click.echo(f"  {problem}")
-    return 0 if well else EXIT_NOT_WELL
+    return 0 if well else EXIT_PROBLEMS
 
 
 @journal.command("repair")
@@ -69,4 +69,4 @@ def repair_journals(folder: Path, as_json: bool) -> int:
         )
         for what in report.gone:
             click.echo(f"  lost: {what}")
-    return EXIT_NOT_WELL if any(report.gone for report in reports) else 0
+    return EXIT_PROBLEMS if any(report.gone for report in reports) else 0

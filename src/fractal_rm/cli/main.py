@@ -29,10 +29,10 @@ from fractal_rm.domain.errors import FractalError
 from fractal_rm.domain.findings import ConfigRejected
 from fractal_rm.signals import ignore_stray_signals
 
-EXIT_NOT_WELL = 1
+EXIT_PROBLEMS = 1
 EXIT_USAGE = 2
 EXIT_CONFIG = 3
-EXIT_CANNOT = 4
+EXIT_FAILED = 4
 
 _COMMANDS = {
     "up": "serve",
@@ -95,7 +95,7 @@ def main(args: Sequence[str] | None = None, defaults: Mapping[str, Any] | None =
     """
     open_missing_streams()
     ignore_broken_pipes()
-    code: int | None = EXIT_CANNOT
+    code: int | None = EXIT_FAILED
     try:
         code = cli(args, standalone_mode=False, default_map=defaults)
     except (click.exceptions.Abort, KeyboardInterrupt):

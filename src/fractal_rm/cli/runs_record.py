@@ -8,11 +8,11 @@ import click
 
 from fractal_rm.adapters.sqlite.read.history import SqliteHistory
 from fractal_rm.cases.read import read_cases
-from fractal_rm.cases.record import CannotRecord, Recorded, recorded
+from fractal_rm.cases.record import CannotRecord, RecordedCase, record_case
 from fractal_rm.cases.run import text_of
 from fractal_rm.cases.write import case_text
 from fractal_rm.cli.find_run import children_of, find_run
-from fractal_rm.cli.main import EXIT_NOT_WELL
+from fractal_rm.cli.main import EXIT_PROBLEMS
 from fractal_rm.cli.options import config_option, read_config
 from fractal_rm.config.model import Config
 
@@ -40,7 +40,7 @@ def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -
     for each in (detail, *children):
         if each.unreadable:
             raise CannotRecord(f"run {each.summary.id} is damaged: {each.unreadable}")
-    found = recorded(detail, config, name, children)
+    found = record_case(detail, config, name, children)
     if into is None:
         click.echo(_text(found), nl=False)
     else:
@@ -48,14 +48,14 @@ def record_run(run_id: str, into: Path | None, name: str | None, folder: Path) -
     for difference in found.differences:
         text = f"{difference.what}: expected {difference.expected}, got {difference.got}"
         click.echo(f"the case does not pass yet: {text}", err=True)
-    return EXIT_NOT_WELL if found.differences else 0
+    return EXIT_PROBLEMS if found.differences else 0
 
 
-def _text(found: Recorded) -> str:
+def _text(found: RecordedCase) -> str:
     return "".join(f"# {note}\n" for note in found.notes) + case_text(found.case)
 
 
-def _append(file: Path, found: Recorded, config: Config) -> None:
+def _append(file: Path, found: RecordedCase, config: Config) -> None:
     """Raises ConfigRejected if it is not a file of cases, CannotRecord if it has this name."""
     before = text_of(file) if file.exists() else ""
     if any(case.name == found.case.name for case in read_cases(before, config, file.name)):

@@ -18,7 +18,7 @@ from fractal_rm.config.section import FileContext, JsonFile, Section, each
 from fractal_rm.config.targets import read_target
 from fractal_rm.domain.address import as_compared, host_in
 from fractal_rm.domain.call import BodyForm, Route
-from fractal_rm.domain.findings import MOST_SHOWN, ConfigRejected, Finding, Level, more
+from fractal_rm.domain.findings import MOST_SHOWN, ConfigRejected, Finding, Level, hidden_findings
 from fractal_rm.domain.flow import Call, Flow
 from fractal_rm.domain.handoff import AfterSilence
 from fractal_rm.domain.placement import cannot_run
@@ -64,7 +64,7 @@ def _in_order(findings: Iterable[Finding]) -> list[Finding]:
             shown += sorted(of_file, key=lambda finding: finding.code == "F136")
         else:
             hidden = [finding.level for finding in of_file[MOST_SHOWN:]]
-            shown += of_file[:MOST_SHOWN] + more(file, "C212", hidden)
+            shown += of_file[:MOST_SHOWN] + hidden_findings(file, "C212", hidden)
     return shown
 
 

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from fractal_rm.config.compile import FILES, Compiled, compile_config
 from fractal_rm.config.model import Config
-from fractal_rm.config.regular_file import CONFIG_BYTES, Version, code_of, read_regular, version_of
+from fractal_rm.config.regular_file import (
+    CONFIG_BYTES,
+    Version,
+    file_version,
+    finding_code,
+    read_regular,
+)
 from fractal_rm.domain.findings import ConfigRejected, Finding, Place
 
 
@@ -61,11 +67,11 @@ def read_file(path: Path) -> str | Finding:
         line = error.object.count(b"\n", 0, error.start) + 1
         return Finding(path.name, Place(line, 1), code, f"byte {error.start} is not UTF-8")
     except OSError as error:
-        code = code_of(error, "C201")
+        code = finding_code(error, "C201")
         return Finding(path.name, Place(), code, f"{path}: {error.strerror or error}")
 
 
-class Watch:
+class FileWatch:
     """Detects that files have changed, and have stopped changing.
 
     An editor may write a file in several parts, and several files may be changed one after another.
@@ -78,7 +84,7 @@ class Watch:
         self._taken = {path: _signature(path) for path in self._own}
         self._seen = self._taken
 
-    def refer_to(self, referenced: Sequence[Path]) -> None:
+    def watch_also(self, referenced: Sequence[Path]) -> None:
         """Watch also the files that the configuration refers to."""
         taken = self._taken
         watched = [*self._own, *referenced]
@@ -91,11 +97,11 @@ class Watch:
         before, self._seen = self._seen, self._look()
         return self._seen == before and self._seen != self._taken
 
-    def take(self) -> None:
+    def accept(self) -> None:
         """Take the current change: the files are read now."""
         self._taken = self._seen
 
-    def still(self) -> bool:
+    def unchanged(self) -> bool:
         """Whether nothing has changed since `take`, so that what was read is consistent."""
         return self._look() == self._taken
 
@@ -108,4 +114,4 @@ def _signature(path: Path) -> Version:
         found = os.stat(path)  # noqa: PTH116 - called four times a second for every file
     except (OSError, ValueError):  # it does not exist, or its name has a NUL
         return 0, 0, 0, 0
-    return version_of(found)
+    return file_version(found)

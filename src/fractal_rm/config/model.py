@@ -12,7 +12,7 @@ from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.call import BodyForm, Route, Tls
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.handoff import AfterSilence
-from fractal_rm.domain.values import MOST_VALUES
+from fractal_rm.domain.value_budget import MAX_VALUES
 
 
 class Broker(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class Bounds(msgspec.Struct, frozen=True):
     max_waiting_runs: int = 100_000
     max_inflight_bytes: int = 256 * 1024 * 1024
     max_trigger_bytes: int = 256 * 1024
-    max_evaluated_values: int = MOST_VALUES
+    max_evaluated_values: int = MAX_VALUES
     max_attempts: int = 3
     dedup_window_s: int = 24 * 3600
     recovery_max_age_s: int = 3600
@@ -71,7 +71,7 @@ class Bounds(msgspec.Struct, frozen=True):
     history_failed_s: int = 30 * 24 * 3600
     history_failed_bytes: int = 256 * 1024 * 1024
 
-    def limits(self, connections: int) -> Limits:
+    def admission_limits(self, connections: int) -> Limits:
         """The bounds for admission. Every run in flight may need one of the connections."""
         return Limits(
             self.max_waiting_runs,

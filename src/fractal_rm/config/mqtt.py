@@ -12,12 +12,12 @@ from fractal_rm.config.section import Section
 from fractal_rm.config.targets import may_be_host, read_tls
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.topic import (
-    MOST_BYTES,
+    MAX_BYTES,
     covers,
     filter_fault,
+    forbidden_character,
     matches,
     name_fault,
-    not_taken,
     status_topic,
 )
 
@@ -100,11 +100,11 @@ def _version(section: Section) -> str | None:
 
 def _check_credentials(section: Section, mqtt: Mqtt) -> None:
     for key, text in (("username", mqtt.username or ""), ("password", mqtt.password or "")):
-        if len(text.encode()) > MOST_BYTES:
+        if len(text.encode()) > MAX_BYTES:
             section.bad(
-                key, f"mqtt.{key} has more than {MOST_BYTES} bytes, too many for an MQTT packet"
+                key, f"mqtt.{key} has more than {MAX_BYTES} bytes, too many for an MQTT packet"
             )
-    character = not_taken(mqtt.username or "")
+    character = forbidden_character(mqtt.username or "")
     if character:
         section.bad(
             "username", f"mqtt.username has {character}: brokers would close the connection"

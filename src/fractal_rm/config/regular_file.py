@@ -53,12 +53,12 @@ def stat_regular(path: Path) -> os.stat_result:
     return found
 
 
-def version_of(found: os.stat_result) -> Version:
+def file_version(found: os.stat_result) -> Version:
     """A value that changes when a file is written or replaced, also by an older file."""
     return found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns
 
 
-def code_of(error: OSError, otherwise: str) -> str:
+def finding_code(error: OSError, otherwise: str) -> str:
     """The code of the finding about an error."""
     if isinstance(error, NotRegular):
         return "C231"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from fractal_rm.config.json_text import HALF_A_PAIR, JsonFault, Value, parse_json
 from fractal_rm.config.key_reader import CheckedFile, KeyReader
-from fractal_rm.config.regular_file import SECRET_BYTES, code_of, read_regular
+from fractal_rm.config.regular_file import SECRET_BYTES, finding_code, read_regular
 from fractal_rm.domain.findings import Finding, Place
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -87,7 +87,7 @@ class JsonFile(CheckedFile):
         try:
             return read_regular(path, SECRET_BYTES).decode("utf-8-sig")
         except OSError as error:
-            reason, code = error.strerror or str(error), code_of(error, "C207")
+            reason, code = error.strerror or str(error), finding_code(error, "C207")
         except UnicodeDecodeError:
             reason = "it is not UTF-8"
         except ValueError as error:  # a NUL in its name

@@ -12,7 +12,7 @@ import msgspec
 from fractal_rm.config.regular_file import SECRET_BYTES, read_regular
 from fractal_rm.config.section import Section
 from fractal_rm.domain.call import DELIMITING, TOKEN, Origin, Route, Tls, header_line, route
-from fractal_rm.domain.pem import needs_passphrase, passphrase_words
+from fractal_rm.domain.pem import encrypted_key_error, needs_passphrase
 
 _TARGET_CHARACTERS = "/?&=:@!$'()*+,;~%-._[]"
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -123,7 +123,7 @@ def read_tls(section: Section) -> Tls | None:
         hint = (
             f"write a key without a passphrase: openssl pkey -in {Path(path).name} -out plain.pem"
         )
-        inner.bad("key" if tls.key else "cert", passphrase_words(path), hint, "C225")
+        inner.bad("key" if tls.key else "cert", encrypted_key_error(path), hint, "C225")
     inner.finish()
     return tls
 

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 import msgspec
 
 from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.evaluation_context import decode_value, encode_value, pick
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.json_equal import canonical
 from fractal_rm.domain.refusals import Busy, KeyReused
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.seen import decoded, encoded, pick
 from fractal_rm.domain.state import State
-from fractal_rm.domain.values import MOST_VALUES, Values
+from fractal_rm.domain.value_budget import MAX_VALUES, ValueBudget
 
 # A flow may hold at most this many times the free slots. Alone, a busy flow gets 8/9 of the slots;
 # two busy flows get 8/17 each. So a flow with a slow component leaves slots to the others.
 # (Dynamic thresholds: Choudhury and Hahne, 1998.)
-SHARE = 8
+MAX_SHARE_OF_FREE = 8
 # Every n-th turn is not given by priority, so that no run waits for ever behind others.
 FAIR_TURN = 8
 
@@ -46,7 +46,7 @@ class Limits(msgspec.Struct, frozen=True):
     waiting: int = 100_000
     in_flight: int = 1_000
     held_bytes: int = 256 * 1024 * 1024
-    evaluated_values: int = MOST_VALUES
+    evaluated_values: int = MAX_VALUES
 
 
 def check_room(load: Load, limits: Limits, size: int) -> None:
@@ -67,16 +67,18 @@ def may_begin(of_flow: int, load: Load, limits: Limits) -> bool:
     free = limits.in_flight - load.in_flight
     if of_flow == 0:
         return free > 0
-    return free > 1 and of_flow < SHARE * free  # the last slot is for a flow without runs in flight
+    return (
+        free > 1 and of_flow < MAX_SHARE_OF_FREE * free
+    )  # the last slot is for a flow without runs in flight
 
 
-def within_limit(limit: int | None, begun: int) -> bool:
+def is_within_limit(limit: int | None, begun: int) -> bool:
     """Whether LIMIT lets a flow begin one more run when ``begun`` runs have not ended."""
     return limit is None or begun < limit
 
 
-def what_it_is_about(
-    flow_id: str, latest: str | None, payload: msgspec.Raw, most_values: int = MOST_VALUES
+def latest_key(
+    flow_id: str, latest: str | None, payload: msgspec.Raw, most_values: int = MAX_VALUES
 ) -> str | None:
     """A key that is equal for runs of a flow for which LATEST picks the same from their payloads.
 
@@ -85,34 +87,34 @@ def what_it_is_about(
     if latest is None:
         return None
     try:
-        values = Values(most_values)
-        picked = pick(latest, decoded(payload, "payload", values), "LATEST", values)
-        same = None if picked is None else encoded(canonical(picked), in_order=True)
+        values = ValueBudget(most_values)
+        picked = pick(latest, decode_value(payload, "payload", values), "LATEST", values)
+        same = None if picked is None else encode_value(canonical(picked), in_order=True)
     except (CannotEvaluate, RecursionError):  # an older release may have taken it
         return None
     return None if same is None else f"{flow_id}\0{latest}\0{same.decode()}"
 
 
-def waits_in_vain(run: Run, steady_ms: int) -> bool:
+def is_stale(run: Run, steady_ms: int) -> bool:
     """Whether a run that has not begun has waited longer than STALE allows."""
     queueing = run.flow.queueing
-    if queueing is msgspec.UNSET or queueing.stale_ms is None or run.begun:
+    if queueing is msgspec.UNSET or queueing.stale_ms is None or run.has_begun:
         return False
     return steady_ms - run.steady_ms >= queueing.stale_ms
 
 
-def as_superseded(newer: str) -> Settled:
+def superseded_by(newer: str) -> Settled:
     """The end of a run that a newer one replaces before it began (LATEST)."""
     return Settled(State.SUPERSEDED, f"run {newer} is newer, and about the same", Cause.SUPERSEDED)
 
 
-def as_stale(stale_ms: int) -> Settled:
+def expired_as_stale(stale_ms: int) -> Settled:
     """The end of a run that waited longer than STALE allows."""
     why = f"it waited for more than {stale_ms / 1000:g} s to begin"
     return Settled(State.EXPIRED, why, Cause.STALE)
 
 
-def same_trigger(run_id: str, known_digest: str, digest: str) -> None:
+def check_same_trigger(run_id: str, known_digest: str, digest: str) -> None:
     """Raise KeyReused if a known trigger id arrives with other content."""
     if known_digest != digest:
         raise KeyReused(f"it belongs to run {run_id}, which was asked for with other content")
@@ -123,7 +125,7 @@ def is_last_attempt(attempt: int, max_attempts: int) -> bool:
     return attempt >= max_attempts
 
 
-def too_old(age_ms: float, max_age_s: int) -> bool:
+def is_too_old(age_ms: float, max_age_s: int) -> bool:
     """Whether a run found at start is too old to run without a person's consent.
 
     It may move a machine.

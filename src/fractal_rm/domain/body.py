@@ -11,15 +11,15 @@ from typing import Any, Union
 import msgspec
 
 from fractal_rm.domain.call import BodyForm
-from fractal_rm.domain.evaluate import as_it_is, as_json, as_sent, check_size
+from fractal_rm.domain.evaluate import as_json, check_size, raw_bytes, raw_value
+from fractal_rm.domain.evaluation_context import EvaluationContext
 from fractal_rm.domain.expression import ListOf, Piece, Result
-from fractal_rm.domain.flow import Call, Content, Terms, Undo
+from fractal_rm.domain.flow import Call, CallOptions, Content, Undo
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.result import NULL, StepResult
-from fractal_rm.domain.seen import Seen
-from fractal_rm.domain.strict_json import MARK, check_depth, check_json
-from fractal_rm.domain.values import Values
+from fractal_rm.domain.strict_json import BYTE_ORDER_MARK, check_depth, check_json
+from fractal_rm.domain.value_budget import ValueBudget
 
 SKIPPED = NULL  # the result of a call that its WHEN skipped
 # The result of a call without a response under ERRORS continue: exactly the text of the original.
@@ -42,40 +42,40 @@ def request_body(
     return body if form.is_json else _as_python(body)
 
 
-def call_body(call: Call, terms: Terms, context: Seen, form: BodyForm) -> bytes:
+def call_body(call: Call, terms: CallOptions, context: EvaluationContext, form: BodyForm) -> bytes:
     """The body of any call: a template, RAW, or items. Raises CannotEvaluate."""
     if terms.json is not None:
         return _checked_size(as_json(terms.json, context))
     if terms.raw is not None:
-        return _checked_size(as_sent(terms.raw, context))
+        return _checked_size(raw_bytes(terms.raw, context))
     return _items_body(call.items, context, form)
 
 
-def undo_body(undo: Undo, context: Seen, form: BodyForm) -> bytes:
+def undo_body(undo: Undo, context: EvaluationContext, form: BodyForm) -> bytes:
     """The body of an UNDO. Raises CannotEvaluate."""
     return _items_body(undo.items, context, form)
 
 
-def message_body(content: Content, context: Seen) -> bytes:
+def message_body(content: Content, context: EvaluationContext) -> bytes:
     """The message of a PUBLISH, made as the body of a POST. Raises CannotEvaluate."""
     if content.json is not None:
         return _checked_size(as_json(content.json, context))
     if content.raw is not None:
-        return _checked_size(as_sent(content.raw, context))
+        return _checked_size(raw_bytes(content.raw, context))
     return _items_body(content.items, context, BodyForm.JSON)
 
 
-def reply_of(content: Content, context: Seen) -> StepResult:
+def reply_of(content: Content, context: EvaluationContext) -> StepResult:
     """The reply of a REPLY: bytes or a text for RAW, else `content_json`. Raises CannotEvaluate."""
     if content.raw is None:
         return content_json(content, context)
-    found = as_it_is(content.raw, context) or ""
+    found = raw_value(content.raw, context) or ""
     if isinstance(found, bytes):
         return _checked_size(found)
     return msgspec.Raw(_checked_size(msgspec.json.encode(found)))
 
 
-def content_json(content: Content, context: Seen) -> msgspec.Raw:
+def content_json(content: Content, context: EvaluationContext) -> msgspec.Raw:
     """The payload of a RUN, or the reply of a REPLY without RAW, as JSON text.
 
     A template, the one item, or a list of several items; null without items. Raises CannotEvaluate.
@@ -115,7 +115,7 @@ def check_listable(result: StepResult, element: int) -> msgspec.Raw:
                          " and a list can contain only JSON and texts")  # fmt: skip
 
 
-def list_element(result: msgspec.Raw, budget: Values) -> bytes:
+def list_element(result: msgspec.Raw, budget: ValueBudget) -> bytes:
     """A result as an element of a list: the JSON in its text, or the text if it is not JSON.
 
     Raises CannotEvaluate.
@@ -124,7 +124,7 @@ def list_element(result: msgspec.Raw, budget: Values) -> bytes:
     if text is None:
         return bytes(result)
     budget.take_text(text)
-    content = text.removeprefix(MARK).strip().encode()
+    content = text.removeprefix(BYTE_ORDER_MARK).strip().encode()
     try:
         check_json(content)
     except Malformed:
@@ -132,7 +132,7 @@ def list_element(result: msgspec.Raw, budget: Values) -> bytes:
     return content
 
 
-def _items_body(items: Sequence[Piece], context: Seen, form: BodyForm) -> bytes:
+def _items_body(items: Sequence[Piece], context: EvaluationContext, form: BodyForm) -> bytes:
     body = _checked_size(b'{"payload": ' + as_json(ListOf(tuple(items)), context) + b"}")
     return body if form.is_json else _as_python(body)
 

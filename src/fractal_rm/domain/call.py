@@ -160,7 +160,7 @@ def header_line(name: str, value: str) -> bytes:
         ) from None
 
 
-class Reply(msgspec.Struct, frozen=True, gc=False):
+class HttpResponse(msgspec.Struct, frozen=True, gc=False):
     """An HTTP response: the final status, the head as received, the whole body.
 
     ``head`` has header lines, each ended by CRLF, and perhaps the status line before them. It is
@@ -191,7 +191,7 @@ class BodyForm(str, Enum):
         self.is_json = text == "json"
 
 
-class Caller(Protocol):
+class HttpCaller(Protocol):
     """Makes one HTTP call. Real: ``adapters/http1``; fake: ``adapters/memory``."""
 
     async def call(
@@ -200,7 +200,7 @@ class Caller(Protocol):
         body: bytes | None = None,
         headers: bytes = b"",
         timeout_s: float | None = None,
-    ) -> Reply:
+    ) -> HttpResponse:
         """Call ``route``; ``headers`` are complete header lines, each ended by CRLF.
 
         ``timeout_s`` shortens the route's total limit, never lengthens it.

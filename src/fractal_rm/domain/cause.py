@@ -94,7 +94,7 @@ class Cause(str, Enum):
         return cls(error.code)
 
 
-class Answered(msgspec.Struct, frozen=True, gc=False):
+class ResponseExcerpt(msgspec.Struct, frozen=True, gc=False):
     """What is kept of a response that failed its step.
 
     ``location`` is the target of a redirect. ``begin`` is the start of the body, if it is text;
@@ -111,7 +111,7 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
 
     cause: Cause | UnsetType
     reason: str
-    answer: Answered | UnsetType = UNSET
+    answer: ResponseExcerpt | UnsetType = UNSET
 
     @classmethod
     def of(cls, error: FractalError) -> Failure:

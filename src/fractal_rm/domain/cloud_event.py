@@ -12,7 +12,7 @@ _FAMILY = "application/cloudevents"
 _REQUIRED = ("id", "source", "type")
 
 
-class Event(msgspec.Struct, frozen=True):
+class CloudEvent(msgspec.Struct, frozen=True):
     """The parts of an event that are used here. ``name`` is source and id: it identifies the event.
 
     ``data`` is JSON text, or None if the event has none.
@@ -36,7 +36,7 @@ class _Attributes(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Attributes)
 
 
-def says_event(content_type: str | None) -> bool:
+def has_event_type(content_type: str | None) -> bool:
     """Whether a content type is that of an event in JSON.
 
     Raises WrongContentType for other kinds of CloudEvents, such as a batch.
@@ -60,7 +60,7 @@ def looks_like_event(body: bytes) -> bool:
     return _text(found.specversion) == "1.0" and all(_text(getattr(found, n)) for n in _REQUIRED)
 
 
-def read_event(body: bytes) -> Event:
+def read_event(body: bytes) -> CloudEvent:
     """Read an event from valid JSON. Raises Malformed, WrongShape."""
     try:
         found = _decoder.decode(body)
@@ -77,7 +77,7 @@ def read_event(body: bytes) -> Event:
     if found.data_base64 is not msgspec.UNSET:
         raise WrongShape("the CloudEvent must have JSON in data, not data_base64")
     data = None if found.data is msgspec.UNSET else bytes(found.data)
-    return Event(_name(found), data, _text(found.traceparent))
+    return CloudEvent(_name(found), data, _text(found.traceparent))
 
 
 def _name(found: _Attributes) -> str:

@@ -7,6 +7,7 @@ from operator import ge, gt, le, lt
 from typing import Any
 
 from fractal_rm.domain.evaluate import evaluate
+from fractal_rm.domain.evaluation_context import EvaluationContext, is_list, kind_of
 from fractal_rm.domain.expression import (
     AllOf,
     AnyOf,
@@ -18,8 +19,7 @@ from fractal_rm.domain.expression import (
 )
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.json_equal import json_equal
-from fractal_rm.domain.seen import Seen, is_list, kind_of
-from fractal_rm.domain.values import Values
+from fractal_rm.domain.value_budget import ValueBudget
 
 _ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
     Comparison.LESS: lt,
@@ -29,32 +29,32 @@ _ORDERS: dict[Comparison, Callable[[Any, Any], bool]] = {
 }
 
 
-def holds(condition: Expression, context: Seen) -> bool:
+def is_true(condition: Expression, context: EvaluationContext) -> bool:
     """Whether a condition is true. Raises CannotEvaluate if it is neither true nor false."""
     if isinstance(condition, AllOf):
-        return all(holds(part, context) for part in condition.parts)
+        return all(is_true(part, context) for part in condition.parts)
     if isinstance(condition, AnyOf):
-        return any(holds(part, context) for part in condition.parts)
+        return any(is_true(part, context) for part in condition.parts)
     if isinstance(condition, Not):
-        return not holds(condition.part, context)
+        return not is_true(condition.part, context)
     found = _value_of(condition, context)
     if not isinstance(found, bool):
         raise CannotEvaluate(f"a condition must be true or false, and this is {kind_of(found)}")
     return found
 
 
-def _value_of(part: Expression, context: Seen) -> Any:
+def _value_of(part: Expression, context: EvaluationContext) -> Any:
     if isinstance(part, Compare):
         left, right = _value_of(part.left, context), _value_of(part.right, context)
         return _compare(part.how, left, right, context.comparison_budget)
     if isinstance(part, (AllOf, AnyOf, Not)):
-        return holds(part, context)
+        return is_true(part, context)
     # Bytes are equal to the same bytes only.
     data = context.bytes_of(part) if isinstance(part, Result) else None
     return evaluate(part, context) if data is None else data
 
 
-def _compare(how: Comparison, left: Any, right: Any, values: Values) -> bool:
+def _compare(how: Comparison, left: Any, right: Any, values: ValueBudget) -> bool:
     try:
         if how is Comparison.EQUAL:
             return json_equal(left, right, values)
@@ -71,7 +71,7 @@ def _compare(how: Comparison, left: Any, right: Any, values: Values) -> bool:
     return _ORDERS[how](left, right)
 
 
-def _contains(whole: Any, part: Any, values: Values) -> bool:
+def _contains(whole: Any, part: Any, values: ValueBudget) -> bool:
     if is_list(whole):
         values.take(len(whole))
         return any(json_equal(each, part, values) for each in whole)

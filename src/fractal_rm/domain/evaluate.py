@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from fractal_rm.domain.evaluation_context import EvaluationContext, ResponseHead, encode_value
 from fractal_rm.domain.expression import (
     Base64,
     Header,
@@ -22,12 +23,11 @@ from fractal_rm.domain.expression import (
     Value,
 )
 from fractal_rm.domain.flow_errors import CannotEvaluate
-from fractal_rm.domain.seen import Head, Seen, encoded
 
-MOST_BODY_BYTES = 8 * 1024 * 1024  # of a body that is made from a template or from items
+MAX_BODY_BYTES = 8 * 1024 * 1024  # of a body that is made from a template or from items
 
 
-def evaluate(value: Value, context: Seen) -> Any:
+def evaluate(value: Value, context: EvaluationContext) -> Any:
     """Evaluate a value to plain Python values, as a JSON decoder returns them.
 
     Raises CannotEvaluate.
@@ -45,13 +45,13 @@ def evaluate(value: Value, context: Seen) -> Any:
     return _from_head(value, context.head(value.number))
 
 
-def _from_head(value: Status | Header, head: Head | None) -> int | str | None:
+def _from_head(value: Status | Header, head: ResponseHead | None) -> int | str | None:
     if head is None:
         return None
     return (head.status or None) if isinstance(value, Status) else head.headers.get(value.name)
 
 
-def as_json(value: Value, context: Seen) -> bytes:
+def as_json(value: Value, context: EvaluationContext) -> bytes:
     """Evaluate a value to JSON text. A whole payload or result is copied without parsing it.
 
     Raises CannotEvaluate, also if the text is longer than MOST_BODY_BYTES.
@@ -63,7 +63,7 @@ def as_json(value: Value, context: Seen) -> bytes:
     if isinstance(value, ObjectOf):
         fields = (msgspec.json.encode(k) + b": " + as_json(v, context) for k, v in value.fields)
         return b"{" + _join(fields) + b"}"
-    return encoded(evaluate(value, context))
+    return encode_value(evaluate(value, context))
 
 
 def _join(parts: Iterable[bytes]) -> bytes:
@@ -79,28 +79,28 @@ def _join(parts: Iterable[bytes]) -> bytes:
 
 def check_size(size: int) -> None:
     """Raise CannotEvaluate if ``size`` is more bytes than a body may have."""
-    if size > MOST_BODY_BYTES:
-        raise CannotEvaluate(f"it is larger than {MOST_BODY_BYTES >> 20} MiB")
+    if size > MAX_BODY_BYTES:
+        raise CannotEvaluate(f"it is larger than {MAX_BODY_BYTES >> 20} MiB")
 
 
-def as_it_is(ref: Reference, context: Seen) -> bytes | str | None:
+def raw_value(ref: Reference, context: EvaluationContext) -> bytes | str | None:
     """The value of ``RAW ref``: bytes, or as `as_text`. Raises CannotEvaluate."""
     data = context.bytes_of(ref)
     return as_text(ref, context) if data is None else data
 
 
-def as_sent(ref: Reference, context: Seen) -> bytes:
+def raw_bytes(ref: Reference, context: EvaluationContext) -> bytes:
     """The bytes that ``RAW ref`` sends: a text as UTF-8, null as none. Raises CannotEvaluate."""
-    return _to_bytes(as_it_is(ref, context) or b"")
+    return _to_bytes(raw_value(ref, context) or b"")
 
 
 def _to_bytes(value: bytes | str) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
-def _base64_of(ref: Reference, context: Seen) -> str | None:
+def _base64_of(ref: Reference, context: EvaluationContext) -> str | None:
     """The bytes that RAW would send, in base64; None for null. Raises CannotEvaluate."""
-    value = as_it_is(ref, context)
+    value = raw_value(ref, context)
     if value is None:
         return None
     data = _to_bytes(value)
@@ -108,7 +108,7 @@ def _base64_of(ref: Reference, context: Seen) -> str | None:
     return b2a_base64(data, newline=False).decode()
 
 
-def as_text(value: Value, context: Seen) -> str | None:
+def as_text(value: Value, context: EvaluationContext) -> str | None:
     """Evaluate a value to text: a string as it is, null as None, anything else as JSON.
 
     Raises CannotEvaluate.

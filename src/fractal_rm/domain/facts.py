@@ -10,7 +10,7 @@ from typing import Union
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.domain.cause import Answered, Cause
+from fractal_rm.domain.cause import Cause, ResponseExcerpt
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.state import State
 
@@ -92,7 +92,7 @@ class Begun(Fact, frozen=True, tag="begun"):
 class Started(Fact, frozen=True, tag="started"):
     """A request of a step is about to be sent. ``attempt`` counts from 1.
 
-    ``part`` names the request if it is for an element or an undo: see `name_of`.
+    ``part`` names the request if it is for an element or an undo: see `request_name`.
     """
 
     step: int
@@ -147,7 +147,7 @@ class StepFailed(Fact, frozen=True, tag="step-failed"):
     final: bool | msgspec.UnsetType = UNSET
     unknown: bool | msgspec.UnsetType = UNSET
     cause: Cause | msgspec.UnsetType = UNSET
-    answer: Answered | msgspec.UnsetType = UNSET
+    answer: ResponseExcerpt | msgspec.UnsetType = UNSET
 
 
 class Waiting(Fact, frozen=True, tag="waiting"):
@@ -241,7 +241,7 @@ AnyFact = Union[
 ]  # fmt: skip
 
 
-def name_of(step: int, part: str | msgspec.UnsetType = UNSET) -> str:
+def request_name(step: int, part: str | msgspec.UnsetType = UNSET) -> str:
     """The name of a request within its run. The Idempotency-Key of the request ends with it.
 
     ``3`` for step 3, ``3.2`` for the second element of its FOREACH, ``undo.3`` for its undo. The
@@ -250,17 +250,17 @@ def name_of(step: int, part: str | msgspec.UnsetType = UNSET) -> str:
     return str(step) if part is UNSET else part
 
 
-def undo_name(step: int) -> str:
+def undo_request_name(step: int) -> str:
     """The name of the request that undoes a step."""
     return f"undo.{step}"
 
 
-def fault(error: Exception) -> Dead:
+def dead_by_fault(error: Exception) -> Dead:
     """The end of a run in which this program raised an unexpected exception."""
     return Dead(Cause.INTERNAL.text, f"a fault in the Runtime Manager: {error!r}")
 
 
-def parent_of(first: Fact) -> str | None:
+def parent_id_of(first: Fact) -> str | None:
     """The id of the parent run, from the first fact of a run; None: it has no parent."""
     origin = first.origin if isinstance(first, Accepted) else UNSET
     return None if origin is UNSET else origin.rpartition(":")[0]

@@ -160,7 +160,7 @@ class Finding(msgspec.Struct, frozen=True):
         return "\n".join(lines)
 
 
-def more(file: str, code: str, hidden: Sequence[Level]) -> list[Finding]:
+def hidden_findings(file: str, code: str, hidden: Sequence[Level]) -> list[Finding]:
     """One finding for all findings of a file that are not shown; none if all are shown.
 
     It is an error if one of them is.
@@ -192,7 +192,7 @@ class ConfigRejected(FractalError):
     code = "config-rejected"
 
     @property
-    def unread(self) -> bool:
+    def has_unreadable_file(self) -> bool:
         """Whether a file could not be read. This may pass without a change of the configuration."""
         return any(finding.code in UNREAD for finding in self.findings)
 

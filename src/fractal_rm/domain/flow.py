@@ -1,7 +1,8 @@
 """A flow: its steps and settings, as compiled from flows.conf.
 
 The journal keeps flows as JSON, so that a run continues with the flow that it began with. The names
-of fields are in this JSON, and so in the version of a flow. Fields are only added, with defaults.
+of fields are in this JSON, and so in the version of a flow. Fields are only added, with defaults;
+one with a better name keeps its old one there.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ class Method(str, Enum):
     DELETE = "DELETE"
 
     def __init__(self, text: str) -> None:
-        self.of_seed = text in ("GET", "POST")
+        self.in_original = text in ("GET", "POST")
         self.sends = text not in ("GET", "DELETE")
 
 
-class Durable(str, Enum):
+class Durability(str, Enum):
     """What must be on the disk before a call is sent.
 
     ``accept``: the trigger. Results are written later, so a crash may repeat the last calls, with
@@ -46,10 +47,10 @@ class Durable(str, Enum):
     STEP = "step"
 
     def __init__(self, text: str) -> None:
-        self.each_step = text == "step"
+        self.per_step = text == "step"
 
 
-class Errors(str, Enum):
+class OnError(str, Enum):
     """What follows a failed step: the run ends; or, as in the original, the flow continues."""
 
     STOP = "stop"
@@ -70,14 +71,14 @@ class Undo(msgspec.Struct, frozen=True):
     items: tuple[Piece, ...] = ()
 
 
-class Each(msgspec.Struct, frozen=True):
+class ForEach(msgspec.Struct, frozen=True):
     """``FOREACH ref``: one call for each element, at most ``at_once`` at the same time."""
 
     over: Reference
     at_once: int = 1
 
 
-class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+class CallOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """The options of a call, which the original does not have. A call without options has none.
 
     ``json`` or ``raw`` is its body if the body is not made of items. ``settles``: ``expect`` tests
@@ -90,14 +91,14 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     raw: Reference | None = None
     when: Expression | None = None
     expect: Expression | None = None
-    settles: bool = False
+    expect_decides: bool = msgspec.field(name="settles", default=False)
     timeout_ms: int | None = None
     retry: Retry | None = None
     headers: tuple[tuple[str, Value], ...] = ()
     query: tuple[tuple[str, Value], ...] = ()
-    keeps: tuple[str, ...] | None = None
+    kept_headers: tuple[str, ...] | None = msgspec.field(name="keeps", default=None)
     undo: Undo | None = None
-    each: Each | None = None
+    foreach: ForEach | None = msgspec.field(name="each", default=None)
 
 
 class Call(msgspec.Struct, frozen=True, tag="call"):
@@ -113,7 +114,7 @@ class Call(msgspec.Struct, frozen=True, tag="call"):
     method: Method
     items: tuple[Piece, ...] = ()
     line: int = 0
-    terms: Terms | msgspec.UnsetType = msgspec.UNSET
+    options: CallOptions | msgspec.UnsetType = msgspec.field(name="terms", default=msgspec.UNSET)
 
 
 class Content(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -155,7 +156,7 @@ class Publish(msgspec.Struct, frozen=True, tag="publish", omit_defaults=True):
     line: int = 0
 
 
-class Respond(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
+class Reply(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
     """``REPLY items``: the reply to the sender. Without it, the reply is the last result."""
 
     content: Content = Content()
@@ -163,8 +164,8 @@ class Respond(msgspec.Struct, frozen=True, tag="reply", omit_defaults=True):
     line: int = 0
 
 
-Step = Union[Call, SubFlow, Wait, Publish, Respond]
-Counted = Union[Call, SubFlow]  # the steps that have a number and a result
+Step = Union[Call, SubFlow, Wait, Publish, Reply]
+StepWithResult = Union[Call, SubFlow]  # the steps that have a number and a result
 
 
 class Order(str, Enum):
@@ -189,7 +190,7 @@ class Cron(msgspec.Struct, frozen=True):
     zone: str = "UTC"
 
 
-class Starts(msgspec.Struct, frozen=True, omit_defaults=True):
+class StartSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """What starts a flow, besides triggers.
 
     ``topics`` are MQTT topic filters (MQTT 5, 4.7).
@@ -201,7 +202,7 @@ class Starts(msgspec.Struct, frozen=True, omit_defaults=True):
     catch_up: CatchUp = CatchUp.ONE
 
 
-class Queueing(msgspec.Struct, frozen=True, omit_defaults=True):
+class QueueSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the runs of a flow wait in the queue of a node.
 
     ``limit``: how many may run at the same time. ``priority``: 9 begins before 0. ``stale_ms``: a
@@ -225,15 +226,15 @@ class Flow(msgspec.Struct, frozen=True):
     title: str = ""
     steps: tuple[Step, ...] = ()
     line: int = 0
-    durable: Durable = Durable.ACCEPT
+    durable: Durability = Durability.ACCEPT
     deadline_ms: int | msgspec.UnsetType = msgspec.UNSET
-    errors: Errors | msgspec.UnsetType = msgspec.UNSET
+    errors: OnError | msgspec.UnsetType = msgspec.UNSET
     order: Order | msgspec.UnsetType = msgspec.UNSET
-    starts: Starts | msgspec.UnsetType = msgspec.UNSET
-    queueing: Queueing | msgspec.UnsetType = msgspec.UNSET
+    starts: StartSettings | msgspec.UnsetType = msgspec.UNSET
+    queueing: QueueSettings | msgspec.UnsetType = msgspec.UNSET
 
 
-def components_of(flow: Flow, flows: Mapping[str, Flow]) -> set[str]:
+def components_called_by(flow: Flow, flows: Mapping[str, Flow]) -> set[str]:
     """The names of the components that a flow and the flows that it runs call."""
     names: set[str] = set()
     visited, waiting = {flow.id}, [flow]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractal_rm.domain.errors import FractalError
 
 
-class NoJson(FractalError):
+class NotJson(FractalError):
     """A path of a flow has a value or a key that JSON cannot represent."""
 
     code = "no-json"

@@ -33,7 +33,7 @@ from typing import Union
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fractal_rm.domain.cause import Answered, Cause, Failure
+from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.refusals import Malformed, OwnRun, UnknownFlow
 from fractal_rm.domain.run_id import is_run_id
@@ -234,7 +234,7 @@ class AfterSilence(str, Enum):
     UNKNOWN = "unknown"
 
 
-class Again(msgspec.Struct, frozen=True):
+class TryAgain(msgspec.Struct, frozen=True):
     """Offer the run again, under the same epoch, after ``after_s`` seconds.
 
     ``maybe_taken``: an offer made so far may have been taken; ``reason`` is why that is not known.
@@ -264,14 +264,14 @@ def after_answer(
     fraction: float,
     *,
     maybe_taken: bool,
-) -> Again | RunHere | Failure:
+) -> TryAgain | RunHere | Failure:
     """What follows an answer that is no receipt. A Failure: the peer may have taken the run.
 
     ``tries`` counts the offers, ``fraction`` is the jitter from 0 to 1. ``maybe_taken``: an earlier
     offer may have been taken.
     """
     if isinstance(answer, OfferRefused):
-        refused = Failure(Cause.OFFER_REFUSED, answer.reason, Answered(answer.status))
+        refused = Failure(Cause.OFFER_REFUSED, answer.reason, ResponseExcerpt(answer.status))
         return RunHere(refused) if is_not_taken(answer, maybe_taken=maybe_taken) else refused
     if isinstance(answer, NoReceipt):
         return Failure(Cause.NO_RECEIPT, f"node {node} gave no receipt")
@@ -280,21 +280,21 @@ def after_answer(
     return _after_unsent(tries, node, answer.reason, fraction)
 
 
-def _after_unsent(tries: int, node: str, why: str, fraction: float) -> Again | RunHere:
+def _after_unsent(tries: int, node: str, why: str, fraction: float) -> TryAgain | RunHere:
     """What follows an offer that was never sent: nothing is in doubt."""
     if tries < OFFER_TRIES:
-        return Again(pause_s(tries, fraction))
+        return TryAgain(pause_s(tries, fraction))
     return RunHere(Failure(Cause.PEER_UNREACHABLE, f"node {node} could not be reached: {why}"))
 
 
-def ask_again(tries: int, why: str, fraction: float) -> Again:
+def ask_again(tries: int, why: str, fraction: float) -> TryAgain:
     """What follows if a node of this program may have the run: it can tell, so it is asked."""
-    return Again(pause_s(tries, fraction), maybe_taken=True, reason=why)
+    return TryAgain(pause_s(tries, fraction), maybe_taken=True, reason=why)
 
 
-def wait_for_node(why: str) -> Again:
+def wait_for_node(why: str) -> TryAgain:
     """What follows if a node of this program may have the run, but cannot be asked now."""
-    return Again(MAX_PAUSE_S, maybe_taken=True, reason=why)
+    return TryAgain(MAX_PAUSE_S, maybe_taken=True, reason=why)
 
 
 def after_doubt(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
-from fractal_rm.domain.named import MOST_NAMED, named
+from fractal_rm.domain.list_names import MAX_LISTED, list_names
 from fractal_rm.domain.run import Run
 
 
@@ -15,18 +15,18 @@ def calls_in_doubt(run: Run) -> list[str]:
     return sorted(calls, key=lambda name: [int(number) for number in name.split(".")])
 
 
-def said_of(calls: Mapping[str, Sequence[str]], run_id: str) -> str:
+def in_doubt_words(calls: Mapping[str, Sequence[str]], run_id: str) -> str:
     """The end of a sentence that names a run's calls in doubt, or an empty text.
 
     ``calls`` has the calls by run: those of the run itself and of the runs that it started. Only a
     few are named; the journal has all of them.
     """
     parts = [
-        f", and call {named(names)} may have been"
+        f", and call {list_names(names)} may have been"
         + ("" if each == run_id else f" in its run {each}")
-        for each, names in islice(calls.items(), MOST_NAMED)
+        for each, names in islice(calls.items(), MAX_LISTED)
     ]
-    more = len(calls) - MOST_NAMED
+    more = len(calls) - MAX_LISTED
     if more > 0:
         parts.append(f", and calls may have been in {more:,} more of its runs")
     return "".join(parts)

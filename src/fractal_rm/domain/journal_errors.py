@@ -41,7 +41,7 @@ class JournalFull(JournalBlocked):
     cure = "make room on its disk"
 
 
-class JournalWithoutFile(JournalFull):
+class JournalNoDescriptor(JournalFull):
     """No file descriptor is free for the next file of the log."""
 
     code = "journal-without-file"
@@ -57,7 +57,7 @@ class JournalForbidden(JournalFull):
     cure = "give the user of this program read and write permission"
 
 
-class JournalHeld(JournalBlocked):
+class JournalLocked(JournalBlocked):
     """Another program, such as sqlite3, has an open transaction in the file."""
 
     code = "journal-held"
@@ -65,7 +65,7 @@ class JournalHeld(JournalBlocked):
     cure = "end the transaction of that program, or the program"
 
 
-class JournalGone(JournalBlocked):
+class JournalMoved(JournalBlocked):
     """Its files were moved, deleted or replaced, so new data would be lost at the next start."""
 
     code = "journal-gone"

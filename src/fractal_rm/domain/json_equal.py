@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from fractal_rm.domain.values import Values
+from fractal_rm.domain.value_budget import ValueBudget
 
 
-def json_equal(left: Any, right: Any, values: Values | None = None) -> bool:
+def json_equal(left: Any, right: Any, values: ValueBudget | None = None) -> bool:
     """Whether two values are equal in JSON.
 
     ``values`` counts the elements that are compared. Raises TooManyValues at its limit, and

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from fractal_rm.domain.expression import Header, Item, Result, Status
-from fractal_rm.domain.flow import Call, Publish, Respond, Step, SubFlow, Wait
+from fractal_rm.domain.flow import Call, Publish, Reply, Step, SubFlow, Wait
 
 
 def needs(step: Step) -> frozenset[int]:
@@ -17,7 +17,7 @@ def needs(step: Step) -> frozenset[int]:
     return frozenset(_numbers(step)) - {own}
 
 
-def speaks_of_item(value: object) -> bool:
+def uses_item(value: object) -> bool:
     """Whether a condition, a template or a reference uses ``item``."""
     return any(isinstance(part, Item) for part in _parts(value))
 
@@ -25,7 +25,7 @@ def speaks_of_item(value: object) -> bool:
 def is_barrier(step: Step) -> bool:
     """Whether a step begins after all steps before it, and all steps after it wait for it."""
     match step:
-        case Wait() | Respond():
+        case Wait() | Reply():
             return True
         case Publish():
             return not needs(step)
@@ -33,13 +33,13 @@ def is_barrier(step: Step) -> bool:
             return False
 
 
-class Plan:
+class DataflowPlan:
     """The steps of a flow with ORDER dataflow, with what each step needs, computed once."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = [(needs(step), is_barrier(step)) for step in steps]
 
-    def may_begin(self, done: Container[int], finished: AbstractSet[int]) -> list[int]:
+    def ready_positions(self, done: Container[int], finished: AbstractSet[int]) -> list[int]:
         """The positions of the steps that may begin, or have begun already.
 
         ``done`` has the positions of the steps that have ended, ``finished`` the numbers of the

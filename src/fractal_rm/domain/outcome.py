@@ -1,7 +1,7 @@
 """Decide what a response or an error means for a step: success, failure, or a retry.
 
 Plain functions. `failure_of` and `unmet` decide whether an attempt has failed,
-`call_again_s` decides whether and when the call is retried. `engine.execute.calls` acts on it.
+`retry_delay_s` decides whether and when the call is retried. `engine.execute.calls` acts on it.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallFailed
-from fractal_rm.domain.cause import Answered, Cause, Failure
-from fractal_rm.domain.condition import holds
+from fractal_rm.domain.cause import Cause, Failure, ResponseExcerpt
+from fractal_rm.domain.condition import is_true
+from fractal_rm.domain.evaluation_context import EvaluationContext
 from fractal_rm.domain.expression import Expression
 from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.result import text_of
-from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.state import State
 
-CONNECT_TRIES = 3
-MOST_PAUSE_S = 30.0  # between two attempts, unless the flow asks for a longer pause
-MOST_RETRY_AFTER_S = 300.0
+CONNECT_ATTEMPTS = 3
+MAX_RETRY_PAUSE_S = 30.0  # between two attempts, unless the flow asks for a longer pause
+MAX_RETRY_AFTER_S = 300.0
 MAX_QUOTED_CHARACTERS = 200  # of a response that a reason quotes
 
 
-class Later(msgspec.Struct, frozen=True):
+class ResumeLater(msgspec.Struct, frozen=True):
     """A run pauses and frees its slot; it continues after ``after_s`` seconds.
 
     ``begun``: whether the step that pauses has done anything yet.
@@ -42,7 +42,7 @@ class Later(msgspec.Struct, frozen=True):
     begun: bool = True
 
 
-def failure_of(response: Reply | CallFailed) -> Failure | None:
+def failure_of(response: HttpResponse | CallFailed) -> Failure | None:
     """Why an attempt failed, or None. Without a response or with a status of 300 or more it failed.
 
     A component that redirects has not done what it was asked for.
@@ -54,15 +54,17 @@ def failure_of(response: Reply | CallFailed) -> Failure | None:
     return Failure(Cause.STATUS, _describe(response), _excerpt(response))
 
 
-def _describe(response: Reply) -> str:
-    return f"status {response.status}{said_with(response)}"
+def _describe(response: HttpResponse) -> str:
+    return f"status {response.status}{response_details(response)}"
 
 
-def _excerpt(response: Reply) -> Answered:
-    return Answered(response.status, _location(response) or UNSET, _body_start(response) or UNSET)
+def _excerpt(response: HttpResponse) -> ResponseExcerpt:
+    return ResponseExcerpt(
+        response.status, _location(response) or UNSET, _body_start(response) or UNSET
+    )
 
 
-def said_with(response: Reply) -> str:
+def response_details(response: HttpResponse) -> str:
     """What a message says after a status: the target of a redirect, and the start of the body."""
     location, begin = _location(response), _body_start(response)
     points = f", pointing to {location}" if location else ""
@@ -71,7 +73,7 @@ def said_with(response: Reply) -> str:
     return points + (f": {begin}" if begin else "")
 
 
-def _location(response: Reply) -> str:
+def _location(response: HttpResponse) -> str:
     """The target of a redirect; empty if the response is none."""
     target = response.header("location") if 300 <= response.status < 400 else None
     return _percent_encoded(target[:MAX_QUOTED_CHARACTERS]) if target else ""
@@ -82,13 +84,15 @@ def _percent_encoded(target: str) -> str:
     return quote(target, safe=punctuation, encoding="latin-1")
 
 
-def _body_start(response: Reply) -> str | None:
+def _body_start(response: HttpResponse) -> str | None:
     """The start of the body on one line; None if it is not text."""
     text = text_of(response)
     return None if text is None else " ".join(text[:MAX_QUOTED_CHARACTERS].split())
 
 
-def unmet(expect: Expression, response: Reply, context: Seen, *, settles: bool) -> Failure | None:
+def expectation_failure(
+    expect: Expression, response: HttpResponse, context: EvaluationContext, *, settles: bool
+) -> Failure | None:
     """Why a response fails a step with EXPECT, or None. ``context`` includes the response.
 
     ``settles``: the condition refers to the call's own status, so it alone decides which status is
@@ -98,7 +102,7 @@ def unmet(expect: Expression, response: Reply, context: Seen, *, settles: bool) 
     if failure and not settles:
         return failure
     try:
-        met = holds(expect, context)
+        met = is_true(expect, context)
     except CannotEvaluate as fault:
         return Failure(Cause.of(fault), f"EXPECT: {fault}", _excerpt(response))
     if met:
@@ -108,8 +112,8 @@ def unmet(expect: Expression, response: Reply, context: Seen, *, settles: bool) 
     )
 
 
-def call_again_s(
-    response: Reply | CallFailed,
+def retry_delay_s(
+    response: HttpResponse | CallFailed,
     attempt: int,
     fraction: float,
     *,
@@ -127,32 +131,32 @@ def call_again_s(
     unsent = isinstance(response, CallFailed) and not response.sent
     if not unsent and (retry is None or not idempotent or _is_final(response)):
         return None
-    if attempt >= max(retry.times + 1 if retry else 0, CONNECT_TRIES if unsent else 0):
+    if attempt >= max(retry.times + 1 if retry else 0, CONNECT_ATTEMPTS if unsent else 0):
         return None
     if retry is None:
         return 0.1 * 3 ** (attempt - 1) * (0.5 + fraction / 2)
-    longest_s = max(MOST_PAUSE_S, retry.every_ms / 1000)
+    longest_s = max(MAX_RETRY_PAUSE_S, retry.every_ms / 1000)
     pause_s = min(longest_s, retry.every_ms / 1000 * 2 ** min(attempt - 1, 20))
     asked_s = _retry_after_s(response, now_ms)
-    if asked_s > MOST_RETRY_AFTER_S:
+    if asked_s > MAX_RETRY_AFTER_S:
         return None  # the run would hold its slot for too long
     return max(asked_s, pause_s * (0.5 + fraction / 2))
 
 
-def _is_final(response: Reply | CallFailed) -> bool:
+def _is_final(response: HttpResponse | CallFailed) -> bool:
     """Whether the same request would get the same response: redirects and most 4xx."""
     if isinstance(response, CallFailed):
         return False
     return 300 <= response.status < 500 and response.status not in (408, 425, 429)
 
 
-def _retry_after_s(response: Reply | CallFailed, now_ms: int) -> float:
+def _retry_after_s(response: HttpResponse | CallFailed, now_ms: int) -> float:
     """Parse Retry-After: seconds or a date (RFC 9110, 10.2.3); 0 without a valid one.
 
     A date is compared with the response's ``Date`` (6.6.1), as the component's clock may differ
     from this machine's.
     """
-    if not isinstance(response, Reply) or (value := response.header("retry-after")) is None:
+    if not isinstance(response, HttpResponse) or (value := response.header("retry-after")) is None:
         return 0.0
     if value.isascii() and value.isdigit():
         return float(value[:9])

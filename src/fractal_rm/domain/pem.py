@@ -17,6 +17,6 @@ def needs_passphrase(pem: bytes) -> bool:
     return found is not None and bool(found["new"] or found["old"])
 
 
-def passphrase_words(path: str) -> str:
+def encrypted_key_error(path: str) -> str:
     """The error text for an encrypted key."""
     return f"the key file {path} is encrypted: the Runtime Manager cannot ask for its passphrase"

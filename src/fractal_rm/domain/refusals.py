@@ -113,7 +113,7 @@ class JournalUnavailable(Busy):
     title = "The journal cannot be written at the moment"
 
 
-class Broken(Refused):
+class InternalFault(Refused):
     """An error in this program. The message is kept as a dead letter."""
 
     code = "internal"

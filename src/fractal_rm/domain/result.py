@@ -15,8 +15,8 @@ from typing import Union
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from fractal_rm.domain.call import Reply
-from fractal_rm.domain.strict_json import MARK
+from fractal_rm.domain.call import HttpResponse
+from fractal_rm.domain.strict_json import BYTE_ORDER_MARK
 
 # JSON text, or bytes that are not text. Tell them apart by `isinstance(result, Raw)`: a Raw is no
 # `bytes` at run time, though its type stub says so.
@@ -49,7 +49,7 @@ _BY_NAME = {codec: codec for codec in _CODECS} | {
 }
 
 
-def result_of(reply: Reply) -> StepResult:
+def result_of(reply: HttpResponse) -> StepResult:
     """The body as text in its charset, or as bytes if it is not valid text in that charset.
 
     The charset is UTF-8 if none or an unsupported one is given, and if the body begins with the
@@ -58,7 +58,7 @@ def result_of(reply: Reply) -> StepResult:
     return restored(*stored_result_of(reply))
 
 
-def stored_result_of(reply: Reply) -> tuple[msgspec.Raw, bytes | UnsetType]:
+def stored_result_of(reply: HttpResponse) -> tuple[msgspec.Raw, bytes | UnsetType]:
     """The result of a response, as the two fields that `stored` returns."""
     codec = _codec(reply.head)
     if codec != "utf_8" and reply.body.startswith(BOM_UTF8):
@@ -69,7 +69,7 @@ def stored_result_of(reply: Reply) -> tuple[msgspec.Raw, bytes | UnsetType]:
         return NULL, reply.body
 
 
-def text_of(reply: Reply) -> str | None:
+def text_of(reply: HttpResponse) -> str | None:
     """The body as text, or None if `result_of` returns bytes."""
     result = result_of(reply)
     return msgspec.json.decode(result, type=str) if isinstance(result, msgspec.Raw) else None
@@ -80,7 +80,7 @@ def _codec(head: bytes) -> str:
     """The codec for the body under a head. Cached: a server sends the same heads repeatedly."""
     if b"charset" not in head.lower():  # true of most heads
         return "utf_8"
-    kind = Reply(0, head, b"").header("content-type") or ""
+    kind = HttpResponse(0, head, b"").header("content-type") or ""
     named = None if _NO_TEXT.match(kind) else _CHARSET.search(kind)
     return _BY_NAME.get(named[1].lower().replace("-", "_"), "utf_8") if named else "utf_8"
 
@@ -90,7 +90,7 @@ def in_charset(text: str, head: bytes) -> bytes:
 
     Raises UnicodeEncodeError if the charset lacks a character.
     """
-    return text.encode("utf_8" if text.startswith(MARK) else _codec(head))
+    return text.encode("utf_8" if text.startswith(BYTE_ORDER_MARK) else _codec(head))
 
 
 def stored(result: StepResult) -> tuple[msgspec.Raw, bytes | UnsetType]:

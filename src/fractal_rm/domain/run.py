@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.cause import Cause
+from fractal_rm.domain.evaluation_context import ResponseHead
 from fractal_rm.domain.facts import (
     Accepted,
     Begun,
@@ -33,12 +34,11 @@ from fractal_rm.domain.facts import (
     Stopping,
     Undone,
     Waiting,
-    name_of,
-    undo_name,
+    request_name,
+    undo_request_name,
 )
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.result import StepResult, as_shown, restored, size_of
-from fractal_rm.domain.seen import Head
 from fractal_rm.domain.state import BY_SENDER, NAMED, Placement, State
 from fractal_rm.domain.transitions import NEXT, settling_transition
 
@@ -52,7 +52,7 @@ class Run(msgspec.Struct, gc=False):
     ``results`` are by number of the step, in the order in which they arrived; ``has_bytes``: one of
     them is bytes. ``in_doubt`` names the requests that may have been sent and have no known
     outcome; ``failures`` has the last failed attempt of each request that failed (names:
-    `name_of`). ``elements`` are results of unfinished FOREACH steps, by number and element.
+    `request_name`). ``elements`` are results of unfinished FOREACH steps, by number and element.
     ``waiting`` is the last WAIT that began, ``passed`` are the positions of finished steps without
     a number, ``said`` is the content of the last REPLY. ``payload_bytes`` and ``result_bytes`` are
     the sizes of the payload and of all results. ``accepted_ms`` is wall time, ``ahead_ms`` how far
@@ -78,17 +78,17 @@ class Run(msgspec.Struct, gc=False):
     results: dict[int, StepResult] = {}
     has_bytes: bool = False
     result_bytes: int = 0
-    heads: dict[int, Head] | None = None
+    heads: dict[int, ResponseHead] | None = None
     in_doubt: set[str] | None = None
     failures: dict[str, StepFailed] | None = None
     elements: dict[int, dict[int, StepResult]] | None = None
     passed: set[int] | None = None
     waiting: Waiting | None = None
-    said: StepResult | None = None
+    flow_reply: StepResult | None = None
     stopping: Stopping | None = None
     undone: set[int] | None = None
     attempts: int = 1
-    home: str | None = None
+    accepted_by: str | None = None
     node: str | None = None
     epoch: int = 0
     budget_ms: int | None = None
@@ -105,7 +105,7 @@ class Run(msgspec.Struct, gc=False):
         return self.accepted_ms + self.ahead_ms
 
     @property
-    def begun(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether it is known to have left the queue, so that it may have caused a crash."""
         placed = self.placement not in _NOT_PLACED
         return placed or self.attempts > 1 or self.replying is not None
@@ -124,14 +124,14 @@ class Run(msgspec.Struct, gc=False):
     @property
     def reply(self) -> StepResult | None:
         """The reply to the sender: the content of a REPLY, or else the last result."""
-        if self.said is not None or not self.results:
-            return self.said
+        if self.flow_reply is not None or not self.results:
+            return self.flow_reply
         return self.results[max(self.results)]
 
     def outcome(self) -> Outcome:
         """How it ended. Without a REPLY, only a run that succeeded has a reply."""
         results = tuple(as_shown(self.results[number]) for number in sorted(self.results))
-        reply = self.reply if self.state is State.SUCCEEDED else self.said
+        reply = self.reply if self.state is State.SUCCEEDED else self.flow_reply
         shown = None if reply is None else as_shown(reply)
         return Outcome(self.id, self.state, self.reason, results, shown)
 
@@ -151,7 +151,7 @@ def fold(run: Run, facts: Iterable[Fact]) -> Run:
     return run
 
 
-def change(run: Run, fact: Fact) -> None:
+def apply_fact(run: Run, fact: Fact) -> None:
     """Apply a fact to all fields but the state and the placement, without checking the state."""
     CHANGES[type(fact)](run, fact)
 
@@ -177,7 +177,7 @@ def _accepted(run: Run, fact: Accepted) -> None:
     run.payload, run.payload_bytes = fact.payload, size_of(fact.payload)
     run.source = fact.source
     if fact.node is not UNSET:
-        run.home = fact.node
+        run.accepted_by = fact.node
     if fact.placed:
         run.placement = BY_SENDER
     if fact.budget_ms is not UNSET:
@@ -197,7 +197,7 @@ def _accepted(run: Run, fact: Accepted) -> None:
 def _placed(run: Run, fact: Placed) -> None:
     run.node, run.reason = None, fact.reason
     run.cause = None if fact.cause is UNSET else fact.cause
-    if fact.node is not None and fact.node != run.home:
+    if fact.node is not None and fact.node != run.accepted_by:
         run.node, run.placement = fact.node, NAMED
 
 
@@ -213,7 +213,7 @@ def _begun(run: Run, fact: Begun) -> None:
 
 def _started(run: Run, fact: Started) -> None:
     """The request is in doubt until its outcome is known."""
-    name = name_of(fact.step, fact.part)
+    name = request_name(fact.step, fact.part)
     if run.in_doubt is None:
         run.in_doubt = {name}
     else:
@@ -228,7 +228,7 @@ def _finished(run: Run, fact: Finished) -> None:
     run.results[fact.step] = result
     run.result_bytes += size_of(result)
     if fact.headers is not UNSET:
-        run.heads = {**(run.heads or {}), fact.step: Head(fact.status, fact.headers)}
+        run.heads = {**(run.heads or {}), fact.step: ResponseHead(fact.status, fact.headers)}
     if run.in_doubt:
         run.in_doubt.discard(str(fact.step))
     if run.elements:
@@ -249,7 +249,7 @@ def _element_finished(run: Run, fact: ElementFinished) -> None:
 
 def _step_failed(run: Run, fact: StepFailed) -> None:
     """The request is no longer in doubt, unless the effect of the step is unknown."""
-    name = name_of(fact.step, fact.part)
+    name = request_name(fact.step, fact.part)
     if run.in_doubt and fact.unknown is UNSET:
         run.in_doubt.discard(name)
     if run.failures is None:
@@ -267,10 +267,10 @@ def _passed(run: Run, fact: Passed) -> None:
     else:
         run.passed.add(fact.position)
     if fact.reply is not UNSET:
-        if run.said is not None:
-            run.result_bytes -= size_of(run.said)
-        run.said = restored(fact.reply, fact.data)
-        run.result_bytes += size_of(run.said)
+        if run.flow_reply is not None:
+            run.result_bytes -= size_of(run.flow_reply)
+        run.flow_reply = restored(fact.reply, fact.data)
+        run.result_bytes += size_of(run.flow_reply)
 
 
 def _stopping(run: Run, fact: Stopping) -> None:
@@ -285,7 +285,7 @@ def _undone(run: Run, fact: Undone) -> None:
     else:
         run.undone.add(fact.step)
     if run.in_doubt:
-        run.in_doubt.discard(undo_name(fact.step))
+        run.in_doubt.discard(undo_request_name(fact.step))
 
 
 def _parked(run: Run, fact: Parked) -> None:

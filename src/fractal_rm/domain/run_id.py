@@ -34,7 +34,7 @@ class RunIds:
         self._shared = ""
         self._count = len(_PAIRS)
 
-    def go_on_after(self, run_id: str) -> None:
+    def continue_after(self, run_id: str) -> None:
         """Make the next ids greater than this one, which an earlier process has made."""
         if is_run_id(run_id):
             self._now_ms = max(self._now_ms, _ms_of(run_id))

@@ -42,16 +42,16 @@ FOREIGN_MS = 3_600_000
 # Smaller differences come from reading two clocks one after the other, in whole milliseconds.
 STEP_MS = 10
 # Small corrections of the wall clock are frequent, and not logged.
-WORTH_A_LINE_MS = 2_000
+LOGGED_FROM_MS = 2_000
 DOUBT_MS = 60_000  # a wall clock further behind the retention clock is reported
 
 
 # About four thousand years. A file with a larger time is damaged.
-MOST_MS = 1 << 47
-_Ms = Annotated[int, msgspec.Meta(ge=-MOST_MS, le=MOST_MS)]
+MAX_MS = 1 << 47
+_Ms = Annotated[int, msgspec.Meta(ge=-MAX_MS, le=MAX_MS)]
 
 
-class Reading(msgspec.Struct, frozen=True, gc=False):
+class ClockReading(msgspec.Struct, frozen=True, gc=False):
     """The same moment on each clock, in milliseconds since 1970, UTC.
 
     ``wall_ms`` is for people. ``steady_ms`` measures durations. ``retention_ms`` is for the age of
@@ -69,7 +69,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
         return self.steady_ms - self.wall_ms
 
 
-class Look(msgspec.Struct, frozen=True):
+class ClockChange(msgspec.Struct, frozen=True):
     """What happened to the clocks since the last look.
 
     ``set_by_ms``: how far the wall clock was set. ``slept_ms``: how long the machine was suspended.
@@ -102,20 +102,20 @@ class Timeline(msgspec.Struct, frozen=True):
         """The steady clock at ``boot_ms``."""
         return self.boot_ms + self.ahead_ms
 
-    def read(self, boot_ms: int) -> Reading:
+    def read(self, boot_ms: int) -> ClockReading:
         """Every clock at a moment of this boot, if the wall clock was not set after ``boot_ms``."""
         steady_ms = boot_ms + self.ahead_ms
         wall_ms = boot_ms - self.boot_ms + self.wall_ms
-        return Reading(wall_ms, steady_ms, steady_ms - self.off_ms, steady_ms + self.lead_ms)
+        return ClockReading(wall_ms, steady_ms, steady_ms - self.off_ms, steady_ms + self.lead_ms)
 
 
-def resumed(known: Timeline | None, now: Moment) -> Timeline:
+def timeline_at_start(known: Timeline | None, now: Moment) -> Timeline:
     """The timeline at the start of a process. ``known``: the saved one, if there is one."""
     if known is None:
         return started_after(now.wall_ms, now)
     if known.boot == now.boot and now.boot_ms >= known.boot_ms:
-        return looked_at(known, now)
-    return looked_at(_after_reboot(known, now), now)
+        return updated(known, now)
+    return updated(_after_reboot(known, now), now)
 
 
 def started_after(latest_ms: int, now: Moment) -> Timeline:
@@ -132,7 +132,7 @@ def is_foreign(timeline: Timeline, latest_ms: int) -> bool:
     return timeline.steady_ms < latest_ms - FOREIGN_MS
 
 
-def looked_at(known: Timeline, now: Moment) -> Timeline:
+def updated(known: Timeline, now: Moment) -> Timeline:
     """The timeline now, on the same boot.
 
     If the wall clock was set ahead, the id clock follows. If it was set back, the retention clock
@@ -157,7 +157,7 @@ def wall_clock_set_by(before: Timeline, after: Timeline) -> int:
     return after.wall_ms - before.wall_ms - (after.boot_ms - before.boot_ms)
 
 
-def doubt(reading: Reading, made_ms: int) -> str | None:
+def wall_clock_fault(reading: ClockReading, made_ms: int) -> str | None:
     """Why the wall clock must be wrong, or None. ``made_ms``: when this program was made."""
     if reading.wall_ms < made_ms:
         return "its time is before this program was made"

@@ -18,7 +18,7 @@ import msgspec
 
 from fractal_rm.domain.refusals import Malformed
 
-MARK = "\ufeff"  # byte order mark
+BYTE_ORDER_MARK = "\ufeff"  # byte order mark
 SPACE = " \t\r\n"  # between the parts of a JSON text
 MAX_DEPTH = 64
 TOO_LARGE = "it has a number that is too large for a double"

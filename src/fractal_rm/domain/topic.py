@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 SHARED = "$share/"  # how the filter of a shared subscription begins (4.8.2)
-MOST_BYTES = 65_535  # of a filter
+MAX_BYTES = 65_535  # of a filter
 MAX_NAME_BYTES = 1_000
 MAX_LEVELS = 128
 MAX_IDENTIFIER = 268_435_455  # MQTT 5, 3.8.2.1.2
@@ -84,7 +84,7 @@ def name_fault(topic: str) -> Fault | None:
 
 def filter_fault(topic_filter: str) -> Fault | None:
     """Why ``topic_filter`` cannot be subscribed to, or None."""
-    fault = _text_fault(topic_filter, MOST_BYTES)
+    fault = _text_fault(topic_filter, MAX_BYTES)
     if fault is not None:
         return fault
     if f"{topic_filter}/".startswith(SHARED):  # `$share` by itself, too
@@ -115,13 +115,13 @@ def _text_fault(topic: str, most_bytes: int) -> Fault | None:
     if topic.count("/") >= MAX_LEVELS:
         return Fault(f"a topic has at most {MAX_LEVELS} levels,"
                      f" and this one has {topic.count('/') + 1}")  # fmt: skip
-    character = not_taken(topic)
+    character = forbidden_character(topic)
     if character:
         return Fault(f"a topic cannot contain {character}: brokers close the connection")
     return None
 
 
-def not_taken(text: str) -> str | None:
+def forbidden_character(text: str) -> str | None:
     """The first character at which a broker may close the connection (MQTT 5, 1.5.4), or None."""
     found = _CONTROL.search(text) or _NO_CHARACTER.search(text)
     return f"U+{ord(found[0]):04X}" if found else None

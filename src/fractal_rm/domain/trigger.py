@@ -12,7 +12,7 @@ from enum import Enum
 
 import msgspec
 
-from fractal_rm.domain.cloud_event import Event, looks_like_event, read_event, says_event
+from fractal_rm.domain.cloud_event import CloudEvent, has_event_type, looks_like_event, read_event
 from fractal_rm.domain.handoff import OfferFields, ReceivedOffer, received_offer
 from fractal_rm.domain.refusals import Malformed, TooLarge, WrongShape
 from fractal_rm.domain.strict_json import check_json
@@ -24,7 +24,7 @@ MAX_CORRELATION_BYTES = 4_096
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}(-[0-9a-f]{32})(-[0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 
-class Source(str, Enum):
+class TriggerSource(str, Enum):
     """Where a trigger came from."""
 
     MQTT = "mqtt"
@@ -36,7 +36,7 @@ class Source(str, Enum):
         self.text = text  # faster than the value of Enum, which is a Python function
 
 
-class Said(msgspec.Struct, frozen=True):
+class TriggerMetadata(msgspec.Struct, frozen=True):
     """Metadata that a sender may give outside the body: HTTP headers or MQTT 5 properties.
 
     ``left_ms`` is the time within which the run must end, counted from the arrival on this node.
@@ -59,11 +59,11 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     has waited on this node.
     """
 
-    source: Source
+    source: TriggerSource
     body: bytes
     key: str | None = None
     flow_id: str | None = None
-    said: Said | None = None
+    metadata: TriggerMetadata | None = None
     waited_ms: int = 0
 
 
@@ -88,12 +88,12 @@ class Trigger(msgspec.Struct, frozen=True, gc=False):
     traceparent: str | None = None
 
     @property
-    def known_as(self) -> str | None:
+    def dedup_key(self) -> str | None:
         """The key for recognizing a repeated trigger, or None."""
         return None if self.key is None else self.scope + self.key
 
     @property
-    def says_more(self) -> bool:
+    def has_options(self) -> bool:
         """Whether it has a time limit, a reply topic or a trace; most triggers have none."""
         return not (
             self.budget_ms is None and self.reply_topic is None and self.traceparent is None
@@ -123,13 +123,13 @@ def decode_trigger(arrival: Arrival, max_bytes: int) -> Trigger:
     """Decode a message. Raises TooLarge, Malformed, WrongContentType or WrongShape."""
     if len(arrival.body) > max_bytes:
         raise TooLarge(f"{len(arrival.body)} bytes, and the maximum is {max_bytes}")
-    said = arrival.said
+    said = arrival.metadata
     if arrival.flow_id is not None:
         trigger = _from_payload(arrival, arrival.flow_id)
     else:
         arrival = _without_byte_order_mark(arrival)
         check_json(arrival.body)
-        if said is not None and says_event(said.content_type):
+        if said is not None and has_event_type(said.content_type):
             trigger = _from_event(read_event(arrival.body), arrival)
         else:
             trigger = _from_body(arrival)
@@ -148,12 +148,12 @@ def _from_body(arrival: Arrival) -> Trigger:
     try:
         return _from_message(arrival.body, arrival)
     except WrongShape:
-        if arrival.source is Source.MQTT and looks_like_event(arrival.body):
+        if arrival.source is TriggerSource.MQTT and looks_like_event(arrival.body):
             return _from_event(read_event(arrival.body), arrival)
         raise
 
 
-def _from_event(event: Event, arrival: Arrival) -> Trigger:
+def _from_event(event: CloudEvent, arrival: Arrival) -> Trigger:
     if event.data is None:
         raise WrongShape("the CloudEvent has no data: its data must be the trigger")
     trigger = _from_message(event.data, arrival)
@@ -169,7 +169,7 @@ def _from_message(body: bytes, arrival: Arrival) -> Trigger:
         raise WrongShape(_readable(str(error))) from None
     except msgspec.DecodeError as error:
         raise Malformed(str(error)) from None
-    key, deadline, by_mqtt = arrival.key, message.deadline_ms, arrival.source is Source.MQTT
+    key, deadline, by_mqtt = arrival.key, message.deadline_ms, arrival.source is TriggerSource.MQTT
     if key is None and message.id is not msgspec.UNSET:
         key = _text(message.id)
     return Trigger(
@@ -188,21 +188,21 @@ def _from_message(body: bytes, arrival: Arrival) -> Trigger:
 
 def _from_payload(arrival: Arrival, flow_id: str) -> Trigger:
     """Decode a body that is the payload, or a CloudEvent with the payload as its data."""
-    by_topic = arrival.source is Source.MQTT
-    if arrival.source is Source.SCHEDULE:  # made by this program: nothing to check
+    by_topic = arrival.source is TriggerSource.MQTT
+    if arrival.source is TriggerSource.SCHEDULE:  # made by this program: nothing to check
         return Trigger(flow_id, arrival.body, key=arrival.key, scope=f"\0schedule:{flow_id}:")
     key = None if arrival.key is None else _checked_key(arrival.key)
     scope, trace = f"\0topic:{flow_id}:" if by_topic else "", None
     payload = _json_or_text(arrival.body) if by_topic else _checked_json(arrival.body)
-    if _is_event(arrival.said, payload, by_topic=by_topic):
+    if _is_event(arrival.metadata, payload, by_topic=by_topic):
         event = read_event(payload)
         payload, key, trace = event.data or b"null", event.name, _trace(event.traceparent)
         scope = scope or "\0event:"
     return Trigger(flow_id, payload, key=key, scope=scope, traceparent=trace)
 
 
-def _is_event(said: Said | None, payload: bytes, *, by_topic: bool) -> bool:
-    if said is not None and says_event(said.content_type):
+def _is_event(said: TriggerMetadata | None, payload: bytes, *, by_topic: bool) -> bool:
+    if said is not None and has_event_type(said.content_type):
         return True
     return by_topic and looks_like_event(payload)
 
@@ -230,7 +230,7 @@ def _json_or_text(body: bytes) -> bytes:
 # --- metadata outside the body --------------------------------------------------------------------
 
 
-def _with_metadata(trigger: Trigger, said: Said, waited_ms: int) -> Trigger:
+def _with_metadata(trigger: Trigger, said: TriggerMetadata, waited_ms: int) -> Trigger:
     budgets = [] if trigger.budget_ms is None else [trigger.budget_ms]
     if said.left_ms is not None:
         budgets.append(max(1, said.left_ms - waited_ms))
@@ -254,7 +254,7 @@ def _checked_reply_topic(topic: str | None) -> str | None:
     return topic
 
 
-def _checked_correlation(said: Said) -> bytes | None:
+def _checked_correlation(said: TriggerMetadata) -> bytes | None:
     if said.reply_topic is None:
         return None
     if said.correlation is not None and len(said.correlation) > MAX_CORRELATION_BYTES:

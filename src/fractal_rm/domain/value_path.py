@@ -17,10 +17,10 @@ import jmespath
 from jmespath.functions import Functions, signature
 from jmespath.visitor import Options, TreeInterpreter
 
-from fractal_rm.domain.flow_errors import NoJson
+from fractal_rm.domain.flow_errors import NotJson
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import SPACE, check_json, read_json
-from fractal_rm.domain.values import Values
+from fractal_rm.domain.value_budget import ValueBudget
 
 CHARACTERS_PER_VALUE = 256  # so many characters of a text take as long as one value
 VALUES_PER_FUNCTION_CALL = 5  # a function call takes as long as so many values
@@ -44,7 +44,7 @@ class ValuePath:
             if node.get("value") not in _FUNCTIONS_OF_EXPRESSIONS:
                 _check_no_expression(node["children"])
 
-    def pick(self, value: Any, budget: Values) -> Any:
+    def pick(self, value: Any, budget: ValueBudget) -> Any:
         """Apply it to a value. Raises TooManyValues, and the library's errors."""
         interpreter = _Interpreter(budget)
         found = interpreter.visit(self.parsed, value)
@@ -54,7 +54,7 @@ class ValuePath:
 
 
 class _Interpreter(TreeInterpreter):
-    def __init__(self, budget: Values) -> None:
+    def __init__(self, budget: ValueBudget) -> None:
         super().__init__(Options(custom_functions=_Functions(budget)))
         self._take = budget.take
 
@@ -64,7 +64,7 @@ class _Interpreter(TreeInterpreter):
 
 
 class _Functions(Functions):
-    def __init__(self, budget: Values) -> None:
+    def __init__(self, budget: ValueBudget) -> None:
         self._budget = budget
         self._take = budget.take
 
@@ -114,7 +114,7 @@ class _Functions(Functions):
         return _finite(sum(arg)) / len(arg) if arg else None
 
 
-def _take_all(value: Any, budget: Values) -> None:
+def _take_all(value: Any, budget: ValueBudget) -> None:
     """Count every value inside a value, repeated ones each time, and the length of texts."""
     waiting: list[Any] = [value]
     while waiting:
@@ -140,14 +140,14 @@ def _check_json(value: Any) -> None:
     try:
         check_json(json.dumps(value).encode())
     except (Malformed, ValueError) as error:
-        raise NoJson(f"a value in this path is none of JSON: {error}") from None
+        raise NotJson(f"a value in this path is none of JSON: {error}") from None
 
 
 def _check_no_expression(nodes: list[Any]) -> None:
     """Raise NoJson if an expression (``&a``) is used as a value."""
     inner = [cast("dict[str, Any]", node) for node in nodes if isinstance(node, dict)]
     if any(node["type"] == "expref" for node in inner):
-        raise NoJson("& stands only in what map, sort_by, min_by and max_by take")
+        raise NotJson("& stands only in what map, sort_by, min_by and max_by take")
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

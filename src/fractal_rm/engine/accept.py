@@ -12,15 +12,15 @@ from typing import TypeVar
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.domain.admission import same_trigger
+from fractal_rm.domain.admission import check_same_trigger
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Placed, Received, fault
+from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Placed, Received, dead_by_fault
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.handoff import ReceivedOffer
 from fractal_rm.domain.journal_errors import JournalBlocked
 from fractal_rm.domain.refusals import (
-    Broken,
     Draining,
+    InternalFault,
     JournalUnavailable,
     OwnRun,
     Refused,
@@ -28,25 +28,25 @@ from fractal_rm.domain.refusals import (
 )
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import OFFERED, State
-from fractal_rm.domain.steady import Reading
+from fractal_rm.domain.steady import ClockReading
 from fractal_rm.domain.trigger import Arrival, Trigger, decode_trigger
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.open_runs import OpenRuns, origin_of
-from fractal_rm.engine.ports import Entry, Prior, Taken, Written
+from fractal_rm.engine.ports import AcceptedTrigger, AcceptFuture, ExistingRun, NewRun
 from fractal_rm.engine.queue import RECHECK_S, RunQueue
 from fractal_rm.engine.recorder import Recorder
-from fractal_rm.engine.world import World
 
 Value = TypeVar("Value")
 
 DEAD_LETTER_BYTES = 64 * 1024  # of a message that never became a run, this much is kept
 
 
-class NewRun(msgspec.Struct):
+class PendingRun(msgspec.Struct):
     """A run that was given to the journal; ``written`` is done when it is durable."""
 
     run: Run
-    entry: Entry
-    written: Written
+    entry: NewRun
+    written: AcceptFuture
 
     def is_durable(self) -> bool:
         """Whether the journal has it, as a run of its own."""
@@ -60,13 +60,15 @@ class Entering(msgspec.Struct):
     """A trigger, and the run that it has become."""
 
     trigger: Trigger
-    new: NewRun
+    new: PendingRun
 
 
 class Acceptance:
     """Decodes triggers, checks for duplicates and room, and gives new runs to the journal."""
 
-    def __init__(self, world: World, runs: OpenRuns, recorder: Recorder, queue: RunQueue) -> None:
+    def __init__(
+        self, world: Dependencies, runs: OpenRuns, recorder: Recorder, queue: RunQueue
+    ) -> None:
         self._world = world
         self._runs = runs
         self._recorder = recorder
@@ -77,7 +79,7 @@ class Acceptance:
 
     # --- triggers and hand-offs -----------------------------------------------------------------
 
-    async def receive(self, arrivals: Sequence[Arrival]) -> list[Taken | Refused]:
+    async def receive(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
         """Accept what came together, in order; a refusal stands in the place of its arrival.
 
         Each is durable when this returns: what is given to the journal in one turn of the event
@@ -110,13 +112,13 @@ class Acceptance:
         )
         now = self._world.clock.read()
         new_id = self._ids.next(now.id_ms)
-        entry = Entry(new_id, None, now.wall_ms, (fact,), State.DEAD, fact.reason)
+        entry = NewRun(new_id, None, now.wall_ms, (fact,), State.DEAD, fact.reason)
         try:
             await self._recorder.accept(entry)
         except JournalBlocked as error:
             raise _unavailable(error) from error
 
-    def _decoded(self, arrival: Arrival) -> Trigger | Taken | Refused:
+    def _decoded(self, arrival: Arrival) -> Trigger | AcceptedTrigger | Refused:
         try:
             return decode_trigger(arrival, self._world.config.bounds.max_trigger_bytes)
         except Refused as refusal:
@@ -125,8 +127,8 @@ class Acceptance:
             return self._broken(error)
 
     def _enter(
-        self, arrival: Arrival, trigger: Trigger | Taken | Refused, now: Reading
-    ) -> Entering | Taken | Refused:
+        self, arrival: Arrival, trigger: Trigger | AcceptedTrigger | Refused, now: ClockReading
+    ) -> Entering | AcceptedTrigger | Refused:
         """Reserve room for a trigger, and give its run to the journal."""
         if not isinstance(trigger, Trigger):
             return trigger
@@ -137,11 +139,11 @@ class Acceptance:
         except Exception as error:  # noqa: BLE001 - the others that came with it are not at fault
             return self._broken(error)
 
-    def _broken(self, error: Exception) -> Broken:
+    def _broken(self, error: Exception) -> InternalFault:
         self._world.telemetry.problem("message_broke", error=repr(error), exc_info=error)
-        return Broken(repr(error))
+        return InternalFault(repr(error))
 
-    def _new(self, arrival: Arrival, trigger: Trigger, now: Reading) -> Entering:
+    def _new(self, arrival: Arrival, trigger: Trigger, now: ClockReading) -> Entering:
         """Raises Refused."""
         if self.closed:
             raise Draining("send it again to the node when it is back")
@@ -161,19 +163,19 @@ class Acceptance:
             ahead_ms=now.ahead_ms or UNSET,
             node=self._world.node_id,
         )
-        if trigger.says_more:
+        if trigger.has_options:
             accepted = _with_more(accepted, trigger)
         facts: tuple[AnyFact, ...] = (accepted,)
         if offer:
             facts += (Received(offer.sender, offer.epoch),)
         run_id = offer.run if offer else self._ids.next(now.id_ms)
-        key = offer.key if offer else trigger.known_as
+        key = offer.key if offer else trigger.dedup_key
         digest = trigger.digest() if key is not None else ""
         run, entry = self._made(run_id, flow, facts, key, digest, now)
         self._queue.capacity.reserve(run.payload_bytes)
-        return Entering(trigger, NewRun(run, entry, self._recorder.accept(entry)))
+        return Entering(trigger, PendingRun(run, entry, self._recorder.accept(entry)))
 
-    def _enqueue(self, new: NewRun) -> None:
+    def _enqueue(self, new: PendingRun) -> None:
         """Put a durable run in the queue; one that cannot be queued is set aside."""
         run = new.run
         if not new.is_durable():
@@ -183,14 +185,14 @@ class Acceptance:
         try:
             self._queue.join(run)
         except Exception as error:  # noqa: BLE001 - those that came with it are not at fault
-            dead = fault(error)
+            dead = dead_by_fault(error)
             self._world.telemetry.problem(
                 "run_set_aside", run=run.id, reason=dead.reason, exc_info=error
             )
             _ = self._recorder.settle(run, dead)  # nobody waits for it yet
             self._queue.capacity.release(run.payload_bytes)
 
-    def _answer(self, entering: Entering | Taken | Refused) -> Taken | Refused:
+    def _answer(self, entering: Entering | AcceptedTrigger | Refused) -> AcceptedTrigger | Refused:
         if not isinstance(entering, Entering):
             return entering
         trigger, new = entering.trigger, entering.new
@@ -203,9 +205,13 @@ class Acceptance:
         except Refused as refusal:
             return refusal
         state = State.DEAD if new.run.state is State.DEAD else State.ACCEPTED
-        return Taken(new.run.id, state, epoch=trigger.offer.epoch if trigger.offer else None)
+        return AcceptedTrigger(
+            new.run.id, state, epoch=trigger.offer.epoch if trigger.offer else None
+        )
 
-    async def _known_offer(self, trigger: Trigger, offer: ReceivedOffer) -> Taken | Refused | None:
+    async def _known_offer(
+        self, trigger: Trigger, offer: ReceivedOffer
+    ) -> AcceptedTrigger | Refused | None:
         """A peer that had no answer offers again: it is answered before anything is refused."""
         own = self._runs.get(offer.run)
         if own is not None and own.placement in OFFERED:  # nodes.conf names this node
@@ -219,19 +225,19 @@ class Acceptance:
         except Refused as refusal:
             return refusal
 
-    def _repeated(self, trigger: Trigger, prior: Prior) -> Taken:
+    def _repeated(self, trigger: Trigger, prior: ExistingRun) -> AcceptedTrigger:
         """Raises KeyReused."""
-        same_trigger(prior.run_id, prior.digest, trigger.digest())
+        check_same_trigger(prior.run_id, prior.digest, trigger.digest())
         epoch = trigger.offer.epoch if trigger.offer else None
         open_run = self._runs.get(prior.run_id)
         state = open_run.state if open_run is not None else prior.state
-        return Taken(prior.run_id, state, duplicate=True, epoch=epoch)
+        return AcceptedTrigger(prior.run_id, state, duplicate=True, epoch=epoch)
 
     # --- runs of RUN steps ----------------------------------------------------------------------
 
     async def begin_child(
         self, parent: Run, number: int, flow: Flow, payload: msgspec.Raw, budget_ms: int | None
-    ) -> Run | Prior:
+    ) -> Run | ExistingRun:
         """A new run for a RUN step; durable, open, and not queued: its parent executes it.
 
         Prior: the step had a run in an earlier process. While the journal is blocked it waits, as
@@ -251,7 +257,7 @@ class Acceptance:
 
     def _new_child(
         self, parent: Run, number: int, flow: Flow, payload: msgspec.Raw, budget_ms: int | None
-    ) -> NewRun:
+    ) -> PendingRun:
         now = self._world.clock.read()
         origin = origin_of(parent, number)
         key = f"\0run:{origin}"  # a sender's own ids cannot begin with a NUL
@@ -272,7 +278,7 @@ class Acceptance:
         placed = Placed(self._world.node_id, why, cause=Cause.PARENT)
         run_id = self._ids.next(now.id_ms)
         run, entry = self._made(run_id, flow, (accepted, placed), key, "", now)
-        return NewRun(run, entry, self._recorder.accept(entry))
+        return PendingRun(run, entry, self._recorder.accept(entry))
 
     # --- all --------------------------------------------------------------------------------------
 
@@ -283,14 +289,14 @@ class Acceptance:
         facts: tuple[AnyFact, ...],
         key: str | None,
         digest: str,
-        now: Reading,
-    ) -> tuple[Run, Entry]:
+        now: ClockReading,
+    ) -> tuple[Run, NewRun]:
         """A run with its first facts, and what the journal is given of it."""
         run = Run(run_id, flow, now.wall_ms)
         for fact in facts:
             run.apply(fact)
         until_ms = now.retention_ms + self._world.config.bounds.dedup_window_s * 1000
-        entry = Entry(
+        entry = NewRun(
             run_id, flow, now.wall_ms, facts, run.state, run.reason, key, digest, until_ms,
             now.retention_ms,
         )  # fmt: skip

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from fractal_rm.domain.facts import Begun
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.execute.waits import Waits
+from fractal_rm.engine.execute.waits import WaitingCheck
 from fractal_rm.engine.recorder import Recorder
 
 
 class Attempts:
     """A run that ends the process is known by its count, and set aside after a few attempts."""
 
-    def __init__(self, recorder: Recorder, waits: Waits) -> None:
+    def __init__(self, recorder: Recorder, waits: WaitingCheck) -> None:
         self._recorder = recorder
         self._waits = waits
         self._interrupted: set[str] = set()  # by a crash, and not in flight again since
@@ -26,7 +26,7 @@ class Attempts:
 
     async def count(self, run: Run) -> None:
         """Write that an attempt begins, durably; none does while the run only waits."""
-        if not self._waits.only_waits(run):
+        if not self._waits.is_only_waiting(run):
             self._interrupted.discard(run.id)
             await self._recorder.record_durably(run, Begun(run.attempts + 1))
 

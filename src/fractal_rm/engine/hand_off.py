@@ -14,16 +14,16 @@ from fractal_rm.config.model import Node
 from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.cause import Cause, Failure
 from fractal_rm.domain.facts import Offered, Placed, Settled
-from fractal_rm.domain.flow import components_of
+from fractal_rm.domain.flow import components_called_by
 from fractal_rm.domain.handoff import (
     OFFER_TRIES,
-    Again,
     NoAnswer,
     NoReceipt,
     Offer,
     OfferAnswer,
     Receipt,
     RunHere,
+    TryAgain,
     after_answer,
     after_doubt,
     ask_again,
@@ -33,9 +33,9 @@ from fractal_rm.domain.handoff import (
 from fractal_rm.domain.placement import cannot_run
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import OFFERED, Placement, State
+from fractal_rm.engine.call_slots import TargetSlots
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.recorder import Recorder
-from fractal_rm.engine.slots import Slots
-from fractal_rm.engine.world import World
 
 MAX_PAUSE_IN_SLOT_S = 1.0  # for a longer pause, the run releases its slot
 _TOO_LATE = Settled(State.EXPIRED, "its time ended before it could be handed off", Cause.DEADLINE)
@@ -55,13 +55,13 @@ class HandOff:
     the run again, it must be recognized as one again.
     """
 
-    def __init__(self, world: World, recorder: Recorder) -> None:
+    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
         self._world = world
         self._recorder = recorder
-        self._slots = Slots()
+        self._slots = TargetSlots()
         self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
 
-    async def hand_off(self, run: Run, node_id: str) -> Settled | Again | None:
+    async def hand_off(self, run: Run, node_id: str) -> Settled | TryAgain | None:
         """Offer ``run`` to a node. Returns how it ended, or None: it is to run here.
 
         Again: the peer may have it, and cannot be asked now. It is asked in a later turn, so that
@@ -97,7 +97,7 @@ class HandOff:
 
     async def _offer_in_slot(
         self, run: Run, node_id: str, tries: int, *, maybe_taken: bool
-    ) -> Settled | Again | RunHere:
+    ) -> Settled | TryAgain | RunHere:
         """One offer, in a slot of its node. nodes.conf may change while it waits for the slot."""
         next_step = self._without_offer(run, node_id, maybe_taken=maybe_taken)
         if next_step is not None:
@@ -110,7 +110,7 @@ class HandOff:
             await slot.acquire()
         else:
             try:
-                await self._world.alarms.within(left_ms, slot.acquire())
+                await self._world.timers.within(left_ms, slot.acquire())
             except asyncio.TimeoutError:
                 return _TOO_LATE
         try:
@@ -120,7 +120,7 @@ class HandOff:
 
     async def _offer(
         self, run: Run, node_id: str, tries: int, *, maybe_taken: bool
-    ) -> Settled | Again | RunHere:
+    ) -> Settled | TryAgain | RunHere:
         """One offer, to the address that nodes.conf now has for the node."""
         next_step = self._without_offer(run, node_id, maybe_taken=maybe_taken)
         if next_step is not None:
@@ -130,7 +130,7 @@ class HandOff:
             next_step = await self._unless_recognized(run, node, tries)
             if next_step is not None:
                 return next_step
-        ours = maybe_taken or self._world.is_ours(node)
+        ours = maybe_taken or self._world.is_known_peer(node)
         left_ms = self._left_ms(run)
         if left_ms is not None and left_ms <= 0:
             if not maybe_taken:
@@ -156,7 +156,7 @@ class HandOff:
 
     def _without_offer(
         self, run: Run, node_id: str, *, maybe_taken: bool
-    ) -> Settled | Again | RunHere | None:
+    ) -> Settled | TryAgain | RunHere | None:
         """What follows if the node must not be offered the run; None: it may be."""
         node = self._world.config.nodes.get(node_id)
         if node is None:
@@ -168,7 +168,7 @@ class HandOff:
 
     def _after_removal(
         self, run: Run, node_id: str, *, maybe_taken: bool
-    ) -> Settled | Again | RunHere:
+    ) -> Settled | TryAgain | RunHere:
         """The node was removed from nodes.conf. One of ours that may have the run can come back."""
         why = Failure(Cause.PEER_GONE, f"nodes.conf no longer has node {node_id}")
         if not maybe_taken:
@@ -179,7 +179,7 @@ class HandOff:
 
     async def _unless_recognized(
         self, run: Run, node: Node, tries: int
-    ) -> Settled | Again | RunHere | None:
+    ) -> Settled | TryAgain | RunHere | None:
         """What follows if no node of this program is recognized; None: one is.
 
         Anything else, such as an original in its place, would execute the run again.
@@ -192,7 +192,7 @@ class HandOff:
             return None
         why = f"it was offered to node {node.id}, where no node of this program answers now"
         if node.peer is None:
-            await self._world.forget_as_ours(node)
+            await self._world.forget_peer(node)
             return self._after_doubt(run, Failure(Cause.PEER_REPLACED, why))
         return wait_for_node(f"{why}, though nodes.conf says so")
 
@@ -200,9 +200,9 @@ class HandOff:
 
     async def _after_answer(
         self, answer: OfferAnswer, run: Run, node: Node, tries: int, *, maybe_taken: bool
-    ) -> Settled | Again | RunHere:
+    ) -> Settled | TryAgain | RunHere:
         if isinstance(answer, Receipt):
-            await self._world.remember_as_ours(node)
+            await self._world.remember_peer(node)
             return Settled(State.HANDED_OFF, f"node {node.id} has it", Cause.RECEIPT)
         if isinstance(answer, NoReceipt) and node.peer != "fractal":
             return await self._accepted_by_plain_peer(run, node)
@@ -216,7 +216,7 @@ class HandOff:
 
     async def _accepted_by_plain_peer(self, run: Run, node: Node) -> Settled | RunHere:
         """An accepted offer without a receipt: whatever was there before is not there now."""
-        await self._world.forget_as_ours(node)
+        await self._world.forget_peer(node)
         if cannot_run(node.peer, run.flow.id, ours=False) is None:
             why = f"node {node.id} answered as a plain peer"
             return Settled(State.HANDED_OFF, why, Cause.PLAIN_PEER)
@@ -239,7 +239,7 @@ class HandOff:
     def _once_only(self, run: Run) -> str | None:
         """A component of its flow that must not be called twice, or is not known; None: none is."""
         config = self._world.config
-        for name in sorted(components_of(run.flow, config.flows)):
+        for name in sorted(components_called_by(run.flow, config.flows)):
             component = config.components.get(name)
             if component is None or not component.idempotent:
                 return name
@@ -252,7 +252,7 @@ def _offer_of(run: Run, sender: str, left_ms: int | None) -> Offer:
 
 def _placed_here(run: Run, next_step: RunHere) -> Placed:
     return Placed(
-        run.home,
+        run.accepted_by,
         next_step.reason,
         True if next_step.maybe_twice else UNSET,
         next_step.why.cause,

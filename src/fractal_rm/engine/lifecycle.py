@@ -6,51 +6,51 @@ from collections.abc import Sequence
 
 from fractal_rm.domain.admission import Load
 from fractal_rm.domain.facts import Dead, Settled
-from fractal_rm.domain.handoff import Again
-from fractal_rm.domain.outcome import Later
+from fractal_rm.domain.handoff import TryAgain
+from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival
 from fractal_rm.engine.accept import Acceptance
 from fractal_rm.engine.attempts import Attempts
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute import Executor
-from fractal_rm.engine.execute.waits import Waits
+from fractal_rm.engine.execute.waits import WaitingCheck
 from fractal_rm.engine.hand_off import HandOff
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.outcomes import Outcomes
 from fractal_rm.engine.place import Placer
-from fractal_rm.engine.ports import Taken
+from fractal_rm.engine.ports import AcceptedTrigger
 from fractal_rm.engine.queue import RunQueue, Withdrawn
 from fractal_rm.engine.queue.permits import Permits
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.reply import Replies
 from fractal_rm.engine.workers import Workers
-from fractal_rm.engine.world import World
 
 
 class Lifecycle:
     """What happens to every trigger, from arrival to outcome."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Dependencies) -> None:
         self.runs = OpenRuns()
         self.outcomes = Outcomes(self.runs)
         permits = Permits(self.runs, world.config.flows)
-        self.queue = RunQueue(Load(), world.limits(), permits, world.alarms)
+        self.queue = RunQueue(Load(), world.limits(), permits, world.timers)
         self.recorder = Recorder(world, self.runs, self.outcomes, self.queue.slots)
         self.acceptance = Acceptance(world, self.runs, self.recorder, self.queue)
-        self.attempts = Attempts(self.recorder, Waits(self.runs, permits, world.clock))
+        self.attempts = Attempts(self.recorder, WaitingCheck(self.runs, permits, world.clock))
         self.executor = Executor(world, self.runs, self.recorder, self.acceptance, self.queue)
         self._placer = Placer(world, self.recorder)
         self._hand_off = HandOff(world, self.recorder)
         self._replies = Replies(world, self.recorder)
-        self._alarms = world.alarms
+        self._alarms = world.timers
         self._telemetry = world.telemetry
         self._workers = Workers(world.telemetry)
 
     # --- the sentence -----------------------------------------------------------------------------
 
-    async def accept(self, arrivals: Sequence[Arrival]) -> list[Taken | Refused]:
+    async def accept(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
         """Journal triggers that came together, and queue them. They are durable then."""
         return await self.acceptance.receive(arrivals)
 
@@ -85,10 +85,10 @@ class Lifecycle:
                 if isinstance(ending, Settled) and ending.state is not State.SUCCEEDED:
                     ending = await self.executor.undo(run, ending)
         except Exception as error:  # noqa: BLE001 - the top of the task
-            ending = await self.executor.broken(run, error)
-        if run.reply_topic is not None and not isinstance(ending, (Again, Later)):
+            ending = await self.executor.set_aside_after(run, error)
+        if run.reply_topic is not None and not isinstance(ending, (TryAgain, ResumeLater)):
             ending = await self._replies.deliver(run, run.reply_topic, ending)
-        if isinstance(ending, (Again, Later)):
+        if isinstance(ending, (TryAgain, ResumeLater)):
             return ending.after_s
         await self.settle(run, ending)
         return None
@@ -132,7 +132,7 @@ class Lifecycle:
         try:
             while run.reply_topic is not None:
                 told = await self._replies.deliver(run, run.reply_topic, ending)
-                if not isinstance(told, Again):
+                if not isinstance(told, TryAgain):
                     ending = told
                     break
                 await self._alarms.sleep(told.after_s * 1000)

@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from fractal_rm import MADE_MS
+from fractal_rm import RELEASED_MS
 from fractal_rm.config.model import Config
 from fractal_rm.domain.journal_errors import HistoryDamaged
 from fractal_rm.domain.refusals import Refused
 from fractal_rm.domain.run import Outcome
 from fractal_rm.domain.state import State
-from fractal_rm.domain.steady import WORTH_A_LINE_MS, doubt
+from fractal_rm.domain.steady import LOGGED_FROM_MS, wall_clock_fault
 from fractal_rm.domain.trigger import Arrival
-from fractal_rm.engine.inventory import Inventory
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.lifecycle import Lifecycle
-from fractal_rm.engine.ports import Adopted, Check, Intake, Taken, WayIn
+from fractal_rm.engine.ports import AcceptedTrigger, Adopted, Intake, ReadinessCheck, WayIn
 from fractal_rm.engine.recover import Recovery
-from fractal_rm.engine.world import World
+from fractal_rm.engine.unhandled_runs import UnhandledRuns
 
 MakeWayIn = Callable[[Config, Intake], WayIn]
 
@@ -31,13 +31,13 @@ class Node:
     One that reads none has a name of its own, and follows changes while it is open.
     """
 
-    def __init__(self, world: World, ways_in: Mapping[str, MakeWayIn]) -> None:
+    def __init__(self, world: Dependencies, ways_in: Mapping[str, MakeWayIn]) -> None:
         self._world = world
         self._make = ways_in
         self._ways_in: dict[str, WayIn] = {}
         self.lifecycle = Lifecycle(world)
         self._recovery = Recovery(world, self.lifecycle)
-        self._inventory = Inventory(self.lifecycle.runs, self.lifecycle.queue, world.telemetry)
+        self._inventory = UnhandledRuns(self.lifecycle.runs, self.lifecycle.queue, world.telemetry)
         self._paused = False
         self._serving = False
         self._blocked_by: str | None = None
@@ -57,8 +57,8 @@ class Node:
         """
         found = await self._world.journal.open()
         self._world.take(self._world.config)
-        self._world.ids.go_on_after(found.newest)
-        self._world.clock.go_on_after(found.latest_ms)
+        self._world.ids.continue_after(found.newest)
+        self._world.clock.continue_after(found.latest_ms)
         self._doubt_clock()
         await self.watch_clock()
         self.lifecycle.start()
@@ -157,27 +157,27 @@ class Node:
             return []
         adopted = await self._world.journal.adopt()
         for each in adopted:
-            if each.found.runs:
+            if each.moved.runs:
                 self._world.telemetry.event(
-                    "runs_adopted", journal=each.journal, runs=len(each.found.runs)
+                    "runs_adopted", journal=each.journal, runs=len(each.moved.runs)
                 )
             if self._serving:  # else they are for the next start
-                await self._recovery.recover(each.found)
+                await self._recovery.recover(each.moved)
             if each.why:
                 self._world.telemetry.problem(
-                    "runs_left", journal=each.journal, runs=len(each.left), why=each.why
+                    "runs_left", journal=each.journal, runs=len(each.remaining), why=each.why
                 )
         return adopted
 
-    def take_stock(self) -> frozenset[str]:
+    def find_unhandled_runs(self) -> frozenset[str]:
         """Look for open runs that nothing handles; returns their ids. Called every few seconds."""
         if self._serving:
-            self._inventory.look()
-        return self._inventory.uncarried
+            self._inventory.update()
+        return self._inventory.unhandled
 
     def watch_journal(self) -> None:
         """Let no run begin while facts cannot be written."""
-        self._world.journal.look()
+        self._world.journal.check()
         blocked = self._world.journal.blocked
         code = blocked and blocked.code
         if code != self._blocked_by:
@@ -196,18 +196,18 @@ class Node:
 
     async def watch_clock(self) -> None:
         """Follow changes of the clocks, and ring alarms that were due while the machine slept."""
-        look = self._world.clock.look()
+        look = self._world.clock.detect_changes()
         tell = self._world.telemetry
-        if look.slept_ms >= WORTH_A_LINE_MS:
+        if look.slept_ms >= LOGGED_FROM_MS:
             tell.event("suspended", for_s=round(look.slept_ms / 1000, 3))
-        if abs(look.set_by_ms) >= WORTH_A_LINE_MS:
+        if abs(look.set_by_ms) >= LOGGED_FROM_MS:
             tell.problem("wall_clock_set", by_s=round(look.set_by_ms / 1000, 3))
             self._doubt_clock()
-        self._world.alarms.look()
-        await self._world.clock.keep()
+        self._world.timers.fire_due()
+        await self._world.clock.save()
 
     def _doubt_clock(self) -> None:
-        why = doubt(self._world.clock.read(), MADE_MS)
+        why = wall_clock_fault(self._world.clock.read(), RELEASED_MS)
         if why is not None:
             self._world.telemetry.problem("wall_clock_doubtful", why=why, cure="set it, or use NTP")
 
@@ -232,14 +232,14 @@ class Node:
 
     # --- the intake ---------------------------------------------------------------------------
 
-    async def receive(self, arrival: Arrival) -> Taken:
+    async def receive(self, arrival: Arrival) -> AcceptedTrigger:
         """Accept a trigger; it is durable when this returns. Raises Refused."""
         [answer] = await self.lifecycle.accept((arrival,))
         if isinstance(answer, Refused):
             raise answer
         return answer
 
-    async def receive_all(self, arrivals: Sequence[Arrival]) -> list[Taken | Refused]:
+    async def receive_all(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
         """Accept triggers that came together; a refusal stands in the place of its arrival."""
         return await self.lifecycle.accept(arrivals)
 
@@ -263,23 +263,29 @@ class Node:
         run = self.lifecycle.runs.get(run_id)
         return run.state if run else None
 
-    def readiness(self) -> list[Check]:
+    def readiness(self) -> list[ReadinessCheck]:
         """Everything that must hold before triggers can be taken."""
         blocked = self._world.journal.blocked
         capacity = self.lifecycle.queue.capacity
         load, limits = capacity.load, capacity.limits
         return [
-            Check("serving", self._serving, "serving" if self._serving else "stopping"),
-            Check("journal", blocked is None, blocked.why if blocked else "writable"),
-            Check(
+            ReadinessCheck("serving", self._serving, "serving" if self._serving else "stopping"),
+            ReadinessCheck("journal", blocked is None, blocked.why if blocked else "writable"),
+            ReadinessCheck(
                 "room",
                 load.waiting < limits.waiting and load.held_bytes < limits.held_bytes,
                 f"{load.in_flight} runs in flight, {load.waiting} waiting{self._held_up()}"
                 + (", paused" if self._paused else ""),
             ),
             # Both are shown, and triggers can be accepted all the same.
-            Check("history", ok=True, text=self._world.journal.damage or "no damage was found"),
-            Check("clock", ok=True, text=doubt(self._world.clock.read(), MADE_MS) or "plausible"),
+            ReadinessCheck(
+                "history", ok=True, text=self._world.journal.damage or "no damage was found"
+            ),
+            ReadinessCheck(
+                "clock",
+                ok=True,
+                text=wall_clock_fault(self._world.clock.read(), RELEASED_MS) or "plausible",
+            ),
             self._inventory.check(),
             *map(self._status, self._make),
         ]
@@ -289,6 +295,6 @@ class Node:
         flows = self.lifecycle.queue.held_up().most_common(3)
         return "".join(f", {count} for LIMIT of flow {flow}" for flow, count in flows)
 
-    def _status(self, name: str) -> Check:
+    def _status(self, name: str) -> ReadinessCheck:
         way_in = self._ways_in.get(name)
-        return way_in.status() if way_in else Check(name, ok=False, text="not open")
+        return way_in.status() if way_in else ReadinessCheck(name, ok=False, text="not open")

@@ -15,14 +15,14 @@ from fractal_rm.domain.placement import (
 )
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import BY_SENDER, HERE, OFFERED
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.recorder import Recorder
-from fractal_rm.engine.world import World
 
 
 class Placer:
     """Chooses a place once for each run and keeps the reason with it."""
 
-    def __init__(self, world: World, recorder: Recorder) -> None:
+    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
         self._world = world
         self._recorder = recorder
 
@@ -39,7 +39,7 @@ class Placer:
         if isinstance(place, There):
             self._recorder.record(run, Placed(place.node, place.reason, cause=place.cause))
             return place.node
-        fact = Placed(run.home, place.reason, cause=place.cause, named=place.named)
+        fact = Placed(run.accepted_by, place.reason, cause=place.cause, named=place.named)
         self._recorder.record(run, fact)
         return None
 
@@ -57,5 +57,5 @@ class Placer:
         place = balancers_choice(answer, config.nodes, self._world.node_id)
         if isinstance(place, There):
             node = config.nodes[place.node]
-            return fits(place, node.peer, run.flow.id, ours=self._world.is_ours(node))
+            return fits(place, node.peer, run.flow.id, ours=self._world.is_known_peer(node))
         return place

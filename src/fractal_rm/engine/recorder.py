@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Generator
 
 from fractal_rm.domain.facts import AnyFact, Dead, Settled
 from fractal_rm.domain.run import Run
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.observers import Observers
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.outcomes import Outcomes
-from fractal_rm.engine.ports import Entry, Written
+from fractal_rm.engine.ports import AcceptFuture, NewRun
 from fractal_rm.engine.queue.slots import Slots
-from fractal_rm.engine.world import World
 
 
 class _Done:
@@ -30,7 +30,9 @@ class Recorder:
     ``slots`` counts the memory that results take.
     """
 
-    def __init__(self, world: World, runs: OpenRuns, outcomes: Outcomes, slots: Slots) -> None:
+    def __init__(
+        self, world: Dependencies, runs: OpenRuns, outcomes: Outcomes, slots: Slots
+    ) -> None:
         self._journal = world.journal
         self._clock = world.clock
         self._observers = Observers(world.observers, world.telemetry)
@@ -39,11 +41,11 @@ class Recorder:
         self._outcomes = outcomes
         self._slots = slots
 
-    def accept(self, entry: Entry) -> Written:
+    def accept(self, entry: NewRun) -> AcceptFuture:
         """Give a new run to the journal; see `Journal.accept`. Its facts are applied already."""
         return self._journal.accept(entry)
 
-    def add(self, run: Run, entry: Entry) -> None:
+    def add(self, run: Run, entry: NewRun) -> None:
         """A new run is durable: it is open now, and observers are offered its first facts."""
         self._runs.add(run)
         for fact in entry.facts:

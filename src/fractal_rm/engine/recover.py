@@ -8,24 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from fractal_rm.domain.admission import is_last_attempt, too_old, waits_in_vain
+from fractal_rm.domain.admission import is_last_attempt, is_stale, is_too_old
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.facts import Dead, Parked, Released, Replying, fault
+from fractal_rm.domain.facts import Dead, Parked, Released, Replying, dead_by_fault
 from fractal_rm.domain.journal_errors import JournalError
 from fractal_rm.domain.moment import past_ms
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE, OFFERED, State
-from fractal_rm.engine.execute.waits import Waits
+from fractal_rm.engine.dependencies import Dependencies
+from fractal_rm.engine.execute.waits import WaitingCheck
 from fractal_rm.engine.lifecycle import Lifecycle
 from fractal_rm.engine.ports import Recovered
 from fractal_rm.engine.queue.permits import Permits
-from fractal_rm.engine.world import World
 
 
 class Recovery:
     """Queues the runs that were found, oldest first; parks old ones, sets aside dangerous ones."""
 
-    def __init__(self, world: World, lifecycle: Lifecycle) -> None:
+    def __init__(self, world: Dependencies, lifecycle: Lifecycle) -> None:
         self._world = world
         self._lifecycle = lifecycle
         self._runs = lifecycle.runs
@@ -47,9 +47,9 @@ class Recovery:
             except JournalError:  # noqa: PERF203 - each by itself: the others are not at fault
                 raise
             except Exception as error:  # noqa: BLE001
-                await self._set_aside(run, fault(error), error)
+                await self._set_aside(run, dead_by_fault(error), error)
 
-    def _at_the_crash(self, runs: Iterable[Run]) -> Waits:
+    def _at_the_crash(self, runs: Iterable[Run]) -> WaitingCheck:
         """Tells which runs only waited at the crash, by the permits that all of them held then."""
         permits = Permits(self._runs, self._world.config.flows)
         for run in runs:
@@ -58,20 +58,22 @@ class Recovery:
             if run.placement is HERE:
                 permits.deferred[run.flow.id] += 1
             permits.retake_for_children(run)
-        return Waits(self._runs, permits, self._world.clock)
+        return WaitingCheck(self._runs, permits, self._world.clock)
 
-    def _resumes(self, run: Run, crashed: Waits | None) -> bool:
+    def _resumes(self, run: Run, crashed: WaitingCheck | None) -> bool:
         """Queue it again, or park it. False: it may be the cause of the crashes."""
         if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
             return True  # an operator resumes it, or it ends with the run that has begun it
         bounds, age_ms = self._world.config.bounds, self._age_ms(run)
-        old = too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
-        if old and not waits_in_vain(run, self._world.clock.steady_ms()):
+        old = is_too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
+        if old and not is_stale(run, self._world.clock.steady_ms()):
             why = f"found at start, {age_ms // 1000} s after its trigger"
             self._recorder.record(run, Parked(why, Cause.OLD))
         elif crashed is None:
             self._readmit(run)
-        elif run.begun and run.attempts >= bounds.max_attempts and not _is_harmless(run, crashed):
+        elif (
+            run.has_begun and run.attempts >= bounds.max_attempts and not _is_harmless(run, crashed)
+        ):
             return False
         else:
             self._begin_again(run)
@@ -153,6 +155,6 @@ class Recovery:
         return len(chosen)
 
 
-def _is_harmless(run: Run, crashed: Waits) -> bool:
+def _is_harmless(run: Run, crashed: WaitingCheck) -> bool:
     """Whether the rest of it cannot end the process: a reply, or a wait."""
-    return run.replying is not None or crashed.only_waits(run)
+    return run.replying is not None or crashed.is_only_waiting(run)

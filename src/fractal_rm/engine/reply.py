@@ -15,12 +15,12 @@ import msgspec
 
 from fractal_rm.domain.call_errors import PublishFailed
 from fractal_rm.domain.facts import Dead, Replying, Settled
-from fractal_rm.domain.handoff import Again
+from fractal_rm.domain.handoff import TryAgain
 from fractal_rm.domain.result import as_shown
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.recorder import Recorder
-from fractal_rm.engine.world import World
 
 AGAIN_FIRST_S, AGAIN_AT_MOST_S = 0.5, 30.0
 MOST_TRIES = 125  # about an hour
@@ -43,12 +43,12 @@ _encoder = msgspec.json.Encoder()
 class Replies:
     """Counts the tries of each run whose reply no broker has taken yet."""
 
-    def __init__(self, world: World, recorder: Recorder) -> None:
+    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
         self._world = world
         self._recorder = recorder
         self._tries: dict[str, int] = {}
 
-    async def deliver(self, run: Run, topic: str, ending: Ending) -> Ending | Again:
+    async def deliver(self, run: Run, topic: str, ending: Ending) -> Ending | TryAgain:
         """Publish the reply of a run that has ended so; comes to its ending, or another turn.
 
         It is written first: what was told stays true.
@@ -66,7 +66,7 @@ class Replies:
         self._tries.pop(run.id, None)
         return ending
 
-    def _after(self, run: Run, ending: Ending, error: PublishFailed) -> Ending | Again:
+    def _after(self, run: Run, ending: Ending, error: PublishFailed) -> Ending | TryAgain:
         tries = self._tries.pop(run.id, 0) + 1
         if error.final or tries >= MOST_TRIES:
             why = f"its reply could not be published: {error}"
@@ -75,7 +75,7 @@ class Replies:
             return msgspec.structs.replace(ending, reason=reason)
         self._tries[run.id] = tries
         full_s = min(AGAIN_AT_MOST_S, AGAIN_FIRST_S * 2 ** min(tries - 1, 10))
-        return Again(full_s * (0.5 + self._world.random.fraction() / 2))
+        return TryAgain(full_s * (0.5 + self._world.random.fraction() / 2))
 
 
 def answer(run: Run) -> bytes:
@@ -84,6 +84,6 @@ def answer(run: Run) -> bytes:
     state, reason = (
         (run.state, run.reason) if replying is None else (replying.state, replying.reason)
     )
-    reply = run.reply if state is State.SUCCEEDED else run.said
+    reply = run.reply if state is State.SUCCEEDED else run.flow_reply
     shown = msgspec.UNSET if reply is None else as_shown(reply)
     return _encoder.encode(Answer(run.id, state, shown, reason))

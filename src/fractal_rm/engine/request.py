@@ -8,44 +8,44 @@ from msgspec import UNSET
 from fractal_rm.config.model import Bounds, Component, Config, Endpoint
 from fractal_rm.domain.body import call_body, request_body, undo_body
 from fractal_rm.domain.call import Route, as_method, with_headers, with_query
-from fractal_rm.domain.condition import holds
+from fractal_rm.domain.condition import is_true
 from fractal_rm.domain.evaluate import as_text
+from fractal_rm.domain.evaluation_context import EvaluationContext
 from fractal_rm.domain.expression import Value
-from fractal_rm.domain.facts import undo_name
-from fractal_rm.domain.flow import Call, Terms, Undo
+from fractal_rm.domain.facts import undo_request_name
+from fractal_rm.domain.flow import Call, CallOptions, Undo
 from fractal_rm.domain.flow_errors import CannotEvaluate
-from fractal_rm.domain.needs import speaks_of_item
+from fractal_rm.domain.needs import uses_item
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.seen import Seen
 
 # The arguments of `Components.call`: route, body, header lines, a shorter time limit.
 ComponentRequest = tuple[Route, bytes | None, bytes, float | None]
 
 # Characters of all HEADER or all QUERY lines of a call. Percent-encoding more takes too long.
 MAX_LINE_CHARACTERS = 1_000_000
-_NO_TERMS = Terms()
+_NO_TERMS = CallOptions()
 
 
 class CallPart(msgspec.Struct, frozen=True):
     """A special request of a call: for one element of a FOREACH, or to undo the call.
 
-    ``name``: see `domain.facts.name_of`. ``element`` counts from 1.
+    ``name``: see `domain.facts.request_name`. ``element`` counts from 1.
     """
 
     name: str
-    context: Seen
+    context: EvaluationContext
     element: int = 0
     undo: Undo | None = None
 
 
-def part_for_element(call: Call, element: int, context: Seen) -> CallPart:
+def part_for_element(call: Call, element: int, context: EvaluationContext) -> CallPart:
     """The request for one element of a FOREACH."""
     return CallPart(f"{call.number}.{element}", context, element)
 
 
-def part_for_undo(call: Call, undo: Undo, context: Seen) -> CallPart:
+def part_for_undo(call: Call, undo: Undo, context: EvaluationContext) -> CallPart:
     """The request that undoes a finished call."""
-    return CallPart(undo_name(call.number), context, undo=undo)
+    return CallPart(undo_request_name(call.number), context, undo=undo)
 
 
 def build_request(
@@ -64,7 +64,7 @@ def build_request(
             return endpoint.post, body, headers, _seconds(_terms(call).timeout_ms)
         return _with_terms(call, component, endpoint, headers, part.context, of_item=True)
     headers = f"Idempotency-Key: {run.id}:{call.number}\r\n".encode()
-    if call.terms is UNSET and call.method.of_seed and not run.has_bytes:
+    if call.options is UNSET and call.method.in_original and not run.has_bytes:
         if not call.method.sends:
             return endpoint.get, None, headers, None
         body = request_body(call.items, run.payload, run.results, component.body)
@@ -80,13 +80,13 @@ def with_time_limit(request: ComponentRequest, left_s: float) -> ComponentReques
     return route, body, headers, left_s if timeout_s is None else min(timeout_s, left_s)
 
 
-def context_of(run: Run, bounds: Bounds) -> Seen:
+def context_of(run: Run, bounds: Bounds) -> EvaluationContext:
     """The context in which the next step is evaluated."""
-    return Seen(run.payload, run.results, run.heads or {}, bounds.max_evaluated_values)
+    return EvaluationContext(run.payload, run.results, run.heads or {}, bounds.max_evaluated_values)
 
 
-def _terms(call: Call) -> Terms:
-    return _NO_TERMS if call.terms is UNSET else call.terms
+def _terms(call: Call) -> CallOptions:
+    return _NO_TERMS if call.options is UNSET else call.options
 
 
 def _with_terms(
@@ -94,7 +94,7 @@ def _with_terms(
     component: Component,
     endpoint: Endpoint,
     headers: bytes,
-    context: Seen,
+    context: EvaluationContext,
     *,
     of_item: bool = False,
 ) -> ComponentRequest | None:
@@ -104,15 +104,15 @@ def _with_terms(
     """
     terms = _terms(call)
     when = terms.when
-    if when is not None and of_item and not speaks_of_item(when):
+    if when is not None and of_item and not uses_item(when):
         when = None
-    if when is not None and not holds(when, context):
+    if when is not None and not is_true(when, context):
         return None
     body = call_body(call, terms, context, component.body) if call.method.sends else None
     return _route(call, endpoint, terms, context), body, headers, _seconds(terms.timeout_ms)
 
 
-def _route(call: Call, endpoint: Endpoint, terms: Terms, context: Seen) -> Route:
+def _route(call: Call, endpoint: Endpoint, terms: CallOptions, context: EvaluationContext) -> Route:
     """The route of an endpoint with the call's method, parameters and headers."""
     route = endpoint.post if call.method.sends else endpoint.get
     if call.method.value != route.method:
@@ -127,7 +127,9 @@ def _route(call: Call, endpoint: Endpoint, terms: Terms, context: Seen) -> Route
     return route
 
 
-def _texts(pairs: tuple[tuple[str, Value], ...], context: Seen) -> list[tuple[str, str]]:
+def _texts(
+    pairs: tuple[tuple[str, Value], ...], context: EvaluationContext
+) -> list[tuple[str, str]]:
     """Names with their values as text; null values are left out. Raises ValueError."""
     found = [(name, as_text(value, context)) for name, value in pairs]
     if sum(len(text) for _, text in found if text is not None) > MAX_LINE_CHARACTERS:

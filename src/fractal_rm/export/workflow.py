@@ -7,14 +7,14 @@ from msgspec import UNSET
 from fractal_rm.domain.expression import Literal, Result
 from fractal_rm.domain.flow import (
     Call,
+    CallOptions,
     Content,
-    Counted,
-    Errors,
     Flow,
+    OnError,
     Order,
-    Respond,
+    Reply,
+    StepWithResult,
     SubFlow,
-    Terms,
 )
 from fractal_rm.domain.needs import needs
 from fractal_rm.export.expressions import Expressions, NotExpressible
@@ -79,11 +79,11 @@ class Workflow:
 
     # --- steps ----------------------------------------------------------------------------------
 
-    def _step(self, step: Counted, card: Card) -> Document:
+    def _step(self, step: StepWithResult, card: Card) -> Document:
         document: Document = {"stepId": self._expressions.step_id(step.number)}
         document["description"] = f"{card.keyword} {card.target}"
         document |= self._call(step, card) if isinstance(step, Call) else self._run(step, card)
-        if self._flow.errors is Errors.CONTINUE:
+        if self._flow.errors is OnError.CONTINUE:
             document.setdefault("onFailure", []).append(self._after_failure(step))
         texts = {"when": card.when or card.element_when, "foreach": card.foreach, "undo": card.undo}
         document |= {f"x-fractal-{key}": text for key, text in texts.items() if text}
@@ -92,7 +92,7 @@ class Workflow:
             document["x-fractal-needs"] = [self._expressions.step_id(each) for each in needed]
         return document
 
-    def _after_failure(self, step: Counted) -> Document:
+    def _after_failure(self, step: StepWithResult) -> Document:
         """Which step follows a failed one under ERRORS continue."""
         after = [each.number for each in counted(self._flow) if each.number > step.number]
         if not after:
@@ -100,7 +100,7 @@ class Workflow:
         return {"name": "continue", "type": "goto", "stepId": self._expressions.step_id(after[0])}
 
     def _call(self, call: Call, card: Card) -> Document:
-        terms = Terms() if call.terms is UNSET else call.terms
+        terms = CallOptions() if call.options is UNSET else call.options
         operation = self._apis.operation(call.component, call.endpoint, call.method)
         document: Document = {"operationId": operation.reference}
         parameters: list[Document] = [
@@ -135,7 +135,7 @@ class Workflow:
         document["parameters"] = [{"name": "payload", "value": value}]
         return document if whole else document | {"x-fractal-sends": card.sends}
 
-    def _body(self, call: Call, terms: Terms, card: Card) -> Document:
+    def _body(self, call: Call, terms: CallOptions, card: Card) -> Document:
         if terms.json is not None or terms.raw is not None:
             payload, whole = self._expressions.content(Content((), terms.json, terms.raw))
         else:
@@ -145,8 +145,8 @@ class Workflow:
         document = {"requestBody": {"contentType": _content_type(terms), "payload": payload}}
         return document if whole else document | {"x-fractal-sends": card.sends}
 
-    def _success(self, call: Call, terms: Terms, document: Document) -> list[Document]:
-        default = [] if terms.settles else [{"condition": "$statusCode < 300"}]
+    def _success(self, call: Call, terms: CallOptions, document: Document) -> list[Document]:
+        default = [] if terms.expect_decides else [{"condition": "$statusCode < 300"}]
         if terms.expect is None:
             return default
         try:
@@ -156,7 +156,7 @@ class Workflow:
             return default or [{"condition": "$statusCode < 600"}]
 
     def _reply(self) -> Document:
-        replies = [step.content for step in self._flow.steps if isinstance(step, Respond)]
+        replies = [step.content for step in self._flow.steps if isinstance(step, Reply)]
         if not replies:
             last = Result(counted(self._flow)[-1].number)
             return {"outputs": {"reply": self._expressions.expression(last)}}
@@ -167,12 +167,12 @@ class Workflow:
         return {"x-fractal-reply": self._expressions.words.content(content)}
 
 
-def counted(flow: Flow) -> list[Counted]:
+def counted(flow: Flow) -> list[StepWithResult]:
     """The steps that have a result."""
     return [step for step in flow.steps if isinstance(step, (Call, SubFlow))]
 
 
-def _content_type(terms: Terms) -> str:
+def _content_type(terms: CallOptions) -> str:
     for name, value in terms.headers:
         if name.lower() == "content-type" and isinstance(value, Literal):
             return str(value.value)

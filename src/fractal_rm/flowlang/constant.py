@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fractal_rm.domain.condition import holds
+from fractal_rm.domain.condition import is_true
+from fractal_rm.domain.evaluation_context import EvaluationContext
 from fractal_rm.domain.expression import AllOf, AnyOf, Compare, Expression, Literal, Not
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.result import NULL
-from fractal_rm.domain.seen import Seen
 
 
 def constant_result(condition: Expression | None) -> bool | None:
@@ -39,7 +39,7 @@ def _of_constants(condition: Expression) -> bool | None:
     if not (isinstance(condition, Compare) and _are_constants(condition.left, condition.right)):
         return None
     try:
-        return holds(condition, Seen(NULL, {}, {}))
+        return is_true(condition, EvaluationContext(NULL, {}, {}))
     except CannotEvaluate:
         return None
 

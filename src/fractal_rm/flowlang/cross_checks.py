@@ -11,7 +11,7 @@ from itertools import islice
 
 from msgspec import UNSET
 
-from fractal_rm.domain.flow import Call, Errors, Flow, Order, Publish, Step, SubFlow, Wait
+from fractal_rm.domain.flow import Call, Flow, OnError, Order, Publish, Step, SubFlow, Wait
 from fractal_rm.domain.needs import needs
 from fractal_rm.domain.topic import matches
 from fractal_rm.flowlang.constant import constant_result
@@ -37,7 +37,7 @@ def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report
             if flow.deadline_ms <= least:
                 _deadline_too_short(by_id[flow.id], least, report)
             least_ms[flow.id] = min(least, flow.deadline_ms)
-        if flow.errors is Errors.CONTINUE:
+        if flow.errors is OnError.CONTINUE:
             _undo_without_effect(by_id[flow.id], report)
     _check_self_starts(by_id, flows, report)
 

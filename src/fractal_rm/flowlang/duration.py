@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-LIKE = "a length of time such as 800ms, 5s, 2m or 1h, at most 24h"
+DURATION_HINT = "a length of time such as 800ms, 5s, 2m or 1h, at most 24h"
 
 _DURATION = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)(ms|s|m|h)")
 _MS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}  # largest first

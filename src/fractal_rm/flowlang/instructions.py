@@ -14,16 +14,16 @@ from msgspec import UNSET
 from fractal_rm.domain.expression import Base64, Expression
 from fractal_rm.domain.flow import (
     Call,
+    CallOptions,
     Content,
     Method,
     Publish,
-    Respond,
+    Reply,
     Step,
     SubFlow,
-    Terms,
     Wait,
 )
-from fractal_rm.domain.needs import speaks_of_item
+from fractal_rm.domain.needs import uses_item
 from fractal_rm.flowlang.body import read_content
 from fractal_rm.flowlang.constant import constant_result, parts_of
 from fractal_rm.flowlang.modifiers import (
@@ -70,7 +70,7 @@ def _may_skip(when: Expression) -> bool:
 
     A WHEN about ``item`` skips elements of a FOREACH; the result is still a list.
     """
-    return constant_result(when) is None and not speaks_of_item(when)
+    return constant_result(when) is None and not uses_item(when)
 
 
 def _call(node: StepNode, scope: Scope) -> Call:
@@ -93,14 +93,14 @@ def _call(node: StepNode, scope: Scope) -> Call:
         method=method,
         items=content.items,
         line=node.line.number,
-        terms=_options(fields, content),
+        options=_options(fields, content),
     )
 
 
-def _options(fields: Fields, content: Content) -> Terms | msgspec.UnsetType:
+def _options(fields: Fields, content: Content) -> CallOptions | msgspec.UnsetType:
     """The options of a call; none for a call of the original's language, to keep its version."""
     more = any(isinstance(item, Base64) or item.path for item in content.items)
-    return Terms(**fields) if fields or more else UNSET
+    return CallOptions(**fields) if fields or more else UNSET
 
 
 def _body(line: Line, method: Method, scope: Scope) -> Content:
@@ -165,10 +165,10 @@ def _publish(node: StepNode, scope: Scope) -> Publish:
     return Publish(topic or "", content, read_modifiers(node, scope).get("when"), line.number)
 
 
-def _reply(node: StepNode, scope: Scope) -> Respond:
+def _reply(node: StepNode, scope: Scope) -> Reply:
     """``REPLY items``."""
     content = read_content(node.line, words_of(node.line)[1:], scope)
-    return Respond(content, read_modifiers(node, scope).get("when"), node.line.number)
+    return Reply(content, read_modifiers(node, scope).get("when"), node.line.number)
 
 
 def _report_missing(node: StepNode, scope: Scope, what: str, example: str) -> None:
@@ -179,7 +179,7 @@ def _report_missing(node: StepNode, scope: Scope, what: str, example: str) -> No
 def _condition(step: Step) -> Expression | None:
     """The WHEN of a step."""
     if isinstance(step, Call):
-        return None if step.terms is UNSET else step.terms.when
+        return None if step.options is UNSET else step.options.when
     return step.when
 
 

@@ -13,10 +13,10 @@ import msgspec
 
 from fractal_rm.domain.call import OWN_HEADERS, TOKEN, header_line
 from fractal_rm.domain.expression import Compare, Comparison, Literal, Status, Value
-from fractal_rm.domain.flow import Each, Retry, Undo
+from fractal_rm.domain.flow import ForEach, Retry, Undo
 from fractal_rm.flowlang.body import FORMS, read_items
 from fractal_rm.flowlang.constant import constant_result
-from fractal_rm.flowlang.duration import LIKE, duration_ms
+from fractal_rm.flowlang.duration import DURATION_HINT, duration_ms
 from fractal_rm.flowlang.expression import read_condition, read_value
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line, Word
@@ -44,7 +44,7 @@ class Modifier(msgspec.Struct, frozen=True):
 
 
 def read_modifiers(node: StepNode, scope: Scope) -> Fields:
-    """The fields of `Terms` that the modifiers of a step fill. Errors become findings."""
+    """The fields of `CallOptions` that the modifiers of a step fill. Errors become findings."""
     fields: Fields = {}
     given: dict[str, ModifierNode] = {}
     for modifier in node.modifiers:
@@ -69,7 +69,7 @@ def read_modifiers(node: StepNode, scope: Scope) -> Fields:
     at_once = fields.pop("at_once", None) or 1
     over = fields.pop("over", None)
     if over is not None:
-        fields["each"] = Each(over, at_once)
+        fields["each"] = ForEach(over, at_once)
     return fields
 
 
@@ -128,7 +128,9 @@ def read_duration(
     ms = duration_ms(words[0].text) if len(words) == 1 else None
     if ms is None:
         at = words[min(1, len(words) - 1)] if words else keyword
-        scope.report.add(code, line, at, f"{keyword.text} takes {LIKE}", modifier_hint(at.text))
+        scope.report.add(
+            code, line, at, f"{keyword.text} takes {DURATION_HINT}", modifier_hint(at.text)
+        )
     return ms
 
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import msgspec
 from jmespath.functions import Functions
 
+from fractal_rm.domain.evaluation_context import compile_path
 from fractal_rm.domain.findings import did_you_mean
-from fractal_rm.domain.flow_errors import NoJson
-from fractal_rm.domain.seen import compiled
+from fractal_rm.domain.flow_errors import NotJson
 
 _BARE = re.compile(r"[A-Za-z_]\w*(?:\[[-0-9:*]*\])*|[*@]", re.ASCII)
 _KEY = re.compile(r"[\w -]+")
@@ -35,10 +35,10 @@ def read_path(text: str) -> str:
     if len(path) > MOST_CHARACTERS:
         raise PathError(f"a path has at most {MOST_CHARACTERS} characters")
     try:
-        tree = compiled(path).parsed
+        tree = compile_path(path).parsed
     except RecursionError:
         raise PathError("this path is nested too deeply") from None
-    except NoJson as error:
+    except NotJson as error:
         raise PathError(str(error)) from None
     except Exception as error:  # noqa: BLE001 - foreign code, and any text may come here
         raise PathError(_why(error, path), _hint(path)) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from fractal_rm.domain import findings
-from fractal_rm.domain.findings import MOST_SHOWN, Finding, Level, more
+from fractal_rm.domain.findings import MOST_SHOWN, Finding, Level, hidden_findings
 from fractal_rm.flowlang.scan import Line, Word
 
 MOST_OF_A_LINE = 20
@@ -61,7 +61,7 @@ class Report:
     def findings(self) -> list[Finding]:
         """All findings in the order of the file. The last one says how many are not shown."""
         kept = sorted(self._kept, key=lambda found: (found.place.line, found.place.column))
-        return kept + more(self._file, "F136", self._hidden)
+        return kept + hidden_findings(self._file, "F136", self._hidden)
 
     def nearest(self, word: str, known: Collection[str]) -> str | None:
         """The known word that was probably meant; None if there is none, or after many searches."""

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.findings import Level
-from fractal_rm.domain.flow import Call, Flow, Step, Terms
+from fractal_rm.domain.flow import Call, CallOptions, Flow, Step
 from fractal_rm.flowlang.instructions import INSTRUCTIONS, read_step
 from fractal_rm.flowlang.modifiers import has_foreach, read_name
 from fractal_rm.flowlang.report import Report
@@ -97,7 +97,7 @@ def _with_kept_headers(step: Step, kept: dict[int, set[str]]) -> Step:
     """A step with the headers of its answer that its EXPECT or a later step uses."""
     if not isinstance(step, Call) or step.number not in kept:
         return step
-    terms = Terms() if step.terms is UNSET else step.terms
+    terms = CallOptions() if step.options is UNSET else step.options
     terms = msgspec.structs.replace(terms, keeps=tuple(sorted(kept[step.number])))
     return msgspec.structs.replace(step, terms=terms)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 
-from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 MOST_CHARACTERS = 200
 _FIELDS = "minute, hour, day of the month, month, day of the week"
@@ -67,7 +67,7 @@ def check_zone(name: str) -> None:
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        if none_left(error):
+        if is_out_of_descriptors(error):
             raise
         raise _no_zone(name) from None  # no such file, or a folder
 

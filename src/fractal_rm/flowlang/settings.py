@@ -14,14 +14,14 @@ import msgspec
 from fractal_rm.domain.flow import (
     CatchUp,
     Cron,
-    Durable,
-    Errors,
+    Durability,
     Flow,
+    OnError,
     Order,
-    Queueing,
-    Starts,
+    QueueSettings,
+    StartSettings,
 )
-from fractal_rm.flowlang.duration import LIKE, duration_ms
+from fractal_rm.flowlang.duration import DURATION_HINT, duration_ms
 from fractal_rm.flowlang.path import PathError, read_path
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line, Word
@@ -33,7 +33,7 @@ MOST_RUNS = 100_000
 _OWN_PAYLOAD = "payload."
 
 Reader = Callable[[Line, Report], Any]  # the value; None if it has an error, which is reported
-Part = Union[type[Flow], type[Starts], type[Queueing]]
+Part = Union[type[Flow], type[StartSettings], type[QueueSettings]]
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
     """The fields of `Flow` that the settings set. Errors become findings."""
-    parts: dict[Part, dict[str, Any]] = {Flow: {}, Starts: {}, Queueing: {}}
+    parts: dict[Part, dict[str, Any]] = {Flow: {}, StartSettings: {}, QueueSettings: {}}
     lists: dict[str, dict[str, None]] = {}  # a flow may have thousands of topics
     given: dict[str, Line] = {}
     for line in lines:
@@ -71,8 +71,8 @@ def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
         else:
             parts[setting.part][setting.field] = value
     _check_catch_up(given, report)
-    parts[Starts] |= {field: tuple(values) for field, values in lists.items()}
-    made = {"starts": Starts, "queueing": Queueing}
+    parts[StartSettings] |= {field: tuple(values) for field, values in lists.items()}
+    made = {"starts": StartSettings, "queueing": QueueSettings}
     return parts[Flow] | {name: part(**parts[part]) for name, part in made.items() if parts[part]}
 
 
@@ -115,7 +115,7 @@ def _one_of(allowed: type[Enum]) -> Reader:
 
 def _duration(line: Line, report: Report) -> int | None:
     ms = duration_ms(line.words[1].text) if len(line.words) == 2 else None
-    return _report_takes(line, report, LIKE) if ms is None else ms
+    return _report_takes(line, report, DURATION_HINT) if ms is None else ms
 
 
 def _whole(low: int, high: int) -> Reader:
@@ -212,16 +212,16 @@ def _path(line: Line, report: Report) -> str | None:
 
 
 SETTINGS: dict[str, Setting] = {
-    "ON": Setting(Starts, "topics", _topic, often=True),
-    "EVERY": Setting(Starts, "every_ms", _duration),
-    "CRON": Setting(Starts, "cron", _cron),
-    "CATCHUP": Setting(Starts, "catch_up", _one_of(CatchUp)),
-    "DURABLE": Setting(Flow, "durable", _one_of(Durable)),
+    "ON": Setting(StartSettings, "topics", _topic, often=True),
+    "EVERY": Setting(StartSettings, "every_ms", _duration),
+    "CRON": Setting(StartSettings, "cron", _cron),
+    "CATCHUP": Setting(StartSettings, "catch_up", _one_of(CatchUp)),
+    "DURABLE": Setting(Flow, "durable", _one_of(Durability)),
     "DEADLINE": Setting(Flow, "deadline_ms", _duration),
-    "ERRORS": Setting(Flow, "errors", _one_of(Errors)),
+    "ERRORS": Setting(Flow, "errors", _one_of(OnError)),
     "ORDER": Setting(Flow, "order", _one_of(Order)),
-    "LIMIT": Setting(Queueing, "limit", _whole(1, MOST_RUNS)),
-    "PRIORITY": Setting(Queueing, "priority", _whole(0, 9)),
-    "STALE": Setting(Queueing, "stale_ms", _duration),
-    "LATEST": Setting(Queueing, "latest", _path),
+    "LIMIT": Setting(QueueSettings, "limit", _whole(1, MOST_RUNS)),
+    "PRIORITY": Setting(QueueSettings, "priority", _whole(0, 9)),
+    "STALE": Setting(QueueSettings, "stale_ms", _duration),
+    "LATEST": Setting(QueueSettings, "latest", _path),
 }

@@ -28,7 +28,7 @@ from fractal_rm.domain.expression import (
     Result,
     Status,
 )
-from fractal_rm.domain.flow import Call, Content, Flow, SubFlow, Terms
+from fractal_rm.domain.flow import Call, CallOptions, Content, Flow, SubFlow
 from fractal_rm.flowlang.scope import BASE64
 
 _BARE_PATH = re.compile(r"(?:[A-Za-z_]\w*)(?:\.[A-Za-z_]\w*|\[[0-9]+\])*", re.ASCII)
@@ -42,8 +42,8 @@ def names_of(flow: Flow) -> dict[int, str]:
     for step in flow.steps:
         if isinstance(step, SubFlow) and step.name:
             names[step.number] = step.name
-        elif isinstance(step, Call) and isinstance(step.terms, Terms) and step.terms.name:
-            names[step.number] = step.terms.name
+        elif isinstance(step, Call) and isinstance(step.options, CallOptions) and step.options.name:
+            names[step.number] = step.options.name
     return names
 
 

@@ -9,19 +9,19 @@ from msgspec import UNSET
 
 from fractal_rm.domain.flow import (
     Call,
+    CallOptions,
     CatchUp,
-    Durable,
+    Durability,
     Flow,
     Publish,
-    Queueing,
-    Respond,
-    Starts,
+    QueueSettings,
+    Reply,
+    StartSettings,
     Step,
     SubFlow,
-    Terms,
     Wait,
 )
-from fractal_rm.domain.needs import speaks_of_item
+from fractal_rm.domain.needs import uses_item
 from fractal_rm.flowlang.duration import duration
 from fractal_rm.flowlang.wording import Wording, names_of, topic_word
 
@@ -78,7 +78,7 @@ def cards(flow: Flow) -> tuple[Card, ...]:
 
 
 def _starts(flow: Flow) -> tuple[Entry, ...]:
-    starts = Starts() if flow.starts is UNSET else flow.starts
+    starts = StartSettings() if flow.starts is UNSET else flow.starts
     entries = [("trigger", f"for flow {flow.id}")]
     entries += [("ON", topic_word(topic)) for topic in starts.topics]
     if starts.every_ms is not None:
@@ -91,19 +91,19 @@ def _starts(flow: Flow) -> tuple[Entry, ...]:
 
 
 def _settings(flow: Flow) -> tuple[Entry, ...]:
-    queueing = Queueing() if flow.queueing is UNSET else flow.queueing
+    queueing = QueueSettings() if flow.queueing is UNSET else flow.queueing
     entries: list[Entry] = []
     if flow.deadline_ms is not UNSET:
         entries.append(("DEADLINE", duration(flow.deadline_ms)))
     if queueing.limit is not None:
         entries.append(("LIMIT", str(queueing.limit)))
-    if queueing.priority != Queueing().priority:
+    if queueing.priority != QueueSettings().priority:
         entries.append(("PRIORITY", str(queueing.priority)))
     if queueing.stale_ms is not None:
         entries.append(("STALE", duration(queueing.stale_ms)))
     if queueing.latest is not None:
         entries.append(("LATEST", queueing.latest))
-    if flow.durable is not Durable.ACCEPT:
+    if flow.durable is not Durability.ACCEPT:
         entries.append(("DURABLE", flow.durable.value))
     if flow.order is not UNSET:
         entries.append(("ORDER", flow.order.value))
@@ -125,24 +125,24 @@ def _card(step: Step, words: Wording) -> Card:
         case Publish():
             sends = words.content(step.content)
             return Card(Kind.PUBLISH, "PUBLISH", topic_word(step.topic), sends=sends, when=when)
-        case Respond():
+        case Reply():
             return Card(Kind.REPLY, "REPLY", sends=words.content(step.content), when=when)
 
 
 def _call(call: Call, words: Wording) -> Card:
-    terms = Terms() if call.terms is UNSET else call.terms
+    terms = CallOptions() if call.options is UNSET else call.options
     sends = words.items(call.items)
     if terms.json is not None:
         sends = f"JSON {words.expression(terms.json)}"
     elif terms.raw is not None:
         sends = f"RAW {words.reference(terms.raw)}"
     when = foreach = element_when = undo = ""
-    if terms.when is not None and speaks_of_item(terms.when):
+    if terms.when is not None and uses_item(terms.when):
         element_when = words.expression(terms.when)
     elif terms.when is not None:
         when = words.expression(terms.when)
-    if terms.each is not None:
-        foreach = f"{words.reference(terms.each.over)}, {_at_once(terms.each.at_once)}"
+    if terms.foreach is not None:
+        foreach = f"{words.reference(terms.foreach.over)}, {_at_once(terms.foreach.at_once)}"
     if terms.undo is not None:
         undo = f"POST {call.component} {terms.undo.endpoint}"
         undo += f" {words.items(terms.undo.items)}" if terms.undo.items else ""
@@ -165,7 +165,7 @@ def _at_once(number: int) -> str:
     return "one at a time" if number == 1 else f"{number} at once"
 
 
-def _options(terms: Terms, words: Wording) -> tuple[Entry, ...]:
+def _options(terms: CallOptions, words: Wording) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     if terms.timeout_ms is not None:
         entries.append(("TIMEOUT", duration(terms.timeout_ms)))

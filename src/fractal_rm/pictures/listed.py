@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fractal_rm.domain.flow import Respond, Step
+from fractal_rm.domain.flow import Reply, Step
 from fractal_rm.pictures.box import STACK, WIDTH, box
 from fractal_rm.pictures.card import Card, Kind
 from fractal_rm.pictures.drawn import Drawn
@@ -43,7 +43,7 @@ def listed(steps: Sequence[Step], cards: Sequence[Card]) -> Drawn:
             at = (x + WIDTH / 2, y)
             height = max(height, y)
             y += gaps[place]
-    elements += _end(at, has_reply=any(isinstance(step, Respond) for step in steps), steps=steps)
+    elements += _end(at, has_reply=any(isinstance(step, Reply) for step in steps), steps=steps)
     width = 2 * _AROUND + len(columns) * WIDTH + (len(columns) - 1) * _BETWEEN
     return Drawn(width, max(height, at[1]) + _END, elements)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from fractal_rm.domain.moment import Moment
-from fractal_rm.domain.steady import Look, Reading
+from fractal_rm.domain.steady import ClockChange, ClockReading
 
 BOOT = "virtual"
 
@@ -29,19 +29,19 @@ class VirtualClock:
         """The same as the wall clock, which is never set here."""
         return self.now_ms()
 
-    def read(self) -> Reading:
+    def read(self) -> ClockReading:
         """Now; all clocks agree."""
         now_ms = self.now_ms()
-        return Reading(now_ms, now_ms, now_ms, now_ms)
+        return ClockReading(now_ms, now_ms, now_ms, now_ms)
 
-    def look(self) -> Look:
+    def detect_changes(self) -> ClockChange:
         """Nothing has changed: the clock is never set."""
-        return Look()
+        return ClockChange()
 
-    def go_on_after(self, latest_ms: int | None) -> None:
+    def continue_after(self, latest_ms: int | None) -> None:
         """Nothing to do: no journal outlives the loop."""
 
-    async def keep(self) -> None:
+    async def save(self) -> None:
         """Nothing to keep: the clock ends with the loop."""
 
     def moment(self) -> Moment:

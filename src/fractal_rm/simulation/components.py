@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from fractal_rm.domain.call import Reply, Route
+from fractal_rm.domain.call import HttpResponse, Route
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
 
 _KEY = re.compile(r"(?P<run>[^:]+):(?P<undo>undo\.)?(?P<number>\d+)(?:\.(?P<element>\d+))?")
@@ -82,12 +82,12 @@ class NoReply(msgspec.Struct, frozen=True):
 class Reaction(msgspec.Struct, frozen=True):
     """What a request leads to, after ``delay_s``."""
 
-    result: Reply | ConnectionRefused | ConnectionBroken | NoReply
+    result: HttpResponse | ConnectionRefused | ConnectionBroken | NoReply
     delay_s: float = 0.0
 
 
 class SimulatedCaller:
-    """Port `Caller`. ``react`` decides about each request. The time limits of routes apply."""
+    """Port `HttpCaller`. ``react`` decides about each request. The time limits of routes apply."""
 
     def __init__(self, react: Callable[[SimulatedRequest], Reaction]) -> None:
         self._react = react
@@ -99,7 +99,7 @@ class SimulatedCaller:
         body: bytes | None = None,
         headers: bytes = b"",
         timeout_s: float | None = None,
-    ) -> Reply:
+    ) -> HttpResponse:
         """Make a call; see the port."""
         request = _request(route, body, headers)
         self.requests.append(request)

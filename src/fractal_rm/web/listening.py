@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import msgspec
 
-from fractal_rm.adapters.connect.numeric import numeric, why_no_socket
+from fractal_rm.adapters.connect.numeric_address import describe_socket_error, socket_address
 from fractal_rm.domain.address import is_loopback, read_address
 from fractal_rm.domain.call import Origin
 from fractal_rm.domain.errors import FractalError
@@ -84,7 +84,7 @@ def _open(host: str, port: int) -> socket.socket:
     try:
         return _open_socket(host, port)
     except OSError as error:
-        reason = why_no_socket(host, error)
+        reason = describe_socket_error(host, error)
         if error.errno == errno.EADDRINUSE:
             reason = "another program listens there; stop it, or set rest.port in comm.conf"
         elif error.errno == errno.EADDRNOTAVAIL:
@@ -94,7 +94,7 @@ def _open(host: str, port: int) -> socket.socket:
 
 
 def _open_socket(host: str, port: int) -> socket.socket:
-    family, where = numeric(host, port)
+    family, where = socket_address(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

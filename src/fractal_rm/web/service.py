@@ -14,7 +14,7 @@ from uvicorn import Config as UvicornConfig
 from fractal_rm.config.model import Rest
 from fractal_rm.domain.call import Origin
 from fractal_rm.domain.flow import Flow
-from fractal_rm.engine.ports import Check, Clock, History, Intake, Telemetry, WayIn
+from fractal_rm.engine.ports import Clock, History, Intake, ReadinessCheck, Telemetry, WayIn
 from fractal_rm.web.access import Access
 from fractal_rm.web.app import make_app
 from fractal_rm.web.listening import (
@@ -159,9 +159,9 @@ class RestService:
         """Forget the cached names of this node; everything else is looked up for each request."""
         self._access.reconfigured()
 
-    def status(self) -> Check:
+    def status(self) -> ReadinessCheck:
         """Whether requests can come in now."""
         text = self._url + self._rest.endpoint
         if self.refusals.total:
             text += f", {self.refusals.total} requests of other machines were refused"
-        return Check("rest", ok=bool(self.servers), text=text)
+        return ReadinessCheck("rest", ok=bool(self.servers), text=text)

@@ -7,9 +7,9 @@ from functools import lru_cache
 import msgspec
 
 from fractal_rm.config.model import Config
-from fractal_rm.domain.call import Caller, Route
+from fractal_rm.domain.call import HttpCaller, Route
 from fractal_rm.domain.call_errors import BadReply
-from fractal_rm.domain.outcome import said_with
+from fractal_rm.domain.outcome import response_details
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
 
@@ -25,7 +25,7 @@ class _BalancerReply(msgspec.Struct):
 class HttpBalancer:
     """Port `Balancer`. The reply is read as JSON whatever its label: originals say text/html."""
 
-    def __init__(self, caller: Caller, route: Route) -> None:
+    def __init__(self, caller: HttpCaller, route: Route) -> None:
         self._caller = caller
         self._route = route
 
@@ -33,16 +33,16 @@ class HttpBalancer:
         """Ask once, within the limits of the route. Raises CallFailed."""
         reply = await self._caller.call(self._route)
         if not 200 <= reply.status < 300:
-            raise BadReply(f"status {reply.status}{said_with(reply)}")
+            raise BadReply(f"status {reply.status}{response_details(reply)}")
         try:
             cached = len(reply.body) <= CACHED_BYTES
             return _cached_node_in(reply.body) if cached else _node_in(reply.body)
         except (Malformed, msgspec.ValidationError) as error:
-            why = f"its answer is not {{'id_node': …}} ({error}){said_with(reply)}"
+            why = f"its answer is not {{'id_node': …}} ({error}){response_details(reply)}"
             raise BadReply(why) from error
 
 
-def make_balancer(caller: Caller, config: Config) -> HttpBalancer | None:
+def make_balancer(caller: HttpCaller, config: Config) -> HttpBalancer | None:
     """The balancer of a configuration; None if it has none."""
     return None if config.balancer is None else HttpBalancer(caller, config.balancer)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from fractal_rm.adapters.connect.descriptors import DescriptorQueue
-from fractal_rm.adapters.connect.numeric import connect_socket, why_no_socket
+from fractal_rm.adapters.connect.numeric_address import connect_socket, describe_socket_error
 from fractal_rm.adapters.connect.resolver import Resolver
 from fractal_rm.adapters.connect.resolver_files import is_address
 from fractal_rm.adapters.connect.sources import NotResolved
@@ -18,8 +18,8 @@ from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.adapters.tls import describe_tls_error
 from fractal_rm.domain.address import is_link_local
 from fractal_rm.domain.call_errors import ConnectFailed
-from fractal_rm.domain.named import MOST_NAMED
-from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.descriptors import is_out_of_descriptors
+from fractal_rm.domain.list_names import MAX_LISTED
 
 T = TypeVar("T")
 Release = Callable[[], None]
@@ -75,11 +75,11 @@ class Connector:
             if index:
                 self._prefer(host, address)
             return transport
-        if len(tried) > MOST_NAMED:
-            tried[MOST_NAMED:] = [f"and so on: all {len(tried)} addresses failed"]
+        if len(tried) > MAX_LISTED:
+            tried[MAX_LISTED:] = [f"and so on: all {len(tried)} addresses failed"]
         raise ConnectFailed("; ".join(tried))
 
-    def beside(self) -> Connector:
+    def with_own_resolver(self) -> Connector:
         """Another connector with its own resolver; both take turns for file descriptors."""
         return Connector(descriptors=self._descriptors)
 
@@ -141,7 +141,7 @@ class Connector:
             try:
                 return await do(_nothing if held is None else held.close)
             except OSError as error:
-                if not none_left(error):
+                if not is_out_of_descriptors(error):
                     raise
             finally:
                 if held is not None:
@@ -216,11 +216,11 @@ class _Attempt:
         except ConnectionRefusedError as error:
             raise _AttemptFailed("connection refused") from error
         except OSError as error:
-            if none_left(error):
+            if is_out_of_descriptors(error):
                 raise
-            raise _AttemptFailed(why_no_socket(self._address, error)) from error
+            raise _AttemptFailed(describe_socket_error(self._address, error)) from error
         except UnicodeError as error:
-            raise _AttemptFailed(why_no_socket(self._address, error)) from error
+            raise _AttemptFailed(describe_socket_error(self._address, error)) from error
         if self._context is None:
             return transport
         transport = await self._start_tls(transport, self._context, ends_s - loop.time())

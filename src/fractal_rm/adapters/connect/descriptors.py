@@ -8,7 +8,7 @@ import resource
 import socket
 from collections.abc import Callable
 
-from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 RETRY_S = 0.1  # nobody tells us when another part of the process, or another process, closes one
 
@@ -55,7 +55,7 @@ class DescriptorQueue:
                     try:
                         return socket.socket()
                     except OSError as error:
-                        if not none_left(error):
+                        if not is_out_of_descriptors(error):
                             raise
                         self._errno = error.errno
                     self._spare()

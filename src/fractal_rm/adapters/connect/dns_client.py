@@ -14,9 +14,13 @@ from fractal_rm.adapters.connect.dns_message import (
     question,
     read_answer,
 )
-from fractal_rm.adapters.connect.numeric import connect_socket, numeric, why_no_socket
+from fractal_rm.adapters.connect.numeric_address import (
+    connect_socket,
+    describe_socket_error,
+    socket_address,
+)
 from fractal_rm.adapters.connect.resolver_files import ResolverSettings
-from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 PORT = 53
 PAUSE_S = 0.5  # before asking the next server, or the same one again
@@ -73,9 +77,9 @@ class _Query:
             except asyncio.TimeoutError:
                 continue
             if isinstance(result, OSError):
-                if none_left(result):
+                if is_out_of_descriptors(result):
                     raise result
-                self._failed[server] = why_no_socket(server, result)
+                self._failed[server] = describe_socket_error(server, result)
             elif result.truncated:
                 self._ask_by_tcp(server)
             elif result.code in (NO_ERROR, NO_SUCH_NAME):
@@ -97,7 +101,7 @@ class _Query:
 
     def _socket_to(self, server: str) -> socket.socket:
         """A connected socket, which receives datagrams of this server only. Raises OSError."""
-        family, address = numeric(server, self._port)
+        family, address = socket_address(server, self._port)
         opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._sockets[server] = opened
         opened.connect(address)

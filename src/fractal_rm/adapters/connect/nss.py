@@ -7,7 +7,7 @@ import socket
 import threading
 from contextlib import suppress
 
-from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 MAX_THREADS = 16  # half of the lookups at one time, so that DNS always has the other half
 
@@ -76,5 +76,7 @@ def _look_up(name: str) -> tuple[str, ...] | OSError:
     except UnicodeError as error:
         return socket.gaierror(socket.EAI_FAIL, str(error))
     except OSError as error:  # EBUSY: none of the sources is installed
-        return error if none_left(error) else socket.gaierror(error.errno, error.strerror)
+        return (
+            error if is_out_of_descriptors(error) else socket.gaierror(error.errno, error.strerror)
+        )
     return tuple(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from fractal_rm.config.regular_file import Version, read_regular, version_of
+from fractal_rm.config.regular_file import Version, file_version, read_regular
 
 _MAX_SERVERS, _MAX_NDOTS, _MAX_ATTEMPTS = 3, 15, 5  # the C library's limits
 _OWN_SOURCES = {"files", "dns"}  # read without the C library
@@ -120,7 +120,7 @@ class WatchedFile:
         Raises OSError where it cannot be read; the next call then tries again.
         """
         try:
-            version = version_of(self._path.stat())
+            version = file_version(self._path.stat())
         except FileNotFoundError:
             version = ()
         if version == self._version:

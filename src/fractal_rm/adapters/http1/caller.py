@@ -16,14 +16,14 @@ from fractal_rm.adapters.http1.connection import Connection
 from fractal_rm.adapters.http1.pool import Pool
 from fractal_rm.adapters.http1.stale import StaleConnection
 from fractal_rm.adapters.tls import TlsContexts
-from fractal_rm.domain.call import Reply, Route
+from fractal_rm.domain.call import HttpResponse, Route
 from fractal_rm.domain.call_errors import ConnectFailed
 
 _WITH_BODY = b"%b%bContent-Length: %d\r\n\r\n%b"
 
 
 class Http1Caller:
-    """Port `Caller`. Its callers limit the calls in flight, each of which has a connection.
+    """Port `HttpCaller`. Its callers limit the calls in flight, each of which has a connection.
 
     ``kept``: how many idle connections may stay open.
     """
@@ -42,7 +42,7 @@ class Http1Caller:
         body: bytes | None = None,
         headers: bytes = b"",
         timeout_s: float | None = None,
-    ) -> Reply:
+    ) -> HttpResponse:
         """Make a call; see the port."""
         loop = self._loop
         if loop is None:

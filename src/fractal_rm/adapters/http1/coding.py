@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 from fractal_rm.adapters.http1.framing import header_values
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ReplyTooLarge
 
 # Of a slice. The input is small because zlib copies the rest of it after each gzip member.
@@ -28,12 +28,14 @@ _NAMES = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}  # RFC 9110, 8
 class EncodedReply(Exception):
     """A reply whose body must still be decoded; ``coding`` is the content coding in its head."""
 
-    def __init__(self, reply: Reply, coding: str) -> None:
+    def __init__(self, reply: HttpResponse, coding: str) -> None:
         super().__init__()
         self.reply = reply
         self.coding = coding
 
-    async def decode(self, max_bytes: int, loop: asyncio.AbstractEventLoop, ends_s: float) -> Reply:
+    async def decode(
+        self, max_bytes: int, loop: asyncio.AbstractEventLoop, ends_s: float
+    ) -> HttpResponse:
         """The decoded reply. ``ends_s`` is on the loop's clock. Raises CallFailed.
 
         With a status of 300 or above the status is what counts: if the body cannot be decoded, the
@@ -46,10 +48,10 @@ class EncodedReply(Exception):
             if reply.status < 300:
                 raise
             return reply
-        return Reply(reply.status, reply.head, body)
+        return HttpResponse(reply.status, reply.head, body)
 
 
-def encoded_reply(reply: Reply) -> EncodedReply | None:
+def encoded_reply(reply: HttpResponse) -> EncodedReply | None:
     """The reply as an EncodedReply, if its head names a coding of its body."""
     if b"content-encoding" not in reply.head.lower() or not reply.body:
         return None

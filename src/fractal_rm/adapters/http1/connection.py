@@ -18,7 +18,7 @@ from fractal_rm.adapters.http1.outbox import Outbox
 from fractal_rm.adapters.http1.reply_parser import ReplyParser
 from fractal_rm.adapters.http1.stale import REQUEST_TIMEOUT, StaleConnection, unread_bytes
 from fractal_rm.adapters.tls import describe_tls_error, is_handshake_alert
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import BadReply, CallTimedOut, ConnectFailed
 
 _CLOSED_FIRST = "the connection was closed before the request was sent"
@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
         self._parser = ReplyParser(self._on_reply)
-        self._reply: asyncio.Future[Reply] | None = None
+        self._reply: asyncio.Future[HttpResponse] | None = None
         self._outbox = outbox
         self._heads = heads
         # There are thousands of calls a second, and few time out. So a connection has one timer for
@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
 
     def send(
         self, request: bytes, loop: asyncio.AbstractEventLoop, ends_s: float, max_bytes: int
-    ) -> asyncio.Future[Reply]:
+    ) -> asyncio.Future[HttpResponse]:
         """Send a request. ``ends_s`` is on the loop's clock.
 
         The future raises StaleConnection, EncodedReply or CallFailed.
@@ -176,13 +176,15 @@ class Connection(asyncio.Protocol):
 
     # --- the reply ----------------------------------------------------------------------------
 
-    def _on_reply(self, reply: Reply, kept: bool) -> None:
+    def _on_reply(self, reply: HttpResponse, kept: bool) -> None:
         """Called by the parser with a complete reply."""
         if kept:
             self._heads.learn(reply)
         self._end(reply, kept=kept, encoded=encoded_reply(reply))
 
-    def _end(self, reply: Reply, *, kept: bool = True, encoded: EncodedReply | None = None) -> None:
+    def _end(
+        self, reply: HttpResponse, *, kept: bool = True, encoded: EncodedReply | None = None
+    ) -> None:
         """Hand over a complete reply. Keep the connection if ``kept`` and the request was sent."""
         if not kept and self._reused and reply.status >= 400:
             held_bytes = self._outbox.held_bytes(self)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import BadReply, ReplyTooLarge
 
 _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
@@ -64,7 +64,7 @@ def is_delimited(head: bytes) -> bool:
     return bool(header_values("content-length", head) or header_values("transfer-encoding", head))
 
 
-def is_end_ambiguous(reply: Reply, version: str) -> bool:
+def is_end_ambiguous(reply: HttpResponse, version: str) -> bool:
     """Whether the server may disagree about where the reply ends: then close the connection.
 
     So it is with a Content-Length beside chunks, chunks in HTTP/1.0 (RFC 9112, 6.1 and 6.3), and a

@@ -6,7 +6,7 @@ in the cache and the whole body has arrived with it, the reply need not be parse
 
 from __future__ import annotations
 
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 
 END_OF_HEAD = b"\r\n\r\n"
 MAX_HEADS = 64
@@ -21,16 +21,16 @@ class HeadCache:
         self._known: dict[bytes, tuple[int, int, bytes]] = {}
         self._last = b""  # the head that was parsed last
 
-    def whole_reply(self, data: bytes) -> Reply | None:
+    def whole_reply(self, data: bytes) -> HttpResponse | None:
         """The reply, if ``data`` is a known head and its complete body; else None: parse it."""
         head, _, body = data.partition(END_OF_HEAD)
         known = self._known.get(head)
         if known is None:
             return None
         status, length, head = known  # the cached head: all replies share it
-        return Reply(status, head, body) if len(body) == length else None
+        return HttpResponse(status, head, body) if len(body) == length else None
 
-    def learn(self, reply: Reply) -> None:
+    def learn(self, reply: HttpResponse) -> None:
         """Cache the head of a parsed reply that left its connection open.
 
         Only heads that come twice in a row are cached: if each head is different, caching has no

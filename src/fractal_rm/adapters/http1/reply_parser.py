@@ -21,7 +21,7 @@ from fractal_rm.adapters.http1.framing import (
     unfolded,
 )
 from fractal_rm.adapters.http1.heads import END_OF_HEAD
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import BadReply, CallFailed
 
 MAX_UNFOLDED = 8  # heads with folded headers: of a reply and the interim replies (1xx) before it
@@ -36,7 +36,7 @@ class ReplyParser:
         "_overhead_bytes", "_parser", "_unfolded", "in_body",
     )  # fmt: skip
 
-    def __init__(self, on_reply: Callable[[Reply, bool], None]) -> None:
+    def __init__(self, on_reply: Callable[[HttpResponse, bool], None]) -> None:
         self._on_reply = on_reply
         self._parser = self._new_parser()
         self._complete = False
@@ -58,10 +58,10 @@ class ReplyParser:
             return self._check_part(overhead_bytes, in_head=in_head)
         return error
 
-    def reply_so_far(self) -> Reply:
+    def reply_so_far(self) -> HttpResponse:
         """The reply as received so far; its head is the received text, without trailers."""
         head = self._head.lstrip(b"\r\n").partition(END_OF_HEAD)[0]
-        return Reply(self._parser.get_status_code(), head, bytes(self._body))
+        return HttpResponse(self._parser.get_status_code(), head, bytes(self._body))
 
     def _new_parser(self) -> httptools.HttpResponseParser:
         parser = httptools.HttpResponseParser(self)

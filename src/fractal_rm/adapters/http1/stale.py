@@ -12,7 +12,7 @@ import socket
 import sys
 import termios
 
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 
 REQUEST_TIMEOUT = 408
 
@@ -24,12 +24,12 @@ class StaleConnection(Exception):
     connection with an earlier reply raises this; so on a new connection it is not raised again.
     """
 
-    def __init__(self, reply: Reply | None = None, unread_bytes: int = 0) -> None:
+    def __init__(self, reply: HttpResponse | None = None, unread_bytes: int = 0) -> None:
         super().__init__()
         self._reply = reply
         self._unread_bytes = unread_bytes
 
-    def answer_to(self, request: bytes) -> Reply | None:
+    def answer_to(self, request: bytes) -> HttpResponse | None:
         """The reply, if it is an answer to this request.
 
         A 408 is not: it says that no request came. A reply that was sent before the first byte of

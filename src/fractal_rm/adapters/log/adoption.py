@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 
-from fractal_rm.adapters.log.history import Asked, History
+from fractal_rm.adapters.log.history import History, KeyQuery
 from fractal_rm.adapters.log.others import OtherJournal, OtherJournals
-from fractal_rm.adapters.log.replay import told_in
-from fractal_rm.adapters.log.segments import Put
-from fractal_rm.adapters.log.stories import Recent, Stories
+from fractal_rm.adapters.log.replay import updates_in
+from fractal_rm.adapters.log.run_updates import Recent, RunUpdates
+from fractal_rm.adapters.log.segments import PlacedBody
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalInUse
 from fractal_rm.domain.run import Run
@@ -42,7 +42,7 @@ class Adoption:
         recent: Recent,
         looking: Worker,
         working: Worker,
-        add_moved_runs: Callable[[bytes, Stories], None],
+        add_moved_runs: Callable[[bytes, RunUpdates], None],
         wait_durable: Callable[[], Awaitable[None]],
     ) -> None:
         self._others = others
@@ -61,7 +61,7 @@ class Adoption:
         run_ids = self._history.open_ids()
         found = self._others.find([_by_id(run_id) for run_id in run_ids])
         copies = [run_id for run_id, prior in zip(run_ids, found, strict=True) if prior]
-        self._history.take_out(copies)
+        self._history.delete_open(copies)
         self._others.clear_moves()
 
     async def adopt(self) -> list[Adopted]:
@@ -109,7 +109,9 @@ class Adoption:
         new = [run_id for run_id in run_ids if run_id not in known]
         if new:
             body: bytes = await work(partial(other.body_of, new))
-            self._add_moved_runs(body, await work(partial(told_in, [Put(body, 0)], _no_run)))
+            self._add_moved_runs(
+                body, await work(partial(updates_in, [PlacedBody(body, 0)], _no_run))
+            )
             self._copied.update(new)
             await self._wait_durable()
         await work(partial(other.take_out, run_ids))
@@ -179,5 +181,5 @@ def _no_run(_: str) -> None:
     """The history has none of these runs."""
 
 
-def _by_id(run_id: str) -> Asked:
+def _by_id(run_id: str) -> KeyQuery:
     return None, run_id, "", 0

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from fractal_rm.adapters.log import records
-from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
 from fractal_rm.adapters.log.timed import VALUE_BYTES, Blob, Ref, extract_blob
-from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled, parent_of
+from fractal_rm.domain.facts import Accepted, AnyFact, Dead, Settled, parent_id_of
 from fractal_rm.domain.flow import Flow, flow_version
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.ports import Entry, Prior
+from fractal_rm.engine.ports import ExistingRun, NewRun
 
 AppendedFact = tuple[Run, tuple[int, AnyFact]]  # an applied fact: run, time, fact
 RetentionClock = Callable[[], int]  # reads the retention clock, milliseconds
@@ -58,7 +58,7 @@ class FactBatch:
         self._facts = facts
         return blobs
 
-    def add_to(self, stories: Stories) -> None:
+    def add_to(self, stories: RunUpdates) -> None:
         """The log has the facts: add them to the updates for the history."""
         stories.add_facts(self._facts)
         for run_id, ref in self._refs:
@@ -74,11 +74,11 @@ class EntryBatch:
 
     def __init__(self, retention_ms: RetentionClock) -> None:
         self._retention_ms = retention_ms
-        self._begun = Stories()
+        self._begun = RunUpdates()
         self._again: list[str] = []
         self.records: list[Any] = []
 
-    def prior(self, entry: Entry) -> Prior | None:
+    def prior(self, entry: NewRun) -> ExistingRun | None:
         """The run of this batch with the key of an entry, or else with its id."""
         return self._begun.prior(entry)
 
@@ -88,7 +88,7 @@ class EntryBatch:
         self._begun.flows[version] = body
         self.records.append(("flow", version, msgspec.Raw(body)))
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self, entry: NewRun) -> None:
         """Add a new run, or a dead letter."""
         at_ms, first = entry.at_ms, entry.facts[0]
         facts = [(at_ms, fact) for fact in entry.facts]
@@ -96,7 +96,7 @@ class EntryBatch:
         ahead_ms = 0 if settled_ms is None else _ahead_of(settled_ms, self._retention_ms())
         flow = entry.flow.id if entry.flow else None
         self._begun.begin(
-            Story(entry.run_id, facts, entry.state, entry.reason, None, settled_ms, ahead_ms),
+            RunUpdate(entry.run_id, facts, entry.state, entry.reason, None, settled_ms, ahead_ms),
             beginning_of(first, flow, at_ms, entry.key, entry.digest, entry.key_until_ms),
         )
         self.records.append(
@@ -122,7 +122,7 @@ class EntryBatch:
         self._again.append(run_id)
         self.records.append(("again", run_id))
 
-    def add_to(self, stories: Stories) -> None:
+    def add_to(self, stories: RunUpdates) -> None:
         """The log has them: add them to the updates for the history."""
         stories.take_over(self._begun)
         for run_id in self._again:
@@ -156,13 +156,13 @@ def may_have_large_value(body: bytes, begins: bytes) -> bool:
 def beginning_of(
     first: AnyFact | None, flow: str | None, at_ms: int, key: str | None, digest: str,
     key_until_ms: int,
-) -> Beginning:  # fmt: skip
+) -> RunStart:  # fmt: skip
     """The columns of a new run with this first fact; None: the fact cannot be decoded."""
     version, parent = "", None
     if isinstance(first, Accepted):
-        version, parent = first.version, parent_of(first)
+        version, parent = first.version, parent_id_of(first)
     source = getattr(first, "source", "")
-    return Beginning(flow, version, source, at_ms, key, digest, key_until_ms, parent)
+    return RunStart(flow, version, source, at_ms, key, digest, key_until_ms, parent)
 
 
 def _ahead_of(ended_ms: int, now_ms: int) -> int:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from fractal_rm.adapters.still_there import StillThere
+from fractal_rm.adapters.open_file_check import OpenFileCheck
 from fractal_rm.config.regular_file import READ_BYTES, stat_regular
 from fractal_rm.config.whole_file import sync_folder
-from fractal_rm.domain.journal_errors import JournalGone
-from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.descriptors import is_out_of_descriptors
+from fractal_rm.domain.journal_errors import JournalMoved
 
 _NAME = re.compile("[0-9a-f]{32}")  # see `Log.new_blob_name`
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -30,7 +30,7 @@ class FolderBlobs:
         self._folder = folder
         self.where = str(folder)
         self._file = -1  # the descriptor of the folder, if it exists
-        self._there = StillThere()
+        self._there = OpenFileCheck()
 
     def names(self) -> list[str]:
         """All blobs; files with other names are left out."""
@@ -74,7 +74,7 @@ class FolderBlobs:
                 for name in names:
                     self._do(do, name)
         except OSError as error:
-            if not none_left(error):
+            if not is_out_of_descriptors(error):
                 raise
             os.sync()  # syncs everything, and needs no descriptor
         else:
@@ -116,7 +116,7 @@ class FolderBlobs:
                 self._is_open()
         except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
             # There is a file or a dangling link, or the parent folder was just renamed.
-            raise JournalGone(f"{self.where} is no folder, and none can be made there") from error
+            raise JournalMoved(f"{self.where} is no folder, and none can be made there") from error
         self.check()
 
     def _is_open(self) -> bool:

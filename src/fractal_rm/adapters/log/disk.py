@@ -11,18 +11,18 @@ from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 from typing import Protocol
 
-from fractal_rm.adapters.still_there import StillThere
+from fractal_rm.adapters.open_file_check import OpenFileCheck
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.config.whole_file import sync_folder
+from fractal_rm.domain.descriptors import is_out_of_descriptors
 from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalError,
     JournalForbidden,
     JournalFull,
+    JournalNoDescriptor,
     JournalReadOnly,
-    JournalWithoutFile,
 )
-from fractal_rm.domain.none_left import none_left
 
 _FILLED_AT_ONCE = 1 << 16  # a larger buffer would stay allocated
 
@@ -100,7 +100,7 @@ class FolderDisk:
         self._folder = folder
         self.where = str(folder)
         self._files: dict[str, int] = {}
-        self._there = StillThere()
+        self._there = OpenFileCheck()
 
     def make(self) -> None:
         """Make the folder if it does not exist."""
@@ -187,8 +187,8 @@ class FolderDisk:
 
 def refusal(error: OSError) -> OSError | JournalFull:
     """The error to raise for a failed write: JournalFull if a retry may succeed."""
-    if none_left(error):
-        return JournalWithoutFile("no file descriptor is free for the log; raise `ulimit -n`")
+    if is_out_of_descriptors(error):
+        return JournalNoDescriptor("no file descriptor is free for the log; raise `ulimit -n`")
     if isinstance(error, PermissionError):
         what = error.filename or "the log"
         return JournalForbidden(

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from fractal_rm.domain.journal_errors import JournalBlocked
-from fractal_rm.engine.ports import Entry, Prior
+from fractal_rm.engine.ports import ExistingRun, NewRun
 
 
 class Group:
@@ -17,15 +17,17 @@ class Group:
     __slots__ = ("durable", "entries", "finds")
 
     def __init__(self) -> None:
-        self.entries: list[tuple[Entry, asyncio.Future[Prior | None]]] = []
-        self.finds: list[tuple[str, int, asyncio.Future[Prior | None]]] = []
+        self.entries: list[tuple[NewRun, asyncio.Future[ExistingRun | None]]] = []
+        self.finds: list[tuple[str, int, asyncio.Future[ExistingRun | None]]] = []
         self.durable: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
         """How many calls wait."""
         return len(self.entries) + len(self.finds) + len(self.durable)
 
-    def answer(self, entries: Sequence[Prior | None], finds: Sequence[Prior | None]) -> None:
+    def answer(
+        self, entries: Sequence[ExistingRun | None], finds: Sequence[ExistingRun | None]
+    ) -> None:
         """Resolve all waiters. The arguments are the existing runs, in order; None: none."""
         for (_, waiter), prior in zip(self.entries, entries, strict=True):
             if not waiter.done():

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, Union
 
-from fractal_rm.adapters.log.stories import Stories, Story
+from fractal_rm.adapters.log.run_updates import RunUpdate, RunUpdates
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.ports import Prior, Recovered
+from fractal_rm.engine.ports import ExistingRun, Recovered
 
-Asked = tuple[Union[str, None], str, str, int]  # key, run id, digest, retention_ms: see `Entry`
+KeyQuery = tuple[Union[str, None], str, str, int]  # key, run id, digest, retention_ms: see `NewRun`
 
 
 class Projected(NamedTuple):
@@ -38,7 +38,7 @@ class History(Protocol):
         """A run without its flow, made of its facts in here; None: no run can be made of them."""
         ...
 
-    def find(self, asked: Sequence[Asked]) -> list[Prior | None]:
+    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """The run with each key, or else with each id. Safe to call at the same time as others."""
         ...
 
@@ -46,26 +46,26 @@ class History(Protocol):
         """The ids of the open runs."""
         ...
 
-    def take_out(self, run_ids: Sequence[str]) -> None:
+    def delete_open(self, run_ids: Sequence[str]) -> None:
         """Delete open runs durably: another journal has them now."""
         ...
 
-    def project(self, stories: Stories, reached: Projected) -> None:
+    def project(self, stories: RunUpdates, reached: Projected) -> None:
         """Write these updates and the position that they reach, in one transaction.
 
         The same in parts, so as not to block the event loop for long: `begin`, `add`, `commit`.
         """
         ...
 
-    def begin(self, stories: Stories) -> None:
+    def begin(self, stories: RunUpdates) -> None:
         """Begin a transaction with the updates of runs that it has."""
         ...
 
-    def add(self, stories: Sequence[Story]) -> None:
+    def add(self, stories: Sequence[RunUpdate]) -> None:
         """Add some new runs. Reads nothing, so it may be called on the event loop."""
         ...
 
-    def commit(self, stories: Stories, reached: Projected) -> None:
+    def commit(self, stories: RunUpdates, reached: Projected) -> None:
         """Write the rest and the position reached, and commit; durable."""
         ...
 
@@ -90,7 +90,7 @@ class History(Protocol):
         """Raise JournalGone if its files are no longer the ones at their paths."""
         ...
 
-    def look(self) -> None:
+    def check_lock(self) -> None:
         """As `check`, and make the lock file again where it was deleted."""
         ...
 
@@ -98,6 +98,6 @@ class History(Protocol):
         """Record whether the process ended in order; close and unlock."""
         ...
 
-    def let_go(self) -> None:
+    def abandon(self) -> None:
         """Unlock without a record, as a killed process does."""
         ...

@@ -18,12 +18,12 @@ from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.lookup import Lookup
 from fractal_rm.adapters.log.others import NoOthers, OtherJournals
 from fractal_rm.adapters.log.projector import Projector
-from fractal_rm.adapters.log.replay import told_in
-from fractal_rm.adapters.log.stories import Recent
+from fractal_rm.adapters.log.replay import updates_in
+from fractal_rm.adapters.log.run_updates import Recent
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.adapters.log.writer import Writer
-from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalGone, JournalLost
-from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, Written
+from fractal_rm.domain.journal_errors import JournalBlocked, JournalError, JournalLost, JournalMoved
+from fractal_rm.engine.ports import AcceptFuture, Adopted, ExistingRun, NewRun, Recovered
 
 
 class LogJournal:
@@ -103,7 +103,7 @@ class LogJournal:
             raise
 
     def _project_rest(self, had: Projected) -> None:
-        stories = told_in(self.log.open(*had), self.history.run_of, had.ended)
+        stories = updates_in(self.log.open(*had), self.history.run_of, had.ended)
         self.log.begin()
         self.history.project(stories, Projected(self.log.end, self.log.end))
         self.log.release(self.log.end)
@@ -139,16 +139,16 @@ class LogJournal:
             task.cancel()
         self._syncing.end()
         self._projecting.end()
-        self.history.let_go()
+        self.history.abandon()
         self.log.close()
         self._others.close()
 
     # --- the port -----------------------------------------------------------------------------
 
-    def accept(self, entry: Entry) -> Written:
+    def accept(self, entry: NewRun) -> AcceptFuture:
         """Write a new run; see the port."""
         writer = self._writer
-        waiter = Written(loop=writer.loop)
+        waiter = AcceptFuture(loop=writer.loop)
         if writer.blocked is not None:
             waiter.set_exception(copy_of(writer.blocked))
             return waiter
@@ -158,12 +158,12 @@ class LogJournal:
             writer.calls.wake()
         return waiter
 
-    async def find(self, key: str, retention_ms: int) -> Prior | None:
+    async def find(self, key: str, retention_ms: int) -> ExistingRun | None:
         """Look a key up; see the port."""
         writer = self._writer
         if writer.blocked is not None:
             raise copy_of(writer.blocked)
-        waiter: asyncio.Future[Prior | None] = self._writer.loop.create_future()
+        waiter: asyncio.Future[ExistingRun | None] = self._writer.loop.create_future()
         writer.calls.group.finds.append((key, retention_ms, waiter))
         writer.calls.wake()
         return await waiter
@@ -176,13 +176,13 @@ class LogJournal:
         """A future that is done when everything handed in so far is durable."""
         return self._writer.wait_durable()
 
-    async def bring_over(self, *, open_runs: bool = True) -> None:
+    async def update_history(self, *, open_runs: bool = True) -> None:
         """Return when the history has all that was handed in before, and old runs were purged.
 
         ``open_runs``: if false, copy only runs that have ended.
         """
         self._writer.write_behind()
-        await self._projector.bring_over(open_runs=open_runs)
+        await self._projector.update_history(open_runs=open_runs)
 
     @property
     def blocked(self) -> JournalBlocked | None:
@@ -194,14 +194,14 @@ class LogJournal:
         """The damage that was found in the history so far."""
         return self.history.damage
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check whether the files are still at their paths; see the port."""
         if not self._is_open:
             return
         try:
             self.log.check()
-            self.history.look()
-        except JournalGone as gone:
+            self.history.check_lock()
+        except JournalMoved as gone:
             if self._writer.blocked is None:
                 self._writer.block(gone)
         except JournalLost as error:

@@ -22,7 +22,7 @@ from fractal_rm.adapters.log.segments import (
     HEADER_BYTES,
     HEADER_PLACES,
     MARK_PLACE,
-    Put,
+    PlacedBody,
     Segment,
     encode_header,
     encode_mark,
@@ -82,7 +82,7 @@ class Log:
 
     # --- read -----------------------------------------------------------------------------------
 
-    def open(self, since: int, sure_until: int = 0) -> Iterator[Put]:
+    def open(self, since: int, sure_until: int = 0) -> Iterator[PlacedBody]:
         """The bodies from a position on (0: all). Changes nothing; call `begin` afterwards.
 
         Up to ``sure_until`` all was synced; blobs of runs that ended before it may be deleted.

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from fractal_rm.adapters.log.blobs import Blobs
 from fractal_rm.adapters.log.disk import Disk
 from fractal_rm.adapters.log.segments import (
-    Put,
+    PlacedBody,
     Segment,
     damaged,
     file_has_mark,
@@ -37,7 +37,7 @@ class LogReader:
         self._blobs = blobs
         self._lost_blob = ""  # why the frame at `place` is invalid, if because of a blob
 
-    def read(self, sure_until: int) -> Iterator[Put]:
+    def read(self, sure_until: int) -> Iterator[PlacedBody]:
         """The bodies. ``sure_until`` is as in `Log.open`. Raises JournalDamaged, OSError."""
         while self.unconfirmed:
             segment = self.unconfirmed.pop(0)
@@ -49,7 +49,7 @@ class LogReader:
                 self._check_last_segment(ended)
                 break
 
-    def _read(self, segment: Segment, sure_until: int) -> Generator[Put, None, bool]:
+    def _read(self, segment: Segment, sure_until: int) -> Generator[PlacedBody, None, bool]:
         """The bodies of a segment; returns whether a next segment was begun."""
         self.place, self._lost_blob = start_place(segment, self._since), ""
         found = frames_from(self._disk, segment, self._since)
@@ -60,7 +60,7 @@ class LogReader:
                 self._lost_blob = f": {lost}"
                 return False
             self.place = frame.end
-            yield Put(frame.body, end)
+            yield PlacedBody(frame.body, end)
         return False
 
     def _check_torn_end(self) -> None:

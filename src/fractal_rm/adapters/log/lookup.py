@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from fractal_rm.adapters.log.group import Group
-from fractal_rm.adapters.log.history import Asked, History
+from fractal_rm.adapters.log.history import History, KeyQuery
 from fractal_rm.adapters.log.others import OtherJournals
-from fractal_rm.adapters.log.stories import Recent
+from fractal_rm.adapters.log.run_updates import Recent
 from fractal_rm.adapters.log.threads import Worker
-from fractal_rm.engine.ports import Prior
+from fractal_rm.engine.ports import ExistingRun
 
 
 class Lookup:
@@ -24,7 +24,9 @@ class Lookup:
         self._others = others
         self._thread = thread
 
-    async def existing(self, group: Group) -> tuple[dict[int, Prior], list[Prior | None]]:
+    async def existing(
+        self, group: Group
+    ) -> tuple[dict[int, ExistingRun], list[ExistingRun | None]]:
         """The existing runs: of entries, by their place in the group; and of each searched key.
 
         An entry without a key is not searched.
@@ -35,7 +37,7 @@ class Lookup:
         recent = self._recent
         found = [recent.prior(group.entries[at][0]) for at in entries]
         found += [recent.with_key(key, retention_ms) for key, retention_ms, _ in group.finds]
-        asked: list[Asked] = [
+        asked: list[KeyQuery] = [
             (entry.key, entry.run_id, entry.digest, entry.retention_ms)
             for entry in (group.entries[at][0] for at in entries)
         ]
@@ -48,7 +50,7 @@ class Lookup:
         known = {at: prior for at, prior in zip(entries, found, strict=False) if prior is not None}
         return known, found[len(entries) :]
 
-    def _search(self, asked: Sequence[Asked]) -> list[Prior | None]:
+    def _search(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """In this journal's history, then in the other journals of its folder. On the thread."""
         found = self._history.find(asked)
         missing = [at for at, prior in enumerate(found) if prior is None]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from fractal_rm.adapters.log.history import Asked
+from fractal_rm.adapters.log.history import KeyQuery
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.ports import Prior, Recovered
+from fractal_rm.engine.ports import ExistingRun, Recovered
 
 
 class OtherJournal(Protocol):
@@ -46,7 +46,7 @@ class OtherJournal(Protocol):
 class OtherJournals(Protocol):
     """All journals of the folder except that of this process. Calls block."""
 
-    def find(self, asked: Sequence[Asked]) -> list[Prior | None]:
+    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """As `History.find`, in each journal that can be read. Never raises."""
         ...
 
@@ -74,7 +74,7 @@ class OtherJournals(Protocol):
 class NoOthers:
     """For a journal without others beside it."""
 
-    def find(self, asked: Sequence[Asked]) -> list[Prior | None]:
+    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """Find nothing."""
         return [None] * len(asked)
 

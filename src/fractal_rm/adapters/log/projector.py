@@ -13,8 +13,8 @@ from functools import partial
 
 from fractal_rm.adapters.log.history import History, Projected
 from fractal_rm.adapters.log.log import Log
+from fractal_rm.adapters.log.run_updates import Recent, RunUpdates
 from fractal_rm.adapters.log.segments import number_of
-from fractal_rm.adapters.log.stories import Recent, Stories
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.journal_errors import JournalBlocked
 
@@ -85,7 +85,7 @@ class Projector:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    def bring_over(self, *, open_runs: bool) -> asyncio.Future[None]:
+    def update_history(self, *, open_runs: bool) -> asyncio.Future[None]:
         """Copy now. Done when the history has all that was written before.
 
         ``open_runs``: copy open runs, too.
@@ -131,7 +131,7 @@ class Projector:
             self._history.purge(retention_ms)
         self._history.scrub()
 
-    async def _is_projected(self, updates: Stories, reached: Projected) -> bool:
+    async def _is_projected(self, updates: RunUpdates, reached: Projected) -> bool:
         """Try to copy. Prepares a segment first, which the log needs if the history is locked."""
         with suppress(JournalBlocked):  # the writer reports it when it needs a segment
             await self._log.prepare(self._projecting)
@@ -141,7 +141,7 @@ class Projector:
             return False
         return True
 
-    async def _project(self, updates: Stories, reached: Projected) -> None:
+    async def _project(self, updates: RunUpdates, reached: Projected) -> None:
         """Run what may wait for the disk on the thread, but add new runs on the event loop.
 
         On the thread each statement would wait for the interpreter lock, which costs more than the

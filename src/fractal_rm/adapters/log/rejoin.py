@@ -14,9 +14,9 @@ from itertools import groupby
 import msgspec
 
 from fractal_rm.adapters.log import records, timed
-from fractal_rm.adapters.log.replay import told_in
-from fractal_rm.adapters.log.segments import Put
-from fractal_rm.adapters.log.stories import Beginning, Stories, Story
+from fractal_rm.adapters.log.replay import updates_in
+from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate, RunUpdates
+from fractal_rm.adapters.log.segments import PlacedBody
 from fractal_rm.adapters.log.timed import Ref, Timed
 from fractal_rm.domain.cause import Cause
 from fractal_rm.domain.facts import AnyFact, Dead, Settled
@@ -33,7 +33,7 @@ BODY_BYTES = 4_096  # kept of the facts of a run without a beginning
 _page = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-class Before(msgspec.Struct, frozen=True):
+class HistoryBefore(msgspec.Struct, frozen=True):
     """The history before this log. It has all runs that ended before position ``ended_until``.
 
     ``run_of`` makes a run of its facts there, ``has_flow`` tells whether it has a flow version.
@@ -53,22 +53,22 @@ class Rejoined(msgspec.Struct):
     cannot be decoded. ``lost`` are messages about lost values.
     """
 
-    stories: Stories
+    stories: RunUpdates
     unknown: list[str]
-    headless: list[str]
+    without_beginning: list[str]
     ended: list[str]
-    unread: int
+    undecodable: int
     lost: list[str]
 
     @property
     def touched(self) -> int:
         """How many runs are incomplete."""
-        return len(self.unknown) + len(self.headless) + len(self.ended)
+        return len(self.unknown) + len(self.without_beginning) + len(self.ended)
 
 
 def rejoin(
-    parts: Iterable[list[Put]],
-    before: Before,
+    parts: Iterable[list[PlacedBody]],
+    before: HistoryBefore,
     why_lost: Callable[[Ref], str | None] = lambda _: None,
 ) -> Rejoined:
     """Make updates from the parts of a log; between two parts is a gap.
@@ -84,12 +84,12 @@ def rejoin(
 
 
 class _Rejoining:
-    def __init__(self, before: Before, why_lost: Callable[[Ref], str | None]) -> None:
+    def __init__(self, before: HistoryBefore, why_lost: Callable[[Ref], str | None]) -> None:
         self._before = before
         self._why_lost = why_lost
         self._lost: list[str] = []
         self._incomplete: dict[str, None] = {}  # runs with lost blobs
-        self._stories = Stories()
+        self._stories = RunUpdates()
         self._runs: dict[str, Run | None] = {}
         self._open = dict.fromkeys(before.open_ids)  # in order
         self._doubtful: dict[str, None] = {}  # open at a gap, or with invalid facts
@@ -102,10 +102,10 @@ class _Rejoining:
         """Every open run may have lost facts in it."""
         self._doubtful |= self._open
 
-    def add(self, part: list[Put]) -> None:
+    def add(self, part: list[PlacedBody]) -> None:
         """Add bodies without a gap between them."""
         for bodies in self._decodable(part):
-            updates = told_in(bodies, _no_run, self._before.ended_until)
+            updates = updates_in(bodies, _no_run, self._before.ended_until)
             self._stories.flows.update(updates.flows)
             for run_id, times in updates.again.items():
                 self._stories.repeat(run_id, times)
@@ -126,7 +126,7 @@ class _Rejoining:
             self._stories, list(unknown), list(self._headless), ended, self._unread, self._lost
         )
 
-    def _decodable(self, part: list[Put]) -> Iterator[list[Put]]:
+    def _decodable(self, part: list[PlacedBody]) -> Iterator[list[PlacedBody]]:
         """The bodies that can be decoded; one that cannot counts as a gap."""
         for can_be_decoded, bodies in groupby(part, key=_can_be_decoded):
             if can_be_decoded:
@@ -135,7 +135,7 @@ class _Rejoining:
                 self._unread += len(list(bodies))
                 self.add_gap()
 
-    def _add_update(self, story: Story, facts: list[msgspec.Raw]) -> None:
+    def _add_update(self, story: RunUpdate, facts: list[msgspec.Raw]) -> None:
         run = self._run(story.run_id)
         if story.again:
             self._stories.repeat(story.run_id, story.again)
@@ -148,11 +148,11 @@ class _Rejoining:
             self._headless.setdefault(story.run_id, []).extend(facts)
 
     def _begin(
-        self, run_id: str, beginning: Beginning, facts: list[msgspec.Raw], ahead_ms: int
+        self, run_id: str, beginning: RunStart, facts: list[msgspec.Raw], ahead_ms: int
     ) -> None:
         run = Run(run_id, Flow(beginning.flow or ""), beginning.accepted_ms)
         self._runs[run_id] = run
-        self._stories.begin(Story(run_id), beginning)
+        self._stories.begin(RunUpdate(run_id), beginning)
         self._add_facts(run, facts, ahead_ms)
 
     def _add_facts(self, run: Run, facts: list[msgspec.Raw], ahead_ms: int) -> None:
@@ -167,7 +167,7 @@ class _Rejoining:
             self._latest_ms = max(self._latest_ms, at_ms)
             story = self._stories.of(run.id)
             story.facts.append(self._with_blob(story, each.ref, raw) if each.ref else raw)
-            story.stand_as(run)
+            story.copy_state_of(run)
             if run.state.final:
                 settled_ms = at_ms
         if not run.state.final:
@@ -178,7 +178,7 @@ class _Rejoining:
             if run.id in self._doubtful:
                 self._ended.append(run.id)
 
-    def _with_blob(self, story: Story, ref: Ref, raw: msgspec.Raw) -> msgspec.Raw:
+    def _with_blob(self, story: RunUpdate, ref: Ref, raw: msgspec.Raw) -> msgspec.Raw:
         """The fact with its blob, or without it if the blob is lost."""
         why = self._why_lost(ref)
         if why is None:
@@ -221,9 +221,9 @@ class _Rejoining:
         at_ms = self._latest_ms
         run = Run(run_id, Flow(""), at_ms)
         run.apply(fact)
-        story = Story(run_id, [_timed(at_ms, fact)])
-        story.stand_as(run)
-        self._stories.begin(story, Beginning(None, "", "", at_ms, None, "", 0))
+        story = RunUpdate(run_id, [_timed(at_ms, fact)])
+        story.copy_state_of(run)
+        self._stories.begin(story, RunStart(None, "", "", at_ms, None, "", 0))
         self._stories.end(run_id, at_ms, 0)
 
 
@@ -237,11 +237,11 @@ def _apply(run: Run, raw: msgspec.Raw) -> Timed | None:
     return each
 
 
-def _facts_of(story: Story) -> list[msgspec.Raw]:
+def _facts_of(story: RunUpdate) -> list[msgspec.Raw]:
     return story.facts if story.page is None else _page(story.page)
 
 
-def _can_be_decoded(placed: Put) -> bool:
+def _can_be_decoded(placed: PlacedBody) -> bool:
     try:
         records.decode(placed.body)
     except (msgspec.MsgspecError, RecursionError):

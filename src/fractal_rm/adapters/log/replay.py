@@ -8,8 +8,8 @@ import msgspec
 
 from fractal_rm.adapters.log import records, timed
 from fractal_rm.adapters.log.batch import beginning_of
-from fractal_rm.adapters.log.segments import Put
-from fractal_rm.adapters.log.stories import Stories, Story
+from fractal_rm.adapters.log.run_updates import RunUpdate, RunUpdates
+from fractal_rm.adapters.log.segments import PlacedBody
 from fractal_rm.domain.facts import Dead
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.journal_errors import JournalDamaged
@@ -17,12 +17,12 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 
 
-def told_in(
-    bodies: Iterable[Put], run_of: Callable[[str], Run | None], ended_until: int = -1
-) -> Stories:
+def updates_in(
+    bodies: Iterable[PlacedBody], run_of: Callable[[str], Run | None], ended_until: int = -1
+) -> RunUpdates:
     """Collect the records of bodies by run. ``run_of`` makes a run of the facts in the history.
 
-    The history has all runs that ended before ``ended_until``; see `Stories.take_ended`. Raises
+    The history has all runs that ended before ``ended_until``; see `RunUpdates.take_ended`. Raises
     JournalDamaged if a valid body cannot be decoded.
     """
     replay = _Replay(run_of)
@@ -44,7 +44,7 @@ def told_in(
 
 class _Replay:
     def __init__(self, run_of: Callable[[str], Run | None]) -> None:
-        self.stories = Stories()
+        self.stories = RunUpdates()
         self._run_of = run_of
         self._runs: dict[str, Run | None] = {}
         self.names_blobs = False
@@ -65,14 +65,14 @@ class _Replay:
 
     def _begin(self, record: records.RunRecord) -> None:
         at_ms, first = timed.decode_any(record.facts[0])
-        story = Story(record.run_id, state=State.ACCEPTED)
+        story = RunUpdate(record.run_id, state=State.ACCEPTED)
         self.stories.begin(story, beginning_of(
             first, record.flow, at_ms, record.key, record.digest, record.key_until_ms,
         ))  # fmt: skip
         self._runs[record.run_id] = Run(record.run_id, Flow(record.flow or ""), at_ms)
         self._add_facts(story, record.facts, record.ahead_ms)
 
-    def _add_facts(self, story: Story, facts: list[msgspec.Raw], ahead_ms: int) -> None:
+    def _add_facts(self, story: RunUpdate, facts: list[msgspec.Raw], ahead_ms: int) -> None:
         """Add facts, also if no run can be made of them: such a run is set aside later."""
         story.facts += facts
         if self.names_blobs:
@@ -90,17 +90,17 @@ class _Replay:
         except Exception:  # noqa: BLE001 - facts of any release may come here
             self._runs[story.run_id] = None
             return
-        story.stand_as(run)
+        story.copy_state_of(run)
         if settled_ms is not None:
             self.stories.end(story.run_id, settled_ms, ahead_ms)
 
-    def _end_if_dead(self, story: Story, last: msgspec.Raw, ahead_ms: int) -> None:
+    def _end_if_dead(self, story: RunUpdate, last: msgspec.Raw, ahead_ms: int) -> None:
         """A run that cannot be made of its facts has ended if its last fact set it aside."""
         at_ms, dead = timed.decode_any(last)
         if isinstance(dead, Dead):
             run = Run(story.run_id, Flow((story.new and story.new.flow) or ""), at_ms)
             run.apply(dead)
-            story.stand_as(run)
+            story.copy_state_of(run)
             self.stories.end(story.run_id, at_ms, ahead_ms)
 
     def _run(self, run_id: str) -> Run | None:

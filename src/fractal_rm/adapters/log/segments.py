@@ -59,7 +59,7 @@ class Segment(msgspec.Struct, frozen=True):
         return f"segment {self.number} (file {self.name})"
 
 
-class Put(NamedTuple):
+class PlacedBody(NamedTuple):
     """A body in the log, and the position after it."""
 
     body: bytes
@@ -246,13 +246,13 @@ class SegmentReused(JournalDamaged):
     code = "segment-reused"
 
 
-def bodies_since(disk: Disk, since: int) -> list[Put]:
+def bodies_since(disk: Disk, since: int) -> list[PlacedBody]:
     """The bodies from a position on, read while another process may write.
 
     Raises JournalDamaged (also if segments from the position on were released), JournalTooNew,
     OSError.
     """
-    bodies: list[Put] = []
+    bodies: list[PlacedBody] = []
     damage = None
     try:
         wanted = segments_from(disk, read_headers(disk), since)
@@ -270,7 +270,7 @@ def bodies_since(disk: Disk, since: int) -> list[Put]:
     return bodies
 
 
-def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[Put]:
+def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[PlacedBody]:
     for at, segment in enumerate(wanted):
         ended = yield from _bodies_in(disk, wanted[at:], start_place(segment, since))
         if not ended:
@@ -280,7 +280,7 @@ def _bodies(disk: Disk, wanted: list[Segment], since: int) -> Iterator[Put]:
             return
 
 
-def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[Put, None, bool]:
+def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[PlacedBody, None, bool]:
     """The bodies of the first segment from a place on; returns whether a next one was begun."""
     segment, is_damage = found[0], False
     while True:
@@ -289,7 +289,7 @@ def _bodies_in(disk: Disk, found: list[Segment], place: int) -> Generator[Put, N
             if not frame.body:
                 return True
             place = frame.end
-            yield Put(frame.body, position(segment.number, place))
+            yield PlacedBody(frame.body, position(segment.number, place))
         if is_damage and place == begin:  # and no frame was written meanwhile
             raise damaged(disk, f"{segment} is not valid at byte {place}")
         is_damage = was_synced_beyond(disk, found, place) or file_has_mark(disk, segment)

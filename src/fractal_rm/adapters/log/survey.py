@@ -16,7 +16,7 @@ from fractal_rm.adapters.log.choice import Chosen, choose
 from fractal_rm.adapters.log.disk import Disk
 from fractal_rm.adapters.log.segments import (
     BEGIN,
-    Put,
+    PlacedBody,
     Segment,
     has_mark,
     number_of,
@@ -54,7 +54,7 @@ class Survey(msgspec.Struct):
     ``problems`` are messages about other damage. ``newest`` is the highest segment number found.
     """
 
-    parts: list[list[Put]]
+    parts: list[list[PlacedBody]]
     gaps: list[Gap]
     problems: list[str]
     newest: int
@@ -82,7 +82,7 @@ def survey(disk: Disk, since: int, blobs: BlobFiles, sure_until: int = 0) -> Sur
     first = max(number_of(since), 1)
     chosen = choose(disk, first)
     pieces = list(_pieces(chosen, first, since)) if since or chosen.segments else []
-    parts, gaps = [list[Put]()], list[Gap]()
+    parts, gaps = [list[PlacedBody]()], list[Gap]()
     for piece in _certain(pieces, blobs, sure_until):
         if piece.gap is not None:
             gaps.append(piece.gap)
@@ -92,7 +92,7 @@ def survey(disk: Disk, since: int, blobs: BlobFiles, sure_until: int = 0) -> Sur
                 f"segment {number_of(piece.at)} of the log (file {piece.file}) has no valid header"
             )
         elif piece.body:
-            parts[-1].append(Put(piece.body, piece.end))
+            parts[-1].append(PlacedBody(piece.body, piece.end))
     gaps = [
         msgspec.structs.replace(gap, frames_after=len(part))
         for gap, part in zip(gaps, parts[1:], strict=True)

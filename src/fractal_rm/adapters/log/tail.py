@@ -13,7 +13,7 @@ import msgspec
 
 from fractal_rm.adapters.log import records
 from fractal_rm.adapters.log.disk import FolderDisk
-from fractal_rm.adapters.log.history import Asked
+from fractal_rm.adapters.log.history import KeyQuery
 from fractal_rm.adapters.log.segments import (
     BEGIN,
     HEADER_BYTES,
@@ -28,7 +28,7 @@ from fractal_rm.adapters.log.segments import (
 )
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import Prior
+from fractal_rm.engine.ports import ExistingRun
 
 
 class Tail:
@@ -59,13 +59,13 @@ class Tail:
                 return
             self._go_to(position(number_of(self._at) + 1, BEGIN))
 
-    def find(self, asked: Asked) -> Prior | None:
+    def find(self, asked: KeyQuery) -> ExistingRun | None:
         """The run that began with this key or id. Its present state is not known here."""
         key, run_id, digest, retention_ms = asked
         run = self._keys.get(key) if key is not None else None
         if run is not None and run.key_until_ms > retention_ms:
-            return Prior(run.run_id, run.digest, State.ACCEPTED)
-        return Prior(run_id, digest, State.ACCEPTED) if run_id in self._runs else None
+            return ExistingRun(run.run_id, run.digest, State.ACCEPTED)
+        return ExistingRun(run_id, digest, State.ACCEPTED) if run_id in self._runs else None
 
     def close(self) -> None:
         """Close the file."""

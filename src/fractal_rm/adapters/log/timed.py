@@ -46,7 +46,7 @@ class Timed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ref: Ref | None = None
 
     @property
-    def said(self) -> tuple[int, AnyFact] | tuple[int, AnyFact, Ref]:
+    def as_tuple(self) -> tuple[int, AnyFact] | tuple[int, AnyFact, Ref]:
         """The tuple that is encoded."""
         return (self.at_ms, self.fact) if self.ref is None else (self.at_ms, self.fact, self.ref)
 

@@ -1,8 +1,8 @@
 """The writer: `Writer.run` gathers, looks up, writes, syncs and answers one group after the other.
 
-A group is a set of waiting calls: with a new run (`Entry`), with a key, or until earlier writes are
-durable. Its calls are answered when the sync that covers them has ended. A new run or a key is
-answered with the run that existed already (`Prior`).
+A group is a set of waiting calls: with a new run (`NewRun`), with a key, or until earlier writes
+are durable. Its calls are answered when the sync that covers them has ended. A new run or a key is
+answered with the run that existed already (`ExistingRun`).
 
 Facts that no call waits for are written at the end of the turn of the event loop: a killed process
 loses none of them, a power loss at most those of the last second.
@@ -27,13 +27,13 @@ from fractal_rm.adapters.log.group import Group
 from fractal_rm.adapters.log.history import History
 from fractal_rm.adapters.log.log import Log
 from fractal_rm.adapters.log.lookup import Lookup
-from fractal_rm.adapters.log.stories import Recent, Stories
+from fractal_rm.adapters.log.run_updates import Recent, RunUpdates
 from fractal_rm.adapters.log.threads import Worker
 from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.journal_errors import JournalBlocked, JournalFull, JournalGone
+from fractal_rm.domain.journal_errors import JournalBlocked, JournalFull, JournalMoved
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.ports import Prior
+from fractal_rm.engine.ports import ExistingRun
 
 MAX_UNSYNCED_S = 1.0
 RETRY_BLOCKED_S = 0.5
@@ -114,7 +114,7 @@ class Writer:
         self.calls.wake()
         return waiter
 
-    def add_moved_runs(self, body: bytes, stories: Stories) -> None:
+    def add_moved_runs(self, body: bytes, stories: RunUpdates) -> None:
         """Write runs that began in another journal. Raises JournalBlocked: nothing was written."""
         try:
             self._log.put_with_existing_blobs(body)
@@ -164,7 +164,7 @@ class Writer:
     def _has_work(self) -> bool:
         return bool(self.calls.group) or (self.blocked is None and bool(self._behind))
 
-    def _write(self, group: Group, known: dict[int, Prior]) -> list[Prior | None]:
+    def _write(self, group: Group, known: dict[int, ExistingRun]) -> list[ExistingRun | None]:
         """Write facts and new runs. Returns for each new run the one that existed already."""
         if self._behind:
             self._write_facts()
@@ -172,7 +172,7 @@ class Writer:
             return []
         batch = EntryBatch(self._retention_ms)
         flows: dict[int, Flow] = {}
-        priors: list[Prior | None] = []
+        priors: list[ExistingRun | None] = []
         for at, (entry, _) in enumerate(group.entries):
             prior = None
             if entry.key is not None:
@@ -237,10 +237,10 @@ class Writer:
             self._refuse(self.calls.take(), gone)
             await self._pause()
 
-    def _find_gone(self) -> JournalGone | None:
+    def _find_gone(self) -> JournalMoved | None:
         try:
             self._check_files()
-        except JournalGone as gone:
+        except JournalMoved as gone:
             return gone
         return None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from errno import ENOENT, ENOSPC
 from pathlib import Path
 
-from fractal_rm.domain.journal_errors import JournalGone
+from fractal_rm.domain.journal_errors import JournalMoved
 
 PIECE_BYTES = 64 * 1024
 
@@ -58,7 +58,7 @@ class MemoryBlobs:
     def check(self) -> None:
         """Raise JournalGone while `away`."""
         if self.away:
-            raise JournalGone("the memory disk was moved away")
+            raise JournalMoved("the memory disk was moved away")
 
     def close(self) -> None:
         """Nothing to close."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from fractal_rm.domain.call import Reply, Route
+from fractal_rm.domain.call import HttpResponse, Route
 from fractal_rm.domain.call_errors import ConnectFailed
 
 
@@ -20,11 +20,11 @@ class ReceivedRequest(msgspec.Struct, frozen=True):
     timeout_s: float | None = None  # if the flow sets a shorter one
 
 
-ReplyFunction = Callable[[ReceivedRequest], Awaitable[Reply]]
+ReplyFunction = Callable[[ReceivedRequest], Awaitable[HttpResponse]]
 
 
 class MemoryCaller:
-    """Port `Caller`. ``answers`` maps URLs to functions; any other URL refuses the connection."""
+    """Port `HttpCaller`. ``answers`` maps URLs to functions; other URLs refuse the connection."""
 
     def __init__(self, answers: dict[str, ReplyFunction] | None = None) -> None:
         self.answers = answers or {}
@@ -37,7 +37,7 @@ class MemoryCaller:
         body: bytes | None = None,
         headers: bytes = b"",
         timeout_s: float | None = None,
-    ) -> Reply:
+    ) -> HttpResponse:
         """Answer a call; see the port."""
         url = f"{route.origin}{route.target}"
         lower = _headers(route.head + headers)

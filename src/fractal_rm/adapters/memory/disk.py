@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from errno import ENOENT, ENOSPC
 
-from fractal_rm.domain.journal_errors import JournalGone
+from fractal_rm.domain.journal_errors import JournalMoved
 
 SECTOR_BYTES = 512
 
@@ -67,7 +67,7 @@ class MemoryDisk:
     def check(self) -> None:
         """Raise JournalGone while `away`."""
         if self.away:
-            raise JournalGone("the memory disk was moved away")
+            raise JournalMoved("the memory disk was moved away")
 
     def close(self) -> None:
         """Nothing to close."""

@@ -9,11 +9,11 @@ import msgspec
 
 from fractal_rm.domain.facts import AnyFact
 from fractal_rm.domain.flow import Flow
-from fractal_rm.domain.journal_errors import JournalBlocked, JournalFull, JournalGone, JournalInUse
+from fractal_rm.domain.journal_errors import JournalBlocked, JournalFull, JournalInUse, JournalMoved
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
 from fractal_rm.domain.transitions import next_state
-from fractal_rm.engine.ports import Adopted, Entry, Prior, Recovered, TimedFact, Written
+from fractal_rm.engine.ports import AcceptFuture, Adopted, ExistingRun, NewRun, Recovered, TimedFact
 
 
 class _Kept(msgspec.Struct):
@@ -25,14 +25,14 @@ class _Kept(msgspec.Struct):
 _NO_FLOW = Flow("")
 
 
-class Disk:
+class JournalContent:
     """The durable content: pass the same object to the next journal.
 
     ``others`` are the contents of the journals beside it.
     """
 
     def __init__(self) -> None:
-        self.others: list[Disk] = []
+        self.others: list[JournalContent] = []
         self.name = "memory"
         self.runs: dict[str, _Kept] = {}
         self.keys: dict[str, tuple[str, str, int]] = {}
@@ -55,15 +55,15 @@ class MemoryJournal:
     that wait for the last write are still answered.
     """
 
-    def __init__(self, disk: Disk | None = None) -> None:
-        self.disk = disk or Disk()
+    def __init__(self, disk: JournalContent | None = None) -> None:
+        self.disk = disk or JournalContent()
         self.full = self.away = False
         self.writes_left: int | None = None
         self.answers_last = True
         self.ended = asyncio.Event()
         self._behind: list[tuple[str, TimedFact]] = []
         self._flushed: asyncio.Future[None] | None = None
-        self._unanswered: set[Written] = set()
+        self._unanswered: set[AcceptFuture] = set()
 
     async def open(self) -> Recovered:
         """Open it; see the port."""
@@ -76,14 +76,14 @@ class MemoryJournal:
         clean, self.disk.clean = self.disk.clean, False
         return Recovered(runs, clean, self.disk.newest)
 
-    def accept(self, entry: Entry) -> Written:
+    def accept(self, entry: NewRun) -> AcceptFuture:
         """Write a new run; see the port."""
-        written = Written()
+        written = AcceptFuture()
         self._unanswered.add(written)
         asyncio.get_running_loop().call_soon(self._answer, entry, written)
         return written
 
-    def _answer(self, entry: Entry, written: Written) -> None:
+    def _answer(self, entry: NewRun, written: AcceptFuture) -> None:
         if self.disk.owner is not self or not self._may_write():
             return
         if self.blocked is not None:
@@ -95,7 +95,7 @@ class MemoryJournal:
             self._unanswered.discard(written)
             written.set_result(prior)
 
-    def _accept(self, entry: Entry) -> Prior | None:
+    def _accept(self, entry: NewRun) -> ExistingRun | None:
         prior = self._find(entry.key, entry.retention_ms) if entry.key is not None else None
         prior = prior or self._with_id(entry)
         if prior is not None:
@@ -120,7 +120,7 @@ class MemoryJournal:
             if other.owner is None and any(not kept.state.final for kept in other.runs.values())
         ]
 
-    def _moved_from(self, other: Disk) -> Recovered:
+    def _moved_from(self, other: JournalContent) -> Recovered:
         run_ids = [run_id for run_id, kept in other.runs.items() if not kept.state.final]
         moved = {run_id: other.runs.pop(run_id) for run_id in run_ids}
         keys = {key: known for key, known in other.keys.items() if known[0] in moved}
@@ -130,7 +130,7 @@ class MemoryJournal:
         self.disk.keys = keys | self.disk.keys
         return Recovered([_folded(run_id, kept) for run_id, kept in new.items()], other.clean)
 
-    async def find(self, key: str, retention_ms: int) -> Prior | None:
+    async def find(self, key: str, retention_ms: int) -> ExistingRun | None:
         """Look a key up; see the port."""
         await self._turn()
         return self._find(key, retention_ms)
@@ -154,10 +154,10 @@ class MemoryJournal:
     def blocked(self) -> JournalBlocked | None:
         """JournalFull while `full`, JournalGone while `away`."""
         if self.away:
-            return JournalGone("the memory journal was moved away")
+            return JournalMoved("the memory journal was moved away")
         return JournalFull("the memory journal is set to full") if self.full else None
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Nothing to check: `away` is the answer."""
 
     async def close(self, *, clean: bool) -> None:
@@ -179,17 +179,17 @@ class MemoryJournal:
         for written in self._unanswered:
             written.abandon()
 
-    def _find(self, key: str, retention_ms: int) -> Prior | None:
+    def _find(self, key: str, retention_ms: int) -> ExistingRun | None:
         for disk in (self.disk, *self.disk.others):
             run_id, digest, until_ms = disk.keys.get(key, ("", "", 0))
             if until_ms > retention_ms:
-                return Prior(run_id, digest, disk.runs[run_id].state)
+                return ExistingRun(run_id, digest, disk.runs[run_id].state)
         return None
 
-    def _with_id(self, entry: Entry) -> Prior | None:
+    def _with_id(self, entry: NewRun) -> ExistingRun | None:
         for disk in (self.disk, *self.disk.others):
             if entry.run_id in disk.runs:
-                return Prior(entry.run_id, entry.digest, disk.runs[entry.run_id].state)
+                return ExistingRun(entry.run_id, entry.digest, disk.runs[entry.run_id].state)
         return None
 
     async def _turn(self) -> None:

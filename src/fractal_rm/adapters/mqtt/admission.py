@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from fractal_rm.adapters.mqtt.flow_topics import FlowTopics
 from fractal_rm.adapters.mqtt.publish_packet import Message
 from fractal_rm.config.model import Mqtt
-from fractal_rm.domain.refusals import Broken, Refused, UnknownFlow
-from fractal_rm.domain.trigger import Arrival, Source
-from fractal_rm.engine.ports import Clock, Intake, Taken, Telemetry
+from fractal_rm.domain.refusals import InternalFault, Refused, UnknownFlow
+from fractal_rm.domain.trigger import Arrival, TriggerSource
+from fractal_rm.engine.ports import AcceptedTrigger, Clock, Intake, Telemetry
 
 
 def _arrival(message: Message, flow_id: str | None = None) -> Arrival:
     return Arrival(
-        Source.MQTT, message.body, message.key, flow_id, message.metadata, message.waited_ms
+        TriggerSource.MQTT, message.body, message.key, flow_id, message.metadata, message.waited_ms
     )
 
 
@@ -47,7 +47,7 @@ class MessageAdmission:
                 durable.append(await self._without_run(message))
             elif arrivals[0].flow_id is None:
                 answer = next(answers)
-                taken = isinstance(answer, Taken)
+                taken = isinstance(answer, AcceptedTrigger)
                 durable.append(taken or await self._is_durable(arrivals[0], answer))
             else:
                 durable.append(await self._all_durable(message, arrivals, answers))
@@ -74,7 +74,10 @@ class MessageAdmission:
         return (_arrival(message),)
 
     async def _all_durable(
-        self, message: Message, arrivals: Sequence[Arrival], answers: Iterator[Taken | Refused]
+        self,
+        message: Message,
+        arrivals: Sequence[Arrival],
+        answers: Iterator[AcceptedTrigger | Refused],
     ) -> bool:
         """Note in the message which of its flows have started; the others are tried again."""
         started = {
@@ -85,13 +88,13 @@ class MessageAdmission:
         message.started |= started
         return len(started) == len(arrivals)
 
-    async def _is_durable(self, arrival: Arrival, answer: Taken | Refused) -> bool:
+    async def _is_durable(self, arrival: Arrival, answer: AcceptedTrigger | Refused) -> bool:
         """Whether a trigger is durable, as a run or as a dead letter."""
-        if isinstance(answer, Taken):
+        if isinstance(answer, AcceptedTrigger):
             return True
         return answer.final and await self._set_aside(arrival, answer)
 
-    async def _receive(self, arrivals: Sequence[Arrival]) -> Sequence[Taken | Refused]:
+    async def _receive(self, arrivals: Sequence[Arrival]) -> Sequence[AcceptedTrigger | Refused]:
         if not arrivals:
             return ()
         try:
@@ -99,7 +102,7 @@ class MessageAdmission:
         except Exception as error:  # noqa: BLE001 - the top of the task
             # Not acknowledged, they would take up the broker's window until the connection ends.
             self._report_fault(error)
-            return [Broken(repr(error))] * len(arrivals)
+            return [InternalFault(repr(error))] * len(arrivals)
 
     async def _without_run(self, message: Message) -> bool:
         """Three cases: it cannot be a run, it is retained, or another copy of it starts the run."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from pathlib import Path
 
-from fractal_rm.adapters.lock import FileLock, Held
+from fractal_rm.adapters.lock import FileLock, LockHeld
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.domain.errors import FractalError
@@ -48,7 +48,7 @@ class ClientId:
             name += "-" + blake2b(configured.encode(), digest_size=8).hexdigest()
         try:
             self._lock = FileLock(state / f"{name}.lock")
-        except Held as held:
+        except LockHeld as held:
             raise ClientIdInUse(
                 f"the MQTT client id of this node is in use by process {held.by}; stop that one"
                 " first, or give this node its own mqtt.client_id in comm.conf"

@@ -17,8 +17,8 @@ from fractal_rm.adapters.mqtt.errors import NotConnected
 from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscriber import Subscriber
 from fractal_rm.domain.backoff import backoff_s
-from fractal_rm.domain.named import named
-from fractal_rm.engine.ports import Check, Clock, Random, Telemetry
+from fractal_rm.domain.list_names import list_names
+from fractal_rm.engine.ports import Clock, Random, ReadinessCheck, Telemetry
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
@@ -86,18 +86,18 @@ class ConnectLoop:
         """The receiver has other topics: apply them to the open connection."""
         self._subscriber.topics_changed(connection)
 
-    def status(self, connection: Connection | None) -> Check:
+    def status(self, connection: Connection | None) -> ReadinessCheck:
         """Whether messages can come in by the open connection."""
         broker = self._dialer.broker
         if connection is None:
-            return Check("mqtt", ok=False, text=f"{broker}: {self._why_not_open}")
+            return ReadinessCheck("mqtt", ok=False, text=f"{broker}: {self._why_not_open}")
         text = f"{broker}, MQTT {connection.protocol}"
         for feature in connection.unsupported():
             text += f"; the broker does not support {feature}"
         refused = self._subscriber.refused
         if refused:
-            text += f"; the broker refuses subscriptions to {named(list(refused))}"
-        return Check("mqtt", ok=not refused, text=text)
+            text += f"; the broker refuses subscriptions to {list_names(list(refused))}"
+        return ReadinessCheck("mqtt", ok=not refused, text=text)
 
     async def _run(self) -> None:
         tries = 0

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from fractal_rm.adapters.mqtt.packets import read_length
-from fractal_rm.domain.trigger import Said
+from fractal_rm.domain.trigger import TriggerMetadata
 
 _U16 = struct.Struct("!H")
 _KEYS = ("idempotency-key", "id")
 _SUBSCRIPTION, _USER = 0x0B, 0x26
 
-Properties = tuple["str | None", "Said | None", tuple[int, ...]]
+Properties = tuple["str | None", "TriggerMetadata | None", tuple[int, ...]]
 
 
 def read_properties(data: bytes) -> Properties:
@@ -44,7 +44,7 @@ def read_properties(data: bytes) -> Properties:
                 metadata[name] = value
     except (IndexError, struct.error):
         raise ValueError("they are cut short") from None
-    return key, Said(**metadata) if metadata else None, subscriptions
+    return key, TriggerMetadata(**metadata) if metadata else None, subscriptions
 
 
 def _bytes(data: bytes, at: int, size: int) -> tuple[bytes, int]:
@@ -77,7 +77,7 @@ def _seconds(data: bytes, at: int) -> tuple[int, int]:
     return int.from_bytes(number, "big") * 1000, at
 
 
-# For every property of a PUBLISH: its name in `Said` if it is used here, and its reader.
+# For every property of a PUBLISH: its name in `TriggerMetadata` if it is used here, and its reader.
 _READERS: dict[int, tuple[str, Callable[[bytes, int], tuple[Any, int]]]] = {
     0x01: ("", lambda data, at: _bytes(data, at, 1)),  # payload format indicator
     0x02: ("left_ms", _seconds),  # message expiry interval

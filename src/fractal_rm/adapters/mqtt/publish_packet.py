@@ -10,7 +10,7 @@ from fractal_rm.adapters.mqtt.packets import NotMqtt, Packet, read_length
 from fractal_rm.adapters.mqtt.properties import read_properties
 from fractal_rm.domain.refusals import Refused, TooLarge, WrongShape
 from fractal_rm.domain.topic import has_wildcards, unshared
-from fractal_rm.domain.trigger import Said
+from fractal_rm.domain.trigger import TriggerMetadata
 
 # Type and flags at QoS 0 and 1, retained or not, and at QoS 1 with DUP.
 PUBLISH = frozenset({0x30, 0x31, 0x32, 0x33, 0x3A, 0x3B})
@@ -33,7 +33,7 @@ class Message(msgspec.Struct, gc=False):
     key: str | None = None
     refusal: Refused | None = None
     topic: str | None = None
-    metadata: Said | None = None
+    metadata: TriggerMetadata | None = None
     subscriptions: tuple[int, ...] = ()
     waited_ms: int = 0
     started: frozenset[str] = frozenset()

@@ -18,7 +18,7 @@ from fractal_rm.adapters.mqtt.receiver import Receiver
 from fractal_rm.adapters.mqtt.subscriber import Subscriber
 from fractal_rm.adapters.mqtt.subscription_file import SubscriptionFile
 from fractal_rm.config.model import Mqtt
-from fractal_rm.engine.ports import Check, Clock, Random, Telemetry
+from fractal_rm.engine.ports import Clock, Random, ReadinessCheck, Telemetry
 
 
 class MqttSession:
@@ -89,10 +89,10 @@ class MqttSession:
         if self._loop is not None:
             self._loop.topics_changed(self.connection)
 
-    def status(self) -> Check:
+    def status(self) -> ReadinessCheck:
         """Whether messages can come in now."""
         if self._loop is None:
-            return Check("mqtt", ok=False, text="not started")
+            return ReadinessCheck("mqtt", ok=False, text="not started")
         return self._loop.status(self.connection)
 
     def _report_unreadable(self, path: Path, reason: str) -> None:

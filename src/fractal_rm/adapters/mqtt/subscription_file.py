@@ -11,10 +11,10 @@ import msgspec
 from fractal_rm.config.model import Broker
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
-from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.descriptors import is_out_of_descriptors
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
-from fractal_rm.domain.topic import MOST_BYTES
+from fractal_rm.domain.topic import MAX_BYTES
 
 MAX_BROKERS = 16
 
@@ -65,7 +65,7 @@ class SubscriptionFile:
         except FileNotFoundError:
             return {}
         except (OSError, Malformed, msgspec.ValidationError) as error:
-            if none_left(error):
+            if is_out_of_descriptors(error):
                 raise
             self._on_unreadable(self._path, str(error))
             return {}
@@ -77,4 +77,4 @@ class SubscriptionFile:
 
 def _can_be_sent(topic_filter: str) -> bool:
     """Whether the filter can be in an UNSUBSCRIBE; others would end the connection."""
-    return 0 < len(topic_filter.encode()) <= MOST_BYTES and "\0" not in topic_filter
+    return 0 < len(topic_filter.encode()) <= MAX_BYTES and "\0" not in topic_filter

@@ -9,7 +9,7 @@ from fractal_rm.adapters.mqtt.flow_topics import FlowTopics
 from fractal_rm.adapters.mqtt.session import MqttSession
 from fractal_rm.config.model import Mqtt
 from fractal_rm.domain.flow import Flow
-from fractal_rm.engine.ports import Check, Clock, Intake, Telemetry, WayIn
+from fractal_rm.engine.ports import Clock, Intake, ReadinessCheck, Telemetry, WayIn
 
 
 class MqttWayIn:
@@ -52,7 +52,7 @@ class MqttWayIn:
             self._open = False
             await self._session.close()
 
-    def status(self) -> Check:
+    def status(self) -> ReadinessCheck:
         """Whether messages can come in now."""
         return self._session.status()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from fractal_rm.config.model import Node
-from fractal_rm.domain.call import Caller
+from fractal_rm.domain.call import HttpCaller
 from fractal_rm.domain.call_errors import CallFailed
 from fractal_rm.domain.handoff import (
     CODE_PREFIX,
@@ -21,7 +21,7 @@ from fractal_rm.domain.handoff import (
     read_receipt,
     recognized,
 )
-from fractal_rm.domain.outcome import said_with
+from fractal_rm.domain.outcome import response_details
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import read_json_as
 
@@ -35,7 +35,7 @@ class _Problem(msgspec.Struct):
 class HttpPeers:
     """Port `Peers`."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: HttpCaller) -> None:
         self._caller = caller
 
     async def offer(self, node: Node, offer: Offer, *, ours: bool) -> OfferAnswer:
@@ -49,7 +49,7 @@ class HttpPeers:
             return NoAnswer(str(error), error.sent)
         if 200 <= reply.status < 300:
             return read_receipt(reply.body, offer)
-        why = f"node {node.id} answered {reply.status}{said_with(reply)}"
+        why = f"node {node.id} answered {reply.status}{response_details(reply)}"
         return OfferRefused(why, reply.status, _code_in(reply.body))
 
     async def recognize(self, node: Node) -> bool | NoAnswer:
@@ -60,7 +60,9 @@ class HttpPeers:
             return NoAnswer(str(error), error.sent)
         found = recognized(reply.status, _code_in(reply.body))
         if found is None:
-            return NoAnswer(f"node {node.id} answered {reply.status}{said_with(reply)}", sent=True)
+            return NoAnswer(
+                f"node {node.id} answered {reply.status}{response_details(reply)}", sent=True
+            )
         return found
 
 

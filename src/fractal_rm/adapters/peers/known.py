@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from fractal_rm.adapters.lock import FileLock, Held
+from fractal_rm.adapters.lock import FileLock, LockHeld
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
 from fractal_rm.engine.ports import Telemetry
@@ -79,7 +79,7 @@ class KnownPeersFile:
         """Apply changes. False: another process, which may be suspended, has the lock."""
         try:
             lock = FileLock(self._path.with_name(f"{FILE}.lock"))
-        except Held:
+        except LockHeld:
             return False
         try:
             kept = [each for each in self._read() if each not in changes]

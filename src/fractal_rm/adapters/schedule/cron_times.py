@@ -19,8 +19,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from fractal_rm.domain.descriptors import is_out_of_descriptors
 from fractal_rm.domain.flow_errors import BadSchedule
-from fractal_rm.domain.none_left import none_left
 
 # How far the next moment is searched: 29 February is a Monday every 28 years, or after 40 years
 # around 2100.
@@ -48,7 +48,7 @@ class CronTimes:
         except CronSimError as error:
             raise BadSchedule(f"CRON {expression!r:.60}: {error}") from error
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            if none_left(error):
+            if is_out_of_descriptors(error):
                 raise
             raise BadSchedule(f"there is no time zone {zone!r:.40}") from error
         self._all_hours = len(self._fields.hours) == 24

@@ -10,14 +10,14 @@ import msgspec
 
 from fractal_rm.config.regular_file import read_regular
 from fractal_rm.config.whole_file import replace_file
-from fractal_rm.domain.steady import MOST_MS
+from fractal_rm.domain.steady import MAX_MS
 from fractal_rm.domain.strict_json import read_json_as
 
 FILE = "schedules.json"
 
 # Milliseconds since 1970, on any clock of a node. A time near the year 10000 is no date in some
 # time zones.
-Moment = Annotated[int, msgspec.Meta(ge=0, le=MOST_MS)]
+Moment = Annotated[int, msgspec.Meta(ge=0, le=MAX_MS)]
 _Content = dict[str, Moment | list[Moment]]  # a list after a clock jumped back: see `Timetable`
 
 

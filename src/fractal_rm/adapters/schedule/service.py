@@ -16,8 +16,8 @@ from fractal_rm.adapters.schedule.timetable import Timetable
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.flow_errors import BadSchedule
 from fractal_rm.domain.refusals import Draining, KeyReused, Malformed, Refused
-from fractal_rm.domain.trigger import Arrival, Source
-from fractal_rm.engine.ports import Check, Clock, Intake, Telemetry, WayIn
+from fractal_rm.domain.trigger import Arrival, TriggerSource
+from fractal_rm.engine.ports import Clock, Intake, ReadinessCheck, Telemetry, WayIn
 
 LONGEST_PAUSE_S = 1.0  # a wall clock can jump without notice
 SAVE_EVERY_S = 1.0
@@ -67,10 +67,10 @@ class Schedules:
         await asyncio.gather(running, return_exceptions=True)
         await self.save()
 
-    def status(self) -> Check:
+    def status(self) -> ReadinessCheck:
         """Whether it is running; a node without schedules has zero of them."""
         count = len(self._timetables)
-        return Check("schedules", ok=self._running is not None, text=f"{count} of them")
+        return ReadinessCheck("schedules", ok=self._running is not None, text=f"{count} of them")
 
     def reconfigured(self) -> None:
         """Apply the rules of the flows in force; unchanged rules keep their progress."""
@@ -212,7 +212,7 @@ def _arrival(flow: str, moment_ms: int, ahead_ms: int) -> Arrival:
     The payload has wall time.
     """
     body = msgspec.json.encode({"at": rfc3339(moment_ms - ahead_ms)})
-    return Arrival(Source.SCHEDULE, body, key=str(moment_ms), flow_id=flow)
+    return Arrival(TriggerSource.SCHEDULE, body, key=str(moment_ms), flow_id=flow)
 
 
 def rfc3339(moment_ms: int) -> str:

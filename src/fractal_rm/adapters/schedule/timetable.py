@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from fractal_rm import MADE_MS
+from fractal_rm import RELEASED_MS
 from fractal_rm.adapters.schedule.rules import Rule
 from fractal_rm.domain.flow import CatchUp
 
@@ -139,8 +139,8 @@ class Timetable:
         the release date of this program was wrong: nothing is caught up on from there.
         """
         times = sorted({self.last_ms, *self._later})
-        if now_ms >= MADE_MS:
-            times = [ms for ms in times if ms >= MADE_MS]
+        if now_ms >= RELEASED_MS:
+            times = [ms for ms in times if ms >= RELEASED_MS]
         later = [ms for ms in times if ms - now_ms > SMALL_JUMP_MS]
         self._later = later[:MAX_REMEMBERED]
         self.done(max((ms for ms in times if ms not in later), default=now_ms))

@@ -10,14 +10,14 @@ from fractal_rm.domain.journal_errors import (
     JournalDamaged,
     JournalError,
     JournalFull,
-    JournalHeld,
+    JournalLocked,
     JournalReadOnly,
 )
 
 WAIT_S = 5  # for the lock of another program, such as a sqlite3 prompt
 
 
-def unusable(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeError) -> JournalError:
+def journal_error(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeError) -> JournalError:
     """The JournalError for an error while the journal at ``path`` was used."""
     if isinstance(error, UnicodeDecodeError):  # SQLite quotes what it has read
         return damaged(path, "cannot be read")
@@ -26,7 +26,7 @@ def unusable(path: Path, error: OSError | sqlite3.Error | UnicodeDecodeError) ->
     if "full" in text if of_sqlite else error.errno == ENOSPC:
         return JournalFull(f"{path}: the disk is full; make room, or set state.path elsewhere")
     if is_locked(error):
-        return JournalHeld(
+        return JournalLocked(
             f"{path}: another program has locked it for {WAIT_S} s; end that program"
         )
     if not of_sqlite or "readonly" in text or "unable to open" in text:

@@ -13,8 +13,8 @@ from typing import NoReturn
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.call_errors import ConnectFailed
-from fractal_rm.domain.none_left import none_left
-from fractal_rm.domain.pem import passphrase_words
+from fractal_rm.domain.descriptors import is_out_of_descriptors
+from fractal_rm.domain.pem import encrypted_key_error
 
 # OpenSSL's reasons when key and certificate do not match, or are of different types.
 _MISMATCH = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
@@ -85,14 +85,14 @@ def _skip_unreadable() -> Generator[None]:
     except ssl.SSLError:  # an OSError, but its errno is a code of OpenSSL
         return
     except OSError as error:
-        if none_left(error):
+        if is_out_of_descriptors(error):
             raise
 
 
 def _load_own_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
     def refuse_passphrase() -> NoReturn:
         """Without this, OpenSSL asks for the passphrase on the terminal, and the node blocks."""
-        raise ConnectFailed(passphrase_words(key))
+        raise ConnectFailed(encrypted_key_error(key))
 
     try:
         context.load_cert_chain(cert, key, refuse_passphrase)

@@ -6,10 +6,10 @@ import codecs
 import ssl
 
 from fractal_rm.adapters.tls.certificates import client_context, files_of
-from fractal_rm.config.regular_file import Version, stat_regular, version_of
+from fractal_rm.config.regular_file import Version, file_version, stat_regular
 from fractal_rm.domain.call import Tls
 from fractal_rm.domain.call_errors import ConnectFailed
-from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 
 class TlsContexts:
@@ -28,13 +28,13 @@ class TlsContexts:
         """
         tls = tls or Tls()
         try:
-            versions = [version_of(stat_regular(path)) for path in files_of(tls)]
+            versions = [file_version(stat_regular(path)) for path in files_of(tls)]
             known = self._contexts.get(tls)
             if known is None or known[0] != versions:
                 _ = codecs.lookup("idna")  # TLS encodes host names with it: load it at first use
                 known = self._contexts[tls] = versions, client_context(tls)
         except OSError as error:
-            if none_left(error):
+            if is_out_of_descriptors(error):
                 raise
             raise ConnectFailed(f"TLS files: {error}") from error
         return known[1]

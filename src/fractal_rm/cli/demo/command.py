@@ -19,9 +19,9 @@ from gmqtt.mqtt.constants import MQTTv311  # pyright: ignore[reportMissingTypeSt
 from fractal_rm.adapters.http1 import Http1Caller
 from fractal_rm.cli.demo.balancer import DemoBalancer
 from fractal_rm.cli.demo.stage import HOST, START_LIMIT_S, DemoNode, Stage
-from fractal_rm.cli.main import EXIT_NOT_WELL
+from fractal_rm.cli.main import EXIT_PROBLEMS
 from fractal_rm.cli.options import json_option, moment, print_json
-from fractal_rm.domain.call import Origin, Reply, route
+from fractal_rm.domain.call import HttpResponse, Origin, route
 from fractal_rm.domain.state import State
 from fractal_rm.engine.ports import RunSummary
 
@@ -55,7 +55,7 @@ async def _demo(*, once: bool, as_json: bool) -> int:
     try:
         return await task
     except asyncio.CancelledError:
-        return EXIT_NOT_WELL if once else 0
+        return EXIT_PROBLEMS if once else 0
 
 
 async def _with_balancer(*, once: bool, as_json: bool) -> int:
@@ -71,7 +71,7 @@ async def _with_processes(balancer_port: int, *, once: bool, as_json: bool) -> i
     with tempfile.TemporaryDirectory(prefix="fractal-rm-demo-") as folder:
         async with Stage(Path(folder), balancer_port) as stage, _show(stage, as_json) as show:
             if once:
-                return 0 if await _once(show) else EXIT_NOT_WELL
+                return 0 if await _once(show) else EXIT_PROBLEMS
             try:
                 await asyncio.gather(_trigger_repeatedly(show), show.until(lambda: False))
             finally:
@@ -183,7 +183,7 @@ class _Show:
 
     async def _call(
         self, node: DemoNode, method: str, target: str, body: bytes | None = None
-    ) -> Reply:
+    ) -> HttpResponse:
         to = route(Origin("http", HOST, node.rest_port), method, target)
         return await self._caller.call(to, body)
 

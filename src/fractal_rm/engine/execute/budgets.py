@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.world import World
+from fractal_rm.engine.dependencies import Dependencies
 
 # The shortened time limit of a call may end this much before the deadline of its run.
 TOLERANCE_S = 0.02
@@ -17,7 +17,7 @@ class TimeIsUp(Exception):
 class Budgets:
     """``ends_s`` has the deadline of each run that has one, by id."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Dependencies) -> None:
         self._clock = world.clock
         self.ends_s: dict[str, float] = {}
 

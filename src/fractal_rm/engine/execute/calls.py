@@ -14,17 +14,19 @@ from msgspec import UNSET
 
 from fractal_rm.config.model import Bounds, Component, Endpoint
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.call_errors import CallFailed, CallTimedOut
 from fractal_rm.domain.cause import Cause, Failure
+from fractal_rm.domain.evaluation_context import EvaluationContext, ResponseHead
 from fractal_rm.domain.facts import ElementFinished, Finished, Settled, Started, Undone
-from fractal_rm.domain.flow import Call, Errors, Retry
+from fractal_rm.domain.flow import Call, OnError, Retry
 from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
-from fractal_rm.domain.outcome import call_again_s, failure_of, unmet
+from fractal_rm.domain.outcome import expectation_failure, failure_of, retry_delay_s
 from fractal_rm.domain.result import result_of, stored_result_of
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.seen import Head, Seen
 from fractal_rm.domain.state import State
+from fractal_rm.engine.call_slots import SharedSlots, TargetSlots
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
@@ -37,8 +39,6 @@ from fractal_rm.engine.request import (
     context_of,
     with_time_limit,
 )
-from fractal_rm.engine.slots import SharedSlots, Slots
-from fractal_rm.engine.world import World
 
 
 class Calls:
@@ -51,7 +51,7 @@ class Calls:
 
     def __init__(
         self,
-        world: World,
+        world: Dependencies,
         runs: OpenRuns,
         recorder: Recorder,
         pace: Pace,
@@ -63,7 +63,7 @@ class Calls:
         self._pace = pace
         self._budgets = budgets
         self._failed_attempts = FailedAttempts(world, recorder)
-        self._slots = Slots()
+        self._slots = TargetSlots()
         self._shared = SharedSlots(max(1, world.connections // 2))
 
     async def make(self, run: Run, call: Call, part: CallPart | None = None) -> Settled | None:
@@ -101,10 +101,10 @@ class Calls:
                 response = error
             failure = (
                 failure_of(response)
-                if call.terms is UNSET
+                if call.options is UNSET
                 else self._failure(run, call, response, part)
             )
-            if isinstance(response, Reply) and failure is None:
+            if isinstance(response, HttpResponse) and failure is None:
                 took_s = self._world.clock.monotonic_s() - began_s
                 return self._finish(run, call, response, took_s, part)
             failure = cast("Failure", failure)  # a CallFailed is always a failure
@@ -119,7 +119,7 @@ class Calls:
         """The bounds of the current configuration."""
         return self._world.config.bounds
 
-    def context(self, run: Run) -> Seen:
+    def context(self, run: Run) -> EvaluationContext:
         """The context in which the next step of a run is evaluated."""
         return context_of(run, self.bounds)
 
@@ -138,15 +138,15 @@ class Calls:
         call: Call,
         why: Failure,
         part: CallPart | None = None,
-        response: Reply | CallFailed | None = None,
+        response: HttpResponse | CallFailed | None = None,
     ) -> Settled | None:
         """End the run after a call that failed and is not retried.
 
         Under ERRORS continue the call has a result instead, as in the original.
         """
-        if run.flow.errors is not Errors.CONTINUE or (part is not None and part.undo is not None):
+        if run.flow.errors is not OnError.CONTINUE or (part is not None and part.undo is not None):
             return _ended(State.FAILED, call, why, part)
-        if isinstance(response, Reply):
+        if isinstance(response, HttpResponse):
             return self._finish(run, call, response, 0, part)
         return self.finish_without_response(run, call, ORIGINAL_ERROR, part)
 
@@ -165,7 +165,7 @@ class Calls:
         return (
             component.limit is None
             and component.idempotent
-            and not run.flow.durable.each_step
+            and not run.flow.durable.per_step
             and not self._budgets.ends_s
             and run.flow.order is UNSET
             and run.origin is None
@@ -174,7 +174,11 @@ class Calls:
 
     def _may_be_concurrent(self, run: Run, call: Call) -> bool:
         """Whether the run or a run above it may make other calls at the same time."""
-        if call.terms is not UNSET and call.terms.each is not None and call.terms.each.at_once > 1:
+        if (
+            call.options is not UNSET
+            and call.options.foreach is not None
+            and call.options.foreach.at_once > 1
+        ):
             return True
         current: Run | None = run
         while current is not None:
@@ -191,7 +195,7 @@ class Calls:
         request: ComponentRequest,
         attempt: int,
         part: CallPart | None,
-    ) -> Reply:
+    ) -> HttpResponse:
         """Call once, in a slot, before the deadline of the run. Raises CallFailed.
 
         `Started` is recorded when the call has its slot: a call that waits for a slot is not in
@@ -202,7 +206,7 @@ class Calls:
         is_concurrent = self._may_be_concurrent(run, call)
         shared = self._shared.slot(component.name) if is_concurrent else nullcontext()
         async with slot or nullcontext(), shared:
-            if run.flow.durable.each_step or not component.idempotent:
+            if run.flow.durable.per_step or not component.idempotent:
                 await self._recorder.record_durably(run, _started(call, attempt, part))
             elif run.flow.order is not UNSET:
                 # Other calls may be in flight, too: after a crash this tells which ones were.
@@ -211,7 +215,7 @@ class Calls:
                 return await self._timed(run, request)
             return await self._world.components.call(*request)
 
-    async def _timed(self, run: Run, request: ComponentRequest) -> Reply:
+    async def _timed(self, run: Run, request: ComponentRequest) -> HttpResponse:
         """Call once, with the deadline of the run as time limit. Raises CallFailed, TimeIsUp."""
         left_s = self._budgets.left_s(run)
         if left_s is None:
@@ -223,24 +227,24 @@ class Calls:
             raise
 
     def _failure(
-        self, run: Run, call: Call, response: Reply | CallFailed, part: CallPart | None
+        self, run: Run, call: Call, response: HttpResponse | CallFailed, part: CallPart | None
     ) -> Failure | None:
         """Why a response fails the call, which may have an EXPECT; None: it does not."""
-        terms = call.terms
+        terms = call.options
         if terms is UNSET or terms.expect is None or isinstance(response, CallFailed):
             return failure_of(response)
         if part is not None and part.undo is not None:
             return failure_of(response)
-        head = Head(response.status, response.headers_by_name())
+        head = ResponseHead(response.status, response.headers_by_name())
         before = self.context(run) if part is None else part.context
         context = before.with_response(call.number, result_of(response), head)
-        return unmet(terms.expect, response, context, settles=terms.settles)
+        return expectation_failure(terms.expect, response, context, settles=terms.expect_decides)
 
     def _retry_delay_s(
-        self, call: Call, component: Component, response: Reply | CallFailed, attempt: int
+        self, call: Call, component: Component, response: HttpResponse | CallFailed, attempt: int
     ) -> float | None:
         """After how many seconds the call is retried; None: it is not."""
-        return call_again_s(
+        return retry_delay_s(
             response,
             attempt,
             self._world.random.fraction(),
@@ -250,7 +254,7 @@ class Calls:
         )
 
     def _finish(
-        self, run: Run, call: Call, reply: Reply, took_s: float, part: CallPart | None
+        self, run: Run, call: Call, reply: HttpResponse, took_s: float, part: CallPart | None
     ) -> Settled | None:
         took_ms = int(took_s * 1_000_000) / 1000
         if part is not None and part.undo is not None:
@@ -263,8 +267,8 @@ class Calls:
             self._recorder.record(run, fact)
             return
         fact = Finished(call.number, reply.status, took_ms, json, data=data)
-        if call.terms is not UNSET and call.terms.keeps is not None:
-            fact = msgspec.structs.replace(fact, headers=_kept(call.terms.keeps, reply))
+        if call.options is not UNSET and call.options.kept_headers is not None:
+            fact = msgspec.structs.replace(fact, headers=_kept(call.options.kept_headers, reply))
         self._recorder.record(run, fact)
 
 
@@ -291,14 +295,14 @@ def _name(call: Call, part: CallPart | None) -> str:
 
 
 def _retry(call: Call) -> Retry | None:
-    return None if call.terms is UNSET else call.terms.retry
+    return None if call.options is UNSET else call.options.retry
 
 
 def _started(call: Call, attempt: int, part: CallPart | None) -> Started:
     return Started(call.number, attempt, UNSET if part is None else part.name)
 
 
-def _kept(names: tuple[str, ...], reply: Reply) -> dict[str, str]:
+def _kept(names: tuple[str, ...], reply: HttpResponse) -> dict[str, str]:
     """The headers that the flow refers to."""
     found = {name: reply.header(name) for name in names}
     return {name: value for name, value in found.items() if value is not None}

@@ -13,18 +13,18 @@ from typing import Union
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fractal_rm.domain.facts import Settled, StepFailed, name_of
-from fractal_rm.domain.flow import Call, Errors, Flow, Step, SubFlow
-from fractal_rm.domain.needs import Plan
-from fractal_rm.domain.outcome import Later, worst_ending
+from fractal_rm.domain.facts import Settled, StepFailed, request_name
+from fractal_rm.domain.flow import Call, Flow, OnError, Step, SubFlow
+from fractal_rm.domain.needs import DataflowPlan
+from fractal_rm.domain.outcome import ResumeLater, worst_ending
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
-from fractal_rm.engine.alarms import Alarm, Alarms
 from fractal_rm.engine.execute.failed_attempts import failed_for_good, last_failure
 from fractal_rm.engine.execute.tasks import cancel_all
 from fractal_rm.engine.queue.permits import Permits
+from fractal_rm.engine.timers import Timer, Timers
 
-StepOutcome = Union[Settled, Later, None]  # None: the step is done
+StepOutcome = Union[Settled, ResumeLater, None]  # None: the step is done
 ExecuteStep = Callable[[Run, int, Step], Coroutine[None, None, StepOutcome]]
 HasChild = Callable[[Run, SubFlow], bool]
 WithdrawPermit = Callable[[Run, SubFlow], None]
@@ -45,7 +45,7 @@ class Dataflow:
         has_child: HasChild,
         withdraw_permit: WithdrawPermit,
         permits: Permits,
-        alarms: Alarms,
+        alarms: Timers,
     ) -> None:
         self._execute_step = execute_step
         self._record = record
@@ -54,9 +54,9 @@ class Dataflow:
         self._permits = permits
         self._alarms = alarms
 
-    async def execute(self, run: Run) -> Settled | Later:
+    async def execute(self, run: Run) -> Settled | ResumeLater:
         """Execute the steps. After a failure those in flight finish, and no other begins."""
-        steps, plan = run.flow.steps, Plan(run.flow.steps)
+        steps, plan = run.flow.steps, DataflowPlan(run.flow.steps)
         flight = _Flight(
             lambda position: self._execute_step(run, position, steps[position]),
             lambda position, ending: self._record_ending(run, position, ending),
@@ -83,7 +83,7 @@ class Dataflow:
     def _record_ending(self, run: Run, position: int, ending: Settled) -> None:
         """Record that a step ended the run, so that no other begins after a pause or crash."""
         number, part = _name_at(position, run.flow.steps[position])
-        if name_of(number, part) not in failed_for_good(run):
+        if request_name(number, part) not in failed_for_good(run):
             unknown = True if ending.state is State.UNKNOWN else UNSET
             self._record(run, StepFailed(
                 number, 0, ending.reason, part, final=True, unknown=unknown, cause=ending.cause
@@ -110,7 +110,7 @@ class Dataflow:
 
 class _Pause(msgspec.Struct, frozen=True):
     begun: bool  # whether the step has done anything yet
-    alarm: Alarm  # resumes the step
+    alarm: Timer  # resumes the step
 
 
 class _Flight:
@@ -120,7 +120,7 @@ class _Flight:
         self,
         execute_step: Callable[[int], Coroutine[None, None, StepOutcome]],
         record_ending: Callable[[int, Settled], None],
-        alarms: Alarms,
+        alarms: Timers,
         before: dict[int, Settled],
     ) -> None:
         self.tasks: dict[asyncio.Task[StepOutcome], int] = {}
@@ -167,11 +167,11 @@ class _Flight:
             self._end_pause(position)
         return found
 
-    def outcome(self) -> Settled | Later:
+    def outcome(self) -> Settled | ResumeLater:
         """How the run ends, or when it resumes. No step may be in flight."""
         if self._paused:
             until_ms = min(pause.alarm.at_ms for pause in self._paused.values())
-            return Later(max(0, until_ms - self._alarms.now_ms()) / 1000)
+            return ResumeLater(max(0, until_ms - self._alarms.now_ms()) / 1000)
         return worst_ending(self.endings) if self.endings else Settled(State.SUCCEEDED)
 
     async def close(self) -> None:
@@ -184,7 +184,7 @@ class _Flight:
         self.tasks[asyncio.ensure_future(self._execute_step(position))] = position
 
     def _finish(self, position: int, outcome: StepOutcome) -> None:
-        if isinstance(outcome, Later):
+        if isinstance(outcome, ResumeLater):
             alarm = self._alarms.set(outcome.after_s * 1000, self.wake)
             self._paused[position] = _Pause(outcome.begun, alarm)
         elif outcome is not None:
@@ -204,7 +204,7 @@ def _recorded_endings(run: Run) -> dict[int, Settled]:
     """How steps ended the run without an attempt, by position."""
     found: dict[int, Settled] = {}
     for position, step in enumerate(run.flow.steps) if run.failures else ():
-        last = last_failure(run, name_of(*_name_at(position, step)))
+        last = last_failure(run, request_name(*_name_at(position, step)))
         if last is not None and last.attempt == 0:
             state = State.UNKNOWN if last.unknown is True else State.FAILED
             found[position] = Settled(state, last.reason, last.cause)
@@ -212,16 +212,16 @@ def _recorded_endings(run: Run) -> dict[int, Settled]:
 
 
 def _has_failed(run: Run) -> bool:
-    return run.flow.errors is not Errors.CONTINUE and bool(failed_for_good(run))
+    return run.flow.errors is not OnError.CONTINUE and bool(failed_for_good(run))
 
 
 def may_begin(run: Run) -> list[int]:
     """The positions of the steps of a run that may begin, or have begun."""
-    return _ready(run, Plan(run.flow.steps))
+    return _ready(run, DataflowPlan(run.flow.steps))
 
 
-def _ready(run: Run, plan: Plan) -> list[int]:
-    return plan.may_begin(_done(run.flow, run), run.results.keys())
+def _ready(run: Run, plan: DataflowPlan) -> list[int]:
+    return plan.ready_positions(_done(run.flow, run), run.results.keys())
 
 
 def _done(flow: Flow, run: Run) -> set[int]:

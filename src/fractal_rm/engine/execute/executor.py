@@ -10,26 +10,26 @@ from msgspec import UNSET
 
 from fractal_rm.domain.budget import time_left_ms
 from fractal_rm.domain.cause import Cause
-from fractal_rm.domain.facts import Dead, Settled, fault
+from fractal_rm.domain.facts import Dead, Settled, dead_by_fault
 from fractal_rm.domain.flow import Call, Order, Step, SubFlow
-from fractal_rm.domain.in_doubt import said_of
-from fractal_rm.domain.outcome import Later
+from fractal_rm.domain.in_doubt import in_doubt_words
+from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.accept import Acceptance
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.budgets import Budgets, TimeIsUp
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.dataflow import Dataflow
-from fractal_rm.engine.execute.each import ForEach
+from fractal_rm.engine.execute.foreach import ForEachCalls
 from fractal_rm.engine.execute.sub_flow import SubFlows
 from fractal_rm.engine.execute.undo import UndoSteps
 from fractal_rm.engine.execute.unnumbered import UnnumberedSteps
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.recorder import Recorder
-from fractal_rm.engine.world import World
 
-Ending = Union[Settled, Later]
+Ending = Union[Settled, ResumeLater]
 
 
 class Executor:
@@ -37,7 +37,7 @@ class Executor:
 
     def __init__(
         self,
-        world: World,
+        world: Dependencies,
         runs: OpenRuns,
         recorder: Recorder,
         acceptance: Acceptance,
@@ -45,10 +45,10 @@ class Executor:
     ) -> None:
         self._telemetry = world.telemetry
         self._runs = runs
-        self._alarms = world.alarms
+        self._alarms = world.timers
         self._budgets = Budgets(world)
         self._calls = Calls(world, runs, recorder, queue.pace, self._budgets)
-        self._foreach = ForEach(self._calls)
+        self._foreach = ForEachCalls(self._calls)
         self._unnumbered = UnnumberedSteps(world, recorder)
         self._undo_steps = UndoSteps(self._calls, recorder)
         self._sub_flows = SubFlows(
@@ -60,7 +60,7 @@ class Executor:
             self._sub_flows.has_child,
             self._sub_flows.withdraw_permit,
             queue.permits,
-            world.alarms,
+            world.timers,
         )
 
     def execute(self, run: Run) -> Awaitable[Ending]:
@@ -79,11 +79,11 @@ class Executor:
         """Set aside all open descendants of a run that is set aside."""
         return self._sub_flows.set_aside(run)
 
-    async def broken(self, run: Run, error: Exception) -> Dead:
+    async def set_aside_after(self, run: Run, error: Exception) -> Dead:
         """Log an unexpected exception, set the child runs aside. Returns how the run ends: Dead."""
         self._telemetry.problem("run_broke", run=run.id, error=repr(error), exc_info=error)
         await self.set_aside_children(run)
-        return fault(error)
+        return dead_by_fault(error)
 
     # --- steps ----------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class Executor:
     async def _steps_in_order(self, run: Run) -> Ending:
         make = self._calls.make
         for step in run.flow.steps[run.position :]:
-            if isinstance(step, Call) and (step.terms is UNSET or step.terms.each is None):
+            if isinstance(step, Call) and (step.options is UNSET or step.options.foreach is None):
                 ending = await make(run, step)
             else:
                 ending = await self._execute_step(run, run.position, step)
@@ -106,8 +106,8 @@ class Executor:
     async def _execute_step(self, run: Run, position: int, step: Step) -> Ending | None:
         """Execute a step. None: it is done; otherwise how the run ends, or Later."""
         if isinstance(step, Call):
-            if step.terms is not UNSET and step.terms.each is not None:
-                return await self._foreach.make(run, step, step.terms.each)
+            if step.options is not UNSET and step.options.foreach is not None:
+                return await self._foreach.make(run, step, step.options.foreach)
             return await self._calls.make(run, step)
         if isinstance(step, SubFlow):
             return await self._sub_flows.execute(run, step)
@@ -128,8 +128,8 @@ class Executor:
                 raise TimeIsUp from error
         finally:
             left_s = self._budgets.end(run)
-        if isinstance(ending, Later):
-            return Later(min(ending.after_s, left_s))
+        if isinstance(ending, ResumeLater):
+            return ResumeLater(min(ending.after_s, left_s))
         return ending or await self._expired(run)
 
     async def _expired(self, run: Run) -> Settled:
@@ -138,7 +138,7 @@ class Executor:
         made = f"{len(run.results)} of {len(counted)} calls were made"
         calls = await self._sub_flows.expire(run, f"the time of run {run.id} ended")
         had_s = (time_left_ms(run, run.steady_ms) or 0) / 1000
-        why = f"the deadline of {had_s:g} s ended when {made}{said_of(calls, run.id)}"
+        why = f"the deadline of {had_s:g} s ended when {made}{in_doubt_words(calls, run.id)}"
         return Settled(State.EXPIRED, why, Cause.DEADLINE)
 
     # --- endings --------------------------------------------------------------------------------
@@ -150,12 +150,12 @@ class Executor:
             return await self._steps(run)
         return Settled(stopping.state, stopping.reason, stopping.cause)
 
-    async def _execute_child(self, run: Run) -> Settled | Dead | Later:
+    async def _execute_child(self, run: Run) -> Settled | Dead | ResumeLater:
         """Execute a child run, and undo it if it failed."""
         try:
             ending = await self.execute(run)
-            return ending if isinstance(ending, Later) else await self.undo(run, ending)
+            return ending if isinstance(ending, ResumeLater) else await self.undo(run, ending)
         except TimeIsUp:
             raise
         except Exception as error:  # noqa: BLE001 - the parent run is not at fault
-            return await self.broken(run, error)
+            return await self.set_aside_after(run, error)

@@ -11,18 +11,18 @@ from fractal_rm.domain.cause import Failure
 from fractal_rm.domain.facts import StepFailed
 from fractal_rm.domain.flow import Retry
 from fractal_rm.domain.moment import left_ms
-from fractal_rm.domain.outcome import MOST_RETRY_AFTER_S
+from fractal_rm.domain.outcome import MAX_RETRY_AFTER_S
 from fractal_rm.domain.run import Run
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.recorder import Recorder
-from fractal_rm.engine.world import World
 
 
 class FailedAttempts:
     """Records failed attempts. The facts of a run keep their count over crashes."""
 
-    def __init__(self, world: World, recorder: Recorder) -> None:
+    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
         self._clock = world.clock
-        self._alarms = world.alarms
+        self._alarms = world.timers
         self._recorder = recorder
 
     def record(
@@ -51,12 +51,12 @@ class FailedAttempts:
     async def wait_for_next(self, failure: StepFailed, retry: Retry | None = None) -> None:
         """Wait until the next attempt is due. After a crash only the rest of the pause is left."""
         if failure.again is not UNSET:
-            most_ms = max(MOST_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
+            most_ms = max(MAX_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
             await self._alarms.sleep(left_ms(failure.again, self._clock.moment(), most_ms))
 
 
 def last_failure(run: Run, name: str) -> StepFailed | None:
-    """The last failed attempt of a request. ``name``: see `domain.facts.name_of`."""
+    """The last failed attempt of a request. ``name``: see `domain.facts.request_name`."""
     return run.failures.get(name) if run.failures else None
 
 

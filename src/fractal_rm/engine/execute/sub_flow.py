@@ -11,24 +11,24 @@ from typing import Union
 
 from fractal_rm.domain.body import ORIGINAL_ERROR, SKIPPED, content_json
 from fractal_rm.domain.cause import Cause, Failure
-from fractal_rm.domain.condition import holds
+from fractal_rm.domain.condition import is_true
+from fractal_rm.domain.evaluation_context import EvaluationContext
 from fractal_rm.domain.facts import Dead, Finished, Settled
-from fractal_rm.domain.flow import Errors, SubFlow
+from fractal_rm.domain.flow import OnError, SubFlow
 from fractal_rm.domain.flow_errors import CannotEvaluate, NotConfigured
-from fractal_rm.domain.in_doubt import calls_in_doubt, said_of
-from fractal_rm.domain.outcome import Later
+from fractal_rm.domain.in_doubt import calls_in_doubt, in_doubt_words
+from fractal_rm.domain.outcome import ResumeLater
 from fractal_rm.domain.result import NULL, StepResult, stored
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.state import State
 from fractal_rm.engine.accept import Acceptance
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.budgets import Budgets
 from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in, last_failure
 from fractal_rm.engine.open_runs import OpenRuns
 from fractal_rm.engine.queue import RunQueue
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import context_of
-from fractal_rm.engine.world import World
 
 MAX_DEPTH = 16
 MAX_CHILD_REASON = 2_000  # characters of a child's reason in that of its parent
@@ -36,7 +36,7 @@ MAX_CHILD_REASON = 2_000  # characters of a child's reason in that of its parent
 # deadlock that a lowered LIMIT has caused.
 ASK_AGAIN_S = 10.0
 
-Ended = Union[Settled, Dead, Later]
+Ended = Union[Settled, Dead, ResumeLater]
 ExecuteRun = Callable[[Run], Awaitable[Ended]]
 Undo = Callable[[Run, Settled], Awaitable[Settled]]
 
@@ -52,7 +52,7 @@ class SubFlows:
 
     def __init__(
         self,
-        world: World,
+        world: Dependencies,
         runs: OpenRuns,
         recorder: Recorder,
         acceptance: Acceptance,
@@ -71,7 +71,7 @@ class SubFlows:
         self._undo = undo
         self._failed_attempts = FailedAttempts(world, recorder)
 
-    async def execute(self, run: Run, step: SubFlow) -> Settled | Later | None:
+    async def execute(self, run: Run, step: SubFlow) -> Settled | ResumeLater | None:
         """Execute a RUN. None: the step has its result; otherwise how the run ends, or Later."""
         last = last_failure(run, str(step.number))
         if last is not None and last.final is True:
@@ -84,8 +84,8 @@ class SubFlows:
         if not isinstance(child, Run):
             return child
         ending = await self._execute_child(child)
-        if isinstance(ending, Later):
-            return Later(ending.after_s)
+        if isinstance(ending, ResumeLater):
+            return ResumeLater(ending.after_s)
         run_ending = self._apply_end_of_child(run, step, child, ending)
         await self._close(child, ending)
         return run_ending
@@ -100,7 +100,7 @@ class SubFlows:
         found = {run.id: own} if own else {}
         for child in self._runs.children(run):
             of_child = await self.expire(child, why)
-            reason = why + said_of(of_child, child.id)
+            reason = why + in_doubt_words(of_child, child.id)
             ending = await self._undo(child, Settled(State.EXPIRED, reason, Cause.DEADLINE))
             await self._close(child, ending)
             found |= of_child
@@ -121,12 +121,12 @@ class SubFlows:
         """Give up the permit that a step has or waits for, as it begins no child run."""
         self._queue.withdraw_request(run, step.number, step.flow)
 
-    def _context(self, run: Run) -> Seen:
+    def _context(self, run: Run) -> EvaluationContext:
         return context_of(run, self._world.config.bounds)
 
     # --- begin a child --------------------------------------------------------------------------
 
-    async def _child(self, run: Run, step: SubFlow) -> Run | Settled | Later | None:
+    async def _child(self, run: Run, step: SubFlow) -> Run | Settled | ResumeLater | None:
         """The child run, begun if it is not yet; or the outcome of the step without a child.
 
         Raises CannotEvaluate.
@@ -134,11 +134,11 @@ class SubFlows:
         child = self._runs.child(run, step.number)
         if child is not None:
             return child
-        if step.when is not None and not holds(step.when, self._context(run)):
+        if step.when is not None and not is_true(step.when, self._context(run)):
             self._put(run, step, SKIPPED)
             return None
         if not self._queue.permits.request(run, step.number, step.flow):
-            return Later(ASK_AGAIN_S, begun=False)
+            return ResumeLater(ASK_AGAIN_S, begun=False)
         return await self._begin_child(run, step)
 
     async def _begin_child(self, run: Run, step: SubFlow) -> Run | Settled:
@@ -208,7 +208,7 @@ class SubFlows:
         await durable
 
     def _fail(self, run: Run, step: SubFlow, why: Failure) -> Settled | None:
-        if run.flow.errors is not Errors.CONTINUE:
+        if run.flow.errors is not OnError.CONTINUE:
             return Settled(State.FAILED, f"{label_of(step)}: {why.reason}", why.cause)
         self._put(run, step, ORIGINAL_ERROR)
         return None

@@ -8,8 +8,8 @@ import msgspec
 from msgspec import UNSET
 
 from fractal_rm.domain.facts import Settled, Stopping
-from fractal_rm.domain.flow import Call, Errors, Undo
-from fractal_rm.domain.named import MOST_NAMED
+from fractal_rm.domain.flow import Call, OnError, Undo
+from fractal_rm.domain.list_names import MAX_LISTED
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
@@ -34,7 +34,7 @@ class UndoSteps:
         An undo that fails is added to the reason, and the others are still made. The deadline of
         the run does not apply to them, as it may have passed.
         """
-        if ending.state not in _UNDONE_STATES or run.flow.errors is Errors.CONTINUE:
+        if ending.state not in _UNDONE_STATES or run.flow.errors is OnError.CONTINUE:
             return ending
         to_undo = list(_to_undo(run))
         if not to_undo:
@@ -43,12 +43,12 @@ class UndoSteps:
             durable = self._recorder.record_durably(
                 run, Stopping(ending.state, ending.reason, ending.cause)
             )
-            if run.flow.durable.each_step:
+            if run.flow.durable.per_step:
                 await durable
         notes = [note for each in to_undo if (note := await self._undo_step(run, *each))]
-        more = len(notes) - MOST_NAMED
+        more = len(notes) - MAX_LISTED
         if more > 0:
-            notes[MOST_NAMED:] = [f"and {more:,} more"]
+            notes[MAX_LISTED:] = [f"and {more:,} more"]
         return Settled(ending.state, "; ".join([ending.reason, *notes]), ending.cause)
 
     async def _undo_step(self, run: Run, call: Call, undo: Undo) -> str:
@@ -63,9 +63,9 @@ class UndoSteps:
 def _to_undo(run: Run) -> Iterator[tuple[Call, Undo]]:
     """The finished calls that have an UNDO, the last that finished first."""
     calls = {
-        step.number: (step, step.terms.undo)
+        step.number: (step, step.options.undo)
         for step in run.flow.steps
-        if isinstance(step, Call) and step.terms is not UNSET and step.terms.undo is not None
+        if isinstance(step, Call) and step.options is not UNSET and step.options.undo is not None
     }
     for number, result in reversed(run.results.items()):
         if number in calls and result not in _NO_CALL:

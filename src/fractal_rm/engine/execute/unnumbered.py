@@ -9,40 +9,42 @@ from msgspec import UNSET
 from fractal_rm.domain.body import message_body, reply_of
 from fractal_rm.domain.call_errors import CallFailed, PublishFailed
 from fractal_rm.domain.cause import Cause, Failure
-from fractal_rm.domain.condition import holds
+from fractal_rm.domain.condition import is_true
+from fractal_rm.domain.evaluation_context import EvaluationContext
 from fractal_rm.domain.facts import Passed, Settled, Waiting
-from fractal_rm.domain.flow import Errors, Publish, Respond, Retry, Wait
+from fractal_rm.domain.flow import OnError, Publish, Reply, Retry, Wait
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.moment import left_ms
-from fractal_rm.domain.outcome import Later, call_again_s
+from fractal_rm.domain.outcome import ResumeLater, retry_delay_s
 from fractal_rm.domain.result import stored
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.seen import Seen
 from fractal_rm.domain.state import State
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in, last_failure
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import context_of
-from fractal_rm.engine.world import World
 
 HOLD_MS = 3_000  # a run in a longer WAIT frees its slot
 # After a restart of the broker or of this node it takes some seconds to connect.
 PUBLISH_RETRY = Retry(7, 100)
 
-Unnumbered = Union[Wait, Publish, Respond]
+Unnumbered = Union[Wait, Publish, Reply]
 
 
 class UnnumberedSteps:
     """Executes WAIT, PUBLISH and REPLY. `Passed` records that such a step is done."""
 
-    def __init__(self, world: World, recorder: Recorder) -> None:
+    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
         self._world = world
         self._recorder = recorder
         self._failed_attempts = FailedAttempts(world, recorder)
 
-    async def execute(self, run: Run, position: int, step: Unnumbered) -> Settled | Later | None:
+    async def execute(
+        self, run: Run, position: int, step: Unnumbered
+    ) -> Settled | ResumeLater | None:
         """Execute a step. None: it is done; otherwise how the run ends, or Later."""
         try:
-            if step.when is not None and not holds(step.when, self._context(run)):
+            if step.when is not None and not is_true(step.when, self._context(run)):
                 self._recorder.record(run, Passed(position))
                 return None
             if isinstance(step, Wait):
@@ -54,10 +56,10 @@ class UnnumberedSteps:
             return self._fail(run, position, step, Failure.of(fault))
         return None
 
-    def _context(self, run: Run) -> Seen:
+    def _context(self, run: Run) -> EvaluationContext:
         return context_of(run, self._world.config.bounds)
 
-    async def _wait(self, run: Run, position: int, step: Wait) -> Later | None:
+    async def _wait(self, run: Run, position: int, step: Wait) -> ResumeLater | None:
         """Wait. The end of the wait is durable before it begins: a restart does not move it."""
         waiting = run.waiting
         if waiting is None or waiting.position != position:
@@ -65,8 +67,8 @@ class UnnumberedSteps:
             await self._recorder.record_durably(run, waiting)
         left = left_ms(waiting.until, self._world.clock.moment(), step.ms)
         if left > HOLD_MS:
-            return Later(left / 1000)
-        await self._world.alarms.sleep(left)
+            return ResumeLater(left / 1000)
+        await self._world.timers.sleep(left)
         self._recorder.record(run, Passed(position))
         return None
 
@@ -88,7 +90,7 @@ class UnnumberedSteps:
                 last = self._failed_attempts.record(run, 0, attempt, why, again_s, name)
             else:
                 durable = self._recorder.record_durably(run, Passed(position))
-                if run.flow.durable.each_step:
+                if run.flow.durable.per_step:
                     await durable
                 return None
         return self._fail(run, position, step, failure_in(last))
@@ -98,14 +100,14 @@ class UnnumberedSteps:
         if error.final:
             return None
         unsent = CallFailed(str(error), sent=False)
-        return call_again_s(unsent, attempt, self._world.random.fraction(), retry=PUBLISH_RETRY)
+        return retry_delay_s(unsent, attempt, self._world.random.fraction(), retry=PUBLISH_RETRY)
 
-    def _reply(self, run: Run, position: int, step: Respond) -> None:
+    def _reply(self, run: Run, position: int, step: Reply) -> None:
         reply = reply_of(step.content, self._context(run))
         self._recorder.record(run, Passed(position, *stored(reply)))
 
     def _fail(self, run: Run, position: int, step: Unnumbered, why: Failure) -> Settled | None:
-        if run.flow.errors is Errors.CONTINUE:
+        if run.flow.errors is OnError.CONTINUE:
             self._recorder.record(run, Passed(position))
             return None
         return Settled(State.FAILED, f"{label_of(step)}: {why.reason}", why.cause)

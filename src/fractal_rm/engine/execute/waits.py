@@ -13,7 +13,7 @@ from fractal_rm.engine.ports import Clock
 from fractal_rm.engine.queue.permits import Permits
 
 
-class Waits:
+class WaitingCheck:
     """Tells whether a run that has left the queue only waits, or executes a step next."""
 
     def __init__(self, runs: OpenRuns, permits: Permits, clock: Clock) -> None:
@@ -21,7 +21,7 @@ class Waits:
         self._permits = permits
         self._clock = clock
 
-    def only_waits(self, run: Run) -> bool:
+    def is_only_waiting(self, run: Run) -> bool:
         """Whether a run waits for a WAIT to end, for a permit under a LIMIT, or to be offered.
 
         A run whose child only waits also only waits. A run that is placed on another node, without
@@ -49,5 +49,5 @@ class Waits:
             return False
         child = self._runs.child(run, step.number)
         if child is not None:
-            return self.only_waits(child)
+            return self.is_only_waiting(child)
         return not self._permits.is_available_for(run, step.number, step.flow)

@@ -4,28 +4,28 @@ Each port has a real adapter and a shipped fake, and both pass the conformance s
 ``fractal_rm.testing``.
 """
 
-from fractal_rm.domain.call import Caller as Components
+from fractal_rm.domain.call import HttpCaller as Components
 from fractal_rm.engine.ports.environment import (
     Clock,
     Random,
     Telemetry,
 )
 from fractal_rm.engine.ports.history import (
+    FlowCounts,
     History,
-    Ledger,
     RunDetail,
     RunPage,
     RunSummary,
     TimedFact,
 )
 from fractal_rm.engine.ports.journal import (
+    AcceptFuture,
     Adopted,
     BrokenRun,
-    Entry,
+    ExistingRun,
     Journal,
-    Prior,
+    NewRun,
     Recovered,
-    Written,
 )
 from fractal_rm.engine.ports.observer import Observer
 from fractal_rm.engine.ports.peers import (
@@ -37,37 +37,37 @@ from fractal_rm.engine.ports.publisher import (
     Publisher,
 )
 from fractal_rm.engine.ports.ways_in import (
-    Check,
+    AcceptedTrigger,
     Intake,
-    Taken,
+    ReadinessCheck,
     WayIn,
 )
 
 __all__ = [
+    "AcceptFuture",
+    "AcceptedTrigger",
     "Adopted",
     "Balancer",
     "BrokenRun",
-    "Check",
     "Clock",
     "Components",
-    "Entry",
+    "ExistingRun",
+    "FlowCounts",
     "History",
     "Intake",
     "Journal",
     "KnownPeers",
-    "Ledger",
+    "NewRun",
     "Observer",
     "Peers",
-    "Prior",
     "Publisher",
     "Random",
+    "ReadinessCheck",
     "Recovered",
     "RunDetail",
     "RunPage",
     "RunSummary",
-    "Taken",
     "Telemetry",
     "TimedFact",
     "WayIn",
-    "Written",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from fractal_rm.domain.moment import Moment
-from fractal_rm.domain.steady import Look, Reading
+from fractal_rm.domain.steady import ClockChange, ClockReading
 
 
 class Clock(Protocol):
@@ -23,19 +23,19 @@ class Clock(Protocol):
         """Steady clock: milliseconds, not affected by setting the wall clock; runs in suspend."""
         ...
 
-    def read(self) -> Reading:
+    def read(self) -> ClockReading:
         """The current time on every clock; the wall clock as set at the last `look`."""
         ...
 
-    def look(self) -> Look:
+    def detect_changes(self) -> ClockChange:
         """Return whether the wall clock was set, or the machine suspended, since the last call."""
         ...
 
-    def go_on_after(self, latest_ms: int | None) -> None:
+    def continue_after(self, latest_ms: int | None) -> None:
         """Continue after the latest moment in a journal; see `Recovered.latest_ms`."""
         ...
 
-    async def keep(self) -> None:
+    async def save(self) -> None:
         """Save the steady clock for the next process and the next reboot. Never raises."""
         ...
 

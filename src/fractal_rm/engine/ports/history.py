@@ -47,7 +47,7 @@ class RunDetail(msgspec.Struct, frozen=True):
     unreadable: str | None = None
 
 
-class Ledger(msgspec.Struct, frozen=True):
+class FlowCounts(msgspec.Struct, frozen=True):
     """The counts of one flow: triggers that became runs, and runs in each state.
 
     ``received`` is counted from the facts and ``states`` from the runs; after damage they may
@@ -81,6 +81,6 @@ class History(Protocol):
         """One run, or None if no journal has it."""
         ...
 
-    def ledger(self) -> list[Ledger]:
+    def flow_counts(self) -> list[FlowCounts]:
         """The counts of every flow, over all journals of the node."""
         ...

@@ -15,7 +15,7 @@ from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class NewRun(msgspec.Struct, frozen=True, gc=False):
     """A new run, or a dead letter, which never became a run (then ``flow`` is None).
 
     ``state`` and ``reason`` are those after ``facts``. The run is found by ``key`` until
@@ -35,7 +35,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     retention_ms: int = 0
 
 
-class Prior(msgspec.Struct, frozen=True):
+class ExistingRun(msgspec.Struct, frozen=True):
     """The run that has this key already, and the digest of its trigger."""
 
     run_id: str
@@ -43,7 +43,7 @@ class Prior(msgspec.Struct, frozen=True):
     state: State
 
 
-class Written(asyncio.Future[Prior | None]):
+class AcceptFuture(asyncio.Future[ExistingRun | None]):
     """Done when a new run is durable. It cannot be cancelled, as what is written stays written.
 
     A task that is cancelled while it awaits this gets its CancelledError when this is done.
@@ -100,8 +100,8 @@ class Adopted(msgspec.Struct, frozen=True):
     """
 
     journal: str
-    found: Recovered
-    left: list[str] = []
+    moved: Recovered
+    remaining: list[str] = []
     why: str = ""
 
 
@@ -122,7 +122,7 @@ class Journal(Protocol):
         """
         ...
 
-    def accept(self, entry: Entry) -> Written:
+    def accept(self, entry: NewRun) -> AcceptFuture:
         """Write a new run. The result is None once it is durable.
 
         All calls of one turn of the event loop are written together, in order.
@@ -133,7 +133,7 @@ class Journal(Protocol):
         """
         ...
 
-    async def find(self, key: str, retention_ms: int) -> Prior | None:
+    async def find(self, key: str, retention_ms: int) -> ExistingRun | None:
         """The run with this key, if the key has not expired at that time. Counts no duplicate."""
         ...
 
@@ -172,7 +172,7 @@ class Journal(Protocol):
         """The damage that was found in past runs so far; None: none. The journal keeps working."""
         ...
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check now whether the next start will find what is written, and update `blocked`.
 
         Each write checks this, too. Called on the event loop.

@@ -13,7 +13,7 @@ from fractal_rm.domain.state import State
 from fractal_rm.domain.trigger import Arrival
 
 
-class Taken(msgspec.Struct, frozen=True):
+class AcceptedTrigger(msgspec.Struct, frozen=True):
     """The answer to a trigger that is durable. ``duplicate``: its id was known, as this run."""
 
     run: str
@@ -22,7 +22,7 @@ class Taken(msgspec.Struct, frozen=True):
     epoch: int | None = None
 
 
-class Check(msgspec.Struct, frozen=True):
+class ReadinessCheck(msgspec.Struct, frozen=True):
     """One condition of readiness, with a sentence for the operator."""
 
     name: str
@@ -33,11 +33,11 @@ class Check(msgspec.Struct, frozen=True):
 class Intake(Protocol):
     """The one way in. MQTT, REST and hand-offs all end here."""
 
-    async def receive(self, arrival: Arrival) -> Taken:
+    async def receive(self, arrival: Arrival) -> AcceptedTrigger:
         """Take a trigger; it is durable when this returns. Raises Refused."""
         ...
 
-    async def receive_all(self, arrivals: Sequence[Arrival]) -> list[Taken | Refused]:
+    async def receive_all(self, arrivals: Sequence[Arrival]) -> list[AcceptedTrigger | Refused]:
         """Take triggers that came together, in order; they share what making them durable costs.
 
         A refusal stands in the place of its arrival.
@@ -66,7 +66,7 @@ class Intake(Protocol):
         """Where an unfinished run of this process stands, or None."""
         ...
 
-    def readiness(self) -> list[Check]:
+    def readiness(self) -> list[ReadinessCheck]:
         """Everything that must hold before triggers can be taken."""
         ...
 
@@ -96,6 +96,6 @@ class WayIn(Protocol):
         """Another configuration is in force, of which this way in's own section is the same."""
         ...
 
-    def status(self) -> Check:
+    def status(self) -> ReadinessCheck:
         """Whether triggers can come in this way now."""
         ...

@@ -23,7 +23,7 @@ class Deadlock(CannotEvaluate):
     code = "deadlock"
 
 
-class Carriers:
+class PermitHolders:
     """The runs that hold a permit and cannot end before a step in them gets a permit.
 
     ``_flows`` has, by id of the run, the flows that its steps wait for, with the number of steps.
@@ -38,12 +38,12 @@ class Carriers:
         """How many entries are kept, by run and by flow."""
         return len(self._flows) + len(self._alike)
 
-    def wait(self, runs: Iterable[Run], flow: str) -> None:
+    def begin_wait(self, runs: Iterable[Run], flow: str) -> None:
         """A step begins to wait for a permit of ``flow``. ``runs``: its run and those above it."""
         for run in runs:
             self._count(run, flow, 1)
 
-    def cease(self, runs: Iterable[Run], flow: str) -> None:
+    def end_wait(self, runs: Iterable[Run], flow: str) -> None:
         """A step in these runs has got its permit, or stops to wait."""
         for run in runs:
             self._count(run, flow, -1)
@@ -61,7 +61,7 @@ class Carriers:
         if not alike:
             del self._alike[run.flow.id]
 
-    def are_stuck(
+    def is_deadlocked(
         self, flow: str, waited_for: Iterable[str], is_full: Callable[[str, int], bool]
     ) -> bool:
         """Whether no permit of ``flow`` can ever become free.

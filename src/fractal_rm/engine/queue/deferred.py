@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.alarms import Alarm, Alarms
+from fractal_rm.engine.timers import Timer, Timers
 
 Due = Callable[[Run, bool], None]
 
@@ -14,10 +14,10 @@ Due = Callable[[Run, bool], None]
 class Deferred:
     """``due`` is called with each run when its time has come, and whether it goes alone."""
 
-    def __init__(self, alarms: Alarms, due: Due) -> None:
+    def __init__(self, alarms: Timers, due: Due) -> None:
         self._alarms = alarms
         self._due = due
-        self._runs: dict[str, tuple[Run, bool, Alarm]] = {}
+        self._runs: dict[str, tuple[Run, bool, Timer]] = {}
         self._recalled: set[str] = set()  # runs in flight that want another turn at once
 
     def add(self, run: Run, after_s: float, *, alone: bool) -> None:

@@ -13,11 +13,11 @@ from typing import Union
 from msgspec import UNSET
 
 from fractal_rm.domain.admission import FAIR_TURN
-from fractal_rm.domain.flow import Queueing
+from fractal_rm.domain.flow import QueueSettings
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
 
-DEFAULT_PRIORITY = Queueing().priority
+DEFAULT_PRIORITY = QueueSettings().priority
 _ALONE = ""  # in place of a flow's id, for runs on their last attempt: no flow has an empty id
 # Flow, priority, and whether its runs have begun here. Runs that have begun hold a permit of their
 # flow (LIMIT), so that they must not wait behind runs that need one.

@@ -8,12 +8,12 @@ from functools import partial
 
 from msgspec import UNSET
 
-from fractal_rm.domain.admission import as_stale, as_superseded, what_it_is_about
+from fractal_rm.domain.admission import expired_as_stale, latest_key, superseded_by
 from fractal_rm.domain.facts import Settled
-from fractal_rm.domain.flow import Queueing
+from fractal_rm.domain.flow import QueueSettings
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.alarms import Alarm, Alarms
 from fractal_rm.engine.queue.lines import Lines
+from fractal_rm.engine.timers import Timer, Timers
 
 Withdraw = Callable[[Run, Settled], None]
 
@@ -25,11 +25,11 @@ class Order:
     longer in a line then.
     """
 
-    def __init__(self, alarms: Alarms, withdraw: Withdraw) -> None:
+    def __init__(self, alarms: Timers, withdraw: Withdraw) -> None:
         self._alarms = alarms
         self._withdraw = withdraw
         self._lines = Lines()
-        self._stale: dict[str, Alarm] = {}  # by run
+        self._stale: dict[str, Timer] = {}  # by run
 
     def add(self, run: Run, most_values: int, *, alone: bool = False, held: bool = False) -> None:
         """Put a run at the end of its line, by the rules of its flow.
@@ -39,23 +39,23 @@ class Order:
         nothing from a payload with more.
         """
         queueing = run.flow.queueing
-        if queueing is UNSET or run.begun:
+        if queueing is UNSET or run.has_begun:
             self._lines.add(run, alone=alone)
         else:
             self._add_by_rules(run, queueing, most_values, alone=alone, held=held)
 
     def _add_by_rules(
-        self, run: Run, queueing: Queueing, most_values: int, *, alone: bool, held: bool
+        self, run: Run, queueing: QueueSettings, most_values: int, *, alone: bool, held: bool
     ) -> None:
         """LATEST: it replaces an older run about the same. STALE: it waits for so long at most."""
-        label = what_it_is_about(run.flow.id, queueing.latest, run.payload, most_values) or run.id
+        label = latest_key(run.flow.id, queueing.latest, run.payload, most_values) or run.id
         other = self._lines.labelled(label)
         if other is not None:
             if held and run.steady_ms < other.steady_ms:
-                self._withdraw(run, as_superseded(other.id))
+                self._withdraw(run, superseded_by(other.id))
                 return
             _ = self._cancel_timer(other)
-            self._withdraw(other, as_superseded(run.id))
+            self._withdraw(other, superseded_by(run.id))
         self._lines.add_labelled(label, run, alone=alone)
         if queueing.stale_ms is not None:
             left_ms = queueing.stale_ms
@@ -73,7 +73,7 @@ class Order:
             queueing = taken[0].flow.queueing
             if queueing is UNSET or not self._cancel_timer(taken[0]):
                 return taken
-            self._withdraw(taken[0], as_stale(queueing.stale_ms or 0))  # its timer was late
+            self._withdraw(taken[0], expired_as_stale(queueing.stale_ms or 0))  # its timer was late
         return None
 
     def ids(self) -> Iterator[str]:
@@ -93,7 +93,7 @@ class Order:
     def _expire(self, label: str, run: Run, stale_ms: int) -> None:
         del self._stale[run.id]
         self._lines.remove(label)
-        self._withdraw(run, as_stale(stale_ms))
+        self._withdraw(run, expired_as_stale(stale_ms))
 
     def _cancel_timer(self, run: Run) -> bool:
         """Returns whether its time had ended already."""

@@ -25,12 +25,12 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 from msgspec import UNSET
 
-from fractal_rm.domain.admission import FAIR_TURN, within_limit
+from fractal_rm.domain.admission import FAIR_TURN, is_within_limit
 from fractal_rm.domain.flow import Flow, SubFlow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
 from fractal_rm.engine.open_runs import OpenRuns, origin_of, parent_id
-from fractal_rm.engine.queue.deadlock import Carriers, Deadlock
+from fractal_rm.engine.queue.deadlock import Deadlock, PermitHolders
 
 
 class _Queue(msgspec.Struct):
@@ -60,7 +60,7 @@ class Permits:
         self._children: Counter[str] = Counter()
         self._held: dict[str, str] = {}  # by the origin of a child, the flow of its permit
         self._queues: dict[str, _Queue] = {}  # by flow; none of them is empty
-        self._holders = Carriers()
+        self._holders = PermitHolders()
         self.on_grant: dict[str, Callable[[], None]] = {}
         self._resuming: dict[str, tuple[Run, Callable[[], None]]] = {}  # and what resumes it
 
@@ -78,7 +78,7 @@ class Permits:
             return True
         if flow.id in self._queues and not self.line_is_next(flow.id):
             return False
-        return within_limit(queueing.limit, self.taken(flow.id))
+        return is_within_limit(queueing.limit, self.taken(flow.id))
 
     def line_is_next(self, flow: str) -> bool:
         """Whether the next permit is for the line: one in `FAIR_TURN` is, so it never starves."""
@@ -120,7 +120,7 @@ class Permits:
             self._hold(origin, flow)
             return True
         self._wait(origin, parent, flow)
-        if self._holders.are_stuck(flow, self._queues, self._is_full):
+        if self._holders.is_deadlocked(flow, self._queues, self._is_full):
             self._dequeue(flow, origin)
             raise Deadlock(
                 f"LIMIT {self._limit(flow)} of flow {flow} is taken by runs that wait for this one"
@@ -142,7 +142,7 @@ class Permits:
     def grant(self, flow: str) -> Iterator[Run]:
         """Give free permits to steps that wait, in order. Yields the outermost run of each."""
         while (queue := self._queues.get(flow)) is not None:
-            if not within_limit(self._limit(flow), self.taken(flow)):
+            if not is_within_limit(self._limit(flow), self.taken(flow)):
                 return
             origin, holders = next(iter(queue.steps.items()))
             queue.granted += 1
@@ -171,7 +171,7 @@ class Permits:
         asking = in_line + Counter({flow: len(each.steps) for flow, each in self._queues.items()})
         for run, _ in self._resuming.values():
             asking.update({*self._held_before(run)})
-        full = {flow for flow in asking if not within_limit(self._limit(flow), self.taken(flow))}
+        full = {flow for flow in asking if not is_within_limit(self._limit(flow), self.taken(flow))}
         return Counter({flow: asking[flow] for flow in full})
 
     @property
@@ -238,7 +238,7 @@ class Permits:
     def _has_free(self, flow: str, permits: int) -> bool:
         """Whether so many permits are free; if LIMIT is lower now, whether no other is held."""
         others = self.taken(flow)
-        return not others or within_limit(self._limit(flow), others + permits - 1)
+        return not others or is_within_limit(self._limit(flow), others + permits - 1)
 
     # --- who waits for whom -----------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class Permits:
     def _is_free(self, origin: str, flow: str) -> bool:
         queue = self._queues.get(flow)
         is_first = queue is None or next(iter(queue.steps)) == origin
-        return is_first and within_limit(self._limit(flow), self.taken(flow))
+        return is_first and is_within_limit(self._limit(flow), self.taken(flow))
 
     def _limit(self, name: str) -> int | None:
         flow = self.flows.get(name)
@@ -307,14 +307,14 @@ class Permits:
             run for run in self._chain(parent) if run.origin is None or run.origin in self._held
         )
         queue.steps[origin] = holders
-        self._holders.wait(holders, flow)
+        self._holders.begin_wait(holders, flow)
 
     def _dequeue(self, flow: str, origin: str) -> bool:
         queue = self._queues.get(flow)
         holders = None if queue is None else queue.steps.pop(origin, None)
         if queue is None or holders is None:
             return False
-        self._holders.cease(holders, flow)
+        self._holders.end_wait(holders, flow)
         if not queue.steps:
             del self._queues[flow]
         return True

@@ -18,7 +18,6 @@ from fractal_rm.domain.facts import Settled
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import HERE
-from fractal_rm.engine.alarms import Alarms
 from fractal_rm.engine.queue.capacity import RECHECK_S, Capacity
 from fractal_rm.engine.queue.deferred import Deferred
 from fractal_rm.engine.queue.order import Order
@@ -26,6 +25,7 @@ from fractal_rm.engine.queue.pace import Pace
 from fractal_rm.engine.queue.permits import Permits
 from fractal_rm.engine.queue.ready import Ready
 from fractal_rm.engine.queue.slots import Slots
+from fractal_rm.engine.timers import Timers
 
 __all__ = ["RECHECK_S", "RunQueue", "Withdrawn"]
 
@@ -40,7 +40,7 @@ class Withdrawn(NamedTuple):
 class RunQueue:
     """Nothing begins before it is opened. `Capacity` refuses what is over a bound."""
 
-    def __init__(self, load: Load, limits: Limits, permits: Permits, alarms: Alarms) -> None:
+    def __init__(self, load: Load, limits: Limits, permits: Permits, alarms: Timers) -> None:
         self.capacity = Capacity(load, limits)
         self.slots = Slots(load, limits, permits)
         self.permits = permits

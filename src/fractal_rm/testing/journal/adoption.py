@@ -33,8 +33,8 @@ class AdoptionTests(JournalTests):
         journal = self.new()
         assert (await journal.open()).runs == []
         (adopted,) = await journal.adopt()
-        assert [run.id for run in adopted.found.runs] == ["A", "C"]
-        assert (adopted.found.runs[0], adopted.found.clean, adopted.left) == (a, False, [])
+        assert [run.id for run in adopted.moved.runs] == ["A", "C"]
+        assert (adopted.moved.runs[0], adopted.moved.clean, adopted.remaining) == (a, False, [])
         assert await journal.adopt() == []
         await write(journal, a, Started(2))
         self.crash(journal)
@@ -65,5 +65,5 @@ class AdoptionTests(JournalTests):
             assert prior.run_id == "A"
         await held.close(clean=True)
         (adopted,) = await journal.adopt()
-        assert ([run.id for run in adopted.found.runs], adopted.found.clean) == (["A"], True)
+        assert ([run.id for run in adopted.moved.runs], adopted.moved.clean) == (["A"], True)
         await journal.close(clean=True)

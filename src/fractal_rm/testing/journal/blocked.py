@@ -12,7 +12,7 @@ from fractal_rm.domain.facts import (
     Finished,
     Started,
 )
-from fractal_rm.domain.journal_errors import JournalFull, JournalGone
+from fractal_rm.domain.journal_errors import JournalFull, JournalMoved
 from fractal_rm.testing.journal.journal_tests import JournalTests
 from fractal_rm.testing.journal.samples import (
     accepted,
@@ -84,12 +84,12 @@ class BlockedTests(JournalTests):
         await journal.open()
         await journal.accept(entry("A"))
         self.move(journal, away=True)
-        with pytest.raises(JournalGone):
+        with pytest.raises(JournalMoved):
             await journal.accept(entry("B"))
-        assert isinstance(journal.blocked, JournalGone)
+        assert isinstance(journal.blocked, JournalMoved)
         a, result = begun("A"), msgspec.Raw(b'"r"')
         durable = asyncio.ensure_future(write(journal, a, Finished(1, 200, 0.5, result)))
-        with pytest.raises(JournalGone):
+        with pytest.raises(JournalMoved):
             await journal.accept(entry("C"))
         assert not durable.done()
         self.move(journal, away=False)
@@ -103,7 +103,7 @@ class BlockedTests(JournalTests):
         journal = self.new()
         await journal.open()
         self.move(journal, away=True)
-        journal.look()
-        assert isinstance(journal.blocked, JournalGone)
+        journal.check()
+        assert isinstance(journal.blocked, JournalMoved)
         self.move(journal, away=False)
         await journal.close(clean=True)

@@ -34,21 +34,21 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.flow import (
     Call,
+    CallOptions,
     CatchUp,
     Content,
     Cron,
-    Each,
-    Errors,
     Flow,
+    ForEach,
     Method,
+    OnError,
     Order,
     Publish,
-    Queueing,
-    Respond,
+    QueueSettings,
+    Reply,
     Retry,
-    Starts,
+    StartSettings,
     SubFlow,
-    Terms,
     Undo,
     Wait,
     flow_version,
@@ -56,7 +56,7 @@ from fractal_rm.domain.flow import (
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.state import State
 
-EVERY_OPTION = Terms(
+EVERY_OPTION = CallOptions(
     name="found",
     json=ObjectOf((("a", Result(1, "b[0]")), ("c", ListOf((Payload(), Literal([1, None])))))),
     when=AllOf((Compare(Comparison.IN, Status(1), Literal([200])), Not(Payload("x")))),
@@ -65,30 +65,30 @@ EVERY_OPTION = Terms(
     retry=Retry(3, 50),
     headers=(("X-A", Payload("a")),),
     query=(("q", Literal("b")),),
-    keeps=("etag",),
+    kept_headers=("etag",),
 )
 EVERY_OPTION_FLOW = Flow(
     "8",
     steps=(
-        Call(1, "c", "e", Method.PATCH, terms=Terms(raw=Payload("text"))),
-        Call(2, "c", "e", Method.PUT, terms=EVERY_OPTION),
+        Call(1, "c", "e", Method.PATCH, options=CallOptions(raw=Payload("text"))),
+        Call(2, "c", "e", Method.PUT, options=EVERY_OPTION),
     ),
     deadline_ms=5_000,
-    errors=Errors.CONTINUE,
+    errors=OnError.CONTINUE,
 )
 EVERY_STEP = Flow(
     "9",
     steps=(
-        Call(1, "c", "e", Method.GET, terms=Terms(undo=Undo("e", (Result(1),)))),
-        Call(2, "c", "e", Method.GET, terms=Terms(each=Each(Payload("list"), 3))),
+        Call(1, "c", "e", Method.GET, options=CallOptions(undo=Undo("e", (Result(1),)))),
+        Call(2, "c", "e", Method.GET, options=CallOptions(foreach=ForEach(Payload("list"), 3))),
         Wait(1_000, Compare(Comparison.LESS, Payload("n"), Literal(1))),
         Publish("a/b", Content(json=ObjectOf((("a", Item("x")), ("b", Base64(Result(1))))))),
-        Respond(Content(raw=Result(1))),
+        Reply(Content(raw=Result(1))),
         SubFlow(3, "8", Content((Payload(),)), "name"),
     ),
     order=Order.DATAFLOW,
-    starts=Starts(("a/+",), 30_000, Cron("0 6 * * *", "Europe/Rome"), CatchUp.ALL),
-    queueing=Queueing(4, 9, 1_000, "id"),
+    starts=StartSettings(("a/+",), 30_000, Cron("0 6 * * *", "Europe/Rome"), CatchUp.ALL),
+    queueing=QueueSettings(4, 9, 1_000, "id"),
 )
 ACCEPTED_WITH_ALL_FIELDS = Accepted(
     "9", flow_version(EVERY_STEP), msgspec.Raw(b"{}"), "flow", placed=True, key="k",

@@ -9,7 +9,7 @@ import msgspec
 from fractal_rm.domain.facts import Accepted, AnyFact
 from fractal_rm.domain.flow import Call, Flow, Method, flow_version
 from fractal_rm.domain.run import Run, fold
-from fractal_rm.engine.ports import Entry, Journal
+from fractal_rm.engine.ports import Journal, NewRun
 
 FLOW = Flow("7", "a flow", (Call(1, "c", "e", Method.GET),))
 OTHER_FLOW = Flow("7", "the same flow, edited", (Call(1, "c", "e2", Method.GET),))
@@ -30,12 +30,12 @@ def entry(
     at_ms: int = 1_000,
     facts: tuple[AnyFact, ...] | None = None,
     window_ms: int = HOUR_MS,
-) -> Entry:
+) -> NewRun:
     """Make an entry for a new run."""
     made = facts or ((accepted(flow),) if flow else ())
     run = fold(Run(run_id, flow or Flow(""), at_ms), list(made))
     until_ms = at_ms + window_ms
-    return Entry(run_id, flow, at_ms, made, run.state, run.reason, key, digest, until_ms, at_ms)
+    return NewRun(run_id, flow, at_ms, made, run.state, run.reason, key, digest, until_ms, at_ms)
 
 
 def begun(run_id: str, flow: Flow = FLOW) -> Run:

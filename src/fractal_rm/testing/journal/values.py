@@ -7,6 +7,7 @@ import asyncio
 
 import msgspec
 
+from fractal_rm.domain.evaluation_context import ResponseHead
 from fractal_rm.domain.facts import (
     ElementFinished,
     Finished,
@@ -16,7 +17,6 @@ from fractal_rm.domain.facts import (
 )
 from fractal_rm.domain.result import NULL
 from fractal_rm.domain.run import Run, fold
-from fractal_rm.domain.seen import Head
 from fractal_rm.domain.state import State
 from fractal_rm.testing.journal.every_kind import (
     ACCEPTED_WITH_ALL_FIELDS,
@@ -51,7 +51,7 @@ class ValueTests(JournalTests):
         run = (await self.reopen()).runs[0]
         assert run == a
         assert (run.results, run.elements) == ({1: b"\xff\0\xd8"}, {2: {1: b"\xfe"}})
-        assert (run.said, run.result_bytes) == (b"\xfd", 5)
+        assert (run.flow_reply, run.result_bytes) == (b"\xfd", 5)
 
     async def test_large_values_are_the_same_after_a_crash(self) -> None:
         journal = self.new()
@@ -68,7 +68,7 @@ class ValueTests(JournalTests):
             journal = self.new()
             (run,) = (await journal.open()).runs
             assert run == a
-            assert (run.payload, run.said) == (payload, reply)
+            assert (run.payload, run.flow_reply) == (payload, reply)
             await asyncio.sleep(0)  # let its tasks start
         await journal.close(clean=True)
 
@@ -82,7 +82,7 @@ class ValueTests(JournalTests):
         self.crash(journal)
         run = (await self.reopen()).runs[0]
         assert run.flow == EVERY_OPTION_FLOW
-        assert run.heads == {2: Head(203, {"etag": "7"})}
+        assert run.heads == {2: ResponseHead(203, {"etag": "7"})}
         assert [bytes(result) for result in run.results.values()] == [b"null", b'"r"']
 
     async def test_every_kind_of_step_is_there_after_a_crash(self) -> None:
@@ -97,7 +97,7 @@ class ValueTests(JournalTests):
         assert run == a
         assert (run.flow, run.origin, run.correlation) == (EVERY_STEP, "B:2", b"\xff\0")
         assert run.elements == {2: {2: msgspec.Raw(b'"two"')}}
-        assert (run.waiting, run.passed, run.said) == (
+        assert (run.waiting, run.passed, run.flow_reply) == (
             Waiting(2, LATER),
             {2, 4},
             msgspec.Raw(b"[7]"),

@@ -6,14 +6,14 @@ import msgspec
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from fractal_rm.engine.ports import Check, Intake
+from fractal_rm.engine.ports import Intake, ReadinessCheck
 
 
 class ReadinessResponse(msgspec.Struct):
     """``ready``: whether every check is ok."""
 
     ready: bool
-    checks: list[Check]
+    checks: list[ReadinessCheck]
 
 
 def health_routes(intake: Intake) -> list[HTTPRouteHandler]:

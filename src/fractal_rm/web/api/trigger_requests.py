@@ -15,7 +15,7 @@ from fractal_rm.domain.refusals import (
     WrongContentType,
     WrongShape,
 )
-from fractal_rm.domain.trigger import Arrival, Said, Source
+from fractal_rm.domain.trigger import Arrival, TriggerMetadata, TriggerSource
 
 MAX_WAIT_S = 300
 MAX_DIGITS = 15  # of a number of milliseconds; far below what a journal can store
@@ -29,16 +29,16 @@ async def read_arrival(
     content_type = check_content_type(request)
     body = await read_body(request, max_bytes)
     key = request.headers.get("idempotency-key")
-    return Arrival(Source.REST, body, key, flow_id, read_metadata(request, content_type))
+    return Arrival(TriggerSource.REST, body, key, flow_id, read_metadata(request, content_type))
 
 
-def read_metadata(request: Request[Any, Any, Any], content_type: str) -> Said | None:
+def read_metadata(request: Request[Any, Any, Any], content_type: str) -> TriggerMetadata | None:
     """Read what the headers say beside the trigger id. Raises WrongShape."""
     trace, left = (request.headers.get(name) for name in ("traceparent", "fractal-time-left"))
     is_plain = content_type == "application/json"
     if is_plain and trace is None and left is None:
         return None
-    return Said(
+    return TriggerMetadata(
         left_ms=None if left is None else _left_ms(left),
         content_type=content_type,
         traceparent=trace,

@@ -13,9 +13,9 @@ from litestar.handlers import HTTPRouteHandler
 from fractal_rm.domain.facts import Finished, Passed
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.refusals import Malformed
-from fractal_rm.domain.run import Outcome, Run, change
+from fractal_rm.domain.run import Outcome, Run, apply_fact
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import History, Intake, Taken
+from fractal_rm.engine.ports import AcceptedTrigger, History, Intake
 from fractal_rm.web.api.trigger_requests import (
     explain_malformed,
     preferred_wait_s,
@@ -73,7 +73,7 @@ class TriggerHandler:
             msgspec.UNSET if outcome.reply is None else outcome.reply,
         )
 
-    async def _wait_for_outcome(self, taken: Taken, wait_s: int) -> Outcome | None:
+    async def _wait_for_outcome(self, taken: AcceptedTrigger, wait_s: int) -> Outcome | None:
         outcome = await self._intake.outcome(taken.run, wait_s)
         if outcome is not None or self._intake.state_of(taken.run) is not None:
             return outcome
@@ -93,7 +93,7 @@ class TriggerHandler:
         summary, ended = detail.summary, Run(run_id, Flow(""), detail.summary.accepted_ms)
         for timed in detail.facts:
             if isinstance(timed.fact, (Finished, Passed)):
-                change(ended, timed.fact)
+                apply_fact(ended, timed.fact)
         ended.state, ended.reason = summary.state, summary.reason
         return ended.outcome()
 

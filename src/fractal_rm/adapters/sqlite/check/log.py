@@ -41,12 +41,12 @@ def log_problems(path: Path) -> list[str]:
 
 def _sentences(found: Survey, rejoined: Rejoined) -> list[str]:
     sentences = [*found.problems, *map(str, found.gaps), *rejoined.lost]
-    if rejoined.unread:
-        sentences.append(f"{rejoined.unread} valid frames of the log cannot be decoded")
+    if rejoined.undecodable:
+        sentences.append(f"{rejoined.undecodable} valid frames of the log cannot be decoded")
     if rejoined.touched:
         sentences.append(
             f"so {rejoined.touched} runs may lack facts. A repair ends {len(rejoined.unknown)} of"
-            f" them as unknown and sets {len(rejoined.headless)} aside as dead;"
+            f" them as unknown and sets {len(rejoined.without_beginning)} aside as dead;"
             f" {len(rejoined.ended)} have ended in a known state"
         )
     return sentences

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from fractal_rm.adapters.log.stories import Story
+from fractal_rm.adapters.log.run_updates import RunUpdate
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.row_sums import with_sum
 from fractal_rm.domain.flow import Call, Flow
@@ -44,7 +44,7 @@ class Faults:
         return len(self._known)
 
     def number_of(
-        self, db: sqlite3.Connection, story: Story, no: int, flows: Mapping[str, bytes]
+        self, db: sqlite3.Connection, story: RunUpdate, no: int, flows: Mapping[str, bytes]
     ) -> int:
         """The number of a run's kind of failure. ``flows`` are not in the history yet."""
         component = None
@@ -95,7 +95,7 @@ def _kind(row: list[Any]) -> Kind:
     return state, flow, component, cause, shape
 
 
-def _first_version(db: sqlite3.Connection, story: Story, no: int) -> str:
+def _first_version(db: sqlite3.Connection, story: RunUpdate, no: int) -> str:
     """The version of the flow that a run began with; empty if it is not known."""
     if story.new is None:
         row = db.execute(statements.FIRST_VERSION, (no,)).fetchone()

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
-from fractal_rm.adapters.log.stories import Story
+from fractal_rm.adapters.log.run_updates import RunUpdate
 from fractal_rm.adapters.sqlite.format import schema, statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.adapters.sqlite.format.faults import Faults
@@ -172,8 +172,8 @@ def _from_facts(
         if run.origin is not None:
             found["parent"] = run.origin.rpartition(":")[0]
         if run.state in TROUBLE:
-            story = Story(run_id, reason=reason)
-            story.stand_as(run)
+            story = RunUpdate(run_id, reason=reason)
+            story.copy_state_of(run)
             found["fault"] = faults.number_of(db, story, no, {})
     return found
 

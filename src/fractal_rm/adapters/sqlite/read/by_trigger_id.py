@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from fractal_rm.adapters.log.history import Asked
+from fractal_rm.adapters.log.history import KeyQuery
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import Prior
+from fractal_rm.engine.ports import ExistingRun
 
 
-def find_runs(db: sqlite3.Connection, asked: Sequence[Asked]) -> list[Prior | None]:
+def find_runs(db: sqlite3.Connection, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
     """For each: the run with its trigger id, if that is still valid, or else with its run id.
 
     Executes bulk statements, one for all trigger ids and one for all run ids. Raises sqlite3.Error.
@@ -20,18 +20,18 @@ def find_runs(db: sqlite3.Connection, asked: Sequence[Asked]) -> list[Prior | No
     keys = [(key,) for key, *_ in asked if key is not None]
     found_keys = execute_bulk(db, statements.FIND_KEYS, keys, ")")
     by_key = {
-        key: (until_ms, Prior(run_id, digest, State(state)))
+        key: (until_ms, ExistingRun(run_id, digest, State(state)))
         for key, until_ms, run_id, digest, state in found_keys
     }
     ids = [(run_id,) for _, run_id, *_ in asked if run_id]
     states = dict(execute_bulk(db, statements.FIND_RUNS, ids, ")"))
-    found: list[Prior | None] = []
+    found: list[ExistingRun | None] = []
     for key, run_id, digest, retention_ms in asked:
         until_ms, prior = by_key.get(key or "", (0, None))
         if until_ms > retention_ms:
             found.append(prior)
         elif run_id in states:
-            found.append(Prior(run_id, digest, State(states[run_id])))
+            found.append(ExistingRun(run_id, digest, State(states[run_id])))
         else:
             found.append(None)
     return found

@@ -19,7 +19,7 @@ from fractal_rm.adapters.sqlite.read.lists import Row, RunFilter, newest_runs, o
 from fractal_rm.adapters.sqlite.read.snapshot import journals_in, snapshot
 from fractal_rm.domain.journal_errors import JournalDamaged
 from fractal_rm.domain.state import State
-from fractal_rm.engine.ports import Ledger, RunDetail, RunPage, RunSummary, TimedFact
+from fractal_rm.engine.ports import FlowCounts, RunDetail, RunPage, RunSummary, TimedFact
 
 # Runs whose pages were dropped for their age are in none of these counts.
 _STATES = (
@@ -116,7 +116,7 @@ class SqliteHistory:
             raise error
         return None
 
-    def ledger(self) -> list[Ledger]:
+    def flow_counts(self) -> list[FlowCounts]:
         """The counts of every flow; see the port. A damaged log is not counted."""
         states: dict[str | None, Counter[State]] = {}
         received: Counter[str | None] = Counter()
@@ -131,7 +131,9 @@ class SqliteHistory:
                     duplicates[flow] += again
                 maybe_twice.update(dict(db.execute(_MAYBE_TWICE)))
         return [
-            Ledger(flow, received[flow], states.get(flow, {}), duplicates[flow], maybe_twice[flow])
+            FlowCounts(
+                flow, received[flow], states.get(flow, {}), duplicates[flow], maybe_twice[flow]
+            )
             for flow in sorted(received.keys() | states.keys(), key=str)
         ]
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 
-from fractal_rm.adapters.log.rejoin import Before
+from fractal_rm.adapters.log.rejoin import HistoryBefore
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.read.open_runs import load_run
 
 
-def history_before_log(db: sqlite3.Connection, ended_until: int) -> Before:
-    """``ended_until``: the log position up to which it has the runs that ended; see `Before`."""
+def history_before_log(db: sqlite3.Connection, ended_until: int) -> HistoryBefore:
+    """``ended_until``: up to this log position it has the ended runs; see `HistoryBefore`."""
     rows = db.execute(statements.OPEN_RUNS).fetchall()
 
     def has_flow(version: str) -> bool:
         return db.execute(statements.FLOW_BODY, (version,)).fetchone() is not None
 
     ids = [row[1] for row in rows]
-    return Before(ids, lambda run_id: load_run(db, run_id), has_flow, ended_until)
+    return HistoryBefore(ids, lambda run_id: load_run(db, run_id), has_flow, ended_until)

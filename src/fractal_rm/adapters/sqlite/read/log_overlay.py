@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from fractal_rm.adapters.log.disk import FolderDisk, log_folder
-from fractal_rm.adapters.log.replay import told_in
+from fractal_rm.adapters.log.replay import updates_in
+from fractal_rm.adapters.log.run_updates import RunUpdates
 from fractal_rm.adapters.log.segments import bodies_since
-from fractal_rm.adapters.log.stories import Stories
 from fractal_rm.adapters.sqlite.format import schema, statements
 from fractal_rm.adapters.sqlite.format.faults import Faults
 from fractal_rm.adapters.sqlite.format.meta import read_projected
@@ -62,12 +62,12 @@ def add_log(db: sqlite3.Connection, path: Path) -> None:
             had = read_projected(db)
             if had is None or had == before:  # it did not
                 raise
-    stories = told_in(bodies, lambda run_id: load_run(db, run_id), had.ended)
+    stories = updates_in(bodies, lambda run_id: load_run(db, run_id), had.ended)
     if stories:
         _write_temporary_tables(db, stories)
 
 
-def _write_temporary_tables(db: sqlite3.Connection, stories: Stories) -> None:
+def _write_temporary_tables(db: sqlite3.Connection, stories: RunUpdates) -> None:
     (last,) = db.execute("SELECT coalesce(max(no), 0) FROM main.runs").fetchone()
     faults = Faults(db)
     for statement in schema.RUN_TABLES.replace("CREATE TABLE", "CREATE TEMP TABLE").split(";"):
@@ -87,7 +87,7 @@ def _write_temporary_tables(db: sqlite3.Connection, stories: Stories) -> None:
         db.execute(statement)
 
 
-def _last_pages(db: sqlite3.Connection, stories: Stories) -> dict[str, LastPage]:
+def _last_pages(db: sqlite3.Connection, stories: RunUpdates) -> dict[str, LastPage]:
     """The last pages of the runs that the history has already."""
     last_pages: dict[str, LastPage] = {}
     for story in stories:

@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from fractal_rm.adapters.log.disk import log_folder
-from fractal_rm.adapters.log.history import Asked
+from fractal_rm.adapters.log.history import KeyQuery
 from fractal_rm.adapters.log.tail import Tail
 from fractal_rm.adapters.sqlite.format.meta import read_projected
 from fractal_rm.adapters.sqlite.format.prepare import check_files, format_of
 from fractal_rm.adapters.sqlite.read.by_trigger_id import find_runs
 from fractal_rm.domain.journal_errors import JournalDamaged, JournalError
-from fractal_rm.engine.ports import Prior
+from fractal_rm.engine.ports import ExistingRun
 
 
 class OtherHistories:
@@ -30,9 +30,9 @@ class OtherHistories:
         self._paths: list[Path] = []
         self._open: dict[Path, _OtherHistory] = {}
 
-    def find(self, asked: Sequence[Asked]) -> list[Prior | None]:
+    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """See `find_runs`. Reads journals until all are found; states may be seconds old."""
-        found: list[Prior | None] = [None] * len(asked)
+        found: list[ExistingRun | None] = [None] * len(asked)
         for path in self._others():
             missing = [at for at, prior in enumerate(found) if prior is None]
             if not missing:
@@ -60,7 +60,7 @@ class OtherHistories:
             self._paths = []
         return self._paths
 
-    def _find(self, path: Path, asked: Sequence[Asked]) -> list[Prior | None]:
+    def _find(self, path: Path, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         try:
             found = path.stat()
             other = self._open.get(path)
@@ -95,7 +95,7 @@ class _OtherHistory:
             return False
         return self._inode == (found.st_dev, found.st_ino)
 
-    def find(self, asked: Sequence[Asked]) -> list[Prior | None]:
+    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """Read the log first: what is projected meanwhile is then found in the history."""
         if self._db is None:
             return [None] * len(asked)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from fractal_rm.adapters.lock import FileLock, Held
+from fractal_rm.adapters.lock import FileLock, LockHeld
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
-from fractal_rm.adapters.sqlite.errors import damaged, unusable
+from fractal_rm.adapters.sqlite.errors import damaged, journal_error
 from fractal_rm.adapters.sqlite.format.migrations import add_views_of_old_format, create
 from fractal_rm.adapters.sqlite.format.prepare import PAGE_BYTES, check_files, format_of
 from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum, decode_damaged
@@ -54,13 +54,13 @@ def repair(path: Path) -> RepairReport:
     """
     try:
         lock = FileLock(path.with_suffix(".lock"))
-    except Held as held:
+    except LockHeld as held:
         raise JournalInUse(f"{path} is in use by process {held.by}; stop that one first") from None
     try:
         check_files(path)
         return _repair(path)
     except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
-        raise unusable(path, error) from error
+        raise journal_error(path, error) from error
     finally:
         lock.release()
 

@@ -27,13 +27,13 @@ from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum
 from fractal_rm.adapters.sqlite.read.history_before_log import history_before_log
 from fractal_rm.adapters.sqlite.repair.files import free_name
 from fractal_rm.adapters.sqlite.verify.blobs import why_lost
-from fractal_rm.adapters.sqlite.write.limits import Keep
+from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.adapters.sqlite.write.store import HistoryStore
 from fractal_rm.config.regular_file import stat_regular
 from fractal_rm.config.whole_file import sync_file, sync_folder
 
 POSITION_LOST = "what was in the log only: the history does not say which part it contains"
-_KEEP = Keep(0, 0, 0, 0)  # not used: nothing is dropped here
+_KEEP = HistoryLimits(0, 0, 0, 0)  # not used: nothing is dropped here
 
 
 class LogRepair:
@@ -119,7 +119,7 @@ def _project(history: Path, rejoined: Rejoined, position: int) -> None:
 def _count_losses(db: sqlite3.Connection, found: Survey, rejoined: Rejoined) -> None:
     """Add to the counts of lost places of the log, and of runs that lack facts, for `audit`."""
     losses = {
-        "lost_places": len(found.parts) - 1 + rejoined.unread,
+        "lost_places": len(found.parts) - 1 + rejoined.undecodable,
         "lost_runs": rejoined.touched,
     }
     for name, more in filter(lambda loss: loss[1], losses.items()):
@@ -129,11 +129,12 @@ def _count_losses(db: sqlite3.Connection, found: Survey, rejoined: Rejoined) -> 
 
 def _gone(found: Survey, rejoined: Rejoined, *, position_known: bool) -> list[str]:
     gone = [str(gap) for gap in found.gaps] if position_known else [POSITION_LOST]
-    if rejoined.unread:
-        gone.append(f"{rejoined.unread} frames of the log, which this release cannot decode")
+    if rejoined.undecodable:
+        gone.append(f"{rejoined.undecodable} frames of the log, which this release cannot decode")
     gone += rejoined.lost
     gone += [f"perhaps facts of run {run_id}; it ends as unknown" for run_id in rejoined.unknown]
     gone += [
-        f"the first facts of run {run_id}; it is set aside as dead" for run_id in rejoined.headless
+        f"the first facts of run {run_id}; it is set aside as dead"
+        for run_id in rejoined.without_beginning
     ]
     return gone + [f"perhaps facts of run {run_id}; its end is known" for run_id in rejoined.ended]

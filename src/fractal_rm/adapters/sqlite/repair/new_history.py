@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from fractal_rm.adapters.log.stories import Story
+from fractal_rm.adapters.log.run_updates import RunUpdate
 from fractal_rm.adapters.log.timed import Timed
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
@@ -16,7 +16,7 @@ from fractal_rm.adapters.sqlite.format.spans import add_to_spans
 from fractal_rm.adapters.sqlite.read.salvage import Page
 from fractal_rm.adapters.sqlite.repair.blobs import refs_in_page
 from fractal_rm.adapters.sqlite.write.run_rows import blob_rows, bytes_of
-from fractal_rm.domain.facts import parent_of
+from fractal_rm.domain.facts import parent_id_of
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import TROUBLE
 
@@ -53,7 +53,7 @@ class NewHistory:
         ahead_ms, duplicates = (old_row[9], old_row[14]) if old_row else (0, 0)
         self.add_row((
             no, run.id, flow, run.state.text, run.reason, getattr(first, "source", ""), run.node,
-            at_ms, settled_ms, ahead_ms, parent_of(first), self._fault_of_run(no, run, flow),
+            at_ms, settled_ms, ahead_ms, parent_id_of(first), self._fault_of_run(no, run, flow),
             *count_and_last_sum(pages), duplicates,
         ))  # fmt: skip
         if run.state in TROUBLE:
@@ -75,15 +75,15 @@ class NewHistory:
         """Whether a version of a flow has been inserted."""
         return self.db.execute(statements.FLOW_BODY, (version,)).fetchone() is not None
 
-    def fault_of(self, no: int, story: Story) -> int:
+    def fault_of(self, no: int, story: RunUpdate) -> int:
         """The number of a run's kind of failure."""
         return self._faults.number_of(self.db, story, no, {})
 
     def _fault_of_run(self, no: int, run: Run, flow: str | None) -> int | None:
         if run.state not in TROUBLE:
             return None
-        story = Story(run.id)
-        story.stand_as(run)
+        story = RunUpdate(run.id)
+        story.copy_state_of(run)
         story.flow = flow
         return self.fault_of(no, story)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fractal_rm.adapters.log.blobs import BlobFiles
-from fractal_rm.adapters.log.stories import Story
+from fractal_rm.adapters.log.run_updates import RunUpdate
 from fractal_rm.adapters.log.timed import Timed
 from fractal_rm.adapters.sqlite.format.page_chain import (
     chain_start,
@@ -89,7 +89,7 @@ class RunRebuilder:
         if row is not None and ended:
             fault = None
             if row[3] in {state.value for state in TROUBLE}:
-                story = Story(run_id, state=State(row[3]), reason=row[4], flow=row[2])
+                story = RunUpdate(run_id, state=State(row[3]), reason=row[4], flow=row[2])
                 fault = self._new.fault_of(no, story)
             self._new.add_row((*row[:11], fault, 0, 0, row[14]))
             return
@@ -108,7 +108,7 @@ class RunRebuilder:
         """End a run of which only the row is left."""
         if row is None:
             return
-        story = Story(row[1], state=State.UNKNOWN, reason=LOST, flow=row[2])
+        story = RunUpdate(row[1], state=State.UNKNOWN, reason=LOST, flow=row[2])
         fault = self._new.fault_of(no, story)
         ended = (State.UNKNOWN.text, LOST, row[5], row[6], row[7], row[7])
         self._new.add_row((*row[:3], *ended, 0, row[10], fault, 0, 0, row[14]))
@@ -127,7 +127,7 @@ def _apply_while_possible(run: Run, facts: list[Timed]) -> list[Timed]:
 
 
 def _as_one_page(no: int, run_id: str, facts: list[Timed]) -> list[Page]:
-    body = encode_page([each.said for each in facts])
+    body = encode_page([each.as_tuple for each in facts])
     return [(no, 1, body, page_sum(chain_start(run_id), 1, body))]
 
 

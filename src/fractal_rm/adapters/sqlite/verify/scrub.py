@@ -27,7 +27,7 @@ from fractal_rm.adapters.sqlite.verify.blobs import (
     has_blob,
     verify_blobs,
 )
-from fractal_rm.domain.none_left import none_left
+from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 BYTES_PER_S = 32 * 1024
 SLICE_BYTES = 256 * 1024  # at most this much at once, however long ago the last call was
@@ -125,7 +125,7 @@ def _round(db: sqlite3.Connection, files: BlobFiles) -> Iterator[Part]:
     try:
         yield from verify_blobs(db, files, has_blob(db))
     except Exception as error:  # noqa: BLE001 - damaged content may raise anything
-        passes = is_locked(error) or none_left(error)
+        passes = is_locked(error) or is_out_of_descriptors(error)
         yield ROW_BYTES, [] if passes else [f"blobs cannot be read ({error})"]
 
 

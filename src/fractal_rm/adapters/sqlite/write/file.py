@@ -7,20 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fractal_rm.adapters.lock import FileLock, Held, wait_for_lock
-from fractal_rm.adapters.sqlite.errors import WAIT_S, is_damage, unusable
+from fractal_rm.adapters.lock import FileLock, LockHeld, wait_for_lock
+from fractal_rm.adapters.open_file_check import OpenFileCheck
+from fractal_rm.adapters.sqlite.errors import WAIT_S, is_damage, journal_error
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.prepare import check_files, prepare
 from fractal_rm.adapters.sqlite.format.row_sums import add_row_sum
 from fractal_rm.adapters.sqlite.write.watched_files import watch_files
-from fractal_rm.adapters.still_there import StillThere
 from fractal_rm.domain.journal_errors import (
     HistoryDamaged,
     JournalBlocked,
     JournalError,
-    JournalGone,
     JournalInUse,
     JournalLost,
+    JournalMoved,
 )
 
 STATEMENTS_CACHED = 100  # bulk statements have one text for each power of two of rows
@@ -50,7 +50,7 @@ class HistoryFile:
         self._on_damage = on_damage
         self._connections: list[sqlite3.Connection] = []
         self._lock: FileLock | None = None
-        self._watched = StillThere()
+        self._watched = OpenFileCheck()
 
     def take_lock(self) -> None:
         """Lock the journal; `open` does so too. Raises JournalInUse, JournalError."""
@@ -60,13 +60,13 @@ class HistoryFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = self.path.with_suffix(".lock")
             self._lock = FileLock(lock, passing=True) if self._passing else wait_for_lock(lock)
-        except Held as held:
+        except LockHeld as held:
             raise JournalInUse(
                 f"{self.path} is in use by process {held.by}; stop that one first, or give this"
                 " node its own state.path in comm.conf"
             ) from None
         except OSError as error:
-            raise unusable(self.path, error) from error
+            raise journal_error(self.path, error) from error
 
     def open(self) -> None:
         """Lock, create or migrate, and watch the file. Raises JournalError, OSError, sqlite3.Error.
@@ -124,14 +124,14 @@ class HistoryFile:
         self.check_in_place()
         try:
             if self._lock is not None:
-                self._lock.keep()
-        except Held as held:
+                self._lock.retake_if_replaced()
+        except LockHeld as held:
             raise JournalLost(
                 f"{self.path}: its lock file was deleted, and process {held.by} has taken the"
                 " journal"
             ) from None
         except OSError as error:
-            raise JournalGone(f"{self.path}: its lock file is gone ({error})") from error
+            raise JournalMoved(f"{self.path}: its lock file is gone ({error})") from error
 
     def value(self, statement: str) -> Any:
         """The first value that a statement selects; None if there is no row."""
@@ -157,6 +157,6 @@ class HistoryFile:
     def cause(self, error: sqlite3.Error) -> JournalError:
         """The JournalError for an error. Damage is reported, and only blocks what it affects."""
         if not is_damage(error):
-            return unusable(self.path, error)
+            return journal_error(self.path, error)
         self._on_damage(f"it cannot be read or written where it must be ({error})")
         return HistoryDamaged(f"{self.path} is damaged ({error})")

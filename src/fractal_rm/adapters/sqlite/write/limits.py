@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 
-class Keep(msgspec.Struct, frozen=True):
+class HistoryLimits(msgspec.Struct, frozen=True):
     """Limits of age and size. Runs in trouble are kept for ``failed_s``, or ``age_s`` if longer.
 
     If the history is larger than ``most_bytes``, runs in trouble are dropped only if they alone
@@ -20,4 +20,4 @@ class Keep(msgspec.Struct, frozen=True):
     failed_bytes: int
 
 
-Kept = Callable[[], Keep]  # the limits now: the configuration may change
+GetHistoryLimits = Callable[[], HistoryLimits]  # the limits now: the configuration may change

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 from fractal_rm.adapters.log.history import Projected
-from fractal_rm.adapters.log.stories import Stories, Story
+from fractal_rm.adapters.log.run_updates import RunUpdate, RunUpdates
 from fractal_rm.adapters.sqlite.errors import damaged
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import execute_bulk
@@ -32,7 +32,7 @@ class Projection:
         self.last_pages = LastPages(file.db)
         self._rows: RunRows
 
-    def begin(self, stories: Stories) -> None:
+    def begin(self, stories: RunUpdates) -> None:
         """Update the runs that the history has already."""
         self._file.check_in_place()
         with self._rolled_back_on_error():
@@ -40,12 +40,12 @@ class Projection:
             self._rows = RunRows(self._file.db, stories.flows, self._next_no, self._faults)
             self._rows.update(stories.older, self.last_pages.all)
 
-    def add(self, stories: Iterable[Story]) -> None:
+    def add(self, stories: Iterable[RunUpdate]) -> None:
         """Insert new runs, about 8 µs a run. Reads nothing from the file."""
         with self._rolled_back_on_error():
             self._rows.insert(stories)
 
-    def commit(self, stories: Stories, reached: Projected) -> None:
+    def commit(self, stories: RunUpdates, reached: Projected) -> None:
         """Write the rest, and the positions reached in the log; then all of it is durable."""
         db, rows, written = self._file.db, self._rows, self._rows.written
         with self._rolled_back_on_error():

@@ -10,7 +10,7 @@ import json
 import sqlite3
 
 from fractal_rm.adapters.sqlite.format import statements
-from fractal_rm.adapters.sqlite.write.limits import Keep
+from fractal_rm.adapters.sqlite.write.limits import HistoryLimits
 from fractal_rm.adapters.sqlite.write.run_rows import bytes_of
 
 SLICE_RUNS = 500
@@ -34,7 +34,7 @@ class Purge:
         return self._after + SLICE_RUNS
 
     def drop_slice(
-        self, db: sqlite3.Connection, retention_ms: int, keep: Keep
+        self, db: sqlite3.Connection, retention_ms: int, keep: HistoryLimits
     ) -> tuple[bool, list[str]]:
         """Drop what is too old or too much in one slice, within a transaction.
 

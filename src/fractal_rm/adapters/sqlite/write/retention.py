@@ -9,7 +9,7 @@ from fractal_rm.adapters.log.blobs import BlobFiles
 from fractal_rm.adapters.sqlite.errors import is_damage
 from fractal_rm.adapters.sqlite.write.delete_blobs import delete_all
 from fractal_rm.adapters.sqlite.write.file import HistoryFile
-from fractal_rm.adapters.sqlite.write.limits import Kept
+from fractal_rm.adapters.sqlite.write.limits import GetHistoryLimits
 from fractal_rm.adapters.sqlite.write.purge import Purge
 
 PURGE_EVERY_S = 10.0
@@ -19,7 +19,7 @@ class Retention:
     """Drops a slice every ``every_s``, or at each call while a round has more to drop."""
 
     def __init__(
-        self, file: HistoryFile, blobs: BlobFiles, keep: Kept, *,
+        self, file: HistoryFile, blobs: BlobFiles, keep: GetHistoryLimits, *,
         monotonic_s: Callable[[], float], every_s: float,
     ) -> None:  # fmt: skip
         self._file = file

@@ -9,7 +9,7 @@ from typing import Any, Union
 
 import msgspec
 
-from fractal_rm.adapters.log.stories import Beginning, Story
+from fractal_rm.adapters.log.run_updates import RunStart, RunUpdate
 from fractal_rm.adapters.log.timed import Ref
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.bulk import Rows, execute_bulk
@@ -61,7 +61,7 @@ class RunRows:
         self._again: list[tuple[int, str]] = []
         self.written = WrittenRuns(next_no, counts={"accepted": 0})
 
-    def insert(self, stories: Iterable[Story]) -> None:
+    def insert(self, stories: Iterable[RunUpdate]) -> None:
         """Insert new runs, at the ends of the tables: no existing row is read."""
         rows = [self._new_row(story, story.new) for story in stories if story.new is not None]
         self.written.counts["accepted"] += len(rows)
@@ -69,10 +69,10 @@ class RunRows:
         self._insert_pages()
 
     def update(
-        self, stories: Iterable[Story], last_pages: Callable[[], Mapping[str, LastPage]]
+        self, stories: Iterable[RunUpdate], last_pages: Callable[[], Mapping[str, LastPage]]
     ) -> None:
         """Update existing runs. Raises ChainBroken if ``last_pages``, by run id, lacks a run."""
-        changed_stories = [story for story in stories if story.is_told]
+        changed_stories = [story for story in stories if story.has_facts]
         if not changed_stories:
             return
         known = last_pages()
@@ -82,7 +82,7 @@ class RunRows:
         self._insert_pages()
 
     def finish(self, again: Mapping[str, int]) -> None:
-        """Write all other tables except ``keys``. ``again``: see `Stories`."""
+        """Write all other tables except ``keys``. ``again``: see `RunUpdates`."""
         db = self._db
         db.executemany(statements.INSERT_FLOW, self._flows.items())
         execute_bulk(db, statements.INSERT_FAULTS, self._faults.new_rows)
@@ -97,7 +97,7 @@ class RunRows:
         if self._in_trouble:
             counts["trouble_bytes"] = bytes_of(db, self._in_trouble)
 
-    def _new_row(self, story: Story, new: Beginning) -> tuple[Any, ...]:
+    def _new_row(self, story: RunUpdate, new: RunStart) -> tuple[Any, ...]:
         run_id, no = story.run_id, self.written.next_no
         self.written.next_no += 1
         pages, chain = self._add_page(story, (no, 0, chain_start(run_id)))
@@ -111,7 +111,7 @@ class RunRows:
              self._fault(story, no), pages, chain, 0)
         )  # fmt: skip
 
-    def _changed_rows(self, changed: Sequence[tuple[Story, LastPage]]) -> Rows:
+    def _changed_rows(self, changed: Sequence[tuple[RunUpdate, LastPage]]) -> Rows:
         """The changed columns of existing rows, with their new checksums."""
         rows: Rows = []
         chosen = json.dumps([last[0] for _, last in changed])
@@ -132,13 +132,13 @@ class RunRows:
                 self._spans.append((no, flow, state, accepted_ms, run_id))
         return rows
 
-    def _fault(self, story: Story, no: int) -> int | None:
+    def _fault(self, story: RunUpdate, no: int) -> int | None:
         if story.state not in TROUBLE:
             return None
         self._in_trouble.append(no)
         return self._faults.number_of(self._db, story, no, self._flows)
 
-    def _add_page(self, story: Story, last: LastPage) -> tuple[int, int]:
+    def _add_page(self, story: RunUpdate, last: LastPage) -> tuple[int, int]:
         """Collect the page of a run: one for each transaction that writes its facts.
 
         Returns the number of its pages, and the checksum of this one.

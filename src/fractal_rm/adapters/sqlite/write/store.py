@@ -9,9 +9,9 @@ from pathlib import Path
 
 from fractal_rm.adapters.log.blob_folder import FolderBlobs, blob_folder
 from fractal_rm.adapters.log.blobs import BlobFiles
-from fractal_rm.adapters.log.history import Asked, Projected
-from fractal_rm.adapters.log.stories import Stories, Story
-from fractal_rm.adapters.sqlite.errors import damaged, unusable
+from fractal_rm.adapters.log.history import KeyQuery, Projected
+from fractal_rm.adapters.log.run_updates import RunUpdate, RunUpdates
+from fractal_rm.adapters.sqlite.errors import damaged, journal_error
 from fractal_rm.adapters.sqlite.format import statements
 from fractal_rm.adapters.sqlite.format.meta import read_projected
 from fractal_rm.adapters.sqlite.format.page_chain import ChainBroken
@@ -21,12 +21,12 @@ from fractal_rm.adapters.sqlite.verify.scrub import BYTES_PER_S, Scrub
 from fractal_rm.adapters.sqlite.write import move_runs
 from fractal_rm.adapters.sqlite.write.delete_blobs import delete_all, sweep
 from fractal_rm.adapters.sqlite.write.file import HistoryFile
-from fractal_rm.adapters.sqlite.write.limits import Kept
+from fractal_rm.adapters.sqlite.write.limits import GetHistoryLimits
 from fractal_rm.adapters.sqlite.write.projection import Projection
 from fractal_rm.adapters.sqlite.write.retention import PURGE_EVERY_S, Retention
-from fractal_rm.domain.journal_errors import JournalError, JournalGone
+from fractal_rm.domain.journal_errors import JournalError, JournalMoved
 from fractal_rm.domain.run import Run
-from fractal_rm.engine.ports import Prior, Recovered
+from fractal_rm.engine.ports import ExistingRun, Recovered
 
 
 class HistoryStore:
@@ -37,7 +37,8 @@ class HistoryStore:
     """
 
     def __init__(
-        self, path: Path, keep: Kept, *, blobs: BlobFiles | None = None, synchronous: str = "FULL",
+        self, path: Path, keep: GetHistoryLimits, *, blobs: BlobFiles | None = None,
+        synchronous: str = "FULL",
         monotonic_s: Callable[[], float], purge_every_s: float = PURGE_EVERY_S,
         scrub_bytes_per_s: int = BYTES_PER_S, passing: bool = False,
     ) -> None:  # fmt: skip
@@ -65,13 +66,13 @@ class HistoryStore:
             self._projection = Projection(self.file)
             had = read_projected(self.file.db)
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
-            self.let_go()
-            raise unusable(path, error) from error
+            self.abandon()
+            raise journal_error(path, error) from error
         except JournalError:
-            self.let_go()
+            self.abandon()
             raise
         if had is None:
-            self.let_go()
+            self.abandon()
             raise damaged(path, "is damaged: its position in the log is missing")
         return had
 
@@ -94,7 +95,7 @@ class HistoryStore:
             self.scrubber.close()
             self.file.close()
 
-    def let_go(self) -> None:
+    def abandon(self) -> None:
         """Release the lock, as the end of the process does; connections stay open."""
         self.file.release()
 
@@ -111,7 +112,7 @@ class HistoryStore:
             newest = file.value(statements.NEWEST) or ""
             ended_ms = file.value(statements.NEWEST_END)
         except (OSError, sqlite3.Error) as error:  # OSError: a blob that this user may not read
-            raise unusable(file.path, error) from error
+            raise journal_error(file.path, error) from error
         return Recovered(reader.runs, clean, newest, ended_ms, reader.broken)
 
     def run_of(self, run_id: str) -> Run | None:
@@ -123,9 +124,9 @@ class HistoryStore:
         try:
             return list(self._projection.last_pages.all())
         except sqlite3.Error as error:
-            raise unusable(self.file.path, error) from error
+            raise journal_error(self.file.path, error) from error
 
-    def find(self, asked: Sequence[Asked]) -> list[Prior | None]:
+    def find(self, asked: Sequence[KeyQuery]) -> list[ExistingRun | None]:
         """For each: the run that has the trigger id, or else the run id; see `find_runs`.
 
         Raises JournalBlocked, JournalLost.
@@ -137,7 +138,7 @@ class HistoryStore:
 
     # --- write --------------------------------------------------------------------------------
 
-    def project(self, stories: Stories, reached: Projected) -> None:
+    def project(self, stories: RunUpdates, reached: Projected) -> None:
         """Write the content of the log, with the positions reached in it, in one transaction.
 
         Raises JournalBlocked, JournalLost.
@@ -146,15 +147,15 @@ class HistoryStore:
         self.add(stories.new)
         self.commit(stories, reached)
 
-    def begin(self, stories: Stories) -> None:
+    def begin(self, stories: RunUpdates) -> None:
         """The first part of `project`: update existing runs."""
         self._projection.begin(stories)
 
-    def add(self, stories: Iterable[Story]) -> None:
+    def add(self, stories: Iterable[RunUpdate]) -> None:
         """The second part, as often as needed: insert new runs."""
         self._projection.add(stories)
 
-    def commit(self, stories: Stories, reached: Projected) -> None:
+    def commit(self, stories: RunUpdates, reached: Projected) -> None:
         """The last part: write the rest; then all of it is durable."""
         self._projection.commit(stories, reached)
 
@@ -170,7 +171,7 @@ class HistoryStore:
         try:
             sweep(self.file.db, self._blobs)
         except (OSError, sqlite3.Error) as error:
-            raise unusable(self.file.path, error) from error
+            raise journal_error(self.file.path, error) from error
 
     # --- move runs to another journal -----------------------------------------------------------
 
@@ -181,9 +182,9 @@ class HistoryStore:
         except ChainBroken as error:
             raise damaged(self.file.path, str(error)) from error
         except sqlite3.Error as error:
-            raise unusable(self.file.path, error) from error
+            raise journal_error(self.file.path, error) from error
 
-    def take_out(self, run_ids: Sequence[str]) -> None:
+    def delete_open(self, run_ids: Sequence[str]) -> None:
         """Delete open runs: another journal has them. Raises JournalBlocked, JournalLost."""
         db = self.file.db
         try:
@@ -201,7 +202,7 @@ class HistoryStore:
         """Raise JournalGone if the next start would open another file."""
         self.file.check_in_place()
 
-    def look(self) -> None:
+    def check_lock(self) -> None:
         """`check`, and keep the lock. Raises JournalGone; JournalLost if another process has it."""
         self.file.keep_lock()
 
@@ -212,6 +213,6 @@ class HistoryStore:
 
     def scrub(self) -> None:
         """Verify some more rows, as many as the time since the last call allows."""
-        with suppress(JournalGone):  # it would read another file than the next start
+        with suppress(JournalMoved):  # it would read another file than the next start
             self.file.check_in_place()
             self.scrubber.read_on()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from fractal_rm.config.model import Config, Node
 from fractal_rm.domain.admission import Limits
 from fractal_rm.domain.run_id import RunIds
-from fractal_rm.engine.alarms import Alarms
 from fractal_rm.engine.ports import (
     Balancer,
     Clock,
@@ -22,10 +21,11 @@ from fractal_rm.engine.ports import (
     Random,
     Telemetry,
 )
+from fractal_rm.engine.timers import Timers
 
 
 @dataclass(slots=True)
-class World:
+class Dependencies:
     """``config`` is replaced whole when a new one is taken (`take`); the ports stay.
 
     ``alarms`` wait on its clock, for whoever waits longer than a request takes; ``ids`` names runs.
@@ -50,11 +50,11 @@ class World:
     observers: Sequence[Observer] = ()
     node_id: str = field(init=False, default="")
     balancer: Balancer | None = field(init=False, default=None)
-    alarms: Alarms = field(init=False)
+    timers: Timers = field(init=False)
     ids: RunIds = field(init=False)
 
     def __post_init__(self) -> None:
-        self.alarms = Alarms(self.clock)
+        self.timers = Timers(self.clock)
         self.ids = RunIds(self.random.token)
 
     def take(self, config: Config) -> None:
@@ -65,18 +65,18 @@ class World:
 
     def limits(self) -> Limits:
         """What admission keeps now."""
-        return self.config.bounds.limits(self.connections)
+        return self.config.bounds.admission_limits(self.connections)
 
-    def is_ours(self, node: Node) -> bool:
+    def is_known_peer(self, node: Node) -> bool:
         """Whether a peer is known to be a node of this program, which remembers what it took."""
         return node.peer == "fractal" or (node.peer is None and self.known_peers.has(node.address))
 
-    async def remember_as_ours(self, node: Node) -> None:
+    async def remember_peer(self, node: Node) -> None:
         """It has given a receipt."""
         if node.peer is None:
             await self.known_peers.add(node.address)
 
-    async def forget_as_ours(self, node: Node) -> None:
+    async def forget_peer(self, node: Node) -> None:
         """It has given none: something else answers at its address."""
         if node.peer is None:
             await self.known_peers.remove(node.address)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.strict_json import outside_strings
 
-MOST_VALUES = 100_000
+MAX_VALUES = 100_000
 
 
 class TooManyValues(CannotEvaluate):
@@ -18,12 +18,12 @@ class TooManyValues(CannotEvaluate):
     code = "too-many-values"
 
 
-class Values:
+class ValueBudget:
     """Counts the values that the expressions of one step read together."""
 
     __slots__ = ("_left", "_max")
 
-    def __init__(self, maximum: int = MOST_VALUES) -> None:
+    def __init__(self, maximum: int = MAX_VALUES) -> None:
         self._max = self._left = maximum
 
     def take(self, count: int) -> None:

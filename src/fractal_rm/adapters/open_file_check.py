@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fractal_rm.adapters.clock import NodeClock
-from fractal_rm.domain.journal_errors import JournalGone
+from fractal_rm.domain.journal_errors import JournalMoved
 
 StatFunction = Callable[[str], os.stat_result]  # os.stat or os.lstat
 Inode = tuple[int, int]  # device and inode number
@@ -27,7 +27,7 @@ CHECK_PATHS_S = 0.1  # how long a check of the paths is valid
 TRUSTED_AFTER_S = 3.0
 
 
-class StillThere:
+class OpenFileCheck:
     """A set of open files with their paths. Their inodes cannot be reused while they are open."""
 
     def __init__(self, monotonic_s: Callable[[], float] = NodeClock.monotonic_s) -> None:
@@ -71,7 +71,7 @@ class StillThere:
         for path, (stat, inode) in self._files.items():
             if _inode(path, stat) != inode:
                 self._paths_valid_until_s = 0.0
-                raise JournalGone(f"{path} is not the file that is open: put that file back")
+                raise JournalMoved(f"{path} is not the file that is open: put that file back")
         self._paths_valid_until_s = now_s + CHECK_PATHS_S
 
 

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from fractal_rm.engine.alarms import FEW, Alarms
+from engine_stage import ManualClock
+from fractal_rm.engine.timers import FEW, Timers
 from fractal_rm.simulation.clock import VirtualClock
 from fractal_rm.simulation.loop import run_virtual
-from worlds import ManualClock
 
 HOUR_MS = 3_600_000
 
@@ -17,7 +17,7 @@ HOUR_MS = 3_600_000
 def test_alarms_fire_in_the_order_of_their_times():
     async def program():
         loop = asyncio.get_running_loop()
-        alarms, fired = Alarms(VirtualClock(loop, 0)), []
+        alarms, fired = Timers(VirtualClock(loop, 0)), []
         for name, left_ms in (("b", 2_000), ("c", 2_000), ("a", 1_000), ("d", HOUR_MS)):
             alarms.set(left_ms, lambda name=name: fired.append((name, loop.time())))
         cancelled = alarms.set(1_500, lambda: fired.append("never"))
@@ -30,20 +30,20 @@ def test_alarms_fire_in_the_order_of_their_times():
 
 async def test_an_alarm_that_was_due_in_a_suspend_fires_at_the_next_look():
     clock, fired = ManualClock(), []
-    alarms = Alarms(clock)
+    alarms = Timers(clock)
     alarms.set(HOUR_MS, lambda: fired.append("in an hour"))
     alarms.set(3 * HOUR_MS, lambda: fired.append("in three"))
     clock.sleep(2 * HOUR_MS)
-    alarms.look()
+    alarms.fire_due()
     assert fired == ["in an hour"]
     clock.sleep(HOUR_MS)
-    alarms.look()
+    alarms.fire_due()
     assert fired == ["in an hour", "in three"]
 
 
 async def test_an_alarm_is_not_delayed_by_one_that_is_overdue():
     clock, fired = ManualClock(), []
-    alarms = Alarms(clock)
+    alarms = Timers(clock)
     alarms.set(HOUR_MS, lambda: fired.append("in an hour"))
     clock.sleep(HOUR_MS)
     await alarms.sleep(0)
@@ -53,18 +53,18 @@ async def test_an_alarm_is_not_delayed_by_one_that_is_overdue():
 @pytest.mark.parametrize("jumped_ms", [50 * 365 * 24 * HOUR_MS, -HOUR_MS])
 async def test_setting_the_wall_clock_fires_no_alarm(jumped_ms):
     clock, fired = ManualClock(), []
-    alarms = Alarms(clock)
+    alarms = Timers(clock)
     alarms.set(HOUR_MS, lambda: fired.append("in an hour"))
     clock.jumped_ms = jumped_ms
-    alarms.look()
+    alarms.fire_due()
     assert fired == []
     clock.ms += HOUR_MS
-    alarms.look()
+    alarms.fire_due()
     assert fired == ["in an hour"]
 
 
 async def test_cancelled_alarms_are_removed():
-    alarms = Alarms(ManualClock())
+    alarms = Timers(ManualClock())
     kept = alarms.set(HOUR_MS, lambda: None)
     for _ in range(10_000):
         alarms.set(HOUR_MS, lambda: None).cancel()
@@ -74,7 +74,7 @@ async def test_cancelled_alarms_are_removed():
 
 def test_work_that_takes_too_long_is_cancelled_and_raises_timeout_error():
     async def program():
-        alarms = Alarms(VirtualClock(asyncio.get_running_loop(), 0))
+        alarms = Timers(VirtualClock(asyncio.get_running_loop(), 0))
         assert await alarms.within(2_000, asyncio.sleep(1, "done")) == "done"
         with pytest.raises(asyncio.TimeoutError):
             await alarms.within(2_000, asyncio.sleep(3_600))
@@ -92,7 +92,7 @@ def test_work_that_takes_too_long_is_cancelled_and_raises_timeout_error():
 
 def test_cancelling_the_caller_cancels_the_work_and_is_not_a_timeout():
     async def program():
-        alarms = Alarms(VirtualClock(asyncio.get_running_loop(), 0))
+        alarms = Timers(VirtualClock(asyncio.get_running_loop(), 0))
         work = asyncio.get_running_loop().create_future()
         whole = asyncio.create_task(alarms.within(HOUR_MS, work))
         await asyncio.sleep(0)

@@ -13,7 +13,7 @@ from ports import free_port
 
 
 @contextmanager
-def demanding(folder, version=ssl.TLSVersion.TLSv1_3):
+def client_certificate_server(folder, version=ssl.TLSVersion.TLSv1_3):
     """Yields the port on 127.0.0.1, and the path of the CA certificate."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fractal_rm.adapters.still_there import CHECK_PATHS_S, TRUSTED_AFTER_S, StillThere
-from fractal_rm.domain.journal_errors import JournalGone
+from fractal_rm.adapters.open_file_check import CHECK_PATHS_S, TRUSTED_AFTER_S, OpenFileCheck
+from fractal_rm.domain.journal_errors import JournalMoved
 
 
 class Clock:
@@ -46,7 +46,7 @@ def there(tmp_path: Path, folder: Path, clock: Clock, checked: list[str]):
         checked.append(path)
         return os.lstat(path)
 
-    there = StillThere(clock)
+    there = OpenFileCheck(clock)
     there.add(str(folder / "journal"), stat)
     there.check()
     clock.now_s += TRUSTED_AFTER_S
@@ -76,14 +76,14 @@ def test_while_the_folder_is_unchanged_no_path_is_checked(there, checked):
 def test_a_file_that_is_not_at_its_path_is_reported_at_every_check(there, folder, clock, change):
     change(folder)
     for _ in range(3):
-        with pytest.raises(JournalGone, match="put that file back"):
+        with pytest.raises(JournalMoved, match="put that file back"):
             there.check()
         clock.now_s += TRUSTED_AFTER_S
 
 
 def test_a_file_that_is_put_back_is_no_longer_reported(there, folder):
     (folder / "journal").rename(folder / "other")
-    with pytest.raises(JournalGone):
+    with pytest.raises(JournalMoved):
         there.check()
     (folder / "other").rename(folder / "journal")
     there.check()
@@ -104,7 +104,7 @@ def test_a_folder_that_has_just_changed_is_not_trusted(there, folder, clock, che
 def test_a_renamed_parent_folder_is_found_at_the_next_check_of_the_paths(there, folder, clock):
     folder.parent.rename(folder.parent.with_name("elsewhere"))
     clock.now_s += CHECK_PATHS_S
-    with pytest.raises(JournalGone):
+    with pytest.raises(JournalMoved):
         there.check()
 
 
@@ -116,7 +116,7 @@ def test_if_the_folder_cannot_be_read_the_paths_are_checked(there, folder, monke
         patch.setattr(os, "fstat", fails)
         there.check()
         (folder / "journal").rename(folder / "other")
-        with pytest.raises(JournalGone):
+        with pytest.raises(JournalMoved):
             there.check()
 
 

@@ -11,17 +11,17 @@ from msgspec import UNSET
 
 from fractal_rm.domain.body import SKIPPED, check_listable, list_element, list_text
 from fractal_rm.domain.cause import Failure
-from fractal_rm.domain.condition import holds
+from fractal_rm.domain.condition import is_true
 from fractal_rm.domain.evaluate import check_size
+from fractal_rm.domain.evaluation_context import EvaluationContext
 from fractal_rm.domain.facts import Settled
-from fractal_rm.domain.flow import Call, Each
+from fractal_rm.domain.flow import Call, ForEach
 from fractal_rm.domain.flow_errors import CannotEvaluate
-from fractal_rm.domain.needs import speaks_of_item
+from fractal_rm.domain.needs import uses_item
 from fractal_rm.domain.outcome import worst_ending
 from fractal_rm.domain.result import StepResult, size_of
 from fractal_rm.domain.run import Run
-from fractal_rm.domain.seen import Seen
-from fractal_rm.domain.values import Values
+from fractal_rm.domain.value_budget import ValueBudget
 from fractal_rm.engine.execute.calls import Calls
 from fractal_rm.engine.execute.failed_attempts import failed_for_good
 from fractal_rm.engine.execute.tasks import cancel_all
@@ -31,13 +31,13 @@ MAX_ELEMENTS = 10_000
 BYTES_BETWEEN_YIELDS = 128 * 1024  # of results that are parsed before other tasks run
 
 
-class ForEach:
+class ForEachCalls:
     """Makes the calls of a FOREACH. After a crash it continues with the elements that are left."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    async def make(self, run: Run, call: Call, each: Each) -> Settled | None:
+    async def make(self, run: Run, call: Call, each: ForEach) -> Settled | None:
         """Make the call for each element. None: it has its result; otherwise how the run ends."""
         try:
             context = self._calls.context(run)
@@ -64,7 +64,7 @@ class ForEach:
             if since_yield > BYTES_BETWEEN_YIELDS:
                 since_yield = 0
                 await asyncio.sleep(0)
-            parts.append(list_element(result, Values(self._calls.bounds.max_evaluated_values)))
+            parts.append(list_element(result, ValueBudget(self._calls.bounds.max_evaluated_values)))
         return list_text(parts)
 
     async def _make_all(
@@ -127,13 +127,13 @@ class _Progress:
             raise self._list_error
 
 
-def _is_skipped(call: Call, context: Seen) -> bool:
+def _is_skipped(call: Call, context: EvaluationContext) -> bool:
     """Whether WHEN skips all elements. A WHEN about the item is evaluated for each element."""
-    when = None if call.terms is UNSET else call.terms.when
-    return when is not None and not speaks_of_item(when) and not holds(when, context)
+    when = None if call.options is UNSET else call.options.when
+    return when is not None and not uses_item(when) and not is_true(when, context)
 
 
-def _parts(call: Call, each: Each, context: Seen) -> list[CallPart]:
+def _parts(call: Call, each: ForEach, context: EvaluationContext) -> list[CallPart]:
     """One part for each element. Raises CannotEvaluate."""
     found: list[Any] = context.elements(each.over)
     if len(found) > MAX_ELEMENTS:

@@ -20,7 +20,7 @@ from fractal_rm.domain.strict_json import read_json_as
 SUFFIX = ".uncarried.json"
 
 
-def write_uncarried(state: Path, journal: str, run_ids: Collection[str]) -> None:
+def write_unhandled_runs(state: Path, journal: str, run_ids: Collection[str]) -> None:
     """Report the unhandled runs of a journal; remove the file if there are none. Raises OSError."""
     path = state / f"{journal}{SUFFIX}"
     if run_ids:
@@ -29,7 +29,7 @@ def write_uncarried(state: Path, journal: str, run_ids: Collection[str]) -> None
         path.unlink(missing_ok=True)
 
 
-def read_uncarried(state: Path, journal: str) -> list[str]:
+def read_unhandled_runs(state: Path, journal: str) -> list[str]:
     """The runs in the last report. Raises OSError, and Malformed if it is not a list of ids."""
     path = state / f"{journal}{SUFFIX}"
     try:

@@ -7,6 +7,6 @@ import errno
 _NUMBERS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-def none_left(error: BaseException) -> bool:
+def is_out_of_descriptors(error: BaseException) -> bool:
     """Whether the error is EMFILE or ENFILE: the operation may succeed when one is free."""
     return isinstance(error, OSError) and error.errno in _NUMBERS

@@ -20,12 +20,12 @@ T = TypeVar("T")
 FEW = 64  # up to this many cancelled alarms are not removed from the heap
 
 
-class Alarm:
+class Timer:
     """Calls ``action`` once, unless it is cancelled before."""
 
     __slots__ = ("_alarms", "action", "at_ms", "cancelled", "fired")
 
-    def __init__(self, alarms: Alarms, at_ms: int, action: Callable[[], object]) -> None:
+    def __init__(self, alarms: Timers, at_ms: int, action: Callable[[], object]) -> None:
         self._alarms = alarms
         self.at_ms = at_ms  # on the steady clock
         self.action: Callable[[], object] | None = action
@@ -45,26 +45,26 @@ class Alarm:
             action()
 
 
-class Alarms:
+class Timers:
     """Every alarm of a node."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._heap: list[tuple[int, int, Alarm]] = []
+        self._heap: list[tuple[int, int, Timer]] = []
         self._order = count()  # alarms for the same moment fire in the order in which they were set
         self._cancelled = 0  # how many in the heap
         self._loop_timer: asyncio.TimerHandle | None = None
-        self._next: Alarm | None = None  # the alarm that the loop's timer is set for
+        self._next: Timer | None = None  # the alarm that the loop's timer is set for
 
-    def set(self, left_ms: float, action: Callable[[], object]) -> Alarm:
+    def set(self, left_ms: float, action: Callable[[], object]) -> Timer:
         """Call ``action`` after this time, in which suspend counts. ``action`` must not raise."""
         now_ms = self._clock.steady_ms()
-        alarm = Alarm(self, now_ms + ceil(left_ms), action)
+        alarm = Timer(self, now_ms + ceil(left_ms), action)
         heappush(self._heap, (alarm.at_ms, next(self._order), alarm))
         if self._next is None or alarm.at_ms < self._next.at_ms:
             self._wait_for(alarm)
         elif self._next.at_ms <= now_ms:  # the loop's timer is late, and would be for this one too
-            asyncio.get_running_loop().call_soon(self.look)
+            asyncio.get_running_loop().call_soon(self.fire_due)
         return alarm
 
     @property
@@ -103,7 +103,7 @@ class Alarms:
         finally:
             alarm.cancel()
 
-    def look(self) -> None:
+    def fire_due(self) -> None:
         """Fire every alarm that is due."""
         now_ms = self._clock.steady_ms()
         while self._heap and (self._heap[0][2].action is None or self._heap[0][0] <= now_ms):
@@ -120,7 +120,7 @@ class Alarms:
             heapify(self._heap)
             self._cancelled = 0
 
-    def _wait_for(self, alarm: Alarm | None) -> None:
+    def _wait_for(self, alarm: Timer | None) -> None:
         if alarm is self._next and alarm is not None:
             return
         if self._loop_timer is not None:
@@ -130,8 +130,8 @@ class Alarms:
             left_s = max(0, alarm.at_ms - self.now_ms()) / 1000
             self._loop_timer = asyncio.get_running_loop().call_later(left_s, self._on_timer, alarm)
 
-    def _on_timer(self, alarm: Alarm) -> None:
+    def _on_timer(self, alarm: Timer) -> None:
         """Called by the loop when the alarm is due."""
         self._loop_timer = self._next = None
         alarm.fire()
-        self.look()
+        self.fire_due()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from fractal_rm.cli.main import EXIT_NOT_WELL, cli
-from fractal_rm.config.uncarried import read_uncarried, write_uncarried
+from engine_stage import Stage, flows, until
+from fractal_rm.cli.main import EXIT_PROBLEMS, cli
+from fractal_rm.config.unhandled_runs import read_unhandled_runs, write_unhandled_runs
 from fractal_rm.domain.state import State
 from nodes import NodeProcess, wait_until
-from worlds import Stage, flows, until
 
 EVERYWHERE = """\
 1
@@ -36,8 +36,8 @@ def runs_check(stage: Stage):
 
 
 def unhandled_runs(stage: Stage) -> frozenset[str]:
-    stage.node.take_stock()
-    return stage.node.take_stock()
+    stage.node.find_unhandled_runs()
+    return stage.node.find_unhandled_runs()
 
 
 async def test_a_run_in_any_expected_place_counts_as_handled():
@@ -68,8 +68,8 @@ async def test_a_run_whose_task_has_failed_is_reported():
         taken = await stage.send("2")
         await until(lambda: stage.called() == ["b/2"])
         await until(lambda: stage.load.in_flight == 0)
-        assert stage.node.take_stock() == frozenset()  # one look is not enough
-        assert stage.node.take_stock() == {taken.run}
+        assert stage.node.find_unhandled_runs() == frozenset()  # one look is not enough
+        assert stage.node.find_unhandled_runs() == {taken.run}
         check = runs_check(stage)
         assert not check.ok
         assert check.text == f"1 open runs are not handled until a restart: {taken.run}"
@@ -95,9 +95,9 @@ def test_audit_shows_a_run_that_its_node_reported_as_unhandled(node, components)
     node.start()
     _, _, taken = node.trigger("2")
     assert audit(node).return_value == 0
-    write_uncarried(node.state, "api", [taken["run"], "01J00000000000000000000009"])
+    write_unhandled_runs(node.state, "api", [taken["run"], "01J00000000000000000000009"])
     found = audit(node)
-    assert found.return_value == EXIT_NOT_WELL
+    assert found.return_value == EXIT_PROBLEMS
     assert f"run {taken['run']} is not handled: restart its node" in found.output
     assert "01J00000000000000000000009" not in found.output
     node.kill()
@@ -105,7 +105,7 @@ def test_audit_shows_a_run_that_its_node_reported_as_unhandled(node, components)
     node.start()
     wait_until(lambda: node.runs(State.SUCCEEDED))
     assert audit(node).return_value == 0
-    wait_until(lambda: read_uncarried(node.state, "api") == [])
+    wait_until(lambda: read_unhandled_runs(node.state, "api") == [])
 
 
 def test_of_many_unhandled_runs_audit_shows_some_and_reads_the_journal_once(
@@ -113,11 +113,11 @@ def test_of_many_unhandled_runs_audit_shows_some_and_reads_the_journal_once(
 ):
     components.answers["/endpoint2"] = "hang"
     node.start()
-    write_uncarried(node.state, "api", [node.trigger("2")[2]["run"] for _ in range(23)])
+    write_unhandled_runs(node.state, "api", [node.trigger("2")[2]["run"] for _ in range(23)])
     read_one_by_one = []
     monkeypatch.setattr("fractal_rm.adapters.sqlite.SqliteHistory.run", read_one_by_one.append)
     found = audit(node)
-    assert found.return_value == EXIT_NOT_WELL
+    assert found.return_value == EXIT_PROBLEMS
     assert found.output.count("is not handled") == 20
     assert "and 3 more runs of api: --json lists them all" in found.output
     assert read_one_by_one == []

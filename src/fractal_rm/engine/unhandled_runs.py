@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
-from fractal_rm.engine.ports import Check, Telemetry
+from fractal_rm.engine.ports import ReadinessCheck, Telemetry
 from fractal_rm.engine.queue import RunQueue
 
 MAX_SHOWN = 3
 
 
-class Inventory:
+class UnhandledRuns:
     """Compares the open runs with those in the queue, at each call of `look`."""
 
     def __init__(self, runs: OpenRuns, queue: RunQueue, telemetry: Telemetry) -> None:
@@ -22,18 +22,18 @@ class Inventory:
         self._queue = queue
         self._telemetry = telemetry
         self._previous: frozenset[str] = frozenset()
-        self.uncarried: frozenset[str] = frozenset()
+        self.unhandled: frozenset[str] = frozenset()
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Compare. A run counts if two calls in a row found it.
 
         Takes time for each open run, so call it only every few seconds.
         """
         before, self._previous = self._previous, self._not_handled()
         found = before & self._previous
-        for run_id in sorted(found - self.uncarried):
+        for run_id in sorted(found - self.unhandled):
             self._telemetry.problem("run_not_handled", run=run_id, cure="restart the node")
-        self.uncarried = found
+        self.unhandled = found
 
     def _not_handled(self) -> frozenset[str]:
         handled = self._queue.ids()
@@ -45,11 +45,11 @@ class Inventory:
             and self._runs.parent(run) is None
         )
 
-    def check(self) -> Check:
+    def check(self) -> ReadinessCheck:
         """The result, for `readyz`."""
-        if not self.uncarried:
-            return Check("runs", ok=True, text="every open run is handled")
-        some = ", ".join(sorted(self.uncarried)[:MAX_SHOWN])
-        more = ", …" if len(self.uncarried) > MAX_SHOWN else ""
-        text = f"{len(self.uncarried)} open runs are not handled until a restart: {some}{more}"
-        return Check("runs", ok=False, text=text)
+        if not self.unhandled:
+            return ReadinessCheck("runs", ok=True, text="every open run is handled")
+        some = ", ".join(sorted(self.unhandled)[:MAX_SHOWN])
+        more = ", …" if len(self.unhandled) > MAX_SHOWN else ""
+        text = f"{len(self.unhandled)} open runs are not handled until a restart: {some}{more}"
+        return ReadinessCheck("runs", ok=False, text=text)

@@ -16,7 +16,7 @@ from fractal_rm.domain.address import is_link_local
 SocketAddress = Union[tuple[str, int], tuple[str, int, int, int]]
 
 
-def numeric(address: str, port: int) -> tuple[int, SocketAddress]:
+def socket_address(address: str, port: int) -> tuple[int, SocketAddress]:
     """The address family and the socket address; an IPv6 zone becomes a number.
 
     Raises socket.gaierror where this machine has no such zone.
@@ -28,7 +28,7 @@ def numeric(address: str, port: int) -> tuple[int, SocketAddress]:
     return family, where  # pyright: ignore[reportReturnType]
 
 
-def why_no_socket(address: str, error: OSError | UnicodeError) -> str:
+def describe_socket_error(address: str, error: OSError | UnicodeError) -> str:
     """Why binding or connecting to a numeric address failed, for people."""
     # The zone is wrong: the C library does not have it, or asyncio cannot encode it.
     if isinstance(error, (socket.gaierror, UnicodeError)):
@@ -48,7 +48,7 @@ def _describe_zone_error(zone: str) -> str:
 
 async def connect_socket(address: str, port: int) -> socket.socket:
     """Connect a TCP socket through the interface in the address. Raises OSError."""
-    family, where = numeric(address, port)
+    family, where = socket_address(address, port)
     opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         await _connect(opened, where)

@@ -12,10 +12,10 @@ from fractal_rm.adapters.log.records import encode
 from fractal_rm.adapters.log.timed import Ref
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import TROUBLE, State
-from fractal_rm.engine.ports import Entry, Prior
+from fractal_rm.engine.ports import ExistingRun, NewRun
 
 
-class Story(msgspec.Struct, gc=False):
+class RunUpdate(msgspec.Struct, gc=False):
     """The update of one run: its facts since the history was last updated.
 
     ``facts`` are tuples of a time, milliseconds since 1970, and a fact, or the JSON of such a
@@ -35,7 +35,7 @@ class Story(msgspec.Struct, gc=False):
     settled_ms: int | None = None
     ahead_ms: int = 0
     again: int = 0
-    new: Beginning | None = None
+    new: RunStart | None = None
     run: Run | None = None
     page: bytes | None = None
     flow: str | None = None
@@ -43,7 +43,7 @@ class Story(msgspec.Struct, gc=False):
     failed_step: int | None = None
     refs: tuple[Ref, ...] = ()
 
-    def stand_as(self, run: Run) -> None:
+    def copy_state_of(self, run: Run) -> None:
         """Copy the state of a run that has exactly these facts."""
         self.state, self.reason, self.node = run.state, run.reason, run.node
         if run.state in TROUBLE:
@@ -53,18 +53,18 @@ class Story(msgspec.Struct, gc=False):
     def freeze(self) -> None:
         """Copy the state of its run now, so that later facts do not change it."""
         if self.run is not None:
-            self.stand_as(self.run)
+            self.copy_state_of(self.run)
             self.run = None
 
     @property
-    def stands(self) -> State | None:
+    def current_state(self) -> State | None:
         """The state of the run; None: this update does not change it."""
         if self.run is not None:
             return self.run.state
         return None if self.state is State.NEW else self.state
 
     @property
-    def is_told(self) -> bool:
+    def has_facts(self) -> bool:
         """Whether the update has facts."""
         return self.page is not None or bool(self.facts)
 
@@ -73,8 +73,8 @@ class Story(msgspec.Struct, gc=False):
         return encode(self.facts) if self.page is None else self.page
 
 
-class Beginning(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a new run from its entry: see `Entry`."""
+class RunStart(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a new run from its entry: see `NewRun`."""
 
     flow: str | None
     version: str
@@ -86,31 +86,31 @@ class Beginning(msgspec.Struct, frozen=True, gc=False):
     parent: str | None = None
 
 
-class Stories:
+class RunUpdates:
     """The updates by run id: of ``open`` runs, in order, and of ``ended`` ones. Flows by version.
 
     ``again`` counts duplicates of triggers of runs without another update.
     """
 
     def __init__(self) -> None:
-        self.open: dict[str, Story] = {}
-        self.ended: dict[str, Story] = {}
+        self.open: dict[str, RunUpdate] = {}
+        self.ended: dict[str, RunUpdate] = {}
         self.flows: dict[str, bytes] = {}
         self.again: dict[str, int] = {}
-        self.keys: dict[str, Story] = {}  # of new runs
+        self.keys: dict[str, RunUpdate] = {}  # of new runs
 
-    def of(self, run_id: str) -> Story:
+    def of(self, run_id: str) -> RunUpdate:
         """The update of an open run, which is made if there is none."""
         story = self.open.get(run_id)
         if story is None:
-            story = self.open[run_id] = Story(run_id)
+            story = self.open[run_id] = RunUpdate(run_id)
         return story
 
-    def find(self, run_id: str) -> Story | None:
+    def find(self, run_id: str) -> RunUpdate | None:
         """The update of a run; None: there is none."""
         return self.open.get(run_id) or self.ended.get(run_id)
 
-    def begin(self, story: Story, beginning: Beginning) -> None:
+    def begin(self, story: RunUpdate, beginning: RunStart) -> None:
         """Add a new run."""
         story.new = beginning
         stories = self.open if story.settled_ms is None else self.ended
@@ -124,7 +124,7 @@ class Stories:
         for run, timed in facts:
             story = stories.get(run.id)
             if story is None:
-                story = stories[run.id] = Story(run.id)
+                story = stories[run.id] = RunUpdate(run.id)
             story.run = run
             story.facts.append(timed)
 
@@ -143,22 +143,22 @@ class Stories:
         else:
             self.again[run_id] = self.again.get(run_id, 0) + times
 
-    def take_ended(self) -> Stories:
+    def take_ended(self) -> RunUpdates:
         """Remove and return all but the updates of open runs: later facts do not change these."""
-        leaving = Stories()
+        leaving = RunUpdates()
         leaving.ended, self.ended = self.ended, {}
         leaving.flows, self.flows = self.flows, {}
         leaving.again, self.again = self.again, {}
         return leaving
 
-    def take_over(self, begun: Stories) -> None:
+    def take_over(self, begun: RunUpdates) -> None:
         """Add new runs, with their keys and flows."""
         self.open.update(begun.open)
         self.ended.update(begun.ended)
         self.keys.update(begun.keys)
         self.flows.update(begun.flows)
 
-    def prior(self, entry: Entry) -> Prior | None:
+    def prior(self, entry: NewRun) -> ExistingRun | None:
         """The run with the key of an entry, or else with its id."""
         found = self.with_key(entry.key, entry.retention_ms) if entry.key is not None else None
         if found is not None:
@@ -166,14 +166,14 @@ class Stories:
         story = self.find(entry.run_id)
         if story is None or story.new is None:
             return None
-        return Prior(entry.run_id, entry.digest, story.stands or story.state)
+        return ExistingRun(entry.run_id, entry.digest, story.current_state or story.state)
 
-    def with_key(self, key: str, retention_ms: int) -> Prior | None:
+    def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
         """The run with a key that has not expired."""
         story = self.keys.get(key)
         if story is None or story.new is None or story.new.key_until_ms <= retention_ms:
             return None
-        return Prior(story.run_id, story.new.digest, story.stands or story.state)
+        return ExistingRun(story.run_id, story.new.digest, story.current_state or story.state)
 
     @property
     def has_any_but_open(self) -> bool:
@@ -181,7 +181,7 @@ class Stories:
         return bool(self.ended or self.again or self.flows)
 
     @property
-    def new(self) -> list[Story]:
+    def new(self) -> list[RunUpdate]:
         """The new runs: ended ones by id, then open ones.
 
         In this order an index of ids is updated fastest.
@@ -190,11 +190,11 @@ class Stories:
         return [story for story in chain(ended, self.open.values()) if story.new is not None]
 
     @property
-    def older(self) -> list[Story]:
+    def older(self) -> list[RunUpdate]:
         """The runs that the history has already."""
         return [story for story in self if story.new is None]
 
-    def __iter__(self) -> Iterator[Story]:
+    def __iter__(self) -> Iterator[RunUpdate]:
         return chain(self.ended.values(), self.open.values())
 
     def __bool__(self) -> bool:
@@ -205,17 +205,17 @@ class Recent:
     """Updates that the history does not have yet: ``current``, and those that are being copied."""
 
     def __init__(self) -> None:
-        self.current = Stories()
-        self._copying = Stories()
+        self.current = RunUpdates()
+        self._copying = RunUpdates()
 
-    def take_all(self) -> Stories:
+    def take_all(self) -> RunUpdates:
         """Begin to copy all updates so far; returns them."""
-        self._copying, self.current = self.current, Stories()
+        self._copying, self.current = self.current, RunUpdates()
         for story in self._copying.open.values():
             story.freeze()
         return self._copying
 
-    def take_ended(self) -> Stories:
+    def take_ended(self) -> RunUpdates:
         """Begin to copy the updates so far of runs that have ended; returns them."""
         self._copying = self.current.take_ended()
         return self._copying
@@ -227,14 +227,14 @@ class Recent:
             key = story.new and story.new.key
             if key is not None and keys.get(key) is story:
                 del keys[key]
-        self._copying = Stories()
+        self._copying = RunUpdates()
 
-    def prior(self, entry: Entry) -> Prior | None:
+    def prior(self, entry: NewRun) -> ExistingRun | None:
         """The run with the key of an entry, or else with its id."""
         found = self.current.prior(entry) or self._copying.prior(entry)
         return found and self.with_current_state(found)
 
-    def with_key(self, key: str, retention_ms: int) -> Prior | None:
+    def with_key(self, key: str, retention_ms: int) -> ExistingRun | None:
         """The run with a key that has not expired."""
         found = self.current.with_key(key, retention_ms) or self._copying.with_key(
             key, retention_ms
@@ -246,10 +246,10 @@ class Recent:
         stories = (self.current.find(run_id), self._copying.find(run_id))
         return any(story is not None and story.new is not None for story in stories)
 
-    def with_current_state(self, prior: Prior) -> Prior:
+    def with_current_state(self, prior: ExistingRun) -> ExistingRun:
         """The run with its latest state: where it was found, its end may be missing."""
         for story in (self.current.find(prior.run_id), self._copying.find(prior.run_id)):
-            state = story and story.stands
+            state = story and story.current_state
             if state is not None:
                 return msgspec.structs.replace(prior, state=state)
         return prior

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 
-class Slots:
+class TargetSlots:
     """A semaphore for each target that has a limit. A changed limit applies to later calls only."""
 
     def __init__(self) -> None:

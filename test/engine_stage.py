@@ -19,21 +19,21 @@ from fractal_rm.adapters.memory import (
     QuietTelemetry,
     SettledRuns,
 )
-from fractal_rm.adapters.memory.journal import Disk
+from fractal_rm.adapters.memory.journal import JournalContent
 from fractal_rm.adapters.operating_system import SystemRandom
 from fractal_rm.config.compile import FILES, compile_config
 from fractal_rm.config.model import Config
 from fractal_rm.config.model import Node as Peer
-from fractal_rm.domain.call import Reply
+from fractal_rm.domain.call import HttpResponse
 from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.handoff import NoAnswer, NoReceipt, Receipt
 from fractal_rm.domain.moment import Moment
 from fractal_rm.domain.run import Run, fold
 from fractal_rm.domain.state import State
-from fractal_rm.domain.steady import Look, Reading, looked_at, resumed
-from fractal_rm.domain.trigger import Arrival, Source
+from fractal_rm.domain.steady import ClockChange, ClockReading, timeline_at_start, updated
+from fractal_rm.domain.trigger import Arrival, TriggerSource
+from fractal_rm.engine.dependencies import Dependencies
 from fractal_rm.engine.node import Node
-from fractal_rm.engine.world import World
 from fractal_rm.flowlang import compile_flows
 
 URL = "http://127.0.0.1:6000"
@@ -124,7 +124,7 @@ class ManualClock:
         self.jumped_ms = 0
         self.slept_ms = 0
         self.boot, self.booted_ms = "first", 0
-        self._timeline = resumed(None, self._machine())
+        self._timeline = timeline_at_start(None, self._machine())
 
     def now_ms(self) -> int:
         return self.ms + self.jumped_ms
@@ -141,18 +141,18 @@ class ManualClock:
     def steady_ms(self) -> int:
         return self.read().steady_ms
 
-    def read(self) -> Reading:
+    def read(self) -> ClockReading:
         """The time now."""
-        self._timeline = looked_at(self._timeline, self._machine())
+        self._timeline = updated(self._timeline, self._machine())
         return self._timeline.read(self._timeline.boot_ms)
 
-    def look(self) -> Look:
-        return Look()
+    def detect_changes(self) -> ClockChange:
+        return ClockChange()
 
-    def go_on_after(self, latest_ms: int | None) -> None:
+    def continue_after(self, latest_ms: int | None) -> None:
         pass
 
-    async def keep(self) -> None:
+    async def save(self) -> None:
         pass
 
     def sleep(self, ms: int) -> None:
@@ -166,7 +166,7 @@ class ManualClock:
         self.boot, self.booted_ms = f"after {self.boot}", self.ms
         if wall_ms is not None:
             self.jumped_ms = wall_ms - self.ms
-        self._timeline = resumed(self._timeline, self._machine())
+        self._timeline = timeline_at_start(self._timeline, self._machine())
 
 
 class Stage:
@@ -174,14 +174,14 @@ class Stage:
 
     def __init__(
         self,
-        disk: Disk | None = None,
+        disk: JournalContent | None = None,
         clock: ManualClock | None = None,
         known_peers: MemoryKnownPeers | None = None,
         journal: MemoryJournal | None = None,
         observers=(),
         **changes,
     ):
-        self.disk = disk or Disk()
+        self.disk = disk or JournalContent()
         self.clock = clock or ManualClock()
         self.journal = journal or MemoryJournal(self.disk)
         self.components = MemoryCaller({})
@@ -191,7 +191,7 @@ class Stage:
         self.known_peers = known_peers or MemoryKnownPeers()
         self.telemetry = QuietTelemetry()
         self.ended_runs = SettledRuns(self.clock.steady_ms)
-        self.world = World(
+        self.world = Dependencies(
             config(**changes), self.journal, self.components, self.peers, self._made_balancer,
             self.publisher, self.clock, SystemRandom(), self.telemetry, self.known_peers,
             kept_id=lambda: "kept", observers=(self.ended_runs, *observers),
@@ -210,7 +210,7 @@ class Stage:
         head = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in headers.items()).encode()
 
         async def answer(_):
-            return Reply(status, head, body.encode() if isinstance(body, str) else body)
+            return HttpResponse(status, head, body.encode() if isinstance(body, str) else body)
 
         self.components.answers[f"{URL}/{name}"] = answer
 
@@ -222,7 +222,7 @@ class Stage:
             error = left.pop(0) if len(left) > 1 else left[0]
             if error is not None:
                 raise error
-            return Reply(200, b"", b"answered")
+            return HttpResponse(200, b"", b"answered")
 
         self.components.answers[f"{URL}/{name}"] = answer
 
@@ -232,7 +232,7 @@ class Stage:
 
         async def answer(_):
             await go.wait()
-            return Reply(200, b"", b"released")
+            return HttpResponse(200, b"", b"released")
 
         self.components.answers[f"{URL}/{name}"] = answer
         return go
@@ -252,12 +252,12 @@ class Stage:
     async def send(self, flow: str = "1", payload: object = "p", **keys: object):
         """Send a trigger by MQTT."""
         body = {"id_flow": flow, "payload": payload, **keys}
-        return await self.node.receive(Arrival(Source.MQTT, json.dumps(body).encode()))
+        return await self.node.receive(Arrival(TriggerSource.MQTT, json.dumps(body).encode()))
 
     async def offer(self, flow: str = "1", payload: object = "p", **keys: object):
         """Send a hand-off, as another node of this program does."""
         body = {"id_flow": flow, "payload": payload, "is_load_balancing": True, **keys}
-        return await self.node.receive(Arrival(Source.REST, json.dumps(body).encode()))
+        return await self.node.receive(Arrival(TriggerSource.REST, json.dumps(body).encode()))
 
     async def ended(self, run_id: str, within_s: float = 10):
         """Wait for the outcome of a run."""

@@ -13,8 +13,8 @@ from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.result import NULL, StepResult
 from fractal_rm.domain.strict_json import read_json
+from fractal_rm.domain.value_budget import MAX_VALUES, ValueBudget
 from fractal_rm.domain.value_path import ValuePath
-from fractal_rm.domain.values import MOST_VALUES, Values
 
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "true or false"),  # before the numbers: bool is a subclass of int
@@ -30,14 +30,14 @@ _NO_ITEM: Any = object()
 MAX_ERROR_CHARACTERS = 400  # of an error message of the JMESPath library
 
 
-class Head(msgspec.Struct, frozen=True):
+class ResponseHead(msgspec.Struct, frozen=True):
     """Status and headers of a response, kept if the flow refers to them. Names in lower case."""
 
     status: int
     headers: Mapping[str, str] = {}
 
 
-class Seen:
+class EvaluationContext:
     """The payload, the results by number, and the kept response heads, for one step.
 
     Each value is parsed once, however often the step refers to it. A call that was skipped, or that
@@ -49,33 +49,35 @@ class Seen:
         self,
         payload: msgspec.Raw,
         results: Mapping[int, StepResult],
-        heads: Mapping[int, Head],
-        most_values: int = MOST_VALUES,
+        heads: Mapping[int, ResponseHead],
+        most_values: int = MAX_VALUES,
     ) -> None:
         self._payload = payload
         self._most_values = most_values
-        self._budget = Values(most_values)
-        self.comparison_budget = Values(most_values)
+        self._budget = ValueBudget(most_values)
+        self.comparison_budget = ValueBudget(most_values)
         self._results = results
         self._heads = heads
         self._item: Any = _NO_ITEM
         self._decoded: dict[int, Any] = {}  # values by number of the result, 0 for the payload
         self._parsed: dict[int, Any] = {}  # the same, but texts of results parsed as JSON
 
-    def with_response(self, number: int, result: StepResult, head: Head) -> Seen:
+    def with_response(
+        self, number: int, result: StepResult, head: ResponseHead
+    ) -> EvaluationContext:
         """Return a context that also has the response to the call with this number."""
         results, heads = {**self._results, number: result}, {**self._heads, number: head}
-        context = Seen(self._payload, results, heads, self._most_values)
+        context = EvaluationContext(self._payload, results, heads, self._most_values)
         context._item = self._item
         return context
 
-    def with_item(self, item: Any) -> Seen:
+    def with_item(self, item: Any) -> EvaluationContext:
         """Return a context for one element of a FOREACH. It shares what is parsed already."""
-        context = Seen(self._payload, self._results, self._heads, self._most_values)
+        context = EvaluationContext(self._payload, self._results, self._heads, self._most_values)
         context._item, context._decoded, context._parsed = item, self._decoded, self._parsed
         return context
 
-    def head(self, number: int) -> Head | None:
+    def head(self, number: int) -> ResponseHead | None:
         """The head of the response to a call; None if it has none."""
         return self._heads.get(number)
 
@@ -84,7 +86,7 @@ class Seen:
         if isinstance(ref, Payload):
             return self._payload
         if isinstance(ref, Item):
-            return msgspec.Raw(encoded(self._parse(ref)))
+            return msgspec.Raw(encode_value(self._parse(ref)))
         result = self._results.get(ref.number, NULL)
         if isinstance(result, msgspec.Raw):
             return result
@@ -135,7 +137,7 @@ class Seen:
         """A whole payload or result; a text stays a text. Raises CannotEvaluate."""
         number = _number_of(ref)
         if number not in self._decoded:
-            self._decoded[number] = decoded(self.json_of(ref), name_of(ref), self._budget)
+            self._decoded[number] = decode_value(self.json_of(ref), name_of(ref), self._budget)
         return self._decoded[number]
 
 
@@ -143,7 +145,7 @@ def _number_of(ref: Payload | Result) -> int:
     return 0 if isinstance(ref, Payload) else ref.number
 
 
-def _parse_text(number: int, text: str, budget: Values) -> Any:
+def _parse_text(number: int, text: str, budget: ValueBudget) -> Any:
     """Parse the text of a result as JSON, as strictly as a trigger."""
     budget.take_text(text)
     try:
@@ -152,7 +154,7 @@ def _parse_text(number: int, text: str, budget: Values) -> Any:
         raise CannotEvaluate(f"result{number} is not JSON: {error}") from None
 
 
-def decoded(raw: msgspec.Raw, name: str, budget: Values) -> Any:
+def decode_value(raw: msgspec.Raw, name: str, budget: ValueBudget) -> Any:
     """Decode the JSON text of a payload or a result. Raises CannotEvaluate.
 
     An older release may have accepted JSON that this one cannot read.
@@ -175,10 +177,10 @@ def name_of(ref: Reference) -> str:
     return f"{name}.{ref.path}" if ref.path else name
 
 
-def pick(path: str, value: Any, name: str, budget: Values) -> Any:
+def pick(path: str, value: Any, name: str, budget: ValueBudget) -> Any:
     """Apply a JMESPath to a value. Raises CannotEvaluate."""
     try:
-        return compiled(path).pick(value, budget)
+        return compile_path(path).pick(value, budget)
     except Exception as error:  # noqa: BLE001 - the library raises more than its own errors
         raise CannotEvaluate(f"{name}: {_shortened(str(error))}") from None
 
@@ -192,12 +194,12 @@ def _shortened(message: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def compiled(path: str) -> ValuePath:
+def compile_path(path: str) -> ValuePath:
     """Compile a JMESPath. Raises an error of the library or NoJson if it is not valid."""
     return ValuePath(path)
 
 
-def encoded(value: Any, *, in_order: bool = False) -> bytes:
+def encode_value(value: Any, *, in_order: bool = False) -> bytes:
     """Encode a value as JSON text. Raises CannotEvaluate."""
     try:
         return msgspec.json.encode(value, order="sorted" if in_order else None)
