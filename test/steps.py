@@ -10,16 +10,16 @@ def flow(*steps: Step, flow_id: str = "9", **settings: object) -> Flow:
     return Flow(flow_id, steps=steps, **settings)
 
 
-def get(number: int, where: str, **terms: object) -> Call:
+def get(number: int, where: str, **options: object) -> Call:
     """A GET of ``where``, such as "a 1"."""
     component, endpoint = where.split()
-    return Call(number, component, endpoint, Method.GET, **_terms(terms))
+    return Call(number, component, endpoint, Method.GET, **_options(options))
 
 
-def post(number: int, where: str, *items: object, **terms: object) -> Call:
+def post(number: int, where: str, *items: object, **options: object) -> Call:
     """A POST of items, or of a template (``json``), to ``where``, such as "a 1"."""
     component, endpoint = where.split()
-    return Call(number, component, endpoint, Method.POST, tuple(items), **_terms(terms))
+    return Call(number, component, endpoint, Method.POST, tuple(items), **_options(options))
 
 
 def each(over: object, at_once: int = 1) -> ForEach:
@@ -34,5 +34,5 @@ def items(*references: object) -> Content:
     return Content(tuple(references))
 
 
-def _terms(terms: dict[str, object]) -> dict[str, object]:
-    return {"terms": CallOptions(**terms)} if terms else {}
+def _options(options: dict[str, object]) -> dict[str, object]:
+    return {"options": CallOptions(**options)} if options else {}

@@ -631,7 +631,7 @@ async def main():
         print(run.id, flush=True)
         if n % 2:
             await blobs.write(journal, run, blobs.Settled(blobs.State.SUCCEEDED))
-            await journal.bring_over()
+            await journal.update_history()
 
 asyncio.run(main())
 """

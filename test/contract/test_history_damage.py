@@ -111,7 +111,7 @@ async def use(journal, *, has_run: bool = True) -> None:
             await asyncio.sleep(0.01)
     if has_run:
         _ = write(journal, begun("run-0"), Settled(State.SUCCEEDED))
-    projected = asyncio.ensure_future(journal.bring_over())
+    projected = asyncio.ensure_future(journal.update_history())
     await asyncio.wait([projected], timeout=0.3)
 
 

@@ -25,7 +25,7 @@ from steps import each, flow, get, items, post, undo
 CHILD = flow(
     post(1, "b 1", Payload()),
     Wait(1),
-    post(2, "b 2", Item(), each=each(Payload(), 2)),
+    post(2, "b 2", Item(), foreach=each(Payload(), 2)),
     Reply(items(Result(2))),
     flow_id="8",
     durable=Durability.STEP,
@@ -37,7 +37,7 @@ def every_kind(order: Order, *, fails: bool):
     last = (get(6, "slow 1"),) if fails else ()
     return flow(
         get(1, "a 1", undo=undo("2", Result(1))),
-        post(2, "a 2", Item(), each=each(Result(1), 2), undo=undo("2")),
+        post(2, "a 2", Item(), foreach=each(Result(1), 2), undo=undo("2")),
         Wait(1),
         Publish("alerts", items(Result(1))),
         get(3, "b 1", when=Literal(False), undo=undo("2")),

@@ -72,7 +72,7 @@ def test_a_deleted_journal_is_reported_before_the_next_trigger(make):
 
 def test_a_node_that_cannot_write_the_end_of_a_run_reports_it_when_it_stops(make, components):
     def answer(*_):
-        components.go_on.wait(60)
+        components.release.wait(60)
         return 200, "late"
 
     components.answers["/endpoint2"] = answer
@@ -82,7 +82,7 @@ def test_a_node_that_cannot_write_the_end_of_a_run_reports_it_when_it_stops(make
     aside = node.state.with_name("aside")
     node.state.rename(aside)
     wait_until(lambda: not node.check("journal"))
-    components.go_on.set()
+    components.release.set()
     assert node.stop() == 0
     assert node.log.count("end_not_written") == 1
     aside.rename(node.state)

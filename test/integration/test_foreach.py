@@ -56,7 +56,7 @@ def result(outcome, number):
 @pytest.mark.parametrize("at_once", [1, 2, 9])
 async def test_a_call_is_made_for_each_element_with_a_limit_at_once(at_once):
     one = flow(
-        post(1, "a 1", Item(), each=each(Payload("list"), at_once)), post(2, "b 1", Result(1))
+        post(1, "a 1", Item(), foreach=each(Payload("list"), at_once)), post(2, "b 1", Result(1))
     )
     async with stage_of(one) as stage:
         seen = echoes(stage, "a/1")
@@ -70,16 +70,16 @@ async def test_a_call_is_made_for_each_element_with_a_limit_at_once(at_once):
         assert stage.load.result_bytes == 0
 
 
-async def test_the_terms_of_a_call_may_refer_to_the_item():
-    terms = {
-        "each": each(Result(1)),
+async def test_the_options_of_a_call_may_refer_to_the_item():
+    options = {
+        "foreach": each(Result(1)),
         "json": ObjectOf((("id", Item("id")), ("all", Item()), ("p", Payload()))),
         "when": Compare(Comparison.GREATER, Item("id"), Literal(1)),
         "query": (("q", Item("id")),),
         "expect": Compare(Comparison.EQUAL, Status(2), Literal(202)),
         "settles": True,
     }
-    one = flow(get(1, "a 1"), post(2, "b 1", **terms))
+    one = flow(get(1, "a 1"), post(2, "b 1", **options))
     async with stage_of(one) as stage:
         stage.answers("a/1", '[{"id": 1}, {"id": 2}, {"id": 3}]')
         for number in (2, 3):
@@ -92,14 +92,14 @@ async def test_the_terms_of_a_call_may_refer_to_the_item():
 
 
 async def test_a_condition_without_the_item_skips_the_whole_step():
-    one = flow(get(1, "a 1", each=each(Payload()), when=Literal(False)))
+    one = flow(get(1, "a 1", foreach=each(Payload()), when=Literal(False)))
     async with stage_of(one) as stage:
         outcome = await stage.run("9", payload="no list")
         assert (outcome.state, bytes(outcome.results[0])) == (State.SUCCEEDED, b"null")
 
 
 async def test_a_foreach_over_an_empty_list_makes_no_call():
-    async with stage_of(flow(get(1, "a 1", each=each(Payload())))) as stage:
+    async with stage_of(flow(get(1, "a 1", foreach=each(Payload())))) as stage:
         outcome = await stage.run("9", payload=[])
         assert result(outcome, 1) == []
         assert stage.called() == []
@@ -107,7 +107,8 @@ async def test_a_foreach_over_an_empty_list_makes_no_call():
 
 async def test_a_foreach_can_iterate_over_the_result_of_another():
     one = flow(
-        post(1, "a 1", Item(), each=each(Payload())), post(2, "a 1", Item(), each=each(Result(1)))
+        post(1, "a 1", Item(), foreach=each(Payload())),
+        post(2, "a 1", Item(), foreach=each(Result(1))),
     )
     async with stage_of(one) as stage:
         echoes(stage, "a/1")
@@ -126,7 +127,7 @@ async def test_a_foreach_can_iterate_over_the_result_of_another():
     ],
 )
 async def test_a_foreach_over_no_list_or_a_long_one_fails(over, payload, why):
-    one = flow(get(1, "a 1"), get(2, "b 1", each=each(over)))
+    one = flow(get(1, "a 1"), get(2, "b 1", foreach=each(over)))
     async with stage_of(one, bounds=Bounds(max_trigger_bytes=1_000_000)) as stage:
         outcome = await stage.run("9", payload=payload)
         assert outcome.state is State.FAILED
@@ -135,7 +136,7 @@ async def test_a_foreach_over_no_list_or_a_long_one_fails(over, payload, why):
 
 
 async def test_results_of_more_than_8_mib_fail_the_step():
-    async with stage_of(flow(get(1, "a 1", each=each(Payload())))) as stage:
+    async with stage_of(flow(get(1, "a 1", foreach=each(Payload())))) as stage:
         stage.answers("a/1", "x" * (3 * 1024 * 1024))
         outcome = await stage.run("9", payload=[0] * 100)
         assert outcome.reason == "step 1, a 1: it is larger than 8 MiB"
@@ -144,7 +145,7 @@ async def test_results_of_more_than_8_mib_fail_the_step():
 
 
 async def test_a_failed_element_fails_the_step_after_those_in_flight_finish():
-    one = flow(post(1, "a 1", Item(), each=each(Payload(), 2)), get(2, "b 1"))
+    one = flow(post(1, "a 1", Item(), foreach=each(Payload(), 2)), get(2, "b 1"))
     async with stage_of(one) as stage:
         echoes(stage, "a/1", fails_on=(3,))
         run_id = (await stage.send("9", payload=[1, 2, 3, 4, 5, 6])).run
@@ -158,7 +159,7 @@ async def test_a_failed_element_fails_the_step_after_those_in_flight_finish():
 
 
 async def test_with_errors_continue_the_text_of_a_failed_element_is_its_result():
-    one = flow(post(1, "a 1", Item(), each=each(Payload())), errors=OnError.CONTINUE)
+    one = flow(post(1, "a 1", Item(), foreach=each(Payload())), errors=OnError.CONTINUE)
     async with stage_of(one) as stage:
         echoes(stage, "a/1", fails_on=(2,))
         assert result(await stage.run("9", payload=[1, 2, 3]), 1) == [1, 2, 3]
@@ -171,7 +172,7 @@ async def test_with_errors_continue_the_text_of_a_failed_element_is_its_result()
 
 
 async def test_each_element_is_retried_separately():
-    one = flow(post(1, "a 1", Item(), each=each(Payload()), retry=Retry(1, 1)))
+    one = flow(post(1, "a 1", Item(), foreach=each(Payload()), retry=Retry(1, 1)))
     async with stage_of(one) as stage:
         asked = Counter()
 
@@ -187,7 +188,7 @@ async def test_each_element_is_retried_separately():
 @pytest.mark.parametrize("at_once", [1, 3])
 async def test_after_a_crash_finished_elements_are_not_called_again(at_once):
     disk, clock = JournalContent(), ManualClock()
-    one = flow(post(1, "a 1", Item(), each=each(Payload(), at_once)), durable=STEP)
+    one = flow(post(1, "a 1", Item(), foreach=each(Payload(), at_once)), durable=STEP)
     stage = stage_of(one, disk, clock)
     hold = asyncio.Event()
 
@@ -218,7 +219,7 @@ async def test_after_a_crash_finished_elements_are_not_called_again(at_once):
 
 async def test_an_element_in_doubt_that_is_not_idempotent_leaves_the_run_unknown():
     disk, clock = JournalContent(), ManualClock()
-    one = flow(post(1, "once 1", Item(), each=each(Payload())))
+    one = flow(post(1, "once 1", Item(), foreach=each(Payload())))
     stage = stage_of(one, disk, clock)
     stage.holds("once/1")
     await stage.node.start()

@@ -55,7 +55,7 @@ async def test_an_original_that_does_not_answer_is_offered_a_run_once_and_may_ex
         " it may have been executed there too"
     )
     assert maybe_twice(facts)
-    original.goes_on.set()
+    original.resumed.set()
     await until(lambda: original.executed == [("2", "p")])
     assert original.offered == 1
 
@@ -68,7 +68,7 @@ async def test_an_offer_is_not_repeated_on_a_new_connection_when_a_kept_one_clos
         stage.world.peers = HttpPeers(Http1Caller())
         stage.balancer.answer = "2"
         assert (await stage.run("2")).state is State.HANDED_OFF
-        original.dies = True
+        original.closes_unanswered = True
         assert (await stage.run("2")).state is State.SUCCEEDED
     assert len(original.executed) == 2
 
@@ -80,7 +80,7 @@ def breaks(_payload):
 @pytest.mark.parametrize(
     ("misbehaves", "reason"),
     [
-        ({"dies": True}, "node 2 did not answer: the connection was closed without an answer"),
+        ({"closes_unanswered": True}, "node 2 did not answer: the connection was closed without an answer"),
         ({"flows": {"2": breaks, "3": breaks}}, "node 2 answered 500: <!doctype html>"),
         ({"gateway": 502}, "node 2 answered 502: <h1>Bad Gateway</h1>"),
         ({"gateway": 504}, "node 2 answered 504: <h1>Bad Gateway</h1>"),
@@ -109,14 +109,14 @@ async def test_a_run_that_an_original_may_have_executed_runs_here_only_if_it_is_
     ],
 )
 async def test_nodes_conf_chooses_what_follows_silence(original, flow, rule, state):
-    original.dies = True
+    original.closes_unanswered = True
     outcome, _ = await offered_to(original, flow, timeout_s=20, after_silence=rule)
     assert (outcome.state, original.offered) == (state, 1)
 
 
 async def test_a_component_that_is_not_idempotent_counts_in_a_sub_flow_too(original):
     flows = compiled("6\nRUN 7 payload\n\n7\nTO once 1\nPOST payload\n")
-    original.dies = True
+    original.closes_unanswered = True
     known = nodes(port=original.port, timeout_s=20)
     async with Stage(nodes=known, flows=flows) as stage:
         stage.world.peers = HttpPeers(Http1Caller())

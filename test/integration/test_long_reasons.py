@@ -36,7 +36,7 @@ def test_a_list_has_at_most_eight_names():
 
 
 async def test_the_first_of_many_elements_in_doubt_are_named():
-    one = flow(post(1, "once 1", Item(), each=each(Payload(), 2_008)), deadline_ms=MINUTE_MS)
+    one = flow(post(1, "once 1", Item(), foreach=each(Payload(), 2_008)), deadline_ms=MINUTE_MS)
     async with stage_of(one) as stage:
         stage.holds("once/1")
         run_id = (await stage.send("9", list(range(2_008)))).run

@@ -138,7 +138,7 @@ async def test_a_node_replies_at_the_response_topic(node, mosquitto):
 
 async def test_a_reply_is_published_after_a_broker_restart_and_a_kill(node, mosquitto):
     def when_told(*_):
-        node.components.go_on.wait(60)
+        node.components.release.wait(60)
         return 200, "at last"
 
     node.components.answers["/endpoint2"] = when_told
@@ -146,7 +146,7 @@ async def test_a_reply_is_published_after_a_broker_restart_and_a_kill(node, mosq
     await request(node, mosquitto, "p")
     await until(lambda: node.components.requests)
     mosquitto.stop()
-    node.components.go_on.set()
+    node.components.release.set()
     (run,) = node.runs()
     kinds = lambda: [type(each.fact).__name__ for each in node.history.run(run.id).facts]  # noqa: E731
     await until(lambda: "Replying" in kinds())

@@ -187,7 +187,7 @@ def test_after_a_reload_a_message_that_waited_for_room_is_certainly_new(
     node.edit("comm", mqtt__keepalive=30)
     wait_until(lambda: "mqtt_redelivered" in node.log)
     assert "mqtt_redelivered messages=1 recognized=0 may_run_twice=0" in node.log
-    components.go_on.set()
+    components.release.set()
     wait_until(lambda: len([run for run in node.runs() if run.state.final]) == 3)
     assert node.stop() == 0
 

@@ -21,7 +21,7 @@ def node_at(port: int, endpoint: str, **more):
 def test_a_handed_off_run_executes_once_and_its_receipt_is_kept(make, components):
     there = make("there").start()
     here = make("here", balancer=components.port)
-    here.knows(there)
+    here.add_peer(there)
     here.start()
     components.answers["/LB/id_node"] = (200, '{"id_node": 2}')
     answer = here.outcome("1")

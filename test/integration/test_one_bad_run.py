@@ -192,7 +192,7 @@ def unqueueable(monkeypatch):
             raise UnexpectedError
         return true(flow_id, latest, payload, most)
 
-    monkeypatch.setattr(order, "what_it_is_about", label)
+    monkeypatch.setattr(order, "latest_key", label)
     return payloads
 
 

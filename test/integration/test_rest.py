@@ -79,9 +79,9 @@ def test_a_client_whose_wait_ends_early_gets_the_state(node):
     _, _, answer = node.trigger("2", Prefer="wait=1")
     assert answer["state"] in ("accepted", "running")
     assert "results" not in answer
-    node.components.go_on.set()
+    node.components.release.set()
     wait_until(lambda: node.history.run(answer["run"]).summary.state.final)
-    node.components.go_on.clear()
+    node.components.release.clear()
     del node.components.answers["/endpoint2"]
 
 

@@ -89,7 +89,7 @@ class Site:
         assert self.node.stop() == 0
         assert "Traceback" not in self.node.log
         assert self.node.problems() == []
-        self.components.end()
+        self.components.stop()
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def sites(tmp_path_factory):
         yield SimpleNamespace(first=first, second=second, original=original)
         first.end()
         second.end()
-        original.end()
+        original.stop()
 
 
 @pytest.mark.parametrize(("sender", "receiver"), [("first", "second"), ("second", "first")])

@@ -55,7 +55,7 @@ async def test_a_run_that_succeeds_undoes_nothing():
 async def test_skipped_steps_are_not_undone():
     one = flow(
         get(1, "a 1", undo=undo("2"), when=Literal(False)),
-        get(2, "b 1", undo=undo("2"), each=each(Payload())),
+        get(2, "b 1", undo=undo("2"), foreach=each(Payload())),
         get(3, "slow 1"),
     )
     async with stage_of(one) as stage:

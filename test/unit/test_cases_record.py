@@ -101,7 +101,6 @@ def passes(prepare, *args, **keys):
 def answers(stage: Stage, name: str, *texts: object) -> None:
     """Each call takes the next text, or raises the next error; the last one stays."""
     from engine_stage import URL
-
     from fractal_rm.domain.call import HttpResponse
 
     left = list(texts)

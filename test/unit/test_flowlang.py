@@ -184,7 +184,7 @@ def test_every_instruction_can_have_a_condition():
         for step in ("GET", "RUN 1", "WAIT 1s", "PUBLISH a payload", "REPLY payload")
     )
     call, *others = steps_of(text)
-    assert call.terms.when == Payload("again")
+    assert call.options.when == Payload("again")
     assert [step.when for step in others] == [Payload("again")] * 4
 
 
@@ -199,14 +199,14 @@ def test_foreach_is_read():
     )
     _, call, after = steps_of(text)
     assert call.items == (Item("box"),)
-    assert call.terms.each == ForEach(Result(1, "boxes"), 4)
+    assert call.options.foreach == ForEach(Result(1, "boxes"), 4)
     assert after.items == (Result(2),)
-    assert steps_of("POST item\n  FOREACH payload")[0].terms.each == ForEach(Payload(), 1)
+    assert steps_of("POST item\n  FOREACH payload")[0].options.foreach == ForEach(Payload(), 1)
 
 
 def test_undo_can_use_the_answer_of_its_own_call():
     (call,) = steps_of("POST payload\n  UNDO 2 result1.id made payload\n  AS made")
-    assert call.terms.undo == Undo("2", (Result(1, "id"), Result(1), Payload()))
+    assert call.options.undo == Undo("2", (Result(1, "id"), Result(1), Payload()))
 
 
 def test_a_setting_and_a_modifier_may_have_the_same_keyword():

@@ -69,7 +69,7 @@ def read_modifiers(node: StepNode, scope: Scope) -> Fields:
     at_once = fields.pop("at_once", None) or 1
     over = fields.pop("over", None)
     if over is not None:
-        fields["each"] = ForEach(over, at_once)
+        fields["foreach"] = ForEach(over, at_once)
     return fields
 
 
@@ -163,7 +163,7 @@ def _expect(node: ModifierNode, scope: Scope, fields: Fields) -> None:
     _, *words = node.line.words
     if len(words) == 1 and words[0].text.isascii() and words[0].text.isdigit():
         fields["expect"] = _expected_status(node.line, words[0], scope)
-        fields["settles"] = True
+        fields["expect_decides"] = True
         return
     scope.step.own_answer, scope.step.asks_own_status = True, False
     fields["expect"] = condition = read_condition(node.line, node.keyword, scope)
@@ -171,7 +171,7 @@ def _expect(node: ModifierNode, scope: Scope, fields: Fields) -> None:
         scope.report.warn(
             "F134", node.line, node.keyword, "this is never true, so the step always fails"
         )
-    fields["settles"] = scope.step.asks_own_status
+    fields["expect_decides"] = scope.step.asks_own_status
     scope.step.own_answer = False
 
 

@@ -97,9 +97,9 @@ def _with_kept_headers(step: Step, kept: dict[int, set[str]]) -> Step:
     """A step with the headers of its answer that its EXPECT or a later step uses."""
     if not isinstance(step, Call) or step.number not in kept:
         return step
-    terms = CallOptions() if step.options is UNSET else step.options
-    terms = msgspec.structs.replace(terms, keeps=tuple(sorted(kept[step.number])))
-    return msgspec.structs.replace(step, terms=terms)
+    options = CallOptions() if step.options is UNSET else step.options
+    options = msgspec.structs.replace(options, kept_headers=tuple(sorted(kept[step.number])))
+    return msgspec.structs.replace(step, options=options)
 
 
 def _check_target(node: ToNode, endpoints: Endpoints, report: Report) -> None:
