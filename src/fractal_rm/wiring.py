@@ -9,6 +9,7 @@ import gc
 import os
 from collections.abc import Callable, Coroutine, Iterable
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -250,6 +251,8 @@ def _open_files(config: Config, telemetry: Telemetry) -> int:
 def _load_ahead() -> None:
     """What is loaded at its first use, when no descriptor may be free; other nodes stay smaller."""
     _load_codecs(LARGE_CODECS)
+    for module in ("fractal_rm.domain.value_path", "_strptime"):
+        _ = import_module(module)
 
 
 def _calm_garbage_collection() -> None:

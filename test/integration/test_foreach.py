@@ -77,7 +77,7 @@ async def test_the_options_of_a_call_may_refer_to_the_item():
         "when": Compare(Comparison.GREATER, Item("id"), Literal(1)),
         "query": (("q", Item("id")),),
         "expect": Compare(Comparison.EQUAL, Status(2), Literal(202)),
-        "settles": True,
+        "expect_decides": True,
     }
     one = flow(get(1, "a 1"), post(2, "b 1", **options))
     async with stage_of(one) as stage:

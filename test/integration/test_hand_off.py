@@ -80,7 +80,10 @@ def breaks(_payload):
 @pytest.mark.parametrize(
     ("misbehaves", "reason"),
     [
-        ({"closes_unanswered": True}, "node 2 did not answer: the connection was closed without an answer"),
+        (
+            {"closes_unanswered": True},
+            "node 2 did not answer: the connection was closed without an answer",
+        ),
         ({"flows": {"2": breaks, "3": breaks}}, "node 2 answered 500: <!doctype html>"),
         ({"gateway": 502}, "node 2 answered 502: <h1>Bad Gateway</h1>"),
         ({"gateway": 504}, "node 2 answered 504: <h1>Bad Gateway</h1>"),

@@ -257,7 +257,15 @@ def test_retry_after_is_honoured_or_the_call_is_not_made_again(said, pause):
 
 
 @pytest.mark.parametrize("now_ms", [0, 1_800_000_000_000, 4_000_000_000_000])
-def test_a_date_to_retry_after_is_measured_by_the_clock_of_who_said_it(now_ms):
-    head = "Date: Fri, 15 Jan 2027 08:00:00 GMT\r\nRetry-After: Fri, 15 Jan 2027 08:00:30 GMT\r\n"
+@pytest.mark.parametrize(
+    "later",
+    [
+        "Fri, 15 Jan 2027 08:00:30 GMT",
+        "Friday, 15-Jan-27 08:00:30 GMT",
+        "Fri Jan 15 08:00:30 2027",
+    ],
+)
+def test_a_date_in_retry_after_is_compared_with_the_date_of_the_response(now_ms, later):
+    head = f"Date: Fri, 15 Jan 2027 08:00:00 GMT\r\nRetry-After: {later}\r\n"
     answer = HttpResponse(503, head.encode(), b"")
     assert retry_delay_s(answer, 1, 0, retry=Retry(1, 100), now_ms=now_ms) == 30

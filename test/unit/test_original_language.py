@@ -124,8 +124,8 @@ def test_the_json_of_an_earlier_release_is_read():
     assert msgspec.json.encode(flow) == before
 
 
-@pytest.mark.parametrize("library", ["cronsim", "zoneinfo"])
-def test_without_schedules_their_libraries_are_not_loaded(library):
+@pytest.mark.parametrize("library", ["jmespath", "cronsim", "zoneinfo"])
+def test_without_paths_or_schedules_their_libraries_are_not_loaded(library):
     program = (
         "import sys; from fractal_rm.flowlang import compile_flows; import fractal_rm.wiring\n"
         "compile_flows('1\\nTO a 1\\nPOST payload\\n  WHEN payload == 1\\n', {'a': ['1']})\n"

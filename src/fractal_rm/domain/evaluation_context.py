@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeGuard
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
@@ -14,7 +15,9 @@ from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.result import NULL, StepResult
 from fractal_rm.domain.strict_json import read_json
 from fractal_rm.domain.value_budget import MAX_VALUES, ValueBudget
-from fractal_rm.domain.value_path import ValuePath
+
+if TYPE_CHECKING:
+    from fractal_rm.domain.value_path import ValuePath
 
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "true or false"),  # before the numbers: bool is a subclass of int
@@ -195,8 +198,11 @@ def _shortened(message: str) -> str:
 
 @lru_cache(maxsize=1024)
 def compile_path(path: str) -> ValuePath:
-    """Compile a JMESPath. Raises an error of the library or NoJson if it is not valid."""
-    return ValuePath(path)
+    """Compile a JMESPath. Raises an error of the library or NotJson if it is not valid.
+
+    The library is imported with the first path: it takes 0.5 MiB, which most nodes do not need.
+    """
+    return import_module("fractal_rm.domain.value_path").ValuePath(path)
 
 
 def encode_value(value: Any, *, in_order: bool = False) -> bytes:

@@ -7,7 +7,7 @@ Plain functions. `failure_of` and `unmet` decide whether an attempt has failed,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timezone
 from string import punctuation
 from urllib.parse import quote
 
@@ -26,6 +26,9 @@ from fractal_rm.domain.flow_errors import CannotEvaluate
 from fractal_rm.domain.result import text_of
 from fractal_rm.domain.state import State
 
+# The form of today, and the two older ones. The standard library's `email` reads them too, but it
+# takes 0.24 MiB of the memory of every node.
+_HTTP_DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
 CONNECT_ATTEMPTS = 3
 MAX_RETRY_PAUSE_S = 30.0  # between two attempts, unless the flow asks for a longer pause
 MAX_RETRY_AFTER_S = 300.0
@@ -168,11 +171,13 @@ def _retry_after_s(response: HttpResponse | CallFailed, now_ms: int) -> float:
 
 
 def _date_s(text: str) -> float | None:
-    """An HTTP date in seconds since 1970, UTC; None if it is not valid."""
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
-        return None
+    """An HTTP date (RFC 9110, 5.6.7) in seconds since 1970, UTC; None if it is not valid."""
+    for form in _HTTP_DATES:
+        try:
+            return datetime.strptime(text, form).replace(tzinfo=timezone.utc).timestamp()
+        except ValueError:  # noqa: PERF203 - of another form
+            continue
+    return None
 
 
 def worst_ending(endings: Sequence[Settled]) -> Settled:

@@ -32,8 +32,10 @@ _FUNCTIONS_OF_EXPRESSIONS = frozenset({"map", "sort_by", "min_by", "max_by"})
 class ValuePath:
     """A compiled JMESPath; ``parsed`` is its syntax tree.
 
-    Raises NoJson, and the library's errors.
+    ``known_functions`` are the names that may be called. Raises NotJson, and the library's errors.
     """
+
+    known_functions = frozenset(cast("dict[str, object]", Functions.FUNCTION_TABLE))
 
     def __init__(self, text: str) -> None:
         self.parsed: dict[str, Any] = cast("Any", jmespath.compile(text)).parsed

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import msgspec
-from jmespath.functions import Functions
 
 from fractal_rm.domain.evaluation_context import compile_path
 from fractal_rm.domain.findings import did_you_mean
@@ -35,15 +34,19 @@ def read_path(text: str) -> str:
     if len(path) > MOST_CHARACTERS:
         raise PathError(f"a path has at most {MOST_CHARACTERS} characters")
     try:
-        tree = compile_path(path).parsed
+        compiled = compile_path(path)
     except RecursionError:
         raise PathError("this path is nested too deeply") from None
     except NotJson as error:
         raise PathError(str(error)) from None
+    except OSError:  # the library is imported with the first path
+        raise
     except Exception as error:  # noqa: BLE001 - foreign code, and any text may come here
         raise PathError(_why(error, path), _hint(path)) from None
-    for name in _function_names(tree):
-        _check_function(name)
+    for name in _function_names(compiled.parsed):
+        if name not in compiled.known_functions:
+            known = compiled.known_functions
+            raise PathError(f"JMESPath has no function {name}", did_you_mean(name, known))
     return path
 
 
@@ -87,9 +90,3 @@ def _function_names(tree: Any) -> Iterator[str]:
         if fields["type"] == "function_expression":
             yield str(fields["value"])
         waiting += fields["children"]
-
-
-def _check_function(name: str) -> None:
-    known = cast("dict[str, object]", Functions.FUNCTION_TABLE)
-    if name not in known:
-        raise PathError(f"JMESPath has no function {name}", did_you_mean(name, known))
