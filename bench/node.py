@@ -41,8 +41,8 @@ class Node:
         self.log = self.folder / "node.log"
         self.mode = mode
         self.rest = free_port()
-        # Modules of another commit come before the installed ones.
-        self._also = {"PYTHONPATH": str(source)} if source else {}
+        # With ``source``, modules of another commit are used instead of the installed ones.
+        self._environment = {"PYTHONPATH": str(source)} if source else {}
         self._stage = stage
         self._process: subprocess.Popen[bytes] | None = None
         shutil.copytree(SHIPPED, self.config)
@@ -64,12 +64,12 @@ class Node:
         change(content)
         path.write_text(json.dumps(content))
 
-    def knows(self, other: Node) -> None:
+    def add_peer(self, other: Node) -> None:
         """Add another node to nodes.conf, as node 2."""
         address = {"protocol": "http", "ip": HOST, "port": other.rest, "endpoint": "startrm"}
         self.edit("nodes", lambda file: file.update({"2": {"id": 2, "config": address}}))
 
-    def write_durable(self, how: str) -> None:
+    def set_durable(self, how: str) -> None:
         """Set DURABLE for flow 1."""
         path = self.config / "flows.conf"
         path.write_text(path.read_text().replace("1\n", f"1\nDURABLE {how}\n", 1))
@@ -93,7 +93,7 @@ class Node:
         try:
             yield self
         finally:
-            self.end()
+            self.stop()
 
     def start(self) -> float:
         """Start it; returns the seconds until it was ready and connected to the broker."""
@@ -102,7 +102,7 @@ class Node:
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fractal_rm.cli.main", self.mode, "--config", self.config],
-                stdout=out, stderr=out, env={**os.environ, **self._also},
+                stdout=out, stderr=out, env={**os.environ, **self._environment},
             )  # fmt: skip
         self._stage.kill_at_end(self._process)
         wait_until(lambda: b" ready " in self.log.read_bytes() or self._ended(), START_LIMIT_S)
@@ -118,7 +118,7 @@ class Node:
             sys.exit(f"the node ended:\n{self.log.read_text()}")
         return False
 
-    def end(self, *, kill: bool = False) -> None:
+    def stop(self, *, kill: bool = False) -> None:
         """Stop it with SIGTERM, or kill it."""
         if kill:
             self._process.kill()
@@ -130,10 +130,10 @@ class Node:
 
     def count(self, name: str) -> int:
         """The number of ``accepted`` or ``settled`` runs so far."""
-        return self.one(f"SELECT value FROM meta WHERE name = '{name}'")
+        return self.number(f"SELECT value FROM meta WHERE name = '{name}'")
 
-    def one(self, statement: str) -> int:
-        """A number from the history."""
+    def number(self, statement: str) -> int:
+        """The single number that a statement selects from the history."""
         return self.rows(statement)[0][0]
 
     def rows(self, statement: str, *values: object) -> list[tuple]:
