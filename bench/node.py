@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "runtime_manager" / "config_files"
 LAUNCHERS = ROOT / "runtime_manager"
-# A measured node does not use the Python of the bench, which has packages that a node does not need.
+# The Python of measured nodes. That of the bench has packages that a node does not need.
 PYTHON = str(ROOT / ".node-venv" / "bin" / "python")
 TOPIC = "component_msg"
 START_LIMIT_S = 120
