@@ -28,7 +28,7 @@ from fractal_rm.engine.timers import Timers
 class Dependencies:
     """``config`` is replaced whole when a new one is taken (`take`); the ports stay.
 
-    ``alarms`` wait on its clock, for whoever waits longer than a request takes; ``ids`` names runs.
+    ``timers`` wait on its clock, for whoever waits longer than a request takes; ``ids`` names runs.
     ``node_id`` is this node's, by which facts name it: as configured, or ``kept_id``, which is
     asked once the journal is open, and may raise FractalError. ``connections`` is how many may be
     open for calls. ``make_balancer`` returns the balancer of a configuration, None if it has none.

@@ -55,8 +55,8 @@ class HandOff:
     the run again, it must be recognized as one again.
     """
 
-    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
-        self._world = world
+    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+        self._dependencies = dependencies
         self._recorder = recorder
         self._slots = TargetSlots()
         self._in_doubt: dict[str, _OfferProgress] = {}  # runs that wait for another turn
@@ -93,7 +93,7 @@ class HandOff:
         """Log why it is unknown whether a node has a run: once for each reason."""
         if reason != progress.logged:
             progress.logged = reason
-            self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=reason)
+            self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=reason)
 
     async def _offer_in_slot(
         self, run: Run, node_id: str, tries: int, *, maybe_taken: bool
@@ -102,7 +102,7 @@ class HandOff:
         next_step = self._without_offer(run, node_id, maybe_taken=maybe_taken)
         if next_step is not None:
             return next_step
-        slot = self._slots.slot(node_id, self._world.config.nodes[node_id].limit)
+        slot = self._slots.slot(node_id, self._dependencies.config.nodes[node_id].limit)
         if slot is None:
             return await self._offer(run, node_id, tries, maybe_taken=maybe_taken)
         left_ms = None if maybe_taken else self._left_ms(run)
@@ -110,7 +110,7 @@ class HandOff:
             await slot.acquire()
         else:
             try:
-                await self._world.timers.within(left_ms, slot.acquire())
+                await self._dependencies.timers.within(left_ms, slot.acquire())
             except asyncio.TimeoutError:
                 return _TOO_LATE
         try:
@@ -125,12 +125,12 @@ class HandOff:
         next_step = self._without_offer(run, node_id, maybe_taken=maybe_taken)
         if next_step is not None:
             return next_step
-        node = self._world.config.nodes[node_id]
+        node = self._dependencies.config.nodes[node_id]
         if maybe_taken:
             next_step = await self._unless_recognized(run, node, tries)
             if next_step is not None:
                 return next_step
-        ours = maybe_taken or self._world.is_known_peer(node)
+        ours = maybe_taken or self._dependencies.is_known_peer(node)
         left_ms = self._left_ms(run)
         if left_ms is not None and left_ms <= 0:
             if not maybe_taken:
@@ -138,8 +138,8 @@ class HandOff:
             left_ms = 1  # a node of this program that may have it is still asked
         if run.placement not in OFFERED:
             await self._recorder.record_durably(run, Offered(node.id, run.epoch + 1, ours))
-        offer = _offer_of(run, self._world.node_id, left_ms)
-        answer = await self._world.peers.offer(node, offer, ours=ours)
+        offer = _offer_of(run, self._dependencies.node_id, left_ms)
+        answer = await self._dependencies.peers.offer(node, offer, ours=ours)
         return await self._after_answer(answer, run, node, tries, maybe_taken=maybe_taken)
 
     def _can_be_asked(self, run: Run, node: Node) -> bool:
@@ -150,7 +150,7 @@ class HandOff:
         return run.placement is Placement.OFFERED and node.peer != "original"
 
     def _left_ms(self, run: Run) -> int | None:
-        return time_left_ms(run, self._world.clock.steady_ms())
+        return time_left_ms(run, self._dependencies.clock.steady_ms())
 
     # --- before an offer --------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ class HandOff:
         self, run: Run, node_id: str, *, maybe_taken: bool
     ) -> Settled | TryAgain | RunHere | None:
         """What follows if the node must not be offered the run; None: it may be."""
-        node = self._world.config.nodes.get(node_id)
+        node = self._dependencies.config.nodes.get(node_id)
         if node is None:
             return self._after_removal(run, node_id, maybe_taken=maybe_taken)
         if maybe_taken and not self._can_be_asked(run, node):
@@ -184,15 +184,15 @@ class HandOff:
 
         Anything else, such as an original in its place, would execute the run again.
         """
-        recognized = await self._world.peers.recognize(node)
+        recognized = await self._dependencies.peers.recognize(node)
         if isinstance(recognized, NoAnswer):
             why = f"node {node.id} may have it, and does not say what it is: {recognized.reason}"
-            return ask_again(tries, why, self._world.random.fraction())
+            return ask_again(tries, why, self._dependencies.random.fraction())
         if recognized:
             return None
         why = f"it was offered to node {node.id}, where no node of this program answers now"
         if node.peer is None:
-            await self._world.forget_peer(node)
+            await self._dependencies.forget_peer(node)
             return self._after_doubt(run, Failure(Cause.PEER_REPLACED, why))
         return wait_for_node(f"{why}, though nodes.conf says so")
 
@@ -202,11 +202,11 @@ class HandOff:
         self, answer: OfferAnswer, run: Run, node: Node, tries: int, *, maybe_taken: bool
     ) -> Settled | TryAgain | RunHere:
         if isinstance(answer, Receipt):
-            await self._world.remember_peer(node)
+            await self._dependencies.remember_peer(node)
             return Settled(State.HANDED_OFF, f"node {node.id} has it", Cause.RECEIPT)
         if isinstance(answer, NoReceipt) and node.peer != "fractal":
             return await self._accepted_by_plain_peer(run, node)
-        fraction = self._world.random.fraction()
+        fraction = self._dependencies.random.fraction()
         next_step = after_answer(answer, node.id, tries, fraction, maybe_taken=maybe_taken)
         if not isinstance(next_step, Failure):
             return next_step
@@ -216,7 +216,7 @@ class HandOff:
 
     async def _accepted_by_plain_peer(self, run: Run, node: Node) -> Settled | RunHere:
         """An accepted offer without a receipt: whatever was there before is not there now."""
-        await self._world.forget_peer(node)
+        await self._dependencies.forget_peer(node)
         if cannot_run(node.peer, run.flow.id, ours=False) is None:
             why = f"node {node.id} answered as a plain peer"
             return Settled(State.HANDED_OFF, why, Cause.PLAIN_PEER)
@@ -225,7 +225,7 @@ class HandOff:
 
     def _after_doubt(self, run: Run, why: Failure) -> Settled | RunHere:
         """A peer that cannot be asked may have executed it; nodes.conf now says what follows."""
-        node = self._world.config.nodes.get(run.node or "")
+        node = self._dependencies.config.nodes.get(run.node or "")
         left_ms = self._left_ms(run)
         next_step = after_doubt(
             why,
@@ -233,12 +233,12 @@ class HandOff:
             once_only=self._once_only(run),
             in_time=left_ms is None or left_ms > 0,
         )
-        self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=next_step.reason)
+        self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=next_step.reason)
         return next_step
 
     def _once_only(self, run: Run) -> str | None:
         """A component of its flow that must not be called twice, or is not known; None: none is."""
-        config = self._world.config
+        config = self._dependencies.config
         for name in sorted(components_called_by(run.flow, config.flows)):
             component = config.components.get(name)
             if component is None or not component.idempotent:

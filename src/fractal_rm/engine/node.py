@@ -31,13 +31,15 @@ class Node:
     One that reads none has a name of its own, and follows changes while it is open.
     """
 
-    def __init__(self, world: Dependencies, ways_in: Mapping[str, MakeWayIn]) -> None:
-        self._world = world
+    def __init__(self, dependencies: Dependencies, ways_in: Mapping[str, MakeWayIn]) -> None:
+        self._dependencies = dependencies
         self._make = ways_in
         self._ways_in: dict[str, WayIn] = {}
-        self.lifecycle = Lifecycle(world)
-        self._recovery = Recovery(world, self.lifecycle)
-        self._inventory = UnhandledRuns(self.lifecycle.runs, self.lifecycle.queue, world.telemetry)
+        self.lifecycle = Lifecycle(dependencies)
+        self._recovery = Recovery(dependencies, self.lifecycle)
+        self._inventory = UnhandledRuns(
+            self.lifecycle.runs, self.lifecycle.queue, dependencies.telemetry
+        )
         self._paused = False
         self._serving = False
         self._blocked_by: str | None = None
@@ -55,19 +57,21 @@ class Node:
 
         Raises JournalError, and whatever a way in raises that can never start.
         """
-        found = await self._world.journal.open()
-        self._world.take(self._world.config)
-        self._world.ids.continue_after(found.newest)
-        self._world.clock.continue_after(found.latest_ms)
+        found = await self._dependencies.journal.open()
+        self._dependencies.take(self._dependencies.config)
+        self._dependencies.ids.continue_after(found.newest)
+        self._dependencies.clock.continue_after(found.latest_ms)
         self._doubt_clock()
         await self.watch_clock()
         self.lifecycle.start()
         await self._recovery.recover(found)
         self._serving = True
         self._open_or_close_queue()
-        for name, way_in in self._made(self._make, self._world.config).items():
+        for name, way_in in self._made(self._make, self._dependencies.config).items():
             await self._open(name, way_in)
-        self._world.telemetry.event("ready", found=len(found.runs), after_crash=not found.clean)
+        self._dependencies.telemetry.event(
+            "ready", found=len(found.runs), after_crash=not found.clean
+        )
 
     async def drain(self) -> None:
         """Accept no more triggers, finish what is in flight within the drain time, stop.
@@ -81,18 +85,21 @@ class Node:
         self._open_or_close_queue()
         try:
             await asyncio.wait_for(
-                self.lifecycle.queue.slots.wait_until_idle(), self._world.config.bounds.drain_s
+                self.lifecycle.queue.slots.wait_until_idle(),
+                self._dependencies.config.bounds.drain_s,
             )
         except asyncio.TimeoutError:
-            self._world.telemetry.problem("drain_ended_early", unfinished=len(self.lifecycle.runs))
+            self._dependencies.telemetry.problem(
+                "drain_ended_early", unfinished=len(self.lifecycle.runs)
+            )
         # Last, so that REST clients that wait for an outcome get it, or an answer without one.
         self.lifecycle.outcomes.release_all()
         for name in list(self._ways_in):
             await self._ways_in.pop(name).stop()
         await self.lifecycle.stop()
-        await self._world.journal.close(clean=True)
+        await self._dependencies.journal.close(clean=True)
         self._log_unwritten_end()
-        await self._world.components.close()
+        await self._dependencies.components.close()
 
     def kill(self) -> None:
         """End at once, as if the process was killed: wait for nothing and write nothing."""
@@ -100,10 +107,10 @@ class Node:
         self.lifecycle.kill()
 
     def _log_unwritten_end(self) -> None:
-        blocked = self._world.journal.blocked
+        blocked = self._dependencies.journal.blocked
         if blocked is not None:
             note = "this end counts as a crash: the next start goes on from what is on the disk"
-            self._world.telemetry.problem("end_not_written", why=blocked.why, note=note)
+            self._dependencies.telemetry.problem("end_not_written", why=blocked.why, note=note)
 
     # --- changes while it runs ----------------------------------------------------------------
 
@@ -113,7 +120,7 @@ class Node:
         Runs keep the flow that they began with. Raises what a way in raises that cannot be opened:
         the configuration from before is in force then.
         """
-        before = self._world.config
+        before = self._dependencies.config
         changed = [
             name
             for name in self._make
@@ -129,8 +136,8 @@ class Node:
             raise
 
     async def _take(self, config: Config, ways_in: Mapping[str, WayIn]) -> None:
-        self._world.take(config)
-        self.lifecycle.queue.reconfigure(self._world.limits(), config.flows)
+        self._dependencies.take(config)
+        self.lifecycle.queue.reconfigure(self._dependencies.limits(), config.flows)
         for name, way_in in ways_in.items():
             await self._open(name, way_in)
         for name, way_in in self._ways_in.items():
@@ -140,7 +147,7 @@ class Node:
     def pause(self, paused: bool) -> None:
         """Pause or resume. While paused, triggers are accepted up to the bounds; no run begins."""
         if paused != self._paused:
-            self._world.telemetry.event("paused" if paused else "resumed")
+            self._dependencies.telemetry.event("paused" if paused else "resumed")
         self._paused = paused
         self._open_or_close_queue()
 
@@ -155,16 +162,16 @@ class Node:
         """
         if not self._serving:
             return []
-        adopted = await self._world.journal.adopt()
+        adopted = await self._dependencies.journal.adopt()
         for each in adopted:
             if each.moved.runs:
-                self._world.telemetry.event(
+                self._dependencies.telemetry.event(
                     "runs_adopted", journal=each.journal, runs=len(each.moved.runs)
                 )
             if self._serving:  # else they are for the next start
                 await self._recovery.recover(each.moved)
             if each.why:
-                self._world.telemetry.problem(
+                self._dependencies.telemetry.problem(
                     "runs_left", journal=each.journal, runs=len(each.remaining), why=each.why
                 )
         return adopted
@@ -177,43 +184,47 @@ class Node:
 
     def watch_journal(self) -> None:
         """Let no run begin while facts cannot be written."""
-        self._world.journal.check()
-        blocked = self._world.journal.blocked
+        self._dependencies.journal.check()
+        blocked = self._dependencies.journal.blocked
         code = blocked and blocked.code
         if code != self._blocked_by:
             self._blocked_by = code
             if blocked is None:
-                self._world.telemetry.event("journal_writable_again")
+                self._dependencies.telemetry.event("journal_writable_again")
             else:
-                self._world.telemetry.problem(
+                self._dependencies.telemetry.problem(
                     blocked.code.replace("-", "_"), why=blocked.why, cure=blocked.cure
                 )
-        damage = self._world.journal.damage
+        damage = self._dependencies.journal.damage
         if damage is not None and self._damage is None:
-            self._world.telemetry.problem("history_damaged", what=damage, cure=HistoryDamaged.cure)
+            self._dependencies.telemetry.problem(
+                "history_damaged", what=damage, cure=HistoryDamaged.cure
+            )
         self._damage = damage
         self._open_or_close_queue()
 
     async def watch_clock(self) -> None:
-        """Follow changes of the clocks, and ring alarms that were due while the machine slept."""
-        look = self._world.clock.detect_changes()
-        tell = self._world.telemetry
+        """Follow changes of the clocks, and ring timers that were due while the machine slept."""
+        look = self._dependencies.clock.detect_changes()
+        tell = self._dependencies.telemetry
         if look.slept_ms >= LOGGED_FROM_MS:
             tell.event("suspended", for_s=round(look.slept_ms / 1000, 3))
         if abs(look.set_by_ms) >= LOGGED_FROM_MS:
             tell.problem("wall_clock_set", by_s=round(look.set_by_ms / 1000, 3))
             self._doubt_clock()
-        self._world.timers.fire_due()
-        await self._world.clock.save()
+        self._dependencies.timers.fire_due()
+        await self._dependencies.clock.save()
 
     def _doubt_clock(self) -> None:
-        why = wall_clock_fault(self._world.clock.read(), RELEASED_MS)
+        why = wall_clock_fault(self._dependencies.clock.read(), RELEASED_MS)
         if why is not None:
-            self._world.telemetry.problem("wall_clock_doubtful", why=why, cure="set it, or use NTP")
+            self._dependencies.telemetry.problem(
+                "wall_clock_doubtful", why=why, cure="set it, or use NTP"
+            )
 
     def _open_or_close_queue(self) -> None:
         queue = self.lifecycle.queue
-        if self._serving and not self._paused and self._world.journal.blocked is None:
+        if self._serving and not self._paused and self._dependencies.journal.blocked is None:
             queue.open()
         else:
             queue.close()
@@ -246,7 +257,7 @@ class Node:
     async def set_aside(self, arrival: Arrival, refusal: Refused) -> None:
         """Keep a refused message as a dead letter."""
         await self.lifecycle.acceptance.set_aside(arrival, refusal)
-        self._world.telemetry.problem(
+        self._dependencies.telemetry.problem(
             "dead_letter", source=arrival.source.text, code=refusal.code, reason=refusal.reason
         )
 
@@ -265,7 +276,7 @@ class Node:
 
     def readiness(self) -> list[ReadinessCheck]:
         """Everything that must hold before triggers can be taken."""
-        blocked = self._world.journal.blocked
+        blocked = self._dependencies.journal.blocked
         capacity = self.lifecycle.queue.capacity
         load, limits = capacity.load, capacity.limits
         return [
@@ -279,12 +290,12 @@ class Node:
             ),
             # Both are shown, and triggers can be accepted all the same.
             ReadinessCheck(
-                "history", ok=True, text=self._world.journal.damage or "no damage was found"
+                "history", ok=True, text=self._dependencies.journal.damage or "no damage was found"
             ),
             ReadinessCheck(
                 "clock",
                 ok=True,
-                text=wall_clock_fault(self._world.clock.read(), RELEASED_MS) or "plausible",
+                text=wall_clock_fault(self._dependencies.clock.read(), RELEASED_MS) or "plausible",
             ),
             self._inventory.check(),
             *map(self._status, self._make),

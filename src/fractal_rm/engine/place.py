@@ -22,8 +22,8 @@ from fractal_rm.engine.recorder import Recorder
 class Placer:
     """Chooses a place once for each run and keeps the reason with it."""
 
-    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
-        self._world = world
+    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+        self._dependencies = dependencies
         self._recorder = recorder
 
     async def place(self, run: Run) -> str | None:
@@ -47,15 +47,15 @@ class Placer:
         """Apply the policy; the policies are in `domain.placement`."""
         if run.placement is BY_SENDER:
             return PLACED_BY_SENDER
-        config, balancer = self._world.config, self._world.balancer
+        config, balancer = self._dependencies.config, self._dependencies.balancer
         if balancer is None:
             return NO_BALANCER
         try:
             answer = await balancer.ask()
         except CallFailed as error:
             return balancer_failed(str(error))
-        place = balancers_choice(answer, config.nodes, self._world.node_id)
+        place = balancers_choice(answer, config.nodes, self._dependencies.node_id)
         if isinstance(place, There):
             node = config.nodes[place.node]
-            return fits(place, node.peer, run.flow.id, ours=self._world.is_known_peer(node))
+            return fits(place, node.peer, run.flow.id, ours=self._dependencies.is_known_peer(node))
         return place

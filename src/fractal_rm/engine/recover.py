@@ -25,8 +25,8 @@ from fractal_rm.engine.queue.permits import Permits
 class Recovery:
     """Queues the runs that were found, oldest first; parks old ones, sets aside dangerous ones."""
 
-    def __init__(self, world: Dependencies, lifecycle: Lifecycle) -> None:
-        self._world = world
+    def __init__(self, dependencies: Dependencies, lifecycle: Lifecycle) -> None:
+        self._dependencies = dependencies
         self._lifecycle = lifecycle
         self._runs = lifecycle.runs
         self._recorder = lifecycle.recorder
@@ -51,22 +51,22 @@ class Recovery:
 
     def _at_the_crash(self, runs: Iterable[Run]) -> WaitingCheck:
         """Tells which runs only waited at the crash, by the permits that all of them held then."""
-        permits = Permits(self._runs, self._world.config.flows)
+        permits = Permits(self._runs, self._dependencies.config.flows)
         for run in runs:
             if run.state is State.PARKED or self._runs.parent(run) is not None:
                 continue
             if run.placement is HERE:
                 permits.deferred[run.flow.id] += 1
             permits.retake_for_children(run)
-        return WaitingCheck(self._runs, permits, self._world.clock)
+        return WaitingCheck(self._runs, permits, self._dependencies.clock)
 
     def _resumes(self, run: Run, crashed: WaitingCheck | None) -> bool:
         """Queue it again, or park it. False: it may be the cause of the crashes."""
         if run.state.final or run.state is State.PARKED or self._runs.parent(run) is not None:
             return True  # an operator resumes it, or it ends with the run that has begun it
-        bounds, age_ms = self._world.config.bounds, self._age_ms(run)
+        bounds, age_ms = self._dependencies.config.bounds, self._age_ms(run)
         old = is_too_old(age_ms, bounds.recovery_max_age_s) and run.replying is None
-        if old and not is_stale(run, self._world.clock.steady_ms()):
+        if old and not is_stale(run, self._dependencies.clock.steady_ms()):
             why = f"found at start, {age_ms // 1000} s after its trigger"
             self._recorder.record(run, Parked(why, Cause.OLD))
         elif crashed is None:
@@ -81,7 +81,7 @@ class Recovery:
 
     async def _set_aside(self, run: Run, dead: Dead, error: Exception | None = None) -> None:
         """Set aside a run, and the runs that it has begun: no other run handles them."""
-        self._world.telemetry.problem(
+        self._dependencies.telemetry.problem(
             "run_set_aside", run=run.id, reason=dead.reason, exc_info=error
         )
         for child in [each for each in self._runs if self._runs.parent(each) is run]:
@@ -95,7 +95,7 @@ class Recovery:
 
         A run does not become old while it waits as its flow says, or for a run that it has begun.
         """
-        clock = self._world.clock
+        clock = self._dependencies.clock
         age_ms = clock.steady_ms() - run.steady_ms
         if run.waiting is not None:
             age_ms = min(age_ms, past_ms(run.waiting.until, clock.moment()))
@@ -119,7 +119,7 @@ class Recovery:
     def _begin_again(self, run: Run) -> None:
         """Queue it again, and count the attempt; no other last attempt is in flight beside it."""
         self._lifecycle.attempts.expect(run)
-        last = is_last_attempt(run.attempts + 1, self._world.config.bounds.max_attempts)
+        last = is_last_attempt(run.attempts + 1, self._dependencies.config.bounds.max_attempts)
         self._readmit(run, alone=last)
 
     def _park_offered(self, run: Run) -> None:
@@ -128,7 +128,7 @@ class Recovery:
             f"it was offered to node {run.node}, whose answer is not known,"
             f" and was in flight {run.attempts} times when the Runtime Manager ended"
         )
-        self._world.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
+        self._dependencies.telemetry.problem("offer_in_doubt", run=run.id, reason=why)
         self._recorder.record(run, Parked(why, Cause.ATTEMPTS))
 
     def _readmit(self, run: Run, *, alone: bool = False) -> None:

@@ -43,8 +43,8 @@ _encoder = msgspec.json.Encoder()
 class Replies:
     """Counts the tries of each run whose reply no broker has taken yet."""
 
-    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
-        self._world = world
+    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+        self._dependencies = dependencies
         self._recorder = recorder
         self._tries: dict[str, int] = {}
 
@@ -57,11 +57,13 @@ class Replies:
             state = ending.state if isinstance(ending, Settled) else State.DEAD
             await self._recorder.record_durably(run, Replying(state, ending.reason, ending.cause))
         try:
-            await self._world.publisher.publish(topic, answer(run), correlation=run.correlation)
+            await self._dependencies.publisher.publish(
+                topic, answer(run), correlation=run.correlation
+            )
         except PublishFailed as error:
             return self._after(run, ending, error)
         except Exception as error:  # noqa: BLE001 - the run has ended, whatever becomes of its reply
-            self._world.telemetry.problem("reply_broke", run=run.id, exc_info=error)
+            self._dependencies.telemetry.problem("reply_broke", run=run.id, exc_info=error)
             return self._after(run, ending, PublishFailed(repr(error), final=True))
         self._tries.pop(run.id, None)
         return ending
@@ -70,12 +72,12 @@ class Replies:
         tries = self._tries.pop(run.id, 0) + 1
         if error.final or tries >= MOST_TRIES:
             why = f"its reply could not be published: {error}"
-            self._world.telemetry.problem("reply_lost", run=run.id, reason=str(error))
+            self._dependencies.telemetry.problem("reply_lost", run=run.id, reason=str(error))
             reason = f"{ending.reason}; {why}" if ending.reason else why
             return msgspec.structs.replace(ending, reason=reason)
         self._tries[run.id] = tries
         full_s = min(AGAIN_AT_MOST_S, AGAIN_FIRST_S * 2 ** min(tries - 1, 10))
-        return TryAgain(full_s * (0.5 + self._world.random.fraction() / 2))
+        return TryAgain(full_s * (0.5 + self._dependencies.random.fraction() / 2))
 
 
 def answer(run: Run) -> bytes:

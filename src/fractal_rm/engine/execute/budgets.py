@@ -17,8 +17,8 @@ class TimeIsUp(Exception):
 class Budgets:
     """``ends_s`` has the deadline of each run that has one, by id."""
 
-    def __init__(self, world: Dependencies) -> None:
-        self._clock = world.clock
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._clock = dependencies.clock
         self.ends_s: dict[str, float] = {}
 
     def begin(self, run: Run, outer: Run | None) -> float | None:

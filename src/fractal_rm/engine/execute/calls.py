@@ -51,20 +51,20 @@ class Calls:
 
     def __init__(
         self,
-        world: Dependencies,
+        dependencies: Dependencies,
         runs: OpenRuns,
         recorder: Recorder,
         pace: Pace,
         budgets: Budgets,
     ) -> None:
-        self._world = world
+        self._dependencies = dependencies
         self._runs = runs
         self._recorder = recorder
         self._pace = pace
         self._budgets = budgets
-        self._failed_attempts = FailedAttempts(world, recorder)
+        self._failed_attempts = FailedAttempts(dependencies, recorder)
         self._slots = TargetSlots()
-        self._shared = SharedSlots(max(1, world.connections // 2))
+        self._shared = SharedSlots(max(1, dependencies.connections // 2))
 
     async def make(self, run: Run, call: Call, part: CallPart | None = None) -> Settled | None:
         """Make one call, or a part of one, with its retries.
@@ -79,7 +79,7 @@ class Calls:
                 if ending is not None:
                     return ending
                 last = last_failure(run, _name(call, part))
-            request = build_request(run, call, component, endpoint, self._world.config, part)
+            request = build_request(run, call, component, endpoint, self._dependencies.config, part)
         except CannotEvaluate as fault:
             return self.fail(run, call, Failure.of(fault), part)
         if request is None:
@@ -90,10 +90,10 @@ class Calls:
             if last is not None:
                 attempt = last.attempt + 1
                 await self._failed_attempts.wait_for_next(last, _retry(call))
-            began_s = self._world.clock.monotonic_s()
+            began_s = self._dependencies.clock.monotonic_s()
             try:
                 response = await (
-                    self._world.components.call(route, body, headers, timeout_s)
+                    self._dependencies.components.call(route, body, headers, timeout_s)
                     if self._is_plain(run, component, part)
                     else self._attempt(run, call, component, request, attempt, part)
                 )
@@ -105,7 +105,7 @@ class Calls:
                 else self._failure(run, call, response, part)
             )
             if isinstance(response, HttpResponse) and failure is None:
-                took_s = self._world.clock.monotonic_s() - began_s
+                took_s = self._dependencies.clock.monotonic_s() - began_s
                 return self._finish(run, call, response, took_s, part)
             failure = cast("Failure", failure)  # a CallFailed is always a failure
             again_s = self._retry_delay_s(call, component, response, attempt)
@@ -117,7 +117,7 @@ class Calls:
     @property
     def bounds(self) -> Bounds:
         """The bounds of the current configuration."""
-        return self._world.config.bounds
+        return self._dependencies.config.bounds
 
     def context(self, run: Run) -> EvaluationContext:
         """The context in which the next step of a run is evaluated."""
@@ -125,7 +125,7 @@ class Calls:
 
     def _target_of(self, call: Call, part: CallPart | None) -> tuple[Component, Endpoint]:
         """The component and endpoint of a call. Raises NotConfigured."""
-        component = self._world.config.components.get(call.component)
+        component = self._dependencies.config.components.get(call.component)
         name = call.endpoint if part is None else _endpoint(call, part)
         endpoint = component.endpoints.get(name) if component else None
         if component is None or endpoint is None:
@@ -213,15 +213,15 @@ class Calls:
                 self._recorder.record(run, _started(call, attempt, part))
             if self._budgets.ends_s and (part is None or part.undo is None):
                 return await self._timed(run, request)
-            return await self._world.components.call(*request)
+            return await self._dependencies.components.call(*request)
 
     async def _timed(self, run: Run, request: ComponentRequest) -> HttpResponse:
         """Call once, with the deadline of the run as time limit. Raises CallFailed, TimeIsUp."""
         left_s = self._budgets.left_s(run)
         if left_s is None:
-            return await self._world.components.call(*request)
+            return await self._dependencies.components.call(*request)
         try:
-            return await self._world.components.call(*with_time_limit(request, left_s))
+            return await self._dependencies.components.call(*with_time_limit(request, left_s))
         except CallTimedOut:
             self._budgets.check(run)
             raise
@@ -247,10 +247,10 @@ class Calls:
         return retry_delay_s(
             response,
             attempt,
-            self._world.random.fraction(),
+            self._dependencies.random.fraction(),
             retry=_retry(call),
             idempotent=component.idempotent,
-            now_ms=self._world.clock.now_ms(),
+            now_ms=self._dependencies.clock.now_ms(),
         )
 
     def _finish(

@@ -45,14 +45,14 @@ class Dataflow:
         has_child: HasChild,
         withdraw_permit: WithdrawPermit,
         permits: Permits,
-        alarms: Timers,
+        timers: Timers,
     ) -> None:
         self._execute_step = execute_step
         self._record = record
         self._has_child = has_child
         self._withdraw_permit = withdraw_permit
         self._permits = permits
-        self._alarms = alarms
+        self._timers = timers
 
     async def execute(self, run: Run) -> Settled | ResumeLater:
         """Execute the steps. After a failure those in flight finish, and no other begins."""
@@ -60,7 +60,7 @@ class Dataflow:
         flight = _Flight(
             lambda position: self._execute_step(run, position, steps[position]),
             lambda position, ending: self._record_ending(run, position, ending),
-            self._alarms,
+            self._timers,
             _recorded_endings(run),
         )
         failed = bool(flight.endings) or _has_failed(run)
@@ -110,7 +110,7 @@ class Dataflow:
 
 class _Pause(msgspec.Struct, frozen=True):
     begun: bool  # whether the step has done anything yet
-    alarm: Timer  # resumes the step
+    timer: Timer  # resumes the step
 
 
 class _Flight:
@@ -120,14 +120,14 @@ class _Flight:
         self,
         execute_step: Callable[[int], Coroutine[None, None, StepOutcome]],
         record_ending: Callable[[int, Settled], None],
-        alarms: Timers,
+        timers: Timers,
         before: dict[int, Settled],
     ) -> None:
         self.tasks: dict[asyncio.Task[StepOutcome], int] = {}
         self.endings = [*before.values()]
         self._execute_step = execute_step
         self._record_ending = record_ending
-        self._alarms = alarms
+        self._timers = timers
         self._started = {*before}
         self._paused: dict[int, _Pause] = {}
         self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -170,8 +170,8 @@ class _Flight:
     def outcome(self) -> Settled | ResumeLater:
         """How the run ends, or when it resumes. No step may be in flight."""
         if self._paused:
-            until_ms = min(pause.alarm.at_ms for pause in self._paused.values())
-            return ResumeLater(max(0, until_ms - self._alarms.now_ms()) / 1000)
+            until_ms = min(pause.timer.at_ms for pause in self._paused.values())
+            return ResumeLater(max(0, until_ms - self._timers.now_ms()) / 1000)
         return worst_ending(self.endings) if self.endings else Settled(State.SUCCEEDED)
 
     async def close(self) -> None:
@@ -185,14 +185,14 @@ class _Flight:
 
     def _finish(self, position: int, outcome: StepOutcome) -> None:
         if isinstance(outcome, ResumeLater):
-            alarm = self._alarms.set(outcome.after_s * 1000, self.wake)
-            self._paused[position] = _Pause(outcome.begun, alarm)
+            timer = self._timers.set(outcome.after_s * 1000, self.wake)
+            self._paused[position] = _Pause(outcome.begun, timer)
         elif outcome is not None:
             self.endings.append(outcome)
             self._record_ending(position, outcome)
 
     def _end_pause(self, position: int) -> None:
-        self._paused.pop(position).alarm.cancel()
+        self._paused.pop(position).timer.cancel()
 
 
 def _name_at(position: int, step: Step) -> tuple[int, str | UnsetType]:

@@ -37,22 +37,29 @@ class Executor:
 
     def __init__(
         self,
-        world: Dependencies,
+        dependencies: Dependencies,
         runs: OpenRuns,
         recorder: Recorder,
         acceptance: Acceptance,
         queue: RunQueue,
     ) -> None:
-        self._telemetry = world.telemetry
+        self._telemetry = dependencies.telemetry
         self._runs = runs
-        self._alarms = world.timers
-        self._budgets = Budgets(world)
-        self._calls = Calls(world, runs, recorder, queue.pace, self._budgets)
+        self._timers = dependencies.timers
+        self._budgets = Budgets(dependencies)
+        self._calls = Calls(dependencies, runs, recorder, queue.pace, self._budgets)
         self._foreach = ForEachCalls(self._calls)
-        self._unnumbered = UnnumberedSteps(world, recorder)
+        self._unnumbered = UnnumberedSteps(dependencies, recorder)
         self._undo_steps = UndoSteps(self._calls, recorder)
         self._sub_flows = SubFlows(
-            world, runs, recorder, acceptance, queue, self._budgets, self._execute_child, self.undo
+            dependencies,
+            runs,
+            recorder,
+            acceptance,
+            queue,
+            self._budgets,
+            self._execute_child,
+            self.undo,
         )
         self._dataflow = Dataflow(
             self._execute_step,
@@ -60,7 +67,7 @@ class Executor:
             self._sub_flows.has_child,
             self._sub_flows.withdraw_permit,
             queue.permits,
-            world.timers,
+            dependencies.timers,
         )
 
     def execute(self, run: Run) -> Awaitable[Ending]:
@@ -122,7 +129,7 @@ class Executor:
         try:
             if left_s is None:
                 return await self._steps(run)
-            ending = await self._alarms.within(left_s * 1000, self._steps(run))
+            ending = await self._timers.within(left_s * 1000, self._steps(run))
         except (asyncio.TimeoutError, TimeIsUp) as error:
             if left_s is None:
                 raise TimeIsUp from error

@@ -20,9 +20,9 @@ from fractal_rm.engine.recorder import Recorder
 class FailedAttempts:
     """Records failed attempts. The facts of a run keep their count over crashes."""
 
-    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
-        self._clock = world.clock
-        self._alarms = world.timers
+    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+        self._clock = dependencies.clock
+        self._timers = dependencies.timers
         self._recorder = recorder
 
     def record(
@@ -52,7 +52,7 @@ class FailedAttempts:
         """Wait until the next attempt is due. After a crash only the rest of the pause is left."""
         if failure.again is not UNSET:
             most_ms = max(MAX_RETRY_AFTER_S * 1000, retry.every_ms if retry else 0)
-            await self._alarms.sleep(left_ms(failure.again, self._clock.moment(), most_ms))
+            await self._timers.sleep(left_ms(failure.again, self._clock.moment(), most_ms))
 
 
 def last_failure(run: Run, name: str) -> StepFailed | None:

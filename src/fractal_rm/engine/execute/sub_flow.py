@@ -52,7 +52,7 @@ class SubFlows:
 
     def __init__(
         self,
-        world: Dependencies,
+        dependencies: Dependencies,
         runs: OpenRuns,
         recorder: Recorder,
         acceptance: Acceptance,
@@ -61,7 +61,7 @@ class SubFlows:
         execute_run: ExecuteRun,
         undo: Undo,
     ) -> None:
-        self._world = world
+        self._dependencies = dependencies
         self._runs = runs
         self._recorder = recorder
         self._acceptance = acceptance
@@ -69,7 +69,7 @@ class SubFlows:
         self._budgets = budgets
         self._execute_run = execute_run
         self._undo = undo
-        self._failed_attempts = FailedAttempts(world, recorder)
+        self._failed_attempts = FailedAttempts(dependencies, recorder)
 
     async def execute(self, run: Run, step: SubFlow) -> Settled | ResumeLater | None:
         """Execute a RUN. None: the step has its result; otherwise how the run ends, or Later."""
@@ -122,7 +122,7 @@ class SubFlows:
         self._queue.withdraw_request(run, step.number, step.flow)
 
     def _context(self, run: Run) -> EvaluationContext:
-        return context_of(run, self._world.config.bounds)
+        return context_of(run, self._dependencies.config.bounds)
 
     # --- begin a child --------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ class SubFlows:
 
         Raises CannotEvaluate if none can begin.
         """
-        flow = self._world.config.flows.get(step.flow)
+        flow = self._dependencies.config.flows.get(step.flow)
         if flow is None:
             raise NotConfigured(f"flows.conf has no flow {step.flow!r:.60}")
         if self._depth(run) >= MAX_DEPTH:

@@ -34,10 +34,10 @@ Unnumbered = Union[Wait, Publish, Reply]
 class UnnumberedSteps:
     """Executes WAIT, PUBLISH and REPLY. `Passed` records that such a step is done."""
 
-    def __init__(self, world: Dependencies, recorder: Recorder) -> None:
-        self._world = world
+    def __init__(self, dependencies: Dependencies, recorder: Recorder) -> None:
+        self._dependencies = dependencies
         self._recorder = recorder
-        self._failed_attempts = FailedAttempts(world, recorder)
+        self._failed_attempts = FailedAttempts(dependencies, recorder)
 
     async def execute(
         self, run: Run, position: int, step: Unnumbered
@@ -57,18 +57,18 @@ class UnnumberedSteps:
         return None
 
     def _context(self, run: Run) -> EvaluationContext:
-        return context_of(run, self._world.config.bounds)
+        return context_of(run, self._dependencies.config.bounds)
 
     async def _wait(self, run: Run, position: int, step: Wait) -> ResumeLater | None:
         """Wait. The end of the wait is durable before it begins: a restart does not move it."""
         waiting = run.waiting
         if waiting is None or waiting.position != position:
-            waiting = Waiting(position, self._world.clock.moment().after(step.ms))
+            waiting = Waiting(position, self._dependencies.clock.moment().after(step.ms))
             await self._recorder.record_durably(run, waiting)
-        left = left_ms(waiting.until, self._world.clock.moment(), step.ms)
+        left = left_ms(waiting.until, self._dependencies.clock.moment(), step.ms)
         if left > HOLD_MS:
             return ResumeLater(left / 1000)
-        await self._world.timers.sleep(left)
+        await self._dependencies.timers.sleep(left)
         self._recorder.record(run, Passed(position))
         return None
 
@@ -83,7 +83,7 @@ class UnnumberedSteps:
                 attempt = last.attempt + 1
                 await self._failed_attempts.wait_for_next(last)
             try:
-                await self._world.publisher.publish(step.topic, body)
+                await self._dependencies.publisher.publish(step.topic, body)
             except PublishFailed as error:
                 again_s = self._again_s(error, attempt)
                 why = Failure(Cause.PUBLISH_FAILED, str(error))
@@ -100,7 +100,9 @@ class UnnumberedSteps:
         if error.final:
             return None
         unsent = CallFailed(str(error), sent=False)
-        return retry_delay_s(unsent, attempt, self._world.random.fraction(), retry=PUBLISH_RETRY)
+        return retry_delay_s(
+            unsent, attempt, self._dependencies.random.fraction(), retry=PUBLISH_RETRY
+        )
 
     def _reply(self, run: Run, position: int, step: Reply) -> None:
         reply = reply_of(step.content, self._context(run))

@@ -14,8 +14,8 @@ Due = Callable[[Run, bool], None]
 class Deferred:
     """``due`` is called with each run when its time has come, and whether it goes alone."""
 
-    def __init__(self, alarms: Timers, due: Due) -> None:
-        self._alarms = alarms
+    def __init__(self, timers: Timers, due: Due) -> None:
+        self._timers = timers
         self._due = due
         self._runs: dict[str, tuple[Run, bool, Timer]] = {}
         self._recalled: set[str] = set()  # runs in flight that want another turn at once
@@ -25,8 +25,8 @@ class Deferred:
         if run.id in self._recalled:
             self._recalled.discard(run.id)
             after_s = 0
-        alarm = self._alarms.set(after_s * 1000, partial(self._end_wait, run.id))
-        self._runs[run.id] = run, alone, alarm
+        timer = self._timers.set(after_s * 1000, partial(self._end_wait, run.id))
+        self._runs[run.id] = run, alone, timer
 
     def recall(self, run_id: str) -> None:
         """Make a run due now; one that is in flight, as soon as it is added."""
@@ -48,6 +48,6 @@ class Deferred:
         return iter(self._runs)
 
     def _end_wait(self, run_id: str) -> None:
-        run, alone, alarm = self._runs.pop(run_id)
-        alarm.cancel()
+        run, alone, timer = self._runs.pop(run_id)
+        timer.cancel()
         self._due(run, alone)

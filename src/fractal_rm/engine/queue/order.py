@@ -25,8 +25,8 @@ class Order:
     longer in a line then.
     """
 
-    def __init__(self, alarms: Timers, withdraw: Withdraw) -> None:
-        self._alarms = alarms
+    def __init__(self, timers: Timers, withdraw: Withdraw) -> None:
+        self._timers = timers
         self._withdraw = withdraw
         self._lines = Lines()
         self._stale: dict[str, Timer] = {}  # by run
@@ -60,9 +60,9 @@ class Order:
         if queueing.stale_ms is not None:
             left_ms = queueing.stale_ms
             if held:
-                left_ms -= max(0, self._alarms.now_ms() - run.steady_ms)
+                left_ms -= max(0, self._timers.now_ms() - run.steady_ms)
             due = partial(self._expire, label, run, queueing.stale_ms)
-            self._stale[run.id] = self._alarms.set(left_ms, due)
+            self._stale[run.id] = self._timers.set(left_ms, due)
 
     def next(self, may_begin: Callable[[Run, bool], bool]) -> tuple[Run, bool] | None:
         """Take the run whose turn it is, with whether it goes alone. None: none may begin now.
@@ -86,8 +86,8 @@ class Order:
 
     def close(self) -> None:
         """Cancel all timers."""
-        for alarm in self._stale.values():
-            alarm.cancel()
+        for timer in self._stale.values():
+            timer.cancel()
         self._stale.clear()
 
     def _expire(self, label: str, run: Run, stale_ms: int) -> None:
@@ -97,8 +97,8 @@ class Order:
 
     def _cancel_timer(self, run: Run) -> bool:
         """Returns whether its time had ended already."""
-        alarm = self._stale.pop(run.id, None)
-        if alarm is None:
+        timer = self._stale.pop(run.id, None)
+        if timer is None:
             return False
-        alarm.cancel()
-        return alarm.at_ms <= self._alarms.now_ms()
+        timer.cancel()
+        return timer.at_ms <= self._timers.now_ms()

@@ -40,13 +40,13 @@ class Withdrawn(NamedTuple):
 class RunQueue:
     """Nothing begins before it is opened. `Capacity` refuses what is over a bound."""
 
-    def __init__(self, load: Load, limits: Limits, permits: Permits, alarms: Timers) -> None:
+    def __init__(self, load: Load, limits: Limits, permits: Permits, timers: Timers) -> None:
         self.capacity = Capacity(load, limits)
         self.slots = Slots(load, limits, permits)
         self.permits = permits
         self.pace = Pace(self._dispatch)
-        self._order = Order(alarms, self._withdraw)
-        self.deferred = Deferred(alarms, self._return_to_line)
+        self._order = Order(timers, self._withdraw)
+        self.deferred = Deferred(timers, self._return_to_line)
         self._ready = Ready()
         self._withdrawn: asyncio.Queue[Withdrawn] = asyncio.Queue()
         self._handled: set[str] = set()  # runs in flight, and withdrawn ones
