@@ -194,7 +194,7 @@ class Stage:
         self.world = Dependencies(
             config(**changes), self.journal, self.components, self.peers, self._made_balancer,
             self.publisher, self.clock, SystemRandom(), self.telemetry, self.known_peers,
-            kept_id=lambda: "kept", observers=(self.ended_runs, *observers),
+            stored_id=lambda: "kept", observers=(self.ended_runs, *observers),
         )  # fmt: skip
         self.node = Node(self.world, {})
         self.queue = self.node.lifecycle.queue

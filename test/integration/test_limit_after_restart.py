@@ -53,7 +53,9 @@ async def test_runs_that_only_waited_at_each_crash_count_no_attempt(order):
     for _ in range(4):
         queue, load = stage.queue, stage.load
         await until(
-            lambda queue=queue, load=load: queue.held_up() == {"8": 2} and not load.in_flight
+            lambda queue=queue, load=load: (
+                queue.waiting_for_permits() == {"8": 2} and not load.in_flight
+            )
         )
         stage.crash()
         stage = stage_of(*flows, disk=disk, clock=clock)
@@ -86,10 +88,10 @@ async def test_a_restart_gives_permits_to_the_runs_that_held_them_at_the_crash(w
     await until(lambda: sum("Waiting" in facts(each) for each in disk.runs) == 1 + len(others))
     clock.ms += 20_000
     stage.world.timers.fire_due()
-    await until(lambda: stage.queue.held_up() == {"8": 1} and not in_flight(stage))
+    await until(lambda: stage.queue.waiting_for_permits() == {"8": 1} and not in_flight(stage))
     stage.crash()
     async with stage_of(*flows, disk=disk, clock=clock, bounds=once) as stage:
-        await until(lambda: stage.queue.held_up() == {"8": 1})
+        await until(lambda: stage.queue.waiting_for_permits() == {"8": 1})
         assert not any("Dead" in stage.facts(each) for each in disk.runs)
 
 
@@ -129,7 +131,7 @@ async def test_an_adopted_run_resumes_when_its_permit_is_free(left):
         await until(stage.called)
         stage.disk.others.append(before.disk)
         assert await stage.node.adopt()
-        assert stage.queue.held_up() == {"8": 1}
+        assert stage.queue.waiting_for_permits() == {"8": 1}
         for _ in range(2):  # the second time, too
             assert stage.node.find_unhandled_runs() == frozenset()
         assert stage.called() == ["b/1"]

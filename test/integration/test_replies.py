@@ -47,8 +47,8 @@ async def final(stage, run_id):
 @pytest.fixture
 def short_pauses(monkeypatch):
     """Retry almost at once."""
-    monkeypatch.setattr(reply, "AGAIN_FIRST_S", 0.001)
-    monkeypatch.setattr(reply, "AGAIN_AT_MOST_S", 0.001)
+    monkeypatch.setattr(reply, "FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr(reply, "MAX_RETRY_S", 0.001)
 
 
 async def test_the_reply_of_a_run_is_published_with_its_correlation_data():
@@ -199,7 +199,7 @@ async def test_an_internal_error_is_replied_and_one_while_replying_still_ends_th
 
 
 async def test_the_tries_to_publish_a_reply_are_bounded(short_pauses, monkeypatch):
-    monkeypatch.setattr(reply, "MOST_TRIES", 3)
+    monkeypatch.setattr(reply, "MAX_TRIES", 3)
     async with Stage() as stage:
         stage.publisher.down = True
         run_id = await ask(stage)

@@ -113,7 +113,7 @@ class QueueUnderTest:
             self.begun[run.id] = run
         if what == "offered" or (what == "last attempt" and about == 2):
             run.apply(Offered("2", 1))
-        self.queue.readmit(run, alone=what == "last attempt")
+        self.queue.readmit(run, last_attempt=what == "last attempt")
 
     def check(self) -> None:
         assert self.load.in_flight == len(self.in_flight) <= self.queue.slots.limits.in_flight

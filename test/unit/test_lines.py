@@ -88,22 +88,22 @@ def test_a_line_whose_run_may_not_begin_leaves_its_turn_to_lower_priorities():
     assert take_all(lines) == ["urgent"]
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_runs_that_have_begun_do_not_wait_behind_runs_that_have_not(alone):
+@pytest.mark.parametrize("last_attempt", [False, True])
+def test_runs_that_have_begun_do_not_wait_behind_runs_that_have_not(last_attempt):
     lines = Lines()
-    lines.add(Run("new", flow(), 0), alone=alone)
-    lines.add_labelled("label", Run("labelled", flow(), 0), alone=alone)
-    lines.add(Run("begun", flow(), 0, placement=HERE), alone=alone)
+    lines.add(Run("new", flow(), 0), last_attempt=last_attempt)
+    lines.add_labelled("label", Run("labelled", flow(), 0), last_attempt=last_attempt)
+    lines.add(Run("begun", flow(), 0, placement=HERE), last_attempt=last_attempt)
     assert take_all(lines, lambda run, _: run.placement is HERE) == ["begun"]
 
 
 def test_runs_on_their_last_attempt_share_one_line():
     lines = Lines()
     for number, name in enumerate("121"):
-        lines.add(Run(str(number), flow(name), 0), alone=True)
+        lines.add(Run(str(number), flow(name), 0), last_attempt=True)
     lines.add(Run("3", flow("1"), 0))
-    assert take_all(lines, lambda _, alone: not alone) == ["3"]
-    assert take_all(lines, lambda _, alone: alone) == ["0", "1", "2"]
+    assert take_all(lines, lambda _, last_attempt: not last_attempt) == ["3"]
+    assert take_all(lines, lambda _, last_attempt: last_attempt) == ["0", "1", "2"]
 
 
 def test_a_newer_run_takes_the_position_of_the_older_one_with_its_label():

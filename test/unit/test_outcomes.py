@@ -11,7 +11,7 @@ from fractal_rm.domain.flow import Flow
 from fractal_rm.domain.run import Run
 from fractal_rm.domain.state import State
 from fractal_rm.engine.open_runs import OpenRuns
-from fractal_rm.engine.outcomes import MOST_KEPT, MOST_KEPT_BYTES, Outcomes
+from fractal_rm.engine.outcomes import MAX_ENDED, MAX_ENDED_BYTES, Outcomes
 
 
 def ended(run_id: str, size: int = 2) -> Run:
@@ -57,7 +57,7 @@ async def test_an_outcome_is_not_told_before_it_is_durable():
 async def test_a_bounded_number_of_ended_runs_is_kept():
     outcomes, written = Outcomes(OpenRuns()), Durable()
     written.done.set()
-    for number in range(MOST_KEPT + 1):
+    for number in range(MAX_ENDED + 1):
         outcomes.ended(ended(str(number)), written)
     assert await outcomes.wait("0", 1) is None
     assert await outcomes.wait("1", 1) is not None
@@ -67,10 +67,10 @@ async def test_ended_runs_are_kept_within_a_bounded_number_of_bytes():
     outcomes, written = Outcomes(OpenRuns()), Durable()
     written.done.set()
     outcomes.ended(ended("small"), written)
-    outcomes.ended(ended("large", MOST_KEPT_BYTES), written)
+    outcomes.ended(ended("large", MAX_ENDED_BYTES), written)
     assert await outcomes.wait("small", 1) is None
     assert await outcomes.wait("large", 1) is not None
-    outcomes.ended(ended("too large", MOST_KEPT_BYTES + 1), written)
+    outcomes.ended(ended("too large", MAX_ENDED_BYTES + 1), written)
     assert await outcomes.wait("too large", 1) is None
 
 

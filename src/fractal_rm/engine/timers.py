@@ -1,8 +1,8 @@
 """Timers on the steady clock, which runs while the machine is suspended.
 
-The event loop's own timers stop in a suspend. One of them is set for the timer that is due first.
-After a suspend it fires too late, but never too early. So `look`, which a node calls twice a
-second, fires all timers that are due.
+The event loop's own timers stop during a suspend. One of them is set for the timer that is due
+first. After a suspend the loop's timer is late, but it is never early. Therefore a node also calls
+`fire_due` twice a second.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import TypeVar
 from fractal_rm.engine.ports import Clock
 
 T = TypeVar("T")
-FEW = 64  # up to this many cancelled timers are not removed from the heap
+MAX_CANCELLED = 64  # up to this many cancelled timers may stay in the heap
 
 
 class Timer:
-    """Calls ``action`` once, unless it is cancelled before."""
+    """Calls ``action`` once, at ``at_ms``, unless it is cancelled first."""
 
     __slots__ = ("_timers", "action", "at_ms", "cancelled", "fired")
 
@@ -32,13 +32,13 @@ class Timer:
         self.fired = self.cancelled = False
 
     def cancel(self) -> None:
-        """Do not fire. Has no effect after it fired or was cancelled."""
+        """Cancel the timer. Has no effect if it has fired or was cancelled."""
         if self.action is not None:
             self.action, self.cancelled = None, True
             self._timers.note_cancelled()
 
     def fire(self) -> None:
-        """Call the action now, unless it was called or cancelled."""
+        """Call the action now, unless the timer has fired or was cancelled."""
         action, self.action = self.action, None
         if action is not None:
             self.fired = True
@@ -46,7 +46,7 @@ class Timer:
 
 
 class Timers:
-    """Every timer of a node."""
+    """All timers of a node."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -57,13 +57,13 @@ class Timers:
         self._next: Timer | None = None  # the timer that the loop's timer is set for
 
     def set(self, left_ms: float, action: Callable[[], object]) -> Timer:
-        """Call ``action`` after this time, in which suspend counts. ``action`` must not raise."""
+        """Call ``action`` after this time, which includes suspends. ``action`` must not raise."""
         now_ms = self._clock.steady_ms()
         timer = Timer(self, now_ms + ceil(left_ms), action)
         heappush(self._heap, (timer.at_ms, next(self._order), timer))
         if self._next is None or timer.at_ms < self._next.at_ms:
             self._wait_for(timer)
-        elif self._next.at_ms <= now_ms:  # the loop's timer is late, and would be for this one too
+        elif self._next.at_ms <= now_ms:  # after a suspend the loop's timer is late
             asyncio.get_running_loop().call_soon(self.fire_due)
         return timer
 
@@ -73,22 +73,22 @@ class Timers:
         return len(self._heap)
 
     def now_ms(self) -> int:
-        """The steady clock."""
+        """The time on the steady clock."""
         return self._clock.steady_ms()
 
     async def sleep(self, left_ms: float) -> None:
         """Sleep on the steady clock."""
-        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.set(left_ms, lambda: over.done() or over.set_result(None))
+        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.set(left_ms, lambda: finished.done() or finished.set_result(None))
         try:
-            await over
+            await finished
         finally:
             timer.cancel()
 
     async def within(self, left_ms: float, work: Awaitable[T]) -> T:
-        """Await ``work``. If it takes longer than this, cancel it and raise TimeoutError.
+        """Await ``work``. If it takes longer than ``left_ms``, cancel it and raise TimeoutError.
 
-        With no time left, ``work`` does not even start.
+        If ``left_ms`` is zero or less, ``work`` is cancelled before it starts.
         """
         task = asyncio.ensure_future(work)
         timer = self.set(left_ms, task.cancel)
@@ -113,9 +113,9 @@ class Timers:
         self._wait_for(self._heap[0][2] if self._heap else None)
 
     def note_cancelled(self) -> None:
-        """Count a cancelled timer. Remove all from the heap when they are the majority."""
+        """Count a cancelled timer. Remove them from the heap when they are the majority."""
         self._cancelled += 1
-        if self._cancelled > FEW and self._cancelled * 2 > len(self._heap):
+        if self._cancelled > MAX_CANCELLED and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].action is not None]
             heapify(self._heap)
             self._cancelled = 0
@@ -131,7 +131,7 @@ class Timers:
             self._loop_timer = asyncio.get_running_loop().call_later(left_s, self._on_timer, timer)
 
     def _on_timer(self, timer: Timer) -> None:
-        """Called by the loop when the timer is due."""
+        """Fire this timer and all others that are due. Called by the event loop."""
         self._loop_timer = self._next = None
         timer.fire()
         self.fire_due()

@@ -1,4 +1,4 @@
-"""Steps without a number, as they have no result: WAIT, PUBLISH, REPLY."""
+"""The steps without a result, and so without a number: WAIT, PUBLISH, REPLY."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from fractal_rm.engine.execute.failed_attempts import FailedAttempts, failure_in
 from fractal_rm.engine.recorder import Recorder
 from fractal_rm.engine.request import context_of
 
-HOLD_MS = 3_000  # a run in a longer WAIT frees its slot
-# After a restart of the broker or of this node it takes some seconds to connect.
+MAX_WAIT_IN_SLOT_MS = 3_000  # a run in a longer WAIT frees its slot
+# Long enough for a connection to the broker after a restart of the broker or of this node.
 PUBLISH_RETRY = Retry(7, 100)
 
 Unnumbered = Union[Wait, Publish, Reply]
@@ -42,7 +42,7 @@ class UnnumberedSteps:
     async def execute(
         self, run: Run, position: int, step: Unnumbered
     ) -> Settled | ResumeLater | None:
-        """Execute a step. None: it is done; otherwise how the run ends, or Later."""
+        """Execute a step. Returns None if it is done, else how the run ends, or ResumeLater."""
         try:
             if step.when is not None and not is_true(step.when, self._context(run)):
                 self._recorder.record(run, Passed(position))
@@ -60,20 +60,20 @@ class UnnumberedSteps:
         return context_of(run, self._dependencies.config.bounds)
 
     async def _wait(self, run: Run, position: int, step: Wait) -> ResumeLater | None:
-        """Wait. The end of the wait is durable before it begins: a restart does not move it."""
+        """Wait. The end of the wait is recorded durably first, so a restart does not delay it."""
         waiting = run.waiting
         if waiting is None or waiting.position != position:
             waiting = Waiting(position, self._dependencies.clock.moment().after(step.ms))
             await self._recorder.record_durably(run, waiting)
         left = left_ms(waiting.until, self._dependencies.clock.moment(), step.ms)
-        if left > HOLD_MS:
+        if left > MAX_WAIT_IN_SLOT_MS:
             return ResumeLater(left / 1000)
         await self._dependencies.timers.sleep(left)
         self._recorder.record(run, Passed(position))
         return None
 
     async def _publish(self, run: Run, position: int, step: Publish) -> Settled | None:
-        """Publish at least once: after a crash before `Passed` is durable, it is sent again."""
+        """Publish at least once. After a crash before `Passed` is durable, publish again."""
         body = message_body(step.content, self._context(run))
         name = f"@{position}"
         last = last_failure(run, name)
@@ -96,7 +96,7 @@ class UnnumberedSteps:
         return self._fail(run, position, step, failure_in(last))
 
     def _again_s(self, error: PublishFailed, attempt: int) -> float | None:
-        """Retry as for a request that was never sent: QoS 1 allows duplicate messages."""
+        """The seconds until the next try, as for an unsent call: QoS 1 allows duplicates."""
         if error.final:
             return None
         unsent = CallFailed(str(error), sent=False)
@@ -116,7 +116,7 @@ class UnnumberedSteps:
 
 
 def label_of(step: Unnumbered) -> str:
-    """The name of a step in reasons."""
+    """The name of a step, for reasons of runs."""
     if isinstance(step, Publish):
         return f"PUBLISH {step.topic}"
     return "WAIT" if isinstance(step, Wait) else "REPLY"

@@ -1,4 +1,4 @@
-"""Between the queue and its workers: runs that hold a slot, and workers that wait for a run."""
+"""Pass runs that hold a slot to the workers that wait for a run."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections import deque
 
 from fractal_rm.domain.run import Run
 
-MOST_IDLE = 16  # workers that are kept for the next runs
+MAX_IDLE_WORKERS = 16  # more idle workers end
 
 
 class Ready:
-    """Hands each run to one worker: to the one that became idle last, as its memory is cached."""
+    """Passes each run to the worker that became idle last, as its memory is still cached."""
 
     def __init__(self) -> None:
         self._runs: deque[Run] = deque()
         self._idle: list[asyncio.Future[Run]] = []
-        self._unserved = 0  # runs for which no worker waited, and no other was started yet
+        self._unserved = 0  # runs that need a new worker
         self._wanted = asyncio.Event()
 
     def put(self, run: Run) -> None:
-        """Hand a run to an idle worker, or to the next one that asks."""
+        """Pass a run to an idle worker, or to the next worker that calls `get`."""
         if self._idle:
             self._idle.pop().set_result(run)
             return
@@ -29,10 +29,10 @@ class Ready:
         self._wanted.set()
 
     async def get(self) -> Run | None:
-        """The next run. None: enough workers are idle, this one is not needed."""
+        """Wait for the next run. None: enough workers are idle, so this worker should end."""
         if self._runs:
             return self._runs.popleft()
-        if len(self._idle) >= MOST_IDLE:
+        if len(self._idle) >= MAX_IDLE_WORKERS:
             return None
         waiter: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
         self._idle.append(waiter)
@@ -43,7 +43,7 @@ class Ready:
                 self._idle.remove(waiter)
 
     async def workers_wanted(self) -> int:
-        """Wait until runs are ready for which no worker waited. Returns how many."""
+        """Wait until runs are ready that no worker waits for. Returns their number."""
         await self._wanted.wait()
         self._wanted.clear()
         wanted, self._unserved = self._unserved, 0
