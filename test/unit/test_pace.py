@@ -1,4 +1,4 @@
-"""How many runs may be in flight, by how busy this node is."""
+"""Pace: a busy node begins fewer runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractal_rm.engine.queue.pace import ALWAYS_ALLOWED, MORE_PER_TURN, Pace
 
 
 def begin_all(pace: Pace, in_flight: int) -> int:
-    """How many runs may begin now."""
+    """Begin all runs that may begin now. Returns their number."""
     before = in_flight
     while in_flight < 10_000 and pace.may_begin(in_flight):
         pace.count_begin(in_flight)
@@ -25,7 +25,7 @@ def test_up_to_48_runs_may_always_be_in_flight():
 
 
 @pytest.mark.parametrize("answers", [0, 1, ALWAYS_ALLOWED // 8 - 1])
-def test_more_begin_in_each_turn_while_components_are_slow(answers):
+def test_more_runs_begin_in_each_turn_while_components_are_slow(answers):
     pace, in_flight = Pace(lambda: None), ALWAYS_ALLOWED
     for _ in range(100):
         pace.answers = answers
@@ -34,7 +34,7 @@ def test_more_begin_in_each_turn_while_components_are_slow(answers):
     assert in_flight == ALWAYS_ALLOWED + 100 * MORE_PER_TURN
 
 
-def test_no_more_begin_when_one_in_eight_waited_for_this_node():
+def test_no_more_runs_begin_when_one_in_eight_waited_for_this_node():
     pace = Pace(lambda: None)
     pace.answers = 25
     pace.end_turn(200)

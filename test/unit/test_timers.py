@@ -1,4 +1,4 @@
-"""Alarms fire by the steady clock, which also runs while the machine is suspended."""
+"""Timers use the steady clock, which also runs while the machine is suspended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_timers_fire_in_the_order_of_their_times():
     assert run_virtual(program()) == [("a", 1), ("b", 2), ("c", 2), ("d", 3_600)]
 
 
-async def test_an_alarm_that_was_due_in_a_suspend_fires_at_the_next_look():
+async def test_a_timer_that_became_due_in_a_suspend_fires_at_the_next_fire_due():
     clock, fired = ManualClock(), []
     timers = Timers(clock)
     timers.set(HOUR_MS, lambda: fired.append("in an hour"))
@@ -41,7 +41,7 @@ async def test_an_alarm_that_was_due_in_a_suspend_fires_at_the_next_look():
     assert fired == ["in an hour", "in three"]
 
 
-async def test_an_alarm_is_not_delayed_by_one_that_is_overdue():
+async def test_a_timer_is_not_delayed_by_an_overdue_timer():
     clock, fired = ManualClock(), []
     timers = Timers(clock)
     timers.set(HOUR_MS, lambda: fired.append("in an hour"))
@@ -51,7 +51,7 @@ async def test_an_alarm_is_not_delayed_by_one_that_is_overdue():
 
 
 @pytest.mark.parametrize("jumped_ms", [50 * 365 * 24 * HOUR_MS, -HOUR_MS])
-async def test_setting_the_wall_clock_fires_no_alarm(jumped_ms):
+async def test_setting_the_wall_clock_fires_no_timer(jumped_ms):
     clock, fired = ManualClock(), []
     timers = Timers(clock)
     timers.set(HOUR_MS, lambda: fired.append("in an hour"))
@@ -65,11 +65,11 @@ async def test_setting_the_wall_clock_fires_no_alarm(jumped_ms):
 
 async def test_cancelled_timers_are_removed():
     timers = Timers(ManualClock())
-    kept = timers.set(HOUR_MS, lambda: None)
+    active = timers.set(HOUR_MS, lambda: None)
     for _ in range(10_000):
         timers.set(HOUR_MS, lambda: None).cancel()
     assert timers.pending <= 2 * MAX_CANCELLED + 2
-    kept.cancel()
+    active.cancel()
 
 
 def test_work_that_takes_too_long_is_cancelled_and_raises_timeout_error():
@@ -94,11 +94,11 @@ def test_cancelling_the_caller_cancels_the_work_and_is_not_a_timeout():
     async def program():
         timers = Timers(VirtualClock(asyncio.get_running_loop(), 0))
         work = asyncio.get_running_loop().create_future()
-        whole = asyncio.create_task(timers.within(HOUR_MS, work))
+        caller = asyncio.create_task(timers.within(HOUR_MS, work))
         await asyncio.sleep(0)
-        whole.cancel()
+        caller.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await whole
+            await caller
         return work.cancelled()
 
     assert run_virtual(program())
