@@ -10,10 +10,10 @@ MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # put before the command of a node
 
 
 @contextmanager
-def open_files_limited(pid: int, most: int):
+def open_files_limited(pid: int, limit: int):
     """Limit a process to descriptors with numbers below ``most``; open ones stay open."""
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
     try:
         yield
     finally:

@@ -83,7 +83,7 @@ def to(server, method="GET", *, protocol="http", host="127.0.0.1", tls=None, **l
     return route(Origin(protocol, host, server.port, tls), method, "/x", **limits)
 
 
-async def answer(*script, **limits):
+async def call_with_answer(*script, **limits):
     """The reply to a call with this script as the answer."""
     async with serving(list(script)) as server, calling() as caller:
         return await caller.call(to(server, **limits))

@@ -144,7 +144,7 @@ async def _one_after_the_other(busy, other):
         waiting = []
         for n in range(6):
             waiting.append(asyncio.ensure_future(call(n, to(busy if n % 2 else other))))
-            while caller.connector.waiting <= n:
+            while caller.connector.waiting_count <= n:
                 await asyncio.sleep(0)
         await asyncio.gather(holder, *waiting)
     assert ended == ["holder", 0, 1, 2, 3, 4, 5]
@@ -185,9 +185,9 @@ async def test_a_broker_need_not_wait_for_all_calls(ports):
     with descriptors_left(0) as free_one:
         calls = []
         for each in (*(call(n) for n in range(5)), connect(20)):
-            waiting = beside.waiting
+            waiting = beside.waiting_count
             calls.append(asyncio.ensure_future(each))
-            while beside.waiting == waiting:
+            while beside.waiting_count == waiting:
                 await asyncio.sleep(0)
         ended.append("holder")  # which frees its descriptor
         free_one()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fractal_rm.domain.call import Origin, route
 from fractal_rm.domain.call_errors import BadReply, ReplyTooLarge
 from ports import free_port
-from scripted_server import CHUNKED, HINTS, OK, RESET, answer, calling, serving, to
+from scripted_server import CHUNKED, HINTS, OK, RESET, call_with_answer, calling, serving, to
 
 # --- well-formed ------------------------------------------------------------------------------
 
@@ -41,7 +41,7 @@ from scripted_server import CHUNKED, HINTS, OK, RESET, answer, calling, serving,
     ],
 )  # fmt: skip
 async def test_every_form_of_body_is_read_whole(script, status, body):
-    reply = await answer(*script)
+    reply = await call_with_answer(*script)
     assert (reply.status, reply.body) == (status, body)
 
 

@@ -15,14 +15,14 @@ from fractal_rm.domain.flow import Call, Flow, OnError, Order, Publish, Step, Su
 from fractal_rm.domain.needs import needs
 from fractal_rm.domain.topic import matches
 from fractal_rm.flowlang.constant import constant_result
-from fractal_rm.flowlang.duration import duration
+from fractal_rm.flowlang.duration import duration_text
 from fractal_rm.flowlang.report import Report
 from fractal_rm.flowlang.scan import Line
 from fractal_rm.flowlang.tree import FlowNode, StepNode
 from fractal_rm.flowlang.words import words_of
 
-MOST_SHOWN = 5  # flows of a cycle
-MOST_COMPARED = 100_000  # pairs of topics and filters: a flow may have thousands of each
+MAX_SHOWN = 5  # flows of a cycle
+MAX_COMPARED = 100_000  # pairs of topics and filters: a flow may have thousands of each
 
 
 def check_flows(trees: list[FlowNode], flows: Mapping[str, Flow], report: Report) -> None:
@@ -77,7 +77,7 @@ def _from(first: str, path: dict[str, Iterator[SubFlow]]) -> list[str]:
         flows.append(f"flow {flow}")
         if flow == first:
             break
-        if len(flows) == MOST_SHOWN:
+        if len(flows) == MAX_SHOWN:
             flows += "…", f"flow {first}"
             break
     return flows[::-1]
@@ -95,7 +95,7 @@ def _line(tree: FlowNode, number: int) -> Line:
 
 def _deadline_too_short(tree: FlowNode, least_ms: int, report: Report) -> None:
     line = next(each for each in tree.settings if each.words[0].text == "DEADLINE")
-    least = duration(least_ms)
+    least = duration_text(least_ms)
     report.warn("F135", line, line.words[1],
                 f"flow {tree.id.text} takes at least {least}, so it always expires",
                 f"make DEADLINE longer than {least}")  # fmt: skip
@@ -106,7 +106,7 @@ def _check_self_starts(
 ) -> None:
     """Warn once of each flow that always publishes a message that starts it."""
     starting: dict[str, tuple[Publish, str]] = {}
-    for flow_id, step, topic_filter in islice(_topics_and_filters(flows), MOST_COMPARED):
+    for flow_id, step, topic_filter in islice(_topics_and_filters(flows), MAX_COMPARED):
         if flow_id not in starting and matches(topic_filter, step.topic):
             starting[flow_id] = step, topic_filter
     for flow_id, (step, topic_filter) in starting.items():

@@ -20,7 +20,7 @@ def duration_ms(text: str) -> int | None:
     return ms if 1 <= ms <= _MOST_MS else None
 
 
-def duration(ms: int) -> str:
+def duration_text(ms: int) -> str:
     """A duration in the largest unit that gives a whole number: ``0ms``, ``750ms``, ``2m``."""
     unit = next(unit for unit, size in _MS.items() if size == 1 or (ms and ms % size == 0))
     return f"{ms // _MS[unit]}{unit}"

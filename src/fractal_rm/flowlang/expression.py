@@ -35,7 +35,7 @@ from fractal_rm.domain.refusals import Malformed
 from fractal_rm.domain.strict_json import TOO_LARGE, read_json
 from fractal_rm.flowlang.scan import Line, Word
 from fractal_rm.flowlang.scope import BASE64, BASE64_PLACES, Scope
-from fractal_rm.flowlang.tokens import Misread, Tokens
+from fractal_rm.flowlang.tokens import ExpressionError, Tokens
 
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _CALL_FUNCTIONS = ("status", "header")
@@ -69,7 +69,7 @@ def _read(reader: _Reader, after: Word, what: str, read: Callable[[], T]) -> T |
     try:
         expression = read()
         reader.expect_end()
-    except Misread as error:
+    except ExpressionError as error:
         if not reader.unknown_word:
             reader.report(error.code, error.at, error.text, error.hint)
         return None
@@ -115,12 +115,12 @@ class _Reader(Tokens):
         if isinstance(part, (ListOf, ObjectOf)) or (
             isinstance(part, Literal) and not isinstance(part.value, bool)
         ):
-            raise Misread(at, "this value is not a condition", self._to_compare(part))
+            raise ExpressionError(at, "this value is not a condition", self._to_compare(part))
         return Not(part) if negated else part
 
     def _to_compare(self, part: Expression) -> str:
         """The hint for a value that is not a condition."""
-        in_expect = self.scope.step.own_answer
+        in_expect = self.scope.step.own_answer_allowed
         if in_expect and isinstance(part, Literal) and isinstance(part.value, int):
             own = f"result{self.scope.step.number}"
             return f"write one status alone, or several as: status({own}) in [200, 204]"
@@ -134,11 +134,11 @@ class _Reader(Tokens):
         sign = self.next()
         right = self._operand()
         if self.text in _COMPARISONS:
-            raise Misread(self.here(), "a comparison has only two sides",
+            raise ExpressionError(self.here(), "a comparison has only two sides",
                            "write two comparisons: a < b and b < c")  # fmt: skip
         why = _impossible(how, left, right)
         if why:
-            raise Misread(sign, why, code="F123")
+            raise ExpressionError(sign, why, code="F123")
         return Compare(how, left, right)
 
     def _operand(self) -> Expression:
@@ -180,7 +180,7 @@ class _Reader(Tokens):
             hint = None if what == "number" or closed else 'end the text with a double quote: "'
             large = str(error) == TOO_LARGE
             why = "this number is too large for a double" if large else f"this is not a JSON {what}"
-            raise Misread(word, why, hint) from None
+            raise ExpressionError(word, why, hint) from None
 
     def _list(self) -> Value:
         values = self._separated("]", self.value)
@@ -192,7 +192,7 @@ class _Reader(Tokens):
         at = self.here()
         fields = self._separated("}", self._field)
         if len({key for key, _ in fields}) < len(fields):
-            raise Misread(at, "this object has the same key twice")
+            raise ExpressionError(at, "this object has the same key twice")
         if all(isinstance(value, Literal) for _, value in fields):
             return Literal({key: _constant(value) for key, value in fields})
         return ObjectOf(tuple(fields))
@@ -201,7 +201,7 @@ class _Reader(Tokens):
         at = self.here()
         if self.kind != "string":
             hint = f'write: "{self.text}"' if self.kind == "word" else None
-            raise Misread(at, "the key of an object must be a text in quotes", hint)
+            raise ExpressionError(at, "the key of an object must be a text in quotes", hint)
         key = str(self._literal())
         self.take(":")
         return key, self.value()
@@ -222,10 +222,12 @@ class _Reader(Tokens):
     def _base64(self, word: Word) -> Value:
         """``base64(reference)``."""
         if self._is_condition:
-            raise Misread(word, f"{BASE64} cannot be used in a condition", BASE64_PLACES, "F142")
+            raise ExpressionError(
+                word, f"{BASE64} cannot be used in a condition", BASE64_PLACES, "F142"
+            )
         self.take("(")
         if self.kind != "word":
-            raise Misread(word, f"{BASE64} takes one reference, in parentheses",
+            raise ExpressionError(word, f"{BASE64} takes one reference, in parentheses",
                            f"write: {BASE64}(result1)", "F141")  # fmt: skip
         found = self.scope.reference(self.line, self.next())
         self.unknown_word = self.unknown_word or found is None
@@ -237,7 +239,9 @@ class _Reader(Tokens):
         if word.text not in _CALL_FUNCTIONS:
             known = 'status(name) and header(name, "x")'
             known = known if self._is_condition else f"{BASE64}(ref), {known}"
-            raise Misread(word, f"there is no function {word.text}", f"the functions are {known}")
+            raise ExpressionError(
+                word, f"there is no function {word.text}", f"the functions are {known}"
+            )
         self.take("(")
         if self.kind != "word":
             raise self.unexpected("the name of a call")
@@ -248,7 +252,7 @@ class _Reader(Tokens):
         self.take(")")
         if number is None:
             return Payload()  # the value is not used
-        self.scope.keep_head(self.line, call, number, header)
+        self.scope.note_head_use(self.line, call, number, header)
         return Status(number) if header is None else Header(number, header)
 
     def _header_name(self) -> str:

@@ -21,7 +21,7 @@ from fractal_rm.flowlang.scan import STRING, Line, is_comment, read_line, text_l
 from fractal_rm.flowlang.settings import SETTINGS
 
 INDENT = "  "
-WIDEST = 60  # longer lines are ignored when comments are aligned
+MAX_ALIGNED_WIDTH = 60  # longer lines are ignored when comments are aligned
 
 _STRING_OR_SPACES = re.compile(rf"({STRING})|\s+")
 _OTHER_QUOTES = re.compile(r"['`]")  # the quotes of texts within a JMESPath
@@ -105,7 +105,7 @@ def _code(line: Line) -> str:
 def _aligned(lines: list[_FormattedLine]) -> Iterator[str]:
     """The lines of a flow, with their comments aligned."""
     lengths = [len(line.code) for line in lines if line.comment]
-    column = max((length for length in lengths if length <= WIDEST), default=0) + 2
+    column = max((length for length in lengths if length <= MAX_ALIGNED_WIDTH), default=0) + 2
     for line in lines:
         if line.comment:
             yield f"{line.code.ljust(column - 2)}  {line.comment}"

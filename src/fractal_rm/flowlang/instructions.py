@@ -50,8 +50,8 @@ class Instruction(msgspec.Struct, frozen=True):
 
     read: Reader
     modifiers: tuple[str, ...] = ("WHEN",)
-    counts: bool = False
-    calls: bool = False
+    is_numbered: bool = False
+    needs_target: bool = False
 
 
 def read_step(node: StepNode, scope: Scope) -> Step:
@@ -60,7 +60,7 @@ def read_step(node: StepNode, scope: Scope) -> Step:
     step = instruction.read(node, scope)
     when = _condition(step)
     scope.end_step(parts_of(when))
-    if when is not None and instruction.counts and _may_skip(when):
+    if when is not None and instruction.is_numbered and _may_skip(when):
         scope.skipped.add(scope.step.number, when)
     return step
 
@@ -75,7 +75,7 @@ def _may_skip(when: Expression) -> bool:
 
 def _call(node: StepNode, scope: Scope) -> Call:
     method = Method(node.keyword.text)
-    scope.step.item = bool(node.modifiers) and has_foreach(node)
+    scope.step.item_allowed = bool(node.modifiers) and has_foreach(node)
     content = _body(node.line, method, scope)
     fields: Fields = {}
     if content.json is not None:
@@ -84,7 +84,7 @@ def _call(node: StepNode, scope: Scope) -> Call:
         fields["raw"] = content.raw
     if node.modifiers:
         fields |= read_modifiers(node, scope)
-    scope.step.item = False
+    scope.step.item_allowed = False
     target = scope.step.target
     return Call(
         number=scope.step.number,
@@ -183,11 +183,11 @@ def _condition(step: Step) -> Expression | None:
     return step.when
 
 
-_A_CALL = Instruction(_call, tuple(MODIFIERS), counts=True, calls=True)
+_A_CALL = Instruction(_call, tuple(MODIFIERS), is_numbered=True, needs_target=True)
 
 INSTRUCTIONS: dict[str, Instruction] = {
     **{method.value: _A_CALL for method in Method},
-    "RUN": Instruction(_run, ("WHEN", "AS"), counts=True),
+    "RUN": Instruction(_run, ("WHEN", "AS"), is_numbered=True),
     "WAIT": Instruction(_wait),
     "PUBLISH": Instruction(_publish),
     "REPLY": Instruction(_reply),

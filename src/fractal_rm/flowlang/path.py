@@ -14,7 +14,7 @@ from fractal_rm.domain.flow_errors import NotJson
 
 _BARE = re.compile(r"[A-Za-z_]\w*(?:\[[-0-9:*]*\])*|[*@]", re.ASCII)
 _KEY = re.compile(r"[\w -]+")
-MOST_CHARACTERS = 500  # jmespath reads a path recursively
+MAX_CHARACTERS = 500  # jmespath reads a path recursively
 
 
 class PathError(Exception):
@@ -31,8 +31,8 @@ def read_path(text: str) -> str:
     path = _unquoted(text) if quoted else text
     if not path:
         raise PathError("a path is missing after the dot")
-    if len(path) > MOST_CHARACTERS:
-        raise PathError(f"a path has at most {MOST_CHARACTERS} characters")
+    if len(path) > MAX_CHARACTERS:
+        raise PathError(f"a path has at most {MAX_CHARACTERS} characters")
     try:
         compiled = compile_path(path)
     except RecursionError:

@@ -8,10 +8,10 @@ from fractal_rm.domain import findings
 from fractal_rm.domain.findings import MOST_SHOWN, Finding, Level, hidden_findings
 from fractal_rm.flowlang.scan import Line, Word
 
-MOST_OF_A_LINE = 20
-MOST_CHARACTERS = 400  # of a text: a word may be as long as the file
-LONGEST_WORD = 60  # for which a similar known word is searched
-MOST_COMPARED = 100_000  # words: the search is the slowest part
+MAX_SHOWN_IN_LINE = 20
+MAX_CHARACTERS = 400  # of a text: a word may be as long as the file
+MAX_SEARCHED_CHARACTERS = 60  # for which a similar known word is searched
+MAX_COMPARED = 100_000  # words: the search is the slowest part
 
 
 class Report:
@@ -39,7 +39,7 @@ class Report:
         if line.number != self._line:
             self._line, self._of_this_line = line.number, 0
         self._of_this_line += 1
-        if self.full or self._of_this_line > MOST_OF_A_LINE:
+        if self.full or self._of_this_line > MAX_SHOWN_IN_LINE:
             self._hidden.append(level)
             return
         texts = _shortened(text), hint and _shortened(hint)
@@ -56,7 +56,7 @@ class Report:
 
     def only_counts(self, line: Line) -> bool:
         """Whether a further finding of a line is only counted, so that it needs no hint."""
-        return self.full or (line.number == self._line and self._of_this_line >= MOST_OF_A_LINE)
+        return self.full or (line.number == self._line and self._of_this_line >= MAX_SHOWN_IN_LINE)
 
     def findings(self) -> list[Finding]:
         """All findings in the order of the file. The last one says how many are not shown."""
@@ -72,12 +72,12 @@ class Report:
         return findings.did_you_mean(word, known) if self._may_search(word, known) else None
 
     def _may_search(self, word: str, known: Collection[str]) -> bool:
-        if self.full or len(word) > LONGEST_WORD or self._compared > MOST_COMPARED:
+        if self.full or len(word) > MAX_SEARCHED_CHARACTERS or self._compared > MAX_COMPARED:
             return False
         self._compared += len(known)
         return True
 
 
 def _shortened(text: str) -> str:
-    half = MOST_CHARACTERS // 2
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:half]}…{text[-half:]}"
+    half = MAX_CHARACTERS // 2
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:half]}…{text[-half:]}"

@@ -46,15 +46,15 @@ def _steps(tree: FlowNode, known: KnownNames, report: Report) -> tuple[Step, ...
             _check_target(node, known.endpoints, report)
             continue
         instruction = INSTRUCTIONS[node.keyword.text]
-        if instruction.calls and scope.step.target is None:
+        if instruction.needs_target and scope.step.target is None:
             if not tree.incomplete:
                 report.add("F106", node.line, node.keyword,
                            f"this {node.keyword.text} has no target",
                            "write TO <component> <endpoint> before it")  # fmt: skip
             continue
-        scope.step.number, scope.step.counts = counted + 1, instruction.counts
+        scope.step.number, scope.step.is_numbered = counted + 1, instruction.is_numbered
         steps.append(read_step(node, scope))
-        if instruction.counts:
+        if instruction.is_numbered:
             counted += 1
             _note_without_head(node, counted, scope)
     if not tree.instructions and not tree.incomplete:
@@ -83,9 +83,9 @@ def _names(tree: FlowNode, report: Report) -> dict[str, int]:
             targeted = True
             continue
         instruction = INSTRUCTIONS[node.keyword.text]
-        if not instruction.counts:
+        if not instruction.is_numbered:
             continue
-        number += targeted or not instruction.calls
+        number += targeted or not instruction.needs_target
         if node.modifiers:
             name = read_name(node, names, report)
             if name is not None:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
-MOST_CHARACTERS = 200
+MAX_CHARACTERS = 200
 _FIELDS = "minute, hour, day of the month, month, day of the week"
 _ANY_MOMENT = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
@@ -31,7 +31,7 @@ class ScheduleError(Exception):
 
 def check_cron(expression: str) -> None:
     """Raise ScheduleError if a text is not a cron expression of five fields."""
-    if len(expression) > MOST_CHARACTERS or len(expression.split()) != 5:
+    if len(expression) > MAX_CHARACTERS or len(expression.split()) != 5:
         raise ScheduleError("a cron expression has five fields", f"the fields are: {_FIELDS}")
     from cronsim import CronSim, CronSimError  # noqa: PLC0415 - see above
 

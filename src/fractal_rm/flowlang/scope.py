@@ -17,7 +17,7 @@ from fractal_rm.flowlang.tree import ToNode
 from fractal_rm.flowlang.words import modifier_hint
 
 # Only the last calls are searched for a similar name: a flow may have thousands of them.
-MOST_SEARCHED = 30
+MAX_SEARCHED = 30
 
 BASE64 = "base64"  # base64(reference) writes bytes as text
 Endpoints = Mapping[str, Collection[str]]  # component name -> names of its endpoints
@@ -43,16 +43,16 @@ class StepContext(msgspec.Struct):
     """
 
     number: int = 1
-    counts: bool = True
+    is_numbered: bool = True
     target: ToNode | None = None
-    item: bool = False
-    own_answer: bool = False
-    asks_own_status: bool = False
+    item_allowed: bool = False
+    own_answer_allowed: bool = False
+    has_used_own_status: bool = False
 
     @property
     def last_known(self) -> int:
         """The number of the last call whose result the step can use."""
-        return self.number - 1 + self.own_answer
+        return self.number - 1 + self.own_answer_allowed
 
 
 class CallNames:
@@ -70,7 +70,7 @@ class CallNames:
     def up_to(self, last: int) -> list[str]:
         """The last names of the calls up to the call ``last``."""
         end = bisect_right(self._numbers, last)
-        return self._names[max(0, end - MOST_SEARCHED) : end]
+        return self._names[max(0, end - MAX_SEARCHED) : end]
 
 
 class Scope:
@@ -132,10 +132,10 @@ class Scope:
             self.skipped.note_use(number, line, word)
         return number
 
-    def keep_head(self, line: Line, word: Word, number: int, header: str | None = None) -> None:
+    def note_head_use(self, line: Line, word: Word, number: int, header: str | None = None) -> None:
         """Note that the flow uses the status of a call, or a header of its answer."""
         if number == self.step.number and header is None:
-            self.step.asks_own_status = True
+            self.step.has_used_own_status = True
             return
         if number in self.without_head:
             why = self.without_head[number]
@@ -147,7 +147,7 @@ class Scope:
             headers.add(header)
 
     def _item(self, line: Line, at: Word, path: str | None) -> Item | None:
-        if not self.step.item:
+        if not self.step.item_allowed:
             self.report.add(
                 "F130",
                 line,
@@ -164,8 +164,8 @@ class Scope:
             self.report.add("F107", line, word, what)
             return
         last = self.step.last_known
-        results = range(max(1, last + 1 - MOST_SEARCHED), last + 1)
-        item = ["item"] if self.step.item and more else []
+        results = range(max(1, last + 1 - MAX_SEARCHED), last + 1)
+        item = ["item"] if self.step.item_allowed and more else []
         named = self._names.up_to(last)
         known = [*more, *item, *(f"result{n}" for n in results), *named]
         near = self.report.nearest(word.text, known)
@@ -179,14 +179,14 @@ class Scope:
 
     def _too_early(self, line: Line, word: Word, number: int, *, named: bool) -> None:
         step = self.step
-        if not step.counts:
+        if not step.is_numbered:
             before = f"only {step.number - 1} calls are" if step.number > 2 else "only 1 call is"
             why = f"{before if step.number > 1 else 'no call is'} before this line"
         elif named:
             why = f"it is the result of call {number}, and this is call {step.number}"
         else:
             why = f"this is call {step.number}"
-        is_own = number == step.number and step.counts and named
+        is_own = number == step.number and step.is_numbered and named
         hint = "only EXPECT and UNDO can use the answer of their own call" if is_own else None
         self.report.add("F108", line, word, f"{word.text} is not known yet: {why}", hint)
 

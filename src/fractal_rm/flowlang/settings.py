@@ -29,7 +29,7 @@ from fractal_rm.flowlang.schedule import ScheduleError, check_cron, check_zone, 
 from fractal_rm.flowlang.topic_words import read_topic_filter
 from fractal_rm.flowlang.words import surplus_or_keyword, unquoted
 
-MOST_RUNS = 100_000
+MAX_RUNS = 100_000
 _OWN_PAYLOAD = "payload."
 
 Reader = Callable[[Line, Report], Any]  # the value; None if it has an error, which is reported
@@ -42,7 +42,7 @@ class Setting(msgspec.Struct, frozen=True):
     part: Part
     field: str
     read: Reader
-    often: bool = False
+    may_repeat: bool = False
 
 
 def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
     for line in lines:
         keyword = line.words[0]
         setting = SETTINGS[keyword.text]
-        if keyword.text in given and not setting.often:
+        if keyword.text in given and not setting.may_repeat:
             report.add(
                 "F114",
                 line,
@@ -66,7 +66,7 @@ def read_settings(lines: list[Line], report: Report) -> dict[str, Any]:
         value = setting.read(line, report)
         if value is None:
             continue
-        if setting.often:
+        if setting.may_repeat:
             _add_to_list(lists.setdefault(setting.field, {}), value, line, report)
         else:
             parts[setting.part][setting.field] = value
@@ -118,9 +118,9 @@ def _duration(line: Line, report: Report) -> int | None:
     return _report_takes(line, report, DURATION_HINT) if ms is None else ms
 
 
-def _whole(low: int, high: int) -> Reader:
+def _whole_number(low: int, high: int) -> Reader:
     def read(line: Line, report: Report) -> int | None:
-        number = whole(line.words[1].text, low, high) if len(line.words) == 2 else None
+        number = whole_number(line.words[1].text, low, high) if len(line.words) == 2 else None
         return (
             _report_takes(line, report, f"a number from {low} to {high}")
             if number is None
@@ -130,7 +130,7 @@ def _whole(low: int, high: int) -> Reader:
     return read
 
 
-def whole(text: str, low: int, high: int) -> int | None:
+def whole_number(text: str, low: int, high: int) -> int | None:
     """A text as a whole number; None if it is not one, or out of range."""
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         return None
@@ -212,7 +212,7 @@ def _path(line: Line, report: Report) -> str | None:
 
 
 SETTINGS: dict[str, Setting] = {
-    "ON": Setting(StartSettings, "topics", _topic, often=True),
+    "ON": Setting(StartSettings, "topics", _topic, may_repeat=True),
     "EVERY": Setting(StartSettings, "every_ms", _duration),
     "CRON": Setting(StartSettings, "cron", _cron),
     "CATCHUP": Setting(StartSettings, "catch_up", _one_of(CatchUp)),
@@ -220,8 +220,8 @@ SETTINGS: dict[str, Setting] = {
     "DEADLINE": Setting(Flow, "deadline_ms", _duration),
     "ERRORS": Setting(Flow, "errors", _one_of(OnError)),
     "ORDER": Setting(Flow, "order", _one_of(Order)),
-    "LIMIT": Setting(QueueSettings, "limit", _whole(1, MOST_RUNS)),
-    "PRIORITY": Setting(QueueSettings, "priority", _whole(0, 9)),
+    "LIMIT": Setting(QueueSettings, "limit", _whole_number(1, MAX_RUNS)),
+    "PRIORITY": Setting(QueueSettings, "priority", _whole_number(0, 9)),
     "STALE": Setting(QueueSettings, "stale_ms", _duration),
     "LATEST": Setting(QueueSettings, "latest", _path),
 }

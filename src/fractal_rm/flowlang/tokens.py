@@ -26,7 +26,7 @@ _SWAPPED = {"=>": 'write ">="', "=<": 'write "<="'}
 T = TypeVar("T")
 
 
-class Misread(Exception):
+class ExpressionError(Exception):
     """The first error of an expression, at a part of the line."""
 
     def __init__(self, at: Word, text: str, hint: str | None = None, code: str = "F122") -> None:
@@ -79,10 +79,10 @@ class Tokens:
         if self.text:
             raise self.unexpected("")
 
-    def unexpected(self, wanted: str) -> Misread:
+    def unexpected(self, wanted: str) -> ExpressionError:
         """The error for the next token, where ``wanted`` is expected, with a hint."""
         if not self.text:
-            return Misread(self.here(), f"the line ends where {wanted} is expected")
+            return ExpressionError(self.here(), f"the line ends where {wanted} is expected")
         hint = _INSTEAD.get(self.text) or modifier_hint(self.text)
         hint = _SWAPPED.get(self.line.text[self._start : self._start + 2], hint)
         if self.text == ">" and self._before == "<":
@@ -93,7 +93,7 @@ class Tokens:
             if dot:
                 hint = f'write this path in quotes: {name}."{path}[…]"'
         what = f", expected {wanted}" if wanted else ""
-        return Misread(self.here(), f"unexpected {self.text}{what}", hint)
+        return ExpressionError(self.here(), f"unexpected {self.text}{what}", hint)
 
     def take(self, sign: str) -> None:
         """Move past this sign. Raises Misread if it is not the next token."""
@@ -105,7 +105,7 @@ class Tokens:
         """Read a nested part. Raises Misread if it is nested too deeply."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise Misread(self.here(), f"this is nested more than {MAX_DEPTH} levels deep")
+            raise ExpressionError(self.here(), f"this is nested more than {MAX_DEPTH} levels deep")
         nested = read()
         self._depth -= 1
         return nested

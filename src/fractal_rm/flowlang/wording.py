@@ -47,7 +47,7 @@ def names_of(flow: Flow) -> dict[int, str]:
     return names
 
 
-class Wording:
+class TextWriter:
     """Writes text with the names that a flow gives to its calls."""
 
     def __init__(self, names: Names) -> None:

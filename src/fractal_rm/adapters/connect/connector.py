@@ -84,9 +84,9 @@ class Connector:
         return Connector(descriptors=self._descriptors)
 
     @property
-    def waiting(self) -> int:
+    def waiting_count(self) -> int:
         """How many connections wait for a file descriptor, those of `beside` included."""
-        return self._descriptors.waiting
+        return self._descriptors.waiting_count
 
     def preferred_address(self, host: str) -> str | None:
         """The address of a host that is tried first because others failed before; None: any."""
@@ -105,7 +105,7 @@ class Connector:
                 lambda release: self._look_up(host, deadline.left_s(), release), deadline
             )
         except asyncio.TimeoutError:
-            why = f"{self._resolver.unanswered(host)} within {deadline.limit_s:.3g} s"
+            why = f"{self._resolver.why_pending(host)} within {deadline.limit_s:.3g} s"
             raise ConnectFailed(why) from None
         except NotResolved as error:
             raise ConnectFailed(str(error)) from error
@@ -136,7 +136,7 @@ class Connector:
         releases it, right before it opens its own. ``in_turn``: if others already wait, wait behind
         them. Raises ConnectFailed.
         """
-        held = await self._reserve(deadline) if in_turn and self._descriptors.short else None
+        held = await self._reserve(deadline) if in_turn and self._descriptors.has_waiting else None
         while True:
             try:
                 return await do(_nothing if held is None else held.close)

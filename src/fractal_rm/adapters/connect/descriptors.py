@@ -22,22 +22,22 @@ class DescriptorQueue:
 
     def __init__(
         self,
-        spare: Callable[[], None] = lambda: None,
-        on_short: Callable[[bool], None] = lambda _: None,
+        close_unneeded: Callable[[], None] = lambda: None,
+        on_shortage: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        self._spare = spare
-        self._on_short = on_short
+        self._close_unneeded = close_unneeded
+        self._on_shortage = on_shortage
         self._turn = asyncio.Lock()  # among the first of each queue, in the order of arrival
         self._freed = asyncio.Event()
-        self.waiting = 0  # how many requests wait
+        self.waiting_count = 0  # how many requests wait
         self._errno = errno.EMFILE  # the error of the last attempt
 
     @property
-    def short(self) -> bool:
+    def has_waiting(self) -> bool:
         """Whether anybody waits; a new request then waits behind them."""
-        return self.waiting > 0
+        return self.waiting_count > 0
 
-    def freed(self) -> None:
+    def note_freed(self) -> None:
         """Note that a descriptor may have become free."""
         self._freed.set()
 
@@ -46,8 +46,8 @@ class DescriptorQueue:
 
         ``queue`` is a lock that all requests of one queue share.
         """
-        self.waiting += 1
-        self._on_short(True)
+        self.waiting_count += 1
+        self._on_shortage(True)
         try:
             async with queue, self._turn:
                 while True:
@@ -58,11 +58,11 @@ class DescriptorQueue:
                         if not is_out_of_descriptors(error):
                             raise
                         self._errno = error.errno
-                    self._spare()
+                    self._close_unneeded()
                     await self._wait_to_retry()
         finally:
-            self.waiting -= 1
-            self._on_short(self.short)
+            self.waiting_count -= 1
+            self._on_shortage(self.has_waiting)
 
     def describe(self) -> str:
         """Which limit is reached, and where to raise it."""

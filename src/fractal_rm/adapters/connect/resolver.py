@@ -28,8 +28,8 @@ from fractal_rm.adapters.connect.watched_settings import (
 
 MAX_LOOKUPS = 32
 LOOKUP_LIMIT_S = 3.0
-SILENT_S = 30.0  # how long a timeout is cached
-FAILED_S = 5.0  # how long a failure is cached: no such name, or all servers refused
+TIMEOUT_CACHED_S = 30.0  # how long a timeout is cached
+FAILURE_CACHED_S = 5.0  # how long a failure is cached: no such name, or all servers refused
 
 
 class _Cached(msgspec.Struct, frozen=True):
@@ -96,9 +96,9 @@ class Resolver:
             raise NotResolved(f"the name {name} did not resolve: the node is stopping")
         return await self.addresses(name)  # the settings have changed: look up again
 
-    def unanswered(self, name: str) -> str:
+    def why_pending(self, name: str) -> str:
         """Why the lookup of a name has no result yet."""
-        asked = self._sources.asked.get(name.lower())
+        asked = self._sources.current_sources.get(name.lower())
         if asked is None:
             return f"the name {name} did not resolve: {MAX_LOOKUPS} others are being looked up"
         return f"the name {name} did not resolve: no answer from {asked}"
@@ -121,7 +121,7 @@ class Resolver:
     def _forget(self, name: str, lookup: asyncio.Task[tuple[str, ...]]) -> None:
         if self._lookups.get(name) is lookup:
             del self._lookups[name]
-            self._sources.asked.pop(name, None)
+            self._sources.current_sources.pop(name, None)
         if not lookup.cancelled():
             lookup.exception()  # nobody may wait any more: asyncio would log it as not retrieved
 
@@ -129,7 +129,7 @@ class Resolver:
         for lookup in self._lookups.values():
             lookup.cancel()
         self._lookups.clear()
-        self._sources.asked.clear()
+        self._sources.current_sources.clear()
 
     async def _look_up(self, name: str) -> tuple[str, ...]:
         loop = asyncio.get_running_loop()
@@ -137,11 +137,11 @@ class Resolver:
             try:
                 addresses, ttl_s = await asyncio.wait_for(self._sources.ask(name), LOOKUP_LIMIT_S)
             except asyncio.TimeoutError:
-                why = f"{self.unanswered(name)} within {LOOKUP_LIMIT_S:.0f} s"
-                result = _Cached(loop.time() + SILENT_S, why=why)
+                why = f"{self.why_pending(name)} within {LOOKUP_LIMIT_S:.0f} s"
+                result = _Cached(loop.time() + TIMEOUT_CACHED_S, why=why)
             except (NotResolved, ServersFailed) as error:
                 why = f"the name {name} did not resolve: {error}"
-                result = _Cached(loop.time() + FAILED_S, why=why)
+                result = _Cached(loop.time() + FAILURE_CACHED_S, why=why)
             else:
                 result = _Cached(loop.time() + max(1.0, min(MAX_TTL_S, ttl_s)), addresses)
         if len(self._cache) >= MAX_CACHED_NAMES:

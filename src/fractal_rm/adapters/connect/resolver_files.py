@@ -88,7 +88,7 @@ def addresses_in(hosts: str, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def other_sources(nsswitch: str) -> frozenset[str]:
+def c_library_sources(nsswitch: str) -> frozenset[str]:
     """The sources of host names other than the hosts file and DNS, such as mDNS and LDAP."""
     for line in nsswitch.splitlines():
         key, colon, rest = line.partition("#")[0].partition(":")

@@ -34,7 +34,7 @@ class NameSources:
         self._port = port
         self._library = CLibrary()
         self._rotated = 0
-        self.asked: dict[str, str] = {}
+        self.current_sources: dict[str, str] = {}
 
     def forget_lookups(self) -> None:
         """Start new lookups in the C library for new callers."""
@@ -45,10 +45,10 @@ class NameSources:
 
         Raises NotResolved, ServersFailed, and OSError where no file descriptor is free.
         """
-        by_mdns = any("mdns" in source for source in self._settings.other_sources)
+        by_mdns = any("mdns" in source for source in self._settings.c_library_sources)
         if by_mdns and name.rstrip(".").endswith(".local"):
             return await self._ask_library(name)
-        asked = self.asked[name] = f"DNS {', '.join(self._settings.resolver.servers)}"
+        asked = self.current_sources[name] = f"DNS {', '.join(self._settings.resolver.servers)}"
         failed = None
         for candidate in filter(is_name, self._settings.resolver.candidates(name)):
             try:
@@ -58,13 +58,13 @@ class NameSources:
                 continue
             if addresses:
                 return addresses, ttl_s
-        if self._settings.other_sources:
+        if self._settings.c_library_sources:
             return await self._ask_library(name)
         raise failed or NotResolved(f"it does not exist or has no address, says {asked}")
 
     async def _ask_library(self, name: str) -> tuple[tuple[str, ...], float]:
-        sources = ", ".join(sorted(self._settings.other_sources))
-        asked = self.asked[name] = f"the C library ({sources})"
+        sources = ", ".join(sorted(self._settings.c_library_sources))
+        asked = self.current_sources[name] = f"the C library ({sources})"
         try:
             addresses = await self._library.addresses(name)
         except socket.gaierror as error:

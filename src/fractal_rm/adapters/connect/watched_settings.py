@@ -8,7 +8,7 @@ from fractal_rm.adapters.connect.resolver_files import (
     ResolverSettings,
     WatchedFile,
     addresses_in,
-    other_sources,
+    c_library_sources,
     read_settings,
 )
 
@@ -44,7 +44,7 @@ class WatchedSettings:
         self._resolv_conf = WatchedFile(resolv_conf)
         self._nsswitch = WatchedFile(nsswitch)
         self.resolver = ResolverSettings()
-        self.other_sources: frozenset[str] = frozenset()
+        self.c_library_sources: frozenset[str] = frozenset()
         self._changed = False  # since the last `reload` that could read both files
 
     def reload(self) -> bool:
@@ -55,13 +55,13 @@ class WatchedSettings:
         """
         settings = self._resolv_conf.read_if_changed()
         if settings is not None:
-            self._set(read_settings(settings), self.other_sources)
+            self._set(read_settings(settings), self.c_library_sources)
         sources = self._nsswitch.read_if_changed()
         if sources is not None:
-            self._set(self.resolver, other_sources(sources))
+            self._set(self.resolver, c_library_sources(sources))
         changed, self._changed = self._changed, False
         return changed
 
     def _set(self, resolver: ResolverSettings, sources: frozenset[str]) -> None:
-        self._changed |= (resolver, sources) != (self.resolver, self.other_sources)
-        self.resolver, self.other_sources = resolver, sources
+        self._changed |= (resolver, sources) != (self.resolver, self.c_library_sources)
+        self.resolver, self.c_library_sources = resolver, sources

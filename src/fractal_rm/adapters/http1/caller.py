@@ -28,10 +28,12 @@ class Http1Caller:
     ``kept``: how many idle connections may stay open.
     """
 
-    def __init__(self, kept: int = 1_000, resolver: Resolver | None = None) -> None:
-        self._pool = pool = Pool(kept)
-        descriptors = DescriptorQueue(spare=pool.close_one, on_short=pool.keep_none)
-        pool.on_freed = descriptors.freed
+    def __init__(self, max_idle: int = 1_000, resolver: Resolver | None = None) -> None:
+        self._pool = pool = Pool(max_idle)
+        descriptors = DescriptorQueue(
+            close_unneeded=pool.close_one, on_shortage=pool.set_short_of_descriptors
+        )
+        pool.on_freed = descriptors.note_freed
         self.connector = Connector(resolver, descriptors)
         self._tls = TlsContexts()
         self._loop: asyncio.AbstractEventLoop | None = None  # get_running_loop is a system call

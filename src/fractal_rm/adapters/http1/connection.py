@@ -28,7 +28,7 @@ class Connection(asyncio.Protocol):
     """HTTP/1.1 (RFC 9112), one request at a time; tells its pool when it is idle or closed."""
 
     __slots__ = (
-        "_ends_s", "_got_bytes", "_heads", "_max_bytes", "_on_closed", "_on_idle", "_outbox",
+        "_ends_s", "_has_received", "_heads", "_max_bytes", "_on_closed", "_on_idle", "_outbox",
         "_parser", "_reply", "_reused", "_timer", "_timer_s", "_tls_error", "_transport",
         "_unsent", "was_idle",
     )  # fmt: skip
@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         self._reused = self._unsent = False
         self._tls_error = ""  # why TLS ended the connection, as the end of a sentence
         self._max_bytes = 0  # of the body of the current reply
-        self._got_bytes = False
+        self._has_received = False
         self.was_idle = False  # at the last sweep of the pool
 
     @property
@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
 
         The future raises StaleConnection, EncodedReply or CallFailed.
         """
-        self._got_bytes = False
+        self._has_received = False
         self._max_bytes = max_bytes
         reply = self._reply = loop.create_future()
         self._ends_s = ends_s
@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
         if loop.time() < self._ends_s:
             self._set_timer(self._ends_s, loop)
             return
-        what = "no complete answer" if self._got_bytes else "no answer"
+        what = "no complete answer" if self._has_received else "no answer"
         self._fail(CallTimedOut(f"{what} within the time limit", sent=not self._unsent))
 
     def _fail(self, error: Exception) -> None:
@@ -137,11 +137,11 @@ class Connection(asyncio.Protocol):
         if self._reply is None:  # bytes without a request: the connection cannot be used again
             self._fail(BadReply("the server sent data without a request"))
             return
-        whole = None if self._got_bytes else self._heads.whole_reply(data)
+        whole = None if self._has_received else self._heads.reply_with_known_head(data)
         if whole is not None and len(whole.body) <= self._max_bytes:
             self._end(whole)
         else:
-            self._got_bytes = True
+            self._has_received = True
             error = self._parser.parse(data, self._max_bytes)
             if error is not None:
                 self._fail(error)
@@ -160,15 +160,15 @@ class Connection(asyncio.Protocol):
         reply, in_body = self._parser.reply_so_far(), self._parser.in_body
         if in_body and exc is None and not is_delimited(reply.head):
             self._end(reply, kept=False, encoded=encoded_reply(reply))
-        elif not self._got_bytes and self._reused:
+        elif not self._has_received and self._reused:
             self._fail(StaleConnection())
         elif in_body and self._reused and reply.status == REQUEST_TIMEOUT:
             self._fail(StaleConnection())  # closed before it read our request, so TCP reset it
-        elif self._unsent or self._outbox.held_bytes(self):
+        elif self._unsent or self._outbox.unwritten_bytes(self):
             self._fail(ConnectFailed(f"{_CLOSED_FIRST}{self._tls_error}"))
-        elif not self._got_bytes and isinstance(exc, ssl.SSLError) and is_handshake_alert(exc):
+        elif not self._has_received and isinstance(exc, ssl.SSLError) and is_handshake_alert(exc):
             self._fail(ConnectFailed(describe_tls_error(exc)))
-        elif not self._got_bytes:
+        elif not self._has_received:
             self._fail(BadReply(f"the connection was closed without an answer{self._tls_error}"))
         else:
             status = f" (status {reply.status})" if in_body else ""
@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Hand over a complete reply. Keep the connection if ``kept`` and the request was sent."""
         if not kept and self._reused and reply.status >= 400:
-            held_bytes = self._outbox.held_bytes(self)
+            held_bytes = self._outbox.unwritten_bytes(self)
             self._fail(StaleConnection(reply, held_bytes + unread_bytes(self._transport)))
             return
         waiting, self._reply = self._reply, None

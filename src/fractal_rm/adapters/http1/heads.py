@@ -21,7 +21,7 @@ class HeadCache:
         self._known: dict[bytes, tuple[int, int, bytes]] = {}
         self._last = b""  # the head that was parsed last
 
-    def whole_reply(self, data: bytes) -> HttpResponse | None:
+    def reply_with_known_head(self, data: bytes) -> HttpResponse | None:
         """The reply, if ``data`` is a known head and its complete body; else None: parse it."""
         head, _, body = data.partition(END_OF_HEAD)
         known = self._known.get(head)

@@ -33,7 +33,7 @@ class Outbox:
             loop.call_soon(self._send)
         self._requests.append((sender, transport, request))
 
-    def held_bytes(self, sender: Sender) -> int:
+    def unwritten_bytes(self, sender: Sender) -> int:
         """The bytes that are waiting to be written for a connection."""
         return sum(len(request) for by, _, request in self._requests if by is sender)
 

@@ -24,8 +24,8 @@ class Pool:
     (TIME-WAIT).
     """
 
-    def __init__(self, kept: int) -> None:
-        self._kept = self._max_kept = kept
+    def __init__(self, max_idle: int) -> None:
+        self._max_idle = self._configured_max_idle = max_idle
         self.on_freed: Callable[[], None] = lambda: None  # called for each closed connection
         self._idle_count = 0
         self._outbox = Outbox()
@@ -49,7 +49,7 @@ class Pool:
         idle = self._idle.setdefault(origin, [])
 
         def on_idle(connection: Connection) -> None:
-            if self._idle_count >= self._kept:
+            if self._idle_count >= self._max_idle:
                 connection.close()
                 return
             connection.was_idle = False
@@ -77,9 +77,9 @@ class Pool:
         self._idle_count -= 1
         return idle.pop()
 
-    def keep_none(self, none: bool) -> None:
+    def set_short_of_descriptors(self, short: bool) -> None:
         """Keep no idle connections while ``none`` is true: their descriptors are needed."""
-        self._kept = 0 if none else self._max_kept
+        self._max_idle = 0 if short else self._configured_max_idle
 
     def close_one(self) -> None:
         """Close the idle connection of some origin that was unused for longest."""
