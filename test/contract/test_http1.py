@@ -128,7 +128,7 @@ async def test_a_408_with_an_incomplete_head_is_a_bad_reply(head, kept):
             await caller.call(to(server))
         with pytest.raises(BadReply) as caught:
             await caller.call(to(server))
-        assert str(caught.value) == "the connection was closed before the answer was whole"
+        assert str(caught.value) == "the connection was closed before the answer was complete"
         assert len(server.requests) == 1 + kept
 
 

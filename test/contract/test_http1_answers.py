@@ -191,7 +191,7 @@ async def test_bytes_after_an_answer_are_not_the_answer_to_the_next_call(what):
 
 async def test_the_error_for_an_incomplete_answer_has_its_status():
     reply, _ = await receive(answer(b"Content-Length: 9\r\n", b"bu", b"HTTP/1.1 503 Busy\r\n"))
-    with pytest.raises(BadReply, match=r"closed before the answer was whole \(status 503\)"):
+    with pytest.raises(BadReply, match=r"closed before the answer was complete \(status 503\)"):
         reply.result()
 
 
@@ -210,7 +210,7 @@ async def test_a_request_on_a_connection_that_was_closed_before_counts_as_not_se
         await asyncio.sleep(0)
     if when != "before":
         connection.connection_lost(error)
-    with pytest.raises(ConnectFailed, match="was sent: TLS was refused: it asks for"):
+    with pytest.raises(ConnectFailed, match="was sent: TLS was refused: the server asks"):
         await reply
 
 
@@ -223,7 +223,7 @@ async def test_a_request_to_a_server_that_refuses_our_certificate_counts_as_not_
     error = ssl.SSLError(1, "alert")
     error.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     connection.connection_lost(error)
-    with pytest.raises(ConnectFailed, match="TLS was refused: it asks for a certificate"):
+    with pytest.raises(ConnectFailed, match="TLS was refused: the server asks for a certificate"):
         await reply
 
 

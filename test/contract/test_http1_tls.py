@@ -93,7 +93,7 @@ async def _refused(port, tls):
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_the_error_says_that_a_server_asks_for_a_certificate(tmp_path, version, run):
     with client_certificate_server(tmp_path, version) as (port, ca):
-        assert "it asks for a certificate" in run(_refused(port, Tls(ca=ca)))
+        assert "the server asks for a certificate" in run(_refused(port, Tls(ca=ca)))
 
 
 async def _refused_by(handle):
@@ -111,8 +111,8 @@ async def _plain(reader, writer):
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 def test_the_error_distinguishes_a_server_without_tls_from_one_that_closes(run):
-    assert "it does not speak TLS (" in run(_refused_by(_plain))
-    assert "it closed the connection" in run(_refused_by(lambda _, writer: writer.close()))
+    assert "the server does not speak TLS (" in run(_refused_by(_plain))
+    assert "the server closed the connection" in run(_refused_by(lambda _, writer: writer.close()))
 
 
 async def _close_after_a_byte(reader, writer):
@@ -146,7 +146,7 @@ async def _closed_after(steps):
 @pytest.mark.parametrize("steps", range(5))
 def test_a_server_may_close_at_any_time_before_the_handshake(steps):
     """It closes ``steps`` turns of the event loop after it accepted the connection."""
-    assert "it closed the connection" in uvloop.run(_closed_after(steps))
+    assert "the server closed the connection" in uvloop.run(_closed_after(steps))
 
 
 async def test_changed_authorities_of_the_system_are_read_again(

@@ -218,7 +218,7 @@ def test_the_first_use_of_a_charset_or_of_tls_needs_no_free_descriptor(make, com
         assert outcome("2", 0)["results"] == ["€"]
         components.answers["/endpoint2"] = kana
         assert outcome("2", 0)["results"] == ["ガ"]
-        assert "it does not speak TLS" in outcome("3", 1)["reason"]
+        assert "the server does not speak TLS" in outcome("3", 1)["reason"]
 
 
 def test_a_run_from_before_a_restart_uses_a_path_first_without_a_free_descriptor(make, components):

@@ -25,7 +25,7 @@ from fractal_rm.domain.expression import (
 from fractal_rm.domain.findings import Level
 from fractal_rm.domain.flow import Call, CallOptions
 from fractal_rm.flowlang import compile_flows
-from fractal_rm.flowlang.duration import duration_text, duration_ms
+from fractal_rm.flowlang.duration import duration_ms, duration_text
 from fractal_rm.flowlang.wording import TextWriter, names_of
 
 KNOWN = {"camera": ("1",)}
