@@ -1,4 +1,4 @@
-"""Conditions whose result does not depend on the run."""
+"""Finds conditions whose result does not depend on the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def constant_result(condition: Expression | None) -> bool | None:
 
 
 def _joined(parts: list[bool | None], deciding: bool) -> bool | None:
-    """The result of parts of which one with the result ``deciding`` decides about all."""
+    """The result of joined parts. One part with the result ``deciding`` gives the whole result."""
     if deciding in parts:
         return deciding
     return None if None in parts else not deciding

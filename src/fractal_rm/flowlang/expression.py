@@ -41,11 +41,11 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 _CALL_FUNCTIONS = ("status", "header")
 _COMPARISONS = {each.value: each for each in Comparison}
 T = TypeVar("T")
-Key = tuple[str, Value]
+Field = tuple[str, Value]
 
 
 def read_condition(line: Line, after: Word, scope: Scope) -> Expression | None:
-    """The condition that follows a word. None if it has an error, which is reported."""
+    """Read the condition that follows a word. None if it has an error, which is reported."""
     scope.skipped.in_condition = True
     reader = _Reader(line, line.after(after), scope, is_condition=True)
     condition = _read(reader, after, "a condition", reader.condition)
@@ -54,9 +54,9 @@ def read_condition(line: Line, after: Word, scope: Scope) -> Expression | None:
 
 
 def read_value(line: Line, after: Word, scope: Scope, what: str) -> Value | None:
-    """The value or template that follows a word. None if it has an error, which is reported.
+    """Read the value or template that follows a word. None if it has an error, which is reported.
 
-    ``what`` names it in the finding.
+    ``what`` names the value in the finding.
     """
     reader = _Reader(line, line.after(after), scope, is_condition=False)
     return _read(reader, after, what, reader.value)
@@ -77,9 +77,9 @@ def _read(reader: _Reader, after: Word, what: str, read: Callable[[], T]) -> T |
 
 
 class _Reader(Tokens):
-    """Reads the grammar above. ``is_condition``: it reads a condition, not a value or a template.
+    """Reads a condition, if ``is_condition``, or else a value or a template, by the grammar above.
 
-    ``unknown_word``: a word was not known, and has a finding. An error after it is not reported.
+    ``unknown_word``: a word was unknown and has a finding, so later errors are not reported.
     """
 
     def __init__(self, line: Line, start: int, scope: Scope, *, is_condition: bool) -> None:
@@ -136,7 +136,7 @@ class _Reader(Tokens):
         if self.text in _COMPARISONS:
             raise ExpressionError(self.here(), "a comparison has only two sides",
                            "write two comparisons: a < b and b < c")  # fmt: skip
-        why = _impossible(how, left, right)
+        why = _why_impossible(how, left, right)
         if why:
             raise ExpressionError(sign, why, code="F123")
         return Compare(how, left, right)
@@ -152,7 +152,7 @@ class _Reader(Tokens):
     # --- values -------------------------------------------------------------------------------
 
     def value(self) -> Value:
-        """A literal, a reference, a list or an object of them, or a function such as ``status``."""
+        """Read a literal, a reference, a function such as ``status``, a list or an object."""
         if self.kind in ("string", "number"):
             return Literal(self._literal())
         if self.text == "[":
@@ -168,7 +168,7 @@ class _Reader(Tokens):
             return self._base64(word) if word.text == BASE64 else self._call_function(word)
         found = self.scope.reference(self.line, word, *_CONSTANTS)
         self.unknown_word = self.unknown_word or found is None
-        return found or Payload()  # it has a finding: the value is not used
+        return found or Payload()  # if the word has a finding, the value is not used
 
     def _literal(self) -> Any:
         what = "text" if self.kind == "string" else "number"
@@ -197,7 +197,7 @@ class _Reader(Tokens):
             return Literal({key: _constant(value) for key, value in fields})
         return ObjectOf(tuple(fields))
 
-    def _field(self) -> Key:
+    def _field(self) -> Field:
         at = self.here()
         if self.kind != "string":
             hint = f'write: "{self.text}"' if self.kind == "word" else None
@@ -207,7 +207,7 @@ class _Reader(Tokens):
         return key, self.value()
 
     def _separated(self, end: str, read: Callable[[], T]) -> list[T]:
-        """The elements between an opening sign, which is next, and ``end``, separated by commas."""
+        """Read elements separated by commas, from the opening sign, which is next, to ``end``."""
         elements: list[T] = []
         self.advance()
         while self.text != end:
@@ -266,8 +266,8 @@ def _constant(value: Value) -> Any:
     return value.value if isinstance(value, Literal) else None
 
 
-def _impossible(how: Comparison, left: Expression, right: Expression) -> str | None:
-    """Why a comparison can never be made, judged by its literals; None if it can."""
+def _why_impossible(how: Comparison, left: Expression, right: Expression) -> str | None:
+    """Why a comparison can never be made, as its literals show; None if it can be made."""
     sides = [side.value for side in (left, right) if isinstance(side, Literal)]
     if how in (Comparison.EQUAL, Comparison.UNEQUAL):
         return None

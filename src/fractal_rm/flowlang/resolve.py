@@ -1,4 +1,4 @@
-"""Turns the tree into flows: resolves names and numbers results."""
+"""Turns the parsed lines into flows: resolves names, and gives each result its number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fractal_rm.flowlang.tree import FlowNode, StepNode, ToNode
 
 
 def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict[str, Flow]:
-    """The flows by their id. What cannot be resolved is reported."""
+    """The flows by their ids. Names that cannot be resolved are reported."""
     flows: dict[str, Flow] = {}
     known = KnownNames(endpoints, dict.fromkeys(tree.id.text for tree in trees))
     for tree in trees:
@@ -27,7 +27,7 @@ def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict
                 tree.line,
                 tree.id,
                 f"there is a flow {number} already",
-                f"it is in line {flows[number].line}: give this one another number",
+                f"the other one is in line {flows[number].line}: give this flow another number",
             )
             continue
         settings = read_settings(tree.settings, report) if tree.settings else {}
@@ -74,7 +74,8 @@ def _note_without_head(node: StepNode, number: int, scope: Scope) -> None:
 def _names(tree: FlowNode, report: Report) -> dict[str, int]:
     """The number of each named call.
 
-    All names are read first, so that a name used too early is told from a misspelt one.
+    All names are read before other lines. Then a name that is used too early can be told from a
+    misspelt name.
     """
     names: dict[str, int] = {}
     number, targeted = 0, False

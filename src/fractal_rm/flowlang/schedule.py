@@ -1,7 +1,7 @@
 """Checks cron expressions and time zones.
 
-The libraries for them are loaded for the first flow with a schedule, to save memory on a node
-without schedules.
+Their libraries are loaded for the first flow with a schedule. A node without schedules saves this
+memory.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def check_cron(expression: str) -> None:
 
 
 def matching_days(expression: str) -> str | None:
-    """Whether a day must match ``one`` or ``both`` of the two fields for days.
+    """Whether a day must match ``one`` or ``both`` of the two fields for days, as in Debian's cron.
 
-    As in Debian's cron: both, if one of them begins with a star. None if one of them is a star.
+    It must match both if one of the fields begins with a star. None if one of them is just a star.
     """
     fields = expression.split()
     month_day, week_day = fields[2], fields[4]
@@ -73,7 +73,7 @@ def check_zone(name: str) -> None:
 
 
 def _no_zone(name: str) -> ScheduleError:
-    """The error for an unknown zone. If the text is a city, the hint is the zone of the city."""
+    """The error for an unknown time zone. If the text names a city, the hint is its time zone."""
     zones = _zones()
     city = name.rpartition("/")[2].lower()
     match = next((zone for zone in zones if zone.rpartition("/")[2].lower() == city), None)

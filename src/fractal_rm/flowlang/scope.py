@@ -16,7 +16,7 @@ from fractal_rm.flowlang.skipped import SkippedResults
 from fractal_rm.flowlang.tree import ToNode
 from fractal_rm.flowlang.words import modifier_hint
 
-# Only the last calls are searched for a similar name: a flow may have thousands of them.
+# A similar name is searched only among the last calls: a flow may have thousands of calls.
 MAX_SEARCHED = 30
 
 BASE64 = "base64"  # base64(reference) writes bytes as text
@@ -37,9 +37,10 @@ class KnownNames(msgspec.Struct, frozen=True):
 class StepContext(msgspec.Struct):
     """What is known about the step that is being read.
 
-    ``number`` is its number; a step that does not count has the number of the next one that does.
-    ``target`` is the ``TO`` above it. ``item``: it can use ``item``. ``own_answer``: it can use the
-    answer of its own call, as in EXPECT; ``asks_own_status``: it has used its status.
+    ``number``: its number if ``is_numbered``, else that of the next numbered step. ``target``: the
+    ``TO`` above it. ``item_allowed``: it can use ``item``. ``own_answer_allowed``: it can use
+    the answer of its own call, as EXPECT can. ``has_used_own_status``: it has used the status of
+    this answer.
     """
 
     number: int = 1
@@ -68,7 +69,7 @@ class CallNames:
         return self._by_name.get(name)
 
     def up_to(self, last: int) -> list[str]:
-        """The last names of the calls up to the call ``last``."""
+        """The names of the calls up to the call number ``last``, or the last 30 of these names."""
         end = bisect_right(self._numbers, last)
         return self._names[max(0, end - MAX_SEARCHED) : end]
 
@@ -95,10 +96,10 @@ class Scope:
 
     # --- references ---------------------------------------------------------------------------
 
-    def reference(self, line: Line, word: Word, *more: str) -> Reference | None:
-        """The reference that a word means. None if it has an error, which is reported.
+    def reference(self, line: Line, word: Word, *also_allowed: str) -> Reference | None:
+        """Read the reference in a word. None if it has an error, which is reported.
 
-        ``more`` are other words that are allowed here.
+        ``also_allowed`` are other words that are allowed here, for the finding.
         """
         if word.text.startswith('"'):
             self.report.add("F107", line, word, f"{word.text} is a text, not a reference",
@@ -115,17 +116,17 @@ class Scope:
         checked = self._path(line, word, path) if dot else ""
         if name == "item":
             return self._item(line, at, checked)
-        number = 0 if name == "payload" else self.call(line, at, "payload", *more)
+        number = 0 if name == "payload" else self.call(line, at, "payload", *also_allowed)
         if number is None or checked is None:
             return None
         return Result(number, checked) if number else Payload(checked)
 
-    def call(self, line: Line, word: Word, *more: str) -> int | None:
+    def call(self, line: Line, word: Word, *also_allowed: str) -> int | None:
         """The number of the call that a word names. None if it has an error, which is reported."""
         match = _RESULT.fullmatch(word.text)
         number = int(match[1]) if match else self._names.number(word.text)
         if number is None:
-            self._unknown(line, word, more)
+            self._unknown(line, word, also_allowed)
         elif number > self.step.last_known and not self._incomplete:
             self._too_early(line, word, number, named=match is None)
         else:
@@ -158,22 +159,24 @@ class Scope:
             return None
         return None if path is None else Item(path)
 
-    def _unknown(self, line: Line, word: Word, more: tuple[str, ...]) -> None:
-        what = "neither payload nor a result" if "payload" in more else "no call of this flow"
+    def _unknown(self, line: Line, word: Word, also_allowed: tuple[str, ...]) -> None:
+        what = (
+            "neither payload nor a result" if "payload" in also_allowed else "no call of this flow"
+        )
         if self.report.only_counts(line):
             self.report.add("F107", line, word, what)
             return
         last = self.step.last_known
         results = range(max(1, last + 1 - MAX_SEARCHED), last + 1)
-        item = ["item"] if self.step.item_allowed and more else []
+        item = ["item"] if self.step.item_allowed and also_allowed else []
         named = self._names.up_to(last)
-        known = [*more, *item, *(f"result{n}" for n in results), *named]
+        known = [*also_allowed, *item, *(f"result{n}" for n in results), *named]
         near = self.report.nearest(word.text, known)
         meant = _foreign_hint(word.text, known)
         if self._incomplete and near is None and meant is None:
             return  # the name may be in the line that was not understood
         hint = meant or self.report.did_you_mean(word.text, known)
-        if len(more) > 1 and near is None and meant is None:
+        if len(also_allowed) > 1 and near is None and meant is None:
             hint = f'write a text in quotes: "{word.text}"'
         self.report.add("F107", line, word, f'"{word.text}" is {what}', hint)
 
@@ -191,7 +194,7 @@ class Scope:
         self.report.add("F108", line, word, f"{word.text} is not known yet: {why}", hint)
 
     def _path(self, line: Line, word: Word, path: str) -> str | None:
-        """The JMESPath at the end of a word. None if it has an error, which is reported."""
+        """Read the JMESPath at the end of a word. None if it has an error, which is reported."""
         try:
             return read_path(path)
         except PathError as error:
@@ -201,7 +204,7 @@ class Scope:
             return None
 
     def end_step(self, parts: Collection[Expression]) -> None:
-        """Warn of the results that the step uses although they may be null, and end the step.
+        """End the step. Warn of the results that it uses although they may be null.
 
         ``parts`` are all conditions that are true when the step is made.
         """
@@ -212,7 +215,7 @@ class Scope:
 
 
 def _foreign_hint(text: str, known: Collection[str]) -> str | None:
-    """The hint for a word that is written as in another language."""
+    """The hint for a word that is written as in another language, such as ``result1[0]``."""
     name, bracket, path = text.partition("[")
     if bracket and name in known:
         return f"write the path after a dot: {name}.[{path}"

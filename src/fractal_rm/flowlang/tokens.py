@@ -1,4 +1,4 @@
-"""Reads the tokens of a line, and describes an unexpected one."""
+"""Reads the tokens of a line, and describes unexpected tokens."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _TOKEN = re.compile(
     | (?P<sign>==|!=|<=|>=|&&|\|\||\S)""",
     re.VERBOSE,
 )
-_INSTEAD = {
+_HINTS = {
     "=": 'write "==" to compare', "&&": 'write "and"', "||": 'write "or"', "!": 'write "not"',
     "'": "write texts in double quotes",
 }  # fmt: skip
-_SWAPPED = {"=>": 'write ">="', "=<": 'write "<="'}
+_HINTS_FOR_PAIRS = {"=>": 'write ">="', "=<": 'write "<="'}
 T = TypeVar("T")
 
 
 class ExpressionError(Exception):
-    """The first error of an expression, at a part of the line."""
+    """The first error of an expression, with the part of the line where it is."""
 
     def __init__(self, at: Word, text: str, hint: str | None = None, code: str = "F122") -> None:
         super().__init__(text)
@@ -35,9 +35,9 @@ class ExpressionError(Exception):
 
 
 class Tokens:
-    """Reads tokens from the left. ``text`` is the next one, empty at the end of the line.
+    """Reads tokens from left to right. ``text`` is the next token; empty at the end of the line.
 
-    ``kind`` is its kind: string, number, word or sign.
+    ``kind`` is the kind of the next token: string, number, word or sign.
     """
 
     def __init__(self, line: Line, start: int, scope: Scope) -> None:
@@ -50,7 +50,7 @@ class Tokens:
         self.advance()
 
     def advance(self) -> None:
-        """Move to the next token."""
+        """Move past the next token."""
         token = next(self._tokens, None)
         self._before = self.text
         self.text = token[0] if token else ""
@@ -58,13 +58,13 @@ class Tokens:
         self._start = token.start() if token else self.line.end
 
     def next(self) -> Word:
-        """Move to the next token. Returns the current one."""
+        """Return the next token, and move past it."""
         word = self.here()
         self.advance()
         return word
 
     def here(self) -> Word:
-        """The next token with its place."""
+        """The next token with its place; the reader does not move."""
         if not self.text:  # at the end: point at the last character
             end = len(self.line.text[: self.line.end].rstrip())
             return self.line.word(end - 1, end)
@@ -80,11 +80,11 @@ class Tokens:
             raise self.unexpected("")
 
     def unexpected(self, wanted: str) -> ExpressionError:
-        """The error for the next token, where ``wanted`` is expected, with a hint."""
+        """The error, with a hint, for the next token where ``wanted`` is expected."""
         if not self.text:
             return ExpressionError(self.here(), f"the line ends where {wanted} is expected")
-        hint = _INSTEAD.get(self.text) or modifier_hint(self.text)
-        hint = _SWAPPED.get(self.line.text[self._start : self._start + 2], hint)
+        hint = _HINTS.get(self.text) or modifier_hint(self.text)
+        hint = _HINTS_FOR_PAIRS.get(self.line.text[self._start : self._start + 2], hint)
         if self.text == ">" and self._before == "<":
             hint = 'write "!="'
         if self.text == "[" and self._before[-1:].isalnum():

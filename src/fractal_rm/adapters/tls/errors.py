@@ -25,7 +25,7 @@ _TEXTS = {
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": _CERTIFICATE,
     "TLSV1_ALERT_ACCESS_DENIED": _CERTIFICATE,
     "TLSV1_UNRECOGNIZED_NAME": "the server has no host with this name",
-    "SSLV3_ALERT_HANDSHAKE_FAILURE": "there is no common cipher, or a certificate is required",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "no common cipher, or the server asks for a certificate",
 }
 
 
