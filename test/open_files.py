@@ -6,7 +6,7 @@ import os
 import resource
 from contextlib import contextmanager
 
-MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # put before the command of a node
+MAY_OPEN_FEW = ["prlimit", "--nofile=256"]  # written before the command of a node
 
 
 @contextmanager
@@ -21,5 +21,5 @@ def open_files_limited(pid: int, limit: int):
 
 
 def no_descriptor_free(pid: int | None = None):
-    """Leave no file descriptor free in a process, or in this one."""
+    """Leave no file descriptor free in a process; without ``pid``, in this process."""
     return open_files_limited(os.getpid() if pid is None else pid, 0)

@@ -119,7 +119,7 @@ async def test_a_body_in_tiny_chunks_takes_little_memory():
         reply = await call_with_answer(*script)
         assert len(reply.body) == 400_000
         peak = tracemalloc.get_traced_memory()[1]
-        assert peak < 8 * len(reply.body)  # a list of pieces would be 20 times
+        assert peak < 8 * len(reply.body)  # a list of pieces would take 20 times as much
     finally:
         tracemalloc.stop()
 
@@ -169,7 +169,7 @@ async def test_cancelling_a_call_whose_answer_has_come_does_not_close_the_connec
         writer.write(OK)
         await asyncio.sleep(0)  # the loop reads the answer in this turn, after this task
         second = asyncio.ensure_future(caller.call(asked))
-        await asyncio.sleep(0)  # the second call has the connection, and the first has not resumed
+        await asyncio.sleep(0)  # the second call has the connection; the first is not resumed
         first.cancel()
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)

@@ -1,4 +1,4 @@
-"""The number of findings shown is limited; the others are counted."""
+"""The number of findings that are shown is limited; the other findings are counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Written conditions and templates are read back as the same values."""
+"""Conditions and templates that were written as text are read back as the same values."""
 
 from __future__ import annotations
 
