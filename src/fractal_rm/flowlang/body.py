@@ -52,12 +52,15 @@ def _item(line: Line, word: Word, scope: Scope) -> Piece | None:
 
 def _base64(line: Line, word: Word, scope: Scope) -> Base64 | None:
     """Read an item ``base64(reference)``, which is one word."""
-    start, end = line.after(word) - len(word.text) + len(BASE64) + 1, line.after(word) - 1
+    start, end = (
+        line.index_after(word) - len(word.text) + len(BASE64) + 1,
+        line.index_after(word) - 1,
+    )
     if end <= start or not word.text.endswith(")"):
         scope.report.add("F141", line, word, f"{BASE64} takes one reference, in parentheses",
                          f"write it without spaces: {BASE64}(result1)")  # fmt: skip
         return None
-    ref = scope.reference(line, line.word(start, end))
+    ref = scope.reference(line, line.part(start, end))
     return None if ref is None else Base64(ref)
 
 

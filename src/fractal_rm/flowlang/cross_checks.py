@@ -59,8 +59,8 @@ def _inner_first(
                 done.add(outer)
                 yield flows[outer]
             elif step.flow in path:
-                if not report.full:
-                    cycle = [*_from(step.flow, path), f"flow {step.flow}"]
+                if not report.is_full:
+                    cycle = [*_path_from(step.flow, path), f"flow {step.flow}"]
                     _report_cycle(cycle, step, trees[outer], report)
             elif step.flow not in done:
                 path[step.flow] = _always_run(flows[step.flow])
@@ -70,7 +70,7 @@ def _always_run(flow: Flow) -> Iterator[SubFlow]:
     return (step for step in flow.steps if isinstance(step, SubFlow) and constant_result(step.when))
 
 
-def _from(first: str, path: dict[str, Iterator[SubFlow]]) -> list[str]:
+def _path_from(first: str, path: dict[str, Iterator[SubFlow]]) -> list[str]:
     """The flows of a path from ``first`` on. Of a long path, only the first and the last flows."""
     flows: list[str] = []
     for flow in reversed(path):

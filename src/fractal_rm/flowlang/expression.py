@@ -47,7 +47,7 @@ Field = tuple[str, Value]
 def read_condition(line: Line, after: Word, scope: Scope) -> Expression | None:
     """Read the condition that follows a word. None if it has an error, which is reported."""
     scope.skipped.in_condition = True
-    reader = _Reader(line, line.after(after), scope, is_condition=True)
+    reader = _Reader(line, line.index_after(after), scope, is_condition=True)
     condition = _read(reader, after, "a condition", reader.condition)
     scope.skipped.in_condition = False
     return condition
@@ -58,7 +58,7 @@ def read_value(line: Line, after: Word, scope: Scope, what: str) -> Value | None
 
     ``what`` names the value in the finding.
     """
-    reader = _Reader(line, line.after(after), scope, is_condition=False)
+    reader = _Reader(line, line.index_after(after), scope, is_condition=False)
     return _read(reader, after, what, reader.value)
 
 
@@ -110,7 +110,7 @@ class _Reader(Tokens):
         while self.text == "not":
             self.advance()
             negated = not negated
-        at = self.here()
+        at = self.next_token()
         part = self._compared()
         if isinstance(part, (ListOf, ObjectOf)) or (
             isinstance(part, Literal) and not isinstance(part.value, bool)
@@ -131,10 +131,10 @@ class _Reader(Tokens):
         how = _COMPARISONS.get(self.text)
         if how is None:
             return left
-        sign = self.next()
+        sign = self.take()
         right = self._operand()
         if self.text in _COMPARISONS:
-            raise ExpressionError(self.here(), "a comparison has only two sides",
+            raise ExpressionError(self.next_token(), "a comparison has only two sides",
                            "write two comparisons: a < b and b < c")  # fmt: skip
         why = _why_impossible(how, left, right)
         if why:
@@ -145,8 +145,8 @@ class _Reader(Tokens):
         if self.text != "(":
             return self.value()
         self.advance()
-        inner = self.deeper(self.condition)
-        self.take(")")
+        inner = self.read_nested(self.condition)
+        self.expect(")")
         return inner
 
     # --- values -------------------------------------------------------------------------------
@@ -156,12 +156,12 @@ class _Reader(Tokens):
         if self.kind in ("string", "number"):
             return Literal(self._literal())
         if self.text == "[":
-            return self.deeper(self._list)
+            return self.read_nested(self._list)
         if self.text == "{":
-            return self.deeper(self._object)
+            return self.read_nested(self._object)
         if self.kind != "word" or self.text in ("and", "or", "not", "in"):
             raise self.unexpected("a value")
-        word = self.next()
+        word = self.take()
         if word.text in _CONSTANTS:
             return Literal(_CONSTANTS[word.text])
         if self.text == "(" or word.text in _CALL_FUNCTIONS:
@@ -172,7 +172,7 @@ class _Reader(Tokens):
 
     def _literal(self) -> Any:
         what = "text" if self.kind == "string" else "number"
-        word = self.next()
+        word = self.take()
         try:
             return read_json(word.text.encode())
         except Malformed as error:
@@ -189,7 +189,7 @@ class _Reader(Tokens):
         return ListOf(tuple(values))
 
     def _object(self) -> Value:
-        at = self.here()
+        at = self.next_token()
         fields = self._separated("}", self._field)
         if len({key for key, _ in fields}) < len(fields):
             raise ExpressionError(at, "this object has the same key twice")
@@ -198,12 +198,12 @@ class _Reader(Tokens):
         return ObjectOf(tuple(fields))
 
     def _field(self) -> Field:
-        at = self.here()
+        at = self.next_token()
         if self.kind != "string":
             hint = f'write: "{self.text}"' if self.kind == "word" else None
             raise ExpressionError(at, "the key of an object must be a text in quotes", hint)
         key = str(self._literal())
-        self.take(":")
+        self.expect(":")
         return key, self.value()
 
     def _separated(self, end: str, read: Callable[[], T]) -> list[T]:
@@ -225,13 +225,13 @@ class _Reader(Tokens):
             raise ExpressionError(
                 word, f"{BASE64} cannot be used in a condition", BASE64_PLACES, "F142"
             )
-        self.take("(")
+        self.expect("(")
         if self.kind != "word":
             raise ExpressionError(word, f"{BASE64} takes one reference, in parentheses",
                            f"write: {BASE64}(result1)", "F141")  # fmt: skip
-        found = self.scope.reference(self.line, self.next())
+        found = self.scope.reference(self.line, self.take())
         self.unknown_word = self.unknown_word or found is None
-        self.take(")")
+        self.expect(")")
         return Base64(found or Payload())  # with a finding, the value is not used
 
     def _call_function(self, word: Word) -> Value:
@@ -242,21 +242,21 @@ class _Reader(Tokens):
             raise ExpressionError(
                 word, f"there is no function {word.text}", f"the functions are {known}"
             )
-        self.take("(")
+        self.expect("(")
         if self.kind != "word":
             raise self.unexpected("the name of a call")
-        call = self.next()
+        call = self.take()
         number = self.scope.call(self.line, call)
         self.unknown_word = self.unknown_word or number is None
         header = self._header_name() if word.text == "header" else None
-        self.take(")")
+        self.expect(")")
         if number is None:
             return Payload()  # the value is not used
         self.scope.note_head_use(self.line, call, number, header)
         return Status(number) if header is None else Header(number, header)
 
     def _header_name(self) -> str:
-        self.take(",")
+        self.expect(",")
         if self.kind != "string":
             raise self.unexpected("the name of a header in quotes")
         return str(self._literal()).lower()

@@ -61,7 +61,7 @@ def read_step(node: StepNode, scope: Scope) -> Step:
     when = _condition(step)
     scope.end_step(parts_of(when))
     if when is not None and instruction.is_numbered and _may_skip(when):
-        scope.skipped.add(scope.step.number, when)
+        scope.skipped.add_condition(scope.step.number, when)
     return step
 
 

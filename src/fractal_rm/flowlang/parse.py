@@ -73,11 +73,11 @@ def _outside(line: Line, report: Report) -> bool:
 def _inside(line: Line, flow: FlowNode, report: Report) -> None:
     keyword = line.words[0].text
     if keyword in INSTRUCTIONS:
-        flow.step = StepNode(line, line.words[0])
-        flow.instructions.append(flow.step)
+        flow.current_step = StepNode(line, line.words[0])
+        flow.instructions.append(flow.current_step)
     elif keyword == "TO":
         _to(line, flow, report)
-    elif keyword in MODIFIERS and (keyword not in SETTINGS or flow.step):
+    elif keyword in MODIFIERS and (keyword not in SETTINGS or flow.current_step):
         _modifier(line, flow, report)
     elif keyword in SETTINGS:
         _setting(line, flow, report)
@@ -86,7 +86,7 @@ def _inside(line: Line, flow: FlowNode, report: Report) -> None:
 
 
 def _to(line: Line, flow: FlowNode, report: Report) -> None:
-    flow.step = None
+    flow.current_step = None
     if len(line.words) == 3:
         flow.instructions.append(ToNode(line, line.words[1], line.words[2]))
         return
@@ -106,7 +106,7 @@ def _setting(line: Line, flow: FlowNode, report: Report) -> None:
 
 
 def _modifier(line: Line, flow: FlowNode, report: Report) -> None:
-    keyword, step = line.words[0], flow.step
+    keyword, step = line.words[0], flow.current_step
     if step is None:
         if not flow.incomplete:
             deadline = "; for the whole flow, write DEADLINE" * (keyword.text == "TIMEOUT")
@@ -139,6 +139,6 @@ def _unknown(line: Line, flow: FlowNode, report: Report) -> None:
     hint = f'did you mean "{meant}"?' if meant else _HINT
     report.add("F101", line, keyword, f'"{keyword.text}" is not an instruction', hint)
     if meant not in MODIFIERS:
-        flow.step = None
+        flow.current_step = None
     if meant not in MODIFIERS or meant == "AS":
         flow.incomplete = True

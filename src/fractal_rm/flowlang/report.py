@@ -39,7 +39,7 @@ class Report:
         if line.number != self._line:
             self._line, self._count_in_line = line.number, 0
         self._count_in_line += 1
-        if self.full or self._count_in_line > MAX_SHOWN_IN_LINE:
+        if self.is_full or self._count_in_line > MAX_SHOWN_IN_LINE:
             self._hidden.append(level)
             return
         texts = _shortened(text), hint and _shortened(hint)
@@ -50,13 +50,15 @@ class Report:
         self.add(code, line, at, text, hint, level=Level.WARNING)
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether other findings of the file would only be counted."""
         return len(self._shown) >= MOST_SHOWN
 
-    def only_counts(self, line: Line) -> bool:
+    def would_only_count(self, line: Line) -> bool:
         """Whether another finding of a line would only be counted, so that it needs no hint."""
-        return self.full or (line.number == self._line and self._count_in_line >= MAX_SHOWN_IN_LINE)
+        return self.is_full or (
+            line.number == self._line and self._count_in_line >= MAX_SHOWN_IN_LINE
+        )
 
     def findings(self) -> list[Finding]:
         """All findings in the order of the file. The last one says how many are not shown."""
@@ -75,7 +77,7 @@ class Report:
         return findings.did_you_mean(word, known) if self._may_search(word, known) else None
 
     def _may_search(self, word: str, known: Collection[str]) -> bool:
-        if self.full or len(word) > MAX_SEARCHED_CHARACTERS or self._compared > MAX_COMPARED:
+        if self.is_full or len(word) > MAX_SEARCHED_CHARACTERS or self._compared > MAX_COMPARED:
             return False
         self._compared += len(known)
         return True

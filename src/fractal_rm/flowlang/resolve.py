@@ -66,9 +66,9 @@ def _steps(tree: FlowNode, known: KnownNames, report: Report) -> tuple[Step, ...
 
 def _note_without_head(node: StepNode, number: int, scope: Scope) -> None:
     if node.keyword.text == "RUN":
-        scope.without_head[number] = "it is a RUN"
+        scope.calls_without_head[number] = "it is a RUN"
     elif node.modifiers and has_foreach(node):
-        scope.without_head[number] = "it has FOREACH"
+        scope.calls_without_head[number] = "it has FOREACH"
 
 
 def _names(tree: FlowNode, report: Report) -> dict[str, int]:

@@ -38,18 +38,18 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     @property
     def rest(self) -> str:
         """The text after the first word, without the comment."""
-        return self.text[self.after(self.words[0]) : self.end].strip()
+        return self.text[self.index_after(self.words[0]) : self.end].strip()
 
     @property
     def indent(self) -> int:
         """The number of characters before the first word."""
         return self.words[0].place.column - 1
 
-    def after(self, word: Word) -> int:
+    def index_after(self, word: Word) -> int:
         """The index after a word."""
         return word.place.column - 1 + len(word.text)
 
-    def word(self, start: int, end: int) -> Word:
+    def part(self, start: int, end: int) -> Word:
         """A part of the line as a word."""
         return Word(self.text[start:end], Place(self.number, start + 1, max(1, end - start)))
 

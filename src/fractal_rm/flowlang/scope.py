@@ -68,7 +68,7 @@ class CallNames:
         """The number of the call with this name."""
         return self._by_name.get(name)
 
-    def up_to(self, last: int) -> list[str]:
+    def last_names(self, last: int) -> list[str]:
         """The names of the calls up to the call number ``last``, or the last 30 of these names."""
         end = bisect_right(self._numbers, last)
         return self._names[max(0, end - MAX_SEARCHED) : end]
@@ -78,7 +78,7 @@ class Scope:
     """Resolves the words of a flow, step by step.
 
     ``kept_headers`` has the calls whose status or headers the flow uses, with the names of these
-    headers; ``without_head`` has the calls without status and headers, with the reason.
+    headers. ``calls_without_head`` has the calls without status and headers, with the reason.
     ``incomplete``: a line of the flow was not understood, so a name may be missing.
     """
 
@@ -90,7 +90,7 @@ class Scope:
         self.step = StepContext()
         self.skipped = SkippedResults()
         self.kept_headers: dict[int, set[str]] = {}
-        self.without_head: dict[int, str] = {}
+        self.calls_without_head: dict[int, str] = {}
         self._names = CallNames(names)
         self._incomplete = incomplete
 
@@ -112,7 +112,7 @@ class Scope:
         at = word
         if dot:
             start = word.place.column - 1
-            at = line.word(start, start + len(name))
+            at = line.part(start, start + len(name))
         checked = self._path(line, word, path) if dot else ""
         if name == "item":
             return self._item(line, at, checked)
@@ -138,8 +138,8 @@ class Scope:
         if number == self.step.number and header is None:
             self.step.has_used_own_status = True
             return
-        if number in self.without_head:
-            why = self.without_head[number]
+        if number in self.calls_without_head:
+            why = self.calls_without_head[number]
             self.report.add("F107", line, word,
                             f"{word.text} has no status and no headers: {why}",
                             "use status and header with a call without FOREACH")  # fmt: skip
@@ -163,13 +163,13 @@ class Scope:
         what = (
             "neither payload nor a result" if "payload" in also_allowed else "no call of this flow"
         )
-        if self.report.only_counts(line):
+        if self.report.would_only_count(line):
             self.report.add("F107", line, word, what)
             return
         last = self.step.last_known
         results = range(max(1, last + 1 - MAX_SEARCHED), last + 1)
         item = ["item"] if self.step.item_allowed and also_allowed else []
-        named = self._names.up_to(last)
+        named = self._names.last_names(last)
         known = [*also_allowed, *item, *(f"result{n}" for n in results), *named]
         near = self.report.nearest(word.text, known)
         meant = _foreign_hint(word.text, known)
@@ -198,8 +198,8 @@ class Scope:
         try:
             return read_path(path)
         except PathError as error:
-            end = line.after(word)
-            at = line.word(end - len(path), end) if path else word
+            end = line.index_after(word)
+            at = line.part(end - len(path), end) if path else word
             self.report.add("F121", line, at, str(error), error.hint)
             return None
 

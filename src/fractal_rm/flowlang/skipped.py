@@ -21,7 +21,7 @@ class SkippedResults:
         self._used: dict[int, tuple[Line, Word]] = {}  # by the current step
         self._tested: set[int] = set()  # in a condition of the current step
 
-    def add(self, number: int, condition: Expression) -> None:
+    def add_condition(self, number: int, condition: Expression) -> None:
         """Note that a call is only made if a condition is true."""
         self._conditions[number] = condition
 

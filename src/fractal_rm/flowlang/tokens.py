@@ -57,18 +57,18 @@ class Tokens:
         self.kind = str(token.lastgroup) if token else ""
         self._start = token.start() if token else self.line.end
 
-    def next(self) -> Word:
+    def take(self) -> Word:
         """Return the next token, and move past it."""
-        word = self.here()
+        word = self.next_token()
         self.advance()
         return word
 
-    def here(self) -> Word:
+    def next_token(self) -> Word:
         """The next token with its place; the reader does not move."""
         if not self.text:  # at the end: point at the last character
             end = len(self.line.text[: self.line.end].rstrip())
-            return self.line.word(end - 1, end)
-        return self.line.word(self._start, self._start + len(self.text))
+            return self.line.part(end - 1, end)
+        return self.line.part(self._start, self._start + len(self.text))
 
     def report(self, code: str, at: Word, text: str, hint: str | None = None) -> None:
         """Add a finding about this line."""
@@ -82,7 +82,7 @@ class Tokens:
     def unexpected(self, wanted: str) -> ExpressionError:
         """The error, with a hint, for the next token where ``wanted`` is expected."""
         if not self.text:
-            return ExpressionError(self.here(), f"the line ends where {wanted} is expected")
+            return ExpressionError(self.next_token(), f"the line ends where {wanted} is expected")
         hint = _HINTS.get(self.text) or modifier_hint(self.text)
         hint = _HINTS_FOR_PAIRS.get(self.line.text[self._start : self._start + 2], hint)
         if self.text == ">" and self._before == "<":
@@ -93,19 +93,21 @@ class Tokens:
             if dot:
                 hint = f'write this path in quotes: {name}."{path}[…]"'
         what = f", expected {wanted}" if wanted else ""
-        return ExpressionError(self.here(), f"unexpected {self.text}{what}", hint)
+        return ExpressionError(self.next_token(), f"unexpected {self.text}{what}", hint)
 
-    def take(self, sign: str) -> None:
+    def expect(self, sign: str) -> None:
         """Move past this sign. Raises Misread if it is not the next token."""
         if self.text != sign:
             raise self.unexpected(f'"{sign}"')
         self.advance()
 
-    def deeper(self, read: Callable[[], T]) -> T:
+    def read_nested(self, read: Callable[[], T]) -> T:
         """Read a nested part. Raises Misread if it is nested too deeply."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise ExpressionError(self.here(), f"this is nested more than {MAX_DEPTH} levels deep")
+            raise ExpressionError(
+                self.next_token(), f"this is nested more than {MAX_DEPTH} levels deep"
+            )
         nested = read()
         self._depth -= 1
         return nested

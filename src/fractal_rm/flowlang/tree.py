@@ -38,8 +38,8 @@ Instruction = Union[ToNode, StepNode]
 class FlowNode(msgspec.Struct):
     """A flow's header, the lines of its settings, and its instructions in order.
 
-    ``step``: the instruction to which a modifier in the next line belongs. ``incomplete``: a line
-    was not understood and is missing. Errors that may only follow from this are not reported.
+    ``current_step``: the instruction to which a modifier in the next line belongs. ``incomplete``: a
+    line was not understood and is missing. Errors that may follow only from this are not reported.
     """
 
     line: Line
@@ -47,5 +47,5 @@ class FlowNode(msgspec.Struct):
     title: str
     settings: list[Line] = []
     instructions: list[Instruction] = []
-    step: StepNode | None = None
+    current_step: StepNode | None = None
     incomplete: bool = False

@@ -33,7 +33,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_ends_s", "_has_received", "_heads", "_max_bytes", "_on_closed", "_on_idle", "_outbox",
         "_parser", "_reply", "_reused", "_timer", "_timer_s", "_tls_error", "_transport",
-        "_unsent", "was_idle",
+        "_unsent", "was_idle_at_sweep",
     )  # fmt: skip
 
     def __init__(
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._tls_error = ""  # why TLS ended the connection: the end of an error text
         self._max_bytes = 0  # limit of the body of the current reply
         self._has_received = False
-        self.was_idle = False  # at the last sweep of the pool
+        self.was_idle_at_sweep = False  # at the last sweep of the pool
 
     @property
     def is_established(self) -> bool:
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
             return
         reply, in_body = self._parser.reply_so_far(), self._parser.in_body
         if in_body and exc is None and not is_delimited(reply.head):
-            self._end(reply, kept=False, encoded=encoded_reply(reply))
+            self._end(reply, keep_alive=False, encoded=encoded_reply(reply))
         elif not self._has_received and self._reused:
             self._fail(StaleConnection())
         elif in_body and self._reused and reply.status == REQUEST_TIMEOUT:
@@ -184,17 +184,20 @@ class Connection(asyncio.Protocol):
 
     # --- the reply ----------------------------------------------------------------------------
 
-    def _on_reply(self, reply: HttpResponse, kept: bool) -> None:
+    def _on_reply(self, reply: HttpResponse, keep_alive: bool) -> None:
         """Called by the parser with a complete reply."""
-        if kept:
+        if keep_alive:
             self._heads.learn(reply)
-        self._end(reply, kept=kept, encoded=encoded_reply(reply))
+        self._end(reply, keep_alive=keep_alive, encoded=encoded_reply(reply))
 
     def _end(
-        self, reply: HttpResponse, *, kept: bool = True, encoded: EncodedReply | None = None
+        self, reply: HttpResponse, *, keep_alive: bool = True, encoded: EncodedReply | None = None
     ) -> None:
-        """Give a complete reply to the call. Keep the connection if ``kept`` and all is written."""
-        if not kept and self._reused and reply.status >= 400:
+        """Give a complete reply to its call.
+
+        Keep the connection if ``keep_alive`` and the whole request is written.
+        """
+        if not keep_alive and self._reused and reply.status >= 400:
             unwritten_bytes = self._outbox.unwritten_bytes(self)
             self._fail(StaleConnection(reply, unwritten_bytes + unread_bytes(self._transport)))
             return
@@ -207,7 +210,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if kept and transport.get_write_buffer_size() == 0:
+        if keep_alive and transport.get_write_buffer_size() == 0:
             self._reused = True
             self._on_idle(self)
         else:

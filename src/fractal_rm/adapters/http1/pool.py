@@ -52,7 +52,7 @@ class Pool:
             if self._idle_count >= self._max_idle:
                 connection.close()
                 return
-            connection.was_idle = False
+            connection.was_idle_at_sweep = False
             idle.append(connection)
             self._idle_count += 1
             if self._sweep_timer is None:
@@ -103,9 +103,9 @@ class Pool:
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweep_timer = None
         for idle in self._idle.values():
-            for connection in [each for each in idle if each.was_idle]:
+            for connection in [each for each in idle if each.was_idle_at_sweep]:
                 connection.close()
             for connection in idle:
-                connection.was_idle = True
+                connection.was_idle_at_sweep = True
         if any(self._idle.values()):
             self._sweep_timer = loop.call_later(SWEEP_EVERY_S, self._sweep, loop)

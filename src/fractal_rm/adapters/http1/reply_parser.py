@@ -168,11 +168,11 @@ class ReplyParser:
             self._expect_reply()
             self._head = following
             return
-        kept = self._parser.should_keep_alive()
+        keep_alive = self._parser.should_keep_alive()
         if self._chunked or reply.status == _NO_CONTENT:
             check_codings(header_values("transfer-encoding", reply.head))
-            kept = kept and not is_end_ambiguous(reply, self._parser.get_http_version())
+            keep_alive = keep_alive and not is_end_ambiguous(reply, self._parser.get_http_version())
         self._expect_reply()
         self._overhead_bytes = self._unfolded = 0
         self._complete = True
-        self._on_reply(reply, kept)
+        self._on_reply(reply, keep_alive)
