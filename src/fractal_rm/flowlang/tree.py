@@ -38,8 +38,9 @@ Instruction = Union[ToNode, StepNode]
 class FlowNode(msgspec.Struct):
     """A flow's header, the lines of its settings, and its instructions in order.
 
-    ``current_step``: the instruction to which a modifier in the next line belongs. ``incomplete``: a
-    line was not understood and is missing. Errors that may follow only from this are not reported.
+    ``current_step``: the instruction to which a modifier in the next line belongs. ``incomplete``:
+    a line was not understood and is missing. Errors that may follow only from this are not
+    reported.
     """
 
     line: Line
