@@ -1,7 +1,7 @@
 """Checks cron expressions and time zones.
 
-Their libraries are loaded for the first flow with a schedule. A node without schedules saves this
-memory.
+The libraries for both are loaded for the first flow with a schedule, so that a node without
+schedules needs less memory.
 """
 
 from __future__ import annotations

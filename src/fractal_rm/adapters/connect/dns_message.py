@@ -57,7 +57,7 @@ def question(message_id: int, name: str, kind: int) -> bytes:
 
 
 def read_answer(data: bytes, asked: bytes) -> DnsAnswer | None:
-    """Read the answer in ``data`` to the question ``asked``. None if it is not its answer.
+    """Read ``data`` as an answer to the question ``asked``. None if it is not an answer to it.
 
     An answer must repeat the id and the question; otherwise it may be forged (RFC 5452, 4).
     """

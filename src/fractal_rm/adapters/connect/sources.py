@@ -22,7 +22,7 @@ class NotResolved(Exception):
 
 
 class NameSources:
-    """Asks the sources in the settings of this machine. It has no cache and no time limits.
+    """Asks the sources in the settings of this machine, without a cache and without time limits.
 
     ``token`` returns random bytes; ``port`` is the port of the DNS servers. ``current_sources``
     says, for each name that is being looked up, which servers or source are asked now.
