@@ -49,7 +49,7 @@ def _are_constants(*sides: Expression) -> bool:
 
 
 def parts_of(condition: Expression | None) -> list[Expression]:
-    """All conditions that are true when this one is: itself, and its parts joined by ``and``."""
+    """The conditions that are true if this one is: itself, and its parts joined by ``and``."""
     if condition is None:
         return []
     return [condition, *(condition.parts if isinstance(condition, AllOf) else ())]

@@ -1,4 +1,4 @@
-"""Checks of flows as a whole, and of flows that run each other.
+"""Checks whole flows, and flows that run each other.
 
 Flows that run each other without end are an error. Warnings are given for a flow that starts itself
 again, a deadline that is shorter than its flow, and an UNDO without effect.
@@ -149,7 +149,7 @@ def _least_ms(flow: Flow, least_ms_by_flow: Mapping[str, int]) -> int:
             end_ms = max(needs_end_ms, begin_ms) + ms
             ends_ms[step.number] = end_ms
             last_end_ms = max(last_end_ms, end_ms)
-        elif ms:  # a WAIT begins after all earlier steps and delays all later ones
+        elif ms:  # a WAIT begins after all earlier steps and delays all later steps
             begin_ms = last_end_ms = last_end_ms + ms
     return last_end_ms
 

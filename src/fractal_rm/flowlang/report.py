@@ -61,7 +61,7 @@ class Report:
         )
 
     def findings(self) -> list[Finding]:
-        """All findings in the order of the file. The last one says how many are not shown."""
+        """All findings in the order of the file. The last finding says how many are not shown."""
         shown = sorted(self._shown, key=lambda found: (found.place.line, found.place.column))
         return shown + hidden_findings(self._file, "F136", self._hidden)
 

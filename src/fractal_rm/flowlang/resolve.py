@@ -27,7 +27,7 @@ def resolve(trees: list[FlowNode], endpoints: Endpoints, report: Report) -> dict
                 tree.line,
                 tree.id,
                 f"there is a flow {number} already",
-                f"the other one is in line {flows[number].line}: give this flow another number",
+                f"the other flow is in line {flows[number].line}: give this flow another number",
             )
             continue
         settings = read_settings(tree.settings, report) if tree.settings else {}

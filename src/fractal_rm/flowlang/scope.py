@@ -1,4 +1,4 @@
-"""The meaning of words at one step of a flow: payload, resultN, names of calls, item."""
+"""Resolves the words of a step: payload, resultN, names of calls, item."""
 
 from __future__ import annotations
 

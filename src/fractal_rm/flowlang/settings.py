@@ -135,7 +135,7 @@ def _whole_number(low: int, high: int) -> Reader:
 
 
 def whole_number(text: str, low: int, high: int) -> int | None:
-    """A text as a whole number; None if it is not one, or out of range."""
+    """A text as a whole number; None if it is not a whole number, or out of range."""
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         return None
     return int(text) if low <= int(text) <= high else None

@@ -195,11 +195,11 @@ class _Deadline:
 
 
 class _AttemptFailed(Exception):
-    """An attempt to connect to one address failed; the text says why."""
+    """An attempt to connect to an address failed; the text says why."""
 
 
 class _Attempt:
-    """A connection attempt to one address of a host."""
+    """An attempt to connect to an address of a host."""
 
     def __init__(self, address: str, port: int, host: str, context: ssl.SSLContext | None) -> None:
         self._address = address

@@ -23,7 +23,7 @@ from fractal_rm.adapters.connect.resolver_files import ResolverSettings
 from fractal_rm.domain.descriptors import is_out_of_descriptors
 
 PORT = 53
-PAUSE_S = 0.5  # before asking the next server, or the same one again
+PAUSE_S = 0.5  # before the next server, or the same server again, is asked
 _MAX_DATAGRAM_BYTES = 65_535
 
 

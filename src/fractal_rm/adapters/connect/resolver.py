@@ -1,7 +1,7 @@
 """Resolves host names without blocking threads. The number and the time of lookups are limited.
 
-    IP address, /etc/hosts ──> returned at once
-    cached name            ──> returned at once, until it expires
+    IP address, /etc/hosts ──> returned immediately
+    cached name            ──> returned immediately, until it expires
     any other name         ──> looked up: at most 32 names at a time, and 3 s for each
 
 DNS servers are asked directly, because lookups by the C library cannot be stopped. If a few DNS
@@ -115,7 +115,7 @@ class Resolver:
     # --- a lookup -----------------------------------------------------------------------------
 
     def _lookup(self, name: str) -> asyncio.Task[tuple[str, ...]]:
-        """The running lookup of a name, or a new one."""
+        """The running lookup of a name; if there is none, start a lookup."""
         lookup = self._lookups.get(name)
         if lookup is None:
             lookup = self._lookups[name] = asyncio.create_task(self._look_up(name))
