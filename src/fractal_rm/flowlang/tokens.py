@@ -75,7 +75,7 @@ class Tokens:
         self.scope.report.add(code, self.line, at, text, hint)
 
     def expect_end(self) -> None:
-        """Raise Misread if there is another token."""
+        """Raise ExpressionError if there is another token."""
         if self.text:
             raise self.unexpected("")
 
@@ -96,13 +96,13 @@ class Tokens:
         return ExpressionError(self.next_token(), f"unexpected {self.text}{what}", hint)
 
     def expect(self, sign: str) -> None:
-        """Move past this sign. Raises Misread if it is not the next token."""
+        """Move past this sign. Raises ExpressionError if it is not the next token."""
         if self.text != sign:
             raise self.unexpected(f'"{sign}"')
         self.advance()
 
     def read_nested(self, read: Callable[[], T]) -> T:
-        """Read a nested part. Raises Misread if it is nested too deeply."""
+        """Read a nested part. Raises ExpressionError if it is nested too deeply."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ExpressionError(
