@@ -200,7 +200,7 @@ def make_world(
     """
     telemetry = LogTelemetry(NodeClock.monotonic_s)
     connections = _open_files(config, telemetry) // 2
-    caller = Http1Caller(kept=connections)
+    caller = Http1Caller(max_idle=connections)
     state = Path(config.state_path)
     clock, random = NodeClock(state, telemetry), SystemRandom()
     session = None
